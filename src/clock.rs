@@ -1,0 +1,131 @@
+//! Time: deadlines that move with progress, watched with one timer that is re-armed lazily.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Something that can say until when it may go on without progress.
+pub(crate) trait Deadline {
+    /// The moment at which it is over unless something moves before; `None`: no limit now.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// A future that ends early when its deadline passes.
+///
+/// The deadline may move with every byte, so the timer is not touched on progress: it fires at the
+/// earliest moment that was due when it was armed, looks again, and sleeps on. A deadline that moves
+/// *forward in time's sense* (becomes earlier) while the future is not polled is noticed at the
+/// next look, which is never further away than [`LOOK_AGAIN`].
+pub(crate) struct Watched<F, D> {
+    future: F,
+    watch: D,
+    timer: Pin<Box<Sleep>>,
+    armed: Option<Instant>,
+}
+
+/// The longest that an earlier deadline may go unnoticed.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// The deadline has passed.
+#[derive(Debug)]
+pub(crate) struct Expired;
+
+impl<F, D: Deadline> Watched<F, D> {
+    pub(crate) fn new(future: F, watch: D) -> Self {
+        let first = watch.deadline();
+        let armed = first.map(|at| at.min(Instant::now() + LOOK_AGAIN));
+        let timer = Box::pin(sleep_until(armed.unwrap_or_else(Instant::now)));
+        Self { future, watch, timer, armed }
+    }
+
+    /// The future, to ask it for a graceful end or to take it apart.
+    pub(crate) fn get_mut(&mut self) -> &mut F {
+        &mut self.future
+    }
+
+    /// Whether the deadline has passed; arranges to be woken when it may have.
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
+        loop {
+            let Some(due) = self.watch.deadline() else {
+                // Nothing to wait for: whatever sets a deadline again also polls this future.
+                self.armed = None;
+                return Poll::Pending;
+            };
+            if self.armed.is_none_or(|armed| due < armed) {
+                let at = due.min(Instant::now() + LOOK_AGAIN);
+                self.armed = Some(at);
+                self.timer.as_mut().reset(at);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if due <= Instant::now() {
+                return Poll::Ready(Expired);
+            }
+            self.armed = None;
+        }
+    }
+}
+
+impl<F: Unpin, D: Deadline> Watched<F, D> {
+    /// Polls `step` on the future, then the deadline.
+    pub(crate) fn poll_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(&mut F, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, Expired>> {
+        if let Poll::Ready(done) = step(&mut self.future, cx) {
+            return Poll::Ready(Ok(done));
+        }
+        self.poll_expired(cx).map(Err)
+    }
+}
+
+impl<F: Future + Unpin, D: Deadline + Unpin> Future for Watched<F, D> {
+    type Output = Result<F::Output, Expired>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.get_mut().poll_with(cx, |future, cx| Pin::new(future).poll(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    struct Shared(Arc<Mutex<Option<Instant>>>);
+
+    impl Deadline for Shared {
+        fn deadline(&self) -> Option<Instant> {
+            *self.0.lock().expect("not poisoned")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_moves_the_deadline_and_silence_ends_it() {
+        let start = Instant::now();
+        let due = Arc::new(Mutex::new(Some(start + Duration::from_secs(100))));
+        let watched = Watched::new(std::future::pending::<()>(), Shared(due.clone()));
+        let task = tokio::spawn(watched);
+        tokio::time::sleep(Duration::from_secs(99)).await;
+        *due.lock().expect("not poisoned") = Some(start + Duration::from_secs(500));
+        assert!(task.await.expect("no panic").is_err());
+        assert_eq!(start.elapsed().as_secs(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_deadline_is_noticed_soon() {
+        let start = Instant::now();
+        let due = Arc::new(Mutex::new(Some(start + Duration::from_secs(900))));
+        let task = tokio::spawn(Watched::new(std::future::pending::<()>(), Shared(due.clone())));
+        tokio::task::yield_now().await;
+        *due.lock().expect("not poisoned") = Some(start + Duration::from_secs(1));
+        assert!(task.await.expect("no panic").is_err());
+        assert!(start.elapsed() <= LOOK_AGAIN + Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,62 @@
+//! moorgate: an authenticating TLS reverse proxy made for container registries.
+//!
+//! # The map
+//!
+//! A request goes along one line, and each step is a file that can be read alone:
+//!
+//! | step | file | in, out |
+//! |---|---|---|
+//! | accept | `listen/accept` | a socket becomes a connection on the least busy worker (`workers`) |
+//! | secure | [`tls`] | a byte stream becomes a TLS stream with its name and protocol |
+//! | connection | `connection` | the stream becomes requests; its time limits (`connection/activity`) |
+//! | locate | `request/locate` | the Host, agreeing with the handshake, becomes a site |
+//! | classify | `request/classify` | method and path become a [`registry::call::Call`] |
+//! | authenticate | `request/authenticate` | the Authorization header becomes an [`auth::Identity`] |
+//! | authorize | `request/authorize` | identity and call become a `Grant`, the proof of the right |
+//! | route | `request/route` | a `Grant` becomes a `Route`; there is no other way to one |
+//! | forward | `request/forward` | a `Route` and a body go to the `upstream` and become an answer |
+//! | rewrite | `request/rewrite` | the upstream's answer becomes ours |
+//! | record | `request/record` | the end of the answer becomes a line of the access log |
+//!
+//! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one place.
+//!
+//! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps
+//! certificates and fills the table that handshakes read; `upstream/exchange` holds every time limit of
+//! a transfer; [`observe`] writes the logs; `admin` shows health and status; [`app`] builds all of it
+//! and swaps it on reload; [`lifecycle`] turns signals into reload and drain; [`cli`] is the command.
+//!
+//! # Layers
+//!
+//! A module uses only what stands above it, which a test checks:
+//! `fs clock` → `registry` → `config` → `observe` → `auth certs` → `upstream` → `tls request` →
+//! `connection listen workers` → `app admin` → `lifecycle` → `cli`.
+
+pub mod fs;
+
+mod clock;
+
+pub mod registry;
+
+pub mod config;
+
+pub mod observe;
+
+pub mod auth;
+pub mod certs;
+
+mod upstream;
+
+pub mod tls;
+
+mod request;
+
+mod connection;
+mod listen;
+mod workers;
+
+mod admin;
+pub mod app;
+
+pub mod lifecycle;
+
+pub mod cli;
