@@ -1,0 +1,14 @@
+//! The vocabulary of the registry protocol (OCI distribution specification 1.1): what a request
+//! means and what an answer may say. Pure: no I/O, no async. Everything that a stranger sends is
+//! parsed here once, into types whose values are always valid.
+
+pub mod host;
+
+pub mod digest;
+pub mod name;
+pub mod reference;
+pub mod upload_id;
+
+pub mod call;
+pub mod error_code;
+pub mod location;

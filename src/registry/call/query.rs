@@ -1,0 +1,245 @@
+//! Query parameters that decide something. All others are ignored here and forwarded as they are.
+
+use std::borrow::Cow;
+
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+use crate::registry::reference::Tag;
+
+/// A parameter that some call understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    /// What the content of an upload must be.
+    Digest,
+    /// The blob that shall be mounted.
+    Mount,
+    /// The repository that it comes from.
+    From,
+    /// A further tag of a manifest.
+    Tag,
+    /// The most entries of a page.
+    N,
+    /// The last entry of the page before.
+    Last,
+    /// The type that referrers shall have.
+    ArtifactType,
+}
+
+/// Why a query is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// A character that no query has, or a percent sign without two hexadecimal digits.
+    #[error("the query is not encoded as it must be")]
+    Encoding,
+    /// Given twice with different values: programs disagree on whether the first or the last counts.
+    #[error("the parameter {} is given more than once", .0.as_str())]
+    Repeated(Parameter),
+    /// In other letter case: programs disagree on whether that is the same parameter.
+    #[error("the parameter {} is spelt in other letter case", .0.as_str())]
+    Spelling(Parameter),
+    /// Not there, or empty, though the call needs it.
+    #[error("the parameter {} is missing", .0.as_str())]
+    Missing(Parameter),
+    /// The value is not one.
+    #[error("the value of the parameter {} is not valid", .0.as_str())]
+    Invalid(Parameter),
+    /// An upload cannot be finished at once and mounted too.
+    #[error("the parameters digest and mount exclude each other")]
+    Contradiction,
+}
+
+/// Which part of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The most entries. Without it the registry decides.
+    pub n: Option<u32>,
+    /// Only entries after this one: a name, or at some registries a token.
+    pub last: Option<QueryText>,
+}
+
+/// A parameter's decoded value that only the upstream understands: printable ASCII, not empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct QueryText(Box<str>);
+
+impl Parameter {
+    const ALL: [Self; 7] =
+        [Self::Digest, Self::Mount, Self::From, Self::Tag, Self::N, Self::Last, Self::ArtifactType];
+
+    /// The parameter's name in the query.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Digest => "digest",
+            Self::Mount => "mount",
+            Self::From => "from",
+            Self::Tag => "tag",
+            Self::N => "n",
+            Self::Last => "last",
+            Self::ArtifactType => "artifactType",
+        }
+    }
+}
+
+impl QueryError {
+    /// The parameter at fault.
+    pub fn parameter(self) -> Option<Parameter> {
+        match self {
+            Self::Repeated(parameter)
+            | Self::Spelling(parameter)
+            | Self::Missing(parameter)
+            | Self::Invalid(parameter) => Some(parameter),
+            Self::Encoding | Self::Contradiction => None,
+        }
+    }
+}
+
+impl QueryText {
+    /// Reads a decoded value.
+    pub fn parse(text: &str) -> Option<Self> {
+        let valid = !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~'));
+        valid.then(|| Self(text.into()))
+    }
+
+    /// The decoded value.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The decoded values, not yet of any type. An empty value counts as none, as it does in Go.
+#[derive(Default)]
+pub(super) struct Parameters<'a> {
+    digest: Option<Cow<'a, str>>,
+    mount: Option<Cow<'a, str>>,
+    from: Option<Cow<'a, str>>,
+    tags: Vec<Cow<'a, str>>,
+    n: Option<Cow<'a, str>>,
+    last: Option<Cow<'a, str>>,
+    artifact_type: Option<Cow<'a, str>>,
+}
+
+impl<'a> Parameters<'a> {
+    /// Reads `name=value` pairs as WHATWG's `application/x-www-form-urlencoded` does, but refuses what
+    /// that would repair. A raw `;` is refused since older Go separates pairs by it too.
+    pub(super) fn parse(query: Option<&'a str>) -> Result<Self, QueryError> {
+        let mut parameters = Self::default();
+        let Some(query) = query else { return Ok(parameters) };
+        let known = |b: u8| b.is_ascii_graphic() && !matches!(b, b';' | b'#' | b'\\');
+        if !query.bytes().fold(true, |so_far, b| so_far & known(b)) {
+            return Err(QueryError::Encoding);
+        }
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            let same = |parameter: &Parameter| name.eq_ignore_ascii_case(parameter.as_str().as_bytes());
+            let Some(parameter) = Parameter::ALL.into_iter().find(same) else { continue };
+            if *name != *parameter.as_str().as_bytes() {
+                return Err(QueryError::Spelling(parameter));
+            }
+            parameters.set(parameter, text(value).ok_or(QueryError::Invalid(parameter))?)?;
+        }
+        Ok(parameters)
+    }
+
+    fn set(&mut self, parameter: Parameter, value: Cow<'a, str>) -> Result<(), QueryError> {
+        let slot = match parameter {
+            Parameter::Digest => &mut self.digest,
+            Parameter::Mount => &mut self.mount,
+            Parameter::From => &mut self.from,
+            Parameter::N => &mut self.n,
+            Parameter::Last => &mut self.last,
+            Parameter::ArtifactType => &mut self.artifact_type,
+            Parameter::Tag => {
+                self.tags.push(value);
+                return Ok(());
+            }
+        };
+        match slot {
+            Some(earlier) if *earlier != value => Err(QueryError::Repeated(parameter)),
+            _ => {
+                *slot = Some(value);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn digest(&self) -> Result<Option<Digest>, QueryError> {
+        typed(&self.digest, Parameter::Digest, |text| Digest::parse(text).ok())
+    }
+
+    pub(super) fn mount(&self) -> Result<Option<Digest>, QueryError> {
+        typed(&self.mount, Parameter::Mount, |text| Digest::parse(text).ok())
+    }
+
+    pub(super) fn from(&self) -> Result<Option<RepositoryName>, QueryError> {
+        typed(&self.from, Parameter::From, |text| RepositoryName::parse(text).ok())
+    }
+
+    pub(super) fn tags(&self) -> Result<Vec<Tag>, QueryError> {
+        let tag = |text: &Cow<'_, str>| Tag::parse(text).map_err(|_| QueryError::Invalid(Parameter::Tag));
+        self.tags.iter().map(tag).collect()
+    }
+
+    pub(super) fn page(&self) -> Result<Page, QueryError> {
+        Ok(Page {
+            n: typed(&self.n, Parameter::N, number)?,
+            last: typed(&self.last, Parameter::Last, QueryText::parse)?,
+        })
+    }
+
+    pub(super) fn artifact_type(&self) -> Result<Option<QueryText>, QueryError> {
+        typed(&self.artifact_type, Parameter::ArtifactType, QueryText::parse)
+    }
+}
+
+fn typed<T>(
+    value: &Option<Cow<'_, str>>,
+    parameter: Parameter,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, QueryError> {
+    match value.as_deref() {
+        None | Some("") => Ok(None),
+        Some(text) => parse(text).map(Some).ok_or(QueryError::Invalid(parameter)),
+    }
+}
+
+/// Digits only: `u32` itself would also read a plus sign.
+fn number(text: &str) -> Option<u32> {
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn text(value: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
+    match value {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+/// Undoes percent-encoding, and `+` for a space.
+fn decode(text: &str) -> Result<Cow<'_, [u8]>, QueryError> {
+    if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
+        return Ok(Cow::Borrowed(text.as_bytes()));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let high = hexadecimal(bytes.next()).ok_or(QueryError::Encoding)?;
+                let low = hexadecimal(bytes.next()).ok_or(QueryError::Encoding)?;
+                high << 4 | low
+            }
+            plain => plain,
+        });
+    }
+    Ok(Cow::Owned(decoded))
+}
+
+fn hexadecimal(digit: Option<u8>) -> Option<u8> {
+    match digit? {
+        digit @ b'0'..=b'9' => Some(digit - b'0'),
+        digit @ b'a'..=b'f' => Some(digit - b'a' + 10),
+        digit @ b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}

@@ -1,0 +1,130 @@
+//! Error codes of the registry protocol and the JSON document that carries them.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A code of the distribution specification ("Error codes"), or one of those that every client knows
+/// beside them. Clients decide by it whether they try again: Docker gives up at once only on
+/// UNAUTHORIZED, DENIED, UNSUPPORTED, TOOMANYREQUESTS and NAME_UNKNOWN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The blob is not there.
+    BlobUnknown,
+    /// The upload cannot go on.
+    BlobUploadInvalid,
+    /// The upload session is not there; the client starts anew.
+    BlobUploadUnknown,
+    /// Logged in, but not allowed; also a quota.
+    Denied,
+    /// Not a digest, or not that of the content.
+    DigestInvalid,
+    /// A manifest names a blob that is not there.
+    ManifestBlobUnknown,
+    /// Not a manifest, or not under this name.
+    ManifestInvalid,
+    /// The manifest is not there.
+    ManifestUnknown,
+    /// Not a repository name.
+    NameInvalid,
+    /// The repository is not there.
+    NameUnknown,
+    /// `n` is not a number of entries.
+    PaginationNumberInvalid,
+    /// The chunk does not begin where the upload stands.
+    RangeInvalid,
+    /// The size is not that of the content, or over a limit.
+    SizeInvalid,
+    /// Not a tag.
+    TagInvalid,
+    /// Come back later.
+    TooManyRequests,
+    /// No credentials, or bad ones.
+    Unauthorized,
+    /// The registry does not answer now.
+    Unavailable,
+    /// Something else went wrong.
+    Unknown,
+    /// The operation does not exist here.
+    Unsupported,
+}
+
+impl ErrorCode {
+    /// The code as it stands in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::Denied => "DENIED",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
+            Self::RangeInvalid => "RANGE_INVALID",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::TagInvalid => "TAG_INVALID",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Unknown => "UNKNOWN",
+            Self::Unsupported => "UNSUPPORTED",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The error document with one entry. Without a detail the field is absent.
+pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> String {
+    let document = Document { errors: [Entry { code: code.as_str(), message, detail }] };
+    serde_json::to_string(&document).expect("texts always serialize")
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    errors: [Entry<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_document_is_that_of_the_specification() {
+        assert_eq!(
+            error_body(ErrorCode::Denied, "ci-bot may not push here", None),
+            r#"{"errors":[{"code":"DENIED","message":"ci-bot may not push here"}]}"#
+        );
+        assert_eq!(
+            error_body(ErrorCode::NameInvalid, "a \"b\"\n", Some("\\\u{7}")),
+            r#"{"errors":[{"code":"NAME_INVALID","message":"a \"b\"\n","detail":"\\\u0007"}]}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_back_as_it_went_in(message in any::<String>(), detail in any::<Option<String>>()) {
+            let body = error_body(ErrorCode::Unknown, &message, detail.as_deref());
+            let read: serde_json::Value = serde_json::from_str(&body).unwrap();
+            prop_assert_eq!(read["errors"][0]["message"].as_str(), Some(message.as_str()));
+            prop_assert_eq!(read["errors"][0]["detail"].as_str(), detail.as_deref());
+        }
+    }
+}

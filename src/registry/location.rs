@@ -1,0 +1,198 @@
+//! `Location` and `Link` of upstream answers: what points at the registry itself comes back as a
+//! path-absolute reference, which cannot carry a wrong scheme, host or port, whatever the registry
+//! believes to be called and whatever stands in front of moorgate.
+
+mod link;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use super::host::{Authority, HostName};
+
+/// Where the upstream is, as moorgate reaches it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Whether TLS is spoken.
+    pub https: bool,
+    /// Name or address.
+    pub host: &'a HostName,
+    /// The port.
+    pub port: u16,
+    /// The path before `/v2/`: empty, or `/a/b` with a leading and no trailing slash.
+    pub base_path: &'a str,
+}
+
+/// What the answer with the reference is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// 3xx: the reference may lead to a storage on another host, even one whose path begins with `/v2/`.
+    Redirect,
+    /// Any other: a reference below `/v2/` is the registry itself, whatever host stands before it.
+    Other,
+}
+
+impl Answer {
+    /// By the status of the answer.
+    pub fn of(status: http::StatusCode) -> Self {
+        if status.is_redirection() { Self::Redirect } else { Self::Other }
+    }
+}
+
+/// What becomes of a `Location`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rewritten {
+    /// It is as it should be.
+    Unchanged,
+    /// This path-absolute reference takes its place. It begins with one slash and no second.
+    Path(String),
+    /// It points at another host: passed unchanged, or followed. A network-path reference (`//host/…`)
+    /// has the scheme of the upstream.
+    Foreign,
+    /// It is no reference that a client should see.
+    Refused,
+}
+
+/// Rewrites the references in one answer.
+#[derive(Clone, Copy)]
+pub struct Rewriter<'a> {
+    /// Who answered.
+    pub upstream: Origin<'a>,
+    /// Whether a name is one of the virtual host's own.
+    pub is_public: &'a dyn Fn(&HostName) -> bool,
+    /// The path of the request as the client sent it, to which relative references refer.
+    pub request_path: &'a str,
+}
+
+impl Rewriter<'_> {
+    /// What becomes of the value of a `Location` header.
+    pub fn location(&self, value: &str, answer: Answer) -> Rewritten {
+        if !is_uri_text(value) {
+            return Rewritten::Refused;
+        }
+        let rewritten = match Form::parse(value) {
+            Some(Form::Absolute { https, rest }) => return self.absolute(https, rest, answer),
+            Some(Form::Network { rest }) => return self.absolute(self.upstream.https, rest, answer),
+            Some(Form::Path) => self.local(value),
+            Some(Form::Relative) => self.relative(value),
+            None => None,
+        };
+        match rewritten {
+            None => Rewritten::Refused,
+            Some(path) if path == value => Rewritten::Unchanged,
+            Some(path) => Rewritten::Path(path),
+        }
+    }
+
+    /// `rest` begins with the authority.
+    fn absolute(&self, https: bool, rest: &str, answer: Answer) -> Rewritten {
+        let (authority, target) = split_at_any(rest, &['/', '?', '#']);
+        // This also refuses user information: `@` is in no host name.
+        let Ok(authority) = Authority::parse(authority) else { return Rewritten::Refused };
+        let path = self.local(target);
+
+        let port = authority.port.unwrap_or(if https { 443 } else { 80 });
+        let Origin { https: upstream_https, host, port: upstream_port, base_path: _ } = self.upstream;
+        let is_upstream = https == upstream_https && authority.host == *host && port == upstream_port;
+        let is_registry = path.as_deref().is_some_and(is_below_v2);
+        // A port on a public name may be a storage beside moorgate on the same host (a presigned MinIO URL).
+        let is_public = (is_registry || authority.port.is_none()) && (self.is_public)(&authority.host);
+        if !(is_upstream || is_public || (answer == Answer::Other && is_registry)) {
+            return Rewritten::Foreign;
+        }
+        path.map_or(Rewritten::Refused, Rewritten::Path)
+    }
+
+    /// The reference on our side for one whose path is absolute at the upstream: without dot segments
+    /// (RFC 3986 §5.2.4) and base path. The query stays as it is.
+    fn local(&self, target: &str) -> Option<String> {
+        let (path, suffix) = split_at_any(target, &['?', '#']);
+        let path = without_dot_segments(if path.is_empty() { "/" } else { path });
+        let path = match path.strip_prefix(self.upstream.base_path) {
+            Some("") => "/",
+            Some(below) if below.starts_with('/') => below,
+            Some(_) | None => &path,
+        };
+        // A second slash would make a host of what follows it: an open redirect.
+        let safe = path.starts_with('/') && !path.starts_with("//") && is_uri_text(path);
+        safe.then(|| format!("{path}{suffix}"))
+    }
+
+    /// RFC 3986 §5.2.3, against the request as the upstream saw it.
+    fn relative(&self, value: &str) -> Option<String> {
+        let (directory, name) = self.request_path.rsplit_once('/')?;
+        let base = self.upstream.base_path;
+        if value.starts_with('?') {
+            self.local(&format!("{base}{directory}/{name}{value}"))
+        } else {
+            self.local(&format!("{base}{directory}/{value}"))
+        }
+    }
+}
+
+/// The forms of a URI reference (RFC 3986 §4.1, §4.2).
+enum Form<'a> {
+    Absolute { https: bool, rest: &'a str },
+    Network { rest: &'a str },
+    Path,
+    Relative,
+}
+
+impl<'a> Form<'a> {
+    /// None for other schemes, for http without an authority, and for what refers to nothing new.
+    fn parse(value: &'a str) -> Option<Self> {
+        if let Some(rest) = value.strip_prefix("//") {
+            return Some(Self::Network { rest });
+        }
+        if value.starts_with('/') {
+            return Some(Self::Path);
+        }
+        if value.is_empty() || value.starts_with('#') {
+            return None;
+        }
+        // A relative reference has no colon in its first segment, so this is a scheme (§4.2).
+        let (before, after) = split_at_any(value, &[':', '/', '?', '#']);
+        let Some(after) = after.strip_prefix(':') else { return Some(Self::Relative) };
+        let https = before.eq_ignore_ascii_case("https");
+        if !https && !before.eq_ignore_ascii_case("http") {
+            return None;
+        }
+        Some(Self::Absolute { https, rest: after.strip_prefix("//")? })
+    }
+}
+
+/// Only what a URI may hold, so that no client can see something else in it than was judged here.
+fn is_uri_text(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'\\' | b'"' | b'<' | b'>'))
+}
+
+fn is_below_v2(path: &str) -> bool {
+    path.strip_prefix("/v2")
+        .is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/' | b'?' | b'#')))
+}
+
+fn without_dot_segments(path: &str) -> Cow<'_, str> {
+    let is_dots = |segment: &str| matches!(segment, "." | "..");
+    if !path.split('/').any(is_dots) {
+        return Cow::Borrowed(path);
+    }
+    let mut kept = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            _ => kept.push(segment),
+        }
+    }
+    // A directory stays one: `/a/b/..` is `/a/`.
+    if path.rsplit('/').next().is_some_and(is_dots) {
+        kept.push("");
+    }
+    Cow::Owned(format!("/{}", kept.join("/")))
+}
+
+/// Splits before the first of the characters; without one the second part is empty.
+fn split_at_any<'a>(text: &'a str, characters: &[char]) -> (&'a str, &'a str) {
+    text.split_at(text.find(characters).unwrap_or(text.len()))
+}

@@ -1,0 +1,216 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn host(text: &str) -> HostName {
+    HostName::parse(text).unwrap()
+}
+
+/// Rewrites for the upstream `http://registry:5000{base}` behind `ci.example.com`.
+fn with_rewriter<T>(base_path: &str, run: impl FnOnce(Rewriter<'_>) -> T) -> T {
+    let upstream_host = host("registry");
+    let public = host("ci.example.com");
+    run(Rewriter {
+        upstream: Origin { https: false, host: &upstream_host, port: 5000, base_path },
+        is_public: &|name| *name == public,
+        request_path: "/v2/a/blobs/uploads/",
+    })
+}
+
+fn rewrite(base: &str, value: &str, answer: Answer) -> String {
+    match with_rewriter(base, |rewriter| rewriter.location(value, answer)) {
+        Rewritten::Unchanged => "unchanged".to_owned(),
+        Rewritten::Path(path) => path,
+        Rewritten::Foreign => "foreign".to_owned(),
+        Rewritten::Refused => "refused".to_owned(),
+    }
+}
+
+#[test]
+fn an_answer_below_v2_is_ours_whatever_host_it_names() {
+    for origin in [
+        "http://registry:5000",
+        "https://ci.example.com",
+        "http://ci.example.com:80",
+        "http://wrong.example:1234",
+        "//localhost",
+        "HTTPS://[::1]:5000",
+    ] {
+        let value = format!("{origin}/v2/a/blobs/uploads/u?_state=a%2Fb==&x=%20");
+        assert_eq!(
+            rewrite("", &value, Answer::Other),
+            "/v2/a/blobs/uploads/u?_state=a%2Fb==&x=%20",
+            "{value}"
+        );
+    }
+    assert_eq!(rewrite("", "/v2/a/blobs/uploads/u?_state=x", Answer::Other), "unchanged");
+    assert_eq!(rewrite("", "https://storage.example/bucket", Answer::Other), "foreign");
+    assert_eq!(rewrite("", "http://wrong.example/v2x/a", Answer::Other), "foreign");
+    assert_eq!(rewrite("", "http://wrong.example/v2/../x", Answer::Other), "foreign");
+}
+
+#[test]
+fn a_redirect_is_ours_only_at_the_upstream_or_a_public_name() {
+    assert_eq!(rewrite("", "http://registry:5000/v2/", Answer::Redirect), "/v2/");
+    assert_eq!(rewrite("", "http://REGISTRY.:5000/ui?x", Answer::Redirect), "/ui?x");
+    assert_eq!(rewrite("", "http://registry:5000", Answer::Redirect), "/");
+    assert_eq!(rewrite("", "http://registry:5000?x", Answer::Redirect), "/?x");
+    assert_eq!(rewrite("", "http://ci.example.com/v2/", Answer::Redirect), "/v2/");
+    assert_eq!(rewrite("", "http://ci.example.com/login", Answer::Redirect), "/login");
+    assert_eq!(rewrite("", "https://ci.example.com:5443/v2/", Answer::Redirect), "/v2/");
+    // The same names, but not the registry.
+    assert_eq!(
+        rewrite("", "https://ci.example.com:9000/bucket/docker/registry/v2/blobs/x", Answer::Redirect),
+        "foreign"
+    );
+    assert_eq!(rewrite("", "https://registry:5000/v2/", Answer::Redirect), "foreign");
+    assert_eq!(rewrite("", "http://registry/v2/", Answer::Redirect), "foreign");
+    assert_eq!(rewrite("", "https://storage.example/v2/x?X-Amz-Signature=1", Answer::Redirect), "foreign");
+    assert_eq!(rewrite("", "https://storage.example//v2/../x", Answer::Redirect), "foreign");
+    assert_eq!(rewrite("", "//storage.example/x", Answer::Redirect), "foreign");
+}
+
+#[test]
+fn the_base_path_of_the_upstream_is_taken_off() {
+    assert_eq!(rewrite("/b/c", "/b/c/v2/a?x=/b/c", Answer::Other), "/v2/a?x=/b/c");
+    assert_eq!(rewrite("/b/c", "http://registry:5000/b/c/v2/a", Answer::Redirect), "/v2/a");
+    assert_eq!(rewrite("/b/c", "http://wrong.example/b/c/v2/a", Answer::Other), "/v2/a");
+    assert_eq!(rewrite("/b/c", "http://wrong.example/v2/a", Answer::Other), "/v2/a");
+    assert_eq!(rewrite("/b/c", "/b/c?x", Answer::Redirect), "/?x");
+    assert_eq!(rewrite("/b/c", "/b/cd/v2/a", Answer::Other), "unchanged");
+}
+
+#[test]
+fn relative_references_refer_to_the_request() {
+    for base in ["", "/b"] {
+        assert_eq!(rewrite(base, "u?_state=x", Answer::Other), "/v2/a/blobs/uploads/u?_state=x");
+        assert_eq!(rewrite(base, "?_state=x:y", Answer::Other), "/v2/a/blobs/uploads/?_state=x:y");
+        assert_eq!(rewrite(base, "../sha256:0", Answer::Other), "/v2/a/blobs/sha256:0");
+        assert_eq!(rewrite(base, "./u/.", Answer::Other), "/v2/a/blobs/uploads/u/");
+    }
+    assert_eq!(rewrite("", "../../../../../../x", Answer::Other), "/x");
+    assert_eq!(rewrite("", "/v2/a/../b", Answer::Other), "/v2/b");
+}
+
+#[test]
+fn nothing_leads_elsewhere_by_a_second_slash() {
+    for value in [
+        "http://registry:5000//evil.example",
+        "/b//evil.example",
+        "/.//evil.example",
+        "/x/..//evil.example",
+        "../../../..//evil.example",
+        "http://ci.example.com//evil",
+    ] {
+        assert_eq!(rewrite("/b", value, Answer::Redirect), "refused", "{value}");
+    }
+    assert_eq!(rewrite("", "///evil.example", Answer::Redirect), "refused");
+    assert_eq!(rewrite("", "/\\evil.example", Answer::Redirect), "refused");
+}
+
+#[test]
+fn what_is_no_reference_is_refused() {
+    for value in [
+        "",
+        "#x",
+        "http:",
+        "http:/x",
+        "http:x",
+        "https:///x",
+        "http://",
+        "http://user@registry:5000/v2/",
+        "https://a:b@storage.example/x",
+        "http://h:/v2/",
+        "http://h:99999/v2/",
+        "http://a b/v2/",
+        "/v2/a b",
+        "/v2/\r\nSet-Cookie: x",
+        "/v2/\u{e9}",
+        "/v2/\0",
+        "/v2/\x7f",
+        "http:\\\\h\\v2",
+        "javascript:alert(1)",
+        "ftp://h/v2/",
+        "data:x",
+        "sha256:0",
+        "http://h%41/v2/",
+        "/v2/<x>",
+        "//",
+        "//u@h/v2/",
+    ] {
+        assert_eq!(rewrite("", value, Answer::Other), "refused", "{value:?}");
+        assert_eq!(rewrite("", value, Answer::Redirect), "refused", "{value:?}");
+    }
+}
+
+#[test]
+fn every_link_is_rewritten_and_nothing_else() {
+    let link = |value: &str| with_rewriter("", |rewriter| rewriter.link(value));
+    let same = |value: &str| assert_eq!(link(value).as_deref(), Some(value));
+    assert_eq!(
+        link("<http://registry:5000/v2/_catalog?last=a%2Cb&n=2>; rel=\"next\"").as_deref(),
+        Some("</v2/_catalog?last=a%2Cb&n=2>; rel=\"next\"")
+    );
+    assert_eq!(
+        link("<http://x/v2/a?b,c>; title=\"a, \\\"<http://x/v2/>\"; rel=next ,\t<https://other/y>;rel=z,<//x/v2/>").as_deref(),
+        Some("</v2/a?b,c>; title=\"a, \\\"<http://x/v2/>\"; rel=next ,\t<https://other/y>;rel=z,</v2/>")
+    );
+    same("</v2/_catalog?last=x&n=1>; rel=\"next\"");
+    same("");
+    same("<https://other.example/x>");
+    for value in [
+        "http://x/v2/",
+        "<http://x/v2/",
+        "</v2/a b>; rel=next",
+        "</v2/a>, <javascript:x>",
+        "</v2/>; a=\"\n\"",
+        "<>; rel=next",
+    ] {
+        assert_eq!(link(value), None, "{value}");
+    }
+}
+
+fn reference() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "\\PC{0,30}",
+        "(http:|https:|)(//(registry:5000|ci\\.example\\.com|x|[a-z:@.\\[\\]]{0,6})|)(/(b|v2|a|\\.|\\.\\.|%2e|)){0,6}(\\?[ -~]{0,6})?(#x)?",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn rewritten_references_are_path_absolute_and_stay_so(
+        value in reference(),
+        redirect in any::<bool>(),
+        base in prop_oneof![Just(""), Just("/base")],
+    ) {
+        let answer = if redirect { Answer::Redirect } else { Answer::Other };
+        with_rewriter(base, |rewriter| {
+            let kept = match rewriter.location(&value, answer) {
+                Rewritten::Path(path) => path,
+                Rewritten::Unchanged => value.clone(),
+                Rewritten::Foreign | Rewritten::Refused => return Ok(()),
+            };
+            prop_assert!(kept.starts_with('/') && !kept.starts_with("//"));
+            prop_assert!(kept.bytes().all(|b| b.is_ascii_graphic() && b != b'\\'));
+            prop_assert_eq!(rewriter.location(&kept, answer), Rewritten::Unchanged);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn a_query_is_kept_byte_for_byte(query in "[!$-;=?-\\[\\]-~]{0,20}") {
+        let path = rewrite("", &format!("http://registry:5000/v2/a?{query}"), Answer::Other);
+        prop_assert_eq!(path, format!("/v2/a?{query}"));
+    }
+
+    #[test]
+    fn links_never_panic_and_are_rewritten_once(value in prop_oneof!["\\PC{0,30}", "(<(http://x|)/v2/[a-z?=]{0,4}>(; ?[a-z]=(\"[ -~]{0,5}\"|[a-z]))? ?,? ?){0,3}"]) {
+        with_rewriter("", |rewriter| {
+            if let Some(link) = rewriter.link(&value) {
+                prop_assert_eq!(rewriter.link(&link), Some(link));
+            }
+            Ok(())
+        })?;
+    }
+}
