@@ -1,0 +1,138 @@
+//! `moorgate check`: what is wrong with the configuration, or what it says in one line a domain.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::config::Loaded;
+use crate::config::problem::{Colour, Problem, Problems, Severity};
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::{CertificateSource, ListenAddress, UpstreamAuthorization, VirtualHost};
+
+/// The form of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Problems on stderr, domains on stdout.
+    Text,
+    /// One JSON object on stdout.
+    Json,
+}
+
+/// Reports a configuration, with the problems that other parts found in the files it names.
+/// Exit status 0 means that it may be used, 2 that it may not.
+pub fn report(outcome: &Result<Loaded, Problems>, extra: Vec<Problem>, form: Form) -> io::Result<ExitCode> {
+    let (problems, snapshot) = match outcome {
+        Ok(loaded) => (&loaded.warnings, Some(&loaded.snapshot)),
+        Err(problems) => (problems, None),
+    };
+    let mut problems = problems.clone();
+    problems.extend(extra);
+    let snapshot = snapshot.filter(|_| !problems.has_errors());
+    match form {
+        Form::Text => {
+            let colour = if io::stderr().is_terminal() { Colour::Always } else { Colour::Never };
+            write_problems(&problems, colour, &mut io::stderr().lock())?;
+            if let Some(snapshot) = snapshot {
+                write_domains(snapshot, &mut io::stdout().lock())?;
+            }
+        }
+        Form::Json => writeln!(io::stdout().lock(), "{:#}", json(&problems, snapshot))?,
+    }
+    Ok(ExitCode::from(if snapshot.is_some() { 0 } else { 2 }))
+}
+
+/// All problems, then how many there are. Also for `run` and `reload`.
+pub fn write_problems(problems: &Problems, colour: Colour, to: &mut dyn Write) -> io::Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let (errors, warnings) = (problems.count(Severity::Error), problems.count(Severity::Warning));
+    let counts = match (errors, warnings) {
+        (0, _) => counted(warnings, "warning"),
+        (_, 0) => counted(errors, "error"),
+        _ => format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
+    };
+    writeln!(to, "{}\n\n{counts}", problems.render(colour))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn write_domains(snapshot: &Snapshot, to: &mut dyn Write) -> io::Result<()> {
+    for host in &snapshot.domains {
+        let listen: Vec<_> = host.listen.iter().map(ListenAddress::to_string).collect();
+        let shown = |path: &std::path::Path| {
+            path.strip_prefix(&snapshot.directory).unwrap_or(path).display().to_string()
+        };
+        let certificate = match &host.certificate {
+            CertificateSource::Internal => "internal".to_owned(),
+            CertificateSource::Files { certificate, key: _ } => shown(certificate),
+        };
+        writeln!(
+            to,
+            "{}  https {}  certificate {certificate}  users {}  -> {}",
+            host.domain,
+            listen.join(", "),
+            shown(&host.auth.htpasswd),
+            host.upstream.url
+        )?;
+    }
+    Ok(())
+}
+
+fn json(problems: &Problems, snapshot: Option<&Snapshot>) -> Value {
+    let domains: Vec<_> = snapshot.into_iter().flat_map(|snapshot| &snapshot.domains).collect();
+    json!({
+        "ok": snapshot.is_some(),
+        "problems": problems.iter().map(problem).collect::<Vec<_>>(),
+        "domains": domains.into_iter().map(|host| domain(host)).collect::<Vec<_>>(),
+    })
+}
+
+fn problem(problem: &Problem) -> Value {
+    let severity = match problem.severity() {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let position = problem.position();
+    json!({
+        "severity": severity,
+        "file": problem.file().display().to_string(),
+        "line": position.map(|(line, _)| line),
+        "column": position.map(|(_, column)| column),
+        "message": problem.message(),
+        "help": problem.help(),
+    })
+}
+
+fn domain(host: &VirtualHost) -> Value {
+    let certificate = match &host.certificate {
+        CertificateSource::Internal => json!({ "internal": true }),
+        CertificateSource::Files { certificate, key } => json!({
+            "certificate": certificate.display().to_string(),
+            "key": key.display().to_string(),
+        }),
+    };
+    let authorization = match &host.upstream.authorization {
+        UpstreamAuthorization::Strip => "strip",
+        UpstreamAuthorization::Pass => "pass",
+        UpstreamAuthorization::Basic { username: _, password: _ } => "own",
+    };
+    json!({
+        "domain": host.domain.as_str(),
+        "aliases": host.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "listen": host.listen.iter().map(ListenAddress::to_string).collect::<Vec<_>>(),
+        "certificate": certificate,
+        "htpasswd": host.auth.htpasswd.display().to_string(),
+        "realm": host.auth.realm,
+        "upstream": host.upstream.url.to_string(),
+        "authorization": authorization,
+        "browser": host.browser.as_ref().map(|browser| browser.url.to_string()),
+        "source": host.source.display().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

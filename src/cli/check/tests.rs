@@ -1,0 +1,154 @@
+use std::path::Path;
+
+use super::*;
+use crate::config;
+
+const DOMAIN: &str = "domain = 'docker-ci.example.com'\nlisten = [':443', ':5000']\n[tls]\ninternal = true\n\
+    [auth]\nhtpasswd = 'ci.htpasswd'\n[upstream]\nurl = 'http://registry-ci:5000'\n\
+    username = 'ci'\npassword = 's3cret'\n[browser]\nurl = 'http://browser:8080'\n";
+
+fn directory(domain: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("directory");
+    let folder = directory.path().join("conf.d");
+    std::fs::create_dir(&folder).expect("conf.d");
+    std::fs::write(folder.join("ci.toml"), domain).expect("domain file");
+    std::fs::write(folder.join("ci.htpasswd"), "ci:$2y$05$x\n").expect("htpasswd");
+    directory
+}
+
+fn shown(text: &str, directory: &Path) -> String {
+    text.replace(&*directory.to_string_lossy(), "DIR")
+}
+
+#[test]
+fn a_good_configuration_is_one_line_a_domain() {
+    let directory = directory(DOMAIN);
+    let outcome = config::load(directory.path());
+    let mut text = Vec::new();
+    let snapshot = &outcome.as_ref().expect("valid").snapshot;
+    write_domains(snapshot, &mut text).expect("written");
+    insta::assert_snapshot!(String::from_utf8(text).expect("text"), @"docker-ci.example.com  https :443, :5000  certificate internal  users conf.d/ci.htpasswd  -> http://registry-ci:5000");
+    assert_eq!(report(&outcome, Vec::new(), Form::Json).expect("written"), ExitCode::SUCCESS);
+    let warning = Problem::in_file(directory.path(), "odd", "look").warning();
+    assert_eq!(report(&outcome, vec![warning], Form::Text).expect("written"), ExitCode::SUCCESS);
+}
+
+#[test]
+fn an_error_of_another_part_is_exit_status_2() {
+    let directory = directory(DOMAIN);
+    let outcome = config::load(directory.path());
+    let file = directory.path().join("conf.d/ci.toml");
+    let extra = || vec![Problem::at_key(&file, &["auth", "htpasswd"], "no usable entry", "add one")];
+    for form in [Form::Text, Form::Json] {
+        assert_eq!(report(&outcome, extra(), form).expect("written"), ExitCode::from(2));
+    }
+    let mut problems = Problems::default();
+    problems.extend(extra());
+    problems.push(problems.iter().next().expect("one").clone().warning());
+    let mut text = Vec::new();
+    write_problems(&problems, Colour::Never, &mut text).expect("written");
+    insta::assert_snapshot!(shown(&String::from_utf8(text).expect("text"), directory.path()), @r"
+    error: no usable entry
+     --> DIR/conf.d/ci.toml:6:12
+      |
+    6 | htpasswd = 'ci.htpasswd'
+      |            ^^^^^^^^^^^^^
+      |
+      = help: add one
+
+    warning: no usable entry
+     --> DIR/conf.d/ci.toml:6:12
+      |
+    6 | htpasswd = 'ci.htpasswd'
+      |            ^^^^^^^^^^^^^
+      |
+      = help: add one
+
+    1 error, 1 warning
+    ");
+}
+
+#[test]
+fn json_tells_scripts_the_same_without_secrets() {
+    let good = directory(DOMAIN);
+    let loaded = config::load(good.path()).expect("valid");
+    let text = format!("{:#}", json(&loaded.warnings, Some(&loaded.snapshot)));
+    insta::assert_snapshot!(shown(&text, good.path()), @r#"
+    {
+      "domains": [
+        {
+          "aliases": [],
+          "authorization": "own",
+          "browser": "http://browser:8080",
+          "certificate": {
+            "internal": true
+          },
+          "domain": "docker-ci.example.com",
+          "htpasswd": "DIR/conf.d/ci.htpasswd",
+          "listen": [
+            ":443",
+            ":5000"
+          ],
+          "realm": "docker-ci.example.com",
+          "source": "DIR/conf.d/ci.toml",
+          "upstream": "http://registry-ci:5000"
+        }
+      ],
+      "ok": true,
+      "problems": []
+    }
+    "#);
+
+    let bad = directory("domain = 5\n[upstream]\npasword = 's3cret'\n");
+    let problems = config::load(bad.path()).expect_err("invalid");
+    let text = format!("{:#}", json(&problems, None));
+    assert!(!text.contains("s3cret"));
+    insta::assert_snapshot!(shown(&text, bad.path()), @r#"
+    {
+      "domains": [],
+      "ok": false,
+      "problems": [
+        {
+          "column": null,
+          "file": "DIR/conf.d/ci.toml",
+          "help": "write `certificate` and `key`, or internal = true, in [tls]",
+          "line": null,
+          "message": "nothing says where the certificate comes from",
+          "severity": "error"
+        },
+        {
+          "column": null,
+          "file": "DIR/conf.d/ci.toml",
+          "help": "write htpasswd = \"../credentials/NAME.htpasswd\" in [auth]; `moorgate htpasswd` makes one",
+          "line": null,
+          "message": "`auth.htpasswd` is missing: nobody could log in",
+          "severity": "error"
+        },
+        {
+          "column": 10,
+          "file": "DIR/conf.d/ci.toml",
+          "help": "write a DNS name such as \"docker-ci.example.com\", without scheme, port and path",
+          "line": 1,
+          "message": "`domain` must be a string in quotes, not an integer",
+          "severity": "error"
+        },
+        {
+          "column": 1,
+          "file": "DIR/conf.d/ci.toml",
+          "help": "write url = \"http://registry:5000\" in [upstream]",
+          "line": 2,
+          "message": "`upstream.url` is missing",
+          "severity": "error"
+        },
+        {
+          "column": 1,
+          "file": "DIR/conf.d/ci.toml",
+          "help": "did you mean `password`?",
+          "line": 3,
+          "message": "unknown key `pasword` in [upstream]",
+          "severity": "error"
+        }
+      ]
+    }
+    "#);
+}

@@ -1,0 +1,50 @@
+//! The configuration plane: `conf.d` -> `raw` -> `resolve` -> [`snapshot::Snapshot`].
+//! `files` reads, `raw` looks at each key alone, `resolve` at all of them together; every
+//! problem of every file is collected on the way, never only the first.
+
+mod files;
+pub mod problem;
+mod raw;
+mod resolve;
+mod schema;
+mod secret;
+pub mod snapshot;
+mod source;
+mod values;
+pub mod vhost;
+
+use std::path::Path;
+
+use self::problem::{Problem, Problems};
+use self::snapshot::Snapshot;
+
+/// A configuration that may be used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub snapshot: Snapshot,
+    /// What somebody should look at.
+    pub warnings: Problems,
+}
+
+/// Reads `moorgate.toml` and `conf.d/*.toml` below `directory`, and the secrets that they name.
+/// Blocks on the file system. With one error or more, all errors and warnings come back instead.
+pub fn load(directory: &Path) -> Result<Loaded, Problems> {
+    let mut problems = Problems::default();
+    if let Err(error) = std::fs::read_dir(directory) {
+        let message = format!("the configuration directory cannot be read: {error}");
+        problems.push(Problem::in_file(directory, message, "name the one that holds conf.d: `--config DIR`"));
+        return Err(problems);
+    }
+    let main = files::main_file(directory, &mut problems);
+    let domains = files::domain_files(directory, &mut problems);
+    let snapshot = resolve::snapshot(directory, &main, &domains, &mut problems);
+    problems.sort();
+    match snapshot {
+        Some(snapshot) if !problems.has_errors() => Ok(Loaded { snapshot, warnings: problems }),
+        Some(_) | None => Err(problems),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! What the files say, key by key: each value is right by itself, or a problem is noted.
+//! The document is walked by hand instead of deserialized, since that reports all problems of a
+//! file at once, unknown keys included.
+
+mod table;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use self::table::Table;
+use super::problem::{Problem, Problems};
+use super::schema::FileKind;
+use super::secret::{self, RawSecret};
+use super::snapshot::{LogFormat, LogLevel};
+use super::source::{Source, Span};
+use super::values::{self, DAY, GIB, KIB};
+use super::vhost::{ListenAddress, Redirects, UpstreamUrl};
+use crate::registry::host::{Authority, HostName};
+
+/// A key as it was found.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Setting<T> {
+    /// Not written.
+    #[default]
+    Absent,
+    /// Written, but wrong; the problem is noted already.
+    Invalid,
+    /// Written at this place.
+    Given(T, Span),
+}
+
+impl<T> Setting<T> {
+    /// The value, if it is right.
+    pub(super) fn given(&self) -> Option<&T> {
+        match self {
+            Self::Given(value, _) => Some(value),
+            Self::Absent | Self::Invalid => None,
+        }
+    }
+
+    /// Where it is written, if it is right.
+    pub(super) fn span(&self) -> Option<&Span> {
+        match self {
+            Self::Given(_, span) => Some(span),
+            Self::Absent | Self::Invalid => None,
+        }
+    }
+
+    /// Whether it is not written.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+impl<T: Clone> Setting<T> {
+    /// The value, or this one where there is none.
+    pub(super) fn or(&self, default: T) -> T {
+        self.given().cloned().unwrap_or(default)
+    }
+}
+
+impl<T: Clone + Default> Setting<T> {
+    /// The table, or an empty one.
+    pub(super) fn or_empty(&self) -> T {
+        self.given().cloned().unwrap_or_default()
+    }
+}
+
+/// Listen addresses and names, each with its place.
+pub(super) type List<T> = Setting<Vec<Spanned<T>>>;
+
+/// A domain file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawDomain {
+    pub(super) domain: Setting<HostName>,
+    pub(super) aliases: List<Authority>,
+    pub(super) listen: List<ListenAddress>,
+    pub(super) tls: Setting<RawTls>,
+    pub(super) auth: Setting<RawAuth>,
+    pub(super) upstream: Setting<RawUpstream>,
+    pub(super) browser: Setting<RawBrowser>,
+    pub(super) limits: Setting<RawLimits>,
+    pub(super) timeouts: Setting<RawTimeouts>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawTls {
+    pub(super) certificate: Setting<PathBuf>,
+    pub(super) key: Setting<PathBuf>,
+    pub(super) internal: Setting<bool>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawAuth {
+    pub(super) htpasswd: Setting<PathBuf>,
+    pub(super) realm: Setting<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawUpstream {
+    pub(super) url: Setting<UpstreamUrl>,
+    pub(super) roots: Setting<PathBuf>,
+    pub(super) username: Setting<String>,
+    pub(super) password: Setting<RawSecret>,
+    pub(super) authorization: Setting<RawAuthorization>,
+    pub(super) redirects: Setting<Redirects>,
+}
+
+/// What becomes of the client's `Authorization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RawAuthorization {
+    Strip,
+    Pass,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawBrowser {
+    pub(super) url: Setting<UpstreamUrl>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawLimits {
+    pub(super) manifest: Setting<u64>,
+    pub(super) body: Setting<Option<u64>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawTimeouts {
+    pub(super) first_body_byte: Setting<Duration>,
+    pub(super) stall: Setting<Duration>,
+    pub(super) upstream_connect: Setting<Duration>,
+    pub(super) upstream_head: Setting<Duration>,
+    pub(super) upstream_commit: Setting<Duration>,
+    pub(super) upstream_idle: Setting<Duration>,
+}
+
+/// `moorgate.toml`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawMain {
+    pub(super) https: List<ListenAddress>,
+    pub(super) http: List<ListenAddress>,
+    pub(super) state: Setting<PathBuf>,
+    pub(super) admin: Setting<RawAdmin>,
+    pub(super) log: Setting<RawLog>,
+    pub(super) limits: Setting<RawMainLimits>,
+    pub(super) timeouts: Setting<RawMainTimeouts>,
+}
+
+impl RawMain {
+    /// Of a file that is there but cannot be read: its listeners count as wrong rather than
+    /// absent, so that nothing is said about defaults that it may have changed.
+    pub(super) fn unknown() -> Self {
+        Self { https: Setting::Invalid, http: Setting::Invalid, ..Self::default() }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawAdmin {
+    pub(super) listen: Setting<ListenAddress>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawLog {
+    pub(super) format: Setting<LogFormat>,
+    pub(super) level: Setting<LogLevel>,
+    pub(super) access: Setting<bool>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawMainLimits {
+    pub(super) domains: RawLimits,
+    pub(super) head: Setting<u64>,
+    pub(super) head_lines: Setting<usize>,
+    pub(super) target: Setting<u64>,
+    pub(super) h2_streams: Setting<u32>,
+    pub(super) connections: Setting<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawMainTimeouts {
+    pub(super) domains: RawTimeouts,
+    pub(super) handshake: Setting<Duration>,
+    pub(super) first_head: Setting<Duration>,
+    pub(super) head: Setting<Duration>,
+    pub(super) idle: Setting<Duration>,
+    pub(super) h2_ping: Setting<Duration>,
+    pub(super) drain: Setting<Duration>,
+}
+
+/// Reads a domain file; `None` where its syntax is broken.
+pub(super) fn domain(source: &Arc<Source>, problems: &mut Problems) -> Option<RawDomain> {
+    read(source, FileKind::Domain, problems, |top| RawDomain {
+        domain: top.value("domain", values::domain_name),
+        aliases: top.list("aliases", values::alias),
+        listen: top.list("listen", values::listen_address),
+        tls: top.table("tls", tls),
+        auth: top.table("auth", |table| RawAuth {
+            htpasswd: table.value("htpasswd", values::path),
+            realm: table.value("realm", values::realm),
+        }),
+        upstream: top.table("upstream", upstream),
+        browser: top.table("browser", |table| RawBrowser { url: table.value("url", values::upstream_url) }),
+        limits: top.table("limits", limits),
+        timeouts: top.table("timeouts", timeouts),
+    })
+}
+
+/// Reads `moorgate.toml`.
+pub(super) fn main(source: &Arc<Source>, problems: &mut Problems) -> RawMain {
+    let raw = read(source, FileKind::Main, problems, |top| RawMain {
+        https: top.list("https", values::listen_address),
+        http: top.list("http", values::listen_address),
+        state: top.value("state", values::path),
+        admin: top.table("admin", |table| RawAdmin { listen: table.value("listen", values::listen_address) }),
+        log: top.table("log", log),
+        limits: top.table("limits", main_limits),
+        timeouts: top.table("timeouts", main_timeouts),
+    });
+    raw.unwrap_or_else(RawMain::unknown)
+}
+
+fn read<T>(
+    source: &Arc<Source>,
+    kind: FileKind,
+    problems: &mut Problems,
+    walk: impl FnOnce(&mut Table<'_>) -> T,
+) -> Option<T> {
+    match DeTable::parse(source.text()) {
+        Ok(document) => Some(walk(&mut Table::top(source, kind, document.get_ref(), problems))),
+        Err(error) => {
+            let end = source.text().len();
+            let help = "correct the TOML syntax here; strings stand in quotes, tables in [brackets]";
+            problems.push(Problem::at(source, &error.span().unwrap_or(end..end), error.message(), help));
+            None
+        }
+    }
+}
+
+fn tls(table: &mut Table<'_>) -> RawTls {
+    RawTls {
+        certificate: table.value("certificate", values::path),
+        key: table.value("key", values::path),
+        internal: table.value("internal", values::flag),
+    }
+}
+
+fn upstream(table: &mut Table<'_>) -> RawUpstream {
+    RawUpstream {
+        url: table.value("url", values::upstream_url),
+        roots: table.value("roots", values::path),
+        username: table.value("username", values::username),
+        password: table.value("password", secret::setting),
+        authorization: table.value("authorization", |value| {
+            values::choice(value, &[("strip", RawAuthorization::Strip), ("pass", RawAuthorization::Pass)])
+        }),
+        redirects: table.value("redirects", |value| {
+            values::choice(value, &[("pass", Redirects::Pass), ("follow", Redirects::Follow)])
+        }),
+    }
+}
+
+fn limits(table: &mut Table<'_>) -> RawLimits {
+    RawLimits {
+        manifest: table.value("manifest", |value| values::size(value, KIB, GIB)),
+        body: table.value("body", values::size_or_none),
+    }
+}
+
+fn timeouts(table: &mut Table<'_>) -> RawTimeouts {
+    RawTimeouts {
+        first_body_byte: timeout(table, "first_body_byte"),
+        stall: timeout(table, "stall"),
+        upstream_connect: timeout(table, "upstream_connect"),
+        upstream_head: timeout(table, "upstream_head"),
+        upstream_commit: timeout(table, "upstream_commit"),
+        upstream_idle: timeout(table, "upstream_idle"),
+    }
+}
+
+fn timeout(table: &mut Table<'_>, key: &'static str) -> Setting<Duration> {
+    table.value(key, |value| values::duration(value, DAY))
+}
+
+fn log(table: &mut Table<'_>) -> RawLog {
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    RawLog {
+        format: table.value("format", |value| {
+            values::choice(value, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+        }),
+        level: table.value("level", |value| values::choice(value, &levels)),
+        access: table.value("access", values::flag),
+    }
+}
+
+fn main_limits(table: &mut Table<'_>) -> RawMainLimits {
+    RawMainLimits {
+        domains: limits(table),
+        // A stranger may make a connection hold at most 256 KiB (product.md, section 3).
+        head: table.value("head", |value| values::size(value, 4 * KIB, 256 * KIB)),
+        head_lines: table.value("head_lines", |value| values::number(value, 10, 1000)),
+        target: table.value("target", |value| values::size(value, KIB, 256 * KIB)),
+        h2_streams: table.value("h2_streams", |value| values::number(value, 1, 10_000)),
+        connections: table.value("connections", |value| values::number(value, 1, 1_000_000)),
+    }
+}
+
+fn main_timeouts(table: &mut Table<'_>) -> RawMainTimeouts {
+    RawMainTimeouts {
+        domains: timeouts(table),
+        handshake: timeout(table, "handshake"),
+        first_head: timeout(table, "first_head"),
+        head: timeout(table, "head"),
+        idle: timeout(table, "idle"),
+        h2_ping: timeout(table, "h2_ping"),
+        // Uploads of any length may end; the bound only keeps deadlines representable.
+        drain: table.value("drain", |value| values::duration(value, 365 * DAY)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

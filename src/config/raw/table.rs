@@ -1,0 +1,121 @@
+//! A table of a document with what is needed to note the problems of its keys.
+
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{List, Setting};
+use crate::config::problem::{Problem, Problems};
+use crate::config::schema::{self, FileKind};
+use crate::config::source::{Source, Span};
+use crate::config::values::InvalidValue;
+
+/// One table. Its unknown keys are noted when it is opened.
+pub(super) struct Table<'a> {
+    source: &'a Arc<Source>,
+    kind: FileKind,
+    /// Empty at the top.
+    name: &'static str,
+    entries: &'a DeTable<'a>,
+    problems: &'a mut Problems,
+}
+
+impl<'a> Table<'a> {
+    /// The top of a file.
+    pub(super) fn top(
+        source: &'a Arc<Source>,
+        kind: FileKind,
+        entries: &'a DeTable<'a>,
+        problems: &'a mut Problems,
+    ) -> Self {
+        Self::open(Self { source, kind, name: "", entries, problems })
+    }
+
+    fn open(mut self) -> Self {
+        for key in self.entries.keys() {
+            let name = key.get_ref();
+            if !schema::knows(self.kind, self.name, name) {
+                let help = schema::help_for_unknown(self.kind, self.name, name);
+                let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
+                self.note(&key.span(), format!("unknown key `{name}`{place}"), help);
+            }
+        }
+        self
+    }
+
+    /// One value.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, InvalidValue>,
+    ) -> Setting<T> {
+        let Some(value) = self.find(key) else { return Setting::Absent };
+        match read(value.get_ref()) {
+            Ok(read) => Setting::Given(read, value.span()),
+            Err(error) => self.invalid(key, &value.span(), error),
+        }
+    }
+
+    /// A list of values. Where some are wrong, the others are there.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&DeValue<'_>) -> Result<T, InvalidValue>,
+    ) -> List<T> {
+        let Some(value) = self.find(key) else { return Setting::Absent };
+        let DeValue::Array(elements) = value.get_ref() else {
+            let error = InvalidValue::wrong_type("a list", value.get_ref(), "write [\"…\", \"…\"]");
+            return self.invalid(key, &value.span(), error);
+        };
+        let mut list = Vec::new();
+        for element in elements {
+            match read(element.get_ref()) {
+                Ok(read) => list.push(Spanned::new(element.span(), read)),
+                Err(error) => {
+                    let _: Setting<T> = self.invalid(key, &element.span(), error);
+                }
+            }
+        }
+        if list.is_empty() && !elements.is_empty() {
+            return Setting::Invalid;
+        }
+        Setting::Given(list, value.span())
+    }
+
+    /// A table within this one; only the top has some.
+    pub(super) fn table<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Table<'_>) -> T,
+    ) -> Setting<T> {
+        let Some(value) = self.find(key) else { return Setting::Absent };
+        let DeValue::Table(entries) = value.get_ref() else {
+            let help = format!("write [{key}] on a line of its own, and its keys below");
+            let error = InvalidValue::wrong_type("a table", value.get_ref(), &help);
+            return self.invalid(key, &value.span(), error);
+        };
+        let (source, kind) = (self.source, self.kind);
+        let mut table = Table { source, kind, name: key, entries, problems: self.problems }.open();
+        Setting::Given(read(&mut table), value.span())
+    }
+
+    fn find(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        debug_assert!(
+            schema::knows(self.kind, self.name, key),
+            "{key} of {:?} is not in the schema",
+            self.name
+        );
+        self.entries.get(key)
+    }
+
+    fn invalid<T>(&mut self, key: &str, span: &Span, error: InvalidValue) -> Setting<T> {
+        let dot = if self.name.is_empty() { "" } else { "." };
+        self.note(span, format!("`{}{dot}{key}` {error}", self.name), error.help);
+        Setting::Invalid
+    }
+
+    fn note(&mut self, span: &Span, message: String, help: String) {
+        self.problems.push(Problem::at(self.source, span, message, help));
+    }
+}

@@ -1,0 +1,120 @@
+//! What the files mean together: defaults, settings that need or exclude each other, names and
+//! listeners that collide. Pure: whatever it needs was read before.
+
+mod conflicts;
+mod domain;
+mod process;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use self::process::Process;
+use super::problem::{Problem, Problems};
+use super::raw::{List, RawDomain, RawMain};
+use super::snapshot::Snapshot;
+use super::source::{Source, Span};
+use super::vhost::ListenAddress;
+
+/// `moorgate.toml`, an empty text where there is none.
+#[derive(Debug)]
+pub(super) struct MainFile {
+    pub(super) source: Arc<Source>,
+    pub(super) raw: RawMain,
+}
+
+/// A domain file whose syntax is right.
+#[derive(Debug)]
+pub(super) struct DomainFile {
+    pub(super) source: Arc<Source>,
+    pub(super) raw: RawDomain,
+    /// The secret that `raw.upstream.password` leads to; none where it cannot be had, which is
+    /// noted already.
+    pub(super) password: Option<SecretString>,
+}
+
+/// The whole configuration, where each domain could be made. Whether it may be used is for
+/// `problems` to say.
+pub(super) fn snapshot(
+    directory: &Path,
+    main: &MainFile,
+    domains: &[DomainFile],
+    problems: &mut Problems,
+) -> Option<Snapshot> {
+    let process = Process::resolve(main, problems);
+    let mut listeners = Vec::new();
+    let mut hosts = Vec::new();
+    for file in domains {
+        let listen = listen(file, &process, problems);
+        hosts.push(domain::virtual_host(file, &listen, &process, problems).map(Arc::new));
+        listeners.push(listen);
+    }
+    conflicts::names(domains, &listeners, problems);
+    conflicts::listeners(&listeners, &process, problems);
+
+    let mut https: Vec<ListenAddress> = Vec::new();
+    for listener in listeners.iter().flatten() {
+        if !https.contains(&listener.address) {
+            https.push(listener.address);
+        }
+    }
+    Some(Snapshot {
+        directory: directory.to_owned(),
+        state: process.state,
+        https,
+        http: process.http.iter().map(|listener| listener.address).collect(),
+        domains: hosts.into_iter().collect::<Option<_>>()?,
+        admin: process.admin.map(|listener| listener.address.0),
+        log: process.log,
+        connection: process.connection,
+    })
+}
+
+/// An address and where it is written; nowhere, if it is a default.
+#[derive(Clone, Debug)]
+struct Listener {
+    address: ListenAddress,
+    written: Option<(Arc<Source>, Span)>,
+}
+
+/// The listeners of a domain.
+fn listen(file: &DomainFile, process: &Process, problems: &mut Problems) -> Vec<Listener> {
+    if file.raw.listen.is_absent() {
+        return process.https.clone();
+    }
+    if let Some(span) = file.raw.listen.span().filter(|_| file.raw.listen.given().is_some_and(Vec::is_empty))
+    {
+        let help = "write an address, or leave the key out for the https listeners of moorgate.toml";
+        problems.push(Problem::at(
+            &file.source,
+            span,
+            "`listen` is empty: nobody could reach this domain",
+            help,
+        ));
+    }
+    written(&file.source, "listen", &file.raw.listen, problems)
+}
+
+/// The addresses of a list, each once.
+fn written(
+    source: &Arc<Source>,
+    key: &str,
+    list: &List<ListenAddress>,
+    problems: &mut Problems,
+) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for entry in list.given().into_iter().flatten() {
+        let address = *entry.get_ref();
+        if listeners.iter().any(|listener| listener.address == address) {
+            let message = format!("`{key}` names `{address}` twice");
+            problems.push(Problem::at(source, &entry.span(), message, "leave one of them out").warning());
+            continue;
+        }
+        listeners.push(Listener { address, written: Some((Arc::clone(source), entry.span())) });
+    }
+    listeners
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Names that two domains claim, and addresses that two listeners cannot both bind.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::process::Process;
+use super::{DomainFile, Listener};
+use crate::config::problem::{Problem, Problems};
+use crate::config::source::Span;
+use crate::config::vhost::ListenAddress;
+use crate::registry::host::{Authority, HostName};
+
+/// A name that a file claims on its listeners.
+struct Claim<'a> {
+    file: &'a DomainFile,
+    listen: &'a [Listener],
+    name: &'a HostName,
+    /// The one port on which an alias is claimed.
+    port: Option<u16>,
+    span: Span,
+    is_domain: bool,
+}
+
+/// A domain is unique in the whole configuration, any other name on each listener.
+pub(super) fn names(files: &[DomainFile], listeners: &[Vec<Listener>], problems: &mut Problems) {
+    let mut claims: HashMap<&HostName, Vec<Claim<'_>>> = HashMap::new();
+    for (file, listen) in files.iter().zip(listeners) {
+        for claim in claims_of(file, listen) {
+            let earlier = claims.entry(claim.name).or_default();
+            if let Some(problem) = earlier.iter().find_map(|other| dispute(&claim, other)) {
+                problems.push(problem);
+            }
+            earlier.push(claim);
+        }
+    }
+}
+
+fn claims_of<'a>(file: &'a DomainFile, listen: &'a [Listener]) -> impl Iterator<Item = Claim<'a>> {
+    let raw = &file.raw;
+    let domain = raw.domain.given().zip(raw.domain.span());
+    let domain = domain.map(|(name, span)| Claim {
+        file,
+        listen,
+        name,
+        port: None,
+        span: span.clone(),
+        is_domain: true,
+    });
+    let aliases = raw.aliases.given().into_iter().flatten();
+    let aliases = aliases.map(move |alias| {
+        let Authority { host: name, port } = alias.get_ref();
+        Claim { file, listen, name, port: *port, span: alias.span(), is_domain: false }
+    });
+    domain.into_iter().chain(aliases)
+}
+
+/// What is wrong with two claims to the same name. Those of one file are looked at with the file.
+fn dispute(claim: &Claim<'_>, other: &Claim<'_>) -> Option<Problem> {
+    if std::ptr::eq(claim.file, other.file) {
+        return None;
+    }
+    let (name, holder) = (claim.name, other.file.source.path().display());
+    if claim.is_domain && other.is_domain {
+        let message = format!("the domain `{name}` is already in {holder}");
+        return Some(Problem::at(&claim.file.source, &claim.span, message, "keep one of the two files"));
+    }
+    let claims = |claim: &Claim<'_>, at: ListenAddress| claim.port.is_none_or(|port| port == at.0.port());
+    let shared = |at: ListenAddress| {
+        let theirs = other.listen.iter().any(|theirs| theirs.address == at);
+        theirs && claims(claim, at) && claims(other, at)
+    };
+    let listener = claim.listen.iter().find(|listener| shared(listener.address))?;
+    let message = format!("`{name}` is already served on `{}` by {holder}", listener.address);
+    let help = "name it in one of the two files, or give them different `listen` addresses";
+    Some(Problem::at(&claim.file.source, &claim.span, message, help))
+}
+
+/// What a listener is for: the key that sets it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Https,
+    Http,
+    Admin,
+}
+
+impl Role {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Every address has one role, and no two of them overlap.
+pub(super) fn listeners(domains: &[Vec<Listener>], process: &Process, problems: &mut Problems) {
+    let https = domains.iter().flatten().map(|listener| (listener, Role::Https));
+    let http = process.http.iter().map(|listener| (listener, Role::Http));
+    let admin = process.admin.iter().map(|listener| (listener, Role::Admin));
+    let mut bound: Vec<(&Listener, Role)> = Vec::new();
+    for (listener, role) in https.chain(http).chain(admin) {
+        if bound.iter().any(|(other, its)| other.address == listener.address && *its == role) {
+            continue;
+        }
+        let other = bound.iter().find(|(other, _)| overlap(other.address, listener.address));
+        if let Some(&(other, its)) = other {
+            problems.extend(collision((listener, role), (other, its)));
+        }
+        bound.push((listener, role));
+    }
+}
+
+/// Whether the system refuses to bind both. A port of 0 becomes another one each time.
+fn overlap(a: ListenAddress, b: ListenAddress) -> bool {
+    // `[::]` takes IPv4 as well, `0.0.0.0` IPv4 alone.
+    let covers = |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    let (a, b) = (a.0, b.0);
+    a.port() == b.port() && a.port() != 0 && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+/// Points at the one that is written; two defaults never collide.
+fn collision(one: (&Listener, Role), two: (&Listener, Role)) -> Option<Problem> {
+    let ((at, role), (other, its)) = if one.0.written.is_some() { (one, two) } else { (two, one) };
+    let (source, span) = at.written.as_ref()?;
+    let (of, help) = match &other.written {
+        Some((theirs, _)) => {
+            let help = "use another port, or name each address with its port instead of `:PORT`, which takes them all";
+            (format!(" of {}", theirs.path().display()), help)
+        }
+        None => {
+            let help = match its {
+                Role::Http => "use another port, or write `http = []` in moorgate.toml",
+                Role::Https | Role::Admin => "use another port",
+            };
+            (", the default of moorgate.toml,".to_owned(), help)
+        }
+    };
+    let message = format!(
+        "the {} listener `{}` and the {} listener `{}`{of} exclude each other",
+        role.key(),
+        at.address,
+        its.key(),
+        other.address
+    );
+    Some(Problem::at(source, span, message, help))
+}

@@ -1,0 +1,199 @@
+//! One domain file becomes one virtual host.
+
+use super::process::{self, Process};
+use super::{DomainFile, Listener};
+use crate::config::problem::{Problem, Problems};
+use crate::config::raw::{RawAuth, RawAuthorization, RawTls, RawUpstream, Setting};
+use crate::config::source::Span;
+use crate::config::vhost::{
+    AuthSettings, BrowserSettings, CertificateSource, Redirects, Scheme, UpstreamAuthorization,
+    UpstreamSettings, VirtualHost,
+};
+use crate::registry::host::Authority;
+
+/// The virtual host, or none where something that it needs is missing or wrong; all that can be
+/// said about the file is noted in either case.
+pub(super) fn virtual_host(
+    file: &DomainFile,
+    listen: &[Listener],
+    process: &Process,
+    problems: &mut Problems,
+) -> Option<VirtualHost> {
+    let raw = &file.raw;
+    if raw.domain.is_absent() {
+        let help = "write domain = \"docker-ci.example.com\" at the top, above the first [table]";
+        problems.push(Problem::in_file(file.source.path(), "`domain` is missing", help));
+    }
+    let aliases = aliases(file, listen, problems);
+    let certificate = certificate(file, problems);
+    let auth = auth(file, problems);
+    let upstream = upstream(file, problems);
+    let browser = match &raw.browser {
+        Setting::Absent | Setting::Invalid => None,
+        Setting::Given(browser, header) => {
+            if browser.url.is_absent() {
+                let help = "write url = \"http://registry-browser:8080\", or leave the table out";
+                missing(file, Some(header), "`browser.url` is missing", help, problems);
+            }
+            browser.url.given().map(|url| BrowserSettings { url: url.clone() })
+        }
+    };
+    Some(VirtualHost {
+        domain: raw.domain.given()?.clone(),
+        aliases,
+        listen: listen.iter().map(|listener| listener.address).collect(),
+        certificate: certificate?,
+        auth: auth?,
+        upstream: upstream?,
+        browser,
+        limits: process::limits(&raw.limits.or_empty(), process.limits),
+        timeouts: process::timeouts(&raw.timeouts.or_empty(), process.timeouts),
+        source: file.source.path().to_owned(),
+    })
+}
+
+/// Each alias once, and none that is the domain itself.
+fn aliases(file: &DomainFile, listen: &[Listener], problems: &mut Problems) -> Vec<Authority> {
+    let mut aliases: Vec<Authority> = Vec::new();
+    for alias in file.raw.aliases.given().into_iter().flatten() {
+        let name = alias.get_ref();
+        let served =
+            name.port.is_none_or(|port| listen.iter().any(|listener| listener.address.0.port() == port));
+        let message = if file.raw.domain.given() == Some(&name.host) {
+            format!("the alias `{name}` is the domain itself")
+        } else if !served {
+            format!("the alias `{name}` is on none of the ports that this domain listens on")
+        } else if aliases.contains(name) {
+            format!("the alias `{name}` is named twice")
+        } else {
+            aliases.push(name.clone());
+            continue;
+        };
+        problems.push(Problem::at(&file.source, &alias.span(), message, "leave it out").warning());
+    }
+    aliases
+}
+
+/// Exactly one of `certificate` with `key`, and `internal`.
+fn certificate(file: &DomainFile, problems: &mut Problems) -> Option<CertificateSource> {
+    const HELP: &str = "write `certificate` and `key`, or internal = true, in [tls]";
+    let (RawTls { certificate, key, internal }, header) = required(&file.raw.tls)?;
+    if let (Some(false), Some(span)) = (internal.given(), internal.span()) {
+        problems.push(Problem::at(&file.source, span, "`tls.internal` is false, which says nothing", HELP));
+        return None;
+    }
+    if matches!(internal, Setting::Invalid) {
+        return None;
+    }
+    if internal.is_absent() && certificate.is_absent() && key.is_absent() {
+        missing(file, header, "nothing says where the certificate comes from", HELP, problems);
+        return None;
+    }
+    if let Some(span) = internal.span() {
+        let Some(other) = certificate.span().or(key.span()) else {
+            return (certificate.is_absent() && key.is_absent()).then_some(CertificateSource::Internal);
+        };
+        let at = if other.start > span.start { other } else { span };
+        problems.push(Problem::at(&file.source, at, "`tls` names two sources of the certificate", HELP));
+        return None;
+    }
+    if certificate.is_absent() {
+        let help = "write certificate = \"PATH\", the chain that belongs to the key";
+        missing(file, key.span().or(header), "`tls.certificate` is missing", help, problems);
+    }
+    if key.is_absent() {
+        let help = "write key = \"PATH\", the private key of the certificate";
+        missing(file, certificate.span().or(header), "`tls.key` is missing", help, problems);
+    }
+    let beside = |path| file.source.beside(path);
+    Some(CertificateSource::Files {
+        certificate: certificate.given().map(|path| beside(path))?,
+        key: key.given().map(|path| beside(path))?,
+    })
+}
+
+fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
+    let (RawAuth { htpasswd, realm }, header) = required(&file.raw.auth)?;
+    if htpasswd.is_absent() {
+        let help =
+            "write htpasswd = \"../credentials/NAME.htpasswd\" in [auth]; `moorgate htpasswd` makes one";
+        missing(file, header, "`auth.htpasswd` is missing: nobody could log in", help, problems);
+    }
+    let htpasswd = file.source.beside(htpasswd.given()?);
+    let realm = match realm.given() {
+        Some(realm) => realm.clone(),
+        None => file.raw.domain.given()?.to_string(),
+    };
+    Some(AuthSettings { htpasswd, realm })
+}
+
+fn upstream(file: &DomainFile, problems: &mut Problems) -> Option<UpstreamSettings> {
+    let (upstream, header) = required(&file.raw.upstream)?;
+    if upstream.url.is_absent() {
+        let help = "write url = \"http://registry:5000\" in [upstream]";
+        missing(file, header, "`upstream.url` is missing", help, problems);
+    }
+    let is_clear = upstream.url.given().is_some_and(|url| url.scheme == Scheme::Http);
+    if let Some(span) = upstream.roots.span().filter(|_| is_clear) {
+        let help = "write https:// in `upstream.url`, or leave `roots` out";
+        problems.push(Problem::at(&file.source, span, "`upstream.roots` says nothing about http", help));
+    }
+    let authorization = authorization(file, &upstream, problems);
+    Some(UpstreamSettings {
+        url: upstream.url.given()?.clone(),
+        roots: upstream.roots.given().map(|path| file.source.beside(path)),
+        authorization: authorization?,
+        redirects: upstream.redirects.or(Redirects::Pass),
+    })
+}
+
+/// `username` and `password` together, and not with the client's own.
+fn authorization(
+    file: &DomainFile,
+    raw: &RawUpstream,
+    problems: &mut Problems,
+) -> Option<UpstreamAuthorization> {
+    let RawUpstream { username, password, authorization, url: _, roots: _, redirects: _ } = raw;
+    let passes = authorization.given() == Some(&RawAuthorization::Pass);
+    if let Some(span) =
+        authorization.span().filter(|_| passes && !(username.is_absent() && password.is_absent()))
+    {
+        let message = "`upstream.authorization` cannot be \"pass\" beside `username` and `password`";
+        let help = "leave them out, or write \"strip\": the upstream gets one or the other";
+        problems.push(Problem::at(&file.source, span, message, help));
+        return None;
+    }
+    if username.is_absent() && password.is_absent() {
+        return Some(if passes { UpstreamAuthorization::Pass } else { UpstreamAuthorization::Strip });
+    }
+    if let Some(span) = username.span().filter(|_| password.is_absent()) {
+        let help = "write password = { file = \"PATH\" } in [upstream]";
+        problems.push(Problem::at(&file.source, span, "`upstream.username` has no `password`", help));
+    }
+    if let Some(span) = password.span().filter(|_| username.is_absent()) {
+        let help = "write username = \"NAME\" in [upstream]";
+        problems.push(Problem::at(&file.source, span, "`upstream.password` has no `username`", help));
+    }
+    Some(UpstreamAuthorization::Basic {
+        username: username.given()?.clone(),
+        password: file.password.clone()?,
+    })
+}
+
+/// A table that every domain has, with the place of its header; an absent one is like an empty
+/// one. None where it is wrong as a whole, which is noted already.
+fn required<T: Clone + Default>(table: &Setting<T>) -> Option<(T, Option<&Span>)> {
+    match table {
+        Setting::Absent => Some((T::default(), None)),
+        Setting::Invalid => None,
+        Setting::Given(table, header) => Some((table.clone(), Some(header))),
+    }
+}
+
+/// Notes a missing key at the place that lacks it, or at the file.
+fn missing(file: &DomainFile, place: Option<&Span>, message: &str, help: &str, problems: &mut Problems) {
+    problems.push(match place {
+        Some(span) => Problem::at(&file.source, span, message, help),
+        None => Problem::in_file(file.source.path(), message, help),
+    });
+}

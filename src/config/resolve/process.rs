@@ -1,0 +1,144 @@
+//! The settings of `moorgate.toml`, defaults filled in.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Listener, MainFile, written};
+use crate::config::problem::{Problem, Problems};
+use crate::config::raw::{List, RawLimits, RawMainLimits, RawMainTimeouts, RawTimeouts};
+use crate::config::snapshot::{ConnectionSettings, LogSettings};
+use crate::config::vhost::{Limits, ListenAddress, Timeouts};
+
+/// What holds for the process, and what domains start from.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) state: PathBuf,
+    pub(super) https: Vec<Listener>,
+    pub(super) http: Vec<Listener>,
+    pub(super) admin: Option<Listener>,
+    pub(super) log: LogSettings,
+    pub(super) connection: ConnectionSettings,
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
+}
+
+impl Process {
+    pub(super) fn resolve(main: &MainFile, problems: &mut Problems) -> Self {
+        let MainFile { source, raw } = main;
+        let state = raw.state.given().map_or_else(|| PathBuf::from(STATE), |path| source.beside(path));
+        let log = raw.log.or_empty();
+        let log_default = LogSettings::default();
+        let (raw_limits, raw_timeouts) = (raw.limits.or_empty(), raw.timeouts.or_empty());
+        if let Some(span) = raw.https.span().filter(|_| raw.https.given().is_some_and(Vec::is_empty)) {
+            let help = "write an address, or leave the key out for \":443\"";
+            problems.push(Problem::at(source, span, "`https` is empty", help));
+        }
+        Self {
+            state,
+            https: listeners(main, "https", &raw.https, 443, problems),
+            http: listeners(main, "http", &raw.http, 80, problems),
+            admin: admin(main, problems),
+            log: LogSettings {
+                format: log.format.or(log_default.format),
+                level: log.level.or(log_default.level),
+                access: log.access.or(log_default.access),
+            },
+            connection: connection(main, &raw_limits, &raw_timeouts, problems),
+            limits: limits(&raw_limits.domains, Limits::default()),
+            timeouts: timeouts(&raw_timeouts.domains, Timeouts::default()),
+        }
+    }
+}
+
+fn listeners(
+    main: &MainFile,
+    key: &str,
+    list: &List<ListenAddress>,
+    default_port: u16,
+    problems: &mut Problems,
+) -> Vec<Listener> {
+    if list.is_absent() {
+        let everywhere = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), default_port);
+        return vec![Listener { address: ListenAddress(everywhere), written: None }];
+    }
+    written(&main.source, key, list, problems)
+}
+
+fn admin(main: &MainFile, problems: &mut Problems) -> Option<Listener> {
+    let setting = main.raw.admin.given()?;
+    if setting.listen.is_absent() {
+        let span = main.raw.admin.span()?;
+        let help = "write listen = \"127.0.0.1:9180\", or leave the table out";
+        problems.push(Problem::at(&main.source, span, "`admin.listen` is missing", help));
+    }
+    let (address, span) = (*setting.listen.given()?, setting.listen.span()?.clone());
+    if !address.0.ip().is_loopback() {
+        let message = "`admin.listen` is not a loopback address: others can read what it tells";
+        let help = "write \"127.0.0.1:9180\", unless a firewall or a private network stands before it";
+        problems.push(Problem::at(&main.source, &span, message, help).warning());
+    }
+    Some(Listener { address, written: Some((Arc::clone(&main.source), span)) })
+}
+
+fn connection(
+    main: &MainFile,
+    limits: &RawMainLimits,
+    timeouts: &RawMainTimeouts,
+    problems: &mut Problems,
+) -> ConnectionSettings {
+    let RawMainLimits { domains: _, head, head_lines, target, h2_streams, connections } = limits;
+    let RawMainTimeouts { domains: _, handshake, first_head, head: later_head, idle, h2_ping, drain } =
+        timeouts;
+    let default = ConnectionSettings::default();
+    // Sizes are bounded far below `usize` when they are read.
+    let bytes =
+        |size: Option<&u64>, default| size.map_or(default, |size| usize::try_from(*size).unwrap_or(default));
+    let settings = ConnectionSettings {
+        handshake: handshake.or(default.handshake),
+        first_head: first_head.or(default.first_head),
+        head: later_head.or(default.head),
+        idle: idle.or(default.idle),
+        h2_ping: h2_ping.or(default.h2_ping),
+        drain: drain.or(default.drain),
+        head_bytes: bytes(head.given(), default.head_bytes),
+        head_lines: head_lines.or(default.head_lines),
+        target_bytes: bytes(target.given(), default.target_bytes),
+        h2_streams: h2_streams.or(default.h2_streams),
+        connections: connections.or(default.connections),
+    };
+    if let Some(span) = target.span().or(head.span()).filter(|_| settings.target_bytes >= settings.head_bytes)
+    {
+        let message = "`limits.target` is not below `limits.head`: the target is a part of the head";
+        problems.push(Problem::at(&main.source, span, message, "raise `head` or lower `target`"));
+    }
+    settings
+}
+
+/// What is written, and `default` for the rest.
+pub(super) fn limits(raw: &RawLimits, default: Limits) -> Limits {
+    let RawLimits { manifest, body } = raw;
+    Limits { manifest_bytes: manifest.or(default.manifest_bytes), body_bytes: body.or(default.body_bytes) }
+}
+
+/// What is written, and `default` for the rest.
+pub(super) fn timeouts(raw: &RawTimeouts, default: Timeouts) -> Timeouts {
+    let RawTimeouts {
+        first_body_byte,
+        stall,
+        upstream_connect,
+        upstream_head,
+        upstream_commit,
+        upstream_idle,
+    } = raw;
+    Timeouts {
+        first_body_byte: first_body_byte.or(default.first_body_byte),
+        stall: stall.or(default.stall),
+        upstream_connect: upstream_connect.or(default.upstream_connect),
+        upstream_head: upstream_head.or(default.upstream_head),
+        upstream_commit: upstream_commit.or(default.upstream_commit),
+        upstream_idle: upstream_idle.or(default.upstream_idle),
+    }
+}
+
+const STATE: &str = "/var/lib/moorgate";

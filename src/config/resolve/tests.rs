@@ -1,0 +1,457 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::config::problem::{Colour, Severity};
+use crate::config::raw;
+use crate::config::vhost::{CertificateSource, Limits, Redirects, Timeouts, UpstreamAuthorization};
+
+const REST: &str =
+    "[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n[upstream]\nurl = 'http://registry:5000'\n";
+
+/// A file of `keys` at the top and all that a domain must have.
+fn complete(keys: &str) -> String {
+    format!("{keys}\n{REST}")
+}
+
+/// A domain with another table in place of `[table]`.
+fn with(table: &str, content: &str) -> String {
+    let mut text = "domain = 'ci.example.com'\n".to_owned();
+    let tables = [
+        ("tls", "[tls]\ninternal = true\n"),
+        ("auth", "[auth]\nhtpasswd = 'ci.htpasswd'\n"),
+        ("upstream", "[upstream]\nurl = 'http://registry:5000'\n"),
+    ];
+    for (name, usual) in tables {
+        if name != table {
+            text.push_str(usual);
+        }
+    }
+    text + content
+}
+
+fn resolve(main: &str, domains: &[&str]) -> (Option<Snapshot>, Problems) {
+    let mut problems = Problems::default();
+    let source = |path: &str, text: &str| Arc::new(Source::new(PathBuf::from(path), text.to_owned()));
+    let main = source("moorgate.toml", main);
+    let main = MainFile { raw: raw::main(&main, &mut problems), source: main };
+    let mut files = Vec::new();
+    for (name, text) in ["a", "b", "c"].into_iter().zip(domains) {
+        let source = source(&format!("conf.d/{name}.toml"), text);
+        let Some(raw) = raw::domain(&source, &mut problems) else { continue };
+        let password = raw.upstream.given().and_then(|upstream| upstream.password.given());
+        let password = password.and_then(|secret| secret.reveal(|path| path.to_owned()).ok());
+        files.push(DomainFile { source, raw, password });
+    }
+    let snapshot = snapshot(Path::new(""), &main, &files, &mut problems);
+    problems.sort();
+    (snapshot, problems)
+}
+
+fn valid(main: &str, domains: &[&str]) -> Snapshot {
+    let (snapshot, problems) = resolve(main, domains);
+    assert!(problems.is_empty(), "{problems}");
+    snapshot.expect("a snapshot")
+}
+
+fn messages(main: &str, domains: &[&str]) -> Vec<String> {
+    let (_, problems) = resolve(main, domains);
+    let severity = |problem: &Problem| match problem.severity() {
+        Severity::Error => "",
+        Severity::Warning => "warning: ",
+    };
+    problems.iter().map(|problem| format!("{}{}", severity(problem), problem.message())).collect()
+}
+
+#[test]
+fn a_short_domain_file_gets_the_defaults() {
+    let snapshot = valid("", &[&complete("domain = 'CI.example.com'")]);
+    assert_eq!(snapshot.state, Path::new("/var/lib/moorgate"));
+    assert_eq!(snapshot.https.iter().map(ToString::to_string).collect::<Vec<_>>(), [":443"]);
+    assert_eq!(snapshot.http.iter().map(ToString::to_string).collect::<Vec<_>>(), [":80"]);
+    assert_eq!((snapshot.admin, &snapshot.log), (None, &Default::default()));
+    assert_eq!(snapshot.connection, Default::default());
+    let host = &snapshot.domains[0];
+    assert_eq!((host.domain.as_str(), host.auth.realm.as_str()), ("ci.example.com", "ci.example.com"));
+    assert_eq!((host.listen.clone(), host.aliases.len()), (snapshot.https.clone(), 0));
+    assert_eq!(host.certificate, CertificateSource::Internal);
+    assert_eq!(host.auth.htpasswd, Path::new("conf.d/ci.htpasswd"));
+    assert_eq!(host.source, Path::new("conf.d/a.toml"));
+    assert!(matches!(host.upstream.authorization, UpstreamAuthorization::Strip));
+    assert_eq!((host.upstream.redirects, host.upstream.roots.is_none()), (Redirects::Pass, true));
+    assert_eq!((host.limits, host.timeouts), (Limits::default(), Timeouts::default()));
+    assert_eq!(host.browser, None);
+}
+
+#[test]
+fn every_setting_arrives() {
+    let main = "https = [':8443']\nhttp = []\nstate = 'state'\n[admin]\nlisten = '127.0.0.1:9180'\n\
+        [log]\nformat = 'json'\nlevel = 'debug'\naccess = false\n\
+        [limits]\nmanifest = '4 MiB'\nbody = '1 GiB'\nhead = '16 KiB'\nhead_lines = 50\ntarget = 4096\nh2_streams = 10\n\
+        connections = 20\n\
+        [timeouts]\nstall = '1min'\nhandshake = '1s'\nfirst_head = '2s'\nhead = '3s'\nidle = '4s'\nh2_ping = '5s'\ndrain = '6s'\n";
+    let domain = "domain = 'ci.example.com'\naliases = ['localhost', '127.0.0.1']\nlisten = [':8443', '[::1]:5000']\n\
+        [tls]\ncertificate = '../ci.pem'\nkey = '/keys/ci.key'\n[auth]\nhtpasswd = '../ci.htpasswd'\nrealm = 'CI'\n\
+        [upstream]\nurl = 'https://registry/base/'\nroots = 'roots.pem'\nusername = 'me'\npassword = 's3cret'\n\
+        authorization = 'strip'\nredirects = 'follow'\n[browser]\nurl = 'http://browser'\n\
+        [limits]\nbody = 'none'\n[timeouts]\nfirst_body_byte = '1s'\nupstream_connect = '2s'\nupstream_head = '3s'\n\
+        upstream_commit = '4s'\nupstream_idle = '5s'\n";
+    let snapshot = valid(main, &[domain]);
+    insta::assert_debug_snapshot!(snapshot, @r#"
+    Snapshot {
+        directory: "",
+        state: "state",
+        https: [
+            ListenAddress(
+                [::]:8443,
+            ),
+            ListenAddress(
+                [::1]:5000,
+            ),
+        ],
+        http: [],
+        domains: [
+            VirtualHost {
+                domain: "ci.example.com",
+                aliases: [
+                    "localhost",
+                    "127.0.0.1",
+                ],
+                listen: [
+                    ListenAddress(
+                        [::]:8443,
+                    ),
+                    ListenAddress(
+                        [::1]:5000,
+                    ),
+                ],
+                certificate: Files {
+                    certificate: "conf.d/../ci.pem",
+                    key: "/keys/ci.key",
+                },
+                auth: AuthSettings {
+                    htpasswd: "conf.d/../ci.htpasswd",
+                    realm: "CI",
+                },
+                upstream: UpstreamSettings {
+                    url: UpstreamUrl {
+                        scheme: Https,
+                        host: "registry",
+                        port: 443,
+                        base_path: "/base",
+                    },
+                    roots: Some(
+                        "conf.d/roots.pem",
+                    ),
+                    authorization: Basic {
+                        username: "me",
+                        password: SecretBox<str>([REDACTED]),
+                    },
+                    redirects: Follow,
+                },
+                browser: Some(
+                    BrowserSettings {
+                        url: UpstreamUrl {
+                            scheme: Http,
+                            host: "browser",
+                            port: 80,
+                            base_path: "",
+                        },
+                    },
+                ),
+                limits: Limits {
+                    manifest_bytes: 4194304,
+                    body_bytes: None,
+                },
+                timeouts: Timeouts {
+                    first_body_byte: 1s,
+                    stall: 60s,
+                    upstream_connect: 2s,
+                    upstream_head: 3s,
+                    upstream_commit: 4s,
+                    upstream_idle: 5s,
+                },
+                source: "conf.d/a.toml",
+            },
+        ],
+        admin: Some(
+            127.0.0.1:9180,
+        ),
+        log: LogSettings {
+            format: Json,
+            level: Debug,
+            access: false,
+        },
+        connection: ConnectionSettings {
+            handshake: 1s,
+            first_head: 2s,
+            head: 3s,
+            idle: 4s,
+            h2_ping: 5s,
+            drain: 6s,
+            head_bytes: 16384,
+            head_lines: 50,
+            target_bytes: 4096,
+            h2_streams: 10,
+            connections: 20,
+        },
+    }
+    "#);
+    let UpstreamAuthorization::Basic { username, password } = &snapshot.domains[0].upstream.authorization
+    else {
+        panic!("no credentials");
+    };
+    assert_eq!((username.as_str(), password.expose_secret()), ("me", "s3cret"));
+    assert_eq!(snapshot.domains[0].timeouts.stall, Duration::from_secs(60));
+}
+
+#[test]
+fn what_a_domain_must_have() {
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "",
+            &[
+                "`domain` is missing",
+                "nothing says where the certificate comes from",
+                "`auth.htpasswd` is missing: nobody could log in",
+                "`upstream.url` is missing",
+            ],
+        ),
+        (
+            "domain = 1\ntls = 1\nauth = 1\nupstream = 1\nlisten = 1",
+            &[
+                "`domain` must be a string in quotes, not an integer",
+                "`tls` must be a table, not an integer",
+                "`auth` must be a table, not an integer",
+                "`upstream` must be a table, not an integer",
+                "`listen` must be a list, not an integer",
+            ],
+        ),
+        (&with("tls", "[tls]"), &["nothing says where the certificate comes from"]),
+        (&with("tls", "[tls]\ncertificate = 'a'"), &["`tls.key` is missing"]),
+        (&with("tls", "[tls]\nkey = 'a'"), &["`tls.certificate` is missing"]),
+        (
+            &with("tls", "[tls]\nkey = 1"),
+            &["`tls.certificate` is missing", "`tls.key` must be a string in quotes, not an integer"],
+        ),
+        (&with("tls", "[tls]\ninternal = 1"), &["`tls.internal` must be a boolean, not an integer"]),
+        (&with("tls", "[tls]\ninternal = false"), &["`tls.internal` is false, which says nothing"]),
+        (&with("tls", "[tls]\ninternal = true\nkey = 'a'"), &["`tls` names two sources of the certificate"]),
+        (
+            &with("tls", "[tls]\ninternal = true\ncertificate = 'b'\nkey = 'a'"),
+            &["`tls` names two sources of the certificate"],
+        ),
+        (&with("auth", "[auth]\nrealm = 'a'"), &["`auth.htpasswd` is missing: nobody could log in"]),
+        (&with("auth", "[auth]\nhtpasswd = 'x'\nrealm = 'a\"b'"), &["`auth.realm` is not a realm"]),
+        (&with("", "[browser]"), &["`browser.url` is missing"]),
+        (&with("", "[browser]\nurl = 'x'"), &["`browser.url` does not begin with http:// or https://"]),
+        (&complete("domain = '10.0.0.1'"), &["`domain` is an address, not a name"]),
+        (&complete("domain = 'a.b'\nlisten = []"), &["`listen` is empty: nobody could reach this domain"]),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(messages("", &[text]), *expected, "{text}");
+    }
+}
+
+#[test]
+fn what_goes_together_in_an_upstream() {
+    let upstream = |more: &str| with("upstream", &format!("[upstream]\nurl = 'http://a'\n{more}"));
+    let cases: &[(&str, &[&str])] = &[
+        ("username = 'a'", &["`upstream.username` has no `password`"]),
+        ("password = 's3cret'", &["`upstream.password` has no `username`"]),
+        ("authorization = 'pass'", &[]),
+        ("authorization = 'strip'\nusername = 'a'\npassword = 'b'", &[]),
+        (
+            "authorization = 'pass'\nusername = 'a'\npassword = 'b'",
+            &["`upstream.authorization` cannot be \"pass\" beside `username` and `password`"],
+        ),
+        ("username = 'a:b'\npassword = 'c'", &["`upstream.username` is not a user name"]),
+        ("username = 'a'\npassword = 1", &["`upstream.password` is not a secret"]),
+        ("roots = 'a'", &["`upstream.roots` says nothing about http"]),
+    ];
+    for (more, expected) in cases {
+        assert_eq!(messages("", &[&upstream(more)]), *expected, "{more}");
+    }
+}
+
+#[test]
+fn names_are_unique() {
+    let file = |keys: &str| complete(keys);
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("domain = 'a.b'", "domain = 'c.d'", &[]),
+        ("domain = 'a.b'", "domain = 'A.b.'", &["the domain `a.b` is already in conf.d/a.toml"]),
+        (
+            "domain = 'a.b'\nlisten = [':1']",
+            "domain = 'a.b'\nlisten = [':2']",
+            &["the domain `a.b` is already in conf.d/a.toml"],
+        ),
+        (
+            "domain = 'a.b'",
+            "domain = 'c.d'\naliases = ['a.b']",
+            &["`a.b` is already served on `:443` by conf.d/a.toml"],
+        ),
+        (
+            "domain = 'c.d'\naliases = ['a.b']\nlisten = [':1', ':2']",
+            "domain = 'a.b'\nlisten = [':2']",
+            &["`a.b` is already served on `:2` by conf.d/a.toml"],
+        ),
+        (
+            "domain = 'c.d'\naliases = ['x.y']\nlisten = [':1']",
+            "domain = 'a.b'\naliases = ['x.y']\nlisten = [':2']",
+            &[],
+        ),
+        (
+            "domain = 'a.b'\naliases = ['A.B', 'x.y', 'x.y']",
+            "domain = 'c.d'",
+            &["warning: the alias `a.b` is the domain itself", "warning: the alias `x.y` is named twice"],
+        ),
+        // What is wrong otherwise in a file hides none of this.
+        (
+            "domain = 'a.b'\nlisten = [':1', 2]",
+            "domain = 'a.b'",
+            &[
+                "`listen` must be a string in quotes, not an integer",
+                "the domain `a.b` is already in conf.d/a.toml",
+            ],
+        ),
+    ];
+    for (one, two, expected) in cases {
+        assert_eq!(messages("", &[&file(one), &file(two)]), *expected, "{one} {two}");
+    }
+}
+
+#[test]
+fn listeners_can_be_bound() {
+    const DEFAULT_HTTP: &str = "the https listener `:80` and the http listener `:80`, the default of moorgate.toml, exclude each other";
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("", "", &[]),
+        ("", "listen = [':443', ':5000']", &[]),
+        ("", "listen = [':80']", &[DEFAULT_HTTP]),
+        ("http = []", "listen = [':80']", &[]),
+        ("http = [':0']\nhttps = [':0']", "", &[]),
+        (
+            "https = [':1']\nhttp = [':1']",
+            "",
+            &["the http listener `:1` and the https listener `:1` of moorgate.toml exclude each other"],
+        ),
+        (
+            "[admin]\nlisten = '127.0.0.1:443'",
+            "",
+            &[
+                "the admin listener `127.0.0.1:443` and the https listener `:443`, the default of moorgate.toml, exclude each other",
+            ],
+        ),
+        (
+            "",
+            "listen = [':443', '127.0.0.1:443']",
+            &[
+                "the https listener `127.0.0.1:443` and the https listener `:443` of conf.d/a.toml exclude each other",
+            ],
+        ),
+        (
+            "",
+            "listen = ['[::1]:443', '0.0.0.0:443', '127.0.0.1:443']",
+            &[
+                "the https listener `127.0.0.1:443` and the https listener `0.0.0.0:443` of conf.d/a.toml exclude each other",
+            ],
+        ),
+        ("", "listen = ['[::1]:443', '127.0.0.1:443', '10.0.0.1:443']", &[]),
+        ("", "listen = [':1', ':1']", &["warning: `listen` names `:1` twice"]),
+        ("http = [':1', ':1']", "", &["warning: `http` names `:1` twice"]),
+        ("https = []", "listen = [':1']", &["`https` is empty"]),
+        (
+            "[admin]\nlisten = ':9180'",
+            "",
+            &["warning: `admin.listen` is not a loopback address: others can read what it tells"],
+        ),
+        ("[admin]\nlisten = '[::1]:0'", "", &[]),
+        ("[admin]", "", &["`admin.listen` is missing"]),
+        ("http = 80", "listen = [':80']", &["`http` must be a list, not an integer"]),
+        (
+            "[limits]\nhead = '8 KiB'",
+            "",
+            &["`limits.target` is not below `limits.head`: the target is a part of the head"],
+        ),
+    ];
+    for (main, keys, expected) in cases {
+        let text = complete(&format!("domain = 'a.b'\n{keys}"));
+        assert_eq!(messages(main, &[&text]), *expected, "{main} {keys}");
+    }
+}
+
+#[test]
+fn listeners_of_all_domains_are_together_once() {
+    let file = |name: &str, listen: &str| complete(&format!("domain = '{name}'\nlisten = {listen}"));
+    let domains = [file("a.b", "[':2', ':1']"), file("c.d", "[':1', ':3']")];
+    let snapshot = valid("", &[&domains[0], &domains[1], &complete("domain = 'e.f'")]);
+    let shown: Vec<_> = snapshot.https.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, [":2", ":1", ":3", ":443"]);
+    let clash = file("c.d", "['127.0.0.1:1']");
+    assert_eq!(
+        messages("", &[&domains[0], &clash]),
+        ["the https listener `127.0.0.1:1` and the https listener `:1` of conf.d/a.toml exclude each other"]
+    );
+}
+
+#[test]
+fn problems_of_several_files_are_shown_together() {
+    let main = "http = [':443']\n[admin]\nlisten = '0.0.0.0:9180'\n";
+    let one = "domain = 'ci.example.com'\n[tls]\ninternal = true\nkey = 'a'\n[upstream]\nusername = 'a'\npassword = 's3cret'\nauthorization = 'pass'\n";
+    let two = complete("domain = 'cache.example.com'\naliases = ['ci.example.com']");
+    let (_, problems) = resolve(main, &[one, &two]);
+    insta::assert_snapshot!(problems.render(Colour::Never), @r#"
+    error: `auth.htpasswd` is missing: nobody could log in
+    --> conf.d/a.toml
+     = help: write htpasswd = "../credentials/NAME.htpasswd" in [auth]; `moorgate htpasswd` makes one
+
+    error: `tls` names two sources of the certificate
+     --> conf.d/a.toml:4:7
+      |
+    4 | key = 'a'
+      |       ^^^
+      |
+      = help: write `certificate` and `key`, or internal = true, in [tls]
+
+    error: `upstream.url` is missing
+     --> conf.d/a.toml:5:1
+      |
+    5 | [upstream]
+      | ^^^^^^^^^^
+      |
+      = help: write url = "http://registry:5000" in [upstream]
+
+    error: `upstream.authorization` cannot be "pass" beside `username` and `password`
+     --> conf.d/a.toml:8:17
+      |
+    8 | authorization = 'pass'
+      |                 ^^^^^^
+      |
+      = help: leave them out, or write "strip": the upstream gets one or the other
+
+    error: `ci.example.com` is already served on `:443` by conf.d/a.toml
+     --> conf.d/b.toml:2:12
+      |
+    2 | aliases = ['ci.example.com']
+      |            ^^^^^^^^^^^^^^^^
+      |
+      = help: name it in one of the two files, or give them different `listen` addresses
+
+    error: the http listener `:443` and the https listener `:443`, the default of moorgate.toml, exclude each other
+     --> moorgate.toml:1:9
+      |
+    1 | http = [':443']
+      |         ^^^^^^
+      |
+      = help: use another port
+
+    warning: `admin.listen` is not a loopback address: others can read what it tells
+     --> moorgate.toml:3:10
+      |
+    3 | listen = '0.0.0.0:9180'
+      |          ^^^^^^^^^^^^^^
+      |
+      = help: write "127.0.0.1:9180", unless a firewall or a private network stands before it
+    "#);
+}

@@ -1,0 +1,202 @@
+//! Every key that a configuration file may have, and what to say about one that it may not.
+
+/// The two kinds of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileKind {
+    /// `moorgate.toml`
+    Main,
+    /// `conf.d/NAME.toml`
+    Domain,
+}
+
+/// One table of one kind of file; the name of the top level is empty.
+struct Section {
+    kind: FileKind,
+    table: &'static str,
+    keys: &'static [&'static str],
+}
+
+const SECTIONS: &[Section] = &[
+    domain("", &["domain", "aliases", "listen", "tls", "auth", "upstream", "browser", "limits", "timeouts"]),
+    domain("tls", &["certificate", "key", "internal"]),
+    domain("auth", &["htpasswd", "realm"]),
+    domain("upstream", &["url", "roots", "username", "password", "authorization", "redirects"]),
+    domain("browser", &["url"]),
+    domain("limits", &["manifest", "body"]),
+    domain("timeouts", DOMAIN_TIMEOUTS),
+    main("", &["https", "http", "state", "admin", "log", "limits", "timeouts"]),
+    main("admin", &["listen"]),
+    main("log", &["format", "level", "access"]),
+    main("limits", &["manifest", "body", "head", "head_lines", "target", "h2_streams", "connections"]),
+    main("timeouts", DOMAIN_TIMEOUTS),
+    main("timeouts", &["handshake", "first_head", "head", "idle", "h2_ping", "drain"]),
+];
+
+const DOMAIN_TIMEOUTS: &[&str] =
+    &["first_body_byte", "stall", "upstream_connect", "upstream_head", "upstream_commit", "upstream_idle"];
+
+/// Keys whose values are secrets, and the keys that may stand in them.
+const SECRETS: &[&str] = &["password"];
+const SECRET_SOURCES: &[&str] = &["env", "file"];
+
+const fn domain(table: &'static str, keys: &'static [&'static str]) -> Section {
+    Section { kind: FileKind::Domain, table, keys }
+}
+
+const fn main(table: &'static str, keys: &'static [&'static str]) -> Section {
+    Section { kind: FileKind::Main, table, keys }
+}
+
+/// The keys that `table` may have.
+pub(super) fn keys(kind: FileKind, table: &str) -> impl Iterator<Item = &'static str> + Clone {
+    let sections = SECTIONS.iter().filter(move |section| section.kind == kind && section.table == table);
+    sections.flat_map(|section| section.keys.iter().copied())
+}
+
+/// Whether `table` may have `key`.
+pub(super) fn knows(kind: FileKind, table: &str, key: &str) -> bool {
+    keys(kind, table).any(|known| known == key)
+}
+
+/// Whether the value of `key` in `table` may be shown: only of keys that are known there, since a
+/// misspelt or misplaced `password` is an unknown key.
+pub(super) fn may_be_shown(table: &str, key: &str) -> bool {
+    if SECRETS.contains(&table) {
+        return SECRET_SOURCES.contains(&key);
+    }
+    SECTIONS.iter().any(|section| section.table == table && section.keys.contains(&key))
+        && !SECRETS.contains(&key)
+}
+
+/// The same where nobody knows which table it is.
+pub(super) fn may_be_shown_anywhere(key: &str) -> bool {
+    SECTIONS.iter().any(|section| section.keys.contains(&key)) && !SECRETS.contains(&key)
+}
+
+/// What to write instead of an unknown key.
+pub(super) fn help_for_unknown(kind: FileKind, table: &str, key: &str) -> String {
+    if let Some(places) = places_of(kind, table, key) {
+        return format!("`{key}` belongs {places}");
+    }
+    let nearest = keys(kind, table).map(|known| (distance(key, known), known)).min();
+    match nearest {
+        Some((edits, known)) if edits <= (key.chars().count() / 3).max(1) => {
+            format!("did you mean `{known}`?")
+        }
+        _ => {
+            let known: Vec<_> = keys(kind, table).map(|known| format!("`{known}`")).collect();
+            format!("known here: {}", known.join(", "))
+        }
+    }
+}
+
+/// Where else `key` may stand: under the same table of the other kind of file, or anywhere.
+fn places_of(kind: FileKind, table: &str, key: &str) -> Option<String> {
+    let holders = || SECTIONS.iter().filter(|section| section.keys.contains(&key));
+    let same_table = holders().find(|section| section.table == table);
+    let holders: Vec<_> = match same_table {
+        Some(section) => vec![section],
+        None => holders().collect(),
+    };
+    let (here, there): (Vec<_>, Vec<_>) = holders.into_iter().partition(|section| section.kind == kind);
+    let mut places: Vec<_> = here.into_iter().map(|section| place(section, kind)).collect();
+    places.extend(there.into_iter().map(|section| place(section, kind)));
+    places.dedup();
+    (!places.is_empty()).then(|| places.join(", or "))
+}
+
+fn place(section: &Section, kind: FileKind) -> String {
+    let file = match section.kind {
+        _ if section.kind == kind => "",
+        FileKind::Main => " of moorgate.toml, for all domains",
+        FileKind::Domain => " of a domain file, conf.d/NAME.toml",
+    };
+    match section.table {
+        "" if file.is_empty() => "at the top of the file, above the first [table]".to_owned(),
+        "" => format!("at the top{file}"),
+        table => format!("in [{table}]{file}"),
+    }
+}
+
+/// How many insertions, deletions, replacements and swaps of neighbours lead from `a` to `b`
+/// (optimal string alignment).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(before_last[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_count_edits_and_swaps() {
+        for (a, b, edits) in
+            [("", "", 0), ("", "ab", 2), ("url", "url", 0), ("ulr", "url", 1), ("raelm", "realm", 1)]
+        {
+            assert_eq!(distance(a, b), edits, "{a} {b}");
+            assert_eq!(distance(b, a), edits, "{b} {a}");
+        }
+        assert_eq!(distance("htpaswd", "htpasswd"), 1);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn unknown_keys_get_the_help_that_fits() {
+        use FileKind::{Domain, Main};
+        let cases = [
+            (Domain, "auth", "htpaswd", "did you mean `htpasswd`?"),
+            (Domain, "auth", "colour", "known here: `htpasswd`, `realm`"),
+            (Domain, "", "uptsream", "did you mean `upstream`?"),
+            (
+                Domain,
+                "auth",
+                "listen",
+                "`listen` belongs at the top of the file, above the first [table], or in [admin] of moorgate.toml, for all domains",
+            ),
+            (Domain, "limits", "head", "`head` belongs in [limits] of moorgate.toml, for all domains"),
+            (Domain, "timeouts", "head", "`head` belongs in [timeouts] of moorgate.toml, for all domains"),
+            (
+                Domain,
+                "timeouts",
+                "manifest",
+                "`manifest` belongs in [limits], or in [limits] of moorgate.toml, for all domains",
+            ),
+            (Domain, "", "https", "`https` belongs at the top of moorgate.toml, for all domains"),
+            (Main, "", "domain", "`domain` belongs at the top of a domain file, conf.d/NAME.toml"),
+            (
+                Main,
+                "",
+                "url",
+                "`url` belongs in [upstream] of a domain file, conf.d/NAME.toml, or in [browser] of a domain file, conf.d/NAME.toml",
+            ),
+        ];
+        for (kind, table, key, help) in cases {
+            assert_eq!(help_for_unknown(kind, table, key), help);
+        }
+    }
+
+    #[test]
+    fn only_values_of_known_keys_are_shown() {
+        assert!(may_be_shown("upstream", "url") && may_be_shown_anywhere("url"));
+        for key in ["password", "pasword", "passwd", "token"] {
+            assert!(!may_be_shown("upstream", key) && !may_be_shown_anywhere(key), "{key}");
+        }
+        assert!(may_be_shown("tls", "key") && !may_be_shown("upstream", "key"));
+        assert!(may_be_shown("password", "env") && !may_be_shown("password", "key"));
+    }
+}

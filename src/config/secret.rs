@@ -1,0 +1,173 @@
+//! Secrets in configuration files: `"literal"`, `{ env = "NAME" }` or `{ file = "PATH" }`.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+use toml::de::{DeTable, DeValue};
+
+use super::source::open_regular;
+use super::values::InvalidValue;
+
+/// A secret as it is written.
+#[derive(Clone, Debug)]
+pub(super) enum RawSecret {
+    /// The secret itself.
+    Literal(SecretString),
+    /// The environment variable that holds it.
+    Environment(String),
+    /// The file whose first line it is.
+    File(PathBuf),
+}
+
+/// Why a secret cannot be had. Never holds the secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SecretError {
+    #[error("names the environment variable `{0}`, which is not set")]
+    NotSet(String),
+    #[error("names the environment variable `{0}`, which is not UTF-8")]
+    NotUnicode(String),
+    #[error("names the file `{}`, which cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("is empty")]
+    Empty,
+    #[error("holds a control character")]
+    Control,
+}
+
+impl SecretError {
+    /// What to do about it.
+    pub(super) fn help(&self) -> &'static str {
+        match self {
+            Self::NotSet(_) => "set it where moorgate is started, or write { file = \"PATH\" }",
+            Self::NotUnicode(_) => "write the secret in UTF-8",
+            Self::Unreadable { .. } => {
+                "make a UTF-8 file that moorgate's user may read; a relative path starts at the file that names it"
+            }
+            Self::Empty => "write the secret; of a file, the first line counts",
+            Self::Control => "write it without tabs and other control characters",
+        }
+    }
+}
+
+/// Reads the setting, not yet the secret.
+pub(super) fn setting(value: &DeValue<'_>) -> Result<RawSecret, InvalidValue> {
+    let raw = match value {
+        DeValue::String(text) => Some(RawSecret::Literal(SecretString::from(text.as_ref()))),
+        DeValue::Table(table) => named(table),
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_) => None,
+    };
+    raw.ok_or_else(|| {
+        InvalidValue::new(
+            "is not a secret",
+            "write a string in quotes, { env = \"NAME\" } or { file = \"PATH\" }",
+        )
+    })
+}
+
+fn named(table: &DeTable<'_>) -> Option<RawSecret> {
+    let mut entries = table.iter();
+    let (Some((key, value)), None) = (entries.next(), entries.next()) else { return None };
+    match (key.get_ref().as_ref(), value.get_ref()) {
+        ("env", DeValue::String(name)) => Some(RawSecret::Environment(name.to_string())),
+        ("file", DeValue::String(path)) => Some(RawSecret::File(PathBuf::from(path.as_ref()))),
+        _ => None,
+    }
+}
+
+impl RawSecret {
+    /// The secret. A relative path was made one beside its file by `beside`.
+    pub(super) fn reveal(&self, beside: impl FnOnce(&Path) -> PathBuf) -> Result<SecretString, SecretError> {
+        let secret = match self {
+            Self::Literal(secret) => secret.clone(),
+            Self::Environment(name) => from_environment(name)?,
+            Self::File(path) => {
+                let path = beside(path);
+                first_line(&path).map_err(|source| SecretError::Unreadable { path, source })?
+            }
+        };
+        if secret.expose_secret().is_empty() {
+            return Err(SecretError::Empty);
+        }
+        if secret.expose_secret().chars().any(char::is_control) {
+            return Err(SecretError::Control);
+        }
+        Ok(secret)
+    }
+}
+
+fn from_environment(name: &str) -> Result<SecretString, SecretError> {
+    let value = std::env::var_os(name).ok_or_else(|| SecretError::NotSet(name.to_owned()))?;
+    value.into_string().map(SecretString::from).map_err(|_| SecretError::NotUnicode(name.to_owned()))
+}
+
+/// The first line, without its end. What follows may be a comment or nothing.
+fn first_line(path: &Path) -> io::Result<SecretString> {
+    let mut text = String::new();
+    open_regular(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+    let line = text.split('\n').next().unwrap_or_default();
+    Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
+}
+
+/// Far above any password; a bound, so that a device or a log named by mistake is not read whole.
+const MAX_FILE: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str) -> Result<RawSecret, InvalidValue> {
+        let value = DeValue::parse(toml).expect("toml");
+        setting(value.get_ref())
+    }
+
+    fn reveal(raw: &RawSecret) -> Result<String, String> {
+        let secret = raw.reveal(Path::to_owned).map_err(|error| error.to_string())?;
+        Ok(secret.expose_secret().to_owned())
+    }
+
+    #[test]
+    fn a_secret_is_a_literal_a_variable_or_a_file() {
+        assert_eq!(reveal(&read("'s3cret'").expect("literal")).as_deref(), Ok("s3cret"));
+        let path = std::env::var("PATH").expect("a variable that is always set");
+        assert_eq!(reveal(&read("{ env = 'PATH' }").expect("variable")), Ok(path));
+        let directory = tempfile::tempdir().expect("directory");
+        for (content, secret) in [("s3cret", "s3cret"), ("s3cret\r\nmore\n", "s3cret"), (" a b \n", " a b ")]
+        {
+            std::fs::write(directory.path().join("password"), content).expect("written");
+            let raw = read("{ file = 'password' }").expect("file");
+            let got = raw.reveal(|path| directory.path().join(path)).expect("revealed");
+            assert_eq!(got.expose_secret(), secret);
+        }
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for toml in
+            ["1", "true", "['a']", "{}", "{ env = 'A', file = 'b' }", "{ env = 1 }", "{ value = 's3cret' }"]
+        {
+            assert!(!read(toml).expect_err(toml).to_string().contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_had_says_why_and_never_what() {
+        let missing = read("{ env = 'MOORGATE_TEST_IS_NOT_SET' }").expect("variable");
+        assert_eq!(
+            reveal(&missing).expect_err("not set"),
+            "names the environment variable `MOORGATE_TEST_IS_NOT_SET`, which is not set"
+        );
+        let missing = read("{ file = '/nowhere/at/all' }").expect("file");
+        assert!(reveal(&missing).expect_err("missing").starts_with("names the file `/nowhere/at/all`"));
+        assert_eq!(reveal(&read("''").expect("literal")).expect_err("empty"), "is empty");
+        assert_eq!(
+            reveal(&read("\"s3\\tcret\"").expect("literal")).expect_err("a tab"),
+            "holds a control character"
+        );
+        assert!(!format!("{:?}", read("'s3cret'")).contains("s3cret"));
+    }
+}

@@ -1,0 +1,277 @@
+//! The values of single keys: what a duration, a size, an address, a name is.
+
+mod url;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+pub(super) use self::url::upstream_url;
+use super::vhost::ListenAddress;
+use crate::registry::host::{Authority, HostName};
+
+/// What is wrong with the value of a key, as a predicate (`"is not a duration"`), and what to
+/// write instead.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct InvalidValue {
+    message: String,
+    pub(super) help: String,
+}
+
+impl InvalidValue {
+    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: help.into() }
+    }
+
+    pub(super) fn wrong_type(expected: &str, value: &DeValue<'_>, help: &str) -> Self {
+        let found = value.type_str();
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
+        Self::new(format!("must be {expected}, not {article} {found}"), help)
+    }
+}
+
+type Value<T> = Result<T, InvalidValue>;
+
+/// A string.
+pub(super) fn text<'v>(value: &'v DeValue<'_>, help: &str) -> Value<&'v str> {
+    value.as_str().ok_or_else(|| InvalidValue::wrong_type("a string in quotes", value, help))
+}
+
+/// `true` or `false`.
+pub(super) fn flag(value: &DeValue<'_>) -> Value<bool> {
+    value
+        .as_bool()
+        .ok_or_else(|| InvalidValue::wrong_type("a boolean", value, "write true or false, without quotes"))
+}
+
+/// The path of a file or a directory.
+pub(super) fn path(value: &DeValue<'_>) -> Value<PathBuf> {
+    let help = "write a path in quotes, absolute or relative to this file";
+    let text = text(value, help)?;
+    if text.is_empty() || text.contains('\0') {
+        return Err(InvalidValue::new("is not a path", help));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// One of a closed set of words.
+pub(super) fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Value<T> {
+    let words: Vec<_> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+    let help = format!("write {}", words.join(" or "));
+    let text = text(value, &help)?;
+    let found = choices.iter().find(|(word, _)| *word == text);
+    found.map(|(_, choice)| *choice).ok_or_else(|| InvalidValue::new("is none of the known words", help))
+}
+
+/// A whole number within bounds.
+pub(super) fn number<T: TryFrom<u64>>(value: &DeValue<'_>, least: u64, most: u64) -> Value<T> {
+    let help = format!("write a whole number from {least} to {most}, without quotes");
+    let Some(number) = integer(value) else {
+        return Err(InvalidValue::wrong_type("a whole number", value, &help));
+    };
+    let number = number.filter(|number| (least..=most).contains(number));
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| InvalidValue::new("is out of bounds", help))
+}
+
+/// A size in bytes within bounds: an integer, or a number with a unit.
+pub(super) fn size(value: &DeValue<'_>, least: u64, most: u64) -> Value<u64> {
+    let size = match integer(value) {
+        Some(number) => number.ok_or_else(|| InvalidValue::new("is not a size", SIZE_HELP))?,
+        None => parse_size(text(value, SIZE_HELP)?)
+            .ok_or_else(|| InvalidValue::new("is not a size", SIZE_HELP))?,
+    };
+    if size < least {
+        return Err(InvalidValue::new("is too small", format!("write {} or more", in_units(least))));
+    }
+    if size > most {
+        return Err(InvalidValue::new("is too large", format!("write {} or less", in_units(most))));
+    }
+    Ok(size)
+}
+
+/// A size, or `"none"` for no bound.
+pub(super) fn size_or_none(value: &DeValue<'_>) -> Value<Option<u64>> {
+    if value.as_str() == Some("none") {
+        return Ok(None);
+    }
+    match size(value, 0, u64::MAX)? {
+        0 => Err(InvalidValue::new("would refuse every body", "write \"none\" for no limit")),
+        size => Ok(Some(size)),
+    }
+}
+
+/// A duration above zero.
+pub(super) fn duration(value: &DeValue<'_>, most: Duration) -> Value<Duration> {
+    let text = text(value, DURATION_HELP)?;
+    let duration =
+        parse_duration(text).ok_or_else(|| InvalidValue::new("is not a duration", DURATION_HELP))?;
+    if duration.is_zero() {
+        return Err(InvalidValue::new("is zero", "leave the key out for the default"));
+    }
+    if duration > most {
+        let hours = most.as_secs() / 3600;
+        return Err(InvalidValue::new("is too long", format!("write \"{hours}h\" or less")));
+    }
+    Ok(duration)
+}
+
+/// The public name of a domain.
+pub(super) fn domain_name(value: &DeValue<'_>) -> Value<HostName> {
+    let name = host_name(value)?;
+    match name.ip() {
+        Some(_) => Err(InvalidValue::new(
+            "is an address, not a name",
+            "write the public DNS name; addresses may stand in `aliases`",
+        )),
+        None => Ok(name),
+    }
+}
+
+/// A further name of a domain, or an address.
+pub(super) fn host_name(value: &DeValue<'_>) -> Value<HostName> {
+    let help = "write a DNS name such as \"docker-ci.example.com\", without scheme, port and path";
+    let text = text(value, help)?;
+    HostName::parse(text).map_err(|error| InvalidValue::new(format!("is wrong: {error}"), help))
+}
+
+/// A further name of a domain, or an address; with a port it holds on that port's listeners only.
+pub(super) fn alias(value: &DeValue<'_>) -> Value<Authority> {
+    let help = "write a DNS name such as \"registry.example.com\", or \"localhost:5001\" for one port only";
+    let text = text(value, help)?;
+    // An IPv6 address without brackets has colons and no port.
+    let alias = match text.parse::<IpAddr>() {
+        Ok(address) => Ok(Authority { host: HostName::from(address), port: None }),
+        Err(_) => Authority::parse(text),
+    };
+    alias.map_err(|error| InvalidValue::new(format!("is wrong: {error}"), help))
+}
+
+/// Where to listen: `":443"`, `"127.0.0.1:8443"`, `"[::1]:8443"`.
+pub(super) fn listen_address(value: &DeValue<'_>) -> Value<ListenAddress> {
+    let text = text(value, LISTEN_HELP)?;
+    let invalid = || InvalidValue::new("is not an address to listen on", LISTEN_HELP);
+    let address = match text.strip_prefix(':') {
+        // `parse` of a number would take a sign.
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port.parse().map_err(|_| invalid())?)
+        }
+        Some(_) => return Err(invalid()),
+        None => text.parse::<SocketAddr>().map_err(|_| invalid())?,
+    };
+    Ok(ListenAddress(match address {
+        // The scope of a link-local address must stay.
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => SocketAddr::V6(v6),
+        other => SocketAddr::new(other.ip().to_canonical(), other.port()),
+    }))
+}
+
+/// The realm of a challenge: what stands between the quotes (RFC 9110 §5.6.4), nothing to escape.
+pub(super) fn realm(value: &DeValue<'_>) -> Value<String> {
+    let help = "write a short text that says whose password is asked for";
+    let text = text(value, help)?;
+    if text.is_empty()
+        || text.contains(['"', '\\'])
+        || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+    {
+        return Err(InvalidValue::new(
+            "is not a realm",
+            "write ASCII letters, digits, spaces and punctuation, without quotes and backslashes",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The user name of Basic credentials (RFC 7617 §2).
+pub(super) fn username(value: &DeValue<'_>) -> Value<String> {
+    let help = "write the user name that the upstream knows";
+    let text = text(value, help)?;
+    if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
+        return Err(InvalidValue::new(
+            "is not a user name",
+            "write one without colons and control characters",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The inner value is none where the integer is negative or above 64 bits.
+fn integer(value: &DeValue<'_>) -> Option<Option<u64>> {
+    let integer = value.as_integer()?;
+    Some(u64::from_str_radix(integer.as_str(), integer.radix()).ok())
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, rest) = leading_number(text.trim())?;
+    let unit = rest.trim_start();
+    let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    number.checked_mul(*factor)
+}
+
+/// `1h 30min`: numbers with units, the larger unit first, each at most once.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text.trim();
+    let mut units = DURATION_UNITS.iter();
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let (number, after) = leading_number(rest)?;
+        let after = after.trim_start();
+        let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let (_, milliseconds) = units.find(|(name, _)| *name == unit)?;
+        total = total.checked_add(Duration::from_millis(number.checked_mul(*milliseconds)?))?;
+        rest = after.trim_start();
+    }
+    Some(total)
+}
+
+fn leading_number(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    Some((digits.parse().ok()?, rest))
+}
+
+/// A size in the largest binary unit that leaves no rest.
+fn in_units(size: u64) -> String {
+    for (name, factor) in [("GiB", GIB), ("MiB", MIB), ("KiB", KIB)] {
+        if size >= factor && size.is_multiple_of(factor) {
+            return format!("\"{} {name}\"", size / factor);
+        }
+    }
+    size.to_string()
+}
+
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("B", 1),
+    ("KiB", KIB),
+    ("MiB", MIB),
+    ("GiB", GIB),
+    ("TiB", 1 << 40),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+/// In milliseconds.
+const DURATION_UNITS: &[(&str, u64)] =
+    &[("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
+
+const SIZE_HELP: &str =
+    "write bytes, or a number with a unit such as \"8 MiB\" (B, KiB, MiB, GiB, KB, MB, GB)";
+const DURATION_HELP: &str = "write a number with a unit such as \"30s\" or \"1h 30min\" (d, h, min, s, ms)";
+const LISTEN_HELP: &str = "write \":443\" for every address, or \"127.0.0.1:443\", or \"[::1]:443\"";
+
+#[cfg(test)]
+mod tests;
