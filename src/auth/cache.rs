@@ -1,0 +1,196 @@
+//! Verified pairs of user and password, remembered without the password.
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::time::Duration;
+
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use dashmap::DashMap;
+use tokio::time::Instant;
+
+use super::basic::Credentials;
+use super::{BcryptHash, BcryptKey};
+
+/// The key of this process, under which pairs become tags.
+pub(super) struct TagKey(hmac::Key);
+
+/// Stands for one password of one user under one entry of one domain. Without the key of the process nobody
+/// can make one, nor guess how it begins: comparing and hashing it need no care.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tag([u8; 32]);
+
+impl TagKey {
+    pub(super) fn random() -> Result<Self, Unspecified> {
+        hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map(Self)
+    }
+
+    /// Every field is as long as its prefix says, so that no two quadruples have one tag. The entry is a part
+    /// of it: a changed entry forgets its password at once. Of the password only what bcrypt sees is, so that one
+    /// entry has one tag, and its owner cannot drive out others with different tails.
+    pub(super) fn tag(&self, domain: &str, credentials: &Credentials, entry: &BcryptHash) -> Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        let password = BcryptKey::seen(credentials.password());
+        for field in [domain.as_bytes(), credentials.user().as_bytes(), password, &entry.to_bytes()] {
+            context.update(&(field.len() as u64).to_be_bytes());
+            context.update(field);
+        }
+        let mut tag = Tag([0; 32]);
+        tag.0.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+}
+
+impl Hash for Tag {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// A tag is as good as random already.
+#[derive(Default)]
+pub(super) struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a tag writes one u64");
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+pub(super) type BuildTagHasher = BuildHasherDefault<TagHasher>;
+
+/// The remembered pairs. Only what was verified gets in, so that strangers cannot fill it.
+pub(super) struct Remembered {
+    /// When each was verified.
+    pairs: DashMap<Tag, Instant, BuildTagHasher>,
+    lifetime: Duration,
+    bound: usize,
+}
+
+/// What is known of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// It is right.
+    Fresh,
+    /// It was right not long ago, and has to be verified again.
+    Stale,
+    /// Nothing.
+    Nothing,
+}
+
+impl Remembered {
+    pub(super) fn new(lifetime: Duration, bound: usize) -> Self {
+        Self { pairs: DashMap::default(), lifetime, bound: bound.max(1) }
+    }
+
+    pub(super) fn look(&self, tag: &Tag, now: Instant) -> Memory {
+        let Some(verified) = self.pairs.get(tag).map(|verified| *verified) else { return Memory::Nothing };
+        match now.saturating_duration_since(verified) {
+            age if age < self.lifetime => Memory::Fresh,
+            age if age < self.lifetime.saturating_mul(STALE) => Memory::Stale,
+            _ => Memory::Nothing,
+        }
+    }
+
+    /// Remembers a pair that was right. Also the time to forget old ones: going through all of them is
+    /// nothing beside the hash that was just computed.
+    pub(super) fn insert(&self, tag: Tag, at: Instant) {
+        let known = self.lifetime.saturating_mul(STALE);
+        self.pairs.retain(|_, verified| at.saturating_duration_since(*verified) < known);
+        if self.pairs.len() >= self.bound && !self.pairs.contains_key(&tag) {
+            let oldest = self.pairs.iter().min_by_key(|pair| *pair.value()).map(|pair| *pair.key());
+            if let Some(oldest) = oldest {
+                self.pairs.remove(&oldest);
+            }
+        }
+        self.pairs.insert(tag, at);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pairs.len()
+    }
+}
+
+/// For how many lifetimes a pair is known as one that was right.
+const STALE: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+
+    use super::*;
+    use crate::auth::{Cost, basic};
+
+    fn credentials(pair: &str) -> Credentials {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+        basic::parse(format!("Basic {encoded}").as_bytes()).expect("credentials")
+    }
+
+    #[test]
+    fn every_field_makes_another_tag() {
+        let key = TagKey::random().expect("randomness");
+        let entry = BcryptHash::decoy(Cost::DEFAULT);
+        let other_entry = BcryptHash::decoy(Cost::new(11).expect("allowed"));
+        let tag = |domain: &str, pair: &str| key.tag(domain, &credentials(pair), &entry).0;
+        let all = [
+            tag("d", "ab:c"),
+            tag("d", "a:bc"),
+            tag("da", "b:c"),
+            tag("dab", ":c"),
+            tag("d", "ab:c:"),
+            tag("d", "ab:"),
+            tag("", "dab:c"),
+            key.tag("d", &credentials("ab:c"), &other_entry).0,
+            TagKey::random().expect("randomness").tag("d", &credentials("ab:c"), &entry).0,
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert_eq!(all.iter().position(|other| other == one), Some(at));
+        }
+        assert_eq!(tag("d", "ab:c"), tag("d", "ab:c"));
+        let long = "x".repeat(72);
+        assert_eq!(
+            tag("d", &format!("a:{long}")),
+            tag("d", &format!("a:{long}y")),
+            "what bcrypt sees is equal"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_goes_when_it_is_full() {
+        let remembered = Remembered::new(Duration::from_secs(3600), 10);
+        let tag = |n: u8| Tag([n; 32]);
+        for n in 0..25 {
+            remembered.insert(tag(n), Instant::now());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(remembered.len(), 10);
+        let now = Instant::now();
+        assert!((0..15).all(|n| remembered.look(&tag(n), now) == Memory::Nothing));
+        assert!((15..25).all(|n| remembered.look(&tag(n), now) == Memory::Fresh));
+        remembered.insert(tag(20), now);
+        assert_eq!(remembered.look(&tag(15), now), Memory::Fresh, "verifying again drives out nobody");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pair_grows_stale_and_is_forgotten() {
+        let remembered = Remembered::new(Duration::from_secs(60), 10);
+        let start = Instant::now();
+        remembered.insert(Tag([1; 32]), start);
+        let after = |seconds| remembered.look(&Tag([1; 32]), start + Duration::from_secs(seconds));
+        assert_eq!(
+            [59, 60, 119, 120].map(after),
+            [Memory::Fresh, Memory::Stale, Memory::Stale, Memory::Nothing]
+        );
+        remembered.insert(Tag([2; 32]), start + Duration::from_secs(120));
+        assert_eq!(remembered.len(), 1);
+    }
+}

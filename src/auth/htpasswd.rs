@@ -1,0 +1,240 @@
+//! The content of an htpasswd file: who is in it, and which lines cannot be used.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::hash::HashError;
+use super::{BcryptHash, Cost, UserName};
+
+/// The users of a file. Immutable: a changed file becomes another one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Htpasswd {
+    entries: HashMap<UserName, BcryptHash>,
+    /// Against which strangers are checked: as dear as the dearest entry.
+    decoy: BcryptHash,
+    skipped: Vec<Skipped>,
+}
+
+impl Htpasswd {
+    /// Reads a whole file. Lines that are no bcrypt entry are skipped, each with its reason; the first line of
+    /// a user counts, as with `htpasswd`, even if it cannot be used.
+    pub fn parse(file: &[u8]) -> Self {
+        let mut entries = HashMap::new();
+        let mut skipped = Vec::new();
+        let mut first_lines = HashMap::new();
+        for (line, text) in (1..).zip(without_mark(file).split(|&b| b == b'\n')) {
+            let fields = match Line::read(text) {
+                Line::Blank => continue,
+                Line::NoColon => {
+                    skipped.push(Skipped { line, user: None, reason: SkipReason::NoColon });
+                    continue;
+                }
+                Line::Entry { user, hash } => (user, hash),
+            };
+            let Some(user) = std::str::from_utf8(fields.0).ok().and_then(|name| UserName::new(name).ok())
+            else {
+                skipped.push(Skipped { line, user: None, reason: SkipReason::UserName });
+                continue;
+            };
+            let first = *first_lines.entry(user.clone()).or_insert(line);
+            let entry = if first == line { entry(fields.1) } else { Err(SkipReason::Repeated { first }) };
+            match entry {
+                Ok(hash) => _ = entries.insert(user, hash),
+                Err(reason) => skipped.push(Skipped { line, user: Some(user), reason }),
+            }
+        }
+        let highest = entries.values().map(BcryptHash::cost).max().unwrap_or(Cost::DEFAULT);
+        Self { entries, decoy: BcryptHash::decoy(highest), skipped }
+    }
+
+    /// How many users can log in.
+    pub fn users(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The lines that nobody can log in with, in the order of the file.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// What somebody who claims to be `user` is checked against.
+    pub(crate) fn claim(&self, user: &str) -> Claim<'_> {
+        let highest = self.decoy.cost();
+        match self.entries.get_key_value(user) {
+            Some((user, hash)) => Claim { user: Some(user), hash, highest },
+            None => Claim { user: None, hash: &self.decoy, highest },
+        }
+    }
+}
+
+/// What somebody is checked against: the same work, whether the user exists or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim<'a> {
+    /// The user, if there is one.
+    pub(crate) user: Option<&'a UserName>,
+    /// The user's entry, or the decoy.
+    pub(crate) hash: &'a BcryptHash,
+    /// What finding a wrong password must cost.
+    pub(crate) highest: Cost,
+}
+
+/// A line that nobody can log in with. Its text says what it is and what to do, never what stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Counted from 1.
+    pub line: usize,
+    /// Whose it is, if that can be told.
+    pub user: Option<UserName>,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Why a line is no entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkipReason {
+    /// Neither a comment nor `user:hash`.
+    NoColon,
+    /// Not UTF-8, empty, too long, or with characters that no client can send.
+    UserName,
+    /// The same user stands on an earlier line.
+    Repeated {
+        /// That line.
+        first: usize,
+    },
+    /// Nothing after the colon.
+    Empty,
+    /// A bcrypt hash that is cut short or misspelt, or `$2x$`.
+    BrokenBcrypt,
+    /// A bcrypt hash of a cost that moorgate does not compute.
+    Cost {
+        /// As it stands there.
+        cost: u32,
+    },
+    /// `$apr1$`.
+    Md5,
+    /// `{SHA}`.
+    Sha1,
+    /// `{SSHA}`.
+    SaltedSha1,
+    /// `$1$`, `$5$`, `$6$` and what else crypt(3) knows.
+    Crypt,
+    /// 13 characters: crypt(3) of old.
+    DesCrypt,
+    /// `{…}` of another kind.
+    Unknown,
+    /// Anything else is taken for the password itself.
+    Plain,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: ", self.line)?;
+        let kind = match self.reason {
+            SkipReason::NoColon => return f.write_str("is not `user:hash`, and not a comment either"),
+            SkipReason::UserName => {
+                return f.write_str(
+                    "has a user name that is empty, too long or holds characters that cannot be sent",
+                );
+            }
+            SkipReason::Repeated { first } => {
+                write!(f, "{} is already on line {first}, which is the one that counts", Named(self))?;
+                return f.write_str(": delete one of them");
+            }
+            SkipReason::Empty => "an empty password",
+            SkipReason::BrokenBcrypt => "a damaged bcrypt hash",
+            SkipReason::Cost { cost } => {
+                let (lowest, highest) = (Cost::LOWEST, Cost::HIGHEST);
+                write!(f, "{} has a bcrypt hash of cost {cost}, not {lowest} to {highest}", Named(self))?;
+                return write_remedy(f, self);
+            }
+            SkipReason::Md5 => "an MD5 password ($apr1$)",
+            SkipReason::Sha1 => "a SHA-1 password ({SHA})",
+            SkipReason::SaltedSha1 => "a SHA-1 password ({SSHA})",
+            SkipReason::Crypt => "a crypt password",
+            SkipReason::DesCrypt => "a crypt password (DES)",
+            SkipReason::Unknown => "a password of an unknown kind",
+            SkipReason::Plain => "a plain password",
+        };
+        write!(f, "{} has {kind}, only bcrypt is accepted", Named(self))?;
+        write_remedy(f, self)
+    }
+}
+
+struct Named<'a>(&'a Skipped);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.user {
+            Some(user) => write!(f, "`{user}`"),
+            None => f.write_str("the user"),
+        }
+    }
+}
+
+fn write_remedy(f: &mut fmt::Formatter<'_>, skipped: &Skipped) -> fmt::Result {
+    // A name that a shell would read otherwise is left to the reader.
+    let plain = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b));
+    let user = skipped.user.as_ref().map(UserName::as_str).filter(plain).unwrap_or("USER");
+    write!(f, ": run `moorgate htpasswd FILE {user}` or `htpasswd -B FILE {user}`")
+}
+
+fn entry(hash: &[u8]) -> Result<BcryptHash, SkipReason> {
+    if hash.starts_with(b"$2") {
+        return BcryptHash::parse(hash).map_err(|error| match error {
+            HashError::Broken => SkipReason::BrokenBcrypt,
+            HashError::Cost(cost) => SkipReason::Cost { cost },
+        });
+    }
+    Err(kind(hash))
+}
+
+/// What a password field is that is not bcrypt.
+fn kind(hash: &[u8]) -> SkipReason {
+    let of_crypt = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'/');
+    match hash {
+        [] => SkipReason::Empty,
+        [b'$', b'a', b'p', b'r', b'1', b'$', ..] => SkipReason::Md5,
+        [b'{', b'S', b'H', b'A', b'}', ..] => SkipReason::Sha1,
+        [b'{', b'S', b'S', b'H', b'A', b'}', ..] => SkipReason::SaltedSha1,
+        [b'{', rest @ ..] if rest.contains(&b'}') => SkipReason::Unknown,
+        [b'$', rest @ ..] if rest.contains(&b'$') => SkipReason::Crypt,
+        _ if hash.len() == 13 && hash.iter().all(of_crypt) => SkipReason::DesCrypt,
+        _ => SkipReason::Plain,
+    }
+}
+
+/// A line as Apache reads it: white space around it does not count, and the hash ends at a second colon.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Line<'a> {
+    /// Empty or a comment.
+    Blank,
+    /// Something that is not `user:hash`.
+    NoColon,
+    /// `user:hash`, both unchecked.
+    Entry { user: &'a [u8], hash: &'a [u8] },
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line, with or without its end.
+    pub(crate) fn read(line: &'a [u8]) -> Self {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            return Self::Blank;
+        }
+        let mut fields = line.split(|&b| b == b':');
+        match (fields.next(), fields.next()) {
+            (Some(user), Some(hash)) => Self::Entry { user, hash },
+            _ => Self::NoColon,
+        }
+    }
+}
+
+/// The UTF-8 byte order mark that some editors put before the first line.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+fn without_mark(file: &[u8]) -> &[u8] {
+    file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file)
+}
+
+#[cfg(test)]
+mod tests;

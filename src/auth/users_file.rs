@@ -1,0 +1,236 @@
+//! An htpasswd file that is looked at again and again: the last good content is what counts.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::htpasswd::{Htpasswd, Skipped};
+use crate::fs::Fingerprint;
+
+/// An htpasswd file and what it last said. It never holds a file without users: a domain is not opened, nor
+/// closed to everybody, by a file that went wrong.
+#[derive(Debug)]
+pub struct UsersFile {
+    path: PathBuf,
+    users: ArcSwap<Htpasswd>,
+    seen: Mutex<Seen>,
+}
+
+/// What the last look at the file showed.
+#[derive(Debug, Default)]
+struct Seen {
+    fingerprint: Option<Fingerprint>,
+    /// Whether an equal fingerprint means an equal file.
+    settled: bool,
+    /// What was wrong, so that it is told once.
+    problem: Option<String>,
+}
+
+/// Why a file gives no users.
+#[derive(Debug, thiserror::Error)]
+pub enum HtpasswdError {
+    /// There is no such file.
+    #[error("there is no password file `{}`: make it with `moorgate htpasswd {} USER`", path.display(), path.display())]
+    Missing {
+        /// Of the file.
+        path: PathBuf,
+    },
+    /// It cannot be opened or read.
+    #[error("the password file `{}` cannot be read: {source}", path.display())]
+    Unreadable {
+        /// Of the file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A directory, a device, or larger than 4 MiB.
+    #[error("`{}` is not a password file: it is no regular file, or larger than 4 MiB", path.display())]
+    NotAPasswordFile {
+        /// Of the file.
+        path: PathBuf,
+    },
+    /// Nobody could log in.
+    #[error("the password file `{}` has no usable entry{}", path.display(), listed(skipped))]
+    NoUsers {
+        /// Of the file.
+        path: PathBuf,
+        /// The lines that are no entries.
+        skipped: Vec<Skipped>,
+    },
+}
+
+/// What a look at the file brought.
+#[derive(Debug)]
+pub enum Refreshed {
+    /// Nothing new, or nothing new that matters.
+    Unchanged,
+    /// Other users, or the file is good again. Whoever lost the entry is out from now on.
+    Reloaded(Arc<Htpasswd>),
+    /// The file went wrong in a new way; the users are those of the last good one.
+    KeptOld(HtpasswdError),
+}
+
+impl UsersFile {
+    /// Reads the file for the first time.
+    pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
+        let seen = Seen::look(path, None);
+        let users = read(path)?;
+        Ok(Self { path: path.to_owned(), users: ArcSwap::from_pointee(users), seen: Mutex::new(seen) })
+    }
+
+    /// The users of the last good file. A request asks once and sees one file to its end.
+    pub fn current(&self) -> Arc<Htpasswd> {
+        self.users.load_full()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Looks whether the file changed, and reads it if it did. Costs one `stat` as long as it did not. Blocks.
+    pub fn refresh(&self) -> Refreshed {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let problem = seen.problem.take();
+        let next = Seen::look(&self.path, problem);
+        if next.fingerprint == seen.fingerprint && seen.settled {
+            seen.problem = next.problem;
+            return Refreshed::Unchanged;
+        }
+        let content = read(&self.path);
+        if next.fingerprint != Fingerprint::of(&self.path) {
+            // Still being written (`htpasswd` does so in place): half of it is worth nothing. `seen` stays
+            // different from the file, so the next look reads it.
+            seen.problem = next.problem;
+            return Refreshed::Unchanged;
+        }
+        *seen = next;
+        match content {
+            Ok(users) => self.take(users, &mut seen),
+            Err(error) => report_once(error, &mut seen),
+        }
+    }
+
+    fn take(&self, users: Htpasswd, seen: &mut Seen) -> Refreshed {
+        let recovered = seen.problem.take().is_some();
+        if !recovered && **self.users.load() == users {
+            return Refreshed::Unchanged;
+        }
+        let users = Arc::new(users);
+        self.users.store(users.clone());
+        Refreshed::Reloaded(users)
+    }
+}
+
+impl Seen {
+    /// Before the content is read, so that a change during the reading shows the next time.
+    fn look(path: &Path, problem: Option<String>) -> Self {
+        let fingerprint = Fingerprint::of(path);
+        Self { fingerprint, settled: fingerprint.is_none_or(|f| !f.is_fresh()), problem }
+    }
+}
+
+fn report_once(error: HtpasswdError, seen: &mut Seen) -> Refreshed {
+    let text = error.to_string();
+    if seen.problem.as_deref() == Some(text.as_str()) {
+        return Refreshed::Unchanged;
+    }
+    seen.problem = Some(text);
+    Refreshed::KeptOld(error)
+}
+
+fn read(path: &Path) -> Result<Htpasswd, HtpasswdError> {
+    let content = content(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => HtpasswdError::Missing { path: path.to_owned() },
+        _ => HtpasswdError::Unreadable { path: path.to_owned(), source },
+    })?;
+    let content = content.ok_or_else(|| HtpasswdError::NotAPasswordFile { path: path.to_owned() })?;
+    let users = Htpasswd::parse(&content);
+    if users.users() == 0 {
+        return Err(HtpasswdError::NoUsers { path: path.to_owned(), skipped: users.skipped().to_vec() });
+    }
+    Ok(users)
+}
+
+/// `None` if it is no file that could hold passwords. Opening a pipe would block for ever.
+fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
+    Ok(Some(content).filter(|content| content.len() as u64 <= MAX_FILE))
+}
+
+fn listed(skipped: &[Skipped]) -> String {
+    skipped.iter().take(MAX_LISTED).map(|line| format!("\n  {line}")).collect()
+}
+
+/// About 40 000 users.
+const MAX_FILE: u64 = 4 << 20;
+
+/// A file of another kind has as many bad lines as lines.
+const MAX_LISTED: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "one:$2y$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie\n";
+    const TWO: &str = "two:$2y$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie\n";
+
+    fn knows(file: &UsersFile, user: &str) -> bool {
+        file.current().claim(user).user.is_some()
+    }
+
+    #[test]
+    fn a_file_without_users_opens_nothing() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("users");
+        assert!(matches!(UsersFile::open(&path), Err(HtpasswdError::Missing { .. })));
+        assert!(matches!(UsersFile::open(directory.path()), Err(HtpasswdError::NotAPasswordFile { .. })));
+        std::fs::write(&path, "").expect("written");
+        assert!(matches!(UsersFile::open(&path), Err(HtpasswdError::NoUsers { .. })));
+        std::fs::write(&path, "ci:plain\n").expect("written");
+        let error = UsersFile::open(&path).expect_err("no users").to_string();
+        assert!(error.ends_with("has no usable entry\n  line 1: `ci` has a plain password, only bcrypt is accepted: run `moorgate htpasswd FILE ci` or `htpasswd -B FILE ci`"), "{error}");
+        std::fs::write(&path, vec![b'#'; (4 << 20) + 1]).expect("written");
+        assert!(matches!(UsersFile::open(&path), Err(HtpasswdError::NotAPasswordFile { .. })));
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("users");
+        std::fs::write(&path, ONE).expect("written");
+        let file = UsersFile::open(&path).expect("good");
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+        // As long as the old one, in place, and perhaps within the same tick of the clock.
+        std::fs::write(&path, TWO).expect("written");
+        assert!(matches!(file.refresh(), Refreshed::Reloaded(_)));
+        assert!(knows(&file, "two") && !knows(&file, "one"));
+        std::fs::write(&path, format!("# comment\n{TWO}")).expect("written");
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+    }
+
+    #[test]
+    fn a_bad_file_keeps_the_last_good_one_and_says_so_once() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("users");
+        std::fs::write(&path, ONE).expect("written");
+        let file = UsersFile::open(&path).expect("good");
+        std::fs::remove_file(&path).expect("removed");
+        assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::Missing { .. })));
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+        std::fs::write(&path, "").expect("written");
+        assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::NoUsers { .. })));
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+        assert!(knows(&file, "one"));
+        std::fs::write(&path, ONE).expect("written");
+        assert!(matches!(file.refresh(), Refreshed::Reloaded(_)), "good again is worth saying");
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+    }
+}

@@ -1,0 +1,185 @@
+use std::sync::Arc;
+
+use base64::Engine;
+
+use super::*;
+use crate::auth::{Cost, basic};
+
+fn hash(password: &str, cost: u32) -> String {
+    let cost = Cost::new(cost).expect("allowed");
+    BcryptHash::generate(&BcryptKey::new(password.as_bytes()), cost).expect("randomness").to_string()
+}
+
+fn users(entries: &[(&str, &str)]) -> Htpasswd {
+    let file: String = entries.iter().map(|(user, hash)| format!("{user}:{hash}\n")).collect();
+    Htpasswd::parse(file.as_bytes())
+}
+
+fn credentials(user: &str, password: &str) -> Credentials {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    basic::parse(format!("Basic {encoded}").as_bytes()).expect("credentials")
+}
+
+fn verifier(settings: VerifierSettings) -> Verifier {
+    Verifier::new(settings).expect("threads")
+}
+
+fn name(result: Result<UserName, VerifyError>) -> Result<String, VerifyError> {
+    result.map(|user| user.to_string())
+}
+
+#[tokio::test]
+async fn a_right_password_is_hashed_once_and_remembered() {
+    let verifier = verifier(VerifierSettings::default());
+    let users = users(&[("ci", &hash("secret", 4))]);
+    let right = credentials("ci", "secret");
+    assert!(verifier.remembered("a", &users, &right).is_none());
+    for _ in 0..3 {
+        assert_eq!(name(verifier.verify("a", &users, &right).await), Ok("ci".to_owned()));
+    }
+    assert_eq!(verifier.remembered("a", &users, &right).expect("remembered").as_str(), "ci");
+    assert_eq!(verifier.status(), VerifierStatus { hashed: 1, waiting: 0, remembered: 1 });
+    // Neither on another domain, nor with another password or user.
+    assert!(verifier.remembered("b", &users, &right).is_none());
+    for (user, password) in
+        [("ci", "secre"), ("ci", "secret2"), ("ci", ""), ("cis", "ecret"), ("CI", "secret")]
+    {
+        let wrong = credentials(user, password);
+        assert!(verifier.remembered("a", &users, &wrong).is_none());
+        assert_eq!(name(verifier.verify("a", &users, &wrong).await), Err(VerifyError::WrongPassword));
+    }
+    assert_eq!(verifier.status().remembered, 1);
+}
+
+#[tokio::test]
+async fn a_hundred_first_uses_at_once_cost_one_hash() {
+    let verifier = Arc::new(verifier(VerifierSettings::default()));
+    let users = Arc::new(users(&[("ci", &hash("secret", 4))]));
+    for password in ["secret", "wrong"] {
+        let before = verifier.status().hashed;
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let (verifier, users) = (verifier.clone(), users.clone());
+            let credentials = credentials("ci", password);
+            tasks.spawn(async move { verifier.verify("a", &users, &credentials).await.is_ok() });
+        }
+        let results = tasks.join_all().await;
+        assert!(results.iter().all(|&ok| ok == (password == "secret")));
+        assert_eq!(verifier.status().hashed - before, 1, "{password}");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_or_deleted_entry_is_forgotten_at_once() {
+    let verifier = verifier(VerifierSettings::default());
+    let before = users(&[("ci", &hash("old", 4))]);
+    let old = credentials("ci", "old");
+    verifier.verify("a", &before, &old).await.expect("right");
+    assert!(verifier.remembered("a", &before, &old).is_some());
+    for after in [users(&[("ci", &hash("new", 4))]), users(&[("other", &hash("old", 4))])] {
+        assert!(verifier.remembered("a", &after, &old).is_none());
+        assert_eq!(name(verifier.verify("a", &after, &old).await), Err(VerifyError::WrongPassword));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_is_verified_again_after_its_lifetime() {
+    let verifier =
+        verifier(VerifierSettings { lifetime: Duration::from_secs(60), ..VerifierSettings::default() });
+    let users = users(&[("ci", &hash("secret", 4))]);
+    let right = credentials("ci", "secret");
+    verifier.verify("a", &users, &right).await.expect("right");
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert!(verifier.remembered("a", &users, &right).is_some());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(verifier.remembered("a", &users, &right).is_none());
+    verifier.verify("a", &users, &right).await.expect("right");
+    assert!(verifier.remembered("a", &users, &right).is_some());
+    assert_eq!(verifier.status().hashed, 2);
+}
+
+#[tokio::test]
+async fn beyond_the_first_72_bytes_a_password_does_not_count() {
+    let verifier = verifier(VerifierSettings::default());
+    let users = users(&[("ci", &hash(&"x".repeat(80), 4))]);
+    for length in 72..80 {
+        verifier.verify("a", &users, &credentials("ci", &"x".repeat(length))).await.expect("right");
+    }
+    assert_eq!(verifier.status(), VerifierStatus { hashed: 1, waiting: 0, remembered: 1 });
+    assert!(verifier.verify("a", &users, &credentials("ci", &"x".repeat(71))).await.is_err());
+}
+
+/// Without threads, what is in line can be looked at.
+fn idle() -> Verifier {
+    let gate = Arc::new(Gate::new(Remembered::new(Duration::from_secs(60), 10), 2));
+    Verifier { key: TagKey::random().expect("randomness"), gate }
+}
+
+#[tokio::test]
+async fn an_unknown_user_costs_what_a_wrong_password_costs() {
+    let users = users(&[("low", &hash("a", 4)), ("high", &hash("a", 6))]);
+    let mut rounds = Vec::new();
+    for user in ["low", "high", "nobody"] {
+        let verifier = idle();
+        let wrong = credentials(user, "wrong");
+        // Twice at once: also the second one joins the first for every user alike.
+        let both = async {
+            tokio::join!(verifier.verify("a", &users, &wrong), verifier.verify("a", &users, &wrong))
+        };
+        let work = async {
+            assert_eq!(verifier.status().waiting, 1);
+            let taken = verifier.gate.next().expect("one check");
+            let costs = std::iter::once(taken.hash.cost()).chain(taken.hash.cost().missing_to(taken.highest));
+            rounds.push(costs.map(Cost::rounds).sum::<u32>());
+            verifier.gate.run(&taken, check);
+        };
+        let ((first, second), ()) = tokio::join!(biased; both, work);
+        assert_eq!(
+            [name(first), name(second)],
+            [Err(VerifyError::WrongPassword), Err(VerifyError::WrongPassword)]
+        );
+        assert_eq!(verifier.status(), VerifierStatus { hashed: 1, waiting: 0, remembered: 0 });
+    }
+    assert_eq!(rounds, [64, 64, 64]);
+}
+
+#[tokio::test]
+async fn too_many_are_turned_away_and_who_has_gone_leaves_room() {
+    let verifier = idle();
+    let users = users(&[("ci", &hash("secret", 4))]);
+    let names = ["ci", "b", "nobody"].map(|user| credentials(user, "wrong"));
+    let mut waiting: Vec<_> = names.iter().map(|c| Box::pin(verifier.verify("a", &users, c))).collect();
+    let mut poll = async |at: usize| {
+        let future = waiting.get_mut(at).expect("there");
+        std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
+    };
+    assert!(poll(0).await.is_pending() && poll(1).await.is_pending());
+    assert!(matches!(poll(2).await, std::task::Poll::Ready(Err(VerifyError::Overloaded))));
+    waiting.clear();
+    assert_eq!(verifier.status().waiting, 2);
+    let mut next = Box::pin(verifier.verify("a", &users, &names[2]));
+    let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(next.as_mut().poll(cx))).await;
+    assert!(pending.is_pending());
+    assert_eq!(verifier.status().waiting, 1, "those who have gone are out of the line");
+}
+
+#[test]
+fn the_threads_step_back_behind_traffic() {
+    let before = rustix::process::getpriority_process(None).expect("known");
+    let inside = thread::spawn(|| {
+        yield_to_traffic();
+        rustix::process::getpriority_process(None).expect("known")
+    });
+    assert_eq!(inside.join().expect("no panic"), (before + NICE).min(19));
+    assert_eq!(
+        rustix::process::getpriority_process(None).expect("known"),
+        before,
+        "this thread is as before"
+    );
+}
+
+#[test]
+fn the_verifier_is_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Verifier>();
+}

@@ -1,0 +1,326 @@
+//! `moorgate htpasswd FILE USER`: adds, changes or deletes one entry of an htpasswd file.
+
+use std::fs::{File, Metadata, Permissions};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use secrecy::zeroize::Zeroizing;
+
+use crate::auth::htpasswd::{BYTE_ORDER_MARK, Htpasswd, Line};
+use crate::auth::{BcryptHash, BcryptKey, Cost, UserName};
+
+/// How the entry is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct Options {
+    /// Delete the user instead.
+    #[arg(long, conflicts_with = "cost")]
+    pub delete: bool,
+    /// How dear a guess is: each step doubles the time of a login and of an attack.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(4..=17))]
+    pub cost: u32,
+}
+
+/// Adds, changes or deletes the entry of a user. The password comes from the terminal, asked twice, or else
+/// from the first line of standard input. The file is replaced as a whole and keeps its owner and permissions.
+pub fn run(file: &Path, user: &str, options: Options) -> anyhow::Result<()> {
+    let user = UserName::new(user)?;
+    let Options { delete, cost } = options;
+    let entry = if delete { None } else { Some(new_entry(&user, cost)?) };
+    let done = change(file, &user, entry.as_ref())?;
+    eprintln!("{done} `{user}` in {}", file.display());
+    Ok(())
+}
+
+fn new_entry(user: &UserName, cost: u32) -> anyhow::Result<BcryptHash> {
+    let cost = Cost::new(cost)
+        .with_context(|| format!("the cost must be from {} to {}", Cost::LOWEST, Cost::HIGHEST))?;
+    let password = if io::stdin().is_terminal() { ask(user)? } else { first_line(io::stdin().lock())? };
+    check(&password)?;
+    if password.len() > BcryptKey::MAX {
+        eprintln!("warning: bcrypt sees only the first {} bytes of this password", BcryptKey::MAX);
+    }
+    BcryptHash::generate(&BcryptKey::new(&password), cost).context("the system has no randomness for a salt")
+}
+
+type Password = Zeroizing<Vec<u8>>;
+
+fn ask(user: &UserName) -> anyhow::Result<Password> {
+    let prompt = |text: String| -> anyhow::Result<Password> {
+        let answer = rpassword::prompt_password(text).context("cannot read the password")?;
+        Ok(Zeroizing::new(answer.into_bytes()))
+    };
+    let password = prompt(format!("New password for {user}: "))?;
+    ensure!(
+        password == prompt("The same again: ".to_owned())?,
+        "the two passwords differ: nothing was changed"
+    );
+    Ok(password)
+}
+
+fn first_line(input: impl BufRead) -> anyhow::Result<Password> {
+    // With room for all that is read, so that no copy is left behind by growing.
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD + 2));
+    input.take(MAX_PASSWORD as u64 + 2).read_until(b'\n', &mut line).context("cannot read the password")?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    Ok(line)
+}
+
+/// What a client can send (RFC 7617 §2) and bcrypt can tell apart.
+fn check(password: &[u8]) -> anyhow::Result<()> {
+    ensure!(!password.is_empty(), "the password is empty: nothing was changed");
+    ensure!(password.len() <= MAX_PASSWORD, "the password is longer than {MAX_PASSWORD} bytes");
+    ensure!(!password.contains(&0), "the password has a NUL, where bcrypt would end it");
+    ensure!(
+        !password.iter().any(u8::is_ascii_control),
+        "the password has a control character, which no client can send"
+    );
+    Ok(())
+}
+
+/// Far more than the 72 bytes that count, far less than what clients may send.
+const MAX_PASSWORD: usize = 1024;
+
+fn change(file: &Path, user: &UserName, entry: Option<&BcryptHash>) -> anyhow::Result<&'static str> {
+    // A linked file stays linked; a new one is made where its name says.
+    let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let directory =
+        target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let _lock = lock(&directory)?;
+    let (old, metadata) = read(&target).with_context(|| format!("cannot read {}", file.display()))?;
+    let without = without_user(&old, user);
+    let (new, done) = match (entry, &without) {
+        (Some(entry), Some(_)) => (with_entry(&old, user, entry), "changed"),
+        (Some(entry), None) => (with_entry(&old, user, entry), "added"),
+        (None, Some(without)) => (without.clone(), "deleted"),
+        (None, None) => bail!("there is no user `{user}` in {}", file.display()),
+    };
+    let read_back = Htpasswd::parse(&new).claim(user.as_str()).user.is_some();
+    ensure!(
+        read_back == entry.is_some(),
+        "{} would not read as it should: nothing was changed",
+        file.display()
+    );
+    replace(&target, &directory, &new, metadata.as_ref())
+        .with_context(|| format!("cannot write {}: nothing was changed", file.display()))?;
+    Ok(done)
+}
+
+/// The file with this entry for the user: in place of the first line of that user, or at the end. Further lines
+/// of the same user go, since they never count. All other bytes stay.
+fn with_entry(file: &[u8], user: &UserName, entry: &BcryptHash) -> Vec<u8> {
+    let line = format!("{user}:{entry}");
+    let mut placed = false;
+    let mut new = rebuilt(file, user, |end, new| {
+        if !std::mem::replace(&mut placed, true) {
+            new.extend_from_slice(line.as_bytes());
+            new.extend_from_slice(end);
+        }
+    });
+    if placed {
+        return new;
+    }
+    if !matches!(new.as_slice(), [] | [.., b'\n']) && new != BYTE_ORDER_MARK {
+        new.push(b'\n');
+    }
+    new.extend_from_slice(line.as_bytes());
+    new.push(b'\n');
+    new
+}
+
+/// The file without the lines of the user; `None` if there are none.
+fn without_user(file: &[u8], user: &UserName) -> Option<Vec<u8>> {
+    let mut found = false;
+    let new = rebuilt(file, user, |_, _| found = true);
+    found.then_some(new)
+}
+
+/// Copies all lines but the user's; of each of those, `with_line` is given the line's end.
+fn rebuilt(file: &[u8], user: &UserName, mut with_line: impl FnMut(&[u8], &mut Vec<u8>)) -> Vec<u8> {
+    let mut new = Vec::with_capacity(file.len() + 256);
+    let lines = match file.strip_prefix(BYTE_ORDER_MARK) {
+        Some(lines) => {
+            new.extend_from_slice(BYTE_ORDER_MARK);
+            lines
+        }
+        None => file,
+    };
+    for line in lines.split_inclusive(|&b| b == b'\n') {
+        match Line::read(line) {
+            Line::Entry { user: name, .. } if name == user.as_str().as_bytes() => {
+                with_line(line_end(line), &mut new)
+            }
+            Line::Blank | Line::NoColon | Line::Entry { .. } => new.extend_from_slice(line),
+        }
+    }
+    new
+}
+
+fn line_end(line: &[u8]) -> &[u8] {
+    match line {
+        [.., b'\r', b'\n'] => b"\r\n",
+        [.., b'\n'] => b"\n",
+        _ => b"",
+    }
+}
+
+/// Keeps a second run out until this one has read and written. The directory itself is locked: it needs no
+/// further file that would be left over, or could belong to somebody else.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let lock = File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    if let Err(error) = lock.lock() {
+        // Some network file systems lock no directories.
+        eprintln!("warning: cannot lock {} ({error}): change its files one at a time", directory.display());
+    }
+    Ok(lock)
+}
+
+fn read(path: &PathBuf) -> io::Result<(Vec<u8>, Option<Metadata>)> {
+    match File::open(path) {
+        Ok(mut file) => {
+            let metadata = file.metadata()?;
+            let mut content = Vec::new();
+            file.read_to_end(&mut content)?;
+            Ok((content, Some(metadata)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Like [`crate::fs::atomic_write`], but what replaces an old file belongs to the same owner and may be read by the
+/// same people: the proxy often runs as another user than the one who types this.
+fn replace(target: &Path, directory: &Path, content: &[u8], old: Option<&Metadata>) -> io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .prefix(".moorgate-")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(directory)?;
+    file.write_all(content)?;
+    if let Some(old) = old {
+        let new = file.as_file().metadata()?;
+        let kept = |old: u32, new: u32| (old != new).then_some(old);
+        let (user, group) = (kept(old.uid(), new.uid()), kept(old.gid(), new.gid()));
+        if user.is_some() || group.is_some() {
+            fchown(file.as_file(), user, group).map_err(|error| {
+                io::Error::new(error.kind(), format!("it would change its owner ({error})"))
+            })?;
+        }
+        file.as_file().set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(target).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn user(name: &str) -> UserName {
+        UserName::new(name).expect("a name")
+    }
+
+    fn entry(password: &str) -> BcryptHash {
+        BcryptHash::generate(&BcryptKey::new(password.as_bytes()), Cost::new(4).expect("allowed"))
+            .expect("randomness")
+    }
+
+    fn edited(file: &str, entry: &BcryptHash) -> String {
+        String::from_utf8(with_entry(file.as_bytes(), &user("ci"), entry)).expect("as before")
+    }
+
+    #[test]
+    fn other_lines_stay_as_they_are() {
+        let entry = entry("a");
+        for (before, after) in [
+            ("", "ci:H\n"),
+            ("\u{feff}", "\u{feff}ci:H\n"),
+            ("a:x", "a:x\nci:H\n"),
+            ("a:x\r\n\n# ci:y\nb:z\n", "a:x\r\n\n# ci:y\nb:z\nci:H\n"),
+            ("a:x\n ci:old \r\nb:y", "a:x\nci:H\r\nb:y"),
+            ("ci:old", "ci:H"),
+            ("\u{feff}ci:old\n", "\u{feff}ci:H\n"),
+            ("ci:one\na:x\nci:two\n", "ci:H\na:x\n"),
+            ("cis:x\nCI:y\nnothing\nci\n", "cis:x\nCI:y\nnothing\nci\nci:H\n"),
+        ] {
+            assert_eq!(edited(before, &entry), after.replace('H', &entry.to_string()), "{before:?}");
+        }
+        let bytes = with_entry(b"\xff\xfe:x\nci:y\n", &user("ci"), &entry);
+        assert_eq!(bytes, [b"\xff\xfe:x\nci:", entry.to_string().as_bytes(), b"\n"].concat());
+    }
+
+    #[test]
+    fn a_deleted_user_takes_all_its_lines() {
+        let without = |file: &str| without_user(file.as_bytes(), &user("ci"));
+        assert_eq!(without("a:x\nci:y\nb:z\nci:w"), Some(b"a:x\nb:z\n".to_vec()));
+        assert_eq!(without("a:x\n#ci:y\n"), None);
+    }
+
+    #[test]
+    fn a_file_keeps_its_permissions_and_a_new_one_is_private() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("users");
+        let mode = |path: &Path| std::fs::metadata(path).expect("metadata").mode() & 0o777;
+        assert_eq!(change(&path, &user("ci"), Some(&entry("a"))).expect("added"), "added");
+        assert_eq!(mode(&path), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("set");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("users", &link).expect("linked");
+        assert_eq!(change(&link, &user("ci"), Some(&entry("b"))).expect("changed"), "changed");
+        assert_eq!(mode(&path), 0o640);
+        assert!(std::fs::symlink_metadata(&link).expect("metadata").is_symlink());
+        assert_eq!(change(&path, &user("ci"), None).expect("deleted"), "deleted");
+        assert!(change(&path, &user("ci"), None).is_err());
+        assert_eq!(std::fs::read(&path).expect("read"), b"");
+        assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 2, "nothing is left over");
+    }
+
+    #[test]
+    fn runs_at_once_lose_no_entry() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("users");
+        std::thread::scope(|scope| {
+            for n in 0..16 {
+                let path = &path;
+                scope.spawn(move || {
+                    change(path, &user(&format!("user-{n}")), Some(&entry("a"))).expect("added")
+                });
+            }
+        });
+        assert_eq!(Htpasswd::parse(&std::fs::read(&path).expect("read")).users(), 16);
+    }
+
+    #[test]
+    fn the_password_is_the_first_line() {
+        let line = |text: &str| first_line(text.as_bytes()).expect("read").to_vec();
+        for text in ["a b:c", "a b:c\n", "a b:c\r\nmore\n"] {
+            assert_eq!(line(text), b"a b:c");
+        }
+        assert!(check(&line("\nlater\n")).is_err(), "empty");
+        assert!(check(&line("a\0b\n")).is_err());
+        assert!(check(&line("a\tb\n")).is_err());
+        assert!(check(&line(&"a".repeat(1025))).is_err());
+        assert!(check(&line(&"a".repeat(1024))).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(file: Vec<u8>, name in "\\PC{1,20}") {
+            let Ok(user) = UserName::new(&name) else { return Ok(()) };
+            let entry = BcryptHash::decoy(Cost::DEFAULT);
+            let new = with_entry(&file, &user, &entry);
+            let claimed = Htpasswd::parse(&new);
+            prop_assert_eq!(claimed.claim(&name).user, Some(&user));
+            prop_assert_eq!(claimed.claim(&name).hash, &entry);
+            prop_assert!(Htpasswd::parse(&without_user(&new, &user).expect("there")).claim(&name).user.is_none());
+        }
+    }
+}
