@@ -1,0 +1,38 @@
+//! The certificate plane: where certificates come from, what they say, and the table that a
+//! handshake asks. `manager` keeps the table; only `tls` reads it. Nothing here is async: the
+//! manager works on a blocking thread, and a handshake never waits for it.
+
+pub mod check;
+pub mod files;
+pub mod inspect;
+pub mod internal_ca;
+pub mod manager;
+pub mod renewal;
+pub mod report;
+pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+
+use inspect::{CertificateFacts, InspectError};
+
+/// A chain with the key of its leaf, and what the leaf says.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// What is handed to clients.
+    pub key: Arc<CertifiedKey>,
+    /// What the leaf says about itself.
+    pub facts: CertificateFacts,
+}
+
+impl Certificate {
+    /// Reads the leaf of a chain whose key is known to belong to it.
+    pub(crate) fn new(key: CertifiedKey) -> Result<Self, InspectError> {
+        let leaf = key.cert.first().ok_or(InspectError::Empty)?;
+        let facts = CertificateFacts::read(leaf)?;
+        Ok(Self { key: Arc::new(key), facts })
+    }
+}

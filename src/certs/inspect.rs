@@ -1,0 +1,251 @@
+//! What a certificate says about itself, and what is wrong with it for the names it should serve.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
+
+use crate::registry::host::HostName;
+
+/// What a leaf says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// The distinguished name of who signed it.
+    pub issuer: String,
+    /// The serial number, in hexadecimal with colons.
+    pub serial: String,
+    /// The subject alternative names that are DNS names or addresses. Clients look at nothing else.
+    pub names: Vec<CertificateName>,
+    /// The first moment of its life.
+    pub not_before: SystemTime,
+    /// The last moment of its life.
+    pub not_after: SystemTime,
+}
+
+/// A name in a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    /// A DNS name in lower case, whose first label may be `*`.
+    Dns(String),
+    /// An address.
+    Ip(IpAddr),
+}
+
+/// Why a leaf cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    /// There is no leaf at all.
+    #[error("the chain is empty")]
+    Empty,
+    /// Not X.509, or cut.
+    #[error("the certificate is not valid X.509")]
+    Malformed,
+}
+
+/// What is wrong with a certificate that could be read. It is served all the same: a client that
+/// refuses it tells its user why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Defect {
+    /// Its life is over.
+    #[error("the certificate expired on {}", Moment(*.0))]
+    Expired(SystemTime),
+    /// Its life is about to end, and nobody has renewed it.
+    #[error("the certificate expires on {}, in less than {days} days", Moment(*.at))]
+    ExpiresSoon {
+        /// The last moment of its life.
+        at: SystemTime,
+        /// The days left, the running one counted.
+        days: u64,
+    },
+    /// Its life has not begun, or this machine's clock is slow.
+    #[error("the certificate is not valid before {}", Moment(*.0))]
+    NotYetValid(SystemTime),
+    /// It lacks a name that it is served for.
+    #[error("the certificate does not cover {0}")]
+    DoesNotCover(HostName),
+}
+
+impl CertificateFacts {
+    /// Reads them from a leaf (RFC 5280 §4.1, §4.2.1.6).
+    pub fn read(leaf: &CertificateDer<'_>) -> Result<Self, InspectError> {
+        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| InspectError::Malformed)?;
+        let alternatives = certificate.subject_alternative_name().map_err(|_| InspectError::Malformed)?;
+        let names = alternatives
+            .map(|extension| extension.value.general_names.iter().filter_map(CertificateName::read).collect())
+            .unwrap_or_default();
+        Ok(Self {
+            issuer: certificate.issuer().to_string(),
+            serial: certificate.raw_serial_as_string(),
+            names,
+            not_before: moment(certificate.validity().not_before)?,
+            not_after: moment(certificate.validity().not_after)?,
+        })
+    }
+
+    /// Whether a client that asked for `host` accepts this certificate's names (RFC 9525 §6.3).
+    pub fn covers(&self, host: &HostName) -> bool {
+        self.names.iter().any(|name| name.matches(host))
+    }
+
+    /// Everything that is wrong with it for a host of these names.
+    pub fn defects<'a>(&self, now: SystemTime, names: impl IntoIterator<Item = &'a HostName>) -> Vec<Defect> {
+        let mut defects = Vec::from_iter(self.defect_of_life(now));
+        let missing = names.into_iter().filter(|name| !self.covers(name));
+        defects.extend(missing.cloned().map(Defect::DoesNotCover));
+        defects
+    }
+
+    fn defect_of_life(&self, now: SystemTime) -> Option<Defect> {
+        if now < self.not_before {
+            return Some(Defect::NotYetValid(self.not_before));
+        }
+        let Ok(left) = self.not_after.duration_since(now) else {
+            return Some(Defect::Expired(self.not_after));
+        };
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        // A week is time enough for a person; a certificate that lives for six days is renewed later.
+        if left >= NOTICE.min(life / 5) {
+            return None;
+        }
+        Some(Defect::ExpiresSoon { at: self.not_after, days: left.as_secs() / DAY + 1 })
+    }
+}
+
+impl CertificateName {
+    fn read(name: &GeneralName<'_>) -> Option<Self> {
+        match name {
+            GeneralName::DNSName(name) => Some(Self::Dns(name.to_ascii_lowercase())),
+            GeneralName::IPAddress(bytes) => address(bytes).map(Self::Ip),
+            _ => None,
+        }
+    }
+
+    fn matches(&self, host: &HostName) -> bool {
+        match (self, host.ip()) {
+            (Self::Ip(address), Some(ip)) => address.to_canonical() == ip,
+            (Self::Dns(pattern), None) => dns_matches(pattern, host.as_str()),
+            (Self::Ip(_), None) | (Self::Dns(_), Some(_)) => false,
+        }
+    }
+}
+
+impl fmt::Display for CertificateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => f.write_str(name),
+            Self::Ip(address) => address.fmt(f),
+        }
+    }
+}
+
+/// A star stands for exactly one whole label, the first.
+fn dns_matches(pattern: &str, host: &str) -> bool {
+    let Some(parent) = pattern.strip_prefix("*.") else {
+        return pattern == host;
+    };
+    host.split_once('.').is_some_and(|(_, rest)| rest == parent)
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+pub(crate) fn moment(time: ASN1Time) -> Result<SystemTime, InspectError> {
+    let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
+    let moment = if time.timestamp() < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(seconds)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(seconds)
+    };
+    moment.ok_or(InspectError::Malformed)
+}
+
+/// A moment as people and scripts read it: RFC 3339 in UTC.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(pub SystemTime);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::try_from(self.0) {
+            Ok(timestamp) => timestamp.fmt(f),
+            // Beyond the year 9999 (RFC 5280 §4.1.2.5: such a certificate has no end).
+            Err(_) => f.write_str("a day far away"),
+        }
+    }
+}
+
+const DAY: u64 = 24 * 60 * 60;
+const NOTICE: Duration = Duration::from_secs(7 * DAY);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str) -> HostName {
+        HostName::parse(name).expect("a host")
+    }
+
+    fn facts(names: &[&str], life: Duration) -> CertificateFacts {
+        let names = names.iter().map(|name| match name.parse() {
+            Ok(address) => CertificateName::Ip(address),
+            Err(_) => CertificateName::Dns((*name).to_owned()),
+        });
+        CertificateFacts {
+            issuer: "CN=Test".into(),
+            serial: "01".into(),
+            names: names.collect(),
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH + life,
+        }
+    }
+
+    #[test]
+    fn a_star_covers_one_label_and_addresses_only_themselves() {
+        let facts = facts(&["*.example.com", "example.org", "192.0.2.1", "2001:db8::1"], NOTICE);
+        for covered in ["ci.example.com", "EXAMPLE.org.", "192.0.2.1", "[2001:db8:0::1]"] {
+            assert!(facts.covers(&host(covered)), "{covered}");
+        }
+        for other in ["example.com", "a.b.example.com", "www.example.org", "192.0.2.2", "::1"] {
+            assert!(!facts.covers(&host(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn defects_say_what_is_wrong_and_when() {
+        let facts = facts(&["a.example.com"], Duration::from_secs(90 * DAY));
+        let (good, other) = (host("a.example.com"), host("b.example.com"));
+        let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * DAY + 1);
+        let words = |now, names: &[&HostName]| {
+            facts.defects(now, names.iter().copied()).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(words(at(1), &[&good]), Vec::<String>::new());
+        assert_eq!(
+            words(at(88), &[&good]),
+            ["the certificate expires on 1970-04-01T00:00:00Z, in less than 2 days"]
+        );
+        assert_eq!(
+            words(at(90), &[&good, &other]),
+            [
+                "the certificate expired on 1970-04-01T00:00:00Z",
+                "the certificate does not cover b.example.com"
+            ]
+        );
+        let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(words(early, &[]), ["the certificate is not valid before 1970-01-01T00:00:00Z"]);
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_said_to_be_none() {
+        for bytes in [&b""[..], b"x", &[0x30, 0x82, 0xff, 0xff]] {
+            let leaf = CertificateDer::from(bytes);
+            assert_eq!(CertificateFacts::read(&leaf), Err(InspectError::Malformed));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What is held for a domain, in words: for the status page and `moorgate certs`.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+use super::inspect::{CertificateFacts, Defect, Moment};
+use crate::config::vhost::{CertificateSource, VirtualHost};
+use crate::registry::host::HostName;
+
+/// What is held for one domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateReport {
+    /// The domain.
+    #[serde(serialize_with = "as_text")]
+    pub domain: HostName,
+    /// Where the certificate comes from.
+    pub source: SourceKind,
+    /// The names in the certificate; none when none is held.
+    pub names: Vec<String>,
+    /// Who signed it.
+    pub issuer: Option<String>,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// The first moment of its life.
+    #[serde(serialize_with = "as_moment")]
+    pub not_before: Option<SystemTime>,
+    /// The last moment of its life.
+    #[serde(serialize_with = "as_moment")]
+    pub not_after: Option<SystemTime>,
+    /// What is wrong, in words. Without a certificate, handshakes for this domain are refused.
+    pub problem: Option<String>,
+}
+
+/// The kind of a [`CertificateSource`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// PEM files.
+    Files,
+    /// moorgate's own CA.
+    Internal,
+}
+
+impl SourceKind {
+    /// Of a decided setting.
+    pub fn of(source: &CertificateSource) -> Self {
+        match source {
+            CertificateSource::Files { .. } => Self::Files,
+            CertificateSource::Internal => Self::Internal,
+        }
+    }
+}
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Files => "files",
+            Self::Internal => "internal",
+        })
+    }
+}
+
+impl CertificateReport {
+    /// Of what is held for a host; `fault` is why the newest attempt to get one failed.
+    pub(crate) fn new(
+        host: &VirtualHost,
+        facts: Option<&CertificateFacts>,
+        fault: Option<&str>,
+        now: SystemTime,
+    ) -> Self {
+        Self {
+            domain: host.domain.clone(),
+            source: SourceKind::of(&host.certificate),
+            names: facts.iter().flat_map(|facts| &facts.names).map(ToString::to_string).collect(),
+            issuer: facts.map(|facts| facts.issuer.clone()),
+            serial: facts.map(|facts| facts.serial.clone()),
+            not_before: facts.map(|facts| facts.not_before),
+            not_after: facts.map(|facts| facts.not_after),
+            problem: problem(host, facts, fault, now),
+        }
+    }
+}
+
+/// The fault of the newest attempt, then what is wrong with the certificate that is held.
+pub(crate) fn problem(
+    host: &VirtualHost,
+    facts: Option<&CertificateFacts>,
+    fault: Option<&str>,
+    now: SystemTime,
+) -> Option<String> {
+    let defects = facts.iter().flat_map(|facts| facts.defects(now, host.names()));
+    let words: Vec<String> = fault
+        .map(str::to_owned)
+        .into_iter()
+        .chain(defects.map(|defect: Defect| defect.to_string()))
+        .collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+fn as_text<S: Serializer>(value: &HostName, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn as_moment<S: Serializer>(value: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(moment) => serializer.collect_str(&Moment(*moment)),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,138 @@
+//! The handshake: a byte stream becomes [`Secured`], or is refused with an alert that says why.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+use super::server_config::ALPN_H2;
+use super::transport::Transport;
+use crate::registry::host::HostName;
+
+/// A TLS stream over a byte stream.
+pub type SecureStream<IO> = TlsStream<Transport<IO>>;
+
+/// A connection whose handshake is complete.
+#[derive(Debug)]
+pub struct Secured<IO> {
+    /// The plaintext side.
+    pub io: SecureStream<IO>,
+    /// The name that the client asked for; without one it dialled an address.
+    pub sni: Option<HostName>,
+    /// The protocol that is spoken from here on.
+    pub alpn: Alpn,
+}
+
+/// The protocol that was agreed on (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// HTTP/2.
+    H2,
+    /// HTTP/1.1, also when the client offered nothing.
+    Http1,
+}
+
+/// Why there was no connection. All are the client's doing, or the network's.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError<IO> {
+    /// An HTTP request in the clear; nothing has been answered, part of it has been read.
+    #[error("plain HTTP on a TLS port")]
+    PlainHttp(IO),
+    /// No certificate here answers this name; the alert `unrecognized_name` was sent.
+    #[error("no certificate for the name {0:?}")]
+    UnknownName(Box<str>),
+    /// No name, and no certificate here answers without one; the alert `missing_extension` was sent.
+    #[error("no server name")]
+    NoName,
+    /// The client broke it off with an alert, for instance because it does not trust the certificate.
+    #[error("the client sent an alert: {0:?}")]
+    ClientAlert(rustls::AlertDescription),
+    /// What came is not TLS, or no version or parameters are shared.
+    #[error("{0}")]
+    Protocol(rustls::Error),
+    /// The connection ended or failed.
+    #[error("{0}")]
+    Closed(io::Error),
+}
+
+impl<IO> HandshakeError<IO> {
+    /// A word for logs and metrics, out of a closed set.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::PlainHttp(_) => "plain_http",
+            Self::UnknownName(_) => "unknown_sni",
+            Self::NoName => "no_sni",
+            Self::ClientAlert(_) => "client_alert",
+            Self::Protocol(_) => "protocol",
+            Self::Closed(_) => "closed",
+        }
+    }
+}
+
+impl<IO> From<io::Error> for HandshakeError<IO> {
+    /// What tokio-rustls says: an error of rustls in an `io::Error`, or one of the stream.
+    fn from(error: io::Error) -> Self {
+        match error.downcast() {
+            Ok(rustls::Error::AlertReceived(alert)) => Self::ClientAlert(alert),
+            Ok(error) => Self::Protocol(error),
+            Err(error) => Self::Closed(error),
+        }
+    }
+}
+
+/// Performs the handshake. The caller bounds its time.
+pub async fn handshake<IO>(io: IO, config: Arc<ServerConfig>) -> Result<Secured<IO>, HandshakeError<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Transport::new(io));
+    let mut start = match (&mut acceptor).await {
+        Ok(start) => start,
+        Err(error) => {
+            let plain = acceptor.take_io().filter(Transport::speaks_plain_http);
+            return Err(plain.map_or_else(|| error.into(), |io| HandshakeError::PlainHttp(io.into_inner())));
+        }
+    };
+
+    // rustls would refuse a name without a certificate by `access_denied`, which tells a client nothing.
+    let hello = start.client_hello();
+    let name: Option<Box<str>> = hello.server_name().map(Into::into);
+    let sni = name.as_deref().map(HostName::parse);
+    if config.cert_resolver.resolve(hello).is_none() || matches!(sni, Some(Err(_))) {
+        // A client that does not wait for the alert is refused no less.
+        let _ = refuse(&mut start.io, name.is_some()).await;
+        return Err(name.map_or(HandshakeError::NoName, HandshakeError::UnknownName));
+    }
+
+    let stream =
+        start.into_stream_with(config, |connection| connection.set_buffer_limit(Some(OUTGOING))).await?;
+    let alpn = match stream.get_ref().1.alpn_protocol() {
+        Some(ALPN_H2) => Alpn::H2,
+        Some(_) | None => Alpn::Http1,
+    };
+    Ok(Secured { io: stream, sni: sni.and_then(Result::ok), alpn })
+}
+
+/// Sends the alert that RFC 6066 §3 (the name is unknown) or RFC 8446 §9.2 (there is none) wants.
+async fn refuse<IO: AsyncWrite + Unpin>(io: &mut IO, named: bool) -> io::Result<()> {
+    let description = if named { UNRECOGNIZED_NAME } else { MISSING_EXTENSION };
+    // A record of type alert, version 3.3, two bytes: fatal, and why (RFC 8446 §5.1, §6).
+    io.write_all(&[21, 3, 3, 0, 2, 2, description]).await?;
+    io.shutdown().await
+}
+
+const UNRECOGNIZED_NAME: u8 = 112;
+const MISSING_EXTENSION: u8 = 109;
+
+/// Encrypted bytes that may wait for the socket, four records: one `writev`.
+///
+/// What bounds the memory of a connection: this; the read buffer of [`Transport`] (64 KiB, while bytes
+/// come); rustls' deframer (64 KiB in a handshake, 18 KiB after); one record of plaintext (16 KiB).
+/// Together at most 162 KiB, and a few KiB when it is idle.
+const OUTGOING: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! The TLS settings that all listeners share. Certificates are not among them: those are in the
+//! table, so that a listener keeps its configuration, and clients their tickets, across reloads.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
+use rustls::version::{TLS12, TLS13};
+
+use super::resolver::ListenerResolver;
+use crate::certs::table::CertificateTable;
+use crate::config::vhost::ListenAddress;
+
+/// Makes the configurations of listeners. One for the whole process.
+#[derive(Clone, Debug)]
+pub struct ServerConfigs {
+    /// The defaults of rustls with `prefer-post-quantum`: X25519MLKEM768 first, then X25519 and the
+    /// NIST curves; AEAD suites with forward secrecy only.
+    provider: Arc<CryptoProvider>,
+    /// Two keys in memory, a new one every six hours.
+    ///
+    /// A ticket carries the name that it was made for, and rustls resumes it for no other. Even a ticket
+    /// of one domain on another would be harmless: nobody is authenticated by a connection, each request is.
+    ticketer: Arc<dyn ProducesTickets>,
+}
+
+impl ServerConfigs {
+    /// Fails only without randomness.
+    pub fn new() -> Result<Self, rustls::Error> {
+        Ok(Self { provider: Arc::new(default_provider()), ticketer: Ticketer::new()? })
+    }
+
+    /// The configuration of one listener, for as long as it listens.
+    pub fn for_listener(
+        &self,
+        table: Arc<CertificateTable>,
+        listen: ListenAddress,
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&TLS13, &TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ListenerResolver { table, listen }));
+        config.alpn_protocols = vec![ALPN_H2.into(), ALPN_HTTP1.into()];
+        config.ticketer = self.ticketer.clone();
+        // One is enough: the clients of registries do not resume at all, and whoever does gets a new one
+        // each time. Every further one costs an encryption and 250 bytes in each handshake.
+        config.send_tls13_tickets = 1;
+        // The tickets hold the state, so that nothing that strangers do is remembered here.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        // Early data can be replayed, and an upload must not be.
+        config.max_early_data_size = 0;
+        Ok(Arc::new(config))
+    }
+}
+
+pub(crate) const ALPN_H2: &[u8] = b"h2";
+pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";

@@ -1,0 +1,299 @@
+//! What lies between the socket and rustls: it looks at the first byte, and reads in large pieces
+//! while a peer is sending.
+//!
+//! rustls 0.23 asks for at most 4 KiB at a time (`DeframerVecBuffer::prepare_read`), so that an upload would
+//! cost a system call for each quarter of a record. A read that fills what was asked for shows that
+//! more is waiting: then the next one takes 64 KiB. The buffer is given back as soon as the socket has
+//! nothing more, so that an idle connection, or one that sends only small heads, holds none.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// A byte stream below TLS. Writes pass through as they are.
+#[derive(Debug)]
+pub struct Transport<IO> {
+    io: IO,
+    peer: Peer,
+    /// Whether the last read from `io` brought all that was asked for, so that more may be waiting.
+    filling: bool,
+    buffer: Vec<u8>,
+    /// How much of `buffer` has been handed on.
+    taken: usize,
+}
+
+/// What the first byte says about the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// It has said nothing yet.
+    Silent,
+    /// TLS, or nothing that is known: rustls finds out.
+    Unremarkable,
+    /// An upper-case letter: a request line in the clear. A TLS record starts with 0x16.
+    PlainHttp,
+}
+
+impl<IO> Transport<IO> {
+    pub(crate) fn new(io: IO) -> Self {
+        Self { io, peer: Peer::Silent, filling: false, buffer: Vec::new(), taken: 0 }
+    }
+
+    /// Whether the peer began with an HTTP request. No byte of it has been handed on.
+    pub(crate) fn speaks_plain_http(&self) -> bool {
+        self.peer == Peer::PlainHttp
+    }
+
+    /// The stream, without what has been read from it.
+    pub(crate) fn into_inner(self) -> IO {
+        self.io
+    }
+
+    /// The stream, to ask it for its addresses or set its options.
+    pub fn get_ref(&self) -> &IO {
+        &self.io
+    }
+
+    fn give_back(&mut self) {
+        self.buffer = Vec::new();
+        self.taken = 0;
+    }
+
+    fn look(&mut self, first: Option<&u8>) -> io::Result<()> {
+        if self.peer != Peer::Silent {
+            return Ok(());
+        }
+        match first {
+            Some(byte) if byte.is_ascii_uppercase() => {
+                self.peer = Peer::PlainHttp;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer speaks plain HTTP"));
+            }
+            Some(_) => self.peer = Peer::Unremarkable,
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+impl<IO: AsyncRead + Unpin> Transport<IO> {
+    fn poll_read_directly(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, into);
+        if !matches!(polled, Poll::Ready(Ok(()))) {
+            self.give_back();
+            return polled;
+        }
+        self.filling = into.remaining() == 0;
+        Poll::Ready(self.look(into.filled().get(before)))
+    }
+
+    fn poll_fill_buffer(&mut self, cx: &mut Context<'_>, asked: usize) -> Poll<io::Result<()>> {
+        self.buffer.clear();
+        self.taken = 0;
+        self.buffer.reserve_exact(READ_BUFFER);
+        // `read_buf` keeps nothing between polls, so a new one each time loses nothing.
+        let polled = pin!(self.io.read_buf(&mut self.buffer)).poll(cx);
+        match polled {
+            Poll::Ready(Ok(count)) if count > 0 => self.filling = count >= asked,
+            Poll::Ready(_) | Poll::Pending => self.give_back(),
+        }
+        polled.map_ok(|_| ())
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if into.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if this.taken == this.buffer.len() {
+            if !this.filling {
+                return this.poll_read_directly(cx, into);
+            }
+            ready!(this.poll_fill_buffer(cx, into.remaining()))?;
+        }
+        let waiting = this.buffer.get(this.taken..).unwrap_or_default();
+        let count = waiting.len().min(into.remaining());
+        into.put_slice(waiting.get(..count).unwrap_or_default());
+        this.taken += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// Four records; about what a socket holds between two turns of a busy event loop.
+const READ_BUFFER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A socket that has these pieces to give, one for each time it becomes readable.
+    #[derive(Default)]
+    struct Socket {
+        pieces: VecDeque<Vec<u8>>,
+        reads: usize,
+        vectored: usize,
+    }
+
+    impl AsyncRead for Socket {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.reads += 1;
+            let Some(piece) = self.pieces.front_mut() else { return Poll::Ready(Ok(())) };
+            if piece.is_empty() {
+                self.pieces.pop_front();
+                return Poll::Pending;
+            }
+            let count = piece.len().min(into.remaining());
+            into.put_slice(&piece[..count]);
+            piece.drain(..count);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(from.len()))
+        }
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            from: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.vectored += 1;
+            Poll::Ready(Ok(from.iter().map(|slice| slice.len()).sum()))
+        }
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn transport(pieces: &[&[u8]]) -> Transport<Socket> {
+        let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
+        Transport::new(Socket { pieces, ..Socket::default() })
+    }
+
+    /// Reads as rustls does, until the socket has nothing more.
+    fn drain(transport: &mut Transport<Socket>) -> Vec<u8> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut all = Vec::new();
+        loop {
+            let mut bytes = [0; 4096];
+            let mut into = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *transport).poll_read(&mut cx, &mut into) {
+                Poll::Pending => return all,
+                Poll::Ready(result) => result.expect("in order"),
+            }
+            if into.filled().is_empty() {
+                return all;
+            }
+            all.extend_from_slice(into.filled());
+        }
+    }
+
+    #[test]
+    fn bytes_arrive_as_they_were_sent() {
+        let upload: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+        let mut pieces: Vec<&[u8]> = vec![b"\x16head"];
+        pieces.extend(upload.chunks(70_001));
+        let mut transport = transport(&pieces);
+        let mut all = Vec::new();
+        for _ in 0..pieces.len() {
+            all.extend(drain(&mut transport));
+            assert_eq!(transport.buffer.capacity(), 0, "nothing is held while nothing comes");
+        }
+        assert_eq!(all, pieces.concat());
+    }
+
+    #[test]
+    fn an_upload_is_read_in_large_pieces() {
+        let upload = vec![0x16; 1 << 20];
+        let mut transport = transport(&[&upload]);
+        assert_eq!(drain(&mut transport).len(), upload.len());
+        // One small read, then 64 KiB each, then the one that finds nothing.
+        assert!(transport.io.reads <= 19, "{} reads", transport.io.reads);
+    }
+
+    #[test]
+    fn small_messages_need_no_buffer() {
+        let mut transport = transport(&[b"\x16one", b"two", b"three"]);
+        for message in [&b"\x16one"[..], b"two", b"three"] {
+            assert_eq!(drain(&mut transport), message);
+            assert!(!transport.filling);
+            assert_eq!(transport.buffer.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_stream_is_passed_on() {
+        let mut transport = transport(&[&[0x16; 4096]]);
+        assert_eq!(drain(&mut transport).len(), 4096);
+        assert_eq!(drain(&mut transport).len(), 0);
+        assert_eq!(drain(&mut transport).len(), 0);
+    }
+
+    #[test]
+    fn only_an_upper_case_letter_is_taken_for_http() {
+        for (first, plain) in
+            [(b'G', true), (b'P', true), (0x16, false), (b'g', false), (0, false), (0x80, false)]
+        {
+            let mut transport = transport(&[&[first, b'E', b'T']]);
+            let mut bytes = [0; 4096];
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let polled = Pin::new(&mut transport).poll_read(&mut cx, &mut ReadBuf::new(&mut bytes));
+            assert_eq!(matches!(polled, Poll::Ready(Err(_))), plain, "{first}");
+            assert_eq!(transport.speaks_plain_http(), plain, "{first}");
+        }
+    }
+
+    #[test]
+    fn vectored_writes_pass_through() {
+        let mut transport = transport(&[]);
+        assert!(transport.is_write_vectored());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let slices = [IoSlice::new(b"one"), IoSlice::new(b"two")];
+        let polled = Pin::new(&mut transport).poll_write_vectored(&mut cx, &slices);
+        assert!(matches!(polled, Poll::Ready(Ok(6))));
+        assert_eq!(transport.io.vectored, 1);
+    }
+}
