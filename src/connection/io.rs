@@ -1,0 +1,124 @@
+//! The decrypted stream of a client's connection, telling its activity what moves.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::activity::Activity;
+use super::frames::Frames;
+
+/// A PING or SETTINGS acknowledgement or a WINDOW_UPDATE: what a connection sends by itself.
+const LITTLE: usize = 17;
+
+/// Between TLS and hyper.
+#[derive(Debug)]
+pub(super) struct WatchedIo<IO> {
+    io: IO,
+    activity: Arc<Activity>,
+    frames: Option<Frames>,
+    /// Whether our side has said its last word.
+    shut: bool,
+}
+
+impl<IO> WatchedIo<IO> {
+    pub(super) fn http1(io: IO, activity: Arc<Activity>) -> Self {
+        Self { io, activity, frames: None, shut: false }
+    }
+
+    pub(super) fn http2(io: IO, activity: Arc<Activity>) -> Self {
+        Self { io, activity, frames: Some(Frames::new()), shut: false }
+    }
+
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(bytes)) => self.activity.wrote(*bytes > LITTLE),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.activity.blocked(),
+        }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for WatchedIo<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.io).poll_read(cx, buf);
+        let (_, new) = buf.filled().split_at(before);
+        if !new.is_empty() {
+            match &mut this.frames {
+                None => this.activity.read_http1(),
+                Some(frames) => {
+                    let moved = frames.feed(new);
+                    this.activity.read_http2(moved, frames.is_head_open());
+                }
+            }
+        }
+        result
+    }
+}
+
+impl<IO: AsyncRead + Unpin> WatchedIo<IO> {
+    /// Takes off the socket what the client still sends, until it ends; the activity bounds the time.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [MaybeUninit::uninit(); 8 * 1024];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut scratch);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                // However the client ends is its own affair now.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_flush(cx);
+        match result {
+            Poll::Pending => self.activity.blocked(),
+            Poll::Ready(_) => self.activity.flushed(),
+        }
+        result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let unread = self.activity.closing() && self.frames.is_none();
+        if !self.shut {
+            match Pin::new(&mut self.io).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.shut = true,
+                other => return other,
+            }
+        }
+        if unread { self.poll_drain(cx) } else { Poll::Ready(Ok(())) }
+    }
+}

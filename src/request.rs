@@ -1,0 +1,83 @@
+//! The line: what every request goes through, in this order. Each step is a file below; each takes
+//! what the one before it has proved.
+
+pub(crate) mod authenticate;
+pub(crate) mod authorize;
+pub(crate) mod body;
+pub(crate) mod classify;
+pub(crate) mod conn_info;
+pub(crate) mod forward;
+pub(crate) mod headers;
+pub(crate) mod locate;
+pub(crate) mod plain;
+pub(crate) mod record;
+pub(crate) mod reject;
+pub(crate) mod rewrite;
+pub(crate) mod route;
+pub(crate) mod site;
+pub(crate) mod storage;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+
+use crate::auth::verify::Verifier;
+use crate::observe::access_log::AccessLog;
+use body::ResponseBody;
+use conn_info::{ConnInfo, Protocol};
+use record::Record;
+use reject::Rejection;
+use site::Sites;
+
+/// What all requests of the process share.
+pub(crate) struct Gate {
+    /// The configuration in force, with its live parts. A request loads it once.
+    pub(crate) sites: ArcSwap<Sites>,
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) access_log: Arc<AccessLog>,
+}
+
+/// Answers one request.
+pub(crate) async fn handle(
+    gate: &Gate,
+    conn: &Arc<ConnInfo>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let sites = gate.sites.load_full();
+    let mut record = Record::begin(&gate.access_log, conn, request.method());
+    let api = classify::is_api(request.uri().path());
+    let method = request.method().clone();
+    // HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.
+    let close = conn.protocol == Protocol::Http1 && !request.body().is_end_stream();
+    let response = line(gate, &sites, conn, request, &mut record).await.unwrap_or_else(|rejection| {
+        rejection.log(record.domain());
+        rejection.answer(&method, api, close)
+    });
+    record.status(response.status());
+    response.map(|body| body.recorded(record))
+}
+
+async fn line(
+    gate: &Gate,
+    sites: &Sites,
+    conn: &Arc<ConnInfo>,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let (parts, body) = request.into_parts();
+    classify::check(conn, &parts)?;
+    let site = locate::locate(sites, conn, &parts)?;
+    record.located(site);
+    let subject = classify::classify(site, &parts)?;
+    record.called(&subject);
+    let identity = authenticate::authenticate(&gate.verifier, site, &parts.headers).await?;
+    record.identified(authenticate::user_of(&identity));
+    let grant = authorize::authorize(identity, subject)?;
+    let route = route::route(grant, site)?;
+    let asked = rewrite::Asked::of(&route, &parts);
+    let answer = forward::forward(&route, conn, parts, body, record).await?;
+    let answer = storage::follow(&route, &asked, answer).await?;
+    rewrite::rewrite(&route, conn, &asked, answer, record)
+}

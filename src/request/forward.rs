@@ -1,0 +1,85 @@
+//! Sends a granted request to its upstream: target byte for byte, headers by our rules, body streamed.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri, Version, header};
+use hyper::body::{Body, Incoming};
+
+use super::conn_info::ConnInfo;
+use super::headers;
+use super::record::Record;
+use super::reject::Rejection;
+use super::route::Route;
+use crate::upstream::body::{AnswerBody, RequestBody, Upload};
+
+/// Forwards and returns the answer as the upstream gave it.
+pub(crate) async fn forward(
+    route: &Route,
+    conn: &ConnInfo,
+    parts: Parts,
+    incoming: Incoming,
+    record: &mut Record,
+) -> Result<Response<AnswerBody>, Rejection> {
+    let limit = route.body_limit();
+    if incoming.size_hint().lower() > limit {
+        return Err(Rejection::body_too_large(limit));
+    }
+    let upload = (!incoming.is_end_stream()).then(Arc::<Upload>::default);
+    let body = match &upload {
+        Some(upload) => RequestBody::streamed(incoming, upload.clone(), limit),
+        None => RequestBody::empty(),
+    };
+    let request = to_upstream(route, conn, parts, body)?;
+    record.forwarded(upload.clone());
+    let answer = route.target().upstream.send(request, upload, route.exchange_limits()).await;
+    record.answered();
+    answer.map_err(|error| Rejection::upstream(error, limit))
+}
+
+fn to_upstream(
+    route: &Route,
+    conn: &ConnInfo,
+    parts: Parts,
+    body: RequestBody,
+) -> Result<Request<RequestBody>, Rejection> {
+    let target = route.target();
+    let public_host = public_host(&parts)?;
+    let mut request = Request::new(body);
+    *request.uri_mut() = target_uri(&parts.uri, &target.upstream.target().base_path)?;
+    *request.version_mut() = Version::HTTP_11;
+    *request.method_mut() = parts.method;
+    let mut fields = parts.headers;
+    // Pages are often built from the Host that a browser shows, registries' from X-Forwarded-Host.
+    let host = if route.call().is_some() { target.authority.clone() } else { public_host.clone() };
+    headers::to_upstream(&mut fields, conn, public_host);
+    if route.call().is_some() {
+        // A registry has no use for the cookies that a page of the same host has set.
+        fields.remove(header::COOKIE);
+    }
+    fields.insert(header::HOST, host);
+    target.credential.apply(&mut fields);
+    *request.headers_mut() = fields;
+    Ok(request)
+}
+
+/// The host as the client wrote it: [`locate`](super::locate::locate) has found it to be one.
+fn public_host(parts: &Parts) -> Result<HeaderValue, Rejection> {
+    if let Some(host) = parts.headers.get(header::HOST) {
+        return Ok(host.clone());
+    }
+    let authority = parts.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    HeaderValue::from_str(authority).map_err(|_| Rejection::bad_base_path())
+}
+
+/// Path and query as the client sent them, below the upstream's base path.
+fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
+    let target = uri.path_and_query().ok_or_else(Rejection::bad_base_path)?;
+    if base_path.is_empty() {
+        return Ok(Uri::from(target.clone()));
+    }
+    let target =
+        PathAndQuery::try_from(format!("{base_path}{target}")).map_err(|_| Rejection::bad_base_path())?;
+    Ok(Uri::from(target))
+}

@@ -1,0 +1,152 @@
+//! Which headers pass, which are dropped and which are ours, in both directions.
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue};
+
+use super::conn_info::ConnInfo;
+
+/// Headers that speak about one connection (RFC 9110 §7.6.1), and what older clients send so.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Headers by which an upstream could be told lies about who asks.
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Headers that naming in `Connection` does not take off: a client could otherwise have the
+/// proxy's own words removed, or the length of its body.
+fn is_protected(name: &HeaderName) -> bool {
+    *name == header::AUTHORIZATION
+        || *name == header::HOST
+        || *name == header::CONTENT_LENGTH
+        || *name == header::COOKIE
+        || is_deceiving(name)
+}
+
+fn is_deceiving(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    // Servers that read headers as variables fold `_` and `-`: X_Forwarded_For would be ours there.
+    *name == header::FORWARDED || *name == X_REAL_IP || text.starts_with("x-forwarded-") || text.contains('_')
+}
+
+/// Takes the connection's own headers off, those that `Connection` names included.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    let names = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    names.filter_map(|name| name.trim().parse().ok()).filter(|name| !is_protected(name)).collect()
+}
+
+/// Makes a client's headers into those of the request upstream, but for Host and Authorization.
+pub(crate) fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: HeaderValue) {
+    remove_hop_by_hop(headers);
+    // moorgate answers Expect itself when the body is first asked for.
+    headers.remove(header::EXPECT);
+    let deceiving: Vec<HeaderName> = headers.keys().filter(|name| is_deceiving(name)).cloned().collect();
+    for name in deceiving {
+        headers.remove(name);
+    }
+    let client = HeaderValue::from_str(&conn.client().to_string()).expect("an address is visible ASCII");
+    headers.insert(X_FORWARDED_FOR, client);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(X_FORWARDED_HOST, public_host);
+}
+
+/// Makes a registry's headers into those of the answer, but for `Location` and `Link`.
+pub(crate) fn from_registry(headers: &mut HeaderMap) {
+    from_page(headers);
+    headers.remove(header::WWW_AUTHENTICATE);
+    headers.remove(header::SET_COOKIE);
+}
+
+/// Makes a page server's headers into those of the answer: its cookies are its own business.
+pub(crate) fn from_page(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    headers.remove(header::PROXY_AUTHENTICATE);
+    headers.remove(header::SERVER);
+    headers.remove(header::STRICT_TRANSPORT_SECURITY);
+    headers.remove(header::ALT_SVC);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::vhost::ListenAddress;
+    use crate::request::conn_info::Protocol;
+
+    fn conn() -> ConnInfo {
+        let address = "127.0.0.1:443".parse().expect("valid");
+        let peer = "[::ffff:127.0.0.9]:1".parse().expect("valid");
+        let protocol = Protocol::Http1;
+        ConnInfo {
+            listener: ListenAddress(address),
+            peer,
+            sni: None,
+            protocol,
+            target_bytes: 1,
+            head_lines: 1,
+        }
+    }
+
+    fn upstream_sees(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        to_upstream(&mut headers, &conn(), HeaderValue::from_static("ci.example.com"));
+        headers
+    }
+
+    #[test]
+    fn what_could_deceive_is_replaced() {
+        let headers = upstream_sees(&[
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-prefix", "/x"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(headers.get("x-forwarded-for").expect("ours"), "127.0.0.9");
+        assert_eq!(headers.get("x-forwarded-host").expect("ours"), "ci.example.com");
+        assert_eq!(headers.len(), 4, "{headers:?}");
+    }
+
+    #[test]
+    fn connection_takes_off_what_it_names_but_not_ours() {
+        let headers = upstream_sees(&[
+            ("connection", "close, X-Hop, X-Forwarded-For, authorization, host"),
+            ("x-hop", "1"),
+            ("authorization", "Basic eA=="),
+            ("host", "a"),
+            ("te", "trailers"),
+        ]);
+        assert!(headers.contains_key("authorization") && headers.contains_key("host"));
+        assert!(headers.contains_key("x-forwarded-for"));
+        assert!(
+            !headers.contains_key("x-hop")
+                && !headers.contains_key("te")
+                && !headers.contains_key("connection")
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! The one record of a request: filled in as it goes along the line, written when it is over.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::classify::Subject;
+use super::conn_info::ConnInfo;
+use super::site::Site;
+use crate::auth::UserName;
+use crate::observe::access_log::{AccessLog, Line};
+use crate::registry::call::Call;
+use crate::upstream::body::Upload;
+
+/// What is known of one request. Its line is written when it is dropped: after the last byte of
+/// the answer went to the connection, or when nobody wants the answer any more.
+#[derive(Debug)]
+pub(crate) struct Record {
+    log: Arc<AccessLog>,
+    conn: Arc<ConnInfo>,
+    time: SystemTime,
+    start: Instant,
+    method: Method,
+    site: Option<Arc<Site>>,
+    user: Option<UserName>,
+    call: Option<Arc<Call>>,
+    upload: Option<Arc<Upload>>,
+    forwarded: Option<Instant>,
+    upstream_ms: Option<f64>,
+    status: Option<StatusCode>,
+    bytes_out: u64,
+    end: End,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both bodies went through.
+    Complete,
+    /// The upstream broke off its answer.
+    UpstreamCut,
+    /// The client went away before the end.
+    ClientGone,
+}
+
+impl End {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::UpstreamCut => "upstream-cut",
+            Self::ClientGone => "client-gone",
+        }
+    }
+}
+
+impl Record {
+    /// A request has come.
+    pub(crate) fn begin(log: &Arc<AccessLog>, conn: &Arc<ConnInfo>, method: &Method) -> Box<Self> {
+        Box::new(Self {
+            log: log.clone(),
+            conn: conn.clone(),
+            time: SystemTime::now(),
+            start: Instant::now(),
+            method: method.clone(),
+            site: None,
+            user: None,
+            call: None,
+            upload: None,
+            forwarded: None,
+            upstream_ms: None,
+            status: None,
+            bytes_out: 0,
+            end: End::ClientGone,
+        })
+    }
+
+    /// It is for this virtual host.
+    pub(crate) fn located(&mut self, site: &Arc<Site>) {
+        self.site = Some(site.clone());
+    }
+
+    /// It asks for this.
+    pub(crate) fn called(&mut self, subject: &Subject) {
+        self.call = match subject {
+            Subject::Call(call) => Some(call.clone()),
+            Subject::Page => None,
+        };
+    }
+
+    /// It comes from this user.
+    pub(crate) fn identified(&mut self, user: Option<&UserName>) {
+        self.user = user.cloned();
+    }
+
+    /// It goes upstream, with this body.
+    pub(crate) fn forwarded(&mut self, upload: Option<Arc<Upload>>) {
+        self.upload = upload;
+        self.forwarded = Some(Instant::now());
+    }
+
+    /// The upstream's answer, or its failure, is here.
+    pub(crate) fn answered(&mut self) {
+        self.upstream_ms = self.forwarded.map(milliseconds);
+    }
+
+    /// The answer begins.
+    pub(crate) fn status(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Whether there is a request body that has not been read to its end.
+    pub(crate) fn is_body_unread(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| !upload.is_finished())
+    }
+
+    /// Bytes of the answer's body went to the connection.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.bytes_out += bytes;
+    }
+
+    /// The answer is over.
+    pub(super) fn end(&mut self, end: End) {
+        self.end = end;
+    }
+
+    /// The domain, once it is known.
+    pub(crate) fn domain(&self) -> Option<&str> {
+        self.site.as_ref().map(|site| site.host.domain.as_str())
+    }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.log.is_on() {
+            return;
+        }
+        let call = self.call.as_deref();
+        self.log.write(&Line {
+            time: self.time,
+            client: self.conn.client(),
+            user: self.user.as_ref().map(UserName::as_str),
+            domain: self.domain(),
+            method: self.method.as_str(),
+            call: call.map(Call::name),
+            repository: call.and_then(Call::repository).map(|name| name.as_str()),
+            reference: call.and_then(Call::reference),
+            status: self.status.map(|status| status.as_u16()),
+            bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
+            bytes_out: self.bytes_out,
+            duration_ms: milliseconds(self.start),
+            upstream_ms: self.upstream_ms,
+            protocol: self.conn.protocol.as_str(),
+            end: self.end.as_str(),
+        });
+    }
+}

@@ -1,0 +1,242 @@
+//! The one place where a refusal becomes an answer: status, code, words, and whether the connection
+//! may go on afterwards.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::site::Site;
+use crate::registry::call::CallError;
+use crate::registry::error_code::{ErrorCode, error_body};
+use crate::upstream::UpstreamError;
+
+/// Why a request gets no answer from behind, and what its client is told.
+#[derive(Debug)]
+pub(crate) struct Rejection {
+    status: StatusCode,
+    code: ErrorCode,
+    fault: Fault,
+    message: Cow<'static, str>,
+    extra: Extra,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// Whose fault it is: decides how loudly it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Client,
+    Upstream,
+}
+
+#[derive(Debug)]
+enum Extra {
+    None,
+    Challenge(HeaderValue),
+    Allow(&'static str),
+    RetryAfter(u16),
+}
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+impl Rejection {
+    fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        let fault = if status.is_server_error() { Fault::Upstream } else { Fault::Client };
+        Self { status, code, fault, message: message.into(), extra: Extra::None, source: None }
+    }
+
+    fn with(mut self, extra: Extra) -> Self {
+        self.extra = extra;
+        self
+    }
+
+    fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// A request that cannot be understood in one way only.
+    pub(crate) fn bad_request(message: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
+    }
+
+    /// Another protocol is asked for.
+    pub(crate) fn not_spoken(message: &'static str) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::Unsupported, message)
+    }
+
+    pub(crate) fn target_too_long() -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, ErrorCode::Unsupported, "the request target is too long")
+    }
+
+    pub(crate) fn head_too_large() -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self::new(status, ErrorCode::Unsupported, "the request has too many header lines")
+    }
+
+    /// Nobody serves this host. The words are the same for each, so that none can be guessed.
+    pub(crate) fn unknown_host() -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, "no registry of this name is served here")
+    }
+
+    /// The connection was made for another host.
+    pub(crate) fn misdirected() -> Self {
+        let message = "this connection was made for another host: use a new one";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, ErrorCode::Unsupported, message)
+    }
+
+    pub(crate) fn bad_call(error: CallError) -> Self {
+        let extra = match &error {
+            CallError::MethodNotAllowed { allow } => Extra::Allow(allow),
+            _ => Extra::None,
+        };
+        let status = match &error {
+            CallError::Unknown | CallError::V1 | CallError::ManifestUnknown | CallError::UploadUnknown => {
+                StatusCode::NOT_FOUND
+            }
+            CallError::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            CallError::BadPath
+            | CallError::NameInvalid
+            | CallError::DigestInvalid
+            | CallError::TagInvalid
+            | CallError::BadQuery(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.code(), error.to_string()).with(extra)
+    }
+
+    /// There is nothing to see outside `/v2/`.
+    pub(crate) fn no_page() -> Self {
+        let message = "this is a container registry: use it with docker login, push and pull";
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, message)
+    }
+
+    pub(crate) fn unauthorized(site: &Site, message: &'static str) -> Self {
+        let challenge = Extra::Challenge(site.challenge.clone());
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message).with(challenge)
+    }
+
+    pub(crate) fn denied(message: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// More passwords wait to be checked than can be checked soon.
+    pub(crate) fn overloaded() -> Self {
+        let message = "too many passwords are being checked: try again in a moment";
+        let mut rejection = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
+        rejection.fault = Fault::Client;
+        rejection.with(Extra::RetryAfter(5))
+    }
+
+    pub(crate) fn body_too_large(limit: u64) -> Self {
+        let message = format!("the body is larger than the {limit} bytes that are accepted here");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
+    }
+
+    pub(crate) fn bad_base_path() -> Self {
+        Self::bad_request("the request target is not valid")
+    }
+
+    /// The upstream refused what moorgate sent as its own credentials.
+    pub(crate) fn upstream_wants_login() -> Self {
+        let message = "the registry behind refused this proxy's own credentials: \
+                       its administrator has to set [upstream] username and password";
+        Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
+    }
+
+    /// The upstream sent a `Location` that must not reach a client.
+    pub(crate) fn upstream_bad_location() -> Self {
+        let message = "the registry behind answered with a Location that cannot be trusted";
+        Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
+    }
+
+    /// The registry redirected moorgate round in circles.
+    pub(crate) fn too_many_redirects() -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            ErrorCode::Unavailable,
+            "the registry's storage redirects without end",
+        )
+    }
+
+    /// No answer from the upstream. `limit` is the largest body, for its own words.
+    pub(crate) fn upstream(error: UpstreamError, limit: u64) -> Self {
+        let unavailable = |status, message: &'static str| Self::new(status, ErrorCode::Unavailable, message);
+        let rejection = match &error {
+            UpstreamError::Unreachable(_) | UpstreamError::ConnectTimedOut => unavailable(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the registry behind cannot be reached: try again",
+            )
+            .with(Extra::RetryAfter(5)),
+            UpstreamError::TimedOut => unavailable(
+                StatusCode::GATEWAY_TIMEOUT,
+                "the registry behind did not answer in time: try again",
+            ),
+            UpstreamError::Broken(_) | UpstreamError::Switched => {
+                unavailable(StatusCode::BAD_GATEWAY, "the registry behind broke off its answer: try again")
+            }
+            UpstreamError::ClientStalled => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorCode::SizeInvalid,
+                "the request body stopped coming",
+            ),
+            UpstreamError::ClientCut => {
+                Self::new(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid, "the request body ended early")
+            }
+            UpstreamError::TooLarge => return Self::body_too_large(limit),
+        };
+        rejection.caused_by(error)
+    }
+
+    /// Writes what somebody has to look after to the log; clients' mistakes are in the access log.
+    pub(crate) fn log(&self, domain: Option<&str>) {
+        let Some(source) = &self.source else { return };
+        let error = &**source as &dyn Error;
+        let domain = domain.unwrap_or_default();
+        let status = self.status.as_u16();
+        match self.fault {
+            Fault::Upstream => tracing::warn!(domain, status, error, "no answer from the upstream"),
+            Fault::Client => tracing::debug!(domain, status, error, "the request was not completed"),
+        }
+    }
+
+    /// The answer. `api`: for a registry client, otherwise for a person. `close`: the connection
+    /// cannot carry another HTTP/1.1 request, since this one's body was not read to its end.
+    pub(crate) fn answer(self, method: &Method, api: bool, close: bool) -> Response<ResponseBody> {
+        let (kind, text) = match api {
+            true => ("application/json", error_body(self.code, &self.message, None)),
+            false => ("text/html; charset=utf-8", page(self.status, &self.message)),
+        };
+        let mut response = Response::new(ResponseBody::own(text, *method == Method::HEAD));
+        *response.status_mut() = self.status;
+        let length = response.body().own_length();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        if api {
+            headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        }
+        if close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        match self.extra {
+            Extra::None => {}
+            Extra::Challenge(value) => drop(headers.insert(header::WWW_AUTHENTICATE, value)),
+            Extra::Allow(methods) => drop(headers.insert(header::ALLOW, HeaderValue::from_static(methods))),
+            Extra::RetryAfter(seconds) => {
+                drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds)))
+            }
+        }
+        response
+    }
+}
+
+/// A page for people; the message is ours and holds no markup.
+fn page(status: StatusCode, message: &str) -> String {
+    let title = status.canonical_reason().unwrap_or("Error");
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
+         <body><h1>{title}</h1><p>{message}</p></body></html>\n"
+    )
+}

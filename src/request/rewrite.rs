@@ -1,0 +1,122 @@
+//! Makes the upstream's answer into ours: its headers by our rules, its references as seen from outside.
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use super::body::ResponseBody;
+use super::conn_info::{ConnInfo, Protocol};
+use super::headers;
+use super::record::Record;
+use super::reject::Rejection;
+use super::route::Route;
+use crate::config::vhost::{Redirects, Scheme, UpstreamAuthorization, UpstreamUrl};
+use crate::registry::host::HostName;
+use crate::registry::location::{Answer, Origin, Rewriter, Rewritten};
+use crate::upstream::body::AnswerBody;
+
+/// What is still needed of a request after it was forwarded.
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    /// What storage has to be asked with in the client's place, where moorgate follows redirects.
+    pub(crate) headers: Option<HeaderMap>,
+}
+
+/// The headers of a download that decide which bytes come.
+const DOWNLOAD: [header::HeaderName; 6] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_NONE_MATCH,
+    header::USER_AGENT,
+];
+
+impl Asked {
+    pub(crate) fn of(route: &Route, parts: &Parts) -> Self {
+        let headers = (route.site().host.upstream.redirects == Redirects::Follow).then(|| {
+            let kept =
+                DOWNLOAD.iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
+            kept.collect()
+        });
+        Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), headers }
+    }
+}
+
+/// Makes the answer that the client gets.
+pub(crate) fn rewrite(
+    route: &Route,
+    conn: &ConnInfo,
+    asked: &Asked,
+    answer: Response<AnswerBody>,
+    record: &Record,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let (mut parts, body) = answer.into_parts();
+    if route.call().is_some() {
+        check_login(route, parts.status)?;
+        headers::from_registry(&mut parts.headers);
+        if parts.status == StatusCode::UNAUTHORIZED {
+            parts.headers.insert(header::WWW_AUTHENTICATE, route.site().challenge.clone());
+        }
+    } else {
+        headers::from_page(&mut parts.headers);
+    }
+    if parts.headers.contains_key(header::LOCATION) || parts.headers.contains_key(header::LINK) {
+        references(route, asked, parts.status, &mut parts.headers)?;
+    }
+    // The answer came before the request was read: this connection cannot find the next one.
+    if conn.protocol == Protocol::Http1 && record.is_body_unread() {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    parts.version = http::Version::default();
+    parts.extensions.clear();
+    Ok(Response::from_parts(parts, ResponseBody::streamed(body)))
+}
+
+/// A 401 from behind is the client's business only where its own credentials went there.
+fn check_login(route: &Route, status: StatusCode) -> Result<(), Rejection> {
+    let own = match route.site().host.upstream.authorization {
+        UpstreamAuthorization::Pass => false,
+        UpstreamAuthorization::Strip | UpstreamAuthorization::Basic { .. } => true,
+    };
+    if status == StatusCode::UNAUTHORIZED && own { Err(Rejection::upstream_wants_login()) } else { Ok(()) }
+}
+
+fn references(
+    route: &Route,
+    asked: &Asked,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+) -> Result<(), Rejection> {
+    let is_public = |name: &HostName| route.site().host.is_named(name);
+    let upstream = origin(route.target().upstream.target());
+    let rewriter = Rewriter { upstream, is_public: &is_public, request_path: &asked.path };
+    if let Some(location) = headers.get(header::LOCATION) {
+        let text = location.to_str().map_err(|_| Rejection::upstream_bad_location())?;
+        match rewriter.location(text, Answer::of(status)) {
+            Rewritten::Unchanged | Rewritten::Foreign => {}
+            Rewritten::Path(path) => {
+                let value = HeaderValue::try_from(path).map_err(|_| Rejection::upstream_bad_location())?;
+                headers.insert(header::LOCATION, value);
+            }
+            Rewritten::Refused => return Err(Rejection::upstream_bad_location()),
+        }
+    }
+    let links: Vec<HeaderValue> = headers
+        .get_all(header::LINK)
+        .iter()
+        .filter_map(|link| rewriter.link(link.to_str().ok()?))
+        .filter_map(|link| HeaderValue::try_from(link).ok())
+        .collect();
+    headers.remove(header::LINK);
+    for link in links {
+        headers.append(header::LINK, link);
+    }
+    Ok(())
+}
+
+/// Where an upstream is, for the rewriter.
+pub(crate) fn origin(target: &UpstreamUrl) -> Origin<'_> {
+    let UpstreamUrl { scheme, host, port, base_path } = target;
+    Origin { https: *scheme == Scheme::Https, host, port: *port, base_path }
+}

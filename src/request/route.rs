@@ -1,0 +1,64 @@
+//! Where a granted request goes. A [`Route`] is made from a [`Grant`] and from nothing else.
+
+use std::sync::Arc;
+
+use super::authorize::Grant;
+use super::classify::Subject;
+use super::reject::Rejection;
+use super::site::{Site, Target};
+use crate::registry::call::Call;
+use crate::upstream::exchange::ExchangeLimits;
+
+/// Where a granted request goes.
+pub(crate) struct Route {
+    grant: Grant,
+    site: Arc<Site>,
+}
+
+/// Finds the target of a grant.
+pub(crate) fn route(grant: Grant, site: &Arc<Site>) -> Result<Route, Rejection> {
+    match grant.subject() {
+        Subject::Call(_) => {}
+        Subject::Page if site.browser.is_none() => return Err(Rejection::no_page()),
+        Subject::Page => {}
+    }
+    Ok(Route { grant, site: site.clone() })
+}
+
+impl Route {
+    pub(crate) fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// The registry call, unless it is a page.
+    pub(crate) fn call(&self) -> Option<&Call> {
+        match self.grant.subject() {
+            Subject::Call(call) => Some(call),
+            Subject::Page => None,
+        }
+    }
+
+    /// The upstream that answers.
+    pub(crate) fn target(&self) -> &Target {
+        match (self.grant.subject(), &self.site.browser) {
+            (Subject::Page, Some(browser)) => browser,
+            (Subject::Page | Subject::Call(_), _) => &self.site.registry,
+        }
+    }
+
+    /// The largest body that goes there.
+    pub(crate) fn body_limit(&self) -> u64 {
+        let limits = &self.site.host.limits;
+        let other = limits.body_bytes.unwrap_or(u64::MAX);
+        if self.call().is_some_and(Call::is_manifest_write) {
+            limits.manifest_bytes.min(other)
+        } else {
+            other
+        }
+    }
+
+    /// How long silence may last.
+    pub(crate) fn exchange_limits(&self) -> ExchangeLimits {
+        ExchangeLimits::new(&self.site.host.timeouts, self.call().is_some_and(Call::is_commit))
+    }
+}

@@ -1,0 +1,73 @@
+//! A virtual host with the live parts that serve it, and the table in which a request finds it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::auth::UsersFile;
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::{ListenAddress, SharedVirtualHost};
+use crate::registry::host::HostName;
+use crate::upstream::Upstream;
+use crate::upstream::connector::Trust;
+use crate::upstream::credential::Credential;
+
+/// A virtual host with the live parts that serve it.
+pub(crate) struct Site {
+    pub(crate) host: SharedVirtualHost,
+    pub(crate) users: Arc<UsersFile>,
+    pub(crate) registry: Target,
+    /// For storage that the registry redirects to, where moorgate follows.
+    pub(crate) storage: Option<Trust>,
+    pub(crate) browser: Option<Target>,
+    /// The value of `WWW-Authenticate` on every 401.
+    pub(crate) challenge: HeaderValue,
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("domain", &self.host.domain).finish_non_exhaustive()
+    }
+}
+
+/// An upstream and how requests to it are addressed.
+pub(crate) struct Target {
+    pub(crate) upstream: Arc<Upstream>,
+    /// The Host header towards it.
+    pub(crate) authority: HeaderValue,
+    pub(crate) credential: Credential,
+}
+
+/// All sites of a snapshot. A request loads this once and sees one configuration to its end.
+pub(crate) struct Sites {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) all: Vec<Arc<Site>>,
+    by_name: HashMap<ListenAddress, HashMap<HostName, Arc<Site>>>,
+}
+
+impl Sites {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, all: Vec<Arc<Site>>) -> Self {
+        let mut by_name: HashMap<_, HashMap<_, _>> = HashMap::new();
+        for site in &all {
+            for &listener in &site.host.listen {
+                let names = by_name.entry(listener).or_default();
+                names.extend(site.host.names_on(listener).map(|name| (name.clone(), site.clone())));
+            }
+        }
+        Self { snapshot, all, by_name }
+    }
+
+    /// The site of a name on a listener.
+    pub(crate) fn find(&self, listener: ListenAddress, name: &HostName) -> Option<&Arc<Site>> {
+        self.by_name.get(&listener)?.get(name)
+    }
+
+    /// The site that serves a name on any listener: for redirects from plain HTTP.
+    pub(crate) fn find_anywhere(&self, name: &HostName) -> Option<&Arc<Site>> {
+        self.all
+            .iter()
+            .find(|site| site.host.listen.iter().any(|&l| site.host.names_on(l).any(|n| n == name)))
+    }
+}

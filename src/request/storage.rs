@@ -1,0 +1,122 @@
+//! `redirects = "follow"`: where the registry sends a download to its storage, moorgate goes itself,
+//! without anybody's credentials, so that clients need not reach (or trust) the storage.
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+
+use super::reject::Rejection;
+use super::rewrite::{Asked, origin};
+use super::route::Route;
+use crate::config::vhost::{Redirects, Scheme, UpstreamUrl};
+use crate::registry::host::{Authority, HostName};
+use crate::registry::location::{Answer, Rewriter, Rewritten};
+use crate::upstream::Upstream;
+use crate::upstream::body::{AnswerBody, RequestBody};
+use crate::upstream::connector::{Connector, Trust};
+
+/// How often storage may redirect before it is taken for a circle.
+const MOST: usize = 5;
+const CONTENT_DIGEST: header::HeaderName = header::HeaderName::from_static("docker-content-digest");
+
+/// The storage's answer in place of the registry's redirect to it; any other answer unchanged.
+pub(crate) async fn follow(
+    route: &Route,
+    asked: &Asked,
+    mut answer: Response<AnswerBody>,
+) -> Result<Response<AnswerBody>, Rejection> {
+    let wanted = route.site().host.upstream.redirects == Redirects::Follow
+        && route.call().is_some()
+        && matches!(asked.method, Method::GET | Method::HEAD);
+    let Some(trust) = route.site().storage.as_ref().filter(|_| wanted) else {
+        return Ok(answer);
+    };
+    let digest = answer.headers().get(CONTENT_DIGEST).cloned();
+    let mut from = route.target().upstream.target().clone();
+    for _ in 0..MOST {
+        let Some(next) = foreign_location(route, &from, asked, &answer)? else {
+            if let Some(digest) = digest {
+                answer.headers_mut().entry(CONTENT_DIGEST).or_insert(digest);
+            }
+            return Ok(answer);
+        };
+        let (url, target) = parse(&next)?;
+        answer = fetch(route, asked, &url, target, trust).await?;
+        from = url;
+    }
+    Err(Rejection::too_many_redirects())
+}
+
+/// Where a redirect leads, if it is one to another host.
+fn foreign_location(
+    route: &Route,
+    from: &UpstreamUrl,
+    asked: &Asked,
+    answer: &Response<AnswerBody>,
+) -> Result<Option<String>, Rejection> {
+    let redirects = [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
+        StatusCode::SEE_OTHER,
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    let Some(location) =
+        answer.headers().get(header::LOCATION).filter(|_| redirects.contains(&answer.status()))
+    else {
+        return Ok(None);
+    };
+    let text = location.to_str().map_err(|_| Rejection::upstream_bad_location())?;
+    let is_public = |name: &HostName| route.site().host.is_named(name);
+    let rewriter = Rewriter { upstream: origin(from), is_public: &is_public, request_path: &asked.path };
+    match rewriter.location(text, Answer::Redirect) {
+        Rewritten::Foreign if text.starts_with("//") => Ok(Some(format!("{}:{text}", scheme_of(from)))),
+        Rewritten::Foreign => Ok(Some(text.to_owned())),
+        Rewritten::Unchanged | Rewritten::Path(_) => Ok(None),
+        Rewritten::Refused => Err(Rejection::upstream_bad_location()),
+    }
+}
+
+fn scheme_of(url: &UpstreamUrl) -> &'static str {
+    match url.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    }
+}
+
+/// The origin and the target of an absolute URL, the query byte for byte: it holds the signature.
+fn parse(url: &str) -> Result<(UpstreamUrl, Uri), Rejection> {
+    let uri: Uri = url.parse().map_err(|_| Rejection::upstream_bad_location())?;
+    let (scheme, default_port) = match uri.scheme_str() {
+        Some("http") => (Scheme::Http, 80),
+        Some("https") => (Scheme::Https, 443),
+        _ => return Err(Rejection::upstream_bad_location()),
+    };
+    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let Authority { host, port } =
+        Authority::parse(authority).map_err(|_| Rejection::upstream_bad_location())?;
+    let target = uri.path_and_query().cloned().ok_or_else(Rejection::upstream_bad_location)?;
+    let origin = UpstreamUrl { scheme, host, port: port.unwrap_or(default_port), base_path: String::new() };
+    Ok((origin, Uri::from(target)))
+}
+
+async fn fetch(
+    route: &Route,
+    asked: &Asked,
+    url: &UpstreamUrl,
+    target: Uri,
+    trust: &Trust,
+) -> Result<Response<AnswerBody>, Rejection> {
+    let unusable = |_| Rejection::upstream_bad_location();
+    let connector = Connector::new(url.clone(), Some(trust)).map_err(unusable)?;
+    let timeouts = &route.site().host.timeouts;
+    // Signed URLs lead to many hosts, each seldom: a connection of its own for each download.
+    let upstream = Upstream::new(connector, 1, timeouts.upstream_connect);
+    let mut request = Request::new(RequestBody::empty());
+    *request.method_mut() = asked.method.clone();
+    *request.uri_mut() = target;
+    *request.headers_mut() = asked.headers.clone().unwrap_or_else(HeaderMap::new);
+    let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
+    let host = HeaderValue::try_from(url.host.authority(url.port, default_port))
+        .expect("a host name is visible ASCII");
+    request.headers_mut().insert(header::HOST, host);
+    upstream.send(request, None, route.exchange_limits()).await.map_err(|error| Rejection::upstream(error, 0))
+}

@@ -1,0 +1,211 @@
+//! A connection to an upstream: name, TCP, TLS. One file knows how; it is the only one here that
+//! names rustls. HTTP_PROXY and its kin are never looked at: an upstream is where it is said to be.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::exchange::Exchange;
+use crate::config::vhost::{Scheme, UpstreamUrl};
+
+/// Makes connections to one upstream.
+pub(crate) struct Connector {
+    target: UpstreamUrl,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// Why an upstream cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectorError {
+    /// The roots file cannot be read, or holds no certificate that can be used.
+    #[error("the roots file {path} cannot be used: {reason}")]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system has no roots at all.
+    #[error("this system has no root certificates: install ca-certificates, or set `roots`")]
+    NoSystemRoots,
+    /// An https target without roots to verify it by.
+    #[error("an https upstream needs roots")]
+    NoTrust,
+    /// The host cannot stand in a certificate.
+    #[error("the host name {0} cannot be verified by TLS")]
+    Name(String),
+    /// TLS cannot be set up.
+    #[error("TLS towards the upstream cannot be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Whose certificates are believed.
+#[derive(Clone)]
+pub(crate) struct Trust(TlsConnector);
+
+impl Trust {
+    /// The roots of a file, or else the system's. Reads files: not for the data path.
+    pub(crate) fn new(roots: Option<&PathBuf>) -> Result<Self, ConnectorError> {
+        tls_connector(roots).map(Self)
+    }
+}
+
+impl Connector {
+    /// An https target needs a trust.
+    pub(crate) fn new(target: UpstreamUrl, trust: Option<&Trust>) -> Result<Self, ConnectorError> {
+        let tls = match (target.scheme, trust) {
+            (Scheme::Http, _) => None,
+            (Scheme::Https, Some(trust)) => Some((trust.0.clone(), server_name(&target)?)),
+            (Scheme::Https, None) => return Err(ConnectorError::NoTrust),
+        };
+        Ok(Self { target, tls })
+    }
+
+    /// The target.
+    pub(crate) fn target(&self) -> &UpstreamUrl {
+        &self.target
+    }
+
+    /// A connection; every address of the name is tried in its order. The time limit is the caller's.
+    pub(crate) async fn connect(&self, exchange: Arc<Exchange>) -> io::Result<UpstreamIo> {
+        let tcp = self.connect_tcp().await?;
+        tcp.set_nodelay(true)?;
+        let stream = match &self.tls {
+            None => Stream::Plain(tcp),
+            Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?)),
+        };
+        Ok(UpstreamIo { stream, exchange })
+    }
+
+    async fn connect_tcp(&self) -> io::Result<TcpStream> {
+        if let Some(address) = self.target.host.ip() {
+            return TcpStream::connect(SocketAddr::new(address, self.target.port)).await;
+        }
+        TcpStream::connect((self.target.host.as_str(), self.target.port)).await
+    }
+}
+
+fn tls_connector(roots: Option<&PathBuf>) -> Result<TlsConnector, ConnectorError> {
+    let store = match roots {
+        Some(path) => roots_from(path)?,
+        None => system_roots()?,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn roots_from(path: &PathBuf) -> Result<RootCertStore, ConnectorError> {
+    let unusable = |reason: String| ConnectorError::Roots { path: path.clone(), reason };
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        store.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    if store.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(store)
+}
+
+fn system_roots() -> Result<RootCertStore, ConnectorError> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if store.is_empty() { Err(ConnectorError::NoSystemRoots) } else { Ok(store) }
+}
+
+fn server_name(target: &UpstreamUrl) -> Result<ServerName<'static>, ConnectorError> {
+    let name = target.host.as_str().to_owned();
+    ServerName::try_from(name.clone()).map_err(|_| ConnectorError::Name(name))
+}
+
+/// A connection that tells its exchange when bytes went out.
+pub(crate) struct UpstreamIo {
+    stream: Stream,
+    exchange: Arc<Exchange>,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl UpstreamIo {
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(result, Poll::Ready(Ok(_))) {
+            self.exchange.wrote();
+        }
+        result
+    }
+}
+
+impl AsyncRead for UpstreamIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Stream::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = match &mut self.stream {
+            Stream::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Stream::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        };
+        self.wrote(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = match &mut self.stream {
+            Stream::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Stream::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        };
+        self.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(io) => io.is_write_vectored(),
+            Stream::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(io) => Pin::new(io).poll_flush(cx),
+            Stream::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Stream::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
