@@ -1,0 +1,52 @@
+//! The admin listener: it only reads, and it knows no secret.
+
+mod status;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+
+use crate::app::App;
+use crate::registry::host::Authority;
+
+/// Answers `/healthz`, `/readyz` and `/status`.
+pub(crate) fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
+    if !is_asked_by_address(request) {
+        return text(StatusCode::MISDIRECTED_REQUEST, "ask for this by its address or as localhost\n");
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "this only reads\n");
+    }
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" if app.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        "/status" => json(&status::status(app)),
+        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /status\n"),
+    }
+}
+
+/// A page in somebody's browser could otherwise ask through a name of its own that leads here.
+fn is_asked_by_address<B>(request: &Request<B>) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = host.and_then(|host| Authority::parse(host).ok());
+    authority.is_some_and(|authority| authority.host.ip().is_some() || authority.host.as_str() == "localhost")
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    answer_of(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
+}
+
+fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    answer_of(StatusCode::OK, "application/json", Bytes::from(format!("{value:#}\n")))
+}
+
+fn answer_of(status: StatusCode, kind: &'static str, content: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(content));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

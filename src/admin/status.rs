@@ -1,0 +1,67 @@
+//! `/status`: what is served, as JSON.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::certs::report::CertificateReport;
+use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::request::site::Site;
+
+/// The whole document.
+pub(super) fn status(app: &Arc<App>) -> Value {
+    let sites = app.gate().sites.load();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": app.is_ready(),
+        "started": timestamp(app.started()),
+        "connections": app.connections(),
+        "domains": sites.all.iter().map(|site| domain(site)).collect::<Vec<_>>(),
+        "certificates": app.certificates().report().iter().map(certificate).collect::<Vec<_>>(),
+        "listeners": app.listeners().iter().map(|listener| json!({
+            "kind": listener.kind.as_str(),
+            "configured": listener.configured.to_string(),
+            "bound": listener.bound.to_string(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn domain(site: &Site) -> Value {
+    let host = &site.host;
+    json!({
+        "domain": host.domain.as_str(),
+        "aliases": host.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "listen": host.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "upstream": url(&host.upstream.url),
+        "browser": host.browser.as_ref().map(|browser| url(&browser.url)),
+        "users": site.users.current().users(),
+    })
+}
+
+fn certificate(report: &CertificateReport) -> Value {
+    json!({
+        "domain": report.domain.as_str(),
+        "source": report.source.to_string(),
+        "names": report.names,
+        "issuer": report.issuer,
+        "not_before": report.not_before.map(timestamp),
+        "not_after": report.not_after.map(timestamp),
+        "problem": report.problem,
+    })
+}
+
+/// Without credentials: an upstream's URL cannot hold any.
+fn url(url: &UpstreamUrl) -> String {
+    let (scheme, default_port) = match url.scheme {
+        Scheme::Http => ("http", 80),
+        Scheme::Https => ("https", 443),
+    };
+    format!("{scheme}://{}{}", url.host.authority(url.port, default_port), url.base_path)
+}
+
+fn timestamp(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{time:.0}")
+}

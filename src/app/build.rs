@@ -1,0 +1,227 @@
+//! Makes the live parts of a configuration, keeping those of the one before that are the same.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::StartError;
+use crate::auth::{Refreshed, UsersFile};
+use crate::certs::manager::Certificates;
+use crate::config::problem::{Problem, Problems};
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::{Redirects, Scheme, SharedVirtualHost, UpstreamUrl};
+use crate::request::site::{Site, Sites, Target};
+use crate::upstream::Upstream;
+use crate::upstream::connector::{Connector, Trust};
+use crate::upstream::credential::Credential;
+
+/// Reads and checks the configuration; its warnings are logged.
+pub(super) async fn load(directory: PathBuf) -> Result<Arc<Snapshot>, StartError> {
+    let loaded =
+        blocking(move || crate::config::load(&directory)).await.map_err(StartError::Configuration)?;
+    for warning in loaded.warnings.iter() {
+        tracing::warn!(file = %warning.file().display(), "{}", warning.message());
+    }
+    Ok(Arc::new(loaded.snapshot))
+}
+
+/// Reads what the sites need. All or none.
+pub(super) async fn sites(
+    snapshot: Arc<Snapshot>,
+    before: Option<&Arc<Sites>>,
+    workers: usize,
+) -> Result<Arc<Sites>, StartError> {
+    let before = before.cloned();
+    blocking(move || {
+        let mut problems = Problems::default();
+        let all = snapshot.domains.iter().filter_map(|host| {
+            let old = before
+                .as_ref()
+                .and_then(|sites| sites.all.iter().find(|site| site.host.domain == host.domain));
+            site(host, old, workers, &mut problems).map(Arc::new)
+        });
+        let all = all.collect();
+        if problems.has_errors() {
+            return Err(StartError::Configuration(problems));
+        }
+        Ok(Arc::new(Sites::new(snapshot, all)))
+    })
+    .await
+}
+
+/// What is wrong with the files that the domains name, for `moorgate check`.
+pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
+    let mut problems = Problems::default();
+    for host in &snapshot.domains {
+        site(host, None, 1, &mut problems);
+    }
+    problems
+}
+
+fn site(
+    host: &SharedVirtualHost,
+    before: Option<&Arc<Site>>,
+    workers: usize,
+    problems: &mut Problems,
+) -> Option<Site> {
+    let users = users(host, before, problems);
+    let trust = trust(host, problems);
+    let registry = registry(host, before, trust.as_ref(), workers, problems);
+    let browser = host.browser.as_ref().map(|browser| {
+        let old = before.and_then(|site| site.browser.as_ref());
+        target(host, &browser.url, old, trust.as_ref(), Credential::None, workers)
+            .map_err(|error| problems.push(at(host, &["browser", "url"], error.to_string())))
+            .ok()
+    });
+    let challenge = HeaderValue::try_from(format!("Basic realm=\"{}\"", host.auth.realm))
+        .map_err(|_| {
+            problems.push(at(host, &["auth", "realm"], "the realm cannot stand in a header".to_owned()))
+        })
+        .ok();
+    let storage = trust.filter(|_| host.upstream.redirects == Redirects::Follow);
+    let browser = match browser {
+        Some(None) => return None,
+        Some(Some(target)) => Some(target),
+        None => None,
+    };
+    Some(Site {
+        host: host.clone(),
+        users: users?,
+        registry: registry?,
+        storage,
+        browser,
+        challenge: challenge?,
+    })
+}
+
+fn at(host: &SharedVirtualHost, keys: &[&str], message: String) -> Problem {
+    Problem::at_key(&host.source, keys, message, "correct it and reload")
+}
+
+fn users(
+    host: &SharedVirtualHost,
+    before: Option<&Arc<Site>>,
+    problems: &mut Problems,
+) -> Option<Arc<UsersFile>> {
+    if let Some(site) = before.filter(|site| site.host.auth.htpasswd == host.auth.htpasswd) {
+        // What changed meanwhile is found as it is without a reload: a bad file keeps the last good one.
+        return Some(site.users.clone());
+    }
+    match UsersFile::open(&host.auth.htpasswd) {
+        Ok(users) => {
+            for skipped in users.current().skipped() {
+                tracing::warn!(domain = %host.domain, "{skipped}");
+            }
+            Some(Arc::new(users))
+        }
+        Err(error) => {
+            let help = "make one with `moorgate htpasswd FILE USER`";
+            problems.push(Problem::at_key(&host.source, &["auth", "htpasswd"], error.to_string(), help));
+            None
+        }
+    }
+}
+
+/// Roots are only read where something is verified by them.
+fn trust(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Trust> {
+    let browser = host.browser.as_ref().is_some_and(|browser| browser.url.scheme == Scheme::Https);
+    let needed =
+        host.upstream.url.scheme == Scheme::Https || host.upstream.redirects == Redirects::Follow || browser;
+    if !needed {
+        return None;
+    }
+    match Trust::new(host.upstream.roots.as_ref()) {
+        Ok(trust) => Some(trust),
+        Err(error) => {
+            problems.push(at(host, &["upstream", "roots"], error.to_string()));
+            None
+        }
+    }
+}
+
+fn registry(
+    host: &SharedVirtualHost,
+    before: Option<&Arc<Site>>,
+    trust: Option<&Trust>,
+    workers: usize,
+    problems: &mut Problems,
+) -> Option<Target> {
+    let credential = Credential::new(&host.upstream.authorization);
+    let same_roots = before.filter(|site| site.host.upstream.roots == host.upstream.roots);
+    let old = same_roots.map(|site| &site.registry);
+    target(host, &host.upstream.url, old, trust, credential, workers)
+        .map_err(|error| problems.push(at(host, &["upstream", "url"], error.to_string())))
+        .ok()
+}
+
+fn target(
+    host: &SharedVirtualHost,
+    url: &UpstreamUrl,
+    before: Option<&Target>,
+    trust: Option<&Trust>,
+    credential: Credential,
+    workers: usize,
+) -> Result<Target, crate::upstream::connector::ConnectorError> {
+    let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
+    let authority = url.host.authority(url.port, default_port);
+    let authority = HeaderValue::try_from(authority).expect("a host name is visible ASCII");
+    // Kept connections are worth keeping; new roots or limits need new ones.
+    let connect = host.timeouts.upstream_connect;
+    let kept = before.filter(|old| {
+        old.upstream.target() == url
+            && url.scheme == Scheme::Http
+            && old.upstream.connect_timeout() == connect
+    });
+    let upstream = match kept {
+        Some(old) => old.upstream.clone(),
+        None => Upstream::new(Connector::new(url.clone(), trust)?, workers, connect),
+    };
+    Ok(Target { upstream, authority, credential })
+}
+
+/// Certificates are read and made on a blocking thread.
+pub(super) async fn apply_certificates(certificates: &Arc<Certificates>, snapshot: &Arc<Snapshot>) {
+    let (certificates, snapshot) = (certificates.clone(), snapshot.clone());
+    blocking(move || certificates.apply(&snapshot)).await;
+}
+
+/// Re-reads the htpasswd files that changed.
+pub(super) fn refresh_users(sites: &Sites) {
+    for site in &sites.all {
+        let domain = site.host.domain.as_str();
+        match site.users.refresh() {
+            Refreshed::Unchanged => {}
+            Refreshed::Reloaded(users) => {
+                tracing::info!(domain, users = users.users(), "htpasswd file re-read");
+                for skipped in users.skipped() {
+                    tracing::warn!(domain, "{skipped}");
+                }
+            }
+            Refreshed::KeptOld(error) => {
+                tracing::error!(domain, %error, "the htpasswd file cannot be used, the users before stay");
+            }
+        }
+    }
+}
+
+/// Says which changes a reload cannot make.
+pub(super) fn warn_of_fixed(before: &Snapshot, now: &Snapshot) {
+    if before.state != now.state {
+        tracing::warn!("`state` only changes with a restart");
+    }
+    if before.connection.connections != now.connection.connections {
+        tracing::warn!("`limits.connections` only changes with a restart");
+    }
+    if before.log.format != now.log.format {
+        tracing::warn!("`log.format` of events only changes with a restart, that of requests has changed");
+    }
+}
+
+/// Runs what waits for the disk where it does not hold up requests.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,148 @@
+//! The command line: one command a file. Text for people on standard error, data on standard output.
+
+pub mod certs;
+pub mod check;
+pub mod htpasswd;
+pub mod run;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::problem::{Colour, Problem, Problems};
+use crate::config::snapshot::Snapshot;
+use check::Form;
+
+/// An authenticating TLS reverse proxy for container registries.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES)]
+struct Arguments {
+    /// The directory that holds moorgate.toml and conf.d.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/etc/moorgate")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve in the foreground until SIGTERM or SIGINT; SIGHUP reloads the configuration.
+    Run {
+        /// Log at least at level debug, whatever the configuration says.
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Report all problems of the configuration, or a line for each domain.
+    Check {
+        /// Print one JSON object instead.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add or change a user of an htpasswd file; the password is asked for, or read from standard input.
+    Htpasswd {
+        /// The file; it is made if there is none.
+        file: PathBuf,
+        /// The user's name.
+        user: String,
+        #[command(flatten)]
+        options: htpasswd::Options,
+    },
+    /// List the certificates of all domains.
+    Certs {
+        /// Print a JSON array instead.
+        #[arg(long)]
+        json: bool,
+        #[command(subcommand)]
+        command: Option<CertsCommand>,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CertsCommand {
+    /// Print the certificate of moorgate's own CA, for the trust stores of clients.
+    Ca,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  moorgate run --config /etc/moorgate
+  moorgate check --config /etc/moorgate
+  moorgate htpasswd /etc/moorgate/ci.htpasswd alice
+  echo \"$PASSWORD\" | moorgate htpasswd ci.htpasswd ci-bot
+  moorgate certs ca > moorgate-ca.pem
+
+Exit status: 0 fine, 1 failed, 2 wrong usage or configuration.";
+
+/// Runs the command of this process.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("moorgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run { debug } => run::run(config, debug),
+        Command::Check { json } => {
+            let form = if json { Form::Json } else { Form::Text };
+            let outcome = crate::config::load(&config);
+            let extra =
+                outcome.as_ref().map_or_else(|_| Vec::new(), |loaded| file_problems(&loaded.snapshot));
+            Ok(check::report(&outcome, extra, form)?)
+        }
+        Command::Htpasswd { file, user, options } => {
+            htpasswd::run(&file, &user, options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Certs { json, command } => certs(&config, json, command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "moorgate", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Result<ExitCode> {
+    let loaded = match crate::config::load(config) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            report_problems(&problems)?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    match command {
+        None => certs::list(&loaded.snapshot, json, &mut out)?,
+        Some(CertsCommand::Ca) => certs::ca(&loaded.snapshot, &mut out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is wrong inside the files that a valid configuration names.
+fn file_problems(snapshot: &Snapshot) -> Vec<Problem> {
+    let certificates = crate::certs::check::problems(snapshot, SystemTime::now()).into_iter().map(|found| {
+        // A broken certificate stops its own domain only, so that it never stops a start.
+        Problem::at_key(&found.source, found.key, found.message, found.help).warning()
+    });
+    let users = crate::app::file_problems(snapshot);
+    certificates.chain(users.iter().cloned()).collect()
+}
+
+/// Problems to standard error, in colour on a terminal.
+pub(crate) fn report_problems(problems: &Problems) -> std::io::Result<()> {
+    let colour = if std::io::stderr().is_terminal() { Colour::Always } else { Colour::Never };
+    check::write_problems(problems, colour, &mut std::io::stderr().lock())
+}

@@ -1,0 +1,4 @@
+//! What moorgate tells about itself while it runs.
+
+pub mod access_log;
+pub mod logging;

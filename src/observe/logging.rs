@@ -1,0 +1,47 @@
+//! Events for the administrator, on standard error, as text or JSON.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::config::snapshot::{LogFormat, LogLevel, LogSettings};
+
+/// Changes the level of a running log.
+#[derive(Clone, Debug)]
+pub struct LogControl(reload::Handle<LevelFilter, Registry>);
+
+impl LogControl {
+    /// Sets the level. The format stays what it was at the start.
+    pub fn configure(&self, settings: &LogSettings) {
+        if let Err(error) = self.0.modify(|level| *level = filter(settings.level)) {
+            tracing::warn!(%error, "the log level could not be changed");
+        }
+    }
+}
+
+/// Installs the process's log. `floor`: at least this much is written, whatever the settings say.
+pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
+    let level = floor.map_or(filter(settings.level), |floor| filter(floor).max(filter(settings.level)));
+    let (level, handle) = reload::Layer::new(level);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer: Box<dyn Layer<_> + Send + Sync> = match settings.format {
+        LogFormat::Text => Box::new(layer.with_ansi(std::io::stderr().is_terminal())),
+        LogFormat::Json => Box::new(layer.json().flatten_event(true)),
+    };
+    // A second call, as tests make it, keeps the first log.
+    let _ = tracing_subscriber::registry().with(level).with(layer).try_init();
+    LogControl(handle)
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
