@@ -1,0 +1,27 @@
+//! A gateway in this process, between a client and an upstream that the test plays both itself,
+//! byte by byte. Everything runs on one thread, so that a test may move the clock.
+
+pub mod gateway;
+pub mod peer;
+pub mod upstream;
+
+use std::time::Duration;
+
+pub use gateway::{Domain, Gateway, Setup, basic, request};
+pub use peer::{Head, Peer};
+pub use upstream::Upstream;
+
+/// Moves the clock at once; what is due then runs. The clock goes on as usual afterwards.
+pub async fn jump(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+    settle().await;
+}
+
+/// Lets everything that is ready on this thread run: enough rounds for a chain of tasks.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,234 @@
+//! A gateway in this process, with a configuration of its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use moorgate::app::{App, ListenerKind, Options, StartError};
+use moorgate::config::vhost::ListenAddress;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::peer::Peer;
+
+/// The value of an Authorization header.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// What is to be started.
+pub struct Setup {
+    main: String,
+    domains: Vec<Domain>,
+}
+
+/// A domain of a setup, with user `alice` and password `secret`.
+pub struct Domain {
+    name: String,
+    users: Vec<(String, String)>,
+    upstream: String,
+    top: String,
+    upstream_keys: String,
+    tables: String,
+    tls: String,
+}
+
+impl Domain {
+    /// A domain in front of the upstream at a URL.
+    pub fn new(name: &str, upstream: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            users: vec![("alice".to_owned(), "secret".to_owned())],
+            upstream: upstream.to_owned(),
+            top: String::new(),
+            upstream_keys: String::new(),
+            tables: String::new(),
+            tls: "internal = true".to_owned(),
+        }
+    }
+
+    /// A further user.
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.users.push((name.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// TOML above the first table: aliases, listen.
+    pub fn top(mut self, toml: &str) -> Self {
+        self.top = toml.to_owned();
+        self
+    }
+
+    /// Keys of `[upstream]` beside the URL.
+    pub fn upstream(mut self, toml: &str) -> Self {
+        self.upstream_keys = toml.to_owned();
+        self
+    }
+
+    /// Further tables: `[limits]`, `[timeouts]`, `[browser]`.
+    pub fn tables(mut self, toml: &str) -> Self {
+        self.tables = toml.to_owned();
+        self
+    }
+
+    /// Keys of `[tls]` instead of `internal = true`.
+    pub fn tls(mut self, toml: &str) -> Self {
+        self.tls = toml.to_owned();
+        self
+    }
+
+    fn toml(&self) -> String {
+        let Self { name, upstream, top, upstream_keys, tables, tls, .. } = self;
+        format!(
+            "domain = \"{name}\"\n{top}\n[tls]\n{tls}\n[auth]\nhtpasswd = \"{name}.htpasswd\"\n\
+             [upstream]\nurl = \"{upstream}\"\n{upstream_keys}\n{tables}\n"
+        )
+    }
+
+    /// Lines of an htpasswd file, at bcrypt's lowest cost.
+    pub fn htpasswd(users: &[(String, String)]) -> String {
+        users
+            .iter()
+            .map(|(user, password)| format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap()))
+            .collect()
+    }
+}
+
+impl Setup {
+    /// One https listener, one plain and one admin listener, all on ports of the system's choice.
+    pub fn new() -> Self {
+        Self { main: String::new(), domains: Vec::new() }
+    }
+
+    /// A further domain.
+    pub fn domain(mut self, domain: Domain) -> Self {
+        self.domains.push(domain);
+        self
+    }
+
+    /// Further TOML for moorgate.toml, tables only.
+    pub fn main(mut self, toml: &str) -> Self {
+        self.main = toml.to_owned();
+        self
+    }
+
+    /// Writes the files into a directory.
+    pub fn write(&self, directory: &Path) {
+        let main = format!(
+            "https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.2:0\"]\nstate = \"state\"\n[admin]\nlisten = \"127.0.0.3:0\"\n{}\n",
+            self.main
+        );
+        std::fs::write(directory.join("moorgate.toml"), main).unwrap();
+        std::fs::create_dir_all(directory.join("conf.d")).unwrap();
+        for domain in &self.domains {
+            let file =
+                |extension: &str| directory.join("conf.d").join(format!("{}.{extension}", domain.name));
+            std::fs::write(file("toml"), domain.toml()).unwrap();
+            std::fs::write(file("htpasswd"), Domain::htpasswd(&domain.users)).unwrap();
+        }
+    }
+
+    /// Starts a gateway on this thread.
+    pub async fn start(self) -> Gateway {
+        match self.try_start().await {
+            Ok(gateway) => gateway,
+            Err(StartError::Configuration(problems)) => panic!("{problems}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The same, for setups that are wrong.
+    pub async fn try_start(self) -> Result<Gateway, StartError> {
+        let directory = tempfile::tempdir().unwrap();
+        self.write(directory.path());
+        let options = Options {
+            directory: directory.path().to_owned(),
+            workers: None,
+            log_floor: None,
+            install_log: std::env::var_os("MOORGATE_TEST_LOG").is_some(),
+        };
+        let app = App::start(options).await?;
+        Ok(Gateway { app, directory })
+    }
+}
+
+/// A running gateway.
+pub struct Gateway {
+    pub app: Arc<App>,
+    pub directory: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// A gateway with the domain `ci.test` in front of an upstream.
+    pub async fn before(upstream: &str) -> Self {
+        Setup::new().domain(Domain::new("ci.test", upstream)).start().await
+    }
+
+    fn address(&self, kind: ListenerKind, configured: &str) -> SocketAddr {
+        self.app.address(kind, ListenAddress(configured.parse().unwrap())).expect("it listens")
+    }
+
+    /// The https listener.
+    pub fn https(&self) -> SocketAddr {
+        self.address(ListenerKind::Https, "127.0.0.1:0")
+    }
+
+    /// The plain listener.
+    pub fn http(&self) -> SocketAddr {
+        self.address(ListenerKind::Http, "127.0.0.2:0")
+    }
+
+    /// The admin listener.
+    pub fn admin(&self) -> SocketAddr {
+        self.address(ListenerKind::Admin, "127.0.0.3:0")
+    }
+
+    /// A file of the configuration.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A TLS client configuration that trusts the gateway's own CA.
+    pub fn client_config(&self, alpn: &[&str]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        let pem = self.path("state/internal-ca/ca.pem");
+        roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        config
+    }
+
+    /// A TLS connection with a name and protocols to offer.
+    pub async fn tls(&self, name: &str, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(self.https()).await?;
+        let connector = TlsConnector::from(Arc::new(self.client_config(alpn)));
+        connector.connect(ServerName::try_from(name.to_owned()).unwrap(), tcp).await
+    }
+
+    /// An HTTP/1.1 connection for `ci.test`, to be played byte by byte.
+    pub async fn client(&self) -> Peer<TlsStream<TcpStream>> {
+        Peer::new(self.tls("ci.test", &["http/1.1"]).await.unwrap())
+    }
+
+    /// Ends the gateway; what still runs has a minute.
+    pub async fn stop(&self) -> bool {
+        self.app.drain(Duration::from_secs(60)).await
+    }
+}
+
+/// A request of `alice` to `ci.test`, without body: method, target and further header lines.
+pub fn request(method: &str, target: &str, lines: &str) -> String {
+    let authorization = basic("alice", "secret");
+    format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n{lines}\r\n")
+}
