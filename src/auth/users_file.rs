@@ -20,7 +20,7 @@ pub struct UsersFile {
 }
 
 /// What the last look at the file showed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     fingerprint: Option<Fingerprint>,
     /// Whether an equal fingerprint means an equal file.
@@ -76,9 +76,10 @@ pub enum Refreshed {
 impl UsersFile {
     /// Reads the file for the first time.
     pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
-        let seen = Seen::look(path, None);
-        let users = read(path)?;
-        Ok(Self { path: path.to_owned(), users: ArcSwap::from_pointee(users), seen: Mutex::new(seen) })
+        let fingerprint = Fingerprint::of(path);
+        let seen = Seen { fingerprint, settled: settled(fingerprint), problem: None };
+        let users = ArcSwap::from_pointee(read(path)?);
+        Ok(Self { path: path.to_owned(), users, seen: Mutex::new(seen) })
     }
 
     /// The users of the last good file. A request asks once and sees one file to its end.
@@ -94,23 +95,27 @@ impl UsersFile {
     /// Looks whether the file changed, and reads it if it did. Costs one `stat` as long as it did not. Blocks.
     pub fn refresh(&self) -> Refreshed {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let problem = seen.problem.take();
-        let next = Seen::look(&self.path, problem);
-        if next.fingerprint == seen.fingerprint && seen.settled {
-            seen.problem = next.problem;
+        // Before the content is read, so that a change during the reading shows the next time.
+        let fingerprint = Fingerprint::of(&self.path);
+        if fingerprint == seen.fingerprint && seen.settled {
             return Refreshed::Unchanged;
         }
         let content = read(&self.path);
-        if next.fingerprint != Fingerprint::of(&self.path) {
-            // Still being written (`htpasswd` does so in place): half of it is worth nothing. `seen` stays
-            // different from the file, so the next look reads it.
-            seen.problem = next.problem;
+        if fingerprint != Fingerprint::of(&self.path) {
+            // Still being written (`htpasswd` does so in place): half of it is worth nothing, and the next look
+            // finds it changed again.
+            seen.settled = false;
             return Refreshed::Unchanged;
         }
-        *seen = next;
+        seen.fingerprint = fingerprint;
+        seen.settled = settled(fingerprint);
         match content {
             Ok(users) => self.take(users, &mut seen),
-            Err(error) => report_once(error, &mut seen),
+            Err(error) => {
+                // What was wrong may pass without a change of the file (too many open files, say).
+                seen.settled = false;
+                report_once(error, &mut seen)
+            }
         }
     }
 
@@ -125,12 +130,8 @@ impl UsersFile {
     }
 }
 
-impl Seen {
-    /// Before the content is read, so that a change during the reading shows the next time.
-    fn look(path: &Path, problem: Option<String>) -> Self {
-        let fingerprint = Fingerprint::of(path);
-        Self { fingerprint, settled: fingerprint.is_none_or(|f| !f.is_fresh()), problem }
-    }
+fn settled(fingerprint: Option<Fingerprint>) -> bool {
+    fingerprint.is_none_or(|fingerprint| !fingerprint.is_fresh())
 }
 
 fn report_once(error: HtpasswdError, seen: &mut Seen) -> Refreshed {
@@ -229,6 +230,7 @@ mod tests {
         assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::NoUsers { .. })));
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
         assert!(knows(&file, "one"));
+        assert!(!file.seen.lock().expect("not poisoned").settled, "a bad file is read again each time");
         std::fs::write(&path, ONE).expect("written");
         assert!(matches!(file.refresh(), Refreshed::Reloaded(_)), "good again is worth saying");
         assert!(matches!(file.refresh(), Refreshed::Unchanged));

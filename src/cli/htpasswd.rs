@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use secrecy::zeroize::Zeroizing;
@@ -94,19 +94,16 @@ fn change(file: &Path, user: &UserName, entry: Option<&BcryptHash>) -> anyhow::R
         target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let _lock = lock(&directory)?;
     let (old, metadata) = read(&target).with_context(|| format!("cannot read {}", file.display()))?;
-    let without = without_user(&old, user);
-    let (new, done) = match (entry, &without) {
+    let (new, done) = match (entry, without_user(&old, user)) {
         (Some(entry), Some(_)) => (with_entry(&old, user, entry), "changed"),
         (Some(entry), None) => (with_entry(&old, user, entry), "added"),
-        (None, Some(without)) => (without.clone(), "deleted"),
+        (None, Some(without)) => (without, "deleted"),
         (None, None) => bail!("there is no user `{user}` in {}", file.display()),
     };
-    let read_back = Htpasswd::parse(&new).claim(user.as_str()).user.is_some();
-    ensure!(
-        read_back == entry.is_some(),
-        "{} would not read as it should: nothing was changed",
-        file.display()
-    );
+    let users = Htpasswd::parse(&new);
+    let claim = users.claim(user.as_str());
+    let read_back = claim.user.map(|_| claim.hash);
+    ensure!(read_back == entry, "{} would not read as it should: nothing was changed", file.display());
     replace(&target, &directory, &new, metadata.as_ref())
         .with_context(|| format!("cannot write {}: nothing was changed", file.display()))?;
     Ok(done)
@@ -181,7 +178,7 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-fn read(path: &PathBuf) -> io::Result<(Vec<u8>, Option<Metadata>)> {
+fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Metadata>)> {
     match File::open(path) {
         Ok(mut file) => {
             let metadata = file.metadata()?;
@@ -208,7 +205,8 @@ fn replace(target: &Path, directory: &Path, content: &[u8], old: Option<&Metadat
         let (user, group) = (kept(old.uid(), new.uid()), kept(old.gid(), new.gid()));
         if user.is_some() || group.is_some() {
             fchown(file.as_file(), user, group).map_err(|error| {
-                io::Error::new(error.kind(), format!("it would change its owner ({error})"))
+                let text = "it belongs to somebody else, and has to: run this as its owner or as root";
+                io::Error::new(error.kind(), text)
             })?;
         }
         file.as_file().set_permissions(Permissions::from_mode(old.mode() & 0o777))?;

@@ -49,7 +49,11 @@ impl ResponseBody {
     }
 
     /// Gives it the record to keep until its end.
-    pub(super) fn recorded(mut self, record: Box<Record>) -> Self {
+    pub(super) fn recorded(mut self, mut record: Box<Record>) -> Self {
+        if self.is_end_stream() {
+            // hyper asks no body for frames that says there are none.
+            record.end(End::Complete);
+        }
         self.record = Some(record);
         self
     }

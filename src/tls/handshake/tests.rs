@@ -295,3 +295,20 @@ async fn no_shared_protocol_is_an_error() {
     assert_eq!(alert(client), AlertDescription::NoApplicationProtocol);
     assert_eq!(server.expect_err("refused").reason(), "protocol");
 }
+
+#[tokio::test]
+async fn zz_debug() {
+    let gateway = Gateway::new();
+    for version in [&TLS12, &TLS13] {
+    for (frag, pipe) in [(None, 1), (Some(32), 16384), (Some(512), 16384), (Some(32), 1)] {
+        let mut client = gateway.client(version, &[ALPN_H2]);
+        client.max_fragment_size = frag;
+        let (near, far) = duplex(pipe);
+        let name = ServerName::try_from("a.example.com").expect("a name");
+        let connector = TlsConnector::from(Arc::new(client));
+        let client = tokio::spawn(async move { let r = connector.connect(name, near).await; eprintln!("client {:?}", r.as_ref().err()); r?.read_u8().await });
+        let server = tokio::time::timeout(Duration::from_secs(3), handshake(far, gateway.server_config(443))).await;
+        eprintln!("{:?} {frag:?} {pipe} {:?}", version.version, server.map(|r| r.map(|s| s.alpn).map_err(|e| e.to_string())));
+        client.abort();
+    }}
+}

@@ -1,0 +1,601 @@
+#!/usr/bin/env bash
+# Builds moorgate, runs it in front of two registries with the sample domains of conf.d/, and tests it.
+# For ordinary users and for root, from any directory. All that it makes while running is below state/.
+#
+# MOORGATE_BIN: the binary to run, instead of building target/release/moorgate.
+
+set -euo pipefail
+shopt -s nullglob
+MOORGATE_BIN=${MOORGATE_BIN:+$(realpath -m -- "$MOORGATE_BIN")}
+
+usage() {
+    cat <<'EOF'
+usage: ./ctl.sh COMMAND
+
+  start      build, make state/ and its passwords once, start the registries and moorgate
+  stop       end moorgate once its transfers are done, then the registries
+  restart    build, stop, start
+  logs [-f] [moorgate|registry-ci|registry-cache]
+             the last lines of a log; -f follows it
+  ps         what runs, and on which ports; fails when moorgate does not run
+  debug      run in the foreground with a detailed log; Ctrl-C ends it
+  test       install what the tests need, build, and run all of them;
+             arguments go to `cargo nextest run`
+  bench      measure moorgate's CPU time beside other proxies (--help: how)
+EOF
+}
+
+root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
+readonly root
+readonly state=$root/state
+readonly credentials=$state/credentials run=$state/run log=$state/log
+given_umask=$(umask)
+readonly given_umask
+readonly tools=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/moorgate
+
+# The registries behind the sample domains.
+readonly registries=(registry-ci registry-cache)
+declare -rA registry_port=([registry-ci]=5101 [registry-cache]=5102)
+declare -rA domain_of=([registry-ci]=docker-ci.localhost [registry-cache]=docker-cache.localhost)
+declare -rA local_name_of=([registry-ci]=localhost:5001 [registry-cache]=localhost:5002)
+declare -rA user_of=([registry-ci]=ci [registry-cache]=cache)
+
+# What this run has started.
+started=()
+
+# How the command line of each process ends: what tells ours from any other with the same pid.
+declare -rA arguments_of=(
+    [moorgate]="--config $root"
+    [registry-ci]="serve $state/registry-ci.yml"
+    [registry-cache]="serve $state/registry-cache.yml"
+)
+
+readonly start_seconds=60
+# The longest drain ([timeouts] drain, 1 h), and a little.
+readonly stop_seconds=3660
+readonly nextest_version=0.9.143
+
+main() {
+    local command=${1:-}
+    (($# == 0)) || shift
+    cd -- "$root"
+    # Where cargo is installed for a user, and where Debian keeps the daemons that the tests run.
+    PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/sbin:/sbin
+    case $command in
+    start | stop | restart | ps | debug)
+        (($# == 0)) || wrong_usage "$command takes no arguments"
+        "$command"
+        ;;
+    logs | test | bench) "${command}_command" "$@" ;;
+    help | -h | --help) usage ;;
+    "") usage >&2 && exit 2 ;;
+    *) wrong_usage "unknown command $command" ;;
+    esac
+}
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+start() {
+    own_state
+    lock_state
+    local pid
+    if pid=$(pid_of moorgate); then
+        prepare_registries
+        start_registries
+        say "moorgate is already running (pid $pid). To run a new build or new settings: ./ctl.sh restart"
+        return
+    fi
+    prepare
+    start_registries
+    say "starting moorgate"
+    start_process moorgate "$binary" run --config "$root"
+    if ! wait_for moorgate "$start_seconds" is_ready; then
+        show_log moorgate
+        give_up "moorgate did not get ready"
+    fi
+    save_ca
+    print_next_steps
+}
+
+stop() {
+    own_state
+    local part running=no
+    for part in moorgate "${registries[@]}"; do
+        if pid_of "$part" >/dev/null; then running=yes; fi
+    done
+    [[ $running == yes ]] || { say "nothing is running" && return; }
+    stop_all
+    say "stopped"
+}
+
+# Builds first: a build that fails leaves the old one running.
+restart() {
+    find_binary
+    stop
+    start
+}
+
+ps() {
+    own_state
+    local part pid what ports
+    printf '%-16s %8s  %-12s %s\n' NAME PID STATE PORTS
+    for part in moorgate "${registries[@]}"; do
+        if [[ $part == moorgate ]]; then
+            ports=$(configured_addresses | paste -sd ' ')
+        else
+            ports=127.0.0.1:${registry_port[$part]}
+        fi
+        what=stopped
+        if pid=$(pid_of "$part"); then
+            what=running
+            if [[ $part == moorgate ]]; then
+                what="not ready"
+                if is_ready; then what=ready; fi
+            fi
+        fi
+        printf '%-16s %8s  %-12s %s\n' "$part" "${pid:--}" "$what" "$ports"
+    done
+    pid_of moorgate >/dev/null
+}
+
+debug() {
+    own_state
+    lock_state
+    local pid status=0
+    if pid=$(pid_of moorgate); then die "moorgate is already running (pid $pid): ./ctl.sh stop, then again"; fi
+    prepare
+    start_registries
+    # So that `./ctl.sh stop` and `logs` work meanwhile.
+    exec {lock}>&-
+    local registry
+    for registry in "${registries[@]}"; do
+        if pid_of "$registry" >/dev/null; then
+            tail -n 0 -F --pid=$$ "$log/$registry.log" 2>/dev/null | sed -u "s/^/$registry | /" &
+        fi
+    done
+    # Ctrl-C is for moorgate, which this waits for.
+    trap : INT
+    trap stop_all EXIT
+    (
+        echo "$BASHPID" >"$run/moorgate.pid"
+        exec "$binary" run --debug --config "$root"
+    ) || status=$?
+    return "$status"
+}
+
+logs_command() {
+    local part=moorgate follow=()
+    while (($#)); do
+        case $1 in
+        -f | --follow) follow=(-F) ;;
+        moorgate | registry-ci | registry-cache) part=$1 ;;
+        *) wrong_usage "logs takes -f and one of moorgate, registry-ci, registry-cache" ;;
+        esac
+        shift
+    done
+    own_state
+    [[ -e $log/$part.log ]] || die "there is no log of $part yet: ./ctl.sh start"
+    exec tail -n 200 "${follow[@]}" -- "$log/$part.log"
+}
+
+test_command() {
+    need cc:gcc curl:curl docker-registry:docker-registry skopeo:skopeo dockerd:docker.io \
+        "docker:$(docker_client_package)" htpasswd:apache2-utils nghttp:nghttp2-client h2load:nghttp2-client \
+        openssl:openssl ss:iproute2 update-ca-certificates:ca-certificates
+    need_cargo
+    if ! cargo nextest --version >/dev/null 2>&1; then
+        say "installing cargo-nextest $nextest_version below $tools"
+        PATH=$tools/bin:$PATH
+        [[ -x $tools/bin/cargo-nextest ]] ||
+            cargo install --quiet --locked --root "$tools" --version "$nextest_version" cargo-nextest
+    fi
+    find_binary
+    export MOORGATE_BIN=$binary
+    if [[ -n ${CI:-} ]]; then export NEXTEST_PROFILE=${NEXTEST_PROFILE:-ci}; fi
+    # First, so that the summary of the tests is what stands at the end.
+    cargo test --quiet --doc
+    cargo nextest run "$@"
+}
+
+bench_command() {
+    need_cargo
+    exec "$root/benches/run.sh" "$@"
+}
+
+# -- before a start ----------------------------------------------------------------------------------------------------
+
+# Everything that must be there before the first process starts.
+prepare() {
+    need curl:curl
+    find_binary
+    prepare_registries
+    make_credentials
+    # Prints what is wrong, file by file.
+    "$binary" check --config "$root" >/dev/null || die "moorgate cannot start with this configuration"
+    local port
+    for port in $(configured_addresses | sed 's/.*://' | sort -nu); do
+        require_free_port "$port" moorgate
+    done
+    [[ -n $(admin_address) ]] || die "moorgate.toml needs [admin] listen: it tells when moorgate is ready"
+}
+
+# Sets `binary`.
+find_binary() {
+    [[ -z ${binary:-} ]] || return 0
+    if [[ -n $MOORGATE_BIN ]]; then
+        [[ -f $MOORGATE_BIN && -x $MOORGATE_BIN ]] || die "MOORGATE_BIN is not a program: $MOORGATE_BIN"
+        binary=$MOORGATE_BIN
+        return
+    fi
+    need_cargo
+    need cc:gcc
+    say "building moorgate (the first time takes some minutes)"
+    (umask "$given_umask" && cargo build --release --locked)
+    # As cargo decides it: CARGO_TARGET_DIR, its configuration, or target/.
+    binary=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+    binary+=/release/moorgate
+}
+
+need_cargo() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    command -v cargo >/dev/null ||
+        die "cargo is missing. Install Rust $wanted or newer for $(id -un), as https://rustup.rs says, then try again."
+    # 1.95.0-nightly -> 1.95.0
+    found=$(rustc --version | sed 's/^rustc \([0-9.]*\).*/\1/')
+    [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
+        die "Rust $found is too old, moorgate needs $wanted or newer: rustup update stable (see https://rustup.rs)"
+}
+
+# One user for each sample domain, made once. The passwords in the clear are kept for whoever logs in from here.
+make_credentials() {
+    local registry file password answer made=()
+    for registry in "${registries[@]}"; do
+        file=$credentials/$registry.htpasswd
+        if [[ -e $file ]] || ! is_used "$registry"; then continue; fi
+        # 120 random bits as 24 letters and digits.
+        password=$(head -c 15 /dev/urandom | base32 | tr '[:upper:]' '[:lower:]')
+        touch "$credentials/passwords"
+        {
+            grep -v "^${domain_of[$registry]} " "$credentials/passwords" || true
+            echo "${domain_of[$registry]} ${user_of[$registry]} $password"
+        } >"$credentials/passwords.new"
+        mv "$credentials/passwords.new" "$credentials/passwords"
+        answer=$("$binary" htpasswd "$file" "${user_of[$registry]}" 2>&1 <<<"$password") ||
+            die "moorgate htpasswd failed: $answer"
+        made+=("$(printf '  %-24s %-8s %s' "${domain_of[$registry]}" "${user_of[$registry]}" "$password")")
+    done
+    ((${#made[@]})) || return 0
+    echo
+    echo "New passwords, shown this once and kept in $(shown "$credentials/passwords"):"
+    printf '%s\n' "${made[@]}"
+    echo
+}
+
+# state/ belongs to who made it: two users sharing it would lock each other out.
+own_state() {
+    if [[ -e $state && ! -O $state && $EUID -ne 0 ]]; then
+        die "state/ belongs to $(stat -c %U -- "$state"): run ./ctl.sh as that user"
+    fi
+    umask 077
+}
+
+# Makes state/ and keeps other starts out until this one is done.
+lock_state() {
+    if [[ -e $state && ! -O $state ]]; then
+        die "state/ belongs to $(stat -c %U -- "$state"): run ./ctl.sh as that user, not as $(id -un)"
+    fi
+    mkdir -p -- "$credentials" "$run" "$log"
+    exec {lock}>"$run/lock"
+    flock --nonblock "$lock" || die "another ./ctl.sh is starting moorgate right now"
+}
+
+# -- the registries ----------------------------------------------------------------------------------------------------
+
+# A registry is ours to run as long as a domain file points at it.
+is_used() {
+    grep -qs "^[^#]*//127\.0\.0\.1:${registry_port[$1]}\"" conf.d/*.toml /dev/null
+}
+
+prepare_registries() {
+    local registry secret
+    for registry in "${registries[@]}"; do
+        if ! is_used "$registry"; then continue; fi
+        need docker-registry:docker-registry
+        if [[ -e $state/$registry.yml ]]; then continue; fi
+        secret=$(head -c 32 /dev/urandom | base32 | tr -d '=\n')
+        cat >"$state/$registry.yml.new" <<EOF
+# The registry behind ${domain_of[$registry]}. Written once by ctl.sh; change it as you like and ./ctl.sh restart.
+# It has no passwords of its own and answers only this machine: moorgate stands in front of it.
+version: 0.1
+log:
+  level: info
+storage:
+  filesystem:
+    # Below state/, where the process runs.
+    rootdirectory: $registry
+  delete:
+    enabled: true
+http:
+  addr: 127.0.0.1:${registry_port[$registry]}
+  # Signs the state of uploads.
+  secret: $secret
+EOF
+        mv "$state/$registry.yml.new" "$state/$registry.yml"
+    done
+}
+
+start_registries() {
+    local registry port
+    for registry in "${registries[@]}"; do
+        port=${registry_port[$registry]}
+        if ! is_used "$registry" || pid_of "$registry" >/dev/null; then continue; fi
+        require_free_port "$port" "$registry"
+        say "starting $registry"
+        start_process "$registry" docker-registry serve "$state/$registry.yml"
+        if ! wait_for "$registry" 10 is_listening "$port"; then
+            show_log "$registry"
+            give_up "$registry did not start"
+        fi
+    done
+}
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+# start_process NAME COMMAND...: in the background, in state/, free of this terminal. One older log is kept.
+start_process() {
+    local part=$1
+    shift
+    if [[ -e $log/$part.log ]]; then mv "$log/$part.log" "$log/$part.log.1"; fi
+    (
+        cd "$state"
+        exec {lock}>&-
+        exec setsid "$@" </dev/null >"$log/$part.log" 2>&1
+    ) &
+    echo $! >"$run/$part.pid"
+    started+=("$part")
+}
+
+# Ends what this start has started, and fails.
+give_up() {
+    local part
+    for part in "${started[@]}"; do
+        stop_process "$part" 10 || true
+    done
+    die "$@"
+}
+
+# The pid of a part, if it runs. The pid file alone proves nothing, since the number may be another's by now; a
+# process that has ended without being collected yet has no command line.
+pid_of() {
+    local pid command
+    pid=$(cat "$run/$1.pid" 2>/dev/null) || return 1
+    [[ $pid =~ ^[0-9]+$ ]] || return 1
+    command=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") || return 1
+    [[ $command == *" ${arguments_of[$1]} " ]] || return 1
+    echo "$pid"
+}
+
+# Registries last: transfers that moorgate still finishes need them.
+stop_all() {
+    stop_process moorgate "$stop_seconds" || die "moorgate has not ended; nothing else was stopped"
+    local registry
+    for registry in "${registries[@]}"; do
+        stop_process "$registry" 10 || warn "$registry has not ended"
+    done
+}
+
+# stop_process NAME SECONDS
+stop_process() {
+    local part=$1 seconds=$2 pid since=$SECONDS told=no
+    pid=$(pid_of "$part") || return 0
+    kill -TERM "$pid" || return 1
+    while pid_of "$part" >/dev/null; do
+        if ((SECONDS - since >= seconds)); then return 1; fi
+        if ((SECONDS - since >= 3)) && [[ $part == moorgate && $told == no ]]; then
+            say "moorgate (pid $pid) takes no more connections and finishes the transfers that are running."
+            say "Waiting for that, up to [timeouts] drain (1 h). To end them now, in another terminal: ./ctl.sh stop"
+            told=yes
+        fi
+        sleep 0.1
+    done
+    rm -f -- "$run/$part.pid"
+}
+
+# wait_for NAME SECONDS CONDITION...: false once the time is over or the process has ended.
+wait_for() {
+    local part=$1 end=$((SECONDS + $2)) born=$((SECONDS + 2))
+    shift 2
+    while ((SECONDS < end)); do
+        if pid_of "$part" >/dev/null; then
+            if "$@"; then return 0; fi
+        elif ((SECONDS >= born)); then
+            # Not merely on its way from this script to its own command line.
+            return 1
+        fi
+        sleep 0.1
+    done
+    return 1
+}
+
+is_ready() {
+    curl --silent --fail --noproxy '*' --max-time 2 --output /dev/null "http://$(admin_address)/readyz"
+}
+
+show_log() {
+    echo "-- the end of $(shown "$log/$1.log")" >&2
+    tail -n 30 -- "$log/$1.log" >&2 || true
+    echo "--" >&2
+}
+
+# -- addresses and ports -----------------------------------------------------------------------------------------------
+
+# The addresses that moorgate is to listen on, one a line.
+configured_addresses() {
+    sed -n 's/#.*//; s/^[[:space:]]*\(https\|http\|listen\)[[:space:]]*=//p' moorgate.toml conf.d/*.toml |
+        grep -o '"[^"]*"' | tr -d '"' | sort -u
+}
+
+admin_address() {
+    awk -F '"' '
+        /^[[:space:]]*\[/ { admin = ($0 ~ /^[[:space:]]*\[admin\]/) }
+        admin && /^[[:space:]]*listen[[:space:]]*=/ { print $2; exit }
+    ' moorgate.toml
+}
+
+require_free_port() {
+    local port=$1 part=$2 holder="" files
+    if ! is_listening "$port"; then return; fi
+    if command -v ss >/dev/null; then
+        holder=$(ss -Hltnp "sport = :$port" |
+            sed -n 's/.*(("\([^"]*\)",pid=\([0-9]*\).*/ (by \1, pid \2)/p' | head -n 1)
+    fi
+    files=(moorgate.toml conf.d/*.toml)
+    # Who moves a registry has to tell its own file and this script, too.
+    if [[ $part != moorgate ]]; then files+=(state/"$part".yml ctl.sh); fi
+    give_up "port $port, which $part needs, is already in use$holder." \
+        "Stop what uses it, or change it in $(grep -lw "$port" "${files[@]}" | paste -sd ' ')"
+}
+
+# Whether somebody listens on the port of the loopback address or of all addresses.
+is_listening() {
+    local hex
+    hex=$(printf '%04X' "$1")
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk -v port="$hex" '
+            $4 == "0A" && $2 ~ "^(0+|0100007F|0000000000000000FFFF00000100007F):" port "$" { found = 1 }
+            END { exit !found }
+        '
+}
+
+# -- packages ----------------------------------------------------------------------------------------------------------
+
+# need PROGRAM:PACKAGE...: installs the Debian packages of the programs that are missing.
+need() {
+    local each missing=()
+    for each in "$@"; do
+        command -v "${each%%:*}" >/dev/null || missing+=("${each#*:}")
+    done
+    ((${#missing[@]})) || return 0
+    install_packages "${missing[@]}"
+    for each in "$@"; do
+        command -v "${each%%:*}" >/dev/null || die "${each%%:*} is still missing after installing ${each#*:}"
+    done
+}
+
+install_packages() {
+    command -v apt-get >/dev/null ||
+        die "missing: $*. Those are the names of Debian's packages; install their like here, then try again."
+    local as_root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "missing: $*. Run as root: apt-get install $*"
+        as_root=(sudo)
+    fi
+    say "installing with apt-get: $*"
+    "${as_root[@]}" bash -c "$install_script" install "$@" </dev/null >&2 || die "could not install: $*"
+}
+
+# Packages of daemons start and enable a service when they are installed. Nobody asked for that here: the policy
+# keeps them from starting (101: forbidden), and services that were not there before are disabled.
+# shellcheck disable=SC2016 # expanded by the shell that runs it
+readonly install_script='
+    set -euo pipefail
+    umask 022
+    export DEBIAN_FRONTEND=noninteractive
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        trap "rm -f $policy" EXIT
+        printf "#!/bin/sh\nexit 101\n" >"$policy"
+        chmod 755 "$policy"
+    fi
+    new=()
+    for service in docker-registry docker containerd; do
+        [[ -e /etc/init.d/$service || -e /lib/systemd/system/$service.service ]] || new+=("$service")
+    done
+    apt-get -q update
+    apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@"
+    command -v systemctl >/dev/null || exit 0
+    for service in "${new[@]}"; do
+        for unit in "$service.service" "$service.socket"; do
+            [[ ! -e /lib/systemd/system/$unit ]] || systemctl --quiet disable "$unit"
+        done
+    done
+'
+
+# Debian 12 has the client in docker.io, later ones in a package of its own.
+docker_client_package() {
+    if apt-cache show docker-cli >/dev/null 2>&1; then echo docker-cli; else echo docker.io; fi
+}
+
+# -- what people read --------------------------------------------------------------------------------------------------
+
+save_ca() {
+    if "$binary" certs ca --config "$root" >"$state/ca.pem.new" 2>/dev/null; then
+        mv "$state/ca.pem.new" "$state/ca.pem"
+    else
+        rm -f "$state/ca.pem.new" "$state/ca.pem"
+    fi
+}
+
+print_next_steps() {
+    local registry names=()
+    echo
+    echo "moorgate is running."
+    for registry in "${registries[@]}"; do
+        if ! is_used "$registry"; then continue; fi
+        names+=("${domain_of[$registry]}")
+        cat <<EOF
+
+${domain_of[$registry]}, on this machine also ${local_name_of[$registry]}:
+  docker login ${local_name_of[$registry]} --username ${user_of[$registry]}
+  docker pull busybox
+  docker tag busybox ${local_name_of[$registry]}/busybox
+  docker push ${local_name_of[$registry]}/busybox
+  docker pull ${local_name_of[$registry]}/busybox
+EOF
+    done
+    if ((${#names[@]})) && [[ -e $state/ca.pem ]]; then
+        cat <<EOF
+
+By name, Docker needs to find it and to trust moorgate's CA, once and as root:
+  echo "127.0.0.1 ${names[*]}" >>/etc/hosts
+  install -D -m 644 $state/ca.pem /etc/docker/certs.d/${names[0]}:8443/ca.crt
+  docker login ${names[0]}:8443 --username ci
+EOF
+    fi
+    cat <<EOF
+
+Passwords   $(shown "$credentials/passwords")
+CA          $(shown "$state/ca.pem")
+Logs        ./ctl.sh logs -f    ($(shown "$log"))
+Status      ./ctl.sh ps, http://$(admin_address)/status
+End         ./ctl.sh stop
+EOF
+}
+
+# A path as the reader of this terminal would write it.
+shown() {
+    echo "${1/#"$root/"/}"
+}
+
+say() {
+    echo "ctl.sh: $*"
+}
+
+warn() {
+    echo "ctl.sh: $*" >&2
+}
+
+die() {
+    warn "$@"
+    exit 1
+}
+
+wrong_usage() {
+    warn "$*"
+    echo >&2
+    usage >&2
+    exit 2
+}
+
+main "$@"
