@@ -48,7 +48,7 @@ mod upstream;
 
 pub mod tls;
 
-mod request;
+pub mod request;
 
 mod connection;
 mod listen;

@@ -7,38 +7,40 @@ use crate::registry::host::HostName;
 
 /// The facts of one client connection, the same for all its requests.
 #[derive(Debug)]
-pub(crate) struct ConnInfo {
+pub struct ConnInfo {
     /// The listener that accepted it.
-    pub(crate) listener: ListenAddress,
+    pub listener: ListenAddress,
     /// Who connected.
-    pub(crate) peer: SocketAddr,
+    pub peer: SocketAddr,
     /// The name of the TLS handshake; `None` when an IP address was asked for.
-    pub(crate) sni: Option<HostName>,
+    pub sni: Option<HostName>,
     /// What is spoken on it.
-    pub(crate) protocol: Protocol,
+    pub protocol: Protocol,
     /// The longest request target.
-    pub(crate) target_bytes: usize,
+    pub target_bytes: usize,
     /// The most header lines.
-    pub(crate) head_lines: usize,
+    pub head_lines: usize,
 }
 
 impl ConnInfo {
     /// The client's address, an IPv4 one that came over an IPv6 socket as IPv4.
-    pub(crate) fn client(&self) -> IpAddr {
+    pub fn client(&self) -> IpAddr {
         self.peer.ip().to_canonical()
     }
 }
 
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
+    /// HTTP/1.1, or 1.0.
     Http1,
+    /// HTTP/2.
     Http2,
 }
 
 impl Protocol {
     /// As it stands in the access log.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "HTTP/1.1",
             Self::Http2 => "HTTP/2",

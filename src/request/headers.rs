@@ -58,7 +58,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Makes a client's headers into those of the request upstream, but for Host and Authorization.
-pub(crate) fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: HeaderValue) {
+pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: HeaderValue) {
     remove_hop_by_hop(headers);
     // moorgate answers Expect itself when the body is first asked for.
     headers.remove(header::EXPECT);
@@ -73,14 +73,14 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host:
 }
 
 /// Makes a registry's headers into those of the answer, but for `Location` and `Link`.
-pub(crate) fn from_registry(headers: &mut HeaderMap) {
+pub fn from_registry(headers: &mut HeaderMap) {
     from_page(headers);
     headers.remove(header::WWW_AUTHENTICATE);
     headers.remove(header::SET_COOKIE);
 }
 
 /// Makes a page server's headers into those of the answer: its cookies are its own business.
-pub(crate) fn from_page(headers: &mut HeaderMap) {
+pub fn from_page(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     headers.remove(header::PROXY_AUTHENTICATE);
     headers.remove(header::SERVER);

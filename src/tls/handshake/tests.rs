@@ -196,15 +196,28 @@ async fn a_first_flight_in_single_bytes_and_tiny_records_is_understood() {
     for version in [&TLS12, &TLS13] {
         let mut client = gateway.client(version, &[ALPN_H2]);
         client.max_fragment_size = Some(32);
-        let (near, far) = duplex(1);
-        let name = ServerName::try_from("a.example.com").expect("a name");
-        let connector = TlsConnector::from(Arc::new(client));
-        // It goes on reading, since the tickets come after its part of the handshake.
-        let client = tokio::spawn(async move { connector.connect(name, near).await?.read_u8().await });
-        let server = handshake(far, gateway.server_config(443)).await.expect("connected");
-        client.abort();
+        let ((near, middle), (between, far)) = (duplex(16 * 1024), duplex(16 * 1024));
+        let relay = tokio::spawn(relay_single_bytes(middle, between));
+        let server = gateway.server_config(443);
+        let (client, server) = connect_over((near, far), server, "a.example.com", Arc::new(client)).await;
+        let (client, mut server) = (client.expect("connected"), server.expect("connected"));
         assert_eq!((server.alpn, server.sni.is_some()), (Alpn::H2, true));
+        exchange(client, &mut server.io).await;
+        relay.abort();
     }
+}
+
+/// Gives the server each byte of the client by itself, and the client what the server sends.
+async fn relay_single_bytes(client: DuplexStream, server: DuplexStream) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_server, mut to_server) = tokio::io::split(server);
+    let forth = async {
+        while let Ok(byte) = from_client.read_u8().await {
+            to_server.write_u8(byte).await.expect("sent");
+            tokio::task::yield_now().await;
+        }
+    };
+    let _ = tokio::join!(forth, tokio::io::copy(&mut from_server, &mut to_client));
 }
 
 #[tokio::test]
@@ -294,21 +307,4 @@ async fn no_shared_protocol_is_an_error() {
     let (client, server) = gateway.connect(443, "a.example.com", client).await;
     assert_eq!(alert(client), AlertDescription::NoApplicationProtocol);
     assert_eq!(server.expect_err("refused").reason(), "protocol");
-}
-
-#[tokio::test]
-async fn zz_debug() {
-    let gateway = Gateway::new();
-    for version in [&TLS12, &TLS13] {
-    for (frag, pipe) in [(None, 1), (Some(32), 16384), (Some(512), 16384), (Some(32), 1)] {
-        let mut client = gateway.client(version, &[ALPN_H2]);
-        client.max_fragment_size = frag;
-        let (near, far) = duplex(pipe);
-        let name = ServerName::try_from("a.example.com").expect("a name");
-        let connector = TlsConnector::from(Arc::new(client));
-        let client = tokio::spawn(async move { let r = connector.connect(name, near).await; eprintln!("client {:?}", r.as_ref().err()); r?.read_u8().await });
-        let server = tokio::time::timeout(Duration::from_secs(3), handshake(far, gateway.server_config(443))).await;
-        eprintln!("{:?} {frag:?} {pipe} {:?}", version.version, server.map(|r| r.map(|s| s.alpn).map_err(|e| e.to_string())));
-        client.abort();
-    }}
 }
