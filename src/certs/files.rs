@@ -209,15 +209,15 @@ mod tests {
         let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("made");
         // PKCS#8 wraps the older forms: a header, an algorithm, and one of them as an octet string.
         let wrapped = |key: &KeyPair, header: usize| key.serialized_der()[header..].to_vec();
-        let sec1 = pem_of("EC PRIVATE KEY", &wrapped(&ec, 27));
+        let sec1 = pem_of("EC PRIVATE KEY", &wrapped(&ec, 29));
         let with_parameters = format!("{}{sec1}", pem_of("EC PARAMETERS", b"skipped"));
         let pkcs1 = pem_of("RSA PRIVATE KEY", &wrapped(&rsa, 26));
         let certificate = |key: &KeyPair| pair_of(key, &["a.example.com"]).certificate;
         for text in [ec.serialize_pem(), sec1, with_parameters] {
-            load_texts(&certificate(&ec), &text).expect(&text);
+            load_texts(&certificate(&ec), &text).expect("an ECDSA key");
         }
         for text in [rsa.serialize_pem(), pkcs1] {
-            load_texts(&certificate(&rsa), &text).expect(&text);
+            load_texts(&certificate(&rsa), &text).expect("an RSA key");
         }
     }
 

@@ -1,6 +1,7 @@
 //! `moorgate check`: what is wrong with the configuration, or what it says in one line a domain.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -63,8 +64,9 @@ fn counted(count: usize, what: &str) -> String {
 fn write_domains(snapshot: &Snapshot, to: &mut dyn Write) -> io::Result<()> {
     for host in &snapshot.domains {
         let listen: Vec<_> = host.listen.iter().map(ListenAddress::to_string).collect();
-        let shown = |path: &std::path::Path| {
-            path.strip_prefix(&snapshot.directory).unwrap_or(path).display().to_string()
+        let shown = |path: &Path| {
+            let path = shortened(path);
+            path.strip_prefix(shortened(&snapshot.directory)).unwrap_or(&path).display().to_string()
         };
         let certificate = match &host.certificate {
             CertificateSource::Internal => "internal".to_owned(),
@@ -80,6 +82,21 @@ fn write_domains(snapshot: &Snapshot, to: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// `conf.d/../ci.htpasswd` as `ci.htpasswd`: for people to read, not to open.
+fn shortened(path: &Path) -> PathBuf {
+    let mut short = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir if matches!(short.components().next_back(), Some(Component::Normal(_))) => {
+                short.pop();
+            }
+            Component::CurDir => {}
+            other => short.push(other),
+        }
+    }
+    short
 }
 
 fn json(problems: &Problems, snapshot: Option<&Snapshot>) -> Value {
