@@ -95,7 +95,7 @@ parse_options() {
     [[ -n $proxies ]] || proxies=$(installed_proxies)
     # The fixed work of one measurement.
     if [[ $quick == yes ]]; then
-        small_seconds=1 small_requests=20000 bursts=5 gibibytes=1
+        small_seconds=1 small_requests=20000 bursts=20 gibibytes=1
     else
         small_seconds=5 small_requests=100000 bursts=40 gibibytes=3
     fi
@@ -266,7 +266,7 @@ measure_all() {
     done
 }
 
-# measure WORKLOAD PROXY ROUND: one line in the results; round 0 warms up, with the work of --quick.
+# measure WORKLOAD PROXY ROUND: one line in the results; round 0 warms up with less.
 measure() {
     local workload=$1 proxy=$2 round=$3 units ticks start end
     if ((round == 0)); then
