@@ -3,6 +3,7 @@
 
 pub(crate) mod activity;
 mod frames;
+mod gather;
 mod io;
 
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ use crate::request::{self, Gate};
 use crate::tls::handshake::{Alpn, HandshakeError, handshake};
 use crate::tls::plain_http::refuse_plain_http;
 use activity::{Activity, ActivityLimits, RequestGuard};
+use gather::Gather;
 use io::WatchedIo;
 
 /// A connection as the listener accepted it.
@@ -86,7 +88,7 @@ pub(crate) async fn serve_tls<IO>(
             drive(connection, activity, drain, http1::Connection::graceful_shutdown, &conn).await;
         }
         Protocol::Http2 => {
-            let io = TokioIo::new(WatchedIo::http2(secured.io, activity.clone()));
+            let io = TokioIo::new(WatchedIo::http2(Gather::new(secured.io), activity.clone()));
             let connection = http2_settings(&settings).serve_connection(io, service);
             drive(connection, activity, drain, http2::Connection::graceful_shutdown, &conn).await;
         }

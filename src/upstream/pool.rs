@@ -16,9 +16,9 @@ pub(crate) struct Pool {
     workers: Box<[Mutex<Vec<Connection>>]>,
 }
 
-/// How many connections a worker keeps without use for one upstream. Docker pushes five layers at
-/// once; more than this wait only after a burst, and `upstream_idle` ends them.
-const KEPT: usize = 64;
+/// How many connections a worker keeps without use for one upstream: as many as two or three full
+/// HTTP/2 connections of clients keep busy. `upstream_idle` ends what a burst leaves.
+const KEPT: usize = 256;
 
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(0) };
