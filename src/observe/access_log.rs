@@ -1,21 +1,21 @@
 //! The access log: one line for each request, on standard output. Never a secret, never a query.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::config::snapshot::LogFormat;
 
-/// What a line says. Times are in milliseconds, sizes in bytes of bodies.
+/// What a line says. Sizes are in bytes of bodies.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
     /// When the head of the request had come.
     pub time: SystemTime,
     /// The client's address.
-    pub client: IpAddr,
+    pub client: &'a str,
     /// Who it was, once the password was right.
     pub user: Option<&'a str>,
     /// The virtual host, once it was known.
@@ -35,9 +35,9 @@ pub struct Line<'a> {
     /// Bytes of the answer's body that went out.
     pub bytes_out: u64,
     /// From the request's head to the end of the answer.
-    pub duration_ms: f64,
+    pub duration: Duration,
     /// From forwarding to the head of the upstream's answer; none if it was not forwarded.
-    pub upstream_ms: Option<f64>,
+    pub upstream: Option<Duration>,
     /// The protocol of the client's connection.
     pub protocol: &'static str,
     /// `complete`, `upstream-cut` or `client-gone`.
@@ -160,18 +160,65 @@ impl Default for AccessLog {
     }
 }
 
-fn timestamp(time: SystemTime) -> jiff::Timestamp {
-    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.round(jiff::Unit::Millisecond).unwrap_or(time)
+/// The second that a thread has written last, as text: lines come by the thousand in each.
+struct Second {
+    unix: u64,
+    text: String,
+}
+
+thread_local! {
+    static SECOND: RefCell<Second> = const { RefCell::new(Second { unix: u64::MAX, text: String::new() }) };
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn push_time(out: &mut String, time: SystemTime) {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|second| {
+        if second.unix != since.as_secs() {
+            let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
+            let stamp = jiff::Timestamp::try_from(whole).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            let text = format!("{stamp:.0}");
+            *second = Second { unix: since.as_secs(), text: text.trim_end_matches('Z').to_owned() };
+        }
+        out.push_str(&second.text);
+    });
+    out.push('.');
+    push_digits(out, u64::from(since.subsec_millis()), 3);
+    out.push('Z');
+}
+
+/// Milliseconds with three decimals.
+fn push_ms(out: &mut String, duration: Duration) {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    push_digits(out, micros / 1000, 1);
+    out.push('.');
+    push_digits(out, micros % 1000, 3);
+}
+
+/// A number with at least so many digits. `write!` costs several times as much, for each field of each line.
+fn push_digits(out: &mut String, mut number: u64, least: usize) {
+    let mut digits = [b'0'; 20];
+    let mut begin = digits.len();
+    for digit in digits.iter_mut().rev() {
+        if number == 0 && 20 - begin >= least {
+            break;
+        }
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        begin -= 1;
+    }
+    let (_, written) = digits.split_at(begin);
+    out.extend(written.iter().map(|&digit| char::from(digit)));
 }
 
 /// `key=value` pairs in a fixed order; what is not known is `-`.
 fn plain(out: &mut String, line: &Line<'_>) {
     let Line { time, client, user, domain, method, call, repository, reference, .. } = *line;
-    let Line { status, bytes_in, bytes_out, duration_ms, upstream_ms, protocol, end, .. } = *line;
-    let _ = write!(out, "{:.3} client={client} user=", timestamp(time));
-    word(out, user);
+    let Line { status, bytes_in, bytes_out, duration, upstream, protocol, end, .. } = *line;
+    push_time(out, time);
     for (key, value) in [
+        (" client=", Some(client)),
+        (" user=", user),
         (" domain=", domain),
         (" method=", Some(method)),
         (" call=", call),
@@ -181,67 +228,85 @@ fn plain(out: &mut String, line: &Line<'_>) {
         out.push_str(key);
         word(out, value);
     }
-    let _ = match status {
-        Some(status) => write!(out, " status={status}"),
-        None => write!(out, " status=-"),
-    };
-    let _ = write!(out, " bytes_in={bytes_in} bytes_out={bytes_out} duration_ms={duration_ms:.3}");
-    let _ = match upstream_ms {
-        Some(upstream) => write!(out, " upstream_ms={upstream:.3}"),
-        None => write!(out, " upstream_ms=-"),
-    };
-    let _ = write!(out, " protocol={protocol} end={end}");
+    for (key, number) in [
+        (" status=", status.map(u64::from)),
+        (" bytes_in=", Some(bytes_in)),
+        (" bytes_out=", Some(bytes_out)),
+    ] {
+        out.push_str(key);
+        match number {
+            Some(number) => push_digits(out, number, 1),
+            None => out.push('-'),
+        }
+    }
+    for (key, duration) in [(" duration_ms=", Some(duration)), (" upstream_ms=", upstream)] {
+        out.push_str(key);
+        match duration {
+            Some(duration) => push_ms(out, duration),
+            None => out.push('-'),
+        }
+    }
+    for (key, value) in [(" protocol=", protocol), (" end=", end)] {
+        out.push_str(key);
+        out.push_str(value);
+    }
 }
 
 /// A value as it is if it is one plain word, else quoted with escapes: a user name may hold spaces
 /// or quotes and must not be able to forge a field or a line.
 fn word(out: &mut String, value: Option<&str>) {
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text != "-"
-            && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=')
-    };
+    let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=');
     match value {
         None => out.push('-'),
-        Some(text) if plain(text) => out.push_str(text),
+        Some(text) if !text.is_empty() && text != "-" && is_plain(text) => out.push_str(text),
         Some(text) => {
+            // Writing to a string cannot fail.
             let _ = write!(out, "{text:?}");
         }
     }
 }
 
+/// The same as one JSON object; what is not known is null.
 fn json(out: &mut String, line: &Line<'_>) {
     let Line { time, client, user, domain, method, call, repository, reference, .. } = *line;
-    let Line { status, bytes_in, bytes_out, duration_ms, upstream_ms, protocol, end, .. } = *line;
-    let _ = write!(out, "{{\"time\":\"{:.3}\",\"client\":\"{client}\"", timestamp(time));
+    let Line { status, bytes_in, bytes_out, duration, upstream, protocol, end, .. } = *line;
+    out.push_str("{\"time\":\"");
+    push_time(out, time);
+    out.push('"');
     for (key, value) in [
+        ("client", Some(client)),
         ("user", user),
         ("domain", domain),
         ("method", Some(method)),
         ("call", call),
         ("repository", repository),
         ("reference", reference),
+        ("protocol", Some(protocol)),
+        ("end", Some(end)),
     ] {
-        let _ = write!(out, ",\"{key}\":");
-        match value {
-            None => out.push_str("null"),
-            Some(text) => match serde_json::to_string(text) {
-                Ok(quoted) => out.push_str(&quoted),
-                Err(_) => out.push_str("null"),
-            },
-        }
+        let quoted = value.and_then(|text| serde_json::to_string(text).ok());
+        push_member(out, key, quoted.as_deref());
     }
-    let _ = match status {
-        Some(status) => write!(out, ",\"status\":{status}"),
-        None => write!(out, ",\"status\":null"),
-    };
-    let _ =
-        write!(out, ",\"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out},\"duration_ms\":{duration_ms:.3}");
-    let _ = match upstream_ms {
-        Some(upstream) => write!(out, ",\"upstream_ms\":{upstream:.3}"),
-        None => write!(out, ",\"upstream_ms\":null"),
-    };
-    let _ = write!(out, ",\"protocol\":\"{protocol}\",\"end\":\"{end}\"}}");
+    for (key, number) in
+        [("status", status.map(u64::from)), ("bytes_in", Some(bytes_in)), ("bytes_out", Some(bytes_out))]
+    {
+        push_member(out, key, number.map(|number| number.to_string()).as_deref());
+    }
+    for (key, duration) in [("duration_ms", Some(duration)), ("upstream_ms", upstream)] {
+        let mut text = String::new();
+        if let Some(duration) = duration {
+            push_ms(&mut text, duration);
+        }
+        push_member(out, key, Some(text.as_str()).filter(|text| !text.is_empty()));
+    }
+    out.push('}');
+}
+
+fn push_member(out: &mut String, key: &str, value: Option<&str>) {
+    out.push_str(",\"");
+    out.push_str(key);
+    out.push_str("\":");
+    out.push_str(value.unwrap_or("null"));
 }
 
 #[cfg(test)]
@@ -251,7 +316,7 @@ mod tests {
     fn line<'a>() -> Line<'a> {
         Line {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_123),
-            client: IpAddr::from([127, 0, 0, 1]),
+            client: "127.0.0.1",
             user: Some("ci bot\n"),
             domain: Some("ci.example.com"),
             method: "GET",
@@ -261,8 +326,8 @@ mod tests {
             status: Some(200),
             bytes_in: 0,
             bytes_out: 512,
-            duration_ms: 1.25,
-            upstream_ms: None,
+            duration: Duration::from_micros(1250),
+            upstream: None,
             protocol: "HTTP/2",
             end: "complete",
         }

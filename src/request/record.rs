@@ -1,7 +1,7 @@
 //! The one record of a request: filled in as it goes along the line, written when it is over.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ pub(crate) struct Record {
     call: Option<Arc<Call>>,
     upload: Option<Arc<Upload>>,
     forwarded: Option<Instant>,
-    upstream_ms: Option<f64>,
+    upstream: Option<Duration>,
     status: Option<StatusCode>,
     bytes_out: u64,
     end: End,
@@ -69,7 +69,7 @@ impl Record {
             call: None,
             upload: None,
             forwarded: None,
-            upstream_ms: None,
+            upstream: None,
             status: None,
             bytes_out: 0,
             end: End::ClientGone,
@@ -102,7 +102,7 @@ impl Record {
 
     /// The upstream's answer, or its failure, is here.
     pub(crate) fn answered(&mut self) {
-        self.upstream_ms = self.forwarded.map(milliseconds);
+        self.upstream = self.forwarded.map(|since| since.elapsed());
     }
 
     /// The answer begins.
@@ -131,19 +131,16 @@ impl Record {
     }
 }
 
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1000.0
-}
-
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.log.is_on() {
             return;
         }
         let call = self.call.as_deref();
+        let client = self.conn.client().to_string();
         self.log.write(&Line {
             time: self.time,
-            client: self.conn.client(),
+            client: &client,
             user: self.user.as_ref().map(UserName::as_str),
             domain: self.domain(),
             method: self.method.as_str(),
@@ -153,8 +150,8 @@ impl Drop for Record {
             status: self.status.map(|status| status.as_u16()),
             bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
             bytes_out: self.bytes_out,
-            duration_ms: milliseconds(self.start),
-            upstream_ms: self.upstream_ms,
+            duration: self.start.elapsed(),
+            upstream: self.upstream,
             protocol: self.conn.protocol.as_str(),
             end: self.end.as_str(),
         });
