@@ -1,0 +1,9 @@
+//! No value of an Authorization header makes the parser panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use moorgate::auth::basic;
+
+fuzz_target!(|value: &[u8]| {
+    let _ = basic::parse(value);
+});
