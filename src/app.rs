@@ -132,6 +132,11 @@ impl App {
         let bound = self.bind_missing(&snapshot)?;
         let sites = build::sites(snapshot.clone(), Some(&current), self.workers.count()).await?;
         build::apply_certificates(&self.certificates, &snapshot).await;
+        // Files that were kept may have changed since the last look.
+        let kept = sites.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || build::refresh_users(&kept)).await {
+            tracing::error!(%error, "looking for changed password files failed");
+        }
         self.gate.sites.store(sites);
         self.gate.access_log.configure(snapshot.log.access, snapshot.log.format);
         if let Some(log) = &self.log {

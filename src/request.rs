@@ -50,9 +50,11 @@ pub(crate) async fn handle(
     let api = classify::is_api(request.uri().path());
     let method = request.method().clone();
     // HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.
-    let close = conn.protocol == Protocol::Http1 && !request.body().is_end_stream();
+    let http1 = conn.protocol == Protocol::Http1;
+    let unread = !request.body().is_end_stream();
     let response = line(gate, &sites, conn, request, &mut record).await.unwrap_or_else(|rejection| {
         rejection.log(record.domain());
+        let close = http1 && (unread || rejection.is_last());
         rejection.answer(&method, api, close)
     });
     record.status(response.status());

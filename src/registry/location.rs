@@ -115,7 +115,8 @@ impl Rewriter<'_> {
             Some(_) | None => &path,
         };
         // A second slash would make a host of what follows it: an open redirect.
-        let safe = path.starts_with('/') && !path.starts_with("//") && is_uri_text(path);
+        let safe =
+            path.starts_with('/') && !path.starts_with("//") && is_uri_text(path) && is_uri_text(suffix);
         safe.then(|| format!("{path}{suffix}"))
     }
 

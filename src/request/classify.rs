@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, header};
+use http::{HeaderMap, Method, header};
 
 use super::conn_info::ConnInfo;
 use super::reject::Rejection;
@@ -35,13 +35,36 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if parts.headers.contains_key(header::UPGRADE) {
         return Err(Rejection::not_spoken("no other protocol than HTTP is spoken here"));
     }
-    if parts.uri.path_and_query().is_none_or(|target| target.as_str().len() > conn.target_bytes) {
+    // What is no path is for CONNECT or `OPTIONS *` alone (RFC 9112 §3.2); HTTP/2 lets a query or
+    // nothing at all stand for one.
+    let Some(target) = parts.uri.path_and_query().filter(|target| target.as_str().starts_with('/')) else {
+        return Err(Rejection::bad_request("the request target is not valid"));
+    };
+    if target.as_str().len() > conn.target_bytes {
         return Err(Rejection::target_too_long());
+    }
+    if !is_plainly_framed(&parts.headers) {
+        return Err(Rejection::bad_request("the request does not say in one way where its body ends"));
     }
     if parts.headers.len() > conn.head_lines {
         return Err(Rejection::head_too_large());
     }
     Ok(())
+}
+
+/// Whether there is one length, or `chunked` and nothing else, or neither. Where `chunked` is merely
+/// the last of several codings, what hyper hands on is still coded, and the upstream would not be
+/// told so; and the next server might read the lists differently (RFC 9112 §6.1, §6.3, §11.2).
+fn is_plainly_framed(headers: &HeaderMap) -> bool {
+    let at_most_one = |name, is_fine: fn(&[u8]) -> bool| {
+        let mut values = headers.get_all(name).iter();
+        values.next().is_none_or(|value| is_fine(value.as_bytes())) && values.next().is_none()
+    };
+    at_most_one(header::TRANSFER_ENCODING, |coding| coding.eq_ignore_ascii_case(b"chunked"))
+        // HTTP/2 takes an empty length for none.
+        && at_most_one(header::CONTENT_LENGTH, |length| {
+            !length.is_empty() && length.iter().all(u8::is_ascii_digit)
+        })
 }
 
 /// Reads the path and the query. The request has passed [`check`].
@@ -70,9 +93,42 @@ fn is_crooked(path: &str) -> bool {
     };
     !path.starts_with('/')
         || path.contains(['\\', '\0'])
-        || path.split('/').any(|segment| segment == "." || segment == "..")
+        || path.split('/').any(is_dots)
+        || is_disguised_api(path)
         || has(b"//")
         || has(b"%2e")
         || has(b"%5c")
         || has(b"%00")
+}
+
+/// Some servers cut parameters off a segment before they resolve it: `..;x` is `..` to them.
+fn is_dots(segment: &str) -> bool {
+    matches!(segment.split(';').next(), Some("." | ".."))
+}
+
+/// Whether a path that is not the registry's would be for a server that decodes it, folds its case or
+/// cuts parameters off. Pages and registry may be one server, and a page is not held to a call's rights.
+fn is_disguised_api(path: &str) -> bool {
+    let once = decoded(path.as_bytes());
+    [&once, &decoded(&once)].into_iter().any(|path| match path.as_slice() {
+        [b'/', b'v' | b'V', b'1' | b'2', rest @ ..] => {
+            rest.first().is_none_or(|b| !b.is_ascii_alphanumeric())
+        }
+        _ => false,
+    })
+}
+
+/// Percent-decoded as far as it is percent-encoded.
+fn decoded(mut path: &[u8]) -> Vec<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded = Vec::with_capacity(path.len());
+    while let [first, rest @ ..] = path {
+        let pair = match path {
+            [b'%', high, low, ..] => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        decoded.push(pair.map_or(*first, |(high, low)| high << 4 | low));
+        path = if pair.is_some() { rest.get(2..).unwrap_or_default() } else { rest };
+    }
+    decoded
 }

@@ -58,6 +58,7 @@ fn to_upstream(
         // A registry has no use for the cookies that a page of the same host has set.
         fields.remove(header::COOKIE);
     }
+    headers::join_cookies(&mut fields);
     fields.insert(header::HOST, host);
     target.credential.apply(&mut fields);
     *request.headers_mut() = fields;
@@ -76,6 +77,10 @@ fn public_host(parts: &Parts) -> Result<HeaderValue, Rejection> {
 /// Path and query as the client sent them, below the upstream's base path.
 fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
     let target = uri.path_and_query().ok_or_else(Rejection::bad_base_path)?;
+    // An absolute target without a path, or a fragment alone, says `/` and would be written as nothing.
+    if base_path.is_empty() && target == "/" {
+        return Ok(Uri::from(PathAndQuery::from_static("/")));
+    }
     if base_path.is_empty() {
         return Ok(Uri::from(target.clone()));
     }

@@ -36,8 +36,39 @@ fn is_protected(name: &HeaderName) -> bool {
 fn is_deceiving(name: &HeaderName) -> bool {
     let text = name.as_str();
     // Servers that read headers as variables fold `_` and `-`: X_Forwarded_For would be ours there.
-    *name == header::FORWARDED || *name == X_REAL_IP || text.starts_with("x-forwarded-") || text.contains('_')
+    *name == header::FORWARDED
+        || *name == X_REAL_IP
+        || text.starts_with("x-forwarded")
+        || text.contains('_')
+        // No token (RFC 9110 §5.6.2), but it comes through in HTTP/2.
+        || text.contains('"')
+        || DECEIVING.contains(&text)
 }
+
+/// What other proxies say in these words, and servers made to stand behind one believe: who asks and
+/// from where, and what is asked for in place of the method, path and host that were judged here.
+const DECEIVING: [&str; 19] = [
+    "remote-user",
+    "x-remote-user",
+    "x-auth-user",
+    "x-auth-request-user",
+    "x-webauth-user",
+    "x-authenticated-user",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "client-ip",
+    "cf-connecting-ip",
+    "x-original-url",
+    "x-original-host",
+    "x-rewrite-url",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    // httpoxy: CGI makes HTTP_PROXY of it.
+    "proxy",
+];
 
 /// Takes the connection's own headers off, those that `Connection` names included.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -72,6 +103,18 @@ pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: Header
     headers.insert(X_FORWARDED_HOST, public_host);
 }
 
+/// HTTP/2 cuts a cookie into crumbs, which are one line again in HTTP/1.1 (RFC 9113 §8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    let mut joined =
+        HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("made of header values and separators");
+    joined.set_sensitive(true);
+    headers.insert(header::COOKIE, joined);
+}
+
 /// Makes a registry's headers into those of the answer, but for `Location` and `Link`.
 pub fn from_registry(headers: &mut HeaderMap) {
     from_page(headers);
@@ -81,6 +124,10 @@ pub fn from_registry(headers: &mut HeaderMap) {
 
 /// Makes a page server's headers into those of the answer: its cookies are its own business.
 pub fn from_page(headers: &mut HeaderMap) {
+    // Chunks end where they end: a length beside them would cut or stretch our answer (RFC 9112 §6.3).
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
     headers.remove(header::PROXY_AUTHENTICATE);
     headers.remove(header::SERVER);

@@ -21,6 +21,8 @@ pub(crate) struct Rejection {
     fault: Fault,
     message: Cow<'static, str>,
     extra: Extra,
+    /// Whether nothing that follows on an HTTP/1.1 connection is to be read as a request.
+    last: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -44,7 +46,7 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 impl Rejection {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         let fault = if status.is_server_error() { Fault::Upstream } else { Fault::Client };
-        Self { status, code, fault, message: message.into(), extra: Extra::None, source: None }
+        Self { status, code, fault, message: message.into(), extra: Extra::None, last: false, source: None }
     }
 
     fn with(mut self, extra: Extra) -> Self {
@@ -62,9 +64,11 @@ impl Rejection {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
     }
 
-    /// Another protocol is asked for.
+    /// Another protocol is asked for. A client that hopes for the best has sent bytes of it already.
     pub(crate) fn not_spoken(message: &'static str) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::Unsupported, message)
+        let mut rejection = Self::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::Unsupported, message);
+        rejection.last = true;
+        rejection
     }
 
     pub(crate) fn target_too_long() -> Self {
@@ -201,8 +205,13 @@ impl Rejection {
         }
     }
 
+    /// Whether the connection, if it is one of HTTP/1.1, cannot carry another request.
+    pub(crate) fn is_last(&self) -> bool {
+        self.last
+    }
+
     /// The answer. `api`: for a registry client, otherwise for a person. `close`: the connection
-    /// cannot carry another HTTP/1.1 request, since this one's body was not read to its end.
+    /// cannot carry another HTTP/1.1 request.
     pub(crate) fn answer(self, method: &Method, api: bool, close: bool) -> Response<ResponseBody> {
         let (kind, text) = match api {
             true => ("application/json", error_body(self.code, &self.message, None)),

@@ -1,13 +1,17 @@
 //! A gateway in this process, between a client and an upstream that the test plays both itself,
 //! byte by byte. Everything runs on one thread, so that a test may move the clock.
 
+pub mod frames;
 pub mod gateway;
+pub mod origin;
 pub mod peer;
 pub mod upstream;
+pub mod wire;
 
 use std::time::Duration;
 
 pub use gateway::{Domain, Gateway, Setup, basic, request};
+pub use origin::Origin;
 pub use peer::{Head, Peer};
 pub use upstream::Upstream;
 

@@ -3,4 +3,5 @@
 
 mod harness;
 
+mod abuse;
 mod first_steps;

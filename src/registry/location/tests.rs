@@ -177,6 +177,16 @@ fn reference() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn a_relative_reference_brings_nothing_odd_of_the_request_along() {
+    let host = HostName::parse("registry").expect("a host name");
+    let upstream = Origin { https: false, host: &host, port: 5000, base_path: "" };
+    for request_path in ["/a\u{1}/b", "/#\u{1}/b", "/?\u{e9}/b", "/#\\/b"] {
+        let rewriter = Rewriter { upstream, is_public: &|_| false, request_path };
+        assert_eq!(rewriter.location("x", Answer::Other), Rewritten::Refused, "{request_path:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn rewritten_references_are_path_absolute_and_stay_so(

@@ -65,7 +65,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     }
 
     /// Reads more into the buffer; false at the end, however it came.
-    async fn more(&mut self) -> bool {
+    pub async fn more(&mut self) -> bool {
         !matches!(self.io.read_buf(&mut self.buffer).await, Ok(0) | Err(_))
     }
 

@@ -1,0 +1,326 @@
+//! HTTP/2 heads that would be several lines, other requests or other lengths once they are HTTP/1.1.
+
+use super::{HIDDEN, Stage};
+use crate::harness::basic;
+use crate::harness::frames::{END_HEADERS, END_STREAM, HEADERS, Http2, Outcome, block};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+const PATH: &str = "/v2/a/tags/list";
+const UPLOAD: &str = "/v2/a/blobs/uploads/x";
+
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn fields(list: &[(&str, &str)]) -> Fields {
+    list.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
+}
+
+/// Alice's request, as it should be.
+fn good(method: &str, path: &str) -> Fields {
+    fields(&[
+        (":method", method),
+        (":scheme", "https"),
+        (":authority", "ci.test"),
+        (":path", path),
+        ("authorization", &basic("alice", "secret")),
+    ])
+}
+
+async fn connect(stage: &Stage) -> Http2<TlsStream<TcpStream>> {
+    Http2::start(stage.gateway.tls("ci.test", &["h2"]).await.unwrap()).await
+}
+
+/// Whether a head was turned down: by a status, or by the end of the stream or of the connection.
+async fn turned_down(stage: &Stage, head: &Fields) {
+    let shown: Vec<_> =
+        head.iter().map(|(n, v)| (String::from_utf8_lossy(n), String::from_utf8_lossy(v))).collect();
+    for end in [true, false] {
+        let mut client = connect(stage).await;
+        let stream = client.stream();
+        client.head(stream, head, end).await;
+        let outcome = client.outcome(stream).await;
+        let refused = matches!(
+            outcome,
+            Outcome::Answer(400 | 404 | 405 | 421 | 501, _) | Outcome::Reset(_) | Outcome::Gone
+        );
+        assert!(refused, "{shown:?}: {outcome:?}");
+        assert_eq!(stage.seen().await, [], "{shown:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_part_of_a_head_can_hold_a_line_end() {
+    let stage = Stage::new().await;
+    let injected = format!(" HTTP/1.1\r\nHost: ci.test\r\n\r\nGET {HIDDEN}");
+    let pieces: [&[u8]; 8] =
+        [injected.as_bytes(), b"\r\nX: y", b"\nX: y", b"\rX: y", b"\0", b"\r\n", b"\x7f", b" HTTP/1.1"];
+    for piece in pieces {
+        for at in 0..4 {
+            let mut head = good("GET", PATH);
+            head[at].1.extend(piece);
+            turned_down(&stage, &head).await;
+        }
+        if piece != b" HTTP/1.1" && piece != injected.as_bytes() {
+            let mut head = good("GET", PATH);
+            head.push((b"x-a".to_vec(), [b"b", piece].concat()));
+            turned_down(&stage, &head).await;
+        }
+        let mut head = good("GET", PATH);
+        head.push(([b"x-a", piece].concat(), b"b".to_vec()));
+        turned_down(&stage, &head).await;
+    }
+}
+
+#[tokio::test]
+async fn names_are_lower_case_tokens() {
+    let stage = Stage::new().await;
+    let names =
+        ["X-A", "x-A", "", "x a", "x:a", " x", "x ", "x\tb", "x(", "x\u{e9}", "host:", "x,y", "x;", "x/"];
+    for name in names {
+        let mut head = good("GET", PATH);
+        head.push((name.as_bytes().to_vec(), b"b".to_vec()));
+        turned_down(&stage, &head).await;
+    }
+}
+
+#[tokio::test]
+async fn no_byte_of_a_name_or_value_breaks_a_line_upstream() {
+    let stage = Stage::new().await;
+    for byte in 0..=255 {
+        let (name, value) = (vec![b'x', byte, b'y'], vec![b'a', byte, b'b']);
+        for field in [(name, b"1".to_vec()), (b"x-value".to_vec(), value)] {
+            let mut head = good("GET", PATH);
+            head.push(field);
+            let served = connect(&stage).await.ask(&head).await.status() == Some(200);
+            assert_eq!(stage.seen().await.len(), usize::from(served), "byte {byte}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pseudo_headers_stand_once_first_and_complete() {
+    let stage = Stage::new().await;
+    for missing in [0, 1, 3] {
+        let mut head = good("GET", PATH);
+        head.remove(missing);
+        turned_down(&stage, &head).await;
+    }
+    for doubled in 0..4 {
+        let mut head = good("GET", PATH);
+        head.insert(doubled, head[doubled].clone());
+        turned_down(&stage, &head).await;
+        let mut head = good("GET", PATH);
+        head.push(head[doubled].clone());
+        turned_down(&stage, &head).await;
+        let mut late = good("GET", PATH);
+        let moved = late.remove(doubled);
+        late.push(moved);
+        turned_down(&stage, &late).await;
+        // The scheme alone leads nowhere: that TLS was spoken is known.
+        let mut empty = good("GET", PATH);
+        empty[doubled].1.clear();
+        if doubled != 1 {
+            turned_down(&stage, &empty).await;
+        }
+    }
+    for (name, value) in
+        [(":status", "200"), (":protocol", "websocket"), (":path2", "/"), (":", "x"), (":host", "ci.test")]
+    {
+        let mut head = good("GET", PATH);
+        head.insert(0, (name.into(), value.into()));
+        turned_down(&stage, &head).await;
+    }
+}
+
+#[tokio::test]
+async fn headers_of_a_connection_are_none_of_http_2() {
+    let stage = Stage::new().await;
+    for (name, value) in [
+        ("connection", "close"),
+        ("connection", "x-forwarded-for"),
+        ("transfer-encoding", "chunked"),
+        ("transfer-encoding", "identity"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-connection", "keep-alive"),
+        ("upgrade", "websocket"),
+        ("te", "chunked"),
+        ("te", "trailers, chunked"),
+    ] {
+        for method in ["GET", "PATCH"] {
+            let mut head = good(method, if method == "GET" { PATH } else { UPLOAD });
+            head.push((name.into(), value.into()));
+            turned_down(&stage, &head).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_host_is_the_authority() {
+    let stage = Stage::new().await;
+    for (authority, host) in [
+        (Some("ci.test"), Some("other.test")),
+        (Some("other.test"), Some("ci.test")),
+        (Some("other.test"), None),
+        (None, Some("other.test")),
+        (Some("ci.test,other.test"), None),
+        (Some("other.test@ci.test"), None),
+        (Some("alice:secret@ci.test"), None),
+        (Some("ci.test:x"), None),
+        (Some("ci.test/"), None),
+        (Some("ci.test/v2"), None),
+        (Some("ci.test?"), None),
+        (Some("ci.test#"), None),
+        (Some("ci.test "), None),
+        (Some("unknown.test"), None),
+        (None, None),
+        (None, Some("")),
+        (None, Some("ci.test, other.test")),
+    ] {
+        let mut head = good("GET", PATH);
+        match authority {
+            Some(authority) => head[2].1 = authority.into(),
+            None => drop(head.remove(2)),
+        }
+        head.extend(host.map(|host| (b"host".to_vec(), host.into())));
+        turned_down(&stage, &head).await;
+    }
+    let mut two = good("GET", PATH);
+    two.extend(fields(&[("host", "ci.test"), ("host", "ci.test")]));
+    turned_down(&stage, &two).await;
+    let mut only_host = good("GET", PATH);
+    only_host[2] = (b"host".to_vec(), b"ci.test".to_vec());
+    only_host.swap(2, 3);
+    let mut both = good("GET", PATH);
+    both.push((b"host".to_vec(), b"CI.test".to_vec()));
+    for head in [only_host, both] {
+        assert_eq!(connect(&stage).await.ask(&head).await.status(), Some(200));
+        let seen = stage.seen().await;
+        assert_eq!(
+            (seen.len(), seen[0].head.get("host")),
+            (1, Some(stage.origin.url().strip_prefix("http://").unwrap()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn methods_and_schemes_are_no_loopholes() {
+    let stage = Stage::new().await;
+    for method in ["CONNECT", "get", "GET ", "PRI", "OPTIONS", "TRACE", "GET /v2/hidden/tags/list HTTP/1.1"] {
+        turned_down(&stage, &good(method, PATH)).await;
+    }
+    let mut connect_properly = good("CONNECT", PATH);
+    connect_properly.remove(3);
+    connect_properly.remove(1);
+    turned_down(&stage, &connect_properly).await;
+    for scheme in ["https://evil.example/", "a b"] {
+        let mut head = good("GET", PATH);
+        head[1].1 = scheme.into();
+        turned_down(&stage, &head).await;
+    }
+}
+
+#[tokio::test]
+async fn a_length_and_the_body_agree() {
+    let stage = Stage::new().await;
+    for length in ["5", "1", "4", "6", "+5", "-1", "", "5, 5", "x", "18446744073709551616"] {
+        // The head ends the stream: there is no body, whatever the length says.
+        let mut head = good("PATCH", UPLOAD);
+        head.push((b"content-length".to_vec(), length.into()));
+        let outcome = connect(&stage).await.ask(&head).await;
+        assert!(!matches!(outcome, Outcome::Answer(200, _)), "{length}: {outcome:?}");
+        assert_eq!(stage.seen().await, [], "{length}");
+    }
+    for (length, body) in [("4", "hello"), ("0", "hello"), ("6", "hello"), ("500", "hello")] {
+        let mut head = good("PATCH", UPLOAD);
+        head.push((b"content-length".to_vec(), length.into()));
+        let mut client = connect(&stage).await;
+        let stream = client.stream();
+        client.head(stream, &head, false).await;
+        client.data(stream, body.as_bytes(), true).await;
+        let outcome = client.outcome(stream).await;
+        assert!(!matches!(outcome, Outcome::Answer(200, _)), "{length}: {outcome:?}");
+        assert_eq!(stage.seen().await, [], "{length}");
+    }
+    for lengths in [&["5", "6"][..], &["5", "5"], &["5"], &[]] {
+        let mut head = good("PATCH", UPLOAD);
+        head.extend(lengths.iter().map(|length| (b"content-length".to_vec(), length.as_bytes().to_vec())));
+        let mut client = connect(&stage).await;
+        let stream = client.stream();
+        client.head(stream, &head, false).await;
+        client.data(stream, b"hel", false).await;
+        client.data(stream, b"lo", true).await;
+        let served = client.outcome(stream).await.status() == Some(200);
+        let seen = stage.seen().await;
+        assert!(
+            seen.len() == usize::from(served) && seen.iter().all(|request| request.body == b"hello"),
+            "{lengths:?}"
+        );
+        assert!(served || lengths.len() == 2, "{lengths:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_logins_in_one_head_are_refused() {
+    let stage = Stage::new().await;
+    for (first, second) in [("secret", "wrong"), ("wrong", "secret"), ("secret", "secret")] {
+        let mut head = good("GET", PATH);
+        head[4].1 = basic("alice", first).into_bytes();
+        head.push((b"authorization".to_vec(), basic("alice", second).into_bytes()));
+        assert_eq!(connect(&stage).await.ask(&head).await.status(), Some(400));
+    }
+    stage.untouched().await;
+}
+
+#[tokio::test]
+async fn trailers_end_here() {
+    let stage = Stage::new().await;
+    for trailers in [
+        &[("x-trailer", "1")][..],
+        &[("content-length", "5"), ("host", "other.test")],
+        &[("authorization", "Basic eDp5"), ("transfer-encoding", "chunked")],
+        &[(":path", HIDDEN)],
+        &[("x-forwarded-for", "6.6.6.6")],
+    ] {
+        let mut client = connect(&stage).await;
+        let stream = client.stream();
+        client.head(stream, &good("PATCH", UPLOAD), false).await;
+        client.data(stream, b"hello", false).await;
+        client.frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(trailers)).await;
+        let served = client.outcome(stream).await.status() == Some(200);
+        let seen = stage.seen().await;
+        assert!(seen.len() <= 1 && seen.iter().all(|request| request.body == b"hello"), "{trailers:?}");
+        assert!(served || seen.is_empty() || seen.len() == 1);
+    }
+}
+
+#[tokio::test]
+async fn each_stream_logs_in_for_itself() {
+    let stage = Stage::new().await;
+    let mut client = connect(&stage).await;
+    assert_eq!(client.ask(&good("GET", PATH)).await.status(), Some(200));
+    let mut nobody = good("GET", PATH);
+    nobody.pop();
+    assert_eq!(client.ask(&nobody).await.status(), Some(401));
+    let mut carol = good("GET", PATH);
+    carol[4].1 = basic("carol", "secret3").into_bytes();
+    assert_eq!(client.ask(&carol).await.status(), Some(401));
+    assert_eq!(client.ask(&good("GET", PATH)).await.status(), Some(200));
+    let mut elsewhere = good("GET", PATH);
+    elsewhere[2].1 = b"other.test".to_vec();
+    elsewhere[4].1 = basic("carol", "secret3").into_bytes();
+    assert_eq!(client.ask(&elsewhere).await.status(), Some(421));
+    assert_eq!(stage.seen().await.len(), 2);
+}
+
+#[tokio::test]
+async fn crumbs_of_a_cookie_are_one_cookie_to_a_page() {
+    let origin = crate::harness::Origin::new().await;
+    let browser = format!("[browser]\nurl = \"{}\"", origin.url());
+    let domain = crate::harness::Domain::new("ci.test", &origin.url()).tables(&browser);
+    let gateway = crate::harness::Setup::new().domain(domain).start().await;
+    let mut client = Http2::start(gateway.tls("ci.test", &["h2"]).await.unwrap()).await;
+    let mut head = good("GET", "/page");
+    head.extend(fields(&[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")]));
+    assert_eq!(client.ask(&head).await.status(), Some(200));
+    assert_eq!(origin.requests()[0].head.all("cookie"), ["a=1; b=2; c=3; d=4"]);
+}
