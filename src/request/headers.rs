@@ -90,22 +90,34 @@ pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: Header
     for name in deceiving {
         headers.remove(name);
     }
+    join_cookies(headers);
     let client = HeaderValue::from_str(&conn.client().to_string()).expect("an address is visible ASCII");
     headers.insert(X_FORWARDED_FOR, client);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(X_FORWARDED_HOST, public_host);
 }
 
+/// HTTP/2 may split cookies over several lines; HTTP/1.1 has one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice()))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// Makes a registry's headers into those of the answer, but for `Location` and `Link`.
 pub fn from_registry(headers: &mut HeaderMap) {
     from_page(headers);
-    headers.remove(header::WWW_AUTHENTICATE);
     headers.remove(header::SET_COOKIE);
 }
 
 /// Makes a page server's headers into those of the answer: its cookies are its own business.
 pub fn from_page(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
+    // A challenge for another login would take the place of ours in clients and browsers.
+    headers.remove(header::WWW_AUTHENTICATE);
     headers.remove(header::PROXY_AUTHENTICATE);
     headers.remove(header::SERVER);
     headers.remove(header::STRICT_TRANSPORT_SECURITY);
