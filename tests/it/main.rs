@@ -18,3 +18,6 @@ mod admin;
 // What happens to a running process.
 mod drain;
 mod reload;
+
+// What holds of the sources themselves.
+mod tidy;
