@@ -77,7 +77,14 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    remove_where(headers, |name| HOP_BY_HOP.contains(name));
+}
+
+/// Removes by looking at each name once: most heads hold none of those that are removed, and each
+/// look-up by name costs more than the comparisons.
+fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
+    let removed: Vec<HeaderName> = headers.keys().filter(|name| is_removed(name)).cloned().collect();
+    for name in removed {
         headers.remove(name);
     }
 }
@@ -88,15 +95,36 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     names.filter_map(|name| name.trim().parse().ok()).filter(|name| !is_protected(name)).collect()
 }
 
+/// Whether a registry written in Go would take the body for a form, and would then read `digest`, `mount`,
+/// `from` and `_state` from it in place of the query that was judged here (`ParseMultipartForm`).
+pub(crate) fn has_form_type(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_TYPE).iter().any(|value| is_form(value.as_bytes()))
+}
+
+fn is_form(content_type: &[u8]) -> bool {
+    // Go trims and folds Unicode, so a type that is not ASCII may be one of these there.
+    if !content_type.is_ascii() {
+        return true;
+    }
+    let end = content_type.iter().position(|&byte| byte == b';').unwrap_or(content_type.len());
+    let (media_type, _) = content_type.split_at(end);
+    let media_type = media_type.trim_ascii().to_ascii_lowercase();
+    media_type == b"application/x-www-form-urlencoded" || media_type.starts_with(b"multipart/")
+}
+
+/// Makes the body of an upload look like what it is. curl, for one, calls it a form unless told otherwise.
+pub(crate) fn of_upload(headers: &mut HeaderMap) {
+    if has_form_type(headers) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
+}
+
 /// Makes a client's headers into those of the request upstream, but for Host and Authorization.
 pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: HeaderValue) {
     remove_hop_by_hop(headers);
     // moorgate answers Expect itself when the body is first asked for.
-    headers.remove(header::EXPECT);
-    let deceiving: Vec<HeaderName> = headers.keys().filter(|name| is_deceiving(name)).cloned().collect();
-    for name in deceiving {
-        headers.remove(name);
-    }
+    remove_where(headers, |name| *name == header::EXPECT || is_deceiving(name));
+    join_cookies(headers);
     let client = HeaderValue::from_str(&conn.client().to_string()).expect("an address is visible ASCII");
     headers.insert(X_FORWARDED_FOR, client);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
@@ -104,7 +132,7 @@ pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: Header
 }
 
 /// HTTP/2 cuts a cookie into crumbs, which are one line again in HTTP/1.1 (RFC 9113 §8.2.3).
-pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() < 2 {
         return;
@@ -118,7 +146,6 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 /// Makes a registry's headers into those of the answer, but for `Location` and `Link`.
 pub fn from_registry(headers: &mut HeaderMap) {
     from_page(headers);
-    headers.remove(header::WWW_AUTHENTICATE);
     headers.remove(header::SET_COOKIE);
 }
 
@@ -129,11 +156,18 @@ pub fn from_page(headers: &mut HeaderMap) {
         headers.remove(header::CONTENT_LENGTH);
     }
     remove_hop_by_hop(headers);
-    headers.remove(header::PROXY_AUTHENTICATE);
-    headers.remove(header::SERVER);
-    headers.remove(header::STRICT_TRANSPORT_SECURITY);
-    headers.remove(header::ALT_SVC);
+    remove_where(headers, |name| NOT_OURS.contains(name));
 }
+
+/// What an upstream says about itself or about the way to it. A challenge of its own would take the
+/// place of ours in clients and browsers.
+const NOT_OURS: [HeaderName; 5] = [
+    header::WWW_AUTHENTICATE,
+    header::PROXY_AUTHENTICATE,
+    header::SERVER,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::ALT_SVC,
+];
 
 #[cfg(test)]
 mod tests {

@@ -4,16 +4,20 @@
 pub mod frames;
 pub mod gateway;
 pub mod origin;
+pub mod between;
+pub mod http2;
 pub mod peer;
 pub mod upstream;
 pub mod wire;
 
 use std::time::Duration;
 
+pub use between::Between;
 pub use gateway::{Domain, Gateway, Setup, basic, request};
 pub use origin::Origin;
+pub use http2::{Http2, no_body, request2};
 pub use peer::{Head, Peer};
-pub use upstream::Upstream;
+pub use upstream::{Upstream, tls_server};
 
 /// Moves the clock at once; what is due then runs. The clock goes on as usual afterwards.
 pub async fn jump(time: Duration) {
@@ -21,6 +25,11 @@ pub async fn jump(time: Duration) {
     tokio::time::advance(time).await;
     tokio::time::resume();
     settle().await;
+}
+
+/// The JSON of a body.
+pub fn json(body: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)))
 }
 
 /// Lets everything that is ready on this thread run: enough rounds for a chain of tasks.

@@ -1,7 +1,25 @@
 //! What moorgate does, seen from outside. The list of modules is a table of contents.
 #![expect(unreachable_pub, reason = "the harness is read like a library")]
+#![expect(clippy::unwrap_used, reason = "a test fails by it, and the harness is part of the tests")]
 
 mod harness;
 
 mod abuse;
 mod first_steps;
+
+// What a request may be and what becomes of it: product.md section 3, rule by rule.
+mod rules;
+
+// What people see outside /v2/, from a server of its own.
+mod browser;
+
+// What the administrator sees.
+mod access_log;
+mod admin;
+
+// What happens to a running process.
+mod drain;
+mod reload;
+
+// What holds of the sources themselves.
+mod tidy;
