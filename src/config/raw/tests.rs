@@ -57,7 +57,7 @@ fn all_problems_of_a_file_are_noted_at_once() {
     2 | aliases = ['a b', 'ok.example.com', 7]
       |            ^^^^^
       |
-      = help: write a DNS name such as "docker-ci.example.com", without scheme, port and path
+      = help: write a DNS name such as "registry.example.com", or "localhost:5001" for one port only
 
     error: `aliases` must be a string in quotes, not an integer
      --> conf.d/ci.toml:2:37
@@ -65,7 +65,7 @@ fn all_problems_of_a_file_are_noted_at_once() {
     2 | aliases = ['a b', 'ok.example.com', 7]
       |                                     ^
       |
-      = help: write a DNS name such as "docker-ci.example.com", without scheme, port and path
+      = help: write a DNS name such as "registry.example.com", or "localhost:5001" for one port only
 
     error: `listen` must be a list, not a string
      --> conf.d/ci.toml:3:10

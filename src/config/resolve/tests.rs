@@ -116,8 +116,14 @@ fn every_setting_arrives() {
             VirtualHost {
                 domain: "ci.example.com",
                 aliases: [
-                    "localhost",
-                    "127.0.0.1",
+                    Authority {
+                        host: "localhost",
+                        port: None,
+                    },
+                    Authority {
+                        host: "127.0.0.1",
+                        port: None,
+                    },
                 ],
                 listen: [
                     ListenAddress(
@@ -306,6 +312,19 @@ fn names_are_unique() {
             "domain = 'a.b'\naliases = ['A.B', 'x.y', 'x.y']",
             "domain = 'c.d'",
             &["warning: the alias `a.b` is the domain itself", "warning: the alias `x.y` is named twice"],
+        ),
+        (
+            "domain = 'a.b'\naliases = ['localhost:1']\nlisten = [':1', ':3']",
+            "domain = 'c.d'\naliases = ['localhost:2']\nlisten = [':2', ':3']",
+            &[],
+        ),
+        (
+            "domain = 'a.b'\naliases = ['localhost:3']\nlisten = [':1', ':3']",
+            "domain = 'c.d'\naliases = ['localhost', 'x.y:4']\nlisten = [':2', ':3']",
+            &[
+                "`localhost` is already served on `:3` by conf.d/a.toml",
+                "warning: the alias `x.y:4` is on none of the ports that this domain listens on",
+            ],
         ),
         // What is wrong otherwise in a file hides none of this.
         (
