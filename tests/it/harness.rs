@@ -1,11 +1,11 @@
 //! A gateway in this process, between a client and an upstream that the test plays both itself,
 //! byte by byte. Everything runs on one thread, so that a test may move the clock.
 
+pub mod between;
 pub mod frames;
 pub mod gateway;
-pub mod origin;
-pub mod between;
 pub mod http2;
+pub mod origin;
 pub mod peer;
 pub mod upstream;
 pub mod wire;
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 pub use between::Between;
 pub use gateway::{Domain, Gateway, Setup, basic, request};
-pub use origin::Origin;
 pub use http2::{Http2, no_body, request2};
+pub use origin::Origin;
 pub use peer::{Head, Peer};
 pub use upstream::{Upstream, tls_server};
 

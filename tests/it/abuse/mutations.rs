@@ -101,7 +101,10 @@ fn requests() -> [Vec<u8>; 4] {
 async fn play(stage: &Stage, bytes: &[u8]) -> usize {
     let mut client = stage.gateway.client().await;
     let _ = client.try_send(bytes).await;
-    settle().await;
+    // The end must not overtake the answer: a client that has gone is not answered.
+    for _ in 0..5 {
+        settle().await;
+    }
     let _ = tokio::io::AsyncWriteExt::shutdown(&mut client.io).await;
     let answers = client.rest().await;
     let seen = stage.seen().await;
@@ -118,14 +121,31 @@ const BOBS: &[u8] = super::BOBS.as_bytes();
 #[test]
 fn no_change_makes_more_of_a_request_than_it_was() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let stage = runtime.block_on(Stage::new());
+    let stage = runtime.block_on(async {
+        let stage = Stage::new().await;
+        // From here on her password is remembered, and her requests wait for no other thread.
+        let mut alice = stage.gateway.client().await;
+        alice.send(requests()[0].clone()).await;
+        assert_eq!(alice.answer().await.0.status(), 200);
+        stage.seen().await;
+        stage
+    });
     // Unlike the macro's, this runner keeps one gateway for all cases.
     let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
-    let strategy = (0..4_usize, prop::collection::vec(change(), 1..4));
+    let strategy = (0..4_usize, prop::collection::vec(change(), 1..3));
     let (served, refused) = (Cell::new(0), Cell::new(0));
     TestRunner::new(config)
         .run(&strategy, |(which, changes)| {
-            let bytes = changed(requests()[which].clone(), &changes);
+            let request = String::from_utf8(requests()[which].clone()).unwrap();
+            // Room for changes that do not matter by themselves.
+            let (first, rest) = request.split_once("\r\n").unwrap();
+            let room = "a word, ".repeat(20);
+            let roomy = format!("{first}\r\nX-Before: {room}\r\n{rest}").replacen(
+                "\r\n\r\n",
+                &format!("\r\nX-After: {room}\r\n\r\n"),
+                1,
+            );
+            let bytes = changed(roomy.into_bytes(), &changes);
             let count = if runtime.block_on(play(&stage, &bytes)) > 0 { &served } else { &refused };
             count.set(count.get() + 1);
             Ok(())

@@ -28,6 +28,7 @@ const CROOKED: &[&str] = &[
     "/v%32",
     "/v1%2f_ping",
     "/x/..;/v2/_catalog",
+    "/repo/a%2Fb/tags",
     "/x/..;a=b/v2/_catalog",
     "/x/.;/y",
     "//v2/_catalog",
@@ -110,17 +111,7 @@ async fn a_crooked_path_goes_nowhere() {
 #[tokio::test]
 async fn pages_have_any_path_that_all_read_alike() {
     let (origin, gateway) = with_pages().await;
-    for target in [
-        "/",
-        "/repo/a%2Fb/tags",
-        "/v2ray",
-        "/v20/x",
-        "/V1a",
-        "/a;b/c",
-        "/%c3%a9",
-        "/a..b/...",
-        "/x?a=//../v2/",
-    ] {
+    for target in ["/", "/v2ray", "/v20/x", "/V1a", "/a;b/c", "/%c3%a9", "/a..b/...", "/x?a=//../v2/"] {
         let mut client = gateway.client().await;
         client.send(request("GET", target, "")).await;
         assert_eq!(client.answer().await.0.status(), 200, "{target}");
