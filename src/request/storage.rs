@@ -29,29 +29,46 @@ pub(crate) async fn follow(
     let Some(trust) = route.site().storage.as_ref().filter(|_| wanted) else {
         return Ok(answer);
     };
+    let registry = route.target().upstream.target();
+    let is_public = |name: &HostName| route.site().host.is_named(name);
+    // What stays within the registry is the client's to follow: it has the credentials for it.
+    let Some(Next::Elsewhere(mut next)) = redirect(&answer, registry, &asked.path, &is_public)? else {
+        return Ok(answer);
+    };
     let digest = answer.headers().get(CONTENT_DIGEST).cloned();
-    let mut from = route.target().upstream.target().clone();
     for _ in 0..MOST {
-        let Some(next) = foreign_location(route, &from, asked, &answer)? else {
-            if let Some(digest) = digest {
-                answer.headers_mut().entry(CONTENT_DIGEST).or_insert(digest);
-            }
-            return Ok(answer);
-        };
         let (url, target) = parse(&next)?;
-        answer = fetch(route, asked, &url, target, trust).await?;
-        from = url;
+        answer = fetch(route, asked, &url, target.clone(), trust).await?;
+        // Nothing that storage redirects to is for the client, who could not resolve it.
+        next = match redirect(&answer, &url, target.path(), &|_| false)? {
+            Some(Next::Within(path)) => format!("{url}{path}"),
+            Some(Next::Elsewhere(location)) => location,
+            None => {
+                if let Some(digest) = digest {
+                    answer.headers_mut().entry(CONTENT_DIGEST).or_insert(digest);
+                }
+                return Ok(answer);
+            }
+        };
     }
     Err(Rejection::too_many_redirects())
 }
 
-/// Where a redirect leads, if it is one to another host.
-fn foreign_location(
-    route: &Route,
-    from: &UpstreamUrl,
-    asked: &Asked,
+/// Where a redirect leads.
+enum Next {
+    /// To a path of the host that redirects.
+    Within(String),
+    /// To an absolute URL.
+    Elsewhere(String),
+}
+
+/// Where an answer of `from` redirects to, if it is a redirect.
+fn redirect(
     answer: &Response<AnswerBody>,
-) -> Result<Option<String>, Rejection> {
+    from: &UpstreamUrl,
+    request_path: &str,
+    is_public: &dyn Fn(&HostName) -> bool,
+) -> Result<Option<Next>, Rejection> {
     let redirects = [
         StatusCode::MOVED_PERMANENTLY,
         StatusCode::FOUND,
@@ -65,20 +82,16 @@ fn foreign_location(
         return Ok(None);
     };
     let text = location.to_str().map_err(|_| Rejection::upstream_bad_location())?;
-    let is_public = |name: &HostName| route.site().host.is_named(name);
-    let rewriter = Rewriter { upstream: origin(from), is_public: &is_public, request_path: &asked.path };
+    let rewriter = Rewriter { upstream: origin(from), is_public, request_path };
     match rewriter.location(text, Answer::Redirect) {
-        Rewritten::Foreign if text.starts_with("//") => Ok(Some(format!("{}:{text}", scheme_of(from)))),
-        Rewritten::Foreign => Ok(Some(text.to_owned())),
-        Rewritten::Unchanged | Rewritten::Path(_) => Ok(None),
+        Rewritten::Foreign if text.starts_with("//") => {
+            let scheme = if from.scheme == Scheme::Https { "https" } else { "http" };
+            Ok(Some(Next::Elsewhere(format!("{scheme}:{text}"))))
+        }
+        Rewritten::Foreign => Ok(Some(Next::Elsewhere(text.to_owned()))),
+        Rewritten::Unchanged => Ok(Some(Next::Within(text.to_owned()))),
+        Rewritten::Path(path) => Ok(Some(Next::Within(path))),
         Rewritten::Refused => Err(Rejection::upstream_bad_location()),
-    }
-}
-
-fn scheme_of(url: &UpstreamUrl) -> &'static str {
-    match url.scheme {
-        Scheme::Http => "http",
-        Scheme::Https => "https",
     }
 }
 
