@@ -94,17 +94,14 @@ impl Upstream {
             match exchange(lease, request, upload.clone(), limits).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Failed { error: UpstreamError::Broken(error), .. })
-                    if is_dead(&error) && again.is_some() =>
-                {
-                    let Some(again) = again else { return Err(UpstreamError::Broken(error)) };
-                    tracing::debug!(
-                        error = &error as &dyn Error,
-                        "a kept connection was dead, trying a fresh one"
-                    );
-                    request = again;
-                }
-                Err(failed) => return Err(failed.error),
+                Err(failed) => match again.filter(|_| failed.dead) {
+                    Some(again) => {
+                        let error = &failed.error as &dyn Error;
+                        tracing::debug!(error, "a kept connection was dead, trying a fresh one");
+                        request = again;
+                    }
+                    None => return Err(failed.error),
+                },
             }
         }
         let lease = self.connect(limits.idle).await?;
@@ -146,6 +143,8 @@ struct Failed {
     error: UpstreamError,
     /// The request, if nothing of it was written.
     unsent: Option<Box<Request<RequestBody>>>,
+    /// Whether the connection ended without a byte of an answer.
+    dead: bool,
 }
 
 async fn exchange(
@@ -165,12 +164,13 @@ async fn exchange(
         Err(mut failed) => {
             let unsent = if reused { failed.take_message().map(Box::new) } else { None };
             let error = blame(failed.into_error(), &progress, upload.as_deref());
-            return Err(Failed { error, unsent });
+            let ended = matches!(&error, UpstreamError::Broken(error) if is_dead(error));
+            return Err(Failed { error, unsent, dead: ended && !progress.has_heard() });
         }
     };
     progress.answered();
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failed { error: UpstreamError::Switched, unsent: None });
+        return Err(Failed { error: UpstreamError::Switched, unsent: None, dead: false });
     }
     // An error that comes while the body is still going up is the answer: the rest is not wanted.
     if let Some(upload) = upload.filter(|upload| has_body && !upload.is_finished())
@@ -196,8 +196,7 @@ fn blame(error: hyper::Error, exchange: &Exchange, upload: Option<&Upload>) -> U
     }
 }
 
-/// Whether the connection ended without a byte of an answer, as one does that the upstream closed
-/// while it lay in the pool.
+/// Whether the connection ended as one does that the upstream closed while it lay in the pool.
 fn is_dead(error: &hyper::Error) -> bool {
     if error.is_parse() {
         return false;

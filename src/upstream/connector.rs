@@ -134,7 +134,7 @@ fn server_name(target: &UpstreamUrl) -> Result<ServerName<'static>, ConnectorErr
     ServerName::try_from(name.clone()).map_err(|_| ConnectorError::Name(name))
 }
 
-/// A connection that tells its exchange when bytes went out.
+/// A connection that tells its exchange when bytes went out or came in.
 pub(crate) struct UpstreamIo {
     stream: Stream,
     exchange: Arc<Exchange>,
@@ -160,10 +160,15 @@ impl AsyncRead for UpstreamIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let before = buf.filled().len();
+        let result = match &mut self.stream {
             Stream::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Stream::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        };
+        if buf.filled().len() > before {
+            self.exchange.heard();
         }
+        result
     }
 }
 

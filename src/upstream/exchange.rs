@@ -1,6 +1,7 @@
 //! The progress of one connection to an upstream: what it waits for, since when, and for how long
 //! at most. Every timeout of a transfer is decided here, from progress, never from its whole time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use crate::config::vhost::Timeouts;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     state: Mutex<State>,
+    /// Whether a byte has come since the request began. Apart from the state: it is set with every
+    /// read, and no deadline depends on it.
+    heard: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -81,7 +85,8 @@ pub(crate) enum Verdict {
 impl Exchange {
     pub(crate) fn new(idle: Duration) -> Self {
         let limits = ExchangeLimits { first_body_byte: idle, stall: idle, head: idle, idle };
-        Self { state: Mutex::new(State { phase: Phase::Idle, since: Instant::now(), limits, verdict: None }) }
+        let state = State { phase: Phase::Idle, since: Instant::now(), limits, verdict: None };
+        Self { state: Mutex::new(state), heard: AtomicBool::new(false) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -97,6 +102,7 @@ impl Exchange {
 
     /// A request goes out.
     pub(crate) fn begin(&self, limits: ExchangeLimits, has_body: bool) {
+        self.heard.store(false, Ordering::Relaxed);
         let phase = if has_body { Phase::FirstBodyByte } else { Phase::Head };
         *self.state() = State { phase, since: Instant::now(), limits, verdict: None };
     }
@@ -135,6 +141,16 @@ impl Exchange {
         if state.phase == Phase::UpstreamTakes {
             state.since = Instant::now();
         }
+    }
+
+    /// Bytes came out of the upstream's socket.
+    pub(crate) fn heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the upstream has said anything to this request.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// The head of the answer is here.
