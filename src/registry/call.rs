@@ -320,6 +320,17 @@ impl Call {
         )
     }
 
+    /// Whether it is a step of an upload that sends: one at which a registry may read a form.
+    pub fn is_upload(&self) -> bool {
+        matches!(
+            self,
+            Self::UploadStart { .. }
+                | Self::Mount { .. }
+                | Self::UploadChunk { .. }
+                | Self::UploadCommit { .. }
+        )
+    }
+
     /// Whether the request's body is a manifest.
     pub fn is_manifest_write(&self) -> bool {
         matches!(self, Self::ManifestWrite { .. })

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, header};
 
 use super::conn_info::ConnInfo;
+use super::headers;
 use super::reject::Rejection;
 use super::site::Site;
 use crate::registry::call::{Call, CallError};
@@ -72,6 +73,9 @@ pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<Subject, Rejec
     let path = parts.uri.path();
     if is_api(path) {
         return match Call::parse(&parts.method, path, parts.uri.query()) {
+            Ok(call) if call.is_manifest_write() && headers::has_form_type(&parts.headers) => {
+                Err(Rejection::bad_request("a manifest is not a form: its Content-Type is its media type"))
+            }
             Ok(call) => Ok(Subject::Call(Arc::new(call))),
             Err(error) => Err(Rejection::bad_call(error)),
         };
@@ -97,6 +101,7 @@ fn is_crooked(path: &str) -> bool {
         || is_disguised_api(path)
         || has(b"//")
         || has(b"%2e")
+        || has(b"%2f")
         || has(b"%5c")
         || has(b"%00")
 }

@@ -54,9 +54,12 @@ fn to_upstream(
     // Pages are often built from the Host that a browser shows, registries' from X-Forwarded-Host.
     let host = if route.call().is_some() { target.authority.clone() } else { public_host.clone() };
     headers::to_upstream(&mut fields, conn, public_host);
-    if route.call().is_some() {
+    if let Some(call) = route.call() {
         // A registry has no use for the cookies that a page of the same host has set.
         fields.remove(header::COOKIE);
+        if call.is_upload() {
+            headers::of_upload(&mut fields);
+        }
     }
     headers::join_cookies(&mut fields);
     fields.insert(header::HOST, host);

@@ -88,6 +88,30 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     names.filter_map(|name| name.trim().parse().ok()).filter(|name| !is_protected(name)).collect()
 }
 
+/// Whether a registry written in Go would take the body for a form, and would then read `digest`, `mount`,
+/// `from` and `_state` from it in place of the query that was judged here (`ParseMultipartForm`).
+pub(crate) fn has_form_type(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_TYPE).iter().any(|value| is_form(value.as_bytes()))
+}
+
+fn is_form(content_type: &[u8]) -> bool {
+    // Go trims and folds Unicode, so a type that is not ASCII may be one of these there.
+    if !content_type.is_ascii() {
+        return true;
+    }
+    let end = content_type.iter().position(|&byte| byte == b';').unwrap_or(content_type.len());
+    let (media_type, _) = content_type.split_at(end);
+    let media_type = media_type.trim_ascii().to_ascii_lowercase();
+    media_type == b"application/x-www-form-urlencoded" || media_type.starts_with(b"multipart/")
+}
+
+/// Makes the body of an upload look like what it is. curl, for one, calls it a form unless told otherwise.
+pub(crate) fn of_upload(headers: &mut HeaderMap) {
+    if has_form_type(headers) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
+}
+
 /// Makes a client's headers into those of the request upstream, but for Host and Authorization.
 pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: HeaderValue) {
     remove_hop_by_hop(headers);
