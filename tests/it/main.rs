@@ -5,3 +5,6 @@ mod harness;
 
 mod abuse;
 mod first_steps;
+
+// What a request may be and what becomes of it: product.md section 3, rule by rule.
+mod rules;

@@ -37,6 +37,7 @@ pub struct Domain {
     upstream_keys: String,
     tables: String,
     tls: String,
+    auth: String,
 }
 
 impl Domain {
@@ -50,6 +51,7 @@ impl Domain {
             upstream_keys: String::new(),
             tables: String::new(),
             tls: "internal = true".to_owned(),
+            auth: String::new(),
         }
     }
 
@@ -83,10 +85,22 @@ impl Domain {
         self
     }
 
+    /// A path before `/v2/` at the upstream.
+    pub fn base_path(mut self, path: &str) -> Self {
+        self.upstream.push_str(path);
+        self
+    }
+
+    /// Keys of `[auth]` beside the htpasswd file.
+    pub fn auth(mut self, toml: &str) -> Self {
+        self.auth = toml.to_owned();
+        self
+    }
+
     fn toml(&self) -> String {
-        let Self { name, upstream, top, upstream_keys, tables, tls, .. } = self;
+        let Self { name, upstream, top, upstream_keys, tables, tls, auth, .. } = self;
         format!(
-            "domain = \"{name}\"\n{top}\n[tls]\n{tls}\n[auth]\nhtpasswd = \"{name}.htpasswd\"\n\
+            "domain = \"{name}\"\n{top}\n[tls]\n{tls}\n[auth]\nhtpasswd = \"{name}.htpasswd\"\n{auth}\n\
              [upstream]\nurl = \"{upstream}\"\n{upstream_keys}\n{tables}\n"
         )
     }

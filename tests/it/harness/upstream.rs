@@ -1,8 +1,11 @@
 //! An upstream that the test plays: it takes connections one by one and says what it likes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::peer::Peer;
 
@@ -40,4 +43,16 @@ impl Upstream {
         let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(accept.as_mut().poll(cx))).await;
         assert!(polled.is_pending(), "the gateway connected");
     }
+}
+
+/// The TLS side of an upstream, with a certificate that the test has made.
+pub fn tls_server(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
