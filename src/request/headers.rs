@@ -142,7 +142,6 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 /// Makes a registry's headers into those of the answer, but for `Location` and `Link`.
 pub fn from_registry(headers: &mut HeaderMap) {
     from_page(headers);
-    headers.remove(header::WWW_AUTHENTICATE);
     headers.remove(header::SET_COOKIE);
 }
 
@@ -153,6 +152,8 @@ pub fn from_page(headers: &mut HeaderMap) {
         headers.remove(header::CONTENT_LENGTH);
     }
     remove_hop_by_hop(headers);
+    // A challenge for another login would take the place of ours in clients and browsers.
+    headers.remove(header::WWW_AUTHENTICATE);
     headers.remove(header::PROXY_AUTHENTICATE);
     headers.remove(header::SERVER);
     headers.remove(header::STRICT_TRANSPORT_SECURITY);

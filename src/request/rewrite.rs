@@ -18,6 +18,8 @@ use crate::upstream::body::AnswerBody;
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) path: String,
+    /// The host and port as the browser named them, where a page's server was told them too.
+    host: Option<String>,
     /// What storage has to be asked with in the client's place, where moorgate follows redirects.
     pub(crate) headers: Option<HeaderMap>,
 }
@@ -39,7 +41,12 @@ impl Asked {
                 DOWNLOAD.iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
             kept.collect()
         });
-        Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), headers }
+        let host = || {
+            let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+            header.or_else(|| parts.uri.authority().map(|authority| authority.as_str()))
+        };
+        let host = if route.call().is_none() { host().map(str::to_owned) } else { None };
+        Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), host, headers }
     }
 }
 
@@ -93,13 +100,15 @@ fn references(
     let rewriter = Rewriter { upstream, is_public: &is_public, request_path: &asked.path };
     if let Some(location) = headers.get(header::LOCATION) {
         let text = location.to_str().map_err(|_| Rejection::upstream_bad_location())?;
-        match rewriter.location(text, Answer::of(status)) {
-            Rewritten::Unchanged | Rewritten::Foreign => {}
-            Rewritten::Path(path) => {
-                let value = HeaderValue::try_from(path).map_err(|_| Rejection::upstream_bad_location())?;
-                headers.insert(header::LOCATION, value);
-            }
+        let own = asked.host.as_deref().and_then(|host| below_own_origin(text, host));
+        let path = match rewriter.location(own.unwrap_or(text), Answer::of(status)) {
+            Rewritten::Unchanged | Rewritten::Foreign => own.map(str::to_owned),
+            Rewritten::Path(path) => Some(path),
             Rewritten::Refused => return Err(Rejection::upstream_bad_location()),
+        };
+        if let Some(path) = path {
+            let value = HeaderValue::try_from(path).map_err(|_| Rejection::upstream_bad_location())?;
+            headers.insert(header::LOCATION, value);
         }
     }
     let links: Vec<HeaderValue> = headers
@@ -113,6 +122,13 @@ fn references(
         headers.append(header::LINK, link);
     }
     Ok(())
+}
+
+/// The path of a URL that a page's server has built from the Host of the request, with whatever scheme it
+/// believes in: behind a TLS port, `http` would lead nowhere.
+fn below_own_origin<'a>(url: &'a str, host: &str) -> Option<&'a str> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    rest.strip_prefix(host).filter(|path| path.starts_with('/'))
 }
 
 /// Where an upstream is, for the rewriter.
