@@ -17,7 +17,9 @@ pub(crate) fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<B
         return text(StatusCode::MISDIRECTED_REQUEST, "ask for this by its address or as localhost\n");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "this only reads\n");
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "this only reads\n");
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -30,8 +32,9 @@ pub(crate) fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<B
 
 /// A page in somebody's browser could otherwise ask through a name of its own that leads here.
 fn is_asked_by_address<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = host.and_then(|host| Authority::parse(host).ok());
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let authority = host.to_str().ok().and_then(|host| Authority::parse(host).ok());
     authority.is_some_and(|authority| authority.host.ip().is_some() || authority.host.as_str() == "localhost")
 }
 
