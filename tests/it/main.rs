@@ -8,3 +8,14 @@ mod first_steps;
 
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;
+
+// What people see outside /v2/, from a server of its own.
+mod browser;
+
+// What the administrator sees.
+mod access_log;
+mod admin;
+
+// What happens to a running process.
+mod drain;
+mod reload;

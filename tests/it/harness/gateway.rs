@@ -213,14 +213,7 @@ impl Gateway {
         let mut roots = RootCertStore::empty();
         let pem = self.path("state/internal-ca/ca.pem");
         roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        config
+        client_config(roots, alpn)
     }
 
     /// A TLS connection with a name and protocols to offer.
@@ -228,6 +221,16 @@ impl Gateway {
         let tcp = TcpStream::connect(self.https()).await?;
         let connector = TlsConnector::from(Arc::new(self.client_config(alpn)));
         connector.connect(ServerName::try_from(name.to_owned()).unwrap(), tcp).await
+    }
+
+    /// Whether a handshake with a name shows a certificate (in DER) that is its own root.
+    pub async fn shows(&self, name: &str, certificate: &[u8]) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(certificate.to_vec())).unwrap();
+        let config = client_config(roots, &["http/1.1"]);
+        let tcp = TcpStream::connect(self.https()).await.unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.is_ok()
     }
 
     /// An HTTP/1.1 connection for `ci.test`, to be played byte by byte.
@@ -239,6 +242,17 @@ impl Gateway {
     pub async fn stop(&self) -> bool {
         self.app.drain(Duration::from_secs(60)).await
     }
+}
+
+fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config
 }
 
 /// A request of `alice` to `ci.test`, without body: method, target and further header lines.
