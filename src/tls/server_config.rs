@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
+pub(crate) use rustls::server::ServerConfig;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::version::{TLS12, TLS13};
 
 use super::resolver::ListenerResolver;
