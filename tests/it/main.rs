@@ -19,3 +19,6 @@ mod admin;
 // What happens to a running process.
 mod drain;
 mod reload;
+
+// What holds of the sources themselves.
+mod tidy;
