@@ -1,7 +1,7 @@
 //! `redirects = "follow"`: where the registry sends a download to its storage, moorgate goes itself,
 //! without anybody's credentials, so that clients need not reach (or trust) the storage.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::reject::Rejection;
 use super::rewrite::{Asked, origin};
@@ -126,7 +126,7 @@ async fn fetch(
     let mut request = Request::new(RequestBody::empty());
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = target;
-    *request.headers_mut() = asked.headers.clone().unwrap_or_else(HeaderMap::new);
+    *request.headers_mut() = asked.headers.clone().unwrap_or_default();
     let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
     let host = HeaderValue::try_from(url.host.authority(url.port, default_port))
         .expect("a host name is visible ASCII");
