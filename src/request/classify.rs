@@ -97,13 +97,19 @@ fn is_crooked(path: &str) -> bool {
     };
     !path.starts_with('/')
         || path.contains(['\\', '\0'])
-        || path.split('/').any(is_dots)
+        || segments(path).any(is_dots)
         || is_disguised_api(path)
         || has(b"//")
         || has(b"%2e")
         || has(b"%2f")
         || has(b"%5c")
         || has(b"%00")
+}
+
+/// As a server sees them that decodes slashes before it resolves dots. An encoded slash itself is a page's own
+/// business: many name a repository so.
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').flat_map(|segment| segment.split("%2f")).flat_map(|segment| segment.split("%2F"))
 }
 
 /// Some servers cut parameters off a segment before they resolve it: `..;x` is `..` to them.

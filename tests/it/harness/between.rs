@@ -83,17 +83,22 @@ impl Between {
     /// Sends a request that the gateway answers itself.
     pub async fn own_answer(&mut self, request: impl AsRef<[u8]>) -> (Head, Vec<u8>) {
         self.client.send(request).await;
-        let answer = self.client.answer().await;
-        self.upstream.untouched().await;
-        answer
+        unforwarded(&self.upstream, &mut self.client).await
     }
 
     /// Asks with a connection of its own, so that an answer with `Connection: close` ends nothing else.
     pub async fn own_answer_apart(&self, request: impl AsRef<[u8]>) -> (Head, Vec<u8>) {
         let mut client = self.gateway.client().await;
         client.send(request).await;
-        let answer = client.answer().await;
-        self.upstream.untouched().await;
-        answer
+        unforwarded(&self.upstream, &mut client).await
     }
+}
+
+async fn unforwarded(upstream: &Upstream, client: &mut Peer<TlsStream<TcpStream>>) -> (Head, Vec<u8>) {
+    let answer = tokio::select! {
+        answer = client.answer() => answer,
+        _ = upstream.accept() => panic!("it was forwarded"),
+    };
+    upstream.untouched().await;
+    answer
 }
