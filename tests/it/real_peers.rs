@@ -9,7 +9,10 @@ mod image;
 mod machine;
 mod process;
 mod stage;
+mod transfer;
 
+mod big_blob;
 mod docker_engine;
+mod signals;
 mod skopeo;
 mod users;
