@@ -12,6 +12,7 @@ mod stage;
 mod transfer;
 
 mod big_blob;
+mod commands;
 mod docker_engine;
 mod signals;
 mod skopeo;
