@@ -14,6 +14,7 @@ mod transfer;
 mod big_blob;
 mod commands;
 mod docker_engine;
+mod first_run;
 mod signals;
 mod skopeo;
 mod users;
