@@ -21,5 +21,8 @@ mod admin;
 mod drain;
 mod reload;
 
+// The real program between real clients and real registries.
+mod real_peers;
+
 // What holds of the sources themselves.
 mod tidy;

@@ -1,0 +1,20 @@
+//! The real program between real clients and real registries, each a process of its own: Debian's
+//! docker-registry behind it; skopeo, a Docker engine, curl and htpasswd in front.
+//!
+//! Needs root, for the mount namespaces that give clients their own `/etc` and leave the machine's
+//! alone. A tool that is missing fails the test with what to install; `./ctl.sh test` installs them all.
+
+mod engine;
+mod image;
+mod machine;
+mod process;
+mod stage;
+mod transfer;
+
+mod big_blob;
+mod commands;
+mod docker_engine;
+mod first_run;
+mod signals;
+mod skopeo;
+mod users;

@@ -1,0 +1,219 @@
+//! `./ctl.sh` as on the first day: a copy of what the repository ships, on ports that are free.
+//!
+//! It runs in a process namespace of its own, so that whatever it leaves running ends with the test.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+
+use super::engine::Engine;
+use super::machine::Machine;
+use super::process::{self, Output, Process, moorgate, run, tool};
+use super::stage::free_port;
+
+/// The ports that stand in ctl.sh, moorgate.toml and conf.d/.
+const PORTS: [&str; 7] = ["5001", "5002", "5101", "5102", "8080", "8443", "9180"];
+/// `nobody` on Debian.
+const ORDINARY_USER: u32 = 65534;
+
+/// A copy of the repository's first run.
+struct FirstRun {
+    namespace: Process,
+    user: u32,
+    ports: Vec<u16>,
+    directory: tempfile::TempDir,
+}
+
+impl FirstRun {
+    fn new(user: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("moorgate");
+        let ports: Vec<_> = PORTS.iter().map(|_| free_port()).collect();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = vec![PathBuf::from("ctl.sh"), PathBuf::from("moorgate.toml")];
+        let samples = fs::read_dir(source.join("conf.d")).unwrap();
+        files.extend(samples.map(|file| Path::new("conf.d").join(file.unwrap().file_name())));
+        fs::create_dir_all(root.join("conf.d")).unwrap();
+        for file in &files {
+            let mut text = fs::read_to_string(source.join(file)).unwrap();
+            for (shipped, free) in PORTS.iter().zip(&ports) {
+                text = text.replace(shipped, &free.to_string());
+            }
+            fs::write(root.join(file), text).unwrap();
+        }
+        fs::set_permissions(root.join("ctl.sh"), PermissionsExt::from_mode(0o755)).unwrap();
+        // Where any user may run it.
+        fs::copy(moorgate(), directory.path().join("moorgate.bin")).unwrap();
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        for path in [root.clone(), root.join("conf.d")] {
+            chown(path, Some(user), Some(user)).unwrap();
+        }
+        let mut holder = process::command(&tool("unshare", "util-linux"), directory.path());
+        holder.args(["--pid", "--mount", "--mount-proc", "--fork", "--kill-child=KILL", "sleep", "infinity"]);
+        let mut namespace = Process::start("namespace", holder, directory.path());
+        let children = children_of(namespace.id());
+        namespace.becomes("there", || !fs::read_to_string(&children).unwrap_or_default().is_empty());
+        Self { namespace, user, ports, directory }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.directory.path().join("moorgate")
+    }
+
+    fn port(&self, shipped: &str) -> u16 {
+        self.ports[PORTS.iter().position(|port| *port == shipped).unwrap()]
+    }
+
+    /// `./ctl.sh` with these arguments, as the user.
+    fn ctl(&self, arguments: &[&str]) -> Output {
+        let first = fs::read_to_string(children_of(self.namespace.id())).unwrap();
+        let mut command = process::command(&tool("nsenter", "util-linux"), &self.root());
+        command.args(["--target", first.trim(), "--pid", "--mount", "--wd=."]).arg("--");
+        let id = self.user.to_string();
+        command.arg(tool("setpriv", "util-linux"));
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "./ctl.sh"]).args(arguments);
+        command.env("HOME", self.root()).env("MOORGATE_BIN", self.directory.path().join("moorgate.bin"));
+        run(&mut command, "")
+    }
+
+    fn listens(&self, shipped: &str) -> bool {
+        TcpStream::connect(("127.0.0.1", self.port(shipped))).is_ok()
+    }
+
+    /// The passwords that a start has printed: of docker-ci, and of docker-cache.
+    fn passwords(printed: &str) -> [String; 2] {
+        ["docker-ci.localhost", "docker-cache.localhost"].map(|domain| {
+            let of_domain = |line: &&str| line.trim_start().starts_with(&format!("{domain} "));
+            let line = printed.lines().find(of_domain);
+            let words =
+                line.unwrap_or_else(|| panic!("no password of {domain}: {printed}")).split_whitespace();
+            words.last().unwrap().to_owned()
+        })
+    }
+
+    fn login_status(&self, user: &str, password: &str) -> String {
+        let mut curl = process::command(&tool("curl", "curl"), self.directory.path());
+        curl.args(["--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}"]);
+        curl.arg("--user").arg(format!("{user}:{password}"));
+        run(curl.arg(format!("https://localhost:{}/v2/", self.port("5001"))), "").stdout
+    }
+}
+
+impl Drop for FirstRun {
+    fn drop(&mut self) {
+        // The holder of a namespace takes no other signal; everything in it ends with it.
+        self.namespace.signal(Signal::KILL);
+    }
+}
+
+fn children_of(id: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{id}/task/{id}/children"))
+}
+
+#[test]
+fn the_first_start_serves_both_samples_to_docker() {
+    let first_run = FirstRun::new(0);
+    let [ci, cache] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let machine = Machine::new(first_run.directory.path(), &[]);
+    let engine = Engine::start(&machine, &first_run.directory.path().join("engine"));
+    for (port, user, password) in [("5001", "ci", ci), ("5002", "cache", cache)] {
+        let authority = format!("localhost:{}", first_run.port(port));
+        engine.login(&authority, user, &password).succeeded();
+        let name = format!("{authority}/base/app:v1");
+        engine.import(&name);
+        engine.push_and_pull(&name);
+    }
+}
+
+#[test]
+fn an_ordinary_user_can_start_and_stop() {
+    let first_run = FirstRun::new(ORDINARY_USER);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+    first_run.ctl(&["stop"]).succeeded();
+    assert!(!first_run.listens("5001"));
+}
+
+#[test]
+fn passwords_are_printed_once_and_kept_in_a_private_file() {
+    let first_run = FirstRun::new(0);
+    let secrets = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let again = first_run.ctl(&["start"]).succeeded();
+    first_run.ctl(&["stop"]).succeeded();
+    let later = first_run.ctl(&["start"]).succeeded();
+    for secret in &secrets {
+        assert!(!again.contains(secret) && !later.contains(secret), "{again}{later}");
+    }
+    assert_eq!(first_run.login_status("ci", &secrets[0]), "200", "still the same");
+    let kept = first_run.root().join("state/credentials/passwords");
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(kept).unwrap();
+    assert!(secrets.iter().all(|secret| text.contains(secret)), "{text}");
+}
+
+#[test]
+fn two_first_runs_have_different_passwords() {
+    let [one, other] = [FirstRun::new(0), FirstRun::new(0)]
+        .map(|first_run| FirstRun::passwords(&first_run.ctl(&["start"]).succeeded()));
+    let all = one.iter().chain(&other).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(all.len(), 4);
+}
+
+#[test]
+fn ps_tells_what_runs_and_fails_when_moorgate_does_not() {
+    let first_run = FirstRun::new(0);
+    first_run.ctl(&["ps"]).failed();
+    first_run.ctl(&["start"]).succeeded();
+    let listed = first_run.ctl(&["ps"]).succeeded();
+    for (name, state) in
+        [("moorgate ", " ready "), ("registry-ci ", " running "), ("registry-cache ", " running ")]
+    {
+        let line = listed.lines().find(|line| line.starts_with(name)).unwrap();
+        assert!(line.contains(state), "{listed}");
+    }
+    first_run.ctl(&["stop"]).succeeded();
+    let output = first_run.ctl(&["ps"]);
+    assert!(!output.status.success());
+    assert_eq!(output.stdout.matches(" stopped ").count(), 3, "{}", output.stdout);
+    for port in PORTS {
+        assert!(!first_run.listens(port), "{port} is still listened on");
+    }
+}
+
+#[test]
+fn logs_show_requests_and_registries() {
+    let first_run = FirstRun::new(0);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+    process::until("the request is in the log", || {
+        first_run.ctl(&["logs"]).succeeded().contains(" user=ci domain=docker-ci.localhost ")
+    });
+    assert!(first_run.ctl(&["logs", "registry-ci"]).succeeded().contains("GET /v2/"));
+}
+
+#[test]
+fn a_restart_keeps_passwords_and_the_ca() {
+    let first_run = FirstRun::new(0);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let before = fs::read(first_run.root().join("state/ca.pem")).unwrap();
+    first_run.ctl(&["restart"]).succeeded();
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+    assert_eq!(fs::read(first_run.root().join("state/ca.pem")).unwrap(), before, "the CA stays");
+}
+
+#[test]
+fn a_start_with_a_broken_sample_says_what_is_wrong_and_leaves_nothing_running() {
+    let first_run = FirstRun::new(0);
+    let file = first_run.root().join("conf.d/docker-ci.toml");
+    let broken = fs::read_to_string(&file).unwrap().replace("[upstream]", "[upstraem]");
+    fs::write(&file, broken).unwrap();
+    let message = first_run.ctl(&["start"]).failed();
+    assert!(message.contains("unknown key `upstraem`"), "{message}");
+    assert!(message.contains("moorgate cannot start with this configuration"), "{message}");
+    for port in PORTS {
+        assert!(!first_run.listens(port), "{port} is listened on");
+    }
+}

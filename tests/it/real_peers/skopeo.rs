@@ -1,0 +1,192 @@
+//! skopeo pushes, pulls, lists, inspects, mounts and deletes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::image::write_oci_layout;
+use super::process::{Output, run, tool};
+use super::stage::{Domain, Stage};
+
+impl Stage {
+    pub(super) fn skopeo(&self, arguments: &[&str]) -> Output {
+        self.skopeo_with(arguments, "")
+    }
+
+    fn skopeo_with(&self, arguments: &[&str], input: &str) -> Output {
+        let skopeo = tool("skopeo", "skopeo");
+        let mut command: Command = self.machine.command(&skopeo);
+        // Where it keeps logins.
+        command.env("REGISTRY_AUTH_FILE", self.machine.home().join("skopeo-auth.json"));
+        run(command.args(arguments), input)
+    }
+
+    pub(super) fn skopeo_login(&self, authority: &str, user: &str, password: &str) -> Output {
+        self.skopeo_with(&["login", "--username", user, "--password-stdin", authority], password)
+    }
+
+    /// Logs in as the domain's own user.
+    fn logged_in(&self, domain: &Domain, authority: &str) {
+        self.skopeo_login(authority, domain.user, domain.password).succeeded();
+    }
+
+    /// An image of that many layers, as skopeo names it.
+    fn image(&self, layers: usize) -> (PathBuf, String) {
+        let raw = self.path().join("raw-image");
+        let contents: Vec<_> = (0..layers)
+            .map(|layer| (format!("file-{layer}"), format!("layer {layer}\n").repeat(20_000)))
+            .collect();
+        let layers: Vec<_> =
+            contents.iter().map(|(name, content)| (name.as_str(), content.as_bytes())).collect();
+        write_oci_layout(&raw, &layers);
+        // skopeo compresses layers wherever it copies them to: once is enough.
+        let directory = self.path().join("image");
+        let name = format!("oci:{}:v1", directory.display());
+        self.skopeo(&["copy", &format!("oci:{}:v1", raw.display()), &name]).succeeded();
+        (directory, name)
+    }
+
+    fn push(&self, image: &str, remote: &str) {
+        self.skopeo(&["copy", image, remote]).succeeded();
+    }
+
+    /// Pushes an image, pulls it into another directory, and compares.
+    fn push_and_pull(&self, authority: &str) {
+        let (pushed, image) = self.image(2);
+        let remote = format!("docker://{authority}/base/app:v1");
+        self.push(&image, &remote);
+        let pulled = self.path().join("pulled");
+        self.skopeo(&["copy", &remote, &format!("oci:{}:v1", pulled.display())]).succeeded();
+        let mut blobs = 0;
+        for blob in fs::read_dir(pushed.join("blobs/sha256")).unwrap() {
+            let name = blob.unwrap().file_name();
+            let [sent, got] =
+                [&pushed, &pulled].map(|side| fs::read(side.join("blobs/sha256").join(&name)).unwrap());
+            assert!(sent == got, "{name:?} differs");
+            blobs += 1;
+        }
+        assert_eq!(blobs, 4, "two layers, a config and a manifest");
+    }
+}
+
+#[test]
+fn skopeo_pushes_and_pulls_by_name() {
+    let stage = Stage::new();
+    stage.logged_in(&stage.ci, &stage.ci.by_name());
+    stage.push_and_pull(&stage.ci.by_name());
+    let commit = stage.logged(&["call=upload.commit", "domain=docker-ci.test"]);
+    assert!(commit.iter().all(|line| line.contains(" user=ci-bot ") && line.contains(" status=201 ")));
+    assert!(commit.iter().all(|line| line.contains(" repository=base/app ")), "{commit:?}");
+    for line in stage.moorgate.stdout().lines() {
+        assert!(line.ends_with(" end=complete"), "{line}");
+    }
+}
+
+#[test]
+fn skopeo_pushes_and_pulls_through_the_port_of_the_domain() {
+    let stage = Stage::new();
+    for domain in [&stage.ci, &stage.cache] {
+        stage.logged_in(domain, &domain.by_port());
+        stage.push_and_pull(&domain.by_port());
+    }
+    for line in stage.logged(&["call=upload.commit", "user=cache-bot"]) {
+        assert!(line.contains(" domain=docker-cache.test "), "{line}");
+    }
+}
+
+#[test]
+fn skopeo_refuses_a_gateway_whose_ca_it_does_not_know() {
+    let stage = Stage::new();
+    stage.machine.trusts("");
+    let ci = &stage.ci;
+    let message = stage.skopeo_login(&ci.by_name(), ci.user, ci.password).failed();
+    assert!(message.contains("certificate signed by unknown authority"), "{message}");
+}
+
+#[test]
+fn an_image_of_one_domain_is_not_in_the_other() {
+    let stage = Stage::new();
+    let (ci, cache) = (stage.ci.by_name(), stage.cache.by_name());
+    stage.logged_in(&stage.ci, &ci);
+    stage.logged_in(&stage.cache, &cache);
+    let (_, image) = stage.image(1);
+    stage.push(&image, &format!("docker://{ci}/base/app:v1"));
+    stage.skopeo(&["inspect", &format!("docker://{ci}/base/app:v1")]).succeeded();
+    let message = stage.skopeo(&["inspect", &format!("docker://{cache}/base/app:v1")]).failed();
+    assert!(message.contains("manifest unknown"), "{message}");
+}
+
+#[test]
+fn skopeo_lists_tags_inspects_and_deletes() {
+    let stage = Stage::new();
+    let authority = stage.ci.by_name();
+    stage.logged_in(&stage.ci, &authority);
+    let (_, image) = stage.image(2);
+    let remote = |tag: &str| format!("docker://{authority}/base/app{tag}");
+    for tag in [":v1", ":v2", ":latest"] {
+        stage.push(&image, &remote(tag));
+    }
+    let tags = |repository: &str| -> Value {
+        serde_json::from_str(&stage.skopeo(&["list-tags", repository]).succeeded()).unwrap()
+    };
+    let mut listed: Vec<_> = tags(&remote(""))["Tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tag| tag.as_str().unwrap().to_owned())
+        .collect();
+    listed.sort();
+    assert_eq!(listed, ["latest", "v1", "v2"]);
+    let inspected = stage.skopeo(&["inspect", &remote(":v2")]).succeeded();
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(inspected["Name"], format!("{authority}/base/app"));
+    assert_eq!(inspected["Layers"].as_array().unwrap().len(), 2);
+    // By digest, as the protocol has it: all three tags go.
+    stage.skopeo(&["delete", &remote(":v1")]).succeeded();
+    let message = stage.skopeo(&["inspect", &remote(":v2")]).failed();
+    assert!(message.contains("manifest unknown"), "{message}");
+    assert!(stage.logged(&["call=manifest.delete"])[0].contains(" status=202 "));
+}
+
+#[test]
+fn a_blob_is_mounted_from_another_repository() {
+    let stage = Stage::new();
+    let authority = stage.ci.by_name();
+    stage.logged_in(&stage.ci, &authority);
+    let (_, image) = stage.image(2);
+    let (from, to) =
+        (format!("docker://{authority}/base/app:v1"), format!("docker://{authority}/other/app:v1"));
+    stage.push(&image, &from);
+    stage.skopeo(&["copy", &from, &to]).succeeded();
+    let mounts = stage.logged(&["call=upload.mount", "repository=other/app"]);
+    assert!(mounts.iter().all(|line| line.contains(" status=201 ")), "{mounts:?}");
+    assert!(mounts.len() >= 2, "both layers: {mounts:?}");
+    let log = stage.moorgate.stdout();
+    let sent_again = log
+        .lines()
+        .filter(|line| line.contains(" repository=other/app ") && line.contains(" call=upload.chunk "));
+    assert_eq!(sent_again.count(), 1, "only the config, which skopeo does not mount: {log}");
+    stage.skopeo(&["inspect", &to]).succeeded();
+}
+
+#[test]
+fn many_layers_go_up_and_down_side_by_side() {
+    let stage = Stage::new();
+    let authority = stage.cache.by_name();
+    stage.logged_in(&stage.cache, &authority);
+    let (pushed, image) = stage.image(24);
+    let remote = format!("docker://{authority}/release/many:v1");
+    stage.push(&image, &remote);
+    let pulled = stage.path().join("many");
+    stage.skopeo(&["copy", &remote, &format!("oci:{}:v1", pulled.display())]).succeeded();
+    let names = |directory: &PathBuf| {
+        let entries = fs::read_dir(directory.join("blobs/sha256")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&pulled), names(&pushed));
+    assert_eq!(names(&pulled).len(), 26);
+}
