@@ -23,3 +23,4 @@ mod reload;
 
 // What holds of the sources themselves.
 mod tidy;
+mod time_limits;

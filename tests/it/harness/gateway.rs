@@ -164,7 +164,7 @@ impl Setup {
         let options = Options {
             directory: directory.path().to_owned(),
             workers: None,
-            log_floor: None,
+            log_floor: Some(moorgate::config::snapshot::LogLevel::Debug),
             install_log: std::env::var_os("MOORGATE_TEST_LOG").is_some(),
         };
         let app = App::start(options).await?;
