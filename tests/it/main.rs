@@ -5,6 +5,7 @@
 mod harness;
 
 mod abuse;
+mod early_answers;
 mod first_steps;
 
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
