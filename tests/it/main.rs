@@ -24,4 +24,5 @@ mod reload;
 
 // What holds of the sources themselves.
 mod tidy;
+mod size_limits;
 mod time_limits;
