@@ -24,5 +24,6 @@ mod reload;
 
 // What holds of the sources themselves.
 mod tidy;
+mod passwords;
 mod size_limits;
 mod time_limits;
