@@ -198,6 +198,6 @@ impl Deadline for std::sync::Arc<Activity> {
             };
         let blocked = state.blocked.map(|since| since + limits.stall);
         let head = state.head_open.map(|since| since + limits.head);
-        [blocked, head].into_iter().flatten().fold(Some(phase), |first, at| first.map(|first| first.min(at)))
+        Some([blocked, head].into_iter().flatten().fold(phase, Instant::min))
     }
 }

@@ -135,7 +135,6 @@ fn server_name(target: &UpstreamUrl) -> Result<ServerName<'static>, ConnectorErr
 }
 
 /// A connection that tells its exchange when bytes went out or came in.
-/// A connection that tells its exchange when bytes went out.
 ///
 /// A peer that refuses a body closes without reading the rest, which resets the connection right
 /// behind its answer. Then writing fails first, and hyper would give up with the answer unread in

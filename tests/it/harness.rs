@@ -9,6 +9,7 @@ pub mod http2;
 pub mod h2_frames;
 pub mod h2_client;
 pub mod peer;
+pub mod process;
 pub mod upstream;
 pub mod wire;
 

@@ -5,8 +5,17 @@
 mod harness;
 
 mod abuse;
-mod early_answers;
 mod first_steps;
+
+// What may last, how large it may be, and what comes before its end.
+mod early_answers;
+mod size_limits;
+mod time_limits;
+
+// Who gets in, and what strangers cost.
+mod flood;
+mod memory;
+mod passwords;
 
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;
@@ -24,6 +33,3 @@ mod reload;
 
 // What holds of the sources themselves.
 mod tidy;
-mod passwords;
-mod size_limits;
-mod time_limits;

@@ -18,7 +18,7 @@ const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca49
 
 /// Writes until the other side takes no more. Returns how much it took.
 async fn fill<IO: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<IO>) -> usize {
-    let part = [b'x'; 16 * 1024];
+    let part = vec![b'x'; 16 * 1024];
     let (mut taken, mut refused) = (0, 0);
     while refused < 5 {
         let mut write = std::pin::pin!(peer.io.write(&part));

@@ -164,7 +164,7 @@ impl Setup {
         let options = Options {
             directory: directory.path().to_owned(),
             workers: None,
-            log_floor: Some(moorgate::config::snapshot::LogLevel::Debug),
+            log_floor: None,
             install_log: std::env::var_os("MOORGATE_TEST_LOG").is_some(),
         };
         let app = App::start(options).await?;
@@ -244,7 +244,8 @@ impl Gateway {
     }
 }
 
-fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
+/// A TLS client configuration that trusts these roots.
+pub fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -12,14 +12,12 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::task::JoinHandle;
 
 use super::{Gateway, basic};
 
-/// A connection and the task that drives it.
+/// A connection, driven by a task of its own.
 pub struct Http2 {
     pub send: SendRequest<Fed>,
-    pub driver: JoinHandle<hyper::Result<()>>,
 }
 
 /// A body that ends when its sender is dropped, and breaks when an error is sent.
@@ -59,7 +57,9 @@ impl Http2 {
     pub async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (send, connection) =
             Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io)).await.unwrap();
-        Self { send, driver: tokio::spawn(connection) }
+        // Ends when the last sender is dropped.
+        tokio::spawn(connection);
+        Self { send }
     }
 
     /// Sends a request of `alice` and waits for the answer's head.

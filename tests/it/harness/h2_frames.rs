@@ -86,7 +86,13 @@ impl Gateway {
 
     /// The same, with a window of so many bytes for each answer.
     pub async fn frames_with_window(&self, window: u32) -> Frames {
-        let io = self.tls("ci.test", &["h2"]).await.unwrap();
+        Frames::over(self.tls("ci.test", &["h2"]).await.unwrap(), window).await
+    }
+}
+
+impl Frames {
+    /// Begins a connection over TLS, with a window of so many bytes for each answer.
+    pub async fn over(io: TlsStream<TcpStream>, window: u32) -> Self {
         assert_eq!(io.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
         let mut frames = Frames { io, buffer: Vec::new() };
         frames.io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
@@ -97,9 +103,7 @@ impl Gateway {
         while frames.next().await != (Frame { kind: SETTINGS, flags: ACK, stream: 0, payload: vec![] }) {}
         frames
     }
-}
 
-impl Frames {
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         self.try_send(kind, flags, stream, payload).await.unwrap();
     }
@@ -112,11 +116,7 @@ impl Frames {
         stream: u32,
         payload: &[u8],
     ) -> std::io::Result<()> {
-        let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.io.write_all(&frame).await?;
+        self.io.write_all(&wire(kind, flags, stream, payload)).await?;
         self.io.flush().await
     }
 
@@ -189,6 +189,15 @@ impl Frames {
     }
 }
 
+/// A frame as it goes over the wire (RFC 9113 §4.1).
+pub fn wire(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
 /// A request's head, each field literally (RFC 7541 §6.2.2), so that nothing is remembered.
 pub fn block(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let pseudo = [(":method", method), (":scheme", "https"), (":authority", "ci.test"), (":path", path)];
@@ -204,16 +213,15 @@ pub fn block(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// A length with a prefix of seven bits (RFC 7541 §5.1).
-fn integer(block: &mut Vec<u8>, mut length: usize) {
-    if length < 127 {
-        block.push(length as u8);
-        return;
+fn integer(block: &mut Vec<u8>, length: usize) {
+    let mut left = length;
+    if left >= 127 {
+        block.push(127);
+        left -= 127;
+        while left >= 128 {
+            block.push(0x80 | u8::try_from(left & 0x7f).unwrap());
+            left >>= 7;
+        }
     }
-    block.push(127);
-    length -= 127;
-    while length >= 128 {
-        block.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    block.push(length as u8);
+    block.push(u8::try_from(left).unwrap());
 }

@@ -157,14 +157,12 @@ async fn a_drain_waits_for_a_transfer_as_long_as_its_setting_says() {
 
 #[tokio::test]
 async fn a_drain_waits_for_an_hour_by_itself() {
-    let clock = Clock::stopped();
     let gateway = process(&Upstream::new().await, "").await;
     assert_eq!(gateway.app.drain_limit(), seconds(3600));
 }
 
 #[tokio::test]
 async fn a_drain_ends_when_the_last_transfer_does() {
-    let clock = Clock::stopped();
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = gateway.client().await;
