@@ -33,7 +33,8 @@ fn parse_a_call(criterion: &mut Criterion) {
 }
 
 fn authenticate_a_remembered_user(criterion: &mut Criterion) {
-    let users: String = (0..100).map(|n| format!("user{n}:{}\n", bcrypt::hash("secret", 4).expect("hashed"))).collect();
+    let users: String =
+        (0..100).map(|n| format!("user{n}:{}\n", bcrypt::hash("secret", 4).expect("hashed"))).collect();
     let users = Htpasswd::parse(users.as_bytes());
     let verifier = Verifier::new(VerifierSettings::default()).expect("a verifier");
     // `user42:secret`
@@ -79,7 +80,8 @@ fn rewrite_headers(criterion: &mut Criterion) {
     let host = HostName::parse("registry-ci").expect("a host");
     let upstream = Origin { https: false, host: &host, port: 5000, base_path: "" };
     let rewriter = Rewriter { upstream, is_public: &|_| false, request_path: "/v2/base/app/blobs/uploads/" };
-    let location = format!("http://registry-ci:5000/v2/base/app/blobs/uploads/abc?_state={}", "x".repeat(300));
+    let location =
+        format!("http://registry-ci:5000/v2/base/app/blobs/uploads/abc?_state={}", "x".repeat(300));
     criterion.bench_function("rewrite a location", |b| {
         b.iter(|| rewriter.location(black_box(&location), Answer::Other));
     });

@@ -82,6 +82,9 @@ pub enum StartError {
     Tls(String),
 }
 
+/// The connections of the admin listener are not among those that clients may use up.
+const ADMIN_CONNECTIONS: usize = 64;
+
 /// How often files are looked at for changes. A `stat` each costs microseconds, and unlike
 /// notifications of the kernel it also works on bind mounts and network file systems.
 const LOOK: Duration = Duration::from_secs(1);
@@ -214,6 +217,19 @@ impl App {
         self.gate.sites.load().snapshot.clone()
     }
 
+    /// Re-reads htpasswd and certificate files that have changed, and renews the leaves that are due.
+    pub async fn look_now(&self) {
+        let sites = self.gate.sites.load_full();
+        let certificates = self.certificates.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            certificates.refresh();
+            build::refresh_users(&sites);
+        });
+        if let Err(error) = looked.await {
+            tracing::error!(%error, "looking for changed files failed");
+        }
+    }
+
     /// Re-reads htpasswd and certificate files when they change, and renews the internal CA's leaves.
     async fn look_for_changes(self: Arc<Self>) {
         let mut tick = tokio::time::interval(LOOK);
@@ -221,15 +237,7 @@ impl App {
         let looking = async {
             loop {
                 tick.tick().await;
-                let sites = self.gate.sites.load_full();
-                let certificates = self.certificates.clone();
-                let looked = tokio::task::spawn_blocking(move || {
-                    certificates.refresh();
-                    build::refresh_users(&sites);
-                });
-                if let Err(error) = looked.await {
-                    tracing::error!(%error, "looking for changed files failed");
-                }
+                self.look_now().await;
             }
         };
         self.drain.run_until_cancelled(looking).await;

@@ -80,15 +80,18 @@ pub(crate) async fn serve_tls<IO>(
     let ConnectionSettings { target_bytes, head_lines, .. } = settings;
     let conn = Arc::new(ConnInfo { listener, peer, sni: secured.sni, protocol, target_bytes, head_lines });
     let service = Answering { gate, conn: conn.clone(), activity: activity.clone() };
-    let service = service_fn(move |request| service.clone().answer(request));
     match protocol {
         Protocol::Http1 => {
+            let service = service_fn(move |request| service.clone().answer(request));
             let io = TokioIo::new(WatchedIo::http1(secured.io, activity.clone()));
             let connection = http1_settings(&settings).serve_connection(io, service);
             drive(connection, activity, drain, http1::Connection::graceful_shutdown, &conn).await;
         }
         Protocol::Http2 => {
             let io = TokioIo::new(WatchedIo::http2(Gather::new(secured.io), activity.clone()));
+            // A stream keeps the room of its future for as long as its answer is unread: 8 KiB for
+            // the line, a hundred times. Boxed, that is given back when the answer is made.
+            let service = service_fn(move |request| Box::pin(service.clone().answer(request)));
             let connection = http2_settings(&settings).serve_connection(io, service);
             drive(connection, activity, drain, http2::Connection::graceful_shutdown, &conn).await;
         }

@@ -7,10 +7,11 @@ use std::sync::{Arc, PoisonError};
 use http::Request;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, StartError};
+use super::{ADMIN_CONNECTIONS, App, StartError};
 use crate::admin;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::ListenAddress;
@@ -162,7 +163,8 @@ impl App {
 
     fn serve_admin(self: &Arc<Self>, socket: TcpListener, listener: ListenAddress, stop: CancellationToken) {
         let app = self.clone();
-        self.tasks.spawn(accept(socket, self.connections.clone(), stop, move |stream, peer, permit| {
+        let bound = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+        self.tasks.spawn(accept(socket, bound, stop, move |stream, peer, permit| {
             let own = app.clone();
             app.workers.serve(stream, peer, async move |io, peer| {
                 let accepted = Accepted { io, peer, listener, at: Instant::now() };

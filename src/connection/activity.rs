@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::frames::Fed;
 use crate::clock::Deadline;
 use crate::config::snapshot::ConnectionSettings;
 
@@ -53,6 +54,16 @@ struct State {
     head_open: Option<Instant>,
 }
 
+impl State {
+    /// Something of a request moved. It may be over for us and still be on its way to the client:
+    /// HTTP/2 keeps the last part of an answer until there is a window for it.
+    fn moved(&mut self) {
+        if matches!(self.phase, Phase::Busy | Phase::Idle) {
+            self.since = Instant::now();
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     FirstHead,
@@ -81,26 +92,29 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of HTTP/1.1 came: without a request they are the beginning of a head.
+    /// Bytes of HTTP/1.1 came: of the request that goes on, or without one the beginning of a head.
     pub(super) fn read_http1(&self) {
         let mut state = self.state();
-        if state.phase == Phase::Idle {
-            state.phase = Phase::Head;
-            state.since = Instant::now();
+        match state.phase {
+            Phase::Busy => state.since = Instant::now(),
+            Phase::Idle => {
+                state.phase = Phase::Head;
+                state.since = Instant::now();
+            }
+            Phase::FirstHead | Phase::Head | Phase::Closing => {}
         }
     }
 
-    /// Frames of HTTP/2 came. `moved`: of a request, not only of the connection. `head_open`: a
-    /// head has begun and its last frame has not come.
-    pub(super) fn read_http2(&self, moved: bool, head_open: bool) {
+    /// Frames of HTTP/2 came. `head_open`: a head has begun and its last frame has not come.
+    pub(super) fn read_http2(&self, fed: Fed, head_open: bool) {
         let mut state = self.state();
         if !head_open {
             state.head_open = None;
-        } else if state.head_open.is_none() {
+        } else if fed.ended || state.head_open.is_none() {
             state.head_open = Some(Instant::now());
         }
-        if moved && state.phase == Phase::Busy {
-            state.since = Instant::now();
+        if fed.moved {
+            state.moved();
         }
     }
 
@@ -108,8 +122,8 @@ impl Activity {
     pub(super) fn wrote(&self, moved: bool) {
         let mut state = self.state();
         state.blocked = None;
-        if moved && state.phase == Phase::Busy {
-            state.since = Instant::now();
+        if moved {
+            state.moved();
         }
     }
 
@@ -184,6 +198,6 @@ impl Deadline for std::sync::Arc<Activity> {
             };
         let blocked = state.blocked.map(|since| since + limits.stall);
         let head = state.head_open.map(|since| since + limits.head);
-        [blocked, head].into_iter().flatten().fold(Some(phase), |first, at| first.map(|first| first.min(at)))
+        Some([blocked, head].into_iter().flatten().fold(phase, Instant::min))
     }
 }

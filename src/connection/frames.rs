@@ -28,15 +28,15 @@ impl Frames {
         Self { skip: PREFACE, head: [0; FRAME_HEAD], filled: 0, ends_head: false, head_open: false }
     }
 
-    /// Takes the next bytes. Returns whether a frame of a request was among them.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> bool {
-        let mut moved = false;
+    /// Takes the next bytes, and tells what was among them.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Fed {
+        let mut fed = Fed::default();
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let step = self.skip.min(bytes.len());
                 self.skip -= step;
                 bytes = bytes.split_at(step).1;
-                self.after_payload();
+                fed.ended |= self.after_payload();
                 continue;
             }
             let step = (FRAME_HEAD - self.filled).min(bytes.len());
@@ -49,10 +49,11 @@ impl Frames {
             // A frame head that does not end is a head that does not end, whatever frame it is.
             self.head_open = true;
             if self.filled == FRAME_HEAD {
-                moved |= self.frame();
+                fed.moved |= self.frame();
+                fed.ended |= self.after_payload();
             }
         }
-        moved
+        fed
     }
 
     /// Whether something has begun that must end soon.
@@ -68,15 +69,24 @@ impl Frames {
         // A body may come as slowly as its own limit allows; everything else is short.
         self.head_open = kind != DATA;
         self.ends_head = !is_head || flags & END_HEADERS != 0;
-        self.after_payload();
         matches!(kind, DATA | HEADERS | WINDOW_UPDATE)
     }
 
-    fn after_payload(&mut self) {
-        if self.skip == 0 && self.filled == 0 && self.ends_head {
-            self.head_open = false;
-        }
+    /// Whether something that must end soon has ended here.
+    fn after_payload(&mut self) -> bool {
+        let ended = self.skip == 0 && self.filled == 0 && self.ends_head;
+        self.head_open &= !ended;
+        ended
     }
+}
+
+/// What was among the bytes of one read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fed {
+    /// A frame of a request.
+    pub(super) moved: bool,
+    /// The end of something that must end soon: what is open afterwards began in these bytes.
+    pub(super) ended: bool,
 }
 
 #[cfg(test)]
@@ -91,7 +101,7 @@ mod tests {
 
     fn started() -> Frames {
         let mut frames = Frames::new();
-        assert!(!frames.feed(&[b'x'; PREFACE]));
+        assert!(!frames.feed(&[b'x'; PREFACE]).moved);
         frames
     }
 
@@ -99,7 +109,7 @@ mod tests {
     fn a_head_is_open_until_its_last_frame_has_come() {
         for size in [1, 2, 7, 64] {
             let mut frames = started();
-            let mut feed = |bytes: Vec<u8>| bytes.chunks(size).any(|part| frames.feed(part));
+            let mut feed = |bytes: Vec<u8>| bytes.chunks(size).any(|part| frames.feed(part).moved);
             assert!(feed(frame(HEADERS, 0, 20)));
             feed(frame(CONTINUATION, 0, 5));
             let mut last = frame(CONTINUATION, END_HEADERS, 5);
@@ -114,10 +124,10 @@ mod tests {
     #[test]
     fn a_body_may_come_slowly_and_a_ping_is_no_progress() {
         let mut frames = started();
-        assert!(!frames.feed(&frame(0x6, 0, 8)));
+        assert!(!frames.feed(&frame(0x6, 0, 8)).moved);
         assert!(!frames.is_head_open());
         let data = frame(DATA, 0, 100);
-        assert!(frames.feed(&data[..50]));
+        assert!(frames.feed(&data[..50]).moved);
         assert!(!frames.is_head_open());
         frames.feed(&data[50..]);
         frames.feed(&frame(HEADERS, END_HEADERS, 0)[..4]);

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::activity::Activity;
 use super::frames::Frames;
 
-/// A PING or SETTINGS acknowledgement or a WINDOW_UPDATE: what a connection sends by itself.
+/// A PING or SETTINGS acknowledgement or a WINDOW_UPDATE: what an HTTP/2 connection sends by itself.
 const LITTLE: usize = 17;
 
 /// Between TLS and hyper.
@@ -35,7 +35,8 @@ impl<IO> WatchedIo<IO> {
 
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match result {
-            Poll::Ready(Ok(bytes)) => self.activity.wrote(*bytes > LITTLE),
+            // HTTP/1.1 writes nothing but answers.
+            Poll::Ready(Ok(bytes)) => self.activity.wrote(self.frames.is_none() || *bytes > LITTLE),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.activity.blocked(),
         }
@@ -56,8 +57,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for WatchedIo<IO> {
             match &mut this.frames {
                 None => this.activity.read_http1(),
                 Some(frames) => {
-                    let moved = frames.feed(new);
-                    this.activity.read_http2(moved, frames.is_head_open());
+                    let fed = frames.feed(new);
+                    this.activity.read_http2(fed, frames.is_head_open());
                 }
             }
         }

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Accepts until `stop`. Each connection comes with its share of the process's bound; while that is
-/// used up, none is accepted and the kernel's queue fills.
+/// used up, one waits here for a share and the others in the kernel's queue. A share is taken for a
+/// connection that is there, never ahead of it: else each idle listener would keep one from the others.
 pub(crate) async fn accept(
     listener: TcpListener,
     bound: Arc<Semaphore>,
@@ -22,9 +23,11 @@ pub(crate) async fn accept(
 ) {
     let next = async {
         loop {
-            let Ok(permit) = bound.clone().acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, peer)) => serve(stream, peer, permit),
+                Ok((stream, peer)) => {
+                    let Ok(permit) = bound.clone().acquire_owned().await else { return };
+                    serve(stream, peer, permit);
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted, waiting for others to end");
@@ -33,7 +36,7 @@ pub(crate) async fn accept(
             }
         }
     };
-    // Dropping `accept` in the middle loses nothing: a connection is taken whole or not at all.
+    // Dropping this in the middle loses at most the connection that waits for its share.
     stop.run_until_cancelled(next).await;
 }
 

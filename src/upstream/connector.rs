@@ -85,7 +85,7 @@ impl Connector {
             None => Stream::Plain(tcp),
             Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?)),
         };
-        Ok(UpstreamIo { stream, exchange })
+        Ok(UpstreamIo { stream, exchange, deaf: false })
     }
 
     async fn connect_tcp(&self) -> io::Result<TcpStream> {
@@ -135,9 +135,15 @@ fn server_name(target: &UpstreamUrl) -> Result<ServerName<'static>, ConnectorErr
 }
 
 /// A connection that tells its exchange when bytes went out or came in.
+///
+/// A peer that refuses a body closes without reading the rest, which resets the connection right
+/// behind its answer. Then writing fails first, and hyper would give up with the answer unread in
+/// the socket (RFC 9112 §9.5 wants it read). So a peer that takes no more is one that is waited
+/// for: the reader finds the answer, or the end.
 pub(crate) struct UpstreamIo {
     stream: Stream,
     exchange: Arc<Exchange>,
+    deaf: bool,
 }
 
 enum Stream {
@@ -146,11 +152,23 @@ enum Stream {
 }
 
 impl UpstreamIo {
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(result, Poll::Ready(Ok(_))) {
-            self.exchange.wrote();
+    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Ok(_)) => self.exchange.wrote(),
+            Poll::Ready(Err(error)) => return self.fall_silent(error),
+            Poll::Pending => {}
         }
         result
+    }
+
+    /// Pending for ever: the reader is woken by what ended the writing.
+    fn fall_silent<T>(&mut self, error: io::Error) -> Poll<io::Result<T>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        if !matches!(error.kind(), BrokenPipe | ConnectionReset) {
+            return Poll::Ready(Err(error));
+        }
+        self.deaf = true;
+        Poll::Pending
     }
 }
 
@@ -174,6 +192,9 @@ impl AsyncRead for UpstreamIo {
 
 impl AsyncWrite for UpstreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Pending;
+        }
         let result = match &mut self.stream {
             Stream::Plain(io) => Pin::new(io).poll_write(cx, buf),
             Stream::Tls(io) => Pin::new(io).poll_write(cx, buf),
@@ -186,6 +207,9 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Pending;
+        }
         let result = match &mut self.stream {
             Stream::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Stream::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
@@ -201,9 +225,16 @@ impl AsyncWrite for UpstreamIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        if self.deaf {
+            return Poll::Pending;
+        }
+        let result = match &mut self.stream {
             Stream::Plain(io) => Pin::new(io).poll_flush(cx),
             Stream::Tls(io) => Pin::new(io).poll_flush(cx),
+        };
+        match result {
+            Poll::Ready(Err(error)) => self.fall_silent(error),
+            done => done,
         }
     }
 

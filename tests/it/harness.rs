@@ -4,9 +4,12 @@
 pub mod between;
 pub mod frames;
 pub mod gateway;
+pub mod h2_client;
+pub mod h2_frames;
 pub mod http2;
 pub mod origin;
 pub mod peer;
+pub mod process;
 pub mod upstream;
 pub mod wire;
 
@@ -37,4 +40,48 @@ pub async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Waits for what must have happened already, give or take the scheduler's delay. The limit is one
+/// of the real clock, so that it holds where the other one stands still.
+pub async fn promptly<T>(what: impl Future<Output = T>) -> T {
+    let begun = std::time::Instant::now();
+    let mut what = std::pin::pin!(what);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut what => return done,
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "it does not happen by itself");
+    }
+}
+
+/// A clock that stands still but for its jumps, however long the test takes.
+pub struct Clock {
+    _held: std::sync::mpsc::Sender<()>,
+}
+
+impl Clock {
+    /// Stops the clock of this runtime. It goes on when this is dropped, at the end of the test.
+    pub fn stopped() -> Self {
+        let (held, free) = std::sync::mpsc::channel::<()>();
+        // A paused clock jumps by itself when all tasks wait, also when they wait for sockets.
+        // It does not while a blocking task runs.
+        tokio::task::spawn_blocking(move || free.recv());
+        tokio::time::pause();
+        Self { _held: held }
+    }
+
+    /// Moves it; what is due then runs.
+    pub async fn jump(&self, time: Duration) {
+        settle().await;
+        // Timers are rounded up to the next millisecond.
+        tokio::time::advance(time + Duration::from_millis(1)).await;
+        settle().await;
+    }
+}
+
+pub const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }

@@ -7,6 +7,16 @@ mod harness;
 mod abuse;
 mod first_steps;
 
+// What may last, how large it may be, and what comes before its end.
+mod early_answers;
+mod size_limits;
+mod time_limits;
+
+// Who gets in, and what strangers cost.
+mod flood;
+mod memory;
+mod passwords;
+
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;
 

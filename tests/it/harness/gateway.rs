@@ -244,7 +244,8 @@ impl Gateway {
     }
 }
 
-fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
+/// A TLS client configuration that trusts these roots.
+pub fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

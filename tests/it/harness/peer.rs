@@ -102,6 +102,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         std::mem::take(&mut self.buffer)
     }
 
+    /// The same, with the error if the end was not clean.
+    pub async fn rest_and_end(&mut self) -> std::io::Result<Vec<u8>> {
+        while self.io.read_buf(&mut self.buffer).await? > 0 {}
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
     /// Reads a chunked body to its last chunk; `None` if the connection ends before it.
     pub async fn chunked(&mut self) -> Option<Vec<u8>> {
         let mut body = Vec::new();

@@ -1,0 +1,74 @@
+//! An answer that the upstream cuts looks cut to the client, whatever carries it.
+
+use super::{BLOB, UPLOAD};
+use crate::harness::h2_client::{Fed, whole};
+use crate::harness::{Gateway, Upstream, promptly, request};
+
+const BODIES: [&str; 4] = [
+    "Content-Length: 10\r\n\r\nhello",
+    "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "Transfer-Encoding: chunked\r\n\r\na\r\nhello",
+    "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+];
+
+#[tokio::test]
+async fn an_answer_cut_by_the_upstream_is_cut_for_the_client() {
+    for body in BODIES {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::before(&upstream.url()).await;
+        let mut client = gateway.client().await;
+        client.send(request("GET", BLOB, "")).await;
+        let mut registry = upstream.accept().await;
+        registry.head().await;
+        registry.send(format!("HTTP/1.1 200 OK\r\n{body}")).await;
+        let head = client.head().await;
+        drop(registry);
+        match head.length() {
+            Some(_) => assert_eq!(promptly(client.rest()).await, b"hello"),
+            None => assert_eq!(promptly(client.chunked()).await, None, "{body:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_cut_by_the_upstream_resets_its_http2_stream() {
+    for body in BODIES {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::before(&upstream.url()).await;
+        let mut client = gateway.http2().await;
+        let played = async {
+            let mut registry = upstream.accept().await;
+            registry.head().await;
+            registry.send(format!("HTTP/1.1 200 OK\r\n{body}")).await;
+            registry
+        };
+        let (answer, registry) = tokio::join!(client.ask("GET", BLOB, Fed::empty()), played);
+        let answer = answer.unwrap();
+        drop(registry);
+        promptly(whole(answer)).await.expect_err(body);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_breaks_before_its_answer_is_a_502() {
+    for said in [
+        "",
+        "HTTP/1.1 200 OK\r\nContent-Le",
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    ] {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::before(&upstream.url()).await;
+        let mut client = gateway.client().await;
+        client.send(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
+        client.send("hello").await;
+        let mut registry = upstream.accept().await;
+        registry.head().await;
+        registry.bytes(5).await;
+        registry.send(said).await;
+        drop(registry);
+        let (head, _) = promptly(client.answer()).await;
+        assert_eq!(head.status(), 502, "{said:?}");
+        upstream.untouched().await;
+    }
+}

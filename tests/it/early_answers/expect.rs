@@ -1,0 +1,95 @@
+//! `Expect: 100-continue` waits for the right to send; other protocols are not spoken.
+
+use super::UPLOAD;
+use crate::harness::{Gateway, Upstream, basic, promptly, request};
+
+const EXPECT: &str = "Content-Length: 5\r\nExpect: 100-continue\r\n";
+
+#[tokio::test]
+async fn no_100_comes_before_a_401() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let wrong = format!("Authorization: {}\r\n", basic("alice", "wrong"));
+    for authorization in ["", &wrong] {
+        let mut client = gateway.client().await;
+        let head = format!("PATCH {UPLOAD} HTTP/1.1\r\nHost: ci.test\r\n{authorization}{EXPECT}\r\n");
+        client.send(head).await;
+        assert_eq!(promptly(client.answer()).await.0.status(), 401);
+        promptly(client.ended()).await;
+    }
+    upstream.untouched().await;
+}
+
+#[tokio::test]
+async fn a_100_comes_with_the_right_to_send_and_expect_goes_no_further() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request("PATCH", UPLOAD, EXPECT)).await;
+    assert_eq!(promptly(client.head()).await.first, "HTTP/1.1 100 Continue");
+    let mut registry = upstream.accept().await;
+    assert_eq!(registry.head().await.get("expect"), None);
+    client.send("hello").await;
+    assert_eq!(promptly(registry.bytes(5)).await, b"hello");
+    registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(promptly(client.answer()).await.0.status(), 202);
+}
+
+#[tokio::test]
+async fn an_interim_answer_of_the_upstream_is_no_answer() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    registry.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.send("hello").await;
+    assert_eq!(promptly(registry.bytes(5)).await, b"hello");
+    registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(promptly(client.answer()).await.0.status(), 202);
+}
+
+#[tokio::test]
+async fn an_upgrade_is_refused() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    for protocol in ["websocket", "h2c"] {
+        let mut client = gateway.client().await;
+        let lines = format!("Connection: Upgrade\r\nUpgrade: {protocol}\r\n");
+        client.send(request("GET", "/v2/", &lines)).await;
+        assert_eq!(promptly(client.answer()).await.0.status(), 501);
+    }
+    upstream.untouched().await;
+}
+
+#[tokio::test]
+async fn connect_is_refused() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    let authorization = basic("alice", "secret");
+    client
+        .send(format!(
+            "CONNECT {} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n\r\n",
+            upstream.address()
+        ))
+        .await;
+    let head = promptly(client.head()).await;
+    assert_eq!(head.status(), 501);
+    client.try_send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n").await.ok();
+    upstream.untouched().await;
+}
+
+#[tokio::test]
+async fn a_101_that_nobody_asked_for_is_a_502() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request("GET", "/v2/", "")).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    registry.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbytes").await;
+    assert_eq!(promptly(client.answer()).await.0.status(), 502);
+    promptly(registry.ended()).await;
+}

@@ -1,0 +1,38 @@
+//! Every timeout of a connection and of a transfer: silence ends it after its limit, progress
+//! begins it anew, and whoever kept the other waiting is named in the answer.
+
+mod client;
+mod http2;
+mod setting;
+mod transfer;
+mod upstream;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::harness::{Peer, settle};
+
+const UPLOAD: &str = "/v2/base/app/blobs/uploads/abc";
+const BLOB: &str =
+    "/v2/base/app/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// Writes until the other side takes no more. Returns how much it took.
+async fn fill<IO: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<IO>) -> usize {
+    let part = vec![b'x'; 16 * 1024];
+    let (mut taken, mut refused) = (0, 0);
+    while refused < 5 {
+        let mut write = std::pin::pin!(peer.io.write(&part));
+        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(write.as_mut().poll(cx))).await;
+        match polled {
+            std::task::Poll::Ready(count) => {
+                taken += count.unwrap();
+                refused = 0;
+            }
+            std::task::Poll::Pending => {
+                settle().await;
+                refused += 1;
+            }
+        }
+    }
+    taken
+}

@@ -1,0 +1,155 @@
+//! What an upstream may make a client wait for: a connection, an answer's head, and the end of both.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
+use super::{BLOB, DIGEST, UPLOAD};
+use crate::harness::{Clock, Gateway, Upstream, promptly, request, seconds, settle};
+
+const MANIFEST: &str = "/v2/base/app/manifests/v1";
+
+/// An address that answers no SYN: a listener with a full queue, kept full by these connections.
+struct Deaf {
+    listener: socket2::Socket,
+    address: SocketAddr,
+    _queue: Vec<TcpStream>,
+}
+
+impl Deaf {
+    async fn new() -> Self {
+        use socket2::{Domain, Socket, Type};
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut queue = Vec::new();
+        // The kernel takes one more than the backlog; the first that it does not take shows it.
+        loop {
+            tokio::select! {
+                biased;
+                stream = TcpStream::connect(address) => queue.push(stream.unwrap()),
+                () = settle() => break,
+            }
+        }
+        assert!(!queue.is_empty());
+        Self { listener, address, _queue: queue }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_an_upstream_is_made_within_five_seconds() {
+    let clock = Clock::stopped();
+    let deaf = Deaf::new().await;
+    let gateway = Gateway::before(&format!("http://{}", deaf.address)).await;
+    let mut client = gateway.client().await;
+    client.send(request("GET", MANIFEST, "")).await;
+    // The password is checked on a thread of its own.
+    while gateway.app.hashes() == 0 {
+        settle().await;
+    }
+    settle().await;
+    clock.jump(std::time::Duration::from_millis(4500)).await;
+    client.silent().await;
+    clock.jump(std::time::Duration::from_millis(500)).await;
+    let (head, body) = promptly(client.answer()).await;
+    assert_eq!(head.status(), 503);
+    assert!(head.get("retry-after").is_some());
+    assert!(String::from_utf8(body).unwrap().contains("UNAVAILABLE"));
+    drop(deaf.listener);
+}
+
+#[tokio::test]
+async fn an_answer_begins_within_two_minutes() {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request("GET", BLOB, "")).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    clock.jump(seconds(119)).await;
+    client.silent().await;
+    clock.jump(seconds(1)).await;
+    let (head, body) = promptly(client.answer()).await;
+    assert_eq!(head.status(), 504);
+    assert!(String::from_utf8(body).unwrap().contains("UNAVAILABLE"));
+    promptly(registry.ended()).await;
+}
+
+/// Sends a body in ten minutes, and then waits for the answer's head up to its limit.
+async fn body_then_silence(method: &str, target: &str, limit: u64) {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request(method, target, "Content-Length: 10\r\n")).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    for _ in 0..10 {
+        clock.jump(seconds(100)).await;
+        client.send("x").await;
+        assert_eq!(promptly(registry.bytes(1)).await, b"x");
+    }
+    clock.jump(seconds(limit - 1)).await;
+    client.silent().await;
+    clock.jump(seconds(1)).await;
+    assert_eq!(promptly(client.answer()).await.0.status(), 504);
+    promptly(registry.ended()).await;
+}
+
+#[tokio::test]
+async fn a_chunk_is_answered_within_two_minutes_of_its_end() {
+    body_then_silence("PATCH", UPLOAD, 120).await;
+}
+
+#[tokio::test]
+async fn a_commit_is_answered_within_fifteen_minutes_of_its_end() {
+    body_then_silence("PUT", &format!("{UPLOAD}?digest={DIGEST}"), 900).await;
+}
+
+#[tokio::test]
+async fn a_manifest_is_answered_within_fifteen_minutes_of_its_end() {
+    body_then_silence("PUT", MANIFEST, 900).await;
+}
+
+#[tokio::test]
+async fn a_commit_without_a_body_has_fifteen_minutes_too() {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request("PUT", &format!("{UPLOAD}?digest={DIGEST}"), "Content-Length: 0\r\n")).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    clock.jump(seconds(899)).await;
+    registry.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(promptly(client.answer()).await.0.status(), 201);
+}
+
+#[tokio::test]
+async fn an_unused_upstream_connection_ends_after_ninety_seconds() {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    let mut registry = None;
+    // Each use begins the time anew.
+    for _ in 0..3 {
+        client.send(request("GET", MANIFEST, "")).await;
+        let peer = match &mut registry {
+            Some(peer) => peer,
+            none => none.insert(upstream.accept().await),
+        };
+        promptly(peer.head()).await;
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
+        client.answer().await;
+        settle().await;
+        clock.jump(seconds(89)).await;
+        peer.silent().await;
+    }
+    clock.jump(seconds(1)).await;
+    promptly(registry.unwrap().ended()).await;
+    upstream.untouched().await;
+}
