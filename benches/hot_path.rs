@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use moorgate::auth::basic;
 use moorgate::auth::htpasswd::Htpasswd;
 use moorgate::auth::verify::{Verifier, VerifierSettings};
+use moorgate::config::snapshot::ConnectionSettings;
 use moorgate::config::vhost::ListenAddress;
 use moorgate::registry::call::Call;
 use moorgate::registry::host::HostName;
@@ -62,14 +63,8 @@ fn rewrite_headers(criterion: &mut Criterion) {
     let fields: HeaderMap =
         client.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
     let address: SocketAddr = "127.0.0.1:443".parse().expect("an address");
-    let conn = ConnInfo {
-        listener: ListenAddress(address),
-        peer: address,
-        sni: None,
-        protocol: Protocol::Http1,
-        target_bytes: 8192,
-        head_lines: 100,
-    };
+    let settings = ConnectionSettings::default();
+    let conn = ConnInfo::new(ListenAddress(address), address, None, Protocol::Http1, &settings);
     criterion.bench_function("headers to the upstream", |b| {
         b.iter_batched_ref(
             || fields.clone(),

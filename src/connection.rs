@@ -77,8 +77,7 @@ pub(crate) async fn serve_tls<IO>(
         Alpn::Http1 => Protocol::Http1,
         Alpn::H2 => Protocol::Http2,
     };
-    let ConnectionSettings { target_bytes, head_lines, .. } = settings;
-    let conn = Arc::new(ConnInfo { listener, peer, sni: secured.sni, protocol, target_bytes, head_lines });
+    let conn = Arc::new(ConnInfo::new(listener, peer, secured.sni, protocol, &settings));
     let service = Answering { gate, conn: conn.clone(), activity: activity.clone() };
     match protocol {
         Protocol::Http1 => {
@@ -113,9 +112,8 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     let Accepted { io, peer, listener, at } = accepted;
     let settings = snapshot.connection;
     let activity = Arc::new(Activity::new(at, limits(snapshot)));
-    let ConnectionSettings { target_bytes, head_lines, .. } = settings;
     let protocol = Protocol::Http1;
-    let conn = ConnInfo { listener, peer, sni: None, protocol, target_bytes, head_lines };
+    let conn = ConnInfo::new(listener, peer, None, protocol, &settings);
     let watch = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = watch.request(!request.body().is_end_stream());

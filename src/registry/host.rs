@@ -129,13 +129,23 @@ impl Authority {
         let Some(colon) = colon else {
             return Ok(Self { host: HostName::parse(text)?, port: None });
         };
-        let digits = &text[colon + 1..];
-        if digits.is_empty() || digits.len() > 5 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(HostError::Port);
-        }
-        let port = digits.parse().map_err(|_| HostError::Port)?;
-        Ok(Self { host: HostName::parse(&text[..colon])?, port: Some(port) })
+        let (host, port) = text.split_at(colon);
+        Ok(Self { host: HostName::parse(host)?, port: Some(port_of(port)?) })
     }
+
+    /// Whether a text is a colon and a port, as it may follow a host.
+    pub fn is_port(text: &str) -> bool {
+        port_of(text).is_ok()
+    }
+}
+
+/// The number in `:443`.
+fn port_of(text: &str) -> Result<u16, HostError> {
+    let digits = text.strip_prefix(':').ok_or(HostError::Port)?;
+    if digits.is_empty() || digits.len() > 5 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(HostError::Port);
+    }
+    digits.parse().map_err(|_| HostError::Port)
 }
 
 #[cfg(test)]

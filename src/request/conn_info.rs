@@ -1,7 +1,10 @@
 //! What is known of the connection that a request came over.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
+use http::HeaderValue;
+
+use crate::config::snapshot::ConnectionSettings;
 use crate::config::vhost::ListenAddress;
 use crate::registry::host::HostName;
 
@@ -20,12 +23,29 @@ pub struct ConnInfo {
     pub target_bytes: usize,
     /// The most header lines.
     pub head_lines: usize,
+    /// The client's address as text, which every request needs twice.
+    client: HeaderValue,
 }
 
 impl ConnInfo {
-    /// The client's address, an IPv4 one that came over an IPv6 socket as IPv4.
-    pub fn client(&self) -> IpAddr {
-        self.peer.ip().to_canonical()
+    /// The facts of a connection, and the limits that hold for it.
+    pub fn new(
+        listener: ListenAddress,
+        peer: SocketAddr,
+        sni: Option<HostName>,
+        protocol: Protocol,
+        settings: &ConnectionSettings,
+    ) -> Self {
+        let ConnectionSettings { target_bytes, head_lines, .. } = *settings;
+        // An IPv4 client that came over an IPv6 socket is an IPv4 client.
+        let client = peer.ip().to_canonical().to_string();
+        let client = HeaderValue::try_from(client).expect("an address is visible ASCII");
+        Self { listener, peer, sni, protocol, target_bytes, head_lines, client }
+    }
+
+    /// The client's address, as the log shows it and the upstream is told.
+    pub fn client(&self) -> &HeaderValue {
+        &self.client
     }
 }
 

@@ -125,8 +125,7 @@ pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: Header
     // moorgate answers Expect itself when the body is first asked for.
     remove_where(headers, |name| *name == header::EXPECT || is_deceiving(name));
     join_cookies(headers);
-    let client = HeaderValue::from_str(&conn.client().to_string()).expect("an address is visible ASCII");
-    headers.insert(X_FORWARDED_FOR, client);
+    headers.insert(X_FORWARDED_FOR, conn.client().clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(X_FORWARDED_HOST, public_host);
 }
@@ -172,21 +171,14 @@ const NOT_OURS: [HeaderName; 5] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::snapshot::ConnectionSettings;
     use crate::config::vhost::ListenAddress;
     use crate::request::conn_info::Protocol;
 
     fn conn() -> ConnInfo {
-        let address = "127.0.0.1:443".parse().expect("valid");
+        let listener = ListenAddress("127.0.0.1:443".parse().expect("valid"));
         let peer = "[::ffff:127.0.0.9]:1".parse().expect("valid");
-        let protocol = Protocol::Http1;
-        ConnInfo {
-            listener: ListenAddress(address),
-            peer,
-            sni: None,
-            protocol,
-            target_bytes: 1,
-            head_lines: 1,
-        }
+        ConnInfo::new(listener, peer, None, Protocol::Http1, &ConnectionSettings::default())
     }
 
     fn upstream_sees(lines: &[(&'static str, &'static str)]) -> HeaderMap {

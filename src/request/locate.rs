@@ -19,7 +19,16 @@ pub(crate) fn locate<'s>(
     conn: &ConnInfo,
     parts: &Parts,
 ) -> Result<&'s Arc<Site>, Rejection> {
-    let host = host(parts)?;
+    let text = host(parts)?;
+    // Nearly every request names what its handshake named, in the same letters.
+    if let Some(sni) = &conn.sni
+        && is_written(sni, text)
+        && let Some(site) = sites.find(conn.listener, sni)
+    {
+        return Ok(site);
+    }
+    let invalid = |_| Rejection::bad_request("the host of the request is not valid");
+    let host = Authority::parse(text).map_err(invalid)?.host;
     let Some(site) = sites.find(conn.listener, &host) else {
         return Err(Rejection::unknown_host());
     };
@@ -34,23 +43,30 @@ pub(crate) fn locate<'s>(
 }
 
 /// The one host of a request, whichever way its protocol says it.
-fn host(parts: &Parts) -> Result<HostName, Rejection> {
+fn host(parts: &Parts) -> Result<&str, Rejection> {
     let written = single_host(&parts.headers)?;
     let named = parts.uri.authority().map(|authority| authority.as_str());
     // HTTP/1.1 wants the header even beside an absolute target (RFC 9112 §3.2); HTTP/2 may leave
     // either away, but not say two different things (RFC 9113 §8.3.1).
-    let text = match (written, named) {
+    match (written, named) {
         (None, _) if parts.version < Version::HTTP_2 => {
-            return Err(Rejection::bad_request("the request has no Host"));
+            Err(Rejection::bad_request("the request has no Host"))
         }
-        (None, None) => return Err(Rejection::bad_request("the request has no host")),
-        (Some(text), None) | (None, Some(text)) => text,
-        (Some(written), Some(named)) if written.eq_ignore_ascii_case(named) => written,
-        (Some(_), Some(_)) => return Err(Rejection::bad_request("the request names two hosts")),
-    };
-    let authority =
-        Authority::parse(text).map_err(|_| Rejection::bad_request("the host of the request is not valid"))?;
-    Ok(authority.host)
+        (None, None) => Err(Rejection::bad_request("the request has no host")),
+        (Some(text), None) | (None, Some(text)) => Ok(text),
+        (Some(written), Some(named)) if written.eq_ignore_ascii_case(named) => Ok(written),
+        (Some(_), Some(_)) => Err(Rejection::bad_request("the request names two hosts")),
+    }
+}
+
+/// Whether a text is this very name, with or without a port: what `Authority` finds out for every
+/// spelling, at the price of making the name anew.
+fn is_written(name: &HostName, text: &str) -> bool {
+    match text.strip_prefix(name.as_str()) {
+        Some("") => true,
+        Some(rest) => Authority::is_port(rest),
+        None => false,
+    }
 }
 
 fn single_host(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {

@@ -137,10 +137,9 @@ impl Drop for Record {
             return;
         }
         let call = self.call.as_deref();
-        let client = self.conn.client().to_string();
         self.log.write(&Line {
             time: self.time,
-            client: &client,
+            client: self.conn.client().to_str().unwrap_or_default(),
             user: self.user.as_ref().map(UserName::as_str),
             domain: self.domain(),
             method: self.method.as_str(),
