@@ -214,7 +214,7 @@ impl Answering {
         request: Request<Incoming>,
     ) -> Result<Response<Guarded<request::body::ResponseBody>>, Infallible> {
         let guard = self.activity.request(!request.body().is_end_stream());
-        let response = request::handle(&self.gate, &self.conn, request).await;
+        let response = request::handle(&self.gate, &self.conn, request, guard.open).await;
         Ok(response.map(|body| Guarded { body, _guard: guard }))
     }
 }

@@ -28,7 +28,7 @@ use crate::observe::access_log::AccessLog;
 use body::ResponseBody;
 use conn_info::{ConnInfo, Protocol};
 use record::Record;
-use reject::Rejection;
+use reject::{Form, Rejection};
 use site::Sites;
 
 /// What all requests of the process share.
@@ -39,11 +39,12 @@ pub(crate) struct Gate {
     pub(crate) access_log: Arc<AccessLog>,
 }
 
-/// Answers one request.
+/// Answers one request; `open` of them go on at once on its connection.
 pub(crate) async fn handle(
     gate: &Gate,
     conn: &Arc<ConnInfo>,
     request: Request<Incoming>,
+    open: u32,
 ) -> Response<ResponseBody> {
     let sites = gate.sites.load_full();
     let mut record = Record::begin(&gate.access_log, conn, request.method());
@@ -55,11 +56,16 @@ pub(crate) async fn handle(
     let response = line(gate, &sites, conn, request, &mut record).await.unwrap_or_else(|rejection| {
         rejection.log(record.domain());
         let close = http1 && (unread || rejection.is_last());
-        rejection.answer(&method, api, close)
+        let bare = open > MOST_REFUSED && record.is_of_stranger();
+        rejection.answer(&method, Form { api, close, bare })
     });
     record.status(response.status());
     response.map(|body| body.recorded(record))
 }
+
+/// How many refusals of a connection have words while others wait to be read. A stranger who reads
+/// none of them must not make them pile up: the rest are heads alone, which no window holds back.
+const MOST_REFUSED: u32 = 16;
 
 async fn line(
     gate: &Gate,
@@ -80,6 +86,10 @@ async fn line(
     let route = route::route(grant, site)?;
     let asked = rewrite::Asked::of(&route, &parts);
     let answer = forward::forward(&route, conn, parts, body, record).await?;
-    let answer = storage::follow(&route, &asked, answer).await?;
+    let answer = match storage::follows(&route, &asked) {
+        // Seldom, and large: every request would carry its room otherwise.
+        true => Box::pin(storage::follow(&route, &asked, answer)).await?,
+        false => answer,
+    };
     rewrite::rewrite(&route, conn, &asked, answer, record)
 }

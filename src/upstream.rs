@@ -61,8 +61,9 @@ pub(crate) enum UpstreamError {
 /// What bounds an upstream's answer head: registries send few and small headers.
 const ANSWER_LINES: usize = 128;
 const ANSWER_HEAD: usize = 64 * 1024;
-/// What is read from an upstream at once. Larger reads are fewer, but are paid for by each transfer.
-const READ_AT_ONCE: usize = 256 * 1024;
+/// What is read from an upstream at once, and handed on at once: a client is cut off when it takes
+/// none of it for the time of a stall, so that at 2 min the slowest may take 550 bytes a second.
+const READ_AT_ONCE: usize = 64 * 1024;
 
 impl Upstream {
     pub(crate) fn new(connector: Connector, workers: usize, connect_timeout: Duration) -> Arc<Self> {
@@ -104,7 +105,8 @@ impl Upstream {
                 },
             }
         }
-        let lease = self.connect(limits.idle).await?;
+        // Seldom, and large: every request would carry its room otherwise.
+        let lease = Box::pin(self.connect(limits.idle)).await?;
         exchange(lease, request, upload, limits).await.map_err(|failed| failed.error)
     }
 

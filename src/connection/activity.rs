@@ -159,18 +159,23 @@ impl Activity {
         state.requests += 1;
         state.phase = Phase::Busy;
         state.since = Instant::now();
+        let open = state.requests;
         drop(state);
-        RequestGuard(self.clone())
+        RequestGuard { activity: self.clone(), open }
     }
 }
 
 /// A request that goes on.
 #[derive(Debug)]
-pub(crate) struct RequestGuard(std::sync::Arc<Activity>);
+pub(crate) struct RequestGuard {
+    activity: std::sync::Arc<Activity>,
+    /// How many went on when this one came, itself included.
+    pub(crate) open: u32,
+}
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.activity.state();
         state.requests = state.requests.saturating_sub(1);
         if state.phase == Phase::Busy {
             state.since = Instant::now();

@@ -13,11 +13,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Plaintext that may wait: four records, which become one write to the socket.
 const MOST: usize = 4 * 16 * 1024;
 
+/// The room that a connection keeps between its writes: enough for small answers.
+const KEPT: usize = 4 * 1024;
+
 /// A stream whose writes wait for a flush, or until there are enough of them.
 #[derive(Debug)]
 pub(super) struct Gather<IO> {
     io: IO,
-    /// Allocated while something waits.
     waiting: Vec<u8>,
     written: usize,
 }
@@ -28,9 +30,6 @@ impl<IO> Gather<IO> {
     }
 
     fn take(&mut self, bytes: &[u8]) -> usize {
-        if self.waiting.capacity() == 0 {
-            self.waiting.reserve_exact(MOST);
-        }
         let room = MOST.saturating_sub(self.waiting.len()).min(bytes.len());
         self.waiting.extend_from_slice(bytes.split_at(room).0);
         room
@@ -48,7 +47,8 @@ impl<IO: AsyncWrite + Unpin> Gather<IO> {
             self.written += count;
         }
         self.written = 0;
-        self.waiting = Vec::new();
+        self.waiting.clear();
+        self.waiting.shrink_to(KEPT);
         Poll::Ready(Ok(()))
     }
 }

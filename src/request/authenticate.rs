@@ -50,7 +50,8 @@ pub(crate) async fn authenticate(
     if let Some(user) = verifier.remembered(domain, &users, &credentials) {
         return Ok(Identity::User(user));
     }
-    match verifier.verify(domain, &users, &credentials).await {
+    // Seldom, and large: every request would carry its room otherwise.
+    match Box::pin(verifier.verify(domain, &users, &credentials)).await {
         Ok(user) => Ok(Identity::User(user)),
         Err(VerifyError::WrongPassword) => Err(Rejection::unauthorized(site, "wrong user name or password")),
         Err(VerifyError::Overloaded) => Err(Rejection::overloaded()),

@@ -115,6 +115,11 @@ impl Record {
         self.upload.as_ref().is_some_and(|upload| !upload.is_finished())
     }
 
+    /// Whether nobody has shown a password for it.
+    pub(crate) fn is_of_stranger(&self) -> bool {
+        self.user.is_none()
+    }
+
     /// Bytes of the answer's body went to the connection.
     pub(super) fn sent(&mut self, bytes: u64) {
         self.bytes_out += bytes;

@@ -210,10 +210,11 @@ impl Rejection {
         self.last
     }
 
-    /// The answer. `api`: for a registry client, otherwise for a person. `close`: the connection
-    /// cannot carry another HTTP/1.1 request.
-    pub(crate) fn answer(self, method: &Method, api: bool, close: bool) -> Response<ResponseBody> {
+    /// The answer.
+    pub(crate) fn answer(self, method: &Method, form: Form) -> Response<ResponseBody> {
+        let Form { api, close, bare } = form;
         let (kind, text) = match api {
+            _ if bare => ("text/plain", String::new()),
             true => ("application/json", error_body(self.code, &self.message, None)),
             false => ("text/html; charset=utf-8", page(self.status, &self.message)),
         };
@@ -239,6 +240,17 @@ impl Rejection {
         }
         response
     }
+}
+
+/// What a refusal looks like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    /// For a registry client, otherwise for a person.
+    pub(crate) api: bool,
+    /// The connection cannot carry another HTTP/1.1 request.
+    pub(crate) close: bool,
+    /// Only a head.
+    pub(crate) bare: bool,
 }
 
 /// A page for people; the message is ours and holds no markup.

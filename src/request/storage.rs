@@ -17,16 +17,20 @@ use crate::upstream::connector::{Connector, Trust};
 const MOST: usize = 5;
 const CONTENT_DIGEST: header::HeaderName = header::HeaderName::from_static("docker-content-digest");
 
+/// Whether redirects of this request are followed.
+pub(crate) fn follows(route: &Route, asked: &Asked) -> bool {
+    route.site().host.upstream.redirects == Redirects::Follow
+        && route.call().is_some()
+        && matches!(asked.method, Method::GET | Method::HEAD)
+}
+
 /// The storage's answer in place of the registry's redirect to it; any other answer unchanged.
 pub(crate) async fn follow(
     route: &Route,
     asked: &Asked,
     mut answer: Response<AnswerBody>,
 ) -> Result<Response<AnswerBody>, Rejection> {
-    let wanted = route.site().host.upstream.redirects == Redirects::Follow
-        && route.call().is_some()
-        && matches!(asked.method, Method::GET | Method::HEAD);
-    let Some(trust) = route.site().storage.as_ref().filter(|_| wanted) else {
+    let Some(trust) = route.site().storage.as_ref() else {
         return Ok(answer);
     };
     let registry = route.target().upstream.target();

@@ -7,14 +7,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::h2_frames::{DATA, END_HEADERS, HEADERS, SETTINGS, block, wire};
+use crate::harness::h2_frames::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, block, wire};
 use crate::harness::process::Process;
 use crate::harness::{Domain, Setup};
 
 type Tls = TlsStream<TcpStream>;
 
-/// Enough that what the process holds once for all of them does not count.
-const CONNECTIONS: u64 = 60;
+/// Enough that what the process holds once for all of them does not count: the allocator takes memory
+/// from the system by the megabyte.
+const CONNECTIONS: u64 = 400;
 const MOST: u64 = 256 * 1024;
 
 /// Lets many connections do their worst, and asserts what each of them costs.
@@ -73,6 +74,22 @@ async fn with_answers_that_it_never_reads() {
     each_holds_little("http/1.1", async |mut io: Tls| {
         let request = format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nX: {}\r\n\r\n", "x".repeat(100));
         flood(&mut io, request.repeat(100).as_bytes(), 32 << 20).await;
+        io
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_http2_answers_that_it_never_reads() {
+    each_holds_little("h2", async |mut io: Tls| {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(wire(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+        let long = "x".repeat(4000);
+        for number in 0..100 {
+            let head = block("GET", "/v2/base/app/manifests/v1", &[("x-long", &long)]);
+            bytes.extend(wire(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * number, &head));
+        }
+        flood(&mut io, &bytes, bytes.len()).await;
         io
     })
     .await;
