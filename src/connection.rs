@@ -5,6 +5,7 @@ pub(crate) mod activity;
 mod frames;
 mod gather;
 mod io;
+mod pieces;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

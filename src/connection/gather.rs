@@ -10,10 +10,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::pieces::{self, PIECE};
+
 /// Plaintext that may wait: four records, which become one write to the socket.
 const MOST: usize = 4 * 16 * 1024;
 
-/// The room that a connection keeps between its writes: enough for small answers.
+/// The room that a connection keeps between small writes. One that streams keeps all of it.
 const KEPT: usize = 4 * 1024;
 
 /// A stream whose writes wait for a flush, or until there are enough of them.
@@ -22,16 +24,20 @@ pub(super) struct Gather<IO> {
     io: IO,
     waiting: Vec<u8>,
     written: usize,
+    /// Whether a large frame is among what waits: then more of them are on their way.
+    streams: bool,
 }
 
 impl<IO> Gather<IO> {
     pub(super) fn new(io: IO) -> Self {
-        Self { io, waiting: Vec::new(), written: 0 }
+        Self { io, waiting: Vec::new(), written: 0, streams: false }
     }
 
     fn take(&mut self, bytes: &[u8]) -> usize {
         let room = MOST.saturating_sub(self.waiting.len()).min(bytes.len());
-        self.waiting.extend_from_slice(bytes.split_at(room).0);
+        for piece in bytes.split_at(room).0.chunks(PIECE) {
+            self.waiting.extend_from_slice(piece);
+        }
         room
     }
 }
@@ -40,7 +46,7 @@ impl<IO: AsyncWrite + Unpin> Gather<IO> {
     /// Hands everything that waits on to TLS.
     fn poll_hand_on(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.waiting.get(self.written..).filter(|rest| !rest.is_empty()) {
-            let count = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+            let count = ready!(pieces::poll_write(&mut self.io, cx, &[IoSlice::new(rest)]))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -48,7 +54,9 @@ impl<IO: AsyncWrite + Unpin> Gather<IO> {
         }
         self.written = 0;
         self.waiting.clear();
-        self.waiting.shrink_to(KEPT);
+        if !std::mem::take(&mut self.streams) {
+            self.waiting.shrink_to(KEPT);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -75,6 +83,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gather<IO> {
     ) -> Poll<io::Result<usize>> {
         if self.waiting.len() == MOST {
             ready!(self.poll_hand_on(cx))?;
+        }
+        if !self.streams && bufs.iter().any(|buf| buf.len() > PIECE) {
+            self.streams = true;
+            let room = MOST - self.waiting.len();
+            self.waiting.reserve_exact(room);
         }
         let mut taken = 0;
         for buf in bufs {

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 use super::frames::Frames;
+use super::pieces;
 
 /// A PING or SETTINGS acknowledgement or a WINDOW_UPDATE: what an HTTP/2 connection sends by itself.
 const LITTLE: usize = 17;
@@ -84,7 +85,7 @@ impl<IO: AsyncRead + Unpin> WatchedIo<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        let result = pieces::poll_write(&mut self.io, cx, &[io::IoSlice::new(buf)]);
         self.wrote(&result);
         result
     }
@@ -94,7 +95,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let result = pieces::poll_write(&mut self.io, cx, bufs);
         self.wrote(&result);
         result
     }
