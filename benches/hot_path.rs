@@ -1,4 +1,5 @@
 //! The pure parts that every request goes through: `cargo bench --bench hot_path`.
+#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 use std::net::SocketAddr;

@@ -45,7 +45,7 @@ pub struct Line<'a> {
 }
 
 /// Collects lines and writes them in batches, so that a request never waits for a slow reader of
-/// the log. When the reader is so slow that [`MOST`] bytes wait, lines are dropped and counted.
+/// the log. When the reader is so slow that 4 MiB wait, lines are dropped and counted.
 #[derive(Debug)]
 pub struct AccessLog {
     on: AtomicBool,
