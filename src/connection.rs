@@ -163,8 +163,10 @@ fn http2_settings(settings: &ConnectionSettings) -> http2::Builder<Spawner> {
     builder
 }
 
-/// What HTTP/1.1 reads ahead of the upstream: two records and a bit.
-const READ_AT_ONCE: usize = 64 * 1024;
+/// What HTTP/1.1 reads ahead of the upstream, two records, and what it keeps of answers that a client
+/// does not read. With 64 KiB each for the socket's and TLS's buffers, and 34 KiB in rustls, a stranger
+/// holds 226 KiB at most.
+const READ_AT_ONCE: usize = 32 * 1024;
 /// What an HTTP/2 stream keeps for a client that is slower than its upstream.
 const SEND_AHEAD: usize = 128 * 1024;
 /// How long an HTTP/2 client may take to answer a PING.
