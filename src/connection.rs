@@ -164,8 +164,8 @@ fn http2_settings(settings: &ConnectionSettings) -> http2::Builder<Spawner> {
 }
 
 /// What HTTP/1.1 reads ahead of the upstream, two records, and what it keeps of answers that a client
-/// does not read. With 64 KiB each for the socket's and TLS's buffers, and 34 KiB in rustls, a stranger
-/// holds 226 KiB at most.
+/// does not read. With 32 KiB read from the socket, 64 KiB of records to be sent and 34 KiB in rustls, a
+/// stranger holds 220 KiB at most.
 const READ_AT_ONCE: usize = 32 * 1024;
 /// What an HTTP/2 stream keeps for a client that is slower than its upstream.
 const SEND_AHEAD: usize = 128 * 1024;

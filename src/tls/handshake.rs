@@ -129,10 +129,10 @@ const MISSING_EXTENSION: u8 = 109;
 
 /// Encrypted bytes that may wait for the socket, four records: one `writev`.
 ///
-/// What bounds the memory of a connection: this; the read buffer of [`Transport`] (64 KiB, while bytes
+/// What bounds the memory of a connection: this; the read buffer of [`Transport`] (32 KiB, while bytes
 /// come); rustls' deframer (64 KiB in a handshake, 18 KiB after) and plaintext that nobody has read yet
-/// (about one record, 16 KiB). Together some 162 KiB at most, a few when it is idle, and in a handshake
-/// 192, below the 256 that a stranger may make a connection hold.
+/// (about one record, 16 KiB). Together some 130 KiB at most, a few when it is idle, and in a handshake
+/// 160, below the 256 that a stranger may make a connection hold.
 const OUTGOING: usize = 64 * 1024;
 
 #[cfg(test)]
