@@ -19,6 +19,8 @@
 //! | record | `request/record` | the end of the answer becomes a line of the access log |
 //!
 //! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one place.
+//! Beside it, `request/storage` fetches what a registry redirects to where moorgate follows, and
+//! `request/plain` answers plain HTTP, by redirects only.
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps
 //! certificates and fills the table that handshakes read; `upstream/exchange` holds every time limit of
