@@ -85,15 +85,18 @@ pub(crate) async fn serve_tls<IO>(
             let service = service_fn(move |request| service.clone().answer(request));
             let io = TokioIo::new(WatchedIo::http1(secured.io, activity.clone()));
             let connection = http1_settings(&settings).serve_connection(io, service);
-            drive(connection, activity, drain, http1::Connection::graceful_shutdown, &conn).await;
+            let end = http1::Connection::graceful_shutdown;
+            drive(connection, activity, drain, end, nothing_waits, &conn).await;
         }
         Protocol::Http2 => {
-            let io = TokioIo::new(WatchedIo::http2(Gather::new(secured.io), activity.clone()));
+            let gather = Gather::new(secured.io, activity.clone());
+            let io = TokioIo::new(WatchedIo::http2(gather.clone(), activity.clone()));
             // A stream keeps the room of its future for as long as its answer is unread: 8 KiB for
             // the line, a hundred times. Boxed, that is given back when the answer is made.
             let service = service_fn(move |request| Box::pin(service.clone().answer(request)));
             let connection = http2_settings(&settings).serve_connection(io, service);
-            drive(connection, activity, drain, http2::Connection::graceful_shutdown, &conn).await;
+            let end = http2::Connection::graceful_shutdown;
+            drive(connection, activity, drain, end, |cx| gather.poll_hand_on(cx), &conn).await;
         }
     }
 }
@@ -123,7 +126,8 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     });
     let io = TokioIo::new(WatchedIo::http1(io, activity.clone()));
     let connection = http1_settings(&settings).serve_connection(io, service);
-    drive(connection, activity, drain, http1::Connection::graceful_shutdown, &conn).await;
+    let end = http1::Connection::graceful_shutdown;
+    drive(connection, activity, drain, end, nothing_waits, &conn).await;
 }
 
 /// The longest silences that any virtual host allows, since a connection may serve each of them.
@@ -172,16 +176,25 @@ const SEND_AHEAD: usize = 128 * 1024;
 /// How long an HTTP/2 client may take to answer a PING.
 const PING_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a connection to its end: its own, its deadline's, or the drain's.
+/// HTTP/1.1 writes to its socket.
+fn nothing_waits(_: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    Poll::Ready(Ok(()))
+}
+
+type EndedBy = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a connection to its end: its own, its deadline's, or the drain's. After each turn `hand_on`
+/// takes to the socket what the turn has written.
 async fn drive<C, E>(
     connection: C,
     activity: Arc<Activity>,
     drain: CancellationToken,
     graceful: fn(Pin<&mut C>),
+    hand_on: impl Fn(&mut Context<'_>) -> Poll<std::io::Result<()>>,
     conn: &ConnInfo,
 ) where
     C: Future<Output = Result<(), E>>,
-    E: std::error::Error + 'static,
+    E: std::error::Error + Send + Sync + 'static,
 {
     let mut watched = Watched::new(Box::pin(connection), activity);
     let mut stop = std::pin::pin!(drain.cancelled());
@@ -191,12 +204,18 @@ async fn drive<C, E>(
             stopping = true;
             graceful(watched.get_mut().as_mut());
         }
-        Pin::new(&mut watched).poll(cx)
+        watched.poll_with(cx, |connection, cx| {
+            let turn = connection.as_mut().poll(cx).map_err(|error| Box::new(error) as EndedBy);
+            match hand_on(cx) {
+                Poll::Ready(Err(error)) if turn.is_pending() => Poll::Ready(Err(error.into())),
+                _ => turn,
+            }
+        })
     });
     match ended.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            let error = &error as &dyn std::error::Error;
+            let error = &*error as &dyn std::error::Error;
             tracing::debug!(peer = %conn.peer, listener = %conn.listener, error, "connection ended");
         }
         Err(_) => tracing::debug!(peer = %conn.peer, listener = %conn.listener, "connection timed out"),

@@ -118,17 +118,13 @@ impl Activity {
         }
     }
 
-    /// The socket took bytes. `moved`: more than a frame that any connection sends by itself.
-    pub(super) fn wrote(&self, moved: bool) {
-        let mut state = self.state();
-        state.blocked = None;
-        if moved {
-            state.moved();
-        }
+    /// More was written than a frame that any connection sends by itself.
+    pub(super) fn moved(&self) {
+        self.state().moved();
     }
 
-    /// The socket took everything there was.
-    pub(super) fn flushed(&self) {
+    /// The socket took bytes, or has taken everything there was.
+    pub(super) fn socket_took(&self) {
         self.state().blocked = None;
     }
 

@@ -34,12 +34,18 @@ impl<IO> WatchedIo<IO> {
         Self { io, activity, frames: Some(Frames::new()), shut: false }
     }
 
+    /// HTTP/1.1 writes nothing but answers, and to the socket. HTTP/2 writes to what gathers its
+    /// frames, which itself knows what the socket takes.
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
-        match result {
-            // HTTP/1.1 writes nothing but answers.
-            Poll::Ready(Ok(bytes)) => self.activity.wrote(self.frames.is_none() || *bytes > LITTLE),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.activity.blocked(),
+        match (result, self.frames.is_some()) {
+            (Poll::Ready(Ok(bytes)), true) if *bytes <= LITTLE => {}
+            (Poll::Ready(Ok(_)), true) => self.activity.moved(),
+            (Poll::Ready(Ok(_)), false) => {
+                self.activity.moved();
+                self.activity.socket_took();
+            }
+            (Poll::Pending, false) => self.activity.blocked(),
+            (Poll::Pending, true) | (Poll::Ready(Err(_)), _) => {}
         }
     }
 }
@@ -106,9 +112,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_flush(cx);
-        match result {
-            Poll::Pending => self.activity.blocked(),
-            Poll::Ready(_) => self.activity.flushed(),
+        match (&result, self.frames.is_some()) {
+            (_, true) => {}
+            (Poll::Pending, false) => self.activity.blocked(),
+            (Poll::Ready(_), false) => self.activity.socket_took(),
         }
         result
     }
