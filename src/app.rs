@@ -2,6 +2,7 @@
 
 mod build;
 mod listeners;
+mod stores;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::config::vhost::ListenAddress;
 use crate::observe::access_log::AccessLog;
 use crate::observe::logging::LogControl;
 use crate::request::Gate;
+use crate::request::site::Sites;
 use crate::tls::server_config::ServerConfigs;
 use crate::workers::Workers;
 pub(crate) use build::problems as file_problems;
@@ -123,6 +125,7 @@ impl App {
         let bound = app.bind_missing(&snapshot)?;
         app.listen(bound);
         app.tasks.spawn(app.clone().look_for_changes());
+        app.tasks.spawn(app.clone().look_after_stores());
         app.ready.store(true, Ordering::Release);
         Ok(app)
     }
@@ -162,7 +165,28 @@ impl App {
             self.tasks.wait().await;
             self.workers.connections.wait().await;
         };
-        tokio::time::timeout(limit, all).await.is_ok()
+        let ended = tokio::time::timeout(limit, all).await.is_ok();
+        self.on_stores(stores::finish).await;
+        ended
+    }
+
+    async fn on_stores(&self, work: fn(&Sites)) {
+        let sites = self.gate.sites.load_full();
+        if let Err(error) = tokio::task::spawn_blocking(move || work(&sites)).await {
+            tracing::error!(%error, "looking after the stores failed");
+        }
+    }
+
+    async fn look_after_stores(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(stores::LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let looking = async {
+            loop {
+                tick.tick().await;
+                self.on_stores(stores::look_after).await;
+            }
+        };
+        self.drain.run_until_cancelled(looking).await;
     }
 
     /// The limit of a drain by the configuration in force.

@@ -2,6 +2,7 @@
 
 pub mod certs;
 pub mod check;
+pub mod gc;
 pub mod htpasswd;
 pub mod run;
 
@@ -58,6 +59,13 @@ enum Command {
         #[command(subcommand)]
         command: Option<CertsCommand>,
     },
+    /// Remove from a domain's own store what no image needs; moorgate may serve it meanwhile.
+    Gc {
+        /// The domain.
+        domain: String,
+        #[command(flatten)]
+        options: gc::Options,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -78,6 +86,7 @@ Examples:
   moorgate htpasswd /etc/moorgate/ci.htpasswd alice
   echo \"$PASSWORD\" | moorgate htpasswd ci.htpasswd ci-bot
   moorgate certs ca > moorgate-ca.pem
+  moorgate gc docker-cache.example.com --dry-run
 
 Exit status: 0 fine, 1 failed, 2 wrong usage or configuration.";
 
@@ -107,7 +116,10 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             htpasswd::run(&file, &user, options)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Certs { json, command } => certs(&config, json, command),
+        Command::Certs { json, command } => with_snapshot(&config, |snapshot| certs(snapshot, json, command)),
+        Command::Gc { domain, options } => with_snapshot(&config, |snapshot| {
+            gc::run(snapshot, &domain, options, &mut std::io::stdout().lock())
+        }),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "moorgate", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -115,20 +127,26 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
     }
 }
 
-fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Result<ExitCode> {
-    let loaded = match crate::config::load(config) {
-        Ok(loaded) => loaded,
+/// Runs a command that needs a valid configuration.
+fn with_snapshot(
+    config: &Path,
+    run: impl FnOnce(&Snapshot) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    match crate::config::load(config) {
+        Ok(loaded) => run(&loaded.snapshot).map(|()| ExitCode::SUCCESS),
         Err(problems) => {
             report_problems(&problems)?;
-            return Ok(ExitCode::from(2));
+            Ok(ExitCode::from(2))
         }
-    };
+    }
+}
+
+fn certs(snapshot: &Snapshot, json: bool, command: Option<CertsCommand>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match command {
-        None => certs::list(&loaded.snapshot, json, &mut out)?,
-        Some(CertsCommand::Ca) => certs::ca(&loaded.snapshot, &mut out)?,
+        None => certs::list(snapshot, json, &mut out),
+        Some(CertsCommand::Ca) => certs::ca(snapshot, &mut out),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// What is wrong inside the files that a valid configuration names.

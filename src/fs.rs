@@ -23,21 +23,34 @@ impl Access {
     }
 }
 
+/// What the names of files begin with that are not complete. A process that is killed may leave one.
+pub const UNFINISHED: &str = ".moorgate-";
+
 /// Replaces `path` as a whole: written beside it, synced, renamed. A crash leaves the old file
 /// or the new one. Symbolic links are followed, so that a linked file stays linked.
 pub fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".moorgate-")
+        .prefix(UNFINISHED)
         .permissions(std::fs::Permissions::from_mode(access.mode()))
         .tempfile_in(directory)?;
+    keep_owner(file.as_file(), &target, directory)?;
     file.write_all(content)?;
     // The process's umask must not decide whether a proxy of another user can read a public file.
     file.as_file().set_permissions(std::fs::Permissions::from_mode(access.mode()))?;
     file.as_file().sync_all()?;
     file.persist(&target).map_err(|error| error.error)?;
     std::fs::File::open(directory)?.sync_all()
+}
+
+/// A command that root runs must not take a file away from the user that moorgate runs as.
+fn keep_owner(file: &std::fs::File, target: &Path, directory: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let model = std::fs::metadata(target).or_else(|_| std::fs::metadata(directory))?;
+    std::os::unix::fs::fchown(file, Some(model.uid()), Some(model.gid()))
 }
 
 /// Makes a directory and its parents, readable by the owner only where it is new.

@@ -19,8 +19,9 @@
 //! | record | `request/record` | the end of the answer becomes a line of the access log |
 //!
 //! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one place.
-//! Beside it, `request/storage` fetches what a registry redirects to where moorgate follows, and
-//! `request/plain` answers plain HTTP, by redirects only.
+//! Where a domain's registry is moorgate's own, `request/local` answers in place of forward and rewrite,
+//! from the `store`: image layouts in a directory. Beside the line, `request/storage` fetches what a
+//! registry redirects to where moorgate follows, and `request/plain` answers plain HTTP, by redirects only.
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps
 //! certificates and fills the table that handshakes read; `upstream/exchange` holds every time limit of
@@ -30,7 +31,7 @@
 //! # Layers
 //!
 //! A module uses only what stands above it, which a test checks:
-//! `fs clock` → `registry` → `config` → `observe` → `auth certs` → `upstream` → `tls request` →
+//! `fs clock` → `registry` → `config` → `observe` → `auth certs` → `store upstream` → `tls request` →
 //! `connection listen workers` → `app admin` → `lifecycle` → `cli`.
 
 pub mod fs;
@@ -46,6 +47,7 @@ pub mod observe;
 pub mod auth;
 pub mod certs;
 
+mod store;
 mod upstream;
 
 pub mod tls;

@@ -8,6 +8,7 @@ pub(crate) mod classify;
 pub mod conn_info;
 pub(crate) mod forward;
 pub mod headers;
+pub(crate) mod local;
 pub(crate) mod locate;
 pub(crate) mod plain;
 pub(crate) mod record;
@@ -29,6 +30,7 @@ use body::ResponseBody;
 use conn_info::{ConnInfo, Protocol};
 use record::Record;
 use reject::{Form, Rejection};
+use route::Destination;
 use site::Sites;
 
 /// What all requests of the process share.
@@ -84,12 +86,19 @@ async fn line(
     record.identified(authenticate::user_of(&identity));
     let grant = authorize::authorize(identity, subject)?;
     let route = route::route(grant, site)?;
+    let to = match route.destination() {
+        Destination::Upstream(target) => (&route, target),
+        // Large: every request to an upstream would carry its room otherwise.
+        Destination::Store(store, call) => {
+            return Box::pin(local::answer((&route, store, call), conn, parts, body, record)).await;
+        }
+    };
     let asked = rewrite::Asked::of(&route, &parts);
-    let answer = forward::forward(&route, conn, parts, body, record).await?;
+    let answer = forward::forward(to, conn, parts, body, record).await?;
     let answer = match storage::follows(&route, &asked) {
-        // Seldom, and large: every request would carry its room otherwise.
-        true => Box::pin(storage::follow(&route, &asked, answer)).await?,
+        // Seldom, and large.
+        true => Box::pin(storage::follow(to, &asked, answer)).await?,
         false => answer,
     };
-    rewrite::rewrite(&route, conn, &asked, answer, record)
+    rewrite::rewrite(to, conn, &asked, answer, record)
 }

@@ -34,7 +34,8 @@ fn domain(site: &Site) -> Value {
         "domain": host.domain.as_str(),
         "aliases": host.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "listen": host.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "upstream": url(&host.upstream.url),
+        "upstream": host.registry.upstream().map(|upstream| url(&upstream.url)),
+        "directory": host.registry.store().map(|store| store.directory.display().to_string()),
         "browser": host.browser.as_ref().map(|browser| url(&browser.url)),
         "users": site.users.current().users(),
     })

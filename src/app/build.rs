@@ -10,8 +10,11 @@ use crate::auth::{Refreshed, UsersFile};
 use crate::certs::manager::Certificates;
 use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::{Redirects, Scheme, SharedVirtualHost, UpstreamUrl};
-use crate::request::site::{Site, Sites, Target};
+use crate::config::vhost::{
+    Redirects, RegistrySettings, Scheme, SharedVirtualHost, StoreSettings, UpstreamSettings, UpstreamUrl,
+};
+use crate::request::site::{Registry, Site, Sites, Target};
+use crate::store::Store;
 use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, Trust};
 use crate::upstream::credential::Credential;
@@ -39,7 +42,7 @@ pub(super) async fn sites(
             let old = before
                 .as_ref()
                 .and_then(|sites| sites.all.iter().find(|site| site.host.domain == host.domain));
-            site(host, old, workers, &mut problems).map(Arc::new)
+            site(host, old, Purpose::Serve { workers }, &mut problems).map(Arc::new)
         });
         let all = all.collect();
         if problems.has_errors() {
@@ -54,20 +57,39 @@ pub(super) async fn sites(
 pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
     let mut problems = Problems::default();
     for host in &snapshot.domains {
-        site(host, None, 1, &mut problems);
+        site(host, None, Purpose::Check, &mut problems);
     }
     problems
+}
+
+/// What a site is made for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// To find what is wrong: nothing is written.
+    Check,
+    /// To serve, on so many workers.
+    Serve { workers: usize },
 }
 
 fn site(
     host: &SharedVirtualHost,
     before: Option<&Arc<Site>>,
-    workers: usize,
+    purpose: Purpose,
     problems: &mut Problems,
 ) -> Option<Site> {
     let users = users(host, before, problems);
     let trust = trust(host, problems);
-    let registry = registry(host, before, trust.as_ref(), workers, problems);
+    let workers = match purpose {
+        Purpose::Check => 1,
+        Purpose::Serve { workers } => workers,
+    };
+    let registry = match (&host.registry, purpose) {
+        (RegistrySettings::Upstream(upstream), _) => {
+            registry_behind(host, upstream, before, trust.as_ref(), workers, problems)
+        }
+        (RegistrySettings::Store(settings), Purpose::Serve { .. }) => store(host, settings, before, problems),
+        (RegistrySettings::Store(_), Purpose::Check) => None,
+    };
     let browser = host.browser.as_ref().map(|browser| {
         let old = before.and_then(|site| site.browser.as_ref());
         target(host, &browser.url, old, trust.as_ref(), Credential::None, workers)
@@ -79,7 +101,7 @@ fn site(
             problems.push(at(host, &["auth", "realm"], "the realm cannot stand in a header".to_owned()))
         })
         .ok();
-    let storage = trust.filter(|_| host.upstream.redirects == Redirects::Follow);
+    let storage = trust.filter(|_| follows(host));
     let browser = match browser {
         Some(None) => return None,
         Some(Some(target)) => Some(target),
@@ -126,12 +148,12 @@ fn users(
 /// Roots are only read where something is verified by them.
 fn trust(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Trust> {
     let browser = host.browser.as_ref().is_some_and(|browser| browser.url.scheme == Scheme::Https);
-    let needed =
-        host.upstream.url.scheme == Scheme::Https || host.upstream.redirects == Redirects::Follow || browser;
-    if !needed {
+    let upstream = host.registry.upstream();
+    let https = upstream.is_some_and(|upstream| upstream.url.scheme == Scheme::Https);
+    if !https && !follows(host) && !browser {
         return None;
     }
-    match Trust::new(host.upstream.roots.as_ref()) {
+    match Trust::new(upstream.and_then(|upstream| upstream.roots.as_ref())) {
         Ok(trust) => Some(trust),
         Err(error) => {
             problems.push(at(host, &["upstream", "roots"], error.to_string()));
@@ -140,19 +162,48 @@ fn trust(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Trust> {
     }
 }
 
-fn registry(
+/// Whether moorgate goes itself where the registry redirects to.
+fn follows(host: &SharedVirtualHost) -> bool {
+    host.registry.upstream().is_some_and(|upstream| upstream.redirects == Redirects::Follow)
+}
+
+fn registry_behind(
     host: &SharedVirtualHost,
+    upstream: &UpstreamSettings,
     before: Option<&Arc<Site>>,
     trust: Option<&Trust>,
     workers: usize,
     problems: &mut Problems,
-) -> Option<Target> {
-    let credential = Credential::new(&host.upstream.authorization);
-    let same_roots = before.filter(|site| site.host.upstream.roots == host.upstream.roots);
-    let old = same_roots.map(|site| &site.registry);
-    target(host, &host.upstream.url, old, trust, credential, workers)
+) -> Option<Registry> {
+    let credential = Credential::new(&upstream.authorization);
+    let same_roots = before
+        .filter(|site| site.host.registry.upstream().is_some_and(|before| before.roots == upstream.roots));
+    let old = same_roots.and_then(|site| site.registry.upstream());
+    target(host, &upstream.url, old, trust, credential, workers)
         .map_err(|error| problems.push(at(host, &["upstream", "url"], error.to_string())))
         .ok()
+        .map(Registry::Upstream)
+}
+
+/// A store stays open over reloads: its uploads go on.
+fn store(
+    host: &SharedVirtualHost,
+    settings: &StoreSettings,
+    before: Option<&Arc<Site>>,
+    problems: &mut Problems,
+) -> Option<Registry> {
+    let open = before.and_then(|site| site.registry.store());
+    if let Some(open) = open.filter(|open| open.directory() == settings.directory) {
+        return Some(Registry::Store(open.clone()));
+    }
+    match Store::open(settings.directory.clone()) {
+        Ok(store) => Some(Registry::Store(store)),
+        Err(error) => {
+            let message = format!("{} cannot be used: {error}", settings.directory.display());
+            problems.push(at(host, &["upstream", "directory"], message));
+            None
+        }
+    }
 }
 
 fn target(

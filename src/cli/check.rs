@@ -78,7 +78,7 @@ fn write_domains(snapshot: &Snapshot, to: &mut dyn Write) -> io::Result<()> {
             host.domain,
             listen.join(", "),
             shown(&host.auth.htpasswd),
-            host.upstream.url
+            host.registry
         )?;
     }
     Ok(())
@@ -132,11 +132,11 @@ fn domain(host: &VirtualHost) -> Value {
             "key": key.display().to_string(),
         }),
     };
-    let authorization = match &host.upstream.authorization {
+    let authorization = host.registry.upstream().map(|upstream| match &upstream.authorization {
         UpstreamAuthorization::Strip => "strip",
         UpstreamAuthorization::Pass => "pass",
         UpstreamAuthorization::Basic { username: _, password: _ } => "own",
-    };
+    });
     json!({
         "domain": host.domain.as_str(),
         "aliases": host.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -144,7 +144,8 @@ fn domain(host: &VirtualHost) -> Value {
         "certificate": certificate,
         "htpasswd": host.auth.htpasswd.display().to_string(),
         "realm": host.auth.realm,
-        "upstream": host.upstream.url.to_string(),
+        "upstream": host.registry.upstream().map(|upstream| upstream.url.to_string()),
+        "directory": host.registry.store().map(|store| store.directory.display().to_string()),
         "authorization": authorization,
         "browser": host.browser.as_ref().map(|browser| browser.url.to_string()),
         "source": host.source.display().to_string(),

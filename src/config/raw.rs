@@ -103,6 +103,9 @@ pub(super) struct RawAuth {
 #[derive(Clone, Debug, Default)]
 pub(super) struct RawUpstream {
     pub(super) url: Setting<UpstreamUrl>,
+    pub(super) directory: Setting<String>,
+    pub(super) gc: Setting<Option<Duration>>,
+    pub(super) gc_grace: Setting<Duration>,
     pub(super) roots: Setting<PathBuf>,
     pub(super) username: Setting<String>,
     pub(super) password: Setting<RawSecret>,
@@ -251,6 +254,9 @@ fn tls(table: &mut Table<'_>) -> RawTls {
 fn upstream(table: &mut Table<'_>) -> RawUpstream {
     RawUpstream {
         url: table.value("url", values::upstream_url),
+        directory: table.value("directory", values::store_name),
+        gc: table.value("gc", |value| values::duration_or_never(value, 365 * DAY)),
+        gc_grace: table.value("gc_grace", |value| values::long_duration(value, LEAST_GRACE, 365 * DAY)),
         roots: table.value("roots", values::path),
         username: table.value("username", values::username),
         password: table.value("password", secret::setting),
@@ -262,6 +268,9 @@ fn upstream(table: &mut Table<'_>) -> RawUpstream {
         }),
     }
 }
+
+/// A push must be over before what it has sent counts as garbage, and a sign of use is an hour coarse.
+const LEAST_GRACE: Duration = Duration::from_secs(2 * 3600);
 
 fn limits(table: &mut Table<'_>) -> RawLimits {
     RawLimits {

@@ -52,6 +52,7 @@ pub(super) fn snapshot(
     }
     conflicts::names(domains, &listeners, problems);
     conflicts::listeners(&listeners, &process, problems);
+    conflicts::stores(domains, problems);
 
     let mut https: Vec<ListenAddress> = Vec::new();
     for listener in listeners.iter().flatten() {

@@ -20,7 +20,7 @@ const SECTIONS: &[Section] = &[
     domain("", &["domain", "aliases", "listen", "tls", "auth", "upstream", "browser", "limits", "timeouts"]),
     domain("tls", &["certificate", "key", "internal"]),
     domain("auth", &["htpasswd", "realm"]),
-    domain("upstream", &["url", "roots", "username", "password", "authorization", "redirects"]),
+    domain("upstream", UPSTREAM),
     domain("browser", &["url"]),
     domain("limits", &["manifest", "body"]),
     domain("timeouts", DOMAIN_TIMEOUTS),
@@ -31,6 +31,9 @@ const SECTIONS: &[Section] = &[
     main("timeouts", DOMAIN_TIMEOUTS),
     main("timeouts", &["handshake", "first_head", "head", "idle", "h2_ping", "drain"]),
 ];
+
+const UPSTREAM: &[&str] =
+    &["url", "directory", "gc", "gc_grace", "roots", "username", "password", "authorization", "redirects"];
 
 const DOMAIN_TIMEOUTS: &[&str] =
     &["first_body_byte", "stall", "upstream_connect", "upstream_head", "upstream_commit", "upstream_idle"];

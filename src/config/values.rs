@@ -11,6 +11,7 @@ use toml::de::DeValue;
 pub(super) use self::url::upstream_url;
 use super::vhost::ListenAddress;
 use crate::registry::host::{Authority, HostName};
+use crate::registry::name::RepositoryName;
 
 /// What is wrong with the value of a key, as a predicate (`"is not a duration"`), and what to
 /// write instead.
@@ -121,6 +122,39 @@ pub(super) fn duration(value: &DeValue<'_>, most: Duration) -> Value<Duration> {
 }
 
 /// The public name of a domain.
+/// The same, of at least so much.
+pub(super) fn long_duration(value: &DeValue<'_>, least: Duration, most: Duration) -> Value<Duration> {
+    let duration = duration(value, most)?;
+    if duration < least {
+        let hours = least.as_secs() / 3600;
+        return Err(InvalidValue::new("is too short", format!("write at least \"{hours}h\"")));
+    }
+    Ok(duration)
+}
+
+/// A duration of at least a minute, or "never".
+pub(super) fn duration_or_never(value: &DeValue<'_>, most: Duration) -> Value<Option<Duration>> {
+    if value.as_str() == Some("never") {
+        return Ok(None);
+    }
+    let duration = duration(value, most)?;
+    if duration < Duration::from_secs(60) {
+        return Err(InvalidValue::new("is too short", "write at least \"1min\", or \"never\""));
+    }
+    Ok(Some(duration))
+}
+
+/// The name of a directory below the state directory.
+pub(super) fn store_name(value: &DeValue<'_>) -> Value<String> {
+    const HELP: &str =
+        "write a name like \"ci\": lower-case letters, digits, and `-`, `_` or `.` between them";
+    let text = text(value, HELP)?;
+    match RepositoryName::parse(text) {
+        Ok(_) if !text.contains('/') => Ok(text.to_owned()),
+        _ => Err(InvalidValue::new("is not the name of a store", HELP)),
+    }
+}
+
 pub(super) fn domain_name(value: &DeValue<'_>) -> Value<HostName> {
     let name = host_name(value)?;
     match name.ip() {

@@ -26,7 +26,7 @@ pub struct VirtualHost {
     /// Who may log in.
     pub auth: AuthSettings,
     /// The registry behind it.
-    pub upstream: UpstreamSettings,
+    pub registry: RegistrySettings,
     /// What people see outside `/v2/`.
     pub browser: Option<BrowserSettings>,
     /// Bounds on sizes.
@@ -96,6 +96,55 @@ pub struct AuthSettings {
 }
 
 /// The registry behind a virtual host.
+#[derive(Clone, Debug)]
+pub enum RegistrySettings {
+    /// One that exists already.
+    Upstream(UpstreamSettings),
+    /// moorgate's own, in a directory.
+    Store(StoreSettings),
+}
+
+impl RegistrySettings {
+    /// The registry that exists already, if it is one.
+    pub fn upstream(&self) -> Option<&UpstreamSettings> {
+        match self {
+            Self::Upstream(upstream) => Some(upstream),
+            Self::Store(_) => None,
+        }
+    }
+
+    /// moorgate's own registry, if it is that.
+    pub fn store(&self) -> Option<&StoreSettings> {
+        match self {
+            Self::Upstream(_) => None,
+            Self::Store(store) => Some(store),
+        }
+    }
+}
+
+impl fmt::Display for RegistrySettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(upstream) => upstream.url.fmt(f),
+            Self::Store(store) => write!(f, "directory {}", store.name),
+        }
+    }
+}
+
+/// A registry that moorgate keeps itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// As the domain file names it.
+    pub name: String,
+    /// Where it is: `store/NAME` below the state directory.
+    pub directory: PathBuf,
+    /// How often garbage is collected; `None`: only by the command. Default 24 h.
+    pub collect_every: Option<Duration>,
+    /// How long what nothing points at is left alone. Default 24 h.
+    pub grace: Duration,
+}
+
+/// The registry behind a virtual host, where it exists already.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
     /// Where it is.

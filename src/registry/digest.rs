@@ -36,6 +36,16 @@ impl Digest {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What stands before the colon.
+    pub fn algorithm(&self) -> &str {
+        self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
+    }
+
+    /// What stands behind the colon. For sha256 and sha512 it is hexadecimal.
+    pub fn encoded(&self) -> &str {
+        self.0.split_once(':').map_or("", |(_, encoded)| encoded)
+    }
 }
 
 impl fmt::Display for Digest {

@@ -1,5 +1,6 @@
 //! The body of an answer: a few bytes of our own, or the upstream's stream, counted on its way.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::record::{End, Record};
+use crate::store::content::Content as Stored;
 use crate::upstream::body::AnswerBody;
 
 /// The body of an answer, with the record of its request: when this is dropped, it is over.
@@ -24,6 +26,7 @@ enum Content {
         length: usize,
     },
     Streamed(Box<AnswerBody>),
+    Stored(Stored),
 }
 
 impl ResponseBody {
@@ -40,11 +43,16 @@ impl ResponseBody {
         Self { content: Content::Streamed(Box::new(answer)), record: None }
     }
 
+    /// Content of moorgate's own registry.
+    pub(crate) fn stored(content: Stored) -> Self {
+        Self { content: Content::Stored(content), record: None }
+    }
+
     /// The length of our own text, sent or not.
     pub(crate) fn own_length(&self) -> usize {
         match &self.content {
             Content::Own { length, .. } => *length,
-            Content::Streamed(_) => 0,
+            Content::Streamed(_) | Content::Stored(_) => 0,
         }
     }
 
@@ -61,8 +69,8 @@ impl ResponseBody {
 
 /// What ends a connection in mid-body, so that what is cut looks cut.
 #[derive(Debug, thiserror::Error)]
-#[error("the upstream's answer ended early")]
-pub(crate) struct AnswerCut(#[source] hyper::Error);
+#[error("the answer ended early")]
+pub(crate) struct AnswerCut(#[source] Box<dyn Error + Send + Sync>);
 
 impl Body for ResponseBody {
     type Data = Bytes;
@@ -78,7 +86,11 @@ impl Body for ResponseBody {
             Content::Own { text, .. } => Some(Ok(Frame::data(std::mem::take(text)))),
             Content::Streamed(answer) => match Pin::new(&mut **answer).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(next) => next.map(|frame| frame.map_err(AnswerCut)),
+                Poll::Ready(next) => next.map(|frame| frame.map_err(|error| AnswerCut(error.into()))),
+            },
+            Content::Stored(stored) => match Pin::new(stored).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(next) => next.map(|frame| frame.map_err(|error| AnswerCut(error.into()))),
             },
         };
         let ended = this.is_end_stream();
@@ -101,6 +113,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Own { text, .. } => text.is_empty(),
             Content::Streamed(answer) => answer.is_end_stream(),
+            Content::Stored(stored) => stored.is_end_stream(),
         }
     }
 
@@ -108,6 +121,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Own { text, .. } => SizeHint::with_exact(text.len() as u64),
             Content::Streamed(answer) => answer.size_hint(),
+            Content::Stored(stored) => stored.size_hint(),
         }
     }
 }

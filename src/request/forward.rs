@@ -12,11 +12,12 @@ use super::headers;
 use super::record::Record;
 use super::reject::Rejection;
 use super::route::Route;
+use super::site::Target;
 use crate::upstream::body::{AnswerBody, RequestBody, Upload};
 
 /// Forwards and returns the answer as the upstream gave it.
 pub(crate) async fn forward(
-    route: &Route,
+    (route, target): (&Route, &Target),
     conn: &ConnInfo,
     parts: Parts,
     incoming: Incoming,
@@ -31,20 +32,19 @@ pub(crate) async fn forward(
         Some(upload) => RequestBody::streamed(incoming, upload.clone(), limit),
         None => RequestBody::empty(),
     };
-    let request = to_upstream(route, conn, parts, body)?;
+    let request = to_upstream((route, target), conn, parts, body)?;
     record.forwarded(upload.clone());
-    let answer = route.target().upstream.send(request, upload, route.exchange_limits()).await;
+    let answer = target.upstream.send(request, upload, route.exchange_limits()).await;
     record.answered();
     answer.map_err(|error| Rejection::upstream(error, limit))
 }
 
 fn to_upstream(
-    route: &Route,
+    (route, target): (&Route, &Target),
     conn: &ConnInfo,
     parts: Parts,
     body: RequestBody,
 ) -> Result<Request<RequestBody>, Rejection> {
-    let target = route.target();
     let public_host = public_host(&parts)?;
     let mut request = Request::new(body);
     *request.uri_mut() = target_uri(&parts.uri, &target.upstream.target().base_path)?;

@@ -11,7 +11,9 @@ use super::body::ResponseBody;
 use super::site::Site;
 use crate::registry::call::CallError;
 use crate::registry::error_code::{ErrorCode, error_body};
+use crate::store::StoreError;
 use crate::upstream::UpstreamError;
+use crate::upstream::body::UploadFailure;
 
 /// Why a request gets no answer from behind, and what its client is told.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(crate) struct Rejection {
 pub(crate) enum Fault {
     Client,
     Upstream,
+    Store,
 }
 
 #[derive(Debug)]
@@ -39,6 +42,12 @@ enum Extra {
     Challenge(HeaderValue),
     Allow(&'static str),
     RetryAfter(u16),
+    /// Where an upload stands, for a client that has to go on from there.
+    Stands {
+        location: HeaderValue,
+        range: HeaderValue,
+    },
+    ContentRange(HeaderValue),
 }
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -193,6 +202,52 @@ impl Rejection {
         rejection.caused_by(error)
     }
 
+    /// moorgate's own registry cannot do it. `limit` is the largest body.
+    pub(crate) fn store(error: StoreError, limit: u64, failure: Option<UploadFailure>) -> Self {
+        if failure == Some(UploadFailure::TooLarge) {
+            return Self::body_too_large(limit);
+        }
+        let (status, code) = match &error {
+            StoreError::RepositoryUnknown => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+            StoreError::BlobUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+            StoreError::ManifestUnknown => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+            StoreError::UploadUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+            StoreError::DigestMismatch | StoreError::DigestUnsupported => {
+                (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
+            }
+            StoreError::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid),
+            StoreError::BadRange | StoreError::BodyCut => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+            StoreError::BodyStalled => (StatusCode::REQUEST_TIMEOUT, ErrorCode::SizeInvalid),
+            StoreError::Superseded => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+            StoreError::BlobInUse(_) | StoreError::ManifestInUse(_) => {
+                (StatusCode::FORBIDDEN, ErrorCode::Denied)
+            }
+            StoreError::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
+            StoreError::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
+            StoreError::Full(_) | StoreError::Io(_) => return Self::store_fails(error),
+        };
+        Self::new(status, code, error.to_string())
+    }
+
+    fn store_fails(error: StoreError) -> Self {
+        let message = format!("{error}: its administrator has to look after it; try again later");
+        let mut rejection = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
+        rejection.fault = Fault::Store;
+        rejection.with(Extra::RetryAfter(30)).caused_by(error)
+    }
+
+    /// Tells a client whose chunk does not fit where the upload stands.
+    pub(crate) fn standing_at(self, location: HeaderValue, range: HeaderValue) -> Self {
+        self.with(Extra::Stands { location, range })
+    }
+
+    /// No byte of the content is within the range that is asked for.
+    pub(crate) fn range_not_satisfiable(content_range: HeaderValue) -> Self {
+        let message = "the content ends before the range that is asked for";
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid, message)
+            .with(Extra::ContentRange(content_range))
+    }
+
     /// Writes what somebody has to look after to the log; clients' mistakes are in the access log.
     pub(crate) fn log(&self, domain: Option<&str>) {
         let Some(source) = &self.source else { return };
@@ -201,6 +256,7 @@ impl Rejection {
         let status = self.status.as_u16();
         match self.fault {
             Fault::Upstream => tracing::warn!(domain, status, error, "no answer from the upstream"),
+            Fault::Store => tracing::error!(domain, status, error, "the store failed"),
             Fault::Client => tracing::debug!(domain, status, error, "the request was not completed"),
         }
     }
@@ -237,6 +293,11 @@ impl Rejection {
             Extra::RetryAfter(seconds) => {
                 drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds)))
             }
+            Extra::Stands { location, range } => {
+                headers.insert(header::LOCATION, location);
+                headers.insert(header::RANGE, range);
+            }
+            Extra::ContentRange(value) => drop(headers.insert(header::CONTENT_RANGE, value)),
         }
         response
     }

@@ -9,6 +9,7 @@ use super::headers;
 use super::record::Record;
 use super::reject::Rejection;
 use super::route::Route;
+use super::site::Target;
 use crate::config::vhost::{Redirects, Scheme, UpstreamAuthorization, UpstreamUrl};
 use crate::registry::host::HostName;
 use crate::registry::location::{Answer, Origin, Rewriter, Rewritten};
@@ -36,7 +37,7 @@ const DOWNLOAD: [header::HeaderName; 6] = [
 
 impl Asked {
     pub(crate) fn of(route: &Route, parts: &Parts) -> Self {
-        let headers = (route.site().host.upstream.redirects == Redirects::Follow).then(|| {
+        let headers = (route.site().redirects() == Redirects::Follow).then(|| {
             let kept =
                 DOWNLOAD.iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
             kept.collect()
@@ -52,7 +53,7 @@ impl Asked {
 
 /// Makes the answer that the client gets.
 pub(crate) fn rewrite(
-    route: &Route,
+    (route, target): (&Route, &Target),
     conn: &ConnInfo,
     asked: &Asked,
     answer: Response<AnswerBody>,
@@ -69,7 +70,7 @@ pub(crate) fn rewrite(
         headers::from_page(&mut parts.headers);
     }
     if parts.headers.contains_key(header::LOCATION) || parts.headers.contains_key(header::LINK) {
-        references(route, asked, parts.status, &mut parts.headers)?;
+        references((route, target), asked, parts.status, &mut parts.headers)?;
     }
     // The answer came before the request was read: this connection cannot find the next one.
     if conn.protocol == Protocol::Http1 && record.is_body_unread() {
@@ -82,21 +83,22 @@ pub(crate) fn rewrite(
 
 /// A 401 from behind is the client's business only where its own credentials went there.
 fn check_login(route: &Route, status: StatusCode) -> Result<(), Rejection> {
-    let own = match route.site().host.upstream.authorization {
-        UpstreamAuthorization::Pass => false,
-        UpstreamAuthorization::Strip | UpstreamAuthorization::Basic { .. } => true,
+    let authorization = route.site().host.registry.upstream().map(|upstream| &upstream.authorization);
+    let own = match authorization {
+        Some(UpstreamAuthorization::Pass) | None => false,
+        Some(UpstreamAuthorization::Strip | UpstreamAuthorization::Basic { .. }) => true,
     };
     if status == StatusCode::UNAUTHORIZED && own { Err(Rejection::upstream_wants_login()) } else { Ok(()) }
 }
 
 fn references(
-    route: &Route,
+    (route, target): (&Route, &Target),
     asked: &Asked,
     status: StatusCode,
     headers: &mut HeaderMap,
 ) -> Result<(), Rejection> {
     let is_public = |name: &HostName| route.site().host.is_named(name);
-    let upstream = origin(route.target().upstream.target());
+    let upstream = origin(target.upstream.target());
     let rewriter = Rewriter { upstream, is_public: &is_public, request_path: &asked.path };
     if let Some(location) = headers.get(header::LOCATION) {
         let text = location.to_str().map_err(|_| Rejection::upstream_bad_location())?;

@@ -5,14 +5,23 @@ use std::sync::Arc;
 use super::authorize::Grant;
 use super::classify::Subject;
 use super::reject::Rejection;
-use super::site::{Site, Target};
+use super::site::{Registry, Site, Target};
 use crate::registry::call::Call;
+use crate::store::Store;
 use crate::upstream::exchange::ExchangeLimits;
 
 /// Where a granted request goes.
 pub(crate) struct Route {
     grant: Grant,
     site: Arc<Site>,
+}
+
+/// What answers a granted request.
+pub(crate) enum Destination<'a> {
+    /// A server behind.
+    Upstream(&'a Target),
+    /// moorgate's own registry.
+    Store(&'a Arc<Store>, &'a Call),
 }
 
 /// Finds the target of a grant.
@@ -38,11 +47,15 @@ impl Route {
         }
     }
 
-    /// The upstream that answers.
-    pub(crate) fn target(&self) -> &Target {
-        match (self.grant.subject(), &self.site.browser) {
-            (Subject::Page, Some(browser)) => browser,
-            (Subject::Page | Subject::Call(_), _) => &self.site.registry,
+    /// What answers.
+    pub(crate) fn destination(&self) -> Destination<'_> {
+        match (self.grant.subject(), &self.site.registry) {
+            (Subject::Call(_), Registry::Upstream(target)) => Destination::Upstream(target),
+            (Subject::Call(call), Registry::Store(store)) => Destination::Store(store, call),
+            (Subject::Page, _) => {
+                let browser = self.site.browser.as_ref();
+                Destination::Upstream(browser.expect("without one a page has no route"))
+            }
         }
     }
 

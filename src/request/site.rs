@@ -8,8 +8,9 @@ use http::HeaderValue;
 
 use crate::auth::UsersFile;
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::{ListenAddress, SharedVirtualHost};
+use crate::config::vhost::{ListenAddress, Redirects, SharedVirtualHost};
 use crate::registry::host::HostName;
+use crate::store::Store;
 use crate::upstream::Upstream;
 use crate::upstream::connector::Trust;
 use crate::upstream::credential::Credential;
@@ -18,7 +19,7 @@ use crate::upstream::credential::Credential;
 pub(crate) struct Site {
     pub(crate) host: SharedVirtualHost,
     pub(crate) users: Arc<UsersFile>,
-    pub(crate) registry: Target,
+    pub(crate) registry: Registry,
     /// For storage that the registry redirects to, where moorgate follows.
     pub(crate) storage: Option<Trust>,
     pub(crate) browser: Option<Target>,
@@ -26,9 +27,42 @@ pub(crate) struct Site {
     pub(crate) challenge: HeaderValue,
 }
 
+impl Site {
+    /// What becomes of redirects to other hosts.
+    pub(crate) fn redirects(&self) -> Redirects {
+        self.host.registry.upstream().map_or(Redirects::Pass, |upstream| upstream.redirects)
+    }
+}
+
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Site").field("domain", &self.host.domain).finish_non_exhaustive()
+    }
+}
+
+/// What answers the calls of a site.
+pub(crate) enum Registry {
+    /// A registry that exists already.
+    Upstream(Target),
+    /// moorgate's own.
+    Store(Arc<Store>),
+}
+
+impl Registry {
+    /// The registry that exists already, if it is one.
+    pub(crate) fn upstream(&self) -> Option<&Target> {
+        match self {
+            Self::Upstream(target) => Some(target),
+            Self::Store(_) => None,
+        }
+    }
+
+    /// moorgate's own, if it is that.
+    pub(crate) fn store(&self) -> Option<&Arc<Store>> {
+        match self {
+            Self::Upstream(_) => None,
+            Self::Store(store) => Some(store),
+        }
     }
 }
 

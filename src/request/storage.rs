@@ -6,6 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use super::reject::Rejection;
 use super::rewrite::{Asked, origin};
 use super::route::Route;
+use super::site::Target;
 use crate::config::vhost::{Redirects, Scheme, UpstreamUrl};
 use crate::registry::host::{Authority, HostName};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
@@ -19,21 +20,21 @@ const CONTENT_DIGEST: header::HeaderName = header::HeaderName::from_static("dock
 
 /// Whether redirects of this request are followed.
 pub(crate) fn follows(route: &Route, asked: &Asked) -> bool {
-    route.site().host.upstream.redirects == Redirects::Follow
+    route.site().redirects() == Redirects::Follow
         && route.call().is_some()
         && matches!(asked.method, Method::GET | Method::HEAD)
 }
 
 /// The storage's answer in place of the registry's redirect to it; any other answer unchanged.
 pub(crate) async fn follow(
-    route: &Route,
+    (route, target): (&Route, &Target),
     asked: &Asked,
     mut answer: Response<AnswerBody>,
 ) -> Result<Response<AnswerBody>, Rejection> {
     let Some(trust) = route.site().storage.as_ref() else {
         return Ok(answer);
     };
-    let registry = route.target().upstream.target();
+    let registry = target.upstream.target();
     let is_public = |name: &HostName| route.site().host.is_named(name);
     // What stays within the registry is the client's to follow: it has the credentials for it.
     let Some(Next::Elsewhere(mut next)) = redirect(&answer, registry, &asked.path, &is_public)? else {

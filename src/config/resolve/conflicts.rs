@@ -75,6 +75,21 @@ fn dispute(claim: &Claim<'_>, other: &Claim<'_>) -> Option<Problem> {
     Some(Problem::at(&claim.file.source, &claim.span, message, help))
 }
 
+/// Every directory is the store of one domain.
+pub(super) fn stores(files: &[DomainFile], problems: &mut Problems) {
+    let mut held: HashMap<&str, &DomainFile> = HashMap::new();
+    for file in files {
+        let Some(upstream) = file.raw.upstream.given() else { continue };
+        let Some((name, span)) = upstream.directory.given().zip(upstream.directory.span()) else { continue };
+        if let Some(holder) = held.insert(name, file) {
+            let holder = holder.source.path().display();
+            let message = format!("the directory `{name}` is already the store of {holder}");
+            let help = "use another name, or serve the one domain under both names with `aliases`";
+            problems.push(Problem::at(&file.source, span, message, help));
+        }
+    }
+}
+
 /// What a listener is for: the key that sets it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {

@@ -1,13 +1,16 @@
 //! One domain file becomes one virtual host.
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::process::{self, Process};
 use super::{DomainFile, Listener};
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawAuth, RawAuthorization, RawTls, RawUpstream, Setting};
 use crate::config::source::Span;
 use crate::config::vhost::{
-    AuthSettings, BrowserSettings, CertificateSource, Redirects, Scheme, UpstreamAuthorization,
-    UpstreamSettings, VirtualHost,
+    AuthSettings, BrowserSettings, CertificateSource, Redirects, RegistrySettings, Scheme, StoreSettings,
+    UpstreamAuthorization, UpstreamSettings, VirtualHost,
 };
 use crate::registry::host::Authority;
 
@@ -27,7 +30,7 @@ pub(super) fn virtual_host(
     let aliases = aliases(file, listen, problems);
     let certificate = certificate(file, problems);
     let auth = auth(file, problems);
-    let upstream = upstream(file, problems);
+    let registry = registry(file, &process.state, problems);
     let browser = match &raw.browser {
         Setting::Absent | Setting::Invalid => None,
         Setting::Given(browser, header) => {
@@ -44,7 +47,7 @@ pub(super) fn virtual_host(
         listen: listen.iter().map(|listener| listener.address).collect(),
         certificate: certificate?,
         auth: auth?,
-        upstream: upstream?,
+        registry: registry?,
         browser,
         limits: process::limits(&raw.limits.or_empty(), process.limits),
         timeouts: process::timeouts(&raw.timeouts.or_empty(), process.timeouts),
@@ -127,18 +130,61 @@ fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
     Some(AuthSettings { htpasswd, realm })
 }
 
-fn upstream(file: &DomainFile, problems: &mut Problems) -> Option<UpstreamSettings> {
-    let (upstream, header) = required(&file.raw.upstream)?;
+/// Exactly one of `url` and `directory`.
+fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<RegistrySettings> {
+    let (raw, header) = required(&file.raw.upstream)?;
+    if raw.directory.is_absent() {
+        return upstream(file, &raw, header, problems).map(RegistrySettings::Upstream);
+    }
+    let RawUpstream { url, directory, gc, gc_grace, roots, username, password, authorization, redirects } =
+        &raw;
+    let others = [
+        ("url", url.span()),
+        ("roots", roots.span()),
+        ("username", username.span()),
+        ("password", password.span()),
+        ("authorization", authorization.span()),
+        ("redirects", redirects.span()),
+    ];
+    for (key, span) in others {
+        let Some(span) = span else { continue };
+        let message = format!("`upstream.{key}` says nothing about a `directory`");
+        let help = "leave one of the two out: `directory` is a registry that moorgate keeps itself";
+        problems.push(Problem::at(&file.source, span, message, help));
+    }
+    let name = directory.given()?.clone();
+    Some(RegistrySettings::Store(StoreSettings {
+        directory: state.join("store").join(&name),
+        name,
+        collect_every: gc.or(Some(A_DAY)),
+        grace: gc_grace.or(A_DAY),
+    }))
+}
+
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn upstream(
+    file: &DomainFile,
+    upstream: &RawUpstream,
+    header: Option<&Span>,
+    problems: &mut Problems,
+) -> Option<UpstreamSettings> {
     if upstream.url.is_absent() {
-        let help = "write url = \"http://registry:5000\" in [upstream]";
+        let help = "write url = \"http://registry:5000\" in [upstream], or directory = \"NAME\" \
+                    for a registry that moorgate keeps itself";
         missing(file, header, "`upstream.url` is missing", help, problems);
+    }
+    for (key, span) in [("gc", upstream.gc.span()), ("gc_grace", upstream.gc_grace.span())] {
+        let Some(span) = span else { continue };
+        let message = format!("`upstream.{key}` is only for a `directory`");
+        problems.push(Problem::at(&file.source, span, message, "leave it out"));
     }
     let is_clear = upstream.url.given().is_some_and(|url| url.scheme == Scheme::Http);
     if let Some(span) = upstream.roots.span().filter(|_| is_clear) {
         let help = "write https:// in `upstream.url`, or leave `roots` out";
         problems.push(Problem::at(&file.source, span, "`upstream.roots` says nothing about http", help));
     }
-    let authorization = authorization(file, &upstream, problems);
+    let authorization = authorization(file, upstream, problems);
     Some(UpstreamSettings {
         url: upstream.url.given()?.clone(),
         roots: upstream.roots.given().map(|path| file.source.beside(path)),
@@ -153,7 +199,7 @@ fn authorization(
     raw: &RawUpstream,
     problems: &mut Problems,
 ) -> Option<UpstreamAuthorization> {
-    let RawUpstream { username, password, authorization, url: _, roots: _, redirects: _ } = raw;
+    let RawUpstream { username, password, authorization, .. } = raw;
     let passes = authorization.given() == Some(&RawAuthorization::Pass);
     if let Some(span) =
         authorization.span().filter(|_| passes && !(username.is_absent() && password.is_absent()))

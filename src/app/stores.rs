@@ -1,0 +1,93 @@
+//! Looks after the stores: ends uploads that nobody continues, writes what may be written late, and
+//! collects garbage on schedule.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::config::vhost::StoreSettings;
+use crate::request::site::{Site, Sites};
+use crate::store::Store;
+use crate::store::collect::Collection;
+
+/// How often they are looked at.
+pub(super) const LOOK: Duration = Duration::from_secs(60);
+
+/// Looks after all stores once. Waits for the disk.
+pub(super) fn look_after(sites: &Sites) {
+    for (site, store, settings) in all(sites) {
+        let domain = site.host.domain.as_str();
+        if let Err(error) = store.tidy() {
+            tracing::error!(domain, error = &error as &dyn std::error::Error, "the store cannot be tidied");
+        }
+        if is_due(settings, store.collected_at(), SystemTime::now()) {
+            collect(domain, store, settings);
+        }
+    }
+}
+
+/// Writes what may be written late, before the process ends. Waits for the disk.
+pub(super) fn finish(sites: &Sites) {
+    for (site, store, _) in all(sites) {
+        if let Err(error) = store.tidy() {
+            let domain = site.host.domain.as_str();
+            tracing::error!(domain, error = &error as &dyn std::error::Error, "the store cannot be tidied");
+        }
+    }
+}
+
+fn all(sites: &Sites) -> impl Iterator<Item = (&Arc<Site>, &Arc<Store>, &StoreSettings)> {
+    sites.all.iter().filter_map(|site| Some((site, site.registry.store()?, site.host.registry.store()?)))
+}
+
+/// Whether garbage is to be collected. A last collection far in the future is the work of a clock
+/// that was wrong.
+fn is_due(settings: &StoreSettings, last: Option<SystemTime>, now: SystemTime) -> bool {
+    let Some(every) = settings.collect_every else { return false };
+    last.is_none_or(|last| now.duration_since(last).is_ok_and(|since| since >= every) || last > now + every)
+}
+
+fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
+    let collected = store.collect(Collection { grace: settings.grace, dry_run: false });
+    // Also after a failure: the next try is not a minute away, but as far as any other.
+    if let Err(error) = store.note_collection() {
+        tracing::error!(domain, %error, "the store cannot be written");
+    }
+    match collected {
+        Ok(collected) => tracing::info!(
+            domain,
+            manifests = collected.manifests,
+            blobs = collected.blobs,
+            uploads = collected.uploads,
+            bytes = collected.bytes,
+            "garbage collected"
+        ),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(domain, error, "garbage cannot be collected");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_is_due_when_the_last_is_long_past_or_was_never() {
+        let hour = Duration::from_secs(3600);
+        let settings = |collect_every| StoreSettings {
+            name: "ci".to_owned(),
+            directory: "store/ci".into(),
+            collect_every,
+            grace: hour,
+        };
+        let now = SystemTime::now();
+        let every_hour = settings(Some(hour));
+        assert!(is_due(&every_hour, None, now));
+        assert!(is_due(&every_hour, Some(now - hour), now));
+        assert!(!is_due(&every_hour, Some(now - hour / 2), now));
+        assert!(!is_due(&every_hour, Some(now + hour / 2), now));
+        assert!(is_due(&every_hour, Some(now + hour * 2), now));
+        assert!(!is_due(&settings(None), None, now));
+    }
+}

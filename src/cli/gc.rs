@@ -1,0 +1,61 @@
+//! `moorgate gc`: removes from a domain's store what no image needs, also while moorgate serves it.
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::StoreSettings;
+use crate::store::Store;
+use crate::store::collect::{Collected, Collection};
+
+/// How to collect, and how to tell what was.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Options {
+    /// Only tell what would be removed.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON object instead.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Collects the garbage of a domain's store.
+pub fn run(snapshot: &Snapshot, domain: &str, options: Options, out: &mut impl Write) -> anyhow::Result<()> {
+    let settings = settings(snapshot, domain)?;
+    let directory = settings.directory.display();
+    if !settings.directory.exists() {
+        bail!("{directory} is not there: nothing was ever pushed to {domain}");
+    }
+    let store =
+        Store::open(settings.directory.clone()).with_context(|| format!("{directory} cannot be used"))?;
+    let collection = Collection { grace: settings.grace, dry_run: options.dry_run };
+    let collected = store.collect(collection).with_context(|| format!("{directory} cannot be cleaned up"))?;
+    if options.json {
+        serde_json::to_writer_pretty(&mut *out, &collected)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{}", words(&collected, options.dry_run))?;
+    }
+    Ok(())
+}
+
+fn settings<'a>(snapshot: &'a Snapshot, domain: &str) -> anyhow::Result<&'a StoreSettings> {
+    let Some(host) = snapshot.domains.iter().find(|host| host.domain.as_str() == domain) else {
+        let known: Vec<_> = snapshot.domains.iter().map(|host| host.domain.as_str()).collect();
+        bail!("there is no domain {domain}; there are: {}", known.join(", "));
+    };
+    host.registry.store().with_context(|| {
+        format!("{domain} has no store of its own: the registry behind it collects its own garbage")
+    })
+}
+
+fn words(collected: &Collected, dry_run: bool) -> String {
+    let Collected { manifests, blobs, uploads, repositories, bytes } = *collected;
+    let verb = if dry_run { "would remove" } else { "removed" };
+    let mebibytes = bytes.div_ceil(1 << 20);
+    format!(
+        "{verb} {manifests} manifests, {blobs} blobs, {uploads} expired uploads and {repositories} empty \
+         repositories: {mebibytes} MiB"
+    )
+}

@@ -1,0 +1,136 @@
+//! Answers a granted call from moorgate's own registry: what [`store`](crate::store) does, in the
+//! words of the distribution specification.
+
+mod conditions;
+mod lists;
+mod read;
+mod write;
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use hyper::body::{Body, Incoming};
+
+use super::body::ResponseBody;
+use super::conn_info::{ConnInfo, Protocol};
+use super::record::Record;
+use super::reject::Rejection;
+use super::route::Route;
+use crate::registry::call::Call;
+use crate::store::{Patience, Store, StoreError};
+use crate::upstream::body::{RequestBody, Upload};
+
+type Answered = Result<Response<ResponseBody>, Rejection>;
+
+/// Answers a call.
+pub(crate) async fn answer(
+    (route, store, call): (&Route, &Arc<Store>, &Call),
+    conn: &ConnInfo,
+    parts: Parts,
+    incoming: Incoming,
+    record: &mut Record,
+) -> Answered {
+    let limit = route.body_limit();
+    if incoming.size_hint().lower() > limit {
+        return Err(Rejection::body_too_large(limit));
+    }
+    let upload = (!incoming.is_end_stream()).then(Arc::<Upload>::default);
+    let body = match &upload {
+        Some(upload) => RequestBody::streamed(incoming, upload.clone(), limit),
+        None => RequestBody::empty(),
+    };
+    record.forwarded(upload.clone());
+    let timeouts = &route.site().host.timeouts;
+    let patience = Patience { first_byte: timeouts.first_body_byte, stall: timeouts.stall };
+    let asked = Asked { store, headers: &parts.headers, limit, patience, upload };
+    let answered = dispatch(asked, call, body).await;
+    record.answered();
+    let mut response = answered?;
+    let headers = response.headers_mut();
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    // The answer came before the request was read: this connection cannot find the next one.
+    if conn.protocol == Protocol::Http1 && record.is_body_unread() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A call's circumstances.
+struct Asked<'a> {
+    store: &'a Arc<Store>,
+    headers: &'a HeaderMap,
+    /// The largest body.
+    limit: u64,
+    patience: Patience,
+    upload: Option<Arc<Upload>>,
+}
+
+impl Asked<'_> {
+    fn rejection(&self, error: StoreError) -> Rejection {
+        let failure = self.upload.as_ref().and_then(|upload| upload.failure());
+        Rejection::store(error, self.limit, failure)
+    }
+}
+
+async fn dispatch(asked: Asked<'_>, call: &Call, body: RequestBody) -> Answered {
+    match call {
+        Call::Ping { read } => Ok(read::json(b"{}".to_vec(), "application/json", *read)),
+        Call::Catalog { page } => lists::catalog(&asked, page).await,
+        Call::TagsList { repository, page } => lists::tags(&asked, repository, page).await,
+        Call::Referrers { repository, digest, artifact_type } => {
+            lists::referrers(&asked, repository, digest, artifact_type.as_ref()).await
+        }
+        Call::ManifestRead { repository, reference, read } => {
+            read::manifest(&asked, repository, reference, *read).await
+        }
+        Call::BlobRead { repository, digest, read } => read::blob(&asked, repository, digest, *read).await,
+        Call::ManifestWrite { repository, reference, tags } => {
+            write::manifest(&asked, repository, reference, tags, body).await
+        }
+        Call::ManifestDelete { repository, reference } => {
+            let deleted = asked.store.delete_manifest(repository, reference).await;
+            deleted.map(|()| empty(StatusCode::ACCEPTED)).map_err(|error| asked.rejection(error))
+        }
+        Call::BlobDelete { repository, digest } => {
+            let deleted = asked.store.delete_blob(repository, digest).await;
+            deleted.map(|()| empty(StatusCode::ACCEPTED)).map_err(|error| asked.rejection(error))
+        }
+        Call::UploadStart { repository, digest } => {
+            write::start(&asked, repository, digest.as_ref(), body).await
+        }
+        Call::Mount { repository, digest, from } => {
+            write::mount(&asked, repository, digest, from.as_ref()).await
+        }
+        Call::UploadStatus { repository, upload, read: _ } => {
+            write::status(&asked, (repository, upload)).await
+        }
+        Call::UploadChunk { repository, upload } => write::chunk(&asked, (repository, upload), body).await,
+        Call::UploadCommit { repository, upload, digest } => {
+            write::commit(&asked, (repository, upload), digest, body).await
+        }
+        Call::UploadCancel { repository, upload } => {
+            let cancelled = asked.store.cancel_upload(repository, upload).await;
+            cancelled.map(|()| empty(StatusCode::NO_CONTENT)).map_err(|error| asked.rejection(error))
+        }
+    }
+}
+
+/// An answer without a body.
+fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::own("", false));
+    *response.status_mut() = status;
+    if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    response
+}
+
+/// Names, digests and numbers are visible ASCII.
+fn value(text: impl Into<String>) -> HeaderValue {
+    HeaderValue::try_from(text.into()).expect("made of checked names")
+}

@@ -1,0 +1,93 @@
+//! Pulls: manifests and blobs, whole or in part.
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::conditions::{self, Wanted};
+use super::{Answered, Asked, CONTENT_DIGEST, ResponseBody, empty, value};
+use crate::registry::call::Read;
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+use crate::registry::reference::Reference;
+use crate::request::reject::Rejection;
+use crate::store::content::Content;
+
+/// A small document.
+pub(super) fn json(bytes: Vec<u8>, media_type: &str, read: Read) -> Response<ResponseBody> {
+    let length = bytes.len();
+    let mut response = Response::new(ResponseBody::own(bytes, read == Read::Head));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    // A client's own words come back here: what cannot stand in a header was no media type.
+    let media_type = HeaderValue::try_from(media_type);
+    headers.insert(
+        header::CONTENT_TYPE,
+        media_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
+    );
+    response
+}
+
+pub(super) async fn manifest(
+    asked: &Asked<'_>,
+    name: &RepositoryName,
+    reference: &Reference,
+    read: Read,
+) -> Answered {
+    let found = asked.store.manifest(name, reference, read == Read::Get).await;
+    let manifest = found.map_err(|error| asked.rejection(error))?;
+    let tag = entity_tag(&manifest.digest);
+    let size = manifest.bytes.len() as u64;
+    let mut response = match conditions::wanted(asked.headers, &tag, size) {
+        Wanted::Nothing => empty(StatusCode::NOT_MODIFIED),
+        // Manifests are small: nobody asks for a part of one.
+        Wanted::Whole | Wanted::Part { .. } | Wanted::Unsatisfiable => {
+            json(manifest.bytes, &manifest.media_type, read)
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_DIGEST, value(manifest.digest.as_str()));
+    headers.insert(header::ETAG, value(tag));
+    Ok(response)
+}
+
+pub(super) async fn blob(asked: &Asked<'_>, name: &RepositoryName, digest: &Digest, read: Read) -> Answered {
+    let found = asked.store.blob(name, digest, read == Read::Head).await;
+    let blob = found.map_err(|error| asked.rejection(error))?;
+    let tag = entity_tag(digest);
+    let wanted = match (conditions::wanted(asked.headers, &tag, blob.size), read) {
+        (Wanted::Part { .. } | Wanted::Unsatisfiable, Read::Head) => Wanted::Whole,
+        (wanted, _) => wanted,
+    };
+    let (status, begin, end) = match wanted {
+        Wanted::Nothing => (StatusCode::NOT_MODIFIED, 0, 0),
+        Wanted::Whole => (StatusCode::OK, 0, blob.size),
+        Wanted::Part { begin, end } => (StatusCode::PARTIAL_CONTENT, begin, end),
+        Wanted::Unsatisfiable => {
+            return Err(Rejection::range_not_satisfiable(value(format!("bytes */{}", blob.size))));
+        }
+    };
+    let body = match (wanted, read) {
+        (Wanted::Nothing, _) | (_, Read::Head) => ResponseBody::own("", true),
+        _ => ResponseBody::stored(Content::new(blob.file, begin, end)),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_DIGEST, value(digest.as_str()));
+    headers.insert(header::ETAG, value(tag));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    // What a digest names never changes, but whoever may see it does.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    if wanted != Wanted::Nothing {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - begin));
+    }
+    if matches!(wanted, Wanted::Part { .. }) {
+        let range = format!("bytes {begin}-{}/{}", end - 1, blob.size);
+        headers.insert(header::CONTENT_RANGE, value(range));
+    }
+    Ok(response)
+}
+
+fn entity_tag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}

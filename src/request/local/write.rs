@@ -1,0 +1,167 @@
+//! Pushes: uploads in all their forms, mounts, manifests.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use http::header::HeaderName;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Body;
+
+use super::{Answered, Asked, CONTENT_DIGEST, ResponseBody, conditions, empty, value};
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+use crate::registry::reference::{Reference, Tag};
+use crate::registry::upload_id::UploadId;
+use crate::request::reject::Rejection;
+use crate::store::{Piece, StoreError};
+use crate::upstream::body::RequestBody;
+
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+type Session<'a> = (&'a RepositoryName, &'a UploadId);
+
+/// Opens a session, or with a digest takes in the whole blob at once.
+pub(super) async fn start(
+    asked: &Asked<'_>,
+    name: &RepositoryName,
+    digest: Option<&Digest>,
+    body: RequestBody,
+) -> Answered {
+    let opened = asked.store.start_upload(name).await;
+    let id = opened.map_err(|error| asked.rejection(error))?;
+    let Some(digest) = digest else { return Ok(standing(StatusCode::ACCEPTED, (name, &id), 0)) };
+    let committed = asked.store.commit((name, &id), digest, Piece::default(), body, asked.patience).await;
+    if let Err(error) = committed {
+        // Nobody knows of this session, so that nobody can continue it. It may be gone already.
+        let _ = asked.store.cancel_upload(name, &id).await;
+        return Err(asked.rejection(error));
+    }
+    Ok(created(name, digest))
+}
+
+/// Makes the blob of another repository one of this, or opens a session where that has none.
+pub(super) async fn mount(
+    asked: &Asked<'_>,
+    name: &RepositoryName,
+    digest: &Digest,
+    from: Option<&RepositoryName>,
+) -> Answered {
+    let mounted = match from {
+        Some(from) => asked.store.mount(name, from, digest).await.map_err(|error| asked.rejection(error))?,
+        // To look through all repositories would tell who asks what is in those that they may not read.
+        None => false,
+    };
+    if mounted { Ok(created(name, digest)) } else { start(asked, name, None, RequestBody::empty()).await }
+}
+
+pub(super) async fn status(asked: &Asked<'_>, session: Session<'_>) -> Answered {
+    let (name, id) = session;
+    let length = asked.store.upload_length(name, id).await.map_err(|error| asked.rejection(error))?;
+    Ok(standing(StatusCode::NO_CONTENT, session, length))
+}
+
+pub(super) async fn chunk(asked: &Asked<'_>, session: Session<'_>, body: RequestBody) -> Answered {
+    let piece = piece(asked, &body)?;
+    let added = asked.store.append(session, piece, body, asked.patience).await;
+    let length = added.map_err(|error| misplaced(asked, session, error))?;
+    Ok(standing(StatusCode::ACCEPTED, session, length))
+}
+
+pub(super) async fn commit(
+    asked: &Asked<'_>,
+    session: Session<'_>,
+    digest: &Digest,
+    body: RequestBody,
+) -> Answered {
+    let piece = piece(asked, &body)?;
+    let committed = asked.store.commit(session, digest, piece, body, asked.patience).await;
+    committed.map_err(|error| misplaced(asked, session, error))?;
+    Ok(created(session.0, digest))
+}
+
+/// Where the body belongs; an empty one belongs anywhere.
+fn piece(asked: &Asked<'_>, body: &RequestBody) -> Result<Piece, Rejection> {
+    if body.is_empty() {
+        return Ok(Piece::default());
+    }
+    conditions::piece(asked.headers).ok_or_else(|| asked.rejection(StoreError::BadRange))
+}
+
+fn misplaced(asked: &Asked<'_>, session: Session<'_>, error: StoreError) -> Rejection {
+    let StoreError::OutOfOrder { at } = error else { return asked.rejection(error) };
+    asked.rejection(error).standing_at(value(path(session)), received(at))
+}
+
+fn path((name, id): Session<'_>) -> String {
+    format!("/v2/{name}/blobs/uploads/{id}")
+}
+
+/// The bytes that are here. None at all are written as the first one would be, since all clients
+/// read that so.
+fn received(length: u64) -> HeaderValue {
+    value(format!("0-{}", length.saturating_sub(1)))
+}
+
+/// Says how far an upload is.
+fn standing(status: StatusCode, session: Session<'_>, length: u64) -> Response<ResponseBody> {
+    let mut response = empty(status);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, value(path(session)));
+    headers.insert(header::RANGE, received(length));
+    headers.insert(UPLOAD_UUID, value(session.1.as_str()));
+    response
+}
+
+/// Says where a complete blob is.
+fn created(name: &RepositoryName, digest: &Digest) -> Response<ResponseBody> {
+    let mut response = empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, value(format!("/v2/{name}/blobs/{digest}")));
+    headers.insert(CONTENT_DIGEST, value(digest.as_str()));
+    response
+}
+
+pub(super) async fn manifest(
+    asked: &Asked<'_>,
+    name: &RepositoryName,
+    reference: &Reference,
+    tags: &[Tag],
+    body: RequestBody,
+) -> Answered {
+    let content_type = asked.headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
+    let content_type = content_type
+        .map_err(|_| asked.rejection(StoreError::ManifestInvalid("the Content-Type is not one".into())))?;
+    let bytes = whole(asked, body).await.map_err(|error| asked.rejection(error))?;
+    let accepted = asked.store.put_manifest(name, reference, tags, content_type, bytes).await;
+    let accepted = accepted.map_err(|error| asked.rejection(error))?;
+    let mut response = empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, value(format!("/v2/{name}/manifests/{}", accepted.digest)));
+    headers.insert(CONTENT_DIGEST, value(accepted.digest.as_str()));
+    if let Some(subject) = accepted.subject {
+        headers.insert(SUBJECT, value(subject.as_str()));
+    }
+    for tag in tags {
+        headers.append(TAG, value(tag.as_str()));
+    }
+    Ok(response)
+}
+
+/// A manifest's body: one of the few that are collected, up to the limit that the body itself keeps.
+async fn whole(asked: &Asked<'_>, mut body: RequestBody) -> Result<Bytes, StoreError> {
+    let mut all = BytesMut::new();
+    let mut limit = asked.patience.first_byte;
+    loop {
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        match tokio::time::timeout(limit, frame).await {
+            Ok(None) => return Ok(all.freeze()),
+            Ok(Some(Ok(frame))) => all.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Ok(Some(Err(_))) => return Err(StoreError::BodyCut),
+            Err(_) => return Err(StoreError::BodyStalled),
+        }
+        limit = asked.patience.stall;
+    }
+}

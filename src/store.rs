@@ -1,0 +1,268 @@
+//! The registry that moorgate keeps itself, in a directory: what a call does to the files. It knows
+//! nothing of HTTP but the bodies that it reads and gives; `request/local` speaks for it.
+
+mod blobs;
+pub(crate) mod collect;
+pub(crate) mod content;
+mod document;
+mod error;
+mod hash;
+mod index;
+mod layout;
+mod lists;
+mod pulled;
+mod repository;
+mod uploads;
+mod work;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use http_body::Body;
+
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+use crate::registry::reference::{Reference, Tag};
+use crate::registry::upload_id::UploadId;
+use layout::Layout;
+use pulled::Pulled;
+use repository::Repository;
+use uploads::Uploads;
+use work::Work;
+
+pub(crate) use blobs::Blob;
+pub(crate) use error::StoreError;
+pub(crate) use lists::{Part, Window};
+pub(crate) use repository::Accepted;
+pub(crate) use uploads::{Patience, Piece};
+
+/// One store. Several processes may have the same directory open.
+pub(crate) struct Store {
+    layout: Layout,
+    /// Those that were found on the disk: a stranger's names make no entries.
+    repositories: DashMap<RepositoryName, Arc<Repository>>,
+    uploads: Arc<Uploads>,
+    pulled: Pulled,
+    work: Work,
+}
+
+/// A manifest as it was pushed.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Store {
+    /// Opens the store in a directory, which is made if it is not there. Waits for the disk.
+    pub(crate) fn open(directory: PathBuf) -> io::Result<Arc<Self>> {
+        let layout = Layout::create(directory)?;
+        let uploads = Arc::new(Uploads::new(layout.clone()));
+        let (repositories, pulled) = (DashMap::new(), Pulled::default());
+        Ok(Arc::new(Self { layout, repositories, uploads, pulled, work: Work::new() }))
+    }
+
+    /// Where it is.
+    pub(crate) fn directory(&self) -> &Path {
+        self.layout.root()
+    }
+
+    fn repository(&self, name: &RepositoryName) -> Arc<Repository> {
+        if let Some(known) = self.repositories.get(name) {
+            return known.clone();
+        }
+        let repository = Arc::new(Repository::new(self.layout.clone(), name.clone()));
+        if self.layout.repository(name).exists() {
+            self.repositories.insert(name.clone(), repository.clone());
+        }
+        repository
+    }
+
+    async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        self.work.run(move || work(&store)).await
+    }
+
+    /// Opens a blob. `for_push`: the client only wants to know that it need not push it.
+    pub(crate) async fn blob(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        digest: &Digest,
+        for_push: bool,
+    ) -> Result<Blob, StoreError> {
+        let (name, digest) = (name.clone(), digest.clone());
+        self.run(move |store| match for_push {
+            true => blobs::open_for_push(&store.layout, &name, &digest),
+            false => blobs::open(&store.layout, &name, &digest),
+        })
+        .await
+    }
+
+    /// Deletes a blob that no manifest needs.
+    pub(crate) async fn delete_blob(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let (name, digest) = (name.clone(), digest.clone());
+        self.run(move |store| store.repository(&name).delete_blob(&digest)).await
+    }
+
+    /// Makes a blob of another repository one of this, too. `false`: it is not there.
+    pub(crate) async fn mount(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        from: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let (name, from, digest) = (name.clone(), from.clone(), digest.clone());
+        self.run(move |store| match blobs::mount(&store.layout, &from, &name, &digest) {
+            Err(StoreError::DigestUnsupported) => Ok(false),
+            mounted => mounted,
+        })
+        .await
+    }
+
+    /// Opens an upload session.
+    pub(crate) async fn start_upload(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+    ) -> Result<UploadId, StoreError> {
+        let name = name.clone();
+        self.run(move |store| store.uploads.start(&name)).await
+    }
+
+    /// How many bytes of an upload are here.
+    pub(crate) async fn upload_length(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<u64, StoreError> {
+        let (name, id) = (name.clone(), id.clone());
+        self.run(move |store| store.uploads.length(&name, &id)).await
+    }
+
+    /// Adds a body to an upload, and returns how many bytes are here then. What came stays, however
+    /// the body ended.
+    pub(crate) async fn append<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        upload: (&RepositoryName, &UploadId),
+        piece: Piece,
+        body: B,
+        patience: Patience,
+    ) -> Result<u64, StoreError> {
+        self.uploads.append(&self.work, upload, piece, body, patience).await
+    }
+
+    /// Adds a body to an upload, and makes the whole a blob. Content that is not what the digest
+    /// says ends the upload.
+    pub(crate) async fn commit<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        upload: (&RepositoryName, &UploadId),
+        digest: &Digest,
+        piece: Piece,
+        body: B,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        self.uploads.commit(&self.work, upload, digest, piece, body, patience).await
+    }
+
+    /// Ends an upload without a blob.
+    pub(crate) async fn cancel_upload(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<(), StoreError> {
+        let (name, id) = (name.clone(), id.clone());
+        self.run(move |store| store.uploads.cancel(&name, &id)).await
+    }
+
+    /// A manifest by tag or digest. `pulled`: it is for a client that wants the image.
+    pub(crate) async fn manifest(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        reference: &Reference,
+        pulled: bool,
+    ) -> Result<Manifest, StoreError> {
+        let (name, reference) = (name.clone(), reference.clone());
+        self.run(move |store| {
+            let repository = store.repository(&name);
+            let index = repository.index()?;
+            let digest = Repository::resolve(&index, &reference)?;
+            let bytes = repository.bytes(&digest)?;
+            let media_type = index.manifest(&digest).map(|entry| entry.media_type.clone());
+            if pulled {
+                store.pulled.note(&name, &digest);
+            }
+            Ok(Manifest { digest, media_type: media_type.unwrap_or_default(), bytes })
+        })
+        .await
+    }
+
+    /// Takes in a manifest under its digest, and moves these tags to it.
+    pub(crate) async fn put_manifest(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        reference: &Reference,
+        tags: &[Tag],
+        content_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<Accepted, StoreError> {
+        let (name, reference, tags) = (name.clone(), reference.clone(), tags.to_vec());
+        let content_type = content_type.map(str::to_owned);
+        self.run(move |store| {
+            let repository = store.repository(&name);
+            repository.accept(&reference, &tags, content_type.as_deref(), &bytes)
+        })
+        .await
+    }
+
+    /// Takes a tag away, or with a digest a manifest and its tags.
+    pub(crate) async fn delete_manifest(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<(), StoreError> {
+        let (name, reference) = (name.clone(), reference.clone());
+        self.run(move |store| store.repository(&name).delete(&reference)).await
+    }
+
+    /// Ends what was left behind, and writes what may be written late. Waits for the disk.
+    pub(crate) fn tidy(&self) -> Result<(), StoreError> {
+        self.pulled.write(&self.layout, |name, digest| {
+            self.repository(name).index().is_ok_and(|index| index.manifest(digest).is_some())
+        })?;
+        self.uploads.expire(uploads::EXPIRES)?;
+        Ok(())
+    }
+
+    /// When the last collection on schedule ended, by any process.
+    pub(crate) fn collected_at(&self) -> Option<SystemTime> {
+        std::fs::metadata(self.layout.root().join(COLLECTED)).ok()?.modified().ok()
+    }
+
+    /// Remembers that a collection has ended.
+    pub(crate) fn note_collection(&self) -> io::Result<()> {
+        crate::fs::atomic_write(&self.layout.root().join(COLLECTED), b"", crate::fs::Access::Private)
+    }
+
+    /// The repositories that have a directory, in no order.
+    fn names(&self) -> io::Result<Vec<RepositoryName>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.layout.repositories())? {
+            names.extend(layout::repository_of(&entry?.file_name().to_string_lossy()));
+        }
+        Ok(names)
+    }
+}
+
+/// An empty file whose time says when the last collection was.
+const COLLECTED: &str = "collected";

@@ -1,0 +1,202 @@
+//! Blobs: complete content under its digest. One appears there in one step, when its bytes are known
+//! to be right and are on the disk; its bytes never change.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::error::StoreError;
+use super::hash::Algorithm;
+use super::layout::{Layout, Locked, if_there, sync_directory};
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+
+/// An open blob.
+#[derive(Debug)]
+pub(crate) struct Blob {
+    pub(crate) file: File,
+    pub(crate) size: u64,
+}
+
+/// What a blob's name ends with while it is decided whether it goes.
+const ASIDE: &str = "removed";
+
+/// How old the sign of use of a blob may become before it is renewed: far below any grace period of
+/// the collection, and so seldom that looking at a blob seldom writes.
+const RENEWED: Duration = Duration::from_secs(3600);
+
+/// Opens a blob of a repository.
+pub(super) fn open(layout: &Layout, name: &RepositoryName, digest: &Digest) -> Result<Blob, StoreError> {
+    let file = if_there(File::open(layout.blob(name, digest)?))?.ok_or(StoreError::BlobUnknown)?;
+    let size = file.metadata()?.len();
+    Ok(Blob { file, size })
+}
+
+/// Opens a blob that a client is told is here, so that it need not be pushed: the collection leaves
+/// it alone from now on for its grace period.
+pub(super) fn open_for_push(
+    layout: &Layout,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Blob, StoreError> {
+    let blob = open(layout, name, digest)?;
+    if renew(&blob.file)? && if_there(std::fs::metadata(layout.blob(name, digest)?))?.is_none() {
+        // The collection took its name away before it could see the sign of use.
+        return Err(StoreError::BlobUnknown);
+    }
+    Ok(blob)
+}
+
+/// Sets the sign of use, which is the time of last modification. Returns whether it had to be set.
+pub(super) fn renew(file: &File) -> io::Result<bool> {
+    if !is_older(&file.metadata()?, RENEWED) {
+        return Ok(false);
+    }
+    file.set_modified(SystemTime::now())?;
+    Ok(true)
+}
+
+/// Whether there was no sign of use for so long. A time in the future counts as now.
+pub(super) fn is_older(data: &Metadata, than: Duration) -> bool {
+    data.modified().is_ok_and(|at| at.elapsed().unwrap_or_default() >= than)
+}
+
+/// Gives a finished file, which is on the disk, its place in a repository. The file loses its name.
+pub(super) fn adopt(
+    layout: &Layout,
+    name: &RepositoryName,
+    digest: &Digest,
+    file: &Path,
+) -> Result<(), StoreError> {
+    let blob = layout.blob(name, digest)?;
+    let shared = layout.shared_blob(digest)?;
+    let _locked = layout.lock_to_add(name)?;
+    share(file, &shared)?;
+    if !link(&shared, &blob)? {
+        // The collection, or a file system without links, left no shared one: this file has a name less.
+        rename_new(file, &blob)?;
+    }
+    finish(&blob)?;
+    if_there(std::fs::remove_file(file))?;
+    Ok(())
+}
+
+/// Makes a blob of one repository one of another, too. Returns whether there is one.
+pub(super) fn mount(
+    layout: &Layout,
+    from: &RepositoryName,
+    to: &RepositoryName,
+    digest: &Digest,
+) -> Result<bool, StoreError> {
+    let source = layout.blob(from, digest)?;
+    if if_there(std::fs::metadata(&source))?.is_none() {
+        return Ok(false);
+    }
+    let blob = layout.blob(to, digest)?;
+    let _locked = layout.lock_to_add(to)?;
+    let linked = link(&source, &blob)?;
+    if linked {
+        finish(&blob)?;
+    }
+    Ok(linked)
+}
+
+/// Gives the content its second name, unless it has one that can be used.
+fn share(file: &Path, shared: &Path) -> io::Result<()> {
+    if link(file, shared)? {
+        let Some(kept) = if_there(std::fs::metadata(shared))? else { return Ok(()) };
+        // A disk that failed once may have left another length.
+        if kept.len() != std::fs::metadata(file)?.len() {
+            std::fs::remove_file(shared)?;
+            link(file, shared)?;
+        }
+    }
+    Ok(())
+}
+
+/// A second name for a file. Returns whether the content has it, new or not.
+fn link(file: &Path, name: &Path) -> io::Result<bool> {
+    match std::fs::hard_link(file, name) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(true),
+            // As many names as the file system allows, none allowed, or no such file.
+            io::ErrorKind::TooManyLinks
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotFound => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+fn rename_new(file: &Path, name: &Path) -> io::Result<()> {
+    std::fs::rename(file, name)
+}
+
+/// The name and the sign of use of a blob that was just linked reach the disk.
+fn finish(blob: &Path) -> io::Result<()> {
+    renew(&File::open(blob)?)?;
+    sync_directory(blob.parent().unwrap_or(Path::new("/")))
+}
+
+/// What a collection finds in a directory of blobs.
+pub(super) struct Found {
+    pub(super) digest: Digest,
+    pub(super) path: std::path::PathBuf,
+    pub(super) data: Metadata,
+}
+
+/// All blobs of a repository, or, with the root, of the store.
+pub(super) fn list(directory: &Path) -> io::Result<Vec<Found>> {
+    let mut all = Vec::new();
+    for algorithm in Algorithm::ALL {
+        for entry in std::fs::read_dir(directory.join("blobs").join(algorithm.name()))? {
+            let entry = entry?;
+            let text = format!("{}:{}", algorithm.name(), entry.file_name().to_string_lossy());
+            let Ok(digest) = Digest::parse(&text) else { continue };
+            if let Some(data) = if_there(entry.metadata())? {
+                all.push(Found { digest, path: entry.path(), data });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Removes a blob if nobody has shown a use of it for `grace`. Returns whether it is gone.
+///
+/// It loses its name first and is looked at after that: whoever sets the sign of use looks for the name
+/// after that ([`open_for_push`]), so that at least one of the two sees the other.
+pub(super) fn remove_unused(found: &Found, grace: Duration) -> io::Result<bool> {
+    let aside = found.path.with_extension(ASIDE);
+    std::fs::rename(&found.path, &aside)?;
+    if is_older(&std::fs::metadata(&aside)?, grace) {
+        std::fs::remove_file(&aside)?;
+        return Ok(true);
+    }
+    std::fs::rename(&aside, &found.path)?;
+    Ok(false)
+}
+
+/// Removes what a process left here that was killed; the exclusive lock, which is the caller's, says
+/// that nobody is still at it.
+pub(super) fn remove_leftovers(repository: &Path, _locked: &Locked) -> io::Result<()> {
+    let blobs = Algorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));
+    for directory in blobs.iter().map(|path| path.as_path()).chain([repository]) {
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(crate::fs::UNFINISHED) || path.extension().is_some_and(|e| e == ASIDE) {
+                if_there(std::fs::remove_file(&path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a blob has no name but this one.
+pub(super) fn has_one_name(data: &Metadata) -> bool {
+    data.nlink() == 1
+}

@@ -1,0 +1,170 @@
+//! The garbage collection: takes away what no manifest needs and manifests that nothing points at,
+//! while the store serves. Each repository is held still only while its own garbage is found.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Store;
+use super::blobs::{self, Found};
+use super::document::Document;
+use super::error::StoreError;
+use super::index::Index;
+use super::layout::{if_there, remove_if_empty};
+use super::repository::Repository;
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+
+/// What a collection removed, or would remove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Collected {
+    /// Manifests that nothing pointed at.
+    pub(crate) manifests: usize,
+    /// Blobs of repositories that no manifest needed, the manifests' own included.
+    pub(crate) blobs: usize,
+    /// Upload sessions that nobody continued.
+    pub(crate) uploads: usize,
+    /// Repositories with nothing left in them.
+    pub(crate) repositories: usize,
+    /// What that frees on the disk.
+    pub(crate) bytes: u64,
+}
+
+/// How a collection is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Collection {
+    /// How long what nothing points at is left alone: longer than any push lasts.
+    pub(crate) grace: Duration,
+    /// Only find out what would be removed.
+    pub(crate) dry_run: bool,
+}
+
+impl Store {
+    /// Collects the garbage of all repositories. Waits for the disk.
+    pub(crate) fn collect(&self, collection: Collection) -> Result<Collected, StoreError> {
+        let mut collected = Collected::default();
+        if !collection.dry_run {
+            collected.uploads = self.uploads.expire(super::uploads::EXPIRES)?;
+        }
+        let mut names_lost: HashMap<Digest, u64> = HashMap::new();
+        for name in self.names()? {
+            let repository = self.repository(&name);
+            for digest in repository.collect(&self.layout, &name, collection, &mut collected)? {
+                *names_lost.entry(digest).or_default() += 1;
+            }
+        }
+        for found in blobs::list(self.layout.root())? {
+            let lost =
+                if collection.dry_run { names_lost.get(&found.digest).copied().unwrap_or(0) } else { 0 };
+            collected.bytes += self.collect_shared(&found, lost, collection)?;
+        }
+        Ok(collected)
+    }
+
+    /// Removes the shared name of a blob that no repository has any more. One that comes back in
+    /// this moment is linked from its upload instead.
+    fn collect_shared(&self, found: &Found, lost: u64, collection: Collection) -> Result<u64, StoreError> {
+        use std::os::unix::fs::MetadataExt;
+        if collection.dry_run {
+            return Ok(if found.data.nlink() <= lost + 1 { found.data.len() } else { 0 });
+        }
+        let Some(now) = if_there(std::fs::metadata(&found.path))? else { return Ok(0) };
+        if !blobs::has_one_name(&now) {
+            return Ok(0);
+        }
+        if_there(std::fs::remove_file(&found.path))?;
+        Ok(now.len())
+    }
+}
+
+impl Repository {
+    /// Collects the garbage of one repository. Returns the digests of the blobs that went.
+    fn collect(
+        &self,
+        layout: &super::layout::Layout,
+        name: &RepositoryName,
+        collection: Collection,
+        collected: &mut Collected,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let (locked, mut index) = match self.lock_to_change() {
+            Err(StoreError::RepositoryUnknown) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let path = layout.repository(name);
+        if !collection.dry_run {
+            blobs::remove_leftovers(&path, &locked)?;
+        }
+        let found = blobs::list(&path)?;
+        let is_old = |blob: &&Found| blobs::is_older(&blob.data, collection.grace);
+        let young: HashSet<&Digest> = found.iter().filter(|b| !is_old(b)).map(|b| &b.digest).collect();
+        let documents = self.documents(&index)?;
+        let kept = kept(&index, &documents, |digest| young.contains(digest));
+        let gone: Vec<Digest> =
+            index.manifests().map(|(digest, _)| digest.clone()).filter(|d| !kept.contains(d)).collect();
+        collected.manifests += gone.len();
+        let needed: HashSet<&Digest> = kept
+            .iter()
+            .filter_map(|digest| documents.get(digest))
+            .flat_map(|document| document.blobs.iter().map(|blob| &blob.digest))
+            .chain(&kept)
+            .collect();
+        if !gone.is_empty() && !collection.dry_run {
+            for digest in &gone {
+                index.remove(digest);
+            }
+            self.forget_removed(&index);
+            self.write(index.clone(), &locked)?;
+        }
+        let mut removed = Vec::new();
+        for blob in found.iter().filter(|blob| !needed.contains(&blob.digest)).filter(is_old) {
+            if collection.dry_run || blobs::remove_unused(blob, collection.grace)? {
+                removed.push(blob.digest.clone());
+            }
+        }
+        collected.blobs += removed.len();
+        let is_empty =
+            found.len() == removed.len() && (index.is_empty() || collection.dry_run && kept.is_empty());
+        if is_empty && (collection.dry_run || remove_if_empty(&path, &locked)?) {
+            collected.repositories += 1;
+        }
+        Ok(removed)
+    }
+
+    fn documents(&self, index: &Index) -> Result<HashMap<Digest, Document>, StoreError> {
+        let mut documents = HashMap::new();
+        for (digest, entry) in index.manifests() {
+            if let Some(document) = self.document(digest, entry)? {
+                documents.insert(digest.clone(), document);
+            }
+        }
+        Ok(documents)
+    }
+}
+
+/// The manifests that are not garbage: those that a name points at, the young ones, and with each
+/// of these what it lists and what says something about it.
+fn kept(
+    index: &Index,
+    documents: &HashMap<Digest, Document>,
+    is_young: impl Fn(&Digest) -> bool,
+) -> HashSet<Digest> {
+    let mut about: HashMap<&Digest, Vec<&Digest>> = HashMap::new();
+    for (digest, document) in documents {
+        if let Some(subject) = &document.subject {
+            about.entry(subject).or_default().push(digest);
+        }
+    }
+    let young = index.manifests().map(|(digest, _)| digest).filter(|digest| is_young(digest));
+    let mut waiting: Vec<&Digest> = index.named().chain(young).collect();
+    let mut kept = HashSet::new();
+    while let Some(digest) = waiting.pop() {
+        if index.manifest(digest).is_none() || !kept.insert(digest.clone()) {
+            continue;
+        }
+        let document = documents.get(digest);
+        waiting.extend(document.into_iter().flat_map(|d| d.manifests.iter().map(|child| &child.digest)));
+        waiting.extend(about.get(digest).into_iter().flatten());
+    }
+    kept
+}

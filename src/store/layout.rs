@@ -1,0 +1,244 @@
+//! Where things lie in a store's directory, and who may change a repository's part of it at a time.
+//!
+//! `repositories/base+app/` is an OCI image layout, `blobs/` has every blob of all of them under a
+//! second name, so that one that comes again takes no room. `uploads/` and `pulled/` hold what the
+//! layout cannot say. A repository's name has no `+`, which stands for its `/`.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::error::StoreError;
+use super::hash::Algorithm;
+use crate::fs::{Access, atomic_write, private_directory};
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+
+/// The directory of a store.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+/// The file that every image layout has (OCI image specification, "Image Layout").
+const MARK: (&str, &str) = ("oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}\n");
+pub(super) const INDEX: &str = "index.json";
+
+impl Layout {
+    /// Makes the directory if it is not there.
+    pub(super) fn create(root: PathBuf) -> io::Result<Self> {
+        let layout = Self { root };
+        for directory in [layout.repositories(), layout.root.join("uploads"), layout.root.join("pulled")] {
+            private_directory(&directory)?;
+        }
+        for algorithm in Algorithm::ALL {
+            private_directory(&layout.root.join("blobs").join(algorithm.name()))?;
+        }
+        Ok(layout)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn repositories(&self) -> PathBuf {
+        self.root.join("repositories")
+    }
+
+    pub(super) fn repository(&self, name: &RepositoryName) -> PathBuf {
+        self.repositories().join(file_name(name))
+    }
+
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    pub(super) fn uploads_of(&self, name: &RepositoryName) -> PathBuf {
+        self.uploads().join(file_name(name))
+    }
+
+    pub(super) fn pulled(&self, name: &RepositoryName) -> PathBuf {
+        self.root.join("pulled").join(format!("{}.json", file_name(name)))
+    }
+
+    /// A blob of a repository.
+    pub(super) fn blob(&self, name: &RepositoryName, digest: &Digest) -> Result<PathBuf, StoreError> {
+        Ok(blob_in(&self.repository(name), digest, Algorithm::of(digest)?))
+    }
+
+    /// The name that a blob has beside those in repositories.
+    pub(super) fn shared_blob(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+        Ok(blob_in(&self.root, digest, Algorithm::of(digest)?))
+    }
+
+    /// Waits until nobody changes the repository's index or takes blobs away; others may add blobs
+    /// too. Makes the repository if it is not there.
+    pub(super) fn lock_to_add(&self, name: &RepositoryName) -> io::Result<Locked> {
+        self.lock_or_make(name, FlockOperation::LockShared)
+    }
+
+    /// Waits until nobody else changes anything in the repository. Makes it if it is not there.
+    pub(super) fn lock_to_begin(&self, name: &RepositoryName) -> io::Result<Locked> {
+        self.lock_or_make(name, FlockOperation::LockExclusive)
+    }
+
+    fn lock_or_make(&self, name: &RepositoryName, operation: FlockOperation) -> io::Result<Locked> {
+        let path = self.repository(name);
+        loop {
+            if let Some(locked) = lock(&path, operation)? {
+                return Ok(locked);
+            }
+            self.make_repository(&path)?;
+        }
+    }
+
+    /// Waits until nobody else changes anything in the repository. `None`: it is not there.
+    pub(super) fn lock_to_change(&self, name: &RepositoryName) -> io::Result<Option<Locked>> {
+        lock(&self.repository(name), FlockOperation::LockExclusive)
+    }
+
+    fn make_repository(&self, path: &Path) -> io::Result<()> {
+        for algorithm in Algorithm::ALL {
+            private_directory(&path.join("blobs").join(algorithm.name()))?;
+        }
+        sync_directory(&path.join("blobs"))?;
+        let (name, content) = MARK;
+        atomic_write(&path.join(name), content.as_bytes(), Access::Private)?;
+        sync_directory(&self.repositories())
+    }
+}
+
+fn blob_in(directory: &Path, digest: &Digest, algorithm: Algorithm) -> PathBuf {
+    directory.join("blobs").join(algorithm.name()).join(digest.encoded())
+}
+
+pub(super) fn file_name(name: &RepositoryName) -> String {
+    name.as_str().replace('/', "+")
+}
+
+/// The repository whose directory has this name.
+pub(super) fn repository_of(file_name: &str) -> Option<RepositoryName> {
+    RepositoryName::parse(&file_name.replace('+', "/")).ok()
+}
+
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// A repository's directory, locked among all processes and threads until this is dropped; the
+/// system takes the lock of a process that dies.
+#[derive(Debug)]
+pub(super) struct Locked {
+    _directory: File,
+}
+
+/// Only a directory that has its mark is a repository: one is made or removed in several steps.
+fn lock(path: &Path, operation: FlockOperation) -> io::Result<Option<Locked>> {
+    loop {
+        let Some(directory) = if_there(File::open(path))? else { return Ok(None) };
+        loop {
+            match flock(&directory, operation) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // It may have been removed, and made again, while this waited.
+        let Some(now) = if_there(std::fs::metadata(path))? else { return Ok(None) };
+        let is_same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if is_same(&directory.metadata()?, &now) {
+            let marked = if_there(std::fs::metadata(path.join(MARK.0)))?.is_some();
+            return Ok(marked.then_some(Locked { _directory: directory }));
+        }
+    }
+}
+
+/// `None` for what is not there.
+pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a repository's directory if no blob is in it; the exclusive lock is the caller's.
+pub(super) fn remove_if_empty(path: &Path, _locked: &Locked) -> io::Result<bool> {
+    let directories = Algorithm::ALL.map(|algorithm| path.join("blobs").join(algorithm.name()));
+    for directory in &directories {
+        if std::fs::read_dir(directory)?.next().is_some() {
+            return Ok(false);
+        }
+    }
+    // From here on it is no repository, wherever this is interrupted.
+    for file in [MARK.0, INDEX] {
+        if_there(std::fs::remove_file(path.join(file)))?;
+    }
+    for directory in directories {
+        std::fs::remove_dir(directory)?;
+    }
+    std::fs::remove_dir(path.join("blobs"))?;
+    std::fs::remove_dir(path)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> (tempfile::TempDir, Layout) {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path().join("ci")).unwrap();
+        (directory, layout)
+    }
+
+    #[test]
+    fn every_repository_has_one_directory_and_no_two_share_it() {
+        let (_directory, layout) = layout();
+        for name in ["a", "a/b", "blobs/sha256", "index.json", "a.b_c--d/e"] {
+            let name = RepositoryName::parse(name).unwrap();
+            let path = layout.repository(&name);
+            assert_eq!(path.parent(), Some(layout.repositories().as_path()));
+            assert_eq!(repository_of(path.file_name().unwrap().to_str().unwrap()), Some(name));
+        }
+        assert_eq!(repository_of("A"), None);
+    }
+
+    #[test]
+    fn a_repository_is_made_when_something_is_added_and_goes_when_it_is_empty() {
+        let (_directory, layout) = layout();
+        let name = RepositoryName::parse("base/app").unwrap();
+        assert!(layout.lock_to_change(&name).unwrap().is_none());
+        drop(layout.lock_to_add(&name).unwrap());
+        let path = layout.repository(&name);
+        let blob = path.join("blobs/sha256/x");
+        std::fs::write(&blob, "x").unwrap();
+        let locked = layout.lock_to_change(&name).unwrap().unwrap();
+        assert!(!remove_if_empty(&path, &locked).unwrap());
+        assert_eq!(std::fs::read(path.join("oci-layout")).unwrap(), MARK.1.as_bytes());
+        std::fs::remove_file(&blob).unwrap();
+        assert!(remove_if_empty(&path, &locked).unwrap());
+        assert!(!path.exists());
+        drop(locked);
+        layout.lock_to_add(&name).unwrap();
+        assert!(path.join("oci-layout").exists());
+    }
+
+    #[test]
+    fn who_waited_for_a_repository_that_was_removed_makes_it_again() {
+        let (_directory, layout) = layout();
+        let name = RepositoryName::parse("base/app").unwrap();
+        drop(layout.lock_to_add(&name).unwrap());
+        let locked = layout.lock_to_change(&name).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let adding = scope.spawn(|| layout.lock_to_add(&name).map(|_| ()));
+            assert!(remove_if_empty(&layout.repository(&name), &locked).unwrap());
+            drop(locked);
+            adding.join().unwrap().unwrap();
+        });
+        assert!(layout.repository(&name).join("oci-layout").exists());
+    }
+}

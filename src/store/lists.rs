@@ -1,0 +1,132 @@
+//! The lists that a store gives: repositories, tags, referrers; in order, and in parts.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Store;
+use super::error::StoreError;
+use super::index::MEDIA_TYPE;
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+
+/// Which part of a list is asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Window {
+    /// The most entries.
+    pub(crate) most: usize,
+    /// Only entries that come after this text.
+    pub(crate) after: String,
+}
+
+/// A part of a list.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) entries: Vec<String>,
+    /// Whether there are entries after the last of these.
+    pub(crate) more: bool,
+}
+
+impl Part {
+    fn of(window: &Window, entries: impl Iterator<Item = String>) -> Self {
+        let mut entries: Vec<_> = entries.take(window.most.saturating_add(1)).collect();
+        let more = entries.len() > window.most;
+        entries.truncate(window.most);
+        Self { entries, more }
+    }
+}
+
+/// An image index of descriptors (distribution specification 1.1, "Listing Referrers").
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Referrers<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: Vec<Descriptor<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: &'a str,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    annotations: &'a std::collections::BTreeMap<String, String>,
+}
+
+impl Store {
+    /// The repositories that have a manifest, in order.
+    pub(crate) async fn catalog(self: &Arc<Self>, window: Window) -> Result<Part, StoreError> {
+        self.run(move |store| {
+            let mut names = store.names()?;
+            names.retain(|name| name.as_str() > window.after.as_str());
+            names.sort();
+            let has_manifest =
+                |name: &RepositoryName| store.repository(name).index().is_ok_and(|index| !index.is_empty());
+            let names = names.into_iter().filter(has_manifest).map(|name| name.as_str().to_owned());
+            Ok(Part::of(&window, names))
+        })
+        .await
+    }
+
+    /// The tags of a repository, in order.
+    pub(crate) async fn tags(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        window: Window,
+    ) -> Result<Part, StoreError> {
+        let name = name.clone();
+        self.run(move |store| {
+            let index = store.repository(&name).index()?;
+            let tags = index.tags_after(&window.after).map(|tag| tag.as_str().to_owned());
+            Ok(Part::of(&window, tags))
+        })
+        .await
+    }
+
+    /// What says something about a manifest, as the image index that a client gets; a subject that
+    /// is not here has none.
+    pub(crate) async fn referrers(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<u8>, StoreError> {
+        let (name, subject) = (name.clone(), subject.clone());
+        let artifact_type = artifact_type.map(str::to_owned);
+        self.run(move |store| store.referrers_now(&name, &subject, artifact_type.as_deref())).await
+    }
+
+    fn referrers_now(
+        &self,
+        name: &RepositoryName,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<u8>, StoreError> {
+        let repository = self.repository(name);
+        let index = match repository.index() {
+            Err(StoreError::RepositoryUnknown) => Arc::default(),
+            other => other?,
+        };
+        let mut found = Vec::new();
+        for (digest, entry) in index.manifests() {
+            let Some(referrer) = repository.referrer(digest, entry)? else { continue };
+            let wanted = artifact_type.is_none_or(|kind| referrer.artifact_type.as_deref() == Some(kind));
+            if referrer.subject == *subject && wanted {
+                found.push((digest, entry, referrer));
+            }
+        }
+        let manifests = found.iter().map(|(digest, entry, referrer)| Descriptor {
+            media_type: &entry.media_type,
+            digest: digest.as_str(),
+            size: entry.size,
+            artifact_type: referrer.artifact_type.as_deref(),
+            annotations: &referrer.annotations,
+        });
+        let list = Referrers { schema_version: 2, media_type: MEDIA_TYPE, manifests: manifests.collect() };
+        serde_json::to_vec(&list).map_err(|error| std::io::Error::other(error).into())
+    }
+}

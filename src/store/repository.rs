@@ -1,0 +1,293 @@
+//! One repository: its index in memory, read again whenever the file has changed, and changed under
+//! the repository's lock; what its manifests say.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::blobs;
+use super::document::Document;
+use super::error::StoreError;
+use super::hash::Algorithm;
+use super::index::{Entry, Index};
+use super::layout::{INDEX, Layout, Locked, if_there};
+use crate::fs::{Access, Fingerprint, atomic_write};
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+use crate::registry::reference::{Reference, Tag};
+
+/// A repository that was seen on the disk.
+#[derive(Debug)]
+pub(super) struct Repository {
+    layout: Layout,
+    name: RepositoryName,
+    read: Mutex<Option<(Fingerprint, Arc<Index>)>>,
+    /// What manifests say that have a subject. Those without one are here too, without a word.
+    referrers: Mutex<HashMap<Digest, Option<Arc<Referrer>>>>,
+}
+
+/// A manifest that says something about another one.
+#[derive(Debug)]
+pub(super) struct Referrer {
+    pub(super) subject: Digest,
+    pub(super) artifact_type: Option<String>,
+    pub(super) annotations: std::collections::BTreeMap<String, String>,
+}
+
+/// A manifest that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) digest: Digest,
+    pub(crate) subject: Option<Digest>,
+}
+
+impl Repository {
+    pub(super) fn new(layout: Layout, name: RepositoryName) -> Self {
+        Self { layout, name, read: Mutex::default(), referrers: Mutex::default() }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.layout.repository(&self.name)
+    }
+
+    /// The index as it is now. `RepositoryUnknown`: no manifest was ever pushed, or all are gone.
+    pub(super) fn index(&self) -> Result<Arc<Index>, StoreError> {
+        let path = self.path().join(INDEX);
+        let mut read = lock(&self.read);
+        let fingerprint = Fingerprint::of(&path);
+        if let (Some(now), Some((then, index))) = (&fingerprint, &*read)
+            && now == then
+        {
+            return Ok(index.clone());
+        }
+        let Some(bytes) = if_there(std::fs::read(&path))? else {
+            *read = None;
+            return Err(StoreError::RepositoryUnknown);
+        };
+        let index = Index::parse(&bytes).map_err(|error| {
+            let message = format!("{} is damaged: {error}", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })?;
+        let index = Arc::new(index);
+        // Read between two looks that saw the same file: a replaced one is another inode.
+        *read =
+            fingerprint.filter(|before| Fingerprint::of(&path) == Some(*before)).map(|f| (f, index.clone()));
+        Ok(index)
+    }
+
+    /// Writes an index; the exclusive lock is the caller's.
+    pub(super) fn write(&self, index: Index, _locked: &Locked) -> Result<(), StoreError> {
+        let path = self.path().join(INDEX);
+        atomic_write(&path, index.print().as_bytes(), Access::Private)?;
+        *lock(&self.read) = Fingerprint::of(&path).map(|fingerprint| (fingerprint, Arc::new(index)));
+        Ok(())
+    }
+
+    /// Takes the exclusive lock and the index under it, an empty one if there is none yet.
+    pub(super) fn lock_to_change(&self) -> Result<(Locked, Index), StoreError> {
+        let locked = self.layout.lock_to_change(&self.name)?.ok_or(StoreError::RepositoryUnknown)?;
+        Ok((locked, self.index_or_empty()?))
+    }
+
+    /// For those who hold the lock.
+    fn index_or_empty(&self) -> Result<Index, StoreError> {
+        match self.index() {
+            Ok(index) => Ok(Index::clone(&index)),
+            Err(StoreError::RepositoryUnknown) => Ok(Index::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes in a manifest under its digest and these tags.
+    pub(super) fn accept(
+        &self,
+        reference: &Reference,
+        tags: &[Tag],
+        content_type: Option<&str>,
+        bytes: &[u8],
+    ) -> Result<Accepted, StoreError> {
+        let document = Document::read(content_type, bytes)?;
+        let digest = match reference {
+            Reference::Tag(_) => Algorithm::Sha256.digest(bytes),
+            Reference::Digest(digest) => Algorithm::of(digest)?.digest(bytes),
+        };
+        if matches!(reference, Reference::Digest(claimed) if *claimed != digest) {
+            return Err(StoreError::DigestMismatch);
+        }
+        // A repository without a blob has nothing that a manifest could need.
+        let first = document.blobs.first();
+        let locked = match first {
+            None => self.layout.lock_to_begin(&self.name)?,
+            Some(blob) => {
+                let locked = self.layout.lock_to_change(&self.name)?;
+                locked.ok_or_else(|| StoreError::Missing(blob.digest.clone()))?
+            }
+        };
+        let mut index = self.index_or_empty()?;
+        self.check_needs(&document, &index)?;
+        self.keep(&digest, bytes)?;
+        let size = bytes.len() as u64;
+        let artifact_type = document.artifact_type.filter(|_| document.subject.is_some());
+        let mut changed = index.manifest(&digest).is_none();
+        index.insert(&digest, Entry::new(document.media_type, size, artifact_type));
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        for tag in tag.into_iter().chain(tags) {
+            changed |= index.point(tag.clone(), &digest);
+        }
+        if changed {
+            self.write(index, &locked)?;
+        }
+        Ok(Accepted { digest, subject: document.subject })
+    }
+
+    /// Everything that a manifest needs is here, and is as long as the manifest says.
+    fn check_needs(&self, document: &Document, index: &Index) -> Result<(), StoreError> {
+        for blob in &document.blobs {
+            let Ok(path) = self.layout.blob(&self.name, &blob.digest) else {
+                return Err(StoreError::Missing(blob.digest.clone()));
+            };
+            let found = if_there(std::fs::metadata(path))?;
+            let size = found.ok_or_else(|| StoreError::Missing(blob.digest.clone()))?.len();
+            check_size(&blob.digest, blob.size, size)?;
+        }
+        for manifest in &document.manifests {
+            let found = index.manifest(&manifest.digest);
+            let size = found.ok_or_else(|| StoreError::Missing(manifest.digest.clone()))?.size;
+            check_size(&manifest.digest, manifest.size, size)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest's bytes as a blob; the exclusive lock is the caller's.
+    fn keep(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.layout.blob(&self.name, digest)?;
+        if let Some(file) = if_there(File::open(&path))?
+            && file.metadata()?.len() == bytes.len() as u64
+        {
+            blobs::renew(&file)?;
+            return Ok(());
+        }
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let mut file = tempfile::Builder::new().prefix(crate::fs::UNFINISHED).tempfile_in(directory)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(super::layout::sync_directory(directory)?)
+    }
+
+    /// The digest that a reference leads to.
+    pub(super) fn resolve(index: &Index, reference: &Reference) -> Result<Digest, StoreError> {
+        let digest = match reference {
+            Reference::Tag(tag) => index.tag(tag).ok_or(StoreError::ManifestUnknown)?,
+            Reference::Digest(digest) => digest,
+        };
+        index.manifest(digest).map(|_| digest.clone()).ok_or(StoreError::ManifestUnknown)
+    }
+
+    /// The bytes of a manifest.
+    pub(super) fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let path = self.layout.blob(&self.name, digest)?;
+        if_there(std::fs::read(path))?.ok_or(StoreError::ManifestUnknown)
+    }
+
+    /// Takes a tag away, or a manifest with its tags.
+    pub(super) fn delete(&self, reference: &Reference) -> Result<(), StoreError> {
+        let (locked, mut index) = self.lock_to_change()?;
+        match reference {
+            Reference::Tag(tag) => {
+                if !index.untag(tag) {
+                    return Err(StoreError::ManifestUnknown);
+                }
+            }
+            Reference::Digest(digest) => {
+                if index.manifest(digest).is_none() {
+                    return Err(StoreError::ManifestUnknown);
+                }
+                let needs = |document: &Document| document.manifests.iter().any(|d| d.digest == *digest);
+                if let Some(user) = self.first_that(&index, needs)? {
+                    return Err(StoreError::ManifestInUse(user));
+                }
+                index.remove(digest);
+            }
+        }
+        self.write(index, &locked)
+    }
+
+    /// Takes a blob away that no manifest needs.
+    pub(super) fn delete_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        let path = self.layout.blob(&self.name, digest)?;
+        let (_locked, index) = self.lock_to_change().map_err(|error| match error {
+            StoreError::RepositoryUnknown => StoreError::BlobUnknown,
+            error => error,
+        })?;
+        if index.manifest(digest).is_some() {
+            return Err(StoreError::BlobInUse(digest.clone()));
+        }
+        let needs = |document: &Document| document.blobs.iter().any(|blob| blob.digest == *digest);
+        if let Some(user) = self.first_that(&index, needs)? {
+            return Err(StoreError::BlobInUse(user));
+        }
+        if_there(std::fs::remove_file(path))?.ok_or(StoreError::BlobUnknown)
+    }
+
+    fn first_that(
+        &self,
+        index: &Index,
+        needs: impl Fn(&Document) -> bool,
+    ) -> Result<Option<Digest>, StoreError> {
+        for (digest, entry) in index.manifests() {
+            if self.document(digest, entry)?.is_some_and(|document| needs(&document)) {
+                return Ok(Some(digest.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a manifest says; nothing, if another tool listed one that is not here or cannot be read.
+    pub(super) fn document(&self, digest: &Digest, entry: &Entry) -> Result<Option<Document>, StoreError> {
+        match self.bytes(digest) {
+            Ok(bytes) => Ok(Document::read(Some(&entry.media_type), &bytes).ok()),
+            Err(StoreError::ManifestUnknown | StoreError::DigestUnsupported) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a manifest says about another one, if it does.
+    pub(super) fn referrer(
+        &self,
+        digest: &Digest,
+        entry: &Entry,
+    ) -> Result<Option<Arc<Referrer>>, StoreError> {
+        if let Some(known) = lock(&self.referrers).get(digest) {
+            return Ok(known.clone());
+        }
+        let referrer = self.document(digest, entry)?.and_then(|document| {
+            let Document { subject, artifact_type, annotations, .. } = document;
+            Some(Arc::new(Referrer { subject: subject?, artifact_type, annotations }))
+        });
+        lock(&self.referrers).insert(digest.clone(), referrer.clone());
+        Ok(referrer)
+    }
+
+    /// Forgets what removed manifests said.
+    pub(super) fn forget_removed(&self, index: &Index) {
+        lock(&self.referrers).retain(|digest, _| index.manifest(digest).is_some());
+    }
+}
+
+fn check_size(digest: &Digest, said: u64, size: u64) -> Result<(), StoreError> {
+    if said == size {
+        return Ok(());
+    }
+    Err(StoreError::invalid(format!("the manifest says that {digest} has {said} bytes, and it has {size}")))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whole values are put in at once: a panic elsewhere leaves nothing half-done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

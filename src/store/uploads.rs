@@ -1,0 +1,372 @@
+//! Upload sessions: files that grow. What has come is hashed and written as it comes, and stays for
+//! whoever continues, also after a restart; a session ends by a commit, a cancel, or after a day.
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use http_body::Body;
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
+
+use super::blobs;
+use super::error::StoreError;
+use super::hash::{Algorithm, Hasher};
+use super::layout::{Layout, if_there};
+use super::work::{Started, Work};
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+use crate::registry::upload_id::UploadId;
+
+/// How long a session waits for its next request.
+pub(super) const EXPIRES: Duration = Duration::from_secs(24 * 3600);
+
+/// What is collected of a body before it is hashed and written on another thread. While that goes
+/// on, as much again is read: so this is half of what an upload holds in memory.
+const BATCH: usize = 256 * 1024;
+
+/// How long a body may keep silent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) first_byte: Duration,
+    pub(crate) stall: Duration,
+}
+
+/// A piece of a blob: where it begins and how long it is, if the client says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) begin: Option<u64>,
+    pub(crate) length: Option<u64>,
+}
+
+/// The sessions of a store.
+pub(super) struct Uploads {
+    layout: Layout,
+    /// Those that this process has seen. Only logged-in users make entries, and the expiry takes
+    /// them away with their files.
+    sessions: DashMap<UploadId, Arc<Session>>,
+}
+
+struct Session {
+    path: PathBuf,
+    /// Bytes that are hashed and written.
+    length: AtomicU64,
+    content: Arc<tokio::sync::Mutex<Content>>,
+    /// Ends the request that adds to it now.
+    writer: Mutex<CancellationToken>,
+}
+
+/// What has come, and its hash. Whoever writes owns the lock until the write has ended, also where
+/// the request that wanted it is gone.
+struct Content {
+    session: std::sync::Weak<Session>,
+    length: u64,
+    /// `None`: somebody else wrote some of it, and it has to be hashed again.
+    hasher: Option<Hasher>,
+}
+
+type Turn = OwnedMutexGuard<Content>;
+
+impl Uploads {
+    pub(super) fn new(layout: Layout) -> Self {
+        Self { layout, sessions: DashMap::new() }
+    }
+
+    /// Opens a session.
+    pub(super) fn start(&self, name: &RepositoryName) -> Result<UploadId, StoreError> {
+        let id = new_id()?;
+        let directory = self.layout.uploads_of(name);
+        crate::fs::private_directory(&directory)?;
+        let path = directory.join(id.as_str());
+        File::create_new(&path)?;
+        self.sessions.insert(id.clone(), Session::new(path, 0));
+        Ok(id)
+    }
+
+    /// How many bytes of an upload are here.
+    pub(super) fn length(&self, name: &RepositoryName, id: &UploadId) -> Result<u64, StoreError> {
+        Ok(self.find(name, id)?.length.load(Ordering::Acquire))
+    }
+
+    /// Ends a session without a blob.
+    pub(super) fn cancel(&self, name: &RepositoryName, id: &UploadId) -> Result<(), StoreError> {
+        let session = self.find(name, id)?;
+        session.take_over();
+        self.forget(id, &session)?;
+        Ok(())
+    }
+
+    fn forget(&self, id: &UploadId, session: &Session) -> io::Result<()> {
+        self.sessions.remove(id);
+        if_there(std::fs::remove_file(&session.path)).map(drop)
+    }
+
+    fn find(&self, name: &RepositoryName, id: &UploadId) -> Result<Arc<Session>, StoreError> {
+        if !is_id(id.as_str()) {
+            return Err(StoreError::UploadUnknown);
+        }
+        let path = self.layout.uploads_of(name).join(id.as_str());
+        let Some(data) = if_there(std::fs::metadata(&path))? else {
+            return Err(StoreError::UploadUnknown);
+        };
+        let session = self.sessions.entry(id.clone()).or_insert_with(|| Session::new(path, data.len()));
+        Ok(session.clone())
+    }
+
+    /// Removes the sessions that nobody has continued for a day. Returns how many.
+    pub(super) fn expire(&self, unless_younger: Duration) -> io::Result<usize> {
+        let mut count = 0;
+        for repository in std::fs::read_dir(self.layout.uploads())? {
+            let repository = repository?.path();
+            for file in std::fs::read_dir(&repository)? {
+                let file = file?;
+                let Some(data) = if_there(file.metadata())? else { continue };
+                if !blobs::is_older(&data, unless_younger) {
+                    continue;
+                }
+                if let Ok(id) = UploadId::parse(&file.file_name().to_string_lossy()) {
+                    self.sessions.remove(&id);
+                }
+                if_there(std::fs::remove_file(file.path()))?;
+                count += 1;
+            }
+            // Fails where there are sessions left.
+            let _ = std::fs::remove_dir(&repository);
+        }
+        Ok(count)
+    }
+}
+
+impl Session {
+    fn new(path: PathBuf, length: u64) -> Arc<Self> {
+        Arc::new_cyclic(|session| {
+            let hasher = (length == 0).then(|| Algorithm::Sha256.hasher());
+            let content = Content { session: session.clone(), length, hasher };
+            Self {
+                path,
+                length: AtomicU64::new(length),
+                content: Arc::new(tokio::sync::Mutex::new(content)),
+                writer: Mutex::default(),
+            }
+        })
+    }
+
+    /// Ends the request that adds to it now: a client that lost its connection comes back on a new
+    /// one before the old one is known to be dead.
+    fn take_over(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *writer, token.clone()).cancel();
+        token
+    }
+}
+
+impl Uploads {
+    /// Adds a body to an upload. Returns how many bytes are here; after an error too, those that came stay.
+    pub(super) async fn append<B>(
+        self: &Arc<Self>,
+        work: &Work,
+        (name, id): (&RepositoryName, &UploadId),
+        piece: Piece,
+        body: B,
+        patience: Patience,
+    ) -> Result<u64, StoreError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (turn, _) = self.receive(work, (name, id), piece, body, patience).await?;
+        Ok(turn.length)
+    }
+
+    /// Adds a body to an upload and makes the whole of it a blob. An upload whose content is not what
+    /// the digest says is over.
+    pub(super) async fn commit<B>(
+        self: &Arc<Self>,
+        work: &Work,
+        (name, id): (&RepositoryName, &UploadId),
+        digest: &Digest,
+        piece: Piece,
+        body: B,
+        patience: Patience,
+    ) -> Result<(), StoreError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let algorithm = Algorithm::of(digest)?;
+        let (mut turn, session) = self.receive(work, (name, id), piece, body, patience).await?;
+        let (uploads, name, id, digest) = (self.clone(), name.clone(), id.clone(), digest.clone());
+        work.run(move || {
+            // Whoever had the turn before may have committed it.
+            let file = if_there(File::open(&session.path))?.ok_or(StoreError::UploadUnknown)?;
+            if turn.finish(algorithm, &file)? != digest {
+                uploads.forget(&id, &session)?;
+                return Err(StoreError::DigestMismatch);
+            }
+            file.sync_data()?;
+            blobs::adopt(&uploads.layout, &name, &digest, &session.path)?;
+            uploads.sessions.remove(&id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn receive<B>(
+        self: &Arc<Self>,
+        work: &Work,
+        (name, id): (&RepositoryName, &UploadId),
+        piece: Piece,
+        mut body: B,
+        patience: Patience,
+    ) -> Result<(Turn, Arc<Session>), StoreError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let exact = body.size_hint().exact();
+        if piece.length.is_some_and(|length| exact.is_some_and(|exact| exact != length)) {
+            return Err(StoreError::BadRange);
+        }
+        let uploads = self.clone();
+        let (owned_name, owned_id) = (name.clone(), id.clone());
+        let session = work.run(move || uploads.find(&owned_name, &owned_id)).await?;
+        let token = session.take_over();
+        let turn = session.content.clone().lock_owned().await;
+        if let Some(begin) = piece.begin.filter(|begin| *begin != turn.length) {
+            tracing::debug!(begin, at = turn.length, "a chunk out of order");
+            return Err(StoreError::OutOfOrder { at: turn.length });
+        }
+        let mut writer = Writer { work, session: &session, turn: Some(turn), writing: None };
+        let read = token.run_until_cancelled(writer.read(&mut body, patience)).await;
+        // What has come is written, however it ended, before anybody is told where the upload stands.
+        let turn = writer.turn().await;
+        drop(writer);
+        read.unwrap_or(Err(StoreError::Superseded))?;
+        let turn = turn?.ok_or(StoreError::Superseded)?;
+        Ok((turn, session))
+    }
+}
+
+/// Takes a body to the file, a batch at a time, and reads on meanwhile.
+struct Writer<'a> {
+    work: &'a Work,
+    session: &'a Arc<Session>,
+    turn: Option<Turn>,
+    writing: Option<Started<Turn>>,
+}
+
+impl Writer<'_> {
+    async fn read<B: Body<Data = Bytes> + Unpin>(
+        &mut self,
+        body: &mut B,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let mut limit = patience.first_byte;
+        let ended = loop {
+            let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+            match tokio::time::timeout(limit, frame).await {
+                Ok(None) => break Ok(()),
+                Ok(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    batch.push(data);
+                }
+                Ok(Some(Err(_))) => break Err(StoreError::BodyCut),
+                Err(_) => break Err(StoreError::BodyStalled),
+            }
+            limit = patience.stall;
+            if batch.bytes >= BATCH {
+                self.write(std::mem::take(&mut batch)).await?;
+            }
+        };
+        if !batch.parts.is_empty() {
+            self.write(batch).await?;
+        }
+        ended
+    }
+
+    /// Waits for the batch before, then begins with this one.
+    async fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let Some(mut turn) = self.turn().await? else { return Err(StoreError::Superseded) };
+        let path = self.session.path.clone();
+        self.writing = Some(self.work.start(move || turn.add(&path, &batch).map(|()| turn)).await);
+        Ok(())
+    }
+
+    async fn turn(&mut self) -> Result<Option<Turn>, StoreError> {
+        match self.writing.as_mut() {
+            // Cancel safe: it stays here until it has ended.
+            Some(writing) => {
+                let turn = writing.end().await;
+                self.writing = None;
+                turn.map(Some)
+            }
+            None => Ok(self.turn.take()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    parts: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, part: Bytes) {
+        self.bytes += part.len();
+        if !part.is_empty() {
+            self.parts.push(part);
+        }
+    }
+}
+
+impl Content {
+    /// Writes and hashes; whatever fails, length and hash are those of what is in the file.
+    fn add(&mut self, path: &Path, batch: &Batch) -> Result<(), StoreError> {
+        let file = if_there(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
+        for part in &batch.parts {
+            if let Err(error) = file.write_all_at(part, self.length) {
+                // What was written of the part would be in the way of nothing, but it takes room.
+                let _ = file.set_len(self.length);
+                return Err(error.into());
+            }
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(part);
+            }
+            self.length += part.len() as u64;
+        }
+        if let Some(session) = self.session.upgrade() {
+            session.length.store(self.length, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The digest of all of it.
+    fn finish(&mut self, algorithm: Algorithm, file: &File) -> io::Result<Digest> {
+        let kept = self.hasher.take().filter(|hasher| hasher.algorithm() == algorithm);
+        match kept {
+            Some(hasher) => Ok(hasher.finish()),
+            None => algorithm.digest_of(file),
+        }
+    }
+}
+
+/// 128 random bits.
+fn new_id() -> Result<UploadId, StoreError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
+    let text = format!("{:032x}", u128::from_be_bytes(bytes));
+    Ok(UploadId::parse(&text).expect("hexadecimal digits"))
+}
+
+/// Whether it is a name that [`new_id`] makes, and so one that is safe as a file's.
+fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
