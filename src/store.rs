@@ -12,6 +12,7 @@ mod layout;
 mod lists;
 mod pulled;
 mod repository;
+mod turns;
 mod uploads;
 mod work;
 
@@ -28,9 +29,11 @@ use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
+use hash::Algorithm;
 use layout::Layout;
 use pulled::Pulled;
 use repository::Repository;
+use turns::Turns;
 use uploads::Uploads;
 use work::Work;
 
@@ -47,6 +50,7 @@ pub(crate) struct Store {
     repositories: DashMap<RepositoryName, Arc<Repository>>,
     uploads: Arc<Uploads>,
     pulled: Pulled,
+    turns: Turns,
     work: Work,
 }
 
@@ -63,8 +67,14 @@ impl Store {
     pub(crate) fn open(directory: PathBuf) -> io::Result<Arc<Self>> {
         let layout = Layout::create(directory)?;
         let uploads = Arc::new(Uploads::new(layout.clone()));
-        let (repositories, pulled) = (DashMap::new(), Pulled::default());
-        Ok(Arc::new(Self { layout, repositories, uploads, pulled, work: Work::new() }))
+        Ok(Arc::new(Self {
+            layout,
+            repositories: DashMap::new(),
+            uploads,
+            pulled: Pulled::default(),
+            turns: Turns::new(),
+            work: Work::new(),
+        }))
     }
 
     /// Where it is.
@@ -112,6 +122,7 @@ impl Store {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StoreError> {
+        let _turn = self.turns.to_change(name).await;
         let (name, digest) = (name.clone(), digest.clone());
         self.run(move |store| store.repository(&name).delete_blob(&digest)).await
     }
@@ -123,6 +134,7 @@ impl Store {
         from: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        let _turn = self.turns.to_add(name).await;
         let (name, from, digest) = (name.clone(), from.clone(), digest.clone());
         self.run(move |store| match blobs::mount(&store.layout, &from, &name, &digest) {
             Err(StoreError::DigestUnsupported) => Ok(false),
@@ -159,7 +171,8 @@ impl Store {
         body: B,
         patience: Patience,
     ) -> Result<u64, StoreError> {
-        self.uploads.append(&self.work, upload, piece, body, patience).await
+        let received = self.uploads.receive(&self.work, upload, piece, body, patience).await?;
+        Ok(received.length())
     }
 
     /// Adds a body to an upload, and makes the whole a blob. Content that is not what the digest
@@ -172,7 +185,11 @@ impl Store {
         body: B,
         patience: Patience,
     ) -> Result<(), StoreError> {
-        self.uploads.commit(&self.work, upload, digest, piece, body, patience).await
+        // Before the body comes for nothing.
+        Algorithm::of(digest)?;
+        let received = self.uploads.receive(&self.work, upload, piece, body, patience).await?;
+        let _turn = self.turns.to_add(upload.0).await;
+        self.uploads.commit(&self.work, upload, digest, received).await
     }
 
     /// Ends an upload without a blob.
@@ -216,6 +233,7 @@ impl Store {
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<Accepted, StoreError> {
+        let _turn = self.turns.to_change(name).await;
         let (name, reference, tags) = (name.clone(), reference.clone(), tags.to_vec());
         let content_type = content_type.map(str::to_owned);
         self.run(move |store| {
@@ -231,6 +249,7 @@ impl Store {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<(), StoreError> {
+        let _turn = self.turns.to_change(name).await;
         let (name, reference) = (name.clone(), reference.clone());
         self.run(move |store| store.repository(&name).delete(&reference)).await
     }

@@ -1,6 +1,6 @@
 //! The access log: one line for each request, on standard output. Never a secret, never a query.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -65,6 +65,13 @@ struct Waiting {
 const MOST: usize = 4 * 1024 * 1024;
 /// How long a line may wait for others to be written with.
 const BATCH: Duration = Duration::from_millis(100);
+/// As many bytes are written without waiting for more.
+const FULL: usize = 64 * 1024;
+
+thread_local! {
+    /// Where a line is made before it is added, so that the lock is not held meanwhile.
+    static LINE: Cell<String> = const { Cell::new(String::new()) };
+}
 
 impl AccessLog {
     /// A log that is off until [`AccessLog::configure`] turns it on.
@@ -95,22 +102,30 @@ impl AccessLog {
 
     /// Adds a line.
     pub fn write(&self, line: &Line<'_>) {
-        let mut text = String::with_capacity(320);
+        // A thread that is ending has no line left to make another one in.
+        let mut text = LINE.try_with(Cell::take).unwrap_or_default();
+        text.clear();
         if self.json.load(Ordering::Relaxed) == 1 {
             json(&mut text, line)
         } else {
             plain(&mut text, line)
         }
         text.push('\n');
+        self.add(&text);
+        let _ = LINE.try_with(|kept| kept.set(text));
+    }
+
+    fn add(&self, line: &str) {
         let mut waiting = self.waiting();
-        if waiting.text.len() + text.len() > MOST {
+        let before = waiting.text.len();
+        if before + line.len() > MOST {
             waiting.dropped += 1;
             return;
         }
-        let first = waiting.text.is_empty();
-        waiting.text.push_str(&text);
+        waiting.text.push_str(line);
+        let full = before < FULL && waiting.text.len() >= FULL;
         drop(waiting);
-        if first {
+        if before == 0 || full {
             self.filled.notify_one();
         }
     }
@@ -124,7 +139,8 @@ impl AccessLog {
                 waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             }
             if !waiting.closed {
-                let grown = self.filled.wait_timeout_while(waiting, BATCH, |w| !w.closed);
+                let goes_on = |waiting: &mut Waiting| !waiting.closed && waiting.text.len() < FULL;
+                let grown = self.filled.wait_timeout_while(waiting, BATCH, goes_on);
                 waiting = grown.unwrap_or_else(PoisonError::into_inner).0;
             }
             std::mem::swap(&mut batch, &mut waiting.text);
@@ -140,7 +156,9 @@ impl AccessLog {
             // Nobody reads it any more: requests matter more than their lines.
             let _: io::Result<()> = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
             batch.clear();
-            batch.shrink_to(64 * 1024);
+            // The two buffers take turns, and are not given back: one that is made anew by other threads
+            // each time cost 10 MiB at 20,000 lines a second.
+            batch.shrink_to(2 * FULL);
             if closed {
                 return;
             }

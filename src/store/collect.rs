@@ -49,6 +49,7 @@ impl Store {
         }
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
         for name in self.names()? {
+            let _turn = self.turns.wait_to_change(&name);
             let repository = self.repository(&name);
             for digest in repository.collect(&self.layout, &name, collection, &mut collected)? {
                 *names_lost.entry(digest).or_default() += 1;

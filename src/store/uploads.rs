@@ -75,6 +75,19 @@ struct Content {
 
 type Turn = OwnedMutexGuard<Content>;
 
+/// An upload after a body was added to it. Nobody else adds to it while this lives.
+pub(super) struct Received {
+    turn: Turn,
+    session: Arc<Session>,
+}
+
+impl Received {
+    /// Bytes that are here.
+    pub(super) fn length(&self) -> u64 {
+        self.turn.length
+    }
+}
+
 impl Uploads {
     pub(super) fn new(layout: Layout) -> Self {
         Self { layout, sessions: DashMap::new() }
@@ -170,38 +183,16 @@ impl Session {
 }
 
 impl Uploads {
-    /// Adds a body to an upload. Returns how many bytes are here; after an error too, those that came stay.
-    pub(super) async fn append<B>(
-        self: &Arc<Self>,
-        work: &Work,
-        (name, id): (&RepositoryName, &UploadId),
-        piece: Piece,
-        body: B,
-        patience: Patience,
-    ) -> Result<u64, StoreError>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
-        let (turn, _) = self.receive(work, (name, id), piece, body, patience).await?;
-        Ok(turn.length)
-    }
-
-    /// Adds a body to an upload and makes the whole of it a blob. An upload whose content is not what
-    /// the digest says is over.
-    pub(super) async fn commit<B>(
+    /// Makes all that has been received a blob. An upload whose content is not what the digest says
+    /// is over.
+    pub(super) async fn commit(
         self: &Arc<Self>,
         work: &Work,
         (name, id): (&RepositoryName, &UploadId),
         digest: &Digest,
-        piece: Piece,
-        body: B,
-        patience: Patience,
-    ) -> Result<(), StoreError>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
+        Received { mut turn, session }: Received,
+    ) -> Result<(), StoreError> {
         let algorithm = Algorithm::of(digest)?;
-        let (mut turn, session) = self.receive(work, (name, id), piece, body, patience).await?;
         let (uploads, name, id, digest) = (self.clone(), name.clone(), id.clone(), digest.clone());
         work.run(move || {
             // Whoever had the turn before may have committed it.
@@ -218,14 +209,15 @@ impl Uploads {
         .await
     }
 
-    async fn receive<B>(
+    /// Adds a body to an upload. What came stays, however the body ended.
+    pub(super) async fn receive<B>(
         self: &Arc<Self>,
         work: &Work,
         (name, id): (&RepositoryName, &UploadId),
         piece: Piece,
         mut body: B,
         patience: Patience,
-    ) -> Result<(Turn, Arc<Session>), StoreError>
+    ) -> Result<Received, StoreError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -249,7 +241,7 @@ impl Uploads {
         drop(writer);
         read.unwrap_or(Err(StoreError::Superseded))?;
         let turn = turn?.ok_or(StoreError::Superseded)?;
-        Ok((turn, session))
+        Ok(Received { turn, session })
     }
 }
 
@@ -258,7 +250,8 @@ struct Writer<'a> {
     work: &'a Work,
     session: &'a Arc<Session>,
     turn: Option<Turn>,
-    writing: Option<Started<Turn>>,
+    /// The batch comes back: memory that another thread gives free is not at hand here for long.
+    writing: Option<Started<(Turn, Batch)>>,
 }
 
 impl Writer<'_> {
@@ -295,7 +288,7 @@ impl Writer<'_> {
     async fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
         let Some(mut turn) = self.turn().await? else { return Err(StoreError::Superseded) };
         let path = self.session.path.clone();
-        self.writing = Some(self.work.start(move || turn.add(&path, &batch).map(|()| turn)).await);
+        self.writing = Some(self.work.start(move || turn.add(&path, &batch).map(|()| (turn, batch))));
         Ok(())
     }
 
@@ -303,9 +296,9 @@ impl Writer<'_> {
         match self.writing.as_mut() {
             // Cancel safe: it stays here until it has ended.
             Some(writing) => {
-                let turn = writing.end().await;
+                let written = writing.end().await;
                 self.writing = None;
-                turn.map(Some)
+                written.map(|(turn, _)| Some(turn))
             }
             None => Ok(self.turn.take()),
         }
