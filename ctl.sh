@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds moorgate, runs it in front of two registries with the sample domains of conf.d/, and tests it.
+# Builds moorgate, runs it with the two sample registries of conf.d/, and tests it.
 # For ordinary users and for root, from any directory. All that it makes while running is below state/.
 #
 # MOORGATE_BIN: the binary to run, instead of building target/release/moorgate.
@@ -12,11 +12,10 @@ usage() {
     cat <<'EOF'
 usage: ./ctl.sh COMMAND
 
-  start      build, make state/ and its passwords once, start the registries and moorgate
-  stop       end moorgate once its transfers are done, then the registries
+  start      build, make state/ and its passwords once, start moorgate
+  stop       end moorgate once its transfers are done
   restart    build, stop, start
-  logs [-f] [moorgate|registry-ci|registry-cache]
-             the last lines of a log; -f follows it
+  logs [-f]  the last lines of the log; -f follows it
   ps         what runs, and on which ports; fails when moorgate does not run
   debug      run in the foreground with a detailed log; Ctrl-C ends it
   test       install what the tests need, build, and run all of them;
@@ -33,22 +32,14 @@ given_umask=$(umask)
 readonly given_umask
 readonly tools=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/moorgate
 
-# The registries behind the sample domains.
+# The sample registries, by the names of their htpasswd files.
 readonly registries=(registry-ci registry-cache)
-declare -rA registry_port=([registry-ci]=5101 [registry-cache]=5102)
 declare -rA domain_of=([registry-ci]=docker-ci.localhost [registry-cache]=docker-cache.localhost)
 declare -rA local_name_of=([registry-ci]=localhost:5001 [registry-cache]=localhost:5002)
 declare -rA user_of=([registry-ci]=ci [registry-cache]=cache)
 
-# What this run has started.
-started=()
-
-# How the command line of each process ends: what tells ours from any other with the same pid.
-declare -rA arguments_of=(
-    [moorgate]="--config $root"
-    [registry-ci]="serve $state/registry-ci.yml"
-    [registry-cache]="serve $state/registry-cache.yml"
-)
+# How the command line of the process ends: what tells ours from any other with the same pid.
+readonly arguments="--config $root"
 
 readonly start_seconds=60
 # The longest drain ([timeouts] drain, 1 h), and a little.
@@ -79,19 +70,17 @@ start() {
     own_state
     lock_state
     local pid
-    if pid=$(pid_of moorgate); then
-        prepare_registries
-        start_registries
+    if pid=$(pid_of_moorgate); then
         say "moorgate is already running (pid $pid). To run a new build or new settings: ./ctl.sh restart"
         return
     fi
     prepare
-    start_registries
     say "starting moorgate"
-    start_process moorgate "$binary" run --config "$root"
-    if ! wait_for moorgate "$start_seconds" is_ready; then
-        show_log moorgate
-        give_up "moorgate did not get ready"
+    start_process
+    if ! wait_until_ready; then
+        show_log
+        stop_process 10 || true
+        die "moorgate did not get ready"
     fi
     save_ca
     print_next_steps
@@ -99,12 +88,8 @@ start() {
 
 stop() {
     own_state
-    local part running=no
-    for part in moorgate "${registries[@]}"; do
-        if pid_of "$part" >/dev/null; then running=yes; fi
-    done
-    [[ $running == yes ]] || { say "nothing is running" && return; }
-    stop_all
+    pid_of_moorgate >/dev/null || { say "nothing is running" && return; }
+    stop_process "$stop_seconds" || die "moorgate has not ended"
     say "stopped"
 }
 
@@ -117,45 +102,27 @@ restart() {
 
 ps() {
     own_state
-    local part pid what ports
-    printf '%-16s %8s  %-12s %s\n' NAME PID STATE PORTS
-    for part in moorgate "${registries[@]}"; do
-        if [[ $part == moorgate ]]; then
-            ports=$(configured_addresses | paste -sd ' ')
-        else
-            ports=127.0.0.1:${registry_port[$part]}
-        fi
-        what=stopped
-        if pid=$(pid_of "$part"); then
-            what=running
-            if [[ $part == moorgate ]]; then
-                what="not ready"
-                if is_ready; then what=ready; fi
-            fi
-        fi
-        printf '%-16s %8s  %-12s %s\n' "$part" "${pid:--}" "$what" "$ports"
-    done
-    pid_of moorgate >/dev/null
+    local pid what=stopped ports
+    ports=$(configured_addresses | paste -sd ' ')
+    if pid=$(pid_of_moorgate); then
+        what="not ready"
+        if is_ready; then what=ready; fi
+    fi
+    printf '%-16s %8s  %-12s %s\n' NAME PID STATE PORTS moorgate "${pid:--}" "$what" "$ports"
+    [[ $what != stopped ]]
 }
 
 debug() {
     own_state
     lock_state
     local pid status=0
-    if pid=$(pid_of moorgate); then die "moorgate is already running (pid $pid): ./ctl.sh stop, then again"; fi
+    if pid=$(pid_of_moorgate); then die "moorgate is already running (pid $pid): ./ctl.sh stop, then again"; fi
     prepare
-    start_registries
-    # So that `./ctl.sh stop` and `logs` work meanwhile.
+    # So that `./ctl.sh stop` works meanwhile.
     exec {lock}>&-
-    local registry
-    for registry in "${registries[@]}"; do
-        if pid_of "$registry" >/dev/null; then
-            tail -n 0 -F --pid=$$ "$log/$registry.log" 2>/dev/null | sed -u "s/^/$registry | /" &
-        fi
-    done
     # Ctrl-C is for moorgate, which this waits for.
     trap : INT
-    trap stop_all EXIT
+    trap 'rm -f -- "$run/moorgate.pid"' EXIT
     (
         echo "$BASHPID" >"$run/moorgate.pid"
         exec "$binary" run --debug --config "$root"
@@ -164,18 +131,17 @@ debug() {
 }
 
 logs_command() {
-    local part=moorgate follow=()
+    local follow=()
     while (($#)); do
         case $1 in
         -f | --follow) follow=(-F) ;;
-        moorgate | registry-ci | registry-cache) part=$1 ;;
-        *) wrong_usage "logs takes -f and one of moorgate, registry-ci, registry-cache" ;;
+        *) wrong_usage "logs takes -f" ;;
         esac
         shift
     done
     own_state
-    [[ -e $log/$part.log ]] || die "there is no log of $part yet: ./ctl.sh start"
-    exec tail -n 200 "${follow[@]}" -- "$log/$part.log"
+    [[ -e $log/moorgate.log ]] || die "there is no log yet: ./ctl.sh start"
+    exec tail -n 200 "${follow[@]}" -- "$log/moorgate.log"
 }
 
 test_command() {
@@ -208,13 +174,12 @@ bench_command() {
 prepare() {
     need curl:curl
     find_binary
-    prepare_registries
     make_credentials
     # Prints what is wrong, file by file.
     "$binary" check --config "$root" >/dev/null || die "moorgate cannot start with this configuration"
     local port
     for port in $(configured_addresses | sed 's/.*://' | sort -nu); do
-        require_free_port "$port" moorgate
+        require_free_port "$port"
     done
     [[ -n $(admin_address) ]] || die "moorgate.toml needs [admin] listen: it tells when moorgate is ready"
 }
@@ -290,125 +255,58 @@ lock_state() {
     flock --nonblock "$lock" || die "another ./ctl.sh is starting moorgate right now"
 }
 
-# -- the registries ----------------------------------------------------------------------------------------------------
-
-# A registry is ours to run as long as a domain file points at it.
+# A sample is there as long as a domain file names its users.
 is_used() {
-    grep -qs "^[^#]*//127\.0\.0\.1:${registry_port[$1]}\"" conf.d/*.toml /dev/null
-}
-
-prepare_registries() {
-    local registry secret
-    for registry in "${registries[@]}"; do
-        if ! is_used "$registry"; then continue; fi
-        need docker-registry:docker-registry
-        if [[ -e $state/$registry.yml ]]; then continue; fi
-        secret=$(head -c 32 /dev/urandom | base32 | tr -d '=\n')
-        cat >"$state/$registry.yml.new" <<EOF
-# The registry behind ${domain_of[$registry]}. Written once by ctl.sh; change it as you like and ./ctl.sh restart.
-# It has no passwords of its own and answers only this machine: moorgate stands in front of it.
-version: 0.1
-log:
-  level: info
-storage:
-  filesystem:
-    # Below state/, where the process runs.
-    rootdirectory: $registry
-  delete:
-    enabled: true
-http:
-  addr: 127.0.0.1:${registry_port[$registry]}
-  # Signs the state of uploads.
-  secret: $secret
-EOF
-        mv "$state/$registry.yml.new" "$state/$registry.yml"
-    done
-}
-
-start_registries() {
-    local registry port
-    for registry in "${registries[@]}"; do
-        port=${registry_port[$registry]}
-        if ! is_used "$registry" || pid_of "$registry" >/dev/null; then continue; fi
-        require_free_port "$port" "$registry"
-        say "starting $registry"
-        start_process "$registry" docker-registry serve "$state/$registry.yml"
-        if ! wait_for "$registry" 10 is_listening "$port"; then
-            show_log "$registry"
-            give_up "$registry did not start"
-        fi
-    done
+    grep -qs "^[^#]*/credentials/$1\.htpasswd\"" conf.d/*.toml /dev/null
 }
 
 # -- processes ---------------------------------------------------------------------------------------------------------
 
-# start_process NAME COMMAND...: in the background, in state/, free of this terminal. One older log is kept.
+# In the background, in state/, free of this terminal. One older log is kept.
 start_process() {
-    local part=$1
-    shift
-    if [[ -e $log/$part.log ]]; then mv "$log/$part.log" "$log/$part.log.1"; fi
+    if [[ -e $log/moorgate.log ]]; then mv "$log/moorgate.log" "$log/moorgate.log.1"; fi
     (
         cd "$state"
         exec {lock}>&-
-        exec setsid "$@" </dev/null >"$log/$part.log" 2>&1
+        exec setsid "$binary" run --config "$root" </dev/null >"$log/moorgate.log" 2>&1
     ) &
-    echo $! >"$run/$part.pid"
-    started+=("$part")
+    echo $! >"$run/moorgate.pid"
 }
 
-# Ends what this start has started, and fails.
-give_up() {
-    local part
-    for part in "${started[@]}"; do
-        stop_process "$part" 10 || true
-    done
-    die "$@"
-}
-
-# The pid of a part, if it runs. The pid file alone proves nothing, since the number may be another's by now; a
+# The pid, if it runs. The pid file alone proves nothing, since the number may be another's by now; a
 # process that has ended without being collected yet has no command line.
-pid_of() {
+pid_of_moorgate() {
     local pid command
-    pid=$(cat "$run/$1.pid" 2>/dev/null) || return 1
+    pid=$(cat "$run/moorgate.pid" 2>/dev/null) || return 1
     [[ $pid =~ ^[0-9]+$ ]] || return 1
     command=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") || return 1
-    [[ $command == *" ${arguments_of[$1]} " ]] || return 1
+    [[ $command == *" $arguments " ]] || return 1
     echo "$pid"
 }
 
-# Registries last: transfers that moorgate still finishes need them.
-stop_all() {
-    stop_process moorgate "$stop_seconds" || die "moorgate has not ended; nothing else was stopped"
-    local registry
-    for registry in "${registries[@]}"; do
-        stop_process "$registry" 10 || warn "$registry has not ended"
-    done
-}
-
-# stop_process NAME SECONDS
+# stop_process SECONDS
 stop_process() {
-    local part=$1 seconds=$2 pid since=$SECONDS told=no
-    pid=$(pid_of "$part") || return 0
+    local seconds=$1 pid since=$SECONDS told=no
+    pid=$(pid_of_moorgate) || return 0
     kill -TERM "$pid" || return 1
-    while pid_of "$part" >/dev/null; do
+    while pid_of_moorgate >/dev/null; do
         if ((SECONDS - since >= seconds)); then return 1; fi
-        if ((SECONDS - since >= 3)) && [[ $part == moorgate && $told == no ]]; then
+        if ((SECONDS - since >= 3)) && [[ $told == no ]]; then
             say "moorgate (pid $pid) takes no more connections and finishes the transfers that are running."
             say "Waiting for that, up to [timeouts] drain (1 h). To end them now, in another terminal: ./ctl.sh stop"
             told=yes
         fi
         sleep 0.1
     done
-    rm -f -- "$run/$part.pid"
+    rm -f -- "$run/moorgate.pid"
 }
 
-# wait_for NAME SECONDS CONDITION...: false once the time is over or the process has ended.
-wait_for() {
-    local part=$1 end=$((SECONDS + $2)) born=$((SECONDS + 2))
-    shift 2
+# False once the time is over or the process has ended.
+wait_until_ready() {
+    local end=$((SECONDS + start_seconds)) born=$((SECONDS + 2))
     while ((SECONDS < end)); do
-        if pid_of "$part" >/dev/null; then
-            if "$@"; then return 0; fi
+        if pid_of_moorgate >/dev/null; then
+            if is_ready; then return 0; fi
         elif ((SECONDS >= born)); then
             # Not merely on its way from this script to its own command line.
             return 1
@@ -423,8 +321,8 @@ is_ready() {
 }
 
 show_log() {
-    echo "-- the end of $(shown "$log/$1.log")" >&2
-    tail -n 30 -- "$log/$1.log" >&2 || true
+    echo "-- the end of $(shown "$log/moorgate.log")" >&2
+    tail -n 30 -- "$log/moorgate.log" >&2 || true
     echo "--" >&2
 }
 
@@ -444,17 +342,14 @@ admin_address() {
 }
 
 require_free_port() {
-    local port=$1 part=$2 holder="" files
+    local port=$1 holder=""
     if ! is_listening "$port"; then return; fi
     if command -v ss >/dev/null; then
         holder=$(ss -Hltnp "sport = :$port" |
             sed -n 's/.*(("\([^"]*\)",pid=\([0-9]*\).*/ (by \1, pid \2)/p' | head -n 1)
     fi
-    files=(moorgate.toml conf.d/*.toml)
-    # Who moves a registry has to tell its own file and this script, too.
-    if [[ $part != moorgate ]]; then files+=(state/"$part".yml ctl.sh); fi
-    give_up "port $port, which $part needs, is already in use$holder." \
-        "Stop what uses it, or change it in $(grep -lw "$port" "${files[@]}" | paste -sd ' ')"
+    die "port $port, which moorgate needs, is already in use$holder." \
+        "Stop what uses it, or change it in $(grep -lw "$port" moorgate.toml conf.d/*.toml | paste -sd ' ')"
 }
 
 # Whether somebody listens on the port of the loopback address or of all addresses.
@@ -566,6 +461,7 @@ EOF
     cat <<EOF
 
 Passwords   $(shown "$credentials/passwords")
+Images      $(shown "$state/store")
 CA          $(shown "$state/ca.pem")
 Logs        ./ctl.sh logs -f    ($(shown "$log"))
 Status      ./ctl.sh ps, http://$(admin_address)/status

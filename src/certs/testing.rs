@@ -10,8 +10,8 @@ use rcgen::{CertificateParams, KeyPair};
 use super::{Certificate, files};
 use crate::config::snapshot::{ConnectionSettings, LogFormat, LogLevel, LogSettings, Snapshot};
 use crate::config::vhost::{
-    AuthSettings, CertificateSource, Limits, ListenAddress, Redirects, Scheme, SharedVirtualHost, Timeouts,
-    UpstreamAuthorization, UpstreamSettings, UpstreamUrl, VirtualHost,
+    AuthSettings, CertificateSource, Limits, ListenAddress, Redirects, RegistrySettings, Scheme,
+    SharedVirtualHost, Timeouts, UpstreamAuthorization, UpstreamSettings, UpstreamUrl, VirtualHost,
 };
 use crate::registry::host::{Authority, HostName};
 
@@ -76,7 +76,7 @@ pub(crate) fn host(names: &[&str], ports: &[u16], certificate: CertificateSource
         listen: ports.iter().copied().map(listen).collect(),
         certificate,
         auth: AuthSettings { htpasswd: "htpasswd".into(), realm: "test".into() },
-        upstream: UpstreamSettings {
+        registry: RegistrySettings::Upstream(UpstreamSettings {
             url: UpstreamUrl {
                 scheme: Scheme::Http,
                 host: name("registry"),
@@ -86,7 +86,7 @@ pub(crate) fn host(names: &[&str], ports: &[u16], certificate: CertificateSource
             roots: None,
             authorization: UpstreamAuthorization::Strip,
             redirects: Redirects::Pass,
-        },
+        }),
         browser: None,
         limits: Limits { manifest_bytes: 1, body_bytes: None },
         timeouts: Timeouts {

@@ -111,7 +111,7 @@ fn all_files_are_looked_at_whatever_is_wrong_with_one() {
     6 | [upstream]
       | ^^^^^^^^^^
       |
-      = help: write url = "http://registry:5000" in [upstream]
+      = help: write url = "http://registry:5000" in [upstream], or directory = "NAME" for a registry that moorgate keeps itself
 
     error: unknown key `ulr` in [upstream]
      --> DIR/conf.d/b.toml:7:1

@@ -83,6 +83,7 @@ fn json_tells_scripts_the_same_without_secrets() {
           "certificate": {
             "internal": true
           },
+          "directory": null,
           "domain": "docker-ci.example.com",
           "htpasswd": "DIR/conf.d/ci.htpasswd",
           "listen": [
@@ -135,7 +136,7 @@ fn json_tells_scripts_the_same_without_secrets() {
         {
           "column": 1,
           "file": "DIR/conf.d/ci.toml",
-          "help": "write url = \"http://registry:5000\" in [upstream]",
+          "help": "write url = \"http://registry:5000\" in [upstream], or directory = \"NAME\" for a registry that moorgate keeps itself",
           "line": 2,
           "message": "`upstream.url` is missing",
           "severity": "error"

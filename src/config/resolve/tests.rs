@@ -79,8 +79,9 @@ fn a_short_domain_file_gets_the_defaults() {
     assert_eq!(host.certificate, CertificateSource::Internal);
     assert_eq!(host.auth.htpasswd, Path::new("conf.d/ci.htpasswd"));
     assert_eq!(host.source, Path::new("conf.d/a.toml"));
-    assert!(matches!(host.upstream.authorization, UpstreamAuthorization::Strip));
-    assert_eq!((host.upstream.redirects, host.upstream.roots.is_none()), (Redirects::Pass, true));
+    let upstream = host.registry.upstream().expect("it exists already");
+    assert!(matches!(upstream.authorization, UpstreamAuthorization::Strip));
+    assert_eq!((upstream.redirects, upstream.roots.is_none()), (Redirects::Pass, true));
     assert_eq!((host.limits, host.timeouts), (Limits::default(), Timeouts::default()));
     assert_eq!(host.browser, None);
 }
@@ -141,22 +142,24 @@ fn every_setting_arrives() {
                     htpasswd: "conf.d/../ci.htpasswd",
                     realm: "CI",
                 },
-                upstream: UpstreamSettings {
-                    url: UpstreamUrl {
-                        scheme: Https,
-                        host: "registry",
-                        port: 443,
-                        base_path: "/base",
+                registry: Upstream(
+                    UpstreamSettings {
+                        url: UpstreamUrl {
+                            scheme: Https,
+                            host: "registry",
+                            port: 443,
+                            base_path: "/base",
+                        },
+                        roots: Some(
+                            "conf.d/roots.pem",
+                        ),
+                        authorization: Basic {
+                            username: "me",
+                            password: SecretBox<str>([REDACTED]),
+                        },
+                        redirects: Follow,
                     },
-                    roots: Some(
-                        "conf.d/roots.pem",
-                    ),
-                    authorization: Basic {
-                        username: "me",
-                        password: SecretBox<str>([REDACTED]),
-                    },
-                    redirects: Follow,
-                },
+                ),
                 browser: Some(
                     BrowserSettings {
                         url: UpstreamUrl {
@@ -205,7 +208,8 @@ fn every_setting_arrives() {
         },
     }
     "#);
-    let UpstreamAuthorization::Basic { username, password } = &snapshot.domains[0].upstream.authorization
+    let UpstreamAuthorization::Basic { username, password } =
+        &snapshot.domains[0].registry.upstream().unwrap().authorization
     else {
         panic!("no credentials");
     };
@@ -439,7 +443,7 @@ fn problems_of_several_files_are_shown_together() {
     5 | [upstream]
       | ^^^^^^^^^^
       |
-      = help: write url = "http://registry:5000" in [upstream]
+      = help: write url = "http://registry:5000" in [upstream], or directory = "NAME" for a registry that moorgate keeps itself
 
     error: `upstream.authorization` cannot be "pass" beside `username` and `password`
      --> conf.d/a.toml:8:17
