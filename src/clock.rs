@@ -1,10 +1,11 @@
 //! Time: deadlines that move with progress, watched with one timer that is re-armed lazily.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Something that can say until when it may go on without progress.
@@ -59,7 +60,9 @@ impl<F, D: Deadline> Watched<F, D> {
                 self.armed = Some(at);
                 self.timer.as_mut().reset(at);
             }
-            if self.timer.as_mut().poll(cx).is_pending() {
+            // Outside the budget of this turn: a future that uses it up each time (there is always more to
+            // read than one turn may) would keep the timer from ever answering.
+            if pin!(unconstrained(self.timer.as_mut())).poll(cx).is_pending() {
                 return Poll::Pending;
             }
             if due <= Instant::now() {
@@ -116,6 +119,25 @@ mod tests {
         *due.lock().expect("not poisoned") = Some(start + Duration::from_secs(500));
         assert!(task.await.expect("no panic").is_err());
         assert_eq!(start.elapsed().as_secs(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_uses_up_each_turn_does_not_hide_the_deadline() {
+        let due = Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(1))));
+        // Like a socket with more in it than a turn may read.
+        let busy = Box::pin(async {
+            loop {
+                tokio::task::consume_budget().await;
+            }
+        });
+        let task = tokio::spawn(Watched::new(busy, Shared(due)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(task.is_finished());
+        let expired: Result<(), Expired> = task.await.expect("no panic");
+        assert!(expired.is_err());
     }
 
     #[tokio::test(start_paused = true)]
