@@ -7,7 +7,11 @@ mod setting;
 mod transfer;
 mod upstream;
 
+use std::io::Write;
+
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::harness::{Peer, settle};
 
@@ -15,6 +19,20 @@ const UPLOAD: &str = "/v2/base/app/blobs/uploads/abc";
 const BLOB: &str =
     "/v2/base/app/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// Writes the same again and again, from a thread of its own: there is always more to read than one
+/// turn of a task may take. Says when the other side has ended the connection.
+fn incessantly(io: TcpStream, part: impl Into<Vec<u8>>) -> oneshot::Receiver<()> {
+    let (mut io, part) = (io.into_std().unwrap(), part.into());
+    io.set_nonblocking(false).unwrap();
+    let (over, ended) = oneshot::channel();
+    std::thread::spawn(move || {
+        while io.write_all(&part).is_ok() {}
+        // Nobody waits for it after a failed test.
+        let _ = over.send(());
+    });
+    ended
+}
 
 /// Writes until the other side takes no more. Returns how much it took.
 async fn fill<IO: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<IO>) -> usize {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
-use super::{BLOB, DIGEST, UPLOAD};
+use super::{BLOB, DIGEST, UPLOAD, incessantly};
 use crate::harness::{Clock, Gateway, Upstream, promptly, request, seconds, settle};
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
@@ -76,6 +76,45 @@ async fn an_answer_begins_within_two_minutes() {
     assert_eq!(head.status(), 504);
     assert!(String::from_utf8(body).unwrap().contains("UNAVAILABLE"));
     promptly(registry.ended()).await;
+}
+
+const INTERIM: &str = "HTTP/1.1 102 Processing\r\n\r\n";
+
+#[tokio::test]
+async fn interim_answers_are_no_answer() {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request("GET", BLOB, "")).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    for _ in 0..119 {
+        registry.send(INTERIM).await;
+        clock.jump(seconds(1)).await;
+    }
+    client.silent().await;
+    registry.send(INTERIM).await;
+    clock.jump(seconds(1)).await;
+    assert_eq!(promptly(client.answer()).await.0.status(), 504);
+    promptly(registry.ended()).await;
+}
+
+#[tokio::test]
+async fn interim_answers_without_a_pause_are_no_answer_either() {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request("GET", BLOB, "")).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    let ended = incessantly(registry.io, INTERIM.repeat(4000));
+    clock.jump(seconds(119)).await;
+    client.silent().await;
+    clock.jump(seconds(1)).await;
+    assert_eq!(promptly(client.answer()).await.0.status(), 504);
+    promptly(ended).await.unwrap();
 }
 
 /// Sends a body in ten minutes, and then waits for the answer's head up to its limit.
