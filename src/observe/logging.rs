@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -11,12 +11,12 @@ use crate::config::snapshot::{LogFormat, LogLevel, LogSettings};
 
 /// Changes the level of a running log.
 #[derive(Clone, Debug)]
-pub struct LogControl(reload::Handle<LevelFilter, Registry>);
+pub struct LogControl(reload::Handle<Targets, Registry>);
 
 impl LogControl {
     /// Sets the level. The format stays what it was at the start.
     pub fn configure(&self, settings: &LogSettings) {
-        if let Err(error) = self.0.modify(|level| *level = filter(settings.level)) {
+        if let Err(error) = self.0.modify(|level| *level = ours(filter(settings.level))) {
             tracing::warn!(%error, "the log level could not be changed");
         }
     }
@@ -25,7 +25,7 @@ impl LogControl {
 /// Installs the process's log. `floor`: at least this much is written, whatever the settings say.
 pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
     let level = floor.map_or(filter(settings.level), |floor| filter(floor).max(filter(settings.level)));
-    let (level, handle) = reload::Layer::new(level);
+    let (level, handle) = reload::Layer::new(ours(level));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let layer: Box<dyn Layer<_> + Send + Sync> = match settings.format {
         LogFormat::Text => Box::new(layer.with_ansi(std::io::stderr().is_terminal())),
@@ -34,6 +34,12 @@ pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
     // A second call, as tests make it, keeps the first log.
     let _ = tracing_subscriber::registry().with(level).with(layer).try_init();
     LogControl(handle)
+}
+
+/// Our own events only. What the crates below us write is not made for administrators, and not without
+/// secrets: h2 shows targets with their queries.
+fn ours(level: LevelFilter) -> Targets {
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), level)
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
