@@ -16,6 +16,7 @@ mod time_limits;
 mod flood;
 mod memory;
 mod passwords;
+mod secrets;
 
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;

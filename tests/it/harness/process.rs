@@ -1,10 +1,12 @@
 //! The real binary, for what is measured of a process: memory, and time under load.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -19,8 +21,10 @@ use super::gateway::client_config;
 pub struct Process {
     child: Child,
     pub https: SocketAddr,
+    pub admin: SocketAddr,
+    said: Arc<Mutex<String>>,
     config: Arc<rustls::ClientConfig>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Setup {
@@ -35,24 +39,48 @@ impl Setup {
         let mut child = Command::new(binary)
             .args(["run", "--config"])
             .arg(directory.path())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let https = loop {
-            let line = lines.next().expect("it says where it listens").unwrap();
-            if let Some((_, address)) = line.split_once("listening kind=\"https\" address=") {
-                break address.trim().parse().unwrap();
-            }
-        };
-        // Whatever else it says has to go somewhere, or it would wait for that.
-        std::thread::spawn(move || lines.for_each(drop));
+        let said = Arc::<Mutex<String>>::default();
+        keep(child.stdout.take().unwrap(), &said);
+        keep(child.stderr.take().unwrap(), &said);
+        let [https, admin] = ["https", "admin"].map(|kind| listener(&said, kind));
         let mut roots = RootCertStore::empty();
         let pem = directory.path().join("state/internal-ca/ca.pem");
         roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
         let config = Arc::new(client_config(roots, &[alpn]));
-        Process { child, https, config, _directory: directory }
+        Process { child, https, admin, said, config, directory }
+    }
+}
+
+/// Reads from a thread of its own: whoever writes would have to wait for nobody to read.
+fn keep(from: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
+    let said = said.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut said = said.lock().unwrap();
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
+}
+
+/// Where it says that it listens, as text or as JSON.
+fn listener(said: &Mutex<String>, kind: &str) -> SocketAddr {
+    let kind = format!("\"{kind}\"");
+    let begun = std::time::Instant::now();
+    loop {
+        let said = said.lock().unwrap().clone();
+        let mut of_kind = said.lines().filter(|line| line.contains("listening") && line.contains(&kind));
+        if let Some(line) = of_kind.next() {
+            let address =
+                line.rsplit_once("address").expect("an address").1.trim_start_matches(['"', ':', '=']);
+            return address.split(['"', ' ', '}']).next().unwrap().parse().unwrap();
+        }
+        assert!(begun.elapsed().as_secs() < 10, "it does not say where it listens:\n{said}");
+        std::thread::yield_now();
     }
 }
 
@@ -65,6 +93,21 @@ impl Process {
     pub async fn tls_over(&self, tcp: TcpStream) -> TlsStream<TcpStream> {
         let connector = TlsConnector::from(self.config.clone());
         connector.connect(ServerName::try_from("ci.test").unwrap(), tcp).await.unwrap()
+    }
+
+    /// What it has said so far: its access log and its events.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// A file of its configuration.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Resident memory now, in bytes.

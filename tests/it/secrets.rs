@@ -1,0 +1,201 @@
+//! What is secret stays out of everything that is written down: the events at every level, the
+//! access log, and the status page.
+
+use std::time::Instant;
+
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::h2_frames::{END_HEADERS, END_STREAM, Frames, HEADERS, block};
+use crate::harness::process::Process;
+use crate::harness::{Domain, Peer, Setup, Upstream, basic};
+
+/// A part of everything that is secret here.
+const SECRET: &str = "hunter2";
+const UPLOAD: &str = "/v2/a/blobs/uploads/session-hunter2?_state=hunter2";
+
+/// The real binary, the upstream behind it, and what is wrong with its requests.
+struct Stage {
+    process: Process,
+    upstream: Upstream,
+}
+
+impl Stage {
+    async fn new(log: &str, alpn: &str) -> Self {
+        let upstream = Upstream::new().await;
+        let domain = Domain::new("ci.test", &upstream.url())
+            .upstream("username = \"moorgate\"\npassword = \"upstream-hunter2\"");
+        let process = Setup::new().domain(domain).main(&format!("[log]\n{log}")).spawn(&entry(), alpn);
+        Self { process, upstream }
+    }
+
+    async fn client(&self) -> Peer<TlsStream<TcpStream>> {
+        Peer::new(self.process.tls().await)
+    }
+
+    /// A client whose request has come to the upstream, and the upstream's end.
+    async fn asked(&self, head: &str) -> (Peer<TlsStream<TcpStream>>, Peer<TcpStream>) {
+        let mut client = self.client().await;
+        client.send(head).await;
+        let mut registry = self.upstream.accept().await;
+        let authorization = basic("moorgate", "upstream-hunter2");
+        assert_eq!(registry.head().await.get("authorization"), Some(authorization.as_str()));
+        (client, registry)
+    }
+
+    /// Waits until an event has been written so many times, so that what is looked at is all there.
+    async fn says(&self, what: &str, times: usize) {
+        let begun = Instant::now();
+        while self.process.said().matches(what).count() < times {
+            assert!(begun.elapsed().as_secs() < 10, "never said: {what}\n{}", self.process.said());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn keeps_its_secrets(&self, more: &str) {
+        let said = self.process.said() + more;
+        let pairs = ["alice:hunter2", "moorgate:upstream-hunter2", "alice:wrong-hunter2"];
+        let encoded = pairs.map(|pair| {
+            let (user, password) = pair.split_once(':').unwrap();
+            basic(user, password)["Basic ".len()..].to_owned()
+        });
+        for secret in encoded.iter().map(String::as_str).chain([SECRET, "$2b$", "BEGIN"]) {
+            let lines: Vec<_> = said.lines().filter(|line| line.contains(secret)).collect();
+            assert!(lines.is_empty(), "{secret} was written down:\n{}", lines.join("\n"));
+        }
+    }
+}
+
+fn entry() -> String {
+    format!("alice:{}\n", bcrypt::hash(SECRET, 4).unwrap())
+}
+
+fn request(method: &str, target: &str, lines: &str) -> String {
+    let authorization = basic("alice", SECRET);
+    format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n{lines}\r\n")
+}
+
+/// Everything over HTTP/1.1 that moorgate writes an event about.
+async fn everything_goes_wrong(stage: &Stage) {
+    let wrong = basic("alice", "wrong-hunter2");
+    for value in [wrong.as_str(), "Basic hunter2!", "Bearer hunter2", "hunter2"] {
+        let mut client = stage.client().await;
+        client.send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {value}\r\n\r\n")).await;
+        assert_eq!(client.answer().await.0.status(), 401);
+    }
+    for head in [
+        request("GET", "/v2/a//b?token=hunter2", ""),
+        request("GET", "/v2/?token=hunter2", "Authorization hunter2\r\n"),
+        request("GET", "/v2/\u{7f}?token=hunter2", ""),
+    ] {
+        let mut client = stage.client().await;
+        client.send(head).await;
+        assert_eq!(client.head().await.status(), 400);
+    }
+    stage.says("connection ended", 1).await;
+    let mut plain = Peer::new(TcpStream::connect(stage.process.https).await.unwrap());
+    plain.send(request("GET", "/v2/?token=hunter2", "")).await;
+    plain.rest().await;
+    stage.says("plain HTTP on a TLS port", 1).await;
+    an_upstream_goes_wrong(stage).await;
+    a_reload_goes_wrong(stage).await;
+}
+
+async fn an_upstream_goes_wrong(stage: &Stage) {
+    let upload = request("PATCH", UPLOAD, "Content-Length: 10\r\n") + "hunter2";
+    let (client, _registry) = stage.asked(&upload).await;
+    drop(client);
+    stage.says("the request was not completed", 1).await;
+    let location = format!("HTTP/1.1 202 Accepted\r\nLocation: {UPLOAD}\r\n");
+    for answer in ["", "hunter2\r\n\r\n", &format!("{location}hunter2\r\n\r\n"), &location] {
+        let (mut client, mut registry) = stage.asked(&upload).await;
+        registry.send(answer).await;
+        drop(registry);
+        assert_eq!(client.head().await.status(), 502);
+    }
+    stage.says("no answer from the upstream", 1).await;
+    // A connection that ends when it is used again.
+    let (mut client, mut registry) = stage.asked(&request("GET", UPLOAD, "")).await;
+    registry.send(format!("{location}Content-Length: 0\r\n\r\n")).await;
+    client.answer().await;
+    client.send(request("GET", UPLOAD, "")).await;
+    registry.head().await;
+    drop(registry);
+    let mut fresh = stage.upstream.accept().await;
+    fresh.head().await;
+    fresh
+        .send("HTTP/1.1 307 Else\r\nLocation: https://s3.test/x?sig=hunter2\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.0.get("location"), Some("https://s3.test/x?sig=hunter2"));
+    stage.says("a kept connection was dead", 1).await;
+}
+
+async fn a_reload_goes_wrong(stage: &Stage) {
+    let users = format!("{}bob:hunter2\nhunter2\ncarol:$apr1$hunter2\n", entry());
+    std::fs::write(stage.process.path("conf.d/ci.test.htpasswd"), users).unwrap();
+    stage.says("has a plain password", 1).await;
+    let file = stage.process.path("conf.d/ci.test.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let breaks = [
+        ("password = ", "pasword = "),
+        ("password = \"", "password = [1]\npassword = \""),
+        ("password = \"", "password = hunter2\""),
+        ("http://", "http://moorgate:hunter2@"),
+    ];
+    for (times, (from, to)) in (1..).zip(breaks) {
+        std::fs::write(&file, good.replace(from, to)).unwrap();
+        stage.process.signal(Signal::HUP);
+        stage.says("has problems and is not used", times).await;
+    }
+}
+
+#[tokio::test]
+async fn events_as_text_hold_no_secret() {
+    let stage = Stage::new("level = \"debug\"", "http/1.1").await;
+    everything_goes_wrong(&stage).await;
+    stage.keeps_its_secrets("");
+}
+
+#[tokio::test]
+async fn events_as_json_hold_no_secret() {
+    let stage = Stage::new("level = \"trace\"\nformat = \"json\"", "http/1.1").await;
+    everything_goes_wrong(&stage).await;
+    stage.keeps_its_secrets("");
+}
+
+#[tokio::test]
+async fn events_about_http2_hold_no_secret() {
+    let stage = Stage::new("level = \"trace\"", "h2").await;
+    let right = basic("alice", SECRET);
+    for (path, value) in [
+        (UPLOAD, right.as_str()),
+        ("/v2/ ?token=hunter2", &right),
+        ("hunter2", &right),
+        ("/v2/?token=hunter2", "hunter2\n"),
+        ("/v2/?token=hunter2", "Basic hunter2"),
+    ] {
+        let mut client = Frames::over(stage.process.tls().await, 65_535).await;
+        let head = block("GET", path, &[("authorization", value), ("cookie", "hunter2")]);
+        client.send(HEADERS, END_HEADERS | END_STREAM, 1, &head).await;
+        if path == UPLOAD {
+            stage.upstream.accept().await.head().await;
+        }
+        while client.try_next().await.is_some_and(|frame| frame.stream != 1) {}
+    }
+    stage.says("no answer from the upstream", 1).await;
+    stage.keeps_its_secrets("");
+}
+
+#[tokio::test]
+async fn the_status_page_holds_no_secret() {
+    let stage = Stage::new("level = \"debug\"", "http/1.1").await;
+    let (_client, _registry) = stage.asked(&request("PATCH", UPLOAD, "Content-Length: 10\r\n")).await;
+    let mut admin = Peer::new(TcpStream::connect(stage.process.admin).await.unwrap());
+    admin.send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let (head, body) = admin.answer().await;
+    assert_eq!(head.status(), 200);
+    let status = String::from_utf8(body).unwrap();
+    assert!(status.contains("\"users\": 1"), "{status}");
+    stage.keeps_its_secrets(&status);
+}
