@@ -1,8 +1,10 @@
 //! Passwords: who gets in, what a wrong one tells, and what a right one costs.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use moorgate::app::StartError;
+use moorgate::app::{App, Options, StartError};
 
 use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, promptly};
 
@@ -156,6 +158,67 @@ async fn an_emptied_file_keeps_the_users_of_the_last_good_one() {
     assert_eq!(login(&gateway, &upstream, "alice", "").await, 401);
 }
 
+/// Puts something in the place of an htpasswd file that can never be read as one.
+fn make_unreadable(file: &Path, how: &str) {
+    std::fs::remove_file(file).unwrap();
+    match how {
+        "a directory" => std::fs::create_dir(file).unwrap(),
+        "a link to itself" => symlink(file, file).unwrap(),
+        "a link to nothing" => symlink(file.with_extension("gone"), file).unwrap(),
+        other => panic!("{other}"),
+    }
+}
+
+const UNREADABLE: [(&str, &str); 3] = [
+    ("a directory", "not a regular file"),
+    ("a link to itself", "Too many levels of symbolic links"),
+    ("a link to nothing", "No such file or directory"),
+];
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_any_more_keeps_its_users_until_it_can() {
+    for (how, _) in UNREADABLE {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::before(&upstream.url()).await;
+        make_unreadable(&gateway.path("conf.d/ci.test.htpasswd"), how);
+        gateway.app.look_now().await;
+        // Not out of memory: neither was asked for before.
+        assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200, "{how}");
+        assert_eq!(login(&gateway, &upstream, "alice", "wrong").await, 401, "{how}");
+        assert_eq!(login(&gateway, &upstream, "nobody", "secret").await, 401, "{how}");
+        let file = gateway.path("conf.d/ci.test.htpasswd");
+        let _ = std::fs::remove_dir(&file);
+        let _ = std::fs::remove_file(&file);
+        change(&gateway, &Domain::htpasswd(&[("bob".into(), "secret".into())])).await;
+        assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 401, "{how}");
+        assert_eq!(login(&gateway, &upstream, "bob", "secret").await, 200, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_a_problem_of_the_configuration() {
+    for (how, why) in UNREADABLE {
+        let directory = tempfile::tempdir().unwrap();
+        Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:1")).write(directory.path());
+        make_unreadable(&directory.path().join("conf.d/ci.test.htpasswd"), how);
+        let problems = refusal(directory.path()).await;
+        assert!(
+            problems.contains("`auth.htpasswd` cannot be read") && problems.contains(why),
+            "{how}: {problems}"
+        );
+    }
+}
+
+/// Why a gateway does not start with the configuration in a directory.
+async fn refusal(directory: &Path) -> String {
+    let directory = directory.to_owned();
+    let options = Options { directory, workers: None, log_floor: None, install_log: false };
+    match App::start(options).await {
+        Err(StartError::Configuration(problems)) => problems.to_string(),
+        other => panic!("{:?}", other.map(drop)),
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_pair_of_user_and_password_is_refused() {
     let upstream = Upstream::new().await;
@@ -219,7 +282,8 @@ async fn a_long_password_counts_with_its_first_72_bytes() {
 
 #[tokio::test]
 async fn a_domain_without_users_does_not_open() {
-    let start = |content: Option<&'static str>| async move {
+    let without_users = ["", "# nobody\n", "alice:plain\n"].map(Some);
+    for content in [None].into_iter().chain(without_users) {
         let directory = tempfile::tempdir().unwrap();
         Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:1")).write(directory.path());
         let file = directory.path().join("conf.d/ci.test.htpasswd");
@@ -227,14 +291,9 @@ async fn a_domain_without_users_does_not_open() {
             Some(content) => std::fs::write(file, content).unwrap(),
             None => std::fs::remove_file(file).unwrap(),
         }
-        let directory = directory.path().to_owned();
-        let options =
-            moorgate::app::Options { directory, workers: None, log_floor: None, install_log: false };
-        moorgate::app::App::start(options).await.map(drop)
-    };
-    for content in [None, Some(""), Some("# nobody\n"), Some("alice:plain\n")] {
-        let result = start(content).await;
-        assert!(matches!(result, Err(StartError::Configuration(_))), "{content:?}");
+        let problems = refusal(directory.path()).await;
+        let why = if content.is_none() { "No such file" } else { "has no usable entry" };
+        assert!(problems.contains(why), "{content:?}: {problems}");
     }
 }
 
