@@ -5,14 +5,16 @@
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::engine::Engine;
 use super::machine::Machine;
 use super::process::{self, Output, Process, moorgate, run, tool};
-use super::stage::free_port;
+use super::stage::{free_port, get};
 
 /// The ports that stand in ctl.sh, moorgate.toml and conf.d/.
 const PORTS: [&str; 7] = ["5001", "5002", "5101", "5102", "8080", "8443", "9180"];
@@ -69,14 +71,36 @@ impl FirstRun {
 
     /// `./ctl.sh` with these arguments, as the user.
     fn ctl(&self, arguments: &[&str]) -> Output {
+        run(self.inside().arg("./ctl.sh").args(arguments), "")
+    }
+
+    /// The same for commands that do not end by themselves. What it says last is how it ended.
+    fn running_ctl(&self, arguments: &str) -> Process {
+        let mut command = self.inside();
+        // Of a group of its own, as a terminal would have it: Ctrl-C goes to all of it.
+        command.args(["sh", "-c", &format!("trap : INT; ./ctl.sh {arguments}; echo ended with $?")]);
+        command.process_group(0);
+        Process::start("ctl", command, self.directory.path())
+    }
+
+    /// A program in the namespace, as the user.
+    fn inside(&self) -> Command {
         let first = fs::read_to_string(children_of(self.namespace.id())).unwrap();
         let mut command = process::command(&tool("nsenter", "util-linux"), &self.root());
         command.args(["--target", first.trim(), "--pid", "--mount", "--wd=."]).arg("--");
         let id = self.user.to_string();
         command.arg(tool("setpriv", "util-linux"));
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "./ctl.sh"]).args(arguments);
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
         command.env("HOME", self.root()).env("MOORGATE_BIN", self.directory.path().join("moorgate.bin"));
-        run(&mut command, "")
+        command
+    }
+
+    /// A run in the foreground that is ready.
+    fn debug(&self) -> Process {
+        let mut debug = self.running_ctl("debug");
+        let admin = self.port("9180");
+        debug.becomes("ready", || get(admin, "/readyz").starts_with("HTTP/1.1 200"));
+        debug
     }
 
     fn listens(&self, shipped: &str) -> bool {
@@ -192,6 +216,77 @@ fn logs_show_requests_and_registries() {
         first_run.ctl(&["logs"]).succeeded().contains(" user=ci domain=docker-ci.localhost ")
     });
     assert!(first_run.ctl(&["logs", "registry-ci"]).succeeded().contains("GET /v2/"));
+}
+
+#[test]
+fn logs_are_followed() {
+    let first_run = FirstRun::new(0);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let logs = first_run.running_ctl("logs -f");
+    process::until("what was there before is shown", || logs.stdout().contains("listening"));
+    assert!(!logs.stdout().contains(" user=ci "));
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+    let ours = " user=ci domain=docker-ci.localhost ";
+    process::until("what comes is shown", || logs.stdout().contains(ours));
+    // A restart begins a new file.
+    first_run.ctl(&["restart"]).succeeded();
+    assert_eq!(first_run.login_status("ci", "wrong"), "401");
+    process::until("the new file is shown", || logs.stdout().contains(" user=- domain=docker-ci.localhost "));
+    assert!(!logs.stdout().contains("ended with"));
+}
+
+#[test]
+fn debug_runs_in_the_foreground_with_a_detailed_log_until_ctrl_c() {
+    let first_run = FirstRun::new(0);
+    let debug = first_run.debug();
+    let [ci, _] = FirstRun::passwords(&debug.stdout());
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+    process::until("requests are shown", || debug.stdout().contains(" user=ci domain=docker-ci.localhost "));
+    process::until("registries are shown", || debug.stdout().contains("registry-ci | "));
+    // An event that only a detailed log has.
+    get(first_run.port("5001"), "/v2/");
+    process::until("details are shown", || debug.stderr().contains("DEBUG plain HTTP on a TLS port"));
+    assert!(first_run.ctl(&["ps"]).succeeded().contains(" ready "));
+    first_run.ctl(&["start"]).succeeded();
+    kill_process_group(Pid::from_raw(debug.id().cast_signed()).unwrap(), Signal::INT).unwrap();
+    process::until("it has ended", || debug.stdout().ends_with("ended with 0\n"));
+    assert!(debug.stderr().contains("stopping: running transfers may finish"));
+    for port in PORTS {
+        assert!(!first_run.listens(port), "{port} is still listened on");
+    }
+}
+
+#[test]
+fn stop_ends_a_debug_run_and_debug_refuses_a_second_one() {
+    let first_run = FirstRun::new(ORDINARY_USER);
+    let debug = first_run.debug();
+    let message = first_run.ctl(&["debug"]).failed();
+    assert!(message.contains("moorgate is already running"), "{message}");
+    first_run.ctl(&["stop"]).succeeded();
+    process::until("it has ended", || debug.stdout().ends_with("ended with 0\n"));
+    for port in PORTS {
+        assert!(!first_run.listens(port), "{port} is still listened on");
+    }
+}
+
+#[test]
+fn an_htpasswd_file_that_its_user_may_not_read_keeps_its_users_and_forbids_a_start() {
+    let first_run = FirstRun::new(ORDINARY_USER);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let file = first_run.root().join("state/credentials/registry-ci.htpasswd");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o000)).unwrap();
+    process::until("it is reported", || {
+        let log = first_run.ctl(&["logs"]).succeeded();
+        log.contains("registry-ci.htpasswd` cannot be read: Permission denied")
+            && log.contains("the users before stay")
+    });
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+    assert_eq!(first_run.login_status("ci", "wrong"), "401");
+    first_run.ctl(&["stop"]).succeeded();
+    let message = first_run.ctl(&["start"]).failed();
+    assert!(message.contains("`auth.htpasswd` cannot be read"), "{message}");
+    assert!(message.contains("Permission denied"), "{message}");
+    assert!(!first_run.listens("5001"));
 }
 
 #[test]
