@@ -8,12 +8,14 @@ mod transfer;
 mod upstream;
 
 use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::harness::{Peer, settle};
+use crate::harness::{Clock, Gateway, Peer, promptly, request, settle};
 
 const UPLOAD: &str = "/v2/base/app/blobs/uploads/abc";
 const BLOB: &str =
@@ -53,4 +55,55 @@ async fn fill<IO: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<IO>) -> usize 
         }
     }
     taken
+}
+
+/// An address that answers no SYN: a listener with a full queue, kept full by these connections.
+struct Deaf {
+    _listener: socket2::Socket,
+    address: SocketAddr,
+    _queue: Vec<TcpStream>,
+}
+
+impl Deaf {
+    async fn new() -> Self {
+        use socket2::{Domain, Socket, Type};
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut queue = Vec::new();
+        // The kernel takes one more than the backlog; the first that it does not take shows it.
+        loop {
+            tokio::select! {
+                biased;
+                stream = TcpStream::connect(address) => queue.push(stream.unwrap()),
+                () = settle() => break,
+            }
+        }
+        assert!(!queue.is_empty());
+        Self { _listener: listener, address, _queue: queue }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Asserts that a request to it is answered so many seconds later, and not before.
+    async fn is_given_up_after(&self, clock: &Clock, gateway: &Gateway, limit: Duration) {
+        let mut client = gateway.client().await;
+        client.send(request("GET", BLOB, "")).await;
+        // The password is checked on a thread of its own.
+        while gateway.app.hashes() == 0 {
+            settle().await;
+        }
+        settle().await;
+        clock.jump(limit - Duration::from_millis(500)).await;
+        client.silent().await;
+        clock.jump(Duration::from_millis(500)).await;
+        let (head, body) = promptly(client.answer()).await;
+        assert_eq!(head.status(), 503);
+        assert!(head.get("retry-after").is_some());
+        assert!(String::from_utf8(body).unwrap().contains("UNAVAILABLE"));
+    }
 }

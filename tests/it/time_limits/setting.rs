@@ -1,6 +1,6 @@
 //! Each limit is a setting, and the drain's is one of the process.
 
-use super::{BLOB, DIGEST, UPLOAD};
+use super::{BLOB, DIGEST, Deaf, UPLOAD};
 use crate::harness::h2_frames::PING;
 use crate::harness::{Clock, Domain, Gateway, Peer, Setup, Upstream, promptly, request, seconds, settle};
 
@@ -96,6 +96,30 @@ async fn the_upload_limits_are_settings() {
         clock.jump(seconds(1)).await;
         assert_eq!(promptly(client.answer()).await.0.status(), 408);
     }
+}
+
+#[tokio::test]
+async fn the_connect_limit_is_a_setting() {
+    let clock = Clock::stopped();
+    for limit in [2, 20] {
+        let deaf = Deaf::new().await;
+        let timeouts = format!("[timeouts]\nupstream_connect = '{limit}s'");
+        let domain = Domain::new("ci.test", &deaf.url()).tables(&timeouts);
+        let gateway = Setup::new().domain(domain).start().await;
+        deaf.is_given_up_after(&clock, &gateway, seconds(limit)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_connect_limit_changes_with_a_reload() {
+    let clock = Clock::stopped();
+    let deaf = Deaf::new().await;
+    let gateway = Gateway::before(&deaf.url()).await;
+    let file = gateway.path("conf.d/ci.test.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{before}\n[timeouts]\nupstream_connect = '20s'\n")).unwrap();
+    gateway.app.reload().await.unwrap();
+    deaf.is_given_up_after(&clock, &gateway, seconds(20)).await;
 }
 
 #[tokio::test]

@@ -1,63 +1,16 @@
 //! What an upstream may make a client wait for: a connection, an answer's head, and the end of both.
 
-use std::net::SocketAddr;
-
-use tokio::net::TcpStream;
-
-use super::{BLOB, DIGEST, UPLOAD, incessantly};
+use super::{BLOB, DIGEST, Deaf, UPLOAD, incessantly};
 use crate::harness::{Clock, Gateway, Upstream, promptly, request, seconds, settle};
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
-
-/// An address that answers no SYN: a listener with a full queue, kept full by these connections.
-struct Deaf {
-    listener: socket2::Socket,
-    address: SocketAddr,
-    _queue: Vec<TcpStream>,
-}
-
-impl Deaf {
-    async fn new() -> Self {
-        use socket2::{Domain, Socket, Type};
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        listener.bind(&any.into()).unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let mut queue = Vec::new();
-        // The kernel takes one more than the backlog; the first that it does not take shows it.
-        loop {
-            tokio::select! {
-                biased;
-                stream = TcpStream::connect(address) => queue.push(stream.unwrap()),
-                () = settle() => break,
-            }
-        }
-        assert!(!queue.is_empty());
-        Self { listener, address, _queue: queue }
-    }
-}
 
 #[tokio::test]
 async fn a_connection_to_an_upstream_is_made_within_five_seconds() {
     let clock = Clock::stopped();
     let deaf = Deaf::new().await;
-    let gateway = Gateway::before(&format!("http://{}", deaf.address)).await;
-    let mut client = gateway.client().await;
-    client.send(request("GET", MANIFEST, "")).await;
-    // The password is checked on a thread of its own.
-    while gateway.app.hashes() == 0 {
-        settle().await;
-    }
-    settle().await;
-    clock.jump(std::time::Duration::from_millis(4500)).await;
-    client.silent().await;
-    clock.jump(std::time::Duration::from_millis(500)).await;
-    let (head, body) = promptly(client.answer()).await;
-    assert_eq!(head.status(), 503);
-    assert!(head.get("retry-after").is_some());
-    assert!(String::from_utf8(body).unwrap().contains("UNAVAILABLE"));
-    drop(deaf.listener);
+    let gateway = Gateway::before(&deaf.url()).await;
+    deaf.is_given_up_after(&clock, &gateway, seconds(5)).await;
 }
 
 #[tokio::test]
