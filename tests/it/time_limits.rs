@@ -38,10 +38,14 @@ fn incessantly(io: TcpStream, part: impl Into<Vec<u8>>) -> oneshot::Receiver<()>
 
 /// Writes until the other side takes no more. Returns how much it took.
 async fn fill<IO: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<IO>) -> usize {
-    let part = vec![b'x'; 16 * 1024];
+    fill_with(&mut peer.io, &[b'x'; 16 * 1024]).await
+}
+
+/// The same again and again.
+async fn fill_with<IO: AsyncWrite + Unpin>(io: &mut IO, part: &[u8]) -> usize {
     let (mut taken, mut refused) = (0, 0);
     while refused < 5 {
-        let mut write = std::pin::pin!(peer.io.write(&part));
+        let mut write = std::pin::pin!(io.write(&part[taken % part.len()..]));
         let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(write.as_mut().poll(cx))).await;
         match polled {
             std::task::Poll::Ready(count) => {

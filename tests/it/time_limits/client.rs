@@ -3,6 +3,7 @@
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::fill_with;
 use crate::harness::{Clock, Gateway, Peer, Upstream, promptly, request, seconds, settle};
 
 const STRANGER: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
@@ -120,6 +121,18 @@ async fn an_answered_request_begins_the_idle_time() {
     client.silent().await;
     clock.jump(seconds(1)).await;
     promptly(client.ended()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_more_of_our_answers_has_two_minutes() {
+    let clock = Clock::stopped();
+    let gateway = gateway().await;
+    let mut client = gateway.client().await;
+    fill_with(&mut client.io, STRANGER.repeat(100).as_bytes()).await;
+    clock.jump(seconds(119)).await;
+    assert_eq!(gateway.app.connections(), 1);
+    clock.jump(seconds(1)).await;
+    assert_eq!(gateway.app.connections(), 0);
 }
 
 #[tokio::test]

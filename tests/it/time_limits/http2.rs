@@ -1,9 +1,10 @@
 //! The same limits on HTTP/2 connections, frame by frame.
 
+use super::fill_with;
 use crate::harness::h2_frames::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, WINDOW_UPDATE, block,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, WINDOW_UPDATE, block, wire,
 };
-use crate::harness::{Clock, Gateway, Upstream, promptly, seconds, settle};
+use crate::harness::{Clock, Domain, Gateway, Setup, Upstream, promptly, seconds, settle};
 
 async fn gateway() -> Gateway {
     Gateway::before(&Upstream::new().await.url()).await
@@ -21,6 +22,7 @@ async fn a_connection_without_requests_ends_after_fifteen_seconds() {
     for _ in 0..14 {
         client.send(PING, 0, 0, b"whatever").await;
         assert_eq!(client.next_of(PING).await.payload, b"whatever");
+        client.send(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()).await;
         clock.jump(seconds(1)).await;
     }
     client.so_far().await;
@@ -129,6 +131,23 @@ async fn heads_that_do_end_may_come_one_after_another_for_ever() {
         }
         clock.jump(seconds(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_more_frames_has_two_minutes() {
+    let clock = Clock::stopped();
+    // Its missing answer to a PING would end it sooner, and so would the frame whose end is not read.
+    let domain = Domain::new("ci.test", &Upstream::new().await.url());
+    let gateway =
+        Setup::new().domain(domain).main("[timeouts]\nh2_ping = '10min'\nhead = '10min'").start().await;
+    let mut client = gateway.frames().await;
+    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger()).await;
+    client.next_of(HEADERS).await;
+    fill_with(&mut client.io, &wire(PING, 0, 0, b"whatever").repeat(1000)).await;
+    clock.jump(seconds(119)).await;
+    assert_eq!(gateway.app.connections(), 1);
+    clock.jump(seconds(1)).await;
+    assert_eq!(gateway.app.connections(), 0);
 }
 
 #[tokio::test]
