@@ -4,8 +4,6 @@
 pub mod between;
 pub mod frames;
 pub mod gateway;
-pub mod h2_client;
-pub mod h2_frames;
 pub mod http2;
 pub mod origin;
 pub mod peer;
@@ -17,7 +15,7 @@ use std::time::Duration;
 
 pub use between::Between;
 pub use gateway::{Domain, Gateway, Setup, basic, request};
-pub use http2::{Http2, no_body, request2};
+pub use http2::{Fed, Http2, no_body, request2, whole};
 pub use origin::Origin;
 pub use peer::{Head, Peer};
 pub use upstream::{Upstream, tls_server};

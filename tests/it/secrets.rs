@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::h2_frames::{END_HEADERS, END_STREAM, Frames, HEADERS, block};
+use crate::harness::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, request_block};
 use crate::harness::process::Process;
 use crate::harness::{Domain, Peer, Setup, Upstream, basic};
 
@@ -176,7 +176,7 @@ async fn events_about_http2_hold_no_secret() {
         ("/v2/?token=hunter2", "Basic hunter2"),
     ] {
         let mut client = Frames::over(stage.process.tls().await, 65_535).await;
-        let head = block("GET", path, &[("authorization", value), ("cookie", "hunter2")]);
+        let head = request_block("GET", path, &[("authorization", value), ("cookie", "hunter2")]);
         client.send(HEADERS, END_HEADERS | END_STREAM, 1, &head).await;
         if path == UPLOAD {
             stage.upstream.accept().await.head().await;

@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use crate::harness::h2_frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, block};
+use crate::harness::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, request_block};
 use crate::harness::{Clock, Domain, Gateway, Peer, Setup, Upstream, basic, promptly, request};
 
 async fn gateway() -> Gateway {
@@ -20,14 +20,14 @@ async fn http2(gateway: &Gateway, target: &str, fields: &[(String, String)]) -> 
     let mut client = gateway.frames().await;
     let fields: Vec<(&str, &str)> =
         fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let block = block("GET", target, &fields);
+    let block = request_block("GET", target, &fields);
     let mut parts = block.chunks(16_000).peekable();
     let mut kind = HEADERS;
     while let Some(part) = parts.next() {
         let last = if parts.peek().is_none() { END_HEADERS } else { 0 };
         let end = if kind == HEADERS { END_STREAM } else { 0 };
         client.send(kind, end | last, 1, part).await;
-        kind = crate::harness::h2_frames::CONTINUATION;
+        kind = crate::harness::frames::CONTINUATION;
     }
     promptly(client.next_of(HEADERS)).await.status()
 }

@@ -2,9 +2,7 @@
 
 use super::{HIDDEN, Stage};
 use crate::harness::basic;
-use crate::harness::frames::{END_HEADERS, END_STREAM, HEADERS, Http2, Outcome, block};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use crate::harness::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, block};
 
 const PATH: &str = "/v2/a/tags/list";
 const UPLOAD: &str = "/v2/a/blobs/uploads/x";
@@ -26,8 +24,8 @@ fn good(method: &str, path: &str) -> Fields {
     ])
 }
 
-async fn connect(stage: &Stage) -> Http2<TlsStream<TcpStream>> {
-    Http2::start(stage.gateway.tls("ci.test", &["h2"]).await.unwrap()).await
+async fn connect(stage: &Stage) -> Frames {
+    stage.gateway.frames().await
 }
 
 /// Whether a head was turned down: by a status, or by the end of the stream or of the connection.
@@ -285,7 +283,7 @@ async fn trailers_end_here() {
         let stream = client.stream();
         client.head(stream, &good("PATCH", UPLOAD), false).await;
         client.data(stream, b"hello", false).await;
-        client.frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(trailers)).await;
+        let _ = client.try_send(HEADERS, END_HEADERS | END_STREAM, stream, &block(trailers)).await;
         let served = client.outcome(stream).await.status() == Some(200);
         let seen = stage.seen().await;
         assert!(seen.len() <= 1 && seen.iter().all(|request| request.body == b"hello"), "{trailers:?}");
@@ -318,7 +316,7 @@ async fn crumbs_of_a_cookie_are_one_cookie_to_a_page() {
     let browser = format!("[browser]\nurl = \"{}\"", origin.url());
     let domain = crate::harness::Domain::new("ci.test", &origin.url()).tables(&browser);
     let gateway = crate::harness::Setup::new().domain(domain).start().await;
-    let mut client = Http2::start(gateway.tls("ci.test", &["h2"]).await.unwrap()).await;
+    let mut client = gateway.frames().await;
     let mut head = good("GET", "/page");
     head.extend(fields(&[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")]));
     assert_eq!(client.ask(&head).await.status(), Some(200));

@@ -1,7 +1,7 @@
 //! Paths that mean different things to different readers, and redirects to somewhere else.
 
 use super::{Stage, ask};
-use crate::harness::frames::{Http2, Outcome};
+use crate::harness::frames::Outcome;
 use crate::harness::{Domain, Gateway, Origin, Peer, Setup, basic, request};
 use tokio::net::TcpStream;
 
@@ -124,7 +124,7 @@ async fn a_crooked_path_goes_nowhere_over_http_2_either() {
     let (origin, gateway) = with_pages().await;
     let authorization = basic("alice", "secret");
     for target in CROOKED {
-        let mut client = Http2::start(gateway.tls("ci.test", &["h2"]).await.unwrap()).await;
+        let mut client = gateway.frames().await;
         let fields = [
             (":method", "GET"),
             (":scheme", "https"),
@@ -213,7 +213,7 @@ async fn an_empty_path_is_a_slash() {
     let mut client = gateway.client().await;
     client.send(request("GET", "http://ci.test", "")).await;
     assert_eq!(client.answer().await.1, b"GET /");
-    let mut client = Http2::start(gateway.tls("ci.test", &["h2"]).await.unwrap()).await;
+    let mut client = gateway.frames().await;
     let fields = [(":method", "GET"), (":scheme", "https"), (":authority", "ci.test"), (":path", "#")];
     let outcome = client.ask(&[&fields[..], &[("authorization", &authorization)]].concat()).await;
     assert_eq!(outcome, Outcome::Answer(200, b"GET /".to_vec()));

@@ -2,7 +2,7 @@
 //! request, and what was cut is never whole.
 
 use super::{Stage, ask, hidden};
-use crate::harness::frames::{Http2, Outcome, RST_STREAM};
+use crate::harness::frames::{Outcome, RST_STREAM};
 use crate::harness::{Gateway, Upstream, basic, request};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/x";
@@ -84,7 +84,7 @@ async fn a_cut_upload_never_arrives_whole() {
 async fn a_reset_upload_never_arrives_whole() {
     let stage = Stage::new().await;
     for length in [None, Some("10")] {
-        let mut client = Http2::start(stage.gateway.tls("ci.test", &["h2"]).await.unwrap()).await;
+        let mut client = stage.gateway.frames().await;
         let login = basic("alice", "secret");
         let mut head = vec![
             (":method", "PATCH"),
@@ -98,7 +98,7 @@ async fn a_reset_upload_never_arrives_whole() {
         client.head(stream, &head, false).await;
         client.data(stream, b"hello", false).await;
         crate::harness::settle().await;
-        client.frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]).await;
+        let _ = client.try_send(RST_STREAM, 0, stream, &[0, 0, 0, 8]).await;
         // The connection lives on, and the stream that was reset left nothing behind.
         head[0].1 = "GET";
         head[3].1 = "/v2/";

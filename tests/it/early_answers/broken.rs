@@ -1,8 +1,7 @@
 //! An answer that the upstream cuts looks cut to the client, whatever carries it.
 
 use super::{BLOB, UPLOAD};
-use crate::harness::h2_client::{Fed, whole};
-use crate::harness::{Gateway, Upstream, promptly, request};
+use crate::harness::{Gateway, Http2, Upstream, no_body, promptly, request, whole};
 
 const BODIES: [&str; 4] = [
     "Content-Length: 10\r\n\r\nhello",
@@ -35,14 +34,14 @@ async fn an_answer_cut_by_the_upstream_resets_its_http2_stream() {
     for body in BODIES {
         let upstream = Upstream::new().await;
         let gateway = Gateway::before(&upstream.url()).await;
-        let mut client = gateway.http2().await;
+        let mut client = Http2::connect(&gateway, "ci.test").await;
         let played = async {
             let mut registry = upstream.accept().await;
             registry.head().await;
             registry.send(format!("HTTP/1.1 200 OK\r\n{body}")).await;
             registry
         };
-        let (answer, registry) = tokio::join!(client.ask("GET", BLOB, Fed::empty()), played);
+        let (answer, registry) = tokio::join!(client.ask("GET", BLOB, no_body()), played);
         let answer = answer.unwrap();
         drop(registry);
         promptly(whole(answer)).await.expect_err(body);

@@ -1,8 +1,7 @@
 //! A refusal reaches a client that is still sending, and ends the connection.
 
 use super::{UPLOAD, send_on_and_read};
-use crate::harness::h2_client::Fed;
-use crate::harness::{Gateway, Upstream, promptly, request, settle};
+use crate::harness::{Fed, Gateway, Http2, Upstream, no_body, promptly, request, request2, settle, whole};
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
 /// What would be a request of its own if it were ever read as one.
@@ -157,14 +156,13 @@ async fn an_upstreams_refusal_outlives_the_reset_that_follows_it() {
 async fn a_401_resets_an_http2_upload_and_nothing_else() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.http2().await;
+    let mut client = Http2::connect(&gateway, "ci.test").await;
     let (feed, body) = Fed::new();
-    let mut stranger = crate::harness::h2_client::request("PATCH", UPLOAD, body);
+    let mut stranger = request2("PATCH", UPLOAD).body(body).unwrap();
     stranger.headers_mut().remove("authorization");
-    client.send.ready().await.unwrap();
-    let answer = promptly(client.send.send_request(stranger)).await.unwrap();
+    let answer = promptly(client.begin(stranger)).await.unwrap();
     assert_eq!(answer.status(), 401);
-    let text = promptly(crate::harness::h2_client::whole(answer)).await.unwrap();
+    let text = promptly(whole(answer)).await.unwrap();
     assert!(String::from_utf8(text.to_vec()).unwrap().contains("UNAUTHORIZED"));
     // The stream takes no more, and the connection still serves.
     promptly(async { while feed.send(Ok("x".repeat(1000).into())).await.is_ok() {} }).await;
@@ -175,7 +173,7 @@ async fn a_401_resets_an_http2_upload_and_nothing_else() {
         registry
     };
     let (answer, _registry) =
-        promptly(async { tokio::join!(client.ask("GET", MANIFEST, Fed::empty()), played) }).await;
+        promptly(async { tokio::join!(client.ask("GET", MANIFEST, no_body()), played) }).await;
     assert_eq!(answer.unwrap().status(), 200);
 }
 
@@ -183,7 +181,7 @@ async fn a_401_resets_an_http2_upload_and_nothing_else() {
 async fn an_upstreams_refusal_reaches_an_http2_client_that_keeps_sending() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.http2().await;
+    let mut client = Http2::connect(&gateway, "ci.test").await;
     let (feed, body) = Fed::new();
     let feeding =
         tokio::spawn(async move { while feed.send(Ok(vec![b'x'; 16_384].into())).await.is_ok() {} });
@@ -197,7 +195,7 @@ async fn an_upstreams_refusal_reaches_an_http2_client_that_keeps_sending() {
         promptly(async { tokio::join!(client.ask("PATCH", UPLOAD, body), played) }).await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 416);
-    assert_eq!(promptly(crate::harness::h2_client::whole(answer)).await.unwrap(), "no");
+    assert_eq!(promptly(whole(answer)).await.unwrap(), "no");
     promptly(feeding).await.unwrap();
     promptly(registry.rest()).await;
 }
@@ -206,7 +204,7 @@ async fn an_upstreams_refusal_reaches_an_http2_client_that_keeps_sending() {
 async fn an_http2_manifest_too_large_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.http2().await;
+    let mut client = Http2::connect(&gateway, "ci.test").await;
     let (feed, body) = Fed::new();
     let feeding =
         tokio::spawn(async move { while feed.send(Ok(vec![b'x'; 65_536].into())).await.is_ok() {} });

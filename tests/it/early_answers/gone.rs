@@ -1,7 +1,7 @@
 //! A client that goes away cancels its upstream request at once, and what it cut never looks whole.
 
 use super::{BLOB, UPLOAD};
-use crate::harness::h2_frames::{DATA, END_STREAM, HEADERS, RST_STREAM};
+use crate::harness::frames::{DATA, END_STREAM, HEADERS, RST_STREAM};
 use crate::harness::{Gateway, Upstream, promptly, request, settle};
 
 const CANCEL: [u8; 4] = [0, 0, 0, 8];

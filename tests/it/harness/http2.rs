@@ -1,17 +1,24 @@
-//! An HTTP/2 client that speaks well, for what is the same in both protocols.
+//! HTTP/2 as a good client speaks it, through hyper. Bodies may be fed and read by hand.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Request;
 use http::response::Parts;
-use http_body_util::{BodyExt, Full};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{Gateway, basic};
 
-/// One HTTP/2 connection.
+/// A connection, driven by a task of its own.
 pub struct Http2 {
-    send: SendRequest<Full<Bytes>>,
+    send: SendRequest<Fed>,
 }
 
 impl Http2 {
@@ -19,21 +26,38 @@ impl Http2 {
     pub async fn connect(gateway: &Gateway, sni: &str) -> Self {
         let io = gateway.tls(sni, &["h2"]).await.unwrap();
         assert_eq!(io.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+        Self::over(io).await
+    }
+
+    /// Speaks over a TLS stream that agreed on it.
+    pub async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (send, connection) = handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
+        // Ends when the last sender is dropped.
         tokio::spawn(connection);
         Self { send }
     }
 
-    /// Sends a request; the future returns its answer.
+    /// Sends a request; the future returns its answer, read to its end.
     pub fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<Fed>,
     ) -> impl Future<Output = hyper::Result<(Parts, Bytes)>> + 'static {
         let answer = self.send.send_request(request);
         async move {
             let (parts, body) = answer.await?.into_parts();
             Ok((parts, body.collect().await?.to_bytes()))
         }
+    }
+
+    /// Sends a request and waits for the answer's head.
+    pub async fn begin(&mut self, request: Request<Fed>) -> hyper::Result<Response<Incoming>> {
+        self.send.ready().await?;
+        self.send.send_request(request).await
+    }
+
+    /// The same with a request of `alice`.
+    pub async fn ask(&mut self, method: &str, path: &str, body: Fed) -> hyper::Result<Response<Incoming>> {
+        self.begin(request2(method, path).body(body).unwrap()).await
     }
 
     /// Whether the gateway takes no more requests on it.
@@ -51,6 +75,39 @@ pub fn request2(method: &str, target: &str) -> http::request::Builder {
 }
 
 /// A request's missing body.
-pub fn no_body() -> Full<Bytes> {
-    Full::default()
+pub fn no_body() -> Fed {
+    Fed(None)
+}
+
+/// The whole body of an answer, or why it broke.
+pub async fn whole(answer: Response<Incoming>) -> hyper::Result<Bytes> {
+    Ok(answer.into_body().collect().await?.to_bytes())
+}
+
+/// A body that ends when its sender is dropped, and breaks when an error is sent.
+pub struct Fed(Option<Receiver<io::Result<Bytes>>>);
+
+pub type Feed = Sender<io::Result<Bytes>>;
+
+impl Fed {
+    pub fn new() -> (Feed, Self) {
+        let (sender, receiver) = channel(1);
+        (sender, Self(Some(receiver)))
+    }
+}
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.0 {
+            None => Poll::Ready(None),
+            Some(receiver) => receiver.poll_recv(cx).map(|part| part.map(|part| part.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
 }

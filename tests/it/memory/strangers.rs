@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::h2_frames::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, block, wire};
+use crate::harness::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, request_block, wire};
 use crate::harness::process::Process;
 use crate::harness::{Domain, Setup};
 
@@ -88,7 +88,7 @@ async fn with_http2_answers_that_it_never_reads() {
         bytes.extend(wire(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
         let long = "x".repeat(4000);
         for number in 0..100 {
-            let head = block("GET", "/v2/base/app/manifests/v1", &[("x-long", &long)]);
+            let head = request_block("GET", "/v2/base/app/manifests/v1", &[("x-long", &long)]);
             bytes.extend(wire(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * number, &head));
         }
         flood(&mut io, &bytes, bytes.len()).await;
@@ -103,7 +103,7 @@ async fn with_http2_uploads_that_fill_their_windows() {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         bytes.extend(wire(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
         for number in 0..50 {
-            let head = block("PATCH", "/v2/base/app/blobs/uploads/abc", &[]);
+            let head = request_block("PATCH", "/v2/base/app/blobs/uploads/abc", &[]);
             bytes.extend(wire(HEADERS, END_HEADERS, 1 + 2 * number, &head));
         }
         for number in 0..4 {

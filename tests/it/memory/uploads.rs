@@ -9,12 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::harness::h2_client::{Fed, Http2};
-use crate::harness::h2_frames::{
-    ACK, DATA, Frame, Frames, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
-};
+use crate::harness::frames::{ACK, DATA, Frame, Frames, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE};
 use crate::harness::process::Process;
-use crate::harness::{Domain, Peer, Setup, request};
+use crate::harness::{Domain, Fed, Http2, Peer, Setup, request};
 
 const UPLOAD: &str = "/v2/base/app/blobs/uploads/abc";
 /// 500 Mbit/s over 100 ms.

@@ -1,8 +1,9 @@
 //! The same limits on HTTP/2 connections, frame by frame.
 
 use super::fill_with;
-use crate::harness::h2_frames::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, WINDOW_UPDATE, block, wire,
+use crate::harness::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, WINDOW_UPDATE, request_block,
+    wire,
 };
 use crate::harness::{Clock, Domain, Gateway, Setup, Upstream, promptly, seconds, settle};
 
@@ -11,7 +12,7 @@ async fn gateway() -> Gateway {
 }
 
 fn stranger() -> Vec<u8> {
-    block("GET", "/v2/", &[])
+    request_block("GET", "/v2/", &[])
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Each limit is a setting, and the drain's is one of the process.
 
 use super::{BLOB, DIGEST, Deaf, UPLOAD};
-use crate::harness::h2_frames::PING;
+use crate::harness::frames::PING;
 use crate::harness::{Clock, Domain, Gateway, Peer, Setup, Upstream, promptly, request, seconds, settle};
 
 const STRANGER: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";

@@ -1,8 +1,9 @@
 //! Silence in the middle of a transfer, by each of the two and in each direction.
 
 use super::{BLOB, UPLOAD, fill};
-use crate::harness::h2_client::{Fed, whole};
-use crate::harness::{Clock, Gateway, Upstream, promptly, request, seconds, settle};
+use crate::harness::{
+    Clock, Fed, Gateway, Http2, Upstream, no_body, promptly, request, seconds, settle, whole,
+};
 
 #[tokio::test]
 async fn the_first_byte_of_an_upload_has_ten_minutes() {
@@ -66,7 +67,7 @@ async fn an_http2_upload_may_last_for_ever_but_not_stop_for_two_minutes() {
     let clock = Clock::stopped();
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.http2().await;
+    let mut client = Http2::connect(&gateway, "ci.test").await;
     let (feed, body) = Fed::new();
     let mut asking = std::pin::pin!(client.ask("PATCH", UPLOAD, body));
     let mut registry = tokio::select! {
@@ -146,7 +147,7 @@ async fn an_http2_answer_that_stops_is_reset() {
     let clock = Clock::stopped();
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.http2().await;
+    let mut client = Http2::connect(&gateway, "ci.test").await;
     let mut registry = None;
     let answer = {
         let played = async {
@@ -155,7 +156,7 @@ async fn an_http2_answer_that_stops_is_reset() {
             peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n").await;
             registry = Some(peer);
         };
-        tokio::join!(client.ask("GET", BLOB, Fed::empty()), played).0.unwrap()
+        tokio::join!(client.ask("GET", BLOB, no_body()), played).0.unwrap()
     };
     let mut body = tokio::spawn(whole(answer));
     for _ in 0..15 {
@@ -204,7 +205,7 @@ async fn a_client_that_takes_no_more_of_a_download_has_two_minutes() {
 #[tokio::test]
 async fn an_http2_client_without_a_window_has_two_minutes() {
     let clock = Clock::stopped();
-    use crate::harness::h2_frames::{ACK, DATA, END_STREAM, PING};
+    use crate::harness::frames::{ACK, DATA, END_STREAM, PING};
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = gateway.frames_with_window(100).await;
