@@ -8,6 +8,7 @@ pub mod http2;
 pub mod origin;
 pub mod peer;
 pub mod process;
+pub mod transfer;
 pub mod upstream;
 pub mod wire;
 
@@ -18,6 +19,7 @@ pub use gateway::{Domain, Gateway, Setup, basic, request};
 pub use http2::{Fed, Http2, no_body, request2, whole};
 pub use origin::Origin;
 pub use peer::{Head, Peer};
+pub use transfer::Transfer;
 pub use upstream::{Upstream, tls_server};
 
 /// Moves the clock at once; what is due then runs. The clock goes on as usual afterwards.

@@ -1,7 +1,7 @@
 //! An answer that the upstream cuts looks cut to the client, whatever carries it.
 
 use super::{BLOB, UPLOAD};
-use crate::harness::{Gateway, Http2, Upstream, no_body, promptly, request, whole};
+use crate::harness::{Gateway, Http2, Transfer, Upstream, no_body, promptly, request, whole};
 
 const BODIES: [&str; 4] = [
     "Content-Length: 10\r\n\r\nhello",
@@ -13,18 +13,13 @@ const BODIES: [&str; 4] = [
 #[tokio::test]
 async fn an_answer_cut_by_the_upstream_is_cut_for_the_client() {
     for body in BODIES {
-        let upstream = Upstream::new().await;
-        let gateway = Gateway::before(&upstream.url()).await;
-        let mut client = gateway.client().await;
-        client.send(request("GET", BLOB, "")).await;
-        let mut registry = upstream.accept().await;
-        registry.head().await;
-        registry.send(format!("HTTP/1.1 200 OK\r\n{body}")).await;
-        let head = client.head().await;
-        drop(registry);
+        let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
+        transfer.registry.send(format!("HTTP/1.1 200 OK\r\n{body}")).await;
+        let head = transfer.client.head().await;
+        drop(transfer.registry);
         match head.length() {
-            Some(_) => assert_eq!(promptly(client.rest()).await, b"hello"),
-            None => assert_eq!(promptly(client.chunked()).await, None, "{body:?}"),
+            Some(_) => assert_eq!(promptly(transfer.client.rest()).await, b"hello"),
+            None => assert_eq!(promptly(transfer.client.chunked()).await, None, "{body:?}"),
         }
     }
 }
@@ -56,18 +51,13 @@ async fn an_upstream_that_breaks_before_its_answer_is_a_502() {
         "nonsense\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
     ] {
-        let upstream = Upstream::new().await;
-        let gateway = Gateway::before(&upstream.url()).await;
-        let mut client = gateway.client().await;
-        client.send(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
-        client.send("hello").await;
-        let mut registry = upstream.accept().await;
-        registry.head().await;
-        registry.bytes(5).await;
-        registry.send(said).await;
-        drop(registry);
-        let (head, _) = promptly(client.answer()).await;
+        let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
+        transfer.client.send("hello").await;
+        transfer.registry.bytes(5).await;
+        transfer.registry.send(said).await;
+        drop(transfer.registry);
+        let (head, _) = promptly(transfer.client.answer()).await;
         assert_eq!(head.status(), 502, "{said:?}");
-        upstream.untouched().await;
+        transfer.upstream.untouched().await;
     }
 }

@@ -1,7 +1,9 @@
 //! A refusal reaches a client that is still sending, and ends the connection.
 
 use super::{UPLOAD, send_on_and_read};
-use crate::harness::{Fed, Gateway, Http2, Upstream, no_body, promptly, request, request2, settle, whole};
+use crate::harness::{
+    Fed, Gateway, Http2, Transfer, Upstream, no_body, promptly, request, request2, settle, whole,
+};
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
 /// What would be a request of its own if it were ever read as one.
@@ -114,18 +116,13 @@ async fn an_upstreams_refusal_reaches_a_client_that_keeps_sending() {
         (413, "Content-Length: 100000000\r\n", vec![b'x'; 65_536]),
         (416, "Transfer-Encoding: chunked\r\n", chunk(65_536)),
     ] {
-        let upstream = Upstream::new().await;
-        let gateway = Gateway::before(&upstream.url()).await;
-        let mut client = gateway.client().await;
-        client.send(request("PATCH", UPLOAD, lines)).await;
-        let mut registry = upstream.accept().await;
-        registry.head().await;
-        registry.send(format!("HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno")).await;
-        let (head, body) = promptly(send_on_and_read(&mut client, &part, 300)).await;
+        let mut transfer = Transfer::http1(request("PATCH", UPLOAD, lines)).await;
+        transfer.registry.send(format!("HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno")).await;
+        let (head, body) = promptly(send_on_and_read(&mut transfer.client, &part, 300)).await;
         assert_eq!((head.status(), body.as_slice()), (status, b"no".as_slice()));
         assert_eq!(head.get("connection"), Some("close"));
-        promptly(registry.rest()).await;
-        upstream.untouched().await;
+        promptly(transfer.registry.rest()).await;
+        transfer.upstream.untouched().await;
     }
 }
 
@@ -133,21 +130,16 @@ async fn an_upstreams_refusal_reaches_a_client_that_keeps_sending() {
 async fn an_upstreams_refusal_outlives_the_reset_that_follows_it() {
     // A server that does not read what it refuses resets the connection behind its answer.
     for round in 0..40 {
-        let upstream = Upstream::new().await;
-        let gateway = Gateway::before(&upstream.url()).await;
-        let mut client = gateway.client().await;
-        client.send(request("PATCH", UPLOAD, "Content-Length: 100000000\r\n")).await;
-        let mut registry = upstream.accept().await;
-        registry.head().await;
+        let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 100000000\r\n")).await;
         for _ in 0..round {
-            client.send(&[b'x'; 16_384]).await;
+            transfer.client.send(&[b'x'; 16_384]).await;
             tokio::task::yield_now().await;
         }
-        registry.send("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno").await;
-        drop(registry);
+        transfer.registry.send("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno").await;
+        drop(transfer.registry);
         // Parts that the gateway is busy with when both come.
-        client.send(&[b'x'; 65_536]).await;
-        let (head, body) = promptly(client.answer()).await;
+        transfer.client.send(&[b'x'; 65_536]).await;
+        let (head, body) = promptly(transfer.client.answer()).await;
         assert_eq!((head.status(), body.as_slice()), (413, b"no".as_slice()), "round {round}");
     }
 }

@@ -1,7 +1,7 @@
 //! `Expect: 100-continue` waits for the right to send; other protocols are not spoken.
 
 use super::UPLOAD;
-use crate::harness::{Gateway, Upstream, basic, promptly, request};
+use crate::harness::{Gateway, Transfer, Upstream, basic, promptly, request};
 
 const EXPECT: &str = "Content-Length: 5\r\nExpect: 100-continue\r\n";
 
@@ -37,17 +37,12 @@ async fn a_100_comes_with_the_right_to_send_and_expect_goes_no_further() {
 
 #[tokio::test]
 async fn an_interim_answer_of_the_upstream_is_no_answer() {
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
-    registry.send("HTTP/1.1 100 Continue\r\n\r\n").await;
-    client.send("hello").await;
-    assert_eq!(promptly(registry.bytes(5)).await, b"hello");
-    registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!(promptly(client.answer()).await.0.status(), 202);
+    let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
+    transfer.registry.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+    transfer.client.send("hello").await;
+    assert_eq!(promptly(transfer.registry.bytes(5)).await, b"hello");
+    transfer.registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(promptly(transfer.client.answer()).await.0.status(), 202);
 }
 
 #[tokio::test]
@@ -83,13 +78,11 @@ async fn connect_is_refused() {
 
 #[tokio::test]
 async fn a_101_that_nobody_asked_for_is_a_502() {
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("GET", "/v2/", "")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
-    registry.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbytes").await;
-    assert_eq!(promptly(client.answer()).await.0.status(), 502);
-    promptly(registry.ended()).await;
+    let mut transfer = Transfer::http1(request("GET", "/v2/", "")).await;
+    transfer
+        .registry
+        .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbytes")
+        .await;
+    assert_eq!(promptly(transfer.client.answer()).await.0.status(), 502);
+    promptly(transfer.registry.ended()).await;
 }

@@ -4,7 +4,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::fill_with;
-use crate::harness::{Clock, Gateway, Peer, Upstream, promptly, request, seconds, settle};
+use crate::harness::{Clock, Gateway, Peer, Transfer, Upstream, promptly, request, seconds, settle};
 
 const STRANGER: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
 
@@ -108,19 +108,14 @@ async fn an_idle_connection_ends_after_five_minutes() {
 #[tokio::test]
 async fn an_answered_request_begins_the_idle_time() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("GET", "/v2/base/app/manifests/v1", "")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::http1(request("GET", "/v2/base/app/manifests/v1", "")).await;
     clock.jump(seconds(100)).await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
-    client.answer().await;
+    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
+    transfer.client.answer().await;
     clock.jump(seconds(299)).await;
-    client.silent().await;
+    transfer.client.silent().await;
     clock.jump(seconds(1)).await;
-    promptly(client.ended()).await;
+    promptly(transfer.client.ended()).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use crate::harness::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, WINDOW_UPDATE, request_block,
     wire,
 };
-use crate::harness::{Clock, Domain, Gateway, Setup, Upstream, promptly, seconds, settle};
+use crate::harness::{Clock, Domain, Gateway, Setup, Transfer, Upstream, promptly, seconds, settle};
 
 async fn gateway() -> Gateway {
     Gateway::before(&Upstream::new().await.url()).await
@@ -57,19 +57,14 @@ async fn an_idle_connection_is_pinged_and_ends_after_five_minutes() {
 #[tokio::test]
 async fn a_client_that_does_not_answer_a_ping_is_gone() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.frames().await;
-    client.request(1, END_STREAM, "GET", "/v2/base/app/manifests/v1").await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::frames(END_STREAM, "GET", "/v2/base/app/manifests/v1").await;
     clock.jump(seconds(60)).await;
-    promptly(client.next_of(PING)).await;
+    promptly(transfer.client.next_of(PING)).await;
     clock.jump(seconds(19)).await;
-    registry.silent().await;
+    transfer.registry.silent().await;
     clock.jump(seconds(1)).await;
-    promptly(client.ended()).await;
-    promptly(registry.ended()).await;
+    promptly(transfer.client.ended()).await;
+    promptly(transfer.registry.ended()).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use super::{BLOB, DIGEST, Deaf, UPLOAD};
 use crate::harness::frames::PING;
-use crate::harness::{Clock, Domain, Gateway, Peer, Setup, Upstream, promptly, request, seconds, settle};
+use crate::harness::{
+    Clock, Domain, Gateway, Peer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
+};
 
 const STRANGER: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
 
@@ -187,17 +189,12 @@ async fn a_drain_waits_for_an_hour_by_itself() {
 
 #[tokio::test]
 async fn a_drain_ends_when_the_last_transfer_does() {
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("GET", BLOB, "")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
-    let app = gateway.app.clone();
+    let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
+    let app = transfer.gateway.app.clone();
     let drain = tokio::spawn(async move { app.drain(app.drain_limit()).await });
     settle().await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
-    assert_eq!(promptly(client.answer()).await.1, b"x");
-    promptly(client.ended()).await;
+    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
+    assert_eq!(promptly(transfer.client.answer()).await.1, b"x");
+    promptly(transfer.client.ended()).await;
     assert!(promptly(drain).await.unwrap());
 }

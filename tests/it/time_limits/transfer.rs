@@ -1,65 +1,51 @@
 //! Silence in the middle of a transfer, by each of the two and in each direction.
 
 use super::{BLOB, UPLOAD, fill};
+use crate::harness::frames::{ACK, DATA, END_STREAM, PING};
 use crate::harness::{
-    Clock, Fed, Gateway, Http2, Upstream, no_body, promptly, request, seconds, settle, whole,
+    Clock, Fed, Gateway, Http2, Transfer, Upstream, no_body, promptly, request, seconds, settle, whole,
 };
 
 #[tokio::test]
 async fn the_first_byte_of_an_upload_has_ten_minutes() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
     clock.jump(seconds(599)).await;
-    client.silent().await;
+    transfer.client.silent().await;
     clock.jump(seconds(1)).await;
-    let (head, body) = promptly(client.answer()).await;
+    let (head, body) = promptly(transfer.client.answer()).await;
     assert_eq!(head.status(), 408);
     assert_eq!(head.get("connection"), Some("close"));
     assert!(String::from_utf8(body).unwrap().contains("\"errors\""));
-    promptly(registry.ended()).await;
-    promptly(client.ended()).await;
+    promptly(transfer.registry.ended()).await;
+    promptly(transfer.client.ended()).await;
 }
 
 #[tokio::test]
 async fn a_first_byte_in_the_last_second_goes_through() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
     clock.jump(seconds(599)).await;
-    client.send("hello").await;
-    assert_eq!(promptly(registry.bytes(5)).await, b"hello");
-    registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!(promptly(client.answer()).await.0.status(), 202);
+    transfer.client.send("hello").await;
+    assert_eq!(promptly(transfer.registry.bytes(5)).await, b"hello");
+    transfer.registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(promptly(transfer.client.answer()).await.0.status(), 202);
 }
 
 #[tokio::test]
 async fn an_upload_may_last_for_ever_but_not_stop_for_two_minutes() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("PATCH", UPLOAD, "Transfer-Encoding: chunked\r\n")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Transfer-Encoding: chunked\r\n")).await;
     // Longer than all limits of the way together.
     for _ in 0..15 {
-        client.send("1\r\nx\r\n").await;
-        assert_eq!(promptly(registry.bytes(6)).await, b"1\r\nx\r\n");
+        transfer.client.send("1\r\nx\r\n").await;
+        assert_eq!(promptly(transfer.registry.bytes(6)).await, b"1\r\nx\r\n");
         clock.jump(seconds(119)).await;
     }
-    client.silent().await;
+    transfer.client.silent().await;
     clock.jump(seconds(1)).await;
-    assert_eq!(promptly(client.answer()).await.0.status(), 408);
-    assert_eq!(promptly(registry.rest()).await, b"", "no last chunk");
+    assert_eq!(promptly(transfer.client.answer()).await.0.status(), 408);
+    assert_eq!(promptly(transfer.registry.rest()).await, b"", "no last chunk");
 }
 
 #[tokio::test]
@@ -95,27 +81,22 @@ async fn an_http2_upload_may_last_for_ever_but_not_stop_for_two_minutes() {
 #[tokio::test]
 async fn an_upstream_that_takes_no_more_of_an_upload_has_two_minutes() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("PATCH", UPLOAD, "Content-Length: 1000000000\r\n")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 1000000000\r\n")).await;
     for _ in 0..4 {
-        assert!(fill(&mut client).await > 0, "there was room again");
+        assert!(fill(&mut transfer.client).await > 0, "there was room again");
         clock.jump(seconds(100)).await;
         // All that is under way, so that new bytes go out.
         while {
-            registry.buffer.clear();
+            transfer.registry.buffer.clear();
             settle().await;
-            registry.io.try_read_buf(&mut registry.buffer).is_ok()
+            transfer.registry.io.try_read_buf(&mut transfer.registry.buffer).is_ok()
         } {}
     }
-    fill(&mut client).await;
+    fill(&mut transfer.client).await;
     clock.jump(seconds(119)).await;
-    client.silent().await;
+    transfer.client.silent().await;
     clock.jump(seconds(1)).await;
-    let (head, _) = promptly(client.answer()).await;
+    let (head, _) = promptly(transfer.client.answer()).await;
     assert_eq!(head.status(), 504);
     assert_eq!(head.get("connection"), Some("close"));
 }
@@ -123,23 +104,33 @@ async fn an_upstream_that_takes_no_more_of_an_upload_has_two_minutes() {
 #[tokio::test]
 async fn an_upstream_may_take_for_ever_to_answer_but_not_stop_for_two_minutes() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("GET", BLOB, "")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;
-    assert_eq!(client.head().await.status(), 200);
+    let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
+    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;
+    assert_eq!(transfer.client.head().await.status(), 200);
     for _ in 0..15 {
-        registry.send("x").await;
-        assert_eq!(promptly(client.bytes(1)).await, b"x");
+        transfer.registry.send("x").await;
+        assert_eq!(promptly(transfer.client.bytes(1)).await, b"x");
         clock.jump(seconds(119)).await;
     }
-    client.silent().await;
+    transfer.client.silent().await;
     clock.jump(seconds(1)).await;
-    assert_eq!(promptly(client.rest()).await, b"", "cut, and nothing made up");
-    promptly(registry.ended()).await;
+    assert_eq!(promptly(transfer.client.rest()).await, b"", "cut, and nothing made up");
+    promptly(transfer.registry.ended()).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_waits_for_a_body_that_goes_on() {
+    let clock = Clock::stopped();
+    let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Transfer-Encoding: chunked\r\n")).await;
+    transfer.registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n").await;
+    assert_eq!(promptly(transfer.client.head()).await.status(), 202);
+    for _ in 0..4 {
+        transfer.client.send("1\r\nx\r\n").await;
+        assert_eq!(promptly(transfer.registry.bytes(6)).await, b"1\r\nx\r\n");
+        clock.jump(seconds(100)).await;
+    }
+    transfer.registry.send("ok").await;
+    assert_eq!(promptly(transfer.client.bytes(2)).await, b"ok");
 }
 
 #[tokio::test]
@@ -175,57 +166,46 @@ async fn an_http2_answer_that_stops_is_reset() {
 #[tokio::test]
 async fn a_client_that_takes_no_more_of_a_download_has_two_minutes() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("GET", BLOB, "")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
-    client.head().await;
+    let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
+    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+    transfer.client.head().await;
     let mut sent = 0;
     for _ in 0..4 {
-        let room = fill(&mut registry).await;
+        let room = fill(&mut transfer.registry).await;
         assert!(room > 0, "there was room again");
         sent += room;
         clock.jump(seconds(100)).await;
-        let taken = client.bytes(sent / 2).await.len();
+        let taken = transfer.client.bytes(sent / 2).await.len();
         sent -= taken;
         settle().await;
     }
-    fill(&mut registry).await;
+    fill(&mut transfer.registry).await;
     clock.jump(seconds(119)).await;
-    registry.silent().await;
+    transfer.registry.silent().await;
     clock.jump(seconds(1)).await;
-    promptly(registry.ended()).await;
-    let rest = promptly(client.rest()).await;
+    promptly(transfer.registry.ended()).await;
+    let rest = promptly(transfer.client.rest()).await;
     assert!(rest.len() < 1_000_000_000 - sent);
 }
 
 #[tokio::test]
 async fn an_http2_client_without_a_window_has_two_minutes() {
     let clock = Clock::stopped();
-    use crate::harness::frames::{ACK, DATA, END_STREAM, PING};
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.frames_with_window(100).await;
-    client.request(1, END_STREAM, "GET", BLOB).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+    let mut transfer = Transfer::frames_with_window(100, END_STREAM, "GET", BLOB).await;
+    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
     settle().await;
-    fill(&mut registry).await;
+    fill(&mut transfer.registry).await;
     for wait in [50, 50, 19] {
         clock.jump(seconds(wait)).await;
-        let frames = client.so_far().await;
+        let frames = transfer.client.so_far().await;
         assert!(
             frames.iter().filter(|frame| frame.kind == DATA).map(|f| f.payload.len()).sum::<usize>() <= 100
         );
         for ping in frames.iter().filter(|frame| frame.kind == PING) {
-            client.send(PING, ACK, 0, &ping.payload).await;
+            transfer.client.send(PING, ACK, 0, &ping.payload).await;
         }
     }
-    registry.silent().await;
+    transfer.registry.silent().await;
     clock.jump(seconds(1)).await;
-    promptly(registry.ended()).await;
+    promptly(transfer.registry.ended()).await;
 }

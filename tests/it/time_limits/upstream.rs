@@ -1,7 +1,9 @@
 //! What an upstream may make a client wait for: a connection, an answer's head, and the end of both.
 
 use super::{BLOB, DIGEST, Deaf, UPLOAD, incessantly};
-use crate::harness::{Clock, Domain, Gateway, Peer, Setup, Upstream, promptly, request, seconds, settle};
+use crate::harness::{
+    Clock, Domain, Gateway, Peer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
+};
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
 
@@ -16,19 +18,14 @@ async fn a_connection_to_an_upstream_is_made_within_five_seconds() {
 #[tokio::test]
 async fn an_answer_begins_within_two_minutes() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("GET", BLOB, "")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
     clock.jump(seconds(119)).await;
-    client.silent().await;
+    transfer.client.silent().await;
     clock.jump(seconds(1)).await;
-    let (head, body) = promptly(client.answer()).await;
+    let (head, body) = promptly(transfer.client.answer()).await;
     assert_eq!(head.status(), 504);
     assert!(String::from_utf8(body).unwrap().contains("UNAVAILABLE"));
-    promptly(registry.ended()).await;
+    promptly(transfer.registry.ended()).await;
 }
 
 const INTERIM: &str = "HTTP/1.1 102 Processing\r\n\r\n";
@@ -36,21 +33,16 @@ const INTERIM: &str = "HTTP/1.1 102 Processing\r\n\r\n";
 #[tokio::test]
 async fn interim_answers_are_no_answer() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("GET", BLOB, "")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
     for _ in 0..119 {
-        registry.send(INTERIM).await;
+        transfer.registry.send(INTERIM).await;
         clock.jump(seconds(1)).await;
     }
-    client.silent().await;
-    registry.send(INTERIM).await;
+    transfer.client.silent().await;
+    transfer.registry.send(INTERIM).await;
     clock.jump(seconds(1)).await;
-    assert_eq!(promptly(client.answer()).await.0.status(), 504);
-    promptly(registry.ended()).await;
+    assert_eq!(promptly(transfer.client.answer()).await.0.status(), 504);
+    promptly(transfer.registry.ended()).await;
 }
 
 #[tokio::test]
@@ -71,22 +63,17 @@ async fn interim_answers_without_a_pause_are_no_answer_either() {
 /// Sends a body in ten minutes, and then waits for the answer's head up to its limit.
 async fn body_then_silence(method: &str, target: &str, limit: u64) {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request(method, target, "Content-Length: 10\r\n")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer = Transfer::http1(request(method, target, "Content-Length: 10\r\n")).await;
     for _ in 0..10 {
         clock.jump(seconds(100)).await;
-        client.send("x").await;
-        assert_eq!(promptly(registry.bytes(1)).await, b"x");
+        transfer.client.send("x").await;
+        assert_eq!(promptly(transfer.registry.bytes(1)).await, b"x");
     }
     clock.jump(seconds(limit - 1)).await;
-    client.silent().await;
+    transfer.client.silent().await;
     clock.jump(seconds(1)).await;
-    assert_eq!(promptly(client.answer()).await.0.status(), 504);
-    promptly(registry.ended()).await;
+    assert_eq!(promptly(transfer.client.answer()).await.0.status(), 504);
+    promptly(transfer.registry.ended()).await;
 }
 
 #[tokio::test]
@@ -107,15 +94,11 @@ async fn a_manifest_is_answered_within_fifteen_minutes_of_its_end() {
 #[tokio::test]
 async fn a_commit_without_a_body_has_fifteen_minutes_too() {
     let clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    let mut client = gateway.client().await;
-    client.send(request("PUT", &format!("{UPLOAD}?digest={DIGEST}"), "Content-Length: 0\r\n")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
+    let mut transfer =
+        Transfer::http1(request("PUT", &format!("{UPLOAD}?digest={DIGEST}"), "Content-Length: 0\r\n")).await;
     clock.jump(seconds(899)).await;
-    registry.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!(promptly(client.answer()).await.0.status(), 201);
+    transfer.registry.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(promptly(transfer.client.answer()).await.0.status(), 201);
 }
 
 #[tokio::test]
