@@ -20,7 +20,8 @@ usage: ./ctl.sh COMMAND
   debug      run in the foreground with a detailed log; Ctrl-C ends it
   test       install what the tests need, build, and run all of them;
              arguments go to `cargo nextest run`
-  bench      measure moorgate's CPU time beside other proxies (--help: how)
+  bench      measure moorgate's CPU time beside other proxies (--help: how);
+             bench --stores: its own registry beside docker-registry
 EOF
 }
 
@@ -165,6 +166,7 @@ test_command() {
 
 bench_command() {
     need_cargo
+    if [[ ${1:-} == --stores ]]; then exec "$root/benches/stores.sh" "${@:2}"; fi
     exec "$root/benches/run.sh" "$@"
 }
 

@@ -74,9 +74,10 @@ pub(super) fn adopt(
     let shared = layout.shared_blob(digest)?;
     let _locked = layout.lock_to_add(name)?;
     share(file, &shared)?;
-    if !link(&shared, &blob)? {
-        // The collection, or a file system without links, left no shared one: this file has a name less.
-        rename_new(file, &blob)?;
+    // Without a shared one, because of the collection or a file system without links, this file itself
+    // moves; so it does where a disk that failed once has left another length.
+    if !link(&shared, &blob)? || !is_as_long(&blob, file)? {
+        std::fs::rename(file, &blob)?;
     }
     finish(&blob)?;
     if_there(std::fs::remove_file(file))?;
@@ -106,14 +107,19 @@ pub(super) fn mount(
 /// Gives the content its second name, unless it has one that can be used.
 fn share(file: &Path, shared: &Path) -> io::Result<()> {
     if link(file, shared)? {
-        let Some(kept) = if_there(std::fs::metadata(shared))? else { return Ok(()) };
-        // A disk that failed once may have left another length.
-        if kept.len() != std::fs::metadata(file)?.len() {
-            std::fs::remove_file(shared)?;
+        if !is_as_long(shared, file)? {
+            if_there(std::fs::remove_file(shared))?;
             link(file, shared)?;
         }
     }
     Ok(())
+}
+
+/// Whether a name leads to as many bytes as a file has, or to nothing any more.
+fn is_as_long(name: &Path, file: &Path) -> io::Result<bool> {
+    let there = if_there(std::fs::metadata(name))?;
+    let size = std::fs::metadata(file)?.len();
+    Ok(there.is_none_or(|there| there.len() == size))
 }
 
 /// A second name for a file. Returns whether the content has it, new or not.
@@ -130,10 +136,6 @@ fn link(file: &Path, name: &Path) -> io::Result<bool> {
             _ => Err(error),
         },
     }
-}
-
-fn rename_new(file: &Path, name: &Path) -> io::Result<()> {
-    std::fs::rename(file, name)
 }
 
 /// The name and the sign of use of a blob that was just linked reach the disk.
