@@ -3,7 +3,7 @@
 
 use super::{Stage, ask, hidden};
 use crate::harness::frames::{Outcome, RST_STREAM};
-use crate::harness::{Gateway, Upstream, basic, request};
+use crate::harness::{Gateway, Upstream, basic, request, settle};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/x";
 
@@ -31,29 +31,43 @@ async fn what_follows_our_early_refusal_is_never_a_request() {
 #[tokio::test]
 async fn what_follows_the_upstreams_early_refusal_is_never_a_request() {
     for status in ["401 Unauthorized", "413 Too Large", "500 Oops", "202 Accepted"] {
-        let upstream = Upstream::new().await;
-        let gateway = Gateway::before(&upstream.url()).await;
-        let mut client = gateway.client().await;
-        client.send(request("PATCH", UPLOAD, "Content-Length: 1000000\r\n")).await;
-        client.send("a part of the body").await;
-        let mut registry = upstream.accept().await;
-        registry.head().await;
-        registry.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno")).await;
-        let (head, _) = client.answer().await;
-        assert_eq!(head.get("connection"), Some("close"), "{status}");
-        let _ = client.try_send(hidden()).await;
-        client.ended().await;
-        // What still came belongs to the upload; the connection is not used again.
-        let rest = registry.rest().await;
-        assert!(rest.starts_with(b"a part of the body"), "{status}");
-        upstream.untouched().await;
-        let mut next = gateway.client().await;
-        next.send(request("GET", "/v2/", "")).await;
-        let mut fresh = upstream.accept().await;
-        assert_eq!(fresh.head().await.first, "GET /v2/ HTTP/1.1");
-        fresh.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes").await;
-        assert_eq!(next.answer().await.1, b"yes");
+        refused_by_the_upstream(status, "Content-Length: 1000000\r\n", "a part of the body").await;
+        refused_by_the_upstream(status, "Transfer-Encoding: chunked\r\n", "12\r\na part of the body\r\n")
+            .await;
     }
+}
+
+async fn refused_by_the_upstream(status: &str, framing: &str, part: &str) {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let mut client = gateway.client().await;
+    client.send(request("PATCH", UPLOAD, framing)).await;
+    client.send(part).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    registry.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nn")).await;
+    let head = client.head().await;
+    assert_eq!(head.get("connection"), Some("close"), "{status}");
+    // While the answer still comes, what is left of the body goes nowhere and does not end.
+    let more = hidden();
+    let more = if framing.contains("chunked") { format!("{:x}\r\n{more}\r\n", more.len()) } else { more };
+    let _ = client.try_send(more).await;
+    settle().await;
+    // Nobody waits for the rest of an answer that is not passed on.
+    let _ = registry.try_send("o").await;
+    client.bytes(head.length().unwrap()).await;
+    client.ended().await;
+    // What still came belongs to the upload; the connection is not used again.
+    let rest = registry.rest().await;
+    assert!(rest.starts_with(part.as_bytes()), "{status}");
+    assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "{status}: it looks whole");
+    upstream.untouched().await;
+    let mut next = gateway.client().await;
+    next.send(request("GET", "/v2/", "")).await;
+    let mut fresh = upstream.accept().await;
+    assert_eq!(fresh.head().await.first, "GET /v2/ HTTP/1.1");
+    fresh.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes").await;
+    assert_eq!(next.answer().await.1, b"yes");
 }
 
 #[tokio::test]
