@@ -43,11 +43,14 @@ enum Extra {
     Allow(&'static str),
     RetryAfter(u16),
     /// Where an upload stands, for a client that has to go on from there.
-    Stands {
-        location: HeaderValue,
-        range: HeaderValue,
-    },
+    Stands(Box<Standing>),
     ContentRange(HeaderValue),
+}
+
+#[derive(Debug)]
+struct Standing {
+    location: HeaderValue,
+    range: HeaderValue,
 }
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -238,7 +241,7 @@ impl Rejection {
 
     /// Tells a client whose chunk does not fit where the upload stands.
     pub(crate) fn standing_at(self, location: HeaderValue, range: HeaderValue) -> Self {
-        self.with(Extra::Stands { location, range })
+        self.with(Extra::Stands(Box::new(Standing { location, range })))
     }
 
     /// No byte of the content is within the range that is asked for.
@@ -293,7 +296,8 @@ impl Rejection {
             Extra::RetryAfter(seconds) => {
                 drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds)))
             }
-            Extra::Stands { location, range } => {
+            Extra::Stands(standing) => {
+                let Standing { location, range } = *standing;
                 headers.insert(header::LOCATION, location);
                 headers.insert(header::RANGE, range);
             }

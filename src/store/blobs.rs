@@ -106,11 +106,10 @@ pub(super) fn mount(
 
 /// Gives the content its second name, unless it has one that can be used.
 fn share(file: &Path, shared: &Path) -> io::Result<()> {
-    if link(file, shared)? {
-        if !is_as_long(shared, file)? {
-            if_there(std::fs::remove_file(shared))?;
-            link(file, shared)?;
-        }
+    // A disk that failed once may have left another length.
+    if link(file, shared)? && !is_as_long(shared, file)? {
+        if_there(std::fs::remove_file(shared))?;
+        link(file, shared)?;
     }
     Ok(())
 }
