@@ -121,7 +121,6 @@ pub(super) fn duration(value: &DeValue<'_>, most: Duration) -> Value<Duration> {
     Ok(duration)
 }
 
-/// The public name of a domain.
 /// The same, of at least so much.
 pub(super) fn long_duration(value: &DeValue<'_>, least: Duration, most: Duration) -> Value<Duration> {
     let duration = duration(value, most)?;
@@ -155,6 +154,7 @@ pub(super) fn store_name(value: &DeValue<'_>) -> Value<String> {
     }
 }
 
+/// The public name of a domain.
 pub(super) fn domain_name(value: &DeValue<'_>) -> Value<HostName> {
     let name = host_name(value)?;
     match name.ip() {
