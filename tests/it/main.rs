@@ -21,6 +21,9 @@ mod secrets;
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;
 
+// The registry that moorgate keeps itself.
+mod store;
+
 // What people see outside /v2/, from a server of its own.
 mod browser;
 

@@ -55,6 +55,11 @@ impl Domain {
         }
     }
 
+    /// A domain whose registry is moorgate's own.
+    pub fn store(name: &str, directory: &str) -> Self {
+        Self::new(name, "").upstream(&format!("directory = \"{directory}\""))
+    }
+
     /// A further user.
     pub fn user(mut self, name: &str, password: &str) -> Self {
         self.users.push((name.to_owned(), password.to_owned()));
@@ -99,9 +104,10 @@ impl Domain {
 
     fn toml(&self) -> String {
         let Self { name, upstream, top, upstream_keys, tables, tls, auth, .. } = self;
+        let url = if upstream.is_empty() { String::new() } else { format!("url = \"{upstream}\"") };
         format!(
             "domain = \"{name}\"\n{top}\n[tls]\n{tls}\n[auth]\nhtpasswd = \"{name}.htpasswd\"\n{auth}\n\
-             [upstream]\nurl = \"{upstream}\"\n{upstream_keys}\n{tables}\n"
+             [upstream]\n{url}\n{upstream_keys}\n{tables}\n"
         )
     }
 

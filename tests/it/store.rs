@@ -1,0 +1,23 @@
+//! The registry that moorgate keeps itself, seen from outside: what its clients get, what lies on the
+//! disk, and what is left when the process, the disk or a client fails.
+
+mod client;
+mod image;
+mod stage;
+
+// The distribution specification, endpoint by endpoint.
+mod deletes;
+mod early;
+mod lists;
+mod log;
+mod manifests;
+mod names;
+mod pulls;
+mod uploads;
+
+// What may happen to it.
+mod full_disk;
+mod garbage;
+mod kills;
+mod parallel;
+mod random_uploads;
