@@ -61,7 +61,8 @@ impl Layout {
     }
 
     pub(super) fn pulled(&self, name: &RepositoryName) -> PathBuf {
-        self.root.join("pulled").join(format!("{}.json", file_name(name)))
+        // Nothing is added to the name: that may be as long as a file's may be.
+        self.root.join("pulled").join(file_name(name))
     }
 
     /// A blob of a repository.
@@ -88,7 +89,8 @@ impl Layout {
     fn lock_or_make(&self, name: &RepositoryName, operation: FlockOperation) -> io::Result<Locked> {
         let path = self.repository(name);
         loop {
-            if let Some(locked) = lock(&path, operation)? {
+            // Other tools make only the directories that they need.
+            if let Some(locked) = lock(&path, operation)?.filter(|_| has_all_directories(&path)) {
                 return Ok(locked);
             }
             self.make_repository(&path)?;
@@ -101,6 +103,7 @@ impl Layout {
     }
 
     fn make_repository(&self, path: &Path) -> io::Result<()> {
+        let _alone = lock_siblings(path)?;
         for algorithm in Algorithm::ALL {
             private_directory(&path.join("blobs").join(algorithm.name()))?;
         }
@@ -109,6 +112,10 @@ impl Layout {
         atomic_write(&path.join(name), content.as_bytes(), Access::Private)?;
         sync_directory(&self.repositories())
     }
+}
+
+fn has_all_directories(repository: &Path) -> bool {
+    Algorithm::ALL.iter().all(|algorithm| repository.join("blobs").join(algorithm.name()).exists())
 }
 
 fn blob_in(directory: &Path, digest: &Digest, algorithm: Algorithm) -> PathBuf {
@@ -139,19 +146,30 @@ pub(super) struct Locked {
 fn lock(path: &Path, operation: FlockOperation) -> io::Result<Option<Locked>> {
     loop {
         let Some(directory) = if_there(File::open(path))? else { return Ok(None) };
-        loop {
-            match flock(&directory, operation) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        wait_for(&directory, operation)?;
         // It may have been removed, and made again, while this waited.
         let Some(now) = if_there(std::fs::metadata(path))? else { return Ok(None) };
         let is_same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
         if is_same(&directory.metadata()?, &now) {
             let marked = if_there(std::fs::metadata(path.join(MARK.0)))?.is_some();
             return Ok(marked.then_some(Locked { _directory: directory }));
+        }
+    }
+}
+
+/// Only one at a time makes or removes a repository, in steps that nobody else may get between. Who
+/// removes one holds its own lock before this one, who makes one has none.
+fn lock_siblings(repository: &Path) -> io::Result<File> {
+    let siblings = File::open(repository.parent().unwrap_or(Path::new("/")))?;
+    wait_for(&siblings, FlockOperation::LockExclusive)?;
+    Ok(siblings)
+}
+
+fn wait_for(directory: &File, operation: FlockOperation) -> io::Result<()> {
+    loop {
+        match flock(directory, operation) {
+            Err(rustix::io::Errno::INTR) => {}
+            ended => return Ok(ended?),
         }
     }
 }
@@ -167,9 +185,10 @@ pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 /// Removes a repository's directory if no blob is in it; the exclusive lock is the caller's.
 pub(super) fn remove_if_empty(path: &Path, _locked: &Locked) -> io::Result<bool> {
+    let _alone = lock_siblings(path)?;
     let directories = Algorithm::ALL.map(|algorithm| path.join("blobs").join(algorithm.name()));
     for directory in &directories {
-        if std::fs::read_dir(directory)?.next().is_some() {
+        if if_there(std::fs::read_dir(directory))?.is_some_and(|mut entries| entries.next().is_some()) {
             return Ok(false);
         }
     }
@@ -177,11 +196,14 @@ pub(super) fn remove_if_empty(path: &Path, _locked: &Locked) -> io::Result<bool>
     for file in [MARK.0, INDEX] {
         if_there(std::fs::remove_file(path.join(file)))?;
     }
-    for directory in directories {
-        std::fs::remove_dir(directory)?;
+    let [one, other] = directories;
+    for directory in [&one, &other, &path.join("blobs"), path] {
+        match std::fs::remove_dir(directory) {
+            // Something else that somebody has put there.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            removed => drop(if_there(removed)?),
+        }
     }
-    std::fs::remove_dir(path.join("blobs"))?;
-    std::fs::remove_dir(path)?;
     Ok(true)
 }
 
@@ -240,5 +262,43 @@ mod tests {
             adding.join().unwrap().unwrap();
         });
         assert!(layout.repository(&name).join("oci-layout").exists());
+    }
+
+    #[test]
+    fn a_repository_is_made_and_removed_by_many_at_once() {
+        let (_directory, layout) = layout();
+        let name = RepositoryName::parse("base/app").unwrap();
+        let path = layout.repository(&name);
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let adding = |n: usize| {
+                let (layout, name, path) = (&layout, &name, &path);
+                move || -> io::Result<()> {
+                    for _ in 0..1000 {
+                        let _locked = layout.lock_to_add(name)?;
+                        let blob = path.join(format!("blobs/sha512/{n}"));
+                        std::fs::write(&blob, "x")?;
+                        std::fs::remove_file(&blob)?;
+                    }
+                    Ok(())
+                }
+            };
+            let removing = || -> io::Result<()> {
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    if let Some(locked) = layout.lock_to_change(&name)? {
+                        remove_if_empty(&path, &locked)?;
+                    }
+                }
+                Ok(())
+            };
+            let removing = scope.spawn(removing);
+            let adding = [1, 2, 3].map(|n| scope.spawn(adding(n)));
+            let added = adding.map(|thread| thread.join().unwrap());
+            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+            let removed = removing.join().unwrap();
+            added.into_iter().chain([removed]).collect::<io::Result<Vec<()>>>().unwrap();
+        });
+        layout.lock_to_add(&name).unwrap();
+        assert!(path.join("blobs/sha256").exists() && path.join("blobs/sha512").exists());
     }
 }

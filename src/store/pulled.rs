@@ -35,14 +35,16 @@ impl Pulled {
         is_kept: impl Fn(&RepositoryName, &Digest) -> bool,
     ) -> io::Result<()> {
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut written = Ok(());
         for (name, pulls) in waiting {
-            let mut all = read(layout, &name)?;
+            let mut all = read(layout, &name).unwrap_or_default();
             all.extend(pulls.into_iter().map(|(digest, at)| (digest.as_str().to_owned(), at)));
             all.retain(|digest, _| Digest::parse(digest).is_ok_and(|digest| is_kept(&name, &digest)));
             let text = serde_json::to_vec(&all)?;
-            atomic_write(&layout.pulled(&name), &text, Access::Private)?;
+            // What cannot be written for one repository does not keep the others from it.
+            written = written.and(atomic_write(&layout.pulled(&name), &text, Access::Private));
         }
-        Ok(())
+        written
     }
 }
 
