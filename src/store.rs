@@ -212,8 +212,7 @@ impl Store {
         let (name, reference) = (name.clone(), reference.clone());
         self.run(move |store| {
             let repository = store.repository(&name);
-            let index = repository.index()?;
-            let digest = Repository::resolve(&index, &reference)?;
+            let (index, digest) = repository.find(&reference)?;
             let bytes = repository.bytes(&digest)?;
             let media_type = index.manifest(&digest).map(|entry| entry.media_type.clone());
             if pulled {
@@ -256,10 +255,10 @@ impl Store {
 
     /// Ends what was left behind, and writes what may be written late. Waits for the disk.
     pub(crate) fn tidy(&self) -> Result<(), StoreError> {
+        self.uploads.expire()?;
         self.pulled.write(&self.layout, |name, digest| {
             self.repository(name).index().is_ok_and(|index| index.manifest(digest).is_some())
         })?;
-        self.uploads.expire(uploads::EXPIRES)?;
         Ok(())
     }
 
@@ -285,3 +284,6 @@ impl Store {
 
 /// An empty file whose time says when the last collection was.
 const COLLECTED: &str = "collected";
+
+#[cfg(test)]
+mod tests;

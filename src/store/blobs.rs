@@ -154,7 +154,8 @@ pub(super) struct Found {
 pub(super) fn list(directory: &Path) -> io::Result<Vec<Found>> {
     let mut all = Vec::new();
     for algorithm in Algorithm::ALL {
-        for entry in std::fs::read_dir(directory.join("blobs").join(algorithm.name()))? {
+        let entries = if_there(std::fs::read_dir(directory.join("blobs").join(algorithm.name())))?;
+        for entry in entries.into_iter().flatten() {
             let entry = entry?;
             let text = format!("{}:{}", algorithm.name(), entry.file_name().to_string_lossy());
             let Ok(digest) = Digest::parse(&text) else { continue };
@@ -181,16 +182,18 @@ pub(super) fn remove_unused(found: &Found, grace: Duration) -> io::Result<bool> 
     Ok(false)
 }
 
-/// Removes what a process left here that was killed; the exclusive lock, which is the caller's, says
-/// that nobody is still at it.
-pub(super) fn remove_leftovers(repository: &Path, _locked: &Locked) -> io::Result<()> {
+/// Ends what a process had begun here that was killed; the exclusive lock, which is the caller's, says
+/// that nobody is still at it. What it was about to remove comes back: it did not get to look at it.
+pub(super) fn mend(repository: &Path, _locked: &Locked) -> io::Result<()> {
     let blobs = Algorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));
     for directory in blobs.iter().map(|path| path.as_path()).chain([repository]) {
-        for entry in std::fs::read_dir(directory)? {
+        for entry in if_there(std::fs::read_dir(directory))?.into_iter().flatten() {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(crate::fs::UNFINISHED) || path.extension().is_some_and(|e| e == ASIDE) {
+            if name.starts_with(crate::fs::UNFINISHED) {
                 if_there(std::fs::remove_file(&path))?;
+            } else if path.extension().is_some_and(|extension| extension == ASIDE) {
+                std::fs::rename(&path, path.with_extension(""))?;
             }
         }
     }
@@ -201,3 +204,6 @@ pub(super) fn remove_leftovers(repository: &Path, _locked: &Locked) -> io::Resul
 pub(super) fn has_one_name(data: &Metadata) -> bool {
     data.nlink() == 1
 }
+
+#[cfg(test)]
+mod tests;

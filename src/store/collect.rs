@@ -11,7 +11,7 @@ use super::blobs::{self, Found};
 use super::document::Document;
 use super::error::StoreError;
 use super::index::Index;
-use super::layout::{if_there, remove_if_empty};
+use super::layout::{Locked, if_there, remove_if_empty};
 use super::repository::Repository;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -43,16 +43,17 @@ pub(crate) struct Collection {
 impl Store {
     /// Collects the garbage of all repositories. Waits for the disk.
     pub(crate) fn collect(&self, collection: Collection) -> Result<Collected, StoreError> {
-        let mut collected = Collected::default();
-        if !collection.dry_run {
-            collected.uploads = self.uploads.expire(super::uploads::EXPIRES)?;
-        }
+        let uploads =
+            if collection.dry_run { self.uploads.count_expired()? } else { self.uploads.expire()? };
+        let mut collected = Collected { uploads, ..Collected::default() };
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
+        let mut failed = None;
         for name in self.names()? {
             let _turn = self.turns.wait_to_change(&name);
-            let repository = self.repository(&name);
-            for digest in repository.collect(&self.layout, &name, collection, &mut collected)? {
-                *names_lost.entry(digest).or_default() += 1;
+            match self.repository(&name).collect(&self.layout, &name, collection, &mut collected) {
+                Ok(gone) => gone.into_iter().for_each(|digest| *names_lost.entry(digest).or_default() += 1),
+                // The others are collected all the same.
+                Err(error) => failed = Some(error),
             }
         }
         for found in blobs::list(self.layout.root())? {
@@ -60,7 +61,7 @@ impl Store {
                 if collection.dry_run { names_lost.get(&found.digest).copied().unwrap_or(0) } else { 0 };
             collected.bytes += self.collect_shared(&found, lost, collection)?;
         }
-        Ok(collected)
+        failed.map_or(Ok(collected), Err)
     }
 
     /// Removes the shared name of a blob that no repository has any more. One that comes back in
@@ -88,59 +89,96 @@ impl Repository {
         collection: Collection,
         collected: &mut Collected,
     ) -> Result<Vec<Digest>, StoreError> {
-        let (locked, mut index) = match self.lock_to_change() {
+        let (locked, index) = match self.lock_to_change() {
             Err(StoreError::RepositoryUnknown) => return Ok(Vec::new()),
             other => other?,
         };
         let path = layout.repository(name);
         if !collection.dry_run {
-            blobs::remove_leftovers(&path, &locked)?;
+            blobs::mend(&path, &locked)?;
         }
-        let found = blobs::list(&path)?;
-        let is_old = |blob: &&Found| blobs::is_older(&blob.data, collection.grace);
-        let young: HashSet<&Digest> = found.iter().filter(|b| !is_old(b)).map(|b| &b.digest).collect();
-        let documents = self.documents(&index)?;
-        let kept = kept(&index, &documents, |digest| young.contains(digest));
-        let gone: Vec<Digest> =
-            index.manifests().map(|(digest, _)| digest.clone()).filter(|d| !kept.contains(d)).collect();
-        collected.manifests += gone.len();
-        let needed: HashSet<&Digest> = kept
-            .iter()
-            .filter_map(|digest| documents.get(digest))
-            .flat_map(|document| document.blobs.iter().map(|blob| &blob.digest))
-            .chain(&kept)
-            .collect();
-        if !gone.is_empty() && !collection.dry_run {
-            for digest in &gone {
-                index.remove(digest);
+        let Some(documents) = self.documents(&index)? else {
+            tracing::warn!(
+                repository = name.as_str(),
+                "not collected: it has a manifest that cannot be read"
+            );
+            return Ok(Vec::new());
+        };
+        let (found, kept) = loop {
+            let found = blobs::list(&path)?;
+            let young = young(&found, collection.grace);
+            let kept = kept(&index, &documents, |digest| young.contains(digest));
+            if collection.dry_run || self.forget_all_but(&kept, &index, collection.grace, &locked)? {
+                break (found, kept);
             }
-            self.forget_removed(&index);
-            self.write(index.clone(), &locked)?;
-        }
+        };
+        collected.manifests += index.manifests().filter(|(digest, _)| !kept.contains(digest)).count();
+        let needed = kept.iter().filter_map(|digest| documents.get(digest));
+        let needed = needed.flat_map(|document| document.blobs.iter().map(|blob| &blob.digest));
+        let needed: HashSet<&Digest> = needed.chain(&kept).collect();
         let mut removed = Vec::new();
+        let is_old = |blob: &&Found| blobs::is_older(&blob.data, collection.grace);
         for blob in found.iter().filter(|blob| !needed.contains(&blob.digest)).filter(is_old) {
             if collection.dry_run || blobs::remove_unused(blob, collection.grace)? {
                 removed.push(blob.digest.clone());
+                // One that has another name is counted with that.
+                collected.bytes += if blobs::has_one_name(&blob.data) { blob.data.len() } else { 0 };
             }
         }
         collected.blobs += removed.len();
-        let is_empty =
-            found.len() == removed.len() && (index.is_empty() || collection.dry_run && kept.is_empty());
+        let is_empty = found.len() == removed.len() && kept.is_empty() && !index.has_others();
         if is_empty && (collection.dry_run || remove_if_empty(&path, &locked)?) {
             collected.repositories += 1;
         }
         Ok(removed)
     }
 
-    fn documents(&self, index: &Index) -> Result<HashMap<Digest, Document>, StoreError> {
-        let mut documents = HashMap::new();
-        for (digest, entry) in index.manifests() {
-            if let Some(document) = self.document(digest, entry)? {
-                documents.insert(digest.clone(), document);
+    /// Takes manifests out of the index. `false`: a client was told of one of them meanwhile, and nothing
+    /// has changed.
+    fn forget_all_but(
+        &self,
+        kept: &HashSet<Digest>,
+        index: &Index,
+        grace: Duration,
+        locked: &Locked,
+    ) -> Result<bool, StoreError> {
+        let gone: Vec<&Digest> =
+            index.manifests().map(|(digest, _)| digest).filter(|digest| !kept.contains(digest)).collect();
+        if gone.is_empty() {
+            return Ok(true);
+        }
+        let mut rest = index.clone();
+        for digest in &gone {
+            rest.remove(digest);
+        }
+        self.write(rest.clone(), locked)?;
+        // Whoever sets the sign of use looks at the index after that: at least one of the two sees the other.
+        for digest in gone {
+            if self.is_younger(digest, grace)? {
+                self.write(index.clone(), locked)?;
+                return Ok(false);
             }
         }
-        Ok(documents)
+        self.forget_removed(&rest);
+        Ok(true)
     }
+
+    /// What all manifests say. `None`: one is there and cannot be read, so that nobody knows what it needs.
+    fn documents(&self, index: &Index) -> Result<Option<HashMap<Digest, Document>>, StoreError> {
+        let mut documents = HashMap::new();
+        for (digest, entry) in index.manifests() {
+            match self.document(digest, entry)? {
+                Some(document) => drop(documents.insert(digest.clone(), document)),
+                None if self.has(digest)? => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(Some(documents))
+    }
+}
+
+fn young(found: &[Found], grace: Duration) -> HashSet<&Digest> {
+    found.iter().filter(|blob| !blobs::is_older(&blob.data, grace)).map(|blob| &blob.digest).collect()
 }
 
 /// The manifests that are not garbage: those that a name points at, the young ones, and with each
@@ -169,3 +207,6 @@ fn kept(
     }
     kept
 }
+
+#[cfg(test)]
+mod tests;

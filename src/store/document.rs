@@ -25,6 +25,7 @@ pub(super) struct Document {
 /// Something that a manifest needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Descriptor {
+    pub(super) media_type: String,
     pub(super) digest: Digest,
     pub(super) size: u64,
 }
@@ -67,7 +68,7 @@ struct RawDescriptor {
 impl Document {
     /// Reads a manifest that was sent with this `Content-Type`.
     pub(super) fn read(content_type: Option<&str>, bytes: &[u8]) -> Result<Self, StoreError> {
-        let declared = content_type.map(|value| value.split(';').next().unwrap_or_default().trim());
+        let declared = content_type.map(bare);
         // What clients say that know no better.
         let declared =
             declared.filter(|kind| !matches!(*kind, "" | "application/json" | "application/octet-stream"));
@@ -81,13 +82,17 @@ impl Document {
         if raw.schema_version == Some(1) {
             return Err(schema_1());
         }
-        if let (Some(declared), Some(own)) = (declared, &raw.media_type)
+        let own = raw.media_type.as_deref().map(bare);
+        if own.is_some_and(|kind| SCHEMA_1.contains(&kind)) {
+            return Err(schema_1());
+        }
+        if let (Some(declared), Some(own)) = (declared, own)
             && declared != own
         {
             let message = format!("the Content-Type is {declared}, but the manifest says that it is {own}");
             return Err(StoreError::invalid(message));
         }
-        let media_type = match declared.or(raw.media_type.as_deref()) {
+        let media_type = match declared.or(own) {
             Some(kind) => kind.to_owned(),
             None if raw.manifests.is_some() => OCI_INDEX.to_owned(),
             None if raw.config.is_some() => OCI_MANIFEST.to_owned(),
@@ -124,6 +129,16 @@ impl Document {
             media_type,
         })
     }
+}
+
+/// Whether a manifest of this type lists others.
+pub(super) fn is_index(media_type: &str) -> bool {
+    [OCI_INDEX, DOCKER_LIST].contains(&media_type)
+}
+
+/// A media type without parameters.
+fn bare(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
 }
 
 fn schema_1() -> StoreError {
@@ -166,7 +181,7 @@ impl RawDescriptor {
     fn read(self) -> Result<Descriptor, StoreError> {
         let digest = Digest::parse(&self.digest)
             .map_err(|_| StoreError::invalid("the manifest names a digest that is not valid"))?;
-        Ok(Descriptor { digest, size: self.size })
+        Ok(Descriptor { media_type: self.media_type, digest, size: self.size })
     }
 }
 
@@ -268,7 +283,50 @@ mod tests {
         }
     }
 
+    /// Texts that are types, that are nearly types, and that are none.
+    fn kinds() -> impl Strategy<Value = Option<String>> {
+        prop::option::of(prop::sample::select(vec![
+            OCI_MANIFEST,
+            OCI_INDEX,
+            DOCKER_LIST,
+            SCHEMA_1[0],
+            "",
+            "application/json",
+            "a/b",
+            " a/b",
+            "a/b;c=d",
+            "a\nb",
+        ]))
+        .prop_map(|kind| kind.map(str::to_owned))
+    }
+
     proptest! {
+        /// What was accepted needs the same whenever it is read again: else it could lose that.
+        #[test]
+        fn an_accepted_manifest_is_read_again_as_the_same(
+            content_type in kinds(),
+            own in kinds(),
+            parts in prop::collection::vec(
+                prop::sample::select(vec!["config", "layers", "manifests", "subject", "blobs", "schemaVersion"]), 0..5),
+        ) {
+            let mut value = json!({});
+            if let Some(own) = own {
+                value["mediaType"] = json!(own);
+            }
+            for part in parts {
+                value[part] = match part {
+                    "config" | "subject" => descriptor(1),
+                    "schemaVersion" => json!(2),
+                    _ => json!([descriptor(2)]),
+                };
+            }
+            let bytes = value.to_string().into_bytes();
+            if let Ok(document) = Document::read(content_type.as_deref(), &bytes) {
+                let again = Document::read(Some(&document.media_type), &bytes);
+                prop_assert_eq!(again.map_err(|error| error.to_string()), Ok(document));
+            }
+        }
+
         #[test]
         fn nothing_panics(kind in "\\PC{0,12}", text in "\\PC*") {
             let _ = Document::read(Some(&kind), text.as_bytes());

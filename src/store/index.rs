@@ -132,6 +132,11 @@ impl Index {
         self.manifests.is_empty() && self.others.is_empty()
     }
 
+    /// Whether another tool listed something that is no manifest of ours.
+    pub(super) fn has_others(&self) -> bool {
+        !self.others.is_empty()
+    }
+
     /// The manifest that a tag points at.
     pub(super) fn tag(&self, tag: &Tag) -> Option<&Digest> {
         self.tags.get(tag)

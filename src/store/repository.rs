@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::blobs;
-use super::document::Document;
+use super::document::{self, Document};
 use super::error::StoreError;
 use super::hash::Algorithm;
 use super::index::{Entry, Index};
@@ -66,15 +67,37 @@ impl Repository {
             *read = None;
             return Err(StoreError::RepositoryUnknown);
         };
-        let index = Index::parse(&bytes).map_err(|error| {
+        let mut index = Index::parse(&bytes).map_err(|error| {
             let message = format!("{} is damaged: {error}", path.display());
             io::Error::new(io::ErrorKind::InvalidData, message)
         })?;
+        self.list_children(&mut index)?;
         let index = Arc::new(index);
         // Read between two looks that saw the same file: a replaced one is another inode.
         *read =
             fingerprint.filter(|before| Fingerprint::of(&path) == Some(*before)).map(|f| (f, index.clone()));
         Ok(index)
+    }
+
+    /// Other tools list an image index alone, and the manifests that it lists lie among the blobs.
+    fn list_children(&self, index: &mut Index) -> Result<(), StoreError> {
+        let mut waiting: Vec<(Digest, Entry)> = index
+            .manifests()
+            .filter(|(_, entry)| document::is_index(&entry.media_type))
+            .map(|(digest, entry)| (digest.clone(), entry.clone()))
+            .collect();
+        while let Some((digest, entry)) = waiting.pop() {
+            let children = self.document(&digest, &entry)?.map(|document| document.manifests);
+            for child in children.into_iter().flatten() {
+                if index.manifest(&child.digest).is_some() || !self.has(&child.digest)? {
+                    continue;
+                }
+                let entry = Entry::new(child.media_type, child.size, None);
+                index.insert(&child.digest, entry.clone());
+                waiting.push((child.digest, entry));
+            }
+        }
+        Ok(())
     }
 
     /// Writes an index; the exclusive lock is the caller's.
@@ -173,6 +196,8 @@ impl Repository {
             return Ok(());
         }
         let directory = path.parent().unwrap_or(Path::new("/"));
+        // Other tools make only the one that they need.
+        crate::fs::private_directory(directory)?;
         let mut file = tempfile::Builder::new().prefix(crate::fs::UNFINISHED).tempfile_in(directory)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
@@ -180,13 +205,39 @@ impl Repository {
         Ok(super::layout::sync_directory(directory)?)
     }
 
+    /// The index and what a reference leads to in it. The collection leaves that alone from now on for
+    /// its grace period: it may be about to become a part of an index.
+    pub(super) fn find(&self, reference: &Reference) -> Result<(Arc<Index>, Digest), StoreError> {
+        loop {
+            let index = self.index()?;
+            let digest = Self::resolve(&index, reference)?;
+            let file = if_there(File::open(self.layout.blob(&self.name, &digest)?))?;
+            // One that was old may have gone while it was renewed. Then the index knows.
+            if !blobs::renew(&file.ok_or(StoreError::ManifestUnknown)?)? {
+                return Ok((index, digest));
+            }
+        }
+    }
+
     /// The digest that a reference leads to.
-    pub(super) fn resolve(index: &Index, reference: &Reference) -> Result<Digest, StoreError> {
+    fn resolve(index: &Index, reference: &Reference) -> Result<Digest, StoreError> {
         let digest = match reference {
             Reference::Tag(tag) => index.tag(tag).ok_or(StoreError::ManifestUnknown)?,
             Reference::Digest(digest) => digest,
         };
         index.manifest(digest).map(|_| digest.clone()).ok_or(StoreError::ManifestUnknown)
+    }
+
+    /// Whether the bytes of a manifest are here.
+    pub(super) fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let Ok(path) = self.layout.blob(&self.name, digest) else { return Ok(false) };
+        Ok(if_there(std::fs::metadata(path))?.is_some())
+    }
+
+    /// Whether a manifest has had a sign of use since then.
+    pub(super) fn is_younger(&self, digest: &Digest, than: Duration) -> Result<bool, StoreError> {
+        let Ok(path) = self.layout.blob(&self.name, digest) else { return Ok(false) };
+        Ok(if_there(std::fs::metadata(path))?.is_some_and(|data| !blobs::is_older(&data, than)))
     }
 
     /// The bytes of a manifest.

@@ -1,7 +1,7 @@
 //! Upload sessions: files that grow. What has come is hashed and written as it comes, and stays for
 //! whoever continues, also after a restart; a session ends by a commit, a cancel, or after a day.
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -27,7 +27,7 @@ use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 
 /// How long a session waits for its next request.
-pub(super) const EXPIRES: Duration = Duration::from_secs(24 * 3600);
+const EXPIRES: Duration = Duration::from_secs(24 * 3600);
 
 /// What is collected of a body before it is hashed and written on another thread. While that goes
 /// on, as much again is read: so this is half of what an upload holds in memory.
@@ -97,9 +97,11 @@ impl Uploads {
     pub(super) fn start(&self, name: &RepositoryName) -> Result<UploadId, StoreError> {
         let id = new_id()?;
         let directory = self.layout.uploads_of(name);
-        crate::fs::private_directory(&directory)?;
         let path = directory.join(id.as_str());
-        File::create_new(&path)?;
+        // Whoever ends old sessions takes an empty directory away.
+        while if_there(File::create_new(&path))?.is_none() {
+            crate::fs::private_directory(&directory)?;
+        }
         self.sessions.insert(id.clone(), Session::new(path, 0));
         Ok(id)
     }
@@ -127,28 +129,47 @@ impl Uploads {
             return Err(StoreError::UploadUnknown);
         }
         let path = self.layout.uploads_of(name).join(id.as_str());
+        let known = self.sessions.get(id).map(|session| session.clone());
+        // While this is held nobody here writes; if it cannot be had, somebody does.
+        let content = known.as_ref().and_then(|session| session.content.clone().try_lock_owned().ok());
         let Some(data) = if_there(std::fs::metadata(&path))? else {
             return Err(StoreError::UploadUnknown);
         };
-        let session = self.sessions.entry(id.clone()).or_insert_with(|| Session::new(path, data.len()));
-        Ok(session.clone())
+        if let Some(mut content) = content {
+            content.follow(data.len());
+        }
+        let new =
+            || self.sessions.entry(id.clone()).or_insert_with(|| Session::new(path, data.len())).clone();
+        Ok(known.unwrap_or_else(new))
     }
 
     /// Removes the sessions that nobody has continued for a day. Returns how many.
-    pub(super) fn expire(&self, unless_younger: Duration) -> io::Result<usize> {
+    pub(super) fn expire(&self) -> io::Result<usize> {
+        self.each_expired(|file| {
+            if let Ok(id) = UploadId::parse(&file.file_name().to_string_lossy()) {
+                self.sessions.remove(&id);
+            }
+            if_there(std::fs::remove_file(file.path())).map(drop)
+        })
+    }
+
+    /// How many there are that [`Self::expire`] would remove.
+    pub(super) fn count_expired(&self) -> io::Result<usize> {
+        self.each_expired(|_| Ok(()))
+    }
+
+    fn each_expired(&self, mut work: impl FnMut(&DirEntry) -> io::Result<()>) -> io::Result<usize> {
         let mut count = 0;
         for repository in std::fs::read_dir(self.layout.uploads())? {
             let repository = repository?.path();
-            for file in std::fs::read_dir(&repository)? {
+            // Another process may do the same.
+            for file in if_there(std::fs::read_dir(&repository))?.into_iter().flatten() {
                 let file = file?;
                 let Some(data) = if_there(file.metadata())? else { continue };
-                if !blobs::is_older(&data, unless_younger) {
+                if !blobs::is_older(&data, EXPIRES) {
                     continue;
                 }
-                if let Ok(id) = UploadId::parse(&file.file_name().to_string_lossy()) {
-                    self.sessions.remove(&id);
-                }
-                if_there(std::fs::remove_file(file.path()))?;
+                work(&file)?;
                 count += 1;
             }
             // Fails where there are sessions left.
@@ -341,9 +362,22 @@ impl Content {
         Ok(())
     }
 
-    /// The digest of all of it.
+    /// Another process may have added to the file, or may have taken a part of it back.
+    fn follow(&mut self, length: u64) {
+        if self.length == length {
+            return;
+        }
+        self.length = length;
+        self.hasher = (length == 0).then(|| Algorithm::Sha256.hasher());
+        if let Some(session) = self.session.upgrade() {
+            session.length.store(length, Ordering::Release);
+        }
+    }
+
+    /// The digest of all that is in the file, also where another process wrote some of it meanwhile.
     fn finish(&mut self, algorithm: Algorithm, file: &File) -> io::Result<Digest> {
-        let kept = self.hasher.take().filter(|hasher| hasher.algorithm() == algorithm);
+        let is_ours = file.metadata()?.len() == self.length;
+        let kept = self.hasher.take().filter(|hasher| is_ours && hasher.algorithm() == algorithm);
         match kept {
             Some(hasher) => Ok(hasher.finish()),
             None => algorithm.digest_of(file),
@@ -363,3 +397,6 @@ fn new_id() -> Result<UploadId, StoreError> {
 fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+#[cfg(test)]
+mod tests;

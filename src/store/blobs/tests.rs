@@ -1,0 +1,121 @@
+use std::path::PathBuf;
+
+use super::*;
+
+struct Stage {
+    directory: tempfile::TempDir,
+    layout: Layout,
+}
+
+fn name(text: &str) -> RepositoryName {
+    RepositoryName::parse(text).unwrap()
+}
+
+impl Stage {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path().join("ci")).unwrap();
+        Self { directory, layout }
+    }
+
+    fn adopt(&self, repository: &str, content: &str) -> Digest {
+        let file = self.directory.path().join("upload");
+        std::fs::write(&file, content).unwrap();
+        let digest = Algorithm::Sha256.digest(content.as_bytes());
+        adopt(&self.layout, &name(repository), &digest, &file).unwrap();
+        assert!(!file.exists(), "the upload keeps no name");
+        digest
+    }
+
+    fn path(&self, repository: &str, digest: &Digest) -> PathBuf {
+        self.layout.blob(&name(repository), digest).unwrap()
+    }
+
+    fn age(&self, path: &Path, time: Duration) {
+        File::open(path).unwrap().set_modified(SystemTime::now() - time).unwrap();
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_blob_is_on_the_disk_once_however_often_it_comes() {
+    let stage = Stage::new();
+    let digest = stage.adopt("a", "some");
+    let first = std::fs::metadata(stage.path("a", &digest)).unwrap();
+    assert_eq!(first.nlink(), 2);
+    for repository in ["a", "b", "b/c"] {
+        stage.adopt(repository, "some");
+        assert_eq!(std::fs::metadata(stage.path(repository, &digest)).unwrap().ino(), first.ino());
+    }
+    assert!(mount(&stage.layout, &name("a"), &name("d"), &digest).unwrap());
+    assert_eq!(std::fs::metadata(stage.layout.shared_blob(&digest).unwrap()).unwrap().nlink(), 5);
+    let missing = Algorithm::Sha256.digest(b"missing");
+    assert!(!mount(&stage.layout, &name("a"), &name("e"), &missing).unwrap());
+    assert!(!stage.layout.repository(&name("e")).exists());
+}
+
+#[test]
+fn a_shared_name_that_is_gone_or_wrong_is_made_anew() {
+    let stage = Stage::new();
+    let digest = stage.adopt("a", "some");
+    let shared = stage.layout.shared_blob(&digest).unwrap();
+    std::fs::remove_file(&shared).unwrap();
+    stage.adopt("b", "some");
+    assert_eq!(std::fs::metadata(&shared).unwrap().nlink(), 2);
+    std::fs::remove_file(&shared).unwrap();
+    std::fs::write(&shared, "so").unwrap();
+    stage.adopt("c", "some");
+    assert_eq!(std::fs::read(stage.path("c", &digest)).unwrap(), b"some");
+    assert_eq!(std::fs::read(&shared).unwrap(), b"some");
+}
+
+#[test]
+fn a_blob_that_comes_again_is_young_again() {
+    let stage = Stage::new();
+    let digest = stage.adopt("a", "some");
+    for again in [true, false] {
+        let path = stage.path("a", &digest);
+        stage.age(&path, HOUR * 100);
+        assert!(is_older(&std::fs::metadata(&path).unwrap(), HOUR * 99));
+        if again {
+            stage.adopt("a", "some");
+        } else {
+            mount(&stage.layout, &name("a"), &name("b"), &digest).unwrap();
+        }
+        assert!(!is_older(&std::fs::metadata(&path).unwrap(), HOUR));
+    }
+}
+
+#[test]
+fn the_sign_of_use_is_seldom_written_and_seen_in_time() {
+    let stage = Stage::new();
+    let digest = stage.adopt("a", "some");
+    let path = stage.path("a", &digest);
+    let modified = || std::fs::metadata(&path).unwrap().modified().unwrap();
+    stage.age(&path, HOUR / 2);
+    let before = modified();
+    open_for_push(&stage.layout, &name("a"), &digest).unwrap();
+    assert_eq!(modified(), before);
+    stage.age(&path, HOUR * 100);
+    let found = list(&stage.layout.repository(&name("a"))).unwrap().remove(0);
+    // A collection has found it to be old; then a client asks for it.
+    open_for_push(&stage.layout, &name("a"), &digest).unwrap();
+    assert!(!remove_unused(&found, HOUR * 24).unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), b"some");
+    stage.age(&path, HOUR * 24);
+    assert!(remove_unused(&found, HOUR * 24).unwrap());
+    assert!(!path.exists() && !path.with_extension(ASIDE).exists());
+}
+
+#[test]
+fn only_blobs_are_listed() {
+    let stage = Stage::new();
+    let digest = stage.adopt("a", "some");
+    let directory = stage.layout.repository(&name("a"));
+    for other in [".moorgate-x", "README", "A", "removed"] {
+        std::fs::write(directory.join("blobs/sha256").join(other), "x").unwrap();
+    }
+    let listed: Vec<_> = list(&directory).unwrap().into_iter().map(|found| found.digest).collect();
+    assert_eq!(listed, [digest]);
+}

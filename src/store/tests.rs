@@ -1,0 +1,190 @@
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body::Frame;
+use proptest::prelude::*;
+
+use super::hash::Algorithm;
+use super::*;
+
+const PATIENCE: Patience = Patience { first_byte: Duration::from_secs(60), stall: Duration::from_secs(60) };
+
+/// A body in parts; one that is `None` breaks it.
+struct Parts(VecDeque<Option<Bytes>>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
+        Poll::Ready(self.0.pop_front().map(|part| part.map(Frame::data).ok_or_else(broken)))
+    }
+}
+
+fn body(content: &[u8], parts: usize, breaks: bool) -> Parts {
+    let size = content.len().div_ceil(parts).max(1);
+    let parts = content.chunks(size).map(|part| Some(Bytes::copy_from_slice(part)));
+    Parts(parts.chain(breaks.then_some(None)).collect())
+}
+
+/// What a client may do with an upload, or what may happen to it.
+#[derive(Clone, Debug)]
+enum Step {
+    /// So many bytes more, in parts, with or without saying where they belong.
+    Patch { bytes: usize, parts: usize, placed: bool },
+    /// The connection breaks after so many bytes.
+    Cut { bytes: usize },
+    /// Bytes for another place than where the upload stands.
+    Misplaced { begin: u64 },
+    /// How far is it?
+    Status,
+    /// Another process takes over, over the same files.
+    Restart,
+    /// What comes next comes to another process that has been there all the time.
+    Elsewhere,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    // Around what is collected before it is written, too.
+    let bytes = || prop_oneof![1_usize..2000, 250_000_usize..530_000];
+    prop_oneof![
+        4 => (bytes(), 1_usize..5, any::<bool>())
+            .prop_map(|(bytes, parts, placed)| Step::Patch { bytes, parts, placed }),
+        1 => bytes().prop_map(|bytes| Step::Cut { bytes }),
+        1 => (0_u64..600_000).prop_map(|begin| Step::Misplaced { begin }),
+        1 => Just(Step::Status),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Elsewhere),
+    ]
+}
+
+/// A client that knows what it sends, and where the store says that it stands.
+struct Uploading {
+    directory: tempfile::TempDir,
+    stores: [Arc<Store>; 2],
+    name: RepositoryName,
+    id: UploadId,
+    content: Vec<u8>,
+    here: usize,
+}
+
+impl Uploading {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Store::open(directory.path().join("ci")).unwrap();
+        let stores = [open(), open()];
+        let name = RepositoryName::parse("base/app").unwrap();
+        let id = stores[0].start_upload(&name).await.unwrap();
+        // A period that no chunk has, so that bytes in the wrong place are wrong.
+        let content = (0_u32..4_000_000).map(|n| (n % 251) as u8 ^ (n / 65_521) as u8).collect();
+        Self { directory, stores, name, id, content, here: 0 }
+    }
+
+    async fn append(&self, piece: Piece, body: Parts) -> Result<u64, StoreError> {
+        self.stores[0].append((&self.name, &self.id), piece, body, PATIENCE).await
+    }
+
+    async fn length(&self) -> usize {
+        let length = self.stores[0].upload_length(&self.name, &self.id).await.unwrap();
+        usize::try_from(length).unwrap()
+    }
+
+    async fn take(&mut self, step: Step) {
+        let rest = &self.content[self.here..];
+        match step {
+            Step::Patch { bytes, parts, placed } => {
+                let sent = &rest[..bytes.min(rest.len())];
+                let place = Piece { begin: Some(self.here as u64), length: Some(sent.len() as u64) };
+                let piece = if placed { place } else { Piece::default() };
+                let length = self.append(piece, body(sent, parts, false)).await.unwrap();
+                assert_eq!(length, (self.here + sent.len()) as u64);
+                self.here += sent.len();
+            }
+            Step::Cut { bytes } => {
+                let sent = &rest[..bytes.min(rest.len())];
+                let cut = self.append(Piece::default(), body(sent, 3, true)).await;
+                assert!(matches!(cut, Err(StoreError::BodyCut)), "{cut:?}");
+                // All that came is here; a client asks all the same.
+                assert_eq!(self.length().await, self.here + sent.len());
+                self.here += sent.len();
+            }
+            Step::Misplaced { begin } if begin != self.here as u64 => {
+                let piece = Piece { begin: Some(begin), length: None };
+                let refused = self.append(piece, body(b"wrong", 1, false)).await;
+                let at = self.here as u64;
+                assert!(
+                    matches!(refused, Err(StoreError::OutOfOrder { at: said }) if said == at),
+                    "{refused:?}"
+                );
+            }
+            Step::Misplaced { .. } => {}
+            Step::Status => assert_eq!(self.length().await, self.here),
+            Step::Restart => self.stores[0] = Store::open(self.directory.path().join("ci")).unwrap(),
+            Step::Elsewhere => self.stores.swap(0, 1),
+        }
+    }
+
+    async fn finish(&self, algorithm: Algorithm, last: usize) {
+        let whole = &self.content[..(self.here + last).min(self.content.len())];
+        let digest = algorithm.digest(whole);
+        let rest = body(&whole[self.here..], 2, false);
+        let upload = (&self.name, &self.id);
+        self.stores[0].commit(upload, &digest, Piece::default(), rest, PATIENCE).await.unwrap();
+        let blob = self.stores[1].blob(&self.name, &digest, false).await.unwrap();
+        assert_eq!(blob.size, whole.len() as u64);
+        assert_eq!(algorithm.digest_of(&blob.file).unwrap(), digest);
+        let gone = self.stores[1].upload_length(&self.name, &self.id).await;
+        assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_way_of_uploading_gives_the_right_bytes(
+        steps in prop::collection::vec(step(), 0..12),
+        sha512 in any::<bool>(),
+        last in 0_usize..300_000,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut uploading = Uploading::new().await;
+            for step in steps {
+                uploading.take(step).await;
+            }
+            let algorithm = if sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 };
+            uploading.finish(algorithm, last).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_added_belongs_to_the_upload() {
+    let mut uploading = Uploading::new().await;
+    for bytes in [100, 200, 50] {
+        uploading.take(Step::Patch { bytes, parts: 1, placed: false }).await;
+        uploading.take(Step::Elsewhere).await;
+    }
+    uploading.finish(Algorithm::Sha256, 10).await;
+}
+
+#[tokio::test]
+async fn a_long_name_has_all_that_a_short_one_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let name = RepositoryName::parse(&"a".repeat(RepositoryName::MAX_BYTES)).unwrap();
+    let id = store.start_upload(&name).await.unwrap();
+    let digest = Algorithm::Sha256.digest(b"some");
+    let some = body(b"some", 1, false);
+    store.commit((&name, &id), &digest, Piece::default(), some, PATIENCE).await.unwrap();
+    let tag = Reference::Tag(Tag::parse("v1").unwrap());
+    let manifest = Bytes::from_static(b"\0");
+    store.put_manifest(&name, &tag, &[], Some("a/b"), manifest).await.unwrap();
+    store.manifest(&name, &tag, true).await.unwrap();
+    store.tidy().unwrap();
+    assert_eq!(pulled::read(&store.layout, &name).unwrap().len(), 1);
+}
