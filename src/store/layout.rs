@@ -108,8 +108,11 @@ impl Layout {
             private_directory(&path.join("blobs").join(algorithm.name()))?;
         }
         sync_directory(&path.join("blobs"))?;
-        let (name, content) = MARK;
-        atomic_write(&path.join(name), content.as_bytes(), Access::Private)?;
+        let mark = path.join(MARK.0);
+        // Where it is, the repository's own lock counts, and a collection takes unfinished files away.
+        if !mark.exists() {
+            atomic_write(&mark, MARK.1.as_bytes(), Access::Private)?;
+        }
         sync_directory(&self.repositories())
     }
 }
@@ -286,6 +289,7 @@ mod tests {
             let removing = || -> io::Result<()> {
                 while !ended.load(std::sync::atomic::Ordering::Relaxed) {
                     if let Some(locked) = layout.lock_to_change(&name)? {
+                        crate::store::blobs::mend(&path, &locked)?;
                         remove_if_empty(&path, &locked)?;
                     }
                 }

@@ -345,21 +345,30 @@ impl Content {
     /// Writes and hashes; whatever fails, length and hash are those of what is in the file.
     fn add(&mut self, path: &Path, batch: &Batch) -> Result<(), StoreError> {
         let file = if_there(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
+        let written = self.write(&file, batch);
+        if written.is_err() {
+            // What was written of a part would be in the way of nothing, but it takes room.
+            let _ = file.set_len(self.length);
+        }
+        self.tell();
+        Ok(written?)
+    }
+
+    fn write(&mut self, file: &File, batch: &Batch) -> io::Result<()> {
         for part in &batch.parts {
-            if let Err(error) = file.write_all_at(part, self.length) {
-                // What was written of the part would be in the way of nothing, but it takes room.
-                let _ = file.set_len(self.length);
-                return Err(error.into());
-            }
+            file.write_all_at(part, self.length)?;
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(part);
             }
             self.length += part.len() as u64;
         }
+        Ok(())
+    }
+
+    fn tell(&self) {
         if let Some(session) = self.session.upgrade() {
             session.length.store(self.length, Ordering::Release);
         }
-        Ok(())
     }
 
     /// Another process may have added to the file, or may have taken a part of it back.
@@ -369,9 +378,7 @@ impl Content {
         }
         self.length = length;
         self.hasher = (length == 0).then(|| Algorithm::Sha256.hasher());
-        if let Some(session) = self.session.upgrade() {
-            session.length.store(length, Ordering::Release);
-        }
+        self.tell();
     }
 
     /// The digest of all that is in the file, also where another process wrote some of it meanwhile.
