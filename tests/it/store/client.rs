@@ -76,6 +76,11 @@ impl Endpoint {
 }
 
 impl Client {
+    /// Another one, with a connection of its own.
+    pub fn another(&self) -> Self {
+        self.endpoint.client()
+    }
+
     /// Sends a request and reads its answer. A connection that has ended is replaced.
     pub async fn try_ask(
         &mut self,

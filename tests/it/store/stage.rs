@@ -80,13 +80,14 @@ impl Killable {
     }
 
     fn again(directory: &Path) -> Self {
-        let mut child = Command::new(binary())
-            .args(["run", "--config"])
-            .arg(directory)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(binary());
+        command.args(["run", "--config"]).arg(directory);
+        Self::spawn(directory, command)
+    }
+
+    /// Starts it by a command, which may set the stage before it becomes moorgate.
+    pub fn spawn(directory: &Path, mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
         let address = loop {
@@ -97,17 +98,23 @@ impl Killable {
             }
             said.push(line);
         };
-        // Whatever else it says has to go somewhere, or it would wait for that.
-        std::thread::spawn(move || lines.for_each(drop));
+        // Whatever else it says has to go somewhere, or it would wait for that: to who reads of a failure.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
         let mut roots = RootCertStore::empty();
-        let ca = directory.join("state/internal-ca/ca.pem");
+        // Its state may lie where only it looks.
+        let root = format!("/proc/{}/root", child.id());
+        let ca = format!("{root}{}/state/internal-ca/ca.pem", directory.display());
         roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let config = Arc::new(client_config(roots, &["http/1.1"]));
         Self { config: directory.to_owned(), child, endpoint: Endpoint { address, config } }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
