@@ -1,11 +1,12 @@
 //! Upload sessions: files that grow. What has come is hashed and written as it comes, and stays for
 //! whoever continues, also after a restart; a session ends by a commit, a cancel, or after a day.
 
+mod written;
+
 use std::fs::{DirEntry, File};
 use std::future::poll_fn;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::blobs;
 use super::error::StoreError;
-use super::hash::{Algorithm, Hasher};
+use super::hash::Algorithm;
 use super::layout::{Layout, if_there};
 use super::work::{Started, Work};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
+use written::{Batch, Content};
 
 /// How long a session waits for its next request.
 const EXPIRES: Duration = Duration::from_secs(24 * 3600);
@@ -62,15 +64,6 @@ struct Session {
     content: Arc<tokio::sync::Mutex<Content>>,
     /// Ends the request that adds to it now.
     writer: Mutex<CancellationToken>,
-}
-
-/// What has come, and its hash. Whoever writes owns the lock until the write has ended, also where
-/// the request that wanted it is gone.
-struct Content {
-    session: std::sync::Weak<Session>,
-    length: u64,
-    /// `None`: somebody else wrote some of it, and it has to be hashed again.
-    hasher: Option<Hasher>,
 }
 
 type Turn = OwnedMutexGuard<Content>;
@@ -182,8 +175,7 @@ impl Uploads {
 impl Session {
     fn new(path: PathBuf, length: u64) -> Arc<Self> {
         Arc::new_cyclic(|session| {
-            let hasher = (length == 0).then(|| Algorithm::Sha256.hasher());
-            let content = Content { session: session.clone(), length, hasher };
+            let content = Content::new(session.clone(), length);
             Self {
                 path,
                 length: AtomicU64::new(length),
@@ -299,7 +291,7 @@ impl Writer<'_> {
                 self.write(std::mem::take(&mut batch)).await?;
             }
         };
-        if !batch.parts.is_empty() {
+        if batch.bytes > 0 {
             self.write(batch).await?;
         }
         ended
@@ -322,72 +314,6 @@ impl Writer<'_> {
                 written.map(|(turn, _)| Some(turn))
             }
             None => Ok(self.turn.take()),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Batch {
-    parts: Vec<Bytes>,
-    bytes: usize,
-}
-
-impl Batch {
-    fn push(&mut self, part: Bytes) {
-        self.bytes += part.len();
-        if !part.is_empty() {
-            self.parts.push(part);
-        }
-    }
-}
-
-impl Content {
-    /// Writes and hashes; whatever fails, length and hash are those of what is in the file.
-    fn add(&mut self, path: &Path, batch: &Batch) -> Result<(), StoreError> {
-        let file = if_there(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
-        let written = self.write(&file, batch);
-        if written.is_err() {
-            // What was written of a part would be in the way of nothing, but it takes room.
-            let _ = file.set_len(self.length);
-        }
-        self.tell();
-        Ok(written?)
-    }
-
-    fn write(&mut self, file: &File, batch: &Batch) -> io::Result<()> {
-        for part in &batch.parts {
-            file.write_all_at(part, self.length)?;
-            if let Some(hasher) = &mut self.hasher {
-                hasher.update(part);
-            }
-            self.length += part.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn tell(&self) {
-        if let Some(session) = self.session.upgrade() {
-            session.length.store(self.length, Ordering::Release);
-        }
-    }
-
-    /// Another process may have added to the file, or may have taken a part of it back.
-    fn follow(&mut self, length: u64) {
-        if self.length == length {
-            return;
-        }
-        self.length = length;
-        self.hasher = (length == 0).then(|| Algorithm::Sha256.hasher());
-        self.tell();
-    }
-
-    /// The digest of all that is in the file, also where another process wrote some of it meanwhile.
-    fn finish(&mut self, algorithm: Algorithm, file: &File) -> io::Result<Digest> {
-        let is_ours = file.metadata()?.len() == self.length;
-        let kept = self.hasher.take().filter(|hasher| is_ours && hasher.algorithm() == algorithm);
-        match kept {
-            Some(hasher) => Ok(hasher.finish()),
-            None => algorithm.digest_of(file),
         }
     }
 }
