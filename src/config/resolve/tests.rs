@@ -287,6 +287,123 @@ fn what_goes_together_in_an_upstream() {
 }
 
 #[test]
+fn a_domain_may_have_a_registry_of_its_own() {
+    let store = |more: &str| {
+        let text = with("upstream", &format!("[upstream]\ndirectory = 'ci'\n{more}"));
+        let snapshot = valid("state = '/state'", &[&text]);
+        snapshot.domains[0].registry.store().expect("a store").clone()
+    };
+    insta::assert_debug_snapshot!(store(""), @r#"
+    StoreSettings {
+        name: "ci",
+        directory: "/state/store/ci",
+        collect_every: Some(
+            86400s,
+        ),
+        grace: 86400s,
+    }
+    "#);
+    let set = store("gc = '90min'\ngc_grace = '7d'");
+    assert_eq!(
+        (set.collect_every, set.grace),
+        (Some(Duration::from_secs(5400)), Duration::from_secs(604_800))
+    );
+    assert_eq!(store("gc = 'never'").collect_every, None);
+}
+
+#[test]
+fn what_goes_together_in_a_store() {
+    let upstream = |keys: &str| with("upstream", &format!("[upstream]\n{keys}"));
+    let cases: &[(&str, &[&str])] = &[
+        ("", &["`upstream.url` is missing"]),
+        ("directory = 'ci'\nurl = 'http://a'", &["`upstream.url` says nothing about a `directory`"]),
+        (
+            "directory = 'ci'\nusername = 'a'\npassword = 's3cret'\nroots = 'a'",
+            &[
+                "`upstream.username` says nothing about a `directory`",
+                "`upstream.password` says nothing about a `directory`",
+                "`upstream.roots` says nothing about a `directory`",
+            ],
+        ),
+        (
+            "directory = 'ci'\nauthorization = 'pass'\nredirects = 'follow'",
+            &[
+                "`upstream.authorization` says nothing about a `directory`",
+                "`upstream.redirects` says nothing about a `directory`",
+            ],
+        ),
+        (
+            "url = 'http://a'\ngc = 'never'\ngc_grace = '1d'",
+            &["`upstream.gc` is only for a `directory`", "`upstream.gc_grace` is only for a `directory`"],
+        ),
+        ("directory = 'ci'\ngc = '59s'", &["`upstream.gc` is too short"]),
+        ("directory = 'ci'\ngc = 'no'", &["`upstream.gc` is not a duration"]),
+        ("directory = 'ci'\ngc_grace = '119min'", &["`upstream.gc_grace` is too short"]),
+        ("directory = 'ci'\ngc_grace = 'never'", &["`upstream.gc_grace` is not a duration"]),
+        ("directory = 1", &["`upstream.directory` must be a string in quotes, not an integer"]),
+    ];
+    for (keys, expected) in cases {
+        assert_eq!(messages("", &[&upstream(keys)]), *expected, "{keys}");
+    }
+    for name in ["", "..", "a/b", "/ci", "A", ".ci", "ci/", "a b", "-ci"] {
+        let text = upstream(&format!("directory = '{name}'"));
+        assert_eq!(messages("", &[&text]), ["`upstream.directory` is not the name of a store"], "{name}");
+    }
+}
+
+#[test]
+fn problems_of_stores_say_what_to_write() {
+    let file = |domain: &str, keys: &str| {
+        with("upstream", &format!("[upstream]\n{keys}")).replace("ci.example.com", domain)
+    };
+    let one = file("a.example.com", "directory = 'ci'\nurl = 'http://registry:5000'");
+    let two = file("b.example.com", "directory = 'ci'\ngc = '10s'\ngc_grace = '1h'");
+    let three = file("c.example.com", "directory = '../ci'\n");
+    let (_, problems) = resolve("", &[&one, &two, &three]);
+    insta::assert_snapshot!(problems.render(Colour::Never), @r#"
+    error: `upstream.url` says nothing about a `directory`
+     --> conf.d/a.toml:8:7
+      |
+    8 | url = 'http://registry:5000'
+      |       ^^^^^^^^^^^^^^^^^^^^^^
+      |
+      = help: leave one of the two out: `directory` is a registry that moorgate keeps itself
+
+    error: the directory `ci` is already the store of conf.d/a.toml
+     --> conf.d/b.toml:7:13
+      |
+    7 | directory = 'ci'
+      |             ^^^^
+      |
+      = help: use another name, or serve the one domain under both names with `aliases`
+
+    error: `upstream.gc` is too short
+     --> conf.d/b.toml:8:6
+      |
+    8 | gc = '10s'
+      |      ^^^^^
+      |
+      = help: write at least "1min", or "never"
+
+    error: `upstream.gc_grace` is too short
+     --> conf.d/b.toml:9:12
+      |
+    9 | gc_grace = '1h'
+      |            ^^^^
+      |
+      = help: write at least "2h"
+
+    error: `upstream.directory` is not the name of a store
+     --> conf.d/c.toml:7:13
+      |
+    7 | directory = '../ci'
+      |             ^^^^^^^
+      |
+      = help: write a name like "ci": lower-case letters, digits, and `-`, `_` or `.` between them
+    "#);
+}
+
+#[test]
 fn names_are_unique() {
     let file = |keys: &str| complete(keys);
     let cases: &[(&str, &str, &[&str])] = &[
