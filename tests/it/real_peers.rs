@@ -17,4 +17,5 @@ mod docker_engine;
 mod first_run;
 mod signals;
 mod skopeo;
+mod store;
 mod users;

@@ -42,7 +42,7 @@ pub fn hex(digest: &[u8]) -> String {
     format!("sha256:{digits}")
 }
 
-fn blob(directory: &Path, content: &[u8], media_type: &str) -> Value {
+pub fn blob(directory: &Path, content: &[u8], media_type: &str) -> Value {
     let digest = sha256(content);
     fs::write(directory.join("blobs").join(digest.replace(':', "/")), content).unwrap();
     json!({ "mediaType": media_type, "digest": digest, "size": content.len() })

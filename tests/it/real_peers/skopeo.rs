@@ -28,12 +28,12 @@ impl Stage {
     }
 
     /// Logs in as the domain's own user.
-    fn logged_in(&self, domain: &Domain, authority: &str) {
+    pub(super) fn logged_in(&self, domain: &Domain, authority: &str) {
         self.skopeo_login(authority, domain.user, domain.password).succeeded();
     }
 
     /// An image of that many layers, as skopeo names it.
-    fn image(&self, layers: usize) -> (PathBuf, String) {
+    pub(super) fn image(&self, layers: usize) -> (PathBuf, String) {
         let raw = self.path().join("raw-image");
         let contents: Vec<_> = (0..layers)
             .map(|layer| (format!("file-{layer}"), format!("layer {layer}\n").repeat(20_000)))
@@ -48,12 +48,12 @@ impl Stage {
         (directory, name)
     }
 
-    fn push(&self, image: &str, remote: &str) {
+    pub(super) fn push(&self, image: &str, remote: &str) {
         self.skopeo(&["copy", image, remote]).succeeded();
     }
 
     /// Pushes an image, pulls it into another directory, and compares.
-    fn push_and_pull(&self, authority: &str) {
+    pub(super) fn push_and_pull(&self, authority: &str) {
         let (pushed, image) = self.image(2);
         let remote = format!("docker://{authority}/base/app:v1");
         self.push(&image, &remote);

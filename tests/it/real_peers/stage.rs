@@ -13,7 +13,7 @@ use super::process::{self, Output, Process, run, tool, until};
 /// Everything that runs. Dropped in this order, the directory last.
 pub struct Stage {
     pub moorgate: Process,
-    _registries: [Process; 2],
+    _registries: Vec<Process>,
     pub ci: Domain,
     pub cache: Domain,
     pub machine: Machine,
@@ -51,20 +51,41 @@ impl Domain {
         format!("127.0.0.1:{}", self.registry_port)
     }
 
-    fn toml(&self) -> String {
+    fn toml(&self, behind: Behind) -> String {
         let Self { name, shared_port, own_port, registry_port, .. } = self;
+        let upstream = match behind {
+            Behind::Registries => format!("url = \"http://127.0.0.1:{registry_port}\""),
+            Behind::Stores => format!("directory = \"{name}\""),
+        };
         format!(
             "domain = \"{name}\"\naliases = [\"localhost:{own_port}\"]\n\
              listen = [\"127.0.0.1:{shared_port}\", \"127.0.0.1:{own_port}\"]\n\
              [tls]\ninternal = true\n[auth]\nhtpasswd = \"{name}.htpasswd\"\n\
-             [upstream]\nurl = \"http://127.0.0.1:{registry_port}\"\n"
+             [upstream]\n{upstream}\n"
         )
     }
+}
+
+/// What is behind the domains.
+#[derive(Clone, Copy)]
+enum Behind {
+    Registries,
+    /// moorgate itself.
+    Stores,
 }
 
 impl Stage {
     /// Starts all of it and waits until it is ready.
     pub fn new() -> Self {
+        Self::before(Behind::Registries)
+    }
+
+    /// The same, but the registries of both domains are moorgate's own.
+    pub fn of_stores() -> Self {
+        Self::before(Behind::Stores)
+    }
+
+    fn before(behind: Behind) -> Self {
         let directory = tempfile::Builder::new().prefix("moorgate-peers-").tempdir().unwrap();
         let path = directory.path();
         let shared_port = free_port();
@@ -74,8 +95,12 @@ impl Stage {
         fs::create_dir_all(path.join("config/conf.d")).unwrap();
         fs::create_dir(path.join("logs")).unwrap();
         fs::create_dir(path.join("cwd")).unwrap();
-        let registries = [("registry-ci", &ci), ("registry-cache", &cache)]
-            .map(|(name, domain)| start_registry(name, domain, path));
+        let registries = match behind {
+            Behind::Registries => [("registry-ci", &ci), ("registry-cache", &cache)]
+                .map(|(name, domain)| start_registry(name, domain, path))
+                .into(),
+            Behind::Stores => Vec::new(),
+        };
         let admin = free_port();
         let main = format!(
             "https = [\"127.0.0.1:{shared_port}\"]\nhttp = []\nstate = \"../state\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n"
@@ -83,7 +108,7 @@ impl Stage {
         fs::write(path.join("config/moorgate.toml"), main).unwrap();
         for domain in [&ci, &cache] {
             let file = path.join("config/conf.d").join(domain.name);
-            fs::write(file.with_extension("test.toml"), domain.toml()).unwrap();
+            fs::write(file.with_extension("test.toml"), domain.toml(behind)).unwrap();
             let made = htpasswd(path, &["-nbB", domain.user, domain.password]).succeeded();
             fs::write(file.with_extension("test.htpasswd"), made).unwrap();
         }
@@ -98,6 +123,12 @@ impl Stage {
 
     pub fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The image layout of a repository in a domain's store.
+    pub fn layout(&self, domain: &Domain, repository: &str) -> PathBuf {
+        let repositories = self.path().join("state/store").join(domain.name).join("repositories");
+        repositories.join(repository.replace('/', "+"))
     }
 
     /// The domain's file in `conf.d`, or another file beside it.
