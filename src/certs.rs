@@ -7,8 +7,10 @@ pub mod files;
 pub mod inspect;
 pub mod internal_ca;
 pub mod manager;
+pub mod names;
 pub mod renewal;
 pub mod report;
+pub mod state;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;
