@@ -6,6 +6,7 @@ pub mod check;
 pub mod files;
 pub mod inspect;
 pub mod internal_ca;
+pub mod ledger;
 pub mod manager;
 pub mod names;
 pub mod renewal;

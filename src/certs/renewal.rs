@@ -90,7 +90,12 @@ impl Seed {
 
     /// Of a text that no other certificate has, like its serial number (CAs choose it at random).
     pub fn of(text: &str) -> Self {
-        text.bytes().fold(Self(text.len() as u64), |seed, byte| seed.with(u64::from(byte)))
+        Self(0).and(text)
+    }
+
+    /// Mixed with a further text.
+    pub fn and(self, text: &str) -> Self {
+        text.bytes().fold(self.with(text.len() as u64), |seed, byte| seed.with(u64::from(byte)))
     }
 
     /// Mixed with a further number (the finalizer of SplitMix64).
@@ -104,6 +109,11 @@ impl Seed {
     /// From 0 up to, but not, 1.
     pub fn fraction(self) -> f64 {
         f64::from(u32::try_from(self.0 >> 32).unwrap_or(u32::MAX)) / (f64::from(u32::MAX) + 1.0)
+    }
+
+    /// From 0 up to, but not, `end`.
+    pub fn below(self, end: u16) -> u16 {
+        u16::try_from(((self.0 >> 48) * u64::from(end)) >> 16).unwrap_or_default()
     }
 }
 
