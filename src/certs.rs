@@ -4,11 +4,14 @@
 
 pub mod check;
 pub mod files;
+pub mod hold;
 pub mod inspect;
 pub mod internal_ca;
 pub mod ledger;
 pub mod manager;
+mod moments;
 pub mod names;
+pub mod orders;
 pub mod renewal;
 pub mod report;
 pub mod state;

@@ -5,7 +5,6 @@ mod backoff;
 pub mod file;
 pub mod limits;
 mod record;
-mod serial;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -15,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::moments;
 use super::names::NameSet;
 use super::state::CaId;
 use limits::{Limits, Rate, registered_domain};
@@ -35,7 +35,7 @@ pub use words::{Hindrance, Limit, Until};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// When it was begun: with the state directory, or when an older one was lost.
-    #[serde(with = "serial")]
+    #[serde(with = "moments")]
     founded: SystemTime,
     /// The domains for which the administrator has confirmed what was held back.
     #[serde(default)]

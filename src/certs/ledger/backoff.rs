@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::moments;
 use super::super::renewal::Seed;
 use super::record::{Failure, Fault};
-use super::serial;
 use super::words::{Hindrance, Until};
 
 /// The failures in a row of one set of names at one CA.
@@ -14,7 +14,7 @@ use super::words::{Hindrance, Until};
 pub(super) struct Backoff {
     pub(super) times: u32,
     /// When the newest was.
-    #[serde(with = "serial")]
+    #[serde(with = "moments")]
     pub(super) at: SystemTime,
     /// What it said.
     pub(super) last: String,
@@ -23,7 +23,7 @@ pub(super) struct Backoff {
     /// From 0 to 999: where in the spread of the wait this one lies.
     jitter: u16,
     /// What the CA demanded.
-    #[serde(with = "serial::option", default)]
+    #[serde(with = "moments::option", default)]
     pub(super) retry_at: Option<SystemTime>,
 }
 

@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::moments;
 use super::super::names::NameSet;
 use super::super::renewal::Seed;
 use super::backoff::{Backoff, LONGEST_RETRY_AFTER};
 use super::limits::Limits;
 use super::words::{Hindrance, Until};
-use super::{OrderRequest, SLACK, serial};
+use super::{OrderRequest, SLACK};
 
 /// What an order is in the eyes of the CA, which exempts renewals from some limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,10 +97,10 @@ pub(super) struct Attempt {
     pub(super) account: String,
     pub(super) names: NameSet,
     pub(super) kind: OrderKind,
-    #[serde(with = "serial")]
+    #[serde(with = "moments")]
     pub(super) placed: SystemTime,
     /// When it reached its stage.
-    #[serde(with = "serial")]
+    #[serde(with = "moments")]
     pub(super) moved: SystemTime,
     stage: Stage,
 }
@@ -146,7 +147,7 @@ struct Streak {
     name: String,
     times: u32,
     /// When it was last counted or forgiven.
-    #[serde(with = "serial")]
+    #[serde(with = "moments")]
     at: SystemTime,
 }
 
@@ -167,7 +168,7 @@ impl Streak {
 struct Closed {
     /// `None`: the whole CA.
     account: Option<String>,
-    #[serde(with = "serial")]
+    #[serde(with = "moments")]
     until: SystemTime,
     words: String,
 }
@@ -183,10 +184,10 @@ impl Closed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct CaRecord {
-    #[serde(with = "serial::list")]
+    #[serde(with = "moments::list")]
     accounts: Vec<SystemTime>,
     attempts: Vec<Attempt>,
-    #[serde(with = "serial::pairs")]
+    #[serde(with = "moments::pairs")]
     backoffs: BTreeMap<NameSet, Backoff>,
     streaks: Vec<Streak>,
     closed: Vec<Closed>,

@@ -1,4 +1,4 @@
-//! Moments in the ledger's file: RFC 3339 in UTC, so that a person can read them.
+//! Moments in the files below `state`: RFC 3339 in UTC, so that a person can read them.
 
 use std::time::SystemTime;
 
