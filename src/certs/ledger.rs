@@ -8,6 +8,8 @@ mod record;
 #[cfg(test)]
 mod tests;
 mod words;
+#[cfg(test)]
+mod year;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -147,7 +149,7 @@ impl Ledger {
     pub fn may_create_account(&self, ca: &CaId, now: SystemTime) -> Result<(), Until> {
         let Some(record) = self.cas.get(ca) else { return Ok(()) };
         let rate = Limits::of(ca).accounts;
-        let free = free_again(rate, record.accounts(), now);
+        let free = free_again(rate, record.accounts().map(|at| rate.end(at, now)), now);
         let limit = free.map(|at| Until {
             at,
             why: Hindrance::Limit { limit: Limit::Accounts, rate, of: "this machine".into() },
@@ -178,8 +180,7 @@ impl Ledger {
         let record = self.cas.get(request.ca).unwrap_or(&empty);
         let mut least: BTreeMap<Limit, Budget> = BTreeMap::new();
         for on in limits_on(request) {
-            let used =
-                on.times(record, request, now).into_iter().filter(|at| on.rate.covers(*at, now)).count();
+            let used = on.ends(record, request, now).into_iter().filter(|end| *end > now).count();
             let left = on.rate.most.saturating_sub(used);
             let budget =
                 least.entry(on.limit).or_insert(Budget { limit: on.limit, left, most: on.rate.most });
@@ -188,11 +189,14 @@ impl Ledger {
         least.into_values().collect()
     }
 
-    /// The clock was set forward by this much since the last look: everything moves with it, so that it
-    /// does not seem older than it is. One that was set back needs nothing: [`settle`](Self::settle)
-    /// takes what then lies in the future for something of this moment.
-    fn clock_went_forward(&mut self, by: Duration) {
-        self.cas.values_mut().for_each(|record| record.shift(by));
+    /// Before anything else at this moment: the clock was set forward by `jump` since the last look, so
+    /// that everything moves with it and does not seem older than it is. One that was set back needs
+    /// nothing: what then lies in the future is taken for something of this moment.
+    fn follow(&mut self, now: SystemTime, jump: Duration) {
+        if !jump.is_zero() {
+            self.cas.values_mut().for_each(|record| record.shift(jump));
+        }
+        self.settle(now);
     }
 
     /// Brings entries of the future to this moment and drops what no longer counts.
@@ -247,61 +251,54 @@ fn limits_on(request: &OrderRequest<'_>) -> Vec<LimitOn> {
 
 impl LimitOn {
     fn hindrance(&self, record: &CaRecord, request: &OrderRequest<'_>, now: SystemTime) -> Option<Until> {
-        let at = free_again(self.rate, self.times(record, request, now), now)?;
+        let at = free_again(self.rate, self.ends(record, request, now), now)?;
         let why = Hindrance::Limit { limit: self.limit, rate: self.rate, of: self.of.clone() };
         Some(Until { at, why })
     }
 
-    /// When the CA counted, or may have counted, something towards this limit.
-    fn times(&self, record: &CaRecord, request: &OrderRequest<'_>, now: SystemTime) -> Vec<SystemTime> {
+    /// When each stops counting that the CA counted, or may have counted, towards this limit.
+    fn ends(&self, record: &CaRecord, request: &OrderRequest<'_>, now: SystemTime) -> Vec<SystemTime> {
         let account = |attempt: &&Attempt| attempt.account == request.account;
         let attempts = record.attempts();
+        let issue_counts = |attempt: &Attempt| attempt.issue_counts_until(self.rate, now);
         match self.limit {
-            Limit::Accounts => record.accounts().collect(),
-            Limit::Orders => attempts.filter(account).map(|attempt| attempt.placed).collect(),
+            Limit::Accounts => record.accounts().map(|at| self.rate.end(at, now)).collect(),
+            Limit::Orders => {
+                attempts.filter(account).map(|attempt| self.rate.end(attempt.placed, now)).collect()
+            }
             Limit::Failures => attempts
                 .filter(account)
                 .filter(|attempt| attempt.may_have_failed() && attempt.names.contains(&self.of))
-                .map(|attempt| attempt.moved)
+                .map(|attempt| self.rate.end(attempt.moved, now))
                 .collect(),
             Limit::Duplicates | Limit::Replacements => attempts
-                .filter(|attempt| attempt.may_be_issued(now) && attempt.names == *request.names)
+                .filter(|attempt| attempt.names == *request.names)
                 .filter(|attempt| {
                     (attempt.kind == OrderKind::Replacement) == (self.limit == Limit::Replacements)
                 })
-                .map(|attempt| attempt.moved)
+                .filter_map(issue_counts)
                 .collect(),
             Limit::Domain => attempts
-                .filter(|attempt| attempt.may_be_issued(now) && attempt.kind == OrderKind::New)
+                .filter(|attempt| attempt.kind == OrderKind::New)
                 .filter(|attempt| attempt.names.iter().any(|name| registered_domain(name) == self.of))
-                .map(|attempt| attempt.moved)
+                .filter_map(issue_counts)
                 .collect(),
         }
     }
 }
 
 impl Rate {
-    /// Whether something of this moment still counts.
-    fn covers(&self, at: SystemTime, now: SystemTime) -> bool {
-        self.end(at, now) > now
-    }
-
-    /// When it stops counting. What lies in the future is of this moment.
+    /// When something of that moment stops counting. What lies in the future is of this moment.
     fn end(&self, at: SystemTime, now: SystemTime) -> SystemTime {
         at.min(now) + self.per + SLACK
     }
 }
 
-/// When a further one fits into the window; `None`: at this moment.
-fn free_again(
-    rate: Rate,
-    times: impl IntoIterator<Item = SystemTime>,
-    now: SystemTime,
-) -> Option<SystemTime> {
-    let mut counted: Vec<_> = times.into_iter().filter(|at| rate.covers(*at, now)).collect();
-    counted.sort_unstable();
-    let oldest_that_must_go = counted.len().checked_sub(rate.most)?;
-    counted.get(oldest_that_must_go).map(|at| rate.end(*at, now))
+/// When a further one fits beside those that count until then; `None`: at this moment.
+fn free_again(rate: Rate, ends: impl IntoIterator<Item = SystemTime>, now: SystemTime) -> Option<SystemTime> {
+    let mut counting: Vec<_> = ends.into_iter().filter(|end| *end > now).collect();
+    counting.sort_unstable();
+    counting.len().checked_sub(rate.most).and_then(|last| counting.get(last).copied())
 }
 
 /// The CA counts at other moments than we do, and its clock is another.

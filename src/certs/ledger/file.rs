@@ -30,6 +30,15 @@ pub struct Clock {
     pub steady: Duration,
 }
 
+impl Clock {
+    /// By how much the wall's clock was set forward until a later moment; zero when it was not.
+    pub(super) fn jump(self, later: Self) -> Duration {
+        let by_wall = later.now.duration_since(self.now).unwrap_or_default();
+        let steadily = later.steady.saturating_sub(self.steady);
+        Some(by_wall.saturating_sub(steadily)).filter(|jump| *jump >= NOTICED).unwrap_or_default()
+    }
+}
+
 /// What had to be done about the file to go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ledger of ACME attempts was damaged and is now {}: what was asked of the CAs before is forgotten", aside.display())]
@@ -92,8 +101,8 @@ impl LedgerFile {
     ) -> (R, Result<(), LedgerError>) {
         let held = state::lock(&self.lock);
         self.take_in(clock.now);
-        self.follow(clock);
-        self.ledger.settle(clock.now);
+        let jump = std::mem::replace(&mut self.clock, clock).jump(clock);
+        self.ledger.follow(clock.now, jump);
         let before = self.ledger.clone();
         let answer = change(&mut self.ledger, clock.now);
         let written = match held {
@@ -117,17 +126,6 @@ impl LedgerFile {
         match (sight, read(&self.path, now)) {
             (Some(_), Ok((ledger, None))) => (self.ledger, self.seen) = (ledger, sight),
             _ => self.seen = None,
-        }
-    }
-
-    /// What was done an hour ago must not seem a day old because the clock was set forward.
-    fn follow(&mut self, clock: Clock) {
-        let before = std::mem::replace(&mut self.clock, clock);
-        let by_wall = clock.now.duration_since(before.now).unwrap_or_default();
-        let steadily = clock.steady.saturating_sub(before.steady);
-        let jump = by_wall.saturating_sub(steadily);
-        if jump >= NOTICED {
-            self.ledger.clock_went_forward(jump);
         }
     }
 

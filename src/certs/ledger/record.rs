@@ -10,7 +10,7 @@ use super::super::moments;
 use super::super::names::NameSet;
 use super::super::renewal::Seed;
 use super::backoff::{Backoff, LONGEST_RETRY_AFTER};
-use super::limits::Limits;
+use super::limits::{Limits, Rate};
 use super::words::{Hindrance, Until};
 use super::{OrderRequest, SLACK};
 
@@ -121,13 +121,13 @@ impl Attempt {
         matches!(self.stage, Stage::Placed | Stage::Ended)
     }
 
-    /// Whether the CA has issued for it, or may. One that was placed and then heard of no more can
-    /// not have been issued, as nobody finalized it.
-    pub(super) fn may_be_issued(&self, now: SystemTime) -> bool {
+    /// Until when it counts as a certificate: one that was issued, or may be. One that was placed and then
+    /// heard of no more cannot have been issued, as nobody finalized it.
+    pub(super) fn issue_counts_until(&self, rate: Rate, now: SystemTime) -> Option<SystemTime> {
         match self.stage {
-            Stage::Finalizing | Stage::Issued => true,
-            Stage::Placed => now < self.moved + IN_FLIGHT,
-            Stage::Ended => false,
+            Stage::Finalizing | Stage::Issued => Some(rate.end(self.moved, now)),
+            Stage::Placed => Some(self.moved.min(now) + IN_FLIGHT),
+            Stage::Ended => None,
         }
     }
 
