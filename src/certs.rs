@@ -5,6 +5,7 @@
 pub mod check;
 pub mod files;
 pub mod hold;
+pub mod import;
 pub mod inspect;
 pub mod internal_ca;
 pub mod ledger;

@@ -77,6 +77,8 @@ enum Command {
 enum CertsCommand {
     /// Print the certificate of moorgate's own CA, for the trust stores of clients.
     Ca,
+    /// Take over the certificates, keys and ACME accounts of another server, so that nothing is ordered anew.
+    Import(certs::import::Arguments),
 }
 
 const EXAMPLES: &str = "\
@@ -87,6 +89,7 @@ Examples:
   echo \"$PASSWORD\" | moorgate htpasswd ci.htpasswd ci-bot
   moorgate certs ca > moorgate-ca.pem
   moorgate gc docker-cache.example.com --dry-run
+  moorgate certs import /etc/letsencrypt --dry-run
 
 Exit status: 0 fine, 1 failed, 2 wrong usage or configuration.";
 
@@ -146,6 +149,7 @@ fn certs(snapshot: &Snapshot, json: bool, command: Option<CertsCommand>) -> anyh
     match command {
         None => certs::list(snapshot, json, &mut out),
         Some(CertsCommand::Ca) => certs::ca(snapshot, &mut out),
+        Some(CertsCommand::Import(arguments)) => certs::import::run(snapshot, &arguments, &mut out),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `moorgate certs`: what a configuration's certificates are, and the internal CA's certificate.
 
+pub mod import;
+
 use std::io::Write;
 use std::time::SystemTime;
 

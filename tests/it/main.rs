@@ -28,6 +28,9 @@ mod browser;
 mod access_log;
 mod admin;
 
+// What is taken over from another server.
+mod certs_import;
+
 // What happens to a running process.
 mod drain;
 mod reload;
