@@ -100,18 +100,18 @@ fn retry_after_holds_for_whom_it_is_meant() {
             Event::Failed(request(&ca, &one, OrderKind::New), failure(fault, Some(retry_after))),
             start(),
         );
-        let hours = |names, account| {
+        // In half hours, rounded.
+        let wait = |until: Result<(), Until>| {
+            let wait = until.err().map(|until| until.at.duration_since(start()).expect("later"));
+            (wait.unwrap_or_default().as_secs() + 900) / 1800
+        };
+        let order = |names, account| {
             let request = OrderRequest { account, ..request(&ca, names, OrderKind::New) };
-            let until = ledger.may_order(&request, start()).err();
-            until.map_or(0.0, |until| until.at.duration_since(start()).expect("later").as_secs_f64() / 3600.0)
+            wait(ledger.may_order(&request, start()))
         };
         let account = "https://ca.example/account/1";
-        // In half hours: these names, other names, another account, a new account.
-        let new = ledger.may_create_account(&ca, start()).err();
-        let new =
-            new.map_or(0.0, |until| until.at.duration_since(start()).expect("later").as_secs_f64() / 3600.0);
-        [hours(&one, account), hours(&other, account), hours(&other, "another"), new]
-            .map(|h| (h * 2.0).round() as u32)
+        let new_account = wait(ledger.may_create_account(&ca, start()));
+        [order(&one, account), order(&other, account), order(&other, "another"), new_account]
     };
     assert_eq!(waits(Fault::RateLimited(Scope::Names), 34 * HOUR), [68, 0, 0, 0]);
     assert_eq!(waits(Fault::RateLimited(Scope::Account), 2 * HOUR), [4, 4, 0, 0]);

@@ -1,150 +1,20 @@
 //! A year of certificates on a simulated clock: renewal and ledger against a model of Let's Encrypt that
 //! enforces its published limits, through outages, jumping clocks, restarts and a mass revocation.
 
-use std::collections::HashMap;
+mod model;
+
 use std::time::{Duration, SystemTime};
 
 use super::super::names::NameSet;
-use super::super::renewal::{AriAnswer, AriWindow, Life, Seed, Urgency, ask_ari_again, renewal, urgency};
+use super::super::renewal::{AriAnswer, AriWindow, Seed, Urgency, ask_ari_again, renewal, urgency};
 use super::super::state::CaId;
 use super::file::Clock;
-use super::limits::registered_domain;
 use super::{Event, Failure, Fault, Ledger, OrderKind, OrderRequest};
+use model::{Issued, ModelCa};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A bucket as Let's Encrypt describes it: so many at once, and one more each so often.
-struct Bucket {
-    most: f64,
-    refill: Duration,
-    level: f64,
-    at: SystemTime,
-}
-
-impl Bucket {
-    fn new(most: u32, refill: Duration, at: SystemTime) -> Self {
-        Self { most: f64::from(most), refill, level: f64::from(most), at }
-    }
-
-    fn fill(&mut self, now: SystemTime) {
-        let refilled = now.duration_since(self.at).expect("time passes").div_duration_f64(self.refill);
-        (self.level, self.at) = ((self.level + refilled).min(self.most), now);
-    }
-
-    fn has(&mut self, now: SystemTime) -> bool {
-        self.fill(now);
-        self.level >= 1.0
-    }
-
-    fn take(&mut self, now: SystemTime) {
-        self.fill(now);
-        self.level -= 1.0;
-    }
-}
-
-/// The CA. It knows the true time.
-struct ModelCa {
-    lifetime: Duration,
-    has_ari: bool,
-    begun: SystemTime,
-    outage: std::ops::Range<SystemTime>,
-    orders: Bucket,
-    failures: HashMap<String, Bucket>,
-    in_a_row: HashMap<String, Bucket>,
-    duplicates: HashMap<NameSet, Bucket>,
-    domains: HashMap<String, Bucket>,
-    replaced: Vec<u64>,
-    serial: u64,
-    /// Orders that it would have refused for a limit.
-    refused: Vec<&'static str>,
-}
-
-#[derive(Clone, Copy)]
-struct Issued {
-    serial: u64,
-    life: Life,
-}
-
-impl ModelCa {
-    fn is_down(&self, now: SystemTime) -> bool {
-        self.outage.contains(&now)
-    }
-
-    fn new_order(&mut self, names: &NameSet, replaces: Option<u64>, now: SystemTime) {
-        let begun = self.begun;
-        let exempt = replaces.is_some_and(|serial| !self.replaced.contains(&serial));
-        if !exempt {
-            if !self.orders.has(now) {
-                self.refused.push("orders");
-            }
-            self.orders.take(now);
-            let is_renewal = self.duplicates.contains_key(names);
-            let same = self.duplicates.entry(names.clone());
-            if !same.or_insert_with(|| Bucket::new(5, 34 * HOUR, begun)).has(now) {
-                self.refused.push("duplicates");
-            }
-            for name in names.iter().filter(|_| !is_renewal) {
-                let domain = self.domains.entry(registered_domain(name));
-                if !domain.or_insert_with(|| Bucket::new(50, 202 * MINUTE, begun)).has(now) {
-                    self.refused.push("domain");
-                }
-            }
-        }
-        for name in names.iter() {
-            let failures = self.failures.entry(name.into());
-            if !failures.or_insert_with(|| Bucket::new(5, 12 * MINUTE, begun)).has(now) {
-                self.refused.push("failures");
-            }
-            let in_a_row = self.in_a_row.entry(name.into());
-            if !in_a_row.or_insert_with(|| Bucket::new(1152, DAY, begun)).has(now) {
-                self.refused.push("paused");
-            }
-        }
-    }
-
-    fn validation_failed(&mut self, names: &NameSet, now: SystemTime) {
-        for name in names.iter() {
-            self.failures.get_mut(name).expect("ordered").take(now);
-            self.in_a_row.get_mut(name).expect("ordered").take(now);
-        }
-    }
-
-    fn issue(&mut self, names: &NameSet, replaces: Option<u64>, now: SystemTime) -> Issued {
-        match replaces.filter(|serial| !self.replaced.contains(serial)) {
-            Some(serial) => self.replaced.push(serial),
-            None => {
-                let begun = self.begun;
-                let same = self.duplicates.entry(names.clone());
-                same.or_insert_with(|| Bucket::new(5, 34 * HOUR, begun)).take(now);
-                for name in names.iter() {
-                    if let Some(domain) = self.domains.get_mut(&registered_domain(name)) {
-                        domain.take(now);
-                    }
-                }
-            }
-        }
-        names.iter().for_each(|name| drop(self.in_a_row.remove(name)));
-        self.serial += 1;
-        // Let's Encrypt dates certificates an hour back.
-        let life = Life { not_before: now - HOUR, not_after: now - HOUR + self.lifetime };
-        Issued { serial: self.serial, life }
-    }
-
-    /// Around the moment at which Let's Encrypt wishes renewal, or in the past.
-    fn window(&self, issued: Issued, revoked: SystemTime, now: SystemTime) -> Option<AriWindow> {
-        if !self.has_ari {
-            return None;
-        }
-        if now >= revoked && issued.life.not_before + HOUR < revoked {
-            return AriWindow::new(revoked - 2 * DAY, revoked - DAY);
-        }
-        let left = self.lifetime / if self.lifetime < 10 * DAY { 2 } else { 3 };
-        let ideal = issued.life.not_after - left;
-        AriWindow::new(ideal - self.lifetime / 100, ideal + self.lifetime / 100)
-    }
-}
 
 /// One domain as the manager of certificates keeps it.
 struct Domain {
@@ -198,20 +68,7 @@ impl Year {
             Domain { names, held, window, ask_ari_at: begun, ari_failures, wake: begun }
         });
         Self {
-            ca: ModelCa {
-                lifetime,
-                has_ari,
-                begun,
-                outage: down..down + 72 * HOUR,
-                orders: Bucket::new(300, Duration::from_secs(36), begun),
-                failures: HashMap::new(),
-                in_a_row: HashMap::new(),
-                duplicates: HashMap::new(),
-                domains: HashMap::new(),
-                replaced: Vec::new(),
-                serial: 0,
-                refused: Vec::new(),
-            },
+            ca: ModelCa::new(lifetime, has_ari, begun, down..down + 72 * HOUR),
             id: CaId::new("https://acme-v02.api.letsencrypt.org/directory").expect("a URL"),
             ledger: Ledger::new(begun),
             looked,
