@@ -150,6 +150,24 @@ fn renewals_are_exempt_as_the_ca_exempts_them() {
 }
 
 #[test]
+fn orders_under_way_use_the_budget_until_they_end() {
+    let ca = lets_encrypt();
+    let mut ledger = Ledger::new(start());
+    let sets: Vec<_> = (0..60).map(|n| names(&[&format!("a{n}.example.com")])).collect();
+    let place = |ledger: &mut Ledger, now| {
+        let placed =
+            sets.iter().filter(|names| ledger.place(request(&ca, names, OrderKind::New), now).is_ok());
+        placed.count()
+    };
+    assert_eq!(place(&mut ledger, start()), 50);
+    for names in &sets[..7] {
+        ledger.record(Event::Abandoned(request(&ca, names, OrderKind::New)), start());
+    }
+    assert_eq!(place(&mut ledger, start()), 7, "what has ended without a certificate uses nothing");
+    assert_eq!(place(&mut ledger, start() + 2 * HOUR), 50, "nor does what was lost in a crash");
+}
+
+#[test]
 fn budgets_say_what_is_left() {
     let (ca, names) = (lets_encrypt(), names(&["a.example.com", "b.example.org"]));
     let request = request(&ca, &names, OrderKind::New);
@@ -272,7 +290,7 @@ enum Step {
 #[derive(Clone, Copy, Debug)]
 enum End {
     Issued,
-    Failed(Fault),
+    Failed(Fault, Option<Duration>),
     /// Nothing is recorded any more: the process died.
     Lost,
     /// After it was finalized: the CA issued, but nobody knows.
@@ -281,10 +299,21 @@ enum End {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let kind = prop_oneof![Just(OrderKind::New), Just(OrderKind::Renewal), Just(OrderKind::Replacement)];
-    let fault = prop_oneof![Just(Fault::Validation), Just(Fault::Unavailable), Just(Fault::Refused)];
+    let fault = prop_oneof![
+        3 => Just(Fault::Validation),
+        3 => Just(Fault::Unavailable),
+        3 => Just(Fault::Refused),
+        1 => Just(Fault::RateLimited(Scope::Unknown)),
+        1 => Just(Fault::RateLimited(Scope::Ca)),
+    ];
+    let retry_after = prop_oneof![
+        4 => Just(None),
+        1 => (0..86_400_u64).prop_map(|seconds| Some(Duration::from_secs(seconds))),
+        1 => Just(Some(Duration::MAX)),
+    ];
     let end = prop_oneof![
         4 => Just(End::Issued),
-        3 => fault.prop_map(End::Failed),
+        3 => (fault, retry_after).prop_map(|(fault, after)| End::Failed(fault, after)),
         1 => Just(End::Lost),
         1 => Just(End::LostIssued),
     ];
@@ -344,12 +373,14 @@ fn live(ca: &CaId, steps: Vec<Step>) -> (Ledger, Seen, SystemTime) {
                 if issued && kind != OrderKind::Replacement {
                     seen.issued.entry(names.clone()).or_default().push(now);
                 }
-                if matches!(end, End::Failed(Fault::Validation | Fault::Unavailable) | End::Lost) {
+                if matches!(end, End::Failed(Fault::Validation | Fault::Unavailable, _) | End::Lost) {
                     names.iter().for_each(|name| seen.failures.entry(name.into()).or_default().push(now));
                 }
                 match end {
                     End::Issued => ledger.record(Event::Issued(request), now),
-                    End::Failed(fault) => ledger.record(Event::Failed(request, failure(fault, None)), now),
+                    End::Failed(fault, after) => {
+                        ledger.record(Event::Failed(request, failure(fault, after)), now)
+                    }
                     End::Lost | End::LostIssued => {}
                 }
             }
