@@ -10,8 +10,10 @@ use anyhow::anyhow;
 use crate::certs::check;
 use crate::certs::inspect::Moment;
 use crate::certs::internal_ca::InternalCa;
-use crate::certs::report::CertificateReport;
+use crate::certs::report::{AcmeStatus, CertificateReport};
+use crate::certs::storage::Storage;
 use crate::config::snapshot::Snapshot;
+use crate::config::vhost::CertificateSource;
 
 /// Lists the certificates of all domains, from the files alone: a line for each, or a JSON array.
 pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
@@ -38,24 +40,63 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Leaves word for the process that serves the domain.
+pub fn renew(snapshot: &Snapshot, domain: &str, says: &mut impl Write) -> anyhow::Result<()> {
+    let Some(host) = snapshot.domains.iter().find(|host| host.domain.as_str() == domain) else {
+        return Err(anyhow!("there is no domain {domain}"));
+    };
+    if !matches!(host.certificate, CertificateSource::Acme(_)) {
+        return Err(anyhow!("no CA is asked for the certificate of {domain}: its [tls] does not say `acme`"));
+    }
+    Storage::below(&snapshot.state).request_renewal(&host.domain)?;
+    writeln!(
+        says,
+        "moorgate will renew the certificate of {domain} as soon as it runs and the CA's limits allow"
+    )?;
+    Ok(())
+}
+
 fn line(report: &CertificateReport) -> String {
-    let CertificateReport { domain, source, names, issuer, serial: _, not_before: _, not_after, problem } =
-        report;
+    let CertificateReport {
+        domain,
+        source,
+        names,
+        issuer,
+        serial: _,
+        not_before: _,
+        not_after,
+        problem,
+        acme,
+    } = report;
     let mut words = vec![format!("{domain}  {source}")];
     words.extend(not_after.map(|at| format!("until {}", Moment(at))));
     words.extend(issuer.as_ref().map(|issuer| format!("by {issuer}")));
     if !names.is_empty() {
         words.push(format!("for {}", names.join(", ")));
     }
+    words.extend(acme.iter().flat_map(acme_words));
     words.extend(problem.as_ref().map(|problem| format!("PROBLEM: {problem}")));
     words.join("  ")
+}
+
+fn acme_words(status: &AcmeStatus) -> Vec<String> {
+    let AcmeStatus { ca, profile, state, window_start, window_end, next_attempt, error, findings } = status;
+    let mut words = vec![format!("from {ca}")];
+    words.extend(profile.as_ref().map(|profile| format!("profile {profile}")));
+    let window = window_start.zip(*window_end);
+    words
+        .extend(window.map(|(start, end)| format!("renewal suggested {} to {}", Moment(start), Moment(end))));
+    words.extend(next_attempt.map(|at| format!("next attempt {}", Moment(at))));
+    words.extend((!state.is_empty()).then(|| state.clone()));
+    words.extend(error.as_ref().map(|error| format!("LAST ERROR: {error}")));
+    words.extend(findings.iter().map(|finding| format!("FINDING: {finding}")));
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::certs::testing::{host, pair, snapshot};
-    use crate::config::vhost::CertificateSource;
 
     #[test]
     fn each_domain_has_a_line_and_a_json_object() {

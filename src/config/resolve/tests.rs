@@ -36,7 +36,7 @@ fn resolve(main: &str, domains: &[&str]) -> (Option<Snapshot>, Problems) {
     let mut problems = Problems::default();
     let source = |path: &str, text: &str| Arc::new(Source::new(PathBuf::from(path), text.to_owned()));
     let main = source("moorgate.toml", main);
-    let main = MainFile { raw: raw::main(&main, &mut problems), source: main };
+    let main = MainFile { raw: raw::main(&main, &mut problems), source: main, bindings: Vec::new() };
     let mut files = Vec::new();
     for (name, text) in ["a", "b", "c"].into_iter().zip(domains) {
         let source = source(&format!("conf.d/{name}.toml"), text);
@@ -185,6 +185,23 @@ fn every_setting_arrives() {
                 source: "conf.d/a.toml",
             },
         ],
+        acme: AcmeSettings {
+            authorities: [
+                CaSettings {
+                    directory: Known(
+                        LetsEncrypt,
+                    ),
+                    roots: None,
+                    profile: None,
+                    chain: None,
+                    binding: None,
+                },
+            ],
+            challenges: [
+                TlsAlpn01,
+            ],
+            dns_command: None,
+        },
         admin: Some(
             127.0.0.1:9180,
         ),
@@ -435,7 +452,7 @@ fn problems_of_several_files_are_shown_together() {
     4 | key = 'a'
       |       ^^^
       |
-      = help: write `certificate` and `key`, or internal = true, in [tls]
+      = help: write acme = true, `certificate` and `key`, or internal = true, in [tls]
 
     error: `upstream.url` is missing
      --> conf.d/a.toml:5:1
