@@ -2,6 +2,7 @@
 //! it gets lies below `state`, where [`Certificates`] finds it.
 
 mod attempt;
+mod look;
 mod prove;
 mod state;
 mod step;

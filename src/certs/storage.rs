@@ -6,9 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::names::NameSet;
+use super::orders::OpenOrder;
 use super::state::{CaId, State, StoredAccount, lock, try_lock};
 use crate::config::acme::{CertifiedName, ChallengeKind};
 use crate::fs::{Access, atomic_write, private_directory};
@@ -65,20 +68,6 @@ pub struct RenewalAdvice {
     /// How many questions in a row had no answer.
     #[serde(default)]
     pub failures: u32,
-}
-
-/// An order that has been made and has not ended, as it can be taken up again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PendingOrder {
-    /// The URL of the account that made it.
-    pub account: String,
-    /// Where it is.
-    pub url: String,
-    /// The names that it is for, sorted.
-    pub names: Vec<String>,
-    /// The profile that was asked for.
-    #[serde(default)]
-    pub profile: Option<String>,
 }
 
 impl Record {
@@ -169,34 +158,35 @@ impl Storage {
         write(&paths.account(), &serde_json::to_vec_pretty(&account.stored)?)
     }
 
-    /// The order in flight at a CA, with the key of its certificate once one was asked for.
-    pub fn order(&self, ca: &CaId, domain: &HostName) -> io::Result<Option<(PendingOrder, Option<String>)>> {
-        let paths = self.state.ca(ca);
-        let Some(order) = read::<PendingOrder>(&paths.order(domain.as_str()))? else { return Ok(None) };
-        match std::fs::read_to_string(paths.order_key(domain.as_str())) {
-            Ok(key) => Ok(Some((order, Some(key)))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some((order, None))),
-            Err(error) => Err(error),
+    /// The order in flight at a CA for these names in this account, with its key. One that cannot be taken
+    /// up is forgotten, and said.
+    pub fn order(
+        &self,
+        ca: &CaId,
+        domain: &HostName,
+        account: &str,
+        names: &NameSet,
+        now: SystemTime,
+    ) -> io::Result<Option<(OpenOrder, SecretString)>> {
+        let files = self.state.ca(ca);
+        match OpenOrder::find(&files, domain.as_str(), account, names, now) {
+            Ok(found) => Ok(found),
+            Err(lost) => {
+                tracing::warn!(%domain, %lost, "an order is not taken up");
+                OpenOrder::forget(&files, domain.as_str())?;
+                Ok(None)
+            }
         }
     }
 
-    /// Notes an order, before anything is done with it.
-    pub fn write_order(&self, ca: &CaId, domain: &HostName, order: &PendingOrder) -> io::Result<()> {
-        let paths = self.state.ca(ca);
-        remove(&paths.order_key(domain.as_str()))?;
-        write(&paths.order(domain.as_str()), &serde_json::to_vec_pretty(order)?)
-    }
-
-    /// Notes the key of the order's certificate, before the CA is asked for it.
-    pub fn write_order_key(&self, ca: &CaId, domain: &HostName, key: &str) -> io::Result<()> {
-        write(&self.state.ca(ca).order_key(domain.as_str()), key.as_bytes())
+    /// Notes an order and the key of its certificate, before anything is done with it.
+    pub fn write_order(&self, domain: &HostName, order: &OpenOrder, key: &str) -> io::Result<()> {
+        order.keep(&self.state.ca(&order.ca), domain.as_str(), key)
     }
 
     /// Forgets an order that has ended.
     pub fn remove_order(&self, ca: &CaId, domain: &HostName) -> io::Result<()> {
-        let paths = self.state.ca(ca);
-        remove(&paths.order(domain.as_str()))?;
-        remove(&paths.order_key(domain.as_str()))
+        OpenOrder::forget(&self.state.ca(ca), domain.as_str())
     }
 
     /// The right to order for a domain; `None` while another process has it.
@@ -252,13 +242,6 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
             std::fs::rename(path, aside)?;
             Ok(None)
         }
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -79,10 +79,12 @@ pub(super) struct Transport {
     seen: Mutex<Seen>,
 }
 
+type Driver = Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
+
 /// A connection and what drives it. Nobody polls it between two requests: it is looked at before reuse.
 struct Line {
     sender: SendRequest<Full<Bytes>>,
-    connection: Pin<Box<Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>>>,
+    connection: Pin<Box<Driver>>,
 }
 
 /// The form in which the ACME library wants it.

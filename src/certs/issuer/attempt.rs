@@ -3,23 +3,27 @@
 
 mod account;
 mod outcome;
+mod place;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
+use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::outcome::Stop;
 use self::outcome::{failure, next_wait};
+use super::look;
 use super::prove::Prover;
 use super::state::State;
 use super::{Issuer, on_disk};
-use crate::certs::acme::{AcmeError, Order, Session, Stage, Wish};
+use crate::certs::acme::{AcmeError, Order, Stage};
+use crate::certs::hold::{Facts, hold};
 use crate::certs::issued;
 use crate::certs::ledger::{Event, OrderKind, OrderRequest};
 use crate::certs::names::NameSet;
 use crate::certs::state::CaId;
-use crate::certs::storage::{PendingOrder, Record, sorted};
+use crate::certs::storage::{Record, sorted};
 use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
 use crate::config::vhost::SharedVirtualHost;
 
@@ -83,6 +87,9 @@ impl Attempt<'_> {
         if self.forced {
             self.confirm().await?;
         }
+        if let Some(held) = self.held(&plan.settings).await? {
+            return Ok(End::Nothing(held));
+        }
         let mut waits: Vec<(SystemTime, String)> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
         for (ca, id) in cas {
@@ -126,6 +133,39 @@ impl Attempt<'_> {
         !self.forced && serial() != before
     }
 
+    /// What this machine can see of the names. The view of a CA inside somebody's network is another.
+    async fn findings(&self, at: &At<'_>) -> Vec<String> {
+        if !at.ca.directory.is_public() {
+            return Vec::new();
+        }
+        let challenges = self.issuer.certificates.table().challenges();
+        look::findings(challenges, &self.request.names, &at.settings.challenges).await
+    }
+
+    /// Whether the first order is held back because the state directory seems to have been lost.
+    async fn held(&self, settings: &AcmeSettings) -> Result<Option<State>, String> {
+        let is_production = settings.authorities.iter().any(|ca| ca.directory.is_public());
+        if !is_production || self.forced || self.issuer.certificates.issued(&self.host.domain).is_some() {
+            return Ok(None);
+        }
+        let (domain, names) = (self.host.domain.clone(), self.names());
+        let asked = self.issuer.ledger(move |ledger, _| {
+            (ledger.knows(&names), ledger.is_confirmed(domain.as_str()), ledger.founded())
+        });
+        let (is_known, is_confirmed, founded) = asked.await?;
+        if is_known || is_confirmed {
+            return Ok(None);
+        }
+        let found = look::served(&self.host.domain).await;
+        let facts = Facts { is_production, is_known, is_confirmed, founded, found: found.as_ref() };
+        let now = (self.issuer.wall)();
+        let held = hold(self.host.domain.as_str(), facts, now);
+        Ok(held.map(|held| {
+            tracing::error!(domain = %self.host.domain, "{held}");
+            State::Held { until: now + LOOK_AT_HELD, why: held.to_string() }
+        }))
+    }
+
     async fn refresh(&self) {
         let certificates = self.issuer.certificates.clone();
         on_disk(move || certificates.refresh()).await;
@@ -158,18 +198,17 @@ impl Attempt<'_> {
     async fn from(&self, at: &mut At<'_>, record: &mut Record) -> Result<(), Stop> {
         let pending = self.pending(at).await?;
         self.may_order(at, pending.is_some()).await?;
+        if pending.is_none() {
+            record.findings = self.findings(at).await;
+        }
         let mut session = self.session(at, pending.is_some()).await?;
-        let (mut order, key) = match pending {
-            Some((pending, key)) => (self.resume(at, &session, &pending).await?, key),
-            None => match self.place(at, &session).await {
-                Err(Stop::Failed(AcmeError::AccountGone(reason))) => {
-                    tracing::warn!(ca = %at.ca.directory, reason, "the CA has forgotten the account, it is made again");
-                    self.tell(at, |ask| Event::Abandoned(ask.request())).await?;
-                    session = self.register(at).await?;
-                    (self.place(at, &session).await?, None)
-                }
-                placed => (placed?, None),
-            },
+        let resumed = match pending {
+            Some((open, key)) => self.resume(at, &session, &open).await?.map(|order| (order, key)),
+            None => None,
+        };
+        let (mut order, key) = match resumed {
+            Some(resumed) => resumed,
+            None => self.place_anew(at, &mut session).await?,
         };
         if order.stage() == Stage::Pending {
             let prover = Prover::new(&self.issuer.certificates, at.settings, self.request, record);
@@ -177,26 +216,10 @@ impl Attempt<'_> {
             record.note_challenges(&used.kinds, used.result.is_ok(), &at.settings.challenges);
             used.result?;
         }
-        let (key, chain) = self.issue(at, &session, &mut order, key).await?;
+        let chain = self.issue(at, &mut order, &key).await?;
         let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
-        issued::check(&key, &chain, &self.request.names).map_err(AcmeError::Nonsense)?;
+        issued::check(key.expose_secret(), &chain, &self.request.names).map_err(AcmeError::Nonsense)?;
         self.store(at, key, chain).await
-    }
-
-    /// The order that is in flight at the CA, if it is still the one that is wanted.
-    async fn pending(&self, at: &At<'_>) -> Result<Option<(PendingOrder, Option<String>)>, Stop> {
-        let (storage, domain, id) =
-            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
-        let wanted = (sorted(&self.request.names), at.profile.map(str::to_owned));
-        let read = on_disk(move || {
-            let Some((order, key)) = storage.order(&id, &domain)? else { return Ok(None) };
-            if (&order.names, &order.profile) == (&wanted.0, &wanted.1) {
-                return Ok(Some((order, key)));
-            }
-            storage.remove_order(&id, &domain)?;
-            Ok(None)
-        });
-        read.await.map_err(|error: std::io::Error| Stop::Local(error.to_string()))
     }
 
     async fn may_order(&self, at: &At<'_>, resumes: bool) -> Result<(), Stop> {
@@ -205,100 +228,27 @@ impl Attempt<'_> {
         outcome::allowed(allowed.await.map_err(Stop::Local)?, resumes)
     }
 
-    async fn resume(&self, at: &At<'_>, session: &Session, pending: &PendingOrder) -> Result<Order, Stop> {
-        tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "taking up an order");
-        Ok(session.resume(&pending.url).await?)
-    }
-
-    /// Places an order: in the ledger, at the CA, and in its file.
-    async fn place(&self, at: &mut At<'_>, session: &Session) -> Result<Order, Stop> {
-        if !session.knows_renewal_info() {
-            at.replaces = None;
-        }
-        loop {
-            if at.replaces.is_some() {
-                at.ask.kind = OrderKind::Replacement;
-            }
-            let ask = at.ask.clone();
-            let placed = self.issuer.ledger(move |ledger, now| ledger.place(ask.request(), now)).await;
-            outcome::allowed(placed.map_err(Stop::Local)?, false)?;
-            let wish =
-                Wish { names: &self.request.names, profile: at.profile, replaces: at.replaces.as_ref() };
-            match session.order(&wish).await {
-                Ok(order) => {
-                    self.note_order(at, session, &order).await?;
-                    return Ok(order);
-                }
-                Err(AcmeError::ReplacesRefused(reason)) if at.replaces.is_some() => {
-                    tracing::info!(domain = %self.host.domain, reason, "the CA does not take it as a replacement");
-                    self.tell(at, |ask| Event::Abandoned(ask.request())).await?;
-                    at.replaces = None;
-                    at.ask.kind = OrderKind::Renewal;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    async fn note_order(&self, at: &At<'_>, session: &Session, order: &Order) -> Result<(), Stop> {
-        let pending = PendingOrder {
-            account: session.account_url().to_owned(),
-            url: order.url().to_owned(),
-            names: sorted(&self.request.names),
-            profile: at.profile.map(str::to_owned),
-        };
-        let (storage, domain, id) =
-            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
-        let written = on_disk(move || storage.write_order(&id, &domain, &pending)).await;
-        written.map_err(|error| Stop::Local(format!("the order cannot be kept: {error}")))
-    }
-
-    /// Asks for the certificate, if that was not done yet, and waits for it.
-    async fn issue(
-        &self,
-        at: &At<'_>,
-        _session: &Session,
-        order: &mut Order,
-        key: Option<String>,
-    ) -> Result<(String, String), Stop> {
-        let asked = matches!(order.stage(), Stage::Processing | Stage::Valid);
-        let key = match key {
-            Some(key) => key,
-            None if asked => {
-                return Err(AcmeError::OrderGone("the key that belongs to it is lost".to_owned()).into());
-            }
-            None => self.make_key(at).await?,
-        };
-        if order.stage() == Stage::Pending || order.stage() == Stage::Invalid {
+    /// Asks for the certificate, if that was not done yet, and waits for its chain.
+    async fn issue(&self, at: &At<'_>, order: &mut Order, key: &SecretString) -> Result<String, Stop> {
+        if matches!(order.stage(), Stage::Pending | Stage::Invalid) {
             // It says why.
             order.authorized().await?;
         }
-        if !asked {
-            let request = issued::signing_request(&key, &self.request.names).map_err(Stop::Local)?;
+        if order.stage() == Stage::Ready {
+            let request =
+                issued::signing_request(key.expose_secret(), &self.request.names).map_err(Stop::Local)?;
             self.tell(at, |ask| Event::Finalizing(ask.request())).await?;
             order.finalize(&request).await?;
         }
-        Ok((key, order.chain().await?))
-    }
-
-    /// A new key, which is on disk before anybody is told of it.
-    async fn make_key(&self, at: &At<'_>) -> Result<String, Stop> {
-        let (storage, domain, id) =
-            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
-        let made = on_disk(move || {
-            let key = rcgen::KeyPair::generate().map_err(std::io::Error::other)?.serialize_pem();
-            storage.write_order_key(&id, &domain, &key)?;
-            Ok(key)
-        });
-        let made: Result<String, std::io::Error> = made.await;
-        made.map_err(|error| Stop::Local(format!("the key cannot be kept: {error}")))
+        Ok(order.chain().await?)
     }
 
     /// The order stays until the certificate is on disk, so that a full disk loses neither.
-    async fn store(&self, at: &At<'_>, key: String, chain: String) -> Result<(), Stop> {
+    async fn store(&self, at: &At<'_>, key: SecretString, chain: String) -> Result<(), Stop> {
         let (storage, domain, id) =
             (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
-        let written = on_disk(move || storage.write_certificate(&id, &domain, &key, &chain)).await;
+        let written =
+            on_disk(move || storage.write_certificate(&id, &domain, key.expose_secret(), &chain)).await;
         written.map_err(|error| Stop::Local(format!("the certificate cannot be kept: {error}")))?;
         self.tell(at, |ask| Event::Issued(ask.request())).await
     }
@@ -313,6 +263,12 @@ impl Attempt<'_> {
         told.map_err(Stop::Local)
     }
 
+    async fn forget(&self, at: &At<'_>) -> Result<(), String> {
+        let (storage, domain, id) =
+            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
+        on_disk(move || storage.remove_order(&id, &domain)).await.map_err(|error| error.to_string())
+    }
+
     /// After a success.
     async fn tidy(&self, at: &At<'_>, record: &mut Record) -> Result<(), String> {
         record.error = None;
@@ -320,9 +276,7 @@ impl Attempt<'_> {
         record.advice = None;
         record.profile = at.profile.map(str::to_owned);
         self.issuer.keep(&self.host.domain, record).await?;
-        let (storage, domain, id) =
-            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
-        on_disk(move || storage.remove_order(&id, &domain)).await.map_err(|error| error.to_string())?;
+        self.forget(at).await?;
         self.refresh().await;
         tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "the CA has issued a certificate");
         Ok(())
@@ -338,9 +292,7 @@ impl Attempt<'_> {
         let now = (self.issuer.wall)();
         tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, %error, "no certificate from this CA");
         if !error.leaves_order() {
-            let (storage, domain, id) =
-                (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
-            on_disk(move || storage.remove_order(&id, &domain)).await.map_err(|error| error.to_string())?;
+            self.forget(at).await?;
         }
         record.error = Some(error.to_string());
         let (ask, failure) = (at.ask.clone(), failure(error, now));
@@ -357,5 +309,7 @@ impl Attempt<'_> {
 
 /// How soon to look what became of another process's order.
 const LOOK_ELSEWHERE: Duration = Duration::from_secs(5);
+/// A volume that is mounted late is found again.
+const LOOK_AT_HELD: Duration = Duration::from_secs(600);
 /// Where the ledger sees no reason to wait.
 const SHORTEST_WAIT: Duration = Duration::from_secs(60);

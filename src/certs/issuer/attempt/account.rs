@@ -60,7 +60,7 @@ impl Attempt<'_> {
         Ok(session)
     }
 
-    async fn account(&self, at: &At<'_>) -> Result<Option<Account>, Stop> {
+    pub(super) async fn account(&self, at: &At<'_>) -> Result<Option<Account>, Stop> {
         let (storage, id) = (self.issuer.storage.clone(), at.ask.ca.clone());
         let read = on_disk(move || storage.account(&id)).await;
         read.map_err(|error| Stop::Local(format!("the account cannot be read: {error}")))
