@@ -235,6 +235,11 @@ impl App {
         &self.gate
     }
 
+    /// What is held for each domain, and how far its renewal is.
+    pub fn certificate_reports(&self) -> Vec<crate::certs::report::CertificateReport> {
+        self.certificates.report()
+    }
+
     pub(crate) fn certificates(&self) -> &Certificates {
         &self.certificates
     }

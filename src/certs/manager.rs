@@ -18,6 +18,7 @@ use super::internal_ca::{InternalCa, InternalCaError};
 use super::renewal;
 use super::report::{self, AcmeStatus, CertificateReport, SourceKind};
 use super::state::CaId;
+use super::status;
 use super::storage::Storage;
 use super::table::{CertificateEntries, CertificateTable};
 use crate::config::acme::{AcmeRequest, Fallback};
@@ -260,6 +261,9 @@ impl Domain {
         if let Some((_, best)) = self.stored.best(request) {
             let best = best.clone();
             replaced = self.replace(best);
+        }
+        if self.certificate.is_none() && self.fault.is_none() {
+            self.fault = Some(status::NONE_YET.to_owned());
         }
         if self.certificate.is_some() || request.fallback == Fallback::Refuse {
             return self.stand_in.take().is_some() || replaced;

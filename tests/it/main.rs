@@ -29,6 +29,7 @@ mod access_log;
 mod admin;
 
 // What is taken over from another server.
+mod acme;
 mod certs_import;
 
 // What happens to a running process.
