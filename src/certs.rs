@@ -5,6 +5,8 @@
 mod acme;
 pub mod challenge;
 pub mod check;
+mod dns;
+pub mod dns_persist;
 pub mod files;
 pub mod hold;
 pub mod import;

@@ -79,6 +79,11 @@ enum CertsCommand {
     Ca,
     /// Take over the certificates, keys and ACME accounts of another server, so that nothing is ordered anew.
     Import(certs::import::Arguments),
+    /// Print the TXT records that prove a domain's names for good, by dns-persist-01.
+    Dns {
+        /// The domain, as in its file.
+        domain: String,
+    },
     /// Have the running moorgate get a new certificate for a domain, due or not, held back or not.
     Renew {
         /// The domain, as in its file.
@@ -155,6 +160,7 @@ fn certs(snapshot: &Snapshot, json: bool, command: Option<CertsCommand>) -> anyh
         None => certs::list(snapshot, json, &mut out),
         Some(CertsCommand::Ca) => certs::ca(snapshot, &mut out),
         Some(CertsCommand::Import(arguments)) => certs::import::run(snapshot, &arguments, &mut out),
+        Some(CertsCommand::Dns { domain }) => certs::dns(snapshot, &domain, &mut out),
         Some(CertsCommand::Renew { domain }) => certs::renew(snapshot, &domain, &mut std::io::stderr()),
     }
 }

@@ -48,6 +48,13 @@ pub(super) struct Session {
 #[serde(default, rename_all = "camelCase")]
 struct Directory {
     renewal_info: Option<String>,
+    meta: Meta,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Meta {
+    caa_identities: Vec<String>,
 }
 
 /// What is to be ordered.
@@ -119,6 +126,11 @@ impl Session {
     /// Whether the CA gives advice about renewing, and thus knows what a replacement is.
     pub(super) fn knows_renewal_info(&self) -> bool {
         self.directory().renewal_info.is_some()
+    }
+
+    /// The domain that stands for the CA in DNS, by its own account.
+    pub(super) fn dns_identity(&self) -> Option<String> {
+        self.directory().meta.caa_identities.into_iter().next()
     }
 
     fn directory(&self) -> Directory {

@@ -8,12 +8,15 @@ use std::time::SystemTime;
 use anyhow::anyhow;
 
 use crate::certs::check;
+use crate::certs::dns_persist::PersistRecord;
 use crate::certs::inspect::Moment;
 use crate::certs::internal_ca::InternalCa;
 use crate::certs::report::{AcmeStatus, CertificateReport};
+use crate::certs::state::CaId;
 use crate::certs::storage::Storage;
+use crate::config::acme::AcmeRequest;
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::CertificateSource;
+use crate::config::vhost::{CertificateSource, VirtualHost};
 
 /// Lists the certificates of all domains, from the files alone: a line for each, or a JSON array.
 pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
@@ -40,14 +43,46 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints a line of a zone file for each name and CA.
+pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    let (_, request) = asking(snapshot, domain)?;
+    for ca in &snapshot.acme.authorities {
+        let Some(issuer) = ca.directory.dns_identity() else {
+            return Err(anyhow!(
+                "moorgate does not know under which domain {} stands in DNS; with \"dns-persist-01\" in `challenges`, \
+                 the error that `moorgate certs` shows names the record",
+                ca.directory
+            ));
+        };
+        let account = Storage::below(&snapshot.state).account(&CaId::new(ca.directory.url())?)?;
+        let Some(account) = account else {
+            return Err(anyhow!(
+                "there is no account at {} yet: moorgate makes it when it first runs",
+                ca.directory
+            ));
+        };
+        for name in &request.names {
+            let PersistRecord { name, value } = PersistRecord::new(name, issuer, &account.stored.url);
+            writeln!(out, "{name}. IN TXT \"{value}\"")?;
+        }
+    }
+    Ok(())
+}
+
+fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<(&'s VirtualHost, &'s AcmeRequest)> {
+    let host = snapshot.domains.iter().find(|host| host.domain.as_str() == domain);
+    let host = host.ok_or_else(|| anyhow!("there is no domain {domain}"))?;
+    match &host.certificate {
+        CertificateSource::Acme(request) => Ok((host, request)),
+        CertificateSource::Files { .. } | CertificateSource::Internal => {
+            Err(anyhow!("no CA is asked for the certificate of {domain}: its [tls] does not say `acme`"))
+        }
+    }
+}
+
 /// Leaves word for the process that serves the domain.
 pub fn renew(snapshot: &Snapshot, domain: &str, says: &mut impl Write) -> anyhow::Result<()> {
-    let Some(host) = snapshot.domains.iter().find(|host| host.domain.as_str() == domain) else {
-        return Err(anyhow!("there is no domain {domain}"));
-    };
-    if !matches!(host.certificate, CertificateSource::Acme(_)) {
-        return Err(anyhow!("no CA is asked for the certificate of {domain}: its [tls] does not say `acme`"));
-    }
+    let (host, _) = asking(snapshot, domain)?;
     Storage::below(&snapshot.state).request_renewal(&host.domain)?;
     writeln!(
         says,
@@ -96,7 +131,10 @@ fn acme_words(status: &AcmeStatus) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::testing::{host, pair, snapshot};
+    use crate::certs::state::StoredAccount;
+    use crate::certs::storage::Account;
+    use crate::certs::testing::{self, host, pair, snapshot};
+    use crate::config::acme::{CertifiedName, Fallback};
 
     #[test]
     fn each_domain_has_a_line_and_a_json_object() {
@@ -123,6 +161,37 @@ mod tests {
         assert_eq!(json[0]["names"][0], "a.example.com");
         assert_eq!(json[1]["source"], "internal");
         assert!(json[1]["problem"].is_null());
+    }
+
+    #[test]
+    fn the_records_of_a_domain_are_lines_of_a_zone_file() {
+        let directory = tempfile::tempdir().expect("directory");
+        let names = ["a.example.com", "b.example.com"].map(|name| CertifiedName::Host(testing::name(name)));
+        let names =
+            names.into_iter().chain([CertifiedName::Wildcard(testing::name("example.com"))]).collect();
+        let request = AcmeRequest { contact: None, names, profile: None, fallback: Fallback::Refuse };
+        let snapshot = snapshot(
+            directory.path(),
+            vec![host(&["a.example.com"], &[443], CertificateSource::Acme(request))],
+        );
+        let mut out = Vec::new();
+        let error = dns(&snapshot, "a.example.com", &mut out).expect_err("no account").to_string();
+        assert!(error.starts_with("there is no account at letsencrypt-staging yet"), "{error}");
+
+        let ca = CaId::new(snapshot.acme.authorities[0].directory.url()).expect("a URL");
+        let url = "https://ca.example/account/1".to_owned();
+        let account = Account {
+            stored: StoredAccount { directory: ca, url, contacts: Vec::new() },
+            key: String::new(),
+        };
+        Storage::below(directory.path()).write_account(&account).expect("written");
+        dns(&snapshot, "a.example.com", &mut out).expect("printed");
+        insta::assert_snapshot!(String::from_utf8(out).expect("UTF-8"), @r#"
+        _validation-persist.a.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
+        _validation-persist.b.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
+        _validation-persist.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1; policy=wildcard"
+        "#);
+        assert!(dns(&snapshot, "b.example.com", &mut Vec::new()).is_err());
     }
 
     #[test]

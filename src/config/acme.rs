@@ -134,6 +134,14 @@ impl Directory {
         }
     }
 
+    /// The domain that stands for it in DNS, where that is known (RFC 8659 §4.2).
+    pub fn dns_identity(&self) -> Option<&'static str> {
+        match self {
+            Self::Known(ca) => Some(ca.caa_domain()),
+            Self::Url(_) => None,
+        }
+    }
+
     /// Whether it certifies public names only, and enforces limits that a mistake can use up for days.
     pub fn is_public(&self) -> bool {
         matches!(self, Self::Known(ca) if ca.is_production())

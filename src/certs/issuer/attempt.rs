@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub(super) use self::outcome::Stop;
 use self::outcome::{failure, next_wait};
 use super::look;
-use super::prove::Prover;
+use super::prove::{Identity, Prover};
 use super::state::State;
 use super::{Issuer, on_disk};
 use crate::certs::acme::{AcmeError, Order, Stage};
@@ -139,7 +139,8 @@ impl Attempt<'_> {
             return Vec::new();
         }
         let challenges = self.issuer.certificates.table().challenges();
-        look::findings(challenges, &self.request.names, &at.settings.challenges).await
+        let identity = at.ca.directory.dns_identity();
+        look::findings(challenges, &self.request.names, &at.settings.challenges, identity).await
     }
 
     /// Whether the first order is held back because the state directory seems to have been lost.
@@ -211,7 +212,9 @@ impl Attempt<'_> {
             None => self.place_anew(at, &mut session).await?,
         };
         if order.stage() == Stage::Pending {
-            let prover = Prover::new(&self.issuer.certificates, at.settings, self.request, record);
+            let issuer = session.dns_identity().or_else(|| at.ca.directory.dns_identity().map(str::to_owned));
+            let identity = Identity { issuer, account: session.account_url().to_owned() };
+            let prover = Prover::new(&self.issuer.certificates, at.settings, self.request, record, identity);
             let used = prover.prove(&mut order).await;
             record.note_challenges(&used.kinds, used.result.is_ok(), &at.settings.challenges);
             used.result?;

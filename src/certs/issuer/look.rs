@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::on_disk;
 use crate::certs::challenge::Challenges;
+use crate::certs::dns::{Kind, Resolver, property};
 use crate::certs::inspect::CertificateFacts;
 use crate::config::acme::{CertifiedName, ChallengeKind};
 use crate::registry::host::HostName;
@@ -23,8 +24,16 @@ pub(super) async fn findings(
     challenges: &Arc<Challenges>,
     names: &[CertifiedName],
     kinds: &[ChallengeKind],
+    identity: Option<&str>,
 ) -> Vec<String> {
     let mut findings = Vec::new();
+    let resolver = on_disk(Resolver::system).await;
+    for name in names.iter().filter(|name| name.base().ip().is_none()) {
+        findings.extend(match identity {
+            Some(identity) => forbidden(&resolver, name, identity).await,
+            None => None,
+        });
+    }
     for name in names.iter().filter(|name| !name.is_wildcard()) {
         let base = name.base();
         if base.ip().is_none() && !resolves(base).await {
@@ -38,6 +47,38 @@ pub(super) async fn findings(
         }
     }
     findings
+}
+
+/// What the CAA records of a name or of the domains above it say against a CA (RFC 8659 §3). What cannot be looked up
+/// is the CA's to find out.
+async fn forbidden(resolver: &Resolver, name: &CertifiedName, identity: &str) -> Option<String> {
+    let mut domain = name.base().as_str();
+    loop {
+        let records = resolver.records(domain, Kind::Caa).await.ok()?;
+        if !records.is_empty() {
+            let properties: Vec<_> = records.iter().filter_map(|data| property(data)).collect();
+            let allowed = allowed(&properties, name.is_wildcard())?;
+            let words =
+                if allowed.is_empty() { "no CA".to_owned() } else { format!("only {}", allowed.join(", ")) };
+            let is_allowed = allowed.iter().any(|allowed| allowed == identity);
+            return (!is_allowed)
+                .then(|| format!("the CAA records of {domain} allow {words}, not {identity}"));
+        }
+        (_, domain) = domain.split_once('.')?;
+    }
+}
+
+/// The CAs that may issue; `None`: any may.
+fn allowed(properties: &[(String, String)], wildcard: bool) -> Option<Vec<String>> {
+    let of = |tag: &str| {
+        let values = properties.iter().filter(|(its, _)| its == tag);
+        values
+            .map(|(_, value)| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+            .collect()
+    };
+    let (issue, wild): (Vec<String>, Vec<String>) = (of("issue"), of("issuewild"));
+    let decides = if wildcard && !wild.is_empty() { wild } else { issue };
+    (!decides.is_empty()).then(|| decides.into_iter().filter(|domain| !domain.is_empty()).collect())
 }
 
 /// Fetches a token of our own through the public name, as the CA will.
@@ -121,6 +162,20 @@ mod tests {
         };
         let (found, ()) = tokio::join!(leads_here(&challenges, &name, port), serve);
         found
+    }
+
+    #[test]
+    fn caa_records_allow_some_all_or_none() {
+        let allowed = |wildcard, properties: &[(&str, &str)]| {
+            let all: Vec<_> =
+                properties.iter().map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned())).collect();
+            allowed(&all, wildcard).map(|domains| domains.join(" "))
+        };
+        let two = [("issue", "letsencrypt.org; x=y"), ("issue", "PKI.goog"), ("issuewild", ";")];
+        assert_eq!(allowed(false, &two).as_deref(), Some("letsencrypt.org pki.goog"));
+        assert_eq!(allowed(true, &two).as_deref(), Some(""));
+        assert_eq!(allowed(true, &two[..2]).as_deref(), Some("letsencrypt.org pki.goog"));
+        assert_eq!(allowed(false, &[("iodef", "mailto:a@example.com")]), None);
     }
 
     #[tokio::test]

@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use self::command::DnsCommand;
 use super::attempt::Stop;
+use super::on_disk;
 use crate::certs::acme::{AcmeError, Offer, Order, Proof};
 use crate::certs::challenge::{Answer, Challenges};
+use crate::certs::dns::Resolver;
+use crate::certs::dns_persist::PersistRecord;
 use crate::certs::manager::Certificates;
 use crate::certs::storage::Record;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName, ChallengeKind};
@@ -19,6 +22,15 @@ pub(super) struct Prover<'a> {
     command: Option<DnsCommand<'a>>,
     names: &'a [CertifiedName],
     order: Vec<ChallengeKind>,
+    identity: Identity,
+}
+
+/// Who issues, and for whom, as a TXT record says it.
+pub(super) struct Identity {
+    /// The domain of the CA.
+    pub(super) issuer: Option<String>,
+    /// The URL of the account.
+    pub(super) account: String,
 }
 
 /// What was tried, and what came of it.
@@ -43,12 +55,14 @@ impl<'a> Prover<'a> {
         settings: &'a AcmeSettings,
         request: &'a AcmeRequest,
         record: &Record,
+        identity: Identity,
     ) -> Self {
         Self {
             challenges: certificates.table().challenges().clone(),
             command: settings.dns_command.as_deref().map(DnsCommand),
             names: &request.names,
             order: record.ranked(&settings.challenges),
+            identity,
         }
     }
 
@@ -118,7 +132,29 @@ impl<'a> Prover<'a> {
                 command.present(&name, &value).await.map_err(|error| unanswerable(&error))?;
                 Ok(InPlace::Txt { name, value })
             }
-            ChallengeKind::DnsPersist01 => Ok(InPlace::Standing),
+            ChallengeKind::DnsPersist01 => self.find_standing(proof).await,
+        }
+    }
+
+    /// Looks for the record that stays, so that no attempt is spent on one that is not there.
+    async fn find_standing(&self, proof: &Proof) -> Result<InPlace, AcmeError> {
+        let Identity { issuer, account } = &self.identity;
+        let Some(issuer) = issuer else {
+            return Err(AcmeError::Unanswerable(
+                "the CA does not say under which domain it stands in DNS".to_owned(),
+            ));
+        };
+        let mut names = self.names.iter();
+        let name =
+            names.find(|name| name.base().as_str() == proof.name && name.is_wildcard() == proof.wildcard);
+        let name = name.ok_or_else(|| AcmeError::Nonsense(format!("{:?} was not asked for", proof.name)))?;
+        let record = PersistRecord::new(name, issuer, account);
+        let PersistRecord { name, value } = &record;
+        let resolver = on_disk(Resolver::system).await;
+        match record.is_set(&resolver).await {
+            Ok(true) => Ok(InPlace::Standing),
+            Ok(false) => Err(AcmeError::Unanswerable(format!("set the TXT record {name} to \"{value}\""))),
+            Err(error) => Err(AcmeError::Unanswerable(format!("{name} cannot be looked up: {error}"))),
         }
     }
 
