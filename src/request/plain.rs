@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 
 use super::site::{Site, Sites};
@@ -15,27 +15,25 @@ pub(crate) type RealPort<'a> = &'a (dyn Fn(crate::config::vhost::ListenAddress) 
 
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
-/// The answer to a CA's challenge (RFC 8555 §8.3), or a redirect. A token that is not ours is not redirected:
-/// nothing behind moorgate knows it either.
+/// The answer to a CA's challenge (RFC 8555 §8.3), if the request asks for one that is open; else a redirect.
 pub(crate) async fn answer_plain<B>(
     sites: &Sites,
     challenges: &Challenges,
     request: &Request<B>,
     real_port: RealPort<'_>,
 ) -> Response<Full<Bytes>> {
-    let Some(token) = request.uri().path().strip_prefix(CHALLENGES) else {
+    let token = request.uri().path().strip_prefix(CHALLENGES);
+    let Some(token) = token.filter(|_| matches!(*request.method(), Method::GET | Method::HEAD)) else {
         return redirect(sites, request, real_port);
     };
-    match challenges.find_http(token).await {
-        Some(content) => {
-            let mut found = answer(StatusCode::OK, "");
-            *found.body_mut() = Full::from(content.as_bytes().to_vec());
-            let bytes = HeaderValue::from_static("application/octet-stream");
-            found.headers_mut().insert(header::CONTENT_TYPE, bytes);
-            found
-        }
-        None => answer(StatusCode::NOT_FOUND, "no challenge of this token is open here"),
-    }
+    let Some(content) = challenges.find_http(token).await else {
+        return redirect(sites, request, real_port);
+    };
+    let mut found = answer(StatusCode::OK, "");
+    *found.body_mut() = Full::from(content.as_bytes().to_vec());
+    let bytes = HeaderValue::from_static("application/octet-stream");
+    found.headers_mut().insert(header::CONTENT_TYPE, bytes);
+    found
 }
 
 /// 308 to the https name and port of a virtual host, path and query unchanged; 404 for others.

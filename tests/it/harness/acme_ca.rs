@@ -199,7 +199,7 @@ impl Shared {
             Ok((json!(null), String::new()))
         };
         let mut answer = match payload {
-            Err(problem) => problem,
+            Err(problem) => *problem,
             Ok((payload, account)) => {
                 self.world.lock().unwrap().asked.push((endpoint.clone(), payload.clone()));
                 self.told_or_work(told, &endpoint, &path, &payload, &account).await
@@ -247,7 +247,7 @@ impl Shared {
     }
 
     /// The payload, and the account that signed it (RFC 8555 §6.2).
-    fn verified(&self, path: &str, body: &[u8]) -> Result<(Value, String), Answer> {
+    fn verified(&self, path: &str, body: &[u8]) -> Result<(Value, String), Box<Answer>> {
         let jws: Value = serde_json::from_slice(body).expect("a JWS");
         let part = |name: &str| B64.decode(jws[name].as_str().unwrap()).expect("base64url");
         let protected: Value = serde_json::from_slice(&part("protected")).unwrap();
@@ -255,13 +255,13 @@ impl Shared {
         assert_eq!(protected["url"], format!("{}{path}", self.url), "signed for another URL");
         let mut world = self.world.lock().unwrap();
         if !world.nonces.remove(protected["nonce"].as_str().unwrap()) {
-            return Err(problem("badNonce", 400));
+            return Err(Box::new(problem("badNonce", 400)));
         }
         let account = protected["kid"].as_str().unwrap_or_default().to_owned();
         let key = match &protected["jwk"] {
             Value::Null => match world.accounts.get(&account) {
                 Some(key) => key.clone(),
-                None => return Err(problem("accountDoesNotExist", 400)),
+                None => return Err(Box::new(problem("accountDoesNotExist", 400))),
             },
             jwk => {
                 let half = |name: &str| B64.decode(jwk[name].as_str().unwrap()).unwrap();
