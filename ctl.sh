@@ -148,7 +148,8 @@ logs_command() {
 test_command() {
     need cc:gcc curl:curl docker-registry:docker-registry skopeo:skopeo buildah:buildah dockerd:docker.io \
         "docker:$(docker_client_package)" htpasswd:apache2-utils nghttp:nghttp2-client h2load:nghttp2-client \
-        openssl:openssl ss:iproute2 update-ca-certificates:ca-certificates
+        openssl:openssl ss:iproute2 update-ca-certificates:ca-certificates \
+        pebble:pebble pebble-challtestsrv:pebble
     need_cargo
     if ! cargo nextest --version >/dev/null 2>&1; then
         say "installing cargo-nextest $nextest_version below $tools"

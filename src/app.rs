@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
+use crate::certs::issuer::Issuer;
 use crate::certs::manager::Certificates;
 use crate::config::problem::Problems;
 use crate::config::snapshot::{LogLevel, Snapshot};
@@ -35,6 +36,7 @@ pub struct App {
     directory: PathBuf,
     gate: Arc<Gate>,
     certificates: Arc<Certificates>,
+    issuer: Arc<Issuer>,
     server_configs: ServerConfigs,
     workers: Workers,
     connections: Arc<Semaphore>,
@@ -108,10 +110,12 @@ impl App {
         access_log.configure(snapshot.log.access, snapshot.log.format);
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
         build::apply_certificates(&certificates, &snapshot).await;
+        let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, Arc::new(SystemTime::now)));
         let app = Arc::new(Self {
             directory,
             gate: Arc::new(Gate { sites: ArcSwap::from(sites), verifier, access_log }),
             certificates,
+            issuer,
             server_configs: ServerConfigs::new().map_err(|error| StartError::Tls(error.to_string()))?,
             workers,
             connections: Arc::new(Semaphore::new(snapshot.connection.connections)),
@@ -126,6 +130,7 @@ impl App {
         app.listen(bound);
         app.tasks.spawn(app.clone().look_for_changes());
         app.tasks.spawn(app.clone().look_after_stores());
+        app.tasks.spawn(app.issuer.clone().run(app.drain.clone()));
         app.ready.store(true, Ordering::Release);
         Ok(app)
     }
@@ -144,6 +149,7 @@ impl App {
             tracing::error!(%error, "looking for changed password files failed");
         }
         self.gate.sites.store(sites);
+        self.issuer.apply(&snapshot);
         self.gate.access_log.configure(snapshot.log.access, snapshot.log.format);
         if let Some(log) = &self.log {
             log.configure(&snapshot.log);
@@ -229,6 +235,11 @@ impl App {
         &self.gate
     }
 
+    /// What is held for each domain, and how far its renewal is.
+    pub fn certificate_reports(&self) -> Vec<crate::certs::report::CertificateReport> {
+        self.certificates.report()
+    }
+
     pub(crate) fn certificates(&self) -> &Certificates {
         &self.certificates
     }
@@ -244,9 +255,10 @@ impl App {
     /// Re-reads htpasswd and certificate files that have changed, and renews the leaves that are due.
     pub async fn look_now(&self) {
         let sites = self.gate.sites.load_full();
-        let certificates = self.certificates.clone();
+        let (certificates, issuer) = (self.certificates.clone(), self.issuer.clone());
         let looked = tokio::task::spawn_blocking(move || {
             certificates.refresh();
+            issuer.look();
             build::refresh_users(&sites);
         });
         if let Err(error) = looked.await {

@@ -1,14 +1,29 @@
 //! The certificate plane: where certificates come from, what they say, and the table that a
-//! handshake asks. `manager` keeps the table; only `tls` reads it. Nothing here is async: the
-//! manager works on a blocking thread, and a handshake never waits for it.
+//! handshake asks. `manager` keeps the table, on a blocking thread; only `tls` reads it, and a
+//! handshake never waits. `issuer` orders from CAs what `manager` then finds below `state`.
 
+mod acme;
+pub mod challenge;
 pub mod check;
+mod dns;
+pub mod dns_persist;
 pub mod files;
+pub mod hold;
+pub mod import;
 pub mod inspect;
 pub mod internal_ca;
+mod issued;
+pub mod issuer;
+pub mod ledger;
 pub mod manager;
+mod moments;
+pub mod names;
+pub mod orders;
 pub mod renewal;
 pub mod report;
+pub mod state;
+mod status;
+pub mod storage;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -77,6 +77,18 @@ enum Command {
 enum CertsCommand {
     /// Print the certificate of moorgate's own CA, for the trust stores of clients.
     Ca,
+    /// Take over the certificates, keys and ACME accounts of another server, so that nothing is ordered anew.
+    Import(certs::import::Arguments),
+    /// Print the TXT records that prove a domain's names for good, by dns-persist-01.
+    Dns {
+        /// The domain, as in its file.
+        domain: String,
+    },
+    /// Have the running moorgate get a new certificate for a domain, due or not, held back or not.
+    Renew {
+        /// The domain, as in its file.
+        domain: String,
+    },
 }
 
 const EXAMPLES: &str = "\
@@ -87,6 +99,7 @@ Examples:
   echo \"$PASSWORD\" | moorgate htpasswd ci.htpasswd ci-bot
   moorgate certs ca > moorgate-ca.pem
   moorgate gc docker-cache.example.com --dry-run
+  moorgate certs import /etc/letsencrypt --dry-run
 
 Exit status: 0 fine, 1 failed, 2 wrong usage or configuration.";
 
@@ -146,6 +159,9 @@ fn certs(snapshot: &Snapshot, json: bool, command: Option<CertsCommand>) -> anyh
     match command {
         None => certs::list(snapshot, json, &mut out),
         Some(CertsCommand::Ca) => certs::ca(snapshot, &mut out),
+        Some(CertsCommand::Import(arguments)) => certs::import::run(snapshot, &arguments, &mut out),
+        Some(CertsCommand::Dns { domain }) => certs::dns(snapshot, &domain, &mut out),
+        Some(CertsCommand::Renew { domain }) => certs::renew(snapshot, &domain, &mut std::io::stderr()),
     }
 }
 

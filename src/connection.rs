@@ -32,7 +32,7 @@ use crate::request::conn_info::{ConnInfo, Protocol};
 use crate::request::{self, Gate};
 use crate::tls::handshake::{Alpn, HandshakeError, handshake};
 use crate::tls::plain_http::refuse_plain_http;
-use crate::tls::server_config::ServerConfig;
+use crate::tls::server_config::ListenerConfig;
 use activity::{Activity, ActivityLimits, RequestGuard};
 use gather::Gather;
 use io::WatchedIo;
@@ -48,7 +48,7 @@ pub(crate) struct Accepted<IO> {
 /// An https connection, from its first byte to its last.
 pub(crate) async fn serve_tls<IO>(
     accepted: Accepted<IO>,
-    config: Arc<ServerConfig>,
+    config: Arc<ListenerConfig>,
     gate: Arc<Gate>,
     drain: CancellationToken,
 ) where

@@ -21,7 +21,7 @@
 //! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one place.
 //! Where a domain's registry is moorgate's own, `request/local` answers in place of forward and rewrite,
 //! from the `store`: image layouts in a directory. Beside the line, `request/storage` fetches what a
-//! registry redirects to where moorgate follows, and `request/plain` answers plain HTTP, by redirects only.
+//! registry redirects to where moorgate follows, and `request/plain` answers plain HTTP: redirects, and CAs.
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps
 //! certificates and fills the table that handshakes read; `upstream/exchange` holds every time limit of

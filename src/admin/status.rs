@@ -47,9 +47,11 @@ fn certificate(report: &CertificateReport) -> Value {
         "source": report.source.to_string(),
         "names": report.names,
         "issuer": report.issuer,
+        "serial": report.serial,
         "not_before": report.not_before.map(timestamp),
         "not_after": report.not_after.map(timestamp),
         "problem": report.problem,
+        "acme": report.acme,
     })
 }
 

@@ -18,7 +18,7 @@ use crate::config::vhost::ListenAddress;
 use crate::connection::{Accepted, serve_plain, serve_tls};
 use crate::listen::accept::accept;
 use crate::listen::socket;
-use crate::request::plain::redirect;
+use crate::request::plain::answer_plain;
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,12 +148,15 @@ impl App {
                 let accepted = Accepted { io, peer, listener, at: Instant::now() };
                 let (snapshot, drain) = (own.snapshot(), own.drain.clone());
                 serve_plain(accepted, &snapshot, drain, move |request| {
-                    let port = |configured: ListenAddress| {
-                        own.address(ListenerKind::Https, configured)
-                            .map_or(configured.0.port(), |real| real.port())
-                    };
-                    let response = redirect(&own.gate.sites.load(), &request, &port);
-                    async move { response }
+                    let own = own.clone();
+                    async move {
+                        let port = |configured: ListenAddress| {
+                            own.address(ListenerKind::Https, configured)
+                                .map_or(configured.0.port(), |real| real.port())
+                        };
+                        let (sites, table) = (own.gate.sites.load_full(), own.certificates.table());
+                        answer_plain(&sites, table.challenges(), &request, &port).await
+                    }
                 })
                 .await;
                 drop(permit);

@@ -8,6 +8,7 @@ use super::files::{self, Half};
 use super::inspect::Defect;
 use super::internal_ca::{InternalCa, InternalCaError};
 use super::report::CertificateReport;
+use super::status;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, VirtualHost};
 
@@ -34,7 +35,7 @@ pub fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem>
 /// What would be held for each domain, in order of their files. The leaves of the internal CA are
 /// made at the start, so that there is nothing to say about them but who will sign them.
 pub fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateReport> {
-    snapshot.domains.iter().map(|host| report_of(host, &snapshot.state, now)).collect()
+    snapshot.domains.iter().map(|host| report_of(host, snapshot, now)).collect()
 }
 
 fn problems_of(host: &VirtualHost, state: &Path, now: SystemTime) -> Vec<CertificateProblem> {
@@ -64,16 +65,19 @@ fn problems_of(host: &VirtualHost, state: &Path, now: SystemTime) -> Vec<Certifi
             Ok(_) => Vec::new(),
             Err(error) => vec![problem(INTERNAL, error.to_string(), error.help(), true)],
         },
+        // What is wrong there mends itself, or is said by the process that orders.
+        CertificateSource::Acme(_) => Vec::new(),
     }
 }
 
-fn report_of(host: &VirtualHost, state: &Path, now: SystemTime) -> CertificateReport {
+fn report_of(host: &VirtualHost, snapshot: &Snapshot, now: SystemTime) -> CertificateReport {
     match &host.certificate {
         CertificateSource::Files { certificate, key } => match files::load(certificate, key) {
             Ok(loaded) => CertificateReport::new(host, Some(&loaded.facts), None, now),
             Err(error) => CertificateReport::new(host, None, Some(&error.to_string()), now),
         },
-        CertificateSource::Internal => match open_ca(state, now) {
+        CertificateSource::Acme(request) => status::report(host, request, snapshot, now),
+        CertificateSource::Internal => match open_ca(&snapshot.state, now) {
             Ok(ca) => CertificateReport {
                 issuer: ca.map(|ca| ca.subject().to_owned()),
                 ..CertificateReport::new(host, None, None, now)

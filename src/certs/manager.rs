@@ -1,6 +1,8 @@
 //! Keeps the table: loads and issues what a configuration asks for, re-reads files that changed,
 //! renews what is due. One domain's trouble never touches another's certificate.
 
+mod stored;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +11,23 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 
 use super::Certificate;
+use super::challenge::Challenges;
 use super::files;
 use super::inspect::Moment;
 use super::internal_ca::{InternalCa, InternalCaError};
 use super::renewal;
-use super::report::{self, CertificateReport, SourceKind};
+use super::report::{self, AcmeStatus, CertificateReport, SourceKind};
+use super::state::CaId;
+use super::status;
+use super::storage::Storage;
 use super::table::{CertificateEntries, CertificateTable};
+use crate::config::acme::{AcmeRequest, Fallback};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 use crate::fs::Fingerprint;
 use crate::registry::host::HostName;
+use stored::Stored;
+pub(super) use stored::is_for;
 
 /// All certificates of the process.
 ///
@@ -28,7 +37,18 @@ pub struct Certificates {
     state: PathBuf,
     table: Arc<CertificateTable>,
     reports: ArcSwap<Vec<CertificateReport>>,
+    /// What CAs have given, by domain.
+    issued: ArcSwap<HashMap<HostName, Issued>>,
+    /// How far what CAs are asked for is, by domain.
+    acme: Mutex<HashMap<HostName, AcmeStatus>>,
     held: Mutex<Held>,
+}
+
+/// A certificate that a CA of the configuration has given.
+#[derive(Clone, Debug)]
+pub(super) struct Issued {
+    pub(super) ca: CaId,
+    pub(super) certificate: Certificate,
 }
 
 #[derive(Default)]
@@ -41,8 +61,15 @@ struct Held {
 impl Certificates {
     /// Without any certificate; `state` is where the internal CA is kept.
     pub fn new(state: PathBuf) -> Self {
-        let (table, reports, held) = (Arc::default(), ArcSwap::default(), Mutex::default());
-        Self { state, table, reports, held }
+        let challenges = Challenges::new(Some(Storage::below(&state).challenges()));
+        let table = Arc::new(CertificateTable::new(Arc::new(challenges)));
+        let (reports, issued) = (ArcSwap::default(), ArcSwap::default());
+        Self { state, table, reports, issued, acme: Mutex::default(), held: Mutex::default() }
+    }
+
+    /// Where everything is kept.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// What handshakes ask.
@@ -52,7 +79,22 @@ impl Certificates {
 
     /// What is held for each domain as of the last look, in order of their files.
     pub fn report(&self) -> Vec<CertificateReport> {
-        self.reports.load().as_ref().clone()
+        let acme = self.acme.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = self.reports.load().as_ref().clone();
+        for report in reports.iter_mut().filter(|report| report.source == SourceKind::Acme) {
+            report.acme = acme.get(&report.domain).cloned();
+        }
+        reports
+    }
+
+    /// Notes how far what CAs are asked for is.
+    pub(super) fn tell(&self, all: HashMap<HostName, AcmeStatus>) {
+        *self.acme.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    }
+
+    /// What a CA of the configuration has given for a domain.
+    pub(super) fn issued(&self, domain: &HostName) -> Option<Issued> {
+        self.issued.load().get(domain).cloned()
     }
 
     /// Makes a configuration's certificates the ones in force: what is still wanted stays, what is new
@@ -68,6 +110,11 @@ impl Certificates {
                 Some(domain) if domain.host.certificate == host.certificate => domain.with_host(host.clone()),
                 Some(_) | None => Domain::new(host.clone()),
             };
+            domain.stored = std::mem::take(&mut domain.stored).of(
+                &Storage::below(&self.state),
+                &snapshot.acme,
+                &host.domain,
+            );
             domain.update(ca, &self.state, now, Look::Final);
             domains.push(domain);
         }
@@ -94,9 +141,11 @@ impl Certificates {
     fn publish(&self, domains: &[Domain], now: SystemTime) {
         let mut entries = CertificateEntries::default();
         for domain in domains {
-            entries.insert(&domain.host, domain.certificate.as_ref().map(|certificate| &certificate.key));
+            let served = domain.certificate.as_ref().or(domain.stand_in.as_ref());
+            entries.insert(&domain.host, served.map(|certificate| &certificate.key));
         }
         self.table.replace(entries);
+        self.issued.store(Arc::new(domains.iter().filter_map(Domain::issued).collect()));
         self.reports.store(Arc::new(domains.iter().map(|domain| domain.report(now)).collect()));
     }
 
@@ -110,6 +159,10 @@ impl Certificates {
 struct Domain {
     host: SharedVirtualHost,
     certificate: Option<Certificate>,
+    /// A leaf of the internal CA that is served while there is no certificate.
+    stand_in: Option<Certificate>,
+    /// What CAs have given.
+    stored: Stored,
     /// Why the newest attempt to get a certificate failed.
     fault: Option<String>,
     /// The problem that was logged last.
@@ -129,7 +182,8 @@ enum Look {
 
 impl Domain {
     fn new(host: SharedVirtualHost) -> Self {
-        Self { host, certificate: None, fault: None, said: None, watch: Watch::default() }
+        let (stored, watch) = (Stored::default(), Watch::default());
+        Self { host, certificate: None, stand_in: None, stored, fault: None, said: None, watch }
     }
 
     fn with_host(self, host: SharedVirtualHost) -> Self {
@@ -142,6 +196,7 @@ impl Domain {
         let replaced = match &host.certificate {
             CertificateSource::Files { certificate, key } => self.reread(certificate, key, look),
             CertificateSource::Internal => self.reissue(ca, state, now),
+            CertificateSource::Acme(request) => self.take_issued(request, ca, state, now),
         };
         if replaced {
             self.log_certificate();
@@ -190,6 +245,43 @@ impl Domain {
                 false
             }
         }
+    }
+
+    /// Takes what a CA has given, or else a stand-in.
+    fn take_issued(
+        &mut self,
+        request: &AcmeRequest,
+        ca: &mut Option<InternalCa>,
+        state: &Path,
+        now: SystemTime,
+    ) -> bool {
+        self.stored.update();
+        self.fault = self.stored.fault().map(str::to_owned);
+        let mut replaced = false;
+        if let Some((_, best)) = self.stored.best(request) {
+            let best = best.clone();
+            replaced = self.replace(best);
+        }
+        if self.certificate.is_none() && self.fault.is_none() {
+            self.fault = Some(status::NONE_YET.to_owned());
+        }
+        if self.certificate.is_some() || request.fallback == Fallback::Refuse {
+            return self.stand_in.take().is_some() || replaced;
+        }
+        if self.stand_in.as_ref().is_some_and(|held| is_good(held, &self.host, now)) {
+            return replaced;
+        }
+        match issue(ca, state, &self.host, now) {
+            Ok(issued) => self.stand_in = Some(issued),
+            Err(error) => self.fault = Some(error.to_string()),
+        }
+        true
+    }
+
+    fn issued(&self) -> Option<(HostName, Issued)> {
+        let CertificateSource::Acme(request) = &self.host.certificate else { return None };
+        let (ca, certificate) = self.stored.best(request)?;
+        Some((self.host.domain.clone(), Issued { ca: ca.clone(), certificate: certificate.clone() }))
     }
 
     /// Whether `new` differs from what was held.

@@ -31,6 +31,33 @@ pub struct CertificateReport {
     pub not_after: Option<SystemTime>,
     /// What is wrong, in words. Without a certificate, handshakes for this domain are refused.
     pub problem: Option<String>,
+    /// How far its renewal is, for certificates of CAs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeStatus>,
+}
+
+/// How far the next certificate of a domain is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AcmeStatus {
+    /// The CA that has issued what is held, or that is asked first.
+    pub ca: String,
+    /// The profile that was asked for.
+    pub profile: Option<String>,
+    /// What is going on, in words.
+    pub state: String,
+    /// When the CA suggests to renew, from.
+    #[serde(serialize_with = "as_moment")]
+    pub window_start: Option<SystemTime>,
+    /// When the CA suggests to renew, to.
+    #[serde(serialize_with = "as_moment")]
+    pub window_end: Option<SystemTime>,
+    /// The next moment at which something will be done.
+    #[serde(serialize_with = "as_moment")]
+    pub next_attempt: Option<SystemTime>,
+    /// Why the last attempt failed, if it did.
+    pub error: Option<String>,
+    /// What was found out before an attempt was spent.
+    pub findings: Vec<String>,
 }
 
 /// The kind of a [`CertificateSource`].
@@ -41,6 +68,8 @@ pub enum SourceKind {
     Files,
     /// moorgate's own CA.
     Internal,
+    /// A CA that is asked by ACME.
+    Acme,
 }
 
 impl SourceKind {
@@ -49,6 +78,7 @@ impl SourceKind {
         match source {
             CertificateSource::Files { .. } => Self::Files,
             CertificateSource::Internal => Self::Internal,
+            CertificateSource::Acme(_) => Self::Acme,
         }
     }
 }
@@ -58,6 +88,7 @@ impl fmt::Display for SourceKind {
         f.write_str(match self {
             Self::Files => "files",
             Self::Internal => "internal",
+            Self::Acme => "acme",
         })
     }
 }
@@ -79,6 +110,7 @@ impl CertificateReport {
             not_before: facts.map(|facts| facts.not_before),
             not_after: facts.map(|facts| facts.not_after),
             problem: problem(host, facts, fault, now),
+            acme: None,
         }
     }
 }

@@ -7,13 +7,27 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 
+use super::challenge::Challenges;
 use crate::config::vhost::{ListenAddress, VirtualHost};
 
 /// The table in force. One for the whole process, so that TLS configurations outlive reloads.
 #[derive(Debug, Default)]
-pub struct CertificateTable(ArcSwap<CertificateEntries>);
+pub struct CertificateTable {
+    entries: ArcSwap<CertificateEntries>,
+    challenges: Arc<Challenges>,
+}
 
 impl CertificateTable {
+    /// Without certificates, but with what answers challenges.
+    pub fn new(challenges: Arc<Challenges>) -> Self {
+        Self { entries: ArcSwap::default(), challenges }
+    }
+
+    /// What answers the handshakes of CAs.
+    pub fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
+    }
+
     /// The certificate for a handshake, or nothing: then it must be refused.
     ///
     /// `server_name` is the SNI in lower case, as rustls gives it; a trailing dot is tolerated.
@@ -21,7 +35,7 @@ impl CertificateTable {
     /// known: behind a published container port, the local address is not the one they dialled. So the
     /// answer is the certificate of the only virtual host here that has an address among its names.
     pub fn find(&self, listen: ListenAddress, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let entries = self.0.load();
+        let entries = self.entries.load();
         let listener = entries.listeners.get(&listen)?;
         let Some(name) = server_name else {
             return listener.nameless.only();
@@ -31,7 +45,7 @@ impl CertificateTable {
 
     /// Puts new entries in force for all handshakes that begin from now on.
     pub fn replace(&self, entries: CertificateEntries) {
-        self.0.store(Arc::new(entries));
+        self.entries.store(Arc::new(entries));
     }
 }
 

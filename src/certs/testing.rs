@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::{Certificate, files};
+use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind, Directory, KnownCa};
 use crate::config::snapshot::{ConnectionSettings, LogFormat, LogLevel, LogSettings, Snapshot};
 use crate::config::vhost::{
     AuthSettings, CertificateSource, Limits, ListenAddress, Redirects, RegistrySettings, Scheme,
@@ -110,6 +111,11 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
         https: Vec::new(),
         http: Vec::new(),
         domains,
+        acme: AcmeSettings {
+            authorities: vec![CaSettings::new(Directory::Known(KnownCa::LetsEncryptStaging))],
+            challenges: vec![ChallengeKind::Http01],
+            dns_command: None,
+        },
         admin: None,
         log: LogSettings { format: LogFormat::Text, level: LogLevel::Info, access: true },
         connection: ConnectionSettings {

@@ -1,15 +1,22 @@
 //! `moorgate certs`: what a configuration's certificates are, and the internal CA's certificate.
 
+pub mod import;
+
 use std::io::Write;
 use std::time::SystemTime;
 
 use anyhow::anyhow;
 
 use crate::certs::check;
+use crate::certs::dns_persist::PersistRecord;
 use crate::certs::inspect::Moment;
 use crate::certs::internal_ca::InternalCa;
-use crate::certs::report::CertificateReport;
+use crate::certs::report::{AcmeStatus, CertificateReport};
+use crate::certs::state::CaId;
+use crate::certs::storage::Storage;
+use crate::config::acme::AcmeRequest;
 use crate::config::snapshot::Snapshot;
+use crate::config::vhost::{CertificateSource, VirtualHost};
 
 /// Lists the certificates of all domains, from the files alone: a line for each, or a JSON array.
 pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
@@ -36,24 +43,98 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints a line of a zone file for each name and CA.
+pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    let (_, request) = asking(snapshot, domain)?;
+    for ca in &snapshot.acme.authorities {
+        let Some(issuer) = ca.directory.dns_identity() else {
+            return Err(anyhow!(
+                "moorgate does not know under which domain {} stands in DNS; with \"dns-persist-01\" in `challenges`, \
+                 the error that `moorgate certs` shows names the record",
+                ca.directory
+            ));
+        };
+        let account = Storage::below(&snapshot.state).account(&CaId::new(ca.directory.url())?)?;
+        let Some(account) = account else {
+            return Err(anyhow!(
+                "there is no account at {} yet: moorgate makes it when it first runs",
+                ca.directory
+            ));
+        };
+        for name in &request.names {
+            let PersistRecord { name, value } = PersistRecord::new(name, issuer, &account.stored.url);
+            writeln!(out, "{name}. IN TXT \"{value}\"")?;
+        }
+    }
+    Ok(())
+}
+
+fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<(&'s VirtualHost, &'s AcmeRequest)> {
+    let host = snapshot.domains.iter().find(|host| host.domain.as_str() == domain);
+    let host = host.ok_or_else(|| anyhow!("there is no domain {domain}"))?;
+    match &host.certificate {
+        CertificateSource::Acme(request) => Ok((host, request)),
+        CertificateSource::Files { .. } | CertificateSource::Internal => {
+            Err(anyhow!("no CA is asked for the certificate of {domain}: its [tls] does not say `acme`"))
+        }
+    }
+}
+
+/// Leaves word for the process that serves the domain.
+pub fn renew(snapshot: &Snapshot, domain: &str, says: &mut impl Write) -> anyhow::Result<()> {
+    let (host, _) = asking(snapshot, domain)?;
+    Storage::below(&snapshot.state).request_renewal(&host.domain)?;
+    writeln!(
+        says,
+        "moorgate will renew the certificate of {domain} as soon as it runs and the CA's limits allow"
+    )?;
+    Ok(())
+}
+
 fn line(report: &CertificateReport) -> String {
-    let CertificateReport { domain, source, names, issuer, serial: _, not_before: _, not_after, problem } =
-        report;
+    let CertificateReport {
+        domain,
+        source,
+        names,
+        issuer,
+        serial: _,
+        not_before: _,
+        not_after,
+        problem,
+        acme,
+    } = report;
     let mut words = vec![format!("{domain}  {source}")];
     words.extend(not_after.map(|at| format!("until {}", Moment(at))));
     words.extend(issuer.as_ref().map(|issuer| format!("by {issuer}")));
     if !names.is_empty() {
         words.push(format!("for {}", names.join(", ")));
     }
+    words.extend(acme.iter().flat_map(acme_words));
     words.extend(problem.as_ref().map(|problem| format!("PROBLEM: {problem}")));
     words.join("  ")
+}
+
+fn acme_words(status: &AcmeStatus) -> Vec<String> {
+    let AcmeStatus { ca, profile, state, window_start, window_end, next_attempt, error, findings } = status;
+    let mut words = vec![format!("from {ca}")];
+    words.extend(profile.as_ref().map(|profile| format!("profile {profile}")));
+    let window = window_start.zip(*window_end);
+    words
+        .extend(window.map(|(start, end)| format!("renewal suggested {} to {}", Moment(start), Moment(end))));
+    words.extend(next_attempt.map(|at| format!("next attempt {}", Moment(at))));
+    words.extend((!state.is_empty()).then(|| state.clone()));
+    words.extend(error.as_ref().map(|error| format!("LAST ERROR: {error}")));
+    words.extend(findings.iter().map(|finding| format!("FINDING: {finding}")));
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::testing::{host, pair, snapshot};
-    use crate::config::vhost::CertificateSource;
+    use crate::certs::state::StoredAccount;
+    use crate::certs::storage::Account;
+    use crate::certs::testing::{self, host, pair, snapshot};
+    use crate::config::acme::{CertifiedName, Fallback};
 
     #[test]
     fn each_domain_has_a_line_and_a_json_object() {
@@ -80,6 +161,37 @@ mod tests {
         assert_eq!(json[0]["names"][0], "a.example.com");
         assert_eq!(json[1]["source"], "internal");
         assert!(json[1]["problem"].is_null());
+    }
+
+    #[test]
+    fn the_records_of_a_domain_are_lines_of_a_zone_file() {
+        let directory = tempfile::tempdir().expect("directory");
+        let names = ["a.example.com", "b.example.com"].map(|name| CertifiedName::Host(testing::name(name)));
+        let names =
+            names.into_iter().chain([CertifiedName::Wildcard(testing::name("example.com"))]).collect();
+        let request = AcmeRequest { contact: None, names, profile: None, fallback: Fallback::Refuse };
+        let snapshot = snapshot(
+            directory.path(),
+            vec![host(&["a.example.com"], &[443], CertificateSource::Acme(request))],
+        );
+        let mut out = Vec::new();
+        let error = dns(&snapshot, "a.example.com", &mut out).expect_err("no account").to_string();
+        assert!(error.starts_with("there is no account at letsencrypt-staging yet"), "{error}");
+
+        let ca = CaId::new(snapshot.acme.authorities[0].directory.url()).expect("a URL");
+        let url = "https://ca.example/account/1".to_owned();
+        let account = Account {
+            stored: StoredAccount { directory: ca, url, contacts: Vec::new() },
+            key: String::new(),
+        };
+        Storage::below(directory.path()).write_account(&account).expect("written");
+        dns(&snapshot, "a.example.com", &mut out).expect("printed");
+        insta::assert_snapshot!(String::from_utf8(out).expect("UTF-8"), @r#"
+        _validation-persist.a.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
+        _validation-persist.b.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
+        _validation-persist.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1; policy=wildcard"
+        "#);
+        assert!(dns(&snapshot, "b.example.com", &mut Vec::new()).is_err());
     }
 
     #[test]

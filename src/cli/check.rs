@@ -71,6 +71,11 @@ fn write_domains(snapshot: &Snapshot, to: &mut dyn Write) -> io::Result<()> {
         let certificate = match &host.certificate {
             CertificateSource::Internal => "internal".to_owned(),
             CertificateSource::Files { certificate, key: _ } => shown(certificate),
+            CertificateSource::Acme(_) => {
+                let all: Vec<_> =
+                    snapshot.acme.authorities.iter().map(|ca| ca.directory.to_string()).collect();
+                format!("acme {}", all.join(", "))
+            }
         };
         writeln!(
             to,
@@ -130,6 +135,10 @@ fn domain(host: &VirtualHost) -> Value {
         CertificateSource::Files { certificate, key } => json!({
             "certificate": certificate.display().to_string(),
             "key": key.display().to_string(),
+        }),
+        CertificateSource::Acme(request) => json!({
+            "acme": request.contact,
+            "names": request.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
     };
     let authorization = host.registry.upstream().map(|upstream| match &upstream.authorization {

@@ -5,8 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use secrecy::{ExposeSecret, SecretString};
+
 use super::problem::{Problem, Problems, Severity};
-use super::raw::{self, RawDomain, Setting};
+use super::raw::{self, RawCa, RawDomain, Setting};
 use super::resolve::{DomainFile, MainFile};
 use super::source::{Source, open_regular};
 
@@ -22,11 +25,43 @@ pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
             return MainFile {
                 raw: raw::RawMain::unknown(),
                 source: Arc::new(Source::new(path, String::new())),
+                bindings: Vec::new(),
             };
         }
     };
     let source = Arc::new(source);
-    MainFile { raw: raw::main(&source, problems), source }
+    let raw = raw::main(&source, problems);
+    let bindings = raw.ca.given().into_iter().flatten();
+    let bindings = bindings.map(|ca| binding(&source, ca.get_ref(), problems)).collect();
+    MainFile { raw, source, bindings }
+}
+
+/// The key of an external account binding; the roots of its CA are looked at on the way.
+fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<SecretString> {
+    if let Setting::Given(written, span) = &ca.roots
+        && let Err(error) = open_regular(&source.beside(written))
+    {
+        let help = "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
+        let message = format!("`ca.roots` cannot be read: {}: {error}", source.beside(written).display());
+        problems.push(Problem::at(source, span, message, help));
+    }
+    let Setting::Given(secret, span) = &ca.eab_hmac_key else { return None };
+    let revealed = secret.reveal(|path| source.beside(path));
+    let secret = revealed.map_err(|error| (error.to_string(), error.help())).and_then(|secret| {
+        // With or without padding, as CAs print it.
+        let key = secret.expose_secret().trim_end_matches('=').replace('+', "-").replace('/', "_");
+        match BASE64_URL_SAFE_NO_PAD.decode(&key) {
+            Ok(bytes) if bytes.len() >= 16 => Ok(SecretString::from(key)),
+            Ok(_) | Err(_) => {
+                Err(("is not a key in base64url".to_owned(), "copy it again from the CA's page"))
+            }
+        }
+    });
+    secret
+        .map_err(|(what, help)| {
+            problems.push(Problem::at(source, span, format!("`ca.eab_hmac_key` {what}"), help));
+        })
+        .ok()
 }
 
 /// The domain files that can be read, in the order of their names.

@@ -2,6 +2,7 @@
 //! The document is walked by hand instead of deserialized, since that reports all problems of a
 //! file at once, unknown keys included.
 
+mod acme;
 mod table;
 
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use self::acme::tls;
+pub(super) use self::acme::{RawAcmeSettings, RawCa, RawTls};
 use self::table::Table;
 use super::problem::{Problem, Problems};
 use super::schema::FileKind;
@@ -88,13 +91,6 @@ pub(super) struct RawDomain {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct RawTls {
-    pub(super) certificate: Setting<PathBuf>,
-    pub(super) key: Setting<PathBuf>,
-    pub(super) internal: Setting<bool>,
-}
-
-#[derive(Clone, Debug, Default)]
 pub(super) struct RawAuth {
     pub(super) htpasswd: Setting<PathBuf>,
     pub(super) realm: Setting<String>,
@@ -147,6 +143,8 @@ pub(super) struct RawMain {
     pub(super) https: List<ListenAddress>,
     pub(super) http: List<ListenAddress>,
     pub(super) state: Setting<PathBuf>,
+    pub(super) acme: Setting<RawAcmeSettings>,
+    pub(super) ca: List<RawCa>,
     pub(super) admin: Setting<RawAdmin>,
     pub(super) log: Setting<RawLog>,
     pub(super) limits: Setting<RawMainLimits>,
@@ -218,6 +216,8 @@ pub(super) fn main(source: &Arc<Source>, problems: &mut Problems) -> RawMain {
         https: top.list("https", values::listen_address),
         http: top.list("http", values::listen_address),
         state: top.value("state", values::path),
+        acme: top.table("acme", acme::settings),
+        ca: top.tables("ca", acme::ca),
         admin: top.table("admin", |table| RawAdmin { listen: table.value("listen", values::listen_address) }),
         log: top.table("log", log),
         limits: top.table("limits", main_limits),
@@ -240,14 +240,6 @@ fn read<T>(
             problems.push(Problem::at(source, &error.span().unwrap_or(end..end), error.message(), help));
             None
         }
-    }
-}
-
-fn tls(table: &mut Table<'_>) -> RawTls {
-    RawTls {
-        certificate: table.value("certificate", values::path),
-        key: table.value("key", values::path),
-        internal: table.value("internal", values::flag),
     }
 }
 

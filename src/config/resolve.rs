@@ -1,9 +1,11 @@
 //! What the files mean together: defaults, settings that need or exclude each other, names and
 //! listeners that collide. Pure: whatever it needs was read before.
 
+mod acme;
 mod conflicts;
 mod domain;
 mod process;
+mod tls;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +24,9 @@ use super::vhost::ListenAddress;
 pub(super) struct MainFile {
     pub(super) source: Arc<Source>,
     pub(super) raw: RawMain,
+    /// The secrets that `eab_hmac_key` of each `[[ca]]` leads to; none where it is not written or cannot be had, which is
+    /// noted already.
+    pub(super) bindings: Vec<Option<SecretString>>,
 }
 
 /// A domain file whose syntax is right.
@@ -66,6 +71,7 @@ pub(super) fn snapshot(
         https,
         http: process.http.iter().map(|listener| listener.address).collect(),
         domains: hosts.into_iter().collect::<Option<_>>()?,
+        acme: process.acme,
         admin: process.admin.map(|listener| listener.address.0),
         log: process.log,
         connection: process.connection,

@@ -18,13 +18,15 @@ struct Section {
 
 const SECTIONS: &[Section] = &[
     domain("", &["domain", "aliases", "listen", "tls", "auth", "upstream", "browser", "limits", "timeouts"]),
-    domain("tls", &["certificate", "key", "internal"]),
+    domain("tls", &["acme", "names", "profile", "fallback", "certificate", "key", "internal"]),
     domain("auth", &["htpasswd", "realm"]),
     domain("upstream", UPSTREAM),
     domain("browser", &["url"]),
     domain("limits", &["manifest", "body"]),
     domain("timeouts", DOMAIN_TIMEOUTS),
-    main("", &["https", "http", "state", "admin", "log", "limits", "timeouts"]),
+    main("", &["https", "http", "state", "acme", "ca", "admin", "log", "limits", "timeouts"]),
+    main("acme", &["email", "challenges", "dns_command"]),
+    main("ca", &["directory", "roots", "profile", "chain", "eab_key_id", "eab_hmac_key"]),
     main("admin", &["listen"]),
     main("log", &["format", "level", "access"]),
     main("limits", &["manifest", "body", "head", "head_lines", "target", "h2_streams", "connections"]),
@@ -39,7 +41,7 @@ const DOMAIN_TIMEOUTS: &[&str] =
     &["first_body_byte", "stall", "upstream_connect", "upstream_head", "upstream_commit", "upstream_idle"];
 
 /// Keys whose values are secrets, and the keys that may stand in them.
-const SECRETS: &[&str] = &["password"];
+const SECRETS: &[&str] = &["password", "eab_hmac_key"];
 const SECRET_SOURCES: &[&str] = &["env", "file"];
 
 const fn domain(table: &'static str, keys: &'static [&'static str]) -> Section {
@@ -98,8 +100,8 @@ fn places_of(kind: FileKind, table: &str, key: &str) -> Option<String> {
     let holders = || SECTIONS.iter().filter(|section| section.keys.contains(&key));
     let same_table = holders().find(|section| section.table == table);
     let holders: Vec<_> = match same_table {
-        Some(section) => vec![section],
-        None => holders().collect(),
+        Some(section) if holders().all(|section| section.kind != kind) => vec![section],
+        Some(_) | None => holders().collect(),
     };
     let (here, there): (Vec<_>, Vec<_>) = holders.into_iter().partition(|section| section.kind == kind);
     let mut places: Vec<_> = here.into_iter().map(|section| place(section, kind)).collect();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acme::AcmeSettings;
 use super::vhost::{ListenAddress, SharedVirtualHost};
 
 /// The whole validated configuration.
@@ -19,6 +20,8 @@ pub struct Snapshot {
     pub http: Vec<ListenAddress>,
     /// In order of their files' names.
     pub domains: Vec<SharedVirtualHost>,
+    /// The CAs that domains with `acme` get their certificates from.
+    pub acme: AcmeSettings,
     /// The read-only listener for health and status; none when it is not set.
     pub admin: Option<SocketAddr>,
     /// How and what is logged.

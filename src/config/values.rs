@@ -1,5 +1,6 @@
 //! The values of single keys: what a duration, a size, an address, a name is.
 
+mod acme;
 mod url;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+pub(super) use self::acme::{RawAcme, acme, argument, certified_name, directory, email, word};
 pub(super) use self::url::upstream_url;
 use super::vhost::ListenAddress;
 use crate::registry::host::{Authority, HostName};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::acme::AcmeRequest;
 use crate::registry::host::{Authority, HostName};
 
 /// One virtual host: a domain, its listeners, its users and the registry behind it.
@@ -84,6 +85,8 @@ pub enum CertificateSource {
     },
     /// A leaf from moorgate's own CA, for all names of the virtual host.
     Internal,
+    /// A certificate that a CA gives for the asking, and that is renewed in time.
+    Acme(AcmeRequest),
 }
 
 /// Who may log in, and what the challenge says.

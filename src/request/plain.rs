@@ -1,23 +1,43 @@
-//! The plain listeners: they send everybody to https and serve nothing else.
+//! The plain listeners: they send everybody to https, and answer the challenges of CAs.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 
 use super::site::{Site, Sites};
+use crate::certs::challenge::Challenges;
 use crate::registry::host::Authority;
 
 /// The port that a listener of the configuration really has: they differ where it asks for any.
-pub(crate) type RealPort<'a> = &'a dyn Fn(crate::config::vhost::ListenAddress) -> u16;
+pub(crate) type RealPort<'a> = &'a (dyn Fn(crate::config::vhost::ListenAddress) -> u16 + Sync);
 
-/// 308 to the https name and port of a virtual host, path and query unchanged; 404 for others.
-pub(crate) fn redirect<B>(
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
+/// The answer to a CA's challenge (RFC 8555 §8.3), if the request asks for one that is open; else a redirect.
+pub(crate) async fn answer_plain<B>(
     sites: &Sites,
+    challenges: &Challenges,
     request: &Request<B>,
     real_port: RealPort<'_>,
 ) -> Response<Full<Bytes>> {
+    let token = request.uri().path().strip_prefix(CHALLENGES);
+    let Some(token) = token.filter(|_| matches!(*request.method(), Method::GET | Method::HEAD)) else {
+        return redirect(sites, request, real_port);
+    };
+    let Some(content) = challenges.find_http(token).await else {
+        return redirect(sites, request, real_port);
+    };
+    let mut found = answer(StatusCode::OK, "");
+    *found.body_mut() = Full::from(content.as_bytes().to_vec());
+    let bytes = HeaderValue::from_static("application/octet-stream");
+    found.headers_mut().insert(header::CONTENT_TYPE, bytes);
+    found
+}
+
+/// 308 to the https name and port of a virtual host, path and query unchanged; 404 for others.
+fn redirect<B>(sites: &Sites, request: &Request<B>, real_port: RealPort<'_>) -> Response<Full<Bytes>> {
     let Some(authority) = authority(request) else {
         return answer(StatusCode::BAD_REQUEST, "the request needs one valid Host");
     };

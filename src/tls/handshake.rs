@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
-use super::server_config::ALPN_H2;
+use super::resolver::{ChallengeResolver, asks_for_challenge};
+use super::server_config::{ALPN_ACME, ALPN_H2, ListenerConfig};
 use super::transport::Transport;
 use crate::registry::host::HostName;
 
@@ -44,6 +45,9 @@ pub enum HandshakeError<IO> {
     /// No certificate here answers this name; the alert `unrecognized_name` was sent.
     #[error("no certificate for the name {0:?}")]
     UnknownName(Box<str>),
+    /// A CA has been shown the answer to its challenge; the connection serves nothing else (RFC 8737 §3).
+    #[error("a CA's challenge for {0:?} was answered")]
+    ChallengeAnswered(Box<str>),
     /// No name, and no certificate here answers without one; the alert `missing_extension` was sent.
     #[error("no server name")]
     NoName,
@@ -64,6 +68,7 @@ impl<IO> HandshakeError<IO> {
         match self {
             Self::PlainHttp(_) => "plain_http",
             Self::UnknownName(_) => "unknown_sni",
+            Self::ChallengeAnswered(_) => "acme_challenge",
             Self::NoName => "no_sni",
             Self::ClientAlert(_) => "client_alert",
             Self::Protocol(_) => "protocol",
@@ -84,7 +89,7 @@ impl<IO> From<io::Error> for HandshakeError<IO> {
 }
 
 /// Performs the handshake. The caller bounds its time.
-pub async fn handshake<IO>(io: IO, config: Arc<ServerConfig>) -> Result<Secured<IO>, HandshakeError<IO>>
+pub async fn handshake<IO>(io: IO, config: Arc<ListenerConfig>) -> Result<Secured<IO>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -101,19 +106,54 @@ where
     let hello = start.client_hello();
     let name: Option<Box<str>> = hello.server_name().map(Into::into);
     let sni = name.as_deref().map(HostName::parse);
-    if config.cert_resolver.resolve(hello).is_none() || matches!(sni, Some(Err(_))) {
+    if asks_for_challenge(&hello) {
+        let name = name.unwrap_or_default();
+        return Err(answer_challenge(start, &config, name).await);
+    }
+    if config.server.cert_resolver.resolve(hello).is_none() || matches!(sni, Some(Err(_))) {
         // A client that does not wait for the alert is refused no less.
         let _ = refuse(&mut start.io, name.is_some()).await;
         return Err(name.map_or(HandshakeError::NoName, HandshakeError::UnknownName));
     }
 
-    let stream =
-        start.into_stream_with(config, |connection| connection.set_buffer_limit(Some(OUTGOING))).await?;
+    let stream = start
+        .into_stream_with(config.server.clone(), |connection| connection.set_buffer_limit(Some(OUTGOING)))
+        .await?;
     let alpn = match stream.get_ref().1.alpn_protocol() {
         Some(ALPN_H2) => Alpn::H2,
         Some(_) | None => Alpn::Http1,
     };
     Ok(Secured { io: stream, sni: sni.and_then(Result::ok), alpn })
+}
+
+/// Shows a CA the answer to its challenge, or refuses the name. There is no connection afterwards.
+async fn answer_challenge<IO>(
+    mut start: StartHandshake<Transport<IO>>,
+    config: &ListenerConfig,
+    name: Box<str>,
+) -> HandshakeError<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let found = match config.challenges.find_handshake(&name) {
+        Some(found) => Some(found),
+        None => config.challenges.find_shared_handshake(&name).await,
+    };
+    let Some(found) = found else {
+        let _ = refuse(&mut start.io, true).await;
+        return HandshakeError::UnknownName(name);
+    };
+    let mut answering = ServerConfig::clone(&config.server);
+    answering.alpn_protocols = vec![ALPN_ACME.into()];
+    answering.cert_resolver = Arc::new(ChallengeResolver(found));
+    match start.into_stream(Arc::new(answering)).await {
+        Ok(mut stream) => {
+            // The CA has seen what it wanted; whether it waits for the end is its own affair.
+            let _ = stream.shutdown().await;
+            HandshakeError::ChallengeAnswered(name)
+        }
+        Err(error) => error.into(),
+    }
 }
 
 /// Sends the alert that RFC 6066 §3 (the name is unknown) or RFC 8446 §9.2 (there is none) wants.

@@ -5,13 +5,21 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-pub(crate) use rustls::server::ServerConfig;
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::version::{TLS12, TLS13};
 
 use super::resolver::ListenerResolver;
+use crate::certs::challenge::Challenges;
 use crate::certs::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
+
+/// What the handshakes of one listener need.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    pub(super) server: Arc<ServerConfig>,
+    /// What answers CAs.
+    pub(super) challenges: Arc<Challenges>,
+}
 
 /// Makes the configurations of listeners. One for the whole process.
 #[derive(Clone, Debug)]
@@ -37,7 +45,8 @@ impl ServerConfigs {
         &self,
         table: Arc<CertificateTable>,
         listen: ListenAddress,
-    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+    ) -> Result<Arc<ListenerConfig>, rustls::Error> {
+        let challenges = table.challenges().clone();
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
@@ -51,9 +60,11 @@ impl ServerConfigs {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // Early data can be replayed, and an upload must not be.
         config.max_early_data_size = 0;
-        Ok(Arc::new(config))
+        Ok(Arc::new(ListenerConfig { server: Arc::new(config), challenges }))
     }
 }
 
 pub(crate) const ALPN_H2: &[u8] = b"h2";
 pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// Nothing is spoken over it: the handshake is the message (RFC 8737 §3).
+pub(crate) const ALPN_ACME: &[u8] = b"acme-tls/1";

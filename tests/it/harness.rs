@@ -1,6 +1,7 @@
 //! A gateway in this process, between a client and an upstream that the test plays both itself,
 //! byte by byte. Everything runs on one thread, so that a test may move the clock.
 
+pub mod acme_ca;
 pub mod between;
 pub mod frames;
 pub mod gateway;
@@ -40,6 +41,20 @@ pub async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Waits for what others on this thread bring about; whether it came within a time of the real clock.
+pub async fn within(limit: Duration, what: impl Future<Output = ()>) -> bool {
+    let begun = std::time::Instant::now();
+    let mut what = std::pin::pin!(what);
+    while begun.elapsed() < limit {
+        tokio::select! {
+            biased;
+            () = &mut what => return true,
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    false
 }
 
 /// Waits for what must have happened already, give or take the scheduler's delay. The limit is one

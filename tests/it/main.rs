@@ -31,6 +31,10 @@ mod browser;
 mod access_log;
 mod admin;
 
+// What is taken over from another server.
+mod acme;
+mod certs_import;
+
 // What happens to a running process.
 mod drain;
 mod reload;

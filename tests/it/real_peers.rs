@@ -7,6 +7,7 @@
 mod engine;
 mod image;
 mod machine;
+mod pebble_ca;
 mod process;
 mod stage;
 mod transfer;
@@ -15,6 +16,7 @@ mod big_blob;
 mod commands;
 mod docker_engine;
 mod first_run;
+mod pebble;
 mod signals;
 mod skopeo;
 mod store;

@@ -125,6 +125,14 @@ fn a_module_uses_only_layers_below_it() {
 }
 
 #[test]
+fn only_one_module_names_the_acme_library() {
+    let allowed = [("certs/acme.rs", ""), ("certs/acme/", "")];
+    none(
+        sources().iter().filter(|s| s.says("instant_acme") && !s.is_one_of(&allowed)).map(|s| s.path.clone()),
+    );
+}
+
+#[test]
 fn only_tls_certificates_and_the_connector_name_rustls() {
     let allowed =
         [("tls/", ""), ("tls.rs", ""), ("certs/", ""), ("certs.rs", ""), ("upstream/connector.rs", "")];
@@ -181,7 +189,8 @@ fn only_a_few_files_build_refusals() {
 #[test]
 fn pure_modules_contain_no_async() {
     let pure = |path: &str| {
-        path.starts_with("registry") || path.starts_with("config/resolve") || path == "certs/renewal.rs"
+        let places = ["registry", "config/resolve", "certs/renewal", "certs/ledger"];
+        places.iter().any(|place| path.starts_with(place))
     };
     let all = sources();
     assert!(all.iter().filter(|source| pure(&source.path)).count() > 10);
@@ -203,10 +212,11 @@ fn nothing_unwraps_and_nothing_is_unsafe() {
 }
 
 /// Who starts tasks and threads. What each of them ends with is written where it is started.
-const SPAWNING: [(&str, &str); 10] = [
+const SPAWNING: [(&str, &str); 11] = [
     ("app.rs", "the composition root; tracked, ends on the drain token"),
     ("app/listeners.rs", "one task for each listener; tracked, ends with its listener"),
     ("app/build.rs", "waits for the disk on a blocking thread, awaited at once"),
+    ("certs/issuer.rs", "steps towards certificates; end with the task that waits for them"),
     ("workers.rs", "the threads that serve, and their connections; tracked"),
     ("connection.rs", "the streams of HTTP/2; end with their connection"),
     ("store/work.rs", "waits for the disk on blocking threads; ends with the work"),

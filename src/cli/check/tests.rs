@@ -112,7 +112,7 @@ fn json_tells_scripts_the_same_without_secrets() {
         {
           "column": null,
           "file": "DIR/conf.d/ci.toml",
-          "help": "write `certificate` and `key`, or internal = true, in [tls]",
+          "help": "write acme = true, `certificate` and `key`, or internal = true, in [tls]",
           "line": null,
           "message": "nothing says where the certificate comes from",
           "severity": "error"

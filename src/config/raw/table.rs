@@ -100,6 +100,27 @@ impl<'a> Table<'a> {
         Setting::Given(read(&mut table), value.span())
     }
 
+    /// The tables of an array, `[[key]]`; only the top has some.
+    pub(super) fn tables<T>(&mut self, key: &'static str, read: impl Fn(&mut Table<'_>) -> T) -> List<T> {
+        let Some(value) = self.find(key) else { return Setting::Absent };
+        let help = format!("write [[{key}]] on a line of its own, and its keys below");
+        let DeValue::Array(elements) = value.get_ref() else {
+            let error = InvalidValue::wrong_type("an array of tables", value.get_ref(), &help);
+            return self.invalid(key, &value.span(), error);
+        };
+        let mut list = Vec::new();
+        for element in elements {
+            let DeValue::Table(entries) = element.get_ref() else {
+                let error = InvalidValue::wrong_type("an array of tables", element.get_ref(), &help);
+                return self.invalid(key, &element.span(), error);
+            };
+            let (source, kind) = (self.source, self.kind);
+            let mut table = Table { source, kind, name: key, entries, problems: self.problems }.open();
+            list.push(Spanned::new(element.span(), read(&mut table)));
+        }
+        Setting::Given(list, value.span())
+    }
+
     fn find(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         debug_assert!(
             schema::knows(self.kind, self.name, key),

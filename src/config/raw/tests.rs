@@ -78,10 +78,10 @@ fn all_problems_of_a_file_are_noted_at_once() {
     error: unknown key `acme`
      --> conf.d/ci.toml:4:1
       |
-    4 | acme = …
+    4 | acme = true
       | ^^^^
       |
-      = help: known here: `domain`, `aliases`, `listen`, `tls`, `auth`, `upstream`, `browser`, `limits`, `timeouts`
+      = help: `acme` belongs in [tls], or at the top of moorgate.toml, for all domains
 
     error: `tls` must be a table, not an integer
      --> conf.d/ci.toml:5:7

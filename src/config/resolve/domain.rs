@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::process::{self, Process};
+use super::tls;
 use super::{DomainFile, Listener};
 use crate::config::problem::{Problem, Problems};
-use crate::config::raw::{RawAuth, RawAuthorization, RawTls, RawUpstream, Setting};
+use crate::config::raw::{RawAuth, RawAuthorization, RawUpstream, Setting};
 use crate::config::source::Span;
 use crate::config::vhost::{
-    AuthSettings, BrowserSettings, CertificateSource, Redirects, RegistrySettings, Scheme, StoreSettings,
-    UpstreamAuthorization, UpstreamSettings, VirtualHost,
+    AuthSettings, BrowserSettings, Redirects, RegistrySettings, Scheme, StoreSettings, UpstreamAuthorization,
+    UpstreamSettings, VirtualHost,
 };
 use crate::registry::host::Authority;
 
@@ -28,7 +29,7 @@ pub(super) fn virtual_host(
         problems.push(Problem::in_file(file.source.path(), "`domain` is missing", help));
     }
     let aliases = aliases(file, listen, problems);
-    let certificate = certificate(file, problems);
+    let certificate = tls::certificate(file, &aliases, process, problems);
     let auth = auth(file, problems);
     let registry = registry(file, &process.state, problems);
     let browser = match &raw.browser {
@@ -75,44 +76,6 @@ fn aliases(file: &DomainFile, listen: &[Listener], problems: &mut Problems) -> V
         problems.push(Problem::at(&file.source, &alias.span(), message, "leave it out").warning());
     }
     aliases
-}
-
-/// Exactly one of `certificate` with `key`, and `internal`.
-fn certificate(file: &DomainFile, problems: &mut Problems) -> Option<CertificateSource> {
-    const HELP: &str = "write `certificate` and `key`, or internal = true, in [tls]";
-    let (RawTls { certificate, key, internal }, header) = required(&file.raw.tls)?;
-    if let (Some(false), Some(span)) = (internal.given(), internal.span()) {
-        problems.push(Problem::at(&file.source, span, "`tls.internal` is false, which says nothing", HELP));
-        return None;
-    }
-    if matches!(internal, Setting::Invalid) {
-        return None;
-    }
-    if internal.is_absent() && certificate.is_absent() && key.is_absent() {
-        missing(file, header, "nothing says where the certificate comes from", HELP, problems);
-        return None;
-    }
-    if let Some(span) = internal.span() {
-        let Some(other) = certificate.span().or(key.span()) else {
-            return (certificate.is_absent() && key.is_absent()).then_some(CertificateSource::Internal);
-        };
-        let at = if other.start > span.start { other } else { span };
-        problems.push(Problem::at(&file.source, at, "`tls` names two sources of the certificate", HELP));
-        return None;
-    }
-    if certificate.is_absent() {
-        let help = "write certificate = \"PATH\", the chain that belongs to the key";
-        missing(file, key.span().or(header), "`tls.certificate` is missing", help, problems);
-    }
-    if key.is_absent() {
-        let help = "write key = \"PATH\", the private key of the certificate";
-        missing(file, certificate.span().or(header), "`tls.key` is missing", help, problems);
-    }
-    let beside = |path| file.source.beside(path);
-    Some(CertificateSource::Files {
-        certificate: certificate.given().map(|path| beside(path))?,
-        key: key.given().map(|path| beside(path))?,
-    })
 }
 
 fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
@@ -228,7 +191,7 @@ fn authorization(
 
 /// A table that every domain has, with the place of its header; an absent one is like an empty
 /// one. None where it is wrong as a whole, which is noted already.
-fn required<T: Clone + Default>(table: &Setting<T>) -> Option<(T, Option<&Span>)> {
+pub(super) fn required<T: Clone + Default>(table: &Setting<T>) -> Option<(T, Option<&Span>)> {
     match table {
         Setting::Absent => Some((T::default(), None)),
         Setting::Invalid => None,
@@ -237,7 +200,13 @@ fn required<T: Clone + Default>(table: &Setting<T>) -> Option<(T, Option<&Span>)
 }
 
 /// Notes a missing key at the place that lacks it, or at the file.
-fn missing(file: &DomainFile, place: Option<&Span>, message: &str, help: &str, problems: &mut Problems) {
+pub(super) fn missing(
+    file: &DomainFile,
+    place: Option<&Span>,
+    message: &str,
+    help: &str,
+    problems: &mut Problems,
+) {
     problems.push(match place {
         Some(span) => Problem::at(&file.source, span, message, help),
         None => Problem::in_file(file.source.path(), message, help),

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::acme;
 use super::{Listener, MainFile, written};
+use crate::config::acme::AcmeSettings;
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{List, RawLimits, RawMainLimits, RawMainTimeouts, RawTimeouts};
 use crate::config::snapshot::{ConnectionSettings, LogSettings};
@@ -14,6 +16,9 @@ use crate::config::vhost::{Limits, ListenAddress, Timeouts};
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) state: PathBuf,
+    pub(super) acme: AcmeSettings,
+    /// The address of domains that write `acme = true`.
+    pub(super) email: Option<String>,
     pub(super) https: Vec<Listener>,
     pub(super) http: Vec<Listener>,
     pub(super) admin: Option<Listener>,
@@ -25,7 +30,8 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn resolve(main: &MainFile, problems: &mut Problems) -> Self {
-        let MainFile { source, raw } = main;
+        let MainFile { source, raw, bindings: _ } = main;
+        let (acme, email) = acme::settings(main, problems);
         let state = raw.state.given().map_or_else(|| PathBuf::from(STATE), |path| source.beside(path));
         let log = raw.log.or_empty();
         let log_default = LogSettings::default();
@@ -36,6 +42,8 @@ impl Process {
         }
         Self {
             state,
+            acme,
+            email,
             https: listeners(main, "https", &raw.https, 443, problems),
             http: listeners(main, "http", &raw.http, 80, problems),
             admin: admin(main, problems),

@@ -4,6 +4,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::config::acme::{ChallengeKind, Fallback};
 use crate::config::problem::{Colour, Severity};
 use crate::config::raw;
 use crate::config::vhost::{CertificateSource, Limits, Redirects, Timeouts, UpstreamAuthorization};
@@ -36,7 +37,7 @@ fn resolve(main: &str, domains: &[&str]) -> (Option<Snapshot>, Problems) {
     let mut problems = Problems::default();
     let source = |path: &str, text: &str| Arc::new(Source::new(PathBuf::from(path), text.to_owned()));
     let main = source("moorgate.toml", main);
-    let main = MainFile { raw: raw::main(&main, &mut problems), source: main };
+    let main = MainFile { raw: raw::main(&main, &mut problems), source: main, bindings: Vec::new() };
     let mut files = Vec::new();
     for (name, text) in ["a", "b", "c"].into_iter().zip(domains) {
         let source = source(&format!("conf.d/{name}.toml"), text);
@@ -185,6 +186,23 @@ fn every_setting_arrives() {
                 source: "conf.d/a.toml",
             },
         ],
+        acme: AcmeSettings {
+            authorities: [
+                CaSettings {
+                    directory: Known(
+                        LetsEncrypt,
+                    ),
+                    roots: None,
+                    profile: None,
+                    chain: None,
+                    binding: None,
+                },
+            ],
+            challenges: [
+                TlsAlpn01,
+            ],
+            dns_command: None,
+        },
         admin: Some(
             127.0.0.1:9180,
         ),
@@ -552,7 +570,7 @@ fn problems_of_several_files_are_shown_together() {
     4 | key = 'a'
       |       ^^^
       |
-      = help: write `certificate` and `key`, or internal = true, in [tls]
+      = help: write acme = true, `certificate` and `key`, or internal = true, in [tls]
 
     error: `upstream.url` is missing
      --> conf.d/a.toml:5:1
@@ -594,4 +612,78 @@ fn problems_of_several_files_are_shown_together() {
       |
       = help: write "127.0.0.1:9180", unless a firewall or a private network stands before it
     "#);
+}
+
+#[test]
+fn a_domain_may_ask_a_ca() {
+    let main = "[acme]\nemail = 'ops@example.com'\ndns_command = ['./set-txt', '--zone']\n\
+        [[ca]]\ndirectory = 'https://ca.example.com/dir'\nroots = 'ca.pem'\nprofile = 'short'\nchain = 'Root'\n\
+        [[ca]]\ndirectory = 'letsencrypt-staging'\n";
+    let tls = "[tls]\nacme = true\nnames = ['*.example.com', 'ci.example.com', '*.example.com']\nprofile = 'shortlived'\nfallback = 'internal'\n";
+    let snapshot = valid(main, &[&with("tls", tls)]);
+    let CertificateSource::Acme(request) = &snapshot.domains[0].certificate else { panic!("not from a CA") };
+    assert_eq!(request.contact.as_deref(), Some("ops@example.com"));
+    assert_eq!(
+        request.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["*.example.com", "ci.example.com"]
+    );
+    assert_eq!((request.profile.as_deref(), request.fallback), (Some("shortlived"), Fallback::Internal));
+    let all: Vec<_> = snapshot.acme.authorities.iter().map(|ca| ca.directory.to_string()).collect();
+    assert_eq!(all, ["https://ca.example.com/dir", "letsencrypt-staging"]);
+    assert_eq!(snapshot.acme.authorities[0].roots.as_deref(), Some(Path::new("ca.pem")));
+    assert_eq!(snapshot.acme.dns_command, Some(vec!["./set-txt".to_owned(), "--zone".to_owned()]));
+    let kinds = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01, ChallengeKind::Dns01];
+    assert_eq!(snapshot.acme.challenges, kinds);
+
+    let short = with("tls", "[tls]\nacme = 'me@example.com'\n").replacen(
+        '\n',
+        "\naliases = ['localhost', 'b.example.com']\n",
+        1,
+    );
+    let snapshot = valid("", &[&short]);
+    let CertificateSource::Acme(request) = &snapshot.domains[0].certificate else { panic!("not from a CA") };
+    let names: Vec<_> = request.names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["ci.example.com", "b.example.com"], "no public CA certifies localhost");
+    assert_eq!(snapshot.acme.authorities[0].directory.to_string(), "letsencrypt");
+}
+
+#[test]
+fn what_cannot_work_with_a_ca_is_said() {
+    let asks = |keys: &str| with("tls", &format!("[tls]\nacme = true\n{keys}"));
+    let cases: [(&str, String, &[&str]); 14] = [
+        ("", with("tls", "[tls]\nacme = false"), &["`tls.acme` is false, which says nothing"]),
+        ("", with("tls", "[tls]\nacme = 'ops'"), &["`tls.acme` is not a mail address"]),
+        ("", asks("internal = true"), &["`tls` names two sources of the certificate"]),
+        ("", asks("key = 'a'"), &["`tls` names two sources of the certificate"]),
+        (
+            "",
+            with("tls", "[tls]\ninternal = true\nprofile = 'a'"),
+            &["`tls.profile` says nothing without `acme`"],
+        ),
+        ("", asks("names = ['*.example.com']"), &["no challenge can prove `*.example.com`"]),
+        ("", asks("names = ['b.example.com']"), &["warning: no name in `tls.names` covers `ci.example.com`"]),
+        (
+            "",
+            asks("names = []"),
+            &["`tls.names` is empty", "warning: no name in `tls.names` covers `ci.example.com`"],
+        ),
+        ("", asks("").replace("ci.example.com", "ci.internal"), &["no public CA certifies `ci.internal`"]),
+        ("[acme]\nchallenges = ['dns-01']", asks(""), &["\"dns-01\" needs `acme.dns_command`"]),
+        (
+            "http = []\n[acme]\nchallenges = ['http-01']",
+            asks(""),
+            &["\"http-01\" needs a listener in `http`"],
+        ),
+        ("[[ca]]\ndirectory = 'zerossl'", asks(""), &["\"zerossl\" needs an external account binding"]),
+        ("[[ca]]\nprofile = 'a'", asks(""), &["`ca.directory` is missing"]),
+        ("ca = 'letsencrypt'", asks(""), &["`ca` must be an array of tables, not a string"]),
+    ];
+    for (main, domain, expected) in cases {
+        let said = messages(main, &[&domain]);
+        assert_eq!(
+            said,
+            expected.iter().map(|said| (*said).to_owned()).collect::<Vec<_>>(),
+            "{main}\n{domain}"
+        );
+    }
 }

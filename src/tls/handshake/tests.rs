@@ -16,7 +16,7 @@ use crate::certs::manager::Certificates;
 use crate::certs::testing::{host, listen, snapshot};
 use crate::config::vhost::CertificateSource::{Files, Internal};
 use crate::tls::plain_http::refuse_plain_http;
-use crate::tls::server_config::{ALPN_HTTP1, ServerConfigs};
+use crate::tls::server_config::{ALPN_HTTP1, ListenerConfig, ServerConfigs};
 
 /// A gateway with three domains: a.example.com (alias b) on 443 and 5000, one with an address, and one
 /// whose certificate is missing.
@@ -60,7 +60,7 @@ impl Gateway {
         config
     }
 
-    fn server_config(&self, port: u16) -> Arc<ServerConfig> {
+    fn server_config(&self, port: u16) -> Arc<ListenerConfig> {
         self.configs.for_listener(self.certificates.table().clone(), listen(port)).expect("valid")
     }
 
@@ -71,7 +71,7 @@ impl Gateway {
 
 async fn connect_over(
     (near, far): (DuplexStream, DuplexStream),
-    server: Arc<ServerConfig>,
+    server: Arc<ListenerConfig>,
     name: &str,
     client: Arc<ClientConfig>,
 ) -> Outcome {
@@ -174,7 +174,7 @@ async fn sessions_are_resumed_across_configurations_of_one_process() {
     let gateway = Gateway::new();
     for version in [&TLS12, &TLS13] {
         let client = Arc::new(gateway.client(version, &[]));
-        let kind = async |server: Arc<ServerConfig>| {
+        let kind = async |server: Arc<ListenerConfig>| {
             let (near, server) =
                 connect_over(duplex(16 * 1024), server, "a.example.com", client.clone()).await;
             let (near, mut server) = (near.expect("connected"), server.expect("connected"));

@@ -1,0 +1,246 @@
+//! ACME (RFC 8555) as the manager wants it: a session with one CA, and orders in it. The only place, with
+//! `acme/transport`, that names the library, whose gaps are closed here.
+
+/// Asks again while only the nonce is refused: the library gives up after three, a busy CA may refuse more.
+macro_rules! again {
+    ($ask:expr) => {{
+        let mut tries = 0;
+        loop {
+            match $ask.await {
+                Err(error) if tries < 4 && crate::certs::acme::error::is_bad_nonce(&error) => tries += 1,
+                ended => break ended,
+            }
+        }
+    }};
+}
+
+mod error;
+mod order;
+mod transport;
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
+use instant_acme::{
+    AccountBuilder, CertificateIdentifier, ExternalAccountKey, Identifier, NewAccount, NewOrder,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use secrecy::ExposeSecret;
+
+pub(super) use self::error::{AcmeError, Unproved};
+pub(super) use self::order::{Offer, Order, Proof, Stage};
+use self::transport::{Client, Transport};
+use super::state::{CaId, StoredAccount};
+use super::storage::Account;
+use crate::config::acme::{CaSettings, CertifiedName};
+
+/// A session with one CA under one account.
+pub(super) struct Session {
+    account: instant_acme::Account,
+    transport: Arc<Transport>,
+}
+
+/// What the library hides of the directory (RFC 8555 §7.1.1, RFC 9773 §4.1).
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Directory {
+    renewal_info: Option<String>,
+    meta: Meta,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Meta {
+    caa_identities: Vec<String>,
+}
+
+/// What is to be ordered.
+pub(super) struct Wish<'a> {
+    pub(super) names: &'a [CertifiedName],
+    pub(super) profile: Option<&'a str>,
+    /// The certificate that it will replace (RFC 9773 §5).
+    pub(super) replaces: Option<&'a CertificateDer<'static>>,
+}
+
+/// What a CA says about renewing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Advice {
+    pub(super) start: SystemTime,
+    pub(super) end: SystemTime,
+    /// When to ask again, if it says so.
+    pub(super) ask_again: Option<SystemTime>,
+}
+
+impl Session {
+    /// With an account that exists; one that the CA has forgotten shows at the first request.
+    pub(super) async fn open(ca: &CaSettings, account: &Account) -> Result<Self, AcmeError> {
+        let transport = Arc::new(Transport::new(ca.roots.as_deref())?);
+        let key = PrivatePkcs8KeyDer::from_pem_slice(account.key.as_bytes());
+        let key = key.map_err(|_| AcmeError::AccountKey)?;
+        let builder = builder(&transport);
+        let url = account.stored.url.clone();
+        let opened = builder.from_parts(url, key, ca.directory.url().to_owned()).await;
+        let account = opened.map_err(|error| AcmeError::of(error, &transport))?;
+        Ok(Self { account, transport })
+    }
+
+    /// With a new account and a new key. The terms of service are agreed to: whoever writes `acme` does.
+    pub(super) async fn register(
+        ca: &CaSettings,
+        id: &CaId,
+        contacts: &[String],
+    ) -> Result<(Self, Account), AcmeError> {
+        let transport = Arc::new(Transport::new(ca.roots.as_deref())?);
+        let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
+        let wanted =
+            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let binding = ca.binding.as_ref().map(|binding| {
+            let key = BASE64_URL_SAFE_NO_PAD.decode(binding.hmac_key.expose_secret()).unwrap_or_default();
+            ExternalAccountKey::new(binding.key_id.clone(), &key)
+        });
+        let created = builder(&transport).create(&wanted, ca.directory.url().to_owned(), binding.as_ref());
+        let (account, credentials) = created.await.map_err(|error| AcmeError::of(error, &transport))?;
+        let stored = StoredAccount {
+            directory: id.clone(),
+            url: account.id().to_owned(),
+            contacts: contacts.to_vec(),
+        };
+        let key = pem("PRIVATE KEY", credentials.private_key().secret_pkcs8_der());
+        Ok((Self { account, transport }, Account { stored, key }))
+    }
+
+    /// Tells the CA other contacts.
+    pub(super) async fn tell_contacts(&self, contacts: &[String]) -> Result<(), AcmeError> {
+        let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
+        again!(self.account.update_contacts(&contact)).map_err(|error| self.error(error))
+    }
+
+    /// The URL of the account.
+    pub(super) fn account_url(&self) -> &str {
+        self.account.id()
+    }
+
+    /// Whether the CA gives advice about renewing, and thus knows what a replacement is.
+    pub(super) fn knows_renewal_info(&self) -> bool {
+        self.directory().renewal_info.is_some()
+    }
+
+    /// The domain that stands for the CA in DNS, by its own account.
+    pub(super) fn dns_identity(&self) -> Option<String> {
+        self.directory().meta.caa_identities.into_iter().next()
+    }
+
+    fn directory(&self) -> Directory {
+        serde_json::from_slice(&self.transport.seen().directory.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// Makes an order.
+    pub(super) async fn order(&self, wish: &Wish<'_>) -> Result<Order, AcmeError> {
+        self.ensure_profile(wish.profile)?;
+        let names: Vec<Identifier> = wish.names.iter().map(identifier).collect();
+        let mut order = NewOrder::new(&names);
+        if let Some(profile) = wish.profile {
+            order = order.profile(profile);
+        }
+        let replaced = wish.replaces.and_then(|leaf| CertificateIdentifier::try_from(leaf).ok());
+        let replaces = replaced.is_some();
+        if let Some(replaced) = replaced {
+            order = order.replaces(replaced);
+        }
+        match again!(self.account.new_order(&order)) {
+            Ok(order) => Ok(Order::new(order, self.account.key_thumbprint(), self.transport.clone())),
+            // RFC 9773 §5 wants it echoed. The order is there all the same.
+            Err(instant_acme::Error::Other(error)) if error.to_string().starts_with(NOT_ECHOED) => {
+                let url = self.transport.seen().location;
+                self.resume(&url.ok_or_else(|| AcmeError::Nonsense("an order without a URL".to_owned()))?)
+                    .await
+            }
+            Err(instant_acme::Error::Unsupported(_)) if replaces => {
+                Err(AcmeError::ReplacesRefused("the CA knows no renewal information".to_owned()))
+            }
+            Err(error) => Err(self.error(error).about_replacing(replaces)),
+        }
+    }
+
+    /// Takes up an order of this account.
+    pub(super) async fn resume(&self, url: &str) -> Result<Order, AcmeError> {
+        match again!(self.account.order(url.to_owned())) {
+            Ok(order) => Ok(Order::new(order, self.account.key_thumbprint(), self.transport.clone())),
+            Err(error) => Err(self.error(error).about_order()),
+        }
+    }
+
+    /// Asks when a certificate should be renewed; `None` where the CA gives no such advice.
+    pub(super) async fn renewal_advice(
+        &self,
+        leaf: &CertificateDer<'static>,
+    ) -> Result<Option<Advice>, AcmeError> {
+        let Ok(id) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
+        match self.account.renewal_info(&id).await {
+            Ok((info, _)) => Ok(Some(Advice {
+                start: info.suggested_window.start.into(),
+                end: info.suggested_window.end.into(),
+                ask_again: self.transport.seen().retry_after,
+            })),
+            Err(instant_acme::Error::Unsupported(_)) => Ok(None),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// The other chains that the CA offers for the certificate that was sent last. Those that cannot be had are left out.
+    pub(super) async fn alternates(&self) -> Vec<String> {
+        let mut chains = Vec::new();
+        for url in self.transport.seen().alternates {
+            // The library cannot fetch a chain by its URL, but it can ask for any URL as for an order; what
+            // comes is no order, and the transport has kept it.
+            let _ = again!(self.account.order(url.clone()));
+            let chain = self.transport.seen().chain.and_then(|chain| String::from_utf8(chain.to_vec()).ok());
+            chains.extend(chain);
+        }
+        chains
+    }
+
+    /// A profile that the CA does not offer would be refused after the order has cost something.
+    fn ensure_profile(&self, profile: Option<&str>) -> Result<(), AcmeError> {
+        let Some(wanted) = profile else { return Ok(()) };
+        let mut offered: Vec<String> =
+            self.account.profiles().map(|profile| profile.name.to_owned()).collect();
+        if offered.iter().any(|profile| profile == wanted) {
+            return Ok(());
+        }
+        offered.sort();
+        Err(AcmeError::NoProfile { wanted: wanted.to_owned(), offered })
+    }
+
+    fn error(&self, error: instant_acme::Error) -> AcmeError {
+        AcmeError::of(error, &self.transport)
+    }
+}
+
+fn builder(transport: &Arc<Transport>) -> AccountBuilder {
+    instant_acme::Account::builder_with_http(Box::new(Client(transport.clone())))
+}
+
+fn identifier(name: &CertifiedName) -> Identifier {
+    match name.base().ip() {
+        Some(address) => Identifier::Ip(address),
+        None => Identifier::Dns(name.to_string()),
+    }
+}
+
+/// RFC 7468.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        let _ = writeln!(pem, "{}", String::from_utf8_lossy(line));
+    }
+    let _ = writeln!(pem, "-----END {label}-----");
+    pem
+}
+
+/// How the library begins when an order comes back without `replaces`.
+const NOT_ECHOED: &str = "replaces field mismatch";

@@ -1,0 +1,234 @@
+//! An order (RFC 8555 §7.1.3) from its authorizations to its chain.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use instant_acme::{AuthorizationStatus, ChallengeType, OrderStatus};
+use tokio::time::{Instant, sleep};
+
+use super::error::words;
+use super::transport::Transport;
+use super::{AcmeError, Unproved};
+use crate::config::acme::ChallengeKind;
+
+/// An order at a CA.
+pub(in crate::certs) struct Order {
+    inner: instant_acme::Order,
+    /// Of the account's key (RFC 7638).
+    thumbprint: String,
+    transport: Arc<Transport>,
+}
+
+/// How far an order is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::certs) enum Stage {
+    /// Names are still to be proved.
+    Pending,
+    /// The certificate may be asked for.
+    Ready,
+    /// It has been asked for.
+    Processing,
+    /// It is there.
+    Valid,
+    /// There will never be one.
+    Invalid,
+}
+
+/// A name that is to be proved.
+#[derive(Clone, Debug)]
+pub(in crate::certs) struct Proof {
+    /// Without the star of a wildcard.
+    pub(in crate::certs) name: String,
+    pub(in crate::certs) wildcard: bool,
+    /// What the CA accepts.
+    pub(in crate::certs) offers: Vec<Offer>,
+    /// The same in its own words.
+    pub(in crate::certs) offered: Vec<String>,
+}
+
+/// A challenge, and what answers it.
+#[derive(Clone, Debug)]
+pub(in crate::certs) struct Offer {
+    pub(in crate::certs) kind: ChallengeKind,
+    pub(in crate::certs) token: String,
+    /// What stands at the token's URL (RFC 8555 §8.1).
+    pub(in crate::certs) key_authorization: String,
+    /// Its SHA-256, for a handshake (RFC 8737 §3).
+    pub(in crate::certs) digest: Vec<u8>,
+    /// The same in base64url, for a TXT record (RFC 8555 §8.4).
+    pub(in crate::certs) dns_value: String,
+}
+
+impl Offer {
+    fn new(kind: ChallengeKind, token: &str, thumbprint: &str) -> Self {
+        let key_authorization = format!("{token}.{thumbprint}");
+        let digest = digest(&SHA256, key_authorization.as_bytes()).as_ref().to_vec();
+        let dns_value = BASE64_URL_SAFE_NO_PAD.encode(&digest);
+        Self { kind, token: token.to_owned(), key_authorization, digest, dns_value }
+    }
+}
+
+impl Order {
+    pub(super) fn new(inner: instant_acme::Order, thumbprint: &str, transport: Arc<Transport>) -> Self {
+        Self { inner, thumbprint: thumbprint.to_owned(), transport }
+    }
+
+    /// Where it is.
+    pub(in crate::certs) fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    /// How far it was when it was last looked at.
+    pub(in crate::certs) fn stage(&mut self) -> Stage {
+        match self.inner.state().status {
+            OrderStatus::Pending => Stage::Pending,
+            OrderStatus::Ready => Stage::Ready,
+            OrderStatus::Processing => Stage::Processing,
+            OrderStatus::Valid => Stage::Valid,
+            OrderStatus::Invalid => Stage::Invalid,
+        }
+    }
+
+    /// The names that are still to be proved.
+    pub(in crate::certs) async fn proofs(&mut self) -> Result<Vec<Proof>, AcmeError> {
+        // What has been fetched is not fetched again, so that starting over costs nothing.
+        again!(self.fetch_proofs()).map_err(|error| AcmeError::of(error, &self.transport))
+    }
+
+    async fn fetch_proofs(&mut self) -> Result<Vec<Proof>, instant_acme::Error> {
+        let mut proofs = Vec::new();
+        let mut authorizations = self.inner.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let authorization = authorization?;
+            if authorization.status != AuthorizationStatus::Pending {
+                continue;
+            }
+            let name = authorization.identifier().identifier.authorized(false).to_string();
+            let wildcard = authorization.wildcard;
+            let offered = authorization.challenges.iter().map(|one| word(&one.r#type).to_owned()).collect();
+            let offers = ChallengeKind::ALL.into_iter().filter_map(|kind| {
+                let challenge = authorization.challenges.iter().find(|one| one.r#type == of_kind(kind))?;
+                Some(Offer::new(kind, &challenge.token, &self.thumbprint))
+            });
+            let offers = offers.collect();
+            proofs.push(Proof { name, wildcard, offers, offered });
+        }
+        Ok(proofs)
+    }
+
+    /// Tells the CA that the answer to a challenge is in place.
+    pub(in crate::certs) async fn begin(
+        &mut self,
+        name: &str,
+        wildcard: bool,
+        kind: ChallengeKind,
+    ) -> Result<(), AcmeError> {
+        let mut authorizations = self.inner.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization.map_err(|error| AcmeError::of(error, &self.transport))?;
+            let its_name = authorization.identifier().identifier.authorized(false).to_string();
+            if its_name != name || authorization.wildcard != wildcard {
+                continue;
+            }
+            let Some(mut challenge) = authorization.challenge(of_kind(kind)) else { continue };
+            return again!(challenge.set_ready()).map_err(|error| AcmeError::of(error, &self.transport));
+        }
+        Err(AcmeError::Nonsense(format!("no {kind} for {name}")))
+    }
+
+    /// Waits until the names are proved.
+    pub(in crate::certs) async fn authorized(&mut self) -> Result<(), AcmeError> {
+        match self.until(|stage| stage != Stage::Pending).await? {
+            Stage::Invalid => Err(self.failure().await),
+            Stage::Pending | Stage::Ready | Stage::Processing | Stage::Valid => Ok(()),
+        }
+    }
+
+    /// Asks for the certificate of a signing request, in DER.
+    pub(in crate::certs) async fn finalize(&mut self, request: &[u8]) -> Result<(), AcmeError> {
+        again!(self.inner.finalize_csr(request)).map_err(|error| AcmeError::of(error, &self.transport))
+    }
+
+    /// Waits for the chain, in PEM.
+    pub(in crate::certs) async fn chain(&mut self) -> Result<String, AcmeError> {
+        let done = |stage| matches!(stage, Stage::Valid | Stage::Invalid);
+        if !done(self.stage()) && self.until(done).await? == Stage::Invalid {
+            return Err(self.failure().await);
+        }
+        let chain =
+            again!(self.inner.certificate()).map_err(|error| AcmeError::of(error, &self.transport))?;
+        chain.ok_or(AcmeError::Slow { until: None })
+    }
+
+    /// Looks again, as often as the CA wishes, until `done` or for [`PATIENCE`].
+    async fn until(&mut self, done: impl Fn(Stage) -> bool) -> Result<Stage, AcmeError> {
+        let end = Instant::now() + PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let looked = again!(self.inner.refresh()).map(|_| ());
+            looked.map_err(|error| AcmeError::of(error, &self.transport).about_order())?;
+            let stage = self.stage();
+            if done(stage) {
+                return Ok(stage);
+            }
+            let until = self.transport.seen().retry_after;
+            let asked = until.and_then(|until| until.duration_since(SystemTime::now()).ok()).unwrap_or(pause);
+            if Instant::now() + asked > end {
+                return Err(AcmeError::Slow { until });
+            }
+            sleep(asked.max(FIRST_PAUSE)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Why an order became invalid: what each authorization says, or else the order itself.
+    async fn failure(&mut self) -> AcmeError {
+        let mut unproved = Vec::new();
+        let mut authorizations = self.inner.authorizations();
+        while let Some(Ok(mut authorization)) = authorizations.next().await {
+            if again!(authorization.refresh()).is_err() {
+                continue;
+            }
+            let name = authorization.identifier().to_string();
+            let errors = authorization.challenges.iter().filter_map(|challenge| {
+                let problem = challenge.error.as_ref()?;
+                let kind = ChallengeKind::ALL.into_iter().find(|kind| of_kind(*kind) == challenge.r#type);
+                Some(Unproved { name: name.clone(), kind, text: words(problem) })
+            });
+            unproved.extend(errors);
+        }
+        if !unproved.is_empty() {
+            return AcmeError::NotAuthorized(unproved);
+        }
+        match &self.inner.state().error {
+            Some(problem) => AcmeError::said(problem, None),
+            None => AcmeError::Refused("the order has become invalid".to_owned()),
+        }
+    }
+}
+
+fn of_kind(kind: ChallengeKind) -> ChallengeType {
+    match kind {
+        ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        ChallengeKind::Http01 => ChallengeType::Http01,
+        ChallengeKind::Dns01 => ChallengeType::Dns01,
+        ChallengeKind::DnsPersist01 => ChallengeType::Unknown(kind.name().to_owned()),
+    }
+}
+
+fn word(kind: &ChallengeType) -> &str {
+    match kind {
+        ChallengeType::Http01 => "http-01",
+        ChallengeType::Dns01 => "dns-01",
+        ChallengeType::TlsAlpn01 => "tls-alpn-01",
+        ChallengeType::Unknown(word) => word,
+        _ => "another",
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Longer than a CA usually takes; the order is taken up again later.
+const PATIENCE: Duration = Duration::from_secs(120);

@@ -1,0 +1,346 @@
+//! HTTP towards a CA: our own time limits, roots and bounds, and what the ACME library would not tell:
+//! when to come back, alternate chains, and answers that are no JSON.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderName, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{Connection, SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::certs) enum TransportError {
+    /// Its name, its port or its certificate.
+    #[error("{host} cannot be reached: {source}")]
+    Connect { host: String, source: io::Error },
+    /// It has not answered in time.
+    #[error("{0} does not answer")]
+    TimedOut(String),
+    /// The connection broke, or what came is not HTTP.
+    #[error("{host} does not answer properly: {source}")]
+    Broken { host: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// A URL of the CA that leads nowhere.
+    #[error("the CA names the address {0:?}, which cannot be used")]
+    Address(String),
+}
+
+/// Why the roots of a CA's server cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::certs) enum RootsError {
+    /// The file cannot be read, or holds no certificate.
+    #[error("the roots file {path} cannot be used: {reason}")]
+    File { path: String, reason: String },
+    /// The system has none.
+    #[error("this system has no root certificates: install ca-certificates, or set `roots`")]
+    NoSystemRoots,
+    /// TLS cannot be set up.
+    #[error("TLS towards the CA cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What an answer said besides its body.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// The status of the last answer.
+    pub(super) status: Option<StatusCode>,
+    /// When the last answer said to come back.
+    pub(super) retry_after: Option<SystemTime>,
+    /// The URL of what the last answer has made.
+    pub(super) location: Option<String>,
+    /// The last chain that was sent, in PEM.
+    pub(super) chain: Option<Bytes>,
+    /// Where the other chains of the same certificate are.
+    pub(super) alternates: Vec<String>,
+    /// The directory object.
+    pub(super) directory: Option<Bytes>,
+}
+
+/// A client with one kept connection, for one session with one CA.
+pub(super) struct Transport {
+    tls: TlsConnector,
+    idle: Mutex<Option<(String, Line)>>,
+    seen: Mutex<Seen>,
+}
+
+type Driver = Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
+
+/// A connection and what drives it. Nobody polls it between two requests: it is looked at before reuse.
+struct Line {
+    sender: SendRequest<Full<Bytes>>,
+    connection: Pin<Box<Driver>>,
+}
+
+/// The form in which the ACME library wants it.
+pub(super) struct Client(pub(super) Arc<Transport>);
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
+        let transport = self.0.clone();
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = match body.collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(never) => match never {},
+            };
+            let asked_get = parts.method == Method::GET;
+            let answer = transport.exchange(Request::from_parts(parts, body)).await;
+            let answer = answer.map_err(|error| instant_acme::Error::Other(Box::new(error)))?;
+            Ok(BytesResponse::from(amended(answer, asked_get).map(Full::new)))
+        })
+    }
+}
+
+impl Transport {
+    /// With the roots of a file, or else the system's. Reads files.
+    pub(super) fn new(roots: Option<&Path>) -> Result<Self, RootsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(store(roots)?)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), idle: Mutex::default(), seen: Mutex::default() })
+    }
+
+    /// What the last answers said.
+    pub(super) fn seen(&self) -> Seen {
+        self.lock_seen().clone()
+    }
+
+    fn lock_seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        let address = || TransportError::Address(request.uri().to_string());
+        let host = request.uri().authority().map(|host| host.as_str().to_owned()).ok_or_else(address)?;
+        if request.uri().scheme_str() != Some("https") {
+            return Err(address());
+        }
+        let prepared = prepared(&request, &host).ok_or_else(address)?;
+        let mut line = match self.kept(&host).await {
+            Some(line) => line,
+            None => self.connect(&host).await?,
+        };
+        let answer = timeout(ANSWER, line.exchange(prepared))
+            .await
+            .map_err(|_| TransportError::TimedOut(host.clone()))?
+            .map_err(|source| TransportError::Broken { host: host.clone(), source })?;
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some((host, line));
+        self.note(request.method(), &answer);
+        Ok(answer)
+    }
+
+    async fn kept(&self, host: &str) -> Option<Line> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (_, mut line) = kept.filter(|(other, _)| other == host)?;
+        line.is_alive().await.then_some(line)
+    }
+
+    async fn connect(&self, host: &str) -> Result<Line, TransportError> {
+        let connecting = async {
+            let uri: Uri = format!("https://{host}/").parse().map_err(io::Error::other)?;
+            let name = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let port = uri.port_u16().unwrap_or(443);
+            // HTTP_PROXY and its kin are never looked at.
+            let tcp = TcpStream::connect((name.as_str(), port)).await?;
+            tcp.set_nodelay(true)?;
+            let name = ServerName::try_from(name).map_err(io::Error::other)?;
+            let stream = self.tls.connect(name, tcp).await?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+            Ok(Line { sender, connection: Box::pin(connection) })
+        };
+        match timeout(CONNECT, connecting).await {
+            Ok(line) => line.map_err(|source| TransportError::Connect { host: host.to_owned(), source }),
+            Err(_) => Err(TransportError::TimedOut(host.to_owned())),
+        }
+    }
+
+    fn note(&self, method: &Method, answer: &Response<Bytes>) {
+        let headers = answer.headers();
+        let mut seen = self.lock_seen();
+        seen.status = Some(answer.status());
+        seen.retry_after = retry_after(headers, SystemTime::now());
+        seen.location = headers.get(LOCATION).and_then(|url| url.to_str().ok()).map(str::to_owned);
+        if seen.directory.is_none() && method == Method::GET && answer.status().is_success() {
+            seen.directory = Some(answer.body().clone());
+        }
+        let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_some_and(|kind| kind.starts_with("application/pem-certificate-chain")) {
+            seen.chain = Some(answer.body().clone());
+            seen.alternates = alternates(headers);
+        }
+    }
+}
+
+impl Line {
+    /// Whether the other end has not closed it meanwhile.
+    async fn is_alive(&mut self) -> bool {
+        let open = poll_fn(|cx| Poll::Ready(self.connection.as_mut().poll(cx).is_pending())).await;
+        open && self.sender.is_ready()
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
+        let Self { sender, connection } = self;
+        let exchange = async {
+            let (parts, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, LARGEST_ANSWER).collect().await?.to_bytes();
+            Ok(Response::from_parts(parts, body))
+        };
+        let mut exchange = std::pin::pin!(exchange);
+        let mut over = false;
+        // The connection is driven only while something is asked. When it ends, the answer is either
+        // there already or will say so.
+        poll_fn(|cx| {
+            if !over {
+                over = connection.as_mut().poll(cx).is_ready();
+            }
+            exchange.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// In the form of HTTP/1.1, and in our name (RFC 8555 §6.1).
+fn prepared(request: &Request<Bytes>, host: &str) -> Option<Request<Full<Bytes>>> {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let mut prepared = Request::builder().method(request.method()).uri(target);
+    for (name, value) in request.headers() {
+        prepared = prepared.header(name, value);
+    }
+    let mut prepared = prepared.body(Full::new(request.body().clone())).ok()?;
+    prepared.headers_mut().insert(HOST, HeaderValue::from_str(host).ok()?);
+    let agent = concat!("moorgate/", env!("CARGO_PKG_VERSION"));
+    prepared.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
+    Some(prepared)
+}
+
+/// What the ACME library needs to find: a JSON problem in every refusal, and on renewal information the
+/// time to ask again, without which it does not look at the answer at all.
+fn amended(mut answer: Response<Bytes>, asked_get: bool) -> Response<Bytes> {
+    if asked_get && !answer.headers().contains_key(RETRY_AFTER) {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(ASK_AGAIN));
+    }
+    let refused = answer.status().is_client_error() || answer.status().is_server_error();
+    let is_problem = || serde_json::from_slice::<instant_acme::Problem>(answer.body()).is_ok();
+    if refused && !is_problem() {
+        let status = answer.status();
+        let problem = serde_json::json!({ "status": status.as_u16(), "detail": format!("HTTP {status}") });
+        *answer.body_mut() = Bytes::from(problem.to_string());
+    }
+    answer
+}
+
+/// RFC 9110 §10.2.3: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match value.parse::<u64>() {
+        Ok(seconds) => now.checked_add(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::parse(value).ok()?;
+            Some(date.timestamp().into())
+        }
+    }
+}
+
+/// RFC 8555 §7.4.2: `Link: <URL>;rel="alternate"`.
+fn alternates(headers: &HeaderMap) -> Vec<String> {
+    let link: HeaderName = LINK;
+    let values = headers.get_all(link).iter().filter_map(|value| value.to_str().ok());
+    let links = values.flat_map(|value| value.split(','));
+    let found = links.filter_map(|link| {
+        let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let is_alternate = parameters.split(';').any(|one| {
+            one.trim().strip_prefix("rel=").is_some_and(|rel| rel.trim_matches('"') == "alternate")
+        });
+        is_alternate.then(|| url.to_owned())
+    });
+    found.take(MOST_ALTERNATES).collect()
+}
+
+fn store(roots: Option<&Path>) -> Result<RootCertStore, RootsError> {
+    let mut store = RootCertStore::empty();
+    let Some(path) = roots else {
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return if store.is_empty() { Err(RootsError::NoSystemRoots) } else { Ok(store) };
+    };
+    let unusable = |reason: String| RootsError::File { path: path.display().to_string(), reason };
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        store.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    if store.is_empty() { Err(unusable("it holds no certificate".to_owned())) } else { Ok(store) }
+}
+
+/// Name, TCP and TLS.
+const CONNECT: Duration = Duration::from_secs(15);
+/// From a request to the end of its answer. Let's Encrypt finalizes within seconds.
+const ANSWER: Duration = Duration::from_secs(60);
+/// A chain has some 10 KiB, an order for 100 names as much.
+const LARGEST_ANSWER: usize = 1024 * 1024;
+const MOST_ALTERNATES: usize = 8;
+/// In seconds: four times a day, where a CA does not say.
+const ASK_AGAIN: &str = "21600";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_in_html_becomes_a_problem() {
+        let html = Response::builder().status(503).body(Bytes::from_static(b"<html>busy</html>"));
+        let amended = amended(html.expect("an answer"), false);
+        let problem: instant_acme::Problem = serde_json::from_slice(amended.body()).expect("a problem");
+        assert_eq!(problem.detail.as_deref(), Some("HTTP 503 Service Unavailable"));
+        assert_eq!(problem.status, Some(503));
+    }
+
+    #[test]
+    fn times_to_come_back_are_seconds_or_dates() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let at = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+            let at = retry_after(&headers, now)?;
+            at.duration_since(now).ok().map(|left| left.as_secs())
+        };
+        assert_eq!(at("120"), Some(120));
+        assert_eq!(at("Sun, 09 Sep 2001 01:47:40 GMT"), Some(60));
+        for nonsense in ["", "soon", "-1"] {
+            assert_eq!(at(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn alternate_chains_are_found_among_links() {
+        let mut headers = HeaderMap::new();
+        headers.append(LINK, HeaderValue::from_static("<https://ca/dir>;rel=\"index\""));
+        headers.append(
+            LINK,
+            HeaderValue::from_static("<https://ca/1>;rel=\"alternate\", <https://ca/2>; rel=alternate"),
+        );
+        assert_eq!(alternates(&headers), ["https://ca/1", "https://ca/2"]);
+    }
+}

@@ -1,0 +1,246 @@
+//! The answers to challenges while a CA asks: read by the plain listeners and by handshakes. They also
+//! lie in files, so that another process on the same state directory can answer.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use dashmap::DashMap;
+use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::sign::CertifiedKey;
+use tokio::sync::Semaphore;
+
+use crate::fs::{Access, atomic_write};
+
+/// All answers of the process. Only what this or another moorgate on the directory has put there is answered.
+#[derive(Debug)]
+pub struct Challenges {
+    /// By token.
+    http: DashMap<Box<str>, Arc<str>>,
+    /// By the name in the handshake.
+    handshakes: DashMap<Box<str>, Arc<CertifiedKey>>,
+    directory: Option<PathBuf>,
+    /// Strangers can make us look for files that are not there: only so many at once.
+    looking: Semaphore,
+}
+
+/// An answer that is in place until this is dropped.
+#[must_use = "the answer is gone when this is dropped"]
+#[derive(Debug)]
+pub struct Answer {
+    challenges: Arc<Challenges>,
+    kind: AnswerKind,
+    key: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnswerKind {
+    Http,
+    Handshake,
+}
+
+/// Why a certificate for a handshake cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// What the CA has sent is no token (RFC 8555 §8.3).
+    #[error("the CA's token is not one")]
+    Token,
+    /// The name cannot stand in a certificate, or there is no randomness.
+    #[error("the certificate of a challenge cannot be made: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// The key cannot be used.
+    #[error("the key of a challenge cannot be used: {0}")]
+    Key(#[from] rustls::Error),
+    /// The file cannot be written.
+    #[error("the answer to a challenge cannot be written: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl Default for Challenges {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl Challenges {
+    /// Without any answer. `directory` is shared with other processes, and need not exist yet.
+    pub fn new(directory: Option<PathBuf>) -> Self {
+        let (http, handshakes) = (DashMap::new(), DashMap::new());
+        Self { http, handshakes, directory, looking: Semaphore::new(MOST_LOOKING) }
+    }
+
+    /// Answers http-01 for a token from now on.
+    pub fn answer_http(self: &Arc<Self>, token: &str, content: &str) -> Result<Answer, AnswerError> {
+        if !is_token(token) {
+            return Err(AnswerError::Token);
+        }
+        self.share(AnswerKind::Http, token, content)?;
+        self.http.insert(token.into(), content.into());
+        Ok(Answer { challenges: self.clone(), kind: AnswerKind::Http, key: token.into() })
+    }
+
+    /// Answers tls-alpn-01 for a name or an address from now on. `digest` is that of the key authorization.
+    pub fn answer_handshake(self: &Arc<Self>, name: &str, digest: &[u8]) -> Result<Answer, AnswerError> {
+        let key = server_name(name);
+        let certificate = certificate(name, digest)?;
+        let shared = format!("{name} {}", BASE64_URL_SAFE_NO_PAD.encode(digest));
+        self.share(AnswerKind::Handshake, &key, &shared)?;
+        self.handshakes.insert(key.clone(), Arc::new(certificate));
+        Ok(Answer { challenges: self.clone(), kind: AnswerKind::Handshake, key })
+    }
+
+    /// What answers a token.
+    pub async fn find_http(&self, token: &str) -> Option<Arc<str>> {
+        if let Some(found) = self.http.get(token) {
+            return Some(found.clone());
+        }
+        if !is_token(token) {
+            return None;
+        }
+        self.shared(AnswerKind::Http, token).await.map(Arc::from)
+    }
+
+    /// What answers a handshake for `acme-tls/1` in this process.
+    pub fn find_handshake(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
+        self.handshakes.get(server_name).map(|found| found.clone())
+    }
+
+    /// The same if another process has put it there.
+    pub async fn find_shared_handshake(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if server_name.starts_with('.') || server_name.len() > 253 || !server_name.bytes().all(is_name) {
+            return None;
+        }
+        let shared = self.shared(AnswerKind::Handshake, server_name).await?;
+        let (name, digest) = shared.split_once(' ')?;
+        let digest = BASE64_URL_SAFE_NO_PAD.decode(digest).ok()?;
+        certificate(name, &digest).ok().map(Arc::new)
+    }
+
+    async fn shared(&self, kind: AnswerKind, key: &str) -> Option<String> {
+        let path = self.path(kind, key)?;
+        let _looking = self.looking.try_acquire().ok()?;
+        tokio::fs::read_to_string(path).await.ok()
+    }
+
+    fn share(&self, kind: AnswerKind, key: &str, content: &str) -> io::Result<()> {
+        match self.path(kind, key) {
+            Some(path) => atomic_write(&path, content.as_bytes(), Access::Private),
+            None => Ok(()),
+        }
+    }
+
+    fn path(&self, kind: AnswerKind, key: &str) -> Option<PathBuf> {
+        let prefix = match kind {
+            AnswerKind::Http => "http",
+            AnswerKind::Handshake => "handshake",
+        };
+        Some(self.directory.as_ref()?.join(format!("{prefix}-{key}")))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Self { challenges, kind, key } = self;
+        match kind {
+            AnswerKind::Http => drop(challenges.http.remove(key.as_ref())),
+            AnswerKind::Handshake => drop(challenges.handshakes.remove(key.as_ref())),
+        }
+        if let Some(path) = challenges.path(*kind, key) {
+            // It answers a challenge that is over: nobody will ask.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Base64url, of a length that can be a token: then it is a file name, too.
+fn is_token(token: &str) -> bool {
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) && token.bytes().all(is_base64url)
+}
+
+/// What a CA puts into a handshake: an address by its reverse name (RFC 8738 §6).
+fn server_name(name: &str) -> Box<str> {
+    match name.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa").into()
+        }
+        Ok(IpAddr::V6(address)) => {
+            let bytes = address.octets();
+            let nibbles = bytes.iter().rev().map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4));
+            format!("{}ip6.arpa", nibbles.collect::<String>()).into()
+        }
+        Err(_) => name.into(),
+    }
+}
+
+/// Self-signed, for the one name, with the digest in a critical extension (RFC 8737 §3).
+fn certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, AnswerError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new([name.to_owned()])?;
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+    let certificate = params.self_signed(&key)?;
+    let key = any_supported_type(&PrivateKeyDer::from(key))?;
+    Ok(CertifiedKey::new(vec![certificate.into()], key))
+}
+
+/// RFC 8555 §8.3 wants at least 128 bits, 22 characters; CAs send 43.
+const SHORTEST_TOKEN: usize = 22;
+const LONGEST_TOKEN: usize = 200;
+const MOST_LOOKING: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "token-of-more-than-22-characters";
+
+    fn shared() -> (tempfile::TempDir, [Arc<Challenges>; 2]) {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().to_owned();
+        (directory, [(); 2].map(|()| Arc::new(Challenges::new(Some(path.clone())))))
+    }
+
+    #[tokio::test]
+    async fn both_processes_answer_and_neither_when_it_is_over() {
+        let (directory, [one, other]) = shared();
+        let http = one.answer_http(TOKEN, "content").expect("in place");
+        let handshake = one.answer_handshake("a.example.com", &[7; 32]).expect("in place");
+        for process in [&one, &other] {
+            assert_eq!(process.find_http(TOKEN).await.as_deref(), Some("content"));
+        }
+        assert!(one.find_handshake("a.example.com").is_some());
+        assert!(other.find_handshake("a.example.com").is_none());
+        assert!(other.find_shared_handshake("a.example.com").await.is_some());
+        assert!(other.find_shared_handshake("b.example.com").await.is_none());
+        drop((http, handshake));
+        assert_eq!(one.find_http(TOKEN).await, None);
+        assert_eq!(other.find_http(TOKEN).await, None);
+        assert!(other.find_shared_handshake("a.example.com").await.is_none());
+        assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_token_and_no_name_leads_out_of_the_directory() {
+        let (directory, [one, _]) = shared();
+        std::fs::write(directory.path().join("secret-that-is-long-enough"), "secret").expect("written");
+        std::fs::create_dir(directory.path().join("http-x")).expect("made");
+        for token in ["x/../secret-that-is-long-enough", "../secret-that-is-long-enough", "", "short"] {
+            assert_eq!(one.find_http(token).await, None, "{token}");
+            assert!(one.find_shared_handshake(token).await.is_none(), "{token}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_asked_for_by_their_reverse_names() {
+        assert_eq!(&*server_name("192.0.2.1"), "1.2.0.192.in-addr.arpa");
+        let v6 = server_name("2001:db8::1");
+        assert!(v6.starts_with("1.0.0.0.") && v6.ends_with("8.b.d.0.1.0.0.2.ip6.arpa"), "{v6}");
+        assert_eq!(&*server_name("a.example.com"), "a.example.com");
+    }
+}

@@ -1,0 +1,62 @@
+//! dns-persist-01: one TXT record that stays, says who may issue and for which account, and is checked
+//! before a CA is told to look (draft-ietf-acme-dns-persist).
+
+use super::dns::{DnsError, Kind, Resolver, text};
+use crate::config::acme::CertifiedName;
+
+/// The record that a name needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersistRecord {
+    /// Where it stands.
+    pub name: String,
+    /// What it says.
+    pub value: String,
+}
+
+impl PersistRecord {
+    /// For a name, at the CA that this domain stands for in DNS, under an account.
+    pub fn new(name: &CertifiedName, issuer: &str, account: &str) -> Self {
+        let policy = if name.is_wildcard() { "; policy=wildcard" } else { "" };
+        Self {
+            name: format!("_validation-persist.{}", name.base()),
+            value: format!("{issuer}; accounturi={account}{policy}"),
+        }
+    }
+
+    /// Whether it is there, or another that says as much.
+    pub(super) async fn is_set(&self, resolver: &Resolver) -> Result<bool, DnsError> {
+        let records = resolver.records(&self.name, Kind::Txt).await?;
+        Ok(records.iter().any(|data| self.is_met_by(&text(data))))
+    }
+
+    fn is_met_by(&self, text: &str) -> bool {
+        let (wanted, found) = (parts(&self.value), parts(text));
+        wanted.first() == found.first() && wanted.iter().all(|part| found.contains(part))
+    }
+}
+
+/// The issuer, and the parameters in any order.
+fn parts(text: &str) -> Vec<&str> {
+    text.split(';').map(str::trim).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::testing::name;
+
+    #[test]
+    fn a_record_is_met_by_what_says_as_much() {
+        let account = "https://ca.example/account/1";
+        let host = PersistRecord::new(&CertifiedName::Host(name("a.example.com")), "ca.example", account);
+        let star = PersistRecord::new(&CertifiedName::Wildcard(name("a.example.com")), "ca.example", account);
+        assert_eq!(host.name, "_validation-persist.a.example.com");
+        assert_eq!(star.value, "ca.example; accounturi=https://ca.example/account/1; policy=wildcard");
+        assert!(host.is_met_by(&host.value) && star.is_met_by(&star.value) && host.is_met_by(&star.value));
+        assert!(star.is_met_by("ca.example;policy=wildcard ;accounturi=https://ca.example/account/1"));
+        for other in ["", "ca.example", "ca.example; accounturi=https://ca.example/account/12", &host.value] {
+            assert!(!star.is_met_by(other), "{other}");
+        }
+        assert!(!host.is_met_by("other.example; accounturi=https://ca.example/account/1"));
+    }
+}

@@ -1,0 +1,260 @@
+//! Takes over what another server got from its CAs: certificates with their keys, and accounts. So a switch
+//! orders nothing. Reads what the other server wrote and changes nothing there.
+
+mod acme_sh;
+mod caddy;
+mod certbot;
+mod keys;
+mod known;
+mod store;
+#[cfg(test)]
+mod tests;
+mod traefik;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::inspect::Moment;
+use super::state::CaId;
+use crate::registry::host::HostName;
+pub use keys::KeyFault;
+
+/// A server whose files are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// Caddy 0.x and 1.x.
+    Caddy1,
+    /// Caddy 2.
+    Caddy2,
+    /// certbot.
+    Certbot,
+    /// acme.sh.
+    AcmeSh,
+    /// Traefik 1 to 3.
+    Traefik,
+}
+
+/// A domain of the configuration, for which certificates are looked for.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its name, under which they are kept.
+    pub domain: HostName,
+    /// All its names, the domain first.
+    pub names: Vec<HostName>,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// What to look through: the directory of one of the tools, or one that holds it, or an `acme.json`.
+    pub from: &'a Path,
+    /// The directory `state`.
+    pub state: &'a Path,
+    /// Certificates of other names are left where they are.
+    pub targets: &'a [Target],
+    /// The CA of what does not say from which it comes.
+    pub ca: Option<&'a CaId>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// The moment.
+    pub now: SystemTime,
+}
+
+/// What was done with one thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Where it was found.
+    pub from: PathBuf,
+    /// What it is, in words: a domain, an account.
+    pub what: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of one thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is ours now, or would be without `dry_run`; what else is to be known.
+    Imported(Vec<String>),
+    /// What we have is as good or newer.
+    Kept,
+    /// It is of no use, and why.
+    Skipped(String),
+    /// It could not be written, and why.
+    Failed(String),
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, what, outcome } = self;
+        match outcome {
+            Outcome::Imported(_) => write!(f, "imported  {what}")?,
+            Outcome::Kept => write!(f, "kept      {what}: what is below `state` is as new or newer")?,
+            Outcome::Skipped(why) => write!(f, "skipped   {what}: {why}")?,
+            Outcome::Failed(why) => write!(f, "FAILED    {what}: {why}")?,
+        }
+        if let Outcome::Imported(notes) = outcome {
+            notes.iter().try_for_each(|note| write!(f, "; {note}"))?;
+        }
+        write!(f, "  ({})", from.display())
+    }
+}
+
+/// There is nothing that is known.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "found no certificates of Caddy, certbot, acme.sh or Traefik in {}: name the directory that holds them, \
+     like ~/.caddy, ~/.local/share/caddy, /etc/letsencrypt or ~/.acme.sh, or Traefik's acme.json",
+    .0.display()
+)]
+pub struct NothingFound(PathBuf);
+
+/// Takes over what is of use, and says of each thing what became of it.
+pub fn import(options: Options<'_>) -> Result<Vec<Line>, NothingFound> {
+    let mut found = Found::default();
+    for place in places(options.from) {
+        let read = [
+            caddy::read_v1,
+            caddy::read_v2,
+            certbot::read_certbot,
+            acme_sh::read_acme_sh,
+            traefik::read_traefik,
+        ];
+        read.iter().for_each(|read| read(&place, &mut found));
+    }
+    let Found { certificates, accounts, tools, mut unusable } = found;
+    if tools.is_empty() {
+        return Err(NothingFound(options.from.to_owned()));
+    }
+    let mut lines = store::certificates(certificates, &options);
+    lines.extend(store::accounts(accounts, &options));
+    lines.append(&mut unusable);
+    Ok(lines)
+}
+
+/// Where each tool's files may lie, seen from the path that was named.
+fn places(from: &Path) -> Vec<PathBuf> {
+    let below = [
+        "",
+        ".caddy",
+        "caddy",
+        ".local/share/caddy",
+        "data/caddy",
+        "letsencrypt",
+        "etc/letsencrypt",
+        ".acme.sh",
+        "acme.sh",
+        "acme.json",
+    ];
+    let mut places: Vec<PathBuf> = Vec::new();
+    for path in below.iter().map(|name| if name.is_empty() { from.to_owned() } else { from.join(name) }) {
+        // Links may lead to the same place twice.
+        let Ok(path) = path.canonicalize() else { continue };
+        if !places.contains(&path) {
+            places.push(path);
+        }
+    }
+    places
+}
+
+/// What was found at all places.
+#[derive(Default)]
+struct Found {
+    tools: Vec<Tool>,
+    certificates: Vec<FoundCertificate>,
+    accounts: Vec<FoundAccount>,
+    unusable: Vec<Line>,
+}
+
+/// A certificate as another tool keeps it.
+struct FoundCertificate {
+    /// For people.
+    from: PathBuf,
+    /// How the other tool calls it.
+    name: String,
+    ca: Option<CaId>,
+    /// PEM, leaf first.
+    chain: Vec<u8>,
+    /// PEM.
+    key: Vec<u8>,
+}
+
+/// An account as another tool keeps it.
+struct FoundAccount {
+    /// For people.
+    from: PathBuf,
+    ca: Option<CaId>,
+    url: Option<String>,
+    contacts: Vec<String>,
+    /// PKCS#8 in PEM, if it is of the kind that we use.
+    key: Result<String, KeyFault>,
+    /// Of several, the newest is taken.
+    changed: Option<SystemTime>,
+}
+
+impl Found {
+    fn tool(&mut self, tool: Tool) {
+        self.tools.push(tool);
+    }
+
+    /// A certificate in two files.
+    fn pair(&mut self, name: &str, ca: Option<CaId>, chain: &Path, key: &Path) {
+        match (read(chain), read(key)) {
+            (Ok(chain_pem), Ok(key_pem)) => self.certificates.push(FoundCertificate {
+                from: chain.to_owned(),
+                name: name.to_owned(),
+                ca,
+                chain: chain_pem,
+                key: key_pem,
+            }),
+            (Err(why), _) | (_, Err(why)) => self.skip(name, chain, why),
+        }
+    }
+
+    fn skip(&mut self, what: &str, from: &Path, why: String) {
+        let outcome = Outcome::Skipped(why);
+        self.unusable.push(Line { from: from.to_owned(), what: what.to_owned(), outcome });
+    }
+}
+
+/// A file of another tool, within reason.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    if std::fs::metadata(path).map_err(cannot)?.len() > LARGEST {
+        return Err(format!("{} is too large to be what it should be", path.display()));
+    }
+    std::fs::read(path).map_err(cannot)
+}
+
+fn read_json(path: &Path) -> Result<serde_json::Value, String> {
+    serde_json::from_slice(&read(path)?).map_err(|error| format!("{} is not JSON: {error}", path.display()))
+}
+
+/// The directories in a directory, sorted by name; none if it cannot be read.
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<_> = std::fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    all.sort();
+    all
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|data| data.modified()).ok()
+}
+
+fn until(at: SystemTime) -> String {
+    format!("until {}", Moment(at))
+}
+
+/// Traefik keeps everything in one file.
+const LARGEST: u64 = 64 * 1024 * 1024;

@@ -1,0 +1,86 @@
+//! certbot: `live/NAME` links into `archive/NAME`, `renewal/NAME.conf` says from which CA, and
+//! `accounts/CA-HOST/PATH/HASH` holds an account.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::super::state::CaId;
+use super::{Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json};
+
+/// From `/etc/letsencrypt`.
+pub(super) fn read_certbot(place: &Path, found: &mut Found) {
+    let names = ["live", "archive"].map(|name| directories(&place.join(name)));
+    let names: BTreeSet<String> = names.iter().flatten().map(|path| file_name(path)).collect();
+    if names.is_empty() {
+        return;
+    }
+    found.tool(Tool::Certbot);
+    for name in names {
+        let ca = server(&place.join("renewal").join(format!("{name}.conf")));
+        let live = place.join("live").join(&name);
+        let [chain, key] = ["fullchain.pem", "privkey.pem"].map(|file| live.join(file));
+        // A copy without the links has only the archive.
+        let newest =
+            if chain.exists() && key.exists() { None } else { newest(&place.join("archive").join(&name)) };
+        let (chain, key) = newest.unwrap_or((chain, key));
+        found.pair(&name, ca, &chain, &key);
+    }
+    let accounts = place.join("accounts");
+    directories(&accounts).iter().for_each(|host| read_accounts(host, &file_name(host), 0, found));
+}
+
+/// `server = URL`.
+fn server(renewal: &Path) -> Option<CaId> {
+    let text = String::from_utf8(read(renewal).ok()?).ok()?;
+    let value = text.lines().find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == "server").then(|| value.trim().to_owned())
+    })?;
+    known::by_url(&value)
+}
+
+/// `fullchainN.pem` and `privkeyN.pem` with the highest number that both have.
+fn newest(archive: &Path) -> Option<(PathBuf, PathBuf)> {
+    let numbers = std::fs::read_dir(archive).ok()?.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_prefix("fullchain")?.strip_suffix(".pem")?.parse::<u32>().ok()
+    });
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable();
+    let pair = |n: u32| (archive.join(format!("fullchain{n}.pem")), archive.join(format!("privkey{n}.pem")));
+    numbers.into_iter().rev().map(pair).find(|(_, key)| key.exists())
+}
+
+/// Below a host, directories follow the path of the CA's URL, down to one that holds an account.
+fn read_accounts(directory: &Path, url: &str, depth: u32, found: &mut Found) {
+    for child in directories(directory) {
+        let key = child.join("private_key.json");
+        if key.is_file() {
+            account(&child, &key, url, found);
+        } else if depth < DEEPEST {
+            read_accounts(&child, &format!("{url}/{}", file_name(&child)), depth + 1, found);
+        }
+    }
+}
+
+fn account(directory: &Path, key: &Path, url: &str, found: &mut Found) {
+    let about = directory.join("regr.json");
+    let json = match read_json(&about) {
+        Ok(json) => json,
+        Err(why) => return found.skip(&format!("account {}", file_name(directory)), &about, why),
+    };
+    let contacts = json.pointer("/body/contact").and_then(Value::as_array);
+    found.accounts.push(FoundAccount {
+        ca: known::by_url(&format!("https://{url}")),
+        url: json.get("uri").and_then(Value::as_str).map(str::to_owned),
+        contacts: contacts.into_iter().flatten().filter_map(|c| c.as_str().map(str::to_owned)).collect(),
+        key: read_json(key).map_err(|_| keys::KeyFault::Damaged).and_then(|key| keys::from_jwk(&key)),
+        changed: changed(&about),
+        from: about,
+    });
+}
+
+/// Levels of a URL's path.
+const DEEPEST: u32 = 6;

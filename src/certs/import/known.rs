@@ -1,0 +1,54 @@
+//! Which CA another tool means: by the URL it kept, or by the name of a directory made from it.
+
+use super::super::state::CaId;
+
+/// The CA whose ACME directory is at this URL.
+pub(super) fn by_url(url: &str) -> Option<CaId> {
+    CaId::new(url).ok()
+}
+
+/// The CA of which any URL is known, like the one of an account.
+pub(super) fn by_any_url(url: &str) -> Option<CaId> {
+    let host = CaId::new(url).ok()?.host().to_owned();
+    by_name(&host)
+}
+
+/// The CA for which a directory is called like this: its host, or its URL without the scheme and with
+/// dashes for slashes.
+pub(super) fn by_name(name: &str) -> Option<CaId> {
+    let name = name.to_ascii_lowercase();
+    let is_called = |url: &&&str| {
+        let rest = url.trim_start_matches("https://").to_ascii_lowercase();
+        rest.split('/').next() == Some(&name) || rest == name || rest.replace('/', "-") == name
+    };
+    DIRECTORIES.iter().find(is_called).and_then(|url| by_url(url))
+}
+
+/// Of several paths at one host, the usual one first.
+const DIRECTORIES: [&str; 7] = [
+    "https://acme-v02.api.letsencrypt.org/directory",
+    "https://acme-staging-v02.api.letsencrypt.org/directory",
+    "https://acme.zerossl.com/v2/DV90",
+    "https://dv.acme-v02.api.pki.goog/directory",
+    "https://dv.acme-v02.test-api.pki.goog/directory",
+    "https://api.buypass.com/acme/directory",
+    "https://api.test4.buypass.no/acme/directory",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_of_naming_a_ca_is_understood() {
+        let lets_encrypt = by_url("https://acme-v02.api.letsencrypt.org/directory");
+        assert!(lets_encrypt.is_some());
+        for name in ["acme-v02.api.letsencrypt.org", "acme-v02.api.letsencrypt.org-directory"] {
+            assert_eq!(by_name(name), lets_encrypt, "{name}");
+        }
+        assert_eq!(by_any_url("https://acme-v02.api.letsencrypt.org/acme/acct/123"), lets_encrypt);
+        let zerossl = by_url("https://acme.zerossl.com/v2/DV90");
+        assert_eq!(by_name("acme.zerossl.com-v2-dv90"), zerossl);
+        assert_eq!(by_name("ca.example"), None);
+    }
+}

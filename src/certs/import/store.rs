@@ -1,0 +1,194 @@
+//! Chooses among what was found and writes it below `state`: the best for each domain and CA, nothing over
+//! what is as good.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::super::Certificate;
+use super::super::files;
+use super::super::inspect::{CertificateFacts, Moment};
+use super::super::state::{CaId, State, StoredAccount, try_lock};
+use super::keys::pem;
+use super::{FoundAccount, FoundCertificate, Line, Options, Outcome, Target, until};
+use crate::fs::{Access, atomic_write};
+
+/// A certificate that can be served.
+struct Usable {
+    from: PathBuf,
+    name: String,
+    ca: CaId,
+    facts: CertificateFacts,
+    /// Key and chain, as they are kept.
+    pem: String,
+}
+
+/// Takes over what is of use to the targets.
+pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) -> Vec<Line> {
+    let (mut lines, mut usable) = (Vec::new(), Vec::new());
+    for certificate in found {
+        let (from, what) = (certificate.from.clone(), certificate.name.clone());
+        match judge(certificate, options) {
+            Ok(certificate) => usable.push(certificate),
+            Err(why) => lines.push(Line { from, what, outcome: Outcome::Skipped(why) }),
+        }
+    }
+    for certificate in &usable {
+        let serves = |target: &&Target| certificate.facts.covers(&target.domain);
+        let targets: Vec<_> = options.targets.iter().filter(serves).collect();
+        let line = |what: String, outcome| Line { from: certificate.from.clone(), what, outcome };
+        if targets.is_empty() {
+            let why = "no domain of the configuration has this name".to_owned();
+            lines.push(line(certificate.name.clone(), Outcome::Skipped(why)));
+        }
+        for target in targets {
+            let what = format!("{} at {}", target.domain, certificate.ca.host());
+            let best = best(&usable, target, &certificate.ca);
+            if best.is_some_and(|best| !std::ptr::eq(best, certificate)) {
+                lines.push(line(what, Outcome::Skipped("another that was found is better".into())));
+            } else {
+                lines.push(line(what, keep(certificate, target, options)));
+            }
+        }
+    }
+    lines
+}
+
+/// Whether it can be served, or why not.
+fn judge(found: FoundCertificate, options: &Options<'_>) -> Result<Usable, String> {
+    let FoundCertificate { from, name, ca, chain, key } = found;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
+    let chain = chain.map_err(|_| "the certificate is not valid PEM")?;
+    if chain.is_empty() {
+        return Err("there is no certificate in it".into());
+    }
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| "the private key is missing or encrypted")?;
+    let text = key_and_chain(&key, &chain);
+    let signing = any_supported_type(&key).map_err(|_| "the private key is of a kind that cannot be used")?;
+    let pair = CertifiedKey::new(chain, signing);
+    pair.keys_match().map_err(|_| "the private key does not belong to the certificate")?;
+    let facts = Certificate::new(pair).map_err(|error| error.to_string())?.facts;
+    if facts.not_after <= options.now {
+        return Err(format!("it expired on {}", Moment(facts.not_after)));
+    }
+    let ca = ca.or_else(|| options.ca.cloned());
+    let ca = ca.ok_or("nothing says from which CA it is: name the URL of its directory with --ca")?;
+    Ok(Usable { from, name, ca, facts, pem: text })
+}
+
+fn key_and_chain(key: &PrivateKeyDer<'_>, chain: &[CertificateDer<'_>]) -> String {
+    let section = match key {
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        _ => "PRIVATE KEY",
+    };
+    let chain = chain.iter().map(|certificate| pem("CERTIFICATE", certificate));
+    std::iter::once(pem(section, key.secret_der())).chain(chain).collect()
+}
+
+/// More of the names first, then the later end.
+fn rank(facts: &CertificateFacts, target: &Target) -> (usize, std::time::SystemTime) {
+    (target.names.iter().filter(|name| facts.covers(name)).count(), facts.not_after)
+}
+
+/// The first of the best that one CA issued for the target.
+fn best<'a>(usable: &'a [Usable], target: &Target, ca: &CaId) -> Option<&'a Usable> {
+    let of_ca = usable.iter().filter(|one| one.ca == *ca && one.facts.covers(&target.domain));
+    of_ca.rev().max_by_key(|one| rank(&one.facts, target))
+}
+
+fn keep(certificate: &Usable, target: &Target, options: &Options<'_>) -> Outcome {
+    let state = State::new(options.state);
+    let files = state.ca(&certificate.ca);
+    let path = files.certificate(target.domain.as_str());
+    if path.exists() {
+        match files::load(&path, &path) {
+            Ok(held) if rank(&held.facts, target) >= rank(&certificate.facts, target) => {
+                return Outcome::Kept;
+            }
+            Ok(_) => {}
+            Err(error) => return Outcome::Failed(format!("{error}; move it away first")),
+        }
+    }
+    let mut notes = vec![until(certificate.facts.not_after)];
+    let missing: Vec<_> = target.names.iter().filter(|name| !certificate.facts.covers(name)).collect();
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(|name| name.as_str()).collect();
+        notes.push(format!("it lacks {}, so that another will be ordered", names.join(", ")));
+    }
+    if options.dry_run {
+        return Outcome::Imported(notes);
+    }
+    let write = || -> std::io::Result<bool> {
+        let Some(_held) = try_lock(&state.order_lock(target.domain.as_str()))? else { return Ok(false) };
+        files.make_directories()?;
+        atomic_write(&path, certificate.pem.as_bytes(), Access::Private)?;
+        Ok(true)
+    };
+    match write() {
+        Ok(true) => Outcome::Imported(notes),
+        Ok(false) => Outcome::Failed("an order for it is under way: try again in a minute".into()),
+        Err(error) => cannot_write(&path, &error),
+    }
+}
+
+/// Takes over an account for each CA that has none yet.
+pub(super) fn accounts(found: Vec<FoundAccount>, options: &Options<'_>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut usable: BTreeMap<CaId, Vec<(FoundAccount, StoredAccount, String)>> = BTreeMap::new();
+    for account in found {
+        let what = format!("account {}", account.url.as_deref().unwrap_or("without a URL"));
+        let mut skip = |from: &Path, why: String| {
+            lines.push(Line { from: from.to_owned(), what: what.clone(), outcome: Outcome::Skipped(why) });
+        };
+        let ca = account.ca.clone().or_else(|| options.ca.cloned());
+        match (account.key.clone(), ca, account.url.clone()) {
+            (Err(fault), _, _) => skip(&account.from, fault.to_string()),
+            (_, None, _) => skip(&account.from, "nothing says at which CA it is: name it with --ca".into()),
+            (_, _, None) => skip(&account.from, "it was never registered".into()),
+            (Ok(key), Some(ca), Some(url)) => {
+                let stored = StoredAccount { directory: ca.clone(), url, contacts: account.contacts.clone() };
+                usable.entry(ca).or_default().push((account, stored, key));
+            }
+        }
+    }
+    for mut accounts in usable.into_values() {
+        accounts.sort_by_key(|(account, _, _)| std::cmp::Reverse(account.changed));
+        for (index, (account, stored, key)) in accounts.into_iter().enumerate() {
+            let outcome = match index {
+                0 => keep_account(&stored, &key, options),
+                _ => Outcome::Skipped("a newer one at the same CA was found".into()),
+            };
+            lines.push(Line { from: account.from, what: format!("account {}", stored.url), outcome });
+        }
+    }
+    lines
+}
+
+fn keep_account(stored: &StoredAccount, key: &str, options: &Options<'_>) -> Outcome {
+    let files = State::new(options.state).ca(&stored.directory);
+    let (path, key_path) = (files.account(), files.account_key());
+    if path.exists() || key_path.exists() {
+        return Outcome::Kept;
+    }
+    if options.dry_run {
+        return Outcome::Imported(Vec::new());
+    }
+    // The key first: an account without its key would be worth nothing.
+    let written = files.make_directories().and_then(|()| {
+        atomic_write(&key_path, key.as_bytes(), Access::Private)?;
+        atomic_write(&path, &serde_json::to_vec_pretty(stored)?, Access::Private)
+    });
+    match written {
+        Ok(()) => Outcome::Imported(Vec::new()),
+        Err(error) => cannot_write(&path, &error),
+    }
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Outcome {
+    Outcome::Failed(format!("cannot write {}: {error}", path.display()))
+}

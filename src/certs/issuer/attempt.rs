@@ -1,0 +1,318 @@
+//! An attempt to get a certificate: from the right to try to the file below `state`. Everything that must
+//! not be done twice is on disk before it is done.
+
+mod account;
+mod outcome;
+mod place;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use secrecy::{ExposeSecret, SecretString};
+
+pub(super) use self::outcome::Stop;
+use self::outcome::{failure, next_wait};
+use super::look;
+use super::prove::{Identity, Prover};
+use super::state::State;
+use super::{Issuer, on_disk};
+use crate::certs::acme::{AcmeError, Order, Stage};
+use crate::certs::hold::{Facts, hold};
+use crate::certs::issued;
+use crate::certs::ledger::{Event, OrderKind, OrderRequest};
+use crate::certs::names::NameSet;
+use crate::certs::state::CaId;
+use crate::certs::storage::{Record, sorted};
+use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
+use crate::config::vhost::SharedVirtualHost;
+
+/// What is to be tried, and for whom.
+pub(super) struct Attempt<'a> {
+    pub(super) issuer: &'a Arc<Issuer>,
+    pub(super) host: &'a SharedVirtualHost,
+    pub(super) request: &'a AcmeRequest,
+    /// Whether somebody has asked for it.
+    pub(super) forced: bool,
+}
+
+/// How an attempt ended that the disk took part in.
+pub(super) enum End {
+    /// With a new certificate below `state`.
+    Issued,
+    /// Without one.
+    Nothing(State),
+}
+
+/// What the ledger is asked about, and told.
+#[derive(Clone)]
+struct Ask {
+    ca: CaId,
+    account: String,
+    names: NameSet,
+    kind: OrderKind,
+    held_until: Option<SystemTime>,
+}
+
+/// One CA during an attempt.
+struct At<'a> {
+    settings: &'a AcmeSettings,
+    ca: &'a CaSettings,
+    profile: Option<&'a str>,
+    ask: Ask,
+    /// The certificate that would be replaced.
+    replaces: Option<CertificateDer<'static>>,
+}
+
+impl Ask {
+    fn request(&self) -> OrderRequest<'_> {
+        let Self { ca, account, names, kind, held_until } = self;
+        OrderRequest { ca, account, names, kind: *kind, held_until: *held_until }
+    }
+}
+
+impl Attempt<'_> {
+    /// Asks one CA after the other. An error is the disk's: nothing was ordered, or nothing is lost.
+    pub(super) async fn run(&self, record: &mut Record) -> Result<End, String> {
+        let plan = self.issuer.plan.load_full();
+        let cas =
+            plan.settings.authorities.iter().filter_map(|ca| Some((ca, CaId::new(ca.directory.url()).ok()?)));
+        let cas: Vec<_> = cas.collect();
+        let Some(_lock) = self.lock(cas.iter().map(|(_, id)| id.clone()).collect()).await? else {
+            return Ok(End::Nothing(State::Elsewhere { until: (self.issuer.wall)() + LOOK_ELSEWHERE }));
+        };
+        if self.was_renewed_elsewhere().await {
+            return Ok(End::Nothing(State::New));
+        }
+        if self.forced {
+            self.confirm().await?;
+        }
+        if let Some(held) = self.held(&plan.settings).await? {
+            return Ok(End::Nothing(held));
+        }
+        let mut waits: Vec<(SystemTime, String)> = Vec::new();
+        let mut errors: Vec<String> = Vec::new();
+        for (ca, id) in cas {
+            let mut at = self.at(&plan.settings, ca, id);
+            match self.from(&mut at, record).await {
+                Ok(()) => {
+                    self.tidy(&at, record).await?;
+                    return Ok(End::Issued);
+                }
+                Err(Stop::Wait(at, why)) => waits.push((at, why)),
+                Err(Stop::Local(error)) => return Err(error),
+                Err(Stop::Failed(error)) => {
+                    errors.push(format!("{}: {error}", ca.directory));
+                    waits.push(self.failed(&at, record, &error).await?);
+                }
+            }
+        }
+        if !errors.is_empty() {
+            record.error = Some(errors.join("; "));
+        }
+        self.issuer.keep(&self.host.domain, record).await?;
+        Ok(End::Nothing(next_wait(waits, (self.issuer.wall)())))
+    }
+
+    /// The right to order for the domain; `None` while another process has it.
+    async fn lock(&self, cas: Vec<CaId>) -> Result<Option<std::fs::File>, String> {
+        let (storage, domain) = (self.issuer.storage.clone(), self.host.domain.clone());
+        let locked = on_disk(move || {
+            cas.iter().try_for_each(|ca| storage.prepare(ca))?;
+            storage.try_lock(&domain)
+        });
+        locked.await.map_err(|error| format!("the state directory cannot be used: {error}"))
+    }
+
+    /// Whether the certificate is another than when this attempt was decided on.
+    async fn was_renewed_elsewhere(&self) -> bool {
+        let serial =
+            || self.issuer.certificates.issued(&self.host.domain).map(|i| i.certificate.facts.serial);
+        let before = serial();
+        self.refresh().await;
+        !self.forced && serial() != before
+    }
+
+    /// What this machine can see of the names. The view of a CA inside somebody's network is another.
+    async fn findings(&self, at: &At<'_>) -> Vec<String> {
+        if !at.ca.directory.is_public() {
+            return Vec::new();
+        }
+        let challenges = self.issuer.certificates.table().challenges();
+        let identity = at.ca.directory.dns_identity();
+        look::findings(challenges, &self.request.names, &at.settings.challenges, identity).await
+    }
+
+    /// Whether the first order is held back because the state directory seems to have been lost.
+    async fn held(&self, settings: &AcmeSettings) -> Result<Option<State>, String> {
+        let is_production = settings.authorities.iter().any(|ca| ca.directory.is_public());
+        if !is_production || self.forced || self.issuer.certificates.issued(&self.host.domain).is_some() {
+            return Ok(None);
+        }
+        let (domain, names) = (self.host.domain.clone(), self.names());
+        let asked = self.issuer.ledger(move |ledger, _| {
+            (ledger.knows(&names), ledger.is_confirmed(domain.as_str()), ledger.founded())
+        });
+        let (is_known, is_confirmed, founded) = asked.await?;
+        if is_known || is_confirmed {
+            return Ok(None);
+        }
+        let found = look::served(&self.host.domain).await;
+        let facts = Facts { is_production, is_known, is_confirmed, founded, found: found.as_ref() };
+        let now = (self.issuer.wall)();
+        let held = hold(self.host.domain.as_str(), facts, now);
+        Ok(held.map(|held| {
+            tracing::error!(domain = %self.host.domain, "{held}");
+            State::Held { until: now + LOOK_AT_HELD, why: held.to_string() }
+        }))
+    }
+
+    async fn refresh(&self) {
+        let certificates = self.issuer.certificates.clone();
+        on_disk(move || certificates.refresh()).await;
+    }
+
+    async fn confirm(&self) -> Result<(), String> {
+        let (domain, names) = (self.host.domain.clone(), self.names());
+        let confirm = move |ledger: &mut crate::certs::ledger::Ledger, now| {
+            ledger.record(Event::Confirmed { domain: domain.as_str(), names: &names }, now);
+        };
+        self.issuer.ledger(confirm).await
+    }
+
+    fn names(&self) -> NameSet {
+        NameSet::new(sorted(&self.request.names)).expect("a request has a name")
+    }
+
+    fn at<'p>(&'p self, settings: &'p AcmeSettings, ca: &'p CaSettings, id: CaId) -> At<'p> {
+        let held = self.issuer.certificates.issued(&self.host.domain);
+        let held_until = held.as_ref().map(|held| held.certificate.facts.not_after);
+        let renews = self.issuer.good(self.host, self.request).filter(|held| held.ca == id);
+        let kind = if renews.is_some() { OrderKind::Renewal } else { OrderKind::New };
+        let replaces = renews.and_then(|held| held.certificate.key.cert.first().cloned());
+        let profile = self.request.profile.as_deref().or(ca.profile.as_deref());
+        let ask = Ask { ca: id, account: String::new(), names: self.names(), kind, held_until };
+        At { settings, ca, profile, ask, replaces }
+    }
+
+    /// Gets the certificate from one CA.
+    async fn from(&self, at: &mut At<'_>, record: &mut Record) -> Result<(), Stop> {
+        let pending = self.pending(at).await?;
+        self.may_order(at, pending.is_some()).await?;
+        if pending.is_none() {
+            record.findings = self.findings(at).await;
+        }
+        let mut session = self.session(at, pending.is_some()).await?;
+        let resumed = match pending {
+            Some((open, key)) => self.resume(at, &session, &open).await?.map(|order| (order, key)),
+            None => None,
+        };
+        let (mut order, key) = match resumed {
+            Some(resumed) => resumed,
+            None => self.place_anew(at, &mut session).await?,
+        };
+        if order.stage() == Stage::Pending {
+            let issuer = session.dns_identity().or_else(|| at.ca.directory.dns_identity().map(str::to_owned));
+            let identity = Identity { issuer, account: session.account_url().to_owned() };
+            let prover = Prover::new(&self.issuer.certificates, at.settings, self.request, record, identity);
+            let used = prover.prove(&mut order).await;
+            record.note_challenges(&used.kinds, used.result.is_ok(), &at.settings.challenges);
+            used.result?;
+        }
+        let chain = self.issue(at, &mut order, &key).await?;
+        let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
+        issued::check(key.expose_secret(), &chain, &self.request.names).map_err(AcmeError::Nonsense)?;
+        self.store(at, key, chain).await
+    }
+
+    async fn may_order(&self, at: &At<'_>, resumes: bool) -> Result<(), Stop> {
+        let ask = at.ask.clone();
+        let allowed = self.issuer.ledger(move |ledger, now| ledger.may_order(&ask.request(), now));
+        outcome::allowed(allowed.await.map_err(Stop::Local)?, resumes)
+    }
+
+    /// Asks for the certificate, if that was not done yet, and waits for its chain.
+    async fn issue(&self, at: &At<'_>, order: &mut Order, key: &SecretString) -> Result<String, Stop> {
+        if matches!(order.stage(), Stage::Pending | Stage::Invalid) {
+            // It says why.
+            order.authorized().await?;
+        }
+        if order.stage() == Stage::Ready {
+            let request =
+                issued::signing_request(key.expose_secret(), &self.request.names).map_err(Stop::Local)?;
+            self.tell(at, |ask| Event::Finalizing(ask.request())).await?;
+            order.finalize(&request).await?;
+        }
+        Ok(order.chain().await?)
+    }
+
+    /// The order stays until the certificate is on disk, so that a full disk loses neither.
+    async fn store(&self, at: &At<'_>, key: SecretString, chain: String) -> Result<(), Stop> {
+        let (storage, domain, id) =
+            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
+        let written =
+            on_disk(move || storage.write_certificate(&id, &domain, key.expose_secret(), &chain)).await;
+        written.map_err(|error| Stop::Local(format!("the certificate cannot be kept: {error}")))?;
+        self.tell(at, |ask| Event::Issued(ask.request())).await
+    }
+
+    async fn tell(
+        &self,
+        at: &At<'_>,
+        event: impl for<'e> FnOnce(&'e Ask) -> Event<'e> + Send + 'static,
+    ) -> Result<(), Stop> {
+        let ask = at.ask.clone();
+        let told = self.issuer.ledger(move |ledger, now| ledger.record(event(&ask), now)).await;
+        told.map_err(Stop::Local)
+    }
+
+    async fn forget(&self, at: &At<'_>) -> Result<(), String> {
+        let (storage, domain, id) =
+            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
+        on_disk(move || storage.remove_order(&id, &domain)).await.map_err(|error| error.to_string())
+    }
+
+    /// After a success.
+    async fn tidy(&self, at: &At<'_>, record: &mut Record) -> Result<(), String> {
+        record.error = None;
+        record.findings.clear();
+        record.advice = None;
+        record.profile = at.profile.map(str::to_owned);
+        self.issuer.keep(&self.host.domain, record).await?;
+        self.forget(at).await?;
+        self.refresh().await;
+        tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "the CA has issued a certificate");
+        Ok(())
+    }
+
+    /// Takes down a failure; answers when the next attempt at this CA may be made.
+    async fn failed(
+        &self,
+        at: &At<'_>,
+        record: &mut Record,
+        error: &AcmeError,
+    ) -> Result<(SystemTime, String), String> {
+        let now = (self.issuer.wall)();
+        tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, %error, "no certificate from this CA");
+        if !error.leaves_order() {
+            self.forget(at).await?;
+        }
+        record.error = Some(error.to_string());
+        let (ask, failure) = (at.ask.clone(), failure(error, now));
+        let next = self.issuer.ledger(move |ledger, now| {
+            ledger.record(Event::Failed(ask.request(), failure), now);
+            ledger.may_order(&ask.request(), now)
+        });
+        Ok(match next.await? {
+            Ok(()) => (now + SHORTEST_WAIT, error.to_string()),
+            Err(until) => (until.at, until.why.to_string()),
+        })
+    }
+}
+
+/// How soon to look what became of another process's order.
+const LOOK_ELSEWHERE: Duration = Duration::from_secs(5);
+/// A volume that is mounted late is found again.
+const LOOK_AT_HELD: Duration = Duration::from_secs(600);
+/// Where the ledger sees no reason to wait.
+const SHORTEST_WAIT: Duration = Duration::from_secs(60);

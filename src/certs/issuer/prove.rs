@@ -1,0 +1,168 @@
+//! Proves the names of an order: chooses a challenge for each, puts the answers in place, and takes them
+//! away when the CA has looked.
+
+mod command;
+
+use std::sync::Arc;
+
+use self::command::DnsCommand;
+use super::attempt::Stop;
+use super::on_disk;
+use crate::certs::acme::{AcmeError, Offer, Order, Proof};
+use crate::certs::challenge::{Answer, Challenges};
+use crate::certs::dns::Resolver;
+use crate::certs::dns_persist::PersistRecord;
+use crate::certs::manager::Certificates;
+use crate::certs::storage::Record;
+use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName, ChallengeKind};
+
+/// How names are proved, the most promising way first.
+pub(super) struct Prover<'a> {
+    challenges: Arc<Challenges>,
+    command: Option<DnsCommand<'a>>,
+    names: &'a [CertifiedName],
+    order: Vec<ChallengeKind>,
+    identity: Identity,
+}
+
+/// Who issues, and for whom, as a TXT record says it.
+pub(super) struct Identity {
+    /// The domain of the CA.
+    pub(super) issuer: Option<String>,
+    /// The URL of the account.
+    pub(super) account: String,
+}
+
+/// What was tried, and what came of it.
+pub(super) struct Used {
+    pub(super) kinds: Vec<ChallengeKind>,
+    pub(super) result: Result<(), Stop>,
+}
+
+/// What answers a challenge.
+enum InPlace {
+    /// Gone when it is dropped.
+    Served(#[expect(dead_code, reason = "it is there as long as this is")] Answer),
+    /// A TXT record that the command has set.
+    Txt { name: String, value: String },
+    /// A TXT record that the administrator has set for good.
+    Standing,
+}
+
+impl<'a> Prover<'a> {
+    pub(super) fn new(
+        certificates: &Certificates,
+        settings: &'a AcmeSettings,
+        request: &'a AcmeRequest,
+        record: &Record,
+        identity: Identity,
+    ) -> Self {
+        Self {
+            challenges: certificates.table().challenges().clone(),
+            command: settings.dns_command.as_deref().map(DnsCommand),
+            names: &request.names,
+            order: record.ranked(&settings.challenges),
+            identity,
+        }
+    }
+
+    /// Proves what is not proved yet.
+    pub(super) async fn prove(&self, order: &mut Order) -> Used {
+        let mut kinds = Vec::new();
+        let mut in_place = Vec::new();
+        let result = self.answer_all(order, &mut kinds, &mut in_place).await;
+        for answer in in_place {
+            self.take_away(answer).await;
+        }
+        Used { kinds, result: result.map_err(Stop::from) }
+    }
+
+    async fn answer_all(
+        &self,
+        order: &mut Order,
+        kinds: &mut Vec<ChallengeKind>,
+        in_place: &mut Vec<InPlace>,
+    ) -> Result<(), AcmeError> {
+        let proofs = order.proofs().await?;
+        let mut begun = Vec::new();
+        for proof in &proofs {
+            let offer = self.choose(proof)?;
+            if !kinds.contains(&offer.kind) {
+                kinds.push(offer.kind);
+            }
+            in_place.push(self.put(proof, offer).await?);
+            begun.push((proof, offer.kind));
+        }
+        // All answers are there before the CA looks for the first.
+        for (proof, kind) in begun {
+            order.begin(&proof.name, proof.wildcard, kind).await?;
+        }
+        order.authorized().await
+    }
+
+    fn choose<'p>(&self, proof: &'p Proof) -> Result<&'p Offer, AcmeError> {
+        // A CA's word becomes part of file names and of a command's arguments: only what we asked for.
+        let ours = self
+            .names
+            .iter()
+            .find(|name| name.base().as_str() == proof.name && name.is_wildcard() == proof.wildcard);
+        let name = ours.ok_or_else(|| AcmeError::Nonsense(format!("{:?} was not asked for", proof.name)))?;
+        let mut kinds = self.order.iter().filter(|kind| kind.proves(name));
+        let chosen = kinds.find_map(|kind| proof.offers.iter().find(|offer| offer.kind == *kind));
+        chosen
+            .ok_or_else(|| AcmeError::NoChallenge { name: name.to_string(), offered: proof.offered.clone() })
+    }
+
+    async fn put(&self, proof: &Proof, offer: &Offer) -> Result<InPlace, AcmeError> {
+        let unanswerable = |error: &dyn std::fmt::Display| AcmeError::Unanswerable(error.to_string());
+        match offer.kind {
+            ChallengeKind::Http01 => {
+                let answer = self.challenges.answer_http(&offer.token, &offer.key_authorization);
+                answer.map(InPlace::Served).map_err(|error| unanswerable(&error))
+            }
+            ChallengeKind::TlsAlpn01 => {
+                let answer = self.challenges.answer_handshake(&proof.name, &offer.digest);
+                answer.map(InPlace::Served).map_err(|error| unanswerable(&error))
+            }
+            ChallengeKind::Dns01 => {
+                let (name, value) = (format!("_acme-challenge.{}", proof.name), offer.dns_value.clone());
+                let Some(command) = &self.command else {
+                    return Err(unanswerable(&"there is no `dns_command`"));
+                };
+                command.present(&name, &value).await.map_err(|error| unanswerable(&error))?;
+                Ok(InPlace::Txt { name, value })
+            }
+            ChallengeKind::DnsPersist01 => self.find_standing(proof).await,
+        }
+    }
+
+    /// Looks for the record that stays, so that no attempt is spent on one that is not there.
+    async fn find_standing(&self, proof: &Proof) -> Result<InPlace, AcmeError> {
+        let Identity { issuer, account } = &self.identity;
+        let Some(issuer) = issuer else {
+            return Err(AcmeError::Unanswerable(
+                "the CA does not say under which domain it stands in DNS".to_owned(),
+            ));
+        };
+        let mut names = self.names.iter();
+        let name =
+            names.find(|name| name.base().as_str() == proof.name && name.is_wildcard() == proof.wildcard);
+        let name = name.ok_or_else(|| AcmeError::Nonsense(format!("{:?} was not asked for", proof.name)))?;
+        let record = PersistRecord::new(name, issuer, account);
+        let PersistRecord { name, value } = &record;
+        let resolver = on_disk(Resolver::system).await;
+        match record.is_set(&resolver).await {
+            Ok(true) => Ok(InPlace::Standing),
+            Ok(false) => Err(AcmeError::Unanswerable(format!("set the TXT record {name} to \"{value}\""))),
+            Err(error) => Err(AcmeError::Unanswerable(format!("{name} cannot be looked up: {error}"))),
+        }
+    }
+
+    async fn take_away(&self, answer: InPlace) {
+        if let (InPlace::Txt { name, value }, Some(command)) = (&answer, &self.command)
+            && let Err(error) = command.cleanup(name, value).await
+        {
+            tracing::warn!(name, %error, "the TXT record of a challenge was not taken away");
+        }
+    }
+}

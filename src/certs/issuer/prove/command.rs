@@ -1,0 +1,96 @@
+//! The administrator's command that sets TXT records for dns-01: `COMMAND present|cleanup NAME VALUE`.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// The program and its first arguments.
+pub(super) struct DnsCommand<'a>(pub(super) &'a [String]);
+
+/// Why a record is not set, or not taken away.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    /// It cannot be started.
+    #[error("`{program}` cannot be started: {source}")]
+    Start { program: String, source: std::io::Error },
+    /// It ended with an error.
+    #[error("`{program} {action}` failed ({status}): {said}")]
+    Failed { program: String, action: &'static str, status: std::process::ExitStatus, said: String },
+    /// It did not end.
+    #[error("`{program} {action}` did not end within {} minutes", PATIENCE.as_secs() / 60)]
+    Endless { program: String, action: &'static str },
+}
+
+impl DnsCommand<'_> {
+    /// Sets a record beside others of the name. The command ends when the world can see it.
+    pub(super) async fn present(&self, name: &str, value: &str) -> Result<(), CommandError> {
+        self.run("present", name, value).await
+    }
+
+    /// Takes the record away.
+    pub(super) async fn cleanup(&self, name: &str, value: &str) -> Result<(), CommandError> {
+        self.run("cleanup", name, value).await
+    }
+
+    async fn run(&self, action: &'static str, name: &str, value: &str) -> Result<(), CommandError> {
+        let (program, arguments) = self.0.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        let mut command = Command::new(program);
+        command.args(arguments).args([action, name, value]).stdin(Stdio::null()).kill_on_drop(true);
+        let program = program.to_owned();
+        let output = match timeout(PATIENCE, command.output()).await {
+            Ok(Ok(output)) => output,
+            Ok(Err(source)) => return Err(CommandError::Start { program, source }),
+            Err(_) => return Err(CommandError::Endless { program, action }),
+        };
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+        let said = last_words(&String::from_utf8_lossy(said));
+        Err(CommandError::Failed { program, action, status: output.status, said })
+    }
+}
+
+/// The end of what a program said, on one line: the reason usually stands last.
+fn last_words(text: &str) -> String {
+    let line: Vec<&str> = text.split_whitespace().collect();
+    let line = line.join(" ");
+    let skipped = line.chars().count().saturating_sub(LONGEST);
+    if line.is_empty() { "it said nothing".to_owned() } else { line.chars().skip(skipped).collect() }
+}
+
+/// DNS takes its time; two minutes are common.
+const PATIENCE: Duration = Duration::from_secs(600);
+const LONGEST: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Vec<String> {
+        ["/bin/sh", "-c", script, "name"].map(str::to_owned).into()
+    }
+
+    #[tokio::test]
+    async fn the_command_gets_action_name_and_value() {
+        let directory = tempfile::tempdir().expect("directory");
+        let file = directory.path().join("said");
+        let command = shell(&format!("echo \"$@\" >>{}", file.display()));
+        DnsCommand(&command).present("_acme-challenge.a.test", "value").await.expect("set");
+        DnsCommand(&command).cleanup("_acme-challenge.a.test", "value").await.expect("taken away");
+        let said = std::fs::read_to_string(file).expect("read");
+        assert_eq!(said, "present _acme-challenge.a.test value\ncleanup _acme-challenge.a.test value\n");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_in_the_command_s_words() {
+        let command = shell("echo 'no such\nzone' >&2; exit 3");
+        let error = DnsCommand(&command).present("a", "b").await.expect_err("failed").to_string();
+        assert_eq!(error, "`/bin/sh present` failed (exit status: 3): no such zone");
+        let missing = ["/nonexistent/command".to_owned()];
+        let error = DnsCommand(&missing).present("a", "b").await.expect_err("missing").to_string();
+        assert!(error.starts_with("`/nonexistent/command` cannot be started: "), "{error}");
+    }
+}

@@ -1,0 +1,193 @@
+//! One step of a domain: is what is held good, does the CA want it renewed, or is an order to be made.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+
+use super::attempt::{Attempt, End};
+use super::state::State;
+use super::{Issuer, on_disk, request_of};
+use crate::certs::acme::Session;
+use crate::certs::manager::{self, Issued};
+use crate::certs::renewal::{AriAnswer, AriWindow, Life, Seed, ask_ari_again, renewal};
+use crate::certs::report::AcmeStatus;
+use crate::certs::state::CaId;
+use crate::certs::status;
+use crate::certs::storage::{Record, RenewalAdvice};
+use crate::config::acme::{AcmeRequest, CaSettings};
+use crate::config::vhost::SharedVirtualHost;
+use crate::registry::host::HostName;
+
+/// What a step has come to.
+pub(super) struct Step {
+    pub(super) state: State,
+    pub(super) status: AcmeStatus,
+}
+
+impl Issuer {
+    /// Looks after a domain once. `forced`: order, whether due or not.
+    pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, forced: bool) -> Step {
+        let Some(request) = request_of(host) else {
+            return Step { state: State::New, status: AcmeStatus::default() };
+        };
+        let mut record = match self.record(&host.domain).await {
+            Ok(record) => record,
+            Err(error) => return self.stuck(host, request, Record::default(), error).await,
+        };
+        if !forced && let Some(issued) = self.good(host, request) {
+            if let Err(error) = self.follow_advice(host, &issued, &mut record).await {
+                tracing::debug!(domain = %host.domain, error, "the CA's advice could not be kept");
+            }
+            let next = planned(&issued, &record);
+            if next.next().is_some_and(|renewal| (self.wall)() < renewal) {
+                return self.stepped(host, request, &record, next);
+            }
+        }
+        match (Attempt { issuer: self, host, request, forced }).run(&mut record).await {
+            Ok(End::Issued) => self.stepped(host, request, &record, State::New),
+            Ok(End::Nothing(state)) => self.stepped(host, request, &record, state),
+            Err(error) => self.stuck(host, request, record, error).await,
+        }
+    }
+
+    /// What is held, if it is for the names that are wanted.
+    pub(super) fn good(&self, host: &SharedVirtualHost, request: &AcmeRequest) -> Option<Issued> {
+        let issued = self.certificates.issued(&host.domain)?;
+        let names = issued.certificate.facts.names.iter().map(ToString::to_string);
+        manager::is_for(names, request).then_some(issued)
+    }
+
+    /// The disk does not do its part: nothing is ordered that could not be kept.
+    async fn stuck(
+        &self,
+        host: &SharedVirtualHost,
+        request: &AcmeRequest,
+        record: Record,
+        error: String,
+    ) -> Step {
+        tracing::error!(domain = %host.domain, error, "nothing can be ordered");
+        let until = (self.wall)() + LOCAL_TROUBLE;
+        let record = Record { error: Some(error.clone()), ..record };
+        self.stepped(host, request, &record, State::Waiting { until, why: error })
+    }
+
+    fn stepped(
+        &self,
+        host: &SharedVirtualHost,
+        request: &AcmeRequest,
+        record: &Record,
+        state: State,
+    ) -> Step {
+        let issued = self.certificates.issued(&host.domain);
+        let facts = issued.as_ref().map(|issued| &issued.certificate.facts);
+        let plan = self.plan.load();
+        let ca = match &issued {
+            Some(issued) => issued.ca.to_string(),
+            None => plan.settings.authorities.first().map_or_else(String::new, |ca| ca.directory.to_string()),
+        };
+        Step { state, status: AcmeStatus { ca, ..status::status(record, request, facts) } }
+    }
+
+    /// Asks the CA when to renew, if it is time to ask.
+    async fn follow_advice(
+        self: &Arc<Self>,
+        host: &SharedVirtualHost,
+        issued: &Issued,
+        record: &mut Record,
+    ) -> Result<(), String> {
+        let now = (self.wall)();
+        let serial = &issued.certificate.facts.serial;
+        let before = record.advice.take().filter(|advice| advice.serial == *serial);
+        if let Some(known) = before.as_ref().filter(|advice| now < advice.ask_again) {
+            record.advice = Some(known.clone());
+            return Ok(());
+        }
+        let answer = self.ask_advice(issued).await;
+        record.advice = Some(advice(serial, before, answer, now));
+        self.keep(&host.domain, record).await
+    }
+
+    /// `Ok(None)`: this CA gives no advice, or nobody may ask for it.
+    async fn ask_advice(self: &Arc<Self>, issued: &Issued) -> Result<Option<Answer>, String> {
+        let plan = self.plan.load_full();
+        let id = issued.ca.clone();
+        let is_its = |ca: &&CaSettings| CaId::new(ca.directory.url()).is_ok_and(|known| known == id);
+        let Some(ca) = plan.settings.authorities.iter().find(is_its) else {
+            return Ok(None);
+        };
+        let storage = self.storage.clone();
+        let account = on_disk(move || storage.account(&id)).await.map_err(|error| error.to_string())?;
+        let (Some(account), Some(leaf)) = (account, issued.certificate.key.cert.first()) else {
+            return Ok(None);
+        };
+        let leaf: CertificateDer<'static> = leaf.clone();
+        let asked = async { Session::open(ca, &account).await?.renewal_advice(&leaf).await };
+        match asked.await {
+            Ok(Some(advice)) => Ok(Some(Answer {
+                window: AriWindow::new(advice.start, advice.end),
+                ask_again: advice.ask_again,
+            })),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    pub(super) async fn record(&self, domain: &HostName) -> Result<Record, String> {
+        let (storage, domain) = (self.storage.clone(), domain.clone());
+        on_disk(move || storage.record(&domain)).await.map_err(|error| error.to_string())
+    }
+
+    pub(super) async fn keep(&self, domain: &HostName, record: &Record) -> Result<(), String> {
+        let (storage, domain, record) = (self.storage.clone(), domain.clone(), record.clone());
+        on_disk(move || storage.write_record(&domain, &record)).await.map_err(|error| error.to_string())
+    }
+}
+
+struct Answer {
+    window: Option<AriWindow>,
+    ask_again: Option<SystemTime>,
+}
+
+/// What is known after a question. An unanswered one leaves the window that was known before.
+fn advice(
+    serial: &str,
+    before: Option<RenewalAdvice>,
+    answer: Result<Option<Answer>, String>,
+    now: SystemTime,
+) -> RenewalAdvice {
+    let wait = |at: Option<SystemTime>| at.and_then(|at| at.duration_since(now).ok());
+    let serial = serial.to_owned();
+    match answer {
+        Ok(answer) => {
+            let retry_after = wait(answer.as_ref().and_then(|answer| answer.ask_again));
+            let window = answer.and_then(|answer| answer.window).map(|window| (window.start(), window.end()));
+            let ask_again = ask_ari_again(now, AriAnswer::Answered { retry_after });
+            RenewalAdvice { serial, window, ask_again, failures: 0 }
+        }
+        Err(error) => {
+            tracing::debug!(error, "the CA was asked when to renew, and did not say");
+            let times = before.as_ref().map_or(0, |before| before.failures).saturating_add(1);
+            let ask_again = ask_ari_again(now, AriAnswer::Failed { times, retry_after: None });
+            RenewalAdvice {
+                serial,
+                window: before.and_then(|before| before.window),
+                ask_again,
+                failures: times,
+            }
+        }
+    }
+}
+
+/// The state of a certificate that is good until it is to be renewed.
+fn planned(issued: &Issued, record: &Record) -> State {
+    let facts = &issued.certificate.facts;
+    let life = Life { not_before: facts.not_before, not_after: facts.not_after };
+    let advice = record.advice.as_ref();
+    let window = advice.and_then(|advice| advice.window).and_then(|(start, end)| AriWindow::new(start, end));
+    let next = renewal(life, window, Seed::of(&facts.serial));
+    let look = advice.map_or(next.at, |advice| advice.ask_again);
+    State::Good { renewal: next.at, look, why: next.why.to_string() }
+}
+
+const LOCAL_TROUBLE: Duration = Duration::from_secs(60);

@@ -1,0 +1,445 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + DAY * 20_000
+}
+
+fn lets_encrypt() -> CaId {
+    CaId::new("https://acme-v02.api.letsencrypt.org/directory").expect("a URL")
+}
+
+fn names(names: &[&str]) -> NameSet {
+    NameSet::new(names).expect("names")
+}
+
+fn request<'a>(ca: &'a CaId, names: &'a NameSet, kind: OrderKind) -> OrderRequest<'a> {
+    OrderRequest { ca, account: "https://ca.example/account/1", names, kind, held_until: None }
+}
+
+fn failure(fault: Fault, retry_after: Option<Duration>) -> Failure {
+    Failure { fault, retry_after, words: "as the CA put it".into() }
+}
+
+#[test]
+fn waits_grow_to_a_day_and_no_further() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
+    let request = request(&ca, &names, OrderKind::New);
+    let (mut ledger, mut now) = (Ledger::new(start()), start());
+    for expected in [1, 10, 100, 1440, 1440, 1440] {
+        ledger.place(request, now).expect("free");
+        ledger.record(Event::Failed(request, failure(Fault::Validation, None)), now);
+        let until = ledger.may_order(&request, now).expect_err("backing off");
+        assert!(matches!(until.why, Hindrance::BackingOff { .. }), "{until}");
+        let wait = until.at.duration_since(now).expect("later");
+        let usual = MINUTE * expected;
+        assert!(wait >= usual * 9 / 10 && wait <= usual * 11 / 10, "{wait:?} instead of {usual:?}");
+        assert!(ledger.may_order(&request, until.at - Duration::from_secs(1)).is_err());
+        now = until.at;
+    }
+    ledger.place(request, now).expect("never given up");
+    ledger.record(Event::Issued(request), now);
+    assert_eq!(ledger.may_order(&request, now), Ok(()), "forgiven");
+}
+
+#[test]
+fn names_that_fail_together_do_not_return_together() {
+    let ca = lets_encrypt();
+    let mut ledger = Ledger::new(start());
+    let waits: BTreeSet<_> = (0..100)
+        .map(|n| {
+            let names = names(&[&format!("a{n}.example.com")]);
+            let request = request(&ca, &names, OrderKind::Renewal);
+            for _ in 0..4 {
+                ledger.record(Event::Failed(request, failure(Fault::Unavailable, None)), start());
+            }
+            ledger.may_order(&OrderRequest { held_until: Some(start() + 30 * DAY), ..request }, start())
+        })
+        .map(|until| until.expect_err("backing off").at)
+        .collect();
+    assert!(waits.len() > 80);
+    let spread = waits.last().expect("many").duration_since(*waits.first().expect("many")).expect("sorted");
+    assert!(spread > 3 * HOUR, "{spread:?}");
+}
+
+#[test]
+fn what_is_about_to_end_is_tried_more_often_than_daily() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
+    let mut ledger = Ledger::new(start());
+    let wait = |ledger: &Ledger, held_until| {
+        let request = OrderRequest { held_until, ..request(&ca, &names, OrderKind::Renewal) };
+        let until = ledger.may_order(&request, start()).expect_err("backing off");
+        until.at.duration_since(start()).expect("later")
+    };
+    for _ in 0..5 {
+        let request = request(&ca, &names, OrderKind::Renewal);
+        ledger.record(Event::Failed(request, failure(Fault::Refused, None)), start());
+    }
+    assert!(wait(&ledger, Some(start() + 20 * DAY)) > 20 * HOUR);
+    assert!(wait(&ledger, Some(start() + 2 * DAY)) < 7 * HOUR);
+    assert!(wait(&ledger, Some(start() + HOUR)) < 2 * HOUR);
+    assert!(wait(&ledger, Some(start() - HOUR)) > 20 * HOUR, "it is over, and the CA refuses");
+    assert!(wait(&ledger, None) > 20 * HOUR);
+    let request = request(&ca, &names, OrderKind::Renewal);
+    ledger.record(Event::Failed(request, failure(Fault::Unavailable, None)), start());
+    assert!(wait(&ledger, None) < 2 * HOUR, "the CA is out of order, and there is nothing to serve");
+}
+
+#[test]
+fn retry_after_holds_for_whom_it_is_meant() {
+    let ca = lets_encrypt();
+    let (one, other) = (names(&["a.example.com"]), names(&["b.example.org"]));
+    let waits = |fault, retry_after| {
+        let mut ledger = Ledger::new(start());
+        ledger.record(
+            Event::Failed(request(&ca, &one, OrderKind::New), failure(fault, Some(retry_after))),
+            start(),
+        );
+        // In half hours, rounded.
+        let wait = |until: Result<(), Until>| {
+            let wait = until.err().map(|until| until.at.duration_since(start()).expect("later"));
+            (wait.unwrap_or_default().as_secs() + 900) / 1800
+        };
+        let order = |names, account| {
+            let request = OrderRequest { account, ..request(&ca, names, OrderKind::New) };
+            wait(ledger.may_order(&request, start()))
+        };
+        let account = "https://ca.example/account/1";
+        let new_account = wait(ledger.may_create_account(&ca, start()));
+        [order(&one, account), order(&other, account), order(&other, "another"), new_account]
+    };
+    assert_eq!(waits(Fault::RateLimited(Scope::Names), 34 * HOUR), [68, 0, 0, 0]);
+    assert_eq!(waits(Fault::RateLimited(Scope::Account), 2 * HOUR), [4, 4, 0, 0]);
+    assert_eq!(waits(Fault::RateLimited(Scope::Ca), 2 * HOUR), [4, 4, 4, 4]);
+    assert_eq!(waits(Fault::Unavailable, 2 * HOUR), [4, 4, 4, 4]);
+    assert_eq!(waits(Fault::RateLimited(Scope::Unknown), 34 * HOUR), [68, 0, 0, 0]);
+    assert_eq!(waits(Fault::Validation, 2 * HOUR), [4, 0, 0, 0]);
+    // A mistake of the CA, or somebody in between.
+    assert_eq!(waits(Fault::RateLimited(Scope::Names), Duration::MAX), [8 * 48, 0, 0, 0]);
+    assert_eq!(waits(Fault::RateLimited(Scope::Ca), Duration::MAX), [48, 48, 48, 48]);
+}
+
+#[test]
+fn renewals_are_exempt_as_the_ca_exempts_them() {
+    let ca = lets_encrypt();
+    let mut ledger = Ledger::new(start());
+    let sets: Vec<_> = (0..60).map(|n| names(&[&format!("a{n}.example.com")])).collect();
+    let issue = |ledger: &mut Ledger, names, kind| {
+        let request = request(&ca, names, kind);
+        let placed = ledger.place(request, start());
+        if placed.is_ok() {
+            ledger.record(Event::Finalizing(request), start());
+            ledger.record(Event::Issued(request), start());
+        }
+        placed
+    };
+    let new = sets.iter().filter(|names| issue(&mut ledger, names, OrderKind::New).is_ok()).count();
+    assert_eq!(new, 50);
+    let refused = issue(&mut ledger, &sets[55], OrderKind::New).expect_err("the domain's week is used up");
+    insta::assert_snapshot!(refused, @"not before 2024-10-11T00:21:00Z: 50 new certificates for a domain in 7 days are the limit, and they are used up for example.com");
+    assert_eq!(issue(&mut ledger, &sets[55], OrderKind::Renewal), Ok(()));
+    let again = (0..9).filter(|_| issue(&mut ledger, &sets[0], OrderKind::Renewal).is_ok()).count();
+    assert_eq!(again, 4, "with the first, five for the same names");
+    let again = (0..9).filter(|_| issue(&mut ledger, &sets[0], OrderKind::Replacement).is_ok()).count();
+    assert_eq!(again, 3, "our own bound for a day");
+}
+
+#[test]
+fn orders_under_way_use_the_budget_until_they_end() {
+    let ca = lets_encrypt();
+    let mut ledger = Ledger::new(start());
+    let sets: Vec<_> = (0..60).map(|n| names(&[&format!("a{n}.example.com")])).collect();
+    let place = |ledger: &mut Ledger, now| {
+        let placed =
+            sets.iter().filter(|names| ledger.place(request(&ca, names, OrderKind::New), now).is_ok());
+        placed.count()
+    };
+    assert_eq!(place(&mut ledger, start()), 50);
+    for names in &sets[..7] {
+        ledger.record(Event::Abandoned(request(&ca, names, OrderKind::New)), start());
+    }
+    assert_eq!(place(&mut ledger, start()), 7, "what has ended without a certificate uses nothing");
+    assert_eq!(place(&mut ledger, start() + 2 * HOUR), 50, "nor does what was lost in a crash");
+}
+
+#[test]
+fn budgets_say_what_is_left() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com", "b.example.org"]));
+    let request = request(&ca, &names, OrderKind::New);
+    let mut ledger = Ledger::new(start());
+    let shown = |ledger: &Ledger| {
+        let all = ledger.budget(&request, start()).into_iter();
+        all.map(|Budget { limit, left, most }| format!("{} {left}/{most}", limit.label())).collect::<Vec<_>>()
+    };
+    let fresh = [
+        "orders 300/300",
+        "failed_authorizations 5/5",
+        "duplicate_certificates 5/5",
+        "certificates_per_domain 50/50",
+    ];
+    assert_eq!(shown(&ledger), fresh);
+    ledger.place(request, start()).expect("free");
+    ledger.record(Event::Failed(request, failure(Fault::Validation, None)), start());
+    assert_eq!(
+        shown(&ledger),
+        [
+            "orders 299/300",
+            "failed_authorizations 4/5",
+            "duplicate_certificates 5/5",
+            "certificates_per_domain 50/50"
+        ]
+    );
+}
+
+#[test]
+fn a_crash_loop_burns_nothing() {
+    // Each start places an order and dies before it is recorded how it ended.
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
+    let request = request(&ca, &names, OrderKind::New);
+    let mut text = serde_json::to_string(&Ledger::new(start())).expect("JSON");
+    let mut placed = 0;
+    for second in 0..3600 {
+        let mut ledger: Ledger = serde_json::from_str(&text).expect("whole");
+        placed += u32::from(ledger.place(request, start() + Duration::from_secs(second)).is_ok());
+        text = serde_json::to_string(&ledger).expect("JSON");
+    }
+    assert_eq!(placed, 5);
+}
+
+#[test]
+fn years_of_failures_never_pause_the_name() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
+    let request = request(&ca, &names, OrderKind::New);
+    let (mut ledger, mut now) = (Ledger::new(start()), start());
+    // The model: 1152 in a row, and one is forgiven each day.
+    let (mut level, mut filled, mut attempts) = (0.0_f64, now, 0);
+    while now < start() + 365 * 6 * DAY {
+        if let Err(until) = ledger.place(request, now) {
+            now = until.at;
+            continue;
+        }
+        let days = now.duration_since(filled).expect("later").as_secs_f64() / 86_400.0;
+        (level, filled) = ((level - days).max(0.0) + 1.0, now);
+        assert!(level < 1152.0, "the CA pauses the name");
+        ledger.record(Event::Failed(request, failure(Fault::Validation, None)), now);
+        // An impatient administrator.
+        if attempts % 2 == 0 {
+            ledger.record(Event::Confirmed { domain: "a.example.com", names: &names }, now);
+        }
+        attempts += 1;
+    }
+    assert!(attempts > 365 * 6, "{attempts}: still at least daily");
+}
+
+#[test]
+fn the_administrator_ends_our_waiting_but_not_the_cas() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
+    let request = request(&ca, &names, OrderKind::New);
+    let mut ledger = Ledger::new(start());
+    assert!(!ledger.is_confirmed("a.example.com") && !ledger.knows(&names));
+    let confirm = Event::Confirmed { domain: "a.example.com", names: &names };
+    ledger.record(Event::Failed(request, failure(Fault::Ours, None)), start());
+    assert_eq!(ledger.last_failure(&ca, &names), Some("as the CA put it"));
+    ledger.record(confirm.clone(), start());
+    assert_eq!(ledger.may_order(&request, start()), Ok(()));
+    ledger.record(Event::Failed(request, failure(Fault::RateLimited(Scope::Names), Some(HOUR))), start());
+    ledger.record(confirm, start());
+    let until = ledger.may_order(&request, start()).expect_err("the CA said so");
+    assert!(matches!(until.why, Hindrance::RetryAfter { .. }));
+    assert!(ledger.is_confirmed("a.example.com") && ledger.knows(&names));
+}
+
+#[test]
+fn what_no_longer_counts_is_forgotten() {
+    let ca = lets_encrypt();
+    let mut ledger = Ledger::new(start());
+    for n in 0..500_u32 {
+        let names = names(&[&format!("a.example{n}.com")]);
+        let request = request(&ca, &names, OrderKind::New);
+        let now = start() + MINUTE * n;
+        ledger.record(Event::NewAccount { ca: &ca }, now);
+        ledger.place(request, now).expect("free");
+        let failed = Event::Failed(request, failure(Fault::Validation, Some(HOUR)));
+        ledger.record(if n % 2 == 0 { Event::Issued(request) } else { failed }, now);
+    }
+    let size = |ledger: &Ledger| serde_json::to_string(ledger).expect("JSON").len();
+    assert!(size(&ledger) > 50_000 && size(&ledger) < 250_000, "{}", size(&ledger));
+    ledger.settle(start() + 60 * DAY);
+    assert_eq!(ledger, Ledger::new(start()));
+}
+
+/// One thing that happens to a ledger.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// An order for one of the sets, and how it ends.
+    Order {
+        set: usize,
+        kind: OrderKind,
+        end: End,
+    },
+    Wait(Duration),
+    /// The process is started again.
+    Restart,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Issued,
+    Failed(Fault, Option<Duration>),
+    /// Nothing is recorded any more: the process died.
+    Lost,
+    /// After it was finalized: the CA issued, but nobody knows.
+    LostIssued,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let kind = prop_oneof![Just(OrderKind::New), Just(OrderKind::Renewal), Just(OrderKind::Replacement)];
+    let fault = prop_oneof![
+        3 => Just(Fault::Validation),
+        3 => Just(Fault::Unavailable),
+        3 => Just(Fault::Refused),
+        1 => Just(Fault::RateLimited(Scope::Unknown)),
+        1 => Just(Fault::RateLimited(Scope::Ca)),
+    ];
+    let retry_after = prop_oneof![
+        4 => Just(None),
+        1 => (0..86_400_u64).prop_map(|seconds| Some(Duration::from_secs(seconds))),
+        1 => Just(Some(Duration::MAX)),
+    ];
+    let end = prop_oneof![
+        4 => Just(End::Issued),
+        3 => (fault, retry_after).prop_map(|(fault, after)| End::Failed(fault, after)),
+        1 => Just(End::Lost),
+        1 => Just(End::LostIssued),
+    ];
+    let order = (0..SETS.len(), kind, end).prop_map(|(set, kind, end)| Step::Order { set, kind, end });
+    let wait = prop_oneof![
+        (0..120_u64).prop_map(Duration::from_secs),
+        (0..7200_u64).prop_map(Duration::from_secs),
+        (0..86_400 * 3_u64).prop_map(Duration::from_secs),
+    ];
+    proptest::collection::vec(
+        prop_oneof![6 => order, 3 => wait.prop_map(Step::Wait), 1 => Just(Step::Restart)],
+        1..250,
+    )
+}
+
+const SETS: [&[&str]; 4] = [
+    &["a.example.com"],
+    &["a.example.com", "b.example.com"],
+    &["c.example.org"],
+    &["b.example.com", "c.example.org"],
+];
+
+/// What the CA saw, as its documentation counts it.
+#[derive(Default)]
+struct Seen {
+    orders: Vec<SystemTime>,
+    failures: BTreeMap<String, Vec<SystemTime>>,
+    issued: BTreeMap<NameSet, Vec<SystemTime>>,
+}
+
+/// Whether more than `most` ever lie within one window.
+fn exceeds(times: &[SystemTime], most: usize, per: Duration) -> bool {
+    times.windows(most + 1).any(|run| run[most].duration_since(run[0]).is_ok_and(|span| span < per))
+}
+
+/// Lives through the steps and tells what the CA saw of them.
+fn live(ca: &CaId, steps: Vec<Step>) -> (Ledger, Seen, SystemTime) {
+    let (mut ledger, mut now, mut seen) = (Ledger::new(start()), start(), Seen::default());
+    for step in steps {
+        match step {
+            Step::Wait(wait) => now += wait,
+            Step::Restart => {
+                let text = serde_json::to_string(&ledger).expect("JSON");
+                ledger = serde_json::from_str(&text).expect("whole");
+            }
+            Step::Order { set, kind, end } => {
+                let names = names(SETS[set]);
+                let request = request(ca, &names, kind);
+                if ledger.place(request, now).is_err() {
+                    continue;
+                }
+                seen.orders.push(now);
+                let issued = matches!(end, End::Issued | End::LostIssued);
+                if issued {
+                    ledger.record(Event::Finalizing(request), now);
+                }
+                if issued && kind != OrderKind::Replacement {
+                    seen.issued.entry(names.clone()).or_default().push(now);
+                }
+                if matches!(end, End::Failed(Fault::Validation | Fault::Unavailable, _) | End::Lost) {
+                    names.iter().for_each(|name| seen.failures.entry(name.into()).or_default().push(now));
+                }
+                match end {
+                    End::Issued => ledger.record(Event::Issued(request), now),
+                    End::Failed(fault, after) => {
+                        ledger.record(Event::Failed(request, failure(fault, after)), now)
+                    }
+                    End::Lost | End::LostIssued => {}
+                }
+            }
+        }
+    }
+    (ledger, seen, now)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_limit_is_exceeded_in_any_window(steps in steps()) {
+        let ca = lets_encrypt();
+        let (_, seen, _) = live(&ca, steps);
+        prop_assert!(!exceeds(&seen.orders, 300, 3 * HOUR));
+        for (name, times) in &seen.failures {
+            prop_assert!(!exceeds(times, 5, HOUR), "{name}: {times:?}");
+        }
+        for (names, times) in &seen.issued {
+            prop_assert!(!exceeds(times, 5, 170 * HOUR), "{names}: {times:?}");
+        }
+    }
+
+    #[test]
+    fn it_always_admits_again(steps in steps(), set in 0..SETS.len(), back in 0..400_u64) {
+        let ca = lets_encrypt();
+        let (ledger, _, now) = live(&ca, steps);
+        // The clock was set back while nobody was looking, by up to 400 days.
+        let mut now = now - DAY * u32::try_from(back).expect("few");
+        let begun = now;
+        let names = names(SETS[set]);
+        let request = request(&ca, &names, OrderKind::New);
+        let mut opened: Ledger = serde_json::from_str(&serde_json::to_string(&ledger).expect("JSON")).expect("whole");
+        opened.settle(now);
+        for _ in 0..20 {
+            let Err(until) = opened.may_order(&request, now) else { break };
+            prop_assert!(until.at > now);
+            now = until.at;
+        }
+        prop_assert_eq!(opened.may_order(&request, now), Ok(()));
+        prop_assert!(now <= begun + 9 * DAY, "it takes {:?}", now.duration_since(begun));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again(steps in steps()) {
+        let (ledger, _, _) = live(&lets_encrypt(), steps);
+        let text = serde_json::to_string(&ledger).expect("JSON");
+        prop_assert_eq!(serde_json::from_str::<Ledger>(&text).expect("whole"), ledger);
+    }
+
+    #[test]
+    fn a_wish_waits_as_long_as_it_is_told(steps in steps(), set in 0..SETS.len()) {
+        let ca = lets_encrypt();
+        let (ledger, _, now) = live(&ca, steps);
+        let names = names(SETS[set]);
+        let request = request(&ca, &names, OrderKind::Renewal);
+        if let Err(until) = ledger.may_order(&request, now) {
+            prop_assert!(ledger.may_order(&request, until.at - Duration::from_millis(1)).is_err());
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! How far the certificates of CAs are, told from what lies below `state` alone: for commands that run
+//! beside the process that orders.
+
+use std::time::SystemTime;
+
+use super::report::{AcmeStatus, CertificateReport};
+use super::state::CaId;
+use super::storage::{Record, Storage};
+use super::{files, inspect::CertificateFacts};
+use crate::config::acme::AcmeRequest;
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::VirtualHost;
+
+/// What is held for a domain, and what is known of its renewal.
+pub(super) fn report(
+    host: &VirtualHost,
+    request: &AcmeRequest,
+    snapshot: &Snapshot,
+    now: SystemTime,
+) -> CertificateReport {
+    let storage = Storage::below(&snapshot.state);
+    let record = storage.record(&host.domain).unwrap_or_default();
+    let ids = snapshot.acme.authorities.iter().filter_map(|ca| CaId::new(ca.directory.url()).ok());
+    let held = ids.filter_map(|id| {
+        let path = storage.certificate(&id, &host.domain);
+        files::load(&path, &path).ok().map(|certificate| (id, certificate.facts))
+    });
+    let held = held.max_by_key(|(_, facts)| facts.not_before);
+    let facts = held.as_ref().map(|(_, facts)| facts);
+    let fault = facts.is_none().then_some(NONE_YET);
+    let ca = held.as_ref().map(|(id, _)| id.to_string());
+    let ca = ca.or_else(|| Some(snapshot.acme.authorities.first()?.directory.to_string()));
+    let status = AcmeStatus { ca: ca.unwrap_or_default(), ..status(&record, request, facts) };
+    CertificateReport { acme: Some(status), ..CertificateReport::new(host, facts, fault, now) }
+}
+
+/// What a record says; the CA is the caller's to fill in.
+pub(super) fn status(record: &Record, request: &AcmeRequest, facts: Option<&CertificateFacts>) -> AcmeStatus {
+    let advice =
+        record.advice.as_ref().filter(|advice| facts.is_some_and(|facts| facts.serial == advice.serial));
+    let window = advice.and_then(|advice| advice.window);
+    AcmeStatus {
+        ca: String::new(),
+        profile: record.profile.clone().or_else(|| request.profile.clone()),
+        state: String::new(),
+        window_start: window.map(|(start, _)| start),
+        window_end: window.map(|(_, end)| end),
+        next_attempt: None,
+        error: record.error.clone(),
+        findings: record.findings.clone(),
+    }
+}
+
+/// What is wrong with a domain that waits for its first certificate.
+pub(super) const NONE_YET: &str = "there is no certificate yet";

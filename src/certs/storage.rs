@@ -1,0 +1,257 @@
+//! What ACME keeps below `state`, read and written: accounts, certificates, what is under way, and word
+//! from other processes. The paths are those of `state`. Blocks on the file system.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::names::NameSet;
+use super::orders::OpenOrder;
+use super::state::{CaId, State, StoredAccount, lock, try_lock};
+use crate::config::acme::{CertifiedName, ChallengeKind};
+use crate::fs::{Access, atomic_write, private_directory};
+use crate::registry::host::HostName;
+
+/// What is kept for ACME.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    state: State,
+}
+
+/// An account and its private key, PKCS#8 in PEM.
+#[derive(Clone)]
+pub struct Account {
+    /// What the CA knows.
+    pub stored: StoredAccount,
+    /// What only we know.
+    pub key: String,
+}
+
+/// What is remembered of a domain between two starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The challenge that worked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<ChallengeKind>,
+    /// The challenges that failed since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_challenges: Vec<ChallengeKind>,
+    /// What the CA last said about renewing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<RenewalAdvice>,
+    /// The profile of the certificate that is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Why the last attempt failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What was found out before the last attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+}
+
+/// What a CA has said about the renewal of a certificate (RFC 9773).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalAdvice {
+    /// The serial number of the certificate that it is about.
+    pub serial: String,
+    /// From when to when, where the CA gives a window.
+    #[serde(default)]
+    pub window: Option<(SystemTime, SystemTime)>,
+    /// When to ask again.
+    pub ask_again: SystemTime,
+    /// How many questions in a row had no answer.
+    #[serde(default)]
+    pub failures: u32,
+}
+
+impl Record {
+    /// The challenges that may be tried, the most promising first: what worked last, then those that did not fail.
+    pub fn ranked(&self, allowed: &[ChallengeKind]) -> Vec<ChallengeKind> {
+        let mut kinds = allowed.to_vec();
+        kinds.sort_by_key(|kind| (self.failed_challenges.contains(kind), self.challenge != Some(*kind)));
+        kinds
+    }
+
+    /// Takes down how challenges ended. When all that are allowed have failed, each gets another chance.
+    pub fn note_challenges(&mut self, kinds: &[ChallengeKind], worked: bool, allowed: &[ChallengeKind]) {
+        if worked {
+            self.challenge = kinds.first().copied().or(self.challenge);
+            self.failed_challenges.clear();
+            return;
+        }
+        self.failed_challenges.extend(kinds);
+        if allowed.iter().all(|kind| self.failed_challenges.contains(kind)) {
+            self.failed_challenges.clear();
+            self.failed_challenges.extend(kinds.iter().filter(|_| allowed.len() > 1));
+        }
+    }
+}
+
+impl Storage {
+    /// Below a state directory. Nothing is made yet.
+    pub fn below(state: &Path) -> Self {
+        Self { state: State::new(state) }
+    }
+
+    /// The key and the chain of a domain from a CA, in this order, in one file.
+    pub fn certificate(&self, ca: &CaId, domain: &HostName) -> PathBuf {
+        self.state.ca(ca).certificate(domain.as_str())
+    }
+
+    /// Where the answers to challenges are, for other processes on this directory.
+    pub fn challenges(&self) -> PathBuf {
+        self.state.root().join(CHALLENGES)
+    }
+
+    /// The paths.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Makes the directories, and shows thereby that the place can be written to.
+    pub fn prepare(&self, ca: &CaId) -> io::Result<()> {
+        for part in [CHALLENGES, DOMAINS, REQUESTS] {
+            private_directory(&self.state.root().join(part))?;
+        }
+        self.state.ca(ca).make_directories()
+    }
+
+    /// Replaces the certificate of a domain. The chain is PEM, leaf first; the key belongs to the leaf.
+    pub fn write_certificate(&self, ca: &CaId, domain: &HostName, key: &str, chain: &str) -> io::Result<()> {
+        let text = format!("{}\n{}\n", key.trim_end(), chain.trim_end());
+        write(&self.certificate(ca, domain), text.as_bytes())
+    }
+
+    /// What is remembered of a domain.
+    pub fn record(&self, domain: &HostName) -> io::Result<Record> {
+        Ok(read(&self.record_path(domain))?.unwrap_or_default())
+    }
+
+    /// Replaces what is remembered of a domain.
+    pub fn write_record(&self, domain: &HostName, record: &Record) -> io::Result<()> {
+        private_directory(&self.state.root().join(DOMAINS))?;
+        write(&self.record_path(domain), &serde_json::to_vec_pretty(record)?)
+    }
+
+    /// The account at a CA, if both halves are there.
+    pub fn account(&self, ca: &CaId) -> io::Result<Option<Account>> {
+        let paths = self.state.ca(ca);
+        let Some(stored) = read::<StoredAccount>(&paths.account())? else { return Ok(None) };
+        match std::fs::read_to_string(paths.account_key()) {
+            Ok(key) => Ok(Some(Account { stored, key })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the account at its CA: the key first, so that an account is never there without one.
+    pub fn write_account(&self, account: &Account) -> io::Result<()> {
+        let paths = self.state.ca(&account.stored.directory);
+        paths.make_directories()?;
+        write(&paths.account_key(), account.key.as_bytes())?;
+        write(&paths.account(), &serde_json::to_vec_pretty(&account.stored)?)
+    }
+
+    /// The order in flight at a CA for these names in this account, with its key. One that cannot be taken
+    /// up is forgotten, and said.
+    pub fn order(
+        &self,
+        ca: &CaId,
+        domain: &HostName,
+        account: &str,
+        names: &NameSet,
+        now: SystemTime,
+    ) -> io::Result<Option<(OpenOrder, SecretString)>> {
+        let files = self.state.ca(ca);
+        match OpenOrder::find(&files, domain.as_str(), account, names, now) {
+            Ok(found) => Ok(found),
+            Err(lost) => {
+                tracing::warn!(%domain, %lost, "an order is not taken up");
+                OpenOrder::forget(&files, domain.as_str())?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Notes an order and the key of its certificate, before anything is done with it.
+    pub fn write_order(&self, domain: &HostName, order: &OpenOrder, key: &str) -> io::Result<()> {
+        order.keep(&self.state.ca(&order.ca), domain.as_str(), key)
+    }
+
+    /// Forgets an order that has ended.
+    pub fn remove_order(&self, ca: &CaId, domain: &HostName) -> io::Result<()> {
+        OpenOrder::forget(&self.state.ca(ca), domain.as_str())
+    }
+
+    /// The right to order for a domain; `None` while another process has it.
+    pub fn try_lock(&self, domain: &HostName) -> io::Result<Option<File>> {
+        try_lock(&self.state.order_lock(domain.as_str()))
+    }
+
+    /// Waits for the right to make or change the account of a CA.
+    pub fn lock_account(&self, ca: &CaId) -> io::Result<File> {
+        lock(&self.state.ca(ca).account().with_extension("lock"))
+    }
+
+    /// Leaves word for the process that serves a domain: renew it now.
+    pub fn request_renewal(&self, domain: &HostName) -> io::Result<()> {
+        let directory = self.state.root().join(REQUESTS);
+        private_directory(&directory)?;
+        write(&directory.join(domain.as_str()), b"")
+    }
+
+    /// The domains that somebody wants renewed. Each is told once.
+    pub fn take_requests(&self) -> Vec<HostName> {
+        let Ok(entries) = std::fs::read_dir(self.state.root().join(REQUESTS)) else { return Vec::new() };
+        let taken = entries.filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = HostName::parse(entry.file_name().to_str()?).ok()?;
+            std::fs::remove_file(entry.path()).ok()?;
+            Some(name)
+        });
+        taken.collect()
+    }
+
+    fn record_path(&self, domain: &HostName) -> PathBuf {
+        self.state.root().join(DOMAINS).join(format!("{domain}.json"))
+    }
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    atomic_write(path, content, Access::Private)
+}
+
+/// A damaged file counts as none: it is put aside for whoever wants to mend it, and said.
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match serde_json::from_slice(&text) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            let aside = path.with_extension("damaged");
+            tracing::error!(path = %path.display(), %error, aside = %aside.display(), "a file of ACME is damaged, it is put aside");
+            std::fs::rename(path, aside)?;
+            Ok(None)
+        }
+    }
+}
+
+/// The names of a certificate as they are kept and compared.
+pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
+    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.sort();
+    names
+}
+
+const CHALLENGES: &str = "challenges";
+const DOMAINS: &str = "domains";
+const REQUESTS: &str = "requests";

@@ -1,0 +1,84 @@
+//! `moorgate certs import PATH`: takes over the certificates and accounts of another server.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::ensure;
+
+use crate::certs::import::{self, Line, Outcome, Target};
+use crate::certs::state::CaId;
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::VirtualHost;
+
+/// From where, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// The directory of Caddy 1 or 2, certbot or acme.sh, or Traefik's acme.json.
+    path: PathBuf,
+    /// Only say what would be taken over.
+    #[arg(long)]
+    dry_run: bool,
+    /// The ACME directory of the CA that certificates are from which do not say it themselves.
+    #[arg(long, value_name = "URL", value_parser = CaId::new)]
+    ca: Option<CaId>,
+}
+
+/// Takes over what is of use to the domains of the configuration, with a line for each thing that was found.
+/// Fails if there is nothing known at the path, or if something could not be written.
+pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let Arguments { path, dry_run, ca } = arguments;
+    let targets: Vec<_> = snapshot.domains.iter().map(|host| target(host)).collect();
+    let lines = import::import(import::Options {
+        from: path,
+        state: &snapshot.state,
+        targets: &targets,
+        ca: ca.as_ref(),
+        dry_run: *dry_run,
+        now: SystemTime::now(),
+    })?;
+    for line in &lines {
+        writeln!(out, "{line}")?;
+    }
+    eprintln!("{}", summary(&lines, *dry_run, &snapshot.state));
+    let failed = lines.iter().any(|line| matches!(line.outcome, Outcome::Failed(_)));
+    ensure!(!failed, "not everything could be imported");
+    Ok(())
+}
+
+fn target(host: &VirtualHost) -> Target {
+    Target { domain: host.domain.clone(), names: host.names().cloned().collect() }
+}
+
+fn summary(lines: &[Line], dry_run: bool, state: &Path) -> String {
+    let count = |is: fn(&Outcome) -> bool| lines.iter().filter(|line| is(&line.outcome)).count();
+    let imported = count(|outcome| matches!(outcome, Outcome::Imported(_)));
+    let [kept, skipped, failed] = [
+        count(|outcome| *outcome == Outcome::Kept),
+        count(|outcome| matches!(outcome, Outcome::Skipped(_))),
+        count(|outcome| matches!(outcome, Outcome::Failed(_))),
+    ];
+    let verb = if dry_run { "would import" } else { "imported" };
+    format!("{verb} {imported} into {}, kept {kept}, skipped {skipped}, failed {failed}", state.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts() {
+        let line = |outcome| Line { from: "/etc/letsencrypt".into(), what: "a.example.com".into(), outcome };
+        let lines = [
+            line(Outcome::Imported(Vec::new())),
+            line(Outcome::Imported(Vec::new())),
+            line(Outcome::Kept),
+            line(Outcome::Skipped("expired".into())),
+        ];
+        let words = [true, false].map(|dry_run| summary(&lines, dry_run, Path::new("/state")));
+        insta::assert_snapshot!(words.join("\n"), @r"
+        would import 2 into /state, kept 1, skipped 1, failed 0
+        imported 2 into /state, kept 1, skipped 1, failed 0
+        ");
+    }
+}

@@ -1,0 +1,276 @@
+//! The settings of ACME: which CAs are asked, how they are answered, and what a domain asks for.
+//! Plain data; `resolve` is the only place that makes it from files.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use crate::registry::host::HostName;
+
+/// What a domain asks a CA for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeRequest {
+    /// The address that the CA may write to.
+    pub contact: Option<String>,
+    /// The names of the certificate, at least one, each once.
+    pub names: Vec<CertifiedName>,
+    /// The profile to be asked for, instead of the CA's.
+    pub profile: Option<String>,
+    /// What is served until the first certificate is there.
+    pub fallback: Fallback,
+}
+
+/// A name that is to stand in a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CertifiedName {
+    /// A DNS name or an address.
+    Host(HostName),
+    /// `*.` before this name: one label, whatever it is.
+    Wildcard(HostName),
+}
+
+impl CertifiedName {
+    /// The name without a star: what is authorized (RFC 8555 §7.1.4).
+    pub fn base(&self) -> &HostName {
+        match self {
+            Self::Host(name) | Self::Wildcard(name) => name,
+        }
+    }
+
+    /// Whether only DNS can prove it (RFC 8555 §8.4).
+    pub fn is_wildcard(&self) -> bool {
+        matches!(self, Self::Wildcard(_))
+    }
+
+    /// Whether a certificate with this name is good for a host.
+    pub fn covers(&self, host: &HostName) -> bool {
+        match self {
+            Self::Host(name) => name == host,
+            Self::Wildcard(parent) => {
+                let rest = host.as_str().split_once('.').map(|(_, rest)| rest);
+                host.ip().is_none() && rest == Some(parent.as_str())
+            }
+        }
+    }
+}
+
+impl fmt::Display for CertifiedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(name) => name.fmt(f),
+            Self::Wildcard(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+/// What a domain serves that has no certificate of its CA yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing: handshakes are refused.
+    #[default]
+    Refuse,
+    /// A leaf of moorgate's own CA.
+    Internal,
+}
+
+/// What all domains share.
+#[derive(Clone, Debug)]
+pub struct AcmeSettings {
+    /// The CAs, in the order in which they are asked; at least one.
+    pub authorities: Vec<CaSettings>,
+    /// How names are proved, in the order of preference; at least one.
+    pub challenges: Vec<ChallengeKind>,
+    /// The program that sets TXT records, with its first arguments.
+    pub dns_command: Option<Vec<String>>,
+}
+
+/// One CA.
+#[derive(Clone, Debug)]
+pub struct CaSettings {
+    /// Where it is.
+    pub directory: Directory,
+    /// PEM file of the only roots trusted for its server; the system's without it.
+    pub roots: Option<PathBuf>,
+    /// The profile to be asked for.
+    pub profile: Option<String>,
+    /// The common name of the issuer at the top of the chain that is wanted.
+    pub chain: Option<String>,
+    /// Ties the account to one that exists at the CA (RFC 8555 §7.3.4).
+    pub binding: Option<ExternalBinding>,
+}
+
+impl CaSettings {
+    /// Of a CA about which nothing else is said.
+    pub fn new(directory: Directory) -> Self {
+        Self { directory, roots: None, profile: None, chain: None, binding: None }
+    }
+}
+
+/// The account that a CA's own web page has given out.
+#[derive(Clone, Debug)]
+pub struct ExternalBinding {
+    /// Which key.
+    pub key_id: String,
+    /// The key, in base64url without padding.
+    pub hmac_key: SecretString,
+}
+
+/// The directory of a CA: one of those that are known by name, or an `https` URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Directory {
+    /// A public CA.
+    Known(KnownCa),
+    /// Any other.
+    Url(String),
+}
+
+impl Directory {
+    /// The URL of the directory object (RFC 8555 §7.1.1).
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Known(ca) => ca.url(),
+            Self::Url(url) => url,
+        }
+    }
+
+    /// The domain that stands for it in DNS, where that is known (RFC 8659 §4.2).
+    pub fn dns_identity(&self) -> Option<&'static str> {
+        match self {
+            Self::Known(ca) => Some(ca.caa_domain()),
+            Self::Url(_) => None,
+        }
+    }
+
+    /// Whether it certifies public names only, and enforces limits that a mistake can use up for days.
+    pub fn is_public(&self) -> bool {
+        matches!(self, Self::Known(ca) if ca.is_production())
+    }
+}
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(ca) => f.write_str(ca.name()),
+            Self::Url(url) => f.write_str(url),
+        }
+    }
+}
+
+/// The CAs that have a name of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum KnownCa {
+    LetsEncrypt,
+    LetsEncryptStaging,
+    ZeroSsl,
+    Google,
+    GoogleStaging,
+    Buypass,
+    BuypassStaging,
+}
+
+impl KnownCa {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::LetsEncrypt,
+        Self::LetsEncryptStaging,
+        Self::ZeroSsl,
+        Self::Google,
+        Self::GoogleStaging,
+        Self::Buypass,
+        Self::BuypassStaging,
+    ];
+
+    /// As it is written in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LetsEncrypt => "letsencrypt",
+            Self::LetsEncryptStaging => "letsencrypt-staging",
+            Self::ZeroSsl => "zerossl",
+            Self::Google => "google",
+            Self::GoogleStaging => "google-staging",
+            Self::Buypass => "buypass",
+            Self::BuypassStaging => "buypass-staging",
+        }
+    }
+
+    /// The URL of its directory.
+    pub const fn url(self) -> &'static str {
+        match self {
+            Self::LetsEncrypt => "https://acme-v02.api.letsencrypt.org/directory",
+            Self::LetsEncryptStaging => "https://acme-staging-v02.api.letsencrypt.org/directory",
+            Self::ZeroSsl => "https://acme.zerossl.com/v2/DV90",
+            Self::Google => "https://dv.acme-v02.api.pki.goog/directory",
+            Self::GoogleStaging => "https://dv.acme-v02.test-api.pki.goog/directory",
+            Self::Buypass => "https://api.buypass.com/acme/directory",
+            Self::BuypassStaging => "https://api.test4.buypass.no/acme/directory",
+        }
+    }
+
+    /// What stands in a CAA record that allows it (RFC 8659 §4.2).
+    pub const fn caa_domain(self) -> &'static str {
+        match self {
+            Self::LetsEncrypt | Self::LetsEncryptStaging => "letsencrypt.org",
+            Self::ZeroSsl => "sectigo.com",
+            Self::Google | Self::GoogleStaging => "pki.goog",
+            Self::Buypass | Self::BuypassStaging => "buypass.com",
+        }
+    }
+
+    /// Whether it makes accounts only for those that it knows already.
+    pub const fn needs_binding(self) -> bool {
+        matches!(self, Self::ZeroSsl | Self::Google | Self::GoogleStaging)
+    }
+
+    const fn is_production(self) -> bool {
+        matches!(self, Self::LetsEncrypt | Self::ZeroSsl | Self::Google | Self::Buypass)
+    }
+}
+
+/// How a name is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChallengeKind {
+    /// By a certificate in a handshake on port 443 (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+    /// By a file on port 80 (RFC 8555 §8.3).
+    #[serde(rename = "http-01")]
+    Http01,
+    /// By a TXT record that changes each time (RFC 8555 §8.4).
+    #[serde(rename = "dns-01")]
+    Dns01,
+    /// By a TXT record that stays (draft-ietf-acme-dns-persist).
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist01,
+}
+
+impl ChallengeKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::TlsAlpn01, Self::Http01, Self::Dns01, Self::DnsPersist01];
+
+    /// As it is written in the configuration, and in the protocol.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Http01 => "http-01",
+            Self::Dns01 => "dns-01",
+            Self::DnsPersist01 => "dns-persist-01",
+        }
+    }
+
+    /// Whether it can prove a name (RFC 8555 §7.1.3; RFC 8738 §7 for addresses).
+    pub fn proves(self, name: &CertifiedName) -> bool {
+        match self {
+            Self::TlsAlpn01 | Self::Http01 => !name.is_wildcard(),
+            Self::Dns01 | Self::DnsPersist01 => name.base().ip().is_none(),
+        }
+    }
+}
+
+impl fmt::Display for ChallengeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

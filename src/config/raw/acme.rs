@@ -1,0 +1,71 @@
+//! The tables that say where certificates come from: `[tls]` of a domain, `[acme]` and `[[ca]]`.
+
+use std::path::PathBuf;
+
+use super::table::Table;
+use super::{List, Setting};
+use crate::config::acme::{CertifiedName, ChallengeKind, Directory, Fallback};
+use crate::config::secret::{self, RawSecret};
+use crate::config::values::{self, RawAcme};
+
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawTls {
+    pub(in crate::config) acme: Setting<RawAcme>,
+    pub(in crate::config) names: List<CertifiedName>,
+    pub(in crate::config) profile: Setting<String>,
+    pub(in crate::config) fallback: Setting<Fallback>,
+    pub(in crate::config) certificate: Setting<PathBuf>,
+    pub(in crate::config) key: Setting<PathBuf>,
+    pub(in crate::config) internal: Setting<bool>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawAcmeSettings {
+    pub(in crate::config) email: Setting<String>,
+    pub(in crate::config) challenges: List<ChallengeKind>,
+    pub(in crate::config) dns_command: List<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawCa {
+    pub(in crate::config) directory: Setting<Directory>,
+    pub(in crate::config) roots: Setting<PathBuf>,
+    pub(in crate::config) profile: Setting<String>,
+    pub(in crate::config) chain: Setting<String>,
+    pub(in crate::config) eab_key_id: Setting<String>,
+    pub(in crate::config) eab_hmac_key: Setting<RawSecret>,
+}
+
+pub(super) fn tls(table: &mut Table<'_>) -> RawTls {
+    RawTls {
+        acme: table.value("acme", values::acme),
+        names: table.list("names", values::certified_name),
+        profile: table.value("profile", values::word),
+        fallback: table.value("fallback", |value| {
+            values::choice(value, &[("refuse", Fallback::Refuse), ("internal", Fallback::Internal)])
+        }),
+        certificate: table.value("certificate", values::path),
+        key: table.value("key", values::path),
+        internal: table.value("internal", values::flag),
+    }
+}
+
+pub(super) fn settings(table: &mut Table<'_>) -> RawAcmeSettings {
+    let challenges = ChallengeKind::ALL.map(|kind| (kind.name(), kind));
+    RawAcmeSettings {
+        email: table.value("email", values::email),
+        challenges: table.list("challenges", |value| values::choice(value, &challenges)),
+        dns_command: table.list("dns_command", values::argument),
+    }
+}
+
+pub(super) fn ca(table: &mut Table<'_>) -> RawCa {
+    RawCa {
+        directory: table.value("directory", values::directory),
+        roots: table.value("roots", values::path),
+        profile: table.value("profile", values::word),
+        chain: table.value("chain", values::word),
+        eab_key_id: table.value("eab_key_id", values::word),
+        eab_hmac_key: table.value("eab_hmac_key", secret::setting),
+    }
+}

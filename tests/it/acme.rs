@@ -1,0 +1,253 @@
+//! Certificates from a CA that the test plays: what it suggests, refuses, forgets and gets wrong.
+
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime};
+
+use moorgate::certs::state::{CaId, State};
+use moorgate::certs::storage::Storage;
+use moorgate::registry::host::HostName;
+use serde_json::Value;
+
+use crate::harness::acme_ca::{AcmeCa, Told};
+use crate::harness::{Domain, Gateway, Setup, within};
+
+const ASKS: &str = "acme = true";
+
+/// A gateway for `ci.test` whose certificate comes from these CAs.
+async fn gateway(cas: &[&AcmeCa], tls: &str) -> Gateway {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = cas.iter().enumerate().map(|(index, ca)| ca.toml(directory.path(), &index.to_string()));
+    let main = format!("[acme]\nchallenges = [\"http-01\"]\n{}", tables.collect::<String>());
+    let domain = Domain::new("ci.test", "http://127.0.0.1:9").tls(tls);
+    let gateway = Setup::new().main(&main).domain(domain).start().await;
+    // Read when the CA is asked, for as long as the gateway runs.
+    let _kept = directory.keep();
+    gateway
+}
+
+/// What is shown of the one domain.
+fn shown(gateway: &Gateway) -> Value {
+    serde_json::to_value(&gateway.app.certificate_reports()[0]).unwrap()
+}
+
+/// Waits until what is shown is so.
+async fn until(gateway: &Gateway, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+    let last = RefCell::new(Value::Null);
+    let seen = async {
+        loop {
+            *last.borrow_mut() = shown(gateway);
+            if so(&last.borrow()) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    if !within(PATIENCE, seen).await {
+        panic!("it is not {what}: {:#}", last.borrow());
+    }
+    last.into_inner()
+}
+
+async fn issued(gateway: &Gateway) -> Value {
+    until(gateway, "issued", |shown| shown["serial"].is_string() && shown["acme"]["next_attempt"].is_string())
+        .await
+}
+
+async fn failed(gateway: &Gateway) -> Value {
+    until(gateway, "explained", |shown| shown["acme"]["error"].is_string()).await
+}
+
+/// As `moorgate certs renew ci.test` does.
+async fn renew(gateway: &Gateway) {
+    let storage = Storage::below(&gateway.path("state"));
+    storage.request_renewal(&HostName::parse("ci.test").unwrap()).unwrap();
+    gateway.app.look_now().await;
+}
+
+fn moment(value: &Value) -> SystemTime {
+    value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().into()
+}
+
+#[tokio::test]
+async fn a_window_of_the_ca_decides_when_to_renew() {
+    let ca = AcmeCa::new().await;
+    ca.windows(&[(40 * 86_400, 41 * 86_400)]);
+    let gateway = gateway(&[&ca], ASKS).await;
+    let shown = issued(&gateway).await;
+    let next = moment(&shown["acme"]["next_attempt"]);
+    assert!(moment(&shown["acme"]["window_start"]) <= next && next <= moment(&shown["acme"]["window_end"]));
+    assert_eq!(ca.asked("order").len(), 1);
+}
+
+#[tokio::test]
+async fn a_window_in_the_past_renews_at_once_and_names_what_is_replaced() {
+    let ca = AcmeCa::new().await;
+    ca.windows(&[(-7200, -3600), (40 * 86_400, 41 * 86_400)]);
+    let gateway = gateway(&[&ca], ASKS).await;
+    ca.until_asked("cert", 2).await;
+    issued(&gateway).await;
+    let orders = ca.asked("order");
+    assert_eq!(orders.len(), 2);
+    assert!(orders[0]["replaces"].is_null());
+    assert_eq!(orders[1]["replaces"].as_str().unwrap().matches('.').count(), 1, "{}", orders[1]);
+}
+
+#[tokio::test]
+async fn an_order_that_may_not_replace_is_made_as_any_other() {
+    let ca = AcmeCa::new().await;
+    ca.windows(&[(40 * 86_400, 41 * 86_400)]);
+    let gateway = gateway(&[&ca], ASKS).await;
+    let before = issued(&gateway).await["serial"].clone();
+    ca.once("order", Told::Refuse("alreadyReplaced", 409, &[]));
+    renew(&gateway).await;
+    until(&gateway, "another", |shown| shown["serial"] != before).await;
+    let replaces: Vec<bool> = ca.asked("order").iter().map(|order| order["replaces"].is_string()).collect();
+    assert_eq!(replaces, [false, true, false]);
+}
+
+#[tokio::test]
+async fn without_a_window_a_third_of_the_life_decides() {
+    let ca = AcmeCa::new().await;
+    let gateway = gateway(&[&ca], ASKS).await;
+    let shown = issued(&gateway).await;
+    let left = moment(&shown["not_after"]).duration_since(moment(&shown["acme"]["next_attempt"])).unwrap();
+    let days = left.as_secs() / 86_400;
+    assert!((30..=34).contains(&days), "{days}");
+    assert!(shown["acme"]["window_start"].is_null());
+}
+
+#[tokio::test]
+async fn the_profile_is_asked_for_and_one_that_is_not_there_costs_nothing() {
+    let ca = AcmeCa::new().await;
+    ca.profiles(&["classic", "shortlived"]);
+    let wrong = gateway(&[&ca], "acme = true\nprofile = \"shortlifed\"").await;
+    let error = failed(&wrong).await["acme"]["error"].as_str().unwrap().to_owned();
+    assert!(
+        error.ends_with(r#"the CA has no profile "shortlifed"; it has "classic", "shortlived""#),
+        "{error}"
+    );
+    assert_eq!(ca.asked("order").len(), 0);
+    let right = gateway(&[&ca], "acme = true\nprofile = \"shortlived\"").await;
+    assert_eq!(issued(&right).await["acme"]["profile"], "shortlived");
+    assert_eq!(ca.asked("order")[0]["profile"], "shortlived");
+}
+
+#[tokio::test]
+async fn a_limit_s_retry_after_is_waited_for() {
+    let ca = AcmeCa::new().await;
+    ca.once("order", Told::Refuse("rateLimited", 429, &[("retry-after", "7200")]));
+    let began = SystemTime::now();
+    let gateway = gateway(&[&ca], ASKS).await;
+    let shown = until(&gateway, "waiting", |shown| shown["acme"]["next_attempt"].is_string()).await;
+    let wait = moment(&shown["acme"]["next_attempt"]).duration_since(began).unwrap();
+    assert!(wait >= Duration::from_secs(7190), "{wait:?}");
+    assert!(shown["acme"]["error"].as_str().unwrap().contains("the CA's limit is reached"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_page_of_html_is_told_as_the_status_that_it_has() {
+    let ca = AcmeCa::new().await;
+    ca.once("order", Told::Html(503, &[("retry-after", "1800")]));
+    let began = SystemTime::now();
+    let gateway = gateway(&[&ca], ASKS).await;
+    let shown = failed(&gateway).await;
+    let error = shown["acme"]["error"].as_str().unwrap();
+    assert!(error.contains("HTTP 503 Service Unavailable"), "{error}");
+    let wait = moment(&shown["acme"]["next_attempt"]).duration_since(began).unwrap();
+    assert!(wait >= Duration::from_secs(1790), "{wait:?}");
+}
+
+#[tokio::test]
+async fn refused_nonces_are_asked_for_again() {
+    let ca = AcmeCa::new().await;
+    for endpoint in ["order", "finalize", "challenge", "cert"] {
+        for _ in 0..5 {
+            ca.once(endpoint, Told::Refuse("badNonce", 400, &[]));
+        }
+    }
+    let gateway = gateway(&[&ca], ASKS).await;
+    issued(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_could_not_be_fetched_is_fetched_later_from_the_same_order() {
+    let ca = AcmeCa::new().await;
+    ca.once("cert", Told::Html(500, &[]));
+    let gateway = gateway(&[&ca], ASKS).await;
+    failed(&gateway).await;
+    renew(&gateway).await;
+    issued(&gateway).await;
+    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_order_that_stays_in_processing_is_kept_and_the_ca_is_left_alone() {
+    let ca = AcmeCa::new().await;
+    ca.once("finalize", Told::Busy(2, "3600"));
+    let began = SystemTime::now();
+    let gateway = gateway(&[&ca], ASKS).await;
+    let shown = failed(&gateway).await;
+    let error = shown["acme"]["error"].as_str().unwrap();
+    assert!(error.contains("has not finished the order yet"), "{error}");
+    let wait = moment(&shown["acme"]["next_attempt"]).duration_since(began).unwrap();
+    assert!(wait >= Duration::from_secs(3590), "{wait:?}");
+    let state = State::new(&gateway.path("state"));
+    let files = state.ca(&CaId::new(shown["acme"]["ca"].as_str().unwrap()).unwrap());
+    assert!(files.order("ci.test").exists() && files.order_key("ci.test").exists());
+    assert_eq!(shown["problem"], "there is no certificate yet");
+}
+
+#[tokio::test]
+async fn a_chain_for_another_key_never_replaces_what_is_served() {
+    let ca = AcmeCa::new().await;
+    let gateway = gateway(&[&ca], ASKS).await;
+    let before = issued(&gateway).await["serial"].clone();
+    ca.once("cert", Told::WrongChain);
+    renew(&gateway).await;
+    let shown = failed(&gateway).await;
+    assert!(shown["acme"]["error"].as_str().unwrap().contains("for another key"), "{shown}");
+    assert_eq!(shown["serial"], before);
+}
+
+#[tokio::test]
+async fn a_forgotten_account_is_made_again() {
+    let ca = AcmeCa::new().await;
+    ca.once("order", Told::Refuse("accountDoesNotExist", 400, &[]));
+    let gateway = gateway(&[&ca], ASKS).await;
+    issued(&gateway).await;
+    assert_eq!(ca.asked("account").len(), 2);
+}
+
+#[tokio::test]
+async fn the_next_ca_is_asked_when_the_first_cannot_issue() {
+    let (first, second) = (AcmeCa::new().await, AcmeCa::new().await);
+    first.once("order", Told::Refuse("caa", 403, &[]));
+    let gateway = gateway(&[&first, &second], ASKS).await;
+    let shown = issued(&gateway).await;
+    assert_eq!((first.asked("order").len(), second.asked("order").len()), (1, 1));
+    assert!(shown["acme"]["error"].is_null(), "{shown}");
+}
+
+#[tokio::test]
+async fn a_ca_that_never_answers_holds_up_nobody() {
+    let ca = AcmeCa::new().await;
+    ca.once("dir", Told::Silence);
+    let gateway = gateway(&[&ca], "acme = true\nfallback = \"internal\"").await;
+    assert!(gateway.tls("ci.test", &["http/1.1"]).await.is_ok());
+    assert!(gateway.stop().await, "it ends although the CA is still being asked");
+}
+
+#[tokio::test]
+async fn a_reload_neither_cancels_nor_repeats_an_order() {
+    let ca = AcmeCa::new().await;
+    ca.once("finalize", Told::Busy(3, "1"));
+    let gateway = gateway(&[&ca], ASKS).await;
+    ca.until_asked("finalize", 1).await;
+    for _ in 0..3 {
+        gateway.app.reload().await.unwrap();
+    }
+    issued(&gateway).await;
+    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,97 @@
+//! `moorgate certs import`, as the administrator runs it before a switch from another server.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, KeyPair};
+
+/// A configuration with one domain, and beside it what certbot left.
+fn stage() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("moorgate.toml", "state = \"state\"\n");
+    write("conf.d/users", "");
+    let domain = "domain = \"ci.example.com\"\n[tls]\ninternal = true\n[auth]\nhtpasswd = \"users\"\n\
+                  [upstream]\nurl = \"http://127.0.0.1:1\"\n";
+    write("conf.d/ci.toml", domain);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["ci.example.com".to_owned()]).unwrap();
+    params.not_before = SystemTime::now().into();
+    params.not_after = (SystemTime::now() + Duration::from_secs(60 * 24 * 60 * 60)).into();
+    let live = "letsencrypt/live/ci.example.com";
+    write(&format!("{live}/fullchain.pem"), &params.self_signed(&key).unwrap().pem());
+    write(&format!("{live}/privkey.pem"), &key.serialize_pem());
+    let server = "server = https://acme-v02.api.letsencrypt.org/directory\n";
+    write("letsencrypt/renewal/ci.example.com.conf", server);
+    directory
+}
+
+fn import(directory: &Path, arguments: &[&str]) -> Output {
+    let binary = std::env::var_os("MOORGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moorgate").into());
+    Command::new(binary)
+        .args(["certs", "import", "--config"])
+        .arg(directory)
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}
+
+fn held(directory: &Path) -> PathBuf {
+    let ca = "state/acme/acme-v02.api.letsencrypt.org+directory";
+    directory.join(ca).join("certificates/ci.example.com.pem")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_dry_run_is_followed_by_the_same_in_earnest_and_then_by_nothing() {
+    let stage = stage();
+    let directory = stage.path();
+    let dry = import(directory, &["letsencrypt", "--dry-run"]);
+    assert!(dry.status.success(), "{}", text(&dry.stderr));
+    assert!(text(&dry.stderr).contains("would import 1 into "), "{}", text(&dry.stderr));
+    assert!(!held(directory).exists());
+
+    let done = import(directory, &["letsencrypt"]);
+    assert!(done.status.success());
+    assert_eq!(text(&done.stdout), text(&dry.stdout));
+    let line = "imported  ci.example.com at acme-v02.api.letsencrypt.org; until 20";
+    assert!(text(&done.stdout).starts_with(line), "{}", text(&done.stdout));
+    let kept = fs::read_to_string(held(directory)).unwrap();
+    let key = fs::read_to_string(directory.join("letsencrypt/live/ci.example.com/privkey.pem")).unwrap();
+    assert!(kept.replace('\n', "").starts_with(&key.replace(['\r', '\n'], "")), "the key, then the chain");
+    assert_eq!(kept.matches("BEGIN CERTIFICATE").count(), 1);
+    assert_eq!(fs::metadata(held(directory)).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let again = import(directory, &["letsencrypt"]);
+    assert!(again.status.success());
+    assert!(text(&again.stdout).starts_with("kept      ci.example.com"), "{}", text(&again.stdout));
+    assert!(text(&again.stderr).contains("imported 0 into "));
+}
+
+#[test]
+fn failures_have_their_own_exit_status() {
+    let stage = stage();
+    let directory = stage.path();
+    let nothing = import(directory, &["conf.d"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(text(&nothing.stderr).contains("found no certificates of "), "{}", text(&nothing.stderr));
+    let usage = import(directory, &["letsencrypt", "--ca", "letsencrypt"]);
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(text(&usage.stderr).contains("begins with https:// and a host"), "{}", text(&usage.stderr));
+    // Something of the same name stands in the way.
+    fs::create_dir_all(held(directory)).unwrap();
+    let failed = import(directory, &["letsencrypt"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stdout).starts_with("FAILED"), "{}", text(&failed.stdout));
+}
