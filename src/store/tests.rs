@@ -79,7 +79,8 @@ impl Uploading {
         let name = RepositoryName::parse("base/app").unwrap();
         let id = stores[0].start_upload(&name).await.unwrap();
         // A period that no chunk has, so that bytes in the wrong place are wrong.
-        let content = (0_u32..4_000_000).map(|n| (n % 251) as u8 ^ (n / 65_521) as u8).collect();
+        let content =
+            (0_u32..4_000_000).map(|n| (n % 251).to_le_bytes()[0] ^ (n / 65_521).to_le_bytes()[0]).collect();
         Self { directory, stores, name, id, content, here: 0 }
     }
 
@@ -187,4 +188,66 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     store.manifest(&name, &tag, true).await.unwrap();
     store.tidy().unwrap();
     assert_eq!(pulled::read(&store.layout, &name).unwrap().len(), 1);
+}
+
+/// Pushes a blob as clients do: what the store says that it has is not sent.
+async fn push_blob(store: &Arc<Store>, name: &RepositoryName, content: &[u8]) -> Digest {
+    let digest = Algorithm::Sha256.digest(content);
+    if store.blob(name, &digest, true).await.is_err() {
+        let id = store.start_upload(name).await.unwrap();
+        let content = body(content, 2, false);
+        store.commit((name, &id), &digest, Piece::default(), content, PATIENCE).await.unwrap();
+    }
+    digest
+}
+
+async fn push_delete_and_age(store: Arc<Store>, n: usize, ended: Arc<std::sync::atomic::AtomicUsize>) {
+    let name = RepositoryName::parse(&format!("team/app-{}", n % 2)).unwrap();
+    let tag = Reference::Tag(Tag::parse(&format!("t{n}")).unwrap());
+    for _ in 0..60 {
+        let contents = [format!("config {n}"), format!("layer {n}")];
+        let mut parts = Vec::new();
+        for content in &contents {
+            let digest = push_blob(&store, &name, content.as_bytes()).await;
+            parts.push(
+                serde_json::json!({"mediaType": "a/b", "digest": digest.as_str(), "size": content.len()}),
+            );
+        }
+        let manifest =
+            serde_json::json!({"schemaVersion": 2, "config": parts[0], "layers": [parts[1]]}).to_string();
+        let bytes = Bytes::from(manifest);
+        let accepted = store.put_manifest(&name, &tag, &[], None, bytes).await.unwrap();
+        store.manifest(&name, &tag, true).await.unwrap();
+        store.delete_manifest(&name, &tag).await.unwrap();
+        let mut all: Vec<_> =
+            contents.iter().map(|content| Algorithm::Sha256.digest(content.as_bytes())).collect();
+        all.push(accepted.digest);
+        for digest in all {
+            // A collection may have it in hand.
+            let Ok(file) = std::fs::File::open(store.layout.blob(&name, &digest).unwrap()) else { continue };
+            file.set_modified(SystemTime::now() - Duration::from_secs(24 * 3600)).unwrap();
+        }
+    }
+    ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_push_fails_while_this_process_collects_garbage() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let ended = Arc::<std::sync::atomic::AtomicUsize>::default();
+    let pushes: Vec<_> =
+        (0..4).map(|n| tokio::spawn(push_delete_and_age(store.clone(), n, ended.clone()))).collect();
+    let collecting = tokio::task::spawn_blocking(move || {
+        let collection = collect::Collection { grace: Duration::from_secs(12 * 3600), dry_run: false };
+        let mut removed = 0;
+        while ended.load(std::sync::atomic::Ordering::Relaxed) < 4 {
+            removed += store.collect(collection).unwrap().manifests;
+        }
+        removed
+    });
+    for push in pushes {
+        push.await.unwrap();
+    }
+    assert!(collecting.await.unwrap() > 10, "hardly anything was collected meanwhile");
 }

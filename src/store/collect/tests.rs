@@ -217,7 +217,7 @@ fn what_is_old_and_not_needed_goes_and_nothing_else() {
     for digest in [&tagged[..], &young, &[young_blob]].concat() {
         assert!(aged.has("a", &digest), "{digest}");
     }
-    for digest in [&untagged[..], &[lone.clone()]].concat() {
+    for digest in [&untagged[..], std::slice::from_ref(&lone)].concat() {
         assert!(!aged.has("a", &digest), "{digest}");
     }
     assert!(!aged.layout().shared_blob(&lone).unwrap().exists());

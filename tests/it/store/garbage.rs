@@ -183,7 +183,7 @@ impl Life {
             [&image, &child].map(|image| [&image.config[..], &image.manifest, image.layers.last().unwrap()]);
         self.age(&parts.concat());
         self.age(&[&list]);
-        self.come_and_go(round).await;
+        Box::pin(self.come_and_go(round)).await;
     }
 
     /// A repository of its own becomes empty, and is pushed to again by two at once.
@@ -223,7 +223,7 @@ async fn no_push_fails_while_garbage_is_collected_all_the_time() {
             let kept = Image::new(n, vec![bytes(n, 4000), bytes(1000, 4000)]);
             life.push(&kept, &format!("kept-{n}")).await;
             for round in 0..24 {
-                life.round(round).await;
+                Box::pin(life.round(round)).await;
                 life.age(&[&kept.layers[0], &kept.config, &kept.manifest]);
                 // Every third time all that is garbage goes; else it is a race.
                 if round % 3 == n % 3 {

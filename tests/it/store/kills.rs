@@ -14,6 +14,9 @@ use super::stage::Killable;
 const KILLS: u64 = 200;
 const CLIENTS: u64 = 4;
 
+/// The manifest that is acknowledged to be a tag's, and the one that was asked for after that.
+type Tag = (Option<String>, Option<String>);
+
 /// What the store has said that it has.
 #[derive(Default)]
 struct Promised {
@@ -21,7 +24,7 @@ struct Promised {
     manifests: Mutex<BTreeMap<(String, String), Image>>,
     /// The last tag of each client's repository that was acknowledged, and the one that was asked for
     /// after that and may have become true, too.
-    tags: Mutex<BTreeMap<String, (Option<String>, Option<String>)>>,
+    tags: Mutex<BTreeMap<String, Tag>>,
     answers: AtomicUsize,
     answered: Notify,
 }
@@ -65,7 +68,7 @@ async fn push(
 ) -> Option<()> {
     for blob in image.blobs() {
         let digest = sha256(blob);
-        if (n + blob.len() as u64) % 2 == 0 {
+        if (n + blob.len() as u64).is_multiple_of(2) {
             let target = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
             client.try_ask("POST", &target, &[], blob.to_vec()).await.ok()?.is(201);
         } else {
@@ -95,11 +98,13 @@ async fn push(
 
 /// Asserts that everything that was promised is there, and settles what was asked for without an answer.
 async fn verify(client: &mut Client, promised: &Promised) {
-    for ((repository, digest), blob) in std::mem::take(&mut *promised.blobs.lock().unwrap()) {
+    let blobs = std::mem::take(&mut *promised.blobs.lock().unwrap());
+    for ((repository, digest), blob) in blobs {
         let answer = client.get(&format!("/v2/{repository}/blobs/{digest}")).await.is(200);
         assert!(answer.body == blob, "{repository} {digest}");
     }
-    for ((repository, digest), image) in std::mem::take(&mut *promised.manifests.lock().unwrap()) {
+    let manifests = std::mem::take(&mut *promised.manifests.lock().unwrap());
+    for ((repository, digest), image) in manifests {
         client.check(&repository, &digest, &image).await;
     }
     let tags = promised.tags.lock().unwrap().clone();

@@ -49,8 +49,8 @@ async fn push(mut client: Client, n: u64) {
 async fn two_hundred_pushes_at_once_are_all_right_and_share_their_layers() {
     let stage = Stage::new().await;
     let endpoints = ["http/1.1", "h2"].map(|alpn| Endpoint::new(&stage.gateway, alpn));
-    let pushes: Vec<_> =
-        (0..200).map(|n| tokio::spawn(push(endpoints[n as usize % 2].client(), n))).collect();
+    let clients = endpoints.iter().cycle().map(Endpoint::client);
+    let pushes: Vec<_> = (0..200).zip(clients).map(|(n, client)| tokio::spawn(push(client, n))).collect();
     for push in pushes {
         push.await.unwrap();
     }

@@ -71,7 +71,7 @@ async fn what_the_client_has_is_not_sent_again() {
     let blob = sha256(&image.layers[0]);
     for (target, digest) in [
         (format!("/v2/a/blobs/{blob}"), &blob),
-        (format!("/v2/a/manifests/v1"), &digest),
+        ("/v2/a/manifests/v1".to_owned(), &digest),
         (format!("/v2/a/manifests/{digest}"), &digest),
     ] {
         let tag = format!("\"{digest}\"");

@@ -230,7 +230,7 @@ async fn of_two_requests_that_continue_an_upload_the_newer_wins() {
     old.send(&blob[..300_000]).await;
     stands_above(&mut client, &session, 100_000).await;
     // A client whose connection hangs comes again, and is told from where.
-    let answer = client.ask_with("PATCH", &session, &[("content-range", "1-1")], "x").await;
+    let answer = promptly(client.ask_with("PATCH", &session, &[("content-range", "1-1")], "x")).await;
     answer.refused(416, "RANGE_INVALID");
     let here = received(answer.header("range"));
     let (head, body) = promptly(old.answer()).await;
