@@ -51,11 +51,16 @@ pub(super) fn open_for_push(
 
 /// Sets the sign of use, which is the time of last modification. Returns whether it had to be set.
 pub(super) fn renew(file: &File) -> io::Result<bool> {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     if !is_older(&file.metadata()?, RENEWED) {
         return Ok(false);
     }
-    file.set_modified(SystemTime::now())?;
-    Ok(true)
+    match file.set_modified(SystemTime::now()) {
+        Ok(()) => Ok(true),
+        // Another user's, or on a disk that nobody writes to: no collection takes these.
+        Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether there was no sign of use for so long. A time in the future counts as now.

@@ -2,6 +2,7 @@
 //! while the store serves. Each repository is held still only while its own garbage is found.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -67,7 +68,6 @@ impl Store {
     /// Removes the shared name of a blob that no repository has any more. One that comes back in
     /// this moment is linked from its upload instead.
     fn collect_shared(&self, found: &Found, lost: u64, collection: Collection) -> Result<u64, StoreError> {
-        use std::os::unix::fs::MetadataExt;
         if collection.dry_run {
             return Ok(if found.data.nlink() <= lost + 1 { found.data.len() } else { 0 });
         }
@@ -98,27 +98,27 @@ impl Repository {
             blobs::mend(&path, &locked)?;
         }
         let Some(documents) = self.documents(&index)? else {
-            tracing::warn!(
-                repository = name.as_str(),
-                "not collected: it has a manifest that cannot be read"
-            );
+            let repository = name.as_str();
+            tracing::warn!(repository, "not collected: it has a manifest that cannot be read");
             return Ok(Vec::new());
         };
+        // Only files of the store's own user can show that somebody uses them.
+        let owner = std::fs::metadata(layout.root())?.uid();
+        let is_unused =
+            |blob: &Found| blob.data.uid() == owner && blobs::is_older(&blob.data, collection.grace);
         let (found, kept) = loop {
             let found = blobs::list(&path)?;
-            let young = young(&found, collection.grace);
+            let used = found.iter().filter(|blob| !is_unused(blob));
+            let young: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
             let kept = kept(&index, &documents, |digest| young.contains(digest));
             if collection.dry_run || self.forget_all_but(&kept, &index, collection.grace, &locked)? {
                 break (found, kept);
             }
         };
         collected.manifests += index.manifests().filter(|(digest, _)| !kept.contains(digest)).count();
-        let needed = kept.iter().filter_map(|digest| documents.get(digest));
-        let needed = needed.flat_map(|document| document.blobs.iter().map(|blob| &blob.digest));
-        let needed: HashSet<&Digest> = needed.chain(&kept).collect();
+        let needed = needed(&kept, &documents);
         let mut removed = Vec::new();
-        let is_old = |blob: &&Found| blobs::is_older(&blob.data, collection.grace);
-        for blob in found.iter().filter(|blob| !needed.contains(&blob.digest)).filter(is_old) {
+        for blob in found.iter().filter(|blob| !needed.contains(&blob.digest) && is_unused(blob)) {
             if collection.dry_run || blobs::remove_unused(blob, collection.grace)? {
                 removed.push(blob.digest.clone());
                 // One that has another name is counted with that.
@@ -177,8 +177,10 @@ impl Repository {
     }
 }
 
-fn young(found: &[Found], grace: Duration) -> HashSet<&Digest> {
-    found.iter().filter(|blob| !blobs::is_older(&blob.data, grace)).map(|blob| &blob.digest).collect()
+/// The blobs of these manifests, their own included.
+fn needed<'a>(kept: &'a HashSet<Digest>, documents: &'a HashMap<Digest, Document>) -> HashSet<&'a Digest> {
+    let documents = kept.iter().filter_map(|digest| documents.get(digest));
+    documents.flat_map(|document| document.blobs.iter().map(|blob| &blob.digest)).chain(kept).collect()
 }
 
 /// The manifests that are not garbage: those that a name points at, the young ones, and with each

@@ -208,15 +208,19 @@ impl Repository {
     /// The index and what a reference leads to in it. The collection leaves that alone from now on for
     /// its grace period: it may be about to become a part of an index.
     pub(super) fn find(&self, reference: &Reference) -> Result<(Arc<Index>, Digest), StoreError> {
-        loop {
-            let index = self.index()?;
-            let digest = Self::resolve(&index, reference)?;
-            let file = if_there(File::open(self.layout.blob(&self.name, &digest)?))?;
-            // One that was old may have gone while it was renewed. Then the index knows.
-            if !blobs::renew(&file.ok_or(StoreError::ManifestUnknown)?)? {
-                return Ok((index, digest));
-            }
+        let (index, digest) = self.look_up(reference)?;
+        let file = if_there(File::open(self.layout.blob(&self.name, &digest)?))?;
+        // One that was old may have gone while it was renewed. Then the index knows.
+        match blobs::renew(&file.ok_or(StoreError::ManifestUnknown)?)? {
+            true => self.look_up(reference),
+            false => Ok((index, digest)),
         }
+    }
+
+    fn look_up(&self, reference: &Reference) -> Result<(Arc<Index>, Digest), StoreError> {
+        let index = self.index()?;
+        let digest = Self::resolve(&index, reference)?;
+        Ok((index, digest))
     }
 
     /// The digest that a reference leads to.
