@@ -19,5 +19,6 @@ mod uploads;
 mod full_disk;
 mod garbage;
 mod kills;
+mod other_owner;
 mod parallel;
 mod random_uploads;
