@@ -6,9 +6,11 @@ pub mod host;
 
 pub mod digest;
 pub mod name;
+pub mod pattern;
 pub mod reference;
 pub mod upload_id;
 
+pub mod action;
 pub mod call;
 pub mod error_code;
 pub mod location;

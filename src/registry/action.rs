@@ -1,0 +1,135 @@
+//! Actions: what access rules allow and deny. Each call of the protocol needs one or more of them.
+
+use std::fmt;
+
+/// Something that a user may or may not do with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    /// Read manifests, blobs and referrers.
+    Pull,
+    /// Upload blobs, write manifests, and give new tags.
+    Push,
+    /// Move a tag that is there to another manifest.
+    Overwrite,
+    /// Take a tag away.
+    DeleteTag,
+    /// Delete a manifest with all of its tags, or a blob.
+    DeleteManifest,
+    /// List the tags of a repository.
+    List,
+    /// See the repository in the catalog.
+    Catalog,
+    /// Mount its blobs into another repository.
+    MountFrom,
+}
+
+impl Action {
+    /// Every action, in the order in which they are told.
+    pub const ALL: [Self; 8] = [
+        Self::Pull,
+        Self::Push,
+        Self::Overwrite,
+        Self::DeleteTag,
+        Self::DeleteManifest,
+        Self::List,
+        Self::Catalog,
+        Self::MountFrom,
+    ];
+
+    /// The action as it is written in rules.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Overwrite => "overwrite",
+            Self::DeleteTag => "delete-tag",
+            Self::DeleteManifest => "delete-manifest",
+            Self::List => "list",
+            Self::Catalog => "catalog",
+            Self::MountFrom => "mount-from",
+        }
+    }
+
+    /// Reads an action.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+
+    /// Whether it writes to a tag, so that a rule's `tags` say something about it.
+    pub fn is_of_tag(self) -> bool {
+        matches!(self, Self::Push | Self::Overwrite | Self::DeleteTag)
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A set of actions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Actions(u8);
+
+impl Actions {
+    /// Every action.
+    pub const ALL: Self = Self(u8::MAX);
+
+    /// Whether an action is among them.
+    pub fn has(self, action: Action) -> bool {
+        self.0 & action.bit() != 0
+    }
+
+    /// Whether all of these are among them.
+    pub fn has_all(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Each of them, in the order of [`Action::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Action> {
+        Action::ALL.into_iter().filter(move |action| self.has(*action))
+    }
+}
+
+impl From<Action> for Actions {
+    fn from(action: Action) -> Self {
+        Self(action.bit())
+    }
+}
+
+impl FromIterator<Action> for Actions {
+    fn from_iter<I: IntoIterator<Item = Action>>(actions: I) -> Self {
+        actions.into_iter().fold(Self::default(), |all, action| all.and(action.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_action_is_read_as_it_is_written_and_has_its_own_place() {
+        for action in Action::ALL {
+            assert_eq!(Action::parse(action.as_str()), Some(action));
+            assert_eq!(Actions::from(action).iter().collect::<Vec<_>>(), [action]);
+        }
+        assert_eq!(Action::parse("Pull"), None);
+        assert_eq!(Action::ALL.into_iter().collect::<Actions>(), Actions::ALL);
+        assert!(Actions::ALL.has_all(Action::Pull.into()) && !Actions::from(Action::Pull).has_all(Actions::ALL));
+    }
+}

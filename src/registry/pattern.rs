@@ -1,0 +1,252 @@
+//! Patterns of names: what a user, a tag or a repository has to be called for a rule to be about it.
+
+/// A text in which `*` stands for any characters, none included.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern(Box<str>);
+
+/// A pattern of repository names: components joined by `/`. In a component `*` stands for any characters
+/// of that level and `${user}` for the name of who asks; `**` as a component stands for any levels, at the
+/// end for at least one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RepositoryPattern {
+    text: Box<str>,
+    components: Box<[Component]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Component {
+    /// This one.
+    Literal(Box<str>),
+    /// One of any name: `*`.
+    Any,
+    /// Any number of any name, none included.
+    Many,
+    /// One made of these.
+    Pieces(Box<[Piece]>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Piece {
+    Text(Box<str>),
+    Star,
+    User,
+}
+
+/// Why a text is not a pattern of repository names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPattern {
+    /// Nothing there, or nothing between two slashes.
+    #[error("has an empty level")]
+    EmptyLevel,
+    /// `a**`
+    #[error("has `**` beside other characters")]
+    StarsInLevel,
+    /// `${group}`, or a dollar sign alone.
+    #[error("has a `$` that is not that of `${{user}}`")]
+    Variable,
+    /// No repository could have such a name.
+    #[error("has a character that is in no repository name")]
+    Character,
+    /// Longer than any repository name.
+    #[error("is longer than 255 bytes")]
+    TooLong,
+}
+
+impl Pattern {
+    /// Any text is a pattern; one without a star is itself alone.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The one text that it matches, if it has no star.
+    pub fn literal(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&self.0)
+    }
+
+    /// Whether it matches every text.
+    pub fn is_any(&self) -> bool {
+        self.0.bytes().all(|b| b == b'*') && !self.0.is_empty()
+    }
+
+    /// Whether a text is like this.
+    pub fn matches(&self, text: &str) -> bool {
+        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
+        matches_list(pattern, text, |piece| *piece == b'*', |piece, byte| piece == byte)
+    }
+}
+
+impl RepositoryPattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
+        if text.len() > 255 {
+            return Err(InvalidPattern::TooLong);
+        }
+        let mut components = text.split('/').map(component).collect::<Result<Vec<_>, _>>()?;
+        if components.last() == Some(&Component::Many) {
+            components.insert(components.len() - 1, Component::Any);
+        }
+        Ok(Self { text: text.into(), components: components.into() })
+    }
+
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The pattern with the name of a user filled in, for people.
+    pub fn for_user(&self, user: Option<&str>) -> String {
+        self.text.replace(USER, user.unwrap_or(USER))
+    }
+
+    /// Whether it says `${user}`.
+    pub fn names_user(&self) -> bool {
+        self.text.contains(USER)
+    }
+
+    /// Whether every repository is like this.
+    pub fn is_any(&self) -> bool {
+        self.components.iter().filter(|component| **component == Component::Any).count() <= 1
+            && self.components.contains(&Component::Many)
+            && self.components.iter().all(|c| matches!(c, Component::Any | Component::Many))
+    }
+
+    /// The whole levels that all its names begin with: a name has these up to one of its slashes or its end.
+    pub fn prefix(&self) -> &str {
+        let literal = self.components.iter().take_while(|c| matches!(c, Component::Literal(_)));
+        let bytes = literal.map(|c| if let Component::Literal(text) = c { text.len() + 1 } else { 0 });
+        self.text.get(..bytes.sum::<usize>().saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// Whether a repository is like this, for a user; `${user}` is nobody's name for anonymous. A user's name
+    /// is one level: one with a slash in it is never there.
+    pub fn matches(&self, repository: &str, user: Option<&str>) -> bool {
+        // Names have at most 128 levels, nearly all have fewer than eight.
+        let mut few = [""; 8];
+        let count = repository.bytes().filter(|b| *b == b'/').count() + 1;
+        let mut many = Vec::new();
+        let levels: &mut [&str] = match few.get_mut(..count) {
+            Some(levels) => levels,
+            None => {
+                many.resize(count, "");
+                &mut many
+            }
+        };
+        levels.iter_mut().zip(repository.split('/')).for_each(|(level, text)| *level = text);
+        let is_many = |component: &Component| *component == Component::Many;
+        matches_list(&self.components, levels, is_many, |component, level| component.matches(level, user))
+    }
+}
+
+impl Component {
+    fn matches(&self, level: &str, user: Option<&str>) -> bool {
+        match self {
+            Self::Literal(text) => **text == *level,
+            Self::Any | Self::Many => true,
+            Self::Pieces(pieces) => match_pieces(pieces, level, user),
+        }
+    }
+}
+
+/// Tries each place for the first star, and no more for the others than are needed: a star takes as little
+/// as lets the next piece follow, and the last piece has to end the level.
+fn match_pieces(pieces: &[Piece], level: &str, user: Option<&str>) -> bool {
+    let (mut rest, mut loose) = (level, false);
+    for (at, piece) in pieces.iter().enumerate() {
+        let text = match piece {
+            Piece::Star => {
+                loose = true;
+                continue;
+            }
+            Piece::Text(text) => text,
+            Piece::User => match user.filter(|user| !user.contains('/')) {
+                Some(user) => user,
+                None => return false,
+            },
+        };
+        let is_last = at + 1 == pieces.len();
+        let found = match (loose, is_last) {
+            (true, true) => return rest.ends_with(text),
+            (true, false) => rest.split_once(text).map(|(_, after)| after),
+            (false, _) => rest.strip_prefix(text),
+        };
+        let Some(after) = found else { return false };
+        (rest, loose) = (after, false);
+    }
+    loose || rest.is_empty()
+}
+
+/// Whether a list is like a pattern in which some pieces stand for any number of entries. Going back to the
+/// last of those alone is enough, so that it takes at most as many steps as the product of the lengths.
+fn matches_list<P, T>(
+    pattern: &[P],
+    list: &[T],
+    is_many: impl Fn(&P) -> bool,
+    matches: impl Fn(&P, &T) -> bool,
+) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    while let Some(entry) = list.get(t) {
+        match pattern.get(p) {
+            Some(piece) if is_many(piece) => {
+                back = Some((p, t));
+                p += 1;
+            }
+            Some(piece) if matches(piece, entry) => {
+                p += 1;
+                t += 1;
+            }
+            _ => {
+                let Some((many, taken)) = back else { return false };
+                back = Some((many, taken + 1));
+                (p, t) = (many + 1, taken + 1);
+            }
+        }
+    }
+    pattern.iter().skip(p).all(is_many)
+}
+
+fn component(text: &str) -> Result<Component, InvalidPattern> {
+    match text {
+        "" => return Err(InvalidPattern::EmptyLevel),
+        "*" => return Ok(Component::Any),
+        "**" => return Ok(Component::Many),
+        _ if text.contains("**") => return Err(InvalidPattern::StarsInLevel),
+        _ => {}
+    }
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if let Some(after) = rest.strip_prefix(USER) {
+            pieces.push(Piece::User);
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix('*') {
+            pieces.push(Piece::Star);
+            rest = after;
+        } else if first == '$' {
+            return Err(InvalidPattern::Variable);
+        } else {
+            let (plain, after) = rest.split_at(rest.find(['*', '$']).unwrap_or(rest.len()));
+            if !plain.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-')) {
+                return Err(InvalidPattern::Character);
+            }
+            pieces.push(Piece::Text(plain.into()));
+            rest = after;
+        }
+    }
+    Ok(match <[Piece; 1]>::try_from(pieces) {
+        Ok([Piece::Text(text)]) => Component::Literal(text),
+        Ok(pieces) => Component::Pieces(pieces.into()),
+        Err(pieces) => Component::Pieces(pieces.into()),
+    })
+}
+
+/// What stands for the name of who asks.
+const USER: &str = "${user}";
+
+#[cfg(test)]
+mod tests;
