@@ -1,11 +1,13 @@
-//! Passwords: who is asking, and whether it is true.
+//! Passwords: who is asking, and whether it is true; and what they may do then.
 //!
 //! [`basic`] reads what the client says, [`UsersFile`] knows whom to believe, [`verify`] compares the two
-//! without letting a stranger spend more of the processor than one low-priority thread has.
+//! without letting a stranger spend more of the processor than one low-priority thread has. [`policy`] knows
+//! the access rules.
 
 pub mod basic;
 mod hash;
 pub mod htpasswd;
+pub mod policy;
 mod users_file;
 pub mod verify;
 

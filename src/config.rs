@@ -3,6 +3,7 @@
 //! problem of every file is collected on the way, never only the first.
 
 pub mod acme;
+pub mod access;
 mod files;
 pub mod problem;
 mod raw;

@@ -130,6 +130,8 @@ mod tests {
         }
         assert_eq!(Action::parse("Pull"), None);
         assert_eq!(Action::ALL.into_iter().collect::<Actions>(), Actions::ALL);
-        assert!(Actions::ALL.has_all(Action::Pull.into()) && !Actions::from(Action::Pull).has_all(Actions::ALL));
+        assert!(
+            Actions::ALL.has_all(Action::Pull.into()) && !Actions::from(Action::Pull).has_all(Actions::ALL)
+        );
     }
 }

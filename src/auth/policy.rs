@@ -1,0 +1,204 @@
+//! Who may do what: the access rules of a virtual host, compiled once so that a decision looks only at
+//! the rules that can be about who asks and what is asked for. Pure: no I/O, no async.
+
+mod index;
+mod summary;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use self::index::Index;
+use crate::config::access::{AccessRule, AccessSettings, Place, Selector};
+use crate::registry::action::{Action, Actions};
+use crate::registry::pattern::{Pattern, RepositoryPattern};
+
+/// The rules of a virtual host. A deny beats every allow; what no rule allows is not allowed.
+#[derive(Debug)]
+pub struct Policy {
+    /// By rank: all denies before all allows, and each in the order of the file, so that the rule that
+    /// decides is the first that is about the question.
+    rules: Box<[Rule]>,
+    index: Index,
+    /// Without a rule every user may do everything.
+    open: bool,
+    anonymous: Actions,
+}
+
+/// Who asks, and from where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker<'a> {
+    /// The user's name; `None` for who is not logged in.
+    pub user: Option<&'a str>,
+    /// The client's address.
+    pub client: IpAddr,
+}
+
+/// What a policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision<'p> {
+    /// Whether it may be done.
+    pub allowed: bool,
+    /// The rule that decided; `None` if there is none that is about it.
+    pub rule: Option<&'p Place>,
+}
+
+impl Decision<'_> {
+    /// Whether a rule says no, rather than none saying yes.
+    pub fn is_denied(&self) -> bool {
+        !self.allowed && self.rule.is_some()
+    }
+}
+
+#[derive(Debug)]
+struct Rule {
+    deny: bool,
+    /// Names with a star, which the index cannot look up.
+    names: Box<[Pattern]>,
+    repositories: Box<[RepositoryPattern]>,
+    tags: Option<Box<[Pattern]>>,
+    actions: Actions,
+    networks: Option<Box<[IpNet]>>,
+    users: Box<[Selector]>,
+    place: Place,
+}
+
+impl Policy {
+    /// Compiles rules. `anonymous` is what may be done without a login, where a rule allows it.
+    pub fn new(settings: &AccessSettings, anonymous: Actions) -> Self {
+        let AccessSettings { rules, named: _ } = settings;
+        let denies = rules.iter().filter(|rule| rule.deny);
+        let allows = rules.iter().filter(|rule| !rule.deny);
+        let compiled: Box<[Rule]> = denies.chain(allows).map(Rule::new).collect();
+        Self { index: Index::new(&compiled), open: compiled.is_empty(), rules: compiled, anonymous }
+    }
+
+    /// Whether there is no rule, so that every user may do everything.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether this may be done. An action of tags without a tag asks for some tag: any will do, and a deny
+    /// of certain tags does not matter.
+    pub fn decide(
+        &self,
+        asker: Asker<'_>,
+        action: Action,
+        repository: &str,
+        tag: Option<&str>,
+    ) -> Decision<'_> {
+        if asker.user.is_none() && !self.anonymous.has(action) {
+            return Decision { allowed: false, rule: None };
+        }
+        if self.open {
+            return Decision { allowed: true, rule: None };
+        }
+        let question = Question { asker, action, repository, tag };
+        self.decided(self.index.first(asker.user, repository, |rank, by_pattern| {
+            self.rule(rank).is_some_and(|rule| rule.is_about(&question, by_pattern))
+        }))
+    }
+
+    /// Whether there is anything that may be done with a repository: otherwise it is as if it did not exist.
+    pub fn sees(&self, asker: Asker<'_>, repository: &str) -> bool {
+        Action::ALL.into_iter().any(|action| self.decide(asker, action, repository, None).allowed)
+    }
+
+    /// Whether all repositories may be looked at, as pages beside the registry do that know no users: a rule
+    /// allows `pull` and `catalog` everywhere, and none denies either anywhere.
+    pub fn sees_everything(&self, asker: Asker<'_>) -> Decision<'_> {
+        let both: Actions = [Action::Pull, Action::Catalog].into_iter().collect();
+        if self.open || asker.user.is_none() {
+            return Decision { allowed: asker.user.is_some(), rule: None };
+        }
+        let everywhere = |rule: &Rule| {
+            rule.actions.has_all(both) && rule.repositories.iter().any(RepositoryPattern::is_any)
+        };
+        self.decided(self.rules.iter().position(|rule| {
+            let matters = if rule.deny { both.iter().any(|a| rule.actions.has(a)) } else { everywhere(rule) };
+            let tags = rule.deny && rule.tags.is_some();
+            matters && !tags && rule.is_of(asker.user) && rule.is_from(asker.client)
+        }))
+    }
+
+    fn rule(&self, rank: usize) -> Option<&Rule> {
+        self.rules.get(rank)
+    }
+
+    fn decided(&self, rank: Option<usize>) -> Decision<'_> {
+        let rule = rank.and_then(|rank| self.rule(rank));
+        Decision { allowed: rule.is_some_and(|rule| !rule.deny), rule: rule.map(|rule| &rule.place) }
+    }
+}
+
+struct Question<'a> {
+    asker: Asker<'a>,
+    action: Action,
+    repository: &'a str,
+    tag: Option<&'a str>,
+}
+
+impl Rule {
+    fn new(rule: &AccessRule) -> Self {
+        let AccessRule { deny, users, repositories, tags, actions, networks, place } = rule;
+        let starred = users.iter().filter_map(|selector| match selector {
+            Selector::Name(pattern) if pattern.literal().is_none() => Some(pattern.clone()),
+            Selector::Name(_) | Selector::Group { .. } | Selector::Authenticated | Selector::Anonymous => {
+                None
+            }
+        });
+        Self {
+            deny: *deny,
+            names: starred.collect(),
+            repositories: repositories.clone().into(),
+            tags: tags.clone().map(Into::into),
+            actions: *actions,
+            networks: networks.clone().map(Into::into),
+            users: users.clone().into(),
+            place: place.clone(),
+        }
+    }
+
+    /// Whether it is about a question of somebody whom the index has found for it; `by_pattern`: whose name
+    /// is still to be compared.
+    fn is_about(&self, question: &Question<'_>, by_pattern: bool) -> bool {
+        let Question { asker, action, repository, tag } = *question;
+        self.actions.has(action)
+            && (!by_pattern
+                || asker.user.is_some_and(|user| self.names.iter().any(|name| name.matches(user))))
+            && self.is_about_tag(action, tag)
+            && self.repositories.iter().any(|pattern| pattern.matches(repository, asker.user))
+            && self.is_from(asker.client)
+    }
+
+    fn is_about_tag(&self, action: Action, tag: Option<&str>) -> bool {
+        let Some(tags) = &self.tags else { return true };
+        match (action, tag) {
+            // What it deletes may have any tag, so that a deny of tags counts and an allow of some does not.
+            (Action::DeleteManifest, _) => self.deny,
+            (Action::Push | Action::Overwrite | Action::DeleteTag, Some(tag)) => {
+                tags.iter().any(|pattern| pattern.matches(tag))
+            }
+            // What has no tag, or shows its tag to nobody: blobs, manifests by digest, everything that reads.
+            _ => !self.deny,
+        }
+    }
+
+    fn is_from(&self, client: IpAddr) -> bool {
+        self.networks.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&client)))
+    }
+
+    fn is_of(&self, user: Option<&str>) -> bool {
+        self.users.iter().any(|selector| match (selector, user) {
+            (Selector::Anonymous, None) => true,
+            (Selector::Anonymous, Some(_)) => !self.deny,
+            (_, None) => false,
+            (Selector::Authenticated, Some(_)) => true,
+            (Selector::Name(pattern), Some(user)) => pattern.matches(user),
+            (Selector::Group { members, .. }, Some(user)) => members.iter().any(|member| **member == *user),
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! What somebody may do, in words: for the sentence that a refusal ends with.
+
+use super::{Asker, Policy, Rule};
+use crate::registry::action::{Action, Actions};
+
+/// How many rules and how many names of each are told before the rest is left out.
+const MOST: usize = 4;
+
+impl Policy {
+    /// What the allows say about somebody, like "pull base/**; push and overwrite alice/** (tag release)".
+    /// None if they say nothing. Denies are not in it.
+    pub fn summary(&self, asker: Asker<'_>) -> Option<String> {
+        let own = |rule: &&Rule| !rule.deny && rule.is_of(asker.user) && rule.is_from(asker.client);
+        let told = self.rules.iter().filter(own).filter_map(|rule| self.told(rule, asker));
+        let mut told: Vec<_> = told.take(MOST + 1).collect();
+        if told.len() > MOST {
+            told.truncate(MOST);
+            told.push("…".to_owned());
+        }
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
+    fn told(&self, rule: &Rule, asker: Asker<'_>) -> Option<String> {
+        let possible = |action: &Action| asker.user.is_some() || self.anonymous.has(*action);
+        let actions: Actions = rule.actions.iter().filter(possible).collect();
+        if actions.is_empty() {
+            return None;
+        }
+        let mut text = if actions == Actions::ALL {
+            "do everything in".to_owned()
+        } else {
+            listed(actions.iter().map(|action| action.to_string()), " and ")
+        };
+        text.push(' ');
+        text += &listed(rule.repositories.iter().map(|pattern| pattern.for_user(asker.user)), " and ");
+        if let Some(tags) = rule.tags.as_ref().filter(|_| actions.iter().any(Action::is_of_tag)) {
+            text += if tags.len() == 1 { " (tag " } else { " (tags " };
+            text += &listed(tags.iter().map(|tag| tag.as_str().to_owned()), " or ");
+            text.push(')');
+        }
+        Some(text)
+    }
+}
+
+fn listed(all: impl Iterator<Item = String>, last: &str) -> String {
+    let mut all: Vec<_> = all.take(2 * MOST + 1).collect();
+    if all.len() > 2 * MOST {
+        all.truncate(2 * MOST);
+        all.push("…".to_owned());
+    }
+    match all.split_last() {
+        Some((end, rest)) if !rest.is_empty() => format!("{}{last}{end}", rest.join(", ")),
+        _ => all.concat(),
+    }
+}

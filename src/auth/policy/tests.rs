@@ -1,0 +1,274 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn rule(line: usize, allow: &str, users: &[&str], repositories: &[&str], actions: &[Action]) -> AccessRule {
+    let selector = |text: &&str| match *text {
+        "@authenticated" => Selector::Authenticated,
+        "@anonymous" => Selector::Anonymous,
+        text => match text.strip_prefix('@') {
+            Some(name) => Selector::Group { name: name.into(), members: group(name) },
+            None => Selector::Name(Pattern::new(text)),
+        },
+    };
+    AccessRule {
+        deny: allow == "deny",
+        users: users.iter().map(selector).collect(),
+        repositories: repositories.iter().map(|text| RepositoryPattern::parse(text).unwrap()).collect(),
+        tags: None,
+        actions: actions.iter().copied().collect(),
+        networks: None,
+        place: Place { file: "ci.toml".into(), line },
+    }
+}
+
+fn group(name: &str) -> Arc<[Box<str>]> {
+    match name {
+        "devs" => ["alice", "bob"].map(Into::into).into(),
+        _ => [].into(),
+    }
+}
+
+fn tags(mut rule: AccessRule, tags: &[&str]) -> AccessRule {
+    rule.tags = Some(tags.iter().map(|tag| Pattern::new(tag)).collect());
+    rule
+}
+
+fn policy(rules: Vec<AccessRule>) -> Policy {
+    let settings = AccessSettings { rules, named: Vec::new() };
+    Policy::new(&settings, [Action::Pull, Action::List].into_iter().collect())
+}
+
+fn by(user: &str) -> Asker<'_> {
+    Asker { user: (!user.is_empty()).then_some(user), client: "10.0.0.7".parse().unwrap() }
+}
+
+/// The line that decides, negative if it says no, 0 if there is none.
+fn line(policy: &Policy, user: &str, action: Action, name: &str) -> isize {
+    let (name, tag) = name.split_once(':').map_or((name, None), |(name, tag)| (name, Some(tag)));
+    let decision = policy.decide(by(user), action, name, tag);
+    let line = decision.rule.map_or(0, |place| place.line.cast_signed());
+    if decision.allowed { line } else { -line }
+}
+
+use Action::{Catalog, DeleteManifest, DeleteTag, List, MountFrom, Overwrite, Pull, Push};
+
+#[test]
+fn without_a_rule_every_user_may_do_everything() {
+    let open = policy(vec![]);
+    for action in Action::ALL {
+        assert_eq!(open.decide(by("alice"), action, "a", None), Decision { allowed: true, rule: None });
+        let stranger = open.decide(by(""), action, "a", None);
+        assert_eq!(stranger.allowed, matches!(action, Pull | List), "{action}");
+    }
+}
+
+#[test]
+fn with_a_rule_nothing_else_is_allowed_and_the_first_rule_decides() {
+    let some = policy(vec![
+        rule(1, "allow", &["ci-*"], &["base/**"], &[Pull, Push]),
+        rule(2, "allow", &["ci-bot"], &["base/app"], &[Pull]),
+        rule(3, "allow", &["@devs"], &["**"], &[Pull]),
+    ]);
+    assert_eq!(line(&some, "ci-bot", Pull, "base/app"), 1);
+    assert_eq!(line(&some, "ci-bot", List, "base/app"), 0);
+    assert_eq!(line(&some, "alice", Pull, "x"), 3);
+    assert_eq!(line(&some, "alice", Push, "x"), 0);
+    assert_eq!(line(&some, "carol", Pull, "x"), 0);
+    assert!(!some.decide(by("carol"), Pull, "x", None).allowed);
+    assert!(some.sees(by("ci-x"), "base/a") && !some.sees(by("ci-x"), "a"));
+}
+
+#[test]
+fn a_deny_beats_every_allow_wherever_it_stands() {
+    let some = policy(vec![
+        rule(1, "allow", &["alice"], &["**"], &Action::ALL),
+        rule(2, "deny", &["*"], &["base/**"], &[Overwrite]),
+        rule(3, "allow", &["@authenticated"], &["base/**"], &[Overwrite]),
+    ]);
+    assert_eq!(line(&some, "alice", Overwrite, "base/app:v1"), -2);
+    assert_eq!(line(&some, "alice", Overwrite, "other:v1"), 1);
+    assert_eq!(line(&some, "bob", Overwrite, "base/app:v1"), -2);
+}
+
+#[test]
+fn tags_restrict_writes_to_tags_alone() {
+    let some = policy(vec![
+        tags(
+            rule(1, "allow", &["*"], &["${user}/**"], &[Push, Overwrite, Pull, DeleteManifest]),
+            &["release"],
+        ),
+        rule(2, "allow", &["alice"], &["base/**"], &Action::ALL),
+        tags(rule(3, "deny", &["*"], &["base/**"], &Action::ALL), &["release", "v*"]),
+    ]);
+    assert_eq!(line(&some, "bob", Push, "bob/app:release"), 1);
+    assert_eq!(line(&some, "bob", Push, "bob/app:v1"), 0);
+    assert_eq!(line(&some, "bob", Push, "bob/app"), 1, "a blob, or a manifest by digest");
+    assert_eq!(line(&some, "bob", Push, "alice/app:release"), 0);
+    assert_eq!(line(&some, "bob", Pull, "bob/app"), 1);
+    assert_eq!(line(&some, "bob", DeleteManifest, "bob/app"), 0, "it might have other tags");
+    for action in [Push, Overwrite, DeleteTag] {
+        assert_eq!(line(&some, "alice", action, "base/app:v1"), -3);
+        assert_eq!(line(&some, "alice", action, "base/app:latest"), 2);
+    }
+    for action in [Pull, List, Catalog, MountFrom, Push] {
+        assert_eq!(line(&some, "alice", action, "base/app"), 2);
+    }
+    assert_eq!(line(&some, "alice", DeleteManifest, "base/app"), -3, "it might have one of these tags");
+}
+
+#[test]
+fn what_strangers_may_users_may_and_a_deny_of_strangers_is_theirs() {
+    let some = policy(vec![
+        rule(1, "allow", &["@anonymous"], &["public/**"], &Action::ALL),
+        rule(2, "deny", &["@anonymous"], &["public/secret"], &[Pull]),
+        rule(3, "allow", &["*"], &["all/**"], &[Pull]),
+    ]);
+    assert_eq!(line(&some, "", Pull, "public/a"), 1);
+    assert_eq!(line(&some, "alice", Pull, "public/a"), 1);
+    assert_eq!(line(&some, "", Pull, "public/secret"), -2);
+    assert_eq!(line(&some, "alice", Pull, "public/secret"), 1);
+    assert_eq!(line(&some, "", Push, "public/a"), 0);
+    assert!(!some.decide(by(""), Push, "public/a", None).allowed);
+    assert_eq!(line(&some, "", Pull, "all/a"), 0, "a star is a user's name");
+}
+
+#[test]
+fn networks_are_those_of_the_client() {
+    let mut office = rule(1, "allow", &["*"], &["**"], &[Pull]);
+    office.networks = Some(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+    let some = policy(vec![office]);
+    for (client, allowed) in [("10.1.2.3", true), ("11.0.0.1", false), ("2001:db8::1", true), ("::1", false)]
+    {
+        let asker = Asker { user: Some("alice"), client: client.parse().unwrap() };
+        assert_eq!(some.decide(asker, Pull, "a", None).allowed, allowed, "{client}");
+        assert_eq!(some.summary(asker).is_some(), allowed);
+    }
+}
+
+#[test]
+fn pages_are_for_those_who_see_everything() {
+    let some = policy(vec![
+        rule(1, "allow", &["alice"], &["**"], &[Pull, Catalog]),
+        rule(2, "allow", &["bob"], &["base/**"], &Action::ALL),
+        rule(3, "allow", &["carol"], &["**"], &Action::ALL),
+        rule(4, "deny", &["carol"], &["base/**"], &[Pull]),
+    ]);
+    let sees = |user| some.sees_everything(by(user)).allowed;
+    assert!(sees("alice") && !sees("bob") && !sees("carol") && !sees(""));
+    assert!(policy(vec![]).sees_everything(by("bob")).allowed);
+}
+
+#[test]
+fn a_summary_is_one_line() {
+    let some = policy(vec![
+        tags(rule(1, "allow", &["*"], &["${user}/**"], &[Push, Overwrite]), &["release", "v*"]),
+        rule(2, "allow", &["@devs"], &["base/**", "tools/*"], &[Pull, List, Catalog]),
+        rule(3, "deny", &["alice"], &["x"], &[Pull]),
+        rule(4, "allow", &["@anonymous"], &["public"], &[Push, Pull]),
+        rule(5, "allow", &["root"], &["**"], &Action::ALL),
+    ]);
+    insta::assert_snapshot!(some.summary(by("alice")).unwrap(), @"push and overwrite alice/** (tags release or v*); pull, list and catalog base/** and tools/*; pull and push public");
+    insta::assert_snapshot!(some.summary(by("")).unwrap(), @"pull public");
+    insta::assert_snapshot!(some.summary(by("root")).unwrap(), @"push and overwrite root/** (tags release or v*); pull and push public; do everything in **");
+    assert_eq!(policy(vec![rule(1, "allow", &["bob"], &["a"], &[Pull])]).summary(by("alice")), None);
+}
+
+prop_compose! {
+    fn any_rule()(
+        deny in proptest::bool::weighted(0.3),
+        users in prop::collection::vec(
+            prop::sample::select(vec!["alice", "bob", "a*", "*", "@devs", "@none", "@authenticated", "@anonymous"]), 1..3),
+        repositories in prop::collection::vec(
+            prop::sample::select(vec!["**", "a", "a/*", "a/**", "${user}/**", "a/b", "*/b", "a/b*", "**/b"]), 1..3),
+        actions in prop::sample::subsequence(Action::ALL.to_vec(), 1..4),
+        tag in prop::option::of(prop::sample::select(vec!["v1", "v*", "*"])),
+        network in prop::option::of(prop::sample::select(vec!["10.0.0.0/8", "11.0.0.0/8"])),
+        line in 1_usize..100,
+    ) -> AccessRule {
+        let mut made = rule(line, if deny { "deny" } else { "allow" }, &users, &repositories, &actions);
+        made.tags = tag.map(|tag| vec![Pattern::new(tag)]);
+        made.networks = network.map(|network| vec![network.parse().unwrap()]);
+        made
+    }
+}
+
+type Asked = (&'static str, Action, &'static str, Option<&'static str>);
+
+fn any_question() -> impl Strategy<Value = Asked> {
+    (
+        prop::sample::select(vec!["alice", "bob", "carol", ""]),
+        prop::sample::select(Action::ALL.to_vec()),
+        prop::sample::select(vec!["a", "a/b", "a/b/c", "alice/b", "bob", "b"]),
+        prop::option::of(prop::sample::select(vec!["v1", "latest"])),
+    )
+}
+
+fn allows(rules: &[AccessRule], (user, action, name, tag): Asked) -> bool {
+    policy(rules.to_vec()).decide(by(user), action, name, tag).allowed
+}
+
+proptest! {
+    #[test]
+    fn removing_an_allow_never_grants(rules in prop::collection::vec(any_rule(), 2..6), at in 0_usize..6, asked in any_question()) {
+        let mut fewer = rules.clone();
+        if let Some(position) = rules.iter().position(|rule| !rule.deny).map(|first| first.max(at % rules.len()))
+            && !fewer[position].deny
+        {
+            fewer.remove(position);
+            // The last rule of all is not a right more or less: without any, the file says nothing.
+            prop_assume!(!fewer.is_empty());
+            prop_assert!(!allows(&fewer, asked) || allows(&rules, asked));
+        }
+    }
+
+    #[test]
+    fn adding_a_deny_never_grants(rules in prop::collection::vec(any_rule(), 0..5), deny in any_rule(), at in 0_usize..6, asked in any_question()) {
+        let mut more = rules.clone();
+        more.insert(at.min(rules.len()), AccessRule { deny: true, ..deny });
+        prop_assert!(!allows(&more, asked) || allows(&rules, asked));
+    }
+
+    #[test]
+    fn a_group_is_its_members(rules in prop::collection::vec(any_rule(), 1..5), asked in any_question()) {
+        let listed = |rule: &AccessRule| {
+            let users = rule.users.iter().flat_map(|selector| match selector {
+                Selector::Group { members, .. } => {
+                    members.iter().map(|name| Selector::Name(Pattern::new(name))).collect()
+                }
+                other => vec![other.clone()],
+            });
+            AccessRule { users: users.collect(), ..rule.clone() }
+        };
+        let spelt: Vec<_> = rules.iter().map(listed).collect();
+        let (user, action, name, tag) = asked;
+        let [by_group, by_name] = [policy(rules), policy(spelt)];
+        prop_assert_eq!(by_group.decide(by(user), action, name, tag), by_name.decide(by(user), action, name, tag));
+    }
+
+    /// What the index finds is what a walk over all rules finds.
+    #[test]
+    fn the_index_leaves_nothing_out(rules in prop::collection::vec(any_rule(), 1..6), asked in any_question()) {
+        let some = policy(rules);
+        let (user, action, repository, tag) = asked;
+        let asker = by(user);
+        let question = Question { asker, action, repository, tag };
+        let walked = some.rules.iter().position(|rule| rule.is_of(asker.user) && rule.is_about(&question, false));
+        if asker.user.is_some() || some.anonymous.has(action) {
+            prop_assert_eq!(some.decide(asker, action, repository, tag), some.decided(walked));
+        }
+    }
+
+    #[test]
+    fn whoever_sees_everything_is_allowed_everywhere(rules in prop::collection::vec(any_rule(), 1..6), asked in any_question()) {
+        let some = policy(rules);
+        let (user, _, repository, _) = asked;
+        if some.sees_everything(by(user)).allowed {
+            for action in [Pull, Catalog] {
+                prop_assert!(some.decide(by(user), action, repository, None).allowed);
+            }
+        }
+    }
+}
