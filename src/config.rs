@@ -2,8 +2,8 @@
 //! `files` reads, `raw` looks at each key alone, `resolve` at all of them together; every
 //! problem of every file is collected on the way, never only the first.
 
-pub mod acme;
 pub mod access;
+pub mod acme;
 mod files;
 pub mod problem;
 mod raw;

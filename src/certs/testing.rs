@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::{Certificate, files};
+use crate::config::access::AccessSettings;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind, Directory, KnownCa};
 use crate::config::snapshot::{ConnectionSettings, LogFormat, LogLevel, LogSettings, Snapshot};
 use crate::config::vhost::{
-    AuthSettings, CertificateSource, Limits, ListenAddress, Redirects, RegistrySettings, Scheme,
-    SharedVirtualHost, Timeouts, UpstreamAuthorization, UpstreamSettings, UpstreamUrl, VirtualHost,
+    AnonymousAccess, AuthSettings, CertificateSource, Limits, ListenAddress, Redirects, RegistrySettings,
+    Scheme, SharedVirtualHost, Timeouts, UpstreamAuthorization, UpstreamSettings, UpstreamUrl, VirtualHost,
 };
 use crate::registry::host::{Authority, HostName};
 
@@ -76,7 +77,12 @@ pub(crate) fn host(names: &[&str], ports: &[u16], certificate: CertificateSource
         aliases: aliases.iter().map(|alias| Authority { host: name(alias), port: None }).collect(),
         listen: ports.iter().copied().map(listen).collect(),
         certificate,
-        auth: AuthSettings { htpasswd: "htpasswd".into(), realm: "test".into() },
+        auth: AuthSettings {
+            htpasswd: "htpasswd".into(),
+            realm: "test".into(),
+            anonymous: AnonymousAccess::None,
+        },
+        access: AccessSettings::default(),
         registry: RegistrySettings::Upstream(UpstreamSettings {
             url: UpstreamUrl {
                 scheme: Scheme::Http,

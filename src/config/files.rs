@@ -102,7 +102,22 @@ fn domain_file(path: &Path, problems: &mut Problems) -> Option<DomainFile> {
             }
         },
     });
-    Some(DomainFile { source, raw, password })
+    let groups = groups(&source, &raw, problems);
+    Some(DomainFile { source, raw, password, groups })
+}
+
+fn groups(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) -> Option<Arc<Source>> {
+    let (written, span) = raw.groups_file.given().zip(raw.groups_file.span())?;
+    let path = source.beside(written);
+    match Source::read(&path) {
+        Ok(groups) => Some(Arc::new(groups)),
+        Err(error) => {
+            let message = format!("`groups_file` cannot be read: {}: {error}", path.display());
+            let help = "name a file of lines like `devs: alice bob` that moorgate's user may read";
+            problems.push(Problem::at(source, span, message, help));
+            None
+        }
+    }
 }
 
 /// `*.toml`, but no hidden files: editors leave such beside the file they write.

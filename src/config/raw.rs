@@ -2,6 +2,7 @@
 //! The document is walked by hand instead of deserialized, since that reports all problems of a
 //! file at once, unknown keys included.
 
+pub(super) mod access;
 mod acme;
 mod table;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use self::access::{RawAccess, RawGroup};
 use self::acme::tls;
 pub(super) use self::acme::{RawAcmeSettings, RawCa, RawTls};
 use self::table::Table;
@@ -21,7 +23,7 @@ use super::secret::{self, RawSecret};
 use super::snapshot::{LogFormat, LogLevel};
 use super::source::{Source, Span};
 use super::values::{self, DAY, GIB, KIB};
-use super::vhost::{ListenAddress, Redirects, UpstreamUrl};
+use super::vhost::{AnonymousAccess, ListenAddress, Redirects, UpstreamUrl};
 use crate::registry::host::{Authority, HostName};
 
 /// A key as it was found.
@@ -86,6 +88,9 @@ pub(super) struct RawDomain {
     pub(super) auth: Setting<RawAuth>,
     pub(super) upstream: Setting<RawUpstream>,
     pub(super) browser: Setting<RawBrowser>,
+    pub(super) groups: Setting<Vec<RawGroup>>,
+    pub(super) groups_file: Setting<PathBuf>,
+    pub(super) access: List<RawAccess>,
     pub(super) limits: Setting<RawLimits>,
     pub(super) timeouts: Setting<RawTimeouts>,
 }
@@ -94,6 +99,7 @@ pub(super) struct RawDomain {
 pub(super) struct RawAuth {
     pub(super) htpasswd: Setting<PathBuf>,
     pub(super) realm: Setting<String>,
+    pub(super) anonymous: Setting<AnonymousAccess>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -199,12 +205,12 @@ pub(super) fn domain(source: &Arc<Source>, problems: &mut Problems) -> Option<Ra
         aliases: top.list("aliases", values::alias),
         listen: top.list("listen", values::listen_address),
         tls: top.table("tls", tls),
-        auth: top.table("auth", |table| RawAuth {
-            htpasswd: table.value("htpasswd", values::path),
-            realm: table.value("realm", values::realm),
-        }),
+        auth: top.table("auth", auth),
         upstream: top.table("upstream", upstream),
         browser: top.table("browser", |table| RawBrowser { url: table.value("url", values::upstream_url) }),
+        groups: access::groups(top),
+        groups_file: top.value("groups_file", values::path),
+        access: top.tables("access", access::rule),
         limits: top.table("limits", limits),
         timeouts: top.table("timeouts", timeouts),
     })
@@ -240,6 +246,16 @@ fn read<T>(
             problems.push(Problem::at(source, &error.span().unwrap_or(end..end), error.message(), help));
             None
         }
+    }
+}
+
+fn auth(table: &mut Table<'_>) -> RawAuth {
+    RawAuth {
+        htpasswd: table.value("htpasswd", values::path),
+        realm: table.value("realm", values::realm),
+        anonymous: table.value("anonymous", |value| {
+            values::choice(value, &[("none", AnonymousAccess::None), ("pull", AnonymousAccess::Pull)])
+        }),
     }
 }
 

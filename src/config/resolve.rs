@@ -1,6 +1,7 @@
 //! What the files mean together: defaults, settings that need or exclude each other, names and
 //! listeners that collide. Pure: whatever it needs was read before.
 
+mod access;
 mod acme;
 mod conflicts;
 mod domain;
@@ -37,6 +38,8 @@ pub(super) struct DomainFile {
     /// The secret that `raw.upstream.password` leads to; none where it cannot be had, which is
     /// noted already.
     pub(super) password: Option<SecretString>,
+    /// The text of `groups_file`; none where there is none or it cannot be read, which is noted already.
+    pub(super) groups: Option<Arc<Source>>,
 }
 
 /// The whole configuration, where each domain could be made. Whether it may be used is for
@@ -52,7 +55,7 @@ pub(super) fn snapshot(
     let mut hosts = Vec::new();
     for file in domains {
         let listen = listen(file, &process, problems);
-        hosts.push(domain::virtual_host(file, &listen, &process, problems).map(Arc::new));
+        hosts.push(domain::virtual_host(file, &listen, (directory, &process), problems).map(Arc::new));
         listeners.push(listen);
     }
     conflicts::names(domains, &listeners, problems);

@@ -17,11 +17,12 @@ struct Section {
 }
 
 const SECTIONS: &[Section] = &[
-    domain("", &["domain", "aliases", "listen", "tls", "auth", "upstream", "browser", "limits", "timeouts"]),
+    domain("", DOMAIN),
     domain("tls", &["acme", "names", "profile", "fallback", "certificate", "key", "internal"]),
-    domain("auth", &["htpasswd", "realm"]),
+    domain("auth", &["htpasswd", "realm", "anonymous"]),
     domain("upstream", UPSTREAM),
     domain("browser", &["url"]),
+    domain("access", &["deny", "users", "repositories", "tags", "actions", "networks"]),
     domain("limits", &["manifest", "body"]),
     domain("timeouts", DOMAIN_TIMEOUTS),
     main("", &["https", "http", "state", "acme", "ca", "admin", "log", "limits", "timeouts"]),
@@ -34,6 +35,21 @@ const SECTIONS: &[Section] = &[
     main("timeouts", &["handshake", "first_head", "head", "idle", "h2_ping", "drain"]),
 ];
 
+const DOMAIN: &[&str] = &[
+    "domain",
+    "aliases",
+    "listen",
+    "groups_file",
+    "tls",
+    "auth",
+    "upstream",
+    "browser",
+    "groups",
+    "access",
+    "limits",
+    "timeouts",
+];
+
 const UPSTREAM: &[&str] =
     &["url", "directory", "gc", "gc_grace", "roots", "username", "password", "authorization", "redirects"];
 
@@ -43,6 +59,9 @@ const DOMAIN_TIMEOUTS: &[&str] =
 /// Keys whose values are secrets, and the keys that may stand in them.
 const SECRETS: &[&str] = &["password", "eab_hmac_key"];
 const SECRET_SOURCES: &[&str] = &["env", "file"];
+
+/// Tables whose keys are free, and hold no secrets.
+const FREE: &[&str] = &["groups"];
 
 const fn domain(table: &'static str, keys: &'static [&'static str]) -> Section {
     Section { kind: FileKind::Domain, table, keys }
@@ -68,6 +87,9 @@ pub(super) fn knows(kind: FileKind, table: &str, key: &str) -> bool {
 pub(super) fn may_be_shown(table: &str, key: &str) -> bool {
     if SECRETS.contains(&table) {
         return SECRET_SOURCES.contains(&key);
+    }
+    if FREE.contains(&table) {
+        return true;
     }
     SECTIONS.iter().any(|section| section.table == table && section.keys.contains(&key))
         && !SECRETS.contains(&key)
@@ -119,6 +141,7 @@ fn place(section: &Section, kind: FileKind) -> String {
     match section.table {
         "" if file.is_empty() => "at the top of the file, above the first [table]".to_owned(),
         "" => format!("at the top{file}"),
+        "access" => format!("in [[access]]{file}"),
         table => format!("in [{table}]{file}"),
     }
 }
@@ -165,7 +188,7 @@ mod tests {
         use FileKind::{Domain, Main};
         let cases = [
             (Domain, "auth", "htpaswd", "did you mean `htpasswd`?"),
-            (Domain, "auth", "colour", "known here: `htpasswd`, `realm`"),
+            (Domain, "auth", "colour", "known here: `htpasswd`, `realm`, `anonymous`"),
             (Domain, "", "uptsream", "did you mean `upstream`?"),
             (
                 Domain,

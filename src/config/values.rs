@@ -1,5 +1,6 @@
 //! The values of single keys: what a duration, a size, an address, a name is.
 
+pub(super) mod access;
 mod acme;
 mod url;
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::access::AccessSettings;
 use super::acme::AcmeRequest;
+use crate::registry::action::{Action, Actions};
 use crate::registry::host::{Authority, HostName};
 
 /// One virtual host: a domain, its listeners, its users and the registry behind it.
@@ -26,6 +28,8 @@ pub struct VirtualHost {
     pub certificate: CertificateSource,
     /// Who may log in.
     pub auth: AuthSettings,
+    /// Who may do what.
+    pub access: AccessSettings,
     /// The registry behind it.
     pub registry: RegistrySettings,
     /// What people see outside `/v2/`.
@@ -96,6 +100,28 @@ pub struct AuthSettings {
     pub htpasswd: PathBuf,
     /// The realm of the Basic challenge, without quotes, backslashes or control characters.
     pub realm: String,
+    /// What may be done without a login, as far as the access rules allow it.
+    pub anonymous: AnonymousAccess,
+}
+
+/// What may be done without a login.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnonymousAccess {
+    /// Nothing.
+    #[default]
+    None,
+    /// Pulling, and listing tags.
+    Pull,
+}
+
+impl AnonymousAccess {
+    /// As actions.
+    pub fn actions(self) -> Actions {
+        match self {
+            Self::None => Actions::default(),
+            Self::Pull => [Action::Pull, Action::List].into_iter().collect(),
+        }
+    }
 }
 
 /// The registry behind a virtual host.

@@ -1,5 +1,6 @@
 //! A table of a document with what is needed to note the problems of its keys.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -63,7 +64,17 @@ impl<'a> Table<'a> {
         key: &'static str,
         read: impl Fn(&DeValue<'_>) -> Result<T, InvalidValue>,
     ) -> List<T> {
-        let Some(value) = self.find(key) else { return Setting::Absent };
+        self.check_known(key);
+        self.any_list(key, read)
+    }
+
+    /// The same for a key that is not of the schema.
+    pub(super) fn any_list<T>(
+        &mut self,
+        key: &str,
+        read: impl Fn(&DeValue<'_>) -> Result<T, InvalidValue>,
+    ) -> List<T> {
+        let Some(value) = self.entries.get(key) else { return Setting::Absent };
         let DeValue::Array(elements) = value.get_ref() else {
             let error = InvalidValue::wrong_type("a list", value.get_ref(), "write [\"…\", \"…\"]");
             return self.invalid(key, &value.span(), error);
@@ -81,6 +92,24 @@ impl<'a> Table<'a> {
             return Setting::Invalid;
         }
         Setting::Given(list, value.span())
+    }
+
+    /// Each key of a table whose keys are free.
+    pub(super) fn free<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&mut Table<'_>, &Spanned<Cow<'_, str>>) -> Option<T>,
+    ) -> Setting<Vec<T>> {
+        let Some(value) = self.find(key) else { return Setting::Absent };
+        let DeValue::Table(entries) = value.get_ref() else {
+            let help = format!("write [{key}] on a line of its own, and its keys below");
+            let error = InvalidValue::wrong_type("a table", value.get_ref(), &help);
+            return self.invalid(key, &value.span(), error);
+        };
+        let (source, kind) = (self.source, self.kind);
+        let mut table = Table { source, kind, name: key, entries, problems: self.problems };
+        let all = entries.keys().filter_map(|key| read(&mut table, key)).collect();
+        Setting::Given(all, value.span())
     }
 
     /// A table within this one; only the top has some.
@@ -122,12 +151,16 @@ impl<'a> Table<'a> {
     }
 
     fn find(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.check_known(key);
+        self.entries.get(key)
+    }
+
+    fn check_known(&self, key: &'static str) {
         debug_assert!(
             schema::knows(self.kind, self.name, key),
             "{key} of {:?} is not in the schema",
             self.name
         );
-        self.entries.get(key)
     }
 
     fn invalid<T>(&mut self, key: &str, span: &Span, error: InvalidValue) -> Setting<T> {
@@ -136,7 +169,7 @@ impl<'a> Table<'a> {
         Setting::Invalid
     }
 
-    fn note(&mut self, span: &Span, message: String, help: String) {
+    pub(super) fn note(&mut self, span: &Span, message: String, help: String) {
         self.problems.push(Problem::at(self.source, span, message, help));
     }
 }

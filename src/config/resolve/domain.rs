@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::process::{self, Process};
 use super::tls;
-use super::{DomainFile, Listener};
+use super::{DomainFile, Listener, access};
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawAuth, RawAuthorization, RawUpstream, Setting};
 use crate::config::source::Span;
@@ -20,7 +20,7 @@ use crate::registry::host::Authority;
 pub(super) fn virtual_host(
     file: &DomainFile,
     listen: &[Listener],
-    process: &Process,
+    (directory, process): (&Path, &Process),
     problems: &mut Problems,
 ) -> Option<VirtualHost> {
     let raw = &file.raw;
@@ -31,6 +31,7 @@ pub(super) fn virtual_host(
     let aliases = aliases(file, listen, problems);
     let certificate = tls::certificate(file, &aliases, process, problems);
     let auth = auth(file, problems);
+    let access = access::settings(file, directory, problems);
     let registry = registry(file, &process.state, problems);
     let browser = match &raw.browser {
         Setting::Absent | Setting::Invalid => None,
@@ -48,6 +49,7 @@ pub(super) fn virtual_host(
         listen: listen.iter().map(|listener| listener.address).collect(),
         certificate: certificate?,
         auth: auth?,
+        access: access?,
         registry: registry?,
         browser,
         limits: process::limits(&raw.limits.or_empty(), process.limits),
@@ -79,7 +81,7 @@ fn aliases(file: &DomainFile, listen: &[Listener], problems: &mut Problems) -> V
 }
 
 fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
-    let (RawAuth { htpasswd, realm }, header) = required(&file.raw.auth)?;
+    let (RawAuth { htpasswd, realm, anonymous }, header) = required(&file.raw.auth)?;
     if htpasswd.is_absent() {
         let help =
             "write htpasswd = \"../credentials/NAME.htpasswd\" in [auth]; `moorgate htpasswd` makes one";
@@ -90,7 +92,7 @@ fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
         Some(realm) => realm.clone(),
         None => file.raw.domain.given()?.to_string(),
     };
-    Some(AuthSettings { htpasswd, realm })
+    Some(AuthSettings { htpasswd, realm, anonymous: anonymous.or_empty() })
 }
 
 /// Exactly one of `url` and `directory`.

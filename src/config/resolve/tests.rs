@@ -44,7 +44,7 @@ fn resolve(main: &str, domains: &[&str]) -> (Option<Snapshot>, Problems) {
         let Some(raw) = raw::domain(&source, &mut problems) else { continue };
         let password = raw.upstream.given().and_then(|upstream| upstream.password.given());
         let password = password.and_then(|secret| secret.reveal(|path| path.to_owned()).ok());
-        files.push(DomainFile { source, raw, password });
+        files.push(DomainFile { source, raw, password, groups: None });
     }
     let snapshot = snapshot(Path::new(""), &main, &files, &mut problems);
     problems.sort();
@@ -142,6 +142,11 @@ fn every_setting_arrives() {
                 auth: AuthSettings {
                     htpasswd: "conf.d/../ci.htpasswd",
                     realm: "CI",
+                    anonymous: None,
+                },
+                access: AccessSettings {
+                    rules: [],
+                    named: [],
                 },
                 registry: Upstream(
                     UpstreamSettings {

@@ -1,0 +1,167 @@
+//! The access rules of one domain file: groups filled in, and what is missing in each rule.
+
+mod groups;
+mod warnings;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use self::groups::Groups;
+use super::DomainFile;
+use crate::config::access::{AccessRule, AccessSettings, Named, Place, Selector};
+use crate::config::problem::{Problem, Problems, Severity};
+use crate::config::raw::access::RawAccess;
+use crate::config::raw::{List, Setting};
+use crate::config::source::{Source, Span};
+use crate::config::values::access::RawSelector;
+use crate::registry::action::Actions;
+
+/// The rules, or none where something is wrong with them; `directory` is that of the configuration.
+pub(super) fn settings(
+    file: &DomainFile,
+    directory: &Path,
+    problems: &mut Problems,
+) -> Option<AccessSettings> {
+    let errors = problems.count(Severity::Error);
+    let groups = groups::groups(file, problems);
+    let mut rules = Vec::new();
+    let mut named = groups.named();
+    for raw in file.raw.access.given().into_iter().flatten() {
+        rules.extend(rule(file, directory, raw, &groups, problems));
+        named.extend(names(&file.source, raw.get_ref()));
+    }
+    if matches!(file.raw.access, Setting::Invalid) {
+        return None;
+    }
+    if problems.count(Severity::Error) > errors {
+        return None;
+    }
+    warnings::note(file, &rules, &groups, problems);
+    Some(AccessSettings { rules, named })
+}
+
+/// The names of users that a rule says itself.
+fn names(source: &Arc<Source>, raw: &RawAccess) -> Vec<Named> {
+    let users = raw.users.given().into_iter().flatten();
+    let named = users.filter_map(|entry| match entry.get_ref() {
+        RawSelector::Name(name) if !name.is_any() => {
+            Some(Named { name: name.clone(), file: source.path().to_owned(), span: entry.span() })
+        }
+        RawSelector::Name(_)
+        | RawSelector::Group(_)
+        | RawSelector::Authenticated
+        | RawSelector::Anonymous => None,
+    });
+    named.collect()
+}
+
+fn rule(
+    file: &DomainFile,
+    directory: &Path,
+    raw: &Spanned<RawAccess>,
+    groups: &Groups,
+    problems: &mut Problems,
+) -> Option<AccessRule> {
+    let RawAccess { deny, users, repositories, tags, actions, networks } = raw.get_ref();
+    let place = raw.span();
+    let mut needed = |key: &str, is_absent: bool, help: &str| {
+        if is_absent {
+            problems.push(Problem::at(
+                &file.source,
+                &place,
+                format!("`access.{key}` is missing in this rule"),
+                help,
+            ));
+        }
+    };
+    needed("users", users.is_absent(), USERS);
+    needed("repositories", repositories.is_absent(), REPOSITORIES);
+    needed("actions", actions.is_absent(), ACTIONS);
+    let mut filled = Filled { source: &file.source, problems };
+    let users = filled.list("users", users, USERS);
+    let repositories = filled.list("repositories", repositories, REPOSITORIES);
+    let actions = filled.list("actions", actions, ACTIONS);
+    let tags = filled.optional("tags", tags, "write tags, or leave the key out for all tags");
+    let networks = filled.optional("networks", networks, "write networks, or leave the key out for all");
+    let users = users.into_iter().flatten().map(|user| selector(file, &user, groups, problems));
+    let users: Option<Vec<_>> = users.collect();
+    let path = file.source.path();
+    let (line, _) = file.source.position(place.start);
+    Some(AccessRule {
+        deny: deny.or(false),
+        users: users.filter(|users| !users.is_empty())?,
+        repositories: plain(repositories?),
+        tags: tags?.map(plain),
+        actions: plain(actions?).into_iter().fold(Actions::default(), Actions::and),
+        networks: networks?.map(plain),
+        place: Place { file: path.strip_prefix(directory).unwrap_or(path).to_owned(), line },
+    })
+}
+
+fn plain<T>(list: Vec<Spanned<T>>) -> Vec<T> {
+    list.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn selector(
+    file: &DomainFile,
+    entry: &Spanned<RawSelector>,
+    groups: &Groups,
+    problems: &mut Problems,
+) -> Option<Selector> {
+    match entry.get_ref() {
+        RawSelector::Authenticated => Some(Selector::Authenticated),
+        RawSelector::Anonymous => Some(Selector::Anonymous),
+        RawSelector::Name(name) => Some(Selector::Name(name.clone())),
+        RawSelector::Group(name) => match groups.members(name) {
+            Some(members) => Some(Selector::Group { name: name.as_str().into(), members }),
+            None => {
+                if groups.is_known() {
+                    let message = format!("`access.users` names the unknown group `@{name}`");
+                    problems.push(Problem::at(&file.source, &entry.span(), message, groups.help()));
+                }
+                None
+            }
+        },
+    }
+}
+
+/// Lists that must not be empty.
+struct Filled<'a> {
+    source: &'a Arc<Source>,
+    problems: &'a mut Problems,
+}
+
+impl Filled<'_> {
+    fn list<T: Clone>(&mut self, key: &str, list: &List<T>, help: &str) -> Option<Vec<Spanned<T>>> {
+        let Setting::Given(entries, span) = list else { return None };
+        if entries.is_empty() {
+            self.empty(key, span, help);
+            return None;
+        }
+        Some(entries.clone())
+    }
+
+    /// `Some(None)` where it is not written.
+    fn optional<T: Clone>(
+        &mut self,
+        key: &str,
+        list: &List<T>,
+        help: &str,
+    ) -> Option<Option<Vec<Spanned<T>>>> {
+        if list.is_absent() { Some(None) } else { self.list(key, list, help).map(Some) }
+    }
+
+    fn empty(&mut self, key: &str, span: &Span, help: &str) {
+        let message = format!("`access.{key}` is empty: the rule could never match");
+        self.problems.push(Problem::at(self.source, span, message, help));
+    }
+}
+
+const USERS: &str = "write users = [\"alice\", \"@devs\"], or [\"*\"] for every user";
+const REPOSITORIES: &str = "write repositories = [\"base/**\"], or [\"**\"] for all";
+const ACTIONS: &str = "write actions = [\"pull\"], or [\"all\"]";

@@ -1,0 +1,158 @@
+//! Groups: those of `[groups]`, or of a file with lines like `devs: alice bob`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::access::Named;
+use crate::config::problem::{Problem, Problems};
+use crate::config::resolve::DomainFile;
+use crate::config::source::{Source, Span};
+use crate::config::values::access::{group_name, is_user};
+use crate::registry::pattern::Pattern;
+
+/// The groups of a domain.
+pub(super) struct Groups {
+    groups: BTreeMap<String, Group>,
+    /// Whether all of them could be read.
+    known: bool,
+    source: Arc<Source>,
+}
+
+struct Group {
+    members: Vec<(Box<str>, Span)>,
+    span: Span,
+}
+
+impl Groups {
+    /// Who is in a group.
+    pub(super) fn members(&self, name: &str) -> Option<Arc<[Box<str>]>> {
+        let group = self.groups.get(name)?;
+        Some(group.members.iter().map(|(member, _)| member.clone()).collect())
+    }
+
+    /// Whether a group that is not here is nowhere.
+    pub(super) fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// What to do about an unknown group.
+    pub(super) fn help(&self) -> String {
+        if self.groups.is_empty() {
+            return "write the group in [groups], as devs = [\"alice\", \"bob\"]".to_owned();
+        }
+        let names: Vec<_> = self.groups.keys().map(|name| format!("`@{name}`")).collect();
+        format!("there are {}", names.join(", "))
+    }
+
+    /// Every member, to be held against the htpasswd.
+    pub(super) fn named(&self) -> Vec<Named> {
+        let members = self.groups.values().flat_map(|group| &group.members);
+        let named = members.map(|(name, span)| Named {
+            name: Pattern::new(name),
+            file: self.source.path().to_owned(),
+            span: span.clone(),
+        });
+        named.collect()
+    }
+
+    /// Groups without anybody in them, and where.
+    pub(super) fn empty(&self) -> impl Iterator<Item = (&Arc<Source>, &Span, &str)> {
+        let empty = self.groups.iter().filter(|(_, group)| group.members.is_empty());
+        empty.map(|(name, group)| (&self.source, &group.span, name.as_str()))
+    }
+}
+
+/// Reads the groups from where the domain says they are.
+pub(super) fn groups(file: &DomainFile, problems: &mut Problems) -> Groups {
+    let raw = &file.raw;
+    if let Some(span) = raw.groups_file.span().filter(|_| !raw.groups.is_absent()) {
+        let message = "`groups_file` and [groups] are both written";
+        let help = "leave one of them out: groups stand in one place";
+        problems.push(Problem::at(&file.source, span, message, help));
+    }
+    match &file.groups {
+        Some(source) => of_file(source, problems),
+        None => Groups {
+            known: raw.groups_file.is_absent() && (raw.groups.is_absent() || raw.groups.given().is_some()),
+            groups: of_table(file, problems),
+            source: file.source.clone(),
+        },
+    }
+}
+
+fn of_table(file: &DomainFile, problems: &mut Problems) -> BTreeMap<String, Group> {
+    let mut groups = BTreeMap::new();
+    for group in file.raw.groups.given().into_iter().flatten() {
+        let mut members = Vec::new();
+        for member in group.members.given().into_iter().flatten() {
+            let name = member.get_ref();
+            if name.literal().is_none() {
+                let message = format!("`groups.{}` has a pattern in it", group.name.get_ref());
+                let help = "write the names of users; `*` is for `users` in [[access]]";
+                problems.push(Problem::at(&file.source, &member.span(), message, help));
+            }
+            members.push((name.as_str().into(), member.span()));
+        }
+        groups.insert(group.name.get_ref().clone(), Group { members, span: group.name.span() });
+    }
+    groups
+}
+
+/// Lines of a name, a colon, and users with spaces between them; `#` begins a comment.
+fn of_file(source: &Arc<Source>, problems: &mut Problems) -> Groups {
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    let mut known = true;
+    let mut note = |span: &Span, message: String, help: &str| {
+        problems.push(Problem::at(source, span, message, help));
+        known = false;
+    };
+    let mut at = 0;
+    for line in source.text().split_inclusive('\n') {
+        let start = at;
+        at += line.len();
+        let text = line.trim();
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let start = start + (line.len() - line.trim_start().len());
+        let whole = start..start + text.len();
+        let Some((name, users)) = text.split_once(':') else {
+            note(&whole, "this line is not a group".to_owned(), "write a line like `devs: alice bob`");
+            continue;
+        };
+        let name = name.trim();
+        match group_name(name) {
+            Err(error) => note(&whole, format!("`{name}` {error}"), &error.help),
+            Ok(_) if groups.contains_key(name) => {
+                note(
+                    &whole,
+                    format!("the group `{name}` is there twice"),
+                    "write all of its users on one line",
+                );
+            }
+            Ok(name) => {
+                let first = start + text.len() - users.len();
+                let members = words(users).map(|(offset, word)| (word, first + offset));
+                let (good, bad): (Vec<_>, Vec<_>) =
+                    members.partition(|(word, _)| is_user(word) && !word.contains('*'));
+                for (word, at) in bad {
+                    let message = format!("`{word}` in the group `{name}` is not a user name");
+                    note(&(at..at + word.len()), message, "write the names of users in the htpasswd file");
+                }
+                let members = good.into_iter().map(|(word, at)| (word.into(), at..at + word.len()));
+                groups.insert(name, Group { members: members.collect(), span: whole });
+            }
+        }
+    }
+    Groups { groups, known, source: source.clone() }
+}
+
+/// Each word and where it begins.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut end = 0;
+    text.split_whitespace().map(move |word| {
+        let start = end + text.get(end..).and_then(|rest| rest.find(word)).unwrap_or_default();
+        end = start + word.len();
+        (start, word)
+    })
+}

@@ -1,0 +1,292 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::config::problem::Colour;
+use crate::config::raw;
+
+const TOP: &str = "domain = 'ci.example.com'\n";
+const REST: &str =
+    "[tls]\ninternal = true\n[upstream]\nurl = 'http://registry:5000'\n[auth]\nhtpasswd = 'ci.htpasswd'\n";
+
+fn resolve(top: &str, rest: &str, groups: Option<&str>) -> (Option<AccessSettings>, Problems) {
+    let source = |path: &str, text: String| Arc::new(Source::new(PathBuf::from(path), text));
+    let mut problems = Problems::default();
+    let text = format!("{TOP}{top}{REST}{rest}");
+    let file = source("/etc/moorgate/conf.d/ci.toml", text);
+    let raw = raw::domain(&file, &mut problems).expect("its syntax is right");
+    let groups = groups.map(|text| source("/etc/moorgate/groups", text.to_owned()));
+    let file = DomainFile { source: file, raw, password: None, groups };
+    let settings = settings(&file, Path::new("/etc/moorgate"), &mut problems);
+    problems.sort();
+    (settings, problems)
+}
+
+fn rules(rest: &str) -> Vec<AccessRule> {
+    let (settings, problems) = resolve("", rest, None);
+    assert!(problems.is_empty(), "{problems}");
+    settings.expect("rules").rules
+}
+
+fn said(top: &str, rest: &str, groups: Option<&str>) -> String {
+    resolve(top, rest, groups).1.render(Colour::Never)
+}
+
+#[test]
+fn a_rule_is_what_it_says() {
+    let rules = rules(
+        "[groups]\ndevs = ['alice', 'bob']\n[[access]]\nusers = ['ci-*', '@devs', '@authenticated', '@anonymous']\n\
+         repositories = ['base/**', '${user}/*']\nactions = ['pull', 'push']\n[[access]]\ndeny = true\nusers = ['*']\n\
+         repositories = ['**']\ntags = ['v*']\nactions = ['push', 'delete-manifest']\nnetworks = ['10.0.0.0/8', '::1']\n",
+    );
+    let [allow, deny] = rules.as_slice() else { panic!("{rules:?}") };
+    assert_eq!(
+        allow.users.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        "ci-* @devs @authenticated @anonymous"
+    );
+    assert!(
+        matches!(&allow.users[1], Selector::Group { members, .. } if **members == ["alice".into(), "bob".into()])
+    );
+    assert_eq!(allow.actions.iter().map(|a| a.as_str()).collect::<Vec<_>>(), ["pull", "push"]);
+    assert_eq!((allow.deny, &allow.tags, &allow.networks), (false, &None, &None));
+    assert_eq!(allow.place.to_string(), "conf.d/ci.toml:10");
+    assert_eq!((deny.deny, deny.place.line), (true, 14));
+    assert!(deny.actions.iter().map(|a| a.as_str()).eq(["push", "delete-manifest"]));
+    let networks: Vec<_> = deny.networks.iter().flatten().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+}
+
+#[test]
+fn groups_may_stand_in_a_file() {
+    let rule = "[[access]]\nusers = ['@devs', '@ops']\nrepositories = ['**']\nactions = ['pull']\n";
+    let file = "# people\ndevs: alice  bob\r\n\nops:carol\n";
+    let (settings, problems) = resolve("groups_file = '../groups'\n", rule, Some(file));
+    assert!(problems.is_empty(), "{problems}");
+    let settings = settings.expect("rules");
+    let members = |at: usize| match &settings.rules[0].users[at] {
+        Selector::Group { members, .. } => members.join(" "),
+        other => panic!("{other}"),
+    };
+    assert_eq!((members(0), members(1)), ("alice bob".to_owned(), "carol".to_owned()));
+    let named: Vec<_> = settings.named.iter().map(|n| (n.name.as_str(), &file[n.span.clone()])).collect();
+    assert_eq!(named, [("alice", "alice"), ("bob", "bob"), ("carol", "carol")]);
+    let bad = "devs alice\nopS!: bob\nx: a\nx: b\ny: @z *\n";
+    insta::assert_snapshot!(said("groups_file = '../groups'\n", rule, Some(bad)), @r"
+    error: this line is not a group
+    --> /etc/moorgate/groups:1:1
+     = help: write a line like `devs: alice bob`
+
+    error: `opS!` is not the name of a group
+    --> /etc/moorgate/groups:2:1
+     = help: call it anything but `authenticated` and `anonymous`, with letters, digits, `.`, `_` and `-`
+
+    error: the group `x` is there twice
+    --> /etc/moorgate/groups:4:1
+     = help: write all of its users on one line
+
+    error: `@z` in the group `y` is not a user name
+    --> /etc/moorgate/groups:5:4
+     = help: write the names of users in the htpasswd file
+
+    error: `*` in the group `y` is not a user name
+    --> /etc/moorgate/groups:5:7
+     = help: write the names of users in the htpasswd file
+    ");
+}
+
+#[test]
+fn all_problems_of_rules_are_noted() {
+    let rest = "[groups]\ndevs = ['alice', 'a*']\n'a b' = []\n[[access]]\nusers = ['@dev']\nrepositories = ['Base/**', 'a**']\n\
+        actions = ['pul']\n[[access]]\nusers = []\nactions = ['pull']\ntags = []\nnetworks = ['10.0.0.1/8', 'x']\n\
+        acton = 'x'\n";
+    insta::assert_snapshot!(said("", rest, None), @r#"
+    error: `groups.devs` has a pattern in it
+     --> /etc/moorgate/conf.d/ci.toml:9:18
+      |
+    9 | devs = ['alice', 'a*']
+      |                  ^^^^
+      |
+      = help: write the names of users; `*` is for `users` in [[access]]
+
+    error: `groups.a b` is not the name of a group
+      --> /etc/moorgate/conf.d/ci.toml:10:1
+       |
+    10 | 'a b' = []
+       | ^^^^^
+       |
+       = help: call it anything but `authenticated` and `anonymous`, with letters, digits, `.`, `_` and `-`
+
+    error: `access.users` names the unknown group `@dev`
+      --> /etc/moorgate/conf.d/ci.toml:12:10
+       |
+    12 | users = ['@dev']
+       |          ^^^^^^
+       |
+       = help: there are `@devs`
+
+    error: `access.repositories` has a character that is in no repository name
+      --> /etc/moorgate/conf.d/ci.toml:13:17
+       |
+    13 | repositories = ['Base/**', 'a**']
+       |                 ^^^^^^^^^
+       |
+       = help: names are of lower-case letters, digits, `.`, `_` and `-`; no tag and no host is in them
+
+    error: `access.repositories` has `**` beside other characters
+      --> /etc/moorgate/conf.d/ci.toml:13:28
+       |
+    13 | repositories = ['Base/**', 'a**']
+       |                            ^^^^^
+       |
+       = help: `**` stands for whole levels: write "base/**"
+
+    error: `access.actions` is none of the known words
+      --> /etc/moorgate/conf.d/ci.toml:14:12
+       |
+    14 | actions = ['pul']
+       |            ^^^^^
+       |
+       = help: write "pull" or "push" or "overwrite" or "delete-tag" or "delete-manifest" or "list" or "catalog" or "mount-from" or "all"
+
+    error: `access.repositories` is missing in this rule
+      --> /etc/moorgate/conf.d/ci.toml:15:1
+       |
+    15 | [[access]]
+       | ^^^^^^^^^^
+       |
+       = help: write repositories = ["base/**"], or ["**"] for all
+
+    error: `access.users` is empty: the rule could never match
+      --> /etc/moorgate/conf.d/ci.toml:16:9
+       |
+    16 | users = []
+       |         ^^
+       |
+       = help: write users = ["alice", "@devs"], or ["*"] for every user
+
+    error: `access.tags` is empty: the rule could never match
+      --> /etc/moorgate/conf.d/ci.toml:18:8
+       |
+    18 | tags = []
+       |        ^^
+       |
+       = help: write tags, or leave the key out for all tags
+
+    error: `access.networks` is an address within a network
+      --> /etc/moorgate/conf.d/ci.toml:19:13
+       |
+    19 | networks = ['10.0.0.1/8', 'x']
+       |             ^^^^^^^^^^^^
+       |
+       = help: write "10.0.0.0/8"
+
+    error: `access.networks` is not a network
+      --> /etc/moorgate/conf.d/ci.toml:19:27
+       |
+    19 | networks = ['10.0.0.1/8', 'x']
+       |                           ^^^
+       |
+       = help: write a network like "10.0.0.0/8" or "2001:db8::/32", or an address
+
+    error: unknown key `acton` in [access]
+      --> /etc/moorgate/conf.d/ci.toml:20:1
+       |
+    20 | acton = …
+       | ^^^^^
+       |
+       = help: known here: `deny`, `users`, `repositories`, `tags`, `actions`, `networks`
+    "#);
+    insta::assert_snapshot!(said("", "[access]\nusers = ['a']\n", None), @r"
+    error: `access` must be an array of tables, not a table
+     --> /etc/moorgate/conf.d/ci.toml:8:1
+      |
+    8 | [access]
+      | ^^^^^^^^
+      |
+      = help: write [[access]] on a line of its own, and its keys below
+    ");
+}
+
+#[test]
+fn what_cannot_be_meant_is_warned_of() {
+    let rest = "[groups]\nnone = []\n\
+        [[access]]\nusers = ['@none']\nrepositories = ['**']\nactions = ['pull']\n\
+        [[access]]\ndeny = true\nusers = ['@anonymous']\nrepositories = ['**']\nactions = ['pull']\n\
+        [[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\ntags = ['v1']\nactions = ['pull']\n\
+        [[access]]\nusers = ['alice']\nrepositories = ['base/**']\ntags = ['v*']\nactions = ['push', 'pull']\n\
+        [[access]]\nusers = ['alice']\nrepositories = ['old/**']\ntags = ['v*']\nactions = ['delete-tag', 'delete-manifest']\n\
+        [[access]]\ndeny = true\nusers = ['@authenticated']\nrepositories = ['**']\nactions = ['delete-tag', 'delete-manifest']\n";
+    insta::assert_snapshot!(said("", rest, None), @r#"
+    warning: the group `none` has nobody in it
+     --> /etc/moorgate/conf.d/ci.toml:9:1
+      |
+    9 | none = []
+      | ^^^^
+      |
+      = help: write its users, or leave it out
+
+    warning: this rule can never match: its groups have nobody in them
+      --> /etc/moorgate/conf.d/ci.toml:10:1
+       |
+    10 | [[access]]
+       | ^^^^^^^^^^
+       |
+       = help: write the users of the group
+
+    warning: this rule can never match: without a login nothing is allowed here anyway
+      --> /etc/moorgate/conf.d/ci.toml:14:1
+       |
+    14 | [[access]]
+       | ^^^^^^^^^^
+       |
+       = help: leave it out, or write anonymous = "pull" in [auth]
+
+    warning: this rule can never match: none of its actions is about a tag
+      --> /etc/moorgate/conf.d/ci.toml:19:1
+       |
+    19 | [[access]]
+       | ^^^^^^^^^^
+       |
+       = help: leave `tags` out to deny it for the whole repository
+
+    warning: a rule with `tags` allows, for the whole repository, `pull`
+      --> /etc/moorgate/conf.d/ci.toml:28:8
+       |
+    28 | tags = ['v*']
+       |        ^^^^^^
+       |
+       = help: tags restrict writes only, since a pull by digest has no tag: write a rule of its own for them
+
+    warning: this rule can never match: line 35 denies all of it
+      --> /etc/moorgate/conf.d/ci.toml:30:1
+       |
+    30 | [[access]]
+       | ^^^^^^^^^^
+       |
+       = help: leave one of the two out: a deny beats every allow
+
+    warning: a rule with `tags` never allows `delete-manifest`, which takes all tags of a manifest
+      --> /etc/moorgate/conf.d/ci.toml:33:8
+       |
+    33 | tags = ['v*']
+       |        ^^^^^^
+       |
+       = help: write a rule without `tags` for it
+    "#);
+    insta::assert_snapshot!(said("", "anonymous = 'pull'\n[[access]]\nusers = ['a']\nrepositories = ['**']\nactions = ['all']\n", None), @r#"
+    warning: `auth.anonymous` is "pull", and no rule allows `@anonymous` to pull anything
+     --> /etc/moorgate/conf.d/ci.toml:8:13
+      |
+    8 | anonymous = 'pull'
+      |             ^^^^^^
+      |
+      = help: write a rule with users = ["@anonymous"] and actions = ["pull"]
+
+    warning: without a login, the classic Docker engine cannot pull from here
+     --> /etc/moorgate/conf.d/ci.toml:8:13
+      |
+    8 | anonymous = 'pull'
+      |             ^^^^^^
+      |
+      = help: it wants a password wherever one is asked for; containerd and Docker with its image store, podman, buildah, skopeo and crane pull without one
+    "#);
+}
