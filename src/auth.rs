@@ -8,6 +8,7 @@ pub mod basic;
 mod hash;
 pub mod htpasswd;
 pub mod policy;
+pub mod upload_session;
 mod users_file;
 pub mod verify;
 

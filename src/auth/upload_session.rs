@@ -1,0 +1,155 @@
+//! Whose an upload session is: its name, as the client gets it, ends with a tag that only this domain's
+//! user could have been given. Nothing is stored but the key, so that a restart changes nothing.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq;
+
+use super::UserName;
+use crate::fs::{Access, atomic_write, private_directory};
+use crate::registry::name::RepositoryName;
+use crate::registry::upload_id::UploadId;
+
+/// The key under which sessions are tagged.
+#[derive(Clone)]
+pub struct SessionKey(Arc<hmac::Key>);
+
+/// Whose sessions, and where.
+#[derive(Clone, Debug)]
+pub struct SessionOwner {
+    key: SessionKey,
+    domain: Arc<str>,
+    user: UserName,
+}
+
+impl SessionKey {
+    /// Reads the key below the state directory, or makes one there. Waits for the disk.
+    pub fn open(state: &Path) -> io::Result<Self> {
+        let path = state.join(FILE);
+        match std::fs::read(&path) {
+            Ok(key) if key.len() == KEY_BYTES => return Ok(Self::new(&key)),
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a key")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut key = [0; KEY_BYTES];
+        SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"))?;
+        private_directory(state)?;
+        atomic_write(&path, &key, Access::Private)?;
+        Ok(Self::new(&key))
+    }
+
+    fn new(key: &[u8]) -> Self {
+        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
+    }
+
+    /// For the sessions of a user.
+    pub fn owner(&self, domain: &str, user: UserName) -> SessionOwner {
+        SessionOwner { key: self.clone(), domain: domain.into(), user }
+    }
+}
+
+impl std::fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionKey")
+    }
+}
+
+impl SessionOwner {
+    /// The name that the owner gets. `None` if it is too long for one.
+    pub fn bind(&self, repository: &RepositoryName, session: &UploadId) -> Option<UploadId> {
+        let tag = self.tag(repository, session.as_str());
+        UploadId::parse(&format!("{session}{MARK}{tag}")).ok()
+    }
+
+    /// The name that the registry gave, if this is one of the owner's.
+    pub fn open(&self, repository: &RepositoryName, bound: &UploadId) -> Option<UploadId> {
+        let (session, tag) = bound.as_str().rsplit_once(MARK)?;
+        let own = self.tag(repository, session);
+        let is_own = bool::from(own.as_bytes().ct_eq(tag.as_bytes()));
+        if is_own { UploadId::parse(session).ok() } else { None }
+    }
+
+    /// Every field is as long as its prefix says, so that no two sessions have one tag by their borders.
+    fn tag(&self, repository: &RepositoryName, session: &str) -> String {
+        let mut context = hmac::Context::with_key(&self.key.0);
+        for field in [&*self.domain, self.user.as_str(), repository.as_str(), session] {
+            context.update(&(field.len() as u64).to_be_bytes());
+            context.update(field.as_bytes());
+        }
+        let tag = context.sign();
+        // 128 bits are out of reach for guesses that each cost a request.
+        URL_SAFE_NO_PAD.encode(tag.as_ref().get(..16).unwrap_or_default())
+    }
+}
+
+const FILE: &str = "upload-sessions.key";
+const KEY_BYTES: usize = 32;
+/// Registries use UUIDs and base64; whatever stands before the last one is theirs.
+const MARK: char = '~';
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn owner(key: &SessionKey, domain: &str, user: &str) -> SessionOwner {
+        key.owner(domain, UserName::new(user).unwrap())
+    }
+
+    fn name(text: &str) -> RepositoryName {
+        RepositoryName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_session_is_its_owners_alone_and_stays_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let key = SessionKey::open(&state).unwrap();
+        let session = UploadId::parse("3f1c6f6e-8d5e_=.~a").unwrap();
+        let bound = owner(&key, "ci.test", "alice").bind(&name("a"), &session).unwrap();
+        let again = SessionKey::open(&state).unwrap();
+        assert_eq!(owner(&again, "ci.test", "alice").open(&name("a"), &bound), Some(session.clone()));
+        for (domain, user, repository) in
+            [("ci.test", "bob", "a"), ("other.test", "alice", "a"), ("ci.test", "alice", "b")]
+        {
+            assert_eq!(owner(&key, domain, user).open(&name(repository), &bound), None, "{user}");
+        }
+        assert_eq!(owner(&key, "ci.test", "alice").open(&name("a"), &session), None, "without a tag");
+        let other = SessionKey::open(&directory.path().join("other")).unwrap();
+        assert_eq!(owner(&other, "ci.test", "alice").open(&name("a"), &bound), None);
+        let mode = std::fs::metadata(state.join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(state.join(FILE), "short").unwrap();
+        assert!(SessionKey::open(&state).is_err(), "not replaced: sessions would be lost silently");
+    }
+
+    #[test]
+    fn fields_have_borders() {
+        let key = SessionKey::new(&[7; KEY_BYTES]);
+        let session = UploadId::parse("1").unwrap();
+        let bound = owner(&key, "ci", "alice").bind(&name("a"), &session).unwrap();
+        assert_eq!(owner(&key, "cia", "lice").open(&name("a"), &bound), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_text_is_a_session(text in "[A-Za-z0-9_=.~-]{1,60}") {
+            let alice = owner(&SessionKey::new(&[7; KEY_BYTES]), "ci", "alice");
+            if let Ok(session) = UploadId::parse(&text) {
+                prop_assert_eq!(alice.open(&name("a"), &session), None);
+                let bound = alice.bind(&name("a"), &session).unwrap();
+                prop_assert_eq!(alice.open(&name("a"), &bound), Some(session));
+            }
+        }
+    }
+}
