@@ -1,5 +1,6 @@
 //! The composition root: builds every part in order, swaps the configuration, owns the tasks.
 
+mod access;
 mod build;
 mod listeners;
 mod stores;
@@ -25,6 +26,7 @@ use crate::observe::access_log::AccessLog;
 use crate::observe::logging::LogControl;
 use crate::request::Gate;
 use crate::request::site::Sites;
+use crate::request::tags::TagTurns;
 use crate::tls::server_config::ServerConfigs;
 use crate::workers::Workers;
 pub(crate) use build::problems as file_problems;
@@ -113,7 +115,12 @@ impl App {
         let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, Arc::new(SystemTime::now)));
         let app = Arc::new(Self {
             directory,
-            gate: Arc::new(Gate { sites: ArcSwap::from(sites), verifier, access_log }),
+            gate: Arc::new(Gate {
+                sites: ArcSwap::from(sites),
+                verifier,
+                access_log,
+                tag_turns: TagTurns::new(),
+            }),
             certificates,
             issuer,
             server_configs: ServerConfigs::new().map_err(|error| StartError::Tls(error.to_string()))?,

@@ -1,37 +1,47 @@
 //! The line: what every request goes through, in this order. Each step is a file below; each takes
 //! what the one before it has proved.
 
+pub(crate) mod anonymous;
 pub(crate) mod authenticate;
 pub(crate) mod authorize;
 pub(crate) mod body;
+pub(crate) mod catalog;
 pub(crate) mod classify;
 pub mod conn_info;
 pub(crate) mod forward;
 pub mod headers;
+pub(crate) mod hidden;
 pub(crate) mod local;
 pub(crate) mod locate;
 pub(crate) mod plain;
 pub(crate) mod record;
 pub(crate) mod reject;
+pub(crate) mod reshape;
 pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod site;
 pub(crate) mod storage;
+pub(crate) mod tags;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::request::Parts;
+use http::{Method, Request, Response};
 use hyper::body::{Body, Incoming};
 
+use crate::auth::Identity;
 use crate::auth::verify::Verifier;
 use crate::observe::access_log::AccessLog;
+use crate::registry::call::Call;
+use authorize::{Authorized, Terms};
 use body::ResponseBody;
 use conn_info::{ConnInfo, Protocol};
 use record::Record;
 use reject::{Form, Rejection};
-use route::Destination;
-use site::Sites;
+use route::{Destination, Route};
+use site::{Sites, Target};
+use tags::TagTurns;
 
 /// What all requests of the process share.
 pub(crate) struct Gate {
@@ -39,6 +49,7 @@ pub(crate) struct Gate {
     pub(crate) sites: ArcSwap<Sites>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) access_log: Arc<AccessLog>,
+    pub(crate) tag_turns: TagTurns,
 }
 
 /// Answers one request; `open` of them go on at once on its connection.
@@ -55,7 +66,8 @@ pub(crate) async fn handle(
     // HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.
     let http1 = conn.protocol == Protocol::Http1;
     let unread = !request.body().is_end_stream();
-    let response = line(gate, &sites, conn, request, &mut record).await.unwrap_or_else(|rejection| {
+    let response = line(gate, &sites, conn, request, &mut record).await.unwrap_or_else(|mut rejection| {
+        record.refused(rejection.take_rule());
         rejection.log(record.domain());
         let close = http1 && (unread || rejection.is_last());
         let bare = open > MOST_REFUSED && record.is_of_stranger();
@@ -76,16 +88,26 @@ async fn line(
     request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     classify::check(conn, &parts)?;
     let site = locate::locate(sites, conn, &parts)?;
     record.located(site);
     let subject = classify::classify(site, &parts)?;
     record.called(&subject);
-    let identity = authenticate::authenticate(&gate.verifier, site, &parts.headers).await?;
+    let identity = match anonymous::is_welcome(site, &subject, &parts.headers) {
+        true => Identity::Anonymous,
+        false => authenticate::authenticate(&gate.verifier, site, &parts.headers).await?,
+    };
     record.identified(authenticate::user_of(&identity));
-    let grant = authorize::authorize(identity, subject)?;
-    let route = route::route(grant, site)?;
+    let client = conn.peer.ip().to_canonical();
+    let Authorized { grant, hidden_by } = authorize::authorize(site, client, identity, subject)?;
+    record.refused(hidden_by);
+    let mut route = route::route(grant, site)?;
+    reshape::reshape(&route, &mut parts.uri)?;
+    if matches!(route.terms(), Terms::Tags(_)) {
+        // As large as the store's answers below.
+        return Box::pin(tags::write(&gate.tag_turns, &mut route, conn, parts, body, record)).await;
+    }
     let to = match route.destination() {
         Destination::Upstream(target) => (&route, target),
         // Large: every request to an upstream would carry its room otherwise.
@@ -93,6 +115,9 @@ async fn line(
             return Box::pin(local::answer((&route, store, call), conn, parts, body, record)).await;
         }
     };
+    if matches!(route.terms(), Terms::Filtered | Terms::Hidden(_)) {
+        return Box::pin(restricted(to, conn, parts, body, record)).await;
+    }
     let asked = rewrite::Asked::of(&route, &parts);
     let answer = forward::forward(to, conn, parts, body, record).await?;
     let answer = match storage::follows(&route, &asked) {
@@ -101,4 +126,25 @@ async fn line(
         false => answer,
     };
     rewrite::rewrite(to, conn, &asked, answer, record)
+}
+
+/// Reads from an upstream what the asker may not see whole, or not at all.
+async fn restricted(
+    to: (&Route, &Target),
+    conn: &Arc<ConnInfo>,
+    mut parts: Parts,
+    body: Incoming,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let (route, _) = to;
+    if let Some(Call::Catalog { page }) = route.call() {
+        return catalog::of_upstream(to, page, conn, &parts, record).await;
+    }
+    // Its words are needed to tell their length.
+    if parts.method == Method::HEAD {
+        parts.method = Method::GET;
+    }
+    let asked = rewrite::Asked::of(route, &parts);
+    let answer = forward::forward(to, conn, parts, body, record).await?;
+    hidden::restore(route, rewrite::rewrite(to, conn, &asked, answer, record)?).await
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::StartError;
+use super::access;
+use crate::auth::policy::Policy;
+use crate::auth::upload_session::SessionKey;
 use crate::auth::{Refreshed, UsersFile};
 use crate::certs::manager::Certificates;
 use crate::config::problem::{Problem, Problems};
@@ -38,11 +41,13 @@ pub(super) async fn sites(
     let before = before.cloned();
     blocking(move || {
         let mut problems = Problems::default();
+        let session_key = session_key(&snapshot, before.as_deref(), &mut problems);
         let all = snapshot.domains.iter().filter_map(|host| {
             let old = before
                 .as_ref()
                 .and_then(|sites| sites.all.iter().find(|site| site.host.domain == host.domain));
-            site(host, old, Purpose::Serve { workers }, &mut problems).map(Arc::new)
+            site(host, old, Purpose::Serve { workers, session_key: session_key.as_ref() }, &mut problems)
+                .map(Arc::new)
         });
         let all = all.collect();
         if problems.has_errors() {
@@ -64,25 +69,29 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
 
 /// What a site is made for.
 #[derive(Clone, Copy)]
-enum Purpose {
+enum Purpose<'a> {
     /// To find what is wrong: nothing is written.
     Check,
     /// To serve, on so many workers.
-    Serve { workers: usize },
+    Serve { workers: usize, session_key: Option<&'a SessionKey> },
 }
 
 fn site(
     host: &SharedVirtualHost,
     before: Option<&Arc<Site>>,
-    purpose: Purpose,
+    purpose: Purpose<'_>,
     problems: &mut Problems,
 ) -> Option<Site> {
     let users = users(host, before, problems);
     let trust = trust(host, problems);
-    let workers = match purpose {
-        Purpose::Check => 1,
-        Purpose::Serve { workers } => workers,
+    let (workers, session_key) = match purpose {
+        Purpose::Check => {
+            access::note_unknown_users(host, users.as_deref(), problems);
+            (1, None)
+        }
+        Purpose::Serve { workers, session_key } => (workers, session_key),
     };
+    let policy = Policy::new(&host.access, host.auth.anonymous.actions());
     let registry = match (&host.registry, purpose) {
         (RegistrySettings::Upstream(upstream), _) => {
             registry_behind(host, upstream, before, trust.as_ref(), workers, problems)
@@ -110,11 +119,33 @@ fn site(
     Some(Site {
         host: host.clone(),
         users: users?,
+        session_key: session_key.filter(|_| !policy.is_open()).cloned(),
+        policy,
         registry: registry?,
         storage,
         browser,
         challenge: challenge?,
     })
+}
+
+/// The key that upload sessions are bound to users with, where a domain has access rules. It stays over
+/// reloads, as the state directory does.
+fn session_key(snapshot: &Snapshot, before: Option<&Sites>, problems: &mut Problems) -> Option<SessionKey> {
+    let restricted = snapshot.domains.iter().find(|host| !host.access.rules.is_empty())?;
+    let kept = before.and_then(|sites| sites.all.iter().find_map(|site| site.session_key.clone()));
+    if kept.is_some() {
+        return kept;
+    }
+    match SessionKey::open(&snapshot.state) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let message =
+                format!("the key of upload sessions in {} cannot be used: {error}", snapshot.state.display());
+            let help = "access rules need it: make the state directory writable for moorgate's user";
+            problems.push(Problem::in_file(&restricted.source, message, help));
+            None
+        }
+    }
 }
 
 fn at(host: &SharedVirtualHost, keys: &[&str], message: String) -> Problem {

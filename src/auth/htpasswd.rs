@@ -52,6 +52,16 @@ impl Htpasswd {
         self.entries.len()
     }
 
+    /// Whether somebody of this name can log in.
+    pub fn has(&self, user: &str) -> bool {
+        self.entries.contains_key(user)
+    }
+
+    /// Who can log in, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &UserName> {
+        self.entries.keys()
+    }
+
     /// The lines that nobody can log in with, in the order of the file.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped

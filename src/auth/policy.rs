@@ -107,6 +107,14 @@ impl Policy {
         Action::ALL.into_iter().any(|action| self.decide(asker, action, repository, None).allowed)
     }
 
+    /// Whether there may be a repository with which this may be done.
+    pub fn may_somewhere(&self, asker: Asker<'_>, action: Action) -> bool {
+        let of_user = asker.user.is_some() || self.anonymous.has(action);
+        let gives = |rule: &Rule| !rule.deny && rule.actions.has(action);
+        let own = |rule: &Rule| rule.is_of(asker.user) && rule.is_from(asker.client);
+        of_user && (self.open || self.rules.iter().any(|rule| gives(rule) && own(rule)))
+    }
+
     /// Whether all repositories may be looked at, as pages beside the registry do that know no users: a rule
     /// allows `pull` and `catalog` everywhere, and none denies either anywhere.
     pub fn sees_everything(&self, asker: Asker<'_>) -> Decision<'_> {

@@ -40,6 +40,7 @@ enum Place {
     File(PathBuf),
     Key { file: PathBuf, keys: Vec<String> },
     Span { source: Arc<Source>, span: Span },
+    Bytes { file: PathBuf, span: Span },
 }
 
 impl Problem {
@@ -53,6 +54,18 @@ impl Problem {
     pub fn at_key(file: &Path, keys: &[&str], message: impl Into<String>, help: impl Into<String>) -> Self {
         let keys = keys.iter().map(ToString::to_string).collect();
         Self::new(Place::Key { file: file.to_owned(), keys }, message.into(), help.into())
+    }
+
+    /// An error at a place of a file, in bytes, for the layers above. The file is read again when the
+    /// problem is shown.
+    pub fn at_place(
+        file: &Path,
+        place: &std::ops::Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        let place = Place::Bytes { file: file.to_owned(), span: place.clone() };
+        Self::new(place, message.into(), help.into())
     }
 
     /// An error at a place of a file that was read before.
@@ -95,7 +108,7 @@ impl Problem {
     /// The file, as its path was given.
     pub fn file(&self) -> &Path {
         match &self.place {
-            Place::File(file) | Place::Key { file, .. } => file,
+            Place::File(file) | Place::Key { file, .. } | Place::Bytes { file, .. } => file,
             Place::Span { source, .. } => source.path(),
         }
     }
@@ -134,6 +147,7 @@ impl Problem {
         match &self.place {
             Place::File(_) => None,
             Place::Span { source, span } => Some((Arc::clone(source), span.clone())),
+            Place::Bytes { file, span } => Some((Arc::new(Source::read(file).ok()?), span.clone())),
             Place::Key { file, keys } => {
                 let source = Source::read(file).ok()?;
                 let span = source.find(keys)?;
@@ -202,7 +216,7 @@ impl Problems {
         self.0.sort_by_cached_key(|problem| {
             let start = match &problem.place {
                 Place::File(_) | Place::Key { .. } => 0,
-                Place::Span { span, .. } => span.start,
+                Place::Span { span, .. } | Place::Bytes { span, .. } => span.start,
             };
             (problem.file().to_owned(), start)
         });

@@ -42,6 +42,8 @@ pub struct Line<'a> {
     pub protocol: &'static str,
     /// `complete`, `upstream-cut` or `client-gone`.
     pub end: &'static str,
+    /// The access rule that refused the request, `FILE:LINE`, or `none` where no rule allows it.
+    pub rule: Option<&'a str>,
 }
 
 /// Collects lines and writes them in batches, so that a request never waits for a slow reader of
@@ -229,10 +231,10 @@ fn push_digits(out: &mut String, mut number: u64, least: usize) {
     out.extend(written.iter().map(|&digit| char::from(digit)));
 }
 
-/// `key=value` pairs in a fixed order; what is not known is `-`.
+/// `key=value` pairs in a fixed order; what is not known is `-`. The rule comes last, where one refused.
 fn plain(out: &mut String, line: &Line<'_>) {
     let Line { time, client, user, domain, method, call, repository, reference, .. } = *line;
-    let Line { status, bytes_in, bytes_out, duration, upstream, protocol, end, .. } = *line;
+    let Line { status, bytes_in, bytes_out, duration, upstream, protocol, end, rule, .. } = *line;
     push_time(out, time);
     for (key, value) in [
         (" client=", Some(client)),
@@ -268,6 +270,10 @@ fn plain(out: &mut String, line: &Line<'_>) {
         out.push_str(key);
         out.push_str(value);
     }
+    if rule.is_some() {
+        out.push_str(" rule=");
+        word(out, rule);
+    }
 }
 
 /// A value as it is if it is one plain word, else quoted with escapes: a user name may hold spaces
@@ -287,7 +293,7 @@ fn word(out: &mut String, value: Option<&str>) {
 /// The same as one JSON object; what is not known is null.
 fn json(out: &mut String, line: &Line<'_>) {
     let Line { time, client, user, domain, method, call, repository, reference, .. } = *line;
-    let Line { status, bytes_in, bytes_out, duration, upstream, protocol, end, .. } = *line;
+    let Line { status, bytes_in, bytes_out, duration, upstream, protocol, end, rule, .. } = *line;
     out.push_str("{\"time\":\"");
     push_time(out, time);
     out.push('"');
@@ -301,6 +307,7 @@ fn json(out: &mut String, line: &Line<'_>) {
         ("reference", reference),
         ("protocol", Some(protocol)),
         ("end", Some(end)),
+        ("rule", rule),
     ] {
         let quoted = value.and_then(|text| serde_json::to_string(text).ok());
         push_member(out, key, quoted.as_deref());
@@ -348,6 +355,7 @@ mod tests {
             upstream: None,
             protocol: "HTTP/2",
             end: "complete",
+            rule: None,
         }
     }
 

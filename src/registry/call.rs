@@ -19,7 +19,7 @@ use super::reference::{InvalidReference, Reference, Tag};
 use super::upload_id::UploadId;
 
 pub use self::error::CallError;
-pub use self::query::{Page, Parameter, QueryError, QueryText};
+pub use self::query::{Page, Parameter, QueryError, QueryText, without_parameters};
 
 /// One variant for each endpoint and method of the distribution specification 1.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,6 +277,47 @@ impl Call {
             | Self::UploadCommit { repository, .. }
             | Self::UploadCancel { repository, .. }
             | Self::Referrers { repository, .. } => Some(repository),
+        }
+    }
+
+    /// The upload session that the call goes on with.
+    pub fn session(&self) -> Option<&UploadId> {
+        match self {
+            Self::UploadStatus { upload, .. }
+            | Self::UploadChunk { upload, .. }
+            | Self::UploadCommit { upload, .. }
+            | Self::UploadCancel { upload, .. } => Some(upload),
+            Self::Ping { .. }
+            | Self::Catalog { .. }
+            | Self::TagsList { .. }
+            | Self::ManifestRead { .. }
+            | Self::ManifestWrite { .. }
+            | Self::ManifestDelete { .. }
+            | Self::BlobRead { .. }
+            | Self::BlobDelete { .. }
+            | Self::UploadStart { .. }
+            | Self::Mount { .. }
+            | Self::Referrers { .. } => None,
+        }
+    }
+
+    /// Makes it a call about another repository. A ping and the catalog are about none.
+    pub fn set_repository(&mut self, name: RepositoryName) {
+        match self {
+            Self::Ping { .. } | Self::Catalog { .. } => {}
+            Self::TagsList { repository, .. }
+            | Self::ManifestRead { repository, .. }
+            | Self::ManifestWrite { repository, .. }
+            | Self::ManifestDelete { repository, .. }
+            | Self::BlobRead { repository, .. }
+            | Self::BlobDelete { repository, .. }
+            | Self::UploadStart { repository, .. }
+            | Self::Mount { repository, .. }
+            | Self::UploadStatus { repository, .. }
+            | Self::UploadChunk { repository, .. }
+            | Self::UploadCommit { repository, .. }
+            | Self::UploadCancel { repository, .. }
+            | Self::Referrers { repository, .. } => *repository = name,
         }
     }
 

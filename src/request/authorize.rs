@@ -1,25 +1,353 @@
 //! Whether who asks may have what is asked for. The proof is a [`Grant`], and nothing goes on without.
 
+mod refusal;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use super::classify::Subject;
 use super::reject::Rejection;
-use crate::auth::Identity;
+use super::site::Site;
+use crate::auth::policy::{Asker, Decision};
+use crate::auth::upload_session::SessionOwner;
+use crate::auth::{Identity, UserName};
+use crate::registry::action::Action;
+use crate::registry::call::{Call, CallError, Read};
+use crate::registry::name::RepositoryName;
+use crate::registry::reference::{Reference, Tag};
+use crate::registry::upload_id::UploadId;
+use refusal::Refused;
 
-/// The proof that this identity may have this subject. Only [`authorize`] makes one.
+/// The proof that this identity may have this subject, and on which terms. Only [`authorize`] makes one.
 #[derive(Debug)]
 pub(crate) struct Grant {
+    /// What is done: what was asked for, or what takes its place.
     subject: Subject,
+    terms: Terms,
+    asker: Asking,
+    /// Whose the upload sessions are; `None` where everybody may have them.
+    sessions: Option<SessionOwner>,
+}
+
+/// On which terms a subject may be had.
+#[derive(Debug)]
+pub(crate) enum Terms {
+    /// As it was asked for.
+    Plain,
+    /// As if this repository did not exist: the subject is about another one that does not.
+    Hidden(RepositoryName),
+    /// An upload in place of a mount.
+    Unmounted,
+    /// Without the repositories that the asker may not see.
+    Filtered,
+    /// Each of these tags only as it says.
+    Tags(Vec<TagTerm>),
+}
+
+/// A tag that is to be written.
+#[derive(Debug)]
+pub(crate) struct TagTerm {
+    pub(crate) tag: Tag,
+    pub(crate) may: MayWrite,
+}
+
+/// What may be done to a tag. The refusal is for the case that it is otherwise.
+#[derive(Debug)]
+pub(crate) enum MayWrite {
+    /// Made and moved.
+    Both,
+    /// Made, but not moved.
+    Make(Rejection),
+    /// Moved, but not made.
+    Move(Rejection),
+}
+
+/// Who asks, for as long as the request takes.
+#[derive(Clone, Debug)]
+pub(crate) struct Asking {
+    user: Option<UserName>,
+    client: IpAddr,
+}
+
+impl Asking {
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker { user: self.user.as_ref().map(UserName::as_str), client: self.client }
+    }
 }
 
 impl Grant {
     pub(crate) fn subject(&self) -> &Subject {
         &self.subject
     }
-}
 
-/// Decides. Every user of the htpasswd may do everything, and nobody else anything.
-pub(crate) fn authorize(identity: Identity, subject: Subject) -> Result<Grant, Rejection> {
-    match identity {
-        Identity::User(_) => Ok(Grant { subject }),
-        Identity::Anonymous => Err(Rejection::denied("this needs a login")),
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        self.asker.asker()
+    }
+
+    pub(crate) fn sessions(&self) -> Option<&SessionOwner> {
+        self.sessions.as_ref()
+    }
+
+    /// Takes out what is said of the tags.
+    pub(crate) fn take_tags(&mut self) -> Vec<TagTerm> {
+        match std::mem::replace(&mut self.terms, Terms::Plain) {
+            Terms::Tags(tags) => tags,
+            other => {
+                self.terms = other;
+                Vec::new()
+            }
+        }
     }
 }
+
+/// What came of a question: a grant, and the rule that hides what was asked for, if one does.
+pub(crate) struct Authorized {
+    pub(crate) grant: Grant,
+    pub(crate) hidden_by: Option<Box<str>>,
+}
+
+/// Decides by the access rules of the virtual host. Without rules every user may do everything.
+///
+/// Errors: 403 for what a user may not do, 401 where a login might help. What is in a repository of which the
+/// user may see nothing is no error here: it goes on as the question for a repository that does not exist.
+pub(crate) fn authorize(
+    site: &Site,
+    client: IpAddr,
+    identity: Identity,
+    subject: Subject,
+) -> Result<Authorized, Rejection> {
+    let user = match identity {
+        Identity::User(user) => Some(user),
+        Identity::Anonymous => None,
+    };
+    let asker = Asking { user, client };
+    let (subject, terms, hidden_by) = match subject {
+        Subject::Page => {
+            let decision = site.policy.sees_everything(asker.asker());
+            if !decision.allowed {
+                return Err(Rejection::denied(
+                    "these pages show everything, and your user may not see all of it",
+                )
+                .decided_by(decision.rule));
+            }
+            (Subject::Page, Terms::Plain, None)
+        }
+        Subject::Call(call) => Judge { site, asker: &asker }.call(call)?,
+    };
+    let sessions = sessions(site, &asker);
+    Ok(Authorized { grant: Grant { subject, terms, asker, sessions }, hidden_by })
+}
+
+fn sessions(site: &Site, asker: &Asking) -> Option<SessionOwner> {
+    let key = site.session_key.as_ref()?;
+    Some(key.owner(site.host.domain.as_str(), asker.user.clone()?))
+}
+
+/// What comes of a call: what is done instead or as asked, the terms, and the rule that hides it.
+type Judged = (Subject, Terms, Option<Box<str>>);
+
+struct Judge<'a> {
+    site: &'a Site,
+    asker: &'a Asking,
+}
+
+impl Judge<'_> {
+    fn decide(&self, action: Action, repository: &RepositoryName, tag: Option<&Tag>) -> Decision<'_> {
+        self.site.policy.decide(self.asker.asker(), action, repository.as_str(), tag.map(Tag::as_str))
+    }
+
+    fn call(&self, call: Arc<Call>) -> Result<Judged, Rejection> {
+        let policy = &self.site.policy;
+        if policy.is_open() && self.asker.user.is_some() {
+            return Ok((Subject::Call(call), Terms::Plain, None));
+        }
+        match &*call {
+            Call::Ping { .. } => {}
+            Call::Catalog { .. } => {
+                if policy.is_open() || !policy.may_somewhere(self.asker.asker(), Action::Catalog) {
+                    let decision = Decision { allowed: false, rule: None };
+                    return Err(self.refused(Action::Catalog, None, None).by(decision));
+                }
+                return Ok((Subject::Call(call), Terms::Filtered, None));
+            }
+            Call::TagsList { repository, .. } => return self.seen(&call, repository, Action::List, None),
+            Call::ManifestRead { repository, read, .. } | Call::BlobRead { repository, read, .. } => {
+                return self.read(&call, repository, *read);
+            }
+            Call::Referrers { repository, .. } => return self.read(&call, repository, Read::Get),
+            Call::ManifestDelete { repository, reference: Reference::Tag(tag) } => {
+                return self.seen(&call, repository, Action::DeleteTag, Some(tag));
+            }
+            Call::ManifestDelete { repository, reference: Reference::Digest(_) }
+            | Call::BlobDelete { repository, .. } => {
+                return self.seen(&call, repository, Action::DeleteManifest, None);
+            }
+            Call::ManifestWrite { repository, reference, tags } => {
+                let tags = self.write(repository, reference, tags)?;
+                return Ok((Subject::Call(call), tags, None));
+            }
+            Call::UploadStart { repository, .. } => self.push(repository)?,
+            Call::Mount { repository, from, .. } => {
+                self.push(repository)?;
+                if !from.as_ref().is_some_and(|from| self.may_mount(from)) {
+                    let upload = Call::UploadStart { repository: repository.clone(), digest: None };
+                    return Ok((Subject::Call(Arc::new(upload)), Terms::Unmounted, None));
+                }
+            }
+            Call::UploadStatus { repository, upload, .. }
+            | Call::UploadChunk { repository, upload }
+            | Call::UploadCommit { repository, upload, .. }
+            | Call::UploadCancel { repository, upload } => {
+                self.push(repository)?;
+                let opened = self.open(repository, upload)?;
+                return Ok((Subject::Call(Arc::new(of_session(&call, opened))), Terms::Plain, None));
+            }
+        }
+        Ok((Subject::Call(call), Terms::Plain, None))
+    }
+
+    /// Something that is in a repository.
+    fn seen(
+        &self,
+        call: &Arc<Call>,
+        repository: &RepositoryName,
+        action: Action,
+        tag: Option<&Tag>,
+    ) -> Result<Judged, Rejection> {
+        let decision = self.decide(action, repository, tag);
+        self.judged(call, repository, decision, (action, tag))
+    }
+
+    /// Every client looks with HEAD whether there is already what it is about to push, or whether it arrived:
+    /// for that the right to push is enough, where nothing denies the other one.
+    fn read(&self, call: &Arc<Call>, repository: &RepositoryName, read: Read) -> Result<Judged, Rejection> {
+        let mut decision = self.decide(Action::Pull, repository, None);
+        if read == Read::Head && !decision.allowed && !decision.is_denied() {
+            let push = self.decide(Action::Push, repository, None);
+            if push.allowed {
+                decision = push;
+            }
+        }
+        self.judged(call, repository, decision, (Action::Pull, None))
+    }
+
+    fn judged(
+        &self,
+        call: &Arc<Call>,
+        repository: &RepositoryName,
+        decision: Decision<'_>,
+        (action, tag): (Action, Option<&Tag>),
+    ) -> Result<Judged, Rejection> {
+        if decision.allowed {
+            return Ok((Subject::Call(call.clone()), Terms::Plain, None));
+        }
+        if self.asker.user.is_none() || self.site.policy.sees(self.asker.asker(), repository.as_str()) {
+            return Err(self.refused(action, Some(repository), tag).by(decision));
+        }
+        let mut hidden = Call::clone(call);
+        let stand_in = stand_in(repository);
+        hidden.set_repository(stand_in);
+        let rule = refusal::named(decision.rule);
+        Ok((Subject::Call(Arc::new(hidden)), Terms::Hidden(repository.clone()), Some(rule)))
+    }
+
+    fn push(&self, repository: &RepositoryName) -> Result<(), Rejection> {
+        let decision = self.decide(Action::Push, repository, None);
+        if decision.allowed {
+            Ok(())
+        } else {
+            Err(self.refused(Action::Push, Some(repository), None).by(decision))
+        }
+    }
+
+    /// A mount reads as a pull does, so that a deny of either is enough against it.
+    fn may_mount(&self, from: &RepositoryName) -> bool {
+        let (mount, pull) =
+            (self.decide(Action::MountFrom, from, None), self.decide(Action::Pull, from, None));
+        !mount.is_denied() && !pull.is_denied() && (mount.allowed || pull.allowed)
+    }
+
+    fn write(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        tags: &[Tag],
+    ) -> Result<Terms, Rejection> {
+        let own = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        let mut terms: Vec<TagTerm> = Vec::new();
+        for tag in own.into_iter().chain(tags) {
+            if !terms.iter().any(|term| term.tag == *tag) {
+                terms.push(TagTerm { tag: tag.clone(), may: self.may_write(repository, tag)? });
+            }
+        }
+        if terms.is_empty() {
+            self.push(repository)?;
+        }
+        Ok(Terms::Tags(terms))
+    }
+
+    fn may_write(&self, repository: &RepositoryName, tag: &Tag) -> Result<MayWrite, Rejection> {
+        let push = self.decide(Action::Push, repository, Some(tag));
+        let overwrite = self.decide(Action::Overwrite, repository, Some(tag));
+        let refused = |action| self.refused(action, Some(repository), Some(tag));
+        match (push.allowed, overwrite.allowed) {
+            (true, true) => Ok(MayWrite::Both),
+            (true, false) => Ok(MayWrite::Make(refused(Action::Overwrite).by(overwrite))),
+            (false, true) => Ok(MayWrite::Move(refused(Action::Push).by(push))),
+            (false, false) => Err(refused(Action::Push).by(push)),
+        }
+    }
+
+    /// The session as the registry knows it. What is somebody else's is as if it did not exist.
+    fn open(&self, repository: &RepositoryName, upload: &UploadId) -> Result<UploadId, Rejection> {
+        let Some(sessions) = sessions(self.site, self.asker) else { return Ok(upload.clone()) };
+        sessions.open(repository, upload).ok_or_else(|| Rejection::bad_call(CallError::UploadUnknown))
+    }
+
+    fn refused<'r>(
+        &'r self,
+        action: Action,
+        repository: Option<&'r RepositoryName>,
+        tag: Option<&'r Tag>,
+    ) -> Refused<'r> {
+        Refused { site: self.site, asker: self.asker.asker(), action, repository, tag }
+    }
+}
+
+/// The same call about another session.
+fn of_session(call: &Call, session: UploadId) -> Call {
+    let mut call = call.clone();
+    match &mut call {
+        Call::UploadStatus { upload, .. }
+        | Call::UploadChunk { upload, .. }
+        | Call::UploadCommit { upload, .. }
+        | Call::UploadCancel { upload, .. } => *upload = session,
+        _ => {}
+    }
+    call
+}
+
+/// A name of as many levels that nobody has and nobody can guess: what is said of it is what would be said of
+/// the repository if that did not exist.
+fn stand_in(repository: &RepositoryName) -> RepositoryName {
+    let levels = repository.as_str().split('/').count().min(MOST_LEVELS);
+    let level = |_| format!("{:016x}{:016x}", random(), random());
+    let name: Vec<String> = (0..levels).map(level).collect();
+    RepositoryName::parse(&name.join("/")).expect("hexadecimal digits and slashes, 230 at most")
+}
+
+/// From the standard library's own keyed hash, which each process seeds anew.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0_u8)
+}
+
+/// 33 bytes each, with a slash.
+const MOST_LEVELS: usize = 7;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
 use super::conn_info::ConnInfo;
@@ -32,25 +32,53 @@ pub(crate) async fn forward(
         Some(upload) => RequestBody::streamed(incoming, upload.clone(), limit),
         None => RequestBody::empty(),
     };
-    let request = to_upstream((route, target), conn, parts, body)?;
+    let Parts { method, uri, headers, .. } = parts;
+    let request = to_upstream((route, target), conn, (method, &uri, headers), body)?;
     record.forwarded(upload.clone());
     let answer = target.upstream.send(request, upload, route.exchange_limits()).await;
     record.answered();
     answer.map_err(|error| Rejection::upstream(error, limit))
 }
 
+/// The client's request with a body that is here already.
+pub(crate) fn whole(
+    to: (&Route, &Target),
+    conn: &ConnInfo,
+    parts: &Parts,
+    body: RequestBody,
+) -> Result<Request<RequestBody>, Rejection> {
+    to_upstream(to, conn, (parts.method.clone(), &parts.uri, parts.headers.clone()), body)
+}
+
+/// A request of moorgate's own that goes where the client's would, with the same credentials.
+pub(crate) fn own(
+    to: (&Route, &Target),
+    conn: &ConnInfo,
+    parts: &Parts,
+    (method, path): (Method, &str),
+) -> Result<Request<RequestBody>, Rejection> {
+    let kept = [header::HOST, header::AUTHORIZATION, header::USER_AGENT];
+    let kept = kept.into_iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
+    let mut fields: HeaderMap = kept.collect();
+    if let (None, Some(authority)) = (fields.get(header::HOST), parts.uri.authority()) {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Rejection::bad_base_path())?;
+        fields.insert(header::HOST, host);
+    }
+    let uri = Uri::try_from(path).map_err(|_| Rejection::bad_base_path())?;
+    to_upstream(to, conn, (method, &uri, fields), RequestBody::empty())
+}
+
 fn to_upstream(
     (route, target): (&Route, &Target),
     conn: &ConnInfo,
-    parts: Parts,
+    (method, uri, mut fields): (Method, &Uri, HeaderMap),
     body: RequestBody,
 ) -> Result<Request<RequestBody>, Rejection> {
-    let public_host = public_host(&parts)?;
+    let public_host = public_host(&fields, uri)?;
     let mut request = Request::new(body);
-    *request.uri_mut() = target_uri(&parts.uri, &target.upstream.target().base_path)?;
+    *request.uri_mut() = target_uri(uri, &target.upstream.target().base_path)?;
     *request.version_mut() = Version::HTTP_11;
-    *request.method_mut() = parts.method;
-    let mut fields = parts.headers;
+    *request.method_mut() = method;
     // Pages are often built from the Host that a browser shows, registries' from X-Forwarded-Host.
     let host = if route.call().is_some() { target.authority.clone() } else { public_host.clone() };
     headers::to_upstream(&mut fields, conn, public_host);
@@ -68,11 +96,11 @@ fn to_upstream(
 }
 
 /// The host as the client wrote it: [`locate`](super::locate::locate) has found it to be one.
-fn public_host(parts: &Parts) -> Result<HeaderValue, Rejection> {
-    if let Some(host) = parts.headers.get(header::HOST) {
+fn public_host(headers: &HeaderMap, uri: &Uri) -> Result<HeaderValue, Rejection> {
+    if let Some(host) = headers.get(header::HOST) {
         return Ok(host.clone());
     }
-    let authority = parts.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     HeaderValue::from_str(authority).map_err(|_| Rejection::bad_base_path())
 }
 

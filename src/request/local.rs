@@ -2,7 +2,7 @@
 //! words of the distribution specification.
 
 mod conditions;
-mod lists;
+pub(super) mod lists;
 mod read;
 mod write;
 
@@ -21,6 +21,8 @@ use super::route::Route;
 use crate::registry::call::Call;
 use crate::store::{Patience, Store, StoreError};
 use crate::upstream::body::{RequestBody, Upload};
+
+pub(super) use write::{content_type, manifest_is_here, whole};
 
 type Answered = Result<Response<ResponseBody>, Rejection>;
 
@@ -44,17 +46,25 @@ pub(crate) async fn answer(
     record.forwarded(upload.clone());
     let timeouts = &route.site().host.timeouts;
     let patience = Patience { first_byte: timeouts.first_body_byte, stall: timeouts.stall };
-    let asked = Asked { store, headers: &parts.headers, limit, patience, upload };
+    let asked = Asked { route, store, headers: &parts.headers, limit, patience, upload };
     let answered = dispatch(asked, call, body).await;
     record.answered();
-    let mut response = answered?;
+    Ok(finished(answered?, conn, record))
+}
+
+/// What every answer says.
+pub(super) fn finished(
+    mut response: Response<ResponseBody>,
+    conn: &ConnInfo,
+    record: &Record,
+) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     // The answer came before the request was read: this connection cannot find the next one.
     if conn.protocol == Protocol::Http1 && record.is_body_unread() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    response
 }
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -62,6 +72,7 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 
 /// A call's circumstances.
 struct Asked<'a> {
+    route: &'a Route,
     store: &'a Arc<Store>,
     headers: &'a HeaderMap,
     /// The largest body.

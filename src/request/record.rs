@@ -32,6 +32,7 @@ pub(crate) struct Record {
     status: Option<StatusCode>,
     bytes_out: u64,
     end: End,
+    rule: Option<Box<str>>,
 }
 
 /// How a request ended.
@@ -73,6 +74,7 @@ impl Record {
             status: None,
             bytes_out: 0,
             end: End::ClientGone,
+            rule: None,
         })
     }
 
@@ -103,6 +105,11 @@ impl Record {
     /// The upstream's answer, or its failure, is here.
     pub(crate) fn answered(&mut self) {
         self.upstream = self.forwarded.map(|since| since.elapsed());
+    }
+
+    /// This access rule refuses it.
+    pub(crate) fn refused(&mut self, rule: Option<Box<str>>) {
+        self.rule = rule.or(self.rule.take());
     }
 
     /// The answer begins.
@@ -158,6 +165,7 @@ impl Drop for Record {
             upstream: self.upstream,
             protocol: self.conn.protocol.as_str(),
             end: self.end.as_str(),
+            rule: self.rule.as_deref(),
         });
     }
 }

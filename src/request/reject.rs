@@ -9,6 +9,7 @@ use http::{Method, Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::site::Site;
+use crate::config::access::Place;
 use crate::registry::call::CallError;
 use crate::registry::error_code::{ErrorCode, error_body};
 use crate::store::StoreError;
@@ -25,6 +26,8 @@ pub(crate) struct Rejection {
     extra: Extra,
     /// Whether nothing that follows on an HTTP/1.1 connection is to be read as a request.
     last: bool,
+    /// The access rule that refused it, for the log alone.
+    rule: Option<Box<str>>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -58,7 +61,8 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 impl Rejection {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         let fault = if status.is_server_error() { Fault::Upstream } else { Fault::Client };
-        Self { status, code, fault, message: message.into(), extra: Extra::None, last: false, source: None }
+        let message = message.into();
+        Self { status, code, fault, message, extra: Extra::None, last: false, rule: None, source: None }
     }
 
     fn with(mut self, extra: Extra) -> Self {
@@ -133,8 +137,25 @@ impl Rejection {
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message).with(challenge)
     }
 
-    pub(crate) fn denied(message: &'static str) -> Self {
+    pub(crate) fn denied(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// Notes the access rule that refused it; `None`: there is none that allows it.
+    pub(crate) fn decided_by(mut self, rule: Option<&Place>) -> Self {
+        self.rule = Some(rule.map_or_else(|| "none".into(), |place| place.to_string().into()));
+        self
+    }
+
+    /// The access rule that refused it.
+    pub(crate) fn take_rule(&mut self) -> Option<Box<str>> {
+        self.rule.take()
+    }
+
+    /// The upstream does not tell what has to be known before it may be asked for the rest.
+    pub(crate) fn upstream_does_not_tell() -> Self {
+        let message = "the registry behind does not tell what this depends on: try again";
+        Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
     }
 
     /// More passwords wait to be checked than can be checked soon.

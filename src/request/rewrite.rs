@@ -10,9 +10,12 @@ use super::record::Record;
 use super::reject::Rejection;
 use super::route::Route;
 use super::site::Target;
+use crate::auth::upload_session::SessionOwner;
 use crate::config::vhost::{Redirects, Scheme, UpstreamAuthorization, UpstreamUrl};
+use crate::registry::call::Call;
 use crate::registry::host::HostName;
 use crate::registry::location::{Answer, Origin, Rewriter, Rewritten};
+use crate::registry::upload_id::UploadId;
 use crate::upstream::body::AnswerBody;
 
 /// What is still needed of a request after it was forwarded.
@@ -108,6 +111,10 @@ fn references(
             Rewritten::Path(path) => Some(path),
             Rewritten::Refused => return Err(Rejection::upstream_bad_location()),
         };
+        let path = match route.sessions() {
+            Some(owner) => Some(bound(route, owner, path.as_deref().unwrap_or(text))?),
+            None => path,
+        };
         if let Some(path) = path {
             let value = HeaderValue::try_from(path).map_err(|_| Rejection::upstream_bad_location())?;
             headers.insert(header::LOCATION, value);
@@ -124,6 +131,21 @@ fn references(
         headers.append(header::LINK, link);
     }
     Ok(())
+}
+
+/// A reference to an upload session with the name that the session's owner gets; any other as it is.
+fn bound(route: &Route, owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
+    let end = reference.find(['?', '#']).unwrap_or(reference.len());
+    let (path, rest) = reference.split_at(end);
+    let below = route.call().and_then(Call::repository).and_then(|repository| {
+        let session = path.strip_prefix("/v2/")?.strip_prefix(repository.as_str())?;
+        Some((repository, session.strip_prefix("/blobs/uploads/").filter(|session| !session.is_empty())?))
+    });
+    let Some((repository, session)) = below else { return Ok(reference.to_owned()) };
+    // What cannot be bound could not be asked for either: it is no name of a session.
+    let session = UploadId::parse(session).ok().and_then(|session| owner.bind(repository, &session));
+    let session = session.ok_or_else(Rejection::upstream_bad_location)?;
+    Ok(format!("/v2/{repository}/blobs/uploads/{session}{rest}"))
 }
 
 /// The path of a URL that a page's server has built from the Host of the request, with whatever scheme it

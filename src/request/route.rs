@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::authorize::Grant;
+use super::authorize::{Grant, TagTerm, Terms};
 use super::classify::Subject;
 use super::reject::Rejection;
 use super::site::{Registry, Site, Target};
+use crate::auth::policy::Asker;
+use crate::auth::upload_session::SessionOwner;
 use crate::registry::call::Call;
 use crate::store::Store;
 use crate::upstream::exchange::ExchangeLimits;
@@ -37,6 +39,26 @@ pub(crate) fn route(grant: Grant, site: &Arc<Site>) -> Result<Route, Rejection> 
 impl Route {
     pub(crate) fn site(&self) -> &Arc<Site> {
         &self.site
+    }
+
+    /// On which terms it may be had.
+    pub(crate) fn terms(&self) -> &Terms {
+        self.grant.terms()
+    }
+
+    /// Who asks.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        self.grant.asker()
+    }
+
+    /// Whose the upload sessions are; `None` where everybody may have them.
+    pub(crate) fn sessions(&self) -> Option<&SessionOwner> {
+        self.grant.sessions()
+    }
+
+    /// Takes out what is said of the tags to be written.
+    pub(crate) fn take_tags(&mut self) -> Vec<TagTerm> {
+        self.grant.take_tags()
     }
 
     /// The registry call, unless it is a page.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::auth::UsersFile;
+use crate::auth::policy::Policy;
+use crate::auth::upload_session::SessionKey;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{ListenAddress, Redirects, SharedVirtualHost};
 use crate::registry::host::HostName;
@@ -19,6 +21,9 @@ use crate::upstream::credential::Credential;
 pub(crate) struct Site {
     pub(crate) host: SharedVirtualHost,
     pub(crate) users: Arc<UsersFile>,
+    pub(crate) policy: Policy,
+    /// With which upload sessions are bound to users; none where every user may do everything.
+    pub(crate) session_key: Option<SessionKey>,
     pub(crate) registry: Registry,
     /// For storage that the registry redirects to, where moorgate follows.
     pub(crate) storage: Option<Trust>,

@@ -75,7 +75,21 @@ pub(crate) struct UploadError;
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    source: Option<Streamed>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Nothing,
+    Held(Held),
+    Streamed(Streamed),
+}
+
+/// A small body that is here already.
+#[derive(Debug)]
+struct Held {
+    bytes: Bytes,
+    exchange: Option<Arc<Exchange>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +103,15 @@ struct Streamed {
 impl RequestBody {
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { source: None }
+        Self { source: Source::Nothing }
+    }
+
+    /// A small body that is here already.
+    pub(crate) fn held(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            return Self::empty();
+        }
+        Self { source: Source::Held(Held { bytes, exchange: None }) }
     }
 
     /// The client's body, of at most `most` bytes.
@@ -98,18 +120,20 @@ impl RequestBody {
             upload.finished.store(true, Ordering::Release);
             return Self::empty();
         }
-        Self { source: Some(Streamed { incoming, upload, exchange: None, most }) }
+        Self { source: Source::Streamed(Streamed { incoming, upload, exchange: None, most }) }
     }
 
     /// Whether there is nothing to send, and so nothing that a second try would miss.
     pub(crate) fn is_empty(&self) -> bool {
-        self.source.is_none()
+        matches!(self.source, Source::Nothing)
     }
 
     /// Tells which exchange is to hear of progress.
     pub(super) fn attach(&mut self, exchange: &Arc<Exchange>) {
-        if let Some(source) = &mut self.source {
-            source.exchange = Some(exchange.clone());
+        match &mut self.source {
+            Source::Nothing => {}
+            Source::Held(held) => held.exchange = Some(exchange.clone()),
+            Source::Streamed(source) => source.exchange = Some(exchange.clone()),
         }
     }
 }
@@ -122,8 +146,10 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let Some(source) = &mut self.source else {
-            return Poll::Ready(None);
+        let source = match &mut self.source {
+            Source::Nothing => return Poll::Ready(None),
+            Source::Held(held) => return Poll::Ready(held.take().map(Ok)),
+            Source::Streamed(source) => source,
         };
         if source.upload.held.load(Ordering::Acquire) {
             // Whoever held it drops the whole connection when the answer is through.
@@ -133,11 +159,32 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.as_ref().is_none_or(|source| source.incoming.is_end_stream())
+        match &self.source {
+            Source::Nothing => true,
+            Source::Held(held) => held.bytes.is_empty(),
+            Source::Streamed(source) => source.incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.incoming.size_hint())
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Held(held) => SizeHint::with_exact(held.bytes.len() as u64),
+            Source::Streamed(source) => source.incoming.size_hint(),
+        }
+    }
+}
+
+impl Held {
+    fn take(&mut self) -> Option<Frame<Bytes>> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        if let Some(exchange) = &self.exchange {
+            exchange.sent_part();
+            exchange.sent_all();
+        }
+        Some(Frame::data(std::mem::take(&mut self.bytes)))
     }
 }
 

@@ -84,7 +84,7 @@ async fn a_complete_download_is_one_line_with_all_that_is_known() {
     assert_eq!((&line["status"], &line["bytes_in"], &line["bytes_out"]), (&200.into(), &0.into(), &5.into()));
     assert!(line["duration_ms"].as_f64().unwrap() >= line["upstream_ms"].as_f64().unwrap(), "{line}");
     assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
-    assert_eq!(line.as_object().unwrap().len(), 15, "{line}");
+    assert_eq!(line.as_object().unwrap().len(), 16, "{line}");
 }
 
 #[tokio::test]

@@ -191,6 +191,16 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// A query that was accepted without some of its parameters, however they are encoded; the others as they are.
+pub fn without_parameters(query: &str, unwanted: &[Parameter]) -> String {
+    let is_unwanted = |pair: &&str| {
+        let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
+        let is = |name: &[u8]| unwanted.iter().any(|p| name.eq_ignore_ascii_case(p.as_str().as_bytes()));
+        decode(name).is_ok_and(|name| is(&name))
+    };
+    query.split('&').filter(|pair| !is_unwanted(pair)).collect::<Vec<_>>().join("&")
+}
+
 fn typed<T>(
     value: &Option<Cow<'_, str>>,
     parameter: Parameter,

@@ -8,6 +8,8 @@ use super::{Answered, Asked, ResponseBody, read, value};
 use crate::registry::call::{Page, QueryText, Read};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
+use crate::request::authorize::Terms;
+use crate::request::catalog;
 use crate::store::{Part, Window};
 
 /// The most entries of a page, also where a client asks for more.
@@ -15,9 +17,21 @@ const MOST: usize = 10_000;
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 pub(super) async fn catalog(asked: &Asked<'_>, page: &Page) -> Answered {
-    let listed = asked.store.catalog(window(page)).await;
-    let part = listed.map_err(|error| asked.rejection(error))?;
-    Ok(paged("/v2/_catalog", &part, page, json!({ "repositories": part.entries })))
+    let listed = match asked.route.terms() {
+        Terms::Filtered => catalog::of_store(asked.route, asked.store, page).await,
+        _ => asked.store.catalog(window(page)).await,
+    };
+    Ok(paged_catalog(&listed.map_err(|error| asked.rejection(error))?, page))
+}
+
+/// A page of the catalog.
+pub(in crate::request) fn paged_catalog(part: &Part, page: &Page) -> Response<ResponseBody> {
+    paged("/v2/_catalog", part, page, json!({ "repositories": part.entries }))
+}
+
+/// How many entries a page is to have.
+pub(in crate::request) fn wanted(page: &Page) -> usize {
+    page.n.map_or(MOST, |n| usize::try_from(n).unwrap_or(MOST)).min(MOST)
 }
 
 pub(super) async fn tags(asked: &Asked<'_>, name: &RepositoryName, page: &Page) -> Answered {
@@ -43,16 +57,15 @@ pub(super) async fn referrers(
 }
 
 fn window(page: &Page) -> Window {
-    let asked = page.n.map_or(MOST, |n| usize::try_from(n).unwrap_or(MOST));
     let after = page.last.as_ref().map_or(String::new(), |last| last.as_str().to_owned());
-    Window { most: asked.min(MOST), after }
+    Window { most: wanted(page), after }
 }
 
 fn paged(path: &str, part: &Part, page: &Page, document: serde_json::Value) -> Response<ResponseBody> {
     let mut response = read::json(document.to_string().into_bytes(), "application/json", Read::Get);
     // Names and tags need no encoding in a query.
     if let Some(last) = part.entries.last().filter(|_| part.more) {
-        let n = page.n.map_or(MOST, |n| usize::try_from(n).unwrap_or(MOST)).min(MOST);
+        let n = wanted(page);
         let link = format!("<{path}?n={n}&last={last}>; rel=\"next\"");
         response.headers_mut().insert(header::LINK, value(link));
     }

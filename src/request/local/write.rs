@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use super::{Answered, Asked, CONTENT_DIGEST, ResponseBody, conditions, empty, value};
@@ -14,7 +14,7 @@ use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
 use crate::request::reject::Rejection;
-use crate::store::{Piece, StoreError};
+use crate::store::{Accepted, Patience, Piece, StoreError};
 use crate::upstream::body::RequestBody;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -32,7 +32,7 @@ pub(super) async fn start(
 ) -> Answered {
     let opened = asked.store.start_upload(name).await;
     let id = opened.map_err(|error| asked.rejection(error))?;
-    let Some(digest) = digest else { return Ok(standing(StatusCode::ACCEPTED, (name, &id), 0)) };
+    let Some(digest) = digest else { return Ok(standing(asked, StatusCode::ACCEPTED, (name, &id), 0)) };
     let committed = asked.store.commit((name, &id), digest, Piece::default(), body, asked.patience).await;
     if let Err(error) = committed {
         // Nobody knows of this session, so that nobody can continue it. It may be gone already.
@@ -60,14 +60,14 @@ pub(super) async fn mount(
 pub(super) async fn status(asked: &Asked<'_>, session: Session<'_>) -> Answered {
     let (name, id) = session;
     let length = asked.store.upload_length(name, id).await.map_err(|error| asked.rejection(error))?;
-    Ok(standing(StatusCode::NO_CONTENT, session, length))
+    Ok(standing(asked, StatusCode::NO_CONTENT, session, length))
 }
 
 pub(super) async fn chunk(asked: &Asked<'_>, session: Session<'_>, body: RequestBody) -> Answered {
     let piece = piece(asked, &body)?;
     let added = asked.store.append(session, piece, body, asked.patience).await;
     let length = added.map_err(|error| misplaced(asked, session, error))?;
-    Ok(standing(StatusCode::ACCEPTED, session, length))
+    Ok(standing(asked, StatusCode::ACCEPTED, session, length))
 }
 
 pub(super) async fn commit(
@@ -92,11 +92,13 @@ fn piece(asked: &Asked<'_>, body: &RequestBody) -> Result<Piece, Rejection> {
 
 fn misplaced(asked: &Asked<'_>, session: Session<'_>, error: StoreError) -> Rejection {
     let StoreError::OutOfOrder { at } = error else { return asked.rejection(error) };
-    asked.rejection(error).standing_at(value(path(session)), received(at))
+    asked.rejection(error).standing_at(value(path(asked, session)), received(at))
 }
 
-fn path((name, id): Session<'_>) -> String {
-    format!("/v2/{name}/blobs/uploads/{id}")
+/// Where the session is, under the name that its owner gets.
+fn path(asked: &Asked<'_>, (name, id): Session<'_>) -> String {
+    let bound = asked.route.sessions().and_then(|owner| owner.bind(name, id));
+    format!("/v2/{name}/blobs/uploads/{}", bound.as_ref().unwrap_or(id))
 }
 
 /// The bytes that are here. None at all are written as the first one would be, since all clients
@@ -106,10 +108,15 @@ fn received(length: u64) -> HeaderValue {
 }
 
 /// Says how far an upload is.
-fn standing(status: StatusCode, session: Session<'_>, length: u64) -> Response<ResponseBody> {
+fn standing(
+    asked: &Asked<'_>,
+    status: StatusCode,
+    session: Session<'_>,
+    length: u64,
+) -> Response<ResponseBody> {
     let mut response = empty(status);
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, value(path(session)));
+    headers.insert(header::LOCATION, value(path(asked, session)));
     headers.insert(header::RANGE, received(length));
     headers.insert(UPLOAD_UUID, value(session.1.as_str()));
     response
@@ -131,29 +138,44 @@ pub(super) async fn manifest(
     tags: &[Tag],
     body: RequestBody,
 ) -> Answered {
-    let content_type = asked.headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
-    let content_type = content_type
-        .map_err(|_| asked.rejection(StoreError::ManifestInvalid("the Content-Type is not one".into())))?;
-    let bytes = whole(asked, body).await.map_err(|error| asked.rejection(error))?;
+    let content_type = content_type(asked.headers).map_err(|error| asked.rejection(error))?;
+    let bytes = whole(asked.patience, body).await.map_err(|error| asked.rejection(error))?;
     let accepted = asked.store.put_manifest(name, reference, tags, content_type, bytes).await;
-    let accepted = accepted.map_err(|error| asked.rejection(error))?;
+    Ok(manifest_is_here(name, tags, &accepted.map_err(|error| asked.rejection(error))?))
+}
+
+/// What the client calls its manifest.
+pub(in crate::request) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, StoreError> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
+    content_type.map_err(|_| StoreError::ManifestInvalid("the Content-Type is not one".into()))
+}
+
+/// Says that a manifest was taken in.
+pub(in crate::request) fn manifest_is_here(
+    name: &RepositoryName,
+    tags: &[Tag],
+    accepted: &Accepted,
+) -> Response<ResponseBody> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, value(format!("/v2/{name}/manifests/{}", accepted.digest)));
     headers.insert(CONTENT_DIGEST, value(accepted.digest.as_str()));
-    if let Some(subject) = accepted.subject {
+    if let Some(subject) = &accepted.subject {
         headers.insert(SUBJECT, value(subject.as_str()));
     }
     for tag in tags {
         headers.append(TAG, value(tag.as_str()));
     }
-    Ok(response)
+    response
 }
 
 /// A manifest's body: one of the few that are collected, up to the limit that the body itself keeps.
-async fn whole(asked: &Asked<'_>, mut body: RequestBody) -> Result<Bytes, StoreError> {
+pub(in crate::request) async fn whole(
+    patience: Patience,
+    mut body: RequestBody,
+) -> Result<Bytes, StoreError> {
     let mut all = BytesMut::new();
-    let mut limit = asked.patience.first_byte;
+    let mut limit = patience.first_byte;
     loop {
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
         match tokio::time::timeout(limit, frame).await {
@@ -162,6 +184,6 @@ async fn whole(asked: &Asked<'_>, mut body: RequestBody) -> Result<Bytes, StoreE
             Ok(Some(Err(_))) => return Err(StoreError::BodyCut),
             Err(_) => return Err(StoreError::BodyStalled),
         }
-        limit = asked.patience.stall;
+        limit = patience.stall;
     }
 }

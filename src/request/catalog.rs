@@ -1,0 +1,153 @@
+//! The catalog as far as the asker may see it: the registry's pages are read one after the other, what is
+//! not for the asker is left out, and the rest is cut into the pages that were asked for.
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, header};
+use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
+
+use super::body::ResponseBody;
+use super::conn_info::ConnInfo;
+use super::forward;
+use super::local::lists;
+use super::record::Record;
+use super::reject::Rejection;
+use super::rewrite::{self, Asked};
+use super::route::Route;
+use super::site::Target;
+use crate::registry::action::Action;
+use crate::registry::call::Page;
+use crate::registry::location::{Answer, Rewriter, Rewritten};
+use crate::store::{Part, Store, StoreError, Window};
+use crate::upstream::body::AnswerBody;
+
+/// What is asked of a registry at once: more is an error at some.
+const AT_ONCE: usize = 1000;
+/// The longest page: 1000 names of 255 bytes, and as much again.
+const MOST_BYTES: usize = 512 * 1024;
+/// The most pages that are read for one of ours.
+const MOST_PAGES: usize = 1000;
+
+/// What has been found of one page so far.
+struct Found {
+    /// How many entries are wanted.
+    most: usize,
+    part: Part,
+}
+
+impl Found {
+    fn new(page: &Page) -> Self {
+        Self { most: lists::wanted(page), part: Part { entries: Vec::new(), more: false } }
+    }
+
+    /// Adds what may be seen; true as soon as it is known that there is more than is wanted.
+    fn add(&mut self, route: &Route, names: impl IntoIterator<Item = String>) -> bool {
+        let asker = route.asker();
+        let sees = |name: &String| route.site().policy.decide(asker, Action::Catalog, name, None).allowed;
+        for name in names.into_iter().filter(sees) {
+            if self.part.entries.len() == self.most {
+                self.part.more = true;
+                return true;
+            }
+            self.part.entries.push(name);
+        }
+        false
+    }
+}
+
+/// From moorgate's own registry.
+pub(crate) async fn of_store(
+    route: &Route,
+    store: &std::sync::Arc<Store>,
+    page: &Page,
+) -> Result<Part, StoreError> {
+    let mut found = Found::new(page);
+    let mut after = page.last.as_ref().map_or(String::new(), |last| last.as_str().to_owned());
+    loop {
+        let part = store.catalog(Window { most: AT_ONCE, after: after.clone() }).await?;
+        let next = part.entries.last().filter(|_| part.more).cloned();
+        if found.add(route, part.entries) {
+            return Ok(found.part);
+        }
+        let Some(next) = next else { return Ok(found.part) };
+        after = next;
+    }
+}
+
+#[derive(Deserialize)]
+struct Document {
+    repositories: Option<Vec<String>>,
+}
+
+/// From an upstream. What is no list is its answer to the client as it stands.
+pub(crate) async fn of_upstream(
+    (route, target): (&Route, &Target),
+    page: &Page,
+    conn: &ConnInfo,
+    parts: &Parts,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let mut found = Found::new(page);
+    let mut query = first_query(page);
+    record.forwarded(None);
+    for number in 0..MOST_PAGES {
+        let path = format!("/v2/_catalog?{query}");
+        let request = forward::own((route, target), conn, parts, (Method::GET, &path))?;
+        let answer = target.upstream.send(request, None, route.exchange_limits()).await;
+        record.answered();
+        let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
+        if answer.status() != http::StatusCode::OK {
+            if number > 0 {
+                return Err(Rejection::upstream_does_not_tell());
+            }
+            return rewrite::rewrite((route, target), conn, &Asked::of(route, parts), answer, record);
+        }
+        let next = next_query((route, target), &answer);
+        if found.add(route, names(answer).await?) {
+            return Ok(lists::paged_catalog(&found.part, page));
+        }
+        let Some(next) = next.filter(|next| *next != query) else {
+            return Ok(lists::paged_catalog(&found.part, page));
+        };
+        query = next;
+    }
+    Err(Rejection::upstream_does_not_tell())
+}
+
+fn first_query(page: &Page) -> String {
+    let last = page.last.as_ref().map(|last| format!("&last={}", encoded(last.as_str())));
+    format!("n={AT_ONCE}{}", last.unwrap_or_default())
+}
+
+fn encoded(text: &str) -> String {
+    let encode = |b: u8| match b {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+            char::from(b).to_string()
+        }
+        _ => format!("%{b:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+async fn names(answer: Response<AnswerBody>) -> Result<Vec<String>, Rejection> {
+    let collected = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
+    let bytes = collected.map_err(|_| Rejection::upstream_does_not_tell())?.to_bytes();
+    let document: Document =
+        serde_json::from_slice(&bytes).map_err(|_| Rejection::upstream_does_not_tell())?;
+    Ok(document.repositories.unwrap_or_default())
+}
+
+/// The query of the page after this one, as the registry wrote it: `last` may be a token of its own.
+fn next_query((route, target): (&Route, &Target), answer: &Response<AnswerBody>) -> Option<String> {
+    let upstream = rewrite::origin(target.upstream.target());
+    let is_public = |name: &_| route.site().host.is_named(name);
+    let rewriter = Rewriter { upstream, is_public: &is_public, request_path: "/v2/_catalog" };
+    let link = answer.headers().get(header::LINK).and_then(|link: &HeaderValue| link.to_str().ok())?;
+    let (reference, _) = link.trim_start().strip_prefix('<')?.split_once('>')?;
+    let path = match rewriter.location(reference, Answer::Other) {
+        Rewritten::Unchanged => reference.to_owned(),
+        Rewritten::Path(path) => path,
+        Rewritten::Foreign | Rewritten::Refused => return None,
+    };
+    path.strip_prefix("/v2/_catalog?").map(str::to_owned)
+}

@@ -1,0 +1,223 @@
+//! Writes to tags where not everybody may move them: one at a time for each tag, from the look whether it
+//! is there to the registry's answer. The manifest is held in memory for it, so that no client keeps others
+//! waiting by sending slowly, and because the same manifest again is no move.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use hyper::body::{Body, Incoming};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::authorize::{MayWrite, TagTerm};
+use super::body::ResponseBody;
+use super::conn_info::ConnInfo;
+use super::record::Record;
+use super::reject::Rejection;
+use super::rewrite::{self, Asked};
+use super::route::{Destination, Route};
+use super::site::Target;
+use super::{forward, local};
+use crate::registry::call::Call;
+use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
+use crate::registry::reference::{Reference, Tag};
+use crate::store::{Patience, Store, StoreError};
+use crate::upstream::body::{RequestBody, Upload};
+use crate::upstream::exchange::ExchangeLimits;
+
+/// Whose turn it is to write a tag. A fixed number of locks, of which several tags may share one.
+pub(crate) struct TagTurns {
+    locks: Vec<Arc<Mutex<()>>>,
+    hasher: RandomState,
+}
+
+const LOCKS: u64 = 1024;
+
+/// Held until the tags are written.
+type Held = Vec<OwnedMutexGuard<()>>;
+
+impl TagTurns {
+    pub(crate) fn new() -> Self {
+        Self { locks: (0..LOCKS).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
+    }
+
+    /// Waits for all of these at once. Always in the same order, so that no two wait for each other.
+    async fn take(&self, registry: &str, repository: &RepositoryName, terms: &[TagTerm]) -> Held {
+        let place = |term: &TagTerm| self.hasher.hash_one((registry, repository, &term.tag)) % LOCKS;
+        let mut places: Vec<_> = terms.iter().map(place).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut held = Vec::new();
+        for place in places {
+            if let Some(lock) = usize::try_from(place).ok().and_then(|place| self.locks.get(place)) {
+                held.push(lock.clone().lock_owned().await);
+            }
+        }
+        held
+    }
+}
+
+/// A tag that is there, and its manifest if the registry tells.
+struct Present(Option<Digest>);
+
+/// Writes a manifest, if its tags may be written as they stand.
+pub(crate) async fn write(
+    turns: &TagTurns,
+    route: &mut Route,
+    conn: &ConnInfo,
+    parts: Parts,
+    incoming: Incoming,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let bytes = whole(route, incoming, record).await?;
+    let terms = route.take_tags();
+    let Some(Call::ManifestWrite { repository, reference, tags }) = route.call() else {
+        return Err(Rejection::bad_base_path());
+    };
+    let registry = route.site().host.registry.to_string();
+    let held = turns.take(&registry, repository, &terms).await;
+    for TagTerm { tag, may } in terms {
+        let refusal = match may {
+            MayWrite::Both => continue,
+            MayWrite::Make(refusal) => present(route, conn, &parts, repository, &tag)
+                .await?
+                .is_some_and(|Present(digest)| !digest.is_some_and(|digest| is_of(&digest, &bytes)))
+                .then_some(refusal),
+            MayWrite::Move(refusal) => {
+                present(route, conn, &parts, repository, &tag).await?.is_none().then_some(refusal)
+            }
+        };
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+    }
+    match route.destination() {
+        Destination::Upstream(target) => {
+            let body = RequestBody::held(bytes);
+            let asked = Asked::of(route, &parts);
+            let request = forward::whole((route, target), conn, &parts, body)?;
+            let (upstream, limits) = (target.upstream.clone(), route.exchange_limits());
+            let answer = finish(held, async move { upstream.send(request, None, limits).await }).await;
+            record.answered();
+            let answer = answer.map_err(|error| Rejection::upstream(error, route.body_limit()))?;
+            rewrite::rewrite((route, target), conn, &asked, answer, record)
+        }
+        Destination::Store(store, _) => {
+            let content_type = local::content_type(&parts.headers).map(|kind| kind.map(str::to_owned));
+            let content_type = content_type.map_err(|error| Rejection::store(error, 0, None))?;
+            let (own, name, to, further) =
+                (store.clone(), repository.clone(), reference.clone(), tags.clone());
+            let put =
+                async move { own.put_manifest(&name, &to, &further, content_type.as_deref(), bytes).await };
+            let accepted = finish(held, put).await.map_err(|error| Rejection::store(error, 0, None))?;
+            record.answered();
+            Ok(local::finished(local::manifest_is_here(repository, tags, &accepted), conn, record))
+        }
+    }
+}
+
+async fn whole(route: &Route, incoming: Incoming, record: &mut Record) -> Result<Bytes, Rejection> {
+    let limit = route.body_limit();
+    if incoming.size_hint().lower() > limit {
+        return Err(Rejection::body_too_large(limit));
+    }
+    let upload = Arc::<Upload>::default();
+    let has_body = !incoming.is_end_stream();
+    let body = RequestBody::streamed(incoming, upload.clone(), limit);
+    record.forwarded(has_body.then(|| upload.clone()));
+    let timeouts = &route.site().host.timeouts;
+    let patience = Patience { first_byte: timeouts.first_body_byte, stall: timeouts.stall };
+    local::whole(patience, body).await.map_err(|error| Rejection::store(error, limit, upload.failure()))
+}
+
+/// Goes on to the end when nobody waits any more: a write whose client has left may still come to pass, and
+/// until that is known nobody else may believe the tag to be as it was.
+async fn finish<T: Send + 'static>(held: Held, work: impl Future<Output = T> + Send + 'static) -> T {
+    let task = tokio::spawn(async move {
+        let done = work.await;
+        drop(held);
+        done
+    });
+    match task.await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process ends, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+async fn present(
+    route: &Route,
+    conn: &ConnInfo,
+    parts: &Parts,
+    repository: &RepositoryName,
+    tag: &Tag,
+) -> Result<Option<Present>, Rejection> {
+    match route.destination() {
+        Destination::Upstream(target) => at_upstream((route, target), conn, parts, repository, tag).await,
+        Destination::Store(store, _) => in_store(store, repository, tag).await,
+    }
+}
+
+async fn in_store(
+    store: &Arc<Store>,
+    repository: &RepositoryName,
+    tag: &Tag,
+) -> Result<Option<Present>, Rejection> {
+    match store.manifest(repository, &Reference::Tag(tag.clone()), false).await {
+        Ok(manifest) => Ok(Some(Present(Some(manifest.digest)))),
+        Err(StoreError::RepositoryUnknown | StoreError::ManifestUnknown) => Ok(None),
+        Err(error) => Err(Rejection::store(error, 0, None)),
+    }
+}
+
+async fn at_upstream(
+    (route, target): (&Route, &Target),
+    conn: &ConnInfo,
+    parts: &Parts,
+    repository: &RepositoryName,
+    tag: &Tag,
+) -> Result<Option<Present>, Rejection> {
+    let path = format!("/v2/{repository}/manifests/{tag}");
+    let mut request = forward::own((route, target), conn, parts, (Method::HEAD, &path))?;
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(ANY_MANIFEST));
+    let limits = ExchangeLimits::new(&route.site().host.timeouts, false);
+    let answer = target.upstream.send(request, None, limits).await;
+    let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
+    match answer.status() {
+        StatusCode::OK => Ok(Some(Present(digest_of(answer.headers())))),
+        status if status.as_u16() == 404 => Ok(None),
+        _ => Err(Rejection::upstream_does_not_tell()),
+    }
+}
+
+fn digest_of(headers: &HeaderMap) -> Option<Digest> {
+    Digest::parse(headers.get(CONTENT_DIGEST)?.to_str().ok()?).ok()
+}
+
+/// Whether a manifest is that of a digest; one of an algorithm that nobody computes here is another.
+fn is_of(digest: &Digest, manifest: &[u8]) -> bool {
+    let algorithm = match digest.algorithm() {
+        "sha256" => &digest::SHA256,
+        "sha512" => &digest::SHA512,
+        _ => return false,
+    };
+    let computed = digest::digest(algorithm, manifest);
+    let encoded: String = computed.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    encoded == digest.encoded()
+}
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// Without its own type, registries convert a manifest, or say that there is none.
+const ANY_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.docker.distribution.manifest.v1+prettyjws, application/vnd.docker.distribution.manifest.v1+json, \
+     */*";
