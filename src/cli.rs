@@ -2,6 +2,7 @@
 
 pub mod certs;
 pub mod check;
+pub mod explain;
 pub mod gc;
 pub mod htpasswd;
 pub mod run;
@@ -15,6 +16,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::problem::{Colour, Problem, Problems};
 use crate::config::snapshot::Snapshot;
+use crate::registry::action::Action;
 use check::Form;
 
 /// An authenticating TLS reverse proxy for container registries.
@@ -59,6 +61,18 @@ enum Command {
         #[command(subcommand)]
         command: Option<CertsCommand>,
     },
+    /// Tell whether a user may do something, and which access rule decides.
+    Explain {
+        /// The user's name, or @anonymous for who is not logged in.
+        user: String,
+        /// pull, push, overwrite, delete-tag, delete-manifest, list, catalog or mount-from.
+        action: Action,
+        /// The repository, with a tag if the action is about one.
+        #[arg(value_name = "REPO[:TAG]")]
+        what: String,
+        #[command(flatten)]
+        options: explain::Options,
+    },
     /// Remove from a domain's own store what no image needs; moorgate may serve it meanwhile.
     Gc {
         /// The domain.
@@ -98,6 +112,7 @@ Examples:
   moorgate htpasswd /etc/moorgate/ci.htpasswd alice
   echo \"$PASSWORD\" | moorgate htpasswd ci.htpasswd ci-bot
   moorgate certs ca > moorgate-ca.pem
+  moorgate explain alice push base/app:v1 --domain docker-ci.example.com
   moorgate gc docker-cache.example.com --dry-run
   moorgate certs import /etc/letsencrypt --dry-run
 
@@ -130,6 +145,9 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             Ok(ExitCode::SUCCESS)
         }
         Command::Certs { json, command } => with_snapshot(&config, |snapshot| certs(snapshot, json, command)),
+        Command::Explain { user, action, what, options } => with_snapshot(&config, |snapshot| {
+            explain::run(snapshot, (&user, action, &what), &options, &mut std::io::stdout().lock())
+        }),
         Command::Gc { domain, options } => with_snapshot(&config, |snapshot| {
             gc::run(snapshot, &domain, options, &mut std::io::stdout().lock())
         }),

@@ -82,8 +82,24 @@ impl Policy {
     }
 
     /// Whether this may be done. An action of tags without a tag asks for some tag: any will do, and a deny
-    /// of certain tags does not matter.
+    /// of certain tags does not matter. A mount reads as a pull does: the right to either is enough for it,
+    /// and a deny of either is enough against it.
     pub fn decide(
+        &self,
+        asker: Asker<'_>,
+        action: Action,
+        repository: &str,
+        tag: Option<&str>,
+    ) -> Decision<'_> {
+        let decision = self.decide_alone(asker, action, repository, tag);
+        if action != Action::MountFrom || decision.is_denied() {
+            return decision;
+        }
+        let pull = self.decide_alone(asker, Action::Pull, repository, tag);
+        if decision.allowed && !pull.is_denied() { decision } else { pull }
+    }
+
+    fn decide_alone(
         &self,
         asker: Asker<'_>,
         action: Action,

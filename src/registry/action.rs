@@ -71,6 +71,19 @@ impl fmt::Display for Action {
     }
 }
 
+/// The text is not an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not one of pull, push, overwrite, delete-tag, delete-manifest, list, catalog and mount-from")]
+pub struct InvalidAction;
+
+impl std::str::FromStr for Action {
+    type Err = InvalidAction;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAction> {
+        Self::parse(text).ok_or(InvalidAction)
+    }
+}
+
 /// A set of actions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Actions(u8);

@@ -193,7 +193,9 @@ impl Judge<'_> {
             Call::UploadStart { repository, .. } => self.push(repository)?,
             Call::Mount { repository, from, .. } => {
                 self.push(repository)?;
-                if !from.as_ref().is_some_and(|from| self.may_mount(from)) {
+                let may = |from| self.decide(Action::MountFrom, from, None).allowed;
+                // Without a name the registry would look through all repositories.
+                if !from.as_ref().is_some_and(may) {
                     let upload = Call::UploadStart { repository: repository.clone(), digest: None };
                     return Ok((Subject::Call(Arc::new(upload)), Terms::Unmounted, None));
                 }
@@ -262,13 +264,6 @@ impl Judge<'_> {
         } else {
             Err(self.refused(Action::Push, Some(repository), None).by(decision))
         }
-    }
-
-    /// A mount reads as a pull does, so that a deny of either is enough against it.
-    fn may_mount(&self, from: &RepositoryName) -> bool {
-        let (mount, pull) =
-            (self.decide(Action::MountFrom, from, None), self.decide(Action::Pull, from, None));
-        !mount.is_denied() && !pull.is_denied() && (mount.allowed || pull.allowed)
     }
 
     fn write(

@@ -18,6 +18,9 @@ mod memory;
 mod passwords;
 mod secrets;
 
+// Who may do what.
+mod access;
+
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;
 

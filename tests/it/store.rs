@@ -1,8 +1,8 @@
 //! The registry that moorgate keeps itself, seen from outside: what its clients get, what lies on the
 //! disk, and what is left when the process, the disk or a client fails.
 
-mod client;
-mod image;
+pub mod client;
+pub mod image;
 mod stage;
 
 // The distribution specification, endpoint by endpoint.

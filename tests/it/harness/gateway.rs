@@ -102,7 +102,8 @@ impl Domain {
         self
     }
 
-    fn toml(&self) -> String {
+    /// The domain file.
+    pub fn toml(&self) -> String {
         let Self { name, upstream, top, upstream_keys, tables, tls, auth, .. } = self;
         let url = if upstream.is_empty() { String::new() } else { format!("url = \"{upstream}\"") };
         format!(

@@ -25,9 +25,11 @@ pub struct Endpoint {
     pub config: Arc<ClientConfig>,
 }
 
-/// A client of user `alice` at `ci.test`.
+/// A client at `ci.test`, of user `alice` unless told otherwise.
 pub struct Client {
     endpoint: Endpoint,
+    /// The value of `Authorization`, if it sends one.
+    authorization: Option<String>,
     connection: Option<Connection>,
 }
 
@@ -59,7 +61,7 @@ impl Endpoint {
     }
 
     pub fn client(&self) -> Client {
-        Client { endpoint: self.clone(), connection: None }
+        Client { endpoint: self.clone(), authorization: Some(basic("alice", "secret")), connection: None }
     }
 
     async fn connect(&self) -> Result<Connection, Broken> {
@@ -81,6 +83,18 @@ impl Client {
         self.endpoint.client()
     }
 
+    /// The same client of another user, whose password is `secret`.
+    pub fn of(mut self, user: &str) -> Self {
+        self.authorization = Some(basic(user, "secret"));
+        self
+    }
+
+    /// The same client without credentials.
+    pub fn anonymous(mut self) -> Self {
+        self.authorization = None;
+        self
+    }
+
     /// Sends a request and reads its answer. A connection that has ended is replaced.
     pub async fn try_ask(
         &mut self,
@@ -97,8 +111,10 @@ impl Client {
         if !is_ready {
             self.connection = Some(self.endpoint.connect().await?);
         }
-        let authorization = basic("alice", "secret");
-        let mut request = Request::builder().method(method).header("authorization", authorization);
+        let mut request = Request::builder().method(method);
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

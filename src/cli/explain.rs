@@ -1,0 +1,181 @@
+//! `moorgate explain USER ACTION REPO[:TAG]`: whether it is allowed, and which rule of which file decides.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use crate::auth::UserName;
+use crate::auth::policy::{Asker, Policy};
+use crate::config::access::Place;
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::VirtualHost;
+use crate::registry::action::Action;
+use crate::registry::name::RepositoryName;
+use crate::registry::reference::Tag;
+
+/// Where, and from where.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Only this domain; without it, each.
+    #[arg(long)]
+    pub domain: Option<String>,
+    /// The client's address, for rules with `networks`.
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub client: IpAddr,
+    /// Print a JSON array instead.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What one domain says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// The domain.
+    pub domain: String,
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// The rule that decides, `FILE:LINE`; none if no rule is about it.
+    pub rule: Option<String>,
+    /// Whether the domain has no rule at all.
+    pub open: bool,
+}
+
+/// Tells what each domain says about a user, an action, and a repository with or without a tag.
+pub fn run(
+    snapshot: &Snapshot,
+    (user, action, what): (&str, Action, &str),
+    options: &Options,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let answers = answers(snapshot, (user, action, what), options)?;
+    if options.json {
+        serde_json::to_writer_pretty(&mut *out, &answers)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    for answer in answers {
+        writeln!(out, "{}", line(&answer, (user, action, what)))?;
+    }
+    Ok(())
+}
+
+/// What each domain says.
+pub fn answers(
+    snapshot: &Snapshot,
+    (user, action, what): (&str, Action, &str),
+    options: &Options,
+) -> anyhow::Result<Vec<Answer>> {
+    let (repository, tag) = what.split_once(':').map_or((what, None), |(name, tag)| (name, Some(tag)));
+    let repository = RepositoryName::parse(repository)
+        .with_context(|| format!("`{repository}` is not a repository: write it without the domain"))?;
+    let tag = tag.map(Tag::parse).transpose().with_context(|| format!("`{what}` has no valid tag"))?;
+    let user = match user {
+        "@anonymous" => None,
+        user => Some(UserName::new(user).with_context(|| format!("`{user}` is no user"))?),
+    };
+    let asker = Asker { user: user.as_ref().map(UserName::as_str), client: options.client.to_canonical() };
+    let hosts = hosts(snapshot, options.domain.as_deref())?;
+    let answer = |host: &VirtualHost| {
+        let policy = Policy::new(&host.access, host.auth.anonymous.actions());
+        let decision = policy.decide(asker, action, repository.as_str(), tag.as_ref().map(Tag::as_str));
+        Answer {
+            domain: host.domain.to_string(),
+            allowed: decision.allowed,
+            rule: decision.rule.map(Place::to_string),
+            open: policy.is_open(),
+        }
+    };
+    Ok(hosts.into_iter().map(answer).collect())
+}
+
+fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec<&'a VirtualHost>> {
+    let named = |host: &&VirtualHost| domain.is_none_or(|domain| host.domain.as_str() == domain);
+    let hosts: Vec<_> = snapshot.domains.iter().map(|host| &**host).filter(named).collect();
+    if hosts.is_empty() {
+        let known: Vec<_> = snapshot.domains.iter().map(|host| host.domain.as_str()).collect();
+        bail!("there is no domain {}; there are: {}", domain.unwrap_or_default(), known.join(", "));
+    }
+    Ok(hosts)
+}
+
+fn line(answer: &Answer, (user, action, what): (&str, Action, &str)) -> String {
+    let Answer { domain, allowed, rule, open } = answer;
+    let verb = if *allowed { "may" } else { "may not" };
+    let why = match rule {
+        Some(rule) => format!("by the rule at {rule}"),
+        None if *open && *allowed => {
+            "there is no access rule, so that every user may do everything".to_owned()
+        }
+        None => "no rule allows it".to_owned(),
+    };
+    format!("{domain}: {user} {verb} {action} {what}: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(arguments: (&str, &str, &str), options: &Options) -> String {
+        let directory = tempfile::tempdir().expect("directory");
+        let folder = directory.path().join("conf.d");
+        std::fs::create_dir(&folder).expect("conf.d");
+        let rest =
+            "[tls]\ninternal = true\n[auth]\nhtpasswd = 'users'\n[upstream]\nurl = 'http://registry:5000'\n";
+        std::fs::write(folder.join("users"), "alice:$2y$05$x\n").expect("htpasswd");
+        let rules = "[[access]]\nusers = ['alice']\nrepositories = ['base/**']\nactions = ['pull', 'push']\n\
+            networks = ['127.0.0.0/8']\n[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\n\
+            tags = ['v*']\nactions = ['push']\n";
+        std::fs::write(folder.join("a.toml"), format!("domain = 'a.test'\n{rest}{rules}")).expect("a");
+        std::fs::write(folder.join("b.toml"), format!("domain = 'b.test'\n{rest}")).expect("b");
+        let loaded = crate::config::load(directory.path()).expect("valid");
+        let (user, action, what) = arguments;
+        let mut out = Vec::new();
+        let action = Action::parse(action).expect("an action");
+        match run(&loaded.snapshot, (user, action, what), options, &mut out) {
+            Ok(()) => String::from_utf8(out).expect("text"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    fn options(domain: Option<&str>) -> Options {
+        Options { domain: domain.map(str::to_owned), client: Ipv4Addr::LOCALHOST.into(), json: false }
+    }
+
+    #[test]
+    fn the_deciding_rule_is_named_for_each_domain() {
+        let all = options(None);
+        insta::assert_snapshot!(said(("alice", "push", "base/app:latest"), &all), @r"
+        a.test: alice may push base/app:latest: by the rule at conf.d/a.toml:8
+        b.test: alice may push base/app:latest: there is no access rule, so that every user may do everything
+        ");
+        insta::assert_snapshot!(said(("alice", "push", "base/app:v1"), &options(Some("a.test"))), @"a.test: alice may not push base/app:v1: by the rule at conf.d/a.toml:13");
+        insta::assert_snapshot!(said(("@anonymous", "pull", "base/app"), &all), @r"
+        a.test: @anonymous may not pull base/app: no rule allows it
+        b.test: @anonymous may not pull base/app: no rule allows it
+        ");
+        let elsewhere =
+            Options { client: "::ffff:10.0.0.1".parse().expect("an address"), ..options(Some("a.test")) };
+        insta::assert_snapshot!(said(("alice", "pull", "base/app"), &elsewhere), @"a.test: alice may not pull base/app: no rule allows it");
+        let json = Options { json: true, ..options(Some("a.test")) };
+        insta::assert_snapshot!(said(("alice", "pull", "base/app"), &json), @r#"
+        [
+          {
+            "domain": "a.test",
+            "allowed": true,
+            "rule": "conf.d/a.toml:8",
+            "open": false
+          }
+        ]
+        "#);
+    }
+
+    #[test]
+    fn what_cannot_be_explained_says_why() {
+        let none = options(Some("c.test"));
+        insta::assert_snapshot!(said(("alice", "pull", "a"), &none), @"there is no domain c.test; there are: a.test, b.test");
+        insta::assert_snapshot!(said(("alice", "pull", "a.test:443/a"), &options(None)), @"`a.test:443/a` has no valid tag: the tag is not valid");
+        insta::assert_snapshot!(said(("a:b", "pull", "a"), &options(None)), @"`a:b` is no user: the user name has a colon");
+    }
+}

@@ -1,0 +1,10 @@
+//! Access rules, seen by clients: in front of moorgate's own registry, and in front of another one.
+
+mod anonymous;
+mod calls;
+mod explain;
+mod hidden;
+mod lists;
+mod sessions;
+mod stage;
+mod tags;

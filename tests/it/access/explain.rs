@@ -1,0 +1,175 @@
+//! What `moorgate explain` says is what a request gets, and the log names the rule that refused.
+
+use std::io::Write;
+use std::sync::mpsc::{Sender, channel};
+
+use moorgate::cli::explain::{Options, answers};
+use moorgate::registry::action::Action;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::stage::{Kind, Stage, allow};
+use crate::harness::settle;
+use crate::store::client::Client;
+use crate::store::image::{Image, MANIFEST, sha256};
+
+const REPOSITORIES: [&str; 3] = ["base/app", "alice/app", "bob/app"];
+
+/// A rule as it is written.
+fn any_rule() -> impl Strategy<Value = String> {
+    let actions: Vec<_> = Action::ALL.iter().map(|action| format!("'{action}'")).collect();
+    (
+        proptest::bool::weighted(0.3),
+        prop::sample::select(vec!["'alice'", "'@devs'", "'b*', 'x'", "'*'", "'@authenticated'"]),
+        prop::sample::select(vec!["'**'", "'base/*'", "'${user}/**'", "'*/app'", "'bob/app', 'base/app'"]),
+        prop::sample::subsequence(actions, 1..4),
+        prop::option::weighted(0.3, prop::sample::select(vec!["'v*'", "'new'", "'*'"])),
+        prop::option::weighted(0.2, prop::sample::select(vec!["'10.0.0.0/8'", "'127.0.0.0/8'"])),
+    )
+        .prop_map(|(deny, users, repositories, actions, tags, networks)| {
+            let key = |name: &str, value: Option<&str>| {
+                value.map_or(String::new(), |value| format!("{name} = [{value}]\n"))
+            };
+            format!(
+                "[[access]]\ndeny = {deny}\nusers = [{users}]\nrepositories = [{repositories}]\nactions = [{}]\n{}{}",
+                actions.join(", "),
+                key("tags", tags),
+                key("networks", networks)
+            )
+        })
+}
+
+/// What is asked, and as what: a repository, with the tag if the action is about one.
+fn what(action: Action, repository: &str) -> String {
+    match action {
+        Action::Push => format!("{repository}:new"),
+        Action::Overwrite => format!("{repository}:v1"),
+        Action::DeleteTag => format!("{repository}:away"),
+        _ => repository.to_owned(),
+    }
+}
+
+/// Whether the request that stands for an action is done as asked.
+async fn is_done(client: &mut Client, action: Action, repository: &str, images: &[Image; 2]) -> bool {
+    let [image, other] = images;
+    let at = |rest: &str| format!("/v2/{repository}/{rest}");
+    let kind = [("content-type", MANIFEST)];
+    let done = |status: u16| (200..300).contains(&status);
+    match action {
+        Action::Pull => done(client.get(&at("manifests/v1")).await.status),
+        Action::List => done(client.get(&at("tags/list")).await.status),
+        Action::Push => {
+            done(client.ask_with("PUT", &at("manifests/new"), &kind, image.manifest.clone()).await.status)
+        }
+        Action::Overwrite => {
+            done(client.ask_with("PUT", &at("manifests/v1"), &kind, other.manifest.clone()).await.status)
+        }
+        Action::DeleteTag => done(client.ask("DELETE", &at("manifests/away")).await.status),
+        Action::DeleteManifest => {
+            done(client.ask("DELETE", &at(&format!("manifests/{}", image.digest()))).await.status)
+        }
+        Action::Catalog => {
+            let catalog = client.get("/v2/_catalog").await;
+            done(catalog.status)
+                && catalog.json()["repositories"].as_array().unwrap().iter().any(|name| name == repository)
+        }
+        Action::MountFrom => {
+            let blob = sha256(&image.config);
+            let target = format!("/v2/mounted/app/blobs/uploads/?mount={blob}&from={repository}");
+            client.ask("POST", &target).await.status == 201
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_explain_says_is_what_a_request_gets() {
+    const EXTRA: &str = "[[access]]\nusers = ['*']\nrepositories = ['mounted/app']\nactions = ['push']\n";
+    let stage =
+        Stage::with(Kind::Store, "", |domain| domain.auth("[groups]\ndevs = ['alice', 'carol']")).await;
+    let images = [Image::small(1), Image::small(2)];
+    let mut root = stage.client("root");
+    let mut runner = TestRunner::new_with_rng(
+        Config::default(),
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let any = (
+        prop::collection::vec(any_rule(), 1..5),
+        prop::sample::select(vec!["alice", "bob", "carol"]),
+        prop::sample::select(REPOSITORIES.to_vec()),
+    );
+    let mut allowed = 0;
+    for round in 0..40 {
+        let (rules, user, repository) = any.new_tree(&mut runner).unwrap().current();
+        let rules = format!("{}{EXTRA}", rules.concat());
+        for action in Action::ALL {
+            stage.rules("").await;
+            // Afresh, as root: a deny of all users would be one of root too.
+            for image in &images {
+                root.push(
+                    repository,
+                    if image.digest() == images[0].digest() { "v1" } else { "other" },
+                    image,
+                )
+                .await;
+            }
+            root.push_manifest(repository, "away", &images[0].manifest).await.is(201);
+            root.ask("DELETE", &format!("/v2/{repository}/manifests/new")).await;
+            stage.rules(&rules).await;
+            let loaded = moorgate::config::load(stage.gateway.directory.path()).unwrap();
+            let options = Options { domain: None, client: "127.0.0.1".parse().unwrap(), json: false };
+            let said =
+                answers(&loaded.snapshot, (user, action, &what(action, repository)), &options).unwrap();
+            // In `alice/app` nothing is mounted: the right to push there is another question.
+            let done = is_done(&mut stage.client(user), action, repository, &images).await;
+            let denied_elsewhere = action == Action::MountFrom && {
+                let push = answers(&loaded.snapshot, (user, Action::Push, "mounted/app"), &options).unwrap();
+                !push[0].allowed
+            };
+            if !denied_elsewhere {
+                assert_eq!(
+                    done, said[0].allowed,
+                    "round {round}: {user} {action} {repository}: {said:?}\n{rules}"
+                );
+            }
+            allowed += usize::from(done);
+        }
+    }
+    assert!((40..280).contains(&allowed), "{allowed} of 320 were allowed");
+}
+
+struct Lines(Sender<String>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        text.lines().for_each(|line| self.0.send(line.to_owned()).unwrap_or_default());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_line_of_a_refusal_names_the_rule() {
+    let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/secret']\nactions = ['pull', 'list']\n";
+    let stage = Stage::new(Kind::Store, &format!("{}{deny}", allow("base/**", "'pull'"))).await;
+    let (sender, lines) = channel();
+    let log = stage.gateway.app.access_log().clone();
+    let writer = std::thread::spawn(move || log.run(Lines(sender)));
+    let mut alice = stage.client("alice");
+    alice.get("/v2/base/app/manifests/v1").await.is(404);
+    alice.get("/v2/base/secret/manifests/v1").await.is(404);
+    alice.get("/v2/other/manifests/v1").await.is(404);
+    alice.ask("POST", "/v2/base/app/blobs/uploads/").await.is(403);
+    settle().await;
+    drop(alice);
+    stage.gateway.stop().await;
+    stage.gateway.app.access_log().close();
+    writer.join().unwrap();
+    let rule = |line: String| line.split_once(" end=complete").unwrap().1.to_owned();
+    let rules: Vec<_> = lines.try_iter().map(rule).collect();
+    assert_eq!(rules, ["", " rule=conf.d/ci.test.toml:20", " rule=none", " rule=none"]);
+}

@@ -1,0 +1,85 @@
+//! The catalog and mounts: what may not be seen is not in them, and pages are as long as they should be.
+
+use super::stage::{KINDS, Stage, allow};
+use crate::store::client::Client;
+use crate::store::image::sha256;
+
+/// Every page of the catalog, of so many entries each, following the links.
+async fn catalog(client: &mut Client, n: usize) -> Vec<Vec<String>> {
+    let mut pages = Vec::new();
+    let mut target = format!("/v2/_catalog?n={n}");
+    loop {
+        let answer = client.get(&target).await.is(200);
+        let names = answer.json()["repositories"].as_array().unwrap().clone();
+        pages.push(names.iter().map(|name| name.as_str().unwrap().to_owned()).collect());
+        assert!(pages.len() < 100, "no end: {pages:?}");
+        if !answer.has("link") {
+            return pages;
+        }
+        let link = answer.header("link");
+        let (reference, rel) = link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap();
+        assert_eq!(rel, "; rel=\"next\"");
+        target = reference.to_owned();
+    }
+}
+
+#[tokio::test]
+async fn the_catalog_shows_what_may_be_seen_in_whole_pages() {
+    for kind in KINDS {
+        let deny =
+            "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/c']\nactions = ['catalog']\n";
+        let rules = format!("{}{}{}", allow("base/*", "'catalog'"), allow("more/**", "'pull'"), deny);
+        let stage = Stage::new(kind, &rules.replace("['*']", "['alice']")).await;
+        let names = ["a/x", "base/a", "base/b", "base/c", "base/d", "base/d/e", "base/z", "more/a", "z"];
+        stage.seeded(1, &names, "v1").await;
+        let mut alice = stage.client("alice");
+        let seen = ["base/a", "base/b", "base/d", "base/z"];
+        for n in 1..6 {
+            let pages = catalog(&mut alice, n).await;
+            assert_eq!(pages.concat(), seen, "{kind:?}, {n} at once");
+            assert!(pages.iter().rev().skip(1).all(|page| page.len() == n), "{kind:?}: {pages:?}");
+            assert_eq!(pages.len(), seen.len().div_ceil(n), "no empty page at the end: {pages:?}");
+        }
+        let whole = alice.get("/v2/_catalog").await.is(200);
+        assert_eq!(whole.json(), serde_json::json!({ "repositories": seen }));
+        assert!(!whole.has("link"));
+        let after = alice.get("/v2/_catalog?n=2&last=base/b").await.is(200);
+        assert_eq!(after.json()["repositories"], serde_json::json!(["base/d", "base/z"]));
+        let hidden = alice.get("/v2/_catalog?n=2&last=base/c").await.is(200);
+        assert_eq!(hidden.json()["repositories"], serde_json::json!(["base/d", "base/z"]));
+        assert_eq!(catalog(&mut stage.client("root"), 4).await.concat(), names, "{kind:?}");
+        alice.get("/v2/base/a/tags/list").await.refused(403, "DENIED");
+        alice.get("/v2/z/tags/list").await.refused(404, "NAME_UNKNOWN");
+    }
+}
+
+#[tokio::test]
+async fn a_mount_from_what_may_not_be_read_is_an_upload() {
+    for kind in KINDS {
+        let rules = format!(
+            "{}{}{}",
+            allow("to/**", "'push'"),
+            allow("read/**", "'pull'"),
+            allow("lent/**", "'mount-from'")
+        );
+        let stage = Stage::new(kind, &rules).await;
+        let image = stage.seeded(1, &["read/app", "lent/app", "secret/app"], "v1").await;
+        let blob = sha256(&image.layers[0]);
+        let mut alice = stage.client("alice");
+        for (from, status, to) in [("secret", 202, "to/a"), ("read", 201, "to/b"), ("lent", 201, "to/c")] {
+            let target = format!("/v2/{to}/blobs/uploads/?mount={blob}&from={from}%2Fapp&x=1");
+            let answer = alice.ask("POST", &target).await.is(status);
+            if status == 202 {
+                // It is an upload like any other.
+                let session = answer.header("location").to_owned();
+                let commit =
+                    format!("{session}{}digest={blob}", if session.contains('?') { '&' } else { '?' });
+                alice.ask_with("PUT", &commit, &[], image.layers[0].clone()).await.is(201);
+            }
+            alice.ask("HEAD", &format!("/v2/{to}/blobs/{blob}")).await.is(200);
+        }
+        let anywhere = format!("/v2/to/d/blobs/uploads/?mount={blob}");
+        alice.ask("POST", &anywhere).await.is(202);
+        alice.ask("HEAD", &format!("/v2/to/d/blobs/{blob}")).await.is(404);
+    }
+}

@@ -1,0 +1,105 @@
+//! A domain with access rules over a store of its own, or before another moorgate that plays the registry.
+
+use std::path::Path;
+
+use moorgate::app::{App, Options};
+
+use crate::harness::{Domain, Gateway, Setup};
+use crate::store::client::{Client, Endpoint};
+use crate::store::image::Image;
+
+/// What the rules stand before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Store,
+    Upstream,
+}
+
+pub const KINDS: [Kind; 2] = [Kind::Store, Kind::Upstream];
+
+/// Every user's password is `secret`; `root` may do everything.
+pub struct Stage {
+    pub gateway: Gateway,
+    domain: Box<dyn Fn(&str) -> Domain>,
+    _behind: Option<Gateway>,
+}
+
+const ROOT: &str = "[[access]]\nusers = ['root']\nrepositories = ['**']\nactions = ['all']\n";
+
+impl Stage {
+    pub async fn new(kind: Kind, rules: &str) -> Self {
+        Self::with(kind, rules, |domain| domain).await
+    }
+
+    pub async fn with(kind: Kind, rules: &str, settings: impl Fn(Domain) -> Domain + 'static) -> Self {
+        let behind = match kind {
+            Kind::Store => None,
+            Kind::Upstream => {
+                let registry = Domain::store("registry.test", "behind").top("aliases = ['127.0.0.1']");
+                Some(Setup::new().domain(registry).start().await)
+            }
+        };
+        let upstream = behind.as_ref().map(|behind| {
+            let roots = behind.path("state/internal-ca/ca.pem");
+            let keys = format!("roots = '{}'\nusername = 'alice'\npassword = 'secret'", roots.display());
+            (format!("https://{}", behind.https()), keys)
+        });
+        let domain = move |rules: &str| {
+            let domain = match &upstream {
+                Some((url, keys)) => Domain::new("ci.test", url).upstream(keys),
+                None => Domain::store("ci.test", "ci"),
+            };
+            let domain = ["root", "bob", "carol"].into_iter().fold(domain, |d, user| d.user(user, "secret"));
+            settings(domain.tables(&format!("{ROOT}{rules}")))
+        };
+        let gateway = Setup::new().domain(domain(rules)).start().await;
+        Self { gateway, domain: Box::new(domain), _behind: behind }
+    }
+
+    /// Other rules from now on.
+    pub async fn rules(&self, rules: &str) {
+        let path = self.gateway.path("conf.d/ci.test.toml");
+        std::fs::write(path, (self.domain)(rules).toml()).unwrap();
+        self.gateway.app.reload().await.unwrap_or_else(|error| panic!("{error}\n{rules}"));
+    }
+
+    /// Ends the process, so to speak, and starts another one over the same files.
+    pub async fn restart(&mut self) {
+        assert!(self.gateway.stop().await);
+        let directory = self.gateway.directory.path().to_owned();
+        self.gateway.app = start(&directory).await;
+    }
+
+    pub fn client(&self, user: &str) -> Client {
+        Endpoint::new(&self.gateway, "http/1.1").client().of(user)
+    }
+
+    pub fn anonymous(&self) -> Client {
+        Endpoint::new(&self.gateway, "http/1.1").client().anonymous()
+    }
+
+    /// An image that is in these repositories under a tag.
+    pub async fn seeded(&self, seed: u64, repositories: &[&str], tag: &str) -> Image {
+        let image = Image::small(seed);
+        let mut root = self.client("root");
+        for repository in repositories {
+            root.push(repository, tag, &image).await;
+        }
+        image
+    }
+}
+
+async fn start(directory: &Path) -> std::sync::Arc<App> {
+    let options =
+        Options { directory: directory.to_owned(), workers: None, log_floor: None, install_log: false };
+    App::start(options).await.unwrap()
+}
+
+/// A rule for alice.
+pub fn allow(repositories: &str, actions: &str) -> String {
+    format!("[[access]]\nusers = ['alice']\nrepositories = ['{repositories}']\nactions = [{actions}]\n")
+}
+
+/// The push inbox.
+pub const INBOX: &str = "[[access]]\nusers = ['*']\nrepositories = ['${user}/**']\n\
+    actions = ['push', 'overwrite']\ntags = ['release']\n";

@@ -1,0 +1,145 @@
+//! Tags that may be made and not moved: looked up and written in one go.
+
+use super::stage::{KINDS, Stage, allow};
+use crate::harness::{Between, json, request, settle};
+use crate::store::image::{Image, MANIFEST};
+
+#[tokio::test]
+async fn of_two_pushes_for_one_protected_tag_exactly_one_wins() {
+    for kind in KINDS {
+        let rules =
+            "[[access]]\nusers = ['alice', 'bob']\nrepositories = ['base/**']\nactions = ['push', 'pull']\n";
+        let stage = Stage::new(kind, rules).await;
+        let images: Vec<_> = (0..4).map(Image::small).collect();
+        for image in &images {
+            for blob in image.blobs() {
+                stage.client("root").push_blob("base/app", blob).await;
+            }
+        }
+        for round in 0..10 {
+            let tag = format!("v{round}");
+            let pushes = images.iter().zip(["alice", "bob", "alice", "bob"]).map(|(image, user)| {
+                let mut client = stage.client(user);
+                let tag = &tag;
+                async move { client.push_manifest("base/app", tag, &image.manifest).await }
+            });
+            let [a, b, c, d] = <[_; 4]>::try_from(pushes.collect::<Vec<_>>()).ok().unwrap();
+            let answers = tokio::join!(a, b, c, d);
+            let answers = [answers.0, answers.1, answers.2, answers.3];
+            let won: Vec<_> = (0..4).filter(|&at| answers[at].status == 201).collect();
+            assert_eq!(won.len(), 1, "{kind:?}: {answers:?}");
+            for answer in answers.iter().filter(|answer| answer.status != 201) {
+                answer.refused(403, "DENIED");
+            }
+            let there = stage.client("alice").get(&format!("/v2/base/app/manifests/{tag}")).await.is(200);
+            assert_eq!(there.body, images[won[0]].manifest);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_tag_of_a_push_by_digest_counts() {
+    for kind in KINDS {
+        let deny = "[[access]]\ndeny = true\nusers = ['alice']\nrepositories = ['**']\ntags = ['v*']\n\
+            actions = ['push', 'overwrite']\n";
+        let stage = Stage::new(kind, &format!("{}{deny}", allow("base/**", "'all'"))).await;
+        let image = stage.seeded(1, &["base/app"], "v1").await;
+        let mut alice = stage.client("alice");
+        let target = |query: &str| format!("/v2/base/app/manifests/{}{query}", image.digest());
+        for (query, status) in
+            [("", 201), ("?tag=a&tag=b", 201), ("?tag=a&tag=v2", 403), ("?tag=%76%32", 403), ("?tag=v1", 403)]
+        {
+            let kind = [("content-type", MANIFEST)];
+            let answer = alice.ask_with("PUT", &target(query), &kind, image.manifest.clone()).await;
+            assert_eq!(answer.status, status, "{query}: {answer:?}");
+        }
+        alice.get("/v2/base/app/manifests/v2").await.is(404);
+    }
+}
+
+fn push(tag: &str, body: &str) -> String {
+    let length = body.len();
+    request(
+        "PUT",
+        &format!("/v2/base/app/manifests/{tag}?x=1"),
+        &format!("Content-Type: {MANIFEST}\r\nContent-Length: {length}\r\nX-Own: 1\r\n"),
+    ) + body
+}
+
+async fn restricted() -> Between {
+    Between::with(|domain| domain.tables(&allow("base/**", "'push', 'pull'"))).await
+}
+
+#[tokio::test]
+async fn the_registry_is_asked_first_and_gets_the_push_unchanged() {
+    let mut between = restricted().await;
+    let look = between.forwarded(push("v1", "{\"a\":1}")).await;
+    assert_eq!(look.first, "HEAD /v2/base/app/manifests/v1 HTTP/1.1");
+    assert!(look.get("accept").unwrap().contains("manifest.list.v2+json"), "{look:?}");
+    assert_eq!((look.get("authorization"), look.get("x-own")), (None, None));
+    between.registry().send("HTTP/1.1 404 Not Found\r\nContent-Length: 30\r\n\r\n").await;
+    let put = between.asked().await;
+    assert_eq!(put.first, "PUT /v2/base/app/manifests/v1?x=1 HTTP/1.1");
+    assert_eq!((put.get("x-own"), put.get("content-type")), (Some("1"), Some(MANIFEST)));
+    assert_eq!(between.registry().bytes(put.length().unwrap()).await, b"{\"a\":1}");
+    let (head, _) = between.answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(head.status(), 201);
+}
+
+#[tokio::test]
+async fn what_the_registry_does_not_tell_is_not_taken_for_absent() {
+    for answer in ["500 Oops", "401 Unauthorized", "403 Forbidden", "429 Slowly", "307 Elsewhere"] {
+        let mut between = restricted().await;
+        between.forwarded(push("v1", "{}")).await;
+        between.registry().send(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n")).await;
+        let (head, body) = between.client.answer().await;
+        assert_eq!(head.status(), 502, "{answer}");
+        assert_eq!(json(&body)["errors"][0]["code"], "UNAVAILABLE");
+    }
+    let mut between = restricted().await;
+    between.forwarded(push("v1", "{}")).await;
+    // Without a digest nobody can say that it is the same.
+    between.registry().send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
+    assert_eq!(between.client.answer().await.0.status(), 403);
+}
+
+#[tokio::test]
+async fn a_push_whose_client_leaves_still_keeps_the_next_one_waiting() {
+    let mut between = restricted().await;
+    between.forwarded(push("v1", "{}")).await;
+    between.registry().send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+    let put = between.asked().await;
+    assert!(put.first.starts_with("PUT "), "{put:?}");
+    between.registry().bytes(2).await;
+    let mut second = between.gateway.client().await;
+    // The first client leaves; its push may still come to pass.
+    between.client = between.gateway.client().await;
+    second.send(push("v1", "{\"b\":2}")).await;
+    settle().await;
+    between.upstream.untouched().await;
+    between.registry().silent().await;
+    between.registry().send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    let look = between.asked().await;
+    assert_eq!(look.first, "HEAD /v2/base/app/manifests/v1 HTTP/1.1");
+    between
+        .registry()
+        .send(format!(
+            "HTTP/1.1 200 OK\r\nDocker-Content-Digest: {}\r\nContent-Length: 2\r\n\r\n",
+            crate::store::image::sha256(b"{}")
+        ))
+        .await;
+    assert_eq!(second.answer().await.0.status(), 403);
+}
+
+#[tokio::test]
+async fn a_manifest_over_the_limit_is_refused_before_the_registry_hears_of_it() {
+    let settings = format!("[limits]\nmanifest = '1 KiB'\n{}", allow("base/**", "'push'"));
+    let mut between = Between::with(|domain| domain.tables(&settings)).await;
+    let (head, _) = between.own_answer_apart(push("v1", &"x".repeat(1025))).await;
+    assert_eq!(head.status(), 413);
+    let chunked = request("PUT", "/v2/base/app/manifests/v1", "Transfer-Encoding: chunked\r\n");
+    between.client.send(chunked).await;
+    between.client.send(format!("800\r\n{}\r\n", "x".repeat(0x800))).await;
+    assert_eq!(between.client.answer().await.0.status(), 413);
+    between.upstream.untouched().await;
+}
