@@ -8,12 +8,16 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use moorgate::auth::basic;
 use moorgate::auth::htpasswd::Htpasswd;
+use moorgate::auth::policy::{Asker, Policy};
 use moorgate::auth::verify::{Verifier, VerifierSettings};
+use moorgate::config::access::{AccessRule, AccessSettings, Place, Selector};
 use moorgate::config::snapshot::ConnectionSettings;
 use moorgate::config::vhost::ListenAddress;
+use moorgate::registry::action::{Action, Actions};
 use moorgate::registry::call::Call;
 use moorgate::registry::host::HostName;
 use moorgate::registry::location::{Answer, Origin, Rewriter};
+use moorgate::registry::pattern::{Pattern, RepositoryPattern};
 use moorgate::request::conn_info::{ConnInfo, Protocol};
 use moorgate::request::headers;
 
@@ -83,5 +87,69 @@ fn rewrite_headers(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(hot_path, parse_a_call, authenticate_a_remembered_user, rewrite_headers);
+/// A thousand rules of the kinds that administrators write.
+fn thousand_rules() -> Vec<AccessRule> {
+    let groups: Vec<_> = (0..20)
+        .map(|group| {
+            let members: Vec<Box<str>> = (0..50).map(|n| format!("user{}", group * 7 + n).into()).collect();
+            Selector::Group { name: format!("team{group}").into(), members: members.into() }
+        })
+        .collect();
+    let rule = |n: usize| {
+        let (users, repository) = match n % 10 {
+            0 => (Selector::Authenticated, format!("team{n}/**")),
+            1 => (Selector::Name(Pattern::new("ci-*")), format!("ci{n}/*")),
+            2 => (Selector::Name(Pattern::new(&format!("user{n}"))), "${user}/**".to_owned()),
+            3 => (Selector::Authenticated, format!("base/app{n}")),
+            4 => (Selector::Name(Pattern::new(&format!("user{n}"))), format!("base/*-{n}/**")),
+            _ => (groups[n % 20].clone(), format!("base/team{n}/**")),
+        };
+        AccessRule {
+            deny: n.is_multiple_of(5),
+            users: vec![users],
+            repositories: vec![RepositoryPattern::parse(&repository).expect("a pattern")],
+            tags: n.is_multiple_of(3).then(|| vec![Pattern::new("v*")]),
+            actions: if n.is_multiple_of(2) { Actions::ALL } else { Action::Pull.into() },
+            networks: n.is_multiple_of(4).then(|| vec!["10.0.0.0/8".parse().expect("a network")]),
+            place: Place { file: "ci.toml".into(), line: n },
+        }
+    };
+    (0..1000).map(rule).collect()
+}
+
+fn authorize(criterion: &mut Criterion) {
+    let policy = |rules| Policy::new(&AccessSettings { rules, named: Vec::new() }, Actions::default());
+    let client = "10.1.2.3".parse().expect("an address");
+    let mut group = criterion.benchmark_group("authorize by 1000 rules");
+    let mixed = policy(thousand_rules());
+    for (name, repository) in [
+        ("the last rule allows", "base/team999/app"),
+        ("no rule", "base/other/app/deep/down"),
+        ("own", "user42/app"),
+    ] {
+        let asker = Asker { user: Some("user42"), client };
+        group.bench_function(name, |b| {
+            b.iter(|| mixed.decide(black_box(asker), Action::Push, black_box(repository), Some("v1")));
+        });
+    }
+    // The worst that can be written: every rule is about everybody, and no level of a name is the same for two.
+    let worst = policy(
+        thousand_rules()
+            .into_iter()
+            .enumerate()
+            .map(|(n, rule)| AccessRule {
+                users: vec![Selector::Authenticated],
+                repositories: vec![RepositoryPattern::parse(&format!("*-{n}/**")).expect("a pattern")],
+                ..rule
+            })
+            .collect(),
+    );
+    group.bench_function("every rule has to be looked at", |b| {
+        let asker = Asker { user: Some("user42"), client };
+        b.iter(|| worst.decide(black_box(asker), Action::Pull, black_box("base/app"), None));
+    });
+    group.finish();
+}
+
+criterion_group!(hot_path, parse_a_call, authenticate_a_remembered_user, authorize, rewrite_headers);
 criterion_main!(hot_path);

@@ -12,6 +12,7 @@ mod process;
 mod stage;
 mod transfer;
 
+mod access;
 mod big_blob;
 mod commands;
 mod docker_engine;

@@ -212,13 +212,14 @@ fn nothing_unwraps_and_nothing_is_unsafe() {
 }
 
 /// Who starts tasks and threads. What each of them ends with is written where it is started.
-const SPAWNING: [(&str, &str); 11] = [
+const SPAWNING: [(&str, &str); 12] = [
     ("app.rs", "the composition root; tracked, ends on the drain token"),
     ("app/listeners.rs", "one task for each listener; tracked, ends with its listener"),
     ("app/build.rs", "waits for the disk on a blocking thread, awaited at once"),
     ("certs/issuer.rs", "steps towards certificates; end with the task that waits for them"),
     ("workers.rs", "the threads that serve, and their connections; tracked"),
     ("connection.rs", "the streams of HTTP/2; end with their connection"),
+    ("request/tags.rs", "a write to a tag goes on when its client leaves; ends by the exchange's limits"),
     ("store/work.rs", "waits for the disk on blocking threads; ends with the work"),
     ("store/content.rs", "one read of a file that is not in memory; ends with it"),
     ("upstream.rs", "the driver of a connection; ends with its lease"),

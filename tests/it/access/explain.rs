@@ -169,7 +169,11 @@ async fn the_log_line_of_a_refusal_names_the_rule() {
     stage.gateway.stop().await;
     stage.gateway.app.access_log().close();
     writer.join().unwrap();
+    let text = std::fs::read_to_string(stage.gateway.path("conf.d/ci.test.toml")).unwrap();
+    let deny = text.lines().position(|line| line == "deny = true").unwrap();
     let rule = |line: String| line.split_once(" end=complete").unwrap().1.to_owned();
     let rules: Vec<_> = lines.try_iter().map(rule).collect();
-    assert_eq!(rules, ["", " rule=conf.d/ci.test.toml:20", " rule=none", " rule=none"]);
+    // Lines count from 1, and the rule begins a line above.
+    let named = format!(" rule=conf.d/ci.test.toml:{deny}");
+    assert_eq!(rules, ["", &named, " rule=none", " rule=none"]);
 }

@@ -63,6 +63,11 @@ impl Stage {
         self.gateway.app.reload().await.unwrap_or_else(|error| panic!("{error}\n{rules}"));
     }
 
+    /// The domain with other rules.
+    pub fn domain(&self, rules: &str) -> Domain {
+        (self.domain)(rules)
+    }
+
     /// Ends the process, so to speak, and starts another one over the same files.
     pub async fn restart(&mut self) {
         assert!(self.gateway.stop().await);

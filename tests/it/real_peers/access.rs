@@ -1,0 +1,206 @@
+//! Access rules as real clients meet them, in front of docker-registry and of moorgate's own registry.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use super::engine::Engine;
+use super::image::write_oci_layout;
+use super::process::{Output, run, tool, until};
+use super::stage::Stage;
+
+const RULES: &str = "
+[[access]]
+users = [\"ci-bot\"]
+repositories = [\"base/**\"]
+actions = [\"pull\", \"push\", \"list\"]
+
+[[access]]
+users = [\"reader\"]
+repositories = [\"base/**\"]
+actions = [\"pull\", \"list\"]
+
+[[access]]
+users = [\"*\"]
+repositories = [\"${user}/**\"]
+actions = [\"push\", \"overwrite\"]
+tags = [\"release\"]
+
+[[access]]
+users = [\"@anonymous\"]
+repositories = [\"public/**\"]
+actions = [\"pull\"]
+
+[[access]]
+users = [\"ci-bot\"]
+repositories = [\"public/**\"]
+actions = [\"all\"]
+";
+
+impl Stage {
+    /// Rules and users for the first domain, in force when this returns.
+    fn ruled(self) -> Self {
+        for user in ["reader", "contractor"] {
+            self.htpasswd("-bB", &self.ci, &[user, "their password"]);
+        }
+        let file = self.conf_d(&self.ci, "toml");
+        let text = fs::read_to_string(&file).unwrap().replace("[auth]", "[auth]\nanonymous = \"pull\"");
+        fs::write(&file, format!("{text}{RULES}")).unwrap();
+        self.moorgate.signal(Signal::HUP);
+        until("the rules are in force", || self.moorgate.stderr().contains("configuration reloaded"));
+        self
+    }
+
+    fn password(&self, user: &str) -> &str {
+        if user == self.ci.user { self.ci.password } else { "their password" }
+    }
+
+    fn copied(&self, user: &str, image: &str, to: &str) -> Output {
+        let credentials = format!("{user}:{}", self.password(user));
+        let remote = format!("docker://{}/{to}", self.ci.by_name());
+        self.skopeo(&["copy", "--dest-creds", &credentials, image, &remote])
+    }
+
+    fn inspected(&self, user: &str, what: &str) -> Output {
+        let credentials = format!("{user}:{}", self.password(user));
+        let remote = format!("docker://{}/{what}", self.ci.by_name());
+        self.skopeo(&["inspect", "--creds", &credentials, &remote])
+    }
+
+    /// An image with this word in it, as skopeo names it.
+    fn image_of(&self, word: &str) -> String {
+        let directory = self.path().join(format!("image-{word}"));
+        write_oci_layout(&directory, &[("word", word.repeat(10_000).as_bytes())]);
+        format!("oci:{}:v1", directory.display())
+    }
+}
+
+fn refused(message: &str, words: &str) {
+    assert!(message.contains(words), "{words:?} is not in {message}");
+}
+
+fn skopeo_under_rules(stage: &Stage) {
+    let [one, two] = ["one", "two"].map(|word| stage.image_of(word));
+    stage.copied("ci-bot", &one, "base/app:v1").succeeded();
+    stage.copied("ci-bot", &one, "base/app:v1").succeeded();
+    refused(&stage.copied("ci-bot", &two, "base/app:v1").failed(), "ci-bot may not overwrite base/app:v1");
+    stage.copied("ci-bot", &two, "base/app:v2").succeeded();
+
+    stage.inspected("reader", "base/app:v1").succeeded();
+    refused(&stage.copied("reader", &two, "base/app:v3").failed(), "denied");
+    refused(&stage.inspected("reader", "contractor/site:release").failed(), "manifest unknown");
+
+    for image in [&one, &two, &two] {
+        stage.copied("contractor", image, "contractor/site:release").succeeded();
+    }
+    let message = stage.copied("contractor", &one, "contractor/site:latest").failed();
+    refused(&message, "but may: push and overwrite contractor/** (tag release)");
+    refused(&stage.copied("contractor", &one, "base/app:release").failed(), "denied");
+    refused(&stage.inspected("contractor", "base/app:v1").failed(), "unknown");
+    let denied = stage.logged(&["call=manifest.write", "reference=latest", "status=403"]);
+    assert!(denied[0].ends_with(" rule=none"), "{denied:?}");
+}
+
+#[test]
+fn skopeo_under_rules_before_docker_registry() {
+    skopeo_under_rules(&Stage::new().ruled());
+}
+
+#[test]
+fn skopeo_under_rules_before_a_store() {
+    skopeo_under_rules(&Stage::of_stores().ruled());
+}
+
+#[test]
+fn of_two_pushes_for_one_tag_at_docker_registry_exactly_one_wins() {
+    let stage = Stage::new().ruled();
+    let images = ["one", "two", "three"].map(|word| stage.image_of(word));
+    for image in &images {
+        // So that the race is for the tag alone.
+        stage.copied("ci-bot", image, &format!("base/app:{}", image.len())).succeeded();
+    }
+    for round in 0..4 {
+        let to = format!("base/app:race-{round}");
+        let outputs: Vec<Output> = std::thread::scope(|scope| {
+            let pushes = images.each_ref().map(|image| {
+                let (stage, to) = (&stage, &to);
+                scope.spawn(move || stage.copied("ci-bot", image, to))
+            });
+            pushes.map(|push| push.join().unwrap()).into()
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = outputs.into_iter().partition(|output| output.status.success());
+        assert_eq!(won.len(), 1, "{lost:?}");
+        for output in lost {
+            refused(&output.failed(), "may not overwrite");
+        }
+    }
+}
+
+#[test]
+fn docker_under_rules() {
+    let stage = Stage::new().ruled();
+    let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
+    let authority = stage.ci.by_name();
+    let name = |what: &str| format!("{authority}/{what}");
+    let login = |user: &str| engine.login(&authority, user, stage.password(user)).succeeded();
+    let tagged = |from: &str, to: &str| engine.docker(&["tag", &name(from), &name(to)]).succeeded();
+    login("ci-bot");
+    for what in ["base/app:v1", "public/app:v1"] {
+        engine.import(&name(what));
+        engine.push_and_pull(&name(what));
+    }
+    engine.docker(&["push", &name("base/app:v1")]).succeeded();
+    tagged("public/app:v1", "base/app:v1");
+    let message = engine.docker(&["push", &name("base/app:v1")]).failed();
+    refused(&message, "denied: ci-bot may not overwrite base/app:v1");
+
+    login("reader");
+    engine.docker(&["pull", &name("base/app:v1")]).succeeded();
+    tagged("base/app:v1", "base/app:mine");
+    refused(&engine.docker(&["push", &name("base/app:mine")]).failed(), "reader may not push");
+
+    login("contractor");
+    for from in ["base/app:v1", "public/app:v1"] {
+        tagged(from, "contractor/site:release");
+        engine.docker(&["push", &name("contractor/site:release")]).succeeded();
+    }
+    tagged("base/app:v1", "contractor/site:latest");
+    let message = engine.docker(&["push", &name("contractor/site:latest")]).failed();
+    refused(&message, "but may: push and overwrite contractor/** (tag release)");
+    refused(&engine.docker(&["pull", &name("base/app:v1")]).failed(), "not found");
+
+    // As `check` says: without a login the classic engine does not even ask.
+    engine.docker(&["logout", &authority]).succeeded();
+    refused(&engine.docker(&["pull", &name("public/app:v1")]).failed(), "no basic auth credentials");
+    let checked = stage.cli(&["check"]);
+    assert!(checked.stderr.contains("the classic Docker engine cannot pull from here"), "{checked:?}");
+}
+
+#[test]
+fn buildah_and_skopeo_under_rules_and_without_a_login() {
+    let stage = Stage::of_stores().ruled();
+    let storage = stage.path().join("buildah");
+    let buildah = |arguments: &[&str], input: &str| {
+        let mut command = stage.machine.command(&tool("buildah", "buildah"));
+        command.env("REGISTRY_AUTH_FILE", stage.machine.home().join("buildah-auth.json"));
+        command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
+        run(command.args(["--storage-driver", "vfs"]).args(arguments), input)
+    };
+    let authority = stage.ci.by_name();
+    let image = stage.image_of("one");
+    stage.copied("ci-bot", &image, "public/app:v1").succeeded();
+    stage.copied("ci-bot", &image, "base/app:v1").succeeded();
+
+    let public = format!("{authority}/public/app:v1");
+    buildah(&["pull", &public], "").succeeded();
+    refused(&buildah(&["pull", &format!("{authority}/base/app:v1")], "").failed(), "unauthorized");
+    stage.skopeo(&["inspect", &format!("docker://{public}")]).succeeded();
+    stage.skopeo(&["inspect", &format!("docker://{authority}/base/app:v1")]).failed();
+
+    let login = ["login", "--username", "contractor", "--password-stdin", &authority];
+    buildah(&login, stage.password("contractor")).succeeded();
+    buildah(&["push", &public, &format!("docker://{authority}/contractor/site:release")], "").succeeded();
+    let message =
+        buildah(&["push", &public, &format!("docker://{authority}/contractor/site:v2")], "").failed();
+    refused(&message, "contractor may not push contractor/site:v2");
+}
