@@ -113,8 +113,7 @@ fn site(
     let storage = trust.filter(|_| follows(host));
     let browser = match browser {
         Some(None) => return None,
-        Some(Some(target)) => Some(target),
-        None => None,
+        usable => usable.flatten(),
     };
     Some(Site {
         host: host.clone(),

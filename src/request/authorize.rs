@@ -193,9 +193,7 @@ impl Judge<'_> {
             Call::UploadStart { repository, .. } => self.push(repository)?,
             Call::Mount { repository, from, .. } => {
                 self.push(repository)?;
-                let may = |from| self.decide(Action::MountFrom, from, None).allowed;
-                // Without a name the registry would look through all repositories.
-                if !from.as_ref().is_some_and(may) {
+                if !self.may_mount(from.as_ref()) {
                     let upload = Call::UploadStart { repository: repository.clone(), digest: None };
                     return Ok((Subject::Call(Arc::new(upload)), Terms::Unmounted, None));
                 }
@@ -264,6 +262,11 @@ impl Judge<'_> {
         } else {
             Err(self.refused(Action::Push, Some(repository), None).by(decision))
         }
+    }
+
+    /// Without a name the registry would look through all repositories.
+    fn may_mount(&self, from: Option<&RepositoryName>) -> bool {
+        from.is_some_and(|from| self.decide(Action::MountFrom, from, None).allowed)
     }
 
     fn write(
