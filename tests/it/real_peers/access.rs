@@ -29,7 +29,7 @@ tags = [\"release\"]
 [[access]]
 users = [\"@anonymous\"]
 repositories = [\"public/**\"]
-actions = [\"pull\"]
+actions = [\"pull\", \"list\"]
 
 [[access]]
 users = [\"ci-bot\"]
