@@ -1,6 +1,7 @@
 //! A repository that one may not see answers as one that does not exist: the same status, code and words.
 
 use super::stage::{KINDS, Stage, allow};
+use crate::harness::{Between, request};
 use crate::store::client::Answer;
 use crate::store::image::sha256;
 
@@ -68,6 +69,38 @@ async fn a_push_is_refused_alike_whether_the_repository_exists_or_not() {
             let nowhere = alice.ask(method, &format!("/v2/secret/nil/{target}")).await;
             let there_says = there.refused(403, "DENIED").replace("secret/app", "secret/nil");
             assert_eq!(there_says, nowhere.refused(403, "DENIED"), "{kind:?} {method} {target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
+    let rules = allow("own/**", "'pull'");
+    let mut between = Between::with(|domain| domain.tables(&rules)).await;
+    let digest = sha256(b"x");
+    for method in ["GET", "HEAD"] {
+        let target = format!("/v2/secret/app/manifests/{digest}?ns=a%2Fb");
+        let asked = between.forwarded(request(method, &target, "")).await;
+        // Another name of as many levels, and GET either way, so that the length of the words is known.
+        let path = asked.first.strip_prefix("GET /v2/").unwrap();
+        let (name, rest) = path.split_once("/manifests/").unwrap();
+        assert_eq!(rest, format!("{digest}?ns=a%2Fb HTTP/1.1"));
+        assert!(name.split('/').count() == 2 && name.len() == 65 && !name.contains("secret"), "{name}");
+        let words =
+            |name: &str| format!("{{\"errors\":[{{\"code\":\"X\",\"detail\":{{\"name\":\"{name}\"}}}}]}}");
+        let said = words(name);
+        let answer = format!(
+            "HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\nContent-Type: application/json\r\n\
+             Link: </v2/{name}/x>; rel=\"next\"\r\n\r\n{said}",
+            said.len()
+        );
+        between.registry().send(answer).await;
+        let head = between.client.head().await;
+        let expected = words("secret/app");
+        assert_eq!((head.status(), head.length()), (404, Some(expected.len())));
+        assert_eq!(head.get("link"), Some("</v2/secret/app/x>; rel=\"next\""));
+        if method == "GET" {
+            assert_eq!(between.client.bytes(expected.len()).await, expected.as_bytes());
         }
     }
 }
