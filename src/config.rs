@@ -4,6 +4,7 @@
 
 pub mod acme;
 mod files;
+pub mod network;
 pub mod problem;
 mod raw;
 mod resolve;

@@ -73,6 +73,8 @@ pub(super) fn snapshot(
         domains: hosts.into_iter().collect::<Option<_>>()?,
         acme: process.acme,
         admin: process.admin.map(|listener| listener.address.0),
+        trusted_proxies: process.trusted_proxies,
+        failures: process.failures,
         log: process.log,
         connection: process.connection,
     })

@@ -24,15 +24,19 @@ const SECTIONS: &[Section] = &[
     domain("browser", &["url"]),
     domain("limits", &["manifest", "body"]),
     domain("timeouts", DOMAIN_TIMEOUTS),
-    main("", &["https", "http", "state", "acme", "ca", "admin", "log", "limits", "timeouts"]),
+    main("", MAIN),
     main("acme", &["email", "challenges", "dns_command"]),
     main("ca", &["directory", "roots", "profile", "chain", "eab_key_id", "eab_hmac_key"]),
+    main("auth", &["address_failures", "user_failures", "failure_window"]),
     main("admin", &["listen"]),
     main("log", &["format", "level", "access"]),
     main("limits", &["manifest", "body", "head", "head_lines", "target", "h2_streams", "connections"]),
     main("timeouts", DOMAIN_TIMEOUTS),
     main("timeouts", &["handshake", "first_head", "head", "idle", "h2_ping", "drain"]),
 ];
+
+const MAIN: &[&str] =
+    &["https", "http", "state", "trusted_proxies", "acme", "ca", "admin", "auth", "log", "limits", "timeouts"];
 
 const UPSTREAM: &[&str] =
     &["url", "directory", "gc", "gc_grace", "roots", "username", "password", "authorization", "redirects"];
