@@ -6,6 +6,7 @@
 pub mod basic;
 mod hash;
 pub mod htpasswd;
+pub mod lockout;
 mod users_file;
 pub mod verify;
 

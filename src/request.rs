@@ -1,6 +1,7 @@
 //! The line: what every request goes through, in this order. Each step is a file below; each takes
 //! what the one before it has proved.
 
+pub(crate) mod admit;
 pub(crate) mod authenticate;
 pub(crate) mod authorize;
 pub(crate) mod body;
@@ -82,7 +83,9 @@ async fn line(
     record.located(site);
     let subject = classify::classify(site, &parts)?;
     record.called(&subject);
-    let identity = authenticate::authenticate(&gate.verifier, site, &parts.headers).await?;
+    let budgets = &sites.snapshot.failures;
+    let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
+    let identity = authenticate::authenticate(&gate.verifier, site, entry).await?;
     record.identified(authenticate::user_of(&identity));
     let grant = authorize::authorize(identity, subject)?;
     let route = route::route(grant, site)?;

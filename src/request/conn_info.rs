@@ -1,6 +1,6 @@
 //! What is known of the connection that a request came over.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderValue;
 
@@ -23,7 +23,9 @@ pub struct ConnInfo {
     pub target_bytes: usize,
     /// The most header lines.
     pub head_lines: usize,
-    /// The client's address as text, which every request needs twice.
+    /// The client's address.
+    address: IpAddr,
+    /// The same as text, which every request needs twice.
     client: HeaderValue,
 }
 
@@ -38,15 +40,24 @@ impl ConnInfo {
     ) -> Self {
         let ConnectionSettings { target_bytes, head_lines, .. } = *settings;
         // An IPv4 client that came over an IPv6 socket is an IPv4 client.
-        let client = peer.ip().to_canonical().to_string();
-        let client = HeaderValue::try_from(client).expect("an address is visible ASCII");
-        Self { listener, peer, sni, protocol, target_bytes, head_lines, client }
+        let address = peer.ip().to_canonical();
+        let client = as_text(address);
+        Self { listener, peer, sni, protocol, target_bytes, head_lines, address, client }
+    }
+
+    /// The client's address. An IPv4 address is one, also when it came over an IPv6 socket.
+    pub fn client_address(&self) -> IpAddr {
+        self.address
     }
 
     /// The client's address, as the log shows it and the upstream is told.
     pub fn client(&self) -> &HeaderValue {
         &self.client
     }
+}
+
+fn as_text(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII")
 }
 
 /// What is spoken on a connection.
