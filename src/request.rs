@@ -8,6 +8,7 @@ pub(crate) mod body;
 pub(crate) mod classify;
 pub mod conn_info;
 pub(crate) mod forward;
+mod forwarded;
 pub mod headers;
 pub(crate) mod local;
 pub(crate) mod locate;
@@ -50,6 +51,7 @@ pub(crate) async fn handle(
     open: u32,
 ) -> Response<ResponseBody> {
     let sites = gate.sites.load_full();
+    let conn = &conn.of_request(&sites.snapshot.trusted_proxies, request.headers());
     let mut record = Record::begin(&gate.access_log, conn, request.method());
     let api = classify::is_api(request.uri().path());
     let method = request.method().clone();

@@ -1,19 +1,22 @@
 //! What is known of the connection that a request came over.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
+use super::forwarded;
+use crate::config::network::Networks;
 use crate::config::snapshot::ConnectionSettings;
 use crate::config::vhost::ListenAddress;
 use crate::registry::host::HostName;
 
-/// The facts of one client connection, the same for all its requests.
-#[derive(Debug)]
+/// The facts of one client connection, the same for all its requests but for the client behind a proxy.
+#[derive(Clone, Debug)]
 pub struct ConnInfo {
     /// The listener that accepted it.
     pub listener: ListenAddress,
-    /// Who connected.
+    /// Who connected, or who did to the proxy that says so in the PROXY protocol.
     pub peer: SocketAddr,
     /// The name of the TLS handshake; `None` when an IP address was asked for.
     pub sni: Option<HostName>,
@@ -43,6 +46,14 @@ impl ConnInfo {
         let address = peer.ip().to_canonical();
         let client = as_text(address);
         Self { listener, peer, sni, protocol, target_bytes, head_lines, address, client }
+    }
+
+    /// The facts for one request: those of the connection, or with the client that a trusted proxy names.
+    pub fn of_request(self: &Arc<Self>, trusted: &Networks, headers: &HeaderMap) -> Arc<Self> {
+        match forwarded::client(self.address, trusted, headers) {
+            Some(address) => Arc::new(Self { address, client: as_text(address), ..Self::clone(self) }),
+            None => self.clone(),
+        }
     }
 
     /// The client's address. An IPv4 address is one, also when it came over an IPv6 socket.
