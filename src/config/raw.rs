@@ -155,10 +155,11 @@ pub(super) struct RawMain {
 }
 
 impl RawMain {
-    /// Of a file that is there but cannot be read: its listeners count as wrong rather than
-    /// absent, so that nothing is said about defaults that it may have changed.
+    /// Of a file that is there but cannot be read: its listeners and its state count as wrong rather
+    /// than absent, so that nothing is said about defaults that it may have changed.
     pub(super) fn unknown() -> Self {
-        Self { https: Setting::Invalid, http: Setting::Invalid, ..Self::default() }
+        let (https, http) = (Setting::Invalid, Setting::Invalid);
+        Self { https, http, state: Setting::Invalid, ..Self::default() }
     }
 }
 

@@ -35,7 +35,6 @@ impl Process {
     pub(super) fn resolve(main: &MainFile, problems: &mut Problems) -> Self {
         let MainFile { source, raw, bindings: _ } = main;
         let (acme, email) = acme::settings(main, problems);
-        let state = raw.state.given().map_or_else(|| PathBuf::from(STATE), |path| source.beside(path));
         let log = raw.log.or_empty();
         let log_default = LogSettings::default();
         let (raw_limits, raw_timeouts) = (raw.limits.or_empty(), raw.timeouts.or_empty());
@@ -44,7 +43,7 @@ impl Process {
             problems.push(Problem::at(source, span, "`https` is empty", help));
         }
         Self {
-            state,
+            state: state(main),
             acme,
             email,
             https: listeners(main, "https", &raw.https, 443, problems),
@@ -62,6 +61,11 @@ impl Process {
             timeouts: timeouts(&raw_timeouts.domains, Timeouts::default()),
         }
     }
+}
+
+/// Where moorgate keeps what it makes itself.
+pub(super) fn state(main: &MainFile) -> PathBuf {
+    main.raw.state.given().map_or_else(|| PathBuf::from(STATE), |path| main.source.beside(path))
 }
 
 fn listeners(
