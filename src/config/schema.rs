@@ -24,7 +24,8 @@ const SECTIONS: &[Section] = &[
     domain("browser", &["url"]),
     domain("limits", &["manifest", "body"]),
     domain("timeouts", DOMAIN_TIMEOUTS),
-    main("", MAIN),
+    main("", &["https", "http", "state", "trusted_proxies", "acme", "ca"]),
+    main("", &["admin", "auth", "log", "limits", "timeouts"]),
     main("acme", &["email", "challenges", "dns_command"]),
     main("ca", &["directory", "roots", "profile", "chain", "eab_key_id", "eab_hmac_key"]),
     main("auth", &["address_failures", "user_failures", "failure_window"]),
@@ -34,9 +35,6 @@ const SECTIONS: &[Section] = &[
     main("timeouts", DOMAIN_TIMEOUTS),
     main("timeouts", &["handshake", "first_head", "head", "idle", "h2_ping", "drain"]),
 ];
-
-const MAIN: &[&str] =
-    &["https", "http", "state", "trusted_proxies", "acme", "ca", "admin", "auth", "log", "limits", "timeouts"];
 
 const UPSTREAM: &[&str] =
     &["url", "directory", "gc", "gc_grace", "roots", "username", "password", "authorization", "redirects"];
