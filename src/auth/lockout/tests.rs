@@ -271,17 +271,18 @@ proptest! {
     ) {
         let table = Table::new(512);
         let each = Duration::from_secs(30);
-        let mut truth: HashMap<u64, u64> = HashMap::new();
-        let mut now = Duration::ZERO;
-        for (number, (who, later)) in guesses.into_iter().enumerate() {
-            now += Duration::from_millis(later);
+        let mut truth: HashMap<u64, Moment> = HashMap::new();
+        let mut passed = Duration::ZERO;
+        for (number, (who, later)) in (1..).zip(guesses) {
+            passed += Duration::from_millis(later);
+            let now = Moment::after(passed);
             // Well spread, like a keyed hash.
             let key = Key(who.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-            table.charge(key, number as u64 + 1, each, Moment::after(now));
+            table.charge(key, number, each, now);
             let until = truth.entry(who).or_default();
-            *until = (*until).max(now.as_millis() as u64) + 30_000;
-            let held = table.look(key, Moment::after(now)).expect("just charged").until;
-            prop_assert!(held.since(Moment::after(Duration::ZERO)).as_millis() as u64 >= *until);
+            *until = Moment::after((*until).max(now).since(Moment::after(Duration::ZERO)) + each);
+            let held = table.look(key, now).expect("just charged").until;
+            prop_assert!(held >= *until);
         }
         prop_assert!(table.bytes() <= 512 * 56);
     }
