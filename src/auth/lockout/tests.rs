@@ -267,10 +267,10 @@ proptest! {
     /// In a table that is far too small for them, whoever fails is charged for at least all that he has done.
     #[test]
     fn being_driven_out_washes_nothing_away(
-        guesses in prop::collection::vec((0_u64..4000, 1_u64..2000), 1..4000)
+        guesses in prop::collection::vec((0_u64..2000, 0_u64..200), 1..4000)
     ) {
         let table = Table::new(512);
-        let each = Duration::from_secs(30);
+        let each = Duration::from_secs(600);
         let mut truth: HashMap<u64, Moment> = HashMap::new();
         let mut passed = Duration::ZERO;
         for (number, (who, later)) in (1..).zip(guesses) {
