@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use moorgate::auth::basic;
 use moorgate::auth::htpasswd::Htpasswd;
 use moorgate::auth::policy::{Asker, Policy};
-use moorgate::auth::verify::{Verifier, VerifierSettings};
 use moorgate::config::access::{AccessRule, AccessSettings, Place, Selector};
-use moorgate::config::snapshot::ConnectionSettings;
+use moorgate::auth::verify::{Entry, Login, Verifier, VerifierSettings};
+use moorgate::config::snapshot::{ConnectionSettings, FailureBudgets};
 use moorgate::config::vhost::ListenAddress;
 use moorgate::registry::action::{Action, Actions};
 use moorgate::registry::call::Call;
@@ -47,11 +47,16 @@ fn authenticate_a_remembered_user(criterion: &mut Criterion) {
     let header = "Basic dXNlcjQyOnNlY3JldA==";
     let credentials = basic::parse(header.as_bytes()).expect("Basic");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(verifier.verify("ci.example.com", &users, &credentials)).expect("right");
+    let admit = |credentials: &basic::Credentials| {
+        let (client, budgets) = ("192.0.2.7".parse().expect("an address"), &FailureBudgets::default());
+        verifier.admit(&Login { domain: "ci.example.com", users: &users, credentials, client, budgets })
+    };
+    let Ok(Entry::Admitted(first)) = admit(&credentials) else { panic!("not seen before") };
+    runtime.block_on(verifier.verify(*first)).expect("right");
     criterion.bench_function("authenticate a remembered user", |b| {
         b.iter(|| {
             let credentials = basic::parse(black_box(header).as_bytes()).expect("Basic");
-            verifier.remembered("ci.example.com", &users, &credentials).expect("remembered")
+            assert!(matches!(admit(&credentials), Ok(Entry::Remembered(_))));
         });
     });
 }

@@ -1,5 +1,6 @@
-//! The admin listener: it only reads, and it knows no secret.
+//! The admin listener: it only reads, and it knows no secret. What changes a process comes by the control socket.
 
+pub(crate) mod control;
 mod status;
 
 use std::sync::Arc;

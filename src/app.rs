@@ -6,7 +6,7 @@ mod listeners;
 mod stores;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::control::{self, ControlSocket};
 use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
 use crate::certs::issuer::Issuer;
 use crate::certs::manager::Certificates;
@@ -48,6 +49,8 @@ pub struct App {
     ready: AtomicBool,
     started: SystemTime,
     log: Option<LogControl>,
+    /// Held by the one reload that goes on: two would bind the same listeners.
+    reloading: tokio::sync::Mutex<()>,
 }
 
 /// How a process is started.
@@ -132,9 +135,11 @@ impl App {
             ready: AtomicBool::new(false),
             started: SystemTime::now(),
             log,
+            reloading: tokio::sync::Mutex::default(),
         });
         let bound = app.bind_missing(&snapshot)?;
         app.listen(bound);
+        app.take_commands(&snapshot.state);
         app.tasks.spawn(app.clone().look_for_changes());
         app.tasks.spawn(app.clone().look_after_stores());
         app.tasks.spawn(app.issuer.clone().run(app.drain.clone()));
@@ -144,6 +149,7 @@ impl App {
 
     /// Makes the files' configuration the one in force. On any error nothing changes.
     pub async fn reload(self: &Arc<Self>) -> Result<(), StartError> {
+        let _alone = self.reloading.lock().await;
         let snapshot = build::load(self.directory.clone()).await?;
         let current = self.gate.sites.load_full();
         build::warn_of_fixed(&current.snapshot, &snapshot);
@@ -165,6 +171,17 @@ impl App {
         self.stop_unwanted(&snapshot);
         tracing::info!(domains = snapshot.domains.len(), "configuration reloaded");
         Ok(())
+    }
+
+    /// Serves the control socket. Without one, requests are served all the same.
+    fn take_commands(self: &Arc<Self>, state: &Path) {
+        match ControlSocket::bind(state) {
+            Ok(socket) => drop(self.tasks.spawn(control::serve(self.clone(), socket, self.drain.clone()))),
+            Err(error) => {
+                let path = ControlSocket::path(state);
+                tracing::warn!(path = %path.display(), %error, "no control socket: commands cannot reach this process");
+            }
+        }
     }
 
     /// Stops accepting and waits until all connections have ended, or `limit` has passed.

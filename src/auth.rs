@@ -7,6 +7,7 @@
 pub mod basic;
 mod hash;
 pub mod htpasswd;
+pub mod lockout;
 pub mod policy;
 pub mod upload_session;
 mod users_file;

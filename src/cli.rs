@@ -5,7 +5,9 @@ pub mod check;
 pub mod explain;
 pub mod gc;
 pub mod htpasswd;
+pub mod reload;
 pub mod run;
+pub mod unlock;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use std::time::SystemTime;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::admin::control::{self, Outcome, Reply};
 use crate::config::problem::{Colour, Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::registry::action::Action;
@@ -80,6 +83,16 @@ enum Command {
         #[command(flatten)]
         options: gc::Options,
     },
+    /// Let the running moorgate read its configuration again; print the problems if it refuses.
+    Reload,
+    /// Give a user, an address, or everybody all tries for a password again.
+    Unlock {
+        #[command(flatten)]
+        options: unlock::Options,
+        /// The domain of the user; all of them without this.
+        #[arg(long)]
+        domain: Option<String>,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -115,6 +128,8 @@ Examples:
   moorgate explain alice push base/app:v1 --domain docker-ci.example.com
   moorgate gc docker-cache.example.com --dry-run
   moorgate certs import /etc/letsencrypt --dry-run
+  moorgate reload --config /etc/moorgate
+  moorgate unlock alice --domain docker-ci.example.com
 
 Exit status: 0 fine, 1 failed, 2 wrong usage or configuration.";
 
@@ -151,6 +166,8 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         Command::Gc { domain, options } => with_snapshot(&config, |snapshot| {
             gc::run(snapshot, &domain, options, &mut std::io::stdout().lock())
         }),
+        Command::Reload => reload::run(&config),
+        Command::Unlock { options, domain } => unlock::run(&config, options, domain),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "moorgate", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -170,6 +187,24 @@ fn with_snapshot(
             Ok(ExitCode::from(2))
         }
     }
+}
+
+/// Asks the running process, and says what it answers.
+fn ask(config: &Path, command: &control::Command) -> anyhow::Result<ExitCode> {
+    let state = match crate::config::state(config) {
+        Ok(state) => state,
+        Err(problems) => {
+            report_problems(&problems)?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let Reply { outcome, text } = control::client::ask(&state, command)?;
+    eprintln!("{text}");
+    Ok(match outcome {
+        Outcome::Done => ExitCode::SUCCESS,
+        Outcome::Failed => ExitCode::FAILURE,
+        Outcome::Refused => ExitCode::from(2),
+    })
 }
 
 fn certs(snapshot: &Snapshot, json: bool, command: Option<CertsCommand>) -> anyhow::Result<()> {

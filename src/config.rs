@@ -5,6 +5,7 @@
 pub mod access;
 pub mod acme;
 mod files;
+pub mod network;
 pub mod problem;
 mod raw;
 mod resolve;
@@ -15,7 +16,7 @@ mod source;
 mod values;
 pub mod vhost;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::problem::{Problem, Problems};
 use self::snapshot::Snapshot;
@@ -32,10 +33,8 @@ pub struct Loaded {
 /// Reads `moorgate.toml` and `conf.d/*.toml` below `directory`, and the secrets that they name.
 /// Blocks on the file system. With one error or more, all errors and warnings come back instead.
 pub fn load(directory: &Path) -> Result<Loaded, Problems> {
-    let mut problems = Problems::default();
-    if let Err(error) = std::fs::read_dir(directory) {
-        let message = format!("the configuration directory cannot be read: {error}");
-        problems.push(Problem::in_file(directory, message, "name the one that holds conf.d: `--config DIR`"));
+    let mut problems = directory_problems(directory);
+    if problems.has_errors() {
         return Err(problems);
     }
     let main = files::main_file(directory, &mut problems);
@@ -46,6 +45,26 @@ pub fn load(directory: &Path) -> Result<Loaded, Problems> {
         Some(snapshot) if !problems.has_errors() => Ok(Loaded { snapshot, warnings: problems }),
         Some(_) | None => Err(problems),
     }
+}
+
+/// The state directory alone, whatever is wrong elsewhere: where the control socket of the running process is.
+pub fn state(directory: &Path) -> Result<PathBuf, Problems> {
+    let mut problems = directory_problems(directory);
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    let main = files::main_file(directory, &mut problems);
+    problems.sort();
+    resolve::state(&main).ok_or(problems)
+}
+
+fn directory_problems(directory: &Path) -> Problems {
+    let mut problems = Problems::default();
+    if let Err(error) = std::fs::read_dir(directory) {
+        let message = format!("the configuration directory cannot be read: {error}");
+        problems.push(Problem::in_file(directory, message, "name the one that holds conf.d: `--config DIR`"));
+    }
+    problems
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod pieces;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,11 +27,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Watched;
+use crate::config::network::Networks;
 use crate::config::snapshot::{ConnectionSettings, Snapshot};
 use crate::config::vhost::ListenAddress;
+use crate::listen::proxy_protocol::{self, Preface, ProxyProtocolError};
 use crate::request::conn_info::{ConnInfo, Protocol};
 use crate::request::{self, Gate};
-use crate::tls::handshake::{Alpn, HandshakeError, handshake};
+use crate::tls::handshake::{Alpn, HandshakeError, Secured, handshake};
 use crate::tls::plain_http::refuse_plain_http;
 use crate::tls::server_config::ListenerConfig;
 use activity::{Activity, ActivityLimits, RequestGuard};
@@ -40,7 +43,7 @@ use io::WatchedIo;
 /// A connection as the listener accepted it.
 pub(crate) struct Accepted<IO> {
     pub(crate) io: IO,
-    pub(crate) peer: std::net::SocketAddr,
+    pub(crate) peer: SocketAddr,
     pub(crate) listener: ListenAddress,
     pub(crate) at: Instant,
 }
@@ -57,15 +60,20 @@ pub(crate) async fn serve_tls<IO>(
     let Accepted { io, peer, listener, at } = accepted;
     let snapshot = gate.sites.load().snapshot.clone();
     let settings = snapshot.connection;
-    let secured = match tokio::time::timeout(settings.handshake, handshake(io, config)).await {
+    let securing = secure(io, peer, &snapshot.trusted_proxies, config);
+    let (secured, peer) = match tokio::time::timeout(settings.handshake, securing).await {
         Ok(Ok(secured)) => secured,
-        Ok(Err(HandshakeError::PlainHttp(io))) => {
+        Ok(Err(Unsecured::Handshake(HandshakeError::PlainHttp(io)))) => {
             tracing::debug!(%peer, %listener, "plain HTTP on a TLS port");
             let _ = refuse_plain_http(io).await;
             return;
         }
-        Ok(Err(error)) => {
+        Ok(Err(Unsecured::Handshake(error))) => {
             tracing::debug!(%peer, %listener, reason = error.reason(), %error, "handshake failed");
+            return;
+        }
+        Ok(Err(Unsecured::Proxy(error))) => {
+            tracing::debug!(%peer, %listener, reason = "proxy_protocol", %error, "handshake failed");
             return;
         }
         Err(_) => {
@@ -99,6 +107,30 @@ pub(crate) async fn serve_tls<IO>(
             drive(connection, activity, drain, end, |cx| gather.poll_hand_on(cx), &conn).await;
         }
     }
+}
+
+/// Why a connection has no TLS.
+enum Unsecured<IO> {
+    Proxy(ProxyProtocolError),
+    Handshake(HandshakeError<IO>),
+}
+
+/// What a trusted proxy says first, and the handshake. Also who is at the other end, as far as that is believed.
+async fn secure<IO>(
+    mut io: IO,
+    peer: SocketAddr,
+    trusted: &Networks,
+    config: Arc<ListenerConfig>,
+) -> Result<(Secured<IO>, SocketAddr), Unsecured<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let Preface { source, rest } = match trusted.contain(peer.ip()) {
+        true => proxy_protocol::read(&mut io).await.map_err(Unsecured::Proxy)?,
+        false => Preface::none(),
+    };
+    let secured = handshake(io, rest, config).await.map_err(Unsecured::Handshake)?;
+    Ok((secured, source.unwrap_or(peer)))
 }
 
 /// A plain HTTP/1.1 connection with a service of its own: redirects and the admin listener.

@@ -7,11 +7,13 @@
 //! | step | file | in, out |
 //! |---|---|---|
 //! | accept | `listen/accept` | a socket becomes a connection on the least busy worker (`workers`) |
+//! | believe | `listen/proxy_protocol` | what a trusted proxy says first becomes the client's address |
 //! | secure | [`tls`] | a byte stream becomes a TLS stream with its name and protocol |
 //! | connection | `connection` | the stream becomes requests; its time limits (`connection/activity`) |
 //! | locate | `request/locate` | the Host, agreeing with the handshake, becomes a site |
 //! | classify | `request/classify` | method and path become a [`registry::call::Call`] |
-//! | authenticate | `request/authenticate` | the Authorization header becomes an [`auth::Identity`] |
+//! | admit | `request/admit` | the Authorization header is remembered, or may cost a hash ([`auth::lockout`]) |
+//! | authenticate | `request/authenticate` | what was admitted becomes an [`auth::Identity`] |
 //! | authorize | `request/authorize` | identity and call become a `Grant`, the proof of the right |
 //! | route | `request/route` | a `Grant` becomes a `Route`; there is no other way to one |
 //! | forward | `request/forward` | a `Route` and a body go to the `upstream` and become an answer |
@@ -28,8 +30,9 @@
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps
 //! certificates and fills the table that handshakes read; `upstream/exchange` holds every time limit of
-//! a transfer; [`observe`] writes the logs; `admin` shows health and status; [`app`] builds all of it
-//! and swaps it on reload; [`lifecycle`] turns signals into reload and drain; [`cli`] is the command.
+//! a transfer; [`observe`] writes the logs; `admin` shows health and status, and takes commands on the
+//! control socket; [`app`] builds all of it and swaps it on reload; [`lifecycle`] turns signals into
+//! reload and drain; [`cli`] is the command.
 //!
 //! # Layers
 //!

@@ -1,6 +1,7 @@
 //! The line: what every request goes through, in this order. Each step is a file below; each takes
 //! what the one before it has proved.
 
+pub(crate) mod admit;
 pub(crate) mod anonymous;
 pub(crate) mod authenticate;
 pub(crate) mod authorize;
@@ -9,6 +10,7 @@ pub(crate) mod catalog;
 pub(crate) mod classify;
 pub mod conn_info;
 pub(crate) mod forward;
+mod forwarded;
 pub mod headers;
 pub(crate) mod hidden;
 pub(crate) mod local;
@@ -60,6 +62,7 @@ pub(crate) async fn handle(
     open: u32,
 ) -> Response<ResponseBody> {
     let sites = gate.sites.load_full();
+    let conn = &conn.of_request(&sites.snapshot.trusted_proxies, request.headers());
     let mut record = Record::begin(&gate.access_log, conn, request.method());
     let api = classify::is_api(request.uri().path());
     let method = request.method().clone();
@@ -96,11 +99,15 @@ async fn line(
     record.called(&subject);
     let identity = match anonymous::is_welcome(site, &subject, &parts.headers) {
         true => Identity::Anonymous,
-        false => authenticate::authenticate(&gate.verifier, site, &parts.headers).await?,
+        false => {
+            let budgets = &sites.snapshot.failures;
+            let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
+            authenticate::authenticate(&gate.verifier, site, entry).await?
+        }
     };
     record.identified(authenticate::user_of(&identity));
-    let client = conn.peer.ip().to_canonical();
-    let Authorized { grant, hidden_by } = authorize::authorize(site, client, identity, subject)?;
+    let authorized = authorize::authorize(site, conn.client_address(), identity, subject)?;
+    let Authorized { grant, hidden_by } = authorized;
     record.refused(hidden_by);
     let mut route = route::route(grant, site)?;
     reshape::reshape(&route, &mut parts.uri)?;

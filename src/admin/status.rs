@@ -18,6 +18,7 @@ pub(super) fn status(app: &Arc<App>) -> Value {
         "ready": app.is_ready(),
         "started": timestamp(app.started()),
         "connections": app.connections(),
+        "logins": logins(app),
         "domains": sites.all.iter().map(|site| domain(site)).collect::<Vec<_>>(),
         "certificates": app.certificates().report().iter().map(certificate).collect::<Vec<_>>(),
         "listeners": app.listeners().iter().map(|listener| json!({
@@ -25,6 +26,22 @@ pub(super) fn status(app: &Arc<App>) -> Value {
             "configured": listener.configured.to_string(),
             "bound": listener.bound.to_string(),
         })).collect::<Vec<_>>(),
+    })
+}
+
+/// How passwords are guessed at, and what that costs.
+fn logins(app: &App) -> Value {
+    let verifier = &app.gate().verifier;
+    let (checks, lockout) = (verifier.status(), verifier.lockout_status());
+    json!({
+        "hashed": checks.hashed,
+        "waiting": checks.waiting,
+        "remembered": checks.remembered,
+        "refused": lockout.refused,
+        "known_wrong": lockout.repeated,
+        "failing_addresses": lockout.addresses,
+        "failing_users": lockout.users,
+        "memory_bytes": lockout.bytes,
     })
 }
 

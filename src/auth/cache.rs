@@ -41,10 +41,17 @@ impl TagKey {
     }
 }
 
+impl Tag {
+    /// Its first eight bytes. Of a million others none is likely to have the same.
+    pub(super) fn short(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
 impl Hash for Tag {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+        state.write_u64(self.short());
     }
 }
 

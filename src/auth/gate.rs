@@ -3,7 +3,8 @@
 //! Threads of its own instead of the runtime's blocking pool, for two reasons: a nice value is a property of a
 //! thread and cannot be taken back, and the line before them can be seen, bounded and tidied under one lock.
 
-use std::collections::{HashMap, VecDeque};
+mod line;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,8 +12,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cache::{BuildTagHasher, Memory, Remembered, Tag};
+use super::cache::{Memory, Remembered, Tag};
+use super::lockout::{Admission, Attempt, Lockout};
 use super::{BcryptHash, BcryptKey, Cost};
+use crate::config::snapshot::FailureBudgets;
+use line::Line;
 
 /// A password to be checked. It is wiped when the check is done or given up.
 pub(super) struct Check {
@@ -22,6 +26,11 @@ pub(super) struct Check {
     /// What it costs to find the password wrong.
     pub(super) highest: Cost,
     pub(super) asked: Instant,
+    /// Who shows it, as the budgets know it.
+    pub(super) attempt: Attempt,
+    pub(super) budgets: FailureBudgets,
+    /// What is against it: failures that still count, and checks in line before it. The least goes first.
+    pub(super) rank: u32,
 }
 
 /// What came of a check.
@@ -29,6 +38,8 @@ pub(super) struct Check {
 pub(super) enum Verdict {
     Right,
     Wrong,
+    /// It was not looked at: its budget was used up by those before it in line.
+    Refused,
 }
 
 /// What somebody gets who brings a check.
@@ -38,6 +49,8 @@ pub(super) enum Ticket {
     Remembered,
     /// The verdict will be here, or the sender will be gone if the check broke off.
     Waiting(watch::Receiver<Option<Verdict>>),
+    /// The same, of a check that somebody else brought. What comes of it is counted for that one only.
+    Joined(watch::Receiver<Option<Verdict>>),
 }
 
 /// Too many are waiting.
@@ -47,60 +60,36 @@ pub(super) struct Full;
 /// Checks that wait, checks that run, and what came of them.
 pub(super) struct Gate {
     pub(super) remembered: Remembered,
+    pub(super) lockout: Lockout,
     line: Mutex<Line>,
     arrived: Condvar,
     bound: usize,
     hashed: AtomicU64,
 }
 
-#[derive(Default)]
-struct Line {
-    /// Pairs that were right not long ago. They go first and are not counted, since nobody can be here without
-    /// the password: a flood of strangers does not delay those who come every day.
-    known: VecDeque<Check>,
-    /// Everybody else, first come, first served. Not told apart by whether the user exists.
-    strangers: VecDeque<Check>,
-    /// One for each check that waits or runs; its receivers are the clients that still want to know.
-    flights: Flights,
-    closed: bool,
-}
-
-type Flights = HashMap<Tag, watch::Sender<Option<Verdict>>, BuildTagHasher>;
-
 impl Gate {
     /// At most `bound` checks wait, besides those of known pairs.
-    pub(super) fn new(remembered: Remembered, bound: usize) -> Self {
-        Self { remembered, line: Mutex::default(), arrived: Condvar::new(), bound, hashed: AtomicU64::new(0) }
+    pub(super) fn new(remembered: Remembered, lockout: Lockout, bound: usize) -> Self {
+        let (line, arrived, hashed) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
+        Self { remembered, lockout, line, arrived, bound, hashed }
     }
 
     /// Joins the check of the same password that waits or runs, or stands in line with this one.
     pub(super) fn enter(&self, check: Check) -> Result<Ticket, Full> {
-        let mut guard = self.line();
-        let line = &mut *guard;
-        if let Some(flight) = line.flights.get(&check.tag) {
-            return Ok(Ticket::Waiting(flight.subscribe()));
+        let mut line = self.line();
+        if let Some(flight) = line.join(&check) {
+            return Ok(Ticket::Joined(flight));
         }
         // Under the lock, because a check that was right is remembered before its flight ends: whoever
         // sees no flight sees what it found.
-        let waiting = match self.remembered.look(&check.tag, check.asked) {
+        let flight = match self.remembered.look(&check.tag, check.asked) {
             Memory::Fresh => return Ok(Ticket::Remembered),
-            Memory::Stale => &mut line.known,
-            Memory::Nothing => {
-                if line.strangers.len() >= self.bound {
-                    line.strangers.retain(|waiting| wanted(&mut line.flights, waiting));
-                }
-                if line.strangers.len() >= self.bound {
-                    return Err(Full);
-                }
-                &mut line.strangers
-            }
+            Memory::Stale => line.push_known(check),
+            Memory::Nothing => line.push_stranger(check, self.bound)?,
         };
-        let (sender, receiver) = watch::channel(None);
-        line.flights.insert(check.tag, sender);
-        waiting.push_back(check);
-        drop(guard);
+        drop(line);
         self.arrived.notify_one();
-        Ok(Ticket::Waiting(receiver))
+        Ok(Ticket::Waiting(flight))
     }
 
     /// Checks passwords until the gate is closed: what each of its threads does.
@@ -113,7 +102,7 @@ impl Gate {
     /// The next check that somebody still waits for; `None` when the gate is closed.
     pub(super) fn next(&self) -> Option<Check> {
         let mut line = self.line();
-        while !line.closed {
+        while !line.is_closed() {
             if let Some(check) = line.take() {
                 return Some(check);
             }
@@ -122,27 +111,48 @@ impl Gate {
         None
     }
 
-    /// Checks one password, and tells everybody who waits for it.
+    /// Checks one password, counts what came of it, and tells everybody who waits for it.
     pub(super) fn run(&self, check: &Check, verify: impl Fn(&Check) -> Verdict) {
-        // One that panics must not take the thread with it.
-        let verdict = catch_unwind(AssertUnwindSafe(|| verify(check))).ok();
-        self.hashed.fetch_add(1, Ordering::Relaxed);
-        match verdict {
-            Some(Verdict::Right) => self.remembered.insert(check.tag, check.asked),
-            // Not remembered: strangers could fill the memory with wrong passwords, and drive out right ones.
-            Some(Verdict::Wrong) => {}
-            None => tracing::error!("a password check broke off: this is a bug in moorgate"),
-        }
-        let flight = self.line().flights.remove(&check.tag);
+        let verdict =
+            if self.is_used_up(check) { Some(Verdict::Refused) } else { self.verdict(check, verify) };
+        let flight = self.line().land(check);
         if let Some(flight) = flight {
             // After a panic: `None`, and the sender goes, which tells the clients.
             flight.send_replace(verdict);
         }
     }
 
+    fn verdict(&self, check: &Check, verify: impl Fn(&Check) -> Verdict) -> Option<Verdict> {
+        // One that panics must not take the thread with it.
+        let verdict = catch_unwind(AssertUnwindSafe(|| verify(check))).ok();
+        self.hashed.fetch_add(1, Ordering::Relaxed);
+        match verdict {
+            Some(Verdict::Right) => {
+                self.remembered.insert(check.tag, check.asked);
+                self.lockout.succeeded(&check.attempt, check.asked);
+            }
+            // Not remembered here: strangers could fill the memory with wrong passwords, and drive out right
+            // ones. Here and not by the client, which may have gone to escape it.
+            Some(Verdict::Wrong) => self.lockout.failed(&check.attempt, &check.budgets, check.asked),
+            Some(Verdict::Refused) => {}
+            None => tracing::error!("a password check broke off: this is a bug in moorgate"),
+        }
+        verdict
+    }
+
+    /// Whether others of the same address or user have used up the budget while this one stood in line. A
+    /// pair that was right not long ago needs none.
+    fn is_used_up(&self, check: &Check) -> bool {
+        self.remembered.look(&check.tag, check.asked) == Memory::Nothing
+            && matches!(
+                self.lockout.judge(&check.attempt, &check.budgets, check.asked),
+                Admission::Refused(_)
+            )
+    }
+
     /// Lets the threads end and turns away whoever waits.
     pub(super) fn close(&self) {
-        *self.line() = Line { closed: true, ..Line::default() };
+        *self.line() = Line::closed();
         self.arrived.notify_all();
     }
 
@@ -153,35 +163,13 @@ impl Gate {
 
     /// Checks in line.
     pub(super) fn waiting(&self) -> usize {
-        let line = self.line();
-        line.known.len() + line.strangers.len()
+        self.line().waiting()
     }
 
     /// Nothing under the lock panics, so a poisoned one is as good as another.
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Line {
-    /// The next check that somebody still waits for.
-    fn take(&mut self) -> Option<Check> {
-        loop {
-            let check = self.known.pop_front().or_else(|| self.strangers.pop_front())?;
-            if wanted(&mut self.flights, &check) {
-                return Some(check);
-            }
-        }
-    }
-}
-
-/// Whether a client still waits for this check. If not, its flight ends here.
-fn wanted(flights: &mut Flights, check: &Check) -> bool {
-    let wanted = flights.get(&check.tag).is_some_and(|flight| flight.receiver_count() > 0);
-    if !wanted {
-        flights.remove(&check.tag);
-    }
-    wanted
 }
 
 #[cfg(test)]

@@ -1,17 +1,21 @@
 //! Whether a user name and a password are right, at the price of one bcrypt per password.
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
 use super::cache::{Memory, Remembered, TagKey};
 use super::gate::{Check, Full, Gate, Ticket, Verdict};
 use super::htpasswd::{Claim, Htpasswd};
+use super::lockout::{Admission, Lockout, LockoutStatus, Refused};
 use super::{BcryptHash, BcryptKey, UserName};
+use crate::config::snapshot::FailureBudgets;
 
 /// Checks passwords for all domains of the process.
 ///
@@ -47,12 +51,44 @@ impl Default for VerifierSettings {
     }
 }
 
+/// Somebody who shows a password.
+#[derive(Clone, Copy)]
+pub struct Login<'a> {
+    /// The domain that is asked for.
+    pub domain: &'a str,
+    /// Its users.
+    pub users: &'a Htpasswd,
+    /// What is shown.
+    pub credentials: &'a Credentials,
+    /// From where.
+    pub client: IpAddr,
+    /// How much may have been wrong before.
+    pub budgets: &'a FailureBudgets,
+}
+
+/// What is known of a login without a hash.
+pub enum Entry {
+    /// This very password was verified not long ago.
+    Remembered(UserName),
+    /// It may be checked.
+    Admitted(Box<Admitted>),
+}
+
+/// A login that may be checked: there is no other way to a hash.
+pub struct Admitted {
+    user: Option<UserName>,
+    check: Check,
+}
+
 /// Why somebody is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// No such user, or another password.
     #[error("wrong user name or password")]
     WrongPassword,
+    /// Too many passwords were wrong: this one was not looked at.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// Too many passwords wait to be checked, or this check broke off: nothing is known, try again.
     #[error("too many passwords are being checked")]
     Overloaded,
@@ -85,7 +121,8 @@ impl Verifier {
     pub fn new(settings: VerifierSettings) -> Result<Self, VerifierError> {
         let VerifierSettings { lifetime, remembered, threads, waiting } = settings;
         let key = TagKey::random().map_err(|_| VerifierError::NoRandomness)?;
-        let gate = Arc::new(Gate::new(Remembered::new(lifetime, remembered), waiting));
+        let lockout = Lockout::new(Instant::now());
+        let gate = Arc::new(Gate::new(Remembered::new(lifetime, remembered), lockout, waiting));
         // From here on, an early return drops the verifier and so ends the threads that were started.
         let verifier = Self { key, gate };
         for _ in 0..threads.max(1) {
@@ -98,37 +135,65 @@ impl Verifier {
         Ok(verifier)
     }
 
-    /// The user, if this very password was verified not long ago. Never waits.
-    pub fn remembered(&self, domain: &str, users: &Htpasswd, credentials: &Credentials) -> Option<UserName> {
-        let claim = users.claim(credentials.user());
-        let tag = self.key.tag(domain, credentials, claim.hash);
-        match self.gate.remembered.look(&tag, Instant::now()) {
-            Memory::Fresh => claim.user.cloned(),
-            Memory::Stale | Memory::Nothing => None,
-        }
-    }
-
-    /// The user, if the password is right. Waits for a hash unless it is remembered; whoever stops waiting
-    /// (drops the future) before the hash began has it dropped too.
-    pub async fn verify(
-        &self,
-        domain: &str,
-        users: &Htpasswd,
-        credentials: &Credentials,
-    ) -> Result<UserName, VerifyError> {
+    /// Whether a login needs a check, and may have one. Never waits, and costs no hash.
+    ///
+    /// A password that is remembered, also one that has to be verified again, passes whatever its address or
+    /// its user's name were used for. Errors: too many were wrong, or this very one was a moment ago.
+    pub fn admit(&self, login: &Login<'_>) -> Result<Entry, VerifyError> {
+        let Login { domain, users, credentials, client, budgets } = *login;
         let Claim { user, hash, highest } = users.claim(credentials.user());
         let tag = self.key.tag(domain, credentials, hash);
+        let asked = Instant::now();
+        let memory = self.gate.remembered.look(&tag, asked);
+        if let (Memory::Fresh, Some(user)) = (memory, user) {
+            return Ok(Entry::Remembered(user.clone()));
+        }
+        let attempt = self.gate.lockout.attempt(client, domain, credentials.user(), tag.short());
+        let rank = match memory {
+            Memory::Fresh | Memory::Stale => 0,
+            Memory::Nothing => match self.gate.lockout.admit(&attempt, budgets, asked) {
+                Admission::Admitted { failures } => failures,
+                Admission::KnownWrong => return Err(VerifyError::WrongPassword),
+                Admission::Refused(refused) => return Err(refused.into()),
+            },
+        };
         let key = BcryptKey::new(credentials.password());
-        let check = Check { tag, key, hash: *hash, highest, asked: Instant::now() };
+        let check = Check { tag, key, hash: *hash, highest, asked, attempt, budgets: *budgets, rank };
+        Ok(Entry::Admitted(Box::new(Admitted { user: user.cloned(), check })))
+    }
+
+    /// The user, if the password is right. Waits for a hash; whoever stops waiting (drops the future) before the
+    /// hash began has it dropped too.
+    pub async fn verify(&self, admitted: Admitted) -> Result<UserName, VerifyError> {
+        let Admitted { user, check } = admitted;
+        let (attempt, budgets, asked) = (check.attempt, check.budgets, check.asked);
+        let lockout = &self.gate.lockout;
+        let landed = async |mut flight: watch::Receiver<Option<Verdict>>| {
+            flight.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict)
+        };
         let verdict = match self.gate.enter(check) {
             Ok(Ticket::Remembered) => Some(Verdict::Right),
-            Ok(Ticket::Waiting(mut verdict)) => verdict.wait_for(Option::is_some).await.ok().and_then(|v| *v),
+            Ok(Ticket::Waiting(flight)) => landed(flight).await,
+            Ok(Ticket::Joined(flight)) => {
+                let verdict = landed(flight).await;
+                match verdict {
+                    Some(Verdict::Right) => lockout.succeeded(&attempt, asked),
+                    Some(Verdict::Wrong) => lockout.failed(&attempt, &budgets, asked),
+                    Some(Verdict::Refused) | None => {}
+                }
+                verdict
+            }
             Err(Full) => None,
         };
         match (verdict, user) {
-            (Some(Verdict::Right), Some(user)) => Ok(user.clone()),
+            (Some(Verdict::Right), Some(user)) => Ok(user),
             // A password that fits the decoy is still no user's.
             (Some(Verdict::Right), None) | (Some(Verdict::Wrong), _) => Err(VerifyError::WrongPassword),
+            (Some(Verdict::Refused), _) => Err(match lockout.admit(&attempt, &budgets, asked) {
+                Admission::Refused(refused) => refused.into(),
+                // It was the budget of whoever brought the check.
+                Admission::Admitted { .. } | Admission::KnownWrong => VerifyError::Overloaded,
+            }),
             (None, _) => Err(VerifyError::Overloaded),
         }
     }
@@ -137,6 +202,16 @@ impl Verifier {
     pub fn status(&self) -> VerifierStatus {
         let gate = &self.gate;
         VerifierStatus { hashed: gate.hashed(), waiting: gate.waiting(), remembered: gate.remembered.len() }
+    }
+
+    /// What was refused so far.
+    pub fn lockout_status(&self) -> LockoutStatus {
+        self.gate.lockout.status(Instant::now())
+    }
+
+    /// The budgets, to give them back.
+    pub(crate) fn lockout(&self) -> &Lockout {
+        &self.gate.lockout
     }
 }
 

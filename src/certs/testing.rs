@@ -10,7 +10,10 @@ use rcgen::{CertificateParams, KeyPair};
 use super::{Certificate, files};
 use crate::config::access::AccessSettings;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind, Directory, KnownCa};
-use crate::config::snapshot::{ConnectionSettings, LogFormat, LogLevel, LogSettings, Snapshot};
+use crate::config::network::Networks;
+use crate::config::snapshot::{
+    ConnectionSettings, FailureBudgets, LogFormat, LogLevel, LogSettings, Snapshot,
+};
 use crate::config::vhost::{
     AnonymousAccess, AuthSettings, CertificateSource, Limits, ListenAddress, Redirects, RegistrySettings,
     Scheme, SharedVirtualHost, Timeouts, UpstreamAuthorization, UpstreamSettings, UpstreamUrl, VirtualHost,
@@ -123,6 +126,8 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
             dns_command: None,
         },
         admin: None,
+        trusted_proxies: Networks::default(),
+        failures: FailureBudgets::default(),
         log: LogSettings { format: LogFormat::Text, level: LogLevel::Info, access: true },
         connection: ConnectionSettings {
             handshake: second,

@@ -17,6 +17,7 @@ use self::access::{RawAccess, RawGroup};
 use self::acme::tls;
 pub(super) use self::acme::{RawAcmeSettings, RawCa, RawTls};
 use self::table::Table;
+use super::network::Network;
 use super::problem::{Problem, Problems};
 use super::schema::FileKind;
 use super::secret::{self, RawSecret};
@@ -151,23 +152,34 @@ pub(super) struct RawMain {
     pub(super) state: Setting<PathBuf>,
     pub(super) acme: Setting<RawAcmeSettings>,
     pub(super) ca: List<RawCa>,
+    pub(super) trusted_proxies: List<Network>,
     pub(super) admin: Setting<RawAdmin>,
+    pub(super) auth: Setting<RawMainAuth>,
     pub(super) log: Setting<RawLog>,
     pub(super) limits: Setting<RawMainLimits>,
     pub(super) timeouts: Setting<RawMainTimeouts>,
 }
 
 impl RawMain {
-    /// Of a file that is there but cannot be read: its listeners count as wrong rather than
-    /// absent, so that nothing is said about defaults that it may have changed.
+    /// Of a file that is there but cannot be read: its listeners and its state count as wrong rather
+    /// than absent, so that nothing is said about defaults that it may have changed.
     pub(super) fn unknown() -> Self {
-        Self { https: Setting::Invalid, http: Setting::Invalid, ..Self::default() }
+        let (https, http) = (Setting::Invalid, Setting::Invalid);
+        Self { https, http, state: Setting::Invalid, ..Self::default() }
     }
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct RawAdmin {
     pub(super) listen: Setting<ListenAddress>,
+}
+
+/// What wrong passwords may cost.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawMainAuth {
+    pub(super) address_failures: Setting<u32>,
+    pub(super) user_failures: Setting<u32>,
+    pub(super) failure_window: Setting<Duration>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -224,7 +236,9 @@ pub(super) fn main(source: &Arc<Source>, problems: &mut Problems) -> RawMain {
         state: top.value("state", values::path),
         acme: top.table("acme", acme::settings),
         ca: top.tables("ca", acme::ca),
+        trusted_proxies: top.list("trusted_proxies", values::network),
         admin: top.table("admin", |table| RawAdmin { listen: table.value("listen", values::listen_address) }),
+        auth: top.table("auth", main_auth),
         log: top.table("log", log),
         limits: top.table("limits", main_limits),
         timeouts: top.table("timeouts", main_timeouts),
@@ -300,6 +314,15 @@ fn timeouts(table: &mut Table<'_>) -> RawTimeouts {
 
 fn timeout(table: &mut Table<'_>, key: &'static str) -> Setting<Duration> {
     table.value(key, |value| values::duration(value, DAY))
+}
+
+fn main_auth(table: &mut Table<'_>) -> RawMainAuth {
+    RawMainAuth {
+        // Five are what containerd needs if its password is another one each time.
+        address_failures: table.value("address_failures", |value| values::number(value, 5, 1_000_000)),
+        user_failures: table.value("user_failures", |value| values::number(value, 5, 1_000_000)),
+        failure_window: timeout(table, "failure_window"),
+    }
 }
 
 fn log(table: &mut Table<'_>) -> RawLog {

@@ -8,7 +8,7 @@ mod domain;
 mod process;
 mod tls;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -76,9 +76,17 @@ pub(super) fn snapshot(
         domains: hosts.into_iter().collect::<Option<_>>()?,
         acme: process.acme,
         admin: process.admin.map(|listener| listener.address.0),
+        trusted_proxies: process.trusted_proxies,
+        failures: process.failures,
         log: process.log,
         connection: process.connection,
     })
+}
+
+/// The state directory alone; none where what is written for it is wrong.
+pub(super) fn state(main: &MainFile) -> Option<PathBuf> {
+    let is_wrong = main.raw.state.given().is_none() && !main.raw.state.is_absent();
+    (!is_wrong).then(|| process::state(main))
 }
 
 /// An address and where it is written; nowhere, if it is a default.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::acme::AcmeSettings;
+use super::network::Networks;
 use super::vhost::{ListenAddress, SharedVirtualHost};
 
 /// The whole validated configuration.
@@ -24,10 +25,34 @@ pub struct Snapshot {
     pub acme: AcmeSettings,
     /// The read-only listener for health and status; none when it is not set.
     pub admin: Option<SocketAddr>,
+    /// Whose word about the address of a client is believed.
+    pub trusted_proxies: Networks,
+    /// How many wrong passwords there may be.
+    pub failures: FailureBudgets,
     /// How and what is logged.
     pub log: LogSettings,
     /// Limits that hold before a virtual host is known.
     pub connection: ConnectionSettings,
+}
+
+/// How many wrong passwords there may be before the next one is not looked at. The tries come back one by
+/// one, evenly over the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailureBudgets {
+    /// Of an address; of IPv6, of a /64. Default 20: all the users of an office or a build farm may come from
+    /// one address, and each of them may mistype.
+    pub address: u32,
+    /// Of a user: for all addresses together that it never logged in from, and for each of the others.
+    /// Default 20.
+    pub user: u32,
+    /// The time in which a used-up budget is full again. Default 10 min: 2 guesses a minute in the long run.
+    pub window: Duration,
+}
+
+impl Default for FailureBudgets {
+    fn default() -> Self {
+        Self { address: 20, user: 20, window: Duration::from_secs(600) }
+    }
 }
 
 /// How and what is logged.

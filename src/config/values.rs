@@ -12,6 +12,7 @@ use toml::de::DeValue;
 
 pub(super) use self::acme::{RawAcme, acme, argument, certified_name, directory, email, word};
 pub(super) use self::url::upstream_url;
+use super::network::Network;
 use super::vhost::ListenAddress;
 use crate::registry::host::{Authority, HostName};
 use crate::registry::name::RepositoryName;
@@ -205,6 +206,12 @@ pub(super) fn listen_address(value: &DeValue<'_>) -> Value<ListenAddress> {
         SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => SocketAddr::V6(v6),
         other => SocketAddr::new(other.ip().to_canonical(), other.port()),
     }))
+}
+
+/// A network or one address: `"10.0.0.0/8"`, `"fd00::/8"`, `"192.0.2.7"`.
+pub(super) fn network(value: &DeValue<'_>) -> Value<Network> {
+    let help = "write a network such as \"10.0.0.0/8\", or one address";
+    Network::parse(text(value, help)?).map_err(|error| InvalidValue::new(error.to_string(), help))
 }
 
 /// The realm of a challenge: what stands between the quotes (RFC 9110 §5.6.4), nothing to escape.

@@ -1,19 +1,22 @@
 //! What is known of the connection that a request came over.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
+use super::forwarded;
+use crate::config::network::Networks;
 use crate::config::snapshot::ConnectionSettings;
 use crate::config::vhost::ListenAddress;
 use crate::registry::host::HostName;
 
-/// The facts of one client connection, the same for all its requests.
-#[derive(Debug)]
+/// The facts of one client connection, the same for all its requests but for the client behind a proxy.
+#[derive(Clone, Debug)]
 pub struct ConnInfo {
     /// The listener that accepted it.
     pub listener: ListenAddress,
-    /// Who connected.
+    /// Who connected, or who did to the proxy that says so in the PROXY protocol.
     pub peer: SocketAddr,
     /// The name of the TLS handshake; `None` when an IP address was asked for.
     pub sni: Option<HostName>,
@@ -23,7 +26,9 @@ pub struct ConnInfo {
     pub target_bytes: usize,
     /// The most header lines.
     pub head_lines: usize,
-    /// The client's address as text, which every request needs twice.
+    /// The client's address.
+    address: IpAddr,
+    /// The same as text, which every request needs twice.
     client: HeaderValue,
 }
 
@@ -38,15 +43,32 @@ impl ConnInfo {
     ) -> Self {
         let ConnectionSettings { target_bytes, head_lines, .. } = *settings;
         // An IPv4 client that came over an IPv6 socket is an IPv4 client.
-        let client = peer.ip().to_canonical().to_string();
-        let client = HeaderValue::try_from(client).expect("an address is visible ASCII");
-        Self { listener, peer, sni, protocol, target_bytes, head_lines, client }
+        let address = peer.ip().to_canonical();
+        let client = as_text(address);
+        Self { listener, peer, sni, protocol, target_bytes, head_lines, address, client }
+    }
+
+    /// The facts for one request: those of the connection, or with the client that a trusted proxy names.
+    pub fn of_request(self: &Arc<Self>, trusted: &Networks, headers: &HeaderMap) -> Arc<Self> {
+        match forwarded::client(self.address, trusted, headers) {
+            Some(address) => Arc::new(Self { address, client: as_text(address), ..Self::clone(self) }),
+            None => self.clone(),
+        }
+    }
+
+    /// The client's address. An IPv4 address is one, also when it came over an IPv6 socket.
+    pub fn client_address(&self) -> IpAddr {
+        self.address
     }
 
     /// The client's address, as the log shows it and the upstream is told.
     pub fn client(&self) -> &HeaderValue {
         &self.client
     }
+}
+
+fn as_text(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII")
 }
 
 /// What is spoken on a connection.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -164,6 +165,18 @@ impl Rejection {
         let mut rejection = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
         rejection.fault = Fault::Client;
         rejection.with(Extra::RetryAfter(5))
+    }
+
+    /// Too many passwords were wrong, here or under this name. Whether the name exists is not told.
+    pub(crate) fn too_many_failures(retry_after: Duration) -> Self {
+        let seconds = retry_after.as_millis().div_ceil(1000).clamp(1, u128::from(u16::MAX));
+        let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
+        let message = format!(
+            "too many wrong passwords: try again in {seconds} s with the right one, or ask the administrator for \
+             `moorgate unlock`"
+        );
+        Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message)
+            .with(Extra::RetryAfter(seconds))
     }
 
     pub(crate) fn body_too_large(limit: u64) -> Self {

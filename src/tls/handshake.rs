@@ -88,12 +88,16 @@ impl<IO> From<io::Error> for HandshakeError<IO> {
     }
 }
 
-/// Performs the handshake. The caller bounds its time.
-pub async fn handshake<IO>(io: IO, config: Arc<ListenerConfig>) -> Result<Secured<IO>, HandshakeError<IO>>
+/// Performs the handshake on a stream of which `read` has been read already. The caller bounds its time.
+pub async fn handshake<IO>(
+    io: IO,
+    read: Vec<u8>,
+    config: Arc<ListenerConfig>,
+) -> Result<Secured<IO>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Transport::new(io));
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Transport::new(io, read));
     let mut start = match (&mut acceptor).await {
         Ok(start) => start,
         Err(error) => {

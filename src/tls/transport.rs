@@ -37,8 +37,9 @@ enum Peer {
 }
 
 impl<IO> Transport<IO> {
-    pub(crate) fn new(io: IO) -> Self {
-        Self { io, peer: Peer::Silent, filling: false, buffer: Vec::new(), taken: 0 }
+    /// A stream of which `read` has been read already.
+    pub(crate) fn new(io: IO, read: Vec<u8>) -> Self {
+        Self { io, peer: Peer::Silent, filling: false, buffer: read, taken: 0 }
     }
 
     /// Whether the peer began with an HTTP request. No byte of it has been handed on.
@@ -61,7 +62,7 @@ impl<IO> Transport<IO> {
         self.taken = 0;
     }
 
-    fn look(&mut self, first: Option<&u8>) -> io::Result<()> {
+    fn look(&mut self, first: Option<u8>) -> io::Result<()> {
         if self.peer != Peer::Silent {
             return Ok(());
         }
@@ -86,7 +87,7 @@ impl<IO: AsyncRead + Unpin> Transport<IO> {
             return polled;
         }
         self.filling = into.remaining() == 0;
-        Poll::Ready(self.look(into.filled().get(before)))
+        Poll::Ready(self.look(into.filled().get(before).copied()))
     }
 
     fn poll_fill_buffer(&mut self, cx: &mut Context<'_>, asked: usize) -> Poll<io::Result<()>> {
@@ -115,6 +116,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
             }
             ready!(this.poll_fill_buffer(cx, into.remaining()))?;
         }
+        // What was read before this began has not been looked at.
+        this.look(this.buffer.first().copied())?;
         let waiting = this.buffer.get(this.taken..).unwrap_or_default();
         let count = waiting.len().min(into.remaining());
         into.put_slice(waiting.get(..count).unwrap_or_default());
@@ -210,7 +213,7 @@ mod tests {
 
     fn transport(pieces: &[&[u8]]) -> Transport<Socket> {
         let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
-        Transport::new(Socket { pieces, ..Socket::default() })
+        Transport::new(Socket { pieces, ..Socket::default() }, Vec::new())
     }
 
     /// Reads as rustls does, until the socket has nothing more.
@@ -284,6 +287,20 @@ mod tests {
             assert_eq!(matches!(polled, Poll::Ready(Err(_))), plain, "{first}");
             assert_eq!(transport.speaks_plain_http(), plain, "{first}");
         }
+    }
+
+    #[test]
+    fn what_was_read_before_comes_first_and_is_looked_at() {
+        let read = |read: &[u8]| {
+            let pieces = [b"second".to_vec()].into();
+            Transport::new(Socket { pieces, ..Socket::default() }, read.to_vec())
+        };
+        assert_eq!(drain(&mut read(b"\x16first")), b"\x16firstsecond");
+        let mut plain = read(b"GET / HTTP/1.1");
+        let mut bytes = [0; 4096];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let polled = Pin::new(&mut plain).poll_read(&mut cx, &mut ReadBuf::new(&mut bytes));
+        assert!(matches!(polled, Poll::Ready(Err(_))) && plain.speaks_plain_http());
     }
 
     #[test]

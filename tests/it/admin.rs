@@ -39,6 +39,10 @@ async fn the_status_says_what_is_served() {
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["ready"], true);
     assert!(status["started"].as_str().unwrap().ends_with('Z'));
+    let logins = status["logins"].as_object().unwrap();
+    let none =
+        ["hashed", "waiting", "remembered", "refused", "known_wrong", "failing_addresses", "failing_users"];
+    assert!(none.iter().all(|count| logins[*count] == 0), "{logins:?}");
     let domains = status["domains"].as_array().unwrap();
     let ci = domains.iter().find(|domain| domain["domain"] == "ci.test").unwrap();
     assert_eq!(ci["aliases"], serde_json::json!(["alias.test"]));

@@ -1,32 +1,97 @@
-//! A flood of wrong passwords does not slow down those who know theirs.
+//! A flood of wrong passwords does not slow down those who know theirs, nor keep out those who come for the
+//! first time, and takes no memory.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::harness::process::Process;
-use crate::harness::{Domain, Peer, Setup, basic, request};
+use crate::harness::{Domain, Peer, Setup, basic, json, request};
 
 /// Rounds of calm and flood, one after the other.
 const ROUNDS: usize = 9;
 /// Requests of a round, one by one on each connection.
 const REQUESTS: usize = 300;
 const CONNECTIONS: usize = 2;
+/// Of a client in a round: more than can be checked meanwhile.
+const MOST_GUESSES: usize = 200;
+
+/// As many wrong passwords as come.
+const UNBOUNDED: &str = "[auth]\naddress_failures = 1000000\nuser_failures = 1000000";
+/// More than come here, and each of them counts to the end.
+const LASTING: &str = "[auth]\naddress_failures = 1000\nuser_failures = 10000\nfailure_window = \"24h\"";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_users_take_as_long_as_in_calm() {
-    let upstream = answering_at_once().await;
-    let domain = Domain::new("ci.test", &format!("http://{upstream}"));
-    // As dear as htpasswd makes them for people who care.
-    let entry = format!("alice:{}\n", bcrypt::hash("secret", 10).unwrap());
-    let process = std::sync::Arc::new(Setup::new().domain(domain).spawn(&entry, "http/1.1"));
-    measure(&process).await;
+    let process = process(10, UNBOUNDED).await;
+    compare(&process, |round, number, attempt| Guess {
+        from: "192.0.2.1".to_owned(),
+        user: if number % 2 == 0 { "alice".to_owned() } else { format!("user{number}") },
+        password: format!("wrong {round} {number} {attempt}"),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_users_take_as_long_while_each_guess_comes_from_another_address_and_user() {
+    let process = process(10, LASTING).await;
+    compare(&process, |round, number, attempt| {
+        Guess::of(((round * 60 + number) * MOST_GUESSES + attempt) as u64)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_addresses_and_ten_thousand_users_take_no_memory() {
+    let process = process(4, LASTING).await;
+    sweep(&process, 0..10_000).await;
+    let before = process.memory();
+    sweep(&process, 10_000..100_000).await;
+    let grown = process.memory().saturating_sub(before);
+    // The tables of who failed take 5.3 MiB when they are full.
+    assert!(grown < 16 << 20, "{} MiB", grown >> 20);
+    let logins = logins(&process).await;
+    assert!(logins["memory_bytes"].as_u64().unwrap() < 6 << 20, "{logins}");
+    assert!(logins["failing_addresses"].as_u64().unwrap() > 1000, "{logins}");
+}
+
+/// Wrong logins from so many addresses, each with a name of its own, as fast as they are answered.
+async fn sweep(process: &Arc<Process>, numbers: std::ops::Range<u64>) {
+    let next = Arc::new(AtomicU64::new(numbers.start));
+    let clients: Vec<JoinHandle<()>> = (0..BESIEGERS)
+        .map(|_| {
+            let (process, next) = (process.clone(), next.clone());
+            tokio::spawn(async move {
+                let mut client = Peer::new(process.tls().await);
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= numbers.end {
+                        return;
+                    }
+                    client.send(Guess::of(number).request()).await;
+                    assert!(matches!(client.answer().await.0.status(), 401 | 503));
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
+/// How long requests of `alice` take under a flood, and in calm.
+async fn compare(process: &Arc<Process>, guess: impl Fn(usize, usize, usize) -> Guess + Sync) {
+    measure(process).await;
     let mut ratios = Vec::new();
     for round in 0..ROUNDS {
-        let calm = measure(&process).await;
-        let flood = Flood::begin(&process, round).await;
-        let flooded = measure(&process).await;
+        let calm = measure(process).await;
+        let guesses =
+            (0..60).map(|number| (0..MOST_GUESSES).map(|attempt| guess(round, number, attempt)).collect());
+        let flood = Flood::begin(process, guesses.collect()).await;
+        let flooded = measure(process).await;
         flood.end().await;
         ratios.push(flooded.as_secs_f64() / calm.as_secs_f64());
     }
@@ -34,8 +99,151 @@ async fn requests_of_users_take_as_long_as_in_calm() {
     assert!(ratios[ROUNDS / 2] < 2.0, "p99 under a flood to p99 in calm: {ratios:.2?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_login_gets_through_a_flood_from_few_addresses() {
+    let process = process(8, LASTING).await;
+    // More at once than may wait, and no address is ever out of tries.
+    let guesses = |number: usize| {
+        let guess = move |attempt: usize| Guess {
+            from: format!("192.0.2.{}", number % 4),
+            user: if number.is_multiple_of(2) { "alice".to_owned() } else { format!("user{number}") },
+            password: format!("wrong {number} {attempt}"),
+        };
+        (0..).map(guess)
+    };
+    let siege = Siege::begin(&process, guesses).await;
+    siege.first_logins_are_answered(&process).await;
+    siege.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_login_gets_through_a_flood_from_many_addresses_that_have_guessed_before() {
+    let process = process(6, LASTING).await;
+    let guesses = |number: usize| {
+        let guess = move |attempt: usize| Guess {
+            from: format!("192.0.2.{number}"),
+            user: format!("user{attempt}"),
+            password: format!("wrong {number} {attempt}"),
+        };
+        (0..).map(guess)
+    };
+    let siege = Siege::begin(&process, guesses).await;
+    while logins(&process).await["failing_addresses"].as_u64().unwrap() < BESIEGERS as u64 {
+        tokio::task::yield_now().await;
+    }
+    siege.first_logins_are_answered(&process).await;
+    siege.end();
+}
+
+/// Connections of a siege: more than twice as many as checks may wait.
+const BESIEGERS: usize = 150;
+
+/// Wrong logins without a pause, more at once than are taken into the line.
+struct Siege(Vec<JoinHandle<()>>);
+
+impl Siege {
+    /// Begins it, and waits until the line is full.
+    async fn begin<G>(process: &Arc<Process>, guesses: impl Fn(usize) -> G) -> Self
+    where
+        G: Iterator<Item = Guess> + Send + 'static,
+    {
+        let (full, mut is_full) = tokio::sync::mpsc::channel::<()>(1);
+        let clients = (0..BESIEGERS)
+            .map(|number| {
+                let (process, full, guesses) = (process.clone(), full.clone(), guesses(number));
+                tokio::spawn(async move {
+                    let mut client = Peer::new(process.tls().await);
+                    for guess in guesses {
+                        client.send(guess.request()).await;
+                        match client.answer().await.0.status() {
+                            401 => {}
+                            503 => drop(full.try_send(())),
+                            other => panic!("{other}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        is_full.recv().await.unwrap();
+        Self(clients)
+    }
+
+    /// Each at once, and before what was there before.
+    async fn first_logins_are_answered(&self, process: &Arc<Process>) {
+        for number in 0..5 {
+            let before = hashed(process).await;
+            let login = Guess {
+                from: format!("198.51.100.{number}"),
+                user: format!("first{number}"),
+                password: "secret".to_owned(),
+            };
+            let mut client = Peer::new(process.tls().await);
+            client.send(login.request()).await;
+            assert_eq!(client.answer().await.0.status(), 200);
+            let hashes = hashed(process).await - before;
+            // Its own, one that was going on, and what is done while the two numbers are asked for; it would
+            // stand behind 64 in the order of arrival.
+            assert!(hashes < 40, "{hashes} hashes");
+        }
+        assert!(self.0.iter().all(|client| !client.is_finished()), "the siege has ended");
+    }
+
+    fn end(self) {
+        self.0.into_iter().for_each(|client| client.abort());
+    }
+}
+
+/// Hashes since the start.
+async fn hashed(process: &Process) -> u64 {
+    logins(process).await["hashed"].as_u64().unwrap()
+}
+
+/// What `/status` says of logins.
+async fn logins(process: &Process) -> serde_json::Value {
+    let mut client = Peer::new(TcpStream::connect(process.admin).await.unwrap());
+    client.send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    json(&client.answer().await.1)["logins"].take()
+}
+
+/// A login from somewhere, as a trusted proxy passes it on.
+struct Guess {
+    from: String,
+    user: String,
+    password: String,
+}
+
+impl Guess {
+    /// The one of a number: a hundred thousand addresses, ten thousand names.
+    fn of(number: u64) -> Self {
+        let (number, name) = (number % 100_000, number % 10_000);
+        let [_, a, b, c] = u32::try_from(number).unwrap().to_be_bytes();
+        let (from, user) = (format!("10.{a}.{b}.{c}"), format!("user{name}"));
+        Self { from, user, password: format!("wrong {number}") }
+    }
+
+    fn request(&self) -> String {
+        let Self { from, user, password } = self;
+        let authorization = basic(user, password);
+        format!(
+            "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nX-Forwarded-For: {from}\r\nAuthorization: {authorization}\r\n\r\n"
+        )
+    }
+}
+
+/// A process that believes what the test says about the addresses of its clients, with bcrypt entries of this
+/// cost: for `alice`, and for five that have not logged in.
+async fn process(cost: u32, auth: &str) -> Arc<Process> {
+    let upstream = answering_at_once().await;
+    let domain = Domain::new("ci.test", &format!("http://{upstream}"));
+    let entry = bcrypt::hash("secret", cost).unwrap();
+    let users = ["alice", "first0", "first1", "first2", "first3", "first4"];
+    let entries: String = users.iter().map(|user| format!("{user}:{entry}\n")).collect();
+    let setup = Setup::new().domain(domain).main(auth).top("trusted_proxies = [\"127.0.0.1\"]");
+    Arc::new(setup.spawn(&entries, "http/1.1"))
+}
+
 /// The 99th percentile of authenticated requests.
-async fn measure(process: &std::sync::Arc<Process>) -> Duration {
+async fn measure(process: &Arc<Process>) -> Duration {
     let clients: Vec<JoinHandle<Vec<Duration>>> = (0..CONNECTIONS)
         .map(|_| {
             let process = process.clone();
@@ -66,26 +274,22 @@ struct Flood {
 }
 
 impl Flood {
-    async fn begin(process: &std::sync::Arc<Process>, round: usize) -> Self {
+    /// Each client has its own guesses.
+    async fn begin(process: &Arc<Process>, guesses: Vec<Vec<Guess>>) -> Self {
         let (first, mut begun) = tokio::sync::mpsc::channel::<()>(1);
-        let clients = (0..60)
-            .map(|number| {
-                let (process, first) = (process.clone(), first.clone());
-                tokio::spawn(async move {
-                    let mut client = Peer::new(process.tls().await);
-                    let user = if number % 2 == 0 { "alice".to_owned() } else { format!("user{number}") };
-                    for attempt in 0.. {
-                        let authorization = basic(&user, &format!("wrong {round} {number} {attempt}"));
-                        let head = format!(
-                            "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n\r\n"
-                        );
-                        client.send(head).await;
-                        assert_eq!(client.answer().await.0.status(), 401);
-                        let _ = first.try_send(());
-                    }
-                })
+        let clients = guesses.into_iter().map(|guesses| {
+            let (process, first) = (process.clone(), first.clone());
+            tokio::spawn(async move {
+                let mut client = Peer::new(process.tls().await);
+                for guess in guesses {
+                    client.send(guess.request()).await;
+                    assert_eq!(client.answer().await.0.status(), 401);
+                    let _ = first.try_send(());
+                }
+                panic!("the flood ended before the measurement");
             })
-            .collect();
+        });
+        let clients = clients.collect();
         begun.recv().await.unwrap();
         Self { clients }
     }

@@ -14,6 +14,7 @@ mod time_limits;
 
 // Who gets in, and what strangers cost.
 mod flood;
+mod guessing;
 mod memory;
 mod passwords;
 mod secrets;

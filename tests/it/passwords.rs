@@ -98,7 +98,8 @@ async fn a_remembered_password_costs_no_hash_and_a_wrong_one_is_not_covered_by_i
 #[tokio::test]
 async fn an_unknown_user_takes_as_long_as_a_wrong_password() {
     let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
+    let domain = Domain::new("ci.test", &upstream.url());
+    let gateway = Setup::new().domain(domain).unbounded().start().await;
     // Alice's own entry is far cheaper than the dearest.
     let entries = [("alice", 4), ("bob", 8)];
     let lines = entries.map(|(user, cost)| format!("{user}:{}\n", bcrypt::hash("secret", cost).unwrap()));

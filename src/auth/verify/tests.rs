@@ -24,6 +24,41 @@ fn verifier(settings: VerifierSettings) -> Verifier {
     Verifier::new(settings).expect("threads")
 }
 
+/// What `verifier` says of a login from this machine.
+async fn verify(
+    verifier: &Verifier,
+    domain: &str,
+    users: &Htpasswd,
+    credentials: &Credentials,
+) -> Result<UserName, VerifyError> {
+    match admit(verifier, domain, users, credentials)? {
+        Entry::Remembered(user) => Ok(user),
+        Entry::Admitted(admitted) => verifier.verify(*admitted).await,
+    }
+}
+
+fn admit(
+    verifier: &Verifier,
+    domain: &str,
+    users: &Htpasswd,
+    credentials: &Credentials,
+) -> Result<Entry, VerifyError> {
+    let client = std::net::Ipv4Addr::LOCALHOST.into();
+    verifier.admit(&Login { domain, users, credentials, client, budgets: &FailureBudgets::default() })
+}
+
+fn remembered(
+    verifier: &Verifier,
+    domain: &str,
+    users: &Htpasswd,
+    credentials: &Credentials,
+) -> Option<UserName> {
+    match admit(verifier, domain, users, credentials) {
+        Ok(Entry::Remembered(user)) => Some(user),
+        Ok(Entry::Admitted(_)) | Err(_) => None,
+    }
+}
+
 fn name(result: Result<UserName, VerifyError>) -> Result<String, VerifyError> {
     result.map(|user| user.to_string())
 }
@@ -33,20 +68,20 @@ async fn a_right_password_is_hashed_once_and_remembered() {
     let verifier = verifier(VerifierSettings::default());
     let users = users(&[("ci", &hash("secret", 4))]);
     let right = credentials("ci", "secret");
-    assert!(verifier.remembered("a", &users, &right).is_none());
+    assert!(remembered(&verifier, "a", &users, &right).is_none());
     for _ in 0..3 {
-        assert_eq!(name(verifier.verify("a", &users, &right).await), Ok("ci".to_owned()));
+        assert_eq!(name(verify(&verifier, "a", &users, &right).await), Ok("ci".to_owned()));
     }
-    assert_eq!(verifier.remembered("a", &users, &right).expect("remembered").as_str(), "ci");
+    assert_eq!(remembered(&verifier, "a", &users, &right).expect("remembered").as_str(), "ci");
     assert_eq!(verifier.status(), VerifierStatus { hashed: 1, waiting: 0, remembered: 1 });
     // Neither on another domain, nor with another password or user.
-    assert!(verifier.remembered("b", &users, &right).is_none());
+    assert!(remembered(&verifier, "b", &users, &right).is_none());
     for (user, password) in
         [("ci", "secre"), ("ci", "secret2"), ("ci", ""), ("cis", "ecret"), ("CI", "secret")]
     {
         let wrong = credentials(user, password);
-        assert!(verifier.remembered("a", &users, &wrong).is_none());
-        assert_eq!(name(verifier.verify("a", &users, &wrong).await), Err(VerifyError::WrongPassword));
+        assert!(remembered(&verifier, "a", &users, &wrong).is_none());
+        assert_eq!(name(verify(&verifier, "a", &users, &wrong).await), Err(VerifyError::WrongPassword));
     }
     assert_eq!(verifier.status().remembered, 1);
 }
@@ -61,7 +96,7 @@ async fn a_hundred_first_uses_at_once_cost_one_hash() {
         for _ in 0..100 {
             let (verifier, users) = (verifier.clone(), users.clone());
             let credentials = credentials("ci", password);
-            tasks.spawn(async move { verifier.verify("a", &users, &credentials).await.is_ok() });
+            tasks.spawn(async move { verify(&verifier, "a", &users, &credentials).await.is_ok() });
         }
         let results = tasks.join_all().await;
         assert!(results.iter().all(|&ok| ok == (password == "secret")));
@@ -74,11 +109,11 @@ async fn a_changed_or_deleted_entry_is_forgotten_at_once() {
     let verifier = verifier(VerifierSettings::default());
     let before = users(&[("ci", &hash("old", 4))]);
     let old = credentials("ci", "old");
-    verifier.verify("a", &before, &old).await.expect("right");
-    assert!(verifier.remembered("a", &before, &old).is_some());
+    verify(&verifier, "a", &before, &old).await.expect("right");
+    assert!(remembered(&verifier, "a", &before, &old).is_some());
     for after in [users(&[("ci", &hash("new", 4))]), users(&[("other", &hash("old", 4))])] {
-        assert!(verifier.remembered("a", &after, &old).is_none());
-        assert_eq!(name(verifier.verify("a", &after, &old).await), Err(VerifyError::WrongPassword));
+        assert!(remembered(&verifier, "a", &after, &old).is_none());
+        assert_eq!(name(verify(&verifier, "a", &after, &old).await), Err(VerifyError::WrongPassword));
     }
 }
 
@@ -88,13 +123,13 @@ async fn a_password_is_verified_again_after_its_lifetime() {
         verifier(VerifierSettings { lifetime: Duration::from_secs(60), ..VerifierSettings::default() });
     let users = users(&[("ci", &hash("secret", 4))]);
     let right = credentials("ci", "secret");
-    verifier.verify("a", &users, &right).await.expect("right");
+    verify(&verifier, "a", &users, &right).await.expect("right");
     tokio::time::advance(Duration::from_secs(59)).await;
-    assert!(verifier.remembered("a", &users, &right).is_some());
+    assert!(remembered(&verifier, "a", &users, &right).is_some());
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(verifier.remembered("a", &users, &right).is_none());
-    verifier.verify("a", &users, &right).await.expect("right");
-    assert!(verifier.remembered("a", &users, &right).is_some());
+    assert!(remembered(&verifier, "a", &users, &right).is_none());
+    verify(&verifier, "a", &users, &right).await.expect("right");
+    assert!(remembered(&verifier, "a", &users, &right).is_some());
     assert_eq!(verifier.status().hashed, 2);
 }
 
@@ -103,15 +138,16 @@ async fn beyond_the_first_72_bytes_a_password_does_not_count() {
     let verifier = verifier(VerifierSettings::default());
     let users = users(&[("ci", &hash(&"x".repeat(80), 4))]);
     for length in 72..80 {
-        verifier.verify("a", &users, &credentials("ci", &"x".repeat(length))).await.expect("right");
+        verify(&verifier, "a", &users, &credentials("ci", &"x".repeat(length))).await.expect("right");
     }
     assert_eq!(verifier.status(), VerifierStatus { hashed: 1, waiting: 0, remembered: 1 });
-    assert!(verifier.verify("a", &users, &credentials("ci", &"x".repeat(71))).await.is_err());
+    assert!(verify(&verifier, "a", &users, &credentials("ci", &"x".repeat(71))).await.is_err());
 }
 
 /// Without threads, what is in line can be looked at.
 fn idle() -> Verifier {
-    let gate = Arc::new(Gate::new(Remembered::new(Duration::from_secs(60), 10), 2));
+    let gate =
+        Arc::new(Gate::new(Remembered::new(Duration::from_secs(60), 10), Lockout::new(Instant::now()), 2));
     Verifier { key: TagKey::random().expect("randomness"), gate }
 }
 
@@ -124,7 +160,7 @@ async fn an_unknown_user_costs_what_a_wrong_password_costs() {
         let wrong = credentials(user, "wrong");
         // Twice at once: also the second one joins the first for every user alike.
         let both = async {
-            tokio::join!(verifier.verify("a", &users, &wrong), verifier.verify("a", &users, &wrong))
+            tokio::join!(verify(&verifier, "a", &users, &wrong), verify(&verifier, "a", &users, &wrong))
         };
         let work = async {
             assert_eq!(verifier.status().waiting, 1);
@@ -148,7 +184,7 @@ async fn too_many_are_turned_away_and_who_has_gone_leaves_room() {
     let verifier = idle();
     let users = users(&[("ci", &hash("secret", 4))]);
     let names = ["ci", "b", "nobody"].map(|user| credentials(user, "wrong"));
-    let mut waiting: Vec<_> = names.iter().map(|c| Box::pin(verifier.verify("a", &users, c))).collect();
+    let mut waiting: Vec<_> = names.iter().map(|c| Box::pin(verify(&verifier, "a", &users, c))).collect();
     let mut poll = async |at: usize| {
         let future = waiting.get_mut(at).expect("there");
         std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
@@ -157,7 +193,7 @@ async fn too_many_are_turned_away_and_who_has_gone_leaves_room() {
     assert!(matches!(poll(2).await, std::task::Poll::Ready(Err(VerifyError::Overloaded))));
     waiting.clear();
     assert_eq!(verifier.status().waiting, 2);
-    let mut next = Box::pin(verifier.verify("a", &users, &names[2]));
+    let mut next = Box::pin(verify(&verifier, "a", &users, &names[2]));
     let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(next.as_mut().poll(cx))).await;
     assert!(pending.is_pending());
     assert_eq!(verifier.status().waiting, 1, "those who have gone are out of the line");

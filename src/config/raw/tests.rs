@@ -207,7 +207,16 @@ fn bounds_of_the_process() {
         ("[timeouts]\ndrain = '366d'", "`timeouts.drain` is too long"),
         ("[log]\nlevel = 'loud'", "`log.level` is none of the known words"),
         ("[log]\naccess = 1", "`log.access` must be a boolean, not an integer"),
-        ("trusted_proxies = []", "unknown key `trusted_proxies`"),
+        ("trusted_proxies = ['proxy']", "`trusted_proxies` is not a network"),
+        ("trusted_proxies = '10.0.0.0/8'", "`trusted_proxies` must be a list, not a string"),
+        (
+            "trusted_proxies = ['10.1.0.0/8']",
+            "`trusted_proxies` is an address within a network: is it the network `10.0.0.0/8` or the address alone?",
+        ),
+        ("[auth]\naddress_failures = 4", "`auth.address_failures` is out of bounds"),
+        ("[auth]\nuser_failures = 'none'", "`auth.user_failures` must be a whole number, not a string"),
+        ("[auth]\nfailure_window = '25h'", "`auth.failure_window` is too long"),
+        ("[auth]\nhtpasswd = 'a'", "unknown key `htpasswd` in [auth]"),
         ("https = [443]", "`https` must be a string in quotes, not an integer"),
         ("[[admin]]\nlisten = ':1'", "`admin` must be a table, not an array"),
     ];

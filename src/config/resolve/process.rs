@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::acme;
 use super::{Listener, MainFile, written};
 use crate::config::acme::AcmeSettings;
+use crate::config::network::Networks;
 use crate::config::problem::{Problem, Problems};
-use crate::config::raw::{List, RawLimits, RawMainLimits, RawMainTimeouts, RawTimeouts};
-use crate::config::snapshot::{ConnectionSettings, LogSettings};
+use crate::config::raw::{List, RawLimits, RawMainAuth, RawMainLimits, RawMainTimeouts, RawTimeouts};
+use crate::config::snapshot::{ConnectionSettings, FailureBudgets, LogSettings};
 use crate::config::vhost::{Limits, ListenAddress, Timeouts};
 
 /// What holds for the process, and what domains start from.
@@ -22,6 +23,8 @@ pub(super) struct Process {
     pub(super) https: Vec<Listener>,
     pub(super) http: Vec<Listener>,
     pub(super) admin: Option<Listener>,
+    pub(super) trusted_proxies: Networks,
+    pub(super) failures: FailureBudgets,
     pub(super) log: LogSettings,
     pub(super) connection: ConnectionSettings,
     pub(super) limits: Limits,
@@ -32,7 +35,6 @@ impl Process {
     pub(super) fn resolve(main: &MainFile, problems: &mut Problems) -> Self {
         let MainFile { source, raw, bindings: _ } = main;
         let (acme, email) = acme::settings(main, problems);
-        let state = raw.state.given().map_or_else(|| PathBuf::from(STATE), |path| source.beside(path));
         let log = raw.log.or_empty();
         let log_default = LogSettings::default();
         let (raw_limits, raw_timeouts) = (raw.limits.or_empty(), raw.timeouts.or_empty());
@@ -41,12 +43,14 @@ impl Process {
             problems.push(Problem::at(source, span, "`https` is empty", help));
         }
         Self {
-            state,
+            state: state(main),
             acme,
             email,
             https: listeners(main, "https", &raw.https, 443, problems),
             http: listeners(main, "http", &raw.http, 80, problems),
             admin: admin(main, problems),
+            trusted_proxies: trusted_proxies(main, problems),
+            failures: failures(main),
             log: LogSettings {
                 format: log.format.or(log_default.format),
                 level: log.level.or(log_default.level),
@@ -57,6 +61,11 @@ impl Process {
             timeouts: timeouts(&raw_timeouts.domains, Timeouts::default()),
         }
     }
+}
+
+/// Where moorgate keeps what it makes itself.
+pub(super) fn state(main: &MainFile) -> PathBuf {
+    main.raw.state.given().map_or_else(|| PathBuf::from(STATE), |path| main.source.beside(path))
 }
 
 fn listeners(
@@ -87,6 +96,26 @@ fn admin(main: &MainFile, problems: &mut Problems) -> Option<Listener> {
         problems.push(Problem::at(&main.source, &span, message, help).warning());
     }
     Some(Listener { address, written: Some((Arc::clone(&main.source), span)) })
+}
+
+fn trusted_proxies(main: &MainFile, problems: &mut Problems) -> Networks {
+    let written = main.raw.trusted_proxies.given();
+    for entry in written.into_iter().flatten().filter(|entry| entry.get_ref().is_everything()) {
+        let message = "`trusted_proxies` believes everybody: any client can choose its own address";
+        let help = "name the addresses of the proxies alone";
+        problems.push(Problem::at(&main.source, &entry.span(), message, help).warning());
+    }
+    written.into_iter().flatten().map(|entry| *entry.get_ref()).collect()
+}
+
+fn failures(main: &MainFile) -> FailureBudgets {
+    let RawMainAuth { address_failures, user_failures, failure_window } = main.raw.auth.or_empty();
+    let default = FailureBudgets::default();
+    FailureBudgets {
+        address: address_failures.or(default.address),
+        user: user_failures.or(default.user),
+        window: failure_window.or(default.window),
+    }
 }
 
 fn connection(

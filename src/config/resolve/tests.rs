@@ -74,6 +74,7 @@ fn a_short_domain_file_gets_the_defaults() {
     assert_eq!(snapshot.http.iter().map(ToString::to_string).collect::<Vec<_>>(), [":80"]);
     assert_eq!((snapshot.admin, &snapshot.log), (None, &Default::default()));
     assert_eq!(snapshot.connection, Default::default());
+    assert_eq!((&snapshot.trusted_proxies, snapshot.failures), (&Default::default(), Default::default()));
     let host = &snapshot.domains[0];
     assert_eq!((host.domain.as_str(), host.auth.realm.as_str()), ("ci.example.com", "ci.example.com"));
     assert_eq!((host.listen.clone(), host.aliases.len()), (snapshot.https.clone(), 0));
@@ -89,7 +90,8 @@ fn a_short_domain_file_gets_the_defaults() {
 
 #[test]
 fn every_setting_arrives() {
-    let main = "https = [':8443']\nhttp = []\nstate = 'state'\n[admin]\nlisten = '127.0.0.1:9180'\n\
+    let main = "https = [':8443']\nhttp = []\nstate = 'state'\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
+        [admin]\nlisten = '127.0.0.1:9180'\n[auth]\naddress_failures = 30\nuser_failures = 40\nfailure_window = '5min'\n\
         [log]\nformat = 'json'\nlevel = 'debug'\naccess = false\n\
         [limits]\nmanifest = '4 MiB'\nbody = '1 GiB'\nhead = '16 KiB'\nhead_lines = 50\ntarget = 4096\nh2_streams = 10\n\
         connections = 20\n\
@@ -211,6 +213,21 @@ fn every_setting_arrives() {
         admin: Some(
             127.0.0.1:9180,
         ),
+        trusted_proxies: Networks(
+            [
+                Network(
+                    10.0.0.0/8,
+                ),
+                Network(
+                    ::1/128,
+                ),
+            ],
+        ),
+        failures: FailureBudgets {
+            address: 30,
+            user: 40,
+            window: 300s,
+        },
         log: LogSettings {
             format: Json,
             level: Debug,
@@ -691,4 +708,12 @@ fn what_cannot_work_with_a_ca_is_said() {
             "{main}\n{domain}"
         );
     }
+}
+
+#[test]
+fn believing_everybody_is_warned_of() {
+    let domain = complete("domain = 'ci.example.com'");
+    let everybody = "trusted_proxies = ['0.0.0.0/0', '10.0.0.0/8', '::/0']";
+    let warning = "warning: `trusted_proxies` believes everybody: any client can choose its own address";
+    assert_eq!(messages(everybody, &[&domain]), [warning, warning]);
 }

@@ -77,7 +77,7 @@ async fn connect_over(
 ) -> Outcome {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let connect = async { TlsConnector::from(client).connect(name, near).await };
-    tokio::join!(connect, handshake(far, server))
+    tokio::join!(connect, handshake(far, Vec::new(), server))
 }
 
 fn alert(outcome: io::Result<Client>) -> AlertDescription {
@@ -242,7 +242,7 @@ async fn plain_http_gets_a_sentence() {
     let gateway = Gateway::new();
     let (mut near, far) = duplex(1024);
     near.write_all(b"GET /v2/ HTTP/1.1\r\nHost: a.example.com\r\n\r\n").await.expect("sent");
-    let error = handshake(far, gateway.server_config(443)).await.expect_err("refused");
+    let error = handshake(far, Vec::new(), gateway.server_config(443)).await.expect_err("refused");
     assert_eq!(error.reason(), "plain_http");
     let HandshakeError::PlainHttp(io) = error else { panic!("{error}") };
     let mut answer = String::new();
@@ -284,8 +284,9 @@ async fn what_goes_wrong_has_a_word() {
             near.shutdown().await.expect("ended");
             near.read_to_end(&mut answer).await.expect("received");
         };
-        let server =
-            async { handshake(far, gateway.server_config(443)).await.expect_err("refused").reason() };
+        let server = async {
+            handshake(far, Vec::new(), gateway.server_config(443)).await.expect_err("refused").reason()
+        };
         tokio::join!(server, read).0
     };
     assert_eq!(reason(b"").await, "closed");

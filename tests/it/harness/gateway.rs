@@ -24,6 +24,7 @@ pub fn basic(user: &str, password: &str) -> String {
 
 /// What is to be started.
 pub struct Setup {
+    top: String,
     main: String,
     domains: Vec<Domain>,
 }
@@ -124,13 +125,24 @@ impl Domain {
 impl Setup {
     /// One https listener, one plain and one admin listener, all on ports of the system's choice.
     pub fn new() -> Self {
-        Self { main: String::new(), domains: Vec::new() }
+        Self { top: String::new(), main: String::new(), domains: Vec::new() }
     }
 
     /// A further domain.
     pub fn domain(mut self, domain: Domain) -> Self {
         self.domains.push(domain);
         self
+    }
+
+    /// TOML for moorgate.toml above the first table.
+    pub fn top(mut self, toml: &str) -> Self {
+        self.top = toml.to_owned();
+        self
+    }
+
+    /// As many wrong passwords as come, for tests of what each of them costs.
+    pub fn unbounded(self) -> Self {
+        self.main("[auth]\naddress_failures = 1000000\nuser_failures = 1000000")
     }
 
     /// Further TOML for moorgate.toml, tables only.
@@ -142,8 +154,9 @@ impl Setup {
     /// Writes the files into a directory.
     pub fn write(&self, directory: &Path) {
         let main = format!(
-            "https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.2:0\"]\nstate = \"state\"\n[admin]\nlisten = \"127.0.0.3:0\"\n{}\n",
-            self.main
+            "https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.2:0\"]\nstate = \"state\"\n{}\n\
+             [admin]\nlisten = \"127.0.0.3:0\"\n{}\n",
+            self.top, self.main
         );
         std::fs::write(directory.join("moorgate.toml"), main).unwrap();
         std::fs::create_dir_all(directory.join("conf.d")).unwrap();

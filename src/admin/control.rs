@@ -1,0 +1,134 @@
+//! The control socket: commands for the running process, from whoever may open a socket below `state`. One line
+//! of JSON in, one out.
+//!
+//! A further command is a variant of [`Command`], its arm in [`perform`], and a file in `cli/` that asks it.
+
+pub(crate) mod client;
+mod socket;
+mod unlock;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, StartError};
+use crate::config::problem::Colour;
+pub(crate) use socket::ControlSocket;
+pub(crate) use unlock::Whom;
+
+/// What the running process is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Command {
+    /// Read the configuration again.
+    Reload {},
+    /// Forget wrong passwords.
+    Unlock {
+        /// Of whom.
+        whom: Whom,
+        /// At which domain a user; everywhere without one.
+        domain: Option<String>,
+    },
+}
+
+/// What came of it, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    pub(crate) outcome: Outcome,
+    pub(crate) text: String,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// As it should.
+    Done,
+    /// It could not be done.
+    Failed,
+    /// The configuration, or the command, is wrong.
+    Refused,
+}
+
+impl Reply {
+    fn new(outcome: Outcome, text: impl Into<String>) -> Self {
+        Self { outcome, text: text.into() }
+    }
+
+    pub(crate) fn done(text: impl Into<String>) -> Self {
+        Self::new(Outcome::Done, text)
+    }
+
+    pub(crate) fn failed(text: impl Into<String>) -> Self {
+        Self::new(Outcome::Failed, text)
+    }
+
+    pub(crate) fn refused(text: impl Into<String>) -> Self {
+        Self::new(Outcome::Refused, text)
+    }
+}
+
+/// Serves commands, one after the other, until the process drains. The socket is gone afterwards.
+pub(crate) async fn serve(app: Arc<App>, socket: ControlSocket, drain: CancellationToken) {
+    let serving = async {
+        loop {
+            match socket.accept().await {
+                Ok(stream) => match serve_one(&app, stream).await {
+                    Ok(()) => {}
+                    Err(error) => tracing::debug!(%error, "a command on the control socket broke off"),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket cannot be served");
+                    tokio::time::sleep(PATIENCE).await;
+                }
+            }
+        }
+    };
+    // A command that runs then is cut; its asker is told by the end of the connection.
+    drain.run_until_cancelled(serving).await;
+}
+
+async fn serve_one(app: &Arc<App>, mut stream: UnixStream) -> io::Result<()> {
+    let (from, mut to) = stream.split();
+    let mut line = Vec::new();
+    let mut from = BufReader::new(from.take(LONGEST));
+    timeout(PATIENCE, from.read_until(b'\n', &mut line)).await??;
+    let reply = match serde_json::from_slice(&line) {
+        Ok(command) => perform(app, command).await,
+        Err(error) => Reply::refused(format!("the command cannot be read: {error}")),
+    };
+    let mut line = serde_json::to_vec(&reply)?;
+    line.push(b'\n');
+    timeout(PATIENCE, to.write_all(&line)).await?
+}
+
+async fn perform(app: &Arc<App>, command: Command) -> Reply {
+    match command {
+        Command::Reload {} => reload(app).await,
+        Command::Unlock { whom, domain } => unlock::unlock(app, &whom, domain.as_deref()),
+    }
+}
+
+async fn reload(app: &Arc<App>) -> Reply {
+    match app.reload().await {
+        Ok(()) => Reply::done("the configuration is reloaded"),
+        Err(error) => {
+            tracing::error!(%error, "the new configuration is not used");
+            match error {
+                StartError::Configuration(problems) => Reply::refused(problems.render(Colour::Never)),
+                other => Reply::failed(format!("the new configuration is not used: {other}")),
+            }
+        }
+    }
+}
+
+/// For a line to come, and for the answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest line of a command, in bytes.
+const LONGEST: u64 = 16 << 10;

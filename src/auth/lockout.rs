@@ -1,0 +1,304 @@
+//! Wrong passwords, counted per client address and per user, and who has no try left.
+//!
+//! Pure: the time is an argument, and nothing is counted but what is said here. All memory is taken by tables
+//! of a fixed size, however many addresses and names come.
+
+mod quota;
+mod table;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::snapshot::FailureBudgets;
+use quota::LogQuota;
+pub use quota::Logged;
+use table::{Key, Keys, Moment, Table};
+
+/// What is known of wrong passwords.
+///
+/// Three budgets, each of them a number of tries that comes back evenly over the window:
+/// - of an *address* (IPv6: of its /64), for everything that is tried from there;
+/// - of a *user* of a domain, for what is tried under the name from addresses that it never logged in from.
+///   While this one is used up, such an address has a single try instead of its own budget. So guessing from
+///   many addresses is slowed down, and nobody can lock out a user: an address that has done nothing wrong
+///   is always heard;
+/// - of a user *at an address* that it has logged in from, in place of both, so that neither who guesses the
+///   name nor who shares the address (NAT) uses up the user's tries.
+///
+/// A try that was found wrong from this address a moment ago is known to be wrong: it costs no hash and is not
+/// counted again. containerd repeats a wrong password five times in a row, and a forgotten job for ever.
+/// A right password takes nothing back, or whoever has one account could guess at the others without end.
+pub struct Lockout {
+    keys: Keys,
+    start: Instant,
+    addresses: Table,
+    users: Table,
+    /// Only what was right gets in, so that strangers cannot fill it.
+    pairs: Table,
+    quota: LogQuota,
+    refused: AtomicU64,
+    repeated: AtomicU64,
+}
+
+/// Somebody who shows a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    address: Key,
+    user: Key,
+    /// Stands for domain, user, password and entry: the same for the same try only.
+    tag: u64,
+}
+
+/// Whether a password may be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It may; those with few failures behind them first.
+    Admitted {
+        /// Failures that still count.
+        failures: u32,
+    },
+    /// It was wrong a moment ago.
+    KnownWrong,
+    /// It may not.
+    Refused(Refused),
+}
+
+/// Too many passwords were wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many wrong passwords")]
+pub struct Refused {
+    /// When the next try is possible.
+    pub retry_after: Duration,
+    /// Whose budget it is.
+    pub offender: Offender,
+    /// Whether this is to be written to the log.
+    pub logged: Logged,
+}
+
+/// Whose budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offender {
+    /// That of an address.
+    Address,
+    /// That of a user, for addresses that it never logged in from.
+    User,
+    /// That of a user at an address that it has logged in from.
+    UserAtAddress,
+}
+
+impl Offender {
+    /// As it stands in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::User => "user",
+            Self::UserAtAddress => "user at address",
+        }
+    }
+}
+
+/// What the counting has come to, for the status page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockoutStatus {
+    /// Logins refused since the start, without a hash.
+    pub refused: u64,
+    /// Passwords since the start that were known to be wrong, without a hash.
+    pub repeated: u64,
+    /// Addresses with failures that still count.
+    pub addresses: usize,
+    /// Users, real or not, with failures that still count.
+    pub users: usize,
+    /// Bytes that the tables take.
+    pub bytes: usize,
+}
+
+impl Lockout {
+    /// Nothing has gone wrong so far.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            keys: Keys::random(),
+            start: now,
+            addresses: Table::new(ADDRESSES),
+            users: Table::new(USERS),
+            pairs: Table::new(PAIRS),
+            quota: LogQuota::default(),
+            refused: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
+        }
+    }
+
+    /// Names an attempt. `tag` is the same for the same domain, user, password and entry only.
+    pub(super) fn attempt(&self, client: IpAddr, domain: &str, user: &str, tag: u64) -> Attempt {
+        // A record has 0 where it knows of none.
+        Attempt { address: self.keys.address(client), user: self.keys.user(domain, user), tag: tag.max(1) }
+    }
+
+    /// Whether a password may be looked at. Counts and logs refusals.
+    pub(super) fn admit(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) -> Admission {
+        let mut admission = self.judge(attempt, budgets, now);
+        match &mut admission {
+            Admission::Admitted { .. } => {}
+            Admission::KnownWrong => drop(self.repeated.fetch_add(1, Ordering::Relaxed)),
+            Admission::Refused(refused) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let now = self.moment(now);
+                let is_due = match refused.offender {
+                    Offender::Address => self.addresses.log(attempt.address, now),
+                    Offender::User => self.users.log(attempt.user, now),
+                    Offender::UserAtAddress => self.pairs.log(attempt.pair(), now),
+                };
+                refused.logged = if is_due { self.quota.ask(now) } else { Logged::No };
+            }
+        }
+        admission
+    }
+
+    /// Whether a password may be looked at.
+    pub(super) fn judge(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) -> Admission {
+        let now = self.moment(now);
+        let Budgets { address, user } = Budgets::of(budgets);
+        let (record, budget, refused) = match self.pairs.look(attempt.pair(), now) {
+            Some(pair) => (pair, user, user.refuses(pair.until, now, Offender::UserAtAddress)),
+            None => {
+                let own = self.addresses.look(attempt.address, now).unwrap_or_default();
+                let all = self.users.look(attempt.user, now).unwrap_or_default();
+                let refused = address.refuses(own.until, now, Offender::Address);
+                // Until either the user's budget or the address's own record lets it in again.
+                let strict = user.refuses(all.until, now, Offender::User).and_then(|of_user| {
+                    let alone = address.single().refuses(own.until, now, Offender::User)?;
+                    Some(if alone.retry_after < of_user.retry_after { alone } else { of_user })
+                });
+                (own, address, refused.or(strict))
+            }
+        };
+        match refused {
+            Some(refused) => Admission::Refused(refused),
+            None if record.knows(attempt.tag) => Admission::KnownWrong,
+            None => Admission::Admitted { failures: budget.outstanding(record.until, now) },
+        }
+    }
+
+    /// Counts a wrong password.
+    pub(super) fn failed(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) {
+        let now = self.moment(now);
+        let Budgets { address, user } = Budgets::of(budgets);
+        if self.pairs.charge_known(attempt.pair(), attempt.tag, user.each, now) {
+            return;
+        }
+        self.addresses.charge(attempt.address, attempt.tag, address.each, now);
+        self.users.charge(attempt.user, attempt.tag, user.each, now);
+    }
+
+    /// Remembers that a user has logged in from an address.
+    pub(super) fn succeeded(&self, attempt: &Attempt, now: Instant) {
+        self.pairs.know(attempt.pair(), [attempt.address, attempt.user], self.moment(now));
+    }
+
+    /// Forgets what has gone wrong at an address, also of users that log in from there. Returns whether
+    /// there was something.
+    pub(crate) fn unlock_address(&self, client: IpAddr, now: Instant) -> bool {
+        let (key, now) = (self.keys.address(client), self.moment(now));
+        let own = self.addresses.forgive(now, |record| record.is(key));
+        let pairs = self.pairs.forgive(now, |record| record.belongs_to(key));
+        own || pairs
+    }
+
+    /// Forgets what has gone wrong with a user's name. Returns whether there was something.
+    pub(crate) fn unlock_user(&self, domain: &str, user: &str, now: Instant) -> bool {
+        let (key, now) = (self.keys.user(domain, user), self.moment(now));
+        let own = self.users.forgive(now, |record| record.is(key));
+        let pairs = self.pairs.forgive(now, |record| record.belongs_to(key));
+        own || pairs
+    }
+
+    /// Forgets all that has gone wrong.
+    pub(crate) fn unlock_all(&self, now: Instant) {
+        let now = self.moment(now);
+        for table in [&self.addresses, &self.users, &self.pairs] {
+            table.forgive(now, |_| true);
+        }
+    }
+
+    /// What it has come to.
+    pub fn status(&self, now: Instant) -> LockoutStatus {
+        let now = self.moment(now);
+        LockoutStatus {
+            refused: self.refused.load(Ordering::Relaxed),
+            repeated: self.repeated.load(Ordering::Relaxed),
+            addresses: self.addresses.guilty(now),
+            users: self.users.guilty(now),
+            bytes: [&self.addresses, &self.users, &self.pairs].map(Table::bytes).iter().sum(),
+        }
+    }
+
+    fn moment(&self, now: Instant) -> Moment {
+        Moment::after(now.saturating_duration_since(self.start))
+    }
+}
+
+impl Attempt {
+    /// The client's address, without naming it.
+    pub(super) fn address(&self) -> u64 {
+        self.address.0
+    }
+
+    fn pair(&self) -> Key {
+        self.address.and(self.user)
+    }
+}
+
+/// The budgets, in the unit of the tables.
+struct Budgets {
+    address: Budget,
+    user: Budget,
+}
+
+impl Budgets {
+    fn of(settings: &FailureBudgets) -> Self {
+        let FailureBudgets { address, user, window } = *settings;
+        Self { address: Budget::new(address, window), user: Budget::new(user, window) }
+    }
+}
+
+/// A number of tries that come back one by one. A record says until when its failures count: each of
+/// them moves that by `each`, and it comes nearer by itself.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    each: Duration,
+    tries: u32,
+}
+
+impl Budget {
+    fn new(tries: u32, window: Duration) -> Self {
+        let tries = tries.max(1);
+        // The clock of the tables has milliseconds.
+        Self { each: (window / tries).max(Duration::from_millis(1)), tries }
+    }
+
+    /// One try, and the next when all failures are forgotten.
+    fn single(self) -> Self {
+        Self { tries: 1, ..self }
+    }
+
+    /// The refusal, if there is no try left.
+    fn refuses(self, until: Moment, now: Moment, offender: Offender) -> Option<Refused> {
+        let retry_after = until.since(now).saturating_sub(self.each * (self.tries - 1));
+        (!retry_after.is_zero()).then_some(Refused { retry_after, offender, logged: Logged::No })
+    }
+
+    /// Failures that still count.
+    fn outstanding(self, until: Moment, now: Moment) -> u32 {
+        u32::try_from(until.since(now).as_millis().div_ceil(self.each.as_millis())).unwrap_or(u32::MAX)
+    }
+}
+
+/// Records. 56 bytes each, the pairs too: 5.3 MiB when all are taken.
+const ADDRESSES: usize = 1 << 16;
+const USERS: usize = 1 << 14;
+const PAIRS: usize = 1 << 14;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! How much of the log offenders may fill: a hundred thousand of them are not a hundred thousand lines.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::table::{MINUTE, Moment};
+
+/// Whether something is to be written to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged {
+    /// Not this time.
+    No,
+    /// It is.
+    Yes {
+        /// How many others were left out of the minute before.
+        left_out: u64,
+    },
+}
+
+/// Lets the first lines of each minute through, and counts the others.
+#[derive(Debug, Default)]
+pub(super) struct LogQuota(Mutex<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    since: Moment,
+    lines: u32,
+    left_out: u64,
+}
+
+impl LogQuota {
+    pub(super) fn ask(&self, now: Moment) -> Logged {
+        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.since(count.since) >= MINUTE {
+            count.since = now;
+            count.lines = 0;
+        }
+        if count.lines >= MOST {
+            count.left_out += 1;
+            return Logged::No;
+        }
+        count.lines += 1;
+        Logged::Yes { left_out: std::mem::take(&mut count.left_out) }
+    }
+}
+
+/// Lines of a minute.
+const MOST: u32 = 100;

@@ -1,0 +1,263 @@
+//! A table of a fixed size of those who failed: the place of a record is chosen by a keyed hash, and a full set
+//! of places makes room in a way that nobody gains by.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Makes keys. With randomness of the process, so that nobody can choose with whom to share a set.
+pub(super) struct Keys(RandomState);
+
+/// Stands for an address, a user, or both together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Key(pub(super) u64);
+
+impl Keys {
+    pub(super) fn random() -> Self {
+        Self(RandomState::new())
+    }
+
+    /// Of an address: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has at least.
+    pub(super) fn address(&self, address: IpAddr) -> Key {
+        self.key(match address.to_canonical() {
+            IpAddr::V4(v4) => (4, u64::from(u32::from(v4))),
+            IpAddr::V6(v6) => (6, upper(u128::from(v6))),
+        })
+    }
+
+    /// Of a user of a domain, real or not.
+    pub(super) fn user(&self, domain: &str, user: &str) -> Key {
+        self.key((domain, user))
+    }
+
+    fn key(&self, of: impl std::hash::Hash) -> Key {
+        // Zero is a free place.
+        Key(self.0.hash_one(of).max(1))
+    }
+}
+
+impl Key {
+    /// Of two together. Both are as good as random already.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self((self.0 ^ other.0.rotate_left(32)).max(1))
+    }
+}
+
+/// A moment: milliseconds since the table began, from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
+impl Moment {
+    pub(super) fn after(start: Duration) -> Self {
+        Self(u64::try_from(start.as_millis()).unwrap_or(u64::MAX - 1) + 1)
+    }
+
+    pub(super) fn since(self, other: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(other.0))
+    }
+
+    fn plus(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// One who failed, or a pair that was right once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Record {
+    key: u64,
+    /// Until when its failures count.
+    pub(super) until: Moment,
+    /// The last tries that were wrong, of those whose failures still count; of a pair, see `of`.
+    wrong: [u64; 3],
+    /// What a pair is made of.
+    of: [u32; 2],
+    /// When the log has said something of it, in seconds; 0: never.
+    logged: u32,
+    /// When a pair was right, in seconds.
+    right: u32,
+}
+
+impl Record {
+    /// Whether this very try was wrong a moment ago.
+    pub(super) fn knows(&self, tag: u64) -> bool {
+        self.wrong.contains(&tag)
+    }
+
+    pub(super) fn is(&self, key: Key) -> bool {
+        self.key == key.0
+    }
+
+    /// Whether this pair has the key as a part. Of four thousand million others one has, too.
+    pub(super) fn belongs_to(&self, key: Key) -> bool {
+        self.of.contains(&half(key))
+    }
+
+    fn charge(&mut self, tag: u64, each: Duration, now: Moment) {
+        if self.until <= now {
+            self.wrong = [0; 3];
+        }
+        if self.knows(tag) {
+            return;
+        }
+        self.until = self.until.max(now).plus(each);
+        self.wrong.rotate_right(1);
+        self.wrong[0] = tag;
+    }
+}
+
+fn half(key: Key) -> u32 {
+    u32::try_from(key.0 >> 32).unwrap_or_default()
+}
+
+fn upper(address: u128) -> u64 {
+    u64::try_from(address >> 64).unwrap_or_default()
+}
+
+/// Sets of records, a few hundred of them under each lock. A shard takes no memory before its first record.
+pub(super) struct Table {
+    shards: Box<[Mutex<Vec<Record>>]>,
+    sets: usize,
+}
+
+impl Table {
+    /// A table for so many records, a power of two above 512.
+    pub(super) fn new(records: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, sets: (records / SHARDS / WAYS).max(1) }
+    }
+
+    /// The record of a key whose failures still count, or of a pair that is known.
+    pub(super) fn look(&self, key: Key, now: Moment) -> Option<Record> {
+        let shard = self.shard(key);
+        let set = shard.get(self.range(key))?;
+        let found = set.iter().find(|record| record.key == key.0)?;
+        (found.until > now || found.right != 0).then(|| match found.until > now {
+            true => *found,
+            // What was wrong then is looked at again.
+            false => Record { wrong: [0; 3], ..*found },
+        })
+    }
+
+    /// Counts a failure.
+    ///
+    /// Where there is no place, the record that would be forgotten first gives up its own, and its failures
+    /// are charged to the newcomer (as in the space-saving algorithm of Metwally, Agrawal and El Abbadi):
+    /// who was driven out is charged as much when he fails again. So whoever fills the table makes it
+    /// stricter, and can wash away nothing.
+    pub(super) fn charge(&self, key: Key, tag: u64, each: Duration, now: Moment) {
+        let mut shard = self.shard(key);
+        if let Some(record) = self.place(&mut shard, key, |record| record.until.max(now)) {
+            if record.key != key.0 {
+                *record = Record { key: key.0, until: record.until, ..Record::default() };
+            }
+            record.charge(tag, each, now);
+        }
+    }
+
+    /// Counts a failure of a pair that is known; false for any other.
+    pub(super) fn charge_known(&self, key: Key, tag: u64, each: Duration, now: Moment) -> bool {
+        let mut shard = self.shard(key);
+        let known = shard.get_mut(self.range(key)).and_then(|set| set.iter_mut().find(|r| r.key == key.0));
+        known.is_some_and(|record| {
+            record.charge(tag, each, now);
+            true
+        })
+    }
+
+    /// Knows a pair from now on. The one that was right the longest ago makes room.
+    pub(super) fn know(&self, key: Key, of: [Key; 2], now: Moment) {
+        let mut shard = self.shard(key);
+        if let Some(record) = self.place(&mut shard, key, |record| Moment(u64::from(record.right))) {
+            if record.key != key.0 {
+                *record = Record { key: key.0, of: of.map(half), ..Record::default() };
+            }
+            record.right = seconds(now);
+        }
+    }
+
+    /// Whether the log may say something of a key; if so, not again for a minute.
+    pub(super) fn log(&self, key: Key, now: Moment) -> bool {
+        let mut shard = self.shard(key);
+        let found = shard.get_mut(self.range(key)).and_then(|set| set.iter_mut().find(|r| r.key == key.0));
+        let Some(record) = found else { return false };
+        let due = record.logged == 0 || seconds(now).saturating_sub(record.logged) >= 60;
+        if due {
+            record.logged = seconds(now);
+        }
+        due
+    }
+
+    /// Forgets the failures of some. Returns whether there were any that counted.
+    pub(super) fn forgive(&self, now: Moment, whom: impl Fn(&Record) -> bool) -> bool {
+        let mut found = false;
+        for shard in &self.shards {
+            for record in lock(shard).iter_mut().filter(|record| record.key != 0 && whom(record)) {
+                found |= record.until > now;
+                *record = Record { until: Moment::default(), wrong: [0; 3], ..*record };
+            }
+        }
+        found
+    }
+
+    /// How many have failures that still count.
+    pub(super) fn guilty(&self, now: Moment) -> usize {
+        let guilty = |shard| lock(shard).iter().filter(|record| record.until > now).count();
+        self.shards.iter().map(guilty).sum()
+    }
+
+    /// The memory that is taken.
+    pub(super) fn bytes(&self) -> usize {
+        let records: usize = self.shards.iter().map(|shard| lock(shard).capacity()).sum();
+        records * size_of::<Record>()
+    }
+
+    /// The place of a key: its own, a free one, or that of the record that comes first by `order`.
+    fn place<'s, O: Ord>(
+        &self,
+        shard: &'s mut Vec<Record>,
+        key: Key,
+        order: impl Fn(&Record) -> O,
+    ) -> Option<&'s mut Record> {
+        if shard.is_empty() {
+            shard.resize(self.sets * WAYS, Record::default());
+        }
+        let set = shard.get_mut(self.range(key))?;
+        let own = set.iter().position(|record| record.key == key.0);
+        let at = own.or_else(|| set.iter().position(|record| record.key == 0));
+        let first = || set.iter().enumerate().min_by_key(|(_, record)| order(record)).map(|(at, _)| at);
+        let at = at.or_else(first)?;
+        set.get_mut(at)
+    }
+
+    fn shard(&self, key: Key) -> MutexGuard<'_, Vec<Record>> {
+        lock(self.shards.get(index(key) % SHARDS).expect("below the number of shards"))
+    }
+
+    /// Where in its shard the set of a key is.
+    fn range(&self, key: Key) -> std::ops::Range<usize> {
+        let set = (index(key) / SHARDS) % self.sets;
+        set * WAYS..(set + 1) * WAYS
+    }
+}
+
+/// A record is written whole, and nothing under the lock panics.
+fn lock(shard: &Mutex<Vec<Record>>) -> MutexGuard<'_, Vec<Record>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn index(key: Key) -> usize {
+    usize::try_from(key.0 >> 8).unwrap_or_default()
+}
+
+/// Never 0.
+fn seconds(moment: Moment) -> u32 {
+    u32::try_from(moment.0 / 1000).unwrap_or(u32::MAX - 60).saturating_add(1)
+}
+
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+
+const SHARDS: usize = 64;
+/// Records of a set. With eight, sets overflow only when the table is nearly full.
+const WAYS: usize = 8;

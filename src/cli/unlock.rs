@@ -1,0 +1,30 @@
+//! `moorgate unlock`: gives a user, an address, or everybody all tries for a password again.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::admin::control::{Command, Whom};
+
+/// Who is unlocked.
+#[derive(Debug, clap::Args)]
+#[group(id = "whom", required = true, multiple = false)]
+pub struct Options {
+    /// A user, or the address of a client; of IPv6, its whole /64.
+    #[arg(value_name = "USER|ADDRESS", group = "whom")]
+    user: Option<String>,
+    /// Everybody.
+    #[arg(long, group = "whom")]
+    all: bool,
+}
+
+/// Asks for it.
+pub fn run(config: &Path, options: Options, domain: Option<String>) -> anyhow::Result<ExitCode> {
+    let whom = match options.user {
+        None => Whom::All,
+        Some(user) => match user.parse() {
+            Ok(address) => Whom::Address(address),
+            Err(_) => Whom::User(user),
+        },
+    };
+    super::ask(config, &Command::Unlock { whom, domain })
+}

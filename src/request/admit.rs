@@ -1,0 +1,83 @@
+//! Whether a login is looked at: what it shows, and whether too much of that was wrong before. The last step
+//! that costs nothing.
+
+use http::{HeaderMap, header};
+
+use super::conn_info::ConnInfo;
+use super::reject::Rejection;
+use super::site::Site;
+use crate::auth::UserName;
+use crate::auth::basic::{self, BasicError, Credentials};
+use crate::auth::lockout::{Logged, Refused};
+use crate::auth::verify::{Entry, Login, Verifier, VerifyError};
+use crate::config::snapshot::FailureBudgets;
+
+/// Lets in who is remembered, and to the check of the password who has tries left.
+///
+/// Errors: 401 with the challenge for no, foreign, or known wrong credentials; 400 for two of them, since
+/// whoever stands behind might read the other one; 429 when too many were wrong, whether or not the user exists.
+pub(crate) fn admit(
+    verifier: &Verifier,
+    site: &Site,
+    conn: &ConnInfo,
+    budgets: &FailureBudgets,
+    headers: &HeaderMap,
+) -> Result<Entry, Rejection> {
+    let credentials = credentials(site, headers)?;
+    let users = site.users.current();
+    let domain = site.host.domain.as_str();
+    let client = conn.client_address();
+    let login = Login { domain, users: &users, credentials: &credentials, client, budgets };
+    verifier.admit(&login).map_err(|error| {
+        if let VerifyError::Refused(refused) = &error {
+            // A name that nobody has may be a password in the wrong field.
+            let user = users.claim(credentials.user()).user.map(UserName::as_str);
+            log(refused, site, conn, user);
+        }
+        rejection(error, site)
+    })
+}
+
+/// What a login that is not let in is told.
+pub(super) fn rejection(error: VerifyError, site: &Site) -> Rejection {
+    match error {
+        VerifyError::WrongPassword => Rejection::unauthorized(site, "wrong user name or password"),
+        VerifyError::Refused(refused) => Rejection::too_many_failures(refused.retry_after),
+        VerifyError::Overloaded => Rejection::overloaded(),
+    }
+}
+
+fn credentials(site: &Site, headers: &HeaderMap) -> Result<Credentials, Rejection> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = all.next() else {
+        return Err(Rejection::unauthorized(site, "log in to use this registry"));
+    };
+    if all.next().is_some() {
+        return Err(Rejection::bad_request("the request has two Authorization headers"));
+    }
+    let credentials = basic::parse(value.as_bytes()).map_err(|error| {
+        let message = match error {
+            BasicError::NotBasic => "log in with user and password: only Basic is accepted here",
+            BasicError::Malformed => "the Authorization header cannot be read: log in again",
+        };
+        Rejection::unauthorized(site, message)
+    })?;
+    // skopeo and its kin send an empty pair when they have nothing else to send.
+    if credentials.is_empty() {
+        return Err(Rejection::unauthorized(site, "log in to use this registry"));
+    }
+    Ok(credentials)
+}
+
+/// Once a minute for each offender.
+fn log(refused: &Refused, site: &Site, conn: &ConnInfo, user: Option<&str>) {
+    let Logged::Yes { left_out } = refused.logged else { return };
+    let domain = site.host.domain.as_str();
+    let retry_after_s = refused.retry_after.as_secs();
+    let of = refused.offender.as_str();
+    let client = conn.client_address();
+    tracing::warn!(domain, %client, user, of, retry_after_s, "too many wrong passwords: logins are refused");
+    if left_out > 0 {
+        tracing::warn!(offenders = left_out, "more refused logins than the log has room for");
+    }
+}

@@ -1,0 +1,61 @@
+//! Guessing at passwords: what it costs, whom it locks out, and who is told apart.
+
+mod budgets;
+mod control;
+mod proxies;
+
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::{Domain, Gateway, Head, Origin, Peer, Setup, basic};
+
+/// A gateway that believes this machine about the addresses of clients.
+struct Stage {
+    gateway: Gateway,
+    origin: Origin,
+    client: Peer<TlsStream<TcpStream>>,
+}
+
+impl Stage {
+    /// With so many tries for an address and for a user, in ten minutes.
+    async fn new(address: u32, user: u32) -> Self {
+        let origin = Origin::new().await;
+        let domain = Domain::new("ci.test", &origin.url()).user("bob", "hunter2");
+        let other = Domain::new("other.test", &origin.url());
+        let auth = format!("[auth]\naddress_failures = {address}\nuser_failures = {user}");
+        let setup = Setup::new().domain(domain).domain(other).top("trusted_proxies = [\"127.0.0.1\"]");
+        let gateway = setup.main(&auth).start().await;
+        let client = gateway.client().await;
+        Self { gateway, origin, client }
+    }
+
+    /// Logs in from an address.
+    async fn answer(&mut self, from: &str, user: &str, password: &str) -> (Head, Vec<u8>) {
+        let authorization = basic(user, password);
+        let head = format!(
+            "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nX-Forwarded-For: {from}\r\nAuthorization: {authorization}\r\n\r\n"
+        );
+        self.client.send(head).await;
+        self.client.answer().await
+    }
+
+    async fn login(&mut self, from: &str, user: &str, password: &str) -> u16 {
+        self.answer(from, user, password).await.0.status()
+    }
+
+    /// Guesses until no more is looked at: how many were.
+    async fn guess_on(&mut self, from: &str, user: &str, word: &str) -> u32 {
+        for number in 0..200 {
+            match self.login(from, user, &format!("{word} {number}")).await {
+                401 => {}
+                429 => return number,
+                other => panic!("{other}"),
+            }
+        }
+        panic!("it does not end")
+    }
+
+    fn hashes(&self) -> u64 {
+        self.gateway.app.hashes()
+    }
+}
