@@ -4,6 +4,7 @@
 mod about;
 mod endpoint;
 mod error;
+mod kind;
 mod print;
 mod query;
 
@@ -20,6 +21,7 @@ use super::reference::{InvalidReference, Reference, Tag};
 use super::upload_id::UploadId;
 
 pub use self::error::CallError;
+pub use self::kind::CallKind;
 pub use self::query::{Page, Parameter, QueryError, QueryText, without_parameters};
 
 /// One variant for each endpoint and method of the distribution specification 1.1.
@@ -237,27 +239,6 @@ impl Call {
             }
             Method::DELETE => Ok(Self::UploadCancel { repository, upload }),
             _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, PUT")),
-        }
-    }
-
-    /// The name of the call in logs and metrics. It never changes.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Ping { .. } => "ping",
-            Self::Catalog { .. } => "catalog",
-            Self::TagsList { .. } => "tags.list",
-            Self::ManifestRead { .. } => "manifest.read",
-            Self::ManifestWrite { .. } => "manifest.write",
-            Self::ManifestDelete { .. } => "manifest.delete",
-            Self::BlobRead { .. } => "blob.read",
-            Self::BlobDelete { .. } => "blob.delete",
-            Self::UploadStart { .. } => "upload.start",
-            Self::Mount { .. } => "upload.mount",
-            Self::UploadStatus { .. } => "upload.status",
-            Self::UploadChunk { .. } => "upload.chunk",
-            Self::UploadCommit { .. } => "upload.commit",
-            Self::UploadCancel { .. } => "upload.cancel",
-            Self::Referrers { .. } => "referrers",
         }
     }
 

@@ -1,0 +1,120 @@
+//! The kinds of calls, and their names in logs and metrics.
+
+use super::Call;
+
+/// What a call is, without what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallKind {
+    /// [`Call::Ping`].
+    Ping,
+    /// [`Call::Catalog`].
+    Catalog,
+    /// [`Call::TagsList`].
+    TagsList,
+    /// [`Call::ManifestRead`].
+    ManifestRead,
+    /// [`Call::ManifestWrite`].
+    ManifestWrite,
+    /// [`Call::ManifestDelete`].
+    ManifestDelete,
+    /// [`Call::BlobRead`].
+    BlobRead,
+    /// [`Call::BlobDelete`].
+    BlobDelete,
+    /// [`Call::UploadStart`].
+    UploadStart,
+    /// [`Call::Mount`].
+    Mount,
+    /// [`Call::UploadStatus`].
+    UploadStatus,
+    /// [`Call::UploadChunk`].
+    UploadChunk,
+    /// [`Call::UploadCommit`].
+    UploadCommit,
+    /// [`Call::UploadCancel`].
+    UploadCancel,
+    /// [`Call::Referrers`].
+    Referrers,
+}
+
+impl CallKind {
+    /// All of them, each at the index that it is.
+    pub const ALL: [Self; 15] = [
+        Self::Ping,
+        Self::Catalog,
+        Self::TagsList,
+        Self::ManifestRead,
+        Self::ManifestWrite,
+        Self::ManifestDelete,
+        Self::BlobRead,
+        Self::BlobDelete,
+        Self::UploadStart,
+        Self::Mount,
+        Self::UploadStatus,
+        Self::UploadChunk,
+        Self::UploadCommit,
+        Self::UploadCancel,
+        Self::Referrers,
+    ];
+
+    /// Its name. It never changes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Catalog => "catalog",
+            Self::TagsList => "tags.list",
+            Self::ManifestRead => "manifest.read",
+            Self::ManifestWrite => "manifest.write",
+            Self::ManifestDelete => "manifest.delete",
+            Self::BlobRead => "blob.read",
+            Self::BlobDelete => "blob.delete",
+            Self::UploadStart => "upload.start",
+            Self::Mount => "upload.mount",
+            Self::UploadStatus => "upload.status",
+            Self::UploadChunk => "upload.chunk",
+            Self::UploadCommit => "upload.commit",
+            Self::UploadCancel => "upload.cancel",
+            Self::Referrers => "referrers",
+        }
+    }
+}
+
+impl Call {
+    /// What it is, without what it names.
+    pub fn kind(&self) -> CallKind {
+        match self {
+            Self::Ping { .. } => CallKind::Ping,
+            Self::Catalog { .. } => CallKind::Catalog,
+            Self::TagsList { .. } => CallKind::TagsList,
+            Self::ManifestRead { .. } => CallKind::ManifestRead,
+            Self::ManifestWrite { .. } => CallKind::ManifestWrite,
+            Self::ManifestDelete { .. } => CallKind::ManifestDelete,
+            Self::BlobRead { .. } => CallKind::BlobRead,
+            Self::BlobDelete { .. } => CallKind::BlobDelete,
+            Self::UploadStart { .. } => CallKind::UploadStart,
+            Self::Mount { .. } => CallKind::Mount,
+            Self::UploadStatus { .. } => CallKind::UploadStatus,
+            Self::UploadChunk { .. } => CallKind::UploadChunk,
+            Self::UploadCommit { .. } => CallKind::UploadCommit,
+            Self::UploadCancel { .. } => CallKind::UploadCancel,
+            Self::Referrers { .. } => CallKind::Referrers,
+        }
+    }
+
+    /// The name of the call in logs and metrics. It never changes.
+    pub fn name(&self) -> &'static str {
+        self.kind().as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_at_the_index_that_it_is() {
+        for (index, kind) in CallKind::ALL.into_iter().enumerate() {
+            assert_eq!(index, kind as usize, "{kind:?}");
+        }
+    }
+}
