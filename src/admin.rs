@@ -1,6 +1,7 @@
 //! The admin listener: it only reads, and it knows no secret. What changes a process comes by the control socket.
 
 pub(crate) mod control;
+mod metrics;
 mod status;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use http_body_util::Full;
 use crate::app::App;
 use crate::registry::host::Authority;
 
-/// Answers `/healthz`, `/readyz` and `/status`.
+/// Answers `/healthz`, `/readyz`, `/status` and `/metrics`.
 pub(crate) fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
     if !is_asked_by_address(request) {
         return text(StatusCode::MISDIRECTED_REQUEST, "ask for this by its address or as localhost\n");
@@ -27,7 +28,11 @@ pub(crate) fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<B
         "/readyz" if app.is_ready() => text(StatusCode::OK, "ready\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         "/status" => json(&status::status(app)),
-        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /status\n"),
+        "/metrics" => match metrics::metrics(app) {
+            Ok(text) => answer_of(StatusCode::OK, metrics::CONTENT_TYPE, Bytes::from(text)),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /metrics\n"),
     }
 }
 

@@ -51,6 +51,16 @@ pub struct App {
     log: Option<LogControl>,
     /// Held by the one reload that goes on: two would bind the same listeners.
     reloading: tokio::sync::Mutex<()>,
+    last_reload: ArcSwap<LastReload>,
+}
+
+/// What became of the newest configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastReload {
+    /// Whether it is in force.
+    pub(crate) accepted: bool,
+    /// When the one in force was read.
+    pub(crate) loaded: SystemTime,
 }
 
 /// How a process is started.
@@ -122,6 +132,7 @@ impl App {
                 sites: ArcSwap::from(sites),
                 verifier,
                 access_log,
+                nowhere: Arc::default(),
                 tag_turns: TagTurns::new(),
             }),
             certificates,
@@ -136,6 +147,7 @@ impl App {
             started: SystemTime::now(),
             log,
             reloading: tokio::sync::Mutex::default(),
+            last_reload: ArcSwap::from_pointee(LastReload { accepted: true, loaded: SystemTime::now() }),
         });
         let bound = app.bind_missing(&snapshot)?;
         app.listen(bound);
@@ -150,6 +162,16 @@ impl App {
     /// Makes the files' configuration the one in force. On any error nothing changes.
     pub async fn reload(self: &Arc<Self>) -> Result<(), StartError> {
         let _alone = self.reloading.lock().await;
+        let before = **self.last_reload.load();
+        let done = self.reload_alone().await;
+        self.last_reload.store(Arc::new(match &done {
+            Ok(()) => LastReload { accepted: true, loaded: SystemTime::now() },
+            Err(_) => LastReload { accepted: false, ..before },
+        }));
+        done
+    }
+
+    async fn reload_alone(self: &Arc<Self>) -> Result<(), StartError> {
         let snapshot = build::load(self.directory.clone()).await?;
         let current = self.gate.sites.load_full();
         build::warn_of_fixed(&current.snapshot, &snapshot);
@@ -266,6 +288,10 @@ impl App {
 
     pub(crate) fn certificates(&self) -> &Certificates {
         &self.certificates
+    }
+
+    pub(crate) fn last_reload(&self) -> LastReload {
+        **self.last_reload.load()
     }
 
     pub(crate) fn started(&self) -> SystemTime {

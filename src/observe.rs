@@ -2,3 +2,5 @@
 
 pub mod access_log;
 pub mod logging;
+pub mod metrics;
+pub mod usage;

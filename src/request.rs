@@ -35,6 +35,7 @@ use hyper::body::{Body, Incoming};
 use crate::auth::Identity;
 use crate::auth::verify::Verifier;
 use crate::observe::access_log::AccessLog;
+use crate::observe::metrics::Traffic;
 use crate::registry::call::Call;
 use authorize::{Authorized, Terms};
 use body::ResponseBody;
@@ -51,6 +52,8 @@ pub(crate) struct Gate {
     pub(crate) sites: ArcSwap<Sites>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) access_log: Arc<AccessLog>,
+    /// What is counted of requests that found no domain.
+    pub(crate) nowhere: Arc<Traffic>,
     pub(crate) tag_turns: TagTurns,
 }
 
@@ -63,7 +66,7 @@ pub(crate) async fn handle(
 ) -> Response<ResponseBody> {
     let sites = gate.sites.load_full();
     let conn = &conn.of_request(&sites.snapshot.trusted_proxies, request.headers());
-    let mut record = Record::begin(&gate.access_log, conn, request.method());
+    let mut record = Record::begin(gate, conn, request.method());
     let api = classify::is_api(request.uri().path());
     let method = request.method().clone();
     // HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.

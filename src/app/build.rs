@@ -105,11 +105,7 @@ fn site(
             .map_err(|error| problems.push(at(host, &["browser", "url"], error.to_string())))
             .ok()
     });
-    let challenge = HeaderValue::try_from(format!("Basic realm=\"{}\"", host.auth.realm))
-        .map_err(|_| {
-            problems.push(at(host, &["auth", "realm"], "the realm cannot stand in a header".to_owned()))
-        })
-        .ok();
+    let challenge = challenge(host, problems);
     let storage = trust.filter(|_| follows(host));
     let browser = match browser {
         Some(None) => return None,
@@ -123,8 +119,15 @@ fn site(
         registry: registry?,
         storage,
         browser,
+        traffic: before.map_or_else(Arc::default, |site| site.traffic.clone()),
         challenge: challenge?,
     })
+}
+
+fn challenge(host: &SharedVirtualHost, problems: &mut Problems) -> Option<HeaderValue> {
+    let challenge = HeaderValue::try_from(format!("Basic realm=\"{}\"", host.auth.realm));
+    let refused = || at(host, &["auth", "realm"], "the realm cannot stand in a header".to_owned());
+    challenge.map_err(|_| problems.push(refused())).ok()
 }
 
 /// The key that upload sessions are bound to users with, where a domain has access rules. It stays over

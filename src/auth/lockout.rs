@@ -39,8 +39,9 @@ pub struct Lockout {
     /// Only what was right gets in, so that strangers cannot fill it.
     pairs: Table,
     quota: LogQuota,
-    refused: AtomicU64,
+    refused: [AtomicU64; Offender::ALL.len()],
     repeated: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// Somebody who shows a password.
@@ -90,6 +91,9 @@ pub enum Offender {
 }
 
 impl Offender {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Address, Self::User, Self::UserAtAddress];
+
     /// As it stands in the log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -103,8 +107,10 @@ impl Offender {
 /// What the counting has come to, for the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockoutStatus {
-    /// Logins refused since the start, without a hash.
-    pub refused: u64,
+    /// Logins refused since the start, without a hash, by whose budget was used up.
+    pub refused: [(Offender, u64); Offender::ALL.len()],
+    /// Wrong passwords since the start that were counted.
+    pub failed: u64,
     /// Passwords since the start that were known to be wrong, without a hash.
     pub repeated: u64,
     /// Addresses with failures that still count.
@@ -125,8 +131,9 @@ impl Lockout {
             users: Table::new(USERS),
             pairs: Table::new(PAIRS),
             quota: LogQuota::default(),
-            refused: AtomicU64::new(0),
+            refused: [const { AtomicU64::new(0) }; Offender::ALL.len()],
             repeated: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 
@@ -143,7 +150,7 @@ impl Lockout {
             Admission::Admitted { .. } => {}
             Admission::KnownWrong => drop(self.repeated.fetch_add(1, Ordering::Relaxed)),
             Admission::Refused(refused) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
+                self.refused_by(refused.offender).fetch_add(1, Ordering::Relaxed);
                 let now = self.moment(now);
                 let is_due = match refused.offender {
                     Offender::Address => self.addresses.log(attempt.address, now),
@@ -183,6 +190,7 @@ impl Lockout {
 
     /// Counts a wrong password.
     pub(super) fn failed(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
         let now = self.moment(now);
         let Budgets { address, user } = Budgets::of(budgets);
         if self.pairs.charge_known(attempt.pair(), attempt.tag, user.each, now) {
@@ -226,11 +234,22 @@ impl Lockout {
     pub fn status(&self, now: Instant) -> LockoutStatus {
         let now = self.moment(now);
         LockoutStatus {
-            refused: self.refused.load(Ordering::Relaxed),
+            refused: Offender::ALL
+                .map(|offender| (offender, self.refused_by(offender).load(Ordering::Relaxed))),
+            failed: self.failed.load(Ordering::Relaxed),
             repeated: self.repeated.load(Ordering::Relaxed),
             addresses: self.addresses.guilty(now),
             users: self.users.guilty(now),
             bytes: [&self.addresses, &self.users, &self.pairs].map(Table::bytes).iter().sum(),
+        }
+    }
+
+    fn refused_by(&self, offender: Offender) -> &AtomicU64 {
+        let [address, user, pair] = &self.refused;
+        match offender {
+            Offender::Address => address,
+            Offender::User => user,
+            Offender::UserAtAddress => pair,
         }
     }
 

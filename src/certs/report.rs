@@ -81,15 +81,20 @@ impl SourceKind {
             CertificateSource::Acme(_) => Self::Acme,
         }
     }
+
+    /// Its name. It never changes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Internal => "internal",
+            Self::Acme => "acme",
+        }
+    }
 }
 
 impl fmt::Display for SourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Files => "files",
-            Self::Internal => "internal",
-            Self::Acme => "acme",
-        })
+        f.write_str(self.as_str())
     }
 }
 

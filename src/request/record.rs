@@ -6,25 +6,29 @@ use std::time::{Duration, SystemTime};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+use super::Gate;
 use super::classify::Subject;
 use super::conn_info::ConnInfo;
 use super::site::Site;
 use crate::auth::UserName;
 use crate::observe::access_log::{AccessLog, Line};
+use crate::observe::metrics::{Asked, Cut, Ended, Traffic};
 use crate::registry::call::Call;
-use crate::upstream::body::Upload;
+use crate::upstream::body::{Upload, UploadFailure};
 
 /// What is known of one request. Its line is written when it is dropped: after the last byte of
 /// the answer went to the connection, or when nobody wants the answer any more.
 #[derive(Debug)]
 pub(crate) struct Record {
     log: Arc<AccessLog>,
+    nowhere: Arc<Traffic>,
     conn: Arc<ConnInfo>,
     time: SystemTime,
     start: Instant,
     method: Method,
     site: Option<Arc<Site>>,
     user: Option<UserName>,
+    asked: Asked,
     call: Option<Arc<Call>>,
     upload: Option<Arc<Upload>>,
     forwarded: Option<Instant>,
@@ -42,7 +46,7 @@ pub(crate) enum End {
     Complete,
     /// The upstream broke off its answer.
     UpstreamCut,
-    /// The client went away before the end.
+    /// The client went away before the end, of its own body or of the answer.
     ClientGone,
 }
 
@@ -54,19 +58,29 @@ impl End {
             Self::ClientGone => "client-gone",
         }
     }
+
+    fn cut(self) -> Option<Cut> {
+        match self {
+            Self::Complete => None,
+            Self::UpstreamCut => Some(Cut::Upstream),
+            Self::ClientGone => Some(Cut::Client),
+        }
+    }
 }
 
 impl Record {
     /// A request has come.
-    pub(crate) fn begin(log: &Arc<AccessLog>, conn: &Arc<ConnInfo>, method: &Method) -> Box<Self> {
+    pub(crate) fn begin(gate: &Gate, conn: &Arc<ConnInfo>, method: &Method) -> Box<Self> {
         Box::new(Self {
-            log: log.clone(),
+            log: gate.access_log.clone(),
+            nowhere: gate.nowhere.clone(),
             conn: conn.clone(),
             time: SystemTime::now(),
             start: Instant::now(),
             method: method.clone(),
             site: None,
             user: None,
+            asked: Asked::Nothing,
             call: None,
             upload: None,
             forwarded: None,
@@ -80,14 +94,15 @@ impl Record {
 
     /// It is for this virtual host.
     pub(crate) fn located(&mut self, site: &Arc<Site>) {
+        site.traffic.began();
         self.site = Some(site.clone());
     }
 
     /// It asks for this.
     pub(crate) fn called(&mut self, subject: &Subject) {
-        self.call = match subject {
-            Subject::Call(call) => Some(call.clone()),
-            Subject::Page => None,
+        (self.asked, self.call) = match subject {
+            Subject::Call(call) => (Asked::Call(call.kind()), Some(call.clone())),
+            Subject::Page => (Asked::Page, None),
         };
     }
 
@@ -134,7 +149,9 @@ impl Record {
 
     /// The answer is over.
     pub(super) fn end(&mut self, end: End) {
-        self.end = end;
+        // Whoever broke off its upload has gone, whether or not it can still take the refusal.
+        let is_cut = self.upload.as_ref().is_some_and(|upload| upload.failure() == Some(UploadFailure::Cut));
+        self.end = if is_cut && end == End::Complete { End::ClientGone } else { end };
     }
 
     /// The domain, once it is known.
@@ -145,6 +162,24 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let (status, duration) = (self.status.map(|status| status.as_u16()), self.start.elapsed());
+        let bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        let ended = Ended {
+            asked: self.asked,
+            status,
+            cut: self.end.cut(),
+            received: bytes_in,
+            sent: self.bytes_out,
+            duration,
+            upstream: self.upstream,
+        };
+        match &self.site {
+            Some(site) => site.traffic.ended(&ended),
+            None => {
+                self.nowhere.began();
+                self.nowhere.ended(&ended);
+            }
+        }
         if !self.log.is_on() {
             return;
         }
@@ -158,10 +193,10 @@ impl Drop for Record {
             call: call.map(Call::name),
             repository: call.and_then(Call::repository).map(|name| name.as_str()),
             reference: call.and_then(Call::reference),
-            status: self.status.map(|status| status.as_u16()),
-            bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
+            status,
+            bytes_in,
             bytes_out: self.bytes_out,
-            duration: self.start.elapsed(),
+            duration,
             upstream: self.upstream,
             protocol: self.conn.protocol.as_str(),
             end: self.end.as_str(),

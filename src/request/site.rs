@@ -11,6 +11,7 @@ use crate::auth::policy::Policy;
 use crate::auth::upload_session::SessionKey;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{ListenAddress, Redirects, SharedVirtualHost};
+use crate::observe::metrics::Traffic;
 use crate::registry::host::HostName;
 use crate::store::Store;
 use crate::upstream::Upstream;
@@ -28,6 +29,8 @@ pub(crate) struct Site {
     /// For storage that the registry redirects to, where moorgate follows.
     pub(crate) storage: Option<Trust>,
     pub(crate) browser: Option<Target>,
+    /// What is counted of its requests. It stays over reloads.
+    pub(crate) traffic: Arc<Traffic>,
     /// The value of `WWW-Authenticate` on every 401.
     pub(crate) challenge: HeaderValue,
 }

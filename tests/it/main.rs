@@ -34,6 +34,7 @@ mod browser;
 // What the administrator sees.
 mod access_log;
 mod admin;
+mod metrics;
 
 // What is taken over from another server.
 mod acme;

@@ -1,0 +1,63 @@
+//! What the process takes of the machine, as Linux tells it.
+
+use std::fs;
+use std::time::Duration;
+
+/// What the process takes of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Time of processors since the start, in user and in kernel mode.
+    pub cpu: Duration,
+    /// Memory that is in use, in bytes.
+    pub memory: u64,
+    /// Open files and sockets.
+    pub files: usize,
+}
+
+impl Usage {
+    /// As it is now. `None` where there is no `/proc`.
+    pub fn read() -> Option<Self> {
+        let ticks = rustix::param::clock_ticks_per_second();
+        let page = u64::try_from(rustix::param::page_size()).ok()?;
+        Some(Self {
+            cpu: cpu(&fs::read_to_string("/proc/self/stat").ok()?, ticks)?,
+            memory: resident_pages(&fs::read_to_string("/proc/self/statm").ok()?)?.checked_mul(page)?,
+            // One of them is the directory itself.
+            files: fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1),
+        })
+    }
+}
+
+/// `utime` and `stime` of proc_pid_stat(5), the 14th and 15th field. The second, the program's name, stands in
+/// parentheses and may hold anything.
+fn cpu(stat: &str, ticks: u64) -> Option<Duration> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
+    let spent = times.next()?.ok()?.checked_add(times.next()?.ok()?)?;
+    let millis = spent.checked_mul(1000)?.checked_div(ticks)?;
+    Some(Duration::from_millis(millis))
+}
+
+/// The second field of proc_pid_statm(5).
+fn resident_pages(statm: &str) -> Option<u64> {
+    statm.split(' ').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_the_program_does_not_matter() {
+        let stat = "7 (a) R 2 (x) S 1 7 7 0 -1 4194560 2042 0 3 0 250 150 0 0 20 0 9 0 1 2 3 4";
+        assert_eq!(cpu(stat, 100), Some(Duration::from_secs(4)));
+        assert_eq!(cpu("7 (a) S 1", 100), None);
+        assert_eq!(resident_pages("900 120 30 1 0 5 0\n"), Some(120));
+    }
+
+    #[test]
+    fn this_process_takes_something() {
+        let usage = Usage::read().expect("there is /proc");
+        assert!(usage.memory > 1 << 20 && usage.files >= 3, "{usage:?}");
+    }
+}
