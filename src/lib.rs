@@ -18,7 +18,7 @@
 //! | route | `request/route` | a `Grant` becomes a `Route`; there is no other way to one |
 //! | forward | `request/forward` | a `Route` and a body go to the `upstream` and become an answer |
 //! | rewrite | `request/rewrite` | the upstream's answer becomes ours |
-//! | record | `request/record` | the end of the answer becomes a line of the access log |
+//! | record | `request/record` | the end of the answer becomes a line of the access log, and is counted |
 //!
 //! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one place.
 //! Where a domain's registry is moorgate's own, `request/local` answers in place of forward and rewrite,
@@ -30,9 +30,9 @@
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps
 //! certificates and fills the table that handshakes read; `upstream/exchange` holds every time limit of
-//! a transfer; [`observe`] writes the logs; `admin` shows health and status, and takes commands on the
-//! control socket; [`app`] builds all of it and swaps it on reload; [`lifecycle`] turns signals into
-//! reload and drain; [`cli`] is the command.
+//! a transfer; [`observe`] writes the logs and counts; `admin` shows health, status and metrics, and takes
+//! commands on the control socket; [`app`] builds all of it and swaps it on reload; [`lifecycle`] turns
+//! signals into reload and drain; [`cli`] is the command.
 //!
 //! # Layers
 //!
