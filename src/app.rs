@@ -294,6 +294,10 @@ impl App {
         **self.last_reload.load()
     }
 
+    pub(crate) fn issuer(&self) -> &Arc<Issuer> {
+        &self.issuer
+    }
+
     pub(crate) fn started(&self) -> SystemTime {
         self.started
     }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::certs::report::CertificateReport;
+use crate::certs::ledger::Budget;
+use crate::certs::report::{CertificateReport, DomainBudget};
 use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::request::site::Site;
 
@@ -21,6 +22,7 @@ pub(super) fn status(app: &Arc<App>) -> Value {
         "logins": logins(app),
         "domains": sites.all.iter().map(|site| domain(site)).collect::<Vec<_>>(),
         "certificates": app.certificates().report().iter().map(certificate).collect::<Vec<_>>(),
+        "budgets": app.issuer().budgets().iter().map(budget).collect::<Vec<_>>(),
         "listeners": app.listeners().iter().map(|listener| json!({
             "kind": listener.kind.as_str(),
             "configured": listener.configured.to_string(),
@@ -70,6 +72,15 @@ fn certificate(report: &CertificateReport) -> Value {
         "not_after": report.not_after.map(timestamp),
         "problem": report.problem,
         "acme": report.acme,
+    })
+}
+
+fn budget(domain: &DomainBudget) -> Value {
+    let left = |budget: &Budget| (budget.limit.label().to_owned(), json!(budget.left));
+    json!({
+        "domain": domain.domain.as_str(),
+        "ca": domain.ca.as_str(),
+        "left": domain.budget.iter().map(left).collect::<serde_json::Map<_, _>>(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! it gets lies below `state`, where [`Certificates`] finds it.
 
 mod attempt;
+mod budgets;
 mod look;
 mod prove;
 mod state;
@@ -11,21 +12,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::state::State;
+use self::state::{Outcome, State};
 use self::step::Step;
 use super::ledger::Ledger;
 use super::ledger::file::{Clock, LedgerFile};
 use super::manager::Certificates;
 use super::renewal::{Life, Urgency, urgency};
-use super::report::AcmeStatus;
+use super::report::{AcmeStatus, Attempts};
+use super::state::CaId;
 use super::storage::Storage;
-use crate::config::acme::{AcmeRequest, AcmeSettings};
+use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 use crate::registry::host::HostName;
@@ -42,6 +44,8 @@ pub struct Issuer {
     forced: Mutex<Vec<HostName>>,
     /// Opened by whoever needs it first.
     ledger: Mutex<Option<LedgerFile>>,
+    /// As of the last look into it.
+    known: ArcSwapOption<Ledger>,
     wake: Notify,
     wall: Wall,
     started: Instant,
@@ -63,6 +67,7 @@ struct Domain {
     status: AcmeStatus,
     running: bool,
     forced: bool,
+    attempts: Attempts,
     /// What was last said about the end of its certificate.
     urgency: Urgency,
 }
@@ -76,6 +81,12 @@ impl Plan {
         contacts.sort();
         contacts.dedup();
         Self { settings: snapshot.acme.clone(), hosts, contacts }
+    }
+
+    /// The CAs, in the order in which they are asked.
+    fn authorities(&self) -> impl Iterator<Item = (&CaSettings, CaId)> {
+        let all = self.settings.authorities.iter();
+        all.filter_map(|ca| Some((ca, CaId::new(ca.directory.url()).ok()?)))
     }
 }
 
@@ -95,6 +106,7 @@ impl Issuer {
             plan: ArcSwap::from_pointee(Plan::of(snapshot)),
             forced: Mutex::default(),
             ledger: Mutex::default(),
+            known: ArcSwapOption::empty(),
             wake: Notify::new(),
             wall,
             started: Instant::now(),
@@ -125,6 +137,12 @@ impl Issuer {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut domains: HashMap<HostName, Domain> = HashMap::new();
         let mut running: JoinSet<(HostName, Step)> = JoinSet::new();
+        if !self.plan.load().hosts.is_empty()
+            && let Err(error) = self.ledger(|_, _| ()).await
+        {
+            // Attempts will say so, and not be made.
+            tracing::debug!(error, "the ledger of attempts cannot be opened yet");
+        }
         loop {
             self.follow_plan(&mut domains);
             self.start_due(&mut domains, &mut running);
@@ -184,7 +202,7 @@ impl Issuer {
     }
 
     fn settle(&self, domains: &mut HashMap<HostName, Domain>, done: Result<(HostName, Step), JoinError>) {
-        let (name, Step { state, status }) = match done {
+        let (name, Step { state, status, outcome }) = match done {
             Ok(done) => done,
             Err(error) => {
                 // Its domain stays marked as running, so that what panicked is not repeated for ever.
@@ -195,6 +213,7 @@ impl Issuer {
         let Some(domain) = domains.get_mut(&name) else { return };
         domain.running = false;
         domain.status = status;
+        domain.count(outcome);
         // A reload may have changed what is wanted meanwhile: then it is looked at anew.
         let still_wanted = self.plan.load().hosts.iter().any(|host| Arc::ptr_eq(host, &domain.host));
         domain.state = if still_wanted { state } else { State::New };
@@ -248,6 +267,7 @@ impl Issuer {
                 }
             };
             let (answer, written) = file.update(clock, change);
+            issuer.known.store(Some(file.ledger().clone()));
             written.map(|()| answer).map_err(|error| error.to_string())
         })
         .await
@@ -256,14 +276,24 @@ impl Issuer {
 
 impl Domain {
     fn new(host: SharedVirtualHost) -> Self {
-        let (state, status) = (State::New, AcmeStatus::default());
-        Self { host, state, status, running: false, forced: false, urgency: Urgency::Calm }
+        let (state, status, attempts) = (State::New, AcmeStatus::default(), Attempts::default());
+        Self { host, state, status, running: false, forced: false, attempts, urgency: Urgency::Calm }
+    }
+
+    fn count(&mut self, outcome: Option<Outcome>) {
+        let Attempts { issued, failed, postponed } = &mut self.attempts;
+        match outcome {
+            Some(Outcome::Issued) => *issued += 1,
+            Some(Outcome::Failed) => *failed += 1,
+            Some(Outcome::Postponed) => *postponed += 1,
+            None => {}
+        }
     }
 
     fn shown(&self) -> AcmeStatus {
         let state = if self.running { "being looked after".to_owned() } else { self.state.to_string() };
-        let next_attempt = self.state.next();
-        AcmeStatus { state, next_attempt, ..self.status.clone() }
+        let (next_attempt, attempts) = (self.state.next(), self.attempts);
+        AcmeStatus { state, next_attempt, attempts, ..self.status.clone() }
     }
 }
 

@@ -121,6 +121,11 @@ impl Ledger {
         self.cas.values().any(|record| record.knows(names))
     }
 
+    /// The account of the newest order at a CA, as far as is remembered.
+    pub fn account(&self, ca: &CaId) -> Option<&str> {
+        self.cas.get(ca)?.attempts().last().map(|attempt| attempt.account.as_str())
+    }
+
     /// The failure of the newest attempt for these names at this CA, in words, if it failed.
     pub fn last_failure(&self, ca: &CaId, names: &NameSet) -> Option<&str> {
         self.cas.get(ca)?.backoff(names).map(|backoff| backoff.last.as_str())

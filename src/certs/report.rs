@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::inspect::{CertificateFacts, Defect, Moment};
+use super::ledger::Budget;
+use super::state::CaId;
 use crate::config::vhost::{CertificateSource, VirtualHost};
 use crate::registry::host::HostName;
 
@@ -58,6 +60,30 @@ pub struct AcmeStatus {
     pub error: Option<String>,
     /// What was found out before an attempt was spent.
     pub findings: Vec<String>,
+    /// How often what has ended how.
+    pub attempts: Attempts,
+}
+
+/// How attempts to get a domain's certificate have ended since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Attempts {
+    /// With a certificate.
+    pub issued: u64,
+    /// Without one: a CA, the way to it, or this machine failed.
+    pub failed: u64,
+    /// Before a CA was asked: a limit, a finding or an administrator's word is waited for.
+    pub postponed: u64,
+}
+
+/// What is left of the limits of a CA for one domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainBudget {
+    /// The domain.
+    pub domain: HostName,
+    /// Whose limits.
+    pub ca: CaId,
+    /// One for each kind of limit that its next order would use; [`Limit::label`](super::ledger::Limit::label) names it.
+    pub budget: Vec<Budget>,
 }
 
 /// The kind of a [`CertificateSource`].

@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use super::report::{AcmeStatus, CertificateReport};
+use super::report::{AcmeStatus, Attempts, CertificateReport};
 use super::state::CaId;
 use super::storage::{Record, Storage};
 use super::{files, inspect::CertificateFacts};
@@ -48,6 +48,7 @@ pub(super) fn status(record: &Record, request: &AcmeRequest, facts: Option<&Cert
         next_attempt: None,
         error: record.error.clone(),
         findings: record.findings.clone(),
+        attempts: Attempts::default(),
     }
 }
 

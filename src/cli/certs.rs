@@ -115,7 +115,17 @@ fn line(report: &CertificateReport) -> String {
 }
 
 fn acme_words(status: &AcmeStatus) -> Vec<String> {
-    let AcmeStatus { ca, profile, state, window_start, window_end, next_attempt, error, findings } = status;
+    let AcmeStatus {
+        ca,
+        profile,
+        state,
+        window_start,
+        window_end,
+        next_attempt,
+        error,
+        findings,
+        attempts: _,
+    } = status;
     let mut words = vec![format!("from {ca}")];
     words.extend(profile.as_ref().map(|profile| format!("profile {profile}")));
     let window = window_start.zip(*window_end);

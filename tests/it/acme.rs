@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use moorgate::certs::state::{CaId, State};
 use moorgate::certs::storage::Storage;
 use moorgate::registry::host::HostName;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::harness::acme_ca::{AcmeCa, Told};
-use crate::harness::{Domain, Gateway, Setup, within};
+use crate::harness::{Domain, Gateway, Peer, Setup, within};
 
 const ASKS: &str = "acme = true";
 
@@ -207,6 +208,26 @@ async fn a_chain_for_another_key_never_replaces_what_is_served() {
     let shown = failed(&gateway).await;
     assert!(shown["acme"]["error"].as_str().unwrap().contains("for another key"), "{shown}");
     assert_eq!(shown["serial"], before);
+}
+
+#[tokio::test]
+async fn attempts_and_what_is_left_of_limits_are_told() {
+    let ca = AcmeCa::new().await;
+    ca.once("order", Told::Refuse("caa", 403, &[]));
+    let gateway = gateway(&[&ca], ASKS).await;
+    let shown = failed(&gateway).await;
+    assert_eq!(shown["acme"]["attempts"], json!({ "issued": 0, "failed": 1, "postponed": 0 }));
+    renew(&gateway).await;
+    // The certificate is served a moment before its attempt is counted.
+    let shown = until(&gateway, "counted", |shown| shown["acme"]["attempts"]["issued"] == 1).await;
+    assert_eq!(shown["acme"]["attempts"], json!({ "issued": 1, "failed": 1, "postponed": 0 }));
+    let mut client = Peer::new(TcpStream::connect(gateway.admin()).await.unwrap());
+    client.send(&format!("GET /status HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.admin())).await;
+    let (_, body) = client.answer().await;
+    let budgets = crate::harness::json(&body)["budgets"].clone();
+    assert_eq!(budgets[0]["domain"], "ci.test");
+    let left = json!({ "orders": 298, "failed_authorizations": 4, "duplicate_certificates": 9 });
+    assert_eq!(budgets[0]["left"], left, "{budgets}");
 }
 
 #[tokio::test]

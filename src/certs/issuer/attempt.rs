@@ -15,7 +15,7 @@ pub(super) use self::outcome::Stop;
 use self::outcome::{failure, next_wait};
 use super::look;
 use super::prove::{Identity, Prover};
-use super::state::State;
+use super::state::{Outcome, State};
 use super::{Issuer, on_disk};
 use crate::certs::acme::{AcmeError, Order, Stage};
 use crate::certs::hold::{Facts, hold};
@@ -37,11 +37,10 @@ pub(super) struct Attempt<'a> {
 }
 
 /// How an attempt ended that the disk took part in.
-pub(super) enum End {
-    /// With a new certificate below `state`.
-    Issued,
-    /// Without one.
-    Nothing(State),
+pub(super) struct End {
+    pub(super) state: State,
+    /// `None`: another process has the domain in hand.
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// What the ledger is asked about, and told.
@@ -75,20 +74,19 @@ impl Attempt<'_> {
     /// Asks one CA after the other. An error is the disk's: nothing was ordered, or nothing is lost.
     pub(super) async fn run(&self, record: &mut Record) -> Result<End, String> {
         let plan = self.issuer.plan.load_full();
-        let cas =
-            plan.settings.authorities.iter().filter_map(|ca| Some((ca, CaId::new(ca.directory.url()).ok()?)));
-        let cas: Vec<_> = cas.collect();
+        let cas: Vec<_> = plan.authorities().collect();
         let Some(_lock) = self.lock(cas.iter().map(|(_, id)| id.clone()).collect()).await? else {
-            return Ok(End::Nothing(State::Elsewhere { until: (self.issuer.wall)() + LOOK_ELSEWHERE }));
+            let until = (self.issuer.wall)() + LOOK_ELSEWHERE;
+            return Ok(End { state: State::Elsewhere { until }, outcome: None });
         };
         if self.was_renewed_elsewhere().await {
-            return Ok(End::Nothing(State::New));
+            return Ok(End { state: State::New, outcome: None });
         }
         if self.forced {
             self.confirm().await?;
         }
         if let Some(held) = self.held(&plan.settings).await? {
-            return Ok(End::Nothing(held));
+            return Ok(End { state: held, outcome: Some(Outcome::Postponed) });
         }
         let mut waits: Vec<(SystemTime, String)> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
@@ -97,7 +95,7 @@ impl Attempt<'_> {
             match self.from(&mut at, record).await {
                 Ok(()) => {
                     self.tidy(&at, record).await?;
-                    return Ok(End::Issued);
+                    return Ok(End { state: State::New, outcome: Some(Outcome::Issued) });
                 }
                 Err(Stop::Wait(at, why)) => waits.push((at, why)),
                 Err(Stop::Local(error)) => return Err(error),
@@ -111,7 +109,8 @@ impl Attempt<'_> {
             record.error = Some(errors.join("; "));
         }
         self.issuer.keep(&self.host.domain, record).await?;
-        Ok(End::Nothing(next_wait(waits, (self.issuer.wall)())))
+        let outcome = if errors.is_empty() { Outcome::Postponed } else { Outcome::Failed };
+        Ok(End { state: next_wait(waits, (self.issuer.wall)()), outcome: Some(outcome) })
     }
 
     /// The right to order for the domain; `None` while another process has it.
@@ -187,7 +186,7 @@ impl Attempt<'_> {
     fn at<'p>(&'p self, settings: &'p AcmeSettings, ca: &'p CaSettings, id: CaId) -> At<'p> {
         let held = self.issuer.certificates.issued(&self.host.domain);
         let held_until = held.as_ref().map(|held| held.certificate.facts.not_after);
-        let renews = self.issuer.good(self.host, self.request).filter(|held| held.ca == id);
+        let renews = self.issuer.for_names(self.host, self.request).filter(|held| held.ca == id);
         let kind = if renews.is_some() { OrderKind::Renewal } else { OrderKind::New };
         let replaces = renews.and_then(|held| held.certificate.key.cert.first().cloned());
         let profile = self.request.profile.as_deref().or(ca.profile.as_deref());

@@ -38,6 +38,17 @@ pub(super) enum State {
     },
 }
 
+/// How a step ended that wanted an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// With a certificate.
+    Issued,
+    /// Without one.
+    Failed,
+    /// Before anything was asked of a CA.
+    Postponed,
+}
+
 impl State {
     /// When the next step is due.
     pub(super) fn due(&self) -> SystemTime {

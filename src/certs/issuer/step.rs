@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 
 use super::attempt::{Attempt, End};
-use super::state::State;
+use super::state::{Outcome, State};
 use super::{Issuer, on_disk, request_of};
 use crate::certs::acme::Session;
 use crate::certs::manager::{self, Issued};
@@ -23,36 +23,37 @@ use crate::registry::host::HostName;
 pub(super) struct Step {
     pub(super) state: State,
     pub(super) status: AcmeStatus,
+    /// `None`: no order was wanted, or another process has it in hand.
+    pub(super) outcome: Option<Outcome>,
 }
 
 impl Issuer {
     /// Looks after a domain once. `forced`: order, whether due or not.
     pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, forced: bool) -> Step {
         let Some(request) = request_of(host) else {
-            return Step { state: State::New, status: AcmeStatus::default() };
+            return Step { state: State::New, status: AcmeStatus::default(), outcome: None };
         };
         let mut record = match self.record(&host.domain).await {
             Ok(record) => record,
             Err(error) => return self.stuck(host, request, Record::default(), error).await,
         };
-        if !forced && let Some(issued) = self.good(host, request) {
+        if !forced && let Some(issued) = self.for_names(host, request) {
             if let Err(error) = self.follow_advice(host, &issued, &mut record).await {
                 tracing::debug!(domain = %host.domain, error, "the CA's advice could not be kept");
             }
             let next = planned(&issued, &record);
             if next.next().is_some_and(|renewal| (self.wall)() < renewal) {
-                return self.stepped(host, request, &record, next);
+                return self.stepped(host, request, &record, next, None);
             }
         }
         match (Attempt { issuer: self, host, request, forced }).run(&mut record).await {
-            Ok(End::Issued) => self.stepped(host, request, &record, State::New),
-            Ok(End::Nothing(state)) => self.stepped(host, request, &record, state),
+            Ok(End { state, outcome }) => self.stepped(host, request, &record, state, outcome),
             Err(error) => self.stuck(host, request, record, error).await,
         }
     }
 
     /// What is held, if it is for the names that are wanted.
-    pub(super) fn good(&self, host: &SharedVirtualHost, request: &AcmeRequest) -> Option<Issued> {
+    pub(super) fn for_names(&self, host: &SharedVirtualHost, request: &AcmeRequest) -> Option<Issued> {
         let issued = self.certificates.issued(&host.domain)?;
         let names = issued.certificate.facts.names.iter().map(ToString::to_string);
         manager::is_for(names, request).then_some(issued)
@@ -69,7 +70,8 @@ impl Issuer {
         tracing::error!(domain = %host.domain, error, "nothing can be ordered");
         let until = (self.wall)() + LOCAL_TROUBLE;
         let record = Record { error: Some(error.clone()), ..record };
-        self.stepped(host, request, &record, State::Waiting { until, why: error })
+        let state = State::Waiting { until, why: error };
+        self.stepped(host, request, &record, state, Some(Outcome::Failed))
     }
 
     fn stepped(
@@ -78,6 +80,7 @@ impl Issuer {
         request: &AcmeRequest,
         record: &Record,
         state: State,
+        outcome: Option<Outcome>,
     ) -> Step {
         let issued = self.certificates.issued(&host.domain);
         let facts = issued.as_ref().map(|issued| &issued.certificate.facts);
@@ -86,7 +89,7 @@ impl Issuer {
             Some(issued) => issued.ca.to_string(),
             None => plan.settings.authorities.first().map_or_else(String::new, |ca| ca.directory.to_string()),
         };
-        Step { state, status: AcmeStatus { ca, ..status::status(record, request, facts) } }
+        Step { state, outcome, status: AcmeStatus { ca, ..status::status(record, request, facts) } }
     }
 
     /// Asks the CA when to renew, if it is time to ask.

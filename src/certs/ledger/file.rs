@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::super::state::{self, State};
@@ -14,7 +15,7 @@ use crate::fs::{Access, Fingerprint, atomic_write};
 pub struct LedgerFile {
     path: PathBuf,
     lock: PathBuf,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     /// What the file was when it was read or written last; `None` once a write has failed: memory then
     /// knows more than the disk.
     seen: Option<Fingerprint>,
@@ -75,8 +76,9 @@ impl LedgerFile {
         let _held = state::lock(&lock).map_err(|source| unwritable(&lock, source))?;
         let (ledger, damaged) = read(&path, clock.now)?;
         let seen = Fingerprint::of(&path);
-        let mut file = Self { path, lock, ledger, seen, clock };
-        file.ledger.settle(clock.now);
+        let mut ledger = ledger;
+        ledger.settle(clock.now);
+        let mut file = Self { path, lock, ledger: Arc::new(ledger), seen, clock };
         if file.seen.is_none() {
             // An empty one is written at once: when it was begun tells a new directory from a lost one.
             file.write()?;
@@ -85,7 +87,7 @@ impl LedgerFile {
     }
 
     /// As of the last change. Another process may have changed it since.
-    pub fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
@@ -102,9 +104,9 @@ impl LedgerFile {
         let held = state::lock(&self.lock);
         self.take_in(clock.now);
         let jump = std::mem::replace(&mut self.clock, clock).jump(clock);
-        self.ledger.follow(clock.now, jump);
+        Arc::make_mut(&mut self.ledger).follow(clock.now, jump);
         let before = self.ledger.clone();
-        let answer = change(&mut self.ledger, clock.now);
+        let answer = change(Arc::make_mut(&mut self.ledger), clock.now);
         let written = match held {
             Ok(_held) if self.ledger == before && self.seen.is_some() => Ok(()),
             Ok(_held) => self.write(),
@@ -124,14 +126,14 @@ impl LedgerFile {
             return;
         }
         match (sight, read(&self.path, now)) {
-            (Some(_), Ok((ledger, None))) => (self.ledger, self.seen) = (ledger, sight),
+            (Some(_), Ok((ledger, None))) => (self.ledger, self.seen) = (Arc::new(ledger), sight),
             _ => self.seen = None,
         }
     }
 
     fn write(&mut self) -> Result<(), LedgerError> {
         self.seen = None;
-        let written = serde_json::to_vec_pretty(&self.ledger)
+        let written = serde_json::to_vec_pretty(self.ledger.as_ref())
             .map_err(io::Error::from)
             .and_then(|text| atomic_write(&self.path, &text, Access::Private));
         written.map_err(|source| unwritable(&self.path, source))?;
