@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::harness::acme_ca::{AcmeCa, Told};
 use crate::harness::{Between, Domain, Gateway, Peer, Setup, basic, request, within};
 
 /// What is shown now, by metric and labels.
@@ -136,6 +137,26 @@ async fn wrong_passwords_are_counted_and_so_is_who_is_refused() {
 }
 
 #[tokio::test]
+async fn attempts_at_certificates_and_what_is_left_of_limits_are_shown() {
+    let ca = AcmeCa::new().await;
+    ca.once("order", Told::Refuse("caa", 403, &[]));
+    let files = tempfile::tempdir().unwrap();
+    let main = format!("[acme]\nchallenges = [\"http-01\"]\n{}", ca.toml(files.path(), "0"));
+    let domain = Domain::new("ci.test", "http://127.0.0.1:9").tls("acme = true");
+    let gateway = Setup::new().main(&main).domain(domain).start().await;
+    until(&gateway, r#"moorgate_certificate_attempts_total{domain="ci.test",outcome="failed"}"#, 1.0).await;
+    let shown = scrape(&gateway).await;
+    assert_eq!(shown[r#"moorgate_certificate_ok{domain="ci.test"}"#], 0.0);
+    let left = |limit: &str| {
+        let mut all = shown.iter().filter(|(name, _)| name.starts_with("moorgate_acme_budget_left"));
+        all.find(|(name, _)| name.contains(limit)).map(|(_, left)| *left)
+    };
+    assert_eq!(left("limit=\"orders\""), Some(299.0), "{shown:#?}");
+    let next = r#"moorgate_certificate_next_attempt_timestamp_seconds{domain="ci.test"}"#;
+    assert!(shown[next] > shown["process_start_time_seconds"]);
+}
+
+#[tokio::test]
 async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     let ci = Domain::new("ci.test", "http://127.0.0.1:9").user("bob", "hush");
     let gateway = Setup::new().domain(ci).start().await;
@@ -173,5 +194,7 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     moorgate_certificate_expiry_timestamp_seconds The last moment of the certificate, in Unix time
     moorgate_certificate_ok 1 where there is a certificate and nothing is wrong with it
     moorgate_certificate_next_attempt_timestamp_seconds When the certificate will be ordered or renewed, in Unix time
+    moorgate_certificate_attempts Times that a certificate was wanted, and the outcome
+    moorgate_acme_budget_left What the limit of a CA leaves for the domain now
     "#);
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::{Metric, Out, unix};
+use super::{Metric, Out, count, unix};
 use crate::app::App;
+use crate::certs::report::{Attempts, CertificateReport};
 
 pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
     let all = app.certificate_reports();
@@ -35,5 +36,31 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
         "moorgate_certificate_next_attempt_timestamp",
         "When the certificate will be ordered or renewed, in Unix time",
     );
-    out.gauges(&metric.seconds(), next)
+    out.gauges(&metric.seconds(), next)?;
+    attempts(out, &all)?;
+    budgets(out, app)
+}
+
+fn attempts(out: &mut Out<'_>, all: &[CertificateReport]) -> fmt::Result {
+    let attempts =
+        all.iter().filter_map(|report| Some((report.domain.as_str(), report.acme.as_ref()?.attempts)));
+    let attempts = attempts.flat_map(|(domain, Attempts { issued, failed, postponed })| {
+        [("issued", issued), ("failed", failed), ("postponed", postponed)]
+            .map(|(outcome, count)| ([("domain", domain), ("outcome", outcome)], count))
+    });
+    let metric =
+        Metric::new("moorgate_certificate_attempts", "Times that a certificate was wanted, and the outcome");
+    out.counters(&metric, attempts)
+}
+
+fn budgets(out: &mut Out<'_>, app: &App) -> fmt::Result {
+    let all = app.issuer().budgets();
+    let left = all.iter().flat_map(|of| {
+        of.budget.iter().map(|budget| {
+            let limit = budget.limit.label();
+            ([("domain", of.domain.as_str()), ("ca", of.ca.as_str()), ("limit", limit)], count(budget.left))
+        })
+    });
+    let metric = Metric::new("moorgate_acme_budget_left", "What the limit of a CA leaves for the domain now");
+    out.gauges(&metric, left)
 }
