@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::auth::UserName;
 use crate::auth::policy::{Asker, Policy};
+use crate::auth::{UserName, UsersFile};
 use crate::config::access::Place;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::VirtualHost;
@@ -34,6 +34,8 @@ pub struct Options {
 pub struct Answer {
     /// The domain.
     pub domain: String,
+    /// Whether the htpasswd file has the user; nobody else can log in.
+    pub known: bool,
     /// Whether it is allowed.
     pub allowed: bool,
     /// The rule that decides, `FILE:LINE`; none if no rule is about it.
@@ -80,14 +82,17 @@ pub fn answers(
     let answer = |host: &VirtualHost| {
         let policy = Policy::new(&host.access, host.auth.anonymous.actions());
         let decision = policy.decide(asker, action, repository.as_str(), tag.as_ref().map(Tag::as_str));
-        Answer {
+        let users = UsersFile::open(&host.auth.htpasswd)?;
+        let known = asker.user.is_none_or(|user| users.current().has(user));
+        Ok(Answer {
             domain: host.domain.to_string(),
-            allowed: decision.allowed,
+            known,
+            allowed: known && decision.allowed,
             rule: decision.rule.map(Place::to_string),
             open: policy.is_open(),
-        }
+        })
     };
-    Ok(hosts.into_iter().map(answer).collect())
+    hosts.into_iter().map(answer).collect()
 }
 
 fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec<&'a VirtualHost>> {
@@ -101,9 +106,10 @@ fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec
 }
 
 fn line(answer: &Answer, (user, action, what): (&str, Action, &str)) -> String {
-    let Answer { domain, allowed, rule, open } = answer;
+    let Answer { domain, known, allowed, rule, open } = answer;
     let verb = if *allowed { "may" } else { "may not" };
     let why = match rule {
+        _ if !known => "no user in the htpasswd file is called so".to_owned(),
         Some(rule) => format!("by the rule at {rule}"),
         None if *open && *allowed => {
             "there is no access rule, so that every user may do everything".to_owned()
@@ -123,7 +129,8 @@ mod tests {
         std::fs::create_dir(&folder).expect("conf.d");
         let rest =
             "[tls]\ninternal = true\n[auth]\nhtpasswd = 'users'\n[upstream]\nurl = 'http://registry:5000'\n";
-        std::fs::write(folder.join("users"), "alice:$2y$05$x\n").expect("htpasswd");
+        let hash = bcrypt::hash("secret", 4).expect("a hash");
+        std::fs::write(folder.join("users"), format!("alice:{hash}\n")).expect("htpasswd");
         let rules = "[[access]]\nusers = ['alice']\nrepositories = ['base/**']\nactions = ['pull', 'push']\n\
             networks = ['127.0.0.0/8']\n[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\n\
             tags = ['v*']\nactions = ['push']\n";
@@ -158,11 +165,16 @@ mod tests {
         let elsewhere =
             Options { client: "::ffff:10.0.0.1".parse().expect("an address"), ..options(Some("a.test")) };
         insta::assert_snapshot!(said(("alice", "pull", "base/app"), &elsewhere), @"a.test: alice may not pull base/app: no rule allows it");
+        insta::assert_snapshot!(said(("nobody", "pull", "base/app"), &all), @r"
+        a.test: nobody may not pull base/app: no user in the htpasswd file is called so
+        b.test: nobody may not pull base/app: no user in the htpasswd file is called so
+        ");
         let json = Options { json: true, ..options(Some("a.test")) };
         insta::assert_snapshot!(said(("alice", "pull", "base/app"), &json), @r#"
         [
           {
             "domain": "a.test",
+            "known": true,
             "allowed": true,
             "rule": "conf.d/a.toml:8",
             "open": false
