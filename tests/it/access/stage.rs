@@ -8,18 +8,30 @@ use crate::harness::{Domain, Gateway, Setup};
 use crate::store::client::{Client, Endpoint};
 use crate::store::image::Image;
 
-/// What the rules stand before.
+/// What the rules stand before, and which protocol clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Store,
     Upstream,
+    StoreHttp2,
+    UpstreamHttp2,
 }
 
-pub const KINDS: [Kind; 2] = [Kind::Store, Kind::Upstream];
+pub const KINDS: [Kind; 4] = [Kind::Store, Kind::Upstream, Kind::StoreHttp2, Kind::UpstreamHttp2];
+
+impl Kind {
+    fn alpn(self) -> &'static str {
+        match self {
+            Self::Store | Self::Upstream => "http/1.1",
+            Self::StoreHttp2 | Self::UpstreamHttp2 => "h2",
+        }
+    }
+}
 
 /// Every user's password is `secret`; `root` may do everything.
 pub struct Stage {
     pub gateway: Gateway,
+    kind: Kind,
     domain: Box<dyn Fn(&str) -> Domain>,
     _behind: Option<Gateway>,
 }
@@ -33,8 +45,8 @@ impl Stage {
 
     pub async fn with(kind: Kind, rules: &str, settings: impl Fn(Domain) -> Domain + 'static) -> Self {
         let behind = match kind {
-            Kind::Store => None,
-            Kind::Upstream => {
+            Kind::Store | Kind::StoreHttp2 => None,
+            Kind::Upstream | Kind::UpstreamHttp2 => {
                 let registry = Domain::store("registry.test", "behind").top("aliases = ['127.0.0.1']");
                 Some(Setup::new().domain(registry).start().await)
             }
@@ -53,7 +65,7 @@ impl Stage {
             settings(domain.tables(&format!("{ROOT}{rules}")))
         };
         let gateway = Setup::new().domain(domain(rules)).start().await;
-        Self { gateway, domain: Box::new(domain), _behind: behind }
+        Self { gateway, kind, domain: Box::new(domain), _behind: behind }
     }
 
     /// Other rules from now on.
@@ -76,11 +88,11 @@ impl Stage {
     }
 
     pub fn client(&self, user: &str) -> Client {
-        Endpoint::new(&self.gateway, "http/1.1").client().of(user)
+        Endpoint::new(&self.gateway, self.kind.alpn()).client().of(user)
     }
 
     pub fn anonymous(&self) -> Client {
-        Endpoint::new(&self.gateway, "http/1.1").client().anonymous()
+        Endpoint::new(&self.gateway, self.kind.alpn()).client().anonymous()
     }
 
     /// An image that is in these repositories under a tag.
