@@ -1,27 +1,13 @@
 //! The access log: one line for each request, whichever way it ended, and never a secret.
 
-use std::io::Write;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 
-use crate::harness::{Between, Domain, Http2, Setup, Upstream, no_body, request, request2, settle};
+use crate::harness::{
+    Between, Domain, Http2, Setup, Upstream, log_lines, no_body, request, request2, settle,
+};
 
 const BLOB: &str =
     "/v2/base/app/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-/// Where the log's thread writes to.
-struct Lines(Sender<String>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
-        text.lines().for_each(|line| self.0.send(line.to_owned()).unwrap_or_default());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A gateway whose log the test reads.
 struct Logged {
@@ -38,9 +24,7 @@ impl Logged {
             .start()
             .await;
         let client = gateway.client().await;
-        let (sender, lines) = channel();
-        let log = gateway.app.access_log().clone();
-        std::thread::spawn(move || log.run(Lines(sender)));
+        let (lines, _) = log_lines(&gateway);
         Self { between: Between { gateway, upstream, client, registry: None }, lines }
     }
 

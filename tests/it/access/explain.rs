@@ -1,8 +1,5 @@
 //! What `moorgate explain` says is what a request gets, and the log names the rule that refused.
 
-use std::io::Write;
-use std::sync::mpsc::{Sender, channel};
-
 use moorgate::cli::explain::{Options, answers};
 use moorgate::registry::action::Action;
 use proptest::prelude::*;
@@ -10,7 +7,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::stage::{Kind, Stage, allow};
-use crate::harness::settle;
+use crate::harness::{log_lines, settle};
 use crate::store::client::Client;
 use crate::store::image::{Image, MANIFEST, sha256};
 
@@ -138,27 +135,11 @@ async fn what_explain_says_is_what_a_request_gets() {
     assert!((40..280).contains(&allowed), "{allowed} of 320 were allowed");
 }
 
-struct Lines(Sender<String>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
-        text.lines().for_each(|line| self.0.send(line.to_owned()).unwrap_or_default());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_log_line_of_a_refusal_names_the_rule() {
     let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/secret']\nactions = ['pull', 'list']\n";
     let stage = Stage::new(Kind::Store, &format!("{}{deny}", allow("base/**", "'pull'"))).await;
-    let (sender, lines) = channel();
-    let log = stage.gateway.app.access_log().clone();
-    let writer = std::thread::spawn(move || log.run(Lines(sender)));
+    let (lines, writer) = log_lines(&stage.gateway);
     let mut alice = stage.client("alice");
     alice.get("/v2/base/app/manifests/v1").await.is(404);
     alice.get("/v2/base/secret/manifests/v1").await.is(404);

@@ -1,33 +1,8 @@
 //! Who gets in, and what the access log says: as for registries behind moorgate.
 
-use std::io::Write;
-use std::sync::mpsc::{Receiver, Sender, channel};
-
 use super::image::{Image, sha256};
 use super::stage::Stage;
-use crate::harness::{promptly, request};
-
-/// Where the log's thread writes to.
-struct Lines(Sender<String>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
-        text.lines().for_each(|line| self.0.send(line.to_owned()).unwrap_or_default());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn lines(stage: &Stage) -> Receiver<String> {
-    let (sender, lines) = channel();
-    let log = stage.gateway.app.access_log().clone();
-    std::thread::spawn(move || log.run(Lines(sender)));
-    lines
-}
+use crate::harness::{log_lines, promptly, request};
 
 #[tokio::test]
 async fn nobody_gets_in_without_a_password() {
@@ -56,7 +31,7 @@ async fn nobody_gets_in_without_a_password() {
 #[tokio::test]
 async fn every_call_is_a_line_with_all_that_is_known() {
     let stage = Stage::new().await;
-    let log = lines(&stage);
+    let log = log_lines(&stage.gateway).0;
     let mut client = stage.http2();
     let image = Image::new(1, vec![]);
     client.push("base/app", "v1", &image).await;
@@ -103,7 +78,7 @@ async fn every_call_is_a_line_with_all_that_is_known() {
 async fn an_upload_that_was_cut_is_logged_as_that() {
     let stage = Stage::new().await;
     let session = stage.http1().start("a").await;
-    let log = lines(&stage);
+    let log = log_lines(&stage.gateway).0;
     let mut client = stage.gateway.client().await;
     client.send(request("PATCH", &session, "Content-Length: 1000\r\n")).await;
     client.send([b'x'; 400]).await;
