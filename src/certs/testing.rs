@@ -124,6 +124,7 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
             authorities: vec![CaSettings::new(Directory::Known(KnownCa::LetsEncryptStaging))],
             challenges: vec![ChallengeKind::Http01],
             dns_command: None,
+            resolvers: Vec::new(),
         },
         admin: None,
         trusted_proxies: Networks::default(),

@@ -2,6 +2,7 @@
 //! Plain data; `resolve` is the only place that makes it from files.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
@@ -83,6 +84,8 @@ pub struct AcmeSettings {
     pub challenges: Vec<ChallengeKind>,
     /// The program that sets TXT records, with its first arguments.
     pub dns_command: Option<Vec<String>>,
+    /// The DNS servers that are asked about names before a CA is; those of the system where there are none.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// One CA.
@@ -98,12 +101,38 @@ pub struct CaSettings {
     pub chain: Option<String>,
     /// Ties the account to one that exists at the CA (RFC 8555 §7.3.4).
     pub binding: Option<ExternalBinding>,
+    /// Whether it is said to look at names from outside, like those that have a name of their own.
+    pub public: bool,
+    /// Where it asks for the answers to challenges.
+    pub ports: ValidationPorts,
+}
+
+/// The ports of a host at which a CA looks for answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValidationPorts {
+    /// For http-01.
+    pub http: u16,
+    /// For tls-alpn-01.
+    pub tls: u16,
+}
+
+impl Default for ValidationPorts {
+    /// Those of RFC 8555 §8.3 and RFC 8737 §3, which every public CA keeps to.
+    fn default() -> Self {
+        Self { http: 80, tls: 443 }
+    }
 }
 
 impl CaSettings {
     /// Of a CA about which nothing else is said.
     pub fn new(directory: Directory) -> Self {
-        Self { directory, roots: None, profile: None, chain: None, binding: None }
+        let ports = ValidationPorts::default();
+        Self { directory, roots: None, profile: None, chain: None, binding: None, public: false, ports }
+    }
+
+    /// Whether it looks at names from outside, and has limits that a mistake can use up for days.
+    pub fn is_public(&self) -> bool {
+        self.public || self.directory.is_public()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-pub(super) use self::acme::{RawAcme, acme, argument, certified_name, directory, email, word};
+pub(super) use self::acme::{RawAcme, acme, argument, certified_name, directory, email, resolver, word};
 pub(super) use self::url::upstream_url;
 use super::network::Network;
 use super::vhost::ListenAddress;

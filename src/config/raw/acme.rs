@@ -1,12 +1,15 @@
 //! The tables that say where certificates come from: `[tls]` of a domain, `[acme]` and `[[ca]]`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use toml::de::DeValue;
 
 use super::table::Table;
 use super::{List, Setting};
 use crate::config::acme::{CertifiedName, ChallengeKind, Directory, Fallback};
 use crate::config::secret::{self, RawSecret};
-use crate::config::values::{self, RawAcme};
+use crate::config::values::{self, InvalidValue, RawAcme};
 
 #[derive(Clone, Debug, Default)]
 pub(in crate::config) struct RawTls {
@@ -24,6 +27,7 @@ pub(in crate::config) struct RawAcmeSettings {
     pub(in crate::config) email: Setting<String>,
     pub(in crate::config) challenges: List<ChallengeKind>,
     pub(in crate::config) dns_command: List<String>,
+    pub(in crate::config) resolvers: List<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -34,6 +38,9 @@ pub(in crate::config) struct RawCa {
     pub(in crate::config) chain: Setting<String>,
     pub(in crate::config) eab_key_id: Setting<String>,
     pub(in crate::config) eab_hmac_key: Setting<RawSecret>,
+    pub(in crate::config) public: Setting<bool>,
+    pub(in crate::config) http_port: Setting<u16>,
+    pub(in crate::config) tls_port: Setting<u16>,
 }
 
 pub(super) fn tls(table: &mut Table<'_>) -> RawTls {
@@ -56,7 +63,12 @@ pub(super) fn settings(table: &mut Table<'_>) -> RawAcmeSettings {
         email: table.value("email", values::email),
         challenges: table.list("challenges", |value| values::choice(value, &challenges)),
         dns_command: table.list("dns_command", values::argument),
+        resolvers: table.list("resolvers", values::resolver),
     }
+}
+
+fn port(value: &DeValue<'_>) -> Result<u16, InvalidValue> {
+    values::number(value, 1, u64::from(u16::MAX))
 }
 
 pub(super) fn ca(table: &mut Table<'_>) -> RawCa {
@@ -67,5 +79,8 @@ pub(super) fn ca(table: &mut Table<'_>) -> RawCa {
         chain: table.value("chain", values::word),
         eab_key_id: table.value("eab_key_id", values::word),
         eab_hmac_key: table.value("eab_hmac_key", secret::setting),
+        public: table.value("public", values::flag),
+        http_port: table.value("http_port", port),
+        tls_port: table.value("tls_port", port),
     }
 }

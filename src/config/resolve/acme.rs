@@ -5,7 +5,9 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::MainFile;
-use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind, Directory, ExternalBinding, KnownCa};
+use crate::config::acme::{
+    AcmeSettings, CaSettings, ChallengeKind, Directory, ExternalBinding, KnownCa, ValidationPorts,
+};
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawAcmeSettings, RawCa, Setting};
 use crate::config::source::{Source, Span};
@@ -18,6 +20,7 @@ pub(super) fn settings(main: &MainFile, problems: &mut Problems) -> (AcmeSetting
         authorities: authorities(main, problems),
         challenges: challenges(main, &raw, dns_command.is_some(), problems),
         dns_command,
+        resolvers: raw.resolvers.given().into_iter().flatten().map(|server| *server.get_ref()).collect(),
     };
     (settings, raw.email.given().cloned())
 }
@@ -123,7 +126,8 @@ fn authority(
     secret: Option<SecretString>,
     problems: &mut Problems,
 ) -> Option<CaSettings> {
-    let RawCa { directory, roots, profile, chain, eab_key_id, eab_hmac_key } = raw;
+    let RawCa { directory, roots, profile, chain, eab_key_id, eab_hmac_key, public, http_port, tls_port } =
+        raw;
     let mut note = |span: &Span, message: &str, help: &str| {
         problems.push(Problem::at(source, span, message, help));
     };
@@ -144,11 +148,17 @@ fn authority(
         note(header, &format!("\"{}\" needs an external account binding", ca.name()), help);
     }
     let binding = eab_key_id.given().cloned().zip(secret);
+    let usual = ValidationPorts::default();
     Some(CaSettings {
         directory: directory.given()?.clone(),
         roots: roots.given().map(|path| source.beside(path)),
         profile: profile.given().cloned(),
         chain: chain.given().cloned(),
         binding: binding.map(|(key_id, hmac_key)| ExternalBinding { key_id, hmac_key }),
+        public: public.given().copied().unwrap_or_default(),
+        ports: ValidationPorts {
+            http: http_port.given().copied().unwrap_or(usual.http),
+            tls: tls_port.given().copied().unwrap_or(usual.tls),
+        },
     })
 }

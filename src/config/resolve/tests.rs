@@ -203,12 +203,18 @@ fn every_setting_arrives() {
                     profile: None,
                     chain: None,
                     binding: None,
+                    public: false,
+                    ports: ValidationPorts {
+                        http: 80,
+                        tls: 443,
+                    },
                 },
             ],
             challenges: [
                 TlsAlpn01,
             ],
             dns_command: None,
+            resolvers: [],
         },
         admin: Some(
             127.0.0.1:9180,

@@ -1,5 +1,7 @@
 //! The values of ACME: addresses to write to, names for certificates, directories of CAs.
 
+use std::net::{IpAddr, SocketAddr};
+
 use toml::de::DeValue;
 
 use super::{InvalidValue, host_name, text};
@@ -75,6 +77,15 @@ pub(in crate::config) fn word(value: &DeValue<'_>) -> Result<String, InvalidValu
     Ok(text.to_owned())
 }
 
+/// A DNS server: `"192.0.2.53"`, `"127.0.0.1:5353"`, `"[2001:db8::53]:53"`.
+pub(in crate::config) fn resolver(value: &DeValue<'_>) -> Result<SocketAddr, InvalidValue> {
+    let help = "write the address of a DNS server, such as \"192.0.2.53\" or \"127.0.0.1:5353\"";
+    let text = text(value, help)?;
+    let with_port = || text.parse().ok();
+    let server = text.parse().ok().map(|address: IpAddr| SocketAddr::new(address, DNS)).or_else(with_port);
+    server.filter(|server| server.port() != 0).ok_or_else(|| InvalidValue::new("is not an address", help))
+}
+
 /// A program or one of its arguments.
 pub(in crate::config) fn argument(value: &DeValue<'_>) -> Result<String, InvalidValue> {
     let help = "write the program and its arguments, each in quotes";
@@ -84,6 +95,9 @@ pub(in crate::config) fn argument(value: &DeValue<'_>) -> Result<String, Invalid
     }
     Ok(text.to_owned())
 }
+
+/// The port of DNS.
+const DNS: u16 = 53;
 
 #[cfg(test)]
 mod tests {
@@ -112,6 +126,22 @@ mod tests {
         assert_eq!((name.to_string().as_str(), name.is_wildcard()), ("*.example.com", true));
         for bad in ["'*'", "'*.'", "'*.*.example.com'", "'a.*.example.com'", "'*.192.0.2.1'"] {
             read(bad, certified_name).expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn a_resolver_is_an_address_with_or_without_a_port() {
+        let table = [
+            ("'192.0.2.53'", "192.0.2.53:53"),
+            ("'127.0.0.1:5353'", "127.0.0.1:5353"),
+            ("'2001:db8::53'", "[2001:db8::53]:53"),
+            ("'[2001:db8::53]:5353'", "[2001:db8::53]:5353"),
+        ];
+        for (written, server) in table {
+            assert_eq!(read(written, resolver).expect("an address").to_string(), server);
+        }
+        for bad in ["''", "'dns.example.com'", "'192.0.2.53:0'", "'192.0.2.53:x'", "53"] {
+            read(bad, resolver).expect_err(bad);
         }
     }
 
