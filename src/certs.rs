@@ -21,6 +21,7 @@ pub mod names;
 pub mod orders;
 pub mod renewal;
 pub mod report;
+pub(crate) mod roots;
 pub mod state;
 mod status;
 pub mod storage;

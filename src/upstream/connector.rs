@@ -8,15 +8,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::exchange::Exchange;
+use crate::certs::roots::{self, RootsError};
 use crate::config::vhost::{Scheme, UpstreamUrl};
 
 /// Makes connections to one upstream.
@@ -28,17 +28,9 @@ pub(crate) struct Connector {
 /// Why an upstream cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectorError {
-    /// The roots file cannot be read, or holds no certificate that can be used.
-    #[error("the roots file {path} cannot be used: {reason}")]
-    Roots {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The system has no roots at all.
-    #[error("this system has no root certificates: install ca-certificates, or set `roots`")]
-    NoSystemRoots,
+    /// Nobody would be believed.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// An https target without roots to verify it by.
     #[error("an https upstream needs roots")]
     NoTrust,
@@ -97,10 +89,7 @@ impl Connector {
 }
 
 fn tls_connector(roots: Option<&PathBuf>) -> Result<TlsConnector, ConnectorError> {
-    let store = match roots {
-        Some(path) => roots_from(path)?,
-        None => system_roots()?,
-    };
+    let store = roots::roots(roots.map(PathBuf::as_path))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -108,25 +97,6 @@ fn tls_connector(roots: Option<&PathBuf>) -> Result<TlsConnector, ConnectorError
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-fn roots_from(path: &PathBuf) -> Result<RootCertStore, ConnectorError> {
-    let unusable = |reason: String| ConnectorError::Roots { path: path.clone(), reason };
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        store.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    if store.is_empty() {
-        return Err(unusable("it holds no certificate".to_owned()));
-    }
-    Ok(store)
-}
-
-fn system_roots() -> Result<RootCertStore, ConnectorError> {
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if store.is_empty() { Err(ConnectorError::NoSystemRoots) } else { Ok(store) }
 }
 
 fn server_name(target: &UpstreamUrl) -> Result<ServerName<'static>, ConnectorError> {

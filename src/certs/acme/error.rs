@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::transport::{RootsError, Transport, TransportError};
+use super::transport::{Transport, TransportError};
+use crate::certs::roots::RootsError;
 use crate::config::acme::ChallengeKind;
 
 /// Why a CA has not done what was asked.

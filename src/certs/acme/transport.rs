@@ -16,13 +16,14 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::certs::roots::{self, RootsError};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,20 +40,6 @@ pub(in crate::certs) enum TransportError {
     /// A URL of the CA that leads nowhere.
     #[error("the CA names the address {0:?}, which cannot be used")]
     Address(String),
-}
-
-/// Why the roots of a CA's server cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::certs) enum RootsError {
-    /// The file cannot be read, or holds no certificate.
-    #[error("the roots file {path} cannot be used: {reason}")]
-    File { path: String, reason: String },
-    /// The system has none.
-    #[error("this system has no root certificates: install ca-certificates, or set `roots`")]
-    NoSystemRoots,
-    /// TLS cannot be set up.
-    #[error("TLS towards the CA cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
 }
 
 /// What an answer said besides its body.
@@ -112,11 +99,12 @@ impl HttpClient for Client {
 
 impl Transport {
     /// With the roots of a file, or else the system's. Reads files.
-    pub(super) fn new(roots: Option<&Path>) -> Result<Self, RootsError> {
+    pub(super) fn new(file: Option<&Path>) -> Result<Self, RootsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(store(roots)?)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has what the default versions need")
+            .with_root_certificates(roots::roots(file)?)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), idle: Mutex::default(), seen: Mutex::default() })
@@ -279,20 +267,6 @@ fn alternates(headers: &HeaderMap) -> Vec<String> {
         is_alternate.then(|| url.to_owned())
     });
     found.take(MOST_ALTERNATES).collect()
-}
-
-fn store(roots: Option<&Path>) -> Result<RootCertStore, RootsError> {
-    let mut store = RootCertStore::empty();
-    let Some(path) = roots else {
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if store.is_empty() { Err(RootsError::NoSystemRoots) } else { Ok(store) };
-    };
-    let unusable = |reason: String| RootsError::File { path: path.display().to_string(), reason };
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        store.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    if store.is_empty() { Err(unusable("it holds no certificate".to_owned())) } else { Ok(store) }
 }
 
 /// Name, TCP and TLS.

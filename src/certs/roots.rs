@@ -1,0 +1,71 @@
+//! Whose certificates are believed when moorgate is the client: the system's roots, or those of a file.
+
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// Why roots cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootsError {
+    /// The file cannot be read, or holds no certificate that can be used.
+    #[error("the roots file {path} cannot be used: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system has none.
+    #[error("this system has no root certificates: install ca-certificates, or set `roots`")]
+    NoSystemRoots,
+}
+
+/// Those of the file, or else the system's. Reads files.
+pub(crate) fn roots(file: Option<&Path>) -> Result<RootCertStore, RootsError> {
+    match file {
+        Some(path) => of_file(path),
+        None => of_system(),
+    }
+}
+
+/// All certificates of a PEM file, at least one.
+pub(crate) fn of_file(path: &Path) -> Result<RootCertStore, RootsError> {
+    let unusable = |reason: String| RootsError::File { path: path.to_owned(), reason };
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        store.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    if store.is_empty() { Err(unusable("it holds no certificate".to_owned())) } else { Ok(store) }
+}
+
+/// What the system trusts; what is damaged there is left out.
+pub(crate) fn of_system() -> Result<RootCertStore, RootsError> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if store.is_empty() { Err(RootsError::NoSystemRoots) } else { Ok(store) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::testing::pair;
+
+    #[test]
+    fn a_file_needs_at_least_one_certificate_and_nothing_broken() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("roots.pem");
+        let said = || of_file(&path).expect_err("unusable").to_string();
+        assert!(said().starts_with(&format!("the roots file {} cannot be used: ", path.display())));
+        std::fs::write(&path, "nothing").expect("written");
+        assert!(said().ends_with("it holds no certificate"), "{}", said());
+        let pem = pair(&["a.example.com"]).certificate;
+        std::fs::write(&path, &pem).expect("written");
+        assert_eq!(roots(Some(&path)).expect("roots").len(), 1);
+        std::fs::write(&path, format!("{pem}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+            .expect("written");
+        said();
+    }
+}
