@@ -19,6 +19,7 @@ pub mod manager;
 mod moments;
 pub mod names;
 pub mod orders;
+pub(crate) mod postpone;
 pub mod renewal;
 pub mod report;
 pub(crate) mod roots;

@@ -128,9 +128,10 @@ impl Session {
         self.directory().renewal_info.is_some()
     }
 
-    /// The domain that stands for the CA in DNS, by its own account.
-    pub(super) fn dns_identity(&self) -> Option<String> {
-        self.directory().meta.caa_identities.into_iter().next()
+    /// The domains that stand for the CA in DNS, by its own account, in lower case.
+    pub(super) fn dns_identities(&self) -> Vec<String> {
+        let all = self.directory().meta.caa_identities;
+        all.into_iter().map(|identity| identity.to_ascii_lowercase()).collect()
     }
 
     fn directory(&self) -> Directory {

@@ -164,7 +164,7 @@ fn is_token(token: &str) -> bool {
 }
 
 /// What a CA puts into a handshake: an address by its reverse name (RFC 8738 §6).
-fn server_name(name: &str) -> Box<str> {
+pub(super) fn server_name(name: &str) -> Box<str> {
     match name.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => {
             let [a, b, c, d] = address.octets();

@@ -1,5 +1,6 @@
-//! Asks the system's DNS servers for TXT and CAA records, which the system's own resolver does not give:
-//! one question, one answer, over UDP and where that is too small over TCP (RFC 1035, RFC 7766).
+//! Asks DNS servers what a CA will ask: for TXT and CAA records, which the system's own resolver does not
+//! give, and for addresses, into which that one mixes what only this machine knows. One question, one answer,
+//! over UDP and where that is too small over TCP (RFC 1035, RFC 7766).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,6 +19,10 @@ pub(super) struct Resolver {
 /// What to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Addresses of IPv4.
+    A,
+    /// Addresses of IPv6 (RFC 3596).
+    Aaaa,
     /// Texts (RFC 1035 §3.3.14).
     Txt,
     /// Which CAs may issue (RFC 8659).
@@ -49,9 +54,23 @@ enum Outcome {
 
 impl Resolver {
     /// Those of `/etc/resolv.conf`; the one on this machine where there are none. Reads a file.
-    pub(super) fn system() -> Self {
+    fn system() -> Self {
         let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         Self { servers: servers(&text) }
+    }
+
+    /// These servers, or those of the system where there are none. Reads a file.
+    pub(super) fn of(servers: &[SocketAddr]) -> Self {
+        if servers.is_empty() { Self::system() } else { Self { servers: servers.to_vec() } }
+    }
+
+    /// The addresses of a name; none where it has none, or does not exist.
+    pub(super) async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
+        let v4 = self.records(name, Kind::A).await?;
+        let v6 = self.records(name, Kind::Aaaa).await?;
+        let v4 = v4.iter().filter_map(|data| Some(<[u8; 4]>::try_from(data.as_slice()).ok()?.into()));
+        let v6 = v6.iter().filter_map(|data| Some(<[u8; 16]>::try_from(data.as_slice()).ok()?.into()));
+        Ok(v6.chain(v4).collect())
     }
 
     /// The data of all records of a kind at a name, aliases followed by the server.
@@ -111,7 +130,9 @@ async fn ask_again(server: SocketAddr, question: &[u8], kind: Kind) -> io::Resul
 impl Kind {
     fn number(self) -> u16 {
         match self {
+            Self::A => 1,
             Self::Txt => 16,
+            Self::Aaaa => 28,
             Self::Caa => 257,
         }
     }
@@ -256,6 +277,15 @@ mod tests {
         let answers: [(u16, &[u8]); 1] = [(257, b"\x00\x05Issueca.example")];
         let found = records(Kind::Caa, [0x81, 0x80], &answers).await.expect("answered");
         assert_eq!(property(&found[0]), Some(("issue".to_owned(), "ca.example".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn addresses_are_read_by_their_kind() {
+        let answers: [(u16, &[u8]); 3] = [(1, &[192, 0, 2, 1]), (1, &[1, 2, 3]), (28, &[0x20; 16])];
+        let found = records(Kind::A, [0x81, 0x80], &answers).await.expect("answered");
+        assert_eq!(found, [vec![192, 0, 2, 1], vec![1, 2, 3]]);
+        let found = records(Kind::Aaaa, [0x81, 0x80], &answers).await.expect("answered");
+        assert_eq!(found, [[0x20; 16]]);
     }
 
     #[tokio::test]

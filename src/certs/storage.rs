@@ -1,6 +1,7 @@
 //! What ACME keeps below `state`, read and written: accounts, certificates, what is under way, and word
 //! from other processes. The paths are those of `state`. Blocks on the file system.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::NameSet;
 use super::orders::OpenOrder;
+use super::postpone::Postponed;
 use super::state::{CaId, State, StoredAccount, lock, try_lock};
 use crate::config::acme::{CertifiedName, ChallengeKind};
 use crate::fs::{Access, atomic_write, private_directory};
@@ -53,6 +55,9 @@ pub struct Record {
     /// What was found out before the last attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+    /// For how long no CA has been asked because of that, for each CA.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) postponed: BTreeMap<CaId, Postponed>,
 }
 
 /// What a CA has said about the renewal of a certificate (RFC 9773).

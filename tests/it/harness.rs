@@ -3,6 +3,7 @@
 
 pub mod acme_ca;
 pub mod between;
+pub mod dns;
 pub mod frames;
 pub mod gateway;
 pub mod http2;

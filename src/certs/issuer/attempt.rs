@@ -2,6 +2,7 @@
 //! not be done twice is on disk before it is done.
 
 mod account;
+mod found;
 mod outcome;
 mod place;
 
@@ -11,9 +12,10 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
+use self::found::identities;
 pub(super) use self::outcome::Stop;
 use self::outcome::{failure, next_wait};
-use super::look;
+use super::look::Findings;
 use super::prove::{Identity, Prover};
 use super::state::{Outcome, State};
 use super::{Issuer, on_disk};
@@ -61,6 +63,8 @@ struct At<'a> {
     ask: Ask,
     /// The certificate that would be replaced.
     replaces: Option<CertificateDer<'static>>,
+    /// What was found out about the names, if they were looked at.
+    found: Option<Findings>,
 }
 
 impl Ask {
@@ -90,9 +94,14 @@ impl Attempt<'_> {
         }
         let mut waits: Vec<(SystemTime, String)> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
+        let mut found: Option<Vec<String>> = None;
         for (ca, id) in cas {
             let mut at = self.at(&plan.settings, ca, id);
-            match self.from(&mut at, record).await {
+            let ended = self.from(&mut at, record).await;
+            if let Some(findings) = &at.found {
+                found.get_or_insert_default().extend(findings.texts());
+            }
+            match ended {
                 Ok(()) => {
                     self.tidy(&at, record).await?;
                     return Ok(End { state: State::New, outcome: Some(Outcome::Issued) });
@@ -107,6 +116,10 @@ impl Attempt<'_> {
         }
         if !errors.is_empty() {
             record.error = Some(errors.join("; "));
+        }
+        if let Some(found) = found {
+            record.findings = found;
+            record.findings.dedup();
         }
         self.issuer.keep(&self.host.domain, record).await?;
         let outcome = if errors.is_empty() { Outcome::Postponed } else { Outcome::Failed };
@@ -132,19 +145,9 @@ impl Attempt<'_> {
         !self.forced && serial() != before
     }
 
-    /// What this machine can see of the names. The view of a CA inside somebody's network is another.
-    async fn findings(&self, at: &At<'_>) -> Vec<String> {
-        if !at.ca.directory.is_public() {
-            return Vec::new();
-        }
-        let challenges = self.issuer.certificates.table().challenges();
-        let identity = at.ca.directory.dns_identity();
-        look::findings(challenges, &self.request.names, &at.settings.challenges, identity).await
-    }
-
     /// Whether the first order is held back because the state directory seems to have been lost.
     async fn held(&self, settings: &AcmeSettings) -> Result<Option<State>, String> {
-        let is_production = settings.authorities.iter().any(|ca| ca.directory.is_public());
+        let is_production = settings.authorities.iter().any(CaSettings::is_public);
         if !is_production || self.forced || self.issuer.certificates.issued(&self.host.domain).is_some() {
             return Ok(None);
         }
@@ -156,7 +159,7 @@ impl Attempt<'_> {
         if is_known || is_confirmed {
             return Ok(None);
         }
-        let found = look::served(&self.host.domain).await;
+        let found = self.served(settings).await;
         let facts = Facts { is_production, is_known, is_confirmed, founded, found: found.as_ref() };
         let now = (self.issuer.wall)();
         let held = hold(self.host.domain.as_str(), facts, now);
@@ -191,17 +194,17 @@ impl Attempt<'_> {
         let replaces = renews.and_then(|held| held.certificate.key.cert.first().cloned());
         let profile = self.request.profile.as_deref().or(ca.profile.as_deref());
         let ask = Ask { ca: id, account: String::new(), names: self.names(), kind, held_until };
-        At { settings, ca, profile, ask, replaces }
+        At { settings, ca, profile, ask, replaces, found: None }
     }
 
     /// Gets the certificate from one CA.
     async fn from(&self, at: &mut At<'_>, record: &mut Record) -> Result<(), Stop> {
         let pending = self.pending(at).await?;
         self.may_order(at, pending.is_some()).await?;
-        if pending.is_none() {
-            record.findings = self.findings(at).await;
-        }
         let mut session = self.session(at, pending.is_some()).await?;
+        if pending.is_none() {
+            self.look(at, &session, record).await?;
+        }
         let resumed = match pending {
             Some((open, key)) => self.resume(at, &session, &open).await?.map(|order| (order, key)),
             None => None,
@@ -211,9 +214,10 @@ impl Attempt<'_> {
             None => self.place_anew(at, &mut session).await?,
         };
         if order.stage() == Stage::Pending {
-            let issuer = session.dns_identity().or_else(|| at.ca.directory.dns_identity().map(str::to_owned));
+            let issuer = identities(at.ca, &session).into_iter().next();
             let identity = Identity { issuer, account: session.account_url().to_owned() };
-            let prover = Prover::new(&self.issuer.certificates, at.settings, self.request, record, identity);
+            let kinds = at.rank(record);
+            let prover = Prover::new(&self.issuer.certificates, at.settings, self.request, kinds, identity);
             let used = prover.prove(&mut order).await;
             record.note_challenges(&used.kinds, used.result.is_ok(), &at.settings.challenges);
             used.result?;
@@ -275,6 +279,7 @@ impl Attempt<'_> {
     async fn tidy(&self, at: &At<'_>, record: &mut Record) -> Result<(), String> {
         record.error = None;
         record.findings.clear();
+        record.postponed.clear();
         record.advice = None;
         record.profile = at.profile.map(str::to_owned);
         self.issuer.keep(&self.host.domain, record).await?;

@@ -3,6 +3,7 @@
 
 mod command;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::command::DnsCommand;
@@ -13,7 +14,6 @@ use crate::certs::challenge::{Answer, Challenges};
 use crate::certs::dns::Resolver;
 use crate::certs::dns_persist::PersistRecord;
 use crate::certs::manager::Certificates;
-use crate::certs::storage::Record;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName, ChallengeKind};
 
 /// How names are proved, the most promising way first.
@@ -21,6 +21,7 @@ pub(super) struct Prover<'a> {
     challenges: Arc<Challenges>,
     command: Option<DnsCommand<'a>>,
     names: &'a [CertifiedName],
+    resolvers: &'a [SocketAddr],
     order: Vec<ChallengeKind>,
     identity: Identity,
 }
@@ -54,14 +55,15 @@ impl<'a> Prover<'a> {
         certificates: &Certificates,
         settings: &'a AcmeSettings,
         request: &'a AcmeRequest,
-        record: &Record,
+        order: Vec<ChallengeKind>,
         identity: Identity,
     ) -> Self {
         Self {
             challenges: certificates.table().challenges().clone(),
             command: settings.dns_command.as_deref().map(DnsCommand),
             names: &request.names,
-            order: record.ranked(&settings.challenges),
+            resolvers: &settings.resolvers,
+            order,
             identity,
         }
     }
@@ -150,7 +152,8 @@ impl<'a> Prover<'a> {
         let name = name.ok_or_else(|| AcmeError::Nonsense(format!("{:?} was not asked for", proof.name)))?;
         let record = PersistRecord::new(name, issuer, account);
         let PersistRecord { name, value } = &record;
-        let resolver = on_disk(Resolver::system).await;
+        let servers = self.resolvers.to_vec();
+        let resolver = on_disk(move || Resolver::of(&servers)).await;
         match record.is_set(&resolver).await {
             Ok(true) => Ok(InPlace::Standing),
             Ok(false) => Err(AcmeError::Unanswerable(format!("set the TXT record {name} to \"{value}\""))),

@@ -50,6 +50,10 @@ struct World {
     asked: Vec<(String, Value)>,
     once: HashMap<&'static str, VecDeque<Told>>,
     profiles: Vec<&'static str>,
+    /// As which it stands in DNS.
+    identities: Vec<&'static str>,
+    /// The challenges that it offers; http-01 without any.
+    offers: Vec<&'static str>,
     /// The renewal windows of certificates, first to last, as offsets from now in seconds.
     windows: Vec<(i64, i64)>,
 }
@@ -147,6 +151,16 @@ impl AcmeCa {
     /// Which profiles there are.
     pub fn profiles(&self, profiles: &[&'static str]) {
         self.world(|world| world.profiles = profiles.to_vec());
+    }
+
+    /// As which it stands in DNS.
+    pub fn identities(&self, identities: &[&'static str]) {
+        self.world(|world| world.identities = identities.to_vec());
+    }
+
+    /// Which challenges it offers.
+    pub fn offers(&self, kinds: &[&'static str]) {
+        self.world(|world| world.offers = kinds.to_vec());
     }
 
     /// Suggests windows for the first, the second certificate and so on; the last one holds for all that follow.
@@ -311,7 +325,7 @@ impl Shared {
         let profiles: HashMap<_, _> = world.profiles.iter().map(|profile| (*profile, "a profile")).collect();
         let mut directory = json!({
             "newNonce": at("nonce"), "newAccount": at("account"), "newOrder": at("order"),
-            "revokeCert": at("revoke"), "keyChange": at("key"), "meta": { "profiles": profiles },
+            "revokeCert": at("revoke"), "keyChange": at("key"), "meta": { "profiles": profiles, "caaIdentities": world.identities },
         });
         if !world.windows.is_empty() {
             directory["renewalInfo"] = json!(at("renewal"));
@@ -375,15 +389,19 @@ impl Shared {
         let world = self.world.lock().unwrap();
         let order = &world.orders[index];
         let status = if order.authorized { "valid" } else { "pending" };
-        json!({
-            "status": status,
-            "identifier": order.identifiers[0],
-            "challenges": [{
-                "type": "http-01",
+        let kinds = if world.offers.is_empty() { &["http-01"][..] } else { &world.offers };
+        let challenge = |kind: &&str| {
+            json!({
+                "type": kind,
                 "url": format!("{}/challenge/{index}", self.url),
                 "token": "a-token-of-more-than-22-characters",
                 "status": status,
-            }],
+            })
+        };
+        json!({
+            "status": status,
+            "identifier": order.identifiers[0],
+            "challenges": kinds.iter().map(challenge).collect::<Vec<_>>(),
         })
     }
 

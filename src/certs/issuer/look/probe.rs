@@ -1,0 +1,138 @@
+//! Fetches an answer of our own through the public name, in the ways in which a CA will.
+
+mod handshake;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use self::handshake::Handshake;
+use crate::certs::challenge::Challenges;
+use crate::config::acme::{ChallengeKind, ValidationPorts};
+use crate::registry::host::HostName;
+
+/// A name that should lead here.
+pub(super) struct Probe<'a> {
+    pub(super) challenges: &'a Arc<Challenges>,
+    pub(super) name: &'a HostName,
+    pub(super) ports: ValidationPorts,
+}
+
+/// What stands at the end of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// We, or another process on the same state directory.
+    Here,
+    /// Somebody else.
+    Elsewhere(String),
+    /// It cannot be seen from here. Behind a router that does not lead its own network back in through its public
+    /// address, this is how all is well.
+    Unknown(String),
+}
+
+impl Probe<'_> {
+    /// Looks at all addresses: a CA takes any of them.
+    pub(super) async fn all(&self, kind: ChallengeKind, addresses: &[IpAddr]) -> Sight {
+        let mut seen = Sight::Unknown("it has no address".to_owned());
+        for (index, address) in addresses.iter().take(MOST_ADDRESSES).enumerate() {
+            let sight = match kind {
+                ChallengeKind::Http01 => self.by_http(*address).await,
+                ChallengeKind::TlsAlpn01 => self.by_handshake(*address).await,
+                ChallengeKind::Dns01 | ChallengeKind::DnsPersist01 => return Sight::Here,
+            };
+            match sight {
+                Sight::Elsewhere(_) => return sight,
+                Sight::Here => seen = sight,
+                Sight::Unknown(_) if index == 0 => seen = sight,
+                Sight::Unknown(_) => {}
+            }
+        }
+        seen
+    }
+
+    async fn by_http(&self, address: IpAddr) -> Sight {
+        let at = SocketAddr::new(address, self.ports.http);
+        let Some(random) = random::<16>() else { return Sight::Unknown("there is no randomness".to_owned()) };
+        let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let answer = match self.challenges.answer_http(&token, &token) {
+            Ok(answer) => answer,
+            Err(error) => return Sight::Unknown(error.to_string()),
+        };
+        let fetched = timeout(PATIENCE, self.fetch(at, &token)).await;
+        drop(answer);
+        match fetched {
+            Err(_) => Sight::Unknown(format!("nobody answers at {at}")),
+            Ok(Err(error)) => Sight::Unknown(format!("{at} cannot be asked: {error}")),
+            Ok(Ok(text)) => judge(&text, &token, at),
+        }
+    }
+
+    async fn fetch(&self, at: SocketAddr, token: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(at).await?;
+        let host = self.name.authority(self.ports.http, HTTP);
+        let request = format!(
+            "GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(LARGEST).read_to_end(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    async fn by_handshake(&self, address: IpAddr) -> Sight {
+        let at = SocketAddr::new(address, self.ports.tls);
+        let Some(digest) = random::<32>() else { return Sight::Unknown("there is no randomness".to_owned()) };
+        let handshake = match Handshake::new(self.name) {
+            Ok(handshake) => handshake,
+            Err(error) => return Sight::Unknown(error.to_string()),
+        };
+        let answer = match self.challenges.answer_handshake(self.name.as_str(), &digest) {
+            Ok(answer) => answer,
+            Err(error) => return Sight::Unknown(error.to_string()),
+        };
+        let done = timeout(PATIENCE, handshake.shows(at, &digest)).await;
+        drop(answer);
+        match done {
+            Err(_) => Sight::Unknown(format!("nobody answers at {at}")),
+            Ok(Ok(true)) => Sight::Here,
+            Ok(Ok(false)) => another(at),
+            Ok(Err(error)) if handshake::is_refusal(&error) => another(at),
+            Ok(Err(error)) => Sight::Unknown(format!("{at} cannot be asked: {error}")),
+        }
+    }
+}
+
+/// By an answer to HTTP. One that leads on, or that says that something is out of order, may yet end here.
+fn judge(text: &str, token: &str, at: SocketAddr) -> Sight {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+    if body.contains(token) {
+        return Sight::Here;
+    }
+    match head.split(' ').nth(1).and_then(|status| status.chars().next()) {
+        Some('3' | '5') => {
+            let line = head.lines().next().unwrap_or_default();
+            Sight::Unknown(format!("{at} answers \"{}\"", line.chars().take(60).collect::<String>()))
+        }
+        _ => another(at),
+    }
+}
+
+fn another(at: SocketAddr) -> Sight {
+    Sight::Elsewhere(format!("another server answers at {at}"))
+}
+
+fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut random = [0; N];
+    aws_lc_rs::rand::fill(&mut random).ok()?;
+    Some(random)
+}
+
+const HTTP: u16 = 80;
+const MOST_ADDRESSES: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(5);
+const LARGEST: u64 = 16 * 1024;
