@@ -309,10 +309,9 @@ impl App {
     /// Re-reads htpasswd and certificate files that have changed, and renews the leaves that are due.
     pub async fn look_now(&self) {
         let sites = self.gate.sites.load_full();
-        let (certificates, issuer) = (self.certificates.clone(), self.issuer.clone());
+        let certificates = self.certificates.clone();
         let looked = tokio::task::spawn_blocking(move || {
             certificates.refresh();
-            issuer.look();
             build::refresh_users(&sites);
         });
         if let Err(error) = looked.await {

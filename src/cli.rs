@@ -159,7 +159,7 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             htpasswd::run(&file, &user, options)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Certs { json, command } => with_snapshot(&config, |snapshot| certs(snapshot, json, command)),
+        Command::Certs { json, command } => certs(&config, json, command),
         Command::Explain { user, action, what, options } => with_snapshot(&config, |snapshot| {
             explain::run(snapshot, (&user, action, &what), &options, &mut std::io::stdout().lock())
         }),
@@ -207,14 +207,18 @@ fn ask(config: &Path, command: &control::Command) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn certs(snapshot: &Snapshot, json: bool, command: Option<CertsCommand>) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Result<ExitCode> {
+    let out = std::io::stdout;
     match command {
-        None => certs::list(snapshot, json, &mut out),
-        Some(CertsCommand::Ca) => certs::ca(snapshot, &mut out),
-        Some(CertsCommand::Import(arguments)) => certs::import::run(snapshot, &arguments, &mut out),
-        Some(CertsCommand::Dns { domain }) => certs::dns(snapshot, &domain, &mut out),
-        Some(CertsCommand::Renew { domain }) => certs::renew(snapshot, &domain, &mut std::io::stderr()),
+        None => certs::list(config, json),
+        Some(CertsCommand::Renew { domain }) => ask(config, &control::Command::CertsRenew { domain }),
+        Some(CertsCommand::Ca) => with_snapshot(config, |snapshot| certs::ca(snapshot, &mut out())),
+        Some(CertsCommand::Dns { domain }) => {
+            with_snapshot(config, |snapshot| certs::dns(snapshot, &domain, &mut out()))
+        }
+        Some(CertsCommand::Import(arguments)) => {
+            with_snapshot(config, |snapshot| certs::import::run(snapshot, &arguments, &mut out()))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! A further command is a variant of [`Command`], its arm in [`perform`], and a file in `cli/` that asks it.
 
+mod certs;
 pub(crate) mod client;
 mod socket;
 mod unlock;
@@ -28,6 +29,16 @@ pub(crate) use unlock::Whom;
 pub(crate) enum Command {
     /// Read the configuration again.
     Reload {},
+    /// Say what is held for each domain, and how far its renewal is.
+    Certs {
+        /// As JSON, for scripts.
+        json: bool,
+    },
+    /// Order a certificate now.
+    CertsRenew {
+        /// For which domain.
+        domain: String,
+    },
     /// Forget wrong passwords.
     Unlock {
         /// Of whom.
@@ -111,6 +122,8 @@ async fn serve_one(app: &Arc<App>, mut stream: UnixStream) -> io::Result<()> {
 async fn perform(app: &Arc<App>, command: Command) -> Reply {
     match command {
         Command::Reload {} => reload(app).await,
+        Command::Certs { json } => certs::list(app, json),
+        Command::CertsRenew { domain } => certs::renew(app, &domain).await,
         Command::Unlock { whom, domain } => unlock::unlock(app, &whom, domain.as_deref()),
     }
 }

@@ -3,8 +3,10 @@
 
 mod attempt;
 mod budgets;
+mod domain;
 mod look;
 mod prove;
+mod renew;
 mod state;
 mod step;
 
@@ -14,17 +16,17 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::domain::Domain;
 use self::state::{Outcome, State};
 use self::step::Step;
 use super::ledger::Ledger;
 use super::ledger::file::{Clock, LedgerFile};
 use super::manager::Certificates;
-use super::renewal::{Life, Urgency, urgency};
-use super::report::{AcmeStatus, Attempts};
+use super::report::AcmeStatus;
 use super::state::CaId;
 use super::storage::Storage;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
@@ -60,16 +62,22 @@ struct Plan {
     contacts: Vec<String>,
 }
 
-/// A domain while the task runs.
-struct Domain {
-    host: SharedVirtualHost,
-    state: State,
-    status: AcmeStatus,
-    running: bool,
-    forced: bool,
-    attempts: Attempts,
-    /// What was last said about the end of its certificate.
-    urgency: Urgency,
+/// The steps that are being taken.
+#[derive(Default)]
+struct Running {
+    steps: JoinSet<Step>,
+    /// Whose. One that has panicked cannot say it itself.
+    names: HashMap<task::Id, HostName>,
+}
+
+impl Running {
+    fn ended(&mut self, done: Result<(task::Id, Step), JoinError>) -> (HostName, Result<Step, JoinError>) {
+        let (id, step) = match done {
+            Ok((id, step)) => (id, Ok(step)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        (self.names.remove(&id).expect("each step is entered when it is spawned"), step)
+    }
 }
 
 impl Plan {
@@ -119,24 +127,10 @@ impl Issuer {
         self.wake.notify_one();
     }
 
-    /// Renews a domain's certificate as soon as limits allow, due or not.
-    pub fn renew(&self, domain: HostName) {
-        self.forced.lock().unwrap_or_else(PoisonError::into_inner).push(domain);
-        self.wake.notify_one();
-    }
-
-    /// Looks for word from other processes: to be called about every second, on a blocking thread.
-    pub fn look(&self) {
-        for domain in self.storage.take_requests() {
-            tracing::info!(%domain, "asked to renew the certificate");
-            self.renew(domain);
-        }
-    }
-
     /// Orders and renews until `stop`. What is under way then is taken up after the next start.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut domains: HashMap<HostName, Domain> = HashMap::new();
-        let mut running: JoinSet<(HostName, Step)> = JoinSet::new();
+        let mut running = Running::default();
         if !self.plan.load().hosts.is_empty()
             && let Err(error) = self.ledger(|_, _| ()).await
         {
@@ -147,11 +141,14 @@ impl Issuer {
             self.follow_plan(&mut domains);
             self.start_due(&mut domains, &mut running);
             self.tell(&mut domains);
-            let pause = self.pause(&domains, running.len());
+            let pause = self.pause(&domains, running.steps.len());
             tokio::select! {
                 // Each only waits: what one misses is there in the next round.
                 () = stop.cancelled() => return,
-                Some(done) = running.join_next() => self.settle(&mut domains, done),
+                Some(done) = running.steps.join_next_with_id() => {
+                    let (name, step) = running.ended(done);
+                    self.settle(&mut domains, &name, step);
+                }
                 () = tokio::time::sleep(pause) => {}
                 () = self.wake.notified() => {}
             }
@@ -181,37 +178,39 @@ impl Issuer {
         }
     }
 
-    fn start_due(
-        self: &Arc<Self>,
-        domains: &mut HashMap<HostName, Domain>,
-        running: &mut JoinSet<(HostName, Step)>,
-    ) {
+    fn start_due(self: &Arc<Self>, domains: &mut HashMap<HostName, Domain>, running: &mut Running) {
         let now = (self.wall)();
         for domain in domains.values_mut() {
-            if running.len() >= MOST_AT_ONCE {
+            if running.steps.len() >= MOST_AT_ONCE {
                 return;
             }
             if domain.running || !(domain.forced || domain.state.is_due(now)) {
                 continue;
             }
             domain.running = true;
-            let forced = std::mem::take(&mut domain.forced);
-            let (issuer, host) = (self.clone(), domain.host.clone());
-            running.spawn(async move { (host.domain.clone(), issuer.step(&host, forced).await) });
+            domain.wished |= std::mem::take(&mut domain.forced);
+            let (issuer, host, forced) = (self.clone(), domain.host.clone(), domain.wished);
+            let name = host.domain.clone();
+            let step = running.steps.spawn(async move { issuer.step(&host, forced).await });
+            running.names.insert(step.id(), name);
         }
     }
 
-    fn settle(&self, domains: &mut HashMap<HostName, Domain>, done: Result<(HostName, Step), JoinError>) {
-        let (name, Step { state, status, outcome }) = match done {
-            Ok(done) => done,
-            Err(error) => {
-                // Its domain stays marked as running, so that what panicked is not repeated for ever.
-                tracing::error!(%error, "a step towards a certificate has failed, please report this");
-                return;
-            }
-        };
-        let Some(domain) = domains.get_mut(&name) else { return };
+    fn settle(
+        &self,
+        domains: &mut HashMap<HostName, Domain>,
+        name: &HostName,
+        step: Result<Step, JoinError>,
+    ) {
+        let Some(domain) = domains.get_mut(name) else { return };
         domain.running = false;
+        let Step { state, status, outcome } = step.unwrap_or_else(|error| {
+            tracing::error!(domain = %name, %error, "a step towards a certificate has broken down, please report this");
+            // What panicked would do so again at once. The others go on meanwhile.
+            let state = State::Waiting { until: (self.wall)() + AFTER_A_PANIC, why: BROKEN.to_owned() };
+            let status = AcmeStatus { error: Some(BROKEN.to_owned()), ..domain.status.clone() };
+            Step { state, status, outcome: Some(Outcome::Failed) }
+        });
         domain.status = status;
         domain.count(outcome);
         // A reload may have changed what is wanted meanwhile: then it is looked at anew.
@@ -235,12 +234,7 @@ impl Issuer {
         let now = (self.wall)();
         for domain in domains.values_mut() {
             let held = self.certificates.issued(&domain.host.domain);
-            let life = held.map(|held| held.certificate.facts);
-            let life = life.map(|facts| Life { not_before: facts.not_before, not_after: facts.not_after });
-            let urgency = life.map_or(Urgency::Calm, |life| urgency(life, now));
-            if urgency != std::mem::replace(&mut domain.urgency, urgency) {
-                say(&domain.host.domain, urgency, domain.status.error.as_deref());
-            }
+            domain.warn(held.map(|held| held.certificate.facts), now);
         }
         let status = domains.iter().map(|(name, domain)| (name.clone(), domain.shown()));
         self.certificates.tell(status.collect());
@@ -274,49 +268,6 @@ impl Issuer {
     }
 }
 
-impl Domain {
-    fn new(host: SharedVirtualHost) -> Self {
-        let (state, status, attempts) = (State::New, AcmeStatus::default(), Attempts::default());
-        Self { host, state, status, running: false, forced: false, attempts, urgency: Urgency::Calm }
-    }
-
-    fn count(&mut self, outcome: Option<Outcome>) {
-        let Attempts { issued, failed, postponed } = &mut self.attempts;
-        match outcome {
-            Some(Outcome::Issued) => *issued += 1,
-            Some(Outcome::Failed) => *failed += 1,
-            Some(Outcome::Postponed) => *postponed += 1,
-            None => {}
-        }
-    }
-
-    fn shown(&self) -> AcmeStatus {
-        let state = if self.running { "being looked after".to_owned() } else { self.state.to_string() };
-        let (next_attempt, attempts) = (self.state.next(), self.attempts);
-        AcmeStatus { state, next_attempt, attempts, ..self.status.clone() }
-    }
-}
-
-/// Louder, the nearer the end.
-fn say(domain: &HostName, urgency: Urgency, error: Option<&str>) {
-    let error = error.unwrap_or("none yet");
-    match urgency {
-        Urgency::Calm => {}
-        Urgency::Notice => {
-            tracing::warn!(%domain, error, "less than a fifth of the certificate's life is left, and it is not renewed")
-        }
-        Urgency::Warning => {
-            tracing::warn!(%domain, error, "less than a tenth of the certificate's life is left, and it is not renewed")
-        }
-        Urgency::Alarm => {
-            tracing::error!(%domain, error, "less than a twentieth of the certificate's life is left, and it is not renewed")
-        }
-        Urgency::Expired => {
-            tracing::error!(%domain, error, "the certificate has expired and is served all the same")
-        }
-    }
-}
-
 /// Runs what waits for the disk where it does not hold up anything else.
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
@@ -329,3 +280,8 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 /// on one account are bounded by its limit of orders, not by this.
 const MOST_AT_ONCE: usize = 8;
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const AFTER_A_PANIC: Duration = Duration::from_secs(60 * 60);
+const BROKEN: &str = "moorgate itself has failed here, as its log says; it goes on in an hour";
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What is held for a domain, in words: for the status page and `moorgate certs`.
 
+mod words;
+
 use std::fmt;
 use std::time::SystemTime;
 
@@ -144,6 +146,11 @@ impl CertificateReport {
             acme: None,
         }
     }
+}
+
+/// For people: a line for each domain, and below it what concerns its CA.
+pub fn listing(reports: &[CertificateReport]) -> String {
+    words::listing(reports)
 }
 
 /// The fault of the newest attempt, then what is wrong with the certificate that is held.

@@ -1,5 +1,5 @@
-//! What ACME keeps below `state`, read and written: accounts, certificates, what is under way, and word
-//! from other processes. The paths are those of `state`. Blocks on the file system.
+//! What ACME keeps below `state`, read and written: accounts, certificates, and what is under way. The paths
+//! are those of `state`. Blocks on the file system.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -121,7 +121,7 @@ impl Storage {
 
     /// Makes the directories, and shows thereby that the place can be written to.
     pub fn prepare(&self, ca: &CaId) -> io::Result<()> {
-        for part in [CHALLENGES, DOMAINS, REQUESTS] {
+        for part in [CHALLENGES, DOMAINS] {
             private_directory(&self.state.root().join(part))?;
         }
         self.state.ca(ca).make_directories()
@@ -204,25 +204,6 @@ impl Storage {
         lock(&self.state.ca(ca).account().with_extension("lock"))
     }
 
-    /// Leaves word for the process that serves a domain: renew it now.
-    pub fn request_renewal(&self, domain: &HostName) -> io::Result<()> {
-        let directory = self.state.root().join(REQUESTS);
-        private_directory(&directory)?;
-        write(&directory.join(domain.as_str()), b"")
-    }
-
-    /// The domains that somebody wants renewed. Each is told once.
-    pub fn take_requests(&self) -> Vec<HostName> {
-        let Ok(entries) = std::fs::read_dir(self.state.root().join(REQUESTS)) else { return Vec::new() };
-        let taken = entries.filter_map(|entry| {
-            let entry = entry.ok()?;
-            let name = HostName::parse(entry.file_name().to_str()?).ok()?;
-            std::fs::remove_file(entry.path()).ok()?;
-            Some(name)
-        });
-        taken.collect()
-    }
-
     fn record_path(&self, domain: &HostName) -> PathBuf {
         self.state.root().join(DOMAINS).join(format!("{domain}.json"))
     }
@@ -259,4 +240,3 @@ pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
 
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";
-const REQUESTS: &str = "requests";

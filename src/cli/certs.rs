@@ -3,32 +3,43 @@
 pub mod import;
 
 use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::anyhow;
 
+use crate::admin::control::{self, Command, Outcome, Reply};
 use crate::certs::check;
 use crate::certs::dns_persist::PersistRecord;
-use crate::certs::inspect::Moment;
 use crate::certs::internal_ca::InternalCa;
-use crate::certs::report::{AcmeStatus, CertificateReport};
+use crate::certs::report;
 use crate::certs::state::CaId;
 use crate::certs::storage::Storage;
 use crate::config::acme::AcmeRequest;
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::{CertificateSource, VirtualHost};
+use crate::config::vhost::CertificateSource;
 
-/// Lists the certificates of all domains, from the files alone: a line for each, or a JSON array.
-pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+/// Lists the certificates of all domains: a few lines for each, or a JSON array. The running process is asked; where
+/// none answers, the files are looked at, and that is said.
+pub fn list(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    if let Ok(state) = crate::config::state(config) {
+        match control::client::ask(&state, &Command::Certs { json }) {
+            Ok(Reply { outcome: Outcome::Done, text }) => {
+                writeln!(std::io::stdout(), "{text}")?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Ok(Reply { outcome: Outcome::Failed | Outcome::Refused, text }) => return Err(anyhow!(text)),
+            Err(error) => eprintln!("{error}; so this is what the files say"),
+        }
+    }
+    super::with_snapshot(config, |snapshot| list_files(snapshot, json, &mut std::io::stdout()))
+}
+
+fn list_files(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let reports = check::reports(snapshot, SystemTime::now());
-    if json {
-        serde_json::to_writer_pretty(&mut *out, &reports)?;
-        writeln!(out)?;
-        return Ok(());
-    }
-    for report in &reports {
-        writeln!(out, "{}", line(report))?;
-    }
+    let text = if json { serde_json::to_string_pretty(&reports)? } else { report::listing(&reports) };
+    writeln!(out, "{text}")?;
     Ok(())
 }
 
@@ -45,7 +56,7 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// Prints a line of a zone file for each name and CA.
 pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::Result<()> {
-    let (_, request) = asking(snapshot, domain)?;
+    let request = asking(snapshot, domain)?;
     for ca in &snapshot.acme.authorities {
         let Some(issuer) = ca.directory.dns_identity() else {
             return Err(anyhow!(
@@ -69,73 +80,15 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
     Ok(())
 }
 
-fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<(&'s VirtualHost, &'s AcmeRequest)> {
+fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<&'s AcmeRequest> {
     let host = snapshot.domains.iter().find(|host| host.domain.as_str() == domain);
     let host = host.ok_or_else(|| anyhow!("there is no domain {domain}"))?;
     match &host.certificate {
-        CertificateSource::Acme(request) => Ok((host, request)),
+        CertificateSource::Acme(request) => Ok(request),
         CertificateSource::Files { .. } | CertificateSource::Internal => {
             Err(anyhow!("no CA is asked for the certificate of {domain}: its [tls] does not say `acme`"))
         }
     }
-}
-
-/// Leaves word for the process that serves the domain.
-pub fn renew(snapshot: &Snapshot, domain: &str, says: &mut impl Write) -> anyhow::Result<()> {
-    let (host, _) = asking(snapshot, domain)?;
-    Storage::below(&snapshot.state).request_renewal(&host.domain)?;
-    writeln!(
-        says,
-        "moorgate will renew the certificate of {domain} as soon as it runs and the CA's limits allow"
-    )?;
-    Ok(())
-}
-
-fn line(report: &CertificateReport) -> String {
-    let CertificateReport {
-        domain,
-        source,
-        names,
-        issuer,
-        serial: _,
-        not_before: _,
-        not_after,
-        problem,
-        acme,
-    } = report;
-    let mut words = vec![format!("{domain}  {source}")];
-    words.extend(not_after.map(|at| format!("until {}", Moment(at))));
-    words.extend(issuer.as_ref().map(|issuer| format!("by {issuer}")));
-    if !names.is_empty() {
-        words.push(format!("for {}", names.join(", ")));
-    }
-    words.extend(acme.iter().flat_map(acme_words));
-    words.extend(problem.as_ref().map(|problem| format!("PROBLEM: {problem}")));
-    words.join("  ")
-}
-
-fn acme_words(status: &AcmeStatus) -> Vec<String> {
-    let AcmeStatus {
-        ca,
-        profile,
-        state,
-        window_start,
-        window_end,
-        next_attempt,
-        error,
-        findings,
-        attempts: _,
-    } = status;
-    let mut words = vec![format!("from {ca}")];
-    words.extend(profile.as_ref().map(|profile| format!("profile {profile}")));
-    let window = window_start.zip(*window_end);
-    words
-        .extend(window.map(|(start, end)| format!("renewal suggested {} to {}", Moment(start), Moment(end))));
-    words.extend(next_attempt.map(|at| format!("next attempt {}", Moment(at))));
-    words.extend((!state.is_empty()).then(|| state.clone()));
-    words.extend(error.as_ref().map(|error| format!("LAST ERROR: {error}")));
-    words.extend(findings.iter().map(|finding| format!("FINDING: {finding}")));
-    words
 }
 
 #[cfg(test)]
@@ -157,7 +110,7 @@ mod tests {
         let snapshot = snapshot(directory.path(), hosts);
 
         let mut text = Vec::new();
-        list(&snapshot, false, &mut text).expect("listed");
+        list_files(&snapshot, false, &mut text).expect("listed");
         let text = String::from_utf8(text).expect("UTF-8");
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("a.example.com  files  until 20"), "{text}");
@@ -165,7 +118,7 @@ mod tests {
         assert_eq!(lines[1], "b.example.com  internal");
 
         let mut json = Vec::new();
-        list(&snapshot, true, &mut json).expect("listed");
+        list_files(&snapshot, true, &mut json).expect("listed");
         let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
         assert_eq!(json[0]["domain"], "a.example.com");
         assert_eq!(json[0]["names"][0], "a.example.com");

@@ -1,15 +1,15 @@
 //! Certificates from a CA that the test plays: what it suggests, refuses, forgets and gets wrong.
 
+mod commands;
 mod look;
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use moorgate::certs::state::{CaId, State};
-use moorgate::certs::storage::Storage;
-use moorgate::registry::host::HostName;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::harness::acme_ca::{AcmeCa, Told};
 use crate::harness::{Domain, Gateway, Peer, Setup, within};
@@ -62,9 +62,17 @@ async fn failed(gateway: &Gateway) -> Value {
 
 /// As `moorgate certs renew` does.
 async fn renew(gateway: &Gateway, domain: &str) {
-    let storage = Storage::below(&gateway.path("state"));
-    storage.request_renewal(&HostName::parse(domain).unwrap()).unwrap();
-    gateway.app.look_now().await;
+    let answer = ask(gateway, &json!({ "command": "certs-renew", "domain": domain })).await;
+    assert_eq!(answer["outcome"], "done", "{answer}");
+}
+
+/// Asks on the control socket.
+async fn ask(gateway: &Gateway, command: &Value) -> Value {
+    let mut stream = UnixStream::connect(gateway.path("state/control.sock")).await.unwrap();
+    stream.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    serde_json::from_str(&answer).unwrap()
 }
 
 fn moment(value: &Value) -> SystemTime {
