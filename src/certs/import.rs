@@ -53,6 +53,8 @@ pub struct Options<'a> {
     pub state: &'a Path,
     /// Certificates of other names are left where they are.
     pub targets: &'a [Target],
+    /// The domains of the configuration that ask no CA, for the words about what is left.
+    pub others: &'a [HostName],
     /// The CA of what does not say from which it comes.
     pub ca: Option<&'a CaId>,
     /// Only say what would be done.

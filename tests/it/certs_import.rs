@@ -18,7 +18,7 @@ fn stage() -> tempfile::TempDir {
     };
     write("moorgate.toml", "state = \"state\"\n");
     write("conf.d/users", "");
-    let domain = "domain = \"ci.example.com\"\n[tls]\ninternal = true\n[auth]\nhtpasswd = \"users\"\n\
+    let domain = "domain = \"ci.example.com\"\n[tls]\nacme = true\n[auth]\nhtpasswd = \"users\"\n\
                   [upstream]\nurl = \"http://127.0.0.1:1\"\n";
     write("conf.d/ci.toml", domain);
     let key = KeyPair::generate().unwrap();
@@ -77,6 +77,20 @@ fn a_dry_run_is_followed_by_the_same_in_earnest_and_then_by_nothing() {
     assert!(again.status.success());
     assert!(text(&again.stdout).starts_with("kept      ci.example.com"), "{}", text(&again.stdout));
     assert!(text(&again.stderr).contains("imported 0 into "));
+}
+
+#[test]
+fn domains_that_ask_no_ca_get_nothing() {
+    let stage = stage();
+    let directory = stage.path();
+    let file = directory.join("conf.d/ci.toml");
+    let domain = fs::read_to_string(&file).unwrap().replace("acme = true", "internal = true");
+    fs::write(file, domain).unwrap();
+    let done = import(directory, &["letsencrypt"]);
+    assert!(done.status.success());
+    let line = "skipped   ci.example.com: no CA is asked for ci.example.com: its [tls] does not say `acme`";
+    assert!(text(&done.stdout).starts_with(line), "{}", text(&done.stdout));
+    assert!(!held(directory).exists());
 }
 
 #[test]

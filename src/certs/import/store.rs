@@ -42,7 +42,11 @@ pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) 
         let targets: Vec<_> = options.targets.iter().filter(serves).collect();
         let line = |what: String, outcome| Line { from: certificate.from.clone(), what, outcome };
         if targets.is_empty() {
-            let why = "no domain of the configuration has this name".to_owned();
+            let other = options.others.iter().find(|other| certificate.facts.covers(other));
+            let why = match other {
+                Some(other) => format!("no CA is asked for {other}: its [tls] does not say `acme`"),
+                None => "no domain of the configuration has this name".to_owned(),
+            };
             lines.push(line(certificate.name.clone(), Outcome::Skipped(why)));
         }
         for target in targets {

@@ -89,6 +89,7 @@ impl World {
             from: self.directory.path(),
             state: self.directory.path(),
             targets: &self.targets,
+            others: &[],
             ca: None,
             dry_run: false,
             now: now(),

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use crate::certs::import::{self, Line, Outcome, Target};
 use crate::certs::state::CaId;
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::VirtualHost;
+use crate::config::vhost::{CertificateSource, SharedVirtualHost, VirtualHost};
 
 /// From where, and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,15 +24,19 @@ pub struct Arguments {
     ca: Option<CaId>,
 }
 
-/// Takes over what is of use to the domains of the configuration, with a line for each thing that was found.
+/// Takes over what is of use to the domains of the configuration that ask a CA, with a line for each thing that was found.
 /// Fails if there is nothing known at the path, or if something could not be written.
 pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     let Arguments { path, dry_run, ca } = arguments;
-    let targets: Vec<_> = snapshot.domains.iter().map(|host| target(host)).collect();
+    let asks = |host: &&SharedVirtualHost| matches!(host.certificate, CertificateSource::Acme(_));
+    let targets: Vec<_> = snapshot.domains.iter().filter(asks).map(|host| target(host)).collect();
+    let others = snapshot.domains.iter().filter(|host| !asks(host));
+    let others: Vec<_> = others.map(|host| host.domain.clone()).collect();
     let lines = import::import(import::Options {
         from: path,
         state: &snapshot.state,
         targets: &targets,
+        others: &others,
         ca: ca.as_ref(),
         dry_run: *dry_run,
         now: SystemTime::now(),
