@@ -246,7 +246,8 @@ fn limits_on(request: &OrderRequest<'_>) -> Vec<LimitOn> {
         OrderKind::Renewal => all.push(same(Limit::Duplicates, duplicates)),
         OrderKind::New => {
             all.push(same(Limit::Duplicates, duplicates));
-            let domains: BTreeSet<String> = names.iter().map(registered_domain).collect();
+            let domains = names.iter().map(|name| registered_domain(name).into_owned());
+            let domains: BTreeSet<String> = domains.collect();
             let of_domain = |(rate, of)| LimitOn { limit: Limit::Domain, rate, of };
             all.extend(domains.into_iter().filter_map(|of| Some((domain?, of))).map(of_domain));
         }

@@ -1,6 +1,7 @@
 //! What each CA publishes of its limits, as data. Where a CA speaks of token buckets, the window here is
 //! the time that refills a whole bucket: whoever never exceeds that in any window never empties one.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -95,7 +96,8 @@ const LETS_ENCRYPT_STAGING: Limits = Limits {
     ..LETS_ENCRYPT
 };
 
-/// Publishes a quota of requests only; this is a quarter of it for each account.
+/// What Google says of its limits could not be verified. This is a bound of our own: as many orders in a time as
+/// Let's Encrypt allows, counted by the hour.
 const GOOGLE: Limits = Limits {
     name: Some("Google Trust Services"),
     is_production: true,
@@ -126,32 +128,20 @@ const UNKNOWN: Limits = Limits {
     replacements: Rate::new(10, HOUR),
 };
 
-/// What was bought from a registrar, or what counts as such: an IPv4 address, an IPv6 network of 64 bits.
-///
-/// Without the Public Suffix List: the last two labels, or three below the well-known second levels of
-/// countries (`co.uk`). Where the list knows a longer suffix, domains that the CA tells apart share one
-/// budget here, which is the safe side.
-pub fn registered_domain(name: &str) -> String {
+/// What was bought from a registrar, by the Public Suffix List with its private part, as Let's Encrypt counts; or what
+/// counts as such: an IPv4 address, an IPv6 network of 64 bits, or a name that is itself a suffix.
+pub fn registered_domain(name: &str) -> Cow<'_, str> {
     match name.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => return address.to_string(),
+        Ok(IpAddr::V4(address)) => return address.to_string().into(),
         Ok(IpAddr::V6(address)) => {
             let network = u128::from(address) >> 64 << 64;
-            return format!("{}/64", Ipv6Addr::from(network));
+            return format!("{}/64", Ipv6Addr::from(network)).into();
         }
         Err(_) => {}
     }
-    let mut labels = name.rsplit('.');
-    let (Some(top), Some(second)) = (labels.next(), labels.next()) else {
-        return name.to_owned();
-    };
-    match labels.next() {
-        Some(third) if top.len() == 2 && SECOND_LEVELS.contains(&second) => format!("{third}.{second}.{top}"),
-        _ => format!("{second}.{top}"),
-    }
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    psl::domain_str(name).unwrap_or(name).into()
 }
-
-const SECOND_LEVELS: [&str; 12] =
-    ["ac", "co", "com", "edu", "go", "gob", "gov", "ltd", "ne", "net", "or", "org"];
 
 #[cfg(test)]
 mod tests {
@@ -166,6 +156,14 @@ mod tests {
             ("new.blog.example.co.uk", "example.co.uk"),
             ("co.uk", "co.uk"),
             ("com.example.com", "example.com"),
+            ("a.b.example.ltd.uk", "example.ltd.uk"),
+            ("a.city.kawasaki.jp", "city.kawasaki.jp"),
+            ("a.example.kawasaki.jp", "a.example.kawasaki.jp"),
+            ("example.kawasaki.jp", "example.kawasaki.jp"),
+            ("a.somebody.github.io", "somebody.github.io"),
+            ("*.somebody.github.io", "somebody.github.io"),
+            ("xn--85x722f.com.cn", "xn--85x722f.com.cn"),
+            ("a.b.unknown-top", "b.unknown-top"),
             ("localhost", "localhost"),
             ("192.0.2.7", "192.0.2.7"),
             ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),

@@ -102,7 +102,7 @@ impl ModelCa {
                 self.refused.push("duplicates");
             }
             for name in names.iter().filter(|_| !is_renewal) {
-                let domain = self.domains.entry(registered_domain(name));
+                let domain = self.domains.entry(registered_domain(name).into_owned());
                 if !domain.or_insert_with(|| Bucket::new(50, 202 * MINUTE, begun)).has(now) {
                     self.refused.push("domain");
                 }
@@ -135,7 +135,7 @@ impl ModelCa {
                 let same = self.duplicates.entry(names.clone());
                 same.or_insert_with(|| Bucket::new(5, 34 * HOUR, begun)).take(now);
                 for name in names.iter() {
-                    if let Some(domain) = self.domains.get_mut(&registered_domain(name)) {
+                    if let Some(domain) = self.domains.get_mut(registered_domain(name).as_ref()) {
                         domain.take(now);
                     }
                 }
