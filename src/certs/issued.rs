@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Certificate;
 use super::acme::Session;
+use super::inspect::CertificateFacts;
 use crate::config::acme::CertifiedName;
 
 /// A signing request in DER for these names, with a key in PEM. The subject is empty: the CA decides.
@@ -52,8 +53,8 @@ fn top_issuer(chain: &str) -> Option<String> {
     Some(name)
 }
 
-/// Whether a chain can be served: in order, for this key, and with all names that were asked for.
-pub(super) fn check(key: &str, chain: &str, names: &[CertifiedName]) -> Result<(), String> {
+/// What the leaf of a chain says that can be served: in order, for this key, and with all names that were asked for.
+pub(super) fn check(key: &str, chain: &str, names: &[CertifiedName]) -> Result<CertificateFacts, String> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
     let chain: Vec<CertificateDer<'static>> = parsed.map_err(|_| "the chain is not PEM")?;
     for pair in chain.windows(2) {
@@ -74,6 +75,6 @@ pub(super) fn check(key: &str, chain: &str, names: &[CertifiedName]) -> Result<(
     let covered: Vec<String> = certificate.facts.names.iter().map(ToString::to_string).collect();
     match names.iter().find(|name| !covered.contains(&name.to_string())) {
         Some(missing) => Err(format!("the certificate lacks {missing}")),
-        None => Ok(()),
+        None => Ok(certificate.facts),
     }
 }

@@ -46,7 +46,10 @@ pub struct Record {
     /// What the CA last said about renewing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<RenewalAdvice>,
-    /// The profile of the certificate that is held.
+    /// The serial number of the certificate that was ordered here last. One with another was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// The profile of that certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// Why the last attempt failed, if it did.
@@ -73,6 +76,13 @@ pub struct RenewalAdvice {
     /// How many questions in a row had no answer.
     #[serde(default)]
     pub failures: u32,
+}
+
+/// A TXT record that was set to answer a challenge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Txt {
+    pub(super) name: String,
+    pub(super) value: String,
 }
 
 impl Record {
@@ -204,6 +214,28 @@ impl Storage {
         lock(&self.state.ca(ca).account().with_extension("lock"))
     }
 
+    /// The TXT records that are set for a domain's challenges, or were when a process ended.
+    pub(super) fn texts(&self, domain: &HostName) -> io::Result<Vec<Txt>> {
+        Ok(read(&self.texts_path(domain))?.unwrap_or_default())
+    }
+
+    /// Replaces them; without any there is no file.
+    pub(super) fn write_texts(&self, domain: &HostName, all: &[Txt]) -> io::Result<()> {
+        let path = self.texts_path(domain);
+        if all.is_empty() {
+            return match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        private_directory(&self.state.root().join(TEXTS))?;
+        write(&path, &serde_json::to_vec_pretty(all)?)
+    }
+
+    fn texts_path(&self, domain: &HostName) -> PathBuf {
+        self.state.root().join(TEXTS).join(format!("{domain}.json"))
+    }
+
     fn record_path(&self, domain: &HostName) -> PathBuf {
         self.state.root().join(DOMAINS).join(format!("{domain}.json"))
     }
@@ -240,3 +272,4 @@ pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
 
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";
+const TEXTS: &str = "texts";

@@ -1,7 +1,10 @@
 //! Certificates from a CA that the test plays: what it suggests, refuses, forgets and gets wrong.
 
 mod commands;
+mod held;
 mod look;
+mod records;
+mod wishes;
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};

@@ -217,15 +217,19 @@ impl Attempt<'_> {
             let issuer = identities(at.ca, &session).into_iter().next();
             let identity = Identity { issuer, account: session.account_url().to_owned() };
             let kinds = at.rank(record);
-            let prover = Prover::new(&self.issuer.certificates, at.settings, self.request, kinds, identity);
+            let prover =
+                Prover::new(self.issuer, &self.host.domain, at.settings, self.request, kinds, identity);
             let used = prover.prove(&mut order).await;
             record.note_challenges(&used.kinds, used.result.is_ok(), &at.settings.challenges);
             used.result?;
         }
         let chain = self.issue(at, &mut order, &key).await?;
         let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
-        issued::check(key.expose_secret(), &chain, &self.request.names).map_err(AcmeError::Nonsense)?;
-        self.store(at, key, chain).await
+        let facts = issued::check(key.expose_secret(), &chain, &self.request.names);
+        let facts = facts.map_err(AcmeError::Nonsense)?;
+        self.store(at, key, chain).await?;
+        (record.serial, record.profile) = (Some(facts.serial), at.profile.map(str::to_owned));
+        Ok(())
     }
 
     async fn may_order(&self, at: &At<'_>, resumes: bool) -> Result<(), Stop> {
@@ -281,7 +285,6 @@ impl Attempt<'_> {
         record.findings.clear();
         record.postponed.clear();
         record.advice = None;
-        record.profile = at.profile.map(str::to_owned);
         self.issuer.keep(&self.host.domain, record).await?;
         self.forget(at).await?;
         self.refresh().await;

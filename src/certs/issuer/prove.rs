@@ -2,24 +2,28 @@
 //! away when the CA has looked.
 
 mod command;
+mod texts;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use self::command::DnsCommand;
+use self::command::{CommandError, DnsCommand};
+use self::texts::Texts;
 use super::attempt::Stop;
-use super::on_disk;
+use super::{Issuer, on_disk};
 use crate::certs::acme::{AcmeError, Offer, Order, Proof};
 use crate::certs::challenge::{Answer, Challenges};
 use crate::certs::dns::Resolver;
 use crate::certs::dns_persist::PersistRecord;
-use crate::certs::manager::Certificates;
+use crate::certs::storage::Txt;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName, ChallengeKind};
+use crate::registry::host::HostName;
 
 /// How names are proved, the most promising way first.
 pub(super) struct Prover<'a> {
     challenges: Arc<Challenges>,
     command: Option<DnsCommand<'a>>,
+    texts: Texts,
     names: &'a [CertifiedName],
     resolvers: &'a [SocketAddr],
     order: Vec<ChallengeKind>,
@@ -45,22 +49,24 @@ enum InPlace {
     /// Gone when it is dropped.
     Served(#[expect(dead_code, reason = "it is there as long as this is")] Answer),
     /// A TXT record that the command has set.
-    Txt { name: String, value: String },
+    Txt(Txt),
     /// A TXT record that the administrator has set for good.
     Standing,
 }
 
 impl<'a> Prover<'a> {
     pub(super) fn new(
-        certificates: &Certificates,
+        issuer: &Issuer,
+        domain: &HostName,
         settings: &'a AcmeSettings,
         request: &'a AcmeRequest,
         order: Vec<ChallengeKind>,
         identity: Identity,
     ) -> Self {
         Self {
-            challenges: certificates.table().challenges().clone(),
+            challenges: issuer.certificates.table().challenges().clone(),
             command: settings.dns_command.as_deref().map(DnsCommand),
+            texts: Texts::new(&issuer.storage, domain),
             names: &request.names,
             resolvers: &settings.resolvers,
             order,
@@ -127,12 +133,22 @@ impl<'a> Prover<'a> {
                 answer.map(InPlace::Served).map_err(|error| unanswerable(&error))
             }
             ChallengeKind::Dns01 => {
-                let (name, value) = (format!("_acme-challenge.{}", proof.name), offer.dns_value.clone());
+                let name = format!("_acme-challenge.{}", proof.name);
+                let txt = Txt { name, value: offer.dns_value.clone() };
                 let Some(command) = &self.command else {
                     return Err(unanswerable(&"there is no `dns_command`"));
                 };
-                command.present(&name, &value).await.map_err(|error| unanswerable(&error))?;
-                Ok(InPlace::Txt { name, value })
+                self.texts.note(&txt).await.map_err(|error| unanswerable(&error))?;
+                match command.present(&txt.name, &txt.value).await {
+                    Ok(()) => Ok(InPlace::Txt(txt)),
+                    Err(error) => {
+                        // Whether one that did not end has set it is not known.
+                        if !matches!(error, CommandError::Endless { .. }) {
+                            self.texts.forget(&txt).await;
+                        }
+                        Err(unanswerable(&error))
+                    }
+                }
             }
             ChallengeKind::DnsPersist01 => self.find_standing(proof).await,
         }
@@ -162,10 +178,13 @@ impl<'a> Prover<'a> {
     }
 
     async fn take_away(&self, answer: InPlace) {
-        if let (InPlace::Txt { name, value }, Some(command)) = (&answer, &self.command)
-            && let Err(error) = command.cleanup(name, value).await
-        {
-            tracing::warn!(name, %error, "the TXT record of a challenge was not taken away");
+        let (InPlace::Txt(txt), Some(command)) = (&answer, &self.command) else { return };
+        match command.cleanup(&txt.name, &txt.value).await {
+            Ok(()) => self.texts.forget(txt).await,
+            // It is tried once more before the next order.
+            Err(error) => {
+                tracing::warn!(name = txt.name, %error, "the TXT record of a challenge was not taken away")
+            }
         }
     }
 }

@@ -33,11 +33,12 @@ impl Issuer {
         let Some(request) = request_of(host) else {
             return Step { state: State::New, status: AcmeStatus::default(), outcome: None };
         };
+        self.clean_up(&host.domain).await;
         let mut record = match self.record(&host.domain).await {
             Ok(record) => record,
             Err(error) => return self.stuck(host, request, Record::default(), error).await,
         };
-        if !forced && let Some(issued) = self.for_names(host, request) {
+        if !forced && let Some(issued) = self.good(host, request, &record) {
             if let Err(error) = self.follow_advice(host, &issued, &mut record).await {
                 tracing::debug!(domain = %host.domain, error, "the CA's advice could not be kept");
             }
@@ -50,6 +51,19 @@ impl Issuer {
             Ok(End { state, outcome }) => self.stepped(host, request, &record, state, outcome),
             Err(error) => self.stuck(host, request, record, error).await,
         }
+    }
+
+    /// What is held, if it is what is wanted: for the names, and with the profile where it was ordered here. With
+    /// which profile one was made that was taken over cannot be known; it is good until it is to be renewed.
+    fn good(&self, host: &SharedVirtualHost, request: &AcmeRequest, record: &Record) -> Option<Issued> {
+        let issued = self.for_names(host, request)?;
+        if record.serial.as_ref() != Some(&issued.certificate.facts.serial) {
+            return Some(issued);
+        }
+        let plan = self.plan.load();
+        let its_ca = plan.authorities().find(|(_, id)| *id == issued.ca).map(|(ca, _)| ca);
+        let wanted = request.profile.as_ref().or(its_ca.and_then(|ca| ca.profile.as_ref()));
+        (record.profile.as_ref() == wanted).then_some(issued)
     }
 
     /// What is held, if it is for the names that are wanted.

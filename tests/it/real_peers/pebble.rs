@@ -33,6 +33,19 @@ fn the_first_certificate_comes_by_itself_over_tls_alpn() {
 }
 
 #[test]
+fn an_address_is_proved_like_a_name() {
+    for kind in ["http-01", "tls-alpn-01"] {
+        let mut acme = Acme::new(Mood::default());
+        let tls = "acme = true\nnames = [\"ci.test\", \"127.0.0.1\"]";
+        acme.configure(&format!("[acme]\nchallenges = [\"{kind}\"]"), "", &[("ci.test", tls)]);
+        acme.serve();
+        let names = acme.issued("ci.test")["names"].clone();
+        assert_eq!(names, serde_json::json!(["ci.test", "127.0.0.1"]), "{kind}");
+        assert!(acme.is_trusted("ci.test", 0), "{kind}");
+    }
+}
+
+#[test]
 fn http_01_is_answered_on_the_plain_listener() {
     let acme = serving(Mood::default(), "[acme]\nchallenges = [\"http-01\"]", "", ASKS);
     acme.issued("ci.test");

@@ -1,0 +1,87 @@
+//! TXT records that prove names: those that a command sets for each order, and one that stays.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use moorgate::app::{App, Options};
+
+use super::{AcmeCa, PATIENCE, Told, failed, issued, renew};
+use crate::harness::dns::Dns;
+use crate::harness::{Domain, Gateway, Setup, within};
+
+/// A program that writes down how it is called.
+fn command(directory: &Path) -> String {
+    let path = directory.join("set-txt");
+    std::fs::write(&path, "#!/bin/sh\necho \"$1 $2\" >>\"$(dirname \"$0\")/calls\"\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+fn calls(directory: &Path) -> Vec<String> {
+    let calls = std::fs::read_to_string(directory.join("calls")).unwrap_or_default();
+    calls.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_record_that_a_stop_has_left_is_taken_away_at_the_next_start() {
+    let ca = AcmeCa::new().await;
+    ca.offers(&["dns-01"]);
+    ca.once("challenge", Told::Silence);
+    let beside = tempfile::tempdir().unwrap();
+    let main = format!(
+        "[acme]\nchallenges = [\"dns-01\"]\ndns_command = [\"{}\"]\n{}",
+        command(beside.path()),
+        ca.toml(beside.path(), "ca")
+    );
+    let domain = Domain::new("ci.test", "http://127.0.0.1:9").tls("acme = true");
+    let gateway = Setup::new().main(&main).domain(domain).start().await;
+    let silent = async {
+        while ca.asked("challenge").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(within(PATIENCE, silent).await);
+    assert!(gateway.stop().await);
+    let set = "present _acme-challenge.ci.test".to_owned();
+    let gone = "cleanup _acme-challenge.ci.test".to_owned();
+    assert_eq!(calls(beside.path()), [set.clone()]);
+
+    let Gateway { app: _, directory } = gateway;
+    let options = Options {
+        directory: directory.path().to_owned(),
+        workers: None,
+        log_floor: None,
+        install_log: false,
+    };
+    let gateway = Gateway { app: App::start(options).await.unwrap(), directory };
+    issued(&gateway).await;
+    assert_eq!(calls(beside.path()), [set.clone(), gone.clone(), set, gone]);
+    assert!(!gateway.path("state/acme/texts/ci.test.json").exists());
+}
+
+#[tokio::test]
+async fn a_record_that_stays_proves_a_name() {
+    let (ca, dns) = (AcmeCa::new().await, Dns::new().await);
+    ca.offers(&["dns-persist-01"]);
+    ca.identities(&["ca.test"]);
+    let beside = tempfile::tempdir().unwrap();
+    let main = format!(
+        "[acme]\nchallenges = [\"dns-persist-01\"]\nresolvers = [\"{}\"]\n{}",
+        dns.address(),
+        ca.toml(beside.path(), "ca")
+    );
+    let tls = "acme = true\nnames = [\"*.example.com\"]";
+    let domain = Domain::new("ci.example.com", "http://127.0.0.1:9").tls(tls);
+    let gateway = Setup::new().main(&main).domain(domain).start().await;
+    let shown = failed(&gateway).await;
+    let error = shown["acme"]["error"].as_str().unwrap();
+    let (_, record) = error.split_once("set the TXT record _validation-persist.example.com to \"").unwrap();
+    let record = record.trim_end_matches('"');
+    assert!(record.starts_with("ca.test; accounturi=https://127.0.0.1:"), "{record}");
+    assert!(record.ends_with("; policy=wildcard"), "{record}");
+    assert!(ca.asked("challenge").is_empty(), "the CA is not told to look for what is not there");
+    dns.says("_validation-persist.example.com", record);
+    renew(&gateway, "ci.example.com").await;
+    issued(&gateway).await;
+    assert_eq!(ca.asked("challenge").len(), 1);
+}
