@@ -286,11 +286,16 @@ impl LimitOn {
                 .collect(),
             Limit::Domain => attempts
                 .filter(|attempt| attempt.kind == OrderKind::New)
-                .filter(|attempt| attempt.names.iter().any(|name| registered_domain(name) == self.of))
+                .filter(|attempt| attempt.names.iter().any(|name| is_below(name, &self.of)))
                 .filter_map(issue_counts)
                 .collect(),
         }
     }
+}
+
+/// Whether a name counts for a registered domain. Most can be told by their ends, without the long list.
+fn is_below(name: &str, domain: &str) -> bool {
+    (name.ends_with(domain) || domain.ends_with("/64")) && registered_domain(name) == domain
 }
 
 impl Rate {

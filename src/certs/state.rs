@@ -94,6 +94,9 @@ impl From<CaId> for String {
 /// acme/ledger.json                    attempts and failures, see `certs::ledger`
 /// acme/ledger.lock                    held while the ledger is read, changed and written
 /// acme/locks/NAME.lock                held by the process that orders for this domain
+/// acme/domains/NAME.json              what is remembered of this domain: `certs::storage::Record`
+/// acme/texts/NAME.json                the TXT records that are set for its challenges
+/// acme/challenges/                    what answers the CAs, for all processes here
 /// acme/CA/account.json, account.key   the account at this CA: [`StoredAccount`]; PKCS#8 in PEM
 /// acme/CA/certificates/NAME.pem       private key and chain of this domain, in one file
 /// acme/CA/orders/NAME.json, NAME.key  an order in flight: `certs::orders`; its certificate's key

@@ -23,7 +23,7 @@ pub(super) async fn renew(app: &Arc<App>, domain: &str) -> Reply {
         let all: Vec<&str> = reports.iter().map(|report| report.domain.as_str()).collect();
         return Reply::failed(format!("there is no domain {domain}; there are: {}", all.join(", ")));
     };
-    match app.issuer().renew(&report.domain).await {
+    match app.issuer().order_now(&report.domain).await {
         Ok(wished) => {
             tracing::info!(domain, "certs renew: {wished}");
             Reply::done(format!("the certificate of {domain}: {wished}"))

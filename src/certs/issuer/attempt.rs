@@ -214,8 +214,8 @@ impl Attempt<'_> {
             None => self.place_anew(at, &mut session).await?,
         };
         if order.stage() == Stage::Pending {
-            let issuer = identities(at.ca, &session).into_iter().next();
-            let identity = Identity { issuer, account: session.account_url().to_owned() };
+            let issuers = identities(at.ca, &session);
+            let identity = Identity { issuers, account: session.account_url().to_owned() };
             let kinds = at.rank(record);
             let prover =
                 Prover::new(self.issuer, &self.host.domain, at.settings, self.request, kinds, identity);

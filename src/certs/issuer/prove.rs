@@ -32,8 +32,8 @@ pub(super) struct Prover<'a> {
 
 /// Who issues, and for whom, as a TXT record says it.
 pub(super) struct Identity {
-    /// The domain of the CA.
-    pub(super) issuer: Option<String>,
+    /// The domains that stand for the CA, its favourite first.
+    pub(super) issuers: Vec<String>,
     /// The URL of the account.
     pub(super) account: String,
 }
@@ -156,25 +156,29 @@ impl<'a> Prover<'a> {
 
     /// Looks for the record that stays, so that no attempt is spent on one that is not there.
     async fn find_standing(&self, proof: &Proof) -> Result<InPlace, AcmeError> {
-        let Identity { issuer, account } = &self.identity;
-        let Some(issuer) = issuer else {
-            return Err(AcmeError::Unanswerable(
-                "the CA does not say under which domain it stands in DNS".to_owned(),
-            ));
-        };
+        let Identity { issuers, account } = &self.identity;
         let mut names = self.names.iter();
         let name =
             names.find(|name| name.base().as_str() == proof.name && name.is_wildcard() == proof.wildcard);
         let name = name.ok_or_else(|| AcmeError::Nonsense(format!("{:?} was not asked for", proof.name)))?;
-        let record = PersistRecord::new(name, issuer, account);
-        let PersistRecord { name, value } = &record;
         let servers = self.resolvers.to_vec();
         let resolver = on_disk(move || Resolver::of(&servers)).await;
-        match record.is_set(&resolver).await {
-            Ok(true) => Ok(InPlace::Standing),
-            Ok(false) => Err(AcmeError::Unanswerable(format!("set the TXT record {name} to \"{value}\""))),
-            Err(error) => Err(AcmeError::Unanswerable(format!("{name} cannot be looked up: {error}"))),
+        for issuer in issuers {
+            let record = PersistRecord::new(name, issuer, account);
+            let set = record.is_set(&resolver).await.map_err(|error| {
+                AcmeError::Unanswerable(format!("{} cannot be looked up: {error}", record.name))
+            })?;
+            if set {
+                return Ok(InPlace::Standing);
+            }
         }
+        Err(AcmeError::Unanswerable(match issuers.first() {
+            Some(issuer) => {
+                let PersistRecord { name, value } = PersistRecord::new(name, issuer, account);
+                format!("set the TXT record {name} to \"{value}\"")
+            }
+            None => "the CA does not say under which domain it stands in DNS".to_owned(),
+        }))
     }
 
     async fn take_away(&self, answer: InPlace) {

@@ -49,7 +49,13 @@ impl fmt::Display for Wished {
 impl Issuer {
     /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found out about its
     /// names, held back, or failed before.
-    pub async fn renew(self: &Arc<Self>, domain: &HostName) -> Result<Wished, NotWished> {
+    pub fn renew(&self, domain: HostName) {
+        self.forced.lock().unwrap_or_else(PoisonError::into_inner).push(domain);
+        self.wake.notify_one();
+    }
+
+    /// The same, and says what will come of it.
+    pub async fn order_now(self: &Arc<Self>, domain: &HostName) -> Result<Wished, NotWished> {
         let plan = self.plan.load_full();
         let host = plan.hosts.iter().find(|host| host.domain == *domain);
         let Some((host, request)) = host.and_then(|host| Some((host, request_of(host)?))) else {
@@ -65,8 +71,7 @@ impl Issuer {
             soonest(ledger, &cas, &names, renews.as_ref(), now)
         };
         let wished = self.ledger(asked).await.map_err(NotWished::Disk)?;
-        self.forced.lock().unwrap_or_else(PoisonError::into_inner).push(domain.clone());
-        self.wake.notify_one();
+        self.renew(domain.clone());
         Ok(wished)
     }
 }
