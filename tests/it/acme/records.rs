@@ -44,7 +44,7 @@ async fn a_record_that_a_stop_has_left_is_taken_away_at_the_next_start() {
     assert!(gateway.stop().await);
     let set = "present _acme-challenge.ci.test".to_owned();
     let gone = "cleanup _acme-challenge.ci.test".to_owned();
-    assert_eq!(calls(beside.path()), [set.clone()]);
+    assert_eq!(calls(beside.path()), std::slice::from_ref(&set));
 
     let Gateway { app: _, directory } = gateway;
     let options = Options {
