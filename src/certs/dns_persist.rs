@@ -1,6 +1,8 @@
 //! dns-persist-01: one TXT record that stays, says who may issue and for which account, and is checked
 //! before a CA is told to look (draft-ietf-acme-dns-persist).
 
+use std::fmt;
+
 use super::dns::{DnsError, Kind, Resolver, text};
 use crate::config::acme::CertifiedName;
 
@@ -23,8 +25,26 @@ impl PersistRecord {
         }
     }
 
+    /// The record that is to be set for a name, for one of a CA's domains; `None`: one of them is.
+    pub(super) async fn missing(
+        name: &CertifiedName,
+        issuers: &[String],
+        account: &str,
+        resolver: &Resolver,
+    ) -> Result<Option<Self>, DnsError> {
+        let mut missing = None;
+        for issuer in issuers {
+            let record = Self::new(name, issuer, account);
+            if record.is_set(resolver).await? {
+                return Ok(None);
+            }
+            missing = missing.or(Some(record));
+        }
+        Ok(missing)
+    }
+
     /// Whether it is there, or another that says as much.
-    pub(super) async fn is_set(&self, resolver: &Resolver) -> Result<bool, DnsError> {
+    async fn is_set(&self, resolver: &Resolver) -> Result<bool, DnsError> {
         let records = resolver.records(&self.name, Kind::Txt).await?;
         Ok(records.iter().any(|data| self.is_met_by(&text(data))))
     }
@@ -32,6 +52,13 @@ impl PersistRecord {
     fn is_met_by(&self, text: &str) -> bool {
         let (wanted, found) = (parts(&self.value), parts(text));
         wanted.first() == found.first() && wanted.iter().all(|part| found.contains(part))
+    }
+}
+
+impl fmt::Display for PersistRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, value } = self;
+        write!(f, "set the TXT record {name} to \"{value}\"")
     }
 }
 

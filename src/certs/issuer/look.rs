@@ -16,6 +16,7 @@ use self::probe::{Probe, Sight};
 pub(super) use self::served::served;
 use crate::certs::challenge::Challenges;
 use crate::certs::dns::Resolver;
+use crate::certs::dns_persist::PersistRecord;
 use crate::certs::postpone::Weight;
 use crate::config::acme::{CertifiedName, ChallengeKind, ValidationPorts};
 
@@ -78,6 +79,25 @@ impl Look<'_> {
             findings.doubtful("looking at the names took too long".to_owned());
         }
         findings
+    }
+
+    /// Looks for the record of each name that nothing else can prove. It is the administrator's to set, perhaps
+    /// hours from now: no order is spent before.
+    pub(super) async fn for_standing(&self, names: &[CertifiedName], account: &str, findings: &mut Findings) {
+        let only_stands = |name: &&CertifiedName| {
+            let mut kinds = self.kinds.iter().filter(|kind| kind.proves(name)).peekable();
+            kinds.peek().is_some() && kinds.all(|kind| *kind == ChallengeKind::DnsPersist01)
+        };
+        for name in names.iter().filter(only_stands) {
+            match PersistRecord::missing(name, self.identities, account, self.resolver).await {
+                Ok(None) => {}
+                Ok(Some(record)) => findings.certain(record.to_string()),
+                Err(error) => {
+                    findings.doubtful(format!("the record of {name} cannot be looked up: {error}"));
+                    return;
+                }
+            }
+        }
     }
 
     async fn at_one(&self, name: &CertifiedName, findings: &mut Findings) {

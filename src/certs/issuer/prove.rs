@@ -161,24 +161,20 @@ impl<'a> Prover<'a> {
         let name =
             names.find(|name| name.base().as_str() == proof.name && name.is_wildcard() == proof.wildcard);
         let name = name.ok_or_else(|| AcmeError::Nonsense(format!("{:?} was not asked for", proof.name)))?;
+        if issuers.is_empty() {
+            return Err(AcmeError::Unanswerable(
+                "the CA does not say under which domain it stands in DNS".to_owned(),
+            ));
+        }
         let servers = self.resolvers.to_vec();
         let resolver = on_disk(move || Resolver::of(&servers)).await;
-        for issuer in issuers {
-            let record = PersistRecord::new(name, issuer, account);
-            let set = record.is_set(&resolver).await.map_err(|error| {
-                AcmeError::Unanswerable(format!("{} cannot be looked up: {error}", record.name))
-            })?;
-            if set {
-                return Ok(InPlace::Standing);
+        match PersistRecord::missing(name, issuers, account, &resolver).await {
+            Ok(None) => Ok(InPlace::Standing),
+            Ok(Some(record)) => Err(AcmeError::Unanswerable(record.to_string())),
+            Err(error) => {
+                Err(AcmeError::Unanswerable(format!("the record of {name} cannot be looked up: {error}")))
             }
         }
-        Err(AcmeError::Unanswerable(match issuers.first() {
-            Some(issuer) => {
-                let PersistRecord { name, value } = PersistRecord::new(name, issuer, account);
-                format!("set the TXT record {name} to \"{value}\"")
-            }
-            None => "the CA does not say under which domain it stands in DNS".to_owned(),
-        }))
     }
 
     async fn take_away(&self, answer: InPlace) {

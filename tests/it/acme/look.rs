@@ -114,11 +114,12 @@ async fn caa_records_are_looked_at_for_dns_challenges_too() {
     outside.dns.allows(NAME, "another.test");
     // It leads nowhere, which is nobody's business then.
     outside.serve("[\"dns-persist-01\"]", 1, "").await;
-    let finding = outside.finding().await;
-    assert_eq!(finding, "the CAA records of ci.example.com allow only another.test, not ca.test");
-    outside.dns.allows(NAME, "ca.test");
-    outside.serve("[\"dns-persist-01\"]", 1, "aliases = [\"alias.example.com\"]").await;
-    outside.ca.until_asked("order", 1).await;
+    let shown = outside.postponed().await;
+    let findings = shown["acme"]["findings"].as_array().unwrap();
+    assert_eq!(findings[0], "the CAA records of ci.example.com allow only another.test, not ca.test");
+    let missing = "set the TXT record _validation-persist.ci.example.com to \"ca.test; accounturi=https://";
+    assert!(findings[1].as_str().unwrap().starts_with(missing), "{shown:#}");
+    assert_eq!((findings.len(), outside.orders()), (2, 0));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use moorgate::app::{App, Options};
 
-use super::{AcmeCa, PATIENCE, Told, failed, issued, renew};
+use super::{AcmeCa, PATIENCE, Told, issued, renew, until};
 use crate::harness::dns::Dns;
 use crate::harness::{Domain, Gateway, Setup, within};
 
@@ -73,13 +73,13 @@ async fn a_record_that_stays_proves_a_name() {
     let tls = "acme = true\nnames = [\"*.example.com\"]";
     let domain = Domain::new("ci.example.com", "http://127.0.0.1:9").tls(tls);
     let gateway = Setup::new().main(&main).domain(domain).start().await;
-    let shown = failed(&gateway).await;
-    let error = shown["acme"]["error"].as_str().unwrap();
-    let (_, record) = error.split_once("set the TXT record _validation-persist.example.com to \"").unwrap();
+    let shown = until(&gateway, "postponed", |shown| shown["acme"]["attempts"]["postponed"] == 1).await;
+    let found = shown["acme"]["findings"][0].as_str().unwrap();
+    let record = found.strip_prefix("set the TXT record _validation-persist.example.com to \"").unwrap();
     let record = record.trim_end_matches('"');
     assert!(record.starts_with("ca.test; accounturi=https://127.0.0.1:"), "{record}");
     assert!(record.ends_with("; policy=wildcard"), "{record}");
-    assert!(ca.asked("challenge").is_empty(), "the CA is not told to look for what is not there");
+    assert!(ca.asked("order").is_empty(), "no order is spent on what is not there");
     dns.says("_validation-persist.example.com", record);
     renew(&gateway, "ci.example.com").await;
     issued(&gateway).await;

@@ -5,7 +5,7 @@ use super::{At, Attempt};
 use crate::certs::acme::Session;
 use crate::certs::dns::Resolver;
 use crate::certs::inspect::CertificateFacts;
-use crate::certs::issuer::look::{self, Look};
+use crate::certs::issuer::look::{self, Findings, Look};
 use crate::certs::issuer::on_disk;
 use crate::certs::postpone::postpone;
 use crate::certs::storage::Record;
@@ -13,7 +13,7 @@ use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
 
 impl Attempt<'_> {
     /// Looks at the names where the CA looks from outside, as everybody does; the view of a CA inside somebody's
-    /// network is another. Stops the attempt as long as what is found calls for that, unless somebody has asked
+    /// network is another. Records that have to stand in DNS are always looked for. Stops the attempt as long as what is found calls for that, unless somebody has asked
     /// for the order: then it is told, and no more.
     pub(super) async fn look(
         &self,
@@ -21,18 +21,20 @@ impl Attempt<'_> {
         session: &Session,
         record: &mut Record,
     ) -> Result<(), Stop> {
-        if !at.ca.is_public() {
-            return Ok(());
-        }
         let resolver = self.resolver(at.settings).await;
+        let identities = identities(at.ca, session);
         let look = Look {
             resolver: &resolver,
             challenges: self.issuer.certificates.table().challenges(),
             kinds: &at.settings.challenges,
-            identities: &identities(at.ca, session),
+            identities: &identities,
             ports: at.ca.ports,
         };
-        let found = look.at(&self.request.names).await;
+        let mut found = Findings::default();
+        if at.ca.is_public() {
+            found = look.at(&self.request.names).await;
+        }
+        look.for_standing(&self.request.names, session.account_url(), &mut found).await;
         let (weight, texts) = (found.weight(), found.texts());
         at.found = Some(found);
         let before = record.postponed.remove(&at.ask.ca);
