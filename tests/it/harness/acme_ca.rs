@@ -176,6 +176,7 @@ impl AcmeCa {
         let ca = shared.clone();
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
+                tcp.set_nodelay(true).unwrap();
                 let (tls, ca) = (tls.clone(), ca.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = tls.accept(tcp).await else { return };

@@ -303,7 +303,7 @@ impl Shared {
             }
         };
         let window = json!({ "start": moment(window.0), "end": moment(window.1) });
-        with(json_answer(200, &json!({ "suggestedWindow": window })), &[("retry-after", "21600")])
+        with(json_answer(200, &json!({ "suggestedWindow": window })), &[("retry-after", "43200")])
     }
 }
 
