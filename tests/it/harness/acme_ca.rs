@@ -21,6 +21,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::limits::Limits;
 use self::sending::Sending;
@@ -43,12 +44,17 @@ pub struct Nature {
     pub clock: Clock,
     /// Whether it keeps to the limits of Let's Encrypt.
     pub has_limits: bool,
-    /// What decides when there is nothing that was told for once: the endpoint in, what to do out.
-    pub whim: Option<Whim>,
 }
 
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-pub type Whim = Box<dyn FnMut(&str) -> Option<Told> + Send>;
+pub type Whim = Box<dyn FnMut(&Asked) -> Option<Told> + Send>;
+
+/// What it is asked for.
+pub struct Asked {
+    pub endpoint: String,
+    /// Of a challenge: its type and the name that is to be proved.
+    pub challenge: Option<(String, String)>,
+}
 
 impl Default for Nature {
     fn default() -> Self {
@@ -57,7 +63,6 @@ impl Default for Nature {
             host: None,
             clock: Arc::new(SystemTime::now),
             has_limits: false,
-            whim: None,
         }
     }
 }
@@ -78,9 +83,10 @@ struct World {
     /// The public keys of accounts, uncompressed points, by their URL.
     accounts: HashMap<String, Vec<u8>>,
     orders: Vec<Order>,
-    /// What was asked: the endpoint, and the payload; of a challenge, its type.
+    /// What was asked: the endpoint, and the payload; of a challenge, its type and name.
     asked: Vec<(String, Value)>,
     once: HashMap<&'static str, VecDeque<Told>>,
+    /// What decides when there is nothing that was told for once.
     whim: Option<Whim>,
     profiles: Vec<(&'static str, Duration)>,
     /// As which it stands in DNS.
@@ -94,6 +100,8 @@ struct World {
     /// What was issued before this moment is to be renewed at once.
     revoked: Option<SystemTime>,
     limits: Option<Limits>,
+    /// The answers that trickle.
+    drips: Vec<UnboundedSender<()>>,
 }
 
 struct Order {
@@ -140,7 +148,7 @@ pub enum Told {
     Lost,
     /// Answer with so many bytes.
     Endless(u64),
-    /// Answer with a byte a minute.
+    /// Answer with a byte now and then: [`AcmeCa::drip`].
     Trickle,
     /// Do what was asked, and send the chain with the line ends of Windows.
     WindowsLines,
@@ -154,7 +162,7 @@ impl AcmeCa {
     }
 
     pub async fn with(nature: Nature) -> Self {
-        let Nature { listen, host, clock, has_limits, whim } = nature;
+        let Nature { listen, host, clock, has_limits } = nature;
         let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let host = host.map_or_else(|| address.to_string(), str::to_owned);
@@ -170,7 +178,7 @@ impl AcmeCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer_pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
-        let world = World { whim, limits: has_limits.then(Limits::new), ..World::default() };
+        let world = World { limits: has_limits.then(Limits::new), ..World::default() };
         let (world, changed) = (Mutex::new(world), Notify::new());
         let shared = Arc::new(Shared { url: url.clone(), issuer, issuer_pem, clock, world, changed });
         let ca = shared.clone();
@@ -213,7 +221,19 @@ impl AcmeCa {
 
     /// Tells an endpoint what to do from now on, each time.
     pub fn always(&self, endpoint: &'static str, told: Told) {
-        self.world(|world| world.whim = Some(Box::new(move |at| (at == endpoint).then(|| told.clone()))));
+        self.world(|world| {
+            world.whim = Some(Box::new(move |asked| (asked.endpoint == endpoint).then(|| told.clone())))
+        });
+    }
+
+    /// Lets something decide from now on.
+    pub fn decides(&self, whim: Whim) {
+        self.world(|world| world.whim = Some(whim));
+    }
+
+    /// Sends the next byte of answers that trickle.
+    pub fn drip(&self) {
+        self.world(|world| world.drips.retain(|answer| answer.send(()).is_ok()));
     }
 
     /// Does its work again from now on.
@@ -332,7 +352,7 @@ impl Shared {
         let body = body.collect().await.ok()?.to_bytes();
         let path = parts.uri.path().to_owned();
         let endpoint = path.split('/').nth(1).unwrap().to_owned();
-        let told = self.world.lock().unwrap().told(&endpoint);
+        let told = self.world.lock().unwrap().told(&endpoint, &path);
         let payload = if parts.method == Method::POST {
             self.verified(&path, &body)
         } else {
@@ -341,11 +361,7 @@ impl Shared {
         let answer = match payload {
             Err(problem) => Some(*problem),
             Ok((payload, account)) => {
-                let noted = match endpoint.as_str() {
-                    "challenge" => json!(work::parts_of(&path).2),
-                    _ => payload.clone(),
-                };
-                self.world.lock().unwrap().asked.push((endpoint.clone(), noted));
+                self.world.lock().unwrap().note(&endpoint, &path, &payload);
                 self.changed.notify_waiters();
                 self.told_or_work(told, &endpoint, &path, &payload, &account).await
             }
@@ -362,9 +378,26 @@ impl Shared {
 }
 
 impl World {
-    fn told(&mut self, endpoint: &str) -> Option<Told> {
+    fn told(&mut self, endpoint: &str, path: &str) -> Option<Told> {
         let once = self.once.get_mut(endpoint).and_then(VecDeque::pop_front);
-        once.or_else(|| self.whim.as_mut().and_then(|whim| whim(endpoint)))
+        once.or_else(|| {
+            let asked = Asked { endpoint: endpoint.to_owned(), challenge: self.challenge(endpoint, path) };
+            self.whim.as_mut().and_then(|whim| whim(&asked))
+        })
+    }
+
+    fn note(&mut self, endpoint: &str, path: &str, payload: &Value) {
+        let noted = match self.challenge(endpoint, path) {
+            Some((kind, name)) => json!({ "type": kind, "name": name }),
+            None => payload.clone(),
+        };
+        self.asked.push((endpoint.to_owned(), noted));
+    }
+
+    /// The type of a challenge, and the name that is to be proved by it.
+    fn challenge(&self, endpoint: &str, path: &str) -> Option<(String, String)> {
+        let (index, number, kind) = work::parts_of(path);
+        (endpoint == "challenge").then(|| (kind, self.orders[index].names().swap_remove(number)))
     }
 }
 

@@ -3,25 +3,18 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use tokio::time::Interval;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A body on its way.
 pub enum Sending {
     Whole(Option<Bytes>),
     /// A byte over and over, so many times.
     Endless(u64),
-    /// A byte each minute.
-    Trickling(Interval),
-}
-
-impl Sending {
-    pub fn trickling() -> Self {
-        Self::Trickling(tokio::time::interval(Duration::from_secs(60)))
-    }
+    /// A byte each time that the other end is told to.
+    Trickling(UnboundedReceiver<()>),
 }
 
 impl Default for Sending {
@@ -52,9 +45,8 @@ impl Body for Sending {
                 *left -= length;
                 Some(Bytes::from_static(&PIECE[..usize::try_from(length).unwrap()]))
             }
-            Self::Trickling(interval) => {
-                std::task::ready!(interval.poll_tick(context));
-                Some(Bytes::from_static(b" "))
+            Self::Trickling(drips) => {
+                std::task::ready!(drips.poll_recv(context)).map(|()| Bytes::from_static(b" "))
             }
         };
         Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))

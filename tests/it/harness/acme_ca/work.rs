@@ -63,7 +63,11 @@ impl Shared {
                 return None;
             }
             Some(Told::Endless(length)) => json_answer(200, &json!(null)).map(|_| Sending::Endless(length)),
-            Some(Told::Trickle) => json_answer(200, &json!(null)).map(|_| Sending::trickling()),
+            Some(Told::Trickle) => {
+                let (drips, body) = tokio::sync::mpsc::unbounded_channel();
+                self.world.lock().unwrap().drips.push(drips);
+                json_answer(200, &json!(null)).map(|_| Sending::Trickling(body))
+            }
             Some(Told::WindowsLines) => {
                 let (head, body) = work().into_parts();
                 let text = body.collect().await.unwrap().to_bytes();
