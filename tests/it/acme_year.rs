@@ -2,10 +2,11 @@
 //! settings: certificates of three lifetimes, an outage, moved clocks, kills, a full disk, a revocation.
 //! The clocks are the test's, so that a year takes seconds.
 
-mod alone;
+pub mod alone;
 mod chance;
-mod process;
-mod world;
+mod moods;
+pub mod process;
+pub mod world;
 mod year;
 
 use year::Year;

@@ -38,6 +38,7 @@ mod metrics;
 
 // What is taken over from another server.
 mod acme;
+mod acme_faults;
 mod acme_year;
 mod certs_import;
 

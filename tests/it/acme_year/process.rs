@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use moorgate::certs::inspect::CertificateFacts;
 use moorgate::certs::issuer::{Issuer, Wall};
 use moorgate::certs::manager::Certificates;
+use moorgate::certs::report::CertificateReport;
 use moorgate::config::vhost::ListenAddress;
+use moorgate::registry::host::HostName;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,7 @@ pub struct Process {
     clock: Clock,
     runtime: Runtime,
     certificates: Arc<Certificates>,
+    issuer: Arc<Issuer>,
 }
 
 impl Process {
@@ -32,13 +35,13 @@ impl Process {
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
         certificates.apply(&snapshot);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let clock = runtime.block_on(async {
+        let (clock, issuer) = runtime.block_on(async {
             let clock = Clock::stopped();
             let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, wall));
-            tokio::spawn(issuer.run(CancellationToken::new()));
-            clock
+            tokio::spawn(issuer.clone().run(CancellationToken::new()));
+            (clock, issuer)
         });
-        Self { clock, runtime, certificates }
+        Self { clock, runtime, certificates, issuer }
     }
 
     /// Lets so much time pass, in which nothing happens, and then what is due.
@@ -66,6 +69,22 @@ impl Process {
         })
     }
 
+    /// Asks for another certificate, as the administrator does.
+    pub fn renew(&self, domain: &str) {
+        self.issuer.renew(HostName::parse(domain).unwrap());
+        self.pass(Duration::ZERO);
+    }
+
+    /// Looks at the files again, as moorgate does each second.
+    pub fn look(&self) {
+        self.certificates.refresh();
+    }
+
+    /// What it shows of a domain.
+    pub fn report(&self, domain: &str) -> CertificateReport {
+        self.certificates.report().into_iter().find(|report| report.domain.as_str() == domain).unwrap()
+    }
+
     async fn done(&self) {
         while !self.is_idle() {
             for _ in 0..20 {
@@ -76,7 +95,7 @@ impl Process {
 
     /// Ends it between two of its steps, wherever it is. What it has told the disk to do is done.
     pub fn kill(self) {
-        let Self { clock, runtime, certificates: _ } = self;
+        let Self { clock, runtime, certificates: _, issuer: _ } = self;
         drop(clock);
         drop(runtime);
     }
