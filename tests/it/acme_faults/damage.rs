@@ -1,5 +1,7 @@
 //! Files below `state` that are damaged: said, put aside, and made anew; what is held in memory stays.
 
+use std::time::{Duration, SystemTime};
+
 use super::stage::{DOMAIN, MINUTE, Stage, alone, content, log};
 use crate::harness::acme_ca::Told;
 
@@ -120,5 +122,43 @@ fn an_order_in_flight() {
 fn the_key_of_an_order_in_flight() {
     alone("damage::the_key_of_an_order_in_flight", |stage| {
         order_after_damage(stage, &format!("CA/orders/{DOMAIN}.key"), "our key is not PEM");
+    });
+}
+
+#[test]
+fn an_order_that_a_kill_left_behind_is_not_taken_for_a_renewal() {
+    alone("damage::an_order_that_a_kill_left_behind_is_not_taken_for_a_renewal", |mut stage| {
+        stage.world.ca.once("cert", Told::Hangup);
+        stage.start();
+        let files = ["json", "key"].map(|extension| stage.file(&format!("CA/orders/{DOMAIN}.{extension}")));
+        let left = files.each_ref().map(|file| content(file));
+        stage.pass(30 * MINUTE);
+        let before = stage.served();
+        assert!(before.is_some() && !files[0].exists(), "{}", stage.error());
+        // Killed after the certificate was there, and before the order was forgotten.
+        for (file, text) in files.iter().zip(left) {
+            std::fs::write(file, text).unwrap();
+        }
+        stage.restart();
+        stage.renew();
+        assert_ne!(stage.served(), before, "{}", log());
+        assert!(files.iter().all(|file| !file.exists()));
+    });
+}
+
+#[test]
+fn answers_that_a_kill_left_behind_are_taken_away_after_a_day() {
+    alone("damage::answers_that_a_kill_left_behind_are_taken_away_after_a_day", |mut stage| {
+        let directory = stage.file("challenges");
+        std::fs::create_dir_all(&directory).unwrap();
+        let [old, fresh] = ["http-old", "http-fresh"].map(|name| directory.join(name));
+        for file in [&old, &fresh] {
+            std::fs::write(file, "an answer").unwrap();
+        }
+        let before = SystemTime::now() - Duration::from_secs(25 * 3600);
+        std::fs::File::options().write(true).open(&old).unwrap().set_modified(before).unwrap();
+        stage.start();
+        assert!(stage.served().is_some());
+        assert!(!old.exists() && fresh.exists());
     });
 }
