@@ -108,7 +108,7 @@ impl World {
     /// Makes the file system of the state directory read-only, or writable again.
     pub fn mount_disk(&self, how: &str) {
         let mut mount = std::process::Command::new("mount");
-        mount.args(["-o", &format!("remount,{how}")]).arg(self.directory.join("state"));
+        mount.args(["-o", &format!("remount,bind,{how}")]).arg(self.directory.join("state"));
         assert!(mount.status().unwrap().success());
     }
 }
