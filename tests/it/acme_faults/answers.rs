@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::stage::{DAY, MINUTE, Stage, alone, log};
+use super::stage::{DAY, DOMAIN, MINUTE, Stage, alone, log, with};
 use crate::harness::acme_ca::Told;
 
 /// An order is refused so; for how long nothing is asked after that.
@@ -110,5 +110,22 @@ fn a_byte_now_and_then_does_not_keep_an_answer_alive() {
         assert!(stage.error().contains("does not answer"), "{}", stage.error());
         stage.pass(5 * MINUTE);
         assert!(stage.served().is_some(), "{}", stage.error());
+    });
+}
+
+#[test]
+fn an_order_that_never_ends_is_given_up_while_there_is_time() {
+    let test = "answers::an_order_that_never_ends_is_given_up_while_there_is_time";
+    with(test, &[("shortlived", &[DOMAIN])], "[\"http-01\"]", |mut stage| {
+        stage.start();
+        let before = stage.served();
+        stage.pass_until_renewal();
+        stage.world.ca.once("finalize", Told::Busy(u32::MAX, "3600"));
+        stage.pass(2 * MINUTE);
+        assert_eq!((stage.served(), stage.orders()), (before.clone(), 2), "{}", stage.error());
+        // Renewed at half its life, it has another three days.
+        stage.pass(2 * DAY);
+        assert_ne!(stage.served(), before, "{}\n{}", stage.error(), log());
+        assert_eq!((stage.orders(), stage.error().as_str()), (3, ""));
     });
 }
