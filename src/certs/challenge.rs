@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use dashmap::DashMap;
@@ -13,6 +14,7 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::fs::{Access, atomic_write};
 
@@ -123,7 +125,8 @@ impl Challenges {
 
     async fn shared(&self, kind: AnswerKind, key: &str) -> Option<String> {
         let path = self.path(kind, key)?;
-        let _looking = self.looking.try_acquire().ok()?;
+        // A CA asks from several places at once, for several names: who comes at the same time waits.
+        let _looking = timeout(PATIENCE, self.looking.acquire()).await.ok()?.ok()?;
         tokio::fs::read_to_string(path).await.ok()
     }
 
@@ -193,6 +196,8 @@ fn certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, AnswerError> {
 const SHORTEST_TOKEN: usize = 22;
 const LONGEST_TOKEN: usize = 200;
 const MOST_LOOKING: usize = 4;
+/// CAs wait for ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -223,6 +228,19 @@ mod tests {
         assert_eq!(other.find_http(TOKEN).await, None);
         assert!(other.find_shared_handshake("a.example.com").await.is_none());
         assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn all_places_that_a_ca_asks_from_get_another_process_s_answer() {
+        let (_directory, [one, other]) = shared();
+        let _answer = one.answer_http(TOKEN, "content").expect("in place");
+        let mut places = tokio::task::JoinSet::new();
+        for _ in 0..40 {
+            let other = other.clone();
+            places.spawn(async move { other.find_http(TOKEN).await });
+        }
+        let found = places.join_all().await;
+        assert_eq!(found.iter().flatten().count(), 40);
     }
 
     #[tokio::test]

@@ -55,8 +55,8 @@ pub enum OrderLost {
         /// What it was for.
         names: NameSet,
     },
-    /// No CA keeps one for so long.
-    #[error("the order in {} is more than a week old", .0.display())]
+    /// Nothing comes of one that has not ended by then.
+    #[error("the order in {} is more than a day old", .0.display())]
     TooOld(PathBuf),
 }
 
@@ -108,8 +108,9 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles.
-const OLDEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. One that has
+/// come to no end in a day never will, and a certificate of 160 hours cannot wait for longer.
+const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {

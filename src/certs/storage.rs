@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -134,7 +134,20 @@ impl Storage {
         for part in [CHALLENGES, DOMAINS] {
             private_directory(&self.state.root().join(part))?;
         }
+        self.forget_old_challenges();
         self.state.ca(ca).make_directories()
+    }
+
+    /// A process that was killed leaves its answers behind.
+    fn forget_old_challenges(&self) {
+        let Ok(entries) = std::fs::read_dir(self.challenges()) else { return };
+        for entry in entries.flatten() {
+            let changed = entry.metadata().and_then(|data| data.modified()).ok();
+            if changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > OLDEST_CHALLENGE) {
+                // One that stays is in nobody's way.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Replaces the certificate of a domain. The chain is PEM, leaf first; the key belongs to the leaf.
@@ -185,6 +198,11 @@ impl Storage {
     ) -> io::Result<Option<(OpenOrder, SecretString)>> {
         let files = self.state.ca(ca);
         match OpenOrder::find(&files, domain.as_str(), account, names, now) {
+            // A process was killed after the certificate was there: the order would only give it again.
+            Ok(Some((_, key))) if self.has_certificate_for(ca, domain, &key) => {
+                OpenOrder::forget(&files, domain.as_str())?;
+                Ok(None)
+            }
             Ok(found) => Ok(found),
             Err(lost) => {
                 tracing::warn!(%domain, %lost, "an order is not taken up");
@@ -192,6 +210,11 @@ impl Storage {
                 Ok(None)
             }
         }
+    }
+
+    fn has_certificate_for(&self, ca: &CaId, domain: &HostName, key: &SecretString) -> bool {
+        let kept = std::fs::read_to_string(self.certificate(ca, domain)).unwrap_or_default();
+        kept.starts_with(key.expose_secret().trim_end())
     }
 
     /// Notes an order and the key of its certificate, before anything is done with it.
@@ -270,6 +293,8 @@ pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
     names
 }
 
+/// No order takes so long.
+const OLDEST_CHALLENGE: Duration = Duration::from_secs(24 * 60 * 60);
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";
 const TEXTS: &str = "texts";

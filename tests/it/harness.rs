@@ -10,6 +10,7 @@ pub mod http2;
 pub mod log_lines;
 pub mod origin;
 pub mod peer;
+pub mod plain;
 pub mod process;
 pub mod transfer;
 pub mod upstream;

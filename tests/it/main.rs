@@ -38,6 +38,8 @@ mod metrics;
 
 // What is taken over from another server.
 mod acme;
+mod acme_faults;
+mod acme_year;
 mod certs_import;
 
 // What happens to a running process.

@@ -18,6 +18,7 @@ mod commands;
 mod docker_engine;
 mod first_run;
 mod pebble;
+mod pebble_many;
 mod signals;
 mod skopeo;
 mod store;

@@ -305,7 +305,7 @@ impl Attempt<'_> {
             self.forget(at).await?;
         }
         record.error = Some(error.to_string());
-        let (ask, failure) = (at.ask.clone(), failure(error, now));
+        let (ask, failure) = (at.ask.clone(), failure(error));
         let next = self.issuer.ledger(move |ledger, now| {
             ledger.record(Event::Failed(ask.request(), failure), now);
             ledger.may_order(&ask.request(), now)

@@ -143,7 +143,8 @@ impl Issuer {
         match asked.await {
             Ok(Some(advice)) => Ok(Some(Answer {
                 window: AriWindow::new(advice.start, advice.end),
-                ask_again: advice.ask_again,
+                // The transport has dated it by the system's clock, which need not be the issuer's.
+                retry_after: advice.ask_again.and_then(|at| at.duration_since(SystemTime::now()).ok()),
             })),
             Ok(None) => Ok(None),
             Err(error) => Err(error.to_string()),
@@ -163,7 +164,7 @@ impl Issuer {
 
 struct Answer {
     window: Option<AriWindow>,
-    ask_again: Option<SystemTime>,
+    retry_after: Option<Duration>,
 }
 
 /// What is known after a question. An unanswered one leaves the window that was known before.
@@ -173,11 +174,10 @@ fn advice(
     answer: Result<Option<Answer>, String>,
     now: SystemTime,
 ) -> RenewalAdvice {
-    let wait = |at: Option<SystemTime>| at.and_then(|at| at.duration_since(now).ok());
     let serial = serial.to_owned();
     match answer {
         Ok(answer) => {
-            let retry_after = wait(answer.as_ref().and_then(|answer| answer.ask_again));
+            let retry_after = answer.as_ref().and_then(|answer| answer.retry_after);
             let window = answer.and_then(|answer| answer.window).map(|window| (window.start(), window.end()));
             let ask_again = ask_ari_again(now, AriAnswer::Answered { retry_after });
             RenewalAdvice { serial, window, ask_again, failures: 0 }

@@ -1,27 +1,30 @@
 //! A CA that the test plays: RFC 8555 and RFC 9773 as far as a client sees them. It verifies each signature
-//! and each nonce, believes every name without looking, and does once what it is told to.
+//! and each nonce, believes every name without looking, and does what it is told to.
+
+mod jws;
+mod limits;
+mod sending;
+mod work;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD as B64, Engine};
-use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer;
+use tokio::sync::mpsc::UnboundedSender;
 
+pub use self::limits::Limits;
+use self::sending::Sending;
 use super::tls_server;
 
 /// The CA. It ends with the test's runtime.
@@ -31,10 +34,44 @@ pub struct AcmeCa {
     shared: Arc<Shared>,
 }
 
+/// What it is, where it is not any CA that has just been founded.
+pub struct Nature {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The host of its URLs; its address without one.
+    pub host: Option<&'static str>,
+    /// What its clock shows.
+    pub clock: Clock,
+    /// Whether it keeps to the limits of Let's Encrypt.
+    pub has_limits: bool,
+}
+
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+pub type Whim = Box<dyn FnMut(&Asked) -> Option<Told> + Send>;
+
+/// What it is asked for.
+pub struct Asked {
+    pub endpoint: String,
+    /// Of a challenge: its type and the name that is to be proved.
+    pub challenge: Option<(String, String)>,
+}
+
+impl Default for Nature {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            host: None,
+            clock: Arc::new(SystemTime::now),
+            has_limits: false,
+        }
+    }
+}
+
 struct Shared {
     url: String,
     issuer: Issuer<'static, KeyPair>,
     issuer_pem: String,
+    clock: Clock,
     world: Mutex<World>,
     changed: Notify,
 }
@@ -46,26 +83,48 @@ struct World {
     /// The public keys of accounts, uncompressed points, by their URL.
     accounts: HashMap<String, Vec<u8>>,
     orders: Vec<Order>,
-    /// What was asked: the endpoint, and the payload.
+    /// What was asked: the endpoint, and the payload; of a challenge, its type and name.
     asked: Vec<(String, Value)>,
     once: HashMap<&'static str, VecDeque<Told>>,
-    profiles: Vec<&'static str>,
+    /// What decides when there is nothing that was told for once.
+    whim: Option<Whim>,
+    profiles: Vec<(&'static str, Duration)>,
     /// As which it stands in DNS.
     identities: Vec<&'static str>,
-    /// The challenges that it offers; http-01 without any.
+    /// The challenges that it offers; http-01 and tls-alpn-01 without any.
     offers: Vec<&'static str>,
     /// The renewal windows of certificates, first to last, as offsets from now in seconds.
     windows: Vec<(i64, i64)>,
+    /// Each certificate has a window of its own.
+    suggests: bool,
+    /// What was issued before this moment is to be renewed at once.
+    revoked: Option<SystemTime>,
+    limits: Option<Limits>,
+    /// The answers that trickle.
+    drips: Vec<UnboundedSender<()>>,
 }
 
 struct Order {
+    account: String,
     identifiers: Value,
     profile: Value,
     replaces: Value,
-    authorized: bool,
+    /// For each identifier: whether it is proved, or what has failed.
+    authorizations: Vec<Authorization>,
     chain: Option<String>,
+    /// Its life, once it is issued.
+    life: Option<(SystemTime, SystemTime)>,
+    replaced: bool,
     /// How often it still seems to be processed, and for how long each time.
     busy: (u32, &'static str),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Authorization {
+    Pending,
+    Valid,
+    /// By this challenge.
+    Invalid(String),
 }
 
 /// What an endpoint is told to do the next time, instead of its work.
@@ -79,53 +138,59 @@ pub enum Told {
     Busy(u32, &'static str),
     /// Send a certificate for another key.
     WrongChain,
+    /// Find the challenge not met.
+    Unmet,
     /// Never answer.
     Silence,
+    /// Close the connection, nothing done.
+    Hangup,
+    /// Do what was asked, and close the connection instead of the answer.
+    Lost,
+    /// Answer with so many bytes.
+    Endless(u64),
+    /// Answer with a byte now and then: [`AcmeCa::drip`].
+    Trickle,
+    /// Do what was asked, and send the chain with the line ends of Windows.
+    WindowsLines,
 }
 
-struct PublicKey(Vec<u8>);
-
-impl PublicKeyData for PublicKey {
-    fn der_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
-    }
-}
-
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Sending>;
 
 impl AcmeCa {
     pub async fn new() -> Self {
+        Self::with(Nature::default()).await
+    }
+
+    pub async fn with(nature: Nature) -> Self {
+        let Nature { listen, host, clock, has_limits } = nature;
+        let listener = TcpListener::bind(listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let host = host.map_or_else(|| address.to_string(), str::to_owned);
         let key = KeyPair::generate().unwrap();
-        let server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let names = [address.ip().to_string(), host.clone()];
+        let names = names.into_iter().filter(|name| !name.contains(':')).collect::<Vec<_>>();
+        let server = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
         let tls = tls_server(&server, &key);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
+        let url = format!("https://{host}");
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, "a played CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer_pem = params.self_signed(&key).unwrap().pem();
-        let (world, changed) = (Mutex::default(), Notify::new());
-        let shared = Arc::new(Shared {
-            url: url.clone(),
-            issuer: Issuer::new(params, key),
-            issuer_pem,
-            world,
-            changed,
-        });
+        let issuer = Issuer::new(params, key);
+        let world = World { limits: has_limits.then(Limits::new), ..World::default() };
+        let (world, changed) = (Mutex::new(world), Notify::new());
+        let shared = Arc::new(Shared { url: url.clone(), issuer, issuer_pem, clock, world, changed });
         let ca = shared.clone();
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
+                tcp.set_nodelay(true).unwrap();
                 let (tls, ca) = (tls.clone(), ca.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = tls.accept(tcp).await else { return };
                     let service = service_fn(move |request| {
                         let ca = ca.clone();
-                        async move { Ok::<_, Infallible>(ca.answer(request).await) }
+                        async move { ca.answer(request).await.ok_or_else(|| std::io::Error::other("hung up")) }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -138,9 +203,15 @@ impl AcmeCa {
 
     /// The `[[ca]]` of moorgate.toml. The roots lie in a directory that outlives the gateway.
     pub fn toml(&self, directory: &Path, name: &str) -> String {
+        let roots = self.write_roots(directory, name);
+        format!("[[ca]]\ndirectory = \"{}/dir\"\nroots = \"{roots}\"\n", self.url)
+    }
+
+    /// Writes what its server's certificate is verified by, and returns the path.
+    pub fn write_roots(&self, directory: &Path, name: &str) -> String {
         let roots = directory.join(format!("{name}.pem"));
         std::fs::write(&roots, &self.roots).unwrap();
-        format!("[[ca]]\ndirectory = \"{}/dir\"\nroots = \"{}\"\n", self.url, roots.display())
+        roots.display().to_string()
     }
 
     /// Tells an endpoint what to do the next time.
@@ -148,9 +219,32 @@ impl AcmeCa {
         self.world(|world| world.once.entry(endpoint).or_default().push_back(told));
     }
 
-    /// Which profiles there are.
+    /// Tells an endpoint what to do from now on, each time.
+    pub fn always(&self, endpoint: &'static str, told: Told) {
+        self.world(|world| {
+            world.whim = Some(Box::new(move |asked| (asked.endpoint == endpoint).then(|| told.clone())))
+        });
+    }
+
+    /// Lets something decide from now on.
+    pub fn decides(&self, whim: Whim) {
+        self.world(|world| world.whim = Some(whim));
+    }
+
+    /// Sends the next byte of answers that trickle.
+    pub fn drip(&self) {
+        self.world(|world| world.drips.retain(|answer| answer.send(()).is_ok()));
+    }
+
+    /// Does its work again from now on.
+    pub fn recovers(&self) {
+        self.world(|world| (world.whim, world.once) = (None, HashMap::new()));
+    }
+
+    /// Which profiles there are. Certificates live as long as Let's Encrypt's.
     pub fn profiles(&self, profiles: &[&'static str]) {
-        self.world(|world| world.profiles = profiles.to_vec());
+        let life = |profile| if profile == "shortlived" { SHORT_LIFE } else { USUAL_LIFE };
+        self.profiles_for(&profiles.iter().map(|profile| (*profile, life(*profile))).collect::<Vec<_>>());
     }
 
     /// As which it stands in DNS.
@@ -163,9 +257,26 @@ impl AcmeCa {
         self.world(|world| world.offers = kinds.to_vec());
     }
 
+    /// Which profiles there are, and how long a certificate of each lives.
+    pub fn profiles_for(&self, profiles: &[(&'static str, Duration)]) {
+        self.world(|world| world.profiles = profiles.to_vec());
+    }
+
     /// Suggests windows for the first, the second certificate and so on; the last one holds for all that follow.
     pub fn windows(&self, windows: &[(i64, i64)]) {
         self.world(|world| world.windows = windows.to_vec());
+    }
+
+    /// Suggests for each certificate a window around the moment at which a third of its life is left, or half
+    /// of a short one.
+    pub fn suggests(&self) {
+        self.world(|world| world.suggests = true);
+    }
+
+    /// Wants all certificates that exist replaced at once.
+    pub fn revokes_all(&self) {
+        let now = (self.shared.clock)();
+        self.world(|world| world.revoked = Some(now));
     }
 
     /// The payloads that an endpoint was asked with so far.
@@ -173,6 +284,37 @@ impl AcmeCa {
         let all = |world: &mut World| world.asked.iter().filter(|(at, _)| at == endpoint).cloned().collect();
         let all: Vec<(String, Value)> = self.world(all);
         all.into_iter().map(|(_, payload)| payload).collect()
+    }
+
+    /// How often it was asked for anything.
+    pub fn requests(&self) -> usize {
+        self.world(|world| world.asked.len())
+    }
+
+    /// Waits until it was asked for anything so often.
+    pub async fn until_requests(&self, times: usize) {
+        loop {
+            let changed = self.shared.changed.notified();
+            if self.requests() >= times {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The certificates that were issued, oldest first: the names, the profile, and the life.
+    pub fn issued(&self) -> Vec<(Vec<String>, String, (SystemTime, SystemTime))> {
+        self.world(|world| {
+            let issued = world.orders.iter().filter_map(|order| {
+                Some((order.names(), order.profile.as_str().unwrap_or_default().to_owned(), order.life?))
+            });
+            issued.collect()
+        })
+    }
+
+    /// What was refused because a limit was used up.
+    pub fn refused_for_limits(&self) -> Vec<String> {
+        self.world(|world| world.limits.as_ref().map_or_else(Vec::new, |limits| limits.refused.clone()))
     }
 
     /// Waits until an endpoint has been asked so often.
@@ -196,26 +338,31 @@ impl AcmeCa {
     }
 }
 
+impl Order {
+    fn names(&self) -> Vec<String> {
+        let names = self.identifiers.as_array().unwrap().iter();
+        names.map(|one| one["value"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    /// `None`: the connection is to be closed instead.
+    async fn answer(&self, request: Request<Incoming>) -> Option<Answer> {
         let (parts, body) = request.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        let body = body.collect().await.ok()?.to_bytes();
         let path = parts.uri.path().to_owned();
         let endpoint = path.split('/').nth(1).unwrap().to_owned();
-        let told = {
-            let mut world = self.world.lock().unwrap();
-            let told = world.once.iter_mut().find(|(at, _)| **at == endpoint);
-            told.and_then(|(_, told)| told.pop_front())
-        };
+        let told = self.world.lock().unwrap().told(&endpoint, &path);
         let payload = if parts.method == Method::POST {
             self.verified(&path, &body)
         } else {
             Ok((json!(null), String::new()))
         };
-        let mut answer = match payload {
-            Err(problem) => *problem,
+        let answer = match payload {
+            Err(problem) => Some(*problem),
             Ok((payload, account)) => {
-                self.world.lock().unwrap().asked.push((endpoint.clone(), payload.clone()));
+                self.world.lock().unwrap().note(&endpoint, &path, &payload);
+                self.changed.notify_waiters();
                 self.told_or_work(told, &endpoint, &path, &payload, &account).await
             }
         };
@@ -223,249 +370,36 @@ impl Shared {
         world.count += 1;
         let nonce = format!("nonce-{}", world.count);
         world.nonces.insert(nonce.clone());
+        drop(world);
+        let mut answer = answer?;
         answer.headers_mut().insert("replay-nonce", nonce.parse().unwrap());
-        drop(world);
-        self.changed.notify_waiters();
-        answer
+        Some(answer)
     }
+}
 
-    async fn told_or_work(
-        &self,
-        told: Option<Told>,
-        endpoint: &str,
-        path: &str,
-        payload: &Value,
-        account: &str,
-    ) -> Answer {
-        match told {
-            None => self.work(endpoint, path, payload, account),
-            Some(Told::Refuse(kind, status, lines)) => with(problem(kind, status), lines),
-            Some(Told::Html(status, lines)) => {
-                let page = Full::from("<html><body>Come back later.</body></html>");
-                with(Response::builder().status(status).body(page).unwrap(), lines)
-            }
-            Some(Told::Busy(times, retry_after)) => {
-                let answer = self.work(endpoint, path, payload, account);
-                self.world.lock().unwrap().orders[index_of(path)].busy = (times, retry_after);
-                drop(answer);
-                self.show_order(index_of(path))
-            }
-            Some(Told::WrongChain) => {
-                let stranger = KeyPair::generate().unwrap();
-                let params = CertificateParams::new(["ci.test".to_owned()]).unwrap();
-                let leaf = params.signed_by(&stranger, &self.issuer).unwrap();
-                chain_answer(format!("{}{}", leaf.pem(), self.issuer_pem))
-            }
-            Some(Told::Silence) => std::future::pending().await,
-        }
-    }
-
-    /// The payload, and the account that signed it (RFC 8555 §6.2).
-    fn verified(&self, path: &str, body: &[u8]) -> Result<(Value, String), Box<Answer>> {
-        let jws: Value = serde_json::from_slice(body).expect("a JWS");
-        let part = |name: &str| B64.decode(jws[name].as_str().unwrap()).expect("base64url");
-        let protected: Value = serde_json::from_slice(&part("protected")).unwrap();
-        assert_eq!(protected["alg"], "ES256");
-        assert_eq!(protected["url"], format!("{}{path}", self.url), "signed for another URL");
-        let mut world = self.world.lock().unwrap();
-        if !world.nonces.remove(protected["nonce"].as_str().unwrap()) {
-            return Err(Box::new(problem("badNonce", 400)));
-        }
-        let account = protected["kid"].as_str().unwrap_or_default().to_owned();
-        let key = match &protected["jwk"] {
-            Value::Null => match world.accounts.get(&account) {
-                Some(key) => key.clone(),
-                None => return Err(Box::new(problem("accountDoesNotExist", 400))),
-            },
-            jwk => {
-                let half = |name: &str| B64.decode(jwk[name].as_str().unwrap()).unwrap();
-                [vec![4], half("x"), half("y")].concat()
-            }
-        };
-        let signed = format!("{}.{}", jws["protected"].as_str().unwrap(), jws["payload"].as_str().unwrap());
-        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key);
-        public.verify(signed.as_bytes(), &part("signature")).expect("the signature holds");
-        let payload = part("payload");
-        let payload =
-            if payload.is_empty() { Value::Null } else { serde_json::from_slice(&payload).unwrap() };
-        if protected["kid"].is_null() {
-            let url = format!("{}/account/{}", self.url, world.accounts.len());
-            world.accounts.insert(url.clone(), key);
-            return Ok((payload, url));
-        }
-        Ok((payload, account))
-    }
-
-    fn work(&self, endpoint: &str, path: &str, payload: &Value, account: &str) -> Answer {
-        let index = index_of(path);
-        match endpoint {
-            "dir" => self.directory(),
-            "nonce" => Response::new(Full::default()),
-            "account" => with_location(json_answer(201, &json!({ "status": "valid" })), account),
-            "order" => self.new_order(payload),
-            "o" => self.show_order(index),
-            "authz" => json_answer(200, &self.authorization(index)),
-            "challenge" => {
-                self.world.lock().unwrap().orders[index].authorized = true;
-                json_answer(200, &self.authorization(index)["challenges"][0])
-            }
-            "finalize" => {
-                self.issue(index, payload["csr"].as_str().unwrap());
-                self.show_order(index)
-            }
-            "cert" => chain_answer(self.world.lock().unwrap().orders[index].chain.clone().unwrap()),
-            "renewal" => self.renewal_info(),
-            other => panic!("moorgate asked for {other}"),
-        }
-    }
-
-    fn directory(&self) -> Answer {
-        let world = self.world.lock().unwrap();
-        let at = |endpoint: &str| format!("{}/{endpoint}", self.url);
-        let profiles: HashMap<_, _> = world.profiles.iter().map(|profile| (*profile, "a profile")).collect();
-        let mut directory = json!({
-            "newNonce": at("nonce"), "newAccount": at("account"), "newOrder": at("order"),
-            "revokeCert": at("revoke"), "keyChange": at("key"), "meta": { "profiles": profiles, "caaIdentities": world.identities },
-        });
-        if !world.windows.is_empty() {
-            directory["renewalInfo"] = json!(at("renewal"));
-        }
-        json_answer(200, &directory)
-    }
-
-    fn new_order(&self, payload: &Value) -> Answer {
-        let mut world = self.world.lock().unwrap();
-        world.orders.push(Order {
-            identifiers: payload["identifiers"].clone(),
-            profile: payload["profile"].clone(),
-            replaces: payload["replaces"].clone(),
-            authorized: false,
-            chain: None,
-            busy: (0, ""),
-        });
-        let index = world.orders.len() - 1;
-        drop(world);
-        with_location(json_answer(201, &self.order(index)), &format!("{}/o/{index}", self.url))
-    }
-
-    fn show_order(&self, index: usize) -> Answer {
-        let mut order = self.order(index);
-        let mut world = self.world.lock().unwrap();
-        let (times, retry_after) = &mut world.orders[index].busy;
-        if *times == 0 {
-            return json_answer(200, &order);
-        }
-        *times -= 1;
-        order["status"] = json!("processing");
-        with(json_answer(200, &order), &[("retry-after", *retry_after)])
-    }
-
-    fn order(&self, index: usize) -> Value {
-        let world = self.world.lock().unwrap();
-        let Order { identifiers, profile, replaces, authorized, chain, busy: _ } = &world.orders[index];
-        let is = match (chain, authorized) {
-            (Some(_), _) => "valid",
-            (None, true) => "ready",
-            (None, false) => "pending",
-        };
-        let mut order = json!({
-            "status": is,
-            "identifiers": identifiers,
-            "authorizations": [format!("{}/authz/{index}", self.url)],
-            "finalize": format!("{}/finalize/{index}", self.url),
-        });
-        for (key, value) in [("profile", profile), ("replaces", replaces)] {
-            if !value.is_null() {
-                order[key] = value.clone();
-            }
-        }
-        if chain.is_some() {
-            order["certificate"] = json!(format!("{}/cert/{index}", self.url));
-        }
-        order
-    }
-
-    fn authorization(&self, index: usize) -> Value {
-        let world = self.world.lock().unwrap();
-        let order = &world.orders[index];
-        let status = if order.authorized { "valid" } else { "pending" };
-        let named = order.identifiers[0]["value"].as_str().unwrap();
-        let base = named.strip_prefix("*.").unwrap_or(named);
-        let kinds = if world.offers.is_empty() { &["http-01"][..] } else { &world.offers };
-        let challenge = |kind: &&str| {
-            json!({
-                "type": kind,
-                "url": format!("{}/challenge/{index}", self.url),
-                "token": "a-token-of-more-than-22-characters",
-                "status": status,
-            })
-        };
-        json!({
-            "status": status,
-            "identifier": { "type": order.identifiers[0]["type"], "value": base },
-            "wildcard": base != named,
-            "challenges": kinds.iter().map(challenge).collect::<Vec<_>>(),
+impl World {
+    fn told(&mut self, endpoint: &str, path: &str) -> Option<Told> {
+        let once = self.once.get_mut(endpoint).and_then(VecDeque::pop_front);
+        once.or_else(|| {
+            let asked = Asked { endpoint: endpoint.to_owned(), challenge: self.challenge(endpoint, path) };
+            self.whim.as_mut().and_then(|whim| whim(&asked))
         })
     }
 
-    fn issue(&self, index: usize, csr: &str) {
-        let der = B64.decode(csr).unwrap();
-        let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
-        let info = &request.certification_request_info;
-        let key = PublicKey(info.subject_pki.subject_public_key.data.to_vec());
-        let mut world = self.world.lock().unwrap();
-        let order = &mut world.orders[index];
-        let names = order.identifiers.as_array().unwrap().iter();
-        let names: Vec<String> = names.map(|one| one["value"].as_str().unwrap().to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.use_authority_key_identifier_extension = true;
-        params.not_before = (SystemTime::now() - Duration::from_secs(3600)).into();
-        // As long as Let's Encrypt's, from an hour ago.
-        let hours = if order.profile == "shortlived" { 160 } else { 90 * 24 };
-        params.not_after = (SystemTime::now() + Duration::from_secs((hours - 1) * 3600)).into();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        order.chain = Some(format!("{}{}", leaf.pem(), self.issuer_pem));
+    fn note(&mut self, endpoint: &str, path: &str, payload: &Value) {
+        let noted = match self.challenge(endpoint, path) {
+            Some((kind, name)) => json!({ "type": kind, "name": name }),
+            None => payload.clone(),
+        };
+        self.asked.push((endpoint.to_owned(), noted));
     }
 
-    fn renewal_info(&self) -> Answer {
-        let world = self.world.lock().unwrap();
-        let issued = world.orders.iter().filter(|order| order.chain.is_some()).count();
-        let (start, end) = world.windows[(issued - 1).min(world.windows.len() - 1)];
-        let now = jiff::Timestamp::now();
-        let at = |offset: i64| (now + jiff::SignedDuration::from_secs(offset)).to_string();
-        json_answer(200, &json!({ "suggestedWindow": { "start": at(start), "end": at(end) } }))
+    /// The type of a challenge, and the name that is to be proved by it.
+    fn challenge(&self, endpoint: &str, path: &str) -> Option<(String, String)> {
+        let (index, number, kind) = work::parts_of(path);
+        (endpoint == "challenge").then(|| (kind, self.orders[index].names().swap_remove(number)))
     }
 }
 
-fn index_of(path: &str) -> usize {
-    path.rsplit('/').next().and_then(|index| index.parse().ok()).unwrap_or_default()
-}
-
-fn json_answer(status: u16, value: &Value) -> Answer {
-    let body = Full::from(value.to_string());
-    Response::builder().status(status).header("content-type", "application/json").body(body).unwrap()
-}
-
-fn chain_answer(chain: String) -> Answer {
-    Response::builder()
-        .header("content-type", "application/pem-certificate-chain")
-        .body(Full::from(chain))
-        .unwrap()
-}
-
-fn problem(kind: &str, status: u16) -> Answer {
-    let kind = format!("urn:ietf:params:acme:error:{kind}");
-    json_answer(status, &json!({ "type": kind, "detail": "the CA was told to", "status": status }))
-}
-
-fn with(mut answer: Answer, lines: &[(&'static str, &'static str)]) -> Answer {
-    for (name, value) in lines {
-        answer.headers_mut().insert(*name, value.parse().unwrap());
-    }
-    answer
-}
-
-fn with_location(mut answer: Answer, url: &str) -> Answer {
-    answer.headers_mut().insert("location", url.parse().unwrap());
-    answer
-}
+const USUAL_LIFE: Duration = Duration::from_secs(90 * 86_400);
+const SHORT_LIFE: Duration = Duration::from_secs(160 * 3600);

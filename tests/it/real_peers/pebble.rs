@@ -225,7 +225,7 @@ fn two_processes_on_one_state_directory_order_once() {
     // Long enough that the second one starts while the first one's order is in flight.
     let environment = &[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "5")];
     let acme = serving(Mood { environment, ..Mood::default() }, "", "", ASKS);
-    let other = acme.serve_elsewhere("ci.test", ASKS);
+    let other = acme.serve_elsewhere(&[("ci.test", ASKS)]);
     acme.issued("ci.test");
     until("the other one has it", || other.stderr().contains("certificate in force domain=ci.test"));
     assert_eq!(acme.asked("POST /order-plz"), 1);
@@ -238,7 +238,7 @@ fn a_process_answers_for_another_one_on_its_state_directory() {
         acme.configure(&format!("[acme]\nchallenges = [\"{kind}\"]"), "", &[("own.test", "internal = true")]);
         acme.serve();
         // The CA never finds this one: what it puts in place must reach the first through the directory.
-        let other = acme.serve_elsewhere("ci.test", ASKS);
+        let other = acme.serve_elsewhere(&[("ci.test", ASKS)]);
         until("the other one has it", || other.stderr().contains("certificate in force domain=ci.test"));
     }
 }

@@ -108,14 +108,27 @@ impl Acme {
         moorgate.ended();
     }
 
+    /// Ends moorgate as a power cut would, and returns what it had said.
+    pub fn kill(&mut self) -> String {
+        let mut moorgate = self.moorgate.take().unwrap();
+        moorgate.signal(rustix::process::Signal::KILL);
+        moorgate.ended();
+        moorgate.stderr()
+    }
+
+    /// Where the CA is, and where it looks for answers to http-01.
+    pub fn urls(&self) -> (String, u16) {
+        (format!("https://127.0.0.1:{}", self.ports.acme), self.ports.http)
+    }
+
     /// A moorgate command about this configuration.
     pub fn cli(&self, arguments: &[&str]) -> Output {
         let mut command = process::command(&process::moorgate(), self.path());
         run(command.args(arguments).args(["--config", "config"]), "")
     }
 
-    /// Starts a second moorgate with the same state directory and a domain, on ports where the CA never looks.
-    pub fn serve_elsewhere(&self, domain: &str, tls: &str) -> Process {
+    /// Starts a second moorgate with the same state directory and these domains, on ports where the CA never looks.
+    pub fn serve_elsewhere(&self, domains: &[(&str, &str)]) -> Process {
         let (here, there) = (self.path().join("config"), self.path().join("elsewhere"));
         fs::create_dir_all(there.join("conf.d")).unwrap();
         let mut main = fs::read_to_string(here.join("moorgate.toml")).unwrap();
@@ -127,7 +140,9 @@ impl Acme {
         }
         fs::write(there.join("moorgate.toml"), main).unwrap();
         fs::copy(here.join("users.htpasswd"), there.join("users.htpasswd")).unwrap();
-        fs::write(there.join("conf.d/domain.toml"), domain_file(domain, tls)).unwrap();
+        for (domain, tls) in domains {
+            fs::write(there.join(format!("conf.d/{domain}.toml")), domain_file(domain, tls)).unwrap();
+        }
         let mut command = process::command(&process::moorgate(), self.path());
         command.args(["run", "--debug", "--config", "elsewhere"]);
         let mut moorgate = Process::start("elsewhere", command, &self.path().join("logs"));

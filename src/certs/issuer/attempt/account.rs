@@ -13,7 +13,14 @@ impl Attempt<'_> {
     pub(super) async fn session(&self, at: &mut At<'_>, in_flight: bool) -> Result<Session, Stop> {
         let Some(account) = self.account(at).await? else { return self.register(at).await };
         at.ask.account.clone_from(&account.stored.url);
-        let session = Session::open(at.ca, &account).await?;
+        let session = match Session::open(at.ca, &account).await {
+            Ok(session) => session,
+            Err(error @ AcmeError::AccountKey) => {
+                tracing::error!(ca = %at.ca.directory, %error, "the account is of no use, another one is made");
+                return self.register(at).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let contacts = self.issuer.plan.load().contacts.clone();
         if in_flight || account.stored.contacts == contacts {
             return Ok(session);

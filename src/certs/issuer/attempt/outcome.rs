@@ -32,7 +32,7 @@ pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), St
 }
 
 /// As the ledger wants to know it.
-pub(super) fn failure(error: &AcmeError, now: SystemTime) -> Failure {
+pub(super) fn failure(error: &AcmeError) -> Failure {
     let fault = match error {
         AcmeError::RateLimited { text, .. } => Fault::RateLimited(scope(text)),
         AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } | AcmeError::Slow { .. } => {
@@ -50,7 +50,8 @@ pub(super) fn failure(error: &AcmeError, now: SystemTime) -> Failure {
         | AcmeError::Refused(_)
         | AcmeError::Nonsense(_) => Fault::Refused,
     };
-    let retry_after = error.until().and_then(|until| until.duration_since(now).ok());
+    // The transport has dated it by the system's clock, which need not be the issuer's.
+    let retry_after = error.until().and_then(|until| until.duration_since(SystemTime::now()).ok());
     Failure { fault, retry_after, words: error.to_string() }
 }
 

@@ -1,0 +1,131 @@
+//! What a CA may answer that is no answer: to be left alone, pages, bodies without end, and bytes that come
+//! one by one.
+
+use std::time::Duration;
+
+use super::stage::{DAY, DOMAIN, MINUTE, Stage, alone, log, with};
+use crate::harness::acme_ca::Told;
+
+/// An order is refused so; for how long nothing is asked after that.
+fn is_left_alone(mut stage: Stage, told: Told, wait: Duration) {
+    stage.world.ca.once("order", told);
+    stage.start();
+    let asked = stage.world.ca.requests();
+    stage.pass(wait - MINUTE);
+    assert_eq!((stage.world.ca.requests(), stage.served()), (asked, None), "{}", stage.error());
+    stage.restart();
+    assert_eq!(stage.world.ca.requests(), asked, "nor after a restart");
+    stage.pass(5 * MINUTE);
+    assert!(stage.served().is_some(), "{}", stage.error());
+}
+
+#[test]
+fn a_limit_s_retry_after_is_kept_to_the_minute() {
+    alone("answers::a_limit_s_retry_after_is_kept_to_the_minute", |stage| {
+        let told = Told::Refuse("rateLimited", 429, &[("retry-after", "7200")]);
+        is_left_alone(stage, told, Duration::from_secs(7200));
+    });
+}
+
+#[test]
+fn a_page_of_a_load_balancer_s_retry_after_is_kept_to_the_minute() {
+    alone("answers::a_page_of_a_load_balancer_s_retry_after_is_kept_to_the_minute", |stage| {
+        is_left_alone(stage, Told::Html(503, &[("retry-after", "1800")]), Duration::from_secs(1800));
+    });
+}
+
+#[test]
+fn a_page_of_a_load_balancer_without_json_is_kept_away_from_too() {
+    alone("answers::a_page_of_a_load_balancer_without_json_is_kept_away_from_too", |stage| {
+        is_left_alone(stage, Told::Html(429, &[("retry-after", "3600")]), Duration::from_secs(3600));
+    });
+}
+
+const ENDPOINTS: [&str; 7] = ["directory", "order", "authz", "challenge", "o", "finalize", "cert"];
+
+/// Each endpoint answers so once, and the certificate comes all the same.
+fn comes_all_the_same(stage: &mut Stage, told: &Told) {
+    stage.start();
+    for endpoint in ENDPOINTS {
+        let before = stage.served();
+        stage.world.ca.once(endpoint, told.clone());
+        stage.renew();
+        // One for the same names each 34 hours is what the CA's limit allows in the long run.
+        stage.pass(3 * DAY);
+        stage.renew();
+        stage.pass(2 * DAY);
+        assert_ne!(stage.served(), before, "{endpoint}: {}\n{}", stage.error(), log());
+    }
+    assert_eq!(stage.world.ca.refused_for_limits(), [""; 0]);
+}
+
+#[test]
+fn a_gibibyte_of_json_costs_no_memory() {
+    alone("answers::a_gibibyte_of_json_costs_no_memory", |mut stage| {
+        comes_all_the_same(&mut stage, &Told::Endless(1 << 30));
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(peak < 200 * 1024, "{peak} KiB, the CA's own memory included");
+    });
+}
+
+#[test]
+fn a_page_of_html_in_place_of_json_stops_nothing_for_good() {
+    alone("answers::a_page_of_html_in_place_of_json_stops_nothing_for_good", |mut stage| {
+        comes_all_the_same(&mut stage, &Told::Html(200, &[]));
+    });
+}
+
+#[test]
+fn answers_that_are_lost_stop_nothing_for_good() {
+    alone("answers::answers_that_are_lost_stop_nothing_for_good", |mut stage| {
+        comes_all_the_same(&mut stage, &Told::Lost);
+    });
+}
+
+#[test]
+fn a_chain_with_the_line_ends_of_windows_is_served() {
+    alone("answers::a_chain_with_the_line_ends_of_windows_is_served", |mut stage| {
+        stage.world.ca.once("cert", Told::WindowsLines);
+        stage.start();
+        let served = stage.served();
+        assert!(served.is_some(), "{}", stage.error());
+        stage.restart();
+        assert_eq!((stage.served(), stage.orders()), (served, 1));
+    });
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_keep_an_answer_alive() {
+    alone("answers::a_byte_now_and_then_does_not_keep_an_answer_alive", |mut stage| {
+        stage.world.ca.once("directory", Told::Trickle);
+        stage.start_only();
+        for _ in 0..5 {
+            stage.world.ca.drip();
+            stage.world.pass(Duration::from_secs(15));
+            stage.process().pass(Duration::from_secs(15));
+        }
+        stage.process().work();
+        assert!(stage.error().contains("does not answer"), "{}", stage.error());
+        stage.pass(5 * MINUTE);
+        assert!(stage.served().is_some(), "{}", stage.error());
+    });
+}
+
+#[test]
+fn an_order_that_never_ends_is_given_up_while_there_is_time() {
+    let test = "answers::an_order_that_never_ends_is_given_up_while_there_is_time";
+    with(test, &[("shortlived", &[DOMAIN])], "[\"http-01\"]", |mut stage| {
+        stage.start();
+        let before = stage.served();
+        stage.pass_until_renewal();
+        stage.world.ca.once("finalize", Told::Busy(u32::MAX, "3600"));
+        stage.pass(2 * MINUTE);
+        assert_eq!((stage.served(), stage.orders()), (before.clone(), 2), "{}", stage.error());
+        // Renewed at half its life, it has another three days.
+        stage.pass(2 * DAY);
+        assert_ne!(stage.served(), before, "{}\n{}", stage.error(), log());
+        assert_eq!((stage.orders(), stage.error().as_str()), (3, ""));
+    });
+}

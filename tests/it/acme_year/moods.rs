@@ -1,0 +1,57 @@
+//! How the CA is doing during the year, and what came of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::chance::Chance;
+use crate::harness::acme_ca::{Asked, Told, Whim};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// One validation in 25 fails.
+    Usual = 0,
+    /// It is out of order.
+    Down = 1,
+    /// It finds nobody at the names.
+    Blind = 2,
+}
+
+#[derive(Default)]
+pub struct Moods {
+    now: AtomicU8,
+    in_vain: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Moods {
+    pub fn set(&self, mood: Mood) {
+        self.now.store(mood as u8, Ordering::SeqCst);
+    }
+
+    /// How often the CA was asked while it was out of order, and how many validations have failed.
+    pub fn tally(&self) -> (u64, u64) {
+        (self.in_vain.load(Ordering::SeqCst), self.failed.load(Ordering::SeqCst))
+    }
+
+    pub fn whim(self: &Arc<Self>, mut chance: Chance) -> Whim {
+        let moods = self.clone();
+        Box::new(move |asked| moods.decide(asked, &mut chance))
+    }
+
+    fn decide(&self, asked: &Asked, chance: &mut Chance) -> Option<Told> {
+        let mood = self.now.load(Ordering::SeqCst);
+        if mood == Mood::Down as u8 {
+            self.in_vain.fetch_add(1, Ordering::SeqCst);
+            return Some(match chance.below(3) {
+                0 => Told::Hangup,
+                1 => Told::Html(503, &[("retry-after", "1800")]),
+                _ => Told::Refuse("serverInternal", 500, &[]),
+            });
+        }
+        let fails = asked.endpoint == "challenge" && (mood == Mood::Blind as u8 || chance.in_thousand(40));
+        fails.then(|| {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+            Told::Unmet
+        })
+    }
+}

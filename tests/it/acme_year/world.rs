@@ -1,0 +1,165 @@
+//! What is around moorgate during the year: the CA, the names, the plain listener, the time and the disk.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use moorgate::certs::challenge::Challenges;
+use moorgate::certs::issuer::Wall;
+use moorgate::certs::storage::Storage;
+use tokio::net::UdpSocket;
+use tokio::runtime::Runtime;
+
+use super::alone::CA;
+use crate::harness::Domain;
+use crate::harness::acme_ca::{AcmeCa, Nature};
+use crate::harness::plain::answer_challenges;
+
+/// A domain: its profile, and its names.
+pub type Names = (&'static str, &'static [&'static str]);
+
+/// All domains that any test has, so that they are found.
+pub const NAMES: [Names; 6] = [
+    ("classic", &["classic1.example.com"]),
+    ("classic", &["classic2.example.com", "classic2.example.org"]),
+    ("tlsserver", &["tlsserver1.example.com"]),
+    ("tlsserver", &["tlsserver2.example.com", "tlsserver2.example.org"]),
+    ("shortlived", &["shortlived1.example.com"]),
+    ("shortlived", &["shortlived2.example.com", "shortlived2.example.org"]),
+];
+
+/// The profiles of Let's Encrypt, and how long their certificates live.
+pub const PROFILES: [(&str, Duration); 3] = [
+    ("classic", Duration::from_secs(90 * 86_400)),
+    ("tlsserver", Duration::from_secs(45 * 86_400)),
+    ("shortlived", Duration::from_secs(160 * 3600)),
+];
+
+#[derive(Default)]
+struct Shared {
+    /// True, in nanoseconds since 1970.
+    time: AtomicU64,
+    /// How fast the clock of moorgate's machine is, in seconds.
+    fast: AtomicI64,
+}
+
+pub struct World {
+    _runtime: Runtime,
+    pub ca: AcmeCa,
+    pub directory: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl World {
+    /// With these domains, and these challenges in the words of the configuration.
+    pub fn new(directory: &Path, domains: &[Names], challenges: &str) -> Self {
+        let shared = Arc::new(Shared::default());
+        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        shared.time.store(u64::try_from(begun.as_nanos()).unwrap(), Ordering::SeqCst);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let clock = shared.clone();
+        let nature = Nature {
+            listen: SocketAddr::from(([127, 0, 0, 1], 443)),
+            host: Some(CA),
+            clock: Arc::new(move || clock.now()),
+            has_limits: true,
+        };
+        let ca = runtime.block_on(AcmeCa::with(nature));
+        ca.profiles_for(&PROFILES);
+        configure(directory, &ca, domains, challenges);
+        let challenges = Challenges::new(Some(Storage::below(&directory.join("state")).challenges()));
+        runtime.spawn(answer_challenges(([127, 0, 0, 1], 80).into(), Arc::new(challenges)));
+        runtime.spawn(answer_questions());
+        Self { _runtime: runtime, ca, directory: directory.to_owned(), shared }
+    }
+
+    /// The true time.
+    pub fn now(&self) -> SystemTime {
+        self.shared.now()
+    }
+
+    pub fn pass(&self, time: Duration) {
+        self.shared.time.fetch_add(u64::try_from(time.as_nanos()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// The clock of moorgate's machine.
+    pub fn wall(&self) -> Wall {
+        let shared = self.shared.clone();
+        Arc::new(move || shared.wall())
+    }
+
+    /// Sets that clock: so many seconds fast.
+    pub fn set_fast(&self, seconds: i64) {
+        self.shared.fast.store(seconds, Ordering::SeqCst);
+    }
+
+    pub fn fill_disk(&self) {
+        fill(&self.directory);
+    }
+
+    pub fn free_disk(&self) {
+        std::fs::remove_file(self.directory.join(FILLING)).unwrap();
+    }
+
+    /// Makes the file system of the state directory read-only, or writable again.
+    pub fn mount_disk(&self, how: &str) {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-o", &format!("remount,bind,{how}")]).arg(self.directory.join("state"));
+        assert!(mount.status().unwrap().success());
+    }
+}
+
+/// Uses up the disk of the state directory to the last byte.
+pub fn fill(directory: &Path) {
+    let mut file = std::fs::File::create(directory.join(FILLING)).unwrap();
+    while file.write_all(&[0; 512]).is_ok() {}
+}
+
+impl Shared {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.time.load(Ordering::SeqCst))
+    }
+
+    fn wall(&self) -> SystemTime {
+        let fast = self.fast.load(Ordering::SeqCst);
+        let by = Duration::from_secs(fast.unsigned_abs());
+        if fast < 0 { self.now() - by } else { self.now() + by }
+    }
+}
+
+fn configure(directory: &Path, ca: &AcmeCa, domains: &[Names], challenges: &str) {
+    let roots = ca.write_roots(directory, "roots");
+    let main = format!(
+        "https = [\"127.0.0.1:443\"]\nhttp = [\"127.0.0.1:80\"]\nstate = \"state\"\n\
+         [acme]\nchallenges = {challenges}\n[[ca]]\ndirectory = \"letsencrypt\"\nroots = \"{roots}\"\n"
+    );
+    std::fs::write(directory.join("moorgate.toml"), main).unwrap();
+    std::fs::create_dir(directory.join("conf.d")).unwrap();
+    let users = Domain::htpasswd(&[("alice".to_owned(), "secret".to_owned())]);
+    for (profile, names) in domains {
+        let aliases = format!("aliases = {:?}", &names[1..]);
+        let tls = format!("acme = true\nprofile = \"{profile}\"");
+        let domain = Domain::new(names[0], "http://127.0.0.1:9").top(&aliases).tls(&tls);
+        let file = |extension| directory.join(format!("conf.d/{}.{extension}", names[0]));
+        std::fs::write(file("toml"), domain.toml()).unwrap();
+        std::fs::write(file("htpasswd"), &users).unwrap();
+    }
+}
+
+/// The DNS server: there are no records of whatever it is asked for.
+async fn answer_questions() {
+    let socket = UdpSocket::bind("127.0.0.1:53").await.unwrap();
+    let mut message = vec![0; 1500];
+    while let Ok((length, from)) = socket.recv_from(&mut message).await {
+        let Some(name) = message[..length].iter().skip(12).position(|byte| *byte == 0) else { continue };
+        let question = &message[12..12 + name + 5];
+        let head = [message[0], message[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0];
+        let _ = socket.send_to(&[&head, question].concat(), from).await;
+    }
+}
+
+const FILLING: &str = "state/filling";
