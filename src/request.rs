@@ -26,6 +26,7 @@ pub(crate) mod site;
 pub(crate) mod storage;
 pub(crate) mod tags;
 pub(crate) mod token;
+mod unread;
 
 use std::sync::Arc;
 
@@ -103,15 +104,17 @@ async fn line(
     let site = locate::locate(sites, conn, &parts)?;
     record.located(site);
     if let Some(endpoint) = token::endpoint(site, parts.uri.path()) {
-        // Seldom, and large.
         return Box::pin(token::answer(endpoint, (gate, sites, site), conn, (parts, body), record)).await;
     }
     let subject = classify::classify(site, &parts)?;
     record.called(&subject);
-    let call = if site.tokens.is_some() { subject.call().cloned() } else { None };
-    let authorized = granted((gate, sites, site), conn, &parts, subject, record).await;
-    let authorized =
-        authorized.map_err(|rejection| bearer::challenged(rejection, site, &parts, call.as_deref()))?;
+    let authorized = match granted((gate, sites, site), conn, &parts, subject, record).await {
+        Ok(authorized) => authorized,
+        Err(rejection) => {
+            Box::pin(unread::take_short(conn, &parts.headers, body)).await;
+            return Err(rejection);
+        }
+    };
     let Authorized { grant, hidden_by } = authorized;
     record.refused(hidden_by);
     let mut route = route::route(grant, site)?;
@@ -148,18 +151,22 @@ async fn granted(
     subject: Subject,
     record: &mut Record,
 ) -> Result<Authorized, Rejection> {
-    let authenticated = match (&site.tokens, &subject) {
-        _ if anonymous::is_welcome(site, &subject, &parts.headers) => Identity::Anonymous.into(),
-        (Some(tokens), Subject::Call(_)) => bearer::authenticate(tokens, site, &parts.headers)?.into(),
-        (None, _) | (_, Subject::Page) => {
-            let budgets = &sites.snapshot.failures;
-            let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
-            authenticate::authenticate(&gate.verifier, site, entry).await?.into()
-        }
+    let call = if site.tokens.is_some() { subject.call().cloned() } else { None };
+    let authorized = async {
+        let authenticated = match (&site.tokens, &subject) {
+            _ if anonymous::is_welcome(site, &subject, &parts.headers) => Identity::Anonymous.into(),
+            (Some(tokens), Subject::Call(_)) => bearer::authenticate(tokens, site, &parts.headers)?.into(),
+            (None, _) | (_, Subject::Page) => {
+                let budgets = &sites.snapshot.failures;
+                let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
+                authenticate::authenticate(&gate.verifier, site, entry).await?.into()
+            }
+        };
+        let Authenticated { identity, .. } = &authenticated;
+        record.identified(authenticate::user_of(identity));
+        authorize::authorize(site, conn.client_address(), authenticated, subject)
     };
-    let Authenticated { identity, .. } = &authenticated;
-    record.identified(authenticate::user_of(identity));
-    authorize::authorize(site, conn.client_address(), authenticated, subject)
+    authorized.await.map_err(|rejection| bearer::challenged(rejection, site, parts, call.as_deref()))
 }
 
 /// Reads from an upstream what the asker may not see whole, or not at all.
