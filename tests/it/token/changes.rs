@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::stage::{Kind, Stage};
 use crate::access::stage::allow;
-use crate::harness::{jump, seconds};
+use crate::harness::{Domain, Setup, Upstream, jump, seconds};
+use crate::store::client::Endpoint;
 use crate::store::image::sha256;
 
 const SCOPE: &str = "repository:own/app:pull,push,delete";
@@ -92,32 +93,41 @@ async fn anonymous_tokens_end_with_the_setting() {
 
 #[tokio::test]
 async fn a_token_lives_for_its_time_and_is_looked_at_when_a_request_begins() {
-    let stage = Stage::with(Kind::Store, "token_lifetime = '10min'", &allow("**", "'all'")).await;
-    let token = stage.token("alice", SCOPE).await;
-    let mut alice = stage.client().bearing(&token);
-    let session = alice.start("own/app").await;
+    let upstream = Upstream::new().await;
+    let domain = Domain::new("ci.test", &upstream.url()).auth("mode = 'token'\ntoken_lifetime = '10min'");
+    let gateway = Setup::new().domain(domain).start().await;
+    let client = Endpoint::new(&gateway, "http/1.1").client();
+    let answer = client.another().get("/token?scope=repository:a:push").await.is(200).json();
+    assert_eq!(answer["expires_in"], 600);
+    let token = answer["token"].as_str().unwrap();
+    let head = |method: &str, target: &str, lines: &str| {
+        format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\n{lines}\r\n")
+    };
     // An upload that has begun goes on after the token's end.
-    let mut uploader = stage.0.gateway.client().await;
-    uploader
-        .send(format!(
-            "PATCH {session} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\nContent-Length: 8\r\n\r\nhalf"
-        ))
-        .await;
-    uploader.silent().await;
-    for _ in 0..5 {
-        jump(seconds(100)).await;
-        uploader.send("").await;
+    let mut uploader = gateway.client().await;
+    uploader.send(head("PATCH", "/v2/a/blobs/uploads/1", "Content-Length: 8\r\n")).await;
+    let mut registry = upstream.accept().await;
+    registry.head().await;
+    for pause in [100, 100, 100, 100, 100, 60, 50] {
+        uploader.send("x").await;
+        registry.bytes(1).await;
+        if pause == 60 {
+            let mut ping = gateway.client().await;
+            ping.send(head("GET", "/v2/", "")).await;
+            let mut behind = upstream.accept().await;
+            behind.head().await;
+            behind.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            assert_eq!(ping.answer().await.0.status(), 200);
+        }
+        jump(seconds(pause)).await;
     }
-    alice.get("/v2/").await.is(200);
-    uploader.send("x").await;
-    jump(seconds(60)).await;
-    uploader.send("y").await;
-    jump(seconds(50)).await;
-    let expired = alice.get("/v2/").await;
+    let expired = client.bearing(token).get("/v2/").await;
     let message = expired.refused(401, "UNAUTHORIZED");
     assert_eq!(message, "the token has expired: get a new one, or log in again");
     assert!(expired.header("www-authenticate").ends_with(",error=\"invalid_token\""));
-    uploader.send("zz").await;
+    uploader.send("x").await;
+    registry.bytes(1).await;
+    registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(uploader.head().await.status(), 202);
 }
 
