@@ -112,6 +112,7 @@ impl Record {
     /// It asks for something of moorgate's own.
     pub(crate) fn at(&mut self, endpoint: &'static str) {
         self.endpoint = Some(endpoint);
+        self.asked = Asked::Page;
     }
 
     /// It comes from this user.
