@@ -18,6 +18,7 @@ use crate::registry::error_code::{ErrorCode, error_body, token_error_body};
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::UploadFailure;
+pub(crate) use token::OauthError;
 
 /// Why a request gets no answer from behind, and what its client is told.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub(crate) struct Rejection {
     /// The access rule that refused it, for the log alone.
     rule: Option<Box<str>>,
     /// OAuth's word for it, where a token was asked for.
-    oauth: Option<&'static str>,
+    oauth: Option<OauthError>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -313,14 +314,13 @@ impl Rejection {
     /// The answer.
     pub(crate) fn answer(self, method: &Method, form: Form) -> Response<ResponseBody> {
         let Form { api, close, bare } = form;
-        let (kind, text) = match api {
+        let (kind, text) = match (self.oauth, api) {
             _ if bare => ("text/plain", String::new()),
-            _ if self.oauth.is_some() => {
-                let error = self.oauth.unwrap_or_default();
-                ("application/json", token_error_body(error, self.code, &self.message))
+            (Some(error), _) => {
+                ("application/json", token_error_body(error.as_str(), self.code, &self.message))
             }
-            true => ("application/json", error_body(self.code, &self.message, None)),
-            false => ("text/html; charset=utf-8", page(self.status, &self.message)),
+            (None, true) => ("application/json", error_body(self.code, &self.message, None)),
+            (None, false) => ("text/html; charset=utf-8", page(self.status, &self.message)),
         };
         let mut response = Response::new(ResponseBody::own(text, *method == Method::HEAD));
         *response.status_mut() = self.status;

@@ -9,6 +9,29 @@ use super::{Extra, Rejection};
 use crate::auth::token::InvalidToken;
 use crate::registry::error_code::ErrorCode;
 
+/// What OAuth calls a refusal (RFC 6749 §5.2; the last is of §4.1.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OauthError {
+    InvalidRequest,
+    InvalidScope,
+    InvalidGrant,
+    UnsupportedGrantType,
+    TemporarilyUnavailable,
+}
+
+impl OauthError {
+    /// The word for it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidScope => "invalid_scope",
+            Self::InvalidGrant => "invalid_grant",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+        }
+    }
+}
+
 impl Rejection {
     /// A token that is worth nothing here and now (RFC 6750 §3.1).
     pub(crate) fn invalid_token(error: InvalidToken) -> Self {
@@ -43,7 +66,7 @@ impl Rejection {
     }
 
     /// A request for a token that cannot be understood (RFC 6749 §5.2).
-    pub(crate) fn oauth(error: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn oauth(error: OauthError, message: impl Into<Cow<'static, str>>) -> Self {
         let mut rejection = Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message);
         rejection.oauth = Some(error);
         rejection
@@ -68,9 +91,11 @@ impl Rejection {
     /// The same for a client that wants a token: with OAuth's word for it too.
     pub(crate) fn at_token_endpoint(mut self) -> Self {
         self.oauth.get_or_insert(match self.status {
-            StatusCode::UNAUTHORIZED => "invalid_grant",
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "temporarily_unavailable",
-            _ => "invalid_request",
+            StatusCode::UNAUTHORIZED => OauthError::InvalidGrant,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                OauthError::TemporarilyUnavailable
+            }
+            _ => OauthError::InvalidRequest,
         });
         self
     }

@@ -15,7 +15,7 @@ use crate::registry::host::Authority;
 use crate::registry::scope::Scope;
 use crate::request::admit;
 use crate::request::conn_info::ConnInfo;
-use crate::request::reject::Rejection;
+use crate::request::reject::{OauthError, Rejection};
 use crate::request::site::Site;
 
 /// A request for a token.
@@ -100,7 +100,7 @@ fn of_form(site: &Site, form: &str) -> Result<Asked, Rejection> {
         },
         Some(_) => {
             let message = "`grant_type` is neither password nor refresh_token";
-            return Err(Rejection::oauth("unsupported_grant_type", message));
+            return Err(Rejection::oauth(OauthError::UnsupportedGrantType, message));
         }
         None => return Err(invalid("`grant_type` is missing")),
     };
@@ -167,12 +167,13 @@ impl<'a> Fields<'a> {
             || self.scopes.iter().flat_map(|scopes| scopes.split(' ')).filter(|scope| !scope.is_empty());
         if words().count() > MOST_SCOPES || words().map(str::len).sum::<usize>() > LONGEST_SCOPES {
             return Err(Rejection::oauth(
-                "invalid_scope",
+                OauthError::InvalidScope,
                 "too many scopes for one token: ask for fewer at once",
             ));
         }
-        let scopes = words()
-            .map(|scope| Scope::parse(scope).map_err(|e| Rejection::oauth("invalid_scope", e.to_string())));
+        let scopes = words().map(|scope| {
+            Scope::parse(scope).map_err(|e| Rejection::oauth(OauthError::InvalidScope, e.to_string()))
+        });
         let scopes = scopes.collect::<Result<_, _>>()?;
         Ok(Asked { shown, scopes, client: self.client_id.unwrap_or_default().into_owned(), offline })
     }
@@ -204,7 +205,7 @@ async fn content(conn: &ConnInfo, body: Incoming) -> Result<Zeroizing<Vec<u8>>, 
 }
 
 fn invalid(message: &'static str) -> Rejection {
-    Rejection::oauth("invalid_request", message)
+    Rejection::oauth(OauthError::InvalidRequest, message)
 }
 
 /// Scopes of 8 KiB, three times as long when every colon and slash is encoded as a long query may not be, and a password.
