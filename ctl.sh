@@ -146,7 +146,7 @@ logs_command() {
 }
 
 test_command() {
-    need cc:gcc curl:curl docker-registry:docker-registry skopeo:skopeo buildah:buildah dockerd:docker.io \
+    need cc:gcc curl:curl docker-registry:docker-registry skopeo:skopeo buildah:buildah podman:podman ctr:containerd dockerd:docker.io \
         "docker:$(docker_client_package)" htpasswd:apache2-utils nghttp:nghttp2-client h2load:nghttp2-client \
         openssl:openssl ss:iproute2 update-ca-certificates:ca-certificates \
         pebble:pebble pebble-challtestsrv:pebble

@@ -3,12 +3,15 @@
 
 use std::hint::black_box;
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use moorgate::auth::UserName;
 use moorgate::auth::basic;
 use moorgate::auth::htpasswd::Htpasswd;
 use moorgate::auth::policy::{Asker, Policy};
+use moorgate::auth::token::{Access, Bearer, Tokens};
 use moorgate::auth::verify::{Entry, Login, Verifier, VerifierSettings};
 use moorgate::config::access::{AccessRule, AccessSettings, Place, Selector};
 use moorgate::config::snapshot::{ConnectionSettings, FailureBudgets};
@@ -18,6 +21,7 @@ use moorgate::registry::call::Call;
 use moorgate::registry::host::HostName;
 use moorgate::registry::location::{Answer, Origin, Rewriter};
 use moorgate::registry::pattern::{Pattern, RepositoryPattern};
+use moorgate::registry::scope::{Resource, Rights};
 use moorgate::request::conn_info::{ConnInfo, Protocol};
 use moorgate::request::headers;
 
@@ -59,6 +63,38 @@ fn authenticate_a_remembered_user(criterion: &mut Criterion) {
             assert!(matches!(admit(&credentials), Ok(Entry::Remembered(_))));
         });
     });
+}
+
+fn verify_a_token(criterion: &mut Criterion) {
+    let users: String =
+        (0..100).map(|n| format!("user{n}:{}\n", bcrypt::hash("secret", 4).expect("hashed"))).collect();
+    let users = Htpasswd::parse(users.as_bytes());
+    let state = tempfile::tempdir().expect("a directory");
+    let now = SystemTime::now();
+    let tokens = Tokens::open(state.path(), now).expect("keys");
+    let user = UserName::new("user42").expect("a name");
+    let domain = "ci.example.com";
+    let entry = tokens.entry(domain, &user, &users);
+    let mut access = Access::default();
+    access.add(Resource::of_words("repository", "base/app").expect("a name"), Rights::ALL);
+    let bearer = Bearer { domain, user: Some((&user, &entry)) };
+    let give = |access: &Access| tokens.give(bearer, access, Duration::from_secs(300), now).expect("signed");
+    let known = give(&access);
+    // So long that it is not remembered.
+    let mut much = access.clone();
+    for number in 0..30 {
+        let name = format!("base/application-{number}");
+        much.add(Resource::of_words("repository", &name).expect("a name"), Rights::ALL);
+    }
+    let long = give(&much);
+    let mut group = criterion.benchmark_group("tokens");
+    for (name, token) in
+        [("verify one that was seen before", &known), ("verify the signature of a long one", &long)]
+    {
+        group.bench_function(name, |b| b.iter(|| tokens.verify(black_box(token), domain, &users, now)));
+    }
+    group.bench_function("sign", |b| b.iter(|| give(black_box(&access))));
+    group.finish();
 }
 
 fn rewrite_headers(criterion: &mut Criterion) {
@@ -156,5 +192,12 @@ fn authorize(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(hot_path, parse_a_call, authenticate_a_remembered_user, authorize, rewrite_headers);
+criterion_group!(
+    hot_path,
+    parse_a_call,
+    authenticate_a_remembered_user,
+    verify_a_token,
+    authorize,
+    rewrite_headers
+);
 criterion_main!(hot_path);

@@ -4,6 +4,7 @@ mod access;
 mod build;
 mod listeners;
 mod stores;
+pub(crate) mod tokens;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -218,14 +219,15 @@ impl App {
             self.workers.connections.wait().await;
         };
         let ended = tokio::time::timeout(limit, all).await.is_ok();
-        self.on_stores(stores::finish).await;
+        self.on_sites(tokens::look).await;
+        self.on_sites(stores::finish).await;
         ended
     }
 
-    async fn on_stores(&self, work: fn(&Sites)) {
+    async fn on_sites(&self, work: fn(&Sites)) {
         let sites = self.gate.sites.load_full();
         if let Err(error) = tokio::task::spawn_blocking(move || work(&sites)).await {
-            tracing::error!(%error, "looking after the stores failed");
+            tracing::error!(%error, "looking after the stores or tokens failed");
         }
     }
 
@@ -235,7 +237,7 @@ impl App {
         let looking = async {
             loop {
                 tick.tick().await;
-                self.on_stores(stores::look_after).await;
+                self.on_sites(stores::look_after).await;
             }
         };
         self.drain.run_until_cancelled(looking).await;
@@ -313,6 +315,7 @@ impl App {
         let looked = tokio::task::spawn_blocking(move || {
             certificates.refresh();
             build::refresh_users(&sites);
+            tokens::look(&sites);
         });
         if let Err(error) = looked.await {
             tracing::error!(%error, "looking for changed files failed");

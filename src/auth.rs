@@ -2,13 +2,14 @@
 //!
 //! [`basic`] reads what the client says, [`UsersFile`] knows whom to believe, [`verify`] compares the two
 //! without letting a stranger spend more of the processor than one low-priority thread has. [`policy`] knows
-//! the access rules.
+//! the access rules, and [`token`] gives and verifies what stands for a password.
 
 pub mod basic;
 mod hash;
 pub mod htpasswd;
 pub mod lockout;
 pub mod policy;
+pub mod token;
 pub mod upload_session;
 mod users_file;
 pub mod verify;

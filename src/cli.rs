@@ -7,6 +7,7 @@ pub mod gc;
 pub mod htpasswd;
 pub mod reload;
 pub mod run;
+pub mod tokens;
 pub mod unlock;
 
 use std::io::IsTerminal;
@@ -21,6 +22,7 @@ use crate::config::problem::{Colour, Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::registry::action::Action;
 use check::Form;
+use tokens::TokensCommand;
 
 /// An authenticating TLS reverse proxy for container registries.
 #[derive(Debug, Parser)]
@@ -93,6 +95,11 @@ enum Command {
         #[arg(long)]
         domain: Option<String>,
     },
+    /// List refresh tokens, which clients keep in place of passwords, or take them back.
+    Tokens {
+        #[command(subcommand)]
+        command: tokens::TokensCommand,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -130,6 +137,7 @@ Examples:
   moorgate certs import /etc/letsencrypt --dry-run
   moorgate reload --config /etc/moorgate
   moorgate unlock alice --domain docker-ci.example.com
+  moorgate tokens revoke --user alice
 
 Exit status: 0 fine, 1 failed, 2 wrong usage or configuration.";
 
@@ -168,6 +176,12 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         }),
         Command::Reload => reload::run(&config),
         Command::Unlock { options, domain } => unlock::run(&config, options, domain),
+        Command::Tokens { command: TokensCommand::List { json } } => with_snapshot(&config, |snapshot| {
+            tokens::list(&snapshot.state, json, &mut std::io::stdout().lock())
+        }),
+        Command::Tokens { command: TokensCommand::Revoke { which, domain } } => {
+            tokens::revoke(&config, which, domain)
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "moorgate", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -1,12 +1,20 @@
-//! Time: deadlines that move with progress, watched with one timer that is re-armed lazily.
+//! Time: what time it is, and deadlines that move with progress, watched with one timer that is re-armed lazily.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The time of day, for what outlives the process. A test that moves the runtime's clock moves it as far.
+pub(crate) fn time_of_day() -> SystemTime {
+    // Outside tests both are one clock, and the later reading is never before the earlier one.
+    let real = std::time::Instant::now();
+    let moved = Instant::now().into_std().saturating_duration_since(real);
+    SystemTime::now() + if moved > Duration::from_secs(1) { moved } else { Duration::ZERO }
+}
 
 /// Something that can say until when it may go on without progress.
 pub(crate) trait Deadline {

@@ -1,9 +1,12 @@
 //! Files that must never be seen half-written, and files that only their owner may read.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::SystemTime;
+
+use rustix::fs::{FlockOperation, flock};
 
 /// Who may read a file that moorgate writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,29 @@ fn keep_owner(file: &std::fs::File, target: &Path, directory: &Path) -> io::Resu
 pub fn private_directory(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The right to change a file that is read, changed and replaced as a whole. Ends when it is dropped, also by the
+/// end of the process.
+#[derive(Debug)]
+pub struct Locked {
+    _lock: File,
+}
+
+impl Locked {
+    /// Waits until nobody else, in this process or another, has the right. The lock is a file beside `path`, since that
+    /// one is replaced.
+    pub fn wait(path: &Path) -> io::Result<Self> {
+        let path = path.with_extension("lock");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Self { _lock: file }),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 /// What tells a changed file from an unchanged one without reading it.

@@ -13,7 +13,7 @@
 //! | locate | `request/locate` | the Host, agreeing with the handshake, becomes a site |
 //! | classify | `request/classify` | method and path become a [`registry::call::Call`] |
 //! | admit | `request/admit` | the Authorization header is remembered, or may cost a hash ([`auth::lockout`]) |
-//! | authenticate | `request/authenticate` | what was admitted becomes an [`auth::Identity`] |
+//! | authenticate | `request/authenticate` | what was admitted becomes an [`auth::Identity`]; in token mode `request/bearer` |
 //! | authorize | `request/authorize` | identity and call become a `Grant`, the proof of the right |
 //! | route | `request/route` | a `Grant` becomes a `Route`; there is no other way to one |
 //! | forward | `request/forward` | a `Route` and a body go to the `upstream` and become an answer |
@@ -27,6 +27,7 @@
 //! A `Grant` may have terms: `request/tags` writes to tags that not everybody may move, `request/catalog`
 //! leaves out what the asker may not see, `request/hidden` answers as if a repository did not exist, and
 //! `request/reshape` makes the target that goes on where it is not the client's. [`auth::policy`] decides.
+//! In token mode a call shows a token ([`auth::token`]), which `request/token` gives at an endpoint beside the line.
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps
 //! certificates and fills the table that handshakes read; `upstream/exchange` holds every time limit of

@@ -14,3 +14,4 @@ pub mod action;
 pub mod call;
 pub mod error_code;
 pub mod location;
+pub mod scope;

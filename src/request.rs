@@ -5,6 +5,7 @@ pub(crate) mod admit;
 pub(crate) mod anonymous;
 pub(crate) mod authenticate;
 pub(crate) mod authorize;
+pub(crate) mod bearer;
 pub(crate) mod body;
 pub(crate) mod catalog;
 pub(crate) mod classify;
@@ -24,6 +25,8 @@ pub(crate) mod route;
 pub(crate) mod site;
 pub(crate) mod storage;
 pub(crate) mod tags;
+pub(crate) mod token;
+mod unread;
 
 use std::sync::Arc;
 
@@ -37,13 +40,15 @@ use crate::auth::verify::Verifier;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Traffic;
 use crate::registry::call::Call;
+use authenticate::Authenticated;
 use authorize::{Authorized, Terms};
 use body::ResponseBody;
+use classify::Subject;
 use conn_info::{ConnInfo, Protocol};
 use record::Record;
 use reject::{Form, Rejection};
 use route::{Destination, Route};
-use site::{Sites, Target};
+use site::{Site, Sites, Target};
 use tags::TagTurns;
 
 /// What all requests of the process share.
@@ -98,18 +103,18 @@ async fn line(
     classify::check(conn, &parts)?;
     let site = locate::locate(sites, conn, &parts)?;
     record.located(site);
+    if let Some(endpoint) = token::endpoint(site, parts.uri.path()) {
+        return Box::pin(token::answer(endpoint, (gate, sites, site), conn, (parts, body), record)).await;
+    }
     let subject = classify::classify(site, &parts)?;
     record.called(&subject);
-    let identity = match anonymous::is_welcome(site, &subject, &parts.headers) {
-        true => Identity::Anonymous,
-        false => {
-            let budgets = &sites.snapshot.failures;
-            let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
-            authenticate::authenticate(&gate.verifier, site, entry).await?
+    let authorized = match granted((gate, sites, site), conn, &parts, subject, record).await {
+        Ok(authorized) => authorized,
+        Err(rejection) => {
+            Box::pin(unread::take_short(conn, &parts.headers, body)).await;
+            return Err(rejection);
         }
     };
-    record.identified(authenticate::user_of(&identity));
-    let authorized = authorize::authorize(site, conn.client_address(), identity, subject)?;
     let Authorized { grant, hidden_by } = authorized;
     record.refused(hidden_by);
     let mut route = route::route(grant, site)?;
@@ -136,6 +141,32 @@ async fn line(
         false => answer,
     };
     rewrite::rewrite(to, conn, &asked, answer, record)
+}
+
+/// Who asks, and whether they may.
+async fn granted(
+    (gate, sites, site): (&Gate, &Sites, &Arc<Site>),
+    conn: &ConnInfo,
+    parts: &Parts,
+    subject: Subject,
+    record: &mut Record,
+) -> Result<Authorized, Rejection> {
+    let call = if site.tokens.is_some() { subject.call().cloned() } else { None };
+    let authorized = async {
+        let authenticated = match (&site.tokens, &subject) {
+            _ if anonymous::is_welcome(site, &subject, &parts.headers) => Identity::Anonymous.into(),
+            (Some(tokens), Subject::Call(_)) => bearer::authenticate(tokens, site, &parts.headers)?.into(),
+            (None, _) | (_, Subject::Page) => {
+                let budgets = &sites.snapshot.failures;
+                let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
+                authenticate::authenticate(&gate.verifier, site, entry).await?.into()
+            }
+        };
+        let Authenticated { identity, .. } = &authenticated;
+        record.identified(authenticate::user_of(identity));
+        authorize::authorize(site, conn.client_address(), authenticated, subject)
+    };
+    authorized.await.map_err(|rejection| bearer::challenged(rejection, site, parts, call.as_deref()))
 }
 
 /// Reads from an upstream what the asker may not see whole, or not at all.

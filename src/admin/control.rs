@@ -6,6 +6,7 @@
 mod certs;
 pub(crate) mod client;
 mod socket;
+mod tokens;
 mod unlock;
 
 use std::io;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, StartError};
 use crate::config::problem::Colour;
 pub(crate) use socket::ControlSocket;
+pub(crate) use tokens::Which;
 pub(crate) use unlock::Whom;
 
 /// What the running process is asked to do.
@@ -44,6 +46,13 @@ pub(crate) enum Command {
         /// Of whom.
         whom: Whom,
         /// At which domain a user; everywhere without one.
+        domain: Option<String>,
+    },
+    /// Take refresh tokens back.
+    RevokeTokens {
+        /// Which.
+        which: Which,
+        /// At which domain; everywhere without one.
         domain: Option<String>,
     },
 }
@@ -125,6 +134,7 @@ async fn perform(app: &Arc<App>, command: Command) -> Reply {
         Command::Certs { json } => certs::list(app, json),
         Command::CertsRenew { domain } => certs::renew(app, &domain).await,
         Command::Unlock { whom, domain } => unlock::unlock(app, &whom, domain.as_deref()),
+        Command::RevokeTokens { which, domain } => tokens::revoke(app, &which, domain.as_deref()).await,
     }
 }
 

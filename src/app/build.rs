@@ -6,8 +6,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::StartError;
-use super::access;
+use super::{access, tokens};
 use crate::auth::policy::Policy;
+use crate::auth::token::Tokens;
 use crate::auth::upload_session::SessionKey;
 use crate::auth::{Refreshed, UsersFile};
 use crate::certs::manager::Certificates;
@@ -42,12 +43,13 @@ pub(super) async fn sites(
     blocking(move || {
         let mut problems = Problems::default();
         let session_key = session_key(&snapshot, before.as_deref(), &mut problems);
+        let tokens = tokens::tokens(&snapshot, before.as_deref(), &mut problems);
         let all = snapshot.domains.iter().filter_map(|host| {
             let old = before
                 .as_ref()
                 .and_then(|sites| sites.all.iter().find(|site| site.host.domain == host.domain));
-            site(host, old, Purpose::Serve { workers, session_key: session_key.as_ref() }, &mut problems)
-                .map(Arc::new)
+            let (session_key, tokens) = (session_key.as_ref(), tokens.as_ref());
+            site(host, old, Purpose::Serve { workers, session_key, tokens }, &mut problems).map(Arc::new)
         });
         let all = all.collect();
         if problems.has_errors() {
@@ -73,7 +75,7 @@ enum Purpose<'a> {
     /// To find what is wrong: nothing is written.
     Check,
     /// To serve, on so many workers.
-    Serve { workers: usize, session_key: Option<&'a SessionKey> },
+    Serve { workers: usize, session_key: Option<&'a SessionKey>, tokens: Option<&'a Arc<Tokens>> },
 }
 
 fn site(
@@ -84,12 +86,12 @@ fn site(
 ) -> Option<Site> {
     let users = users(host, before, problems);
     let trust = trust(host, problems);
-    let (workers, session_key) = match purpose {
+    let (workers, session_key, tokens) = match purpose {
         Purpose::Check => {
             access::note_unknown_users(host, users.as_deref(), problems);
-            (1, None)
+            (1, None, None)
         }
-        Purpose::Serve { workers, session_key } => (workers, session_key),
+        Purpose::Serve { workers, session_key, tokens } => (workers, session_key, tokens),
     };
     let policy = Policy::new(&host.access, host.auth.anonymous.actions());
     let registry = match (&host.registry, purpose) {
@@ -116,6 +118,7 @@ fn site(
         users: users?,
         session_key: session_key.filter(|_| !policy.is_open()).cloned(),
         policy,
+        tokens: tokens.filter(|_| host.auth.mode.tokens().is_some()).cloned(),
         registry: registry?,
         storage,
         browser,

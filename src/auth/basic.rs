@@ -52,6 +52,18 @@ impl Credentials {
         let mut pair = Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
         let length = BASE64.decode_slice(encoded, &mut pair).ok()?;
         pair.truncate(length);
+        Self::of(pair)
+    }
+
+    /// The same from a form. `None` for what no header could say either.
+    pub(crate) fn new(user: &str, password: &str) -> Option<Self> {
+        if user.contains(':') || user.len() + password.len() > MAX_ENCODED / 4 * 3 {
+            return None;
+        }
+        Self::of(Zeroizing::new([user.as_bytes(), b":", password.as_bytes()].concat()))
+    }
+
+    fn of(pair: Zeroizing<Vec<u8>>) -> Option<Self> {
         let colon = pair.iter().position(|&b| b == b':')?;
         let (user, password) = pair.split_at(colon);
         // RFC 7617 §2: neither has control characters. A NUL would also end the password for bcrypt.
@@ -134,6 +146,20 @@ mod tests {
         for other in [&b"a:"[..], b":a", b"::"] {
             assert!(!parse(encoded(other).as_bytes()).expect("readable").is_empty());
         }
+    }
+
+    #[test]
+    fn a_form_says_what_a_header_can() {
+        let of_form = |user: &str, password: &str| {
+            Credentials::new(user, password).map(|c| (c.user().to_owned(), c.password().to_vec()))
+        };
+        assert_eq!(of_form("a", "b:c"), Some(("a".to_owned(), b"b:c".to_vec())));
+        assert_eq!(of_form("", ""), Some((String::new(), Vec::new())));
+        assert_eq!(of_form("a:b", "c"), None, "it would be another user's");
+        for (user, password) in [("a\0", "b"), ("a", "b\0c"), ("a", "b\n")] {
+            assert_eq!(of_form(user, password), None);
+        }
+        assert_eq!(of_form("a", &"b".repeat(8 << 10)), None);
     }
 
     #[test]

@@ -41,6 +41,20 @@ impl TagKey {
     }
 }
 
+impl TagKey {
+    /// Stands for a secret that is no password. No field of a pair is as long as the prefix says.
+    pub(super) fn tag_of_secret(&self, domain: &str, secret: &str) -> Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(&u64::MAX.to_be_bytes());
+        context.update(&(domain.len() as u64).to_be_bytes());
+        context.update(domain.as_bytes());
+        context.update(secret.as_bytes());
+        let mut tag = Tag([0; 32]);
+        tag.0.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+}
+
 impl Tag {
     /// Its first eight bytes. Of a million others none is likely to have the same.
     pub(super) fn short(&self) -> u64 {

@@ -198,6 +198,29 @@ impl Verifier {
         }
     }
 
+    /// Counts a secret that is not a password and was wrong, such as a refresh token. It counts for the client's
+    /// address alone, and once if it comes again. What to answer.
+    pub fn wrong_secret(
+        &self,
+        domain: &str,
+        secret: &str,
+        client: IpAddr,
+        budgets: &FailureBudgets,
+    ) -> VerifyError {
+        let (lockout, now) = (&self.gate.lockout, Instant::now());
+        let tag = self.key.tag_of_secret(domain, secret).short();
+        // No domain is called so: in place of a user's name, whose budget others would use up, the address.
+        let attempt = lockout.attempt(client, "", &client.to_string(), tag);
+        match lockout.admit(&attempt, budgets, now) {
+            Admission::Refused(refused) => refused.into(),
+            Admission::KnownWrong => VerifyError::WrongPassword,
+            Admission::Admitted { .. } => {
+                lockout.failed(&attempt, budgets, now);
+                VerifyError::WrongPassword
+            }
+        }
+    }
+
     /// What it has done so far.
     pub fn status(&self) -> VerifierStatus {
         let gate = &self.gate;

@@ -15,8 +15,9 @@ use crate::config::snapshot::{
     ConnectionSettings, FailureBudgets, LogFormat, LogLevel, LogSettings, Snapshot,
 };
 use crate::config::vhost::{
-    AnonymousAccess, AuthSettings, CertificateSource, Limits, ListenAddress, Redirects, RegistrySettings,
-    Scheme, SharedVirtualHost, Timeouts, UpstreamAuthorization, UpstreamSettings, UpstreamUrl, VirtualHost,
+    AnonymousAccess, AuthMode, AuthSettings, CertificateSource, Limits, ListenAddress, Redirects,
+    RegistrySettings, Scheme, SharedVirtualHost, Timeouts, UpstreamAuthorization, UpstreamSettings,
+    UpstreamUrl, VirtualHost,
 };
 use crate::registry::host::{Authority, HostName};
 
@@ -83,6 +84,7 @@ pub(crate) fn host(names: &[&str], ports: &[u16], certificate: CertificateSource
         auth: AuthSettings {
             htpasswd: "htpasswd".into(),
             realm: "test".into(),
+            mode: AuthMode::Basic,
             anonymous: AnonymousAccess::None,
         },
         access: AccessSettings::default(),

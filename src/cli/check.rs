@@ -153,6 +153,7 @@ fn domain(host: &VirtualHost) -> Value {
         "certificate": certificate,
         "htpasswd": host.auth.htpasswd.display().to_string(),
         "realm": host.auth.realm,
+        "mode": if host.auth.mode.tokens().is_some() { "token" } else { "basic" },
         "upstream": host.registry.upstream().map(|upstream| upstream.url.to_string()),
         "directory": host.registry.store().map(|store| store.directory.display().to_string()),
         "authorization": authorization,

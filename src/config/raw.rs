@@ -100,7 +100,18 @@ pub(super) struct RawDomain {
 pub(super) struct RawAuth {
     pub(super) htpasswd: Setting<PathBuf>,
     pub(super) realm: Setting<String>,
+    pub(super) mode: Setting<RawMode>,
     pub(super) anonymous: Setting<AnonymousAccess>,
+    pub(super) token_lifetime: Setting<Duration>,
+    pub(super) refresh_token_lifetime: Setting<Duration>,
+}
+
+/// How clients show who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum RawMode {
+    #[default]
+    Basic,
+    Token,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -267,11 +278,20 @@ fn auth(table: &mut Table<'_>) -> RawAuth {
     RawAuth {
         htpasswd: table.value("htpasswd", values::path),
         realm: table.value("realm", values::realm),
+        mode: table.value("mode", |value| {
+            values::choice(value, &[("basic", RawMode::Basic), ("token", RawMode::Token)])
+        }),
         anonymous: table.value("anonymous", |value| {
             values::choice(value, &[("none", AnonymousAccess::None), ("pull", AnonymousAccess::Pull)])
         }),
+        // Clients take anything below a minute for a minute, and a key verifies for two days after its last use.
+        token_lifetime: table.value("token_lifetime", |value| values::bounded(value, MINUTE, DAY)),
+        refresh_token_lifetime: table
+            .value("refresh_token_lifetime", |value| values::bounded(value, 60 * MINUTE, 3650 * DAY)),
     }
 }
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn upstream(table: &mut Table<'_>) -> RawUpstream {
     RawUpstream {

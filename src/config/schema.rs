@@ -19,7 +19,7 @@ struct Section {
 const SECTIONS: &[Section] = &[
     domain("", DOMAIN),
     domain("tls", &["acme", "names", "profile", "fallback", "certificate", "key", "internal"]),
-    domain("auth", &["htpasswd", "realm", "anonymous"]),
+    domain("auth", &["htpasswd", "realm", "mode", "anonymous", "token_lifetime", "refresh_token_lifetime"]),
     domain("upstream", UPSTREAM),
     domain("browser", &["url"]),
     domain("access", &["deny", "users", "repositories", "tags", "actions", "networks"]),
@@ -191,7 +191,12 @@ mod tests {
         use FileKind::{Domain, Main};
         let cases = [
             (Domain, "auth", "htpaswd", "did you mean `htpasswd`?"),
-            (Domain, "auth", "colour", "known here: `htpasswd`, `realm`, `anonymous`"),
+            (
+                Domain,
+                "auth",
+                "colour",
+                "known here: `htpasswd`, `realm`, `mode`, `anonymous`, `token_lifetime`, `refresh_token_lifetime`",
+            ),
             (Domain, "", "uptsream", "did you mean `upstream`?"),
             (
                 Domain,

@@ -135,6 +135,16 @@ pub(super) fn long_duration(value: &DeValue<'_>, least: Duration, most: Duration
     Ok(duration)
 }
 
+/// The same, in whole seconds and of at least so many minutes.
+pub(super) fn bounded(value: &DeValue<'_>, least: Duration, most: Duration) -> Value<Duration> {
+    let duration = duration(value, most)?;
+    if duration < least {
+        let minutes = least.as_secs() / 60;
+        return Err(InvalidValue::new("is too short", format!("write at least \"{minutes}min\"")));
+    }
+    Ok(Duration::from_secs(duration.as_secs()))
+}
+
 /// A duration of at least a minute, or "never".
 pub(super) fn duration_or_never(value: &DeValue<'_>, most: Duration) -> Value<Option<Duration>> {
     if value.as_str() == Some("never") {

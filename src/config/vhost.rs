@@ -100,8 +100,44 @@ pub struct AuthSettings {
     pub htpasswd: PathBuf,
     /// The realm of the Basic challenge, without quotes, backslashes or control characters.
     pub realm: String,
+    /// How clients show who they are.
+    pub mode: AuthMode,
     /// What may be done without a login, as far as the access rules allow it.
     pub anonymous: AnonymousAccess,
+}
+
+/// How clients of the registry show who they are. People with a browser use their password in either mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// With user and password in each request.
+    Basic,
+    /// With tokens, which they get for the password.
+    Token(TokenSettings),
+}
+
+impl AuthMode {
+    /// How long tokens live, where there are tokens.
+    pub fn tokens(&self) -> Option<&TokenSettings> {
+        match self {
+            Self::Basic => None,
+            Self::Token(settings) => Some(settings),
+        }
+    }
+}
+
+/// How long tokens live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// From when it is given. A request that has begun goes on. Default 5 min.
+    pub lifetime: Duration,
+    /// Of a refresh token, from its last use. Default 90 days.
+    pub refresh_lifetime: Duration,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self { lifetime: Duration::from_secs(300), refresh_lifetime: Duration::from_secs(90 * 86_400) }
+    }
 }
 
 /// What may be done without a login.

@@ -22,7 +22,7 @@ use super::upload_id::UploadId;
 
 pub use self::error::CallError;
 pub use self::kind::CallKind;
-pub use self::query::{Page, Parameter, QueryError, QueryText, without_parameters};
+pub use self::query::{Page, Parameter, QueryError, QueryText, pairs, without_parameters};
 
 /// One variant for each endpoint and method of the distribution specification 1.1.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -84,12 +84,29 @@ impl fmt::Display for ErrorCode {
 
 /// The error document with one entry. Without a detail the field is absent.
 pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> String {
-    let document = Document { errors: [Entry { code: code.as_str(), message, detail }] };
+    let document = Document {
+        error: None,
+        error_description: None,
+        errors: [Entry { code: code.as_str(), message, detail }],
+    };
+    serde_json::to_string(&document).expect("texts always serialize")
+}
+
+/// The same for who asks for a token: with the members of RFC 6749 §5.2 beside it, since some clients know these
+/// and some those.
+pub fn token_error_body(error: &str, code: ErrorCode, message: &str) -> String {
+    let (error, error_description) = (Some(error), Some(message));
+    let document =
+        Document { error, error_description, errors: [Entry { code: code.as_str(), message, detail: None }] };
     serde_json::to_string(&document).expect("texts always serialize")
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_description: Option<&'a str>,
     errors: [Entry<'a>; 1],
 }
 

@@ -1,7 +1,7 @@
 //! Whether a login is looked at: what it shows, and whether too much of that was wrong before. The last step
 //! that costs nothing.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use super::conn_info::ConnInfo;
 use super::reject::Rejection;
@@ -23,11 +23,23 @@ pub(crate) fn admit(
     budgets: &FailureBudgets,
     headers: &HeaderMap,
 ) -> Result<Entry, Rejection> {
-    let credentials = credentials(site, headers)?;
+    let credentials = credentials(site, headers)?
+        .ok_or_else(|| Rejection::unauthorized(site, "log in to use this registry"))?;
+    login(verifier, site, conn, budgets, &credentials)
+}
+
+/// The same for credentials that were read already.
+pub(crate) fn login(
+    verifier: &Verifier,
+    site: &Site,
+    conn: &ConnInfo,
+    budgets: &FailureBudgets,
+    credentials: &Credentials,
+) -> Result<Entry, Rejection> {
     let users = site.users.current();
     let domain = site.host.domain.as_str();
     let client = conn.client_address();
-    let login = Login { domain, users: &users, credentials: &credentials, client, budgets };
+    let login = Login { domain, users: &users, credentials, client, budgets };
     verifier.admit(&login).map_err(|error| {
         if let VerifyError::Refused(refused) = &error {
             // A name that nobody has may be a password in the wrong field.
@@ -39,7 +51,7 @@ pub(crate) fn admit(
 }
 
 /// What a login that is not let in is told.
-pub(super) fn rejection(error: VerifyError, site: &Site) -> Rejection {
+pub(crate) fn rejection(error: VerifyError, site: &Site) -> Rejection {
     match error {
         VerifyError::WrongPassword => Rejection::unauthorized(site, "wrong user name or password"),
         VerifyError::Refused(refused) => Rejection::too_many_failures(refused.retry_after),
@@ -47,14 +59,9 @@ pub(super) fn rejection(error: VerifyError, site: &Site) -> Rejection {
     }
 }
 
-fn credentials(site: &Site, headers: &HeaderMap) -> Result<Credentials, Rejection> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = all.next() else {
-        return Err(Rejection::unauthorized(site, "log in to use this registry"));
-    };
-    if all.next().is_some() {
-        return Err(Rejection::bad_request("the request has two Authorization headers"));
-    }
+/// The Basic credentials of a request, if it has any.
+pub(crate) fn credentials(site: &Site, headers: &HeaderMap) -> Result<Option<Credentials>, Rejection> {
+    let Some(value) = authorization(headers)? else { return Ok(None) };
     let credentials = basic::parse(value.as_bytes()).map_err(|error| {
         let message = match error {
             BasicError::NotBasic => "log in with user and password: only Basic is accepted here",
@@ -63,14 +70,21 @@ fn credentials(site: &Site, headers: &HeaderMap) -> Result<Credentials, Rejectio
         Rejection::unauthorized(site, message)
     })?;
     // skopeo and its kin send an empty pair when they have nothing else to send.
-    if credentials.is_empty() {
-        return Err(Rejection::unauthorized(site, "log in to use this registry"));
+    Ok(Some(credentials).filter(|credentials| !credentials.is_empty()))
+}
+
+/// The one `Authorization` of a request: whoever stands behind might read another one.
+pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Rejection> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let first = all.next();
+    if all.next().is_some() {
+        return Err(Rejection::bad_request("the request has two Authorization headers"));
     }
-    Ok(credentials)
+    Ok(first)
 }
 
 /// Once a minute for each offender.
-fn log(refused: &Refused, site: &Site, conn: &ConnInfo, user: Option<&str>) {
+pub(crate) fn log(refused: &Refused, site: &Site, conn: &ConnInfo, user: Option<&str>) {
     let Logged::Yes { left_out } = refused.logged else { return };
     let domain = site.host.domain.as_str();
     let retry_after_s = refused.retry_after.as_secs();

@@ -1,10 +1,32 @@
 //! Who is asking: the password of a login that was admitted, checked against the virtual host's users.
 
+use std::sync::Arc;
+
 use super::admit;
 use super::reject::Rejection;
 use super::site::Site;
+use crate::auth::token::{Access, Verified};
 use crate::auth::verify::{Entry, Verifier};
 use crate::auth::{Identity, UserName};
+
+/// Who is asking, and by what that is known.
+pub(crate) struct Authenticated {
+    pub(crate) identity: Identity,
+    /// What the token was given for; none without one, for then nothing but the rules counts.
+    pub(crate) token: Option<Arc<Access>>,
+}
+
+impl From<Identity> for Authenticated {
+    fn from(identity: Identity) -> Self {
+        Self { identity, token: None }
+    }
+}
+
+impl From<Verified> for Authenticated {
+    fn from(Verified { user, access }: Verified) -> Self {
+        Self { identity: user.map_or(Identity::Anonymous, Identity::User), token: Some(access) }
+    }
+}
 
 /// Finds out who is asking.
 ///

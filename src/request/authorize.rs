@@ -5,6 +5,8 @@ mod refusal;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::authenticate::Authenticated;
+use super::bearer;
 use super::classify::Subject;
 use super::reject::Rejection;
 use super::site::Site;
@@ -112,12 +114,13 @@ pub(crate) struct Authorized {
 
 /// Decides by the access rules of the virtual host. Without rules every user may do everything.
 ///
-/// Errors: 403 for what a user may not do, 401 where a login might help. What is in a repository of which the
+/// A token is good for what it was given for at most. Errors: 403 for what a user may not do, 401 where a login or
+/// another token might help. What is in a repository of which the
 /// user may see nothing is no error here: it goes on as the question for a repository that does not exist.
 pub(crate) fn authorize(
     site: &Site,
     client: IpAddr,
-    identity: Identity,
+    Authenticated { identity, token }: Authenticated,
     subject: Subject,
 ) -> Result<Authorized, Rejection> {
     let user = match identity {
@@ -137,6 +140,10 @@ pub(crate) fn authorize(
             (Subject::Page, Terms::Plain, None)
         }
         Subject::Call(call) => Judge { site, asker: &asker }.call(call)?,
+    };
+    let (subject, terms) = match &token {
+        Some(access) => bearer::hold(access, subject, terms)?,
+        None => (subject, terms),
     };
     let sessions = sessions(site, &asker);
     Ok(Authorized { grant: Grant { subject, terms, asker, sessions }, hidden_by })

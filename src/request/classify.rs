@@ -20,6 +20,16 @@ pub(crate) enum Subject {
     Page,
 }
 
+impl Subject {
+    /// The registry call, unless it is a page.
+    pub(crate) fn call(&self) -> Option<&Arc<Call>> {
+        match self {
+            Self::Call(call) => Some(call),
+            Self::Page => None,
+        }
+    }
+}
+
 /// Whether answers of this path are for registry clients rather than for people.
 pub(crate) fn is_api(path: &str) -> bool {
     ["/v2", "/v1"]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::forwarded;
 use crate::config::network::Networks;
@@ -26,6 +27,8 @@ pub struct ConnInfo {
     pub target_bytes: usize,
     /// The most header lines.
     pub head_lines: usize,
+    /// How many forms of this connection may be read at once: strangers send them too.
+    forms: Arc<Semaphore>,
     /// The client's address.
     address: IpAddr,
     /// The same as text, which every request needs twice.
@@ -45,7 +48,8 @@ impl ConnInfo {
         // An IPv4 client that came over an IPv6 socket is an IPv4 client.
         let address = peer.ip().to_canonical();
         let client = as_text(address);
-        Self { listener, peer, sni, protocol, target_bytes, head_lines, address, client }
+        let forms = Arc::new(Semaphore::new(FORMS));
+        Self { listener, peer, sni, protocol, target_bytes, head_lines, forms, address, client }
     }
 
     /// The facts for one request: those of the connection, or with the client that a trusted proxy names.
@@ -61,11 +65,19 @@ impl ConnInfo {
         self.address
     }
 
+    /// Waits until one more form of this connection may be held in memory.
+    pub(crate) async fn form_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.forms.acquire().await.ok()
+    }
+
     /// The client's address, as the log shows it and the upstream is told.
     pub fn client(&self) -> &HeaderValue {
         &self.client
     }
 }
+
+/// Of 16 KiB each: half of what a stranger may make a connection hold.
+const FORMS: usize = 8;
 
 fn as_text(address: IpAddr) -> HeaderValue {
     HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII")

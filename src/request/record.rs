@@ -30,6 +30,8 @@ pub(crate) struct Record {
     user: Option<UserName>,
     asked: Asked,
     call: Option<Arc<Call>>,
+    /// What it asks for outside the registry.
+    endpoint: Option<&'static str>,
     upload: Option<Arc<Upload>>,
     forwarded: Option<Instant>,
     upstream: Option<Duration>,
@@ -82,6 +84,7 @@ impl Record {
             user: None,
             asked: Asked::Nothing,
             call: None,
+            endpoint: None,
             upload: None,
             forwarded: None,
             upstream: None,
@@ -104,6 +107,12 @@ impl Record {
             Subject::Call(call) => (Asked::Call(call.kind()), Some(call.clone())),
             Subject::Page => (Asked::Page, None),
         };
+    }
+
+    /// It asks for something of moorgate's own.
+    pub(crate) fn at(&mut self, endpoint: &'static str) {
+        self.endpoint = Some(endpoint);
+        self.asked = Asked::Page;
     }
 
     /// It comes from this user.
@@ -190,7 +199,7 @@ impl Drop for Record {
             user: self.user.as_ref().map(UserName::as_str),
             domain: self.domain(),
             method: self.method.as_str(),
-            call: call.map(Call::name),
+            call: call.map(Call::name).or(self.endpoint),
             repository: call.and_then(Call::repository).map(|name| name.as_str()),
             reference: call.and_then(Call::reference),
             status,

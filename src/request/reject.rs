@@ -1,6 +1,8 @@
 //! The one place where a refusal becomes an answer: status, code, words, and whether the connection
 //! may go on afterwards.
 
+mod token;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
@@ -12,10 +14,11 @@ use super::body::ResponseBody;
 use super::site::Site;
 use crate::config::access::Place;
 use crate::registry::call::CallError;
-use crate::registry::error_code::{ErrorCode, error_body};
+use crate::registry::error_code::{ErrorCode, error_body, token_error_body};
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::UploadFailure;
+pub(crate) use token::OauthError;
 
 /// Why a request gets no answer from behind, and what its client is told.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(crate) struct Rejection {
     last: bool,
     /// The access rule that refused it, for the log alone.
     rule: Option<Box<str>>,
+    /// OAuth's word for it, where a token was asked for.
+    oauth: Option<OauthError>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -44,6 +49,8 @@ pub(crate) enum Fault {
 enum Extra {
     None,
     Challenge(HeaderValue),
+    /// A token is not good enough: a challenge with this word is still to be made.
+    BearerError(&'static str),
     Allow(&'static str),
     RetryAfter(u16),
     /// Where an upload stands, for a client that has to go on from there.
@@ -63,7 +70,8 @@ impl Rejection {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         let fault = if status.is_server_error() { Fault::Upstream } else { Fault::Client };
         let message = message.into();
-        Self { status, code, fault, message, extra: Extra::None, last: false, rule: None, source: None }
+        let (extra, last, rule, oauth, source) = (Extra::None, false, None, None, None);
+        Self { status, code, fault, message, extra, last, rule, oauth, source }
     }
 
     fn with(mut self, extra: Extra) -> Self {
@@ -306,10 +314,13 @@ impl Rejection {
     /// The answer.
     pub(crate) fn answer(self, method: &Method, form: Form) -> Response<ResponseBody> {
         let Form { api, close, bare } = form;
-        let (kind, text) = match api {
+        let (kind, text) = match (self.oauth, api) {
             _ if bare => ("text/plain", String::new()),
-            true => ("application/json", error_body(self.code, &self.message, None)),
-            false => ("text/html; charset=utf-8", page(self.status, &self.message)),
+            (Some(error), _) => {
+                ("application/json", token_error_body(error.as_str(), self.code, &self.message))
+            }
+            (None, true) => ("application/json", error_body(self.code, &self.message, None)),
+            (None, false) => ("text/html; charset=utf-8", page(self.status, &self.message)),
         };
         let mut response = Response::new(ResponseBody::own(text, *method == Method::HEAD));
         *response.status_mut() = self.status;
@@ -324,7 +335,7 @@ impl Rejection {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         match self.extra {
-            Extra::None => {}
+            Extra::None | Extra::BearerError(_) => {}
             Extra::Challenge(value) => drop(headers.insert(header::WWW_AUTHENTICATE, value)),
             Extra::Allow(methods) => drop(headers.insert(header::ALLOW, HeaderValue::from_static(methods))),
             Extra::RetryAfter(seconds) => {

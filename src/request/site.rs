@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use crate::auth::UsersFile;
 use crate::auth::policy::Policy;
+use crate::auth::token::Tokens;
 use crate::auth::upload_session::SessionKey;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{ListenAddress, Redirects, SharedVirtualHost};
@@ -23,6 +24,8 @@ pub(crate) struct Site {
     pub(crate) host: SharedVirtualHost,
     pub(crate) users: Arc<UsersFile>,
     pub(crate) policy: Policy,
+    /// Who gives and verifies the tokens of clients; none where they send passwords.
+    pub(crate) tokens: Option<Arc<Tokens>>,
     /// With which upload sessions are bound to users; none where every user may do everything.
     pub(crate) session_key: Option<SessionKey>,
     pub(crate) registry: Registry,
@@ -31,7 +34,7 @@ pub(crate) struct Site {
     pub(crate) browser: Option<Target>,
     /// What is counted of its requests. It stays over reloads.
     pub(crate) traffic: Arc<Traffic>,
-    /// The value of `WWW-Authenticate` on every 401.
+    /// The value of `WWW-Authenticate` on every 401 that asks for a password.
     pub(crate) challenge: HeaderValue,
 }
 

@@ -6,5 +6,5 @@ mod explain;
 mod hidden;
 mod lists;
 mod sessions;
-mod stage;
+pub mod stage;
 mod tags;

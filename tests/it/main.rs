@@ -21,6 +21,7 @@ mod secrets;
 
 // Who may do what.
 mod access;
+mod token;
 
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;

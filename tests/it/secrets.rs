@@ -188,6 +188,74 @@ async fn events_about_http2_hold_no_secret() {
 }
 
 #[tokio::test]
+async fn tokens_stay_out_of_the_log() {
+    let domain = Domain::store("ci.test", "ci").auth("mode = \"token\"");
+    let process = Setup::new().domain(domain).main("[log]\nlevel = \"trace\"").spawn(&entry(), "http/1.1");
+    let ask = async |request: String| {
+        let mut client = Peer::new(process.tls().await);
+        client.send(request).await;
+        client.answer().await
+    };
+    let post = |form: &str| {
+        let length = form.len();
+        format!(
+            "POST /token HTTP/1.1\r\nHost: ci.test\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: {length}\r\n\r\n{form}"
+        )
+    };
+    let scope = "service=ci.test&scope=repository:a:pull";
+    let (head, body) = ask(request("GET", &format!("/token?{scope}&offline_token=true"), "")).await;
+    assert_eq!(head.status(), 200);
+    let answer = crate::harness::json(&body);
+    let [token, refresh] = ["token", "refresh_token"].map(|name| answer[name].as_str().unwrap().to_owned());
+    let with = |token: &str| {
+        format!("GET /v2/a/tags/list HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\n\r\n")
+    };
+    assert_eq!(ask(with(&token)).await.0.status(), 404);
+    let password = format!("grant_type=password&username=alice&password=hunter2&{scope}");
+    let wrong = [
+        post(&format!("grant_type=refresh_token&refresh_token={refresh}x")),
+        post(&format!("grant_type=refresh_token&refresh_token={refresh}&scope=hunter2")),
+        post(&password.replace("hunter2", "wrong-hunter2")),
+        post(&format!("{password}&%zz")),
+        post(&password.replace("password&", "hunter2&")),
+        with(&format!("{token}x")),
+        with(&token[..token.len() / 2]),
+        with("hunter2"),
+        request("GET", "/token?scope=hunter2&account=hunter2", ""),
+    ];
+    for request in wrong {
+        let (head, body) = ask(request).await;
+        let said = String::from_utf8(body).unwrap();
+        assert!((400..402).contains(&head.status()), "{said}");
+        assert!(
+            !said.contains(SECRET) && !said.contains(&token[..20]) && !said.contains(&refresh[9..]),
+            "{said}"
+        );
+    }
+    assert_eq!(ask(post(&password)).await.0.status(), 200);
+    assert_eq!(ask(post(&format!("grant_type=refresh_token&refresh_token={refresh}"))).await.0.status(), 200);
+    let begun = Instant::now();
+    while process.said().matches("call=token").count() < 9 {
+        assert!(begun.elapsed().as_secs() < 10, "{}", process.said());
+        tokio::task::yield_now().await;
+    }
+    let listed = std::process::Command::new(env!("CARGO_BIN_EXE_moorgate"))
+        .args(["tokens", "list", "--config"])
+        .arg(process.path("."))
+        .output()
+        .unwrap();
+    let said = process.said() + &String::from_utf8(listed.stdout).unwrap();
+    assert!(said.contains("user=alice") && said.contains("  alice  ci.test  "), "{said}");
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
+    let encoded = &basic("alice", SECRET)["Basic ".len()..];
+    for secret in [header, payload, signature, &refresh[9..], SECRET, encoded, "$2b$"] {
+        let lines: Vec<_> = said.lines().filter(|line| line.contains(secret)).collect();
+        assert!(lines.is_empty(), "{secret} was written down:\n{}", lines.join("\n"));
+    }
+}
+
+#[tokio::test]
 async fn the_status_page_holds_no_secret() {
     let stage = Stage::new("level = \"debug\"", "http/1.1").await;
     let (_client, _registry) = stage.asked(&request("PATCH", UPLOAD, "Content-Length: 10\r\n")).await;

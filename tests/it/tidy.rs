@@ -140,8 +140,9 @@ fn only_tls_certificates_and_the_connector_name_rustls() {
 }
 
 /// Who may refuse, and why it is not `request/reject.rs` alone.
-const REFUSING: [(&str, &str); 4] = [
+const REFUSING: [(&str, &str); 5] = [
     ("request/reject.rs", "the one place for requests on the line"),
+    ("request/reject/", "its refusals of tokens"),
     ("request/plain.rs", "plain listeners have no line: they redirect or refuse"),
     ("tls/plain_http.rs", "no HTTP connection exists yet, only its bytes"),
     ("admin.rs", "another service, for another reader"),
@@ -212,7 +213,7 @@ fn nothing_unwraps_and_nothing_is_unsafe() {
 }
 
 /// Who starts tasks and threads. What each of them ends with is written where it is started.
-const SPAWNING: [(&str, &str); 12] = [
+const SPAWNING: [(&str, &str); 13] = [
     ("app.rs", "the composition root; tracked, ends on the drain token"),
     ("app/listeners.rs", "one task for each listener; tracked, ends with its listener"),
     ("app/build.rs", "waits for the disk on a blocking thread, awaited at once"),
@@ -223,6 +224,7 @@ const SPAWNING: [(&str, &str); 12] = [
     ("store/work.rs", "waits for the disk on blocking threads; ends with the work"),
     ("store/content.rs", "one read of a file that is not in memory; ends with it"),
     ("upstream.rs", "the driver of a connection; ends with its lease"),
+    ("auth/token/refresh.rs", "waits for the disk on a blocking thread, awaited at once"),
     ("auth/verify.rs", "the threads that hash; end with their queue"),
     ("cli/run.rs", "the thread that writes the access log; ends when it is closed"),
 ];

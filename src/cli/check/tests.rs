@@ -90,6 +90,7 @@ fn json_tells_scripts_the_same_without_secrets() {
             ":443",
             ":5000"
           ],
+          "mode": "basic",
           "realm": "docker-ci.example.com",
           "source": "DIR/conf.d/ci.toml",
           "upstream": "http://registry-ci:5000"

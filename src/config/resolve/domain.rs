@@ -7,11 +7,11 @@ use super::process::{self, Process};
 use super::tls;
 use super::{DomainFile, Listener, access};
 use crate::config::problem::{Problem, Problems};
-use crate::config::raw::{RawAuth, RawAuthorization, RawUpstream, Setting};
+use crate::config::raw::{RawAuth, RawAuthorization, RawMode, RawUpstream, Setting};
 use crate::config::source::Span;
 use crate::config::vhost::{
-    AuthSettings, BrowserSettings, Redirects, RegistrySettings, Scheme, StoreSettings, UpstreamAuthorization,
-    UpstreamSettings, VirtualHost,
+    AuthMode, AuthSettings, BrowserSettings, Redirects, RegistrySettings, Scheme, StoreSettings,
+    TokenSettings, UpstreamAuthorization, UpstreamSettings, VirtualHost,
 };
 use crate::registry::host::Authority;
 
@@ -81,7 +81,8 @@ fn aliases(file: &DomainFile, listen: &[Listener], problems: &mut Problems) -> V
 }
 
 fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
-    let (RawAuth { htpasswd, realm, anonymous }, header) = required(&file.raw.auth)?;
+    let (raw, header) = required(&file.raw.auth)?;
+    let RawAuth { htpasswd, realm, anonymous, .. } = &raw;
     if htpasswd.is_absent() {
         let help =
             "write htpasswd = \"../credentials/NAME.htpasswd\" in [auth]; `moorgate htpasswd` makes one";
@@ -92,7 +93,33 @@ fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
         Some(realm) => realm.clone(),
         None => file.raw.domain.given()?.to_string(),
     };
-    Some(AuthSettings { htpasswd, realm, anonymous: anonymous.or_empty() })
+    Some(AuthSettings { htpasswd, realm, mode: mode(file, &raw, problems)?, anonymous: anonymous.or_empty() })
+}
+
+/// Token mode says nothing to a registry that wants to see passwords, and its settings nothing to basic mode.
+fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<AuthMode> {
+    let RawAuth { mode, token_lifetime, refresh_token_lifetime, .. } = raw;
+    if mode.or_empty() == RawMode::Basic {
+        let keys = [("token_lifetime", token_lifetime), ("refresh_token_lifetime", refresh_token_lifetime)];
+        for (key, span) in keys.iter().filter_map(|(key, setting)| Some((key, setting.span()?))) {
+            let message = format!("`auth.{key}` is only for tokens");
+            let help = "write mode = \"token\" in [auth], or leave it out";
+            problems.push(Problem::at(&file.source, span, message, help));
+        }
+        return (!matches!(mode, Setting::Invalid)).then_some(AuthMode::Basic);
+    }
+    let authorization = file.raw.upstream.given().map(|upstream| &upstream.authorization);
+    if let Some(Setting::Given(RawAuthorization::Pass, span)) = authorization {
+        let message = "`upstream.authorization` cannot be \"pass\" with `auth.mode` \"token\"";
+        let help = "a client then sends moorgate's tokens and no password: write `username` and `password` of \
+                    moorgate's own here, or mode = \"basic\" in [auth]";
+        problems.push(Problem::at(&file.source, span, message, help));
+    }
+    let TokenSettings { lifetime, refresh_lifetime } = TokenSettings::default();
+    Some(AuthMode::Token(TokenSettings {
+        lifetime: token_lifetime.or(lifetime),
+        refresh_lifetime: refresh_token_lifetime.or(refresh_lifetime),
+    }))
 }
 
 /// Exactly one of `url` and `directory`.

@@ -7,7 +7,9 @@ use super::*;
 use crate::config::acme::{ChallengeKind, Fallback};
 use crate::config::problem::{Colour, Severity};
 use crate::config::raw;
-use crate::config::vhost::{CertificateSource, Limits, Redirects, Timeouts, UpstreamAuthorization};
+use crate::config::vhost::{
+    AuthMode, CertificateSource, Limits, Redirects, Timeouts, TokenSettings, UpstreamAuthorization,
+};
 
 const REST: &str =
     "[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n[upstream]\nurl = 'http://registry:5000'\n";
@@ -144,6 +146,7 @@ fn every_setting_arrives() {
                 auth: AuthSettings {
                     htpasswd: "conf.d/../ci.htpasswd",
                     realm: "CI",
+                    mode: Basic,
                     anonymous: None,
                 },
                 access: AccessSettings {
@@ -329,6 +332,52 @@ fn what_goes_together_in_an_upstream() {
     ];
     for (more, expected) in cases {
         assert_eq!(messages("", &[&upstream(more)]), *expected, "{more}");
+    }
+}
+
+#[test]
+fn what_goes_together_in_an_auth() {
+    let auth = |more: &str, upstream: &str| {
+        format!(
+            "domain = 'ci.example.com'\n[tls]\ninternal = true\n[auth]\nhtpasswd = 'users'\n{more}\n\
+             [upstream]\nurl = 'http://a'\n{upstream}\n"
+        )
+    };
+    let mode = |more: &str| valid("", &[&auth(more, "")]).domains[0].auth.mode;
+    assert_eq!(mode(""), AuthMode::Basic);
+    assert_eq!(mode("mode = 'basic'"), AuthMode::Basic);
+    let (minutes, days) = (|n: u64| Duration::from_secs(60 * n), |n: u64| Duration::from_secs(86_400 * n));
+    let default = TokenSettings { lifetime: minutes(5), refresh_lifetime: days(90) };
+    assert_eq!(mode("mode = 'token'"), AuthMode::Token(default));
+    assert_eq!(
+        mode("mode = 'token'\ntoken_lifetime = '15min'\nrefresh_token_lifetime = '7d'"),
+        AuthMode::Token(TokenSettings { lifetime: minutes(15), refresh_lifetime: days(7) })
+    );
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("mode = 'bearer'", "", &["`auth.mode` is none of the known words"]),
+        ("token_lifetime = '5min'", "", &["`auth.token_lifetime` is only for tokens"]),
+        ("mode = 'token'\ntoken_lifetime = '59s'", "", &["`auth.token_lifetime` is too short"]),
+        ("mode = 'token'\ntoken_lifetime = '25h'", "", &["`auth.token_lifetime` is too long"]),
+        (
+            "mode = 'basic'\nrefresh_token_lifetime = '7d'",
+            "",
+            &["`auth.refresh_token_lifetime` is only for tokens"],
+        ),
+        (
+            "mode = 'token'\nrefresh_token_lifetime = '59min'",
+            "",
+            &["`auth.refresh_token_lifetime` is too short"],
+        ),
+        (
+            "mode = 'token'",
+            "authorization = 'pass'",
+            &["`upstream.authorization` cannot be \"pass\" with `auth.mode` \"token\""],
+        ),
+        ("mode = 'token'", "authorization = 'strip'", &[]),
+        ("mode = 'token'", "username = 'a'\npassword = 's3cret'", &[]),
+    ];
+    for (more, upstream, expected) in cases {
+        assert_eq!(messages("", &[&auth(more, upstream)]), *expected, "{more}");
     }
 }
 

@@ -191,6 +191,15 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// The `name=value` pairs of a query or a form, decoded, as strictly as everywhere here.
+pub fn pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), QueryError>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = |part| text(decode(part)?).ok_or(QueryError::Encoding);
+        Ok((decoded(name)?, decoded(value)?))
+    })
+}
+
 /// A query that was accepted without some of its parameters, however they are encoded; the others as they are.
 pub fn without_parameters(query: &str, unwanted: &[Parameter]) -> String {
     let is_unwanted = |pair: &&str| {

@@ -2,7 +2,7 @@
 
 use super::{UPLOAD, send_on_and_read};
 use crate::harness::{
-    Fed, Gateway, Http2, Transfer, Upstream, no_body, promptly, request, request2, settle, whole,
+    Clock, Fed, Gateway, Http2, Transfer, Upstream, no_body, promptly, request, request2, settle, whole,
 };
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
@@ -49,6 +49,30 @@ async fn a_401_reaches_a_client_that_has_begun_nothing_yet() {
     client.send(stranger("Content-Length: 100\r\n")).await;
     assert_eq!(promptly(client.answer()).await.0.status(), 401);
     promptly(client.ended()).await;
+}
+
+#[tokio::test]
+async fn a_short_body_is_taken_before_it_is_refused() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    let clock = Clock::stopped();
+    let mut client = gateway.client().await;
+    client.send(stranger("Content-Length: 10\r\n") + "12345").await;
+    client.silent().await;
+    client.send("67890").await;
+    let (head, _) = promptly(client.answer()).await;
+    assert_eq!((head.status(), head.get("connection")), (401, Some("close")));
+    // Not one that is longer, and not one that waits to be asked for.
+    for lines in ["Content-Length: 65537\r\n", "Content-Length: 10\r\nExpect: 100-continue\r\n"] {
+        let mut client = gateway.client().await;
+        client.send(stranger(lines)).await;
+        assert_eq!(promptly(client.answer()).await.0.status(), 401);
+    }
+    let mut silent = gateway.client().await;
+    silent.send(stranger("Content-Length: 10\r\n")).await;
+    silent.silent().await;
+    clock.jump(std::time::Duration::from_millis(250)).await;
+    assert_eq!(promptly(silent.answer()).await.0.status(), 401);
 }
 
 #[tokio::test]

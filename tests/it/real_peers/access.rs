@@ -4,9 +4,10 @@ use std::fs;
 
 use rustix::process::Signal;
 
+use super::clients::{Containerd, Tool};
 use super::engine::Engine;
 use super::image::write_oci_layout;
-use super::process::{Output, run, tool, until};
+use super::process::{Output, until};
 use super::stage::Stage;
 
 const RULES: &str = "
@@ -39,43 +40,50 @@ actions = [\"all\"]
 
 impl Stage {
     /// Rules and users for the first domain, in force when this returns.
-    fn ruled(self) -> Self {
+    pub fn ruled(self) -> Self {
+        self.ruled_with("")
+    }
+
+    /// The same with further keys of `[auth]`.
+    pub fn ruled_with(self, auth: &str) -> Self {
         for user in ["reader", "contractor"] {
             self.htpasswd("-bB", &self.ci, &[user, "their password"]);
         }
         let file = self.conf_d(&self.ci, "toml");
-        let text = fs::read_to_string(&file).unwrap().replace("[auth]", "[auth]\nanonymous = \"pull\"");
+        let text = fs::read_to_string(&file)
+            .unwrap()
+            .replace("[auth]", &format!("[auth]\nanonymous = \"pull\"\n{auth}"));
         fs::write(&file, format!("{text}{RULES}")).unwrap();
         self.moorgate.signal(Signal::HUP);
         until("the rules are in force", || self.moorgate.stderr().contains("configuration reloaded"));
         self
     }
 
-    fn password(&self, user: &str) -> &str {
+    pub fn password(&self, user: &str) -> &str {
         if user == self.ci.user { self.ci.password } else { "their password" }
     }
 
-    fn copied(&self, user: &str, image: &str, to: &str) -> Output {
+    pub fn copied(&self, user: &str, image: &str, to: &str) -> Output {
         let credentials = format!("{user}:{}", self.password(user));
         let remote = format!("docker://{}/{to}", self.ci.by_name());
         self.skopeo(&["copy", "--dest-creds", &credentials, image, &remote])
     }
 
-    fn inspected(&self, user: &str, what: &str) -> Output {
+    pub fn inspected(&self, user: &str, what: &str) -> Output {
         let credentials = format!("{user}:{}", self.password(user));
         let remote = format!("docker://{}/{what}", self.ci.by_name());
         self.skopeo(&["inspect", "--creds", &credentials, &remote])
     }
 
     /// An image with this word in it, as skopeo names it.
-    fn image_of(&self, word: &str) -> String {
+    pub fn image_of(&self, word: &str) -> String {
         let directory = self.path().join(format!("image-{word}"));
         write_oci_layout(&directory, &[("word", word.repeat(10_000).as_bytes())]);
         format!("oci:{}:v1", directory.display())
     }
 }
 
-fn refused(message: &str, words: &str) {
+pub fn refused(message: &str, words: &str) {
     assert!(message.contains(words), "{words:?} is not in {message}");
 }
 
@@ -185,30 +193,85 @@ fn docker_under_rules() {
 #[test]
 fn buildah_and_skopeo_under_rules_and_without_a_login() {
     let stage = Stage::of_stores().ruled();
-    let storage = stage.path().join("buildah");
-    let buildah = |arguments: &[&str], input: &str| {
-        let mut command = stage.machine.command(&tool("buildah", "buildah"));
-        command.env("REGISTRY_AUTH_FILE", stage.machine.home().join("buildah-auth.json"));
-        command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
-        run(command.args(["--storage-driver", "vfs"]).args(arguments), input)
-    };
+    let buildah = Tool::buildah(&stage);
     let authority = stage.ci.by_name();
-    // It does not look anything up in a file that is not there.
-    fs::write(stage.machine.home().join("buildah-auth.json"), "{}").unwrap();
     let image = stage.image_of("one");
     stage.copied("ci-bot", &image, "public/app:v1").succeeded();
     stage.copied("ci-bot", &image, "base/app:v1").succeeded();
 
     let public = format!("{authority}/public/app:v1");
-    buildah(&["pull", &public], "").succeeded();
-    refused(&buildah(&["pull", &format!("{authority}/base/app:v1")], "").failed(), "unauthorized");
+    buildah.run(&["pull", &public]).succeeded();
+    refused(&buildah.run(&["pull", &format!("{authority}/base/app:v1")]).failed(), "unauthorized");
     stage.skopeo(&["inspect", &format!("docker://{public}")]).succeeded();
     stage.skopeo(&["inspect", &format!("docker://{authority}/base/app:v1")]).failed();
 
-    let login = ["login", "--username", "contractor", "--password-stdin", &authority];
-    buildah(&login, stage.password("contractor")).succeeded();
-    buildah(&["push", &public, &format!("docker://{authority}/contractor/site:release")], "").succeeded();
-    let message =
-        buildah(&["push", &public, &format!("docker://{authority}/contractor/site:v2")], "").failed();
+    buildah.login("contractor").succeeded();
+    buildah.push(&public, "contractor/site:release").succeeded();
+    let message = buildah.push(&public, "contractor/site:v2").failed();
     refused(&message, "contractor may not push contractor/site:v2");
+}
+
+/// The same in each mode: nothing is different for these clients but the way in.
+pub fn podman_or_buildah(stage: &Stage, tool: &Tool<'_>) {
+    let name = |what: &str| format!("{}/{what}", stage.ci.by_name());
+    let image = stage.image_of("one");
+    for what in ["public/app:v1", "base/app:v1"] {
+        stage.copied("ci-bot", &image, what).succeeded();
+    }
+    tool.run(&["pull", &name("public/app:v1")]).succeeded();
+    refused(&tool.run(&["pull", &name("base/app:v1")]).failed(), "log in to use this registry");
+    tool.push(&name("public/app:v1"), "public/app:mine").failed();
+
+    tool.login("contractor").succeeded();
+    for _ in 0..2 {
+        tool.push(&name("public/app:v1"), "contractor/site:release").succeeded();
+    }
+    let message = tool.push(&name("public/app:v1"), "contractor/site:v2").failed();
+    refused(&message, "contractor may not push contractor/site:v2");
+    refused(&tool.run(&["pull", &name("base/app:v1")]).failed(), "unknown");
+
+    tool.login("ci-bot").succeeded();
+    tool.run(&["pull", &name("base/app:v1")]).succeeded();
+    tool.push(&name("base/app:v1"), "base/app:v2").succeeded();
+    tool.run(&["pull", &name("base/app:v2")]).succeeded();
+}
+
+/// The same for containerd, which has no login of its own: it shows what it is given each time.
+pub fn containerd(stage: &Stage) {
+    let ctr = Containerd::start(&stage.machine, &stage.path().join("containerd"));
+    let name = |what: &str| format!("{}/{what}", stage.ci.by_name());
+    let of = |user: &str| format!("{user}:{}", stage.password(user));
+    let image = stage.image_of("one");
+    for what in ["public/app:v1", "base/app:v1"] {
+        stage.copied("ci-bot", &image, what).succeeded();
+    }
+    ctr.pull(None, &name("public/app:v1")).succeeded();
+    ctr.pull(None, &name("base/app:v1")).failed();
+    ctr.pull(Some(&of("reader")), &name("base/app:v1")).succeeded();
+    refused(&ctr.pull(Some("reader:wrong"), &name("base/app:v2")).failed(), "401 Unauthorized");
+
+    ctr.tag(&name("base/app:v1"), &name("base/app:v2")).succeeded();
+    ctr.push(None, &name("base/app:v2")).failed();
+    ctr.push(Some(&of("reader")), &name("base/app:v2")).failed();
+    ctr.push(Some(&of("ci-bot")), &name("base/app:v2")).succeeded();
+    stage.inspected("reader", "base/app:v2").succeeded();
+    ctr.tag(&name("base/app:v1"), &name("contractor/site:release")).succeeded();
+    for _ in 0..2 {
+        ctr.push(Some(&of("contractor")), &name("contractor/site:release")).succeeded();
+    }
+    ctr.tag(&name("base/app:v1"), &name("contractor/site:v2")).succeeded();
+    ctr.push(Some(&of("contractor")), &name("contractor/site:v2")).failed();
+    stage.logged(&["user=contractor", "call=manifest.write", "reference=v2", "status=403"]);
+}
+
+#[test]
+fn podman_under_rules_and_without_a_login() {
+    let stage = Stage::new().ruled();
+    podman_or_buildah(&stage, &Tool::podman(&stage));
+}
+
+#[test]
+fn containerd_under_rules_and_without_a_login() {
+    let stage = Stage::new().ruled();
+    containerd(&stage);
 }

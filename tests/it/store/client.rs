@@ -89,6 +89,12 @@ impl Client {
         self
     }
 
+    /// The same client with a token.
+    pub fn bearing(mut self, token: &str) -> Self {
+        self.authorization = Some(format!("Bearer {token}"));
+        self
+    }
+
     /// The same client without credentials.
     pub fn anonymous(mut self) -> Self {
         self.authorization = None;
@@ -220,6 +226,19 @@ impl Answer {
 
     pub fn json(&self) -> serde_json::Value {
         json(&self.body)
+    }
+
+    /// Asserts that it is a refusal of the token endpoint, which says the same in the registry's words and in OAuth's,
+    /// and returns its message.
+    #[track_caller]
+    pub fn refused_token(&self, status: u16, code: &str) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/json");
+        let body = self.json();
+        assert_eq!(body["errors"][0]["code"], code, "{self:?}");
+        assert!(body["error"].is_string(), "{self:?}");
+        assert_eq!(body["error_description"], body["errors"][0]["message"]);
+        body["error_description"].as_str().unwrap().to_owned()
     }
 
     /// Asserts that it is the registry's refusal with this status and code, and returns its message.

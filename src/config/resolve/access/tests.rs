@@ -287,6 +287,7 @@ fn what_cannot_be_meant_is_warned_of() {
     8 | anonymous = 'pull'
       |             ^^^^^^
       |
-      = help: it wants a password wherever one is asked for; containerd and Docker with its image store, podman, buildah, skopeo and crane pull without one
+      = help: it wants a password wherever one is asked for; containerd and Docker with its image store, podman, buildah, skopeo and crane pull without one. With mode = "token" in [auth] all of them do
     "#);
+    assert_eq!(said("", "mode = 'token'\nanonymous = 'pull'\n", None), "", "all of them do");
 }

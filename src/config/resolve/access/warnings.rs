@@ -3,7 +3,7 @@
 use super::groups::Groups;
 use crate::config::access::{AccessRule, Selector};
 use crate::config::problem::{Problem, Problems};
-use crate::config::raw::Setting;
+use crate::config::raw::{RawMode, Setting};
 use crate::config::resolve::DomainFile;
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Action;
@@ -128,9 +128,12 @@ fn of_anonymous(file: &DomainFile, rules: &[AccessRule], problems: &mut Problems
         let help = "write a rule with users = [\"@anonymous\"] and actions = [\"pull\"]";
         warn("`auth.anonymous` is \"pull\", and no rule allows `@anonymous` to pull anything", help);
     }
+    if auth.mode.or_empty() == RawMode::Token {
+        return;
+    }
     warn(
         "without a login, the classic Docker engine cannot pull from here",
         "it wants a password wherever one is asked for; containerd and Docker with its image store, podman, \
-         buildah, skopeo and crane pull without one",
+         buildah, skopeo and crane pull without one. With mode = \"token\" in [auth] all of them do",
     );
 }

@@ -1,0 +1,238 @@
+//! Tokens of the Docker token protocol: given to who has shown a password, and verified in its place.
+//!
+//! A token says who asks and what it was asked for. It is the upper bound of what it is good for: the access rules,
+//! and whether the user still has the same password, are looked at with every request.
+
+mod claims;
+mod keys;
+mod remembered;
+
+pub mod refresh;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
+
+use super::UserName;
+use super::htpasswd::Htpasswd;
+pub use claims::Access;
+use claims::{Claims, seconds};
+pub use keys::KeysError;
+use keys::{ALGORITHM, Keys};
+use refresh::{FileError, RefreshTokens};
+use remembered::{Known, Remembered};
+
+/// Gives and verifies tokens for all domains of the process.
+pub struct Tokens {
+    state: PathBuf,
+    keys: ArcSwap<Keys>,
+    refresh: Arc<RefreshTokens>,
+    remembered: Remembered,
+    validation: Validation,
+}
+
+/// Why there are no tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum TokensError {
+    /// No keys to sign with.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Refresh tokens cannot be kept.
+    #[error(transparent)]
+    Refresh(#[from] FileError),
+}
+
+/// For whom a token is.
+#[derive(Clone, Copy, Debug)]
+pub struct Bearer<'a> {
+    /// Where it counts.
+    pub domain: &'a str,
+    /// The user and what stands for its entry; none for anybody.
+    pub user: Option<(&'a UserName, &'a str)>,
+}
+
+/// A token that is good.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Whose it is; none if it is anybody's.
+    pub user: Option<UserName>,
+    /// What it was given for.
+    pub access: Arc<Access>,
+}
+
+/// The token is worth nothing here and now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidToken {
+    /// Not a token that was signed here, or for another domain.
+    #[error("the token is not one of this registry")]
+    Foreign,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the token is not valid yet")]
+    Early,
+    /// The user is gone, or has another password.
+    #[error("the user of the token has gone, or has another password")]
+    UserChanged,
+}
+
+/// The token could not be signed.
+#[derive(Debug, thiserror::Error)]
+#[error("a token cannot be signed: {0}")]
+pub struct SigningFailed(#[from] jsonwebtoken::errors::Error);
+
+impl Tokens {
+    /// Reads keys and refresh tokens below the state directory; makes what is not there. Waits for the disk.
+    pub fn open(state: &Path, now: SystemTime) -> Result<Self, TokensError> {
+        let mut validation = Validation::new(ALGORITHM);
+        // All claims are looked at below, with this process's idea of the time.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        Ok(Self {
+            state: state.to_owned(),
+            keys: ArcSwap::from_pointee(Keys::open(state, now)?),
+            refresh: Arc::new(RefreshTokens::open(state)?),
+            remembered: Remembered::new().ok_or(KeysError::NoRandomness)?,
+            validation,
+        })
+    }
+
+    /// The refresh tokens.
+    pub fn refresh(&self) -> &Arc<RefreshTokens> {
+        &self.refresh
+    }
+
+    /// Signs a token.
+    pub fn give(
+        &self,
+        bearer: Bearer<'_>,
+        access: &Access,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<String, SigningFailed> {
+        let keys = self.keys.load();
+        let key = keys.signing(now);
+        let Bearer { domain, user } = bearer;
+        let (sub, entry) =
+            user.map_or_else(Default::default, |(user, entry)| (user.to_string(), entry.to_owned()));
+        let iat = seconds(now);
+        let claims = Claims {
+            iss: domain.to_owned(),
+            sub,
+            aud: domain.to_owned(),
+            exp: iat.saturating_add(lifetime.as_secs()),
+            nbf: iat.saturating_sub(SKEW),
+            iat,
+            jti: random_id(),
+            access: access.to_entries(),
+            entry,
+        };
+        let mut header = Header::new(ALGORITHM);
+        header.kid = Some(key.id.clone());
+        Ok(encode(&header, &claims, &key.signing)?)
+    }
+
+    /// What a token is good for at a domain with these users. Costs one signature for a new token, and a hash for
+    /// one that was seen before.
+    pub fn verify(
+        &self,
+        token: &str,
+        domain: &str,
+        users: &Htpasswd,
+        now: SystemTime,
+    ) -> Result<Verified, InvalidToken> {
+        let tag = self.remembered.tag(token);
+        let known = match self.remembered.look(&tag) {
+            Some(known) => known,
+            None => {
+                let claims = self.read(token).ok_or(InvalidToken::Foreign)?;
+                self.remembered.insert(tag, token.len(), Known::of(claims), seconds(now))
+            }
+        };
+        if known.issuer != domain || known.audience != domain {
+            return Err(InvalidToken::Foreign);
+        }
+        let now = seconds(now);
+        if now >= known.expires {
+            return Err(InvalidToken::Expired);
+        }
+        if now < known.begins {
+            return Err(InvalidToken::Early);
+        }
+        let access = known.access.clone();
+        if known.user.is_empty() {
+            return Ok(Verified { user: None, access });
+        }
+        match users.claim(&known.user).user {
+            Some(user) if self.entry(domain, user, users) == known.entry => {
+                Ok(Verified { user: Some(user.clone()), access })
+            }
+            Some(_) | None => Err(InvalidToken::UserChanged),
+        }
+    }
+
+    /// The claims of a token that was signed by one of our keys in the one way that we sign.
+    fn read(&self, token: &str) -> Option<Claims> {
+        let header = decode_header(token).ok()?;
+        // An extension that must be understood (RFC 7515 §4.1.11) is none that we know.
+        if header.alg != ALGORITHM || header.crit.is_some() {
+            return None;
+        }
+        let keys = self.keys.load();
+        let key = keys.find(&header.kid?)?;
+        Some(decode::<Claims>(token, &key.verifying, &self.validation).ok()?.claims)
+    }
+
+    /// Stands for a user's entry: another one for another password, domain or user. Nobody can tell the entry by it.
+    pub fn entry(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
+        let mut context = hmac::Context::with_key(&self.keys.load().entry_key);
+        let entry = users.claim(user.as_str()).hash.to_bytes();
+        for field in [domain.as_bytes(), user.as_str().as_bytes(), &entry] {
+            context.update(&(field.len() as u64).to_be_bytes());
+            context.update(field);
+        }
+        URL_SAFE_NO_PAD.encode(context.sign().as_ref().get(..16).unwrap_or_default())
+    }
+
+    /// The public keys, as a JSON web key set (RFC 7517 §5).
+    pub fn public_keys(&self) -> String {
+        serde_json::json!({ "keys": self.keys.load().public() }).to_string()
+    }
+
+    /// Reads what other processes have written, writes what has happened here, and makes the next key when it is
+    /// time. Waits for the disk.
+    pub fn look(&self, now: SystemTime) {
+        if self.keys.load().is_stale(&self.state, now) {
+            match Keys::open(&self.state, now) {
+                Ok(keys) => {
+                    self.keys.store(Arc::new(keys));
+                    self.remembered.clear();
+                    tracing::info!("keys of tokens re-read");
+                }
+                Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
+            }
+        }
+        self.refresh.look(now);
+    }
+}
+
+fn random_id() -> String {
+    let mut bytes = [0; 16];
+    // Only a name for the token: nothing depends on it.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// How far the clocks of two processes may differ, in seconds.
+const SKEW: u64 = 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! What stands in a token, and what it lets its bearer do.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::registry::name::RepositoryName;
+use crate::registry::scope::{Resource, Right, Rights};
+
+/// The claims of a token as they are signed: RFC 7519, and `access` as the distribution specification's
+/// "Token Authentication Implementation" has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Claims {
+    /// The domain that gave it.
+    pub(super) iss: String,
+    /// The user; empty for anybody.
+    pub(super) sub: String,
+    /// The domain that it is for.
+    pub(super) aud: String,
+    pub(super) exp: u64,
+    pub(super) nbf: u64,
+    pub(super) iat: u64,
+    pub(super) jti: String,
+    pub(super) access: Vec<AccessEntry>,
+    /// Stands for the user's entry in the htpasswd file, so that a token ends with it.
+    pub(super) entry: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AccessEntry {
+    #[serde(rename = "type")]
+    pub(super) resource_type: String,
+    pub(super) name: String,
+    pub(super) actions: Vec<String>,
+}
+
+/// Resources and the rights to each of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access(Vec<(Resource, Rights)>);
+
+impl Access {
+    /// Adds rights to a resource.
+    pub fn add(&mut self, resource: Resource, rights: Rights) {
+        match self.0.iter_mut().find(|(known, _)| *known == resource) {
+            Some((_, known)) => *known = known.and(rights),
+            None => self.0.push((resource, rights)),
+        }
+    }
+
+    /// The rights to a repository.
+    pub fn rights(&self, repository: &RepositoryName) -> Rights {
+        let is = |resource: &Resource| matches!(resource, Resource::Repository(name) if name == repository);
+        self.0.iter().find(|(resource, _)| is(resource)).map_or(Rights::NONE, |(_, rights)| *rights)
+    }
+
+    /// Whether a repository may be read.
+    pub fn may_pull(&self, repository: &RepositoryName) -> bool {
+        self.rights(repository).has(Right::Pull)
+    }
+
+    /// Whether the list of repositories may be read.
+    pub fn has_catalog(&self) -> bool {
+        self.0.iter().any(|(resource, rights)| *resource == Resource::Catalog && *rights != Rights::NONE)
+    }
+
+    /// Each resource with its rights, as it was added.
+    pub fn iter(&self) -> impl Iterator<Item = (&Resource, Rights)> {
+        self.0.iter().map(|(resource, rights)| (resource, *rights))
+    }
+
+    pub(super) fn to_entries(&self) -> Vec<AccessEntry> {
+        let entry = |(resource, rights): (&Resource, Rights)| {
+            let (resource_type, name) = resource.words();
+            AccessEntry {
+                resource_type: resource_type.to_owned(),
+                name: name.to_owned(),
+                actions: resource.actions(rights).into_iter().map(str::to_owned).collect(),
+            }
+        };
+        self.iter().map(entry).collect()
+    }
+
+    /// What is not known here any more is left out: it gives no right.
+    pub(super) fn of_entries(entries: &[AccessEntry]) -> Self {
+        let mut access = Self::default();
+        for entry in entries {
+            let Some(resource) = Resource::of_words(&entry.resource_type, &entry.name) else { continue };
+            let known = |word: &String| match word.as_str() {
+                "*" => Rights::ALL,
+                word => Right::ALL.into_iter().filter(|right| right.as_str() == word).collect(),
+            };
+            access.add(resource, entry.actions.iter().map(known).fold(Rights::NONE, Rights::and));
+        }
+        access
+    }
+}
+
+/// Seconds since 1970 (RFC 7519 §2, "NumericDate").
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repository(name: &str) -> Resource {
+        Resource::Repository(RepositoryName::parse(name).unwrap())
+    }
+
+    #[test]
+    fn rights_come_together_and_survive_the_token() {
+        let mut access = Access::default();
+        access.add(repository("a"), Right::Pull.into());
+        access.add(repository("b"), Rights::NONE);
+        access.add(repository("a"), Right::Push.into());
+        access.add(Resource::Catalog, Rights::ALL);
+        let entries = access.to_entries();
+        let text = serde_json::to_string(&entries).unwrap();
+        assert_eq!(
+            text,
+            r#"[{"type":"repository","name":"a","actions":["pull","push"]},{"type":"repository","name":"b","actions":[]},{"type":"registry","name":"catalog","actions":["*"]}]"#
+        );
+        assert_eq!(Access::of_entries(&entries), access);
+        let name = |name| RepositoryName::parse(name).unwrap();
+        assert!(access.may_pull(&name("a")) && !access.may_pull(&name("b")) && !access.may_pull(&name("c")));
+        assert!(access.has_catalog() && !access.rights(&name("a")).has(Right::Delete));
+    }
+
+    #[test]
+    fn an_empty_right_to_the_catalog_is_none() {
+        let mut access = Access::default();
+        access.add(Resource::Catalog, Rights::NONE);
+        assert!(!access.has_catalog());
+    }
+}

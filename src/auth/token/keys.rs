@@ -1,0 +1,293 @@
+//! The keys that tokens are signed with: made once below `state`, shared by the processes that use it, and
+//! followed by new ones long before anybody might want that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, ThumbprintHash};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use secrecy::zeroize::Zeroizing;
+use serde::{Deserialize, Serialize};
+
+use super::claims::seconds;
+use crate::fs::{Access, Fingerprint, Locked, atomic_write, private_directory};
+
+/// The algorithm of every token (RFC 7518 §3.4). The header of a token has no say in it.
+pub(super) const ALGORITHM: Algorithm = Algorithm::ES256;
+
+/// All keys that count now.
+pub(super) struct Keys {
+    /// The oldest first, at least one.
+    all: Vec<Key>,
+    /// Under which users' entries become fingerprints.
+    pub(super) entry_key: hmac::Key,
+    /// Of the file that they came from.
+    fingerprint: Option<Fingerprint>,
+}
+
+/// A key pair and its name.
+pub(super) struct Key {
+    made: u64,
+    /// The RFC 7638 thumbprint of the public key.
+    pub(super) id: String,
+    pub(super) signing: EncodingKey,
+    pub(super) verifying: DecodingKey,
+    public: Jwk,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The file cannot be read or written.
+    #[error("the keys of tokens in {path} cannot be used: {source}")]
+    Io {
+        /// Of the file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not one of ours, or damaged.
+    #[error(
+        "{0} does not hold keys of tokens; without it new ones are made, and everybody has to log in again"
+    )]
+    Damaged(PathBuf),
+    /// No key can be made.
+    #[error("the system has no randomness for a key")]
+    NoRandomness,
+}
+
+/// The file. Never shown: it holds private keys.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    entry_key: String,
+    keys: Vec<StoredKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredKey {
+    made: u64,
+    pkcs8: String,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        let texts = self.keys.iter_mut().map(|key| &mut key.pkcs8).chain([&mut self.entry_key]);
+        texts.for_each(secrecy::zeroize::Zeroize::zeroize);
+    }
+}
+
+impl Keys {
+    /// Reads the keys below the state directory; makes the first one, or the next, if it is time. Of several
+    /// processes that do so at once, one makes it and the others read it. Waits for the disk.
+    pub(super) fn open(state: &Path, now: SystemTime) -> Result<Self, KeysError> {
+        let path = path(state);
+        let io = |source| KeysError::Io { path: path.clone(), source };
+        private_directory(state).map_err(io)?;
+        let _alone = Locked::wait(&path).map_err(io)?;
+        let stored = match std::fs::read(&path) {
+            Ok(text) => {
+                let text = Zeroizing::new(text);
+                Some(serde_json::from_slice(&text).map_err(|_| KeysError::Damaged(path.clone()))?)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(io(source)),
+        };
+        let was_there = stored.is_some();
+        let mut stored = match stored {
+            Some(stored) => stored,
+            None => Stored { entry_key: random_key()?, keys: Vec::new() },
+        };
+        // Before anything is written in its place.
+        if Self::of(&stored, None).is_none() && was_there {
+            return Err(KeysError::Damaged(path));
+        }
+        if rotate(&mut stored.keys, seconds(now))? || !was_there {
+            let text = Zeroizing::new(serde_json::to_vec_pretty(&stored).expect("texts always serialize"));
+            atomic_write(&path, &text, Access::Private).map_err(io)?;
+        }
+        Self::of(&stored, Fingerprint::of(&path)).ok_or(KeysError::Damaged(path))
+    }
+
+    fn of(stored: &Stored, fingerprint: Option<Fingerprint>) -> Option<Self> {
+        let entry_key = Zeroizing::new(STANDARD.decode(&stored.entry_key).ok()?);
+        if entry_key.len() < 32 {
+            return None;
+        }
+        let all: Vec<Key> = stored.keys.iter().map(Key::of).collect::<Option<_>>()?;
+        let entry_key = hmac::Key::new(hmac::HMAC_SHA256, &entry_key);
+        (!all.is_empty()).then_some(Self { all, entry_key, fingerprint })
+    }
+
+    /// Whether the file has changed, or a new key is due.
+    pub(super) fn is_stale(&self, state: &Path, now: SystemTime) -> bool {
+        let newest = self.all.last().map_or(0, |key| key.made);
+        self.fingerprint != Fingerprint::of(&path(state)) || is_due(newest, seconds(now))
+    }
+
+    /// The key that signs: the newest that every process has had time to read.
+    pub(super) fn signing(&self, now: SystemTime) -> &Key {
+        let known = |key: &&Key| key.made.saturating_add(LEAD.as_secs()) <= seconds(now);
+        let key = self.all.iter().rev().find(known).or(self.all.first());
+        key.expect("there is at least one key")
+    }
+
+    /// The key of a name.
+    pub(super) fn find(&self, id: &str) -> Option<&Key> {
+        self.all.iter().find(|key| key.id == id)
+    }
+
+    /// The public keys, as a JSON web key set (RFC 7517 §5).
+    pub(super) fn public(&self) -> Vec<&Jwk> {
+        self.all.iter().map(|key| &key.public).collect()
+    }
+}
+
+impl Key {
+    fn of(stored: &StoredKey) -> Option<Self> {
+        let pkcs8 = Zeroizing::new(STANDARD.decode(&stored.pkcs8).ok()?);
+        let signing = EncodingKey::from_ec_der(&pkcs8);
+        let mut public = Jwk::from_encoding_key(&signing, ALGORITHM).ok()?;
+        let AlgorithmParameters::EllipticCurve(point) = &public.algorithm else { return None };
+        let verifying = DecodingKey::from_ec_components(&point.x, &point.y).ok()?;
+        let id = public.thumbprint(ThumbprintHash::SHA256).ok()?;
+        public.common.key_id = Some(id.clone());
+        public.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
+        Some(Self { made: stored.made, id, signing, verifying, public })
+    }
+}
+
+/// Makes the next key if it is due, and drops those whose last tokens have expired. Whether something changed.
+fn rotate(keys: &mut Vec<StoredKey>, now: u64) -> Result<bool, KeysError> {
+    let newest = keys.iter().map(|key| key.made).max();
+    if newest.is_some_and(|newest| !is_due(newest, now)) {
+        return Ok(false);
+    }
+    let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+    let pkcs8 = made.map_err(|_| KeysError::NoRandomness)?;
+    // A clock that was wrong when it was made must not keep a key for ever.
+    keys.retain(|key| key.made <= now && now - key.made < (ROTATION + LEAD + OVERLAP).as_secs());
+    keys.push(StoredKey { made: now, pkcs8: STANDARD.encode(pkcs8.as_ref()) });
+    Ok(true)
+}
+
+/// Also when the newest key is from a future that a wrong clock believed in.
+fn is_due(newest: u64, now: u64) -> bool {
+    now.saturating_sub(newest) >= ROTATION.as_secs() || newest.saturating_sub(now) > LEAD.as_secs()
+}
+
+fn random_key() -> Result<String, KeysError> {
+    let mut key = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *key).map_err(|_| KeysError::NoRandomness)?;
+    Ok(STANDARD.encode(*key))
+}
+
+fn path(state: &Path) -> PathBuf {
+    state.join("token-keys.json")
+}
+
+/// How long a key is the newest.
+const ROTATION: Duration = Duration::from_secs(30 * 86_400);
+/// How long a key is shown before it signs: other processes look once a second, and readers of the JWKS may
+/// keep it for minutes.
+const LEAD: Duration = Duration::from_secs(3600);
+/// How long it verifies after the next one signs: as long as a token may live, and a day.
+const OVERLAP: Duration = Duration::from_secs(2 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use aws_lc_rs::digest;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    fn day(day: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + day * 86_400)
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_is_its_owners() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let one = Keys::open(&state, day(0)).unwrap();
+        let two = Keys::open(&state, day(1)).unwrap();
+        assert_eq!(one.signing(day(1)).id, two.signing(day(1)).id);
+        assert!(!one.is_stale(&state, day(1)));
+        let mode = std::fs::metadata(path(&state)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let sign = |keys: &Keys| hmac::sign(&keys.entry_key, b"x").as_ref().to_vec();
+        assert_eq!(sign(&one), sign(&two));
+    }
+
+    #[test]
+    fn of_processes_that_start_at_once_one_makes_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Keys::open(directory.path(), day(0)).unwrap().signing(day(0)).id.clone();
+        let ids: Vec<String> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+
+    #[test]
+    fn the_name_of_a_key_is_its_thumbprint() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::open(directory.path(), day(0)).unwrap();
+        let shown = serde_json::to_value(keys.public()).unwrap();
+        let text = |key: &str| shown[0][key].as_str().unwrap().to_owned();
+        // RFC 7638 §3: the required members in lexicographic order, without white space.
+        let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, text("x"), text("y"));
+        let thumbprint = digest::digest(&digest::SHA256, members.as_bytes());
+        assert_eq!(text("kid"), URL_SAFE_NO_PAD.encode(thumbprint));
+        assert_eq!((text("alg"), text("use")), ("ES256".to_owned(), "sig".to_owned()));
+        assert_eq!(shown[0].as_object().unwrap().len(), 7, "nothing private: {shown}");
+    }
+
+    #[test]
+    fn keys_follow_one_another_and_old_ones_verify_as_long_as_their_tokens_live() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |day| Keys::open(directory.path(), day).unwrap();
+        let hour = Duration::from_secs(3600);
+        let first = open(day(0));
+        assert!(first.is_stale(directory.path(), day(30)) && !first.is_stale(directory.path(), day(29)));
+        let both = open(day(30));
+        assert!(first.is_stale(directory.path(), day(30)), "the other process sees the new file");
+        let old = first.signing(day(0)).id.clone();
+        assert_eq!(both.public().len(), 2);
+        assert_eq!(both.signing(day(30)).id, old, "the new one is shown first");
+        let new = both.signing(day(30) + hour).id.clone();
+        assert_ne!(new, old);
+        assert!(both.find(&old).is_some(), "it verifies on");
+        let third = open(day(60));
+        assert!(third.find(&old).is_none() && third.find(&new).is_some());
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_is_survived() {
+        let directory = tempfile::tempdir().unwrap();
+        let future = Keys::open(directory.path(), day(1000)).unwrap().signing(day(1000)).id.clone();
+        let now = Keys::open(directory.path(), day(0)).unwrap();
+        assert_ne!(now.signing(day(0)).id, future);
+        assert!(now.find(&future).is_none());
+    }
+
+    #[test]
+    fn a_damaged_file_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        for text in ["", "{}", "{\"entry_key\":\"AAAA\",\"keys\":[]}", "x"] {
+            std::fs::write(path(directory.path()), text).unwrap();
+            assert!(matches!(Keys::open(directory.path(), day(0)), Err(KeysError::Damaged(_))), "{text}");
+            assert_eq!(std::fs::read_to_string(path(directory.path())).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Refresh tokens: what a client keeps instead of a password. Random, known here by their hashes alone, kept in a
+//! file below `state` that several processes may share.
+
+mod file;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::zeroize::Zeroizing;
+use tokio::task::spawn_blocking;
+
+use super::claims::seconds;
+use crate::auth::UserName;
+use crate::fs::{Fingerprint, Locked};
+
+pub use file::{FileError, Record};
+
+/// The refresh tokens of the process, and of the others that share its state directory.
+pub struct RefreshTokens {
+    path: PathBuf,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    records: HashMap<TokenHash, Record>,
+    /// What has happened since the file was written, in this order. The records have it already.
+    pending: Vec<Change>,
+    fingerprint: Option<Fingerprint>,
+    /// What was wrong with the file, so that it is told once.
+    problem: Option<String>,
+}
+
+/// SHA-256 of a token. Of 256 random bits it tells nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct TokenHash([u8; 32]);
+
+#[derive(Clone)]
+enum Change {
+    Add(TokenHash, Record),
+    Use(TokenHash, u64, u64),
+    Remove(TokenHash),
+}
+
+/// For whom a token is made.
+#[derive(Clone, Debug)]
+pub struct Holder<'a> {
+    /// Where it counts.
+    pub domain: &'a str,
+    /// Whose it is.
+    pub user: &'a UserName,
+    /// Stands for the user's entry: with another one it is worth nothing.
+    pub entry: &'a str,
+    /// What the client calls itself.
+    pub client: &'a str,
+    /// How long it lives without being used.
+    pub lifetime: Duration,
+}
+
+/// Which tokens are taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revoked<'a> {
+    /// The one with this id.
+    Id(&'a str),
+    /// All of a user.
+    User(&'a str),
+    /// All.
+    All,
+}
+
+impl RefreshTokens {
+    /// Reads the file below the state directory, if there is one. Waits for the disk.
+    pub(super) fn open(state: &Path) -> Result<Self, FileError> {
+        let path = file::path(state);
+        let fingerprint = Fingerprint::of(&path);
+        let records = file::read(&path)?;
+        let known = Known { records, fingerprint, ..Known::default() };
+        Ok(Self { path, known: Mutex::new(known) })
+    }
+
+    /// Makes a token. It is in the file when this returns.
+    pub async fn issue(
+        self: &Arc<Self>,
+        holder: &Holder<'_>,
+        now: SystemTime,
+    ) -> Result<Zeroizing<String>, FileError> {
+        let token = random_token().ok_or_else(|| FileError::no_randomness(&self.path))?;
+        let Holder { domain, user, entry, client, lifetime } = holder;
+        let now = seconds(now);
+        let record = Record {
+            domain: (*domain).to_owned(),
+            user: user.to_string(),
+            entry: (*entry).to_owned(),
+            client: client.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(64).collect(),
+            created: now,
+            used: now,
+            expires: now.saturating_add(lifetime.as_secs()),
+        };
+        self.change(Change::Add(TokenHash::of(&token), record), now);
+        self.written(now).await?;
+        Ok(token)
+    }
+
+    /// The record of a token, if there is one that counts at this domain. It has been used now.
+    pub async fn redeem(
+        self: &Arc<Self>,
+        token: &str,
+        domain: &str,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Option<Record> {
+        let (hash, now) = (TokenHash::of(token), seconds(now));
+        if !self.lock().records.contains_key(&hash) {
+            // Another process may have made it since the last look.
+            self.written(now).await.ok()?;
+        }
+        let record = self.lock().records.get(&hash).cloned()?;
+        // A lifetime that became shorter counts at once.
+        let limit = record.used.saturating_add(lifetime.as_secs()).min(record.expires);
+        if record.domain != domain || limit <= now {
+            return None;
+        }
+        self.change(Change::Use(hash, now, now.saturating_add(lifetime.as_secs())), now);
+        Some(record)
+    }
+
+    /// Takes tokens back, at one domain or at all. How many there were.
+    pub async fn revoke(
+        self: &Arc<Self>,
+        which: &Revoked<'_>,
+        domain: Option<&str>,
+        now: SystemTime,
+    ) -> Result<usize, FileError> {
+        let now = seconds(now);
+        // First what others have made.
+        self.written(now).await?;
+        let is_meant = |(hash, record): &(&TokenHash, &Record)| {
+            domain.is_none_or(|domain| record.domain == domain)
+                && match which {
+                    Revoked::Id(id) => hash.id() == *id,
+                    Revoked::User(user) => record.user == *user,
+                    Revoked::All => true,
+                }
+        };
+        let hashes: Vec<TokenHash> =
+            self.lock().records.iter().filter(is_meant).map(|(hash, _)| *hash).collect();
+        for hash in &hashes {
+            self.change(Change::Remove(*hash), now);
+        }
+        self.written(now).await?;
+        Ok(hashes.len())
+    }
+
+    /// Writes what has happened, and reads what others have written. Says once what is wrong. Waits for the disk.
+    pub(super) fn look(&self, now: SystemTime) {
+        let result = self.synchronize(seconds(now));
+        let problem = result.err().map(|error| error.to_string());
+        let mut known = self.lock();
+        if known.problem != problem {
+            match &problem {
+                Some(error) => tracing::error!(%error, "refresh tokens cannot be kept"),
+                None => tracing::info!("refresh tokens can be kept again"),
+            }
+            known.problem = problem;
+        }
+    }
+
+    async fn written(self: &Arc<Self>, now: u64) -> Result<(), FileError> {
+        let this = self.clone();
+        match spawn_blocking(move || this.synchronize(now)).await {
+            Ok(done) => done,
+            Err(error) => Err(FileError::new(&self.path, io::Error::other(error))),
+        }
+    }
+
+    fn change(&self, change: Change, now: u64) {
+        let mut known = self.lock();
+        apply(&mut known.records, &change);
+        trim(&mut known.records, now);
+        known.pending.push(change);
+    }
+
+    /// Whoever comes first writes for all who wait behind it.
+    fn synchronize(&self, now: u64) -> Result<(), FileError> {
+        let io = |error| FileError::new(&self.path, error);
+        let is_settled = |known: &Known| {
+            known.pending.iter().all(Change::can_wait(now))
+                && known.fingerprint == Fingerprint::of(&self.path)
+        };
+        if is_settled(&self.lock()) {
+            return Ok(());
+        }
+        let _alone = Locked::wait(&self.path).map_err(io)?;
+        let fingerprint = Fingerprint::of(&self.path);
+        let is_changed = self.lock().fingerprint != fingerprint;
+        let others = if is_changed { Some(file::read(&self.path)?) } else { None };
+        let (content, written) = {
+            let mut known = self.lock();
+            let Known { records, pending, .. } = &mut *known;
+            if let Some(others) = others {
+                *records = others;
+                pending.iter().for_each(|change| apply(records, change));
+                known.fingerprint = fingerprint;
+            }
+            if known.pending.is_empty() {
+                return Ok(());
+            }
+            trim(&mut known.records, now);
+            (file::content(&known.records), known.pending.len())
+        };
+        file::write(&self.path, &content).map_err(io)?;
+        let mut known = self.lock();
+        known.pending.drain(..written);
+        known.fingerprint = Fingerprint::of(&self.path);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Change {
+    /// That a token was used may be written a minute later, so that a busy one is not written all the time.
+    fn can_wait(now: u64) -> impl Fn(&Self) -> bool {
+        move |change| matches!(change, Self::Use(_, at, _) if now.saturating_sub(*at) < 60)
+    }
+}
+
+fn apply(records: &mut HashMap<TokenHash, Record>, change: &Change) {
+    match change {
+        Change::Add(hash, record) => drop(records.insert(*hash, record.clone())),
+        Change::Use(hash, at, until) => {
+            if let Some(record) = records.get_mut(hash) {
+                record.used = record.used.max(*at);
+                record.expires = *until;
+            }
+        }
+        Change::Remove(hash) => drop(records.remove(hash)),
+    }
+}
+
+/// Forgets what has expired, and of too many those that were not used for the longest time.
+fn trim(records: &mut HashMap<TokenHash, Record>, now: u64) {
+    if records.len() > MOST_OF_USER.min(MOST) {
+        records.retain(|_, record| record.expires > now);
+        let mut of_user: HashMap<(String, String), usize> = HashMap::new();
+        let mut by_use: Vec<_> = records.iter().map(|(hash, record)| (record.used, *hash)).collect();
+        by_use.sort_unstable_by_key(|(used, hash)| (std::cmp::Reverse(*used), hash.0));
+        for (rank, (_, hash)) in by_use.into_iter().enumerate() {
+            let Some(record) = records.get(&hash) else { continue };
+            let count = of_user.entry((record.domain.clone(), record.user.clone())).or_default();
+            *count += 1;
+            if *count > MOST_OF_USER || rank >= MOST {
+                records.remove(&hash);
+            }
+        }
+    }
+}
+
+impl TokenHash {
+    fn of(token: &str) -> Self {
+        let mut hash = Self([0; 32]);
+        hash.0.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        hash
+    }
+
+    /// By what people and commands call the token.
+    pub(super) fn id(&self) -> String {
+        self.0.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// 256 bits, behind a word by which scanners for secrets can find them.
+fn random_token() -> Option<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *bytes).ok()?;
+    Some(Zeroizing::new(format!("moorgate_{}", URL_SAFE_NO_PAD.encode(*bytes))))
+}
+
+/// The tokens that are kept below a state directory, each with its id, the oldest first. For commands.
+pub fn list(state: &Path, now: SystemTime) -> Result<Vec<(String, Record)>, FileError> {
+    let now = seconds(now);
+    let records = file::read(&file::path(state))?;
+    let alive = records.into_iter().filter(|(_, record)| record.expires > now);
+    let mut all: Vec<_> = alive.map(|(hash, record)| (hash.id(), record)).collect();
+    all.sort_by_key(|(id, record)| (record.created, id.clone()));
+    Ok(all)
+}
+
+/// Every `docker login` makes one. A job that waits an hour between its login and its push must not lose its own
+/// to those that came meanwhile.
+const MOST_OF_USER: usize = 2000;
+/// About 6 MB of a file that is written with every login.
+const MOST: usize = 20_000;
+
+#[cfg(test)]
+mod tests;

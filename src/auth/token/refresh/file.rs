@@ -1,0 +1,107 @@
+//! The file that refresh tokens are kept in.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::TokenHash;
+use crate::fs::{Access, atomic_write};
+
+/// What is known of a refresh token. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Where it counts.
+    pub domain: String,
+    /// Whose it is.
+    pub user: String,
+    /// Stands for the user's entry in the htpasswd file.
+    pub entry: String,
+    /// What the client that asked for it calls itself.
+    pub client: String,
+    /// When it was made.
+    pub created: u64,
+    /// When it was last used, give or take a minute.
+    pub used: u64,
+    /// When it ends, unless it is used before.
+    pub expires: u64,
+}
+
+/// Why refresh tokens cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("the refresh tokens in {} cannot be used: {source}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    pub(super) fn new(path: &Path, source: io::Error) -> Self {
+        Self { path: path.to_owned(), source }
+    }
+
+    pub(super) fn no_randomness(path: &Path) -> Self {
+        Self::new(path, io::Error::other("the system has no randomness"))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    tokens: Vec<Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    /// SHA-256 of the token, in hexadecimal digits.
+    hash: String,
+    #[serde(flatten)]
+    record: Record,
+}
+
+pub(super) fn path(state: &Path) -> PathBuf {
+    state.join("refresh-tokens.json")
+}
+
+pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, Record>, FileError> {
+    let damaged = || FileError::new(path, io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
+    let mut text = Vec::new();
+    match File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) => return Err(FileError::new(path, error)),
+    }
+    let document: Document = serde_json::from_slice(&text).map_err(|_| damaged())?;
+    let entries = document.tokens.into_iter();
+    entries.map(|entry| Some((hash(&entry.hash)?, entry.record))).collect::<Option<_>>().ok_or_else(damaged)
+}
+
+pub(super) fn content(records: &HashMap<TokenHash, Record>) -> Vec<u8> {
+    let mut tokens: Vec<_> =
+        records.iter().map(|(hash, record)| Entry { hash: hex(hash), record: record.clone() }).collect();
+    tokens.sort_by(|a, b| (a.record.created, &a.hash).cmp(&(b.record.created, &b.hash)));
+    serde_json::to_vec(&Document { tokens }).expect("texts and numbers always serialize")
+}
+
+pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    atomic_write(path, content, Access::Private)
+}
+
+fn hex(hash: &TokenHash) -> String {
+    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hash(text: &str) -> Option<TokenHash> {
+    let mut hash = TokenHash([0; 32]);
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in hash.0.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// More than the most tokens take.
+const MOST_BYTES: u64 = 64 << 20;

@@ -1,0 +1,149 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn day(day: u32) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + DAY * day
+}
+
+struct Stage {
+    directory: tempfile::TempDir,
+    tokens: Arc<RefreshTokens>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let tokens = Arc::new(RefreshTokens::open(directory.path()).unwrap());
+        Self { directory, tokens }
+    }
+
+    fn another(&self) -> Arc<RefreshTokens> {
+        Arc::new(RefreshTokens::open(self.directory.path()).unwrap())
+    }
+
+    fn file(&self) -> String {
+        std::fs::read_to_string(file::path(self.directory.path())).unwrap()
+    }
+}
+
+async fn issue(tokens: &Arc<RefreshTokens>, user: &str, now: SystemTime) -> String {
+    let user = UserName::new(user).unwrap();
+    let holder =
+        Holder { domain: "ci.test", user: &user, entry: "e", client: "doc\nker", lifetime: 90 * DAY };
+    tokens.issue(&holder, now).await.unwrap().to_string()
+}
+
+async fn user(tokens: &Arc<RefreshTokens>, token: &str, now: SystemTime) -> Option<String> {
+    Some(tokens.redeem(token, "ci.test", 90 * DAY, now).await?.user)
+}
+
+#[tokio::test]
+async fn a_token_is_its_domains_and_lives_as_long_as_it_is_used() {
+    let stage = Stage::new();
+    let token = issue(&stage.tokens, "alice", day(0)).await;
+    assert_eq!(token.len(), "moorgate_".len() + 43);
+    assert!(!stage.file().contains(&token["moorgate_".len()..]), "its hash is kept, and nothing else");
+    let mode = std::fs::metadata(file::path(stage.directory.path())).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(stage.tokens.redeem(&token, "other.test", 90 * DAY, day(1)).await.is_none());
+    assert!(user(&stage.tokens, "moorgate_x", day(1)).await.is_none());
+    for at in [80, 160, 240] {
+        assert_eq!(user(&stage.tokens, &token, day(at)).await.as_deref(), Some("alice"), "{at}");
+    }
+    assert!(stage.tokens.redeem(&token, "ci.test", 7 * DAY, day(248)).await.is_none(), "shorter now");
+    assert!(user(&stage.tokens, &token, day(330)).await.is_none());
+    assert_eq!(stage.tokens.lock().records.values().next().unwrap().client, "docker");
+}
+
+#[tokio::test]
+async fn processes_share_the_file() {
+    let stage = Stage::new();
+    let other = stage.another();
+    let ours = issue(&stage.tokens, "alice", day(0)).await;
+    let theirs = issue(&other, "bob", day(0)).await;
+    assert_eq!(user(&stage.tokens, &theirs, day(1)).await.as_deref(), Some("bob"));
+    assert_eq!(user(&other, &ours, day(1)).await.as_deref(), Some("alice"));
+    assert_eq!(other.revoke(&Revoked::User("alice"), None, day(1)).await.unwrap(), 1);
+    stage.tokens.look(day(1));
+    assert!(user(&stage.tokens, &ours, day(1)).await.is_none());
+    // What was used meanwhile does not bring back what was revoked.
+    stage.tokens.look(day(2));
+    assert!(user(&stage.another(), &ours, day(2)).await.is_none());
+    assert_eq!(user(&stage.another(), &theirs, day(2)).await.as_deref(), Some("bob"));
+}
+
+#[tokio::test]
+async fn use_is_written_after_a_minute() {
+    let stage = Stage::new();
+    let token = issue(&stage.tokens, "alice", day(0)).await;
+    user(&stage.tokens, &token, day(1)).await.unwrap();
+    let before = stage.file();
+    stage.tokens.look(day(1) + Duration::from_secs(59));
+    assert_eq!(stage.file(), before);
+    stage.tokens.look(day(1) + Duration::from_secs(60));
+    let listed = list(stage.directory.path(), day(2)).unwrap();
+    assert_eq!(listed[0].1.used, seconds(day(1)));
+    assert_eq!(listed[0].0, TokenHash::of(&token).id());
+}
+
+#[tokio::test]
+async fn revoking_takes_what_is_meant() {
+    let stage = Stage::new();
+    let mut all = Vec::new();
+    for name in ["alice", "alice", "bob", "carol"] {
+        all.push(issue(&stage.tokens, name, day(0)).await);
+    }
+    let revoke =
+        async |which: Revoked<'_>, domain| stage.tokens.revoke(&which, domain, day(1)).await.unwrap();
+    assert_eq!(revoke(Revoked::User("alice"), Some("other.test")).await, 0);
+    assert_eq!(revoke(Revoked::Id(&TokenHash::of(&all[0]).id()), None).await, 1);
+    assert!(user(&stage.tokens, &all[0], day(1)).await.is_none());
+    assert!(user(&stage.tokens, &all[1], day(1)).await.is_some());
+    assert_eq!(revoke(Revoked::User("alice"), Some("ci.test")).await, 1);
+    assert_eq!(revoke(Revoked::Id(""), None).await, 0);
+    assert_eq!(revoke(Revoked::All, None).await, 2);
+    assert_eq!(list(stage.directory.path(), day(1)).unwrap(), []);
+}
+
+#[tokio::test]
+async fn their_number_is_bounded_and_those_in_use_stay() {
+    let record = |user: usize, used: u64| Record {
+        domain: "ci.test".to_owned(),
+        user: user.to_string(),
+        entry: String::new(),
+        client: String::new(),
+        created: 0,
+        used,
+        expires: 1_000_000,
+    };
+    let hash = |number: usize| TokenHash::of(&number.to_string());
+    let mut records: HashMap<_, _> = (0..3000).map(|n| (hash(n), record(0, n as u64))).collect();
+    records.insert(hash(9999), record(1, 0));
+    trim(&mut records, 1);
+    assert_eq!(records.len(), MOST_OF_USER + 1);
+    assert!(!records.contains_key(&hash(999)) && records.contains_key(&hash(1000)));
+    assert!(records.contains_key(&hash(9999)), "of another user");
+    let mut records: HashMap<_, _> = (0..30_000).map(|n| (hash(n), record(n % 100, n as u64))).collect();
+    trim(&mut records, 1);
+    assert_eq!(records.len(), MOST);
+    assert!(!records.contains_key(&hash(9_999)) && records.contains_key(&hash(10_000)));
+    trim(&mut records, 1_000_000);
+    assert!(records.is_empty(), "expired");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_kept_and_nobody_gets_a_token_that_would_be_lost() {
+    let stage = Stage::new();
+    issue(&stage.tokens, "alice", day(0)).await;
+    let path = file::path(stage.directory.path());
+    std::fs::write(&path, "{").unwrap();
+    assert!(RefreshTokens::open(stage.directory.path()).is_err());
+    let bob = UserName::new("bob").unwrap();
+    let holder = Holder { domain: "ci.test", user: &bob, entry: "e", client: "", lifetime: DAY };
+    assert!(stage.tokens.issue(&holder, day(0)).await.is_err());
+    stage.tokens.look(day(0));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
+}

@@ -1,0 +1,257 @@
+use jsonwebtoken::{Algorithm, EncodingKey};
+use proptest::prelude::*;
+
+use super::*;
+use crate::registry::name::RepositoryName;
+use crate::registry::scope::{Resource, Right};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const ONE: &str = "alice:$2y$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie\n";
+const OTHER: &str = "alice:$2y$05$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie\n";
+
+fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+struct Stage {
+    tokens: Tokens,
+    users: Htpasswd,
+    directory: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(directory.path(), noon()).unwrap();
+        Self { tokens, users: Htpasswd::parse(ONE.as_bytes()), directory }
+    }
+
+    fn access() -> Access {
+        let mut access = Access::default();
+        access.add(Resource::Repository(RepositoryName::parse("a/b").unwrap()), Right::Pull.into());
+        access
+    }
+
+    fn give(&self, domain: &str, user: Option<&str>) -> String {
+        let user = user.map(|user| UserName::new(user).unwrap());
+        let entry = user.as_ref().map(|user| self.tokens.entry(domain, user, &self.users));
+        let bearer = Bearer { domain, user: user.as_ref().zip(entry.as_deref()) };
+        self.tokens.give(bearer, &Self::access(), 5 * MINUTE, noon()).unwrap()
+    }
+
+    fn verify(&self, token: &str, domain: &str, now: SystemTime) -> Result<Option<String>, InvalidToken> {
+        let verified = self.tokens.verify(token, domain, &self.users, now)?;
+        assert_eq!(*verified.access, Self::access());
+        Ok(verified.user.map(|user| user.to_string()))
+    }
+
+    /// Signed by the real key, with other claims.
+    fn forged(&self, change: impl Fn(&mut serde_json::Value)) -> String {
+        let token = self.give("ci.test", Some("alice"));
+        let payload = token.split('.').nth(1).unwrap();
+        let mut claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        change(&mut claims);
+        let keys = self.tokens.keys.load();
+        let key = keys.signing(noon());
+        let mut header = Header::new(ALGORITHM);
+        header.kid = Some(key.id.clone());
+        encode(&header, &claims, &key.signing).unwrap()
+    }
+}
+
+#[test]
+fn a_token_says_who_and_for_what_for_its_time() {
+    let stage = Stage::new();
+    let token = stage.give("ci.test", Some("alice"));
+    let alice = Ok(Some("alice".to_owned()));
+    let early = |seconds| noon() - Duration::from_secs(seconds);
+    // Twice: from the signature and from memory.
+    for _ in 0..2 {
+        assert_eq!(stage.verify(&token, "ci.test", noon()), alice);
+        assert_eq!(stage.verify(&token, "ci.test", early(10)), alice);
+        assert_eq!(stage.verify(&token, "ci.test", early(11)), Err(InvalidToken::Early));
+        assert_eq!(stage.verify(&token, "ci.test", noon() + 5 * MINUTE - Duration::from_secs(1)), alice);
+        assert_eq!(stage.verify(&token, "ci.test", noon() + 5 * MINUTE), Err(InvalidToken::Expired));
+        assert_eq!(stage.verify(&token, "other.test", noon()), Err(InvalidToken::Foreign));
+    }
+    assert_eq!(stage.verify(&stage.give("ci.test", None), "ci.test", noon()), Ok(None));
+}
+
+#[test]
+fn a_token_ends_with_the_entry_of_its_user() {
+    let mut stage = Stage::new();
+    let token = stage.give("ci.test", Some("alice"));
+    for other in ["", OTHER, &ONE.replace("alice", "bob")] {
+        stage.users = Htpasswd::parse(other.as_bytes());
+        assert_eq!(stage.verify(&token, "ci.test", noon()), Err(InvalidToken::UserChanged), "{other}");
+    }
+    stage.users = Htpasswd::parse(format!("bob:x\n{ONE}").as_bytes());
+    assert!(stage.verify(&token, "ci.test", noon()).is_ok(), "others do not matter");
+}
+
+#[test]
+fn the_fingerprint_of_an_entry_is_of_its_domain_and_user_too() {
+    let stage = Stage::new();
+    let entry = |domain: &str, user: &str| {
+        let users = Htpasswd::parse(ONE.replace("alice", user).as_bytes());
+        stage.tokens.entry(domain, &UserName::new(user).unwrap(), &users)
+    };
+    let all = [entry("ci", "alice"), entry("cia", "lice"), entry("ci", "bob"), entry("other", "alice")];
+    for (at, one) in all.iter().enumerate() {
+        assert!(!all[..at].contains(one));
+    }
+}
+
+#[test]
+fn other_processes_and_later_ones_believe_it() {
+    let mut stage = Stage::new();
+    let token = stage.give("ci.test", Some("alice"));
+    stage.tokens = Tokens::open(stage.directory.path(), noon()).unwrap();
+    assert!(stage.verify(&token, "ci.test", noon()).is_ok());
+    let elsewhere = Stage::new();
+    assert_eq!(elsewhere.verify(&token, "ci.test", noon()), Err(InvalidToken::Foreign));
+}
+
+#[test]
+fn rotation_leaves_tokens_and_their_users_alone() {
+    let stage = Stage::new();
+    let (month, hour) = (Duration::from_secs(30 * 86_400), 60 * MINUTE);
+    let user = UserName::new("alice").unwrap();
+    let entry = stage.tokens.entry("ci.test", &user, &stage.users);
+    let give = |now| {
+        let bearer = Bearer { domain: "ci.test", user: Some((&user, &entry)) };
+        let token = stage.tokens.give(bearer, &Stage::access(), 24 * hour, now).unwrap();
+        (decode_header(&token).unwrap().kid, token)
+    };
+    stage.tokens.look(noon() + month);
+    let (old_key, old) = give(noon() + month + hour - MINUTE);
+    let (new_key, new) = give(noon() + month + hour);
+    assert_ne!(old_key, new_key);
+    let later = noon() + month + 24 * hour;
+    for token in [&old, &new] {
+        assert!(stage.verify(token, "ci.test", later).is_ok());
+    }
+}
+
+#[test]
+fn what_is_signed_is_still_looked_at() {
+    let stage = Stage::new();
+    let verify = |token: String| stage.verify(&token, "ci.test", noon()).err();
+    assert_eq!(verify(stage.forged(|_| {})), None);
+    assert_eq!(
+        verify(stage.forged(|claims| claims["aud"] = "other.test".into())),
+        Some(InvalidToken::Foreign)
+    );
+    assert_eq!(
+        verify(stage.forged(|claims| claims["iss"] = "other.test".into())),
+        Some(InvalidToken::Foreign)
+    );
+    assert_eq!(
+        verify(stage.forged(|claims| claims["aud"] = serde_json::json!(["ci.test", "other.test"]))),
+        Some(InvalidToken::Foreign)
+    );
+    assert_eq!(verify(stage.forged(|claims| claims["sub"] = "bob".into())), Some(InvalidToken::UserChanged));
+    assert_eq!(verify(stage.forged(|claims| claims["exp"] = 1.into())), Some(InvalidToken::Expired));
+    assert_eq!(
+        verify(stage.forged(|claims| claims["nbf"] = 1_900_000_000.into())),
+        Some(InvalidToken::Early)
+    );
+    for claim in ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "access", "entry"] {
+        let without = stage.forged(|claims| drop(claims.as_object_mut().unwrap().remove(claim)));
+        assert_eq!(verify(without), Some(InvalidToken::Foreign), "{claim}");
+    }
+}
+
+#[test]
+fn the_header_decides_nothing() {
+    let stage = Stage::new();
+    let token = stage.give("ci.test", Some("alice"));
+    let (id, public) = {
+        let keys = stage.tokens.keys.load();
+        (keys.signing(noon()).id.clone(), keys.public()[0].clone())
+    };
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
+    let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let verify = |token: &str| stage.verify(token, "ci.test", noon()).err();
+    let none = encoded(&format!(r#"{{"typ":"JWT","alg":"none","kid":"{id}"}}"#));
+    let claims: serde_json::Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+    let point = serde_json::to_value(&public).unwrap();
+    let secrets = [
+        point["x"].as_str().unwrap().as_bytes().to_vec(),
+        stage.tokens.public_keys().into_bytes(),
+        serde_json::to_vec(&public).unwrap(),
+        stage.tokens.keys.load().signing(noon()).verifying.try_get_as_bytes().unwrap().to_vec(),
+    ];
+    for secret in secrets {
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(id.clone());
+        let token = encode(&header, &claims, &EncodingKey::from_secret(&secret)).unwrap();
+        assert_eq!(verify(&token), Some(InvalidToken::Foreign));
+    }
+    for forged in [
+        format!("{none}.{payload}."),
+        format!("{none}.{payload}.{signature}"),
+        format!("{}.{payload}.{signature}", encoded(r#"{"typ":"JWT","alg":"ES256"}"#)),
+        format!("{}.{payload}.{signature}", encoded(r#"{"typ":"JWT","alg":"ES256","kid":"../../key"}"#)),
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}."),
+        format!("{header}.{payload}.{signature}.{signature}"),
+        format!("{header}..{signature}"),
+        format!("{header}.{payload}.{}", "A".repeat(86)),
+        String::new(),
+        "..".to_owned(),
+    ] {
+        assert_eq!(verify(&forged), Some(InvalidToken::Foreign), "{forged}");
+    }
+    let mut critical = Header::new(ALGORITHM);
+    critical.kid = Some(id);
+    critical.crit = Some(vec!["exp".to_owned()]);
+    let token = encode(&critical, &claims, &stage.tokens.keys.load().signing(noon()).signing).unwrap();
+    assert_eq!(verify(&token), Some(InvalidToken::Foreign));
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let stage = Stage::new();
+    let token = stage.give("ci.test", Some("alice"));
+    stage.verify(&token, "ci.test", noon()).unwrap();
+    assert!(stage.tokens.remembered.look(&stage.tokens.remembered.tag(&token)).is_some());
+    let access = || Claims {
+        iss: String::new(),
+        sub: String::new(),
+        aud: String::new(),
+        exp: 10,
+        nbf: 0,
+        iat: 0,
+        jti: String::new(),
+        access: Vec::new(),
+        entry: String::new(),
+    };
+    let insert = |number: u32, bytes| {
+        let tag = stage.tokens.remembered.tag(&number.to_string());
+        stage.tokens.remembered.insert(tag, bytes, Known::of(access()), 0);
+        stage.tokens.remembered.look(&tag).is_some()
+    };
+    for number in 0..10_000 {
+        assert!(insert(number, 100));
+        assert!(stage.tokens.remembered.count() <= 4096);
+    }
+    assert!(!insert(20_000, 4096), "long ones are not kept");
+}
+
+proptest! {
+    #[test]
+    fn no_other_text_is_a_token(at in 0usize..400, byte in 0u8..=255, cut in 0usize..400) {
+        let stage = Stage::new();
+        let token = stage.give("ci.test", Some("alice"));
+        let mut bytes = token.clone().into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        if let Ok(changed) = String::from_utf8(bytes) && changed != token {
+            prop_assert_eq!(stage.verify(&changed, "ci.test", noon()), Err(InvalidToken::Foreign));
+        }
+        let cut = cut % token.len();
+        prop_assert_eq!(stage.verify(&token[..cut], "ci.test", noon()), Err(InvalidToken::Foreign));
+    }
+}

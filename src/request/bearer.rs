@@ -1,0 +1,156 @@
+//! Tokens on registry calls: who shows one, what it was given for, and the challenge that asks for one.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, header};
+
+use super::admit;
+use super::authorize::Terms;
+use super::classify::Subject;
+use super::reject::Rejection;
+use super::site::Site;
+use crate::auth::token::{Access, Tokens, Verified};
+use crate::clock;
+use crate::registry::call::{Call, Read};
+use crate::registry::name::RepositoryName;
+use crate::registry::scope::{Resource, Right, Rights};
+
+/// Verifies the token of a request. Only here: whatever takes long goes on when it has expired.
+///
+/// Errors: 401 for no token, for other credentials, and for a token that is worth nothing here and now; 400 for two of
+/// them. The challenge is made by [`challenged`].
+pub(crate) fn authenticate(tokens: &Tokens, site: &Site, headers: &HeaderMap) -> Result<Verified, Rejection> {
+    let Some(value) = admit::authorization(headers)? else {
+        return Err(Rejection::unauthorized(site, "log in to use this registry"));
+    };
+    let Some(token) = token(value) else {
+        return Err(Rejection::unauthorized(site, "only tokens are accepted here: get one at /token"));
+    };
+    let users = site.users.current();
+    let verified = tokens.verify(token, site.host.domain.as_str(), &users, clock::time_of_day());
+    let verified = verified.map_err(Rejection::invalid_token)?;
+    // An older one, of a time when nobody had to log in.
+    if verified.user.is_none() && site.host.auth.anonymous.actions().is_empty() {
+        return Err(Rejection::unauthorized(site, "log in to use this registry"));
+    }
+    Ok(verified)
+}
+
+/// What stands behind `Bearer` (RFC 6750 §2.1).
+fn token(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let token = token.trim_start_matches(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Holds what was judged by the rules to what the token was given for.
+///
+/// Errors: 401 if that is not enough. A mount from a repository that the token is not for becomes an upload. What is
+/// hidden stays so: a token is never given for it.
+pub(crate) fn hold(access: &Access, subject: Subject, terms: Terms) -> Result<(Subject, Terms), Rejection> {
+    let Subject::Call(call) = &subject else { return Ok((subject, terms)) };
+    if matches!(terms, Terms::Hidden(_)) {
+        return Ok((subject, terms));
+    }
+    if !Need::of(call).is_met(access) {
+        return Err(Rejection::insufficient_scope());
+    }
+    match &**call {
+        Call::Mount { repository, from, .. } if !from.as_ref().is_some_and(|from| access.may_pull(from)) => {
+            let upload = Call::UploadStart { repository: repository.clone(), digest: None };
+            Ok((Subject::Call(Arc::new(upload)), Terms::Unmounted))
+        }
+        _ => Ok((subject, terms)),
+    }
+}
+
+/// Gives a refusal that wants a login the challenge of this request: where to get a token, and for what.
+pub(crate) fn challenged(rejection: Rejection, site: &Site, parts: &Parts, call: Option<&Call>) -> Rejection {
+    let Some(call) = call.filter(|_| rejection.wants_login()) else { return rejection };
+    let error = rejection.bearer_error();
+    let mut text = format!("Bearer realm=\"https://{}/token\",service=\"{}\"", host(parts), site.host.domain);
+    if let Some(scope) = Need::of(call).scope(error.is_some()) {
+        text.push_str(&format!(",scope=\"{scope}\""));
+    }
+    if let Some(error) = error {
+        text.push_str(&format!(",error=\"{error}\""));
+    }
+    match HeaderValue::try_from(text) {
+        Ok(value) => rejection.with_challenge(value),
+        // It cannot be: the host was found to be one. Without a challenge a 401 still is one.
+        Err(_) => rejection,
+    }
+}
+
+/// The host and port as the client wrote them, which [`locate`](super::locate::locate) has found to be valid: only there
+/// do clients send what they got from the same place.
+fn host(parts: &Parts) -> &str {
+    let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    header.or_else(|| parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
+}
+
+/// What a call needs of a token.
+enum Need<'a> {
+    Nothing,
+    Catalog,
+    /// One of these rights to a repository; and what is asked for to have it.
+    Right(&'a RepositoryName, &'static [Right]),
+}
+
+impl<'a> Need<'a> {
+    fn of(call: &'a Call) -> Self {
+        const HEAD: &[Right] = &[Right::Pull, Right::Push];
+        match call {
+            Call::Ping { .. } => Self::Nothing,
+            Call::Catalog { .. } => Self::Catalog,
+            // As the rules have it: who may push may look whether something is there.
+            Call::ManifestRead { repository, read: Read::Head, .. }
+            | Call::BlobRead { repository, read: Read::Head, .. } => Self::Right(repository, HEAD),
+            Call::TagsList { repository, .. }
+            | Call::ManifestRead { repository, read: Read::Get, .. }
+            | Call::BlobRead { repository, read: Read::Get, .. }
+            | Call::Referrers { repository, .. } => Self::Right(repository, &[Right::Pull]),
+            Call::ManifestWrite { repository, .. }
+            | Call::UploadStart { repository, .. }
+            | Call::Mount { repository, .. }
+            | Call::UploadStatus { repository, .. }
+            | Call::UploadChunk { repository, .. }
+            | Call::UploadCommit { repository, .. }
+            | Call::UploadCancel { repository, .. } => Self::Right(repository, &[Right::Push]),
+            Call::ManifestDelete { repository, .. } | Call::BlobDelete { repository, .. } => {
+                Self::Right(repository, &[Right::Delete])
+            }
+        }
+    }
+
+    fn is_met(&self, access: &Access) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Catalog => access.has_catalog(),
+            Self::Right(repository, rights) => {
+                let given = access.rights(repository);
+                rights.iter().any(|right| given.has(*right))
+            }
+        }
+    }
+
+    /// What a token has to be asked for. `again`: a token was shown that is not enough, so that it is a push which
+    /// looks whether something is there, and may not read.
+    fn scope(&self, again: bool) -> Option<String> {
+        let (resource, rights) = match self {
+            Self::Nothing => return None,
+            Self::Catalog => (Resource::Catalog, Rights::ALL),
+            Self::Right(repository, rights) => {
+                let rights = match rights {
+                    [Right::Push] => &[Right::Pull, Right::Push],
+                    [first, ..] if !again => std::slice::from_ref(first),
+                    all => *all,
+                };
+                (Resource::Repository((*repository).clone()), rights.iter().copied().collect())
+            }
+        };
+        let (resource_type, name) = resource.words();
+        Some(format!("{resource_type}:{name}:{}", resource.actions(rights).join(",")))
+    }
+}

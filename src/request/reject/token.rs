@@ -1,0 +1,102 @@
+//! Refusals of token mode: those of registry calls, which say what is wrong with the token, and those of the
+//! token endpoint, whose readers know OAuth's errors or the registry's.
+
+use std::borrow::Cow;
+
+use http::{HeaderValue, StatusCode};
+
+use super::{Extra, Rejection};
+use crate::auth::token::InvalidToken;
+use crate::registry::error_code::ErrorCode;
+
+/// What OAuth calls a refusal (RFC 6749 §5.2; the last is of §4.1.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OauthError {
+    InvalidRequest,
+    InvalidScope,
+    InvalidGrant,
+    UnsupportedGrantType,
+    TemporarilyUnavailable,
+}
+
+impl OauthError {
+    /// The word for it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidScope => "invalid_scope",
+            Self::InvalidGrant => "invalid_grant",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+        }
+    }
+}
+
+impl Rejection {
+    /// A token that is worth nothing here and now (RFC 6750 §3.1).
+    pub(crate) fn invalid_token(error: InvalidToken) -> Self {
+        let message = format!("{error}: get a new one, or log in again");
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+            .with(Extra::BearerError("invalid_token"))
+    }
+
+    /// A good token that was given for something else, of somebody who may have one for this.
+    pub(crate) fn insufficient_scope() -> Self {
+        let message = "the token was not given for this: get one with the scope of the challenge";
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Denied, message)
+            .with(Extra::BearerError("insufficient_scope"))
+    }
+
+    /// Whether credentials might help, so that a challenge belongs to it.
+    pub(crate) fn wants_login(&self) -> bool {
+        matches!(self.extra, Extra::Challenge(_) | Extra::BearerError(_))
+    }
+
+    /// What is wrong with the token that was shown.
+    pub(crate) fn bearer_error(&self) -> Option<&'static str> {
+        match self.extra {
+            Extra::BearerError(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The same with this challenge.
+    pub(crate) fn with_challenge(self, challenge: HeaderValue) -> Self {
+        self.with(Extra::Challenge(challenge))
+    }
+
+    /// A request for a token that cannot be understood (RFC 6749 §5.2).
+    pub(crate) fn oauth(error: OauthError, message: impl Into<Cow<'static, str>>) -> Self {
+        let mut rejection = Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message);
+        rejection.oauth = Some(error);
+        rejection
+    }
+
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        let message = "this method is not for this path";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message).with(Extra::Allow(allow))
+    }
+
+    pub(crate) fn form_stalled() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::SizeInvalid, "the form stopped coming")
+    }
+
+    /// moorgate cannot sign one. The log has why.
+    pub(crate) fn no_token() -> Self {
+        let message = "no token can be given: the administrator has to look into the log";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message)
+            .with(Extra::RetryAfter(30))
+    }
+
+    /// The same for a client that wants a token: with OAuth's word for it too.
+    pub(crate) fn at_token_endpoint(mut self) -> Self {
+        self.oauth.get_or_insert(match self.status {
+            StatusCode::UNAUTHORIZED => OauthError::InvalidGrant,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                OauthError::TemporarilyUnavailable
+            }
+            _ => OauthError::InvalidRequest,
+        });
+        self
+    }
+}

@@ -1,0 +1,229 @@
+//! The token endpoint: a password, or a refresh token, or nothing, for a token that says what its bearer may do now.
+//! And the public keys by which others can read the tokens.
+
+mod form;
+mod grant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, header};
+use hyper::body::Incoming;
+use secrecy::zeroize::Zeroizing;
+use serde::Serialize;
+
+use super::Gate;
+use super::body::ResponseBody;
+use super::conn_info::ConnInfo;
+use super::record::Record;
+use super::reject::Rejection;
+use super::site::{Site, Sites};
+use super::{admit, authenticate};
+use crate::auth::basic::Credentials;
+use crate::auth::token::refresh::Holder;
+use crate::auth::token::{Access, Bearer, Tokens};
+use crate::auth::verify::VerifyError;
+use crate::auth::{Identity, UserName};
+use crate::clock;
+use crate::config::vhost::TokenSettings;
+use form::{Asked, Shown};
+
+/// What is there beside the registry and the pages, where a site gives tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// Gives tokens.
+    Token,
+    /// Shows the public keys.
+    Keys,
+}
+
+impl Endpoint {
+    /// As it stands in the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Keys => "jwks",
+        }
+    }
+}
+
+/// Whether a path of a site is one of them.
+pub(crate) fn endpoint(site: &Site, path: &str) -> Option<Endpoint> {
+    site.tokens.as_ref()?;
+    match path {
+        "/token" => Some(Endpoint::Token),
+        "/.well-known/jwks.json" => Some(Endpoint::Keys),
+        _ => None,
+    }
+}
+
+/// Answers a request for one of them.
+pub(crate) async fn answer(
+    endpoint: Endpoint,
+    (gate, sites, site): (&Gate, &Sites, &Site),
+    conn: &ConnInfo,
+    (parts, body): (Parts, Incoming),
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Rejection> {
+    record.at(endpoint.name());
+    let (Some(tokens), Some(settings)) = (&site.tokens, site.host.auth.mode.tokens()) else {
+        return Err(Rejection::no_page());
+    };
+    let to = Asker { gate, sites, site, tokens, settings, conn };
+    match endpoint {
+        Endpoint::Keys => keys(tokens, &parts.method),
+        Endpoint::Token => to.token(&parts, body, record).await,
+    }
+    .map_err(Rejection::at_token_endpoint)
+}
+
+fn keys(tokens: &Tokens, method: &Method) -> Result<Response<ResponseBody>, Rejection> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Rejection::method_not_allowed("GET, HEAD"));
+    }
+    // A new key is shown for an hour before it signs.
+    Ok(document(tokens.public_keys(), *method == Method::HEAD, "public, max-age=300"))
+}
+
+/// Somebody who asks for a token, and whom it is asked of.
+struct Asker<'a> {
+    gate: &'a Gate,
+    sites: &'a Sites,
+    site: &'a Site,
+    tokens: &'a Tokens,
+    settings: &'a TokenSettings,
+    conn: &'a ConnInfo,
+}
+
+/// The answer, as the distribution specification's "Token Authentication Specification" has it.
+#[derive(Serialize)]
+struct Answer<'a> {
+    token: &'a str,
+    /// The same under OAuth's name.
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    issued_at: String,
+    scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+}
+
+impl Asker<'_> {
+    async fn token(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        record: &mut Record,
+    ) -> Result<Response<ResponseBody>, Rejection> {
+        let asked = form::read(self.site, self.conn, parts, body).await?;
+        let user = self.identify(&asked).await?;
+        record.identified(user.as_ref());
+        let policy = &self.site.policy;
+        let access = grant::granted(policy, user.as_ref(), self.conn.client_address(), &asked.scopes);
+        let refresh_token = match (&user, &asked.shown) {
+            (Some(user), Shown::Password(_)) if asked.offline => {
+                self.refresh_token(user, &asked.client).await
+            }
+            _ => None,
+        };
+        self.answer(user.as_ref(), &access, refresh_token)
+    }
+
+    /// Errors: 401 with a challenge for Basic where nobody may come without a login, and for what is wrong.
+    async fn identify(&self, asked: &Asked) -> Result<Option<UserName>, Rejection> {
+        let site = self.site;
+        match &asked.shown {
+            Shown::Password(credentials) => self.password(credentials).await.map(Some),
+            Shown::Refresh(token) => self.redeem(token).await.map(Some),
+            Shown::Nothing if site.host.auth.anonymous.actions().is_empty() => {
+                Err(Rejection::unauthorized(site, "log in to use this registry"))
+            }
+            Shown::Nothing => Ok(None),
+        }
+    }
+
+    async fn password(&self, credentials: &Credentials) -> Result<UserName, Rejection> {
+        let (verifier, budgets) = (&self.gate.verifier, &self.sites.snapshot.failures);
+        let entry = admit::login(verifier, self.site, self.conn, budgets, credentials)?;
+        match authenticate::authenticate(verifier, self.site, entry).await? {
+            Identity::User(user) => Ok(user),
+            Identity::Anonymous => Err(Rejection::unauthorized(self.site, "log in to use this registry")),
+        }
+    }
+
+    /// A token that is right passes whatever was wrong before.
+    async fn redeem(&self, token: &str) -> Result<UserName, Rejection> {
+        let domain = self.site.host.domain.as_str();
+        let (lifetime, now) = (self.settings.refresh_lifetime, clock::time_of_day());
+        if let Some(record) = self.tokens.refresh().redeem(token, domain, lifetime, now).await {
+            let users = self.site.users.current();
+            let user = users.claim(&record.user).user;
+            if let Some(user) = user.filter(|user| self.tokens.entry(domain, user, &users) == record.entry) {
+                return Ok(user.clone());
+            }
+        }
+        let (budgets, client) = (&self.sites.snapshot.failures, self.conn.client_address());
+        let error = self.gate.verifier.wrong_secret(domain, token, client, budgets);
+        if let VerifyError::Refused(refused) = &error {
+            admit::log(refused, self.site, self.conn, None);
+        }
+        Err(match error {
+            VerifyError::WrongPassword => {
+                Rejection::unauthorized(self.site, "this refresh token is not valid any more: log in again")
+            }
+            error => admit::rejection(error, self.site),
+        })
+    }
+
+    /// Without one, the client keeps the password.
+    async fn refresh_token(&self, user: &UserName, client: &str) -> Option<Zeroizing<String>> {
+        let domain = self.site.host.domain.as_str();
+        let entry = self.tokens.entry(domain, user, &self.site.users.current());
+        let lifetime = self.settings.refresh_lifetime;
+        let holder = Holder { domain, user, entry: &entry, client, lifetime };
+        match self.tokens.refresh().issue(&holder, clock::time_of_day()).await {
+            Ok(token) => Some(token),
+            Err(error) => {
+                tracing::error!(domain, %user, %error, "no refresh token could be given");
+                None
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        user: Option<&UserName>,
+        access: &Access,
+        refresh_token: Option<Zeroizing<String>>,
+    ) -> Result<Response<ResponseBody>, Rejection> {
+        let domain = self.site.host.domain.as_str();
+        let now = clock::time_of_day();
+        let entry = user.map(|user| self.tokens.entry(domain, user, &self.site.users.current()));
+        let bearer = Bearer { domain, user: user.zip(entry.as_deref()) };
+        let token = self.tokens.give(bearer, access, self.settings.lifetime, now).map_err(|error| {
+            tracing::error!(domain, %error, "no token could be given");
+            Rejection::no_token()
+        })?;
+        let answer = Answer {
+            token: &token,
+            access_token: &token,
+            token_type: "Bearer",
+            expires_in: self.settings.lifetime.as_secs(),
+            issued_at: grant::written(now),
+            scope: &grant::scopes(access),
+            refresh_token: refresh_token.as_ref().map(|token| token.as_str()),
+        };
+        let text = serde_json::to_string(&answer).map_err(|_| Rejection::no_token())?;
+        Ok(document(text, false, "no-store"))
+    }
+}
+
+fn document(text: impl Into<Bytes>, head_only: bool, caching: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::own(text, head_only));
+    let length = HeaderValue::from(response.body().own_length());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, length);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    response
+}

@@ -1,0 +1,217 @@
+//! What a request for a token says: in the query of a GET, or in the form of a POST (RFC 6749 §4.3, §6).
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use secrecy::zeroize::Zeroizing;
+
+use crate::auth::basic::Credentials;
+use crate::registry::call::pairs;
+use crate::registry::host::Authority;
+use crate::registry::scope::Scope;
+use crate::request::admit;
+use crate::request::conn_info::ConnInfo;
+use crate::request::reject::{OauthError, Rejection};
+use crate::request::site::Site;
+
+/// A request for a token.
+pub(super) struct Asked {
+    pub(super) shown: Shown,
+    pub(super) scopes: Vec<Scope>,
+    /// What the client calls itself.
+    pub(super) client: String,
+    /// Whether a refresh token is wanted too.
+    pub(super) offline: bool,
+}
+
+/// By what somebody wants to be believed.
+pub(super) enum Shown {
+    Nothing,
+    Password(Credentials),
+    Refresh(Zeroizing<String>),
+}
+
+/// Reads the request.
+///
+/// Errors: 400 for what cannot be understood, 401 for credentials that cannot be, 405 for other methods, 408 and 413 for
+/// a form that does not come or is too long.
+pub(super) async fn read(
+    site: &Site,
+    conn: &ConnInfo,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Asked, Rejection> {
+    match parts.method {
+        Method::GET => of_query(site, parts),
+        Method::POST => {
+            // Also for a header that only others would look at.
+            admit::authorization(&parts.headers)?;
+            if !is_form(&parts.headers) {
+                return Err(invalid("the Content-Type is not application/x-www-form-urlencoded"));
+            }
+            let form = content(conn, body).await?;
+            let form = std::str::from_utf8(&form).map_err(|_| invalid("the form is not text"))?;
+            of_form(site, form)
+        }
+        _ => Err(Rejection::method_not_allowed("GET, POST")),
+    }
+}
+
+fn of_query(site: &Site, parts: &Parts) -> Result<Asked, Rejection> {
+    let fields = Fields::parse(parts.uri.query().unwrap_or_default())?;
+    let shown = match admit::credentials(site, &parts.headers)? {
+        Some(credentials)
+            if fields.account.as_deref().is_some_and(|account| account != credentials.user()) =>
+        {
+            return Err(invalid("`account` is not the user of the Authorization header"));
+        }
+        Some(credentials) => Shown::Password(credentials),
+        None if fields.account.is_some() => {
+            return Err(Rejection::unauthorized(site, "log in to use this registry"));
+        }
+        None => Shown::Nothing,
+    };
+    let offline = matches!(fields.offline_token.as_deref(), Some("true" | "1"));
+    fields.asked(site, shown, offline)
+}
+
+fn of_form(site: &Site, form: &str) -> Result<Asked, Rejection> {
+    let fields = Fields::parse(form)?;
+    let unauthorized = |message| Rejection::unauthorized(site, message);
+    let shown = match fields.grant_type.as_deref() {
+        Some("password") => {
+            let (Some(user), Some(password)) = (&fields.username, &fields.password) else {
+                return Err(invalid("`username` and `password` are needed for this `grant_type`"));
+            };
+            let credentials = Credentials::new(user, password)
+                .ok_or_else(|| unauthorized("user name and password cannot be read: log in again"))?;
+            match credentials.is_empty() {
+                true => Shown::Nothing,
+                false => Shown::Password(credentials),
+            }
+        }
+        Some("refresh_token") => match &fields.refresh_token {
+            Some(token) => Shown::Refresh(Zeroizing::new(token.to_string())),
+            None => return Err(invalid("`refresh_token` is missing")),
+        },
+        Some(_) => {
+            let message = "`grant_type` is neither password nor refresh_token";
+            return Err(Rejection::oauth(OauthError::UnsupportedGrantType, message));
+        }
+        None => return Err(invalid("`grant_type` is missing")),
+    };
+    let offline = fields.access_type.as_deref() == Some("offline");
+    fields.asked(site, shown, offline)
+}
+
+/// The fields that are known here; others are ignored. An empty one counts as none.
+#[derive(Default)]
+struct Fields<'a> {
+    service: Option<Cow<'a, str>>,
+    scopes: Vec<Cow<'a, str>>,
+    account: Option<Cow<'a, str>>,
+    client_id: Option<Cow<'a, str>>,
+    offline_token: Option<Cow<'a, str>>,
+    grant_type: Option<Cow<'a, str>>,
+    username: Option<Cow<'a, str>>,
+    password: Option<Cow<'a, str>>,
+    refresh_token: Option<Cow<'a, str>>,
+    access_type: Option<Cow<'a, str>>,
+}
+
+impl<'a> Fields<'a> {
+    fn parse(text: &'a str) -> Result<Self, Rejection> {
+        let mut fields = Self::default();
+        for pair in pairs(text) {
+            let (name, value) =
+                pair.map_err(|_| invalid("the parameters are not encoded as they must be"))?;
+            let field = match &*name {
+                "service" => &mut fields.service,
+                "account" => &mut fields.account,
+                "client_id" => &mut fields.client_id,
+                "offline_token" => &mut fields.offline_token,
+                "grant_type" => &mut fields.grant_type,
+                "username" => &mut fields.username,
+                "password" => &mut fields.password,
+                "refresh_token" => &mut fields.refresh_token,
+                "access_type" => &mut fields.access_type,
+                "scope" => {
+                    fields.scopes.push(value);
+                    continue;
+                }
+                _ => continue,
+            };
+            // RFC 6749 §3.2.
+            if field.is_some() {
+                return Err(invalid("a parameter is given more than once"));
+            }
+            // A password may be empty, and is then a wrong one.
+            *field =
+                Some(value).filter(|value| !value.is_empty() || name == "password" || name == "username");
+        }
+        Ok(fields)
+    }
+
+    fn asked(self, site: &Site, shown: Shown, offline: bool) -> Result<Asked, Rejection> {
+        if let Some(service) = &self.service {
+            let is_ours = Authority::parse(service).is_ok_and(|service| site.host.is_named(&service.host));
+            if !is_ours {
+                return Err(invalid("`service` is another registry's"));
+            }
+        }
+        let words =
+            || self.scopes.iter().flat_map(|scopes| scopes.split(' ')).filter(|scope| !scope.is_empty());
+        if words().count() > MOST_SCOPES || words().map(str::len).sum::<usize>() > LONGEST_SCOPES {
+            return Err(Rejection::oauth(
+                OauthError::InvalidScope,
+                "too many scopes for one token: ask for fewer at once",
+            ));
+        }
+        let scopes = words().map(|scope| {
+            Scope::parse(scope).map_err(|e| Rejection::oauth(OauthError::InvalidScope, e.to_string()))
+        });
+        let scopes = scopes.collect::<Result<_, _>>()?;
+        Ok(Asked { shown, scopes, client: self.client_id.unwrap_or_default().into_owned(), offline })
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+async fn content(conn: &ConnInfo, body: Incoming) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+    let collected = async {
+        let _permit = conn.form_permit().await;
+        let mut body = Limited::new(body, LONGEST_FORM);
+        let mut form = Zeroizing::new(Vec::with_capacity(1024));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+                true => Rejection::body_too_large(LONGEST_FORM as u64),
+                false => invalid("the form ended early"),
+            })?;
+            form.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        }
+        Ok(form)
+    };
+    tokio::time::timeout(PATIENCE, collected).await.unwrap_or_else(|_| Err(Rejection::form_stalled()))
+}
+
+fn invalid(message: &'static str) -> Rejection {
+    Rejection::oauth(OauthError::InvalidRequest, message)
+}
+
+/// Scopes of 8 KiB, three times as long when every colon and slash is encoded as a long query may not be, and a password.
+const LONGEST_FORM: usize = 16 << 10;
+/// A token of so many must still fit into the head of a request, which may have 32 KiB by default.
+const LONGEST_SCOPES: usize = 8 << 10;
+const MOST_SCOPES: usize = 100;
+/// For a form to come.
+const PATIENCE: Duration = Duration::from_secs(30);

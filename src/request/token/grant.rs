@@ -1,0 +1,48 @@
+//! What a token is given for: what was asked for, as far as the access rules allow it now.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+
+use crate::auth::UserName;
+use crate::auth::policy::{Asker, Policy};
+use crate::auth::token::Access;
+use crate::registry::action::Action;
+use crate::registry::scope::{Resource, Right, Rights, Scope};
+
+/// The part of the scopes that the user may have, perhaps nothing: that is no error.
+pub(super) fn granted(policy: &Policy, user: Option<&UserName>, client: IpAddr, scopes: &[Scope]) -> Access {
+    let asker = Asker { user: user.map(UserName::as_str), client };
+    let mut access = Access::default();
+    for scope in scopes {
+        let Some(resource) = scope.resource() else { continue };
+        let rights = match &resource {
+            Resource::Catalog if policy.may_somewhere(asker, Action::Catalog) => scope.rights(),
+            Resource::Catalog => Rights::NONE,
+            Resource::Repository(name) => {
+                let may = |action: &Action| policy.decide(asker, *action, name.as_str(), None).allowed;
+                scope.rights().iter().filter(|right: &Right| right.actions().iter().any(may)).collect()
+            }
+        };
+        if rights != Rights::NONE {
+            access.add(resource, rights);
+        }
+    }
+    access
+}
+
+/// As scopes, for the answer.
+pub(super) fn scopes(access: &Access) -> String {
+    let scope = |(resource, rights): (&Resource, Rights)| {
+        let (resource_type, name) = resource.words();
+        format!("{resource_type}:{name}:{}", resource.actions(rights).join(","))
+    };
+    access.iter().map(scope).collect::<Vec<_>>().join(" ")
+}
+
+/// A time of RFC 3339.
+pub(super) fn written(time: SystemTime) -> String {
+    let whole = Timestamp::try_from(time).and_then(|time| Timestamp::from_second(time.as_second()));
+    whole.map_or_else(|_| String::new(), |time| time.to_string())
+}

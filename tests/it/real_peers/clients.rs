@@ -1,0 +1,118 @@
+//! Clients that keep everything in a directory of their own: podman and buildah, and containerd with ctr.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::machine::Machine;
+use super::process::{Output, Process, run, tool};
+use super::stage::Stage;
+
+/// podman or buildah, which take the same options.
+pub struct Tool<'a> {
+    stage: &'a Stage,
+    program: PathBuf,
+    directory: PathBuf,
+}
+
+impl<'a> Tool<'a> {
+    pub fn podman(stage: &'a Stage) -> Self {
+        Self::new(stage, "podman")
+    }
+
+    pub fn buildah(stage: &'a Stage) -> Self {
+        Self::new(stage, "buildah")
+    }
+
+    fn new(stage: &'a Stage, name: &'static str) -> Self {
+        let directory = stage.path().join(name);
+        fs::create_dir(&directory).unwrap();
+        // It does not look anything up in a file that is not there.
+        fs::write(directory.join("auth.json"), "{}").unwrap();
+        Self { stage, program: tool(name, name), directory }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.stage.machine.command(&self.program);
+        command.env("REGISTRY_AUTH_FILE", self.directory.join("auth.json"));
+        command.arg("--root").arg(self.directory.join("root"));
+        command.arg("--runroot").arg(self.directory.join("run")).args(["--storage-driver", "vfs"]);
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        run(self.command().args(arguments), "")
+    }
+
+    /// Logs in at the first domain.
+    pub fn login(&self, user: &str) -> Output {
+        let authority = self.stage.ci.by_name();
+        let login = ["login", "--username", user, "--password-stdin", &authority];
+        run(self.command().args(login), self.stage.password(user))
+    }
+
+    /// Pushes an image that is here to the first domain.
+    pub fn push(&self, image: &str, to: &str) -> Output {
+        self.run(&["push", image, &format!("docker://{}/{to}", self.stage.ci.by_name())])
+    }
+}
+
+/// A running containerd.
+pub struct Containerd<'a> {
+    machine: &'a Machine,
+    socket: PathBuf,
+    _process: Process,
+}
+
+impl<'a> Containerd<'a> {
+    /// Starts it in a directory that is made for it.
+    pub fn start(machine: &'a Machine, directory: &Path) -> Self {
+        fs::create_dir(directory).unwrap();
+        let shown = directory.display();
+        let socket = directory.join("socket");
+        // No containers run in these tests.
+        let config = format!(
+            "version = 2\nroot = \"{shown}/root\"\nstate = \"{shown}/state\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = \"{shown}/socket\"\n[ttrpc]\naddress = \"{shown}/ttrpc\"\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\npath = \"{shown}/opt\"\n"
+        );
+        fs::write(directory.join("config.toml"), config).unwrap();
+        let mut command = machine.command(&tool("containerd", "containerd"));
+        command.arg("--config").arg(directory.join("config.toml"));
+        let mut process = Process::start("containerd", command, directory);
+        process.becomes("ready", || run(ctr(machine, &socket).arg("version"), "").status.success());
+        Self { machine, socket, _process: process }
+    }
+
+    /// Pulls as `user:password`, or as nobody in particular.
+    pub fn pull(&self, user: Option<&str>, image: &str) -> Output {
+        self.images("pull", user, &["--snapshotter", "native", image])
+    }
+
+    /// Pushes an image that is here.
+    pub fn push(&self, user: Option<&str>, image: &str) -> Output {
+        self.images("push", user, &[image])
+    }
+
+    /// Gives an image that is here another name.
+    pub fn tag(&self, image: &str, name: &str) -> Output {
+        self.images("tag", None, &[image, name])
+    }
+
+    fn images(&self, what: &str, user: Option<&str>, arguments: &[&str]) -> Output {
+        let mut command = ctr(self.machine, &self.socket);
+        command.args(["images", what]);
+        if let Some(user) = user {
+            command.args(["--user", user]);
+        }
+        run(command.args(arguments), "")
+    }
+}
+
+fn ctr(machine: &Machine, socket: &Path) -> Command {
+    // It has been seen to wait for ever after a refusal: that fails a test, and does not hold up all of them.
+    let mut command = machine.command(&tool("timeout", "coreutils"));
+    command.arg("60").arg(tool("ctr", "containerd")).arg("--address").arg(socket);
+    command
+}

@@ -1,0 +1,178 @@
+//! Tokens that were not given here, or not for this: none of them is worth anything.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use super::stage::{Stage, part};
+use crate::harness::{Domain, Origin, Setup};
+use crate::store::client::Endpoint;
+
+const SCOPE: &str = "repository:a:pull,push";
+
+async fn refused(stage: &Stage, token: &str) {
+    for target in ["/v2/", "/v2/a/tags/list"] {
+        let answer = stage.client().bearing(token).get(target).await;
+        answer.refused(401, "UNAUTHORIZED");
+        let challenge = answer.header("www-authenticate");
+        assert!(challenge.starts_with("Bearer realm=\"https://ci.test/token\""), "{challenge}");
+        assert!(challenge.ends_with(",error=\"invalid_token\""), "{token}: {challenge}");
+    }
+}
+
+/// Signed as moorgate would, by this key.
+fn signed(key: &EncodingKey, id: &str, claims: &Value) -> String {
+    let mut header = Header::new(Algorithm::ES256);
+    header.kid = Some(id.to_owned());
+    encode(&header, claims, key).unwrap()
+}
+
+#[tokio::test]
+async fn unsigned_and_otherwise_signed_tokens() {
+    let stage = Stage::new("").await;
+    let good = stage.token("alice", SCOPE).await;
+    stage.client().bearing(&good).get("/v2/").await.is(200);
+    let claims = part(&good, 1);
+    let (_, id) = stage.key().await;
+    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("{good}") };
+    for alg in ["none", "None", "NONE", ""] {
+        let none = URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": alg, "kid": id }).to_string());
+        refused(&stage, &format!("{none}.{payload}.")).await;
+        refused(&stage, &format!("{none}.{payload}.{signature}")).await;
+    }
+    // The public key is no secret: whoever takes its bytes for one can sign with HS256.
+    let shown = stage.client().get("/.well-known/jwks.json").await.is(200);
+    let jwk = shown.json()["keys"][0].clone();
+    let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    let point = [vec![4], coordinate("x"), coordinate("y")].concat();
+    for secret in [point, shown.body.to_vec(), jwk.to_string().into_bytes()] {
+        for alg in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let mut header = Header::new(alg);
+            header.kid = Some(id.clone());
+            refused(&stage, &encode(&header, &claims, &EncodingKey::from_secret(&secret)).unwrap()).await;
+        }
+    }
+    // Somebody else's key under our name, under its own, and shown in the header.
+    let other = Stage::new("").await;
+    let (key, other_id) = other.key().await;
+    refused(&stage, &signed(&key, &id, &claims)).await;
+    refused(&stage, &signed(&key, &other_id, &claims)).await;
+    let mut header_with_key = Header::new(Algorithm::ES256);
+    header_with_key.kid = Some(other_id);
+    header_with_key.jwk =
+        serde_json::from_value(other.client().get("/.well-known/jwks.json").await.json()["keys"][0].clone())
+            .unwrap();
+    header_with_key.jku = Some("https://other.test/.well-known/jwks.json".to_owned());
+    refused(&stage, &encode(&header_with_key, &claims, &key).unwrap()).await;
+    // The right signature with another name of the key, or none.
+    for kid in [json!("x"), json!(""), json!("../../../dev/null"), json!(null), json!(1), json!(["a"])] {
+        let header = URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": "ES256", "kid": kid }).to_string());
+        refused(&stage, &format!("{header}.{payload}.{signature}")).await;
+    }
+    for broken in [
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}."),
+        format!("{header}.{payload}.{}", &signature[..60]),
+        format!("{header}.{payload}.{}", "A".repeat(signature.len())),
+        format!("{header}.{payload}.{signature}x"),
+        format!("{header}..{signature}"),
+        good[..good.len() / 2].to_owned(),
+        "x".to_owned(),
+        "...".to_owned(),
+    ] {
+        refused(&stage, &broken).await;
+    }
+    let mut more = claims.clone();
+    more["sub"] = "root".into();
+    refused(&stage, &format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(more.to_string()))).await;
+}
+
+#[tokio::test]
+async fn claims_that_do_not_hold_here_and_now() {
+    let stage = Stage::new("").await;
+    let claims = part(&stage.token("alice", SCOPE).await, 1);
+    let (key, id) = stage.key().await;
+    let with = |claim: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[claim] = value;
+        signed(&key, &id, &claims)
+    };
+    let now = claims["iat"].as_u64().unwrap();
+    stage.client().bearing(&with("jti", "same otherwise".into())).get("/v2/").await.is(200);
+    for (claim, value) in [
+        ("exp", json!(now - 1)),
+        ("exp", json!(0)),
+        ("nbf", json!(now + 3600)),
+        ("aud", json!("other.test")),
+        ("aud", json!(["ci.test"])),
+        ("aud", json!("")),
+        ("iss", json!("other.test")),
+        ("sub", json!("nobody")),
+        ("sub", json!("bob")),
+        ("entry", json!("")),
+        ("access", json!("all")),
+        ("exp", json!("tomorrow")),
+    ] {
+        refused(&stage, &with(claim, value)).await;
+    }
+    for claim in ["exp", "nbf", "iss", "aud", "sub", "access"] {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().remove(claim);
+        refused(&stage, &signed(&key, &id, &claims)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_ten_mebibytes_is_not_read() {
+    let stage = Stage::new("").await;
+    let mut client = stage.0.gateway.client().await;
+    // The gateway stops reading long before the end.
+    let head = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer ";
+    client.send(head).await;
+    let piece = "A".repeat(64 << 10);
+    for _ in 0..160 {
+        if client.try_send(&piece).await.is_err() {
+            break;
+        }
+    }
+    assert_eq!(client.head().await.status(), 431);
+    // One that fits into a head is refused like any other.
+    refused(&stage, &"A".repeat(16 << 10)).await;
+}
+
+#[tokio::test]
+async fn a_token_of_one_domain_is_worth_nothing_at_another() {
+    let origin = Origin::new().await;
+    let domain = |name| Domain::new(name, &origin.url()).auth("mode = 'token'");
+    let setup = Setup::new().domain(domain("ci.test")).domain(domain("other.test"));
+    let basic = Domain::new("basic.test", &origin.url());
+    let gateway = setup.domain(basic).start().await;
+    let answer = Endpoint::new(&gateway, "http/1.1")
+        .client()
+        .get("/token?scope=repository:a:pull&offline_token=1")
+        .await;
+    let answer = answer.is(200).json();
+    let token = answer["token"].as_str().unwrap();
+    for (name, status) in [("ci.test", 200), ("other.test", 401), ("basic.test", 401)] {
+        let mut peer = crate::harness::Peer::new(gateway.tls(name, &["http/1.1"]).await.unwrap());
+        peer.send(format!(
+            "GET /v2/a/manifests/v1 HTTP/1.1\r\nHost: {name}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ))
+        .await;
+        assert_eq!(peer.answer().await.0.status(), status, "{name}");
+    }
+    // The users of both have the same password, even the same entry: nor is the refresh token.
+    let refresh = answer["refresh_token"].as_str().unwrap();
+    let form = format!("grant_type=refresh_token&refresh_token={refresh}");
+    for (name, status) in [("ci.test", 200), ("other.test", 401)] {
+        let mut peer = crate::harness::Peer::new(gateway.tls(name, &["http/1.1"]).await.unwrap());
+        peer.send(format!(
+            "POST /token HTTP/1.1\r\nHost: {name}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: {}\r\n\r\n{form}",
+            form.len()
+        ))
+        .await;
+        assert_eq!(peer.answer().await.0.status(), status, "{name}");
+    }
+}
