@@ -30,6 +30,10 @@ pub enum Asked {
     Nothing,
     /// A page, outside `/v2/`.
     Page,
+    /// A token.
+    Token,
+    /// The public keys of tokens.
+    Keys,
     /// A call of the registry protocol.
     Call(CallKind),
 }
@@ -68,24 +72,32 @@ impl Asked {
         match self {
             Self::Nothing => "",
             Self::Page => "page",
+            Self::Token => "token",
+            Self::Keys => "jwks",
             Self::Call(kind) => kind.as_str(),
         }
     }
 
     fn all() -> impl Iterator<Item = Self> {
-        [Self::Nothing, Self::Page].into_iter().chain(CallKind::ALL.into_iter().map(Self::Call))
+        [Self::Nothing, Self::Page, Self::Token, Self::Keys]
+            .into_iter()
+            .chain(CallKind::ALL.into_iter().map(Self::Call))
     }
 
     fn index(self) -> usize {
         match self {
             Self::Nothing => 0,
             Self::Page => 1,
-            Self::Call(kind) => 2 + kind as usize,
+            Self::Token => 2,
+            Self::Keys => 3,
+            Self::Call(kind) => OTHERS + kind as usize,
         }
     }
 }
 
-const ASKED: usize = CallKind::ALL.len() + 2;
+/// What is no call.
+const OTHERS: usize = 4;
+const ASKED: usize = OTHERS + CallKind::ALL.len();
 
 impl Traffic {
     /// Nothing yet.
@@ -274,6 +286,11 @@ mod tests {
         assert_eq!((traffic.open(), traffic.client_gone(), traffic.upstream_cut()), (1, 1, 0));
         assert_eq!((traffic.received(), traffic.sent()), (5, 35));
         assert_eq!((traffic.durations().count, traffic.upstream().count), (5, 4));
+    }
+
+    #[test]
+    fn everything_is_at_the_index_that_it_is() {
+        assert!(Asked::all().map(Asked::index).eq(0..ASKED));
     }
 
     #[test]

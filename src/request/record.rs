@@ -10,6 +10,7 @@ use super::Gate;
 use super::classify::Subject;
 use super::conn_info::ConnInfo;
 use super::site::Site;
+use super::token::Endpoint;
 use crate::auth::UserName;
 use crate::observe::access_log::{AccessLog, Line};
 use crate::observe::metrics::{Asked, Cut, Ended, Traffic};
@@ -30,8 +31,6 @@ pub(crate) struct Record {
     user: Option<UserName>,
     asked: Asked,
     call: Option<Arc<Call>>,
-    /// What it asks for outside the registry.
-    endpoint: Option<&'static str>,
     upload: Option<Arc<Upload>>,
     forwarded: Option<Instant>,
     upstream: Option<Duration>,
@@ -84,7 +83,6 @@ impl Record {
             user: None,
             asked: Asked::Nothing,
             call: None,
-            endpoint: None,
             upload: None,
             forwarded: None,
             upstream: None,
@@ -110,9 +108,11 @@ impl Record {
     }
 
     /// It asks for something of moorgate's own.
-    pub(crate) fn at(&mut self, endpoint: &'static str) {
-        self.endpoint = Some(endpoint);
-        self.asked = Asked::Page;
+    pub(crate) fn at(&mut self, endpoint: Endpoint) {
+        self.asked = match endpoint {
+            Endpoint::Token => Asked::Token,
+            Endpoint::Keys => Asked::Keys,
+        };
     }
 
     /// It comes from this user.
@@ -199,7 +199,10 @@ impl Drop for Record {
             user: self.user.as_ref().map(UserName::as_str),
             domain: self.domain(),
             method: self.method.as_str(),
-            call: call.map(Call::name).or(self.endpoint),
+            call: match self.asked {
+                Asked::Nothing | Asked::Page => None,
+                asked => Some(asked.as_str()),
+            },
             repository: call.and_then(Call::repository).map(|name| name.as_str()),
             reference: call.and_then(Call::reference),
             status,

@@ -36,16 +36,6 @@ pub(crate) enum Endpoint {
     Keys,
 }
 
-impl Endpoint {
-    /// As it stands in the log.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Keys => "jwks",
-        }
-    }
-}
-
 /// Whether a path of a site is one of them.
 pub(crate) fn endpoint(site: &Site, path: &str) -> Option<Endpoint> {
     site.tokens.as_ref()?;
@@ -64,7 +54,7 @@ pub(crate) async fn answer(
     (parts, body): (Parts, Incoming),
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    record.at(endpoint.name());
+    record.at(endpoint);
     let (Some(tokens), Some(settings)) = (&site.tokens, site.host.auth.mode.tokens()) else {
         return Err(Rejection::no_page());
     };
