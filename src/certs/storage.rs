@@ -86,10 +86,14 @@ pub(super) struct Txt {
 }
 
 impl Record {
-    /// The challenges that may be tried, the most promising first: what worked last, then those that did not fail.
-    pub fn ranked(&self, allowed: &[ChallengeKind]) -> Vec<ChallengeKind> {
+    /// The challenges that may be tried, the most promising first: what worked last, then those that did not fail. What
+    /// the CA has seen counts for more than that we have seen some of them to be `unfit`.
+    pub fn ranked(&self, allowed: &[ChallengeKind], unfit: &[ChallengeKind]) -> Vec<ChallengeKind> {
         let mut kinds = allowed.to_vec();
-        kinds.sort_by_key(|kind| (self.failed_challenges.contains(kind), self.challenge != Some(*kind)));
+        kinds.sort_by_key(|kind| {
+            let worked = self.challenge == Some(*kind);
+            (self.failed_challenges.contains(kind), !worked, unfit.contains(kind))
+        });
         kinds
     }
 
@@ -298,3 +302,23 @@ const OLDEST_CHALLENGE: Duration = Duration::from_secs(24 * 60 * 60);
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";
 const TEXTS: &str = "texts";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_ca_has_seen_ranks_before_what_we_have_seen() {
+        use ChallengeKind::{Http01, TlsAlpn01};
+        let all = [TlsAlpn01, Http01];
+        let record = |challenge, failed: &[ChallengeKind]| Record {
+            challenge,
+            failed_challenges: failed.to_vec(),
+            ..Record::default()
+        };
+        assert_eq!(record(None, &[]).ranked(&all, &[]), [TlsAlpn01, Http01]);
+        assert_eq!(record(None, &[]).ranked(&all, &[TlsAlpn01]), [Http01, TlsAlpn01]);
+        assert_eq!(record(Some(TlsAlpn01), &[]).ranked(&all, &[TlsAlpn01]), [TlsAlpn01, Http01]);
+        assert_eq!(record(None, &[Http01]).ranked(&all, &[TlsAlpn01]), [TlsAlpn01, Http01]);
+    }
+}

@@ -68,12 +68,10 @@ impl Attempt<'_> {
 }
 
 impl At<'_> {
-    /// The challenges that may be tried, the most promising first; those last that were seen not to lead here.
+    /// The challenges that may be tried, the most promising first.
     pub(super) fn rank(&self, record: &Record) -> Vec<ChallengeKind> {
-        let mut kinds = record.ranked(&self.settings.challenges);
-        let unfit = self.found.iter().flat_map(|found| &found.unfit).collect::<Vec<_>>();
-        kinds.sort_by_key(|kind| unfit.contains(&kind));
-        kinds
+        let unfit = self.found.as_ref().map_or(&[][..], |found| &found.unfit);
+        record.ranked(&self.settings.challenges, unfit)
     }
 }
 
