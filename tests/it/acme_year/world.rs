@@ -133,9 +133,13 @@ impl Shared {
 
 fn configure(directory: &Path, ca: &AcmeCa, domains: &[Names], challenges: &str) {
     let roots = ca.write_roots(directory, "roots");
+    // By its URL it is not known to ask from outside, and moorgate does not look whether port 443 of the names,
+    // which is the CA's here, leads to it. The limits are the same.
+    let url = format!("https://{CA}/directory");
+    let named = if challenges.contains("tls-alpn-01") { &url } else { "letsencrypt" };
     let main = format!(
         "https = [\"127.0.0.1:443\"]\nhttp = [\"127.0.0.1:80\"]\nstate = \"state\"\n\
-         [acme]\nchallenges = {challenges}\n[[ca]]\ndirectory = \"letsencrypt\"\nroots = \"{roots}\"\n"
+         [acme]\nchallenges = {challenges}\n[[ca]]\ndirectory = \"{named}\"\nroots = \"{roots}\"\n"
     );
     std::fs::write(directory.join("moorgate.toml"), main).unwrap();
     std::fs::create_dir(directory.join("conf.d")).unwrap();
@@ -150,15 +154,18 @@ fn configure(directory: &Path, ca: &AcmeCa, domains: &[Names], challenges: &str)
     }
 }
 
-/// The DNS server: there are no records of whatever it is asked for.
+/// The DNS server: every name is at 127.0.0.1, and has no other records.
 async fn answer_questions() {
     let socket = UdpSocket::bind("127.0.0.1:53").await.unwrap();
     let mut message = vec![0; 1500];
     while let Ok((length, from)) = socket.recv_from(&mut message).await {
         let Some(name) = message[..length].iter().skip(12).position(|byte| *byte == 0) else { continue };
         let question = &message[12..12 + name + 5];
-        let head = [message[0], message[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0];
-        let _ = socket.send_to(&[&head, question].concat(), from).await;
+        let is_address = question[name + 1..name + 3] == [0, 1];
+        let head = [message[0], message[1], 0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0];
+        let record: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1];
+        let answer = [&head[..], question, if is_address { record } else { &[] }].concat();
+        let _ = socket.send_to(&answer, from).await;
     }
 }
 
