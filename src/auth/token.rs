@@ -10,7 +10,7 @@ mod remembered;
 pub mod refresh;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -34,6 +34,8 @@ pub struct Tokens {
     keys: ArcSwap<Keys>,
     refresh: Arc<RefreshTokens>,
     remembered: Remembered,
+    /// What was wrong with the keys' file, so that it is told once.
+    problem: Mutex<Option<String>>,
     validation: Validation,
 }
 
@@ -101,6 +103,7 @@ impl Tokens {
             keys: ArcSwap::from_pointee(Keys::open(state, now)?),
             refresh: Arc::new(RefreshTokens::open(state)?),
             remembered: Remembered::new().ok_or(KeysError::NoRandomness)?,
+            problem: Mutex::default(),
             validation,
         })
     }
@@ -211,14 +214,20 @@ impl Tokens {
     /// time. Waits for the disk.
     pub fn look(&self, now: SystemTime) {
         if self.keys.load().is_stale(&self.state, now) {
-            match Keys::open(&self.state, now) {
+            let problem = match Keys::open(&self.state, now) {
                 Ok(keys) => {
                     self.keys.store(Arc::new(keys));
                     self.remembered.clear();
                     tracing::info!("keys of tokens re-read");
+                    None
                 }
-                Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
+                Err(error) => Some(error.to_string()),
+            };
+            let mut told = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(error) = problem.as_ref().filter(|_| *told != problem) {
+                tracing::error!(error, "the keys of tokens stay as they were");
             }
+            *told = problem;
         }
         self.refresh.look(now);
     }

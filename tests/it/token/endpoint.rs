@@ -190,6 +190,24 @@ async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
 }
 
 #[tokio::test]
+async fn it_is_the_same_over_http2() {
+    let stage = Stage::new(&allow("own/**", "'pull', 'push'")).await;
+    let client = || crate::store::client::Endpoint::new(&stage.0.gateway, "h2").client();
+    let form = "grant_type=password&username=alice&password=secret&scope=repository:own/a:pull,push";
+    let bare = client().anonymous().get("/v2/own/a/tags/list").await.is(401);
+    let challenge =
+        "Bearer realm=\"https://ci.test/token\",service=\"ci.test\",scope=\"repository:own/a:pull\"";
+    assert_eq!(bare.header("www-authenticate"), challenge);
+    for answer in [
+        client().get("/token?service=ci.test&scope=repository:own/a:pull,push").await,
+        client().anonymous().ask_with("POST", "/token", &[FORM], form).await,
+    ] {
+        let answer = answer.is(200).json();
+        client().bearing(answer["token"].as_str().unwrap()).push_blob("own/a", b"x").await;
+    }
+}
+
+#[tokio::test]
 async fn a_form_that_stops_coming_is_given_up() {
     let stage = Stage::new("").await;
     let mut peer = stage.0.gateway.client().await;
