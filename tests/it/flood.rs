@@ -55,7 +55,9 @@ async fn a_hundred_thousand_addresses_and_ten_thousand_users_take_no_memory() {
     assert!(grown < 16 << 20, "{} MiB", grown >> 20);
     let logins = logins(&process).await;
     assert!(logins["memory_bytes"].as_u64().unwrap() < 6 << 20, "{logins}");
-    assert!(logins["failing_addresses"].as_u64().unwrap() > 1000, "{logins}");
+    // How many were looked at is a matter of the machine; that they are known is not.
+    let count = |of: &str| logins[of].as_u64().unwrap();
+    assert!(count("failed") > 0 && count("failing_addresses") >= count("failed") / 10 * 9, "{logins}");
 }
 
 /// Wrong logins from so many addresses, each with a name of its own, as fast as they are answered.
