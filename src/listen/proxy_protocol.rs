@@ -1,5 +1,5 @@
 //! The PROXY protocol, versions 1 and 2: what a proxy that passes bytes on says before them about who sent them
-//! (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt). Only trusted proxies are asked.
+//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Only trusted proxies are asked.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
