@@ -48,7 +48,7 @@ build() {
     fi
     if [[ -z $driver ]]; then
         driver=$(cd "$repository" && cargo bench --quiet --no-run --bench pushes --message-format=json |
-            sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+            sed -n '/"name":"pushes"/s/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     fi
     [[ -x $driver && -x $moorgate ]] || die "cargo built nothing"
 }
