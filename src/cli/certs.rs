@@ -30,7 +30,7 @@ pub fn list(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(Reply { outcome: Outcome::Failed | Outcome::Refused, text }) => return Err(anyhow!(text)),
-            Err(error) => eprintln!("{error}; so this is what the files say"),
+            Err(error) => eprintln!("{error}\nThis is what the files say:"),
         }
     }
     super::with_snapshot(config, |snapshot| list_files(snapshot, json, &mut std::io::stdout()))

@@ -3,6 +3,7 @@
 
 pub mod acme_ca;
 pub mod between;
+pub mod cli;
 pub mod dns;
 pub mod frames;
 pub mod gateway;
@@ -19,6 +20,7 @@ pub mod wire;
 use std::time::Duration;
 
 pub use between::Between;
+pub use cli::cli;
 pub use gateway::{Domain, Gateway, Setup, basic, request};
 pub use http2::{Fed, Http2, no_body, request2, whole};
 pub use log_lines::log_lines;

@@ -1,21 +1,9 @@
 //! `moorgate certs` and `certs renew`, as the real program asks the running process.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::Value;
 
 use super::{ASKS, AcmeCa, Told, ask, failed, gateway, issued, until};
-use crate::harness::{Domain, Setup};
-
-/// How a command ends, what it prints, and what it says.
-async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_moorgate"));
-    command.args(arguments).arg("--config").arg(directory);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap().replace(directory.to_str().unwrap(), "DIR");
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
+use crate::harness::{Domain, Setup, cli};
 
 #[tokio::test]
 async fn the_listing_is_that_of_the_running_process() {
@@ -35,7 +23,7 @@ async fn the_listing_is_that_of_the_running_process() {
     assert!(text.starts_with("ci.test  internal  by "), "{text}");
     assert_eq!(
         said,
-        "no moorgate runs here: nobody answers at DIR/state/control.sock; is --config that of the running one?; so this is what the files say\n"
+        "no moorgate runs here: nobody answers at DIR/state/control.sock; is --config that of the running one?\nThis is what the files say:\n"
     );
 }
 

@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -10,14 +9,11 @@ use tokio::net::UnixStream;
 use super::Stage;
 use crate::harness::{Domain, Gateway, Origin, Peer, Setup, promptly};
 
-/// What a command says and how it ends, while this thread goes on serving.
+/// How a command ends that has no data to print, and what it says.
 async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_moorgate"));
-    command.args(arguments).arg("--config").arg(directory);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    assert!(output.stdout.is_empty());
-    let said = String::from_utf8(output.stderr).unwrap();
-    (output.status.code(), said.replace(directory.to_str().unwrap(), "DIR"))
+    let (code, printed, said) = crate::harness::cli(directory, arguments).await;
+    assert_eq!(printed, "");
+    (code, said)
 }
 
 #[tokio::test]

@@ -1,13 +1,10 @@
 //! Refresh tokens: for whom asks, bound to user and domain, listed and taken back.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::Value;
 
 use super::stage::{Kind, Stage};
 use crate::access::stage::allow;
-use crate::harness::{Domain, Setup, jump, seconds};
+use crate::harness::{Domain, Setup, cli, jump, seconds};
 
 async fn refresh_token(stage: &Stage, user: &str) -> String {
     let query = "offline_token=true&client_id=docker&service=ci.test";
@@ -17,15 +14,6 @@ async fn refresh_token(stage: &Stage, user: &str) -> String {
 
 async fn redeemed(stage: &Stage, token: &str) -> u16 {
     stage.posted(&format!("grant_type=refresh_token&service=ci.test&refresh_token={token}")).await.status
-}
-
-/// What a command prints and says and how it ends, while this thread goes on serving.
-async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_moorgate"));
-    command.args(arguments).arg("--config").arg(directory);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap().replace(directory.to_str().unwrap(), "DIR");
-    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 #[tokio::test]
