@@ -14,7 +14,7 @@ usage: ./ctl.sh COMMAND
 
   start      build, make state/ and its passwords once, start moorgate
   stop       end moorgate once its transfers are done
-  restart    build, stop, start
+  restart    build, check the configuration, stop, start
   logs [-f]  the last lines of the log; -f follows it
   ps         what runs, and on which ports; fails when moorgate does not run
   debug      run in the foreground with a detailed log; Ctrl-C ends it
@@ -94,9 +94,11 @@ stop() {
     say "stopped"
 }
 
-# Builds first: a build that fails leaves the old one running.
+# Builds and checks first: what cannot start leaves the old one running.
 restart() {
+    own_state
     find_binary
+    if pid_of_moorgate >/dev/null; then check_configuration "; the one that runs goes on"; fi
     stop
     start
 }
@@ -178,13 +180,17 @@ prepare() {
     need curl:curl
     find_binary
     make_credentials
-    # Prints what is wrong, file by file.
-    "$binary" check --config "$root" >/dev/null || die "moorgate cannot start with this configuration"
+    check_configuration
     local port
     for port in $(configured_addresses | sed 's/.*://' | sort -nu); do
         require_free_port "$port"
     done
     [[ -n $(admin_address) ]] || die "moorgate.toml needs [admin] listen: it tells when moorgate is ready"
+}
+
+# Prints what is wrong, file by file. $1: what else is to be said then.
+check_configuration() {
+    "$binary" check --config "$root" >/dev/null || die "moorgate cannot start with this configuration${1:-}"
 }
 
 # Sets `binary`.

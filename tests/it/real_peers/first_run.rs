@@ -302,6 +302,19 @@ fn a_restart_keeps_passwords_and_the_ca() {
 }
 
 #[test]
+fn a_restart_with_a_broken_domain_leaves_the_old_one_running() {
+    let first_run = FirstRun::new(0);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let file = first_run.root().join("conf.d/docker-cache.toml");
+    let broken = fs::read_to_string(&file).unwrap().replace("[upstream]", "[upstraem]");
+    fs::write(&file, broken).unwrap();
+    let message = first_run.ctl(&["restart"]).failed();
+    assert!(message.contains("unknown key `upstraem`"), "{message}");
+    assert!(message.contains("the one that runs goes on"), "{message}");
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+}
+
+#[test]
 fn a_start_with_a_broken_sample_says_what_is_wrong_and_leaves_nothing_running() {
     let first_run = FirstRun::new(0);
     let file = first_run.root().join("conf.d/docker-ci.toml");
