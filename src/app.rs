@@ -21,7 +21,7 @@ use crate::admin::control::{self, ControlSocket};
 use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
 use crate::certs::issuer::Issuer;
 use crate::certs::manager::Certificates;
-use crate::config::problem::Problems;
+use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::{LogLevel, Snapshot};
 use crate::config::vhost::ListenAddress;
 use crate::observe::access_log::AccessLog;
@@ -100,6 +100,19 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
+}
+
+impl StartError {
+    /// Tells the log that a reload was refused, and why.
+    pub(crate) fn log_reload(&self) {
+        match self {
+            Self::Configuration(problems) => {
+                let problems = problems.render(Colour::Never);
+                tracing::error!("the new configuration has problems and is not used:\n{problems}");
+            }
+            error => tracing::error!(%error, "the new configuration is not used"),
+        }
+    }
 }
 
 /// The connections of the admin listener are not among those that clients may use up.

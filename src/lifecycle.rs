@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{App, StartError};
-use crate::config::problem::Colour;
+use crate::app::App;
 
 /// The signals that steer a process.
 pub struct Signals {
@@ -64,14 +63,7 @@ pub async fn run(app: Arc<App>, mut signals: Signals) -> bool {
 }
 
 async fn reload(app: &Arc<App>) {
-    match app.reload().await {
-        Ok(()) => {}
-        Err(StartError::Configuration(problems)) => {
-            tracing::error!(
-                "the new configuration has problems and is not used:\n{}",
-                problems.render(Colour::Never)
-            );
-        }
-        Err(error) => tracing::error!(%error, "the new configuration is not used"),
+    if let Err(error) = app.reload().await {
+        error.log_reload();
     }
 }

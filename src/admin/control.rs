@@ -142,7 +142,7 @@ async fn reload(app: &Arc<App>) -> Reply {
     match app.reload().await {
         Ok(()) => Reply::done("the configuration is reloaded"),
         Err(error) => {
-            tracing::error!(%error, "the new configuration is not used");
+            error.log_reload();
             match error {
                 StartError::Configuration(problems) => Reply::refused(problems.render(Colour::Never)),
                 other => Reply::failed(format!("the new configuration is not used: {other}")),
