@@ -7,6 +7,8 @@ mod records;
 mod wishes;
 
 use std::cell::RefCell;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use moorgate::certs::state::{CaId, State};
@@ -240,6 +242,30 @@ async fn attempts_and_what_is_left_of_limits_are_told() {
     assert_eq!(budgets[0]["domain"], "ci.test");
     let left = json!({ "orders": 298, "failed_authorizations": 4, "duplicate_certificates": 9 });
     assert_eq!(budgets[0]["left"], left, "{budgets}");
+}
+
+/// The files below a directory, with what others may do with them.
+fn files(directory: &Path) -> Vec<(PathBuf, u32)> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let each = entries.flat_map(|path| match path.is_dir() {
+        true => files(&path),
+        false => vec![(path.clone(), path.metadata().unwrap().permissions().mode() & 0o077)],
+    });
+    each.collect()
+}
+
+#[tokio::test]
+async fn what_is_kept_is_pem_and_its_owner_s() {
+    let ca = AcmeCa::new().await;
+    let gateway = gateway(&[&ca], ASKS).await;
+    issued(&gateway).await;
+    let files = files(&gateway.path("state/acme"));
+    assert!(files.iter().all(|(_, others)| *others == 0), "{files:?}");
+    let texts: Vec<_> = files.iter().filter_map(|(path, _)| std::fs::read_to_string(path).ok()).collect();
+    let with =
+        |label: &str| texts.iter().filter(|text| text.contains(&format!("-----BEGIN {label}-----"))).count();
+    // The account's key and the domain's; its chain.
+    assert_eq!((with("PRIVATE KEY"), with("CERTIFICATE")), (2, 1), "{files:?}");
 }
 
 #[tokio::test]
