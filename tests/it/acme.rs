@@ -133,6 +133,16 @@ async fn without_a_window_a_third_of_the_life_decides() {
 }
 
 #[tokio::test]
+async fn a_challenge_that_has_failed_by_the_time_of_its_answer_is_a_failed_proof() {
+    let ca = AcmeCa::new().await;
+    ca.once("challenge", Told::Unmet);
+    let gateway = gateway(&[&ca], ASKS).await;
+    let error = failed(&gateway).await["acme"]["error"].as_str().unwrap().to_owned();
+    let words = "ci.test was not proved by http-01: nobody answers (connection)";
+    assert!(error.ends_with(words), "{error}");
+}
+
+#[tokio::test]
 async fn the_profile_is_asked_for_and_one_that_is_not_there_costs_nothing() {
     let ca = AcmeCa::new().await;
     ca.profiles(&["classic", "shortlived"]);

@@ -118,24 +118,46 @@ impl Order {
         Ok(proofs)
     }
 
-    /// Tells the CA that the answer to a challenge is in place.
+    /// Tells the CA that the answer to a challenge is in place. One that it has found not to be met by the
+    /// time of its answer is a failed proof, as one that it finds later.
     pub(in crate::certs) async fn begin(
         &mut self,
         name: &str,
         wildcard: bool,
         kind: ChallengeKind,
     ) -> Result<(), AcmeError> {
+        let Some(told) = self.set_ready(name, wildcard, kind).await else {
+            return Err(AcmeError::Nonsense(format!("no {kind} for {name}")));
+        };
+        let Err(error) = told else { return Ok(()) };
+        // The library makes the same error of a refused request and of a challenge that has failed.
+        let is_said = matches!(error, instant_acme::Error::Api(_));
+        let error = AcmeError::of(error, &self.transport);
+        let unproved = if is_said { self.unproved().await } else { Vec::new() };
+        Err(if unproved.is_empty() { error } else { AcmeError::NotAuthorized(unproved) })
+    }
+
+    /// `None`: there is no such challenge.
+    async fn set_ready(
+        &mut self,
+        name: &str,
+        wildcard: bool,
+        kind: ChallengeKind,
+    ) -> Option<Result<(), instant_acme::Error>> {
         let mut authorizations = self.inner.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(|error| AcmeError::of(error, &self.transport))?;
+            let mut authorization = match authorization {
+                Ok(authorization) => authorization,
+                Err(error) => return Some(Err(error)),
+            };
             let its_name = authorization.identifier().identifier.authorized(false).to_string();
             if its_name != name || authorization.wildcard != wildcard {
                 continue;
             }
             let Some(mut challenge) = authorization.challenge(of_kind(kind)) else { continue };
-            return again!(challenge.set_ready()).map_err(|error| AcmeError::of(error, &self.transport));
+            return Some(again!(challenge.set_ready()));
         }
-        Err(AcmeError::Nonsense(format!("no {kind} for {name}")))
+        None
     }
 
     /// Waits until the names are proved.
@@ -185,6 +207,18 @@ impl Order {
 
     /// Why an order became invalid: what each authorization says, or else the order itself.
     async fn failure(&mut self) -> AcmeError {
+        let unproved = self.unproved().await;
+        if !unproved.is_empty() {
+            return AcmeError::NotAuthorized(unproved);
+        }
+        match &self.inner.state().error {
+            Some(problem) => AcmeError::said(problem, None),
+            None => AcmeError::Refused("the order has become invalid".to_owned()),
+        }
+    }
+
+    /// The challenges that the CA has found not to be met.
+    async fn unproved(&mut self) -> Vec<Unproved> {
         let mut unproved = Vec::new();
         let mut authorizations = self.inner.authorizations();
         while let Some(Ok(mut authorization)) = authorizations.next().await {
@@ -199,13 +233,7 @@ impl Order {
             });
             unproved.extend(errors);
         }
-        if !unproved.is_empty() {
-            return AcmeError::NotAuthorized(unproved);
-        }
-        match &self.inner.state().error {
-            Some(problem) => AcmeError::said(problem, None),
-            None => AcmeError::Refused("the order has become invalid".to_owned()),
-        }
+        unproved
     }
 }
 
