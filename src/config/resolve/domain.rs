@@ -99,6 +99,9 @@ fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
 /// Token mode says nothing to a registry that wants to see passwords, and its settings nothing to basic mode.
 fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<AuthMode> {
     let RawAuth { mode, token_lifetime, refresh_token_lifetime, .. } = raw;
+    if matches!(mode, Setting::Invalid) {
+        return None;
+    }
     if mode.or_empty() == RawMode::Basic {
         let keys = [("token_lifetime", token_lifetime), ("refresh_token_lifetime", refresh_token_lifetime)];
         for (key, span) in keys.iter().filter_map(|(key, setting)| Some((key, setting.span()?))) {
@@ -106,7 +109,7 @@ fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<Aut
             let help = "write mode = \"token\" in [auth], or leave it out";
             problems.push(Problem::at(&file.source, span, message, help));
         }
-        return (!matches!(mode, Setting::Invalid)).then_some(AuthMode::Basic);
+        return Some(AuthMode::Basic);
     }
     let authorization = file.raw.upstream.given().map(|upstream| &upstream.authorization);
     if let Some(Setting::Given(RawAuthorization::Pass, span)) = authorization {

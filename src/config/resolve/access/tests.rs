@@ -290,4 +290,7 @@ fn what_cannot_be_meant_is_warned_of() {
       = help: it wants a password wherever one is asked for; containerd and Docker with its image store, podman, buildah, skopeo and crane pull without one. With mode = "token" in [auth] all of them do
     "#);
     assert_eq!(said("", "mode = 'token'\nanonymous = 'pull'\n", None), "", "all of them do");
+    let misspelt = said("", "mode = 'tokn'\ntoken_lifetime = '9min'\nanonymous = 'pull'\n", None);
+    assert_eq!(misspelt.matches("error: ").count(), 1, "{misspelt}");
+    assert!(!misspelt.contains("warning: "), "{misspelt}");
 }

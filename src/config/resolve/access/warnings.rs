@@ -128,7 +128,8 @@ fn of_anonymous(file: &DomainFile, rules: &[AccessRule], problems: &mut Problems
         let help = "write a rule with users = [\"@anonymous\"] and actions = [\"pull\"]";
         warn("`auth.anonymous` is \"pull\", and no rule allows `@anonymous` to pull anything", help);
     }
-    if auth.mode.or_empty() == RawMode::Token {
+    // A mode that is misspelt is probably not the one that works without being named.
+    if matches!(auth.mode, Setting::Invalid) || auth.mode.or_empty() == RawMode::Token {
         return;
     }
     warn(
