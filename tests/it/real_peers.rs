@@ -9,6 +9,7 @@ mod engine;
 mod image;
 mod machine;
 mod pebble_ca;
+mod ports;
 mod process;
 mod stage;
 mod transfer;
