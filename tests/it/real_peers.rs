@@ -20,6 +20,7 @@ mod commands;
 mod docker_engine;
 mod first_run;
 mod pebble;
+mod pebble_limits;
 mod pebble_many;
 mod signals;
 mod skopeo;
