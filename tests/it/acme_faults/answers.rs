@@ -41,6 +41,24 @@ fn a_page_of_a_load_balancer_without_json_is_kept_away_from_too() {
     });
 }
 
+#[test]
+fn a_wish_that_has_to_wait_is_fulfilled_when_it_may_be() {
+    alone("answers::a_wish_that_has_to_wait_is_fulfilled_when_it_may_be", |mut stage| {
+        stage.start();
+        let before = stage.served();
+        stage.world.ca.once("order", Told::Refuse("rateLimited", 429, &[("retry-after", "3600")]));
+        stage.renew();
+        assert!(stage.error().contains("the CA's limit is reached"), "{}", stage.error());
+        stage.renew();
+        stage.pass(59 * MINUTE);
+        assert_eq!((stage.served(), stage.orders()), (before.clone(), 2));
+        // It is not due.
+        stage.pass(2 * MINUTE);
+        assert_ne!(stage.served(), before, "{}", stage.error());
+        assert_eq!(stage.orders(), 3);
+    });
+}
+
 const ENDPOINTS: [&str; 7] = ["directory", "order", "authz", "challenge", "o", "finalize", "cert"];
 
 /// Each endpoint answers so once, and the certificate comes all the same.

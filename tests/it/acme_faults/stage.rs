@@ -61,6 +61,7 @@ impl Stage {
     /// Lets time pass, and moorgate do what is due meanwhile.
     pub fn pass(&self, time: Duration) {
         let end = self.world.now() + time;
+        let mut rounds = 0;
         while let Ok(left) = end.duration_since(self.world.now())
             && !left.is_zero()
         {
@@ -70,6 +71,8 @@ impl Stage {
             self.world.pass(pause);
             self.process().pass(pause);
             self.process().work();
+            rounds += 1;
+            assert!(rounds < MOST_ROUNDS, "{left:?} of {time:?} are left: {}", self.process().shown());
         }
     }
 
@@ -109,6 +112,9 @@ impl Stage {
         self.world.directory.join("state/acme").join(name)
     }
 }
+
+/// In a hundred days four looks a day, and what is due besides: more is one that is due again and again.
+const MOST_ROUNDS: u32 = 2000;
 
 pub fn content(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

@@ -1,9 +1,11 @@
 //! How the CA is doing during the year, and what came of it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::chance::Chance;
+use super::world::NAMES;
 use crate::harness::acme_ca::{Asked, Told, Whim};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +22,8 @@ pub enum Mood {
 pub struct Moods {
     now: AtomicU8,
     in_vain: AtomicU64,
-    failed: AtomicU64,
+    /// The validations that have failed, by the profile that the name is asked for with.
+    failed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Moods {
@@ -28,9 +31,14 @@ impl Moods {
         self.now.store(mood as u8, Ordering::SeqCst);
     }
 
-    /// How often the CA was asked while it was out of order, and how many validations have failed.
-    pub fn tally(&self) -> (u64, u64) {
-        (self.in_vain.load(Ordering::SeqCst), self.failed.load(Ordering::SeqCst))
+    /// How often the CA was asked while it was out of order.
+    pub fn in_vain(&self) -> u64 {
+        self.in_vain.load(Ordering::SeqCst)
+    }
+
+    /// How many validations have failed for certificates of a profile.
+    pub fn failed(&self, profile: &str) -> u64 {
+        self.failed.lock().unwrap().get(profile).copied().unwrap_or_default()
     }
 
     pub fn whim(self: &Arc<Self>, mut chance: Chance) -> Whim {
@@ -48,9 +56,12 @@ impl Moods {
                 _ => Told::Refuse("serverInternal", 500, &[]),
             });
         }
-        let fails = asked.endpoint == "challenge" && (mood == Mood::Blind as u8 || chance.in_thousand(40));
+        let (_, name) = asked.challenge.as_ref()?;
+        let fails = mood == Mood::Blind as u8 || chance.in_thousand(40);
         fails.then(|| {
-            self.failed.fetch_add(1, Ordering::SeqCst);
+            let (profile, _) =
+                NAMES.iter().find(|(_, names)| names.contains(&name.as_str())).expect("a name of ours");
+            *self.failed.lock().unwrap().entry(profile).or_default() += 1;
             Told::Unmet
         })
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use moorgate::certs::inspect::CertificateFacts;
 use moorgate::certs::issuer::{Issuer, Wall};
@@ -49,7 +49,7 @@ impl Process {
         self.runtime.block_on(self.clock.jump(time));
     }
 
-    /// Lets it do all that it wants to do now.
+    /// Lets it do all that it wants to do now. What that is takes some milliseconds.
     pub fn work(&self) {
         self.runtime.block_on(self.done());
     }
@@ -86,10 +86,12 @@ impl Process {
     }
 
     async fn done(&self) {
+        let begun = Instant::now();
         while !self.is_idle() {
             for _ in 0..20 {
                 tokio::task::yield_now().await;
             }
+            assert!(begun.elapsed() < PATIENCE, "it has not done all that is due: {}", self.shown());
         }
     }
 
@@ -127,3 +129,6 @@ impl Process {
 fn is_busy(state: &str) -> bool {
     ["being looked after", "about to be looked after"].contains(&state)
 }
+
+/// By the real clock, on a machine that has much to do.
+const PATIENCE: Duration = Duration::from_secs(60);

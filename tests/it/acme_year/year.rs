@@ -92,6 +92,7 @@ impl Year {
             self.check();
             self.running().pass(pause);
             self.work();
+            assert!(self.moments < MOST_MOMENTS, "hour {}\n{}", self.hours(), self.running().shown());
         }
         self.tell();
     }
@@ -155,7 +156,10 @@ impl Year {
     }
 
     fn check_replaced(&self) {
-        let Some(revoked) = self.revoked else { return };
+        let Some(revoked) = self.revoked else {
+            assert!(!self.suggests, "nothing was revoked");
+            return;
+        };
         for name in NAMES.iter().flat_map(|(_, names)| *names) {
             let served = self.running().served(name).expect("something");
             let issued = served.not_before + Duration::from_secs(3600);
@@ -185,15 +189,18 @@ impl Year {
             let count = issued.iter().filter(|(_, of, _)| of == profile).count();
             let hours = |time: Duration| time.as_secs() / 3600;
             println!(
-                "{:4} hours: {count} certificates for {names} domains, {} hours left at the least",
+                "{:4} hours: {names} domains, {} renewals, {} failed validations, {} hours left at the least",
                 hours(life),
+                count - names,
+                self.moods.failed(profile),
                 hours(self.least[profile])
             );
             let each = count as f64 / names as f64;
             let least = 365.0 * 86_400.0 / life.as_secs_f64();
             assert!(each > least && each < 3.0 * least + 3.0, "{each} certificates of {profile} a domain");
         }
-        let (in_vain, failed) = self.moods.tally();
+        let in_vain = self.moods.in_vain();
+        let failed: u64 = PROFILES.iter().map(|(profile, _)| self.moods.failed(profile)).sum();
         println!(
             "{} orders, {failed} failed validations, {in_vain} requests in the outage, {} kills, {} moments",
             self.world.ca.asked("order").len(),
@@ -207,3 +214,5 @@ impl Year {
 
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Some nine hundred are usual: many more are something that is due again and again.
+const MOST_MOMENTS: u32 = 20_000;

@@ -13,8 +13,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::engine::Engine;
 use super::machine::Machine;
+use super::ports::free_port;
 use super::process::{self, Output, Process, moorgate, run, tool};
-use super::stage::{free_port, get};
+use super::stage::get;
 
 /// The ports that stand in ctl.sh, moorgate.toml and conf.d/.
 const PORTS: [&str; 5] = ["5001", "5002", "8080", "8443", "9180"];
@@ -40,11 +41,8 @@ impl FirstRun {
         files.extend(samples.map(|file| Path::new("conf.d").join(file.unwrap().file_name())));
         fs::create_dir_all(root.join("conf.d")).unwrap();
         for file in &files {
-            let mut text = fs::read_to_string(source.join(file)).unwrap();
-            for (shipped, free) in PORTS.iter().zip(&ports) {
-                text = text.replace(shipped, &free.to_string());
-            }
-            fs::write(root.join(file), text).unwrap();
+            let text = fs::read_to_string(source.join(file)).unwrap();
+            fs::write(root.join(file), with_ports(&text, &ports)).unwrap();
         }
         fs::set_permissions(root.join("ctl.sh"), PermissionsExt::from_mode(0o755)).unwrap();
         // Where any user may run it.
@@ -131,6 +129,31 @@ impl Drop for FirstRun {
         // The holder of a namespace takes no other signal; everything in it ends with it.
         self.namespace.signal(Signal::KILL);
     }
+}
+
+/// A shipped file with other ports. In one pass: a free port may have the digits of a shipped one in it.
+fn with_ports(text: &str, ports: &[u16]) -> String {
+    let mut done = String::new();
+    let mut rest = text;
+    let first = |rest: &str| {
+        PORTS
+            .iter()
+            .zip(ports)
+            .filter_map(|(shipped, free)| Some((rest.find(shipped)?, *shipped, *free)))
+            .min()
+    };
+    while let Some((at, shipped, free)) = first(rest) {
+        done.push_str(&rest[..at]);
+        done.push_str(&free.to_string());
+        rest = &rest[at + shipped.len()..];
+    }
+    done + rest
+}
+
+#[test]
+fn ports_with_the_digits_of_others_are_put_in_place_whole() {
+    let replaced = with_ports("5001 :8080\n5002 8443 9180.", &[28_080, 25_001, 25_002, 29_180, 28_443]);
+    assert_eq!(replaced, "28080 :25002\n25001 29180 28443.");
 }
 
 fn children_of(id: u32) -> PathBuf {

@@ -8,8 +8,9 @@ use base64::prelude::BASE64_STANDARD;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
+use super::ports::free_port;
 use super::process::{self, Output, Process, run, tool, until};
-use super::stage::{free_port, get};
+use super::stage::get;
 use crate::harness::Domain;
 
 /// A CA and what is asked of it. Dropped in this order, the directory last.
@@ -17,6 +18,8 @@ pub struct Acme {
     pub moorgate: Option<Process>,
     pebble: Option<Process>,
     _dns: Process,
+    /// The host of the CA's URLs, and its port.
+    authority: String,
     ports: Ports,
     directory: tempfile::TempDir,
 }
@@ -40,6 +43,8 @@ pub struct Mood {
     pub keys: &'static str,
     /// Whether it looks for tls-alpn-01 on a port where nobody listens.
     pub deaf_to_tls: bool,
+    /// The host of its URLs, in place of an address: then it listens on port 443, in a network of the test's own.
+    pub host: Option<&'static str>,
 }
 
 impl Acme {
@@ -50,11 +55,13 @@ impl Acme {
         fs::create_dir_all(path.join("config/conf.d")).unwrap();
         fs::create_dir(path.join("logs")).unwrap();
         let [acme, management, dns, dns_management, https, http, admin] = [(); 7].map(|()| free_port());
+        let acme = if mood.host.is_some() { 443 } else { acme };
         let ports = Ports { acme, management, dns, dns_management, https, http, admin };
         let dns = start_dns(&ports, path);
-        write_server_certificate(path);
+        write_server_certificate(path, mood.host);
         let pebble = start_pebble(&ports, path, mood);
-        Self { moorgate: None, pebble: Some(pebble), _dns: dns, ports, directory }
+        let authority = mood.host.map_or_else(|| format!("127.0.0.1:{acme}"), str::to_owned);
+        Self { moorgate: None, pebble: Some(pebble), _dns: dns, authority, ports, directory }
     }
 
     pub fn path(&self) -> &Path {
@@ -76,11 +83,12 @@ impl Acme {
 
     /// Writes the configuration: further TOML for `[[ca]]` and the top, and the domains with their `[tls]`.
     pub fn configure(&self, main: &str, ca: &str, domains: &[(&str, &str)]) {
-        let Ports { acme, https, http, admin, .. } = self.ports;
+        let Ports { https, http, admin, .. } = self.ports;
+        let authority = &self.authority;
         let text = format!(
             "https = [\"127.0.0.1:{https}\"]\nhttp = [\"127.0.0.1:{http}\"]\nstate = \"../state\"\n\
              [admin]\nlisten = \"127.0.0.1:{admin}\"\n{main}\n\
-             [[ca]]\ndirectory = \"https://127.0.0.1:{acme}/dir\"\nroots = \"../server.pem\"\n{ca}\n"
+             [[ca]]\ndirectory = \"https://{authority}/dir\"\nroots = \"../server.pem\"\n{ca}\n"
         );
         fs::write(self.path().join("config/moorgate.toml"), text).unwrap();
         let users = Domain::htpasswd(&[("ci".to_owned(), "secret".to_owned())]);
@@ -118,7 +126,7 @@ impl Acme {
 
     /// Where the CA is, and where it looks for answers to http-01.
     pub fn urls(&self) -> (String, u16) {
-        (format!("https://127.0.0.1:{}", self.ports.acme), self.ports.http)
+        (format!("https://{}", self.authority), self.ports.http)
     }
 
     /// A moorgate command about this configuration.
@@ -127,8 +135,8 @@ impl Acme {
         run(command.args(arguments).args(["--config", "config"]), "")
     }
 
-    /// Starts a second moorgate with the same state directory and these domains, on ports where the CA never looks.
-    pub fn serve_elsewhere(&self, domains: &[(&str, &str)]) -> Process {
+    /// Starts a second moorgate with the same state directory and these domains.
+    pub fn serve_elsewhere(&self, domains: &[(&str, &str)]) -> Elsewhere {
         let (here, there) = (self.path().join("config"), self.path().join("elsewhere"));
         fs::create_dir_all(there.join("conf.d")).unwrap();
         let mut main = fs::read_to_string(here.join("moorgate.toml")).unwrap();
@@ -147,7 +155,7 @@ impl Acme {
         command.args(["run", "--debug", "--config", "elsewhere"]);
         let mut moorgate = Process::start("elsewhere", command, &self.path().join("logs"));
         moorgate.becomes("ready", || get(admin, "/readyz").starts_with("HTTP/1.1 200"));
-        moorgate
+        Elsewhere { moorgate, admin }
     }
 
     /// The common name of one of the CA's roots.
@@ -160,13 +168,15 @@ impl Acme {
         name.trim_start_matches([' ', '=']).lines().next().unwrap().trim().to_owned()
     }
 
-    /// A program of `config/` that sets TXT records in the CA's DNS, and writes down what it was called with.
+    /// A program of `config/` that sets TXT records in the CA's DNS, and writes down what it was called with. As long
+    /// as there is a file `hold` beside it, it does not come to its end.
     pub fn write_dns_command(&self) {
         use std::os::unix::fs::PermissionsExt;
         let path = self.path().join("config/set-txt");
         let server = format!("http://127.0.0.1:{}", self.ports.dns_management);
         let script = format!(
             "#!/bin/sh\nset -e\necho \"$1 $2\" >>\"$(dirname \"$0\")/calls\"\n\
+             while [ -e \"$(dirname \"$0\")/hold\" ]; do sleep 0.1; done\n\
              case $1 in\n\
              present) curl -sf {server}/set-txt -d \"{{\\\"host\\\":\\\"$2.\\\",\\\"value\\\":\\\"$3\\\"}}\" ;;\n\
              cleanup) curl -sf {server}/clear-txt -d \"{{\\\"host\\\":\\\"$2.\\\"}}\" ;;\n\
@@ -178,11 +188,7 @@ impl Acme {
 
     /// What `/status` says of a domain's certificate.
     pub fn certificate(&self, domain: &str) -> Value {
-        let answer = get(self.ports.admin, "/status");
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let status: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
-        let all = status["certificates"].as_array().unwrap();
-        all.iter().find(|one| one["domain"] == domain).unwrap().clone()
+        certificate(self.ports.admin, domain)
     }
 
     /// Waits until a domain has a certificate of the CA, and returns its serial number's words.
@@ -257,6 +263,35 @@ impl Acme {
     }
 }
 
+/// A second moorgate on a state directory, on ports where the CA never looks.
+pub struct Elsewhere {
+    moorgate: Process,
+    admin: u16,
+}
+
+impl Elsewhere {
+    /// What its `/status` says of a domain's certificate.
+    pub fn certificate(&self, domain: &str) -> Value {
+        certificate(self.admin, domain)
+    }
+
+    /// Waits until it serves a certificate of the CA for a domain.
+    #[track_caller]
+    pub fn has(&self, domain: &str) {
+        let words = format!("certificate in force domain={domain} ");
+        until("the other one has it", || self.moorgate.stderr().contains(&words));
+    }
+}
+
+/// What the `/status` of a moorgate says of a domain's certificate.
+fn certificate(admin: u16, domain: &str) -> Value {
+    let answer = get(admin, "/status");
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let status: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    let all = status["certificates"].as_array().unwrap();
+    all.iter().find(|one| one["domain"] == domain).unwrap().clone()
+}
+
 fn domain_file(domain: &str, tls: &str) -> String {
     format!(
         "domain = \"{domain}\"\n[tls]\n{tls}\n[auth]\nhtpasswd = \"../users.htpasswd\"\n\
@@ -265,9 +300,10 @@ fn domain_file(domain: &str, tls: &str) -> String {
 }
 
 /// Serves TLS for the CA. Its own root, so that trusting it trusts nothing that the CA issues.
-fn write_server_certificate(path: &Path) {
+fn write_server_certificate(path: &Path, host: Option<&str>) {
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let names = ["127.0.0.1", "localhost"].into_iter().chain(host).map(str::to_owned);
+    let params = CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
     fs::write(path.join("server.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
     fs::write(path.join("server.key"), key.serialize_pem()).unwrap();
 }

@@ -1,87 +1,22 @@
-//! Many orders at a real CA: a thousand domains within the limits, several domains of two processes, kills
-//! at any moment, and a certificate that was revoked.
+//! Orders at a real CA that is asked for much: several domains of two processes, kills at any moment, and a
+//! certificate that was revoked.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as B64, Engine};
-use moorgate::certs::issuer::Issuer;
-use moorgate::certs::manager::Certificates;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::pebble_ca::{Acme, Mood};
 use super::process::{self, run, tool, until};
-use crate::harness::plain::answer_challenges;
 
 const ASKS: &str = "acme = \"ops@example.com\"";
 const ORDER: &str = "POST /order-plz";
-
-/// The limit that moorgate keeps towards a CA that publishes none.
-const ORDERS: usize = 300;
-const WINDOW: Duration = Duration::from_secs(3 * 3600 + 120);
-
-#[tokio::test]
-async fn a_thousand_domains_are_issued_within_the_limit_of_orders() {
-    let acme = Acme::new(Mood::default());
-    let names: Vec<String> = (0..1000).map(|n| format!("d{n}.many.test")).collect();
-    let domains: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), ASKS)).collect();
-    acme.configure("[acme]\nchallenges = [\"http-01\"]", "", &domains);
-    let config = acme.path().join("config");
-    let snapshot = moorgate::config::load(&config).unwrap_or_else(|_| panic!("it is wrong")).snapshot;
-    let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
-    certificates.apply(&snapshot);
-    // What moorgate's plain listener does, whose clock the test cannot move.
-    let challenges = certificates.table().challenges().clone();
-    tokio::spawn(answer_challenges(([127, 0, 0, 1], acme.urls().1).into(), challenges));
-    let ahead = Arc::new(AtomicU64::new(0));
-    let wall = {
-        let ahead = ahead.clone();
-        Arc::new(move || SystemTime::now() + Duration::from_secs(ahead.load(Ordering::SeqCst)))
-    };
-    let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, wall));
-    tokio::spawn(issuer.run(CancellationToken::new()));
-    let begun = std::time::Instant::now();
-    let held = || certificates.report().iter().filter(|report| report.serial.is_some()).count();
-    let (mut placed, mut hiccups) = (0, 0);
-    while held() < names.len() {
-        // Nothing tells when it has done what the limit allows, but that it waits.
-        let settled = async {
-            while certificates.report().iter().any(|report| {
-                let acme = report.acme.as_ref();
-                acme.is_none_or(|acme| acme.next_attempt.is_none() || acme.state.starts_with("being"))
-            }) {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        assert!(
-            tokio::time::timeout(Duration::from_secs(240), settled).await.is_ok(),
-            "{} are there",
-            held()
-        );
-        let errors: Vec<_> =
-            certificates.report().iter().filter_map(|report| report.acme.as_ref()?.error.clone()).collect();
-        println!("{} after {:?} {errors:?}", held(), begun.elapsed());
-        let before = std::mem::replace(&mut placed, acme.asked(ORDER));
-        assert!(placed - before <= ORDERS, "{placed} orders, {before} before");
-        // On a machine with much to do, the CA may leave an order without any answer for good.
-        hiccups += errors.len();
-        let pause = if errors.is_empty() { WINDOW } else { WINDOW * 9 };
-        ahead.fetch_add(pause.as_secs(), Ordering::SeqCst);
-        crate::harness::jump(pause).await;
-    }
-    assert!(hiccups < 10 && placed <= names.len() + hiccups, "{placed} orders, {hiccups} hiccups");
-    let refused = acme.asked("rateLimited") + acme.asked("-> 429");
-    assert_eq!(refused, 0);
-}
 
 #[test]
 fn two_processes_order_several_domains_once_each() {
@@ -95,8 +30,7 @@ fn two_processes_order_several_domains_once_each() {
     for (name, _) in &domains {
         acme.issued(name);
         assert!(acme.is_trusted(name, 0), "{name}");
-        let here = format!("certificate in force domain={name} ");
-        until("the other one has it", || other.stderr().contains(&here));
+        other.has(name);
     }
     assert_eq!(acme.asked(ORDER), domains.len());
     assert_eq!(acme.kept("/account.json").len(), 1);
@@ -104,6 +38,13 @@ fn two_processes_order_several_domains_once_each() {
 
 #[test]
 fn kills_at_any_moment_of_an_order_cost_no_order_that_is_on_disk() {
+    let resumed: usize = (0..ROUNDS).map(orders_with_kills).sum();
+    println!("{resumed} orders were taken up after {} kills", ROUNDS * KILLS);
+    assert!(resumed > 0);
+}
+
+/// Orders for some names while moorgate is killed. How many orders were taken up.
+fn orders_with_kills(round: usize) -> usize {
     let environment = &[("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "1")];
     let mut acme = Acme::new(Mood { environment, ..Mood::default() });
     let names = ["a.test", "b.test", "c.test", "d.test", "e.test", "f.test"];
@@ -116,7 +57,7 @@ fn kills_at_any_moment_of_an_order_cost_no_order_that_is_on_disk() {
         acme.serve();
         renew_failed(&acme, &names);
         // An order takes about twelve requests.
-        let moment = asked + 1 + kill * 3 % 11;
+        let moment = asked + 1 + (round * KILLS + kill) * 3 % 11;
         until("it has asked so often, or has nothing to do", || {
             let waits = acme.moorgate.as_ref().unwrap().stderr().contains(FAILED);
             acme.asked("POST /") >= moment || on_disk(&acme).0.len() == names.len() || waits
@@ -137,8 +78,7 @@ fn kills_at_any_moment_of_an_order_cost_no_order_that_is_on_disk() {
         acme.issued(name);
         assert!(acme.is_trusted(name, 0), "{name}");
     }
-    println!("{} orders for {} names, {resumed} taken up, {KILLS} kills", acme.asked(ORDER), names.len());
-    assert!(resumed > 0);
+    resumed
 }
 
 /// Where the CA looked while nobody was there, moorgate would wait for a minute.
@@ -154,7 +94,10 @@ fn renew_failed(acme: &Acme, names: &[&str]) {
     }
 }
 
-const KILLS: usize = 12;
+const ROUNDS: usize = 4;
+/// Each may cost every name a failed validation, of which a CA allows five an hour: two are left for a CA that looks
+/// too late, on a machine with much to do.
+const KILLS: usize = 3;
 const FAILED: &str = "no certificate from this CA";
 
 /// The names that have a certificate on disk, and those that have an order there.

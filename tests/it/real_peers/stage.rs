@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::machine::Machine;
+use super::ports::free_port;
 use super::process::{self, Output, Process, run, tool, until};
 
 /// Everything that runs. Dropped in this order, the directory last.
@@ -211,15 +211,4 @@ pub fn get(port: u16, path: &str) -> String {
         stream.read_to_end(&mut answer)
     });
     asked.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&answer).into_owned())
-}
-
-/// A port that nobody uses. Below those that the system gives to connections and to port 0, so that
-/// none of the tests that run meanwhile gets it.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 10;
-    (0..2000)
-        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed))
-        .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
-        .expect("a free port")
 }
