@@ -156,7 +156,7 @@ async fn granted(
         let authenticated = match (&site.tokens, &subject) {
             _ if anonymous::is_welcome(site, &subject, &parts.headers) => Identity::Anonymous.into(),
             (Some(tokens), Subject::Call(_)) => bearer::authenticate(tokens, site, &parts.headers)?.into(),
-            (None, _) | (_, Subject::Page) => {
+            (None, _) | (_, Subject::Page(_)) => {
                 let budgets = &sites.snapshot.failures;
                 let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
                 authenticate::authenticate(&gate.verifier, site, entry).await?.into()

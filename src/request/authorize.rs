@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::authenticate::Authenticated;
 use super::bearer;
-use super::classify::Subject;
+use super::classify::{PageUse, Subject};
 use super::reject::Rejection;
 use super::site::Site;
 use crate::auth::policy::{Asker, Decision};
@@ -129,15 +129,9 @@ pub(crate) fn authorize(
     };
     let asker = Asking { user, client };
     let (subject, terms, hidden_by) = match subject {
-        Subject::Page => {
-            let decision = site.policy.sees_everything(asker.asker());
-            if !decision.allowed {
-                return Err(Rejection::denied(
-                    "these pages show everything, and your user may not see all of it",
-                )
-                .decided_by(decision.rule));
-            }
-            (Subject::Page, Terms::Plain, None)
+        Subject::Page(used) => {
+            page(site, &asker, used)?;
+            (Subject::Page(used), Terms::Plain, None)
         }
         Subject::Call(call) => Judge { site, asker: &asker }.call(call)?,
     };
@@ -147,6 +141,22 @@ pub(crate) fn authorize(
     };
     let sessions = sessions(site, &asker);
     Ok(Authorized { grant: Grant { subject, terms, asker, sessions }, hidden_by })
+}
+
+/// A page shows all repositories to whoever sees it, and changes any of them for whoever may press its buttons.
+fn page(site: &Site, asker: &Asking, used: PageUse) -> Result<(), Rejection> {
+    let seen = site.policy.sees_everything(asker.asker());
+    if !seen.allowed {
+        let message = "these pages show everything, and your user may not see all of it";
+        return Err(Rejection::denied(message).decided_by(seen.rule));
+    }
+    let changed = site.policy.changes_everything(asker.asker());
+    if used == PageUse::Change && !changed.allowed {
+        let message = "these pages may be read, but not used to change something: \
+                       that is for those who may do everything in all repositories";
+        return Err(Rejection::denied(message).decided_by(changed.rule));
+    }
+    Ok(())
 }
 
 fn sessions(site: &Site, asker: &Asking) -> Option<SessionOwner> {

@@ -5,6 +5,7 @@ mod calls;
 mod explain;
 mod hidden;
 mod lists;
+mod pages;
 mod sessions;
 pub mod stage;
 mod tags;

@@ -223,16 +223,3 @@ async fn rules_and_groups_hold_as_soon_as_they_are_loaded() {
     assert!(stage.gateway.app.reload().await.is_err());
     alice.get(target).await.is(404);
 }
-
-#[tokio::test]
-async fn pages_are_for_those_who_may_see_everything() {
-    let page = crate::harness::Origin::new().await;
-    let browser = format!("[browser]\nurl = '{}'\n", page.url());
-    let rules = "[[access]]\nusers = ['bob']\nrepositories = ['**']\nactions = ['pull', 'catalog']\n";
-    let stage = Stage::new(Kind::Store, &format!("{browser}{}{rules}", allow("base/**", "'all'"))).await;
-    stage.client("alice").get("/").await.is(403);
-    assert!(page.requests().is_empty());
-    for user in ["bob", "root"] {
-        stage.client(user).get("/").await.is(200);
-    }
-}
