@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 
 use crate::auth::Identity;
@@ -181,10 +181,7 @@ async fn restricted(
     if let Some(Call::Catalog { page }) = route.call() {
         return catalog::of_upstream(to, page, conn, &parts, record).await;
     }
-    // Its words are needed to tell their length.
-    if parts.method == Method::HEAD {
-        parts.method = Method::GET;
-    }
+    hidden::ask_for_words(&mut parts);
     let asked = rewrite::Asked::of(route, &parts);
     let answer = forward::forward(to, conn, parts, body, record).await?;
     hidden::restore(route, rewrite::rewrite(to, conn, &asked, answer, record)?).await
