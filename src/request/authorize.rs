@@ -179,7 +179,7 @@ impl Judge<'_> {
 
     fn call(&self, call: Arc<Call>) -> Result<Judged, Rejection> {
         let policy = &self.site.policy;
-        if policy.is_open() && self.asker.user.is_some() {
+        if policy.is_open() && self.asker.user.is_some() && !call.is_manifest_write() {
             return Ok((Subject::Call(call), Terms::Plain, None));
         }
         match &*call {
@@ -305,7 +305,9 @@ impl Judge<'_> {
         if terms.is_empty() {
             self.push(repository)?;
         }
-        Ok(Terms::Tags(terms))
+        // Where nobody may move a tag and not make it, or the other way round, nothing depends on what is there.
+        let depends = |term: &TagTerm| self.site.takes_turns || !matches!(term.may, MayWrite::Both);
+        Ok(if terms.iter().any(depends) { Terms::Tags(terms) } else { Terms::Plain })
     }
 
     fn may_write(&self, repository: &RepositoryName, tag: &Tag) -> Result<MayWrite, Rejection> {

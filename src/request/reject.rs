@@ -264,6 +264,7 @@ impl Rejection {
             StoreError::BadRange | StoreError::BodyCut => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
             StoreError::BodyStalled => (StatusCode::REQUEST_TIMEOUT, ErrorCode::SizeInvalid),
             StoreError::Superseded => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+            StoreError::TagUnexpected(_) => (StatusCode::CONFLICT, ErrorCode::Denied),
             StoreError::BlobInUse(_) | StoreError::ManifestInUse(_) => {
                 (StatusCode::FORBIDDEN, ErrorCode::Denied)
             }

@@ -29,6 +29,8 @@ pub(crate) struct Site {
     /// With which upload sessions are bound to users; none where every user may do everything.
     pub(crate) session_key: Option<SessionKey>,
     pub(crate) registry: Registry,
+    /// Whether writes to tags of its registry take turns. moorgate's own registry needs none.
+    pub(crate) takes_turns: bool,
     /// For storage that the registry redirects to, where moorgate follows.
     pub(crate) storage: Option<Trust>,
     pub(crate) browser: Option<Target>,

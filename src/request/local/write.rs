@@ -140,7 +140,7 @@ pub(super) async fn manifest(
 ) -> Answered {
     let content_type = content_type(asked.headers).map_err(|error| asked.rejection(error))?;
     let bytes = whole(asked.patience, body).await.map_err(|error| asked.rejection(error))?;
-    let accepted = asked.store.put_manifest(name, reference, tags, content_type, bytes).await;
+    let accepted = asked.store.put_manifest(name, reference, tags, Vec::new(), content_type, bytes).await;
     Ok(manifest_is_here(name, tags, &accepted.map_err(|error| asked.rejection(error))?))
 }
 

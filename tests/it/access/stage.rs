@@ -106,7 +106,8 @@ impl Stage {
     }
 }
 
-async fn start(directory: &Path) -> std::sync::Arc<App> {
+/// A process over the files of a directory, beside the one that may be there already.
+pub async fn start(directory: &Path) -> std::sync::Arc<App> {
     let options =
         Options { directory: directory.to_owned(), workers: None, log_floor: None, install_log: false };
     App::start(options).await.unwrap()
