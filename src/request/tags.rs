@@ -18,6 +18,7 @@ use super::conn_info::ConnInfo;
 use super::record::Record;
 use super::reject::Rejection;
 use super::rewrite::{self, Asked};
+use super::room::Room;
 use super::route::{Destination, Route};
 use super::site::Target;
 use super::{forward, local};
@@ -67,10 +68,10 @@ pub(crate) async fn write(
     route: &mut Route,
     conn: &ConnInfo,
     parts: Parts,
-    incoming: Incoming,
+    (incoming, room): (Incoming, Option<Room>),
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let bytes = whole(route, incoming, record).await?;
+    let bytes = whole(route, incoming, room, record).await?;
     let terms = route.take_tags();
     let Some(Call::ManifestWrite { repository, reference, tags }) = route.call() else {
         return Err(Rejection::bad_base_path());
@@ -101,18 +102,21 @@ pub(crate) async fn write(
     }
 }
 
-async fn whole(route: &Route, incoming: Incoming, record: &mut Record) -> Result<Bytes, Rejection> {
+async fn whole(
+    route: &Route,
+    incoming: Incoming,
+    room: Option<Room>,
+    record: &mut Record,
+) -> Result<Bytes, Rejection> {
     let limit = route.body_limit();
-    if incoming.size_hint().lower() > limit {
-        return Err(Rejection::body_too_large(limit));
-    }
     let upload = Arc::<Upload>::default();
     let has_body = !incoming.is_end_stream();
     let body = RequestBody::streamed(incoming, upload.clone(), limit);
     record.forwarded(has_body.then(|| upload.clone()));
     let timeouts = &route.site().host.timeouts;
     let patience = Patience { first_byte: timeouts.first_body_byte, stall: timeouts.stall };
-    local::whole(patience, body).await.map_err(|error| Rejection::store(error, limit, upload.failure()))
+    let whole = local::whole(patience, body, room).await;
+    whole.map_err(|error| Rejection::store(error, limit, upload.failure()))
 }
 
 impl TagTerm {

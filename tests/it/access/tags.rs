@@ -1,7 +1,10 @@
 //! Tags that may be made and not moved: looked up and written in one go.
 
 use super::stage::{KINDS, Kind, Stage, allow};
-use crate::harness::{Between, Domain, Peer, Setup, Upstream, json, promptly, request, settle};
+use crate::harness::{
+    Between, Clock, Domain, Fed, Http2, Peer, Setup, Upstream, json, promptly, request, request2, seconds,
+    settle,
+};
 use crate::store::client::{Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
 
@@ -224,4 +227,41 @@ async fn a_manifest_streams_where_no_tag_depends_on_what_is_there() {
         assert_eq!(between.registry().bytes(7).await, b"{\"a\":1}");
         between.answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
     }
+}
+
+#[tokio::test]
+async fn manifests_that_wait_for_memory_are_not_read_and_not_kept_waiting_for_ever() {
+    let mut between = restricted().await;
+    // Her password is known then.
+    between.passed(request("GET", "/v2/", "")).await;
+    let clock = Clock::stopped();
+    let mut client = Http2::connect(&between.gateway, "ci.test").await;
+    let mut begun = Vec::new();
+    let mut begin = |tag: usize| {
+        let (feed, body) = Fed::new();
+        let target = format!("/v2/base/app/manifests/v{tag}");
+        let answer = tokio::spawn(client.send(request2("PUT", &target).body(body).unwrap()));
+        (feed, answer)
+    };
+    // Nobody knows how long they will be: 8 MiB each at most, 64 MiB together.
+    for tag in 0..8 {
+        begun.push(begin(tag));
+    }
+    settle().await;
+    let (_feed, late) = begin(8);
+    settle().await;
+    assert!(!late.is_finished());
+    clock.jump(seconds(10)).await;
+    let (head, body) = promptly(late).await.unwrap().unwrap();
+    assert_eq!((head.status.as_u16(), &head.headers["retry-after"]), (503, &"5".parse().unwrap()));
+    assert_eq!(json(&body)["errors"][0]["code"], "UNAVAILABLE");
+    // One that is as short as it says finds room no sooner, and finds it when another is done.
+    between.client.send(push("short", "{}")).await;
+    between.upstream.untouched().await;
+    between.registry().silent().await;
+    let (feed, broken) = begun.pop().unwrap();
+    feed.send(Err(std::io::ErrorKind::Other.into())).await.unwrap();
+    assert!(promptly(broken).await.unwrap().is_err());
+    let look = promptly(between.asked()).await;
+    assert_eq!(look.first, "HEAD /v2/base/app/manifests/short HTTP/1.1");
 }
