@@ -132,7 +132,7 @@ fn site(
     Some(Site {
         host: host.clone(),
         users: users?,
-        session_key: session_key.filter(|_| !policy.is_open()).cloned(),
+        session_key: session_key.cloned(),
         policy,
         tokens: tokens.filter(|_| host.auth.mode.tokens().is_some()).cloned(),
         registry: registry?,
@@ -150,10 +150,9 @@ fn challenge(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Header
     challenge.map_err(|_| problems.push(refused())).ok()
 }
 
-/// The key that upload sessions are bound to users with, where a domain has access rules. It stays over
-/// reloads, as the state directory does.
+/// The key that upload sessions are bound to users with. It stays over reloads, as the state directory does.
 fn session_key(snapshot: &Snapshot, before: Option<&Sites>, problems: &mut Problems) -> Option<SessionKey> {
-    let restricted = snapshot.domains.iter().find(|host| !host.access.rules.is_empty())?;
+    let first = snapshot.domains.first()?;
     let kept = before.and_then(|sites| sites.all.iter().find_map(|site| site.session_key.clone()));
     if kept.is_some() {
         return kept;
@@ -163,8 +162,8 @@ fn session_key(snapshot: &Snapshot, before: Option<&Sites>, problems: &mut Probl
         Err(error) => {
             let message =
                 format!("the key of upload sessions in {} cannot be used: {error}", snapshot.state.display());
-            let help = "access rules need it: make the state directory writable for moorgate's user";
-            problems.push(Problem::in_file(&restricted.source, message, help));
+            let help = "uploads need it: make the state directory writable for moorgate's user";
+            problems.push(Problem::in_file(&first.source, message, help));
             None
         }
     }

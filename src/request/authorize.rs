@@ -27,7 +27,7 @@ pub(crate) struct Grant {
     subject: Subject,
     terms: Terms,
     asker: Asking,
-    /// Whose the upload sessions are; `None` where everybody may have them.
+    /// Whose an upload session is, of a call that is about one or opens one.
     sessions: Option<SessionOwner>,
 }
 
@@ -139,7 +139,8 @@ pub(crate) fn authorize(
         Some(access) => bearer::hold(access, subject, terms)?,
         None => (subject, terms),
     };
-    let sessions = sessions(site, &asker);
+    let names_sessions = |call: &&Arc<Call>| call.is_upload() || call.session().is_some();
+    let sessions = subject.call().filter(names_sessions).and_then(|_| sessions(site, &asker));
     Ok(Authorized { grant: Grant { subject, terms, asker, sessions }, hidden_by })
 }
 
@@ -179,7 +180,7 @@ impl Judge<'_> {
 
     fn call(&self, call: Arc<Call>) -> Result<Judged, Rejection> {
         let policy = &self.site.policy;
-        if policy.is_open() && self.asker.user.is_some() && !call.is_manifest_write() {
+        if self.is_free(&call) {
             return Ok((Subject::Call(call), Terms::Plain, None));
         }
         match &*call {
@@ -225,6 +226,13 @@ impl Judge<'_> {
             }
         }
         Ok((Subject::Call(call), Terms::Plain, None))
+    }
+
+    /// Whether there is nothing to decide. Whose an upload is, and whose turn it is to write a tag, matters without
+    /// rules, too.
+    fn is_free(&self, call: &Call) -> bool {
+        let is_simple = !call.is_manifest_write() && call.session().is_none();
+        self.site.policy.is_open() && self.asker.user.is_some() && is_simple
     }
 
     /// Something that is in a repository.

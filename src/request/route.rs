@@ -51,7 +51,7 @@ impl Route {
         self.grant.asker()
     }
 
-    /// Whose the upload sessions are; `None` where everybody may have them.
+    /// Whose an upload session is, of a call that is about one or opens one.
     pub(crate) fn sessions(&self) -> Option<&SessionOwner> {
         self.grant.sessions()
     }

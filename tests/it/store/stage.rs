@@ -153,10 +153,11 @@ impl Disk {
         self.0.join("blobs").join(digest.replace(':', "/"))
     }
 
-    /// Where the bytes of an upload lie.
+    /// Where the bytes of an upload lie. The name that its owner gets ends with a tag.
     pub fn upload(&self, location: &str) -> PathBuf {
         let (repository, id) =
             location.strip_prefix("/v2/").and_then(|path| path.split_once("/blobs/uploads/")).unwrap();
+        let (id, _) = id.split_once('~').unwrap();
         self.0.join("uploads").join(repository.replace('/', "+")).join(id)
     }
 
