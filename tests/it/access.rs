@@ -6,6 +6,7 @@ mod explain;
 mod hidden;
 mod lists;
 mod pages;
+mod races;
 mod sessions;
 pub mod stage;
 mod tags;

@@ -106,7 +106,11 @@ impl Killable {
         let ca = format!("{root}{}/state/internal-ca/ca.pem", directory.display());
         roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let config = Arc::new(client_config(roots, &["http/1.1"]));
-        Self { config: directory.to_owned(), child, endpoint: Endpoint { address, config } }
+        Self {
+            config: directory.to_owned(),
+            child,
+            endpoint: Endpoint { address, config, host: "ci.test".to_owned() },
+        }
     }
 
     pub fn id(&self) -> u32 {
