@@ -27,7 +27,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/peers.sh"
 readonly ALL_WORKLOADS="small-h1 small-h2 connect down-h1 down-h2 up-h1 up-h2"
 readonly ALL_PROXIES="moorgate nginx haproxy caddy"
 readonly BLOB=/v2/big/blobs/sha256:49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14
-readonly UPLOAD="/v2/big/blobs/uploads/8b0f6b5c-5d3a-4f0a-9f3e-0c1d2e3f4a5b?_state=eyJOYW1lIjoiYmlnIn0"
+readonly UPLOADS=/v2/big/blobs/uploads/
 readonly MANIFEST=/v2/small/manifests/latest
 
 usage() {
@@ -208,8 +208,16 @@ drive_connect() {
 
 drive_down-h1() { stream "$1" "200 1.1" --http1.1 "$BLOB"; }
 drive_down-h2() { stream "$1" "200 2" --http2 "$BLOB"; }
-drive_up-h1() { stream "$1" "202 1.1" --http1.1 --request PATCH --upload-file "$work/layer" "$UPLOAD"; }
-drive_up-h2() { stream "$1" "202 2" --http2 --request PATCH --upload-file "$work/layer" "$UPLOAD"; }
+drive_up-h1() { stream "$1" "202 1.1" --http1.1 --request PATCH --upload-file "$work/layer" "$(upload "$1")"; }
+drive_up-h2() { stream "$1" "202 2" --http2 --request PATCH --upload-file "$work/layer" "$(upload "$1")"; }
+
+# upload PROXY: where an upload goes on that was begun through it. moorgate's has its user's tag.
+upload() {
+    driver curl --silent --show-error --fail --cacert "$work/cert.pem" \
+        --resolve "localhost:${ports[$1]}:127.0.0.1" --header "$authorization" --request POST \
+        --output /dev/null --dump-header - "$(url "$1" "$UPLOADS")" |
+        awk 'tolower($1) == "location:" { sub(/\r$/, ""); sub(/^https?:\/\/[^\/]*/, "", $2); print $2 }'
+}
 
 # run_h2load PROXY OPTION...
 run_h2load() {

@@ -27,6 +27,7 @@ use crate::config::vhost::ListenAddress;
 use crate::observe::access_log::AccessLog;
 use crate::observe::logging::LogControl;
 use crate::request::Gate;
+use crate::request::room::Rooms;
 use crate::request::site::Sites;
 use crate::request::tags::TagTurns;
 use crate::tls::server_config::ServerConfigs;
@@ -148,6 +149,7 @@ impl App {
                 access_log,
                 nowhere: Arc::default(),
                 tag_turns: TagTurns::new(),
+                rooms: Rooms::new(),
             }),
             certificates,
             issuer,

@@ -27,6 +27,7 @@
 //! A `Grant` may have terms: `request/tags` writes to tags that not everybody may move, `request/catalog`
 //! leaves out what the asker may not see, `request/hidden` answers as if a repository did not exist, and
 //! `request/reshape` makes the target that goes on where it is not the client's. [`auth::policy`] decides.
+//! Manifests that have to be here whole share the memory that `request/room` gives.
 //! In token mode a call shows a token ([`auth::token`]), which `request/token` gives at an endpoint beside the line.
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps

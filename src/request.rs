@@ -21,6 +21,7 @@ pub(crate) mod record;
 pub(crate) mod reject;
 pub(crate) mod reshape;
 pub(crate) mod rewrite;
+pub(crate) mod room;
 pub(crate) mod route;
 pub(crate) mod site;
 pub(crate) mod storage;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 
 use crate::auth::Identity;
@@ -47,6 +48,7 @@ use classify::Subject;
 use conn_info::{ConnInfo, Protocol};
 use record::Record;
 use reject::{Form, Rejection};
+use room::{Room, Rooms};
 use route::{Destination, Route};
 use site::{Site, Sites, Target};
 use tags::TagTurns;
@@ -60,6 +62,7 @@ pub(crate) struct Gate {
     /// What is counted of requests that found no domain.
     pub(crate) nowhere: Arc<Traffic>,
     pub(crate) tag_turns: TagTurns,
+    pub(crate) rooms: Rooms,
 }
 
 /// Answers one request; `open` of them go on at once on its connection.
@@ -117,17 +120,31 @@ async fn line(
     };
     let Authorized { grant, hidden_by } = authorized;
     record.refused(hidden_by);
-    let mut route = route::route(grant, site)?;
+    let route = route::route(grant, site)?;
     reshape::reshape(&route, &mut parts.uri)?;
+    answer(gate, route, conn, (parts, body), record).await
+}
+
+/// The answer of what a route leads to.
+async fn answer(
+    gate: &Gate,
+    mut route: Route,
+    conn: &Arc<ConnInfo>,
+    (parts, body): (Parts, Incoming),
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let (body, room) = match room::is_needed(&route) {
+        // Seldom, as are the large ones below: every request to an upstream would carry their room otherwise.
+        true => Box::pin(with_room(&gate.rooms, &route, conn, &parts, body)).await?,
+        false => (body, None),
+    };
     if matches!(route.terms(), Terms::Tags(_)) {
-        // As large as the store's answers below.
-        return Box::pin(tags::write(&gate.tag_turns, &mut route, conn, parts, body, record)).await;
+        return Box::pin(tags::write(&gate.tag_turns, &mut route, conn, parts, (body, room), record)).await;
     }
     let to = match route.destination() {
         Destination::Upstream(target) => (&route, target),
-        // Large: every request to an upstream would carry its room otherwise.
         Destination::Store(store, call) => {
-            return Box::pin(local::answer((&route, store, call), conn, parts, body, record)).await;
+            return Box::pin(local::answer((&route, store, call), conn, parts, (body, room), record)).await;
         }
     };
     if matches!(route.terms(), Terms::Filtered | Terms::Hidden(_)) {
@@ -136,11 +153,27 @@ async fn line(
     let asked = rewrite::Asked::of(&route, &parts);
     let answer = forward::forward(to, conn, parts, body, record).await?;
     let answer = match storage::follows(&route, &asked) {
-        // Seldom, and large.
         true => Box::pin(storage::follow(to, &asked, answer)).await?,
         false => answer,
     };
     rewrite::rewrite(to, conn, &asked, answer, record)
+}
+
+/// A body that is to be held, with the room for it.
+async fn with_room(
+    rooms: &Rooms,
+    route: &Route,
+    conn: &ConnInfo,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<(Incoming, Option<Room>), Rejection> {
+    match rooms.take(route.body_limit(), &body).await {
+        Ok(room) => Ok((body, Some(room))),
+        Err(rejection) => {
+            unread::take_short(conn, &parts.headers, body).await;
+            Err(rejection)
+        }
+    }
 }
 
 /// Who asks, and whether they may.
@@ -156,7 +189,7 @@ async fn granted(
         let authenticated = match (&site.tokens, &subject) {
             _ if anonymous::is_welcome(site, &subject, &parts.headers) => Identity::Anonymous.into(),
             (Some(tokens), Subject::Call(_)) => bearer::authenticate(tokens, site, &parts.headers)?.into(),
-            (None, _) | (_, Subject::Page) => {
+            (None, _) | (_, Subject::Page(_)) => {
                 let budgets = &sites.snapshot.failures;
                 let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
                 authenticate::authenticate(&gate.verifier, site, entry).await?.into()
@@ -181,10 +214,7 @@ async fn restricted(
     if let Some(Call::Catalog { page }) = route.call() {
         return catalog::of_upstream(to, page, conn, &parts, record).await;
     }
-    // Its words are needed to tell their length.
-    if parts.method == Method::HEAD {
-        parts.method = Method::GET;
-    }
+    hidden::ask_for_words(&mut parts);
     let asked = rewrite::Asked::of(route, &parts);
     let answer = forward::forward(to, conn, parts, body, record).await?;
     hidden::restore(route, rewrite::rewrite(to, conn, &asked, answer, record)?).await

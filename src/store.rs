@@ -6,6 +6,7 @@ pub(crate) mod collect;
 pub(crate) mod content;
 mod document;
 mod error;
+mod expected;
 mod hash;
 mod index;
 mod layout;
@@ -39,6 +40,7 @@ use work::Work;
 
 pub(crate) use blobs::Blob;
 pub(crate) use error::StoreError;
+pub(crate) use expected::Expected;
 pub(crate) use lists::{Part, Window};
 pub(crate) use repository::Accepted;
 pub(crate) use uploads::{Patience, Piece};
@@ -223,12 +225,13 @@ impl Store {
         .await
     }
 
-    /// Takes in a manifest under its digest, and moves these tags to it.
+    /// Takes in a manifest under its digest, and moves these tags to it, if all of them are as expected.
     pub(crate) async fn put_manifest(
         self: &Arc<Self>,
         name: &RepositoryName,
         reference: &Reference,
         tags: &[Tag],
+        expected: Vec<Expected>,
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<Accepted, StoreError> {
@@ -237,7 +240,7 @@ impl Store {
         let content_type = content_type.map(str::to_owned);
         self.run(move |store| {
             let repository = store.repository(&name);
-            repository.accept(&reference, &tags, content_type.as_deref(), &bytes)
+            repository.accept(&reference, &tags, &expected, content_type.as_deref(), &bytes)
         })
         .await
     }

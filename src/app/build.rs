@@ -1,5 +1,6 @@
 //! Makes the live parts of a configuration, keeping those of the one before that are the same.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,11 +13,13 @@ use crate::auth::token::Tokens;
 use crate::auth::upload_session::SessionKey;
 use crate::auth::{Refreshed, UsersFile};
 use crate::certs::manager::Certificates;
+use crate::config::access::AccessRule;
 use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{
     Redirects, RegistrySettings, Scheme, SharedVirtualHost, StoreSettings, UpstreamSettings, UpstreamUrl,
 };
+use crate::registry::action::Action;
 use crate::request::site::{Registry, Site, Sites, Target};
 use crate::store::Store;
 use crate::upstream::Upstream;
@@ -49,15 +52,28 @@ pub(super) async fn sites(
                 .as_ref()
                 .and_then(|sites| sites.all.iter().find(|site| site.host.domain == host.domain));
             let (session_key, tokens) = (session_key.as_ref(), tokens.as_ref());
-            site(host, old, Purpose::Serve { workers, session_key, tokens }, &mut problems).map(Arc::new)
+            site(host, old, Purpose::Serve { workers, session_key, tokens }, &mut problems)
         });
-        let all = all.collect();
+        let mut all: Vec<_> = all.collect();
         if problems.has_errors() {
             return Err(StartError::Configuration(problems));
         }
-        Ok(Arc::new(Sites::new(snapshot, all)))
+        take_turns(&mut all);
+        Ok(Arc::new(Sites::new(snapshot, all.into_iter().map(Arc::new).collect())))
     })
     .await
+}
+
+/// Lets writes to tags take turns at every registry behind where somebody may make a tag and not move it, or the
+/// other way round: those too that come through a domain whose own rules know nothing of it.
+fn take_turns(sites: &mut [Site]) {
+    let is_apart = |rule: &AccessRule| rule.actions.has(Action::Push) != rule.actions.has(Action::Overwrite);
+    let looks = |site: &&Site| site.host.access.rules.iter().any(is_apart);
+    let behind = |site: &Site| site.registry.upstream().map(|_| site.host.registry.to_string());
+    let registries: HashSet<String> = sites.iter().filter(looks).filter_map(behind).collect();
+    for site in sites {
+        site.takes_turns = behind(site).is_some_and(|registry| registries.contains(&registry));
+    }
 }
 
 /// What is wrong with the files that the domains name, for `moorgate check`.
@@ -116,10 +132,11 @@ fn site(
     Some(Site {
         host: host.clone(),
         users: users?,
-        session_key: session_key.filter(|_| !policy.is_open()).cloned(),
+        session_key: session_key.cloned(),
         policy,
         tokens: tokens.filter(|_| host.auth.mode.tokens().is_some()).cloned(),
         registry: registry?,
+        takes_turns: false,
         storage,
         browser,
         traffic: before.map_or_else(Arc::default, |site| site.traffic.clone()),
@@ -133,10 +150,9 @@ fn challenge(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Header
     challenge.map_err(|_| problems.push(refused())).ok()
 }
 
-/// The key that upload sessions are bound to users with, where a domain has access rules. It stays over
-/// reloads, as the state directory does.
+/// The key that upload sessions are bound to users with. It stays over reloads, as the state directory does.
 fn session_key(snapshot: &Snapshot, before: Option<&Sites>, problems: &mut Problems) -> Option<SessionKey> {
-    let restricted = snapshot.domains.iter().find(|host| !host.access.rules.is_empty())?;
+    let first = snapshot.domains.first()?;
     let kept = before.and_then(|sites| sites.all.iter().find_map(|site| site.session_key.clone()));
     if kept.is_some() {
         return kept;
@@ -146,8 +162,8 @@ fn session_key(snapshot: &Snapshot, before: Option<&Sites>, problems: &mut Probl
         Err(error) => {
             let message =
                 format!("the key of upload sessions in {} cannot be used: {error}", snapshot.state.display());
-            let help = "access rules need it: make the state directory writable for moorgate's user";
-            problems.push(Problem::in_file(&restricted.source, message, help));
+            let help = "uploads need it: make the state directory writable for moorgate's user";
+            problems.push(Problem::in_file(&first.source, message, help));
             None
         }
     }

@@ -134,17 +134,28 @@ impl Policy {
     /// Whether all repositories may be looked at, as pages beside the registry do that know no users: a rule
     /// allows `pull` and `catalog` everywhere, and none denies either anywhere.
     pub fn sees_everything(&self, asker: Asker<'_>) -> Decision<'_> {
-        let both: Actions = [Action::Pull, Action::Catalog].into_iter().collect();
+        let reading: Actions = [Action::Pull, Action::Catalog].into_iter().collect();
+        self.everywhere(asker, reading, |rule| !(rule.deny && rule.tags.is_some()))
+    }
+
+    /// Whether anything may be done to all repositories, as pages do that know no users: a rule allows every
+    /// action everywhere and for all tags, and none denies any of them anywhere.
+    pub fn changes_everything(&self, asker: Asker<'_>) -> Decision<'_> {
+        self.everywhere(asker, Actions::ALL, |rule| rule.deny || rule.tags.is_none())
+    }
+
+    /// By the rules that count: an allow is one of all these actions in `**`, a deny one of any of them.
+    fn everywhere(&self, asker: Asker<'_>, actions: Actions, counts: impl Fn(&Rule) -> bool) -> Decision<'_> {
         if self.open || asker.user.is_none() {
             return Decision { allowed: asker.user.is_some(), rule: None };
         }
         let everywhere = |rule: &Rule| {
-            rule.actions.has_all(both) && rule.repositories.iter().any(RepositoryPattern::is_any)
+            rule.actions.has_all(actions) && rule.repositories.iter().any(RepositoryPattern::is_any)
         };
         self.decided(self.rules.iter().position(|rule| {
-            let matters = if rule.deny { both.iter().any(|a| rule.actions.has(a)) } else { everywhere(rule) };
-            let tags = rule.deny && rule.tags.is_some();
-            matters && !tags && rule.is_of(asker.user) && rule.is_from(asker.client)
+            let matters =
+                if rule.deny { actions.iter().any(|a| rule.actions.has(a)) } else { everywhere(rule) };
+            matters && counts(rule) && rule.is_of(asker.user) && rule.is_from(asker.client)
         }))
     }
 

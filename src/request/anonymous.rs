@@ -14,7 +14,7 @@ pub(crate) fn is_welcome(site: &Site, subject: &Subject, headers: &HeaderMap) ->
     let may_be = site.host.auth.anonymous == AnonymousAccess::Pull;
     let is_call = match subject {
         Subject::Call(call) => !matches!(**call, Call::Ping { .. }),
-        Subject::Page => false,
+        Subject::Page(_) => false,
     };
     may_be && is_call && is_without_login(headers)
 }

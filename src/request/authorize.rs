@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::authenticate::Authenticated;
 use super::bearer;
-use super::classify::Subject;
+use super::classify::{PageUse, Subject};
 use super::reject::Rejection;
 use super::site::Site;
 use crate::auth::policy::{Asker, Decision};
@@ -27,7 +27,7 @@ pub(crate) struct Grant {
     subject: Subject,
     terms: Terms,
     asker: Asking,
-    /// Whose the upload sessions are; `None` where everybody may have them.
+    /// Whose an upload session is, of a call that is about one or opens one.
     sessions: Option<SessionOwner>,
 }
 
@@ -129,15 +129,9 @@ pub(crate) fn authorize(
     };
     let asker = Asking { user, client };
     let (subject, terms, hidden_by) = match subject {
-        Subject::Page => {
-            let decision = site.policy.sees_everything(asker.asker());
-            if !decision.allowed {
-                return Err(Rejection::denied(
-                    "these pages show everything, and your user may not see all of it",
-                )
-                .decided_by(decision.rule));
-            }
-            (Subject::Page, Terms::Plain, None)
+        Subject::Page(used) => {
+            page(site, &asker, used)?;
+            (Subject::Page(used), Terms::Plain, None)
         }
         Subject::Call(call) => Judge { site, asker: &asker }.call(call)?,
     };
@@ -145,8 +139,25 @@ pub(crate) fn authorize(
         Some(access) => bearer::hold(access, subject, terms)?,
         None => (subject, terms),
     };
-    let sessions = sessions(site, &asker);
+    let names_sessions = |call: &&Arc<Call>| call.is_upload() || call.session().is_some();
+    let sessions = subject.call().filter(names_sessions).and_then(|_| sessions(site, &asker));
     Ok(Authorized { grant: Grant { subject, terms, asker, sessions }, hidden_by })
+}
+
+/// A page shows all repositories to whoever sees it, and changes any of them for whoever may press its buttons.
+fn page(site: &Site, asker: &Asking, used: PageUse) -> Result<(), Rejection> {
+    let seen = site.policy.sees_everything(asker.asker());
+    if !seen.allowed {
+        let message = "these pages show everything, and your user may not see all of it";
+        return Err(Rejection::denied(message).decided_by(seen.rule));
+    }
+    let changed = site.policy.changes_everything(asker.asker());
+    if used == PageUse::Change && !changed.allowed {
+        let message = "these pages may be read, but not used to change something: \
+                       that is for those who may do everything in all repositories";
+        return Err(Rejection::denied(message).decided_by(changed.rule));
+    }
+    Ok(())
 }
 
 fn sessions(site: &Site, asker: &Asking) -> Option<SessionOwner> {
@@ -169,7 +180,7 @@ impl Judge<'_> {
 
     fn call(&self, call: Arc<Call>) -> Result<Judged, Rejection> {
         let policy = &self.site.policy;
-        if policy.is_open() && self.asker.user.is_some() {
+        if self.is_free(&call) {
             return Ok((Subject::Call(call), Terms::Plain, None));
         }
         match &*call {
@@ -215,6 +226,13 @@ impl Judge<'_> {
             }
         }
         Ok((Subject::Call(call), Terms::Plain, None))
+    }
+
+    /// Whether there is nothing to decide. Whose an upload is, and whose turn it is to write a tag, matters without
+    /// rules, too.
+    fn is_free(&self, call: &Call) -> bool {
+        let is_simple = !call.is_manifest_write() && call.session().is_none();
+        self.site.policy.is_open() && self.asker.user.is_some() && is_simple
     }
 
     /// Something that is in a repository.
@@ -295,7 +313,9 @@ impl Judge<'_> {
         if terms.is_empty() {
             self.push(repository)?;
         }
-        Ok(Terms::Tags(terms))
+        // Where nobody may move a tag and not make it, or the other way round, nothing depends on what is there.
+        let depends = |term: &TagTerm| self.site.takes_turns || !matches!(term.may, MayWrite::Both);
+        Ok(if terms.iter().any(depends) { Terms::Tags(terms) } else { Terms::Plain })
     }
 
     fn may_write(&self, repository: &RepositoryName, tag: &Tag) -> Result<MayWrite, Rejection> {

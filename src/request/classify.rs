@@ -17,7 +17,24 @@ pub(crate) enum Subject {
     /// A call of the registry protocol.
     Call(Arc<Call>),
     /// Anything outside `/v2/`.
-    Page,
+    Page(PageUse),
+}
+
+/// What is done with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageUse {
+    /// It is read.
+    Read,
+    /// Something may be changed through it.
+    Change,
+}
+
+impl PageUse {
+    /// What a method is for (RFC 9110 §9.2.1). Of methods that a page's server may have of its own, nobody knows.
+    fn of(method: &Method) -> Self {
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if reads { Self::Read } else { Self::Change }
+    }
 }
 
 impl Subject {
@@ -25,7 +42,7 @@ impl Subject {
     pub(crate) fn call(&self) -> Option<&Arc<Call>> {
         match self {
             Self::Call(call) => Some(call),
-            Self::Page => None,
+            Self::Page(_) => None,
         }
     }
 }
@@ -96,7 +113,7 @@ pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<Subject, Rejec
     if site.browser.is_none() {
         return Err(Rejection::no_page());
     }
-    Ok(Subject::Page)
+    Ok(Subject::Page(PageUse::of(&parts.method)))
 }
 
 /// Whether a path means different things to different readers. The registry's own paths are held

@@ -2,7 +2,8 @@
 //! exist, in its own words, with the name that was asked for.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Limited};
 
 use super::authorize::Terms;
@@ -14,6 +15,28 @@ use crate::registry::call::{Call, Read};
 /// The longest answer about something that is not there.
 const MOST: usize = 64 * 1024;
 
+/// What would make an answer something else than its words as they are.
+const NOT_FOR_WORDS: [header::HeaderName; 6] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+];
+
+/// Makes a request one for the words of the answer, which are needed to put the right name into them: also of HEAD,
+/// whose answer tells their length.
+pub(crate) fn ask_for_words(parts: &mut Parts) {
+    if parts.method == Method::HEAD {
+        parts.method = Method::GET;
+    }
+    for name in NOT_FOR_WORDS {
+        parts.headers.remove(name);
+    }
+    parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
 /// Puts the name that was asked for in place of the one that the registry was asked about.
 pub(crate) async fn restore(
     route: &Route,
@@ -22,6 +45,9 @@ pub(crate) async fn restore(
     let (Terms::Hidden(asked), Some(call)) = (route.terms(), route.call()) else { return Ok(response) };
     let Some(stand_in) = call.repository() else { return Ok(response) };
     let (stand_in, asked) = (stand_in.as_str(), asked.as_str());
+    if response.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(Rejection::upstream_does_not_tell());
+    }
     let (mut parts, body) = response.into_parts();
     let collected = Limited::new(body, MOST).collect().await;
     let body = collected.map_err(|_| Rejection::upstream_does_not_tell())?.to_bytes();

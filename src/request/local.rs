@@ -17,6 +17,7 @@ use super::body::ResponseBody;
 use super::conn_info::{ConnInfo, Protocol};
 use super::record::Record;
 use super::reject::Rejection;
+use super::room::Room;
 use super::route::Route;
 use crate::registry::call::Call;
 use crate::store::{Patience, Store, StoreError};
@@ -31,7 +32,7 @@ pub(crate) async fn answer(
     (route, store, call): (&Route, &Arc<Store>, &Call),
     conn: &ConnInfo,
     parts: Parts,
-    incoming: Incoming,
+    (incoming, room): (Incoming, Option<Room>),
     record: &mut Record,
 ) -> Answered {
     let limit = route.body_limit();
@@ -47,7 +48,7 @@ pub(crate) async fn answer(
     let timeouts = &route.site().host.timeouts;
     let patience = Patience { first_byte: timeouts.first_body_byte, stall: timeouts.stall };
     let asked = Asked { route, store, headers: &parts.headers, limit, patience, upload };
-    let answered = dispatch(asked, call, body).await;
+    let answered = dispatch(asked, call, (body, room)).await;
     record.answered();
     Ok(finished(answered?, conn, record))
 }
@@ -88,7 +89,7 @@ impl Asked<'_> {
     }
 }
 
-async fn dispatch(asked: Asked<'_>, call: &Call, body: RequestBody) -> Answered {
+async fn dispatch(asked: Asked<'_>, call: &Call, (body, room): (RequestBody, Option<Room>)) -> Answered {
     match call {
         Call::Ping { read } => Ok(read::json(b"{}".to_vec(), "application/json", *read)),
         Call::Catalog { page } => lists::catalog(&asked, page).await,
@@ -101,7 +102,7 @@ async fn dispatch(asked: Asked<'_>, call: &Call, body: RequestBody) -> Answered 
         }
         Call::BlobRead { repository, digest, read } => read::blob(&asked, repository, digest, *read).await,
         Call::ManifestWrite { repository, reference, tags } => {
-            write::manifest(&asked, repository, reference, tags, body).await
+            write::manifest(&asked, (repository, reference, tags), body, room).await
         }
         Call::ManifestDelete { repository, reference } => {
             let deleted = asked.store.delete_manifest(repository, reference).await;

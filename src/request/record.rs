@@ -103,7 +103,7 @@ impl Record {
     pub(crate) fn called(&mut self, subject: &Subject) {
         (self.asked, self.call) = match subject {
             Subject::Call(call) => (Asked::Call(call.kind()), Some(call.clone())),
-            Subject::Page => (Asked::Page, None),
+            Subject::Page(_) => (Asked::Page, None),
         };
     }
 

@@ -169,7 +169,15 @@ impl Rejection {
 
     /// More passwords wait to be checked than can be checked soon.
     pub(crate) fn overloaded() -> Self {
-        let message = "too many passwords are being checked: try again in a moment";
+        Self::busy("too many passwords are being checked: try again in a moment")
+    }
+
+    /// More manifests wait to be taken in than can be soon.
+    pub(crate) fn no_room() -> Self {
+        Self::busy("too many manifests are being pushed: try again in a moment")
+    }
+
+    fn busy(message: &'static str) -> Self {
         let mut rejection = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
         rejection.fault = Fault::Client;
         rejection.with(Extra::RetryAfter(5))
@@ -264,6 +272,7 @@ impl Rejection {
             StoreError::BadRange | StoreError::BodyCut => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
             StoreError::BodyStalled => (StatusCode::REQUEST_TIMEOUT, ErrorCode::SizeInvalid),
             StoreError::Superseded => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+            StoreError::TagUnexpected(_) => (StatusCode::CONFLICT, ErrorCode::Denied),
             StoreError::BlobInUse(_) | StoreError::ManifestInUse(_) => {
                 (StatusCode::FORBIDDEN, ErrorCode::Denied)
             }

@@ -12,9 +12,9 @@ use super::route::Route;
 use super::site::Target;
 use crate::auth::upload_session::SessionOwner;
 use crate::config::vhost::{Redirects, Scheme, UpstreamAuthorization, UpstreamUrl};
-use crate::registry::call::Call;
 use crate::registry::host::HostName;
 use crate::registry::location::{Answer, Origin, Rewriter, Rewritten};
+use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use crate::upstream::body::AnswerBody;
 
@@ -112,7 +112,7 @@ fn references(
             Rewritten::Refused => return Err(Rejection::upstream_bad_location()),
         };
         let path = match route.sessions() {
-            Some(owner) => Some(bound(route, owner, path.as_deref().unwrap_or(text))?),
+            Some(owner) => Some(bound(owner, path.as_deref().unwrap_or(text))?),
             None => path,
         };
         if let Some(path) = path {
@@ -134,17 +134,17 @@ fn references(
 }
 
 /// A reference to an upload session with the name that the session's owner gets; any other as it is.
-fn bound(route: &Route, owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
+fn bound(owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
     let end = reference.find(['?', '#']).unwrap_or(reference.len());
     let (path, rest) = reference.split_at(end);
-    let below = route.call().and_then(Call::repository).and_then(|repository| {
-        let session = path.strip_prefix("/v2/")?.strip_prefix(repository.as_str())?;
-        Some((repository, session.strip_prefix("/blobs/uploads/").filter(|session| !session.is_empty())?))
-    });
-    let Some((repository, session)) = below else { return Ok(reference.to_owned()) };
+    let below = path.strip_prefix("/v2/").and_then(|path| path.split_once("/blobs/uploads/"));
+    let Some((repository, session)) = below.filter(|(_, session)| !session.is_empty()) else {
+        return Ok(reference.to_owned());
+    };
     // What cannot be bound could not be asked for either: it is no name of a session.
-    let session = UploadId::parse(session).ok().and_then(|session| owner.bind(repository, &session));
-    let session = session.ok_or_else(Rejection::upstream_bad_location)?;
+    let bound = RepositoryName::parse(repository).ok().zip(UploadId::parse(session).ok());
+    let bound = bound.and_then(|(repository, session)| owner.bind(&repository, &session));
+    let session = bound.ok_or_else(Rejection::upstream_bad_location)?;
     Ok(format!("/v2/{repository}/blobs/uploads/{session}{rest}"))
 }
 

@@ -30,8 +30,8 @@ pub(crate) enum Destination<'a> {
 pub(crate) fn route(grant: Grant, site: &Arc<Site>) -> Result<Route, Rejection> {
     match grant.subject() {
         Subject::Call(_) => {}
-        Subject::Page if site.browser.is_none() => return Err(Rejection::no_page()),
-        Subject::Page => {}
+        Subject::Page(_) if site.browser.is_none() => return Err(Rejection::no_page()),
+        Subject::Page(_) => {}
     }
     Ok(Route { grant, site: site.clone() })
 }
@@ -51,7 +51,7 @@ impl Route {
         self.grant.asker()
     }
 
-    /// Whose the upload sessions are; `None` where everybody may have them.
+    /// Whose an upload session is, of a call that is about one or opens one.
     pub(crate) fn sessions(&self) -> Option<&SessionOwner> {
         self.grant.sessions()
     }
@@ -65,7 +65,7 @@ impl Route {
     pub(crate) fn call(&self) -> Option<&Call> {
         match self.grant.subject() {
             Subject::Call(call) => Some(call),
-            Subject::Page => None,
+            Subject::Page(_) => None,
         }
     }
 
@@ -74,7 +74,7 @@ impl Route {
         match (self.grant.subject(), &self.site.registry) {
             (Subject::Call(_), Registry::Upstream(target)) => Destination::Upstream(target),
             (Subject::Call(call), Registry::Store(store)) => Destination::Store(store, call),
-            (Subject::Page, _) => {
+            (Subject::Page(_), _) => {
                 let browser = self.site.browser.as_ref();
                 Destination::Upstream(browser.expect("without one a page has no route"))
             }

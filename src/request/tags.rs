@@ -1,6 +1,6 @@
-//! Writes to tags where not everybody may move them: one at a time for each tag, from the look whether it
-//! is there to the registry's answer. The manifest is held in memory for it, so that no client keeps others
-//! waiting by sending slowly, and because the same manifest again is no move.
+//! Writes to tags where not everybody may move them: at a registry behind one at a time for each tag, from the
+//! look whether it is there to the answer; the store looks itself. The manifest is held in memory for it, so
+//! that no client keeps others waiting by sending slowly, and because the same manifest again is no move.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -18,14 +18,15 @@ use super::conn_info::ConnInfo;
 use super::record::Record;
 use super::reject::Rejection;
 use super::rewrite::{self, Asked};
+use super::room::Room;
 use super::route::{Destination, Route};
 use super::site::Target;
 use super::{forward, local};
 use crate::registry::call::Call;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::registry::reference::{Reference, Tag};
-use crate::store::{Patience, Store, StoreError};
+use crate::registry::reference::Tag;
+use crate::store::{Expected, Patience, StoreError};
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::exchange::ExchangeLimits;
 
@@ -61,42 +62,25 @@ impl TagTurns {
     }
 }
 
-/// A tag that is there, and its manifest if the registry tells.
-struct Present(Option<Digest>);
-
 /// Writes a manifest, if its tags may be written as they stand.
 pub(crate) async fn write(
     turns: &TagTurns,
     route: &mut Route,
     conn: &ConnInfo,
     parts: Parts,
-    incoming: Incoming,
+    (incoming, room): (Incoming, Option<Room>),
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let bytes = whole(route, incoming, record).await?;
+    let bytes = whole(route, incoming, room, record).await?;
     let terms = route.take_tags();
     let Some(Call::ManifestWrite { repository, reference, tags }) = route.call() else {
         return Err(Rejection::bad_base_path());
     };
-    let registry = route.site().host.registry.to_string();
-    let held = turns.take(&registry, repository, &terms).await;
-    for TagTerm { tag, may } in terms {
-        let refusal = match may {
-            MayWrite::Both => continue,
-            MayWrite::Make(refusal) => present(route, conn, &parts, repository, &tag)
-                .await?
-                .is_some_and(|Present(digest)| !digest.is_some_and(|digest| is_of(&digest, &bytes)))
-                .then_some(refusal),
-            MayWrite::Move(refusal) => {
-                present(route, conn, &parts, repository, &tag).await?.is_none().then_some(refusal)
-            }
-        };
-        if let Some(refusal) = refusal {
-            return Err(refusal);
-        }
-    }
     match route.destination() {
         Destination::Upstream(target) => {
+            let registry = route.site().host.registry.to_string();
+            let held = turns.take(&registry, repository, &terms).await;
+            look((route, target), conn, &parts, terms, &bytes).await?;
             let body = RequestBody::held(bytes);
             let asked = Asked::of(route, &parts);
             let request = forward::whole((route, target), conn, &parts, body)?;
@@ -107,31 +91,55 @@ pub(crate) async fn write(
             rewrite::rewrite((route, target), conn, &asked, answer, record)
         }
         Destination::Store(store, _) => {
-            let content_type = local::content_type(&parts.headers).map(|kind| kind.map(str::to_owned));
+            let content_type = local::content_type(&parts.headers);
             let content_type = content_type.map_err(|error| Rejection::store(error, 0, None))?;
-            let (own, name, to, further) =
-                (store.clone(), repository.clone(), reference.clone(), tags.clone());
-            let put =
-                async move { own.put_manifest(&name, &to, &further, content_type.as_deref(), bytes).await };
-            let accepted = finish(held, put).await.map_err(|error| Rejection::store(error, 0, None))?;
+            let expected = terms.iter().filter_map(TagTerm::expected).collect();
+            let put = store.put_manifest(repository, reference, tags, expected, content_type, bytes).await;
             record.answered();
+            let accepted = put.map_err(|error| refusal(error, terms))?;
             Ok(local::finished(local::manifest_is_here(repository, tags, &accepted), conn, record))
         }
     }
 }
 
-async fn whole(route: &Route, incoming: Incoming, record: &mut Record) -> Result<Bytes, Rejection> {
+async fn whole(
+    route: &Route,
+    incoming: Incoming,
+    room: Option<Room>,
+    record: &mut Record,
+) -> Result<Bytes, Rejection> {
     let limit = route.body_limit();
-    if incoming.size_hint().lower() > limit {
-        return Err(Rejection::body_too_large(limit));
-    }
     let upload = Arc::<Upload>::default();
     let has_body = !incoming.is_end_stream();
     let body = RequestBody::streamed(incoming, upload.clone(), limit);
     record.forwarded(has_body.then(|| upload.clone()));
     let timeouts = &route.site().host.timeouts;
     let patience = Patience { first_byte: timeouts.first_body_byte, stall: timeouts.stall };
-    local::whole(patience, body).await.map_err(|error| Rejection::store(error, limit, upload.failure()))
+    let whole = local::whole(patience, body, room).await;
+    whole.map_err(|error| Rejection::store(error, limit, upload.failure()))
+}
+
+impl TagTerm {
+    /// What the store is to find, where not everything is fine.
+    fn expected(&self) -> Option<Expected> {
+        match &self.may {
+            MayWrite::Both => None,
+            MayWrite::Make(_) => Some(Expected::New(self.tag.clone())),
+            MayWrite::Move(_) => Some(Expected::There(self.tag.clone())),
+        }
+    }
+}
+
+/// Why the store did not write: what the rules say to it, if that is a tag that is not as it was expected.
+fn refusal(error: StoreError, terms: Vec<TagTerm>) -> Rejection {
+    let unexpected = match &error {
+        StoreError::TagUnexpected(tag) => terms.into_iter().find(|term| term.tag == *tag),
+        _ => None,
+    };
+    match unexpected.map(|term| term.may) {
+        Some(MayWrite::Make(refusal) | MayWrite::Move(refusal)) => refusal,
+        Some(MayWrite::Both) | None => Rejection::store(error, 0, None),
+    }
 }
 
 /// Goes on to the end when nobody waits any more: a write whose client has left may still come to pass, and
@@ -152,38 +160,42 @@ async fn finish<T: Send + 'static>(held: Held, work: impl Future<Output = T> + S
     }
 }
 
-async fn present(
-    route: &Route,
+/// A tag that is there, and its manifest if the registry tells.
+struct Present(Option<Digest>);
+
+/// Whether the tags are there at the registry, where that matters. The turn is the caller's.
+async fn look(
+    to: (&Route, &Target),
     conn: &ConnInfo,
     parts: &Parts,
-    repository: &RepositoryName,
-    tag: &Tag,
-) -> Result<Option<Present>, Rejection> {
-    match route.destination() {
-        Destination::Upstream(target) => at_upstream((route, target), conn, parts, repository, tag).await,
-        Destination::Store(store, _) => in_store(store, repository, tag).await,
+    terms: Vec<TagTerm>,
+    bytes: &Bytes,
+) -> Result<(), Rejection> {
+    for TagTerm { tag, may } in terms {
+        let refusal = match may {
+            MayWrite::Both => continue,
+            MayWrite::Make(refusal) => present(to, conn, parts, &tag)
+                .await?
+                .is_some_and(|Present(digest)| !digest.is_some_and(|digest| is_of(&digest, bytes)))
+                .then_some(refusal),
+            MayWrite::Move(refusal) => present(to, conn, parts, &tag).await?.is_none().then_some(refusal),
+        };
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
     }
+    Ok(())
 }
 
-async fn in_store(
-    store: &Arc<Store>,
-    repository: &RepositoryName,
-    tag: &Tag,
-) -> Result<Option<Present>, Rejection> {
-    match store.manifest(repository, &Reference::Tag(tag.clone()), false).await {
-        Ok(manifest) => Ok(Some(Present(Some(manifest.digest)))),
-        Err(StoreError::RepositoryUnknown | StoreError::ManifestUnknown) => Ok(None),
-        Err(error) => Err(Rejection::store(error, 0, None)),
-    }
-}
-
-async fn at_upstream(
+async fn present(
     (route, target): (&Route, &Target),
     conn: &ConnInfo,
     parts: &Parts,
-    repository: &RepositoryName,
     tag: &Tag,
 ) -> Result<Option<Present>, Rejection> {
+    let Some(repository) = route.call().and_then(Call::repository) else {
+        return Err(Rejection::bad_base_path());
+    };
     let path = format!("/v2/{repository}/manifests/{tag}");
     let mut request = forward::own((route, target), conn, parts, (Method::HEAD, &path))?;
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(ANY_MANIFEST));

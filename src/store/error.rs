@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io;
 
 use crate::registry::digest::Digest;
+use crate::registry::reference::Tag;
 
 /// Why the store cannot do what it is asked for.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,9 @@ pub(crate) enum StoreError {
     /// The manifest needs this, and it is not here.
     #[error("the manifest needs {0}, which is not in this repository: push it first")]
     Missing(Digest),
+    /// The tag is there, or is not, or leads to another manifest: not what the write expects.
+    #[error("the tag {0} is not as this write expects it")]
+    TagUnexpected(Tag),
     /// The body did not come whole.
     #[error("the request body ended early")]
     BodyCut,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::blobs;
 use super::document::{self, Document};
 use super::error::StoreError;
+use super::expected::Expected;
 use super::hash::Algorithm;
 use super::index::{Entry, Index};
 use super::layout::{INDEX, Layout, Locked, if_there};
@@ -123,11 +124,12 @@ impl Repository {
         }
     }
 
-    /// Takes in a manifest under its digest and these tags.
+    /// Takes in a manifest under its digest and these tags, if all of them are as expected.
     pub(super) fn accept(
         &self,
         reference: &Reference,
         tags: &[Tag],
+        expected: &[Expected],
         content_type: Option<&str>,
         bytes: &[u8],
     ) -> Result<Accepted, StoreError> {
@@ -149,6 +151,7 @@ impl Repository {
             }
         };
         let mut index = self.index_or_empty()?;
+        expected.iter().try_for_each(|expected| expected.check(&index, bytes))?;
         self.check_needs(&document, &index)?;
         self.keep(&digest, bytes)?;
         let size = bytes.len() as u64;

@@ -184,7 +184,7 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     store.commit((&name, &id), &digest, Piece::default(), some, PATIENCE).await.unwrap();
     let tag = Reference::Tag(Tag::parse("v1").unwrap());
     let manifest = Bytes::from_static(b"\0");
-    store.put_manifest(&name, &tag, &[], Some("a/b"), manifest).await.unwrap();
+    store.put_manifest(&name, &tag, &[], Vec::new(), Some("a/b"), manifest).await.unwrap();
     store.manifest(&name, &tag, true).await.unwrap();
     store.tidy().unwrap();
     assert_eq!(pulled::read(&store.layout, &name).unwrap().len(), 1);
@@ -216,7 +216,7 @@ async fn push_delete_and_age(store: Arc<Store>, n: usize, ended: Arc<std::sync::
         let manifest =
             serde_json::json!({"schemaVersion": 2, "config": parts[0], "layers": [parts[1]]}).to_string();
         let bytes = Bytes::from(manifest);
-        let accepted = store.put_manifest(&name, &tag, &[], None, bytes).await.unwrap();
+        let accepted = store.put_manifest(&name, &tag, &[], Vec::new(), None, bytes).await.unwrap();
         store.manifest(&name, &tag, true).await.unwrap();
         store.delete_manifest(&name, &tag).await.unwrap();
         let mut all: Vec<_> =
@@ -250,4 +250,32 @@ async fn no_push_fails_while_this_process_collects_garbage() {
         push.await.unwrap();
     }
     assert!(collecting.await.unwrap() > 10, "hardly anything was collected meanwhile");
+}
+
+#[tokio::test]
+async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Store::open(directory.path().join("ci")).unwrap();
+    // As two processes would have it open.
+    let (one, other) = (open(), open());
+    let name = RepositoryName::parse("a").unwrap();
+    let tag = |text: &str| Tag::parse(text).unwrap();
+    let put = async |store: &Arc<Store>, content: &'static [u8], expected: Vec<Expected>| {
+        let (reference, bytes) = (Reference::Tag(tag("v1")), Bytes::from_static(content));
+        store.put_manifest(&name, &reference, &[tag("also")], expected, Some("a/b"), bytes).await
+    };
+    let refused = |put: Result<Accepted, StoreError>, text: &str| match put {
+        Err(StoreError::TagUnexpected(unexpected)) => assert_eq!(unexpected, tag(text)),
+        other => panic!("{other:?}"),
+    };
+    refused(put(&one, b"\0", vec![Expected::There(tag("v1"))]).await, "v1");
+    put(&one, b"\0", vec![Expected::New(tag("v1")), Expected::New(tag("also"))]).await.unwrap();
+    // The same again is no other manifest, whatever the digest's algorithm.
+    put(&other, b"\0", vec![Expected::New(tag("v1")), Expected::There(tag("also"))]).await.unwrap();
+    refused(put(&other, b"\x01", vec![Expected::New(tag("v1"))]).await, "v1");
+    refused(put(&other, b"\x01", vec![Expected::There(tag("v1")), Expected::New(tag("also"))]).await, "also");
+    refused(put(&one, b"\x01", vec![Expected::There(tag("v1")), Expected::There(tag("v2"))]).await, "v2");
+    let manifest = one.manifest(&name, &Reference::Tag(tag("v1")), false).await.unwrap();
+    assert_eq!(manifest.bytes, b"\0", "nothing of what was refused is there");
+    put(&other, b"\x01", vec![Expected::There(tag("v1"))]).await.unwrap();
 }

@@ -5,6 +5,8 @@ mod calls;
 mod explain;
 mod hidden;
 mod lists;
+mod pages;
+mod races;
 mod sessions;
 pub mod stage;
 mod tags;

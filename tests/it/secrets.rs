@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, request_block};
 use crate::harness::process::Process;
-use crate::harness::{Domain, Peer, Setup, Upstream, basic};
+use crate::harness::{Domain, Peer, Setup, Upstream, basic, bound};
 
 /// A part of everything that is secret here.
 const SECRET: &str = "hunter2";
@@ -72,7 +72,7 @@ fn entry() -> String {
 }
 
 fn request(method: &str, target: &str, lines: &str) -> String {
-    let authorization = basic("alice", SECRET);
+    let (authorization, target) = (basic("alice", SECRET), bound(target));
     format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n{lines}\r\n")
 }
 

@@ -14,6 +14,7 @@ use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
 use crate::request::reject::Rejection;
+use crate::request::room::Room;
 use crate::store::{Accepted, Patience, Piece, StoreError};
 use crate::upstream::body::RequestBody;
 
@@ -133,14 +134,13 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response<ResponseBody> {
 
 pub(super) async fn manifest(
     asked: &Asked<'_>,
-    name: &RepositoryName,
-    reference: &Reference,
-    tags: &[Tag],
+    (name, reference, tags): (&RepositoryName, &Reference, &[Tag]),
     body: RequestBody,
+    room: Option<Room>,
 ) -> Answered {
     let content_type = content_type(asked.headers).map_err(|error| asked.rejection(error))?;
-    let bytes = whole(asked.patience, body).await.map_err(|error| asked.rejection(error))?;
-    let accepted = asked.store.put_manifest(name, reference, tags, content_type, bytes).await;
+    let bytes = whole(asked.patience, body, room).await.map_err(|error| asked.rejection(error))?;
+    let accepted = asked.store.put_manifest(name, reference, tags, Vec::new(), content_type, bytes).await;
     Ok(manifest_is_here(name, tags, &accepted.map_err(|error| asked.rejection(error))?))
 }
 
@@ -173,13 +173,20 @@ pub(in crate::request) fn manifest_is_here(
 pub(in crate::request) async fn whole(
     patience: Patience,
     mut body: RequestBody,
+    room: Option<Room>,
 ) -> Result<Bytes, StoreError> {
     let mut all = BytesMut::new();
     let mut limit = patience.first_byte;
     loop {
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
         match tokio::time::timeout(limit, frame).await {
-            Ok(None) => return Ok(all.freeze()),
+            Ok(None) => {
+                let bytes = all.freeze();
+                return Ok(match room {
+                    Some(room) => room.hold(bytes),
+                    None => bytes,
+                });
+            }
             Ok(Some(Ok(frame))) => all.extend_from_slice(&frame.into_data().unwrap_or_default()),
             Ok(Some(Err(_))) => return Err(StoreError::BodyCut),
             Err(_) => return Err(StoreError::BodyStalled),

@@ -153,7 +153,7 @@ impl Aged {
     fn manifest(&self, repository: &str, reference: &Reference, manifest: &Value) -> Digest {
         let bytes = manifest.to_string().into_bytes();
         let repository = self.store.repository(&Self::name(repository));
-        repository.accept(reference, &[], None, &bytes).unwrap().digest
+        repository.accept(reference, &[], &[], None, &bytes).unwrap().digest
     }
 
     /// An image of one layer, with a tag or without. Returns the digests of manifest and layer.

@@ -1,7 +1,7 @@
 //! Where does the body end? Every way in which two servers were ever made to disagree about it.
 
 use super::{Client, HIDDEN, Stage, hidden, refused};
-use crate::harness::{basic, request};
+use crate::harness::{basic, bound, request};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/x";
 
@@ -331,9 +331,9 @@ async fn the_same_length_twice_is_one_length() {
 #[tokio::test]
 async fn bare_line_feeds_mean_the_same_on_both_sides() {
     let stage = Stage::new().await;
-    let authorization = basic("alice", "secret");
+    let (authorization, upload) = (basic("alice", "secret"), bound(UPLOAD));
     let lines = format!(
-        "PATCH {UPLOAD} HTTP/1.1\nHost: ci.test\nAuthorization: {authorization}\nContent-Length: 5\n\nhello"
+        "PATCH {upload} HTTP/1.1\nHost: ci.test\nAuthorization: {authorization}\nContent-Length: 5\n\nhello"
     );
     passes(&stage, lines.as_bytes(), b"hello").await;
 }
@@ -366,9 +366,9 @@ async fn connection_cannot_take_the_framing_off() {
 #[tokio::test]
 async fn http_1_0_gets_no_chunks_and_no_guesses() {
     let stage = Stage::new().await;
-    let authorization = basic("alice", "secret");
+    let (authorization, upload) = (basic("alice", "secret"), bound(UPLOAD));
     let old =
-        |lines: &str| format!("PATCH {UPLOAD} HTTP/1.0\r\nAuthorization: {authorization}\r\n{lines}\r\n");
+        |lines: &str| format!("PATCH {upload} HTTP/1.0\r\nAuthorization: {authorization}\r\n{lines}\r\n");
     let attack = old("Host: ci.test\r\nContent-Length: 5\r\n") + "hello";
     let mut client = passes(&stage, attack.as_bytes(), b"hello").await;
     client.ended().await;

@@ -2,7 +2,7 @@
 
 use super::{HIDDEN, Stage, hidden};
 use crate::harness::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, block};
-use crate::harness::{basic, settle};
+use crate::harness::{basic, bound, settle};
 
 const PATH: &str = "/v2/a/tags/list";
 const UPLOAD: &str = "/v2/a/blobs/uploads/x";
@@ -145,7 +145,7 @@ async fn headers_of_a_connection_are_none_of_http_2() {
         ("te", "trailers, chunked"),
     ] {
         for method in ["GET", "PATCH"] {
-            let mut head = good(method, if method == "GET" { PATH } else { UPLOAD });
+            let mut head = good(method, &bound(if method == "GET" { PATH } else { UPLOAD }));
             head.push((name.into(), value.into()));
             turned_down(&stage, &head).await;
         }
@@ -222,14 +222,14 @@ async fn a_length_and_the_body_agree() {
     let stage = Stage::new().await;
     for length in ["5", "1", "4", "6", "+5", "-1", "", "5, 5", "x", "18446744073709551616"] {
         // The head ends the stream: there is no body, whatever the length says.
-        let mut head = good("PATCH", UPLOAD);
+        let mut head = good("PATCH", &bound(UPLOAD));
         head.push((b"content-length".to_vec(), length.into()));
         let outcome = connect(&stage).await.ask(&head).await;
         assert!(!matches!(outcome, Outcome::Answer(200, _)), "{length}: {outcome:?}");
         assert_eq!(stage.seen().await, [], "{length}");
     }
     for (length, body) in [("4", "hello"), ("6", "hello"), ("500", "hello")] {
-        let mut head = good("PATCH", UPLOAD);
+        let mut head = good("PATCH", &bound(UPLOAD));
         head.push((b"content-length".to_vec(), length.into()));
         let mut client = connect(&stage).await;
         let stream = client.stream();
@@ -240,7 +240,7 @@ async fn a_length_and_the_body_agree() {
         assert_eq!(stage.seen().await, [], "{length}");
     }
     for lengths in [&["5", "6"][..], &["5", "5"], &["5"], &[]] {
-        let mut head = good("PATCH", UPLOAD);
+        let mut head = good("PATCH", &bound(UPLOAD));
         head.extend(lengths.iter().map(|length| (b"content-length".to_vec(), length.as_bytes().to_vec())));
         let mut client = connect(&stage).await;
         let stream = client.stream();
@@ -260,7 +260,7 @@ async fn a_length_and_the_body_agree() {
 #[tokio::test]
 async fn what_follows_a_body_of_no_length_is_dropped() {
     let stage = Stage::new().await;
-    let mut head = good("PATCH", UPLOAD);
+    let mut head = good("PATCH", &bound(UPLOAD));
     head.push((b"content-length".to_vec(), b"0".to_vec()));
     for later in [false, true] {
         let mut client = connect(&stage).await;
@@ -302,7 +302,7 @@ async fn trailers_end_here() {
     ] {
         let mut client = connect(&stage).await;
         let stream = client.stream();
-        client.head(stream, &good("PATCH", UPLOAD), false).await;
+        client.head(stream, &good("PATCH", &bound(UPLOAD)), false).await;
         client.data(stream, b"hello", false).await;
         let _ = client.try_send(HEADERS, END_HEADERS | END_STREAM, stream, &block(trailers)).await;
         let served = client.outcome(stream).await.status() == Some(200);

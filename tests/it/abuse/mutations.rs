@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use super::{Stage, ask};
-use crate::harness::{basic, settle};
+use crate::harness::{basic, bound, settle};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -86,7 +86,7 @@ fn changed(mut bytes: Vec<u8>, changes: &[(prop::sample::Index, Change)]) -> Vec
 fn requests() -> [Vec<u8>; 4] {
     let login = basic("alice", "secret");
     let login = ("Authorization", login.as_str());
-    let upload = "/v2/a/blobs/uploads/x?_state=y";
+    let upload = &bound("/v2/a/blobs/uploads/x?_state=y");
     [
         ask("GET", "/v2/a/tags/list?n=1", &[login, ("Accept", "*/*")]).into_bytes(),
         [ask("PATCH", upload, &[login, ("Content-Length", "5")]), "hello".into()].concat().into_bytes(),

@@ -3,7 +3,7 @@
 
 use super::{Stage, ask, hidden};
 use crate::harness::frames::{Outcome, RST_STREAM};
-use crate::harness::{Gateway, Upstream, basic, request, settle};
+use crate::harness::{Gateway, Upstream, basic, bound, request, settle};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/x";
 
@@ -99,12 +99,12 @@ async fn a_reset_upload_never_arrives_whole() {
     let stage = Stage::new().await;
     for length in [None, Some("10")] {
         let mut client = stage.gateway.frames().await;
-        let login = basic("alice", "secret");
+        let (login, upload) = (basic("alice", "secret"), bound(UPLOAD));
         let mut head = vec![
             (":method", "PATCH"),
             (":scheme", "https"),
             (":authority", "ci.test"),
-            (":path", UPLOAD),
+            (":path", &upload),
             ("authorization", &login),
         ];
         head.extend(length.map(|length| ("content-length", length)));

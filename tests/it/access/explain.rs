@@ -1,12 +1,12 @@
 //! What `moorgate explain` says is what a request gets, and the log names the rule that refused.
 
-use moorgate::cli::explain::{Options, answers};
+use moorgate::cli::explain::{Answer, Options, answers};
 use moorgate::registry::action::Action;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::stage::{Kind, Stage, allow};
+use super::stage::{Kind, Login, Stage, allow};
 use crate::harness::{log_lines, settle};
 use crate::store::client::Client;
 use crate::store::image::{Image, MANIFEST, sha256};
@@ -18,7 +18,7 @@ fn any_rule() -> impl Strategy<Value = String> {
     let actions: Vec<_> = Action::ALL.iter().map(|action| format!("'{action}'")).collect();
     (
         proptest::bool::weighted(0.3),
-        prop::sample::select(vec!["'alice'", "'@devs'", "'b*', 'x'", "'*'", "'@authenticated'"]),
+        prop::sample::select(vec!["'alice'", "'@devs'", "'b*', 'x'", "'*'", "'@authenticated'", "'@anonymous'"]),
         prop::sample::select(vec!["'**'", "'base/*'", "'${user}/**'", "'*/app'", "'bob/app', 'base/app'"]),
         prop::sample::subsequence(actions, 1..4),
         prop::option::weighted(0.3, prop::sample::select(vec!["'v*'", "'new'", "'*'"])),
@@ -79,60 +79,117 @@ async fn is_done(client: &mut Client, action: Action, repository: &str, images: 
     }
 }
 
-#[tokio::test]
-async fn what_explain_says_is_what_a_request_gets() {
+/// What `explain` says of a question, and what its request is refused by in the log, if it is.
+struct Said {
+    answer: Answer,
+    refused_by: String,
+}
+
+fn said(stage: &Stage, user: &str, action: Action, repository: &str) -> Said {
+    let loaded = moorgate::config::load(stage.gateway.directory.path()).unwrap();
+    let options = Options { domain: None, client: "127.0.0.1".parse().unwrap(), json: false };
+    let asked =
+        |action, what: &str| answers(&loaded.snapshot, (user, action, what), &options).unwrap().remove(0);
+    let rule = |answer: &Answer| answer.rule.clone().unwrap_or_else(|| "none".to_owned());
+    let answer = asked(action, &what(action, repository));
+    // Who may neither make nor move a tag is told that it may not be made.
+    let push = asked(Action::Push, &what(Action::Overwrite, repository));
+    let refused_by = if action == Action::Overwrite && !push.allowed { rule(&push) } else { rule(&answer) };
+    Said { answer, refused_by }
+}
+
+/// What the log has to say of a request: whose it is, whether it is refused and by which rule; `None` where the rule is
+/// another question.
+type Line = (String, Option<(bool, String)>);
+
+/// The lines of requests that are not root's and no preparation.
+fn of_asker(lines: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
+    let field = |line: &str, name: &str| {
+        let at = line.split_once(&format!(" {name}="))?.1;
+        Some(at.split(' ').next()?.to_owned())
+    };
+    lines
+        .filter(|line| !matches!(field(line, "call").as_deref(), Some("token")))
+        .map(|line| (field(&line, "user").unwrap().replace('-', "@anonymous"), field(&line, "rule")))
+        .filter(|(user, _)| user != "root")
+        .collect()
+}
+
+/// Makes what the questions are about, as root, who may do everything at that time.
+async fn prepared(stage: &Stage, login: Login, repository: &str, images: &[Image; 2]) {
+    stage.rules("").await;
+    let mut root = stage.login(login, "root", &[repository]).await;
+    root.push(repository, "v1", &images[0]).await;
+    root.push(repository, "other", &images[1]).await;
+    root.push_manifest(repository, "away", &images[0].manifest).await.is(201);
+    root.ask("DELETE", &format!("/v2/{repository}/manifests/new")).await;
+}
+
+async fn compared(kind: Kind, login: Login, rounds: usize) {
     const EXTRA: &str = "[[access]]\nusers = ['*']\nrepositories = ['mounted/app']\nactions = ['push']\n";
-    let stage =
-        Stage::with(Kind::Store, "", |domain| domain.auth("[groups]\ndevs = ['alice', 'carol']")).await;
+    let mode = if login == Login::Token { "mode = 'token'\n" } else { "" };
+    let auth = format!("anonymous = 'pull'\n{mode}[groups]\ndevs = ['alice', 'carol']");
+    let stage = Stage::with(kind, "", move |domain| domain.auth(&auth)).await;
+    let (lines, writer) = log_lines(&stage.gateway);
     let images = [Image::small(1), Image::small(2)];
-    let mut root = stage.client("root");
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
     );
     let any = (
         prop::collection::vec(any_rule(), 1..5),
-        prop::sample::select(vec!["alice", "bob", "carol"]),
+        prop::sample::select(vec!["alice", "bob", "carol", "@anonymous"]),
         prop::sample::select(REPOSITORIES.to_vec()),
     );
     let mut allowed = 0;
-    for round in 0..40 {
+    let mut expected: Vec<Line> = Vec::new();
+    for round in 0..rounds {
         let (rules, user, repository) = any.new_tree(&mut runner).unwrap().current();
         let rules = format!("{}{EXTRA}", rules.concat());
         for action in Action::ALL {
-            stage.rules("").await;
             // Afresh, as root: a deny of all users would be one of root too.
-            for image in &images {
-                root.push(
-                    repository,
-                    if image.digest() == images[0].digest() { "v1" } else { "other" },
-                    image,
-                )
-                .await;
-            }
-            root.push_manifest(repository, "away", &images[0].manifest).await.is(201);
-            root.ask("DELETE", &format!("/v2/{repository}/manifests/new")).await;
+            prepared(&stage, login, repository, &images).await;
             stage.rules(&rules).await;
-            let loaded = moorgate::config::load(stage.gateway.directory.path()).unwrap();
-            let options = Options { domain: None, client: "127.0.0.1".parse().unwrap(), json: false };
-            let said =
-                answers(&loaded.snapshot, (user, action, &what(action, repository)), &options).unwrap();
+            let Said { answer, refused_by } = said(&stage, user, action, repository);
+            let mut client = stage.login(login, user, &[repository, "mounted/app"]).await;
+            let done = is_done(&mut client, action, repository, &images).await;
             // In `alice/app` nothing is mounted: the right to push there is another question.
-            let done = is_done(&mut stage.client(user), action, repository, &images).await;
-            let denied_elsewhere = action == Action::MountFrom && {
-                let push = answers(&loaded.snapshot, (user, Action::Push, "mounted/app"), &options).unwrap();
-                !push[0].allowed
-            };
-            if !denied_elsewhere {
-                assert_eq!(
-                    done, said[0].allowed,
-                    "round {round}: {user} {action} {repository}: {said:?}\n{rules}"
-                );
+            let push = said(&stage, user, Action::Push, "mounted/app").answer;
+            if action != Action::MountFrom || push.allowed {
+                let told =
+                    format!("{login:?}, round {round}: {user} {action} {repository}: {answer:?}\n{rules}");
+                assert_eq!(done, answer.allowed, "{told}");
             }
             allowed += usize::from(done);
+            // What is mounted becomes an upload instead, and from the catalog it is left out.
+            let refusing = !matches!(action, Action::MountFrom | Action::Catalog);
+            expected.push((user.to_owned(), refusing.then_some((!done, refused_by))));
         }
     }
-    assert!((40..280).contains(&allowed), "{allowed} of 320 were allowed");
+    let asked = 8 * rounds;
+    assert!((asked / 8..asked * 7 / 8).contains(&allowed), "{allowed} of {asked} were allowed");
+    stage.gateway.stop().await;
+    stage.gateway.app.access_log().close();
+    writer.join().unwrap();
+    let found = of_asker(lines.try_iter());
+    assert_eq!(found.len(), expected.len());
+    for (number, ((user, rule), (asker, expected))) in found.into_iter().zip(expected).enumerate() {
+        assert_eq!(user, asker, "line {number}");
+        let Some((is_refused, refused_by)) = expected else { continue };
+        assert_eq!(rule, is_refused.then_some(refused_by), "{login:?}, line {number} of {asker}");
+    }
+}
+
+#[tokio::test]
+async fn what_explain_says_is_what_a_request_gets() {
+    compared(Kind::Store, Login::Password, 30).await;
+    compared(Kind::Upstream, Login::Password, 12).await;
+}
+
+#[tokio::test]
+async fn what_explain_says_is_what_a_request_with_a_token_gets() {
+    compared(Kind::Store, Login::Token, 12).await;
+    compared(Kind::UpstreamHttp2, Login::Token, 5).await;
 }
 
 #[tokio::test]

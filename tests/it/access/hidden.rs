@@ -104,3 +104,21 @@ async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
         }
     }
 }
+
+#[tokio::test]
+async fn words_that_have_to_be_read_are_asked_for_as_they_are() {
+    let mut between = Between::with(|domain| domain.tables(&allow("own/**", "'pull'"))).await;
+    let lines = "Accept-Encoding: gzip, br\r\nRange: bytes=5-\r\nIf-Range: \"a\"\r\nIf-None-Match: \"a\"\r\n\
+        If-Match: *\r\nIf-Modified-Since: Fri, 27 Nov 2026 00:00:00 GMT\r\n\
+        If-Unmodified-Since: Fri, 27 Nov 2026 00:00:00 GMT\r\nAccept: a/b\r\n";
+    let asked = between.forwarded(request("GET", "/v2/secret/app/manifests/v1", lines)).await;
+    assert_eq!((asked.get("accept"), asked.get("accept-encoding")), (Some("a/b"), Some("identity")));
+    for name in ["range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"]
+    {
+        assert_eq!(asked.get(name), None, "{name}");
+    }
+    // Compressed all the same, nobody can put the right name into it.
+    let answer = "HTTP/1.1 404 Not Found\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\u{1f}x";
+    let (head, _) = between.answered(answer).await;
+    assert_eq!((head.status(), head.get("content-encoding")), (502, None));
+}

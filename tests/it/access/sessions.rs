@@ -1,7 +1,7 @@
 //! Upload sessions are their user's, also after a restart.
 
 use super::stage::{KINDS, Kind, Stage};
-use crate::harness::{Between, request};
+use crate::harness::{Between, Domain, Peer, Setup, Upstream, json, request};
 use crate::store::image::sha256;
 
 const BOTH: &str =
@@ -75,8 +75,45 @@ async fn the_rest_of_the_target_reaches_the_registry_byte_for_byte() {
 
 #[tokio::test]
 async fn a_session_of_one_domain_is_none_of_another() {
-    let stage = Stage::new(Kind::Store, BOTH).await;
-    let other = Stage::new(Kind::Store, BOTH).await;
-    let session = stage.client("alice").start("base/app").await;
-    other.client("alice").ask("GET", &session).await.refused(404, "BLOB_UPLOAD_UNKNOWN");
+    for rules in ["", BOTH] {
+        // The same registry behind both, the same user, and one key for all of them.
+        let upstream = Upstream::new().await;
+        let domain = |name: &str| Domain::new(name, &upstream.url()).tables(rules);
+        let gateway = Setup::new().domain(domain("ci.test")).domain(domain("other.test")).start().await;
+        let client = gateway.client().await;
+        let mut between = Between { gateway, upstream, client, registry: None };
+        between.forwarded(request("POST", "/v2/base/app/blobs/uploads/", "Content-Length: 0\r\n")).await;
+        let started =
+            "HTTP/1.1 202 Accepted\r\nLocation: /v2/base/app/blobs/uploads/1\r\nContent-Length: 0\r\n\r\n";
+        let session = between.answered(started).await.0.get("location").unwrap().to_owned();
+        let asked = between.passed(request("GET", &session, "")).await;
+        assert_eq!(asked.first, "GET /v2/base/app/blobs/uploads/1 HTTP/1.1");
+        between.registry = None;
+        let mut other = Peer::new(between.gateway.tls("other.test", &["http/1.1"]).await.unwrap());
+        other.send(request("GET", &session, "").replace("Host: ci.test", "Host: other.test")).await;
+        let (head, body) = other.answer().await;
+        assert_eq!(head.status(), 404);
+        assert_eq!(json(&body)["errors"][0]["code"], "BLOB_UPLOAD_UNKNOWN");
+        between.upstream.untouched().await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_rule_an_upload_is_its_users_too() {
+    let mut stage = Stage::with(Kind::Store, "", |domain| domain.tables("")).await;
+    let session = stage.client("bob").start("any/where").await;
+    let commit = format!("?digest={}", sha256(b"01234"));
+    for restarted in [false, true] {
+        if restarted {
+            stage.restart().await;
+        }
+        let mut carol = stage.client("carol");
+        for (method, query) in
+            [("GET", ""), ("HEAD", ""), ("PATCH", ""), ("PUT", commit.as_str()), ("DELETE", "")]
+        {
+            carol.ask_with(method, &format!("{session}{query}"), &[], "01234").await.is(404);
+        }
+    }
+    let mut bob = stage.client("bob");
+    bob.ask_with("PUT", &format!("{session}{commit}"), &[], "01234").await.is(201);
 }

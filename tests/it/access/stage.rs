@@ -19,6 +19,13 @@ pub enum Kind {
 
 pub const KINDS: [Kind; 4] = [Kind::Store, Kind::Upstream, Kind::StoreHttp2, Kind::UpstreamHttp2];
 
+/// How clients show who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    Password,
+    Token,
+}
+
 impl Kind {
     fn alpn(self) -> &'static str {
         match self {
@@ -91,6 +98,26 @@ impl Stage {
         Endpoint::new(&self.gateway, self.kind.alpn()).client().of(user)
     }
 
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A client that has logged in, unless it is of `@anonymous`. A token is for whatever the rules allow now in these
+    /// repositories, and for the catalog.
+    pub async fn login(&self, login: Login, user: &str, repositories: &[&str]) -> Client {
+        match (user, login) {
+            ("@anonymous", _) => self.anonymous(),
+            (user, Login::Password) => self.client(user),
+            (user, Login::Token) => {
+                let scope = |name: &&str| format!("&scope=repository:{name}:pull,push,delete");
+                let scopes: String = repositories.iter().map(scope).collect();
+                let target = format!("/token?service=ci.test&scope=registry:catalog:*{scopes}");
+                let answer = self.client(user).get(&target).await.is(200).json();
+                self.anonymous().bearing(answer["token"].as_str().unwrap())
+            }
+        }
+    }
+
     pub fn anonymous(&self) -> Client {
         Endpoint::new(&self.gateway, self.kind.alpn()).client().anonymous()
     }
@@ -106,7 +133,8 @@ impl Stage {
     }
 }
 
-async fn start(directory: &Path) -> std::sync::Arc<App> {
+/// A process over the files of a directory, beside the one that may be there already.
+pub async fn start(directory: &Path) -> std::sync::Arc<App> {
     let options =
         Options { directory: directory.to_owned(), workers: None, log_floor: None, install_log: false };
     App::start(options).await.unwrap()

@@ -1,7 +1,11 @@
 //! Tags that may be made and not moved: looked up and written in one go.
 
-use super::stage::{KINDS, Stage, allow};
-use crate::harness::{Between, json, request, settle};
+use super::stage::{KINDS, Kind, Stage, allow};
+use crate::harness::{
+    Between, Clock, Domain, Fed, Http2, Peer, Setup, Upstream, json, promptly, request, request2, seconds,
+    settle,
+};
+use crate::store::client::{Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
 
 #[tokio::test]
@@ -142,4 +146,122 @@ async fn a_manifest_over_the_limit_is_refused_before_the_registry_hears_of_it() 
     between.client.send(format!("800\r\n{}\r\n", "x".repeat(0x800))).await;
     assert_eq!(between.client.answer().await.0.status(), 413);
     between.upstream.untouched().await;
+}
+
+/// Two domains before one registry, of which only `ci.test` has rules.
+async fn beside_an_open_domain() -> Between {
+    let upstream = Upstream::new().await;
+    let url = upstream.url();
+    let restricted = Domain::new("ci.test", &url).tables(&allow("base/**", "'push', 'pull'"));
+    let gateway = Setup::new().domain(restricted).domain(Domain::new("open.test", &url)).start().await;
+    let client = gateway.client().await;
+    Between { gateway, upstream, client, registry: None }
+}
+
+#[tokio::test]
+async fn a_push_through_another_domain_of_the_same_registry_waits_for_its_turn() {
+    let mut between = beside_an_open_domain().await;
+    let of_open = |request: String| request.replace("Host: ci.test", "Host: open.test");
+    let mut open = Peer::new(between.gateway.tls("open.test", &["http/1.1"]).await.unwrap());
+    // Its password is known then.
+    open.send(of_open(request("GET", "/v2/", ""))).await;
+    between.asked().await;
+    between.registry().send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(open.answer().await.0.status(), 200);
+    let look = between.forwarded(push("v1", "{}")).await;
+    assert!(look.first.starts_with("HEAD "), "{look:?}");
+    open.send(of_open(push("v1", "{\"b\":2}"))).await;
+    between.upstream.untouched().await;
+    between.registry().send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+    let put = between.asked().await;
+    assert_eq!((put.first.starts_with("PUT "), put.length()), (true, Some(2)), "{put:?}");
+    between.registry().bytes(2).await;
+    between.upstream.untouched().await;
+    between.answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    let put = between.asked().await;
+    assert_eq!((put.first.starts_with("PUT "), put.length()), (true, Some(7)), "{put:?}");
+    between.registry().bytes(7).await;
+    between.registry().send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(open.answer().await.0.status(), 201);
+}
+
+#[tokio::test]
+async fn of_two_processes_over_one_store_only_one_makes_a_tag() {
+    let stage = Stage::new(Kind::Store, &allow("base/**", "'push', 'pull'")).await;
+    let beside = super::stage::start(stage.gateway.directory.path()).await;
+    let beside = crate::harness::Gateway { app: beside, directory: tempfile::tempdir().unwrap() };
+    let endpoint = Endpoint { address: beside.https(), ..Endpoint::new(&stage.gateway, "http/1.1") };
+    let images = [Image::small(1), Image::small(2)];
+    for blob in images.iter().flat_map(Image::blobs) {
+        stage.client("root").push_blob("base/app", blob).await;
+    }
+    for round in 0..20 {
+        let tag = format!("v{round}");
+        let mut clients: [Client; 2] = [stage.client("alice"), endpoint.client()];
+        let [here, there] = &mut clients;
+        let (a, b) = tokio::join!(
+            here.push_manifest("base/app", &tag, &images[0].manifest),
+            there.push_manifest("base/app", &tag, &images[1].manifest)
+        );
+        let (lost, won) = if a.status == 201 { (b, 0) } else { (a, 1) };
+        let expected = format!(
+            "alice may not overwrite base/app:{tag}, which is there already, but may: pull and push base/**"
+        );
+        assert_eq!(lost.refused(403, "DENIED"), expected);
+        let there = stage.client("alice").get(&format!("/v2/base/app/manifests/{tag}")).await.is(200);
+        assert_eq!(there.body, images[won].manifest);
+    }
+    assert!(beside.stop().await);
+}
+
+#[tokio::test]
+async fn a_manifest_streams_where_no_tag_depends_on_what_is_there() {
+    for rules in ["'push', 'overwrite'", "'all'"] {
+        let mut between = Between::with(|domain| domain.tables(&allow("base/**", rules))).await;
+        let whole = push("v1", "{\"a\":1}");
+        let (first, last) = whole.split_at(whole.len() - 2);
+        between.client.send(first).await;
+        let put = promptly(between.asked()).await;
+        assert_eq!(put.first, "PUT /v2/base/app/manifests/v1?x=1 HTTP/1.1");
+        between.client.send(last).await;
+        assert_eq!(between.registry().bytes(7).await, b"{\"a\":1}");
+        between.answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    }
+}
+
+#[tokio::test]
+async fn manifests_that_wait_for_memory_are_not_read_and_not_kept_waiting_for_ever() {
+    let mut between = restricted().await;
+    // Her password is known then.
+    between.passed(request("GET", "/v2/", "")).await;
+    let clock = Clock::stopped();
+    let mut client = Http2::connect(&between.gateway, "ci.test").await;
+    let mut begun = Vec::new();
+    let mut begin = |tag: usize| {
+        let (feed, body) = Fed::new();
+        let target = format!("/v2/base/app/manifests/v{tag}");
+        let answer = tokio::spawn(client.send(request2("PUT", &target).body(body).unwrap()));
+        (feed, answer)
+    };
+    // Nobody knows how long they will be: 8 MiB each at most, 64 MiB together.
+    for tag in 0..8 {
+        begun.push(begin(tag));
+    }
+    settle().await;
+    let (_feed, late) = begin(8);
+    settle().await;
+    assert!(!late.is_finished());
+    clock.jump(seconds(10)).await;
+    let (head, body) = promptly(late).await.unwrap().unwrap();
+    assert_eq!((head.status.as_u16(), &head.headers["retry-after"]), (503, &"5".parse().unwrap()));
+    assert_eq!(json(&body)["errors"][0]["code"], "UNAVAILABLE");
+    // One that is as short as it says finds room no sooner, and finds it when another is done.
+    between.client.send(push("short", "{}")).await;
+    between.upstream.untouched().await;
+    between.registry().silent().await;
+    let (feed, broken) = begun.pop().unwrap();
+    feed.send(Err(std::io::ErrorKind::Other.into())).await.unwrap();
+    assert!(promptly(broken).await.unwrap().is_err());
+    let look = promptly(between.asked()).await;
+    assert_eq!(look.first, "HEAD /v2/base/app/manifests/short HTTP/1.1");
 }

@@ -241,7 +241,8 @@ pub fn wire(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The header block of a request to `ci.test`, with further fields.
 pub fn request_block(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
-    let pseudo = [(":method", method), (":scheme", "https"), (":authority", "ci.test"), (":path", path)];
+    let path = super::bound(path);
+    let pseudo = [(":method", method), (":scheme", "https"), (":authority", "ci.test"), (":path", &path)];
     block(&[&pseudo, fields].concat())
 }
 

@@ -1,13 +1,18 @@
 //! A gateway in this process, with a configuration of its own.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine;
 use moorgate::app::{App, ListenerKind, Options, StartError};
+use moorgate::auth::UserName;
+use moorgate::auth::upload_session::SessionKey;
 use moorgate::config::vhost::ListenAddress;
+use moorgate::registry::name::RepositoryName;
+use moorgate::registry::upload_id::UploadId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -16,6 +21,33 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::peer::Peer;
+
+/// With which upload sessions are bound to users, at every gateway of a setup.
+const SESSION_KEY: [u8; 32] = [7; 32];
+
+/// A target under which alice reaches an upload session of `ci.test`, for the one under which the registry knows it; any
+/// other target as it is.
+pub fn bound(target: &str) -> String {
+    static KEY: LazyLock<SessionKey> = LazyLock::new(|| {
+        let directory = tempfile::tempdir().unwrap();
+        write_session_key(directory.path());
+        SessionKey::open(directory.path()).unwrap()
+    });
+    let (path, rest) = target.split_at(target.find(['?', '#']).unwrap_or(target.len()));
+    let parts = path.strip_prefix("/v2/").and_then(|path| path.split_once("/blobs/uploads/"));
+    let names = parts.and_then(|(name, id)| {
+        Some((RepositoryName::parse(name).ok()?, UploadId::parse(id).ok().filter(|_| !id.contains('~'))?))
+    });
+    let Some((name, id)) = names else { return target.to_owned() };
+    let bound = KEY.owner("ci.test", UserName::new("alice").unwrap()).bind(&name, &id).unwrap();
+    format!("/v2/{name}/blobs/uploads/{bound}{rest}")
+}
+
+/// Makes the state directory with the key in it, for what is to be started.
+pub fn write_session_key(state: &Path) {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).unwrap();
+    std::fs::write(state.join("upload-sessions.key"), SESSION_KEY).unwrap();
+}
 
 /// The value of an Authorization header.
 pub fn basic(user: &str, password: &str) -> String {
@@ -181,6 +213,7 @@ impl Setup {
     pub async fn try_start(self) -> Result<Gateway, StartError> {
         let directory = tempfile::tempdir().unwrap();
         self.write(directory.path());
+        write_session_key(&directory.path().join("state"));
         let options = Options {
             directory: directory.path().to_owned(),
             workers: None,
@@ -276,8 +309,10 @@ pub fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
     config
 }
 
-/// A request of `alice` to `ci.test`, without body: method, target and further header lines.
+/// A request of `alice` to `ci.test`, without body: method, target and further header lines. An upload session stands
+/// in it as the registry knows it.
 pub fn request(method: &str, target: &str, lines: &str) -> String {
+    let target = bound(target);
     let authorization = basic("alice", "secret");
     format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n{lines}\r\n")
 }

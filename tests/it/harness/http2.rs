@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::{Gateway, basic};
+use super::{Gateway, basic, bound};
 
 /// A connection, driven by a task of its own.
 pub struct Http2 {
@@ -66,11 +66,11 @@ impl Http2 {
     }
 }
 
-/// A request of `alice` to `ci.test`.
+/// A request of `alice` to `ci.test`. An upload session stands in it as the registry knows it.
 pub fn request2(method: &str, target: &str) -> http::request::Builder {
     Request::builder()
         .method(method)
-        .uri(format!("https://ci.test{target}"))
+        .uri(format!("https://ci.test{}", bound(target)))
         .header("authorization", basic("alice", "secret"))
 }
 

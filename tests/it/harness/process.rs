@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Setup;
-use super::gateway::client_config;
+use super::gateway::{client_config, write_session_key};
 
 /// A running moorgate with the domain `ci.test`. It ends with this.
 pub struct Process {
@@ -33,6 +33,7 @@ impl Setup {
     pub fn spawn(self, entries: &str, alpn: &str) -> Process {
         let directory = tempfile::tempdir().unwrap();
         self.write(directory.path());
+        write_session_key(&directory.path().join("state"));
         std::fs::write(directory.path().join("conf.d/ci.test.htpasswd"), entries).unwrap();
         let binary =
             std::env::var_os("MOORGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moorgate").into());

@@ -23,6 +23,8 @@ use crate::harness::{Gateway, basic, json};
 pub struct Endpoint {
     pub address: SocketAddr,
     pub config: Arc<ClientConfig>,
+    /// The domain, as clients name it.
+    pub host: String,
 }
 
 /// A client at `ci.test`, of user `alice` unless told otherwise.
@@ -51,13 +53,14 @@ pub struct Answer {
 
 impl Endpoint {
     pub fn new(gateway: &Gateway, alpn: &str) -> Self {
-        Self { address: gateway.https(), config: Arc::new(gateway.client_config(&[alpn])) }
+        let config = Arc::new(gateway.client_config(&[alpn]));
+        Self { address: gateway.https(), config, host: "ci.test".to_owned() }
     }
 
     pub async fn tls(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(self.address).await?;
         let connector = TlsConnector::from(self.config.clone());
-        connector.connect(ServerName::try_from("ci.test").unwrap(), tcp).await
+        connector.connect(ServerName::try_from(self.host.clone()).unwrap(), tcp).await
     }
 
     pub fn client(&self) -> Client {
@@ -125,12 +128,13 @@ impl Client {
             request = request.header(*name, *value);
         }
         let body = Full::new(body.into());
+        let host = &self.endpoint.host;
         let answer = match self.connection.as_mut().unwrap() {
             Connection::Http1(send) => {
-                send.send_request(request.uri(target).header("host", "ci.test").body(body)?).await?
+                send.send_request(request.uri(target).header("host", host).body(body)?).await?
             }
             Connection::Http2(send) => {
-                send.send_request(request.uri(format!("https://ci.test{target}")).body(body)?).await?
+                send.send_request(request.uri(format!("https://{host}{target}")).body(body)?).await?
             }
         };
         let (parts, body) = answer.into_parts();

@@ -106,7 +106,11 @@ impl Killable {
         let ca = format!("{root}{}/state/internal-ca/ca.pem", directory.display());
         roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let config = Arc::new(client_config(roots, &["http/1.1"]));
-        Self { config: directory.to_owned(), child, endpoint: Endpoint { address, config } }
+        Self {
+            config: directory.to_owned(),
+            child,
+            endpoint: Endpoint { address, config, host: "ci.test".to_owned() },
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -153,10 +157,11 @@ impl Disk {
         self.0.join("blobs").join(digest.replace(':', "/"))
     }
 
-    /// Where the bytes of an upload lie.
+    /// Where the bytes of an upload lie. The name that its owner gets ends with a tag.
     pub fn upload(&self, location: &str) -> PathBuf {
         let (repository, id) =
             location.strip_prefix("/v2/").and_then(|path| path.split_once("/blobs/uploads/")).unwrap();
+        let (id, _) = id.split_once('~').unwrap();
         self.0.join("uploads").join(repository.replace('/', "+")).join(id)
     }
 

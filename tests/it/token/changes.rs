@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::stage::{Kind, Stage};
 use crate::access::stage::allow;
-use crate::harness::{Domain, Setup, Upstream, jump, seconds};
+use crate::harness::{Domain, Setup, Upstream, bound, jump, seconds};
 use crate::store::client::Endpoint;
 use crate::store::image::sha256;
 
@@ -105,7 +105,7 @@ async fn a_token_lives_for_its_time_and_is_looked_at_when_a_request_begins() {
     };
     // An upload that has begun goes on after the token's end.
     let mut uploader = gateway.client().await;
-    uploader.send(head("PATCH", "/v2/a/blobs/uploads/1", "Content-Length: 8\r\n")).await;
+    uploader.send(head("PATCH", &bound("/v2/a/blobs/uploads/1"), "Content-Length: 8\r\n")).await;
     let mut registry = upstream.accept().await;
     registry.head().await;
     for pause in [100, 100, 100, 100, 100, 60, 50] {
