@@ -2,6 +2,7 @@
 //! backs off without ever giving up. Facts and time in, a decision out; `ledger/file` keeps it on disk.
 
 mod backoff;
+mod failure;
 pub mod file;
 pub mod limits;
 mod record;
@@ -19,9 +20,10 @@ use serde::{Deserialize, Serialize};
 use super::moments;
 use super::names::NameSet;
 use super::state::CaId;
+pub use failure::{Failure, Fault, Scope};
 use limits::{Limits, Rate, registered_domain};
 use record::{Attempt, CaRecord, Stage};
-pub use record::{Failure, Fault, OrderKind, Scope};
+pub use record::OrderKind;
 pub use words::{Hindrance, Limit, Until};
 
 /// What moorgate has asked of all CAs lately, and how it ended.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::moments;
 use super::super::renewal::Seed;
-use super::record::{Failure, Fault};
+use super::failure::{Failure, Fault};
 use super::words::{Hindrance, Until};
 
 /// The failures in a row of one set of names at one CA.
