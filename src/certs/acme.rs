@@ -101,8 +101,9 @@ impl Session {
             let key = BASE64_URL_SAFE_NO_PAD.decode(binding.hmac_key.expose_secret()).unwrap_or_default();
             ExternalAccountKey::new(binding.key_id.clone(), &key)
         });
-        let created = builder(&transport).create(&wanted, ca.directory.url().to_owned(), binding.as_ref());
-        let (account, credentials) = created.await.map_err(|error| AcmeError::of(error, &transport))?;
+        let directory = || ca.directory.url().to_owned();
+        let created = again!(builder(&transport).create(&wanted, directory(), binding.as_ref()));
+        let (account, credentials) = created.map_err(|error| AcmeError::of(error, &transport))?;
         let stored = StoredAccount {
             directory: id.clone(),
             url: account.id().to_owned(),

@@ -186,7 +186,7 @@ async fn a_page_of_html_is_told_as_the_status_that_it_has() {
 #[tokio::test]
 async fn refused_nonces_are_asked_for_again() {
     let ca = AcmeCa::new().await;
-    for endpoint in ["order", "finalize", "challenge", "cert"] {
+    for endpoint in ["account", "order", "finalize", "challenge", "cert"] {
         for _ in 0..5 {
             ca.once(endpoint, Told::Refuse("badNonce", 400, &[]));
         }
