@@ -83,7 +83,10 @@ impl Session {
         let builder = builder(&transport);
         let url = account.stored.url.clone();
         let opened = builder.from_parts(url, key, ca.directory.url().to_owned()).await;
-        let account = opened.map_err(|error| AcmeError::of(error, &transport))?;
+        let account = opened.map_err(|error| match error {
+            instant_acme::Error::KeyRejected | instant_acme::Error::Crypto => AcmeError::AccountKey,
+            other => AcmeError::of(other, &transport),
+        })?;
         Ok(Self { account, transport })
     }
 
