@@ -14,6 +14,7 @@ macro_rules! again {
     }};
 }
 
+mod dial;
 mod error;
 mod order;
 mod transport;
