@@ -34,6 +34,7 @@ use secrecy::ExposeSecret;
 pub(super) use self::error::{AcmeError, Unproved};
 pub(super) use self::order::{Offer, Order, Proof, Stage};
 use self::transport::{Client, Transport};
+use super::issuer::on_disk;
 use super::state::{CaId, StoredAccount};
 use super::storage::Account;
 use crate::config::acme::{CaSettings, CertifiedName};
@@ -78,7 +79,7 @@ pub(super) struct Advice {
 impl Session {
     /// With an account that exists; one that the CA has forgotten shows at the first request.
     pub(super) async fn open(ca: &CaSettings, account: &Account) -> Result<Self, AcmeError> {
-        let transport = Arc::new(Transport::new(ca.roots.as_deref())?);
+        let transport = transport(ca).await?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(account.key.as_bytes());
         let key = key.map_err(|_| AcmeError::AccountKey)?;
         let builder = builder(&transport);
@@ -97,7 +98,7 @@ impl Session {
         id: &CaId,
         contacts: &[String],
     ) -> Result<(Self, Account), AcmeError> {
-        let transport = Arc::new(Transport::new(ca.roots.as_deref())?);
+        let transport = transport(ca).await?;
         let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
         let wanted =
             NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
@@ -224,6 +225,12 @@ impl Session {
     fn error(&self, error: instant_acme::Error) -> AcmeError {
         AcmeError::of(error, &self.transport)
     }
+}
+
+async fn transport(ca: &CaSettings) -> Result<Arc<Transport>, AcmeError> {
+    let roots = ca.roots.clone();
+    let made = on_disk(move || Transport::new(roots.as_deref())).await;
+    Ok(Arc::new(made?))
 }
 
 fn builder(transport: &Arc<Transport>) -> AccountBuilder {
