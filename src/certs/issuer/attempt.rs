@@ -219,9 +219,14 @@ impl Attempt<'_> {
             let kinds = at.rank(record);
             let prover =
                 Prover::new(self.issuer, &self.host.domain, at.settings, self.request, kinds, identity);
-            let used = prover.prove(&mut order).await;
-            record.note_challenges(&used.kinds, used.result.is_ok(), &at.settings.challenges);
-            used.result?;
+            let (used, proved) = prover.prove(&mut order).await;
+            match proved {
+                Ok(()) => record.note_worked(&used.kinds),
+                Err(stop) => {
+                    record.note_failed(&used.failed, &at.settings.challenges);
+                    return Err(stop);
+                }
+            }
         }
         let chain = self.issue(at, &mut order, &key).await?;
         let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
@@ -307,6 +312,11 @@ impl Attempt<'_> {
         record.error = Some(error.to_string());
         let (ask, failure) = (at.ask.clone(), failure(error));
         let next = self.issuer.ledger(move |ledger, now| {
+        // Anything else says nothing about how the names can be proved.
+        if let AcmeError::NotAuthorized(unproved) = error {
+            let kinds: Vec<_> = unproved.iter().filter_map(|unproved| unproved.kind).collect();
+            record.note_failed(&kinds, &at.settings.challenges);
+        }
             ledger.record(Event::Failed(ask.request(), failure), now);
             ledger.may_order(&ask.request(), now)
         });
