@@ -11,7 +11,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use moorgate::certs::state::{CaId, State};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -207,20 +206,34 @@ async fn a_certificate_that_could_not_be_fetched_is_fetched_later_from_the_same_
 }
 
 #[tokio::test]
-async fn an_order_that_stays_in_processing_is_kept_and_the_ca_is_left_alone() {
+async fn a_ca_that_wants_to_be_asked_tomorrow_is_asked_for_some_time_first() {
     let ca = AcmeCa::new().await;
-    ca.once("finalize", Told::Busy(2, "3600"));
-    let began = SystemTime::now();
+    ca.once("finalize", Told::Busy(3, "86400"));
+    let gateway = gateway(&[&ca], ASKS).await;
+    issued(&gateway).await;
+    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_order_that_has_become_invalid_is_not_taken_up_again() {
+    let ca = AcmeCa::new().await;
+    ca.once("finalize", Told::Invalid("serverInternal", 1));
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = failed(&gateway).await;
-    let error = shown["acme"]["error"].as_str().unwrap();
-    assert!(error.contains("has not finished the order yet"), "{error}");
-    let wait = moment(&shown["acme"]["next_attempt"]).duration_since(began).unwrap();
-    assert!(wait >= Duration::from_secs(3590), "{wait:?}");
-    let state = State::new(&gateway.path("state"));
-    let files = state.ca(&CaId::new(shown["acme"]["ca"].as_str().unwrap()).unwrap());
-    assert!(files.order("ci.test").exists() && files.order_key("ci.test").exists());
-    assert_eq!(shown["problem"], "there is no certificate yet");
+    assert!(shown["acme"]["error"].as_str().unwrap().contains("the CA is out of order"), "{shown}");
+    renew(&gateway, "ci.test").await;
+    issued(&gateway).await;
+    assert_eq!(ca.asked("order").len(), 2);
+}
+
+#[tokio::test]
+async fn an_order_that_is_further_than_it_seemed_is_gone_on_with() {
+    let ca = AcmeCa::new().await;
+    // As if an earlier request had been heard, and its answer lost.
+    ca.once("finalize", Told::Denied("orderNotReady", 403));
+    let gateway = gateway(&[&ca], ASKS).await;
+    issued(&gateway).await;
+    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
 }
 
 #[tokio::test]

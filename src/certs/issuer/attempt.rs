@@ -317,6 +317,12 @@ impl Attempt<'_> {
             let kinds: Vec<_> = unproved.iter().filter_map(|unproved| unproved.kind).collect();
             record.note_failed(&kinds, &at.settings.challenges);
         }
+        let (ask, failure) = (at.ask.clone(), failure(error));
+        let is_over = matches!(error, AcmeError::OrderOver(_));
+        let next = self.issuer.ledger(move |ledger, now| {
+            if is_over {
+                ledger.record(Event::NotIssued(ask.request()), now);
+            }
             ledger.record(Event::Failed(ask.request(), failure), now);
             ledger.may_order(&ask.request(), now)
         });

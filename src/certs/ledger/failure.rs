@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::backoff::LONGEST_RETRY_AFTER;
+use super::backoff::{LONGEST_RETRY_AFTER, LONGEST_UNFINISHED};
 
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub enum Fault {
     /// The CA could not be reached, took too long, or is out of order. `Retry-After` is for all its users,
     /// and an order that is in flight stays so.
     Unavailable,
+    /// The CA has not finished the order, which stays in flight. `Retry-After` is about that one, and some say a
+    /// day of what takes minutes.
+    Slow,
     /// Something on this machine: a full disk, a command that failed, a check before the order.
     Ours,
 }
@@ -51,8 +54,15 @@ impl Failure {
     /// Until when the CA wants no order for these names.
     pub(super) fn names_retry_at(&self, now: SystemTime) -> Option<SystemTime> {
         let wait = self.retry_after?;
-        let own = !matches!(self.fault, Fault::RateLimited(Scope::Account | Scope::Ca));
-        own.then(|| now + wait.min(LONGEST_RETRY_AFTER))
+        match self.fault {
+            Fault::RateLimited(Scope::Account | Scope::Ca) => None,
+            Fault::Slow => Some(now + wait.min(LONGEST_UNFINISHED)),
+            Fault::RateLimited(Scope::Names | Scope::Unknown)
+            | Fault::Validation
+            | Fault::Refused
+            | Fault::Unavailable
+            | Fault::Ours => Some(now + wait.min(LONGEST_RETRY_AFTER)),
+        }
     }
 
     /// For whom else, and how long.
@@ -66,6 +76,7 @@ impl Failure {
             | Fault::Validation
             | Fault::Refused
             | Fault::Unavailable
+            | Fault::Slow
             | Fault::Ours => None,
         }
     }

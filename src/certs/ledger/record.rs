@@ -49,6 +49,8 @@ pub(super) enum Stage {
     Finalizing,
     Issued,
     Ended,
+    /// Proved, asked for, and refused: it is neither a certificate nor a failed authorization.
+    NotIssued,
 }
 
 impl Attempt {
@@ -63,7 +65,7 @@ impl Attempt {
         match self.stage {
             Stage::Finalizing | Stage::Issued => Some(rate.end(self.moved, now)),
             Stage::Placed => Some(self.moved.min(now) + IN_FLIGHT),
-            Stage::Ended => None,
+            Stage::Ended | Stage::NotIssued => None,
         }
     }
 
@@ -222,6 +224,17 @@ impl CaRecord {
         }
     }
 
+    /// Ends an order that is known not to have been issued.
+    pub(super) fn not_issued(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+        let open =
+            self.attempts.iter_mut().rev().find(|attempt| attempt.is_open() && attempt.is_for(request));
+        if let Some(attempt) = open {
+            let was_asked_for = attempt.stage == Stage::Finalizing;
+            let stage = if was_asked_for { Stage::NotIssued } else { Stage::Ended };
+            (attempt.stage, attempt.moved) = (stage, now);
+        }
+    }
+
     pub(super) fn failed(&mut self, request: &OrderRequest<'_>, failure: Failure, now: SystemTime) {
         match failure.fault {
             Fault::Validation => {
@@ -229,7 +242,7 @@ impl CaRecord {
                 request.names.iter().for_each(|name| self.count(request.account, name, now));
             }
             // The order may be resumed.
-            Fault::Unavailable => {}
+            Fault::Unavailable | Fault::Slow => {}
             Fault::RateLimited(_) | Fault::Refused | Fault::Ours => self.end(request, now),
         }
         if let Some((scope, wait)) = failure.closes() {
