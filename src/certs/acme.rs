@@ -14,6 +14,7 @@ macro_rules! again {
     }};
 }
 
+mod dial;
 mod error;
 mod order;
 mod transport;
@@ -33,6 +34,7 @@ use secrecy::ExposeSecret;
 pub(super) use self::error::{AcmeError, Unproved};
 pub(super) use self::order::{Offer, Order, Proof, Stage};
 use self::transport::{Client, Transport};
+use super::issuer::on_disk;
 use super::state::{CaId, StoredAccount};
 use super::storage::Account;
 use crate::config::acme::{CaSettings, CertifiedName};
@@ -77,13 +79,16 @@ pub(super) struct Advice {
 impl Session {
     /// With an account that exists; one that the CA has forgotten shows at the first request.
     pub(super) async fn open(ca: &CaSettings, account: &Account) -> Result<Self, AcmeError> {
-        let transport = Arc::new(Transport::new(ca.roots.as_deref())?);
+        let transport = transport(ca).await?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(account.key.as_bytes());
         let key = key.map_err(|_| AcmeError::AccountKey)?;
         let builder = builder(&transport);
         let url = account.stored.url.clone();
         let opened = builder.from_parts(url, key, ca.directory.url().to_owned()).await;
-        let account = opened.map_err(|error| AcmeError::of(error, &transport))?;
+        let account = opened.map_err(|error| match error {
+            instant_acme::Error::KeyRejected | instant_acme::Error::Crypto => AcmeError::AccountKey,
+            other => AcmeError::of(other, &transport),
+        })?;
         Ok(Self { account, transport })
     }
 
@@ -93,7 +98,7 @@ impl Session {
         id: &CaId,
         contacts: &[String],
     ) -> Result<(Self, Account), AcmeError> {
-        let transport = Arc::new(Transport::new(ca.roots.as_deref())?);
+        let transport = transport(ca).await?;
         let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
         let wanted =
             NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
@@ -101,8 +106,9 @@ impl Session {
             let key = BASE64_URL_SAFE_NO_PAD.decode(binding.hmac_key.expose_secret()).unwrap_or_default();
             ExternalAccountKey::new(binding.key_id.clone(), &key)
         });
-        let created = builder(&transport).create(&wanted, ca.directory.url().to_owned(), binding.as_ref());
-        let (account, credentials) = created.await.map_err(|error| AcmeError::of(error, &transport))?;
+        let directory = || ca.directory.url().to_owned();
+        let created = again!(builder(&transport).create(&wanted, directory(), binding.as_ref()));
+        let (account, credentials) = created.map_err(|error| AcmeError::of(error, &transport))?;
         let stored = StoredAccount {
             directory: id.clone(),
             url: account.id().to_owned(),
@@ -219,6 +225,12 @@ impl Session {
     fn error(&self, error: instant_acme::Error) -> AcmeError {
         AcmeError::of(error, &self.transport)
     }
+}
+
+async fn transport(ca: &CaSettings) -> Result<Arc<Transport>, AcmeError> {
+    let roots = ca.roots.clone();
+    let made = on_disk(move || Transport::new(roots.as_deref())).await;
+    Ok(Arc::new(made?))
 }
 
 fn builder(transport: &Arc<Transport>) -> AccountBuilder {

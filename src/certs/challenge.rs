@@ -75,7 +75,7 @@ impl Challenges {
         Self { http, handshakes, directory, looking: Semaphore::new(MOST_LOOKING) }
     }
 
-    /// Answers http-01 for a token from now on.
+    /// Answers http-01 for a token from now on. Writes a file, and the end of the answer removes it.
     pub fn answer_http(self: &Arc<Self>, token: &str, content: &str) -> Result<Answer, AnswerError> {
         if !is_token(token) {
             return Err(AnswerError::Token);
@@ -85,7 +85,7 @@ impl Challenges {
         Ok(Answer { challenges: self.clone(), kind: AnswerKind::Http, key: token.into() })
     }
 
-    /// Answers tls-alpn-01 for a name or an address from now on. `digest` is that of the key authorization.
+    /// Answers tls-alpn-01 for a name or an address from now on, with a file as above. `digest` is that of the key authorization.
     pub fn answer_handshake(self: &Arc<Self>, name: &str, digest: &[u8]) -> Result<Answer, AnswerError> {
         let key = server_name(name);
         let certificate = certificate(name, digest)?;

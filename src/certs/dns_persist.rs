@@ -2,6 +2,7 @@
 //! before a CA is told to look (draft-ietf-acme-dns-persist).
 
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use super::dns::{DnsError, Kind, Resolver, text};
 use crate::config::acme::CertifiedName;
@@ -46,12 +47,16 @@ impl PersistRecord {
     /// Whether it is there, or another that says as much.
     async fn is_set(&self, resolver: &Resolver) -> Result<bool, DnsError> {
         let records = resolver.records(&self.name, Kind::Txt).await?;
-        Ok(records.iter().any(|data| self.is_met_by(&text(data))))
+        let now = SystemTime::now();
+        Ok(records.iter().any(|data| self.is_met_by(&text(data), now)))
     }
 
-    fn is_met_by(&self, text: &str) -> bool {
+    fn is_met_by(&self, text: &str, now: SystemTime) -> bool {
         let (wanted, found) = (parts(&self.value), parts(text));
-        wanted.first() == found.first() && wanted.iter().all(|part| found.contains(part))
+        let holds = found.iter().filter_map(|part| part.strip_prefix("persistUntil="));
+        wanted.first() == found.first()
+            && wanted.iter().all(|part| found.contains(part))
+            && holds.map(moment).all(|until| until.is_some_and(|until| now <= until))
     }
 }
 
@@ -60,6 +65,11 @@ impl fmt::Display for PersistRecord {
         let Self { name, value } = self;
         write!(f, "set the TXT record {name} to \"{value}\"")
     }
+}
+
+/// Seconds since 1970. A CA does not take what is no number for a moment.
+fn moment(text: &str) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(text.parse().ok()?))
 }
 
 /// The issuer, and the parameters in any order.
@@ -79,11 +89,17 @@ mod tests {
         let star = PersistRecord::new(&CertifiedName::Wildcard(name("a.example.com")), "ca.example", account);
         assert_eq!(host.name, "_validation-persist.a.example.com");
         assert_eq!(star.value, "ca.example; accounturi=https://ca.example/account/1; policy=wildcard");
-        assert!(host.is_met_by(&host.value) && star.is_met_by(&star.value) && host.is_met_by(&star.value));
-        assert!(star.is_met_by("ca.example;policy=wildcard ;accounturi=https://ca.example/account/1"));
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+        let is_met = |record: &PersistRecord, text: &str| record.is_met_by(text, now);
+        assert!(is_met(&host, &host.value) && is_met(&star, &star.value) && is_met(&host, &star.value));
+        assert!(is_met(&star, "ca.example;policy=wildcard ;accounturi=https://ca.example/account/1"));
         for other in ["", "ca.example", "ca.example; accounturi=https://ca.example/account/12", &host.value] {
-            assert!(!star.is_met_by(other), "{other}");
+            assert!(!is_met(&star, other), "{other}");
         }
-        assert!(!host.is_met_by("other.example; accounturi=https://ca.example/account/1"));
+        assert!(!is_met(&host, "other.example; accounturi=https://ca.example/account/1"));
+        for (until, holds) in [("2000000001", true), ("1999999999", false), ("soon", false), ("-1", false)] {
+            let text = format!("{}; persistUntil={until}", host.value);
+            assert_eq!(is_met(&host, &text), holds, "{text}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! backs off without ever giving up. Facts and time in, a decision out; `ledger/file` keeps it on disk.
 
 mod backoff;
+mod failure;
 pub mod file;
 pub mod limits;
 mod record;
@@ -19,9 +20,10 @@ use serde::{Deserialize, Serialize};
 use super::moments;
 use super::names::NameSet;
 use super::state::CaId;
+pub use failure::{Failure, Fault, Scope};
 use limits::{Limits, Rate, registered_domain};
+pub use record::OrderKind;
 use record::{Attempt, CaRecord, Stage};
-pub use record::{Failure, Fault, OrderKind, Scope};
 pub use words::{Hindrance, Limit, Until};
 
 /// What moorgate has asked of all CAs lately, and how it ended.
@@ -29,8 +31,9 @@ pub use words::{Hindrance, Limit, Until};
 /// A step on the way of an order is recorded **before** it is taken where the CA counts it
 /// ([`Event::Placed`], [`Event::Finalizing`]), so that a crash cannot make it forgotten. The protocol:
 /// [`place`](Self::place) → `newOrder`; [`Event::Finalizing`] → `finalize`; then [`Event::Issued`], or
-/// [`Event::Failed`] at any point, also before an order was placed. An order that is resumed after a
-/// restart is not placed again.
+/// [`Event::Failed`] at any point, also before an order was placed, and before it [`Event::NotIssued`] where
+/// the CA has said so: without it an order that was being finalized counts as a certificate. An order that
+/// is resumed after a restart is not placed again.
 ///
 /// Ages are measured by the clock of the machine. Entries that lie in the future are taken for ones of
 /// this moment; `ledger/file` watches the clock for jumps while the process runs.
@@ -75,6 +78,8 @@ pub enum Event<'a> {
     Finalizing(OrderRequest<'a>),
     /// The certificate is here.
     Issued(OrderRequest<'a>),
+    /// The CA has said that the order is over, and that it has issued nothing for it.
+    NotIssued(OrderRequest<'a>),
     /// The order is over without a certificate and without a fault that calls for waiting, like one whose
     /// `replaces` the CA refused.
     Abandoned(OrderRequest<'a>),
@@ -170,6 +175,7 @@ impl Ledger {
             Event::Placed(request) => self.of(request.ca).place(&request, now),
             Event::Finalizing(request) => self.of(request.ca).advance(&request, Stage::Finalizing, now),
             Event::Issued(request) => self.of(request.ca).issued(&request, now),
+            Event::NotIssued(request) => self.of(request.ca).not_issued(&request, now),
             Event::Abandoned(request) => self.of(request.ca).end(&request, now),
             Event::Failed(request, failure) => self.of(request.ca).failed(&request, failure, now),
             Event::Confirmed { domain, names } => {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rcgen::KeyPair;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,9 @@ pub enum OrderLost {
     /// Its key is gone: its certificate would be of no use.
     #[error("the key of the order in {} is missing", .0.display())]
     NoKey(PathBuf),
+    /// Its key is there, and none.
+    #[error("the key of the order in {} is damaged", .0.display())]
+    DamagedKey(PathBuf),
     /// For other names, or of another account: the configuration has changed since.
     #[error("the order in {} is for {names} and no longer wanted", path.display())]
     Unwanted {
@@ -90,7 +94,12 @@ impl OpenOrder {
         if now.duration_since(order.placed).is_ok_and(|age| age > OLDEST) {
             return Err(OrderLost::TooOld(path));
         }
-        let key = std::fs::read_to_string(files.order_key(domain)).map_err(|_| OrderLost::NoKey(path))?;
+        let Ok(key) = std::fs::read_to_string(files.order_key(domain)) else {
+            return Err(OrderLost::NoKey(path));
+        };
+        if KeyPair::from_pem(&key).is_err() {
+            return Err(OrderLost::DamagedKey(path));
+        }
         Ok(Some((order, key.into())))
     }
 
@@ -141,16 +150,19 @@ mod tests {
             OpenOrder::find(&files, "a.example.com", account, &names(name), now)
         };
         assert!(find("a.example.com", &order.account, placed).expect("none").is_none());
-        order.keep(&files, "a.example.com", "the key").expect("kept");
+        let pem = KeyPair::generate().expect("made").serialize_pem();
+        order.keep(&files, "a.example.com", &pem).expect("kept");
         let (found, key) = find("a.example.com", &order.account, placed).expect("whole").expect("there");
         assert_eq!(found, order);
-        assert_eq!(key.expose_secret(), "the key");
+        assert_eq!(key.expose_secret(), pem);
 
         let lost = |name: &str, account: &str, now| find(name, account, now).expect_err("lost");
         assert!(matches!(lost("b.example.com", &order.account, placed), OrderLost::Unwanted { .. }));
         assert!(matches!(lost("a.example.com", "another", placed), OrderLost::Unwanted { .. }));
         let late = placed + OLDEST + Duration::from_secs(1);
         assert!(matches!(lost("a.example.com", &order.account, late), OrderLost::TooOld(_)));
+        std::fs::write(files.order_key("a.example.com"), &pem[..pem.len() / 2]).expect("written");
+        assert!(matches!(lost("a.example.com", &order.account, placed), OrderLost::DamagedKey(_)));
         std::fs::remove_file(files.order_key("a.example.com")).expect("removed");
         assert!(matches!(lost("a.example.com", &order.account, placed), OrderLost::NoKey(_)));
         std::fs::write(files.order("a.example.com"), "{").expect("written");

@@ -97,14 +97,16 @@ impl Record {
         kinds
     }
 
-    /// Takes down how challenges ended. When all that are allowed have failed, each gets another chance.
-    pub fn note_challenges(&mut self, kinds: &[ChallengeKind], worked: bool, allowed: &[ChallengeKind]) {
-        if worked {
-            self.challenge = kinds.first().copied().or(self.challenge);
-            self.failed_challenges.clear();
-            return;
-        }
-        self.failed_challenges.extend(kinds);
+    /// Takes down that all names were proved by these challenges.
+    pub fn note_worked(&mut self, kinds: &[ChallengeKind]) {
+        self.challenge = kinds.first().copied().or(self.challenge);
+        self.failed_challenges.clear();
+    }
+
+    /// Takes down which challenges have failed. When all that are allowed have, each gets another chance.
+    pub fn note_failed(&mut self, kinds: &[ChallengeKind], allowed: &[ChallengeKind]) {
+        let new = kinds.iter().filter(|kind| !self.failed_challenges.contains(kind));
+        self.failed_challenges.extend(new.copied().collect::<Vec<_>>());
         if allowed.iter().all(|kind| self.failed_challenges.contains(kind)) {
             self.failed_challenges.clear();
             self.failed_challenges.extend(kinds.iter().filter(|_| allowed.len() > 1));

@@ -11,7 +11,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use moorgate::certs::state::{CaId, State};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -117,8 +116,39 @@ async fn an_order_that_may_not_replace_is_made_as_any_other() {
     ca.once("order", Told::Refuse("alreadyReplaced", 409, &[]));
     renew(&gateway, "ci.test").await;
     until(&gateway, "another", |shown| shown["serial"] != before).await;
-    let replaces: Vec<bool> = ca.asked("order").iter().map(|order| order["replaces"].is_string()).collect();
-    assert_eq!(replaces, [false, true, false]);
+    assert_eq!(replacing(&ca), [false, true, false]);
+}
+
+/// Which orders were to replace a certificate.
+fn replacing(ca: &AcmeCa) -> Vec<bool> {
+    ca.asked("order").iter().map(|order| order["replaces"].is_string()).collect()
+}
+
+#[tokio::test]
+async fn a_replacement_may_be_refused_in_other_words() {
+    for (kind, status) in [("malformed", 400), ("unauthorized", 403), ("conflict", 409)] {
+        let ca = AcmeCa::new().await;
+        ca.windows(&[(40 * 86_400, 41 * 86_400)]);
+        let gateway = gateway(&[&ca], ASKS).await;
+        let before = issued(&gateway).await["serial"].clone();
+        ca.once("order", Told::Refuse(kind, status, &[]));
+        renew(&gateway, "ci.test").await;
+        until(&gateway, "another", |shown| shown["serial"] != before).await;
+        assert_eq!(replacing(&ca), [false, true, false], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_does_not_say_what_it_replaces_is_gone_on_with() {
+    let ca = AcmeCa::new().await;
+    ca.windows(&[(40 * 86_400, 41 * 86_400)]);
+    let gateway = gateway(&[&ca], ASKS).await;
+    let before = issued(&gateway).await["serial"].clone();
+    ca.once("order", Told::NotReplacing);
+    renew(&gateway, "ci.test").await;
+    until(&gateway, "another", |shown| shown["serial"] != before).await;
+    assert_eq!(replacing(&ca), [false, true]);
+    assert_eq!(ca.asked("finalize").len(), 2);
 }
 
 #[tokio::test]
@@ -186,7 +216,7 @@ async fn a_page_of_html_is_told_as_the_status_that_it_has() {
 #[tokio::test]
 async fn refused_nonces_are_asked_for_again() {
     let ca = AcmeCa::new().await;
-    for endpoint in ["order", "finalize", "challenge", "cert"] {
+    for endpoint in ["account", "order", "finalize", "challenge", "cert"] {
         for _ in 0..5 {
             ca.once(endpoint, Told::Refuse("badNonce", 400, &[]));
         }
@@ -207,20 +237,34 @@ async fn a_certificate_that_could_not_be_fetched_is_fetched_later_from_the_same_
 }
 
 #[tokio::test]
-async fn an_order_that_stays_in_processing_is_kept_and_the_ca_is_left_alone() {
+async fn a_ca_that_wants_to_be_asked_tomorrow_is_asked_for_some_time_first() {
     let ca = AcmeCa::new().await;
-    ca.once("finalize", Told::Busy(2, "3600"));
-    let began = SystemTime::now();
+    ca.once("finalize", Told::Busy(3, "86400"));
+    let gateway = gateway(&[&ca], ASKS).await;
+    issued(&gateway).await;
+    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_order_that_has_become_invalid_is_not_taken_up_again() {
+    let ca = AcmeCa::new().await;
+    ca.once("finalize", Told::Invalid("serverInternal", 1));
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = failed(&gateway).await;
-    let error = shown["acme"]["error"].as_str().unwrap();
-    assert!(error.contains("has not finished the order yet"), "{error}");
-    let wait = moment(&shown["acme"]["next_attempt"]).duration_since(began).unwrap();
-    assert!(wait >= Duration::from_secs(3590), "{wait:?}");
-    let state = State::new(&gateway.path("state"));
-    let files = state.ca(&CaId::new(shown["acme"]["ca"].as_str().unwrap()).unwrap());
-    assert!(files.order("ci.test").exists() && files.order_key("ci.test").exists());
-    assert_eq!(shown["problem"], "there is no certificate yet");
+    assert!(shown["acme"]["error"].as_str().unwrap().contains("the CA is out of order"), "{shown}");
+    renew(&gateway, "ci.test").await;
+    issued(&gateway).await;
+    assert_eq!(ca.asked("order").len(), 2);
+}
+
+#[tokio::test]
+async fn an_order_that_is_further_than_it_seemed_is_gone_on_with() {
+    let ca = AcmeCa::new().await;
+    // As if an earlier request had been heard, and its answer lost.
+    ca.once("finalize", Told::Denied("orderNotReady", 403));
+    let gateway = gateway(&[&ca], ASKS).await;
+    issued(&gateway).await;
+    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
 }
 
 #[tokio::test]
@@ -233,6 +277,36 @@ async fn a_chain_for_another_key_never_replaces_what_is_served() {
     let shown = failed(&gateway).await;
     assert!(shown["acme"]["error"].as_str().unwrap().contains("for another key"), "{shown}");
     assert_eq!(shown["serial"], before);
+}
+
+#[tokio::test]
+async fn a_chain_that_does_not_hold_together_never_replaces_what_is_served() {
+    let ca = AcmeCa::new().await;
+    let gateway = gateway(&[&ca], ASKS).await;
+    let before = issued(&gateway).await["serial"].clone();
+    ca.once("cert", Told::ForeignIssuer);
+    renew(&gateway, "ci.test").await;
+    let shown = failed(&gateway).await;
+    let error = shown["acme"]["error"].as_str().unwrap();
+    assert!(error.contains("cannot be used: CN=a stranger does not sign "), "{error}");
+    assert_eq!(shown["serial"], before);
+}
+
+#[tokio::test]
+async fn a_ca_that_does_not_say_when_to_renew_is_not_waited_for() {
+    for told in [Told::Html(500, &[]), Told::Refuse("malformed", 404, &[]), Told::Html(404, &[])] {
+        let ca = AcmeCa::new().await;
+        ca.windows(&[(40 * 86_400, 41 * 86_400)]);
+        ca.always("renewal", told);
+        let gateway = gateway(&[&ca], ASKS).await;
+        let shown = issued(&gateway).await;
+        let left =
+            moment(&shown["not_after"]).duration_since(moment(&shown["acme"]["next_attempt"])).unwrap();
+        let days = left.as_secs() / 86_400;
+        assert!((30..=34).contains(&days), "{days}");
+        assert!(shown["acme"]["window_start"].is_null());
+        assert_eq!(ca.asked("renewal").len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -49,6 +49,9 @@ pub(in crate::certs) enum AcmeError {
     /// Anything else that it says no to.
     #[error("the CA refuses: {0}")]
     Refused(String),
+    /// The order is over, and the CA has issued nothing for it. This is why.
+    #[error("{0}")]
+    OrderOver(Box<AcmeError>),
     /// It has not come to an end in time. The order stays.
     #[error("the CA has not finished the order yet")]
     Slow { until: Option<SystemTime> },
@@ -82,6 +85,7 @@ impl AcmeError {
             Self::RateLimited { until, .. } | Self::Unavailable { until, .. } | Self::Slow { until } => {
                 *until
             }
+            Self::OrderOver(why) => why.until(),
             Self::Roots(_)
             | Self::Unreachable(_)
             | Self::AccountGone(_)
@@ -97,7 +101,8 @@ impl AcmeError {
         }
     }
 
-    /// Whether the order goes on without us and is to be looked at again.
+    /// Whether the order goes on without us and is to be looked at again. One that is over does not, whatever
+    /// its reason, and be it that the CA was out of order for a moment.
     pub(in crate::certs) fn leaves_order(&self) -> bool {
         matches!(
             self,
@@ -144,6 +149,12 @@ impl AcmeError {
         }
     }
 
+    /// What makes an order invalid makes it so for good. A refusal to finalize one ends it, too, for us: the
+    /// same would be refused again.
+    pub(super) fn about_the_end(self) -> Self {
+        Self::OrderOver(Box::new(self))
+    }
+
     /// A refusal to show an order means that it is not there, or not ours.
     pub(super) fn about_order(self) -> Self {
         match self {
@@ -155,8 +166,17 @@ impl AcmeError {
 
 /// Whether only the nonce was refused: nothing has been done, and the same may be asked again (RFC 8555 §6.5).
 pub(super) fn is_bad_nonce(error: &instant_acme::Error) -> bool {
+    is_of_type(error, "badNonce")
+}
+
+/// Whether the order is at another stage than one at which it can be finalized (RFC 8555 §7.4).
+pub(super) fn is_not_ready(error: &instant_acme::Error) -> bool {
+    is_of_type(error, "orderNotReady")
+}
+
+fn is_of_type(error: &instant_acme::Error, kind: &str) -> bool {
     let instant_acme::Error::Api(problem) = error else { return false };
-    problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(NAMESPACE)) == Some("badNonce")
+    problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(NAMESPACE)) == Some(kind)
 }
 
 /// The CA's words, those about single names included.

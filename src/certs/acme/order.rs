@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use instant_acme::{AuthorizationStatus, ChallengeType, OrderStatus};
 use tokio::time::{Instant, sleep};
 
-use super::error::words;
+use super::error::{is_not_ready, words};
 use super::transport::Transport;
 use super::{AcmeError, Unproved};
 use crate::config::acme::ChallengeKind;
@@ -162,7 +162,7 @@ impl Order {
 
     /// Waits until the names are proved.
     pub(in crate::certs) async fn authorized(&mut self) -> Result<(), AcmeError> {
-        match self.until(|stage| stage != Stage::Pending).await? {
+        match self.until(|stage| stage != Stage::Pending, PATIENCE_WITH_PROOFS).await? {
             Stage::Invalid => Err(self.failure().await),
             Stage::Pending | Stage::Ready | Stage::Processing | Stage::Valid => Ok(()),
         }
@@ -170,13 +170,29 @@ impl Order {
 
     /// Asks for the certificate of a signing request, in DER.
     pub(in crate::certs) async fn finalize(&mut self, request: &[u8]) -> Result<(), AcmeError> {
-        again!(self.inner.finalize_csr(request)).map_err(|error| AcmeError::of(error, &self.transport))
+        let Err(error) = again!(self.inner.finalize_csr(request)) else { return Ok(()) };
+        if is_not_ready(&error) {
+            // The answer to an earlier request may have been lost: then there may be a certificate all the same.
+            self.look().await?;
+            match self.stage() {
+                Stage::Processing | Stage::Valid => return Ok(()),
+                Stage::Invalid => return Err(self.failure().await),
+                Stage::Pending | Stage::Ready => {}
+            }
+        }
+        match AcmeError::of(error, &self.transport) {
+            refused @ AcmeError::Refused(_) => Err(refused.about_the_end()),
+            other => Err(other),
+        }
     }
 
     /// Waits for the chain, in PEM.
     pub(in crate::certs) async fn chain(&mut self) -> Result<String, AcmeError> {
         let done = |stage| matches!(stage, Stage::Valid | Stage::Invalid);
-        if !done(self.stage()) && self.until(done).await? == Stage::Invalid {
+        if !done(self.stage()) {
+            self.until(done, PATIENCE).await?;
+        }
+        if self.stage() == Stage::Invalid {
             return Err(self.failure().await);
         }
         let chain =
@@ -184,25 +200,32 @@ impl Order {
         chain.ok_or(AcmeError::Slow { until: None })
     }
 
-    /// Looks again, as often as the CA wishes, until `done` or for [`PATIENCE`].
-    async fn until(&mut self, done: impl Fn(Stage) -> bool) -> Result<Stage, AcmeError> {
-        let end = Instant::now() + PATIENCE;
+    /// Looks again, as often as the CA wishes, until `done` or until patience is over. A CA that wants to be
+    /// asked again after that is asked at our own pace until then: some say "in a day" of what takes seconds.
+    async fn until(&mut self, done: impl Fn(Stage) -> bool, patience: Duration) -> Result<Stage, AcmeError> {
+        let end = Instant::now() + patience;
         let mut pause = FIRST_PAUSE;
         loop {
-            let looked = again!(self.inner.refresh()).map(|_| ());
-            looked.map_err(|error| AcmeError::of(error, &self.transport).about_order())?;
+            self.look().await?;
             let stage = self.stage();
             if done(stage) {
                 return Ok(stage);
             }
             let until = self.transport.seen().retry_after;
-            let asked = until.and_then(|until| until.duration_since(SystemTime::now()).ok()).unwrap_or(pause);
-            if Instant::now() + asked > end {
+            let asked = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
+            let left = end.saturating_duration_since(Instant::now());
+            let wait = asked.filter(|asked| *asked <= left).unwrap_or(pause);
+            if wait > left {
                 return Err(AcmeError::Slow { until });
             }
-            sleep(asked.max(FIRST_PAUSE)).await;
+            sleep(wait.max(FIRST_PAUSE)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn look(&mut self) -> Result<(), AcmeError> {
+        let looked = again!(self.inner.refresh()).map(|_| ());
+        looked.map_err(|error| AcmeError::of(error, &self.transport).about_order())
     }
 
     /// Why an order became invalid: what each authorization says, or else the order itself.
@@ -211,10 +234,11 @@ impl Order {
         if !unproved.is_empty() {
             return AcmeError::NotAuthorized(unproved);
         }
-        match &self.inner.state().error {
+        let why = match &self.inner.state().error {
             Some(problem) => AcmeError::said(problem, None),
             None => AcmeError::Refused("the order has become invalid".to_owned()),
-        }
+        };
+        why.about_the_end()
     }
 
     /// The challenges that the CA has found not to be met.
@@ -260,3 +284,5 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longer than a CA usually takes; the order is taken up again later.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What answers the challenges is taken away afterwards, so that one who looks late has seen nothing.
+const PATIENCE_WITH_PROOFS: Duration = Duration::from_secs(300);

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::dial::dial;
 use crate::certs::roots::{self, RootsError};
 
 /// Why there is no answer.
@@ -151,7 +152,7 @@ impl Transport {
             let name = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let port = uri.port_u16().unwrap_or(443);
             // HTTP_PROXY and its kin are never looked at.
-            let tcp = TcpStream::connect((name.as_str(), port)).await?;
+            let tcp = dial(&name, port).await?;
             tcp.set_nodelay(true)?;
             let name = ServerName::try_from(name).map_err(io::Error::other)?;
             let stream = self.tls.connect(name, tcp).await?;

@@ -36,6 +36,8 @@ pub(super) struct Attempt<'a> {
     pub(super) request: &'a AcmeRequest,
     /// Whether somebody has asked for it.
     pub(super) forced: bool,
+    /// The serial number of what was held before it was decided that an order is wanted.
+    pub(super) held: Option<String>,
 }
 
 /// How an attempt ended that the disk took part in.
@@ -86,6 +88,8 @@ impl Attempt<'_> {
         if self.was_renewed_elsewhere().await {
             return Ok(End { state: State::New, outcome: None });
         }
+        // What another process has written into it before we had the lock.
+        *record = self.issuer.record(&self.host.domain).await?;
         if self.forced {
             self.confirm().await?;
         }
@@ -136,13 +140,11 @@ impl Attempt<'_> {
         locked.await.map_err(|error| format!("the state directory cannot be used: {error}"))
     }
 
-    /// Whether the certificate is another than when this attempt was decided on.
+    /// Whether the certificate is another than when this attempt was decided on. What it was is not asked here: the
+    /// files are looked at each second, and another process may have been through before we had the lock.
     async fn was_renewed_elsewhere(&self) -> bool {
-        let serial =
-            || self.issuer.certificates.issued(&self.host.domain).map(|i| i.certificate.facts.serial);
-        let before = serial();
         self.refresh().await;
-        !self.forced && serial() != before
+        !self.forced && self.issuer.serial(&self.host.domain) != self.held
     }
 
     /// Whether the first order is held back because the state directory seems to have been lost.
@@ -219,9 +221,14 @@ impl Attempt<'_> {
             let kinds = at.rank(record);
             let prover =
                 Prover::new(self.issuer, &self.host.domain, at.settings, self.request, kinds, identity);
-            let used = prover.prove(&mut order).await;
-            record.note_challenges(&used.kinds, used.result.is_ok(), &at.settings.challenges);
-            used.result?;
+            let (used, proved) = prover.prove(&mut order).await;
+            match proved {
+                Ok(()) => record.note_worked(&used.kinds),
+                Err(stop) => {
+                    record.note_failed(&used.failed, &at.settings.challenges);
+                    return Err(stop);
+                }
+            }
         }
         let chain = self.issue(at, &mut order, &key).await?;
         let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
@@ -305,8 +312,17 @@ impl Attempt<'_> {
             self.forget(at).await?;
         }
         record.error = Some(error.to_string());
+        // Anything else says nothing about how the names can be proved.
+        if let AcmeError::NotAuthorized(unproved) = error {
+            let kinds: Vec<_> = unproved.iter().filter_map(|unproved| unproved.kind).collect();
+            record.note_failed(&kinds, &at.settings.challenges);
+        }
         let (ask, failure) = (at.ask.clone(), failure(error));
+        let is_over = matches!(error, AcmeError::OrderOver(_));
         let next = self.issuer.ledger(move |ledger, now| {
+            if is_over {
+                ledger.record(Event::NotIssued(ask.request()), now);
+            }
             ledger.record(Event::Failed(ask.request(), failure), now);
             ledger.may_order(&ask.request(), now)
         });

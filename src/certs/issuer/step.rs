@@ -33,6 +33,8 @@ impl Issuer {
         let Some(request) = request_of(host) else {
             return Step { state: State::New, status: AcmeStatus::default(), outcome: None };
         };
+        // Before anything is decided by it.
+        let held = self.serial(&host.domain);
         self.clean_up(&host.domain).await;
         let mut record = match self.record(&host.domain).await {
             Ok(record) => record,
@@ -47,7 +49,7 @@ impl Issuer {
                 return self.stepped(host, request, &record, next, None);
             }
         }
-        match (Attempt { issuer: self, host, request, forced }).run(&mut record).await {
+        match (Attempt { issuer: self, host, request, forced, held }).run(&mut record).await {
             Ok(End { state, outcome }) => self.stepped(host, request, &record, state, outcome),
             Err(error) => self.stuck(host, request, record, error).await,
         }
@@ -122,7 +124,7 @@ impl Issuer {
         }
         let answer = self.ask_advice(issued).await;
         record.advice = Some(advice(serial, before, answer, now));
-        self.keep(&host.domain, record).await
+        self.keep_advice(&host.domain, record).await
     }
 
     /// `Ok(None)`: this CA gives no advice, or nobody may ask for it.
@@ -149,6 +151,26 @@ impl Issuer {
             Ok(None) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Keeps what the CA has advised beside what another process may have written meanwhile. One that is about to
+    /// order will write about another certificate.
+    pub(super) async fn keep_advice(&self, domain: &HostName, record: &mut Record) -> Result<(), String> {
+        let (storage, domain, advice) = (self.storage.clone(), domain.clone(), record.advice.clone());
+        let kept = on_disk(move || {
+            let Some(_lock) = storage.try_lock(&domain)? else { return Ok(None) };
+            let kept = Record { advice, ..storage.record(&domain)? };
+            storage.write_record(&domain, &kept)?;
+            Ok(Some(kept))
+        });
+        let kept: std::io::Result<Option<Record>> = kept.await;
+        *record = kept.map_err(|error| error.to_string())?.unwrap_or_else(|| std::mem::take(record));
+        Ok(())
+    }
+
+    /// The serial number of what is held.
+    pub(super) fn serial(&self, domain: &HostName) -> Option<String> {
+        self.certificates.issued(domain).map(|issued| issued.certificate.facts.serial)
     }
 
     pub(super) async fn record(&self, domain: &HostName) -> Result<Record, String> {

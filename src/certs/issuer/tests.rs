@@ -1,8 +1,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::attempt::{Attempt, End};
 use super::*;
 use crate::certs::report::CertificateReport;
-use crate::certs::testing::{host, name, snapshot};
+use crate::certs::storage::{Record, RenewalAdvice};
+use crate::certs::testing::{host, name, pair, snapshot};
 use crate::config::acme::{CertifiedName, Directory, Fallback};
 
 /// A configuration whose CA cannot be reached.
@@ -63,4 +65,60 @@ async fn a_step_that_panics_stops_one_domain_for_an_hour() {
         () = issuer.clone().run(CancellationToken::new()) => unreachable!("nobody stops it"),
         () = watch => {}
     }
+}
+
+#[tokio::test]
+async fn what_another_process_has_renewed_is_not_ordered_again() {
+    let directory = tempfile::tempdir().expect("directory");
+    let snapshot = asking(directory.path(), &["a.example.com"]);
+    let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
+    certificates.apply(&snapshot);
+    let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, Arc::new(SystemTime::now)));
+    let host = &issuer.plan.load().hosts[0];
+    let attempt = |held| {
+        let request = request_of(host).expect("it asks");
+        Attempt { issuer: &issuer, host, request, forced: false, held }
+    };
+    // It is decided that an order is wanted, as nothing is held. Then the other process comes to its end, and its
+    // certificate is found before the lock is.
+    let pair = pair(&["a.example.com"]);
+    let (_, ca) = issuer.plan.load().authorities().next().map(|(ca, id)| (ca.clone(), id)).expect("a CA");
+    issuer.storage.prepare(&ca).expect("a disk");
+    let written = issuer.storage.write_certificate(&ca, &host.domain, &pair.key, &pair.certificate);
+    written.expect("written");
+    certificates.refresh();
+    let held = issuer.serial(&host.domain);
+    assert!(held.is_some());
+    let End { state, outcome } = attempt(None).run(&mut Record::default()).await.expect("a disk");
+    assert_eq!((state, outcome), (State::New, None));
+    let End { outcome, .. } = attempt(held).run(&mut Record::default()).await.expect("a disk");
+    assert_eq!(outcome, Some(Outcome::Failed), "the CA is asked");
+}
+
+#[tokio::test]
+async fn advice_is_kept_beside_what_another_process_has_written() {
+    let directory = tempfile::tempdir().expect("directory");
+    let snapshot = asking(directory.path(), &["a.example.com"]);
+    let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
+    let issuer = Arc::new(Issuer::new(certificates, &snapshot, Arc::new(SystemTime::now)));
+    let domain = name("a.example.com");
+    let theirs = Record { serial: Some("02".to_owned()), ..Record::default() };
+    issuer.storage.write_record(&domain, &theirs).expect("written");
+    let advice = RenewalAdvice {
+        serial: "01".to_owned(),
+        window: None,
+        ask_again: SystemTime::UNIX_EPOCH,
+        failures: 0,
+    };
+    let ours = || Record { advice: Some(advice.clone()), serial: Some("01".to_owned()), ..Record::default() };
+    let mut record = ours();
+    issuer.keep_advice(&domain, &mut record).await.expect("kept");
+    assert_eq!(record, Record { advice: Some(advice.clone()), ..theirs.clone() });
+    assert_eq!(issuer.storage.record(&domain).expect("read"), record);
+
+    let _lock = issuer.storage.try_lock(&domain).expect("a disk").expect("free");
+    issuer.storage.write_record(&domain, &theirs).expect("written");
+    let mut record = ours();
+    issuer.keep_advice(&domain, &mut record).await.expect("not kept");
+    assert_eq!((record, issuer.storage.record(&domain).expect("read")), (ours(), theirs));
 }

@@ -6,8 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use super::super::moments;
 use super::super::renewal::Seed;
-use super::record::{Failure, Fault};
+use super::failure::{Failure, Fault};
 use super::words::{Hindrance, Until};
+
+/// How much there is to lose by waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Bound {
+    #[default]
+    Usual,
+    /// The CA could not be reached or was out of order: that costs nobody anything.
+    Unavailable,
+    /// An order is in flight, and will be given up when it has not ended within a day.
+    Unfinished,
+}
 
 /// The failures in a row of one set of names at one CA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +30,9 @@ pub(super) struct Backoff {
     pub(super) at: SystemTime,
     /// What it said.
     pub(super) last: String,
-    /// Whether it was the CA that could not be reached or was out of order: that costs nobody anything.
-    unavailable: bool,
+    /// What bounds the wait.
+    #[serde(default)]
+    bound: Bound,
     /// From 0 to 999: where in the spread of the wait this one lies.
     jitter: u16,
     /// What the CA demanded.
@@ -35,7 +48,11 @@ impl Backoff {
             times: before.map_or(0, |before| before.times).saturating_add(1),
             at: now,
             last: failure.words.chars().take(LONGEST_WORDS).collect(),
-            unavailable: matches!(failure.fault, Fault::Unavailable),
+            bound: match failure.fault {
+                Fault::Unavailable => Bound::Unavailable,
+                Fault::Slow => Bound::Unfinished,
+                Fault::Validation | Fault::RateLimited(_) | Fault::Refused | Fault::Ours => Bound::Usual,
+            },
             jitter: seed.with(seconds).below(1000),
             retry_at: failure.names_retry_at(now),
         }
@@ -67,10 +84,11 @@ impl Backoff {
         // more remain. With nothing to serve, a CA that is out of order is asked more often than
         // one that refuses.
         let left = held_until.and_then(|end| end.duration_since(now).ok()).filter(|left| !left.is_zero());
-        let most = match left {
-            Some(left) => (left / 8).max(100 * MINUTE),
-            None if self.unavailable => 100 * MINUTE,
-            None => DAY,
+        let most = match (self.bound, left) {
+            (Bound::Unfinished, _) => LONGEST_UNFINISHED,
+            (_, Some(left)) => (left / 8).max(100 * MINUTE),
+            (Bound::Unavailable, None) => 100 * MINUTE,
+            (Bound::Usual, None) => DAY,
         };
         // From 9/10 to 11/10.
         step.min(most) * (9000 + 2 * u32::from(self.jitter)) / 10_000
@@ -97,6 +115,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest that a CA with published limits has reason to say, and a day. More is a mistake.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(8 * 24 * 60 * 60);
+/// An order that is being processed is looked at again at least so often.
+pub(super) const LONGEST_UNFINISHED: Duration = Duration::from_secs(60 * 60);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// In characters. A CA's answer may be a page.
 const LONGEST_WORDS: usize = 300;

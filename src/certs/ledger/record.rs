@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::super::moments;
 use super::super::names::NameSet;
 use super::super::renewal::Seed;
-use super::backoff::{Backoff, LONGEST_RETRY_AFTER};
+use super::backoff::Backoff;
+use super::failure::{Failure, Fault, Scope};
 use super::limits::{Limits, Rate};
 use super::words::{Hindrance, Until};
 use super::{OrderRequest, SLACK};
@@ -24,71 +25,6 @@ pub enum OrderKind {
     Renewal,
     /// Naming the certificate that it replaces (RFC 9773 §5).
     Replacement,
-}
-
-/// Why an attempt failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Whose fault it is.
-    pub fault: Fault,
-    /// What the CA said about the next attempt, from now on.
-    pub retry_after: Option<Duration>,
-    /// For people: one sentence without a full stop. Never a key or a token.
-    pub words: String,
-}
-
-/// Whose fault a failure is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The CA could not validate at least one of the names.
-    Validation,
-    /// The CA said that a limit is used up.
-    RateLimited(Scope),
-    /// The CA refused without validating: a name it may not certify, a CAA record, a bad request.
-    Refused,
-    /// The CA could not be reached, took too long, or is out of order. `Retry-After` is for all its users,
-    /// and an order that is in flight stays so.
-    Unavailable,
-    /// Something on this machine: a full disk, a command that failed, a check before the order.
-    Ours,
-}
-
-/// Whom a limit concerns that the CA has said to be used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// This set of names.
-    Names,
-    /// All orders of the account.
-    Account,
-    /// Everybody here.
-    Ca,
-    /// The CA did not say. Others with the account wait for ten minutes, so that not each finds out.
-    Unknown,
-}
-
-impl Failure {
-    /// Until when the CA wants no order for these names.
-    pub(super) fn names_retry_at(&self, now: SystemTime) -> Option<SystemTime> {
-        let wait = self.retry_after?;
-        let own = !matches!(self.fault, Fault::RateLimited(Scope::Account | Scope::Ca));
-        own.then(|| now + wait.min(LONGEST_RETRY_AFTER))
-    }
-
-    /// For whom else, and how long.
-    fn closes(&self) -> Option<(Scope, Duration)> {
-        let wait = self.retry_after.unwrap_or(MINUTE);
-        match self.fault {
-            Fault::RateLimited(Scope::Unknown) => Some((Scope::Account, wait.min(10 * MINUTE))),
-            Fault::RateLimited(scope @ (Scope::Account | Scope::Ca)) => Some((scope, wait.min(DAY))),
-            Fault::Unavailable if self.retry_after.is_some() => Some((Scope::Ca, wait.min(DAY / 4))),
-            Fault::RateLimited(Scope::Names)
-            | Fault::Validation
-            | Fault::Refused
-            | Fault::Unavailable
-            | Fault::Ours => None,
-        }
-    }
 }
 
 /// An order.
@@ -113,6 +49,8 @@ pub(super) enum Stage {
     Finalizing,
     Issued,
     Ended,
+    /// Proved, asked for, and refused: it is neither a certificate nor a failed authorization.
+    NotIssued,
 }
 
 impl Attempt {
@@ -127,7 +65,7 @@ impl Attempt {
         match self.stage {
             Stage::Finalizing | Stage::Issued => Some(rate.end(self.moved, now)),
             Stage::Placed => Some(self.moved.min(now) + IN_FLIGHT),
-            Stage::Ended => None,
+            Stage::Ended | Stage::NotIssued => None,
         }
     }
 
@@ -286,6 +224,17 @@ impl CaRecord {
         }
     }
 
+    /// Ends an order that is known not to have been issued.
+    pub(super) fn not_issued(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+        let open =
+            self.attempts.iter_mut().rev().find(|attempt| attempt.is_open() && attempt.is_for(request));
+        if let Some(attempt) = open {
+            let was_asked_for = attempt.stage == Stage::Finalizing;
+            let stage = if was_asked_for { Stage::NotIssued } else { Stage::Ended };
+            (attempt.stage, attempt.moved) = (stage, now);
+        }
+    }
+
     pub(super) fn failed(&mut self, request: &OrderRequest<'_>, failure: Failure, now: SystemTime) {
         match failure.fault {
             Fault::Validation => {
@@ -293,7 +242,7 @@ impl CaRecord {
                 request.names.iter().for_each(|name| self.count(request.account, name, now));
             }
             // The order may be resumed.
-            Fault::Unavailable => {}
+            Fault::Unavailable | Fault::Slow => {}
             Fault::RateLimited(_) | Fault::Refused | Fault::Ours => self.end(request, now),
         }
         if let Some((scope, wait)) = failure.closes() {

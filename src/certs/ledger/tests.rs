@@ -91,6 +91,56 @@ fn what_is_about_to_end_is_tried_more_often_than_daily() {
 }
 
 #[test]
+fn an_order_that_takes_long_is_looked_at_each_hour() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
+    let held_until = Some(start() + 60 * DAY);
+    let request = OrderRequest { held_until, ..request(&ca, &names, OrderKind::Renewal) };
+    let mut ledger = Ledger::new(start());
+    ledger.place(request, start()).expect("free");
+    ledger.record(Event::Finalizing(request), start());
+    for _ in 0..6 {
+        ledger.record(Event::Failed(request, failure(Fault::Slow, Some(DAY))), start());
+        let until = ledger.may_order(&request, start()).expect_err("backing off");
+        let wait = until.at.duration_since(start()).expect("later");
+        assert!(wait >= HOUR && wait <= HOUR * 11 / 10, "{wait:?}");
+    }
+    assert_eq!(ledger.budget(&request, start())[2].left, 4, "it may yet become a certificate");
+}
+
+#[test]
+fn what_the_ca_has_not_issued_is_no_certificate() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
+    let request = request(&ca, &names, OrderKind::Renewal);
+    let mut ledger = Ledger::new(start());
+    let finalized = |ledger: &mut Ledger, event: Event<'_>, fault| {
+        ledger.place(request, start()).expect("free");
+        ledger.record(Event::Finalizing(request), start());
+        ledger.record(event, start());
+        ledger.record(Event::Failed(request, failure(fault, None)), start());
+        ledger.record(Event::Confirmed { domain: "a.example.com", names: &names }, start());
+    };
+    let left = |ledger: &Ledger| {
+        let all = ledger.budget(&request, start()).into_iter();
+        all.map(|Budget { limit, left, .. }| format!("{} {left}", limit.label())).collect::<Vec<_>>()
+    };
+    for _ in 0..7 {
+        finalized(&mut ledger, Event::NotIssued(request), Fault::Refused);
+        finalized(&mut ledger, Event::NotIssued(request), Fault::Unavailable);
+    }
+    assert_eq!(left(&ledger), ["orders 286", "failed_authorizations 5", "duplicate_certificates 5"]);
+    // What became of these is not known, and stays so when a later one is refused.
+    for _ in 0..2 {
+        ledger.place(request, start()).expect("free");
+        ledger.record(Event::Finalizing(request), start());
+        ledger.record(Event::Failed(request, failure(Fault::Refused, None)), start());
+        ledger.record(Event::Confirmed { domain: "a.example.com", names: &names }, start());
+    }
+    ledger.place(request, start()).expect("free");
+    ledger.record(Event::NotIssued(request), start());
+    assert_eq!(left(&ledger), ["orders 283", "failed_authorizations 4", "duplicate_certificates 3"]);
+}
+
+#[test]
 fn retry_after_holds_for_whom_it_is_meant() {
     let ca = lets_encrypt();
     let (one, other) = (names(&["a.example.com"]), names(&["b.example.org"]));
@@ -119,6 +169,9 @@ fn retry_after_holds_for_whom_it_is_meant() {
     assert_eq!(waits(Fault::Unavailable, 2 * HOUR), [4, 4, 4, 4]);
     assert_eq!(waits(Fault::RateLimited(Scope::Unknown), 34 * HOUR), [68, 0, 0, 0]);
     assert_eq!(waits(Fault::Validation, 2 * HOUR), [4, 0, 0, 0]);
+    // About one order, which is to be looked at again while it is kept.
+    assert_eq!(waits(Fault::Slow, HOUR / 2), [1, 0, 0, 0]);
+    assert_eq!(waits(Fault::Slow, DAY), [2, 0, 0, 0]);
     // A mistake of the CA, or somebody in between.
     assert_eq!(waits(Fault::RateLimited(Scope::Names), Duration::MAX), [8 * 48, 0, 0, 0]);
     assert_eq!(waits(Fault::RateLimited(Scope::Ca), Duration::MAX), [48, 48, 48, 48]);

@@ -85,3 +85,21 @@ async fn a_record_that_stays_proves_a_name() {
     issued(&gateway).await;
     assert_eq!(ca.asked("challenge").len(), 1);
 }
+
+#[tokio::test]
+async fn the_next_challenge_is_used_where_the_record_that_stays_is_missing() {
+    let (ca, dns) = (AcmeCa::new().await, Dns::new().await);
+    ca.offers(&["http-01", "dns-persist-01"]);
+    ca.identities(&["ca.test"]);
+    let beside = tempfile::tempdir().unwrap();
+    let main = format!(
+        "[acme]\nchallenges = [\"dns-persist-01\", \"http-01\"]\nresolvers = [\"{}\"]\n{}",
+        dns.address(),
+        ca.toml(beside.path(), "ca")
+    );
+    let domain = Domain::new("ci.example.com", "http://127.0.0.1:9").tls("acme = true");
+    let gateway = Setup::new().main(&main).domain(domain).start().await;
+    issued(&gateway).await;
+    assert_eq!((ca.asked("order").len(), ca.asked("challenge").len()), (1, 1));
+    assert_eq!(ca.asked("challenge")[0]["type"], "http-01");
+}

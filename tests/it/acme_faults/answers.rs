@@ -139,11 +139,103 @@ fn an_order_that_never_ends_is_given_up_while_there_is_time() {
         let before = stage.served();
         stage.pass_until_renewal();
         stage.world.ca.once("finalize", Told::Busy(u32::MAX, "3600"));
-        stage.pass(2 * MINUTE);
+        stage.pass_patiently(2 * MINUTE);
         assert_eq!((stage.served(), stage.orders()), (before.clone(), 2), "{}", stage.error());
         // Renewed at half its life, it has another three days.
-        stage.pass(2 * DAY);
+        stage.pass_patiently(2 * DAY);
         assert_ne!(stage.served(), before, "{}\n{}", stage.error(), log());
         assert_eq!((stage.orders(), stage.error().as_str()), (3, ""));
+    });
+}
+
+#[test]
+fn an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other() {
+    const OTHER: &str = "classic2.example.com";
+    let domains = [("classic", &[DOMAIN][..]), ("classic", &[OTHER, "classic2.example.org"][..])];
+    let test = "answers::an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other";
+    with(test, &domains, "[\"http-01\"]", |mut stage| {
+        // So does a CA that exists.
+        stage.world.ca.once("finalize", Told::Busy(u32::MAX, "86400"));
+        stage.start_only();
+        stage.process().work_patiently(&stage.world.ca);
+        let serial = |stage: &Stage, name| stage.process().served(name).map(|facts| facts.serial);
+        let is_first = serial(&stage, DOMAIN).is_none();
+        let (slow, other) = if is_first { (DOMAIN, OTHER) } else { (OTHER, DOMAIN) };
+        let error = |stage: &Stage| stage.process().report(slow).acme.unwrap().error.unwrap_or_default();
+        assert!(error(&stage).contains("has not finished the order yet"), "{}", error(&stage));
+        let order = stage.file(&format!("CA/orders/{slow}.json"));
+        assert!(order.exists() && order.with_extension("key").exists());
+        let before = serial(&stage, other);
+        assert!(before.is_some());
+        stage.process().renew(other);
+        stage.process().work();
+        assert_ne!(serial(&stage, other), before);
+        // Each hour, however often it was looked at in vain.
+        for _ in 0..6 {
+            let asked = stage.world.ca.asked("o").len();
+            stage.pass_patiently(70 * MINUTE);
+            assert!(stage.world.ca.asked("o").len() > asked, "{}", error(&stage));
+        }
+        assert_eq!(serial(&stage, slow), None);
+        stage.world.ca.finishes();
+        stage.pass_patiently(70 * MINUTE);
+        assert!(serial(&stage, slow).is_some(), "{}", error(&stage));
+        assert_eq!(stage.orders(), 3);
+    });
+}
+
+fn is_replaced_by_another(mut stage: Stage, kind: &'static str) {
+    stage.world.ca.once("finalize", Told::Invalid(kind, 0));
+    stage.start();
+    assert_eq!((stage.served(), stage.orders()), (None, 1), "{}", stage.error());
+    stage.pass(5 * MINUTE);
+    assert!(stage.served().is_some(), "{}\n{}", stage.error(), log());
+    assert_eq!(stage.orders(), 2);
+}
+
+#[test]
+fn an_order_that_the_ca_could_not_fulfil_is_replaced_by_another() {
+    alone("answers::an_order_that_the_ca_could_not_fulfil_is_replaced_by_another", |stage| {
+        is_replaced_by_another(stage, "serverInternal");
+    });
+}
+
+#[test]
+fn an_order_that_came_to_a_limit_is_replaced_by_another() {
+    alone("answers::an_order_that_came_to_a_limit_is_replaced_by_another", |stage| {
+        is_replaced_by_another(stage, "rateLimited");
+    });
+}
+
+#[test]
+fn orders_that_the_ca_will_not_finalize_are_no_certificates() {
+    alone("answers::orders_that_the_ca_will_not_finalize_are_no_certificates", |mut stage| {
+        stage.world.ca.always("finalize", Told::Refuse("badCSR", 400, &[]));
+        stage.start();
+        for _ in 0..5 {
+            stage.renew();
+        }
+        assert_eq!((stage.served(), stage.orders()), (None, 6), "{}", stage.error());
+        stage.world.ca.recovers();
+        stage.renew();
+        assert!(stage.served().is_some(), "{}", stage.error());
+        assert_eq!(stage.world.ca.refused_for_limits(), [""; 0]);
+    });
+}
+
+#[test]
+fn the_ca_is_asked_when_to_renew_as_often_as_it_wants_to_be() {
+    alone("answers::the_ca_is_asked_when_to_renew_as_often_as_it_wants_to_be", |mut stage| {
+        stage.world.ca.suggests();
+        stage.start();
+        let asked = |stage: &Stage| stage.world.ca.asked("renewal").len();
+        assert_eq!(asked(&stage), 1);
+        // It says 12 hours.
+        for times in 1..4 {
+            stage.pass(DAY / 2 - MINUTE);
+            assert_eq!(asked(&stage), times);
+            stage.pass(MINUTE + MINUTE / 6);
+            assert_eq!(asked(&stage), times + 1);
+        }
     });
 }

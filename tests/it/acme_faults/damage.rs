@@ -62,6 +62,20 @@ fn the_key_of_an_account() {
 }
 
 #[test]
+fn the_key_of_an_account_that_is_none_in_sound_pem() {
+    alone("damage::the_key_of_an_account_that_is_none_in_sound_pem", |mut stage| {
+        stage.start();
+        let before = stage.served();
+        let pem = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEG\n-----END PRIVATE KEY-----\n";
+        std::fs::write(stage.file("CA/account.key"), pem).unwrap();
+        stage.renew();
+        assert_ne!(stage.served(), before, "{}\n{}", stage.error(), log());
+        assert!(log().contains("the key of the account is damaged"), "{}", log());
+        assert_eq!(stage.world.ca.asked("account").len(), 2);
+    });
+}
+
+#[test]
 fn a_record() {
     alone("damage::a_record", |stage| {
         let name = format!("domains/{DOMAIN}.json");
@@ -121,7 +135,20 @@ fn an_order_in_flight() {
 #[test]
 fn the_key_of_an_order_in_flight() {
     alone("damage::the_key_of_an_order_in_flight", |stage| {
-        order_after_damage(stage, &format!("CA/orders/{DOMAIN}.key"), "our key is not PEM");
+        order_after_damage(stage, &format!("CA/orders/{DOMAIN}.key"), "is damaged");
+    });
+}
+
+#[test]
+fn the_key_of_an_order_that_is_not_finalized_yet() {
+    alone("damage::the_key_of_an_order_that_is_not_finalized_yet", |mut stage| {
+        stage.world.ca.once("authz", Told::Hangup);
+        stage.start();
+        assert_eq!((stage.served(), stage.orders()), (None, 1));
+        damage(&stage, &format!("CA/orders/{DOMAIN}.key"));
+        stage.pass(5 * MINUTE);
+        assert!(stage.served().is_some(), "{}\n{}", stage.error(), log());
+        assert_eq!(stage.orders(), 2);
     });
 }
 

@@ -60,6 +60,15 @@ impl Stage {
 
     /// Lets time pass, and moorgate do what is due meanwhile.
     pub fn pass(&self, time: Duration) {
+        self.pass_with(time, Process::work);
+    }
+
+    /// The same where the CA has moorgate wait.
+    pub fn pass_patiently(&self, time: Duration) {
+        self.pass_with(time, |process| process.work_patiently(&self.world.ca));
+    }
+
+    fn pass_with(&self, time: Duration, work: impl Fn(&Process)) {
         let end = self.world.now() + time;
         let mut rounds = 0;
         while let Ok(left) = end.duration_since(self.world.now())
@@ -70,7 +79,7 @@ impl Stage {
             let pause = due.min(DAY / 4).max(Duration::from_secs(1)).min(left);
             self.world.pass(pause);
             self.process().pass(pause);
-            self.process().work();
+            work(self.process());
             rounds += 1;
             assert!(rounds < MOST_ROUNDS, "{left:?} of {time:?} are left: {}", self.process().shown());
         }

@@ -54,6 +54,22 @@ impl Process {
         self.runtime.block_on(self.done());
     }
 
+    /// The same where it waits for a CA that takes its time: once that was asked, the clock moves on by seconds.
+    pub fn work_patiently(&self, ca: &AcmeCa) {
+        if !self.work_until(ca, ca.requests() + 1, 200) {
+            return;
+        }
+        self.runtime.block_on(async {
+            while !self.is_idle() {
+                self.clock.jump(Duration::from_secs(1)).await;
+                for _ in 0..50 {
+                    // Lets the CA's thread run, so that no answer comes too late by that clock.
+                    tokio::task::spawn_blocking(std::thread::yield_now).await.unwrap();
+                }
+            }
+        });
+    }
+
     /// The same, but only until the CA has been asked so often, and a little longer. Whether it came so far.
     pub fn work_until(&self, ca: &AcmeCa, requests: usize, longer: u64) -> bool {
         self.runtime.block_on(async {

@@ -117,6 +117,8 @@ struct Order {
     replaced: bool,
     /// How often it still seems to be processed, and for how long each time.
     busy: (u32, &'static str),
+    /// What has made it invalid.
+    error: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,8 +138,14 @@ pub enum Told {
     Html(u16, &'static [(&'static str, &'static str)]),
     /// Issue, but say this often that the order is still being processed, and for how long.
     Busy(u32, &'static str),
+    /// Say so often that the order is being processed, and then that it is invalid, for a problem of this type.
+    Invalid(&'static str, u32),
+    /// Make an order, but no replacement.
+    NotReplacing,
     /// Send a certificate for another key.
     WrongChain,
+    /// Send the certificate below one that has not signed it.
+    ForeignIssuer,
     /// Find the challenge not met.
     Unmet,
     /// Never answer.
@@ -146,6 +154,8 @@ pub enum Told {
     Hangup,
     /// Do what was asked, and close the connection instead of the answer.
     Lost,
+    /// Do what was asked, and answer with a problem: its type and status.
+    Denied(&'static str, u16),
     /// Answer with so many bytes.
     Endless(u64),
     /// Answer with a byte now and then: [`AcmeCa::drip`].
@@ -229,6 +239,11 @@ impl AcmeCa {
     /// Lets something decide from now on.
     pub fn decides(&self, whim: Whim) {
         self.world(|world| world.whim = Some(whim));
+    }
+
+    /// Has done what it was still processing.
+    pub fn finishes(&self) {
+        self.world(|world| world.orders.iter_mut().for_each(|order| order.busy = (0, "")));
     }
 
     /// Sends the next byte of answers that trickle.

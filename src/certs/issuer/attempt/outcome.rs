@@ -33,11 +33,17 @@ pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), St
 
 /// As the ledger wants to know it.
 pub(super) fn failure(error: &AcmeError) -> Failure {
-    let fault = match error {
+    // The transport has dated it by the system's clock, which need not be the issuer's.
+    let retry_after = error.until().and_then(|until| until.duration_since(SystemTime::now()).ok());
+    Failure { fault: fault(error), retry_after, words: error.to_string() }
+}
+
+fn fault(error: &AcmeError) -> Fault {
+    match error {
+        AcmeError::OrderOver(why) => fault(why),
         AcmeError::RateLimited { text, .. } => Fault::RateLimited(scope(text)),
-        AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } | AcmeError::Slow { .. } => {
-            Fault::Unavailable
-        }
+        AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } => Fault::Unavailable,
+        AcmeError::Slow { .. } => Fault::Slow,
         AcmeError::NotAuthorized(_) => Fault::Validation,
         AcmeError::Roots(_)
         | AcmeError::AccountKey
@@ -49,10 +55,7 @@ pub(super) fn failure(error: &AcmeError) -> Failure {
         | AcmeError::ReplacesRefused(_)
         | AcmeError::Refused(_)
         | AcmeError::Nonsense(_) => Fault::Refused,
-    };
-    // The transport has dated it by the system's clock, which need not be the issuer's.
-    let retry_after = error.until().and_then(|until| until.duration_since(SystemTime::now()).ok());
-    Failure { fault, retry_after, words: error.to_string() }
+    }
 }
 
 /// Whom a limit concerns, by the words that Boulder, Let's Encrypt's server, uses.

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use self::handshake::Handshake;
 use crate::certs::challenge::Challenges;
+use crate::certs::issuer::on_disk;
 use crate::config::acme::{ChallengeKind, ValidationPorts};
 use crate::registry::host::HostName;
 
@@ -59,12 +60,13 @@ impl Probe<'_> {
         let at = SocketAddr::new(address, self.ports.http);
         let Some(random) = random::<16>() else { return Sight::Unknown("there is no randomness".to_owned()) };
         let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let answer = match self.challenges.answer_http(&token, &token) {
+        let (challenges, content) = (self.challenges.clone(), token.clone());
+        let answer = match on_disk(move || challenges.answer_http(&content, &content)).await {
             Ok(answer) => answer,
             Err(error) => return Sight::Unknown(error.to_string()),
         };
         let fetched = timeout(PATIENCE, self.fetch(at, &token)).await;
-        drop(answer);
+        on_disk(move || drop(answer)).await;
         match fetched {
             Err(_) => Sight::Unknown(format!("nobody answers at {at}")),
             Ok(Err(error)) => Sight::Unknown(format!("{at} cannot be asked: {error}")),
@@ -91,12 +93,13 @@ impl Probe<'_> {
             Ok(handshake) => handshake,
             Err(error) => return Sight::Unknown(error.to_string()),
         };
-        let answer = match self.challenges.answer_handshake(self.name.as_str(), &digest) {
+        let (challenges, name) = (self.challenges.clone(), self.name.clone());
+        let answer = match on_disk(move || challenges.answer_handshake(name.as_str(), &digest)).await {
             Ok(answer) => answer,
             Err(error) => return Sight::Unknown(error.to_string()),
         };
         let done = timeout(PATIENCE, handshake.shows(at, &digest)).await;
-        drop(answer);
+        on_disk(move || drop(answer)).await;
         match done {
             Err(_) => Sight::Unknown(format!("nobody answers at {at}")),
             Ok(Ok(true)) => Sight::Here,

@@ -49,6 +49,26 @@ impl Shared {
                 self.world.lock().unwrap().orders[index_of(path)].busy = (times, retry_after);
                 self.show_order(index_of(path))
             }
+            Some(Told::Invalid(kind, times)) => {
+                let mut world = self.world.lock().unwrap();
+                let order = &mut world.orders[index_of(path)];
+                (order.error, order.busy) = (Some(kind), (times, "1"));
+                drop(world);
+                self.show_order(index_of(path))
+            }
+            Some(Told::NotReplacing) => {
+                let mut payload = payload.clone();
+                payload["replaces"] = json!(null);
+                self.work(endpoint, path, &payload, account)
+            }
+            Some(Told::ForeignIssuer) => {
+                let key = KeyPair::generate().unwrap();
+                let mut params = CertificateParams::default();
+                params.distinguished_name.push(rcgen::DnType::CommonName, "a stranger");
+                let stranger = params.self_signed(&key).unwrap().pem();
+                let chain = self.world.lock().unwrap().orders[index_of(path)].chain.clone().unwrap();
+                chain_answer(chain.replace(&self.issuer_pem, &stranger))
+            }
             Some(Told::WrongChain) => {
                 let stranger = KeyPair::generate().unwrap();
                 let params = CertificateParams::new(["ci.test".to_owned()]).unwrap();
@@ -61,6 +81,10 @@ impl Shared {
             Some(Told::Lost) => {
                 work();
                 return None;
+            }
+            Some(Told::Denied(kind, status)) => {
+                work();
+                problem(kind, status)
             }
             Some(Told::Endless(length)) => json_answer(200, &json!(null)).map(|_| Sending::Endless(length)),
             Some(Told::Trickle) => {
@@ -145,6 +169,7 @@ impl Shared {
             life: None,
             replaced: false,
             busy: (0, ""),
+            error: None,
         };
         if let Some(limits) = &mut world.limits
             && let Err(words) = limits.order(account, &order.names(), !order.replaces.is_null(), now)
@@ -171,11 +196,11 @@ impl Shared {
 
     fn order(&self, index: usize) -> Value {
         let world = self.world.lock().unwrap();
-        let Order { identifiers, profile, replaces, authorizations, chain, .. } = &world.orders[index];
+        let Order { identifiers, profile, replaces, authorizations, chain, error, .. } = &world.orders[index];
         let has_failed = |one: &Authorization| matches!(one, Authorization::Invalid(_));
         let is = match chain {
             Some(_) => "valid",
-            None if authorizations.iter().any(has_failed) => "invalid",
+            None if error.is_some() || authorizations.iter().any(has_failed) => "invalid",
             None if authorizations.iter().all(|one| *one == Authorization::Valid) => "ready",
             None => "pending",
         };
@@ -191,6 +216,9 @@ impl Shared {
             if !value.is_null() {
                 order[key] = value.clone();
             }
+        }
+        if let Some(kind) = error {
+            order["error"] = document(kind, 500, "the CA was told to");
         }
         if chain.is_some() {
             order["certificate"] = json!(format!("{}/cert/{index}", self.url));
@@ -344,8 +372,12 @@ pub(super) fn problem(kind: &str, status: u16) -> Answer {
 }
 
 fn said(kind: &str, status: u16, words: &str) -> Answer {
-    let kind = format!("urn:ietf:params:acme:error:{kind}");
-    json_answer(status, &json!({ "type": kind, "detail": words, "status": status }))
+    json_answer(status, &document(kind, status, words))
+}
+
+/// RFC 8555 §6.7.
+fn document(kind: &str, status: u16, words: &str) -> Value {
+    json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "detail": words, "status": status })
 }
 
 fn limited(words: &str) -> Answer {

@@ -1,0 +1,83 @@
+//! The TCP connection to a CA: to one of its addresses that answers, whichever family of addresses works here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+/// To a name or an address. The caller bounds the whole; each address but the last has a few seconds of it, so
+/// that one which leads nowhere does not use it up.
+pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses = lookup_host((host, port)).await?.collect();
+    first_of(&interleaved(addresses), EACH).await
+}
+
+async fn first_of(addresses: &[SocketAddr], each: Duration) -> io::Result<TcpStream> {
+    let Some((last, others)) = addresses.split_last() else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    };
+    for address in others {
+        if let Ok(Ok(stream)) = timeout(each, TcpStream::connect(address)).await {
+            return Ok(stream);
+        }
+    }
+    TcpStream::connect(last).await
+}
+
+/// In the resolver's order, but the families in turns (RFC 8305 §4): where one does not work, the second try is the
+/// other's.
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addresses.first().map(SocketAddr::is_ipv6);
+    let (one, other): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| Some(address.is_ipv6()) == first);
+    let mut other = other.into_iter();
+    let mut all = Vec::new();
+    for address in one {
+        all.push(address);
+        all.extend(other.next());
+    }
+    all.extend(other);
+    all
+}
+
+/// A connection across the world takes a quarter of a second; a first packet that is lost costs one more.
+const EACH: Duration = Duration::from_secs(4);
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    #[test]
+    fn families_take_turns_from_the_resolver_s_first_on() {
+        let addresses = |all: &[&str]| all.iter().map(|one| one.parse().expect("an address")).collect();
+        let turned = |all: &[&str]| interleaved(addresses(all));
+        let all = ["[2001:db8::1]:443", "[2001:db8::2]:443", "[2001:db8::3]:443", "192.0.2.1:443"];
+        assert_eq!(turned(&all), addresses(&[all[0], all[3], all[1], all[2]]) as Vec<SocketAddr>);
+        let all = ["192.0.2.1:443", "[2001:db8::1]:443", "[2001:db8::2]:443"];
+        assert_eq!(turned(&all), addresses(&all) as Vec<SocketAddr>);
+        assert_eq!(turned(&[]), []);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_does_not_use_up_the_time_of_the_others() {
+        let hole = TcpSocket::new_v4().expect("made");
+        hole.bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let hole = hole.listen(1).expect("listening");
+        let at = hole.local_addr().expect("bound");
+        // Nobody accepts: once the queue is full, whoever else comes is not answered.
+        let mut queue = Vec::new();
+        while let Ok(Ok(stream)) = timeout(SHORT, TcpStream::connect(at)).await {
+            queue.push(stream);
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let live = listener.local_addr().expect("bound");
+        let stream = first_of(&[at, live], SHORT).await.expect("connected");
+        assert_eq!(stream.peer_addr().expect("connected"), live);
+    }
+
+    const SHORT: Duration = Duration::from_millis(200);
+}
