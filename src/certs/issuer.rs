@@ -96,6 +96,11 @@ impl Plan {
         let all = self.settings.authorities.iter();
         all.filter_map(|ca| Some((ca, CaId::new(ca.directory.url()).ok()?)))
     }
+
+    /// The settings of a CA, if it is one of those that are asked.
+    fn authority(&self, id: &CaId) -> Option<&CaSettings> {
+        self.authorities().find(|(_, known)| known == id).map(|(ca, _)| ca)
+    }
 }
 
 fn request_of(host: &SharedVirtualHost) -> Option<&AcmeRequest> {
