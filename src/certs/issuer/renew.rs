@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
-use super::{Issuer, request_of};
+use super::Issuer;
+use super::plan::request_of;
 use crate::certs::inspect::Moment;
 use crate::certs::ledger::{Event, Ledger, OrderKind, OrderRequest, Until};
 use crate::certs::names::NameSet;

@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 
 use super::attempt::{Attempt, End};
+use super::domain::Spur;
+use super::plan::request_of;
 use super::state::{Outcome, State};
-use super::{Issuer, on_disk, request_of};
+use super::{Issuer, on_disk};
 use crate::certs::acme::Session;
 use crate::certs::manager::{self, Issued};
 use crate::certs::renewal::{AriAnswer, AriWindow, Life, Seed, ask_ari_again, renewal};
@@ -28,8 +30,9 @@ pub(super) struct Step {
 }
 
 impl Issuer {
-    /// Looks after a domain once. `forced`: order, whether due or not.
-    pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, forced: bool) -> Step {
+    /// Looks after a domain once.
+    pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, spur: Spur) -> Step {
+        let Spur { forced, changed } = spur;
         let Some(request) = request_of(host) else {
             return Step { state: State::New, status: AcmeStatus::default(), outcome: None };
         };
@@ -47,7 +50,7 @@ impl Issuer {
                 return self.stepped(host, request, &record, next, None);
             }
         }
-        match (Attempt { issuer: self, host, request, forced }).run(&mut record).await {
+        match (Attempt { issuer: self, host, request, forced, changed }).run(&mut record).await {
             Ok(End { state, outcome }) => self.stepped(host, request, &record, state, outcome),
             Err(error) => self.stuck(host, request, record, error).await,
         }

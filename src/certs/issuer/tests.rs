@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::*;
 use crate::certs::report::CertificateReport;
 use crate::certs::testing::{host, name, snapshot};
-use crate::config::acme::{CertifiedName, Directory, Fallback};
+use crate::config::acme::{AcmeRequest, CaSettings, CertifiedName, Directory, Fallback};
+use crate::config::vhost::CertificateSource;
 
 /// A configuration whose CA cannot be reached.
 fn asking(state: &std::path::Path, domains: &[&str]) -> Snapshot {
