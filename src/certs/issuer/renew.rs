@@ -48,6 +48,12 @@ impl fmt::Display for Wished {
 }
 
 impl Issuer {
+    /// The domain whose certificate is to have this name.
+    pub(crate) fn domain_of(&self, name: &HostName) -> Option<HostName> {
+        let plan = self.plan.load();
+        plan.hosts.iter().find(|host| host.is_named(name)).map(|host| host.domain.clone())
+    }
+
     /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found out about its
     /// names, held back, or failed before.
     pub fn renew(&self, domain: HostName) {
