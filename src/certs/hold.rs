@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use super::inspect::{CertificateFacts, Moment};
 
 /// What is known before the first order for a domain's names.
@@ -28,7 +30,17 @@ pub struct Held {
     domain: String,
     issuer: String,
     since: SystemTime,
+    until: SystemTime,
     founded: SystemTime,
+}
+
+/// What is remembered of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Why, and what to do.
+    pub why: String,
+    /// The end of the certificate that was found: there is nothing to be lost then.
+    pub until: SystemTime,
 }
 
 /// `Some`: the order is held back. So it is when the domain is served with a certificate of a public CA
@@ -42,12 +54,25 @@ pub fn hold(domain: &str, facts: Facts<'_>, now: SystemTime) -> Option<Held> {
         return None;
     }
     let found = found.filter(|found| found.not_before < founded && now < found.not_after)?;
-    Some(Held { domain: domain.into(), issuer: found.issuer.clone(), since: found.not_before, founded })
+    Some(Held {
+        domain: domain.into(),
+        issuer: found.issuer.clone(),
+        since: found.not_before,
+        until: found.not_after,
+        founded,
+    })
+}
+
+impl Held {
+    /// The end of the certificate that was found.
+    pub fn until(&self) -> SystemTime {
+        self.until
+    }
 }
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domain, issuer, since, founded } = self;
+        let Self { domain, issuer, since, until: _, founded } = self;
         write!(
             f,
             "no certificate is ordered yet: {domain} is being served with one by {issuer} of {}, but `state` is \

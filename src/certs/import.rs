@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use super::inspect::Moment;
 use super::state::CaId;
+use crate::config::acme::CertifiedName;
 use crate::registry::host::HostName;
 pub use keys::KeyFault;
 
@@ -40,8 +41,8 @@ pub enum Tool {
 pub struct Target {
     /// Its name, under which they are kept.
     pub domain: HostName,
-    /// All its names, the domain first.
-    pub names: Vec<HostName>,
+    /// The names that its certificate is to have.
+    pub names: Vec<CertifiedName>,
 }
 
 /// What is to be done.
@@ -55,6 +56,8 @@ pub struct Options<'a> {
     pub targets: &'a [Target],
     /// The domains of the configuration that ask no CA, for the words about what is left.
     pub others: &'a [HostName],
+    /// The CAs that the configuration names.
+    pub authorities: &'a [CaId],
     /// The CA of what does not say from which it comes.
     pub ca: Option<&'a CaId>,
     /// Only say what would be done.

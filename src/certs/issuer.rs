@@ -3,8 +3,11 @@
 
 mod attempt;
 mod budgets;
+mod contacts;
 mod domain;
+mod follow;
 mod look;
+mod plan;
 mod prove;
 mod renew;
 mod state;
@@ -21,17 +24,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::domain::Domain;
+use self::plan::Plan;
 use self::state::{Outcome, State};
 use self::step::Step;
 use super::ledger::Ledger;
 use super::ledger::file::{Clock, LedgerFile};
 use super::manager::Certificates;
 use super::report::AcmeStatus;
-use super::state::CaId;
 use super::storage::Storage;
-use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 use crate::registry::host::HostName;
 
 /// What the wall's clock shows. Another one in tests.
@@ -53,15 +54,6 @@ pub struct Issuer {
     started: Instant,
 }
 
-/// What is wanted. Swapped whole by a reload; an order that is under way goes on.
-#[derive(Debug)]
-struct Plan {
-    settings: AcmeSettings,
-    hosts: Vec<SharedVirtualHost>,
-    /// As the CAs are to know them: those of all domains.
-    contacts: Vec<String>,
-}
-
 /// The steps that are being taken.
 #[derive(Default)]
 struct Running {
@@ -77,31 +69,6 @@ impl Running {
             Err(error) => (error.id(), Err(error)),
         };
         (self.names.remove(&id).expect("each step is entered when it is spawned"), step)
-    }
-}
-
-impl Plan {
-    fn of(snapshot: &Snapshot) -> Self {
-        let asking = snapshot.domains.iter().filter(|host| request_of(host).is_some());
-        let hosts: Vec<SharedVirtualHost> = asking.cloned().collect();
-        let contacts = hosts.iter().filter_map(|host| request_of(host)?.contact.as_ref());
-        let mut contacts: Vec<String> = contacts.map(|contact| format!("mailto:{contact}")).collect();
-        contacts.sort();
-        contacts.dedup();
-        Self { settings: snapshot.acme.clone(), hosts, contacts }
-    }
-
-    /// The CAs, in the order in which they are asked.
-    fn authorities(&self) -> impl Iterator<Item = (&CaSettings, CaId)> {
-        let all = self.settings.authorities.iter();
-        all.filter_map(|ca| Some((ca, CaId::new(ca.directory.url()).ok()?)))
-    }
-}
-
-fn request_of(host: &SharedVirtualHost) -> Option<&AcmeRequest> {
-    match &host.certificate {
-        CertificateSource::Acme(request) => Some(request),
-        CertificateSource::Files { .. } | CertificateSource::Internal => None,
     }
 }
 
@@ -137,8 +104,9 @@ impl Issuer {
             // Attempts will say so, and not be made.
             tracing::debug!(error, "the ledger of attempts cannot be opened yet");
         }
+        let mut followed = self.begin_to_follow();
         loop {
-            self.follow_plan(&mut domains);
+            self.follow(&mut followed, &mut domains);
             self.start_due(&mut domains, &mut running);
             self.tell(&mut domains);
             let pause = self.pause(&domains, running.steps.len());
@@ -155,29 +123,6 @@ impl Issuer {
         }
     }
 
-    fn follow_plan(&self, domains: &mut HashMap<HostName, Domain>) {
-        let plan = self.plan.load();
-        domains.retain(|name, _| plan.hosts.iter().any(|host| host.domain == *name));
-        for host in &plan.hosts {
-            let Some(known) = domains.get_mut(&host.domain) else {
-                domains.insert(host.domain.clone(), Domain::new(host.clone()));
-                continue;
-            };
-            if !Arc::ptr_eq(&known.host, host) {
-                if request_of(&known.host) != request_of(host) {
-                    known.state = State::New;
-                }
-                known.host = host.clone();
-            }
-        }
-        for domain in std::mem::take(&mut *self.forced.lock().unwrap_or_else(PoisonError::into_inner)) {
-            match domains.get_mut(&domain) {
-                Some(known) => known.forced = true,
-                None => tracing::warn!(%domain, "no CA is asked for this domain's certificate"),
-            }
-        }
-    }
-
     fn start_due(self: &Arc<Self>, domains: &mut HashMap<HostName, Domain>, running: &mut Running) {
         let now = (self.wall)();
         for domain in domains.values_mut() {
@@ -187,11 +132,9 @@ impl Issuer {
             if domain.running || !(domain.forced || domain.state.is_due(now)) {
                 continue;
             }
-            domain.running = true;
-            domain.wished |= std::mem::take(&mut domain.forced);
-            let (issuer, host, forced) = (self.clone(), domain.host.clone(), domain.wished);
+            let (issuer, host, spur) = (self.clone(), domain.host.clone(), domain.begin());
             let name = host.domain.clone();
-            let step = running.steps.spawn(async move { issuer.step(&host, forced).await });
+            let step = running.steps.spawn(async move { issuer.step(&host, spur).await });
             running.names.insert(step.id(), name);
         }
     }
@@ -203,7 +146,6 @@ impl Issuer {
         step: Result<Step, JoinError>,
     ) {
         let Some(domain) = domains.get_mut(name) else { return };
-        domain.running = false;
         let Step { state, status, outcome } = step.unwrap_or_else(|error| {
             tracing::error!(domain = %name, %error, "a step towards a certificate has broken down, please report this");
             // What panicked would do so again at once. The others go on meanwhile.
@@ -213,9 +155,7 @@ impl Issuer {
         });
         domain.status = status;
         domain.count(outcome);
-        // A reload may have changed what is wanted meanwhile: then it is looked at anew.
-        let still_wanted = self.plan.load().hosts.iter().any(|host| Arc::ptr_eq(host, &domain.host));
-        domain.state = if still_wanted { state } else { State::New };
+        domain.end(state);
     }
 
     /// Until something is due, and never so long that a clock that was set goes unnoticed.
@@ -240,13 +180,17 @@ impl Issuer {
         self.certificates.tell(status.collect());
     }
 
+    fn clock(&self) -> Clock {
+        Clock { now: (self.wall)(), steady: self.started.elapsed() }
+    }
+
     /// Asks or changes the ledger, on a blocking thread. With an error nothing that a CA counts may follow.
     async fn ledger<R: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Ledger, SystemTime) -> R + Send + 'static,
     ) -> Result<R, String> {
         let issuer = self.clone();
-        let clock = Clock { now: (self.wall)(), steady: self.started.elapsed() };
+        let clock = self.clock();
         on_disk(move || {
             let mut opened = issuer.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             let file = match opened.as_mut() {

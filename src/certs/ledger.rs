@@ -92,6 +92,11 @@ pub enum Event<'a> {
         /// What will be ordered: waiting after failures ends. Limits and the CA's own words stay.
         names: &'a NameSet,
     },
+    /// The configuration is another one, with which what has failed may work: waiting after failures ends as well.
+    Changed {
+        /// For these names.
+        names: &'a NameSet,
+    },
 }
 
 /// What is left of a limit.
@@ -182,6 +187,7 @@ impl Ledger {
                 self.confirmed.insert(domain.to_owned());
                 self.cas.values_mut().for_each(|record| record.forgive(names));
             }
+            Event::Changed { names } => self.cas.values_mut().for_each(|record| record.forgive(names)),
         }
     }
 

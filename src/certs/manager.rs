@@ -2,6 +2,7 @@
 //! renews what is due. One domain's trouble never touches another's certificate.
 
 mod stored;
+mod watch;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,10 +25,9 @@ use super::table::{CertificateEntries, CertificateTable};
 use crate::config::acme::{AcmeRequest, Fallback};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
-use crate::fs::Fingerprint;
 use crate::registry::host::HostName;
-use stored::Stored;
-pub(super) use stored::is_for;
+pub(super) use stored::{Sources, Stored, covers, has, is_for};
+use watch::{Sight, Watch};
 
 /// All certificates of the process.
 ///
@@ -55,6 +55,8 @@ pub(super) struct Issued {
 struct Held {
     /// Opened when the first domain asks for it.
     ca: Option<InternalCa>,
+    /// Whose certificates are looked for.
+    sources: Sources,
     domains: Vec<Domain>,
 }
 
@@ -102,19 +104,17 @@ impl Certificates {
     pub fn apply(&self, snapshot: &Snapshot) {
         let now = SystemTime::now();
         let mut held = self.lock();
-        let Held { ca, domains } = &mut *held;
+        let Held { ca, sources, domains } = &mut *held;
+        let storage = Storage::below(&self.state);
+        *sources = Sources::of(&storage, &snapshot.acme);
         let previous = domains.drain(..).map(|domain| (domain.host.domain.clone(), domain));
         let mut previous: HashMap<HostName, Domain> = previous.collect();
         for host in &snapshot.domains {
             let mut domain = match previous.remove(&host.domain) {
-                Some(domain) if domain.host.certificate == host.certificate => domain.with_host(host.clone()),
+                Some(domain) if domain.keeps(host) => domain.with_host(host.clone()),
                 Some(_) | None => Domain::new(host.clone()),
             };
-            domain.stored = std::mem::take(&mut domain.stored).of(
-                &Storage::below(&self.state),
-                &snapshot.acme,
-                &host.domain,
-            );
+            domain.look_for(&storage, sources);
             domain.update(ca, &self.state, now, Look::Final);
             domains.push(domain);
         }
@@ -128,9 +128,14 @@ impl Certificates {
 
     pub(crate) fn refresh_at(&self, now: SystemTime) {
         let mut held = self.lock();
-        let Held { ca, domains } = &mut *held;
+        let Held { ca, sources, domains } = &mut *held;
+        let storage = Storage::below(&self.state);
+        let imported = sources.look(&storage);
         let mut changed = false;
         for domain in domains.iter_mut() {
+            if imported {
+                domain.look_for(&storage, sources);
+            }
             changed |= domain.update(ca, &self.state, now, Look::Repeated);
         }
         if changed {
@@ -145,7 +150,7 @@ impl Certificates {
             entries.insert(&domain.host, served.map(|certificate| &certificate.key));
         }
         self.table.replace(entries);
-        self.issued.store(Arc::new(domains.iter().filter_map(Domain::issued).collect()));
+        self.issued.store(Arc::new(domains.iter().filter_map(|domain| domain.issued(now)).collect()));
         self.reports.store(Arc::new(domains.iter().map(|domain| domain.report(now)).collect()));
     }
 
@@ -184,6 +189,17 @@ impl Domain {
     fn new(host: SharedVirtualHost) -> Self {
         let (stored, watch) = (Stored::default(), Watch::default());
         Self { host, certificate: None, stand_in: None, stored, fault: None, said: None, watch }
+    }
+
+    /// Whether what is held is of use to another configuration of the domain: that of a CA is, until there is another.
+    fn keeps(&self, host: &SharedVirtualHost) -> bool {
+        use CertificateSource::Acme;
+        matches!((&self.host.certificate, &host.certificate), (Acme(_), Acme(_)))
+            || self.host.certificate == host.certificate
+    }
+
+    fn look_for(&mut self, storage: &Storage, sources: &Sources) {
+        self.stored = std::mem::take(&mut self.stored).of(storage, sources, &self.host.domain);
     }
 
     fn with_host(self, host: SharedVirtualHost) -> Self {
@@ -258,7 +274,7 @@ impl Domain {
         self.stored.update();
         self.fault = self.stored.fault().map(str::to_owned);
         let mut replaced = false;
-        if let Some((_, best)) = self.stored.best(request) {
+        if let Some((_, best)) = self.stored.best(request, now) {
             let best = best.clone();
             replaced = self.replace(best);
         }
@@ -278,9 +294,9 @@ impl Domain {
         true
     }
 
-    fn issued(&self) -> Option<(HostName, Issued)> {
+    fn issued(&self, now: SystemTime) -> Option<(HostName, Issued)> {
         let CertificateSource::Acme(request) = &self.host.certificate else { return None };
-        let (ca, certificate) = self.stored.best(request)?;
+        let (ca, certificate) = self.stored.best(request, now)?;
         Some((self.host.domain.clone(), Issued { ca: ca.clone(), certificate: certificate.clone() }))
     }
 
@@ -318,6 +334,9 @@ impl Domain {
             return false;
         }
         match &problem {
+            Some(problem) if facts.is_none() && self.stand_in.is_some() => {
+                tracing::warn!(domain = %self.host.domain, %problem, "no certificate: that of moorgate's own CA is served");
+            }
             Some(problem) if facts.is_none() => {
                 tracing::error!(domain = %self.host.domain, %problem, "no certificate: handshakes are refused");
             }
@@ -351,37 +370,6 @@ fn is_good(held: &Certificate, host: &SharedVirtualHost, now: SystemTime) -> boo
     facts.names.len() == host.names().count()
         && host.names().all(|name| facts.covers(name))
         && !renewal::is_due(now, facts.not_before, facts.not_after)
-}
-
-/// What was seen of a pair of files.
-#[derive(Default)]
-struct Watch {
-    seen: Option<[Option<Fingerprint>; 2]>,
-    /// Whether what was seen has been judged, for good or ill.
-    settled: bool,
-}
-
-/// What a look at a pair of files shows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    /// Other files than at the last look.
-    Changed,
-    /// The same, but not yet judged, or so fresh that a change need not show.
-    Unsettled,
-}
-
-impl Watch {
-    /// `None`: there is nothing to be read again.
-    fn look(&mut self, certificate: &Path, key: &Path) -> Option<Sight> {
-        let sight = [Fingerprint::of(certificate), Fingerprint::of(key)];
-        if self.seen != Some(sight) {
-            self.seen = Some(sight);
-            self.settled = false;
-            return Some(Sight::Changed);
-        }
-        let fresh = sight.iter().flatten().any(Fingerprint::is_fresh);
-        (fresh || !self.settled).then_some(Sight::Unsettled)
-    }
 }
 
 #[cfg(test)]

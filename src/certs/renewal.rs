@@ -54,9 +54,9 @@ pub struct AriWindow {
 
 impl AriWindow {
     /// `None` unless it ends after its start, as RFC 9773 §4.2 demands: the CA's advice is then to be
-    /// ignored, as if it had none.
+    /// ignored, as if it had none. So is a moment before 1970: programs in Go send the year 1 for none at all.
     pub fn new(start: SystemTime, end: SystemTime) -> Option<Self> {
-        (start < end).then_some(Self { start, end })
+        (SystemTime::UNIX_EPOCH <= start && start < end).then_some(Self { start, end })
     }
 
     /// Its first moment.

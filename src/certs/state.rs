@@ -66,6 +66,26 @@ impl CaId {
         }
         short(name)
     }
+
+    /// The CA whose directory is called like this. `None`: none is, or its URL is too long to be read from it.
+    fn of_file_name(name: &str) -> Option<Self> {
+        let mut text = Vec::with_capacity(name.len());
+        let mut bytes = name.bytes();
+        while let Some(byte) = bytes.next() {
+            text.push(match byte {
+                b'+' => b'/',
+                b'%' => {
+                    let digits = [bytes.next()?, bytes.next()?];
+                    u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+                }
+                other => other,
+            });
+        }
+        let text = String::from_utf8(text).ok()?;
+        let https = format!("https://{text}");
+        let urls = [text, https];
+        urls.iter().filter_map(|url| Self::new(url).ok()).find(|ca| ca.file_name() == name)
+    }
 }
 
 impl fmt::Display for CaId {
@@ -134,6 +154,15 @@ impl State {
     /// Held by the process that orders or stores for this domain.
     pub fn order_lock(&self, domain: &str) -> PathBuf {
         self.root.join("locks").join(format!("{}.lock", domain_file(domain)))
+    }
+
+    /// The CAs of which anything is kept, in the order of their URLs.
+    pub fn cas(&self) -> Vec<CaId> {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut cas: Vec<CaId> =
+            entries.filter_map(|entry| CaId::of_file_name(entry.file_name().to_str()?)).collect();
+        cas.sort();
+        cas
     }
 
     /// What belongs to one CA.
@@ -290,6 +319,11 @@ mod tests {
         ];
         let names: std::collections::BTreeSet<String> = urls.iter().map(|url| ca(url).file_name()).collect();
         assert_eq!(names.len(), urls.len());
+        let read = urls.iter().filter(|url| CaId::of_file_name(&ca(url).file_name()) == Some(ca(url)));
+        assert_eq!(read.count(), urls.len() - 2, "all but those that are too long");
+        for other in ["challenges", "domains", "ledger.json", "%2", "%zz", "a%2fb"] {
+            assert_eq!(CaId::of_file_name(other), None, "{other}");
+        }
         assert!(names.iter().all(|name| !name.contains('/') && !name.starts_with('.') && name.len() < 255));
     }
 

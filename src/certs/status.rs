@@ -3,10 +3,10 @@
 
 use std::time::SystemTime;
 
+use super::inspect::CertificateFacts;
+use super::manager::{Sources, Stored};
 use super::report::{AcmeStatus, Attempts, CertificateReport};
-use super::state::CaId;
 use super::storage::{Record, Storage};
-use super::{files, inspect::CertificateFacts};
 use crate::config::acme::AcmeRequest;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::VirtualHost;
@@ -20,15 +20,12 @@ pub(super) fn report(
 ) -> CertificateReport {
     let storage = Storage::below(&snapshot.state);
     let record = storage.record(&host.domain).unwrap_or_default();
-    let ids = snapshot.acme.authorities.iter().filter_map(|ca| CaId::new(ca.directory.url()).ok());
-    let held = ids.filter_map(|id| {
-        let path = storage.certificate(&id, &host.domain);
-        files::load(&path, &path).ok().map(|certificate| (id, certificate.facts))
-    });
-    let held = held.max_by_key(|(_, facts)| facts.not_before);
-    let facts = held.as_ref().map(|(_, facts)| facts);
+    let mut stored = Stored::default().of(&storage, &Sources::of(&storage, &snapshot.acme), &host.domain);
+    stored.update();
+    let held = stored.best(request, now);
+    let facts = held.map(|(_, certificate)| &certificate.facts);
     let fault = facts.is_none().then_some(NONE_YET);
-    let ca = held.as_ref().map(|(id, _)| id.to_string());
+    let ca = held.map(|(id, _)| id.to_string());
     let ca = ca.or_else(|| Some(snapshot.acme.authorities.first()?.directory.to_string()));
     let status = AcmeStatus { ca: ca.unwrap_or_default(), ..status(&record, request, facts) };
     CertificateReport { acme: Some(status), ..CertificateReport::new(host, facts, fault, now) }

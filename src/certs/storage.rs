@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::hold::HeldBack;
 use super::names::NameSet;
 use super::orders::OpenOrder;
 use super::postpone::Postponed;
@@ -58,6 +59,9 @@ pub struct Record {
     /// What was found out before the last attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+    /// Why the first order is held back, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBack>,
     /// For how long no CA has been asked because of that, for each CA.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) postponed: BTreeMap<CaId, Postponed>,

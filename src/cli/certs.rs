@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 
 use crate::admin::control::{self, Command, Outcome, Reply};
 use crate::certs::check;
@@ -15,8 +15,8 @@ use crate::certs::dns_persist::PersistRecord;
 use crate::certs::internal_ca::InternalCa;
 use crate::certs::report;
 use crate::certs::state::CaId;
-use crate::certs::storage::Storage;
-use crate::config::acme::AcmeRequest;
+use crate::certs::storage::{Account, Storage};
+use crate::config::acme::{AcmeRequest, CaSettings};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::CertificateSource;
 
@@ -54,34 +54,57 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a line of a zone file for each name and CA.
+/// Prints a line of a zone file for each name and CA. Of what cannot be printed it is said why, and there is no more
+/// than that only if nothing can.
 pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let request = asking(snapshot, domain)?;
-    for ca in &snapshot.acme.authorities {
-        let Some(issuer) = ca.directory.dns_identity() else {
-            return Err(anyhow!(
-                "moorgate does not know under which domain {} stands in DNS; with \"dns-persist-01\" in `challenges`, \
-                 the error that `moorgate certs` shows names the record",
-                ca.directory
-            ));
+    let (addresses, names): (Vec<_>, Vec<_>) =
+        request.names.iter().partition(|name| name.base().ip().is_some());
+    let mut untold: Vec<String> = Vec::new();
+    untold.extend(addresses.iter().map(|address| format!("no record in DNS proves the address {address}")));
+    let mut has_printed = false;
+    for ca in snapshot.acme.authorities.iter().filter(|_| !names.is_empty()) {
+        let (issuer, account) = match standing(snapshot, ca)? {
+            Ok(standing) => standing,
+            Err(why) => {
+                untold.push(why);
+                continue;
+            }
         };
-        let account = Storage::below(&snapshot.state).account(&CaId::new(ca.directory.url())?)?;
-        let Some(account) = account else {
-            return Err(anyhow!(
-                "there is no account at {} yet: moorgate makes it when it first runs",
-                ca.directory
-            ));
-        };
-        for name in &request.names {
+        for name in &names {
             let PersistRecord { name, value } = PersistRecord::new(name, issuer, &account.stored.url);
             writeln!(out, "{name}. IN TXT \"{value}\"")?;
+            has_printed = true;
         }
+    }
+    let untold = untold.join("\n");
+    ensure!(has_printed, untold);
+    if !untold.is_empty() {
+        eprintln!("{untold}");
     }
     Ok(())
 }
 
+/// The domain that stands for a CA in DNS, and the account there; or why one of them is not known.
+fn standing(snapshot: &Snapshot, ca: &CaSettings) -> anyhow::Result<Result<(&'static str, Account), String>> {
+    let Some(issuer) = ca.directory.dns_identity() else {
+        return Ok(Err(format!(
+            "moorgate does not know under which domain {} stands in DNS; with \"dns-persist-01\" in `challenges`, \
+             the error that `moorgate certs` shows names the record",
+            ca.directory
+        )));
+    };
+    let account = Storage::below(&snapshot.state).account(&CaId::new(ca.directory.url())?)?;
+    let none =
+        || format!("there is no account at {} yet: moorgate makes it when it first runs", ca.directory);
+    Ok(account.map(|account| (issuer, account)).ok_or_else(none))
+}
+
+/// What the domain with this name asks for; one of its aliases will do.
 fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<&'s AcmeRequest> {
-    let host = snapshot.domains.iter().find(|host| host.domain.as_str() == domain);
+    let hosts = &snapshot.domains;
+    let host = hosts.iter().find(|host| host.domain.as_str() == domain);
+    let host = host.or_else(|| hosts.iter().find(|host| host.names().any(|name| name.as_str() == domain)));
     let host = host.ok_or_else(|| anyhow!("there is no domain {domain}"))?;
     match &host.certificate {
         CertificateSource::Acme(request) => Ok(request),
@@ -95,9 +118,8 @@ fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<&'s AcmeRe
 mod tests {
     use super::*;
     use crate::certs::state::StoredAccount;
-    use crate::certs::storage::Account;
     use crate::certs::testing::{self, host, pair, snapshot};
-    use crate::config::acme::{CertifiedName, Fallback};
+    use crate::config::acme::{CertifiedName, Directory, Fallback};
 
     #[test]
     fn each_domain_has_a_line_and_a_json_object() {
@@ -133,10 +155,9 @@ mod tests {
         let names =
             names.into_iter().chain([CertifiedName::Wildcard(testing::name("example.com"))]).collect();
         let request = AcmeRequest { contact: None, names, profile: None, fallback: Fallback::Refuse };
-        let snapshot = snapshot(
-            directory.path(),
-            vec![host(&["a.example.com"], &[443], CertificateSource::Acme(request))],
-        );
+        let acme = CertificateSource::Acme(request);
+        let mut snapshot =
+            snapshot(directory.path(), vec![host(&["a.example.com", "b.example.com"], &[443], acme)]);
         let mut out = Vec::new();
         let error = dns(&snapshot, "a.example.com", &mut out).expect_err("no account").to_string();
         assert!(error.starts_with("there is no account at letsencrypt-staging yet"), "{error}");
@@ -149,12 +170,35 @@ mod tests {
         };
         Storage::below(directory.path()).write_account(&account).expect("written");
         dns(&snapshot, "a.example.com", &mut out).expect("printed");
-        insta::assert_snapshot!(String::from_utf8(out).expect("UTF-8"), @r#"
+        insta::assert_snapshot!(String::from_utf8(out.clone()).expect("UTF-8"), @r#"
         _validation-persist.a.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
         _validation-persist.b.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
         _validation-persist.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1; policy=wildcard"
         "#);
-        assert!(dns(&snapshot, "b.example.com", &mut Vec::new()).is_err());
+        // Of a CA that is not known, nothing is printed; of the others it is. An alias will do.
+        let other = CaSettings::new(Directory::at("https://ca.example.com/acme/directory"));
+        snapshot.acme.authorities.insert(0, other);
+        let mut again = Vec::new();
+        dns(&snapshot, "b.example.com", &mut again).expect("printed");
+        assert_eq!(again, out);
+        snapshot.acme.authorities.truncate(1);
+        let error = dns(&snapshot, "a.example.com", &mut out).expect_err("nothing").to_string();
+        assert!(
+            error.starts_with("moorgate does not know under which domain https://ca.example.com/"),
+            "{error}"
+        );
+        assert!(dns(&snapshot, "c.example.com", &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn an_address_has_no_record() {
+        let directory = tempfile::tempdir().expect("directory");
+        let names = vec![CertifiedName::Host(testing::name("192.0.2.1"))];
+        let request = AcmeRequest { contact: None, names, profile: None, fallback: Fallback::Refuse };
+        let hosts = vec![host(&["192.0.2.1"], &[443], CertificateSource::Acme(request))];
+        let snapshot = snapshot(directory.path(), hosts);
+        let error = dns(&snapshot, "192.0.2.1", &mut Vec::new()).expect_err("nothing").to_string();
+        assert_eq!(error, "no record in DNS proves the address 192.0.2.1");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::registry::host::HostName;
 
@@ -76,7 +76,7 @@ pub enum Fallback {
 }
 
 /// What all domains share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcmeSettings {
     /// The CAs, in the order in which they are asked; at least one.
     pub authorities: Vec<CaSettings>,
@@ -89,7 +89,7 @@ pub struct AcmeSettings {
 }
 
 /// One CA.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaSettings {
     /// Where it is.
     pub directory: Directory,
@@ -101,8 +101,8 @@ pub struct CaSettings {
     pub chain: Option<String>,
     /// Ties the account to one that exists at the CA (RFC 8555 §7.3.4).
     pub binding: Option<ExternalBinding>,
-    /// Whether it is said to look at names from outside, like those that have a name of their own.
-    pub public: bool,
+    /// Whether it is said to look at names from outside; `None`: those do that have a name of their own.
+    pub public: Option<bool>,
     /// Where it asks for the answers to challenges.
     pub ports: ValidationPorts,
 }
@@ -127,12 +127,12 @@ impl CaSettings {
     /// Of a CA about which nothing else is said.
     pub fn new(directory: Directory) -> Self {
         let ports = ValidationPorts::default();
-        Self { directory, roots: None, profile: None, chain: None, binding: None, public: false, ports }
+        Self { directory, roots: None, profile: None, chain: None, binding: None, public: None, ports }
     }
 
     /// Whether it looks at names from outside, and has limits that a mistake can use up for days.
     pub fn is_public(&self) -> bool {
-        self.public || self.directory.is_public()
+        self.public.unwrap_or_else(|| self.directory.is_public())
     }
 }
 
@@ -145,6 +145,16 @@ pub struct ExternalBinding {
     pub hmac_key: SecretString,
 }
 
+/// Both halves, in a time that tells how much of them is alike: whoever compares has written both.
+impl PartialEq for ExternalBinding {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { key_id, hmac_key } = self;
+        *key_id == other.key_id && hmac_key.expose_secret() == other.hmac_key.expose_secret()
+    }
+}
+
+impl Eq for ExternalBinding {}
+
 /// The directory of a CA: one of those that are known by name, or an `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Directory {
@@ -155,6 +165,13 @@ pub enum Directory {
 }
 
 impl Directory {
+    /// The one at a URL, whoever's it is.
+    pub fn at(url: &str) -> Self {
+        // The path of no known CA differs from another's by the case of its letters alone.
+        let known = KnownCa::ALL.into_iter().find(|ca| ca.url().eq_ignore_ascii_case(url));
+        known.map_or_else(|| Self::Url(url.to_owned()), Self::Known)
+    }
+
     /// The URL of the directory object (RFC 8555 §7.1.1).
     pub fn url(&self) -> &str {
         match self {
@@ -301,5 +318,55 @@ impl ChallengeKind {
 impl fmt::Display for ChallengeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ca_is_known_by_its_url_as_by_its_name() {
+        let all = KnownCa::ALL.map(|ca| {
+            let directory = Directory::at(&ca.url().to_ascii_uppercase());
+            assert_eq!(directory, Directory::Known(ca));
+            let settings = CaSettings::new(directory);
+            let caa = settings.directory.dns_identity().unwrap_or_default();
+            let public = if settings.is_public() { "public" } else { "for trials" };
+            let binding = if ca.needs_binding() { "binding" } else { "no binding" };
+            format!("{ca:?}: {}, {caa}, {public}, {binding}", ca.url())
+        });
+        insta::assert_snapshot!(all.join("\n"), @r"
+        LetsEncrypt: https://acme-v02.api.letsencrypt.org/directory, letsencrypt.org, public, no binding
+        LetsEncryptStaging: https://acme-staging-v02.api.letsencrypt.org/directory, letsencrypt.org, for trials, no binding
+        ZeroSsl: https://acme.zerossl.com/v2/DV90, sectigo.com, public, binding
+        Google: https://dv.acme-v02.api.pki.goog/directory, pki.goog, public, binding
+        GoogleStaging: https://dv.acme-v02.test-api.pki.goog/directory, pki.goog, for trials, binding
+        Buypass: https://api.buypass.com/acme/directory, buypass.com, public, no binding
+        BuypassStaging: https://api.test4.buypass.no/acme/directory, buypass.com, for trials, no binding
+        ");
+        let other = "https://ca.example.com/acme/directory";
+        assert_eq!(Directory::at(other), Directory::Url(other.to_owned()));
+    }
+
+    #[test]
+    fn whether_a_ca_is_public_may_be_said() {
+        let mut ca = CaSettings::new(Directory::Known(KnownCa::LetsEncrypt));
+        ca.public = Some(false);
+        assert!(!ca.is_public());
+        let mut ca = CaSettings::new(Directory::at("https://ca.example.com/acme/directory"));
+        assert!(!ca.is_public());
+        ca.public = Some(true);
+        assert!(ca.is_public());
+    }
+
+    #[test]
+    fn settings_differ_by_their_secrets_too() {
+        let with = |key: &str| {
+            let binding = ExternalBinding { key_id: "id".into(), hmac_key: key.to_owned().into() };
+            CaSettings { binding: Some(binding), ..CaSettings::new(Directory::Known(KnownCa::ZeroSsl)) }
+        };
+        assert_eq!(with("a"), with("a"));
+        assert_ne!(with("a"), with("b"));
     }
 }

@@ -2,8 +2,10 @@
 
 mod commands;
 mod held;
+mod imported;
 mod look;
 mod records;
+mod reload;
 mod wishes;
 
 use std::cell::RefCell;

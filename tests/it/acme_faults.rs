@@ -3,6 +3,7 @@
 
 mod answers;
 mod challenges;
+mod clock;
 mod damage;
 mod disk;
 mod stage;

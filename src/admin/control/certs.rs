@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Reply;
 use crate::app::App;
 use crate::certs::report;
+use crate::registry::host::HostName;
 
 pub(super) fn list(app: &App, json: bool) -> Reply {
     let reports = app.certificates().report();
@@ -19,13 +20,15 @@ pub(super) fn list(app: &App, json: bool) -> Reply {
 
 pub(super) async fn renew(app: &Arc<App>, domain: &str) -> Reply {
     let reports = app.certificates().report();
-    let Some(report) = reports.iter().find(|report| report.domain.as_str() == domain) else {
+    let own = reports.iter().find(|report| report.domain.as_str() == domain);
+    let own = own.map(|report| report.domain.clone());
+    let Some(domain) = own.or_else(|| app.issuer().domain_of(&HostName::parse(domain).ok()?)) else {
         let all: Vec<&str> = reports.iter().map(|report| report.domain.as_str()).collect();
         return Reply::failed(format!("there is no domain {domain}; there are: {}", all.join(", ")));
     };
-    match app.issuer().order_now(&report.domain).await {
+    match app.issuer().order_now(&domain).await {
         Ok(wished) => {
-            tracing::info!(domain, "certs renew: {wished}");
+            tracing::info!(%domain, "certs renew: {wished}");
             Reply::done(format!("the certificate of {domain}: {wished}"))
         }
         Err(error) => Reply::failed(error.to_string()),

@@ -1,6 +1,7 @@
 //! Which CA another tool means: by the URL it kept, or by the name of a directory made from it.
 
 use super::super::state::CaId;
+use crate::config::acme::KnownCa;
 
 /// The CA whose ACME directory is at this URL.
 pub(super) fn by_url(url: &str) -> Option<CaId> {
@@ -17,27 +18,30 @@ pub(super) fn by_any_url(url: &str) -> Option<CaId> {
 /// dashes for slashes.
 pub(super) fn by_name(name: &str) -> Option<CaId> {
     let name = name.to_ascii_lowercase();
-    let is_called = |url: &&&str| {
+    let is_called = |url: &&str| {
         let rest = url.trim_start_matches("https://").to_ascii_lowercase();
         rest.split('/').next() == Some(&name) || rest == name || rest.replace('/', "-") == name
     };
-    DIRECTORIES.iter().find(is_called).and_then(|url| by_url(url))
+    // Of several at one host, the usual one is known.
+    KnownCa::ALL.map(KnownCa::url).into_iter().find(is_called).and_then(by_url)
 }
-
-/// Of several paths at one host, the usual one first.
-const DIRECTORIES: [&str; 7] = [
-    "https://acme-v02.api.letsencrypt.org/directory",
-    "https://acme-staging-v02.api.letsencrypt.org/directory",
-    "https://acme.zerossl.com/v2/DV90",
-    "https://dv.acme-v02.api.pki.goog/directory",
-    "https://dv.acme-v02.test-api.pki.goog/directory",
-    "https://api.buypass.com/acme/directory",
-    "https://api.test4.buypass.no/acme/directory",
-];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certs::ledger::limits::Limits;
+    use crate::config::acme::{CaSettings, Directory};
+
+    #[test]
+    fn the_limits_of_each_known_ca_are_its_own() {
+        for ca in KnownCa::ALL {
+            let limits = Limits::of(&by_url(ca.url()).expect("a URL"));
+            assert!(limits.name.is_some(), "{ca:?}");
+            let settings = CaSettings::new(Directory::at(ca.url()));
+            assert_eq!(limits.is_production, settings.is_public(), "{ca:?}");
+            assert_eq!(by_any_url(ca.url()), by_url(ca.url()), "{ca:?}");
+        }
+    }
 
     #[test]
     fn each_way_of_naming_a_ca_is_understood() {

@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 use super::super::Certificate;
 use super::super::files;
 use super::super::inspect::{CertificateFacts, Moment};
+use super::super::manager;
 use super::super::state::{CaId, State, StoredAccount, try_lock};
 use super::keys::pem;
 use super::{FoundAccount, FoundCertificate, Line, Options, Outcome, Target, until};
@@ -96,7 +97,7 @@ fn key_and_chain(key: &PrivateKeyDer<'_>, chain: &[CertificateDer<'_>]) -> Strin
 
 /// More of the names first, then the later end.
 fn rank(facts: &CertificateFacts, target: &Target) -> (usize, std::time::SystemTime) {
-    (target.names.iter().filter(|name| facts.covers(name)).count(), facts.not_after)
+    (target.names.iter().filter(|name| manager::has(facts, name)).count(), facts.not_after)
 }
 
 /// The first of the best that one CA issued for the target.
@@ -119,10 +120,14 @@ fn keep(certificate: &Usable, target: &Target, options: &Options<'_>) -> Outcome
         }
     }
     let mut notes = vec![until(certificate.facts.not_after)];
-    let missing: Vec<_> = target.names.iter().filter(|name| !certificate.facts.covers(name)).collect();
+    let missing: Vec<_> =
+        target.names.iter().filter(|name| !manager::has(&certificate.facts, name)).collect();
     if !missing.is_empty() {
-        let names: Vec<_> = missing.iter().map(|name| name.as_str()).collect();
+        let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
         notes.push(format!("it lacks {}, so that another will be ordered", names.join(", ")));
+    }
+    if !options.authorities.contains(&certificate.ca) {
+        notes.push("no [[ca]] names its CA, so that another will renew it".to_owned());
     }
     if options.dry_run {
         return Outcome::Imported(notes);

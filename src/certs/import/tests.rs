@@ -58,20 +58,22 @@ impl AccountKey {
 struct World {
     directory: tempfile::TempDir,
     targets: Vec<Target>,
+    authorities: Vec<CaId>,
 }
 
 impl World {
     fn new() -> Self {
         let target = |domain: &str, alias: Option<&str>| Target {
             domain: name(domain),
-            names: [Some(domain), alias].into_iter().flatten().map(name).collect(),
+            names: [Some(domain), alias].into_iter().flatten().map(name).map(CertifiedName::Host).collect(),
         };
         let targets = vec![
             target("ci.example.com", Some("alias.example.com")),
             target("cache.example.com", None),
             target("new.example.com", None),
         ];
-        Self { directory: tempfile::tempdir().expect("directory"), targets }
+        let authorities = vec![CaId::new(LETS_ENCRYPT).expect("a URL")];
+        Self { directory: tempfile::tempdir().expect("directory"), targets, authorities }
     }
 
     fn theirs(&self) -> PathBuf {
@@ -90,6 +92,7 @@ impl World {
             state: self.directory.path(),
             targets: &self.targets,
             others: &[],
+            authorities: &self.authorities,
             ca: None,
             dry_run: false,
             now: now(),
@@ -202,9 +205,9 @@ fn caddy_2() {
     world.write(&format!("{user}.key"), key.pem());
     insta::assert_snapshot!(world.import(""), @r"
     imported  ci.example.com at acme-v02.api.letsencrypt.org; until 2024-11-23T00:00:00Z  (/caddy/certificates/acme-v02.api.letsencrypt.org-directory/ci.example.com/ci.example.com.crt)
-    imported  ci.example.com at ca.internal:9000; until 2024-11-23T00:00:00Z  (/caddy/certificates/ca.internal-9000-acme-acme-directory/wildcard_.example.com/wildcard_.example.com.crt)
-    imported  cache.example.com at ca.internal:9000; until 2024-11-23T00:00:00Z  (/caddy/certificates/ca.internal-9000-acme-acme-directory/wildcard_.example.com/wildcard_.example.com.crt)
-    imported  new.example.com at ca.internal:9000; until 2024-11-23T00:00:00Z  (/caddy/certificates/ca.internal-9000-acme-acme-directory/wildcard_.example.com/wildcard_.example.com.crt)
+    imported  ci.example.com at ca.internal:9000; until 2024-11-23T00:00:00Z; no [[ca]] names its CA, so that another will renew it  (/caddy/certificates/ca.internal-9000-acme-acme-directory/wildcard_.example.com/wildcard_.example.com.crt)
+    imported  cache.example.com at ca.internal:9000; until 2024-11-23T00:00:00Z; no [[ca]] names its CA, so that another will renew it  (/caddy/certificates/ca.internal-9000-acme-acme-directory/wildcard_.example.com/wildcard_.example.com.crt)
+    imported  new.example.com at ca.internal:9000; until 2024-11-23T00:00:00Z; no [[ca]] names its CA, so that another will renew it  (/caddy/certificates/ca.internal-9000-acme-acme-directory/wildcard_.example.com/wildcard_.example.com.crt)
     imported  account https://acme-v02.api.letsencrypt.org/acme/acct/123  (/caddy/acme/acme-v02.api.letsencrypt.org-directory/users/ops@example.com/ops.json)
     skipped   Caddy's own CA: its clients trust it alone: set `internal = true` for such a domain  (/caddy/certificates/local)
     ");
@@ -422,4 +425,15 @@ fn a_place_without_any_of_it_is_an_error() {
         .to_string()
         .replace(&world.theirs().display().to_string(), "/srv");
     insta::assert_snapshot!(words, @"found no certificates of Caddy, certbot, acme.sh or Traefik in /srv: name the directory that holds them, like ~/.caddy, ~/.local/share/caddy, /etc/letsencrypt or ~/.acme.sh, or Traefik's acme.json");
+}
+
+#[test]
+fn a_wildcard_that_is_wanted_is_missed_in_what_has_none() {
+    let mut world = World::new();
+    world.targets[0].names = vec![CertifiedName::Wildcard(name("example.com"))];
+    one(&world, &good(&["ci.example.com", "alias.example.com"]));
+    let dry = Options { from: &world.theirs(), dry_run: true, ..world.options() };
+    assert!(world.import_with(dry).contains("; it lacks *.example.com, so that another will be ordered"));
+    one(&world, &good(&["*.example.com"]));
+    assert!(!world.import("").contains("lacks"));
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod found;
+mod held;
 mod outcome;
 mod place;
 
@@ -20,7 +21,6 @@ use super::prove::{Identity, Prover};
 use super::state::{Outcome, State};
 use super::{Issuer, on_disk};
 use crate::certs::acme::{AcmeError, Order, Stage};
-use crate::certs::hold::{Facts, hold};
 use crate::certs::issued;
 use crate::certs::ledger::{Event, OrderKind, OrderRequest};
 use crate::certs::names::NameSet;
@@ -36,6 +36,8 @@ pub(super) struct Attempt<'a> {
     pub(super) request: &'a AcmeRequest,
     /// Whether somebody has asked for it.
     pub(super) forced: bool,
+    /// Whether the configuration has changed since the last attempt.
+    pub(super) changed: bool,
     /// The serial number of what was held before it was decided that an order is wanted.
     pub(super) held: Option<String>,
 }
@@ -92,8 +94,10 @@ impl Attempt<'_> {
         *record = self.issuer.record(&self.host.domain).await?;
         if self.forced {
             self.confirm().await?;
+        } else if self.changed {
+            self.forgive().await?;
         }
-        if let Some(held) = self.held(&plan.settings).await? {
+        if let Some(held) = self.held(&plan.settings, record).await? {
             return Ok(End { state: held, outcome: Some(Outcome::Postponed) });
         }
         let mut waits: Vec<(SystemTime, String)> = Vec::new();
@@ -147,41 +151,9 @@ impl Attempt<'_> {
         !self.forced && self.issuer.serial(&self.host.domain) != self.held
     }
 
-    /// Whether the first order is held back because the state directory seems to have been lost.
-    async fn held(&self, settings: &AcmeSettings) -> Result<Option<State>, String> {
-        let is_production = settings.authorities.iter().any(CaSettings::is_public);
-        if !is_production || self.forced || self.issuer.certificates.issued(&self.host.domain).is_some() {
-            return Ok(None);
-        }
-        let (domain, names) = (self.host.domain.clone(), self.names());
-        let asked = self.issuer.ledger(move |ledger, _| {
-            (ledger.knows(&names), ledger.is_confirmed(domain.as_str()), ledger.founded())
-        });
-        let (is_known, is_confirmed, founded) = asked.await?;
-        if is_known || is_confirmed {
-            return Ok(None);
-        }
-        let found = self.served(settings).await;
-        let facts = Facts { is_production, is_known, is_confirmed, founded, found: found.as_ref() };
-        let now = (self.issuer.wall)();
-        let held = hold(self.host.domain.as_str(), facts, now);
-        Ok(held.map(|held| {
-            tracing::error!(domain = %self.host.domain, "{held}");
-            State::Held { until: now + LOOK_AT_HELD, why: held.to_string() }
-        }))
-    }
-
     async fn refresh(&self) {
         let certificates = self.issuer.certificates.clone();
         on_disk(move || certificates.refresh()).await;
-    }
-
-    async fn confirm(&self) -> Result<(), String> {
-        let (domain, names) = (self.host.domain.clone(), self.names());
-        let confirm = move |ledger: &mut crate::certs::ledger::Ledger, now| {
-            ledger.record(Event::Confirmed { domain: domain.as_str(), names: &names }, now);
-        };
-        self.issuer.ledger(confirm).await
     }
 
     fn names(&self) -> NameSet {
@@ -335,7 +307,5 @@ impl Attempt<'_> {
 
 /// How soon to look what became of another process's order.
 const LOOK_ELSEWHERE: Duration = Duration::from_secs(5);
-/// A volume that is mounted late is found again.
-const LOOK_AT_HELD: Duration = Duration::from_secs(600);
 /// Where the ledger sees no reason to wait.
 const SHORTEST_WAIT: Duration = Duration::from_secs(60);

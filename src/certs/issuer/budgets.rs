@@ -1,6 +1,7 @@
 //! What is left of the CAs' limits, for whoever watches.
 
-use super::{Issuer, request_of};
+use super::Issuer;
+use super::plan::request_of;
 use crate::certs::ledger::{Ledger, OrderKind, OrderRequest};
 use crate::certs::names::NameSet;
 use crate::certs::report::DomainBudget;

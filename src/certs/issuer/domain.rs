@@ -1,6 +1,6 @@
 //! A domain while the task runs: where it stands, what is wanted of it, and what is said about it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::state::{Outcome, State};
 use crate::certs::inspect::CertificateFacts;
@@ -16,6 +16,10 @@ pub(super) struct Domain {
     pub(super) status: AcmeStatus,
     /// Whether a step is being taken.
     pub(super) running: bool,
+    /// Whether that step was decided on by what holds no more.
+    outdated: bool,
+    /// Whether the configuration wants something else since the last step began.
+    changed: bool,
     /// Whether somebody has asked for a certificate since the last step began.
     pub(super) forced: bool,
     /// Whether somebody has, and has not been served yet.
@@ -23,13 +27,50 @@ pub(super) struct Domain {
     attempts: Attempts,
     /// What was last said about the end of its certificate.
     urgency: Urgency,
+    /// When.
+    said: SystemTime,
+}
+
+/// Why a step is taken, beside that it is time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spur {
+    /// Somebody has asked for a certificate: it is ordered, whether due or not.
+    pub(super) forced: bool,
+    /// The configuration has changed: what has failed before may work now.
+    pub(super) changed: bool,
 }
 
 impl Domain {
     pub(super) fn new(host: SharedVirtualHost) -> Self {
         let (state, status, attempts) = (State::New, AcmeStatus::default(), Attempts::default());
-        let (running, forced, wished) = (false, false, false);
-        Self { host, state, status, running, forced, wished, attempts, urgency: Urgency::Calm }
+        let (running, outdated, changed, forced, wished) = (false, false, false, false, false);
+        let (urgency, said) = (Urgency::Calm, SystemTime::UNIX_EPOCH);
+        Self { host, state, status, running, outdated, changed, forced, wished, attempts, urgency, said }
+    }
+
+    /// What was decided may be wrong now: it is decided again, after the step that is being taken.
+    pub(super) fn look_anew(&mut self) {
+        self.state = State::New;
+        self.outdated = self.running;
+    }
+
+    /// The configuration wants something else.
+    pub(super) fn change(&mut self) {
+        self.changed = true;
+        self.look_anew();
+    }
+
+    /// Before a step.
+    pub(super) fn begin(&mut self) -> Spur {
+        self.running = true;
+        self.wished |= std::mem::take(&mut self.forced);
+        Spur { forced: self.wished, changed: std::mem::take(&mut self.changed) }
+    }
+
+    /// After it.
+    pub(super) fn end(&mut self, state: State) {
+        self.running = false;
+        self.state = if std::mem::take(&mut self.outdated) { State::New } else { state };
     }
 
     /// After a step.
@@ -51,11 +92,13 @@ impl Domain {
         AcmeStatus { state, next_attempt, attempts, ..self.status.clone() }
     }
 
-    /// Says how near the end of its certificate is, when that changes.
+    /// Says how near the end of its certificate is, when that changes, and each day when it is over.
     pub(super) fn warn(&mut self, held: Option<CertificateFacts>, now: SystemTime) {
         let life = held.map(|facts| Life { not_before: facts.not_before, not_after: facts.not_after });
         let urgency = life.map_or(Urgency::Calm, |life| urgency(life, now));
-        if urgency != std::mem::replace(&mut self.urgency, urgency) {
+        let is_again = urgency == Urgency::Expired && !(self.said..self.said + DAY).contains(&now);
+        if is_again || urgency != std::mem::replace(&mut self.urgency, urgency) {
+            self.said = now;
             say(&self.host.domain, urgency, self.status.error.as_deref());
         }
     }
@@ -80,3 +123,5 @@ fn say(domain: &HostName, urgency: Urgency, error: Option<&str>) {
         }
     }
 }
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);

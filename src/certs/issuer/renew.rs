@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
-use super::{Issuer, request_of};
+use super::Issuer;
+use super::plan::request_of;
 use crate::certs::inspect::Moment;
 use crate::certs::ledger::{Event, Ledger, OrderKind, OrderRequest, Until};
 use crate::certs::names::NameSet;
@@ -47,6 +48,12 @@ impl fmt::Display for Wished {
 }
 
 impl Issuer {
+    /// The domain whose certificate is to have this name.
+    pub(crate) fn domain_of(&self, name: &HostName) -> Option<HostName> {
+        let plan = self.plan.load();
+        plan.hosts.iter().find(|host| host.is_named(name)).map(|host| host.domain.clone())
+    }
+
     /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found out about its
     /// names, held back, or failed before.
     pub fn renew(&self, domain: HostName) {

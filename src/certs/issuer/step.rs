@@ -6,16 +6,18 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 
 use super::attempt::{Attempt, End};
+use super::domain::Spur;
+use super::plan::request_of;
 use super::state::{Outcome, State};
-use super::{Issuer, on_disk, request_of};
+use super::{Issuer, on_disk};
 use crate::certs::acme::Session;
 use crate::certs::manager::{self, Issued};
 use crate::certs::renewal::{AriAnswer, AriWindow, Life, Seed, ask_ari_again, renewal};
 use crate::certs::report::AcmeStatus;
-use crate::certs::state::CaId;
+use crate::certs::state::{CaId, StoredAccount};
 use crate::certs::status;
-use crate::certs::storage::{Record, RenewalAdvice};
-use crate::config::acme::{AcmeRequest, CaSettings};
+use crate::certs::storage::{Account, Record, RenewalAdvice};
+use crate::config::acme::AcmeRequest;
 use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
 
@@ -28,8 +30,9 @@ pub(super) struct Step {
 }
 
 impl Issuer {
-    /// Looks after a domain once. `forced`: order, whether due or not.
-    pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, forced: bool) -> Step {
+    /// Looks after a domain once.
+    pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, spur: Spur) -> Step {
+        let Spur { forced, changed } = spur;
         let Some(request) = request_of(host) else {
             return Step { state: State::New, status: AcmeStatus::default(), outcome: None };
         };
@@ -49,30 +52,35 @@ impl Issuer {
                 return self.stepped(host, request, &record, next, None);
             }
         }
-        match (Attempt { issuer: self, host, request, forced, held }).run(&mut record).await {
+        let attempt = Attempt { issuer: self, host, request, forced, changed, held };
+        match attempt.run(&mut record).await {
             Ok(End { state, outcome }) => self.stepped(host, request, &record, state, outcome),
             Err(error) => self.stuck(host, request, record, error).await,
         }
     }
 
-    /// What is held, if it is what is wanted: for the names, and with the profile where it was ordered here. With
-    /// which profile one was made that was taken over cannot be known; it is good until it is to be renewed.
+    /// What is held, if it is what is wanted. Where it was ordered here, it is for just these names, from a CA that is
+    /// still named, and with the profile. With which profile one was made that was taken over cannot be known; it is
+    /// good until it is to be renewed, also with more names, and, where nothing was ordered here since, of any CA.
     fn good(&self, host: &SharedVirtualHost, request: &AcmeRequest, record: &Record) -> Option<Issued> {
-        let issued = self.for_names(host, request)?;
-        if record.serial.as_ref() != Some(&issued.certificate.facts.serial) {
-            return Some(issued);
-        }
+        let issued = self.certificates.issued(&host.domain)?;
+        let facts = &issued.certificate.facts;
         let plan = self.plan.load();
-        let its_ca = plan.authorities().find(|(_, id)| *id == issued.ca).map(|(ca, _)| ca);
-        let wanted = request.profile.as_ref().or(its_ca.and_then(|ca| ca.profile.as_ref()));
-        (record.profile.as_ref() == wanted).then_some(issued)
+        let its_ca = plan.authority(&issued.ca);
+        let is_good = match &record.serial {
+            Some(serial) if *serial == facts.serial => {
+                let wanted = request.profile.as_ref().or(its_ca.and_then(|ca| ca.profile.as_ref()));
+                its_ca.is_some() && manager::is_for(facts, request) && record.profile.as_ref() == wanted
+            }
+            before => manager::covers(facts, request) && (its_ca.is_some() || before.is_none()),
+        };
+        is_good.then_some(issued)
     }
 
     /// What is held, if it is for the names that are wanted.
     pub(super) fn for_names(&self, host: &SharedVirtualHost, request: &AcmeRequest) -> Option<Issued> {
         let issued = self.certificates.issued(&host.domain)?;
-        let names = issued.certificate.facts.names.iter().map(ToString::to_string);
-        manager::is_for(names, request).then_some(issued)
+        manager::is_for(&issued.certificate.facts, request).then_some(issued)
     }
 
     /// The disk does not do its part: nothing is ordered that could not be kept.
@@ -118,7 +126,9 @@ impl Issuer {
         let now = (self.wall)();
         let serial = &issued.certificate.facts.serial;
         let before = record.advice.take().filter(|advice| advice.serial == *serial);
-        if let Some(known) = before.as_ref().filter(|advice| now < advice.ask_again) {
+        // A moment beyond any that is ever waited for was decided on while the clock was wrong.
+        let is_to_be_asked = |at: SystemTime| at <= now || now + LONGEST_ADVICE < at;
+        if let Some(known) = before.as_ref().filter(|advice| !is_to_be_asked(advice.ask_again)) {
             record.advice = Some(known.clone());
             return Ok(());
         }
@@ -127,19 +137,16 @@ impl Issuer {
         self.keep_advice(&host.domain, record).await
     }
 
-    /// `Ok(None)`: this CA gives no advice, or nobody may ask for it.
+    /// `Ok(None)`: this CA gives no advice, or is not asked any more.
     async fn ask_advice(self: &Arc<Self>, issued: &Issued) -> Result<Option<Answer>, String> {
         let plan = self.plan.load_full();
         let id = issued.ca.clone();
-        let is_its = |ca: &&CaSettings| CaId::new(ca.directory.url()).is_ok_and(|known| known == id);
-        let Some(ca) = plan.settings.authorities.iter().find(is_its) else {
+        let (Some(ca), Some(leaf)) = (plan.authority(&id), issued.certificate.key.cert.first()) else {
             return Ok(None);
         };
-        let storage = self.storage.clone();
-        let account = on_disk(move || storage.account(&id)).await.map_err(|error| error.to_string())?;
-        let (Some(account), Some(leaf)) = (account, issued.certificate.key.cert.first()) else {
-            return Ok(None);
-        };
+        let (storage, its) = (self.storage.clone(), id.clone());
+        let account = on_disk(move || storage.account(&its)).await.map_err(|error| error.to_string())?;
+        let account = account.map_or_else(|| nobody(id), Ok)?;
         let leaf: CertificateDer<'static> = leaf.clone();
         let asked = async { Session::open(ca, &account).await?.renewal_advice(&leaf).await };
         match asked.await {
@@ -182,6 +189,14 @@ impl Issuer {
         let (storage, domain, record) = (self.storage.clone(), domain.clone(), record.clone());
         on_disk(move || storage.write_record(&domain, &record)).await.map_err(|error| error.to_string())
     }
+}
+
+/// An account that the CA knows nothing of. Its advice is for everybody, and asked for without a signature (RFC 9773
+/// §4.1): what was taken over without its account is renewed when its CA suggests, too.
+fn nobody(directory: CaId) -> Result<Account, String> {
+    let key = rcgen::KeyPair::generate().map_err(|error| error.to_string())?.serialize_pem();
+    let url = format!("{directory}/nobody");
+    Ok(Account { stored: StoredAccount { directory, url, contacts: Vec::new() }, key })
 }
 
 struct Answer {
@@ -230,3 +245,5 @@ fn planned(issued: &Issued, record: &Record) -> State {
 }
 
 const LOCAL_TROUBLE: Duration = Duration::from_secs(60);
+/// As long as `ask_ari_again` waits at most.
+const LONGEST_ADVICE: Duration = Duration::from_secs(24 * 60 * 60);

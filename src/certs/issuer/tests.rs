@@ -5,7 +5,8 @@ use super::*;
 use crate::certs::report::CertificateReport;
 use crate::certs::storage::{Record, RenewalAdvice};
 use crate::certs::testing::{host, name, pair, snapshot};
-use crate::config::acme::{CertifiedName, Directory, Fallback};
+use crate::config::acme::{AcmeRequest, CaSettings, CertifiedName, Directory, Fallback};
+use crate::config::vhost::CertificateSource;
 
 /// A configuration whose CA cannot be reached.
 fn asking(state: &std::path::Path, domains: &[&str]) -> Snapshot {
@@ -76,8 +77,8 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
     let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, Arc::new(SystemTime::now)));
     let host = &issuer.plan.load().hosts[0];
     let attempt = |held| {
-        let request = request_of(host).expect("it asks");
-        Attempt { issuer: &issuer, host, request, forced: false, held }
+        let request = plan::request_of(host).expect("it asks");
+        Attempt { issuer: &issuer, host, request, forced: false, changed: false, held }
     };
     // It is decided that an order is wanted, as nothing is held. Then the other process comes to its end, and its
     // certificate is found before the lock is.

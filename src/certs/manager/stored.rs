@@ -2,23 +2,55 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use crate::certs::Certificate;
 use crate::certs::files::{self, FilesError};
+use crate::certs::inspect::CertificateFacts;
 use crate::certs::state::CaId;
 use crate::certs::storage::Storage;
-use crate::config::acme::{AcmeRequest, AcmeSettings};
+use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName};
 use crate::fs::Fingerprint;
 use crate::registry::host::HostName;
 
-/// What lies there for a domain, one for each CA of the configuration, in its order.
+/// The CAs from which there may be certificates.
 #[derive(Default)]
-pub(super) struct Stored {
+pub(in crate::certs) struct Sources {
+    /// Those of the configuration, in its order.
+    configured: Vec<CaId>,
+    /// Those of which something is kept: also one of before, or of which `certs import` found a certificate.
+    kept: Vec<CaId>,
+}
+
+impl Sources {
+    /// Of a configuration and its state directory.
+    pub(in crate::certs) fn of(storage: &Storage, settings: &AcmeSettings) -> Self {
+        let ids = settings.authorities.iter().filter_map(|ca| CaId::new(ca.directory.url()).ok());
+        Self { configured: ids.collect(), kept: storage.state().cas() }
+    }
+
+    /// Looks at the state directory again; whether there is another CA.
+    pub(super) fn look(&mut self, storage: &Storage) -> bool {
+        let kept = storage.state().cas();
+        std::mem::replace(&mut self.kept, kept) != self.kept
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&CaId, bool)> {
+        let others = self.kept.iter().filter(|ca| !self.configured.contains(ca));
+        self.configured.iter().map(|ca| (ca, true)).chain(others.map(|ca| (ca, false)))
+    }
+}
+
+/// What lies there for a domain, one for each CA.
+#[derive(Default)]
+pub(in crate::certs) struct Stored {
     candidates: Vec<Candidate>,
 }
 
 struct Candidate {
     ca: CaId,
+    /// Whether the configuration names the CA.
+    is_configured: bool,
     path: PathBuf,
     seen: Option<Fingerprint>,
     held: Option<Certificate>,
@@ -27,38 +59,47 @@ struct Candidate {
 
 impl Stored {
     /// For these CAs; what is known of those that stay is kept.
-    pub(super) fn of(self, storage: &Storage, settings: &AcmeSettings, domain: &HostName) -> Self {
+    pub(in crate::certs) fn of(self, storage: &Storage, sources: &Sources, domain: &HostName) -> Self {
         let mut before = self.candidates;
-        let ids = settings.authorities.iter().filter_map(|ca| CaId::new(ca.directory.url()).ok());
-        let candidates = ids.map(|ca| match before.iter().position(|known| known.ca == ca) {
-            Some(known) => before.swap_remove(known),
-            None => {
-                let path = storage.certificate(&ca, domain);
-                Candidate { ca, path, seen: None, held: None, fault: None }
-            }
-        });
+        let candidates =
+            sources.all().map(|(ca, is_configured)| match before.iter().position(|known| known.ca == *ca) {
+                Some(known) => Candidate { is_configured, ..before.swap_remove(known) },
+                None => {
+                    let path = storage.certificate(ca, domain);
+                    Candidate { ca: ca.clone(), is_configured, path, seen: None, held: None, fault: None }
+                }
+            });
         Self { candidates: candidates.collect() }
     }
 
     /// Reads what has changed.
-    pub(super) fn update(&mut self) {
+    pub(in crate::certs) fn update(&mut self) {
         for candidate in &mut self.candidates {
             candidate.update();
         }
     }
 
-    /// The best: for all names that are wanted, and the newest of those.
-    pub(super) fn best(&self, request: &AcmeRequest) -> Option<(&CaId, &Certificate)> {
-        let held = self.candidates.iter().filter_map(|one| Some((&one.ca, one.held.as_ref()?)));
-        held.max_by_key(|(_, certificate)| {
+    /// The best: not expired, for all names that are wanted, from a CA that is still to be asked, and the newest of
+    /// those. One of another CA is served as long as there is nothing better.
+    pub(in crate::certs) fn best(
+        &self,
+        request: &AcmeRequest,
+        now: SystemTime,
+    ) -> Option<(&CaId, &Certificate)> {
+        let held = self.candidates.iter().filter_map(|one| Some((one, one.held.as_ref()?)));
+        let best = held.max_by_key(|(candidate, certificate)| {
             let facts = &certificate.facts;
-            (is_for(facts.names.iter().map(ToString::to_string), request), facts.not_before)
-        })
+            let is_alive = now < facts.not_after;
+            let is_exact = is_for(facts, request);
+            (is_alive, covers(facts, request), candidate.is_configured, is_exact, facts.not_before)
+        });
+        best.map(|(candidate, certificate)| (&candidate.ca, certificate))
     }
 
-    /// Why a file that is there cannot be used.
+    /// Why a file that is there cannot be used. Those of CAs that are not asked any more concern nobody.
     pub(super) fn fault(&self) -> Option<&str> {
-        self.candidates.iter().find_map(|candidate| candidate.fault.as_deref())
+        let configured = self.candidates.iter().filter(|candidate| candidate.is_configured);
+        configured.filter_map(|candidate| candidate.fault.as_deref()).next()
     }
 }
 
@@ -83,10 +124,23 @@ impl Candidate {
     }
 }
 
-/// Whether a certificate with these names is exactly the one that is asked for.
-pub(in crate::certs) fn is_for(names: impl Iterator<Item = String>, request: &AcmeRequest) -> bool {
-    let mut names: Vec<String> = names.collect();
+/// Whether a certificate is for exactly the names that are asked for.
+pub(in crate::certs) fn is_for(facts: &CertificateFacts, request: &AcmeRequest) -> bool {
+    let mut names: Vec<String> = facts.names.iter().map(ToString::to_string).collect();
     names.sort();
     names.dedup();
     names == crate::certs::storage::sorted(&request.names)
+}
+
+/// Whether a certificate is good for all names that are asked for, and perhaps for more.
+pub(in crate::certs) fn covers(facts: &CertificateFacts, request: &AcmeRequest) -> bool {
+    request.names.iter().all(|name| has(facts, name))
+}
+
+/// Whether a certificate is good for a name that is asked for.
+pub(in crate::certs) fn has(facts: &CertificateFacts, name: &CertifiedName) -> bool {
+    match name {
+        CertifiedName::Host(host) => facts.covers(host),
+        CertifiedName::Wildcard(_) => facts.names.iter().any(|held| held.to_string() == name.to_string()),
+    }
 }

@@ -5,6 +5,7 @@ use rcgen::KeyPair;
 
 use super::*;
 use crate::certs::testing::{Pair, host, listen, pair, pair_for, snapshot};
+use crate::config::acme::CertifiedName;
 use crate::config::vhost::CertificateSource::Internal;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -229,4 +230,73 @@ fn a_broken_ca_refuses_until_it_is_mended() {
     plane.certificates.refresh();
     assert!(plane.leaf("a.example.com").is_some());
     assert_eq!(plane.problem("a.example.com"), None);
+}
+
+/// A domain that asks the CA of `snapshot`, and a certificate of a CA for it.
+fn acme(names: &[&str], fallback: Fallback) -> SharedVirtualHost {
+    let certified = names.iter().map(|name| CertifiedName::Host(crate::certs::testing::name(name))).collect();
+    let request = AcmeRequest { contact: None, names: certified, profile: None, fallback };
+    host(names, &[443], CertificateSource::Acme(request))
+}
+
+fn give(plane: &Plane, ca: &str, names: &[&str], life: (SystemTime, SystemTime)) {
+    let Pair { certificate, key } = pair_for(&KeyPair::generate().expect("made"), names, life.0, life.1);
+    let (storage, id) = (Storage::below(plane.path()), CaId::new(ca).expect("a URL"));
+    storage.prepare(&id).expect("prepared");
+    let domain = crate::certs::testing::name("a.example.com");
+    storage.write_certificate(&id, &domain, &key, &certificate).expect("written");
+}
+
+const ASKED: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+const BEFORE: &str = "https://acme.zerossl.com/v2/DV90";
+
+#[test]
+fn of_all_that_cas_have_given_the_best_is_served() {
+    let now = SystemTime::now();
+    let (expired, good, newer) =
+        ((now - 9 * DAY, now - DAY), (now - 20 * DAY, now + 60 * DAY), (now - DAY, now + DAY));
+    let (a, both) = (&["a.example.com"][..], &["a.example.com", "b.example.com"][..]);
+    // What is served: of the CA that is asked, or of the one before.
+    let table = [
+        ("of a former CA", None, Some((a, good)), BEFORE),
+        ("of a former CA, as the other has expired", Some((a, expired)), Some((a, good)), BEFORE),
+        ("of the CA that is asked, though older", Some((a, good)), Some((a, newer)), ASKED),
+        ("for more names, rather than expired", Some((a, expired)), Some((both, good)), BEFORE),
+        ("expired, rather than nothing", Some((a, expired)), None, ASKED),
+    ];
+    for (what, asked, before, served) in table {
+        let plane = Plane::new();
+        for (ca, given) in [(ASKED, asked), (BEFORE, before)] {
+            given.into_iter().for_each(|(names, life)| give(&plane, ca, names, life));
+        }
+        plane.apply(&[&acme(a, Fallback::Refuse)]);
+        assert!(plane.leaf("a.example.com").is_some(), "{what}");
+        let issued = plane.certificates.issued(&crate::certs::testing::name("a.example.com"));
+        assert_eq!(issued.expect("one").ca.as_str(), served, "{what}");
+    }
+}
+
+#[test]
+fn what_is_imported_while_moorgate_runs_is_found() {
+    let plane = Plane::new();
+    let lines = logged(|| plane.apply(&[&acme(&["a.example.com"], Fallback::Refuse)]));
+    assert!(lines.iter().any(|line| line.contains("handshakes are refused")), "{lines:#?}");
+    assert_eq!(plane.leaf("a.example.com"), None);
+    give(&plane, BEFORE, &["a.example.com"], (SystemTime::now() - DAY, SystemTime::now() + 60 * DAY));
+    plane.certificates.refresh();
+    assert!(plane.leaf("a.example.com").is_some());
+    assert_eq!(plane.problem("a.example.com"), None);
+}
+
+#[test]
+fn a_stand_in_is_not_said_to_be_a_refusal() {
+    let plane = Plane::new();
+    let lines = logged(|| plane.apply(&[&acme(&["a.example.com"], Fallback::Internal)]));
+    assert!(plane.leaf("a.example.com").is_some());
+    let said: Vec<_> = lines.iter().filter(|line| line.contains("no certificate")).collect();
+    assert_eq!(said.len(), 1, "{lines:#?}");
+    assert!(
+        said[0].contains("WARN") && said[0].contains("that of moorgate's own CA is served"),
+        "{lines:#?}"
+    );
 }

@@ -51,6 +51,7 @@ fn a_pulled_in_window_renews_at_once() {
 fn a_window_that_ends_before_it_starts_is_none() {
     assert_eq!(AriWindow::new(day(2), day(1)), None);
     assert_eq!(AriWindow::new(day(1), day(1)), None);
+    assert_eq!(AriWindow::new(SystemTime::UNIX_EPOCH - HOUR, day(1)), None);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use crate::certs::import::{self, Line, Outcome, Target};
 use crate::certs::state::CaId;
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::{CertificateSource, SharedVirtualHost, VirtualHost};
+use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 
 /// From where, and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,7 +29,9 @@ pub struct Arguments {
 pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     let Arguments { path, dry_run, ca } = arguments;
     let asks = |host: &&SharedVirtualHost| matches!(host.certificate, CertificateSource::Acme(_));
-    let targets: Vec<_> = snapshot.domains.iter().filter(asks).map(|host| target(host)).collect();
+    let targets: Vec<_> = snapshot.domains.iter().filter_map(target).collect();
+    let authorities = snapshot.acme.authorities.iter().filter_map(|ca| CaId::new(ca.directory.url()).ok());
+    let authorities: Vec<_> = authorities.collect();
     let others = snapshot.domains.iter().filter(|host| !asks(host));
     let others: Vec<_> = others.map(|host| host.domain.clone()).collect();
     let lines = import::import(import::Options {
@@ -37,6 +39,7 @@ pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> 
         state: &snapshot.state,
         targets: &targets,
         others: &others,
+        authorities: &authorities,
         ca: ca.as_ref(),
         dry_run: *dry_run,
         now: SystemTime::now(),
@@ -50,8 +53,13 @@ pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> 
     Ok(())
 }
 
-fn target(host: &VirtualHost) -> Target {
-    Target { domain: host.domain.clone(), names: host.names().cloned().collect() }
+fn target(host: &SharedVirtualHost) -> Option<Target> {
+    match &host.certificate {
+        CertificateSource::Acme(request) => {
+            Some(Target { domain: host.domain.clone(), names: request.names.clone() })
+        }
+        CertificateSource::Files { .. } | CertificateSource::Internal => None,
+    }
 }
 
 fn summary(lines: &[Line], dry_run: bool, state: &Path) -> String {

@@ -155,7 +155,7 @@ fn authority(
         profile: profile.given().cloned(),
         chain: chain.given().cloned(),
         binding: binding.map(|(key_id, hmac_key)| ExternalBinding { key_id, hmac_key }),
-        public: public.given().copied().unwrap_or_default(),
+        public: public.given().copied(),
         ports: ValidationPorts {
             http: http_port.given().copied().unwrap_or(usual.http),
             tls: tls_port.given().copied().unwrap_or(usual.tls),

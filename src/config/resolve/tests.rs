@@ -206,7 +206,7 @@ fn every_setting_arrives() {
                     profile: None,
                     chain: None,
                     binding: None,
-                    public: false,
+                    public: None,
                     ports: ValidationPorts {
                         http: 80,
                         tls: 443,

@@ -62,7 +62,7 @@ pub(in crate::config) fn directory(value: &DeValue<'_>) -> Result<Directory, Inv
     let url = text.strip_prefix("https://").and_then(|_| text.parse::<http::Uri>().ok());
     let valid = url.filter(|url| url.authority().is_some_and(|host| !host.as_str().contains('@')));
     match valid {
-        Some(_) => Ok(Directory::Url(text.to_owned())),
+        Some(_) => Ok(Directory::at(text)),
         None => Err(InvalidValue::new("is neither a known CA nor an https URL", help)),
     }
 }
@@ -150,6 +150,9 @@ mod tests {
         assert_eq!(read("'letsencrypt'", directory), Ok(Directory::Known(KnownCa::LetsEncrypt)));
         let url = "https://ca.example.com:9000/acme/directory";
         assert_eq!(read(&format!("'{url}'"), directory), Ok(Directory::Url(url.to_owned())));
+        for ca in KnownCa::ALL {
+            assert_eq!(read(&format!("'{}'", ca.url()), directory), Ok(Directory::Known(ca)));
+        }
         for bad in ["'lets-encrypt'", "'http://ca/dir'", "'https://'", "'https://me:pw@ca/dir'", "1"] {
             read(bad, directory).expect_err(bad);
         }

@@ -44,6 +44,15 @@ async fn certs_renew_says_what_will_happen() {
     );
     until(&gateway, "another", |shown| shown["serial"] != before["serial"]).await;
 
+    let path = gateway.path("conf.d/ci.test.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let aliases = "domain = \"ci.test\"\naliases = [\"alias.test\"]";
+    std::fs::write(path, text.replace("domain = \"ci.test\"", aliases)).unwrap();
+    gateway.app.reload().await.unwrap();
+    let (code, _, said) = cli(&directory, &["certs", "renew", "alias.test"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("the certificate of ci.test: "), "{said}");
+
     let unknown = cli(&directory, &["certs", "renew", "x.test"]).await;
     assert_eq!(
         unknown,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use super::{AcmeCa, issued, renew, until};
 use crate::harness::dns::Dns;
@@ -12,8 +13,9 @@ use crate::harness::{Domain, Setup, tls_server};
 
 const NAME: &str = "ci.example.com";
 
-/// A server with a certificate for the name, older than any state directory of today: its port, and its root.
-async fn another_server() -> (u16, String) {
+/// A server with a certificate for the name, older than any state directory of today: its port, its root, and what
+/// ends it.
+async fn another_server() -> (u16, String, AbortHandle) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "another root");
@@ -27,19 +29,19 @@ async fn another_server() -> (u16, String) {
     let tls = tls_server(&params.signed_by(&key, &issuer).unwrap(), &key);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
+    let server = tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             let tls = tls.clone();
             tokio::spawn(async move { tls.accept(tcp).await.map(drop) });
         }
     });
-    (port, root)
+    (port, root, server.abort_handle())
 }
 
 #[tokio::test]
 async fn a_domain_that_is_served_elsewhere_is_ordered_once_that_is_confirmed() {
     let (ca, dns) = (AcmeCa::new().await, Dns::new().await);
-    let (port, root) = another_server().await;
+    let (port, root, server) = another_server().await;
     dns.leads(NAME, Ipv4Addr::LOCALHOST);
     let beside = tempfile::tempdir().unwrap();
     let table = ca.toml(beside.path(), "ca");
@@ -61,6 +63,15 @@ async fn a_domain_that_is_served_elsewhere_is_ordered_once_that_is_confirmed() {
     assert!(state.starts_with(begins), "{state}");
     assert!(state.ends_with("run `moorgate certs renew ci.example.com`"), "{state}");
     assert_eq!(held["acme"]["attempts"]["postponed"], 1);
+    assert!(ca.asked("account").is_empty() && ca.asked("order").is_empty(), "the CA is left alone");
+    // The other server is switched off, and moorgate looks again, as it does now and then.
+    server.abort();
+    let path = gateway.path("conf.d/ci.example.com.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(path, text.replace("acme = true", "acme = true\nfallback = \"internal\"")).unwrap();
+    gateway.app.reload().await.unwrap();
+    let still = until(&gateway, "looked at again", |shown| shown["acme"]["attempts"]["postponed"] == 2).await;
+    assert_eq!(still["acme"]["state"], held["acme"]["state"]);
     assert!(ca.asked("account").is_empty() && ca.asked("order").is_empty(), "the CA is left alone");
     renew(&gateway, NAME).await;
     issued(&gateway).await;

@@ -133,13 +133,13 @@ impl Shared {
 
 fn configure(directory: &Path, ca: &AcmeCa, domains: &[Names], challenges: &str) {
     let roots = ca.write_roots(directory, "roots");
-    // By its URL it is not known to ask from outside, and moorgate does not look whether port 443 of the names,
-    // which is the CA's here, leads to it. The limits are the same.
-    let url = format!("https://{CA}/directory");
-    let named = if challenges.contains("tls-alpn-01") { &url } else { "letsencrypt" };
+    // Not said to ask from outside, so that moorgate does not look whether port 443 of the names, which is the CA's
+    // here, leads to it. The limits are the same.
+    let public = !challenges.contains("tls-alpn-01");
     let main = format!(
         "https = [\"127.0.0.1:443\"]\nhttp = [\"127.0.0.1:80\"]\nstate = \"state\"\n\
-         [acme]\nchallenges = {challenges}\n[[ca]]\ndirectory = \"{named}\"\nroots = \"{roots}\"\n"
+         [acme]\nchallenges = {challenges}\n[[ca]]\ndirectory = \"letsencrypt\"\nroots = \"{roots}\"\n\
+         public = {public}\n"
     );
     std::fs::write(directory.join("moorgate.toml"), main).unwrap();
     std::fs::create_dir(directory.join("conf.d")).unwrap();

@@ -3,6 +3,7 @@
 use super::outcome::{Stop, allowed};
 use super::{At, Attempt};
 use crate::certs::acme::{AcmeError, Session};
+use crate::certs::issuer::contacts::Untold;
 use crate::certs::issuer::on_disk;
 use crate::certs::ledger::Event;
 use crate::certs::storage::Account;
@@ -25,15 +26,14 @@ impl Attempt<'_> {
         if in_flight || account.stored.contacts == contacts {
             return Ok(session);
         }
-        match session.tell_contacts(&contacts).await {
-            Ok(()) => {
-                let mut account = account;
-                account.stored.contacts = contacts;
-                self.keep_account(account).await?;
+        match self.issuer.tell_in(&session, &at.ask.ca, &contacts).await {
+            Ok(()) => {}
+            Err(Untold::Disk(error)) => {
+                return Err(Stop::Local(format!("the account cannot be kept: {error}")));
             }
-            Err(AcmeError::AccountGone(_)) => return self.register(at).await,
+            Err(Untold::Ca(AcmeError::AccountGone(_))) => return self.register(at).await,
             // No reason to go without a certificate.
-            Err(error) => {
+            Err(Untold::Ca(error)) => {
                 tracing::warn!(ca = %at.ca.directory, %error, "the CA was not told the new contacts")
             }
         }

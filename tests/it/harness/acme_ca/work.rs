@@ -317,7 +317,7 @@ impl Shared {
         let moment = |at: SystemTime| jiff::Timestamp::try_from(at).unwrap().to_string();
         if !world.suggests {
             let issued = world.orders.iter().filter(|order| order.chain.is_some()).count();
-            let (start, end) = world.windows[(issued - 1).min(world.windows.len() - 1)];
+            let (start, end) = world.windows[issued.saturating_sub(1).min(world.windows.len() - 1)];
             let now = jiff::Timestamp::try_from(now).unwrap();
             let at = |offset: i64| (now + jiff::SignedDuration::from_secs(offset)).to_string();
             return json_answer(200, &json!({ "suggestedWindow": { "start": at(start), "end": at(end) } }));
