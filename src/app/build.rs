@@ -10,7 +10,7 @@ use super::StartError;
 use super::{access, tokens};
 use crate::auth::policy::Policy;
 use crate::auth::token::Tokens;
-use crate::auth::upload_session::SessionKey;
+use crate::auth::upload_session::{self, SessionKey};
 use crate::auth::{Refreshed, UsersFile};
 use crate::certs::manager::Certificates;
 use crate::config::access::AccessRule;
@@ -157,12 +157,19 @@ fn session_key(snapshot: &Snapshot, before: Option<&Sites>, problems: &mut Probl
     if kept.is_some() {
         return kept;
     }
+    let has_rules = snapshot.domains.iter().any(|host| !host.access.rules.is_empty());
     match SessionKey::open(&snapshot.state) {
         Ok(key) => Some(key),
+        // Where every user may do everything, pulls and pushes are worth more than an upload that outlives a restart.
+        Err(error) if !has_rules => {
+            let file = snapshot.state.join(upload_session::FILE);
+            tracing::warn!(file = %file.display(), %error, "uploads end with this process: the key of their sessions cannot be kept");
+            SessionKey::of_process().ok()
+        }
         Err(error) => {
             let message =
                 format!("the key of upload sessions in {} cannot be used: {error}", snapshot.state.display());
-            let help = "uploads need it: make the state directory writable for moorgate's user";
+            let help = "access rules need it: make the state directory writable for moorgate's user";
             problems.push(Problem::in_file(&first.source, message, help));
             None
         }

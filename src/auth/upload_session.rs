@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq;
 
 use super::UserName;
-use crate::fs::{Access, atomic_write, private_directory};
+use crate::fs::{Access, Locked, atomic_write, private_directory};
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 
@@ -29,20 +29,35 @@ pub struct SessionOwner {
 }
 
 impl SessionKey {
-    /// Reads the key below the state directory, or makes one there. Waits for the disk.
+    /// Reads the key below the state directory, or makes one there. Waits for the disk, and for other processes that do
+    /// the same.
     pub fn open(state: &Path) -> io::Result<Self> {
         let path = state.join(FILE);
-        match std::fs::read(&path) {
-            Ok(key) if key.len() == KEY_BYTES => return Ok(Self::new(&key)),
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a key")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if let Some(key) = Self::read(&path)? {
+            return Ok(key);
         }
-        let mut key = [0; KEY_BYTES];
-        SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"))?;
         private_directory(state)?;
+        let _lock = Locked::wait(&path)?;
+        if let Some(key) = Self::read(&path)? {
+            return Ok(key);
+        }
+        let key = random()?;
         atomic_write(&path, &key, Access::Private)?;
         Ok(Self::new(&key))
+    }
+
+    fn read(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(path) {
+            Ok(key) if key.len() == KEY_BYTES => Ok(Some(Self::new(&key))),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a key")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One that ends with the process, and all sessions with it.
+    pub fn of_process() -> io::Result<Self> {
+        Ok(Self::new(&random()?))
     }
 
     fn new(key: &[u8]) -> Self {
@@ -53,6 +68,12 @@ impl SessionKey {
     pub fn owner(&self, domain: &str, user: UserName) -> SessionOwner {
         SessionOwner { key: self.clone(), domain: domain.into(), user }
     }
+}
+
+fn random() -> io::Result<[u8; KEY_BYTES]> {
+    let mut key = [0; KEY_BYTES];
+    SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"))?;
+    Ok(key)
 }
 
 impl std::fmt::Debug for SessionKey {
@@ -89,7 +110,8 @@ impl SessionOwner {
     }
 }
 
-const FILE: &str = "upload-sessions.key";
+/// The file of the key, below the state directory.
+pub const FILE: &str = "upload-sessions.key";
 const KEY_BYTES: usize = 32;
 /// Registries use UUIDs and base64; whatever stands before the last one is theirs.
 const MARK: char = '~';

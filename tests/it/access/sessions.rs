@@ -1,7 +1,7 @@
 //! Upload sessions are their user's, also after a restart.
 
 use super::stage::{KINDS, Kind, Stage};
-use crate::harness::{Between, Domain, Peer, Setup, Upstream, json, request};
+use crate::harness::{Between, Domain, Peer, Setup, Upstream, basic, json, request};
 use crate::store::image::sha256;
 
 const BOTH: &str =
@@ -71,6 +71,31 @@ async fn the_rest_of_the_target_reaches_the_registry_byte_for_byte() {
     let other = "HTTP/1.1 202 Accepted\r\nLocation: https://storage.test/v2/x?y\r\nContent-Length: 0\r\n\r\n";
     let (head, _) = between.answered(other).await;
     assert_eq!(head.get("location"), Some("/v2/x?y"), "not an upload of this repository");
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_kept_stops_no_domain_without_rules() {
+    for (rules, starts) in [("", true), (BOTH, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("state")).unwrap();
+        std::fs::write(directory.path().join("state/upload-sessions.key"), "damaged").unwrap();
+        let domain = Domain::store("ci.test", "ci").user("bob", "secret").tables(rules);
+        let started = Setup::new().domain(domain).try_start_in(directory).await;
+        assert_eq!(started.is_ok(), starts, "{rules}");
+        let Ok(gateway) = started else { continue };
+        let mut client = gateway.client().await;
+        client.send(request("POST", "/v2/base/app/blobs/uploads/", "Content-Length: 0\r\n")).await;
+        let session = client.answer().await.0.get("location").unwrap().to_owned();
+        for (user, status) in [("alice", 204), ("bob", 404)] {
+            let authorization = basic(user, "secret");
+            client
+                .send(format!(
+                    "GET {session} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n\r\n"
+                ))
+                .await;
+            assert_eq!(client.answer().await.0.status(), status, "{user}");
+        }
+    }
 }
 
 #[tokio::test]

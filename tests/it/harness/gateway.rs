@@ -212,8 +212,13 @@ impl Setup {
     /// The same, for setups that are wrong.
     pub async fn try_start(self) -> Result<Gateway, StartError> {
         let directory = tempfile::tempdir().unwrap();
-        self.write(directory.path());
         write_session_key(&directory.path().join("state"));
+        self.try_start_in(directory).await
+    }
+
+    /// The same where something has been prepared.
+    pub async fn try_start_in(self, directory: tempfile::TempDir) -> Result<Gateway, StartError> {
+        self.write(directory.path());
         let options = Options {
             directory: directory.path().to_owned(),
             workers: None,
