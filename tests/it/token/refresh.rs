@@ -135,6 +135,40 @@ async fn the_disk_is_asked_for_an_unknown_one_within_the_budget_alone() {
 }
 
 #[tokio::test]
+async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
+    let stage = Stage::new("").await;
+    let directory = stage.0.gateway.directory.path().to_owned();
+    for user in ["alice", "bob", "carol"] {
+        refresh_token(&stage, user).await;
+    }
+    let listed = async || {
+        let (code, listed, said) = cli(&directory, &["tokens", "list"]).await;
+        assert_eq!((code, said.as_str()), (Some(0), ""));
+        let over = |user: &str| {
+            let line = listed.lines().find(|line| line.contains(&format!("  {user}  "))).unwrap();
+            line.ends_with("  no longer good: the user or the password has changed")
+        };
+        ["alice", "bob", "carol"].map(over)
+    };
+    assert_eq!(listed().await, [false, false, false]);
+    let path = stage.0.gateway.path("conf.d/ci.test.htpasswd");
+    let users = std::fs::read_to_string(&path).unwrap();
+    let other = Domain::htpasswd(&[("bob".to_owned(), "other".to_owned())]);
+    let changed = users.lines().filter(|line| !line.starts_with("bob:") && !line.starts_with("carol:"));
+    std::fs::write(&path, changed.map(|line| format!("{line}\n")).collect::<String>() + &other).unwrap();
+    assert_eq!(listed().await, [false, true, true], "another password, and gone");
+    let (_, json, _) = cli(&directory, &["tokens", "list", "--json"]).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let good =
+        |user: &str| json.as_array().unwrap().iter().find(|t| t["user"] == user).unwrap()["good"].clone();
+    assert_eq!([good("alice"), good("bob"), good("carol")], [true, false, false]);
+    let file = stage.0.gateway.path("conf.d/ci.test.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("mode = 'token'", "mode = 'basic'")).unwrap();
+    assert_eq!(listed().await, [true, true, true], "the domain takes none any more");
+}
+
+#[tokio::test]
 async fn they_are_listed_and_taken_back_at_once() {
     let stage = Stage::new("").await;
     let directory = stage.0.gateway.directory.path().to_owned();
