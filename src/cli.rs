@@ -176,9 +176,9 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         }),
         Command::Reload => reload::run(&config),
         Command::Unlock { options, domain } => unlock::run(&config, options, domain),
-        Command::Tokens { command: TokensCommand::List { json } } => with_snapshot(&config, |snapshot| {
-            tokens::list(&snapshot.state, json, &mut std::io::stdout().lock())
-        }),
+        Command::Tokens { command: TokensCommand::List { json } } => {
+            with_snapshot(&config, |snapshot| tokens::list(snapshot, json, &mut std::io::stdout().lock()))
+        }
         Command::Tokens { command: TokensCommand::Revoke { which, domain } } => {
             tokens::revoke(&config, which, domain)
         }

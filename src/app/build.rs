@@ -311,6 +311,9 @@ pub(super) fn refresh_users(sites: &Sites) {
             Refreshed::KeptOld(error) => {
                 tracing::error!(domain, %error, "the htpasswd file cannot be used, the users before stay");
             }
+            Refreshed::Emptied(error) => {
+                tracing::error!(domain, %error, "nobody is in the htpasswd file any more, and nobody gets in");
+            }
         }
     }
 }

@@ -20,7 +20,9 @@ use table::{Key, Keys, Moment, Table};
 /// What is known of wrong passwords.
 ///
 /// Three budgets, each of them a number of tries that comes back evenly over the window:
-/// - of an *address* (IPv6: of its /64), for everything that is tried from there;
+/// - of an *address* (IPv6: of its /64), for everything that is tried from there; and of a *network*, the /48
+///   of IPv6 that one customer may have whole, sixteen times as much, or its 65 536 /64s would be as many
+///   addresses that have done nothing wrong;
 /// - of a *user* of a domain, for what is tried under the name from addresses that it never logged in from.
 ///   While this one is used up, such an address has a single try instead of its own budget. So guessing from
 ///   many addresses is slowed down, and nobody can lock out a user: an address that has done nothing wrong
@@ -35,6 +37,7 @@ pub struct Lockout {
     keys: Keys,
     start: Instant,
     addresses: Table,
+    networks: Table,
     users: Table,
     /// Only what was right gets in, so that strangers cannot fill it.
     pairs: Table,
@@ -48,6 +51,8 @@ pub struct Lockout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     address: Key,
+    /// Of IPv6 alone.
+    network: Option<Key>,
     user: Key,
     /// Stands for domain, user, password and entry: the same for the same try only.
     tag: u64,
@@ -84,6 +89,8 @@ pub struct Refused {
 pub enum Offender {
     /// That of an address.
     Address,
+    /// That of a network of IPv6.
+    Network,
     /// That of a user, for addresses that it never logged in from.
     User,
     /// That of a user at an address that it has logged in from.
@@ -92,12 +99,13 @@ pub enum Offender {
 
 impl Offender {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Address, Self::User, Self::UserAtAddress];
+    pub const ALL: [Self; 4] = [Self::Address, Self::Network, Self::User, Self::UserAtAddress];
 
     /// As it stands in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Address => "address",
+            Self::Network => "network",
             Self::User => "user",
             Self::UserAtAddress => "user at address",
         }
@@ -128,6 +136,7 @@ impl Lockout {
             keys: Keys::random(),
             start: now,
             addresses: Table::new(ADDRESSES),
+            networks: Table::new(NETWORKS),
             users: Table::new(USERS),
             pairs: Table::new(PAIRS),
             quota: LogQuota::default(),
@@ -140,7 +149,8 @@ impl Lockout {
     /// Names an attempt. `tag` is the same for the same domain, user, password and entry only.
     pub(super) fn attempt(&self, client: IpAddr, domain: &str, user: &str, tag: u64) -> Attempt {
         // A record has 0 where it knows of none.
-        Attempt { address: self.keys.address(client), user: self.keys.user(domain, user), tag: tag.max(1) }
+        let (address, network) = (self.keys.address(client), self.keys.network(client));
+        Attempt { address, network, user: self.keys.user(domain, user), tag: tag.max(1) }
     }
 
     /// Whether a password may be looked at. Counts and logs refusals.
@@ -154,6 +164,7 @@ impl Lockout {
                 let now = self.moment(now);
                 let is_due = match refused.offender {
                     Offender::Address => self.addresses.log(attempt.address, now),
+                    Offender::Network => attempt.network.is_some_and(|key| self.networks.log(key, now)),
                     Offender::User => self.users.log(attempt.user, now),
                     Offender::UserAtAddress => self.pairs.log(attempt.pair(), now),
                 };
@@ -166,7 +177,7 @@ impl Lockout {
     /// Whether a password may be looked at.
     pub(super) fn judge(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) -> Admission {
         let now = self.moment(now);
-        let Budgets { address, user } = Budgets::of(budgets);
+        let Budgets { address, network, user } = Budgets::of(budgets);
         let (record, budget, refused) = match self.pairs.look(attempt.pair(), now) {
             Some(pair) => (pair, user, user.refuses(pair.until, now, Offender::UserAtAddress)),
             None => {
@@ -178,7 +189,9 @@ impl Lockout {
                     let alone = address.single().refuses(own.until, now, Offender::User)?;
                     Some(if alone.retry_after < of_user.retry_after { alone } else { of_user })
                 });
-                (own, address, refused.or(strict))
+                let net = attempt.network.and_then(|key| self.networks.look(key, now)).unwrap_or_default();
+                let of_network = || network.refuses(net.until, now, Offender::Network);
+                (own, address, refused.or_else(of_network).or(strict))
             }
         };
         match refused {
@@ -192,11 +205,14 @@ impl Lockout {
     pub(super) fn failed(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let now = self.moment(now);
-        let Budgets { address, user } = Budgets::of(budgets);
+        let Budgets { address, network, user } = Budgets::of(budgets);
         if self.pairs.charge_known(attempt.pair(), attempt.tag, user.each, now) {
             return;
         }
         self.addresses.charge(attempt.address, attempt.tag, address.each, now);
+        if let Some(key) = attempt.network {
+            self.networks.charge(key, attempt.tag, network.each, now);
+        }
         self.users.charge(attempt.user, attempt.tag, user.each, now);
     }
 
@@ -205,13 +221,15 @@ impl Lockout {
         self.pairs.know(attempt.pair(), [attempt.address, attempt.user], self.moment(now));
     }
 
-    /// Forgets what has gone wrong at an address, also of users that log in from there. Returns whether
-    /// there was something.
+    /// Forgets what has gone wrong at an address, in its network, and of users that log in from there. Returns
+    /// whether there was something.
     pub(crate) fn unlock_address(&self, client: IpAddr, now: Instant) -> bool {
         let (key, now) = (self.keys.address(client), self.moment(now));
         let own = self.addresses.forgive(now, |record| record.is(key));
+        let network = self.keys.network(client);
+        let around = network.is_some_and(|key| self.networks.forgive(now, |record| record.is(key)));
         let pairs = self.pairs.forgive(now, |record| record.belongs_to(key));
-        own || pairs
+        own || around || pairs
     }
 
     /// Forgets what has gone wrong with a user's name. Returns whether there was something.
@@ -225,7 +243,7 @@ impl Lockout {
     /// Forgets all that has gone wrong.
     pub(crate) fn unlock_all(&self, now: Instant) {
         let now = self.moment(now);
-        for table in [&self.addresses, &self.users, &self.pairs] {
+        for table in self.tables() {
             table.forgive(now, |_| true);
         }
     }
@@ -240,14 +258,19 @@ impl Lockout {
             repeated: self.repeated.load(Ordering::Relaxed),
             addresses: self.addresses.guilty(now),
             users: self.users.guilty(now),
-            bytes: [&self.addresses, &self.users, &self.pairs].map(Table::bytes).iter().sum(),
+            bytes: self.tables().map(Table::bytes).iter().sum(),
         }
     }
 
+    fn tables(&self) -> [&Table; 4] {
+        [&self.addresses, &self.networks, &self.users, &self.pairs]
+    }
+
     fn refused_by(&self, offender: Offender) -> &AtomicU64 {
-        let [address, user, pair] = &self.refused;
+        let [address, network, user, pair] = &self.refused;
         match offender {
             Offender::Address => address,
+            Offender::Network => network,
             Offender::User => user,
             Offender::UserAtAddress => pair,
         }
@@ -272,13 +295,16 @@ impl Attempt {
 /// The budgets, in the unit of the tables.
 struct Budgets {
     address: Budget,
+    network: Budget,
     user: Budget,
 }
 
 impl Budgets {
     fn of(settings: &FailureBudgets) -> Self {
         let FailureBudgets { address, user, window } = *settings;
-        Self { address: Budget::new(address, window), user: Budget::new(user, window) }
+        let network = address.saturating_mul(ADDRESSES_OF_NETWORK);
+        let [address, network, user] = [address, network, user].map(|tries| Budget::new(tries, window));
+        Self { address, network, user }
     }
 }
 
@@ -314,8 +340,12 @@ impl Budget {
     }
 }
 
-/// Records. 56 bytes each, the pairs too: 5.3 MiB when all are taken.
+/// How many addresses' tries the /48 of IPv6 has in all.
+const ADDRESSES_OF_NETWORK: u32 = 16;
+
+/// Records. 56 bytes each, the pairs too: 5.7 MiB when all are taken.
 const ADDRESSES: usize = 1 << 16;
+const NETWORKS: usize = 1 << 13;
 const USERS: usize = 1 << 14;
 const PAIRS: usize = 1 << 14;
 

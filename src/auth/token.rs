@@ -4,6 +4,7 @@
 //! and whether the user still has the same password, are looked at with every request.
 
 mod claims;
+mod entries;
 mod keys;
 mod remembered;
 
@@ -14,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
@@ -23,6 +23,7 @@ use super::UserName;
 use super::htpasswd::Htpasswd;
 pub use claims::Access;
 use claims::{Claims, seconds};
+pub use entries::Entries;
 pub use keys::KeysError;
 use keys::{ALGORITHM, Keys};
 use refresh::{FileError, RefreshTokens};
@@ -194,15 +195,9 @@ impl Tokens {
         Some(decode::<Claims>(token, &key.verifying, &self.validation).ok()?.claims)
     }
 
-    /// Stands for a user's entry: another one for another password, domain or user. Nobody can tell the entry by it.
+    /// Stands for a user's entry, see [`Entries::of`].
     pub fn entry(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
-        let mut context = hmac::Context::with_key(&self.keys.load().entry_key);
-        let entry = users.claim(user.as_str()).hash.to_bytes();
-        for field in [domain.as_bytes(), user.as_str().as_bytes(), &entry] {
-            context.update(&(field.len() as u64).to_be_bytes());
-            context.update(field);
-        }
-        URL_SAFE_NO_PAD.encode(context.sign().as_ref().get(..16).unwrap_or_default())
+        self.keys.load().entries.of(domain, user, users)
     }
 
     /// The public keys, as a JSON web key set (RFC 7517 §5).

@@ -5,13 +5,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::time::Duration;
+
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
 use super::htpasswd::{Htpasswd, Skipped};
 use crate::fs::Fingerprint;
 
-/// An htpasswd file and what it last said. It never holds a file without users: a domain is not opened, nor
-/// closed to everybody, by a file that went wrong.
+/// An htpasswd file and what it last said. A domain is not opened, nor closed to everybody, by a file that went
+/// wrong; one that has nobody in it, and stays so, lets nobody in.
 #[derive(Debug)]
 pub struct UsersFile {
     path: PathBuf,
@@ -27,6 +30,8 @@ struct Seen {
     settled: bool,
     /// What was wrong, so that it is told once.
     problem: Option<String>,
+    /// Since when nobody is in it.
+    blank: Option<Instant>,
 }
 
 /// Why a file gives no users.
@@ -71,13 +76,15 @@ pub enum Refreshed {
     Reloaded(Arc<Htpasswd>),
     /// The file went wrong in a new way; the users are those of the last good one.
     KeptOld(HtpasswdError),
+    /// Nobody is in the file any more: from now on nobody gets in.
+    Emptied(HtpasswdError),
 }
 
 impl UsersFile {
     /// Reads the file for the first time.
     pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
         let fingerprint = Fingerprint::of(path);
-        let seen = Seen { fingerprint, settled: settled(fingerprint), problem: None };
+        let seen = Seen { fingerprint, settled: settled(fingerprint), problem: None, blank: None };
         let users = ArcSwap::from_pointee(read(path)?);
         Ok(Self { path: path.to_owned(), users, seen: Mutex::new(seen) })
     }
@@ -107,10 +114,14 @@ impl UsersFile {
             seen.settled = false;
             return Refreshed::Unchanged;
         }
+        if fingerprint != seen.fingerprint {
+            seen.blank = None;
+        }
         seen.fingerprint = fingerprint;
         seen.settled = settled(fingerprint);
         match content {
             Ok(users) => self.take(users, &mut seen),
+            Err(error) if error.is_blank() => self.empty(error, &mut seen),
             Err(error) => {
                 // What was wrong may pass without a change of the file (too many open files, say).
                 seen.settled = false;
@@ -127,6 +138,28 @@ impl UsersFile {
         let users = Arc::new(users);
         self.users.store(users.clone());
         Refreshed::Reloaded(users)
+    }
+
+    /// Who takes out the last user means it. But a file that is written in place is empty for a moment, and no
+    /// sign tells the one from the other but that it stays so.
+    fn empty(&self, error: HtpasswdError, seen: &mut Seen) -> Refreshed {
+        if self.users.load().users() == 0 {
+            return Refreshed::Unchanged;
+        }
+        if seen.blank.get_or_insert_with(Instant::now).elapsed() < PASSING {
+            seen.settled = false;
+            return Refreshed::Unchanged;
+        }
+        self.users.store(Arc::new(Htpasswd::parse(b"")));
+        seen.problem = Some(error.to_string());
+        Refreshed::Emptied(error)
+    }
+}
+
+impl HtpasswdError {
+    /// Whether nobody is meant to be in the file: it can be read, and no line of it looks like an entry.
+    fn is_blank(&self) -> bool {
+        matches!(self, Self::NoUsers { skipped, .. } if skipped.is_empty())
     }
 }
 
@@ -169,6 +202,9 @@ fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
 fn listed(skipped: &[Skipped]) -> String {
     skipped.iter().take(MAX_LISTED).map(|line| format!("\n  {line}")).collect()
 }
+
+/// For how long a file is empty that is being written in place, at the very most.
+const PASSING: Duration = Duration::from_secs(2);
 
 /// About 40 000 users.
 const MAX_FILE: u64 = 4 << 20;
@@ -226,7 +262,7 @@ mod tests {
         std::fs::remove_file(&path).expect("removed");
         assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::Missing { .. })));
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
-        std::fs::write(&path, "").expect("written");
+        std::fs::write(&path, "one\n").expect("written");
         assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::NoUsers { .. })));
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
         assert!(knows(&file, "one"));
@@ -234,5 +270,50 @@ mod tests {
         std::fs::write(&path, ONE).expect("written");
         assert!(matches!(file.refresh(), Refreshed::Reloaded(_)), "good again is worth saying");
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_stays_without_entries_lets_nobody_in() {
+        for blank in ["", "\n", "# nobody\n\n", "\u{feff}# nobody"] {
+            let directory = tempfile::tempdir().expect("directory");
+            let path = directory.path().join("users");
+            std::fs::write(&path, ONE).expect("written");
+            let file = UsersFile::open(&path).expect("good");
+            std::fs::write(&path, blank).expect("written");
+            assert!(matches!(file.refresh(), Refreshed::Unchanged));
+            tokio::time::advance(Duration::from_millis(1999)).await;
+            assert!(matches!(file.refresh(), Refreshed::Unchanged));
+            assert!(knows(&file, "one"), "it may be about to be written");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(matches!(file.refresh(), Refreshed::Emptied(HtpasswdError::NoUsers { .. })), "{blank:?}");
+            assert!(!knows(&file, "one"));
+            assert!(matches!(file.refresh(), Refreshed::Unchanged), "said once");
+            std::fs::write(&path, ONE).expect("written");
+            assert!(matches!(file.refresh(), Refreshed::Reloaded(_)));
+            assert!(knows(&file, "one"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_written_in_place_is_empty_for_a_moment() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("users");
+        std::fs::write(&path, ONE).expect("written");
+        let file = UsersFile::open(&path).expect("good");
+        for content in ["", "# users\n", "", "# users\n"] {
+            std::fs::write(&path, content).expect("written");
+            assert!(matches!(file.refresh(), Refreshed::Unchanged));
+            assert!(knows(&file, "one"));
+            tokio::time::advance(Duration::from_millis(1500)).await;
+        }
+        std::fs::write(&path, format!("# users\n{TWO}")).expect("written");
+        assert!(matches!(file.refresh(), Refreshed::Reloaded(_)));
+        assert!(knows(&file, "two"));
+        // One that has entries, of which none can be used, has gone wrong, and stays so.
+        std::fs::write(&path, "two:plain\n").expect("written");
+        assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::NoUsers { .. })));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+        assert!(knows(&file, "two"));
     }
 }

@@ -13,7 +13,7 @@ use super::basic::Credentials;
 use super::cache::{Memory, Remembered, TagKey};
 use super::gate::{Check, Full, Gate, Ticket, Verdict};
 use super::htpasswd::{Claim, Htpasswd};
-use super::lockout::{Admission, Lockout, LockoutStatus, Refused};
+use super::lockout::{Admission, Attempt, Lockout, LockoutStatus, Refused};
 use super::{BcryptHash, BcryptKey, UserName};
 use crate::config::snapshot::FailureBudgets;
 
@@ -198,8 +198,24 @@ impl Verifier {
         }
     }
 
-    /// Counts a secret that is not a password and was wrong, such as a refresh token. It counts for the client's
-    /// address alone, and once if it comes again. What to answer.
+    /// Whether a secret that is not a password, such as a refresh token, may be looked for: it is not known here.
+    pub fn admit_secret(
+        &self,
+        domain: &str,
+        secret: &str,
+        client: IpAddr,
+        budgets: &FailureBudgets,
+    ) -> Result<(), VerifyError> {
+        let attempt = self.attempt_of_secret(domain, secret, client);
+        match self.gate.lockout.admit(&attempt, budgets, Instant::now()) {
+            Admission::Refused(refused) => Err(refused.into()),
+            Admission::KnownWrong => Err(VerifyError::WrongPassword),
+            Admission::Admitted { .. } => Ok(()),
+        }
+    }
+
+    /// Counts a secret that is not a password and was wrong. It counts for the client's address alone, and once if
+    /// it comes again. What to answer.
     pub fn wrong_secret(
         &self,
         domain: &str,
@@ -207,18 +223,19 @@ impl Verifier {
         client: IpAddr,
         budgets: &FailureBudgets,
     ) -> VerifyError {
-        let (lockout, now) = (&self.gate.lockout, Instant::now());
+        // Others from there may have used up what was left.
+        if let Err(error) = self.admit_secret(domain, secret, client, budgets) {
+            return error;
+        }
+        let attempt = self.attempt_of_secret(domain, secret, client);
+        self.gate.lockout.failed(&attempt, budgets, Instant::now());
+        VerifyError::WrongPassword
+    }
+
+    fn attempt_of_secret(&self, domain: &str, secret: &str, client: IpAddr) -> Attempt {
         let tag = self.key.tag_of_secret(domain, secret).short();
         // No domain is called so: in place of a user's name, whose budget others would use up, the address.
-        let attempt = lockout.attempt(client, "", &client.to_string(), tag);
-        match lockout.admit(&attempt, budgets, now) {
-            Admission::Refused(refused) => refused.into(),
-            Admission::KnownWrong => VerifyError::WrongPassword,
-            Admission::Admitted { .. } => {
-                lockout.failed(&attempt, budgets, now);
-                VerifyError::WrongPassword
-            }
-        }
+        self.gate.lockout.attempt(client, "", &client.to_string(), tag)
     }
 
     /// What it has done so far.

@@ -1,8 +1,10 @@
 //! `moorgate tokens`: which refresh tokens there are, and taking them back.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
@@ -10,12 +12,16 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::admin::control::{Command, Which};
+use crate::auth::htpasswd::Htpasswd;
+use crate::auth::token::Entries;
 use crate::auth::token::refresh::{self, Record};
+use crate::auth::{HtpasswdError, UsersFile};
+use crate::config::snapshot::Snapshot;
 
 /// What is done with refresh tokens.
 #[derive(Debug, clap::Subcommand)]
 pub enum TokensCommand {
-    /// List them: id, user, domain, client, when made, last used, and until when they are good.
+    /// List them: id, user, domain, client, when made, last used, until when, and which are no longer good.
     List {
         /// Print a JSON array instead.
         #[arg(long)]
@@ -48,20 +54,53 @@ pub struct Options {
 }
 
 /// Lists the tokens that the state directory holds, whether moorgate runs or not.
-pub fn list(state: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let tokens = refresh::list(state, SystemTime::now())?;
+pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let tokens = refresh::list(&snapshot.state, SystemTime::now())?;
+    let holders = Holders::read(snapshot)?;
+    let tokens: Vec<_> = tokens.iter().map(|(id, record)| (id, record, !holders.are_over(record))).collect();
     if json {
-        let tokens: Vec<_> = tokens.iter().map(|(id, record)| object(id, record)).collect();
+        let tokens: Vec<_> = tokens.iter().map(|(id, record, good)| object(id, record, *good)).collect();
         writeln!(out, "{:#}", json!(tokens))?;
         return Ok(());
     }
     if tokens.is_empty() {
         eprintln!("there are no refresh tokens");
     }
-    for (id, record) in &tokens {
-        writeln!(out, "{}", line(id, record)?)?;
+    for (id, record, good) in &tokens {
+        writeln!(out, "{}", line(id, record, *good)?)?;
     }
     Ok(())
+}
+
+/// Who may hold a token that is good.
+struct Holders {
+    /// By domain that gives tokens; none where it cannot be told.
+    users: HashMap<String, Option<Arc<Htpasswd>>>,
+    entries: Option<Entries>,
+}
+
+impl Holders {
+    fn read(snapshot: &Snapshot) -> anyhow::Result<Self> {
+        let hosts = snapshot.domains.iter().filter(|host| host.auth.mode.tokens().is_some());
+        let users = hosts.map(|host| {
+            let users = match UsersFile::open(&host.auth.htpasswd) {
+                Ok(file) => Some(file.current()),
+                Err(HtpasswdError::NoUsers { .. }) => Some(Arc::new(Htpasswd::parse(b""))),
+                // A running process goes on with those that it has read before.
+                Err(_) => None,
+            };
+            (host.domain.to_string(), users)
+        });
+        Ok(Self { users: users.collect(), entries: Entries::read(&snapshot.state)? })
+    }
+
+    /// Whether a token's domain gives none, or its user is gone or has another entry.
+    fn are_over(&self, record: &Record) -> bool {
+        let Some(users) = self.users.get(&record.domain) else { return true };
+        let (Some(users), Some(entries)) = (users, &self.entries) else { return false };
+        let user = users.claim(&record.user).user;
+        user.is_none_or(|user| entries.of(&record.domain, user, users) != record.entry)
+    }
 }
 
 /// Asks the running process to forget them.
@@ -74,19 +113,20 @@ pub fn revoke(config: &Path, which: Options, domain: Option<String>) -> anyhow::
     super::ask(config, &Command::RevokeTokens { which, domain })
 }
 
-fn line(id: &str, record: &Record) -> anyhow::Result<String> {
+fn line(id: &str, record: &Record, good: bool) -> anyhow::Result<String> {
     let Record { domain, user, entry: _, client, created, used, expires } = record;
     let [created, used, expires] = [time(*created)?, time(*used)?, time(*expires)?];
     let client = if client.is_empty() { "-" } else { client };
-    Ok(format!("{id}  {user}  {domain}  {client}  made {created}  used {used}  until {expires}"))
+    let over = if good { "" } else { "  no longer good: the user or the password has changed" };
+    Ok(format!("{id}  {user}  {domain}  {client}  made {created}  used {used}  until {expires}{over}"))
 }
 
-fn object(id: &str, record: &Record) -> serde_json::Value {
+fn object(id: &str, record: &Record, good: bool) -> serde_json::Value {
     let Record { domain, user, entry: _, client, created, used, expires } = record;
     let [created, used, expires] = [created, used, expires].map(|at| time(*at).ok());
     json!({
         "id": id, "user": user, "domain": domain, "client": client,
-        "created": created, "used": used, "expires": expires,
+        "created": created, "used": used, "expires": expires, "good": good,
     })
 }
 
@@ -110,13 +150,16 @@ mod tests {
             used: 1_700_000_060,
             expires: 1_707_776_060,
         };
-        insta::assert_snapshot!(line("0a1b2c3d4e5f", &record).expect("a time"), @"0a1b2c3d4e5f  alice  ci.test  -  made 2023-11-14T22:13:20Z  used 2023-11-14T22:14:20Z  until 2024-02-12T22:14:20Z");
-        insta::assert_snapshot!(format!("{:#}", object("0a1b2c3d4e5f", &record)), @r#"
+        insta::assert_snapshot!(line("0a1b2c3d4e5f", &record, true).expect("a time"), @"0a1b2c3d4e5f  alice  ci.test  -  made 2023-11-14T22:13:20Z  used 2023-11-14T22:14:20Z  until 2024-02-12T22:14:20Z");
+        let over = line("0a1b2c3d4e5f", &record, false).expect("a time");
+        assert!(over.ends_with("  no longer good: the user or the password has changed"), "{over}");
+        insta::assert_snapshot!(format!("{:#}", object("0a1b2c3d4e5f", &record, true)), @r#"
         {
           "client": "",
           "created": "2023-11-14T22:13:20Z",
           "domain": "ci.test",
           "expires": "2024-02-12T22:14:20Z",
+          "good": true,
           "id": "0a1b2c3d4e5f",
           "used": "2023-11-14T22:14:20Z",
           "user": "alice"

@@ -141,28 +141,40 @@ impl Asker<'_> {
         }
     }
 
-    /// A token that is right passes whatever was wrong before.
+    /// A token that is known to be right passes whatever was wrong before. What is not known may have been made by
+    /// another process: the disk is asked for those alone who have tries left.
     async fn redeem(&self, token: &str) -> Result<UserName, Rejection> {
+        if let Some(user) = self.holder(token) {
+            return Ok(user);
+        }
+        let (verifier, domain) = (&self.gate.verifier, self.site.host.domain.as_str());
+        let (client, budgets) = (self.conn.client_address(), &self.sites.snapshot.failures);
+        let admitted = verifier.admit_secret(domain, token, client, budgets);
+        admitted.map_err(|error| self.refused(error))?;
+        self.tokens.refresh().catch_up(clock::time_of_day()).await;
+        self.holder(token).ok_or_else(|| self.refused(verifier.wrong_secret(domain, token, client, budgets)))
+    }
+
+    /// Whose a refresh token is that is known here and good.
+    fn holder(&self, token: &str) -> Option<UserName> {
         let domain = self.site.host.domain.as_str();
         let (lifetime, now) = (self.settings.refresh_lifetime, clock::time_of_day());
-        if let Some(record) = self.tokens.refresh().redeem(token, domain, lifetime, now).await {
-            let users = self.site.users.current();
-            let user = users.claim(&record.user).user;
-            if let Some(user) = user.filter(|user| self.tokens.entry(domain, user, &users) == record.entry) {
-                return Ok(user.clone());
-            }
-        }
-        let (budgets, client) = (&self.sites.snapshot.failures, self.conn.client_address());
-        let error = self.gate.verifier.wrong_secret(domain, token, client, budgets);
+        let record = self.tokens.refresh().redeem(token, domain, lifetime, now)?;
+        let users = self.site.users.current();
+        let user = users.claim(&record.user).user?;
+        (self.tokens.entry(domain, user, &users) == record.entry).then(|| user.clone())
+    }
+
+    fn refused(&self, error: VerifyError) -> Rejection {
         if let VerifyError::Refused(refused) = &error {
             admit::log(refused, self.site, self.conn, None);
         }
-        Err(match error {
+        match error {
             VerifyError::WrongPassword => {
                 Rejection::unauthorized(self.site, "this refresh token is not valid any more: log in again")
             }
             error => admit::rejection(error, self.site),
-        })
+        }
     }
 
     /// Without one, the client keeps the password.

@@ -128,6 +128,7 @@ async fn wrong_passwords_are_counted_and_so_is_who_is_refused() {
     moorgate_logins_failing{kind="user"} 1
     moorgate_logins_known_wrong_total 1
     moorgate_logins_refused_total{budget="address"} 2
+    moorgate_logins_refused_total{budget="network"} 0
     moorgate_logins_refused_total{budget="user at address"} 0
     moorgate_logins_refused_total{budget="user"} 0
     moorgate_password_hashes_total 5

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use moorgate::app::{App, Options, StartError};
 
-use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, promptly};
+use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, jump, promptly, seconds};
 
 /// Asks for `/v2/` with these Authorization lines and plays an upstream that has nothing against it.
 async fn ask(gateway: &Gateway, upstream: &Upstream, host: &str, lines: &str) -> Head {
@@ -149,14 +149,35 @@ async fn a_removed_user_is_out_at_once() {
 }
 
 #[tokio::test]
-async fn an_emptied_file_keeps_the_users_of_the_last_good_one() {
+async fn an_emptied_file_keeps_its_users_for_a_moment_and_then_lets_nobody_in() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
-    std::fs::write(gateway.path("conf.d/ci.test.htpasswd"), "").unwrap();
-    gateway.app.look_now().await;
+    // As it is while it is being written in place.
+    change(&gateway, "").await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
     assert_eq!(login(&gateway, &upstream, "alice", "").await, 401);
+    jump(seconds(2)).await;
+    gateway.app.look_now().await;
+    for password in ["secret", ""] {
+        assert_eq!(login(&gateway, &upstream, "alice", password).await, 401);
+    }
+    change(&gateway, &Domain::htpasswd(&[("alice".into(), "secret".into())])).await;
+    assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
+}
+
+#[tokio::test]
+async fn taking_out_the_last_user_counts_without_a_restart() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::before(&upstream.url()).await;
+    assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
+    let file = gateway.path("conf.d/ci.test.htpasswd");
+    let options = moorgate::cli::htpasswd::Options { delete: true, cost: 4 };
+    moorgate::cli::htpasswd::run(&file, "alice", options).unwrap();
+    gateway.app.look_now().await;
+    jump(seconds(2)).await;
+    gateway.app.look_now().await;
+    assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 401);
 }
 
 /// Puts something in the place of an htpasswd file that can never be read as one.

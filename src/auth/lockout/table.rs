@@ -27,6 +27,14 @@ impl Keys {
         })
     }
 
+    /// Of the /48 that an IPv6 address is in, which is what one customer has at most.
+    pub(super) fn network(&self, address: IpAddr) -> Option<Key> {
+        match address.to_canonical() {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(self.key((48, upper(u128::from(v6)) >> 16))),
+        }
+    }
+
     /// Of a user of a domain, real or not.
     pub(super) fn user(&self, domain: &str, user: &str) -> Key {
         self.key((domain, user))

@@ -131,6 +131,26 @@ fn a_network_of_ipv6_is_one_address() {
 }
 
 #[test]
+fn the_networks_of_one_customer_have_the_tries_of_sixteen() {
+    let mut bench = Bench::new();
+    bench.log_in("2001:db8:1:fff0::1", "alice");
+    let guess = |bench: &Bench, network: u64| {
+        bench.guess(&format!("2001:db8:1:{network:x}::1"), "alice", network + 1)
+    };
+    let answers: Vec<_> = (0..1000).map(|network| guess(&bench, network)).collect();
+    assert_eq!(answers.iter().filter(|answer| **answer == "hashed").count(), 64, "sixteen times four");
+    assert!(answers[64..].iter().all(|answer| *answer == "network"), "{answers:?}");
+    assert!(!bench.is_heard("2001:db8:1:ffff::1", "bob"), "whatever name it is");
+    assert!(bench.is_heard("2001:db8:2::1", "alice") && bench.is_heard("192.0.2.1", "alice"));
+    assert_eq!(bench.guess_on("2001:db8:1:fff0::1", "alice", 2000), 6, "where the user is at home");
+    // As an address has it, spread over sixteen times as many.
+    bench.wait(1);
+    assert_eq!((1000..1010).filter(|network| guess(&bench, *network) == "hashed").count(), 1);
+    assert!(bench.lockout.unlock_address("2001:db8:1:ffff::1".parse().expect("an address"), bench.now));
+    assert_eq!(guess(&bench, 2000), "hashed");
+}
+
+#[test]
 fn guessing_from_many_addresses_leaves_each_of_them_one_try_and_locks_out_nobody() {
     let mut bench = Bench::new();
     bench.log_in("10.0.0.1", "alice");
@@ -214,7 +234,11 @@ fn a_hundred_thousand_addresses_and_ten_thousand_names_take_what_there_is_and_no
     assert_eq!(bench.lockout.status(bench.now).bytes, 0, "nothing before somebody fails");
     for round in 0..4_u32 {
         for number in 0..100_000_u32 {
-            let from = IpAddr::from((number + (10 << 24)).to_be_bytes());
+            let from = match round % 2 {
+                0 => IpAddr::from((number + (10 << 24)).to_be_bytes()),
+                // Each in a network of its own.
+                _ => IpAddr::from(((0x2001 << 112) | (u128::from(number) << 80)).to_be_bytes()),
+            };
             let user = format!("user{}", number % 10_000);
             let tag = u64::from(round * 100_000 + number + 1);
             let attempt = bench.lockout.attempt(from, "ci.test", &user, tag);

@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
@@ -16,6 +15,7 @@ use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
 use super::claims::seconds;
+use super::entries::Entries;
 use crate::fs::{Access, Fingerprint, Locked, atomic_write, private_directory};
 
 /// The algorithm of every token (RFC 7518 §3.4). The header of a token has no say in it.
@@ -25,8 +25,8 @@ pub(super) const ALGORITHM: Algorithm = Algorithm::ES256;
 pub(super) struct Keys {
     /// The oldest first, at least one.
     all: Vec<Key>,
-    /// Under which users' entries become fingerprints.
-    pub(super) entry_key: hmac::Key,
+    /// What stands for users' entries.
+    pub(super) entries: Entries,
     /// Of the file that they came from.
     fingerprint: Option<Fingerprint>,
 }
@@ -92,13 +92,10 @@ impl Keys {
         let io = |source| KeysError::Io { path: path.clone(), source };
         private_directory(state).map_err(io)?;
         let _alone = Locked::wait(&path).map_err(io)?;
-        let stored = match std::fs::read(&path) {
-            Ok(text) => {
-                let text = Zeroizing::new(text);
-                Some(serde_json::from_slice(&text).map_err(|_| KeysError::Damaged(path.clone()))?)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(io(source)),
+        let stored = match stored(&path) {
+            Ok(stored) => Some(stored),
+            Err(KeysError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
         };
         let was_there = stored.is_some();
         let mut stored = match stored {
@@ -122,8 +119,8 @@ impl Keys {
             return None;
         }
         let all: Vec<Key> = stored.keys.iter().map(Key::of).collect::<Option<_>>()?;
-        let entry_key = hmac::Key::new(hmac::HMAC_SHA256, &entry_key);
-        (!all.is_empty()).then_some(Self { all, entry_key, fingerprint })
+        let entries = Entries::new(&entry_key);
+        (!all.is_empty()).then_some(Self { all, entries, fingerprint })
     }
 
     /// Whether the file has changed, or a new key is due.
@@ -148,6 +145,17 @@ impl Keys {
     pub(super) fn public(&self) -> Vec<&Jwk> {
         self.all.iter().map(|key| &key.public).collect()
     }
+}
+
+/// The keys below the state directory as they are.
+pub(super) fn read(state: &Path) -> Result<Keys, KeysError> {
+    let path = path(state);
+    Keys::of(&stored(&path)?, Fingerprint::of(&path)).ok_or(KeysError::Damaged(path))
+}
+
+fn stored(path: &Path) -> Result<Stored, KeysError> {
+    let text = std::fs::read(path).map_err(|source| KeysError::Io { path: path.to_owned(), source })?;
+    serde_json::from_slice(&Zeroizing::new(text)).map_err(|_| KeysError::Damaged(path.to_owned()))
 }
 
 impl Key {
@@ -209,6 +217,8 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
+    use crate::auth::UserName;
+    use crate::auth::htpasswd::Htpasswd;
 
     fn day(day: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + day * 86_400)
@@ -224,7 +234,9 @@ mod tests {
         assert!(!one.is_stale(&state, day(1)));
         let mode = std::fs::metadata(path(&state)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let sign = |keys: &Keys| hmac::sign(&keys.entry_key, b"x").as_ref().to_vec();
+        let nobody = Htpasswd::parse(b"");
+        let alice = UserName::new("alice").expect("a name");
+        let sign = |keys: &Keys| keys.entries.of("ci.test", &alice, &nobody);
         assert_eq!(sign(&one), sign(&two));
     }
 

@@ -2,8 +2,8 @@
 //! file below `state` that several processes may share.
 
 mod file;
+mod records;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use crate::auth::UserName;
 use crate::fs::{Fingerprint, Locked};
 
 pub use file::{FileError, Record};
+use records::Records;
 
 /// The refresh tokens of the process, and of the others that share its state directory.
 pub struct RefreshTokens {
@@ -29,7 +30,7 @@ pub struct RefreshTokens {
 
 #[derive(Default)]
 struct Known {
-    records: HashMap<TokenHash, Record>,
+    records: Records,
     /// What has happened since the file was written, in this order. The records have it already.
     pending: Vec<Change>,
     fingerprint: Option<Fingerprint>,
@@ -43,7 +44,7 @@ pub(super) struct TokenHash([u8; 32]);
 
 #[derive(Clone)]
 enum Change {
-    Add(TokenHash, Record),
+    Add(TokenHash, Arc<Record>),
     Use(TokenHash, u64, u64),
     Remove(TokenHash),
 }
@@ -79,7 +80,7 @@ impl RefreshTokens {
     pub(super) fn open(state: &Path) -> Result<Self, FileError> {
         let path = file::path(state);
         let fingerprint = Fingerprint::of(&path);
-        let records = file::read(&path)?;
+        let records = Records::new(file::read(&path)?);
         let known = Known { records, fingerprint, ..Known::default() };
         Ok(Self { path, known: Mutex::new(known) })
     }
@@ -102,32 +103,38 @@ impl RefreshTokens {
             used: now,
             expires: now.saturating_add(lifetime.as_secs()),
         };
-        self.change(Change::Add(TokenHash::of(&token), record), now);
+        self.change(Change::Add(TokenHash::of(&token), Arc::new(record)));
         self.written(now).await?;
         Ok(token)
     }
 
-    /// The record of a token, if there is one that counts at this domain. It has been used now.
-    pub async fn redeem(
-        self: &Arc<Self>,
+    /// The record of a token that is known here and counts at this domain. It has been used now.
+    pub fn redeem(
+        &self,
         token: &str,
         domain: &str,
         lifetime: Duration,
         now: SystemTime,
-    ) -> Option<Record> {
+    ) -> Option<Arc<Record>> {
         let (hash, now) = (TokenHash::of(token), seconds(now));
-        if !self.lock().records.contains_key(&hash) {
-            // Another process may have made it since the last look.
-            self.written(now).await.ok()?;
-        }
-        let record = self.lock().records.get(&hash).cloned()?;
+        let record = self.lock().records.get(&hash)?.clone();
         // A lifetime that became shorter counts at once.
         let limit = record.used.saturating_add(lifetime.as_secs()).min(record.expires);
         if record.domain != domain || limit <= now {
             return None;
         }
-        self.change(Change::Use(hash, now, now.saturating_add(lifetime.as_secs())), now);
+        let expires = now.saturating_add(lifetime.as_secs());
+        // Once a second is all that the file can tell.
+        if (record.used, record.expires) != (now, expires) {
+            self.change(Change::Use(hash, now, expires));
+        }
         Some(record)
+    }
+
+    /// Knows what other processes have made since the last look, unless the file cannot be used.
+    pub async fn catch_up(self: &Arc<Self>, now: SystemTime) {
+        // Said with the next look.
+        let _: Result<(), _> = self.written(seconds(now)).await;
     }
 
     /// Takes tokens back, at one domain or at all. How many there were.
@@ -140,7 +147,7 @@ impl RefreshTokens {
         let now = seconds(now);
         // First what others have made.
         self.written(now).await?;
-        let is_meant = |(hash, record): &(&TokenHash, &Record)| {
+        let is_meant = |(hash, record): &(&TokenHash, &Arc<Record>)| {
             domain.is_none_or(|domain| record.domain == domain)
                 && match which {
                     Revoked::Id(id) => hash.id() == *id,
@@ -151,7 +158,7 @@ impl RefreshTokens {
         let hashes: Vec<TokenHash> =
             self.lock().records.iter().filter(is_meant).map(|(hash, _)| *hash).collect();
         for hash in &hashes {
-            self.change(Change::Remove(*hash), now);
+            self.change(Change::Remove(*hash));
         }
         self.written(now).await?;
         Ok(hashes.len())
@@ -179,10 +186,9 @@ impl RefreshTokens {
         }
     }
 
-    fn change(&self, change: Change, now: u64) {
+    fn change(&self, change: Change) {
         let mut known = self.lock();
-        apply(&mut known.records, &change);
-        trim(&mut known.records, now);
+        known.records.apply(&change);
         known.pending.push(change);
     }
 
@@ -199,22 +205,23 @@ impl RefreshTokens {
         let _alone = Locked::wait(&self.path).map_err(io)?;
         let fingerprint = Fingerprint::of(&self.path);
         let is_changed = self.lock().fingerprint != fingerprint;
-        let others = if is_changed { Some(file::read(&self.path)?) } else { None };
-        let (content, written) = {
+        let others = if is_changed { Some(Records::new(file::read(&self.path)?)) } else { None };
+        let (records, written) = {
             let mut known = self.lock();
             let Known { records, pending, .. } = &mut *known;
             if let Some(others) = others {
                 *records = others;
-                pending.iter().for_each(|change| apply(records, change));
+                pending.iter().for_each(|change| records.apply(change));
                 known.fingerprint = fingerprint;
             }
             if known.pending.is_empty() {
                 return Ok(());
             }
-            trim(&mut known.records, now);
-            (file::content(&known.records), known.pending.len())
+            known.records.trim(now);
+            (known.records.snapshot(), known.pending.len())
         };
-        file::write(&self.path, &content).map_err(io)?;
+        // Requests go on meanwhile.
+        file::write(&self.path, &file::content(records)).map_err(io)?;
         let mut known = self.lock();
         known.pending.drain(..written);
         known.fingerprint = Fingerprint::of(&self.path);
@@ -230,37 +237,6 @@ impl Change {
     /// That a token was used may be written a minute later, so that a busy one is not written all the time.
     fn can_wait(now: u64) -> impl Fn(&Self) -> bool {
         move |change| matches!(change, Self::Use(_, at, _) if now.saturating_sub(*at) < 60)
-    }
-}
-
-fn apply(records: &mut HashMap<TokenHash, Record>, change: &Change) {
-    match change {
-        Change::Add(hash, record) => drop(records.insert(*hash, record.clone())),
-        Change::Use(hash, at, until) => {
-            if let Some(record) = records.get_mut(hash) {
-                record.used = record.used.max(*at);
-                record.expires = *until;
-            }
-        }
-        Change::Remove(hash) => drop(records.remove(hash)),
-    }
-}
-
-/// Forgets what has expired, and of too many those that were not used for the longest time.
-fn trim(records: &mut HashMap<TokenHash, Record>, now: u64) {
-    if records.len() > MOST_OF_USER.min(MOST) {
-        records.retain(|_, record| record.expires > now);
-        let mut of_user: HashMap<(String, String), usize> = HashMap::new();
-        let mut by_use: Vec<_> = records.iter().map(|(hash, record)| (record.used, *hash)).collect();
-        by_use.sort_unstable_by_key(|(used, hash)| (std::cmp::Reverse(*used), hash.0));
-        for (rank, (_, hash)) in by_use.into_iter().enumerate() {
-            let Some(record) = records.get(&hash) else { continue };
-            let count = of_user.entry((record.domain.clone(), record.user.clone())).or_default();
-            *count += 1;
-            if *count > MOST_OF_USER || rank >= MOST {
-                records.remove(&hash);
-            }
-        }
     }
 }
 
@@ -293,12 +269,6 @@ pub fn list(state: &Path, now: SystemTime) -> Result<Vec<(String, Record)>, File
     all.sort_by_key(|(id, record)| (record.created, id.clone()));
     Ok(all)
 }
-
-/// Every `docker login` makes one. A job that waits an hour between its login and its push must not lose its own
-/// to those that came meanwhile.
-const MOST_OF_USER: usize = 2000;
-/// About 6 MB of a file that is written with every login.
-const MOST: usize = 20_000;
 
 #[cfg(test)]
 mod tests;

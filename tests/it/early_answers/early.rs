@@ -62,6 +62,12 @@ async fn a_short_body_is_taken_before_it_is_refused() {
     client.send("67890").await;
     let (head, _) = promptly(client.answer()).await;
     assert_eq!((head.status(), head.get("connection")), (401, Some("close")));
+    let mut longest = gateway.client().await;
+    longest.send(stranger("Content-Length: 65536\r\n").into_bytes()).await;
+    longest.send(vec![b'x'; 65_535]).await;
+    longest.silent().await;
+    longest.send("x").await;
+    assert_eq!(promptly(longest.answer()).await.0.status(), 401);
     // Not one that is longer, and not one that waits to be asked for.
     for lines in ["Content-Length: 65537\r\n", "Content-Length: 10\r\nExpect: 100-continue\r\n"] {
         let mut client = gateway.client().await;

@@ -140,6 +140,27 @@ async fn an_ipv6_network_is_one_client() {
 }
 
 #[tokio::test]
+async fn the_ipv6_networks_of_one_customer_are_stopped_together() {
+    let mut stage = Stage::new(5, 20).await;
+    // One try from each /64, as is left when a user's budget is used up.
+    let mut refused = 0;
+    for network in 0..1000 {
+        let from = format!("2001:db8:1:{network:x}::1");
+        match stage.login(&from, "alice", &format!("wrong {network}")).await {
+            401 => assert_eq!(refused, 0, "{network}"),
+            429 => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(refused, 920);
+    assert_eq!(stage.hashes(), 80, "sixteen times five");
+    assert_eq!(stage.login("2001:db8:2::1", "alice", "secret").await, 200);
+    // Now it is remembered.
+    assert_eq!(stage.login("2001:db8:1:ffff::1", "alice", "secret").await, 200);
+    assert_eq!(stage.login("2001:db8:1:ffff::1", "bob", "hunter2").await, 429);
+}
+
+#[tokio::test]
 async fn a_flood_from_one_address_costs_its_budget_in_hashes_and_no_more() {
     let mut stage = Stage::new(5, 20).await;
     let mut flood = Vec::new();

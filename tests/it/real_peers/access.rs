@@ -246,13 +246,16 @@ pub fn containerd(stage: &Stage) {
         stage.copied("ci-bot", &image, what).succeeded();
     }
     ctr.pull(None, &name("public/app:v1")).succeeded();
-    ctr.pull(None, &name("base/app:v1")).failed();
+    refused(&ctr.pull(None, &name("base/app:v1")).failed(), "401 Unauthorized");
+    refused(&ctr.pull(Some(&of("contractor")), &name("base/app:v1")).failed(), "not found");
+    stage.logged(&["user=contractor", "call=manifest.read", "repository=base/app", "status=404"]);
     ctr.pull(Some(&of("reader")), &name("base/app:v1")).succeeded();
     refused(&ctr.pull(Some("reader:wrong"), &name("base/app:v2")).failed(), "401 Unauthorized");
 
     ctr.tag(&name("base/app:v1"), &name("base/app:v2")).succeeded();
-    ctr.push(None, &name("base/app:v2")).failed();
-    ctr.push(Some(&of("reader")), &name("base/app:v2")).failed();
+    refused(&ctr.push(None, &name("base/app:v2")).failed(), "401 Unauthorized");
+    refused(&ctr.push(Some(&of("reader")), &name("base/app:v2")).failed(), "403 Forbidden");
+    stage.logged(&["user=reader", "repository=base/app", "status=403"]);
     ctr.push(Some(&of("ci-bot")), &name("base/app:v2")).succeeded();
     stage.inspected("reader", "base/app:v2").succeeded();
     ctr.tag(&name("base/app:v1"), &name("contractor/site:release")).succeeded();
@@ -260,7 +263,7 @@ pub fn containerd(stage: &Stage) {
         ctr.push(Some(&of("contractor")), &name("contractor/site:release")).succeeded();
     }
     ctr.tag(&name("base/app:v1"), &name("contractor/site:v2")).succeeded();
-    ctr.push(Some(&of("contractor")), &name("contractor/site:v2")).failed();
+    refused(&ctr.push(Some(&of("contractor")), &name("contractor/site:v2")).failed(), "403 Forbidden");
     stage.logged(&["user=contractor", "call=manifest.write", "reference=v2", "status=403"]);
 }
 

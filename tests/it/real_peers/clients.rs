@@ -95,9 +95,9 @@ impl<'a> Containerd<'a> {
         self.images("push", user, &[image])
     }
 
-    /// Gives an image that is here another name.
+    /// Gives an image that is here another name, in place of what had it.
     pub fn tag(&self, image: &str, name: &str) -> Output {
-        self.images("tag", None, &[image, name])
+        self.images("tag", None, &["--force", image, name])
     }
 
     fn images(&self, what: &str, user: Option<&str>, arguments: &[&str]) -> Output {

@@ -62,10 +62,13 @@ impl Output {
         self.stdout
     }
 
-    /// Asserts failure, and returns what was said on standard error.
+    /// Asserts failure by the program's own doing, and returns what was said on standard error.
     #[track_caller]
     pub fn failed(self) -> String {
         assert!(!self.status.success(), "it succeeded:\n{}{}", self.stdout, self.stderr);
+        // Whoever waits for ever was not refused.
+        assert_ne!(self.status.code(), Some(TIMED_OUT), "it hung:\n{}{}", self.stdout, self.stderr);
+        assert!(!was_killed(self.status), "it was ended:\n{}{}", self.stdout, self.stderr);
         self.stderr
     }
 }
@@ -172,6 +175,9 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 pub fn was_killed(status: ExitStatus) -> bool {
     status.signal().is_some()
 }
+
+/// What `timeout` says of a program that it had to end.
+const TIMED_OUT: i32 = 124;
 
 const TRIES: u32 = 1200;
 const PAUSE: Duration = Duration::from_millis(50);

@@ -1,9 +1,11 @@
 //! Tokens that were not given here, or not for this: none of them is worth anything.
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::stage::{Stage, part};
 use crate::harness::{Domain, Origin, Setup};
@@ -46,7 +48,9 @@ async fn unsigned_and_otherwise_signed_tokens() {
     let jwk = shown.json()["keys"][0].clone();
     let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
     let point = [vec![4], coordinate("x"), coordinate("y")].concat();
-    for secret in [point, shown.body.to_vec(), jwk.to_string().into_bytes()] {
+    let [der, pem, pem_without_its_end] = spki(&point);
+    let documents = [shown.body.to_vec(), jwk.to_string().into_bytes()];
+    for secret in [point, der, pem, pem_without_its_end].into_iter().chain(documents) {
         for alg in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
             let mut header = Header::new(alg);
             header.kid = Some(id.clone());
@@ -86,6 +90,23 @@ async fn unsigned_and_otherwise_signed_tokens() {
     let mut more = claims.clone();
     more["sub"] = "root".into();
     refused(&stage, &format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(more.to_string()))).await;
+}
+
+/// A public key as the files have it that libraries are given for it: a SubjectPublicKeyInfo of P-256 (RFC 5480 §2)
+/// in DER and in PEM (RFC 7468 §13).
+fn spki(point: &[u8]) -> [Vec<u8>; 3] {
+    const HEAD: [u8; 26] = [
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+        0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    ];
+    let der = [&HEAD[..], point].concat();
+    let base64 = STANDARD.encode(&der);
+    let lines: Vec<_> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----", lines.join("\n"));
+    let whole = format!("{pem}\n");
+    let (rest, key) = SubjectPublicKeyInfo::from_der(&der).expect("a public key");
+    assert!(rest.is_empty() && key.subject_public_key.data == point);
+    [der, whole.into_bytes(), pem.into_bytes()]
 }
 
 #[tokio::test]

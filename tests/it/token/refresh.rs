@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::stage::{Kind, Stage};
 use crate::access::stage::allow;
-use crate::harness::{Domain, Setup, cli, jump, seconds};
+use crate::harness::{Clock, Domain, Setup, cli, jump, seconds};
+use crate::store::image::sha256;
 
 async fn refresh_token(stage: &Stage, user: &str) -> String {
     let query = "offline_token=true&client_id=docker&service=ci.test";
@@ -97,6 +98,74 @@ async fn wrong_ones_are_counted_for_the_address_and_right_ones_always_pass() {
     assert_eq!(stage.asked(Some(("bob", "wrong")), "").await.status, 429, "it is one budget");
     assert_eq!(redeemed(&stage, &token).await, 200);
     assert_eq!(stage.posted("grant_type=refresh_token&refresh_token=x").await.header("retry-after"), "30");
+}
+
+/// Puts a token into the file as another process would that shares the state directory.
+fn made_elsewhere(stage: &Stage, token: &str) {
+    let path = stage.0.gateway.path("state/refresh-tokens.json");
+    let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut entry = file["tokens"][0].clone();
+    let hash = sha256(token.as_bytes());
+    entry["hash"] = hash.strip_prefix("sha256:").unwrap().into();
+    file["tokens"].as_array_mut().unwrap().push(entry);
+    std::fs::write(&path, file.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn the_disk_is_asked_for_an_unknown_one_within_the_budget_alone() {
+    let stage = Stage::new("").await;
+    let ours = refresh_token(&stage, "alice").await;
+    // So that the file is not looked at by itself meanwhile.
+    let clock = Clock::stopped();
+    made_elsewhere(&stage, "moorgate_one");
+    assert_eq!(redeemed(&stage, "moorgate_one").await, 200, "it is looked for");
+    for number in 0..20 {
+        assert_eq!(redeemed(&stage, &format!("moorgate_wrong_{number}")).await, 401);
+    }
+    made_elsewhere(&stage, "moorgate_two");
+    for token in ["moorgate_two", "moorgate_wrong"] {
+        assert_eq!(redeemed(&stage, token).await, 429, "whether it is there or not");
+    }
+    for token in [&ours, "moorgate_one"] {
+        assert_eq!(redeemed(&stage, token).await, 200, "known by now");
+    }
+    stage.0.gateway.app.look_now().await;
+    assert_eq!(redeemed(&stage, "moorgate_two").await, 200);
+    drop(clock);
+}
+
+#[tokio::test]
+async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
+    let stage = Stage::new("").await;
+    let directory = stage.0.gateway.directory.path().to_owned();
+    for user in ["alice", "bob", "carol"] {
+        refresh_token(&stage, user).await;
+    }
+    let listed = async || {
+        let (code, listed, said) = cli(&directory, &["tokens", "list"]).await;
+        assert_eq!((code, said.as_str()), (Some(0), ""));
+        let over = |user: &str| {
+            let line = listed.lines().find(|line| line.contains(&format!("  {user}  "))).unwrap();
+            line.ends_with("  no longer good: the user or the password has changed")
+        };
+        ["alice", "bob", "carol"].map(over)
+    };
+    assert_eq!(listed().await, [false, false, false]);
+    let path = stage.0.gateway.path("conf.d/ci.test.htpasswd");
+    let users = std::fs::read_to_string(&path).unwrap();
+    let other = Domain::htpasswd(&[("bob".to_owned(), "other".to_owned())]);
+    let changed = users.lines().filter(|line| !line.starts_with("bob:") && !line.starts_with("carol:"));
+    std::fs::write(&path, changed.map(|line| format!("{line}\n")).collect::<String>() + &other).unwrap();
+    assert_eq!(listed().await, [false, true, true], "another password, and gone");
+    let (_, json, _) = cli(&directory, &["tokens", "list", "--json"]).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let good =
+        |user: &str| json.as_array().unwrap().iter().find(|t| t["user"] == user).unwrap()["good"].clone();
+    assert_eq!([good("alice"), good("bob"), good("carol")], [true, false, false]);
+    let file = stage.0.gateway.path("conf.d/ci.test.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("mode = 'token'", "mode = 'basic'")).unwrap();
+    assert_eq!(listed().await, [true, true, true], "the domain takes none any more");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,16 +49,16 @@ impl FileError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Document {
-    tokens: Vec<Entry>,
+struct Document<R> {
+    tokens: Vec<Entry<R>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct Entry<R> {
     /// SHA-256 of the token, in hexadecimal digits.
     hash: String,
     #[serde(flatten)]
-    record: Record,
+    record: R,
 }
 
 pub(super) fn path(state: &Path) -> PathBuf {
@@ -72,14 +73,14 @@ pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, Record>, FileError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(error) => return Err(FileError::new(path, error)),
     }
-    let document: Document = serde_json::from_slice(&text).map_err(|_| damaged())?;
+    let document: Document<Record> = serde_json::from_slice(&text).map_err(|_| damaged())?;
     let entries = document.tokens.into_iter();
     entries.map(|entry| Some((hash(&entry.hash)?, entry.record))).collect::<Option<_>>().ok_or_else(damaged)
 }
 
-pub(super) fn content(records: &HashMap<TokenHash, Record>) -> Vec<u8> {
+pub(super) fn content(records: Vec<(TokenHash, Arc<Record>)>) -> Vec<u8> {
     let mut tokens: Vec<_> =
-        records.iter().map(|(hash, record)| Entry { hash: hex(hash), record: record.clone() }).collect();
+        records.iter().map(|(hash, record)| Entry { hash: hex(hash), record: &**record }).collect();
     tokens.sort_by(|a, b| (a.record.created, &a.hash).cmp(&(b.record.created, &b.hash)));
     serde_json::to_vec(&Document { tokens }).expect("texts and numbers always serialize")
 }
