@@ -123,6 +123,13 @@ impl Issuer {
         }
     }
 
+    /// Tells the CAs the contacts, as long as the answer is kept.
+    fn start_telling(self: &Arc<Self>, plan: Arc<Plan>) -> JoinSet<()> {
+        let mut telling = JoinSet::new();
+        telling.spawn(self.clone().tell_contacts(plan));
+        telling
+    }
+
     fn start_due(self: &Arc<Self>, domains: &mut HashMap<HostName, Domain>, running: &mut Running) {
         let now = (self.wall)();
         for domain in domains.values_mut() {

@@ -17,17 +17,16 @@ use crate::registry::host::HostName;
 pub(super) struct Followed {
     plan: Arc<Plan>,
     clock: Clock,
-    /// Tells the CAs the contacts.
-    telling: JoinSet<()>,
+    /// Tells the CAs the contacts, until others are to be told.
+    _telling: JoinSet<()>,
 }
 
 impl Issuer {
     /// The configuration and the clock of this moment. The CAs are told the contacts, if they know others.
     pub(super) fn begin_to_follow(self: &Arc<Self>) -> Followed {
         let (plan, clock) = (self.plan.load_full(), self.clock());
-        let mut telling = JoinSet::new();
-        telling.spawn(self.clone().tell_contacts(plan.clone()));
-        Followed { plan, clock, telling }
+        let telling = self.start_telling(plan.clone());
+        Followed { plan, clock, _telling: telling }
     }
 
     /// Takes in what has changed since the last look.
@@ -41,9 +40,7 @@ impl Issuer {
         let before = std::mem::replace(&mut followed.plan, plan.clone());
         if !Arc::ptr_eq(&before, &plan) {
             if before.contacts != plan.contacts {
-                // Whoever is still telling what was wanted before stops.
-                followed.telling = JoinSet::new();
-                followed.telling.spawn(self.clone().tell_contacts(plan.clone()));
+                followed._telling = self.start_telling(plan.clone());
             }
             if before.settings != plan.settings {
                 domains.values_mut().for_each(Domain::change);

@@ -34,12 +34,13 @@ async fn another_ca_issues_at_once_and_what_is_held_is_served_meanwhile() {
     production.once("finalize", Told::Busy(1, "1"));
     name(&gateway, &[&production]).await;
     production.until_asked("finalize", 1).await;
-    assert_eq!(super::shown(&gateway)["serial"], before["serial"]);
+    let meanwhile = super::shown(&gateway);
+    assert_eq!((&meanwhile["serial"], &meanwhile["problem"]), (&before["serial"], &before["problem"]));
     let after = until(&gateway, "another", |shown| {
-        shown["serial"] != before["serial"] && shown["acme"]["next_attempt"].is_string()
+        shown["acme"]["ca"] != before["acme"]["ca"] && shown["acme"]["next_attempt"].is_string()
     })
     .await;
-    assert_ne!(after["acme"]["ca"], before["acme"]["ca"]);
+    assert_eq!(after["acme"]["attempts"]["issued"], 2);
     assert_eq!((staging.asked("order").len(), production.asked("order").len()), (1, 1));
 }
 
@@ -63,7 +64,7 @@ async fn a_second_ca_is_asked_as_soon_as_it_is_named() {
     failed(&gateway).await;
     name(&gateway, &[&first, &second]).await;
     issued(&gateway).await;
-    assert_eq!((first.asked("order").len(), second.asked("order").len()), (1, 1));
+    assert_eq!(second.asked("order").len(), 1);
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ fn a_wait_that_began_a_year_ahead_ends_when_the_clock_is_set_right() {
         assert_eq!(stage.served(), None);
         assert_ne!(stage.error(), "");
         stage.world.set_fast(0);
-        stage.pass(10 * MINUTE);
+        // It looks at its clock each minute.
+        (0..5).for_each(|_| stage.pass(MINUTE));
         assert!(stage.served().is_some(), "{:#?}", stage.report());
     });
 }
