@@ -173,5 +173,6 @@ pub fn was_killed(status: ExitStatus) -> bool {
     status.signal().is_some()
 }
 
-const TRIES: u32 = 1200;
+/// Two minutes and more: only what never comes waits for all of them.
+const TRIES: u32 = 2400;
 const PAUSE: Duration = Duration::from_millis(50);
