@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::harness::acme_ca::{AcmeCa, Told};
-use crate::harness::{Domain, Gateway, Peer, Setup, within};
+use crate::harness::{Domain, Gateway, PATIENCE, Peer, Setup, within};
 
 const ASKS: &str = "acme = true";
 
@@ -394,5 +394,3 @@ async fn a_reload_neither_cancels_nor_repeats_an_order() {
     issued(&gateway).await;
     assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
 }
-
-const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,12 +1,11 @@
 //! `/metrics`: what is counted and held, for Prometheus.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use crate::harness::acme_ca::{AcmeCa, Told};
-use crate::harness::{Between, Domain, Gateway, Peer, Setup, basic, request, within};
+use crate::harness::{Between, Domain, Gateway, PATIENCE, Peer, Setup, basic, request, within};
 
 /// What is shown now, by metric and labels.
 async fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
@@ -32,7 +31,7 @@ async fn text(gateway: &Gateway) -> String {
 
 /// Waits until it is shown so: a request is counted when the last byte of its answer is gone.
 async fn until(gateway: &Gateway, name: &str, value: f64) {
-    let shown = within(Duration::from_secs(30), async {
+    let shown = within(PATIENCE, async {
         while scrape(gateway).await.get(name) != Some(&value) {
             tokio::task::yield_now().await;
         }

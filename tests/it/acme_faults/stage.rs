@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use moorgate::certs::report::CertificateReport;
 
@@ -29,7 +29,7 @@ pub fn alone(test: &str, inside: impl FnOnce(Stage)) {
 pub fn with(test: &str, domains: &[Names], challenges: &str, inside: impl FnOnce(Stage)) {
     alone::run(&format!("acme_faults::{test}"), |place| {
         keep_log();
-        let world = World::new(place, domains, challenges);
+        let world = World::new(SystemTime::now(), place, domains, challenges);
         inside(Stage { world, process: None });
     });
 }

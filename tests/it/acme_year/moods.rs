@@ -41,9 +41,15 @@ impl Moods {
         self.failed.lock().unwrap().get(profile).copied().unwrap_or_default()
     }
 
-    pub fn whim(self: &Arc<Self>, mut chance: Chance) -> Whim {
+    pub fn whim(self: &Arc<Self>, chance: Chance) -> Whim {
         let moods = self.clone();
-        Box::new(move |asked| moods.decide(asked, &mut chance))
+        let mut times = BTreeMap::<String, u64>::new();
+        Box::new(move |asked| {
+            let place = asked.challenge.as_ref().map_or(&asked.endpoint, |(_, name)| name);
+            let times = times.entry(place.clone()).or_default();
+            *times += 1;
+            moods.decide(asked, &mut chance.at(place, *times))
+        })
     }
 
     fn decide(&self, asked: &Asked, chance: &mut Chance) -> Option<Told> {

@@ -54,10 +54,10 @@ pub struct World {
 }
 
 impl World {
-    /// With these domains, and these challenges in the words of the configuration.
-    pub fn new(directory: &Path, domains: &[Names], challenges: &str) -> Self {
+    /// From this moment on, with these domains, and these challenges in the words of the configuration.
+    pub fn new(begun: SystemTime, directory: &Path, domains: &[Names], challenges: &str) -> Self {
         let shared = Arc::new(Shared::default());
-        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let begun = begun.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         shared.time.store(u64::try_from(begun.as_nanos()).unwrap(), Ordering::SeqCst);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

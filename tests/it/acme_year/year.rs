@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::chance::Chance;
+use super::chance::{Chance, beginning};
 use super::moods::{Mood, Moods};
 use super::process::Process;
 use super::world::{NAMES, PROFILES, World};
@@ -43,8 +43,9 @@ pub struct Year {
 impl Year {
     pub fn begin(place: &Path, suggests: bool) -> Self {
         let mut chance = Chance::new();
-        let (world, moods) = (World::new(place, &NAMES, "[\"http-01\"]"), Arc::new(Moods::default()));
-        world.ca.decides(moods.whim(chance.split()));
+        let world = World::new(beginning(), place, &NAMES, "[\"http-01\"]");
+        let moods = Arc::new(Moods::default());
+        world.ca.decides(moods.whim(chance.clone()));
         if suggests {
             world.ca.suggests();
         }

@@ -80,7 +80,7 @@ fn listener(said: &Mutex<String>, kind: &str) -> SocketAddr {
                 line.rsplit_once("address").expect("an address").1.trim_start_matches(['"', ':', '=']);
             return address.split(['"', ' ', '}']).next().unwrap().parse().unwrap();
         }
-        assert!(begun.elapsed().as_secs() < 10, "it does not say where it listens:\n{said}");
+        assert!(begun.elapsed() < super::PATIENCE, "it does not say where it listens:\n{said}");
         std::thread::yield_now();
     }
 }

@@ -179,5 +179,6 @@ pub fn was_killed(status: ExitStatus) -> bool {
 /// What `timeout` says of a program that it had to end.
 const TIMED_OUT: i32 = 124;
 
-const TRIES: u32 = 1200;
+/// Two minutes and more: only what never comes waits for all of them.
+const TRIES: u32 = 2400;
 const PAUSE: Duration = Duration::from_millis(50);

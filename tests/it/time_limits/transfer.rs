@@ -88,6 +88,7 @@ async fn an_upstream_that_takes_no_more_of_an_upload_has_two_minutes() {
         // All that is under way, so that new bytes go out.
         while {
             transfer.registry.buffer.clear();
+            transfer.registry.buffer.reserve(1 << 16);
             settle().await;
             transfer.registry.io.try_read_buf(&mut transfer.registry.buffer).is_ok()
         } {}
