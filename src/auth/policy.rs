@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use self::index::Index;
+use self::index::{Candidate, Index};
 use crate::config::access::{AccessRule, AccessSettings, Place, Selector};
 use crate::registry::action::{Action, Actions};
 use crate::registry::pattern::{Pattern, RepositoryPattern};
@@ -113,9 +113,17 @@ impl Policy {
             return Decision { allowed: true, rule: None };
         }
         let question = Question { asker, action, repository, tag };
-        self.decided(self.index.first(asker.user, repository, |rank, by_pattern| {
-            self.rule(rank).is_some_and(|rule| rule.is_about(&question, by_pattern))
-        }))
+        let first = self.index.candidates(&question).find(|candidate| self.is_met(*candidate, &question));
+        self.decided(first.map(|candidate| candidate.row.rank))
+    }
+
+    fn is_met(&self, Candidate { row, by_pattern }: Candidate, question: &Question<'_>) -> bool {
+        let Question { asker, repository, .. } = *question;
+        self.rule(row.rank).is_some_and(|rule| {
+            let name = rule.repositories.get(row.repository);
+            name.is_some_and(|name| name.matches(repository, asker.user))
+                && rule.is_about(question, by_pattern)
+        })
     }
 
     /// Whether there is anything that may be done with a repository: otherwise it is as if it did not exist.
@@ -186,15 +194,14 @@ impl Rule {
         }
     }
 
-    /// Whether it is about a question of somebody whom the index has found for it; `by_pattern`: whose name
-    /// is still to be compared.
+    /// Whether it is about a question, the repository apart, of somebody whom the index has found for it;
+    /// `by_pattern`: whose name is still to be compared.
     fn is_about(&self, question: &Question<'_>, by_pattern: bool) -> bool {
-        let Question { asker, action, repository, tag } = *question;
+        let Question { asker, action, repository: _, tag } = *question;
         self.actions.has(action)
             && (!by_pattern
                 || asker.user.is_some_and(|user| self.names.iter().any(|name| name.matches(user))))
             && self.is_about_tag(action, tag)
-            && self.repositories.iter().any(|pattern| pattern.matches(repository, asker.user))
             && self.is_from(asker.client)
     }
 
