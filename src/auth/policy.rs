@@ -69,7 +69,7 @@ struct Rule {
 impl Policy {
     /// Compiles rules. `anonymous` is what may be done without a login, where a rule allows it.
     pub fn new(settings: &AccessSettings, anonymous: Actions) -> Self {
-        let AccessSettings { rules, named: _ } = settings;
+        let AccessSettings { rules, named: _, own: _ } = settings;
         let denies = rules.iter().filter(|rule| rule.deny);
         let allows = rules.iter().filter(|rule| !rule.deny);
         let compiled: Box<[Rule]> = denies.chain(allows).map(Rule::new).collect();

@@ -2,6 +2,7 @@
 
 mod anonymous;
 mod calls;
+mod check;
 mod explain;
 mod hidden;
 mod lists;
