@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod hidden;
 mod lists;
+mod networks;
 mod sessions;
 pub mod stage;
 mod tags;
