@@ -7,7 +7,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -156,6 +156,16 @@ impl Policy {
         }))
     }
 
+    /// Addresses of which each network of the rules, and each part of it that another one is, has at least one, and
+    /// the rest of the world too: where the answer to a question does not change between them, it changes nowhere.
+    pub(crate) fn places(&self) -> Vec<IpAddr> {
+        // What is in which networks changes at the first address of one, and behind its last.
+        let networks = self.rules.iter().flat_map(|rule| rule.networks.iter().flatten());
+        let ends = networks.flat_map(|network| [Some(network.network()), after(network.broadcast())]);
+        let first = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        ends.flatten().chain(first).collect()
+    }
+
     fn rule(&self, rank: usize) -> Option<&Rule> {
         self.rules.get(rank)
     }
@@ -163,6 +173,13 @@ impl Policy {
     fn decided(&self, rank: Option<usize>) -> Decision<'_> {
         let rule = rank.and_then(|rank| self.rule(rank));
         Decision { allowed: rule.is_some_and(|rule| !rule.deny), rule: rule.map(|rule| &rule.place) }
+    }
+}
+
+fn after(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|next| IpAddr::V4(next.into())),
+        IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|next| IpAddr::V6(next.into())),
     }
 }
 

@@ -163,6 +163,17 @@ fn networks_are_those_of_the_client() {
 }
 
 #[test]
+fn an_answer_that_no_place_changes_is_that_of_every_address() {
+    let mut wide = rule(1, "allow", &["*"], &["**"], &[Pull]);
+    wide.networks = Some(vec!["10.0.0.0/8".parse().unwrap(), "ff00::/8".parse().unwrap()]);
+    let mut narrow = rule(2, "deny", &["*"], &["**"], &[Pull]);
+    narrow.networks = Some(vec!["10.0.0.0/9".parse().unwrap(), "255.255.255.0/24".parse().unwrap()]);
+    let places =
+        policy(vec![wide, narrow]).places().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(places, "10.0.0.0 10.128.0.0 255.255.255.0 10.0.0.0 11.0.0.0 ff00:: 0.0.0.0 ::");
+}
+
+#[test]
 fn pages_are_for_those_who_see_everything() {
     let some = policy(vec![
         rule(1, "allow", &["alice"], &["**"], &[Pull, Catalog]),
