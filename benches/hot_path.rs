@@ -158,8 +158,45 @@ fn thousand_rules() -> Vec<AccessRule> {
     (0..1000).map(rule).collect()
 }
 
+/// A thousand rules of one kind, of which the wording of none helps to tell the others apart.
+fn one_kind_each() -> Vec<(&'static str, Vec<AccessRule>)> {
+    let rules = |users: &dyn Fn(usize) -> Selector, repository: &str, tag: Option<&str>| {
+        let with = |text: &str, n: usize| text.replace('N', &n.to_string());
+        let rule = |n: usize| AccessRule {
+            deny: n.is_multiple_of(5),
+            users: vec![users(n)],
+            repositories: vec![RepositoryPattern::parse(&with(repository, n)).expect("a pattern")],
+            tags: tag.map(|tag| vec![Pattern::new(&with(tag, n))]),
+            actions: Actions::ALL,
+            networks: None,
+            place: Place { file: "ci.toml".into(), line: n },
+        };
+        (0..1000).map(rule).collect::<Vec<_>>()
+    };
+    let all = |_: usize| Selector::Authenticated;
+    let own = |n: usize| Selector::Name(Pattern::new(&format!("user{n}")));
+    let patterned = |n: usize| Selector::Name(Pattern::new(&format!("*r{n}*")));
+    let grouped = |n: usize| {
+        let members: Vec<Box<str>> = (0..50).map(|member| format!("user{}", n + member).into()).collect();
+        Selector::Group { name: format!("team{n}").into(), members: members.into() }
+    };
+    vec![
+        ("*-N/**", rules(&all, "*-N/**", None)),
+        ("N-*/**", rules(&all, "N-*/**", None)),
+        ("base/*/*N*", rules(&all, "base/*/*N*", None)),
+        ("**/app-N", rules(&all, "**/app-N", None)),
+        ("** and tags", rules(&all, "**", Some("vN.*"))),
+        ("** for each user", rules(&own, "**", None)),
+        ("** for patterns of users", rules(&patterned, "**", Some("x"))),
+        ("**/app-N for groups", rules(&grouped, "**/app-N", None)),
+    ]
+}
+
 fn authorize(criterion: &mut Criterion) {
-    let policy = |rules| Policy::new(&AccessSettings { rules, named: Vec::new() }, Actions::default());
+    let policy = |rules| {
+        let settings = AccessSettings { rules, ..AccessSettings::default() };
+        Policy::new(&settings, Actions::default())
+    };
     let client = "10.1.2.3".parse().expect("an address");
     let mut group = criterion.benchmark_group("authorize by 1000 rules");
     let mixed = policy(thousand_rules());
@@ -173,22 +210,24 @@ fn authorize(criterion: &mut Criterion) {
             b.iter(|| mixed.decide(black_box(asker), Action::Push, black_box(repository), Some("v1")));
         });
     }
-    // The worst that can be written: every rule is about everybody, and no level of a name is the same for two.
-    let worst = policy(
-        thousand_rules()
-            .into_iter()
-            .enumerate()
-            .map(|(n, rule)| AccessRule {
-                users: vec![Selector::Authenticated],
-                repositories: vec![RepositoryPattern::parse(&format!("*-{n}/**")).expect("a pattern")],
-                ..rule
+    // A write asks for two rights, and so does a mount.
+    let asker = Asker { user: Some("user42"), client };
+    group.bench_function("a whole write", |b| {
+        b.iter(|| {
+            [Action::Push, Action::Overwrite].map(|action| {
+                mixed.decide(black_box(asker), action, black_box("base/team999/app"), Some("v1")).allowed
             })
-            .collect(),
-    );
-    group.bench_function("every rule has to be looked at", |b| {
-        let asker = Asker { user: Some("user42"), client };
-        b.iter(|| worst.decide(black_box(asker), Action::Pull, black_box("base/app"), None));
+        });
     });
+    for (name, rules) in one_kind_each() {
+        let policy = policy(rules);
+        for (action, tag) in [(Action::Pull, None), (Action::Push, Some("v77.1"))] {
+            group.bench_function(format!("{name}, {action}"), |b| {
+                let repository = "base/team/app-project-77";
+                b.iter(|| policy.decide(black_box(asker), action, black_box(repository), tag));
+            });
+        }
+    }
     group.finish();
 }
 

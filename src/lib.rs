@@ -63,7 +63,7 @@ pub mod tls;
 pub mod request;
 
 mod connection;
-mod listen;
+pub mod listen;
 mod workers;
 
 mod admin;

@@ -1,5 +1,5 @@
 //! Sockets: they live as long as the process and outlast reloads.
 
 pub(crate) mod accept;
-pub(crate) mod proxy_protocol;
+pub mod proxy_protocol;
 pub(crate) mod socket;

@@ -1,7 +1,8 @@
-//! Holds the names that access rules and groups say against the users that there are.
+//! Holds the names that access rules and groups say against the users that there are, and the names of those
+//! against the repositories that are to be their own.
 
-use crate::auth::UsersFile;
-use crate::config::access::Named;
+use crate::auth::{UserName, UsersFile};
+use crate::config::access::{Named, Own, Selector};
 use crate::config::problem::{Problem, Problems};
 use crate::config::vhost::SharedVirtualHost;
 
@@ -24,3 +25,49 @@ pub(super) fn note_unknown_users(
         }
     }
 }
+
+/// Warns of `${user}` where it stands for a name that no repository can have in it: an inbox that never works.
+pub(super) fn note_users_without_repositories(
+    host: &SharedVirtualHost,
+    users: Option<&UsersFile>,
+    problems: &mut Problems,
+) {
+    let Some(users) = users.map(UsersFile::current) else { return };
+    // What is of no user at all is said already.
+    for Own { repository, users: about, file, span } in
+        host.access.own.iter().filter(|own| own.repository.is_possible(None))
+    {
+        let names = users.names().map(UserName::as_str);
+        let mut without: Vec<_> = names
+            .filter(|user| about.iter().any(|selector| is_about(selector, user)))
+            .filter(|user| !repository.is_possible(Some(*user)))
+            .map(|user| format!("`{user}`"))
+            .collect();
+        without.sort();
+        let more = without.len().saturating_sub(MOST);
+        without.truncate(MOST);
+        if more > 0 {
+            without.push(format!("{more} more"));
+        }
+        if let Some((last, others)) = without.split_last() {
+            let all =
+                if others.is_empty() { last.clone() } else { format!("{} and {last}", others.join(", ")) };
+            let message = format!("`{}` can be no repository of {all}", repository.as_str());
+            let help = "a name in it has to be one level of a repository's: lower-case letters and digits, with `.`, \
+                        `_`, `__` or dashes between them";
+            problems.push(Problem::at_place(file, span, message, help).warning());
+        }
+    }
+}
+
+/// Whether an allow of these users is one of this user.
+fn is_about(selector: &Selector, user: &str) -> bool {
+    match selector {
+        Selector::Name(pattern) => pattern.matches(user),
+        Selector::Group { members, .. } => members.iter().any(|member| **member == *user),
+        Selector::Authenticated | Selector::Anonymous => true,
+    }
+}
+
+/// How many users one warning names.
+const MOST: usize = 4;

@@ -105,6 +105,7 @@ fn site(
     let (workers, session_key, tokens) = match purpose {
         Purpose::Check => {
             access::note_unknown_users(host, users.as_deref(), problems);
+            access::note_users_without_repositories(host, users.as_deref(), problems);
             (1, None, None)
         }
         Purpose::Serve { workers, session_key, tokens } => (workers, session_key, tokens),

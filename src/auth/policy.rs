@@ -7,11 +7,11 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use self::index::Index;
+use self::index::{Candidate, Index};
 use crate::config::access::{AccessRule, AccessSettings, Place, Selector};
 use crate::registry::action::{Action, Actions};
 use crate::registry::pattern::{Pattern, RepositoryPattern};
@@ -69,7 +69,7 @@ struct Rule {
 impl Policy {
     /// Compiles rules. `anonymous` is what may be done without a login, where a rule allows it.
     pub fn new(settings: &AccessSettings, anonymous: Actions) -> Self {
-        let AccessSettings { rules, named: _ } = settings;
+        let AccessSettings { rules, named: _, own: _ } = settings;
         let denies = rules.iter().filter(|rule| rule.deny);
         let allows = rules.iter().filter(|rule| !rule.deny);
         let compiled: Box<[Rule]> = denies.chain(allows).map(Rule::new).collect();
@@ -113,9 +113,17 @@ impl Policy {
             return Decision { allowed: true, rule: None };
         }
         let question = Question { asker, action, repository, tag };
-        self.decided(self.index.first(asker.user, repository, |rank, by_pattern| {
-            self.rule(rank).is_some_and(|rule| rule.is_about(&question, by_pattern))
-        }))
+        let first = self.index.candidates(&question).find(|candidate| self.is_met(*candidate, &question));
+        self.decided(first.map(|candidate| candidate.row.rank))
+    }
+
+    fn is_met(&self, Candidate { row, by_pattern }: Candidate, question: &Question<'_>) -> bool {
+        let Question { asker, repository, .. } = *question;
+        self.rule(row.rank).is_some_and(|rule| {
+            let name = rule.repositories.get(row.repository);
+            name.is_some_and(|name| name.matches(repository, asker.user))
+                && rule.is_about(question, by_pattern)
+        })
     }
 
     /// Whether there is anything that may be done with a repository: otherwise it is as if it did not exist.
@@ -159,6 +167,16 @@ impl Policy {
         }))
     }
 
+    /// Addresses of which each network of the rules, and each part of it that another one is, has at least one, and
+    /// the rest of the world too: where the answer to a question does not change between them, it changes nowhere.
+    pub(crate) fn places(&self) -> Vec<IpAddr> {
+        // What is in which networks changes at the first address of one, and behind its last.
+        let networks = self.rules.iter().flat_map(|rule| rule.networks.iter().flatten());
+        let ends = networks.flat_map(|network| [Some(network.network()), after(network.broadcast())]);
+        let first = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        ends.flatten().chain(first).collect()
+    }
+
     fn rule(&self, rank: usize) -> Option<&Rule> {
         self.rules.get(rank)
     }
@@ -166,6 +184,13 @@ impl Policy {
     fn decided(&self, rank: Option<usize>) -> Decision<'_> {
         let rule = rank.and_then(|rank| self.rule(rank));
         Decision { allowed: rule.is_some_and(|rule| !rule.deny), rule: rule.map(|rule| &rule.place) }
+    }
+}
+
+fn after(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|next| IpAddr::V4(next.into())),
+        IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|next| IpAddr::V6(next.into())),
     }
 }
 
@@ -197,15 +222,14 @@ impl Rule {
         }
     }
 
-    /// Whether it is about a question of somebody whom the index has found for it; `by_pattern`: whose name
-    /// is still to be compared.
+    /// Whether it is about a question, the repository apart, of somebody whom the index has found for it;
+    /// `by_pattern`: whose name is still to be compared.
     fn is_about(&self, question: &Question<'_>, by_pattern: bool) -> bool {
-        let Question { asker, action, repository, tag } = *question;
+        let Question { asker, action, repository: _, tag } = *question;
         self.actions.has(action)
             && (!by_pattern
                 || asker.user.is_some_and(|user| self.names.iter().any(|name| name.matches(user))))
             && self.is_about_tag(action, tag)
-            && self.repositories.iter().any(|pattern| pattern.matches(repository, asker.user))
             && self.is_from(asker.client)
     }
 

@@ -1,11 +1,14 @@
 //! `moorgate explain USER ACTION REPO[:TAG]`: whether it is allowed, and which rule of which file decides.
 
+mod asked;
+
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 
+use self::asked::Asked;
 use crate::auth::policy::{Asker, Policy};
 use crate::auth::{UserName, UsersFile};
 use crate::config::access::Place;
@@ -21,7 +24,7 @@ pub struct Options {
     /// Only this domain; without it, each.
     #[arg(long)]
     pub domain: Option<String>,
-    /// The client's address, for rules with `networks`.
+    /// The client's address, for rules with `networks`; a line more tells if the answer is another one elsewhere.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub client: IpAddr,
     /// Print a JSON array instead.
@@ -42,6 +45,10 @@ pub struct Answer {
     pub rule: Option<String>,
     /// Whether the domain has no rule at all.
     pub open: bool,
+    /// Why, in words.
+    pub reason: String,
+    /// What else a client may meet that asks for it.
+    pub notes: Vec<String>,
 }
 
 /// Tells what each domain says about a user, an action, and a repository with or without a tag.
@@ -81,7 +88,9 @@ pub fn answers(
     let hosts = hosts(snapshot, options.domain.as_deref())?;
     let answer = |host: &VirtualHost| {
         let policy = Policy::new(&host.access, host.auth.anonymous.actions());
-        let decision = policy.decide(asker, action, repository.as_str(), tag.as_ref().map(Tag::as_str));
+        let tag = tag.as_ref().map(Tag::as_str);
+        let asked = Asked { policy: &policy, host, asker, action, repository: repository.as_str(), tag };
+        let decision = asked.decision();
         let users = UsersFile::open(&host.auth.htpasswd)?;
         let known = asker.user.is_none_or(|user| users.current().has(user));
         Ok(Answer {
@@ -90,6 +99,12 @@ pub fn answers(
             allowed: known && decision.allowed,
             rule: decision.rule.map(Place::to_string),
             open: policy.is_open(),
+            reason: if known {
+                asked.reason()
+            } else {
+                "no user in the htpasswd file is called so".to_owned()
+            },
+            notes: if known { asked.notes() } else { Vec::new() },
         })
     };
     hosts.into_iter().map(answer).collect()
@@ -106,17 +121,10 @@ fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec
 }
 
 fn line(answer: &Answer, (user, action, what): (&str, Action, &str)) -> String {
-    let Answer { domain, known, allowed, rule, open } = answer;
+    let Answer { domain, known: _, allowed, rule: _, open: _, reason, notes } = answer;
     let verb = if *allowed { "may" } else { "may not" };
-    let why = match rule {
-        _ if !known => "no user in the htpasswd file is called so".to_owned(),
-        Some(rule) => format!("by the rule at {rule}"),
-        None if *open && *allowed => {
-            "there is no access rule, so that every user may do everything".to_owned()
-        }
-        None => "no rule allows it".to_owned(),
-    };
-    format!("{domain}: {user} {verb} {action} {what}: {why}")
+    let notes: String = notes.iter().map(|note| format!("\n  {note}")).collect();
+    format!("{domain}: {user} {verb} {action} {what}: {reason}{notes}")
 }
 
 #[cfg(test)]
@@ -133,9 +141,11 @@ mod tests {
         std::fs::write(folder.join("users"), format!("alice:{hash}\n")).expect("htpasswd");
         let rules = "[[access]]\nusers = ['alice']\nrepositories = ['base/**']\nactions = ['pull', 'push']\n\
             networks = ['127.0.0.0/8']\n[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\n\
-            tags = ['v*']\nactions = ['push']\n";
+            tags = ['v*']\nactions = ['push']\n[[access]]\nusers = ['alice']\nrepositories = ['in/**']\n\
+            actions = ['push']\n";
         std::fs::write(folder.join("a.toml"), format!("domain = 'a.test'\n{rest}{rules}")).expect("a");
-        std::fs::write(folder.join("b.toml"), format!("domain = 'b.test'\n{rest}")).expect("b");
+        let open = rest.replace("[upstream]", "anonymous = 'pull'\n[upstream]");
+        std::fs::write(folder.join("b.toml"), format!("domain = 'b.test'\n{open}")).expect("b");
         let loaded = crate::config::load(directory.path()).expect("valid");
         let (user, action, what) = arguments;
         let mut out = Vec::new();
@@ -155,16 +165,30 @@ mod tests {
         let all = options(None);
         insta::assert_snapshot!(said(("alice", "push", "base/app:latest"), &all), @r"
         a.test: alice may push base/app:latest: by the rule at conf.d/a.toml:8
+          if the tag is there already with something else, it is `overwrite`, and not allowed: no rule allows it
+          this is from 127.0.0.1: from 128.0.0.0, as from some others, it is not allowed: no rule allows it
         b.test: alice may push base/app:latest: there is no access rule, so that every user may do everything
         ");
         insta::assert_snapshot!(said(("alice", "push", "base/app:v1"), &options(Some("a.test"))), @"a.test: alice may not push base/app:v1: by the rule at conf.d/a.toml:13");
         insta::assert_snapshot!(said(("@anonymous", "pull", "base/app"), &all), @r"
-        a.test: @anonymous may not pull base/app: no rule allows it
-        b.test: @anonymous may not pull base/app: no rule allows it
+        a.test: @anonymous may not pull base/app: without a login nothing is allowed here, whatever the rules say
+        b.test: @anonymous may pull base/app: there is no access rule, so that all may be read without a login
+        ");
+        insta::assert_snapshot!(said(("@anonymous", "push", "base/app"), &options(Some("b.test"))), @"b.test: @anonymous may not push base/app: without a login there is only reading here, whatever the rules say");
+        insta::assert_snapshot!(said(("alice", "overwrite", "base/app:latest"), &options(Some("a.test"))), @r"
+        a.test: alice may not overwrite base/app:latest: no rule allows it
+          if the tag is not there yet, it is `push`, and allowed: by the rule at conf.d/a.toml:8
+        ");
+        insta::assert_snapshot!(said(("alice", "pull", "in/app"), &options(Some("a.test"))), @r"
+        a.test: alice may not pull in/app: no rule allows it
+          HEAD alone, as clients ask around a push, is allowed with `push`: by the rule at conf.d/a.toml:19
         ");
         let elsewhere =
             Options { client: "::ffff:10.0.0.1".parse().expect("an address"), ..options(Some("a.test")) };
-        insta::assert_snapshot!(said(("alice", "pull", "base/app"), &elsewhere), @"a.test: alice may not pull base/app: no rule allows it");
+        insta::assert_snapshot!(said(("alice", "pull", "base/app"), &elsewhere), @r"
+        a.test: alice may not pull base/app: no rule allows it
+          this is from 10.0.0.1: from 127.0.0.0, as from some others, it is allowed: by the rule at conf.d/a.toml:8
+        ");
         insta::assert_snapshot!(said(("nobody", "pull", "base/app"), &all), @r"
         a.test: nobody may not pull base/app: no user in the htpasswd file is called so
         b.test: nobody may not pull base/app: no user in the htpasswd file is called so
@@ -177,7 +201,11 @@ mod tests {
             "known": true,
             "allowed": true,
             "rule": "conf.d/a.toml:8",
-            "open": false
+            "open": false,
+            "reason": "by the rule at conf.d/a.toml:8",
+            "notes": [
+              "this is from 127.0.0.1: from 128.0.0.0, as from some others, it is not allowed: no rule allows it"
+            ]
           }
         ]
         "#);

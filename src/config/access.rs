@@ -18,6 +18,8 @@ pub struct AccessSettings {
     pub rules: Vec<AccessRule>,
     /// Every name that rules and groups have, and where, to be held against the htpasswd.
     pub named: Vec<Named>,
+    /// Every repository of an allow that is each user's own, to be held against the names of users.
+    pub own: Vec<Own>,
 }
 
 /// One `[[access]]`.
@@ -66,6 +68,19 @@ impl fmt::Display for Selector {
             Self::Anonymous => f.write_str("@anonymous"),
         }
     }
+}
+
+/// A `${user}` in a rule that allows something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// The pattern that has it.
+    pub repository: RepositoryPattern,
+    /// Whom the rule is about.
+    pub users: Vec<Selector>,
+    /// The file in which it stands.
+    pub file: PathBuf,
+    /// Its place in the file, in bytes.
+    pub span: Range<usize>,
 }
 
 /// A line of a configuration file.

@@ -1,9 +1,9 @@
 //! Networks as the settings write them, and which addresses are in them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// A network, or one address as the network of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,19 +21,25 @@ pub enum NetworkError {
         /// The network that has this address.
         network: Network,
     },
+    /// Addresses of IPv4 as IPv6 writes them, among others. Clients are known by the former alone, so that it would
+    /// never be about those.
+    #[error("has the addresses of IPv4 in it, written as IPv6, and others")]
+    Mixed,
 }
 
 impl Network {
-    /// Reads `10.0.0.0/8`, `fd00::/8`, or an address alone.
+    /// Reads `10.0.0.0/8`, `fd00::/8`, or an address alone. `::ffff:10.0.0.0/104` is the first of them, and
+    /// `::/0` is all of IPv6.
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self(IpNet::from(address.to_canonical())));
         }
         let network: IpNet = text.parse().map_err(|_| NetworkError::Malformed)?;
+        let canonical = Self(canonical(network.trunc())?);
         if network.trunc() != network {
-            return Err(NetworkError::HostBits { network: Self(network.trunc()) });
+            return Err(NetworkError::HostBits { network: canonical });
         }
-        Ok(Self(network))
+        Ok(canonical)
     }
 
     /// Whether an address is in it. An IPv4 address that came over an IPv6 socket is an IPv4 address.
@@ -46,6 +52,28 @@ impl Network {
         self.0.prefix_len() == 0
     }
 }
+
+impl From<Network> for IpNet {
+    fn from(network: Network) -> Self {
+        network.0
+    }
+}
+
+/// The network as the addresses of clients are written.
+fn canonical(network: IpNet) -> Result<IpNet, NetworkError> {
+    let IpNet::V6(wide) = network else { return Ok(network) };
+    let length = wide.prefix_len().checked_sub(MAPPED_BITS);
+    if let (Some(address), Some(length)) = (wide.addr().to_ipv4_mapped(), length) {
+        let narrow = Ipv4Net::new(address, length).map_err(|_| NetworkError::Malformed)?;
+        return Ok(narrow.into());
+    }
+    let is_mixed = wide.prefix_len() > 0 && wide.contains(&MAPPED);
+    if is_mixed { Err(NetworkError::Mixed) } else { Ok(network) }
+}
+
+/// The first of the IPv6 addresses that stand for those of IPv4 (RFC 4291 §2.5.5.2), and how many bits they share.
+const MAPPED: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
+const MAPPED_BITS: u8 = 96;
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,6 +89,13 @@ impl Networks {
     /// Whether an address is in one of them.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
+    }
+
+    /// One of more than one address that has some in common with another network.
+    pub fn that_meets(&self, other: IpNet) -> Option<Network> {
+        let meets = |own: &IpNet| own.contains(&other) || other.contains(own);
+        let wide = |own: &IpNet| own.prefix_len() < own.max_prefix_len();
+        self.0.iter().copied().find(|Network(own)| wide(own) && meets(own))
     }
 }
 
@@ -88,10 +123,32 @@ mod tests {
         for text in ["", "10.0.0.0/33", "10.0.0/8", "localhost", "10.0.0.0/8 ", "10.0.0.0/-1", "::/129"] {
             assert_eq!(Network::parse(text), Err(NetworkError::Malformed), "{text:?}");
         }
+        assert!(is_in("10.1.2.3", "::ffff:10.0.0.0/104") && !is_in("11.0.0.1", "::ffff:10.0.0.0/104"));
+        assert!(is_in("10.1.2.3", "::ffff:0:0/96") && !is_in("::1", "::ffff:0:0/96"));
+        for text in ["::fffe:0:0/95", "::/64", "::/1"] {
+            let error = Network::parse(text).expect_err(text);
+            assert_eq!(error, NetworkError::Mixed, "{text}");
+        }
         let error = Network::parse("10.1.0.0/8").expect_err("host bits").to_string();
         assert_eq!(
             error,
             "is an address within a network: is it the network `10.0.0.0/8` or the address alone?"
         );
+        assert_eq!(Network::parse("::ffff:10.1.0.0/104").expect_err("host bits").to_string(), error);
+    }
+
+    #[test]
+    fn networks_meet_where_one_is_in_the_other() {
+        let networks: Networks =
+            ["10.0.0.0/8", "192.0.2.7"].map(|text| Network::parse(text).expect(text)).into_iter().collect();
+        for (other, meets) in [
+            ("10.1.0.0/16", true),
+            ("0.0.0.0/0", true),
+            ("192.0.2.0/24", false),
+            ("11.0.0.0/8", false),
+            ("::/0", false),
+        ] {
+            assert_eq!(networks.that_meets(other.parse().expect(other)).is_some(), meets, "{other}");
+        }
     }
 }

@@ -8,11 +8,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What stood before the bytes of the client.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Preface {
+pub struct Preface {
     /// Who connected to the proxy; none if it does not say so, as for its own health checks.
-    pub(crate) source: Option<SocketAddr>,
+    pub source: Option<SocketAddr>,
     /// What has been read of the bytes that follow.
-    pub(crate) rest: Vec<u8>,
+    pub rest: Vec<u8>,
 }
 
 impl Preface {
@@ -24,7 +24,7 @@ impl Preface {
 
 /// Why a header is none.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProxyProtocolError {
+pub enum ProxyProtocolError {
     /// It begins like one and is broken.
     #[error("the PROXY header is broken")]
     Malformed,
@@ -37,7 +37,7 @@ pub(crate) enum ProxyProtocolError {
 }
 
 /// Reads a header, if there is one. The caller bounds its time.
-pub(crate) async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> Result<Preface, ProxyProtocolError> {
+pub async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> Result<Preface, ProxyProtocolError> {
     let mut bytes = Vec::with_capacity(FIRST);
     loop {
         match parse(&bytes)? {

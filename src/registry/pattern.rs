@@ -1,5 +1,8 @@
 //! Patterns of names: what a user, a tag or a repository has to be called for a rule to be about it.
 
+mod covers;
+pub mod literals;
+
 /// A text in which `*` stands for any characters, none included.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(Box<str>);
@@ -113,13 +116,6 @@ impl RepositoryPattern {
         self.components.iter().filter(|component| **component == Component::Any).count() <= 1
             && self.components.contains(&Component::Many)
             && self.components.iter().all(|c| matches!(c, Component::Any | Component::Many))
-    }
-
-    /// The whole levels that all its names begin with: a name has these up to one of its slashes or its end.
-    pub fn prefix(&self) -> &str {
-        let literal = self.components.iter().take_while(|c| matches!(c, Component::Literal(_)));
-        let bytes = literal.map(|c| if let Component::Literal(text) = c { text.len() + 1 } else { 0 });
-        self.text.get(..bytes.sum::<usize>().saturating_sub(1)).unwrap_or_default()
     }
 
     /// Whether a repository is like this, for a user; `${user}` is nobody's name for anonymous. A user's name

@@ -2,9 +2,11 @@
 
 mod anonymous;
 mod calls;
+mod check;
 mod explain;
 mod hidden;
 mod lists;
+mod networks;
 mod pages;
 mod races;
 mod sessions;

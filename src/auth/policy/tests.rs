@@ -37,7 +37,7 @@ fn tags(mut rule: AccessRule, tags: &[&str]) -> AccessRule {
 }
 
 fn policy(rules: Vec<AccessRule>) -> Policy {
-    let settings = AccessSettings { rules, named: Vec::new() };
+    let settings = AccessSettings { rules, ..AccessSettings::default() };
     Policy::new(&settings, [Action::Pull, Action::List].into_iter().collect())
 }
 
@@ -163,6 +163,17 @@ fn networks_are_those_of_the_client() {
 }
 
 #[test]
+fn an_answer_that_no_place_changes_is_that_of_every_address() {
+    let mut wide = rule(1, "allow", &["*"], &["**"], &[Pull]);
+    wide.networks = Some(vec!["10.0.0.0/8".parse().unwrap(), "ff00::/8".parse().unwrap()]);
+    let mut narrow = rule(2, "deny", &["*"], &["**"], &[Pull]);
+    narrow.networks = Some(vec!["10.0.0.0/9".parse().unwrap(), "255.255.255.0/24".parse().unwrap()]);
+    let places =
+        policy(vec![wide, narrow]).places().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(places, "10.0.0.0 10.128.0.0 255.255.255.0 10.0.0.0 11.0.0.0 ff00:: 0.0.0.0 ::");
+}
+
+#[test]
 fn pages_are_for_those_who_see_everything() {
     let some = policy(vec![
         rule(1, "allow", &["alice"], &["**"], &[Pull, Catalog]),
@@ -190,16 +201,87 @@ fn a_summary_is_one_line() {
     assert_eq!(policy(vec![rule(1, "allow", &["bob"], &["a"], &[Pull])]).summary(by("alice")), None);
 }
 
+/// Each a thousand rules of one kind.
+fn thousands() -> Vec<(&'static str, Policy)> {
+    let networked = |mut rule: AccessRule, network: String| {
+        rule.networks = Some(vec![network.parse().unwrap()]);
+        rule
+    };
+    let each = |make: &dyn Fn(usize) -> AccessRule| policy((0..1000).map(make).collect());
+    let of = |n: usize, users: &str, name: &str| {
+        rule(n, ["deny", "allow"][n % 2], &[users], &[name], &Action::ALL)
+    };
+    vec![
+        ("names", each(&|n| of(n, "*", &format!("base/app{n}")))),
+        ("prefixes", each(&|n| of(n, "*", &format!("base/team{n}/**")))),
+        ("ends of a level", each(&|n| of(n, "*", &format!("*-{n}/**")))),
+        ("beginnings of a level", each(&|n| of(n, "*", &format!("n{n}-*/**")))),
+        ("insides of a level", each(&|n| of(n, "*", &format!("*x{n}y*")))),
+        ("last levels", each(&|n| of(n, "*", &format!("**/app{n}")))),
+        ("levels between", each(&|n| of(n, "*", &format!("base/*/app{n}/**")))),
+        ("below everybody's own", each(&|n| of(n, "*", &format!("${{user}}/app{n}/**")))),
+        ("tags", each(&|n| tags(of(n, "*", "**"), &[&format!("v{n}.*")]))),
+        ("users", each(&|n| of(n, &format!("user{n}"), "**"))),
+        ("patterns of users", each(&|n| of(n, &format!("ci-{n}-*"), "**"))),
+        ("networks", each(&|n| networked(of(n, "*", "**"), format!("10.{}.{}.0/24", n % 4, n / 4)))),
+        (
+            "a list of names",
+            policy(vec![{
+                let mut one = of(0, "*", "x");
+                one.repositories =
+                    (0..1000).map(|n| RepositoryPattern::parse(&format!("*/app{n}")).unwrap()).collect();
+                one
+            }]),
+        ),
+    ]
+}
+
+/// The rank of the rule that decides, without the index.
+fn walked(policy: &Policy, question: &Question<'_>) -> Option<usize> {
+    let user = question.asker.user;
+    policy.rules.iter().position(|rule| {
+        rule.is_of(user)
+            && rule.is_about(question, false)
+            && rule.repositories.iter().any(|pattern| pattern.matches(question.repository, user))
+    })
+}
+
+#[test]
+fn of_a_thousand_rules_a_few_are_compared() {
+    for (kind, policy) in thousands() {
+        for (action, tag) in
+            [(Pull, None), (Push, Some("v7.1")), (Overwrite, Some("latest")), (DeleteTag, Some("v999.2"))]
+        {
+            for user in ["alice", "user77", "ci-77-x"] {
+                for repository in
+                    ["base/app7", "base/team77/x/app7/y", "a-77/app", "n7-a/b", "ax77yb", "alice/app7/x"]
+                {
+                    let question = Question { asker: by(user), action, repository, tag };
+                    let candidates: Vec<_> = policy.index.candidates(&question).collect();
+                    let first = candidates.iter().position(|found| policy.is_met(*found, &question));
+                    let compared = first.map_or(candidates.len(), |at| at + 1);
+                    assert!(compared <= 8, "{compared} of {kind}: {user} {action} {repository} {tag:?}");
+                    let decision = policy.decide_alone(by(user), action, repository, tag);
+                    assert_eq!(decision, policy.decided(walked(&policy, &question)), "{kind}");
+                }
+            }
+        }
+    }
+}
+
 prop_compose! {
     fn any_rule()(
         deny in proptest::bool::weighted(0.3),
         users in prop::collection::vec(
-            prop::sample::select(vec!["alice", "bob", "a*", "*", "@devs", "@none", "@authenticated", "@anonymous"]), 1..3),
+            prop::sample::select(vec!["alice", "bob", "a*", "*b", "*li*", "*", "@devs", "@none", "@authenticated", "@anonymous"]), 1..3),
         repositories in prop::collection::vec(
-            prop::sample::select(vec!["**", "a", "a/*", "a/**", "${user}/**", "a/b", "*/b", "a/b*", "**/b"]), 1..3),
+            prop::sample::select(vec![
+                "**", "a", "a/*", "a/**", "${user}/**", "a/b", "*/b", "a/b*", "**/b", "*-b", "a-*", "*a*", "*-b/**", "a-*/**",
+                "a/**/b", "*/*-${user}",
+            ]), 1..3),
         actions in prop::sample::subsequence(Action::ALL.to_vec(), 1..4),
-        tag in prop::option::of(prop::sample::select(vec!["v1", "v*", "*"])),
-        network in prop::option::of(prop::sample::select(vec!["10.0.0.0/8", "11.0.0.0/8"])),
+        tag in prop::option::of(prop::sample::select(vec!["v1", "v*", "*", "*1", "*t*"])),
+        network in prop::option::of(prop::sample::select(vec!["10.0.0.0/8", "10.0.0.7/32", "11.0.0.0/8", "::/0"])),
         line in 1_usize..100,
     ) -> AccessRule {
         let mut made = rule(line, if deny { "deny" } else { "allow" }, &users, &repositories, &actions);
@@ -215,7 +297,7 @@ fn any_question() -> impl Strategy<Value = Asked> {
     (
         prop::sample::select(vec!["alice", "bob", "carol", ""]),
         prop::sample::select(Action::ALL.to_vec()),
-        prop::sample::select(vec!["a", "a/b", "a/b/c", "alice/b", "bob", "b"]),
+        prop::sample::select(vec!["a", "a/b", "a/b/c", "alice/b", "bob", "b", "a-b", "a-b/b", "b/a-alice"]),
         prop::option::of(prop::sample::select(vec!["v1", "latest"])),
     )
 }
@@ -264,14 +346,13 @@ proptest! {
 
     /// What the index finds is what a walk over all rules finds.
     #[test]
-    fn the_index_leaves_nothing_out(rules in prop::collection::vec(any_rule(), 1..6), asked in any_question()) {
+    fn the_index_leaves_nothing_out(rules in prop::collection::vec(any_rule(), 1..12), asked in any_question()) {
         let some = policy(rules);
         let (user, action, repository, tag) = asked;
         let asker = by(user);
         let question = Question { asker, action, repository, tag };
-        let walked = some.rules.iter().position(|rule| rule.is_of(asker.user) && rule.is_about(&question, false));
         if asker.user.is_some() || some.anonymous.has(action) {
-            prop_assert_eq!(some.decide_alone(asker, action, repository, tag), some.decided(walked));
+            prop_assert_eq!(some.decide_alone(asker, action, repository, tag), some.decided(walked(&some, &question)));
         }
     }
 

@@ -13,7 +13,8 @@ use toml::Spanned;
 
 use self::groups::Groups;
 use super::DomainFile;
-use crate::config::access::{AccessRule, AccessSettings, Named, Place, Selector};
+use crate::config::access::{AccessRule, AccessSettings, Named, Own, Place, Selector};
+use crate::config::network::Networks;
 use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::raw::access::RawAccess;
 use crate::config::raw::{List, Setting};
@@ -21,19 +22,24 @@ use crate::config::source::{Source, Span};
 use crate::config::values::access::RawSelector;
 use crate::registry::action::Actions;
 
-/// The rules, or none where something is wrong with them; `directory` is that of the configuration.
+/// The rules, or none where something is wrong with them; `directory` is that of the configuration, and `proxies`
+/// are believed about the addresses of clients.
 pub(super) fn settings(
     file: &DomainFile,
     directory: &Path,
+    proxies: &Networks,
     problems: &mut Problems,
 ) -> Option<AccessSettings> {
     let errors = problems.count(Severity::Error);
     let groups = groups::groups(file, problems);
     let mut rules = Vec::new();
     let mut named = groups.named();
+    let mut own = Vec::new();
     for raw in file.raw.access.given().into_iter().flatten() {
-        rules.extend(rule(file, directory, raw, &groups, problems));
         named.extend(names(&file.source, raw.get_ref()));
+        let Some(rule) = rule(file, directory, raw, &groups, problems) else { continue };
+        own.extend(of_users(&file.source, raw.get_ref(), &rule));
+        rules.push(rule);
     }
     if matches!(file.raw.access, Setting::Invalid) {
         return None;
@@ -41,8 +47,8 @@ pub(super) fn settings(
     if problems.count(Severity::Error) > errors {
         return None;
     }
-    warnings::note(file, &rules, &groups, problems);
-    Some(AccessSettings { rules, named })
+    warnings::note(file, &rules, &groups, proxies, problems);
+    Some(AccessSettings { rules, named, own })
 }
 
 /// The names of users that a rule says itself.
@@ -58,6 +64,18 @@ fn names(source: &Arc<Source>, raw: &RawAccess) -> Vec<Named> {
         | RawSelector::Anonymous => None,
     });
     named.collect()
+}
+
+/// What an allow gives to each user as the user's own.
+fn of_users(source: &Arc<Source>, raw: &RawAccess, rule: &AccessRule) -> Vec<Own> {
+    let repositories = raw.repositories.given().into_iter().flatten();
+    let own = repositories.filter(|entry| !rule.deny && entry.get_ref().names_user()).map(|entry| Own {
+        repository: entry.get_ref().clone(),
+        users: rule.users.clone(),
+        file: source.path().to_owned(),
+        span: entry.span(),
+    });
+    own.collect()
 }
 
 fn rule(

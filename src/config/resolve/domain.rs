@@ -31,7 +31,7 @@ pub(super) fn virtual_host(
     let aliases = aliases(file, listen, problems);
     let certificate = tls::certificate(file, &aliases, process, problems);
     let auth = auth(file, problems);
-    let access = access::settings(file, directory, problems);
+    let access = access::settings(file, directory, &process.trusted_proxies, problems);
     let registry = registry(file, &process.state, problems);
     let browser = match &raw.browser {
         Setting::Absent | Setting::Invalid => None,

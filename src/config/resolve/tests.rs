@@ -152,6 +152,7 @@ fn every_setting_arrives() {
                 access: AccessSettings {
                     rules: [],
                     named: [],
+                    own: [],
                 },
                 registry: Upstream(
                     UpstreamSettings {

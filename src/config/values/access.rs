@@ -1,11 +1,10 @@
 //! The values of access rules: whom, what, where and from where.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{InvalidValue, Value, choice, text};
+use crate::config::network::{Network, NetworkError};
 use crate::registry::action::{Action, Actions};
 use crate::registry::pattern::{InvalidPattern, Pattern, RepositoryPattern};
 
@@ -95,14 +94,15 @@ pub(in crate::config) fn actions(value: &DeValue<'_>) -> Value<Actions> {
 /// A network, or a single address.
 pub(in crate::config) fn network(value: &DeValue<'_>) -> Value<IpNet> {
     let help = "write a network like \"10.0.0.0/8\" or \"2001:db8::/32\", or an address";
-    let text = text(value, help)?;
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address.to_canonical()));
-    }
-    let network = text.parse::<IpNet>().map_err(|_| InvalidValue::new("is not a network", help))?;
-    if network != network.trunc() {
-        let help = format!("write \"{}\"", network.trunc());
-        return Err(InvalidValue::new("is an address within a network", help));
-    }
-    Ok(network)
+    let network = Network::parse(text(value, help)?).map_err(|error| match error {
+        NetworkError::Malformed => InvalidValue::new(error.to_string(), help),
+        NetworkError::HostBits { network } => {
+            InvalidValue::new("is an address within a network", format!("write \"{network}\""))
+        }
+        NetworkError::Mixed => InvalidValue::new(
+            error.to_string(),
+            "clients with an address of IPv4 have just that: write \"0.0.0.0/0\" for all of them, \"::/0\" for the others",
+        ),
+    });
+    network.map(IpNet::from)
 }

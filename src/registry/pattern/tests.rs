@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::literals::{At, Literal};
 use super::*;
 
 fn matches(pattern: &str, repository: &str) -> bool {
@@ -55,13 +56,41 @@ fn what_is_no_pattern_says_why() {
     }
 }
 
+/// The parts as `^a` at the start, `a$` at the end, `^a$` for all of it.
+fn parts(literals: Vec<Literal>) -> String {
+    let shown = literals.into_iter().map(|Literal { text, at }| match at {
+        At::Whole => format!("^{text}$"),
+        At::Start => format!("^{text}"),
+        At::End => format!("{text}$"),
+        At::Inside => text.into(),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
 #[test]
-fn the_prefix_is_of_whole_levels() {
-    for (pattern, prefix) in
-        [("base/app", "base/app"), ("base/app-*", "base"), ("base/**", "base"), ("**", ""), ("${user}/a", "")]
-    {
-        assert_eq!(RepositoryPattern::parse(pattern).unwrap().prefix(), prefix);
+fn literals_are_what_stands_between_stars() {
+    for (pattern, expected) in [
+        ("base/app", "^base/app$"),
+        ("base/app-*", "^base/app-"),
+        ("base/**", "^base/"),
+        ("**", ""),
+        ("**/**", ""),
+        ("**/app", "app$"),
+        ("*-x/**", "-x/"),
+        ("a/**/z", "^a/ /z$"),
+        ("a/**/b-*/**", "^a/ /b- /"),
+        ("*/b", "/b$"),
+        ("${user}/x-${user}", "/x-"),
+    ] {
+        assert_eq!(parts(RepositoryPattern::parse(pattern).unwrap().literals()), expected, "{pattern}");
     }
+    for (pattern, expected) in [("v1", "^v1$"), ("v*-rc*", "^v -rc"), ("*a*b", "a b$"), ("*", ""), ("", "")] {
+        assert_eq!(parts(Pattern::new(pattern).literals()), expected, "{pattern}");
+    }
+}
+
+#[test]
+fn what_every_repository_is_like() {
     assert!(RepositoryPattern::parse("**").unwrap().is_any());
     assert!(RepositoryPattern::parse("**/**").unwrap().is_any());
     for some in ["*", "*/**", "a/**", "**/a"] {
@@ -104,6 +133,59 @@ fn naive_level(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
+fn is_in(Literal { text, at }: &Literal, whole: &str) -> bool {
+    match at {
+        At::Whole => **text == *whole,
+        At::Start => whole.starts_with(&**text),
+        At::End => whole.ends_with(&**text),
+        At::Inside => whole.contains(&**text),
+    }
+}
+
+#[test]
+fn wider_patterns_cover_narrower_ones() {
+    for (wide, narrow, expected) in [
+        ("**", "base/app", true),
+        ("base/**", "base/app", true),
+        ("base/**", "base/*/x-*", true),
+        ("base/**", "base/**/x", true),
+        ("base/**", "base/x/**", true),
+        ("base/**", "base", false),
+        ("base/app", "base/**", false),
+        ("*/app-*", "base/app-1*", true),
+        ("*/app-*", "base/app*", false),
+        ("**/app", "app", true),
+        ("*", "**", false),
+        ("*/**", "**", false),
+        ("${user}/**", "${user}/a", true),
+        ("${user}/**", "*/a", false),
+        ("*/a", "${user}/a", true),
+        ("a*", "${user}", false),
+    ] {
+        let [wide, narrow] = [wide, narrow].map(|text| RepositoryPattern::parse(text).unwrap());
+        assert_eq!(wide.covers(&narrow), expected, "{wide:?} {narrow:?}");
+    }
+}
+
+#[test]
+fn some_patterns_are_of_no_name() {
+    let possible = |text: &str, user| RepositoryPattern::parse(text).unwrap().is_possible(user);
+    for text in ["base/.app", "-x", "a..b", "a.-b/**", "*/_*", "*-", "-${user}/a"] {
+        assert!(!possible(text, None), "{text}");
+    }
+    for text in ["a__b", "a--*", "*.x", "**", "${user}-*/**"] {
+        assert!(possible(text, None), "{text}");
+    }
+    for user in ["Alice", "ci@example.com", "a/b", "a..b", "-a", "a*", ""] {
+        assert!(!possible("${user}/**", Some(user)), "{user}");
+    }
+    assert!(
+        possible("${user}/**", Some("ci-bot"))
+            && possible("a${user}", Some("-x"))
+            && possible("a", Some("A"))
+    );
+}
+
 proptest! {
     #[test]
     fn patterns_mean_what_they_say(
@@ -114,24 +196,64 @@ proptest! {
         let levels: Vec<_> = name.split('/').collect();
         prop_assert_eq!(parsed.matches(&name, None), naive(&pattern.split('/').collect::<Vec<_>>(), &levels));
         if parsed.matches(&name, None) {
-            let prefix = parsed.prefix();
-            let below = name.strip_prefix(prefix);
-            prop_assert!(below.is_some_and(|b| prefix.is_empty() || b.is_empty() || b.starts_with('/')));
+            prop_assert!(parsed.literals().iter().all(|literal| is_in(literal, &name)), "{:?}", parsed.literals());
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_covers_another_matches_all_that_it_matches(
+        wide in r"(\*\*|\$\{user\}|[ab*]{1,3})(/(\*\*|\$\{user\}|[ab*]{1,3})){0,3}",
+        narrow in r"(\*\*|\$\{user\}|[ab*]{1,3})(/(\*\*|\$\{user\}|[ab*]{1,3})){0,3}",
+        names in prop::collection::vec("[ab]{1,3}(/[ab]{1,2}){0,4}", 20),
+        user in "[ab]{1,2}",
+    ) {
+        let (Ok(wide), Ok(narrow)) = (RepositoryPattern::parse(&wide), RepositoryPattern::parse(&narrow)) else {
+            return Ok(());
+        };
+        prop_assert!(narrow.covers(&narrow));
+        for user in [Some(&*user), None] {
+            let mut narrow_ones = names.iter().filter(|name| narrow.matches(name, user));
+            prop_assert!(!wide.covers(&narrow) || narrow_ones.all(|name| wide.matches(name, user)));
+        }
+    }
+
+    #[test]
+    fn a_text_that_covers_another_matches_all_that_it_matches(
+        wide in "[ab*]{0,4}", narrow in "[ab*]{0,4}", text in "[ab]{0,6}"
+    ) {
+        let (wide, narrow) = (Pattern::new(&wide), Pattern::new(&narrow));
+        prop_assert!(!wide.covers(&narrow) || !narrow.matches(&text) || wide.matches(&text));
+    }
+
+    #[test]
+    fn what_matches_a_name_is_possible(
+        pattern in r"(\*\*|\$\{user\}|[ab*._-]{1,4})(/(\*\*|\$\{user\}|[ab*._-]{1,4})){0,2}",
+        name in "[ab]{1,2}([._-][ab]{1,2}){0,2}(/[ab]{1,2}([._-][ab]{1,2}){0,1}){0,2}",
+        user in "[ab._-]{1,3}",
+    ) {
+        let Ok(pattern) = RepositoryPattern::parse(&pattern) else { return Ok(()) };
+        if pattern.matches(&name, Some(&user)) {
+            prop_assert!(pattern.is_possible(Some(&user)) && pattern.is_possible(None), "{:?} {:?}", pattern, name);
         }
     }
 
     #[test]
     fn texts_match_as_levels_do(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
         let expected = naive_level(pattern.as_bytes(), text.as_bytes());
-        prop_assert_eq!(Pattern::new(&pattern).matches(&text), expected);
+        let pattern = Pattern::new(&pattern);
+        prop_assert_eq!(pattern.matches(&text), expected);
+        prop_assert!(!expected || pattern.literals().iter().all(|literal| is_in(literal, &text)));
     }
 
     #[test]
     fn nothing_panics(pattern in ".{0,20}", name in ".{0,20}", user in ".{0,5}") {
         if let Ok(pattern) = RepositoryPattern::parse(&pattern) {
+            prop_assert_eq!(&RepositoryPattern::parse(pattern.as_str()), &Ok(pattern.clone()));
             pattern.matches(&name, Some(&user));
-            pattern.prefix();
+            pattern.is_possible(Some(&user));
+            pattern.literals();
         }
         Pattern::new(&pattern).matches(&name);
+        Pattern::new(&pattern).literals();
     }
 }

@@ -23,12 +23,13 @@ impl Refused<'_> {
         let rejection = match self.asker.user {
             // Whoever logs in may be allowed to.
             None => Rejection::unauthorized(self.site, "log in to use this registry"),
-            Some(user) => Rejection::denied(self.sentence(user)),
+            Some(user) => Rejection::denied(self.sentence(user, decision.is_denied())),
         };
         rejection.decided_by(decision.rule)
     }
 
-    fn sentence(&self, user: &str) -> String {
+    /// The summary says what the allows give, so that it alone would contradict a deny.
+    fn sentence(&self, user: &str, is_denied: bool) -> String {
         let repository = self.repository.map(RepositoryName::as_str).unwrap_or_default();
         let what = match (self.action, self.tag) {
             (Action::Pull, _) => format!("pull {repository}"),
@@ -46,9 +47,13 @@ impl Refused<'_> {
             (Action::Catalog, _) => "list the repositories".to_owned(),
             (Action::MountFrom, _) => format!("mount from {repository}"),
         };
-        match self.site.policy.summary(self.asker) {
-            Some(summary) => format!("{user} may not {what}, but may: {summary}"),
-            None => format!("{user} may not {what}: no rule allows {user} anything here"),
+        match (self.site.policy.summary(self.asker), is_denied) {
+            (Some(summary), false) => format!("{user} may not {what}, but may: {summary}"),
+            (Some(summary), true) => {
+                format!("{user} may not {what}: a rule forbids it. Where none does, {user} may: {summary}")
+            }
+            (None, false) => format!("{user} may not {what}: no rule allows {user} anything here"),
+            (None, true) => format!("{user} may not {what}: a rule forbids it"),
         }
     }
 }

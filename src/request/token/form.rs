@@ -215,3 +215,45 @@ const LONGEST_SCOPES: usize = 8 << 10;
 const MOST_SCOPES: usize = 100;
 /// For a form to come.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(text: &str) -> String {
+        text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_form_says_is_read(
+            username in prop::option::of("[a-z &=+%:é]{1,12}"),
+            password in prop::option::of("[ -~]{0,12}"),
+            scopes in prop::collection::vec("[a-z:/ ]{0,12}", 0..4),
+            other in "[a-z]{0,3}",
+        ) {
+            let field = |name: &str, value: &str| format!("{}={}", encoded(name), encoded(value));
+            let mut written: Vec<_> = scopes.iter().map(|scope| field("scope", scope)).collect();
+            written.extend(username.as_ref().map(|name| field("username", name)));
+            written.extend(password.as_ref().map(|password| field("password", password)));
+            written.push(field(&format!("x{other}"), &other));
+            let form = written.join("&");
+            let Ok(fields) = Fields::parse(&form) else { return Err(TestCaseError::fail("not read")) };
+            prop_assert_eq!(fields.username.as_deref(), username.as_deref());
+            prop_assert_eq!(fields.password.as_deref(), password.as_deref());
+            prop_assert_eq!(&fields.scopes, &scopes);
+            prop_assert!(fields.service.is_none() && fields.grant_type.is_none() && fields.refresh_token.is_none());
+            if let Some(name) = &username {
+                let twice = [form.as_str(), "&", field("username", name).as_str()].concat();
+                prop_assert!(Fields::parse(&twice).is_err());
+            }
+        }
+
+        #[test]
+        fn nothing_panics(form in "\\PC{0,40}|([a-z_=&%;+]|scope=|password=){0,12}") {
+            let _ = Fields::parse(&form);
+        }
+    }
+}

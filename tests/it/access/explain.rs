@@ -215,3 +215,18 @@ async fn the_log_line_of_a_refusal_names_the_rule() {
     let named = format!(" rule=conf.d/ci.test.toml:{deny}");
     assert_eq!(rules, ["", &named, " rule=none", " rule=none"]);
 }
+
+#[tokio::test]
+async fn a_refusal_says_when_a_rule_forbids_it() {
+    let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/**']\ntags = ['v*']\n\
+        actions = ['overwrite']\n[[access]]\ndeny = true\nusers = ['bob']\nrepositories = ['**']\nactions = ['push']\n";
+    let stage = Stage::new(Kind::Store, &format!("{}{deny}", allow("**", "'all'"))).await;
+    let [image, other] = [Image::small(1), Image::small(2)];
+    let mut alice = stage.client("alice");
+    alice.push("base/app", "v1", &image).await;
+    alice.push("base/app", "other", &other).await;
+    let refused = alice.push_manifest("base/app", "v1", &other.manifest).await;
+    insta::assert_snapshot!(refused.refused(403, "DENIED"), @"alice may not overwrite base/app:v1, which is there already: a rule forbids it. Where none does, alice may: do everything in **");
+    let refused = stage.client("bob").ask("POST", "/v2/base/app/blobs/uploads/").await;
+    insta::assert_snapshot!(refused.refused(403, "DENIED"), @"bob may not push to base/app: a rule forbids it");
+}

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::config::network::Network;
 use crate::config::problem::Colour;
 use crate::config::raw;
 
@@ -16,7 +17,8 @@ fn resolve(top: &str, rest: &str, groups: Option<&str>) -> (Option<AccessSetting
     let raw = raw::domain(&file, &mut problems).expect("its syntax is right");
     let groups = groups.map(|text| source("/etc/moorgate/groups", text.to_owned()));
     let file = DomainFile { source: file, raw, password: None, groups };
-    let settings = settings(&file, Path::new("/etc/moorgate"), &mut problems);
+    let proxies = ["10.0.0.0/8", "192.0.2.1"].map(|text| Network::parse(text).expect(text));
+    let settings = settings(&file, Path::new("/etc/moorgate"), &proxies.into_iter().collect(), &mut problems);
     problems.sort();
     (settings, problems)
 }
@@ -36,7 +38,7 @@ fn a_rule_is_what_it_says() {
     let rules = rules(
         "[groups]\ndevs = ['alice', 'bob']\n[[access]]\nusers = ['ci-*', '@devs', '@authenticated', '@anonymous']\n\
          repositories = ['base/**', '${user}/*']\nactions = ['pull', 'push']\n[[access]]\ndeny = true\nusers = ['*']\n\
-         repositories = ['**']\ntags = ['v*']\nactions = ['push', 'delete-manifest']\nnetworks = ['10.0.0.0/8', '::1']\n",
+         repositories = ['**']\ntags = ['v*']\nactions = ['push', 'delete-manifest']\nnetworks = ['172.16.0.0/12', '::1', '::ffff:192.0.2.0/120']\n",
     );
     let [allow, deny] = rules.as_slice() else { panic!("{rules:?}") };
     assert_eq!(
@@ -52,7 +54,11 @@ fn a_rule_is_what_it_says() {
     assert_eq!((deny.deny, deny.place.line), (true, 14));
     assert!(deny.actions.iter().map(|a| a.as_str()).eq(["push", "delete-manifest"]));
     let networks: Vec<_> = deny.networks.iter().flatten().map(ToString::to_string).collect();
-    assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+    assert_eq!(
+        networks,
+        ["172.16.0.0/12", "::1/128", "192.0.2.0/24"],
+        "an address of IPv4 is no other in IPv6"
+    );
 }
 
 #[test]
@@ -96,7 +102,7 @@ fn groups_may_stand_in_a_file() {
 #[test]
 fn all_problems_of_rules_are_noted() {
     let rest = "[groups]\ndevs = ['alice', 'a*']\n'a b' = []\n[[access]]\nusers = ['@dev']\nrepositories = ['Base/**', 'a**']\n\
-        actions = ['pul']\n[[access]]\nusers = []\nactions = ['pull']\ntags = []\nnetworks = ['10.0.0.1/8', 'x']\n\
+        actions = ['pul']\n[[access]]\nusers = []\nactions = ['pull']\ntags = []\nnetworks = ['10.0.0.1/8', 'x', '::/64']\n\
         acton = 'x'\n";
     insta::assert_snapshot!(said("", rest, None), @r#"
     error: `groups.devs` has a pattern in it
@@ -174,7 +180,7 @@ fn all_problems_of_rules_are_noted() {
     error: `access.networks` is an address within a network
       --> /etc/moorgate/conf.d/ci.toml:19:13
        |
-    19 | networks = ['10.0.0.1/8', 'x']
+    19 | networks = ['10.0.0.1/8', 'x', '::/64']
        |             ^^^^^^^^^^^^
        |
        = help: write "10.0.0.0/8"
@@ -182,10 +188,18 @@ fn all_problems_of_rules_are_noted() {
     error: `access.networks` is not a network
       --> /etc/moorgate/conf.d/ci.toml:19:27
        |
-    19 | networks = ['10.0.0.1/8', 'x']
+    19 | networks = ['10.0.0.1/8', 'x', '::/64']
        |                           ^^^
        |
        = help: write a network like "10.0.0.0/8" or "2001:db8::/32", or an address
+
+    error: `access.networks` has the addresses of IPv4 in it, written as IPv6, and others
+      --> /etc/moorgate/conf.d/ci.toml:19:32
+       |
+    19 | networks = ['10.0.0.1/8', 'x', '::/64']
+       |                                ^^^^^^^
+       |
+       = help: clients with an address of IPv4 have just that: write "0.0.0.0/0" for all of them, "::/0" for the others
 
     error: unknown key `acton` in [access]
       --> /etc/moorgate/conf.d/ci.toml:20:1
@@ -293,4 +307,112 @@ fn what_cannot_be_meant_is_warned_of() {
     let misspelt = said("", "mode = 'tokn'\ntoken_lifetime = '9min'\nanonymous = 'pull'\n", None);
     assert_eq!(misspelt.matches("error: ").count(), 1, "{misspelt}");
     assert!(!misspelt.contains("warning: "), "{misspelt}");
+}
+
+/// The messages alone.
+fn warned(rest: &str) -> String {
+    resolve("", rest, None).1.iter().map(|problem| format!("{}\n", problem.message())).collect()
+}
+
+#[test]
+fn a_deny_with_wider_patterns_covers_an_allow() {
+    let rules = |deny: &str, allow: &str| {
+        warned(&format!(
+            "[groups]\ndevs = ['alice', 'bob']\n[[access]]\ndeny = true\n{deny}\n[[access]]\n{allow}\n"
+        ))
+    };
+    let of = |users: &str, repositories: &str, more: &str| {
+        format!("users = [{users}]\nrepositories = [{repositories}]\nactions = ['pull']\n{more}")
+    };
+    for (deny, allow) in [
+        (of("'*'", "'base/**'", ""), of("'alice'", "'base/app'", "")),
+        (of("'*'", "'base/**'", ""), of("'@devs', '@authenticated'", "'base/*/x-*', 'base/${user}'", "")),
+        (of("'a*'", "'*/app', 'b'", ""), of("'alice', 'al*'", "'base/app'", "")),
+        (of("'@devs'", "'**'", ""), of("'alice'", "'**'", "")),
+        (of("'alice', 'b*'", "'**'", ""), of("'@devs'", "'**'", "")),
+        (
+            of("'*'", "'**'", "networks = ['192.168.0.0/16']"),
+            of("'alice'", "'a'", "networks = ['192.168.1.0/24']"),
+        ),
+    ] {
+        let said = rules(&deny, &allow);
+        assert_eq!(said, "this rule can never match: line 10 denies all of it\n", "{deny}{allow}");
+    }
+    for (deny, allow) in [
+        (of("'*'", "'base/*'", ""), of("'alice'", "'base/**'", "")),
+        (of("'alice'", "'**'", ""), of("'@devs'", "'**'", "")),
+        (of("'@devs'", "'**'", ""), of("'*'", "'**'", "")),
+        (of("'*'", "'**'", ""), of("'@anonymous'", "'**'", "")),
+        (of("'*'", "'**'", "networks = ['192.168.0.0/16']"), of("'alice'", "'a'", "")),
+    ] {
+        assert_eq!(rules(&deny, &allow), "", "{deny}{allow}");
+    }
+}
+
+#[test]
+fn what_no_request_can_be_about_is_warned_of() {
+    let rest = "[[access]]\nusers = ['alice']\nrepositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']\n\
+        actions = ['pull']\nnetworks = ['10.1.0.0/16', '192.0.2.0/24']\n\
+        [[access]]\nusers = ['alice']\nrepositories = ['keep']\nactions = ['push', 'delete-tag']\n";
+    insta::assert_snapshot!(said("", rest, None), @r"
+    warning: no repository can be called like `base/.app`
+      --> /etc/moorgate/conf.d/ci.toml:10:17
+       |
+    10 | repositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']
+       |                 ^^^^^^^^^^^
+       |
+       = help: the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them
+
+    warning: no repository can be called like `-x`
+      --> /etc/moorgate/conf.d/ci.toml:10:36
+       |
+    10 | repositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']
+       |                                    ^^^^
+       |
+       = help: the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them
+
+    warning: no repository can be called like `a..b/**`
+      --> /etc/moorgate/conf.d/ci.toml:10:42
+       |
+    10 | repositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']
+       |                                          ^^^^^^^^^
+       |
+       = help: the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them
+
+    warning: no repository can be called like `_*`
+      --> /etc/moorgate/conf.d/ci.toml:10:53
+       |
+    10 | repositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']
+       |                                                     ^^^^
+       |
+       = help: the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them
+
+    warning: whoever is in `10.0.0.0/8` can claim any address, also of `10.1.0.0/16`: it is in `trusted_proxies`
+      --> /etc/moorgate/conf.d/ci.toml:12:13
+       |
+    12 | networks = ['10.1.0.0/16', '192.0.2.0/24']
+       |             ^^^^^^^^^^^^^
+       |
+       = help: name the proxies alone in `trusted_proxies` of moorgate.toml, without their neighbours
+
+    warning: `push` and `delete-tag` together move tags, also without `overwrite`: away first, then pushed anew
+      --> /etc/moorgate/conf.d/ci.toml:16:11
+       |
+    16 | actions = ['push', 'delete-tag']
+       |           ^^^^^^^^^^^^^^^^^^^^^^
+       |
+       = help: add `overwrite` if tags may move; if not, give `delete-tag` to others, or deny it for some tags
+    ");
+}
+
+#[test]
+fn tags_that_a_deny_keeps_are_not_moved_by_a_way_round() {
+    let allow = |actions: &str| {
+        format!("[[access]]\nusers = ['alice']\nrepositories = ['keep']\nactions = [{actions}]\n")
+    };
+    let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\ntags = ['v*']\nactions = ['delete-tag']\n";
+    assert_eq!(warned(&(allow("'push', 'delete-tag'") + deny)), "");
+    for actions in ["'push', 'delete-tag', 'overwrite'", "'all'", "'push'", "'delete-tag'"] {
+        assert_eq!(warned(&allow(actions)), "", "{actions}");
+    }
 }

@@ -1,16 +1,24 @@
 //! What is allowed in rules and still cannot be meant: rules that never match, and tags that say nothing.
 
+mod dead;
+
 use super::groups::Groups;
 use crate::config::access::{AccessRule, Selector};
+use crate::config::network::Networks;
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawMode, Setting};
 use crate::config::resolve::DomainFile;
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Action;
-use crate::registry::pattern::RepositoryPattern;
 
 /// Notes all warnings about the rules of a file. `rules` are those of the file, one for each.
-pub(super) fn note(file: &DomainFile, rules: &[AccessRule], groups: &Groups, problems: &mut Problems) {
+pub(super) fn note(
+    file: &DomainFile,
+    rules: &[AccessRule],
+    groups: &Groups,
+    proxies: &Networks,
+    problems: &mut Problems,
+) {
     let auth = file.raw.auth.given();
     let anonymous = auth.map_or(AnonymousAccess::None, |auth| auth.anonymous.or_empty());
     for (source, span, name) in groups.empty() {
@@ -21,11 +29,31 @@ pub(super) fn note(file: &DomainFile, rules: &[AccessRule], groups: &Groups, pro
         let mut warn = |span: &_, message: String, help: String| {
             problems.push(Problem::at(&file.source, span, message, help).warning());
         };
-        if let Some((message, help)) = dead(rule, rules, anonymous) {
+        if let Some((message, help)) = dead::dead(rule, rules, anonymous) {
             warn(&raw.span(), format!("this rule can never match: {message}"), help);
         }
         if let Some((message, help)) = idle_tags(rule) {
             warn(raw.get_ref().tags.span().unwrap_or(&raw.span()), message, help);
+        }
+        if let Some((message, help)) = moved_tags(rule, rules) {
+            warn(raw.get_ref().actions.span().unwrap_or(&raw.span()), message, help);
+        }
+        for entry in raw.get_ref().repositories.given().into_iter().flatten() {
+            if !entry.get_ref().is_possible(None) {
+                let name = entry.get_ref().as_str();
+                warn(&entry.span(), format!("no repository can be called like `{name}`"), NAMES.to_owned());
+            }
+        }
+        for entry in raw.get_ref().networks.given().into_iter().flatten() {
+            if let Some(proxies) = proxies.that_meets(*entry.get_ref()) {
+                let message = format!(
+                    "whoever is in `{proxies}` can claim any address, also of `{}`: it is in `trusted_proxies`",
+                    entry.get_ref()
+                );
+                let help =
+                    "name the proxies alone in `trusted_proxies` of moorgate.toml, without their neighbours";
+                warn(&entry.span(), message, help.to_owned());
+            }
         }
     }
     if anonymous == AnonymousAccess::Pull {
@@ -33,76 +61,16 @@ pub(super) fn note(file: &DomainFile, rules: &[AccessRule], groups: &Groups, pro
     }
 }
 
-/// Why a rule is about nothing.
-fn dead(rule: &AccessRule, rules: &[AccessRule], anonymous: AnonymousAccess) -> Option<(String, String)> {
-    let is_empty =
-        |selector: &Selector| matches!(selector, Selector::Group { members, .. } if members.is_empty());
-    let strangers = |selector: &Selector| *selector == Selector::Anonymous;
-    if rule.users.iter().all(is_empty) {
-        return Some((
-            "its groups have nobody in them".to_owned(),
-            "write the users of the group".to_owned(),
-        ));
-    }
-    let only_strangers = rule.users.iter().all(|user| strangers(user) || is_empty(user));
-    let user = |pattern: &RepositoryPattern| pattern.names_user();
-    if only_strangers && rule.deny && anonymous == AnonymousAccess::None {
-        let help = "leave it out, or write anonymous = \"pull\" in [auth]";
-        return Some(("without a login nothing is allowed here anyway".to_owned(), help.to_owned()));
-    }
-    if only_strangers && rule.deny && rule.repositories.iter().all(user) {
-        let help = "`${user}` is for users who are logged in";
-        return Some(("`@anonymous` has no name".to_owned(), help.to_owned()));
-    }
-    if rule.deny && rule.tags.is_some() && !rule.actions.iter().any(|a| a.is_of_tag() || deletes(a)) {
-        let help = "leave `tags` out to deny it for the whole repository";
-        return Some(("none of its actions is about a tag".to_owned(), help.to_owned()));
-    }
-    let other = rules.iter().find(|other| other.deny && !rule.deny && covers(other, rule))?;
-    let line = other.place.line;
-    Some((
-        format!("line {line} denies all of it"),
-        "leave one of the two out: a deny beats every allow".to_owned(),
-    ))
-}
-
-fn deletes(action: Action) -> bool {
-    action == Action::DeleteManifest
-}
-
-/// Whether a deny takes away everything that a rule gives, as far as their texts tell.
-fn covers(deny: &AccessRule, rule: &AccessRule) -> bool {
-    let names_all = |selector: &Selector| match selector {
-        Selector::Authenticated => true,
-        Selector::Name(pattern) => pattern.is_any(),
-        Selector::Group { .. } | Selector::Anonymous => false,
-    };
-    let all_users = deny.users.iter().any(names_all);
-    let user = |selector: &Selector| match selector {
-        // Its users may have it still, by other names.
-        Selector::Anonymous => false,
-        _ => all_users || deny.users.contains(selector),
-    };
-    let repository = |pattern: &RepositoryPattern| {
-        deny.repositories.iter().any(|other| other.is_any() || other == pattern)
-    };
-    deny.tags.is_none()
-        && deny.networks.is_none()
-        && deny.actions.has_all(rule.actions)
-        && rule.users.iter().all(user)
-        && rule.repositories.iter().all(repository)
-}
-
 /// What `tags` do not say, though it looks so.
 fn idle_tags(rule: &AccessRule) -> Option<(String, String)> {
     rule.tags.as_ref()?;
     let help =
         "tags restrict writes only, since a pull by digest has no tag: write a rule of its own for them";
-    if rule.deny && !rule.actions.iter().any(|a| a.is_of_tag() || deletes(a)) {
+    if rule.deny && !rule.actions.iter().any(|a| a.is_of_tag() || a == Action::DeleteManifest) {
         // Said already: the rule never matches.
         return None;
     }
-    let idle = rule.actions.iter().filter(|action| !action.is_of_tag() && !deletes(*action));
+    let idle = rule.actions.iter().filter(|action| !action.is_of_tag() && *action != Action::DeleteManifest);
     let idle: Vec<_> = idle.map(|action| format!("`{action}`")).collect();
     if !idle.is_empty() {
         let effect = if rule.deny { "does not deny" } else { "allows, for the whole repository," };
@@ -113,6 +81,20 @@ fn idle_tags(rule: &AccessRule) -> Option<(String, String)> {
         return Some((message.to_owned(), "write a rule without `tags` for it".to_owned()));
     }
     None
+}
+
+/// By which way round a rule that keeps tags lets them be moved.
+fn moved_tags(rule: &AccessRule, rules: &[AccessRule]) -> Option<(String, String)> {
+    let has = |action| rule.actions.has(action);
+    let is_kept = rules.iter().any(|other| other.deny && other.actions.has(Action::DeleteTag));
+    if rule.deny || is_kept || !has(Action::Push) || !has(Action::DeleteTag) || has(Action::Overwrite) {
+        return None;
+    }
+    let message =
+        "`push` and `delete-tag` together move tags, also without `overwrite`: away first, then pushed anew";
+    let help =
+        "add `overwrite` if tags may move; if not, give `delete-tag` to others, or deny it for some tags";
+    Some((message.to_owned(), help.to_owned()))
 }
 
 /// For whom pulls without a login do not work.
@@ -138,3 +120,7 @@ fn of_anonymous(file: &DomainFile, rules: &[AccessRule], problems: &mut Problems
          buildah, skopeo and crane pull without one. With mode = \"token\" in [auth] all of them do",
     );
 }
+
+/// What names of repositories are.
+const NAMES: &str =
+    "the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them";

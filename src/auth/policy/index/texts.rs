@@ -1,0 +1,108 @@
+//! Rows by the patterns of a text: each pattern is filed under the one of its literals that the fewest others have,
+//! and an automaton finds the literals of all of them in one walk along a text.
+
+use aho_corasick::AhoCorasick;
+
+use super::Map;
+use super::rows::{Bits, Rows};
+use crate::registry::pattern::literals::{At, Literal};
+
+/// Rows by patterns.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    /// By patterns that are one text.
+    whole: Map<Box<str>, Rows>,
+    /// By patterns without any literal.
+    any: Rows,
+    /// Those that are still to be filed, with their literals.
+    waiting: Vec<(usize, Vec<Literal>)>,
+    literals: Vec<Places>,
+    /// Of `literals`, in their order; none where there are none.
+    automaton: Option<AhoCorasick>,
+}
+
+/// The rows of a literal, by where it has to be.
+#[derive(Debug, Default)]
+struct Places {
+    start: Rows,
+    end: Rows,
+    inside: Rows,
+}
+
+impl Texts {
+    /// Adds the last row so far, or one more, by what its pattern has.
+    pub(super) fn add(&mut self, row: usize, literals: Vec<Literal>) {
+        match literals.as_slice() {
+            [] => self.any.add(row),
+            [Literal { text, at: At::Whole }] => self.add_whole(row, text),
+            _ => self.waiting.push((row, literals)),
+        }
+    }
+
+    pub(super) fn add_whole(&mut self, row: usize, text: &str) {
+        // Nearly always there already in a group, so that the key is not copied for each member again.
+        match self.whole.get_mut(text) {
+            Some(rows) => rows.add(row),
+            None => self.whole.entry(text.into()).or_default().add(row),
+        }
+    }
+
+    /// Files what was added.
+    pub(super) fn finish(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut uses: Map<&Literal, usize> = Map::default();
+        for literal in waiting.iter().flat_map(|(_, literals)| literals) {
+            *uses.entry(literal).or_default() += 1;
+        }
+        let mut texts: Vec<&str> = Vec::new();
+        let mut numbers: Map<&str, usize> = Map::default();
+        for (row, literals) in &waiting {
+            let rarest = literals.iter().min_by_key(|literal| {
+                (uses.get(literal), literal.at == At::Inside, std::cmp::Reverse(literal.text.len()))
+            });
+            let Some(Literal { text, at }) = rarest else { continue };
+            let text: &str = text;
+            let number = *numbers.entry(text).or_insert_with(|| {
+                texts.push(text);
+                self.literals.push(Places::default());
+                texts.len() - 1
+            });
+            let Some(places) = self.literals.get_mut(number) else { continue };
+            match at {
+                At::Start => places.start.add(*row),
+                At::End => places.end.add(*row),
+                At::Whole | At::Inside => places.inside.add(*row),
+            }
+        }
+        if texts.is_empty() {
+            return;
+        }
+        match AhoCorasick::new(&texts) {
+            Ok(automaton) => self.automaton = Some(automaton),
+            // More than 2 GiB of patterns: slow, but right.
+            Err(_) => waiting.iter().for_each(|(row, _)| self.any.add(*row)),
+        }
+    }
+
+    /// Those whose pattern can be like a text; what is it exactly goes to `whole`, if that is given.
+    pub(super) fn find(&self, text: &str, to: &mut Bits, whole: Option<&mut Bits>) {
+        to.add(&self.any);
+        if let Some(rows) = self.whole.get(text) {
+            match whole {
+                Some(whole) => whole.add(rows),
+                None => to.add(rows),
+            }
+        }
+        let Some(automaton) = &self.automaton else { return };
+        for found in automaton.find_overlapping_iter(text) {
+            let Some(places) = self.literals.get(found.pattern().as_usize()) else { continue };
+            to.add(&places.inside);
+            if found.start() == 0 {
+                to.add(&places.start);
+            }
+            if found.end() == text.len() {
+                to.add(&places.end);
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! No pattern makes the parser panic; what matches has what the pattern says of all that do. The lines of the input
+//! are a pattern, another one, a name, and a user.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use moorgate::registry::pattern::literals::At;
+use moorgate::registry::pattern::{Pattern, RepositoryPattern};
+
+fuzz_target!(|input: &str| {
+    let mut lines = input.split('\n');
+    let [one, other, name, user] = [(); 4].map(|()| lines.next().unwrap_or_default());
+    let [text, narrow] = [one, other].map(Pattern::new);
+    assert!(!text.covers(&narrow) || !narrow.matches(name) || text.matches(name));
+    let Ok(pattern) = RepositoryPattern::parse(one) else { return };
+    assert_eq!(RepositoryPattern::parse(pattern.as_str()).as_ref(), Ok(&pattern));
+    let _ = pattern.is_possible(Some(user));
+    if pattern.matches(name, Some(user)) {
+        for literal in pattern.literals() {
+            assert!(match literal.at {
+                At::Whole => *literal.text == *name,
+                At::Start => name.starts_with(&*literal.text),
+                At::End => name.ends_with(&*literal.text),
+                At::Inside => name.contains(&*literal.text),
+            });
+        }
+    }
+    let Ok(narrow) = RepositoryPattern::parse(other) else { return };
+    assert!(!pattern.covers(&narrow) || !narrow.matches(name, Some(user)) || pattern.matches(name, Some(user)));
+});
