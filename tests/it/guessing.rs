@@ -7,13 +7,15 @@ mod proxies;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{Domain, Gateway, Head, Origin, Peer, Setup, basic};
+use crate::harness::{Clock, Domain, Gateway, Head, Origin, Peer, Setup, basic};
 
 /// A gateway that believes this machine about the addresses of clients.
 struct Stage {
     gateway: Gateway,
     origin: Origin,
     client: Peer<TlsStream<TcpStream>>,
+    /// It stands still: tries come back with time, however long the test takes.
+    clock: Clock,
 }
 
 impl Stage {
@@ -26,7 +28,7 @@ impl Stage {
         let setup = Setup::new().domain(domain).domain(other).top("trusted_proxies = [\"127.0.0.1\"]");
         let gateway = setup.main(&auth).start().await;
         let client = gateway.client().await;
-        Self { gateway, origin, client }
+        Self { gateway, origin, client, clock: Clock::stopped() }
     }
 
     /// Logs in from an address.
