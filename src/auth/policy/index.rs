@@ -174,8 +174,8 @@ impl Tags {
     }
 }
 
-/// As many rows are compared one by one rather than looking further: it costs a microsecond's fifth.
-pub(super) const FEW: usize = 4;
+/// As many rows are compared one by one rather than looked for further, which would cost no less.
+const FEW: usize = 4;
 
 /// FNV-1a: for a few short keys it costs a third of the standard hash.
 struct Fnv(u64);
