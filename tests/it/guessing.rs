@@ -2,6 +2,7 @@
 
 mod budgets;
 mod control;
+mod log;
 mod proxies;
 
 use tokio::net::TcpStream;

@@ -5,6 +5,7 @@ pub mod acme_ca;
 pub mod between;
 pub mod cli;
 pub mod dns;
+pub mod events;
 pub mod frames;
 pub mod gateway;
 pub mod http2;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use between::Between;
 pub use cli::cli;
+pub use events::Events;
 pub use gateway::{Domain, Gateway, Setup, basic, bound, request};
 pub use http2::{Fed, Http2, no_body, request2, whole};
 pub use log_lines::log_lines;
