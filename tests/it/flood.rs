@@ -1,8 +1,9 @@
 //! A flood of wrong passwords does not slow down those who know theirs, nor keep out those who come for the
 //! first time, and takes no memory.
 
+mod tokens;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -44,46 +45,6 @@ async fn requests_of_users_take_as_long_while_each_guess_comes_from_another_addr
         Guess::of(((round * 60 + number) * MOST_GUESSES + attempt) as u64)
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_addresses_and_ten_thousand_users_take_no_memory() {
-    let process = process(4, LASTING).await;
-    sweep(&process, 0..10_000).await;
-    let before = process.memory();
-    sweep(&process, 10_000..100_000).await;
-    let grown = process.memory().saturating_sub(before);
-    // The tables of who failed take 5.3 MiB when they are full.
-    assert!(grown < 16 << 20, "{} MiB", grown >> 20);
-    let logins = logins(&process).await;
-    assert!(logins["memory_bytes"].as_u64().unwrap() < 6 << 20, "{logins}");
-    // How many were looked at is a matter of the machine; that they are known is not.
-    let count = |of: &str| logins[of].as_u64().unwrap();
-    assert!(count("failed") > 0 && count("failing_addresses") >= count("failed") / 10 * 9, "{logins}");
-}
-
-/// Wrong logins from so many addresses, each with a name of its own, as fast as they are answered.
-async fn sweep(process: &Arc<Process>, numbers: std::ops::Range<u64>) {
-    let next = Arc::new(AtomicU64::new(numbers.start));
-    let clients: Vec<JoinHandle<()>> = (0..BESIEGERS)
-        .map(|_| {
-            let (process, next) = (process.clone(), next.clone());
-            tokio::spawn(async move {
-                let mut client = Peer::new(process.tls().await);
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= numbers.end {
-                        return;
-                    }
-                    client.send(Guess::of(number).request()).await;
-                    assert!(matches!(client.answer().await.0.status(), 401 | 503));
-                }
-            })
-        })
-        .collect();
-    for client in clients {
-        client.await.unwrap();
-    }
 }
 
 /// How long requests of `alice` take under a flood, and in calm.
@@ -240,13 +201,18 @@ impl Guess {
 /// A process that believes what the test says about the addresses of its clients, with bcrypt entries of this
 /// cost: for `alice`, and for five that have not logged in.
 async fn process(cost: u32, auth: &str) -> Arc<Process> {
+    process_of((cost, auth), "", "http/1.1").await
+}
+
+/// The same with keys of the domain's `[auth]` and another protocol.
+async fn process_of((cost, auth): (u32, &str), keys: &str, alpn: &str) -> Arc<Process> {
     let upstream = answering_at_once().await;
-    let domain = Domain::new("ci.test", &format!("http://{upstream}"));
+    let domain = Domain::new("ci.test", &format!("http://{upstream}")).auth(keys);
     let entry = bcrypt::hash("secret", cost).unwrap();
     let users = ["alice", "first0", "first1", "first2", "first3", "first4"];
     let entries: String = users.iter().map(|user| format!("{user}:{entry}\n")).collect();
     let setup = Setup::new().domain(domain).main(auth).top("trusted_proxies = [\"127.0.0.1\"]");
-    Arc::new(setup.spawn(&entries, "http/1.1"))
+    Arc::new(setup.spawn(&entries, alpn))
 }
 
 /// The 99th percentile of authenticated requests.
