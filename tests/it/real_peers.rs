@@ -22,6 +22,7 @@ mod first_run;
 mod pebble;
 mod pebble_limits;
 mod pebble_many;
+mod rules;
 mod signals;
 mod skopeo;
 mod store;

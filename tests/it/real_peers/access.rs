@@ -46,6 +46,11 @@ impl Stage {
 
     /// The same with further keys of `[auth]`.
     pub fn ruled_with(self, auth: &str) -> Self {
+        self.ruled_by(auth, "")
+    }
+
+    /// The same with further rules.
+    pub fn ruled_by(self, auth: &str, more: &str) -> Self {
         for user in ["reader", "contractor"] {
             self.htpasswd("-bB", &self.ci, &[user, "their password"]);
         }
@@ -53,7 +58,7 @@ impl Stage {
         let text = fs::read_to_string(&file)
             .unwrap()
             .replace("[auth]", &format!("[auth]\nanonymous = \"pull\"\n{auth}"));
-        fs::write(&file, format!("{text}{RULES}")).unwrap();
+        fs::write(&file, format!("{text}{RULES}{more}")).unwrap();
         self.moorgate.signal(Signal::HUP);
         until("the rules are in force", || self.moorgate.stderr().contains("configuration reloaded"));
         self
