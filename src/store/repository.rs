@@ -145,10 +145,13 @@ impl Repository {
         let first = document.blobs.first();
         let locked = match first {
             None => self.layout.lock_to_begin(&self.name)?,
-            Some(blob) => {
-                let locked = self.layout.lock_to_change(&self.name)?;
-                locked.ok_or_else(|| StoreError::Missing(blob.digest.clone()))?
-            }
+            Some(blob) => match self.layout.lock_to_change(&self.name)? {
+                Some(locked) => locked,
+                None => {
+                    expected.iter().try_for_each(|expected| expected.check(&Index::default(), bytes))?;
+                    return Err(StoreError::Missing(blob.digest.clone()));
+                }
+            },
         };
         let mut index = self.index_or_empty()?;
         expected.iter().try_for_each(|expected| expected.check(&index, bytes))?;

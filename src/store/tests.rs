@@ -278,4 +278,13 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
     let manifest = one.manifest(&name, &Reference::Tag(tag("v1")), false).await.unwrap();
     assert_eq!(manifest.bytes, b"\0", "nothing of what was refused is there");
     put(&other, b"\x01", vec![Expected::There(tag("v1"))]).await.unwrap();
+    // Where there is nothing at all, no tag is there either.
+    let nowhere = RepositoryName::parse("nowhere").unwrap();
+    let blob =
+        serde_json::json!({"mediaType": "a/b", "digest": Algorithm::Sha256.digest(b"x").as_str(), "size": 1});
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": blob, "layers": []}).to_string();
+    let expected = vec![Expected::There(tag("v1"))];
+    let put =
+        one.put_manifest(&nowhere, &Reference::Tag(tag("v1")), &[], expected, None, manifest.into()).await;
+    refused(put, "v1");
 }
