@@ -25,5 +25,7 @@ fuzz_target!(|input: &str| {
         }
     }
     let Ok(narrow) = RepositoryPattern::parse(other) else { return };
-    assert!(!pattern.covers(&narrow) || !narrow.matches(name, Some(user)) || pattern.matches(name, Some(user)));
+    assert!(
+        !pattern.covers(&narrow) || !narrow.matches(name, Some(user)) || pattern.matches(name, Some(user))
+    );
 });

@@ -188,8 +188,8 @@ async fn what_explain_says_is_what_a_request_gets() {
 
 #[tokio::test]
 async fn what_explain_says_is_what_a_request_with_a_token_gets() {
-    compared(Kind::Store, Login::Token, 12).await;
-    compared(Kind::UpstreamHttp2, Login::Token, 5).await;
+    compared(Kind::Store, Login::Token, 20).await;
+    compared(Kind::UpstreamHttp2, Login::Token, 8).await;
 }
 
 #[tokio::test]
