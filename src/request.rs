@@ -167,7 +167,8 @@ async fn with_room(
     parts: &Parts,
     body: Incoming,
 ) -> Result<(Incoming, Option<Room>), Rejection> {
-    match rooms.take(route.body_limit(), &body).await {
+    let user = format!("{} {}", route.site().host.domain, route.asker().user.unwrap_or_default());
+    match rooms.take(user, route.body_limit(), &body).await {
         Ok(room) => Ok((body, Some(room))),
         Err(rejection) => {
             unread::take_short(conn, &parts.headers, body).await;
