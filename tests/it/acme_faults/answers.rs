@@ -157,7 +157,7 @@ fn an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other() {
         // So does a CA that exists.
         stage.world.ca.once("finalize", Told::Busy(u32::MAX, "86400"));
         stage.start_only();
-        stage.process().work_patiently(&stage.world.ca);
+        stage.process().work_patiently(&stage.world.ca, 0);
         let serial = |stage: &Stage, name| stage.process().served(name).map(|facts| facts.serial);
         let is_first = serial(&stage, DOMAIN).is_none();
         let (slow, other) = if is_first { (DOMAIN, OTHER) } else { (OTHER, DOMAIN) };

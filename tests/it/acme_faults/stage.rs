@@ -60,15 +60,15 @@ impl Stage {
 
     /// Lets time pass, and moorgate do what is due meanwhile.
     pub fn pass(&self, time: Duration) {
-        self.pass_with(time, Process::work);
+        self.pass_with(time, |process, _| process.work());
     }
 
     /// The same where the CA has moorgate wait.
     pub fn pass_patiently(&self, time: Duration) {
-        self.pass_with(time, |process| process.work_patiently(&self.world.ca));
+        self.pass_with(time, |process, asked| process.work_patiently(&self.world.ca, asked));
     }
 
-    fn pass_with(&self, time: Duration, work: impl Fn(&Process)) {
+    fn pass_with(&self, time: Duration, work: impl Fn(&Process, usize)) {
         let end = self.world.now() + time;
         let mut rounds = 0;
         while let Ok(left) = end.duration_since(self.world.now())
@@ -77,9 +77,10 @@ impl Stage {
             let wall = (self.world.wall())();
             let due = self.process().next().map_or(left, |at| at.duration_since(wall).unwrap_or_default());
             let pause = due.min(DAY / 4).max(Duration::from_secs(1)).min(left);
+            let asked = self.world.ca.requests();
             self.world.pass(pause);
             self.process().pass(pause);
-            work(self.process());
+            work(self.process(), asked);
             rounds += 1;
             assert!(rounds < MOST_ROUNDS, "{left:?} of {time:?} are left: {}", self.process().shown());
         }

@@ -55,8 +55,9 @@ impl Process {
     }
 
     /// The same where it waits for a CA that takes its time: once that was asked, the clock moves on by seconds.
-    pub fn work_patiently(&self, ca: &AcmeCa) {
-        if !self.work_until(ca, ca.requests() + 1, 200) {
+    /// `asked`: how often it had been before there was anything to do.
+    pub fn work_patiently(&self, ca: &AcmeCa, asked: usize) {
+        if !self.work_until(ca, asked + 1, 200) {
             return;
         }
         self.runtime.block_on(async {
