@@ -79,7 +79,7 @@ impl Ask {
 }
 
 impl Attempt<'_> {
-    /// Asks one CA after the other. An error is the disk's: nothing was ordered, or nothing is lost.
+    /// An error is the disk's: nothing was ordered, or nothing is lost.
     pub(super) async fn run(&self, record: &mut Record) -> Result<End, String> {
         let plan = self.issuer.plan.load_full();
         let cas: Vec<_> = plan.authorities().collect();
@@ -100,11 +100,22 @@ impl Attempt<'_> {
         if let Some(held) = self.held(&plan.settings, record).await? {
             return Ok(End { state: held, outcome: Some(Outcome::Postponed) });
         }
+        self.ask(&plan.settings, cas, record).await
+    }
+
+    /// Asks one CA after the other.
+    async fn ask(
+        &self,
+        settings: &AcmeSettings,
+        cas: Vec<(&CaSettings, CaId)>,
+        record: &mut Record,
+    ) -> Result<End, String> {
         let mut waits: Vec<(SystemTime, String)> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
+        let mut outcome = Outcome::Postponed;
         let mut found: Option<Vec<String>> = None;
         for (ca, id) in cas {
-            let mut at = self.at(&plan.settings, ca, id);
+            let mut at = self.at(settings, ca, id);
             let ended = self.from(&mut at, record).await;
             if let Some(findings) = &at.found {
                 found.get_or_insert_default().extend(findings.texts());
@@ -117,6 +128,10 @@ impl Attempt<'_> {
                 Err(Stop::Wait(at, why)) => waits.push((at, why)),
                 Err(Stop::Local(error)) => return Err(error),
                 Err(Stop::Failed(error)) => {
+                    // What takes long goes on, and so does the wish for it.
+                    if !matches!(error, AcmeError::Slow { .. }) {
+                        outcome = Outcome::Failed;
+                    }
                     errors.push(format!("{}: {error}", ca.directory));
                     waits.push(self.failed(&at, record, &error).await?);
                 }
@@ -130,7 +145,6 @@ impl Attempt<'_> {
             record.findings.dedup();
         }
         self.issuer.keep(&self.host.domain, record).await?;
-        let outcome = if errors.is_empty() { Outcome::Postponed } else { Outcome::Failed };
         Ok(End { state: next_wait(waits, (self.issuer.wall)()), outcome: Some(outcome) })
     }
 

@@ -45,7 +45,7 @@ pub(super) enum Outcome {
     Issued,
     /// Without one.
     Failed,
-    /// Before anything was asked of a CA.
+    /// Before anything was asked of a CA, or while it was still at it.
     Postponed,
 }
 

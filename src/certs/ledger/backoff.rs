@@ -94,6 +94,11 @@ impl Backoff {
         step.min(most) * (9000 + 2 * u32::from(self.jitter)) / 10_000
     }
 
+    /// Whether it is an order that is waited for.
+    pub(super) fn is_for_an_order(&self) -> bool {
+        self.bound == Bound::Unfinished
+    }
+
     /// So old that nobody waits for it any more.
     pub(super) fn is_over(&self, now: SystemTime) -> bool {
         self.at + FORGOTTEN_AFTER < now && self.retry_at.is_none_or(|at| at < now)

@@ -254,8 +254,12 @@ impl CaRecord {
         self.backoffs.insert(request.names.clone(), backoff);
     }
 
-    /// Ends the waiting of our own choice.
+    /// Ends the waiting of our own choice, but not that for an order which is under way: it would only be looked
+    /// at more often.
     pub(super) fn forgive(&mut self, names: &NameSet) {
+        if self.backoffs.get(names).is_some_and(Backoff::is_for_an_order) {
+            return;
+        }
         if let Some(mut backoff) = self.backoffs.remove(names).filter(|backoff| backoff.retry_at.is_some()) {
             backoff.times = 0;
             self.backoffs.insert(names.clone(), backoff);

@@ -104,6 +104,9 @@ fn an_order_that_takes_long_is_looked_at_each_hour() {
         let wait = until.at.duration_since(start()).expect("later");
         assert!(wait >= HOUR && wait <= HOUR * 11 / 10, "{wait:?}");
     }
+    let until = ledger.may_order(&request, start());
+    ledger.record(Event::Confirmed { domain: "a.example.com", names: &names }, start());
+    assert_eq!(ledger.may_order(&request, start()), until, "a wish does not make it faster");
     assert_eq!(ledger.budget(&request, start())[2].left, 4, "it may yet become a certificate");
 }
 

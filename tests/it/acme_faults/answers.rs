@@ -184,6 +184,23 @@ fn an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other() {
     });
 }
 
+#[test]
+fn a_wish_whose_order_takes_long_is_fulfilled_when_it_has_ended() {
+    alone("answers::a_wish_whose_order_takes_long_is_fulfilled_when_it_has_ended", |mut stage| {
+        stage.start();
+        let before = stage.served();
+        stage.world.ca.once("finalize", Told::Busy(u32::MAX, "86400"));
+        let asked = stage.world.ca.requests();
+        stage.process().renew(DOMAIN);
+        stage.process().work_patiently(&stage.world.ca, asked);
+        assert!(stage.error().contains("has not finished the order yet"), "{}", stage.error());
+        stage.world.ca.finishes();
+        stage.pass(70 * MINUTE);
+        assert_ne!(stage.served(), before, "though it was not due: {}", stage.error());
+        assert_eq!((stage.orders(), stage.error().as_str()), (2, ""));
+    });
+}
+
 fn is_replaced_by_another(mut stage: Stage, kind: &'static str) {
     stage.world.ca.once("finalize", Told::Invalid(kind, 0));
     stage.start();
