@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Act::{self, Catalog, Delete, DeleteTag, List, Pull, Push};
-use crate::real_peers::clients::{Containerd, Tool};
+use crate::real_peers::clients::{Containerd, Tool, only_tells_of_its_pipe};
 use crate::real_peers::engine::Engine;
 use crate::real_peers::process::{Output, run};
 use crate::real_peers::stage::Stage;
@@ -18,6 +18,11 @@ pub trait Client {
     /// What it shows of a refusal with these words.
     fn shown(&self, _act: Act, words: &str) -> String {
         words.to_owned()
+    }
+
+    /// Whether it may have kept a refusal's words to itself.
+    fn is_silent(&self, _message: &str) -> bool {
+        false
     }
 
     /// What it shows where a repository does not exist.
@@ -132,6 +137,10 @@ impl Client for Ctr<'_> {
     /// No sentence of any registry.
     fn shown(&self, _act: Act, _words: &str) -> String {
         "403 Forbidden".to_owned()
+    }
+
+    fn is_silent(&self, message: &str) -> bool {
+        only_tells_of_its_pipe(message)
     }
 
     fn unknown(&self, _act: Act) -> &'static str {
