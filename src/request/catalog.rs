@@ -16,7 +16,7 @@ use super::rewrite::{self, Asked};
 use super::route::Route;
 use super::site::Target;
 use crate::registry::action::Action;
-use crate::registry::call::Page;
+use crate::registry::call::{Page, QueryText};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
 use crate::store::{Part, Store, StoreError, Window};
 use crate::upstream::body::AnswerBody;
@@ -55,6 +55,56 @@ impl Found {
     }
 }
 
+/// What has been found so far where the registry may page by tokens of its own (Quay: `next_page`). It takes no
+/// `last`, and begins anew whatever is asked: what stands before that name is left out here then.
+struct FromUpstream<'p> {
+    page: &'p Page,
+    /// Of all that it has listed.
+    all: Found,
+    /// Of what it has listed after `last`, once that was there.
+    after: Option<Found>,
+    /// Whether it has begun where it was asked to; not known before its first page.
+    begins_there: Option<bool>,
+}
+
+impl<'p> FromUpstream<'p> {
+    fn new(page: &'p Page) -> Self {
+        Self { page, all: Found::new(page), after: None, begins_there: None }
+    }
+
+    /// Adds a page, whose next one is asked for so; true as soon as no other is needed.
+    fn add(&mut self, route: &Route, mut names: Vec<String>, next: Option<&str>) -> bool {
+        let Some(last) = self.page.last.as_ref().map(QueryText::as_str) else {
+            return self.all.add(route, names);
+        };
+        let at = names.iter().position(|name| name == last);
+        let begins_there =
+            *self.begins_there.get_or_insert_with(|| at.is_none() && next.is_none_or(is_by_name));
+        if begins_there {
+            return self.all.add(route, names);
+        }
+        if let Some(at) = at {
+            names.drain(..=at);
+            self.after = Some(Found::new(self.page));
+        }
+        if let Some(after) = &mut self.after {
+            return after.add(route, names);
+        }
+        self.all.add(route, names);
+        false
+    }
+
+    /// Where `last` has not been there at all, it may have been deleted: an entry twice is better than none.
+    fn part(&self) -> &Part {
+        &self.after.as_ref().unwrap_or(&self.all).part
+    }
+}
+
+/// Whether the next page is asked for by the name that it comes after.
+fn is_by_name(query: &str) -> bool {
+    query.split('&').any(|parameter| parameter.starts_with("last="))
+}
+
 /// From moorgate's own registry.
 pub(crate) async fn of_store(
     route: &Route,
@@ -87,7 +137,7 @@ pub(crate) async fn of_upstream(
     parts: &Parts,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let mut found = Found::new(page);
+    let mut found = FromUpstream::new(page);
     let mut query = first_query(page);
     record.forwarded(None);
     for number in 0..MOST_PAGES {
@@ -103,11 +153,9 @@ pub(crate) async fn of_upstream(
             return rewrite::rewrite((route, target), conn, &Asked::of(route, parts), answer, record);
         }
         let next = next_query((route, target), &answer);
-        if found.add(route, names(answer).await?) {
-            return Ok(lists::paged_catalog(&found.part, page));
-        }
-        let Some(next) = next.filter(|next| *next != query) else {
-            return Ok(lists::paged_catalog(&found.part, page));
+        let is_whole = found.add(route, names(answer).await?, next.as_deref());
+        let Some(next) = next.filter(|next| !is_whole && *next != query) else {
+            return Ok(lists::paged_catalog(found.part(), page));
         };
         query = next;
     }

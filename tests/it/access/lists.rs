@@ -1,7 +1,10 @@
 //! The catalog and mounts: what may not be seen is not in them, and pages are as long as they should be.
 
+use tokio::net::TcpListener;
+
 use super::stage::{KINDS, Stage, allow};
-use crate::store::client::Client;
+use crate::harness::{Domain, Peer, Setup};
+use crate::store::client::{Client, Endpoint};
 use crate::store::image::sha256;
 
 /// Every page of the catalog, of so many entries each, following the links.
@@ -51,6 +54,46 @@ async fn the_catalog_shows_what_may_be_seen_in_whole_pages() {
         alice.get("/v2/base/a/tags/list").await.refused(403, "DENIED");
         alice.get("/v2/z/tags/list").await.refused(404, "NAME_UNKNOWN");
     }
+}
+
+/// A registry that pages by tokens of its own, in no order of names, three at once: whatever `last` is, it begins anew.
+async fn tokens_of_its_own(names: [&'static str; 9]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let mut peer = Peer::new(listener.accept().await.unwrap().0);
+            while let Some(head) = peer.try_head().await {
+                let (_, query) = head.first.split(' ').nth(1).unwrap().split_once('?').unwrap();
+                let token = query.split('&').find_map(|part| part.strip_prefix("next_page="));
+                let at = token.map_or(0, |token| token.strip_prefix("x%3D").unwrap().parse().unwrap());
+                let link = format!("Link: </v2/_catalog?n=3&next_page=x%3D{}>; rel=\"next\"\r\n", at + 3);
+                let link = if at + 3 < names.len() { link } else { String::new() };
+                let body = serde_json::json!({ "repositories": names[at..at + 3] }).to_string();
+                let length = body.len();
+                peer.send(format!("HTTP/1.1 200 OK\r\n{link}Content-Length: {length}\r\n\r\n{body}")).await;
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_registry_with_tokens_of_its_own_is_paged_by_name() {
+    let names = ["base/z", "base/c", "a/x", "base/a", "base/b", "more/a", "z", "base/d", "base/d/e"];
+    let url = tokens_of_its_own(names).await;
+    let rules = format!("{}{}", allow("base/*", "'catalog'"), allow("more/**", "'pull'"));
+    let gateway = Setup::new().domain(Domain::new("ci.test", &url).tables(&rules)).start().await;
+    let mut alice = Endpoint::new(&gateway, "http/1.1").client();
+    let seen = ["base/z", "base/c", "base/a", "base/b", "base/d"];
+    for n in 1..7 {
+        let pages = catalog(&mut alice, n).await;
+        assert_eq!(pages.concat(), seen, "{n} at once");
+        assert_eq!(pages.len(), seen.len().div_ceil(n), "no empty page at the end: {pages:?}");
+    }
+    // One that has been deleted meanwhile: from the beginning, rather than nothing.
+    let gone = alice.get("/v2/_catalog?n=2&last=base/gone").await.is(200);
+    assert_eq!(gone.json()["repositories"], serde_json::json!(["base/z", "base/c"]));
 }
 
 #[tokio::test]
