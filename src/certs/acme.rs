@@ -113,9 +113,12 @@ impl Session {
             directory: id.clone(),
             url: account.id().to_owned(),
             contacts: contacts.to_vec(),
+            identities: Vec::new(),
         };
         let key = pem("PRIVATE KEY", credentials.private_key().secret_pkcs8_der());
-        Ok((Self { account, transport }, Account { stored, key }))
+        let session = Self { account, transport };
+        let stored = StoredAccount { identities: session.dns_identities(), ..stored };
+        Ok((session, Account { stored, key }))
     }
 
     /// Tells the CA other contacts.

@@ -220,6 +220,10 @@ pub struct StoredAccount {
     /// As the CA knows them, like `mailto:ops@example.com`.
     #[serde(default)]
     pub contacts: Vec<String>,
+    /// The domains that stand for the CA in DNS, in lower case, by its word when it was last told something. None where
+    /// it says nothing, and where the account was taken over from another server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<String>,
 }
 
 /// Locks a file, made where there is none, until the answer is dropped or the process dies.

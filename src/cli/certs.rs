@@ -72,7 +72,7 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
             }
         };
         for name in &names {
-            let PersistRecord { name, value } = PersistRecord::new(name, issuer, &account.stored.url);
+            let PersistRecord { name, value } = PersistRecord::new(name, &issuer, &account.stored.url);
             writeln!(out, "{name}. IN TXT \"{value}\"")?;
             has_printed = true;
         }
@@ -86,18 +86,23 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
 }
 
 /// The domain that stands for a CA in DNS, and the account there; or why one of them is not known.
-fn standing(snapshot: &Snapshot, ca: &CaSettings) -> anyhow::Result<Result<(&'static str, Account), String>> {
-    let Some(issuer) = ca.directory.dns_identity() else {
+fn standing(snapshot: &Snapshot, ca: &CaSettings) -> anyhow::Result<Result<(String, Account), String>> {
+    let account = Storage::below(&snapshot.state).account(&CaId::new(ca.directory.url())?)?;
+    let Some(account) = account else {
         return Ok(Err(format!(
-            "moorgate does not know under which domain {} stands in DNS; with \"dns-persist-01\" in `challenges`, \
-             the error that `moorgate certs` shows names the record",
+            "there is no account at {} yet: moorgate makes it when it first runs",
             ca.directory
         )));
     };
-    let account = Storage::below(&snapshot.state).account(&CaId::new(ca.directory.url())?)?;
-    let none =
-        || format!("there is no account at {} yet: moorgate makes it when it first runs", ca.directory);
-    Ok(account.map(|account| (issuer, account)).ok_or_else(none))
+    let known = ca.directory.dns_identity().map(str::to_owned);
+    let Some(issuer) = known.or_else(|| account.stored.identities.first().cloned()) else {
+        return Ok(Err(format!(
+            "{} has not said under which domain it stands in DNS; with \"dns-persist-01\" in `challenges`, the error \
+             that `moorgate certs` shows names the record where the CA offers that challenge",
+            ca.directory
+        )));
+    };
+    Ok(Ok((issuer, account)))
 }
 
 /// What the domain with this name asks for; one of its aliases will do.
@@ -165,28 +170,35 @@ mod tests {
         let ca = CaId::new(snapshot.acme.authorities[0].directory.url()).expect("a URL");
         let url = "https://ca.example/account/1".to_owned();
         let account = Account {
-            stored: StoredAccount { directory: ca, url, contacts: Vec::new() },
+            stored: StoredAccount { directory: ca, url, contacts: Vec::new(), identities: Vec::new() },
             key: String::new(),
         };
-        Storage::below(directory.path()).write_account(&account).expect("written");
+        let storage = Storage::below(directory.path());
+        storage.write_account(&account).expect("written");
         dns(&snapshot, "a.example.com", &mut out).expect("printed");
         insta::assert_snapshot!(String::from_utf8(out.clone()).expect("UTF-8"), @r#"
         _validation-persist.a.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
         _validation-persist.b.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
         _validation-persist.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1; policy=wildcard"
         "#);
-        // Of a CA that is not known, nothing is printed; of the others it is. An alias will do.
+        // Of a CA that is not known, only its own word tells; of the others it is printed anyway. An alias will do.
         let other = CaSettings::new(Directory::at("https://ca.example.com/acme/directory"));
+        let directory = CaId::new(other.directory.url()).expect("a URL");
         snapshot.acme.authorities.insert(0, other);
+        let mut account = Account { stored: StoredAccount { directory, ..account.stored }, ..account };
+        storage.write_account(&account).expect("written");
         let mut again = Vec::new();
         dns(&snapshot, "b.example.com", &mut again).expect("printed");
         assert_eq!(again, out);
         snapshot.acme.authorities.truncate(1);
         let error = dns(&snapshot, "a.example.com", &mut out).expect_err("nothing").to_string();
-        assert!(
-            error.starts_with("moorgate does not know under which domain https://ca.example.com/"),
-            "{error}"
-        );
+        assert!(error.starts_with("https://ca.example.com/acme/directory has not said"), "{error}");
+        account.stored.identities = vec!["ca.example.com".to_owned(), "other.example.com".to_owned()];
+        storage.write_account(&account).expect("written");
+        let mut its = Vec::new();
+        dns(&snapshot, "a.example.com", &mut its).expect("printed");
+        let expected = String::from_utf8(out).expect("UTF-8").replace("letsencrypt.org", "ca.example.com");
+        assert_eq!(String::from_utf8(its).expect("UTF-8"), expected);
         assert!(dns(&snapshot, "c.example.com", &mut Vec::new()).is_err());
     }
 

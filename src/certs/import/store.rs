@@ -160,7 +160,12 @@ pub(super) fn accounts(found: Vec<FoundAccount>, options: &Options<'_>) -> Vec<L
             (_, None, _) => skip(&account.from, "nothing says at which CA it is: name it with --ca".into()),
             (_, _, None) => skip(&account.from, "it was never registered".into()),
             (Ok(key), Some(ca), Some(url)) => {
-                let stored = StoredAccount { directory: ca.clone(), url, contacts: account.contacts.clone() };
+                let stored = StoredAccount {
+                    directory: ca.clone(),
+                    url,
+                    contacts: account.contacts.clone(),
+                    identities: Vec::new(),
+                };
                 usable.entry(ca).or_default().push((account, stored, key));
             }
         }

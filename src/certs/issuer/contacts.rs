@@ -63,6 +63,7 @@ impl Issuer {
         };
         session.tell_contacts(contacts).await.map_err(Untold::Ca)?;
         account.stored.contacts = contacts.to_vec();
+        account.stored.identities = session.dns_identities();
         let storage = self.storage.clone();
         on_disk(move || storage.write_account(&account)).await.map_err(disk)
     }

@@ -196,7 +196,10 @@ impl Issuer {
 fn nobody(directory: CaId) -> Result<Account, String> {
     let key = rcgen::KeyPair::generate().map_err(|error| error.to_string())?.serialize_pem();
     let url = format!("{directory}/nobody");
-    Ok(Account { stored: StoredAccount { directory, url, contacts: Vec::new() }, key })
+    Ok(Account {
+        stored: StoredAccount { directory, url, contacts: Vec::new(), identities: Vec::new() },
+        key,
+    })
 }
 
 struct Answer {

@@ -7,7 +7,7 @@ use moorgate::app::{App, Options};
 
 use super::{AcmeCa, PATIENCE, Told, issued, renew, until};
 use crate::harness::dns::Dns;
-use crate::harness::{Domain, Gateway, Setup, within};
+use crate::harness::{Domain, Gateway, Setup, cli, within};
 
 /// A program that writes down how it is called.
 fn command(directory: &Path) -> String {
@@ -80,6 +80,9 @@ async fn a_record_that_stays_proves_a_name() {
     assert!(record.starts_with("ca.test; accounturi=https://127.0.0.1:"), "{record}");
     assert!(record.ends_with("; policy=wildcard"), "{record}");
     assert!(ca.asked("order").is_empty(), "no order is spent on what is not there");
+    let (code, printed, _) = cli(gateway.directory.path(), &["certs", "dns", "ci.example.com"]).await;
+    let line = format!("_validation-persist.example.com. IN TXT \"{record}\"\n");
+    assert!(code == Some(0) && printed.contains(&line), "{printed}");
     dns.says("_validation-persist.example.com", record);
     renew(&gateway, "ci.example.com").await;
     issued(&gateway).await;
