@@ -79,11 +79,11 @@ pub(crate) async fn handle(
     let method = request.method().clone();
     // HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.
     let http1 = conn.protocol == Protocol::Http1;
-    let unread = !request.body().is_end_stream();
+    let has_body = !request.body().is_end_stream();
     let response = line(gate, &sites, conn, request, &mut record).await.unwrap_or_else(|mut rejection| {
         record.refused(rejection.take_rule());
         rejection.log(record.domain());
-        let close = http1 && (unread || rejection.is_last());
+        let close = http1 && rejection.is_last(has_body);
         let bare = open > MOST_REFUSED && record.is_of_stranger();
         rejection.answer(&method, Form { api, close, bare })
     });

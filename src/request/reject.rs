@@ -30,6 +30,8 @@ pub(crate) struct Rejection {
     extra: Extra,
     /// Whether nothing that follows on an HTTP/1.1 connection is to be read as a request.
     last: bool,
+    /// Whether the body has been read to its end.
+    after_body: bool,
     /// The access rule that refused it, for the log alone.
     rule: Option<Box<str>>,
     /// OAuth's word for it, where a token was asked for.
@@ -70,8 +72,8 @@ impl Rejection {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         let fault = if status.is_server_error() { Fault::Upstream } else { Fault::Client };
         let message = message.into();
-        let (extra, last, rule, oauth, source) = (Extra::None, false, None, None, None);
-        Self { status, code, fault, message, extra, last, rule, oauth, source }
+        let (extra, rule, oauth, source) = (Extra::None, None, None, None);
+        Self { status, code, fault, message, extra, last: false, after_body: false, rule, oauth, source }
     }
 
     fn with(mut self, extra: Extra) -> Self {
@@ -315,9 +317,15 @@ impl Rejection {
         }
     }
 
-    /// Whether the connection, if it is one of HTTP/1.1, cannot carry another request.
-    pub(crate) fn is_last(&self) -> bool {
-        self.last
+    /// The same, of a request whose body has been read to its end.
+    pub(crate) fn after_body(mut self) -> Self {
+        self.after_body = true;
+        self
+    }
+
+    /// Whether an HTTP/1.1 connection cannot carry another request after this one, which had a body or not.
+    pub(crate) fn is_last(&self, had_body: bool) -> bool {
+        self.last || (had_body && !self.after_body)
     }
 
     /// The answer.

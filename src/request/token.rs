@@ -106,7 +106,14 @@ impl Asker<'_> {
         record: &mut Record,
     ) -> Result<Response<ResponseBody>, Rejection> {
         let asked = form::read(self.site, self.conn, parts, body).await?;
-        let user = self.identify(&asked).await?;
+        match self.give(&asked, record).await {
+            Err(rejection) if parts.method == Method::POST => Err(rejection.after_body()),
+            given => given,
+        }
+    }
+
+    async fn give(&self, asked: &Asked, record: &mut Record) -> Result<Response<ResponseBody>, Rejection> {
+        let user = self.identify(asked).await?;
         record.identified(user.as_ref());
         let policy = &self.site.policy;
         let access = grant::granted(policy, user.as_ref(), self.conn.client_address(), &asked.scopes);
