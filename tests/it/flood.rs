@@ -22,6 +22,8 @@ const CONNECTIONS: usize = 2;
 /// Of a client in a round: more than can be checked meanwhile.
 const MOST_GUESSES: usize = 200;
 
+const MANIFEST: &str = "/v2/base/app/manifests/v1";
+
 /// As many wrong passwords as come.
 const UNBOUNDED: &str = "[auth]\naddress_failures = 1000000\nuser_failures = 1000000";
 /// More than come here, and each of them counts to the end.
@@ -30,7 +32,7 @@ const LASTING: &str = "[auth]\naddress_failures = 1000\nuser_failures = 10000\nf
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_users_take_as_long_as_in_calm() {
     let process = process(10, UNBOUNDED).await;
-    compare(&process, |round, number, attempt| Guess {
+    compare(&process, &Asking::of_passwords(), |round, number, attempt| Guess {
         from: "192.0.2.1".to_owned(),
         user: if number % 2 == 0 { "alice".to_owned() } else { format!("user{number}") },
         password: format!("wrong {round} {number} {attempt}"),
@@ -41,22 +43,41 @@ async fn requests_of_users_take_as_long_as_in_calm() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_users_take_as_long_while_each_guess_comes_from_another_address_and_user() {
     let process = process(10, LASTING).await;
-    compare(&process, |round, number, attempt| {
+    compare(&process, &Asking::of_passwords(), |round, number, attempt| {
         Guess::of(((round * 60 + number) * MOST_GUESSES + attempt) as u64)
     })
     .await;
 }
 
+/// What is asked while it is measured.
+struct Asking {
+    /// A request of `alice`.
+    good: String,
+    /// Where passwords are guessed at.
+    guesses: &'static str,
+}
+
+impl Asking {
+    /// In mode `basic`.
+    fn of_passwords() -> Self {
+        Self { good: request("GET", MANIFEST, ""), guesses: "/v2/" }
+    }
+}
+
 /// How long requests of `alice` take under a flood, and in calm.
-async fn compare(process: &Arc<Process>, guess: impl Fn(usize, usize, usize) -> Guess + Sync) {
-    measure(process).await;
+async fn compare(
+    process: &Arc<Process>,
+    asking: &Asking,
+    guess: impl Fn(usize, usize, usize) -> Guess + Sync,
+) {
+    measure(process, asking).await;
     let mut ratios = Vec::new();
     for round in 0..MOST_ROUNDS {
-        let calm = measure(process).await;
-        let guesses =
-            (0..60).map(|number| (0..MOST_GUESSES).map(|attempt| guess(round, number, attempt)).collect());
+        let calm = measure(process, asking).await;
+        let guess = |number, attempt| guess(round, number, attempt).request(asking.guesses);
+        let guesses = (0..60).map(|number| (0..MOST_GUESSES).map(|attempt| guess(number, attempt)).collect());
         let flood = Flood::begin(process, guesses.collect()).await;
-        let flooded = measure(process).await;
+        let flooded = measure(process, asking).await;
         flood.end().await;
         ratios.push(flooded.as_secs_f64() / calm.as_secs_f64());
         ratios.sort_by(f64::total_cmp);
@@ -122,7 +143,7 @@ impl Siege {
                 tokio::spawn(async move {
                     let mut client = Peer::new(process.tls().await);
                     for guess in guesses {
-                        client.send(guess.request()).await;
+                        client.send(guess.request("/v2/")).await;
                         match client.answer().await.0.status() {
                             401 => {}
                             503 => drop(full.try_send(())),
@@ -146,7 +167,7 @@ impl Siege {
                 password: "secret".to_owned(),
             };
             let mut client = Peer::new(process.tls().await);
-            client.send(login.request()).await;
+            client.send(login.request("/v2/")).await;
             assert_eq!(client.answer().await.0.status(), 200);
             let hashes = hashed(process).await - before;
             // Its own, one that was going on, and what is done while the two numbers are asked for; it would
@@ -189,11 +210,11 @@ impl Guess {
         Self { from, user, password: format!("wrong {number}") }
     }
 
-    fn request(&self) -> String {
+    fn request(&self, target: &str) -> String {
         let Self { from, user, password } = self;
         let authorization = basic(user, password);
         format!(
-            "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nX-Forwarded-For: {from}\r\nAuthorization: {authorization}\r\n\r\n"
+            "GET {target} HTTP/1.1\r\nHost: ci.test\r\nX-Forwarded-For: {from}\r\nAuthorization: {authorization}\r\n\r\n"
         )
     }
 }
@@ -201,31 +222,31 @@ impl Guess {
 /// A process that believes what the test says about the addresses of its clients, with bcrypt entries of this
 /// cost: for `alice`, and for five that have not logged in.
 async fn process(cost: u32, auth: &str) -> Arc<Process> {
-    process_of((cost, auth), "", "http/1.1").await
+    process_of((cost, auth), "").await
 }
 
-/// The same with keys of the domain's `[auth]` and another protocol.
-async fn process_of((cost, auth): (u32, &str), keys: &str, alpn: &str) -> Arc<Process> {
+/// The same with keys of the domain's `[auth]`.
+async fn process_of((cost, auth): (u32, &str), keys: &str) -> Arc<Process> {
     let upstream = answering_at_once().await;
     let domain = Domain::new("ci.test", &format!("http://{upstream}")).auth(keys);
     let entry = bcrypt::hash("secret", cost).unwrap();
     let users = ["alice", "first0", "first1", "first2", "first3", "first4"];
     let entries: String = users.iter().map(|user| format!("{user}:{entry}\n")).collect();
     let setup = Setup::new().domain(domain).main(auth).top("trusted_proxies = [\"127.0.0.1\"]");
-    Arc::new(setup.spawn(&entries, alpn))
+    Arc::new(setup.spawn(&entries, "http/1.1"))
 }
 
 /// The 99th percentile of authenticated requests.
-async fn measure(process: &Arc<Process>) -> Duration {
+async fn measure(process: &Arc<Process>, asking: &Asking) -> Duration {
     let clients: Vec<JoinHandle<Vec<Duration>>> = (0..CONNECTIONS)
         .map(|_| {
-            let process = process.clone();
+            let (process, good) = (process.clone(), asking.good.clone());
             tokio::spawn(async move {
                 let mut client = Peer::new(process.tls().await);
                 let mut samples = Vec::new();
                 for _ in 0..REQUESTS {
                     let begun = Instant::now();
-                    client.send(request("GET", "/v2/base/app/manifests/v1", "")).await;
+                    client.send(&good).await;
                     assert_eq!(client.answer().await.0.status(), 200);
                     samples.push(begun.elapsed());
                 }
@@ -248,14 +269,14 @@ struct Flood {
 
 impl Flood {
     /// Each client has its own guesses.
-    async fn begin(process: &Arc<Process>, guesses: Vec<Vec<Guess>>) -> Self {
+    async fn begin(process: &Arc<Process>, guesses: Vec<Vec<String>>) -> Self {
         let (first, mut begun) = tokio::sync::mpsc::channel::<()>(1);
         let clients = guesses.into_iter().map(|guesses| {
             let (process, first) = (process.clone(), first.clone());
             tokio::spawn(async move {
                 let mut client = Peer::new(process.tls().await);
                 for guess in guesses {
-                    client.send(guess.request()).await;
+                    client.send(guess).await;
                     assert_eq!(client.answer().await.0.status(), 401);
                     let _ = first.try_send(());
                 }
