@@ -135,8 +135,9 @@ build_origin() {
     origin_binary=${ORIGIN_BIN:-}
     [[ -z $origin_binary ]] || return 0
     note "building the origin"
+    # Cargo builds moorgate with it, and names both, in the order in which they are done.
     origin_binary=$(cd "$repository" && cargo bench --quiet --no-run --bench origin --message-format=json |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+        sed -n '/"name":"origin"/s/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     [[ -x $origin_binary ]] || die "cargo built no origin"
 }
 
