@@ -44,12 +44,9 @@ pub fn json(body: &[u8]) -> serde_json::Value {
     serde_json::from_slice(body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)))
 }
 
-/// Lets everything that is ready on this thread run: enough rounds for a chain of tasks. Other threads
-/// get their turn too, the kernel's that hand on packets of a busy machine among them; but what they do
-/// is not waited for.
+/// Lets everything that is ready on this thread run: enough rounds for a chain of tasks.
 pub async fn settle() {
     for _ in 0..100 {
-        std::thread::yield_now();
         tokio::task::yield_now().await;
     }
 }

@@ -63,7 +63,7 @@ impl Process {
         self.runtime.block_on(async {
             while !self.is_idle() {
                 self.clock.jump(Duration::from_secs(1)).await;
-                for _ in 0..50 {
+                for _ in 0..20 {
                     // Lets the CA's thread run, so that no answer comes too late by that clock.
                     tokio::task::spawn_blocking(std::thread::yield_now).await.unwrap();
                 }
