@@ -2,7 +2,7 @@
 //! not for the asker is left out, and the rest is cut into the pages that were asked for.
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
@@ -16,7 +16,7 @@ use super::rewrite::{self, Asked};
 use super::route::Route;
 use super::site::Target;
 use crate::registry::action::Action;
-use crate::registry::call::{Page, QueryText};
+use crate::registry::call::{Page, QueryText, pairs};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
 use crate::store::{Part, Store, StoreError, Window};
 use crate::upstream::body::AnswerBody;
@@ -55,8 +55,9 @@ impl Found {
     }
 }
 
-/// What has been found so far where the registry may page by tokens of its own (Quay: `next_page`). It takes no
-/// `last`, and begins anew whatever is asked: what stands before that name is left out here then.
+/// What has been found so far where the registry may page by tokens of its own, which it gives another name (Quay:
+/// `next_page`) or the same (ECR). It does not know what `last` is then: it begins anew, or is to, and what stands
+/// before that name is left out here.
 struct FromUpstream<'p> {
     page: &'p Page,
     /// Of all that it has listed.
@@ -78,8 +79,8 @@ impl<'p> FromUpstream<'p> {
             return self.all.add(route, names);
         };
         let at = names.iter().position(|name| name == last);
-        let begins_there =
-            *self.begins_there.get_or_insert_with(|| at.is_none() && next.is_none_or(is_by_name));
+        let is_by_name = || next.is_none_or(|next| names.last().is_some_and(|name| is_after(next, name)));
+        let begins_there = *self.begins_there.get_or_insert_with(|| at.is_none() && is_by_name());
         if begins_there {
             return self.all.add(route, names);
         }
@@ -94,15 +95,25 @@ impl<'p> FromUpstream<'p> {
         false
     }
 
+    /// Notes that the registry refuses to begin at `last`. Whether it is to be asked again, from its beginning.
+    fn is_refused(&mut self, status: StatusCode) -> bool {
+        let first = self.page.last.is_some() && self.begins_there.is_none();
+        let is_refused = first && matches!(status, StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED);
+        if is_refused {
+            self.begins_there = Some(false);
+        }
+        is_refused
+    }
+
     /// Where `last` has not been there at all, it may have been deleted: an entry twice is better than none.
     fn part(&self) -> &Part {
         &self.after.as_ref().unwrap_or(&self.all).part
     }
 }
 
-/// Whether the next page is asked for by the name that it comes after.
-fn is_by_name(query: &str) -> bool {
-    query.split('&').any(|parameter| parameter.starts_with("last="))
+/// Whether a query asks for what comes after a name.
+fn is_after(query: &str, name: &str) -> bool {
+    pairs(query).any(|pair| pair.is_ok_and(|(parameter, value)| parameter == "last" && value == name))
 }
 
 /// From moorgate's own registry.
@@ -138,20 +149,25 @@ pub(crate) async fn of_upstream(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let mut found = FromUpstream::new(page);
-    let mut query = first_query(page);
+    let (mut query, mut has_page) = (first_query(page), false);
     record.forwarded(None);
-    for number in 0..MOST_PAGES {
+    for _ in 0..MOST_PAGES {
         let path = format!("/v2/_catalog?{query}");
         let request = forward::own((route, target), conn, parts, (Method::GET, &path))?;
         let answer = target.upstream.send(request, None, route.exchange_limits()).await;
         record.answered();
         let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
-        if answer.status() != http::StatusCode::OK {
-            if number > 0 {
+        if answer.status() != StatusCode::OK {
+            if has_page {
                 return Err(Rejection::upstream_does_not_tell());
+            }
+            if found.is_refused(answer.status()) {
+                query = format!("n={AT_ONCE}");
+                continue;
             }
             return rewrite::rewrite((route, target), conn, &Asked::of(route, parts), answer, record);
         }
+        has_page = true;
         let next = next_query((route, target), &answer);
         let is_whole = found.add(route, names(answer).await?, next.as_deref());
         let Some(next) = next.filter(|next| !is_whole && *next != query) else {

@@ -56,8 +56,9 @@ async fn the_catalog_shows_what_may_be_seen_in_whole_pages() {
     }
 }
 
-/// A registry that pages by tokens of its own, in no order of names, three at once: whatever `last` is, it begins anew.
-async fn tokens_of_its_own(names: [&'static str; 9]) -> String {
+/// A registry that pages by tokens of its own, in no order of names, three at once. It gives them in this parameter, and
+/// refuses what is none of them.
+async fn tokens_of_its_own(names: [&'static str; 9], parameter: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -65,9 +66,13 @@ async fn tokens_of_its_own(names: [&'static str; 9]) -> String {
             let mut peer = Peer::new(listener.accept().await.unwrap().0);
             while let Some(head) = peer.try_head().await {
                 let (_, query) = head.first.split(' ').nth(1).unwrap().split_once('?').unwrap();
-                let token = query.split('&').find_map(|part| part.strip_prefix("next_page="));
-                let at = token.map_or(0, |token| token.strip_prefix("x%3D").unwrap().parse().unwrap());
-                let link = format!("Link: </v2/_catalog?n=3&next_page=x%3D{}>; rel=\"next\"\r\n", at + 3);
+                let mut pairs = query.split('&').filter_map(|part| part.split_once('='));
+                let token = pairs.find(|(name, _)| *name == parameter).map_or("x%3D0", |(_, token)| token);
+                let Some(at) = token.strip_prefix("x%3D").and_then(|at| at.parse::<usize>().ok()) else {
+                    peer.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+                    continue;
+                };
+                let link = format!("Link: </v2/_catalog?n=3&{parameter}=x%3D{}>; rel=\"next\"\r\n", at + 3);
                 let link = if at + 3 < names.len() { link } else { String::new() };
                 let body = serde_json::json!({ "repositories": names[at..at + 3] }).to_string();
                 let length = body.len();
@@ -81,19 +86,21 @@ async fn tokens_of_its_own(names: [&'static str; 9]) -> String {
 #[tokio::test]
 async fn a_registry_with_tokens_of_its_own_is_paged_by_name() {
     let names = ["base/z", "base/c", "a/x", "base/a", "base/b", "more/a", "z", "base/d", "base/d/e"];
-    let url = tokens_of_its_own(names).await;
-    let rules = format!("{}{}", allow("base/*", "'catalog'"), allow("more/**", "'pull'"));
-    let gateway = Setup::new().domain(Domain::new("ci.test", &url).tables(&rules)).start().await;
-    let mut alice = Endpoint::new(&gateway, "http/1.1").client();
-    let seen = ["base/z", "base/c", "base/a", "base/b", "base/d"];
-    for n in 1..7 {
-        let pages = catalog(&mut alice, n).await;
-        assert_eq!(pages.concat(), seen, "{n} at once");
-        assert_eq!(pages.len(), seen.len().div_ceil(n), "no empty page at the end: {pages:?}");
+    for parameter in ["next_page", "last"] {
+        let url = tokens_of_its_own(names, parameter).await;
+        let rules = format!("{}{}", allow("base/*", "'catalog'"), allow("more/**", "'pull'"));
+        let gateway = Setup::new().domain(Domain::new("ci.test", &url).tables(&rules)).start().await;
+        let mut alice = Endpoint::new(&gateway, "http/1.1").client();
+        let seen = ["base/z", "base/c", "base/a", "base/b", "base/d"];
+        for n in 1..7 {
+            let pages = catalog(&mut alice, n).await;
+            assert_eq!(pages.concat(), seen, "{parameter}, {n} at once");
+            assert_eq!(pages.len(), seen.len().div_ceil(n), "no empty page at the end: {pages:?}");
+        }
+        // One that has been deleted meanwhile: from the beginning, rather than nothing.
+        let gone = alice.get("/v2/_catalog?n=2&last=base/gone").await.is(200);
+        assert_eq!(gone.json()["repositories"], serde_json::json!(["base/z", "base/c"]));
     }
-    // One that has been deleted meanwhile: from the beginning, rather than nothing.
-    let gone = alice.get("/v2/_catalog?n=2&last=base/gone").await.is(200);
-    assert_eq!(gone.json()["repositories"], serde_json::json!(["base/z", "base/c"]));
 }
 
 #[tokio::test]
