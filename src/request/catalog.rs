@@ -98,7 +98,7 @@ impl<'p> FromUpstream<'p> {
     /// Notes that the registry refuses to begin at `last`. Whether it is to be asked again, from its beginning.
     fn is_refused(&mut self, status: StatusCode) -> bool {
         let first = self.page.last.is_some() && self.begins_there.is_none();
-        let is_refused = first && matches!(status, StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED);
+        let is_refused = first && matches!(status.as_u16(), 400 | 405);
         if is_refused {
             self.begins_there = Some(false);
         }
