@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::client::{Client, Endpoint};
 use super::image::{Image, bytes, sha256};
 use super::stage::Killable;
+use crate::harness::PATIENCE;
 
 const KILLS: u64 = 200;
 const CLIENTS: u64 = 4;
@@ -38,10 +39,18 @@ impl Promised {
     /// Waits for so many answers from now on.
     async fn come(&self, count: usize) {
         let until = self.answers.load(Ordering::Relaxed) + count;
-        while self.answers.load(Ordering::Relaxed) < until {
-            self.answered.notified().await;
-        }
+        let answers = async {
+            while self.answers.load(Ordering::Relaxed) < until {
+                self.answered.notified().await;
+            }
+        };
+        in_time("answers to pushes", answers).await;
     }
+}
+
+/// A store that has stopped answering is to be found out by what for.
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("nothing comes of {what}"))
 }
 
 /// Pushes images until the connection breaks for good. Half of the layers are shared by all clients.
@@ -164,15 +173,21 @@ async fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
         let pushes: Vec<_> = (0..CLIENTS)
             .map(|client| tokio::spawn(push_on(process.endpoint.clone(), client, round, promised.clone())))
             .collect();
-        long.go_on(&process.endpoint).await;
+        in_time("the long upload", long.go_on(&process.endpoint)).await;
         // From none to about two images of each client.
         let answers = bytes(round, 8)[0] as usize % 40;
         promised.come(answers).await;
         process.restart();
         for push in pushes {
-            push.await.unwrap();
+            // Nobody answers any more, and what was answered is noted before the client waits for anything else.
+            push.abort();
+            if let Err(error) = push.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
         }
-        verify(&mut process.endpoint.client(), &promised).await;
+        in_time("what was promised", Box::pin(verify(&mut process.endpoint.client(), &promised))).await;
         // All of it takes long: every tenth time will do, and the last.
         if round % 10 == 9 {
             process.disk().is_sound();
