@@ -24,8 +24,7 @@
 //! Where a domain's registry is moorgate's own, `request/local` answers in place of forward and rewrite,
 //! from the `store`: image layouts in a directory. Beside the line, `request/storage` fetches what a
 //! registry redirects to where moorgate follows, and `request/plain` answers plain HTTP: redirects, and CAs.
-//! A `Grant` may have terms: `request/tags` writes to tags that not everybody may move, with memory from
-//! `request/room` for the manifests that are held, `request/catalog`
+//! A `Grant` may have terms: `request/tags` writes to tags that not everybody may move, `request/catalog`
 //! leaves out what the asker may not see, `request/hidden` answers as if a repository did not exist, and
 //! `request/reshape` makes the target that goes on where it is not the client's. [`auth::policy`] decides.
 //! Manifests that have to be here whole share the memory that `request/room` gives.

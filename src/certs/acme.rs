@@ -109,15 +109,14 @@ impl Session {
         let directory = || ca.directory.url().to_owned();
         let created = again!(builder(&transport).create(&wanted, directory(), binding.as_ref()));
         let (account, credentials) = created.map_err(|error| AcmeError::of(error, &transport))?;
+        let session = Self { account, transport };
         let stored = StoredAccount {
             directory: id.clone(),
-            url: account.id().to_owned(),
+            url: session.account_url().to_owned(),
             contacts: contacts.to_vec(),
-            identities: Vec::new(),
+            identities: session.dns_identities(),
         };
         let key = pem("PRIVATE KEY", credentials.private_key().secret_pkcs8_der());
-        let session = Self { account, transport };
-        let stored = StoredAccount { identities: session.dns_identities(), ..stored };
         Ok((session, Account { stored, key }))
     }
 

@@ -95,14 +95,14 @@ impl<'p> FromUpstream<'p> {
         false
     }
 
-    /// Notes that the registry refuses to begin at `last`. Whether it is to be asked again, from its beginning.
-    fn is_refused(&mut self, status: StatusCode) -> bool {
-        let first = self.page.last.is_some() && self.begins_there.is_none();
-        let is_refused = first && matches!(status.as_u16(), 400 | 405);
-        if is_refused {
+    /// Takes in that the registry has not begun at `last`. Whether it is to be asked again, from its beginning.
+    fn begin_anew(&mut self, status: StatusCode) -> bool {
+        let is_first = self.page.last.is_some() && self.begins_there.is_none();
+        let is_refused = matches!(status.as_u16(), 400 | 405);
+        if is_first && is_refused {
             self.begins_there = Some(false);
         }
-        is_refused
+        is_first && is_refused
     }
 
     /// Where `last` has not been there at all, it may have been deleted: an entry twice is better than none.
@@ -161,7 +161,7 @@ pub(crate) async fn of_upstream(
             if has_page {
                 return Err(Rejection::upstream_does_not_tell());
             }
-            if found.is_refused(answer.status()) {
+            if found.begin_anew(answer.status()) {
                 query = format!("n={AT_ONCE}");
                 continue;
             }

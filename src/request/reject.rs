@@ -317,7 +317,7 @@ impl Rejection {
         }
     }
 
-    /// The same, of a request whose body has been read to its end.
+    /// This refusal, where the request's body has been read to its end.
     pub(crate) fn after_body(mut self) -> Self {
         self.after_body = true;
         self
