@@ -19,7 +19,8 @@ const MANIFEST: &str = concat!(
     r#""digest":"sha256:49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14","size":1073741824}],"#,
     r#""annotations":{"org.opencontainers.image.title":"a small image.........................."}}"#,
 );
-const MANIFEST_DIGEST: &str = "sha256:361ba7e9a7d4fa3660106d0cc5c26db8347cae44541ee912a8a669fb1f39050c";
+const MANIFEST_DIGEST: &str =
+    "sha256:361ba7e9a7d4fa3660106d0cc5c26db8347cae44541ee912a8a669fb1f39050c";
 
 /// The blob is zeros, and this is their true digest: a client that checks it is content.
 const BLOB_DIGEST: &str = "sha256:49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14";
@@ -32,7 +33,10 @@ const HEAD_LIMIT: u64 = 64 << 10;
 
 fn main() -> ExitCode {
     // cargo runs every bench target with `--bench` and without an address: then there is nothing to do.
-    let Some(address) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) else {
+    let Some(address) = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'))
+    else {
         eprintln!("usage: origin ADDRESS:PORT   (benches/run.sh starts it)");
         return ExitCode::SUCCESS;
     };
@@ -69,7 +73,9 @@ fn converse(stream: TcpStream, answers: &Answers) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(READ_BUFFER, stream);
     while let Some(request) = read_head(&mut reader)? {
         if request.expects_continue {
-            reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            reader
+                .get_mut()
+                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         match request.body {
             RequestBody::Length(length) => discard(&mut reader, length)?,
@@ -102,9 +108,12 @@ enum RequestBody {
 /// Reads one request head; `None` when the client is done.
 fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut head = reader.take(HEAD_LIMIT);
-    let Some(line) = read_line(&mut head)? else { return Ok(None) };
+    let Some(line) = read_line(&mut head)? else {
+        return Ok(None);
+    };
     let mut words = line.split(' ');
-    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else {
+    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next())
+    else {
         return Err(invalid("no request line"));
     };
     let mut request = Request {
@@ -119,7 +128,9 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         if line.is_empty() {
             return Ok(Some(request));
         }
-        let (name, value) = line.split_once(':').ok_or_else(|| invalid("a header line without a colon"))?;
+        let (name, value) = line
+            .split_once(':')
+            .ok_or_else(|| invalid("a header line without a colon"))?;
         request.apply(name, value.trim())?;
     }
 }
@@ -127,7 +138,9 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
 impl Request {
     fn apply(&mut self, name: &str, value: &str) -> io::Result<()> {
         if name.eq_ignore_ascii_case("content-length") {
-            let length = value.parse().map_err(|_| invalid("a Content-Length that is no number"))?;
+            let length = value
+                .parse()
+                .map_err(|_| invalid("a Content-Length that is no number"))?;
             self.body = RequestBody::Length(length);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             self.body = RequestBody::Chunked;
@@ -146,7 +159,9 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
     }
-    let line = line.strip_suffix('\n').ok_or_else(|| invalid("a line that breaks off or is too long"))?;
+    let line = line
+        .strip_suffix('\n')
+        .ok_or_else(|| invalid("a line that breaks off or is too long"))?;
     Ok(Some(line.strip_suffix('\r').unwrap_or(line).to_owned()))
 }
 
@@ -169,16 +184,23 @@ fn discard_chunked(reader: &mut impl BufRead) -> io::Result<()> {
     loop {
         let line = read_line(&mut reader.take(HEAD_LIMIT))?.ok_or_else(broken)?;
         let digits = line.split(';').next().unwrap_or_default().trim();
-        let size = u64::from_str_radix(digits, 16).map_err(|_| invalid("a chunk size that is no number"))?;
+        let size = u64::from_str_radix(digits, 16)
+            .map_err(|_| invalid("a chunk size that is no number"))?;
         if size == 0 {
             break;
         }
         discard(reader, size)?;
-        if !read_line(&mut reader.take(HEAD_LIMIT))?.ok_or_else(broken)?.is_empty() {
+        if !read_line(&mut reader.take(HEAD_LIMIT))?
+            .ok_or_else(broken)?
+            .is_empty()
+        {
             return Err(invalid("a chunk longer than its size"));
         }
     }
-    while !read_line(&mut reader.take(HEAD_LIMIT))?.ok_or_else(broken)?.is_empty() {}
+    while !read_line(&mut reader.take(HEAD_LIMIT))?
+        .ok_or_else(broken)?
+        .is_empty()
+    {}
     Ok(())
 }
 
@@ -217,8 +239,9 @@ impl Answers {
             "Location: /v2/big/blobs/uploads/{upload}?_state=eyJOYW1lIjoiYmlnIn0\r\n\
              Range: 0-0\r\nDocker-Upload-Uuid: {upload}\r\n"
         );
-        let created =
-            format!("Location: /v2/big/blobs/{BLOB_DIGEST}\r\nDocker-Content-Digest: {BLOB_DIGEST}\r\n");
+        let created = format!(
+            "Location: /v2/big/blobs/{BLOB_DIGEST}\r\nDocker-Content-Digest: {BLOB_DIGEST}\r\n"
+        );
         Self {
             ping: head("200 OK", 2, "Content-Type: application/json\r\n") + "{}",
             manifest: manifest_head.clone() + MANIFEST,

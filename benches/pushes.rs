@@ -69,7 +69,10 @@ impl Blob {
         for (slot, byte) in piece.iter_mut().zip(seed) {
             *slot = *byte;
         }
-        Self { piece: piece.into(), left: length }
+        Self {
+            piece: piece.into(),
+            left: length,
+        }
     }
 
     fn digest(&self) -> String {
@@ -80,7 +83,12 @@ impl Blob {
             context.update(&self.piece[..usize::try_from(length).unwrap_or(0)]);
             left -= length;
         }
-        let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = context
+            .finish()
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("sha256:{hex}")
     }
 }
@@ -102,15 +110,26 @@ impl Registry {
     async fn client(&self) -> Result<Client<'_>, Failure> {
         let tcp = TcpStream::connect(&self.address).await?;
         tcp.set_nodelay(true)?;
-        let tls = self.tls.connect(ServerName::try_from("localhost")?, tcp).await?;
+        let tls = self
+            .tls
+            .connect(ServerName::try_from("localhost")?, tcp)
+            .await?;
         let (send, connection) = handshake(TokioIo::new(tls)).await?;
         tokio::spawn(connection);
-        Ok(Client { registry: self, send })
+        Ok(Client {
+            registry: self,
+            send,
+        })
     }
 }
 
 impl Client<'_> {
-    async fn ask(&mut self, method: Method, path: &str, body: Blob) -> Result<Response<Incoming>, Failure> {
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Blob,
+    ) -> Result<Response<Incoming>, Failure> {
         let port = self.registry.address.rsplit(':').next().unwrap_or_default();
         let request = Request::builder()
             .method(method)
@@ -135,7 +154,12 @@ impl Client<'_> {
         if answer.status() != expected {
             return Err(format!("{path}: {}", answer.status()).into());
         }
-        let location = answer.headers().get(header::LOCATION).ok_or("no Location")?.to_str()?.to_owned();
+        let location = answer
+            .headers()
+            .get(header::LOCATION)
+            .ok_or("no Location")?
+            .to_str()?
+            .to_owned();
         answer.into_body().collect().await?;
         let begin = location.find("/v2/").ok_or("a strange Location")?;
         Ok(location[begin..].to_owned())
@@ -145,17 +169,25 @@ impl Client<'_> {
     async fn push(&mut self, blob: &Blob, digest: &str) -> Result<(), Failure> {
         let none = Blob::new(&[], 0);
         let start = format!("/v2/{}/blobs/uploads/", self.registry.repository);
-        let session = self.go_on(Method::POST, &start, none.clone(), StatusCode::ACCEPTED).await?;
-        let session = self.go_on(Method::PATCH, &session, blob.clone(), StatusCode::ACCEPTED).await?;
+        let session = self
+            .go_on(Method::POST, &start, none.clone(), StatusCode::ACCEPTED)
+            .await?;
+        let session = self
+            .go_on(Method::PATCH, &session, blob.clone(), StatusCode::ACCEPTED)
+            .await?;
         let joint = if session.contains('?') { '&' } else { '?' };
         let commit = format!("{session}{joint}digest={digest}");
-        self.go_on(Method::PUT, &commit, none, StatusCode::CREATED).await?;
+        self.go_on(Method::PUT, &commit, none, StatusCode::CREATED)
+            .await?;
         Ok(())
     }
 
     async fn pull(&mut self, digest: &str) -> Result<u64, Failure> {
         let path = format!("/v2/{}/blobs/{digest}", self.registry.repository);
-        let mut body = self.ask(Method::GET, &path, Blob::new(&[], 0)).await?.into_body();
+        let mut body = self
+            .ask(Method::GET, &path, Blob::new(&[], 0))
+            .await?
+            .into_body();
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
             bytes += frame?.data_ref().map_or(0, |data| data.len() as u64);
@@ -211,7 +243,10 @@ async fn small(registry: Arc<Registry>, seed: [u8; 16]) -> Result<(), Failure> {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     // cargo runs every bench target with `--bench` and nothing else: then there is nothing to do.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     let [address, ca, login, repository, kind] = arguments.as_slice() else {
         eprintln!(
             "usage: pushes ADDRESS CA_PEM USER:PASSWORD REPOSITORY (large|small)   (benches/stores.sh starts it)"
@@ -228,7 +263,10 @@ async fn main() -> Result<(), Failure> {
     let registry = Registry {
         address: address.clone(),
         tls: TlsConnector::from(Arc::new(config)),
-        authorization: format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(login)),
+        authorization: format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(login)
+        ),
         repository: repository.clone(),
     };
     let mut seed = [0; 16];

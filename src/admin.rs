@@ -16,11 +16,16 @@ use crate::registry::host::Authority;
 /// Answers `/healthz`, `/readyz`, `/status` and `/metrics`.
 pub(crate) fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
     if !is_asked_by_address(request) {
-        return text(StatusCode::MISDIRECTED_REQUEST, "ask for this by its address or as localhost\n");
+        return text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "ask for this by its address or as localhost\n",
+        );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "this only reads\n");
-        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        answer
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
     match request.uri().path() {
@@ -30,32 +35,57 @@ pub(crate) fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<B
         "/status" => json(&status::status(app)),
         "/metrics" => match metrics::metrics(app) {
             Ok(text) => answer_of(StatusCode::OK, metrics::CONTENT_TYPE, Bytes::from(text)),
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+            Err(_) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the metrics cannot be written\n",
+            ),
         },
-        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /metrics\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /healthz, /readyz, /status and /metrics\n",
+        ),
     }
 }
 
 /// A page in somebody's browser could otherwise ask through a name of its own that leads here.
 fn is_asked_by_address<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let authority = host.to_str().ok().and_then(|host| Authority::parse(host).ok());
-    authority.is_some_and(|authority| authority.host.ip().is_some() || authority.host.as_str() == "localhost")
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let authority = host
+        .to_str()
+        .ok()
+        .and_then(|host| Authority::parse(host).ok());
+    authority.is_some_and(|authority| {
+        authority.host.ip().is_some() || authority.host.as_str() == "localhost"
+    })
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    answer_of(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
+    answer_of(
+        status,
+        "text/plain; charset=utf-8",
+        Bytes::from_static(text.as_bytes()),
+    )
 }
 
 fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
-    answer_of(StatusCode::OK, "application/json", Bytes::from(format!("{value:#}\n")))
+    answer_of(
+        StatusCode::OK,
+        "application/json",
+        Bytes::from(format!("{value:#}\n")),
+    )
 }
 
 fn answer_of(status: StatusCode, kind: &'static str, content: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(content));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

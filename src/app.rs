@@ -126,12 +126,19 @@ const LOOK: Duration = Duration::from_secs(1);
 impl App {
     /// Reads the configuration, binds the listeners and serves. Warnings are logged.
     pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
-        let Options { directory, workers, log_floor, install_log } = options;
+        let Options {
+            directory,
+            workers,
+            log_floor,
+            install_log,
+        } = options;
         let snapshot = build::load(directory.clone()).await?;
         let log = install_log.then(|| crate::observe::logging::install(&snapshot.log, log_floor));
         let drain = CancellationToken::new();
         let workers = match workers {
-            Some(count) => Workers::start(count, &CancellationToken::new()).map_err(StartError::Worker)?,
+            Some(count) => {
+                Workers::start(count, &CancellationToken::new()).map_err(StartError::Worker)?
+            }
             None => Workers::here(),
         };
         let sites = build::sites(snapshot.clone(), None, workers.count()).await?;
@@ -140,7 +147,11 @@ impl App {
         access_log.configure(snapshot.log.access, snapshot.log.format);
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
         build::apply_certificates(&certificates, &snapshot).await;
-        let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, Arc::new(SystemTime::now)));
+        let issuer = Arc::new(Issuer::new(
+            certificates.clone(),
+            &snapshot,
+            Arc::new(SystemTime::now),
+        ));
         let app = Arc::new(Self {
             directory,
             gate: Arc::new(Gate {
@@ -153,7 +164,8 @@ impl App {
             }),
             certificates,
             issuer,
-            server_configs: ServerConfigs::new().map_err(|error| StartError::Tls(error.to_string()))?,
+            server_configs: ServerConfigs::new()
+                .map_err(|error| StartError::Tls(error.to_string()))?,
             workers,
             connections: Arc::new(Semaphore::new(snapshot.connection.connections)),
             listeners: Mutex::new(Listeners::default()),
@@ -163,7 +175,10 @@ impl App {
             started: SystemTime::now(),
             log,
             reloading: tokio::sync::Mutex::default(),
-            last_reload: ArcSwap::from_pointee(LastReload { accepted: true, loaded: SystemTime::now() }),
+            last_reload: ArcSwap::from_pointee(LastReload {
+                accepted: true,
+                loaded: SystemTime::now(),
+            }),
         });
         let bound = app.bind_missing(&snapshot)?;
         app.listen(bound);
@@ -181,8 +196,14 @@ impl App {
         let before = **self.last_reload.load();
         let done = self.reload_alone().await;
         self.last_reload.store(Arc::new(match &done {
-            Ok(()) => LastReload { accepted: true, loaded: SystemTime::now() },
-            Err(_) => LastReload { accepted: false, ..before },
+            Ok(()) => LastReload {
+                accepted: true,
+                loaded: SystemTime::now(),
+            },
+            Err(_) => LastReload {
+                accepted: false,
+                ..before
+            },
         }));
         done
     }
@@ -201,7 +222,9 @@ impl App {
         }
         self.gate.sites.store(sites);
         self.issuer.apply(&snapshot);
-        self.gate.access_log.configure(snapshot.log.access, snapshot.log.format);
+        self.gate
+            .access_log
+            .configure(snapshot.log.access, snapshot.log.format);
         if let Some(log) = &self.log {
             log.configure(&snapshot.log);
         }
@@ -214,7 +237,11 @@ impl App {
     /// Serves the control socket. Without one, requests are served all the same.
     fn take_commands(self: &Arc<Self>, state: &Path) {
         match ControlSocket::bind(state) {
-            Ok(socket) => drop(self.tasks.spawn(control::serve(self.clone(), socket, self.drain.clone()))),
+            Ok(socket) => drop(self.tasks.spawn(control::serve(
+                self.clone(),
+                socket,
+                self.drain.clone(),
+            ))),
             Err(error) => {
                 let path = ControlSocket::path(state);
                 tracing::warn!(path = %path.display(), %error, "no control socket: commands cannot reach this process");
@@ -275,13 +302,18 @@ impl App {
 
     /// The sockets that are listened on.
     pub fn listeners(&self) -> Vec<Bound> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).bound()
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bound()
     }
 
     /// Where a listener of the configuration really is: they differ for port 0.
     pub fn address(&self, kind: ListenerKind, configured: ListenAddress) -> Option<SocketAddr> {
         let all = self.listeners();
-        all.iter().find(|bound| bound.kind == kind && bound.configured == configured).map(|bound| bound.bound)
+        all.iter()
+            .find(|bound| bound.kind == kind && bound.configured == configured)
+            .map(|bound| bound.bound)
     }
 
     /// The access log, for the thread that writes it.

@@ -50,6 +50,9 @@ impl Certificate {
     pub(crate) fn new(key: CertifiedKey) -> Result<Self, InspectError> {
         let leaf = key.cert.first().ok_or(InspectError::Empty)?;
         let facts = CertificateFacts::read(leaf)?;
-        Ok(Self { key: Arc::new(key), facts })
+        Ok(Self {
+            key: Arc::new(key),
+            facts,
+        })
     }
 }

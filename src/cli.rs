@@ -29,7 +29,12 @@ use tokens::TokensCommand;
 #[command(version, about, after_help = EXAMPLES)]
 struct Arguments {
     /// The directory that holds moorgate.toml and conf.d.
-    #[arg(long, global = true, value_name = "DIR", default_value = "/etc/moorgate")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/etc/moorgate"
+    )]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -159,31 +164,53 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         Command::Check { json } => {
             let form = if json { Form::Json } else { Form::Text };
             let outcome = crate::config::load(&config);
-            let extra =
-                outcome.as_ref().map_or_else(|_| Vec::new(), |loaded| file_problems(&loaded.snapshot));
+            let extra = outcome
+                .as_ref()
+                .map_or_else(|_| Vec::new(), |loaded| file_problems(&loaded.snapshot));
             Ok(check::report(&outcome, extra, form)?)
         }
-        Command::Htpasswd { file, user, options } => {
+        Command::Htpasswd {
+            file,
+            user,
+            options,
+        } => {
             htpasswd::run(&file, &user, options)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Certs { json, command } => certs(&config, json, command),
-        Command::Explain { user, action, what, options } => with_snapshot(&config, |snapshot| {
-            explain::run(snapshot, (&user, action, &what), &options, &mut std::io::stdout().lock())
+        Command::Explain {
+            user,
+            action,
+            what,
+            options,
+        } => with_snapshot(&config, |snapshot| {
+            explain::run(
+                snapshot,
+                (&user, action, &what),
+                &options,
+                &mut std::io::stdout().lock(),
+            )
         }),
         Command::Gc { domain, options } => with_snapshot(&config, |snapshot| {
             gc::run(snapshot, &domain, options, &mut std::io::stdout().lock())
         }),
         Command::Reload => reload::run(&config),
         Command::Unlock { options, domain } => unlock::run(&config, options, domain),
-        Command::Tokens { command: TokensCommand::List { json } } => {
-            with_snapshot(&config, |snapshot| tokens::list(snapshot, json, &mut std::io::stdout().lock()))
-        }
-        Command::Tokens { command: TokensCommand::Revoke { which, domain } } => {
-            tokens::revoke(&config, which, domain)
-        }
+        Command::Tokens {
+            command: TokensCommand::List { json },
+        } => with_snapshot(&config, |snapshot| {
+            tokens::list(snapshot, json, &mut std::io::stdout().lock())
+        }),
+        Command::Tokens {
+            command: TokensCommand::Revoke { which, domain },
+        } => tokens::revoke(&config, which, domain),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "moorgate", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "moorgate",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -225,29 +252,37 @@ fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Re
     let out = std::io::stdout;
     match command {
         None => certs::list(config, json),
-        Some(CertsCommand::Renew { domain }) => ask(config, &control::Command::CertsRenew { domain }),
+        Some(CertsCommand::Renew { domain }) => {
+            ask(config, &control::Command::CertsRenew { domain })
+        }
         Some(CertsCommand::Ca) => with_snapshot(config, |snapshot| certs::ca(snapshot, &mut out())),
         Some(CertsCommand::Dns { domain }) => {
             with_snapshot(config, |snapshot| certs::dns(snapshot, &domain, &mut out()))
         }
-        Some(CertsCommand::Import(arguments)) => {
-            with_snapshot(config, |snapshot| certs::import::run(snapshot, &arguments, &mut out()))
-        }
+        Some(CertsCommand::Import(arguments)) => with_snapshot(config, |snapshot| {
+            certs::import::run(snapshot, &arguments, &mut out())
+        }),
     }
 }
 
 /// What is wrong inside the files that a valid configuration names.
 fn file_problems(snapshot: &Snapshot) -> Vec<Problem> {
-    let certificates = crate::certs::check::problems(snapshot, SystemTime::now()).into_iter().map(|found| {
-        // A broken certificate stops its own domain only, so that it never stops a start.
-        Problem::at_key(&found.source, found.key, found.message, found.help).warning()
-    });
+    let certificates = crate::certs::check::problems(snapshot, SystemTime::now())
+        .into_iter()
+        .map(|found| {
+            // A broken certificate stops its own domain only, so that it never stops a start.
+            Problem::at_key(&found.source, found.key, found.message, found.help).warning()
+        });
     let users = crate::app::file_problems(snapshot);
     certificates.chain(users.iter().cloned()).collect()
 }
 
 /// Problems to standard error, in colour on a terminal.
 pub(crate) fn report_problems(problems: &Problems) -> std::io::Result<()> {
-    let colour = if std::io::stderr().is_terminal() { Colour::Always } else { Colour::Never };
+    let colour = if std::io::stderr().is_terminal() {
+        Colour::Always
+    } else {
+        Colour::Never
+    };
     check::write_problems(problems, colour, &mut std::io::stderr().lock())
 }

@@ -13,7 +13,12 @@ pub(crate) fn time_of_day() -> SystemTime {
     // Outside tests both are one clock, and the later reading is never before the earlier one.
     let real = std::time::Instant::now();
     let moved = Instant::now().into_std().saturating_duration_since(real);
-    SystemTime::now() + if moved > Duration::from_secs(1) { moved } else { Duration::ZERO }
+    SystemTime::now()
+        + if moved > Duration::from_secs(1) {
+            moved
+        } else {
+            Duration::ZERO
+        }
 }
 
 /// Something that can say until when it may go on without progress.
@@ -47,7 +52,12 @@ impl<F, D: Deadline> Watched<F, D> {
         let first = watch.deadline();
         let armed = first.map(|at| at.min(Instant::now() + LOOK_AGAIN));
         let timer = Box::pin(sleep_until(armed.unwrap_or_else(Instant::now)));
-        Self { future, watch, timer, armed }
+        Self {
+            future,
+            watch,
+            timer,
+            armed,
+        }
     }
 
     /// The future, to ask it for a graceful end or to take it apart.
@@ -70,7 +80,10 @@ impl<F, D: Deadline> Watched<F, D> {
             }
             // Outside the budget of this turn: a future that uses it up each time (there is always more to
             // read than one turn may) would keep the timer from ever answering.
-            if pin!(unconstrained(self.timer.as_mut())).poll(cx).is_pending() {
+            if pin!(unconstrained(self.timer.as_mut()))
+                .poll(cx)
+                .is_pending()
+            {
                 return Poll::Pending;
             }
             if due <= Instant::now() {
@@ -99,7 +112,8 @@ impl<F: Future + Unpin, D: Deadline + Unpin> Future for Watched<F, D> {
     type Output = Result<F::Output, Expired>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.get_mut().poll_with(cx, |future, cx| Pin::new(future).poll(cx))
+        self.get_mut()
+            .poll_with(cx, |future, cx| Pin::new(future).poll(cx))
     }
 }
 
@@ -152,7 +166,10 @@ mod tests {
     async fn an_earlier_deadline_is_noticed_soon() {
         let start = Instant::now();
         let due = Arc::new(Mutex::new(Some(start + Duration::from_secs(900))));
-        let task = tokio::spawn(Watched::new(std::future::pending::<()>(), Shared(due.clone())));
+        let task = tokio::spawn(Watched::new(
+            std::future::pending::<()>(),
+            Shared(due.clone()),
+        ));
         tokio::task::yield_now().await;
         *due.lock().expect("not poisoned") = Some(start + Duration::from_secs(1));
         assert!(task.await.expect("no panic").is_err());

@@ -42,7 +42,10 @@ pub fn load(directory: &Path) -> Result<Loaded, Problems> {
     let snapshot = resolve::snapshot(directory, &main, &domains, &mut problems);
     problems.sort();
     match snapshot {
-        Some(snapshot) if !problems.has_errors() => Ok(Loaded { snapshot, warnings: problems }),
+        Some(snapshot) if !problems.has_errors() => Ok(Loaded {
+            snapshot,
+            warnings: problems,
+        }),
         Some(_) | None => Err(problems),
     }
 }
@@ -62,7 +65,11 @@ fn directory_problems(directory: &Path) -> Problems {
     let mut problems = Problems::default();
     if let Err(error) = std::fs::read_dir(directory) {
         let message = format!("the configuration directory cannot be read: {error}");
-        problems.push(Problem::in_file(directory, message, "name the one that holds conf.d: `--config DIR`"));
+        problems.push(Problem::in_file(
+            directory,
+            message,
+            "name the one that holds conf.d: `--config DIR`",
+        ));
     }
     problems
 }

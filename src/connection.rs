@@ -57,7 +57,12 @@ pub(crate) async fn serve_tls<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Accepted { io, peer, listener, at } = accepted;
+    let Accepted {
+        io,
+        peer,
+        listener,
+        at,
+    } = accepted;
     let snapshot = gate.sites.load().snapshot.clone();
     let settings = snapshot.connection;
     let securing = secure(io, peer, &snapshot.trusted_proxies, config);
@@ -86,8 +91,18 @@ pub(crate) async fn serve_tls<IO>(
         Alpn::Http1 => Protocol::Http1,
         Alpn::H2 => Protocol::Http2,
     };
-    let conn = Arc::new(ConnInfo::new(listener, peer, secured.sni, protocol, &settings));
-    let service = Answering { gate, conn: conn.clone(), activity: activity.clone() };
+    let conn = Arc::new(ConnInfo::new(
+        listener,
+        peer,
+        secured.sni,
+        protocol,
+        &settings,
+    ));
+    let service = Answering {
+        gate,
+        conn: conn.clone(),
+        activity: activity.clone(),
+    };
     match protocol {
         Protocol::Http1 => {
             let service = service_fn(move |request| service.clone().answer(request));
@@ -104,7 +119,15 @@ pub(crate) async fn serve_tls<IO>(
             let service = service_fn(move |request| Box::pin(service.clone().answer(request)));
             let connection = http2_settings(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
-            drive(connection, activity, drain, end, |cx| gather.poll_hand_on(cx), &conn).await;
+            drive(
+                connection,
+                activity,
+                drain,
+                end,
+                |cx| gather.poll_hand_on(cx),
+                &conn,
+            )
+            .await;
         }
     }
 }
@@ -126,10 +149,14 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let Preface { source, rest } = match trusted.contain(peer.ip()) {
-        true => proxy_protocol::read(&mut io).await.map_err(Unsecured::Proxy)?,
+        true => proxy_protocol::read(&mut io)
+            .await
+            .map_err(Unsecured::Proxy)?,
         false => Preface::none(),
     };
-    let secured = handshake(io, rest, config).await.map_err(Unsecured::Handshake)?;
+    let secured = handshake(io, rest, config)
+        .await
+        .map_err(Unsecured::Handshake)?;
     Ok((secured, source.unwrap_or(peer)))
 }
 
@@ -145,7 +172,12 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     R: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
-    let Accepted { io, peer, listener, at } = accepted;
+    let Accepted {
+        io,
+        peer,
+        listener,
+        at,
+    } = accepted;
     let settings = snapshot.connection;
     let activity = Arc::new(Activity::new(at, limits(snapshot)));
     let protocol = Protocol::Http1;
@@ -154,7 +186,12 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = watch.request(!request.body().is_end_stream());
         let answer = answer(request);
-        async move { Ok::<_, Infallible>(answer.await.map(|body| Guarded { body, _guard: guard })) }
+        async move {
+            Ok::<_, Infallible>(answer.await.map(|body| Guarded {
+                body,
+                _guard: guard,
+            }))
+        }
     });
     let io = TokioIo::new(WatchedIo::http1(io, activity.clone()));
     let connection = http1_settings(&settings).serve_connection(io, service);
@@ -165,9 +202,22 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
 /// The longest silences that any virtual host allows, since a connection may serve each of them.
 fn limits(snapshot: &Snapshot) -> ActivityLimits {
     let all = || snapshot.domains.iter().map(|domain| domain.timeouts);
-    let stall = all().map(|t| t.stall).max().unwrap_or(Duration::from_secs(120));
-    let wait = all().map(|t| t.upstream_commit.max(t.upstream_head).max(t.first_body_byte)).max();
-    ActivityLimits::new(&snapshot.connection, stall, wait.unwrap_or_default() + 2 * stall)
+    let stall = all()
+        .map(|t| t.stall)
+        .max()
+        .unwrap_or(Duration::from_secs(120));
+    let wait = all()
+        .map(|t| {
+            t.upstream_commit
+                .max(t.upstream_head)
+                .max(t.first_body_byte)
+        })
+        .max();
+    ActivityLimits::new(
+        &snapshot.connection,
+        stall,
+        wait.unwrap_or_default() + 2 * stall,
+    )
 }
 
 fn http1_settings(settings: &ConnectionSettings) -> http1::Builder {
@@ -237,7 +287,10 @@ async fn drive<C, E>(
             graceful(watched.get_mut().as_mut());
         }
         watched.poll_with(cx, |connection, cx| {
-            let turn = connection.as_mut().poll(cx).map_err(|error| Box::new(error) as EndedBy);
+            let turn = connection
+                .as_mut()
+                .poll(cx)
+                .map_err(|error| Box::new(error) as EndedBy);
             match hand_on(cx) {
                 Poll::Ready(Err(error)) if turn.is_pending() => Poll::Ready(Err(error.into())),
                 _ => turn,
@@ -250,7 +303,9 @@ async fn drive<C, E>(
             let error = &*error as &dyn std::error::Error;
             tracing::debug!(peer = %conn.peer, listener = %conn.listener, error, "connection ended");
         }
-        Err(_) => tracing::debug!(peer = %conn.peer, listener = %conn.listener, "connection timed out"),
+        Err(_) => {
+            tracing::debug!(peer = %conn.peer, listener = %conn.listener, "connection timed out")
+        }
     }
 }
 
@@ -269,7 +324,10 @@ impl Answering {
     ) -> Result<Response<Guarded<request::body::ResponseBody>>, Infallible> {
         let guard = self.activity.request(!request.body().is_end_stream());
         let response = request::handle(&self.gate, &self.conn, request, guard.open).await;
-        Ok(response.map(|body| Guarded { body, _guard: guard }))
+        Ok(response.map(|body| Guarded {
+            body,
+            _guard: guard,
+        }))
     }
 }
 

@@ -33,7 +33,10 @@ pub const UNFINISHED: &str = ".moorgate-";
 /// or the new one. Symbolic links are followed, so that a linked file stays linked.
 pub fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = target
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .permissions(std::fs::Permissions::from_mode(access.mode()))
@@ -41,7 +44,8 @@ pub fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::Result<(
     keep_owner(file.as_file(), &target, directory)?;
     file.write_all(content)?;
     // The process's umask must not decide whether a proxy of another user can read a public file.
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(access.mode()))?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(access.mode()))?;
     file.as_file().sync_all()?;
     file.persist(&target).map_err(|error| error.error)?;
     std::fs::File::open(directory)?.sync_all()
@@ -59,7 +63,10 @@ fn keep_owner(file: &std::fs::File, target: &Path, directory: &Path) -> io::Resu
 /// Makes a directory and its parents, readable by the owner only where it is new.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// The right to change a file that is read, changed and replaced as a whole. Ends when it is dropped, also by the
@@ -74,7 +81,12 @@ impl Locked {
     /// one is replaced.
     pub fn wait(path: &Path) -> io::Result<Self> {
         let path = path.with_extension("lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
         loop {
             match flock(&file, FlockOperation::LockExclusive) {
                 Ok(()) => return Ok(Self { _lock: file }),
@@ -111,8 +123,9 @@ impl Fingerprint {
     /// Whether the file changed so recently that a further change might leave the same times:
     /// time stamps move in steps of a clock tick, and of two seconds on some file systems.
     pub fn is_fresh(&self) -> bool {
-        let now =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs().cast_signed());
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs().cast_signed());
         now - self.changed.0 <= 2
     }
 }
@@ -130,8 +143,14 @@ mod tests {
         atomic_write(&path, b"two", Access::Private).expect("replaced");
         assert_eq!(std::fs::read(&path).expect("read"), b"two");
         assert_ne!(before, Fingerprint::of(&path));
-        let mode = std::fs::metadata(&path).expect("metadata").permissions().mode();
+        let mode = std::fs::metadata(&path)
+            .expect("metadata")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 1);
+        assert_eq!(
+            std::fs::read_dir(directory.path()).expect("listed").count(),
+            1
+        );
     }
 }

@@ -80,13 +80,15 @@ pub(crate) async fn handle(
     // HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.
     let http1 = conn.protocol == Protocol::Http1;
     let has_body = !request.body().is_end_stream();
-    let response = line(gate, &sites, conn, request, &mut record).await.unwrap_or_else(|mut rejection| {
-        record.refused(rejection.take_rule());
-        rejection.log(record.domain());
-        let close = http1 && rejection.is_last(has_body);
-        let bare = open > MOST_REFUSED && record.is_of_stranger();
-        rejection.answer(&method, Form { api, close, bare })
-    });
+    let response = line(gate, &sites, conn, request, &mut record)
+        .await
+        .unwrap_or_else(|mut rejection| {
+            record.refused(rejection.take_rule());
+            rejection.log(record.domain());
+            let close = http1 && rejection.is_last(has_body);
+            let bare = open > MOST_REFUSED && record.is_of_stranger();
+            rejection.answer(&method, Form { api, close, bare })
+        });
     record.status(response.status());
     response.map(|body| body.recorded(record))
 }
@@ -107,7 +109,14 @@ async fn line(
     let site = locate::locate(sites, conn, &parts)?;
     record.located(site);
     if let Some(endpoint) = token::endpoint(site, parts.uri.path()) {
-        return Box::pin(token::answer(endpoint, (gate, sites, site), conn, (parts, body), record)).await;
+        return Box::pin(token::answer(
+            endpoint,
+            (gate, sites, site),
+            conn,
+            (parts, body),
+            record,
+        ))
+        .await;
     }
     let subject = classify::classify(site, &parts)?;
     record.called(&subject);
@@ -139,12 +148,27 @@ async fn answer(
         false => (body, None),
     };
     if matches!(route.terms(), Terms::Tags(_)) {
-        return Box::pin(tags::write(&gate.tag_turns, &mut route, conn, parts, (body, room), record)).await;
+        return Box::pin(tags::write(
+            &gate.tag_turns,
+            &mut route,
+            conn,
+            parts,
+            (body, room),
+            record,
+        ))
+        .await;
     }
     let to = match route.destination() {
         Destination::Upstream(target) => (&route, target),
         Destination::Store(store, call) => {
-            return Box::pin(local::answer((&route, store, call), conn, parts, (body, room), record)).await;
+            return Box::pin(local::answer(
+                (&route, store, call),
+                conn,
+                parts,
+                (body, room),
+                record,
+            ))
+            .await;
         }
     };
     if matches!(route.terms(), Terms::Filtered | Terms::Hidden(_)) {
@@ -167,7 +191,11 @@ async fn with_room(
     parts: &Parts,
     body: Incoming,
 ) -> Result<(Incoming, Option<Room>), Rejection> {
-    let user = format!("{} {}", route.site().host.domain, route.asker().user.unwrap_or_default());
+    let user = format!(
+        "{} {}",
+        route.site().host.domain,
+        route.asker().user.unwrap_or_default()
+    );
     match rooms.take(user, route.body_limit(), &body).await {
         Ok(room) => Ok((body, Some(room))),
         Err(rejection) => {
@@ -185,22 +213,34 @@ async fn granted(
     subject: Subject,
     record: &mut Record,
 ) -> Result<Authorized, Rejection> {
-    let call = if site.tokens.is_some() { subject.call().cloned() } else { None };
+    let call = if site.tokens.is_some() {
+        subject.call().cloned()
+    } else {
+        None
+    };
     let authorized = async {
         let authenticated = match (&site.tokens, &subject) {
-            _ if anonymous::is_welcome(site, &subject, &parts.headers) => Identity::Anonymous.into(),
-            (Some(tokens), Subject::Call(_)) => bearer::authenticate(tokens, site, &parts.headers)?.into(),
+            _ if anonymous::is_welcome(site, &subject, &parts.headers) => {
+                Identity::Anonymous.into()
+            }
+            (Some(tokens), Subject::Call(_)) => {
+                bearer::authenticate(tokens, site, &parts.headers)?.into()
+            }
             (None, _) | (_, Subject::Page(_)) => {
                 let budgets = &sites.snapshot.failures;
                 let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
-                authenticate::authenticate(&gate.verifier, site, entry).await?.into()
+                authenticate::authenticate(&gate.verifier, site, entry)
+                    .await?
+                    .into()
             }
         };
         let Authenticated { identity, .. } = &authenticated;
         record.identified(authenticate::user_of(identity));
         authorize::authorize(site, conn.client_address(), authenticated, subject)
     };
-    authorized.await.map_err(|rejection| bearer::challenged(rejection, site, parts, call.as_deref()))
+    authorized
+        .await
+        .map_err(|rejection| bearer::challenged(rejection, site, parts, call.as_deref()))
 }
 
 /// Reads from an upstream what the asker may not see whole, or not at all.

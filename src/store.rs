@@ -126,7 +126,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let _turn = self.turns.to_change(name).await;
         let (name, digest) = (name.clone(), digest.clone());
-        self.run(move |store| store.repository(&name).delete_blob(&digest)).await
+        self.run(move |store| store.repository(&name).delete_blob(&digest))
+            .await
     }
 
     /// Makes a blob of another repository one of this, too. `false`: it is not there.
@@ -138,10 +139,12 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let _turn = self.turns.to_add(name).await;
         let (name, from, digest) = (name.clone(), from.clone(), digest.clone());
-        self.run(move |store| match blobs::mount(&store.layout, &from, &name, &digest) {
-            Err(StoreError::DigestUnsupported) => Ok(false),
-            mounted => mounted,
-        })
+        self.run(
+            move |store| match blobs::mount(&store.layout, &from, &name, &digest) {
+                Err(StoreError::DigestUnsupported) => Ok(false),
+                mounted => mounted,
+            },
+        )
         .await
     }
 
@@ -161,7 +164,8 @@ impl Store {
         id: &UploadId,
     ) -> Result<u64, StoreError> {
         let (name, id) = (name.clone(), id.clone());
-        self.run(move |store| store.uploads.length(&name, &id)).await
+        self.run(move |store| store.uploads.length(&name, &id))
+            .await
     }
 
     /// Adds a body to an upload, and returns how many bytes are here then. What came stays, however
@@ -173,7 +177,10 @@ impl Store {
         body: B,
         patience: Patience,
     ) -> Result<u64, StoreError> {
-        let received = self.uploads.receive(&self.work, upload, piece, body, patience).await?;
+        let received = self
+            .uploads
+            .receive(&self.work, upload, piece, body, patience)
+            .await?;
         Ok(received.length())
     }
 
@@ -189,9 +196,14 @@ impl Store {
     ) -> Result<(), StoreError> {
         // Before the body comes for nothing.
         Algorithm::of(digest)?;
-        let received = self.uploads.receive(&self.work, upload, piece, body, patience).await?;
+        let received = self
+            .uploads
+            .receive(&self.work, upload, piece, body, patience)
+            .await?;
         let _turn = self.turns.to_add(upload.0).await;
-        self.uploads.commit(&self.work, upload, digest, received).await
+        self.uploads
+            .commit(&self.work, upload, digest, received)
+            .await
     }
 
     /// Ends an upload without a blob.
@@ -201,7 +213,8 @@ impl Store {
         id: &UploadId,
     ) -> Result<(), StoreError> {
         let (name, id) = (name.clone(), id.clone());
-        self.run(move |store| store.uploads.cancel(&name, &id)).await
+        self.run(move |store| store.uploads.cancel(&name, &id))
+            .await
     }
 
     /// A manifest by tag or digest. `pulled`: it is for a client that wants the image.
@@ -216,11 +229,17 @@ impl Store {
             let repository = store.repository(&name);
             let (index, digest) = repository.find(&reference)?;
             let bytes = repository.bytes(&digest)?;
-            let media_type = index.manifest(&digest).map(|entry| entry.media_type.clone());
+            let media_type = index
+                .manifest(&digest)
+                .map(|entry| entry.media_type.clone());
             if pulled {
                 store.pulled.note(&name, &digest);
             }
-            Ok(Manifest { digest, media_type: media_type.unwrap_or_default(), bytes })
+            Ok(Manifest {
+                digest,
+                media_type: media_type.unwrap_or_default(),
+                bytes,
+            })
         })
         .await
     }
@@ -240,7 +259,13 @@ impl Store {
         let content_type = content_type.map(str::to_owned);
         self.run(move |store| {
             let repository = store.repository(&name);
-            repository.accept(&reference, &tags, &expected, content_type.as_deref(), &bytes)
+            repository.accept(
+                &reference,
+                &tags,
+                &expected,
+                content_type.as_deref(),
+                &bytes,
+            )
         })
         .await
     }
@@ -253,26 +278,36 @@ impl Store {
     ) -> Result<(), StoreError> {
         let _turn = self.turns.to_change(name).await;
         let (name, reference) = (name.clone(), reference.clone());
-        self.run(move |store| store.repository(&name).delete(&reference)).await
+        self.run(move |store| store.repository(&name).delete(&reference))
+            .await
     }
 
     /// Ends what was left behind, and writes what may be written late. Waits for the disk.
     pub(crate) fn tidy(&self) -> Result<(), StoreError> {
         self.uploads.expire()?;
         self.pulled.write(&self.layout, |name, digest| {
-            self.repository(name).index().is_ok_and(|index| index.manifest(digest).is_some())
+            self.repository(name)
+                .index()
+                .is_ok_and(|index| index.manifest(digest).is_some())
         })?;
         Ok(())
     }
 
     /// When the last collection on schedule ended, by any process.
     pub(crate) fn collected_at(&self) -> Option<SystemTime> {
-        std::fs::metadata(self.layout.root().join(COLLECTED)).ok()?.modified().ok()
+        std::fs::metadata(self.layout.root().join(COLLECTED))
+            .ok()?
+            .modified()
+            .ok()
     }
 
     /// Remembers that a collection has ended.
     pub(crate) fn note_collection(&self) -> io::Result<()> {
-        crate::fs::atomic_write(&self.layout.root().join(COLLECTED), b"", crate::fs::Access::Private)
+        crate::fs::atomic_write(
+            &self.layout.root().join(COLLECTED),
+            b"",
+            crate::fs::Access::Private,
+        )
     }
 
     /// The repositories that have a directory, in no order.

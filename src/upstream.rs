@@ -66,8 +66,16 @@ const ANSWER_HEAD: usize = 64 * 1024;
 const READ_AT_ONCE: usize = 64 * 1024;
 
 impl Upstream {
-    pub(crate) fn new(connector: Connector, workers: usize, connect_timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { connector, pool: Pool::new(workers), connect_timeout })
+    pub(crate) fn new(
+        connector: Connector,
+        workers: usize,
+        connect_timeout: Duration,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            connector,
+            pool: Pool::new(workers),
+            connect_timeout,
+        })
     }
 
     /// Where it is.
@@ -94,7 +102,10 @@ impl Upstream {
             let again = request.body().is_empty().then(|| copy(&request));
             match exchange(lease, request, upload.clone(), limits).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failed { unsent: Some(unsent), .. }) => request = *unsent,
+                Err(Failed {
+                    unsent: Some(unsent),
+                    ..
+                }) => request = *unsent,
                 Err(failed) => match again.filter(|_| failed.dead) {
                     Some(again) => {
                         let error = &failed.error as &dyn Error;
@@ -107,13 +118,19 @@ impl Upstream {
         }
         // Seldom, and large: every request would carry its room otherwise.
         let lease = Box::pin(self.connect(limits.idle)).await?;
-        exchange(lease, request, upload, limits).await.map_err(|failed| failed.error)
+        exchange(lease, request, upload, limits)
+            .await
+            .map_err(|failed| failed.error)
     }
 
     async fn connect(&self, idle: Duration) -> Result<Lease, UpstreamError> {
         let exchange = Arc::new(Exchange::new(idle));
         let connecting = async {
-            let io = self.connector.connect(exchange.clone()).await.map_err(UpstreamError::Unreachable)?;
+            let io = self
+                .connector
+                .connect(exchange.clone())
+                .await
+                .map_err(UpstreamError::Unreachable)?;
             http1::Builder::new()
                 .max_headers(ANSWER_LINES)
                 .max_header_size(ANSWER_HEAD)
@@ -132,11 +149,17 @@ impl Upstream {
         let driver = tokio::spawn(async move {
             match watched.await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(error = &error as &dyn Error, "upstream connection ended"),
+                Ok(Err(error)) => {
+                    tracing::debug!(error = &error as &dyn Error, "upstream connection ended")
+                }
                 Err(_) => progress.expire(),
             }
         });
-        Ok(self.pool.adopt(Connection { send, exchange, driver: driver.abort_handle() }))
+        Ok(self.pool.adopt(Connection {
+            send,
+            exchange,
+            driver: driver.abort_handle(),
+        }))
     }
 }
 
@@ -164,15 +187,27 @@ async fn exchange(
     let answer = match lease.connection().send.try_send_request(request).await {
         Ok(answer) => answer,
         Err(mut failed) => {
-            let unsent = if reused { failed.take_message().map(Box::new) } else { None };
+            let unsent = if reused {
+                failed.take_message().map(Box::new)
+            } else {
+                None
+            };
             let error = blame(failed.into_error(), &progress, upload.as_deref());
             let ended = matches!(&error, UpstreamError::Broken(error) if is_dead(error));
-            return Err(Failed { error, unsent, dead: ended && !progress.has_heard() });
+            return Err(Failed {
+                error,
+                unsent,
+                dead: ended && !progress.has_heard(),
+            });
         }
     };
     progress.answered();
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failed { error: UpstreamError::Switched, unsent: None, dead: false });
+        return Err(Failed {
+            error: UpstreamError::Switched,
+            unsent: None,
+            dead: false,
+        });
     }
     // An error that comes while the body is still going up is the answer: the rest is not wanted.
     if let Some(upload) = upload.filter(|upload| has_body && !upload.is_finished())
@@ -181,7 +216,10 @@ async fn exchange(
         upload.hold();
     }
     let (parts, incoming) = answer.into_parts();
-    Ok(Response::from_parts(parts, AnswerBody::new(incoming, lease)))
+    Ok(Response::from_parts(
+        parts,
+        AnswerBody::new(incoming, lease),
+    ))
 }
 
 /// Finds out whose fault a broken exchange is.
@@ -203,8 +241,10 @@ fn is_dead(error: &hyper::Error) -> bool {
     if error.is_parse() {
         return false;
     }
-    let broken_pipe =
-        error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).is_some_and(|io| {
+    let broken_pipe = error
+        .source()
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|io| {
             use std::io::ErrorKind::{
                 BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
             };

@@ -40,27 +40,42 @@ impl Drop for Serving {
 impl Workers {
     /// Starts `count` threads, which end when `stop` is cancelled.
     pub(crate) fn start(count: usize, stop: &CancellationToken) -> io::Result<Self> {
-        let all =
-            (0..count.max(1)).map(|index| Self::thread(index, stop.clone())).collect::<io::Result<_>>()?;
-        Ok(Self { all, connections: TaskTracker::new() })
+        let all = (0..count.max(1))
+            .map(|index| Self::thread(index, stop.clone()))
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            all,
+            connections: TaskTracker::new(),
+        })
     }
 
     /// Serves on the runtime that calls this: one thread for everything, as tests want it.
     pub(crate) fn here() -> Self {
-        let worker = Worker { runtime: Handle::current(), serving: Arc::default() };
-        Self { all: vec![worker], connections: TaskTracker::new() }
+        let worker = Worker {
+            runtime: Handle::current(),
+            serving: Arc::default(),
+        };
+        Self {
+            all: vec![worker],
+            connections: TaskTracker::new(),
+        }
     }
 
     fn thread(index: usize, stop: CancellationToken) -> io::Result<Worker> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            pool::become_worker(index);
-            runtime.block_on(stop.cancelled());
-            // What still runs then is cut: the drain has waited for it as long as it may.
-            runtime.shutdown_background();
-        })?;
-        Ok(Worker { runtime: handle, serving: Arc::default() })
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                pool::become_worker(index);
+                runtime.block_on(stop.cancelled());
+                // What still runs then is cut: the drain has waited for it as long as it may.
+                runtime.shutdown_background();
+            })?;
+        Ok(Worker {
+            runtime: handle,
+            serving: Arc::default(),
+        })
     }
 
     /// How many there are.
@@ -74,13 +89,19 @@ impl Workers {
         S: FnOnce(TcpStream, SocketAddr) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some(worker) = self.all.iter().min_by_key(|worker| worker.serving.load(Ordering::Relaxed)) else {
+        let Some(worker) = self
+            .all
+            .iter()
+            .min_by_key(|worker| worker.serving.load(Ordering::Relaxed))
+        else {
             return;
         };
         worker.serving.fetch_add(1, Ordering::Relaxed);
         let serving = Serving(worker.serving.clone());
         // The stream leaves the reactor that accepted it and joins the worker's.
-        let Ok(stream) = stream.into_std() else { return };
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
         self.connections.spawn_on(
             async move {
                 let _serving = serving;

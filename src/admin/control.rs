@@ -78,7 +78,10 @@ pub(crate) enum Outcome {
 
 impl Reply {
     fn new(outcome: Outcome, text: impl Into<String>) -> Self {
-        Self { outcome, text: text.into() }
+        Self {
+            outcome,
+            text: text.into(),
+        }
     }
 
     pub(crate) fn done(text: impl Into<String>) -> Self {
@@ -101,7 +104,9 @@ pub(crate) async fn serve(app: Arc<App>, socket: ControlSocket, drain: Cancellat
             match socket.accept().await {
                 Ok(stream) => match serve_one(&app, stream).await {
                     Ok(()) => {}
-                    Err(error) => tracing::debug!(%error, "a command on the control socket broke off"),
+                    Err(error) => {
+                        tracing::debug!(%error, "a command on the control socket broke off")
+                    }
                 },
                 Err(error) => {
                     tracing::warn!(%error, "the control socket cannot be served");
@@ -134,7 +139,9 @@ async fn perform(app: &Arc<App>, command: Command) -> Reply {
         Command::Certs { json } => certs::list(app, json),
         Command::CertsRenew { domain } => certs::renew(app, &domain).await,
         Command::Unlock { whom, domain } => unlock::unlock(app, &whom, domain.as_deref()),
-        Command::RevokeTokens { which, domain } => tokens::revoke(app, &which, domain.as_deref()).await,
+        Command::RevokeTokens { which, domain } => {
+            tokens::revoke(app, &which, domain.as_deref()).await
+        }
     }
 }
 
@@ -144,7 +151,9 @@ async fn reload(app: &Arc<App>) -> Reply {
         Err(error) => {
             error.log_reload();
             match error {
-                StartError::Configuration(problems) => Reply::refused(problems.render(Colour::Never)),
+                StartError::Configuration(problems) => {
+                    Reply::refused(problems.render(Colour::Never))
+                }
                 other => Reply::failed(format!("the new configuration is not used: {other}")),
             }
         }

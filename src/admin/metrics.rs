@@ -34,7 +34,10 @@ pub(super) fn metrics(app: &Arc<App>) -> Result<String, fmt::Error> {
 }
 
 fn unix(moment: SystemTime) -> f64 {
-    moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    moment
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }
 
 fn count(count: usize) -> i64 {
@@ -69,15 +72,25 @@ struct Metric<'a> {
 
 impl<'a> Metric<'a> {
     fn new(name: &'a str, help: &'a str) -> Self {
-        Self { name, help, unit: None }
+        Self {
+            name,
+            help,
+            unit: None,
+        }
     }
 
     fn bytes(self) -> Self {
-        Self { unit: Some(Unit::Bytes), ..self }
+        Self {
+            unit: Some(Unit::Bytes),
+            ..self
+        }
     }
 
     fn seconds(self) -> Self {
-        Self { unit: Some(Unit::Seconds), ..self }
+        Self {
+            unit: Some(Unit::Seconds),
+            ..self
+        }
     }
 }
 
@@ -92,9 +105,12 @@ impl Out<'_> {
         series: impl IntoIterator<Item = (S, u64)>,
     ) -> fmt::Result {
         let Metric { name, help, unit } = metric;
-        let mut all = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        let mut all = self
+            .0
+            .encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
         for (labels, value) in series {
-            all.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            all.encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
         Ok(())
     }
@@ -106,7 +122,9 @@ impl Out<'_> {
         series: impl IntoIterator<Item = (S, V)>,
     ) -> fmt::Result {
         let Metric { name, help, unit } = metric;
-        let mut all = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        let mut all = self
+            .0
+            .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
         for (labels, value) in series {
             all.encode_family(&labels)?.encode_gauge(&value)?;
         }
@@ -120,9 +138,20 @@ impl Out<'_> {
         series: impl IntoIterator<Item = (S, Durations)>,
     ) -> fmt::Result {
         let Metric { name, help, .. } = metric;
-        let mut all = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        for (labels, Durations { sum, count, buckets }) in series {
-            all.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        let mut all =
+            self.0
+                .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (
+            labels,
+            Durations {
+                sum,
+                count,
+                buckets,
+            },
+        ) in series
+        {
+            all.encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }
@@ -130,14 +159,18 @@ impl Out<'_> {
     /// A counter without labels.
     fn counter<V: EncodeCounterValue>(&mut self, metric: &Metric<'_>, value: V) -> fmt::Result {
         let Metric { name, help, unit } = metric;
-        let mut one = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        let mut one = self
+            .0
+            .encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
         one.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
     /// A gauge without labels.
     fn gauge<V: EncodeGaugeValue>(&mut self, metric: &Metric<'_>, value: V) -> fmt::Result {
         let Metric { name, help, unit } = metric;
-        let mut one = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        let mut one = self
+            .0
+            .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
         one.encode_gauge(&value)
     }
 }

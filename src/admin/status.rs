@@ -90,7 +90,11 @@ fn url(url: &UpstreamUrl) -> String {
         Scheme::Http => ("http", 80),
         Scheme::Https => ("https", 443),
     };
-    format!("{scheme}://{}{}", url.host.authority(url.port, default_port), url.base_path)
+    format!(
+        "{scheme}://{}{}",
+        url.host.authority(url.port, default_port),
+        url.base_path
+    )
 }
 
 fn timestamp(time: SystemTime) -> String {

@@ -12,7 +12,9 @@ pub(super) fn note_unknown_users(
     users: Option<&UsersFile>,
     problems: &mut Problems,
 ) {
-    let Some(users) = users.map(UsersFile::current) else { return };
+    let Some(users) = users.map(UsersFile::current) else {
+        return;
+    };
     for Named { name, file, span } in &host.access.named {
         let is_known = match name.literal() {
             Some(name) => users.has(name),
@@ -32,10 +34,20 @@ pub(super) fn note_users_without_repositories(
     users: Option<&UsersFile>,
     problems: &mut Problems,
 ) {
-    let Some(users) = users.map(UsersFile::current) else { return };
+    let Some(users) = users.map(UsersFile::current) else {
+        return;
+    };
     // What is of no user at all is said already.
-    for Own { repository, users: about, file, span } in
-        host.access.own.iter().filter(|own| own.repository.is_possible(None))
+    for Own {
+        repository,
+        users: about,
+        file,
+        span,
+    } in host
+        .access
+        .own
+        .iter()
+        .filter(|own| own.repository.is_possible(None))
     {
         let names = users.names().map(UserName::as_str);
         let mut without: Vec<_> = names
@@ -50,8 +62,11 @@ pub(super) fn note_users_without_repositories(
             without.push(format!("{more} more"));
         }
         if let Some((last, others)) = without.split_last() {
-            let all =
-                if others.is_empty() { last.clone() } else { format!("{} and {last}", others.join(", ")) };
+            let all = if others.is_empty() {
+                last.clone()
+            } else {
+                format!("{} and {last}", others.join(", "))
+            };
             let message = format!("`{}` can be no repository of {all}", repository.as_str());
             let help = "a name in it has to be one level of a repository's: lower-case letters and digits, with `.`, \
                         `_`, `__` or dashes between them";

@@ -17,7 +17,8 @@ use crate::config::access::AccessRule;
 use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{
-    Redirects, RegistrySettings, Scheme, SharedVirtualHost, StoreSettings, UpstreamSettings, UpstreamUrl,
+    Redirects, RegistrySettings, Scheme, SharedVirtualHost, StoreSettings, UpstreamSettings,
+    UpstreamUrl,
 };
 use crate::registry::action::Action;
 use crate::request::site::{Registry, Site, Sites, Target};
@@ -28,8 +29,9 @@ use crate::upstream::credential::Credential;
 
 /// Reads and checks the configuration; its warnings are logged.
 pub(super) async fn load(directory: PathBuf) -> Result<Arc<Snapshot>, StartError> {
-    let loaded =
-        blocking(move || crate::config::load(&directory)).await.map_err(StartError::Configuration)?;
+    let loaded = blocking(move || crate::config::load(&directory))
+        .await
+        .map_err(StartError::Configuration)?;
     for warning in loaded.warnings.iter() {
         tracing::warn!(file = %warning.file().display(), "{}", warning.message());
     }
@@ -48,18 +50,33 @@ pub(super) async fn sites(
         let session_key = session_key(&snapshot, before.as_deref(), &mut problems);
         let tokens = tokens::tokens(&snapshot, before.as_deref(), &mut problems);
         let all = snapshot.domains.iter().filter_map(|host| {
-            let old = before
-                .as_ref()
-                .and_then(|sites| sites.all.iter().find(|site| site.host.domain == host.domain));
+            let old = before.as_ref().and_then(|sites| {
+                sites
+                    .all
+                    .iter()
+                    .find(|site| site.host.domain == host.domain)
+            });
             let (session_key, tokens) = (session_key.as_ref(), tokens.as_ref());
-            site(host, old, Purpose::Serve { workers, session_key, tokens }, &mut problems)
+            site(
+                host,
+                old,
+                Purpose::Serve {
+                    workers,
+                    session_key,
+                    tokens,
+                },
+                &mut problems,
+            )
         });
         let mut all: Vec<_> = all.collect();
         if problems.has_errors() {
             return Err(StartError::Configuration(problems));
         }
         take_turns(&mut all);
-        Ok(Arc::new(Sites::new(snapshot, all.into_iter().map(Arc::new).collect())))
+        Ok(Arc::new(Sites::new(
+            snapshot,
+            all.into_iter().map(Arc::new).collect(),
+        )))
     })
     .await
 }
@@ -67,9 +84,14 @@ pub(super) async fn sites(
 /// Lets writes to tags take turns at every registry behind where somebody may make a tag and not move it, or the
 /// other way round: those too that come through a domain whose own rules know nothing of it.
 fn take_turns(sites: &mut [Site]) {
-    let is_apart = |rule: &AccessRule| rule.actions.has(Action::Push) != rule.actions.has(Action::Overwrite);
+    let is_apart =
+        |rule: &AccessRule| rule.actions.has(Action::Push) != rule.actions.has(Action::Overwrite);
     let looks = |site: &&Site| site.host.access.rules.iter().any(is_apart);
-    let behind = |site: &Site| site.registry.upstream().map(|_| site.host.registry.to_string());
+    let behind = |site: &Site| {
+        site.registry
+            .upstream()
+            .map(|_| site.host.registry.to_string())
+    };
     let registries: HashSet<String> = sites.iter().filter(looks).filter_map(behind).collect();
     for site in sites {
         site.takes_turns = behind(site).is_some_and(|registry| registries.contains(&registry));
@@ -91,7 +113,11 @@ enum Purpose<'a> {
     /// To find what is wrong: nothing is written.
     Check,
     /// To serve, on so many workers.
-    Serve { workers: usize, session_key: Option<&'a SessionKey>, tokens: Option<&'a Arc<Tokens>> },
+    Serve {
+        workers: usize,
+        session_key: Option<&'a SessionKey>,
+        tokens: Option<&'a Arc<Tokens>>,
+    },
 }
 
 fn site(
@@ -108,21 +134,34 @@ fn site(
             access::note_users_without_repositories(host, users.as_deref(), problems);
             (1, None, None)
         }
-        Purpose::Serve { workers, session_key, tokens } => (workers, session_key, tokens),
+        Purpose::Serve {
+            workers,
+            session_key,
+            tokens,
+        } => (workers, session_key, tokens),
     };
     let policy = Policy::new(&host.access, host.auth.anonymous.actions());
     let registry = match (&host.registry, purpose) {
         (RegistrySettings::Upstream(upstream), _) => {
             registry_behind(host, upstream, before, trust.as_ref(), workers, problems)
         }
-        (RegistrySettings::Store(settings), Purpose::Serve { .. }) => store(host, settings, before, problems),
+        (RegistrySettings::Store(settings), Purpose::Serve { .. }) => {
+            store(host, settings, before, problems)
+        }
         (RegistrySettings::Store(_), Purpose::Check) => None,
     };
     let browser = host.browser.as_ref().map(|browser| {
         let old = before.and_then(|site| site.browser.as_ref());
-        target(host, &browser.url, old, trust.as_ref(), Credential::None, workers)
-            .map_err(|error| problems.push(at(host, &["browser", "url"], error.to_string())))
-            .ok()
+        target(
+            host,
+            &browser.url,
+            old,
+            trust.as_ref(),
+            Credential::None,
+            workers,
+        )
+        .map_err(|error| problems.push(at(host, &["browser", "url"], error.to_string())))
+        .ok()
     });
     let challenge = challenge(host, problems);
     let storage = trust.filter(|_| follows(host));
@@ -135,7 +174,9 @@ fn site(
         users: users?,
         session_key: session_key.cloned(),
         policy,
-        tokens: tokens.filter(|_| host.auth.mode.tokens().is_some()).cloned(),
+        tokens: tokens
+            .filter(|_| host.auth.mode.tokens().is_some())
+            .cloned(),
         registry: registry?,
         takes_turns: false,
         storage,
@@ -147,18 +188,31 @@ fn site(
 
 fn challenge(host: &SharedVirtualHost, problems: &mut Problems) -> Option<HeaderValue> {
     let challenge = HeaderValue::try_from(format!("Basic realm=\"{}\"", host.auth.realm));
-    let refused = || at(host, &["auth", "realm"], "the realm cannot stand in a header".to_owned());
+    let refused = || {
+        at(
+            host,
+            &["auth", "realm"],
+            "the realm cannot stand in a header".to_owned(),
+        )
+    };
     challenge.map_err(|_| problems.push(refused())).ok()
 }
 
 /// The key that upload sessions are bound to users with. It stays over reloads, as the state directory does.
-fn session_key(snapshot: &Snapshot, before: Option<&Sites>, problems: &mut Problems) -> Option<SessionKey> {
+fn session_key(
+    snapshot: &Snapshot,
+    before: Option<&Sites>,
+    problems: &mut Problems,
+) -> Option<SessionKey> {
     let first = snapshot.domains.first()?;
     let kept = before.and_then(|sites| sites.all.iter().find_map(|site| site.session_key.clone()));
     if kept.is_some() {
         return kept;
     }
-    let has_rules = snapshot.domains.iter().any(|host| !host.access.rules.is_empty());
+    let has_rules = snapshot
+        .domains
+        .iter()
+        .any(|host| !host.access.rules.is_empty());
     match SessionKey::open(&snapshot.state) {
         Ok(key) => Some(key),
         // Where every user may do everything, pulls and pushes are worth more than an upload that outlives a restart.
@@ -168,9 +222,12 @@ fn session_key(snapshot: &Snapshot, before: Option<&Sites>, problems: &mut Probl
             SessionKey::of_process().ok()
         }
         Err(error) => {
-            let message =
-                format!("the key of upload sessions in {} cannot be used: {error}", snapshot.state.display());
-            let help = "access rules need it: make the state directory writable for moorgate's user";
+            let message = format!(
+                "the key of upload sessions in {} cannot be used: {error}",
+                snapshot.state.display()
+            );
+            let help =
+                "access rules need it: make the state directory writable for moorgate's user";
             problems.push(Problem::in_file(&first.source, message, help));
             None
         }
@@ -199,7 +256,12 @@ fn users(
         }
         Err(error) => {
             let help = "make one with `moorgate htpasswd FILE USER`";
-            problems.push(Problem::at_key(&host.source, &["auth", "htpasswd"], error.to_string(), help));
+            problems.push(Problem::at_key(
+                &host.source,
+                &["auth", "htpasswd"],
+                error.to_string(),
+                help,
+            ));
             None
         }
     }
@@ -207,7 +269,10 @@ fn users(
 
 /// Roots are only read where something is verified by them.
 fn trust(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Trust> {
-    let browser = host.browser.as_ref().is_some_and(|browser| browser.url.scheme == Scheme::Https);
+    let browser = host
+        .browser
+        .as_ref()
+        .is_some_and(|browser| browser.url.scheme == Scheme::Https);
     let upstream = host.registry.upstream();
     let https = upstream.is_some_and(|upstream| upstream.url.scheme == Scheme::Https);
     if !https && !follows(host) && !browser {
@@ -224,7 +289,9 @@ fn trust(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Trust> {
 
 /// Whether moorgate goes itself where the registry redirects to.
 fn follows(host: &SharedVirtualHost) -> bool {
-    host.registry.upstream().is_some_and(|upstream| upstream.redirects == Redirects::Follow)
+    host.registry
+        .upstream()
+        .is_some_and(|upstream| upstream.redirects == Redirects::Follow)
 }
 
 fn registry_behind(
@@ -236,8 +303,12 @@ fn registry_behind(
     problems: &mut Problems,
 ) -> Option<Registry> {
     let credential = Credential::new(&upstream.authorization);
-    let same_roots = before
-        .filter(|site| site.host.registry.upstream().is_some_and(|before| before.roots == upstream.roots));
+    let same_roots = before.filter(|site| {
+        site.host
+            .registry
+            .upstream()
+            .is_some_and(|before| before.roots == upstream.roots)
+    });
     let old = same_roots.and_then(|site| site.registry.upstream());
     target(host, &upstream.url, old, trust, credential, workers)
         .map_err(|error| problems.push(at(host, &["upstream", "url"], error.to_string())))
@@ -288,7 +359,11 @@ fn target(
         Some(old) => old.upstream.clone(),
         None => Upstream::new(Connector::new(url.clone(), trust)?, workers, connect),
     };
-    Ok(Target { upstream, authority, credential })
+    Ok(Target {
+        upstream,
+        authority,
+        credential,
+    })
 }
 
 /// Certificates are read and made on a blocking thread.
@@ -328,7 +403,9 @@ pub(super) fn warn_of_fixed(before: &Snapshot, now: &Snapshot) {
         tracing::warn!("`limits.connections` only changes with a restart");
     }
     if before.log.format != now.log.format {
-        tracing::warn!("`log.format` of events only changes with a restart, that of requests has changed");
+        tracing::warn!(
+            "`log.format` of events only changes with a restart, that of requests has changed"
+        );
     }
 }
 

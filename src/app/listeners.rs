@@ -61,7 +61,11 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub(super) fn bound(&self) -> Vec<Bound> {
-        let each = |(&(kind, configured), &(bound, _)): (&_, &_)| Bound { kind, configured, bound };
+        let each = |(&(kind, configured), &(bound, _)): (&_, &_)| Bound {
+            kind,
+            configured,
+            bound,
+        };
         let mut all: Vec<Bound> = self.running.iter().map(each).collect();
         all.sort_by_key(|bound| (bound.kind, bound.configured));
         all
@@ -72,17 +76,31 @@ impl Listeners {
 pub(super) type NewlyBound = Vec<(ListenerKind, ListenAddress, std::net::TcpListener)>;
 
 fn wanted(snapshot: &Snapshot) -> Vec<(ListenerKind, ListenAddress)> {
-    let https = snapshot.https.iter().map(|&address| (ListenerKind::Https, address));
-    let http = snapshot.http.iter().map(|&address| (ListenerKind::Http, address));
-    let admin = snapshot.admin.iter().map(|&address| (ListenerKind::Admin, ListenAddress(address)));
+    let https = snapshot
+        .https
+        .iter()
+        .map(|&address| (ListenerKind::Https, address));
+    let http = snapshot
+        .http
+        .iter()
+        .map(|&address| (ListenerKind::Http, address));
+    let admin = snapshot
+        .admin
+        .iter()
+        .map(|&address| (ListenerKind::Admin, ListenAddress(address)));
     https.chain(http).chain(admin).collect()
 }
 
 impl App {
     /// Binds what a configuration wants and is not there. All or none.
     pub(super) fn bind_missing(&self, snapshot: &Snapshot) -> Result<NewlyBound, StartError> {
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = wanted(snapshot).into_iter().filter(|key| !listeners.running.contains_key(key));
+        let listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let missing = wanted(snapshot)
+            .into_iter()
+            .filter(|key| !listeners.running.contains_key(key));
         missing
             .map(|(kind, address)| match socket::bind(address) {
                 Ok(socket) => Ok((kind, address, socket)),
@@ -115,7 +133,10 @@ impl App {
             ListenerKind::Admin => self.serve_admin(listener, address, stop.clone()),
         }
         tracing::info!(kind = kind.as_str(), address = %bound, "listening");
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         listeners.running.insert((kind, address), (bound, stop));
         Ok(())
     }
@@ -126,66 +147,113 @@ impl App {
         listener: ListenAddress,
         stop: CancellationToken,
     ) -> Result<(), Box<dyn std::error::Error>> {
-        let config = self.server_configs.for_listener(self.certificates.table().clone(), listener)?;
+        let config = self
+            .server_configs
+            .for_listener(self.certificates.table().clone(), listener)?;
         let app = self.clone();
-        self.tasks.spawn(accept(socket, self.connections.clone(), stop, move |stream, peer, permit| {
-            let (config, gate, drain) = (config.clone(), app.gate.clone(), app.drain.clone());
-            app.workers.serve(stream, peer, async move |io, peer| {
-                let _ = io.set_nodelay(true);
-                let accepted = Accepted { io, peer, listener, at: Instant::now() };
-                serve_tls(accepted, config, gate, drain).await;
-                drop(permit);
-            });
-        }));
+        self.tasks.spawn(accept(
+            socket,
+            self.connections.clone(),
+            stop,
+            move |stream, peer, permit| {
+                let (config, gate, drain) = (config.clone(), app.gate.clone(), app.drain.clone());
+                app.workers.serve(stream, peer, async move |io, peer| {
+                    let _ = io.set_nodelay(true);
+                    let accepted = Accepted {
+                        io,
+                        peer,
+                        listener,
+                        at: Instant::now(),
+                    };
+                    serve_tls(accepted, config, gate, drain).await;
+                    drop(permit);
+                });
+            },
+        ));
         Ok(())
     }
 
-    fn serve_http(self: &Arc<Self>, socket: TcpListener, listener: ListenAddress, stop: CancellationToken) {
+    fn serve_http(
+        self: &Arc<Self>,
+        socket: TcpListener,
+        listener: ListenAddress,
+        stop: CancellationToken,
+    ) {
         let app = self.clone();
-        self.tasks.spawn(accept(socket, self.connections.clone(), stop, move |stream, peer, permit| {
-            let own = app.clone();
-            app.workers.serve(stream, peer, async move |io, peer| {
-                let accepted = Accepted { io, peer, listener, at: Instant::now() };
-                let (snapshot, drain) = (own.snapshot(), own.drain.clone());
-                serve_plain(accepted, &snapshot, drain, move |request| {
-                    let own = own.clone();
-                    async move {
-                        let port = |configured: ListenAddress| {
-                            own.address(ListenerKind::Https, configured)
-                                .map_or(configured.0.port(), |real| real.port())
-                        };
-                        let (sites, table) = (own.gate.sites.load_full(), own.certificates.table());
-                        answer_plain(&sites, table.challenges(), &request, &port).await
-                    }
-                })
-                .await;
-                drop(permit);
-            });
-        }));
+        self.tasks.spawn(accept(
+            socket,
+            self.connections.clone(),
+            stop,
+            move |stream, peer, permit| {
+                let own = app.clone();
+                app.workers.serve(stream, peer, async move |io, peer| {
+                    let accepted = Accepted {
+                        io,
+                        peer,
+                        listener,
+                        at: Instant::now(),
+                    };
+                    let (snapshot, drain) = (own.snapshot(), own.drain.clone());
+                    serve_plain(accepted, &snapshot, drain, move |request| {
+                        let own = own.clone();
+                        async move {
+                            let port = |configured: ListenAddress| {
+                                own.address(ListenerKind::Https, configured)
+                                    .map_or(configured.0.port(), |real| real.port())
+                            };
+                            let (sites, table) =
+                                (own.gate.sites.load_full(), own.certificates.table());
+                            answer_plain(&sites, table.challenges(), &request, &port).await
+                        }
+                    })
+                    .await;
+                    drop(permit);
+                });
+            },
+        ));
     }
 
-    fn serve_admin(self: &Arc<Self>, socket: TcpListener, listener: ListenAddress, stop: CancellationToken) {
+    fn serve_admin(
+        self: &Arc<Self>,
+        socket: TcpListener,
+        listener: ListenAddress,
+        stop: CancellationToken,
+    ) {
         let app = self.clone();
         let bound = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-        self.tasks.spawn(accept(socket, bound, stop, move |stream, peer, permit| {
-            let own = app.clone();
-            app.workers.serve(stream, peer, async move |io, peer| {
-                let accepted = Accepted { io, peer, listener, at: Instant::now() };
-                let (snapshot, drain) = (own.snapshot(), own.drain.clone());
-                serve_plain(accepted, &snapshot, drain, move |request: Request<Incoming>| {
-                    let response = admin::answer(&own, &request);
-                    async move { response }
-                })
-                .await;
-                drop(permit);
-            });
-        }));
+        self.tasks
+            .spawn(accept(socket, bound, stop, move |stream, peer, permit| {
+                let own = app.clone();
+                app.workers.serve(stream, peer, async move |io, peer| {
+                    let accepted = Accepted {
+                        io,
+                        peer,
+                        listener,
+                        at: Instant::now(),
+                    };
+                    let (snapshot, drain) = (own.snapshot(), own.drain.clone());
+                    serve_plain(
+                        accepted,
+                        &snapshot,
+                        drain,
+                        move |request: Request<Incoming>| {
+                            let response = admin::answer(&own, &request);
+                            async move { response }
+                        },
+                    )
+                    .await;
+                    drop(permit);
+                });
+            }));
     }
 
     /// Stops the listeners that a configuration no longer wants. Their connections go on.
     pub(super) fn stop_unwanted(&self, snapshot: &Snapshot) {
         let wanted = wanted(snapshot);
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         listeners.running.retain(|key, (bound, stop)| {
             let keep = wanted.contains(key);
             if !keep {

@@ -17,7 +17,11 @@ pub(super) fn look_after(sites: &Sites) {
     for (site, store, settings) in all(sites) {
         let domain = site.host.domain.as_str();
         if let Err(error) = store.tidy() {
-            tracing::error!(domain, error = &error as &dyn std::error::Error, "the store cannot be tidied");
+            tracing::error!(
+                domain,
+                error = &error as &dyn std::error::Error,
+                "the store cannot be tidied"
+            );
         }
         if is_due(settings, store.collected_at(), SystemTime::now()) {
             collect(domain, store, settings);
@@ -30,24 +34,38 @@ pub(super) fn finish(sites: &Sites) {
     for (site, store, _) in all(sites) {
         if let Err(error) = store.tidy() {
             let domain = site.host.domain.as_str();
-            tracing::error!(domain, error = &error as &dyn std::error::Error, "the store cannot be tidied");
+            tracing::error!(
+                domain,
+                error = &error as &dyn std::error::Error,
+                "the store cannot be tidied"
+            );
         }
     }
 }
 
 fn all(sites: &Sites) -> impl Iterator<Item = (&Arc<Site>, &Arc<Store>, &StoreSettings)> {
-    sites.all.iter().filter_map(|site| Some((site, site.registry.store()?, site.host.registry.store()?)))
+    sites
+        .all
+        .iter()
+        .filter_map(|site| Some((site, site.registry.store()?, site.host.registry.store()?)))
 }
 
 /// Whether garbage is to be collected. A last collection far in the future is the work of a clock
 /// that was wrong.
 fn is_due(settings: &StoreSettings, last: Option<SystemTime>, now: SystemTime) -> bool {
-    let Some(every) = settings.collect_every else { return false };
-    last.is_none_or(|last| now.duration_since(last).is_ok_and(|since| since >= every) || last > now + every)
+    let Some(every) = settings.collect_every else {
+        return false;
+    };
+    last.is_none_or(|last| {
+        now.duration_since(last).is_ok_and(|since| since >= every) || last > now + every
+    })
 }
 
 fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
-    let collected = store.collect(Collection { grace: settings.grace, dry_run: false });
+    let collected = store.collect(Collection {
+        grace: settings.grace,
+        dry_run: false,
+    });
     // Also after a failure: the next try is not a minute away, but as far as any other.
     if let Err(error) = store.note_collection() {
         tracing::error!(domain, %error, "the store cannot be written");

@@ -14,16 +14,23 @@ pub(super) fn tokens(
     before: Option<&Sites>,
     problems: &mut Problems,
 ) -> Option<Arc<Tokens>> {
-    let host = snapshot.domains.iter().find(|host| host.auth.mode.tokens().is_some())?;
+    let host = snapshot
+        .domains
+        .iter()
+        .find(|host| host.auth.mode.tokens().is_some())?;
     if let Some(kept) = before.and_then(of) {
         return Some(kept);
     }
     match Tokens::open(&snapshot.state, time_of_day()) {
         Ok(tokens) => Some(Arc::new(tokens)),
         Err(error) => {
-            let help =
-                "make the state directory writable for moorgate's user; a damaged file can be taken away";
-            problems.push(Problem::at_key(&host.source, &["auth", "mode"], error.to_string(), help));
+            let help = "make the state directory writable for moorgate's user; a damaged file can be taken away";
+            problems.push(Problem::at_key(
+                &host.source,
+                &["auth", "mode"],
+                error.to_string(),
+                help,
+            ));
             None
         }
     }

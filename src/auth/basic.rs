@@ -60,14 +60,20 @@ impl Credentials {
         if user.contains(':') || user.len() + password.len() > MAX_ENCODED / 4 * 3 {
             return None;
         }
-        Self::of(Zeroizing::new([user.as_bytes(), b":", password.as_bytes()].concat()))
+        Self::of(Zeroizing::new(
+            [user.as_bytes(), b":", password.as_bytes()].concat(),
+        ))
     }
 
     fn of(pair: Zeroizing<Vec<u8>>) -> Option<Self> {
         let colon = pair.iter().position(|&b| b == b':')?;
         let (user, password) = pair.split_at(colon);
         // RFC 7617 §2: neither has control characters. A NUL would also end the password for bcrypt.
-        if std::str::from_utf8(user).ok()?.chars().any(char::is_control) {
+        if std::str::from_utf8(user)
+            .ok()?
+            .chars()
+            .any(char::is_control)
+        {
             return None;
         }
         if password.iter().any(u8::is_ascii_control) {
@@ -96,7 +102,9 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user()).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("user", &self.user())
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,24 +135,44 @@ mod tests {
     fn the_example_of_the_rfc_is_read_in_any_case_and_padding() {
         let aladdin = Ok(("Aladdin".to_owned(), b"open sesame".to_vec()));
         for scheme in ["Basic", "basic", "BASIC", "bAsIc", "Basic  "] {
-            assert_eq!(pair(&format!("{scheme} QWxhZGRpbjpvcGVuIHNlc2FtZQ==")), aladdin);
+            assert_eq!(
+                pair(&format!("{scheme} QWxhZGRpbjpvcGVuIHNlc2FtZQ==")),
+                aladdin
+            );
         }
         assert_eq!(pair("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ"), aladdin);
-        assert_eq!(pair("Basic dGVzdDoxMjPCow=="), Ok(("test".to_owned(), "123£".as_bytes().to_vec())));
+        assert_eq!(
+            pair("Basic dGVzdDoxMjPCow=="),
+            Ok(("test".to_owned(), "123£".as_bytes().to_vec()))
+        );
     }
 
     #[test]
     fn the_first_colon_ends_the_user() {
-        assert_eq!(pair(&encoded(b"a:b:c")), Ok(("a".to_owned(), b"b:c".to_vec())));
+        assert_eq!(
+            pair(&encoded(b"a:b:c")),
+            Ok(("a".to_owned(), b"b:c".to_vec()))
+        );
         assert_eq!(pair(&encoded(b"a:")), Ok(("a".to_owned(), Vec::new())));
-        assert_eq!(pair(&encoded(b"a:\xff")), Ok(("a".to_owned(), b"\xff".to_vec())));
+        assert_eq!(
+            pair(&encoded(b"a:\xff")),
+            Ok(("a".to_owned(), b"\xff".to_vec()))
+        );
     }
 
     #[test]
     fn an_empty_pair_can_be_told() {
-        assert!(parse(encoded(b":").as_bytes()).expect("readable").is_empty());
+        assert!(
+            parse(encoded(b":").as_bytes())
+                .expect("readable")
+                .is_empty()
+        );
         for other in [&b"a:"[..], b":a", b"::"] {
-            assert!(!parse(encoded(other).as_bytes()).expect("readable").is_empty());
+            assert!(
+                !parse(encoded(other).as_bytes())
+                    .expect("readable")
+                    .is_empty()
+            );
         }
     }
 
@@ -176,13 +204,26 @@ mod tests {
             "Basic =",
             "Basic QTpi QTpi",
         ];
-        for value in ["", " QTpi", "Basic", "Basic ", "basic   "].into_iter().chain(bad_base64) {
+        for value in ["", " QTpi", "Basic", "Basic ", "basic   "]
+            .into_iter()
+            .chain(bad_base64)
+        {
             assert_eq!(pair(value), Err(BasicError::Malformed), "{value}");
         }
-        for bytes in
-            [&b"no colon"[..], b"a:b\0c", b"a\0:b", b"a:b\n", b"a\x7f:b", b"\xff:b", "\u{85}:b".as_bytes()]
-        {
-            assert_eq!(pair(&encoded(bytes)), Err(BasicError::Malformed), "{bytes:?}");
+        for bytes in [
+            &b"no colon"[..],
+            b"a:b\0c",
+            b"a\0:b",
+            b"a:b\n",
+            b"a\x7f:b",
+            b"\xff:b",
+            "\u{85}:b".as_bytes(),
+        ] {
+            assert_eq!(
+                pair(&encoded(bytes)),
+                Err(BasicError::Malformed),
+                "{bytes:?}"
+            );
         }
         assert_eq!(
             pair(&encoded(format!("a:{}", "b".repeat(8 << 10)).as_bytes())),
@@ -193,7 +234,10 @@ mod tests {
     #[test]
     fn the_password_is_never_shown() {
         let shown = format!("{:?}", parse(encoded(b"ci:s3cret").as_bytes()));
-        assert!(shown.contains("ci") && !shown.contains("s3cret") && !shown.contains("115"), "{shown}");
+        assert!(
+            shown.contains("ci") && !shown.contains("s3cret") && !shown.contains("115"),
+            "{shown}"
+        );
     }
 
     proptest! {

@@ -31,7 +31,12 @@ impl TagKey {
     pub(super) fn tag(&self, domain: &str, credentials: &Credentials, entry: &BcryptHash) -> Tag {
         let mut context = hmac::Context::with_key(&self.0);
         let password = BcryptKey::seen(credentials.password());
-        for field in [domain.as_bytes(), credentials.user().as_bytes(), password, &entry.to_bytes()] {
+        for field in [
+            domain.as_bytes(),
+            credentials.user().as_bytes(),
+            password,
+            &entry.to_bytes(),
+        ] {
             context.update(&(field.len() as u64).to_be_bytes());
             context.update(field);
         }
@@ -110,11 +115,17 @@ pub(super) enum Memory {
 
 impl Remembered {
     pub(super) fn new(lifetime: Duration, bound: usize) -> Self {
-        Self { pairs: DashMap::default(), lifetime, bound: bound.max(1) }
+        Self {
+            pairs: DashMap::default(),
+            lifetime,
+            bound: bound.max(1),
+        }
     }
 
     pub(super) fn look(&self, tag: &Tag, now: Instant) -> Memory {
-        let Some(verified) = self.pairs.get(tag).map(|verified| *verified) else { return Memory::Nothing };
+        let Some(verified) = self.pairs.get(tag).map(|verified| *verified) else {
+            return Memory::Nothing;
+        };
         match now.saturating_duration_since(verified) {
             age if age < self.lifetime => Memory::Fresh,
             age if age < self.lifetime.saturating_mul(STALE) => Memory::Stale,
@@ -126,9 +137,14 @@ impl Remembered {
     /// nothing beside the hash that was just computed.
     pub(super) fn insert(&self, tag: Tag, at: Instant) {
         let known = self.lifetime.saturating_mul(STALE);
-        self.pairs.retain(|_, verified| at.saturating_duration_since(*verified) < known);
+        self.pairs
+            .retain(|_, verified| at.saturating_duration_since(*verified) < known);
         if self.pairs.len() >= self.bound && !self.pairs.contains_key(&tag) {
-            let oldest = self.pairs.iter().min_by_key(|pair| *pair.value()).map(|pair| *pair.key());
+            let oldest = self
+                .pairs
+                .iter()
+                .min_by_key(|pair| *pair.value())
+                .map(|pair| *pair.key());
             if let Some(oldest) = oldest {
                 self.pairs.remove(&oldest);
             }
@@ -171,7 +187,10 @@ mod tests {
             tag("d", "ab:"),
             tag("", "dab:c"),
             key.tag("d", &credentials("ab:c"), &other_entry).0,
-            TagKey::random().expect("randomness").tag("d", &credentials("ab:c"), &entry).0,
+            TagKey::random()
+                .expect("randomness")
+                .tag("d", &credentials("ab:c"), &entry)
+                .0,
         ];
         for (at, one) in all.iter().enumerate() {
             assert_eq!(all.iter().position(|other| other == one), Some(at));
@@ -198,7 +217,11 @@ mod tests {
         assert!((0..15).all(|n| remembered.look(&tag(n), now) == Memory::Nothing));
         assert!((15..25).all(|n| remembered.look(&tag(n), now) == Memory::Fresh));
         remembered.insert(tag(20), now);
-        assert_eq!(remembered.look(&tag(15), now), Memory::Fresh, "verifying again drives out nobody");
+        assert_eq!(
+            remembered.look(&tag(15), now),
+            Memory::Fresh,
+            "verifying again drives out nobody"
+        );
     }
 
     #[tokio::test(start_paused = true)]

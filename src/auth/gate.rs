@@ -71,7 +71,14 @@ impl Gate {
     /// At most `bound` checks wait, besides those of known pairs.
     pub(super) fn new(remembered: Remembered, lockout: Lockout, bound: usize) -> Self {
         let (line, arrived, hashed) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
-        Self { remembered, lockout, line, arrived, bound, hashed }
+        Self {
+            remembered,
+            lockout,
+            line,
+            arrived,
+            bound,
+            hashed,
+        }
     }
 
     /// Joins the check of the same password that waits or runs, or stands in line with this one.
@@ -106,15 +113,21 @@ impl Gate {
             if let Some(check) = line.take() {
                 return Some(check);
             }
-            line = self.arrived.wait(line).unwrap_or_else(PoisonError::into_inner);
+            line = self
+                .arrived
+                .wait(line)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         None
     }
 
     /// Checks one password, counts what came of it, and tells everybody who waits for it.
     pub(super) fn run(&self, check: &Check, verify: impl Fn(&Check) -> Verdict) {
-        let verdict =
-            if self.is_used_up(check) { Some(Verdict::Refused) } else { self.verdict(check, verify) };
+        let verdict = if self.is_used_up(check) {
+            Some(Verdict::Refused)
+        } else {
+            self.verdict(check, verify)
+        };
         let flight = self.line().land(check);
         if let Some(flight) = flight {
             // After a panic: `None`, and the sender goes, which tells the clients.
@@ -133,7 +146,10 @@ impl Gate {
             }
             // Not remembered here: strangers could fill the memory with wrong passwords, and drive out right
             // ones. Here and not by the client, which may have gone to escape it.
-            Some(Verdict::Wrong) => self.lockout.failed(&check.attempt, &check.budgets, check.asked),
+            Some(Verdict::Wrong) => {
+                self.lockout
+                    .failed(&check.attempt, &check.budgets, check.asked)
+            }
             Some(Verdict::Refused) => {}
             None => tracing::error!("a password check broke off: this is a bug in moorgate"),
         }
@@ -145,7 +161,8 @@ impl Gate {
     fn is_used_up(&self, check: &Check) -> bool {
         self.remembered.look(&check.tag, check.asked) == Memory::Nothing
             && matches!(
-                self.lockout.judge(&check.attempt, &check.budgets, check.asked),
+                self.lockout
+                    .judge(&check.attempt, &check.budgets, check.asked),
                 Admission::Refused(_)
             )
     }

@@ -39,7 +39,9 @@ impl Cost {
 
     /// Checks the bounds.
     pub(crate) fn new(cost: u32) -> Option<Self> {
-        (Self::LOWEST..=Self::HIGHEST).contains(&cost).then_some(Self(cost))
+        (Self::LOWEST..=Self::HIGHEST)
+            .contains(&cost)
+            .then_some(Self(cost))
     }
 
     /// The costs whose hashes take, after one hash of `self`, as much time as `goal` needs in all:
@@ -59,25 +61,45 @@ impl BcryptHash {
     pub(crate) fn generate(key: &BcryptKey, cost: Cost) -> Option<Self> {
         let mut salt = [0; 16];
         aws_lc_rs::rand::fill(&mut salt).ok()?;
-        Some(Self { cost, salt, digest: digest(key, cost, salt) })
+        Some(Self {
+            cost,
+            salt,
+            digest: digest(key, cost, salt),
+        })
     }
 
     /// A hash that stands for nobody's password. Checking against it takes as long as against any other.
     pub(crate) const fn decoy(cost: Cost) -> Self {
-        Self { cost, salt: [0; 16], digest: [0; 23] }
+        Self {
+            cost,
+            salt: [0; 16],
+            digest: [0; 23],
+        }
     }
 
     /// Reads `$2y$10$` followed by 22 characters of salt and 31 of hash.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, HashError> {
         let (prefix, rest) = text.split_at_checked(7).ok_or(HashError::Broken)?;
         let (salt, hash) = rest.split_at_checked(22).ok_or(HashError::Broken)?;
-        let [b'$', b'2', b'a' | b'b' | b'y', b'$', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b'$'] = prefix
+        let [
+            b'$',
+            b'2',
+            b'a' | b'b' | b'y',
+            b'$',
+            tens @ b'0'..=b'9',
+            ones @ b'0'..=b'9',
+            b'$',
+        ] = prefix
         else {
             return Err(HashError::Broken);
         };
         let (salt, digest) = (decode::<16>(salt, 22)?, decode::<23>(hash, 31)?);
         let cost = u32::from(tens - b'0') * 10 + u32::from(ones - b'0');
-        Ok(Self { cost: Cost::new(cost).ok_or(HashError::Cost(cost))?, salt, digest })
+        Ok(Self {
+            cost: Cost::new(cost).ok_or(HashError::Cost(cost))?,
+            salt,
+            digest,
+        })
     }
 
     /// How much a check costs.
@@ -105,14 +127,22 @@ impl BcryptHash {
 /// As `htpasswd -B` writes it.
 impl fmt::Display for BcryptHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "$2y${:02}${}{}", self.cost.0, BASE64.encode(self.salt), BASE64.encode(self.digest))
+        write!(
+            f,
+            "$2y${:02}${}{}",
+            self.cost.0,
+            BASE64.encode(self.salt),
+            BASE64.encode(self.digest)
+        )
     }
 }
 
 /// Not the hash: it does not belong into logs.
 impl fmt::Debug for BcryptHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BcryptHash").field("cost", &self.cost.0).finish_non_exhaustive()
+        f.debug_struct("BcryptHash")
+            .field("cost", &self.cost.0)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +182,9 @@ fn decode<const N: usize>(text: &[u8], length: usize) -> Result<[u8; N], HashErr
     }
     // The decoder wants room for its own estimate, which is up to two bytes more.
     let mut bytes = [0; 24];
-    BASE64.decode_slice(text, &mut bytes).map_err(|_| HashError::Broken)?;
+    BASE64
+        .decode_slice(text, &mut bytes)
+        .map_err(|_| HashError::Broken)?;
     bytes.first_chunk().copied().ok_or(HashError::Broken)
 }
 
@@ -172,21 +204,38 @@ mod tests {
     use super::*;
 
     fn matches(password: &[u8], hash: &str) -> bool {
-        BcryptHash::parse(hash.as_bytes()).expect("a hash").matches(&BcryptKey::new(password))
+        BcryptHash::parse(hash.as_bytes())
+            .expect("a hash")
+            .matches(&BcryptKey::new(password))
     }
 
     /// From the tests of jBCrypt and crypt_blowfish, and one made with Python.
     #[test]
     fn known_hashes_match() {
-        assert!(matches(b"", "$2a$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s."));
-        assert!(matches(b"a", "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe"));
+        assert!(matches(
+            b"",
+            "$2a$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s."
+        ));
+        assert!(matches(
+            b"a",
+            "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe"
+        ));
         assert!(matches(
             b"correctbatteryhorsestapler",
             "$2b$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie"
         ));
-        assert!(matches(b"\xff\xff\xa3", "$2y$05$/OK.fbVrR/bpIqNJ5ianF.CE5elHaaO4EbggVDjb8P19RukzXSM3e"));
-        assert!(matches(b"U*U*U", "$2a$05$XXXXXXXXXXXXXXXXXXXXXOAcXxm9kjPGEMsLznoKqmqw7tc8WCx4a"));
-        assert!(!matches(b"b", "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe"));
+        assert!(matches(
+            b"\xff\xff\xa3",
+            "$2y$05$/OK.fbVrR/bpIqNJ5ianF.CE5elHaaO4EbggVDjb8P19RukzXSM3e"
+        ));
+        assert!(matches(
+            b"U*U*U",
+            "$2a$05$XXXXXXXXXXXXXXXXXXXXXOAcXxm9kjPGEMsLznoKqmqw7tc8WCx4a"
+        ));
+        assert!(!matches(
+            b"b",
+            "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe"
+        ));
     }
 
     #[test]
@@ -195,7 +244,10 @@ mod tests {
         let hash = BcryptHash::generate(&BcryptKey::new(&[b'x'; 72]), cost).expect("randomness");
         assert!(hash.matches(&BcryptKey::new(&[b'x'; 100])));
         assert!(!hash.matches(&BcryptKey::new(&[b'x'; 71])));
-        assert!(bcrypt::verify([b'x'; 72], &hash.to_string()).expect("a hash"), "as others read it");
+        assert!(
+            bcrypt::verify([b'x'; 72], &hash.to_string()).expect("a hash"),
+            "as others read it"
+        );
     }
 
     #[test]
@@ -213,12 +265,23 @@ mod tests {
             &good.replace("xc", "é"),
             &good.replace("HQ", "=="),
         ] {
-            let expected = if bad == good { Ok(()) } else { Err(HashError::Broken) };
-            assert_eq!(BcryptHash::parse(bad.as_bytes()).map(|_| ()), expected, "{bad}");
+            let expected = if bad == good {
+                Ok(())
+            } else {
+                Err(HashError::Broken)
+            };
+            assert_eq!(
+                BcryptHash::parse(bad.as_bytes()).map(|_| ()),
+                expected,
+                "{bad}"
+            );
         }
         for cost in [0, 3, 18, 31, 99] {
             let bad = good.replace("$04$", &format!("${cost:02}$"));
-            assert_eq!(BcryptHash::parse(bad.as_bytes()), Err(HashError::Cost(cost)));
+            assert_eq!(
+                BcryptHash::parse(bad.as_bytes()),
+                Err(HashError::Cost(cost))
+            );
         }
     }
 
@@ -226,7 +289,10 @@ mod tests {
     fn a_low_cost_is_brought_to_the_highest() {
         for (low, high) in [(4, 4), (4, 5), (5, 12), (10, 17)] {
             let (low, high) = (Cost(low), Cost(high));
-            let rounds: u32 = std::iter::once(low).chain(low.missing_to(high)).map(Cost::rounds).sum();
+            let rounds: u32 = std::iter::once(low)
+                .chain(low.missing_to(high))
+                .map(Cost::rounds)
+                .sum();
             assert_eq!(rounds, high.rounds());
         }
     }

@@ -26,25 +26,51 @@ impl Htpasswd {
             let fields = match Line::read(text) {
                 Line::Blank => continue,
                 Line::NoColon => {
-                    skipped.push(Skipped { line, user: None, reason: SkipReason::NoColon });
+                    skipped.push(Skipped {
+                        line,
+                        user: None,
+                        reason: SkipReason::NoColon,
+                    });
                     continue;
                 }
                 Line::Entry { user, hash } => (user, hash),
             };
-            let Some(user) = std::str::from_utf8(fields.0).ok().and_then(|name| UserName::new(name).ok())
+            let Some(user) = std::str::from_utf8(fields.0)
+                .ok()
+                .and_then(|name| UserName::new(name).ok())
             else {
-                skipped.push(Skipped { line, user: None, reason: SkipReason::UserName });
+                skipped.push(Skipped {
+                    line,
+                    user: None,
+                    reason: SkipReason::UserName,
+                });
                 continue;
             };
             let first = *first_lines.entry(user.clone()).or_insert(line);
-            let entry = if first == line { entry(fields.1) } else { Err(SkipReason::Repeated { first }) };
+            let entry = if first == line {
+                entry(fields.1)
+            } else {
+                Err(SkipReason::Repeated { first })
+            };
             match entry {
                 Ok(hash) => _ = entries.insert(user, hash),
-                Err(reason) => skipped.push(Skipped { line, user: Some(user), reason }),
+                Err(reason) => skipped.push(Skipped {
+                    line,
+                    user: Some(user),
+                    reason,
+                }),
             }
         }
-        let highest = entries.values().map(BcryptHash::cost).max().unwrap_or(Cost::DEFAULT);
-        Self { entries, decoy: BcryptHash::decoy(highest), skipped }
+        let highest = entries
+            .values()
+            .map(BcryptHash::cost)
+            .max()
+            .unwrap_or(Cost::DEFAULT);
+        Self {
+            entries,
+            decoy: BcryptHash::decoy(highest),
+            skipped,
+        }
     }
 
     /// How many users can log in.
@@ -71,8 +97,16 @@ impl Htpasswd {
     pub(crate) fn claim(&self, user: &str) -> Claim<'_> {
         let highest = self.decoy.cost();
         match self.entries.get_key_value(user) {
-            Some((user, hash)) => Claim { user: Some(user), hash, highest },
-            None => Claim { user: None, hash: &self.decoy, highest },
+            Some((user, hash)) => Claim {
+                user: Some(user),
+                hash,
+                highest,
+            },
+            None => Claim {
+                user: None,
+                hash: &self.decoy,
+                highest,
+            },
         }
     }
 }
@@ -140,21 +174,31 @@ impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: ", self.line)?;
         let kind = match self.reason {
-            SkipReason::NoColon => return f.write_str("is not `user:hash`, and not a comment either"),
+            SkipReason::NoColon => {
+                return f.write_str("is not `user:hash`, and not a comment either");
+            }
             SkipReason::UserName => {
                 return f.write_str(
                     "has a user name that is empty, too long or holds characters that cannot be sent",
                 );
             }
             SkipReason::Repeated { first } => {
-                write!(f, "{} is already on line {first}, which is the one that counts", Named(self))?;
+                write!(
+                    f,
+                    "{} is already on line {first}, which is the one that counts",
+                    Named(self)
+                )?;
                 return f.write_str(": delete one of them");
             }
             SkipReason::Empty => "an empty password",
             SkipReason::BrokenBcrypt => "a damaged bcrypt hash",
             SkipReason::Cost { cost } => {
                 let (lowest, highest) = (Cost::LOWEST, Cost::HIGHEST);
-                write!(f, "{} has a bcrypt hash of cost {cost}, not {lowest} to {highest}", Named(self))?;
+                write!(
+                    f,
+                    "{} has a bcrypt hash of cost {cost}, not {lowest} to {highest}",
+                    Named(self)
+                )?;
                 return write_remedy(f, self);
             }
             SkipReason::Md5 => "an MD5 password ($apr1$)",
@@ -183,9 +227,20 @@ impl fmt::Display for Named<'_> {
 
 fn write_remedy(f: &mut fmt::Formatter<'_>, skipped: &Skipped) -> fmt::Result {
     // A name that a shell would read otherwise is left to the reader.
-    let plain = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b));
-    let user = skipped.user.as_ref().map(UserName::as_str).filter(plain).unwrap_or("USER");
-    write!(f, ": run `moorgate htpasswd FILE {user}` or `htpasswd -B FILE {user}`")
+    let plain = |name: &&str| {
+        name.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b))
+    };
+    let user = skipped
+        .user
+        .as_ref()
+        .map(UserName::as_str)
+        .filter(plain)
+        .unwrap_or("USER");
+    write!(
+        f,
+        ": run `moorgate htpasswd FILE {user}` or `htpasswd -B FILE {user}`"
+    )
 }
 
 fn entry(hash: &[u8]) -> Result<BcryptHash, SkipReason> {

@@ -99,7 +99,12 @@ pub enum Offender {
 
 impl Offender {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Address, Self::Network, Self::User, Self::UserAtAddress];
+    pub const ALL: [Self; 4] = [
+        Self::Address,
+        Self::Network,
+        Self::User,
+        Self::UserAtAddress,
+    ];
 
     /// As it stands in the log.
     pub fn as_str(self) -> &'static str {
@@ -150,46 +155,88 @@ impl Lockout {
     pub(super) fn attempt(&self, client: IpAddr, domain: &str, user: &str, tag: u64) -> Attempt {
         // A record has 0 where it knows of none.
         let (address, network) = (self.keys.address(client), self.keys.network(client));
-        Attempt { address, network, user: self.keys.user(domain, user), tag: tag.max(1) }
+        Attempt {
+            address,
+            network,
+            user: self.keys.user(domain, user),
+            tag: tag.max(1),
+        }
     }
 
     /// Whether a password may be looked at. Counts and logs refusals.
-    pub(super) fn admit(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) -> Admission {
+    pub(super) fn admit(
+        &self,
+        attempt: &Attempt,
+        budgets: &FailureBudgets,
+        now: Instant,
+    ) -> Admission {
         let mut admission = self.judge(attempt, budgets, now);
         match &mut admission {
             Admission::Admitted { .. } => {}
             Admission::KnownWrong => drop(self.repeated.fetch_add(1, Ordering::Relaxed)),
             Admission::Refused(refused) => {
-                self.refused_by(refused.offender).fetch_add(1, Ordering::Relaxed);
+                self.refused_by(refused.offender)
+                    .fetch_add(1, Ordering::Relaxed);
                 let now = self.moment(now);
                 let is_due = match refused.offender {
                     Offender::Address => self.addresses.log(attempt.address, now),
-                    Offender::Network => attempt.network.is_some_and(|key| self.networks.log(key, now)),
+                    Offender::Network => attempt
+                        .network
+                        .is_some_and(|key| self.networks.log(key, now)),
                     Offender::User => self.users.log(attempt.user, now),
                     Offender::UserAtAddress => self.pairs.log(attempt.pair(), now),
                 };
-                refused.logged = if is_due { self.quota.ask(now) } else { Logged::No };
+                refused.logged = if is_due {
+                    self.quota.ask(now)
+                } else {
+                    Logged::No
+                };
             }
         }
         admission
     }
 
     /// Whether a password may be looked at.
-    pub(super) fn judge(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) -> Admission {
+    pub(super) fn judge(
+        &self,
+        attempt: &Attempt,
+        budgets: &FailureBudgets,
+        now: Instant,
+    ) -> Admission {
         let now = self.moment(now);
-        let Budgets { address, network, user } = Budgets::of(budgets);
+        let Budgets {
+            address,
+            network,
+            user,
+        } = Budgets::of(budgets);
         let (record, budget, refused) = match self.pairs.look(attempt.pair(), now) {
-            Some(pair) => (pair, user, user.refuses(pair.until, now, Offender::UserAtAddress)),
+            Some(pair) => (
+                pair,
+                user,
+                user.refuses(pair.until, now, Offender::UserAtAddress),
+            ),
             None => {
-                let own = self.addresses.look(attempt.address, now).unwrap_or_default();
+                let own = self
+                    .addresses
+                    .look(attempt.address, now)
+                    .unwrap_or_default();
                 let all = self.users.look(attempt.user, now).unwrap_or_default();
                 let refused = address.refuses(own.until, now, Offender::Address);
                 // Until either the user's budget or the address's own record lets it in again.
-                let strict = user.refuses(all.until, now, Offender::User).and_then(|of_user| {
-                    let alone = address.single().refuses(own.until, now, Offender::User)?;
-                    Some(if alone.retry_after < of_user.retry_after { alone } else { of_user })
-                });
-                let net = attempt.network.and_then(|key| self.networks.look(key, now)).unwrap_or_default();
+                let strict = user
+                    .refuses(all.until, now, Offender::User)
+                    .and_then(|of_user| {
+                        let alone = address.single().refuses(own.until, now, Offender::User)?;
+                        Some(if alone.retry_after < of_user.retry_after {
+                            alone
+                        } else {
+                            of_user
+                        })
+                    });
+                let net = attempt
+                    .network
+                    .and_then(|key| self.networks.look(key, now))
+                    .unwrap_or_default();
                 let of_network = || network.refuses(net.until, now, Offender::Network);
                 (own, address, refused.or_else(of_network).or(strict))
             }
@@ -197,7 +244,9 @@ impl Lockout {
         match refused {
             Some(refused) => Admission::Refused(refused),
             None if record.knows(attempt.tag) => Admission::KnownWrong,
-            None => Admission::Admitted { failures: budget.outstanding(record.until, now) },
+            None => Admission::Admitted {
+                failures: budget.outstanding(record.until, now),
+            },
         }
     }
 
@@ -205,11 +254,19 @@ impl Lockout {
     pub(super) fn failed(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let now = self.moment(now);
-        let Budgets { address, network, user } = Budgets::of(budgets);
-        if self.pairs.charge_known(attempt.pair(), attempt.tag, user.each, now) {
+        let Budgets {
+            address,
+            network,
+            user,
+        } = Budgets::of(budgets);
+        if self
+            .pairs
+            .charge_known(attempt.pair(), attempt.tag, user.each, now)
+        {
             return;
         }
-        self.addresses.charge(attempt.address, attempt.tag, address.each, now);
+        self.addresses
+            .charge(attempt.address, attempt.tag, address.each, now);
         if let Some(key) = attempt.network {
             self.networks.charge(key, attempt.tag, network.each, now);
         }
@@ -218,7 +275,11 @@ impl Lockout {
 
     /// Remembers that a user has logged in from an address.
     pub(super) fn succeeded(&self, attempt: &Attempt, now: Instant) {
-        self.pairs.know(attempt.pair(), [attempt.address, attempt.user], self.moment(now));
+        self.pairs.know(
+            attempt.pair(),
+            [attempt.address, attempt.user],
+            self.moment(now),
+        );
     }
 
     /// Forgets what has gone wrong at an address, in its network, and of users that log in from there. Returns
@@ -301,10 +362,19 @@ struct Budgets {
 
 impl Budgets {
     fn of(settings: &FailureBudgets) -> Self {
-        let FailureBudgets { address, user, window } = *settings;
+        let FailureBudgets {
+            address,
+            user,
+            window,
+        } = *settings;
         let network = address.saturating_mul(ADDRESSES_OF_NETWORK);
-        let [address, network, user] = [address, network, user].map(|tries| Budget::new(tries, window));
-        Self { address, network, user }
+        let [address, network, user] =
+            [address, network, user].map(|tries| Budget::new(tries, window));
+        Self {
+            address,
+            network,
+            user,
+        }
     }
 }
 
@@ -320,7 +390,10 @@ impl Budget {
     fn new(tries: u32, window: Duration) -> Self {
         let tries = tries.max(1);
         // The clock of the tables has milliseconds.
-        Self { each: (window / tries).max(Duration::from_millis(1)), tries }
+        Self {
+            each: (window / tries).max(Duration::from_millis(1)),
+            tries,
+        }
     }
 
     /// One try, and the next when all failures are forgotten.
@@ -330,13 +403,20 @@ impl Budget {
 
     /// The refusal, if there is no try left.
     fn refuses(self, until: Moment, now: Moment, offender: Offender) -> Option<Refused> {
-        let retry_after = until.since(now).saturating_sub(self.each * (self.tries - 1));
-        (!retry_after.is_zero()).then_some(Refused { retry_after, offender, logged: Logged::No })
+        let retry_after = until
+            .since(now)
+            .saturating_sub(self.each * (self.tries - 1));
+        (!retry_after.is_zero()).then_some(Refused {
+            retry_after,
+            offender,
+            logged: Logged::No,
+        })
     }
 
     /// Failures that still count.
     fn outstanding(self, until: Moment, now: Moment) -> u32 {
-        u32::try_from(until.since(now).as_millis().div_ceil(self.each.as_millis())).unwrap_or(u32::MAX)
+        u32::try_from(until.since(now).as_millis().div_ceil(self.each.as_millis()))
+            .unwrap_or(u32::MAX)
     }
 }
 

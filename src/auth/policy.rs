@@ -69,11 +69,20 @@ struct Rule {
 impl Policy {
     /// Compiles rules. `anonymous` is what may be done without a login, where a rule allows it.
     pub fn new(settings: &AccessSettings, anonymous: Actions) -> Self {
-        let AccessSettings { rules, named: _, own: _ } = settings;
+        let AccessSettings {
+            rules,
+            named: _,
+            own: _,
+        } = settings;
         let denies = rules.iter().filter(|rule| rule.deny);
         let allows = rules.iter().filter(|rule| !rule.deny);
         let compiled: Box<[Rule]> = denies.chain(allows).map(Rule::new).collect();
-        Self { index: Index::new(&compiled), open: compiled.is_empty(), rules: compiled, anonymous }
+        Self {
+            index: Index::new(&compiled),
+            open: compiled.is_empty(),
+            rules: compiled,
+            anonymous,
+        }
     }
 
     /// Whether there is no rule, so that every user may do everything.
@@ -96,7 +105,11 @@ impl Policy {
             return decision;
         }
         let pull = self.decide_alone(asker, Action::Pull, repository, tag);
-        if decision.allowed && !pull.is_denied() { decision } else { pull }
+        if decision.allowed && !pull.is_denied() {
+            decision
+        } else {
+            pull
+        }
     }
 
     fn decide_alone(
@@ -107,18 +120,34 @@ impl Policy {
         tag: Option<&str>,
     ) -> Decision<'_> {
         if asker.user.is_none() && !self.anonymous.has(action) {
-            return Decision { allowed: false, rule: None };
+            return Decision {
+                allowed: false,
+                rule: None,
+            };
         }
         if self.open {
-            return Decision { allowed: true, rule: None };
+            return Decision {
+                allowed: true,
+                rule: None,
+            };
         }
-        let question = Question { asker, action, repository, tag };
-        let first = self.index.candidates(&question).find(|candidate| self.is_met(*candidate, &question));
+        let question = Question {
+            asker,
+            action,
+            repository,
+            tag,
+        };
+        let first = self
+            .index
+            .candidates(&question)
+            .find(|candidate| self.is_met(*candidate, &question));
         self.decided(first.map(|candidate| candidate.row.rank))
     }
 
     fn is_met(&self, Candidate { row, by_pattern }: Candidate, question: &Question<'_>) -> bool {
-        let Question { asker, repository, .. } = *question;
+        let Question {
+            asker, repository, ..
+        } = *question;
         self.rule(row.rank).is_some_and(|rule| {
             let name = rule.repositories.get(row.repository);
             name.is_some_and(|name| name.matches(repository, asker.user))
@@ -128,7 +157,9 @@ impl Policy {
 
     /// Whether there is anything that may be done with a repository: otherwise it is as if it did not exist.
     pub fn sees(&self, asker: Asker<'_>, repository: &str) -> bool {
-        Action::ALL.into_iter().any(|action| self.decide(asker, action, repository, None).allowed)
+        Action::ALL
+            .into_iter()
+            .any(|action| self.decide(asker, action, repository, None).allowed)
     }
 
     /// Whether there may be a repository with which this may be done.
@@ -153,16 +184,27 @@ impl Policy {
     }
 
     /// By the rules that count: an allow is one of all these actions in `**`, a deny one of any of them.
-    fn everywhere(&self, asker: Asker<'_>, actions: Actions, counts: impl Fn(&Rule) -> bool) -> Decision<'_> {
+    fn everywhere(
+        &self,
+        asker: Asker<'_>,
+        actions: Actions,
+        counts: impl Fn(&Rule) -> bool,
+    ) -> Decision<'_> {
         if self.open || asker.user.is_none() {
-            return Decision { allowed: asker.user.is_some(), rule: None };
+            return Decision {
+                allowed: asker.user.is_some(),
+                rule: None,
+            };
         }
         let everywhere = |rule: &Rule| {
             rule.actions.has_all(actions) && rule.repositories.iter().any(RepositoryPattern::is_any)
         };
         self.decided(self.rules.iter().position(|rule| {
-            let matters =
-                if rule.deny { actions.iter().any(|a| rule.actions.has(a)) } else { everywhere(rule) };
+            let matters = if rule.deny {
+                actions.iter().any(|a| rule.actions.has(a))
+            } else {
+                everywhere(rule)
+            };
             matters && counts(rule) && rule.is_of(asker.user) && rule.is_from(asker.client)
         }))
     }
@@ -171,9 +213,16 @@ impl Policy {
     /// the rest of the world too: where the answer to a question does not change between them, it changes nowhere.
     pub(crate) fn places(&self) -> Vec<IpAddr> {
         // What is in which networks changes at the first address of one, and behind its last.
-        let networks = self.rules.iter().flat_map(|rule| rule.networks.iter().flatten());
-        let ends = networks.flat_map(|network| [Some(network.network()), after(network.broadcast())]);
-        let first = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let networks = self
+            .rules
+            .iter()
+            .flat_map(|rule| rule.networks.iter().flatten());
+        let ends =
+            networks.flat_map(|network| [Some(network.network()), after(network.broadcast())]);
+        let first = [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ];
         ends.flatten().chain(first).collect()
     }
 
@@ -183,14 +232,21 @@ impl Policy {
 
     fn decided(&self, rank: Option<usize>) -> Decision<'_> {
         let rule = rank.and_then(|rank| self.rule(rank));
-        Decision { allowed: rule.is_some_and(|rule| !rule.deny), rule: rule.map(|rule| &rule.place) }
+        Decision {
+            allowed: rule.is_some_and(|rule| !rule.deny),
+            rule: rule.map(|rule| &rule.place),
+        }
     }
 }
 
 fn after(address: IpAddr) -> Option<IpAddr> {
     match address {
-        IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|next| IpAddr::V4(next.into())),
-        IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|next| IpAddr::V6(next.into())),
+        IpAddr::V4(v4) => u32::from(v4)
+            .checked_add(1)
+            .map(|next| IpAddr::V4(next.into())),
+        IpAddr::V6(v6) => u128::from(v6)
+            .checked_add(1)
+            .map(|next| IpAddr::V6(next.into())),
     }
 }
 
@@ -203,12 +259,21 @@ struct Question<'a> {
 
 impl Rule {
     fn new(rule: &AccessRule) -> Self {
-        let AccessRule { deny, users, repositories, tags, actions, networks, place } = rule;
+        let AccessRule {
+            deny,
+            users,
+            repositories,
+            tags,
+            actions,
+            networks,
+            place,
+        } = rule;
         let starred = users.iter().filter_map(|selector| match selector {
             Selector::Name(pattern) if pattern.literal().is_none() => Some(pattern.clone()),
-            Selector::Name(_) | Selector::Group { .. } | Selector::Authenticated | Selector::Anonymous => {
-                None
-            }
+            Selector::Name(_)
+            | Selector::Group { .. }
+            | Selector::Authenticated
+            | Selector::Anonymous => None,
         });
         Self {
             deny: *deny,
@@ -225,10 +290,17 @@ impl Rule {
     /// Whether it is about a question, the repository apart, of somebody whom the index has found for it;
     /// `by_pattern`: whose name is still to be compared.
     fn is_about(&self, question: &Question<'_>, by_pattern: bool) -> bool {
-        let Question { asker, action, repository: _, tag } = *question;
+        let Question {
+            asker,
+            action,
+            repository: _,
+            tag,
+        } = *question;
         self.actions.has(action)
             && (!by_pattern
-                || asker.user.is_some_and(|user| self.names.iter().any(|name| name.matches(user))))
+                || asker
+                    .user
+                    .is_some_and(|user| self.names.iter().any(|name| name.matches(user))))
             && self.is_about_tag(action, tag)
             && self.is_from(asker.client)
     }
@@ -247,7 +319,9 @@ impl Rule {
     }
 
     fn is_from(&self, client: IpAddr) -> bool {
-        self.networks.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&client)))
+        self.networks
+            .as_ref()
+            .is_none_or(|networks| networks.iter().any(|network| network.contains(&client)))
     }
 
     fn is_of(&self, user: Option<&str>) -> bool {
@@ -257,7 +331,9 @@ impl Rule {
             (_, None) => false,
             (Selector::Authenticated, Some(_)) => true,
             (Selector::Name(pattern), Some(user)) => pattern.matches(user),
-            (Selector::Group { members, .. }, Some(user)) => members.iter().any(|member| **member == *user),
+            (Selector::Group { members, .. }, Some(user)) => {
+                members.iter().any(|member| **member == *user)
+            }
         })
     }
 }

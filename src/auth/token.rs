@@ -125,8 +125,9 @@ impl Tokens {
         let keys = self.keys.load();
         let key = keys.signing(now);
         let Bearer { domain, user } = bearer;
-        let (sub, entry) =
-            user.map_or_else(Default::default, |(user, entry)| (user.to_string(), entry.to_owned()));
+        let (sub, entry) = user.map_or_else(Default::default, |(user, entry)| {
+            (user.to_string(), entry.to_owned())
+        });
         let iat = seconds(now);
         let claims = Claims {
             iss: domain.to_owned(),
@@ -158,7 +159,8 @@ impl Tokens {
             Some(known) => known,
             None => {
                 let claims = self.read(token).ok_or(InvalidToken::Foreign)?;
-                self.remembered.insert(tag, token.len(), Known::of(claims), seconds(now))
+                self.remembered
+                    .insert(tag, token.len(), Known::of(claims), seconds(now))
             }
         };
         if known.issuer != domain || known.audience != domain {
@@ -176,9 +178,10 @@ impl Tokens {
             return Ok(Verified { user: None, access });
         }
         match users.claim(&known.user).user {
-            Some(user) if self.entry(domain, user, users) == known.entry => {
-                Ok(Verified { user: Some(user.clone()), access })
-            }
+            Some(user) if self.entry(domain, user, users) == known.entry => Ok(Verified {
+                user: Some(user.clone()),
+                access,
+            }),
             Some(_) | None => Err(InvalidToken::UserChanged),
         }
     }
@@ -192,7 +195,11 @@ impl Tokens {
         }
         let keys = self.keys.load();
         let key = keys.find(&header.kid?)?;
-        Some(decode::<Claims>(token, &key.verifying, &self.validation).ok()?.claims)
+        Some(
+            decode::<Claims>(token, &key.verifying, &self.validation)
+                .ok()?
+                .claims,
+        )
     }
 
     /// Stands for a user's entry, see [`Entries::of`].

@@ -49,7 +49,10 @@ impl SessionKey {
     fn read(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::read(path) {
             Ok(key) if key.len() == KEY_BYTES => Ok(Some(Self::new(&key))),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a key")),
+            Ok(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is not a key",
+            )),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -66,13 +69,19 @@ impl SessionKey {
 
     /// For the sessions of a user.
     pub fn owner(&self, domain: &str, user: UserName) -> SessionOwner {
-        SessionOwner { key: self.clone(), domain: domain.into(), user }
+        SessionOwner {
+            key: self.clone(),
+            domain: domain.into(),
+            user,
+        }
     }
 }
 
 fn random() -> io::Result<[u8; KEY_BYTES]> {
     let mut key = [0; KEY_BYTES];
-    SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"))?;
+    SystemRandom::new()
+        .fill(&mut key)
+        .map_err(|_| io::Error::other("the system has no randomness"))?;
     Ok(key)
 }
 
@@ -94,13 +103,22 @@ impl SessionOwner {
         let (session, tag) = bound.as_str().rsplit_once(MARK)?;
         let own = self.tag(repository, session);
         let is_own = bool::from(own.as_bytes().ct_eq(tag.as_bytes()));
-        if is_own { UploadId::parse(session).ok() } else { None }
+        if is_own {
+            UploadId::parse(session).ok()
+        } else {
+            None
+        }
     }
 
     /// Every field is as long as its prefix says, so that no two sessions have one tag by their borders.
     fn tag(&self, repository: &RepositoryName, session: &str) -> String {
         let mut context = hmac::Context::with_key(&self.key.0);
-        for field in [&*self.domain, self.user.as_str(), repository.as_str(), session] {
+        for field in [
+            &*self.domain,
+            self.user.as_str(),
+            repository.as_str(),
+            session,
+        ] {
             context.update(&(field.len() as u64).to_be_bytes());
             context.update(field.as_bytes());
         }
@@ -138,28 +156,54 @@ mod tests {
         let state = directory.path().join("state");
         let key = SessionKey::open(&state).unwrap();
         let session = UploadId::parse("3f1c6f6e-8d5e_=.~a").unwrap();
-        let bound = owner(&key, "ci.test", "alice").bind(&name("a"), &session).unwrap();
+        let bound = owner(&key, "ci.test", "alice")
+            .bind(&name("a"), &session)
+            .unwrap();
         let again = SessionKey::open(&state).unwrap();
-        assert_eq!(owner(&again, "ci.test", "alice").open(&name("a"), &bound), Some(session.clone()));
-        for (domain, user, repository) in
-            [("ci.test", "bob", "a"), ("other.test", "alice", "a"), ("ci.test", "alice", "b")]
-        {
-            assert_eq!(owner(&key, domain, user).open(&name(repository), &bound), None, "{user}");
+        assert_eq!(
+            owner(&again, "ci.test", "alice").open(&name("a"), &bound),
+            Some(session.clone())
+        );
+        for (domain, user, repository) in [
+            ("ci.test", "bob", "a"),
+            ("other.test", "alice", "a"),
+            ("ci.test", "alice", "b"),
+        ] {
+            assert_eq!(
+                owner(&key, domain, user).open(&name(repository), &bound),
+                None,
+                "{user}"
+            );
         }
-        assert_eq!(owner(&key, "ci.test", "alice").open(&name("a"), &session), None, "without a tag");
+        assert_eq!(
+            owner(&key, "ci.test", "alice").open(&name("a"), &session),
+            None,
+            "without a tag"
+        );
         let other = SessionKey::open(&directory.path().join("other")).unwrap();
-        assert_eq!(owner(&other, "ci.test", "alice").open(&name("a"), &bound), None);
-        let mode = std::fs::metadata(state.join(FILE)).unwrap().permissions().mode();
+        assert_eq!(
+            owner(&other, "ci.test", "alice").open(&name("a"), &bound),
+            None
+        );
+        let mode = std::fs::metadata(state.join(FILE))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(state.join(FILE), "short").unwrap();
-        assert!(SessionKey::open(&state).is_err(), "not replaced: sessions would be lost silently");
+        assert!(
+            SessionKey::open(&state).is_err(),
+            "not replaced: sessions would be lost silently"
+        );
     }
 
     #[test]
     fn fields_have_borders() {
         let key = SessionKey::new(&[7; KEY_BYTES]);
         let session = UploadId::parse("1").unwrap();
-        let bound = owner(&key, "ci", "alice").bind(&name("a"), &session).unwrap();
+        let bound = owner(&key, "ci", "alice")
+            .bind(&name("a"), &session)
+            .unwrap();
         assert_eq!(owner(&key, "cia", "lice").open(&name("a"), &bound), None);
     }
 

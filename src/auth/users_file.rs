@@ -84,9 +84,18 @@ impl UsersFile {
     /// Reads the file for the first time.
     pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
         let fingerprint = Fingerprint::of(path);
-        let seen = Seen { fingerprint, settled: settled(fingerprint), problem: None, blank: None };
+        let seen = Seen {
+            fingerprint,
+            settled: settled(fingerprint),
+            problem: None,
+            blank: None,
+        };
         let users = ArcSwap::from_pointee(read(path)?);
-        Ok(Self { path: path.to_owned(), users, seen: Mutex::new(seen) })
+        Ok(Self {
+            path: path.to_owned(),
+            users,
+            seen: Mutex::new(seen),
+        })
     }
 
     /// The users of the last good file. A request asks once and sees one file to its end.
@@ -178,13 +187,23 @@ fn report_once(error: HtpasswdError, seen: &mut Seen) -> Refreshed {
 
 fn read(path: &Path) -> Result<Htpasswd, HtpasswdError> {
     let content = content(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => HtpasswdError::Missing { path: path.to_owned() },
-        _ => HtpasswdError::Unreadable { path: path.to_owned(), source },
+        io::ErrorKind::NotFound => HtpasswdError::Missing {
+            path: path.to_owned(),
+        },
+        _ => HtpasswdError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
     })?;
-    let content = content.ok_or_else(|| HtpasswdError::NotAPasswordFile { path: path.to_owned() })?;
+    let content = content.ok_or_else(|| HtpasswdError::NotAPasswordFile {
+        path: path.to_owned(),
+    })?;
     let users = Htpasswd::parse(&content);
     if users.users() == 0 {
-        return Err(HtpasswdError::NoUsers { path: path.to_owned(), skipped: users.skipped().to_vec() });
+        return Err(HtpasswdError::NoUsers {
+            path: path.to_owned(),
+            skipped: users.skipped().to_vec(),
+        });
     }
     Ok(users)
 }
@@ -195,12 +214,18 @@ fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let mut content = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
+    File::open(path)?
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut content)?;
     Ok(Some(content).filter(|content| content.len() as u64 <= MAX_FILE))
 }
 
 fn listed(skipped: &[Skipped]) -> String {
-    skipped.iter().take(MAX_LISTED).map(|line| format!("\n  {line}")).collect()
+    skipped
+        .iter()
+        .take(MAX_LISTED)
+        .map(|line| format!("\n  {line}"))
+        .collect()
 }
 
 /// For how long a file is empty that is being written in place, at the very most.
@@ -227,15 +252,27 @@ mod tests {
     fn a_file_without_users_opens_nothing() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("users");
-        assert!(matches!(UsersFile::open(&path), Err(HtpasswdError::Missing { .. })));
-        assert!(matches!(UsersFile::open(directory.path()), Err(HtpasswdError::NotAPasswordFile { .. })));
+        assert!(matches!(
+            UsersFile::open(&path),
+            Err(HtpasswdError::Missing { .. })
+        ));
+        assert!(matches!(
+            UsersFile::open(directory.path()),
+            Err(HtpasswdError::NotAPasswordFile { .. })
+        ));
         std::fs::write(&path, "").expect("written");
-        assert!(matches!(UsersFile::open(&path), Err(HtpasswdError::NoUsers { .. })));
+        assert!(matches!(
+            UsersFile::open(&path),
+            Err(HtpasswdError::NoUsers { .. })
+        ));
         std::fs::write(&path, "ci:plain\n").expect("written");
         let error = UsersFile::open(&path).expect_err("no users").to_string();
         assert!(error.ends_with("has no usable entry\n  line 1: `ci` has a plain password, only bcrypt is accepted: run `moorgate htpasswd FILE ci` or `htpasswd -B FILE ci`"), "{error}");
         std::fs::write(&path, vec![b'#'; (4 << 20) + 1]).expect("written");
-        assert!(matches!(UsersFile::open(&path), Err(HtpasswdError::NotAPasswordFile { .. })));
+        assert!(matches!(
+            UsersFile::open(&path),
+            Err(HtpasswdError::NotAPasswordFile { .. })
+        ));
     }
 
     #[test]
@@ -260,15 +297,27 @@ mod tests {
         std::fs::write(&path, ONE).expect("written");
         let file = UsersFile::open(&path).expect("good");
         std::fs::remove_file(&path).expect("removed");
-        assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::Missing { .. })));
+        assert!(matches!(
+            file.refresh(),
+            Refreshed::KeptOld(HtpasswdError::Missing { .. })
+        ));
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
         std::fs::write(&path, "one\n").expect("written");
-        assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::NoUsers { .. })));
+        assert!(matches!(
+            file.refresh(),
+            Refreshed::KeptOld(HtpasswdError::NoUsers { .. })
+        ));
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
         assert!(knows(&file, "one"));
-        assert!(!file.seen.lock().expect("not poisoned").settled, "a bad file is read again each time");
+        assert!(
+            !file.seen.lock().expect("not poisoned").settled,
+            "a bad file is read again each time"
+        );
         std::fs::write(&path, ONE).expect("written");
-        assert!(matches!(file.refresh(), Refreshed::Reloaded(_)), "good again is worth saying");
+        assert!(
+            matches!(file.refresh(), Refreshed::Reloaded(_)),
+            "good again is worth saying"
+        );
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
     }
 
@@ -285,7 +334,13 @@ mod tests {
             assert!(matches!(file.refresh(), Refreshed::Unchanged));
             assert!(knows(&file, "one"), "it may be about to be written");
             tokio::time::advance(Duration::from_millis(1)).await;
-            assert!(matches!(file.refresh(), Refreshed::Emptied(HtpasswdError::NoUsers { .. })), "{blank:?}");
+            assert!(
+                matches!(
+                    file.refresh(),
+                    Refreshed::Emptied(HtpasswdError::NoUsers { .. })
+                ),
+                "{blank:?}"
+            );
             assert!(!knows(&file, "one"));
             assert!(matches!(file.refresh(), Refreshed::Unchanged), "said once");
             std::fs::write(&path, ONE).expect("written");
@@ -311,7 +366,10 @@ mod tests {
         assert!(knows(&file, "two"));
         // One that has entries, of which none can be used, has gone wrong, and stays so.
         std::fs::write(&path, "two:plain\n").expect("written");
-        assert!(matches!(file.refresh(), Refreshed::KeptOld(HtpasswdError::NoUsers { .. })));
+        assert!(matches!(
+            file.refresh(),
+            Refreshed::KeptOld(HtpasswdError::NoUsers { .. })
+        ));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
         assert!(knows(&file, "two"));

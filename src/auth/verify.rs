@@ -119,18 +119,29 @@ pub struct VerifierStatus {
 impl Verifier {
     /// A verifier with its threads, which end when it is dropped.
     pub fn new(settings: VerifierSettings) -> Result<Self, VerifierError> {
-        let VerifierSettings { lifetime, remembered, threads, waiting } = settings;
+        let VerifierSettings {
+            lifetime,
+            remembered,
+            threads,
+            waiting,
+        } = settings;
         let key = TagKey::random().map_err(|_| VerifierError::NoRandomness)?;
         let lockout = Lockout::new(Instant::now());
-        let gate = Arc::new(Gate::new(Remembered::new(lifetime, remembered), lockout, waiting));
+        let gate = Arc::new(Gate::new(
+            Remembered::new(lifetime, remembered),
+            lockout,
+            waiting,
+        ));
         // From here on, an early return drops the verifier and so ends the threads that were started.
         let verifier = Self { key, gate };
         for _ in 0..threads.max(1) {
             let gate = verifier.gate.clone();
-            thread::Builder::new().name("password".to_owned()).spawn(move || {
-                yield_to_traffic();
-                gate.work(check);
-            })?;
+            thread::Builder::new()
+                .name("password".to_owned())
+                .spawn(move || {
+                    yield_to_traffic();
+                    gate.work(check);
+                })?;
         }
         Ok(verifier)
     }
@@ -140,15 +151,28 @@ impl Verifier {
     /// A password that is remembered, also one that has to be verified again, passes whatever its address or
     /// its user's name were used for. Errors: too many were wrong, or this very one was a moment ago.
     pub fn admit(&self, login: &Login<'_>) -> Result<Entry, VerifyError> {
-        let Login { domain, users, credentials, client, budgets } = *login;
-        let Claim { user, hash, highest } = users.claim(credentials.user());
+        let Login {
+            domain,
+            users,
+            credentials,
+            client,
+            budgets,
+        } = *login;
+        let Claim {
+            user,
+            hash,
+            highest,
+        } = users.claim(credentials.user());
         let tag = self.key.tag(domain, credentials, hash);
         let asked = Instant::now();
         let memory = self.gate.remembered.look(&tag, asked);
         if let (Memory::Fresh, Some(user)) = (memory, user) {
             return Ok(Entry::Remembered(user.clone()));
         }
-        let attempt = self.gate.lockout.attempt(client, domain, credentials.user(), tag.short());
+        let attempt = self
+            .gate
+            .lockout
+            .attempt(client, domain, credentials.user(), tag.short());
         let rank = match memory {
             Memory::Fresh | Memory::Stale => 0,
             Memory::Nothing => match self.gate.lockout.admit(&attempt, budgets, asked) {
@@ -158,8 +182,20 @@ impl Verifier {
             },
         };
         let key = BcryptKey::new(credentials.password());
-        let check = Check { tag, key, hash: *hash, highest, asked, attempt, budgets: *budgets, rank };
-        Ok(Entry::Admitted(Box::new(Admitted { user: user.cloned(), check })))
+        let check = Check {
+            tag,
+            key,
+            hash: *hash,
+            highest,
+            asked,
+            attempt,
+            budgets: *budgets,
+            rank,
+        };
+        Ok(Entry::Admitted(Box::new(Admitted {
+            user: user.cloned(),
+            check,
+        })))
     }
 
     /// The user, if the password is right. Waits for a hash; whoever stops waiting (drops the future) before the
@@ -169,7 +205,11 @@ impl Verifier {
         let (attempt, budgets, asked) = (check.attempt, check.budgets, check.asked);
         let lockout = &self.gate.lockout;
         let landed = async |mut flight: watch::Receiver<Option<Verdict>>| {
-            flight.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict)
+            flight
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|verdict| *verdict)
         };
         let verdict = match self.gate.enter(check) {
             Ok(Ticket::Remembered) => Some(Verdict::Right),
@@ -188,7 +228,9 @@ impl Verifier {
         match (verdict, user) {
             (Some(Verdict::Right), Some(user)) => Ok(user),
             // A password that fits the decoy is still no user's.
-            (Some(Verdict::Right), None) | (Some(Verdict::Wrong), _) => Err(VerifyError::WrongPassword),
+            (Some(Verdict::Right), None) | (Some(Verdict::Wrong), _) => {
+                Err(VerifyError::WrongPassword)
+            }
             (Some(Verdict::Refused), _) => Err(match lockout.admit(&attempt, &budgets, asked) {
                 Admission::Refused(refused) => refused.into(),
                 // It was the budget of whoever brought the check.
@@ -235,13 +277,19 @@ impl Verifier {
     fn attempt_of_secret(&self, domain: &str, secret: &str, client: IpAddr) -> Attempt {
         let tag = self.key.tag_of_secret(domain, secret).short();
         // No domain is called so: in place of a user's name, whose budget others would use up, the address.
-        self.gate.lockout.attempt(client, "", &client.to_string(), tag)
+        self.gate
+            .lockout
+            .attempt(client, "", &client.to_string(), tag)
     }
 
     /// What it has done so far.
     pub fn status(&self) -> VerifierStatus {
         let gate = &self.gate;
-        VerifierStatus { hashed: gate.hashed(), waiting: gate.waiting(), remembered: gate.remembered.len() }
+        VerifierStatus {
+            hashed: gate.hashed(),
+            waiting: gate.waiting(),
+            remembered: gate.remembered.len(),
+        }
     }
 
     /// What was refused so far.

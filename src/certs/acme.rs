@@ -7,7 +7,9 @@ macro_rules! again {
         let mut tries = 0;
         loop {
             match $ask.await {
-                Err(error) if tries < 4 && crate::certs::acme::error::is_bad_nonce(&error) => tries += 1,
+                Err(error) if tries < 4 && crate::certs::acme::error::is_bad_nonce(&error) => {
+                    tries += 1
+                }
                 ended => break ended,
             }
         }
@@ -84,7 +86,9 @@ impl Session {
         let key = key.map_err(|_| AcmeError::AccountKey)?;
         let builder = builder(&transport);
         let url = account.stored.url.clone();
-        let opened = builder.from_parts(url, key, ca.directory.url().to_owned()).await;
+        let opened = builder
+            .from_parts(url, key, ca.directory.url().to_owned())
+            .await;
         let account = opened.map_err(|error| match error {
             instant_acme::Error::KeyRejected | instant_acme::Error::Crypto => AcmeError::AccountKey,
             other => AcmeError::of(other, &transport),
@@ -100,10 +104,15 @@ impl Session {
     ) -> Result<(Self, Account), AcmeError> {
         let transport = transport(ca).await?;
         let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
-        let wanted =
-            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let wanted = NewAccount {
+            contact: &contact,
+            terms_of_service_agreed: true,
+            only_return_existing: false,
+        };
         let binding = ca.binding.as_ref().map(|binding| {
-            let key = BASE64_URL_SAFE_NO_PAD.decode(binding.hmac_key.expose_secret()).unwrap_or_default();
+            let key = BASE64_URL_SAFE_NO_PAD
+                .decode(binding.hmac_key.expose_secret())
+                .unwrap_or_default();
             ExternalAccountKey::new(binding.key_id.clone(), &key)
         });
         let directory = || ca.directory.url().to_owned();
@@ -139,11 +148,14 @@ impl Session {
     /// The domains that stand for the CA in DNS, by its own account, in lower case.
     pub(super) fn dns_identities(&self) -> Vec<String> {
         let all = self.directory().meta.caa_identities;
-        all.into_iter().map(|identity| identity.to_ascii_lowercase()).collect()
+        all.into_iter()
+            .map(|identity| identity.to_ascii_lowercase())
+            .collect()
     }
 
     fn directory(&self) -> Directory {
-        serde_json::from_slice(&self.transport.seen().directory.unwrap_or_default()).unwrap_or_default()
+        serde_json::from_slice(&self.transport.seen().directory.unwrap_or_default())
+            .unwrap_or_default()
     }
 
     /// Makes an order.
@@ -154,22 +166,30 @@ impl Session {
         if let Some(profile) = wish.profile {
             order = order.profile(profile);
         }
-        let replaced = wish.replaces.and_then(|leaf| CertificateIdentifier::try_from(leaf).ok());
+        let replaced = wish
+            .replaces
+            .and_then(|leaf| CertificateIdentifier::try_from(leaf).ok());
         let replaces = replaced.is_some();
         if let Some(replaced) = replaced {
             order = order.replaces(replaced);
         }
         match again!(self.account.new_order(&order)) {
-            Ok(order) => Ok(Order::new(order, self.account.key_thumbprint(), self.transport.clone())),
+            Ok(order) => Ok(Order::new(
+                order,
+                self.account.key_thumbprint(),
+                self.transport.clone(),
+            )),
             // RFC 9773 §5 wants it echoed. The order is there all the same.
             Err(instant_acme::Error::Other(error)) if error.to_string().starts_with(NOT_ECHOED) => {
                 let url = self.transport.seen().location;
-                self.resume(&url.ok_or_else(|| AcmeError::Nonsense("an order without a URL".to_owned()))?)
-                    .await
+                self.resume(
+                    &url.ok_or_else(|| AcmeError::Nonsense("an order without a URL".to_owned()))?,
+                )
+                .await
             }
-            Err(instant_acme::Error::Unsupported(_)) if replaces => {
-                Err(AcmeError::ReplacesRefused("the CA knows no renewal information".to_owned()))
-            }
+            Err(instant_acme::Error::Unsupported(_)) if replaces => Err(
+                AcmeError::ReplacesRefused("the CA knows no renewal information".to_owned()),
+            ),
             Err(error) => Err(self.error(error).about_replacing(replaces)),
         }
     }
@@ -177,7 +197,11 @@ impl Session {
     /// Takes up an order of this account.
     pub(super) async fn resume(&self, url: &str) -> Result<Order, AcmeError> {
         match again!(self.account.order(url.to_owned())) {
-            Ok(order) => Ok(Order::new(order, self.account.key_thumbprint(), self.transport.clone())),
+            Ok(order) => Ok(Order::new(
+                order,
+                self.account.key_thumbprint(),
+                self.transport.clone(),
+            )),
             Err(error) => Err(self.error(error).about_order()),
         }
     }
@@ -187,7 +211,9 @@ impl Session {
         &self,
         leaf: &CertificateDer<'static>,
     ) -> Result<Option<Advice>, AcmeError> {
-        let Ok(id) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
+        let Ok(id) = CertificateIdentifier::try_from(leaf) else {
+            return Ok(None);
+        };
         match self.account.renewal_info(&id).await {
             Ok((info, _)) => Ok(Some(Advice {
                 start: info.suggested_window.start.into(),
@@ -206,7 +232,11 @@ impl Session {
             // The library cannot fetch a chain by its URL, but it can ask for any URL as for an order; what
             // comes is no order, and the transport has kept it.
             let _ = again!(self.account.order(url.clone()));
-            let chain = self.transport.seen().chain.and_then(|chain| String::from_utf8(chain.to_vec()).ok());
+            let chain = self
+                .transport
+                .seen()
+                .chain
+                .and_then(|chain| String::from_utf8(chain.to_vec()).ok());
             chains.extend(chain);
         }
         chains
@@ -215,13 +245,19 @@ impl Session {
     /// A profile that the CA does not offer would be refused after the order has cost something.
     fn ensure_profile(&self, profile: Option<&str>) -> Result<(), AcmeError> {
         let Some(wanted) = profile else { return Ok(()) };
-        let mut offered: Vec<String> =
-            self.account.profiles().map(|profile| profile.name.to_owned()).collect();
+        let mut offered: Vec<String> = self
+            .account
+            .profiles()
+            .map(|profile| profile.name.to_owned())
+            .collect();
         if offered.iter().any(|profile| profile == wanted) {
             return Ok(());
         }
         offered.sort();
-        Err(AcmeError::NoProfile { wanted: wanted.to_owned(), offered })
+        Err(AcmeError::NoProfile {
+            wanted: wanted.to_owned(),
+            offered,
+        })
     }
 
     fn error(&self, error: instant_acme::Error) -> AcmeError {

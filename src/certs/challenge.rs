@@ -72,27 +72,48 @@ impl Challenges {
     /// Without any answer. `directory` is shared with other processes, and need not exist yet.
     pub fn new(directory: Option<PathBuf>) -> Self {
         let (http, handshakes) = (DashMap::new(), DashMap::new());
-        Self { http, handshakes, directory, looking: Semaphore::new(MOST_LOOKING) }
+        Self {
+            http,
+            handshakes,
+            directory,
+            looking: Semaphore::new(MOST_LOOKING),
+        }
     }
 
     /// Answers http-01 for a token from now on. Writes a file, and the end of the answer removes it.
-    pub fn answer_http(self: &Arc<Self>, token: &str, content: &str) -> Result<Answer, AnswerError> {
+    pub fn answer_http(
+        self: &Arc<Self>,
+        token: &str,
+        content: &str,
+    ) -> Result<Answer, AnswerError> {
         if !is_token(token) {
             return Err(AnswerError::Token);
         }
         self.share(AnswerKind::Http, token, content)?;
         self.http.insert(token.into(), content.into());
-        Ok(Answer { challenges: self.clone(), kind: AnswerKind::Http, key: token.into() })
+        Ok(Answer {
+            challenges: self.clone(),
+            kind: AnswerKind::Http,
+            key: token.into(),
+        })
     }
 
     /// Answers tls-alpn-01 for a name or an address from now on, with a file as above. `digest` is that of the key authorization.
-    pub fn answer_handshake(self: &Arc<Self>, name: &str, digest: &[u8]) -> Result<Answer, AnswerError> {
+    pub fn answer_handshake(
+        self: &Arc<Self>,
+        name: &str,
+        digest: &[u8],
+    ) -> Result<Answer, AnswerError> {
         let key = server_name(name);
         let certificate = certificate(name, digest)?;
         let shared = format!("{name} {}", BASE64_URL_SAFE_NO_PAD.encode(digest));
         self.share(AnswerKind::Handshake, &key, &shared)?;
         self.handshakes.insert(key.clone(), Arc::new(certificate));
-        Ok(Answer { challenges: self.clone(), kind: AnswerKind::Handshake, key })
+        Ok(Answer {
+            challenges: self.clone(),
+            kind: AnswerKind::Handshake,
+            key,
+        })
     }
 
     /// What answers a token.
@@ -114,7 +135,10 @@ impl Challenges {
     /// The same if another process has put it there.
     pub async fn find_shared_handshake(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if server_name.starts_with('.') || server_name.len() > 253 || !server_name.bytes().all(is_name) {
+        if server_name.starts_with('.')
+            || server_name.len() > 253
+            || !server_name.bytes().all(is_name)
+        {
             return None;
         }
         let shared = self.shared(AnswerKind::Handshake, server_name).await?;
@@ -148,7 +172,11 @@ impl Challenges {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let Self { challenges, kind, key } = self;
+        let Self {
+            challenges,
+            kind,
+            key,
+        } = self;
         match kind {
             AnswerKind::Http => drop(challenges.http.remove(key.as_ref())),
             AnswerKind::Handshake => drop(challenges.handshakes.remove(key.as_ref())),
@@ -175,7 +203,10 @@ pub(super) fn server_name(name: &str) -> Box<str> {
         }
         Ok(IpAddr::V6(address)) => {
             let bytes = address.octets();
-            let nibbles = bytes.iter().rev().map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4));
+            let nibbles = bytes
+                .iter()
+                .rev()
+                .map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4));
             format!("{}ip6.arpa", nibbles.collect::<String>()).into()
         }
         Err(_) => name.into(),
@@ -208,14 +239,19 @@ mod tests {
     fn shared() -> (tempfile::TempDir, [Arc<Challenges>; 2]) {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().to_owned();
-        (directory, [(); 2].map(|()| Arc::new(Challenges::new(Some(path.clone())))))
+        (
+            directory,
+            [(); 2].map(|()| Arc::new(Challenges::new(Some(path.clone())))),
+        )
     }
 
     #[tokio::test]
     async fn both_processes_answer_and_neither_when_it_is_over() {
         let (directory, [one, other]) = shared();
         let http = one.answer_http(TOKEN, "content").expect("in place");
-        let handshake = one.answer_handshake("a.example.com", &[7; 32]).expect("in place");
+        let handshake = one
+            .answer_handshake("a.example.com", &[7; 32])
+            .expect("in place");
         for process in [&one, &other] {
             assert_eq!(process.find_http(TOKEN).await.as_deref(), Some("content"));
         }
@@ -227,7 +263,10 @@ mod tests {
         assert_eq!(one.find_http(TOKEN).await, None);
         assert_eq!(other.find_http(TOKEN).await, None);
         assert!(other.find_shared_handshake("a.example.com").await.is_none());
-        assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 0);
+        assert_eq!(
+            std::fs::read_dir(directory.path()).expect("listed").count(),
+            0
+        );
     }
 
     #[tokio::test]
@@ -246,9 +285,18 @@ mod tests {
     #[tokio::test]
     async fn no_token_and_no_name_leads_out_of_the_directory() {
         let (directory, [one, _]) = shared();
-        std::fs::write(directory.path().join("secret-that-is-long-enough"), "secret").expect("written");
+        std::fs::write(
+            directory.path().join("secret-that-is-long-enough"),
+            "secret",
+        )
+        .expect("written");
         std::fs::create_dir(directory.path().join("http-x")).expect("made");
-        for token in ["x/../secret-that-is-long-enough", "../secret-that-is-long-enough", "", "short"] {
+        for token in [
+            "x/../secret-that-is-long-enough",
+            "../secret-that-is-long-enough",
+            "",
+            "short",
+        ] {
             assert_eq!(one.find_http(token).await, None, "{token}");
             assert!(one.find_shared_handshake(token).await.is_none(), "{token}");
         }
@@ -258,7 +306,10 @@ mod tests {
     fn addresses_are_asked_for_by_their_reverse_names() {
         assert_eq!(&*server_name("192.0.2.1"), "1.2.0.192.in-addr.arpa");
         let v6 = server_name("2001:db8::1");
-        assert!(v6.starts_with("1.0.0.0.") && v6.ends_with("8.b.d.0.1.0.0.2.ip6.arpa"), "{v6}");
+        assert!(
+            v6.starts_with("1.0.0.0.") && v6.ends_with("8.b.d.0.1.0.0.2.ip6.arpa"),
+            "{v6}"
+        );
         assert_eq!(&*server_name("a.example.com"), "a.example.com");
     }
 }

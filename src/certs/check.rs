@@ -29,13 +29,21 @@ pub struct CertificateProblem {
 
 /// The problems of all domains, in order of their files.
 pub fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem> {
-    snapshot.domains.iter().flat_map(|host| problems_of(host, &snapshot.state, now)).collect()
+    snapshot
+        .domains
+        .iter()
+        .flat_map(|host| problems_of(host, &snapshot.state, now))
+        .collect()
 }
 
 /// What would be held for each domain, in order of their files. The leaves of the internal CA are
 /// made at the start, so that there is nothing to say about them but who will sign them.
 pub fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateReport> {
-    snapshot.domains.iter().map(|host| report_of(host, snapshot, now)).collect()
+    snapshot
+        .domains
+        .iter()
+        .map(|host| report_of(host, snapshot, now))
+        .collect()
 }
 
 fn problems_of(host: &VirtualHost, state: &Path, now: SystemTime) -> Vec<CertificateProblem> {
@@ -50,7 +58,8 @@ fn problems_of(host: &VirtualHost, state: &Path, now: SystemTime) -> Vec<Certifi
         CertificateSource::Files { certificate, key } => match files::load(certificate, key) {
             Ok(loaded) => {
                 let defects = loaded.facts.defects(now, host.names());
-                let served = |defect: Defect| problem(CERTIFICATE, defect.to_string(), help(&defect), false);
+                let served =
+                    |defect: Defect| problem(CERTIFICATE, defect.to_string(), help(&defect), false);
                 defects.into_iter().map(served).collect()
             }
             Err(error) => {
@@ -98,9 +107,13 @@ fn open_ca(state: &Path, now: SystemTime) -> Result<Option<InternalCa>, Internal
 
 fn help(defect: &Defect) -> &'static str {
     match defect {
-        Defect::Expired(_) | Defect::ExpiresSoon { .. } => "renew it; the files are re-read when they change",
+        Defect::Expired(_) | Defect::ExpiresSoon { .. } => {
+            "renew it; the files are re-read when they change"
+        }
         Defect::NotYetValid(_) => "check this machine's clock, or wait",
-        Defect::DoesNotCover(_) => "get a certificate for all names of the domain, or take the alias out",
+        Defect::DoesNotCover(_) => {
+            "get a certificate for all names of the domain, or take the alias out"
+        }
     }
 }
 
@@ -130,17 +143,33 @@ mod tests {
             ],
         );
         let found = problems(&snapshot, SystemTime::now());
-        let keys: Vec<_> = found.iter().map(|problem| (problem.key, problem.refused)).collect();
+        let keys: Vec<_> = found
+            .iter()
+            .map(|problem| (problem.key, problem.refused))
+            .collect();
         assert_eq!(keys, [(CERTIFICATE, false), (CERTIFICATE, true)]);
-        assert_eq!(found[0].message, "the certificate does not cover alias.example.com");
-        assert!(found[1].message.starts_with("cannot read "), "{}", found[1].message);
+        assert_eq!(
+            found[0].message,
+            "the certificate does not cover alias.example.com"
+        );
+        assert!(
+            found[1].message.starts_with("cannot read "),
+            "{}",
+            found[1].message
+        );
 
         let reports = reports(&snapshot, SystemTime::now());
         assert_eq!(
-            reports.iter().map(|report| report.problem.is_some()).collect::<Vec<_>>(),
+            reports
+                .iter()
+                .map(|report| report.problem.is_some())
+                .collect::<Vec<_>>(),
             [true, true, false]
         );
-        assert!(!directory.path().join("internal-ca").exists(), "looking makes nothing");
+        assert!(
+            !directory.path().join("internal-ca").exists(),
+            "looking makes nothing"
+        );
     }
 
     #[test]
@@ -152,6 +181,10 @@ mod tests {
         let hosts = hosts.map(|name| host(&[name], &[443], CertificateSource::Internal));
         let found = problems(&snapshot(directory.path(), hosts.into()), SystemTime::now());
         assert_eq!(found.len(), 2);
-        assert!(found.iter().all(|problem| problem.key == INTERNAL && problem.refused));
+        assert!(
+            found
+                .iter()
+                .all(|problem| problem.key == INTERNAL && problem.refused)
+        );
     }
 }

@@ -56,20 +56,32 @@ impl Resolver {
     /// Those of `/etc/resolv.conf`; the one on this machine where there are none. Reads a file.
     fn system() -> Self {
         let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        Self { servers: servers(&text) }
+        Self {
+            servers: servers(&text),
+        }
     }
 
     /// These servers, or those of the system where there are none. Reads a file.
     pub(super) fn of(servers: &[SocketAddr]) -> Self {
-        if servers.is_empty() { Self::system() } else { Self { servers: servers.to_vec() } }
+        if servers.is_empty() {
+            Self::system()
+        } else {
+            Self {
+                servers: servers.to_vec(),
+            }
+        }
     }
 
     /// The addresses of a name; none where it has none, or does not exist.
     pub(super) async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
         let v4 = self.records(name, Kind::A).await?;
         let v6 = self.records(name, Kind::Aaaa).await?;
-        let v4 = v4.iter().filter_map(|data| Some(<[u8; 4]>::try_from(data.as_slice()).ok()?.into()));
-        let v6 = v6.iter().filter_map(|data| Some(<[u8; 16]>::try_from(data.as_slice()).ok()?.into()));
+        let v4 = v4
+            .iter()
+            .filter_map(|data| Some(<[u8; 4]>::try_from(data.as_slice()).ok()?.into()));
+        let v6 = v6
+            .iter()
+            .filter_map(|data| Some(<[u8; 16]>::try_from(data.as_slice()).ok()?.into()));
         Ok(v6.chain(v4).collect())
     }
 
@@ -94,15 +106,27 @@ impl Resolver {
 fn servers(text: &str) -> Vec<SocketAddr> {
     let named = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse::<IpAddr>().ok()).flatten()
+        (words.next() == Some("nameserver"))
+            .then(|| words.next()?.parse::<IpAddr>().ok())
+            .flatten()
     });
-    let servers: Vec<_> = named.take(3).map(|address| SocketAddr::new(address, 53)).collect();
-    if servers.is_empty() { vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53)] } else { servers }
+    let servers: Vec<_> = named
+        .take(3)
+        .map(|address| SocketAddr::new(address, 53))
+        .collect();
+    if servers.is_empty() {
+        vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53)]
+    } else {
+        servers
+    }
 }
 
 async fn ask(server: SocketAddr, question: &[u8], kind: Kind) -> io::Result<Outcome> {
-    let any: IpAddr =
-        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if server.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
     let socket = UdpSocket::bind((any, 0)).await?;
     // Only this server's datagrams arrive.
     socket.connect(server).await?;
@@ -121,7 +145,9 @@ async fn ask(server: SocketAddr, question: &[u8], kind: Kind) -> io::Result<Outc
 async fn ask_again(server: SocketAddr, question: &[u8], kind: Kind) -> io::Result<Outcome> {
     let mut stream = TcpStream::connect(server).await?;
     let length = u16::try_from(question.len()).map_err(io::Error::other)?;
-    stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;
+    stream
+        .write_all(&[&length.to_be_bytes(), question].concat())
+        .await?;
     let mut answer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut answer).await?;
     Ok(read(&answer, question, kind))
@@ -142,7 +168,9 @@ impl Kind {
 fn question(id: [u8; 2], name: &str, kind: Kind) -> Option<Vec<u8>> {
     let mut message = vec![id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
     for label in name.trim_end_matches('.').split('.') {
-        let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
+        let length = u8::try_from(label.len())
+            .ok()
+            .filter(|length| (1..=63).contains(length))?;
         message.push(length);
         message.extend(label.as_bytes());
     }
@@ -165,7 +193,9 @@ fn read(answer: &[u8], question: &[u8], kind: Kind) -> Outcome {
 /// `None`: it is cut, or answers something else.
 fn parse(answer: &[u8], question: &[u8], kind: Kind) -> Option<Outcome> {
     let header = answer.get(..12)?;
-    let [id0, id1, flags, code, _, questions, a0, a1, ..] = header else { return None };
+    let [id0, id1, flags, code, _, questions, a0, a1, ..] = header else {
+        return None;
+    };
     if question.get(..2)? != [*id0, *id1] || flags & 0x80 == 0 || *questions != 1 {
         return None;
     }
@@ -181,7 +211,9 @@ fn parse(answer: &[u8], question: &[u8], kind: Kind) -> Option<Outcome> {
     for _ in 0..u16::from_be_bytes([*a0, *a1]) {
         at = skip_name(answer, at)?;
         let fixed = answer.get(at..at.checked_add(10)?)?;
-        let [k0, k1, _, _, _, _, _, _, l0, l1] = fixed else { return None };
+        let [k0, k1, _, _, _, _, _, _, l0, l1] = fixed else {
+            return None;
+        };
         let length = usize::from(u16::from_be_bytes([*l0, *l1]));
         at += 10;
         let data = answer.get(at..at.checked_add(length)?)?;
@@ -237,9 +269,15 @@ mod tests {
     use super::*;
 
     /// The records that a server with this answer gives; it gets the question and writes all behind it.
-    async fn records(kind: Kind, flags: [u8; 2], answers: &[(u16, &[u8])]) -> Result<Vec<Vec<u8>>, DnsError> {
+    async fn records(
+        kind: Kind,
+        flags: [u8; 2],
+        answers: &[(u16, &[u8])],
+    ) -> Result<Vec<Vec<u8>>, DnsError> {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
-        let resolver = Resolver { servers: vec![socket.local_addr().expect("bound")] };
+        let resolver = Resolver {
+            servers: vec![socket.local_addr().expect("bound")],
+        };
         let serve = async {
             loop {
                 let mut asked = vec![0; 512];
@@ -271,34 +309,61 @@ mod tests {
 
     #[tokio::test]
     async fn records_of_the_kind_are_found_behind_aliases() {
-        let answers: [(u16, &[u8]); 3] = [(5, b"\x01b\x00"), (16, b"\x03one\x03two"), (16, b"\x00")];
-        let found = records(Kind::Txt, [0x81, 0x80], &answers).await.expect("answered");
-        assert_eq!(found.iter().map(|data| text(data)).collect::<Vec<_>>(), ["onetwo", ""]);
+        let answers: [(u16, &[u8]); 3] =
+            [(5, b"\x01b\x00"), (16, b"\x03one\x03two"), (16, b"\x00")];
+        let found = records(Kind::Txt, [0x81, 0x80], &answers)
+            .await
+            .expect("answered");
+        assert_eq!(
+            found.iter().map(|data| text(data)).collect::<Vec<_>>(),
+            ["onetwo", ""]
+        );
         let answers: [(u16, &[u8]); 1] = [(257, b"\x00\x05Issueca.example")];
-        let found = records(Kind::Caa, [0x81, 0x80], &answers).await.expect("answered");
-        assert_eq!(property(&found[0]), Some(("issue".to_owned(), "ca.example".to_owned())));
+        let found = records(Kind::Caa, [0x81, 0x80], &answers)
+            .await
+            .expect("answered");
+        assert_eq!(
+            property(&found[0]),
+            Some(("issue".to_owned(), "ca.example".to_owned()))
+        );
     }
 
     #[tokio::test]
     async fn addresses_are_read_by_their_kind() {
         let answers: [(u16, &[u8]); 3] = [(1, &[192, 0, 2, 1]), (1, &[1, 2, 3]), (28, &[0x20; 16])];
-        let found = records(Kind::A, [0x81, 0x80], &answers).await.expect("answered");
+        let found = records(Kind::A, [0x81, 0x80], &answers)
+            .await
+            .expect("answered");
         assert_eq!(found, [vec![192, 0, 2, 1], vec![1, 2, 3]]);
-        let found = records(Kind::Aaaa, [0x81, 0x80], &answers).await.expect("answered");
+        let found = records(Kind::Aaaa, [0x81, 0x80], &answers)
+            .await
+            .expect("answered");
         assert_eq!(found, [[0x20; 16]]);
     }
 
     #[tokio::test]
     async fn no_such_name_is_no_record_and_a_failure_is_one() {
-        assert_eq!(records(Kind::Caa, [0x81, 0x83], &[]).await.expect("answered"), Vec::<Vec<u8>>::new());
-        assert!(matches!(records(Kind::Caa, [0x81, 0x82], &[]).await, Err(DnsError::Refused(2))));
+        assert_eq!(
+            records(Kind::Caa, [0x81, 0x83], &[])
+                .await
+                .expect("answered"),
+            Vec::<Vec<u8>>::new()
+        );
+        assert!(matches!(
+            records(Kind::Caa, [0x81, 0x82], &[]).await,
+            Err(DnsError::Refused(2))
+        ));
     }
 
     #[test]
     fn servers_are_those_of_the_file() {
-        let text = "# nameserver 192.0.2.9\nsearch a\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n";
+        let text =
+            "# nameserver 192.0.2.9\nsearch a\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n";
         assert_eq!(
-            servers(text).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            servers(text)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
             ["192.0.2.1:53", "[2001:db8::1]:53"]
         );
         assert_eq!(servers("")[0].to_string(), "127.0.0.1:53");

@@ -19,7 +19,11 @@ pub struct PersistRecord {
 impl PersistRecord {
     /// For a name, at the CA that this domain stands for in DNS, under an account.
     pub fn new(name: &CertifiedName, issuer: &str, account: &str) -> Self {
-        let policy = if name.is_wildcard() { "; policy=wildcard" } else { "" };
+        let policy = if name.is_wildcard() {
+            "; policy=wildcard"
+        } else {
+            ""
+        };
         Self {
             name: format!("_validation-persist.{}", name.base()),
             value: format!("{issuer}; accounturi={account}{policy}"),
@@ -53,10 +57,14 @@ impl PersistRecord {
 
     fn is_met_by(&self, text: &str, now: SystemTime) -> bool {
         let (wanted, found) = (parts(&self.value), parts(text));
-        let holds = found.iter().filter_map(|part| part.strip_prefix("persistUntil="));
+        let holds = found
+            .iter()
+            .filter_map(|part| part.strip_prefix("persistUntil="));
         wanted.first() == found.first()
             && wanted.iter().all(|part| found.contains(part))
-            && holds.map(moment).all(|until| until.is_some_and(|until| now <= until))
+            && holds
+                .map(moment)
+                .all(|until| until.is_some_and(|until| now <= until))
     }
 }
 
@@ -85,19 +93,48 @@ mod tests {
     #[test]
     fn a_record_is_met_by_what_says_as_much() {
         let account = "https://ca.example/account/1";
-        let host = PersistRecord::new(&CertifiedName::Host(name("a.example.com")), "ca.example", account);
-        let star = PersistRecord::new(&CertifiedName::Wildcard(name("a.example.com")), "ca.example", account);
+        let host = PersistRecord::new(
+            &CertifiedName::Host(name("a.example.com")),
+            "ca.example",
+            account,
+        );
+        let star = PersistRecord::new(
+            &CertifiedName::Wildcard(name("a.example.com")),
+            "ca.example",
+            account,
+        );
         assert_eq!(host.name, "_validation-persist.a.example.com");
-        assert_eq!(star.value, "ca.example; accounturi=https://ca.example/account/1; policy=wildcard");
+        assert_eq!(
+            star.value,
+            "ca.example; accounturi=https://ca.example/account/1; policy=wildcard"
+        );
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
         let is_met = |record: &PersistRecord, text: &str| record.is_met_by(text, now);
-        assert!(is_met(&host, &host.value) && is_met(&star, &star.value) && is_met(&host, &star.value));
-        assert!(is_met(&star, "ca.example;policy=wildcard ;accounturi=https://ca.example/account/1"));
-        for other in ["", "ca.example", "ca.example; accounturi=https://ca.example/account/12", &host.value] {
+        assert!(
+            is_met(&host, &host.value) && is_met(&star, &star.value) && is_met(&host, &star.value)
+        );
+        assert!(is_met(
+            &star,
+            "ca.example;policy=wildcard ;accounturi=https://ca.example/account/1"
+        ));
+        for other in [
+            "",
+            "ca.example",
+            "ca.example; accounturi=https://ca.example/account/12",
+            &host.value,
+        ] {
             assert!(!is_met(&star, other), "{other}");
         }
-        assert!(!is_met(&host, "other.example; accounturi=https://ca.example/account/1"));
-        for (until, holds) in [("2000000001", true), ("1999999999", false), ("soon", false), ("-1", false)] {
+        assert!(!is_met(
+            &host,
+            "other.example; accounturi=https://ca.example/account/1"
+        ));
+        for (until, holds) in [
+            ("2000000001", true),
+            ("1999999999", false),
+            ("soon", false),
+            ("-1", false),
+        ] {
             let text = format!("{}; persistUntil={until}", host.value);
             assert_eq!(is_met(&host, &text), holds, "{text}");
         }

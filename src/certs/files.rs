@@ -81,7 +81,9 @@ impl FilesError {
     pub fn half(&self) -> Half {
         match self {
             Self::Unreadable { half, .. } | Self::Pem { half, .. } => *half,
-            Self::NoCertificate(_) | Self::Certificate(_) | Self::LeafNotFirst(_) => Half::Certificate,
+            Self::NoCertificate(_) | Self::Certificate(_) | Self::LeafNotFirst(_) => {
+                Half::Certificate
+            }
             Self::NoKey(_)
             | Self::EncryptedKey(_)
             | Self::UnsupportedKey { .. }
@@ -96,12 +98,20 @@ impl FilesError {
                 "check the path and that moorgate's user may read the file and enter its directory"
             }
             Self::Pem { .. } => "copy the file again; it must be PEM, with its BEGIN and END lines",
-            Self::NoCertificate(_) => "the file must hold `-----BEGIN CERTIFICATE-----`, the leaf first",
+            Self::NoCertificate(_) => {
+                "the file must hold `-----BEGIN CERTIFICATE-----`, the leaf first"
+            }
             Self::Certificate(_) => "copy the certificate again; it must be X.509",
-            Self::NoKey(_) => "the file must hold `-----BEGIN PRIVATE KEY-----` (PKCS#8, SEC1 or PKCS#1)",
+            Self::NoKey(_) => {
+                "the file must hold `-----BEGIN PRIVATE KEY-----` (PKCS#8, SEC1 or PKCS#1)"
+            }
             Self::EncryptedKey(_) => "write it without a passphrase: openssl pkey -in KEY -out NEW",
-            Self::UnsupportedKey { .. } => "use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits",
-            Self::LeafNotFirst(_) => "put the certificate of the domain before those of its issuers",
+            Self::UnsupportedKey { .. } => {
+                "use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits"
+            }
+            Self::LeafNotFirst(_) => {
+                "put the certificate of the domain before those of its issuers"
+            }
             Self::KeyOfAnother { .. } => "name the certificate and the key that were made together",
         }
     }
@@ -111,13 +121,16 @@ impl FilesError {
 pub fn load(certificate: &Path, key: &Path) -> Result<Certificate, FilesError> {
     let mut pair = CertifiedKey::new(read_chain(certificate)?, read_key(key)?);
     match pair.keys_match() {
-        Ok(()) => Certificate::new(pair).map_err(|_| FilesError::Certificate(certificate.to_owned())),
+        Ok(()) => {
+            Certificate::new(pair).map_err(|_| FilesError::Certificate(certificate.to_owned()))
+        }
         Err(rustls::Error::InconsistentKeys(_)) if later_certificate_matches(&mut pair) => {
             Err(FilesError::LeafNotFirst(certificate.to_owned()))
         }
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(FilesError::KeyOfAnother { certificate: certificate.to_owned(), key: key.to_owned() })
-        }
+        Err(rustls::Error::InconsistentKeys(_)) => Err(FilesError::KeyOfAnother {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+        }),
         Err(_) => Err(FilesError::Certificate(certificate.to_owned())),
     }
 }
@@ -147,18 +160,29 @@ fn read_key(path: &Path) -> Result<Arc<dyn SigningKey>, FilesError> {
             error => malformed(path, Half::Key, &error),
         })
         .and_then(|key| {
-            let unsupported = |source| FilesError::UnsupportedKey { path: path.to_owned(), source };
+            let unsupported = |source| FilesError::UnsupportedKey {
+                path: path.to_owned(),
+                source,
+            };
             any_supported_type(&key).map_err(unsupported)
         });
     // Both marks of a passphrase: the section name of PKCS#8, and the header of the older form.
-    if usable.is_err() && text.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED) {
+    if usable.is_err()
+        && text
+            .windows(ENCRYPTED.len())
+            .any(|window| window == ENCRYPTED)
+    {
         return Err(FilesError::EncryptedKey(path.to_owned()));
     }
     usable
 }
 
 fn read(path: &Path, half: Half) -> Result<Vec<u8>, FilesError> {
-    std::fs::read(path).map_err(|source| FilesError::Unreadable { path: path.to_owned(), half, source })
+    std::fs::read(path).map_err(|source| FilesError::Unreadable {
+        path: path.to_owned(),
+        half,
+        source,
+    })
 }
 
 fn malformed(path: &Path, half: Half, error: &pem::Error) -> FilesError {
@@ -168,7 +192,11 @@ fn malformed(path: &Path, half: Half, error: &pem::Error) -> FilesError {
         pem::Error::Base64Decode(_) => "the base64 text is damaged",
         _ => "it cannot be decoded",
     };
-    FilesError::Pem { path: path.to_owned(), half, reason }
+    FilesError::Pem {
+        path: path.to_owned(),
+        half,
+        reason,
+    }
 }
 
 const ENCRYPTED: &[u8] = b"ENCRYPTED";
@@ -182,7 +210,10 @@ mod tests {
     use crate::certs::testing::{Pair, pair, pair_of};
 
     fn pem_of(section: &str, der: &[u8]) -> String {
-        format!("-----BEGIN {section}-----\n{}\n-----END {section}-----\n", BASE64_STANDARD.encode(der))
+        format!(
+            "-----BEGIN {section}-----\n{}\n-----END {section}-----\n",
+            BASE64_STANDARD.encode(der)
+        )
     }
 
     /// Loads these texts as the two files.
@@ -198,7 +229,8 @@ mod tests {
     fn a_chain_and_its_key_are_read() {
         let Pair { certificate, key } = pair(&["a.example.com"]);
         let issuer = pair(&["issuer"]).certificate;
-        let loaded = load_texts(&format!("a comment\n{certificate}\n{issuer}"), &key).expect("a pair");
+        let loaded =
+            load_texts(&format!("a comment\n{certificate}\n{issuer}"), &key).expect("a pair");
         assert_eq!(loaded.key.cert.len(), 2);
         assert_eq!(loaded.facts.names.len(), 1);
     }
@@ -229,34 +261,71 @@ mod tests {
         let encrypted = &pem_of("ENCRYPTED PRIVATE KEY", b"behind a passphrase");
         let encrypted_before = &format!(
             "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n{}",
-            key.split_once('\n').expect("lines").1.replace("PRIVATE", "EC PRIVATE")
+            key.split_once('\n')
+                .expect("lines")
+                .1
+                .replace("PRIVATE", "EC PRIVATE")
         );
         let nonsense = &pem_of("CERTIFICATE", b"nonsense");
         let odd_key = &pem_of("PRIVATE KEY", b"nonsense");
         let both = &format!("{}{certificate}", other.certificate);
-        let fault = |certificate: &str, key: &str| load_texts(certificate, key).expect_err("refused");
+        let fault =
+            |certificate: &str, key: &str| load_texts(certificate, key).expect_err("refused");
 
         assert!(matches!(fault("", key), FilesError::NoCertificate(_)));
         assert!(matches!(fault(key, key), FilesError::NoCertificate(_)));
-        assert!(matches!(fault(cut, key), FilesError::Pem { half: Half::Certificate, .. }));
+        assert!(matches!(
+            fault(cut, key),
+            FilesError::Pem {
+                half: Half::Certificate,
+                ..
+            }
+        ));
         assert!(matches!(fault(nonsense, key), FilesError::Certificate(_)));
-        assert!(matches!(fault(certificate, certificate), FilesError::NoKey(_)));
-        assert!(matches!(fault(certificate, encrypted), FilesError::EncryptedKey(_)));
-        assert!(matches!(fault(certificate, encrypted_before), FilesError::EncryptedKey(_)));
-        assert!(matches!(fault(certificate, odd_key), FilesError::UnsupportedKey { .. }));
-        assert!(matches!(fault(certificate, &other.key), FilesError::KeyOfAnother { .. }));
+        assert!(matches!(
+            fault(certificate, certificate),
+            FilesError::NoKey(_)
+        ));
+        assert!(matches!(
+            fault(certificate, encrypted),
+            FilesError::EncryptedKey(_)
+        ));
+        assert!(matches!(
+            fault(certificate, encrypted_before),
+            FilesError::EncryptedKey(_)
+        ));
+        assert!(matches!(
+            fault(certificate, odd_key),
+            FilesError::UnsupportedKey { .. }
+        ));
+        assert!(matches!(
+            fault(certificate, &other.key),
+            FilesError::KeyOfAnother { .. }
+        ));
         assert!(matches!(fault(both, key), FilesError::LeafNotFirst(_)));
         let missing = load(Path::new("/nonexistent/a"), Path::new("/nonexistent/b"));
-        assert!(matches!(missing, Err(FilesError::Unreadable { half: Half::Certificate, .. })));
+        assert!(matches!(
+            missing,
+            Err(FilesError::Unreadable {
+                half: Half::Certificate,
+                ..
+            })
+        ));
     }
 
     #[test]
     fn no_error_repeats_a_piece_of_a_key() {
         let Pair { certificate, key } = pair(&["a.example.com"]);
         let secret = key.lines().nth(1).expect("base64");
-        for damaged in [key.replacen("-----\n", "\n", 1), key.replacen(secret, &format!("{secret}*"), 1)] {
+        for damaged in [
+            key.replacen("-----\n", "\n", 1),
+            key.replacen(secret, &format!("{secret}*"), 1),
+        ] {
             let error = load_texts(&certificate, &damaged).expect_err("refused");
-            assert!(!format!("{error} {error:?}").contains(&secret[..8]), "{error:?}");
+            assert!(
+                !format!("{error} {error:?}").contains(&secret[..8]),
+                "{error:?}"
+            );
         }
     }
 }

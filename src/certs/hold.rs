@@ -49,7 +49,13 @@ pub struct HeldBack {
 ///
 /// A domain that is new, or whose certificate has expired, is never held back.
 pub fn hold(domain: &str, facts: Facts<'_>, now: SystemTime) -> Option<Held> {
-    let Facts { is_production, is_known, is_confirmed, founded, found } = facts;
+    let Facts {
+        is_production,
+        is_known,
+        is_confirmed,
+        founded,
+        found,
+    } = facts;
     if !is_production || is_known || is_confirmed {
         return None;
     }
@@ -72,7 +78,13 @@ impl Held {
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domain, issuer, since, until: _, founded } = self;
+        let Self {
+            domain,
+            issuer,
+            since,
+            until: _,
+            founded,
+        } = self;
         write!(
             f,
             "no certificate is ordered yet: {domain} is being served with one by {issuer} of {}, but `state` is \
@@ -125,11 +137,41 @@ mod tests {
     fn everybody_else_does_not_wait() {
         let found = certificate();
         let free = [
-            (Facts { is_production: false, ..facts(&found) }, day(30)),
-            (Facts { is_known: true, ..facts(&found) }, day(30)),
-            (Facts { is_confirmed: true, ..facts(&found) }, day(30)),
-            (Facts { found: None, ..facts(&found) }, day(30)),
-            (Facts { founded: day(9), ..facts(&found) }, day(30)),
+            (
+                Facts {
+                    is_production: false,
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (
+                Facts {
+                    is_known: true,
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (
+                Facts {
+                    is_confirmed: true,
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (
+                Facts {
+                    found: None,
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (
+                Facts {
+                    founded: day(9),
+                    ..facts(&found)
+                },
+                day(30),
+            ),
             (facts(&found), day(100)),
         ];
         for (facts, now) in free {

@@ -92,10 +92,17 @@ pub enum Outcome {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, what, outcome } = self;
+        let Self {
+            from,
+            what,
+            outcome,
+        } = self;
         match outcome {
             Outcome::Imported(_) => write!(f, "imported  {what}")?,
-            Outcome::Kept => write!(f, "kept      {what}: what is below `state` is as new or newer")?,
+            Outcome::Kept => write!(
+                f,
+                "kept      {what}: what is below `state` is as new or newer"
+            )?,
             Outcome::Skipped(why) => write!(f, "skipped   {what}: {why}")?,
             Outcome::Failed(why) => write!(f, "FAILED    {what}: {why}")?,
         }
@@ -128,7 +135,12 @@ pub fn import(options: Options<'_>) -> Result<Vec<Line>, NothingFound> {
         ];
         read.iter().for_each(|read| read(&place, &mut found));
     }
-    let Found { certificates, accounts, tools, mut unusable } = found;
+    let Found {
+        certificates,
+        accounts,
+        tools,
+        mut unusable,
+    } = found;
     if tools.is_empty() {
         return Err(NothingFound(options.from.to_owned()));
     }
@@ -153,9 +165,17 @@ fn places(from: &Path) -> Vec<PathBuf> {
         "acme.json",
     ];
     let mut places: Vec<PathBuf> = Vec::new();
-    for path in below.iter().map(|name| if name.is_empty() { from.to_owned() } else { from.join(name) }) {
+    for path in below.iter().map(|name| {
+        if name.is_empty() {
+            from.to_owned()
+        } else {
+            from.join(name)
+        }
+    }) {
         // Links may lead to the same place twice.
-        let Ok(path) = path.canonicalize() else { continue };
+        let Ok(path) = path.canonicalize() else {
+            continue;
+        };
         if !places.contains(&path) {
             places.push(path);
         }
@@ -219,7 +239,11 @@ impl Found {
 
     fn skip(&mut self, what: &str, from: &Path, why: String) {
         let outcome = Outcome::Skipped(why);
-        self.unusable.push(Line { from: from.to_owned(), what: what.to_owned(), outcome });
+        self.unusable.push(Line {
+            from: from.to_owned(),
+            what: what.to_owned(),
+            outcome,
+        });
     }
 }
 
@@ -227,13 +251,17 @@ impl Found {
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
     if std::fs::metadata(path).map_err(cannot)?.len() > LARGEST {
-        return Err(format!("{} is too large to be what it should be", path.display()));
+        return Err(format!(
+            "{} is too large to be what it should be",
+            path.display()
+        ));
     }
     std::fs::read(path).map_err(cannot)
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Value, String> {
-    serde_json::from_slice(&read(path)?).map_err(|error| format!("{} is not JSON: {error}", path.display()))
+    serde_json::from_slice(&read(path)?)
+        .map_err(|error| format!("{} is not JSON: {error}", path.display()))
 }
 
 /// The directories in a directory, sorted by name; none if it cannot be read.
@@ -250,11 +278,16 @@ fn directories(path: &Path) -> Vec<PathBuf> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn changed(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|data| data.modified()).ok()
+    std::fs::metadata(path)
+        .and_then(|data| data.modified())
+        .ok()
 }
 
 fn until(at: SystemTime) -> String {

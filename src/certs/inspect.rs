@@ -72,10 +72,20 @@ pub enum Defect {
 impl CertificateFacts {
     /// Reads them from a leaf (RFC 5280 §4.1, §4.2.1.6).
     pub fn read(leaf: &CertificateDer<'_>) -> Result<Self, InspectError> {
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| InspectError::Malformed)?;
-        let alternatives = certificate.subject_alternative_name().map_err(|_| InspectError::Malformed)?;
+        let (_, certificate) =
+            X509Certificate::from_der(leaf).map_err(|_| InspectError::Malformed)?;
+        let alternatives = certificate
+            .subject_alternative_name()
+            .map_err(|_| InspectError::Malformed)?;
         let names = alternatives
-            .map(|extension| extension.value.general_names.iter().filter_map(CertificateName::read).collect())
+            .map(|extension| {
+                extension
+                    .value
+                    .general_names
+                    .iter()
+                    .filter_map(CertificateName::read)
+                    .collect()
+            })
             .unwrap_or_default();
         Ok(Self {
             issuer: certificate.issuer().to_string(),
@@ -92,7 +102,11 @@ impl CertificateFacts {
     }
 
     /// Everything that is wrong with it for a host of these names.
-    pub fn defects<'a>(&self, now: SystemTime, names: impl IntoIterator<Item = &'a HostName>) -> Vec<Defect> {
+    pub fn defects<'a>(
+        &self,
+        now: SystemTime,
+        names: impl IntoIterator<Item = &'a HostName>,
+    ) -> Vec<Defect> {
         let mut defects = Vec::from_iter(self.defect_of_life(now));
         let missing = names.into_iter().filter(|name| !self.covers(name));
         defects.extend(missing.cloned().map(Defect::DoesNotCover));
@@ -106,12 +120,18 @@ impl CertificateFacts {
         let Ok(left) = self.not_after.duration_since(now) else {
             return Some(Defect::Expired(self.not_after));
         };
-        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        let life = self
+            .not_after
+            .duration_since(self.not_before)
+            .unwrap_or_default();
         // A week is time enough for a person; a certificate that lives for six days is renewed later.
         if left >= NOTICE.min(life / 5) {
             return None;
         }
-        Some(Defect::ExpiresSoon { at: self.not_after, days: left.as_secs() / DAY + 1 })
+        Some(Defect::ExpiresSoon {
+            at: self.not_after,
+            days: left.as_secs() / DAY + 1,
+        })
     }
 }
 
@@ -208,11 +228,25 @@ mod tests {
 
     #[test]
     fn a_star_covers_one_label_and_addresses_only_themselves() {
-        let facts = facts(&["*.example.com", "example.org", "192.0.2.1", "2001:db8::1"], NOTICE);
-        for covered in ["ci.example.com", "EXAMPLE.org.", "192.0.2.1", "[2001:db8:0::1]"] {
+        let facts = facts(
+            &["*.example.com", "example.org", "192.0.2.1", "2001:db8::1"],
+            NOTICE,
+        );
+        for covered in [
+            "ci.example.com",
+            "EXAMPLE.org.",
+            "192.0.2.1",
+            "[2001:db8:0::1]",
+        ] {
             assert!(facts.covers(&host(covered)), "{covered}");
         }
-        for other in ["example.com", "a.b.example.com", "www.example.org", "192.0.2.2", "::1"] {
+        for other in [
+            "example.com",
+            "a.b.example.com",
+            "www.example.org",
+            "192.0.2.2",
+            "::1",
+        ] {
             assert!(!facts.covers(&host(other)), "{other}");
         }
     }
@@ -223,7 +257,11 @@ mod tests {
         let (good, other) = (host("a.example.com"), host("b.example.com"));
         let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * DAY + 1);
         let words = |now, names: &[&HostName]| {
-            facts.defects(now, names.iter().copied()).iter().map(ToString::to_string).collect::<Vec<_>>()
+            facts
+                .defects(now, names.iter().copied())
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
         };
         assert_eq!(words(at(1), &[&good]), Vec::<String>::new());
         assert_eq!(
@@ -238,7 +276,10 @@ mod tests {
             ]
         );
         let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
-        assert_eq!(words(early, &[]), ["the certificate is not valid before 1970-01-01T00:00:00Z"]);
+        assert_eq!(
+            words(early, &[]),
+            ["the certificate is not valid before 1970-01-01T00:00:00Z"]
+        );
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustix::fs::{FlockOperation, flock};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -95,7 +95,9 @@ impl InternalCaError {
                 "bring both files back from a backup; without one, move the directory away, restart, \
                  and give the new CA to every client"
             }
-            Self::Expired { .. } => "move the directory away, restart, and give the new CA to every client",
+            Self::Expired { .. } => {
+                "move the directory away, restart, and give the new CA to every client"
+            }
             Self::Sign(_) | Self::Key(_) | Self::Inspect(_) => {
                 "this is a defect of moorgate: please report it"
             }
@@ -109,7 +111,10 @@ impl InternalCa {
         if let Some(ca) = Self::open(state)? {
             return Ok(ca);
         }
-        let unwritable = |source| InternalCaError::Unwritable { path: state.to_owned(), source };
+        let unwritable = |source| InternalCaError::Unwritable {
+            path: state.to_owned(),
+            source,
+        };
         private_directory(state).map_err(unwritable)?;
         // Another process may be at the same point: the one that comes second finds the CA of the first.
         let _lock = lock(&state.join(LOCK)).map_err(unwritable)?;
@@ -129,12 +134,14 @@ impl InternalCa {
         match (certificate, key) {
             (None, None) => Ok(None),
             (Some(certificate), Some(key)) => Self::read(&files, certificate, &key).map(Some),
-            (None, Some(_)) => {
-                Err(InternalCaError::Incomplete { missing: files.certificate, present: files.key })
-            }
-            (Some(_), None) => {
-                Err(InternalCaError::Incomplete { missing: files.key, present: files.certificate })
-            }
+            (None, Some(_)) => Err(InternalCaError::Incomplete {
+                missing: files.certificate,
+                present: files.key,
+            }),
+            (Some(_), None) => Err(InternalCaError::Incomplete {
+                missing: files.key,
+                present: files.certificate,
+            }),
         }
     }
 
@@ -170,7 +177,8 @@ impl InternalCa {
             });
             // The first name that fits, for people: X.520 ends common names at 64 characters.
             if leaf.distinguished_name.iter().next().is_none() && name.as_str().len() <= 64 {
-                leaf.distinguished_name.push(DnType::CommonName, name.as_str());
+                leaf.distinguished_name
+                    .push(DnType::CommonName, name.as_str());
             }
         }
         leaf.not_before = (now - CLOCK_SLACK).into();
@@ -181,7 +189,10 @@ impl InternalCa {
         leaf.use_authority_key_identifier_extension = true;
         let certificate = leaf.signed_by(&key, &self.issuer)?;
         let key = any_supported_type(&PrivateKeyDer::from(key))?;
-        Ok(Certificate::new(CertifiedKey::new(vec![certificate.into()], key))?)
+        Ok(Certificate::new(CertifiedKey::new(
+            vec![certificate.into()],
+            key,
+        ))?)
     }
 
     /// An error once its life is over: what it signs then, nobody accepts.
@@ -189,20 +200,28 @@ impl InternalCa {
         if now < self.not_after {
             return Ok(());
         }
-        Err(InternalCaError::Expired { at: self.not_after, directory: self.directory.clone() })
+        Err(InternalCaError::Expired {
+            at: self.not_after,
+            directory: self.directory.clone(),
+        })
     }
 
     fn read(files: &Files, pem: String, key: &str) -> Result<Self, InternalCaError> {
         let damaged = || InternalCaError::Damaged(files.certificate.clone());
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
         let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| damaged())?;
-        let key = KeyPair::from_pem(key).map_err(|_| InternalCaError::Damaged(files.key.clone()))?;
+        let key =
+            KeyPair::from_pem(key).map_err(|_| InternalCaError::Damaged(files.key.clone()))?;
         if *certificate.public_key().subject_public_key.data != *key.public_key_raw() {
             return Err(InternalCaError::KeyOfAnother(files.key.clone()));
         }
         // Clients compare the leaf's issuer with this name byte by byte, so only the one form that
         // `ca_params` writes can be written again.
-        let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let name = certificate
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok());
         let mut params = ca_params(name.ok_or_else(damaged)?);
         params.key_identifier_method = KeyIdMethod::PreSpecified(params.key_identifier(&key));
         let again = params.self_signed(&key)?;
@@ -213,7 +232,13 @@ impl InternalCa {
         let not_after = inspect::moment(certificate.validity().not_after)?;
         let subject = certificate.subject().to_string();
         let directory = files.directory.clone();
-        Ok(Self { issuer: Issuer::new(params, key), pem, subject, not_after, directory })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            pem,
+            subject,
+            not_after,
+            directory,
+        })
     }
 }
 
@@ -227,23 +252,35 @@ struct Files {
 impl Files {
     fn below(state: &Path) -> Self {
         let directory = state.join(DIRECTORY);
-        Self { certificate: directory.join("ca.pem"), key: directory.join("ca.key"), directory }
+        Self {
+            certificate: directory.join("ca.pem"),
+            key: directory.join("ca.key"),
+            directory,
+        }
     }
 }
 
 fn read(path: &Path) -> Result<Option<String>, InternalCaError> {
     match std::fs::read(path) {
-        Ok(bytes) => {
-            String::from_utf8(bytes).map(Some).map_err(|_| InternalCaError::Damaged(path.to_owned()))
-        }
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| InternalCaError::Damaged(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(InternalCaError::Unreadable { path: path.to_owned(), source }),
+        Err(source) => Err(InternalCaError::Unreadable {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Held until the file is closed; a process that dies lets go of it.
 fn lock(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
 }
@@ -252,7 +289,10 @@ fn generate(now: SystemTime) -> Result<(String, String), InternalCaError> {
     let mut id = [0; 4];
     aws_lc_rs::rand::fill(&mut id).map_err(|_| rcgen::Error::RingUnspecified)?;
     let key = KeyPair::generate()?;
-    let mut params = ca_params(&format!("moorgate internal CA {:08x}", u32::from_be_bytes(id)));
+    let mut params = ca_params(&format!(
+        "moorgate internal CA {:08x}",
+        u32::from_be_bytes(id)
+    ));
     params.not_before = (now - CLOCK_SLACK).into();
     params.not_after = (now + CA_LIFE).into();
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
@@ -261,7 +301,9 @@ fn generate(now: SystemTime) -> Result<(String, String), InternalCaError> {
 fn ca_params(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -273,8 +315,16 @@ fn keep(state: &Path, certificate: &str, key: &str) -> io::Result<()> {
         .prefix(".internal-ca-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(state)?;
-    atomic_write(&staging.path().join("ca.key"), key.as_bytes(), Access::Private)?;
-    atomic_write(&staging.path().join("ca.pem"), certificate.as_bytes(), Access::Public)?;
+    atomic_write(
+        &staging.path().join("ca.key"),
+        key.as_bytes(),
+        Access::Private,
+    )?;
+    atomic_write(
+        &staging.path().join("ca.pem"),
+        certificate.as_bytes(),
+        Access::Public,
+    )?;
     std::fs::rename(staging.path(), state.join(DIRECTORY))?;
     let _moved = staging.keep();
     File::open(state)?.sync_all()
@@ -299,7 +349,10 @@ mod tests {
 
     fn now() -> SystemTime {
         // Whole seconds, as certificates have them.
-        let seconds = SystemTime::now().duration_since(NOW).expect("after 1970").as_secs();
+        let seconds = SystemTime::now()
+            .duration_since(NOW)
+            .expect("after 1970")
+            .as_secs();
         NOW + Duration::from_secs(seconds)
     }
 
@@ -308,9 +361,17 @@ mod tests {
         let state = tempfile::tempdir().expect("directory");
         assert!(InternalCa::open(state.path()).expect("in order").is_none());
         let pems: Vec<String> = std::thread::scope(|scope| {
-            let make = || InternalCa::open_or_make(state.path()).expect("made").pem().to_owned();
+            let make = || {
+                InternalCa::open_or_make(state.path())
+                    .expect("made")
+                    .pem()
+                    .to_owned()
+            };
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
-            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect()
         });
         assert!(pems.iter().all(|pem| *pem == pems[0]));
         let mode = |path: &str| {
@@ -320,7 +381,11 @@ mod tests {
         assert_eq!(mode("internal-ca"), 0o700);
         assert_eq!(mode("internal-ca/ca.key"), 0o600);
         assert_eq!(mode("internal-ca/ca.pem"), 0o644);
-        assert_eq!(std::fs::read_dir(state.path()).expect("listed").count(), 2, "the directory and the lock");
+        assert_eq!(
+            std::fs::read_dir(state.path()).expect("listed").count(),
+            2,
+            "the directory and the lock"
+        );
     }
 
     #[test]
@@ -329,13 +394,29 @@ mod tests {
         let ca = InternalCa::open_or_make(state.path()).expect("made");
         let der = CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("PEM");
         let (_, certificate) = X509Certificate::from_der(&der).expect("X.509");
-        let constraints = certificate.basic_constraints().expect("valid").expect("there");
+        let constraints = certificate
+            .basic_constraints()
+            .expect("valid")
+            .expect("there");
         assert!(constraints.critical && constraints.value.ca);
         assert_eq!(constraints.value.path_len_constraint, Some(0));
-        let usage = certificate.key_usage().expect("valid").expect("there").value;
+        let usage = certificate
+            .key_usage()
+            .expect("valid")
+            .expect("there")
+            .value;
         assert!(usage.key_cert_sign() && usage.crl_sign() && !usage.digital_signature());
-        assert!(ca.subject().starts_with("CN=moorgate internal CA "), "{}", ca.subject());
-        let years = ca.not_after().duration_since(now()).expect("in future").as_secs() / (365 * DAY);
+        assert!(
+            ca.subject().starts_with("CN=moorgate internal CA "),
+            "{}",
+            ca.subject()
+        );
+        let years = ca
+            .not_after()
+            .duration_since(now())
+            .expect("in future")
+            .as_secs()
+            / (365 * DAY);
         assert_eq!(years, 10);
     }
 
@@ -343,32 +424,50 @@ mod tests {
     fn a_leaf_names_its_ca_and_lives_for_thirty_days() {
         let state = tempfile::tempdir().expect("directory");
         InternalCa::open_or_make(state.path()).expect("made");
-        let ca = InternalCa::open(state.path()).expect("in order").expect("there");
-        let names = [name("ci.example.com"), name("192.0.2.7"), name("2001:db8::7")];
+        let ca = InternalCa::open(state.path())
+            .expect("in order")
+            .expect("there");
+        let names = [
+            name("ci.example.com"),
+            name("192.0.2.7"),
+            name("2001:db8::7"),
+        ];
         let leaf = ca.issue(&names, now()).expect("issued");
         assert_eq!(
-            leaf.facts.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            leaf.facts
+                .names
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
             names.each_ref().map(|name| name.as_str())
         );
         assert_eq!(leaf.facts.not_before, now() - CLOCK_SLACK);
         assert_eq!(leaf.facts.issuer, ca.subject());
         let (_, certificate) = X509Certificate::from_der(&leaf.key.cert[0]).expect("X.509");
-        let usage = certificate.extended_key_usage().expect("valid").expect("there").value;
+        let usage = certificate
+            .extended_key_usage()
+            .expect("valid")
+            .expect("there")
+            .value;
         assert!(usage.server_auth && !usage.client_auth && !usage.any);
         assert!(!certificate.is_ca());
-        let authority =
-            certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        let authority = certificate.iter_extensions().find_map(|extension| {
+            match extension.parsed_extension() {
                 ParsedExtension::AuthorityKeyIdentifier(id) => {
                     id.key_identifier.as_ref().map(|id| id.0.to_vec())
                 }
                 _ => None,
-            });
+            }
+        });
         let der = CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("PEM");
         let (_, issuer) = X509Certificate::from_der(&der).expect("X.509");
-        let subject = issuer.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-            _ => None,
-        });
+        let subject =
+            issuer
+                .iter_extensions()
+                .find_map(|extension| match extension.parsed_extension() {
+                    ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                    _ => None,
+                });
         assert!(subject.is_some());
         assert_eq!(authority, subject);
     }
@@ -390,9 +489,15 @@ mod tests {
         InternalCa::open_or_make(state.path()).expect("made");
         InternalCa::open_or_make(other.path()).expect("made");
         let files = Files::below(state.path());
-        let (certificate, key) =
-            (std::fs::read(&files.certificate).expect("read"), std::fs::read(&files.key).expect("read"));
-        let broken = || InternalCa::open_or_make(state.path()).err().expect("refused");
+        let (certificate, key) = (
+            std::fs::read(&files.certificate).expect("read"),
+            std::fs::read(&files.key).expect("read"),
+        );
+        let broken = || {
+            InternalCa::open_or_make(state.path())
+                .err()
+                .expect("refused")
+        };
 
         std::fs::remove_file(&files.certificate).expect("removed");
         assert!(
@@ -407,7 +512,12 @@ mod tests {
         std::fs::write(&files.key, &key[..key.len() / 2]).expect("written");
         assert!(matches!(broken(), InternalCaError::Damaged(path) if path == files.key));
         std::fs::remove_file(&files.key).expect("removed");
-        assert!(matches!(broken(), InternalCaError::Incomplete { missing, .. } if missing == files.key));
-        assert_eq!(std::fs::read(&files.certificate).expect("read"), certificate);
+        assert!(
+            matches!(broken(), InternalCaError::Incomplete { missing, .. } if missing == files.key)
+        );
+        assert_eq!(
+            std::fs::read(&files.certificate).expect("read"),
+            certificate
+        );
     }
 }

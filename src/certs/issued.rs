@@ -37,24 +37,42 @@ pub(super) async fn preferred(chain: String, session: &Session, wanted: Option<&
         return chain;
     }
     let alternates = session.alternates().await;
-    match alternates.into_iter().find(|other| top_issuer(other).as_deref() == Some(wanted)) {
+    match alternates
+        .into_iter()
+        .find(|other| top_issuer(other).as_deref() == Some(wanted))
+    {
         Some(other) => other,
         None => {
-            tracing::warn!(wanted, "the CA offers no chain below this issuer, its own choice is used");
+            tracing::warn!(
+                wanted,
+                "the CA offers no chain below this issuer, its own choice is used"
+            );
             chain
         }
     }
 }
 
 fn top_issuer(chain: &str) -> Option<String> {
-    let last = CertificateDer::pem_slice_iter(chain.as_bytes()).filter_map(Result::ok).last()?;
+    let last = CertificateDer::pem_slice_iter(chain.as_bytes())
+        .filter_map(Result::ok)
+        .last()?;
     let (_, certificate) = X509Certificate::from_der(&last).ok()?;
-    let name = certificate.issuer().iter_common_name().next()?.as_str().ok()?.to_owned();
+    let name = certificate
+        .issuer()
+        .iter_common_name()
+        .next()?
+        .as_str()
+        .ok()?
+        .to_owned();
     Some(name)
 }
 
 /// What the leaf of a chain says that can be served: in order, for this key, and with all names that were asked for.
-pub(super) fn check(key: &str, chain: &str, names: &[CertifiedName]) -> Result<CertificateFacts, String> {
+pub(super) fn check(
+    key: &str,
+    chain: &str,
+    names: &[CertifiedName],
+) -> Result<CertificateFacts, String> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
     let chain: Vec<CertificateDer<'static>> = parsed.map_err(|_| "the chain is not PEM")?;
     for pair in chain.windows(2) {
@@ -64,16 +82,29 @@ pub(super) fn check(key: &str, chain: &str, names: &[CertifiedName]) -> Result<C
             return Err("the chain holds what is not X.509".to_owned());
         };
         if lower.issuer().as_raw() != upper.subject().as_raw() {
-            return Err(format!("{} does not sign {} in the chain", upper.subject(), lower.subject()));
+            return Err(format!(
+                "{} does not sign {} in the chain",
+                upper.subject(),
+                lower.subject()
+            ));
         }
     }
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| "our key is not PEM")?;
     let key = any_supported_type(&key).map_err(|error| error.to_string())?;
     let pair = CertifiedKey::new(chain, key);
-    pair.keys_match().map_err(|_| "the certificate is for another key")?;
+    pair.keys_match()
+        .map_err(|_| "the certificate is for another key")?;
     let certificate = Certificate::new(pair).map_err(|error| error.to_string())?;
-    let covered: Vec<String> = certificate.facts.names.iter().map(ToString::to_string).collect();
-    match names.iter().find(|name| !covered.contains(&name.to_string())) {
+    let covered: Vec<String> = certificate
+        .facts
+        .names
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    match names
+        .iter()
+        .find(|name| !covered.contains(&name.to_string()))
+    {
         Some(missing) => Err(format!("the certificate lacks {missing}")),
         None => Ok(certificate.facts),
     }

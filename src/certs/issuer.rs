@@ -63,12 +63,20 @@ struct Running {
 }
 
 impl Running {
-    fn ended(&mut self, done: Result<(task::Id, Step), JoinError>) -> (HostName, Result<Step, JoinError>) {
+    fn ended(
+        &mut self,
+        done: Result<(task::Id, Step), JoinError>,
+    ) -> (HostName, Result<Step, JoinError>) {
         let (id, step) = match done {
             Ok((id, step)) => (id, Ok(step)),
             Err(error) => (error.id(), Err(error)),
         };
-        (self.names.remove(&id).expect("each step is entered when it is spawned"), step)
+        (
+            self.names
+                .remove(&id)
+                .expect("each step is entered when it is spawned"),
+            step,
+        )
     }
 }
 
@@ -141,7 +149,9 @@ impl Issuer {
             }
             let (issuer, host, spur) = (self.clone(), domain.host.clone(), domain.begin());
             let name = host.domain.clone();
-            let step = running.steps.spawn(async move { issuer.step(&host, spur).await });
+            let step = running
+                .steps
+                .spawn(async move { issuer.step(&host, spur).await });
             running.names.insert(step.id(), name);
         }
     }
@@ -152,7 +162,9 @@ impl Issuer {
         name: &HostName,
         step: Result<Step, JoinError>,
     ) {
-        let Some(domain) = domains.get_mut(name) else { return };
+        let Some(domain) = domains.get_mut(name) else {
+            return;
+        };
         let Step { state, status, outcome } = step.unwrap_or_else(|error| {
             tracing::error!(domain = %name, %error, "a step towards a certificate has broken down, please report this");
             // What panicked would do so again at once. The others go on meanwhile.
@@ -173,7 +185,9 @@ impl Issuer {
         let now = (self.wall)();
         let idle = domains.values().filter(|domain| !domain.running);
         let next = idle.map(|domain| domain.state.due()).min();
-        next.map_or(LOOK_AGAIN, |at| at.duration_since(now).unwrap_or_default().min(LOOK_AGAIN))
+        next.map_or(LOOK_AGAIN, |at| {
+            at.duration_since(now).unwrap_or_default().min(LOOK_AGAIN)
+        })
     }
 
     /// Shows what is going on, and says what presses.
@@ -183,12 +197,17 @@ impl Issuer {
             let held = self.certificates.issued(&domain.host.domain);
             domain.warn(held.map(|held| held.certificate.facts), now);
         }
-        let status = domains.iter().map(|(name, domain)| (name.clone(), domain.shown()));
+        let status = domains
+            .iter()
+            .map(|(name, domain)| (name.clone(), domain.shown()));
         self.certificates.tell(status.collect());
     }
 
     fn clock(&self) -> Clock {
-        Clock { now: (self.wall)(), steady: self.started.elapsed() }
+        Clock {
+            now: (self.wall)(),
+            steady: self.started.elapsed(),
+        }
     }
 
     /// Asks or changes the ledger, on a blocking thread. With an error nothing that a CA counts may follow.
@@ -203,8 +222,8 @@ impl Issuer {
             let file = match opened.as_mut() {
                 Some(file) => file,
                 None => {
-                    let (file, damaged) =
-                        LedgerFile::open(issuer.storage.state(), clock).map_err(|error| error.to_string())?;
+                    let (file, damaged) = LedgerFile::open(issuer.storage.state(), clock)
+                        .map_err(|error| error.to_string())?;
                     if let Some(damaged) = damaged {
                         tracing::error!("{damaged}");
                     }

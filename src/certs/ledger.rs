@@ -113,7 +113,11 @@ pub struct Budget {
 impl Ledger {
     /// An empty one.
     pub fn new(now: SystemTime) -> Self {
-        Self { founded: now, confirmed: BTreeSet::new(), cas: BTreeMap::new() }
+        Self {
+            founded: now,
+            confirmed: BTreeSet::new(),
+            cas: BTreeMap::new(),
+        }
     }
 
     /// When it was begun.
@@ -133,22 +137,32 @@ impl Ledger {
 
     /// The account of the newest order at a CA, as far as is remembered.
     pub fn account(&self, ca: &CaId) -> Option<&str> {
-        self.cas.get(ca)?.attempts().last().map(|attempt| attempt.account.as_str())
+        self.cas
+            .get(ca)?
+            .attempts()
+            .last()
+            .map(|attempt| attempt.account.as_str())
     }
 
     /// The failure of the newest attempt for these names at this CA, in words, if it failed.
     pub fn last_failure(&self, ca: &CaId, names: &NameSet) -> Option<&str> {
-        self.cas.get(ca)?.backoff(names).map(|backoff| backoff.last.as_str())
+        self.cas
+            .get(ca)?
+            .backoff(names)
+            .map(|backoff| backoff.last.as_str())
     }
 
     /// Whether the order may be placed at this moment. The answer holds for one order: each one that is
     /// placed must be recorded before the next question.
     pub fn may_order(&self, request: &OrderRequest<'_>, now: SystemTime) -> Result<(), Until> {
-        let Some(record) = self.cas.get(request.ca) else { return Ok(()) };
-        let waits = record
-            .hindrances(request, now)
-            .into_iter()
-            .chain(limits_on(request).into_iter().filter_map(|on| on.hindrance(record, request, now)));
+        let Some(record) = self.cas.get(request.ca) else {
+            return Ok(());
+        };
+        let waits = record.hindrances(request, now).into_iter().chain(
+            limits_on(request)
+                .into_iter()
+                .filter_map(|on| on.hindrance(record, request, now)),
+        );
         latest(waits, now)
     }
 
@@ -162,12 +176,18 @@ impl Ledger {
 
     /// Whether an account may be made at this moment.
     pub fn may_create_account(&self, ca: &CaId, now: SystemTime) -> Result<(), Until> {
-        let Some(record) = self.cas.get(ca) else { return Ok(()) };
+        let Some(record) = self.cas.get(ca) else {
+            return Ok(());
+        };
         let rate = Limits::of(ca).accounts;
         let free = free_again(rate, record.accounts().map(|at| rate.end(at, now)), now);
         let limit = free.map(|at| Until {
             at,
-            why: Hindrance::Limit { limit: Limit::Accounts, rate, of: "this machine".into() },
+            why: Hindrance::Limit {
+                limit: Limit::Accounts,
+                rate,
+                of: "this machine".into(),
+            },
         });
         latest(limit.into_iter().chain(record.closed_for_all(now)), now)
     }
@@ -178,16 +198,24 @@ impl Ledger {
         match event {
             Event::NewAccount { ca } => self.of(ca).new_account(now),
             Event::Placed(request) => self.of(request.ca).place(&request, now),
-            Event::Finalizing(request) => self.of(request.ca).advance(&request, Stage::Finalizing, now),
+            Event::Finalizing(request) => {
+                self.of(request.ca)
+                    .advance(&request, Stage::Finalizing, now)
+            }
             Event::Issued(request) => self.of(request.ca).issued(&request, now),
             Event::NotIssued(request) => self.of(request.ca).not_issued(&request, now),
             Event::Abandoned(request) => self.of(request.ca).end(&request, now),
             Event::Failed(request, failure) => self.of(request.ca).failed(&request, failure, now),
             Event::Confirmed { domain, names } => {
                 self.confirmed.insert(domain.to_owned());
-                self.cas.values_mut().for_each(|record| record.forgive(names));
+                self.cas
+                    .values_mut()
+                    .for_each(|record| record.forgive(names));
             }
-            Event::Changed { names } => self.cas.values_mut().for_each(|record| record.forgive(names)),
+            Event::Changed { names } => self
+                .cas
+                .values_mut()
+                .for_each(|record| record.forgive(names)),
         }
     }
 
@@ -197,10 +225,17 @@ impl Ledger {
         let record = self.cas.get(request.ca).unwrap_or(&empty);
         let mut least: BTreeMap<Limit, Budget> = BTreeMap::new();
         for on in limits_on(request) {
-            let used = on.ends(record, request, now).into_iter().filter(|end| *end > now).count();
+            let used = on
+                .ends(record, request, now)
+                .into_iter()
+                .filter(|end| *end > now)
+                .count();
             let left = on.rate.most.saturating_sub(used);
-            let budget =
-                least.entry(on.limit).or_insert(Budget { limit: on.limit, left, most: on.rate.most });
+            let budget = least.entry(on.limit).or_insert(Budget {
+                limit: on.limit,
+                left,
+                most: on.rate.most,
+            });
             budget.left = budget.left.min(left);
         }
         least.into_values().collect()
@@ -232,7 +267,11 @@ impl Ledger {
 
 /// The wait that ends last, if any ends after this moment.
 fn latest(waits: impl IntoIterator<Item = Until>, now: SystemTime) -> Result<(), Until> {
-    match waits.into_iter().filter(|until| until.at > now).max_by_key(|until| until.at) {
+    match waits
+        .into_iter()
+        .filter(|until| until.at > now)
+        .max_by_key(|until| until.at)
+    {
         Some(until) => Err(until),
         None => Ok(()),
     }
@@ -248,42 +287,87 @@ struct LimitOn {
 
 /// All limits that an order uses.
 fn limits_on(request: &OrderRequest<'_>) -> Vec<LimitOn> {
-    let Limits { orders, failures, duplicates, domain, replacements, .. } = Limits::of(request.ca);
+    let Limits {
+        orders,
+        failures,
+        duplicates,
+        domain,
+        replacements,
+        ..
+    } = Limits::of(request.ca);
     let names = request.names;
-    let mut all = vec![LimitOn { limit: Limit::Orders, rate: orders, of: "the account".into() }];
-    all.extend(names.iter().map(|name| LimitOn { limit: Limit::Failures, rate: failures, of: name.into() }));
-    let same = |limit, rate| LimitOn { limit, rate, of: names.to_string() };
+    let mut all = vec![LimitOn {
+        limit: Limit::Orders,
+        rate: orders,
+        of: "the account".into(),
+    }];
+    all.extend(names.iter().map(|name| LimitOn {
+        limit: Limit::Failures,
+        rate: failures,
+        of: name.into(),
+    }));
+    let same = |limit, rate| LimitOn {
+        limit,
+        rate,
+        of: names.to_string(),
+    };
     match request.kind {
         OrderKind::Replacement => all.push(same(Limit::Replacements, replacements)),
         OrderKind::Renewal => all.push(same(Limit::Duplicates, duplicates)),
         OrderKind::New => {
             all.push(same(Limit::Duplicates, duplicates));
-            let domains = names.iter().map(|name| registered_domain(name).into_owned());
+            let domains = names
+                .iter()
+                .map(|name| registered_domain(name).into_owned());
             let domains: BTreeSet<String> = domains.collect();
-            let of_domain = |(rate, of)| LimitOn { limit: Limit::Domain, rate, of };
-            all.extend(domains.into_iter().filter_map(|of| Some((domain?, of))).map(of_domain));
+            let of_domain = |(rate, of)| LimitOn {
+                limit: Limit::Domain,
+                rate,
+                of,
+            };
+            all.extend(
+                domains
+                    .into_iter()
+                    .filter_map(|of| Some((domain?, of)))
+                    .map(of_domain),
+            );
         }
     }
     all
 }
 
 impl LimitOn {
-    fn hindrance(&self, record: &CaRecord, request: &OrderRequest<'_>, now: SystemTime) -> Option<Until> {
+    fn hindrance(
+        &self,
+        record: &CaRecord,
+        request: &OrderRequest<'_>,
+        now: SystemTime,
+    ) -> Option<Until> {
         let at = free_again(self.rate, self.ends(record, request, now), now)?;
-        let why = Hindrance::Limit { limit: self.limit, rate: self.rate, of: self.of.clone() };
+        let why = Hindrance::Limit {
+            limit: self.limit,
+            rate: self.rate,
+            of: self.of.clone(),
+        };
         Some(Until { at, why })
     }
 
     /// When each stops counting that the CA counted, or may have counted, towards this limit.
-    fn ends(&self, record: &CaRecord, request: &OrderRequest<'_>, now: SystemTime) -> Vec<SystemTime> {
+    fn ends(
+        &self,
+        record: &CaRecord,
+        request: &OrderRequest<'_>,
+        now: SystemTime,
+    ) -> Vec<SystemTime> {
         let account = |attempt: &&Attempt| attempt.account == request.account;
         let attempts = record.attempts();
         let issue_counts = |attempt: &Attempt| attempt.issue_counts_until(self.rate, now);
         match self.limit {
             Limit::Accounts => record.accounts().map(|at| self.rate.end(at, now)).collect(),
-            Limit::Orders => {
-                attempts.filter(account).map(|attempt| self.rate.end(attempt.placed, now)).collect()
-            }
+            Limit::Orders => attempts
+                .filter(account)
+                .map(|attempt| self.rate.end(attempt.placed, now))
+                .collect(),
             Limit::Failures => attempts
                 .filter(account)
                 .filter(|attempt| attempt.may_have_failed() && attempt.names.contains(&self.of))
@@ -318,10 +402,17 @@ impl Rate {
 }
 
 /// When a further one fits beside those that count until then; `None`: at this moment.
-fn free_again(rate: Rate, ends: impl IntoIterator<Item = SystemTime>, now: SystemTime) -> Option<SystemTime> {
+fn free_again(
+    rate: Rate,
+    ends: impl IntoIterator<Item = SystemTime>,
+    now: SystemTime,
+) -> Option<SystemTime> {
     let mut counting: Vec<_> = ends.into_iter().filter(|end| *end > now).collect();
     counting.sort_unstable();
-    counting.len().checked_sub(rate.most).and_then(|last| counting.get(last).copied())
+    counting
+        .len()
+        .checked_sub(rate.most)
+        .and_then(|last| counting.get(last).copied())
 }
 
 /// The CA counts at other moments than we do, and its clock is another.

@@ -66,7 +66,14 @@ impl Certificates {
         let challenges = Challenges::new(Some(Storage::below(&state).challenges()));
         let table = Arc::new(CertificateTable::new(Arc::new(challenges)));
         let (reports, issued) = (ArcSwap::default(), ArcSwap::default());
-        Self { state, table, reports, issued, acme: Mutex::default(), held: Mutex::default() }
+        Self {
+            state,
+            table,
+            reports,
+            issued,
+            acme: Mutex::default(),
+            held: Mutex::default(),
+        }
     }
 
     /// Where everything is kept.
@@ -83,7 +90,10 @@ impl Certificates {
     pub fn report(&self) -> Vec<CertificateReport> {
         let acme = self.acme.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reports = self.reports.load().as_ref().clone();
-        for report in reports.iter_mut().filter(|report| report.source == SourceKind::Acme) {
+        for report in reports
+            .iter_mut()
+            .filter(|report| report.source == SourceKind::Acme)
+        {
             report.acme = acme.get(&report.domain).cloned();
         }
         reports
@@ -104,10 +114,16 @@ impl Certificates {
     pub fn apply(&self, snapshot: &Snapshot) {
         let now = SystemTime::now();
         let mut held = self.lock();
-        let Held { ca, sources, domains } = &mut *held;
+        let Held {
+            ca,
+            sources,
+            domains,
+        } = &mut *held;
         let storage = Storage::below(&self.state);
         *sources = Sources::of(&storage, &snapshot.acme);
-        let previous = domains.drain(..).map(|domain| (domain.host.domain.clone(), domain));
+        let previous = domains
+            .drain(..)
+            .map(|domain| (domain.host.domain.clone(), domain));
         let mut previous: HashMap<HostName, Domain> = previous.collect();
         for host in &snapshot.domains {
             let mut domain = match previous.remove(&host.domain) {
@@ -128,7 +144,11 @@ impl Certificates {
 
     pub(crate) fn refresh_at(&self, now: SystemTime) {
         let mut held = self.lock();
-        let Held { ca, sources, domains } = &mut *held;
+        let Held {
+            ca,
+            sources,
+            domains,
+        } = &mut *held;
         let storage = Storage::below(&self.state);
         let imported = sources.look(&storage);
         let mut changed = false;
@@ -150,8 +170,15 @@ impl Certificates {
             entries.insert(&domain.host, served.map(|certificate| &certificate.key));
         }
         self.table.replace(entries);
-        self.issued.store(Arc::new(domains.iter().filter_map(|domain| domain.issued(now)).collect()));
-        self.reports.store(Arc::new(domains.iter().map(|domain| domain.report(now)).collect()));
+        self.issued.store(Arc::new(
+            domains
+                .iter()
+                .filter_map(|domain| domain.issued(now))
+                .collect(),
+        ));
+        self.reports.store(Arc::new(
+            domains.iter().map(|domain| domain.report(now)).collect(),
+        ));
     }
 
     /// A panic in an earlier call left at worst a domain with its older certificate.
@@ -188,14 +215,24 @@ enum Look {
 impl Domain {
     fn new(host: SharedVirtualHost) -> Self {
         let (stored, watch) = (Stored::default(), Watch::default());
-        Self { host, certificate: None, stand_in: None, stored, fault: None, said: None, watch }
+        Self {
+            host,
+            certificate: None,
+            stand_in: None,
+            stored,
+            fault: None,
+            said: None,
+            watch,
+        }
     }
 
     /// Whether what is held is of use to another configuration of the domain: that of a CA is, until there is another.
     fn keeps(&self, host: &SharedVirtualHost) -> bool {
         use CertificateSource::Acme;
-        matches!((&self.host.certificate, &host.certificate), (Acme(_), Acme(_)))
-            || self.host.certificate == host.certificate
+        matches!(
+            (&self.host.certificate, &host.certificate),
+            (Acme(_), Acme(_))
+        ) || self.host.certificate == host.certificate
     }
 
     fn look_for(&mut self, storage: &Storage, sources: &Sources) {
@@ -207,7 +244,13 @@ impl Domain {
     }
 
     /// Brings the certificate up to date; whether anything that others see has changed.
-    fn update(&mut self, ca: &mut Option<InternalCa>, state: &Path, now: SystemTime, look: Look) -> bool {
+    fn update(
+        &mut self,
+        ca: &mut Option<InternalCa>,
+        state: &Path,
+        now: SystemTime,
+        look: Look,
+    ) -> bool {
         let host = self.host.clone();
         let replaced = match &host.certificate {
             CertificateSource::Files { certificate, key } => self.reread(certificate, key, look),
@@ -223,7 +266,9 @@ impl Domain {
 
     fn reread(&mut self, certificate: &Path, key: &Path, look: Look) -> bool {
         // Before the files are read: a change in between is seen by the next look.
-        let Some(sight) = self.watch.look(certificate, key) else { return false };
+        let Some(sight) = self.watch.look(certificate, key) else {
+            return false;
+        };
         match files::load(certificate, key) {
             Ok(loaded) => {
                 self.watch.settled = true;
@@ -247,7 +292,11 @@ impl Domain {
     }
 
     fn reissue(&mut self, ca: &mut Option<InternalCa>, state: &Path, now: SystemTime) -> bool {
-        if self.certificate.as_ref().is_some_and(|held| is_good(held, &self.host, now)) {
+        if self
+            .certificate
+            .as_ref()
+            .is_some_and(|held| is_good(held, &self.host, now))
+        {
             self.fault = None;
             return false;
         }
@@ -284,7 +333,11 @@ impl Domain {
         if self.certificate.is_some() || request.fallback == Fallback::Refuse {
             return self.stand_in.take().is_some() || replaced;
         }
-        if self.stand_in.as_ref().is_some_and(|held| is_good(held, &self.host, now)) {
+        if self
+            .stand_in
+            .as_ref()
+            .is_some_and(|held| is_good(held, &self.host, now))
+        {
             return replaced;
         }
         match issue(ca, state, &self.host, now) {
@@ -295,14 +348,25 @@ impl Domain {
     }
 
     fn issued(&self, now: SystemTime) -> Option<(HostName, Issued)> {
-        let CertificateSource::Acme(request) = &self.host.certificate else { return None };
+        let CertificateSource::Acme(request) = &self.host.certificate else {
+            return None;
+        };
         let (ca, certificate) = self.stored.best(request, now)?;
-        Some((self.host.domain.clone(), Issued { ca: ca.clone(), certificate: certificate.clone() }))
+        Some((
+            self.host.domain.clone(),
+            Issued {
+                ca: ca.clone(),
+                certificate: certificate.clone(),
+            },
+        ))
     }
 
     /// Whether `new` differs from what was held.
     fn replace(&mut self, new: Certificate) -> bool {
-        let same = self.certificate.as_ref().is_some_and(|held| held.key.cert == new.key.cert);
+        let same = self
+            .certificate
+            .as_ref()
+            .is_some_and(|held| held.key.cert == new.key.cert);
         if !same {
             self.certificate = Some(new);
         }
@@ -310,12 +374,17 @@ impl Domain {
     }
 
     fn report(&self, now: SystemTime) -> CertificateReport {
-        let facts = self.certificate.as_ref().map(|certificate| &certificate.facts);
+        let facts = self
+            .certificate
+            .as_ref()
+            .map(|certificate| &certificate.facts);
         CertificateReport::new(&self.host, facts, self.fault.as_deref(), now)
     }
 
     fn log_certificate(&self) {
-        let Some(Certificate { facts, .. }) = &self.certificate else { return };
+        let Some(Certificate { facts, .. }) = &self.certificate else {
+            return;
+        };
         tracing::info!(
             domain = %self.host.domain,
             source = %SourceKind::of(&self.host.certificate),
@@ -328,7 +397,10 @@ impl Domain {
 
     /// Says a problem when it appears or changes, and when it is over; whether there was news.
     fn log_problem(&mut self, now: SystemTime) -> bool {
-        let facts = self.certificate.as_ref().map(|certificate| &certificate.facts);
+        let facts = self
+            .certificate
+            .as_ref()
+            .map(|certificate| &certificate.facts);
         let problem = report::problem(&self.host, facts, self.fault.as_deref(), now);
         if problem == self.said {
             return false;

@@ -18,7 +18,9 @@ pub(super) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result
     text(*at).map_err(S::Error::custom)?.serialize(serializer)
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<SystemTime, D::Error> {
     moment(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
@@ -32,14 +34,19 @@ pub(super) mod option {
         at: &Option<SystemTime>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        at.map(text).transpose().map_err(S::Error::custom)?.serialize(serializer)
+        at.map(text)
+            .transpose()
+            .map_err(S::Error::custom)?
+            .serialize(serializer)
     }
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<SystemTime>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| moment(&text)).transpose().map_err(D::Error::custom)
+        text.map(|text| moment(&text))
+            .transpose()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -61,7 +68,10 @@ pub(super) mod list {
         deserializer: D,
     ) -> Result<Vec<SystemTime>, D::Error> {
         let all = Vec::<String>::deserialize(deserializer)?;
-        all.iter().map(|text| moment(text)).collect::<Result<_, _>>().map_err(D::Error::custom)
+        all.iter()
+            .map(|text| moment(text))
+            .collect::<Result<_, _>>()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -78,12 +88,16 @@ pub(super) mod pairs {
         serializer.collect_seq(map)
     }
 
-    pub(in super::super) fn deserialize<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    pub(in super::super) fn deserialize<'de, D, K, V>(
+        deserializer: D,
+    ) -> Result<BTreeMap<K, V>, D::Error>
     where
         D: Deserializer<'de>,
         K: Deserialize<'de> + Ord,
         V: Deserialize<'de>,
     {
-        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
     }
 }

@@ -21,7 +21,11 @@ impl NameSet {
     /// Of names as they are written.
     pub fn new<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Result<Self, NoNames> {
         let names: BTreeSet<String> = names.into_iter().map(|name| spell(name.as_ref())).collect();
-        if names.is_empty() { Err(NoNames) } else { Ok(Self(names)) }
+        if names.is_empty() {
+            Err(NoNames)
+        } else {
+            Ok(Self(names))
+        }
     }
 
     /// Each name, sorted.
@@ -84,12 +88,23 @@ mod tests {
 
     #[test]
     fn one_spelling_for_each_set() {
-        let one = NameSet::new(["B.example.com.", "a.example.com", "2001:DB8::0:1"]).expect("names");
-        let other =
-            NameSet::new(["a.EXAMPLE.com", "2001:db8::1", "b.example.com", "b.example.com"]).expect("names");
+        let one =
+            NameSet::new(["B.example.com.", "a.example.com", "2001:DB8::0:1"]).expect("names");
+        let other = NameSet::new([
+            "a.EXAMPLE.com",
+            "2001:db8::1",
+            "b.example.com",
+            "b.example.com",
+        ])
+        .expect("names");
         assert_eq!(one, other);
         assert_eq!(one.to_string(), "2001:db8::1, a.example.com, b.example.com");
-        assert_eq!(NameSet::new(["a", "b", "c", "d", "e"]).expect("names").to_string(), "a, b, c and 2 more");
+        assert_eq!(
+            NameSet::new(["a", "b", "c", "d", "e"])
+                .expect("names")
+                .to_string(),
+            "a, b, c and 2 more"
+        );
         assert_eq!(NameSet::new([""; 0]), Err(NoNames));
     }
 

@@ -68,7 +68,11 @@ impl OpenOrder {
     /// Writes the order, after its key: there is never an order without one.
     pub fn keep(&self, files: &CaState, domain: &str, key_pem: &str) -> io::Result<()> {
         files.make_directories()?;
-        atomic_write(&files.order_key(domain), key_pem.as_bytes(), Access::Private)?;
+        atomic_write(
+            &files.order_key(domain),
+            key_pem.as_bytes(),
+            Access::Private,
+        )?;
         let text = serde_json::to_vec_pretty(self)?;
         atomic_write(&files.order(domain), &text, Access::Private)
     }
@@ -87,11 +91,19 @@ impl OpenOrder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) => return Err(OrderLost::Damaged(path)),
         };
-        let Ok(order) = serde_json::from_slice::<Self>(&text) else { return Err(OrderLost::Damaged(path)) };
+        let Ok(order) = serde_json::from_slice::<Self>(&text) else {
+            return Err(OrderLost::Damaged(path));
+        };
         if order.account != account || order.names != *names {
-            return Err(OrderLost::Unwanted { path, names: order.names });
+            return Err(OrderLost::Unwanted {
+                path,
+                names: order.names,
+            });
         }
-        if now.duration_since(order.placed).is_ok_and(|age| age > OLDEST) {
+        if now
+            .duration_since(order.placed)
+            .is_ok_and(|age| age > OLDEST)
+        {
             return Err(OrderLost::TooOld(path));
         }
         let Ok(key) = std::fs::read_to_string(files.order_key(domain)) else {
@@ -149,27 +161,55 @@ mod tests {
         let find = |name: &str, account: &str, now| {
             OpenOrder::find(&files, "a.example.com", account, &names(name), now)
         };
-        assert!(find("a.example.com", &order.account, placed).expect("none").is_none());
+        assert!(
+            find("a.example.com", &order.account, placed)
+                .expect("none")
+                .is_none()
+        );
         let pem = KeyPair::generate().expect("made").serialize_pem();
         order.keep(&files, "a.example.com", &pem).expect("kept");
-        let (found, key) = find("a.example.com", &order.account, placed).expect("whole").expect("there");
+        let (found, key) = find("a.example.com", &order.account, placed)
+            .expect("whole")
+            .expect("there");
         assert_eq!(found, order);
         assert_eq!(key.expose_secret(), pem);
 
         let lost = |name: &str, account: &str, now| find(name, account, now).expect_err("lost");
-        assert!(matches!(lost("b.example.com", &order.account, placed), OrderLost::Unwanted { .. }));
-        assert!(matches!(lost("a.example.com", "another", placed), OrderLost::Unwanted { .. }));
+        assert!(matches!(
+            lost("b.example.com", &order.account, placed),
+            OrderLost::Unwanted { .. }
+        ));
+        assert!(matches!(
+            lost("a.example.com", "another", placed),
+            OrderLost::Unwanted { .. }
+        ));
         let late = placed + OLDEST + Duration::from_secs(1);
-        assert!(matches!(lost("a.example.com", &order.account, late), OrderLost::TooOld(_)));
+        assert!(matches!(
+            lost("a.example.com", &order.account, late),
+            OrderLost::TooOld(_)
+        ));
         std::fs::write(files.order_key("a.example.com"), &pem[..pem.len() / 2]).expect("written");
-        assert!(matches!(lost("a.example.com", &order.account, placed), OrderLost::DamagedKey(_)));
+        assert!(matches!(
+            lost("a.example.com", &order.account, placed),
+            OrderLost::DamagedKey(_)
+        ));
         std::fs::remove_file(files.order_key("a.example.com")).expect("removed");
-        assert!(matches!(lost("a.example.com", &order.account, placed), OrderLost::NoKey(_)));
+        assert!(matches!(
+            lost("a.example.com", &order.account, placed),
+            OrderLost::NoKey(_)
+        ));
         std::fs::write(files.order("a.example.com"), "{").expect("written");
-        assert!(matches!(lost("a.example.com", &order.account, placed), OrderLost::Damaged(_)));
+        assert!(matches!(
+            lost("a.example.com", &order.account, placed),
+            OrderLost::Damaged(_)
+        ));
 
         OpenOrder::forget(&files, "a.example.com").expect("forgotten");
         OpenOrder::forget(&files, "a.example.com").expect("nothing left to forget");
-        assert!(find("a.example.com", &order.account, placed).expect("none").is_none());
+        assert!(
+            find("a.example.com", &order.account, placed)
+                .expect("none")
+                .is_none()
+        );
     }
 }

@@ -52,7 +52,10 @@ pub(crate) fn postpone(
         return None;
     }
     let wait = MINUTE * 2_u32.saturating_pow(times).min(60);
-    let postponed = Postponed { since, times: times.saturating_add(1) };
+    let postponed = Postponed {
+        since,
+        times: times.saturating_add(1),
+    };
     Some((postponed, (now + wait).min(end)))
 }
 
@@ -76,7 +79,9 @@ mod tests {
         let held_until = held_for.map(|held| start() + held);
         loop {
             looks.push(now.duration_since(start()).expect("later").as_secs() / 60);
-            let Some((postponed, next)) = postpone(before, weight, held_until, now) else { return looks };
+            let Some((postponed, next)) = postpone(before, weight, held_until, now) else {
+                return looks;
+            };
             assert!(next > now && next <= now + HOUR);
             (before, now) = (Some(postponed), next);
         }
@@ -93,15 +98,28 @@ mod tests {
 
     #[test]
     fn a_certificate_that_ends_soon_is_not_let_go_for_a_finding() {
-        let tried = |held| looks(Weight::Certain, Some(held)).last().copied().expect("a look");
+        let tried = |held| {
+            looks(Weight::Certain, Some(held))
+                .last()
+                .copied()
+                .expect("a look")
+        };
         assert!(tried(16 * HOUR) <= 120);
-        assert_eq!(tried(Duration::ZERO), 0, "with nothing to serve, it cannot be worse");
+        assert_eq!(
+            tried(Duration::ZERO),
+            0,
+            "with nothing to serve, it cannot be worse"
+        );
     }
 
     #[test]
     fn a_clock_that_was_set_back_makes_it_no_longer() {
-        let before = Postponed { since: start() + 9 * HOUR, times: 3 };
-        let (postponed, _) = postpone(Some(before), Weight::Certain, None, start()).expect("postponed");
+        let before = Postponed {
+            since: start() + 9 * HOUR,
+            times: 3,
+        };
+        let (postponed, _) =
+            postpone(Some(before), Weight::Certain, None, start()).expect("postponed");
         assert_eq!(postponed.since, start());
     }
 }

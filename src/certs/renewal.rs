@@ -9,7 +9,10 @@ use super::inspect::Moment;
 /// Whether less than a third of its life is left. One whose life has not begun is due too: it was
 /// made under a wrong clock. For certificates of the internal CA, which cost nothing.
 pub fn is_due(now: SystemTime, not_before: SystemTime, not_after: SystemTime) -> bool {
-    let (Ok(left), Ok(life)) = (not_after.duration_since(now), not_after.duration_since(not_before)) else {
+    let (Ok(left), Ok(life)) = (
+        not_after.duration_since(now),
+        not_after.duration_since(not_before),
+    ) else {
         return true;
     };
     now < not_before || left < life / 3
@@ -27,7 +30,9 @@ pub struct Life {
 impl Life {
     /// From the first to the last moment; zero if they are the wrong way round.
     pub fn length(&self) -> Duration {
-        self.not_after.duration_since(self.not_before).unwrap_or_default()
+        self.not_after
+            .duration_since(self.not_before)
+            .unwrap_or_default()
     }
 
     /// What is left of it; zero when it is over.
@@ -37,7 +42,9 @@ impl Life {
 
     /// The moment at which this much is left; never before the first moment.
     fn with_left(&self, left: Duration) -> SystemTime {
-        self.not_after.checked_sub(left).map_or(self.not_before, |at| at.max(self.not_before))
+        self.not_after
+            .checked_sub(left)
+            .map_or(self.not_before, |at| at.max(self.not_before))
     }
 
     fn is_short(&self) -> bool {
@@ -71,7 +78,11 @@ impl AriWindow {
 
     /// A moment in it, the same for the same window and seed.
     fn moment(&self, seed: Seed) -> SystemTime {
-        let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let since = |at: SystemTime| {
+            at.duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs()
+        };
         let seed = seed.with(since(self.start)).with(since(self.end));
         let length = self.end.duration_since(self.start).unwrap_or_default();
         self.start + length.mul_f64(seed.fraction())
@@ -95,7 +106,10 @@ impl Seed {
 
     /// Mixed with a further text.
     pub fn and(self, text: &str) -> Self {
-        text.bytes().fold(self.with(text.len() as u64), |seed, byte| seed.with(u64::from(byte)))
+        text.bytes()
+            .fold(self.with(text.len() as u64), |seed, byte| {
+                seed.with(u64::from(byte))
+            })
     }
 
     /// Mixed with a further number (the finalizer of SplitMix64).
@@ -148,7 +162,12 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ari(window) => {
-                write!(f, "the CA suggests {} to {}", Moment(window.start), Moment(window.end))
+                write!(
+                    f,
+                    "the CA suggests {} to {}",
+                    Moment(window.start),
+                    Moment(window.end)
+                )
             }
             Self::TooLateForSafety(window) => write!(
                 f,
@@ -171,16 +190,33 @@ impl fmt::Display for Why {
 pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
     let length = life.length();
     let Some(window) = window else {
-        let left = if life.is_short() { length / 2 } else { length / 3 };
+        let left = if life.is_short() {
+            length / 2
+        } else {
+            length / 3
+        };
         let earlier = (length / 25).mul_f64(seed.fraction());
-        return Renewal { at: life.with_left(left + earlier), why: Why::LifeLeft };
+        return Renewal {
+            at: life.with_left(left + earlier),
+            why: Why::LifeLeft,
+        };
     };
-    let latest = life.with_left(if life.is_short() { length * 9 / 20 } else { length / 5 });
+    let latest = life.with_left(if life.is_short() {
+        length * 9 / 20
+    } else {
+        length / 5
+    });
     let wished = window.moment(seed);
     if wished <= latest {
-        Renewal { at: wished, why: Why::Ari(window) }
+        Renewal {
+            at: wished,
+            why: Why::Ari(window),
+        }
     } else {
-        Renewal { at: latest, why: Why::TooLateForSafety(window) }
+        Renewal {
+            at: latest,
+            why: Why::TooLateForSafety(window),
+        }
     }
 }
 
@@ -246,7 +282,11 @@ pub fn urgency(life: Life, now: SystemTime) -> Urgency {
     if left < length / 10 {
         return Urgency::Warning;
     }
-    if left < length / 5 { Urgency::Notice } else { Urgency::Calm }
+    if left < length / 5 {
+        Urgency::Notice
+    } else {
+        Urgency::Calm
+    }
 }
 
 const MINUTE: Duration = Duration::from_secs(60);

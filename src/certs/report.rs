@@ -137,7 +137,11 @@ impl CertificateReport {
         Self {
             domain: host.domain.clone(),
             source: SourceKind::of(&host.certificate),
-            names: facts.iter().flat_map(|facts| &facts.names).map(ToString::to_string).collect(),
+            names: facts
+                .iter()
+                .flat_map(|facts| &facts.names)
+                .map(ToString::to_string)
+                .collect(),
             issuer: facts.map(|facts| facts.issuer.clone()),
             serial: facts.map(|facts| facts.serial.clone()),
             not_before: facts.map(|facts| facts.not_before),
@@ -160,7 +164,9 @@ pub(crate) fn problem(
     fault: Option<&str>,
     now: SystemTime,
 ) -> Option<String> {
-    let defects = facts.iter().flat_map(|facts| facts.defects(now, host.names()));
+    let defects = facts
+        .iter()
+        .flat_map(|facts| facts.defects(now, host.names()));
     let words: Vec<String> = fault
         .map(str::to_owned)
         .into_iter()

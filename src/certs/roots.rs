@@ -32,20 +32,35 @@ pub(crate) fn roots(file: Option<&Path>) -> Result<RootCertStore, RootsError> {
 
 /// All certificates of a PEM file, at least one.
 pub(crate) fn of_file(path: &Path) -> Result<RootCertStore, RootsError> {
-    let unusable = |reason: String| RootsError::File { path: path.to_owned(), reason };
+    let unusable = |reason: String| RootsError::File {
+        path: path.to_owned(),
+        reason,
+    };
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+    for certificate in
+        CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?
+    {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        store.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        store
+            .add(certificate)
+            .map_err(|error| unusable(error.to_string()))?;
     }
-    if store.is_empty() { Err(unusable("it holds no certificate".to_owned())) } else { Ok(store) }
+    if store.is_empty() {
+        Err(unusable("it holds no certificate".to_owned()))
+    } else {
+        Ok(store)
+    }
 }
 
 /// What the system trusts; what is damaged there is left out.
 pub(crate) fn of_system() -> Result<RootCertStore, RootsError> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if store.is_empty() { Err(RootsError::NoSystemRoots) } else { Ok(store) }
+    if store.is_empty() {
+        Err(RootsError::NoSystemRoots)
+    } else {
+        Ok(store)
+    }
 }
 
 #[cfg(test)]
@@ -58,14 +73,20 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("roots.pem");
         let said = || of_file(&path).expect_err("unusable").to_string();
-        assert!(said().starts_with(&format!("the roots file {} cannot be used: ", path.display())));
+        assert!(said().starts_with(&format!(
+            "the roots file {} cannot be used: ",
+            path.display()
+        )));
         std::fs::write(&path, "nothing").expect("written");
         assert!(said().ends_with("it holds no certificate"), "{}", said());
         let pem = pair(&["a.example.com"]).certificate;
         std::fs::write(&path, &pem).expect("written");
         assert_eq!(roots(Some(&path)).expect("roots").len(), 1);
-        std::fs::write(&path, format!("{pem}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
-            .expect("written");
+        std::fs::write(
+            &path,
+            format!("{pem}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        )
+        .expect("written");
         said();
     }
 }

@@ -33,8 +33,13 @@ impl CaId {
         if !known || authority.host().is_empty() || authority.as_str().contains('@') {
             return Err(NoDirectoryUrl);
         }
-        let (scheme, authority) = (scheme.to_ascii_lowercase(), authority.as_str().to_ascii_lowercase());
-        let path = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let (scheme, authority) = (
+            scheme.to_ascii_lowercase(),
+            authority.as_str().to_ascii_lowercase(),
+        );
+        let path = url
+            .path_and_query()
+            .map_or("/", http::uri::PathAndQuery::as_str);
         Ok(Self(format!("{scheme}://{authority}{path}")))
     }
 
@@ -58,7 +63,15 @@ impl CaId {
                 b'/' => name.push('+'),
                 // A leading dot would hide the directory, and `..` would leave it.
                 b'.' if index == 0 => name.push_str("%2E"),
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'[' | b']' => {
+                b'a'..=b'z'
+                | b'A'..=b'Z'
+                | b'0'..=b'9'
+                | b'.'
+                | b'-'
+                | b'_'
+                | b':'
+                | b'['
+                | b']' => {
                     name.push(char::from(byte));
                 }
                 other => name.push_str(&format!("%{other:02X}")),
@@ -84,7 +97,9 @@ impl CaId {
         let text = String::from_utf8(text).ok()?;
         let https = format!("https://{text}");
         let urls = [text, https];
-        urls.iter().filter_map(|url| Self::new(url).ok()).find(|ca| ca.file_name() == name)
+        urls.iter()
+            .filter_map(|url| Self::new(url).ok())
+            .find(|ca| ca.file_name() == name)
     }
 }
 
@@ -133,7 +148,9 @@ pub struct State {
 impl State {
     /// Below the directory `state` of the configuration. Touches nothing.
     pub fn new(state: &Path) -> Self {
-        Self { root: state.join("acme") }
+        Self {
+            root: state.join("acme"),
+        }
     }
 
     /// The directory of all of it.
@@ -153,21 +170,29 @@ impl State {
 
     /// Held by the process that orders or stores for this domain.
     pub fn order_lock(&self, domain: &str) -> PathBuf {
-        self.root.join("locks").join(format!("{}.lock", domain_file(domain)))
+        self.root
+            .join("locks")
+            .join(format!("{}.lock", domain_file(domain)))
     }
 
     /// The CAs of which anything is kept, in the order of their URLs.
     pub fn cas(&self) -> Vec<CaId> {
-        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
-        let mut cas: Vec<CaId> =
-            entries.filter_map(|entry| CaId::of_file_name(entry.file_name().to_str()?)).collect();
+        let entries = std::fs::read_dir(&self.root)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut cas: Vec<CaId> = entries
+            .filter_map(|entry| CaId::of_file_name(entry.file_name().to_str()?))
+            .collect();
         cas.sort();
         cas
     }
 
     /// What belongs to one CA.
     pub fn ca(&self, ca: &CaId) -> CaState {
-        CaState { root: self.root.join(ca.file_name()) }
+        CaState {
+            root: self.root.join(ca.file_name()),
+        }
     }
 }
 
@@ -190,17 +215,23 @@ impl CaState {
 
     /// Private key and chain, leaf first, of a domain.
     pub fn certificate(&self, domain: &str) -> PathBuf {
-        self.root.join("certificates").join(format!("{}.pem", domain_file(domain)))
+        self.root
+            .join("certificates")
+            .join(format!("{}.pem", domain_file(domain)))
     }
 
     /// An order in flight.
     pub fn order(&self, domain: &str) -> PathBuf {
-        self.root.join("orders").join(format!("{}.json", domain_file(domain)))
+        self.root
+            .join("orders")
+            .join(format!("{}.json", domain_file(domain)))
     }
 
     /// The private key that the certificate of the order in flight will have.
     pub fn order_key(&self, domain: &str) -> PathBuf {
-        self.root.join("orders").join(format!("{}.key", domain_file(domain)))
+        self.root
+            .join("orders")
+            .join(format!("{}.key", domain_file(domain)))
     }
 
     /// Makes the directories that the paths lie in.
@@ -248,7 +279,12 @@ fn open_lock(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         private_directory(directory)?;
     }
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// A domain as a file name. A star would be read by shells.
@@ -262,8 +298,17 @@ fn short(name: String) -> String {
         return name;
     }
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
-    let digest: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let kept: String = name.chars().take(LONGEST - digest.len() - 1).filter(char::is_ascii).collect();
+    let digest: String = digest
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let kept: String = name
+        .chars()
+        .take(LONGEST - digest.len() - 1)
+        .filter(char::is_ascii)
+        .collect();
     format!("{kept}~{digest}")
 }
 
@@ -321,21 +366,37 @@ mod tests {
             &long,
             &longer,
         ];
-        let names: std::collections::BTreeSet<String> = urls.iter().map(|url| ca(url).file_name()).collect();
+        let names: std::collections::BTreeSet<String> =
+            urls.iter().map(|url| ca(url).file_name()).collect();
         assert_eq!(names.len(), urls.len());
-        let read = urls.iter().filter(|url| CaId::of_file_name(&ca(url).file_name()) == Some(ca(url)));
-        assert_eq!(read.count(), urls.len() - 2, "all but those that are too long");
+        let read = urls
+            .iter()
+            .filter(|url| CaId::of_file_name(&ca(url).file_name()) == Some(ca(url)));
+        assert_eq!(
+            read.count(),
+            urls.len() - 2,
+            "all but those that are too long"
+        );
         for other in ["challenges", "domains", "ledger.json", "%2", "%zz", "a%2fb"] {
             assert_eq!(CaId::of_file_name(other), None, "{other}");
         }
-        assert!(names.iter().all(|name| !name.contains('/') && !name.starts_with('.') && name.len() < 255));
+        assert!(
+            names
+                .iter()
+                .all(|name| !name.contains('/') && !name.starts_with('.') && name.len() < 255)
+        );
     }
 
     #[test]
     fn what_is_no_directory_is_refused() {
-        for text in
-            ["", "ca.example", "/directory", "ftp://ca.example/", "https://user@ca.example/", "https://"]
-        {
+        for text in [
+            "",
+            "ca.example",
+            "/directory",
+            "ftp://ca.example/",
+            "https://user@ca.example/",
+            "https://",
+        ] {
             assert_eq!(CaId::new(text), Err(NoDirectoryUrl), "{text}");
         }
     }

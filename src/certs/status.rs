@@ -20,21 +20,37 @@ pub(super) fn report(
 ) -> CertificateReport {
     let storage = Storage::below(&snapshot.state);
     let record = storage.record(&host.domain).unwrap_or_default();
-    let mut stored = Stored::default().of(&storage, &Sources::of(&storage, &snapshot.acme), &host.domain);
+    let mut stored = Stored::default().of(
+        &storage,
+        &Sources::of(&storage, &snapshot.acme),
+        &host.domain,
+    );
     stored.update();
     let held = stored.best(request, now);
     let facts = held.map(|(_, certificate)| &certificate.facts);
     let fault = facts.is_none().then_some(NONE_YET);
     let ca = held.map(|(id, _)| id.to_string());
     let ca = ca.or_else(|| Some(snapshot.acme.authorities.first()?.directory.to_string()));
-    let status = AcmeStatus { ca: ca.unwrap_or_default(), ..status(&record, request, facts) };
-    CertificateReport { acme: Some(status), ..CertificateReport::new(host, facts, fault, now) }
+    let status = AcmeStatus {
+        ca: ca.unwrap_or_default(),
+        ..status(&record, request, facts)
+    };
+    CertificateReport {
+        acme: Some(status),
+        ..CertificateReport::new(host, facts, fault, now)
+    }
 }
 
 /// What a record says; the CA is the caller's to fill in.
-pub(super) fn status(record: &Record, request: &AcmeRequest, facts: Option<&CertificateFacts>) -> AcmeStatus {
-    let advice =
-        record.advice.as_ref().filter(|advice| facts.is_some_and(|facts| facts.serial == advice.serial));
+pub(super) fn status(
+    record: &Record,
+    request: &AcmeRequest,
+    facts: Option<&CertificateFacts>,
+) -> AcmeStatus {
+    let advice = record
+        .advice
+        .as_ref()
+        .filter(|advice| facts.is_some_and(|facts| facts.serial == advice.serial));
     let window = advice.and_then(|advice| advice.window);
     AcmeStatus {
         ca: String::new(),

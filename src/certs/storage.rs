@@ -96,7 +96,11 @@ impl Record {
         let mut kinds = allowed.to_vec();
         kinds.sort_by_key(|kind| {
             let worked = self.challenge == Some(*kind);
-            (self.failed_challenges.contains(kind), !worked, unfit.contains(kind))
+            (
+                self.failed_challenges.contains(kind),
+                !worked,
+                unfit.contains(kind),
+            )
         });
         kinds
     }
@@ -109,11 +113,18 @@ impl Record {
 
     /// Takes down which challenges have failed. When all that are allowed have, each gets another chance.
     pub fn note_failed(&mut self, kinds: &[ChallengeKind], allowed: &[ChallengeKind]) {
-        let new = kinds.iter().filter(|kind| !self.failed_challenges.contains(kind));
-        self.failed_challenges.extend(new.copied().collect::<Vec<_>>());
-        if allowed.iter().all(|kind| self.failed_challenges.contains(kind)) {
+        let new = kinds
+            .iter()
+            .filter(|kind| !self.failed_challenges.contains(kind));
+        self.failed_challenges
+            .extend(new.copied().collect::<Vec<_>>());
+        if allowed
+            .iter()
+            .all(|kind| self.failed_challenges.contains(kind))
+        {
             self.failed_challenges.clear();
-            self.failed_challenges.extend(kinds.iter().filter(|_| allowed.len() > 1));
+            self.failed_challenges
+                .extend(kinds.iter().filter(|_| allowed.len() > 1));
         }
     }
 }
@@ -121,7 +132,9 @@ impl Record {
 impl Storage {
     /// Below a state directory. Nothing is made yet.
     pub fn below(state: &Path) -> Self {
-        Self { state: State::new(state) }
+        Self {
+            state: State::new(state),
+        }
     }
 
     /// The key and the chain of a domain from a CA, in this order, in one file.
@@ -150,10 +163,15 @@ impl Storage {
 
     /// A process that was killed leaves its answers behind.
     fn forget_old_challenges(&self) {
-        let Ok(entries) = std::fs::read_dir(self.challenges()) else { return };
+        let Ok(entries) = std::fs::read_dir(self.challenges()) else {
+            return;
+        };
         for entry in entries.flatten() {
             let changed = entry.metadata().and_then(|data| data.modified()).ok();
-            if changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > OLDEST_CHALLENGE) {
+            if changed
+                .and_then(|at| at.elapsed().ok())
+                .is_some_and(|age| age > OLDEST_CHALLENGE)
+            {
                 // One that stays is in nobody's way.
                 let _ = std::fs::remove_file(entry.path());
             }
@@ -161,7 +179,13 @@ impl Storage {
     }
 
     /// Replaces the certificate of a domain. The chain is PEM, leaf first; the key belongs to the leaf.
-    pub fn write_certificate(&self, ca: &CaId, domain: &HostName, key: &str, chain: &str) -> io::Result<()> {
+    pub fn write_certificate(
+        &self,
+        ca: &CaId,
+        domain: &HostName,
+        key: &str,
+        chain: &str,
+    ) -> io::Result<()> {
         let text = format!("{}\n{}\n", key.trim_end(), chain.trim_end());
         write(&self.certificate(ca, domain), text.as_bytes())
     }
@@ -174,13 +198,18 @@ impl Storage {
     /// Replaces what is remembered of a domain.
     pub fn write_record(&self, domain: &HostName, record: &Record) -> io::Result<()> {
         private_directory(&self.state.root().join(DOMAINS))?;
-        write(&self.record_path(domain), &serde_json::to_vec_pretty(record)?)
+        write(
+            &self.record_path(domain),
+            &serde_json::to_vec_pretty(record)?,
+        )
     }
 
     /// The account at a CA, if both halves are there.
     pub fn account(&self, ca: &CaId) -> io::Result<Option<Account>> {
         let paths = self.state.ca(ca);
-        let Some(stored) = read::<StoredAccount>(&paths.account())? else { return Ok(None) };
+        let Some(stored) = read::<StoredAccount>(&paths.account())? else {
+            return Ok(None);
+        };
         match std::fs::read_to_string(paths.account_key()) {
             Ok(key) => Ok(Some(Account { stored, key })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -193,7 +222,10 @@ impl Storage {
         let paths = self.state.ca(&account.stored.directory);
         paths.make_directories()?;
         write(&paths.account_key(), account.key.as_bytes())?;
-        write(&paths.account(), &serde_json::to_vec_pretty(&account.stored)?)
+        write(
+            &paths.account(),
+            &serde_json::to_vec_pretty(&account.stored)?,
+        )
     }
 
     /// The order in flight at a CA for these names in this account, with its key. One that cannot be taken
@@ -270,7 +302,10 @@ impl Storage {
     }
 
     fn record_path(&self, domain: &HostName) -> PathBuf {
-        self.state.root().join(DOMAINS).join(format!("{domain}.json"))
+        self.state
+            .root()
+            .join(DOMAINS)
+            .join(format!("{domain}.json"))
     }
 }
 
@@ -323,8 +358,17 @@ mod tests {
             ..Record::default()
         };
         assert_eq!(record(None, &[]).ranked(&all, &[]), [TlsAlpn01, Http01]);
-        assert_eq!(record(None, &[]).ranked(&all, &[TlsAlpn01]), [Http01, TlsAlpn01]);
-        assert_eq!(record(Some(TlsAlpn01), &[]).ranked(&all, &[TlsAlpn01]), [TlsAlpn01, Http01]);
-        assert_eq!(record(None, &[Http01]).ranked(&all, &[TlsAlpn01]), [TlsAlpn01, Http01]);
+        assert_eq!(
+            record(None, &[]).ranked(&all, &[TlsAlpn01]),
+            [Http01, TlsAlpn01]
+        );
+        assert_eq!(
+            record(Some(TlsAlpn01), &[]).ranked(&all, &[TlsAlpn01]),
+            [TlsAlpn01, Http01]
+        );
+        assert_eq!(
+            record(None, &[Http01]).ranked(&all, &[TlsAlpn01]),
+            [TlsAlpn01, Http01]
+        );
     }
 }

@@ -20,7 +20,10 @@ pub struct CertificateTable {
 impl CertificateTable {
     /// Without certificates, but with what answers challenges.
     pub fn new(challenges: Arc<Challenges>) -> Self {
-        Self { entries: ArcSwap::default(), challenges }
+        Self {
+            entries: ArcSwap::default(),
+            challenges,
+        }
     }
 
     /// What answers the handshakes of CAs.
@@ -34,13 +37,20 @@ impl CertificateTable {
     /// Without SNI, clients can only have asked for an address (RFC 6066 §3). Which one cannot be
     /// known: behind a published container port, the local address is not the one they dialled. So the
     /// answer is the certificate of the only virtual host here that has an address among its names.
-    pub fn find(&self, listen: ListenAddress, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    pub fn find(
+        &self,
+        listen: ListenAddress,
+        server_name: Option<&str>,
+    ) -> Option<Arc<CertifiedKey>> {
         let entries = self.entries.load();
         let listener = entries.listeners.get(&listen)?;
         let Some(name) = server_name else {
             return listener.nameless.only();
         };
-        listener.names.get(name.strip_suffix('.').unwrap_or(name)).cloned()
+        listener
+            .names
+            .get(name.strip_suffix('.').unwrap_or(name))
+            .cloned()
     }
 
     /// Puts new entries in force for all handshakes that begin from now on.
@@ -94,9 +104,13 @@ impl CertificateEntries {
                     Nameless::One(_) | Nameless::Several => Nameless::Several,
                 };
             }
-            let Some(certificate) = certificate else { continue };
+            let Some(certificate) = certificate else {
+                continue;
+            };
             for name in host.names_on(*listen) {
-                listener.names.insert(name.as_str().into(), certificate.clone());
+                listener
+                    .names
+                    .insert(name.as_str().into(), certificate.clone());
             }
         }
     }
@@ -110,15 +124,28 @@ mod tests {
 
     #[test]
     fn names_answer_on_their_listeners_only() {
-        let (table, held) = (CertificateTable::default(), certificate(&["a.example.com"]).key);
+        let (table, held) = (
+            CertificateTable::default(),
+            certificate(&["a.example.com"]).key,
+        );
         let mut entries = CertificateEntries::default();
-        entries.insert(&host(&["a.example.com", "b.example.com"], &[443, 5000], Internal), Some(&held));
+        entries.insert(
+            &host(&["a.example.com", "b.example.com"], &[443, 5000], Internal),
+            Some(&held),
+        );
         entries.insert(&host(&["broken.example.com"], &[443], Internal), None);
         table.replace(entries);
         let found = |port, name| table.find(listen(port), name).is_some();
         assert!(found(443, Some("a.example.com")) && found(5000, Some("b.example.com.")));
         assert!(!found(444, Some("a.example.com")));
-        for other in ["", ".", "example.com", "x.a.example.com", "a.example.com..", "broken.example.com"] {
+        for other in [
+            "",
+            ".",
+            "example.com",
+            "x.a.example.com",
+            "a.example.com..",
+            "broken.example.com",
+        ] {
             assert!(!found(443, Some(other)), "{other}");
         }
         assert!(!found(443, None));
@@ -127,7 +154,11 @@ mod tests {
     #[test]
     fn without_sni_only_the_sole_owner_of_addresses_answers() {
         let held = certificate(&["192.0.2.1"]).key;
-        let first = host(&["a.example.com", "192.0.2.1", "192.0.2.2"], &[443], Internal);
+        let first = host(
+            &["a.example.com", "192.0.2.1", "192.0.2.2"],
+            &[443],
+            Internal,
+        );
         let second = host(&["b.example.com", "192.0.2.3"], &[443], Internal);
         let plain = host(&["c.example.com"], &[443], Internal);
         let answers = |hosts: &[(&VirtualHost, Option<&Arc<CertifiedKey>>)]| {
@@ -142,7 +173,10 @@ mod tests {
         assert!(answers(&[(&plain, Some(&held)), (&first, Some(&held))]));
         assert!(!answers(&[(&plain, Some(&held))]));
         assert!(!answers(&[(&first, Some(&held)), (&second, Some(&held))]));
-        assert!(!answers(&[(&first, None), (&second, Some(&held))]), "nobody stands in for a broken one");
+        assert!(
+            !answers(&[(&first, None), (&second, Some(&held))]),
+            "nobody stands in for a broken one"
+        );
         assert!(!answers(&[(&first, None)]));
     }
 }

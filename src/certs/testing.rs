@@ -30,7 +30,8 @@ pub(crate) struct Pair {
 impl Pair {
     /// Writes them as `NAME.pem` and `NAME.key`.
     pub(crate) fn write(&self, directory: &Path, name: &str) -> CertificateSource {
-        let [certificate, key] = ["pem", "key"].map(|suffix| directory.join(format!("{name}.{suffix}")));
+        let [certificate, key] =
+            ["pem", "key"].map(|suffix| directory.join(format!("{name}.{suffix}")));
         std::fs::write(&certificate, &self.certificate).expect("written");
         std::fs::write(&key, &self.key).expect("written");
         CertificateSource::Files { certificate, key }
@@ -44,21 +45,35 @@ pub(crate) fn pair(names: &[&str]) -> Pair {
 
 pub(crate) fn pair_of(key: &KeyPair, names: &[&str]) -> Pair {
     const HALF_YEAR: Duration = Duration::from_secs(183 * 24 * 60 * 60);
-    pair_for(key, names, SystemTime::now() - HALF_YEAR, SystemTime::now() + HALF_YEAR)
+    pair_for(
+        key,
+        names,
+        SystemTime::now() - HALF_YEAR,
+        SystemTime::now() + HALF_YEAR,
+    )
 }
 
-pub(crate) fn pair_for(key: &KeyPair, names: &[&str], not_before: SystemTime, not_after: SystemTime) -> Pair {
+pub(crate) fn pair_for(
+    key: &KeyPair,
+    names: &[&str],
+    not_before: SystemTime,
+    not_after: SystemTime,
+) -> Pair {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).expect("names");
     params.not_before = not_before.into();
     params.not_after = not_after.into();
-    Pair { certificate: params.self_signed(key).expect("signed").pem(), key: key.serialize_pem() }
+    Pair {
+        certificate: params.self_signed(key).expect("signed").pem(),
+        key: key.serialize_pem(),
+    }
 }
 
 /// A certificate as it is held.
 pub(crate) fn certificate(names: &[&str]) -> Certificate {
     let directory = tempfile::tempdir().expect("directory");
-    let CertificateSource::Files { certificate, key } = pair(names).write(directory.path(), "any") else {
+    let CertificateSource::Files { certificate, key } = pair(names).write(directory.path(), "any")
+    else {
         unreachable!("written as files")
     };
     files::load(&certificate, &key).expect("a pair")
@@ -73,12 +88,22 @@ pub(crate) fn listen(port: u16) -> ListenAddress {
 }
 
 /// A host whose first name is its domain.
-pub(crate) fn host(names: &[&str], ports: &[u16], certificate: CertificateSource) -> SharedVirtualHost {
+pub(crate) fn host(
+    names: &[&str],
+    ports: &[u16],
+    certificate: CertificateSource,
+) -> SharedVirtualHost {
     let (domain, aliases) = names.split_first().expect("a domain");
     let second = Duration::from_secs(1);
     Arc::new(VirtualHost {
         domain: name(domain),
-        aliases: aliases.iter().map(|alias| Authority { host: name(alias), port: None }).collect(),
+        aliases: aliases
+            .iter()
+            .map(|alias| Authority {
+                host: name(alias),
+                port: None,
+            })
+            .collect(),
         listen: ports.iter().copied().map(listen).collect(),
         certificate,
         auth: AuthSettings {
@@ -100,7 +125,10 @@ pub(crate) fn host(names: &[&str], ports: &[u16], certificate: CertificateSource
             redirects: Redirects::Pass,
         }),
         browser: None,
-        limits: Limits { manifest_bytes: 1, body_bytes: None },
+        limits: Limits {
+            manifest_bytes: 1,
+            body_bytes: None,
+        },
         timeouts: Timeouts {
             first_body_byte: second,
             stall: second,
@@ -123,7 +151,9 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
         http: Vec::new(),
         domains,
         acme: AcmeSettings {
-            authorities: vec![CaSettings::new(Directory::Known(KnownCa::LetsEncryptStaging))],
+            authorities: vec![CaSettings::new(Directory::Known(
+                KnownCa::LetsEncryptStaging,
+            ))],
             challenges: vec![ChallengeKind::Http01],
             dns_command: None,
             resolvers: Vec::new(),
@@ -131,7 +161,11 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
         admin: None,
         trusted_proxies: Networks::default(),
         failures: FailureBudgets::default(),
-        log: LogSettings { format: LogFormat::Text, level: LogLevel::Info, access: true },
+        log: LogSettings {
+            format: LogFormat::Text,
+            level: LogLevel::Info,
+            access: true,
+        },
         connection: ConnectionSettings {
             handshake: second,
             first_head: second,

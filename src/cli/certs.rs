@@ -25,20 +25,32 @@ use crate::config::vhost::CertificateSource;
 pub fn list(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if let Ok(state) = crate::config::state(config) {
         match control::client::ask(&state, &Command::Certs { json }) {
-            Ok(Reply { outcome: Outcome::Done, text }) => {
+            Ok(Reply {
+                outcome: Outcome::Done,
+                text,
+            }) => {
                 writeln!(std::io::stdout(), "{text}")?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Ok(Reply { outcome: Outcome::Failed | Outcome::Refused, text }) => return Err(anyhow!(text)),
+            Ok(Reply {
+                outcome: Outcome::Failed | Outcome::Refused,
+                text,
+            }) => return Err(anyhow!(text)),
             Err(error) => eprintln!("{error}\nThis is what the files say:"),
         }
     }
-    super::with_snapshot(config, |snapshot| list_files(snapshot, json, &mut std::io::stdout()))
+    super::with_snapshot(config, |snapshot| {
+        list_files(snapshot, json, &mut std::io::stdout())
+    })
 }
 
 fn list_files(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let reports = check::reports(snapshot, SystemTime::now());
-    let text = if json { serde_json::to_string_pretty(&reports)? } else { report::listing(&reports) };
+    let text = if json {
+        serde_json::to_string_pretty(&reports)?
+    } else {
+        report::listing(&reports)
+    };
     writeln!(out, "{text}")?;
     Ok(())
 }
@@ -58,12 +70,23 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
 /// than that only if nothing can.
 pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let request = asking(snapshot, domain)?;
-    let (addresses, names): (Vec<_>, Vec<_>) =
-        request.names.iter().partition(|name| name.base().ip().is_some());
+    let (addresses, names): (Vec<_>, Vec<_>) = request
+        .names
+        .iter()
+        .partition(|name| name.base().ip().is_some());
     let mut untold: Vec<String> = Vec::new();
-    untold.extend(addresses.iter().map(|address| format!("no record in DNS proves the address {address}")));
+    untold.extend(
+        addresses
+            .iter()
+            .map(|address| format!("no record in DNS proves the address {address}")),
+    );
     let mut has_printed = false;
-    for ca in snapshot.acme.authorities.iter().filter(|_| !names.is_empty()) {
+    for ca in snapshot
+        .acme
+        .authorities
+        .iter()
+        .filter(|_| !names.is_empty())
+    {
         let (issuer, account) = match standing(snapshot, ca)? {
             Ok(standing) => standing,
             Err(why) => {
@@ -72,7 +95,8 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
             }
         };
         for name in &names {
-            let PersistRecord { name, value } = PersistRecord::new(name, &issuer, &account.stored.url);
+            let PersistRecord { name, value } =
+                PersistRecord::new(name, &issuer, &account.stored.url);
             writeln!(out, "{name}. IN TXT \"{value}\"")?;
             has_printed = true;
         }
@@ -86,7 +110,10 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
 }
 
 /// The domain that stands for a CA in DNS, and the account there; or why one of them is not known.
-fn standing(snapshot: &Snapshot, ca: &CaSettings) -> anyhow::Result<Result<(String, Account), String>> {
+fn standing(
+    snapshot: &Snapshot,
+    ca: &CaSettings,
+) -> anyhow::Result<Result<(String, Account), String>> {
     let account = Storage::below(&snapshot.state).account(&CaId::new(ca.directory.url())?)?;
     let Some(account) = account else {
         return Ok(Err(format!(
@@ -109,13 +136,17 @@ fn standing(snapshot: &Snapshot, ca: &CaSettings) -> anyhow::Result<Result<(Stri
 fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<&'s AcmeRequest> {
     let hosts = &snapshot.domains;
     let host = hosts.iter().find(|host| host.domain.as_str() == domain);
-    let host = host.or_else(|| hosts.iter().find(|host| host.names().any(|name| name.as_str() == domain)));
+    let host = host.or_else(|| {
+        hosts
+            .iter()
+            .find(|host| host.names().any(|name| name.as_str() == domain))
+    });
     let host = host.ok_or_else(|| anyhow!("there is no domain {domain}"))?;
     match &host.certificate {
         CertificateSource::Acme(request) => Ok(request),
-        CertificateSource::Files { .. } | CertificateSource::Internal => {
-            Err(anyhow!("no CA is asked for the certificate of {domain}: its [tls] does not say `acme`"))
-        }
+        CertificateSource::Files { .. } | CertificateSource::Internal => Err(anyhow!(
+            "no CA is asked for the certificate of {domain}: its [tls] does not say `acme`"
+        )),
     }
 }
 
@@ -140,7 +171,10 @@ mod tests {
         list_files(&snapshot, false, &mut text).expect("listed");
         let text = String::from_utf8(text).expect("UTF-8");
         let lines: Vec<_> = text.lines().collect();
-        assert!(lines[0].starts_with("a.example.com  files  until 20"), "{text}");
+        assert!(
+            lines[0].starts_with("a.example.com  files  until 20"),
+            "{text}"
+        );
         assert!(lines[0].ends_with("for a.example.com"), "{text}");
         assert_eq!(lines[1], "b.example.com  internal");
 
@@ -156,21 +190,41 @@ mod tests {
     #[test]
     fn the_records_of_a_domain_are_lines_of_a_zone_file() {
         let directory = tempfile::tempdir().expect("directory");
-        let names = ["a.example.com", "b.example.com"].map(|name| CertifiedName::Host(testing::name(name)));
         let names =
-            names.into_iter().chain([CertifiedName::Wildcard(testing::name("example.com"))]).collect();
-        let request = AcmeRequest { contact: None, names, profile: None, fallback: Fallback::Refuse };
+            ["a.example.com", "b.example.com"].map(|name| CertifiedName::Host(testing::name(name)));
+        let names = names
+            .into_iter()
+            .chain([CertifiedName::Wildcard(testing::name("example.com"))])
+            .collect();
+        let request = AcmeRequest {
+            contact: None,
+            names,
+            profile: None,
+            fallback: Fallback::Refuse,
+        };
         let acme = CertificateSource::Acme(request);
-        let mut snapshot =
-            snapshot(directory.path(), vec![host(&["a.example.com", "b.example.com"], &[443], acme)]);
+        let mut snapshot = snapshot(
+            directory.path(),
+            vec![host(&["a.example.com", "b.example.com"], &[443], acme)],
+        );
         let mut out = Vec::new();
-        let error = dns(&snapshot, "a.example.com", &mut out).expect_err("no account").to_string();
-        assert!(error.starts_with("there is no account at letsencrypt-staging yet"), "{error}");
+        let error = dns(&snapshot, "a.example.com", &mut out)
+            .expect_err("no account")
+            .to_string();
+        assert!(
+            error.starts_with("there is no account at letsencrypt-staging yet"),
+            "{error}"
+        );
 
         let ca = CaId::new(snapshot.acme.authorities[0].directory.url()).expect("a URL");
         let url = "https://ca.example/account/1".to_owned();
         let account = Account {
-            stored: StoredAccount { directory: ca, url, contacts: Vec::new(), identities: Vec::new() },
+            stored: StoredAccount {
+                directory: ca,
+                url,
+                contacts: Vec::new(),
+                identities: Vec::new(),
+            },
             key: String::new(),
         };
         let storage = Storage::below(directory.path());
@@ -185,19 +239,33 @@ mod tests {
         let other = CaSettings::new(Directory::at("https://ca.example.com/acme/directory"));
         let directory = CaId::new(other.directory.url()).expect("a URL");
         snapshot.acme.authorities.insert(0, other);
-        let mut account = Account { stored: StoredAccount { directory, ..account.stored }, ..account };
+        let mut account = Account {
+            stored: StoredAccount {
+                directory,
+                ..account.stored
+            },
+            ..account
+        };
         storage.write_account(&account).expect("written");
         let mut again = Vec::new();
         dns(&snapshot, "b.example.com", &mut again).expect("printed");
         assert_eq!(again, out);
         snapshot.acme.authorities.truncate(1);
-        let error = dns(&snapshot, "a.example.com", &mut out).expect_err("nothing").to_string();
-        assert!(error.starts_with("https://ca.example.com/acme/directory has not said"), "{error}");
-        account.stored.identities = vec!["ca.example.com".to_owned(), "other.example.com".to_owned()];
+        let error = dns(&snapshot, "a.example.com", &mut out)
+            .expect_err("nothing")
+            .to_string();
+        assert!(
+            error.starts_with("https://ca.example.com/acme/directory has not said"),
+            "{error}"
+        );
+        account.stored.identities =
+            vec!["ca.example.com".to_owned(), "other.example.com".to_owned()];
         storage.write_account(&account).expect("written");
         let mut its = Vec::new();
         dns(&snapshot, "a.example.com", &mut its).expect("printed");
-        let expected = String::from_utf8(out).expect("UTF-8").replace("letsencrypt.org", "ca.example.com");
+        let expected = String::from_utf8(out)
+            .expect("UTF-8")
+            .replace("letsencrypt.org", "ca.example.com");
         assert_eq!(String::from_utf8(its).expect("UTF-8"), expected);
         assert!(dns(&snapshot, "c.example.com", &mut Vec::new()).is_err());
     }
@@ -206,10 +274,21 @@ mod tests {
     fn an_address_has_no_record() {
         let directory = tempfile::tempdir().expect("directory");
         let names = vec![CertifiedName::Host(testing::name("192.0.2.1"))];
-        let request = AcmeRequest { contact: None, names, profile: None, fallback: Fallback::Refuse };
-        let hosts = vec![host(&["192.0.2.1"], &[443], CertificateSource::Acme(request))];
+        let request = AcmeRequest {
+            contact: None,
+            names,
+            profile: None,
+            fallback: Fallback::Refuse,
+        };
+        let hosts = vec![host(
+            &["192.0.2.1"],
+            &[443],
+            CertificateSource::Acme(request),
+        )];
         let snapshot = snapshot(directory.path(), hosts);
-        let error = dns(&snapshot, "192.0.2.1", &mut Vec::new()).expect_err("nothing").to_string();
+        let error = dns(&snapshot, "192.0.2.1", &mut Vec::new())
+            .expect_err("nothing")
+            .to_string();
         assert_eq!(error, "no record in DNS proves the address 192.0.2.1");
     }
 

@@ -22,7 +22,11 @@ pub enum Form {
 
 /// Reports a configuration, with the problems that other parts found in the files it names.
 /// Exit status 0 means that it may be used, 2 that it may not.
-pub fn report(outcome: &Result<Loaded, Problems>, extra: Vec<Problem>, form: Form) -> io::Result<ExitCode> {
+pub fn report(
+    outcome: &Result<Loaded, Problems>,
+    extra: Vec<Problem>,
+    form: Form,
+) -> io::Result<ExitCode> {
     let (problems, snapshot) = match outcome {
         Ok(loaded) => (&loaded.warnings, Some(&loaded.snapshot)),
         Err(problems) => (problems, None),
@@ -32,7 +36,11 @@ pub fn report(outcome: &Result<Loaded, Problems>, extra: Vec<Problem>, form: For
     let snapshot = snapshot.filter(|_| !problems.has_errors());
     match form {
         Form::Text => {
-            let colour = if io::stderr().is_terminal() { Colour::Always } else { Colour::Never };
+            let colour = if io::stderr().is_terminal() {
+                Colour::Always
+            } else {
+                Colour::Never
+            };
             write_problems(&problems, colour, &mut io::stderr().lock())?;
             if let Some(snapshot) = snapshot {
                 write_domains(snapshot, &mut io::stdout().lock())?;
@@ -48,11 +56,18 @@ pub fn write_problems(problems: &Problems, colour: Colour, to: &mut dyn Write) -
     if problems.is_empty() {
         return Ok(());
     }
-    let (errors, warnings) = (problems.count(Severity::Error), problems.count(Severity::Warning));
+    let (errors, warnings) = (
+        problems.count(Severity::Error),
+        problems.count(Severity::Warning),
+    );
     let counts = match (errors, warnings) {
         (0, _) => counted(warnings, "warning"),
         (_, 0) => counted(errors, "error"),
-        _ => format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
+        _ => format!(
+            "{}, {}",
+            counted(errors, "error"),
+            counted(warnings, "warning")
+        ),
     };
     writeln!(to, "{}\n\n{counts}", problems.render(colour))
 }
@@ -66,14 +81,24 @@ fn write_domains(snapshot: &Snapshot, to: &mut dyn Write) -> io::Result<()> {
         let listen: Vec<_> = host.listen.iter().map(ListenAddress::to_string).collect();
         let shown = |path: &Path| {
             let path = shortened(path);
-            path.strip_prefix(shortened(&snapshot.directory)).unwrap_or(&path).display().to_string()
+            path.strip_prefix(shortened(&snapshot.directory))
+                .unwrap_or(&path)
+                .display()
+                .to_string()
         };
         let certificate = match &host.certificate {
             CertificateSource::Internal => "internal".to_owned(),
-            CertificateSource::Files { certificate, key: _ } => shown(certificate),
+            CertificateSource::Files {
+                certificate,
+                key: _,
+            } => shown(certificate),
             CertificateSource::Acme(_) => {
-                let all: Vec<_> =
-                    snapshot.acme.authorities.iter().map(|ca| ca.directory.to_string()).collect();
+                let all: Vec<_> = snapshot
+                    .acme
+                    .authorities
+                    .iter()
+                    .map(|ca| ca.directory.to_string())
+                    .collect();
                 format!("acme {}", all.join(", "))
             }
         };
@@ -94,7 +119,9 @@ fn shortened(path: &Path) -> PathBuf {
     let mut short = PathBuf::new();
     for component in path.components() {
         match component {
-            Component::ParentDir if matches!(short.components().next_back(), Some(Component::Normal(_))) => {
+            Component::ParentDir
+                if matches!(short.components().next_back(), Some(Component::Normal(_))) =>
+            {
                 short.pop();
             }
             Component::CurDir => {}
@@ -105,7 +132,10 @@ fn shortened(path: &Path) -> PathBuf {
 }
 
 fn json(problems: &Problems, snapshot: Option<&Snapshot>) -> Value {
-    let domains: Vec<_> = snapshot.into_iter().flat_map(|snapshot| &snapshot.domains).collect();
+    let domains: Vec<_> = snapshot
+        .into_iter()
+        .flat_map(|snapshot| &snapshot.domains)
+        .collect();
     json!({
         "ok": snapshot.is_some(),
         "problems": problems.iter().map(problem).collect::<Vec<_>>(),
@@ -141,11 +171,17 @@ fn domain(host: &VirtualHost) -> Value {
             "names": request.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
     };
-    let authorization = host.registry.upstream().map(|upstream| match &upstream.authorization {
-        UpstreamAuthorization::Strip => "strip",
-        UpstreamAuthorization::Pass => "pass",
-        UpstreamAuthorization::Basic { username: _, password: _ } => "own",
-    });
+    let authorization = host
+        .registry
+        .upstream()
+        .map(|upstream| match &upstream.authorization {
+            UpstreamAuthorization::Strip => "strip",
+            UpstreamAuthorization::Pass => "pass",
+            UpstreamAuthorization::Basic {
+                username: _,
+                password: _,
+            } => "own",
+        });
     json!({
         "domain": host.domain.as_str(),
         "aliases": host.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -76,20 +76,36 @@ pub fn answers(
     (user, action, what): (&str, Action, &str),
     options: &Options,
 ) -> anyhow::Result<Vec<Answer>> {
-    let (repository, tag) = what.split_once(':').map_or((what, None), |(name, tag)| (name, Some(tag)));
-    let repository = RepositoryName::parse(repository)
-        .with_context(|| format!("`{repository}` is not a repository: write it without the domain"))?;
-    let tag = tag.map(Tag::parse).transpose().with_context(|| format!("`{what}` has no valid tag"))?;
+    let (repository, tag) = what
+        .split_once(':')
+        .map_or((what, None), |(name, tag)| (name, Some(tag)));
+    let repository = RepositoryName::parse(repository).with_context(|| {
+        format!("`{repository}` is not a repository: write it without the domain")
+    })?;
+    let tag = tag
+        .map(Tag::parse)
+        .transpose()
+        .with_context(|| format!("`{what}` has no valid tag"))?;
     let user = match user {
         "@anonymous" => None,
         user => Some(UserName::new(user).with_context(|| format!("`{user}` is no user"))?),
     };
-    let asker = Asker { user: user.as_ref().map(UserName::as_str), client: options.client.to_canonical() };
+    let asker = Asker {
+        user: user.as_ref().map(UserName::as_str),
+        client: options.client.to_canonical(),
+    };
     let hosts = hosts(snapshot, options.domain.as_deref())?;
     let answer = |host: &VirtualHost| {
         let policy = Policy::new(&host.access, host.auth.anonymous.actions());
         let tag = tag.as_ref().map(Tag::as_str);
-        let asked = Asked { policy: &policy, host, asker, action, repository: repository.as_str(), tag };
+        let asked = Asked {
+            policy: &policy,
+            host,
+            asker,
+            action,
+            repository: repository.as_str(),
+            tag,
+        };
         let decision = asked.decision();
         let users = UsersFile::open(&host.auth.htpasswd)?;
         let known = asker.user.is_none_or(|user| users.current().has(user));
@@ -112,16 +128,37 @@ pub fn answers(
 
 fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec<&'a VirtualHost>> {
     let named = |host: &&VirtualHost| domain.is_none_or(|domain| host.domain.as_str() == domain);
-    let hosts: Vec<_> = snapshot.domains.iter().map(|host| &**host).filter(named).collect();
+    let hosts: Vec<_> = snapshot
+        .domains
+        .iter()
+        .map(|host| &**host)
+        .filter(named)
+        .collect();
     if hosts.is_empty() {
-        let known: Vec<_> = snapshot.domains.iter().map(|host| host.domain.as_str()).collect();
-        bail!("there is no domain {}; there are: {}", domain.unwrap_or_default(), known.join(", "));
+        let known: Vec<_> = snapshot
+            .domains
+            .iter()
+            .map(|host| host.domain.as_str())
+            .collect();
+        bail!(
+            "there is no domain {}; there are: {}",
+            domain.unwrap_or_default(),
+            known.join(", ")
+        );
     }
     Ok(hosts)
 }
 
 fn line(answer: &Answer, (user, action, what): (&str, Action, &str)) -> String {
-    let Answer { domain, known: _, allowed, rule: _, open: _, reason, notes } = answer;
+    let Answer {
+        domain,
+        known: _,
+        allowed,
+        rule: _,
+        open: _,
+        reason,
+        notes,
+    } = answer;
     let verb = if *allowed { "may" } else { "may not" };
     let notes: String = notes.iter().map(|note| format!("\n  {note}")).collect();
     format!("{domain}: {user} {verb} {action} {what}: {reason}{notes}")
@@ -135,15 +172,18 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let folder = directory.path().join("conf.d");
         std::fs::create_dir(&folder).expect("conf.d");
-        let rest =
-            "[tls]\ninternal = true\n[auth]\nhtpasswd = 'users'\n[upstream]\nurl = 'http://registry:5000'\n";
+        let rest = "[tls]\ninternal = true\n[auth]\nhtpasswd = 'users'\n[upstream]\nurl = 'http://registry:5000'\n";
         let hash = bcrypt::hash("secret", 4).expect("a hash");
         std::fs::write(folder.join("users"), format!("alice:{hash}\n")).expect("htpasswd");
         let rules = "[[access]]\nusers = ['alice']\nrepositories = ['base/**']\nactions = ['pull', 'push']\n\
             networks = ['127.0.0.0/8']\n[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\n\
             tags = ['v*']\nactions = ['push']\n[[access]]\nusers = ['alice']\nrepositories = ['in/**']\n\
             actions = ['push']\n";
-        std::fs::write(folder.join("a.toml"), format!("domain = 'a.test'\n{rest}{rules}")).expect("a");
+        std::fs::write(
+            folder.join("a.toml"),
+            format!("domain = 'a.test'\n{rest}{rules}"),
+        )
+        .expect("a");
         let open = rest.replace("[upstream]", "anonymous = 'pull'\n[upstream]");
         std::fs::write(folder.join("b.toml"), format!("domain = 'b.test'\n{open}")).expect("b");
         let loaded = crate::config::load(directory.path()).expect("valid");
@@ -157,7 +197,11 @@ mod tests {
     }
 
     fn options(domain: Option<&str>) -> Options {
-        Options { domain: domain.map(str::to_owned), client: Ipv4Addr::LOCALHOST.into(), json: false }
+        Options {
+            domain: domain.map(str::to_owned),
+            client: Ipv4Addr::LOCALHOST.into(),
+            json: false,
+        }
     }
 
     #[test]
@@ -183,8 +227,10 @@ mod tests {
         a.test: alice may not pull in/app: no rule allows it
           HEAD alone, as clients ask around a push, is allowed with `push`: by the rule at conf.d/a.toml:19
         ");
-        let elsewhere =
-            Options { client: "::ffff:10.0.0.1".parse().expect("an address"), ..options(Some("a.test")) };
+        let elsewhere = Options {
+            client: "::ffff:10.0.0.1".parse().expect("an address"),
+            ..options(Some("a.test"))
+        };
         insta::assert_snapshot!(said(("alice", "pull", "base/app"), &elsewhere), @r"
         a.test: alice may not pull base/app: no rule allows it
           this is from 10.0.0.1: from 127.0.0.0, as from some others, it is allowed: by the rule at conf.d/a.toml:8
@@ -193,7 +239,10 @@ mod tests {
         a.test: nobody may not pull base/app: no user in the htpasswd file is called so
         b.test: nobody may not pull base/app: no user in the htpasswd file is called so
         ");
-        let json = Options { json: true, ..options(Some("a.test")) };
+        let json = Options {
+            json: true,
+            ..options(Some("a.test"))
+        };
         insta::assert_snapshot!(said(("alice", "pull", "base/app"), &json), @r#"
         [
           {

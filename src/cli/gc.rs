@@ -21,16 +21,26 @@ pub struct Options {
 }
 
 /// Collects the garbage of a domain's store.
-pub fn run(snapshot: &Snapshot, domain: &str, options: Options, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn run(
+    snapshot: &Snapshot,
+    domain: &str,
+    options: Options,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let settings = settings(snapshot, domain)?;
     let directory = settings.directory.display();
     if !settings.directory.exists() {
         bail!("{directory} is not there: nothing was ever pushed to {domain}");
     }
-    let store =
-        Store::open(settings.directory.clone()).with_context(|| format!("{directory} cannot be used"))?;
-    let collection = Collection { grace: settings.grace, dry_run: options.dry_run };
-    let collected = store.collect(collection).with_context(|| format!("{directory} cannot be cleaned up"))?;
+    let store = Store::open(settings.directory.clone())
+        .with_context(|| format!("{directory} cannot be used"))?;
+    let collection = Collection {
+        grace: settings.grace,
+        dry_run: options.dry_run,
+    };
+    let collected = store
+        .collect(collection)
+        .with_context(|| format!("{directory} cannot be cleaned up"))?;
     if options.json {
         serde_json::to_writer_pretty(&mut *out, &collected)?;
         writeln!(out)?;
@@ -41,9 +51,20 @@ pub fn run(snapshot: &Snapshot, domain: &str, options: Options, out: &mut impl W
 }
 
 fn settings<'a>(snapshot: &'a Snapshot, domain: &str) -> anyhow::Result<&'a StoreSettings> {
-    let Some(host) = snapshot.domains.iter().find(|host| host.domain.as_str() == domain) else {
-        let known: Vec<_> = snapshot.domains.iter().map(|host| host.domain.as_str()).collect();
-        bail!("there is no domain {domain}; there are: {}", known.join(", "));
+    let Some(host) = snapshot
+        .domains
+        .iter()
+        .find(|host| host.domain.as_str() == domain)
+    else {
+        let known: Vec<_> = snapshot
+            .domains
+            .iter()
+            .map(|host| host.domain.as_str())
+            .collect();
+        bail!(
+            "there is no domain {domain}; there are: {}",
+            known.join(", ")
+        );
     };
     host.registry.store().with_context(|| {
         format!("{domain} has no store of its own: the registry behind it collects its own garbage")
@@ -51,7 +72,13 @@ fn settings<'a>(snapshot: &'a Snapshot, domain: &str) -> anyhow::Result<&'a Stor
 }
 
 fn words(collected: &Collected, dry_run: bool) -> String {
-    let Collected { manifests, blobs, uploads, repositories, bytes } = *collected;
+    let Collected {
+        manifests,
+        blobs,
+        uploads,
+        repositories,
+        bytes,
+    } = *collected;
     let verb = if dry_run { "would remove" } else { "removed" };
     let mebibytes = bytes.div_ceil(1 << 20);
     format!(

@@ -27,21 +27,38 @@ pub struct Options {
 pub fn run(file: &Path, user: &str, options: Options) -> anyhow::Result<()> {
     let user = UserName::new(user)?;
     let Options { delete, cost } = options;
-    let entry = if delete { None } else { Some(new_entry(&user, cost)?) };
+    let entry = if delete {
+        None
+    } else {
+        Some(new_entry(&user, cost)?)
+    };
     let done = change(file, &user, entry.as_ref())?;
     eprintln!("{done} `{user}` in {}", file.display());
     Ok(())
 }
 
 fn new_entry(user: &UserName, cost: u32) -> anyhow::Result<BcryptHash> {
-    let cost = Cost::new(cost)
-        .with_context(|| format!("the cost must be from {} to {}", Cost::LOWEST, Cost::HIGHEST))?;
-    let password = if io::stdin().is_terminal() { ask(user)? } else { first_line(io::stdin().lock())? };
+    let cost = Cost::new(cost).with_context(|| {
+        format!(
+            "the cost must be from {} to {}",
+            Cost::LOWEST,
+            Cost::HIGHEST
+        )
+    })?;
+    let password = if io::stdin().is_terminal() {
+        ask(user)?
+    } else {
+        first_line(io::stdin().lock())?
+    };
     check(&password)?;
     if password.len() > BcryptKey::MAX {
-        eprintln!("warning: bcrypt sees only the first {} bytes of this password", BcryptKey::MAX);
+        eprintln!(
+            "warning: bcrypt sees only the first {} bytes of this password",
+            BcryptKey::MAX
+        );
     }
-    BcryptHash::generate(&BcryptKey::new(&password), cost).context("the system has no randomness for a salt")
+    BcryptHash::generate(&BcryptKey::new(&password), cost)
+        .context("the system has no randomness for a salt")
 }
 
 type Password = Zeroizing<Vec<u8>>;
@@ -62,7 +79,10 @@ fn ask(user: &UserName) -> anyhow::Result<Password> {
 fn first_line(input: impl BufRead) -> anyhow::Result<Password> {
     // With room for all that is read, so that no copy is left behind by growing.
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD + 2));
-    input.take(MAX_PASSWORD as u64 + 2).read_until(b'\n', &mut line).context("cannot read the password")?;
+    input
+        .take(MAX_PASSWORD as u64 + 2)
+        .read_until(b'\n', &mut line)
+        .context("cannot read the password")?;
     if line.last() == Some(&b'\n') {
         line.pop();
     }
@@ -74,9 +94,18 @@ fn first_line(input: impl BufRead) -> anyhow::Result<Password> {
 
 /// What a client can send (RFC 7617 §2) and bcrypt can tell apart.
 fn check(password: &[u8]) -> anyhow::Result<()> {
-    ensure!(!password.is_empty(), "the password is empty: nothing was changed");
-    ensure!(password.len() <= MAX_PASSWORD, "the password is longer than {MAX_PASSWORD} bytes");
-    ensure!(!password.contains(&0), "the password has a NUL, where bcrypt would end it");
+    ensure!(
+        !password.is_empty(),
+        "the password is empty: nothing was changed"
+    );
+    ensure!(
+        password.len() <= MAX_PASSWORD,
+        "the password is longer than {MAX_PASSWORD} bytes"
+    );
+    ensure!(
+        !password.contains(&0),
+        "the password has a NUL, where bcrypt would end it"
+    );
     ensure!(
         !password.iter().any(u8::is_ascii_control),
         "the password has a control character, which no client can send"
@@ -87,13 +116,21 @@ fn check(password: &[u8]) -> anyhow::Result<()> {
 /// Far more than the 72 bytes that count, far less than what clients may send.
 const MAX_PASSWORD: usize = 1024;
 
-fn change(file: &Path, user: &UserName, entry: Option<&BcryptHash>) -> anyhow::Result<&'static str> {
+fn change(
+    file: &Path,
+    user: &UserName,
+    entry: Option<&BcryptHash>,
+) -> anyhow::Result<&'static str> {
     // A linked file stays linked; a new one is made where its name says.
     let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let directory =
-        target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let directory = target
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+        .to_owned();
     let _lock = lock(&directory)?;
-    let (old, metadata) = read(&target).with_context(|| format!("cannot read {}", file.display()))?;
+    let (old, metadata) =
+        read(&target).with_context(|| format!("cannot read {}", file.display()))?;
     let (new, done) = match (entry, without_user(&old, user)) {
         (Some(entry), Some(_)) => (with_entry(&old, user, entry), "changed"),
         (Some(entry), None) => (with_entry(&old, user, entry), "added"),
@@ -103,7 +140,11 @@ fn change(file: &Path, user: &UserName, entry: Option<&BcryptHash>) -> anyhow::R
     let users = Htpasswd::parse(&new);
     let claim = users.claim(user.as_str());
     let read_back = claim.user.map(|_| claim.hash);
-    ensure!(read_back == entry, "{} would not read as it should: nothing was changed", file.display());
+    ensure!(
+        read_back == entry,
+        "{} would not read as it should: nothing was changed",
+        file.display()
+    );
     replace(&target, &directory, &new, metadata.as_ref())
         .with_context(|| format!("cannot write {}: nothing was changed", file.display()))?;
     Ok(done)
@@ -139,7 +180,11 @@ fn without_user(file: &[u8], user: &UserName) -> Option<Vec<u8>> {
 }
 
 /// Copies all lines but the user's; of each of those, `with_line` is given the line's end.
-fn rebuilt(file: &[u8], user: &UserName, mut with_line: impl FnMut(&[u8], &mut Vec<u8>)) -> Vec<u8> {
+fn rebuilt(
+    file: &[u8],
+    user: &UserName,
+    mut with_line: impl FnMut(&[u8], &mut Vec<u8>),
+) -> Vec<u8> {
     let mut new = Vec::with_capacity(file.len() + 256);
     let lines = match file.strip_prefix(BYTE_ORDER_MARK) {
         Some(lines) => {
@@ -170,10 +215,14 @@ fn line_end(line: &[u8]) -> &[u8] {
 /// Keeps a second run out until this one has read and written. The directory itself is locked: it needs no
 /// further file that would be left over, or could belong to somebody else.
 fn lock(directory: &Path) -> anyhow::Result<File> {
-    let lock = File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    let lock =
+        File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
     if let Err(error) = lock.lock() {
         // Some network file systems lock no directories.
-        eprintln!("warning: cannot lock {} ({error}): change its files one at a time", directory.display());
+        eprintln!(
+            "warning: cannot lock {} ({error}): change its files one at a time",
+            directory.display()
+        );
     }
     Ok(lock)
 }
@@ -193,7 +242,12 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Metadata>)> {
 
 /// Like [`crate::fs::atomic_write`], but what replaces an old file belongs to the same owner and may be read by the
 /// same people: the proxy often runs as another user than the one who types this.
-fn replace(target: &Path, directory: &Path, content: &[u8], old: Option<&Metadata>) -> io::Result<()> {
+fn replace(
+    target: &Path,
+    directory: &Path,
+    content: &[u8],
+    old: Option<&Metadata>,
+) -> io::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(".moorgate-")
         .permissions(Permissions::from_mode(0o600))
@@ -205,11 +259,13 @@ fn replace(target: &Path, directory: &Path, content: &[u8], old: Option<&Metadat
         let (user, group) = (kept(old.uid(), new.uid()), kept(old.gid(), new.gid()));
         if user.is_some() || group.is_some() {
             fchown(file.as_file(), user, group).map_err(|error| {
-                let text = "it belongs to somebody else, and has to: run this as its owner or as root";
+                let text =
+                    "it belongs to somebody else, and has to: run this as its owner or as root";
                 io::Error::new(error.kind(), text)
             })?;
         }
-        file.as_file().set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
+        file.as_file()
+            .set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
     }
     file.as_file().sync_all()?;
     file.persist(target).map_err(|error| error.error)?;
@@ -227,8 +283,11 @@ mod tests {
     }
 
     fn entry(password: &str) -> BcryptHash {
-        BcryptHash::generate(&BcryptKey::new(password.as_bytes()), Cost::new(4).expect("allowed"))
-            .expect("randomness")
+        BcryptHash::generate(
+            &BcryptKey::new(password.as_bytes()),
+            Cost::new(4).expect("allowed"),
+        )
+        .expect("randomness")
     }
 
     fn edited(file: &str, entry: &BcryptHash) -> String {
@@ -247,18 +306,31 @@ mod tests {
             ("ci:old", "ci:H"),
             ("\u{feff}ci:old\n", "\u{feff}ci:H\n"),
             ("ci:one\na:x\nci:two\n", "ci:H\na:x\n"),
-            ("cis:x\nCI:y\nnothing\nci\n", "cis:x\nCI:y\nnothing\nci\nci:H\n"),
+            (
+                "cis:x\nCI:y\nnothing\nci\n",
+                "cis:x\nCI:y\nnothing\nci\nci:H\n",
+            ),
         ] {
-            assert_eq!(edited(before, &entry), after.replace('H', &entry.to_string()), "{before:?}");
+            assert_eq!(
+                edited(before, &entry),
+                after.replace('H', &entry.to_string()),
+                "{before:?}"
+            );
         }
         let bytes = with_entry(b"\xff\xfe:x\nci:y\n", &user("ci"), &entry);
-        assert_eq!(bytes, [b"\xff\xfe:x\nci:", entry.to_string().as_bytes(), b"\n"].concat());
+        assert_eq!(
+            bytes,
+            [b"\xff\xfe:x\nci:", entry.to_string().as_bytes(), b"\n"].concat()
+        );
     }
 
     #[test]
     fn a_deleted_user_takes_all_its_lines() {
         let without = |file: &str| without_user(file.as_bytes(), &user("ci"));
-        assert_eq!(without("a:x\nci:y\nb:z\nci:w"), Some(b"a:x\nb:z\n".to_vec()));
+        assert_eq!(
+            without("a:x\nci:y\nb:z\nci:w"),
+            Some(b"a:x\nb:z\n".to_vec())
+        );
         assert_eq!(without("a:x\n#ci:y\n"), None);
     }
 
@@ -267,18 +339,35 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("users");
         let mode = |path: &Path| std::fs::metadata(path).expect("metadata").mode() & 0o777;
-        assert_eq!(change(&path, &user("ci"), Some(&entry("a"))).expect("added"), "added");
+        assert_eq!(
+            change(&path, &user("ci"), Some(&entry("a"))).expect("added"),
+            "added"
+        );
         assert_eq!(mode(&path), 0o600);
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("set");
         let link = directory.path().join("link");
         std::os::unix::fs::symlink("users", &link).expect("linked");
-        assert_eq!(change(&link, &user("ci"), Some(&entry("b"))).expect("changed"), "changed");
+        assert_eq!(
+            change(&link, &user("ci"), Some(&entry("b"))).expect("changed"),
+            "changed"
+        );
         assert_eq!(mode(&path), 0o640);
-        assert!(std::fs::symlink_metadata(&link).expect("metadata").is_symlink());
-        assert_eq!(change(&path, &user("ci"), None).expect("deleted"), "deleted");
+        assert!(
+            std::fs::symlink_metadata(&link)
+                .expect("metadata")
+                .is_symlink()
+        );
+        assert_eq!(
+            change(&path, &user("ci"), None).expect("deleted"),
+            "deleted"
+        );
         assert!(change(&path, &user("ci"), None).is_err());
         assert_eq!(std::fs::read(&path).expect("read"), b"");
-        assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 2, "nothing is left over");
+        assert_eq!(
+            std::fs::read_dir(directory.path()).expect("listed").count(),
+            2,
+            "nothing is left over"
+        );
     }
 
     #[test]
@@ -293,7 +382,10 @@ mod tests {
                 });
             }
         });
-        assert_eq!(Htpasswd::parse(&std::fs::read(&path).expect("read")).users(), 16);
+        assert_eq!(
+            Htpasswd::parse(&std::fs::read(&path).expect("read")).users(),
+            16
+        );
     }
 
     #[test]

@@ -13,7 +13,10 @@ use crate::lifecycle::{self, Signals};
 pub fn run(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
     // Signals, files and new connections; requests are served by the workers.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
     runtime.block_on(serve(directory, debug))
 }
 
@@ -52,9 +55,16 @@ async fn serve(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
 /// A panic costs one connection; it must not go unnoticed.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or("no message");
-        tracing::error!(place, message, "panic: one connection is lost, please report this");
+        tracing::error!(
+            place,
+            message,
+            "panic: one connection is lost, please report this"
+        );
     }));
 }
 
@@ -62,7 +72,10 @@ fn log_panics() {
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     // Served with what there is otherwise: accepting waits when descriptors run out.
     let _ = setrlimit(Resource::Nofile, raised);
 }

@@ -57,9 +57,15 @@ pub struct Options {
 pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let tokens = refresh::list(&snapshot.state, SystemTime::now())?;
     let holders = Holders::read(snapshot)?;
-    let tokens: Vec<_> = tokens.iter().map(|(id, record)| (id, record, !holders.are_over(record))).collect();
+    let tokens: Vec<_> = tokens
+        .iter()
+        .map(|(id, record)| (id, record, !holders.are_over(record)))
+        .collect();
     if json {
-        let tokens: Vec<_> = tokens.iter().map(|(id, record, good)| object(id, record, *good)).collect();
+        let tokens: Vec<_> = tokens
+            .iter()
+            .map(|(id, record, good)| object(id, record, *good))
+            .collect();
         writeln!(out, "{:#}", json!(tokens))?;
         return Ok(());
     }
@@ -81,7 +87,10 @@ struct Holders {
 
 impl Holders {
     fn read(snapshot: &Snapshot) -> anyhow::Result<Self> {
-        let hosts = snapshot.domains.iter().filter(|host| host.auth.mode.tokens().is_some());
+        let hosts = snapshot
+            .domains
+            .iter()
+            .filter(|host| host.auth.mode.tokens().is_some());
         let users = hosts.map(|host| {
             let users = match UsersFile::open(&host.auth.htpasswd) {
                 Ok(file) => Some(file.current()),
@@ -91,13 +100,20 @@ impl Holders {
             };
             (host.domain.to_string(), users)
         });
-        Ok(Self { users: users.collect(), entries: Entries::read(&snapshot.state)? })
+        Ok(Self {
+            users: users.collect(),
+            entries: Entries::read(&snapshot.state)?,
+        })
     }
 
     /// Whether a token's domain gives none, or its user is gone or has another entry.
     fn are_over(&self, record: &Record) -> bool {
-        let Some(users) = self.users.get(&record.domain) else { return true };
-        let (Some(users), Some(entries)) = (users, &self.entries) else { return false };
+        let Some(users) = self.users.get(&record.domain) else {
+            return true;
+        };
+        let (Some(users), Some(entries)) = (users, &self.entries) else {
+            return false;
+        };
         let user = users.claim(&record.user).user;
         user.is_none_or(|user| entries.of(&record.domain, user, users) != record.entry)
     }
@@ -114,15 +130,37 @@ pub fn revoke(config: &Path, which: Options, domain: Option<String>) -> anyhow::
 }
 
 fn line(id: &str, record: &Record, good: bool) -> anyhow::Result<String> {
-    let Record { domain, user, entry: _, client, created, used, expires } = record;
+    let Record {
+        domain,
+        user,
+        entry: _,
+        client,
+        created,
+        used,
+        expires,
+    } = record;
     let [created, used, expires] = [time(*created)?, time(*used)?, time(*expires)?];
     let client = if client.is_empty() { "-" } else { client };
-    let over = if good { "" } else { "  no longer good: the user or the password has changed" };
-    Ok(format!("{id}  {user}  {domain}  {client}  made {created}  used {used}  until {expires}{over}"))
+    let over = if good {
+        ""
+    } else {
+        "  no longer good: the user or the password has changed"
+    };
+    Ok(format!(
+        "{id}  {user}  {domain}  {client}  made {created}  used {used}  until {expires}{over}"
+    ))
 }
 
 fn object(id: &str, record: &Record, good: bool) -> serde_json::Value {
-    let Record { domain, user, entry: _, client, created, used, expires } = record;
+    let Record {
+        domain,
+        user,
+        entry: _,
+        client,
+        created,
+        used,
+        expires,
+    } = record;
     let [created, used, expires] = [created, used, expires].map(|at| time(*at).ok());
     json!({
         "id": id, "user": user, "domain": domain, "client": client,
@@ -152,7 +190,10 @@ mod tests {
         };
         insta::assert_snapshot!(line("0a1b2c3d4e5f", &record, true).expect("a time"), @"0a1b2c3d4e5f  alice  ci.test  -  made 2023-11-14T22:13:20Z  used 2023-11-14T22:14:20Z  until 2024-02-12T22:14:20Z");
         let over = line("0a1b2c3d4e5f", &record, false).expect("a time");
-        assert!(over.ends_with("  no longer good: the user or the password has changed"), "{over}");
+        assert!(
+            over.ends_with("  no longer good: the user or the password has changed"),
+            "{over}"
+        );
         insta::assert_snapshot!(format!("{:#}", object("0a1b2c3d4e5f", &record, true)), @r#"
         {
           "client": "",

@@ -127,7 +127,15 @@ impl CaSettings {
     /// Of a CA about which nothing else is said.
     pub fn new(directory: Directory) -> Self {
         let ports = ValidationPorts::default();
-        Self { directory, roots: None, profile: None, chain: None, binding: None, public: None, ports }
+        Self {
+            directory,
+            roots: None,
+            profile: None,
+            chain: None,
+            binding: None,
+            public: None,
+            ports,
+        }
     }
 
     /// Whether it looks at names from outside, and has limits that a mistake can use up for days.
@@ -168,7 +176,9 @@ impl Directory {
     /// The one at a URL, whoever's it is.
     pub fn at(url: &str) -> Self {
         // The path of no known CA differs from another's by the case of its letters alone.
-        let known = KnownCa::ALL.into_iter().find(|ca| ca.url().eq_ignore_ascii_case(url));
+        let known = KnownCa::ALL
+            .into_iter()
+            .find(|ca| ca.url().eq_ignore_ascii_case(url));
         known.map_or_else(|| Self::Url(url.to_owned()), Self::Known)
     }
 
@@ -270,7 +280,10 @@ impl KnownCa {
     }
 
     const fn is_production(self) -> bool {
-        matches!(self, Self::LetsEncrypt | Self::ZeroSsl | Self::Google | Self::Buypass)
+        matches!(
+            self,
+            Self::LetsEncrypt | Self::ZeroSsl | Self::Google | Self::Buypass
+        )
     }
 }
 
@@ -294,7 +307,12 @@ pub enum ChallengeKind {
 
 impl ChallengeKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::TlsAlpn01, Self::Http01, Self::Dns01, Self::DnsPersist01];
+    pub const ALL: [Self; 4] = [
+        Self::TlsAlpn01,
+        Self::Http01,
+        Self::Dns01,
+        Self::DnsPersist01,
+    ];
 
     /// As it is written in the configuration, and in the protocol.
     pub const fn name(self) -> &'static str {
@@ -332,8 +350,16 @@ mod tests {
             assert_eq!(directory, Directory::Known(ca));
             let settings = CaSettings::new(directory);
             let caa = settings.directory.dns_identity().unwrap_or_default();
-            let public = if settings.is_public() { "public" } else { "for trials" };
-            let binding = if ca.needs_binding() { "binding" } else { "no binding" };
+            let public = if settings.is_public() {
+                "public"
+            } else {
+                "for trials"
+            };
+            let binding = if ca.needs_binding() {
+                "binding"
+            } else {
+                "no binding"
+            };
             format!("{ca:?}: {}, {caa}, {public}, {binding}", ca.url())
         });
         insta::assert_snapshot!(all.join("\n"), @r"
@@ -363,8 +389,14 @@ mod tests {
     #[test]
     fn settings_differ_by_their_secrets_too() {
         let with = |key: &str| {
-            let binding = ExternalBinding { key_id: "id".into(), hmac_key: key.to_owned().into() };
-            CaSettings { binding: Some(binding), ..CaSettings::new(Directory::Known(KnownCa::ZeroSsl)) }
+            let binding = ExternalBinding {
+                key_id: "id".into(),
+                hmac_key: key.to_owned().into(),
+            };
+            CaSettings {
+                binding: Some(binding),
+                ..CaSettings::new(Directory::Known(KnownCa::ZeroSsl))
+            }
         };
         assert_eq!(with("a"), with("a"));
         assert_ne!(with("a"), with("b"));

@@ -32,8 +32,14 @@ pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
     let source = Arc::new(source);
     let raw = raw::main(&source, problems);
     let bindings = raw.ca.given().into_iter().flatten();
-    let bindings = bindings.map(|ca| binding(&source, ca.get_ref(), problems)).collect();
-    MainFile { raw, source, bindings }
+    let bindings = bindings
+        .map(|ca| binding(&source, ca.get_ref(), problems))
+        .collect();
+    MainFile {
+        raw,
+        source,
+        bindings,
+    }
 }
 
 /// The key of an external account binding; the roots of its CA are looked at on the way.
@@ -41,25 +47,43 @@ fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<
     if let Setting::Given(written, span) = &ca.roots
         && let Err(error) = open_regular(&source.beside(written))
     {
-        let help = "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
-        let message = format!("`ca.roots` cannot be read: {}: {error}", source.beside(written).display());
+        let help =
+            "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
+        let message = format!(
+            "`ca.roots` cannot be read: {}: {error}",
+            source.beside(written).display()
+        );
         problems.push(Problem::at(source, span, message, help));
     }
-    let Setting::Given(secret, span) = &ca.eab_hmac_key else { return None };
+    let Setting::Given(secret, span) = &ca.eab_hmac_key else {
+        return None;
+    };
     let revealed = secret.reveal(|path| source.beside(path));
-    let secret = revealed.map_err(|error| (error.to_string(), error.help())).and_then(|secret| {
-        // With or without padding, as CAs print it.
-        let key = secret.expose_secret().trim_end_matches('=').replace('+', "-").replace('/', "_");
-        match BASE64_URL_SAFE_NO_PAD.decode(&key) {
-            Ok(bytes) if bytes.len() >= 16 => Ok(SecretString::from(key)),
-            Ok(_) | Err(_) => {
-                Err(("is not a key in base64url".to_owned(), "copy it again from the CA's page"))
+    let secret = revealed
+        .map_err(|error| (error.to_string(), error.help()))
+        .and_then(|secret| {
+            // With or without padding, as CAs print it.
+            let key = secret
+                .expose_secret()
+                .trim_end_matches('=')
+                .replace('+', "-")
+                .replace('/', "_");
+            match BASE64_URL_SAFE_NO_PAD.decode(&key) {
+                Ok(bytes) if bytes.len() >= 16 => Ok(SecretString::from(key)),
+                Ok(_) | Err(_) => Err((
+                    "is not a key in base64url".to_owned(),
+                    "copy it again from the CA's page",
+                )),
             }
-        }
-    });
+        });
     secret
         .map_err(|(what, help)| {
-            problems.push(Problem::at(source, span, format!("`ca.eab_hmac_key` {what}"), help));
+            problems.push(Problem::at(
+                source,
+                span,
+                format!("`ca.eab_hmac_key` {what}"),
+                help,
+            ));
         })
         .ok()
 }
@@ -76,9 +100,16 @@ pub(super) fn domain_files(directory: &Path, problems: &mut Problems) -> Vec<Dom
         }
     };
     if paths.is_empty() {
-        problems.push(Problem::in_file(&folder, "there is no domain", FIRST_DOMAIN));
+        problems.push(Problem::in_file(
+            &folder,
+            "there is no domain",
+            FIRST_DOMAIN,
+        ));
     }
-    paths.iter().filter_map(|path| domain_file(path, problems)).collect()
+    paths
+        .iter()
+        .filter_map(|path| domain_file(path, problems))
+        .collect()
 }
 
 fn domain_file(path: &Path, problems: &mut Problems) -> Option<DomainFile> {
@@ -91,19 +122,27 @@ fn domain_file(path: &Path, problems: &mut Problems) -> Option<DomainFile> {
     };
     let raw = raw::domain(&source, problems)?;
     check_named_files(&source, &raw, problems);
-    let password = raw.upstream.given().and_then(|upstream| match &upstream.password {
-        Setting::Absent | Setting::Invalid => None,
-        Setting::Given(secret, span) => match secret.reveal(|path| source.beside(path)) {
-            Ok(secret) => Some(secret),
-            Err(error) => {
-                let message = format!("`upstream.password` {error}");
-                problems.push(Problem::at(&source, span, message, error.help()));
-                None
-            }
-        },
-    });
+    let password = raw
+        .upstream
+        .given()
+        .and_then(|upstream| match &upstream.password {
+            Setting::Absent | Setting::Invalid => None,
+            Setting::Given(secret, span) => match secret.reveal(|path| source.beside(path)) {
+                Ok(secret) => Some(secret),
+                Err(error) => {
+                    let message = format!("`upstream.password` {error}");
+                    problems.push(Problem::at(&source, span, message, error.help()));
+                    None
+                }
+            },
+        });
     let groups = groups(&source, &raw, problems);
-    Some(DomainFile { source, raw, password, groups })
+    Some(DomainFile {
+        source,
+        raw,
+        password,
+        groups,
+    })
 }
 
 fn groups(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) -> Option<Arc<Source>> {
@@ -127,7 +166,11 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
         let entry = entry?;
         let path = entry.path();
         let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !is_hidden && path.extension().is_some_and(|extension| extension == "toml") {
+        if !is_hidden
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+        {
             paths.push(path);
         }
     }
@@ -139,9 +182,13 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// domain without users, and missing roots an upstream without trust.
 fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) {
     let mut check = |key: &str, setting: &Setting<PathBuf>, severity: Severity, help: &str| {
-        let Setting::Given(written, span) = setting else { return };
+        let Setting::Given(written, span) = setting else {
+            return;
+        };
         let path = source.beside(written);
-        let Err(error) = open_regular(&path) else { return };
+        let Err(error) = open_regular(&path) else {
+            return;
+        };
         let message = format!("`{key}` cannot be read: {}: {error}", path.display());
         let problem = Problem::at(source, span, message, help);
         problems.push(match severity {
@@ -154,12 +201,14 @@ fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Probl
         check("auth.htpasswd", &auth.htpasswd, Severity::Error, help);
     }
     if let Some(tls) = raw.tls.given() {
-        let help = "the domain has no certificate until the file is there and moorgate's user may read it";
+        let help =
+            "the domain has no certificate until the file is there and moorgate's user may read it";
         check("tls.certificate", &tls.certificate, Severity::Warning, help);
         check("tls.key", &tls.key, Severity::Warning, help);
     }
     if let Some(upstream) = raw.upstream.given() {
-        let help = "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
+        let help =
+            "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
         check("upstream.roots", &upstream.roots, Severity::Error, help);
     }
 }

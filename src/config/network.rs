@@ -61,14 +61,20 @@ impl From<Network> for IpNet {
 
 /// The network as the addresses of clients are written.
 fn canonical(network: IpNet) -> Result<IpNet, NetworkError> {
-    let IpNet::V6(wide) = network else { return Ok(network) };
+    let IpNet::V6(wide) = network else {
+        return Ok(network);
+    };
     let length = wide.prefix_len().checked_sub(MAPPED_BITS);
     if let (Some(address), Some(length)) = (wide.addr().to_ipv4_mapped(), length) {
         let narrow = Ipv4Net::new(address, length).map_err(|_| NetworkError::Malformed)?;
         return Ok(narrow.into());
     }
     let is_mixed = wide.prefix_len() > 0 && wide.contains(&MAPPED);
-    if is_mixed { Err(NetworkError::Mixed) } else { Ok(network) }
+    if is_mixed {
+        Err(NetworkError::Mixed)
+    } else {
+        Ok(network)
+    }
 }
 
 /// The first of the IPv6 addresses that stand for those of IPv4 (RFC 4291 §2.5.5.2), and how many bits they share.
@@ -95,7 +101,10 @@ impl Networks {
     pub fn that_meets(&self, other: IpNet) -> Option<Network> {
         let meets = |own: &IpNet| own.contains(&other) || other.contains(own);
         let wide = |own: &IpNet| own.prefix_len() < own.max_prefix_len();
-        self.0.iter().copied().find(|Network(own)| wide(own) && meets(own))
+        self.0
+            .iter()
+            .copied()
+            .find(|Network(own)| wide(own) && meets(own))
     }
 }
 
@@ -112,35 +121,63 @@ mod tests {
     #[test]
     fn networks_and_addresses_are_read() {
         let is_in = |address: &str, network: &str| {
-            Network::parse(network).expect(network).contains(address.parse().expect(address))
+            Network::parse(network)
+                .expect(network)
+                .contains(address.parse().expect(address))
         };
         assert!(is_in("10.1.2.3", "10.0.0.0/8") && !is_in("11.0.0.1", "10.0.0.0/8"));
-        assert!(is_in("::ffff:10.1.2.3", "10.0.0.0/8"), "over an IPv6 socket");
+        assert!(
+            is_in("::ffff:10.1.2.3", "10.0.0.0/8"),
+            "over an IPv6 socket"
+        );
         assert!(is_in("192.0.2.7", "192.0.2.7") && !is_in("192.0.2.8", "192.0.2.7"));
         assert!(is_in("192.0.2.7", "::ffff:192.0.2.7"));
         assert!(is_in("fd12::1", "fd00::/8") && !is_in("fe80::1", "fd00::/8"));
         assert!(!is_in("10.0.0.1", "::/0") && !is_in("::1", "0.0.0.0/0"));
-        for text in ["", "10.0.0.0/33", "10.0.0/8", "localhost", "10.0.0.0/8 ", "10.0.0.0/-1", "::/129"] {
-            assert_eq!(Network::parse(text), Err(NetworkError::Malformed), "{text:?}");
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "localhost",
+            "10.0.0.0/8 ",
+            "10.0.0.0/-1",
+            "::/129",
+        ] {
+            assert_eq!(
+                Network::parse(text),
+                Err(NetworkError::Malformed),
+                "{text:?}"
+            );
         }
-        assert!(is_in("10.1.2.3", "::ffff:10.0.0.0/104") && !is_in("11.0.0.1", "::ffff:10.0.0.0/104"));
+        assert!(
+            is_in("10.1.2.3", "::ffff:10.0.0.0/104") && !is_in("11.0.0.1", "::ffff:10.0.0.0/104")
+        );
         assert!(is_in("10.1.2.3", "::ffff:0:0/96") && !is_in("::1", "::ffff:0:0/96"));
         for text in ["::fffe:0:0/95", "::/64", "::/1"] {
             let error = Network::parse(text).expect_err(text);
             assert_eq!(error, NetworkError::Mixed, "{text}");
         }
-        let error = Network::parse("10.1.0.0/8").expect_err("host bits").to_string();
+        let error = Network::parse("10.1.0.0/8")
+            .expect_err("host bits")
+            .to_string();
         assert_eq!(
             error,
             "is an address within a network: is it the network `10.0.0.0/8` or the address alone?"
         );
-        assert_eq!(Network::parse("::ffff:10.1.0.0/104").expect_err("host bits").to_string(), error);
+        assert_eq!(
+            Network::parse("::ffff:10.1.0.0/104")
+                .expect_err("host bits")
+                .to_string(),
+            error
+        );
     }
 
     #[test]
     fn networks_meet_where_one_is_in_the_other() {
-        let networks: Networks =
-            ["10.0.0.0/8", "192.0.2.7"].map(|text| Network::parse(text).expect(text)).into_iter().collect();
+        let networks: Networks = ["10.0.0.0/8", "192.0.2.7"]
+            .map(|text| Network::parse(text).expect(text))
+            .into_iter()
+            .collect();
         for (other, meets) in [
             ("10.1.0.0/16", true),
             ("0.0.0.0/0", true),
@@ -148,7 +185,11 @@ mod tests {
             ("11.0.0.0/8", false),
             ("::/0", false),
         ] {
-            assert_eq!(networks.that_meets(other.parse().expect(other)).is_some(), meets, "{other}");
+            assert_eq!(
+                networks.that_meets(other.parse().expect(other)).is_some(),
+                meets,
+                "{other}"
+            );
         }
     }
 }

@@ -51,9 +51,21 @@ impl Problem {
 
     /// An error at the value of a key, such as `["auth", "htpasswd"]`, for the layers above. The
     /// file is read again when the problem is shown; without that key, the file alone is named.
-    pub fn at_key(file: &Path, keys: &[&str], message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub fn at_key(
+        file: &Path,
+        keys: &[&str],
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         let keys = keys.iter().map(ToString::to_string).collect();
-        Self::new(Place::Key { file: file.to_owned(), keys }, message.into(), help.into())
+        Self::new(
+            Place::Key {
+                file: file.to_owned(),
+                keys,
+            },
+            message.into(),
+            help.into(),
+        )
     }
 
     /// An error at a place of a file, in bytes, for the layers above. The file is read again when the
@@ -64,7 +76,10 @@ impl Problem {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        let place = Place::Bytes { file: file.to_owned(), span: place.clone() };
+        let place = Place::Bytes {
+            file: file.to_owned(),
+            span: place.clone(),
+        };
         Self::new(place, message.into(), help.into())
     }
 
@@ -75,19 +90,30 @@ impl Problem {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        let place = Place::Span { source: Arc::clone(source), span: span.clone() };
+        let place = Place::Span {
+            source: Arc::clone(source),
+            span: span.clone(),
+        };
         Self::new(place, message.into(), help.into())
     }
 
     fn new(place: Place, message: String, help: String) -> Self {
         let (message, help) = (without_controls(&message), without_controls(&help));
-        Self { severity: Severity::Error, place, message, help }
+        Self {
+            severity: Severity::Error,
+            place,
+            message,
+            help,
+        }
     }
 
     /// The same as a warning.
     #[must_use]
     pub fn warning(self) -> Self {
-        Self { severity: Severity::Warning, ..self }
+        Self {
+            severity: Severity::Warning,
+            ..self
+        }
     }
 
     /// Error or warning.
@@ -115,7 +141,8 @@ impl Problem {
 
     /// Line and column, both from 1, where the problem has a place in its file.
     pub fn position(&self) -> Option<(usize, usize)> {
-        self.located().map(|(source, span)| source.position(span.start))
+        self.located()
+            .map(|(source, span)| source.position(span.start))
     }
 
     /// The problem as text for people, without a line break at the end.
@@ -127,7 +154,9 @@ impl Problem {
         let path = self.file().to_string_lossy().into_owned();
         let title = Group::with_title(level.primary_title(&self.message));
         let located = self.located();
-        let excerpt = located.as_ref().and_then(|(source, span)| source.excerpt(span));
+        let excerpt = located
+            .as_ref()
+            .and_then(|(source, span)| source.excerpt(span));
         let group = match (&located, &excerpt) {
             (_, Some(excerpt)) => title.element(snippet(excerpt).path(path)),
             (Some((source, span)), None) => {
@@ -159,7 +188,9 @@ impl Problem {
 
 fn snippet(excerpt: &Excerpt) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
     let place = AnnotationKind::Primary.span(excerpt.span.clone());
-    Snippet::source(excerpt.text.as_str()).line_start(excerpt.first_line).annotation(place)
+    Snippet::source(excerpt.text.as_str())
+        .line_start(excerpt.first_line)
+        .annotation(place)
 }
 
 /// A key or a value in a message must not steer the terminal.
@@ -192,7 +223,10 @@ impl Problems {
 
     /// How many there are of one kind.
     pub fn count(&self, severity: Severity) -> usize {
-        self.0.iter().filter(|problem| problem.severity == severity).count()
+        self.0
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
     }
 
     /// Whether there are none.
@@ -207,7 +241,11 @@ impl Problems {
 
     /// All of them as text for people, an empty line between two.
     pub fn render(&self, colour: Colour) -> String {
-        let problems: Vec<_> = self.0.iter().map(|problem| problem.render(colour)).collect();
+        let problems: Vec<_> = self
+            .0
+            .iter()
+            .map(|problem| problem.render(colour))
+            .collect();
         problems.join("\n\n")
     }
 
@@ -251,13 +289,18 @@ mod tests {
     use super::*;
 
     fn problem(text: &str, span: Span) -> Problem {
-        let source = Arc::new(Source::new(PathBuf::from("conf.d/ci.toml"), text.to_owned()));
+        let source = Arc::new(Source::new(
+            PathBuf::from("conf.d/ci.toml"),
+            text.to_owned(),
+        ));
         Problem::at(&source, &span, "`realm` is odd", "write another")
     }
 
     #[test]
     fn a_problem_shows_its_line_and_what_to_write() {
-        let text = problem("[auth]\nrealm = \"a\"\n", 15..18).warning().render(Colour::Never);
+        let text = problem("[auth]\nrealm = \"a\"\n", 15..18)
+            .warning()
+            .render(Colour::Never);
         insta::assert_snapshot!(text, @r#"
         warning: `realm` is odd
          --> conf.d/ci.toml:2:9
@@ -283,9 +326,17 @@ mod tests {
     fn a_key_is_looked_up_when_the_problem_is_shown() {
         let directory = tempfile::tempdir().expect("directory");
         let file = directory.path().join("ci.toml");
-        let problem =
-            Problem::at_key(&file, &["upstream", "password"], "`password` is refused", "ask for another");
-        let shown = || problem.render(Colour::Never).replace(&*directory.path().to_string_lossy(), "DIR");
+        let problem = Problem::at_key(
+            &file,
+            &["upstream", "password"],
+            "`password` is refused",
+            "ask for another",
+        );
+        let shown = || {
+            problem
+                .render(Colour::Never)
+                .replace(&*directory.path().to_string_lossy(), "DIR")
+        };
         assert_eq!(problem.position(), None);
         insta::assert_snapshot!(shown(), @r"
         error: `password` is refused
@@ -319,11 +370,19 @@ mod tests {
         problems.push(problem("a = 1\n", 0..1).warning());
         problems.push(Problem::in_file(Path::new("conf.d/a.toml"), "first", ""));
         problems.sort();
-        let order: Vec<_> =
-            problems.iter().map(|problem| (problem.file().to_owned(), problem.position())).collect();
+        let order: Vec<_> = problems
+            .iter()
+            .map(|problem| (problem.file().to_owned(), problem.position()))
+            .collect();
         assert_eq!(order[0].0, Path::new("conf.d/a.toml"));
         assert_eq!(order[1].1, Some((1, 1)));
         assert_eq!(order[2].1, Some((1, 5)));
-        assert_eq!((problems.count(Severity::Error), problems.count(Severity::Warning)), (2, 1));
+        assert_eq!(
+            (
+                problems.count(Severity::Error),
+                problems.count(Severity::Warning)
+            ),
+            (2, 1)
+        );
     }
 }

@@ -176,7 +176,12 @@ impl RawMain {
     /// than absent, so that nothing is said about defaults that it may have changed.
     pub(super) fn unknown() -> Self {
         let (https, http) = (Setting::Invalid, Setting::Invalid);
-        Self { https, http, state: Setting::Invalid, ..Self::default() }
+        Self {
+            https,
+            http,
+            state: Setting::Invalid,
+            ..Self::default()
+        }
     }
 }
 
@@ -230,7 +235,9 @@ pub(super) fn domain(source: &Arc<Source>, problems: &mut Problems) -> Option<Ra
         tls: top.table("tls", tls),
         auth: top.table("auth", auth),
         upstream: top.table("upstream", upstream),
-        browser: top.table("browser", |table| RawBrowser { url: table.value("url", values::upstream_url) }),
+        browser: top.table("browser", |table| RawBrowser {
+            url: table.value("url", values::upstream_url),
+        }),
         groups: access::groups(top),
         groups_file: top.value("groups_file", values::path),
         access: top.tables("access", access::rule),
@@ -248,7 +255,9 @@ pub(super) fn main(source: &Arc<Source>, problems: &mut Problems) -> RawMain {
         acme: top.table("acme", acme::settings),
         ca: top.tables("ca", acme::ca),
         trusted_proxies: top.list("trusted_proxies", values::network),
-        admin: top.table("admin", |table| RawAdmin { listen: table.value("listen", values::listen_address) }),
+        admin: top.table("admin", |table| RawAdmin {
+            listen: table.value("listen", values::listen_address),
+        }),
         auth: top.table("auth", main_auth),
         log: top.table("log", log),
         limits: top.table("limits", main_limits),
@@ -264,11 +273,22 @@ fn read<T>(
     walk: impl FnOnce(&mut Table<'_>) -> T,
 ) -> Option<T> {
     match DeTable::parse(source.text()) {
-        Ok(document) => Some(walk(&mut Table::top(source, kind, document.get_ref(), problems))),
+        Ok(document) => Some(walk(&mut Table::top(
+            source,
+            kind,
+            document.get_ref(),
+            problems,
+        ))),
         Err(error) => {
             let end = source.text().len();
-            let help = "correct the TOML syntax here; strings stand in quotes, tables in [brackets]";
-            problems.push(Problem::at(source, &error.span().unwrap_or(end..end), error.message(), help));
+            let help =
+                "correct the TOML syntax here; strings stand in quotes, tables in [brackets]";
+            problems.push(Problem::at(
+                source,
+                &error.span().unwrap_or(end..end),
+                error.message(),
+                help,
+            ));
             None
         }
     }
@@ -279,15 +299,27 @@ fn auth(table: &mut Table<'_>) -> RawAuth {
         htpasswd: table.value("htpasswd", values::path),
         realm: table.value("realm", values::realm),
         mode: table.value("mode", |value| {
-            values::choice(value, &[("basic", RawMode::Basic), ("token", RawMode::Token)])
+            values::choice(
+                value,
+                &[("basic", RawMode::Basic), ("token", RawMode::Token)],
+            )
         }),
         anonymous: table.value("anonymous", |value| {
-            values::choice(value, &[("none", AnonymousAccess::None), ("pull", AnonymousAccess::Pull)])
+            values::choice(
+                value,
+                &[
+                    ("none", AnonymousAccess::None),
+                    ("pull", AnonymousAccess::Pull),
+                ],
+            )
         }),
         // Clients take anything below a minute for a minute, and a key verifies for two days after its last use.
-        token_lifetime: table.value("token_lifetime", |value| values::bounded(value, MINUTE, DAY)),
-        refresh_token_lifetime: table
-            .value("refresh_token_lifetime", |value| values::bounded(value, 60 * MINUTE, 3650 * DAY)),
+        token_lifetime: table.value("token_lifetime", |value| {
+            values::bounded(value, MINUTE, DAY)
+        }),
+        refresh_token_lifetime: table.value("refresh_token_lifetime", |value| {
+            values::bounded(value, 60 * MINUTE, 3650 * DAY)
+        }),
     }
 }
 
@@ -298,15 +330,26 @@ fn upstream(table: &mut Table<'_>) -> RawUpstream {
         url: table.value("url", values::upstream_url),
         directory: table.value("directory", values::store_name),
         gc: table.value("gc", |value| values::duration_or_never(value, 365 * DAY)),
-        gc_grace: table.value("gc_grace", |value| values::long_duration(value, LEAST_GRACE, 365 * DAY)),
+        gc_grace: table.value("gc_grace", |value| {
+            values::long_duration(value, LEAST_GRACE, 365 * DAY)
+        }),
         roots: table.value("roots", values::path),
         username: table.value("username", values::username),
         password: table.value("password", secret::setting),
         authorization: table.value("authorization", |value| {
-            values::choice(value, &[("strip", RawAuthorization::Strip), ("pass", RawAuthorization::Pass)])
+            values::choice(
+                value,
+                &[
+                    ("strip", RawAuthorization::Strip),
+                    ("pass", RawAuthorization::Pass),
+                ],
+            )
         }),
         redirects: table.value("redirects", |value| {
-            values::choice(value, &[("pass", Redirects::Pass), ("follow", Redirects::Follow)])
+            values::choice(
+                value,
+                &[("pass", Redirects::Pass), ("follow", Redirects::Follow)],
+            )
         }),
     }
 }
@@ -339,7 +382,9 @@ fn timeout(table: &mut Table<'_>, key: &'static str) -> Setting<Duration> {
 fn main_auth(table: &mut Table<'_>) -> RawMainAuth {
     RawMainAuth {
         // Five are what containerd needs if its password is another one each time.
-        address_failures: table.value("address_failures", |value| values::number(value, 5, 1_000_000)),
+        address_failures: table.value("address_failures", |value| {
+            values::number(value, 5, 1_000_000)
+        }),
         user_failures: table.value("user_failures", |value| values::number(value, 5, 1_000_000)),
         failure_window: timeout(table, "failure_window"),
     }
@@ -355,7 +400,10 @@ fn log(table: &mut Table<'_>) -> RawLog {
     ];
     RawLog {
         format: table.value("format", |value| {
-            values::choice(value, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+            values::choice(
+                value,
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            )
         }),
         level: table.value("level", |value| values::choice(value, &levels)),
         access: table.value("access", values::flag),

@@ -55,7 +55,9 @@ pub(super) fn snapshot(
     let mut hosts = Vec::new();
     for file in domains {
         let listen = listen(file, &process, problems);
-        hosts.push(domain::virtual_host(file, &listen, (directory, &process), problems).map(Arc::new));
+        hosts.push(
+            domain::virtual_host(file, &listen, (directory, &process), problems).map(Arc::new),
+        );
         listeners.push(listen);
     }
     conflicts::names(domains, &listeners, problems);
@@ -72,7 +74,11 @@ pub(super) fn snapshot(
         directory: directory.to_owned(),
         state: process.state,
         https,
-        http: process.http.iter().map(|listener| listener.address).collect(),
+        http: process
+            .http
+            .iter()
+            .map(|listener| listener.address)
+            .collect(),
         domains: hosts.into_iter().collect::<Option<_>>()?,
         acme: process.acme,
         admin: process.admin.map(|listener| listener.address.0),
@@ -101,9 +107,14 @@ fn listen(file: &DomainFile, process: &Process, problems: &mut Problems) -> Vec<
     if file.raw.listen.is_absent() {
         return process.https.clone();
     }
-    if let Some(span) = file.raw.listen.span().filter(|_| file.raw.listen.given().is_some_and(Vec::is_empty))
+    if let Some(span) = file
+        .raw
+        .listen
+        .span()
+        .filter(|_| file.raw.listen.given().is_some_and(Vec::is_empty))
     {
-        let help = "write an address, or leave the key out for the https listeners of moorgate.toml";
+        let help =
+            "write an address, or leave the key out for the https listeners of moorgate.toml";
         problems.push(Problem::at(
             &file.source,
             span,
@@ -126,10 +137,15 @@ fn written(
         let address = *entry.get_ref();
         if listeners.iter().any(|listener| listener.address == address) {
             let message = format!("`{key}` names `{address}` twice");
-            problems.push(Problem::at(source, &entry.span(), message, "leave one of them out").warning());
+            problems.push(
+                Problem::at(source, &entry.span(), message, "leave one of them out").warning(),
+            );
             continue;
         }
-        listeners.push(Listener { address, written: Some((Arc::clone(source), entry.span())) });
+        listeners.push(Listener {
+            address,
+            written: Some((Arc::clone(source), entry.span())),
+        });
     }
     listeners
 }

@@ -18,24 +18,92 @@ struct Section {
 
 const SECTIONS: &[Section] = &[
     domain("", DOMAIN),
-    domain("tls", &["acme", "names", "profile", "fallback", "certificate", "key", "internal"]),
-    domain("auth", &["htpasswd", "realm", "mode", "anonymous", "token_lifetime", "refresh_token_lifetime"]),
+    domain(
+        "tls",
+        &[
+            "acme",
+            "names",
+            "profile",
+            "fallback",
+            "certificate",
+            "key",
+            "internal",
+        ],
+    ),
+    domain(
+        "auth",
+        &[
+            "htpasswd",
+            "realm",
+            "mode",
+            "anonymous",
+            "token_lifetime",
+            "refresh_token_lifetime",
+        ],
+    ),
     domain("upstream", UPSTREAM),
     domain("browser", &["url"]),
-    domain("access", &["deny", "users", "repositories", "tags", "actions", "networks"]),
+    domain(
+        "access",
+        &[
+            "deny",
+            "users",
+            "repositories",
+            "tags",
+            "actions",
+            "networks",
+        ],
+    ),
     domain("limits", &["manifest", "body"]),
     domain("timeouts", DOMAIN_TIMEOUTS),
-    main("", &["https", "http", "state", "trusted_proxies", "acme", "ca"]),
+    main(
+        "",
+        &["https", "http", "state", "trusted_proxies", "acme", "ca"],
+    ),
     main("", &["admin", "auth", "log", "limits", "timeouts"]),
     main("acme", &["email", "challenges", "dns_command", "resolvers"]),
-    main("ca", &["directory", "roots", "profile", "chain", "eab_key_id", "eab_hmac_key"]),
+    main(
+        "ca",
+        &[
+            "directory",
+            "roots",
+            "profile",
+            "chain",
+            "eab_key_id",
+            "eab_hmac_key",
+        ],
+    ),
     main("ca", &["public", "http_port", "tls_port"]),
-    main("auth", &["address_failures", "user_failures", "failure_window"]),
+    main(
+        "auth",
+        &["address_failures", "user_failures", "failure_window"],
+    ),
     main("admin", &["listen"]),
     main("log", &["format", "level", "access"]),
-    main("limits", &["manifest", "body", "head", "head_lines", "target", "h2_streams", "connections"]),
+    main(
+        "limits",
+        &[
+            "manifest",
+            "body",
+            "head",
+            "head_lines",
+            "target",
+            "h2_streams",
+            "connections",
+        ],
+    ),
     main("timeouts", DOMAIN_TIMEOUTS),
-    main("timeouts", &["handshake", "first_head", "head", "idle", "h2_ping", "drain"]),
+    main(
+        "timeouts",
+        &[
+            "handshake",
+            "first_head",
+            "head",
+            "idle",
+            "h2_ping",
+            "drain",
+        ],
+    ),
 ];
 
 const DOMAIN: &[&str] = &[
@@ -53,11 +121,26 @@ const DOMAIN: &[&str] = &[
     "timeouts",
 ];
 
-const UPSTREAM: &[&str] =
-    &["url", "directory", "gc", "gc_grace", "roots", "username", "password", "authorization", "redirects"];
+const UPSTREAM: &[&str] = &[
+    "url",
+    "directory",
+    "gc",
+    "gc_grace",
+    "roots",
+    "username",
+    "password",
+    "authorization",
+    "redirects",
+];
 
-const DOMAIN_TIMEOUTS: &[&str] =
-    &["first_body_byte", "stall", "upstream_connect", "upstream_head", "upstream_commit", "upstream_idle"];
+const DOMAIN_TIMEOUTS: &[&str] = &[
+    "first_body_byte",
+    "stall",
+    "upstream_connect",
+    "upstream_head",
+    "upstream_commit",
+    "upstream_idle",
+];
 
 /// Keys whose values are secrets, and the keys that may stand in them.
 const SECRETS: &[&str] = &["password", "eab_hmac_key"];
@@ -67,16 +150,26 @@ const SECRET_SOURCES: &[&str] = &["env", "file"];
 const FREE: &[&str] = &["groups"];
 
 const fn domain(table: &'static str, keys: &'static [&'static str]) -> Section {
-    Section { kind: FileKind::Domain, table, keys }
+    Section {
+        kind: FileKind::Domain,
+        table,
+        keys,
+    }
 }
 
 const fn main(table: &'static str, keys: &'static [&'static str]) -> Section {
-    Section { kind: FileKind::Main, table, keys }
+    Section {
+        kind: FileKind::Main,
+        table,
+        keys,
+    }
 }
 
 /// The keys that `table` may have.
 pub(super) fn keys(kind: FileKind, table: &str) -> impl Iterator<Item = &'static str> + Clone {
-    let sections = SECTIONS.iter().filter(move |section| section.kind == kind && section.table == table);
+    let sections = SECTIONS
+        .iter()
+        .filter(move |section| section.kind == kind && section.table == table);
     sections.flat_map(|section| section.keys.iter().copied())
 }
 
@@ -94,7 +187,9 @@ pub(super) fn may_be_shown(table: &str, key: &str) -> bool {
     if FREE.contains(&table) {
         return true;
     }
-    SECTIONS.iter().any(|section| section.table == table && section.keys.contains(&key))
+    SECTIONS
+        .iter()
+        .any(|section| section.table == table && section.keys.contains(&key))
         && !SECRETS.contains(&key)
 }
 
@@ -108,13 +203,17 @@ pub(super) fn help_for_unknown(kind: FileKind, table: &str, key: &str) -> String
     if let Some(places) = places_of(kind, table, key) {
         return format!("`{key}` belongs {places}");
     }
-    let nearest = keys(kind, table).map(|known| (distance(key, known), known)).min();
+    let nearest = keys(kind, table)
+        .map(|known| (distance(key, known), known))
+        .min();
     match nearest {
         Some((edits, known)) if edits <= (key.chars().count() / 3).max(1) => {
             format!("did you mean `{known}`?")
         }
         _ => {
-            let known: Vec<_> = keys(kind, table).map(|known| format!("`{known}`")).collect();
+            let known: Vec<_> = keys(kind, table)
+                .map(|known| format!("`{known}`"))
+                .collect();
             format!("known here: {}", known.join(", "))
         }
     }
@@ -122,14 +221,23 @@ pub(super) fn help_for_unknown(kind: FileKind, table: &str, key: &str) -> String
 
 /// Where else `key` may stand: under the same table of the other kind of file, or anywhere.
 fn places_of(kind: FileKind, table: &str, key: &str) -> Option<String> {
-    let holders = || SECTIONS.iter().filter(|section| section.keys.contains(&key));
+    let holders = || {
+        SECTIONS
+            .iter()
+            .filter(|section| section.keys.contains(&key))
+    };
     let same_table = holders().find(|section| section.table == table);
     let holders: Vec<_> = match same_table {
         Some(section) if holders().all(|section| section.kind != kind) => vec![section],
         Some(_) | None => holders().collect(),
     };
-    let (here, there): (Vec<_>, Vec<_>) = holders.into_iter().partition(|section| section.kind == kind);
-    let mut places: Vec<_> = here.into_iter().map(|section| place(section, kind)).collect();
+    let (here, there): (Vec<_>, Vec<_>) = holders
+        .into_iter()
+        .partition(|section| section.kind == kind);
+    let mut places: Vec<_> = here
+        .into_iter()
+        .map(|section| place(section, kind))
+        .collect();
     places.extend(there.into_iter().map(|section| place(section, kind)));
     places.dedup();
     (!places.is_empty()).then(|| places.join(", or "))
@@ -176,9 +284,13 @@ mod tests {
 
     #[test]
     fn distances_count_edits_and_swaps() {
-        for (a, b, edits) in
-            [("", "", 0), ("", "ab", 2), ("url", "url", 0), ("ulr", "url", 1), ("raelm", "realm", 1)]
-        {
+        for (a, b, edits) in [
+            ("", "", 0),
+            ("", "ab", 2),
+            ("url", "url", 0),
+            ("ulr", "url", 1),
+            ("raelm", "realm", 1),
+        ] {
             assert_eq!(distance(a, b), edits, "{a} {b}");
             assert_eq!(distance(b, a), edits, "{b} {a}");
         }
@@ -204,16 +316,36 @@ mod tests {
                 "listen",
                 "`listen` belongs at the top of the file, above the first [table], or in [admin] of moorgate.toml, for all domains",
             ),
-            (Domain, "limits", "head", "`head` belongs in [limits] of moorgate.toml, for all domains"),
-            (Domain, "timeouts", "head", "`head` belongs in [timeouts] of moorgate.toml, for all domains"),
+            (
+                Domain,
+                "limits",
+                "head",
+                "`head` belongs in [limits] of moorgate.toml, for all domains",
+            ),
+            (
+                Domain,
+                "timeouts",
+                "head",
+                "`head` belongs in [timeouts] of moorgate.toml, for all domains",
+            ),
             (
                 Domain,
                 "timeouts",
                 "manifest",
                 "`manifest` belongs in [limits], or in [limits] of moorgate.toml, for all domains",
             ),
-            (Domain, "", "https", "`https` belongs at the top of moorgate.toml, for all domains"),
-            (Main, "", "domain", "`domain` belongs at the top of a domain file, conf.d/NAME.toml"),
+            (
+                Domain,
+                "",
+                "https",
+                "`https` belongs at the top of moorgate.toml, for all domains",
+            ),
+            (
+                Main,
+                "",
+                "domain",
+                "`domain` belongs at the top of a domain file, conf.d/NAME.toml",
+            ),
             (
                 Main,
                 "",
@@ -230,7 +362,10 @@ mod tests {
     fn only_values_of_known_keys_are_shown() {
         assert!(may_be_shown("upstream", "url") && may_be_shown_anywhere("url"));
         for key in ["password", "pasword", "passwd", "token"] {
-            assert!(!may_be_shown("upstream", key) && !may_be_shown_anywhere(key), "{key}");
+            assert!(
+                !may_be_shown("upstream", key) && !may_be_shown_anywhere(key),
+                "{key}"
+            );
         }
         assert!(may_be_shown("tls", "key") && !may_be_shown("upstream", "key"));
         assert!(may_be_shown("password", "env") && !may_be_shown("password", "key"));

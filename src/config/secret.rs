@@ -71,7 +71,9 @@ pub(super) fn setting(value: &DeValue<'_>) -> Result<RawSecret, InvalidValue> {
 
 fn named(table: &DeTable<'_>) -> Option<RawSecret> {
     let mut entries = table.iter();
-    let (Some((key, value)), None) = (entries.next(), entries.next()) else { return None };
+    let (Some((key, value)), None) = (entries.next(), entries.next()) else {
+        return None;
+    };
     match (key.get_ref().as_ref(), value.get_ref()) {
         ("env", DeValue::String(name)) => Some(RawSecret::Environment(name.to_string())),
         ("file", DeValue::String(path)) => Some(RawSecret::File(PathBuf::from(path.as_ref()))),
@@ -81,7 +83,10 @@ fn named(table: &DeTable<'_>) -> Option<RawSecret> {
 
 impl RawSecret {
     /// The secret. A relative path was made one beside its file by `beside`.
-    pub(super) fn reveal(&self, beside: impl FnOnce(&Path) -> PathBuf) -> Result<SecretString, SecretError> {
+    pub(super) fn reveal(
+        &self,
+        beside: impl FnOnce(&Path) -> PathBuf,
+    ) -> Result<SecretString, SecretError> {
         let secret = match self {
             Self::Literal(secret) => secret.clone(),
             Self::Environment(name) => from_environment(name)?,
@@ -102,13 +107,18 @@ impl RawSecret {
 
 fn from_environment(name: &str) -> Result<SecretString, SecretError> {
     let value = std::env::var_os(name).ok_or_else(|| SecretError::NotSet(name.to_owned()))?;
-    value.into_string().map(SecretString::from).map_err(|_| SecretError::NotUnicode(name.to_owned()))
+    value
+        .into_string()
+        .map(SecretString::from)
+        .map_err(|_| SecretError::NotUnicode(name.to_owned()))
 }
 
 /// The first line, without its end. What follows may be a comment or nothing.
 fn first_line(path: &Path) -> io::Result<SecretString> {
     let mut text = String::new();
-    open_regular(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+    open_regular(path)?
+        .take(MAX_FILE)
+        .read_to_string(&mut text)?;
     let line = text.split('\n').next().unwrap_or_default();
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
@@ -126,30 +136,49 @@ mod tests {
     }
 
     fn reveal(raw: &RawSecret) -> Result<String, String> {
-        let secret = raw.reveal(Path::to_owned).map_err(|error| error.to_string())?;
+        let secret = raw
+            .reveal(Path::to_owned)
+            .map_err(|error| error.to_string())?;
         Ok(secret.expose_secret().to_owned())
     }
 
     #[test]
     fn a_secret_is_a_literal_a_variable_or_a_file() {
-        assert_eq!(reveal(&read("'s3cret'").expect("literal")).as_deref(), Ok("s3cret"));
+        assert_eq!(
+            reveal(&read("'s3cret'").expect("literal")).as_deref(),
+            Ok("s3cret")
+        );
         let path = std::env::var("PATH").expect("a variable that is always set");
-        assert_eq!(reveal(&read("{ env = 'PATH' }").expect("variable")), Ok(path));
+        assert_eq!(
+            reveal(&read("{ env = 'PATH' }").expect("variable")),
+            Ok(path)
+        );
         let directory = tempfile::tempdir().expect("directory");
-        for (content, secret) in [("s3cret", "s3cret"), ("s3cret\r\nmore\n", "s3cret"), (" a b \n", " a b ")]
-        {
+        for (content, secret) in [
+            ("s3cret", "s3cret"),
+            ("s3cret\r\nmore\n", "s3cret"),
+            (" a b \n", " a b "),
+        ] {
             std::fs::write(directory.path().join("password"), content).expect("written");
             let raw = read("{ file = 'password' }").expect("file");
-            let got = raw.reveal(|path| directory.path().join(path)).expect("revealed");
+            let got = raw
+                .reveal(|path| directory.path().join(path))
+                .expect("revealed");
             assert_eq!(got.expose_secret(), secret);
         }
     }
 
     #[test]
     fn other_forms_are_refused() {
-        for toml in
-            ["1", "true", "['a']", "{}", "{ env = 'A', file = 'b' }", "{ env = 1 }", "{ value = 's3cret' }"]
-        {
+        for toml in [
+            "1",
+            "true",
+            "['a']",
+            "{}",
+            "{ env = 'A', file = 'b' }",
+            "{ env = 1 }",
+            "{ value = 's3cret' }",
+        ] {
             assert!(!read(toml).expect_err(toml).to_string().contains("s3cret"));
         }
     }
@@ -162,8 +191,15 @@ mod tests {
             "names the environment variable `MOORGATE_TEST_IS_NOT_SET`, which is not set"
         );
         let missing = read("{ file = '/nowhere/at/all' }").expect("file");
-        assert!(reveal(&missing).expect_err("missing").starts_with("names the file `/nowhere/at/all`"));
-        assert_eq!(reveal(&read("''").expect("literal")).expect_err("empty"), "is empty");
+        assert!(
+            reveal(&missing)
+                .expect_err("missing")
+                .starts_with("names the file `/nowhere/at/all`")
+        );
+        assert_eq!(
+            reveal(&read("''").expect("literal")).expect_err("empty"),
+            "is empty"
+        );
         assert_eq!(
             reveal(&read("\"s3\\tcret\"").expect("literal")).expect_err("a tab"),
             "holds a control character"

@@ -51,7 +51,11 @@ pub struct FailureBudgets {
 
 impl Default for FailureBudgets {
     fn default() -> Self {
-        Self { address: 20, user: 20, window: Duration::from_secs(600) }
+        Self {
+            address: 20,
+            user: 20,
+            window: Duration::from_secs(600),
+        }
     }
 }
 
@@ -68,7 +72,11 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: LogLevel::Info, access: true }
+        Self {
+            format: LogFormat::Text,
+            level: LogLevel::Info,
+            access: true,
+        }
     }
 }
 

@@ -58,7 +58,10 @@ impl Source {
     pub(super) fn position(&self, at: usize) -> (usize, usize) {
         let before = self.text.get(..at).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
     }
 
     /// The value under a path of keys, or the innermost table on the way that is there.
@@ -67,9 +70,13 @@ impl Source {
         let mut table = document.get_ref();
         let mut found = None;
         for key in keys {
-            let Some(value) = table.get(key.as_str()) else { break };
+            let Some(value) = table.get(key.as_str()) else {
+                break;
+            };
             found = Some(value.span());
-            let DeValue::Table(inner) = value.get_ref() else { break };
+            let DeValue::Table(inner) = value.get_ref() else {
+                break;
+            };
             table = inner;
         }
         found
@@ -78,26 +85,51 @@ impl Source {
     /// The lines that a place touches, without secrets. `None` where the file is so broken that
     /// nobody can tell what a secret is.
     pub(super) fn excerpt(&self, span: &Span) -> Option<Excerpt> {
-        let start = self.text.get(..span.start)?.rfind('\n').map_or(0, |newline| newline + 1);
+        let start = self
+            .text
+            .get(..span.start)?
+            .rfind('\n')
+            .map_or(0, |newline| newline + 1);
         let end = span.end;
-        let end = self.text.get(end..)?.find('\n').map_or(self.text.len(), |newline| end + newline);
-        let end = if self.text.get(span.end..end)?.ends_with('\r') { end - 1 } else { end };
+        let end = self
+            .text
+            .get(end..)?
+            .find('\n')
+            .map_or(self.text.len(), |newline| end + newline);
+        let end = if self.text.get(span.end..end)?.ends_with('\r') {
+            end - 1
+        } else {
+            end
+        };
         let (first_line, _) = self.position(start);
         let hidden = match DeTable::parse(&self.text) {
             Ok(document) => hidden_values(document.get_ref()),
             Err(_) if is_harmless_line(self.text.get(start..end)?) => Vec::new(),
             Err(_) => return None,
         };
-        let mut excerpt = Excerpt { text: String::new(), first_line, span: 0..0 };
+        let mut excerpt = Excerpt {
+            text: String::new(),
+            first_line,
+            span: 0..0,
+        };
         let mut at = start;
-        let mut place = Place { wanted: span, start: None, end: None };
-        for value in hidden.iter().filter(|value| value.start < end && value.end > start) {
+        let mut place = Place {
+            wanted: span,
+            start: None,
+            end: None,
+        };
+        for value in hidden
+            .iter()
+            .filter(|value| value.start < end && value.end > start)
+        {
             let value = value.start.max(start)..value.end.min(end);
             place.copied(at..value.start, excerpt.text.len());
             excerpt.text.push_str(self.text.get(at..value.start)?);
             place.replaced(&value, excerpt.text.len());
             excerpt.text.push('…');
-            excerpt.text.extend(self.text.get(value.clone())?.matches('\n'));
+            excerpt
+                .text
+                .extend(self.text.get(value.clone())?.matches('\n'));
             at = value.end;
         }
         place.copied(at..end, excerpt.text.len());
@@ -117,7 +149,10 @@ impl fmt::Debug for Source {
 /// Opens a regular file and nothing else: a named pipe would wait for a writer.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
     }
     File::open(path)
 }
@@ -132,7 +167,11 @@ struct Place<'a> {
 impl Place<'_> {
     /// The bytes of `range` stand in the excerpt from `to` on.
     fn copied(&mut self, range: Span, to: usize) {
-        let within = |at: usize| (range.start..=range.end).contains(&at).then(|| to + at - range.start);
+        let within = |at: usize| {
+            (range.start..=range.end)
+                .contains(&at)
+                .then(|| to + at - range.start)
+        };
         self.start = self.start.or_else(|| within(self.wanted.start));
         self.end = self.end.or_else(|| within(self.wanted.end));
     }
@@ -171,7 +210,9 @@ fn hide_in_table(name: &str, table: &DeTable<'_>, hidden: &mut Vec<Span>) {
 fn hide_value(key: &str, value: &Spanned<DeValue<'_>>, hide: bool, hidden: &mut Vec<Span>) {
     match value.get_ref() {
         DeValue::Table(table) => hide_in_table(key, table, hidden),
-        DeValue::Array(values) => values.iter().for_each(|value| hide_value(key, value, hide, hidden)),
+        DeValue::Array(values) => values
+            .iter()
+            .for_each(|value| hide_value(key, value, hide, hidden)),
         // A URL can carry a user and a password before its `@`.
         DeValue::String(text) if key == "url" && text.contains('@') => hidden.push(value.span()),
         DeValue::String(_)
@@ -192,7 +233,9 @@ fn is_harmless_line(line: &str) -> bool {
     let Some((key, value)) = line.split_once('=') else {
         return line.trim_start().starts_with('[') && !line.contains(['"', '\'', '#']);
     };
-    schema::may_be_shown_anywhere(key.trim()) && !value.contains(['{', '@', '\n']) && !value.contains("passw")
+    schema::may_be_shown_anywhere(key.trim())
+        && !value.contains(['{', '@', '\n'])
+        && !value.contains("passw")
 }
 
 #[cfg(test)]
@@ -229,15 +272,39 @@ mod tests {
                 "é",
                 "upstream = { password = …, foo = … } # <é>",
             ),
-            ("password = [\"s3cret\"]", "[\"s3cret\"]", "password = <[…]>"),
-            ("password = { env = \"NAME\" }", "env", "password = { <env> = \"NAME\" }"),
-            ("password = { key = \"s3cret\" }", "key", "password = { <key> = … }"),
+            (
+                "password = [\"s3cret\"]",
+                "[\"s3cret\"]",
+                "password = <[…]>",
+            ),
+            (
+                "password = { env = \"NAME\" }",
+                "env",
+                "password = { <env> = \"NAME\" }",
+            ),
+            (
+                "password = { key = \"s3cret\" }",
+                "key",
+                "password = { <key> = … }",
+            ),
             ("x = 1\npassword = 12345\ny = 1", "12345", "password = <…>"),
             ("[upstream]\nkey = \"s3cret\"", "key", "<key> = …"),
-            ("upstream.url = \"http://a:s3cret@b\"", "url", "upstream.<url> = …"),
-            ("upstream.url = \"http://b\"\r\n", "\"http://b\"", "upstream.url = <\"http://b\">"),
+            (
+                "upstream.url = \"http://a:s3cret@b\"",
+                "url",
+                "upstream.<url> = …",
+            ),
+            (
+                "upstream.url = \"http://b\"\r\n",
+                "\"http://b\"",
+                "upstream.url = <\"http://b\">",
+            ),
             ("\u{feff}domain = 1\n", "1", "\u{feff}domain = <1>"),
-            ("password = \"\"\"\ns3cret\n\"\"\"", "password", "<password> = …"),
+            (
+                "password = \"\"\"\ns3cret\n\"\"\"",
+                "password",
+                "<password> = …",
+            ),
             (
                 "upstream = { url = \"a\",\n  password = 's3cret' }",
                 "{ url = \"a\",\n  password = 's3cret' }",
@@ -252,8 +319,14 @@ mod tests {
 
     #[test]
     fn a_file_that_does_not_parse_shows_only_what_is_surely_harmless() {
-        assert_eq!(excerpt("domain = a.b", "a.b").as_deref(), Some("domain = <a.b>"));
-        assert_eq!(excerpt("[upstream\n", "[upstream").as_deref(), Some("<[upstream>"));
+        assert_eq!(
+            excerpt("domain = a.b", "a.b").as_deref(),
+            Some("domain = <a.b>")
+        );
+        assert_eq!(
+            excerpt("[upstream\n", "[upstream").as_deref(),
+            Some("<[upstream>")
+        );
         for text in [
             "password = s3cret",
             "pasword = s3cret",

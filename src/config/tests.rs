@@ -33,7 +33,9 @@ impl Directory {
     }
 
     fn shown(&self, problems: &Problems) -> String {
-        problems.render(Colour::Never).replace(&*self.0.path().to_string_lossy(), "DIR")
+        problems
+            .render(Colour::Never)
+            .replace(&*self.0.path().to_string_lossy(), "DIR")
     }
 
     fn refused(&self) -> String {
@@ -54,11 +56,22 @@ fn domain_files_are_read_in_the_order_of_their_names() {
     ]);
     let loaded = directory.load().expect("valid");
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-    let names: Vec<_> = loaded.snapshot.domains.iter().map(|host| host.domain.as_str()).collect();
+    let names: Vec<_> = loaded
+        .snapshot
+        .domains
+        .iter()
+        .map(|host| host.domain.as_str())
+        .collect();
     assert_eq!(names, ["a.com", "b.com"]);
     assert_eq!(loaded.snapshot.state, directory.path("state"));
-    assert_eq!(loaded.snapshot.domains[0].source, directory.path("conf.d/a.toml"));
-    assert_eq!(loaded.snapshot.domains[0].auth.htpasswd, directory.path("conf.d/ci.htpasswd"));
+    assert_eq!(
+        loaded.snapshot.domains[0].source,
+        directory.path("conf.d/a.toml")
+    );
+    assert_eq!(
+        loaded.snapshot.domains[0].auth.htpasswd,
+        directory.path("conf.d/ci.htpasswd")
+    );
 }
 
 #[test]
@@ -75,8 +88,13 @@ fn a_directory_without_domains_says_how_to_begin() {
              [upstream]
              url = "http://registry:5000"
     "#);
-    let missing = load(&Directory::new(&[]).path("nowhere")).expect_err("refused").to_string();
-    assert!(missing.contains("the configuration directory cannot be read"), "{missing}");
+    let missing = load(&Directory::new(&[]).path("nowhere"))
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        missing.contains("the configuration directory cannot be read"),
+        "{missing}"
+    );
 }
 
 #[test]
@@ -142,8 +160,14 @@ fn all_files_are_looked_at_whatever_is_wrong_with_one() {
 #[test]
 fn files_that_settings_name_are_looked_for() {
     let text = DOMAIN
-        .replace("internal = true", "certificate = 'ci.pem'\nkey = '../ci.key'")
-        .replace("http://registry:5000'", "https://registry:5000'\nroots = '.'");
+        .replace(
+            "internal = true",
+            "certificate = 'ci.pem'\nkey = '../ci.key'",
+        )
+        .replace(
+            "http://registry:5000'",
+            "https://registry:5000'\nroots = '.'",
+        );
     let directory = Directory::new(&[("conf.d/ci.toml", &text)]);
     insta::assert_snapshot!(directory.refused(), @"
     warning: `tls.certificate` cannot be read: DIR/conf.d/ci.pem: No such file or directory (os error 2)
@@ -193,7 +217,8 @@ fn a_missing_certificate_is_a_warning() {
 
 #[test]
 fn secrets_are_read_and_never_shown() {
-    let text = format!("{DOMAIN}username = 'me'\npassword = {{ file = '../credentials/upstream' }}\n");
+    let text =
+        format!("{DOMAIN}username = 'me'\npassword = {{ file = '../credentials/upstream' }}\n");
     let directory = Directory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
     insta::assert_snapshot!(directory.refused(), @"
     error: `upstream.password` names the file `DIR/conf.d/../credentials/upstream`, which cannot be read: No such file or directory (os error 2)
@@ -207,7 +232,10 @@ fn secrets_are_read_and_never_shown() {
     directory.write("credentials/upstream", "s3cret\n");
     let loaded = directory.load().expect("valid");
     assert!(!format!("{loaded:?}").contains("s3cret"));
-    directory.write("conf.d/ci.toml", &format!("{DOMAIN}username = 'me'\npassword = \"s3\\u001bcret\"\n"));
+    directory.write(
+        "conf.d/ci.toml",
+        &format!("{DOMAIN}username = 'me'\npassword = \"s3\\u001bcret\"\n"),
+    );
     insta::assert_snapshot!(directory.refused(), @"
     error: `upstream.password` holds a control character
      --> DIR/conf.d/ci.toml:9:12

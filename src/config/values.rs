@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-pub(super) use self::acme::{RawAcme, acme, argument, certified_name, directory, email, resolver, word};
+pub(super) use self::acme::{
+    RawAcme, acme, argument, certified_name, directory, email, resolver, word,
+};
 pub(super) use self::url::upstream_url;
 use super::network::Network;
 use super::vhost::ListenAddress;
@@ -28,12 +30,19 @@ pub(super) struct InvalidValue {
 
 impl InvalidValue {
     pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { message: message.into(), help: help.into() }
+        Self {
+            message: message.into(),
+            help: help.into(),
+        }
     }
 
     pub(super) fn wrong_type(expected: &str, value: &DeValue<'_>, help: &str) -> Self {
         let found = value.type_str();
-        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
+        let article = if found.starts_with(['a', 'i']) {
+            "an"
+        } else {
+            "a"
+        };
         Self::new(format!("must be {expected}, not {article} {found}"), help)
     }
 }
@@ -42,14 +51,16 @@ type Value<T> = Result<T, InvalidValue>;
 
 /// A string.
 pub(super) fn text<'v>(value: &'v DeValue<'_>, help: &str) -> Value<&'v str> {
-    value.as_str().ok_or_else(|| InvalidValue::wrong_type("a string in quotes", value, help))
+    value
+        .as_str()
+        .ok_or_else(|| InvalidValue::wrong_type("a string in quotes", value, help))
 }
 
 /// `true` or `false`.
 pub(super) fn flag(value: &DeValue<'_>) -> Value<bool> {
-    value
-        .as_bool()
-        .ok_or_else(|| InvalidValue::wrong_type("a boolean", value, "write true or false, without quotes"))
+    value.as_bool().ok_or_else(|| {
+        InvalidValue::wrong_type("a boolean", value, "write true or false, without quotes")
+    })
 }
 
 /// The path of a file or a directory.
@@ -64,11 +75,16 @@ pub(super) fn path(value: &DeValue<'_>) -> Value<PathBuf> {
 
 /// One of a closed set of words.
 pub(super) fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Value<T> {
-    let words: Vec<_> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+    let words: Vec<_> = choices
+        .iter()
+        .map(|(word, _)| format!("\"{word}\""))
+        .collect();
     let help = format!("write {}", words.join(" or "));
     let text = text(value, &help)?;
     let found = choices.iter().find(|(word, _)| *word == text);
-    found.map(|(_, choice)| *choice).ok_or_else(|| InvalidValue::new("is none of the known words", help))
+    found
+        .map(|(_, choice)| *choice)
+        .ok_or_else(|| InvalidValue::new("is none of the known words", help))
 }
 
 /// A whole number within bounds.
@@ -91,10 +107,16 @@ pub(super) fn size(value: &DeValue<'_>, least: u64, most: u64) -> Value<u64> {
             .ok_or_else(|| InvalidValue::new("is not a size", SIZE_HELP))?,
     };
     if size < least {
-        return Err(InvalidValue::new("is too small", format!("write {} or more", in_units(least))));
+        return Err(InvalidValue::new(
+            "is too small",
+            format!("write {} or more", in_units(least)),
+        ));
     }
     if size > most {
-        return Err(InvalidValue::new("is too large", format!("write {} or less", in_units(most))));
+        return Err(InvalidValue::new(
+            "is too large",
+            format!("write {} or less", in_units(most)),
+        ));
     }
     Ok(size)
 }
@@ -105,7 +127,10 @@ pub(super) fn size_or_none(value: &DeValue<'_>) -> Value<Option<u64>> {
         return Ok(None);
     }
     match size(value, 0, u64::MAX)? {
-        0 => Err(InvalidValue::new("would refuse every body", "write \"none\" for no limit")),
+        0 => Err(InvalidValue::new(
+            "would refuse every body",
+            "write \"none\" for no limit",
+        )),
         size => Ok(Some(size)),
     }
 }
@@ -113,24 +138,37 @@ pub(super) fn size_or_none(value: &DeValue<'_>) -> Value<Option<u64>> {
 /// A duration above zero.
 pub(super) fn duration(value: &DeValue<'_>, most: Duration) -> Value<Duration> {
     let text = text(value, DURATION_HELP)?;
-    let duration =
-        parse_duration(text).ok_or_else(|| InvalidValue::new("is not a duration", DURATION_HELP))?;
+    let duration = parse_duration(text)
+        .ok_or_else(|| InvalidValue::new("is not a duration", DURATION_HELP))?;
     if duration.is_zero() {
-        return Err(InvalidValue::new("is zero", "leave the key out for the default"));
+        return Err(InvalidValue::new(
+            "is zero",
+            "leave the key out for the default",
+        ));
     }
     if duration > most {
         let hours = most.as_secs() / 3600;
-        return Err(InvalidValue::new("is too long", format!("write \"{hours}h\" or less")));
+        return Err(InvalidValue::new(
+            "is too long",
+            format!("write \"{hours}h\" or less"),
+        ));
     }
     Ok(duration)
 }
 
 /// The same, of at least so much.
-pub(super) fn long_duration(value: &DeValue<'_>, least: Duration, most: Duration) -> Value<Duration> {
+pub(super) fn long_duration(
+    value: &DeValue<'_>,
+    least: Duration,
+    most: Duration,
+) -> Value<Duration> {
     let duration = duration(value, most)?;
     if duration < least {
         let hours = least.as_secs() / 3600;
-        return Err(InvalidValue::new("is too short", format!("write at least \"{hours}h\"")));
+        return Err(InvalidValue::new(
+            "is too short",
+            format!("write at least \"{hours}h\""),
+        ));
     }
     Ok(duration)
 }
@@ -140,7 +178,10 @@ pub(super) fn bounded(value: &DeValue<'_>, least: Duration, most: Duration) -> V
     let duration = duration(value, most)?;
     if duration < least {
         let minutes = least.as_secs() / 60;
-        return Err(InvalidValue::new("is too short", format!("write at least \"{minutes}min\"")));
+        return Err(InvalidValue::new(
+            "is too short",
+            format!("write at least \"{minutes}min\""),
+        ));
     }
     Ok(Duration::from_secs(duration.as_secs()))
 }
@@ -152,7 +193,10 @@ pub(super) fn duration_or_never(value: &DeValue<'_>, most: Duration) -> Value<Op
     }
     let duration = duration(value, most)?;
     if duration < Duration::from_secs(60) {
-        return Err(InvalidValue::new("is too short", "write at least \"1min\", or \"never\""));
+        return Err(InvalidValue::new(
+            "is too short",
+            "write at least \"1min\", or \"never\"",
+        ));
     }
     Ok(Some(duration))
 }
@@ -193,7 +237,10 @@ pub(super) fn alias(value: &DeValue<'_>) -> Value<Authority> {
     let text = text(value, help)?;
     // An IPv6 address without brackets has colons and no port.
     let alias = match text.parse::<IpAddr>() {
-        Ok(address) => Ok(Authority { host: HostName::from(address), port: None }),
+        Ok(address) => Ok(Authority {
+            host: HostName::from(address),
+            port: None,
+        }),
         Err(_) => Authority::parse(text),
     };
     alias.map_err(|error| InvalidValue::new(format!("is wrong: {error}"), help))
@@ -205,9 +252,10 @@ pub(super) fn listen_address(value: &DeValue<'_>) -> Value<ListenAddress> {
     let invalid = || InvalidValue::new("is not an address to listen on", LISTEN_HELP);
     let address = match text.strip_prefix(':') {
         // `parse` of a number would take a sign.
-        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port.parse().map_err(|_| invalid())?)
-        }
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => SocketAddr::new(
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            port.parse().map_err(|_| invalid())?,
+        ),
         Some(_) => return Err(invalid()),
         None => text.parse::<SocketAddr>().map_err(|_| invalid())?,
     };
@@ -262,7 +310,9 @@ fn integer(value: &DeValue<'_>) -> Option<Option<u64>> {
 fn parse_size(text: &str) -> Option<u64> {
     let (number, rest) = leading_number(text.trim())?;
     let unit = rest.trim_start();
-    let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    let (_, factor) = SIZE_UNITS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
     number.checked_mul(*factor)
 }
 
@@ -277,7 +327,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let (number, after) = leading_number(rest)?;
         let after = after.trim_start();
-        let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         let (_, milliseconds) = units.find(|(name, _)| *name == unit)?;
         total = total.checked_add(Duration::from_millis(number.checked_mul(*milliseconds)?))?;
@@ -287,7 +339,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     Some((digits.parse().ok()?, rest))
 }
@@ -319,13 +373,20 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("TB", 1_000_000_000_000),
 ];
 /// In milliseconds.
-const DURATION_UNITS: &[(&str, u64)] =
-    &[("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: &[(&str, u64)] = &[
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("min", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 
 const SIZE_HELP: &str =
     "write bytes, or a number with a unit such as \"8 MiB\" (B, KiB, MiB, GiB, KB, MB, GB)";
-const DURATION_HELP: &str = "write a number with a unit such as \"30s\" or \"1h 30min\" (d, h, min, s, ms)";
-const LISTEN_HELP: &str = "write \":443\" for every address, or \"127.0.0.1:443\", or \"[::1]:443\"";
+const DURATION_HELP: &str =
+    "write a number with a unit such as \"30s\" or \"1h 30min\" (d, h, min, s, ms)";
+const LISTEN_HELP: &str =
+    "write \":443\" for every address, or \"127.0.0.1:443\", or \"[::1]:443\"";
 
 #[cfg(test)]
 mod tests;

@@ -45,17 +45,24 @@ pub struct VirtualHost {
 impl VirtualHost {
     /// The domain and its aliases, each name once, the domain first.
     pub fn names(&self) -> impl Iterator<Item = &HostName> {
-        let named_before =
-            |at: usize, name: &HostName| self.aliases.iter().take(at).any(|alias| alias.host == *name);
+        let named_before = |at: usize, name: &HostName| {
+            self.aliases
+                .iter()
+                .take(at)
+                .any(|alias| alias.host == *name)
+        };
         let aliases = self.aliases.iter().map(|alias| &alias.host).enumerate();
-        let aliases = aliases.filter(move |&(at, name)| *name != self.domain && !named_before(at, name));
+        let aliases =
+            aliases.filter(move |&(at, name)| *name != self.domain && !named_before(at, name));
         std::iter::once(&self.domain).chain(aliases.map(|(_, name)| name))
     }
 
     /// The names under which one of its listeners serves it.
     pub fn names_on(&self, listener: ListenAddress) -> impl Iterator<Item = &HostName> {
-        let here = move |alias: &&Authority| alias.port.is_none_or(|port| port == listener.0.port());
-        std::iter::once(&self.domain).chain(self.aliases.iter().filter(here).map(|alias| &alias.host))
+        let here =
+            move |alias: &&Authority| alias.port.is_none_or(|port| port == listener.0.port());
+        std::iter::once(&self.domain)
+            .chain(self.aliases.iter().filter(here).map(|alias| &alias.host))
     }
 
     /// Whether a name is one of its own, on whichever listener.
@@ -136,7 +143,10 @@ pub struct TokenSettings {
 
 impl Default for TokenSettings {
     fn default() -> Self {
-        Self { lifetime: Duration::from_secs(300), refresh_lifetime: Duration::from_secs(90 * 86_400) }
+        Self {
+            lifetime: Duration::from_secs(300),
+            refresh_lifetime: Duration::from_secs(90 * 86_400),
+        }
     }
 }
 
@@ -308,7 +318,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { manifest_bytes: 8 << 20, body_bytes: None }
+        Self {
+            manifest_bytes: 8 << 20,
+            body_bytes: None,
+        }
     }
 }
 

@@ -35,8 +35,19 @@ pub(crate) struct ActivityLimits {
 impl ActivityLimits {
     /// `stall` and `busy` are the longest of all virtual hosts', since a connection may serve any.
     pub(crate) fn new(settings: &ConnectionSettings, stall: Duration, busy: Duration) -> Self {
-        let ConnectionSettings { first_head, head, idle, .. } = *settings;
-        Self { first_head, head, idle, stall, busy }
+        let ConnectionSettings {
+            first_head,
+            head,
+            idle,
+            ..
+        } = *settings;
+        Self {
+            first_head,
+            head,
+            idle,
+            stall,
+            busy,
+        }
     }
 }
 
@@ -84,7 +95,10 @@ impl Activity {
             blocked: None,
             head_open: None,
         };
-        Self { limits, state: Mutex::new(state) }
+        Self {
+            limits,
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -157,7 +171,10 @@ impl Activity {
         state.since = Instant::now();
         let open = state.requests;
         drop(state);
-        RequestGuard { activity: self.clone(), open }
+        RequestGuard {
+            activity: self.clone(),
+            open,
+        }
     }
 }
 
@@ -199,6 +216,11 @@ impl Deadline for std::sync::Arc<Activity> {
             };
         let blocked = state.blocked.map(|since| since + limits.stall);
         let head = state.head_open.map(|since| since + limits.head);
-        Some([blocked, head].into_iter().flatten().fold(phase, Instant::min))
+        Some(
+            [blocked, head]
+                .into_iter()
+                .flatten()
+                .fold(phase, Instant::min),
+        )
     }
 }

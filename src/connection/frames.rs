@@ -25,7 +25,13 @@ pub(super) struct Frames {
 
 impl Frames {
     pub(super) fn new() -> Self {
-        Self { skip: PREFACE, head: [0; FRAME_HEAD], filled: 0, ends_head: false, head_open: false }
+        Self {
+            skip: PREFACE,
+            head: [0; FRAME_HEAD],
+            filled: 0,
+            ends_head: false,
+            head_open: false,
+        }
     }
 
     /// Takes the next bytes, and tells what was among them.
@@ -110,7 +116,10 @@ mod tests {
         for size in [1, 2, 7, 64] {
             let mut frames = started();
             let mut feed = |bytes: Vec<u8>| {
-                let moved: Vec<bool> = bytes.chunks(size).map(|part| frames.feed(part).moved).collect();
+                let moved: Vec<bool> = bytes
+                    .chunks(size)
+                    .map(|part| frames.feed(part).moved)
+                    .collect();
                 moved.contains(&true)
             };
             assert!(feed(frame(HEADERS, 0, 20)));

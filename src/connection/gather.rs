@@ -47,7 +47,14 @@ struct Gathered<IO> {
 impl<IO> Gather<IO> {
     pub(super) fn new(io: IO, activity: Arc<Activity>) -> Self {
         let waiting = Vec::new();
-        let gathered = Gathered { io, activity, waiting, written: 0, streams: false, unflushed: false };
+        let gathered = Gathered {
+            io,
+            activity,
+            waiting,
+            written: 0,
+            streams: false,
+            unflushed: false,
+        };
         Self(Arc::new(Mutex::new(gathered)))
     }
 
@@ -77,8 +84,13 @@ impl<IO> Gathered<IO> {
 impl<IO: AsyncWrite + Unpin> Gathered<IO> {
     /// Hands everything that waits on to TLS.
     fn poll_hand_on(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.waiting.get(self.written..).filter(|rest| !rest.is_empty()) {
-            let Poll::Ready(count) = pieces::poll_write(&mut self.io, cx, &[IoSlice::new(rest)])? else {
+        while let Some(rest) = self
+            .waiting
+            .get(self.written..)
+            .filter(|rest| !rest.is_empty())
+        {
+            let Poll::Ready(count) = pieces::poll_write(&mut self.io, cx, &[IoSlice::new(rest)])?
+            else {
                 self.activity.blocked();
                 return Poll::Pending;
             };
@@ -112,13 +124,21 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Gather<IO> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.gathered().io).poll_read(cx, buf)
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Gather<IO> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
@@ -179,7 +199,13 @@ mod tests {
 
     fn gather<IO>(io: IO) -> (Gather<IO>, Arc<Activity>) {
         let long = Duration::from_secs(1000);
-        let limits = ActivityLimits { first_head: long, head: long, idle: long, stall: STALL, busy: long };
+        let limits = ActivityLimits {
+            first_head: long,
+            head: long,
+            idle: long,
+            stall: STALL,
+            busy: long,
+        };
         let activity = Arc::new(Activity::new(Instant::now(), limits));
         (Gather::new(io, activity.clone()), activity)
     }
@@ -199,7 +225,9 @@ mod tests {
             gather.flush().await.expect("flushed");
         }
         assert!(!gather.gathered().waiting.is_empty());
-        poll_fn(|cx| gather.poll_hand_on(cx)).await.expect("handed on");
+        poll_fn(|cx| gather.poll_hand_on(cx))
+            .await
+            .expect("handed on");
         assert!(gather.gathered().waiting.is_empty());
         drop(gather);
         assert_eq!(reader.await.expect("no panic").expect("read"), expected);

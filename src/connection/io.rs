@@ -27,11 +27,21 @@ pub(super) struct WatchedIo<IO> {
 
 impl<IO> WatchedIo<IO> {
     pub(super) fn http1(io: IO, activity: Arc<Activity>) -> Self {
-        Self { io, activity, frames: None, shut: false }
+        Self {
+            io,
+            activity,
+            frames: None,
+            shut: false,
+        }
     }
 
     pub(super) fn http2(io: IO, activity: Arc<Activity>) -> Self {
-        Self { io, activity, frames: Some(Frames::new()), shut: false }
+        Self {
+            io,
+            activity,
+            frames: Some(Frames::new()),
+            shut: false,
+        }
     }
 
     /// HTTP/1.1 writes nothing but answers, and to the socket. HTTP/2 writes to what gathers its
@@ -90,7 +100,11 @@ impl<IO: AsyncRead + Unpin> WatchedIo<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = pieces::poll_write(&mut self.io, cx, &[io::IoSlice::new(buf)]);
         self.wrote(&result);
         result
@@ -128,6 +142,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
                 other => return other,
             }
         }
-        if unread { self.poll_drain(cx) } else { Poll::Ready(Ok(())) }
+        if unread {
+            self.poll_drain(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 }

@@ -25,7 +25,9 @@ pub(crate) async fn accept(
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let Ok(permit) = bound.clone().acquire_owned().await else { return };
+                    let Ok(permit) = bound.clone().acquire_owned().await else {
+                        return;
+                    };
                     serve(stream, peer, permit);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
@@ -43,5 +45,8 @@ pub(crate) async fn accept(
 /// A connection that was gone before it was accepted says nothing of the next one.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }

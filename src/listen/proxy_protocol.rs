@@ -18,7 +18,10 @@ pub struct Preface {
 impl Preface {
     /// Nothing did.
     pub(crate) fn none() -> Self {
-        Self { source: None, rest: Vec::new() }
+        Self {
+            source: None,
+            rest: Vec::new(),
+        }
     }
 }
 
@@ -41,16 +44,27 @@ pub async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> Result<Preface, ProxyPr
     let mut bytes = Vec::with_capacity(FIRST);
     loop {
         match parse(&bytes)? {
-            Parsed::Absent => return Ok(Preface { source: None, rest: bytes }),
+            Parsed::Absent => {
+                return Ok(Preface {
+                    source: None,
+                    rest: bytes,
+                });
+            }
             Parsed::Header { source, length } => {
-                return Ok(Preface { source, rest: bytes.split_off(length) });
+                return Ok(Preface {
+                    source,
+                    rest: bytes.split_off(length),
+                });
             }
             Parsed::Incomplete => {}
         }
         if io.read_buf(&mut bytes).await? == 0 {
             return match bytes.is_empty() {
                 // For TLS to find out.
-                true => Ok(Preface { source: None, rest: bytes }),
+                true => Ok(Preface {
+                    source: None,
+                    rest: bytes,
+                }),
                 false => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             };
         }
@@ -65,7 +79,10 @@ enum Parsed {
     /// No header, and they never will be.
     Absent,
     /// A header of this length.
-    Header { source: Option<SocketAddr>, length: usize },
+    Header {
+        source: Option<SocketAddr>,
+        length: usize,
+    },
 }
 
 fn parse(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
@@ -84,15 +101,30 @@ type Read = fn(&[u8]) -> Result<Parsed, ProxyProtocolError>;
 
 /// `PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n`
 fn version1(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
-    let Some(end) = bytes.windows(2).take(LONGEST_V1 - 1).position(|pair| pair == b"\r\n") else {
+    let Some(end) = bytes
+        .windows(2)
+        .take(LONGEST_V1 - 1)
+        .position(|pair| pair == b"\r\n")
+    else {
         // A line feed ends no header, and nothing longer is one.
         let broken = bytes.len() >= LONGEST_V1 || bytes.contains(&b'\n');
-        return if broken { Err(ProxyProtocolError::Malformed) } else { Ok(Parsed::Incomplete) };
+        return if broken {
+            Err(ProxyProtocolError::Malformed)
+        } else {
+            Ok(Parsed::Incomplete)
+        };
     };
     let (line, _) = bytes.split_at(end);
-    let line = std::str::from_utf8(line).ok().filter(|line| !line.contains('\n'));
-    let source = line.and_then(source_of_line).ok_or(ProxyProtocolError::Malformed)?;
-    Ok(Parsed::Header { source, length: end + 2 })
+    let line = std::str::from_utf8(line)
+        .ok()
+        .filter(|line| !line.contains('\n'));
+    let source = line
+        .and_then(source_of_line)
+        .ok_or(ProxyProtocolError::Malformed)?;
+    Ok(Parsed::Header {
+        source,
+        length: end + 2,
+    })
 }
 
 /// The inner value is none where the proxy does not know.
@@ -123,13 +155,16 @@ fn source_of_line(line: &str) -> Option<Option<SocketAddr>> {
 }
 
 fn port(text: &str) -> Option<u16> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let is_plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| is_plain)
 }
 
 /// Signature, version and command, family, length, addresses, and further fields that are of no use here.
 fn version2(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
-    let Some((head, rest)) = bytes.split_first_chunk::<16>() else { return Ok(Parsed::Incomplete) };
+    let Some((head, rest)) = bytes.split_first_chunk::<16>() else {
+        return Ok(Parsed::Incomplete);
+    };
     let [.., command, family, high, low] = *head;
     let length = usize::from(u16::from_be_bytes([high, low]));
     if 16 + length > MOST {
@@ -140,7 +175,9 @@ fn version2(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
         0x21 => false,
         _ => return Err(ProxyProtocolError::Malformed),
     };
-    let Some(body) = rest.get(..length) else { return Ok(Parsed::Incomplete) };
+    let Some(body) = rest.get(..length) else {
+        return Ok(Parsed::Incomplete);
+    };
     let source = match family {
         _ if is_local => None,
         // TCP over IPv4: two addresses of four bytes, two ports of two.
@@ -150,19 +187,31 @@ fn version2(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
         0x00 | 0x12 | 0x22 | 0x31 | 0x32 => None,
         _ => return Err(ProxyProtocolError::Malformed),
     };
-    Ok(Parsed::Header { source, length: 16 + length })
+    Ok(Parsed::Header {
+        source,
+        length: 16 + length,
+    })
 }
 
 /// The source of the addresses that a body begins with: `SIZE` bytes each, `ALL` with the ports.
-fn source_of_body<const SIZE: usize, const ALL: usize>(body: &[u8]) -> Result<SocketAddr, ProxyProtocolError>
+fn source_of_body<const SIZE: usize, const ALL: usize>(
+    body: &[u8],
+) -> Result<SocketAddr, ProxyProtocolError>
 where
     [u8; SIZE]: Into<IpAddr>,
 {
-    let addresses = body.first_chunk::<ALL>().ok_or(ProxyProtocolError::Malformed)?;
-    let address = addresses.first_chunk::<SIZE>().ok_or(ProxyProtocolError::Malformed)?;
+    let addresses = body
+        .first_chunk::<ALL>()
+        .ok_or(ProxyProtocolError::Malformed)?;
+    let address = addresses
+        .first_chunk::<SIZE>()
+        .ok_or(ProxyProtocolError::Malformed)?;
     let (_, ports) = addresses.split_at(2 * SIZE);
     let port = ports.first_chunk().ok_or(ProxyProtocolError::Malformed)?;
-    Ok(SocketAddr::new((*address).into(), u16::from_be_bytes(*port)))
+    Ok(SocketAddr::new(
+        (*address).into(),
+        u16::from_be_bytes(*port),
+    ))
 }
 
 const V1: &[u8] = b"PROXY ";

@@ -88,7 +88,8 @@ impl AccessLog {
 
     /// Sets whether and how lines are written from now on.
     pub fn configure(&self, on: bool, format: LogFormat) {
-        self.json.store(u8::from(format == LogFormat::Json), Ordering::Relaxed);
+        self.json
+            .store(u8::from(format == LogFormat::Json), Ordering::Relaxed);
         self.on.store(on, Ordering::Relaxed);
     }
 
@@ -138,7 +139,10 @@ impl AccessLog {
         loop {
             let mut waiting = self.waiting();
             while waiting.text.is_empty() && !waiting.closed {
-                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting = self
+                    .filled
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             if !waiting.closed {
                 let goes_on = |waiting: &mut Waiting| !waiting.closed && waiting.text.len() < FULL;
@@ -192,13 +196,18 @@ thread_local! {
 
 /// RFC 3339 in UTC, to the millisecond.
 fn push_time(out: &mut String, time: SystemTime) {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     SECOND.with_borrow_mut(|second| {
         if second.unix != since.as_secs() {
             let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
             let stamp = jiff::Timestamp::try_from(whole).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
             let text = format!("{stamp:.0}");
-            *second = Second { unix: since.as_secs(), text: text.trim_end_matches('Z').to_owned() };
+            *second = Second {
+                unix: since.as_secs(),
+                text: text.trim_end_matches('Z').to_owned(),
+            };
         }
         out.push_str(&second.text);
     });
@@ -233,8 +242,28 @@ fn push_digits(out: &mut String, mut number: u64, least: usize) {
 
 /// `key=value` pairs in a fixed order; what is not known is `-`. The rule comes last, where one refused.
 fn plain(out: &mut String, line: &Line<'_>) {
-    let Line { time, client, user, domain, method, call, repository, reference, .. } = *line;
-    let Line { status, bytes_in, bytes_out, duration, upstream, protocol, end, rule, .. } = *line;
+    let Line {
+        time,
+        client,
+        user,
+        domain,
+        method,
+        call,
+        repository,
+        reference,
+        ..
+    } = *line;
+    let Line {
+        status,
+        bytes_in,
+        bytes_out,
+        duration,
+        upstream,
+        protocol,
+        end,
+        rule,
+        ..
+    } = *line;
     push_time(out, time);
     for (key, value) in [
         (" client=", Some(client)),
@@ -259,7 +288,10 @@ fn plain(out: &mut String, line: &Line<'_>) {
             None => out.push('-'),
         }
     }
-    for (key, duration) in [(" duration_ms=", Some(duration)), (" upstream_ms=", upstream)] {
+    for (key, duration) in [
+        (" duration_ms=", Some(duration)),
+        (" upstream_ms=", upstream),
+    ] {
         out.push_str(key);
         match duration {
             Some(duration) => push_ms(out, duration),
@@ -279,7 +311,10 @@ fn plain(out: &mut String, line: &Line<'_>) {
 /// A value as it is if it is one plain word, else quoted with escapes: a user name may hold spaces
 /// or quotes and must not be able to forge a field or a line.
 fn word(out: &mut String, value: Option<&str>) {
-    let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=');
+    let is_plain = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=')
+    };
     match value {
         None => out.push('-'),
         Some(text) if !text.is_empty() && text != "-" && is_plain(text) => out.push_str(text),
@@ -292,8 +327,28 @@ fn word(out: &mut String, value: Option<&str>) {
 
 /// The same as one JSON object; what is not known is null.
 fn json(out: &mut String, line: &Line<'_>) {
-    let Line { time, client, user, domain, method, call, repository, reference, .. } = *line;
-    let Line { status, bytes_in, bytes_out, duration, upstream, protocol, end, rule, .. } = *line;
+    let Line {
+        time,
+        client,
+        user,
+        domain,
+        method,
+        call,
+        repository,
+        reference,
+        ..
+    } = *line;
+    let Line {
+        status,
+        bytes_in,
+        bytes_out,
+        duration,
+        upstream,
+        protocol,
+        end,
+        rule,
+        ..
+    } = *line;
     out.push_str("{\"time\":\"");
     push_time(out, time);
     out.push('"');
@@ -312,9 +367,11 @@ fn json(out: &mut String, line: &Line<'_>) {
         let quoted = value.and_then(|text| serde_json::to_string(text).ok());
         push_member(out, key, quoted.as_deref());
     }
-    for (key, number) in
-        [("status", status.map(u64::from)), ("bytes_in", Some(bytes_in)), ("bytes_out", Some(bytes_out))]
-    {
+    for (key, number) in [
+        ("status", status.map(u64::from)),
+        ("bytes_in", Some(bytes_in)),
+        ("bytes_out", Some(bytes_out)),
+    ] {
         push_member(out, key, number.map(|number| number.to_string()).as_deref());
     }
     for (key, duration) in [("duration_ms", Some(duration)), ("upstream_ms", upstream)] {
@@ -322,7 +379,11 @@ fn json(out: &mut String, line: &Line<'_>) {
         if let Some(duration) = duration {
             push_ms(&mut text, duration);
         }
-        push_member(out, key, Some(text.as_str()).filter(|text| !text.is_empty()));
+        push_member(
+            out,
+            key,
+            Some(text.as_str()).filter(|text| !text.is_empty()),
+        );
     }
     out.push('}');
 }
@@ -376,7 +437,8 @@ mod tests {
 
     #[test]
     fn a_json_line_is_one_object() {
-        let value: serde_json::Value = serde_json::from_str(&written(LogFormat::Json)).expect("JSON");
+        let value: serde_json::Value =
+            serde_json::from_str(&written(LogFormat::Json)).expect("JSON");
         assert_eq!(value["user"], "ci bot\n");
         assert_eq!(value["upstream_ms"], serde_json::Value::Null);
         assert_eq!(value["duration_ms"], 1.25);

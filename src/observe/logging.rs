@@ -24,15 +24,22 @@ impl LogControl {
 
 /// Installs the process's log. `floor`: at least this much is written, whatever the settings say.
 pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
-    let level = floor.map_or(filter(settings.level), |floor| filter(floor).max(filter(settings.level)));
+    let level = floor.map_or(filter(settings.level), |floor| {
+        filter(floor).max(filter(settings.level))
+    });
     let (level, handle) = reload::Layer::new(ours(level));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
     let layer: Box<dyn Layer<_> + Send + Sync> = match settings.format {
         LogFormat::Text => Box::new(layer.with_ansi(std::io::stderr().is_terminal())),
         LogFormat::Json => Box::new(layer.json().flatten_event(true)),
     };
     // A second call, as tests make it, keeps the first log.
-    let _ = tracing_subscriber::registry().with(level).with(layer).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(level)
+        .with(layer)
+        .try_init();
     LogControl(handle)
 }
 

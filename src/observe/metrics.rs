@@ -103,7 +103,9 @@ impl Traffic {
     /// Nothing yet.
     pub fn new() -> Self {
         Self {
-            requests: Box::new([const { [const { AtomicU64::new(0) }; STATUSES.len() + 2] }; ASKED]),
+            requests: Box::new(
+                [const { [const { AtomicU64::new(0) }; STATUSES.len() + 2] }; ASKED],
+            ),
             upstream_cut: AtomicU64::new(0),
             client_gone: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -121,7 +123,15 @@ impl Traffic {
 
     /// It is over.
     pub fn ended(&self, ended: &Ended) {
-        let Ended { asked, status, cut, received, sent, duration, upstream } = *ended;
+        let Ended {
+            asked,
+            status,
+            cut,
+            received,
+            sent,
+            duration,
+            upstream,
+        } = *ended;
         self.open.fetch_sub(1, Ordering::Relaxed);
         let row = self.requests.get(asked.index());
         if let Some(count) = row.and_then(|row| row.get(place(status))) {
@@ -146,7 +156,8 @@ impl Traffic {
     /// How many requests asked for this and got that status, for all pairs that occurred.
     pub fn requests(&self) -> impl Iterator<Item = (Asked, &'static str, u64)> {
         let rows = Asked::all().zip(self.requests.iter());
-        let counts = rows.flat_map(|(asked, row)| row.iter().enumerate().map(move |cell| (asked, cell)));
+        let counts =
+            rows.flat_map(|(asked, row)| row.iter().enumerate().map(move |cell| (asked, cell)));
         counts.filter_map(|(asked, (place, count))| {
             let count = count.load(Ordering::Relaxed);
             (count > 0).then(|| (asked, label(place), count))
@@ -235,8 +246,12 @@ const STATUSES: [(u16, &str); 34] = [
 
 /// Where a status is counted: what is not in the table comes after it, and then no status at all.
 fn place(status: Option<u16>) -> usize {
-    let Some(status) = status else { return STATUSES.len() + 1 };
-    STATUSES.binary_search_by_key(&status, |(known, _)| *known).unwrap_or(STATUSES.len())
+    let Some(status) = status else {
+        return STATUSES.len() + 1;
+    };
+    STATUSES
+        .binary_search_by_key(&status, |(known, _)| *known)
+        .unwrap_or(STATUSES.len())
 }
 
 fn label(place: usize) -> &'static str {
@@ -269,23 +284,53 @@ mod tests {
         let all = [
             ended(),
             ended(),
-            Ended { status: Some(299), ..ended() },
-            Ended { asked: Asked::Nothing, status: Some(404), upstream: None, ..ended() },
-            Ended { asked: Asked::Page, status: None, cut: Some(Cut::Client), received: 5, ..ended() },
+            Ended {
+                status: Some(299),
+                ..ended()
+            },
+            Ended {
+                asked: Asked::Nothing,
+                status: Some(404),
+                upstream: None,
+                ..ended()
+            },
+            Ended {
+                asked: Asked::Page,
+                status: None,
+                cut: Some(Cut::Client),
+                received: 5,
+                ..ended()
+            },
         ];
         for ended in &all {
             traffic.began();
             traffic.ended(ended);
         }
         traffic.began();
-        let counted: Vec<_> =
-            traffic.requests().map(|(asked, status, count)| (asked.as_str(), status, count)).collect();
-        let expected =
-            [("", "404", 1), ("page", "none", 1), ("blob.read", "200", 2), ("blob.read", "other", 1)];
+        let counted: Vec<_> = traffic
+            .requests()
+            .map(|(asked, status, count)| (asked.as_str(), status, count))
+            .collect();
+        let expected = [
+            ("", "404", 1),
+            ("page", "none", 1),
+            ("blob.read", "200", 2),
+            ("blob.read", "other", 1),
+        ];
         assert_eq!(counted, expected);
-        assert_eq!((traffic.open(), traffic.client_gone(), traffic.upstream_cut()), (1, 1, 0));
+        assert_eq!(
+            (
+                traffic.open(),
+                traffic.client_gone(),
+                traffic.upstream_cut()
+            ),
+            (1, 1, 0)
+        );
         assert_eq!((traffic.received(), traffic.sent()), (5, 35));
-        assert_eq!((traffic.durations().count, traffic.upstream().count), (5, 4));
+        assert_eq!(
+            (traffic.durations().count, traffic.upstream().count),
+            (5, 4)
+        );
     }
 
     #[test]
@@ -296,6 +341,10 @@ mod tests {
     #[test]
     fn statuses_are_in_order_and_named_after_themselves() {
         assert!(STATUSES.is_sorted_by(|a, b| a.0 < b.0));
-        assert!(STATUSES.iter().all(|(status, label)| status.to_string() == *label));
+        assert!(
+            STATUSES
+                .iter()
+                .all(|(status, label)| status.to_string() == *label)
+        );
     }
 }

@@ -21,9 +21,13 @@ impl Usage {
         let page = u64::try_from(rustix::param::page_size()).ok()?;
         Some(Self {
             cpu: cpu(&fs::read_to_string("/proc/self/stat").ok()?, ticks)?,
-            memory: resident_pages(&fs::read_to_string("/proc/self/statm").ok()?)?.checked_mul(page)?,
+            memory: resident_pages(&fs::read_to_string("/proc/self/statm").ok()?)?
+                .checked_mul(page)?,
             // One of them is the directory itself.
-            files: fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1),
+            files: fs::read_dir("/proc/self/fd")
+                .ok()?
+                .count()
+                .saturating_sub(1),
         })
     }
 }

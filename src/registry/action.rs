@@ -73,7 +73,9 @@ impl fmt::Display for Action {
 
 /// The text is not an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not one of pull, push, overwrite, delete-tag, delete-manifest, list, catalog and mount-from")]
+#[error(
+    "is not one of pull, push, overwrite, delete-tag, delete-manifest, list, catalog and mount-from"
+)]
 pub struct InvalidAction;
 
 impl std::str::FromStr for Action {
@@ -115,7 +117,9 @@ impl Actions {
 
     /// Each of them, in the order of [`Action::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Action> {
-        Action::ALL.into_iter().filter(move |action| self.has(*action))
+        Action::ALL
+            .into_iter()
+            .filter(move |action| self.has(*action))
     }
 }
 
@@ -127,7 +131,9 @@ impl From<Action> for Actions {
 
 impl FromIterator<Action> for Actions {
     fn from_iter<I: IntoIterator<Item = Action>>(actions: I) -> Self {
-        actions.into_iter().fold(Self::default(), |all, action| all.and(action.into()))
+        actions
+            .into_iter()
+            .fold(Self::default(), |all, action| all.and(action.into()))
     }
 }
 
@@ -144,7 +150,8 @@ mod tests {
         assert_eq!(Action::parse("Pull"), None);
         assert_eq!(Action::ALL.into_iter().collect::<Actions>(), Actions::ALL);
         assert!(
-            Actions::ALL.has_all(Action::Pull.into()) && !Actions::from(Action::Pull).has_all(Actions::ALL)
+            Actions::ALL.has_all(Action::Pull.into())
+                && !Actions::from(Action::Pull).has_all(Actions::ALL)
         );
     }
 }

@@ -162,25 +162,40 @@ impl Call {
         let endpoint = Endpoint::parse(&path)?;
         let parameters = Parameters::parse(query)?;
         match endpoint {
-            Endpoint::Base => Ok(Self::Ping { read: Read::parse(method).ok_or(not_allowed("GET, HEAD"))? }),
+            Endpoint::Base => Ok(Self::Ping {
+                read: Read::parse(method).ok_or(not_allowed("GET, HEAD"))?,
+            }),
             Endpoint::Catalog => {
                 get_only(method)?;
-                Ok(Self::Catalog { page: parameters.page()? })
+                Ok(Self::Catalog {
+                    page: parameters.page()?,
+                })
             }
             Endpoint::Tags(repository) => {
                 get_only(method)?;
-                Ok(Self::TagsList { repository, page: parameters.page()? })
+                Ok(Self::TagsList {
+                    repository,
+                    page: parameters.page()?,
+                })
             }
-            Endpoint::Manifest(repository, text) => Self::manifest(method, repository, text, &parameters),
+            Endpoint::Manifest(repository, text) => {
+                Self::manifest(method, repository, text, &parameters)
+            }
             Endpoint::Blob(repository, digest) => Self::blob(method, repository, digest),
             Endpoint::Uploads(repository) => match *method {
                 Method::POST => Self::upload_start(repository, &parameters),
                 _ => Err(not_allowed("POST")),
             },
-            Endpoint::Upload(repository, upload) => Self::upload(method, repository, upload, &parameters),
+            Endpoint::Upload(repository, upload) => {
+                Self::upload(method, repository, upload, &parameters)
+            }
             Endpoint::Referrers(repository, digest) => {
                 get_only(method)?;
-                Ok(Self::Referrers { repository, digest, artifact_type: parameters.artifact_type()? })
+                Ok(Self::Referrers {
+                    repository,
+                    digest,
+                    artifact_type: parameters.artifact_type()?,
+                })
             }
         }
     }
@@ -197,27 +212,61 @@ impl Call {
             InvalidReference::Tag => CallError::ManifestUnknown,
         })?;
         match *method {
-            Method::GET => Ok(Self::ManifestRead { repository, reference, read: Read::Get }),
-            Method::HEAD => Ok(Self::ManifestRead { repository, reference, read: Read::Head }),
-            Method::PUT => Ok(Self::ManifestWrite { repository, reference, tags: parameters.tags()? }),
-            Method::DELETE => Ok(Self::ManifestDelete { repository, reference }),
+            Method::GET => Ok(Self::ManifestRead {
+                repository,
+                reference,
+                read: Read::Get,
+            }),
+            Method::HEAD => Ok(Self::ManifestRead {
+                repository,
+                reference,
+                read: Read::Head,
+            }),
+            Method::PUT => Ok(Self::ManifestWrite {
+                repository,
+                reference,
+                tags: parameters.tags()?,
+            }),
+            Method::DELETE => Ok(Self::ManifestDelete {
+                repository,
+                reference,
+            }),
             _ => Err(not_allowed("DELETE, GET, HEAD, PUT")),
         }
     }
 
-    fn blob(method: &Method, repository: RepositoryName, digest: Digest) -> Result<Self, CallError> {
+    fn blob(
+        method: &Method,
+        repository: RepositoryName,
+        digest: Digest,
+    ) -> Result<Self, CallError> {
         match *method {
-            Method::GET => Ok(Self::BlobRead { repository, digest, read: Read::Get }),
-            Method::HEAD => Ok(Self::BlobRead { repository, digest, read: Read::Head }),
+            Method::GET => Ok(Self::BlobRead {
+                repository,
+                digest,
+                read: Read::Get,
+            }),
+            Method::HEAD => Ok(Self::BlobRead {
+                repository,
+                digest,
+                read: Read::Head,
+            }),
             Method::DELETE => Ok(Self::BlobDelete { repository, digest }),
             _ => Err(not_allowed("DELETE, GET, HEAD")),
         }
     }
 
-    fn upload_start(repository: RepositoryName, parameters: &Parameters<'_>) -> Result<Self, CallError> {
+    fn upload_start(
+        repository: RepositoryName,
+        parameters: &Parameters<'_>,
+    ) -> Result<Self, CallError> {
         match (parameters.digest()?, parameters.mount()?) {
             (digest, None) => Ok(Self::UploadStart { repository, digest }),
-            (None, Some(digest)) => Ok(Self::Mount { repository, digest, from: parameters.from()? }),
+            (None, Some(digest)) => Ok(Self::Mount {
+                repository,
+                digest,
+                from: parameters.from()?,
+            }),
             // Registries disagree on which of the two counts.
             (Some(_), Some(_)) => Err(QueryError::Contradiction.into()),
         }
@@ -230,12 +279,26 @@ impl Call {
         parameters: &Parameters<'_>,
     ) -> Result<Self, CallError> {
         match *method {
-            Method::GET => Ok(Self::UploadStatus { repository, upload, read: Read::Get }),
-            Method::HEAD => Ok(Self::UploadStatus { repository, upload, read: Read::Head }),
+            Method::GET => Ok(Self::UploadStatus {
+                repository,
+                upload,
+                read: Read::Get,
+            }),
+            Method::HEAD => Ok(Self::UploadStatus {
+                repository,
+                upload,
+                read: Read::Head,
+            }),
             Method::PATCH => Ok(Self::UploadChunk { repository, upload }),
             Method::PUT => {
-                let digest = parameters.digest()?.ok_or(QueryError::Missing(Parameter::Digest))?;
-                Ok(Self::UploadCommit { repository, upload, digest })
+                let digest = parameters
+                    .digest()?
+                    .ok_or(QueryError::Missing(Parameter::Digest))?;
+                Ok(Self::UploadCommit {
+                    repository,
+                    upload,
+                    digest,
+                })
             }
             Method::DELETE => Ok(Self::UploadCancel { repository, upload }),
             _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, PUT")),
@@ -248,7 +311,10 @@ impl Call {
             self,
             Self::UploadCommit { .. }
                 | Self::ManifestWrite { .. }
-                | Self::UploadStart { digest: Some(_), .. }
+                | Self::UploadStart {
+                    digest: Some(_),
+                    ..
+                }
         )
     }
 
@@ -256,7 +322,12 @@ impl Call {
     pub fn is_upload_body(&self) -> bool {
         matches!(
             self,
-            Self::UploadChunk { .. } | Self::UploadCommit { .. } | Self::UploadStart { digest: Some(_), .. }
+            Self::UploadChunk { .. }
+                | Self::UploadCommit { .. }
+                | Self::UploadStart {
+                    digest: Some(_),
+                    ..
+                }
         )
     }
 
@@ -297,7 +368,11 @@ impl Read {
 
 /// For the endpoints where no registry answers HEAD.
 fn get_only(method: &Method) -> Result<(), CallError> {
-    if *method == Method::GET { Ok(()) } else { Err(not_allowed("GET")) }
+    if *method == Method::GET {
+        Ok(())
+    } else {
+        Err(not_allowed("GET"))
+    }
 }
 
 fn not_allowed(allow: &'static str) -> CallError {

@@ -29,7 +29,11 @@ impl Digest {
                     && is_encoded(encoded)
             }
         };
-        if valid { Ok(Self(text.into())) } else { Err(InvalidDigest) }
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidDigest)
+        }
     }
 
     /// The digest as written.
@@ -39,7 +43,9 @@ impl Digest {
 
     /// What stands before the colon.
     pub fn algorithm(&self) -> &str {
-        self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
+        self.0
+            .split_once(':')
+            .map_or("", |(algorithm, _)| algorithm)
     }
 
     /// What stands behind the colon. For sha256 and sha512 it is hexadecimal.
@@ -56,19 +62,26 @@ impl fmt::Display for Digest {
 
 fn is_lower_hexadecimal(text: &str) -> bool {
     // Folded and not `all`: without an early exit it is several bytes a step.
-    text.bytes().fold(true, |so_far, b| so_far & matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    text.bytes().fold(true, |so_far, b| {
+        so_far & matches!(b, b'0'..=b'9' | b'a'..=b'f')
+    })
 }
 
 /// `[a-z0-9]+([+._-][a-z0-9]+)*`
 fn is_algorithm(text: &str) -> bool {
-    let is_component =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let is_component = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
     text.split(['+', '.', '_', '-']).all(is_component)
 }
 
 /// `[a-zA-Z0-9=_-]*`
 fn is_encoded(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'=' | b'_' | b'-'))
+    text.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'=' | b'_' | b'-'))
 }
 
 #[cfg(test)]
@@ -80,9 +93,13 @@ mod tests {
     fn registered_algorithms_have_their_exact_length() {
         assert!(Digest::parse(&format!("sha256:{}", "0a".repeat(32))).is_ok());
         assert!(Digest::parse(&format!("sha512:{}", "0a".repeat(64))).is_ok());
-        for (algorithm, count) in
-            [("sha256", 63), ("sha256", 65), ("sha256", 128), ("sha512", 64), ("sha512", 127)]
-        {
+        for (algorithm, count) in [
+            ("sha256", 63),
+            ("sha256", 65),
+            ("sha256", 128),
+            ("sha512", 64),
+            ("sha512", 127),
+        ] {
             assert!(
                 Digest::parse(&format!("{algorithm}:{}", "a".repeat(count))).is_err(),
                 "{algorithm} {count}"
@@ -97,10 +114,17 @@ mod tests {
         let encoded = "QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSPX9Kv46HmX4Gx8";
         assert!(Digest::parse(&format!("multihash+base58:{encoded}")).is_ok());
         assert!(
-            Digest::parse(&format!("sha256+b64u:{}", "LCa0a2j_xo_5m0U8HTBBNBNCLXBkg7-g-YpeiGJm564=")).is_ok()
+            Digest::parse(&format!(
+                "sha256+b64u:{}",
+                "LCa0a2j_xo_5m0U8HTBBNBNCLXBkg7-g-YpeiGJm564="
+            ))
+            .is_ok()
         );
         for algorithm in ["", "+a", "a+", "a++b", "SHA256", "sha 256", "sha/256"] {
-            assert!(Digest::parse(&format!("{algorithm}:{encoded}")).is_err(), "{algorithm}");
+            assert!(
+                Digest::parse(&format!("{algorithm}:{encoded}")).is_err(),
+                "{algorithm}"
+            );
         }
         let long = "a".repeat(Digest::MAX_BYTES - 2);
         assert!(Digest::parse(&format!("x:{long}")).is_ok());
@@ -114,7 +138,10 @@ mod tests {
             &"a.".repeat(16),
             &"\u{e9}".repeat(32),
         ] {
-            assert!(Digest::parse(&format!("md5:{encoded}")).is_err(), "{encoded}");
+            assert!(
+                Digest::parse(&format!("md5:{encoded}")).is_err(),
+                "{encoded}"
+            );
         }
         assert!(Digest::parse(&"a".repeat(64)).is_err());
     }

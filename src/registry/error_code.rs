@@ -87,7 +87,11 @@ pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> Strin
     let document = Document {
         error: None,
         error_description: None,
-        errors: [Entry { code: code.as_str(), message, detail }],
+        errors: [Entry {
+            code: code.as_str(),
+            message,
+            detail,
+        }],
     };
     serde_json::to_string(&document).expect("texts always serialize")
 }
@@ -96,8 +100,15 @@ pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> Strin
 /// and some those.
 pub fn token_error_body(error: &str, code: ErrorCode, message: &str) -> String {
     let (error, error_description) = (Some(error), Some(message));
-    let document =
-        Document { error, error_description, errors: [Entry { code: code.as_str(), message, detail: None }] };
+    let document = Document {
+        error,
+        error_description,
+        errors: [Entry {
+            code: code.as_str(),
+            message,
+            detail: None,
+        }],
+    };
     serde_json::to_string(&document).expect("texts always serialize")
 }
 

@@ -53,13 +53,20 @@ impl HostName {
             }
             // `_` is not RFC 1123, but compose services and Docker networks are called so.
             let known = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-            if label.is_empty() || !label.bytes().all(known) || label.starts_with('-') || label.ends_with('-')
+            if label.is_empty()
+                || !label.bytes().all(known)
+                || label.starts_with('-')
+                || label.ends_with('-')
             {
                 return Err(HostError::Invalid);
             }
         }
         // 1.2.3.4.5 or 0x7f.1 are no names: a last label of digits is an address (WHATWG URL §3.5).
-        if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
+        if name
+            .rsplit('.')
+            .next()
+            .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
+        {
             return Err(HostError::Invalid);
         }
         Ok(Self(name.to_ascii_lowercase().into()))
@@ -77,8 +84,16 @@ impl HostName {
 
     /// As it stands in a URL or a Host header: IPv6 in brackets, the port unless it is the default.
     pub fn authority(&self, port: u16, default_port: u16) -> String {
-        let host = if self.0.contains(':') { format!("[{}]", self.0) } else { self.0.to_string() };
-        if port == default_port { host } else { format!("{host}:{port}") }
+        let host = if self.0.contains(':') {
+            format!("[{}]", self.0)
+        } else {
+            self.0.to_string()
+        };
+        if port == default_port {
+            host
+        } else {
+            format!("{host}:{port}")
+        }
     }
 }
 
@@ -127,10 +142,16 @@ impl Authority {
             None => text.find(':'),
         };
         let Some(colon) = colon else {
-            return Ok(Self { host: HostName::parse(text)?, port: None });
+            return Ok(Self {
+                host: HostName::parse(text)?,
+                port: None,
+            });
         };
         let (host, port) = text.split_at(colon);
-        Ok(Self { host: HostName::parse(host)?, port: Some(port_of(port)?) })
+        Ok(Self {
+            host: HostName::parse(host)?,
+            port: Some(port_of(port)?),
+        })
     }
 
     /// Whether a text is a colon and a port, as it may follow a host.
@@ -190,7 +211,9 @@ mod tests {
         assert_eq!(port("a:5000"), Ok(Some(5000)));
         assert_eq!(port("[::1]:5000"), Ok(Some(5000)));
         assert_eq!(port("[::1]"), Ok(None));
-        for text in ["a:", "a:65536", "a:+1", "a:1:2", "user@a", "a,b", ":443", "[::1]x"] {
+        for text in [
+            "a:", "a:65536", "a:+1", "a:1:2", "user@a", "a,b", ":443", "[::1]x",
+        ] {
             assert!(Authority::parse(text).is_err(), "{text}");
         }
     }

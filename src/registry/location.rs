@@ -36,7 +36,11 @@ pub enum Answer {
 impl Answer {
     /// By the status of the answer.
     pub fn of(status: http::StatusCode) -> Self {
-        if status.is_redirection() { Self::Redirect } else { Self::Other }
+        if status.is_redirection() {
+            Self::Redirect
+        } else {
+            Self::Other
+        }
     }
 }
 
@@ -73,7 +77,9 @@ impl Rewriter<'_> {
         }
         let rewritten = match Form::parse(value) {
             Some(Form::Absolute { https, rest }) => return self.absolute(https, rest, answer),
-            Some(Form::Network { rest }) => return self.absolute(self.upstream.https, rest, answer),
+            Some(Form::Network { rest }) => {
+                return self.absolute(self.upstream.https, rest, answer);
+            }
             Some(Form::Path) => self.local(value),
             Some(Form::Relative) => self.relative(value),
             None => None,
@@ -89,15 +95,24 @@ impl Rewriter<'_> {
     fn absolute(&self, https: bool, rest: &str, answer: Answer) -> Rewritten {
         let (authority, target) = split_at_any(rest, &['/', '?', '#']);
         // This also refuses user information: `@` is in no host name.
-        let Ok(authority) = Authority::parse(authority) else { return Rewritten::Refused };
+        let Ok(authority) = Authority::parse(authority) else {
+            return Rewritten::Refused;
+        };
         let path = self.local(target);
 
         let port = authority.port.unwrap_or(if https { 443 } else { 80 });
-        let Origin { https: upstream_https, host, port: upstream_port, base_path: _ } = self.upstream;
-        let is_upstream = https == upstream_https && authority.host == *host && port == upstream_port;
+        let Origin {
+            https: upstream_https,
+            host,
+            port: upstream_port,
+            base_path: _,
+        } = self.upstream;
+        let is_upstream =
+            https == upstream_https && authority.host == *host && port == upstream_port;
         let is_registry = path.as_deref().is_some_and(is_below_v2);
         // A port on a public name may be a storage beside moorgate on the same host (a presigned MinIO URL).
-        let is_public = (is_registry || authority.port.is_none()) && (self.is_public)(&authority.host);
+        let is_public =
+            (is_registry || authority.port.is_none()) && (self.is_public)(&authority.host);
         if !(is_upstream || is_public || (answer == Answer::Other && is_registry)) {
             return Rewritten::Foreign;
         }
@@ -115,8 +130,10 @@ impl Rewriter<'_> {
             Some(_) | None => &path,
         };
         // A second slash would make a host of what follows it: an open redirect.
-        let safe =
-            path.starts_with('/') && !path.starts_with("//") && is_uri_text(path) && is_uri_text(suffix);
+        let safe = path.starts_with('/')
+            && !path.starts_with("//")
+            && is_uri_text(path)
+            && is_uri_text(suffix);
         safe.then(|| format!("{path}{suffix}"))
     }
 
@@ -154,18 +171,24 @@ impl<'a> Form<'a> {
         }
         // A relative reference has no colon in its first segment, so this is a scheme (§4.2).
         let (before, after) = split_at_any(value, &[':', '/', '?', '#']);
-        let Some(after) = after.strip_prefix(':') else { return Some(Self::Relative) };
+        let Some(after) = after.strip_prefix(':') else {
+            return Some(Self::Relative);
+        };
         let https = before.eq_ignore_ascii_case("https");
         if !https && !before.eq_ignore_ascii_case("http") {
             return None;
         }
-        Some(Self::Absolute { https, rest: after.strip_prefix("//")? })
+        Some(Self::Absolute {
+            https,
+            rest: after.strip_prefix("//")?,
+        })
     }
 }
 
 /// Only what a URI may hold, so that no client can see something else in it than was judged here.
 fn is_uri_text(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'\\' | b'"' | b'<' | b'>'))
+    text.bytes()
+        .all(|b| b.is_ascii_graphic() && !matches!(b, b'\\' | b'"' | b'<' | b'>'))
 }
 
 fn is_below_v2(path: &str) -> bool {

@@ -18,7 +18,8 @@ impl RepositoryName {
 
     /// Reads `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, one or more of them joined by `/`.
     pub fn parse(text: &str) -> Result<Self, InvalidRepositoryName> {
-        if text.len() <= Self::MAX_BYTES && text.as_bytes().split(|b| *b == b'/').all(is_component) {
+        if text.len() <= Self::MAX_BYTES && text.as_bytes().split(|b| *b == b'/').all(is_component)
+        {
             Ok(Self(text.into()))
         } else {
             Err(InvalidRepositoryName)
@@ -38,7 +39,8 @@ impl fmt::Display for RepositoryName {
 }
 
 fn is_component(component: &[u8]) -> bool {
-    let is_separator = |run: &[u8]| matches!(run, b"." | b"_" | b"__") || run.iter().all(|b| *b == b'-');
+    let is_separator =
+        |run: &[u8]| matches!(run, b"." | b"_" | b"__") || run.iter().all(|b| *b == b'-');
     component.first().is_some_and(is_alphanumeric)
         && component.last().is_some_and(is_alphanumeric)
         && component
@@ -77,8 +79,9 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         let no_names = [
-            "", "/", "a/", "/a", "a//b", ".", "..", "a/../b", ".a", "a.", "-a", "a-", "_a", "a..b", "a___b",
-            "a._b", "a-_b", "A", "a b", "a%2fb", "a:b", "a@b", "\u{e9}", "a\0", "_catalog",
+            "", "/", "a/", "/a", "a//b", ".", "..", "a/../b", ".a", "a.", "-a", "a-", "_a", "a..b",
+            "a___b", "a._b", "a-_b", "A", "a b", "a%2fb", "a:b", "a@b", "\u{e9}", "a\0",
+            "_catalog",
         ];
         for text in no_names {
             assert!(RepositoryName::parse(text).is_err(), "{text}");

@@ -79,7 +79,12 @@ impl Pattern {
     /// Whether a text is like this.
     pub fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
-        matches_list(pattern, text, |piece| *piece == b'*', |piece, byte| piece == byte)
+        matches_list(
+            pattern,
+            text,
+            |piece| *piece == b'*',
+            |piece, byte| piece == byte,
+        )
     }
 }
 
@@ -89,11 +94,17 @@ impl RepositoryPattern {
         if text.len() > 255 {
             return Err(InvalidPattern::TooLong);
         }
-        let mut components = text.split('/').map(component).collect::<Result<Vec<_>, _>>()?;
+        let mut components = text
+            .split('/')
+            .map(component)
+            .collect::<Result<Vec<_>, _>>()?;
         if components.last() == Some(&Component::Many) {
             components.insert(components.len() - 1, Component::Any);
         }
-        Ok(Self { text: text.into(), components: components.into() })
+        Ok(Self {
+            text: text.into(),
+            components: components.into(),
+        })
     }
 
     /// The pattern as written.
@@ -113,9 +124,16 @@ impl RepositoryPattern {
 
     /// Whether every repository is like this.
     pub fn is_any(&self) -> bool {
-        self.components.iter().filter(|component| **component == Component::Any).count() <= 1
+        self.components
+            .iter()
+            .filter(|component| **component == Component::Any)
+            .count()
+            <= 1
             && self.components.contains(&Component::Many)
-            && self.components.iter().all(|c| matches!(c, Component::Any | Component::Many))
+            && self
+                .components
+                .iter()
+                .all(|c| matches!(c, Component::Any | Component::Many))
     }
 
     /// Whether a repository is like this, for a user; `${user}` is nobody's name for anonymous. A user's name
@@ -132,9 +150,14 @@ impl RepositoryPattern {
                 &mut many
             }
         };
-        levels.iter_mut().zip(repository.split('/')).for_each(|(level, text)| *level = text);
+        levels
+            .iter_mut()
+            .zip(repository.split('/'))
+            .for_each(|(level, text)| *level = text);
         let is_many = |component: &Component| *component == Component::Many;
-        matches_list(&self.components, levels, is_many, |component, level| component.matches(level, user))
+        matches_list(&self.components, levels, is_many, |component, level| {
+            component.matches(level, user)
+        })
     }
 }
 
@@ -197,7 +220,9 @@ fn matches_list<P, T>(
                 t += 1;
             }
             _ => {
-                let Some((many, taken)) = back else { return false };
+                let Some((many, taken)) = back else {
+                    return false;
+                };
                 back = Some((many, taken + 1));
                 (p, t) = (many + 1, taken + 1);
             }
@@ -227,7 +252,10 @@ fn component(text: &str) -> Result<Component, InvalidPattern> {
             return Err(InvalidPattern::Variable);
         } else {
             let (plain, after) = rest.split_at(rest.find(['*', '$']).unwrap_or(rest.len()));
-            if !plain.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-')) {
+            if !plain
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+            {
                 return Err(InvalidPattern::Character);
             }
             pieces.push(Piece::Text(plain.into()));

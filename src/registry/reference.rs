@@ -38,7 +38,11 @@ impl Tag {
         let valid = text.len() <= Self::MAX_BYTES
             && text.bytes().next().is_some_and(first)
             && text.bytes().all(|b| first(b) || b == b'.' || b == b'-');
-        if valid { Ok(Self(text.into())) } else { Err(InvalidReference::Tag) }
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidReference::Tag)
+        }
     }
 
     /// The tag as written.
@@ -57,7 +61,9 @@ impl Reference {
     /// Reads a digest if the text has a colon, a tag otherwise.
     pub fn parse(text: &str) -> Result<Self, InvalidReference> {
         if text.contains(':') {
-            Digest::parse(text).map(Self::Digest).map_err(|_| InvalidReference::Digest)
+            Digest::parse(text)
+                .map(Self::Digest)
+                .map_err(|_| InvalidReference::Digest)
         } else {
             Tag::parse(text).map(Self::Tag)
         }
@@ -88,7 +94,19 @@ mod tests {
         for text in ["latest", "_", "1.0", "A-b_c.d", "a..b", &"a".repeat(128)] {
             assert_eq!(Tag::parse(text).unwrap().as_str(), text);
         }
-        for text in ["", ".", "..", ".a", "-a", "a b", "a/b", "a%41", "a+b", "\u{e9}", &"a".repeat(129)] {
+        for text in [
+            "",
+            ".",
+            "..",
+            ".a",
+            "-a",
+            "a b",
+            "a/b",
+            "a%41",
+            "a+b",
+            "\u{e9}",
+            &"a".repeat(129),
+        ] {
             assert_eq!(Tag::parse(text), Err(InvalidReference::Tag), "{text}");
         }
     }
@@ -96,10 +114,15 @@ mod tests {
     #[test]
     fn a_colon_makes_it_a_digest() {
         let digest = format!("sha256:{}", "0".repeat(64));
-        assert!(matches!(Reference::parse(&digest), Ok(Reference::Digest(d)) if d.as_str() == digest));
+        assert!(
+            matches!(Reference::parse(&digest), Ok(Reference::Digest(d)) if d.as_str() == digest)
+        );
         assert!(matches!(Reference::parse("sha256"), Ok(Reference::Tag(_))));
         assert_eq!(Reference::parse("sha256:0"), Err(InvalidReference::Digest));
-        assert_eq!(Reference::parse(".INVALID_MANIFEST_NAME"), Err(InvalidReference::Tag));
+        assert_eq!(
+            Reference::parse(".INVALID_MANIFEST_NAME"),
+            Err(InvalidReference::Tag)
+        );
     }
 
     proptest! {

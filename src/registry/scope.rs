@@ -31,16 +31,23 @@ impl Scope {
         let (kind, rest) = text.split_once(':').ok_or(InvalidScope)?;
         let (name, actions) = rest.rsplit_once(':').ok_or(InvalidScope)?;
         let (resource_type, class) = match kind.strip_suffix(')') {
-            Some(kind) => {
-                kind.split_once('(').map(|(kind, class)| (kind, Some(class))).ok_or(InvalidScope)?
-            }
+            Some(kind) => kind
+                .split_once('(')
+                .map(|(kind, class)| (kind, Some(class)))
+                .ok_or(InvalidScope)?,
             None => (kind, None),
         };
-        let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric());
-        let is_action =
-            |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'*');
+        let is_word =
+            |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_action = |word: &str| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'*')
+        };
         let of_name = |b: u8| b.is_ascii_alphanumeric() || b"._-/:".contains(&b);
-        let actions: Vec<_> = if actions.is_empty() { Vec::new() } else { actions.split(',').collect() };
+        let actions: Vec<_> = if actions.is_empty() {
+            Vec::new()
+        } else {
+            actions.split(',').collect()
+        };
         let valid = is_word(resource_type)
             && class.is_none_or(is_word)
             && !name.is_empty()
@@ -60,7 +67,9 @@ impl Scope {
     /// A scope of this registry itself, if it is one.
     pub fn resource(&self) -> Option<Resource> {
         match &*self.resource_type {
-            "repository" => RepositoryName::parse(&self.name).ok().map(Resource::Repository),
+            "repository" => RepositoryName::parse(&self.name)
+                .ok()
+                .map(Resource::Repository),
             "registry" if &*self.name == CATALOG => Some(Resource::Catalog),
             _ => None,
         }
@@ -70,7 +79,10 @@ impl Scope {
     pub fn rights(&self) -> Rights {
         let named = self.actions.iter().filter_map(|word| match &**word {
             "*" => Some(Rights::ALL),
-            word => Right::ALL.into_iter().find(|right| right.as_str() == word).map(Rights::from),
+            word => Right::ALL
+                .into_iter()
+                .find(|right| right.as_str() == word)
+                .map(Rights::from),
         });
         named.fold(Rights::NONE, Rights::and)
     }
@@ -107,7 +119,13 @@ impl Resource {
     /// Reads what a token spells.
     pub fn of_words(resource_type: &str, name: &str) -> Option<Self> {
         let (resource_type, name) = (resource_type.into(), name.into());
-        Scope { resource_type, class: None, name, actions: Vec::new() }.resource()
+        Scope {
+            resource_type,
+            class: None,
+            name,
+            actions: Vec::new(),
+        }
+        .resource()
     }
 
     /// What rights to it are called.
@@ -190,7 +208,9 @@ impl From<Right> for Rights {
 
 impl FromIterator<Right> for Rights {
     fn from_iter<I: IntoIterator<Item = Right>>(rights: I) -> Self {
-        rights.into_iter().fold(Self::NONE, |all, right| all.and(right.into()))
+        rights
+            .into_iter()
+            .fold(Self::NONE, |all, right| all.and(right.into()))
     }
 }
 
@@ -209,20 +229,50 @@ mod tests {
     #[test]
     fn the_forms_of_the_specification_are_read() {
         let plain = scope("repository:samalba/my-app:pull,push");
-        assert_eq!((&*plain.resource_type, &*plain.name), ("repository", "samalba/my-app"));
-        assert_eq!(plain.rights(), [Right::Pull, Right::Push].into_iter().collect());
-        assert_eq!(plain.resource(), Resource::of_words("repository", "samalba/my-app"));
+        assert_eq!(
+            (&*plain.resource_type, &*plain.name),
+            ("repository", "samalba/my-app")
+        );
+        assert_eq!(
+            plain.rights(),
+            [Right::Pull, Right::Push].into_iter().collect()
+        );
+        assert_eq!(
+            plain.resource(),
+            Resource::of_words("repository", "samalba/my-app")
+        );
         let port = scope("repository:localhost:5000/app:pull");
-        assert_eq!((&*port.name, port.resource()), ("localhost:5000/app", None), "no repository of ours");
+        assert_eq!(
+            (&*port.name, port.resource()),
+            ("localhost:5000/app", None),
+            "no repository of ours"
+        );
         let class = scope("repository(plugin):a/b:*");
-        assert_eq!((class.class.as_deref(), class.rights()), (Some("plugin"), Rights::ALL));
-        assert_eq!(class.resource(), scope("repository:a/b:").resource(), "a class changes nothing");
-        assert_eq!(scope("registry:catalog:*").resource(), Some(Resource::Catalog));
+        assert_eq!(
+            (class.class.as_deref(), class.rights()),
+            (Some("plugin"), Rights::ALL)
+        );
+        assert_eq!(
+            class.resource(),
+            scope("repository:a/b:").resource(),
+            "a class changes nothing"
+        );
+        assert_eq!(
+            scope("registry:catalog:*").resource(),
+            Some(Resource::Catalog)
+        );
         assert_eq!(scope("registry:other:*").resource(), None);
         assert_eq!(scope("space:a:pull").resource(), None);
         assert_eq!(scope("repository:a:").rights(), Rights::NONE);
-        assert_eq!(scope("repository:a:fly,pull,pull").rights(), Right::Pull.into());
-        assert_eq!(scope("repository:A:pull").resource(), None, "no name of a repository");
+        assert_eq!(
+            scope("repository:a:fly,pull,pull").rights(),
+            Right::Pull.into()
+        );
+        assert_eq!(
+            scope("repository:A:pull").resource(),
+            None,
+            "no name of a repository"
+        );
     }
 
     #[test]
@@ -255,7 +305,10 @@ mod tests {
     #[test]
     fn every_action_of_the_rules_but_the_catalog_belongs_to_one_right() {
         for action in Action::ALL {
-            let rights = Right::ALL.into_iter().filter(|right| right.actions().contains(&action)).count();
+            let rights = Right::ALL
+                .into_iter()
+                .filter(|right| right.actions().contains(&action))
+                .count();
             assert_eq!(rights, usize::from(action != Action::Catalog), "{action}");
         }
     }

@@ -17,10 +17,16 @@ impl UploadId {
 
     /// Reads the name of an upload session: what Go's `distribution` routes, and `~`.
     pub fn parse(text: &str) -> Result<Self, InvalidUploadId> {
-        let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'=' | b'.' | b'~' | b'-');
-        let valid =
-            !matches!(text, "" | "." | "..") && text.len() <= Self::MAX_BYTES && text.bytes().all(known);
-        if valid { Ok(Self(text.into())) } else { Err(InvalidUploadId) }
+        let known =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'=' | b'.' | b'~' | b'-');
+        let valid = !matches!(text, "" | "." | "..")
+            && text.len() <= Self::MAX_BYTES
+            && text.bytes().all(known);
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidUploadId)
+        }
     }
 
     /// The name as written.
@@ -41,10 +47,27 @@ mod tests {
 
     #[test]
     fn names_are_one_plain_segment() {
-        for text in ["3f1c6f6e-8d5e-4d0a-9a3e-2b2f1c0d9e8f", "AbC_=.~-", "...", "uploads", &"a".repeat(512)] {
+        for text in [
+            "3f1c6f6e-8d5e-4d0a-9a3e-2b2f1c0d9e8f",
+            "AbC_=.~-",
+            "...",
+            "uploads",
+            &"a".repeat(512),
+        ] {
             assert_eq!(UploadId::parse(text).unwrap().as_str(), text);
         }
-        for text in ["", ".", "..", "a/b", "a%2e", "a:b", "a b", "a?b", "\u{e9}", &"a".repeat(513)] {
+        for text in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a%2e",
+            "a:b",
+            "a b",
+            "a?b",
+            "\u{e9}",
+            &"a".repeat(513),
+        ] {
             assert!(UploadId::parse(text).is_err(), "{text}");
         }
     }

@@ -39,7 +39,13 @@ pub(crate) fn login(
     let users = site.users.current();
     let domain = site.host.domain.as_str();
     let client = conn.client_address();
-    let login = Login { domain, users: &users, credentials, client, budgets };
+    let login = Login {
+        domain,
+        users: &users,
+        credentials,
+        client,
+        budgets,
+    };
     verifier.admit(&login).map_err(|error| {
         if let VerifyError::Refused(refused) = &error {
             // A name that nobody has may be a password in the wrong field.
@@ -60,8 +66,13 @@ pub(crate) fn rejection(error: VerifyError, site: &Site) -> Rejection {
 }
 
 /// The Basic credentials of a request, if it has any.
-pub(crate) fn credentials(site: &Site, headers: &HeaderMap) -> Result<Option<Credentials>, Rejection> {
-    let Some(value) = authorization(headers)? else { return Ok(None) };
+pub(crate) fn credentials(
+    site: &Site,
+    headers: &HeaderMap,
+) -> Result<Option<Credentials>, Rejection> {
+    let Some(value) = authorization(headers)? else {
+        return Ok(None);
+    };
     let credentials = basic::parse(value.as_bytes()).map_err(|error| {
         let message = match error {
             BasicError::NotBasic => "log in with user and password: only Basic is accepted here",
@@ -78,20 +89,27 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>,
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let first = all.next();
     if all.next().is_some() {
-        return Err(Rejection::bad_request("the request has two Authorization headers"));
+        return Err(Rejection::bad_request(
+            "the request has two Authorization headers",
+        ));
     }
     Ok(first)
 }
 
 /// Once a minute for each offender.
 pub(crate) fn log(refused: &Refused, site: &Site, conn: &ConnInfo, user: Option<&str>) {
-    let Logged::Yes { left_out } = refused.logged else { return };
+    let Logged::Yes { left_out } = refused.logged else {
+        return;
+    };
     let domain = site.host.domain.as_str();
     let retry_after_s = refused.retry_after.as_secs();
     let of = refused.offender.as_str();
     let client = conn.client_address();
     tracing::warn!(domain, %client, user, of, retry_after_s, "too many wrong passwords: logins are refused");
     if left_out > 0 {
-        tracing::warn!(offenders = left_out, "more refused logins than the log has room for");
+        tracing::warn!(
+            offenders = left_out,
+            "more refused logins than the log has room for"
+        );
     }
 }

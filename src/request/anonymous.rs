@@ -23,5 +23,6 @@ pub(crate) fn is_welcome(site: &Site, subject: &Subject, headers: &HeaderMap) ->
 fn is_without_login(headers: &HeaderMap) -> bool {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = all.next() else { return true };
-    all.next().is_none() && basic::parse(value.as_bytes()).is_ok_and(|credentials| credentials.is_empty())
+    all.next().is_none()
+        && basic::parse(value.as_bytes()).is_ok_and(|credentials| credentials.is_empty())
 }

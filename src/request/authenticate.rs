@@ -18,13 +18,19 @@ pub(crate) struct Authenticated {
 
 impl From<Identity> for Authenticated {
     fn from(identity: Identity) -> Self {
-        Self { identity, token: None }
+        Self {
+            identity,
+            token: None,
+        }
     }
 }
 
 impl From<Verified> for Authenticated {
     fn from(Verified { user, access }: Verified) -> Self {
-        Self { identity: user.map_or(Identity::Anonymous, Identity::User), token: Some(access) }
+        Self {
+            identity: user.map_or(Identity::Anonymous, Identity::User),
+            token: Some(access),
+        }
     }
 }
 

@@ -73,7 +73,10 @@ pub(crate) struct Asking {
 
 impl Asking {
     pub(crate) fn asker(&self) -> Asker<'_> {
-        Asker { user: self.user.as_ref().map(UserName::as_str), client: self.client }
+        Asker {
+            user: self.user.as_ref().map(UserName::as_str),
+            client: self.client,
+        }
     }
 }
 
@@ -133,15 +136,30 @@ pub(crate) fn authorize(
             page(site, &asker, used)?;
             (Subject::Page(used), Terms::Plain, None)
         }
-        Subject::Call(call) => Judge { site, asker: &asker }.call(call)?,
+        Subject::Call(call) => Judge {
+            site,
+            asker: &asker,
+        }
+        .call(call)?,
     };
     let (subject, terms) = match &token {
         Some(access) => bearer::hold(access, subject, terms)?,
         None => (subject, terms),
     };
     let names_sessions = |call: &&Arc<Call>| call.is_upload() || call.session().is_some();
-    let sessions = subject.call().filter(names_sessions).and_then(|_| sessions(site, &asker));
-    Ok(Authorized { grant: Grant { subject, terms, asker, sessions }, hidden_by })
+    let sessions = subject
+        .call()
+        .filter(names_sessions)
+        .and_then(|_| sessions(site, &asker));
+    Ok(Authorized {
+        grant: Grant {
+            subject,
+            terms,
+            asker,
+            sessions,
+        },
+        hidden_by,
+    })
 }
 
 /// A page shows all repositories to whoever sees it, and changes any of them for whoever may press its buttons.
@@ -174,8 +192,18 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn decide(&self, action: Action, repository: &RepositoryName, tag: Option<&Tag>) -> Decision<'_> {
-        self.site.policy.decide(self.asker.asker(), action, repository.as_str(), tag.map(Tag::as_str))
+    fn decide(
+        &self,
+        action: Action,
+        repository: &RepositoryName,
+        tag: Option<&Tag>,
+    ) -> Decision<'_> {
+        self.site.policy.decide(
+            self.asker.asker(),
+            action,
+            repository.as_str(),
+            tag.map(Tag::as_str),
+        )
     }
 
     fn call(&self, call: Arc<Call>) -> Result<Judged, Rejection> {
@@ -187,42 +215,75 @@ impl Judge<'_> {
             Call::Ping { .. } => {}
             Call::Catalog { .. } => {
                 if policy.is_open() || !policy.may_somewhere(self.asker.asker(), Action::Catalog) {
-                    let decision = Decision { allowed: false, rule: None };
+                    let decision = Decision {
+                        allowed: false,
+                        rule: None,
+                    };
                     return Err(self.refused(Action::Catalog, None, None).by(decision));
                 }
                 return Ok((Subject::Call(call), Terms::Filtered, None));
             }
-            Call::TagsList { repository, .. } => return self.seen(&call, repository, Action::List, None),
-            Call::ManifestRead { repository, read, .. } | Call::BlobRead { repository, read, .. } => {
+            Call::TagsList { repository, .. } => {
+                return self.seen(&call, repository, Action::List, None);
+            }
+            Call::ManifestRead {
+                repository, read, ..
+            }
+            | Call::BlobRead {
+                repository, read, ..
+            } => {
                 return self.read(&call, repository, *read);
             }
             Call::Referrers { repository, .. } => return self.read(&call, repository, Read::Get),
-            Call::ManifestDelete { repository, reference: Reference::Tag(tag) } => {
+            Call::ManifestDelete {
+                repository,
+                reference: Reference::Tag(tag),
+            } => {
                 return self.seen(&call, repository, Action::DeleteTag, Some(tag));
             }
-            Call::ManifestDelete { repository, reference: Reference::Digest(_) }
+            Call::ManifestDelete {
+                repository,
+                reference: Reference::Digest(_),
+            }
             | Call::BlobDelete { repository, .. } => {
                 return self.seen(&call, repository, Action::DeleteManifest, None);
             }
-            Call::ManifestWrite { repository, reference, tags } => {
+            Call::ManifestWrite {
+                repository,
+                reference,
+                tags,
+            } => {
                 let tags = self.write(repository, reference, tags)?;
                 return Ok((Subject::Call(call), tags, None));
             }
             Call::UploadStart { repository, .. } => self.push(repository)?,
-            Call::Mount { repository, from, .. } => {
+            Call::Mount {
+                repository, from, ..
+            } => {
                 self.push(repository)?;
                 if !self.may_mount(from.as_ref()) {
-                    let upload = Call::UploadStart { repository: repository.clone(), digest: None };
+                    let upload = Call::UploadStart {
+                        repository: repository.clone(),
+                        digest: None,
+                    };
                     return Ok((Subject::Call(Arc::new(upload)), Terms::Unmounted, None));
                 }
             }
-            Call::UploadStatus { repository, upload, .. }
+            Call::UploadStatus {
+                repository, upload, ..
+            }
             | Call::UploadChunk { repository, upload }
-            | Call::UploadCommit { repository, upload, .. }
+            | Call::UploadCommit {
+                repository, upload, ..
+            }
             | Call::UploadCancel { repository, upload } => {
                 self.push(repository)?;
                 let opened = self.open(repository, upload)?;
-                return Ok((Subject::Call(Arc::new(of_session(&call, opened))), Terms::Plain, None));
+                return Ok((
+                    Subject::Call(Arc::new(of_session(&call, opened))),
+                    Terms::Plain,
+                    None,
+                ));
             }
         }
         Ok((Subject::Call(call), Terms::Plain, None))
@@ -249,7 +310,12 @@ impl Judge<'_> {
 
     /// Every client looks with HEAD whether there is already what it is about to push, or whether it arrived:
     /// for that the right to push is enough, where nothing denies the other one.
-    fn read(&self, call: &Arc<Call>, repository: &RepositoryName, read: Read) -> Result<Judged, Rejection> {
+    fn read(
+        &self,
+        call: &Arc<Call>,
+        repository: &RepositoryName,
+        read: Read,
+    ) -> Result<Judged, Rejection> {
         let mut decision = self.decide(Action::Pull, repository, None);
         if read == Read::Head && !decision.allowed && !decision.is_denied() {
             let push = self.decide(Action::Push, repository, None);
@@ -270,14 +336,23 @@ impl Judge<'_> {
         if decision.allowed {
             return Ok((Subject::Call(call.clone()), Terms::Plain, None));
         }
-        if self.asker.user.is_none() || self.site.policy.sees(self.asker.asker(), repository.as_str()) {
+        if self.asker.user.is_none()
+            || self
+                .site
+                .policy
+                .sees(self.asker.asker(), repository.as_str())
+        {
             return Err(self.refused(action, Some(repository), tag).by(decision));
         }
         let mut hidden = Call::clone(call);
         let stand_in = stand_in(repository);
         hidden.set_repository(stand_in);
         let rule = refusal::named(decision.rule);
-        Ok((Subject::Call(Arc::new(hidden)), Terms::Hidden(repository.clone()), Some(rule)))
+        Ok((
+            Subject::Call(Arc::new(hidden)),
+            Terms::Hidden(repository.clone()),
+            Some(rule),
+        ))
     }
 
     fn push(&self, repository: &RepositoryName) -> Result<(), Rejection> {
@@ -285,7 +360,9 @@ impl Judge<'_> {
         if decision.allowed {
             Ok(())
         } else {
-            Err(self.refused(Action::Push, Some(repository), None).by(decision))
+            Err(self
+                .refused(Action::Push, Some(repository), None)
+                .by(decision))
         }
     }
 
@@ -307,7 +384,10 @@ impl Judge<'_> {
         let mut terms: Vec<TagTerm> = Vec::new();
         for tag in own.into_iter().chain(tags) {
             if !terms.iter().any(|term| term.tag == *tag) {
-                terms.push(TagTerm { tag: tag.clone(), may: self.may_write(repository, tag)? });
+                terms.push(TagTerm {
+                    tag: tag.clone(),
+                    may: self.may_write(repository, tag)?,
+                });
             }
         }
         if terms.is_empty() {
@@ -315,7 +395,11 @@ impl Judge<'_> {
         }
         // Where nobody may move a tag and not make it, or the other way round, nothing depends on what is there.
         let depends = |term: &TagTerm| self.site.takes_turns || !matches!(term.may, MayWrite::Both);
-        Ok(if terms.iter().any(depends) { Terms::Tags(terms) } else { Terms::Plain })
+        Ok(if terms.iter().any(depends) {
+            Terms::Tags(terms)
+        } else {
+            Terms::Plain
+        })
     }
 
     fn may_write(&self, repository: &RepositoryName, tag: &Tag) -> Result<MayWrite, Rejection> {
@@ -332,8 +416,12 @@ impl Judge<'_> {
 
     /// The session as the registry knows it. What is somebody else's is as if it did not exist.
     fn open(&self, repository: &RepositoryName, upload: &UploadId) -> Result<UploadId, Rejection> {
-        let Some(sessions) = sessions(self.site, self.asker) else { return Ok(upload.clone()) };
-        sessions.open(repository, upload).ok_or_else(|| Rejection::bad_call(CallError::UploadUnknown))
+        let Some(sessions) = sessions(self.site, self.asker) else {
+            return Ok(upload.clone());
+        };
+        sessions
+            .open(repository, upload)
+            .ok_or_else(|| Rejection::bad_call(CallError::UploadUnknown))
     }
 
     fn refused<'r>(
@@ -342,7 +430,13 @@ impl Judge<'_> {
         repository: Option<&'r RepositoryName>,
         tag: Option<&'r Tag>,
     ) -> Refused<'r> {
-        Refused { site: self.site, asker: self.asker.asker(), action, repository, tag }
+        Refused {
+            site: self.site,
+            asker: self.asker.asker(),
+            action,
+            repository,
+            tag,
+        }
     }
 }
 

@@ -20,15 +20,27 @@ use crate::registry::scope::{Resource, Right, Rights};
 ///
 /// Errors: 401 for no token, for other credentials, and for a token that is worth nothing here and now; 400 for two of
 /// them. The challenge is made by [`challenged`].
-pub(crate) fn authenticate(tokens: &Tokens, site: &Site, headers: &HeaderMap) -> Result<Verified, Rejection> {
+pub(crate) fn authenticate(
+    tokens: &Tokens,
+    site: &Site,
+    headers: &HeaderMap,
+) -> Result<Verified, Rejection> {
     let Some(value) = admit::authorization(headers)? else {
         return Err(Rejection::unauthorized(site, "log in to use this registry"));
     };
     let Some(token) = token(value) else {
-        return Err(Rejection::unauthorized(site, "only tokens are accepted here: get one at /token"));
+        return Err(Rejection::unauthorized(
+            site,
+            "only tokens are accepted here: get one at /token",
+        ));
     };
     let users = site.users.current();
-    let verified = tokens.verify(token, site.host.domain.as_str(), &users, clock::time_of_day());
+    let verified = tokens.verify(
+        token,
+        site.host.domain.as_str(),
+        &users,
+        clock::time_of_day(),
+    );
     let verified = verified.map_err(Rejection::invalid_token)?;
     // An older one, of a time when nobody had to log in.
     if verified.user.is_none() && site.host.auth.anonymous.actions().is_empty() {
@@ -48,8 +60,14 @@ fn token(value: &HeaderValue) -> Option<&str> {
 ///
 /// Errors: 401 if that is not enough. A mount from a repository that the token is not for becomes an upload. What is
 /// hidden stays so: a token is never given for it.
-pub(crate) fn hold(access: &Access, subject: Subject, terms: Terms) -> Result<(Subject, Terms), Rejection> {
-    let Subject::Call(call) = &subject else { return Ok((subject, terms)) };
+pub(crate) fn hold(
+    access: &Access,
+    subject: Subject,
+    terms: Terms,
+) -> Result<(Subject, Terms), Rejection> {
+    let Subject::Call(call) = &subject else {
+        return Ok((subject, terms));
+    };
     if matches!(terms, Terms::Hidden(_)) {
         return Ok((subject, terms));
     }
@@ -57,8 +75,13 @@ pub(crate) fn hold(access: &Access, subject: Subject, terms: Terms) -> Result<(S
         return Err(Rejection::insufficient_scope());
     }
     match &**call {
-        Call::Mount { repository, from, .. } if !from.as_ref().is_some_and(|from| access.may_pull(from)) => {
-            let upload = Call::UploadStart { repository: repository.clone(), digest: None };
+        Call::Mount {
+            repository, from, ..
+        } if !from.as_ref().is_some_and(|from| access.may_pull(from)) => {
+            let upload = Call::UploadStart {
+                repository: repository.clone(),
+                digest: None,
+            };
             Ok((Subject::Call(Arc::new(upload)), Terms::Unmounted))
         }
         _ => Ok((subject, terms)),
@@ -66,10 +89,21 @@ pub(crate) fn hold(access: &Access, subject: Subject, terms: Terms) -> Result<(S
 }
 
 /// Gives a refusal that wants a login the challenge of this request: where to get a token, and for what.
-pub(crate) fn challenged(rejection: Rejection, site: &Site, parts: &Parts, call: Option<&Call>) -> Rejection {
-    let Some(call) = call.filter(|_| rejection.wants_login()) else { return rejection };
+pub(crate) fn challenged(
+    rejection: Rejection,
+    site: &Site,
+    parts: &Parts,
+    call: Option<&Call>,
+) -> Rejection {
+    let Some(call) = call.filter(|_| rejection.wants_login()) else {
+        return rejection;
+    };
     let error = rejection.bearer_error();
-    let mut text = format!("Bearer realm=\"https://{}/token\",service=\"{}\"", host(parts), site.host.domain);
+    let mut text = format!(
+        "Bearer realm=\"https://{}/token\",service=\"{}\"",
+        host(parts),
+        site.host.domain
+    );
     if let Some(scope) = Need::of(call).scope(error.is_some()) {
         text.push_str(&format!(",scope=\"{scope}\""));
     }
@@ -86,8 +120,13 @@ pub(crate) fn challenged(rejection: Rejection, site: &Site, parts: &Parts, call:
 /// The host and port as the client wrote them, which [`locate`](super::locate::locate) has found to be valid: only there
 /// do clients send what they got from the same place.
 fn host(parts: &Parts) -> &str {
-    let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    header.or_else(|| parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
+    let header = parts
+        .headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    header
+        .or_else(|| parts.uri.authority().map(|authority| authority.as_str()))
+        .unwrap_or_default()
 }
 
 /// What a call needs of a token.
@@ -105,11 +144,27 @@ impl<'a> Need<'a> {
             Call::Ping { .. } => Self::Nothing,
             Call::Catalog { .. } => Self::Catalog,
             // As the rules have it: who may push may look whether something is there.
-            Call::ManifestRead { repository, read: Read::Head, .. }
-            | Call::BlobRead { repository, read: Read::Head, .. } => Self::Right(repository, HEAD),
+            Call::ManifestRead {
+                repository,
+                read: Read::Head,
+                ..
+            }
+            | Call::BlobRead {
+                repository,
+                read: Read::Head,
+                ..
+            } => Self::Right(repository, HEAD),
             Call::TagsList { repository, .. }
-            | Call::ManifestRead { repository, read: Read::Get, .. }
-            | Call::BlobRead { repository, read: Read::Get, .. }
+            | Call::ManifestRead {
+                repository,
+                read: Read::Get,
+                ..
+            }
+            | Call::BlobRead {
+                repository,
+                read: Read::Get,
+                ..
+            }
             | Call::Referrers { repository, .. } => Self::Right(repository, &[Right::Pull]),
             Call::ManifestWrite { repository, .. }
             | Call::UploadStart { repository, .. }
@@ -147,10 +202,16 @@ impl<'a> Need<'a> {
                     [first, ..] if !again => std::slice::from_ref(first),
                     all => *all,
                 };
-                (Resource::Repository((*repository).clone()), rights.iter().copied().collect())
+                (
+                    Resource::Repository((*repository).clone()),
+                    rights.iter().copied().collect(),
+                )
             }
         };
         let (resource_type, name) = resource.words();
-        Some(format!("{resource_type}:{name}:{}", resource.actions(rights).join(",")))
+        Some(format!(
+            "{resource_type}:{name}:{}",
+            resource.actions(rights).join(",")
+        ))
     }
 }

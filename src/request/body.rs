@@ -35,17 +35,26 @@ impl ResponseBody {
         let text = text.into();
         let length = text.len();
         let text = if head_only { Bytes::new() } else { text };
-        Self { content: Content::Own { text, length }, record: None }
+        Self {
+            content: Content::Own { text, length },
+            record: None,
+        }
     }
 
     /// The upstream's answer.
     pub(crate) fn streamed(answer: AnswerBody) -> Self {
-        Self { content: Content::Streamed(Box::new(answer)), record: None }
+        Self {
+            content: Content::Streamed(Box::new(answer)),
+            record: None,
+        }
     }
 
     /// Content of moorgate's own registry.
     pub(crate) fn stored(content: Stored) -> Self {
-        Self { content: Content::Stored(content), record: None }
+        Self {
+            content: Content::Stored(content),
+            record: None,
+        }
     }
 
     /// The length of our own text, sent or not.
@@ -86,11 +95,15 @@ impl Body for ResponseBody {
             Content::Own { text, .. } => Some(Ok(Frame::data(std::mem::take(text)))),
             Content::Streamed(answer) => match Pin::new(&mut **answer).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(next) => next.map(|frame| frame.map_err(|error| AnswerCut(error.into()))),
+                Poll::Ready(next) => {
+                    next.map(|frame| frame.map_err(|error| AnswerCut(error.into())))
+                }
             },
             Content::Stored(stored) => match Pin::new(stored).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(next) => next.map(|frame| frame.map_err(|error| AnswerCut(error.into()))),
+                Poll::Ready(next) => {
+                    next.map(|frame| frame.map_err(|error| AnswerCut(error.into())))
+                }
             },
         };
         let ended = this.is_end_stream();

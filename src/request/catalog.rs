@@ -37,13 +37,25 @@ struct Found {
 
 impl Found {
     fn new(page: &Page) -> Self {
-        Self { most: lists::wanted(page), part: Part { entries: Vec::new(), more: false } }
+        Self {
+            most: lists::wanted(page),
+            part: Part {
+                entries: Vec::new(),
+                more: false,
+            },
+        }
     }
 
     /// Adds what may be seen; true as soon as it is known that there is more than is wanted.
     fn add(&mut self, route: &Route, names: impl IntoIterator<Item = String>) -> bool {
         let asker = route.asker();
-        let sees = |name: &String| route.site().policy.decide(asker, Action::Catalog, name, None).allowed;
+        let sees = |name: &String| {
+            route
+                .site()
+                .policy
+                .decide(asker, Action::Catalog, name, None)
+                .allowed
+        };
         for name in names.into_iter().filter(sees) {
             if self.part.entries.len() == self.most {
                 self.part.more = true;
@@ -70,7 +82,12 @@ struct FromUpstream<'p> {
 
 impl<'p> FromUpstream<'p> {
     fn new(page: &'p Page) -> Self {
-        Self { page, all: Found::new(page), after: None, begins_there: None }
+        Self {
+            page,
+            all: Found::new(page),
+            after: None,
+            begins_there: None,
+        }
     }
 
     /// Adds a page, whose next one is asked for so; true as soon as no other is needed.
@@ -79,8 +96,11 @@ impl<'p> FromUpstream<'p> {
             return self.all.add(route, names);
         };
         let at = names.iter().position(|name| name == last);
-        let is_by_name = || next.is_none_or(|next| names.last().is_some_and(|name| is_after(next, name)));
-        let begins_there = *self.begins_there.get_or_insert_with(|| at.is_none() && is_by_name());
+        let is_by_name =
+            || next.is_none_or(|next| names.last().is_some_and(|name| is_after(next, name)));
+        let begins_there = *self
+            .begins_there
+            .get_or_insert_with(|| at.is_none() && is_by_name());
         if begins_there {
             return self.all.add(route, names);
         }
@@ -113,7 +133,8 @@ impl<'p> FromUpstream<'p> {
 
 /// Whether a query asks for what comes after a name.
 fn is_after(query: &str, name: &str) -> bool {
-    pairs(query).any(|pair| pair.is_ok_and(|(parameter, value)| parameter == "last" && value == name))
+    pairs(query)
+        .any(|pair| pair.is_ok_and(|(parameter, value)| parameter == "last" && value == name))
 }
 
 /// From moorgate's own registry.
@@ -123,14 +144,24 @@ pub(crate) async fn of_store(
     page: &Page,
 ) -> Result<Part, StoreError> {
     let mut found = Found::new(page);
-    let mut after = page.last.as_ref().map_or(String::new(), |last| last.as_str().to_owned());
+    let mut after = page
+        .last
+        .as_ref()
+        .map_or(String::new(), |last| last.as_str().to_owned());
     loop {
-        let part = store.catalog(Window { most: AT_ONCE, after: after.clone() }).await?;
+        let part = store
+            .catalog(Window {
+                most: AT_ONCE,
+                after: after.clone(),
+            })
+            .await?;
         let next = part.entries.last().filter(|_| part.more).cloned();
         if found.add(route, part.entries) {
             return Ok(found.part);
         }
-        let Some(next) = next else { return Ok(found.part) };
+        let Some(next) = next else {
+            return Ok(found.part);
+        };
         after = next;
     }
 }
@@ -154,7 +185,10 @@ pub(crate) async fn of_upstream(
     for _ in 0..MOST_PAGES {
         let path = format!("/v2/_catalog?{query}");
         let request = forward::own((route, target), conn, parts, (Method::GET, &path))?;
-        let answer = target.upstream.send(request, None, route.exchange_limits()).await;
+        let answer = target
+            .upstream
+            .send(request, None, route.exchange_limits())
+            .await;
         record.answered();
         let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
         if answer.status() != StatusCode::OK {
@@ -165,7 +199,13 @@ pub(crate) async fn of_upstream(
                 query = format!("n={AT_ONCE}");
                 continue;
             }
-            return rewrite::rewrite((route, target), conn, &Asked::of(route, parts), answer, record);
+            return rewrite::rewrite(
+                (route, target),
+                conn,
+                &Asked::of(route, parts),
+                answer,
+                record,
+            );
         }
         has_page = true;
         let next = next_query((route, target), &answer);
@@ -179,7 +219,10 @@ pub(crate) async fn of_upstream(
 }
 
 fn first_query(page: &Page) -> String {
-    let last = page.last.as_ref().map(|last| format!("&last={}", encoded(last.as_str())));
+    let last = page
+        .last
+        .as_ref()
+        .map(|last| format!("&last={}", encoded(last.as_str())));
     format!("n={AT_ONCE}{}", last.unwrap_or_default())
 }
 
@@ -195,7 +238,9 @@ fn encoded(text: &str) -> String {
 
 async fn names(answer: Response<AnswerBody>) -> Result<Vec<String>, Rejection> {
     let collected = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
-    let bytes = collected.map_err(|_| Rejection::upstream_does_not_tell())?.to_bytes();
+    let bytes = collected
+        .map_err(|_| Rejection::upstream_does_not_tell())?
+        .to_bytes();
     let document: Document =
         serde_json::from_slice(&bytes).map_err(|_| Rejection::upstream_does_not_tell())?;
     Ok(document.repositories.unwrap_or_default())
@@ -205,8 +250,15 @@ async fn names(answer: Response<AnswerBody>) -> Result<Vec<String>, Rejection> {
 fn next_query((route, target): (&Route, &Target), answer: &Response<AnswerBody>) -> Option<String> {
     let upstream = rewrite::origin(target.upstream.target());
     let is_public = |name: &_| route.site().host.is_named(name);
-    let rewriter = Rewriter { upstream, is_public: &is_public, request_path: "/v2/_catalog" };
-    let link = answer.headers().get(header::LINK).and_then(|link: &HeaderValue| link.to_str().ok())?;
+    let rewriter = Rewriter {
+        upstream,
+        is_public: &is_public,
+        request_path: "/v2/_catalog",
+    };
+    let link = answer
+        .headers()
+        .get(header::LINK)
+        .and_then(|link: &HeaderValue| link.to_str().ok())?;
     let (reference, _) = link.trim_start().strip_prefix('<')?.split_once('>')?;
     let path = match rewriter.location(reference, Answer::Other) {
         Rewritten::Unchanged => reference.to_owned(),

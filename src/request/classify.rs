@@ -49,9 +49,10 @@ impl Subject {
 
 /// Whether answers of this path are for registry clients rather than for people.
 pub(crate) fn is_api(path: &str) -> bool {
-    ["/v2", "/v1"]
-        .iter()
-        .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    ["/v2", "/v1"].iter().any(|root| {
+        path.strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 /// Refuses what is refused whatever it asks for, and whoever asks.
@@ -61,18 +62,26 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     }
     // RFC 9110 §7.8 would let us ignore it, but bytes that follow it are meant for another protocol.
     if parts.headers.contains_key(header::UPGRADE) {
-        return Err(Rejection::not_spoken("no other protocol than HTTP is spoken here"));
+        return Err(Rejection::not_spoken(
+            "no other protocol than HTTP is spoken here",
+        ));
     }
     // What is no path is for CONNECT or `OPTIONS *` alone (RFC 9112 §3.2); HTTP/2 lets a query or
     // nothing at all stand for one.
-    let Some(target) = parts.uri.path_and_query().filter(|target| target.as_str().starts_with('/')) else {
+    let Some(target) = parts
+        .uri
+        .path_and_query()
+        .filter(|target| target.as_str().starts_with('/'))
+    else {
         return Err(Rejection::bad_request("the request target is not valid"));
     };
     if target.as_str().len() > conn.target_bytes {
         return Err(Rejection::target_too_long());
     }
     if !is_plainly_framed(&parts.headers) {
-        return Err(Rejection::bad_request("the request does not say in one way where its body ends"));
+        return Err(Rejection::bad_request(
+            "the request does not say in one way where its body ends",
+        ));
     }
     if parts.headers.len() > conn.head_lines {
         return Err(Rejection::head_too_large());
@@ -101,7 +110,9 @@ pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<Subject, Rejec
     if is_api(path) {
         return match Call::parse(&parts.method, path, parts.uri.query()) {
             Ok(call) if call.is_manifest_write() && headers::has_form_type(&parts.headers) => {
-                Err(Rejection::bad_request("a manifest is not a form: its Content-Type is its media type"))
+                Err(Rejection::bad_request(
+                    "a manifest is not a form: its Content-Type is its media type",
+                ))
             }
             Ok(call) => Ok(Subject::Call(Arc::new(call))),
             Err(error) => Err(Rejection::bad_call(error)),
@@ -120,7 +131,9 @@ pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<Subject, Rejec
 /// to its grammar, which is stricter; a page's server may have any path but these.
 fn is_crooked(path: &str) -> bool {
     let has = |needle: &[u8]| {
-        path.as_bytes().windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle))
+        path.as_bytes()
+            .windows(needle.len())
+            .any(|window| window.eq_ignore_ascii_case(needle))
     };
     !path.starts_with('/')
         || path.contains(['\\', '\0'])
@@ -136,7 +149,9 @@ fn is_crooked(path: &str) -> bool {
 /// As a server sees them that decodes slashes before it resolves dots. An encoded slash itself is a page's own
 /// business: many name a repository so.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').flat_map(|segment| segment.split("%2f")).flat_map(|segment| segment.split("%2F"))
+    path.split('/')
+        .flat_map(|segment| segment.split("%2f"))
+        .flat_map(|segment| segment.split("%2F"))
 }
 
 /// Some servers cut parameters off a segment before they resolve it: `..;x` is `..` to them.
@@ -148,17 +163,23 @@ fn is_dots(segment: &str) -> bool {
 /// cuts parameters off. Pages and registry may be one server, and a page is not held to a call's rights.
 fn is_disguised_api(path: &str) -> bool {
     let once = decoded(path.as_bytes());
-    [&once, &decoded(&once)].into_iter().any(|path| match path.as_slice() {
-        [b'/', b'v' | b'V', b'1' | b'2', rest @ ..] => {
-            rest.first().is_none_or(|b| !b.is_ascii_alphanumeric())
-        }
-        _ => false,
-    })
+    [&once, &decoded(&once)]
+        .into_iter()
+        .any(|path| match path.as_slice() {
+            [b'/', b'v' | b'V', b'1' | b'2', rest @ ..] => {
+                rest.first().is_none_or(|b| !b.is_ascii_alphanumeric())
+            }
+            _ => false,
+        })
 }
 
 /// Percent-decoded as far as it is percent-encoded.
 fn decoded(mut path: &[u8]) -> Vec<u8> {
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let mut decoded = Vec::with_capacity(path.len());
     while let [first, rest @ ..] = path {
         let pair = match path {
@@ -166,7 +187,11 @@ fn decoded(mut path: &[u8]) -> Vec<u8> {
             _ => None,
         };
         decoded.push(pair.map_or(*first, |(high, low)| high << 4 | low));
-        path = if pair.is_some() { rest.get(2..).unwrap_or_default() } else { rest };
+        path = if pair.is_some() {
+            rest.get(2..).unwrap_or_default()
+        } else {
+            rest
+        };
     }
     decoded
 }

@@ -44,18 +44,36 @@ impl ConnInfo {
         protocol: Protocol,
         settings: &ConnectionSettings,
     ) -> Self {
-        let ConnectionSettings { target_bytes, head_lines, .. } = *settings;
+        let ConnectionSettings {
+            target_bytes,
+            head_lines,
+            ..
+        } = *settings;
         // An IPv4 client that came over an IPv6 socket is an IPv4 client.
         let address = peer.ip().to_canonical();
         let client = as_text(address);
         let forms = Arc::new(Semaphore::new(FORMS));
-        Self { listener, peer, sni, protocol, target_bytes, head_lines, forms, address, client }
+        Self {
+            listener,
+            peer,
+            sni,
+            protocol,
+            target_bytes,
+            head_lines,
+            forms,
+            address,
+            client,
+        }
     }
 
     /// The facts for one request: those of the connection, or with the client that a trusted proxy names.
     pub fn of_request(self: &Arc<Self>, trusted: &Networks, headers: &HeaderMap) -> Arc<Self> {
         match forwarded::client(self.address, trusted, headers) {
-            Some(address) => Arc::new(Self { address, client: as_text(address), ..Self::clone(self) }),
+            Some(address) => Arc::new(Self {
+                address,
+                client: as_text(address),
+                ..Self::clone(self)
+            }),
             None => self.clone(),
         }
     }

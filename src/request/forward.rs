@@ -32,10 +32,18 @@ pub(crate) async fn forward(
         Some(upload) => RequestBody::streamed(incoming, upload.clone(), limit),
         None => RequestBody::empty(),
     };
-    let Parts { method, uri, headers, .. } = parts;
+    let Parts {
+        method,
+        uri,
+        headers,
+        ..
+    } = parts;
     let request = to_upstream((route, target), conn, (method, &uri, headers), body)?;
     record.forwarded(upload.clone());
-    let answer = target.upstream.send(request, upload, route.exchange_limits()).await;
+    let answer = target
+        .upstream
+        .send(request, upload, route.exchange_limits())
+        .await;
     record.answered();
     answer.map_err(|error| Rejection::upstream(error, limit))
 }
@@ -47,7 +55,12 @@ pub(crate) fn whole(
     parts: &Parts,
     body: RequestBody,
 ) -> Result<Request<RequestBody>, Rejection> {
-    to_upstream(to, conn, (parts.method.clone(), &parts.uri, parts.headers.clone()), body)
+    to_upstream(
+        to,
+        conn,
+        (parts.method.clone(), &parts.uri, parts.headers.clone()),
+        body,
+    )
 }
 
 /// A request of moorgate's own that goes where the client's would, with the same credentials.
@@ -58,10 +71,13 @@ pub(crate) fn own(
     (method, path): (Method, &str),
 ) -> Result<Request<RequestBody>, Rejection> {
     let kept = [header::HOST, header::AUTHORIZATION, header::USER_AGENT];
-    let kept = kept.into_iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
+    let kept = kept
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
     let mut fields: HeaderMap = kept.collect();
     if let (None, Some(authority)) = (fields.get(header::HOST), parts.uri.authority()) {
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Rejection::bad_base_path())?;
+        let host =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| Rejection::bad_base_path())?;
         fields.insert(header::HOST, host);
     }
     let uri = Uri::try_from(path).map_err(|_| Rejection::bad_base_path())?;
@@ -80,7 +96,11 @@ fn to_upstream(
     *request.version_mut() = Version::HTTP_11;
     *request.method_mut() = method;
     // Pages are often built from the Host that a browser shows, registries' from X-Forwarded-Host.
-    let host = if route.call().is_some() { target.authority.clone() } else { public_host.clone() };
+    let host = if route.call().is_some() {
+        target.authority.clone()
+    } else {
+        public_host.clone()
+    };
     headers::to_upstream(&mut fields, conn, public_host);
     if let Some(call) = route.call() {
         // A registry has no use for the cookies that a page of the same host has set.
@@ -100,7 +120,10 @@ fn public_host(headers: &HeaderMap, uri: &Uri) -> Result<HeaderValue, Rejection>
     if let Some(host) = headers.get(header::HOST) {
         return Ok(host.clone());
     }
-    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let authority = uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .unwrap_or_default();
     HeaderValue::from_str(authority).map_err(|_| Rejection::bad_base_path())
 }
 
@@ -114,7 +137,7 @@ fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
     if base_path.is_empty() {
         return Ok(Uri::from(target.clone()));
     }
-    let target =
-        PathAndQuery::try_from(format!("{base_path}{target}")).map_err(|_| Rejection::bad_base_path())?;
+    let target = PathAndQuery::try_from(format!("{base_path}{target}"))
+        .map_err(|_| Rejection::bad_base_path())?;
     Ok(Uri::from(target))
 }

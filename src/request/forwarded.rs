@@ -19,10 +19,15 @@ pub(super) fn client(peer: IpAddr, trusted: &Networks, headers: &HeaderMap) -> O
     }
     let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
     // Several lines are one list (RFC 9110 §5.3).
-    let elements = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
+    let elements = lines
+        .iter()
+        .rev()
+        .flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
     let mut client = None;
     for element in elements {
-        let Some(address) = address(element) else { break };
+        let Some(address) = address(element) else {
+            break;
+        };
         client = Some(address);
         if !trusted.contain(address) {
             break;
@@ -36,7 +41,10 @@ fn address(element: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(element).ok()?.trim_matches([' ', '\t']);
     let address = match text.parse::<IpAddr>() {
         Ok(address) => address,
-        Err(_) => match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Err(_) => match text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             Some(bare) => IpAddr::V6(bare.parse().ok()?),
             None => text.parse::<SocketAddr>().ok()?.ip(),
         },
@@ -63,7 +71,10 @@ mod tests {
     fn client_of(peer: &str, lines: &[&str]) -> Option<String> {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).expect("a value"));
+            headers.append(
+                X_FORWARDED_FOR,
+                HeaderValue::from_str(line).expect("a value"),
+            );
         }
         client(peer.parse().expect(peer), &trusted(), &headers).map(|address| address.to_string())
     }
@@ -73,8 +84,14 @@ mod tests {
         let cases: &[(&[&str], Option<&str>)] = &[
             (&["192.0.2.7"], Some("192.0.2.7")),
             (&["198.51.100.1, 192.0.2.7"], Some("192.0.2.7")),
-            (&["198.51.100.1,192.0.2.7 , 10.0.0.2,fd00::1"], Some("192.0.2.7")),
-            (&["198.51.100.1", "192.0.2.7", "10.0.0.2"], Some("192.0.2.7")),
+            (
+                &["198.51.100.1,192.0.2.7 , 10.0.0.2,fd00::1"],
+                Some("192.0.2.7"),
+            ),
+            (
+                &["198.51.100.1", "192.0.2.7", "10.0.0.2"],
+                Some("192.0.2.7"),
+            ),
             (&["2001:db8::1"], Some("2001:db8::1")),
             (&["::ffff:192.0.2.7"], Some("192.0.2.7")),
             (&["192.0.2.7:1234"], Some("192.0.2.7")),
@@ -92,7 +109,11 @@ mod tests {
             (&[], None),
         ];
         for (lines, client) in cases {
-            assert_eq!(client_of("10.0.0.1", lines).as_deref(), *client, "{lines:?}");
+            assert_eq!(
+                client_of("10.0.0.1", lines).as_deref(),
+                *client,
+                "{lines:?}"
+            );
         }
     }
 
@@ -101,7 +122,10 @@ mod tests {
         for peer in ["192.0.2.1", "11.0.0.1", "2001:db8::1"] {
             assert_eq!(client_of(peer, &["198.51.100.1"]), None);
         }
-        assert_eq!(client_of("::ffff:10.0.0.1", &["198.51.100.1"]).as_deref(), Some("198.51.100.1"));
+        assert_eq!(
+            client_of("::ffff:10.0.0.1", &["198.51.100.1"]).as_deref(),
+            Some("198.51.100.1")
+        );
     }
 
     proptest! {

@@ -83,7 +83,11 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// Removes by looking at each name once: most heads hold none of those that are removed, and each
 /// look-up by name costs more than the comparisons.
 fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
-    let removed: Vec<HeaderName> = headers.keys().filter(|name| is_removed(name)).cloned().collect();
+    let removed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_removed(name))
+        .cloned()
+        .collect();
     for name in removed {
         headers.remove(name);
     }
@@ -91,14 +95,22 @@ fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> boo
 
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter();
-    let names = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    names.filter_map(|name| name.trim().parse().ok()).filter(|name| !is_protected(name)).collect()
+    let names = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    names
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| !is_protected(name))
+        .collect()
 }
 
 /// Whether a registry written in Go would take the body for a form, and would then read `digest`, `mount`,
 /// `from` and `_state` from it in place of the query that was judged here (`ParseMultipartForm`).
 pub(crate) fn has_form_type(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONTENT_TYPE).iter().any(|value| is_form(value.as_bytes()))
+    headers
+        .get_all(header::CONTENT_TYPE)
+        .iter()
+        .any(|value| is_form(value.as_bytes()))
 }
 
 fn is_form(content_type: &[u8]) -> bool {
@@ -106,7 +118,10 @@ fn is_form(content_type: &[u8]) -> bool {
     if !content_type.is_ascii() {
         return true;
     }
-    let end = content_type.iter().position(|&byte| byte == b';').unwrap_or(content_type.len());
+    let end = content_type
+        .iter()
+        .position(|&byte| byte == b';')
+        .unwrap_or(content_type.len());
     let (media_type, _) = content_type.split_at(end);
     let media_type = media_type.trim_ascii().to_ascii_lowercase();
     media_type == b"application/x-www-form-urlencoded" || media_type.starts_with(b"multipart/")
@@ -115,7 +130,10 @@ fn is_form(content_type: &[u8]) -> bool {
 /// Makes the body of an upload look like what it is. curl, for one, calls it a form unless told otherwise.
 pub(crate) fn of_upload(headers: &mut HeaderMap) {
     if has_form_type(headers) {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
     }
 }
 
@@ -123,7 +141,9 @@ pub(crate) fn of_upload(headers: &mut HeaderMap) {
 pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: HeaderValue) {
     remove_hop_by_hop(headers);
     // moorgate answers Expect itself when the body is first asked for.
-    remove_where(headers, |name| *name == header::EXPECT || is_deceiving(name));
+    remove_where(headers, |name| {
+        *name == header::EXPECT || is_deceiving(name)
+    });
     join_cookies(headers);
     headers.insert(X_FORWARDED_FOR, conn.client().clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
@@ -132,12 +152,16 @@ pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: Header
 
 /// HTTP/2 cuts a cookie into crumbs, which are one line again in HTTP/1.1 (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if crumbs.len() < 2 {
         return;
     }
-    let mut joined =
-        HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("made of header values and separators");
+    let mut joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+        .expect("made of header values and separators");
     joined.set_sensitive(true);
     headers.insert(header::COOKIE, joined);
 }
@@ -178,15 +202,28 @@ mod tests {
     fn conn() -> ConnInfo {
         let listener = ListenAddress("127.0.0.1:443".parse().expect("valid"));
         let peer = "[::ffff:127.0.0.9]:1".parse().expect("valid");
-        ConnInfo::new(listener, peer, None, Protocol::Http1, &ConnectionSettings::default())
+        ConnInfo::new(
+            listener,
+            peer,
+            None,
+            Protocol::Http1,
+            &ConnectionSettings::default(),
+        )
     }
 
     fn upstream_sees(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
-        to_upstream(&mut headers, &conn(), HeaderValue::from_static("ci.example.com"));
+        to_upstream(
+            &mut headers,
+            &conn(),
+            HeaderValue::from_static("ci.example.com"),
+        );
         headers
     }
 
@@ -201,14 +238,20 @@ mod tests {
             ("accept", "*/*"),
         ]);
         assert_eq!(headers.get("x-forwarded-for").expect("ours"), "127.0.0.9");
-        assert_eq!(headers.get("x-forwarded-host").expect("ours"), "ci.example.com");
+        assert_eq!(
+            headers.get("x-forwarded-host").expect("ours"),
+            "ci.example.com"
+        );
         assert_eq!(headers.len(), 4, "{headers:?}");
     }
 
     #[test]
     fn connection_takes_off_what_it_names_but_not_ours() {
         let headers = upstream_sees(&[
-            ("connection", "close, X-Hop, X-Forwarded-For, authorization, host"),
+            (
+                "connection",
+                "close, X-Hop, X-Forwarded-For, authorization, host",
+            ),
             ("x-hop", "1"),
             ("authorization", "Basic eA=="),
             ("host", "a"),

@@ -34,7 +34,10 @@ pub(crate) fn ask_for_words(parts: &mut Parts) {
     for name in NOT_FOR_WORDS {
         parts.headers.remove(name);
     }
-    parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    parts.headers.insert(
+        header::ACCEPT_ENCODING,
+        HeaderValue::from_static("identity"),
+    );
 }
 
 /// Puts the name that was asked for in place of the one that the registry was asked about.
@@ -42,28 +45,46 @@ pub(crate) async fn restore(
     route: &Route,
     response: Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let (Terms::Hidden(asked), Some(call)) = (route.terms(), route.call()) else { return Ok(response) };
-    let Some(stand_in) = call.repository() else { return Ok(response) };
+    let (Terms::Hidden(asked), Some(call)) = (route.terms(), route.call()) else {
+        return Ok(response);
+    };
+    let Some(stand_in) = call.repository() else {
+        return Ok(response);
+    };
     let (stand_in, asked) = (stand_in.as_str(), asked.as_str());
     if response.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(Rejection::upstream_does_not_tell());
     }
     let (mut parts, body) = response.into_parts();
     let collected = Limited::new(body, MOST).collect().await;
-    let body = collected.map_err(|_| Rejection::upstream_does_not_tell())?.to_bytes();
+    let body = collected
+        .map_err(|_| Rejection::upstream_does_not_tell())?
+        .to_bytes();
     let body = match std::str::from_utf8(&body) {
         Ok(text) => Bytes::from(text.replace(stand_in, asked)),
         Err(_) => body,
     };
     for value in parts.headers.values_mut() {
-        let Some(text) = value.to_str().ok().filter(|text| text.contains(stand_in)) else { continue };
+        let Some(text) = value.to_str().ok().filter(|text| text.contains(stand_in)) else {
+            continue;
+        };
         if let Ok(restored) = HeaderValue::try_from(text.replace(stand_in, asked)) {
             *value = restored;
         }
     }
-    let is_head =
-        matches!(call, Call::ManifestRead { read: Read::Head, .. } | Call::BlobRead { read: Read::Head, .. });
+    let is_head = matches!(
+        call,
+        Call::ManifestRead {
+            read: Read::Head,
+            ..
+        } | Call::BlobRead {
+            read: Read::Head,
+            ..
+        }
+    );
     let body = ResponseBody::own(body, is_head);
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.own_length()));
+    parts
+        .headers
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(body.own_length()));
     Ok(Response::from_parts(parts, body))
 }

@@ -46,8 +46,18 @@ pub(crate) async fn answer(
     };
     record.forwarded(upload.clone());
     let timeouts = &route.site().host.timeouts;
-    let patience = Patience { first_byte: timeouts.first_body_byte, stall: timeouts.stall };
-    let asked = Asked { route, store, headers: &parts.headers, limit, patience, upload };
+    let patience = Patience {
+        first_byte: timeouts.first_body_byte,
+        stall: timeouts.stall,
+    };
+    let asked = Asked {
+        route,
+        store,
+        headers: &parts.headers,
+        limit,
+        patience,
+        upload,
+    };
     let answered = dispatch(asked, call, (body, room)).await;
     record.answered();
     Ok(finished(answered?, conn, record))
@@ -89,45 +99,76 @@ impl Asked<'_> {
     }
 }
 
-async fn dispatch(asked: Asked<'_>, call: &Call, (body, room): (RequestBody, Option<Room>)) -> Answered {
+async fn dispatch(
+    asked: Asked<'_>,
+    call: &Call,
+    (body, room): (RequestBody, Option<Room>),
+) -> Answered {
     match call {
         Call::Ping { read } => Ok(read::json(b"{}".to_vec(), "application/json", *read)),
         Call::Catalog { page } => lists::catalog(&asked, page).await,
         Call::TagsList { repository, page } => lists::tags(&asked, repository, page).await,
-        Call::Referrers { repository, digest, artifact_type } => {
-            lists::referrers(&asked, repository, digest, artifact_type.as_ref()).await
-        }
-        Call::ManifestRead { repository, reference, read } => {
-            read::manifest(&asked, repository, reference, *read).await
-        }
-        Call::BlobRead { repository, digest, read } => read::blob(&asked, repository, digest, *read).await,
-        Call::ManifestWrite { repository, reference, tags } => {
-            write::manifest(&asked, (repository, reference, tags), body, room).await
-        }
-        Call::ManifestDelete { repository, reference } => {
+        Call::Referrers {
+            repository,
+            digest,
+            artifact_type,
+        } => lists::referrers(&asked, repository, digest, artifact_type.as_ref()).await,
+        Call::ManifestRead {
+            repository,
+            reference,
+            read,
+        } => read::manifest(&asked, repository, reference, *read).await,
+        Call::BlobRead {
+            repository,
+            digest,
+            read,
+        } => read::blob(&asked, repository, digest, *read).await,
+        Call::ManifestWrite {
+            repository,
+            reference,
+            tags,
+        } => write::manifest(&asked, (repository, reference, tags), body, room).await,
+        Call::ManifestDelete {
+            repository,
+            reference,
+        } => {
             let deleted = asked.store.delete_manifest(repository, reference).await;
-            deleted.map(|()| empty(StatusCode::ACCEPTED)).map_err(|error| asked.rejection(error))
+            deleted
+                .map(|()| empty(StatusCode::ACCEPTED))
+                .map_err(|error| asked.rejection(error))
         }
         Call::BlobDelete { repository, digest } => {
             let deleted = asked.store.delete_blob(repository, digest).await;
-            deleted.map(|()| empty(StatusCode::ACCEPTED)).map_err(|error| asked.rejection(error))
+            deleted
+                .map(|()| empty(StatusCode::ACCEPTED))
+                .map_err(|error| asked.rejection(error))
         }
         Call::UploadStart { repository, digest } => {
             write::start(&asked, repository, digest.as_ref(), body).await
         }
-        Call::Mount { repository, digest, from } => {
-            write::mount(&asked, repository, digest, from.as_ref()).await
+        Call::Mount {
+            repository,
+            digest,
+            from,
+        } => write::mount(&asked, repository, digest, from.as_ref()).await,
+        Call::UploadStatus {
+            repository,
+            upload,
+            read: _,
+        } => write::status(&asked, (repository, upload)).await,
+        Call::UploadChunk { repository, upload } => {
+            write::chunk(&asked, (repository, upload), body).await
         }
-        Call::UploadStatus { repository, upload, read: _ } => {
-            write::status(&asked, (repository, upload)).await
-        }
-        Call::UploadChunk { repository, upload } => write::chunk(&asked, (repository, upload), body).await,
-        Call::UploadCommit { repository, upload, digest } => {
-            write::commit(&asked, (repository, upload), digest, body).await
-        }
+        Call::UploadCommit {
+            repository,
+            upload,
+            digest,
+        } => write::commit(&asked, (repository, upload), digest, body).await,
         Call::UploadCancel { repository, upload } => {
             let cancelled = asked.store.cancel_upload(repository, upload).await;
-            cancelled.map(|()| empty(StatusCode::NO_CONTENT)).map_err(|error| asked.rejection(error))
+            cancelled
+                .map(|()| empty(StatusCode::NO_CONTENT))
+                .map_err(|error| asked.rejection(error))
         }
     }
 }
@@ -137,7 +178,9 @@ fn empty(status: StatusCode) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::own("", false));
     *response.status_mut() = status;
     if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
-        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     response
 }

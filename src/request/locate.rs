@@ -34,12 +34,19 @@ pub(crate) fn locate<'s>(
     };
     let agrees = match &conn.sni {
         Some(sni) => {
-            *sni == host || sites.find(conn.listener, sni).is_some_and(|other| Arc::ptr_eq(other, site))
+            *sni == host
+                || sites
+                    .find(conn.listener, sni)
+                    .is_some_and(|other| Arc::ptr_eq(other, site))
         }
         // Without a name in the handshake only the certificate of an address was shown.
         None => host.ip().is_some(),
     };
-    if agrees { Ok(site) } else { Err(Rejection::misdirected()) }
+    if agrees {
+        Ok(site)
+    } else {
+        Err(Rejection::misdirected())
+    }
 }
 
 /// The one host of a request, whichever way its protocol says it.
@@ -71,9 +78,14 @@ fn is_written(name: &HostName, text: &str) -> bool {
 
 fn single_host(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
     let mut all = headers.get_all(header::HOST).iter();
-    let Some(first) = all.next() else { return Ok(None) };
+    let Some(first) = all.next() else {
+        return Ok(None);
+    };
     if all.next().is_some() {
         return Err(Rejection::bad_request("the request has two Host headers"));
     }
-    first.to_str().map(Some).map_err(|_| Rejection::bad_request("the host of the request is not valid"))
+    first
+        .to_str()
+        .map(Some)
+        .map_err(|_| Rejection::bad_request("the host of the request is not valid"))
 }

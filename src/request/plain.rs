@@ -23,7 +23,8 @@ pub(crate) async fn answer_plain<B>(
     real_port: RealPort<'_>,
 ) -> Response<Full<Bytes>> {
     let token = request.uri().path().strip_prefix(CHALLENGES);
-    let Some(token) = token.filter(|_| matches!(*request.method(), Method::GET | Method::HEAD)) else {
+    let Some(token) = token.filter(|_| matches!(*request.method(), Method::GET | Method::HEAD))
+    else {
         return redirect(sites, request, real_port);
     };
     let Some(content) = challenges.find_http(token).await else {
@@ -37,30 +38,49 @@ pub(crate) async fn answer_plain<B>(
 }
 
 /// 308 to the https name and port of a virtual host, path and query unchanged; 404 for others.
-fn redirect<B>(sites: &Sites, request: &Request<B>, real_port: RealPort<'_>) -> Response<Full<Bytes>> {
+fn redirect<B>(
+    sites: &Sites,
+    request: &Request<B>,
+    real_port: RealPort<'_>,
+) -> Response<Full<Bytes>> {
     let Some(authority) = authority(request) else {
         return answer(StatusCode::BAD_REQUEST, "the request needs one valid Host");
     };
     let Some(site) = sites.find_anywhere(&authority.host) else {
-        return answer(StatusCode::NOT_FOUND, "no registry of this name is served here");
+        return answer(
+            StatusCode::NOT_FOUND,
+            "no registry of this name is served here",
+        );
     };
     let Some(port) = https_port(site, &authority, real_port) else {
-        return answer(StatusCode::NOT_FOUND, "no registry of this name is served here");
+        return answer(
+            StatusCode::NOT_FOUND,
+            "no registry of this name is served here",
+        );
     };
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let location = format!("https://{}{target}", authority.host.authority(port, 443));
     let Ok(location) = HeaderValue::try_from(location) else {
         return answer(StatusCode::BAD_REQUEST, "the request target is not valid");
     };
-    let mut response = answer(StatusCode::PERMANENT_REDIRECT, "this is served over https only");
+    let mut response = answer(
+        StatusCode::PERMANENT_REDIRECT,
+        "this is served over https only",
+    );
     response.headers_mut().insert(header::LOCATION, location);
     response
 }
 
 fn https_port(site: &Arc<Site>, authority: &Authority, real_port: RealPort<'_>) -> Option<u16> {
     let listeners = site.host.listen.iter().copied();
-    let mut naming =
-        listeners.filter(|&listener| site.host.names_on(listener).any(|name| *name == authority.host));
+    let mut naming = listeners.filter(|&listener| {
+        site.host
+            .names_on(listener)
+            .any(|name| *name == authority.host)
+    });
     naming.next().map(real_port)
 }
 
@@ -69,8 +89,15 @@ fn authority<B>(request: &Request<B>) -> Option<Authority> {
     let first = all.next()?;
     let single = all.next().is_none();
     // An absolute target takes precedence (RFC 9112 §3.2.2), but then both must agree.
-    let agrees = request.uri().authority().is_none_or(|named| named.as_str().as_bytes() == first.as_bytes());
-    if single && agrees { Authority::parse(first.to_str().ok()?).ok() } else { None }
+    let agrees = request
+        .uri()
+        .authority()
+        .is_none_or(|named| named.as_str().as_bytes() == first.as_bytes());
+    if single && agrees {
+        Authority::parse(first.to_str().ok()?).ok()
+    } else {
+        None
+    }
 }
 
 fn answer(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
@@ -78,6 +105,8 @@ fn answer(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -143,7 +143,9 @@ impl Record {
 
     /// Whether there is a request body that has not been read to its end.
     pub(crate) fn is_body_unread(&self) -> bool {
-        self.upload.as_ref().is_some_and(|upload| !upload.is_finished())
+        self.upload
+            .as_ref()
+            .is_some_and(|upload| !upload.is_finished())
     }
 
     /// Whether nobody has shown a password for it.
@@ -159,8 +161,15 @@ impl Record {
     /// The answer is over.
     pub(super) fn end(&mut self, end: End) {
         // Whoever broke off its upload has gone, whether or not it can still take the refusal.
-        let is_cut = self.upload.as_ref().is_some_and(|upload| upload.failure() == Some(UploadFailure::Cut));
-        self.end = if is_cut && end == End::Complete { End::ClientGone } else { end };
+        let is_cut = self
+            .upload
+            .as_ref()
+            .is_some_and(|upload| upload.failure() == Some(UploadFailure::Cut));
+        self.end = if is_cut && end == End::Complete {
+            End::ClientGone
+        } else {
+            end
+        };
     }
 
     /// The domain, once it is known.
@@ -171,7 +180,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let (status, duration) = (self.status.map(|status| status.as_u16()), self.start.elapsed());
+        let (status, duration) = (
+            self.status.map(|status| status.as_u16()),
+            self.start.elapsed(),
+        );
         let bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes());
         let ended = Ended {
             asked: self.asked,

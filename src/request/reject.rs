@@ -70,10 +70,25 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 
 impl Rejection {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        let fault = if status.is_server_error() { Fault::Upstream } else { Fault::Client };
+        let fault = if status.is_server_error() {
+            Fault::Upstream
+        } else {
+            Fault::Client
+        };
         let message = message.into();
         let (extra, rule, oauth, source) = (Extra::None, None, None, None);
-        Self { status, code, fault, message, extra, last: false, after_body: false, rule, oauth, source }
+        Self {
+            status,
+            code,
+            fault,
+            message,
+            extra,
+            last: false,
+            after_body: false,
+            rule,
+            oauth,
+            source,
+        }
     }
 
     fn with(mut self, extra: Extra) -> Self {
@@ -99,23 +114,39 @@ impl Rejection {
     }
 
     pub(crate) fn target_too_long() -> Self {
-        Self::new(StatusCode::URI_TOO_LONG, ErrorCode::Unsupported, "the request target is too long")
+        Self::new(
+            StatusCode::URI_TOO_LONG,
+            ErrorCode::Unsupported,
+            "the request target is too long",
+        )
     }
 
     pub(crate) fn head_too_large() -> Self {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        Self::new(status, ErrorCode::Unsupported, "the request has too many header lines")
+        Self::new(
+            status,
+            ErrorCode::Unsupported,
+            "the request has too many header lines",
+        )
     }
 
     /// Nobody serves this host. The words are the same for each, so that none can be guessed.
     pub(crate) fn unknown_host() -> Self {
-        Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, "no registry of this name is served here")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::NameUnknown,
+            "no registry of this name is served here",
+        )
     }
 
     /// The connection was made for another host.
     pub(crate) fn misdirected() -> Self {
         let message = "this connection was made for another host: use a new one";
-        Self::new(StatusCode::MISDIRECTED_REQUEST, ErrorCode::Unsupported, message)
+        Self::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            ErrorCode::Unsupported,
+            message,
+        )
     }
 
     pub(crate) fn bad_call(error: CallError) -> Self {
@@ -124,9 +155,10 @@ impl Rejection {
             _ => Extra::None,
         };
         let status = match &error {
-            CallError::Unknown | CallError::V1 | CallError::ManifestUnknown | CallError::UploadUnknown => {
-                StatusCode::NOT_FOUND
-            }
+            CallError::Unknown
+            | CallError::V1
+            | CallError::ManifestUnknown
+            | CallError::UploadUnknown => StatusCode::NOT_FOUND,
             CallError::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             CallError::BadPath
             | CallError::NameInvalid
@@ -180,26 +212,41 @@ impl Rejection {
     }
 
     fn busy(message: &'static str) -> Self {
-        let mut rejection = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
+        let mut rejection = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            message,
+        );
         rejection.fault = Fault::Client;
         rejection.with(Extra::RetryAfter(5))
     }
 
     /// Too many passwords were wrong, here or under this name. Whether the name exists is not told.
     pub(crate) fn too_many_failures(retry_after: Duration) -> Self {
-        let seconds = retry_after.as_millis().div_ceil(1000).clamp(1, u128::from(u16::MAX));
+        let seconds = retry_after
+            .as_millis()
+            .div_ceil(1000)
+            .clamp(1, u128::from(u16::MAX));
         let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
         let message = format!(
             "too many wrong passwords: try again in {seconds} s with the right one, or ask the administrator for \
              `moorgate unlock`"
         );
-        Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message)
-            .with(Extra::RetryAfter(seconds))
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            message,
+        )
+        .with(Extra::RetryAfter(seconds))
     }
 
     pub(crate) fn body_too_large(limit: u64) -> Self {
         let message = format!("the body is larger than the {limit} bytes that are accepted here");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::SizeInvalid,
+            message,
+        )
     }
 
     pub(crate) fn bad_base_path() -> Self {
@@ -230,7 +277,8 @@ impl Rejection {
 
     /// No answer from the upstream. `limit` is the largest body, for its own words.
     pub(crate) fn upstream(error: UpstreamError, limit: u64) -> Self {
-        let unavailable = |status, message: &'static str| Self::new(status, ErrorCode::Unavailable, message);
+        let unavailable =
+            |status, message: &'static str| Self::new(status, ErrorCode::Unavailable, message);
         let rejection = match &error {
             UpstreamError::Unreachable(_) | UpstreamError::ConnectTimedOut => unavailable(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -241,17 +289,20 @@ impl Rejection {
                 StatusCode::GATEWAY_TIMEOUT,
                 "the registry behind did not answer in time: try again",
             ),
-            UpstreamError::Broken(_) | UpstreamError::Switched => {
-                unavailable(StatusCode::BAD_GATEWAY, "the registry behind broke off its answer: try again")
-            }
+            UpstreamError::Broken(_) | UpstreamError::Switched => unavailable(
+                StatusCode::BAD_GATEWAY,
+                "the registry behind broke off its answer: try again",
+            ),
             UpstreamError::ClientStalled => Self::new(
                 StatusCode::REQUEST_TIMEOUT,
                 ErrorCode::SizeInvalid,
                 "the request body stopped coming",
             ),
-            UpstreamError::ClientCut => {
-                Self::new(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid, "the request body ended early")
-            }
+            UpstreamError::ClientCut => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::SizeInvalid,
+                "the request body ended early",
+            ),
             UpstreamError::TooLarge => return Self::body_too_large(limit),
         };
         rejection.caused_by(error)
@@ -270,8 +321,12 @@ impl Rejection {
             StoreError::DigestMismatch | StoreError::DigestUnsupported => {
                 (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
             }
-            StoreError::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid),
-            StoreError::BadRange | StoreError::BodyCut => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+            StoreError::OutOfOrder { .. } => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid)
+            }
+            StoreError::BadRange | StoreError::BodyCut => {
+                (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid)
+            }
             StoreError::BodyStalled => (StatusCode::REQUEST_TIMEOUT, ErrorCode::SizeInvalid),
             StoreError::Superseded => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
             StoreError::TagUnexpected(_) => (StatusCode::CONFLICT, ErrorCode::Denied),
@@ -287,7 +342,11 @@ impl Rejection {
 
     fn store_fails(error: StoreError) -> Self {
         let message = format!("{error}: its administrator has to look after it; try again later");
-        let mut rejection = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
+        let mut rejection = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            message,
+        );
         rejection.fault = Fault::Store;
         rejection.with(Extra::RetryAfter(30)).caused_by(error)
     }
@@ -300,8 +359,12 @@ impl Rejection {
     /// No byte of the content is within the range that is asked for.
     pub(crate) fn range_not_satisfiable(content_range: HeaderValue) -> Self {
         let message = "the content ends before the range that is asked for";
-        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid, message)
-            .with(Extra::ContentRange(content_range))
+        Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            ErrorCode::RangeInvalid,
+            message,
+        )
+        .with(Extra::ContentRange(content_range))
     }
 
     /// Writes what somebody has to look after to the log; clients' mistakes are in the access log.
@@ -313,7 +376,9 @@ impl Rejection {
         match self.fault {
             Fault::Upstream => tracing::warn!(domain, status, error, "no answer from the upstream"),
             Fault::Store => tracing::error!(domain, status, error, "the store failed"),
-            Fault::Client => tracing::debug!(domain, status, error, "the request was not completed"),
+            Fault::Client => {
+                tracing::debug!(domain, status, error, "the request was not completed")
+            }
         }
     }
 
@@ -333,10 +398,14 @@ impl Rejection {
         let Form { api, close, bare } = form;
         let (kind, text) = match (self.oauth, api) {
             _ if bare => ("text/plain", String::new()),
-            (Some(error), _) => {
-                ("application/json", token_error_body(error.as_str(), self.code, &self.message))
-            }
-            (None, true) => ("application/json", error_body(self.code, &self.message, None)),
+            (Some(error), _) => (
+                "application/json",
+                token_error_body(error.as_str(), self.code, &self.message),
+            ),
+            (None, true) => (
+                "application/json",
+                error_body(self.code, &self.message, None),
+            ),
             (None, false) => ("text/html; charset=utf-8", page(self.status, &self.message)),
         };
         let mut response = Response::new(ResponseBody::own(text, *method == Method::HEAD));
@@ -354,7 +423,9 @@ impl Rejection {
         match self.extra {
             Extra::None | Extra::BearerError(_) => {}
             Extra::Challenge(value) => drop(headers.insert(header::WWW_AUTHENTICATE, value)),
-            Extra::Allow(methods) => drop(headers.insert(header::ALLOW, HeaderValue::from_static(methods))),
+            Extra::Allow(methods) => {
+                drop(headers.insert(header::ALLOW, HeaderValue::from_static(methods)))
+            }
             Extra::RetryAfter(seconds) => {
                 drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds)))
             }

@@ -11,13 +11,20 @@ use crate::registry::call::{Call, Parameter, without_parameters};
 
 /// Puts the granted call's own path, or its query without a mount, in place of what the client sent.
 pub(crate) fn reshape(route: &Route, uri: &mut Uri) -> Result<(), Rejection> {
-    let Some(call) = route.call() else { return Ok(()) };
+    let Some(call) = route.call() else {
+        return Ok(());
+    };
     let target = match route.terms() {
         Terms::Hidden(_) => with_path(&path(call), uri.query()),
         Terms::Unmounted => {
-            let query =
-                without_parameters(uri.query().unwrap_or_default(), &[Parameter::Mount, Parameter::From]);
-            with_path(uri.path(), Some(query.as_str()).filter(|query| !query.is_empty()))
+            let query = without_parameters(
+                uri.query().unwrap_or_default(),
+                &[Parameter::Mount, Parameter::From],
+            );
+            with_path(
+                uri.path(),
+                Some(query.as_str()).filter(|query| !query.is_empty()),
+            )
         }
         Terms::Plain if route.sessions().is_some() && call.session().is_some() => {
             with_path(&path(call), uri.query())
@@ -33,7 +40,9 @@ pub(crate) fn reshape(route: &Route, uri: &mut Uri) -> Result<(), Rejection> {
 
 fn path(call: &Call) -> String {
     let (_, target) = call.print();
-    target.split_once('?').map_or(target.clone(), |(path, _)| path.to_owned())
+    target
+        .split_once('?')
+        .map_or(target.clone(), |(path, _)| path.to_owned())
 }
 
 fn with_path(path: &str, query: Option<&str>) -> String {

@@ -41,16 +41,29 @@ const DOWNLOAD: [header::HeaderName; 6] = [
 impl Asked {
     pub(crate) fn of(route: &Route, parts: &Parts) -> Self {
         let headers = (route.site().redirects() == Redirects::Follow).then(|| {
-            let kept =
-                DOWNLOAD.iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
+            let kept = DOWNLOAD
+                .iter()
+                .filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
             kept.collect()
         });
         let host = || {
-            let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+            let header = parts
+                .headers
+                .get(header::HOST)
+                .and_then(|host| host.to_str().ok());
             header.or_else(|| parts.uri.authority().map(|authority| authority.as_str()))
         };
-        let host = if route.call().is_none() { host().map(str::to_owned) } else { None };
-        Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), host, headers }
+        let host = if route.call().is_none() {
+            host().map(str::to_owned)
+        } else {
+            None
+        };
+        Self {
+            method: parts.method.clone(),
+            path: parts.uri.path().to_owned(),
+            host,
+            headers,
+        }
     }
 }
 
@@ -67,7 +80,9 @@ pub(crate) fn rewrite(
         check_login(route, parts.status)?;
         headers::from_registry(&mut parts.headers);
         if parts.status == StatusCode::UNAUTHORIZED {
-            parts.headers.insert(header::WWW_AUTHENTICATE, route.site().challenge.clone());
+            parts
+                .headers
+                .insert(header::WWW_AUTHENTICATE, route.site().challenge.clone());
         }
     } else {
         headers::from_page(&mut parts.headers);
@@ -77,7 +92,9 @@ pub(crate) fn rewrite(
     }
     // The answer came before the request was read: this connection cannot find the next one.
     if conn.protocol == Protocol::Http1 && record.is_body_unread() {
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     parts.version = http::Version::default();
     parts.extensions.clear();
@@ -86,12 +103,21 @@ pub(crate) fn rewrite(
 
 /// A 401 from behind is the client's business only where its own credentials went there.
 fn check_login(route: &Route, status: StatusCode) -> Result<(), Rejection> {
-    let authorization = route.site().host.registry.upstream().map(|upstream| &upstream.authorization);
+    let authorization = route
+        .site()
+        .host
+        .registry
+        .upstream()
+        .map(|upstream| &upstream.authorization);
     let own = match authorization {
         Some(UpstreamAuthorization::Pass) | None => false,
         Some(UpstreamAuthorization::Strip | UpstreamAuthorization::Basic { .. }) => true,
     };
-    if status == StatusCode::UNAUTHORIZED && own { Err(Rejection::upstream_wants_login()) } else { Ok(()) }
+    if status == StatusCode::UNAUTHORIZED && own {
+        Err(Rejection::upstream_wants_login())
+    } else {
+        Ok(())
+    }
 }
 
 fn references(
@@ -102,10 +128,19 @@ fn references(
 ) -> Result<(), Rejection> {
     let is_public = |name: &HostName| route.site().host.is_named(name);
     let upstream = origin(target.upstream.target());
-    let rewriter = Rewriter { upstream, is_public: &is_public, request_path: &asked.path };
+    let rewriter = Rewriter {
+        upstream,
+        is_public: &is_public,
+        request_path: &asked.path,
+    };
     if let Some(location) = headers.get(header::LOCATION) {
-        let text = location.to_str().map_err(|_| Rejection::upstream_bad_location())?;
-        let own = asked.host.as_deref().and_then(|host| below_own_origin(text, host));
+        let text = location
+            .to_str()
+            .map_err(|_| Rejection::upstream_bad_location())?;
+        let own = asked
+            .host
+            .as_deref()
+            .and_then(|host| below_own_origin(text, host));
         let path = match rewriter.location(own.unwrap_or(text), Answer::of(status)) {
             Rewritten::Unchanged | Rewritten::Foreign => own.map(str::to_owned),
             Rewritten::Path(path) => Some(path),
@@ -116,7 +151,8 @@ fn references(
             None => path,
         };
         if let Some(path) = path {
-            let value = HeaderValue::try_from(path).map_err(|_| Rejection::upstream_bad_location())?;
+            let value =
+                HeaderValue::try_from(path).map_err(|_| Rejection::upstream_bad_location())?;
             headers.insert(header::LOCATION, value);
         }
     }
@@ -137,12 +173,16 @@ fn references(
 fn bound(owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
     let end = reference.find(['?', '#']).unwrap_or(reference.len());
     let (path, rest) = reference.split_at(end);
-    let below = path.strip_prefix("/v2/").and_then(|path| path.split_once("/blobs/uploads/"));
+    let below = path
+        .strip_prefix("/v2/")
+        .and_then(|path| path.split_once("/blobs/uploads/"));
     let Some((repository, session)) = below.filter(|(_, session)| !session.is_empty()) else {
         return Ok(reference.to_owned());
     };
     // What cannot be bound could not be asked for either: it is no name of a session.
-    let bound = RepositoryName::parse(repository).ok().zip(UploadId::parse(session).ok());
+    let bound = RepositoryName::parse(repository)
+        .ok()
+        .zip(UploadId::parse(session).ok());
     let bound = bound.and_then(|(repository, session)| owner.bind(&repository, &session));
     let session = bound.ok_or_else(Rejection::upstream_bad_location)?;
     Ok(format!("/v2/{repository}/blobs/uploads/{session}{rest}"))
@@ -151,12 +191,24 @@ fn bound(owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
 /// The path of a URL that a page's server has built from the Host of the request, with whatever scheme it
 /// believes in: behind a TLS port, `http` would lead nowhere.
 fn below_own_origin<'a>(url: &'a str, host: &str) -> Option<&'a str> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"))?;
     rest.strip_prefix(host).filter(|path| path.starts_with('/'))
 }
 
 /// Where an upstream is, for the rewriter.
 pub(crate) fn origin(target: &UpstreamUrl) -> Origin<'_> {
-    let UpstreamUrl { scheme, host, port, base_path } = target;
-    Origin { https: *scheme == Scheme::Https, host, port: *port, base_path }
+    let UpstreamUrl {
+        scheme,
+        host,
+        port,
+        base_path,
+    } = target;
+    Origin {
+        https: *scheme == Scheme::Https,
+        host,
+        port: *port,
+        base_path,
+    }
 }

@@ -37,14 +37,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Rooms {
     pub(crate) fn new() -> Self {
-        Self { all: semaphore(KIBIBYTES), shares: Mutex::default() }
+        Self {
+            all: semaphore(KIBIBYTES),
+            shares: Mutex::default(),
+        }
     }
 
     /// Waits for room for a body of a user, named together with the domain: as much as it says that it needs, or
     /// else `limit` bytes.
     ///
     /// Errors: 503, when there is none for too long; 413 at once for a body that says that it is too large.
-    pub(crate) async fn take(&self, user: String, limit: u64, body: &impl Body) -> Result<Room, Rejection> {
+    pub(crate) async fn take(
+        &self,
+        user: String,
+        limit: u64,
+        body: &impl Body,
+    ) -> Result<Room, Rejection> {
         let size = body.size_hint();
         if size.lower() > limit {
             return Err(Rejection::body_too_large(limit));
@@ -53,7 +61,10 @@ impl Rooms {
         // First in the user's own line, so that nobody else stands behind what waits there.
         let taking = async {
             let own = self.share(user).acquire_many_owned(most).await?;
-            Ok::<_, AcquireError>(Room { own, of_all: self.all.clone().acquire_many_owned(most).await? })
+            Ok::<_, AcquireError>(Room {
+                own,
+                of_all: self.all.clone().acquire_many_owned(most).await?,
+            })
         };
         match tokio::time::timeout(PATIENCE, taking).await {
             Ok(Ok(room)) => Ok(room),
@@ -76,30 +87,41 @@ impl Rooms {
 
 fn semaphore(permits: u32) -> Arc<Semaphore> {
     // No `u32` is too large for it.
-    Arc::new(Semaphore::new(permits.try_into().unwrap_or(Semaphore::MAX_PERMITS)))
+    Arc::new(Semaphore::new(
+        permits.try_into().unwrap_or(Semaphore::MAX_PERMITS),
+    ))
 }
 
 /// Whether the body is a manifest that has to be here before anything is done with it.
 pub(crate) fn is_needed(route: &Route) -> bool {
     route.call().is_some_and(Call::is_manifest_write)
-        && (matches!(route.terms(), Terms::Tags(_)) || matches!(route.destination(), Destination::Store(..)))
+        && (matches!(route.terms(), Terms::Tags(_))
+            || matches!(route.destination(), Destination::Store(..)))
 }
 
 /// Rounded up, and never more than anybody has.
 fn kibibytes(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(SHARE_KIBIBYTES)
+    u32::try_from(bytes.div_ceil(1024))
+        .unwrap_or(u32::MAX)
+        .min(SHARE_KIBIBYTES)
 }
 
 impl Room {
     /// The bytes with their room, which is given back with the last reference to them; what they do not need of
     /// it, at once.
     pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
-        let Self { mut own, mut of_all } = self;
+        let Self {
+            mut own,
+            mut of_all,
+        } = self;
         let needed = usize::try_from(kibibytes(bytes.len() as u64)).unwrap_or(usize::MAX);
         for permit in [&mut own, &mut of_all] {
             drop(permit.split(permit.num_permits().saturating_sub(needed)));
         }
-        Bytes::from_owner(Held { bytes, _room: Self { own, of_all } })
+        Bytes::from_owner(Held {
+            bytes,
+            _room: Self { own, of_all },
+        })
     }
 }
 
@@ -151,14 +173,23 @@ mod tests {
         assert_eq!(begun.elapsed(), PATIENCE);
         let mut held = Vec::new();
         for user in ["bob", "carol", "dave"] {
-            held.extend([take(user).await.expect("room"), take(user).await.expect("room")]);
+            held.extend([
+                take(user).await.expect("room"),
+                take(user).await.expect("room"),
+            ]);
         }
         assert!(take("erin").await.is_err(), "nobody has more than there is");
         let short = first.hold(Bytes::from_static(b"{}"));
-        assert!(take("alice").await.is_err(), "others may have it, but a KiB of it is still held");
+        assert!(
+            take("alice").await.is_err(),
+            "others may have it, but a KiB of it is still held"
+        );
         drop((short, second));
         assert!(take("alice").await.is_ok());
         assert!(take("frank").await.is_ok());
-        assert!(!rooms.shares.lock().expect("whole").contains_key("erin"), "who holds nothing is forgotten");
+        assert!(
+            !rooms.shares.lock().expect("whole").contains_key("erin"),
+            "who holds nothing is forgotten"
+        );
     }
 }

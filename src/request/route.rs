@@ -33,7 +33,10 @@ pub(crate) fn route(grant: Grant, site: &Arc<Site>) -> Result<Route, Rejection> 
         Subject::Page(_) if site.browser.is_none() => return Err(Rejection::no_page()),
         Subject::Page(_) => {}
     }
-    Ok(Route { grant, site: site.clone() })
+    Ok(Route {
+        grant,
+        site: site.clone(),
+    })
 }
 
 impl Route {
@@ -94,6 +97,9 @@ impl Route {
 
     /// How long silence may last.
     pub(crate) fn exchange_limits(&self) -> ExchangeLimits {
-        ExchangeLimits::new(&self.site.host.timeouts, self.call().is_some_and(Call::is_commit))
+        ExchangeLimits::new(
+            &self.site.host.timeouts,
+            self.call().is_some_and(Call::is_commit),
+        )
     }
 }

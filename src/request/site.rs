@@ -43,13 +43,18 @@ pub(crate) struct Site {
 impl Site {
     /// What becomes of redirects to other hosts.
     pub(crate) fn redirects(&self) -> Redirects {
-        self.host.registry.upstream().map_or(Redirects::Pass, |upstream| upstream.redirects)
+        self.host
+            .registry
+            .upstream()
+            .map_or(Redirects::Pass, |upstream| upstream.redirects)
     }
 }
 
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Site").field("domain", &self.host.domain).finish_non_exhaustive()
+        f.debug_struct("Site")
+            .field("domain", &self.host.domain)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,10 +105,18 @@ impl Sites {
         for site in &all {
             for &listener in &site.host.listen {
                 let names = by_name.entry(listener).or_default();
-                names.extend(site.host.names_on(listener).map(|name| (name.clone(), site.clone())));
+                names.extend(
+                    site.host
+                        .names_on(listener)
+                        .map(|name| (name.clone(), site.clone())),
+                );
             }
         }
-        Self { snapshot, all, by_name }
+        Self {
+            snapshot,
+            all,
+            by_name,
+        }
     }
 
     /// The site of a name on a listener.
@@ -113,8 +126,11 @@ impl Sites {
 
     /// The site that serves a name on any listener: for redirects from plain HTTP.
     pub(crate) fn find_anywhere(&self, name: &HostName) -> Option<&Arc<Site>> {
-        self.all
-            .iter()
-            .find(|site| site.host.listen.iter().any(|&l| site.host.names_on(l).any(|n| n == name)))
+        self.all.iter().find(|site| {
+            site.host
+                .listen
+                .iter()
+                .any(|&l| site.host.names_on(l).any(|n| n == name))
+        })
     }
 }

@@ -37,7 +37,8 @@ pub(crate) async fn follow(
     let registry = target.upstream.target();
     let is_public = |name: &HostName| route.site().host.is_named(name);
     // What stays within the registry is the client's to follow: it has the credentials for it.
-    let Some(Next::Elsewhere(mut next)) = redirect(&answer, registry, &asked.path, &is_public)? else {
+    let Some(Next::Elsewhere(mut next)) = redirect(&answer, registry, &asked.path, &is_public)?
+    else {
         return Ok(answer);
     };
     let digest = answer.headers().get(CONTENT_DIGEST).cloned();
@@ -81,16 +82,28 @@ fn redirect(
         StatusCode::TEMPORARY_REDIRECT,
         StatusCode::PERMANENT_REDIRECT,
     ];
-    let Some(location) =
-        answer.headers().get(header::LOCATION).filter(|_| redirects.contains(&answer.status()))
+    let Some(location) = answer
+        .headers()
+        .get(header::LOCATION)
+        .filter(|_| redirects.contains(&answer.status()))
     else {
         return Ok(None);
     };
-    let text = location.to_str().map_err(|_| Rejection::upstream_bad_location())?;
-    let rewriter = Rewriter { upstream: origin(from), is_public, request_path };
+    let text = location
+        .to_str()
+        .map_err(|_| Rejection::upstream_bad_location())?;
+    let rewriter = Rewriter {
+        upstream: origin(from),
+        is_public,
+        request_path,
+    };
     match rewriter.location(text, Answer::Redirect) {
         Rewritten::Foreign if text.starts_with("//") => {
-            let scheme = if from.scheme == Scheme::Https { "https" } else { "http" };
+            let scheme = if from.scheme == Scheme::Https {
+                "https"
+            } else {
+                "http"
+            };
             Ok(Some(Next::Elsewhere(format!("{scheme}:{text}"))))
         }
         Rewritten::Foreign => Ok(Some(Next::Elsewhere(text.to_owned()))),
@@ -102,17 +115,30 @@ fn redirect(
 
 /// The origin and the target of an absolute URL, the query byte for byte: it holds the signature.
 fn parse(url: &str) -> Result<(UpstreamUrl, Uri), Rejection> {
-    let uri: Uri = url.parse().map_err(|_| Rejection::upstream_bad_location())?;
+    let uri: Uri = url
+        .parse()
+        .map_err(|_| Rejection::upstream_bad_location())?;
     let (scheme, default_port) = match uri.scheme_str() {
         Some("http") => (Scheme::Http, 80),
         Some("https") => (Scheme::Https, 443),
         _ => return Err(Rejection::upstream_bad_location()),
     };
-    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let authority = uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .unwrap_or_default();
     let Authority { host, port } =
         Authority::parse(authority).map_err(|_| Rejection::upstream_bad_location())?;
-    let target = uri.path_and_query().cloned().ok_or_else(Rejection::upstream_bad_location)?;
-    let origin = UpstreamUrl { scheme, host, port: port.unwrap_or(default_port), base_path: String::new() };
+    let target = uri
+        .path_and_query()
+        .cloned()
+        .ok_or_else(Rejection::upstream_bad_location)?;
+    let origin = UpstreamUrl {
+        scheme,
+        host,
+        port: port.unwrap_or(default_port),
+        base_path: String::new(),
+    };
     Ok((origin, Uri::from(target)))
 }
 
@@ -136,5 +162,8 @@ async fn fetch(
     let host = HeaderValue::try_from(url.host.authority(url.port, default_port))
         .expect("a host name is visible ASCII");
     request.headers_mut().insert(header::HOST, host);
-    upstream.send(request, None, route.exchange_limits()).await.map_err(|error| Rejection::upstream(error, 0))
+    upstream
+        .send(request, None, route.exchange_limits())
+        .await
+        .map_err(|error| Rejection::upstream(error, 0))
 }

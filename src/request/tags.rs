@@ -43,18 +43,25 @@ type Held = Vec<OwnedMutexGuard<()>>;
 
 impl TagTurns {
     pub(crate) fn new() -> Self {
-        Self { locks: (0..LOCKS).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
+        Self {
+            locks: (0..LOCKS).map(|_| Arc::default()).collect(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Waits for all of these at once. Always in the same order, so that no two wait for each other.
     async fn take(&self, registry: &str, repository: &RepositoryName, terms: &[TagTerm]) -> Held {
-        let place = |term: &TagTerm| self.hasher.hash_one((registry, repository, &term.tag)) % LOCKS;
+        let place =
+            |term: &TagTerm| self.hasher.hash_one((registry, repository, &term.tag)) % LOCKS;
         let mut places: Vec<_> = terms.iter().map(place).collect();
         places.sort_unstable();
         places.dedup();
         let mut held = Vec::new();
         for place in places {
-            if let Some(lock) = usize::try_from(place).ok().and_then(|place| self.locks.get(place)) {
+            if let Some(lock) = usize::try_from(place)
+                .ok()
+                .and_then(|place| self.locks.get(place))
+            {
                 held.push(lock.clone().lock_owned().await);
             }
         }
@@ -73,7 +80,12 @@ pub(crate) async fn write(
 ) -> Result<Response<ResponseBody>, Rejection> {
     let bytes = whole(route, incoming, room, record).await?;
     let terms = route.take_tags();
-    let Some(Call::ManifestWrite { repository, reference, tags }) = route.call() else {
+    let Some(Call::ManifestWrite {
+        repository,
+        reference,
+        tags,
+    }) = route.call()
+    else {
         return Err(Rejection::bad_base_path());
     };
     match route.destination() {
@@ -85,7 +97,11 @@ pub(crate) async fn write(
             let asked = Asked::of(route, &parts);
             let request = forward::whole((route, target), conn, &parts, body)?;
             let (upstream, limits) = (target.upstream.clone(), route.exchange_limits());
-            let answer = finish(held, async move { upstream.send(request, None, limits).await }).await;
+            let answer = finish(
+                held,
+                async move { upstream.send(request, None, limits).await },
+            )
+            .await;
             record.answered();
             let answer = answer.map_err(|error| Rejection::upstream(error, route.body_limit()))?;
             rewrite::rewrite((route, target), conn, &asked, answer, record)
@@ -94,10 +110,16 @@ pub(crate) async fn write(
             let content_type = local::content_type(&parts.headers);
             let content_type = content_type.map_err(|error| Rejection::store(error, 0, None))?;
             let expected = terms.iter().filter_map(TagTerm::expected).collect();
-            let put = store.put_manifest(repository, reference, tags, expected, content_type, bytes).await;
+            let put = store
+                .put_manifest(repository, reference, tags, expected, content_type, bytes)
+                .await;
             record.answered();
             let accepted = put.map_err(|error| refusal(error, terms))?;
-            Ok(local::finished(local::manifest_is_here(repository, tags, &accepted), conn, record))
+            Ok(local::finished(
+                local::manifest_is_here(repository, tags, &accepted),
+                conn,
+                record,
+            ))
         }
     }
 }
@@ -114,7 +136,10 @@ async fn whole(
     let body = RequestBody::streamed(incoming, upload.clone(), limit);
     record.forwarded(has_body.then(|| upload.clone()));
     let timeouts = &route.site().host.timeouts;
-    let patience = Patience { first_byte: timeouts.first_body_byte, stall: timeouts.stall };
+    let patience = Patience {
+        first_byte: timeouts.first_body_byte,
+        stall: timeouts.stall,
+    };
     let whole = local::whole(patience, body, room).await;
     whole.map_err(|error| Rejection::store(error, limit, upload.failure()))
 }
@@ -144,7 +169,10 @@ fn refusal(error: StoreError, terms: Vec<TagTerm>) -> Rejection {
 
 /// Goes on to the end when nobody waits any more: a write whose client has left may still come to pass, and
 /// until that is known nobody else may believe the tag to be as it was.
-async fn finish<T: Send + 'static>(held: Held, work: impl Future<Output = T> + Send + 'static) -> T {
+async fn finish<T: Send + 'static>(
+    held: Held,
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
     let task = tokio::spawn(async move {
         let done = work.await;
         drop(held);
@@ -178,7 +206,10 @@ async fn look(
                 .await?
                 .is_some_and(|Present(digest)| !digest.is_some_and(|digest| is_of(&digest, bytes)))
                 .then_some(refusal),
-            MayWrite::Move(refusal) => present(to, conn, parts, &tag).await?.is_none().then_some(refusal),
+            MayWrite::Move(refusal) => present(to, conn, parts, &tag)
+                .await?
+                .is_none()
+                .then_some(refusal),
         };
         if let Some(refusal) = refusal {
             return Err(refusal);
@@ -198,7 +229,9 @@ async fn present(
     };
     let path = format!("/v2/{repository}/manifests/{tag}");
     let mut request = forward::own((route, target), conn, parts, (Method::HEAD, &path))?;
-    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(ANY_MANIFEST));
+    request
+        .headers_mut()
+        .insert(header::ACCEPT, HeaderValue::from_static(ANY_MANIFEST));
     let limits = ExchangeLimits::new(&route.site().host.timeouts, false);
     let answer = target.upstream.send(request, None, limits).await;
     let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
@@ -221,7 +254,11 @@ fn is_of(digest: &Digest, manifest: &[u8]) -> bool {
         _ => return false,
     };
     let computed = digest::digest(algorithm, manifest);
-    let encoded: String = computed.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let encoded: String = computed
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     encoded == digest.encoded()
 }
 

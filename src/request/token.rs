@@ -58,7 +58,14 @@ pub(crate) async fn answer(
     let (Some(tokens), Some(settings)) = (&site.tokens, site.host.auth.mode.tokens()) else {
         return Err(Rejection::no_page());
     };
-    let to = Asker { gate, sites, site, tokens, settings, conn };
+    let to = Asker {
+        gate,
+        sites,
+        site,
+        tokens,
+        settings,
+        conn,
+    };
     match endpoint {
         Endpoint::Keys => keys(tokens, &parts.method),
         Endpoint::Token => to.token(&parts, body, record).await,
@@ -71,7 +78,11 @@ fn keys(tokens: &Tokens, method: &Method) -> Result<Response<ResponseBody>, Reje
         return Err(Rejection::method_not_allowed("GET, HEAD"));
     }
     // A new key is shown for an hour before it signs.
-    Ok(document(tokens.public_keys(), *method == Method::HEAD, "public, max-age=300"))
+    Ok(document(
+        tokens.public_keys(),
+        *method == Method::HEAD,
+        "public, max-age=300",
+    ))
 }
 
 /// Somebody who asks for a token, and whom it is asked of.
@@ -112,11 +123,20 @@ impl Asker<'_> {
         }
     }
 
-    async fn give(&self, asked: &Asked, record: &mut Record) -> Result<Response<ResponseBody>, Rejection> {
+    async fn give(
+        &self,
+        asked: &Asked,
+        record: &mut Record,
+    ) -> Result<Response<ResponseBody>, Rejection> {
         let user = self.identify(asked).await?;
         record.identified(user.as_ref());
         let policy = &self.site.policy;
-        let access = grant::granted(policy, user.as_ref(), self.conn.client_address(), &asked.scopes);
+        let access = grant::granted(
+            policy,
+            user.as_ref(),
+            self.conn.client_address(),
+            &asked.scopes,
+        );
         let refresh_token = match (&user, &asked.shown) {
             (Some(user), Shown::Password(_)) if asked.offline => {
                 self.refresh_token(user, &asked.client).await
@@ -144,7 +164,10 @@ impl Asker<'_> {
         let entry = admit::login(verifier, self.site, self.conn, budgets, credentials)?;
         match authenticate::authenticate(verifier, self.site, entry).await? {
             Identity::User(user) => Ok(user),
-            Identity::Anonymous => Err(Rejection::unauthorized(self.site, "log in to use this registry")),
+            Identity::Anonymous => Err(Rejection::unauthorized(
+                self.site,
+                "log in to use this registry",
+            )),
         }
     }
 
@@ -159,7 +182,8 @@ impl Asker<'_> {
         let admitted = verifier.admit_secret(domain, token, client, budgets);
         admitted.map_err(|error| self.refused(error))?;
         self.tokens.refresh().catch_up(clock::time_of_day()).await;
-        self.holder(token).ok_or_else(|| self.refused(verifier.wrong_secret(domain, token, client, budgets)))
+        self.holder(token)
+            .ok_or_else(|| self.refused(verifier.wrong_secret(domain, token, client, budgets)))
     }
 
     /// Whose a refresh token is that is known here and good.
@@ -177,9 +201,10 @@ impl Asker<'_> {
             admit::log(refused, self.site, self.conn, None);
         }
         match error {
-            VerifyError::WrongPassword => {
-                Rejection::unauthorized(self.site, "this refresh token is not valid any more: log in again")
-            }
+            VerifyError::WrongPassword => Rejection::unauthorized(
+                self.site,
+                "this refresh token is not valid any more: log in again",
+            ),
             error => admit::rejection(error, self.site),
         }
     }
@@ -189,8 +214,19 @@ impl Asker<'_> {
         let domain = self.site.host.domain.as_str();
         let entry = self.tokens.entry(domain, user, &self.site.users.current());
         let lifetime = self.settings.refresh_lifetime;
-        let holder = Holder { domain, user, entry: &entry, client, lifetime };
-        match self.tokens.refresh().issue(&holder, clock::time_of_day()).await {
+        let holder = Holder {
+            domain,
+            user,
+            entry: &entry,
+            client,
+            lifetime,
+        };
+        match self
+            .tokens
+            .refresh()
+            .issue(&holder, clock::time_of_day())
+            .await
+        {
             Ok(token) => Some(token),
             Err(error) => {
                 tracing::error!(domain, %user, %error, "no refresh token could be given");
@@ -208,11 +244,17 @@ impl Asker<'_> {
         let domain = self.site.host.domain.as_str();
         let now = clock::time_of_day();
         let entry = user.map(|user| self.tokens.entry(domain, user, &self.site.users.current()));
-        let bearer = Bearer { domain, user: user.zip(entry.as_deref()) };
-        let token = self.tokens.give(bearer, access, self.settings.lifetime, now).map_err(|error| {
-            tracing::error!(domain, %error, "no token could be given");
-            Rejection::no_token()
-        })?;
+        let bearer = Bearer {
+            domain,
+            user: user.zip(entry.as_deref()),
+        };
+        let token = self
+            .tokens
+            .give(bearer, access, self.settings.lifetime, now)
+            .map_err(|error| {
+                tracing::error!(domain, %error, "no token could be given");
+                Rejection::no_token()
+            })?;
         let answer = Answer {
             token: &token,
             access_token: &token,
@@ -227,11 +269,18 @@ impl Asker<'_> {
     }
 }
 
-fn document(text: impl Into<Bytes>, head_only: bool, caching: &'static str) -> Response<ResponseBody> {
+fn document(
+    text: impl Into<Bytes>,
+    head_only: bool,
+    caching: &'static str,
+) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::own(text, head_only));
     let length = HeaderValue::from(response.body().own_length());
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     response

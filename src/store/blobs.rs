@@ -28,7 +28,11 @@ const ASIDE: &str = "removed";
 const RENEWED: Duration = Duration::from_secs(3600);
 
 /// Opens a blob of a repository.
-pub(super) fn open(layout: &Layout, name: &RepositoryName, digest: &Digest) -> Result<Blob, StoreError> {
+pub(super) fn open(
+    layout: &Layout,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Blob, StoreError> {
     let file = if_there(File::open(layout.blob(name, digest)?))?.ok_or(StoreError::BlobUnknown)?;
     let size = file.metadata()?.len();
     Ok(Blob { file, size })
@@ -65,7 +69,8 @@ pub(super) fn renew(file: &File) -> io::Result<bool> {
 
 /// Whether there was no sign of use for so long. A time in the future counts as now.
 pub(super) fn is_older(data: &Metadata, than: Duration) -> bool {
-    data.modified().is_ok_and(|at| at.elapsed().unwrap_or_default() >= than)
+    data.modified()
+        .is_ok_and(|at| at.elapsed().unwrap_or_default() >= than)
 }
 
 /// Gives a finished file, which is on the disk, its place in a repository. The file loses its name.
@@ -159,13 +164,25 @@ pub(super) struct Found {
 pub(super) fn list(directory: &Path) -> io::Result<Vec<Found>> {
     let mut all = Vec::new();
     for algorithm in Algorithm::ALL {
-        let entries = if_there(std::fs::read_dir(directory.join("blobs").join(algorithm.name())))?;
+        let entries = if_there(std::fs::read_dir(
+            directory.join("blobs").join(algorithm.name()),
+        ))?;
         for entry in entries.into_iter().flatten() {
             let entry = entry?;
-            let text = format!("{}:{}", algorithm.name(), entry.file_name().to_string_lossy());
-            let Ok(digest) = Digest::parse(&text) else { continue };
+            let text = format!(
+                "{}:{}",
+                algorithm.name(),
+                entry.file_name().to_string_lossy()
+            );
+            let Ok(digest) = Digest::parse(&text) else {
+                continue;
+            };
             if let Some(data) = if_there(entry.metadata())? {
-                all.push(Found { digest, path: entry.path(), data });
+                all.push(Found {
+                    digest,
+                    path: entry.path(),
+                    data,
+                });
             }
         }
     }
@@ -192,7 +209,10 @@ pub(super) fn remove_unused(found: &Found, grace: Duration) -> io::Result<bool> 
 pub(super) fn mend(repository: &Path, _locked: &Locked) -> io::Result<()> {
     let blobs = Algorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));
     for directory in blobs.iter().map(|path| path.as_path()).chain([repository]) {
-        for entry in if_there(std::fs::read_dir(directory))?.into_iter().flatten() {
+        for entry in if_there(std::fs::read_dir(directory))?
+            .into_iter()
+            .flatten()
+        {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with(crate::fs::UNFINISHED) {

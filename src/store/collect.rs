@@ -44,22 +44,36 @@ pub(crate) struct Collection {
 impl Store {
     /// Collects the garbage of all repositories. Waits for the disk.
     pub(crate) fn collect(&self, collection: Collection) -> Result<Collected, StoreError> {
-        let uploads =
-            if collection.dry_run { self.uploads.count_expired()? } else { self.uploads.expire()? };
-        let mut collected = Collected { uploads, ..Collected::default() };
+        let uploads = if collection.dry_run {
+            self.uploads.count_expired()?
+        } else {
+            self.uploads.expire()?
+        };
+        let mut collected = Collected {
+            uploads,
+            ..Collected::default()
+        };
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
         let mut failed = None;
         for name in self.names()? {
             let _turn = self.turns.wait_to_change(&name);
-            match self.repository(&name).collect(&self.layout, &name, collection, &mut collected) {
-                Ok(gone) => gone.into_iter().for_each(|digest| *names_lost.entry(digest).or_default() += 1),
+            match self
+                .repository(&name)
+                .collect(&self.layout, &name, collection, &mut collected)
+            {
+                Ok(gone) => gone
+                    .into_iter()
+                    .for_each(|digest| *names_lost.entry(digest).or_default() += 1),
                 // The others are collected all the same.
                 Err(error) => failed = Some(error),
             }
         }
         for found in blobs::list(self.layout.root())? {
-            let lost =
-                if collection.dry_run { names_lost.get(&found.digest).copied().unwrap_or(0) } else { 0 };
+            let lost = if collection.dry_run {
+                names_lost.get(&found.digest).copied().unwrap_or(0)
+            } else {
+                0
+            };
             collected.bytes += self.collect_shared(&found, lost, collection)?;
         }
         failed.map_or(Ok(collected), Err)
@@ -67,11 +81,22 @@ impl Store {
 
     /// Removes the shared name of a blob that no repository has any more. One that comes back in
     /// this moment is linked from its upload instead.
-    fn collect_shared(&self, found: &Found, lost: u64, collection: Collection) -> Result<u64, StoreError> {
+    fn collect_shared(
+        &self,
+        found: &Found,
+        lost: u64,
+        collection: Collection,
+    ) -> Result<u64, StoreError> {
         if collection.dry_run {
-            return Ok(if found.data.nlink() <= lost + 1 { found.data.len() } else { 0 });
+            return Ok(if found.data.nlink() <= lost + 1 {
+                found.data.len()
+            } else {
+                0
+            });
         }
-        let Some(now) = if_there(std::fs::metadata(&found.path))? else { return Ok(0) };
+        let Some(now) = if_there(std::fs::metadata(&found.path))? else {
+            return Ok(0);
+        };
         if !blobs::has_one_name(&now) {
             return Ok(0);
         }
@@ -99,30 +124,46 @@ impl Repository {
         }
         let Some(documents) = self.documents(&index)? else {
             let repository = name.as_str();
-            tracing::warn!(repository, "not collected: it has a manifest that cannot be read");
+            tracing::warn!(
+                repository,
+                "not collected: it has a manifest that cannot be read"
+            );
             return Ok(Vec::new());
         };
         // Only files of the store's own user can show that somebody uses them.
         let owner = std::fs::metadata(layout.root())?.uid();
-        let is_unused =
-            |blob: &Found| blob.data.uid() == owner && blobs::is_older(&blob.data, collection.grace);
+        let is_unused = |blob: &Found| {
+            blob.data.uid() == owner && blobs::is_older(&blob.data, collection.grace)
+        };
         let (found, kept) = loop {
             let found = blobs::list(&path)?;
             let used = found.iter().filter(|blob| !is_unused(blob));
             let young: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
             let kept = kept(&index, &documents, |digest| young.contains(digest));
-            if collection.dry_run || self.forget_all_but(&kept, &index, collection.grace, &locked)? {
+            if collection.dry_run
+                || self.forget_all_but(&kept, &index, collection.grace, &locked)?
+            {
                 break (found, kept);
             }
         };
-        collected.manifests += index.manifests().filter(|(digest, _)| !kept.contains(digest)).count();
+        collected.manifests += index
+            .manifests()
+            .filter(|(digest, _)| !kept.contains(digest))
+            .count();
         let needed = needed(&kept, &documents);
         let mut removed = Vec::new();
-        for blob in found.iter().filter(|blob| !needed.contains(&blob.digest) && is_unused(blob)) {
+        for blob in found
+            .iter()
+            .filter(|blob| !needed.contains(&blob.digest) && is_unused(blob))
+        {
             if collection.dry_run || blobs::remove_unused(blob, collection.grace)? {
                 removed.push(blob.digest.clone());
                 // One that has another name is counted with that.
-                collected.bytes += if blobs::has_one_name(&blob.data) { blob.data.len() } else { 0 };
+                collected.bytes += if blobs::has_one_name(&blob.data) {
+                    blob.data.len()
+                } else {
+                    0
+                };
             }
         }
         collected.blobs += removed.len();
@@ -142,8 +183,11 @@ impl Repository {
         grace: Duration,
         locked: &Locked,
     ) -> Result<bool, StoreError> {
-        let gone: Vec<&Digest> =
-            index.manifests().map(|(digest, _)| digest).filter(|digest| !kept.contains(digest)).collect();
+        let gone: Vec<&Digest> = index
+            .manifests()
+            .map(|(digest, _)| digest)
+            .filter(|digest| !kept.contains(digest))
+            .collect();
         if gone.is_empty() {
             return Ok(true);
         }
@@ -178,9 +222,15 @@ impl Repository {
 }
 
 /// The blobs of these manifests, their own included.
-fn needed<'a>(kept: &'a HashSet<Digest>, documents: &'a HashMap<Digest, Document>) -> HashSet<&'a Digest> {
+fn needed<'a>(
+    kept: &'a HashSet<Digest>,
+    documents: &'a HashMap<Digest, Document>,
+) -> HashSet<&'a Digest> {
     let documents = kept.iter().filter_map(|digest| documents.get(digest));
-    documents.flat_map(|document| document.blobs.iter().map(|blob| &blob.digest)).chain(kept).collect()
+    documents
+        .flat_map(|document| document.blobs.iter().map(|blob| &blob.digest))
+        .chain(kept)
+        .collect()
 }
 
 /// The manifests that are not garbage: those that a name points at, the young ones, and with each
@@ -196,7 +246,10 @@ fn kept(
             about.entry(subject).or_default().push(digest);
         }
     }
-    let young = index.manifests().map(|(digest, _)| digest).filter(|digest| is_young(digest));
+    let young = index
+        .manifests()
+        .map(|(digest, _)| digest)
+        .filter(|digest| is_young(digest));
     let mut waiting: Vec<&Digest> = index.named().chain(young).collect();
     let mut kept = HashSet::new();
     while let Some(digest) = waiting.pop() {
@@ -204,7 +257,11 @@ fn kept(
             continue;
         }
         let document = documents.get(digest);
-        waiting.extend(document.into_iter().flat_map(|d| d.manifests.iter().map(|child| &child.digest)));
+        waiting.extend(
+            document
+                .into_iter()
+                .flat_map(|d| d.manifests.iter().map(|child| &child.digest)),
+        );
         waiting.extend(about.get(digest).into_iter().flatten());
     }
     kept

@@ -27,23 +27,36 @@ const PART: usize = 128 * 1024;
 
 impl Content {
     pub(crate) fn new(file: File, begin: u64, end: u64) -> Self {
-        Self { file: Arc::new(file), at: begin, end, waiting: None }
+        Self {
+            file: Arc::new(file),
+            at: begin,
+            end,
+            waiting: None,
+        }
     }
 
     fn part(&self) -> usize {
-        usize::try_from(self.end - self.at).unwrap_or(PART).min(PART)
+        usize::try_from(self.end - self.at)
+            .unwrap_or(PART)
+            .min(PART)
     }
 
     /// What is in memory; `None`: nothing is, or the file system cannot say.
     fn read_cached(&self) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; self.part()];
-        match preadv2(&*self.file, &mut [IoSliceMut::new(&mut bytes)], self.at, ReadWriteFlags::NOWAIT) {
+        match preadv2(
+            &*self.file,
+            &mut [IoSliceMut::new(&mut bytes)],
+            self.at,
+            ReadWriteFlags::NOWAIT,
+        ) {
             Ok(count) if count > 0 => {
                 bytes.truncate(count);
                 Ok(Some(bytes))
             }
             // Cut short behind our back: the reading thread finds out.
-            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {
+            Ok(_)
+            | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -62,7 +75,9 @@ impl Content {
                 file.read_exact_at(&mut bytes, at).map(|()| bytes)
             }));
         }
-        let Some(waiting) = &mut self.waiting else { return Poll::Pending };
+        let Some(waiting) = &mut self.waiting else {
+            return Poll::Pending;
+        };
         let read = ready!(Pin::new(waiting).poll(cx));
         self.waiting = None;
         Poll::Ready(read.unwrap_or_else(|error| Err(io::Error::other(error))))
@@ -73,7 +88,10 @@ impl Body for Content {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.at >= self.end {
             return Poll::Ready(None);
         }
@@ -101,13 +119,24 @@ mod tests {
     #[tokio::test]
     async fn any_range_of_a_file_comes_whole() {
         let mut file = tempfile::tempfile().unwrap();
-        let bytes: Vec<u8> = (0..400_000_u32).map(|n| n.to_le_bytes()[n as usize % 2]).collect();
+        let bytes: Vec<u8> = (0..400_000_u32)
+            .map(|n| n.to_le_bytes()[n as usize % 2])
+            .collect();
         file.write_all(&bytes).unwrap();
-        for (begin, end) in [(0, 400_000), (0, 0), (1, 2), (131_071, 262_145), (399_999, 400_000)] {
+        for (begin, end) in [
+            (0, 400_000),
+            (0, 0),
+            (1, 2),
+            (131_071, 262_145),
+            (399_999, 400_000),
+        ] {
             let content = Content::new(file.try_clone().unwrap(), begin, end);
             assert_eq!(content.size_hint().exact(), Some(end - begin));
             let read = content.collect().await.unwrap().to_bytes();
-            assert_eq!(read, bytes[usize::try_from(begin).unwrap()..usize::try_from(end).unwrap()]);
+            assert_eq!(
+                read,
+                bytes[usize::try_from(begin).unwrap()..usize::try_from(end).unwrap()]
+            );
         }
     }
 

@@ -70,8 +70,8 @@ impl Document {
     pub(super) fn read(content_type: Option<&str>, bytes: &[u8]) -> Result<Self, StoreError> {
         let declared = content_type.map(bare);
         // What clients say that know no better.
-        let declared =
-            declared.filter(|kind| !matches!(*kind, "" | "application/json" | "application/octet-stream"));
+        let declared = declared
+            .filter(|kind| !matches!(*kind, "" | "application/json" | "application/octet-stream"));
         if declared.is_some_and(|kind| SCHEMA_1.contains(&kind)) {
             return Err(schema_1());
         }
@@ -89,7 +89,8 @@ impl Document {
         if let (Some(declared), Some(own)) = (declared, own)
             && declared != own
         {
-            let message = format!("the Content-Type is {declared}, but the manifest says that it is {own}");
+            let message =
+                format!("the Content-Type is {declared}, but the manifest says that it is {own}");
             return Err(StoreError::invalid(message));
         }
         let media_type = match declared.or(own) {
@@ -97,7 +98,9 @@ impl Document {
             None if raw.manifests.is_some() => OCI_INDEX.to_owned(),
             None if raw.config.is_some() => OCI_MANIFEST.to_owned(),
             None => {
-                return Err(StoreError::invalid("neither a Content-Type nor the manifest says what it is"));
+                return Err(StoreError::invalid(
+                    "neither a Content-Type nor the manifest says what it is",
+                ));
             }
         };
         check(&media_type, &raw)?;
@@ -107,24 +110,38 @@ impl Document {
     /// Content that is no JSON of ours: fine, unless it claims to be.
     fn opaque(declared: Option<&str>, error: &serde_json::Error) -> Result<Self, StoreError> {
         match declared {
-            Some(kind) if !KNOWN.contains(&kind) => {
-                Ok(Self { media_type: kind.to_owned(), ..Self::default() })
-            }
-            _ => Err(StoreError::invalid(format!("the manifest cannot be read: {error}"))),
+            Some(kind) if !KNOWN.contains(&kind) => Ok(Self {
+                media_type: kind.to_owned(),
+                ..Self::default()
+            }),
+            _ => Err(StoreError::invalid(format!(
+                "the manifest cannot be read: {error}"
+            ))),
         }
     }
 
     fn of(media_type: String, raw: Raw) -> Result<Self, StoreError> {
         let config_type = raw.config.as_ref().map(|config| config.media_type.clone());
         let lists = [raw.layers, raw.blobs].into_iter().flatten().flatten();
-        let blobs = raw.config.into_iter().chain(lists.filter(|layer| !layer.lies_elsewhere()));
-        let descriptors = |list: Vec<RawDescriptor>| list.into_iter().map(RawDescriptor::read).collect();
+        let blobs = raw
+            .config
+            .into_iter()
+            .chain(lists.filter(|layer| !layer.lies_elsewhere()));
+        let descriptors =
+            |list: Vec<RawDescriptor>| list.into_iter().map(RawDescriptor::read).collect();
         Ok(Self {
             blobs: blobs.map(RawDescriptor::read).collect::<Result<_, _>>()?,
             manifests: raw.manifests.map_or(Ok(Vec::new()), descriptors)?,
-            subject: raw.subject.map(RawDescriptor::read).transpose()?.map(|subject| subject.digest),
+            subject: raw
+                .subject
+                .map(RawDescriptor::read)
+                .transpose()?
+                .map(|subject| subject.digest),
             // Distribution specification 1.1, "Listing Referrers".
-            artifact_type: raw.artifact_type.filter(|kind| !kind.is_empty()).or(config_type),
+            artifact_type: raw
+                .artifact_type
+                .filter(|kind| !kind.is_empty())
+                .or(config_type),
             annotations: raw.annotations.unwrap_or_default(),
             media_type,
         })
@@ -151,19 +168,33 @@ fn schema_1() -> StoreError {
 fn check(media_type: &str, raw: &Raw) -> Result<(), StoreError> {
     let missing = match media_type {
         OCI_MANIFEST | DOCKER_MANIFEST => match raw {
-            Raw { schema_version: Some(2), config: Some(_), layers: Some(_), manifests: None, .. } => {
+            Raw {
+                schema_version: Some(2),
+                config: Some(_),
+                layers: Some(_),
+                manifests: None,
+                ..
+            } => {
                 return Ok(());
             }
-            Raw { manifests: Some(_), .. } => "an image manifest has no manifests",
+            Raw {
+                manifests: Some(_), ..
+            } => "an image manifest has no manifests",
             _ => "an image manifest has schemaVersion 2, a config and layers",
         },
         OCI_INDEX | DOCKER_LIST => match raw {
-            Raw { schema_version: Some(2), manifests: Some(_), config: None, layers: None, .. } => {
+            Raw {
+                schema_version: Some(2),
+                manifests: Some(_),
+                config: None,
+                layers: None,
+                ..
+            } => {
                 return Ok(());
             }
-            Raw { manifests: Some(_), .. } => {
-                "an image index has schemaVersion 2 and neither config nor layers"
-            }
+            Raw {
+                manifests: Some(_), ..
+            } => "an image index has schemaVersion 2 and neither config nor layers",
             _ => "an image index has manifests",
         },
         _ => return Ok(()),
@@ -174,14 +205,19 @@ fn check(media_type: &str, raw: &Raw) -> Result<(), StoreError> {
 impl RawDescriptor {
     /// Layers that were never meant to be pushed, as those of Windows are.
     fn lies_elsewhere(&self) -> bool {
-        let foreign = self.media_type.contains("nondistributable") || self.media_type.contains(".foreign.");
+        let foreign =
+            self.media_type.contains("nondistributable") || self.media_type.contains(".foreign.");
         foreign && self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
     }
 
     fn read(self) -> Result<Descriptor, StoreError> {
         let digest = Digest::parse(&self.digest)
             .map_err(|_| StoreError::invalid("the manifest names a digest that is not valid"))?;
-        Ok(Descriptor { media_type: self.media_type, digest, size: self.size })
+        Ok(Descriptor {
+            media_type: self.media_type,
+            digest,
+            size: self.size,
+        })
     }
 }
 
@@ -206,7 +242,8 @@ mod tests {
 
     fn read(content_type: &str, value: &Value) -> Result<Document, String> {
         let content_type = Some(content_type).filter(|kind| !kind.is_empty());
-        Document::read(content_type, value.to_string().as_bytes()).map_err(|error| error.to_string())
+        Document::read(content_type, value.to_string().as_bytes())
+            .map_err(|error| error.to_string())
     }
 
     fn with(mut value: Value, key: &str, field: Value) -> Value {
@@ -218,7 +255,14 @@ mod tests {
     fn an_image_needs_its_configuration_and_layers() {
         let document = read("", &image()).unwrap();
         assert_eq!(document.media_type, OCI_MANIFEST);
-        assert_eq!(document.blobs.iter().map(|blob| blob.size).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(
+            document
+                .blobs
+                .iter()
+                .map(|blob| blob.size)
+                .collect::<Vec<_>>(),
+            [1, 2]
+        );
         assert_eq!(document.artifact_type.as_deref(), Some("application/x"));
         assert!(document.manifests.is_empty() && document.subject.is_none());
     }
@@ -240,7 +284,13 @@ mod tests {
         let document = read("", &with(image(), "layers", json!([foreign]))).unwrap();
         assert_eq!(document.blobs.len(), 1);
         let unnamed = with(foreign, "urls", json!([]));
-        assert_eq!(read("", &with(image(), "layers", json!([unnamed]))).unwrap().blobs.len(), 2);
+        assert_eq!(
+            read("", &with(image(), "layers", json!([unnamed])))
+                .unwrap()
+                .blobs
+                .len(),
+            2
+        );
     }
 
     #[test]
@@ -249,14 +299,26 @@ mod tests {
             (DOCKER_MANIFEST, image(), "the Content-Type is"),
             ("", with(image(), "schemaVersion", json!(1)), "schema 1"),
             (SCHEMA_1[1], json!({}), "schema 1"),
-            (OCI_MANIFEST, json!({"schemaVersion": 2}), "a config and layers"),
-            ("", with(image(), "manifests", json!([])), "has no manifests"),
+            (
+                OCI_MANIFEST,
+                json!({"schemaVersion": 2}),
+                "a config and layers",
+            ),
+            (
+                "",
+                with(image(), "manifests", json!([])),
+                "has no manifests",
+            ),
             (
                 "",
                 with(image(), "config", json!({"digest": "sha256:0", "size": 1})),
                 "a digest that is not valid",
             ),
-            ("", with(image(), "layers", json!([{"digest": digest(1)}])), "cannot be read"),
+            (
+                "",
+                with(image(), "layers", json!([{"digest": digest(1)}])),
+                "cannot be read",
+            ),
             ("", json!({"schemaVersion": 2}), "says what it is"),
             (OCI_INDEX, json!([]), "cannot be read"),
         ];
@@ -265,18 +327,24 @@ mod tests {
             assert!(error.contains(words), "{value}: {error}");
         }
         // Programs disagree on which of the two counts.
-        let twice = image().to_string().replacen('{', r#"{"config":{"digest":"x","size":1},"#, 1);
+        let twice = image()
+            .to_string()
+            .replacen('{', r#"{"config":{"digest":"x","size":1},"#, 1);
         assert!(Document::read(None, twice.as_bytes()).is_err());
     }
 
     #[test]
     fn other_types_are_kept_as_they_are() {
         assert_eq!(
-            Document::read(Some("application/x-thing"), b"\0\x01").unwrap().media_type,
+            Document::read(Some("application/x-thing"), b"\0\x01")
+                .unwrap()
+                .media_type,
             "application/x-thing"
         );
-        let expected =
-            Document { media_type: "application/vnd.example+json".to_owned(), ..Document::default() };
+        let expected = Document {
+            media_type: "application/vnd.example+json".to_owned(),
+            ..Document::default()
+        };
         for content in [json!({"x": 1}), json!({"config": "a file"}), json!(7)] {
             let document = read("application/vnd.example+json; charset=utf-8", &content).unwrap();
             assert_eq!(document, expected, "{content}");

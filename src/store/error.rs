@@ -71,7 +71,11 @@ pub(crate) enum StoreError {
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
-        if matches!(error.kind(), StorageFull | QuotaExceeded) { Self::Full(error) } else { Self::Io(error) }
+        if matches!(error.kind(), StorageFull | QuotaExceeded) {
+            Self::Full(error)
+        } else {
+            Self::Io(error)
+        }
     }
 }
 

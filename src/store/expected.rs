@@ -19,12 +19,23 @@ pub(crate) enum Expected {
 impl Expected {
     /// Errors: `TagUnexpected`, if it is otherwise.
     pub(super) fn check(&self, index: &Index, manifest: &[u8]) -> Result<(), StoreError> {
-        let present = |tag| index.tag(tag).filter(|digest| index.manifest(digest).is_some());
+        let present = |tag| {
+            index
+                .tag(tag)
+                .filter(|digest| index.manifest(digest).is_some())
+        };
         let (tag, is_so) = match self {
-            Self::New(tag) => (tag, present(tag).is_none_or(|digest| is_of(digest, manifest))),
+            Self::New(tag) => (
+                tag,
+                present(tag).is_none_or(|digest| is_of(digest, manifest)),
+            ),
             Self::There(tag) => (tag, present(tag).is_some()),
         };
-        if is_so { Ok(()) } else { Err(StoreError::TagUnexpected(tag.clone())) }
+        if is_so {
+            Ok(())
+        } else {
+            Err(StoreError::TagUnexpected(tag.clone()))
+        }
     }
 }
 

@@ -19,7 +19,9 @@ impl Algorithm {
     pub(super) const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
 
     pub(super) fn of(digest: &Digest) -> Result<Self, StoreError> {
-        let known = Self::ALL.into_iter().find(|algorithm| algorithm.name() == digest.algorithm());
+        let known = Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == digest.algorithm());
         known.ok_or(StoreError::DigestUnsupported)
     }
 
@@ -35,7 +37,10 @@ impl Algorithm {
             Self::Sha256 => &SHA256,
             Self::Sha512 => &SHA512,
         };
-        Hasher { algorithm: self, context: Context::new(algorithm) }
+        Hasher {
+            algorithm: self,
+            context: Context::new(algorithm),
+        }
     }
 
     /// The digest of what is in memory.
@@ -95,7 +100,8 @@ mod tests {
     use super::*;
 
     // FIPS 180-4, the example "abc".
-    const SHA256_OF_ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const SHA256_OF_ABC: &str =
+        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     const SHA512_OF_ABC: &str = "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
                                  2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
 
@@ -103,12 +109,21 @@ mod tests {
     fn the_examples_of_the_standard_come_out() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"abc").unwrap();
-        for (algorithm, digest) in [(Algorithm::Sha256, SHA256_OF_ABC), (Algorithm::Sha512, SHA512_OF_ABC)] {
+        for (algorithm, digest) in [
+            (Algorithm::Sha256, SHA256_OF_ABC),
+            (Algorithm::Sha512, SHA512_OF_ABC),
+        ] {
             assert_eq!(algorithm.digest(b"abc").as_str(), digest);
             assert_eq!(algorithm.digest_of(&file).unwrap().as_str(), digest);
-            assert_eq!(Algorithm::of(&Digest::parse(digest).unwrap()).unwrap(), algorithm);
+            assert_eq!(
+                Algorithm::of(&Digest::parse(digest).unwrap()).unwrap(),
+                algorithm
+            );
         }
         let other = Digest::parse(&format!("md5:{}", "a".repeat(32))).unwrap();
-        assert!(matches!(Algorithm::of(&other), Err(StoreError::DigestUnsupported)));
+        assert!(matches!(
+            Algorithm::of(&other),
+            Err(StoreError::DigestUnsupported)
+        ));
     }
 }

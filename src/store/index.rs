@@ -31,7 +31,13 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(media_type: String, size: u64, artifact_type: Option<String>) -> Self {
-        Self { media_type, size, artifact_type, annotations: BTreeMap::new(), more: Map::new() }
+        Self {
+            media_type,
+            size,
+            artifact_type,
+            annotations: BTreeMap::new(),
+            more: Map::new(),
+        }
     }
 }
 
@@ -78,8 +84,12 @@ impl Index {
 
     /// Whether all of a descriptor could be taken in.
     fn add(&mut self, value: &Value) -> bool {
-        let Ok(mut descriptor) = Descriptor::deserialize(value) else { return false };
-        let Ok(digest) = Digest::parse(&descriptor.digest) else { return false };
+        let Ok(mut descriptor) = Descriptor::deserialize(value) else {
+            return false;
+        };
+        let Ok(digest) = Digest::parse(&descriptor.digest) else {
+            return false;
+        };
         let name = descriptor.annotations.remove(NAME);
         let entry = Entry {
             media_type: descriptor.media_type,
@@ -90,7 +100,9 @@ impl Index {
         };
         self.manifests.entry(digest.clone()).or_insert(entry);
         let Some(name) = name else { return true };
-        let Ok(tag) = Tag::parse(&name) else { return false };
+        let Ok(tag) = Tag::parse(&name) else {
+            return false;
+        };
         self.tags.insert(tag, digest);
         true
     }
@@ -104,13 +116,19 @@ impl Index {
                 .iter()
                 .any(|other| other.get("digest").and_then(Value::as_str) == Some(digest.as_str()))
         };
-        let untagged =
-            self.manifests.keys().filter(|digest| !is_tagged.contains(digest) && !others_name(digest));
+        let untagged = self
+            .manifests
+            .keys()
+            .filter(|digest| !is_tagged.contains(digest) && !others_name(digest));
         let descriptors = tagged.chain(untagged.map(|digest| (digest, None)));
         let lines = descriptors.filter_map(|(digest, tag)| self.descriptor(digest, tag));
-        let lines: Vec<String> = lines.chain(self.others.iter().map(Value::to_string)).collect();
+        let lines: Vec<String> = lines
+            .chain(self.others.iter().map(Value::to_string))
+            .collect();
         let lines = lines.join(",\n");
-        format!("{{\"schemaVersion\":2,\"mediaType\":\"{MEDIA_TYPE}\",\"manifests\":[\n{lines}\n]}}\n")
+        format!(
+            "{{\"schemaVersion\":2,\"mediaType\":\"{MEDIA_TYPE}\",\"manifests\":[\n{lines}\n]}}\n"
+        )
     }
 
     fn descriptor(&self, digest: &Digest, tag: Option<&Tag>) -> Option<String> {
@@ -160,7 +178,9 @@ impl Index {
     pub(super) fn named(&self) -> impl Iterator<Item = &Digest> {
         let others = self.others.iter().filter_map(|other| {
             let digest = Digest::parse(other.get("digest")?.as_str()?).ok()?;
-            self.manifests.get_key_value(&digest).map(|(digest, _)| digest)
+            self.manifests
+                .get_key_value(&digest)
+                .map(|(digest, _)| digest)
         });
         self.tags.values().chain(others)
     }
@@ -183,7 +203,8 @@ impl Index {
     /// Takes a manifest away with everything that points at it. Returns whether it was there.
     pub(super) fn remove(&mut self, digest: &Digest) -> bool {
         self.tags.retain(|_, tagged| tagged != digest);
-        self.others.retain(|other| other.get("digest").and_then(Value::as_str) != Some(digest.as_str()));
+        self.others
+            .retain(|other| other.get("digest").and_then(Value::as_str) != Some(digest.as_str()));
         self.manifests.remove(digest).is_some()
     }
 }
@@ -203,7 +224,11 @@ mod tests {
     }
 
     fn entry() -> Entry {
-        Entry::new("application/vnd.oci.image.manifest.v1+json".to_owned(), 7, None)
+        Entry::new(
+            "application/vnd.oci.image.manifest.v1+json".to_owned(),
+            7,
+            None,
+        )
     }
 
     #[test]
@@ -222,7 +247,12 @@ mod tests {
         assert_eq!(index.manifests().count(), 2);
         assert!(index.named().any(|named| *named == digest(2)));
         let printed = index.print();
-        for kept in ["\"platform\":{\"os\":\"linux\"}", "\"k\":\"v\"", "docker.io/library/x:1", "crc:1"] {
+        for kept in [
+            "\"platform\":{\"os\":\"linux\"}",
+            "\"k\":\"v\"",
+            "docker.io/library/x:1",
+            "crc:1",
+        ] {
             assert!(printed.contains(kept), "{kept} in {printed}");
         }
         assert_eq!(Index::parse(printed.as_bytes()).unwrap(), index);

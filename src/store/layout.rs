@@ -31,7 +31,11 @@ impl Layout {
     /// Makes the directory if it is not there.
     pub(super) fn create(root: PathBuf) -> io::Result<Self> {
         let layout = Self { root };
-        for directory in [layout.repositories(), layout.root.join("uploads"), layout.root.join("pulled")] {
+        for directory in [
+            layout.repositories(),
+            layout.root.join("uploads"),
+            layout.root.join("pulled"),
+        ] {
             private_directory(&directory)?;
         }
         for algorithm in Algorithm::ALL {
@@ -66,8 +70,16 @@ impl Layout {
     }
 
     /// A blob of a repository.
-    pub(super) fn blob(&self, name: &RepositoryName, digest: &Digest) -> Result<PathBuf, StoreError> {
-        Ok(blob_in(&self.repository(name), digest, Algorithm::of(digest)?))
+    pub(super) fn blob(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<PathBuf, StoreError> {
+        Ok(blob_in(
+            &self.repository(name),
+            digest,
+            Algorithm::of(digest)?,
+        ))
     }
 
     /// The name that a blob has beside those in repositories.
@@ -118,11 +130,16 @@ impl Layout {
 }
 
 fn has_all_directories(repository: &Path) -> bool {
-    Algorithm::ALL.iter().all(|algorithm| repository.join("blobs").join(algorithm.name()).exists())
+    Algorithm::ALL
+        .iter()
+        .all(|algorithm| repository.join("blobs").join(algorithm.name()).exists())
 }
 
 fn blob_in(directory: &Path, digest: &Digest, algorithm: Algorithm) -> PathBuf {
-    directory.join("blobs").join(algorithm.name()).join(digest.encoded())
+    directory
+        .join("blobs")
+        .join(algorithm.name())
+        .join(digest.encoded())
 }
 
 pub(super) fn file_name(name: &RepositoryName) -> String {
@@ -148,14 +165,20 @@ pub(super) struct Locked {
 /// Only a directory that has its mark is a repository: one is made or removed in several steps.
 fn lock(path: &Path, operation: FlockOperation) -> io::Result<Option<Locked>> {
     loop {
-        let Some(directory) = if_there(File::open(path))? else { return Ok(None) };
+        let Some(directory) = if_there(File::open(path))? else {
+            return Ok(None);
+        };
         wait_for(&directory, operation)?;
         // It may have been removed, and made again, while this waited.
-        let Some(now) = if_there(std::fs::metadata(path))? else { return Ok(None) };
+        let Some(now) = if_there(std::fs::metadata(path))? else {
+            return Ok(None);
+        };
         let is_same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
         if is_same(&directory.metadata()?, &now) {
             let marked = if_there(std::fs::metadata(path.join(MARK.0)))?.is_some();
-            return Ok(marked.then_some(Locked { _directory: directory }));
+            return Ok(marked.then_some(Locked {
+                _directory: directory,
+            }));
         }
     }
 }
@@ -191,7 +214,9 @@ pub(super) fn remove_if_empty(path: &Path, _locked: &Locked) -> io::Result<bool>
     let _alone = lock_siblings(path)?;
     let directories = Algorithm::ALL.map(|algorithm| path.join("blobs").join(algorithm.name()));
     for directory in &directories {
-        if if_there(std::fs::read_dir(directory))?.is_some_and(|mut entries| entries.next().is_some()) {
+        if if_there(std::fs::read_dir(directory))?
+            .is_some_and(|mut entries| entries.next().is_some())
+        {
             return Ok(false);
         }
     }
@@ -227,7 +252,10 @@ mod tests {
             let name = RepositoryName::parse(name).unwrap();
             let path = layout.repository(&name);
             assert_eq!(path.parent(), Some(layout.repositories().as_path()));
-            assert_eq!(repository_of(path.file_name().unwrap().to_str().unwrap()), Some(name));
+            assert_eq!(
+                repository_of(path.file_name().unwrap().to_str().unwrap()),
+                Some(name)
+            );
         }
         assert_eq!(repository_of("A"), None);
     }
@@ -243,7 +271,10 @@ mod tests {
         std::fs::write(&blob, "x").unwrap();
         let locked = layout.lock_to_change(&name).unwrap().unwrap();
         assert!(!remove_if_empty(&path, &locked).unwrap());
-        assert_eq!(std::fs::read(path.join("oci-layout")).unwrap(), MARK.1.as_bytes());
+        assert_eq!(
+            std::fs::read(path.join("oci-layout")).unwrap(),
+            MARK.1.as_bytes()
+        );
         std::fs::remove_file(&blob).unwrap();
         assert!(remove_if_empty(&path, &locked).unwrap());
         assert!(!path.exists());
@@ -300,7 +331,11 @@ mod tests {
             let added = adding.map(|thread| thread.join().unwrap());
             ended.store(true, std::sync::atomic::Ordering::Relaxed);
             let removed = removing.join().unwrap();
-            added.into_iter().chain([removed]).collect::<io::Result<Vec<()>>>().unwrap();
+            added
+                .into_iter()
+                .chain([removed])
+                .collect::<io::Result<Vec<()>>>()
+                .unwrap();
         });
         layout.lock_to_add(&name).unwrap();
         assert!(path.join("blobs/sha256").exists() && path.join("blobs/sha512").exists());

@@ -64,9 +64,16 @@ impl Store {
             let mut names = store.names()?;
             names.retain(|name| name.as_str() > window.after.as_str());
             names.sort();
-            let has_manifest =
-                |name: &RepositoryName| store.repository(name).index().is_ok_and(|index| !index.is_empty());
-            let names = names.into_iter().filter(has_manifest).map(|name| name.as_str().to_owned());
+            let has_manifest = |name: &RepositoryName| {
+                store
+                    .repository(name)
+                    .index()
+                    .is_ok_and(|index| !index.is_empty())
+            };
+            let names = names
+                .into_iter()
+                .filter(has_manifest)
+                .map(|name| name.as_str().to_owned());
             Ok(Part::of(&window, names))
         })
         .await
@@ -81,7 +88,9 @@ impl Store {
         let name = name.clone();
         self.run(move |store| {
             let index = store.repository(&name).index()?;
-            let tags = index.tags_after(&window.after).map(|tag| tag.as_str().to_owned());
+            let tags = index
+                .tags_after(&window.after)
+                .map(|tag| tag.as_str().to_owned());
             Ok(Part::of(&window, tags))
         })
         .await
@@ -97,7 +106,8 @@ impl Store {
     ) -> Result<Vec<u8>, StoreError> {
         let (name, subject) = (name.clone(), subject.clone());
         let artifact_type = artifact_type.map(str::to_owned);
-        self.run(move |store| store.referrers_now(&name, &subject, artifact_type.as_deref())).await
+        self.run(move |store| store.referrers_now(&name, &subject, artifact_type.as_deref()))
+            .await
     }
 
     fn referrers_now(
@@ -113,8 +123,11 @@ impl Store {
         };
         let mut found = Vec::new();
         for (digest, entry) in index.manifests() {
-            let Some(referrer) = repository.referrer(digest, entry)? else { continue };
-            let wanted = artifact_type.is_none_or(|kind| referrer.artifact_type.as_deref() == Some(kind));
+            let Some(referrer) = repository.referrer(digest, entry)? else {
+                continue;
+            };
+            let wanted =
+                artifact_type.is_none_or(|kind| referrer.artifact_type.as_deref() == Some(kind));
             if referrer.subject == *subject && wanted {
                 found.push((digest, entry, referrer));
             }
@@ -126,7 +139,11 @@ impl Store {
             artifact_type: referrer.artifact_type.as_deref(),
             annotations: &referrer.annotations,
         });
-        let list = Referrers { schema_version: 2, media_type: MEDIA_TYPE, manifests: manifests.collect() };
+        let list = Referrers {
+            schema_version: 2,
+            media_type: MEDIA_TYPE,
+            manifests: manifests.collect(),
+        };
         serde_json::to_vec(&list).map_err(|error| std::io::Error::other(error).into())
     }
 }

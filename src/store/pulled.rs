@@ -20,7 +20,9 @@ pub(super) struct Pulled {
 impl Pulled {
     /// A manifest of a repository was pulled now.
     pub(super) fn note(&self, name: &RepositoryName, digest: &Digest) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match waiting.get_mut(name) {
             Some(pulls) => drop(pulls.insert(digest.clone(), now)),
@@ -34,12 +36,19 @@ impl Pulled {
         layout: &Layout,
         is_kept: impl Fn(&RepositoryName, &Digest) -> bool,
     ) -> io::Result<()> {
-        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let waiting =
+            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let mut written = Ok(());
         for (name, pulls) in waiting {
             let mut all = read(layout, &name).unwrap_or_default();
-            all.extend(pulls.into_iter().map(|(digest, at)| (digest.as_str().to_owned(), at)));
-            all.retain(|digest, _| Digest::parse(digest).is_ok_and(|digest| is_kept(&name, &digest)));
+            all.extend(
+                pulls
+                    .into_iter()
+                    .map(|(digest, at)| (digest.as_str().to_owned(), at)),
+            );
+            all.retain(|digest, _| {
+                Digest::parse(digest).is_ok_and(|digest| is_kept(&name, &digest))
+            });
             let text = serde_json::to_vec(&all)?;
             // What cannot be written for one repository does not keep the others from it.
             written = written.and(atomic_write(&layout.pulled(&name), &text, Access::Private));
@@ -51,7 +60,9 @@ impl Pulled {
 /// The times of last pulls by digest. A damaged file counts as empty: nothing but a clean-up uses it.
 pub(super) fn read(layout: &Layout, name: &RepositoryName) -> io::Result<BTreeMap<String, u64>> {
     let bytes = if_there(std::fs::read(layout.pulled(name)))?;
-    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+    Ok(bytes
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default())
 }
 
 #[cfg(test)]

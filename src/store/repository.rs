@@ -47,7 +47,12 @@ pub(crate) struct Accepted {
 
 impl Repository {
     pub(super) fn new(layout: Layout, name: RepositoryName) -> Self {
-        Self { layout, name, read: Mutex::default(), referrers: Mutex::default() }
+        Self {
+            layout,
+            name,
+            read: Mutex::default(),
+            referrers: Mutex::default(),
+        }
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -75,8 +80,9 @@ impl Repository {
         self.list_children(&mut index)?;
         let index = Arc::new(index);
         // Read between two looks that saw the same file: a replaced one is another inode.
-        *read =
-            fingerprint.filter(|before| Fingerprint::of(&path) == Some(*before)).map(|f| (f, index.clone()));
+        *read = fingerprint
+            .filter(|before| Fingerprint::of(&path) == Some(*before))
+            .map(|f| (f, index.clone()));
         Ok(index)
     }
 
@@ -88,7 +94,9 @@ impl Repository {
             .map(|(digest, entry)| (digest.clone(), entry.clone()))
             .collect();
         while let Some((digest, entry)) = waiting.pop() {
-            let children = self.document(&digest, &entry)?.map(|document| document.manifests);
+            let children = self
+                .document(&digest, &entry)?
+                .map(|document| document.manifests);
             for child in children.into_iter().flatten() {
                 if index.manifest(&child.digest).is_some() || !self.has(&child.digest)? {
                     continue;
@@ -105,13 +113,17 @@ impl Repository {
     pub(super) fn write(&self, index: Index, _locked: &Locked) -> Result<(), StoreError> {
         let path = self.path().join(INDEX);
         atomic_write(&path, index.print().as_bytes(), Access::Private)?;
-        *lock(&self.read) = Fingerprint::of(&path).map(|fingerprint| (fingerprint, Arc::new(index)));
+        *lock(&self.read) =
+            Fingerprint::of(&path).map(|fingerprint| (fingerprint, Arc::new(index)));
         Ok(())
     }
 
     /// Takes the exclusive lock and the index under it, an empty one if there is none yet.
     pub(super) fn lock_to_change(&self) -> Result<(Locked, Index), StoreError> {
-        let locked = self.layout.lock_to_change(&self.name)?.ok_or(StoreError::RepositoryUnknown)?;
+        let locked = self
+            .layout
+            .lock_to_change(&self.name)?
+            .ok_or(StoreError::RepositoryUnknown)?;
         Ok((locked, self.index_or_empty()?))
     }
 
@@ -148,19 +160,28 @@ impl Repository {
             Some(blob) => match self.layout.lock_to_change(&self.name)? {
                 Some(locked) => locked,
                 None => {
-                    expected.iter().try_for_each(|expected| expected.check(&Index::default(), bytes))?;
+                    expected
+                        .iter()
+                        .try_for_each(|expected| expected.check(&Index::default(), bytes))?;
                     return Err(StoreError::Missing(blob.digest.clone()));
                 }
             },
         };
         let mut index = self.index_or_empty()?;
-        expected.iter().try_for_each(|expected| expected.check(&index, bytes))?;
+        expected
+            .iter()
+            .try_for_each(|expected| expected.check(&index, bytes))?;
         self.check_needs(&document, &index)?;
         self.keep(&digest, bytes)?;
         let size = bytes.len() as u64;
-        let artifact_type = document.artifact_type.filter(|_| document.subject.is_some());
+        let artifact_type = document
+            .artifact_type
+            .filter(|_| document.subject.is_some());
         let mut changed = index.manifest(&digest).is_none();
-        index.insert(&digest, Entry::new(document.media_type, size, artifact_type));
+        index.insert(
+            &digest,
+            Entry::new(document.media_type, size, artifact_type),
+        );
         let tag = match reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
@@ -171,7 +192,10 @@ impl Repository {
         if changed {
             self.write(index, &locked)?;
         }
-        Ok(Accepted { digest, subject: document.subject })
+        Ok(Accepted {
+            digest,
+            subject: document.subject,
+        })
     }
 
     /// Everything that a manifest needs is here, and is as long as the manifest says.
@@ -181,12 +205,16 @@ impl Repository {
                 return Err(StoreError::Missing(blob.digest.clone()));
             };
             let found = if_there(std::fs::metadata(path))?;
-            let size = found.ok_or_else(|| StoreError::Missing(blob.digest.clone()))?.len();
+            let size = found
+                .ok_or_else(|| StoreError::Missing(blob.digest.clone()))?
+                .len();
             check_size(&blob.digest, blob.size, size)?;
         }
         for manifest in &document.manifests {
             let found = index.manifest(&manifest.digest);
-            let size = found.ok_or_else(|| StoreError::Missing(manifest.digest.clone()))?.size;
+            let size = found
+                .ok_or_else(|| StoreError::Missing(manifest.digest.clone()))?
+                .size;
             check_size(&manifest.digest, manifest.size, size)?;
         }
         Ok(())
@@ -204,7 +232,9 @@ impl Repository {
         let directory = path.parent().unwrap_or(Path::new("/"));
         // Other tools make only the one that they need.
         crate::fs::private_directory(directory)?;
-        let mut file = tempfile::Builder::new().prefix(crate::fs::UNFINISHED).tempfile_in(directory)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(crate::fs::UNFINISHED)
+            .tempfile_in(directory)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(&path).map_err(|error| error.error)?;
@@ -235,18 +265,25 @@ impl Repository {
             Reference::Tag(tag) => index.tag(tag).ok_or(StoreError::ManifestUnknown)?,
             Reference::Digest(digest) => digest,
         };
-        index.manifest(digest).map(|_| digest.clone()).ok_or(StoreError::ManifestUnknown)
+        index
+            .manifest(digest)
+            .map(|_| digest.clone())
+            .ok_or(StoreError::ManifestUnknown)
     }
 
     /// Whether the bytes of a manifest are here.
     pub(super) fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
-        let Ok(path) = self.layout.blob(&self.name, digest) else { return Ok(false) };
+        let Ok(path) = self.layout.blob(&self.name, digest) else {
+            return Ok(false);
+        };
         Ok(if_there(std::fs::metadata(path))?.is_some())
     }
 
     /// Whether a manifest has had a sign of use since then.
     pub(super) fn is_younger(&self, digest: &Digest, than: Duration) -> Result<bool, StoreError> {
-        let Ok(path) = self.layout.blob(&self.name, digest) else { return Ok(false) };
+        let Ok(path) = self.layout.blob(&self.name, digest) else {
+            return Ok(false);
+        };
         Ok(if_there(std::fs::metadata(path))?.is_some_and(|data| !blobs::is_older(&data, than)))
     }
 
@@ -269,7 +306,8 @@ impl Repository {
                 if index.manifest(digest).is_none() {
                     return Err(StoreError::ManifestUnknown);
                 }
-                let needs = |document: &Document| document.manifests.iter().any(|d| d.digest == *digest);
+                let needs =
+                    |document: &Document| document.manifests.iter().any(|d| d.digest == *digest);
                 if let Some(user) = self.first_that(&index, needs)? {
                     return Err(StoreError::ManifestInUse(user));
                 }
@@ -302,7 +340,10 @@ impl Repository {
         needs: impl Fn(&Document) -> bool,
     ) -> Result<Option<Digest>, StoreError> {
         for (digest, entry) in index.manifests() {
-            if self.document(digest, entry)?.is_some_and(|document| needs(&document)) {
+            if self
+                .document(digest, entry)?
+                .is_some_and(|document| needs(&document))
+            {
                 return Ok(Some(digest.clone()));
             }
         }
@@ -310,7 +351,11 @@ impl Repository {
     }
 
     /// What a manifest says; nothing, if another tool listed one that is not here or cannot be read.
-    pub(super) fn document(&self, digest: &Digest, entry: &Entry) -> Result<Option<Document>, StoreError> {
+    pub(super) fn document(
+        &self,
+        digest: &Digest,
+        entry: &Entry,
+    ) -> Result<Option<Document>, StoreError> {
         match self.bytes(digest) {
             Ok(bytes) => Ok(Document::read(Some(&entry.media_type), &bytes).ok()),
             Err(StoreError::ManifestUnknown | StoreError::DigestUnsupported) => Ok(None),
@@ -328,8 +373,17 @@ impl Repository {
             return Ok(known.clone());
         }
         let referrer = self.document(digest, entry)?.and_then(|document| {
-            let Document { subject, artifact_type, annotations, .. } = document;
-            Some(Arc::new(Referrer { subject: subject?, artifact_type, annotations }))
+            let Document {
+                subject,
+                artifact_type,
+                annotations,
+                ..
+            } = document;
+            Some(Arc::new(Referrer {
+                subject: subject?,
+                artifact_type,
+                annotations,
+            }))
         });
         lock(&self.referrers).insert(digest.clone(), referrer.clone());
         Ok(referrer)
@@ -345,7 +399,9 @@ fn check_size(digest: &Digest, said: u64, size: u64) -> Result<(), StoreError> {
     if said == size {
         return Ok(());
     }
-    Err(StoreError::invalid(format!("the manifest says that {digest} has {said} bytes, and it has {size}")))
+    Err(StoreError::invalid(format!(
+        "the manifest says that {digest} has {said} bytes, and it has {size}"
+    )))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use super::hash::Algorithm;
 use super::*;
 
-const PATIENCE: Patience = Patience { first_byte: Duration::from_secs(60), stall: Duration::from_secs(60) };
+const PATIENCE: Patience = Patience {
+    first_byte: Duration::from_secs(60),
+    stall: Duration::from_secs(60),
+};
 
 /// A body in parts; one that is `None` breaks it.
 struct Parts(VecDeque<Option<Bytes>>);
@@ -18,15 +21,24 @@ impl Body for Parts {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
-        Poll::Ready(self.0.pop_front().map(|part| part.map(Frame::data).ok_or_else(broken)))
+        Poll::Ready(
+            self.0
+                .pop_front()
+                .map(|part| part.map(Frame::data).ok_or_else(broken)),
+        )
     }
 }
 
 fn body(content: &[u8], parts: usize, breaks: bool) -> Parts {
     let size = content.len().div_ceil(parts).max(1);
-    let parts = content.chunks(size).map(|part| Some(Bytes::copy_from_slice(part)));
+    let parts = content
+        .chunks(size)
+        .map(|part| Some(Bytes::copy_from_slice(part)));
     Parts(parts.chain(breaks.then_some(None)).collect())
 }
 
@@ -34,7 +46,11 @@ fn body(content: &[u8], parts: usize, breaks: bool) -> Parts {
 #[derive(Clone, Debug)]
 enum Step {
     /// So many bytes more, in parts, with or without saying where they belong.
-    Patch { bytes: usize, parts: usize, placed: bool },
+    Patch {
+        bytes: usize,
+        parts: usize,
+        placed: bool,
+    },
     /// The connection breaks after so many bytes.
     Cut { bytes: usize },
     /// Bytes for another place than where the upload stands.
@@ -79,26 +95,46 @@ impl Uploading {
         let name = RepositoryName::parse("base/app").unwrap();
         let id = stores[0].start_upload(&name).await.unwrap();
         // A period that no chunk has, so that bytes in the wrong place are wrong.
-        let content =
-            (0_u32..4_000_000).map(|n| (n % 251).to_le_bytes()[0] ^ (n / 65_521).to_le_bytes()[0]).collect();
-        Self { directory, stores, name, id, content, here: 0 }
+        let content = (0_u32..4_000_000)
+            .map(|n| (n % 251).to_le_bytes()[0] ^ (n / 65_521).to_le_bytes()[0])
+            .collect();
+        Self {
+            directory,
+            stores,
+            name,
+            id,
+            content,
+            here: 0,
+        }
     }
 
     async fn append(&self, piece: Piece, body: Parts) -> Result<u64, StoreError> {
-        self.stores[0].append((&self.name, &self.id), piece, body, PATIENCE).await
+        self.stores[0]
+            .append((&self.name, &self.id), piece, body, PATIENCE)
+            .await
     }
 
     async fn length(&self) -> usize {
-        let length = self.stores[0].upload_length(&self.name, &self.id).await.unwrap();
+        let length = self.stores[0]
+            .upload_length(&self.name, &self.id)
+            .await
+            .unwrap();
         usize::try_from(length).unwrap()
     }
 
     async fn take(&mut self, step: Step) {
         let rest = &self.content[self.here..];
         match step {
-            Step::Patch { bytes, parts, placed } => {
+            Step::Patch {
+                bytes,
+                parts,
+                placed,
+            } => {
                 let sent = &rest[..bytes.min(rest.len())];
-                let place = Piece { begin: Some(self.here as u64), length: Some(sent.len() as u64) };
+                let place = Piece {
+                    begin: Some(self.here as u64),
+                    length: Some(sent.len() as u64),
+                };
                 let piece = if placed { place } else { Piece::default() };
                 let length = self.append(piece, body(sent, parts, false)).await.unwrap();
                 assert_eq!(length, (self.here + sent.len()) as u64);
@@ -113,7 +149,10 @@ impl Uploading {
                 self.here += sent.len();
             }
             Step::Misplaced { begin } if begin != self.here as u64 => {
-                let piece = Piece { begin: Some(begin), length: None };
+                let piece = Piece {
+                    begin: Some(begin),
+                    length: None,
+                };
                 let refused = self.append(piece, body(b"wrong", 1, false)).await;
                 let at = self.here as u64;
                 assert!(
@@ -123,7 +162,9 @@ impl Uploading {
             }
             Step::Misplaced { .. } => {}
             Step::Status => assert_eq!(self.length().await, self.here),
-            Step::Restart => self.stores[0] = Store::open(self.directory.path().join("ci")).unwrap(),
+            Step::Restart => {
+                self.stores[0] = Store::open(self.directory.path().join("ci")).unwrap()
+            }
             Step::Elsewhere => self.stores.swap(0, 1),
         }
     }
@@ -133,8 +174,14 @@ impl Uploading {
         let digest = algorithm.digest(whole);
         let rest = body(&whole[self.here..], 2, false);
         let upload = (&self.name, &self.id);
-        self.stores[0].commit(upload, &digest, Piece::default(), rest, PATIENCE).await.unwrap();
-        let blob = self.stores[1].blob(&self.name, &digest, false).await.unwrap();
+        self.stores[0]
+            .commit(upload, &digest, Piece::default(), rest, PATIENCE)
+            .await
+            .unwrap();
+        let blob = self.stores[1]
+            .blob(&self.name, &digest, false)
+            .await
+            .unwrap();
         assert_eq!(blob.size, whole.len() as u64);
         assert_eq!(algorithm.digest_of(&blob.file).unwrap(), digest);
         let gone = self.stores[1].upload_length(&self.name, &self.id).await;
@@ -167,7 +214,13 @@ proptest! {
 async fn what_another_process_added_belongs_to_the_upload() {
     let mut uploading = Uploading::new().await;
     for bytes in [100, 200, 50] {
-        uploading.take(Step::Patch { bytes, parts: 1, placed: false }).await;
+        uploading
+            .take(Step::Patch {
+                bytes,
+                parts: 1,
+                placed: false,
+            })
+            .await;
         uploading.take(Step::Elsewhere).await;
     }
     uploading.finish(Algorithm::Sha256, 10).await;
@@ -181,10 +234,16 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     let id = store.start_upload(&name).await.unwrap();
     let digest = Algorithm::Sha256.digest(b"some");
     let some = body(b"some", 1, false);
-    store.commit((&name, &id), &digest, Piece::default(), some, PATIENCE).await.unwrap();
+    store
+        .commit((&name, &id), &digest, Piece::default(), some, PATIENCE)
+        .await
+        .unwrap();
     let tag = Reference::Tag(Tag::parse("v1").unwrap());
     let manifest = Bytes::from_static(b"\0");
-    store.put_manifest(&name, &tag, &[], Vec::new(), Some("a/b"), manifest).await.unwrap();
+    store
+        .put_manifest(&name, &tag, &[], Vec::new(), Some("a/b"), manifest)
+        .await
+        .unwrap();
     store.manifest(&name, &tag, true).await.unwrap();
     store.tidy().unwrap();
     assert_eq!(pulled::read(&store.layout, &name).unwrap().len(), 1);
@@ -196,12 +255,19 @@ async fn push_blob(store: &Arc<Store>, name: &RepositoryName, content: &[u8]) ->
     if store.blob(name, &digest, true).await.is_err() {
         let id = store.start_upload(name).await.unwrap();
         let content = body(content, 2, false);
-        store.commit((name, &id), &digest, Piece::default(), content, PATIENCE).await.unwrap();
+        store
+            .commit((name, &id), &digest, Piece::default(), content, PATIENCE)
+            .await
+            .unwrap();
     }
     digest
 }
 
-async fn push_delete_and_age(store: Arc<Store>, n: usize, ended: Arc<std::sync::atomic::AtomicUsize>) {
+async fn push_delete_and_age(
+    store: Arc<Store>,
+    n: usize,
+    ended: Arc<std::sync::atomic::AtomicUsize>,
+) {
     let name = RepositoryName::parse(&format!("team/app-{}", n % 2)).unwrap();
     let tag = Reference::Tag(Tag::parse(&format!("t{n}")).unwrap());
     for _ in 0..60 {
@@ -214,18 +280,27 @@ async fn push_delete_and_age(store: Arc<Store>, n: usize, ended: Arc<std::sync::
             );
         }
         let manifest =
-            serde_json::json!({"schemaVersion": 2, "config": parts[0], "layers": [parts[1]]}).to_string();
+            serde_json::json!({"schemaVersion": 2, "config": parts[0], "layers": [parts[1]]})
+                .to_string();
         let bytes = Bytes::from(manifest);
-        let accepted = store.put_manifest(&name, &tag, &[], Vec::new(), None, bytes).await.unwrap();
+        let accepted = store
+            .put_manifest(&name, &tag, &[], Vec::new(), None, bytes)
+            .await
+            .unwrap();
         store.manifest(&name, &tag, true).await.unwrap();
         store.delete_manifest(&name, &tag).await.unwrap();
-        let mut all: Vec<_> =
-            contents.iter().map(|content| Algorithm::Sha256.digest(content.as_bytes())).collect();
+        let mut all: Vec<_> = contents
+            .iter()
+            .map(|content| Algorithm::Sha256.digest(content.as_bytes()))
+            .collect();
         all.push(accepted.digest);
         for digest in all {
             // A collection may have it in hand.
-            let Ok(file) = std::fs::File::open(store.layout.blob(&name, &digest).unwrap()) else { continue };
-            file.set_modified(SystemTime::now() - Duration::from_secs(24 * 3600)).unwrap();
+            let Ok(file) = std::fs::File::open(store.layout.blob(&name, &digest).unwrap()) else {
+                continue;
+            };
+            file.set_modified(SystemTime::now() - Duration::from_secs(24 * 3600))
+                .unwrap();
         }
     }
     ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -236,10 +311,14 @@ async fn no_push_fails_while_this_process_collects_garbage() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().join("ci")).unwrap();
     let ended = Arc::<std::sync::atomic::AtomicUsize>::default();
-    let pushes: Vec<_> =
-        (0..4).map(|n| tokio::spawn(push_delete_and_age(store.clone(), n, ended.clone()))).collect();
+    let pushes: Vec<_> = (0..4)
+        .map(|n| tokio::spawn(push_delete_and_age(store.clone(), n, ended.clone())))
+        .collect();
     let collecting = tokio::task::spawn_blocking(move || {
-        let collection = collect::Collection { grace: Duration::from_secs(12 * 3600), dry_run: false };
+        let collection = collect::Collection {
+            grace: Duration::from_secs(12 * 3600),
+            dry_run: false,
+        };
         let mut removed = 0;
         while ended.load(std::sync::atomic::Ordering::Relaxed) < 4 {
             removed += store.collect(collection).unwrap().manifests;
@@ -249,7 +328,10 @@ async fn no_push_fails_while_this_process_collects_garbage() {
     for push in pushes {
         push.await.unwrap();
     }
-    assert!(collecting.await.unwrap() > 10, "hardly anything was collected meanwhile");
+    assert!(
+        collecting.await.unwrap() > 10,
+        "hardly anything was collected meanwhile"
+    );
 }
 
 #[tokio::test]
@@ -262,29 +344,88 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
     let tag = |text: &str| Tag::parse(text).unwrap();
     let put = async |store: &Arc<Store>, content: &'static [u8], expected: Vec<Expected>| {
         let (reference, bytes) = (Reference::Tag(tag("v1")), Bytes::from_static(content));
-        store.put_manifest(&name, &reference, &[tag("also")], expected, Some("a/b"), bytes).await
+        store
+            .put_manifest(
+                &name,
+                &reference,
+                &[tag("also")],
+                expected,
+                Some("a/b"),
+                bytes,
+            )
+            .await
     };
     let refused = |put: Result<Accepted, StoreError>, text: &str| match put {
         Err(StoreError::TagUnexpected(unexpected)) => assert_eq!(unexpected, tag(text)),
         other => panic!("{other:?}"),
     };
-    refused(put(&one, b"\0", vec![Expected::There(tag("v1"))]).await, "v1");
-    put(&one, b"\0", vec![Expected::New(tag("v1")), Expected::New(tag("also"))]).await.unwrap();
+    refused(
+        put(&one, b"\0", vec![Expected::There(tag("v1"))]).await,
+        "v1",
+    );
+    put(
+        &one,
+        b"\0",
+        vec![Expected::New(tag("v1")), Expected::New(tag("also"))],
+    )
+    .await
+    .unwrap();
     // The same again is no other manifest, whatever the digest's algorithm.
-    put(&other, b"\0", vec![Expected::New(tag("v1")), Expected::There(tag("also"))]).await.unwrap();
-    refused(put(&other, b"\x01", vec![Expected::New(tag("v1"))]).await, "v1");
-    refused(put(&other, b"\x01", vec![Expected::There(tag("v1")), Expected::New(tag("also"))]).await, "also");
-    refused(put(&one, b"\x01", vec![Expected::There(tag("v1")), Expected::There(tag("v2"))]).await, "v2");
-    let manifest = one.manifest(&name, &Reference::Tag(tag("v1")), false).await.unwrap();
-    assert_eq!(manifest.bytes, b"\0", "nothing of what was refused is there");
-    put(&other, b"\x01", vec![Expected::There(tag("v1"))]).await.unwrap();
+    put(
+        &other,
+        b"\0",
+        vec![Expected::New(tag("v1")), Expected::There(tag("also"))],
+    )
+    .await
+    .unwrap();
+    refused(
+        put(&other, b"\x01", vec![Expected::New(tag("v1"))]).await,
+        "v1",
+    );
+    refused(
+        put(
+            &other,
+            b"\x01",
+            vec![Expected::There(tag("v1")), Expected::New(tag("also"))],
+        )
+        .await,
+        "also",
+    );
+    refused(
+        put(
+            &one,
+            b"\x01",
+            vec![Expected::There(tag("v1")), Expected::There(tag("v2"))],
+        )
+        .await,
+        "v2",
+    );
+    let manifest = one
+        .manifest(&name, &Reference::Tag(tag("v1")), false)
+        .await
+        .unwrap();
+    assert_eq!(
+        manifest.bytes, b"\0",
+        "nothing of what was refused is there"
+    );
+    put(&other, b"\x01", vec![Expected::There(tag("v1"))])
+        .await
+        .unwrap();
     // Where there is nothing at all, no tag is there either.
     let nowhere = RepositoryName::parse("nowhere").unwrap();
-    let blob =
-        serde_json::json!({"mediaType": "a/b", "digest": Algorithm::Sha256.digest(b"x").as_str(), "size": 1});
-    let manifest = serde_json::json!({"schemaVersion": 2, "config": blob, "layers": []}).to_string();
+    let blob = serde_json::json!({"mediaType": "a/b", "digest": Algorithm::Sha256.digest(b"x").as_str(), "size": 1});
+    let manifest =
+        serde_json::json!({"schemaVersion": 2, "config": blob, "layers": []}).to_string();
     let expected = vec![Expected::There(tag("v1"))];
-    let put =
-        one.put_manifest(&nowhere, &Reference::Tag(tag("v1")), &[], expected, None, manifest.into()).await;
+    let put = one
+        .put_manifest(
+            &nowhere,
+            &Reference::Tag(tag("v1")),
+            &[],
+            expected,
+            None,
+            manifest.into(),
+        )
+        .await;
     refused(put, "v1");
 }

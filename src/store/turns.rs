@@ -17,12 +17,18 @@ const LOCKS: u64 = 256;
 
 impl Turns {
     pub(super) fn new() -> Self {
-        Self { locks: (0..LOCKS).map(|_| RwLock::new(())).collect(), hasher: RandomState::new() }
+        Self {
+            locks: (0..LOCKS).map(|_| RwLock::new(())).collect(),
+            hasher: RandomState::new(),
+        }
     }
 
     fn lock(&self, name: &RepositoryName) -> &RwLock<()> {
         let place = usize::try_from(self.hasher.hash_one(name) % LOCKS).unwrap_or_default();
-        self.locks.get(place).or_else(|| self.locks.first()).expect("there are some")
+        self.locks
+            .get(place)
+            .or_else(|| self.locks.first())
+            .expect("there are some")
     }
 
     /// For adding blobs: many at once.

@@ -83,7 +83,10 @@ impl Received {
 
 impl Uploads {
     pub(super) fn new(layout: Layout) -> Self {
-        Self { layout, sessions: DashMap::new() }
+        Self {
+            layout,
+            sessions: DashMap::new(),
+        }
     }
 
     /// Opens a session.
@@ -124,15 +127,21 @@ impl Uploads {
         let path = self.layout.uploads_of(name).join(id.as_str());
         let known = self.sessions.get(id).map(|session| session.clone());
         // While this is held nobody here writes; if it cannot be had, somebody does.
-        let content = known.as_ref().and_then(|session| session.content.clone().try_lock_owned().ok());
+        let content = known
+            .as_ref()
+            .and_then(|session| session.content.clone().try_lock_owned().ok());
         let Some(data) = if_there(std::fs::metadata(&path))? else {
             return Err(StoreError::UploadUnknown);
         };
         if let Some(mut content) = content {
             content.follow(data.len());
         }
-        let new =
-            || self.sessions.entry(id.clone()).or_insert_with(|| Session::new(path, data.len())).clone();
+        let new = || {
+            self.sessions
+                .entry(id.clone())
+                .or_insert_with(|| Session::new(path, data.len()))
+                .clone()
+        };
         Ok(known.unwrap_or_else(new))
     }
 
@@ -156,9 +165,14 @@ impl Uploads {
         for repository in std::fs::read_dir(self.layout.uploads())? {
             let repository = repository?.path();
             // Another process may do the same.
-            for file in if_there(std::fs::read_dir(&repository))?.into_iter().flatten() {
+            for file in if_there(std::fs::read_dir(&repository))?
+                .into_iter()
+                .flatten()
+            {
                 let file = file?;
-                let Some(data) = if_there(file.metadata())? else { continue };
+                let Some(data) = if_there(file.metadata())? else {
+                    continue;
+                };
                 if !blobs::is_older(&data, EXPIRES) {
                     continue;
                 }
@@ -235,20 +249,32 @@ impl Uploads {
         B: Body<Data = Bytes> + Unpin,
     {
         let exact = body.size_hint().exact();
-        if piece.length.is_some_and(|length| exact.is_some_and(|exact| exact != length)) {
+        if piece
+            .length
+            .is_some_and(|length| exact.is_some_and(|exact| exact != length))
+        {
             return Err(StoreError::BadRange);
         }
         let uploads = self.clone();
         let (owned_name, owned_id) = (name.clone(), id.clone());
-        let session = work.run(move || uploads.find(&owned_name, &owned_id)).await?;
+        let session = work
+            .run(move || uploads.find(&owned_name, &owned_id))
+            .await?;
         let token = session.take_over();
         let turn = session.content.clone().lock_owned().await;
         if let Some(begin) = piece.begin.filter(|begin| *begin != turn.length) {
             tracing::debug!(begin, at = turn.length, "a chunk out of order");
             return Err(StoreError::OutOfOrder { at: turn.length });
         }
-        let mut writer = Writer { work, session: &session, turn: Some(turn), writing: None };
-        let read = token.run_until_cancelled(writer.read(&mut body, patience)).await;
+        let mut writer = Writer {
+            work,
+            session: &session,
+            turn: Some(turn),
+            writing: None,
+        };
+        let read = token
+            .run_until_cancelled(writer.read(&mut body, patience))
+            .await;
         // What has come is written, however it ended, before anybody is told where the upload stands.
         let turn = writer.turn().await;
         drop(writer);
@@ -280,7 +306,9 @@ impl Writer<'_> {
             match tokio::time::timeout(limit, frame).await {
                 Ok(None) => break Ok(()),
                 Ok(Some(Ok(frame))) => {
-                    let Ok(data) = frame.into_data() else { continue };
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
                     batch.push(data);
                 }
                 Ok(Some(Err(_))) => break Err(StoreError::BodyCut),
@@ -299,9 +327,14 @@ impl Writer<'_> {
 
     /// Waits for the batch before, then begins with this one.
     async fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let Some(mut turn) = self.turn().await? else { return Err(StoreError::Superseded) };
+        let Some(mut turn) = self.turn().await? else {
+            return Err(StoreError::Superseded);
+        };
         let path = self.session.path.clone();
-        self.writing = Some(self.work.start(move || turn.add(&path, &batch).map(|()| (turn, batch))));
+        self.writing = Some(
+            self.work
+                .start(move || turn.add(&path, &batch).map(|()| (turn, batch))),
+        );
         Ok(())
     }
 

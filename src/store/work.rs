@@ -44,7 +44,9 @@ const IDLE: Duration = Duration::from_secs(10);
 
 impl Work {
     pub(super) fn new() -> Self {
-        Self { shared: Arc::default() }
+        Self {
+            shared: Arc::default(),
+        }
     }
 
     /// Begins as soon as a thread is free.
@@ -92,10 +94,14 @@ impl Shared {
         if state.threads < THREADS {
             let shared = self.clone();
             // Ends when there has been no work for a while.
-            let started = std::thread::Builder::new().name("store".to_owned()).spawn(move || shared.work());
+            let started = std::thread::Builder::new()
+                .name("store".to_owned())
+                .spawn(move || shared.work());
             match started {
                 Ok(_) => state.threads += 1,
-                Err(error) => tracing::warn!(%error, threads = state.threads, "no thread for the store"),
+                Err(error) => {
+                    tracing::warn!(%error, threads = state.threads, "no thread for the store")
+                }
             }
         }
     }

@@ -102,7 +102,10 @@ where
         Ok(start) => start,
         Err(error) => {
             let plain = acceptor.take_io().filter(Transport::speaks_plain_http);
-            return Err(plain.map_or_else(|| error.into(), |io| HandshakeError::PlainHttp(io.into_inner())));
+            return Err(plain.map_or_else(
+                || error.into(),
+                |io| HandshakeError::PlainHttp(io.into_inner()),
+            ));
         }
     };
 
@@ -121,13 +124,19 @@ where
     }
 
     let stream = start
-        .into_stream_with(config.server.clone(), |connection| connection.set_buffer_limit(Some(OUTGOING)))
+        .into_stream_with(config.server.clone(), |connection| {
+            connection.set_buffer_limit(Some(OUTGOING))
+        })
         .await?;
     let alpn = match stream.get_ref().1.alpn_protocol() {
         Some(ALPN_H2) => Alpn::H2,
         Some(_) | None => Alpn::Http1,
     };
-    Ok(Secured { io: stream, sni: sni.and_then(Result::ok), alpn })
+    Ok(Secured {
+        io: stream,
+        sni: sni.and_then(Result::ok),
+        alpn,
+    })
 }
 
 /// Shows a CA the answer to its challenge, or refuses the name. There is no connection afterwards.
@@ -162,7 +171,11 @@ where
 
 /// Sends the alert that RFC 6066 §3 (the name is unknown) or RFC 8446 §9.2 (there is none) wants.
 async fn refuse<IO: AsyncWrite + Unpin>(io: &mut IO, named: bool) -> io::Result<()> {
-    let description = if named { UNRECOGNIZED_NAME } else { MISSING_EXTENSION };
+    let description = if named {
+        UNRECOGNIZED_NAME
+    } else {
+        MISSING_EXTENSION
+    };
     // A record of type alert, version 3.3, two bytes: fatal, and why (RFC 8446 §5.1, §6).
     io.write_all(&[21, 3, 3, 0, 2, 2, description]).await?;
     io.shutdown().await

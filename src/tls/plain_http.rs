@@ -28,7 +28,9 @@ where
         }
         Ok(())
     };
-    timeout(PATIENCE, refuse).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    timeout(PATIENCE, refuse)
+        .await
+        .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn answer() -> String {

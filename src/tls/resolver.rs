@@ -11,7 +11,9 @@ use crate::config::vhost::ListenAddress;
 
 /// Whether a CA asks for the answer to a challenge: it offers `acme-tls/1` and nothing else (RFC 8737 §3).
 pub(crate) fn asks_for_challenge(hello: &ClientHello<'_>) -> bool {
-    hello.alpn().is_some_and(|mut offered| offered.next() == Some(ALPN_ACME) && offered.next().is_none())
+    hello
+        .alpn()
+        .is_some_and(|mut offered| offered.next() == Some(ALPN_ACME) && offered.next().is_none())
 }
 
 /// Answers one challenge of a CA.

@@ -37,7 +37,10 @@ pub struct ServerConfigs {
 impl ServerConfigs {
     /// Fails only without randomness.
     pub fn new() -> Result<Self, rustls::Error> {
-        Ok(Self { provider: Arc::new(default_provider()), ticketer: Ticketer::new()? })
+        Ok(Self {
+            provider: Arc::new(default_provider()),
+            ticketer: Ticketer::new()?,
+        })
     }
 
     /// The configuration of one listener, for as long as it listens.
@@ -60,7 +63,10 @@ impl ServerConfigs {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // Early data can be replayed, and an upload must not be.
         config.max_early_data_size = 0;
-        Ok(Arc::new(ListenerConfig { server: Arc::new(config), challenges }))
+        Ok(Arc::new(ListenerConfig {
+            server: Arc::new(config),
+            challenges,
+        }))
     }
 }
 

@@ -39,7 +39,13 @@ enum Peer {
 impl<IO> Transport<IO> {
     /// A stream of which `read` has been read already.
     pub(crate) fn new(io: IO, read: Vec<u8>) -> Self {
-        Self { io, peer: Peer::Silent, filling: false, buffer: read, taken: 0 }
+        Self {
+            io,
+            peer: Peer::Silent,
+            filling: false,
+            buffer: read,
+            taken: 0,
+        }
     }
 
     /// Whether the peer began with an HTTP request. No byte of it has been handed on.
@@ -69,7 +75,10 @@ impl<IO> Transport<IO> {
         match first {
             Some(byte) if byte.is_ascii_uppercase() => {
                 self.peer = Peer::PlainHttp;
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer speaks plain HTTP"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the peer speaks plain HTTP",
+                ));
             }
             Some(_) => self.peer = Peer::Unremarkable,
             None => {}
@@ -79,7 +88,11 @@ impl<IO> Transport<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> Transport<IO> {
-    fn poll_read_directly(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read_directly(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, into);
         if !matches!(polled, Poll::Ready(Ok(()))) {
@@ -105,7 +118,11 @@ impl<IO: AsyncRead + Unpin> Transport<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if into.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -127,7 +144,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, from)
     }
 
@@ -176,7 +197,9 @@ mod tests {
             into: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
             self.reads += 1;
-            let Some(piece) = self.pieces.front_mut() else { return Poll::Ready(Ok(())) };
+            let Some(piece) = self.pieces.front_mut() else {
+                return Poll::Ready(Ok(()));
+            };
             if piece.is_empty() {
                 self.pieces.pop_front();
                 return Poll::Pending;
@@ -189,7 +212,11 @@ mod tests {
     }
 
     impl AsyncWrite for Socket {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            from: &[u8],
+        ) -> Poll<io::Result<usize>> {
             Poll::Ready(Ok(from.len()))
         }
         fn poll_write_vectored(
@@ -213,7 +240,13 @@ mod tests {
 
     fn transport(pieces: &[&[u8]]) -> Transport<Socket> {
         let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
-        Transport::new(Socket { pieces, ..Socket::default() }, Vec::new())
+        Transport::new(
+            Socket {
+                pieces,
+                ..Socket::default()
+            },
+            Vec::new(),
+        )
     }
 
     /// Reads as rustls does, until the socket has nothing more.
@@ -236,14 +269,20 @@ mod tests {
 
     #[test]
     fn bytes_arrive_as_they_were_sent() {
-        let upload: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+        let upload: Vec<u8> = (0..300_000_u32)
+            .map(|n| n.to_le_bytes()[n as usize % 3])
+            .collect();
         let mut pieces: Vec<&[u8]> = vec![b"\x16head"];
         pieces.extend(upload.chunks(70_001));
         let mut transport = transport(&pieces);
         let mut all = Vec::new();
         for _ in 0..pieces.len() {
             all.extend(drain(&mut transport));
-            assert_eq!(transport.buffer.capacity(), 0, "nothing is held while nothing comes");
+            assert_eq!(
+                transport.buffer.capacity(),
+                0,
+                "nothing is held while nothing comes"
+            );
         }
         assert_eq!(all, pieces.concat());
     }
@@ -277,9 +316,14 @@ mod tests {
 
     #[test]
     fn only_an_upper_case_letter_is_taken_for_http() {
-        for (first, plain) in
-            [(b'G', true), (b'P', true), (0x16, false), (b'g', false), (0, false), (0x80, false)]
-        {
+        for (first, plain) in [
+            (b'G', true),
+            (b'P', true),
+            (0x16, false),
+            (b'g', false),
+            (0, false),
+            (0x80, false),
+        ] {
             let mut transport = transport(&[&[first, b'E', b'T']]);
             let mut bytes = [0; 4096];
             let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -293,7 +337,13 @@ mod tests {
     fn what_was_read_before_comes_first_and_is_looked_at() {
         let read = |read: &[u8]| {
             let pieces = [b"second".to_vec()].into();
-            Transport::new(Socket { pieces, ..Socket::default() }, read.to_vec())
+            Transport::new(
+                Socket {
+                    pieces,
+                    ..Socket::default()
+                },
+                read.to_vec(),
+            )
         };
         assert_eq!(drain(&mut read(b"\x16first")), b"\x16firstsecond");
         let mut plain = read(b"GET / HTTP/1.1");

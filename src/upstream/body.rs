@@ -103,7 +103,9 @@ struct Streamed {
 impl RequestBody {
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { source: Source::Nothing }
+        Self {
+            source: Source::Nothing,
+        }
     }
 
     /// A small body that is here already.
@@ -111,7 +113,12 @@ impl RequestBody {
         if bytes.is_empty() {
             return Self::empty();
         }
-        Self { source: Source::Held(Held { bytes, exchange: None }) }
+        Self {
+            source: Source::Held(Held {
+                bytes,
+                exchange: None,
+            }),
+        }
     }
 
     /// The client's body, of at most `most` bytes.
@@ -120,7 +127,14 @@ impl RequestBody {
             upload.finished.store(true, Ordering::Release);
             return Self::empty();
         }
-        Self { source: Source::Streamed(Streamed { incoming, upload, exchange: None, most }) }
+        Self {
+            source: Source::Streamed(Streamed {
+                incoming,
+                upload,
+                exchange: None,
+                most,
+            }),
+        }
     }
 
     /// Whether there is nothing to send, and so nothing that a second try would miss.
@@ -208,7 +222,9 @@ impl Streamed {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers could carry framing or credentials past the header rules: no
                     // registry client sends any, so they end here (RFC 9110 §6.5.1).
-                    let Ok(data) = frame.into_data() else { continue };
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
                     return Poll::Ready(Some(self.pass(data)));
                 }
             }
@@ -241,7 +257,10 @@ impl Streamed {
 impl Drop for Streamed {
     fn drop(&mut self) {
         if !self.upload.is_finished() && self.upload.failure().is_none() {
-            tracing::trace!(bytes = self.upload.bytes(), "request body dropped before its end");
+            tracing::trace!(
+                bytes = self.upload.bytes(),
+                "request body dropped before its end"
+            );
         }
     }
 }
@@ -256,7 +275,10 @@ pub(crate) struct AnswerBody {
 
 impl AnswerBody {
     pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self { incoming, lease: Some(lease) };
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+        };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -295,7 +317,9 @@ impl Body for AnswerBody {
                     return Poll::Ready(Some(Err(error)));
                 }
                 Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
                     if self.incoming.is_end_stream() {
                         self.release();
                     } else if let Some(lease) = &self.lease {

@@ -77,7 +77,11 @@ impl Connector {
             None => Stream::Plain(tcp),
             Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?)),
         };
-        Ok(UpstreamIo { stream, exchange, deaf: false })
+        Ok(UpstreamIo {
+            stream,
+            exchange,
+            deaf: false,
+        })
     }
 
     async fn connect_tcp(&self) -> io::Result<TcpStream> {
@@ -161,7 +165,11 @@ impl AsyncRead for UpstreamIo {
 }
 
 impl AsyncWrite for UpstreamIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.deaf {
             return Poll::Pending;
         }

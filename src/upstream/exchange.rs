@@ -68,8 +68,17 @@ impl ExchangeLimits {
             upstream_commit,
             upstream_idle,
         } = *timeouts;
-        let head = if commit { upstream_commit } else { upstream_head };
-        Self { first_body_byte, stall, head, idle: upstream_idle }
+        let head = if commit {
+            upstream_commit
+        } else {
+            upstream_head
+        };
+        Self {
+            first_body_byte,
+            stall,
+            head,
+            idle: upstream_idle,
+        }
     }
 }
 
@@ -84,9 +93,22 @@ pub(crate) enum Verdict {
 
 impl Exchange {
     pub(crate) fn new(idle: Duration) -> Self {
-        let limits = ExchangeLimits { first_body_byte: idle, stall: idle, head: idle, idle };
-        let state = State { phase: Phase::Idle, since: Instant::now(), limits, verdict: None };
-        Self { state: Mutex::new(state), heard: AtomicBool::new(false) }
+        let limits = ExchangeLimits {
+            first_body_byte: idle,
+            stall: idle,
+            head: idle,
+            idle,
+        };
+        let state = State {
+            phase: Phase::Idle,
+            since: Instant::now(),
+            limits,
+            verdict: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            heard: AtomicBool::new(false),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,8 +125,17 @@ impl Exchange {
     /// A request goes out.
     pub(crate) fn begin(&self, limits: ExchangeLimits, has_body: bool) {
         self.heard.store(false, Ordering::Relaxed);
-        let phase = if has_body { Phase::FirstBodyByte } else { Phase::Head };
-        *self.state() = State { phase, since: Instant::now(), limits, verdict: None };
+        let phase = if has_body {
+            Phase::FirstBodyByte
+        } else {
+            Phase::Head
+        };
+        *self.state() = State {
+            phase,
+            since: Instant::now(),
+            limits,
+            verdict: None,
+        };
     }
 
     /// The connection asked for more of the request's body and there is none yet.
@@ -119,7 +150,10 @@ impl Exchange {
     /// A part of the request's body was handed to the connection.
     pub(crate) fn sent_part(&self) {
         let mut state = self.state();
-        if matches!(state.phase, Phase::FirstBodyByte | Phase::ClientBody | Phase::UpstreamTakes) {
+        if matches!(
+            state.phase,
+            Phase::FirstBodyByte | Phase::ClientBody | Phase::UpstreamTakes
+        ) {
             state.phase = Phase::UpstreamTakes;
         }
         // An answer that comes while the body still goes up is kept alive by the body.
@@ -129,7 +163,10 @@ impl Exchange {
     /// The request's body is complete.
     pub(crate) fn sent_all(&self) {
         let mut state = self.state();
-        if matches!(state.phase, Phase::FirstBodyByte | Phase::ClientBody | Phase::UpstreamTakes) {
+        if matches!(
+            state.phase,
+            Phase::FirstBodyByte | Phase::ClientBody | Phase::UpstreamTakes
+        ) {
             state.phase = Phase::Head;
             state.since = Instant::now();
         }
@@ -226,7 +263,11 @@ mod tests {
     };
 
     fn left(exchange: &Exchange) -> u64 {
-        exchange.deadline().expect("always one").duration_since(Instant::now()).as_secs()
+        exchange
+            .deadline()
+            .expect("always one")
+            .duration_since(Instant::now())
+            .as_secs()
     }
 
     #[tokio::test(start_paused = true)]

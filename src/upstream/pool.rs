@@ -46,11 +46,17 @@ impl Drop for Connection {
 
 impl Pool {
     pub(crate) fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers: (0..workers.max(1)).map(|_| Mutex::new(Vec::new())).collect() })
+        Arc::new(Self {
+            workers: (0..workers.max(1))
+                .map(|_| Mutex::new(Vec::new()))
+                .collect(),
+        })
     }
 
     fn mine(&self) -> Option<&Mutex<Vec<Connection>>> {
-        self.workers.get(WORKER.get()).or_else(|| self.workers.first())
+        self.workers
+            .get(WORKER.get())
+            .or_else(|| self.workers.first())
     }
 
     /// The connection used last that is still open and at rest.
@@ -58,7 +64,9 @@ impl Pool {
         let mut waiting = self.mine()?.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unready = None;
         let found = loop {
-            let Some(connection) = waiting.pop() else { break None };
+            let Some(connection) = waiting.pop() else {
+                break None;
+            };
             if connection.send.is_ready() {
                 break Some(connection);
             }
@@ -70,12 +78,22 @@ impl Pool {
         };
         waiting.extend(unready);
         drop(waiting);
-        Some(Lease { connection: Some(found?), pool: self.clone(), reused: true, upload: None })
+        Some(Lease {
+            connection: Some(found?),
+            pool: self.clone(),
+            reused: true,
+            upload: None,
+        })
     }
 
     /// A lease on a connection that was just made.
     pub(super) fn adopt(self: &Arc<Self>, connection: Connection) -> Lease {
-        Lease { connection: Some(connection), pool: self.clone(), reused: false, upload: None }
+        Lease {
+            connection: Some(connection),
+            pool: self.clone(),
+            reused: false,
+            upload: None,
+        }
     }
 
     fn give_back(&self, connection: Connection) {
@@ -111,16 +129,25 @@ impl Lease {
     }
 
     pub(super) fn connection(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect("taken only when the lease ends")
+        self.connection
+            .as_mut()
+            .expect("taken only when the lease ends")
     }
 
     pub(super) fn exchange(&self) -> &Arc<Exchange> {
-        &self.connection.as_ref().expect("taken only when the lease ends").exchange
+        &self
+            .connection
+            .as_ref()
+            .expect("taken only when the lease ends")
+            .exchange
     }
 
     /// The answer is complete: the connection may carry the next request.
     pub(super) fn give_back(mut self) {
-        let whole = self.upload.as_ref().is_none_or(|upload| upload.is_finished());
+        let whole = self
+            .upload
+            .as_ref()
+            .is_none_or(|upload| upload.is_finished());
         if let Some(connection) = self.connection.take().filter(|_| whole) {
             self.pool.give_back(connection);
         }

@@ -30,7 +30,11 @@ impl Stage {
         let ci = Domain::new("ci.test", &origin.url()).user("bob", "hunter2");
         let second = Domain::new("other.test", &other.url()).user("carol", "secret3");
         let gateway = Setup::new().domain(ci).domain(second).start().await;
-        Self { gateway, origin, other }
+        Self {
+            gateway,
+            origin,
+            other,
+        }
     }
 
     /// Asserts that the last connection to the upstream is in order: bob, on a connection of his
@@ -38,7 +42,12 @@ impl Stage {
     async fn seen(&self) -> Vec<Request> {
         settle().await;
         let mut bob = self.gateway.client().await;
-        bob.send(ask("GET", BOBS, &[("Authorization", &basic("bob", "hunter2"))])).await;
+        bob.send(ask(
+            "GET",
+            BOBS,
+            &[("Authorization", &basic("bob", "hunter2"))],
+        ))
+        .await;
         let (head, body) = bob.answer().await;
         assert_eq!(head.status(), 200);
         assert_eq!(String::from_utf8_lossy(&body), format!("GET {BOBS}"));
@@ -62,18 +71,30 @@ const HIDDEN: &str = "/v2/hidden/tags/list";
 
 /// A request for `ci.test`, with these header lines only.
 fn ask(method: &str, target: &str, lines: &[(&str, &str)]) -> String {
-    let lines: String = lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let lines: String = lines
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\n{lines}\r\n")
 }
 
 /// A whole request of alice's that must not be seen where it is hidden.
 fn hidden() -> String {
-    ask("GET", HIDDEN, &[("Authorization", &basic("alice", "secret"))])
+    ask(
+        "GET",
+        HIDDEN,
+        &[("Authorization", &basic("alice", "secret"))],
+    )
 }
 
 /// Asserts that one answer of this status comes, and then the end of the connection.
 async fn refused(client: &mut Client, status: u16, attack: impl AsRef<[u8]>) {
     let (head, _) = client.answer().await;
-    assert_eq!(head.status(), status, "{:?}", String::from_utf8_lossy(attack.as_ref()));
+    assert_eq!(
+        head.status(),
+        status,
+        "{:?}",
+        String::from_utf8_lossy(attack.as_ref())
+    );
     client.ended().await;
 }

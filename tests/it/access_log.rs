@@ -25,7 +25,15 @@ impl Logged {
             .await;
         let client = gateway.client().await;
         let (lines, _) = log_lines(&gateway);
-        Self { between: Between { gateway, upstream, client, registry: None }, lines }
+        Self {
+            between: Between {
+                gateway,
+                upstream,
+                client,
+                registry: None,
+            },
+            lines,
+        }
     }
 
     /// The next line as JSON; the log writes by itself a moment after the request.
@@ -37,7 +45,9 @@ impl Logged {
         loop {
             settle().await;
             // The end of a request may still have to come over a socket.
-            tokio::task::spawn_blocking(std::thread::yield_now).await.unwrap();
+            tokio::task::spawn_blocking(std::thread::yield_now)
+                .await
+                .unwrap();
             if let Ok(line) = self.lines.try_recv() {
                 return line;
             }
@@ -49,7 +59,10 @@ impl Logged {
 async fn a_complete_download_is_one_line_with_all_that_is_known() {
     let mut logged = Logged::new("json").await;
     logged.between.forwarded(request("GET", BLOB, "")).await;
-    logged.between.answered("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345").await;
+    logged
+        .between
+        .answered("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345")
+        .await;
     let line = logged.line().await;
     let expected = [
         ("client", "127.0.0.1"),
@@ -58,15 +71,24 @@ async fn a_complete_download_is_one_line_with_all_that_is_known() {
         ("method", "GET"),
         ("call", "blob.read"),
         ("repository", "base/app"),
-        ("reference", "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        (
+            "reference",
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        ),
         ("protocol", "HTTP/1.1"),
         ("end", "complete"),
     ];
     for (key, value) in expected {
         assert_eq!(line[key], value, "{line}");
     }
-    assert_eq!((&line["status"], &line["bytes_in"], &line["bytes_out"]), (&200.into(), &0.into(), &5.into()));
-    assert!(line["duration_ms"].as_f64().unwrap() >= line["upstream_ms"].as_f64().unwrap(), "{line}");
+    assert_eq!(
+        (&line["status"], &line["bytes_in"], &line["bytes_out"]),
+        (&200.into(), &0.into(), &5.into())
+    );
+    assert!(
+        line["duration_ms"].as_f64().unwrap() >= line["upstream_ms"].as_f64().unwrap(),
+        "{line}"
+    );
     assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
     assert_eq!(line.as_object().unwrap().len(), 16, "{line}");
 }
@@ -77,19 +99,34 @@ async fn answers_without_a_body_are_complete() {
     for (method, answer) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
         ("GET", "HTTP/1.1 304 Not Modified\r\n\r\n"),
-        ("DELETE", "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"),
+        (
+            "DELETE",
+            "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n",
+        ),
     ] {
         logged.between.forwarded(request(method, BLOB, "")).await;
         logged.between.answered_head(answer).await;
         let line = logged.line().await;
-        assert_eq!((&line["method"], &line["end"]), (&method.into(), &"complete".into()), "{line}");
+        assert_eq!(
+            (&line["method"], &line["end"]),
+            (&method.into(), &"complete".into()),
+            "{line}"
+        );
         assert_eq!(line["bytes_out"], 0);
     }
     // Our own answer to HEAD as well.
-    logged.between.client.send("HEAD /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n").await;
+    logged
+        .between
+        .client
+        .send("HEAD /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
+        .await;
     logged.between.client.head().await;
     let line = logged.line().await;
-    assert_eq!((&line["status"], &line["end"]), (&401.into(), &"complete".into()), "{line}");
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&401.into(), &"complete".into()),
+        "{line}"
+    );
 }
 
 #[tokio::test]
@@ -100,10 +137,20 @@ async fn answers_over_http2_are_complete_with_and_without_a_body() {
         let answer = tokio::spawn(client.send(request2(method, BLOB).body(no_body()).unwrap()));
         logged.between.asked().await;
         let body = if bytes > 0 { "12345" } else { "" };
-        logged.between.registry().send(format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}")).await;
+        logged
+            .between
+            .registry()
+            .send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}"
+            ))
+            .await;
         answer.await.unwrap().unwrap();
         let line = logged.line().await;
-        assert_eq!((&line["protocol"], &line["end"]), (&"HTTP/2".into(), &"complete".into()), "{line}");
+        assert_eq!(
+            (&line["protocol"], &line["end"]),
+            (&"HTTP/2".into(), &"complete".into()),
+            "{line}"
+        );
         assert_eq!(line["bytes_out"], bytes);
     }
 }
@@ -111,10 +158,20 @@ async fn answers_over_http2_are_complete_with_and_without_a_body() {
 #[tokio::test]
 async fn the_bytes_of_an_upload_are_counted() {
     let mut logged = Logged::new("json").await;
-    let head = request("PATCH", "/v2/a/blobs/uploads/1", "Transfer-Encoding: chunked\r\n");
-    logged.between.forwarded(head + "5\r\n12345\r\n3\r\n678\r\n0\r\n\r\n").await;
+    let head = request(
+        "PATCH",
+        "/v2/a/blobs/uploads/1",
+        "Transfer-Encoding: chunked\r\n",
+    );
+    logged
+        .between
+        .forwarded(head + "5\r\n12345\r\n3\r\n678\r\n0\r\n\r\n")
+        .await;
     logged.between.registry().chunked().await.unwrap();
-    logged.between.answered("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    logged
+        .between
+        .answered("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        .await;
     let line = logged.line().await;
     assert_eq!(
         (&line["call"], &line["bytes_in"], &line["end"]),
@@ -126,13 +183,21 @@ async fn the_bytes_of_an_upload_are_counted() {
 async fn a_client_that_goes_away_is_logged_so() {
     let mut logged = Logged::new("json").await;
     logged.between.forwarded(request("GET", BLOB, "")).await;
-    logged.between.registry().send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345").await;
+    logged
+        .between
+        .registry()
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        .await;
     logged.between.client.head().await;
     logged.between.client.bytes(5).await;
     let fresh = logged.between.gateway.client().await;
     drop(std::mem::replace(&mut logged.between.client, fresh));
     let line = logged.line().await;
-    assert_eq!((&line["status"], &line["end"]), (&200.into(), &"client-gone".into()), "{line}");
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&200.into(), &"client-gone".into()),
+        "{line}"
+    );
     assert_eq!(line["bytes_out"], 5);
 }
 
@@ -143,17 +208,29 @@ async fn a_client_that_goes_away_before_the_answer_has_no_status() {
     let fresh = logged.between.gateway.client().await;
     drop(std::mem::replace(&mut logged.between.client, fresh));
     let line = logged.line().await;
-    assert_eq!((&line["status"], &line["end"]), (&serde_json::Value::Null, &"client-gone".into()), "{line}");
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&serde_json::Value::Null, &"client-gone".into()),
+        "{line}"
+    );
 }
 
 #[tokio::test]
 async fn an_answer_that_the_upstream_cut_is_logged_so() {
     let mut logged = Logged::new("json").await;
     logged.between.forwarded(request("GET", BLOB, "")).await;
-    logged.between.registry().send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345").await;
+    logged
+        .between
+        .registry()
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        .await;
     logged.between.registry = None;
     let line = logged.line().await;
-    assert_eq!((&line["status"], &line["end"]), (&200.into(), &"upstream-cut".into()), "{line}");
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&200.into(), &"upstream-cut".into()),
+        "{line}"
+    );
 }
 
 #[tokio::test]
@@ -161,7 +238,12 @@ async fn refusals_are_logged_with_what_was_known_then() {
     let mut logged = Logged::new("json").await;
     let anonymous = |host: &str, path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     for (request, status, domain, call) in [
-        (anonymous("ci.test", "/v2/a/tags/list"), 401, Some("ci.test"), Some("tags.list")),
+        (
+            anonymous("ci.test", "/v2/a/tags/list"),
+            401,
+            Some("ci.test"),
+            Some("tags.list"),
+        ),
         (anonymous("nobody.test", "/v2/"), 404, None, None),
         (anonymous("ci.test", "/v2/a//b"), 400, Some("ci.test"), None),
         (anonymous("ci.test", "/"), 404, Some("ci.test"), None),
@@ -169,8 +251,16 @@ async fn refusals_are_logged_with_what_was_known_then() {
         logged.between.own_answer(request).await;
         let line = logged.line().await;
         assert_eq!(line["status"], status, "{line}");
-        assert_eq!((line["domain"].as_str(), line["call"].as_str()), (domain, call), "{line}");
-        assert_eq!((&line["user"], &line["end"]), (&serde_json::Value::Null, &"complete".into()), "{line}");
+        assert_eq!(
+            (line["domain"].as_str(), line["call"].as_str()),
+            (domain, call),
+            "{line}"
+        );
+        assert_eq!(
+            (&line["user"], &line["end"]),
+            (&serde_json::Value::Null, &"complete".into()),
+            "{line}"
+        );
         assert_eq!(line["upstream_ms"], serde_json::Value::Null, "{line}");
     }
 }
@@ -182,7 +272,11 @@ async fn an_upstream_without_an_answer_is_logged_as_our_answer() {
     logged.between.registry = None;
     logged.between.client.answer().await;
     let line = logged.line().await;
-    assert_eq!((&line["status"], &line["end"]), (&502.into(), &"complete".into()), "{line}");
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&502.into(), &"complete".into()),
+        "{line}"
+    );
     assert!(line["upstream_ms"].is_number(), "{line}");
 }
 
@@ -203,9 +297,14 @@ async fn no_line_holds_a_secret_or_a_query() {
 #[tokio::test]
 async fn a_name_that_was_only_claimed_is_not_logged() {
     let mut logged = Logged::new("text").await;
-    let wrong =
-        request("GET", "/v2/", "").replace(&crate::harness::basic("alice", "secret"), "Basic cm9vdDpwYXNz");
+    let wrong = request("GET", "/v2/", "").replace(
+        &crate::harness::basic("alice", "secret"),
+        "Basic cm9vdDpwYXNz",
+    );
     logged.between.own_answer(wrong).await;
     let line = logged.text().await;
-    assert!(line.contains(" user=- ") && !line.contains("root") && line.contains(" status=401 "), "{line}");
+    assert!(
+        line.contains(" user=- ") && !line.contains("root") && line.contains(" status=401 "),
+        "{line}"
+    );
 }

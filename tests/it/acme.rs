@@ -25,8 +25,14 @@ const ASKS: &str = "acme = true";
 /// A gateway for `ci.test` whose certificate comes from these CAs.
 async fn gateway(cas: &[&AcmeCa], tls: &str) -> Gateway {
     let directory = tempfile::tempdir().unwrap();
-    let tables = cas.iter().enumerate().map(|(index, ca)| ca.toml(directory.path(), &index.to_string()));
-    let main = format!("[acme]\nchallenges = [\"http-01\"]\n{}", tables.collect::<String>());
+    let tables = cas
+        .iter()
+        .enumerate()
+        .map(|(index, ca)| ca.toml(directory.path(), &index.to_string()));
+    let main = format!(
+        "[acme]\nchallenges = [\"http-01\"]\n{}",
+        tables.collect::<String>()
+    );
     let domain = Domain::new("ci.test", "http://127.0.0.1:9").tls(tls);
     let gateway = Setup::new().main(&main).domain(domain).start().await;
     // Read when the CA is asked, for as long as the gateway runs.
@@ -58,31 +64,50 @@ async fn until(gateway: &Gateway, what: &str, so: impl Fn(&Value) -> bool) -> Va
 }
 
 async fn issued(gateway: &Gateway) -> Value {
-    until(gateway, "issued", |shown| shown["serial"].is_string() && shown["acme"]["next_attempt"].is_string())
-        .await
+    until(gateway, "issued", |shown| {
+        shown["serial"].is_string() && shown["acme"]["next_attempt"].is_string()
+    })
+    .await
 }
 
 async fn failed(gateway: &Gateway) -> Value {
-    until(gateway, "explained", |shown| shown["acme"]["error"].is_string()).await
+    until(gateway, "explained", |shown| {
+        shown["acme"]["error"].is_string()
+    })
+    .await
 }
 
 /// As `moorgate certs renew` does.
 async fn renew(gateway: &Gateway, domain: &str) {
-    let answer = ask(gateway, &json!({ "command": "certs-renew", "domain": domain })).await;
+    let answer = ask(
+        gateway,
+        &json!({ "command": "certs-renew", "domain": domain }),
+    )
+    .await;
     assert_eq!(answer["outcome"], "done", "{answer}");
 }
 
 /// Asks on the control socket.
 async fn ask(gateway: &Gateway, command: &Value) -> Value {
-    let mut stream = UnixStream::connect(gateway.path("state/control.sock")).await.unwrap();
-    stream.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+    let mut stream = UnixStream::connect(gateway.path("state/control.sock"))
+        .await
+        .unwrap();
+    stream
+        .write_all(format!("{command}\n").as_bytes())
+        .await
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     serde_json::from_str(&answer).unwrap()
 }
 
 fn moment(value: &Value) -> SystemTime {
-    value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().into()
+    value
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap()
+        .into()
 }
 
 #[tokio::test]
@@ -92,7 +117,10 @@ async fn a_window_of_the_ca_decides_when_to_renew() {
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = issued(&gateway).await;
     let next = moment(&shown["acme"]["next_attempt"]);
-    assert!(moment(&shown["acme"]["window_start"]) <= next && next <= moment(&shown["acme"]["window_end"]));
+    assert!(
+        moment(&shown["acme"]["window_start"]) <= next
+            && next <= moment(&shown["acme"]["window_end"])
+    );
     assert_eq!(ca.asked("order").len(), 1);
 }
 
@@ -106,7 +134,12 @@ async fn a_window_in_the_past_renews_at_once_and_names_what_is_replaced() {
     let orders = ca.asked("order");
     assert_eq!(orders.len(), 2);
     assert!(orders[0]["replaces"].is_null());
-    assert_eq!(orders[1]["replaces"].as_str().unwrap().matches('.').count(), 1, "{}", orders[1]);
+    assert_eq!(
+        orders[1]["replaces"].as_str().unwrap().matches('.').count(),
+        1,
+        "{}",
+        orders[1]
+    );
 }
 
 #[tokio::test]
@@ -123,7 +156,10 @@ async fn an_order_that_may_not_replace_is_made_as_any_other() {
 
 /// Which orders were to replace a certificate.
 fn replacing(ca: &AcmeCa) -> Vec<bool> {
-    ca.asked("order").iter().map(|order| order["replaces"].is_string()).collect()
+    ca.asked("order")
+        .iter()
+        .map(|order| order["replaces"].is_string())
+        .collect()
 }
 
 #[tokio::test]
@@ -158,7 +194,9 @@ async fn without_a_window_a_third_of_the_life_decides() {
     let ca = AcmeCa::new().await;
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = issued(&gateway).await;
-    let left = moment(&shown["not_after"]).duration_since(moment(&shown["acme"]["next_attempt"])).unwrap();
+    let left = moment(&shown["not_after"])
+        .duration_since(moment(&shown["acme"]["next_attempt"]))
+        .unwrap();
     let days = left.as_secs() / 86_400;
     assert!((30..=34).contains(&days), "{days}");
     assert!(shown["acme"]["window_start"].is_null());
@@ -169,7 +207,10 @@ async fn a_challenge_that_has_failed_by_the_time_of_its_answer_is_a_failed_proof
     let ca = AcmeCa::new().await;
     ca.once("challenge", Told::Unmet);
     let gateway = gateway(&[&ca], ASKS).await;
-    let error = failed(&gateway).await["acme"]["error"].as_str().unwrap().to_owned();
+    let error = failed(&gateway).await["acme"]["error"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let words = "ci.test was not proved by http-01: nobody answers (connection)";
     assert!(error.ends_with(words), "{error}");
 }
@@ -179,7 +220,10 @@ async fn the_profile_is_asked_for_and_one_that_is_not_there_costs_nothing() {
     let ca = AcmeCa::new().await;
     ca.profiles(&["classic", "shortlived"]);
     let wrong = gateway(&[&ca], "acme = true\nprofile = \"shortlifed\"").await;
-    let error = failed(&wrong).await["acme"]["error"].as_str().unwrap().to_owned();
+    let error = failed(&wrong).await["acme"]["error"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert!(
         error.ends_with(r#"the CA has no profile "shortlifed"; it has "classic", "shortlived""#),
         "{error}"
@@ -193,13 +237,27 @@ async fn the_profile_is_asked_for_and_one_that_is_not_there_costs_nothing() {
 #[tokio::test]
 async fn a_limit_s_retry_after_is_waited_for() {
     let ca = AcmeCa::new().await;
-    ca.once("order", Told::Refuse("rateLimited", 429, &[("retry-after", "7200")]));
+    ca.once(
+        "order",
+        Told::Refuse("rateLimited", 429, &[("retry-after", "7200")]),
+    );
     let began = SystemTime::now();
     let gateway = gateway(&[&ca], ASKS).await;
-    let shown = until(&gateway, "waiting", |shown| shown["acme"]["next_attempt"].is_string()).await;
-    let wait = moment(&shown["acme"]["next_attempt"]).duration_since(began).unwrap();
+    let shown = until(&gateway, "waiting", |shown| {
+        shown["acme"]["next_attempt"].is_string()
+    })
+    .await;
+    let wait = moment(&shown["acme"]["next_attempt"])
+        .duration_since(began)
+        .unwrap();
     assert!(wait >= Duration::from_secs(7190), "{wait:?}");
-    assert!(shown["acme"]["error"].as_str().unwrap().contains("the CA's limit is reached"), "{shown}");
+    assert!(
+        shown["acme"]["error"]
+            .as_str()
+            .unwrap()
+            .contains("the CA's limit is reached"),
+        "{shown}"
+    );
 }
 
 #[tokio::test]
@@ -211,7 +269,9 @@ async fn a_page_of_html_is_told_as_the_status_that_it_has() {
     let shown = failed(&gateway).await;
     let error = shown["acme"]["error"].as_str().unwrap();
     assert!(error.contains("HTTP 503 Service Unavailable"), "{error}");
-    let wait = moment(&shown["acme"]["next_attempt"]).duration_since(began).unwrap();
+    let wait = moment(&shown["acme"]["next_attempt"])
+        .duration_since(began)
+        .unwrap();
     assert!(wait >= Duration::from_secs(1790), "{wait:?}");
 }
 
@@ -235,7 +295,10 @@ async fn a_certificate_that_could_not_be_fetched_is_fetched_later_from_the_same_
     failed(&gateway).await;
     renew(&gateway, "ci.test").await;
     issued(&gateway).await;
-    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
+    assert_eq!(
+        (ca.asked("order").len(), ca.asked("finalize").len()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -244,7 +307,10 @@ async fn a_ca_that_wants_to_be_asked_tomorrow_is_asked_for_some_time_first() {
     ca.once("finalize", Told::Busy(3, "86400"));
     let gateway = gateway(&[&ca], ASKS).await;
     issued(&gateway).await;
-    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
+    assert_eq!(
+        (ca.asked("order").len(), ca.asked("finalize").len()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -253,7 +319,13 @@ async fn an_order_that_has_become_invalid_is_not_taken_up_again() {
     ca.once("finalize", Told::Invalid("serverInternal", 1));
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = failed(&gateway).await;
-    assert!(shown["acme"]["error"].as_str().unwrap().contains("the CA is out of order"), "{shown}");
+    assert!(
+        shown["acme"]["error"]
+            .as_str()
+            .unwrap()
+            .contains("the CA is out of order"),
+        "{shown}"
+    );
     renew(&gateway, "ci.test").await;
     issued(&gateway).await;
     assert_eq!(ca.asked("order").len(), 2);
@@ -266,7 +338,10 @@ async fn an_order_that_is_further_than_it_seemed_is_gone_on_with() {
     ca.once("finalize", Told::Denied("orderNotReady", 403));
     let gateway = gateway(&[&ca], ASKS).await;
     issued(&gateway).await;
-    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
+    assert_eq!(
+        (ca.asked("order").len(), ca.asked("finalize").len()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -277,7 +352,13 @@ async fn a_chain_for_another_key_never_replaces_what_is_served() {
     ca.once("cert", Told::WrongChain);
     renew(&gateway, "ci.test").await;
     let shown = failed(&gateway).await;
-    assert!(shown["acme"]["error"].as_str().unwrap().contains("for another key"), "{shown}");
+    assert!(
+        shown["acme"]["error"]
+            .as_str()
+            .unwrap()
+            .contains("for another key"),
+        "{shown}"
+    );
     assert_eq!(shown["serial"], before);
 }
 
@@ -290,20 +371,28 @@ async fn a_chain_that_does_not_hold_together_never_replaces_what_is_served() {
     renew(&gateway, "ci.test").await;
     let shown = failed(&gateway).await;
     let error = shown["acme"]["error"].as_str().unwrap();
-    assert!(error.contains("cannot be used: CN=a stranger does not sign "), "{error}");
+    assert!(
+        error.contains("cannot be used: CN=a stranger does not sign "),
+        "{error}"
+    );
     assert_eq!(shown["serial"], before);
 }
 
 #[tokio::test]
 async fn a_ca_that_does_not_say_when_to_renew_is_not_waited_for() {
-    for told in [Told::Html(500, &[]), Told::Refuse("malformed", 404, &[]), Told::Html(404, &[])] {
+    for told in [
+        Told::Html(500, &[]),
+        Told::Refuse("malformed", 404, &[]),
+        Told::Html(404, &[]),
+    ] {
         let ca = AcmeCa::new().await;
         ca.windows(&[(40 * 86_400, 41 * 86_400)]);
         ca.always("renewal", told);
         let gateway = gateway(&[&ca], ASKS).await;
         let shown = issued(&gateway).await;
-        let left =
-            moment(&shown["not_after"]).duration_since(moment(&shown["acme"]["next_attempt"])).unwrap();
+        let left = moment(&shown["not_after"])
+            .duration_since(moment(&shown["acme"]["next_attempt"]))
+            .unwrap();
         let days = left.as_secs() / 86_400;
         assert!((30..=34).contains(&days), "{days}");
         assert!(shown["acme"]["window_start"].is_null());
@@ -317,12 +406,23 @@ async fn attempts_and_what_is_left_of_limits_are_told() {
     ca.once("order", Told::Refuse("caa", 403, &[]));
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = failed(&gateway).await;
-    assert_eq!(shown["acme"]["attempts"], json!({ "issued": 0, "failed": 1, "postponed": 0 }));
+    assert_eq!(
+        shown["acme"]["attempts"],
+        json!({ "issued": 0, "failed": 1, "postponed": 0 })
+    );
     renew(&gateway, "ci.test").await;
     let counted = json!({ "issued": 1, "failed": 1, "postponed": 0 });
-    until(&gateway, "counted", |shown| shown["acme"]["attempts"] == counted).await;
+    until(&gateway, "counted", |shown| {
+        shown["acme"]["attempts"] == counted
+    })
+    .await;
     let mut client = Peer::new(TcpStream::connect(gateway.admin()).await.unwrap());
-    client.send(&format!("GET /status HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.admin())).await;
+    client
+        .send(&format!(
+            "GET /status HTTP/1.1\r\nHost: {}\r\n\r\n",
+            gateway.admin()
+        ))
+        .await;
     let (_, body) = client.answer().await;
     let budgets = crate::harness::json(&body)["budgets"].clone();
     assert_eq!(budgets[0]["domain"], "ci.test");
@@ -332,10 +432,15 @@ async fn attempts_and_what_is_left_of_limits_are_told() {
 
 /// The files below a directory, with what others may do with them.
 fn files(directory: &Path) -> Vec<(PathBuf, u32)> {
-    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let each = entries.flat_map(|path| match path.is_dir() {
         true => files(&path),
-        false => vec![(path.clone(), path.metadata().unwrap().permissions().mode() & 0o077)],
+        false => vec![(
+            path.clone(),
+            path.metadata().unwrap().permissions().mode() & 0o077,
+        )],
     });
     each.collect()
 }
@@ -347,11 +452,22 @@ async fn what_is_kept_is_pem_and_its_owner_s() {
     issued(&gateway).await;
     let files = files(&gateway.path("state/acme"));
     assert!(files.iter().all(|(_, others)| *others == 0), "{files:?}");
-    let texts: Vec<_> = files.iter().filter_map(|(path, _)| std::fs::read_to_string(path).ok()).collect();
-    let with =
-        |label: &str| texts.iter().filter(|text| text.contains(&format!("-----BEGIN {label}-----"))).count();
+    let texts: Vec<_> = files
+        .iter()
+        .filter_map(|(path, _)| std::fs::read_to_string(path).ok())
+        .collect();
+    let with = |label: &str| {
+        texts
+            .iter()
+            .filter(|text| text.contains(&format!("-----BEGIN {label}-----")))
+            .count()
+    };
     // The account's key and the domain's; its chain.
-    assert_eq!((with("PRIVATE KEY"), with("CERTIFICATE")), (2, 1), "{files:?}");
+    assert_eq!(
+        (with("PRIVATE KEY"), with("CERTIFICATE")),
+        (2, 1),
+        "{files:?}"
+    );
 }
 
 #[tokio::test]
@@ -369,7 +485,10 @@ async fn the_next_ca_is_asked_when_the_first_cannot_issue() {
     first.once("order", Told::Refuse("caa", 403, &[]));
     let gateway = gateway(&[&first, &second], ASKS).await;
     let shown = issued(&gateway).await;
-    assert_eq!((first.asked("order").len(), second.asked("order").len()), (1, 1));
+    assert_eq!(
+        (first.asked("order").len(), second.asked("order").len()),
+        (1, 1)
+    );
     assert!(shown["acme"]["error"].is_null(), "{shown}");
 }
 
@@ -379,7 +498,10 @@ async fn a_ca_that_never_answers_holds_up_nobody() {
     ca.once("dir", Told::Silence);
     let gateway = gateway(&[&ca], "acme = true\nfallback = \"internal\"").await;
     assert!(gateway.tls("ci.test", &["http/1.1"]).await.is_ok());
-    assert!(gateway.stop().await, "it ends although the CA is still being asked");
+    assert!(
+        gateway.stop().await,
+        "it ends although the CA is still being asked"
+    );
 }
 
 #[tokio::test]
@@ -392,5 +514,8 @@ async fn a_reload_neither_cancels_nor_repeats_an_order() {
         gateway.app.reload().await.unwrap();
     }
     issued(&gateway).await;
-    assert_eq!((ca.asked("order").len(), ca.asked("finalize").len()), (1, 1));
+    assert_eq!(
+        (ca.asked("order").len(), ca.asked("finalize").len()),
+        (1, 1)
+    );
 }

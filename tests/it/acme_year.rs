@@ -13,10 +13,14 @@ use year::Year;
 
 #[test]
 fn a_year_with_windows_of_the_ca() {
-    alone::run("acme_year::a_year_with_windows_of_the_ca", |place| Year::begin(place, true).live());
+    alone::run("acme_year::a_year_with_windows_of_the_ca", |place| {
+        Year::begin(place, true).live()
+    });
 }
 
 #[test]
 fn a_year_by_lifetimes_alone() {
-    alone::run("acme_year::a_year_by_lifetimes_alone", |place| Year::begin(place, false).live());
+    alone::run("acme_year::a_year_by_lifetimes_alone", |place| {
+        Year::begin(place, false).live()
+    });
 }

@@ -14,16 +14,31 @@ async fn before_pages() -> (Between, Upstream) {
 #[tokio::test]
 async fn pages_need_the_same_login() {
     let (mut between, _) = before_pages().await;
-    let (head, body) = between.own_answer("GET / HTTP/1.1\r\nHost: ci.test\r\n\r\n").await;
+    let (head, body) = between
+        .own_answer("GET / HTTP/1.1\r\nHost: ci.test\r\n\r\n")
+        .await;
     assert_eq!(head.status(), 401);
     assert_eq!(head.all("www-authenticate"), ["Basic realm=\"ci.test\""]);
-    assert!(String::from_utf8(body).unwrap().starts_with("<!doctype html>"), "people read it");
+    assert!(
+        String::from_utf8(body)
+            .unwrap()
+            .starts_with("<!doctype html>"),
+        "people read it"
+    );
 }
 
 #[tokio::test]
 async fn everything_outside_v2_goes_to_the_page_server() {
     let (mut between, registry) = before_pages().await;
-    for target in ["/", "/repo/a?x=%2F&y", "/v3/", "/v2x", "/assets/a.b~c.css", "/a%20b/c%3Fd", "/?"] {
+    for target in [
+        "/",
+        "/repo/a?x=%2F&y",
+        "/v3/",
+        "/v2x",
+        "/assets/a.b~c.css",
+        "/a%20b/c%3Fd",
+        "/?",
+    ] {
         let asked = between.passed(request("GET", target, "")).await;
         assert_eq!(asked.first, format!("GET {target} HTTP/1.1"));
     }
@@ -37,23 +52,42 @@ async fn nothing_below_v2_goes_to_the_page_server() {
         between.client.send(request("GET", target, "")).await;
         let mut peer = registry.accept().await;
         assert_eq!(peer.head().await.first, format!("GET {target} HTTP/1.1"));
-        peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+        peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .await;
         assert_eq!(between.client.answer().await.0.status(), 200);
     }
     for target in ["/v2/pages", "/v1/_ping"] {
-        assert_eq!(between.own_answer(request("GET", target, "")).await.0.status(), 404);
+        assert_eq!(
+            between
+                .own_answer(request("GET", target, ""))
+                .await
+                .0
+                .status(),
+            404
+        );
     }
     between.upstream.untouched().await;
 }
 
 #[tokio::test]
 async fn the_password_never_reaches_the_page_server() {
-    for keys in ["", "authorization = \"pass\"", "username = \"gate\"\npassword = \"inside\""] {
+    for keys in [
+        "",
+        "authorization = \"pass\"",
+        "username = \"gate\"\npassword = \"inside\"",
+    ] {
         let pages = Upstream::new().await;
         let table = format!("[browser]\nurl = \"{}\"", pages.url());
         let mut between = Between::with(|domain| domain.upstream(keys).tables(&table)).await;
         between.upstream = pages;
-        assert_eq!(between.passed(request("GET", "/", "")).await.get("authorization"), None, "{keys}");
+        assert_eq!(
+            between
+                .passed(request("GET", "/", ""))
+                .await
+                .get("authorization"),
+            None,
+            "{keys}"
+        );
     }
 }
 
@@ -62,21 +96,30 @@ async fn a_form_post_comes_as_the_browser_sent_it() {
     let (mut between, _) = before_pages().await;
     let lines = "Origin: https://ci.test\r\nReferer: https://ci.test/repo\r\nCookie: session=1; theme=dark\r\n\
                  Content-Type: application/x-www-form-urlencoded\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 9\r\n";
-    let asked = between.forwarded(request("POST", "/repo/a/delete", lines)).await;
+    let asked = between
+        .forwarded(request("POST", "/repo/a/delete", lines))
+        .await;
     assert_eq!(asked.get("host"), Some("ci.test"));
     assert_eq!(asked.get("origin"), Some("https://ci.test"));
     assert_eq!(asked.get("referer"), Some("https://ci.test/repo"));
     assert_eq!(asked.get("cookie"), Some("session=1; theme=dark"));
-    assert_eq!(asked.get("content-type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(
+        asked.get("content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
     assert_eq!(asked.get("sec-fetch-site"), Some("same-origin"));
     assert_eq!(
-        (asked.get("x-forwarded-proto"), asked.get("x-forwarded-host")),
+        (
+            asked.get("x-forwarded-proto"),
+            asked.get("x-forwarded-host")
+        ),
         (Some("https"), Some("ci.test"))
     );
     between.client.send("token=abc").await;
     assert_eq!(between.registry().bytes(9).await, b"token=abc");
-    let (head, _) =
-        between.answered("HTTP/1.1 303 See Other\r\nLocation: /repo\r\nContent-Length: 0\r\n\r\n").await;
+    let (head, _) = between
+        .answered("HTTP/1.1 303 See Other\r\nLocation: /repo\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!((head.status(), head.get("location")), (303, Some("/repo")));
 }
 
@@ -91,7 +134,10 @@ async fn cookies_of_the_page_server_reach_the_browser() {
         )
         .await;
     assert_eq!(head.all("set-cookie"), ["a=1; Path=/; HttpOnly", "b=2"]);
-    assert_eq!((head.get("server"), head.get("strict-transport-security")), (None, None));
+    assert_eq!(
+        (head.get("server"), head.get("strict-transport-security")),
+        (None, None)
+    );
 }
 
 #[tokio::test]
@@ -108,11 +154,16 @@ async fn a_login_of_the_page_server_does_not_ask_in_our_name() {
 async fn cookies_that_http2_splits_are_one_header_to_the_page_server() {
     let (mut between, _) = before_pages().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
-    let request = request2("GET", "/").header("cookie", "a=1").header("cookie", "b=2");
+    let request = request2("GET", "/")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2");
     let answer = tokio::spawn(client.send(request.body(no_body()).unwrap()));
     // RFC 9113 §8.2.3.
     assert_eq!(between.asked().await.all("cookie"), ["a=1; b=2"]);
-    between.registry().send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    between
+        .registry()
+        .send("HTTP/1.1 204 No Content\r\n\r\n")
+        .await;
     assert_eq!(answer.await.unwrap().unwrap().0.status, 204);
 }
 
@@ -120,12 +171,19 @@ async fn cookies_that_http2_splits_are_one_header_to_the_page_server() {
 async fn redirects_of_the_page_server_to_itself_become_paths() {
     let (mut between, _) = before_pages().await;
     let pages = between.upstream.url();
-    for location in
-        [format!("{pages}/repo?x"), "https://ci.test/repo?x".to_owned(), "http://ci.test/repo?x".to_owned()]
-    {
+    for location in [
+        format!("{pages}/repo?x"),
+        "https://ci.test/repo?x".to_owned(),
+        "http://ci.test/repo?x".to_owned(),
+    ] {
         between.forwarded(request("GET", "/", "")).await;
-        let answer = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
-        assert_eq!(between.answered(answer).await.0.get("location"), Some("/repo?x"), "{location}");
+        let answer =
+            format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(
+            between.answered(answer).await.0.get("location"),
+            Some("/repo?x"),
+            "{location}"
+        );
     }
 }
 
@@ -134,11 +192,18 @@ async fn a_redirect_to_the_host_and_port_that_the_browser_named_becomes_a_path()
     let (mut between, _) = before_pages().await;
     for scheme in ["http", "https"] {
         let request = request("GET", "/", "").replace("Host: ci.test", "Host: ci.test:5001");
-        assert_eq!(between.forwarded(request).await.get("host"), Some("ci.test:5001"));
+        assert_eq!(
+            between.forwarded(request).await.get("host"),
+            Some("ci.test:5001")
+        );
         let answer = format!(
             "HTTP/1.1 302 Found\r\nLocation: {scheme}://ci.test:5001/login\r\nContent-Length: 0\r\n\r\n"
         );
-        assert_eq!(between.answered(answer).await.0.get("location"), Some("/login"), "{scheme}");
+        assert_eq!(
+            between.answered(answer).await.0.get("location"),
+            Some("/login"),
+            "{scheme}"
+        );
     }
 }
 
@@ -146,16 +211,26 @@ async fn a_redirect_to_the_host_and_port_that_the_browser_named_becomes_a_path()
 async fn a_redirect_of_the_page_server_elsewhere_passes() {
     let (mut between, _) = before_pages().await;
     between.forwarded(request("GET", "/", "")).await;
-    let answer = "HTTP/1.1 302 Found\r\nLocation: https://docs.example.com/x\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(between.answered(answer).await.0.get("location"), Some("https://docs.example.com/x"));
+    let answer =
+        "HTTP/1.1 302 Found\r\nLocation: https://docs.example.com/x\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(
+        between.answered(answer).await.0.get("location"),
+        Some("https://docs.example.com/x")
+    );
 }
 
 #[tokio::test]
 async fn no_upgrade_reaches_the_page_server() {
     let (mut between, _) = before_pages().await;
-    let lines =
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n";
-    assert_eq!(between.own_answer(request("GET", "/cable", lines)).await.0.status(), 501);
+    let lines = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n";
+    assert_eq!(
+        between
+            .own_answer(request("GET", "/cable", lines))
+            .await
+            .0
+            .status(),
+        501
+    );
 }
 
 #[tokio::test]
@@ -164,5 +239,9 @@ async fn a_page_server_that_is_down_is_told_as_a_page() {
     between.upstream = Upstream::new().await;
     let (head, body) = between.own_answer(request("GET", "/", "")).await;
     assert_eq!(head.status(), 503);
-    assert!(String::from_utf8(body).unwrap().starts_with("<!doctype html>"));
+    assert!(
+        String::from_utf8(body)
+            .unwrap()
+            .starts_with("<!doctype html>")
+    );
 }

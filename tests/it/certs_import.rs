@@ -26,7 +26,10 @@ fn stage() -> tempfile::TempDir {
     params.not_before = SystemTime::now().into();
     params.not_after = (SystemTime::now() + Duration::from_secs(60 * 24 * 60 * 60)).into();
     let live = "letsencrypt/live/ci.example.com";
-    write(&format!("{live}/fullchain.pem"), &params.self_signed(&key).unwrap().pem());
+    write(
+        &format!("{live}/fullchain.pem"),
+        &params.self_signed(&key).unwrap().pem(),
+    );
     write(&format!("{live}/privkey.pem"), &key.serialize_pem());
     let server = "server = https://acme-v02.api.letsencrypt.org/directory\n";
     write("letsencrypt/renewal/ci.example.com.conf", server);
@@ -34,7 +37,8 @@ fn stage() -> tempfile::TempDir {
 }
 
 fn import(directory: &Path, arguments: &[&str]) -> Output {
-    let binary = std::env::var_os("MOORGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moorgate").into());
+    let binary =
+        std::env::var_os("MOORGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moorgate").into());
     Command::new(binary)
         .args(["certs", "import", "--config"])
         .arg(directory)
@@ -59,23 +63,43 @@ fn a_dry_run_is_followed_by_the_same_in_earnest_and_then_by_nothing() {
     let directory = stage.path();
     let dry = import(directory, &["letsencrypt", "--dry-run"]);
     assert!(dry.status.success(), "{}", text(&dry.stderr));
-    assert!(text(&dry.stderr).contains("would import 1 into "), "{}", text(&dry.stderr));
+    assert!(
+        text(&dry.stderr).contains("would import 1 into "),
+        "{}",
+        text(&dry.stderr)
+    );
     assert!(!held(directory).exists());
 
     let done = import(directory, &["letsencrypt"]);
     assert!(done.status.success());
     assert_eq!(text(&done.stdout), text(&dry.stdout));
     let line = "imported  ci.example.com at acme-v02.api.letsencrypt.org; until 20";
-    assert!(text(&done.stdout).starts_with(line), "{}", text(&done.stdout));
+    assert!(
+        text(&done.stdout).starts_with(line),
+        "{}",
+        text(&done.stdout)
+    );
     let kept = fs::read_to_string(held(directory)).unwrap();
-    let key = fs::read_to_string(directory.join("letsencrypt/live/ci.example.com/privkey.pem")).unwrap();
-    assert!(kept.replace('\n', "").starts_with(&key.replace(['\r', '\n'], "")), "the key, then the chain");
+    let key =
+        fs::read_to_string(directory.join("letsencrypt/live/ci.example.com/privkey.pem")).unwrap();
+    assert!(
+        kept.replace('\n', "")
+            .starts_with(&key.replace(['\r', '\n'], "")),
+        "the key, then the chain"
+    );
     assert_eq!(kept.matches("BEGIN CERTIFICATE").count(), 1);
-    assert_eq!(fs::metadata(held(directory)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(held(directory)).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 
     let again = import(directory, &["letsencrypt"]);
     assert!(again.status.success());
-    assert!(text(&again.stdout).starts_with("kept      ci.example.com"), "{}", text(&again.stdout));
+    assert!(
+        text(&again.stdout).starts_with("kept      ci.example.com"),
+        "{}",
+        text(&again.stdout)
+    );
     assert!(text(&again.stderr).contains("imported 0 into "));
 }
 
@@ -84,12 +108,18 @@ fn domains_that_ask_no_ca_get_nothing() {
     let stage = stage();
     let directory = stage.path();
     let file = directory.join("conf.d/ci.toml");
-    let domain = fs::read_to_string(&file).unwrap().replace("acme = true", "internal = true");
+    let domain = fs::read_to_string(&file)
+        .unwrap()
+        .replace("acme = true", "internal = true");
     fs::write(file, domain).unwrap();
     let done = import(directory, &["letsencrypt"]);
     assert!(done.status.success());
     let line = "skipped   ci.example.com: no CA is asked for ci.example.com: its [tls] does not say `acme`";
-    assert!(text(&done.stdout).starts_with(line), "{}", text(&done.stdout));
+    assert!(
+        text(&done.stdout).starts_with(line),
+        "{}",
+        text(&done.stdout)
+    );
     assert!(!held(directory).exists());
 }
 
@@ -99,13 +129,25 @@ fn failures_have_their_own_exit_status() {
     let directory = stage.path();
     let nothing = import(directory, &["conf.d"]);
     assert_eq!(nothing.status.code(), Some(1));
-    assert!(text(&nothing.stderr).contains("found no certificates of "), "{}", text(&nothing.stderr));
+    assert!(
+        text(&nothing.stderr).contains("found no certificates of "),
+        "{}",
+        text(&nothing.stderr)
+    );
     let usage = import(directory, &["letsencrypt", "--ca", "letsencrypt"]);
     assert_eq!(usage.status.code(), Some(2));
-    assert!(text(&usage.stderr).contains("begins with https:// and a host"), "{}", text(&usage.stderr));
+    assert!(
+        text(&usage.stderr).contains("begins with https:// and a host"),
+        "{}",
+        text(&usage.stderr)
+    );
     // Something of the same name stands in the way.
     fs::create_dir_all(held(directory)).unwrap();
     let failed = import(directory, &["letsencrypt"]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(text(&failed.stdout).starts_with("FAILED"), "{}", text(&failed.stdout));
+    assert!(
+        text(&failed.stdout).starts_with("FAILED"),
+        "{}",
+        text(&failed.stdout)
+    );
 }

@@ -19,7 +19,9 @@ async fn stop(between: &Between) -> tokio::task::JoinHandle<bool> {
 #[tokio::test]
 async fn a_running_download_finishes() {
     let mut between = Between::new().await;
-    between.forwarded(request("GET", "/v2/a/manifests/v1", "")).await;
+    between
+        .forwarded(request("GET", "/v2/a/manifests/v1", ""))
+        .await;
     between.registry().send(DOWNLOAD).await;
     between.client.head().await;
     let stopped = stop(&between).await;
@@ -40,8 +42,13 @@ async fn a_running_upload_finishes() {
     assert!(!stopped.is_finished());
     between.client.send("67890").await;
     assert_eq!(between.registry().bytes(5).await, b"67890");
-    let (head, _) = between.answered("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!((head.status(), head.get("connection")), (202, Some("close")));
+    let (head, _) = between
+        .answered("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(
+        (head.status(), head.get("connection")),
+        (202, Some("close"))
+    );
     between.client.ended().await;
     assert!(stopped.await.unwrap());
 }
@@ -49,8 +56,14 @@ async fn a_running_upload_finishes() {
 #[tokio::test]
 async fn new_connections_are_refused() {
     let mut between = Between::new().await;
-    between.forwarded(request("GET", "/v2/a/manifests/v1", "")).await;
-    let (https, http, admin) = (between.gateway.https(), between.gateway.http(), between.gateway.admin());
+    between
+        .forwarded(request("GET", "/v2/a/manifests/v1", ""))
+        .await;
+    let (https, http, admin) = (
+        between.gateway.https(),
+        between.gateway.http(),
+        between.gateway.admin(),
+    );
     let stopped = stop(&between).await;
     for address in [https, http, admin] {
         assert!(TcpStream::connect(address).await.is_err(), "{address}");
@@ -73,13 +86,24 @@ async fn idle_connections_end_at_once() {
 async fn http2_is_told_to_go_away_and_finishes_what_runs() {
     let mut between = Between::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
-    drop(std::mem::replace(&mut between.client, between.gateway.client().await));
-    let answer = tokio::spawn(client.send(request2("GET", "/v2/a/manifests/v1").body(no_body()).unwrap()));
+    drop(std::mem::replace(
+        &mut between.client,
+        between.gateway.client().await,
+    ));
+    let answer = tokio::spawn(
+        client.send(
+            request2("GET", "/v2/a/manifests/v1")
+                .body(no_body())
+                .unwrap(),
+        ),
+    );
     between.asked().await;
     between.registry().send(DOWNLOAD).await;
     let stopped = stop(&between).await;
     // A stream that begins after GOAWAY is refused, here or already by the client.
-    let late = client.send(request2("GET", "/v2/_catalog").body(no_body()).unwrap()).await;
+    let late = client
+        .send(request2("GET", "/v2/_catalog").body(no_body()).unwrap())
+        .await;
     assert!(late.is_err(), "{late:?}");
     between.registry().send("67890").await;
     assert_eq!(&answer.await.unwrap().unwrap().1[..], b"1234567890");
@@ -90,7 +114,9 @@ async fn http2_is_told_to_go_away_and_finishes_what_runs() {
 #[tokio::test]
 async fn a_drain_ends_with_its_limit() {
     let mut between = Between::new().await;
-    between.forwarded(request("GET", "/v2/a/manifests/v1", "")).await;
+    between
+        .forwarded(request("GET", "/v2/a/manifests/v1", ""))
+        .await;
     let app = between.gateway.app.clone();
     let stopped = tokio::spawn(async move { app.drain(Duration::from_secs(60)).await });
     settle().await;

@@ -27,25 +27,36 @@ const MANIFEST: &str = "/v2/base/app/manifests/v1";
 /// As many wrong passwords as come.
 const UNBOUNDED: &str = "[auth]\naddress_failures = 1000000\nuser_failures = 1000000";
 /// More than come here, and each of them counts to the end.
-const LASTING: &str = "[auth]\naddress_failures = 1000\nuser_failures = 10000\nfailure_window = \"24h\"";
+const LASTING: &str =
+    "[auth]\naddress_failures = 1000\nuser_failures = 10000\nfailure_window = \"24h\"";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_users_take_as_long_as_in_calm() {
     let process = process(10, UNBOUNDED).await;
-    compare(&process, &Asking::of_passwords(), |round, number, attempt| Guess {
-        from: "192.0.2.1".to_owned(),
-        user: if number % 2 == 0 { "alice".to_owned() } else { format!("user{number}") },
-        password: format!("wrong {round} {number} {attempt}"),
-    })
+    compare(
+        &process,
+        &Asking::of_passwords(),
+        |round, number, attempt| Guess {
+            from: "192.0.2.1".to_owned(),
+            user: if number % 2 == 0 {
+                "alice".to_owned()
+            } else {
+                format!("user{number}")
+            },
+            password: format!("wrong {round} {number} {attempt}"),
+        },
+    )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_users_take_as_long_while_each_guess_comes_from_another_address_and_user() {
     let process = process(10, LASTING).await;
-    compare(&process, &Asking::of_passwords(), |round, number, attempt| {
-        Guess::of(((round * 60 + number) * MOST_GUESSES + attempt) as u64)
-    })
+    compare(
+        &process,
+        &Asking::of_passwords(),
+        |round, number, attempt| Guess::of(((round * 60 + number) * MOST_GUESSES + attempt) as u64),
+    )
     .await;
 }
 
@@ -60,7 +71,10 @@ struct Asking {
 impl Asking {
     /// In mode `basic`.
     fn of_passwords() -> Self {
-        Self { good: request("GET", MANIFEST, ""), guesses: "/v2/" }
+        Self {
+            good: request("GET", MANIFEST, ""),
+            guesses: "/v2/",
+        }
     }
 }
 
@@ -75,7 +89,11 @@ async fn compare(
     for round in 0..MOST_ROUNDS {
         let calm = measure(process, asking).await;
         let guess = |number, attempt| guess(round, number, attempt).request(asking.guesses);
-        let guesses = (0..60).map(|number| (0..MOST_GUESSES).map(|attempt| guess(number, attempt)).collect());
+        let guesses = (0..60).map(|number| {
+            (0..MOST_GUESSES)
+                .map(|attempt| guess(number, attempt))
+                .collect()
+        });
         let flood = Flood::begin(process, guesses.collect()).await;
         let flooded = measure(process, asking).await;
         flood.end().await;
@@ -95,7 +113,11 @@ async fn a_first_login_gets_through_a_flood_from_few_addresses() {
     let guesses = |number: usize| {
         let guess = move |attempt: usize| Guess {
             from: format!("192.0.2.{}", number % 4),
-            user: if number.is_multiple_of(2) { "alice".to_owned() } else { format!("user{number}") },
+            user: if number.is_multiple_of(2) {
+                "alice".to_owned()
+            } else {
+                format!("user{number}")
+            },
             password: format!("wrong {number} {attempt}"),
         };
         (0..).map(guess)
@@ -117,7 +139,11 @@ async fn a_first_login_gets_through_a_flood_from_many_addresses_that_have_guesse
         (0..).map(guess)
     };
     let siege = Siege::begin(&process, guesses).await;
-    while logins(&process).await["failing_addresses"].as_u64().unwrap() < BESIEGERS as u64 {
+    while logins(&process).await["failing_addresses"]
+        .as_u64()
+        .unwrap()
+        < BESIEGERS as u64
+    {
         tokio::task::yield_now().await;
     }
     siege.first_logins_are_answered(&process).await;
@@ -174,7 +200,10 @@ impl Siege {
             // stand behind 64 in the order of arrival.
             assert!(hashes < 40, "{hashes} hashes");
         }
-        assert!(self.0.iter().all(|client| !client.is_finished()), "the siege has ended");
+        assert!(
+            self.0.iter().all(|client| !client.is_finished()),
+            "the siege has ended"
+        );
     }
 
     fn end(self) {
@@ -190,7 +219,9 @@ async fn hashed(process: &Process) -> u64 {
 /// What `/status` says of logins.
 async fn logins(process: &Process) -> serde_json::Value {
     let mut client = Peer::new(TcpStream::connect(process.admin).await.unwrap());
-    client.send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    client
+        .send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
     json(&client.answer().await.1)["logins"].take()
 }
 
@@ -207,11 +238,19 @@ impl Guess {
         let name = number % 10_000;
         let [_, a, b, c] = u32::try_from(number % 100_000).unwrap().to_be_bytes();
         let (from, user) = (format!("10.{a}.{b}.{c}"), format!("user{name}"));
-        Self { from, user, password: format!("wrong {number}") }
+        Self {
+            from,
+            user,
+            password: format!("wrong {number}"),
+        }
     }
 
     fn request(&self, target: &str) -> String {
-        let Self { from, user, password } = self;
+        let Self {
+            from,
+            user,
+            password,
+        } = self;
         let authorization = basic(user, password);
         format!(
             "GET {target} HTTP/1.1\r\nHost: ci.test\r\nX-Forwarded-For: {from}\r\nAuthorization: {authorization}\r\n\r\n"
@@ -231,8 +270,14 @@ async fn process_of((cost, auth): (u32, &str), keys: &str) -> Arc<Process> {
     let domain = Domain::new("ci.test", &format!("http://{upstream}")).auth(keys);
     let entry = bcrypt::hash("secret", cost).unwrap();
     let users = ["alice", "first0", "first1", "first2", "first3", "first4"];
-    let entries: String = users.iter().map(|user| format!("{user}:{entry}\n")).collect();
-    let setup = Setup::new().domain(domain).main(auth).top("trusted_proxies = [\"127.0.0.1\"]");
+    let entries: String = users
+        .iter()
+        .map(|user| format!("{user}:{entry}\n"))
+        .collect();
+    let setup = Setup::new()
+        .domain(domain)
+        .main(auth)
+        .top("trusted_proxies = [\"127.0.0.1\"]");
     Arc::new(setup.spawn(&entries, "http/1.1"))
 }
 
@@ -293,7 +338,10 @@ impl Flood {
         for client in self.clients {
             client.abort();
             if let Err(error) = client.await {
-                assert!(error.is_cancelled(), "a login of the flood went wrong: {error}");
+                assert!(
+                    error.is_cancelled(),
+                    "a login of the flood went wrong: {error}"
+                );
             }
         }
     }

@@ -26,10 +26,18 @@ impl Stage {
         let domain = Domain::new("ci.test", &origin.url()).user("bob", "hunter2");
         let other = Domain::new("other.test", &origin.url());
         let auth = format!("[auth]\naddress_failures = {address}\nuser_failures = {user}");
-        let setup = Setup::new().domain(domain).domain(other).top("trusted_proxies = [\"127.0.0.1\"]");
+        let setup = Setup::new()
+            .domain(domain)
+            .domain(other)
+            .top("trusted_proxies = [\"127.0.0.1\"]");
         let gateway = setup.main(&auth).start().await;
         let client = gateway.client().await;
-        Self { gateway, origin, client, clock: Clock::stopped() }
+        Self {
+            gateway,
+            origin,
+            client,
+            clock: Clock::stopped(),
+        }
     }
 
     /// Logs in from an address.

@@ -41,7 +41,8 @@ pub async fn jump(time: Duration) {
 
 /// The JSON of a body.
 pub fn json(body: &[u8]) -> serde_json::Value {
-    serde_json::from_slice(body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)))
+    serde_json::from_slice(body)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)))
 }
 
 /// Lets everything that is ready on this thread run: enough rounds for a chain of tasks.

@@ -1,6 +1,9 @@
 //! What moorgate does, seen from outside. The list of modules is a table of contents.
 #![expect(unreachable_pub, reason = "the harness is read like a library")]
-#![expect(clippy::unwrap_used, reason = "a test fails by it, and the harness is part of the tests")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by it, and the harness is part of the tests"
+)]
 
 mod harness;
 

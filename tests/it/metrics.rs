@@ -20,10 +20,15 @@ async fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
 
 async fn text(gateway: &Gateway) -> String {
     let mut client = Peer::new(TcpStream::connect(gateway.admin()).await.unwrap());
-    client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    client
+        .send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
     let (head, body) = client.answer().await;
     assert_eq!(head.status(), 200);
-    assert_eq!(head.get("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert_eq!(
+        head.get("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
     let text = String::from_utf8(body).unwrap();
     assert!(text.ends_with("# EOF\n"), "{text}");
     text
@@ -36,27 +41,57 @@ async fn until(gateway: &Gateway, name: &str, value: f64) {
             tokio::task::yield_now().await;
         }
     });
-    assert!(shown.await, "{name} is not {value}:\n{}", text(gateway).await);
+    assert!(
+        shown.await,
+        "{name} is not {value}:\n{}",
+        text(gateway).await
+    );
 }
 
 #[tokio::test]
 async fn requests_are_counted_by_domain_call_and_status() {
     let mut between = Between::new().await;
-    between.client.send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n").await;
+    between
+        .client
+        .send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
+        .await;
     assert_eq!(between.client.answer().await.0.status(), 401);
-    between.passed(request("PUT", "/v2/a/manifests/v1", "Content-Length: 0\r\n")).await;
-    between.forwarded(request("GET", "/v2/a/manifests/v1", "")).await;
-    between.answered("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await;
-    between.forwarded(request("GET", "/v2/a/manifests/v1", "")).await;
-    between.answered("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
-    between.client.send("GET / HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n").await;
+    between
+        .passed(request(
+            "PUT",
+            "/v2/a/manifests/v1",
+            "Content-Length: 0\r\n",
+        ))
+        .await;
+    between
+        .forwarded(request("GET", "/v2/a/manifests/v1", ""))
+        .await;
+    between
+        .answered("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        .await;
+    between
+        .forwarded(request("GET", "/v2/a/manifests/v1", ""))
+        .await;
+    between
+        .answered("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    between
+        .client
+        .send("GET / HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n")
+        .await;
     assert_eq!(between.client.answer().await.0.status(), 404);
     let gateway = &between.gateway;
-    until(gateway, r#"moorgate_requests_total{domain="",call="",status="404"}"#, 1.0).await;
+    until(
+        gateway,
+        r#"moorgate_requests_total{domain="",call="",status="404"}"#,
+        1.0,
+    )
+    .await;
     let shown = scrape(gateway).await;
     let one = |call: &str, status: &str| {
-        let series =
-            format!(r#"moorgate_requests_total{{domain="ci.test",call="{call}",status="{status}"}}"#);
+        let series = format!(
+            r#"moorgate_requests_total{{domain="ci.test",call="{call}",status="{status}"}}"#
+        );
         shown.get(&series).copied()
     };
     assert_eq!(one("ping", "401"), Some(1.0));
@@ -64,10 +99,22 @@ async fn requests_are_counted_by_domain_call_and_status() {
     assert_eq!(one("manifest.read", "200"), Some(1.0));
     assert_eq!(one("manifest.read", "404"), Some(1.0));
     assert_eq!(one("blob.read", "200"), None);
-    assert_eq!(shown[r#"moorgate_request_duration_seconds_count{domain="ci.test"}"#], 4.0);
-    assert_eq!(shown[r#"moorgate_request_duration_seconds_bucket{le="+Inf",domain="ci.test"}"#], 4.0);
-    assert_eq!(shown[r#"moorgate_upstream_response_seconds_count{domain="ci.test"}"#], 3.0);
-    assert_eq!(shown[r#"moorgate_requests_in_flight{domain="ci.test"}"#], 0.0);
+    assert_eq!(
+        shown[r#"moorgate_request_duration_seconds_count{domain="ci.test"}"#],
+        4.0
+    );
+    assert_eq!(
+        shown[r#"moorgate_request_duration_seconds_bucket{le="+Inf",domain="ci.test"}"#],
+        4.0
+    );
+    assert_eq!(
+        shown[r#"moorgate_upstream_response_seconds_count{domain="ci.test"}"#],
+        3.0
+    );
+    assert_eq!(
+        shown[r#"moorgate_requests_in_flight{domain="ci.test"}"#],
+        0.0
+    );
     assert!(shown[r#"moorgate_sent_bytes_total{domain="ci.test"}"#] >= 5.0);
 }
 
@@ -75,16 +122,32 @@ async fn requests_are_counted_by_domain_call_and_status() {
 async fn what_goes_on_and_what_is_broken_off_is_shown() {
     let mut between = Between::new().await;
     let open = r#"moorgate_requests_in_flight{domain="ci.test"}"#;
-    between.forwarded(request("PATCH", "/v2/a/blobs/uploads/1", "Content-Length: 9\r\n") + "1234").await;
+    between
+        .forwarded(request("PATCH", "/v2/a/blobs/uploads/1", "Content-Length: 9\r\n") + "1234")
+        .await;
     assert_eq!(scrape(&between.gateway).await[open], 1.0);
-    let Between { gateway, client, .. } = between;
+    let Between {
+        gateway, client, ..
+    } = between;
     drop(client);
     until(&gateway, open, 0.0).await;
     let shown = scrape(&gateway).await;
-    assert_eq!(shown[r#"moorgate_interrupted_total{domain="ci.test",by="client"}"#], 1.0);
-    assert_eq!(shown[r#"moorgate_interrupted_total{domain="ci.test",by="upstream"}"#], 0.0);
-    assert_eq!(shown[r#"moorgate_received_bytes_total{domain="ci.test"}"#], 4.0);
-    assert_eq!(shown[r#"moorgate_requests_total{domain="ci.test",call="upload.chunk",status="400"}"#], 1.0);
+    assert_eq!(
+        shown[r#"moorgate_interrupted_total{domain="ci.test",by="client"}"#],
+        1.0
+    );
+    assert_eq!(
+        shown[r#"moorgate_interrupted_total{domain="ci.test",by="upstream"}"#],
+        0.0
+    );
+    assert_eq!(
+        shown[r#"moorgate_received_bytes_total{domain="ci.test"}"#],
+        4.0
+    );
+    assert_eq!(
+        shown[r#"moorgate_requests_total{domain="ci.test",call="upload.chunk",status="400"}"#],
+        1.0
+    );
 }
 
 #[tokio::test]
@@ -94,11 +157,18 @@ async fn counts_stay_over_a_reload_and_a_refused_one_is_shown() {
     let series = r#"moorgate_requests_total{domain="ci.test",call="ping",status="200"}"#;
     until(&between.gateway, series, 1.0).await;
     let domain = |tables: &str| Domain::new("ci.test", &between.upstream.url()).tables(tables);
-    Setup::new().domain(domain("[limits]\nmanifest = \"1KiB\"")).write(between.gateway.directory.path());
+    Setup::new()
+        .domain(domain("[limits]\nmanifest = \"1KiB\""))
+        .write(between.gateway.directory.path());
     between.gateway.app.reload().await.unwrap();
     let before = scrape(&between.gateway).await;
-    assert_eq!((before[series], before["moorgate_configuration_ok"]), (1.0, 1.0));
-    Setup::new().domain(domain("[limits]\nmanifest = \"much\"")).write(between.gateway.directory.path());
+    assert_eq!(
+        (before[series], before["moorgate_configuration_ok"]),
+        (1.0, 1.0)
+    );
+    Setup::new()
+        .domain(domain("[limits]\nmanifest = \"much\""))
+        .write(between.gateway.directory.path());
     assert!(between.gateway.app.reload().await.is_err());
     let after = scrape(&between.gateway).await;
     assert_eq!(after["moorgate_configuration_ok"], 0.0);
@@ -109,18 +179,37 @@ async fn counts_stay_over_a_reload_and_a_refused_one_is_shown() {
 #[tokio::test]
 async fn wrong_passwords_are_counted_and_so_is_who_is_refused() {
     let auth = "[auth]\naddress_failures = 5";
-    let gateway = Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:9")).main(auth).start().await;
+    let gateway = Setup::new()
+        .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
+        .main(auth)
+        .start()
+        .await;
     let mut client = gateway.client().await;
-    for (password, status) in
-        [("a", 401), ("a", 401), ("b", 401), ("c", 401), ("d", 401), ("e", 401), ("f", 429), ("g", 429)]
-    {
+    for (password, status) in [
+        ("a", 401),
+        ("a", 401),
+        ("b", 401),
+        ("c", 401),
+        ("d", 401),
+        ("e", 401),
+        ("f", 429),
+        ("g", 429),
+    ] {
         let login = basic("alice", password);
-        client.send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {login}\r\n\r\n")).await;
+        client
+            .send(format!(
+                "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {login}\r\n\r\n"
+            ))
+            .await;
         assert_eq!(client.answer().await.0.status(), status, "{password}");
     }
     let shown = scrape(&gateway).await;
-    let logins = shown.iter().filter(|(name, _)| name.contains("login") || name.contains("password"));
-    let logins: Vec<String> = logins.map(|(name, value)| format!("{name} {value}")).collect();
+    let logins = shown
+        .iter()
+        .filter(|(name, _)| name.contains("login") || name.contains("password"));
+    let logins: Vec<String> = logins
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
     insta::assert_snapshot!(logins.join("\n"), @r#"
     moorgate_logins_failed_total 5
     moorgate_logins_failing{kind="address"} 1
@@ -141,15 +230,26 @@ async fn attempts_at_certificates_and_what_is_left_of_limits_are_shown() {
     let ca = AcmeCa::new().await;
     ca.once("order", Told::Refuse("caa", 403, &[]));
     let files = tempfile::tempdir().unwrap();
-    let main = format!("[acme]\nchallenges = [\"http-01\"]\n{}", ca.toml(files.path(), "0"));
+    let main = format!(
+        "[acme]\nchallenges = [\"http-01\"]\n{}",
+        ca.toml(files.path(), "0")
+    );
     let domain = Domain::new("ci.test", "http://127.0.0.1:9").tls("acme = true");
     let gateway = Setup::new().main(&main).domain(domain).start().await;
-    until(&gateway, r#"moorgate_certificate_attempts_total{domain="ci.test",outcome="failed"}"#, 1.0).await;
+    until(
+        &gateway,
+        r#"moorgate_certificate_attempts_total{domain="ci.test",outcome="failed"}"#,
+        1.0,
+    )
+    .await;
     let shown = scrape(&gateway).await;
     assert_eq!(shown[r#"moorgate_certificate_ok{domain="ci.test"}"#], 0.0);
     let left = |limit: &str| {
-        let mut all = shown.iter().filter(|(name, _)| name.starts_with("moorgate_acme_budget_left"));
-        all.find(|(name, _)| name.contains(limit)).map(|(_, left)| *left)
+        let mut all = shown
+            .iter()
+            .filter(|(name, _)| name.starts_with("moorgate_acme_budget_left"));
+        all.find(|(name, _)| name.contains(limit))
+            .map(|(_, left)| *left)
     };
     assert_eq!(left("limit=\"orders\""), Some(299.0), "{shown:#?}");
     let next = r#"moorgate_certificate_next_attempt_timestamp_seconds{domain="ci.test"}"#;
@@ -161,13 +261,26 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     let ci = Domain::new("ci.test", "http://127.0.0.1:9").user("bob", "hush");
     let gateway = Setup::new().domain(ci).start().await;
     let mut client = gateway.client().await;
-    client.send(request("GET", "/v2/private/name/manifests/v1?hidden=1", "")).await;
+    client
+        .send(request("GET", "/v2/private/name/manifests/v1?hidden=1", ""))
+        .await;
     assert_eq!(client.answer().await.0.status(), 503);
     let text = text(&gateway).await;
-    for secret in ["secret", "hush", "bob", "alice", "private", "hidden", "127.0.0.1"] {
+    for secret in [
+        "secret",
+        "hush",
+        "bob",
+        "alice",
+        "private",
+        "hidden",
+        "127.0.0.1",
+    ] {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
-    let about: Vec<&str> = text.lines().filter(|line| line.starts_with("# HELP")).collect();
+    let about: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("# HELP"))
+        .collect();
     insta::assert_snapshot!(about.join("\n").replace("# HELP ", ""), @r#"
     moorgate_build_info Always 1
     moorgate_connections Connections that are open

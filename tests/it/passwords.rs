@@ -12,7 +12,9 @@ use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, jump, prompt
 async fn ask(gateway: &Gateway, upstream: &Upstream, host: &str, lines: &str) -> Head {
     let tls = gateway.tls(host, &["http/1.1"]).await.unwrap();
     let mut client = crate::harness::Peer::new(tls);
-    client.send(format!("GET /v2/ HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n")).await;
+    client
+        .send(format!("GET /v2/ HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n"))
+        .await;
     tokio::select! {
         (head, _) = client.answer() => head,
         mut registry = upstream.accept() => {
@@ -33,21 +35,29 @@ async fn a_hundred_first_uses_of_one_password_cost_one_hash() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     // Dear enough that all of them come while the first is checked.
-    change(&gateway, &format!("alice:{}\n", bcrypt::hash("secret", 11).unwrap())).await;
+    change(
+        &gateway,
+        &format!("alice:{}\n", bcrypt::hash("secret", 11).unwrap()),
+    )
+    .await;
     let mut clients = Vec::new();
     for _ in 0..100 {
         clients.push(gateway.client().await);
     }
     let line = format!("Authorization: {}\r\n", basic("alice", "secret"));
     for client in &mut clients {
-        client.send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{line}\r\n")).await;
+        client
+            .send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{line}\r\n"))
+            .await;
     }
     let played = async {
         let mut all = Vec::new();
         for _ in 0..100 {
             let mut registry = upstream.accept().await;
             registry.head().await;
-            registry.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+            registry
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                .await;
             all.push(registry);
         }
         all
@@ -63,7 +73,11 @@ async fn a_hundred_first_uses_of_one_password_cost_one_hash() {
 async fn a_hundred_tries_of_one_wrong_password_cost_one_hash_whether_or_not_the_user_exists() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
-    change(&gateway, &format!("alice:{}\n", bcrypt::hash("secret", 11).unwrap())).await;
+    change(
+        &gateway,
+        &format!("alice:{}\n", bcrypt::hash("secret", 11).unwrap()),
+    )
+    .await;
     for (user, hashes) in [("alice", 1), ("nobody", 2)] {
         let mut clients = Vec::new();
         for _ in 0..100 {
@@ -71,7 +85,9 @@ async fn a_hundred_tries_of_one_wrong_password_cost_one_hash_whether_or_not_the_
         }
         let line = format!("Authorization: {}\r\n", basic(user, "wrong"));
         for client in &mut clients {
-            client.send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{line}\r\n")).await;
+            client
+                .send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{line}\r\n"))
+                .await;
         }
         for client in &mut clients {
             assert_eq!(promptly(client.answer()).await.0.status(), 401);
@@ -90,7 +106,11 @@ async fn a_remembered_password_costs_no_hash_and_a_wrong_one_is_not_covered_by_i
     }
     assert_eq!(gateway.app.hashes(), 1);
     for wrong in ["secre", "secret ", "Secret", ""] {
-        assert_eq!(login(&gateway, &upstream, "alice", wrong).await, 401, "{wrong:?}");
+        assert_eq!(
+            login(&gateway, &upstream, "alice", wrong).await,
+            401,
+            "{wrong:?}"
+        );
     }
     assert_eq!(gateway.app.hashes(), 5);
 }
@@ -102,7 +122,8 @@ async fn an_unknown_user_takes_as_long_as_a_wrong_password() {
     let gateway = Setup::new().domain(domain).unbounded().start().await;
     // Alice's own entry is far cheaper than the dearest.
     let entries = [("alice", 4), ("bob", 8)];
-    let lines = entries.map(|(user, cost)| format!("{user}:{}\n", bcrypt::hash("secret", cost).unwrap()));
+    let lines =
+        entries.map(|(user, cost)| format!("{user}:{}\n", bcrypt::hash("secret", cost).unwrap()));
     change(&gateway, &lines.concat()).await;
     let users = ["alice", "bob", "nobody"];
     let mut samples: [Vec<Duration>; 3] = Default::default();
@@ -110,10 +131,15 @@ async fn an_unknown_user_takes_as_long_as_a_wrong_password() {
         // Another one begins each time, so that none of them always comes behind the same.
         for user in (0..3).map(|place| (place + round) % 3) {
             let (user, samples) = (users[user], &mut samples[user]);
-            let line = format!("Authorization: {}\r\n", basic(user, &format!("wrong{round}")));
+            let line = format!(
+                "Authorization: {}\r\n",
+                basic(user, &format!("wrong{round}"))
+            );
             let mut client = gateway.client().await;
             let begun = Instant::now();
-            client.send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{line}\r\n")).await;
+            client
+                .send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{line}\r\n"))
+                .await;
             assert_eq!(client.answer().await.0.status(), 401);
             samples.push(begun.elapsed());
         }
@@ -133,7 +159,11 @@ async fn a_changed_entry_is_forgotten_at_once() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
-    change(&gateway, &Domain::htpasswd(&[("alice".into(), "other".into())])).await;
+    change(
+        &gateway,
+        &Domain::htpasswd(&[("alice".into(), "other".into())]),
+    )
+    .await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 401);
     assert_eq!(login(&gateway, &upstream, "alice", "other").await, 200);
 }
@@ -143,7 +173,11 @@ async fn a_removed_user_is_out_at_once() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
-    change(&gateway, &Domain::htpasswd(&[("bob".into(), "secret".into())])).await;
+    change(
+        &gateway,
+        &Domain::htpasswd(&[("bob".into(), "secret".into())]),
+    )
+    .await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 401);
     assert_eq!(login(&gateway, &upstream, "bob", "secret").await, 200);
 }
@@ -162,7 +196,11 @@ async fn an_emptied_file_keeps_its_users_for_a_moment_and_then_lets_nobody_in() 
     for password in ["secret", ""] {
         assert_eq!(login(&gateway, &upstream, "alice", password).await, 401);
     }
-    change(&gateway, &Domain::htpasswd(&[("alice".into(), "secret".into())])).await;
+    change(
+        &gateway,
+        &Domain::htpasswd(&[("alice".into(), "secret".into())]),
+    )
+    .await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
 }
 
@@ -172,7 +210,10 @@ async fn taking_out_the_last_user_counts_without_a_restart() {
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
     let file = gateway.path("conf.d/ci.test.htpasswd");
-    let options = moorgate::cli::htpasswd::Options { delete: true, cost: 4 };
+    let options = moorgate::cli::htpasswd::Options {
+        delete: true,
+        cost: 4,
+    };
     moorgate::cli::htpasswd::run(&file, "alice", options).unwrap();
     gateway.app.look_now().await;
     jump(seconds(2)).await;
@@ -205,15 +246,39 @@ async fn a_file_that_cannot_be_read_any_more_keeps_its_users_until_it_can() {
         make_unreadable(&gateway.path("conf.d/ci.test.htpasswd"), how);
         gateway.app.look_now().await;
         // Not out of memory: neither was asked for before.
-        assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200, "{how}");
-        assert_eq!(login(&gateway, &upstream, "alice", "wrong").await, 401, "{how}");
-        assert_eq!(login(&gateway, &upstream, "nobody", "secret").await, 401, "{how}");
+        assert_eq!(
+            login(&gateway, &upstream, "alice", "secret").await,
+            200,
+            "{how}"
+        );
+        assert_eq!(
+            login(&gateway, &upstream, "alice", "wrong").await,
+            401,
+            "{how}"
+        );
+        assert_eq!(
+            login(&gateway, &upstream, "nobody", "secret").await,
+            401,
+            "{how}"
+        );
         let file = gateway.path("conf.d/ci.test.htpasswd");
         let _ = std::fs::remove_dir(&file);
         let _ = std::fs::remove_file(&file);
-        change(&gateway, &Domain::htpasswd(&[("bob".into(), "secret".into())])).await;
-        assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 401, "{how}");
-        assert_eq!(login(&gateway, &upstream, "bob", "secret").await, 200, "{how}");
+        change(
+            &gateway,
+            &Domain::htpasswd(&[("bob".into(), "secret".into())]),
+        )
+        .await;
+        assert_eq!(
+            login(&gateway, &upstream, "alice", "secret").await,
+            401,
+            "{how}"
+        );
+        assert_eq!(
+            login(&gateway, &upstream, "bob", "secret").await,
+            200,
+            "{how}"
+        );
     }
 }
 
@@ -221,7 +286,9 @@ async fn a_file_that_cannot_be_read_any_more_keeps_its_users_until_it_can() {
 async fn a_file_that_cannot_be_read_is_a_problem_of_the_configuration() {
     for (how, why) in UNREADABLE {
         let directory = tempfile::tempdir().unwrap();
-        Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:1")).write(directory.path());
+        Setup::new()
+            .domain(Domain::new("ci.test", "http://127.0.0.1:1"))
+            .write(directory.path());
         make_unreadable(&directory.path().join("conf.d/ci.test.htpasswd"), how);
         let problems = refusal(directory.path()).await;
         assert!(
@@ -234,7 +301,12 @@ async fn a_file_that_cannot_be_read_is_a_problem_of_the_configuration() {
 /// Why a gateway does not start with the configuration in a directory.
 async fn refusal(directory: &Path) -> String {
     let directory = directory.to_owned();
-    let options = Options { directory, workers: None, log_floor: None, install_log: false };
+    let options = Options {
+        directory,
+        workers: None,
+        log_floor: None,
+        install_log: false,
+    };
     match App::start(options).await {
         Err(StartError::Configuration(problems)) => problems.to_string(),
         other => panic!("{:?}", other.map(drop)),
@@ -253,13 +325,34 @@ async fn what_is_no_pair_of_user_and_password_is_refused() {
         ("Authorization: Basic\r\n".to_owned(), 401),
         ("Authorization: Basic %%%\r\n".to_owned(), 401),
         ("Authorization: Bearer abc\r\n".to_owned(), 401),
-        (format!("Authorization: {}\r\n", right.replace("Basic", "Bearer")), 401),
-        (format!("Authorization: {}\r\n", basic("alice", "secret\0x")), 401),
-        (format!("Authorization: {}\r\n", basic("alice\0", "secret")), 401),
-        (format!("Authorization: {}\r\n", basic("Alice", "secret")), 401),
-        (format!("Authorization: {right}\r\nAuthorization: {right}\r\n"), 400),
-        (format!("Authorization: {right}\r\nAuthorization: Basic QTpi\r\n"), 400),
-        (format!("Authorization: Basic QTpi\r\nauthorization: {right}\r\n"), 400),
+        (
+            format!("Authorization: {}\r\n", right.replace("Basic", "Bearer")),
+            401,
+        ),
+        (
+            format!("Authorization: {}\r\n", basic("alice", "secret\0x")),
+            401,
+        ),
+        (
+            format!("Authorization: {}\r\n", basic("alice\0", "secret")),
+            401,
+        ),
+        (
+            format!("Authorization: {}\r\n", basic("Alice", "secret")),
+            401,
+        ),
+        (
+            format!("Authorization: {right}\r\nAuthorization: {right}\r\n"),
+            400,
+        ),
+        (
+            format!("Authorization: {right}\r\nAuthorization: Basic QTpi\r\n"),
+            400,
+        ),
+        (
+            format!("Authorization: Basic QTpi\r\nauthorization: {right}\r\n"),
+            400,
+        ),
     ];
     for (lines, status) in refused {
         let head = ask(&gateway, &upstream, "ci.test", &lines).await;
@@ -287,7 +380,11 @@ async fn a_user_of_the_other_domain_is_refused() {
     let gateway = setup.start().await;
     let carol = format!("Authorization: {}\r\n", basic("carol", "secret"));
     for (host, status) in [("cache.test", 200), ("ci.test", 401), ("cache.test", 200)] {
-        assert_eq!(ask(&gateway, &upstream, host, &carol).await.status(), status, "{host}");
+        assert_eq!(
+            ask(&gateway, &upstream, host, &carol).await.status(),
+            status,
+            "{host}"
+        );
     }
 }
 
@@ -298,7 +395,10 @@ async fn a_long_password_counts_with_its_first_72_bytes() {
     let domain = Domain::new("ci.test", &upstream.url()).user("long", &long);
     let gateway = Setup::new().domain(domain).start().await;
     assert_eq!(login(&gateway, &upstream, "long", &long).await, 200);
-    assert_eq!(login(&gateway, &upstream, "long", &format!("{long}and more")).await, 200);
+    assert_eq!(
+        login(&gateway, &upstream, "long", &format!("{long}and more")).await,
+        200
+    );
     assert_eq!(login(&gateway, &upstream, "long", &long[..71]).await, 401);
 }
 
@@ -307,14 +407,20 @@ async fn a_domain_without_users_does_not_open() {
     let without_users = ["", "# nobody\n", "alice:plain\n"].map(Some);
     for content in [None].into_iter().chain(without_users) {
         let directory = tempfile::tempdir().unwrap();
-        Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:1")).write(directory.path());
+        Setup::new()
+            .domain(Domain::new("ci.test", "http://127.0.0.1:1"))
+            .write(directory.path());
         let file = directory.path().join("conf.d/ci.test.htpasswd");
         match content {
             Some(content) => std::fs::write(file, content).unwrap(),
             None => std::fs::remove_file(file).unwrap(),
         }
         let problems = refusal(directory.path()).await;
-        let why = if content.is_none() { "No such file" } else { "has no usable entry" };
+        let why = if content.is_none() {
+            "No such file"
+        } else {
+            "has no usable entry"
+        };
         assert!(problems.contains(why), "{content:?}: {problems}");
     }
 }

@@ -26,7 +26,10 @@ impl Stage {
         let upstream = Upstream::new().await;
         let domain = Domain::new("ci.test", &upstream.url())
             .upstream("username = \"moorgate\"\npassword = \"upstream-hunter2\"");
-        let process = Setup::new().domain(domain).main(&format!("[log]\n{log}")).spawn(&entry(), alpn);
+        let process = Setup::new()
+            .domain(domain)
+            .main(&format!("[log]\n{log}"))
+            .spawn(&entry(), alpn);
         Self { process, upstream }
     }
 
@@ -40,7 +43,10 @@ impl Stage {
         client.send(head).await;
         let mut registry = self.upstream.accept().await;
         let authorization = basic("moorgate", "upstream-hunter2");
-        assert_eq!(registry.head().await.get("authorization"), Some(authorization.as_str()));
+        assert_eq!(
+            registry.head().await.get("authorization"),
+            Some(authorization.as_str())
+        );
         (client, registry)
     }
 
@@ -48,21 +54,37 @@ impl Stage {
     async fn says(&self, what: &str, times: usize) {
         let begun = Instant::now();
         while self.process.said().matches(what).count() < times {
-            assert!(begun.elapsed() < PATIENCE, "never said: {what}\n{}", self.process.said());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "never said: {what}\n{}",
+                self.process.said()
+            );
             tokio::task::yield_now().await;
         }
     }
 
     fn keeps_its_secrets(&self, more: &str) {
         let said = self.process.said() + more;
-        let pairs = ["alice:hunter2", "moorgate:upstream-hunter2", "alice:wrong-hunter2"];
+        let pairs = [
+            "alice:hunter2",
+            "moorgate:upstream-hunter2",
+            "alice:wrong-hunter2",
+        ];
         let encoded = pairs.map(|pair| {
             let (user, password) = pair.split_once(':').unwrap();
             basic(user, password)["Basic ".len()..].to_owned()
         });
-        for secret in encoded.iter().map(String::as_str).chain([SECRET, "$2b$", "BEGIN"]) {
+        for secret in encoded
+            .iter()
+            .map(String::as_str)
+            .chain([SECRET, "$2b$", "BEGIN"])
+        {
             let lines: Vec<_> = said.lines().filter(|line| line.contains(secret)).collect();
-            assert!(lines.is_empty(), "{secret} was written down:\n{}", lines.join("\n"));
+            assert!(
+                lines.is_empty(),
+                "{secret} was written down:\n{}",
+                lines.join("\n")
+            );
         }
     }
 }
@@ -73,15 +95,26 @@ fn entry() -> String {
 
 fn request(method: &str, target: &str, lines: &str) -> String {
     let (authorization, target) = (basic("alice", SECRET), bound(target));
-    format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n{lines}\r\n")
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n{lines}\r\n"
+    )
 }
 
 /// Everything over HTTP/1.1 that moorgate writes an event about.
 async fn everything_goes_wrong(stage: &Stage) {
     let wrong = basic("alice", "wrong-hunter2");
-    for value in [wrong.as_str(), "Basic hunter2!", "Bearer hunter2", "hunter2"] {
+    for value in [
+        wrong.as_str(),
+        "Basic hunter2!",
+        "Bearer hunter2",
+        "hunter2",
+    ] {
         let mut client = stage.client().await;
-        client.send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {value}\r\n\r\n")).await;
+        client
+            .send(format!(
+                "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {value}\r\n\r\n"
+            ))
+            .await;
         assert_eq!(client.answer().await.0.status(), 401);
     }
     for head in [
@@ -108,7 +141,12 @@ async fn an_upstream_goes_wrong(stage: &Stage) {
     drop(client);
     stage.says("the request was not completed", 1).await;
     let location = format!("HTTP/1.1 202 Accepted\r\nLocation: {UPLOAD}\r\n");
-    for answer in ["", "hunter2\r\n\r\n", &format!("{location}hunter2\r\n\r\n"), &location] {
+    for answer in [
+        "",
+        "hunter2\r\n\r\n",
+        &format!("{location}hunter2\r\n\r\n"),
+        &location,
+    ] {
         let (mut client, mut registry) = stage.asked(&upload).await;
         registry.send(answer).await;
         drop(registry);
@@ -117,7 +155,9 @@ async fn an_upstream_goes_wrong(stage: &Stage) {
     stage.says("no answer from the upstream", 1).await;
     // A connection that ends when it is used again.
     let (mut client, mut registry) = stage.asked(&request("GET", UPLOAD, "")).await;
-    registry.send(format!("{location}Content-Length: 0\r\n\r\n")).await;
+    registry
+        .send(format!("{location}Content-Length: 0\r\n\r\n"))
+        .await;
     client.answer().await;
     client.send(request("GET", UPLOAD, "")).await;
     registry.head().await;
@@ -127,7 +167,10 @@ async fn an_upstream_goes_wrong(stage: &Stage) {
     fresh
         .send("HTTP/1.1 307 Else\r\nLocation: https://s3.test/x?sig=hunter2\r\nContent-Length: 0\r\n\r\n")
         .await;
-    assert_eq!(client.answer().await.0.get("location"), Some("https://s3.test/x?sig=hunter2"));
+    assert_eq!(
+        client.answer().await.0.get("location"),
+        Some("https://s3.test/x?sig=hunter2")
+    );
     stage.says("a kept connection was dead", 1).await;
 }
 
@@ -176,12 +219,22 @@ async fn events_about_http2_hold_no_secret() {
         ("/v2/?token=hunter2", "Basic hunter2"),
     ] {
         let mut client = Frames::over(stage.process.tls().await, 65_535).await;
-        let head = request_block("GET", path, &[("authorization", value), ("cookie", "hunter2")]);
-        client.send(HEADERS, END_HEADERS | END_STREAM, 1, &head).await;
+        let head = request_block(
+            "GET",
+            path,
+            &[("authorization", value), ("cookie", "hunter2")],
+        );
+        client
+            .send(HEADERS, END_HEADERS | END_STREAM, 1, &head)
+            .await;
         if path == UPLOAD {
             stage.upstream.accept().await.head().await;
         }
-        while client.try_next().await.is_some_and(|frame| frame.stream != 1) {}
+        while client
+            .try_next()
+            .await
+            .is_some_and(|frame| frame.stream != 1)
+        {}
     }
     stage.says("no answer from the upstream", 1).await;
     stage.keeps_its_secrets("");
@@ -190,7 +243,10 @@ async fn events_about_http2_hold_no_secret() {
 #[tokio::test]
 async fn tokens_stay_out_of_the_log() {
     let domain = Domain::store("ci.test", "ci").auth("mode = \"token\"");
-    let process = Setup::new().domain(domain).main("[log]\nlevel = \"trace\"").spawn(&entry(), "http/1.1");
+    let process = Setup::new()
+        .domain(domain)
+        .main("[log]\nlevel = \"trace\"")
+        .spawn(&entry(), "http/1.1");
     let ask = async |request: String| {
         let mut client = Peer::new(process.tls().await);
         client.send(request).await;
@@ -204,18 +260,30 @@ async fn tokens_stay_out_of_the_log() {
         )
     };
     let scope = "service=ci.test&scope=repository:a:pull";
-    let (head, body) = ask(request("GET", &format!("/token?{scope}&offline_token=true"), "")).await;
+    let (head, body) = ask(request(
+        "GET",
+        &format!("/token?{scope}&offline_token=true"),
+        "",
+    ))
+    .await;
     assert_eq!(head.status(), 200);
     let answer = crate::harness::json(&body);
-    let [token, refresh] = ["token", "refresh_token"].map(|name| answer[name].as_str().unwrap().to_owned());
+    let [token, refresh] =
+        ["token", "refresh_token"].map(|name| answer[name].as_str().unwrap().to_owned());
     let with = |token: &str| {
-        format!("GET /v2/a/tags/list HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\n\r\n")
+        format!(
+            "GET /v2/a/tags/list HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\n\r\n"
+        )
     };
     assert_eq!(ask(with(&token)).await.0.status(), 404);
     let password = format!("grant_type=password&username=alice&password=hunter2&{scope}");
     let wrong = [
-        post(&format!("grant_type=refresh_token&refresh_token={refresh}x")),
-        post(&format!("grant_type=refresh_token&refresh_token={refresh}&scope=hunter2")),
+        post(&format!(
+            "grant_type=refresh_token&refresh_token={refresh}x"
+        )),
+        post(&format!(
+            "grant_type=refresh_token&refresh_token={refresh}&scope=hunter2"
+        )),
         post(&password.replace("hunter2", "wrong-hunter2")),
         post(&format!("{password}&%zz")),
         post(&password.replace("password&", "hunter2&")),
@@ -234,7 +302,15 @@ async fn tokens_stay_out_of_the_log() {
         );
     }
     assert_eq!(ask(post(&password)).await.0.status(), 200);
-    assert_eq!(ask(post(&format!("grant_type=refresh_token&refresh_token={refresh}"))).await.0.status(), 200);
+    assert_eq!(
+        ask(post(&format!(
+            "grant_type=refresh_token&refresh_token={refresh}"
+        )))
+        .await
+        .0
+        .status(),
+        200
+    );
     let begun = Instant::now();
     while process.said().matches("call=token").count() < 9 {
         assert!(begun.elapsed() < PATIENCE, "{}", process.said());
@@ -246,21 +322,42 @@ async fn tokens_stay_out_of_the_log() {
         .output()
         .unwrap();
     let said = process.said() + &String::from_utf8(listed.stdout).unwrap();
-    assert!(said.contains("user=alice") && said.contains("  alice  ci.test  "), "{said}");
-    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
+    assert!(
+        said.contains("user=alice") && said.contains("  alice  ci.test  "),
+        "{said}"
+    );
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+        panic!("{token}")
+    };
     let encoded = &basic("alice", SECRET)["Basic ".len()..];
-    for secret in [header, payload, signature, &refresh[9..], SECRET, encoded, "$2b$"] {
+    for secret in [
+        header,
+        payload,
+        signature,
+        &refresh[9..],
+        SECRET,
+        encoded,
+        "$2b$",
+    ] {
         let lines: Vec<_> = said.lines().filter(|line| line.contains(secret)).collect();
-        assert!(lines.is_empty(), "{secret} was written down:\n{}", lines.join("\n"));
+        assert!(
+            lines.is_empty(),
+            "{secret} was written down:\n{}",
+            lines.join("\n")
+        );
     }
 }
 
 #[tokio::test]
 async fn the_status_page_holds_no_secret() {
     let stage = Stage::new("level = \"debug\"", "http/1.1").await;
-    let (_client, _registry) = stage.asked(&request("PATCH", UPLOAD, "Content-Length: 10\r\n")).await;
+    let (_client, _registry) = stage
+        .asked(&request("PATCH", UPLOAD, "Content-Length: 10\r\n"))
+        .await;
     let mut admin = Peer::new(TcpStream::connect(stage.process.admin).await.unwrap());
-    admin.send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    admin
+        .send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
     let (head, body) = admin.answer().await;
     assert_eq!(head.status(), 200);
     let status = String::from_utf8(body).unwrap();

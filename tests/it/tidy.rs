@@ -19,7 +19,10 @@ impl Source {
 
     /// Lines of code, without comments.
     fn code(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().map(String::as_str).filter(|line| !line.trim_start().starts_with("//"))
+        self.lines
+            .iter()
+            .map(String::as_str)
+            .filter(|line| !line.trim_start().starts_with("//"))
     }
 
     fn says(&self, text: &str) -> bool {
@@ -27,9 +30,9 @@ impl Source {
     }
 
     fn is_one_of(&self, paths: &[(&str, &str)]) -> bool {
-        paths
-            .iter()
-            .any(|(path, _)| self.path == *path || (path.ends_with('/') && self.path.starts_with(path)))
+        paths.iter().any(|(path, _)| {
+            self.path == *path || (path.ends_with('/') && self.path.starts_with(path))
+        })
     }
 }
 
@@ -58,12 +61,18 @@ fn sources() -> Vec<Source> {
         let text = std::fs::read_to_string(&file).unwrap();
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
         // `mod tests` stands last.
-        let tests = lines.windows(2).position(|w| w[0] == "#[cfg(test)]" && w[1] == "mod tests {");
+        let tests = lines
+            .windows(2)
+            .position(|w| w[0] == "#[cfg(test)]" && w[1] == "mod tests {");
         lines.truncate(tests.unwrap_or(lines.len()));
-        Source { path: file.strip_prefix(&source).unwrap().display().to_string(), lines }
+        Source {
+            path: file.strip_prefix(&source).unwrap().display().to_string(),
+            lines,
+        }
     });
-    let all: Vec<_> =
-        all.filter(|s| !s.path.ends_with("/tests.rs") && !s.path.ends_with("/testing.rs")).collect();
+    let all: Vec<_> = all
+        .filter(|s| !s.path.ends_with("/tests.rs") && !s.path.ends_with("/testing.rs"))
+        .collect();
     assert!(all.len() > 50, "the sources were found");
     all
 }
@@ -78,19 +87,32 @@ fn none(wrong: impl IntoIterator<Item = String>) {
 fn layers() -> Vec<Vec<String>> {
     let map = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
     let (_, after) = map.split_once("# Layers").unwrap();
-    let documented: Vec<&str> =
-        after.lines().map_while(|line| line.strip_prefix("//!").or(line.is_empty().then_some(""))).collect();
+    let documented: Vec<&str> = after
+        .lines()
+        .map_while(|line| line.strip_prefix("//!").or(line.is_empty().then_some("")))
+        .collect();
     let text = documented.join(" ");
     let quoted: Vec<_> = text.split('`').skip(1).step_by(2).collect();
-    quoted.iter().map(|layer| layer.split(' ').map(str::to_owned).collect()).collect()
+    quoted
+        .iter()
+        .map(|layer| layer.split(' ').map(str::to_owned).collect())
+        .collect()
 }
 
 #[test]
 fn every_module_has_a_layer_in_the_map() {
     let layers = layers();
     let known = |module: &str| layers.iter().flatten().any(|name| name == module);
-    let modules: Vec<_> = sources().iter().map(|source| source.module().to_owned()).collect();
-    none(modules.iter().filter(|m| !known(m) && *m != "lib" && *m != "main").cloned());
+    let modules: Vec<_> = sources()
+        .iter()
+        .map(|source| source.module().to_owned())
+        .collect();
+    none(
+        modules
+            .iter()
+            .filter(|m| !known(m) && *m != "lib" && *m != "main")
+            .cloned(),
+    );
     none(
         layers
             .iter()
@@ -103,10 +125,16 @@ fn every_module_has_a_layer_in_the_map() {
 #[test]
 fn a_module_uses_only_layers_below_it() {
     let layers = layers();
-    let level = |module: &str| layers.iter().position(|layer| layer.iter().any(|name| name == module));
+    let level = |module: &str| {
+        layers
+            .iter()
+            .position(|layer| layer.iter().any(|name| name == module))
+    };
     let mut wrong = Vec::new();
     for source in sources() {
-        let Some(own) = level(source.module()) else { continue };
+        let Some(own) = level(source.module()) else {
+            continue;
+        };
         for line in source.code() {
             assert!(
                 !line.contains("crate::{"),
@@ -114,7 +142,10 @@ fn a_module_uses_only_layers_below_it() {
                 source.path
             );
             for used in line.split("crate::").skip(1) {
-                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                let used = used
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next()
+                    .unwrap();
                 if level(used).is_none_or(|used| used > own) {
                     wrong.push(format!("{} uses {used}", source.path));
                 }
@@ -128,32 +159,62 @@ fn a_module_uses_only_layers_below_it() {
 fn only_one_module_names_the_acme_library() {
     let allowed = [("certs/acme.rs", ""), ("certs/acme/", "")];
     none(
-        sources().iter().filter(|s| s.says("instant_acme") && !s.is_one_of(&allowed)).map(|s| s.path.clone()),
+        sources()
+            .iter()
+            .filter(|s| s.says("instant_acme") && !s.is_one_of(&allowed))
+            .map(|s| s.path.clone()),
     );
 }
 
 #[test]
 fn only_tls_certificates_and_the_connector_name_rustls() {
-    let allowed =
-        [("tls/", ""), ("tls.rs", ""), ("certs/", ""), ("certs.rs", ""), ("upstream/connector.rs", "")];
-    none(sources().iter().filter(|s| s.says("rustls") && !s.is_one_of(&allowed)).map(|s| s.path.clone()));
+    let allowed = [
+        ("tls/", ""),
+        ("tls.rs", ""),
+        ("certs/", ""),
+        ("certs.rs", ""),
+        ("upstream/connector.rs", ""),
+    ];
+    none(
+        sources()
+            .iter()
+            .filter(|s| s.says("rustls") && !s.is_one_of(&allowed))
+            .map(|s| s.path.clone()),
+    );
 }
 
 /// Who may refuse, and why it is not `request/reject.rs` alone.
 const REFUSING: [(&str, &str); 5] = [
-    ("request/reject.rs", "the one place for requests on the line"),
+    (
+        "request/reject.rs",
+        "the one place for requests on the line",
+    ),
     ("request/reject/", "its refusals of tokens"),
-    ("request/plain.rs", "plain listeners have no line: they redirect or refuse"),
-    ("tls/plain_http.rs", "no HTTP connection exists yet, only its bytes"),
+    (
+        "request/plain.rs",
+        "plain listeners have no line: they redirect or refuse",
+    ),
+    (
+        "tls/plain_http.rs",
+        "no HTTP connection exists yet, only its bytes",
+    ),
     ("admin.rs", "another service, for another reader"),
 ];
 
 /// The names of all constants from 400 on.
 fn error_statuses() -> Vec<String> {
     let name = |status: http::StatusCode| {
-        Some(status.canonical_reason()?.to_uppercase().replace([' ', '-'], "_").replace('\'', ""))
+        Some(
+            status
+                .canonical_reason()?
+                .to_uppercase()
+                .replace([' ', '-'], "_")
+                .replace('\'', ""),
+        )
     };
-    let all: Vec<_> = (400..600).filter_map(|code| name(http::StatusCode::from_u16(code).ok()?)).collect();
+    let all: Vec<_> = (400..600)
+        .filter_map(|code| name(http::StatusCode::from_u16(code).ok()?))
+        .collect();
     assert!(all.iter().any(|name| name == "NOT_FOUND") && all.len() > 30);
     all
 }
@@ -162,10 +223,15 @@ fn error_statuses() -> Vec<String> {
 fn only_a_few_files_build_refusals() {
     let statuses = error_statuses();
     let mut wrong = Vec::new();
-    for source in sources().iter().filter(|source| !source.is_one_of(&REFUSING)) {
+    for source in sources()
+        .iter()
+        .filter(|source| !source.is_one_of(&REFUSING))
+    {
         for line in source.code() {
             // Looking at a status is not building one.
-            let names = line.split("StatusCode::").zip(line.split("StatusCode::").skip(1));
+            let names = line
+                .split("StatusCode::")
+                .zip(line.split("StatusCode::").skip(1));
             let built = names.filter(|(before, _)| !before.trim_end().ends_with("=="));
             let constant = |after: &str| {
                 after
@@ -174,7 +240,9 @@ fn only_a_few_files_build_refusals() {
                     .unwrap_or_default()
                     .to_owned()
             };
-            let built = built.map(|(_, after)| constant(after)).any(|name| statuses.contains(&name));
+            let built = built
+                .map(|(_, after)| constant(after))
+                .any(|name| statuses.contains(&name));
             if built
                 || line.contains("StatusCode::from_u16")
                 || line.contains("HTTP/1.1 4")
@@ -190,7 +258,12 @@ fn only_a_few_files_build_refusals() {
 #[test]
 fn pure_modules_contain_no_async() {
     let pure = |path: &str| {
-        let places = ["registry", "config/resolve", "certs/renewal", "certs/ledger"];
+        let places = [
+            "registry",
+            "config/resolve",
+            "certs/renewal",
+            "certs/ledger",
+        ];
         places.iter().any(|place| path.starts_with(place))
     };
     let all = sources();
@@ -204,40 +277,100 @@ fn pure_modules_contain_no_async() {
 
 #[test]
 fn nothing_unwraps_and_nothing_is_unsafe() {
-    let bad = [".unwrap()", "unsafe {", "unsafe fn", "unsafe impl", "todo!(", "dbg!(", "#[allow("];
+    let bad = [
+        ".unwrap()",
+        "unsafe {",
+        "unsafe fn",
+        "unsafe impl",
+        "todo!(",
+        "dbg!(",
+        "#[allow(",
+    ];
     let places = |source: &Source| {
-        let lines = source.code().filter(|line| bad.iter().any(|bad| line.contains(bad)));
-        lines.map(|line| format!("{}: {line}", source.path)).collect::<Vec<_>>()
+        let lines = source
+            .code()
+            .filter(|line| bad.iter().any(|bad| line.contains(bad)));
+        lines
+            .map(|line| format!("{}: {line}", source.path))
+            .collect::<Vec<_>>()
     };
     none(sources().iter().flat_map(places));
 }
 
 /// Who starts tasks and threads. What each of them ends with is written where it is started.
 const SPAWNING: [(&str, &str); 13] = [
-    ("app.rs", "the composition root; tracked, ends on the drain token"),
-    ("app/listeners.rs", "one task for each listener; tracked, ends with its listener"),
-    ("app/build.rs", "waits for the disk on a blocking thread, awaited at once"),
-    ("certs/issuer.rs", "steps towards certificates; end with the task that waits for them"),
-    ("workers.rs", "the threads that serve, and their connections; tracked"),
-    ("connection.rs", "the streams of HTTP/2; end with their connection"),
-    ("request/tags.rs", "a write to a tag goes on when its client leaves; ends by the exchange's limits"),
-    ("store/work.rs", "waits for the disk on blocking threads; ends with the work"),
-    ("store/content.rs", "one read of a file that is not in memory; ends with it"),
-    ("upstream.rs", "the driver of a connection; ends with its lease"),
-    ("auth/token/refresh.rs", "waits for the disk on a blocking thread, awaited at once"),
-    ("auth/verify.rs", "the threads that hash; end with their queue"),
-    ("cli/run.rs", "the thread that writes the access log; ends when it is closed"),
+    (
+        "app.rs",
+        "the composition root; tracked, ends on the drain token",
+    ),
+    (
+        "app/listeners.rs",
+        "one task for each listener; tracked, ends with its listener",
+    ),
+    (
+        "app/build.rs",
+        "waits for the disk on a blocking thread, awaited at once",
+    ),
+    (
+        "certs/issuer.rs",
+        "steps towards certificates; end with the task that waits for them",
+    ),
+    (
+        "workers.rs",
+        "the threads that serve, and their connections; tracked",
+    ),
+    (
+        "connection.rs",
+        "the streams of HTTP/2; end with their connection",
+    ),
+    (
+        "request/tags.rs",
+        "a write to a tag goes on when its client leaves; ends by the exchange's limits",
+    ),
+    (
+        "store/work.rs",
+        "waits for the disk on blocking threads; ends with the work",
+    ),
+    (
+        "store/content.rs",
+        "one read of a file that is not in memory; ends with it",
+    ),
+    (
+        "upstream.rs",
+        "the driver of a connection; ends with its lease",
+    ),
+    (
+        "auth/token/refresh.rs",
+        "waits for the disk on a blocking thread, awaited at once",
+    ),
+    (
+        "auth/verify.rs",
+        "the threads that hash; end with their queue",
+    ),
+    (
+        "cli/run.rs",
+        "the thread that writes the access log; ends when it is closed",
+    ),
 ];
 
 #[test]
 fn tasks_and_threads_are_started_in_few_places() {
     let spawns = |source: &Source| {
-        ["spawn(", "spawn_blocking(", "spawn_local(", "spawn_on("].iter().any(|call| source.says(call))
+        ["spawn(", "spawn_blocking(", "spawn_local(", "spawn_on("]
+            .iter()
+            .any(|call| source.says(call))
     };
     let all = sources();
-    none(all.iter().filter(|s| spawns(s) && !s.is_one_of(&SPAWNING)).map(|s| s.path.clone()));
+    none(
+        all.iter()
+            .filter(|s| spawns(s) && !s.is_one_of(&SPAWNING))
+            .map(|s| s.path.clone()),
+    );
     for (path, _) in SPAWNING {
-        assert!(all.iter().any(|s| s.path == path && spawns(s)), "{path} no longer starts anything");
+        assert!(
+            all.iter().any(|s| s.path == path && spawns(s)),
+            "{path} no longer starts anything"
+        );
     }
 }
 
@@ -245,10 +378,20 @@ fn tasks_and_threads_are_started_in_few_places() {
 fn files_have_one_job_and_say_which() {
     let test_files = files(&root().join("tests/it"));
     let opens = |text: &str| text.starts_with("//! ");
-    none(sources().iter().filter(|s| s.path != "lib.rs").filter_map(|source| {
-        let header = source.lines.iter().take_while(|line| line.starts_with("//!")).count();
-        (!(1..=5).contains(&header)).then(|| format!("{} opens with {header} lines of //!", source.path))
-    }));
+    none(
+        sources()
+            .iter()
+            .filter(|s| s.path != "lib.rs")
+            .filter_map(|source| {
+                let header = source
+                    .lines
+                    .iter()
+                    .take_while(|line| line.starts_with("//!"))
+                    .count();
+                (!(1..=5).contains(&header))
+                    .then(|| format!("{} opens with {header} lines of //!", source.path))
+            }),
+    );
     none(
         test_files
             .iter()
@@ -275,13 +418,18 @@ fn long_functions(source: &Source) -> Vec<String> {
     for (start, line) in source.lines.iter().enumerate() {
         let code = line.trim_start();
         let words = code.split('(').next().unwrap_or_default();
-        let is_function =
-            words.split(' ').any(|word| word == "fn") && !code.starts_with("//") && !code.ends_with('}');
+        let is_function = words.split(' ').any(|word| word == "fn")
+            && !code.starts_with("//")
+            && !code.ends_with('}');
         if !is_function {
             continue;
         }
         let indent = &line[..line.len() - code.len()];
-        let end = source.lines.iter().skip(start).position(|l| *l == format!("{indent}}}"));
+        let end = source
+            .lines
+            .iter()
+            .skip(start)
+            .position(|l| *l == format!("{indent}}}"));
         if let Some(length) = end.filter(|length| *length + 1 > 50) {
             long.push(format!("{}: {} lines: {code}", source.path, length + 1));
         }
@@ -296,22 +444,48 @@ fn the_sample_domains_load() {
     let at = |path: &str| directory.path().join(path);
     std::fs::create_dir_all(at("conf.d")).unwrap();
     std::fs::create_dir_all(at("state/credentials")).unwrap();
-    for file in ["moorgate.toml", "conf.d/docker-ci.toml", "conf.d/docker-cache.toml"] {
+    for file in [
+        "moorgate.toml",
+        "conf.d/docker-ci.toml",
+        "conf.d/docker-cache.toml",
+    ] {
         std::fs::copy(root().join(file), at(file)).unwrap();
     }
     for users in ["registry-ci", "registry-cache"] {
         let users = at(&format!("state/credentials/{users}.htpasswd"));
-        std::fs::write(users, Domain::htpasswd(&[("ci".to_owned(), "secret".to_owned())])).unwrap();
+        std::fs::write(
+            users,
+            Domain::htpasswd(&[("ci".to_owned(), "secret".to_owned())]),
+        )
+        .unwrap();
     }
-    let loaded = moorgate::config::load(directory.path())
-        .unwrap_or_else(|problems| panic!("{}", problems.render(moorgate::config::problem::Colour::Never)));
+    let loaded = moorgate::config::load(directory.path()).unwrap_or_else(|problems| {
+        panic!(
+            "{}",
+            problems.render(moorgate::config::problem::Colour::Never)
+        )
+    });
     assert!(
         loaded.warnings.is_empty(),
         "{}",
-        loaded.warnings.render(moorgate::config::problem::Colour::Never)
+        loaded
+            .warnings
+            .render(moorgate::config::problem::Colour::Never)
     );
-    let mut domains: Vec<_> = loaded.snapshot.domains.iter().map(|host| host.domain.to_string()).collect();
+    let mut domains: Vec<_> = loaded
+        .snapshot
+        .domains
+        .iter()
+        .map(|host| host.domain.to_string())
+        .collect();
     domains.sort();
-    assert_eq!(domains.len(), std::fs::read_dir(root().join("conf.d")).unwrap().count(), "{domains:?}");
-    assert!(domains[0].starts_with("docker-cache") && domains[1].starts_with("docker-ci"), "{domains:?}");
+    assert_eq!(
+        domains.len(),
+        std::fs::read_dir(root().join("conf.d")).unwrap().count(),
+        "{domains:?}"
+    );
+    assert!(
+        domains[0].starts_with("docker-cache") && domains[1].starts_with("docker-ci"),
+        "{domains:?}"
+    );
 }

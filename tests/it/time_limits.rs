@@ -46,7 +46,8 @@ async fn fill_with<IO: AsyncWrite + Unpin>(io: &mut IO, part: &[u8]) -> usize {
     let (mut taken, mut refused) = (0, 0);
     while refused < 5 {
         let mut write = std::pin::pin!(io.write(&part[taken % part.len()..]));
-        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(write.as_mut().poll(cx))).await;
+        let polled =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(write.as_mut().poll(cx))).await;
         match polled {
             std::task::Poll::Ready(count) => {
                 taken += count.unwrap();
@@ -86,7 +87,11 @@ impl Deaf {
             }
         }
         assert!(!queue.is_empty());
-        Self { _listener: listener, address, _queue: queue }
+        Self {
+            _listener: listener,
+            address,
+            _queue: queue,
+        }
     }
 
     fn url(&self) -> String {
@@ -96,14 +101,19 @@ impl Deaf {
     /// Whether somebody stands before it with a SYN that has no answer.
     fn is_called(&self) -> bool {
         const SYN_SENT: &str = "02";
-        let SocketAddr::V4(address) = self.address else { unreachable!("it listens on IPv4") };
+        let SocketAddr::V4(address) = self.address else {
+            unreachable!("it listens on IPv4")
+        };
         // As the kernel prints it: the address as a number of this machine, and the port.
         let number = u32::from_ne_bytes(address.ip().octets());
         let remote = format!("{number:08X}:{:04X}", address.port());
-        std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {
-            let mut columns = line.split_ascii_whitespace().skip(2);
-            columns.next() == Some(&remote) && columns.next() == Some(SYN_SENT)
-        })
+        std::fs::read_to_string("/proc/net/tcp")
+            .unwrap()
+            .lines()
+            .any(|line| {
+                let mut columns = line.split_ascii_whitespace().skip(2);
+                columns.next() == Some(&remote) && columns.next() == Some(SYN_SENT)
+            })
     }
 
     /// Asserts that a request to it is answered so many seconds later, and not before.

@@ -20,11 +20,20 @@ pub(super) fn list(app: &App, json: bool) -> Reply {
 
 pub(super) async fn renew(app: &Arc<App>, domain: &str) -> Reply {
     let reports = app.certificates().report();
-    let own = reports.iter().find(|report| report.domain.as_str() == domain);
+    let own = reports
+        .iter()
+        .find(|report| report.domain.as_str() == domain);
     let own = own.map(|report| report.domain.clone());
-    let Some(domain) = own.or_else(|| app.issuer().domain_of(&HostName::parse(domain).ok()?)) else {
-        let all: Vec<&str> = reports.iter().map(|report| report.domain.as_str()).collect();
-        return Reply::failed(format!("there is no domain {domain}; there are: {}", all.join(", ")));
+    let Some(domain) = own.or_else(|| app.issuer().domain_of(&HostName::parse(domain).ok()?))
+    else {
+        let all: Vec<&str> = reports
+            .iter()
+            .map(|report| report.domain.as_str())
+            .collect();
+        return Reply::failed(format!(
+            "there is no domain {domain}; there are: {}",
+            all.join(", ")
+        ));
     };
     match app.issuer().order_now(&domain).await {
         Ok(wished) => {

@@ -25,7 +25,9 @@ pub(crate) enum ControlError {
         source: io::Error,
     },
     /// Something else answered, or another version.
-    #[error("what answered at {path} cannot be understood: is the running moorgate of another version?")]
+    #[error(
+        "what answered at {path} cannot be understood: is the running moorgate of another version?"
+    )]
     Unreadable {
         /// The socket.
         path: PathBuf,
@@ -38,11 +40,19 @@ pub(crate) enum ControlError {
 pub(crate) fn ask(state: &Path, command: &Command) -> Result<Reply, ControlError> {
     let path = ControlSocket::path(state);
     let stream = UnixStream::connect(&path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning(path.clone()),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            ControlError::NotRunning(path.clone())
+        }
         io::ErrorKind::PermissionDenied => ControlError::NotAllowed(path.clone()),
-        _ => ControlError::Silent { path: path.clone(), source },
+        _ => ControlError::Silent {
+            path: path.clone(),
+            source,
+        },
     })?;
-    let line = talk(stream, command).map_err(|source| ControlError::Silent { path: path.clone(), source })?;
+    let line = talk(stream, command).map_err(|source| ControlError::Silent {
+        path: path.clone(),
+        source,
+    })?;
     serde_json::from_slice(&line).map_err(|source| ControlError::Unreadable { path, source })
 }
 

@@ -26,13 +26,20 @@ impl ControlSocket {
         fs::private_directory(state)?;
         let path = Self::path(state);
         // Made where nobody else can open it, since a socket gets its mode only after it listens.
-        let directory = tempfile::Builder::new().prefix(fs::UNFINISHED).rand_bytes(4).tempdir_in(state)?;
+        let directory = tempfile::Builder::new()
+            .prefix(fs::UNFINISHED)
+            .rand_bytes(4)
+            .tempdir_in(state)?;
         let made = directory.path().join("s");
         let listener = UnixListener::bind(&made)?;
         std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600))?;
         std::fs::rename(&made, &path)?;
         let inode = inode(&path)?;
-        Ok(Self { listener, path, inode })
+        Ok(Self {
+            listener,
+            path,
+            inode,
+        })
     }
 
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
@@ -63,7 +70,14 @@ mod tests {
         let state = state.path().join("state");
         let path = ControlSocket::path(&state);
         let socket = ControlSocket::bind(&state).expect("bound");
-        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         assert_eq!(std::fs::read_dir(&state).expect("listed").count(), 1);
         // As when a process is killed: the next one takes its place, and what is left of the first leaves it alone.
         let second = ControlSocket::bind(&state).expect("bound");

@@ -24,18 +24,31 @@ pub(super) async fn revoke(app: &App, which: &Which, domain: Option<&str>) -> Re
     let Some(tokens) = crate::app::tokens::of(&sites) else {
         return Reply::failed("no domain gives tokens: none has mode = \"token\" in [auth]");
     };
-    let all: Vec<&str> = sites.all.iter().map(|site| site.host.domain.as_str()).collect();
+    let all: Vec<&str> = sites
+        .all
+        .iter()
+        .map(|site| site.host.domain.as_str())
+        .collect();
     if let Some(domain) = domain.filter(|domain| !all.contains(domain)) {
-        return Reply::failed(format!("there is no domain {domain}; there are: {}", all.join(", ")));
+        return Reply::failed(format!(
+            "there is no domain {domain}; there are: {}",
+            all.join(", ")
+        ));
     }
     let (revoked, of) = match which {
         Which::Id(id) => (Revoked::Id(id), format!("with the id {id}")),
         Which::User(user) => (Revoked::User(user), format!("of {user}")),
         Which::All => (Revoked::All, "at all".to_owned()),
     };
-    match tokens.refresh().revoke(&revoked, domain, time_of_day()).await {
+    match tokens
+        .refresh()
+        .revoke(&revoked, domain, time_of_day())
+        .await
+    {
         Ok(0) if *which == Which::All => Reply::done("there was no refresh token"),
-        Ok(0) => Reply::failed(format!("there is no refresh token {of}; `moorgate tokens list` shows all")),
+        Ok(0) => Reply::failed(format!(
+            "there is no refresh token {of}; `moorgate tokens list` shows all"
+        )),
         Ok(count) => {
             tracing::info!(?which, domain, count, "refresh tokens revoked");
             let s = if count == 1 { "" } else { "s" };

@@ -46,14 +46,28 @@ pub(super) fn unlock(app: &App, whom: &Whom, domain: Option<&str>) -> Reply {
 fn unlock_user(app: &App, user: &str, domain: Option<&str>, now: Instant) -> Reply {
     let lockout = app.gate().verifier.lockout();
     let sites = app.gate().sites.load();
-    let all: Vec<&str> = sites.all.iter().map(|site| site.host.domain.as_str()).collect();
+    let all: Vec<&str> = sites
+        .all
+        .iter()
+        .map(|site| site.host.domain.as_str())
+        .collect();
     if let Some(domain) = domain.filter(|domain| !all.contains(domain)) {
-        return Reply::failed(format!("there is no domain {domain}; there are: {}", all.join(", ")));
+        return Reply::failed(format!(
+            "there is no domain {domain}; there are: {}",
+            all.join(", ")
+        ));
     }
-    let asked = all.into_iter().filter(|name| domain.is_none_or(|domain| domain == *name));
-    let unlocked: Vec<&str> = asked.filter(|name| lockout.unlock_user(name, user, now)).collect();
+    let asked = all
+        .into_iter()
+        .filter(|name| domain.is_none_or(|domain| domain == *name));
+    let unlocked: Vec<&str> = asked
+        .filter(|name| lockout.unlock_user(name, user, now))
+        .collect();
     match unlocked.is_empty() {
         true => Reply::done(format!("nothing was counted against {user}")),
-        false => Reply::done(format!("{user} has all tries again at {}", unlocked.join(", "))),
+        false => Reply::done(format!(
+            "{user} has all tries again at {}",
+            unlocked.join(", ")
+        )),
     }
 }

@@ -10,7 +10,10 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
     let all = app.certificate_reports();
     let expiry = all.iter().filter_map(|report| {
         Some((
-            [("domain", report.domain.as_str()), ("source", report.source.as_str())],
+            [
+                ("domain", report.domain.as_str()),
+                ("source", report.source.as_str()),
+            ],
             unix(report.not_after?),
         ))
     });
@@ -25,8 +28,10 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
             i64::from(report.not_after.is_some() && report.problem.is_none()),
         )
     });
-    let metric =
-        Metric::new("moorgate_certificate_ok", "1 where there is a certificate and nothing is wrong with it");
+    let metric = Metric::new(
+        "moorgate_certificate_ok",
+        "1 where there is a certificate and nothing is wrong with it",
+    );
     out.gauges(&metric, usable)?;
     let next = all.iter().filter_map(|report| {
         let next = report.acme.as_ref()?.next_attempt?;
@@ -42,14 +47,30 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
 }
 
 fn attempts(out: &mut Out<'_>, all: &[CertificateReport]) -> fmt::Result {
-    let attempts =
-        all.iter().filter_map(|report| Some((report.domain.as_str(), report.acme.as_ref()?.attempts)));
-    let attempts = attempts.flat_map(|(domain, Attempts { issued, failed, postponed })| {
-        [("issued", issued), ("failed", failed), ("postponed", postponed)]
+    let attempts = all
+        .iter()
+        .filter_map(|report| Some((report.domain.as_str(), report.acme.as_ref()?.attempts)));
+    let attempts = attempts.flat_map(
+        |(
+            domain,
+            Attempts {
+                issued,
+                failed,
+                postponed,
+            },
+        )| {
+            [
+                ("issued", issued),
+                ("failed", failed),
+                ("postponed", postponed),
+            ]
             .map(|(outcome, count)| ([("domain", domain), ("outcome", outcome)], count))
-    });
-    let metric =
-        Metric::new("moorgate_certificate_attempts", "Times that a certificate was wanted, and the outcome");
+        },
+    );
+    let metric = Metric::new(
+        "moorgate_certificate_attempts",
+        "Times that a certificate was wanted, and the outcome",
+    );
     out.counters(&metric, attempts)
 }
 
@@ -58,9 +79,19 @@ fn budgets(out: &mut Out<'_>, app: &App) -> fmt::Result {
     let left = all.iter().flat_map(|of| {
         of.budget.iter().map(|budget| {
             let limit = budget.limit.label();
-            ([("domain", of.domain.as_str()), ("ca", of.ca.as_str()), ("limit", limit)], count(budget.left))
+            (
+                [
+                    ("domain", of.domain.as_str()),
+                    ("ca", of.ca.as_str()),
+                    ("limit", limit),
+                ],
+                count(budget.left),
+            )
         })
     });
-    let metric = Metric::new("moorgate_acme_budget_left", "What the limit of a CA leaves for the domain now");
+    let metric = Metric::new(
+        "moorgate_acme_budget_left",
+        "What the limit of a CA leaves for the domain now",
+    );
     out.gauges(&metric, left)
 }

@@ -8,23 +8,44 @@ use crate::app::App;
 pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
     let verifier = &app.gate().verifier;
     let (checks, lockout) = (verifier.status(), verifier.lockout_status());
-    out.counter(&Metric::new("moorgate_password_hashes", "Passwords that were hashed"), checks.hashed)?;
+    out.counter(
+        &Metric::new("moorgate_password_hashes", "Passwords that were hashed"),
+        checks.hashed,
+    )?;
     out.gauge(
-        &Metric::new("moorgate_passwords_waiting", "Passwords that wait to be hashed"),
+        &Metric::new(
+            "moorgate_passwords_waiting",
+            "Passwords that wait to be hashed",
+        ),
         count(checks.waiting),
     )?;
     let metric = Metric::new("moorgate_passwords_remembered", "Logins that need no hash");
     out.gauge(&metric, count(checks.remembered))?;
-    let metric = Metric::new("moorgate_logins_failed", "Wrong passwords that were counted");
+    let metric = Metric::new(
+        "moorgate_logins_failed",
+        "Wrong passwords that were counted",
+    );
     out.counter(&metric, lockout.failed)?;
-    let metric =
-        Metric::new("moorgate_logins_known_wrong", "Passwords known to be wrong: no hash, not counted");
+    let metric = Metric::new(
+        "moorgate_logins_known_wrong",
+        "Passwords known to be wrong: no hash, not counted",
+    );
     out.counter(&metric, lockout.repeated)?;
-    let refused = lockout.refused.map(|(offender, count)| ([("budget", offender.as_str())], count));
-    let metric =
-        Metric::new("moorgate_logins_refused", "Logins refused without a hash, and whose budget was used up");
+    let refused = lockout
+        .refused
+        .map(|(offender, count)| ([("budget", offender.as_str())], count));
+    let metric = Metric::new(
+        "moorgate_logins_refused",
+        "Logins refused without a hash, and whose budget was used up",
+    );
     out.counters(&metric, refused)?;
     let failing = [("address", lockout.addresses), ("user", lockout.users)];
     let failing = failing.map(|(kind, many)| ([("kind", kind)], count(many)));
-    out.gauges(&Metric::new("moorgate_logins_failing", "Who has wrong passwords that still count"), failing)
+    out.gauges(
+        &Metric::new(
+            "moorgate_logins_failing",
+            "Who has wrong passwords that still count",
+        ),
+        failing,
+    )
 }

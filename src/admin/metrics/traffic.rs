@@ -10,33 +10,71 @@ use crate::observe::metrics::Traffic;
 pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
     let gate = app.gate();
     let sites = gate.sites.load();
-    let mut all: Vec<(&str, &Arc<Traffic>)> =
-        sites.all.iter().map(|site| (site.host.domain.as_str(), &site.traffic)).collect();
+    let mut all: Vec<(&str, &Arc<Traffic>)> = sites
+        .all
+        .iter()
+        .map(|site| (site.host.domain.as_str(), &site.traffic))
+        .collect();
     all.push(("", &gate.nowhere));
-    let of_each = || all.iter().map(|(domain, traffic)| ([("domain", *domain)], *traffic));
+    let of_each = || {
+        all.iter()
+            .map(|(domain, traffic)| ([("domain", *domain)], *traffic))
+    };
     let requests = all.iter().flat_map(|(domain, traffic)| {
         traffic.requests().map(|(asked, status, count)| {
-            ([("domain", *domain), ("call", asked.as_str()), ("status", status)], count)
+            (
+                [
+                    ("domain", *domain),
+                    ("call", asked.as_str()),
+                    ("status", status),
+                ],
+                count,
+            )
         })
     });
-    out.counters(&Metric::new("moorgate_requests", "Requests that are over"), requests)?;
+    out.counters(
+        &Metric::new("moorgate_requests", "Requests that are over"),
+        requests,
+    )?;
     let open = of_each().map(|(labels, traffic)| (labels, traffic.open()));
-    out.gauges(&Metric::new("moorgate_requests_in_flight", "Requests that go on"), open)?;
+    out.gauges(
+        &Metric::new("moorgate_requests_in_flight", "Requests that go on"),
+        open,
+    )?;
     let durations = of_each().map(|(labels, traffic)| (labels, traffic.durations()));
-    let metric =
-        Metric::new("moorgate_request_duration", "From the head of a request to the end of its answer");
+    let metric = Metric::new(
+        "moorgate_request_duration",
+        "From the head of a request to the end of its answer",
+    );
     out.durations(&metric, durations)?;
     let upstream = of_each().map(|(labels, traffic)| (labels, traffic.upstream()));
-    let metric =
-        Metric::new("moorgate_upstream_response", "From forwarding to the head of the upstream's answer");
+    let metric = Metric::new(
+        "moorgate_upstream_response",
+        "From forwarding to the head of the upstream's answer",
+    );
     out.durations(&metric, upstream)?;
     let received = of_each().map(|(labels, traffic)| (labels, traffic.received()));
-    out.counters(&Metric::new("moorgate_received", "Bodies of requests that are over").bytes(), received)?;
+    out.counters(
+        &Metric::new("moorgate_received", "Bodies of requests that are over").bytes(),
+        received,
+    )?;
     let sent = of_each().map(|(labels, traffic)| (labels, traffic.sent()));
-    out.counters(&Metric::new("moorgate_sent", "Bodies of answers that are over").bytes(), sent)?;
+    out.counters(
+        &Metric::new("moorgate_sent", "Bodies of answers that are over").bytes(),
+        sent,
+    )?;
     let cut = all.iter().flat_map(|(domain, traffic)| {
-        [("upstream", traffic.upstream_cut()), ("client", traffic.client_gone())]
-            .map(|(by, count)| ([("domain", *domain), ("by", by)], count))
+        [
+            ("upstream", traffic.upstream_cut()),
+            ("client", traffic.client_gone()),
+        ]
+        .map(|(by, count)| ([("domain", *domain), ("by", by)], count))
     });
-    out.counters(&Metric::new("moorgate_interrupted", "Requests that were broken off, and by whom"), cut)
+    out.counters(
+        &Metric::new(
+            "moorgate_interrupted",
+            "Requests that were broken off, and by whom",
+        ),
+        cut,
+    )
 }

@@ -25,7 +25,10 @@ type Flights = HashMap<Tag, watch::Sender<Option<Verdict>>, BuildTagHasher>;
 impl Line {
     /// Nobody stands in it, and nobody is taken from it any more.
     pub(super) fn closed() -> Self {
-        Self { closed: true, ..Self::default() }
+        Self {
+            closed: true,
+            ..Self::default()
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -36,7 +39,11 @@ impl Line {
     pub(super) fn join(&mut self, check: &Check) -> Option<watch::Receiver<Option<Verdict>>> {
         let flight = self.flights.get(&check.tag)?;
         // It is as much the check of the one who has less behind him.
-        if let Some(waiting) = self.strangers.iter_mut().find(|waiting| waiting.tag == check.tag) {
+        if let Some(waiting) = self
+            .strangers
+            .iter_mut()
+            .find(|waiting| waiting.tag == check.tag)
+        {
             waiting.rank = waiting.rank.min(check.rank);
         }
         Some(flight.subscribe())
@@ -63,11 +70,19 @@ impl Line {
         }
         let own = |waiting: &&Check| waiting.attempt.address() == check.attempt.address();
         let before = self.strangers.iter().filter(own).count();
-        check.rank = check.rank.saturating_add(u32::try_from(before).unwrap_or(u32::MAX));
+        check.rank = check
+            .rank
+            .saturating_add(u32::try_from(before).unwrap_or(u32::MAX));
         if self.strangers.len() >= bound {
             // The last of those that rank the same: nobody is driven out by his equal.
-            let last = self.strangers.iter().enumerate().max_by_key(|(_, waiting)| waiting.rank);
-            let (at, _) = last.filter(|(_, waiting)| waiting.rank > check.rank).ok_or(Full)?;
+            let last = self
+                .strangers
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, waiting)| waiting.rank);
+            let (at, _) = last
+                .filter(|(_, waiting)| waiting.rank > check.rank)
+                .ok_or(Full)?;
             // Its flight ends without a verdict: its clients are told to come back.
             if let Some(gone) = self.strangers.remove(at) {
                 self.flights.remove(&gone.tag);
@@ -85,7 +100,11 @@ impl Line {
             let check = match self.known.pop_front() {
                 Some(check) => check,
                 None => {
-                    let next = self.strangers.iter().enumerate().min_by_key(|(_, waiting)| waiting.rank);
+                    let next = self
+                        .strangers
+                        .iter()
+                        .enumerate()
+                        .min_by_key(|(_, waiting)| waiting.rank);
                     let at = next.map(|(at, _)| at)?;
                     self.strangers.remove(at)?
                 }
@@ -121,7 +140,9 @@ impl Line {
 
 /// Whether a client still waits for this check. If not, its flight ends here.
 fn wanted(flights: &mut Flights, check: &Check) -> bool {
-    let wanted = flights.get(&check.tag).is_some_and(|flight| flight.receiver_count() > 0);
+    let wanted = flights
+        .get(&check.tag)
+        .is_some_and(|flight| flight.receiver_count() > 0);
     if !wanted {
         flights.remove(&check.tag);
     }

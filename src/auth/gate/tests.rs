@@ -20,21 +20,39 @@ impl Bench {
     fn with_room(bound: usize) -> Self {
         let remembered = Remembered::new(Duration::from_secs(60), 10);
         let gate = Gate::new(remembered, Lockout::new(Instant::now()), bound);
-        Self { gate, key: TagKey::random().expect("randomness") }
+        Self {
+            gate,
+            key: TagKey::random().expect("randomness"),
+        }
     }
 
     fn check(&self, domain: &str, from: &str) -> Check {
         let credentials = basic::parse(b"Basic YTpi").expect("credentials");
         let hash = BcryptHash::decoy(Cost::DEFAULT);
-        let (tag, key) = (self.key.tag(domain, &credentials, &hash), BcryptKey::new(b"b"));
+        let (tag, key) = (
+            self.key.tag(domain, &credentials, &hash),
+            BcryptKey::new(b"b"),
+        );
         let from = from.parse().expect("an address");
         let attempt = self.gate.lockout.attempt(from, domain, "a", tag.short());
-        let budgets = FailureBudgets { address: 4, ..FailureBudgets::default() };
+        let budgets = FailureBudgets {
+            address: 4,
+            ..FailureBudgets::default()
+        };
         let rank = match self.gate.lockout.judge(&attempt, &budgets, Instant::now()) {
             Admission::Admitted { failures } => failures,
             other => panic!("{other:?}"),
         };
-        Check { tag, key, hash, highest: hash.cost(), asked: Instant::now(), attempt, budgets, rank }
+        Check {
+            tag,
+            key,
+            hash,
+            highest: hash.cost(),
+            asked: Instant::now(),
+            attempt,
+            budgets,
+            rank,
+        }
     }
 
     fn enter(&self, domain: &str) -> Result<Ticket, Full> {
@@ -85,7 +103,10 @@ fn one_password_is_one_check_for_all_who_ask() {
     let all: Vec<_> = (0..100).map(|_| bench.wait("a")).collect();
     assert_eq!(bench.gate.waiting(), 1);
     assert_eq!(bench.work(|_| Verdict::Right), 1);
-    assert!(all.iter().all(|receiver| verdict(receiver) == Some(Verdict::Right)));
+    assert!(
+        all.iter()
+            .all(|receiver| verdict(receiver) == Some(Verdict::Right))
+    );
     assert!(matches!(bench.enter("a"), Ok(Ticket::Remembered)));
     assert!(bench.gate.line().flights() == 0);
 }
@@ -100,7 +121,11 @@ fn whoever_comes_while_it_runs_gets_its_verdict() {
     bench.gate.run(&check, |_| Verdict::Wrong);
     assert_eq!([&first, &second].map(verdict), [Some(Verdict::Wrong); 2]);
     let _third = bench.wait_from("192.0.2.2", "a");
-    assert_eq!(bench.gate.waiting(), 1, "a wrong password is not remembered for others");
+    assert_eq!(
+        bench.gate.waiting(),
+        1,
+        "a wrong password is not remembered for others"
+    );
 }
 
 #[test]
@@ -133,7 +158,9 @@ fn who_has_less_behind_him_goes_first() {
     bench.fail("192.0.2.2", 1);
     let from = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
     let _waiting = from.map(|from| bench.wait_from(from, from));
-    let order: Vec<_> = (0..4).map(|_| bench.take().expect("waiting").attempt.address()).collect();
+    let order: Vec<_> = (0..4)
+        .map(|_| bench.take().expect("waiting").attempt.address())
+        .collect();
     assert_eq!(
         order,
         [from[2], from[3], from[1], from[0]].map(|from| bench.check("", from).attempt.address())
@@ -143,10 +170,15 @@ fn who_has_less_behind_him_goes_first() {
 #[test]
 fn addresses_take_turns_however_many_connections_they_have() {
     let bench = Bench::with_room(10);
-    let _many: Vec<_> = (0..3).map(|n| bench.wait_from("192.0.2.1", &format!("many {n}"))).collect();
+    let _many: Vec<_> = (0..3)
+        .map(|n| bench.wait_from("192.0.2.1", &format!("many {n}")))
+        .collect();
     let _one = bench.wait_from("192.0.2.2", "one");
-    let order: Vec<_> = (0..4).map(|_| bench.take().expect("waiting").attempt.address()).collect();
-    let [many, one] = ["192.0.2.1", "192.0.2.2"].map(|from| bench.check("", from).attempt.address());
+    let order: Vec<_> = (0..4)
+        .map(|_| bench.take().expect("waiting").attempt.address())
+        .collect();
+    let [many, one] =
+        ["192.0.2.1", "192.0.2.2"].map(|from| bench.check("", from).attempt.address());
     assert_eq!(order, [many, one, many, many]);
 }
 
@@ -156,7 +188,10 @@ fn in_a_full_line_whoever_has_more_behind_him_gives_way() {
     bench.fail("192.0.2.1", 1);
     let flood = [0, 1, 2].map(|n| bench.wait_from("192.0.2.1", &format!("flood {n}")));
     let fresh = bench.wait_from("192.0.2.2", "fresh");
-    assert!(flood[2].has_changed().is_err(), "the last of the flood is told to come back");
+    assert!(
+        flood[2].has_changed().is_err(),
+        "the last of the flood is told to come back"
+    );
     assert!(flood[0].has_changed().is_ok() && flood[1].has_changed().is_ok());
     let check = bench.take().expect("waiting");
     bench.gate.run(&check, |_| Verdict::Right);
@@ -165,7 +200,10 @@ fn in_a_full_line_whoever_has_more_behind_him_gives_way() {
     let equals = ["192.0.2.3", "192.0.2.4", "192.0.2.5"].map(|from| bench.wait_from(from, from));
     assert!(flood.iter().all(|receiver| receiver.has_changed().is_err()));
     for from in ["192.0.2.6", "192.0.2.3"] {
-        assert!(matches!(bench.gate.enter(bench.check("another", from)), Err(Full)), "{from}");
+        assert!(
+            matches!(bench.gate.enter(bench.check("another", from)), Err(Full)),
+            "{from}"
+        );
     }
     assert!(equals.iter().all(|receiver| receiver.has_changed().is_ok()));
 }
@@ -186,9 +224,18 @@ fn a_check_that_somebody_with_less_behind_him_joins_is_his() {
 #[test]
 fn what_an_address_has_in_line_costs_no_hash_when_its_tries_are_used_up() {
     let bench = Bench::with_room(10);
-    let flood: Vec<_> = (0..10).map(|n| bench.wait_from("192.0.2.1", &format!("flood {n}"))).collect();
-    assert_eq!(bench.work(|_| Verdict::Wrong), 4, "the budget of an address");
-    let refused = flood.iter().filter(|receiver| verdict(receiver) == Some(Verdict::Refused)).count();
+    let flood: Vec<_> = (0..10)
+        .map(|n| bench.wait_from("192.0.2.1", &format!("flood {n}")))
+        .collect();
+    assert_eq!(
+        bench.work(|_| Verdict::Wrong),
+        4,
+        "the budget of an address"
+    );
+    let refused = flood
+        .iter()
+        .filter(|receiver| verdict(receiver) == Some(Verdict::Refused))
+        .count();
     assert_eq!(refused, 6);
 }
 
@@ -201,9 +248,18 @@ fn who_leaves_before_the_verdict_is_charged_all_the_same() {
         drop(gone);
         bench.gate.run(&check, |_| Verdict::Wrong);
     }
-    let attempt = bench.gate.lockout.attempt("192.0.2.1".parse().expect("valid"), "d", "a", 1);
-    let budgets = FailureBudgets { address: 4, ..FailureBudgets::default() };
-    assert!(matches!(bench.gate.lockout.judge(&attempt, &budgets, Instant::now()), Admission::Refused(_)));
+    let attempt = bench
+        .gate
+        .lockout
+        .attempt("192.0.2.1".parse().expect("valid"), "d", "a", 1);
+    let budgets = FailureBudgets {
+        address: 4,
+        ..FailureBudgets::default()
+    };
+    assert!(matches!(
+        bench.gate.lockout.judge(&attempt, &budgets, Instant::now()),
+        Admission::Refused(_)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,7 +281,10 @@ fn a_panic_ends_one_check_and_not_the_gate() {
     let bench = Bench::new();
     let broken = bench.wait("a");
     assert_eq!(bench.work(|_| panic!("as if bcrypt had a bug")), 1);
-    assert!(verdict(&broken).is_none() && broken.has_changed().is_err(), "the sender is gone");
+    assert!(
+        verdict(&broken).is_none() && broken.has_changed().is_err(),
+        "the sender is gone"
+    );
     let next = bench.wait("a");
     assert_eq!(bench.work(|_| Verdict::Right), 1);
     assert_eq!(verdict(&next), Some(Verdict::Right));

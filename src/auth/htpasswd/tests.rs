@@ -11,7 +11,11 @@ fn names(users: &Htpasswd) -> Vec<&str> {
 }
 
 fn reasons(file: &[u8]) -> Vec<(usize, SkipReason)> {
-    Htpasswd::parse(file).skipped.iter().map(|s| (s.line, s.reason)).collect()
+    Htpasswd::parse(file)
+        .skipped
+        .iter()
+        .map(|s| (s.line, s.reason))
+        .collect()
 }
 
 #[test]
@@ -51,11 +55,22 @@ fn other_kinds_are_told_apart() {
 /// RUSTSEC-2026-0199: such hashes once ended the process.
 #[test]
 fn odd_bytes_are_reported_and_harm_nothing() {
-    let cut = [HASH.as_bytes().get(..30).expect("long enough"), "é".as_bytes()].concat();
+    let cut = [
+        HASH.as_bytes().get(..30).expect("long enough"),
+        "é".as_bytes(),
+    ]
+    .concat();
     let wide: Vec<u8> = HASH.replace("xcie", "éé").into_bytes();
-    let file =
-        [&b"a:"[..], &cut, b"\nb:", &wide, b"\n\xff\xfe:", HASH.as_bytes(), b"\nx\0y:z\n:z\nnothing\n"]
-            .concat();
+    let file = [
+        &b"a:"[..],
+        &cut,
+        b"\nb:",
+        &wide,
+        b"\n\xff\xfe:",
+        HASH.as_bytes(),
+        b"\nx\0y:z\n:z\nnothing\n",
+    ]
+    .concat();
     let expected = [
         (1, SkipReason::BrokenBcrypt),
         (2, SkipReason::BrokenBcrypt),
@@ -85,7 +100,10 @@ fn strangers_cost_as_much_as_the_dearest_entry() {
     let users = Htpasswd::parse(file.as_bytes());
     let nine = Cost::new(9).expect("allowed");
     let stranger = users.claim("nobody");
-    assert_eq!((stranger.user, stranger.hash.cost(), stranger.highest), (None, nine, nine));
+    assert_eq!(
+        (stranger.user, stranger.hash.cost(), stranger.highest),
+        (None, nine, nine)
+    );
     let a = users.claim("a");
     assert_eq!((a.user.map(UserName::as_str), a.highest), (Some("a"), nine));
     assert!(users.claim("A").user.is_none());
@@ -95,7 +113,11 @@ fn strangers_cost_as_much_as_the_dearest_entry() {
 #[test]
 fn messages_say_what_to_do_and_never_what_stands_there() {
     let file = b"ci:$apr1$abc$def\nci:x\na b:s3cret\ns3cret\nx:$2y$03$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie\n\0:a\n";
-    let messages: Vec<_> = Htpasswd::parse(file).skipped().iter().map(ToString::to_string).collect();
+    let messages: Vec<_> = Htpasswd::parse(file)
+        .skipped()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     insta::assert_snapshot!(messages.join("\n"), @r"
     line 1: `ci` has an MD5 password ($apr1$), only bcrypt is accepted: run `moorgate htpasswd FILE ci` or `htpasswd -B FILE ci`
     line 2: `ci` is already on line 1, which is the one that counts: delete one of them

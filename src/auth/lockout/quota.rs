@@ -39,7 +39,9 @@ impl LogQuota {
             return Logged::No;
         }
         count.lines += 1;
-        Logged::Yes { left_out: std::mem::take(&mut count.left_out) }
+        Logged::Yes {
+            left_out: std::mem::take(&mut count.left_out),
+        }
     }
 }
 

@@ -67,7 +67,10 @@ impl Moment {
     }
 
     fn plus(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -133,7 +136,10 @@ impl Table {
     /// A table for so many records, a power of two above 512.
     pub(super) fn new(records: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, sets: (records / SHARDS / WAYS).max(1) }
+        Self {
+            shards,
+            sets: (records / SHARDS / WAYS).max(1),
+        }
     }
 
     /// The record of a key whose failures still count, or of a pair that is known.
@@ -144,7 +150,10 @@ impl Table {
         (found.until > now || found.right != 0).then(|| match found.until > now {
             true => *found,
             // What was wrong then is looked at again.
-            false => Record { wrong: [0; 3], ..*found },
+            false => Record {
+                wrong: [0; 3],
+                ..*found
+            },
         })
     }
 
@@ -158,7 +167,11 @@ impl Table {
         let mut shard = self.shard(key);
         if let Some(record) = self.place(&mut shard, key, |record| record.until.max(now)) {
             if record.key != key.0 {
-                *record = Record { key: key.0, until: record.until, ..Record::default() };
+                *record = Record {
+                    key: key.0,
+                    until: record.until,
+                    ..Record::default()
+                };
             }
             record.charge(tag, each, now);
         }
@@ -167,7 +180,9 @@ impl Table {
     /// Counts a failure of a pair that is known; false for any other.
     pub(super) fn charge_known(&self, key: Key, tag: u64, each: Duration, now: Moment) -> bool {
         let mut shard = self.shard(key);
-        let known = shard.get_mut(self.range(key)).and_then(|set| set.iter_mut().find(|r| r.key == key.0));
+        let known = shard
+            .get_mut(self.range(key))
+            .and_then(|set| set.iter_mut().find(|r| r.key == key.0));
         known.is_some_and(|record| {
             record.charge(tag, each, now);
             true
@@ -177,9 +192,14 @@ impl Table {
     /// Knows a pair from now on. The one that was right the longest ago makes room.
     pub(super) fn know(&self, key: Key, of: [Key; 2], now: Moment) {
         let mut shard = self.shard(key);
-        if let Some(record) = self.place(&mut shard, key, |record| Moment(u64::from(record.right))) {
+        if let Some(record) = self.place(&mut shard, key, |record| Moment(u64::from(record.right)))
+        {
             if record.key != key.0 {
-                *record = Record { key: key.0, of: of.map(half), ..Record::default() };
+                *record = Record {
+                    key: key.0,
+                    of: of.map(half),
+                    ..Record::default()
+                };
             }
             record.right = seconds(now);
         }
@@ -188,7 +208,9 @@ impl Table {
     /// Whether the log may say something of a key; if so, not again for a minute.
     pub(super) fn log(&self, key: Key, now: Moment) -> bool {
         let mut shard = self.shard(key);
-        let found = shard.get_mut(self.range(key)).and_then(|set| set.iter_mut().find(|r| r.key == key.0));
+        let found = shard
+            .get_mut(self.range(key))
+            .and_then(|set| set.iter_mut().find(|r| r.key == key.0));
         let Some(record) = found else { return false };
         let due = record.logged == 0 || seconds(now).saturating_sub(record.logged) >= 60;
         if due {
@@ -201,9 +223,16 @@ impl Table {
     pub(super) fn forgive(&self, now: Moment, whom: impl Fn(&Record) -> bool) -> bool {
         let mut found = false;
         for shard in &self.shards {
-            for record in lock(shard).iter_mut().filter(|record| record.key != 0 && whom(record)) {
+            for record in lock(shard)
+                .iter_mut()
+                .filter(|record| record.key != 0 && whom(record))
+            {
                 found |= record.until > now;
-                *record = Record { until: Moment::default(), wrong: [0; 3], ..*record };
+                *record = Record {
+                    until: Moment::default(),
+                    wrong: [0; 3],
+                    ..*record
+                };
             }
         }
         found
@@ -211,7 +240,12 @@ impl Table {
 
     /// How many have failures that still count.
     pub(super) fn guilty(&self, now: Moment) -> usize {
-        let guilty = |shard| lock(shard).iter().filter(|record| record.until > now).count();
+        let guilty = |shard| {
+            lock(shard)
+                .iter()
+                .filter(|record| record.until > now)
+                .count()
+        };
         self.shards.iter().map(guilty).sum()
     }
 
@@ -234,13 +268,22 @@ impl Table {
         let set = shard.get_mut(self.range(key))?;
         let own = set.iter().position(|record| record.key == key.0);
         let at = own.or_else(|| set.iter().position(|record| record.key == 0));
-        let first = || set.iter().enumerate().min_by_key(|(_, record)| order(record)).map(|(at, _)| at);
+        let first = || {
+            set.iter()
+                .enumerate()
+                .min_by_key(|(_, record)| order(record))
+                .map(|(at, _)| at)
+        };
         let at = at.or_else(first)?;
         set.get_mut(at)
     }
 
     fn shard(&self, key: Key) -> MutexGuard<'_, Vec<Record>> {
-        lock(self.shards.get(index(key) % SHARDS).expect("below the number of shards"))
+        lock(
+            self.shards
+                .get(index(key) % SHARDS)
+                .expect("below the number of shards"),
+        )
     }
 
     /// Where in its shard the set of a key is.
@@ -261,7 +304,9 @@ fn index(key: Key) -> usize {
 
 /// Never 0.
 fn seconds(moment: Moment) -> u32 {
-    u32::try_from(moment.0 / 1000).unwrap_or(u32::MAX - 60).saturating_add(1)
+    u32::try_from(moment.0 / 1000)
+        .unwrap_or(u32::MAX - 60)
+        .saturating_add(1)
 }
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);

@@ -14,12 +14,21 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let now = Instant::now();
-        let budgets = FailureBudgets { address: 4, user: 6, window: Duration::from_secs(60) };
-        Self { lockout: Lockout::new(now), budgets, now }
+        let budgets = FailureBudgets {
+            address: 4,
+            user: 6,
+            window: Duration::from_secs(60),
+        };
+        Self {
+            lockout: Lockout::new(now),
+            budgets,
+            now,
+        }
     }
 
     fn attempt(&self, from: &str, user: &str, password: u64) -> Attempt {
-        self.lockout.attempt(from.parse().expect("an address"), "ci.test", user, password)
+        self.lockout
+            .attempt(from.parse().expect("an address"), "ci.test", user, password)
     }
 
     /// Tries a wrong password.
@@ -37,16 +46,22 @@ impl Bench {
 
     /// Guesses until nothing more is looked at: how many were.
     fn guess_on(&self, from: &str, user: &str, first: u64) -> u64 {
-        (first..).take_while(|&password| self.guess(from, user, password) == "hashed").count() as u64
+        (first..)
+            .take_while(|&password| self.guess(from, user, password) == "hashed")
+            .count() as u64
     }
 
     fn is_heard(&self, from: &str, user: &str) -> bool {
         let attempt = self.attempt(from, user, u64::MAX);
-        matches!(self.lockout.judge(&attempt, &self.budgets, self.now), Admission::Admitted { .. })
+        matches!(
+            self.lockout.judge(&attempt, &self.budgets, self.now),
+            Admission::Admitted { .. }
+        )
     }
 
     fn log_in(&self, from: &str, user: &str) {
-        self.lockout.succeeded(&self.attempt(from, user, u64::MAX), self.now);
+        self.lockout
+            .succeeded(&self.attempt(from, user, u64::MAX), self.now);
     }
 
     fn retry_after(&self, from: &str, user: &str) -> Duration {
@@ -66,19 +81,30 @@ impl Bench {
 fn an_address_has_its_tries_and_no_more() {
     let bench = Bench::new();
     assert_eq!(bench.guess_on("192.0.2.1", "alice", 1), 4);
-    assert_eq!(bench.guess("192.0.2.1", "bob", 9), "address", "whoever it tries");
+    assert_eq!(
+        bench.guess("192.0.2.1", "bob", 9),
+        "address",
+        "whoever it tries"
+    );
     assert!(bench.is_heard("192.0.2.2", "alice"));
 }
 
 #[test]
 fn the_same_wrong_password_counts_once_also_between_others() {
     let bench = Bench::new();
-    let tries: Vec<_> = (0..5).map(|_| bench.guess("192.0.2.1", "alice", 1)).collect();
+    let tries: Vec<_> = (0..5)
+        .map(|_| bench.guess("192.0.2.1", "alice", 1))
+        .collect();
     assert_eq!(tries, ["hashed", "known", "known", "known", "known"]);
     // As from three jobs behind one address.
-    let tries: Vec<_> =
-        (0..4).flat_map(|_| [1, 2, 3].map(|p| bench.guess("192.0.2.1", "alice", p))).collect();
-    assert_eq!(tries.iter().filter(|what| **what == "hashed").count(), 2, "{tries:?}");
+    let tries: Vec<_> = (0..4)
+        .flat_map(|_| [1, 2, 3].map(|p| bench.guess("192.0.2.1", "alice", p)))
+        .collect();
+    assert_eq!(
+        tries.iter().filter(|what| **what == "hashed").count(),
+        2,
+        "{tries:?}"
+    );
     assert_eq!(bench.guess_on("192.0.2.1", "alice", 4), 1);
     assert_eq!(bench.lockout.status(bench.now).repeated, 4 + 10);
 }
@@ -90,17 +116,27 @@ fn the_same_wrong_password_from_many_addresses_counts_once_for_the_user() {
     for machine in 1..=50 {
         assert_eq!(bench.guess(&format!("10.0.0.{machine}"), "ci", 1), "hashed");
     }
-    assert_eq!(bench.guess("10.0.0.1", "ci", 2), "hashed", "its budget is not used up");
+    assert_eq!(
+        bench.guess("10.0.0.1", "ci", 2),
+        "hashed",
+        "its budget is not used up"
+    );
 }
 
 #[test]
 fn tries_come_back_one_by_one() {
     let mut bench = Bench::new();
     bench.guess_on("192.0.2.1", "alice", 1);
-    assert_eq!(bench.retry_after("192.0.2.1", "alice"), Duration::from_secs(15));
+    assert_eq!(
+        bench.retry_after("192.0.2.1", "alice"),
+        Duration::from_secs(15)
+    );
     bench.wait(14);
     assert_eq!(bench.guess("192.0.2.1", "alice", 10), "address");
-    assert_eq!(bench.retry_after("192.0.2.1", "alice"), Duration::from_secs(1));
+    assert_eq!(
+        bench.retry_after("192.0.2.1", "alice"),
+        Duration::from_secs(1)
+    );
     bench.wait(1);
     assert_eq!(bench.guess_on("192.0.2.1", "alice", 11), 1);
     bench.wait(60);
@@ -122,7 +158,10 @@ fn what_was_wrong_is_looked_at_again_when_it_no_longer_counts() {
 fn a_network_of_ipv6_is_one_address() {
     let bench = Bench::new();
     assert_eq!(bench.guess_on("2001:db8:0:1::1", "alice", 1), 4);
-    assert_eq!(bench.guess("2001:db8:0:1:ffff:ffff:ffff:ffff", "alice", 9), "address");
+    assert_eq!(
+        bench.guess("2001:db8:0:1:ffff:ffff:ffff:ffff", "alice", 9),
+        "address"
+    );
     assert!(bench.is_heard("2001:db8:0:2::1", "alice"));
     // An IPv4 address is the same over an IPv6 socket, and is alone.
     assert_eq!(bench.guess_on("::ffff:192.0.2.1", "bob", 1), 4);
@@ -138,15 +177,38 @@ fn the_networks_of_one_customer_have_the_tries_of_sixteen() {
         bench.guess(&format!("2001:db8:1:{network:x}::1"), "alice", network + 1)
     };
     let answers: Vec<_> = (0..1000).map(|network| guess(&bench, network)).collect();
-    assert_eq!(answers.iter().filter(|answer| **answer == "hashed").count(), 64, "sixteen times four");
-    assert!(answers[64..].iter().all(|answer| *answer == "network"), "{answers:?}");
-    assert!(!bench.is_heard("2001:db8:1:ffff::1", "bob"), "whatever name it is");
+    assert_eq!(
+        answers.iter().filter(|answer| **answer == "hashed").count(),
+        64,
+        "sixteen times four"
+    );
+    assert!(
+        answers[64..].iter().all(|answer| *answer == "network"),
+        "{answers:?}"
+    );
+    assert!(
+        !bench.is_heard("2001:db8:1:ffff::1", "bob"),
+        "whatever name it is"
+    );
     assert!(bench.is_heard("2001:db8:2::1", "alice") && bench.is_heard("192.0.2.1", "alice"));
-    assert_eq!(bench.guess_on("2001:db8:1:fff0::1", "alice", 2000), 6, "where the user is at home");
+    assert_eq!(
+        bench.guess_on("2001:db8:1:fff0::1", "alice", 2000),
+        6,
+        "where the user is at home"
+    );
     // As an address has it, spread over sixteen times as many.
     bench.wait(1);
-    assert_eq!((1000..1010).filter(|network| guess(&bench, *network) == "hashed").count(), 1);
-    assert!(bench.lockout.unlock_address("2001:db8:1:ffff::1".parse().expect("an address"), bench.now));
+    assert_eq!(
+        (1000..1010)
+            .filter(|network| guess(&bench, *network) == "hashed")
+            .count(),
+        1
+    );
+    assert!(
+        bench
+            .lockout
+            .unlock_address("2001:db8:1:ffff::1".parse().expect("an address"), bench.now)
+    );
     assert_eq!(guess(&bench, 2000), "hashed");
 }
 
@@ -155,10 +217,16 @@ fn guessing_from_many_addresses_leaves_each_of_them_one_try_and_locks_out_nobody
     let mut bench = Bench::new();
     bench.log_in("10.0.0.1", "alice");
     for machine in 1..=6 {
-        assert_eq!(bench.guess(&format!("192.0.2.{machine}"), "alice", machine), "hashed");
+        assert_eq!(
+            bench.guess(&format!("192.0.2.{machine}"), "alice", machine),
+            "hashed"
+        );
     }
     for machine in 1..=6 {
-        assert_eq!(bench.guess(&format!("192.0.2.{machine}"), "alice", 10 + machine), "user");
+        assert_eq!(
+            bench.guess(&format!("192.0.2.{machine}"), "alice", 10 + machine),
+            "user"
+        );
     }
     // Whoever has done nothing wrong is heard, and has one try.
     assert!(bench.is_heard("192.0.2.7", "alice"));
@@ -176,10 +244,16 @@ fn a_user_has_tries_of_its_own_where_it_has_logged_in() {
     bench.log_in("192.0.2.1", "alice");
     assert_eq!(bench.guess_on("192.0.2.1", "bob", 1), 4);
     assert_eq!(bench.guess("192.0.2.1", "carol", 9), "address");
-    assert!(bench.is_heard("192.0.2.1", "alice"), "who shares the address does not lock out the user");
+    assert!(
+        bench.is_heard("192.0.2.1", "alice"),
+        "who shares the address does not lock out the user"
+    );
     assert_eq!(bench.guess_on("192.0.2.1", "alice", 10), 6);
     assert_eq!(bench.guess("192.0.2.1", "alice", 20), "user at address");
-    assert!(bench.is_heard("192.0.2.9", "alice"), "these say nothing of the name elsewhere");
+    assert!(
+        bench.is_heard("192.0.2.9", "alice"),
+        "these say nothing of the name elsewhere"
+    );
 }
 
 #[test]
@@ -196,11 +270,14 @@ fn a_right_password_washes_nothing_away() {
 #[test]
 fn those_with_less_behind_them_are_told_from_those_with_more() {
     let bench = Bench::new();
-    let failures =
-        |from| match bench.lockout.judge(&bench.attempt(from, "alice", 99), &bench.budgets, bench.now) {
-            Admission::Admitted { failures } => failures,
-            other => panic!("{other:?}"),
-        };
+    let failures = |from| match bench.lockout.judge(
+        &bench.attempt(from, "alice", 99),
+        &bench.budgets,
+        bench.now,
+    ) {
+        Admission::Admitted { failures } => failures,
+        other => panic!("{other:?}"),
+    };
     for count in 0..4 {
         assert_eq!(failures("192.0.2.1"), count);
         bench.guess("192.0.2.1", "alice", u64::from(count) + 1);
@@ -215,7 +292,10 @@ fn what_is_unlocked_has_all_its_tries_again() {
     bench.log_in("192.0.2.1", "alice");
     bench.guess_on("192.0.2.1", "alice", 1);
     bench.guess_on("192.0.2.1", "bob", 10);
-    assert!(!lockout.unlock_user("other.test", "alice", now) && !lockout.unlock_address(address("::1"), now));
+    assert!(
+        !lockout.unlock_user("other.test", "alice", now)
+            && !lockout.unlock_address(address("::1"), now)
+    );
     assert!(lockout.unlock_user("ci.test", "alice", now));
     assert!(!lockout.unlock_user("ci.test", "alice", now), "it is done");
     assert_eq!(bench.guess("192.0.2.1", "bob", 19), "address");
@@ -225,13 +305,20 @@ fn what_is_unlocked_has_all_its_tries_again() {
     assert_eq!(bench.guess_on("192.0.2.1", "alice", 40), 6);
     lockout.unlock_all(now);
     assert!(bench.is_heard("192.0.2.1", "alice") && bench.is_heard("192.0.2.1", "bob"));
-    assert_eq!((lockout.status(now).addresses, lockout.status(now).users), (0, 0));
+    assert_eq!(
+        (lockout.status(now).addresses, lockout.status(now).users),
+        (0, 0)
+    );
 }
 
 #[test]
 fn a_hundred_thousand_addresses_and_ten_thousand_names_take_what_there_is_and_no_more() {
     let bench = Bench::new();
-    assert_eq!(bench.lockout.status(bench.now).bytes, 0, "nothing before somebody fails");
+    assert_eq!(
+        bench.lockout.status(bench.now).bytes,
+        0,
+        "nothing before somebody fails"
+    );
     for round in 0..4_u32 {
         for number in 0..100_000_u32 {
             let from = match round % 2 {
@@ -248,8 +335,14 @@ fn a_hundred_thousand_addresses_and_ten_thousand_names_take_what_there_is_and_no
     }
     let status = bench.lockout.status(bench.now);
     assert!(status.bytes < 6 << 20, "{status:?}");
-    assert!(status.addresses > ADDRESSES * 9 / 10 && status.users > 9_500, "{status:?}");
-    assert!(bench.is_heard("192.0.2.1", "alice"), "and who has done nothing is heard");
+    assert!(
+        status.addresses > ADDRESSES * 9 / 10 && status.users > 9_500,
+        "{status:?}"
+    );
+    assert!(
+        bench.is_heard("192.0.2.1", "alice"),
+        "and who has done nothing is heard"
+    );
 }
 
 #[test]
@@ -273,7 +366,10 @@ fn an_offender_is_logged_once_a_minute() {
         assert_eq!(bench.guess("192.0.2.1", "bob", 20 + step), "hashed");
         lines.push(logged(&bench, "192.0.2.1"));
     }
-    let minutes: Vec<_> = lines.chunks(4).map(|minute| minute.iter().filter(|l| **l).count()).collect();
+    let minutes: Vec<_> = lines
+        .chunks(4)
+        .map(|minute| minute.iter().filter(|l| **l).count())
+        .collect();
     assert_eq!(minutes, [1, 1, 1], "{lines:?}");
 }
 
@@ -281,7 +377,11 @@ fn an_offender_is_logged_once_a_minute() {
 fn very_many_offenders_are_not_as_many_lines() {
     let (quota, minute) = (LogQuota::default(), Duration::from_secs(60));
     let at = |minutes: u32| Moment::after(minute * minutes);
-    let lines = |minutes| (0..1000).filter(|_| quota.ask(at(minutes)) != Logged::No).count();
+    let lines = |minutes| {
+        (0..1000)
+            .filter(|_| quota.ask(at(minutes)) != Logged::No)
+            .count()
+    };
     assert_eq!(lines(1), 100);
     assert_eq!(quota.ask(at(2)), Logged::Yes { left_out: 900 });
     assert_eq!(quota.ask(at(2)), Logged::Yes { left_out: 0 });

@@ -70,15 +70,28 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<Fnv>>;
 impl Index {
     /// Indexes rules, whose place is their rank.
     pub(super) fn new(rules: &[Rule]) -> Self {
-        let mut index =
-            Self { actions: Action::ALL.map(|action| (action, Rows::default())).into(), ..Self::default() };
+        let mut index = Self {
+            actions: Action::ALL.map(|action| (action, Rows::default())).into(),
+            ..Self::default()
+        };
         let every = rules.iter().enumerate();
-        let pairs = every
-            .flat_map(|(rank, rule)| rule.repositories.iter().enumerate().map(move |at| (rank, rule, at)));
+        let pairs = every.flat_map(|(rank, rule)| {
+            rule.repositories
+                .iter()
+                .enumerate()
+                .map(move |at| (rank, rule, at))
+        });
         for (row, (rank, rule, (at, repository))) in pairs.enumerate() {
-            index.rows.push(Row { rank, repository: at });
+            index.rows.push(Row {
+                rank,
+                repository: at,
+            });
             index.users.add(row, rule);
-            for (_, rows) in index.actions.iter_mut().filter(|(action, _)| rule.actions.has(*action)) {
+            for (_, rows) in index
+                .actions
+                .iter_mut()
+                .filter(|(action, _)| rule.actions.has(*action))
+            {
                 rows.add(row);
             }
             index.repositories.add(row, repository.literals());
@@ -93,14 +106,22 @@ impl Index {
 
     /// The rows that can be about a question, those of the lowest rank first.
     pub(super) fn candidates(&self, question: &Question<'_>) -> impl Iterator<Item = Candidate> {
-        let Question { asker, action, repository, tag } = *question;
+        let Question {
+            asker,
+            action,
+            repository,
+            tag,
+        } = *question;
         let none = || Bits::none(self.rows.len());
         let mut sure = none();
         let mut found = none();
         self.users.find(asker.user, &mut sure, &mut found);
         found.add_all(&sure);
         let mut other = none();
-        self.actions.iter().filter(|(of, _)| *of == action).for_each(|(_, rows)| other.add(rows));
+        self.actions
+            .iter()
+            .filter(|(of, _)| *of == action)
+            .for_each(|(_, rows)| other.add(rows));
         found.keep(&other);
         let parts: [&dyn Fn(&mut Bits); 3] = [
             &|bits: &mut Bits| self.repositories.find(repository, bits, None),
@@ -115,9 +136,12 @@ impl Index {
             find(&mut other);
             found.keep(&other);
         }
-        found
-            .into_iter()
-            .filter_map(move |row| Some(Candidate { row: *self.rows.get(row)?, by_pattern: !sure.has(row) }))
+        found.into_iter().filter_map(move |row| {
+            Some(Candidate {
+                row: *self.rows.get(row)?,
+                by_pattern: !sure.has(row),
+            })
+        })
     }
 }
 
@@ -128,7 +152,9 @@ impl Users {
                 Selector::Name(pattern) if pattern.is_any() => self.authenticated.add(row),
                 Selector::Name(pattern) => self.named.add(row, pattern.literals()),
                 Selector::Group { members, .. } => {
-                    members.iter().for_each(|member| self.named.add_whole(row, member));
+                    members
+                        .iter()
+                        .for_each(|member| self.named.add_whole(row, member));
                 }
                 Selector::Authenticated => self.authenticated.add(row),
                 Selector::Anonymous if rule.deny => self.strangers.add(row),
@@ -152,13 +178,16 @@ impl Users {
 
 impl Tags {
     fn add(&mut self, row: usize, rule: &Rule) {
-        let Some(tags) = &rule.tags else { return self.any.add(row) };
+        let Some(tags) = &rule.tags else {
+            return self.any.add(row);
+        };
         if rule.deny {
             self.denies.add(row)
         } else {
             self.allows.add(row)
         }
-        tags.iter().for_each(|tag| self.named.add(row, tag.literals()));
+        tags.iter()
+            .for_each(|tag| self.named.add(row, tag.literals()));
     }
 
     /// As [`Rule::is_about_tag`] says it of one rule.

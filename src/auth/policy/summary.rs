@@ -11,7 +11,11 @@ impl Policy {
     /// None if they say nothing. Denies are not in it.
     pub fn summary(&self, asker: Asker<'_>) -> Option<String> {
         let own = |rule: &&Rule| !rule.deny && rule.is_of(asker.user) && rule.is_from(asker.client);
-        let told = self.rules.iter().filter(own).filter_map(|rule| self.told(rule, asker));
+        let told = self
+            .rules
+            .iter()
+            .filter(own)
+            .filter_map(|rule| self.told(rule, asker));
         let mut told: Vec<_> = told.take(MOST + 1).collect();
         if told.len() > MOST {
             told.truncate(MOST);
@@ -32,8 +36,17 @@ impl Policy {
             listed(actions.iter().map(|action| action.to_string()), " and ")
         };
         text.push(' ');
-        text += &listed(rule.repositories.iter().map(|pattern| pattern.for_user(asker.user)), " and ");
-        if let Some(tags) = rule.tags.as_ref().filter(|_| actions.iter().any(Action::is_of_tag)) {
+        text += &listed(
+            rule.repositories
+                .iter()
+                .map(|pattern| pattern.for_user(asker.user)),
+            " and ",
+        );
+        if let Some(tags) = rule
+            .tags
+            .as_ref()
+            .filter(|_| actions.iter().any(Action::is_of_tag))
+        {
             text += if tags.len() == 1 { " (tag " } else { " (tags " };
             text += &listed(tags.iter().map(|tag| tag.as_str().to_owned()), " or ");
             text.push(')');

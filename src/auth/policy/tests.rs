@@ -4,23 +4,38 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn rule(line: usize, allow: &str, users: &[&str], repositories: &[&str], actions: &[Action]) -> AccessRule {
+fn rule(
+    line: usize,
+    allow: &str,
+    users: &[&str],
+    repositories: &[&str],
+    actions: &[Action],
+) -> AccessRule {
     let selector = |text: &&str| match *text {
         "@authenticated" => Selector::Authenticated,
         "@anonymous" => Selector::Anonymous,
         text => match text.strip_prefix('@') {
-            Some(name) => Selector::Group { name: name.into(), members: group(name) },
+            Some(name) => Selector::Group {
+                name: name.into(),
+                members: group(name),
+            },
             None => Selector::Name(Pattern::new(text)),
         },
     };
     AccessRule {
         deny: allow == "deny",
         users: users.iter().map(selector).collect(),
-        repositories: repositories.iter().map(|text| RepositoryPattern::parse(text).unwrap()).collect(),
+        repositories: repositories
+            .iter()
+            .map(|text| RepositoryPattern::parse(text).unwrap())
+            .collect(),
         tags: None,
         actions: actions.iter().copied().collect(),
         networks: None,
-        place: Place { file: "ci.toml".into(), line },
+        place: Place {
+            file: "ci.toml".into(),
+            line,
+        },
     }
 }
 
@@ -37,17 +52,28 @@ fn tags(mut rule: AccessRule, tags: &[&str]) -> AccessRule {
 }
 
 fn policy(rules: Vec<AccessRule>) -> Policy {
-    let settings = AccessSettings { rules, ..AccessSettings::default() };
-    Policy::new(&settings, [Action::Pull, Action::List].into_iter().collect())
+    let settings = AccessSettings {
+        rules,
+        ..AccessSettings::default()
+    };
+    Policy::new(
+        &settings,
+        [Action::Pull, Action::List].into_iter().collect(),
+    )
 }
 
 fn by(user: &str) -> Asker<'_> {
-    Asker { user: (!user.is_empty()).then_some(user), client: "10.0.0.7".parse().unwrap() }
+    Asker {
+        user: (!user.is_empty()).then_some(user),
+        client: "10.0.0.7".parse().unwrap(),
+    }
 }
 
 /// The line that decides, negative if it says no, 0 if there is none.
 fn line(policy: &Policy, user: &str, action: Action, name: &str) -> isize {
-    let (name, tag) = name.split_once(':').map_or((name, None), |(name, tag)| (name, Some(tag)));
+    let (name, tag) = name
+        .split_once(':')
+        .map_or((name, None), |(name, tag)| (name, Some(tag)));
     let decision = policy.decide(by(user), action, name, tag);
     let line = decision.rule.map_or(0, |place| place.line.cast_signed());
     if decision.allowed { line } else { -line }
@@ -59,10 +85,20 @@ use Action::{Catalog, DeleteManifest, DeleteTag, List, MountFrom, Overwrite, Pul
 fn without_a_rule_every_user_may_do_everything() {
     let open = policy(vec![]);
     for action in Action::ALL {
-        assert_eq!(open.decide(by("alice"), action, "a", None), Decision { allowed: true, rule: None });
+        assert_eq!(
+            open.decide(by("alice"), action, "a", None),
+            Decision {
+                allowed: true,
+                rule: None
+            }
+        );
         let stranger = open.decide(by(""), action, "a", None);
         // To mount is to read, and to push elsewhere, which strangers may not.
-        assert_eq!(stranger.allowed, matches!(action, Pull | List | MountFrom), "{action}");
+        assert_eq!(
+            stranger.allowed,
+            matches!(action, Pull | List | MountFrom),
+            "{action}"
+        );
     }
 }
 
@@ -98,18 +134,35 @@ fn a_deny_beats_every_allow_wherever_it_stands() {
 fn tags_restrict_writes_to_tags_alone() {
     let some = policy(vec![
         tags(
-            rule(1, "allow", &["*"], &["${user}/**"], &[Push, Overwrite, Pull, DeleteManifest]),
+            rule(
+                1,
+                "allow",
+                &["*"],
+                &["${user}/**"],
+                &[Push, Overwrite, Pull, DeleteManifest],
+            ),
             &["release"],
         ),
         rule(2, "allow", &["alice"], &["base/**"], &Action::ALL),
-        tags(rule(3, "deny", &["*"], &["base/**"], &Action::ALL), &["release", "v*"]),
+        tags(
+            rule(3, "deny", &["*"], &["base/**"], &Action::ALL),
+            &["release", "v*"],
+        ),
     ]);
     assert_eq!(line(&some, "bob", Push, "bob/app:release"), 1);
     assert_eq!(line(&some, "bob", Push, "bob/app:v1"), 0);
-    assert_eq!(line(&some, "bob", Push, "bob/app"), 1, "a blob, or a manifest by digest");
+    assert_eq!(
+        line(&some, "bob", Push, "bob/app"),
+        1,
+        "a blob, or a manifest by digest"
+    );
     assert_eq!(line(&some, "bob", Push, "alice/app:release"), 0);
     assert_eq!(line(&some, "bob", Pull, "bob/app"), 1);
-    assert_eq!(line(&some, "bob", DeleteManifest, "bob/app"), 0, "it might have other tags");
+    assert_eq!(
+        line(&some, "bob", DeleteManifest, "bob/app"),
+        0,
+        "it might have other tags"
+    );
     for action in [Push, Overwrite, DeleteTag] {
         assert_eq!(line(&some, "alice", action, "base/app:v1"), -3);
         assert_eq!(line(&some, "alice", action, "base/app:latest"), 2);
@@ -117,7 +170,11 @@ fn tags_restrict_writes_to_tags_alone() {
     for action in [Pull, List, Catalog, MountFrom, Push] {
         assert_eq!(line(&some, "alice", action, "base/app"), 2);
     }
-    assert_eq!(line(&some, "alice", DeleteManifest, "base/app"), -3, "it might have one of these tags");
+    assert_eq!(
+        line(&some, "alice", DeleteManifest, "base/app"),
+        -3,
+        "it might have one of these tags"
+    );
 }
 
 #[test]
@@ -146,18 +203,36 @@ fn a_mount_reads_as_a_pull_does() {
     ]);
     let lines = ["a", "b", "c", "d", "x"].map(|name| line(&some, "alice", MountFrom, name));
     assert_eq!(lines, [1, -3, 2, -4, 0]);
-    assert_eq!(line(&some, "alice", Pull, "c"), 0, "to mount is not to pull");
+    assert_eq!(
+        line(&some, "alice", Pull, "c"),
+        0,
+        "to mount is not to pull"
+    );
 }
 
 #[test]
 fn networks_are_those_of_the_client() {
     let mut office = rule(1, "allow", &["*"], &["**"], &[Pull]);
-    office.networks = Some(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+    office.networks = Some(vec![
+        "10.0.0.0/8".parse().unwrap(),
+        "2001:db8::/32".parse().unwrap(),
+    ]);
     let some = policy(vec![office]);
-    for (client, allowed) in [("10.1.2.3", true), ("11.0.0.1", false), ("2001:db8::1", true), ("::1", false)]
-    {
-        let asker = Asker { user: Some("alice"), client: client.parse().unwrap() };
-        assert_eq!(some.decide(asker, Pull, "a", None).allowed, allowed, "{client}");
+    for (client, allowed) in [
+        ("10.1.2.3", true),
+        ("11.0.0.1", false),
+        ("2001:db8::1", true),
+        ("::1", false),
+    ] {
+        let asker = Asker {
+            user: Some("alice"),
+            client: client.parse().unwrap(),
+        };
+        assert_eq!(
+            some.decide(asker, Pull, "a", None).allowed,
+            allowed,
+            "{client}"
+        );
         assert_eq!(some.summary(asker).is_some(), allowed);
     }
 }
@@ -165,12 +240,25 @@ fn networks_are_those_of_the_client() {
 #[test]
 fn an_answer_that_no_place_changes_is_that_of_every_address() {
     let mut wide = rule(1, "allow", &["*"], &["**"], &[Pull]);
-    wide.networks = Some(vec!["10.0.0.0/8".parse().unwrap(), "ff00::/8".parse().unwrap()]);
+    wide.networks = Some(vec![
+        "10.0.0.0/8".parse().unwrap(),
+        "ff00::/8".parse().unwrap(),
+    ]);
     let mut narrow = rule(2, "deny", &["*"], &["**"], &[Pull]);
-    narrow.networks = Some(vec!["10.0.0.0/9".parse().unwrap(), "255.255.255.0/24".parse().unwrap()]);
-    let places =
-        policy(vec![wide, narrow]).places().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    assert_eq!(places, "10.0.0.0 10.128.0.0 255.255.255.0 10.0.0.0 11.0.0.0 ff00:: 0.0.0.0 ::");
+    narrow.networks = Some(vec![
+        "10.0.0.0/9".parse().unwrap(),
+        "255.255.255.0/24".parse().unwrap(),
+    ]);
+    let places = policy(vec![wide, narrow])
+        .places()
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert_eq!(
+        places,
+        "10.0.0.0 10.128.0.0 255.255.255.0 10.0.0.0 11.0.0.0 ff00:: 0.0.0.0 ::"
+    );
 }
 
 #[test]
@@ -189,8 +277,17 @@ fn pages_are_for_those_who_see_everything() {
 #[test]
 fn a_summary_is_one_line() {
     let some = policy(vec![
-        tags(rule(1, "allow", &["*"], &["${user}/**"], &[Push, Overwrite]), &["release", "v*"]),
-        rule(2, "allow", &["@devs"], &["base/**", "tools/*"], &[Pull, List, Catalog]),
+        tags(
+            rule(1, "allow", &["*"], &["${user}/**"], &[Push, Overwrite]),
+            &["release", "v*"],
+        ),
+        rule(
+            2,
+            "allow",
+            &["@devs"],
+            &["base/**", "tools/*"],
+            &[Pull, List, Catalog],
+        ),
         rule(3, "deny", &["alice"], &["x"], &[Pull]),
         rule(4, "allow", &["@anonymous"], &["public"], &[Push, Pull]),
         rule(5, "allow", &["root"], &["**"], &Action::ALL),
@@ -198,7 +295,10 @@ fn a_summary_is_one_line() {
     insta::assert_snapshot!(some.summary(by("alice")).unwrap(), @"push and overwrite alice/** (tags release or v*); pull, list and catalog base/** and tools/*; pull and push public");
     insta::assert_snapshot!(some.summary(by("")).unwrap(), @"pull public");
     insta::assert_snapshot!(some.summary(by("root")).unwrap(), @"push and overwrite root/** (tags release or v*); pull and push public; do everything in **");
-    assert_eq!(policy(vec![rule(1, "allow", &["bob"], &["a"], &[Pull])]).summary(by("alice")), None);
+    assert_eq!(
+        policy(vec![rule(1, "allow", &["bob"], &["a"], &[Pull])]).summary(by("alice")),
+        None
+    );
 }
 
 /// Each a thousand rules of one kind.
@@ -213,23 +313,51 @@ fn thousands() -> Vec<(&'static str, Policy)> {
     };
     vec![
         ("names", each(&|n| of(n, "*", &format!("base/app{n}")))),
-        ("prefixes", each(&|n| of(n, "*", &format!("base/team{n}/**")))),
-        ("ends of a level", each(&|n| of(n, "*", &format!("*-{n}/**")))),
-        ("beginnings of a level", each(&|n| of(n, "*", &format!("n{n}-*/**")))),
-        ("insides of a level", each(&|n| of(n, "*", &format!("*x{n}y*")))),
+        (
+            "prefixes",
+            each(&|n| of(n, "*", &format!("base/team{n}/**"))),
+        ),
+        (
+            "ends of a level",
+            each(&|n| of(n, "*", &format!("*-{n}/**"))),
+        ),
+        (
+            "beginnings of a level",
+            each(&|n| of(n, "*", &format!("n{n}-*/**"))),
+        ),
+        (
+            "insides of a level",
+            each(&|n| of(n, "*", &format!("*x{n}y*"))),
+        ),
         ("last levels", each(&|n| of(n, "*", &format!("**/app{n}")))),
-        ("levels between", each(&|n| of(n, "*", &format!("base/*/app{n}/**")))),
-        ("below everybody's own", each(&|n| of(n, "*", &format!("${{user}}/app{n}/**")))),
-        ("tags", each(&|n| tags(of(n, "*", "**"), &[&format!("v{n}.*")]))),
+        (
+            "levels between",
+            each(&|n| of(n, "*", &format!("base/*/app{n}/**"))),
+        ),
+        (
+            "below everybody's own",
+            each(&|n| of(n, "*", &format!("${{user}}/app{n}/**"))),
+        ),
+        (
+            "tags",
+            each(&|n| tags(of(n, "*", "**"), &[&format!("v{n}.*")])),
+        ),
         ("users", each(&|n| of(n, &format!("user{n}"), "**"))),
-        ("patterns of users", each(&|n| of(n, &format!("ci-{n}-*"), "**"))),
-        ("networks", each(&|n| networked(of(n, "*", "**"), format!("10.{}.{}.0/24", n % 4, n / 4)))),
+        (
+            "patterns of users",
+            each(&|n| of(n, &format!("ci-{n}-*"), "**")),
+        ),
+        (
+            "networks",
+            each(&|n| networked(of(n, "*", "**"), format!("10.{}.{}.0/24", n % 4, n / 4))),
+        ),
         (
             "a list of names",
             policy(vec![{
                 let mut one = of(0, "*", "x");
-                one.repositories =
-                    (0..1000).map(|n| RepositoryPattern::parse(&format!("*/app{n}")).unwrap()).collect();
+                one.repositories = (0..1000)
+                    .map(|n| RepositoryPattern::parse(&format!("*/app{n}")).unwrap())
+                    .collect();
                 one
             }]),
         ),
@@ -242,27 +370,52 @@ fn walked(policy: &Policy, question: &Question<'_>) -> Option<usize> {
     policy.rules.iter().position(|rule| {
         rule.is_of(user)
             && rule.is_about(question, false)
-            && rule.repositories.iter().any(|pattern| pattern.matches(question.repository, user))
+            && rule
+                .repositories
+                .iter()
+                .any(|pattern| pattern.matches(question.repository, user))
     })
 }
 
 #[test]
 fn of_a_thousand_rules_a_few_are_compared() {
     for (kind, policy) in thousands() {
-        for (action, tag) in
-            [(Pull, None), (Push, Some("v7.1")), (Overwrite, Some("latest")), (DeleteTag, Some("v999.2"))]
-        {
+        for (action, tag) in [
+            (Pull, None),
+            (Push, Some("v7.1")),
+            (Overwrite, Some("latest")),
+            (DeleteTag, Some("v999.2")),
+        ] {
             for user in ["alice", "user77", "ci-77-x"] {
-                for repository in
-                    ["base/app7", "base/team77/x/app7/y", "a-77/app", "n7-a/b", "ax77yb", "alice/app7/x"]
-                {
-                    let question = Question { asker: by(user), action, repository, tag };
+                for repository in [
+                    "base/app7",
+                    "base/team77/x/app7/y",
+                    "a-77/app",
+                    "n7-a/b",
+                    "ax77yb",
+                    "alice/app7/x",
+                ] {
+                    let question = Question {
+                        asker: by(user),
+                        action,
+                        repository,
+                        tag,
+                    };
                     let candidates: Vec<_> = policy.index.candidates(&question).collect();
-                    let first = candidates.iter().position(|found| policy.is_met(*found, &question));
+                    let first = candidates
+                        .iter()
+                        .position(|found| policy.is_met(*found, &question));
                     let compared = first.map_or(candidates.len(), |at| at + 1);
-                    assert!(compared <= 8, "{compared} of {kind}: {user} {action} {repository} {tag:?}");
+                    assert!(
+                        compared <= 8,
+                        "{compared} of {kind}: {user} {action} {repository} {tag:?}"
+                    );
                     let decision = policy.decide_alone(by(user), action, repository, tag);
-                    assert_eq!(decision, policy.decided(walked(&policy, &question)), "{kind}");
+                    assert_eq!(
+                        decision,
+                        policy.decided(walked(&policy, &question)),
+                        "{kind}"
+                    );
                 }
             }
         }
@@ -297,13 +450,25 @@ fn any_question() -> impl Strategy<Value = Asked> {
     (
         prop::sample::select(vec!["alice", "bob", "carol", ""]),
         prop::sample::select(Action::ALL.to_vec()),
-        prop::sample::select(vec!["a", "a/b", "a/b/c", "alice/b", "bob", "b", "a-b", "a-b/b", "b/a-alice"]),
+        prop::sample::select(vec![
+            "a",
+            "a/b",
+            "a/b/c",
+            "alice/b",
+            "bob",
+            "b",
+            "a-b",
+            "a-b/b",
+            "b/a-alice",
+        ]),
         prop::option::of(prop::sample::select(vec!["v1", "latest"])),
     )
 }
 
 fn allows(rules: &[AccessRule], (user, action, name, tag): Asked) -> bool {
-    policy(rules.to_vec()).decide(by(user), action, name, tag).allowed
+    policy(rules.to_vec())
+        .decide(by(user), action, name, tag)
+        .allowed
 }
 
 proptest! {

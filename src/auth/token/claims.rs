@@ -50,7 +50,10 @@ impl Access {
     /// The rights to a repository.
     pub fn rights(&self, repository: &RepositoryName) -> Rights {
         let is = |resource: &Resource| matches!(resource, Resource::Repository(name) if name == repository);
-        self.0.iter().find(|(resource, _)| is(resource)).map_or(Rights::NONE, |(_, rights)| *rights)
+        self.0
+            .iter()
+            .find(|(resource, _)| is(resource))
+            .map_or(Rights::NONE, |(_, rights)| *rights)
     }
 
     /// Whether a repository may be read.
@@ -60,7 +63,9 @@ impl Access {
 
     /// Whether the list of repositories may be read.
     pub fn has_catalog(&self) -> bool {
-        self.0.iter().any(|(resource, rights)| *resource == Resource::Catalog && *rights != Rights::NONE)
+        self.0
+            .iter()
+            .any(|(resource, rights)| *resource == Resource::Catalog && *rights != Rights::NONE)
     }
 
     /// Each resource with its rights, as it was added.
@@ -74,7 +79,11 @@ impl Access {
             AccessEntry {
                 resource_type: resource_type.to_owned(),
                 name: name.to_owned(),
-                actions: resource.actions(rights).into_iter().map(str::to_owned).collect(),
+                actions: resource
+                    .actions(rights)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
             }
         };
         self.iter().map(entry).collect()
@@ -84,12 +93,24 @@ impl Access {
     pub(super) fn of_entries(entries: &[AccessEntry]) -> Self {
         let mut access = Self::default();
         for entry in entries {
-            let Some(resource) = Resource::of_words(&entry.resource_type, &entry.name) else { continue };
+            let Some(resource) = Resource::of_words(&entry.resource_type, &entry.name) else {
+                continue;
+            };
             let known = |word: &String| match word.as_str() {
                 "*" => Rights::ALL,
-                word => Right::ALL.into_iter().filter(|right| right.as_str() == word).collect(),
+                word => Right::ALL
+                    .into_iter()
+                    .filter(|right| right.as_str() == word)
+                    .collect(),
             };
-            access.add(resource, entry.actions.iter().map(known).fold(Rights::NONE, Rights::and));
+            access.add(
+                resource,
+                entry
+                    .actions
+                    .iter()
+                    .map(known)
+                    .fold(Rights::NONE, Rights::and),
+            );
         }
         access
     }
@@ -97,7 +118,9 @@ impl Access {
 
 /// Seconds since 1970 (RFC 7519 §2, "NumericDate").
 pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs()
 }
 
 #[cfg(test)]
@@ -123,7 +146,11 @@ mod tests {
         );
         assert_eq!(Access::of_entries(&entries), access);
         let name = |name| RepositoryName::parse(name).unwrap();
-        assert!(access.may_pull(&name("a")) && !access.may_pull(&name("b")) && !access.may_pull(&name("c")));
+        assert!(
+            access.may_pull(&name("a"))
+                && !access.may_pull(&name("b"))
+                && !access.may_pull(&name("c"))
+        );
         assert!(access.has_catalog() && !access.rights(&name("a")).has(Right::Delete));
     }
 

@@ -23,7 +23,9 @@ impl Entries {
     pub fn read(state: &Path) -> Result<Option<Self>, KeysError> {
         match keys::read(state) {
             Ok(keys) => Ok(Some(keys.entries)),
-            Err(KeysError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(KeysError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -79,7 +79,11 @@ struct StoredKey {
 
 impl Drop for Stored {
     fn drop(&mut self) {
-        let texts = self.keys.iter_mut().map(|key| &mut key.pkcs8).chain([&mut self.entry_key]);
+        let texts = self
+            .keys
+            .iter_mut()
+            .map(|key| &mut key.pkcs8)
+            .chain([&mut self.entry_key]);
         texts.for_each(secrecy::zeroize::Zeroize::zeroize);
     }
 }
@@ -89,7 +93,10 @@ impl Keys {
     /// processes that do so at once, one makes it and the others read it. Waits for the disk.
     pub(super) fn open(state: &Path, now: SystemTime) -> Result<Self, KeysError> {
         let path = path(state);
-        let io = |source| KeysError::Io { path: path.clone(), source };
+        let io = |source| KeysError::Io {
+            path: path.clone(),
+            source,
+        };
         private_directory(state).map_err(io)?;
         let _alone = Locked::wait(&path).map_err(io)?;
         let stored = match stored(&path) {
@@ -100,14 +107,18 @@ impl Keys {
         let was_there = stored.is_some();
         let mut stored = match stored {
             Some(stored) => stored,
-            None => Stored { entry_key: random_key()?, keys: Vec::new() },
+            None => Stored {
+                entry_key: random_key()?,
+                keys: Vec::new(),
+            },
         };
         // Before anything is written in its place.
         if Self::of(&stored, None).is_none() && was_there {
             return Err(KeysError::Damaged(path));
         }
         if rotate(&mut stored.keys, seconds(now))? || !was_there {
-            let text = Zeroizing::new(serde_json::to_vec_pretty(&stored).expect("texts always serialize"));
+            let text =
+                Zeroizing::new(serde_json::to_vec_pretty(&stored).expect("texts always serialize"));
             atomic_write(&path, &text, Access::Private).map_err(io)?;
         }
         Self::of(&stored, Fingerprint::of(&path)).ok_or(KeysError::Damaged(path))
@@ -120,7 +131,11 @@ impl Keys {
         }
         let all: Vec<Key> = stored.keys.iter().map(Key::of).collect::<Option<_>>()?;
         let entries = Entries::new(&entry_key);
-        (!all.is_empty()).then_some(Self { all, entries, fingerprint })
+        (!all.is_empty()).then_some(Self {
+            all,
+            entries,
+            fingerprint,
+        })
     }
 
     /// Whether the file has changed, or a new key is due.
@@ -154,7 +169,10 @@ pub(super) fn read(state: &Path) -> Result<Keys, KeysError> {
 }
 
 fn stored(path: &Path) -> Result<Stored, KeysError> {
-    let text = std::fs::read(path).map_err(|source| KeysError::Io { path: path.to_owned(), source })?;
+    let text = std::fs::read(path).map_err(|source| KeysError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     serde_json::from_slice(&Zeroizing::new(text)).map_err(|_| KeysError::Damaged(path.to_owned()))
 }
 
@@ -163,12 +181,20 @@ impl Key {
         let pkcs8 = Zeroizing::new(STANDARD.decode(&stored.pkcs8).ok()?);
         let signing = EncodingKey::from_ec_der(&pkcs8);
         let mut public = Jwk::from_encoding_key(&signing, ALGORITHM).ok()?;
-        let AlgorithmParameters::EllipticCurve(point) = &public.algorithm else { return None };
+        let AlgorithmParameters::EllipticCurve(point) = &public.algorithm else {
+            return None;
+        };
         let verifying = DecodingKey::from_ec_components(&point.x, &point.y).ok()?;
         let id = public.thumbprint(ThumbprintHash::SHA256).ok()?;
         public.common.key_id = Some(id.clone());
         public.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
-        Some(Self { made: stored.made, id, signing, verifying, public })
+        Some(Self {
+            made: stored.made,
+            id,
+            signing,
+            verifying,
+            public,
+        })
     }
 }
 
@@ -182,7 +208,10 @@ fn rotate(keys: &mut Vec<StoredKey>, now: u64) -> Result<bool, KeysError> {
     let pkcs8 = made.map_err(|_| KeysError::NoRandomness)?;
     // A clock that was wrong when it was made must not keep a key for ever.
     keys.retain(|key| key.made <= now && now - key.made < (ROTATION + LEAD + OVERLAP).as_secs());
-    keys.push(StoredKey { made: now, pkcs8: STANDARD.encode(pkcs8.as_ref()) });
+    keys.push(StoredKey {
+        made: now,
+        pkcs8: STANDARD.encode(pkcs8.as_ref()),
+    });
     Ok(true)
 }
 
@@ -232,7 +261,10 @@ mod tests {
         let two = Keys::open(&state, day(1)).unwrap();
         assert_eq!(one.signing(day(1)).id, two.signing(day(1)).id);
         assert!(!one.is_stale(&state, day(1)));
-        let mode = std::fs::metadata(path(&state)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(path(&state))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         let nobody = Htpasswd::parse(b"");
         let alice = UserName::new("alice").expect("a name");
@@ -243,7 +275,13 @@ mod tests {
     #[test]
     fn of_processes_that_start_at_once_one_makes_the_key() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || Keys::open(directory.path(), day(0)).unwrap().signing(day(0)).id.clone();
+        let open = || {
+            Keys::open(directory.path(), day(0))
+                .unwrap()
+                .signing(day(0))
+                .id
+                .clone()
+        };
         let ids: Vec<String> = std::thread::scope(|scope| {
             let all: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
             all.into_iter().map(|one| one.join().unwrap()).collect()
@@ -258,11 +296,22 @@ mod tests {
         let shown = serde_json::to_value(keys.public()).unwrap();
         let text = |key: &str| shown[0][key].as_str().unwrap().to_owned();
         // RFC 7638 §3: the required members in lexicographic order, without white space.
-        let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, text("x"), text("y"));
+        let members = format!(
+            r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#,
+            text("x"),
+            text("y")
+        );
         let thumbprint = digest::digest(&digest::SHA256, members.as_bytes());
         assert_eq!(text("kid"), URL_SAFE_NO_PAD.encode(thumbprint));
-        assert_eq!((text("alg"), text("use")), ("ES256".to_owned(), "sig".to_owned()));
-        assert_eq!(shown[0].as_object().unwrap().len(), 7, "nothing private: {shown}");
+        assert_eq!(
+            (text("alg"), text("use")),
+            ("ES256".to_owned(), "sig".to_owned())
+        );
+        assert_eq!(
+            shown[0].as_object().unwrap().len(),
+            7,
+            "nothing private: {shown}"
+        );
     }
 
     #[test]
@@ -271,9 +320,14 @@ mod tests {
         let open = |day| Keys::open(directory.path(), day).unwrap();
         let hour = Duration::from_secs(3600);
         let first = open(day(0));
-        assert!(first.is_stale(directory.path(), day(30)) && !first.is_stale(directory.path(), day(29)));
+        assert!(
+            first.is_stale(directory.path(), day(30)) && !first.is_stale(directory.path(), day(29))
+        );
         let both = open(day(30));
-        assert!(first.is_stale(directory.path(), day(30)), "the other process sees the new file");
+        assert!(
+            first.is_stale(directory.path(), day(30)),
+            "the other process sees the new file"
+        );
         let old = first.signing(day(0)).id.clone();
         assert_eq!(both.public().len(), 2);
         assert_eq!(both.signing(day(30)).id, old, "the new one is shown first");
@@ -287,7 +341,11 @@ mod tests {
     #[test]
     fn a_clock_that_was_wrong_is_survived() {
         let directory = tempfile::tempdir().unwrap();
-        let future = Keys::open(directory.path(), day(1000)).unwrap().signing(day(1000)).id.clone();
+        let future = Keys::open(directory.path(), day(1000))
+            .unwrap()
+            .signing(day(1000))
+            .id
+            .clone();
         let now = Keys::open(directory.path(), day(0)).unwrap();
         assert_ne!(now.signing(day(0)).id, future);
         assert!(now.find(&future).is_none());
@@ -298,8 +356,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for text in ["", "{}", "{\"entry_key\":\"AAAA\",\"keys\":[]}", "x"] {
             std::fs::write(path(directory.path()), text).unwrap();
-            assert!(matches!(Keys::open(directory.path(), day(0)), Err(KeysError::Damaged(_))), "{text}");
-            assert_eq!(std::fs::read_to_string(path(directory.path())).unwrap(), text);
+            assert!(
+                matches!(
+                    Keys::open(directory.path(), day(0)),
+                    Err(KeysError::Damaged(_))
+                ),
+                "{text}"
+            );
+            assert_eq!(
+                std::fs::read_to_string(path(directory.path())).unwrap(),
+                text
+            );
         }
     }
 }

@@ -81,8 +81,15 @@ impl RefreshTokens {
         let path = file::path(state);
         let fingerprint = Fingerprint::of(&path);
         let records = Records::new(file::read(&path)?);
-        let known = Known { records, fingerprint, ..Known::default() };
-        Ok(Self { path, known: Mutex::new(known) })
+        let known = Known {
+            records,
+            fingerprint,
+            ..Known::default()
+        };
+        Ok(Self {
+            path,
+            known: Mutex::new(known),
+        })
     }
 
     /// Makes a token. It is in the file when this returns.
@@ -92,13 +99,23 @@ impl RefreshTokens {
         now: SystemTime,
     ) -> Result<Zeroizing<String>, FileError> {
         let token = random_token().ok_or_else(|| FileError::no_randomness(&self.path))?;
-        let Holder { domain, user, entry, client, lifetime } = holder;
+        let Holder {
+            domain,
+            user,
+            entry,
+            client,
+            lifetime,
+        } = holder;
         let now = seconds(now);
         let record = Record {
             domain: (*domain).to_owned(),
             user: user.to_string(),
             entry: (*entry).to_owned(),
-            client: client.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(64).collect(),
+            client: client
+                .chars()
+                .filter(|c| c.is_ascii_graphic() || *c == ' ')
+                .take(64)
+                .collect(),
             created: now,
             used: now,
             expires: now.saturating_add(lifetime.as_secs()),
@@ -119,7 +136,10 @@ impl RefreshTokens {
         let (hash, now) = (TokenHash::of(token), seconds(now));
         let record = self.lock().records.get(&hash)?.clone();
         // A lifetime that became shorter counts at once.
-        let limit = record.used.saturating_add(lifetime.as_secs()).min(record.expires);
+        let limit = record
+            .used
+            .saturating_add(lifetime.as_secs())
+            .min(record.expires);
         if record.domain != domain || limit <= now {
             return None;
         }
@@ -155,8 +175,13 @@ impl RefreshTokens {
                     Revoked::All => true,
                 }
         };
-        let hashes: Vec<TokenHash> =
-            self.lock().records.iter().filter(is_meant).map(|(hash, _)| *hash).collect();
+        let hashes: Vec<TokenHash> = self
+            .lock()
+            .records
+            .iter()
+            .filter(is_meant)
+            .map(|(hash, _)| *hash)
+            .collect();
         for hash in &hashes {
             self.change(Change::Remove(*hash));
         }
@@ -205,10 +230,16 @@ impl RefreshTokens {
         let _alone = Locked::wait(&self.path).map_err(io)?;
         let fingerprint = Fingerprint::of(&self.path);
         let is_changed = self.lock().fingerprint != fingerprint;
-        let others = if is_changed { Some(Records::new(file::read(&self.path)?)) } else { None };
+        let others = if is_changed {
+            Some(Records::new(file::read(&self.path)?))
+        } else {
+            None
+        };
         let (records, written) = {
             let mut known = self.lock();
-            let Known { records, pending, .. } = &mut *known;
+            let Known {
+                records, pending, ..
+            } = &mut *known;
             if let Some(others) = others {
                 *records = others;
                 pending.iter().for_each(|change| records.apply(change));
@@ -243,13 +274,18 @@ impl Change {
 impl TokenHash {
     fn of(token: &str) -> Self {
         let mut hash = Self([0; 32]);
-        hash.0.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        hash.0
+            .copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
         hash
     }
 
     /// By what people and commands call the token.
     pub(super) fn id(&self) -> String {
-        self.0.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+        self.0
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
@@ -257,14 +293,19 @@ impl TokenHash {
 fn random_token() -> Option<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0; 32]);
     aws_lc_rs::rand::fill(&mut *bytes).ok()?;
-    Some(Zeroizing::new(format!("moorgate_{}", URL_SAFE_NO_PAD.encode(*bytes))))
+    Some(Zeroizing::new(format!(
+        "moorgate_{}",
+        URL_SAFE_NO_PAD.encode(*bytes)
+    )))
 }
 
 /// The tokens that are kept below a state directory, each with its id, the oldest first. For commands.
 pub fn list(state: &Path, now: SystemTime) -> Result<Vec<(String, Record)>, FileError> {
     let now = seconds(now);
     let records = file::read(&file::path(state))?;
-    let alive = records.into_iter().filter(|(_, record)| record.expires > now);
+    let alive = records
+        .into_iter()
+        .filter(|(_, record)| record.expires > now);
     let mut all: Vec<_> = alive.map(|(hash, record)| (hash.id(), record)).collect();
     all.sort_by_key(|(id, record)| (record.created, id.clone()));
     Ok(all)

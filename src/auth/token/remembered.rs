@@ -21,9 +21,27 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn of(claims: Claims) -> Self {
-        let Claims { iss, sub, aud, exp, nbf, iat: _, jti: _, access, entry } = claims;
+        let Claims {
+            iss,
+            sub,
+            aud,
+            exp,
+            nbf,
+            iat: _,
+            jti: _,
+            access,
+            entry,
+        } = claims;
         let access = Arc::new(Access::of_entries(&access));
-        Self { issuer: iss, audience: aud, user: sub, entry, begins: nbf, expires: exp, access }
+        Self {
+            issuer: iss,
+            audience: aud,
+            user: sub,
+            entry,
+            begins: nbf,
+            expires: exp,
+            access,
+        }
     }
 }
 
@@ -37,7 +55,10 @@ impl Remembered {
     /// `None` if the system has no randomness.
     pub(super) fn new() -> Option<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
-        Some(Self { key, known: DashMap::new() })
+        Some(Self {
+            key,
+            known: DashMap::new(),
+        })
     }
 
     pub(super) fn tag(&self, token: &str) -> [u8; 32] {

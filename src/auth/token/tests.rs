@@ -23,23 +23,42 @@ impl Stage {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let tokens = Tokens::open(directory.path(), noon()).unwrap();
-        Self { tokens, users: Htpasswd::parse(ONE.as_bytes()), directory }
+        Self {
+            tokens,
+            users: Htpasswd::parse(ONE.as_bytes()),
+            directory,
+        }
     }
 
     fn access() -> Access {
         let mut access = Access::default();
-        access.add(Resource::Repository(RepositoryName::parse("a/b").unwrap()), Right::Pull.into());
+        access.add(
+            Resource::Repository(RepositoryName::parse("a/b").unwrap()),
+            Right::Pull.into(),
+        );
         access
     }
 
     fn give(&self, domain: &str, user: Option<&str>) -> String {
         let user = user.map(|user| UserName::new(user).unwrap());
-        let entry = user.as_ref().map(|user| self.tokens.entry(domain, user, &self.users));
-        let bearer = Bearer { domain, user: user.as_ref().zip(entry.as_deref()) };
-        self.tokens.give(bearer, &Self::access(), 5 * MINUTE, noon()).unwrap()
+        let entry = user
+            .as_ref()
+            .map(|user| self.tokens.entry(domain, user, &self.users));
+        let bearer = Bearer {
+            domain,
+            user: user.as_ref().zip(entry.as_deref()),
+        };
+        self.tokens
+            .give(bearer, &Self::access(), 5 * MINUTE, noon())
+            .unwrap()
     }
 
-    fn verify(&self, token: &str, domain: &str, now: SystemTime) -> Result<Option<String>, InvalidToken> {
+    fn verify(
+        &self,
+        token: &str,
+        domain: &str,
+        now: SystemTime,
+    ) -> Result<Option<String>, InvalidToken> {
         let verified = self.tokens.verify(token, domain, &self.users, now)?;
         assert_eq!(*verified.access, Self::access());
         Ok(verified.user.map(|user| user.to_string()))
@@ -69,12 +88,31 @@ fn a_token_says_who_and_for_what_for_its_time() {
     for _ in 0..2 {
         assert_eq!(stage.verify(&token, "ci.test", noon()), alice);
         assert_eq!(stage.verify(&token, "ci.test", early(10)), alice);
-        assert_eq!(stage.verify(&token, "ci.test", early(11)), Err(InvalidToken::Early));
-        assert_eq!(stage.verify(&token, "ci.test", noon() + 5 * MINUTE - Duration::from_secs(1)), alice);
-        assert_eq!(stage.verify(&token, "ci.test", noon() + 5 * MINUTE), Err(InvalidToken::Expired));
-        assert_eq!(stage.verify(&token, "other.test", noon()), Err(InvalidToken::Foreign));
+        assert_eq!(
+            stage.verify(&token, "ci.test", early(11)),
+            Err(InvalidToken::Early)
+        );
+        assert_eq!(
+            stage.verify(
+                &token,
+                "ci.test",
+                noon() + 5 * MINUTE - Duration::from_secs(1)
+            ),
+            alice
+        );
+        assert_eq!(
+            stage.verify(&token, "ci.test", noon() + 5 * MINUTE),
+            Err(InvalidToken::Expired)
+        );
+        assert_eq!(
+            stage.verify(&token, "other.test", noon()),
+            Err(InvalidToken::Foreign)
+        );
     }
-    assert_eq!(stage.verify(&stage.give("ci.test", None), "ci.test", noon()), Ok(None));
+    assert_eq!(
+        stage.verify(&stage.give("ci.test", None), "ci.test", noon()),
+        Ok(None)
+    );
 }
 
 #[test]
@@ -83,10 +121,17 @@ fn a_token_ends_with_the_entry_of_its_user() {
     let token = stage.give("ci.test", Some("alice"));
     for other in ["", OTHER, &ONE.replace("alice", "bob")] {
         stage.users = Htpasswd::parse(other.as_bytes());
-        assert_eq!(stage.verify(&token, "ci.test", noon()), Err(InvalidToken::UserChanged), "{other}");
+        assert_eq!(
+            stage.verify(&token, "ci.test", noon()),
+            Err(InvalidToken::UserChanged),
+            "{other}"
+        );
     }
     stage.users = Htpasswd::parse(format!("bob:x\n{ONE}").as_bytes());
-    assert!(stage.verify(&token, "ci.test", noon()).is_ok(), "others do not matter");
+    assert!(
+        stage.verify(&token, "ci.test", noon()).is_ok(),
+        "others do not matter"
+    );
 }
 
 #[test]
@@ -94,9 +139,16 @@ fn the_fingerprint_of_an_entry_is_of_its_domain_and_user_too() {
     let stage = Stage::new();
     let entry = |domain: &str, user: &str| {
         let users = Htpasswd::parse(ONE.replace("alice", user).as_bytes());
-        stage.tokens.entry(domain, &UserName::new(user).unwrap(), &users)
+        stage
+            .tokens
+            .entry(domain, &UserName::new(user).unwrap(), &users)
     };
-    let all = [entry("ci", "alice"), entry("cia", "lice"), entry("ci", "bob"), entry("other", "alice")];
+    let all = [
+        entry("ci", "alice"),
+        entry("cia", "lice"),
+        entry("ci", "bob"),
+        entry("other", "alice"),
+    ];
     for (at, one) in all.iter().enumerate() {
         assert!(!all[..at].contains(one));
     }
@@ -109,7 +161,10 @@ fn other_processes_and_later_ones_believe_it() {
     stage.tokens = Tokens::open(stage.directory.path(), noon()).unwrap();
     assert!(stage.verify(&token, "ci.test", noon()).is_ok());
     let elsewhere = Stage::new();
-    assert_eq!(elsewhere.verify(&token, "ci.test", noon()), Err(InvalidToken::Foreign));
+    assert_eq!(
+        elsewhere.verify(&token, "ci.test", noon()),
+        Err(InvalidToken::Foreign)
+    );
 }
 
 #[test]
@@ -119,8 +174,14 @@ fn rotation_leaves_tokens_and_their_users_alone() {
     let user = UserName::new("alice").unwrap();
     let entry = stage.tokens.entry("ci.test", &user, &stage.users);
     let give = |now| {
-        let bearer = Bearer { domain: "ci.test", user: Some((&user, &entry)) };
-        let token = stage.tokens.give(bearer, &Stage::access(), 24 * hour, now).unwrap();
+        let bearer = Bearer {
+            domain: "ci.test",
+            user: Some((&user, &entry)),
+        };
+        let token = stage
+            .tokens
+            .give(bearer, &Stage::access(), 24 * hour, now)
+            .unwrap();
         (decode_header(&token).unwrap().kid, token)
     };
     stage.tokens.look(noon() + month);
@@ -150,13 +211,21 @@ fn what_is_signed_is_still_looked_at() {
         verify(stage.forged(|claims| claims["aud"] = serde_json::json!(["ci.test", "other.test"]))),
         Some(InvalidToken::Foreign)
     );
-    assert_eq!(verify(stage.forged(|claims| claims["sub"] = "bob".into())), Some(InvalidToken::UserChanged));
-    assert_eq!(verify(stage.forged(|claims| claims["exp"] = 1.into())), Some(InvalidToken::Expired));
+    assert_eq!(
+        verify(stage.forged(|claims| claims["sub"] = "bob".into())),
+        Some(InvalidToken::UserChanged)
+    );
+    assert_eq!(
+        verify(stage.forged(|claims| claims["exp"] = 1.into())),
+        Some(InvalidToken::Expired)
+    );
     assert_eq!(
         verify(stage.forged(|claims| claims["nbf"] = 1_900_000_000.into())),
         Some(InvalidToken::Early)
     );
-    for claim in ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "access", "entry"] {
+    for claim in [
+        "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "access", "entry",
+    ] {
         let without = stage.forged(|claims| drop(claims.as_object_mut().unwrap().remove(claim)));
         assert_eq!(verify(without), Some(InvalidToken::Foreign), "{claim}");
     }
@@ -170,7 +239,9 @@ fn the_header_decides_nothing() {
         let keys = stage.tokens.keys.load();
         (keys.signing(noon()).id.clone(), keys.public()[0].clone())
     };
-    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+        panic!("{token}")
+    };
     let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let verify = |token: &str| stage.verify(token, "ci.test", noon()).err();
     let none = encoded(&format!(r#"{{"typ":"JWT","alg":"none","kid":"{id}"}}"#));
@@ -181,7 +252,15 @@ fn the_header_decides_nothing() {
         point["x"].as_str().unwrap().as_bytes().to_vec(),
         stage.tokens.public_keys().into_bytes(),
         serde_json::to_vec(&public).unwrap(),
-        stage.tokens.keys.load().signing(noon()).verifying.try_get_as_bytes().unwrap().to_vec(),
+        stage
+            .tokens
+            .keys
+            .load()
+            .signing(noon())
+            .verifying
+            .try_get_as_bytes()
+            .unwrap()
+            .to_vec(),
     ];
     for secret in secrets {
         let mut header = Header::new(Algorithm::HS256);
@@ -192,8 +271,14 @@ fn the_header_decides_nothing() {
     for forged in [
         format!("{none}.{payload}."),
         format!("{none}.{payload}.{signature}"),
-        format!("{}.{payload}.{signature}", encoded(r#"{"typ":"JWT","alg":"ES256"}"#)),
-        format!("{}.{payload}.{signature}", encoded(r#"{"typ":"JWT","alg":"ES256","kid":"../../key"}"#)),
+        format!(
+            "{}.{payload}.{signature}",
+            encoded(r#"{"typ":"JWT","alg":"ES256"}"#)
+        ),
+        format!(
+            "{}.{payload}.{signature}",
+            encoded(r#"{"typ":"JWT","alg":"ES256","kid":"../../key"}"#)
+        ),
         format!("{header}.{payload}"),
         format!("{header}.{payload}."),
         format!("{header}.{payload}.{signature}.{signature}"),
@@ -207,7 +292,12 @@ fn the_header_decides_nothing() {
     let mut critical = Header::new(ALGORITHM);
     critical.kid = Some(id);
     critical.crit = Some(vec!["exp".to_owned()]);
-    let token = encode(&critical, &claims, &stage.tokens.keys.load().signing(noon()).signing).unwrap();
+    let token = encode(
+        &critical,
+        &claims,
+        &stage.tokens.keys.load().signing(noon()).signing,
+    )
+    .unwrap();
     assert_eq!(verify(&token), Some(InvalidToken::Foreign));
 }
 
@@ -216,7 +306,13 @@ fn what_is_remembered_is_bounded() {
     let stage = Stage::new();
     let token = stage.give("ci.test", Some("alice"));
     stage.verify(&token, "ci.test", noon()).unwrap();
-    assert!(stage.tokens.remembered.look(&stage.tokens.remembered.tag(&token)).is_some());
+    assert!(
+        stage
+            .tokens
+            .remembered
+            .look(&stage.tokens.remembered.tag(&token))
+            .is_some()
+    );
     let access = || Claims {
         iss: String::new(),
         sub: String::new(),
@@ -230,7 +326,10 @@ fn what_is_remembered_is_bounded() {
     };
     let insert = |number: u32, bytes| {
         let tag = stage.tokens.remembered.tag(&number.to_string());
-        stage.tokens.remembered.insert(tag, bytes, Known::of(access()), 0);
+        stage
+            .tokens
+            .remembered
+            .insert(tag, bytes, Known::of(access()), 0);
         stage.tokens.remembered.look(&tag).is_some()
     };
     for number in 0..10_000 {

@@ -7,11 +7,16 @@ use crate::auth::{Cost, basic};
 
 fn hash(password: &str, cost: u32) -> String {
     let cost = Cost::new(cost).expect("allowed");
-    BcryptHash::generate(&BcryptKey::new(password.as_bytes()), cost).expect("randomness").to_string()
+    BcryptHash::generate(&BcryptKey::new(password.as_bytes()), cost)
+        .expect("randomness")
+        .to_string()
 }
 
 fn users(entries: &[(&str, &str)]) -> Htpasswd {
-    let file: String = entries.iter().map(|(user, hash)| format!("{user}:{hash}\n")).collect();
+    let file: String = entries
+        .iter()
+        .map(|(user, hash)| format!("{user}:{hash}\n"))
+        .collect();
     Htpasswd::parse(file.as_bytes())
 }
 
@@ -44,7 +49,13 @@ fn admit(
     credentials: &Credentials,
 ) -> Result<Entry, VerifyError> {
     let client = std::net::Ipv4Addr::LOCALHOST.into();
-    verifier.admit(&Login { domain, users, credentials, client, budgets: &FailureBudgets::default() })
+    verifier.admit(&Login {
+        domain,
+        users,
+        credentials,
+        client,
+        budgets: &FailureBudgets::default(),
+    })
 }
 
 fn remembered(
@@ -70,18 +81,40 @@ async fn a_right_password_is_hashed_once_and_remembered() {
     let right = credentials("ci", "secret");
     assert!(remembered(&verifier, "a", &users, &right).is_none());
     for _ in 0..3 {
-        assert_eq!(name(verify(&verifier, "a", &users, &right).await), Ok("ci".to_owned()));
+        assert_eq!(
+            name(verify(&verifier, "a", &users, &right).await),
+            Ok("ci".to_owned())
+        );
     }
-    assert_eq!(remembered(&verifier, "a", &users, &right).expect("remembered").as_str(), "ci");
-    assert_eq!(verifier.status(), VerifierStatus { hashed: 1, waiting: 0, remembered: 1 });
+    assert_eq!(
+        remembered(&verifier, "a", &users, &right)
+            .expect("remembered")
+            .as_str(),
+        "ci"
+    );
+    assert_eq!(
+        verifier.status(),
+        VerifierStatus {
+            hashed: 1,
+            waiting: 0,
+            remembered: 1
+        }
+    );
     // Neither on another domain, nor with another password or user.
     assert!(remembered(&verifier, "b", &users, &right).is_none());
-    for (user, password) in
-        [("ci", "secre"), ("ci", "secret2"), ("ci", ""), ("cis", "ecret"), ("CI", "secret")]
-    {
+    for (user, password) in [
+        ("ci", "secre"),
+        ("ci", "secret2"),
+        ("ci", ""),
+        ("cis", "ecret"),
+        ("CI", "secret"),
+    ] {
         let wrong = credentials(user, password);
         assert!(remembered(&verifier, "a", &users, &wrong).is_none());
-        assert_eq!(name(verify(&verifier, "a", &users, &wrong).await), Err(VerifyError::WrongPassword));
+        assert_eq!(
+            name(verify(&verifier, "a", &users, &wrong).await),
+            Err(VerifyError::WrongPassword)
+        );
     }
     assert_eq!(verifier.status().remembered, 1);
 }
@@ -111,16 +144,24 @@ async fn a_changed_or_deleted_entry_is_forgotten_at_once() {
     let old = credentials("ci", "old");
     verify(&verifier, "a", &before, &old).await.expect("right");
     assert!(remembered(&verifier, "a", &before, &old).is_some());
-    for after in [users(&[("ci", &hash("new", 4))]), users(&[("other", &hash("old", 4))])] {
+    for after in [
+        users(&[("ci", &hash("new", 4))]),
+        users(&[("other", &hash("old", 4))]),
+    ] {
         assert!(remembered(&verifier, "a", &after, &old).is_none());
-        assert_eq!(name(verify(&verifier, "a", &after, &old).await), Err(VerifyError::WrongPassword));
+        assert_eq!(
+            name(verify(&verifier, "a", &after, &old).await),
+            Err(VerifyError::WrongPassword)
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_password_is_verified_again_after_its_lifetime() {
-    let verifier =
-        verifier(VerifierSettings { lifetime: Duration::from_secs(60), ..VerifierSettings::default() });
+    let verifier = verifier(VerifierSettings {
+        lifetime: Duration::from_secs(60),
+        ..VerifierSettings::default()
+    });
     let users = users(&[("ci", &hash("secret", 4))]);
     let right = credentials("ci", "secret");
     verify(&verifier, "a", &users, &right).await.expect("right");
@@ -138,17 +179,41 @@ async fn beyond_the_first_72_bytes_a_password_does_not_count() {
     let verifier = verifier(VerifierSettings::default());
     let users = users(&[("ci", &hash(&"x".repeat(80), 4))]);
     for length in 72..80 {
-        verify(&verifier, "a", &users, &credentials("ci", &"x".repeat(length))).await.expect("right");
+        verify(
+            &verifier,
+            "a",
+            &users,
+            &credentials("ci", &"x".repeat(length)),
+        )
+        .await
+        .expect("right");
     }
-    assert_eq!(verifier.status(), VerifierStatus { hashed: 1, waiting: 0, remembered: 1 });
-    assert!(verify(&verifier, "a", &users, &credentials("ci", &"x".repeat(71))).await.is_err());
+    assert_eq!(
+        verifier.status(),
+        VerifierStatus {
+            hashed: 1,
+            waiting: 0,
+            remembered: 1
+        }
+    );
+    assert!(
+        verify(&verifier, "a", &users, &credentials("ci", &"x".repeat(71)))
+            .await
+            .is_err()
+    );
 }
 
 /// Without threads, what is in line can be looked at.
 fn idle() -> Verifier {
-    let gate =
-        Arc::new(Gate::new(Remembered::new(Duration::from_secs(60), 10), Lockout::new(Instant::now()), 2));
-    Verifier { key: TagKey::random().expect("randomness"), gate }
+    let gate = Arc::new(Gate::new(
+        Remembered::new(Duration::from_secs(60), 10),
+        Lockout::new(Instant::now()),
+        2,
+    ));
+    Verifier {
+        key: TagKey::random().expect("randomness"),
+        gate,
+    }
 }
 
 #[tokio::test]
@@ -160,21 +225,35 @@ async fn an_unknown_user_costs_what_a_wrong_password_costs() {
         let wrong = credentials(user, "wrong");
         // Twice at once: also the second one joins the first for every user alike.
         let both = async {
-            tokio::join!(verify(&verifier, "a", &users, &wrong), verify(&verifier, "a", &users, &wrong))
+            tokio::join!(
+                verify(&verifier, "a", &users, &wrong),
+                verify(&verifier, "a", &users, &wrong)
+            )
         };
         let work = async {
             assert_eq!(verifier.status().waiting, 1);
             let taken = verifier.gate.next().expect("one check");
-            let costs = std::iter::once(taken.hash.cost()).chain(taken.hash.cost().missing_to(taken.highest));
+            let costs = std::iter::once(taken.hash.cost())
+                .chain(taken.hash.cost().missing_to(taken.highest));
             rounds.push(costs.map(Cost::rounds).sum::<u32>());
             verifier.gate.run(&taken, check);
         };
         let ((first, second), ()) = tokio::join!(biased; both, work);
         assert_eq!(
             [name(first), name(second)],
-            [Err(VerifyError::WrongPassword), Err(VerifyError::WrongPassword)]
+            [
+                Err(VerifyError::WrongPassword),
+                Err(VerifyError::WrongPassword)
+            ]
         );
-        assert_eq!(verifier.status(), VerifierStatus { hashed: 1, waiting: 0, remembered: 0 });
+        assert_eq!(
+            verifier.status(),
+            VerifierStatus {
+                hashed: 1,
+                waiting: 0,
+                remembered: 0
+            }
+        );
     }
     assert_eq!(rounds, [64, 64, 64]);
 }
@@ -184,19 +263,29 @@ async fn too_many_are_turned_away_and_who_has_gone_leaves_room() {
     let verifier = idle();
     let users = users(&[("ci", &hash("secret", 4))]);
     let names = ["ci", "b", "nobody"].map(|user| credentials(user, "wrong"));
-    let mut waiting: Vec<_> = names.iter().map(|c| Box::pin(verify(&verifier, "a", &users, c))).collect();
+    let mut waiting: Vec<_> = names
+        .iter()
+        .map(|c| Box::pin(verify(&verifier, "a", &users, c)))
+        .collect();
     let mut poll = async |at: usize| {
         let future = waiting.get_mut(at).expect("there");
         std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
     };
     assert!(poll(0).await.is_pending() && poll(1).await.is_pending());
-    assert!(matches!(poll(2).await, std::task::Poll::Ready(Err(VerifyError::Overloaded))));
+    assert!(matches!(
+        poll(2).await,
+        std::task::Poll::Ready(Err(VerifyError::Overloaded))
+    ));
     waiting.clear();
     assert_eq!(verifier.status().waiting, 2);
     let mut next = Box::pin(verify(&verifier, "a", &users, &names[2]));
     let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(next.as_mut().poll(cx))).await;
     assert!(pending.is_pending());
-    assert_eq!(verifier.status().waiting, 1, "those who have gone are out of the line");
+    assert_eq!(
+        verifier.status().waiting,
+        1,
+        "those who have gone are out of the line"
+    );
 }
 
 #[test]

@@ -16,7 +16,10 @@ pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
 
 async fn first_of(addresses: &[SocketAddr], each: Duration) -> io::Result<TcpStream> {
     let Some((last, others)) = addresses.split_last() else {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        ));
     };
     for address in others {
         if let Ok(Ok(stream)) = timeout(each, TcpStream::connect(address)).await {
@@ -30,8 +33,9 @@ async fn first_of(addresses: &[SocketAddr], each: Duration) -> io::Result<TcpStr
 /// other's.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addresses.first().map(SocketAddr::is_ipv6);
-    let (one, other): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| Some(address.is_ipv6()) == first);
+    let (one, other): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| Some(address.is_ipv6()) == first);
     let mut other = other.into_iter();
     let mut all = Vec::new();
     for address in one {
@@ -53,10 +57,22 @@ mod tests {
 
     #[test]
     fn families_take_turns_from_the_resolver_s_first_on() {
-        let addresses = |all: &[&str]| all.iter().map(|one| one.parse().expect("an address")).collect();
+        let addresses = |all: &[&str]| {
+            all.iter()
+                .map(|one| one.parse().expect("an address"))
+                .collect()
+        };
         let turned = |all: &[&str]| interleaved(addresses(all));
-        let all = ["[2001:db8::1]:443", "[2001:db8::2]:443", "[2001:db8::3]:443", "192.0.2.1:443"];
-        assert_eq!(turned(&all), addresses(&[all[0], all[3], all[1], all[2]]) as Vec<SocketAddr>);
+        let all = [
+            "[2001:db8::1]:443",
+            "[2001:db8::2]:443",
+            "[2001:db8::3]:443",
+            "192.0.2.1:443",
+        ];
+        assert_eq!(
+            turned(&all),
+            addresses(&[all[0], all[3], all[1], all[2]]) as Vec<SocketAddr>
+        );
         let all = ["192.0.2.1:443", "[2001:db8::1]:443", "[2001:db8::2]:443"];
         assert_eq!(turned(&all), addresses(&all) as Vec<SocketAddr>);
         assert_eq!(turned(&[]), []);
@@ -65,7 +81,8 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_leads_nowhere_does_not_use_up_the_time_of_the_others() {
         let hole = TcpSocket::new_v4().expect("made");
-        hole.bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        hole.bind("127.0.0.1:0".parse().expect("an address"))
+            .expect("bound");
         let hole = hole.listen(1).expect("listening");
         let at = hole.local_addr().expect("bound");
         // Nobody accepts: once the queue is full, whoever else comes is not answered.

@@ -18,10 +18,16 @@ pub(in crate::certs) enum AcmeError {
     Unreachable(String),
     /// One of its limits is reached.
     #[error("the CA's limit is reached: {text}")]
-    RateLimited { text: String, until: Option<SystemTime> },
+    RateLimited {
+        text: String,
+        until: Option<SystemTime>,
+    },
     /// It is out of order.
     #[error("the CA is out of order: {text}")]
-    Unavailable { text: String, until: Option<SystemTime> },
+    Unavailable {
+        text: String,
+        until: Option<SystemTime>,
+    },
     /// The account is not there, or no longer valid.
     #[error("the CA does not know the account: {0}")]
     AccountGone(String),
@@ -36,7 +42,10 @@ pub(in crate::certs) enum AcmeError {
     ReplacesRefused(String),
     /// It does not have what the configuration asks for.
     #[error("the CA has no profile \"{wanted}\"; it has {}", quoted(.offered))]
-    NoProfile { wanted: String, offered: Vec<String> },
+    NoProfile {
+        wanted: String,
+        offered: Vec<String>,
+    },
     /// It was not convinced that the names are ours.
     #[error("{}", joined(.0))]
     NotAuthorized(Vec<Unproved>),
@@ -82,9 +91,9 @@ impl AcmeError {
     /// When the CA wants to be asked again, if it says so.
     pub(in crate::certs) fn until(&self) -> Option<SystemTime> {
         match self {
-            Self::RateLimited { until, .. } | Self::Unavailable { until, .. } | Self::Slow { until } => {
-                *until
-            }
+            Self::RateLimited { until, .. }
+            | Self::Unavailable { until, .. }
+            | Self::Slow { until } => *until,
             Self::OrderOver(why) => why.until(),
             Self::Roots(_)
             | Self::Unreachable(_)
@@ -106,7 +115,10 @@ impl AcmeError {
     pub(in crate::certs) fn leaves_order(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable(_) | Self::Unavailable { .. } | Self::Slow { .. } | Self::RateLimited { .. }
+            Self::Unreachable(_)
+                | Self::Unavailable { .. }
+                | Self::Slow { .. }
+                | Self::RateLimited { .. }
         )
     }
 
@@ -119,8 +131,14 @@ impl AcmeError {
                 Err(error) => Self::Nonsense(error.to_string()),
             },
             // What was refused without a word that the library understands.
-            error => match seen.status.filter(|status| status.is_server_error() || status.as_u16() == 429) {
-                Some(status) => Self::Unavailable { text: format!("HTTP {status}"), until: seen.retry_after },
+            error => match seen
+                .status
+                .filter(|status| status.is_server_error() || status.as_u16() == 429)
+            {
+                Some(status) => Self::Unavailable {
+                    text: format!("HTTP {status}"),
+                    until: seen.retry_after,
+                },
                 None => Self::Nonsense(error.to_string()),
             },
         }
@@ -128,8 +146,11 @@ impl AcmeError {
 
     /// By the type of the problem (RFC 8555 §6.7), then by the status.
     pub(super) fn said(problem: &instant_acme::Problem, until: Option<SystemTime>) -> Self {
-        let kind =
-            problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(NAMESPACE)).unwrap_or_default();
+        let kind = problem
+            .r#type
+            .as_deref()
+            .and_then(|kind| kind.strip_prefix(NAMESPACE))
+            .unwrap_or_default();
         let text = words(problem);
         match (kind, problem.status) {
             ("rateLimited", _) | (_, Some(429)) => Self::RateLimited { text, until },
@@ -175,14 +196,26 @@ pub(super) fn is_not_ready(error: &instant_acme::Error) -> bool {
 }
 
 fn is_of_type(error: &instant_acme::Error, kind: &str) -> bool {
-    let instant_acme::Error::Api(problem) = error else { return false };
-    problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(NAMESPACE)) == Some(kind)
+    let instant_acme::Error::Api(problem) = error else {
+        return false;
+    };
+    problem
+        .r#type
+        .as_deref()
+        .and_then(|kind| kind.strip_prefix(NAMESPACE))
+        == Some(kind)
 }
 
 /// The CA's words, those about single names included.
 pub(super) fn words(problem: &instant_acme::Problem) -> String {
-    let kind = problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(NAMESPACE));
-    let mut text = problem.detail.clone().unwrap_or_else(|| "no reason given".to_owned());
+    let kind = problem
+        .r#type
+        .as_deref()
+        .and_then(|kind| kind.strip_prefix(NAMESPACE));
+    let mut text = problem
+        .detail
+        .clone()
+        .unwrap_or_else(|| "no reason given".to_owned());
     for sub in &problem.subproblems {
         text.push_str(&format!("; {sub}"));
     }
@@ -208,12 +241,20 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 fn quoted(words: &[String]) -> String {
     match words {
         [] => "none".to_owned(),
-        words => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", "),
+        words => words
+            .iter()
+            .map(|word| format!("\"{word}\""))
+            .collect::<Vec<_>>()
+            .join(", "),
     }
 }
 
 fn joined(unproved: &[Unproved]) -> String {
-    unproved.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    unproved
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 const NAMESPACE: &str = "urn:ietf:params:acme:error:";

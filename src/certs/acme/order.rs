@@ -64,15 +64,31 @@ pub(in crate::certs) struct Offer {
 impl Offer {
     fn new(kind: ChallengeKind, token: &str, thumbprint: &str) -> Self {
         let key_authorization = format!("{token}.{thumbprint}");
-        let digest = digest(&SHA256, key_authorization.as_bytes()).as_ref().to_vec();
+        let digest = digest(&SHA256, key_authorization.as_bytes())
+            .as_ref()
+            .to_vec();
         let dns_value = BASE64_URL_SAFE_NO_PAD.encode(&digest);
-        Self { kind, token: token.to_owned(), key_authorization, digest, dns_value }
+        Self {
+            kind,
+            token: token.to_owned(),
+            key_authorization,
+            digest,
+            dns_value,
+        }
     }
 }
 
 impl Order {
-    pub(super) fn new(inner: instant_acme::Order, thumbprint: &str, transport: Arc<Transport>) -> Self {
-        Self { inner, thumbprint: thumbprint.to_owned(), transport }
+    pub(super) fn new(
+        inner: instant_acme::Order,
+        thumbprint: &str,
+        transport: Arc<Transport>,
+    ) -> Self {
+        Self {
+            inner,
+            thumbprint: thumbprint.to_owned(),
+            transport,
+        }
     }
 
     /// Where it is.
@@ -105,15 +121,31 @@ impl Order {
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
             }
-            let name = authorization.identifier().identifier.authorized(false).to_string();
+            let name = authorization
+                .identifier()
+                .identifier
+                .authorized(false)
+                .to_string();
             let wildcard = authorization.wildcard;
-            let offered = authorization.challenges.iter().map(|one| word(&one.r#type).to_owned()).collect();
+            let offered = authorization
+                .challenges
+                .iter()
+                .map(|one| word(&one.r#type).to_owned())
+                .collect();
             let offers = ChallengeKind::ALL.into_iter().filter_map(|kind| {
-                let challenge = authorization.challenges.iter().find(|one| one.r#type == of_kind(kind))?;
+                let challenge = authorization
+                    .challenges
+                    .iter()
+                    .find(|one| one.r#type == of_kind(kind))?;
                 Some(Offer::new(kind, &challenge.token, &self.thumbprint))
             });
             let offers = offers.collect();
-            proofs.push(Proof { name, wildcard, offers, offered });
+            proofs.push(Proof {
+                name,
+                wildcard,
+                offers,
+                offered,
+            });
         }
         Ok(proofs)
     }
@@ -133,8 +165,16 @@ impl Order {
         // The library makes the same error of a refused request and of a challenge that has failed.
         let is_said = matches!(error, instant_acme::Error::Api(_));
         let error = AcmeError::of(error, &self.transport);
-        let unproved = if is_said { self.unproved().await } else { Vec::new() };
-        Err(if unproved.is_empty() { error } else { AcmeError::NotAuthorized(unproved) })
+        let unproved = if is_said {
+            self.unproved().await
+        } else {
+            Vec::new()
+        };
+        Err(if unproved.is_empty() {
+            error
+        } else {
+            AcmeError::NotAuthorized(unproved)
+        })
     }
 
     /// `None`: there is no such challenge.
@@ -150,11 +190,17 @@ impl Order {
                 Ok(authorization) => authorization,
                 Err(error) => return Some(Err(error)),
             };
-            let its_name = authorization.identifier().identifier.authorized(false).to_string();
+            let its_name = authorization
+                .identifier()
+                .identifier
+                .authorized(false)
+                .to_string();
             if its_name != name || authorization.wildcard != wildcard {
                 continue;
             }
-            let Some(mut challenge) = authorization.challenge(of_kind(kind)) else { continue };
+            let Some(mut challenge) = authorization.challenge(of_kind(kind)) else {
+                continue;
+            };
             return Some(again!(challenge.set_ready()));
         }
         None
@@ -162,7 +208,10 @@ impl Order {
 
     /// Waits until the names are proved.
     pub(in crate::certs) async fn authorized(&mut self) -> Result<(), AcmeError> {
-        match self.until(|stage| stage != Stage::Pending, PATIENCE_WITH_PROOFS).await? {
+        match self
+            .until(|stage| stage != Stage::Pending, PATIENCE_WITH_PROOFS)
+            .await?
+        {
             Stage::Invalid => Err(self.failure().await),
             Stage::Pending | Stage::Ready | Stage::Processing | Stage::Valid => Ok(()),
         }
@@ -170,7 +219,9 @@ impl Order {
 
     /// Asks for the certificate of a signing request, in DER.
     pub(in crate::certs) async fn finalize(&mut self, request: &[u8]) -> Result<(), AcmeError> {
-        let Err(error) = again!(self.inner.finalize_csr(request)) else { return Ok(()) };
+        let Err(error) = again!(self.inner.finalize_csr(request)) else {
+            return Ok(());
+        };
         if is_not_ready(&error) {
             // The answer to an earlier request may have been lost: then there may be a certificate all the same.
             self.look().await?;
@@ -195,14 +246,18 @@ impl Order {
         if self.stage() == Stage::Invalid {
             return Err(self.failure().await);
         }
-        let chain =
-            again!(self.inner.certificate()).map_err(|error| AcmeError::of(error, &self.transport))?;
+        let chain = again!(self.inner.certificate())
+            .map_err(|error| AcmeError::of(error, &self.transport))?;
         chain.ok_or(AcmeError::Slow { until: None })
     }
 
     /// Looks again, as often as the CA wishes, until `done` or until patience is over. A CA that wants to be
     /// asked again after that is asked at our own pace until then: some say "in a day" of what takes seconds.
-    async fn until(&mut self, done: impl Fn(Stage) -> bool, patience: Duration) -> Result<Stage, AcmeError> {
+    async fn until(
+        &mut self,
+        done: impl Fn(Stage) -> bool,
+        patience: Duration,
+    ) -> Result<Stage, AcmeError> {
         let end = Instant::now() + patience;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -252,8 +307,14 @@ impl Order {
             let name = authorization.identifier().to_string();
             let errors = authorization.challenges.iter().filter_map(|challenge| {
                 let problem = challenge.error.as_ref()?;
-                let kind = ChallengeKind::ALL.into_iter().find(|kind| of_kind(*kind) == challenge.r#type);
-                Some(Unproved { name: name.clone(), kind, text: words(problem) })
+                let kind = ChallengeKind::ALL
+                    .into_iter()
+                    .find(|kind| of_kind(*kind) == challenge.r#type);
+                Some(Unproved {
+                    name: name.clone(),
+                    kind,
+                    text: words(problem),
+                })
             });
             unproved.extend(errors);
         }

@@ -37,7 +37,10 @@ pub(in crate::certs) enum TransportError {
     TimedOut(String),
     /// The connection broke, or what came is not HTTP.
     #[error("{host} does not answer properly: {source}")]
-    Broken { host: String, source: Box<dyn std::error::Error + Send + Sync> },
+    Broken {
+        host: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A URL of the CA that leads nowhere.
     #[error("the CA names the address {0:?}, which cannot be used")]
     Address(String),
@@ -93,7 +96,9 @@ impl HttpClient for Client {
             let asked_get = parts.method == Method::GET;
             let answer = transport.exchange(Request::from_parts(parts, body)).await;
             let answer = answer.map_err(|error| instant_acme::Error::Other(Box::new(error)))?;
-            Ok(BytesResponse::from(amended(answer, asked_get).map(Full::new)))
+            Ok(BytesResponse::from(
+                amended(answer, asked_get).map(Full::new),
+            ))
         })
     }
 }
@@ -108,7 +113,11 @@ impl Transport {
             .with_root_certificates(roots::roots(file)?)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), idle: Mutex::default(), seen: Mutex::default() })
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(config)),
+            idle: Mutex::default(),
+            seen: Mutex::default(),
+        })
     }
 
     /// What the last answers said.
@@ -122,7 +131,11 @@ impl Transport {
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
         let address = || TransportError::Address(request.uri().to_string());
-        let host = request.uri().authority().map(|host| host.as_str().to_owned()).ok_or_else(address)?;
+        let host = request
+            .uri()
+            .authority()
+            .map(|host| host.as_str().to_owned())
+            .ok_or_else(address)?;
         if request.uri().scheme_str() != Some("https") {
             return Err(address());
         }
@@ -134,33 +147,54 @@ impl Transport {
         let answer = timeout(ANSWER, line.exchange(prepared))
             .await
             .map_err(|_| TransportError::TimedOut(host.clone()))?
-            .map_err(|source| TransportError::Broken { host: host.clone(), source })?;
+            .map_err(|source| TransportError::Broken {
+                host: host.clone(),
+                source,
+            })?;
         *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some((host, line));
         self.note(request.method(), &answer);
         Ok(answer)
     }
 
     async fn kept(&self, host: &str) -> Option<Line> {
-        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let (_, mut line) = kept.filter(|(other, _)| other == host)?;
         line.is_alive().await.then_some(line)
     }
 
     async fn connect(&self, host: &str) -> Result<Line, TransportError> {
         let connecting = async {
-            let uri: Uri = format!("https://{host}/").parse().map_err(io::Error::other)?;
-            let name = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let uri: Uri = format!("https://{host}/")
+                .parse()
+                .map_err(io::Error::other)?;
+            let name = uri
+                .host()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned();
             let port = uri.port_u16().unwrap_or(443);
             // HTTP_PROXY and its kin are never looked at.
             let tcp = dial(&name, port).await?;
             tcp.set_nodelay(true)?;
             let name = ServerName::try_from(name).map_err(io::Error::other)?;
             let stream = self.tls.connect(name, tcp).await?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-            Ok(Line { sender, connection: Box::pin(connection) })
+            let (sender, connection) = handshake(TokioIo::new(stream))
+                .await
+                .map_err(io::Error::other)?;
+            Ok(Line {
+                sender,
+                connection: Box::pin(connection),
+            })
         };
         match timeout(CONNECT, connecting).await {
-            Ok(line) => line.map_err(|source| TransportError::Connect { host: host.to_owned(), source }),
+            Ok(line) => line.map_err(|source| TransportError::Connect {
+                host: host.to_owned(),
+                source,
+            }),
             Err(_) => Err(TransportError::TimedOut(host.to_owned())),
         }
     }
@@ -170,11 +204,16 @@ impl Transport {
         let mut seen = self.lock_seen();
         seen.status = Some(answer.status());
         seen.retry_after = retry_after(headers, SystemTime::now());
-        seen.location = headers.get(LOCATION).and_then(|url| url.to_str().ok()).map(str::to_owned);
+        seen.location = headers
+            .get(LOCATION)
+            .and_then(|url| url.to_str().ok())
+            .map(str::to_owned);
         if seen.directory.is_none() && method == Method::GET && answer.status().is_success() {
             seen.directory = Some(answer.body().clone());
         }
-        let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = headers
+            .get(http::header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok());
         if kind.is_some_and(|kind| kind.starts_with("application/pem-certificate-chain")) {
             seen.chain = Some(answer.body().clone());
             seen.alternates = alternates(headers);
@@ -196,7 +235,10 @@ impl Line {
         let Self { sender, connection } = self;
         let exchange = async {
             let (parts, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER).collect().await?.to_bytes();
+            let body = Limited::new(body, LARGEST_ANSWER)
+                .collect()
+                .await?
+                .to_bytes();
             Ok(Response::from_parts(parts, body))
         };
         let mut exchange = std::pin::pin!(exchange);
@@ -215,15 +257,22 @@ impl Line {
 
 /// In the form of HTTP/1.1, and in our name (RFC 8555 §6.1).
 fn prepared(request: &Request<Bytes>, host: &str) -> Option<Request<Full<Bytes>>> {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let mut prepared = Request::builder().method(request.method()).uri(target);
     for (name, value) in request.headers() {
         prepared = prepared.header(name, value);
     }
     let mut prepared = prepared.body(Full::new(request.body().clone())).ok()?;
-    prepared.headers_mut().insert(HOST, HeaderValue::from_str(host).ok()?);
+    prepared
+        .headers_mut()
+        .insert(HOST, HeaderValue::from_str(host).ok()?);
     let agent = concat!("moorgate/", env!("CARGO_PKG_VERSION"));
-    prepared.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
+    prepared
+        .headers_mut()
+        .insert(USER_AGENT, HeaderValue::from_static(agent));
     Some(prepared)
 }
 
@@ -231,13 +280,16 @@ fn prepared(request: &Request<Bytes>, host: &str) -> Option<Request<Full<Bytes>>
 /// time to ask again, without which it does not look at the answer at all.
 fn amended(mut answer: Response<Bytes>, asked_get: bool) -> Response<Bytes> {
     if asked_get && !answer.headers().contains_key(RETRY_AFTER) {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(ASK_AGAIN));
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static(ASK_AGAIN));
     }
     let refused = answer.status().is_client_error() || answer.status().is_server_error();
     let is_problem = || serde_json::from_slice::<instant_acme::Problem>(answer.body()).is_ok();
     if refused && !is_problem() {
         let status = answer.status();
-        let problem = serde_json::json!({ "status": status.as_u16(), "detail": format!("HTTP {status}") });
+        let problem =
+            serde_json::json!({ "status": status.as_u16(), "detail": format!("HTTP {status}") });
         *answer.body_mut() = Bytes::from(problem.to_string());
     }
     answer
@@ -258,12 +310,17 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
 /// RFC 8555 §7.4.2: `Link: <URL>;rel="alternate"`.
 fn alternates(headers: &HeaderMap) -> Vec<String> {
     let link: HeaderName = LINK;
-    let values = headers.get_all(link).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(link)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let links = values.flat_map(|value| value.split(','));
     let found = links.filter_map(|link| {
         let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let is_alternate = parameters.split(';').any(|one| {
-            one.trim().strip_prefix("rel=").is_some_and(|rel| rel.trim_matches('"') == "alternate")
+            one.trim()
+                .strip_prefix("rel=")
+                .is_some_and(|rel| rel.trim_matches('"') == "alternate")
         });
         is_alternate.then(|| url.to_owned())
     });
@@ -286,10 +343,16 @@ mod tests {
 
     #[test]
     fn a_refusal_in_html_becomes_a_problem() {
-        let html = Response::builder().status(503).body(Bytes::from_static(b"<html>busy</html>"));
+        let html = Response::builder()
+            .status(503)
+            .body(Bytes::from_static(b"<html>busy</html>"));
         let amended = amended(html.expect("an answer"), false);
-        let problem: instant_acme::Problem = serde_json::from_slice(amended.body()).expect("a problem");
-        assert_eq!(problem.detail.as_deref(), Some("HTTP 503 Service Unavailable"));
+        let problem: instant_acme::Problem =
+            serde_json::from_slice(amended.body()).expect("a problem");
+        assert_eq!(
+            problem.detail.as_deref(),
+            Some("HTTP 503 Service Unavailable")
+        );
         assert_eq!(problem.status, Some(503));
     }
 
@@ -311,10 +374,15 @@ mod tests {
     #[test]
     fn alternate_chains_are_found_among_links() {
         let mut headers = HeaderMap::new();
-        headers.append(LINK, HeaderValue::from_static("<https://ca/dir>;rel=\"index\""));
         headers.append(
             LINK,
-            HeaderValue::from_static("<https://ca/1>;rel=\"alternate\", <https://ca/2>; rel=alternate"),
+            HeaderValue::from_static("<https://ca/dir>;rel=\"index\""),
+        );
+        headers.append(
+            LINK,
+            HeaderValue::from_static(
+                "<https://ca/1>;rel=\"alternate\", <https://ca/2>; rel=alternate",
+            ),
         );
         assert_eq!(alternates(&headers), ["https://ca/1", "https://ca/2"]);
     }

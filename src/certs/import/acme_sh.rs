@@ -11,8 +11,12 @@ pub(super) fn read_acme_sh(place: &Path, found: &mut Found) {
     for directory in directories(place) {
         let called = file_name(&directory);
         let name = called.strip_suffix("_ecc").unwrap_or(&called).to_owned();
-        let [chain, key, about] = ["fullchain.cer", &format!("{name}.key"), &format!("{name}.conf")]
-            .map(|file| directory.join(file));
+        let [chain, key, about] = [
+            "fullchain.cer",
+            &format!("{name}.key"),
+            &format!("{name}.conf"),
+        ]
+        .map(|file| directory.join(file));
         if about.is_file() && key.is_file() {
             is_here = true;
             let ca = setting(&about, "Le_API").and_then(|url| known::by_url(&url));
@@ -22,7 +26,9 @@ pub(super) fn read_acme_sh(place: &Path, found: &mut Found) {
     let ca = place.join("ca");
     if is_here || place.join("account.conf").is_file() {
         found.tool(Tool::AcmeSh);
-        directories(&ca).iter().for_each(|host| accounts(host, &file_name(host), 0, found));
+        directories(&ca)
+            .iter()
+            .for_each(|host| accounts(host, &file_name(host), 0, found));
     }
 }
 
@@ -38,8 +44,13 @@ fn accounts(directory: &Path, url: &str, depth: u32, found: &mut Found) {
         found.accounts.push(FoundAccount {
             ca: ca.map(usual_spelling),
             url: setting(&about, "ACCOUNT_URL"),
-            contacts: setting(&about, "CA_EMAIL").map(|mail| format!("mailto:{mail}")).into_iter().collect(),
-            key: read(&key).map_err(|_| keys::KeyFault::Damaged).and_then(|pem| keys::from_pem(&pem)),
+            contacts: setting(&about, "CA_EMAIL")
+                .map(|mail| format!("mailto:{mail}"))
+                .into_iter()
+                .collect(),
+            key: read(&key)
+                .map_err(|_| keys::KeyFault::Damaged)
+                .and_then(|pem| keys::from_pem(&pem)),
             changed: changed(&about),
             from: key,
         });
@@ -47,7 +58,12 @@ fn accounts(directory: &Path, url: &str, depth: u32, found: &mut Found) {
     if depth < DEEPEST {
         let children = directories(directory);
         children.iter().for_each(|child| {
-            accounts(child, &format!("{url}/{}", file_name(child)), depth + 1, found);
+            accounts(
+                child,
+                &format!("{url}/{}", file_name(child)),
+                depth + 1,
+                found,
+            );
         });
     }
 }
@@ -61,18 +77,21 @@ fn usual_spelling(ca: CaId) -> CaId {
 /// `NAME='value'`; a value with special characters is in base64 between two marks.
 fn setting(path: &Path, name: &str) -> Option<String> {
     let text = String::from_utf8(read(path).ok()?).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
     let value = value.trim().trim_matches(['\'', '"']);
-    let value =
-        match value.strip_prefix("__ACME_BASE64__START_").and_then(|v| v.strip_suffix("__ACME_BASE64__END_"))
-        {
-            Some(encoded) => {
-                use base64::Engine;
-                let bytes = base64::prelude::BASE64_STANDARD.decode(encoded).ok()?;
-                String::from_utf8(bytes).ok()?
-            }
-            None => value.to_owned(),
-        };
+    let value = match value
+        .strip_prefix("__ACME_BASE64__START_")
+        .and_then(|v| v.strip_suffix("__ACME_BASE64__END_"))
+    {
+        Some(encoded) => {
+            use base64::Engine;
+            let bytes = base64::prelude::BASE64_STANDARD.decode(encoded).ok()?;
+            String::from_utf8(bytes).ok()?
+        }
+        None => value.to_owned(),
+    };
     (!value.is_empty()).then_some(value)
 }
 

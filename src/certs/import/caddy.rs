@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::super::state::CaId;
-use super::{Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json};
+use super::{
+    Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json,
+};
 
 /// Version 1, from `~/.caddy`.
 pub(super) fn read_v1(place: &Path, found: &mut Found) {
@@ -16,8 +18,12 @@ pub(super) fn read_v1(place: &Path, found: &mut Found) {
         }
         found.tool(Tool::Caddy1);
         let ca = known::by_name(&file_name(&ca_directory));
-        directories(&sites).iter().for_each(|site| certificate(site, ca.as_ref(), found));
-        directories(&users).iter().for_each(|user| account(user, ca.as_ref(), found));
+        directories(&sites)
+            .iter()
+            .for_each(|site| certificate(site, ca.as_ref(), found));
+        directories(&users)
+            .iter()
+            .for_each(|user| account(user, ca.as_ref(), found));
     }
 }
 
@@ -39,53 +45,80 @@ pub(super) fn read_v2(place: &Path, found: &mut Found) {
             continue;
         }
         let ca = known::by_name(&name);
-        directories(&ca_directory).iter().for_each(|site| certificate(site, ca.as_ref(), found));
+        directories(&ca_directory)
+            .iter()
+            .for_each(|site| certificate(site, ca.as_ref(), found));
     }
     for ca_directory in directories(&place.join("acme")) {
         let ca = known::by_name(&file_name(&ca_directory));
         let users = directories(&ca_directory.join("users"));
-        users.iter().for_each(|user| account(user, ca.as_ref(), found));
+        users
+            .iter()
+            .for_each(|user| account(user, ca.as_ref(), found));
     }
 }
 
 /// `NAME/NAME.crt`, `.key` and `.json`.
 fn certificate(site: &Path, ca: Option<&CaId>, found: &mut Found) {
     let name = file_name(site);
-    let [chain, key, about] = ["crt", "key", "json"].map(|suffix| site.join(format!("{name}.{suffix}")));
+    let [chain, key, about] =
+        ["crt", "key", "json"].map(|suffix| site.join(format!("{name}.{suffix}")));
     // Version 2 says exactly which CA it was, whatever the directory is called.
     let said = read_json(&about).ok();
-    let said = said.as_ref().and_then(|about| about.pointer("/issuer_data/ca")).and_then(Value::as_str);
+    let said = said
+        .as_ref()
+        .and_then(|about| about.pointer("/issuer_data/ca"))
+        .and_then(Value::as_str);
     let ca = said.and_then(known::by_url).or_else(|| ca.cloned());
     found.pair(&name.replacen("wildcard_", "*", 1), ca, &chain, &key);
 }
 
 /// `MAIL/LOCAL-PART.json` and `.key`; only one of each.
 fn account(user: &Path, ca: Option<&CaId>, found: &mut Found) {
-    let files = || std::fs::read_dir(user).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = || {
+        std::fs::read_dir(user)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+    };
     let with = |suffix: &str| files().find(|path| path.extension().is_some_and(|e| e == suffix));
-    let (Some(about), Some(key)) = (with("json"), with("key")) else { return };
+    let (Some(about), Some(key)) = (with("json"), with("key")) else {
+        return;
+    };
     let json = match read_json(&about) {
         Ok(json) => json,
         Err(why) => return found.skip(&format!("account {}", file_name(user)), &about, why),
     };
     // Version 2; version 1 with either of its libraries.
     let url = ["/location", "/Registration/uri", "/Registration/location"];
-    let url = url.iter().find_map(|path| json.pointer(path)).and_then(Value::as_str);
-    let contacts = ["/contact", "/Registration/body/contact"].iter().find_map(|path| json.pointer(path));
+    let url = url
+        .iter()
+        .find_map(|path| json.pointer(path))
+        .and_then(Value::as_str);
+    let contacts = ["/contact", "/Registration/body/contact"]
+        .iter()
+        .find_map(|path| json.pointer(path));
     let mut contacts: Vec<String> = contacts
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .filter_map(|contact| contact.as_str().map(str::to_owned))
         .collect();
-    if let Some(mail) = json.pointer("/Email").and_then(Value::as_str).filter(|_| contacts.is_empty()) {
+    if let Some(mail) = json
+        .pointer("/Email")
+        .and_then(Value::as_str)
+        .filter(|_| contacts.is_empty())
+    {
         contacts.push(format!("mailto:{mail}"));
     }
     found.accounts.push(FoundAccount {
         ca: ca.cloned().or_else(|| url.and_then(known::by_any_url)),
         url: url.map(str::to_owned),
         contacts,
-        key: read(&key).map_err(|_| keys::KeyFault::Damaged).and_then(|pem| keys::from_pem(&pem)),
+        key: read(&key)
+            .map_err(|_| keys::KeyFault::Damaged)
+            .and_then(|pem| keys::from_pem(&pem)),
         changed: changed(&about),
         from: about,
     });

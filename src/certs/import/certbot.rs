@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::super::state::CaId;
-use super::{Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json};
+use super::{
+    Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json,
+};
 
 /// From `/etc/letsencrypt`.
 pub(super) fn read_certbot(place: &Path, found: &mut Found) {
@@ -22,13 +24,18 @@ pub(super) fn read_certbot(place: &Path, found: &mut Found) {
         let live = place.join("live").join(&name);
         let [chain, key] = ["fullchain.pem", "privkey.pem"].map(|file| live.join(file));
         // A copy without the links has only the archive.
-        let newest =
-            if chain.exists() && key.exists() { None } else { newest(&place.join("archive").join(&name)) };
+        let newest = if chain.exists() && key.exists() {
+            None
+        } else {
+            newest(&place.join("archive").join(&name))
+        };
         let (chain, key) = newest.unwrap_or((chain, key));
         found.pair(&name, ca, &chain, &key);
     }
     let accounts = place.join("accounts");
-    directories(&accounts).iter().for_each(|host| read_accounts(host, &file_name(host), 0, found));
+    directories(&accounts)
+        .iter()
+        .for_each(|host| read_accounts(host, &file_name(host), 0, found));
 }
 
 /// `server = URL`.
@@ -43,14 +50,29 @@ fn server(renewal: &Path) -> Option<CaId> {
 
 /// `fullchainN.pem` and `privkeyN.pem` with the highest number that both have.
 fn newest(archive: &Path) -> Option<(PathBuf, PathBuf)> {
-    let numbers = std::fs::read_dir(archive).ok()?.flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        name.strip_prefix("fullchain")?.strip_suffix(".pem")?.parse::<u32>().ok()
-    });
+    let numbers = std::fs::read_dir(archive)
+        .ok()?
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix("fullchain")?
+                .strip_suffix(".pem")?
+                .parse::<u32>()
+                .ok()
+        });
     let mut numbers: Vec<u32> = numbers.collect();
     numbers.sort_unstable();
-    let pair = |n: u32| (archive.join(format!("fullchain{n}.pem")), archive.join(format!("privkey{n}.pem")));
-    numbers.into_iter().rev().map(pair).find(|(_, key)| key.exists())
+    let pair = |n: u32| {
+        (
+            archive.join(format!("fullchain{n}.pem")),
+            archive.join(format!("privkey{n}.pem")),
+        )
+    };
+    numbers
+        .into_iter()
+        .rev()
+        .map(pair)
+        .find(|(_, key)| key.exists())
 }
 
 /// Below a host, directories follow the path of the CA's URL, down to one that holds an account.
@@ -60,7 +82,12 @@ fn read_accounts(directory: &Path, url: &str, depth: u32, found: &mut Found) {
         if key.is_file() {
             account(&child, &key, url, found);
         } else if depth < DEEPEST {
-            read_accounts(&child, &format!("{url}/{}", file_name(&child)), depth + 1, found);
+            read_accounts(
+                &child,
+                &format!("{url}/{}", file_name(&child)),
+                depth + 1,
+                found,
+            );
         }
     }
 }
@@ -75,8 +102,14 @@ fn account(directory: &Path, key: &Path, url: &str, found: &mut Found) {
     found.accounts.push(FoundAccount {
         ca: known::by_url(&format!("https://{url}")),
         url: json.get("uri").and_then(Value::as_str).map(str::to_owned),
-        contacts: contacts.into_iter().flatten().filter_map(|c| c.as_str().map(str::to_owned)).collect(),
-        key: read_json(key).map_err(|_| keys::KeyFault::Damaged).and_then(|key| keys::from_jwk(&key)),
+        contacts: contacts
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c.as_str().map(str::to_owned))
+            .collect(),
+        key: read_json(key)
+            .map_err(|_| keys::KeyFault::Damaged)
+            .and_then(|key| keys::from_jwk(&key)),
         changed: changed(&about),
         from: about,
     });

@@ -25,7 +25,9 @@ pub(super) fn from_pem(pem: &[u8]) -> Result<String, KeyFault> {
 
 /// From base64 of DER, without PEM around: as Traefik keeps it.
 pub(super) fn from_base64(text: &str) -> Result<String, KeyFault> {
-    let der = BASE64_STANDARD.decode(text.trim()).map_err(|_| KeyFault::Damaged)?;
+    let der = BASE64_STANDARD
+        .decode(text.trim())
+        .map_err(|_| KeyFault::Damaged)?;
     from_der(&PrivateSec1KeyDer::from(der.clone()).into())
         .or_else(|_| from_der(&PrivatePkcs1KeyDer::from(der).into()))
 }
@@ -40,7 +42,9 @@ pub(super) fn from_jwk(key: &Value) -> Result<String, KeyFault> {
     }
     let number = |name| -> Result<Vec<u8>, KeyFault> {
         let text = text(name).ok_or(KeyFault::Damaged)?;
-        BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyFault::Damaged)
+        BASE64_URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| KeyFault::Damaged)
     };
     // The uncompressed point of SEC 1 §2.3.3.
     let point = [vec![4], number("x")?, number("y")?].concat();
@@ -51,7 +55,8 @@ pub(super) fn from_jwk(key: &Value) -> Result<String, KeyFault> {
 
 fn from_der(key: &PrivateKeyDer<'_>) -> Result<String, KeyFault> {
     // PKCS#8 and SEC1 alike; everything that is no P-256 key is refused.
-    let pair = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_der());
+    let pair =
+        EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_der());
     pkcs8(&pair.map_err(|_| KeyFault::Kind)?)
 }
 

@@ -23,7 +23,11 @@ pub(super) fn by_name(name: &str) -> Option<CaId> {
         rest.split('/').next() == Some(&name) || rest == name || rest.replace('/', "-") == name
     };
     // Of several at one host, the usual one is known.
-    KnownCa::ALL.map(KnownCa::url).into_iter().find(is_called).and_then(by_url)
+    KnownCa::ALL
+        .map(KnownCa::url)
+        .into_iter()
+        .find(is_called)
+        .and_then(by_url)
 }
 
 #[cfg(test)]
@@ -47,10 +51,16 @@ mod tests {
     fn each_way_of_naming_a_ca_is_understood() {
         let lets_encrypt = by_url("https://acme-v02.api.letsencrypt.org/directory");
         assert!(lets_encrypt.is_some());
-        for name in ["acme-v02.api.letsencrypt.org", "acme-v02.api.letsencrypt.org-directory"] {
+        for name in [
+            "acme-v02.api.letsencrypt.org",
+            "acme-v02.api.letsencrypt.org-directory",
+        ] {
             assert_eq!(by_name(name), lets_encrypt, "{name}");
         }
-        assert_eq!(by_any_url("https://acme-v02.api.letsencrypt.org/acme/acct/123"), lets_encrypt);
+        assert_eq!(
+            by_any_url("https://acme-v02.api.letsencrypt.org/acme/acct/123"),
+            lets_encrypt
+        );
         let zerossl = by_url("https://acme.zerossl.com/v2/DV90");
         assert_eq!(by_name("acme.zerossl.com-v2-dv90"), zerossl);
         assert_eq!(by_name("ca.example"), None);

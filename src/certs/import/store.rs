@@ -35,15 +35,26 @@ pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) 
         let (from, what) = (certificate.from.clone(), certificate.name.clone());
         match judge(certificate, options) {
             Ok(certificate) => usable.push(certificate),
-            Err(why) => lines.push(Line { from, what, outcome: Outcome::Skipped(why) }),
+            Err(why) => lines.push(Line {
+                from,
+                what,
+                outcome: Outcome::Skipped(why),
+            }),
         }
     }
     for certificate in &usable {
         let serves = |target: &&Target| certificate.facts.covers(&target.domain);
         let targets: Vec<_> = options.targets.iter().filter(serves).collect();
-        let line = |what: String, outcome| Line { from: certificate.from.clone(), what, outcome };
+        let line = |what: String, outcome| Line {
+            from: certificate.from.clone(),
+            what,
+            outcome,
+        };
         if targets.is_empty() {
-            let other = options.others.iter().find(|other| certificate.facts.covers(other));
+            let other = options
+                .others
+                .iter()
+                .find(|other| certificate.facts.covers(other));
             let why = match other {
                 Some(other) => format!("no CA is asked for {other}: its [tls] does not say `acme`"),
                 None => "no domain of the configuration has this name".to_owned(),
@@ -54,7 +65,10 @@ pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) 
             let what = format!("{} at {}", target.domain, certificate.ca.host());
             let best = best(&usable, target, &certificate.ca);
             if best.is_some_and(|best| !std::ptr::eq(best, certificate)) {
-                lines.push(line(what, Outcome::Skipped("another that was found is better".into())));
+                lines.push(line(
+                    what,
+                    Outcome::Skipped("another that was found is better".into()),
+                ));
             } else {
                 lines.push(line(what, keep(certificate, target, options)));
             }
@@ -65,24 +79,42 @@ pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) 
 
 /// Whether it can be served, or why not.
 fn judge(found: FoundCertificate, options: &Options<'_>) -> Result<Usable, String> {
-    let FoundCertificate { from, name, ca, chain, key } = found;
+    let FoundCertificate {
+        from,
+        name,
+        ca,
+        chain,
+        key,
+    } = found;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
     let chain = chain.map_err(|_| "the certificate is not valid PEM")?;
     if chain.is_empty() {
         return Err("there is no certificate in it".into());
     }
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| "the private key is missing or encrypted")?;
+    let key = PrivateKeyDer::from_pem_slice(&key)
+        .map_err(|_| "the private key is missing or encrypted")?;
     let text = key_and_chain(&key, &chain);
-    let signing = any_supported_type(&key).map_err(|_| "the private key is of a kind that cannot be used")?;
+    let signing =
+        any_supported_type(&key).map_err(|_| "the private key is of a kind that cannot be used")?;
     let pair = CertifiedKey::new(chain, signing);
-    pair.keys_match().map_err(|_| "the private key does not belong to the certificate")?;
-    let facts = Certificate::new(pair).map_err(|error| error.to_string())?.facts;
+    pair.keys_match()
+        .map_err(|_| "the private key does not belong to the certificate")?;
+    let facts = Certificate::new(pair)
+        .map_err(|error| error.to_string())?
+        .facts;
     if facts.not_after <= options.now {
         return Err(format!("it expired on {}", Moment(facts.not_after)));
     }
     let ca = ca.or_else(|| options.ca.cloned());
-    let ca = ca.ok_or("nothing says from which CA it is: name the URL of its directory with --ca")?;
-    Ok(Usable { from, name, ca, facts, pem: text })
+    let ca =
+        ca.ok_or("nothing says from which CA it is: name the URL of its directory with --ca")?;
+    Ok(Usable {
+        from,
+        name,
+        ca,
+        facts,
+        pem: text,
+    })
 }
 
 fn key_and_chain(key: &PrivateKeyDer<'_>, chain: &[CertificateDer<'_>]) -> String {
@@ -91,18 +123,31 @@ fn key_and_chain(key: &PrivateKeyDer<'_>, chain: &[CertificateDer<'_>]) -> Strin
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
         _ => "PRIVATE KEY",
     };
-    let chain = chain.iter().map(|certificate| pem("CERTIFICATE", certificate));
-    std::iter::once(pem(section, key.secret_der())).chain(chain).collect()
+    let chain = chain
+        .iter()
+        .map(|certificate| pem("CERTIFICATE", certificate));
+    std::iter::once(pem(section, key.secret_der()))
+        .chain(chain)
+        .collect()
 }
 
 /// More of the names first, then the later end.
 fn rank(facts: &CertificateFacts, target: &Target) -> (usize, std::time::SystemTime) {
-    (target.names.iter().filter(|name| manager::has(facts, name)).count(), facts.not_after)
+    (
+        target
+            .names
+            .iter()
+            .filter(|name| manager::has(facts, name))
+            .count(),
+        facts.not_after,
+    )
 }
 
 /// The first of the best that one CA issued for the target.
 fn best<'a>(usable: &'a [Usable], target: &Target, ca: &CaId) -> Option<&'a Usable> {
-    let of_ca = usable.iter().filter(|one| one.ca == *ca && one.facts.covers(&target.domain));
+    let of_ca = usable
+        .iter()
+        .filter(|one| one.ca == *ca && one.facts.covers(&target.domain));
     of_ca.rev().max_by_key(|one| rank(&one.facts, target))
 }
 
@@ -120,11 +165,17 @@ fn keep(certificate: &Usable, target: &Target, options: &Options<'_>) -> Outcome
         }
     }
     let mut notes = vec![until(certificate.facts.not_after)];
-    let missing: Vec<_> =
-        target.names.iter().filter(|name| !manager::has(&certificate.facts, name)).collect();
+    let missing: Vec<_> = target
+        .names
+        .iter()
+        .filter(|name| !manager::has(&certificate.facts, name))
+        .collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        notes.push(format!("it lacks {}, so that another will be ordered", names.join(", ")));
+        notes.push(format!(
+            "it lacks {}, so that another will be ordered",
+            names.join(", ")
+        ));
     }
     if !options.authorities.contains(&certificate.ca) {
         notes.push("no [[ca]] names its CA, so that another will renew it".to_owned());
@@ -133,7 +184,9 @@ fn keep(certificate: &Usable, target: &Target, options: &Options<'_>) -> Outcome
         return Outcome::Imported(notes);
     }
     let write = || -> std::io::Result<bool> {
-        let Some(_held) = try_lock(&state.order_lock(target.domain.as_str()))? else { return Ok(false) };
+        let Some(_held) = try_lock(&state.order_lock(target.domain.as_str()))? else {
+            return Ok(false);
+        };
         files.make_directories()?;
         atomic_write(&path, certificate.pem.as_bytes(), Access::Private)?;
         Ok(true)
@@ -150,14 +203,24 @@ pub(super) fn accounts(found: Vec<FoundAccount>, options: &Options<'_>) -> Vec<L
     let mut lines = Vec::new();
     let mut usable: BTreeMap<CaId, Vec<(FoundAccount, StoredAccount, String)>> = BTreeMap::new();
     for account in found {
-        let what = format!("account {}", account.url.as_deref().unwrap_or("without a URL"));
+        let what = format!(
+            "account {}",
+            account.url.as_deref().unwrap_or("without a URL")
+        );
         let mut skip = |from: &Path, why: String| {
-            lines.push(Line { from: from.to_owned(), what: what.clone(), outcome: Outcome::Skipped(why) });
+            lines.push(Line {
+                from: from.to_owned(),
+                what: what.clone(),
+                outcome: Outcome::Skipped(why),
+            });
         };
         let ca = account.ca.clone().or_else(|| options.ca.cloned());
         match (account.key.clone(), ca, account.url.clone()) {
             (Err(fault), _, _) => skip(&account.from, fault.to_string()),
-            (_, None, _) => skip(&account.from, "nothing says at which CA it is: name it with --ca".into()),
+            (_, None, _) => skip(
+                &account.from,
+                "nothing says at which CA it is: name it with --ca".into(),
+            ),
             (_, _, None) => skip(&account.from, "it was never registered".into()),
             (Ok(key), Some(ca), Some(url)) => {
                 let stored = StoredAccount {
@@ -177,7 +240,11 @@ pub(super) fn accounts(found: Vec<FoundAccount>, options: &Options<'_>) -> Vec<L
                 0 => keep_account(&stored, &key, options),
                 _ => Outcome::Skipped("a newer one at the same CA was found".into()),
             };
-            lines.push(Line { from: account.from, what: format!("account {}", stored.url), outcome });
+            lines.push(Line {
+                from: account.from,
+                what: format!("account {}", stored.url),
+                outcome,
+            });
         }
     }
     lines

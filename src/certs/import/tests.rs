@@ -22,7 +22,12 @@ fn now() -> SystemTime {
 }
 
 fn certified(names: &[&str], until: SystemTime) -> Pair {
-    pair_for(&KeyPair::generate().expect("made"), names, now() - 10 * DAY, until)
+    pair_for(
+        &KeyPair::generate().expect("made"),
+        names,
+        now() - 10 * DAY,
+        until,
+    )
 }
 
 fn good(names: &[&str]) -> Pair {
@@ -65,7 +70,12 @@ impl World {
     fn new() -> Self {
         let target = |domain: &str, alias: Option<&str>| Target {
             domain: name(domain),
-            names: [Some(domain), alias].into_iter().flatten().map(name).map(CertifiedName::Host).collect(),
+            names: [Some(domain), alias]
+                .into_iter()
+                .flatten()
+                .map(name)
+                .map(CertifiedName::Host)
+                .collect(),
         };
         let targets = vec![
             target("ci.example.com", Some("alias.example.com")),
@@ -73,7 +83,11 @@ impl World {
             target("new.example.com", None),
         ];
         let authorities = vec![CaId::new(LETS_ENCRYPT).expect("a URL")];
-        Self { directory: tempfile::tempdir().expect("directory"), targets, authorities }
+        Self {
+            directory: tempfile::tempdir().expect("directory"),
+            targets,
+            authorities,
+        }
     }
 
     fn theirs(&self) -> PathBuf {
@@ -101,13 +115,25 @@ impl World {
 
     /// Imports, and shows each line without the path of the directory.
     fn import(&self, from: &str) -> String {
-        self.import_with(Options { from: &self.theirs().join(from), ..self.options() })
+        self.import_with(Options {
+            from: &self.theirs().join(from),
+            ..self.options()
+        })
     }
 
     fn import_with(&self, options: Options<'_>) -> String {
-        let lines = import(Options { state: &self.state(), ..options }).expect("found");
+        let lines = import(Options {
+            state: &self.state(),
+            ..options
+        })
+        .expect("found");
         let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
-        let root = self.theirs().canonicalize().expect("there").display().to_string();
+        let root = self
+            .theirs()
+            .canonicalize()
+            .expect("there")
+            .display()
+            .to_string();
         lines.join("\n").replace(&root, "")
     }
 
@@ -122,7 +148,8 @@ impl World {
     /// The certificate that is kept for a domain, which can be served.
     fn held(&self, ca: &str, domain: &str) -> Option<super::super::Certificate> {
         let path = self.of(ca).certificate(domain);
-        path.exists().then(|| files::load(&path, &path).expect("a pair"))
+        path.exists()
+            .then(|| files::load(&path, &path).expect("a pair"))
     }
 
     fn account(&self, ca: &str) -> (StoredAccount, EcdsaKeyPair) {
@@ -159,8 +186,7 @@ fn caddy_1() {
     site("cache.example.com", &good(&["cache.example.com"]));
     site("other.example.com", &good(&["other.example.com"]));
     let user = ".caddy/acme/acme-v02.api.letsencrypt.org/users/ops@example.com/ops";
-    let about =
-        json!({"Email": "ops@example.com", "Registration": {"body": {"status": "valid"}, "uri": ACCOUNT}});
+    let about = json!({"Email": "ops@example.com", "Registration": {"body": {"status": "valid"}, "uri": ACCOUNT}});
     world.write(&format!("{user}.json"), about.to_string());
     // It made its keys on a curve that is larger.
     let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).expect("made");
@@ -191,16 +217,30 @@ fn caddy_2() {
         let base = format!("caddy/certificates/{ca}/{site}/{site}");
         world.write(&format!("{base}.crt"), &pair.certificate);
         world.write(&format!("{base}.key"), &pair.key);
-        world.write(&format!("{base}.json"), json!({"sans": [site], "issuer_data": {"ca": url}}).to_string());
+        world.write(
+            &format!("{base}.json"),
+            json!({"sans": [site], "issuer_data": {"ca": url}}).to_string(),
+        );
     };
     let both = good(&["ci.example.com", "alias.example.com"]);
-    site("acme-v02.api.letsencrypt.org-directory", "ci.example.com", &both, LETS_ENCRYPT);
+    site(
+        "acme-v02.api.letsencrypt.org-directory",
+        "ci.example.com",
+        &both,
+        LETS_ENCRYPT,
+    );
     let step = "https://ca.internal:9000/acme/acme/directory";
-    site("ca.internal-9000-acme-acme-directory", "wildcard_.example.com", &good(&["*.example.com"]), step);
+    site(
+        "ca.internal-9000-acme-acme-directory",
+        "wildcard_.example.com",
+        &good(&["*.example.com"]),
+        step,
+    );
     site("local", "x.localhost", &good(&["x.localhost"]), "");
     let key = AccountKey::generate();
     let user = "caddy/acme/acme-v02.api.letsencrypt.org-directory/users/ops@example.com/ops";
-    let about = json!({"status": "valid", "contact": ["mailto:ops@example.com"], "location": ACCOUNT});
+    let about =
+        json!({"status": "valid", "contact": ["mailto:ops@example.com"], "location": ACCOUNT});
     world.write(&format!("{user}.json"), about.to_string());
     world.write(&format!("{user}.key"), key.pem());
     insta::assert_snapshot!(world.import(""), @r"
@@ -213,7 +253,15 @@ fn caddy_2() {
     ");
     world.assert_account(&key);
     assert!(world.held(step, "cache.example.com").is_some());
-    assert!(world.held(LETS_ENCRYPT, "ci.example.com").expect("held").facts.names.len() == 2);
+    assert!(
+        world
+            .held(LETS_ENCRYPT, "ci.example.com")
+            .expect("held")
+            .facts
+            .names
+            .len()
+            == 2
+    );
 }
 
 #[test]
@@ -225,18 +273,34 @@ fn certbot() {
             world.write(&archive, text);
         }
     };
-    certificate("ci.example.com", 1, &certified(&["ci.example.com"], now() + DAY));
-    certificate("ci.example.com", 2, &good(&["ci.example.com", "alias.example.com"]));
+    certificate(
+        "ci.example.com",
+        1,
+        &certified(&["ci.example.com"], now() + DAY),
+    );
+    certificate(
+        "ci.example.com",
+        2,
+        &good(&["ci.example.com", "alias.example.com"]),
+    );
     for kind in ["fullchain", "privkey"] {
-        std::fs::create_dir_all(world.theirs().join("letsencrypt/live/ci.example.com")).expect("made");
-        let link = world.theirs().join(format!("letsencrypt/live/ci.example.com/{kind}.pem"));
+        std::fs::create_dir_all(world.theirs().join("letsencrypt/live/ci.example.com"))
+            .expect("made");
+        let link = world
+            .theirs()
+            .join(format!("letsencrypt/live/ci.example.com/{kind}.pem"));
         symlink(format!("../../archive/ci.example.com/{kind}2.pem"), link).expect("linked");
     }
     // A copy that lost its links: 10 comes after 9.
-    certificate("cache.example.com", 9, &certified(&["cache.example.com"], now() - DAY));
+    certificate(
+        "cache.example.com",
+        9,
+        &certified(&["cache.example.com"], now() - DAY),
+    );
     certificate("cache.example.com", 10, &good(&["cache.example.com"]));
     for name in ["ci.example.com", "cache.example.com"] {
-        let conf = format!("version = 2.1\n[renewalparams]\naccount = 0123\nserver = {LETS_ENCRYPT}\n");
+        let conf =
+            format!("version = 2.1\n[renewalparams]\naccount = 0123\nserver = {LETS_ENCRYPT}\n");
         world.write(&format!("letsencrypt/renewal/{name}.conf"), conf);
     }
     let account = "letsencrypt/accounts/acme-v02.api.letsencrypt.org/directory/0123";
@@ -249,10 +313,21 @@ fn certbot() {
     imported  ci.example.com at acme-v02.api.letsencrypt.org; until 2024-11-23T00:00:00Z  (/letsencrypt/live/ci.example.com/fullchain.pem)
     skipped   account https://acme-v02.api.letsencrypt.org/acme/acct/123: its key is no ECDSA P-256 key, so that a new account will be made  (/letsencrypt/accounts/acme-v02.api.letsencrypt.org/directory/0123/regr.json)
     ");
-    assert_eq!(world.held(LETS_ENCRYPT, "ci.example.com").expect("held").facts.names.len(), 2);
+    assert_eq!(
+        world
+            .held(LETS_ENCRYPT, "ci.example.com")
+            .expect("held")
+            .facts
+            .names
+            .len(),
+        2
+    );
     assert!(world.held(LETS_ENCRYPT, "cache.example.com").is_some());
     let key = AccountKey::generate();
-    world.write(&format!("{account}/private_key.json"), key.jwk().to_string());
+    world.write(
+        &format!("{account}/private_key.json"),
+        key.jwk().to_string(),
+    );
     world.import("letsencrypt");
     world.assert_account(&key);
 }
@@ -264,12 +339,19 @@ fn acme_sh() {
         let base = format!(".acme.sh/{directory}");
         world.write(&format!("{base}/fullchain.cer"), &pair.certificate);
         world.write(&format!("{base}/{name}.key"), &pair.key);
-        world.write(&format!("{base}/{name}.conf"), format!("Le_Domain='{name}'\nLe_API='{LETS_ENCRYPT}'\n"));
+        world.write(
+            &format!("{base}/{name}.conf"),
+            format!("Le_Domain='{name}'\nLe_API='{LETS_ENCRYPT}'\n"),
+        );
     };
     let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("made");
     let rsa = pair_for(&rsa, &["ci.example.com"], now() - DAY, now() + 20 * DAY);
     certificate("ci.example.com", "ci.example.com", &rsa);
-    certificate("ci.example.com_ecc", "ci.example.com", &good(&["ci.example.com"]));
+    certificate(
+        "ci.example.com_ecc",
+        "ci.example.com",
+        &good(&["ci.example.com"]),
+    );
     world.write(".acme.sh/account.conf", "ACCOUNT_EMAIL='ops@example.com'\n");
     let account = ".acme.sh/ca/acme-v02.api.letsencrypt.org/directory";
     let key = AccountKey::generate();
@@ -284,8 +366,16 @@ fn acme_sh() {
     imported  account https://acme-v02.api.letsencrypt.org/acme/acct/123  (/.acme.sh/ca/acme-v02.api.letsencrypt.org/directory/account.key)
     ");
     world.assert_account(&key);
-    let held = world.held(LETS_ENCRYPT, "ci.example.com").expect("held").facts.not_after;
-    assert_eq!(held, now() + 50 * DAY, "of the two, the one that lives longer");
+    let held = world
+        .held(LETS_ENCRYPT, "ci.example.com")
+        .expect("held")
+        .facts
+        .not_after;
+    assert_eq!(
+        held,
+        now() + 50 * DAY,
+        "of the two, the one that lives longer"
+    );
 }
 
 #[test]
@@ -298,7 +388,9 @@ fn traefik() {
         let account = |key: &[u8]| json!({"Email": "ops@example.com", "Registration": registration, "PrivateKey": BASE64_STANDARD.encode(key)});
         let pair = good(&["ci.example.com", "alias.example.com"]);
         let (crt, private) = (encode(&pair.certificate), encode(&pair.key));
-        let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("made").serialize_der();
+        let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256)
+            .expect("made")
+            .serialize_der();
         let file = if version == 1 {
             let entry = json!({"Domain": {"Main": "ci.example.com", "SANs": null}, "Certificate": crt, "Key": private});
             json!({"Account": account(&key.sec1()), "Certificates": [entry], "HTTPChallenges": {}})
@@ -318,7 +410,10 @@ fn traefik() {
             ");
         }
         world.assert_account(&key);
-        assert!(world.held(LETS_ENCRYPT, "ci.example.com").is_some(), "version {version}: {shown}");
+        assert!(
+            world.held(LETS_ENCRYPT, "ci.example.com").is_some(),
+            "version {version}: {shown}"
+        );
     }
 }
 
@@ -326,7 +421,10 @@ fn traefik() {
 fn one(world: &World, pair: &Pair) {
     world.write("live/ci.example.com/fullchain.pem", &pair.certificate);
     world.write("live/ci.example.com/privkey.pem", &pair.key);
-    world.write("renewal/ci.example.com.conf", format!("server = {LETS_ENCRYPT}\n"));
+    world.write(
+        "renewal/ci.example.com.conf",
+        format!("server = {LETS_ENCRYPT}\n"),
+    );
 }
 
 #[test]
@@ -341,9 +439,18 @@ fn what_is_of_no_use_is_told_and_left() {
     let (good, other) = (good(&["ci.example.com"]), good(&["ci.example.com"]));
     let shown = [
         told(&certified(&["ci.example.com"], now() - DAY)),
-        told(&Pair { certificate: good.certificate.clone(), key: other.key }),
-        told(&Pair { certificate: good.certificate.clone(), key: "-----BEGIN".into() }),
-        told(&Pair { certificate: good.key.clone(), key: good.key.clone() }),
+        told(&Pair {
+            certificate: good.certificate.clone(),
+            key: other.key,
+        }),
+        told(&Pair {
+            certificate: good.certificate.clone(),
+            key: "-----BEGIN".into(),
+        }),
+        told(&Pair {
+            certificate: good.key.clone(),
+            key: good.key.clone(),
+        }),
         told(&certified(&["strange.example.com"], now() + DAY)),
     ];
     insta::assert_snapshot!(shown.join("\n"), @r"
@@ -355,9 +462,17 @@ fn what_is_of_no_use_is_told_and_left() {
     ");
     std::fs::remove_file(world.theirs().join("renewal/ci.example.com.conf")).expect("removed");
     one_without_ca(&world, &good);
-    assert!(world.import("").contains("name the URL of its directory with --ca"));
+    assert!(
+        world
+            .import("")
+            .contains("name the URL of its directory with --ca")
+    );
     let ca = CaId::new("https://ca.internal/directory").expect("a URL");
-    world.import_with(Options { from: &world.theirs(), ca: Some(&ca), ..world.options() });
+    world.import_with(Options {
+        from: &world.theirs(),
+        ca: Some(&ca),
+        ..world.options()
+    });
     assert!(world.held(ca.as_str(), "ci.example.com").is_some());
 }
 
@@ -369,7 +484,13 @@ fn one_without_ca(world: &World, pair: &Pair) {
 #[test]
 fn nothing_newer_is_replaced_and_nothing_damaged() {
     let world = World::new();
-    let end = |world: &World| world.held(LETS_ENCRYPT, "ci.example.com").expect("held").facts.not_after;
+    let end = |world: &World| {
+        world
+            .held(LETS_ENCRYPT, "ci.example.com")
+            .expect("held")
+            .facts
+            .not_after
+    };
     one(&world, &certified(&["ci.example.com"], now() + 30 * DAY));
     world.import("");
     one(&world, &certified(&["ci.example.com"], now() + 20 * DAY));
@@ -379,7 +500,10 @@ fn nothing_newer_is_replaced_and_nothing_damaged() {
     assert!(world.import("").starts_with("imported"));
     assert_eq!(end(&world), now() + 40 * DAY);
     // One for all names is better than one that lives a little longer.
-    one(&world, &certified(&["ci.example.com", "alias.example.com"], now() + 35 * DAY));
+    one(
+        &world,
+        &certified(&["ci.example.com", "alias.example.com"], now() + 35 * DAY),
+    );
     assert!(world.import("").starts_with("imported"));
     one(&world, &certified(&["ci.example.com"], now() + 50 * DAY));
     assert!(world.import("").starts_with("kept"));
@@ -387,7 +511,10 @@ fn nothing_newer_is_replaced_and_nothing_damaged() {
     let path = world.of(LETS_ENCRYPT).certificate("ci.example.com");
     std::fs::write(&path, "damaged").expect("written");
     let shown = world.import("");
-    assert!(shown.starts_with("FAILED") && shown.contains("move it away first"), "{shown}");
+    assert!(
+        shown.starts_with("FAILED") && shown.contains("move it away first"),
+        "{shown}"
+    );
     assert_eq!(std::fs::read(&path).expect("read"), b"damaged");
 }
 
@@ -395,19 +522,27 @@ fn nothing_newer_is_replaced_and_nothing_damaged() {
 fn a_dry_run_writes_nothing_and_says_the_same() {
     let world = World::new();
     one(&world, &good(&["ci.example.com"]));
-    let dry = world.import_with(Options { from: &world.theirs(), dry_run: true, ..world.options() });
+    let dry = world.import_with(Options {
+        from: &world.theirs(),
+        dry_run: true,
+        ..world.options()
+    });
     assert!(!world.state().exists());
     assert_eq!(dry, world.import(""));
     let path = world.of(LETS_ENCRYPT).certificate("ci.example.com");
-    assert_eq!(std::fs::metadata(path).expect("there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(path).expect("there").permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 #[test]
 fn an_order_under_way_is_not_disturbed() {
     let world = World::new();
     one(&world, &good(&["ci.example.com"]));
-    let held =
-        try_lock(&State::new(&world.state()).order_lock("ci.example.com")).expect("made").expect("free");
+    let held = try_lock(&State::new(&world.state()).order_lock("ci.example.com"))
+        .expect("made")
+        .expect("free");
     assert!(world.import("").starts_with("FAILED"));
     assert!(world.held(LETS_ENCRYPT, "ci.example.com").is_none());
     drop(held);
@@ -419,7 +554,10 @@ fn a_place_without_any_of_it_is_an_error() {
     let world = World::new();
     world.write("notes.txt", "nothing");
     world.write("acme.json", "{}");
-    let options = Options { from: &world.theirs(), ..world.options() };
+    let options = Options {
+        from: &world.theirs(),
+        ..world.options()
+    };
     let words = import(options)
         .expect_err("nothing")
         .to_string()
@@ -432,8 +570,16 @@ fn a_wildcard_that_is_wanted_is_missed_in_what_has_none() {
     let mut world = World::new();
     world.targets[0].names = vec![CertifiedName::Wildcard(name("example.com"))];
     one(&world, &good(&["ci.example.com", "alias.example.com"]));
-    let dry = Options { from: &world.theirs(), dry_run: true, ..world.options() };
-    assert!(world.import_with(dry).contains("; it lacks *.example.com, so that another will be ordered"));
+    let dry = Options {
+        from: &world.theirs(),
+        dry_run: true,
+        ..world.options()
+    };
+    assert!(
+        world
+            .import_with(dry)
+            .contains("; it lacks *.example.com, so that another will be ordered")
+    );
     one(&world, &good(&["*.example.com"]));
     assert!(!world.import("").contains("lacks"));
 }

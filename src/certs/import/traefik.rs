@@ -28,7 +28,9 @@ pub(super) fn read_traefik(place: &Path, found: &mut Found) {
         return;
     }
     found.tool(Tool::Traefik);
-    resolvers.into_iter().for_each(|resolver| read_resolver(place, resolver, found));
+    resolvers
+        .into_iter()
+        .for_each(|resolver| read_resolver(place, resolver, found));
 }
 
 fn read_resolver(place: &Path, resolver: &Value, found: &mut Found) {
@@ -39,8 +41,9 @@ fn read_resolver(place: &Path, resolver: &Value, found: &mut Found) {
     let ca = url.and_then(known::by_any_url);
     let certificates = get(resolver, "Certificates").and_then(Value::as_array);
     for certificate in certificates.into_iter().flatten() {
-        let name =
-            get(certificate, "Domain").and_then(|domain| text(domain, "Main")).unwrap_or("a certificate");
+        let name = get(certificate, "Domain")
+            .and_then(|domain| text(domain, "Main"))
+            .unwrap_or("a certificate");
         let part = |key| text(certificate, key).and_then(|text| BASE64_STANDARD.decode(text).ok());
         match (part("Certificate"), part("Key")) {
             (Some(chain), Some(key)) => found.certificates.push(FoundCertificate {
@@ -53,15 +56,23 @@ fn read_resolver(place: &Path, resolver: &Value, found: &mut Found) {
             _ => found.skip(name, place, "its certificate or its key is damaged".into()),
         }
     }
-    let Some((account, key)) = account.and_then(|account| Some((account, text(account, "PrivateKey")?)))
+    let Some((account, key)) =
+        account.and_then(|account| Some((account, text(account, "PrivateKey")?)))
     else {
         return;
     };
     let contacts = registration.and_then(|registration| get(registration, "body"));
-    let contacts = contacts.and_then(|body| get(body, "contact")).and_then(Value::as_array);
-    let mut contacts: Vec<String> =
-        contacts.into_iter().flatten().filter_map(|contact| contact.as_str().map(str::to_owned)).collect();
-    if let Some(mail) = text(account, "Email").filter(|mail| contacts.is_empty() && !mail.is_empty()) {
+    let contacts = contacts
+        .and_then(|body| get(body, "contact"))
+        .and_then(Value::as_array);
+    let mut contacts: Vec<String> = contacts
+        .into_iter()
+        .flatten()
+        .filter_map(|contact| contact.as_str().map(str::to_owned))
+        .collect();
+    if let Some(mail) =
+        text(account, "Email").filter(|mail| contacts.is_empty() && !mail.is_empty())
+    {
         contacts.push(format!("mailto:{mail}"));
     }
     found.accounts.push(FoundAccount {
@@ -76,7 +87,11 @@ fn read_resolver(place: &Path, resolver: &Value, found: &mut Found) {
 
 /// Version 1 begins its names with capitals where later ones do not.
 fn get<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    value.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    value
+        .as_object()?
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {

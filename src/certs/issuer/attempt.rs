@@ -73,8 +73,20 @@ struct At<'a> {
 
 impl Ask {
     fn request(&self) -> OrderRequest<'_> {
-        let Self { ca, account, names, kind, held_until } = self;
-        OrderRequest { ca, account, names, kind: *kind, held_until: *held_until }
+        let Self {
+            ca,
+            account,
+            names,
+            kind,
+            held_until,
+        } = self;
+        OrderRequest {
+            ca,
+            account,
+            names,
+            kind: *kind,
+            held_until: *held_until,
+        }
     }
 }
 
@@ -83,12 +95,21 @@ impl Attempt<'_> {
     pub(super) async fn run(&self, record: &mut Record) -> Result<End, String> {
         let plan = self.issuer.plan.load_full();
         let cas: Vec<_> = plan.authorities().collect();
-        let Some(_lock) = self.lock(cas.iter().map(|(_, id)| id.clone()).collect()).await? else {
+        let Some(_lock) = self
+            .lock(cas.iter().map(|(_, id)| id.clone()).collect())
+            .await?
+        else {
             let until = (self.issuer.wall)() + LOOK_ELSEWHERE;
-            return Ok(End { state: State::Elsewhere { until }, outcome: None });
+            return Ok(End {
+                state: State::Elsewhere { until },
+                outcome: None,
+            });
         };
         if self.was_renewed_elsewhere().await {
-            return Ok(End { state: State::New, outcome: None });
+            return Ok(End {
+                state: State::New,
+                outcome: None,
+            });
         }
         // What another process has written into it before we had the lock.
         *record = self.issuer.record(&self.host.domain).await?;
@@ -98,7 +119,10 @@ impl Attempt<'_> {
             self.forgive().await?;
         }
         if let Some(held) = self.held(&plan.settings, record).await? {
-            return Ok(End { state: held, outcome: Some(Outcome::Postponed) });
+            return Ok(End {
+                state: held,
+                outcome: Some(Outcome::Postponed),
+            });
         }
         self.ask(&plan.settings, cas, record).await
     }
@@ -123,7 +147,10 @@ impl Attempt<'_> {
             match ended {
                 Ok(()) => {
                     self.tidy(&at, record).await?;
-                    return Ok(End { state: State::New, outcome: Some(Outcome::Issued) });
+                    return Ok(End {
+                        state: State::New,
+                        outcome: Some(Outcome::Issued),
+                    });
                 }
                 Err(Stop::Wait(at, why)) => waits.push((at, why)),
                 Err(Stop::Local(error)) => return Err(error),
@@ -145,7 +172,10 @@ impl Attempt<'_> {
             record.findings.dedup();
         }
         self.issuer.keep(&self.host.domain, record).await?;
-        Ok(End { state: next_wait(waits, (self.issuer.wall)()), outcome: Some(outcome) })
+        Ok(End {
+            state: next_wait(waits, (self.issuer.wall)()),
+            outcome: Some(outcome),
+        })
     }
 
     /// The right to order for the domain; `None` while another process has it.
@@ -155,7 +185,9 @@ impl Attempt<'_> {
             cas.iter().try_for_each(|ca| storage.prepare(ca))?;
             storage.try_lock(&domain)
         });
-        locked.await.map_err(|error| format!("the state directory cannot be used: {error}"))
+        locked
+            .await
+            .map_err(|error| format!("the state directory cannot be used: {error}"))
     }
 
     /// Whether the certificate is another than when this attempt was decided on. What it was is not asked here: the
@@ -177,12 +209,32 @@ impl Attempt<'_> {
     fn at<'p>(&'p self, settings: &'p AcmeSettings, ca: &'p CaSettings, id: CaId) -> At<'p> {
         let held = self.issuer.certificates.issued(&self.host.domain);
         let held_until = held.as_ref().map(|held| held.certificate.facts.not_after);
-        let renews = self.issuer.for_names(self.host, self.request).filter(|held| held.ca == id);
-        let kind = if renews.is_some() { OrderKind::Renewal } else { OrderKind::New };
+        let renews = self
+            .issuer
+            .for_names(self.host, self.request)
+            .filter(|held| held.ca == id);
+        let kind = if renews.is_some() {
+            OrderKind::Renewal
+        } else {
+            OrderKind::New
+        };
         let replaces = renews.and_then(|held| held.certificate.key.cert.first().cloned());
         let profile = self.request.profile.as_deref().or(ca.profile.as_deref());
-        let ask = Ask { ca: id, account: String::new(), names: self.names(), kind, held_until };
-        At { settings, ca, profile, ask, replaces, found: None }
+        let ask = Ask {
+            ca: id,
+            account: String::new(),
+            names: self.names(),
+            kind,
+            held_until,
+        };
+        At {
+            settings,
+            ca,
+            profile,
+            ask,
+            replaces,
+            found: None,
+        }
     }
 
     /// Gets the certificate from one CA.
@@ -194,7 +246,10 @@ impl Attempt<'_> {
             self.look(at, &session, record).await?;
         }
         let resumed = match pending {
-            Some((open, key)) => self.resume(at, &session, &open).await?.map(|order| (order, key)),
+            Some((open, key)) => self
+                .resume(at, &session, &open)
+                .await?
+                .map(|order| (order, key)),
             None => None,
         };
         let (mut order, key) = match resumed {
@@ -203,10 +258,19 @@ impl Attempt<'_> {
         };
         if order.stage() == Stage::Pending {
             let issuers = identities(at.ca, &session);
-            let identity = Identity { issuers, account: session.account_url().to_owned() };
+            let identity = Identity {
+                issuers,
+                account: session.account_url().to_owned(),
+            };
             let kinds = at.rank(record);
-            let prover =
-                Prover::new(self.issuer, &self.host.domain, at.settings, self.request, kinds, identity);
+            let prover = Prover::new(
+                self.issuer,
+                &self.host.domain,
+                at.settings,
+                self.request,
+                kinds,
+                identity,
+            );
             let (used, proved) = prover.prove(&mut order).await;
             match proved {
                 Ok(()) => record.note_worked(&used.kinds),
@@ -227,20 +291,28 @@ impl Attempt<'_> {
 
     async fn may_order(&self, at: &At<'_>, resumes: bool) -> Result<(), Stop> {
         let ask = at.ask.clone();
-        let allowed = self.issuer.ledger(move |ledger, now| ledger.may_order(&ask.request(), now));
+        let allowed = self
+            .issuer
+            .ledger(move |ledger, now| ledger.may_order(&ask.request(), now));
         outcome::allowed(allowed.await.map_err(Stop::Local)?, resumes)
     }
 
     /// Asks for the certificate, if that was not done yet, and waits for its chain.
-    async fn issue(&self, at: &At<'_>, order: &mut Order, key: &SecretString) -> Result<String, Stop> {
+    async fn issue(
+        &self,
+        at: &At<'_>,
+        order: &mut Order,
+        key: &SecretString,
+    ) -> Result<String, Stop> {
         if matches!(order.stage(), Stage::Pending | Stage::Invalid) {
             // It says why.
             order.authorized().await?;
         }
         if order.stage() == Stage::Ready {
-            let request =
-                issued::signing_request(key.expose_secret(), &self.request.names).map_err(Stop::Local)?;
-            self.tell(at, |ask| Event::Finalizing(ask.request())).await?;
+            let request = issued::signing_request(key.expose_secret(), &self.request.names)
+                .map_err(Stop::Local)?;
+            self.tell(at, |ask| Event::Finalizing(ask.request()))
+                .await?;
             order.finalize(&request).await?;
         }
         Ok(order.chain().await?)
@@ -248,10 +320,14 @@ impl Attempt<'_> {
 
     /// The order stays until the certificate is on disk, so that a full disk loses neither.
     async fn store(&self, at: &At<'_>, key: SecretString, chain: String) -> Result<(), Stop> {
-        let (storage, domain, id) =
-            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
+        let (storage, domain, id) = (
+            self.issuer.storage.clone(),
+            self.host.domain.clone(),
+            at.ask.ca.clone(),
+        );
         let written =
-            on_disk(move || storage.write_certificate(&id, &domain, key.expose_secret(), &chain)).await;
+            on_disk(move || storage.write_certificate(&id, &domain, key.expose_secret(), &chain))
+                .await;
         written.map_err(|error| Stop::Local(format!("the certificate cannot be kept: {error}")))?;
         self.tell(at, |ask| Event::Issued(ask.request())).await
     }
@@ -262,14 +338,22 @@ impl Attempt<'_> {
         event: impl for<'e> FnOnce(&'e Ask) -> Event<'e> + Send + 'static,
     ) -> Result<(), Stop> {
         let ask = at.ask.clone();
-        let told = self.issuer.ledger(move |ledger, now| ledger.record(event(&ask), now)).await;
+        let told = self
+            .issuer
+            .ledger(move |ledger, now| ledger.record(event(&ask), now))
+            .await;
         told.map_err(Stop::Local)
     }
 
     async fn forget(&self, at: &At<'_>) -> Result<(), String> {
-        let (storage, domain, id) =
-            (self.issuer.storage.clone(), self.host.domain.clone(), at.ask.ca.clone());
-        on_disk(move || storage.remove_order(&id, &domain)).await.map_err(|error| error.to_string())
+        let (storage, domain, id) = (
+            self.issuer.storage.clone(),
+            self.host.domain.clone(),
+            at.ask.ca.clone(),
+        );
+        on_disk(move || storage.remove_order(&id, &domain))
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// After a success.
@@ -300,7 +384,10 @@ impl Attempt<'_> {
         record.error = Some(error.to_string());
         // Anything else says nothing about how the names can be proved.
         if let AcmeError::NotAuthorized(unproved) = error {
-            let kinds: Vec<_> = unproved.iter().filter_map(|unproved| unproved.kind).collect();
+            let kinds: Vec<_> = unproved
+                .iter()
+                .filter_map(|unproved| unproved.kind)
+                .collect();
             record.note_failed(&kinds, &at.settings.challenges);
         }
         let (ask, failure) = (at.ask.clone(), failure(error));

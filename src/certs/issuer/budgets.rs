@@ -19,16 +19,34 @@ impl Issuer {
         let cas: Vec<CaId> = plan.authorities().map(|(_, id)| id).collect();
         let mut all = Vec::new();
         for host in &plan.hosts {
-            let Some(request) = request_of(host) else { continue };
-            let Ok(names) = NameSet::new(sorted(&request.names)) else { continue };
+            let Some(request) = request_of(host) else {
+                continue;
+            };
+            let Ok(names) = NameSet::new(sorted(&request.names)) else {
+                continue;
+            };
             let held = self.for_names(host, request);
             for ca in &cas {
                 let renews = held.as_ref().is_some_and(|held| held.ca == *ca);
-                let kind = if renews { OrderKind::Renewal } else { OrderKind::New };
+                let kind = if renews {
+                    OrderKind::Renewal
+                } else {
+                    OrderKind::New
+                };
                 let account = ledger.account(ca).unwrap_or_default();
-                let order = OrderRequest { ca, account, names: &names, kind, held_until: None };
+                let order = OrderRequest {
+                    ca,
+                    account,
+                    names: &names,
+                    kind,
+                    held_until: None,
+                };
                 let budget = ledger.budget(&order, now);
-                all.push(DomainBudget { domain: host.domain.clone(), ca: ca.clone(), budget });
+                all.push(DomainBudget {
+                    domain: host.domain.clone(),
+                    ca: ca.clone(),
+                    budget,
+                });
             }
         }
         all

@@ -36,7 +36,12 @@ impl Issuer {
         }
     }
 
-    async fn tell_one(&self, ca: &CaSettings, id: &CaId, contacts: &[String]) -> Result<(), Untold> {
+    async fn tell_one(
+        &self,
+        ca: &CaSettings,
+        id: &CaId,
+        contacts: &[String],
+    ) -> Result<(), Untold> {
         let (storage, its) = (self.storage.clone(), id.clone());
         let account = on_disk(move || storage.account(&its)).await.map_err(disk)?;
         let Some(account) = account.filter(|account| account.stored.contacts != contacts) else {
@@ -57,7 +62,9 @@ impl Issuer {
         let locked = on_disk(move || Ok((storage.lock_account(&its)?, storage.account(&its)?)));
         let (_lock, account) = locked.await.map_err(disk)?;
         let is_its = |account: &Account| account.stored.url == session.account_url();
-        let Some(mut account) = account.filter(is_its).filter(|known| known.stored.contacts != contacts)
+        let Some(mut account) = account
+            .filter(is_its)
+            .filter(|known| known.stored.contacts != contacts)
         else {
             return Ok(());
         };
@@ -65,7 +72,9 @@ impl Issuer {
         account.stored.contacts = contacts.to_vec();
         account.stored.identities = session.dns_identities();
         let storage = self.storage.clone();
-        on_disk(move || storage.write_account(&account)).await.map_err(disk)
+        on_disk(move || storage.write_account(&account))
+            .await
+            .map_err(disk)
     }
 }
 

@@ -45,7 +45,19 @@ impl Domain {
         let (state, status, attempts) = (State::New, AcmeStatus::default(), Attempts::default());
         let (running, outdated, changed, forced, wished) = (false, false, false, false, false);
         let (urgency, said) = (Urgency::Calm, SystemTime::UNIX_EPOCH);
-        Self { host, state, status, running, outdated, changed, forced, wished, attempts, urgency, said }
+        Self {
+            host,
+            state,
+            status,
+            running,
+            outdated,
+            changed,
+            forced,
+            wished,
+            attempts,
+            urgency,
+            said,
+        }
     }
 
     /// What was decided may be wrong now: it is decided again, after the step that is being taken.
@@ -64,21 +76,34 @@ impl Domain {
     pub(super) fn begin(&mut self) -> Spur {
         self.running = true;
         self.wished |= std::mem::take(&mut self.forced);
-        Spur { forced: self.wished, changed: std::mem::take(&mut self.changed) }
+        Spur {
+            forced: self.wished,
+            changed: std::mem::take(&mut self.changed),
+        }
     }
 
     /// After it.
     pub(super) fn end(&mut self, state: State) {
         self.running = false;
-        self.state = if std::mem::take(&mut self.outdated) { State::New } else { state };
+        self.state = if std::mem::take(&mut self.outdated) {
+            State::New
+        } else {
+            state
+        };
     }
 
     /// After a step.
     pub(super) fn count(&mut self, outcome: Option<Outcome>) {
-        let Attempts { issued, failed, postponed } = &mut self.attempts;
+        let Attempts {
+            issued,
+            failed,
+            postponed,
+        } = &mut self.attempts;
         match outcome {
             // Whoever has asked meanwhile has what was asked for.
-            Some(Outcome::Issued) => (*issued, self.wished, self.forced) = (*issued + 1, false, false),
+            Some(Outcome::Issued) => {
+                (*issued, self.wished, self.forced) = (*issued + 1, false, false)
+            }
             Some(Outcome::Failed) => (*failed, self.wished) = (*failed + 1, false),
             // A wish that had to wait is still one.
             Some(Outcome::Postponed) => *postponed += 1,
@@ -87,14 +112,26 @@ impl Domain {
     }
 
     pub(super) fn shown(&self) -> AcmeStatus {
-        let state = if self.running { "being looked after".to_owned() } else { self.state.to_string() };
+        let state = if self.running {
+            "being looked after".to_owned()
+        } else {
+            self.state.to_string()
+        };
         let (next_attempt, attempts) = (self.state.next(), self.attempts);
-        AcmeStatus { state, next_attempt, attempts, ..self.status.clone() }
+        AcmeStatus {
+            state,
+            next_attempt,
+            attempts,
+            ..self.status.clone()
+        }
     }
 
     /// Says how near the end of its certificate is, when that changes, and each day when it is over.
     pub(super) fn warn(&mut self, held: Option<CertificateFacts>, now: SystemTime) {
-        let life = held.map(|facts| Life { not_before: facts.not_before, not_after: facts.not_after });
+        let life = held.map(|facts| Life {
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+        });
         let urgency = life.map_or(Urgency::Calm, |life| urgency(life, now));
         let is_again = urgency == Urgency::Expired && !(self.said..self.said + DAY).contains(&now);
         if is_again || urgency != std::mem::replace(&mut self.urgency, urgency) {

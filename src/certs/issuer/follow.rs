@@ -26,11 +26,19 @@ impl Issuer {
     pub(super) fn begin_to_follow(self: &Arc<Self>) -> Followed {
         let (plan, clock) = (self.plan.load_full(), self.clock());
         let telling = self.start_telling(plan.clone());
-        Followed { plan, clock, _telling: telling }
+        Followed {
+            plan,
+            clock,
+            _telling: telling,
+        }
     }
 
     /// Takes in what has changed since the last look.
-    pub(super) fn follow(self: &Arc<Self>, followed: &mut Followed, domains: &mut HashMap<HostName, Domain>) {
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        followed: &mut Followed,
+        domains: &mut HashMap<HostName, Domain>,
+    ) {
         let clock = self.clock();
         if was_set_back(std::mem::replace(&mut followed.clock, clock), clock) {
             tracing::info!("the clock was set back: all certificates are looked at again");
@@ -47,7 +55,9 @@ impl Issuer {
             }
         }
         follow_hosts(&plan, domains);
-        for domain in std::mem::take(&mut *self.forced.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for domain in
+            std::mem::take(&mut *self.forced.lock().unwrap_or_else(PoisonError::into_inner))
+        {
             match domains.get_mut(&domain) {
                 Some(known) => known.forced = true,
                 None => tracing::warn!(%domain, "no CA is asked for this domain's certificate"),
@@ -74,8 +84,12 @@ fn follow_hosts(plan: &Plan, domains: &mut HashMap<HostName, Domain>) {
 
 /// Moments that were decided on lie too far ahead then, perhaps by years: a machine may start with any clock.
 fn was_set_back(before: Clock, now: Clock) -> bool {
-    let Some(steadily) = now.steady.checked_sub(before.steady) else { return false };
-    (before.now + steadily).duration_since(now.now).is_ok_and(|lost| lost > NOTICED)
+    let Some(steadily) = now.steady.checked_sub(before.steady) else {
+        return false;
+    };
+    (before.now + steadily)
+        .duration_since(now.now)
+        .is_ok_and(|lost| lost > NOTICED)
 }
 
 /// Smaller differences are a clock that is being slewed, or a loaded machine.
@@ -94,7 +108,10 @@ mod tests {
             steady: Duration::from_secs(steady),
         };
         assert!(was_set_back(clock(10_000, 1), clock(0, 2)));
-        assert!(was_set_back(clock(100, 0), clock(100, 60)), "it stood still for a minute");
+        assert!(
+            was_set_back(clock(100, 0), clock(100, 60)),
+            "it stood still for a minute"
+        );
         assert!(!was_set_back(clock(100, 0), clock(160, 60)));
         assert!(!was_set_back(clock(100, 0), clock(157, 60)), "slewed");
         assert!(!was_set_back(clock(0, 0), clock(10_000, 1)), "set forward");

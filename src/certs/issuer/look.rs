@@ -54,15 +54,24 @@ impl Findings {
 
     /// In words.
     pub(super) fn texts(&self) -> Vec<String> {
-        self.all.iter().map(|finding| finding.text.clone()).collect()
+        self.all
+            .iter()
+            .map(|finding| finding.text.clone())
+            .collect()
     }
 
     fn certain(&mut self, text: String) {
-        self.all.push(Finding { text, weight: Weight::Certain });
+        self.all.push(Finding {
+            text,
+            weight: Weight::Certain,
+        });
     }
 
     fn doubtful(&mut self, text: String) {
-        self.all.push(Finding { text, weight: Weight::Doubtful });
+        self.all.push(Finding {
+            text,
+            weight: Weight::Doubtful,
+        });
     }
 }
 
@@ -83,9 +92,18 @@ impl Look<'_> {
 
     /// Looks for the record of each name that nothing else can prove. It is the administrator's to set, perhaps
     /// hours from now: no order is spent before.
-    pub(super) async fn for_standing(&self, names: &[CertifiedName], account: &str, findings: &mut Findings) {
+    pub(super) async fn for_standing(
+        &self,
+        names: &[CertifiedName],
+        account: &str,
+        findings: &mut Findings,
+    ) {
         let only_stands = |name: &&CertifiedName| {
-            let mut kinds = self.kinds.iter().filter(|kind| kind.proves(name)).peekable();
+            let mut kinds = self
+                .kinds
+                .iter()
+                .filter(|kind| kind.proves(name))
+                .peekable();
             kinds.peek().is_some() && kinds.all(|kind| *kind == ChallengeKind::DnsPersist01)
         };
         for name in names.iter().filter(only_stands) {
@@ -107,18 +125,26 @@ impl Look<'_> {
                 Ok(None) => {}
                 Ok(Some(forbidden)) => findings.certain(forbidden),
                 Err(error) => {
-                    findings.doubtful(format!("the CAA records of {base} cannot be looked up: {error}"));
+                    findings.doubtful(format!(
+                        "the CAA records of {base} cannot be looked up: {error}"
+                    ));
                     return;
                 }
             }
         }
         let probed = [ChallengeKind::Http01, ChallengeKind::TlsAlpn01];
-        let probed: Vec<_> = probed.into_iter().filter(|kind| self.kinds.contains(kind)).collect();
+        let probed: Vec<_> = probed
+            .into_iter()
+            .filter(|kind| self.kinds.contains(kind))
+            .collect();
         if name.is_wildcard() || probed.is_empty() {
             return;
         }
         // Where DNS can prove the name, it need not lead anywhere.
-        let needed = !self.kinds.iter().any(|kind| !probed.contains(kind) && kind.proves(name));
+        let needed = !self
+            .kinds
+            .iter()
+            .any(|kind| !probed.contains(kind) && kind.proves(name));
         let addresses = match base.ip() {
             Some(address) => vec![address],
             None => match self.resolver.addresses(base.as_str()).await {
@@ -133,11 +159,14 @@ impl Look<'_> {
         if addresses.is_empty() {
             findings.unfit.extend(&probed);
             if needed {
-                findings.certain(format!("{base} does not resolve: DNS knows no address for it"));
+                findings.certain(format!(
+                    "{base} does not resolve: DNS knows no address for it"
+                ));
             }
             return;
         }
-        self.follow(name, &addresses, &probed, needed, findings).await;
+        self.follow(name, &addresses, &probed, needed, findings)
+            .await;
     }
 
     /// Looks where a name leads.
@@ -149,7 +178,11 @@ impl Look<'_> {
         needed: bool,
         findings: &mut Findings,
     ) {
-        let probe = Probe { challenges: self.challenges, name: name.base(), ports: self.ports };
+        let probe = Probe {
+            challenges: self.challenges,
+            name: name.base(),
+            ports: self.ports,
+        };
         let mut sights = Vec::new();
         for kind in kinds {
             sights.push((*kind, probe.all(*kind, addresses).await));
@@ -163,7 +196,9 @@ impl Look<'_> {
             findings.unfit.extend(kinds);
             return;
         }
-        let is_certain = sights.iter().all(|(_, sight)| matches!(sight, Sight::Elsewhere(_)));
+        let is_certain = sights
+            .iter()
+            .all(|(_, sight)| matches!(sight, Sight::Elsewhere(_)));
         let words = sights.into_iter().filter_map(|(kind, sight)| match sight {
             Sight::Here => None,
             Sight::Elsewhere(words) | Sight::Unknown(words) => Some(format!("{words} ({kind})")),
@@ -172,7 +207,10 @@ impl Look<'_> {
         if is_certain {
             findings.certain(format!("{} does not lead here: {words}", name.base()));
         } else {
-            findings.doubtful(format!("it cannot be seen whether {} leads here: {words}", name.base()));
+            findings.doubtful(format!(
+                "it cannot be seen whether {} leads here: {words}",
+                name.base()
+            ));
         }
     }
 }

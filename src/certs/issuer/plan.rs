@@ -16,13 +16,24 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let asking = snapshot.domains.iter().filter(|host| request_of(host).is_some());
+        let asking = snapshot
+            .domains
+            .iter()
+            .filter(|host| request_of(host).is_some());
         let hosts: Vec<SharedVirtualHost> = asking.cloned().collect();
-        let contacts = hosts.iter().filter_map(|host| request_of(host)?.contact.as_ref());
-        let mut contacts: Vec<String> = contacts.map(|contact| format!("mailto:{contact}")).collect();
+        let contacts = hosts
+            .iter()
+            .filter_map(|host| request_of(host)?.contact.as_ref());
+        let mut contacts: Vec<String> = contacts
+            .map(|contact| format!("mailto:{contact}"))
+            .collect();
         contacts.sort();
         contacts.dedup();
-        Self { settings: snapshot.acme.clone(), hosts, contacts }
+        Self {
+            settings: snapshot.acme.clone(),
+            hosts,
+            contacts,
+        }
     }
 
     /// The CAs, in the order in which they are asked.
@@ -33,7 +44,9 @@ impl Plan {
 
     /// The settings of a CA, if it is one of those that are asked.
     pub(super) fn authority(&self, id: &CaId) -> Option<&CaSettings> {
-        self.authorities().find(|(_, known)| known == id).map(|(ca, _)| ca)
+        self.authorities()
+            .find(|(_, known)| known == id)
+            .map(|(ca, _)| ca)
     }
 }
 

@@ -116,11 +116,17 @@ impl<'a> Prover<'a> {
 
     /// Puts an answer in place, in the most promising way that can be gone: the order is there, and what
     /// stands in one way need not stand in another.
-    async fn answer(&self, proof: &Proof, used: &mut Used) -> Result<(ChallengeKind, InPlace), AcmeError> {
+    async fn answer(
+        &self,
+        proof: &Proof,
+        used: &mut Used,
+    ) -> Result<(ChallengeKind, InPlace), AcmeError> {
         let name = self.asked_for(proof)?;
         let mut reasons = Vec::new();
         for kind in self.order.iter().filter(|kind| kind.proves(name)) {
-            let Some(offer) = proof.offers.iter().find(|offer| offer.kind == *kind) else { continue };
+            let Some(offer) = proof.offers.iter().find(|offer| offer.kind == *kind) else {
+                continue;
+            };
             match self.put(name, proof, offer).await {
                 Ok(answer) if reasons.is_empty() => return Ok((*kind, answer)),
                 Ok(answer) => {
@@ -135,7 +141,10 @@ impl<'a> Prover<'a> {
             }
         }
         Err(match reasons.is_empty() {
-            true => AcmeError::NoChallenge { name: name.to_string(), offered: proof.offered.clone() },
+            true => AcmeError::NoChallenge {
+                name: name.to_string(),
+                offered: proof.offered.clone(),
+            },
             false => AcmeError::Unanswerable(reasons.join("; ")),
         })
     }
@@ -150,18 +159,32 @@ impl<'a> Prover<'a> {
     }
 
     /// An error says in words why not.
-    async fn put(&self, name: &CertifiedName, proof: &Proof, offer: &Offer) -> Result<InPlace, String> {
+    async fn put(
+        &self,
+        name: &CertifiedName,
+        proof: &Proof,
+        offer: &Offer,
+    ) -> Result<InPlace, String> {
         let challenges = self.challenges.clone();
         match offer.kind {
             ChallengeKind::Http01 => {
-                let Offer { token, key_authorization, .. } = offer.clone();
-                let answer = on_disk(move || challenges.answer_http(&token, &key_authorization)).await;
-                answer.map(InPlace::Served).map_err(|error| error.to_string())
+                let Offer {
+                    token,
+                    key_authorization,
+                    ..
+                } = offer.clone();
+                let answer =
+                    on_disk(move || challenges.answer_http(&token, &key_authorization)).await;
+                answer
+                    .map(InPlace::Served)
+                    .map_err(|error| error.to_string())
             }
             ChallengeKind::TlsAlpn01 => {
                 let (name, digest) = (proof.name.clone(), offer.digest.clone());
                 let answer = on_disk(move || challenges.answer_handshake(&name, &digest)).await;
-                answer.map(InPlace::Served).map_err(|error| error.to_string())
+                answer
+                    .map(InPlace::Served)
+                    .map_err(|error| error.to_string())
             }
             ChallengeKind::Dns01 => self.set_txt(proof, offer).await,
             ChallengeKind::DnsPersist01 => self.find_standing(name).await,
@@ -170,9 +193,15 @@ impl<'a> Prover<'a> {
 
     async fn set_txt(&self, proof: &Proof, offer: &Offer) -> Result<InPlace, String> {
         let name = format!("_acme-challenge.{}", proof.name);
-        let txt = Txt { name, value: offer.dns_value.clone() };
+        let txt = Txt {
+            name,
+            value: offer.dns_value.clone(),
+        };
         let command = self.command.as_ref().ok_or("there is no `dns_command`")?;
-        self.texts.note(&txt).await.map_err(|error| error.to_string())?;
+        self.texts
+            .note(&txt)
+            .await
+            .map_err(|error| error.to_string())?;
         match command.present(&txt.name, &txt.value).await {
             Ok(()) => Ok(InPlace::Txt(txt)),
             Err(error) => {

@@ -40,9 +40,14 @@ impl fmt::Display for Wished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Now { ca } => {
-                write!(f, "it is being ordered from {ca} now; `moorgate certs` shows what comes of it")
+                write!(
+                    f,
+                    "it is being ordered from {ca} now; `moorgate certs` shows what comes of it"
+                )
             }
-            Self::Later(Until { at, why }) => write!(f, "it will be ordered at {}: {why}", Moment(*at)),
+            Self::Later(Until { at, why }) => {
+                write!(f, "it will be ordered at {}: {why}", Moment(*at))
+            }
         }
     }
 }
@@ -51,13 +56,19 @@ impl Issuer {
     /// The domain whose certificate is to have this name.
     pub(crate) fn domain_of(&self, name: &HostName) -> Option<HostName> {
         let plan = self.plan.load();
-        plan.hosts.iter().find(|host| host.is_named(name)).map(|host| host.domain.clone())
+        plan.hosts
+            .iter()
+            .find(|host| host.is_named(name))
+            .map(|host| host.domain.clone())
     }
 
     /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found out about its
     /// names, held back, or failed before.
     pub fn renew(&self, domain: HostName) {
-        self.forced.lock().unwrap_or_else(PoisonError::into_inner).push(domain);
+        self.forced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(domain);
         self.wake.notify_one();
     }
 
@@ -70,11 +81,19 @@ impl Issuer {
         };
         let names = NameSet::new(sorted(&request.names)).expect("a request has a name");
         let renews = self.for_names(host, request).map(|held| held.ca);
-        let cas: Vec<(String, CaId)> =
-            plan.authorities().map(|(ca, id)| (ca.directory.to_string(), id)).collect();
+        let cas: Vec<(String, CaId)> = plan
+            .authorities()
+            .map(|(ca, id)| (ca.directory.to_string(), id))
+            .collect();
         let name = domain.clone();
         let asked = move |ledger: &mut Ledger, now| {
-            ledger.record(Event::Confirmed { domain: name.as_str(), names: &names }, now);
+            ledger.record(
+                Event::Confirmed {
+                    domain: name.as_str(),
+                    names: &names,
+                },
+                now,
+            );
             soonest(ledger, &cas, &names, renews.as_ref(), now)
         };
         let wished = self.ledger(asked).await.map_err(NotWished::Disk)?;
@@ -93,13 +112,33 @@ fn soonest(
 ) -> Wished {
     let mut soonest: Option<Until> = None;
     for (name, ca) in cas {
-        let kind = if renews == Some(ca) { OrderKind::Renewal } else { OrderKind::New };
+        let kind = if renews == Some(ca) {
+            OrderKind::Renewal
+        } else {
+            OrderKind::New
+        };
         let account = ledger.account(ca).unwrap_or_default();
-        match ledger.may_order(&OrderRequest { ca, account, names, kind, held_until: None }, now) {
+        match ledger.may_order(
+            &OrderRequest {
+                ca,
+                account,
+                names,
+                kind,
+                held_until: None,
+            },
+            now,
+        ) {
             Ok(()) => return Wished::Now { ca: name.clone() },
-            Err(until) if soonest.as_ref().is_none_or(|known| until.at < known.at) => soonest = Some(until),
+            Err(until) if soonest.as_ref().is_none_or(|known| until.at < known.at) => {
+                soonest = Some(until)
+            }
             Err(_) => {}
         }
     }
-    soonest.map_or_else(|| Wished::Now { ca: "a CA".to_owned() }, Wished::Later)
+    soonest.map_or_else(
+        || Wished::Now {
+            ca: "a CA".to_owned(),
+        },
+        Wished::Later,
+    )
 }

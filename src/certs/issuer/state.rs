@@ -55,7 +55,9 @@ impl State {
         match self {
             Self::New => SystemTime::UNIX_EPOCH,
             Self::Good { renewal, look, .. } => *renewal.min(look),
-            Self::Waiting { until, .. } | Self::Elsewhere { until } | Self::Held { until, .. } => *until,
+            Self::Waiting { until, .. } | Self::Elsewhere { until } | Self::Held { until, .. } => {
+                *until
+            }
         }
     }
 

@@ -34,7 +34,11 @@ impl Issuer {
     pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, spur: Spur) -> Step {
         let Spur { forced, changed } = spur;
         let Some(request) = request_of(host) else {
-            return Step { state: State::New, status: AcmeStatus::default(), outcome: None };
+            return Step {
+                state: State::New,
+                status: AcmeStatus::default(),
+                outcome: None,
+            };
         };
         // Before anything is decided by it.
         let held = self.serial(&host.domain);
@@ -52,7 +56,14 @@ impl Issuer {
                 return self.stepped(host, request, &record, next, None);
             }
         }
-        let attempt = Attempt { issuer: self, host, request, forced, changed, held };
+        let attempt = Attempt {
+            issuer: self,
+            host,
+            request,
+            forced,
+            changed,
+            held,
+        };
         match attempt.run(&mut record).await {
             Ok(End { state, outcome }) => self.stepped(host, request, &record, state, outcome),
             Err(error) => self.stuck(host, request, record, error).await,
@@ -62,15 +73,25 @@ impl Issuer {
     /// What is held, if it is what is wanted. Where it was ordered here, it is for just these names, from a CA that is
     /// still named, and with the profile. With which profile one was made that was taken over cannot be known; it is
     /// good until it is to be renewed, also with more names, and, where nothing was ordered here since, of any CA.
-    fn good(&self, host: &SharedVirtualHost, request: &AcmeRequest, record: &Record) -> Option<Issued> {
+    fn good(
+        &self,
+        host: &SharedVirtualHost,
+        request: &AcmeRequest,
+        record: &Record,
+    ) -> Option<Issued> {
         let issued = self.certificates.issued(&host.domain)?;
         let facts = &issued.certificate.facts;
         let plan = self.plan.load();
         let its_ca = plan.authority(&issued.ca);
         let is_good = match &record.serial {
             Some(serial) if *serial == facts.serial => {
-                let wanted = request.profile.as_ref().or(its_ca.and_then(|ca| ca.profile.as_ref()));
-                its_ca.is_some() && manager::is_for(facts, request) && record.profile.as_ref() == wanted
+                let wanted = request
+                    .profile
+                    .as_ref()
+                    .or(its_ca.and_then(|ca| ca.profile.as_ref()));
+                its_ca.is_some()
+                    && manager::is_for(facts, request)
+                    && record.profile.as_ref() == wanted
             }
             before => manager::covers(facts, request) && (its_ca.is_some() || before.is_none()),
         };
@@ -78,7 +99,11 @@ impl Issuer {
     }
 
     /// What is held, if it is for the names that are wanted.
-    pub(super) fn for_names(&self, host: &SharedVirtualHost, request: &AcmeRequest) -> Option<Issued> {
+    pub(super) fn for_names(
+        &self,
+        host: &SharedVirtualHost,
+        request: &AcmeRequest,
+    ) -> Option<Issued> {
         let issued = self.certificates.issued(&host.domain)?;
         manager::is_for(&issued.certificate.facts, request).then_some(issued)
     }
@@ -93,7 +118,10 @@ impl Issuer {
     ) -> Step {
         tracing::error!(domain = %host.domain, error, "nothing can be ordered");
         let until = (self.wall)() + LOCAL_TROUBLE;
-        let record = Record { error: Some(error.clone()), ..record };
+        let record = Record {
+            error: Some(error.clone()),
+            ..record
+        };
         let state = State::Waiting { until, why: error };
         self.stepped(host, request, &record, state, Some(Outcome::Failed))
     }
@@ -111,9 +139,20 @@ impl Issuer {
         let plan = self.plan.load();
         let ca = match &issued {
             Some(issued) => issued.ca.to_string(),
-            None => plan.settings.authorities.first().map_or_else(String::new, |ca| ca.directory.to_string()),
+            None => plan
+                .settings
+                .authorities
+                .first()
+                .map_or_else(String::new, |ca| ca.directory.to_string()),
         };
-        Step { state, outcome, status: AcmeStatus { ca, ..status::status(record, request, facts) } }
+        Step {
+            state,
+            outcome,
+            status: AcmeStatus {
+                ca,
+                ..status::status(record, request, facts)
+            },
+        }
     }
 
     /// Asks the CA when to renew, if it is time to ask.
@@ -125,10 +164,16 @@ impl Issuer {
     ) -> Result<(), String> {
         let now = (self.wall)();
         let serial = &issued.certificate.facts.serial;
-        let before = record.advice.take().filter(|advice| advice.serial == *serial);
+        let before = record
+            .advice
+            .take()
+            .filter(|advice| advice.serial == *serial);
         // A moment beyond any that is ever waited for was decided on while the clock was wrong.
         let is_to_be_asked = |at: SystemTime| at <= now || now + LONGEST_ADVICE < at;
-        if let Some(known) = before.as_ref().filter(|advice| !is_to_be_asked(advice.ask_again)) {
+        if let Some(known) = before
+            .as_ref()
+            .filter(|advice| !is_to_be_asked(advice.ask_again))
+        {
             record.advice = Some(known.clone());
             return Ok(());
         }
@@ -141,19 +186,29 @@ impl Issuer {
     async fn ask_advice(self: &Arc<Self>, issued: &Issued) -> Result<Option<Answer>, String> {
         let plan = self.plan.load_full();
         let id = issued.ca.clone();
-        let (Some(ca), Some(leaf)) = (plan.authority(&id), issued.certificate.key.cert.first()) else {
+        let (Some(ca), Some(leaf)) = (plan.authority(&id), issued.certificate.key.cert.first())
+        else {
             return Ok(None);
         };
         let (storage, its) = (self.storage.clone(), id.clone());
-        let account = on_disk(move || storage.account(&its)).await.map_err(|error| error.to_string())?;
+        let account = on_disk(move || storage.account(&its))
+            .await
+            .map_err(|error| error.to_string())?;
         let account = account.map_or_else(|| nobody(id), Ok)?;
         let leaf: CertificateDer<'static> = leaf.clone();
-        let asked = async { Session::open(ca, &account).await?.renewal_advice(&leaf).await };
+        let asked = async {
+            Session::open(ca, &account)
+                .await?
+                .renewal_advice(&leaf)
+                .await
+        };
         match asked.await {
             Ok(Some(advice)) => Ok(Some(Answer {
                 window: AriWindow::new(advice.start, advice.end),
                 // The transport has dated it by the system's clock, which need not be the issuer's.
-                retry_after: advice.ask_again.and_then(|at| at.duration_since(SystemTime::now()).ok()),
+                retry_after: advice
+                    .ask_again
+                    .and_then(|at| at.duration_since(SystemTime::now()).ok()),
             })),
             Ok(None) => Ok(None),
             Err(error) => Err(error.to_string()),
@@ -162,42 +217,67 @@ impl Issuer {
 
     /// Keeps what the CA has advised beside what another process may have written meanwhile. One that is about to
     /// order will write about another certificate.
-    pub(super) async fn keep_advice(&self, domain: &HostName, record: &mut Record) -> Result<(), String> {
-        let (storage, domain, advice) = (self.storage.clone(), domain.clone(), record.advice.clone());
+    pub(super) async fn keep_advice(
+        &self,
+        domain: &HostName,
+        record: &mut Record,
+    ) -> Result<(), String> {
+        let (storage, domain, advice) =
+            (self.storage.clone(), domain.clone(), record.advice.clone());
         let kept = on_disk(move || {
-            let Some(_lock) = storage.try_lock(&domain)? else { return Ok(None) };
-            let kept = Record { advice, ..storage.record(&domain)? };
+            let Some(_lock) = storage.try_lock(&domain)? else {
+                return Ok(None);
+            };
+            let kept = Record {
+                advice,
+                ..storage.record(&domain)?
+            };
             storage.write_record(&domain, &kept)?;
             Ok(Some(kept))
         });
         let kept: std::io::Result<Option<Record>> = kept.await;
-        *record = kept.map_err(|error| error.to_string())?.unwrap_or_else(|| std::mem::take(record));
+        *record = kept
+            .map_err(|error| error.to_string())?
+            .unwrap_or_else(|| std::mem::take(record));
         Ok(())
     }
 
     /// The serial number of what is held.
     pub(super) fn serial(&self, domain: &HostName) -> Option<String> {
-        self.certificates.issued(domain).map(|issued| issued.certificate.facts.serial)
+        self.certificates
+            .issued(domain)
+            .map(|issued| issued.certificate.facts.serial)
     }
 
     pub(super) async fn record(&self, domain: &HostName) -> Result<Record, String> {
         let (storage, domain) = (self.storage.clone(), domain.clone());
-        on_disk(move || storage.record(&domain)).await.map_err(|error| error.to_string())
+        on_disk(move || storage.record(&domain))
+            .await
+            .map_err(|error| error.to_string())
     }
 
     pub(super) async fn keep(&self, domain: &HostName, record: &Record) -> Result<(), String> {
         let (storage, domain, record) = (self.storage.clone(), domain.clone(), record.clone());
-        on_disk(move || storage.write_record(&domain, &record)).await.map_err(|error| error.to_string())
+        on_disk(move || storage.write_record(&domain, &record))
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 
 /// An account that the CA knows nothing of. Its advice is for everybody, and asked for without a signature (RFC 9773
 /// §4.1): what was taken over without its account is renewed when its CA suggests, too.
 fn nobody(directory: CaId) -> Result<Account, String> {
-    let key = rcgen::KeyPair::generate().map_err(|error| error.to_string())?.serialize_pem();
+    let key = rcgen::KeyPair::generate()
+        .map_err(|error| error.to_string())?
+        .serialize_pem();
     let url = format!("{directory}/nobody");
     Ok(Account {
-        stored: StoredAccount { directory, url, contacts: Vec::new(), identities: Vec::new() },
+        stored: StoredAccount {
+            directory,
+            url,
+            contacts: Vec::new(),
+            identities: Vec::new(),
+        },
         key,
     })
 }
@@ -218,14 +298,30 @@ fn advice(
     match answer {
         Ok(answer) => {
             let retry_after = answer.as_ref().and_then(|answer| answer.retry_after);
-            let window = answer.and_then(|answer| answer.window).map(|window| (window.start(), window.end()));
+            let window = answer
+                .and_then(|answer| answer.window)
+                .map(|window| (window.start(), window.end()));
             let ask_again = ask_ari_again(now, AriAnswer::Answered { retry_after });
-            RenewalAdvice { serial, window, ask_again, failures: 0 }
+            RenewalAdvice {
+                serial,
+                window,
+                ask_again,
+                failures: 0,
+            }
         }
         Err(error) => {
             tracing::debug!(error, "the CA was asked when to renew, and did not say");
-            let times = before.as_ref().map_or(0, |before| before.failures).saturating_add(1);
-            let ask_again = ask_ari_again(now, AriAnswer::Failed { times, retry_after: None });
+            let times = before
+                .as_ref()
+                .map_or(0, |before| before.failures)
+                .saturating_add(1);
+            let ask_again = ask_ari_again(
+                now,
+                AriAnswer::Failed {
+                    times,
+                    retry_after: None,
+                },
+            );
             RenewalAdvice {
                 serial,
                 window: before.and_then(|before| before.window),
@@ -239,12 +335,21 @@ fn advice(
 /// The state of a certificate that is good until it is to be renewed.
 fn planned(issued: &Issued, record: &Record) -> State {
     let facts = &issued.certificate.facts;
-    let life = Life { not_before: facts.not_before, not_after: facts.not_after };
+    let life = Life {
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+    };
     let advice = record.advice.as_ref();
-    let window = advice.and_then(|advice| advice.window).and_then(|(start, end)| AriWindow::new(start, end));
+    let window = advice
+        .and_then(|advice| advice.window)
+        .and_then(|(start, end)| AriWindow::new(start, end));
     let next = renewal(life, window, Seed::of(&facts.serial));
     let look = advice.map_or(next.at, |advice| advice.ask_again);
-    State::Good { renewal: next.at, look, why: next.why.to_string() }
+    State::Good {
+        renewal: next.at,
+        look,
+        why: next.why.to_string(),
+    }
 }
 
 const LOCAL_TROUBLE: Duration = Duration::from_secs(60);

@@ -42,8 +42,16 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// After one more failure.
-    pub(super) fn after(before: Option<&Self>, failure: &Failure, seed: Seed, now: SystemTime) -> Self {
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    pub(super) fn after(
+        before: Option<&Self>,
+        failure: &Failure,
+        seed: Seed,
+        now: SystemTime,
+    ) -> Self {
+        let seconds = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
         Self {
             times: before.map_or(0, |before| before.times).saturating_add(1),
             at: now,
@@ -51,7 +59,9 @@ impl Backoff {
             bound: match failure.fault {
                 Fault::Unavailable => Bound::Unavailable,
                 Fault::Slow => Bound::Unfinished,
-                Fault::Validation | Fault::RateLimited(_) | Fault::Refused | Fault::Ours => Bound::Usual,
+                Fault::Validation | Fault::RateLimited(_) | Fault::Refused | Fault::Ours => {
+                    Bound::Usual
+                }
             },
             jitter: seed.with(seconds).below(1000),
             retry_at: failure.names_retry_at(now),
@@ -60,10 +70,20 @@ impl Backoff {
 
     /// What to wait for, by our own choice and by the CA's. The end of a certificate that is being served
     /// shortens the first but not the second: the CA would refuse.
-    pub(super) fn hindrances(&self, held_until: Option<SystemTime>, now: SystemTime) -> [Option<Until>; 2] {
+    pub(super) fn hindrances(
+        &self,
+        held_until: Option<SystemTime>,
+        now: SystemTime,
+    ) -> [Option<Until>; 2] {
         let at = self.at.min(now) + self.wait(held_until, now);
         let last = || self.last.clone();
-        let ours = Until { at, why: Hindrance::BackingOff { times: self.times, last: last() } };
+        let ours = Until {
+            at,
+            why: Hindrance::BackingOff {
+                times: self.times,
+                last: last(),
+            },
+        };
         // None once the administrator has ended the waiting.
         let ours = Some(ours).filter(|_| self.times > 0);
         let theirs = self.retry_at.map(|at| Until {
@@ -83,7 +103,9 @@ impl Backoff {
         // A day is too long for what ends in two: an eighth of the rest then, so that ten attempts and
         // more remain. With nothing to serve, a CA that is out of order is asked more often than
         // one that refuses.
-        let left = held_until.and_then(|end| end.duration_since(now).ok()).filter(|left| !left.is_zero());
+        let left = held_until
+            .and_then(|end| end.duration_since(now).ok())
+            .filter(|left| !left.is_zero());
         let most = match (self.bound, left) {
             (Bound::Unfinished, _) => LONGEST_UNFINISHED,
             (_, Some(left)) => (left / 8).max(100 * MINUTE),

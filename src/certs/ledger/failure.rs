@@ -70,8 +70,12 @@ impl Failure {
         let wait = self.retry_after.unwrap_or(MINUTE);
         match self.fault {
             Fault::RateLimited(Scope::Unknown) => Some((Scope::Account, wait.min(10 * MINUTE))),
-            Fault::RateLimited(scope @ (Scope::Account | Scope::Ca)) => Some((scope, wait.min(DAY))),
-            Fault::Unavailable if self.retry_after.is_some() => Some((Scope::Ca, wait.min(DAY / 4))),
+            Fault::RateLimited(scope @ (Scope::Account | Scope::Ca)) => {
+                Some((scope, wait.min(DAY)))
+            }
+            Fault::Unavailable if self.retry_after.is_some() => {
+                Some((Scope::Ca, wait.min(DAY / 4)))
+            }
             Fault::RateLimited(Scope::Names)
             | Fault::Validation
             | Fault::Refused

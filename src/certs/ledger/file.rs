@@ -36,7 +36,9 @@ impl Clock {
     pub(super) fn jump(self, later: Self) -> Duration {
         let by_wall = later.now.duration_since(self.now).unwrap_or_default();
         let steadily = later.steady.saturating_sub(self.steady);
-        Some(by_wall.saturating_sub(steadily)).filter(|jump| *jump >= NOTICED).unwrap_or_default()
+        Some(by_wall.saturating_sub(steadily))
+            .filter(|jump| *jump >= NOTICED)
+            .unwrap_or_default()
     }
 }
 
@@ -78,7 +80,13 @@ impl LedgerFile {
         let seen = Fingerprint::of(&path);
         let mut ledger = ledger;
         ledger.settle(clock.now);
-        let mut file = Self { path, lock, ledger: Arc::new(ledger), seen, clock };
+        let mut file = Self {
+            path,
+            lock,
+            ledger: Arc::new(ledger),
+            seen,
+            clock,
+        };
         if file.seen.is_none() {
             // An empty one is written at once: when it was begun tells a new directory from a lost one.
             file.write()?;
@@ -143,15 +151,25 @@ impl LedgerFile {
 }
 
 fn unwritable(path: &Path, source: io::Error) -> LedgerError {
-    LedgerError::Unwritable { path: path.to_owned(), source }
+    LedgerError::Unwritable {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The ledger in the file, or a new one where there is none. A damaged one is moved aside.
 fn read(path: &Path, now: SystemTime) -> Result<(Ledger, Option<LedgerDamaged>), LedgerError> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Ledger::new(now), None)),
-        Err(source) => return Err(LedgerError::Unreadable { path: path.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok((Ledger::new(now), None));
+        }
+        Err(source) => {
+            return Err(LedgerError::Unreadable {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     if let Ok(ledger) = serde_json::from_slice(&text) {
         return Ok((ledger, None));
@@ -163,9 +181,15 @@ fn read(path: &Path, now: SystemTime) -> Result<(Ledger, Option<LedgerDamaged>),
 
 /// Beside the file, with the second in its name; of several in a second each is kept.
 fn free_name(path: &Path, now: SystemTime) -> PathBuf {
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let second = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let name = |n: u64| path.with_extension(format!("damaged-{}.json", second + n));
-    (0..).map(name).find(|name| !name.exists()).unwrap_or_else(|| name(0))
+    (0..)
+        .map(name)
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| name(0))
 }
 
 /// Smaller differences are a clock that is being slewed, or a loaded machine.
@@ -181,7 +205,10 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn clock(wall: u32, steady: u32) -> Clock {
-        Clock { now: SystemTime::UNIX_EPOCH + 500_000 * HOUR + HOUR * wall, steady: HOUR * steady }
+        Clock {
+            now: SystemTime::UNIX_EPOCH + 500_000 * HOUR + HOUR * wall,
+            steady: HOUR * steady,
+        }
     }
 
     struct World {
@@ -208,8 +235,18 @@ mod tests {
         }
 
         fn request(&self) -> OrderRequest<'_> {
-            let Self { directory: _, ca, names } = self;
-            OrderRequest { ca, account: "account", names, kind: OrderKind::Renewal, held_until: None }
+            let Self {
+                directory: _,
+                ca,
+                names,
+            } = self;
+            OrderRequest {
+                ca,
+                account: "account",
+                names,
+                kind: OrderKind::Renewal,
+                held_until: None,
+            }
         }
 
         fn issue(&self, file: &mut LedgerFile, clock: Clock) -> bool {
@@ -230,7 +267,8 @@ mod tests {
         let world = World::new();
         let now = clock(0, 0);
         let (mut one, mut other) = (world.open(now).0, world.open(now).0);
-        let issued = (0..10).filter(|n| world.issue(if n % 2 == 0 { &mut one } else { &mut other }, now));
+        let issued =
+            (0..10).filter(|n| world.issue(if n % 2 == 0 { &mut one } else { &mut other }, now));
         assert_eq!(issued.count(), 5);
         let (mut restarted, damaged) = world.open(now);
         assert_eq!(damaged, None);
@@ -249,7 +287,11 @@ mod tests {
         let (reopened, damaged) = world.open(clock(1, 0));
         let aside = damaged.expect("told").aside;
         assert_eq!(std::fs::read(&aside).expect("kept"), half);
-        assert!(aside.display().to_string().contains("ledger.damaged-"), "{}", aside.display());
+        assert!(
+            aside.display().to_string().contains("ledger.damaged-"),
+            "{}",
+            aside.display()
+        );
         assert_eq!(reopened.ledger().founded(), clock(1, 0).now);
         assert!(world.open(clock(1, 0)).1.is_none(), "said once");
     }
@@ -266,7 +308,10 @@ mod tests {
         assert!(!world.issue(&mut file, clock(0, 0)));
         std::fs::remove_file(world.state().ledger()).expect("removed");
         assert!(!world.issue(&mut file, clock(0, 0)));
-        assert!(!world.issue(&mut world.open(clock(0, 0)).0, clock(0, 0)), "it is on disk again");
+        assert!(
+            !world.issue(&mut world.open(clock(0, 0)).0, clock(0, 0)),
+            "it is on disk again"
+        );
     }
 
     #[test]
@@ -317,7 +362,10 @@ mod tests {
             assert!(world.issue(&mut file, clock(year, 0)));
         }
         assert!(!world.issue(&mut file, clock(0, 1)));
-        assert!(world.issue(&mut file, clock(171, 172)), "a week after the clock was set back, not a year");
+        assert!(
+            world.issue(&mut file, clock(171, 172)),
+            "a week after the clock was set back, not a year"
+        );
         // Nor does it when nobody was looking.
         let (mut file, _) = world.open(clock(year, 0));
         for _ in 0..5 {
@@ -335,7 +383,14 @@ mod tests {
         let (mut file, _) = world.open(clock(0, 0));
         assert!(world.issue(&mut file, clock(0, 0)));
         let path = world.state().ledger();
-        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         insta::assert_snapshot!(std::fs::read_to_string(path).expect("read"), @r#"
         {
           "founded": "2027-01-15T08:00:00Z",

@@ -18,7 +18,10 @@ pub struct Rate {
 
 impl Rate {
     const fn new(most: usize, per_seconds: u64) -> Self {
-        Self { most, per: Duration::from_secs(per_seconds) }
+        Self {
+            most,
+            per: Duration::from_secs(per_seconds),
+        }
     }
 }
 
@@ -52,15 +55,23 @@ impl Limits {
         match ca.host() {
             "acme-v02.api.letsencrypt.org" => LETS_ENCRYPT,
             "acme-staging-v02.api.letsencrypt.org" => LETS_ENCRYPT_STAGING,
-            "acme.zerossl.com" => Self { name: Some("ZeroSSL"), is_production: true, ..UNKNOWN },
+            "acme.zerossl.com" => Self {
+                name: Some("ZeroSSL"),
+                is_production: true,
+                ..UNKNOWN
+            },
             "dv.acme-v02.api.pki.goog" => GOOGLE,
-            "dv.acme-v02.test-api.pki.goog" => {
-                Self { name: Some("Google Trust Services (staging)"), is_production: false, ..GOOGLE }
-            }
+            "dv.acme-v02.test-api.pki.goog" => Self {
+                name: Some("Google Trust Services (staging)"),
+                is_production: false,
+                ..GOOGLE
+            },
             "api.buypass.com" => BUYPASS,
-            "api.test4.buypass.no" => {
-                Self { name: Some("Buypass (staging)"), is_production: false, ..BUYPASS }
-            }
+            "api.test4.buypass.no" => Self {
+                name: Some("Buypass (staging)"),
+                is_production: false,
+                ..BUYPASS
+            },
             _ => UNKNOWN,
         }
     }
@@ -177,13 +188,27 @@ mod tests {
     fn each_ca_has_its_own_limits() {
         let of = |url: &str| Limits::of(&CaId::new(url).expect("a URL"));
         let production = of("https://acme-v02.api.letsencrypt.org/directory");
-        assert_eq!(production.duplicates, Rate { most: 5, per: Duration::from_secs(170 * HOUR) });
+        assert_eq!(
+            production.duplicates,
+            Rate {
+                most: 5,
+                per: Duration::from_secs(170 * HOUR)
+            }
+        );
         assert_eq!(production.domain.map(|rate| rate.most), Some(50));
         assert!(production.is_production);
         assert!(!of("https://acme-staging-v02.api.letsencrypt.org/directory").is_production);
         assert_eq!(of("https://acme.zerossl.com/v2/DV90").name, Some("ZeroSSL"));
-        assert_eq!(of("https://dv.acme-v02.api.pki.goog/directory").orders.most, 100);
-        assert_eq!(of("https://api.buypass.com/acme/directory").domain.map(|rate| rate.most), Some(20));
+        assert_eq!(
+            of("https://dv.acme-v02.api.pki.goog/directory").orders.most,
+            100
+        );
+        assert_eq!(
+            of("https://api.buypass.com/acme/directory")
+                .domain
+                .map(|rate| rate.most),
+            Some(20)
+        );
         assert_eq!(of("https://ca.internal:9000/acme/acme/directory"), UNKNOWN);
     }
 

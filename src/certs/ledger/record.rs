@@ -114,7 +114,12 @@ struct Closed {
 impl Closed {
     fn hindrance(&self, now: SystemTime) -> Until {
         // A clock that was set back must not make it longer.
-        Until { at: self.until.min(now + DAY), why: Hindrance::RetryAfter { last: self.words.clone() } }
+        Until {
+            at: self.until.min(now + DAY),
+            why: Hindrance::RetryAfter {
+                last: self.words.clone(),
+            },
+        }
     }
 }
 
@@ -145,22 +150,30 @@ impl CaRecord {
     }
 
     pub(super) fn knows(&self, names: &NameSet) -> bool {
-        self.backoffs.contains_key(names) || self.attempts.iter().any(|attempt| attempt.names == *names)
+        self.backoffs.contains_key(names)
+            || self.attempts.iter().any(|attempt| attempt.names == *names)
     }
 
     /// What stands against an order besides the limits with a rate.
     pub(super) fn hindrances(&self, request: &OrderRequest<'_>, now: SystemTime) -> Vec<Until> {
         let backoff = self.backoffs.get(request.names);
-        let waits = backoff.map(|backoff| backoff.hindrances(request.held_until, now)).unwrap_or_default();
-        let closed = self
-            .closed
-            .iter()
-            .filter(|closed| closed.account.as_deref().is_none_or(|account| account == request.account));
+        let waits = backoff
+            .map(|backoff| backoff.hindrances(request.held_until, now))
+            .unwrap_or_default();
+        let closed = self.closed.iter().filter(|closed| {
+            closed
+                .account
+                .as_deref()
+                .is_none_or(|account| account == request.account)
+        });
         let mut all: Vec<_> = waits.into_iter().flatten().collect();
         all.extend(closed.map(|closed| closed.hindrance(now)));
         all.extend(self.paused(request, now));
         if self.attempts.len() >= MOST_ATTEMPTS {
-            all.push(Until { at: now + 60 * MINUTE, why: Hindrance::Full });
+            all.push(Until {
+                at: now + 60 * MINUTE,
+                why: Hindrance::Full,
+            });
         }
         all
     }
@@ -173,8 +186,9 @@ impl CaRecord {
 
     fn paused(&self, request: &OrderRequest<'_>, now: SystemTime) -> Option<Until> {
         let most = Limits::of(request.ca).consecutive_failures?;
-        let of_these =
-            |streak: &&Streak| streak.account == request.account && request.names.contains(&streak.name);
+        let of_these = |streak: &&Streak| {
+            streak.account == request.account && request.names.contains(&streak.name)
+        };
         let pauses = self.streaks.iter().filter(of_these).filter_map(|streak| {
             let in_flight = self.attempts.iter().filter(|attempt| {
                 attempt.stage == Stage::Placed
@@ -183,10 +197,14 @@ impl CaRecord {
             });
             let in_flight = u32::try_from(in_flight.count()).unwrap_or(u32::MAX);
             // One below the limit, as the CA's days do not begin with ours.
-            let over =
-                (streak.level(now).saturating_add(in_flight) + 2).checked_sub(most).filter(|n| *n > 0)?;
+            let over = (streak.level(now).saturating_add(in_flight) + 2)
+                .checked_sub(most)
+                .filter(|n| *n > 0)?;
             let at = streak.at.min(now) + DAY * streak.days(now).saturating_add(over);
-            let why = Hindrance::Paused { name: streak.name.clone(), times: streak.level(now) };
+            let why = Hindrance::Paused {
+                name: streak.name.clone(),
+                times: streak.level(now),
+            };
             Some(Until { at, why })
         });
         pauses.max_by_key(|until| until.at)
@@ -201,8 +219,11 @@ impl CaRecord {
     }
 
     pub(super) fn advance(&mut self, request: &OrderRequest<'_>, stage: Stage, now: SystemTime) {
-        let open =
-            self.attempts.iter_mut().rev().find(|attempt| attempt.is_open() && attempt.is_for(request));
+        let open = self
+            .attempts
+            .iter_mut()
+            .rev()
+            .find(|attempt| attempt.is_open() && attempt.is_for(request));
         match open {
             Some(attempt) => (attempt.stage, attempt.moved) = (stage, now),
             // The ledger was lost while the order was in flight.
@@ -213,12 +234,14 @@ impl CaRecord {
     pub(super) fn issued(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
         self.advance(request, Stage::Issued, now);
         self.backoffs.remove(request.names);
-        self.streaks.retain(|s| s.account != request.account || !request.names.contains(&s.name));
+        self.streaks
+            .retain(|s| s.account != request.account || !request.names.contains(&s.name));
     }
 
     /// Ends an order in flight, if there is one. One that was being finalized may have been issued.
     pub(super) fn end(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
-        let placed = |attempt: &&mut Attempt| attempt.stage == Stage::Placed && attempt.is_for(request);
+        let placed =
+            |attempt: &&mut Attempt| attempt.stage == Stage::Placed && attempt.is_for(request);
         if let Some(attempt) = self.attempts.iter_mut().rev().find(placed) {
             (attempt.stage, attempt.moved) = (Stage::Ended, now);
         }
@@ -226,11 +249,18 @@ impl CaRecord {
 
     /// Ends an order that is known not to have been issued.
     pub(super) fn not_issued(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
-        let open =
-            self.attempts.iter_mut().rev().find(|attempt| attempt.is_open() && attempt.is_for(request));
+        let open = self
+            .attempts
+            .iter_mut()
+            .rev()
+            .find(|attempt| attempt.is_open() && attempt.is_for(request));
         if let Some(attempt) = open {
             let was_asked_for = attempt.stage == Stage::Finalizing;
-            let stage = if was_asked_for { Stage::NotIssued } else { Stage::Ended };
+            let stage = if was_asked_for {
+                Stage::NotIssued
+            } else {
+                Stage::Ended
+            };
             (attempt.stage, attempt.moved) = (stage, now);
         }
     }
@@ -239,7 +269,10 @@ impl CaRecord {
         match failure.fault {
             Fault::Validation => {
                 self.advance(request, Stage::Ended, now);
-                request.names.iter().for_each(|name| self.count(request.account, name, now));
+                request
+                    .names
+                    .iter()
+                    .for_each(|name| self.count(request.account, name, now));
             }
             // The order may be resumed.
             Fault::Unavailable | Fault::Slow => {}
@@ -247,9 +280,16 @@ impl CaRecord {
         }
         if let Some((scope, wait)) = failure.closes() {
             let account = (scope == Scope::Account).then(|| request.account.to_owned());
-            self.closed.push(Closed { account, until: now + wait, words: failure.words.clone() });
+            self.closed.push(Closed {
+                account,
+                until: now + wait,
+                words: failure.words.clone(),
+            });
         }
-        let seed = request.names.iter().fold(Seed::new(0), |seed, name| seed.and(name));
+        let seed = request
+            .names
+            .iter()
+            .fold(Seed::new(0), |seed, name| seed.and(name));
         let backoff = Backoff::after(self.backoffs.get(request.names), &failure, seed, now);
         self.backoffs.insert(request.names.clone(), backoff);
     }
@@ -257,17 +297,29 @@ impl CaRecord {
     /// Ends the waiting of our own choice, but not that for an order which is under way: it would only be looked
     /// at more often.
     pub(super) fn forgive(&mut self, names: &NameSet) {
-        if self.backoffs.get(names).is_some_and(Backoff::is_for_an_order) {
+        if self
+            .backoffs
+            .get(names)
+            .is_some_and(Backoff::is_for_an_order)
+        {
             return;
         }
-        if let Some(mut backoff) = self.backoffs.remove(names).filter(|backoff| backoff.retry_at.is_some()) {
+        if let Some(mut backoff) = self
+            .backoffs
+            .remove(names)
+            .filter(|backoff| backoff.retry_at.is_some())
+        {
             backoff.times = 0;
             self.backoffs.insert(names.clone(), backoff);
         }
     }
 
     fn count(&mut self, account: &str, name: &str, now: SystemTime) {
-        match self.streaks.iter_mut().find(|streak| streak.account == account && streak.name == name) {
+        match self
+            .streaks
+            .iter_mut()
+            .find(|streak| streak.account == account && streak.name == name)
+        {
             Some(streak) => (streak.times, streak.at) = (streak.level(now).saturating_add(1), now),
             None => self.streaks.push(Streak {
                 account: account.to_owned(),
@@ -279,7 +331,13 @@ impl CaRecord {
     }
 
     fn push(&mut self, request: &OrderRequest<'_>, stage: Stage, now: SystemTime) {
-        let OrderRequest { ca: _, account, names, kind, held_until: _ } = *request;
+        let OrderRequest {
+            ca: _,
+            account,
+            names,
+            kind,
+            held_until: _,
+        } = *request;
         self.attempts.push(Attempt {
             account: account.to_owned(),
             names: names.clone(),
@@ -292,8 +350,18 @@ impl CaRecord {
 
     /// Brings what lies in the future to this moment and drops what no longer counts.
     pub(super) fn settle(&mut self, limits: &Limits, now: SystemTime) {
-        let Limits { accounts, orders, failures, duplicates, domain, replacements, .. } = limits;
-        let issued = [Some(*duplicates), *domain, Some(*replacements)].into_iter().flatten();
+        let Limits {
+            accounts,
+            orders,
+            failures,
+            duplicates,
+            domain,
+            replacements,
+            ..
+        } = limits;
+        let issued = [Some(*duplicates), *domain, Some(*replacements)]
+            .into_iter()
+            .flatten();
         let issued = issued.map(|rate| rate.per).max().unwrap_or_default();
         let others = orders.per.max(failures.per).max(IN_FLIGHT);
         let old = |at: SystemTime, age: Duration| at + age + SLACK < now;
@@ -305,13 +373,26 @@ impl CaRecord {
         }
         self.attempts.retain(|attempt| {
             let may_be_issued = matches!(attempt.stage, Stage::Finalizing | Stage::Issued);
-            !old(attempt.moved, if may_be_issued { issued.max(others) } else { others })
+            !old(
+                attempt.moved,
+                if may_be_issued {
+                    issued.max(others)
+                } else {
+                    others
+                },
+            )
         });
-        self.backoffs.values_mut().for_each(|backoff| backoff.settle(now));
+        self.backoffs
+            .values_mut()
+            .for_each(|backoff| backoff.settle(now));
         self.backoffs.retain(|_, backoff| !backoff.is_over(now));
-        self.streaks.iter_mut().for_each(|streak| streak.at = streak.at.min(now));
+        self.streaks
+            .iter_mut()
+            .for_each(|streak| streak.at = streak.at.min(now));
         self.streaks.retain(|streak| streak.level(now) > 0);
-        self.closed.iter_mut().for_each(|closed| closed.until = closed.until.min(now + DAY));
+        self.closed
+            .iter_mut()
+            .for_each(|closed| closed.until = closed.until.min(now + DAY));
         self.closed.retain(|closed| closed.until > now);
     }
 
@@ -321,7 +402,9 @@ impl CaRecord {
             attempt.placed += by;
             attempt.moved += by;
         }
-        self.backoffs.values_mut().for_each(|backoff| backoff.shift(by));
+        self.backoffs
+            .values_mut()
+            .for_each(|backoff| backoff.shift(by));
         self.streaks.iter_mut().for_each(|streak| streak.at += by);
         self.closed.iter_mut().for_each(|closed| closed.until += by);
     }

@@ -19,11 +19,21 @@ fn names(names: &[&str]) -> NameSet {
 }
 
 fn request<'a>(ca: &'a CaId, names: &'a NameSet, kind: OrderKind) -> OrderRequest<'a> {
-    OrderRequest { ca, account: "https://ca.example/account/1", names, kind, held_until: None }
+    OrderRequest {
+        ca,
+        account: "https://ca.example/account/1",
+        names,
+        kind,
+        held_until: None,
+    }
 }
 
 fn failure(fault: Fault, retry_after: Option<Duration>) -> Failure {
-    Failure { fault, retry_after, words: "as the CA put it".into() }
+    Failure {
+        fault,
+        retry_after,
+        words: "as the CA put it".into(),
+    }
 }
 
 #[test]
@@ -33,13 +43,23 @@ fn waits_grow_to_a_day_and_no_further() {
     let (mut ledger, mut now) = (Ledger::new(start()), start());
     for expected in [1, 10, 100, 1440, 1440, 1440] {
         ledger.place(request, now).expect("free");
-        ledger.record(Event::Failed(request, failure(Fault::Validation, None)), now);
+        ledger.record(
+            Event::Failed(request, failure(Fault::Validation, None)),
+            now,
+        );
         let until = ledger.may_order(&request, now).expect_err("backing off");
         assert!(matches!(until.why, Hindrance::BackingOff { .. }), "{until}");
         let wait = until.at.duration_since(now).expect("later");
         let usual = MINUTE * expected;
-        assert!(wait >= usual * 9 / 10 && wait <= usual * 11 / 10, "{wait:?} instead of {usual:?}");
-        assert!(ledger.may_order(&request, until.at - Duration::from_secs(1)).is_err());
+        assert!(
+            wait >= usual * 9 / 10 && wait <= usual * 11 / 10,
+            "{wait:?} instead of {usual:?}"
+        );
+        assert!(
+            ledger
+                .may_order(&request, until.at - Duration::from_secs(1))
+                .is_err()
+        );
         now = until.at;
     }
     ledger.place(request, now).expect("never given up");
@@ -56,14 +76,27 @@ fn names_that_fail_together_do_not_return_together() {
             let names = names(&[&format!("a{n}.example.com")]);
             let request = request(&ca, &names, OrderKind::Renewal);
             for _ in 0..4 {
-                ledger.record(Event::Failed(request, failure(Fault::Unavailable, None)), start());
+                ledger.record(
+                    Event::Failed(request, failure(Fault::Unavailable, None)),
+                    start(),
+                );
             }
-            ledger.may_order(&OrderRequest { held_until: Some(start() + 30 * DAY), ..request }, start())
+            ledger.may_order(
+                &OrderRequest {
+                    held_until: Some(start() + 30 * DAY),
+                    ..request
+                },
+                start(),
+            )
         })
         .map(|until| until.expect_err("backing off").at)
         .collect();
     assert!(waits.len() > 80);
-    let spread = waits.last().expect("many").duration_since(*waits.first().expect("many")).expect("sorted");
+    let spread = waits
+        .last()
+        .expect("many")
+        .duration_since(*waits.first().expect("many"))
+        .expect("sorted");
     assert!(spread > 3 * HOUR, "{spread:?}");
 }
 
@@ -72,42 +105,81 @@ fn what_is_about_to_end_is_tried_more_often_than_daily() {
     let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
     let mut ledger = Ledger::new(start());
     let wait = |ledger: &Ledger, held_until| {
-        let request = OrderRequest { held_until, ..request(&ca, &names, OrderKind::Renewal) };
-        let until = ledger.may_order(&request, start()).expect_err("backing off");
+        let request = OrderRequest {
+            held_until,
+            ..request(&ca, &names, OrderKind::Renewal)
+        };
+        let until = ledger
+            .may_order(&request, start())
+            .expect_err("backing off");
         until.at.duration_since(start()).expect("later")
     };
     for _ in 0..5 {
         let request = request(&ca, &names, OrderKind::Renewal);
-        ledger.record(Event::Failed(request, failure(Fault::Refused, None)), start());
+        ledger.record(
+            Event::Failed(request, failure(Fault::Refused, None)),
+            start(),
+        );
     }
     assert!(wait(&ledger, Some(start() + 20 * DAY)) > 20 * HOUR);
     assert!(wait(&ledger, Some(start() + 2 * DAY)) < 7 * HOUR);
     assert!(wait(&ledger, Some(start() + HOUR)) < 2 * HOUR);
-    assert!(wait(&ledger, Some(start() - HOUR)) > 20 * HOUR, "it is over, and the CA refuses");
+    assert!(
+        wait(&ledger, Some(start() - HOUR)) > 20 * HOUR,
+        "it is over, and the CA refuses"
+    );
     assert!(wait(&ledger, None) > 20 * HOUR);
     let request = request(&ca, &names, OrderKind::Renewal);
-    ledger.record(Event::Failed(request, failure(Fault::Unavailable, None)), start());
-    assert!(wait(&ledger, None) < 2 * HOUR, "the CA is out of order, and there is nothing to serve");
+    ledger.record(
+        Event::Failed(request, failure(Fault::Unavailable, None)),
+        start(),
+    );
+    assert!(
+        wait(&ledger, None) < 2 * HOUR,
+        "the CA is out of order, and there is nothing to serve"
+    );
 }
 
 #[test]
 fn an_order_that_takes_long_is_looked_at_each_hour() {
     let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
     let held_until = Some(start() + 60 * DAY);
-    let request = OrderRequest { held_until, ..request(&ca, &names, OrderKind::Renewal) };
+    let request = OrderRequest {
+        held_until,
+        ..request(&ca, &names, OrderKind::Renewal)
+    };
     let mut ledger = Ledger::new(start());
     ledger.place(request, start()).expect("free");
     ledger.record(Event::Finalizing(request), start());
     for _ in 0..6 {
-        ledger.record(Event::Failed(request, failure(Fault::Slow, Some(DAY))), start());
-        let until = ledger.may_order(&request, start()).expect_err("backing off");
+        ledger.record(
+            Event::Failed(request, failure(Fault::Slow, Some(DAY))),
+            start(),
+        );
+        let until = ledger
+            .may_order(&request, start())
+            .expect_err("backing off");
         let wait = until.at.duration_since(start()).expect("later");
         assert!(wait >= HOUR && wait <= HOUR * 11 / 10, "{wait:?}");
     }
     let until = ledger.may_order(&request, start());
-    ledger.record(Event::Confirmed { domain: "a.example.com", names: &names }, start());
-    assert_eq!(ledger.may_order(&request, start()), until, "a wish does not make it faster");
-    assert_eq!(ledger.budget(&request, start())[2].left, 4, "it may yet become a certificate");
+    ledger.record(
+        Event::Confirmed {
+            domain: "a.example.com",
+            names: &names,
+        },
+        start(),
+    );
+    assert_eq!(
+        ledger.may_order(&request, start()),
+        until,
+        "a wish does not make it faster"
+    );
+    assert_eq!(
+        ledger.budget(&request, start())[2].left,
+        4,
+        "it may yet become a certificate"
+    );
 }
 
 #[test]
@@ -120,27 +192,57 @@ fn what_the_ca_has_not_issued_is_no_certificate() {
         ledger.record(Event::Finalizing(request), start());
         ledger.record(event, start());
         ledger.record(Event::Failed(request, failure(fault, None)), start());
-        ledger.record(Event::Confirmed { domain: "a.example.com", names: &names }, start());
+        ledger.record(
+            Event::Confirmed {
+                domain: "a.example.com",
+                names: &names,
+            },
+            start(),
+        );
     };
     let left = |ledger: &Ledger| {
         let all = ledger.budget(&request, start()).into_iter();
-        all.map(|Budget { limit, left, .. }| format!("{} {left}", limit.label())).collect::<Vec<_>>()
+        all.map(|Budget { limit, left, .. }| format!("{} {left}", limit.label()))
+            .collect::<Vec<_>>()
     };
     for _ in 0..7 {
         finalized(&mut ledger, Event::NotIssued(request), Fault::Refused);
         finalized(&mut ledger, Event::NotIssued(request), Fault::Unavailable);
     }
-    assert_eq!(left(&ledger), ["orders 286", "failed_authorizations 5", "duplicate_certificates 5"]);
+    assert_eq!(
+        left(&ledger),
+        [
+            "orders 286",
+            "failed_authorizations 5",
+            "duplicate_certificates 5"
+        ]
+    );
     // What became of these is not known, and stays so when a later one is refused.
     for _ in 0..2 {
         ledger.place(request, start()).expect("free");
         ledger.record(Event::Finalizing(request), start());
-        ledger.record(Event::Failed(request, failure(Fault::Refused, None)), start());
-        ledger.record(Event::Confirmed { domain: "a.example.com", names: &names }, start());
+        ledger.record(
+            Event::Failed(request, failure(Fault::Refused, None)),
+            start(),
+        );
+        ledger.record(
+            Event::Confirmed {
+                domain: "a.example.com",
+                names: &names,
+            },
+            start(),
+        );
     }
     ledger.place(request, start()).expect("free");
     ledger.record(Event::NotIssued(request), start());
-    assert_eq!(left(&ledger), ["orders 283", "failed_authorizations 4", "duplicate_certificates 3"]);
+    assert_eq!(
+        left(&ledger),
+        [
+            "orders 283",
+            "failed_authorizations 4",
+            "duplicate_certificates 3"
+        ]
+    );
 }
 
 #[test]
@@ -150,41 +252,71 @@ fn retry_after_holds_for_whom_it_is_meant() {
     let waits = |fault, retry_after| {
         let mut ledger = Ledger::new(start());
         ledger.record(
-            Event::Failed(request(&ca, &one, OrderKind::New), failure(fault, Some(retry_after))),
+            Event::Failed(
+                request(&ca, &one, OrderKind::New),
+                failure(fault, Some(retry_after)),
+            ),
             start(),
         );
         // In half hours, rounded.
         let wait = |until: Result<(), Until>| {
-            let wait = until.err().map(|until| until.at.duration_since(start()).expect("later"));
+            let wait = until
+                .err()
+                .map(|until| until.at.duration_since(start()).expect("later"));
             (wait.unwrap_or_default().as_secs() + 900) / 1800
         };
         let order = |names, account| {
-            let request = OrderRequest { account, ..request(&ca, names, OrderKind::New) };
+            let request = OrderRequest {
+                account,
+                ..request(&ca, names, OrderKind::New)
+            };
             wait(ledger.may_order(&request, start()))
         };
         let account = "https://ca.example/account/1";
         let new_account = wait(ledger.may_create_account(&ca, start()));
-        [order(&one, account), order(&other, account), order(&other, "another"), new_account]
+        [
+            order(&one, account),
+            order(&other, account),
+            order(&other, "another"),
+            new_account,
+        ]
     };
-    assert_eq!(waits(Fault::RateLimited(Scope::Names), 34 * HOUR), [68, 0, 0, 0]);
-    assert_eq!(waits(Fault::RateLimited(Scope::Account), 2 * HOUR), [4, 4, 0, 0]);
+    assert_eq!(
+        waits(Fault::RateLimited(Scope::Names), 34 * HOUR),
+        [68, 0, 0, 0]
+    );
+    assert_eq!(
+        waits(Fault::RateLimited(Scope::Account), 2 * HOUR),
+        [4, 4, 0, 0]
+    );
     assert_eq!(waits(Fault::RateLimited(Scope::Ca), 2 * HOUR), [4, 4, 4, 4]);
     assert_eq!(waits(Fault::Unavailable, 2 * HOUR), [4, 4, 4, 4]);
-    assert_eq!(waits(Fault::RateLimited(Scope::Unknown), 34 * HOUR), [68, 0, 0, 0]);
+    assert_eq!(
+        waits(Fault::RateLimited(Scope::Unknown), 34 * HOUR),
+        [68, 0, 0, 0]
+    );
     assert_eq!(waits(Fault::Validation, 2 * HOUR), [4, 0, 0, 0]);
     // About one order, which is to be looked at again while it is kept.
     assert_eq!(waits(Fault::Slow, HOUR / 2), [1, 0, 0, 0]);
     assert_eq!(waits(Fault::Slow, DAY), [2, 0, 0, 0]);
     // A mistake of the CA, or somebody in between.
-    assert_eq!(waits(Fault::RateLimited(Scope::Names), Duration::MAX), [8 * 48, 0, 0, 0]);
-    assert_eq!(waits(Fault::RateLimited(Scope::Ca), Duration::MAX), [48, 48, 48, 48]);
+    assert_eq!(
+        waits(Fault::RateLimited(Scope::Names), Duration::MAX),
+        [8 * 48, 0, 0, 0]
+    );
+    assert_eq!(
+        waits(Fault::RateLimited(Scope::Ca), Duration::MAX),
+        [48, 48, 48, 48]
+    );
 }
 
 #[test]
 fn renewals_are_exempt_as_the_ca_exempts_them() {
     let ca = lets_encrypt();
     let mut ledger = Ledger::new(start());
-    let sets: Vec<_> = (0..60).map(|n| names(&[&format!("a{n}.example.com")])).collect();
+    let sets: Vec<_> = (0..60)
+        .map(|n| names(&[&format!("a{n}.example.com")]))
+        .collect();
     let issue = |ledger: &mut Ledger, names, kind| {
         let request = request(&ca, names, kind);
         let placed = ledger.place(request, start());
@@ -194,14 +326,22 @@ fn renewals_are_exempt_as_the_ca_exempts_them() {
         }
         placed
     };
-    let new = sets.iter().filter(|names| issue(&mut ledger, names, OrderKind::New).is_ok()).count();
+    let new = sets
+        .iter()
+        .filter(|names| issue(&mut ledger, names, OrderKind::New).is_ok())
+        .count();
     assert_eq!(new, 50);
-    let refused = issue(&mut ledger, &sets[55], OrderKind::New).expect_err("the domain's week is used up");
+    let refused =
+        issue(&mut ledger, &sets[55], OrderKind::New).expect_err("the domain's week is used up");
     insta::assert_snapshot!(refused, @"not before 2024-10-11T00:21:00Z: 50 new certificates for a domain in 7 days are the limit, and they are used up for example.com");
     assert_eq!(issue(&mut ledger, &sets[55], OrderKind::Renewal), Ok(()));
-    let again = (0..9).filter(|_| issue(&mut ledger, &sets[0], OrderKind::Renewal).is_ok()).count();
+    let again = (0..9)
+        .filter(|_| issue(&mut ledger, &sets[0], OrderKind::Renewal).is_ok())
+        .count();
     assert_eq!(again, 4, "with the first, five for the same names");
-    let again = (0..9).filter(|_| issue(&mut ledger, &sets[0], OrderKind::Replacement).is_ok()).count();
+    let again = (0..9)
+        .filter(|_| issue(&mut ledger, &sets[0], OrderKind::Replacement).is_ok())
+        .count();
     assert_eq!(again, 3, "our own bound for a day");
 }
 
@@ -209,18 +349,34 @@ fn renewals_are_exempt_as_the_ca_exempts_them() {
 fn orders_under_way_use_the_budget_until_they_end() {
     let ca = lets_encrypt();
     let mut ledger = Ledger::new(start());
-    let sets: Vec<_> = (0..60).map(|n| names(&[&format!("a{n}.example.com")])).collect();
+    let sets: Vec<_> = (0..60)
+        .map(|n| names(&[&format!("a{n}.example.com")]))
+        .collect();
     let place = |ledger: &mut Ledger, now| {
-        let placed =
-            sets.iter().filter(|names| ledger.place(request(&ca, names, OrderKind::New), now).is_ok());
+        let placed = sets.iter().filter(|names| {
+            ledger
+                .place(request(&ca, names, OrderKind::New), now)
+                .is_ok()
+        });
         placed.count()
     };
     assert_eq!(place(&mut ledger, start()), 50);
     for names in &sets[..7] {
-        ledger.record(Event::Abandoned(request(&ca, names, OrderKind::New)), start());
+        ledger.record(
+            Event::Abandoned(request(&ca, names, OrderKind::New)),
+            start(),
+        );
     }
-    assert_eq!(place(&mut ledger, start()), 7, "what has ended without a certificate uses nothing");
-    assert_eq!(place(&mut ledger, start() + 2 * HOUR), 50, "nor does what was lost in a crash");
+    assert_eq!(
+        place(&mut ledger, start()),
+        7,
+        "what has ended without a certificate uses nothing"
+    );
+    assert_eq!(
+        place(&mut ledger, start() + 2 * HOUR),
+        50,
+        "nor does what was lost in a crash"
+    );
 }
 
 #[test]
@@ -230,7 +386,8 @@ fn budgets_say_what_is_left() {
     let mut ledger = Ledger::new(start());
     let shown = |ledger: &Ledger| {
         let all = ledger.budget(&request, start()).into_iter();
-        all.map(|Budget { limit, left, most }| format!("{} {left}/{most}", limit.label())).collect::<Vec<_>>()
+        all.map(|Budget { limit, left, most }| format!("{} {left}/{most}", limit.label()))
+            .collect::<Vec<_>>()
     };
     let fresh = [
         "orders 300/300",
@@ -240,7 +397,10 @@ fn budgets_say_what_is_left() {
     ];
     assert_eq!(shown(&ledger), fresh);
     ledger.place(request, start()).expect("free");
-    ledger.record(Event::Failed(request, failure(Fault::Validation, None)), start());
+    ledger.record(
+        Event::Failed(request, failure(Fault::Validation, None)),
+        start(),
+    );
     assert_eq!(
         shown(&ledger),
         [
@@ -261,7 +421,11 @@ fn a_crash_loop_burns_nothing() {
     let mut placed = 0;
     for second in 0..3600 {
         let mut ledger: Ledger = serde_json::from_str(&text).expect("whole");
-        placed += u32::from(ledger.place(request, start() + Duration::from_secs(second)).is_ok());
+        placed += u32::from(
+            ledger
+                .place(request, start() + Duration::from_secs(second))
+                .is_ok(),
+        );
         text = serde_json::to_string(&ledger).expect("JSON");
     }
     assert_eq!(placed, 5);
@@ -282,10 +446,19 @@ fn years_of_failures_never_pause_the_name() {
         let days = now.duration_since(filled).expect("later").as_secs_f64() / 86_400.0;
         (level, filled) = ((level - days).max(0.0) + 1.0, now);
         assert!(level < 1152.0, "the CA pauses the name");
-        ledger.record(Event::Failed(request, failure(Fault::Validation, None)), now);
+        ledger.record(
+            Event::Failed(request, failure(Fault::Validation, None)),
+            now,
+        );
         // An impatient administrator.
         if attempts % 2 == 0 {
-            ledger.record(Event::Confirmed { domain: "a.example.com", names: &names }, now);
+            ledger.record(
+                Event::Confirmed {
+                    domain: "a.example.com",
+                    names: &names,
+                },
+                now,
+            );
         }
         attempts += 1;
     }
@@ -298,14 +471,25 @@ fn the_administrator_ends_our_waiting_but_not_the_cas() {
     let request = request(&ca, &names, OrderKind::New);
     let mut ledger = Ledger::new(start());
     assert!(!ledger.is_confirmed("a.example.com") && !ledger.knows(&names));
-    let confirm = Event::Confirmed { domain: "a.example.com", names: &names };
+    let confirm = Event::Confirmed {
+        domain: "a.example.com",
+        names: &names,
+    };
     ledger.record(Event::Failed(request, failure(Fault::Ours, None)), start());
     assert_eq!(ledger.last_failure(&ca, &names), Some("as the CA put it"));
     ledger.record(confirm.clone(), start());
     assert_eq!(ledger.may_order(&request, start()), Ok(()));
-    ledger.record(Event::Failed(request, failure(Fault::RateLimited(Scope::Names), Some(HOUR))), start());
+    ledger.record(
+        Event::Failed(
+            request,
+            failure(Fault::RateLimited(Scope::Names), Some(HOUR)),
+        ),
+        start(),
+    );
     ledger.record(confirm, start());
-    let until = ledger.may_order(&request, start()).expect_err("the CA said so");
+    let until = ledger
+        .may_order(&request, start())
+        .expect_err("the CA said so");
     assert!(matches!(until.why, Hindrance::RetryAfter { .. }));
     assert!(ledger.is_confirmed("a.example.com") && ledger.knows(&names));
 }
@@ -321,10 +505,21 @@ fn what_no_longer_counts_is_forgotten() {
         ledger.record(Event::NewAccount { ca: &ca }, now);
         ledger.place(request, now).expect("free");
         let failed = Event::Failed(request, failure(Fault::Validation, Some(HOUR)));
-        ledger.record(if n % 2 == 0 { Event::Issued(request) } else { failed }, now);
+        ledger.record(
+            if n % 2 == 0 {
+                Event::Issued(request)
+            } else {
+                failed
+            },
+            now,
+        );
     }
     let size = |ledger: &Ledger| serde_json::to_string(ledger).expect("JSON").len();
-    assert!(size(&ledger) > 50_000 && size(&ledger) < 250_000, "{}", size(&ledger));
+    assert!(
+        size(&ledger) > 50_000 && size(&ledger) < 250_000,
+        "{}",
+        size(&ledger)
+    );
     ledger.settle(start() + 60 * DAY);
     assert_eq!(ledger, Ledger::new(start()));
 }
@@ -354,7 +549,11 @@ enum End {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let kind = prop_oneof![Just(OrderKind::New), Just(OrderKind::Renewal), Just(OrderKind::Replacement)];
+    let kind = prop_oneof![
+        Just(OrderKind::New),
+        Just(OrderKind::Renewal),
+        Just(OrderKind::Replacement)
+    ];
     let fault = prop_oneof![
         3 => Just(Fault::Validation),
         3 => Just(Fault::Unavailable),
@@ -373,7 +572,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(End::Lost),
         1 => Just(End::LostIssued),
     ];
-    let order = (0..SETS.len(), kind, end).prop_map(|(set, kind, end)| Step::Order { set, kind, end });
+    let order =
+        (0..SETS.len(), kind, end).prop_map(|(set, kind, end)| Step::Order { set, kind, end });
     let wait = prop_oneof![
         (0..120_u64).prop_map(Duration::from_secs),
         (0..7200_u64).prop_map(Duration::from_secs),
@@ -402,7 +602,11 @@ struct Seen {
 
 /// Whether more than `most` ever lie within one window.
 fn exceeds(times: &[SystemTime], most: usize, per: Duration) -> bool {
-    times.windows(most + 1).any(|run| run[most].duration_since(run[0]).is_ok_and(|span| span < per))
+    times.windows(most + 1).any(|run| {
+        run[most]
+            .duration_since(run[0])
+            .is_ok_and(|span| span < per)
+    })
 }
 
 /// Lives through the steps and tells what the CA saw of them.
@@ -429,8 +633,13 @@ fn live(ca: &CaId, steps: Vec<Step>) -> (Ledger, Seen, SystemTime) {
                 if issued && kind != OrderKind::Replacement {
                     seen.issued.entry(names.clone()).or_default().push(now);
                 }
-                if matches!(end, End::Failed(Fault::Validation | Fault::Unavailable, _) | End::Lost) {
-                    names.iter().for_each(|name| seen.failures.entry(name.into()).or_default().push(now));
+                if matches!(
+                    end,
+                    End::Failed(Fault::Validation | Fault::Unavailable, _) | End::Lost
+                ) {
+                    names
+                        .iter()
+                        .for_each(|name| seen.failures.entry(name.into()).or_default().push(now));
                 }
                 match end {
                     End::Issued => ledger.record(Event::Issued(request), now),

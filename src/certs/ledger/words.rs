@@ -87,10 +87,17 @@ impl fmt::Display for Hindrance {
         match self {
             Self::BackingOff { times: 1, last } => write!(f, "the last attempt failed: {last}"),
             Self::BackingOff { times, last } => {
-                write!(f, "the last {times} attempts failed, the newest with: {last}")
+                write!(
+                    f,
+                    "the last {times} attempts failed, the newest with: {last}"
+                )
             }
             Self::RetryAfter { last } => write!(f, "the CA asked to wait: {last}"),
-            Self::Limit { limit, rate: Rate { most, per }, of } => {
+            Self::Limit {
+                limit,
+                rate: Rate { most, per },
+                of,
+            } => {
                 let what = match limit {
                     Limit::Accounts => "new accounts",
                     Limit::Orders => "new orders",
@@ -99,10 +106,17 @@ impl fmt::Display for Hindrance {
                     Limit::Domain => "new certificates for a domain",
                     Limit::Replacements => "renewals of the same certificate",
                 };
-                write!(f, "{most} {what} in {} are the limit, and they are used up for {of}", Span(*per))
+                write!(
+                    f,
+                    "{most} {what} in {} are the limit, and they are used up for {of}",
+                    Span(*per)
+                )
             }
             Self::Paused { name, times } => {
-                write!(f, "{times} validations of {name} failed in a row, one more and the CA pauses it")
+                write!(
+                    f,
+                    "{times} validations of {name} failed in a row, one more and the CA pauses it"
+                )
             }
             Self::Full => f.write_str("the ledger of attempts is full"),
         }
@@ -132,24 +146,46 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let limit = |limit, most, hours: u32, of: &str| Hindrance::Limit {
             limit,
-            rate: Rate { most, per: hour * hours },
+            rate: Rate {
+                most,
+                per: hour * hours,
+            },
             of: of.to_owned(),
         };
         let all = [
-            Hindrance::BackingOff { times: 1, last: "connection refused".into() },
-            Hindrance::BackingOff { times: 4, last: "connection refused".into() },
-            Hindrance::RetryAfter { last: "too many new orders recently".into() },
+            Hindrance::BackingOff {
+                times: 1,
+                last: "connection refused".into(),
+            },
+            Hindrance::BackingOff {
+                times: 4,
+                last: "connection refused".into(),
+            },
+            Hindrance::RetryAfter {
+                last: "too many new orders recently".into(),
+            },
             limit(Limit::Accounts, 10, 3, "this machine"),
             limit(Limit::Orders, 300, 3, "the account"),
             limit(Limit::Failures, 5, 1, "a.example.com"),
             limit(Limit::Duplicates, 5, 170, "a.example.com, b.example.com"),
             limit(Limit::Domain, 50, 168, "example.com"),
             limit(Limit::Replacements, 3, 24, "a.example.com"),
-            Hindrance::Paused { name: "a.example.com".into(), times: 1151 },
+            Hindrance::Paused {
+                name: "a.example.com".into(),
+                times: 1151,
+            },
             Hindrance::Full,
         ];
-        let shown: Vec<_> =
-            all.into_iter().map(|why| Until { at: SystemTime::UNIX_EPOCH, why }.to_string()).collect();
+        let shown: Vec<_> = all
+            .into_iter()
+            .map(|why| {
+                Until {
+                    at: SystemTime::UNIX_EPOCH,
+                    why,
+                }
+                .to_string()
+            })
+            .collect();
         insta::assert_snapshot!(shown.join("\n"), @r"
         not before 1970-01-01T00:00:00Z: the last attempt failed: connection refused
         not before 1970-01-01T00:00:00Z: the last 4 attempts failed, the newest with: connection refused

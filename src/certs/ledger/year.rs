@@ -55,17 +55,27 @@ struct Year {
 impl Year {
     fn new(lifetime: Duration, has_ari: bool, number: u64) -> Self {
         let begun = SystemTime::UNIX_EPOCH + 20_000 * DAY;
-        let looked = Clock { now: begun, steady: Duration::ZERO };
+        let looked = Clock {
+            now: begun,
+            steady: Duration::ZERO,
+        };
         let seed = Seed::new(number);
         // Around the first renewals, so that it hits them.
         let first = if lifetime < 10 * DAY { 0.44 } else { 0.6 };
         let down = begun + lifetime.mul_f64(first + 0.07 * seed.with(1).fraction());
         let domains = (0..8).map(|n| {
             let second = (n % 3 == 0).then(|| format!("alias{n}.example.org"));
-            let names =
-                NameSet::new([format!("ci{n}.example.com")].into_iter().chain(second)).expect("names");
+            let names = NameSet::new([format!("ci{n}.example.com")].into_iter().chain(second))
+                .expect("names");
             let (held, window, ari_failures) = (None, None, 0);
-            Domain { names, held, window, ask_ari_at: begun, ari_failures, wake: begun }
+            Domain {
+                names,
+                held,
+                window,
+                ask_ari_at: begun,
+                ari_failures,
+                wake: begun,
+            }
         });
         Self {
             ca: ModelCa::new(lifetime, has_ari, begun, down..down + 72 * HOUR),
@@ -98,8 +108,12 @@ impl Year {
     }
 
     fn live(&mut self) {
-        while let Some((index, wake)) =
-            self.domains.iter().map(|domain| domain.wake).enumerate().min_by_key(|(_, wake)| *wake)
+        while let Some((index, wake)) = self
+            .domains
+            .iter()
+            .map(|domain| domain.wake)
+            .enumerate()
+            .min_by_key(|(_, wake)| *wake)
         {
             if wake > self.begun + 365 * DAY {
                 break;
@@ -112,7 +126,9 @@ impl Year {
             // A clock may jump while nobody looks.
             self.domains[index].wake = self.now + sleep.clamp(Duration::from_secs(1), HOUR);
         }
-        self.domains.iter().for_each(|domain| assert!(domain.held.is_some()));
+        self.domains
+            .iter()
+            .for_each(|domain| assert!(domain.held.is_some()));
     }
 
     fn restart(&mut self) {
@@ -136,7 +152,10 @@ impl Year {
         if let Some(held) = domain.held {
             let decided = renewal(held.life, domain.window, Seed::new(held.serial));
             if let Ok(sleep) = decided.at.duration_since(clock.now) {
-                let ari = domain.ask_ari_at.duration_since(clock.now).unwrap_or_default();
+                let ari = domain
+                    .ask_ari_at
+                    .duration_since(clock.now)
+                    .unwrap_or_default();
                 return sleep.min(ari);
             }
         }
@@ -145,8 +164,14 @@ impl Year {
 
     /// Whoever connects at this moment is served a valid certificate.
     fn check(&mut self, index: usize) {
-        let Some(held) = self.domains[index].held else { return };
-        assert!(self.now < held.life.not_after, "expired at {:?}", self.now.duration_since(self.begun));
+        let Some(held) = self.domains[index].held else {
+            return;
+        };
+        assert!(
+            self.now < held.life.not_after,
+            "expired at {:?}",
+            self.now.duration_since(self.begun)
+        );
         let left = held.life.left(self.now);
         self.tally.least_left = Some(self.tally.least_left.map_or(left, |least| least.min(left)));
         self.tally.loudest = self.tally.loudest.max(Some(urgency(held.life, self.now)));
@@ -155,14 +180,21 @@ impl Year {
     fn ask_ari(&mut self, index: usize) {
         let (now, clock, down) = (self.now, self.clock(), self.ca.is_down(self.now));
         let domain = &mut self.domains[index];
-        let Some(held) = domain.held.filter(|_| clock.now >= domain.ask_ari_at) else { return };
+        let Some(held) = domain.held.filter(|_| clock.now >= domain.ask_ari_at) else {
+            return;
+        };
         let answer = if down {
             domain.ari_failures += 1;
-            AriAnswer::Failed { times: domain.ari_failures, retry_after: None }
+            AriAnswer::Failed {
+                times: domain.ari_failures,
+                retry_after: None,
+            }
         } else {
             domain.ari_failures = 0;
             domain.window = self.ca.window(held, self.revoked, now);
-            AriAnswer::Answered { retry_after: Some(6 * HOUR) }
+            AriAnswer::Answered {
+                retry_after: Some(6 * HOUR),
+            }
         };
         domain.ask_ari_at = ask_ari_again(clock.now, answer);
     }
@@ -177,7 +209,13 @@ impl Year {
         };
         let id = self.id.clone();
         let held_until = held.map(|held| held.life.not_after);
-        let request = OrderRequest { ca: &id, account: "account", names: &names, kind, held_until };
+        let request = OrderRequest {
+            ca: &id,
+            account: "account",
+            names: &names,
+            kind,
+            held_until,
+        };
         self.follow(clock);
         if let Err(until) = self.ledger.place(request, clock.now) {
             return until.at.duration_since(clock.now).expect("later");
@@ -213,10 +251,17 @@ impl Year {
     }
 
     fn failed(&mut self, request: OrderRequest<'_>, fault: Fault) -> Duration {
-        let failure = Failure { fault, retry_after: None, words: "as the CA put it".into() };
+        let failure = Failure {
+            fault,
+            retry_after: None,
+            words: "as the CA put it".into(),
+        };
         self.record(Event::Failed(request, failure));
         let clock = self.clock();
-        let until = self.ledger.may_order(&request, clock.now).expect_err("backing off");
+        let until = self
+            .ledger
+            .may_order(&request, clock.now)
+            .expect_err("backing off");
         until.at.duration_since(clock.now).expect("later")
     }
 
@@ -238,7 +283,14 @@ fn years(name: &str, lifetime: Duration, has_ari: bool, numbers: std::ops::Range
     for number in numbers {
         let mut year = Year::new(lifetime, has_ari, number);
         year.live();
-        let Tally { issued, validation_failures, unavailable, restarts, least_left, loudest } = &year.tally;
+        let Tally {
+            issued,
+            validation_failures,
+            unavailable,
+            restarts,
+            least_left,
+            loudest,
+        } = &year.tally;
         println!(
             "{name}{}, year {number}: {} names, {issued} certificates, {validation_failures} failed validations, \
              {unavailable} attempts in the outage, {restarts} restarts, {} hours left at the least ({:?})",
@@ -249,7 +301,10 @@ fn years(name: &str, lifetime: Duration, has_ari: bool, numbers: std::ops::Range
         );
         assert_eq!(year.ca.refused, [""; 0], "the CA refused for a limit");
         let each = f64::from(*issued) / 8.0;
-        assert!(each > 365.0 / lifetime.div_duration_f64(DAY) && each < most, "{each} certificates a name");
+        assert!(
+            each > 365.0 / lifetime.div_duration_f64(DAY) && each < most,
+            "{each} certificates a name"
+        );
     }
 }
 

@@ -25,8 +25,14 @@ pub(in crate::certs) struct Sources {
 impl Sources {
     /// Of a configuration and its state directory.
     pub(in crate::certs) fn of(storage: &Storage, settings: &AcmeSettings) -> Self {
-        let ids = settings.authorities.iter().filter_map(|ca| CaId::new(ca.directory.url()).ok());
-        Self { configured: ids.collect(), kept: storage.state().cas() }
+        let ids = settings
+            .authorities
+            .iter()
+            .filter_map(|ca| CaId::new(ca.directory.url()).ok());
+        Self {
+            configured: ids.collect(),
+            kept: storage.state().cas(),
+        }
     }
 
     /// Looks at the state directory again; whether there is another CA.
@@ -37,7 +43,10 @@ impl Sources {
 
     fn all(&self) -> impl Iterator<Item = (&CaId, bool)> {
         let others = self.kept.iter().filter(|ca| !self.configured.contains(ca));
-        self.configured.iter().map(|ca| (ca, true)).chain(others.map(|ca| (ca, false)))
+        self.configured
+            .iter()
+            .map(|ca| (ca, true))
+            .chain(others.map(|ca| (ca, false)))
     }
 }
 
@@ -59,17 +68,35 @@ struct Candidate {
 
 impl Stored {
     /// For these CAs; what is known of those that stay is kept.
-    pub(in crate::certs) fn of(self, storage: &Storage, sources: &Sources, domain: &HostName) -> Self {
+    pub(in crate::certs) fn of(
+        self,
+        storage: &Storage,
+        sources: &Sources,
+        domain: &HostName,
+    ) -> Self {
         let mut before = self.candidates;
-        let candidates =
-            sources.all().map(|(ca, is_configured)| match before.iter().position(|known| known.ca == *ca) {
-                Some(known) => Candidate { is_configured, ..before.swap_remove(known) },
+        let candidates = sources.all().map(|(ca, is_configured)| {
+            match before.iter().position(|known| known.ca == *ca) {
+                Some(known) => Candidate {
+                    is_configured,
+                    ..before.swap_remove(known)
+                },
                 None => {
                     let path = storage.certificate(ca, domain);
-                    Candidate { ca: ca.clone(), is_configured, path, seen: None, held: None, fault: None }
+                    Candidate {
+                        ca: ca.clone(),
+                        is_configured,
+                        path,
+                        seen: None,
+                        held: None,
+                        fault: None,
+                    }
                 }
-            });
-        Self { candidates: candidates.collect() }
+            }
+        });
+        Self {
+            candidates: candidates.collect(),
+        }
     }
 
     /// Reads what has changed.
@@ -86,20 +113,34 @@ impl Stored {
         request: &AcmeRequest,
         now: SystemTime,
     ) -> Option<(&CaId, &Certificate)> {
-        let held = self.candidates.iter().filter_map(|one| Some((one, one.held.as_ref()?)));
+        let held = self
+            .candidates
+            .iter()
+            .filter_map(|one| Some((one, one.held.as_ref()?)));
         let best = held.max_by_key(|(candidate, certificate)| {
             let facts = &certificate.facts;
             let is_alive = now < facts.not_after;
             let is_exact = is_for(facts, request);
-            (is_alive, covers(facts, request), candidate.is_configured, is_exact, facts.not_before)
+            (
+                is_alive,
+                covers(facts, request),
+                candidate.is_configured,
+                is_exact,
+                facts.not_before,
+            )
         });
         best.map(|(candidate, certificate)| (&candidate.ca, certificate))
     }
 
     /// Why a file that is there cannot be used. Those of CAs that are not asked any more concern nobody.
     pub(super) fn fault(&self) -> Option<&str> {
-        let configured = self.candidates.iter().filter(|candidate| candidate.is_configured);
-        configured.filter_map(|candidate| candidate.fault.as_deref()).next()
+        let configured = self
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.is_configured);
+        configured
+            .filter_map(|candidate| candidate.fault.as_deref())
+            .next()
     }
 }
 
@@ -116,7 +157,9 @@ impl Candidate {
                 self.fault = None;
             }
             // What is in memory stays; without it there is nothing to be said about a file that never was.
-            Err(FilesError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(FilesError::Unreadable { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
                 self.fault = None;
             }
             Err(error) => self.fault = Some(error.to_string()),
@@ -141,6 +184,9 @@ pub(in crate::certs) fn covers(facts: &CertificateFacts, request: &AcmeRequest) 
 pub(in crate::certs) fn has(facts: &CertificateFacts, name: &CertifiedName) -> bool {
     match name {
         CertifiedName::Host(host) => facts.covers(host),
-        CertifiedName::Wildcard(_) => facts.names.iter().any(|held| held.to_string() == name.to_string()),
+        CertifiedName::Wildcard(_) => facts
+            .names
+            .iter()
+            .any(|held| held.to_string() == name.to_string()),
     }
 }

@@ -20,7 +20,10 @@ impl Plane {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let certificates = Certificates::new(directory.path().to_owned());
-        Self { directory, certificates }
+        Self {
+            directory,
+            certificates,
+        }
     }
 
     fn path(&self) -> &Path {
@@ -40,7 +43,10 @@ impl Plane {
 
     fn problem(&self, domain: &str) -> Option<String> {
         let mut reports = self.certificates.report().into_iter();
-        reports.find(|report| report.domain.as_str() == domain).expect("reported").problem
+        reports
+            .find(|report| report.domain.as_str() == domain)
+            .expect("reported")
+            .problem
     }
 }
 
@@ -49,7 +55,10 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> std::io::Result<()> {
@@ -74,24 +83,42 @@ fn logged(work: impl FnOnce()) -> Vec<String> {
 #[test]
 fn one_broken_domain_does_not_stop_the_other() {
     let plane = Plane::new();
-    let broken = Pair { certificate: "no PEM".into(), key: "no PEM".into() }.write(plane.path(), "broken");
-    let missing = CertificateSource::Files { certificate: "/nonexistent".into(), key: "/nonexistent".into() };
+    let broken = Pair {
+        certificate: "no PEM".into(),
+        key: "no PEM".into(),
+    }
+    .write(plane.path(), "broken");
+    let missing = CertificateSource::Files {
+        certificate: "/nonexistent".into(),
+        key: "/nonexistent".into(),
+    };
     let good = pair(&["good.example.com"]).write(plane.path(), "good");
     let lines = logged(|| {
         plane.apply(&[
             &host(&["broken.example.com"], &[443], broken),
             &host(&["missing.example.com"], &[443], missing),
             &host(&["good.example.com"], &[443], good),
-            &host(&["internal.example.com", "alias.example.com"], &[443], Internal),
+            &host(
+                &["internal.example.com", "alias.example.com"],
+                &[443],
+                Internal,
+            ),
         ]);
     });
-    for served in ["good.example.com", "internal.example.com", "alias.example.com"] {
+    for served in [
+        "good.example.com",
+        "internal.example.com",
+        "alias.example.com",
+    ] {
         assert!(plane.leaf(served).is_some(), "{served}");
     }
     for refused in ["broken.example.com", "missing.example.com"] {
         assert!(plane.leaf(refused).is_none(), "{refused}");
         assert!(plane.problem(refused).is_some());
-        let said = lines.iter().filter(|line| line.contains("ERROR") && line.contains(refused)).count();
+        let said = lines
+            .iter()
+            .filter(|line| line.contains("ERROR") && line.contains(refused))
+            .count();
         assert_eq!(said, 1, "{lines:#?}");
     }
     assert_eq!(plane.problem("internal.example.com"), None);
@@ -102,12 +129,21 @@ fn an_expired_certificate_is_served_and_said() {
     let plane = Plane::new();
     let key = KeyPair::generate().expect("made");
     let now = SystemTime::now();
-    let files = pair_for(&key, &["a.example.com"], now - 9 * DAY, now - DAY).write(plane.path(), "a");
+    let files =
+        pair_for(&key, &["a.example.com"], now - 9 * DAY, now - DAY).write(plane.path(), "a");
     let lines = logged(|| plane.apply(&[&host(&["a.example.com"], &[443], files)]));
     assert!(plane.leaf("a.example.com").is_some());
     let problem = plane.problem("a.example.com").expect("a problem");
-    assert!(problem.starts_with("the certificate expired on "), "{problem}");
-    assert!(lines.iter().any(|line| line.contains("WARN") && line.contains("expired on")), "{lines:#?}");
+    assert!(
+        problem.starts_with("the certificate expired on "),
+        "{problem}"
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("WARN") && line.contains("expired on")),
+        "{lines:#?}"
+    );
 }
 
 #[test]
@@ -135,19 +171,29 @@ fn a_bad_pair_keeps_the_last_good_one_and_is_said_once_per_change() {
     // A renewal tool has replaced the certificate, and is about to replace the key.
     let new = pair(&["a.example.com"]);
     std::fs::write(plane.path().join("a.pem"), &new.certificate).expect("written");
-    assert_eq!(logged(|| plane.certificates.refresh()), Vec::<String>::new());
+    assert_eq!(
+        logged(|| plane.certificates.refresh()),
+        Vec::<String>::new()
+    );
     assert_eq!(plane.leaf("a.example.com"), before);
     assert_eq!(plane.problem("a.example.com"), None);
 
     // It never did.
     let lines = logged(|| (0..3).for_each(|_| plane.certificates.refresh()));
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(lines[0].contains("does not belong to the certificate"), "{lines:#?}");
+    assert!(
+        lines[0].contains("does not belong to the certificate"),
+        "{lines:#?}"
+    );
     assert_eq!(plane.leaf("a.example.com"), before);
     assert!(plane.problem("a.example.com").is_some());
 
     // Another change, just as bad.
-    std::fs::write(plane.path().join("a.pem"), pair(&["a.example.com"]).certificate).expect("written");
+    std::fs::write(
+        plane.path().join("a.pem"),
+        pair(&["a.example.com"]).certificate,
+    )
+    .expect("written");
     let lines = logged(|| (0..3).for_each(|_| plane.certificates.refresh()));
     assert_eq!(lines.len(), 1, "{lines:#?}");
 
@@ -158,7 +204,10 @@ fn a_bad_pair_keeps_the_last_good_one_and_is_said_once_per_change() {
 
     new.write(plane.path(), "a");
     let lines = logged(|| plane.certificates.refresh());
-    assert!(lines.iter().any(|line| line.contains("in order again")), "{lines:#?}");
+    assert!(
+        lines.iter().any(|line| line.contains("in order again")),
+        "{lines:#?}"
+    );
     assert_ne!(plane.leaf("a.example.com"), before);
     assert_eq!(plane.problem("a.example.com"), None);
 }
@@ -174,7 +223,12 @@ fn a_reload_keeps_adds_and_drops() {
     assert_eq!(plane.leaf("kept.example.com"), before);
     assert!(plane.leaf("new.example.com").is_some());
     assert_eq!(plane.leaf("dropped.example.com"), None);
-    let domains: Vec<_> = plane.certificates.report().into_iter().map(|report| report.domain).collect();
+    let domains: Vec<_> = plane
+        .certificates
+        .report()
+        .into_iter()
+        .map(|report| report.domain)
+        .collect();
     assert_eq!(
         domains.iter().map(HostName::as_str).collect::<Vec<_>>(),
         ["new.example.com", "kept.example.com"]
@@ -189,7 +243,10 @@ fn new_aliases_get_a_new_internal_leaf_and_a_new_source_its_own() {
     plane.apply(&[&host(&["a.example.com", "192.0.2.1"], &[443], Internal)]);
     let second = plane.leaf("a.example.com");
     assert_ne!(first, second);
-    assert_eq!(plane.certificates.report()[0].names, ["a.example.com", "192.0.2.1"]);
+    assert_eq!(
+        plane.certificates.report()[0].names,
+        ["a.example.com", "192.0.2.1"]
+    );
     plane.apply(&[&host(&["a.example.com"], &[443], Internal)]);
     assert_eq!(plane.certificates.report()[0].names, ["a.example.com"]);
 
@@ -234,17 +291,28 @@ fn a_broken_ca_refuses_until_it_is_mended() {
 
 /// A domain that asks the CA of `snapshot`, and a certificate of a CA for it.
 fn acme(names: &[&str], fallback: Fallback) -> SharedVirtualHost {
-    let certified = names.iter().map(|name| CertifiedName::Host(crate::certs::testing::name(name))).collect();
-    let request = AcmeRequest { contact: None, names: certified, profile: None, fallback };
+    let certified = names
+        .iter()
+        .map(|name| CertifiedName::Host(crate::certs::testing::name(name)))
+        .collect();
+    let request = AcmeRequest {
+        contact: None,
+        names: certified,
+        profile: None,
+        fallback,
+    };
     host(names, &[443], CertificateSource::Acme(request))
 }
 
 fn give(plane: &Plane, ca: &str, names: &[&str], life: (SystemTime, SystemTime)) {
-    let Pair { certificate, key } = pair_for(&KeyPair::generate().expect("made"), names, life.0, life.1);
+    let Pair { certificate, key } =
+        pair_for(&KeyPair::generate().expect("made"), names, life.0, life.1);
     let (storage, id) = (Storage::below(plane.path()), CaId::new(ca).expect("a URL"));
     storage.prepare(&id).expect("prepared");
     let domain = crate::certs::testing::name("a.example.com");
-    storage.write_certificate(&id, &domain, &key, &certificate).expect("written");
+    storage
+        .write_certificate(&id, &domain, &key, &certificate)
+        .expect("written");
 }
 
 const ASKED: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
@@ -253,25 +321,55 @@ const BEFORE: &str = "https://acme.zerossl.com/v2/DV90";
 #[test]
 fn of_all_that_cas_have_given_the_best_is_served() {
     let now = SystemTime::now();
-    let (expired, good, newer) =
-        ((now - 9 * DAY, now - DAY), (now - 20 * DAY, now + 60 * DAY), (now - DAY, now + DAY));
-    let (a, both) = (&["a.example.com"][..], &["a.example.com", "b.example.com"][..]);
+    let (expired, good, newer) = (
+        (now - 9 * DAY, now - DAY),
+        (now - 20 * DAY, now + 60 * DAY),
+        (now - DAY, now + DAY),
+    );
+    let (a, both) = (
+        &["a.example.com"][..],
+        &["a.example.com", "b.example.com"][..],
+    );
     // What is served: of the CA that is asked, or of the one before.
     let table = [
         ("of a former CA", None, Some((a, good)), BEFORE),
-        ("of a former CA, as the other has expired", Some((a, expired)), Some((a, good)), BEFORE),
-        ("of the CA that is asked, though older", Some((a, good)), Some((a, newer)), ASKED),
-        ("for more names, rather than expired", Some((a, expired)), Some((both, good)), BEFORE),
-        ("expired, rather than nothing", Some((a, expired)), None, ASKED),
+        (
+            "of a former CA, as the other has expired",
+            Some((a, expired)),
+            Some((a, good)),
+            BEFORE,
+        ),
+        (
+            "of the CA that is asked, though older",
+            Some((a, good)),
+            Some((a, newer)),
+            ASKED,
+        ),
+        (
+            "for more names, rather than expired",
+            Some((a, expired)),
+            Some((both, good)),
+            BEFORE,
+        ),
+        (
+            "expired, rather than nothing",
+            Some((a, expired)),
+            None,
+            ASKED,
+        ),
     ];
     for (what, asked, before, served) in table {
         let plane = Plane::new();
         for (ca, given) in [(ASKED, asked), (BEFORE, before)] {
-            given.into_iter().for_each(|(names, life)| give(&plane, ca, names, life));
+            given
+                .into_iter()
+                .for_each(|(names, life)| give(&plane, ca, names, life));
         }
         plane.apply(&[&acme(a, Fallback::Refuse)]);
         assert!(plane.leaf("a.example.com").is_some(), "{what}");
-        let issued = plane.certificates.issued(&crate::certs::testing::name("a.example.com"));
+        let issued = plane
+            .certificates
+            .issued(&crate::certs::testing::name("a.example.com"));
         assert_eq!(issued.expect("one").ca.as_str(), served, "{what}");
     }
 }
@@ -280,9 +378,19 @@ fn of_all_that_cas_have_given_the_best_is_served() {
 fn what_is_imported_while_moorgate_runs_is_found() {
     let plane = Plane::new();
     let lines = logged(|| plane.apply(&[&acme(&["a.example.com"], Fallback::Refuse)]));
-    assert!(lines.iter().any(|line| line.contains("handshakes are refused")), "{lines:#?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("handshakes are refused")),
+        "{lines:#?}"
+    );
     assert_eq!(plane.leaf("a.example.com"), None);
-    give(&plane, BEFORE, &["a.example.com"], (SystemTime::now() - DAY, SystemTime::now() + 60 * DAY));
+    give(
+        &plane,
+        BEFORE,
+        &["a.example.com"],
+        (SystemTime::now() - DAY, SystemTime::now() + 60 * DAY),
+    );
     plane.certificates.refresh();
     assert!(plane.leaf("a.example.com").is_some());
     assert_eq!(plane.problem("a.example.com"), None);
@@ -293,7 +401,10 @@ fn a_stand_in_is_not_said_to_be_a_refusal() {
     let plane = Plane::new();
     let lines = logged(|| plane.apply(&[&acme(&["a.example.com"], Fallback::Internal)]));
     assert!(plane.leaf("a.example.com").is_some());
-    let said: Vec<_> = lines.iter().filter(|line| line.contains("no certificate")).collect();
+    let said: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("no certificate"))
+        .collect();
     assert_eq!(said.len(), 1, "{lines:#?}");
     assert!(
         said[0].contains("WARN") && said[0].contains("that of moorgate's own CA is served"),

@@ -13,7 +13,10 @@ fn day(n: u64) -> SystemTime {
 }
 
 fn life(from: u64, length: Duration) -> Life {
-    Life { not_before: day(from), not_after: day(from) + length }
+    Life {
+        not_before: day(from),
+        not_after: day(from) + length,
+    }
 }
 
 #[test]
@@ -56,14 +59,20 @@ fn a_window_that_ends_before_it_starts_is_none() {
 
 #[test]
 fn short_lives_are_renewed_at_half_and_long_ones_at_two_thirds() {
-    for (length, least, most) in
-        [(160 * HOUR, 160 * HOUR * 23 / 50, 80 * HOUR), (90 * DAY, 90 * DAY * 187 / 300, 60 * DAY)]
-    {
+    for (length, least, most) in [
+        (160 * HOUR, 160 * HOUR * 23 / 50, 80 * HOUR),
+        (90 * DAY, 90 * DAY * 187 / 300, 60 * DAY),
+    ] {
         for number in 0..100 {
             let life = life(100, length);
-            let after = renewal(life, None, Seed::new(number)).at.duration_since(life.not_before);
+            let after = renewal(life, None, Seed::new(number))
+                .at
+                .duration_since(life.not_before);
             let after = after.expect("later");
-            assert!(after >= least && after <= most + Duration::from_secs(1), "{after:?}");
+            assert!(
+                after >= least && after <= most + Duration::from_secs(1),
+                "{after:?}"
+            );
         }
     }
 }
@@ -71,7 +80,8 @@ fn short_lives_are_renewed_at_half_and_long_ones_at_two_thirds() {
 #[test]
 fn a_window_at_the_end_of_the_life_is_too_late() {
     let life = life(100, 160 * HOUR);
-    let late = AriWindow::new(life.not_after - 2 * HOUR, life.not_after + 2 * HOUR).expect("a window");
+    let late =
+        AriWindow::new(life.not_after - 2 * HOUR, life.not_after + 2 * HOUR).expect("a window");
     let renewal = renewal(life, Some(late), Seed::new(7));
     assert_eq!(renewal.at, life.not_after - 72 * HOUR);
     assert_eq!(renewal.why, Why::TooLateForSafety(late));
@@ -80,7 +90,12 @@ fn a_window_at_the_end_of_the_life_is_too_late() {
 #[test]
 fn the_reasons_are_said() {
     let window = AriWindow::new(day(30), day(31)).expect("a window");
-    let words = [Why::Ari(window), Why::TooLateForSafety(window), Why::LifeLeft].map(|why| why.to_string());
+    let words = [
+        Why::Ari(window),
+        Why::TooLateForSafety(window),
+        Why::LifeLeft,
+    ]
+    .map(|why| why.to_string());
     insta::assert_snapshot!(words.join("\n"), @r"
     the CA suggests 1970-01-31T00:00:00Z to 1970-02-01T00:00:00Z
     the CA suggests 1970-01-31T00:00:00Z to 1970-02-01T00:00:00Z, which leaves too little time for failures
@@ -90,25 +105,56 @@ fn the_reasons_are_said() {
 
 #[test]
 fn the_ca_says_when_it_is_asked_again_within_reason() {
-    let wait = |answer| ask_ari_again(day(1), answer).duration_since(day(1)).expect("later");
-    let answered =
-        |seconds: Option<u64>| AriAnswer::Answered { retry_after: seconds.map(Duration::from_secs) };
+    let wait = |answer| {
+        ask_ari_again(day(1), answer)
+            .duration_since(day(1))
+            .expect("later")
+    };
+    let answered = |seconds: Option<u64>| AriAnswer::Answered {
+        retry_after: seconds.map(Duration::from_secs),
+    };
     assert_eq!(wait(answered(Some(21_600))), 6 * HOUR);
     assert_eq!(wait(answered(None)), 6 * HOUR);
     assert_eq!(wait(answered(Some(0))), MINUTE);
     assert_eq!(wait(answered(Some(u64::MAX))), DAY);
-    let failed = |times| wait(AriAnswer::Failed { times, retry_after: None });
-    assert_eq!([1, 2, 3, 4, 99].map(failed), [1, 10, 100, 360, 360].map(|n| n * MINUTE));
-    assert_eq!(wait(AriAnswer::Failed { times: 1, retry_after: Some(HOUR) }), HOUR);
-    assert_eq!(wait(AriAnswer::Failed { times: 3, retry_after: Some(MINUTE) }), 100 * MINUTE);
+    let failed = |times| {
+        wait(AriAnswer::Failed {
+            times,
+            retry_after: None,
+        })
+    };
+    assert_eq!(
+        [1, 2, 3, 4, 99].map(failed),
+        [1, 10, 100, 360, 360].map(|n| n * MINUTE)
+    );
+    assert_eq!(
+        wait(AriAnswer::Failed {
+            times: 1,
+            retry_after: Some(HOUR)
+        }),
+        HOUR
+    );
+    assert_eq!(
+        wait(AriAnswer::Failed {
+            times: 3,
+            retry_after: Some(MINUTE)
+        }),
+        100 * MINUTE
+    );
 }
 
 #[test]
 fn warnings_grow_louder() {
     let life = life(100, 100 * DAY);
-    let told = [100, 180, 181, 190, 191, 195, 196, 199, 200, 999].map(|now| urgency(life, day(now)));
+    let told =
+        [100, 180, 181, 190, 191, 195, 196, 199, 200, 999].map(|now| urgency(life, day(now)));
     use Urgency::{Alarm, Calm, Expired, Notice, Warning};
-    assert_eq!(told, [Calm, Calm, Notice, Notice, Warning, Warning, Alarm, Alarm, Expired, Expired]);
+    assert_eq!(
+        told,
+        [
+            Calm, Calm, Notice, Notice, Warning, Warning, Alarm, Alarm, Expired, Expired
+        ]
+    );
 }
 
 #[test]
@@ -119,7 +165,10 @@ fn what_was_issued_together_is_not_renewed_together() {
             let at = renewal(life, window, Seed::of(&format!("serial {number}"))).at;
             at.duration_since(day(100)).expect("later").as_secs() / 3600
         };
-        (0..200).map(hour).collect::<std::collections::BTreeSet<_>>().len()
+        (0..200)
+            .map(hour)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len()
     };
     // 200 certificates over the 86 hours of the jitter, and over the 48 of a window.
     assert!(hours(None) > 60);

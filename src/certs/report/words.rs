@@ -4,7 +4,11 @@ use super::{AcmeStatus, CertificateReport};
 use crate::certs::inspect::Moment;
 
 pub(super) fn listing(reports: &[CertificateReport]) -> String {
-    reports.iter().flat_map(lines).collect::<Vec<_>>().join("\n")
+    reports
+        .iter()
+        .flat_map(lines)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn lines(report: &CertificateReport) -> Vec<String> {
@@ -27,7 +31,11 @@ fn lines(report: &CertificateReport) -> Vec<String> {
     }
     let mut lines = vec![words.join("  ")];
     lines.extend(acme.iter().flat_map(of_acme));
-    lines.extend(problem.as_ref().map(|problem| format!("  PROBLEM: {problem}")));
+    lines.extend(
+        problem
+            .as_ref()
+            .map(|problem| format!("  PROBLEM: {problem}")),
+    );
     lines
 }
 
@@ -44,16 +52,21 @@ fn of_acme(status: &AcmeStatus) -> Vec<String> {
         // Since the process began: for those who count.
         attempts: _,
     } = status;
-    let profile = profile.as_ref().map(|profile| format!(", profile {profile}")).unwrap_or_default();
+    let profile = profile
+        .as_ref()
+        .map(|profile| format!(", profile {profile}"))
+        .unwrap_or_default();
     let mut lines = vec![format!("  from {ca}{profile}")];
     lines.extend((!state.is_empty()).then(|| format!("  {state}")));
     lines.extend(next_attempt.map(|at| format!("  next attempt at {}", Moment(at))));
     let window = window_start.zip(*window_end);
-    lines.extend(
-        window.map(|(start, end)| {
-            format!("  the CA suggests renewal from {} to {}", Moment(start), Moment(end))
-        }),
-    );
+    lines.extend(window.map(|(start, end)| {
+        format!(
+            "  the CA suggests renewal from {} to {}",
+            Moment(start),
+            Moment(end)
+        )
+    }));
     lines.extend(error.as_ref().map(|error| format!("  LAST ERROR: {error}")));
     lines.extend(findings.iter().map(|finding| format!("  FOUND: {finding}")));
     lines

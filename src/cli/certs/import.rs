@@ -30,7 +30,11 @@ pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> 
     let Arguments { path, dry_run, ca } = arguments;
     let asks = |host: &&SharedVirtualHost| matches!(host.certificate, CertificateSource::Acme(_));
     let targets: Vec<_> = snapshot.domains.iter().filter_map(target).collect();
-    let authorities = snapshot.acme.authorities.iter().filter_map(|ca| CaId::new(ca.directory.url()).ok());
+    let authorities = snapshot
+        .acme
+        .authorities
+        .iter()
+        .filter_map(|ca| CaId::new(ca.directory.url()).ok());
     let authorities: Vec<_> = authorities.collect();
     let others = snapshot.domains.iter().filter(|host| !asks(host));
     let others: Vec<_> = others.map(|host| host.domain.clone()).collect();
@@ -48,16 +52,19 @@ pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> 
         writeln!(out, "{line}")?;
     }
     eprintln!("{}", summary(&lines, *dry_run, &snapshot.state));
-    let failed = lines.iter().any(|line| matches!(line.outcome, Outcome::Failed(_)));
+    let failed = lines
+        .iter()
+        .any(|line| matches!(line.outcome, Outcome::Failed(_)));
     ensure!(!failed, "not everything could be imported");
     Ok(())
 }
 
 fn target(host: &SharedVirtualHost) -> Option<Target> {
     match &host.certificate {
-        CertificateSource::Acme(request) => {
-            Some(Target { domain: host.domain.clone(), names: request.names.clone() })
-        }
+        CertificateSource::Acme(request) => Some(Target {
+            domain: host.domain.clone(),
+            names: request.names.clone(),
+        }),
         CertificateSource::Files { .. } | CertificateSource::Internal => None,
     }
 }
@@ -71,7 +78,10 @@ fn summary(lines: &[Line], dry_run: bool, state: &Path) -> String {
         count(|outcome| matches!(outcome, Outcome::Failed(_))),
     ];
     let verb = if dry_run { "would import" } else { "imported" };
-    format!("{verb} {imported} into {}, kept {kept}, skipped {skipped}, failed {failed}", state.display())
+    format!(
+        "{verb} {imported} into {}, kept {kept}, skipped {skipped}, failed {failed}",
+        state.display()
+    )
 }
 
 #[cfg(test)]
@@ -80,7 +90,11 @@ mod tests {
 
     #[test]
     fn the_summary_counts() {
-        let line = |outcome| Line { from: "/etc/letsencrypt".into(), what: "a.example.com".into(), outcome };
+        let line = |outcome| Line {
+            from: "/etc/letsencrypt".into(),
+            what: "a.example.com".into(),
+            outcome,
+        };
         let lines = [
             line(Outcome::Imported(Vec::new())),
             line(Outcome::Imported(Vec::new())),

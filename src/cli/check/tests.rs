@@ -28,9 +28,15 @@ fn a_good_configuration_is_one_line_a_domain() {
     let snapshot = &outcome.as_ref().expect("valid").snapshot;
     write_domains(snapshot, &mut text).expect("written");
     insta::assert_snapshot!(String::from_utf8(text).expect("text"), @"docker-ci.example.com  https :443, :5000  certificate internal  users conf.d/ci.htpasswd  -> http://registry-ci:5000");
-    assert_eq!(report(&outcome, Vec::new(), Form::Json).expect("written"), ExitCode::SUCCESS);
+    assert_eq!(
+        report(&outcome, Vec::new(), Form::Json).expect("written"),
+        ExitCode::SUCCESS
+    );
     let warning = Problem::in_file(directory.path(), "odd", "look").warning();
-    assert_eq!(report(&outcome, vec![warning], Form::Text).expect("written"), ExitCode::SUCCESS);
+    assert_eq!(
+        report(&outcome, vec![warning], Form::Text).expect("written"),
+        ExitCode::SUCCESS
+    );
 }
 
 #[test]
@@ -38,9 +44,19 @@ fn an_error_of_another_part_is_exit_status_2() {
     let directory = directory(DOMAIN);
     let outcome = config::load(directory.path());
     let file = directory.path().join("conf.d/ci.toml");
-    let extra = || vec![Problem::at_key(&file, &["auth", "htpasswd"], "no usable entry", "add one")];
+    let extra = || {
+        vec![Problem::at_key(
+            &file,
+            &["auth", "htpasswd"],
+            "no usable entry",
+            "add one",
+        )]
+    };
     for form in [Form::Text, Form::Json] {
-        assert_eq!(report(&outcome, extra(), form).expect("written"), ExitCode::from(2));
+        assert_eq!(
+            report(&outcome, extra(), form).expect("written"),
+            ExitCode::from(2)
+        );
     }
     let mut problems = Problems::default();
     problems.extend(extra());

@@ -19,7 +19,8 @@ pub(super) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     pub(super) fn decision(&self) -> Decision<'a> {
-        self.policy.decide(self.asker, self.action, self.repository, self.tag)
+        self.policy
+            .decide(self.asker, self.action, self.repository, self.tag)
     }
 
     /// Why the decision is what it is.
@@ -48,16 +49,25 @@ impl<'a> Asked<'a> {
 
     /// What the decision alone does not say.
     pub(super) fn notes(&self) -> Vec<String> {
-        [self.head(), self.of_the_tag(), self.elsewhere()].into_iter().flatten().collect()
+        [self.head(), self.of_the_tag(), self.elsewhere()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Whoever may push may look with HEAD, where nothing denies to pull.
     fn head(&self) -> Option<String> {
         let decision = self.decision();
-        let push = Self { action: Action::Push, ..*self };
+        let push = Self {
+            action: Action::Push,
+            ..*self
+        };
         let helps = self.action == Action::Pull && !decision.allowed && !decision.is_denied();
         (helps && push.decision().allowed).then(|| {
-            format!("HEAD alone, as clients ask around a push, is allowed with `push`: {}", push.reason())
+            format!(
+                "HEAD alone, as clients ask around a push, is allowed with `push`: {}",
+                push.reason()
+            )
         })
     }
 
@@ -65,23 +75,43 @@ impl<'a> Asked<'a> {
     fn of_the_tag(&self) -> Option<String> {
         self.tag?;
         let (other, when) = match self.action {
-            Action::Push => (Action::Overwrite, "if the tag is there already with something else"),
+            Action::Push => (
+                Action::Overwrite,
+                "if the tag is there already with something else",
+            ),
             Action::Overwrite => (Action::Push, "if the tag is not there yet"),
             _ => return None,
         };
-        let asked = Self { action: other, ..*self };
+        let asked = Self {
+            action: other,
+            ..*self
+        };
         let (this, that) = (self.decision(), asked.decision());
-        let verb = if that.allowed { "allowed" } else { "not allowed" };
+        let verb = if that.allowed {
+            "allowed"
+        } else {
+            "not allowed"
+        };
         (this.allowed != that.allowed)
             .then(|| format!("{when}, it is `{other}`, and {verb}: {}", asked.reason()))
     }
 
     /// An address from which it is otherwise.
     fn elsewhere(&self) -> Option<String> {
-        let of = |client: IpAddr| Self { asker: Asker { client, ..self.asker }, ..*self };
+        let of = |client: IpAddr| Self {
+            asker: Asker {
+                client,
+                ..self.asker
+            },
+            ..*self
+        };
         let allowed = self.decision().allowed;
-        let other =
-            self.policy.places().into_iter().map(of).find(|asked| asked.decision().allowed != allowed)?;
+        let other = self
+            .policy
+            .places()
+            .into_iter()
+            .map(of)
+            .find(|asked| asked.decision().allowed != allowed)?;
         let verb = if allowed { "not allowed" } else { "allowed" };
         let (here, there) = (self.asker.client, other.asker.client);
         Some(format!(

@@ -43,9 +43,16 @@ pub(super) fn groups(top: &mut Table<'_>) -> Setting<Vec<RawGroup>> {
     top.free("groups", |table, name| {
         let members = table.any_list(name.get_ref(), values::user);
         match values::group_name(name.get_ref()) {
-            Ok(text) => Some(RawGroup { name: Spanned::new(name.span(), text), members }),
+            Ok(text) => Some(RawGroup {
+                name: Spanned::new(name.span(), text),
+                members,
+            }),
             Err(error) => {
-                table.note(&name.span(), format!("`groups.{}` {error}", name.get_ref()), error.help);
+                table.note(
+                    &name.span(),
+                    format!("`groups.{}` {error}", name.get_ref()),
+                    error.help,
+                );
                 None
             }
         }

@@ -49,7 +49,13 @@ pub(super) fn tls(table: &mut Table<'_>) -> RawTls {
         names: table.list("names", values::certified_name),
         profile: table.value("profile", values::word),
         fallback: table.value("fallback", |value| {
-            values::choice(value, &[("refuse", Fallback::Refuse), ("internal", Fallback::Internal)])
+            values::choice(
+                value,
+                &[
+                    ("refuse", Fallback::Refuse),
+                    ("internal", Fallback::Internal),
+                ],
+            )
         }),
         certificate: table.value("certificate", values::path),
         key: table.value("key", values::path),

@@ -30,7 +30,13 @@ impl<'a> Table<'a> {
         entries: &'a DeTable<'a>,
         problems: &'a mut Problems,
     ) -> Self {
-        Self::open(Self { source, kind, name: "", entries, problems })
+        Self::open(Self {
+            source,
+            kind,
+            name: "",
+            entries,
+            problems,
+        })
     }
 
     fn open(mut self) -> Self {
@@ -38,7 +44,11 @@ impl<'a> Table<'a> {
             let name = key.get_ref();
             if !schema::knows(self.kind, self.name, name) {
                 let help = schema::help_for_unknown(self.kind, self.name, name);
-                let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
+                let place = if self.name.is_empty() {
+                    String::new()
+                } else {
+                    format!(" in [{}]", self.name)
+                };
                 self.note(&key.span(), format!("unknown key `{name}`{place}"), help);
             }
         }
@@ -51,7 +61,9 @@ impl<'a> Table<'a> {
         key: &'static str,
         read: impl FnOnce(&DeValue<'_>) -> Result<T, InvalidValue>,
     ) -> Setting<T> {
-        let Some(value) = self.find(key) else { return Setting::Absent };
+        let Some(value) = self.find(key) else {
+            return Setting::Absent;
+        };
         match read(value.get_ref()) {
             Ok(read) => Setting::Given(read, value.span()),
             Err(error) => self.invalid(key, &value.span(), error),
@@ -74,7 +86,9 @@ impl<'a> Table<'a> {
         key: &str,
         read: impl Fn(&DeValue<'_>) -> Result<T, InvalidValue>,
     ) -> List<T> {
-        let Some(value) = self.entries.get(key) else { return Setting::Absent };
+        let Some(value) = self.entries.get(key) else {
+            return Setting::Absent;
+        };
         let DeValue::Array(elements) = value.get_ref() else {
             let error = InvalidValue::wrong_type("a list", value.get_ref(), "write [\"…\", \"…\"]");
             return self.invalid(key, &value.span(), error);
@@ -100,15 +114,26 @@ impl<'a> Table<'a> {
         key: &'static str,
         read: impl Fn(&mut Table<'_>, &Spanned<Cow<'_, str>>) -> Option<T>,
     ) -> Setting<Vec<T>> {
-        let Some(value) = self.find(key) else { return Setting::Absent };
+        let Some(value) = self.find(key) else {
+            return Setting::Absent;
+        };
         let DeValue::Table(entries) = value.get_ref() else {
             let help = format!("write [{key}] on a line of its own, and its keys below");
             let error = InvalidValue::wrong_type("a table", value.get_ref(), &help);
             return self.invalid(key, &value.span(), error);
         };
         let (source, kind) = (self.source, self.kind);
-        let mut table = Table { source, kind, name: key, entries, problems: self.problems };
-        let all = entries.keys().filter_map(|key| read(&mut table, key)).collect();
+        let mut table = Table {
+            source,
+            kind,
+            name: key,
+            entries,
+            problems: self.problems,
+        };
+        let all = entries
+            .keys()
+            .filter_map(|key| read(&mut table, key))
+            .collect();
         Setting::Given(all, value.span())
     }
 
@@ -118,20 +143,35 @@ impl<'a> Table<'a> {
         key: &'static str,
         read: impl FnOnce(&mut Table<'_>) -> T,
     ) -> Setting<T> {
-        let Some(value) = self.find(key) else { return Setting::Absent };
+        let Some(value) = self.find(key) else {
+            return Setting::Absent;
+        };
         let DeValue::Table(entries) = value.get_ref() else {
             let help = format!("write [{key}] on a line of its own, and its keys below");
             let error = InvalidValue::wrong_type("a table", value.get_ref(), &help);
             return self.invalid(key, &value.span(), error);
         };
         let (source, kind) = (self.source, self.kind);
-        let mut table = Table { source, kind, name: key, entries, problems: self.problems }.open();
+        let mut table = Table {
+            source,
+            kind,
+            name: key,
+            entries,
+            problems: self.problems,
+        }
+        .open();
         Setting::Given(read(&mut table), value.span())
     }
 
     /// The tables of an array, `[[key]]`; only the top has some.
-    pub(super) fn tables<T>(&mut self, key: &'static str, read: impl Fn(&mut Table<'_>) -> T) -> List<T> {
-        let Some(value) = self.find(key) else { return Setting::Absent };
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&mut Table<'_>) -> T,
+    ) -> List<T> {
+        let Some(value) = self.find(key) else {
+            return Setting::Absent;
+        };
         let help = format!("write [[{key}]] on a line of its own, and its keys below");
         let DeValue::Array(elements) = value.get_ref() else {
             let error = InvalidValue::wrong_type("an array of tables", value.get_ref(), &help);
@@ -140,11 +180,19 @@ impl<'a> Table<'a> {
         let mut list = Vec::new();
         for element in elements {
             let DeValue::Table(entries) = element.get_ref() else {
-                let error = InvalidValue::wrong_type("an array of tables", element.get_ref(), &help);
+                let error =
+                    InvalidValue::wrong_type("an array of tables", element.get_ref(), &help);
                 return self.invalid(key, &element.span(), error);
             };
             let (source, kind) = (self.source, self.kind);
-            let mut table = Table { source, kind, name: key, entries, problems: self.problems }.open();
+            let mut table = Table {
+                source,
+                kind,
+                name: key,
+                entries,
+                problems: self.problems,
+            }
+            .open();
             list.push(Spanned::new(element.span(), read(&mut table)));
         }
         Setting::Given(list, value.span())
@@ -165,11 +213,16 @@ impl<'a> Table<'a> {
 
     fn invalid<T>(&mut self, key: &str, span: &Span, error: InvalidValue) -> Setting<T> {
         let dot = if self.name.is_empty() { "" } else { "." };
-        self.note(span, format!("`{}{dot}{key}` {error}", self.name), error.help);
+        self.note(
+            span,
+            format!("`{}{dot}{key}` {error}", self.name),
+            error.help,
+        );
         Setting::Invalid
     }
 
     pub(super) fn note(&mut self, span: &Span, message: String, help: String) {
-        self.problems.push(Problem::at(self.source, span, message, help));
+        self.problems
+            .push(Problem::at(self.source, span, message, help));
     }
 }

@@ -5,7 +5,10 @@ use crate::config::problem::Colour;
 use crate::config::schema;
 
 fn source(text: &str) -> Arc<Source> {
-    Arc::new(Source::new(PathBuf::from("conf.d/ci.toml"), text.to_owned()))
+    Arc::new(Source::new(
+        PathBuf::from("conf.d/ci.toml"),
+        text.to_owned(),
+    ))
 }
 
 fn problems_of_domain(text: &str) -> String {
@@ -24,14 +27,22 @@ fn every_key_of_the_schema_is_read() {
                 if table.is_empty() && schema::keys(kind, key).next().is_some() {
                     continue;
                 }
-                let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+                let header = if table.is_empty() {
+                    String::new()
+                } else {
+                    format!("[{table}]\n")
+                };
                 let mut problems = Problems::default();
                 let source = source(&format!("{header}{key} = 2000-01-01\n"));
                 match kind {
                     FileKind::Domain => drop(domain(&source, &mut problems)),
                     FileKind::Main => drop(super::main(&source, &mut problems)),
                 }
-                assert_eq!(problems.count(crate::config::problem::Severity::Error), 1, "{table} {key}");
+                assert_eq!(
+                    problems.count(crate::config::problem::Severity::Error),
+                    1,
+                    "{table} {key}"
+                );
             }
         }
     }
@@ -197,28 +208,67 @@ fn bounds_of_the_process() {
     let cases = [
         ("[limits]\nhead = '2 KiB'", "`limits.head` is too small"),
         ("[limits]\nhead = '1 MiB'", "`limits.head` is too large"),
-        ("[limits]\nhead_lines = 0", "`limits.head_lines` is out of bounds"),
-        ("[limits]\nh2_streams = '100'", "`limits.h2_streams` must be a whole number, not a string"),
-        ("[limits]\nconnections = -1", "`limits.connections` is out of bounds"),
+        (
+            "[limits]\nhead_lines = 0",
+            "`limits.head_lines` is out of bounds",
+        ),
+        (
+            "[limits]\nh2_streams = '100'",
+            "`limits.h2_streams` must be a whole number, not a string",
+        ),
+        (
+            "[limits]\nconnections = -1",
+            "`limits.connections` is out of bounds",
+        ),
         ("[limits]\nmanifest = 0", "`limits.manifest` is too small"),
         ("[timeouts]\nidle = '25h'", "`timeouts.idle` is too long"),
-        ("[timeouts]\nhandshake = '0s'", "`timeouts.handshake` is zero"),
+        (
+            "[timeouts]\nhandshake = '0s'",
+            "`timeouts.handshake` is zero",
+        ),
         ("[timeouts]\ndrain = '0s'", "`timeouts.drain` is zero"),
         ("[timeouts]\ndrain = '366d'", "`timeouts.drain` is too long"),
-        ("[log]\nlevel = 'loud'", "`log.level` is none of the known words"),
-        ("[log]\naccess = 1", "`log.access` must be a boolean, not an integer"),
-        ("trusted_proxies = ['proxy']", "`trusted_proxies` is not a network"),
-        ("trusted_proxies = '10.0.0.0/8'", "`trusted_proxies` must be a list, not a string"),
+        (
+            "[log]\nlevel = 'loud'",
+            "`log.level` is none of the known words",
+        ),
+        (
+            "[log]\naccess = 1",
+            "`log.access` must be a boolean, not an integer",
+        ),
+        (
+            "trusted_proxies = ['proxy']",
+            "`trusted_proxies` is not a network",
+        ),
+        (
+            "trusted_proxies = '10.0.0.0/8'",
+            "`trusted_proxies` must be a list, not a string",
+        ),
         (
             "trusted_proxies = ['10.1.0.0/8']",
             "`trusted_proxies` is an address within a network: is it the network `10.0.0.0/8` or the address alone?",
         ),
-        ("[auth]\naddress_failures = 4", "`auth.address_failures` is out of bounds"),
-        ("[auth]\nuser_failures = 'none'", "`auth.user_failures` must be a whole number, not a string"),
-        ("[auth]\nfailure_window = '25h'", "`auth.failure_window` is too long"),
+        (
+            "[auth]\naddress_failures = 4",
+            "`auth.address_failures` is out of bounds",
+        ),
+        (
+            "[auth]\nuser_failures = 'none'",
+            "`auth.user_failures` must be a whole number, not a string",
+        ),
+        (
+            "[auth]\nfailure_window = '25h'",
+            "`auth.failure_window` is too long",
+        ),
         ("[auth]\nhtpasswd = 'a'", "unknown key `htpasswd` in [auth]"),
-        ("https = [443]", "`https` must be a string in quotes, not an integer"),
-        ("[[admin]]\nlisten = ':1'", "`admin` must be a table, not an array"),
+        (
+            "https = [443]",
+            "`https` must be a string in quotes, not an integer",
+        ),
+        (
+            "[[admin]]\nlisten = ':1'",
+            "`admin` must be a table, not an array",
+        ),
     ];
     for (text, message) in cases {
         let mut problems = Problems::default();
@@ -227,7 +277,10 @@ fn bounds_of_the_process() {
         assert_eq!(messages, [message], "{text}");
     }
     let mut problems = Problems::default();
-    super::main(&source("[timeouts]\ndrain = '2d'\nidle = '1d'"), &mut problems);
+    super::main(
+        &source("[timeouts]\ndrain = '2d'\nidle = '1d'"),
+        &mut problems,
+    );
     assert!(problems.is_empty(), "{problems}");
 }
 

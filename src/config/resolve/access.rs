@@ -37,7 +37,9 @@ pub(super) fn settings(
     let mut own = Vec::new();
     for raw in file.raw.access.given().into_iter().flatten() {
         named.extend(names(&file.source, raw.get_ref()));
-        let Some(rule) = rule(file, directory, raw, &groups, problems) else { continue };
+        let Some(rule) = rule(file, directory, raw, &groups, problems) else {
+            continue;
+        };
         own.extend(of_users(&file.source, raw.get_ref(), &rule));
         rules.push(rule);
     }
@@ -55,9 +57,11 @@ pub(super) fn settings(
 fn names(source: &Arc<Source>, raw: &RawAccess) -> Vec<Named> {
     let users = raw.users.given().into_iter().flatten();
     let named = users.filter_map(|entry| match entry.get_ref() {
-        RawSelector::Name(name) if !name.is_any() => {
-            Some(Named { name: name.clone(), file: source.path().to_owned(), span: entry.span() })
-        }
+        RawSelector::Name(name) if !name.is_any() => Some(Named {
+            name: name.clone(),
+            file: source.path().to_owned(),
+            span: entry.span(),
+        }),
         RawSelector::Name(_)
         | RawSelector::Group(_)
         | RawSelector::Authenticated
@@ -69,12 +73,14 @@ fn names(source: &Arc<Source>, raw: &RawAccess) -> Vec<Named> {
 /// What an allow gives to each user as the user's own.
 fn of_users(source: &Arc<Source>, raw: &RawAccess, rule: &AccessRule) -> Vec<Own> {
     let repositories = raw.repositories.given().into_iter().flatten();
-    let own = repositories.filter(|entry| !rule.deny && entry.get_ref().names_user()).map(|entry| Own {
-        repository: entry.get_ref().clone(),
-        users: rule.users.clone(),
-        file: source.path().to_owned(),
-        span: entry.span(),
-    });
+    let own = repositories
+        .filter(|entry| !rule.deny && entry.get_ref().names_user())
+        .map(|entry| Own {
+            repository: entry.get_ref().clone(),
+            users: rule.users.clone(),
+            file: source.path().to_owned(),
+            span: entry.span(),
+        });
     own.collect()
 }
 
@@ -85,7 +91,14 @@ fn rule(
     groups: &Groups,
     problems: &mut Problems,
 ) -> Option<AccessRule> {
-    let RawAccess { deny, users, repositories, tags, actions, networks } = raw.get_ref();
+    let RawAccess {
+        deny,
+        users,
+        repositories,
+        tags,
+        actions,
+        networks,
+    } = raw.get_ref();
     let place = raw.span();
     let mut needed = |key: &str, is_absent: bool, help: &str| {
         if is_absent {
@@ -100,13 +113,27 @@ fn rule(
     needed("users", users.is_absent(), USERS);
     needed("repositories", repositories.is_absent(), REPOSITORIES);
     needed("actions", actions.is_absent(), ACTIONS);
-    let mut filled = Filled { source: &file.source, problems };
+    let mut filled = Filled {
+        source: &file.source,
+        problems,
+    };
     let users = filled.list("users", users, USERS);
     let repositories = filled.list("repositories", repositories, REPOSITORIES);
     let actions = filled.list("actions", actions, ACTIONS);
-    let tags = filled.optional("tags", tags, "write tags, or leave the key out for all tags");
-    let networks = filled.optional("networks", networks, "write networks, or leave the key out for all");
-    let users = users.into_iter().flatten().map(|user| selector(file, &user, groups, problems));
+    let tags = filled.optional(
+        "tags",
+        tags,
+        "write tags, or leave the key out for all tags",
+    );
+    let networks = filled.optional(
+        "networks",
+        networks,
+        "write networks, or leave the key out for all",
+    );
+    let users = users
+        .into_iter()
+        .flatten()
+        .map(|user| selector(file, &user, groups, problems));
     let users: Option<Vec<_>> = users.collect();
     let path = file.source.path();
     let (line, _) = file.source.position(place.start);
@@ -115,9 +142,14 @@ fn rule(
         users: users.filter(|users| !users.is_empty())?,
         repositories: plain(repositories?),
         tags: tags?.map(plain),
-        actions: plain(actions?).into_iter().fold(Actions::default(), Actions::and),
+        actions: plain(actions?)
+            .into_iter()
+            .fold(Actions::default(), Actions::and),
         networks: networks?.map(plain),
-        place: Place { file: path.strip_prefix(directory).unwrap_or(path).to_owned(), line },
+        place: Place {
+            file: path.strip_prefix(directory).unwrap_or(path).to_owned(),
+            line,
+        },
     })
 }
 
@@ -136,11 +168,19 @@ fn selector(
         RawSelector::Anonymous => Some(Selector::Anonymous),
         RawSelector::Name(name) => Some(Selector::Name(name.clone())),
         RawSelector::Group(name) => match groups.members(name) {
-            Some(members) => Some(Selector::Group { name: name.as_str().into(), members }),
+            Some(members) => Some(Selector::Group {
+                name: name.as_str().into(),
+                members,
+            }),
             None => {
                 if groups.is_known() {
                     let message = format!("`access.users` names the unknown group `@{name}`");
-                    problems.push(Problem::at(&file.source, &entry.span(), message, groups.help()));
+                    problems.push(Problem::at(
+                        &file.source,
+                        &entry.span(),
+                        message,
+                        groups.help(),
+                    ));
                 }
                 None
             }
@@ -156,7 +196,9 @@ struct Filled<'a> {
 
 impl Filled<'_> {
     fn list<T: Clone>(&mut self, key: &str, list: &List<T>, help: &str) -> Option<Vec<Spanned<T>>> {
-        let Setting::Given(entries, span) = list else { return None };
+        let Setting::Given(entries, span) = list else {
+            return None;
+        };
         if entries.is_empty() {
             self.empty(key, span, help);
             return None;
@@ -171,12 +213,17 @@ impl Filled<'_> {
         list: &List<T>,
         help: &str,
     ) -> Option<Option<Vec<Spanned<T>>>> {
-        if list.is_absent() { Some(None) } else { self.list(key, list, help).map(Some) }
+        if list.is_absent() {
+            Some(None)
+        } else {
+            self.list(key, list, help).map(Some)
+        }
     }
 
     fn empty(&mut self, key: &str, span: &Span, help: &str) {
         let message = format!("`access.{key}` is empty: the rule could never match");
-        self.problems.push(Problem::at(self.source, span, message, help));
+        self.problems
+            .push(Problem::at(self.source, span, message, help));
     }
 }
 

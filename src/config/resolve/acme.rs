@@ -20,26 +20,47 @@ pub(super) fn settings(main: &MainFile, problems: &mut Problems) -> (AcmeSetting
         authorities: authorities(main, problems),
         challenges: challenges(main, &raw, dns_command.is_some(), problems),
         dns_command,
-        resolvers: raw.resolvers.given().into_iter().flatten().map(|server| *server.get_ref()).collect(),
+        resolvers: raw
+            .resolvers
+            .given()
+            .into_iter()
+            .flatten()
+            .map(|server| *server.get_ref())
+            .collect(),
     };
     (settings, raw.email.given().cloned())
 }
 
-fn dns_command(main: &MainFile, raw: &RawAcmeSettings, problems: &mut Problems) -> Option<Vec<String>> {
-    let mut command: Vec<String> =
-        raw.dns_command.given()?.iter().map(|word| word.get_ref().clone()).collect();
+fn dns_command(
+    main: &MainFile,
+    raw: &RawAcmeSettings,
+    problems: &mut Problems,
+) -> Option<Vec<String>> {
+    let mut command: Vec<String> = raw
+        .dns_command
+        .given()?
+        .iter()
+        .map(|word| word.get_ref().clone())
+        .collect();
     let Some(program) = command.first_mut().filter(|program| !program.is_empty()) else {
         let help = "write [\"/usr/local/bin/set-txt\"], or leave the key out";
-        problems.extend(
-            raw.dns_command
-                .span()
-                .map(|span| Problem::at(&main.source, span, "`acme.dns_command` names no program", help)),
-        );
+        problems.extend(raw.dns_command.span().map(|span| {
+            Problem::at(
+                &main.source,
+                span,
+                "`acme.dns_command` names no program",
+                help,
+            )
+        }));
         return None;
     };
     // A bare name is looked for in PATH, as a shell does.
     if program.contains('/') {
-        *program = main.source.beside(program.as_ref()).to_string_lossy().into_owned();
+        *program = main
+            .source
+            .beside(program.as_ref())
+            .to_string_lossy()
+            .into_owned();
     }
     Some(command)
 }
@@ -57,7 +78,11 @@ fn challenges(
             (ChallengeKind::Http01, listens),
             (ChallengeKind::Dns01, has_command),
         ];
-        return default.into_iter().filter(|(_, works)| *works).map(|(kind, _)| kind).collect();
+        return default
+            .into_iter()
+            .filter(|(_, works)| *works)
+            .map(|(kind, _)| kind)
+            .collect();
     };
     let mut note = |span: &Span, message: &str, help: &str| {
         problems.push(Problem::at(&main.source, span, message, help));
@@ -97,10 +122,17 @@ fn challenges(
 /// Let's Encrypt where none is named.
 fn authorities(main: &MainFile, problems: &mut Problems) -> Vec<CaSettings> {
     let default = || vec![CaSettings::new(Directory::Known(KnownCa::LetsEncrypt))];
-    let Setting::Given(written, whole) = &main.raw.ca else { return default() };
+    let Setting::Given(written, whole) = &main.raw.ca else {
+        return default();
+    };
     if written.is_empty() {
         let help = "leave it out for Let's Encrypt";
-        problems.push(Problem::at(&main.source, whole, "`ca` is empty: nobody could issue", help));
+        problems.push(Problem::at(
+            &main.source,
+            whole,
+            "`ca` is empty: nobody could issue",
+            help,
+        ));
         return default();
     }
     let mut authorities: Vec<CaSettings> = Vec::new();
@@ -109,9 +141,17 @@ fn authorities(main: &MainFile, problems: &mut Problems) -> Vec<CaSettings> {
         let Some(ca) = authority(&main.source, raw.get_ref(), &raw.span(), secret, problems) else {
             continue;
         };
-        if authorities.iter().any(|other| other.directory == ca.directory) {
+        if authorities
+            .iter()
+            .any(|other| other.directory == ca.directory)
+        {
             let message = format!("the CA `{}` is named twice", ca.directory);
-            problems.push(Problem::at(&main.source, &raw.span(), message, "leave one of them out"));
+            problems.push(Problem::at(
+                &main.source,
+                &raw.span(),
+                message,
+                "leave one of them out",
+            ));
             continue;
         }
         authorities.push(ca);
@@ -126,26 +166,51 @@ fn authority(
     secret: Option<SecretString>,
     problems: &mut Problems,
 ) -> Option<CaSettings> {
-    let RawCa { directory, roots, profile, chain, eab_key_id, eab_hmac_key, public, http_port, tls_port } =
-        raw;
+    let RawCa {
+        directory,
+        roots,
+        profile,
+        chain,
+        eab_key_id,
+        eab_hmac_key,
+        public,
+        http_port,
+        tls_port,
+    } = raw;
     let mut note = |span: &Span, message: &str, help: &str| {
         problems.push(Problem::at(source, span, message, help));
     };
     if directory.is_absent() {
-        note(header, "`ca.directory` is missing", "write directory = \"letsencrypt\", or a URL");
+        note(
+            header,
+            "`ca.directory` is missing",
+            "write directory = \"letsencrypt\", or a URL",
+        );
     }
     if let Some(span) = eab_key_id.span().filter(|_| eab_hmac_key.is_absent()) {
-        note(span, "`ca.eab_key_id` has no `eab_hmac_key`", "write eab_hmac_key = { file = \"PATH\" }");
+        note(
+            span,
+            "`ca.eab_key_id` has no `eab_hmac_key`",
+            "write eab_hmac_key = { file = \"PATH\" }",
+        );
     }
     if let Some(span) = eab_hmac_key.span().filter(|_| eab_key_id.is_absent()) {
-        note(span, "`ca.eab_hmac_key` has no `eab_key_id`", "write eab_key_id = \"ID\" beside it");
+        note(
+            span,
+            "`ca.eab_hmac_key` has no `eab_key_id`",
+            "write eab_key_id = \"ID\" beside it",
+        );
     }
     if let Some(Directory::Known(ca)) = directory.given()
         && ca.needs_binding()
         && eab_key_id.is_absent()
     {
         let help = "write `eab_key_id` and `eab_hmac_key`, which its web page gives out";
-        note(header, &format!("\"{}\" needs an external account binding", ca.name()), help);
+        note(
+            header,
+            &format!("\"{}\" needs an external account binding", ca.name()),
+            help,
+        );
     }
     let binding = eab_key_id.given().cloned().zip(secret);
     let usual = ValidationPorts::default();

@@ -49,7 +49,14 @@ fn claims_of<'a>(file: &'a DomainFile, listen: &'a [Listener]) -> impl Iterator<
     let aliases = raw.aliases.given().into_iter().flatten();
     let aliases = aliases.map(move |alias| {
         let Authority { host: name, port } = alias.get_ref();
-        Claim { file, listen, name, port: *port, span: alias.span(), is_domain: false }
+        Claim {
+            file,
+            listen,
+            name,
+            port: *port,
+            span: alias.span(),
+            is_domain: false,
+        }
     });
     domain.into_iter().chain(aliases)
 }
@@ -62,15 +69,27 @@ fn dispute(claim: &Claim<'_>, other: &Claim<'_>) -> Option<Problem> {
     let (name, holder) = (claim.name, other.file.source.path().display());
     if claim.is_domain && other.is_domain {
         let message = format!("the domain `{name}` is already in {holder}");
-        return Some(Problem::at(&claim.file.source, &claim.span, message, "keep one of the two files"));
+        return Some(Problem::at(
+            &claim.file.source,
+            &claim.span,
+            message,
+            "keep one of the two files",
+        ));
     }
-    let claims = |claim: &Claim<'_>, at: ListenAddress| claim.port.is_none_or(|port| port == at.0.port());
+    let claims =
+        |claim: &Claim<'_>, at: ListenAddress| claim.port.is_none_or(|port| port == at.0.port());
     let shared = |at: ListenAddress| {
         let theirs = other.listen.iter().any(|theirs| theirs.address == at);
         theirs && claims(claim, at) && claims(other, at)
     };
-    let listener = claim.listen.iter().find(|listener| shared(listener.address))?;
-    let message = format!("`{name}` is already served on `{}` by {holder}", listener.address);
+    let listener = claim
+        .listen
+        .iter()
+        .find(|listener| shared(listener.address))?;
+    let message = format!(
+        "`{name}` is already served on `{}` by {holder}",
+        listener.address
+    );
     let help = "name it in one of the two files, or give them different `listen` addresses";
     Some(Problem::at(&claim.file.source, &claim.span, message, help))
 }
@@ -79,8 +98,12 @@ fn dispute(claim: &Claim<'_>, other: &Claim<'_>) -> Option<Problem> {
 pub(super) fn stores(files: &[DomainFile], problems: &mut Problems) {
     let mut held: HashMap<&str, &DomainFile> = HashMap::new();
     for file in files {
-        let Some(upstream) = file.raw.upstream.given() else { continue };
-        let Some((name, span)) = upstream.directory.given().zip(upstream.directory.span()) else { continue };
+        let Some(upstream) = file.raw.upstream.given() else {
+            continue;
+        };
+        let Some((name, span)) = upstream.directory.given().zip(upstream.directory.span()) else {
+            continue;
+        };
         if let Some(holder) = held.insert(name, file) {
             let holder = holder.source.path().display();
             let message = format!("the directory `{name}` is already the store of {holder}");
@@ -110,15 +133,23 @@ impl Role {
 
 /// Every address has one role, and no two of them overlap.
 pub(super) fn listeners(domains: &[Vec<Listener>], process: &Process, problems: &mut Problems) {
-    let https = domains.iter().flatten().map(|listener| (listener, Role::Https));
+    let https = domains
+        .iter()
+        .flatten()
+        .map(|listener| (listener, Role::Https));
     let http = process.http.iter().map(|listener| (listener, Role::Http));
     let admin = process.admin.iter().map(|listener| (listener, Role::Admin));
     let mut bound: Vec<(&Listener, Role)> = Vec::new();
     for (listener, role) in https.chain(http).chain(admin) {
-        if bound.iter().any(|(other, its)| other.address == listener.address && *its == role) {
+        if bound
+            .iter()
+            .any(|(other, its)| other.address == listener.address && *its == role)
+        {
             continue;
         }
-        let other = bound.iter().find(|(other, _)| overlap(other.address, listener.address));
+        let other = bound
+            .iter()
+            .find(|(other, _)| overlap(other.address, listener.address));
         if let Some(&(other, its)) = other {
             problems.extend(collision((listener, role), (other, its)));
         }
@@ -129,14 +160,19 @@ pub(super) fn listeners(domains: &[Vec<Listener>], process: &Process, problems: 
 /// Whether the system refuses to bind both. A port of 0 becomes another one each time.
 fn overlap(a: ListenAddress, b: ListenAddress) -> bool {
     // `[::]` takes IPv4 as well, `0.0.0.0` IPv4 alone.
-    let covers = |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    let covers =
+        |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
     let (a, b) = (a.0, b.0);
     a.port() == b.port() && a.port() != 0 && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
 }
 
 /// Points at the one that is written; two defaults never collide.
 fn collision(one: (&Listener, Role), two: (&Listener, Role)) -> Option<Problem> {
-    let ((at, role), (other, its)) = if one.0.written.is_some() { (one, two) } else { (two, one) };
+    let ((at, role), (other, its)) = if one.0.written.is_some() {
+        (one, two)
+    } else {
+        (two, one)
+    };
     let (source, span) = at.written.as_ref()?;
     let (of, help) = match &other.written {
         Some((theirs, _)) => {

@@ -26,7 +26,11 @@ pub(super) fn virtual_host(
     let raw = &file.raw;
     if raw.domain.is_absent() {
         let help = "write domain = \"docker-ci.example.com\" at the top, above the first [table]";
-        problems.push(Problem::in_file(file.source.path(), "`domain` is missing", help));
+        problems.push(Problem::in_file(
+            file.source.path(),
+            "`domain` is missing",
+            help,
+        ));
     }
     let aliases = aliases(file, listen, problems);
     let certificate = tls::certificate(file, &aliases, process, problems);
@@ -38,9 +42,18 @@ pub(super) fn virtual_host(
         Setting::Given(browser, header) => {
             if browser.url.is_absent() {
                 let help = "write url = \"http://registry-browser:8080\", or leave the table out";
-                missing(file, Some(header), "`browser.url` is missing", help, problems);
+                missing(
+                    file,
+                    Some(header),
+                    "`browser.url` is missing",
+                    help,
+                    problems,
+                );
             }
-            browser.url.given().map(|url| BrowserSettings { url: url.clone() })
+            browser
+                .url
+                .given()
+                .map(|url| BrowserSettings { url: url.clone() })
         }
     };
     Some(VirtualHost {
@@ -63,8 +76,11 @@ fn aliases(file: &DomainFile, listen: &[Listener], problems: &mut Problems) -> V
     let mut aliases: Vec<Authority> = Vec::new();
     for alias in file.raw.aliases.given().into_iter().flatten() {
         let name = alias.get_ref();
-        let served =
-            name.port.is_none_or(|port| listen.iter().any(|listener| listener.address.0.port() == port));
+        let served = name.port.is_none_or(|port| {
+            listen
+                .iter()
+                .any(|listener| listener.address.0.port() == port)
+        });
         let message = if file.raw.domain.given() == Some(&name.host) {
             format!("the alias `{name}` is the domain itself")
         } else if !served {
@@ -82,43 +98,76 @@ fn aliases(file: &DomainFile, listen: &[Listener], problems: &mut Problems) -> V
 
 fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
     let (raw, header) = required(&file.raw.auth)?;
-    let RawAuth { htpasswd, realm, anonymous, .. } = &raw;
+    let RawAuth {
+        htpasswd,
+        realm,
+        anonymous,
+        ..
+    } = &raw;
     if htpasswd.is_absent() {
-        let help =
-            "write htpasswd = \"../credentials/NAME.htpasswd\" in [auth]; `moorgate htpasswd` makes one";
-        missing(file, header, "`auth.htpasswd` is missing: nobody could log in", help, problems);
+        let help = "write htpasswd = \"../credentials/NAME.htpasswd\" in [auth]; `moorgate htpasswd` makes one";
+        missing(
+            file,
+            header,
+            "`auth.htpasswd` is missing: nobody could log in",
+            help,
+            problems,
+        );
     }
     let htpasswd = file.source.beside(htpasswd.given()?);
     let realm = match realm.given() {
         Some(realm) => realm.clone(),
         None => file.raw.domain.given()?.to_string(),
     };
-    Some(AuthSettings { htpasswd, realm, mode: mode(file, &raw, problems)?, anonymous: anonymous.or_empty() })
+    Some(AuthSettings {
+        htpasswd,
+        realm,
+        mode: mode(file, &raw, problems)?,
+        anonymous: anonymous.or_empty(),
+    })
 }
 
 /// Token mode says nothing to a registry that wants to see passwords, and its settings nothing to basic mode.
 fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<AuthMode> {
-    let RawAuth { mode, token_lifetime, refresh_token_lifetime, .. } = raw;
+    let RawAuth {
+        mode,
+        token_lifetime,
+        refresh_token_lifetime,
+        ..
+    } = raw;
     if matches!(mode, Setting::Invalid) {
         return None;
     }
     if mode.or_empty() == RawMode::Basic {
-        let keys = [("token_lifetime", token_lifetime), ("refresh_token_lifetime", refresh_token_lifetime)];
-        for (key, span) in keys.iter().filter_map(|(key, setting)| Some((key, setting.span()?))) {
+        let keys = [
+            ("token_lifetime", token_lifetime),
+            ("refresh_token_lifetime", refresh_token_lifetime),
+        ];
+        for (key, span) in keys
+            .iter()
+            .filter_map(|(key, setting)| Some((key, setting.span()?)))
+        {
             let message = format!("`auth.{key}` is only for tokens");
             let help = "write mode = \"token\" in [auth], or leave it out";
             problems.push(Problem::at(&file.source, span, message, help));
         }
         return Some(AuthMode::Basic);
     }
-    let authorization = file.raw.upstream.given().map(|upstream| &upstream.authorization);
+    let authorization = file
+        .raw
+        .upstream
+        .given()
+        .map(|upstream| &upstream.authorization);
     if let Some(Setting::Given(RawAuthorization::Pass, span)) = authorization {
         let message = "`upstream.authorization` cannot be \"pass\" with `auth.mode` \"token\"";
         let help = "a client then sends moorgate's tokens and no password: write `username` and `password` of \
                     moorgate's own here, or mode = \"basic\" in [auth]";
         problems.push(Problem::at(&file.source, span, message, help));
     }
-    let TokenSettings { lifetime, refresh_lifetime } = TokenSettings::default();
+    let TokenSettings {
+        lifetime,
+        refresh_lifetime,
+    } = TokenSettings::default();
     Some(AuthMode::Token(TokenSettings {
         lifetime: token_lifetime.or(lifetime),
         refresh_lifetime: refresh_token_lifetime.or(refresh_lifetime),
@@ -131,8 +180,17 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
     if raw.directory.is_absent() {
         return upstream(file, &raw, header, problems).map(RegistrySettings::Upstream);
     }
-    let RawUpstream { url, directory, gc, gc_grace, roots, username, password, authorization, redirects } =
-        &raw;
+    let RawUpstream {
+        url,
+        directory,
+        gc,
+        gc_grace,
+        roots,
+        username,
+        password,
+        authorization,
+        redirects,
+    } = &raw;
     let others = [
         ("url", url.span()),
         ("roots", roots.span()),
@@ -169,15 +227,26 @@ fn upstream(
                     for a registry that moorgate keeps itself";
         missing(file, header, "`upstream.url` is missing", help, problems);
     }
-    for (key, span) in [("gc", upstream.gc.span()), ("gc_grace", upstream.gc_grace.span())] {
+    for (key, span) in [
+        ("gc", upstream.gc.span()),
+        ("gc_grace", upstream.gc_grace.span()),
+    ] {
         let Some(span) = span else { continue };
         let message = format!("`upstream.{key}` is only for a `directory`");
         problems.push(Problem::at(&file.source, span, message, "leave it out"));
     }
-    let is_clear = upstream.url.given().is_some_and(|url| url.scheme == Scheme::Http);
+    let is_clear = upstream
+        .url
+        .given()
+        .is_some_and(|url| url.scheme == Scheme::Http);
     if let Some(span) = upstream.roots.span().filter(|_| is_clear) {
         let help = "write https:// in `upstream.url`, or leave `roots` out";
-        problems.push(Problem::at(&file.source, span, "`upstream.roots` says nothing about http", help));
+        problems.push(Problem::at(
+            &file.source,
+            span,
+            "`upstream.roots` says nothing about http",
+            help,
+        ));
     }
     let authorization = authorization(file, upstream, problems);
     Some(UpstreamSettings {
@@ -194,26 +263,47 @@ fn authorization(
     raw: &RawUpstream,
     problems: &mut Problems,
 ) -> Option<UpstreamAuthorization> {
-    let RawUpstream { username, password, authorization, .. } = raw;
+    let RawUpstream {
+        username,
+        password,
+        authorization,
+        ..
+    } = raw;
     let passes = authorization.given() == Some(&RawAuthorization::Pass);
-    if let Some(span) =
-        authorization.span().filter(|_| passes && !(username.is_absent() && password.is_absent()))
+    if let Some(span) = authorization
+        .span()
+        .filter(|_| passes && !(username.is_absent() && password.is_absent()))
     {
-        let message = "`upstream.authorization` cannot be \"pass\" beside `username` and `password`";
+        let message =
+            "`upstream.authorization` cannot be \"pass\" beside `username` and `password`";
         let help = "leave them out, or write \"strip\": the upstream gets one or the other";
         problems.push(Problem::at(&file.source, span, message, help));
         return None;
     }
     if username.is_absent() && password.is_absent() {
-        return Some(if passes { UpstreamAuthorization::Pass } else { UpstreamAuthorization::Strip });
+        return Some(if passes {
+            UpstreamAuthorization::Pass
+        } else {
+            UpstreamAuthorization::Strip
+        });
     }
     if let Some(span) = username.span().filter(|_| password.is_absent()) {
         let help = "write password = { file = \"PATH\" } in [upstream]";
-        problems.push(Problem::at(&file.source, span, "`upstream.username` has no `password`", help));
+        problems.push(Problem::at(
+            &file.source,
+            span,
+            "`upstream.username` has no `password`",
+            help,
+        ));
     }
     if let Some(span) = password.span().filter(|_| username.is_absent()) {
         let help = "write username = \"NAME\" in [upstream]";
-        problems.push(Problem::at(&file.source, span, "`upstream.password` has no `username`", help));
+        problems.push(Problem::at(
+            &file.source,
+            span,
+            "`upstream.password` has no `username`",
+            help,
+        ));
     }
     Some(UpstreamAuthorization::Basic {
         username: username.given()?.clone(),

@@ -9,7 +9,9 @@ use super::{Listener, MainFile, written};
 use crate::config::acme::AcmeSettings;
 use crate::config::network::Networks;
 use crate::config::problem::{Problem, Problems};
-use crate::config::raw::{List, RawLimits, RawMainAuth, RawMainLimits, RawMainTimeouts, RawTimeouts};
+use crate::config::raw::{
+    List, RawLimits, RawMainAuth, RawMainLimits, RawMainTimeouts, RawTimeouts,
+};
 use crate::config::snapshot::{ConnectionSettings, FailureBudgets, LogSettings};
 use crate::config::vhost::{Limits, ListenAddress, Timeouts};
 
@@ -33,12 +35,20 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn resolve(main: &MainFile, problems: &mut Problems) -> Self {
-        let MainFile { source, raw, bindings: _ } = main;
+        let MainFile {
+            source,
+            raw,
+            bindings: _,
+        } = main;
         let (acme, email) = acme::settings(main, problems);
         let log = raw.log.or_empty();
         let log_default = LogSettings::default();
         let (raw_limits, raw_timeouts) = (raw.limits.or_empty(), raw.timeouts.or_empty());
-        if let Some(span) = raw.https.span().filter(|_| raw.https.given().is_some_and(Vec::is_empty)) {
+        if let Some(span) = raw
+            .https
+            .span()
+            .filter(|_| raw.https.given().is_some_and(Vec::is_empty))
+        {
             let help = "write an address, or leave the key out for \":443\"";
             problems.push(Problem::at(source, span, "`https` is empty", help));
         }
@@ -65,7 +75,10 @@ impl Process {
 
 /// Where moorgate keeps what it makes itself.
 pub(super) fn state(main: &MainFile) -> PathBuf {
-    main.raw.state.given().map_or_else(|| PathBuf::from(STATE), |path| main.source.beside(path))
+    main.raw
+        .state
+        .given()
+        .map_or_else(|| PathBuf::from(STATE), |path| main.source.beside(path))
 }
 
 fn listeners(
@@ -77,7 +90,10 @@ fn listeners(
 ) -> Vec<Listener> {
     if list.is_absent() {
         let everywhere = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), default_port);
-        return vec![Listener { address: ListenAddress(everywhere), written: None }];
+        return vec![Listener {
+            address: ListenAddress(everywhere),
+            written: None,
+        }];
     }
     written(&main.source, key, list, problems)
 }
@@ -87,29 +103,50 @@ fn admin(main: &MainFile, problems: &mut Problems) -> Option<Listener> {
     if setting.listen.is_absent() {
         let span = main.raw.admin.span()?;
         let help = "write listen = \"127.0.0.1:9180\", or leave the table out";
-        problems.push(Problem::at(&main.source, span, "`admin.listen` is missing", help));
+        problems.push(Problem::at(
+            &main.source,
+            span,
+            "`admin.listen` is missing",
+            help,
+        ));
     }
     let (address, span) = (*setting.listen.given()?, setting.listen.span()?.clone());
     if !address.0.ip().is_loopback() {
         let message = "`admin.listen` is not a loopback address: others can read what it tells";
-        let help = "write \"127.0.0.1:9180\", unless a firewall or a private network stands before it";
+        let help =
+            "write \"127.0.0.1:9180\", unless a firewall or a private network stands before it";
         problems.push(Problem::at(&main.source, &span, message, help).warning());
     }
-    Some(Listener { address, written: Some((Arc::clone(&main.source), span)) })
+    Some(Listener {
+        address,
+        written: Some((Arc::clone(&main.source), span)),
+    })
 }
 
 fn trusted_proxies(main: &MainFile, problems: &mut Problems) -> Networks {
     let written = main.raw.trusted_proxies.given();
-    for entry in written.into_iter().flatten().filter(|entry| entry.get_ref().is_everything()) {
+    for entry in written
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.get_ref().is_everything())
+    {
         let message = "`trusted_proxies` believes everybody: any client can choose its own address";
         let help = "name the addresses of the proxies alone";
         problems.push(Problem::at(&main.source, &entry.span(), message, help).warning());
     }
-    written.into_iter().flatten().map(|entry| *entry.get_ref()).collect()
+    written
+        .into_iter()
+        .flatten()
+        .map(|entry| *entry.get_ref())
+        .collect()
 }
 
 fn failures(main: &MainFile) -> FailureBudgets {
-    let RawMainAuth { address_failures, user_failures, failure_window } = main.raw.auth.or_empty();
+    let RawMainAuth {
+        address_failures,
+        user_failures,
+        failure_window,
+    } = main.raw.auth.or_empty();
     let default = FailureBudgets::default();
     FailureBudgets {
         address: address_failures.or(default.address),
@@ -124,13 +161,28 @@ fn connection(
     timeouts: &RawMainTimeouts,
     problems: &mut Problems,
 ) -> ConnectionSettings {
-    let RawMainLimits { domains: _, head, head_lines, target, h2_streams, connections } = limits;
-    let RawMainTimeouts { domains: _, handshake, first_head, head: later_head, idle, h2_ping, drain } =
-        timeouts;
+    let RawMainLimits {
+        domains: _,
+        head,
+        head_lines,
+        target,
+        h2_streams,
+        connections,
+    } = limits;
+    let RawMainTimeouts {
+        domains: _,
+        handshake,
+        first_head,
+        head: later_head,
+        idle,
+        h2_ping,
+        drain,
+    } = timeouts;
     let default = ConnectionSettings::default();
     // Sizes are bounded far below `usize` when they are read.
-    let bytes =
-        |size: Option<&u64>, default| size.map_or(default, |size| usize::try_from(*size).unwrap_or(default));
+    let bytes = |size: Option<&u64>, default| {
+        size.map_or(default, |size| usize::try_from(*size).unwrap_or(default))
+    };
     let settings = ConnectionSettings {
         handshake: handshake.or(default.handshake),
         first_head: first_head.or(default.first_head),
@@ -144,10 +196,19 @@ fn connection(
         h2_streams: h2_streams.or(default.h2_streams),
         connections: connections.or(default.connections),
     };
-    if let Some(span) = target.span().or(head.span()).filter(|_| settings.target_bytes >= settings.head_bytes)
+    if let Some(span) = target
+        .span()
+        .or(head.span())
+        .filter(|_| settings.target_bytes >= settings.head_bytes)
     {
-        let message = "`limits.target` is not below `limits.head`: the target is a part of the head";
-        problems.push(Problem::at(&main.source, span, message, "raise `head` or lower `target`"));
+        let message =
+            "`limits.target` is not below `limits.head`: the target is a part of the head";
+        problems.push(Problem::at(
+            &main.source,
+            span,
+            message,
+            "raise `head` or lower `target`",
+        ));
     }
     settings
 }
@@ -155,7 +216,10 @@ fn connection(
 /// What is written, and `default` for the rest.
 pub(super) fn limits(raw: &RawLimits, default: Limits) -> Limits {
     let RawLimits { manifest, body } = raw;
-    Limits { manifest_bytes: manifest.or(default.manifest_bytes), body_bytes: body.or(default.body_bytes) }
+    Limits {
+        manifest_bytes: manifest.or(default.manifest_bytes),
+        body_bytes: body.or(default.body_bytes),
+    }
 }
 
 /// What is written, and `default` for the rest.

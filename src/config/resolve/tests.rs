@@ -11,8 +11,7 @@ use crate::config::vhost::{
     AuthMode, CertificateSource, Limits, Redirects, Timeouts, TokenSettings, UpstreamAuthorization,
 };
 
-const REST: &str =
-    "[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n[upstream]\nurl = 'http://registry:5000'\n";
+const REST: &str = "[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n[upstream]\nurl = 'http://registry:5000'\n";
 
 /// A file of `keys` at the top and all that a domain must have.
 fn complete(keys: &str) -> String {
@@ -37,16 +36,31 @@ fn with(table: &str, content: &str) -> String {
 
 fn resolve(main: &str, domains: &[&str]) -> (Option<Snapshot>, Problems) {
     let mut problems = Problems::default();
-    let source = |path: &str, text: &str| Arc::new(Source::new(PathBuf::from(path), text.to_owned()));
+    let source =
+        |path: &str, text: &str| Arc::new(Source::new(PathBuf::from(path), text.to_owned()));
     let main = source("moorgate.toml", main);
-    let main = MainFile { raw: raw::main(&main, &mut problems), source: main, bindings: Vec::new() };
+    let main = MainFile {
+        raw: raw::main(&main, &mut problems),
+        source: main,
+        bindings: Vec::new(),
+    };
     let mut files = Vec::new();
     for (name, text) in ["a", "b", "c"].into_iter().zip(domains) {
         let source = source(&format!("conf.d/{name}.toml"), text);
-        let Some(raw) = raw::domain(&source, &mut problems) else { continue };
-        let password = raw.upstream.given().and_then(|upstream| upstream.password.given());
+        let Some(raw) = raw::domain(&source, &mut problems) else {
+            continue;
+        };
+        let password = raw
+            .upstream
+            .given()
+            .and_then(|upstream| upstream.password.given());
         let password = password.and_then(|secret| secret.reveal(|path| path.to_owned()).ok());
-        files.push(DomainFile { source, raw, password, groups: None });
+        files.push(DomainFile {
+            source,
+            raw,
+            password,
+            groups: None,
+        });
     }
     let snapshot = snapshot(Path::new(""), &main, &files, &mut problems);
     problems.sort();
@@ -65,28 +79,63 @@ fn messages(main: &str, domains: &[&str]) -> Vec<String> {
         Severity::Error => "",
         Severity::Warning => "warning: ",
     };
-    problems.iter().map(|problem| format!("{}{}", severity(problem), problem.message())).collect()
+    problems
+        .iter()
+        .map(|problem| format!("{}{}", severity(problem), problem.message()))
+        .collect()
 }
 
 #[test]
 fn a_short_domain_file_gets_the_defaults() {
     let snapshot = valid("", &[&complete("domain = 'CI.example.com'")]);
     assert_eq!(snapshot.state, Path::new("/var/lib/moorgate"));
-    assert_eq!(snapshot.https.iter().map(ToString::to_string).collect::<Vec<_>>(), [":443"]);
-    assert_eq!(snapshot.http.iter().map(ToString::to_string).collect::<Vec<_>>(), [":80"]);
+    assert_eq!(
+        snapshot
+            .https
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        [":443"]
+    );
+    assert_eq!(
+        snapshot
+            .http
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        [":80"]
+    );
     assert_eq!((snapshot.admin, &snapshot.log), (None, &Default::default()));
     assert_eq!(snapshot.connection, Default::default());
-    assert_eq!((&snapshot.trusted_proxies, snapshot.failures), (&Default::default(), Default::default()));
+    assert_eq!(
+        (&snapshot.trusted_proxies, snapshot.failures),
+        (&Default::default(), Default::default())
+    );
     let host = &snapshot.domains[0];
-    assert_eq!((host.domain.as_str(), host.auth.realm.as_str()), ("ci.example.com", "ci.example.com"));
-    assert_eq!((host.listen.clone(), host.aliases.len()), (snapshot.https.clone(), 0));
+    assert_eq!(
+        (host.domain.as_str(), host.auth.realm.as_str()),
+        ("ci.example.com", "ci.example.com")
+    );
+    assert_eq!(
+        (host.listen.clone(), host.aliases.len()),
+        (snapshot.https.clone(), 0)
+    );
     assert_eq!(host.certificate, CertificateSource::Internal);
     assert_eq!(host.auth.htpasswd, Path::new("conf.d/ci.htpasswd"));
     assert_eq!(host.source, Path::new("conf.d/a.toml"));
     let upstream = host.registry.upstream().expect("it exists already");
-    assert!(matches!(upstream.authorization, UpstreamAuthorization::Strip));
-    assert_eq!((upstream.redirects, upstream.roots.is_none()), (Redirects::Pass, true));
-    assert_eq!((host.limits, host.timeouts), (Limits::default(), Timeouts::default()));
+    assert!(matches!(
+        upstream.authorization,
+        UpstreamAuthorization::Strip
+    ));
+    assert_eq!(
+        (upstream.redirects, upstream.roots.is_none()),
+        (Redirects::Pass, true)
+    );
+    assert_eq!(
+        (host.limits, host.timeouts),
+        (Limits::default(), Timeouts::default())
+    );
     assert_eq!(host.browser, None);
 }
 
@@ -258,12 +307,18 @@ fn every_setting_arrives() {
         },
     }
     "#);
-    let UpstreamAuthorization::Basic { username, password } =
-        &snapshot.domains[0].registry.upstream().unwrap().authorization
+    let UpstreamAuthorization::Basic { username, password } = &snapshot.domains[0]
+        .registry
+        .upstream()
+        .unwrap()
+        .authorization
     else {
         panic!("no credentials");
     };
-    assert_eq!((username.as_str(), password.expose_secret()), ("me", "s3cret"));
+    assert_eq!(
+        (username.as_str(), password.expose_secret()),
+        ("me", "s3cret")
+    );
     assert_eq!(snapshot.domains[0].timeouts.stall, Duration::from_secs(60));
 }
 
@@ -289,26 +344,65 @@ fn what_a_domain_must_have() {
                 "`listen` must be a list, not an integer",
             ],
         ),
-        (&with("tls", "[tls]"), &["nothing says where the certificate comes from"]),
-        (&with("tls", "[tls]\ncertificate = 'a'"), &["`tls.key` is missing"]),
-        (&with("tls", "[tls]\nkey = 'a'"), &["`tls.certificate` is missing"]),
+        (
+            &with("tls", "[tls]"),
+            &["nothing says where the certificate comes from"],
+        ),
+        (
+            &with("tls", "[tls]\ncertificate = 'a'"),
+            &["`tls.key` is missing"],
+        ),
+        (
+            &with("tls", "[tls]\nkey = 'a'"),
+            &["`tls.certificate` is missing"],
+        ),
         (
             &with("tls", "[tls]\nkey = 1"),
-            &["`tls.certificate` is missing", "`tls.key` must be a string in quotes, not an integer"],
+            &[
+                "`tls.certificate` is missing",
+                "`tls.key` must be a string in quotes, not an integer",
+            ],
         ),
-        (&with("tls", "[tls]\ninternal = 1"), &["`tls.internal` must be a boolean, not an integer"]),
-        (&with("tls", "[tls]\ninternal = false"), &["`tls.internal` is false, which says nothing"]),
-        (&with("tls", "[tls]\ninternal = true\nkey = 'a'"), &["`tls` names two sources of the certificate"]),
         (
-            &with("tls", "[tls]\ninternal = true\ncertificate = 'b'\nkey = 'a'"),
+            &with("tls", "[tls]\ninternal = 1"),
+            &["`tls.internal` must be a boolean, not an integer"],
+        ),
+        (
+            &with("tls", "[tls]\ninternal = false"),
+            &["`tls.internal` is false, which says nothing"],
+        ),
+        (
+            &with("tls", "[tls]\ninternal = true\nkey = 'a'"),
             &["`tls` names two sources of the certificate"],
         ),
-        (&with("auth", "[auth]\nrealm = 'a'"), &["`auth.htpasswd` is missing: nobody could log in"]),
-        (&with("auth", "[auth]\nhtpasswd = 'x'\nrealm = 'a\"b'"), &["`auth.realm` is not a realm"]),
+        (
+            &with(
+                "tls",
+                "[tls]\ninternal = true\ncertificate = 'b'\nkey = 'a'",
+            ),
+            &["`tls` names two sources of the certificate"],
+        ),
+        (
+            &with("auth", "[auth]\nrealm = 'a'"),
+            &["`auth.htpasswd` is missing: nobody could log in"],
+        ),
+        (
+            &with("auth", "[auth]\nhtpasswd = 'x'\nrealm = 'a\"b'"),
+            &["`auth.realm` is not a realm"],
+        ),
         (&with("", "[browser]"), &["`browser.url` is missing"]),
-        (&with("", "[browser]\nurl = 'x'"), &["`browser.url` does not begin with http:// or https://"]),
-        (&complete("domain = '10.0.0.1'"), &["`domain` is an address, not a name"]),
-        (&complete("domain = 'a.b'\nlisten = []"), &["`listen` is empty: nobody could reach this domain"]),
+        (
+            &with("", "[browser]\nurl = 'x'"),
+            &["`browser.url` does not begin with http:// or https://"],
+        ),
+        (
+            &complete("domain = '10.0.0.1'"),
+            &["`domain` is an address, not a name"],
+        ),
+        (
+            &complete("domain = 'a.b'\nlisten = []"),
+            &["`listen` is empty: nobody could reach this domain"],
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(messages("", &[text]), *expected, "{text}");
@@ -320,15 +414,27 @@ fn what_goes_together_in_an_upstream() {
     let upstream = |more: &str| with("upstream", &format!("[upstream]\nurl = 'http://a'\n{more}"));
     let cases: &[(&str, &[&str])] = &[
         ("username = 'a'", &["`upstream.username` has no `password`"]),
-        ("password = 's3cret'", &["`upstream.password` has no `username`"]),
+        (
+            "password = 's3cret'",
+            &["`upstream.password` has no `username`"],
+        ),
         ("authorization = 'pass'", &[]),
-        ("authorization = 'strip'\nusername = 'a'\npassword = 'b'", &[]),
+        (
+            "authorization = 'strip'\nusername = 'a'\npassword = 'b'",
+            &[],
+        ),
         (
             "authorization = 'pass'\nusername = 'a'\npassword = 'b'",
             &["`upstream.authorization` cannot be \"pass\" beside `username` and `password`"],
         ),
-        ("username = 'a:b'\npassword = 'c'", &["`upstream.username` is not a user name"]),
-        ("username = 'a'\npassword = 1", &["`upstream.password` is not a secret"]),
+        (
+            "username = 'a:b'\npassword = 'c'",
+            &["`upstream.username` is not a user name"],
+        ),
+        (
+            "username = 'a'\npassword = 1",
+            &["`upstream.password` is not a secret"],
+        ),
         ("roots = 'a'", &["`upstream.roots` says nothing about http"]),
     ];
     for (more, expected) in cases {
@@ -347,18 +453,43 @@ fn what_goes_together_in_an_auth() {
     let mode = |more: &str| valid("", &[&auth(more, "")]).domains[0].auth.mode;
     assert_eq!(mode(""), AuthMode::Basic);
     assert_eq!(mode("mode = 'basic'"), AuthMode::Basic);
-    let (minutes, days) = (|n: u64| Duration::from_secs(60 * n), |n: u64| Duration::from_secs(86_400 * n));
-    let default = TokenSettings { lifetime: minutes(5), refresh_lifetime: days(90) };
+    let (minutes, days) = (
+        |n: u64| Duration::from_secs(60 * n),
+        |n: u64| Duration::from_secs(86_400 * n),
+    );
+    let default = TokenSettings {
+        lifetime: minutes(5),
+        refresh_lifetime: days(90),
+    };
     assert_eq!(mode("mode = 'token'"), AuthMode::Token(default));
     assert_eq!(
         mode("mode = 'token'\ntoken_lifetime = '15min'\nrefresh_token_lifetime = '7d'"),
-        AuthMode::Token(TokenSettings { lifetime: minutes(15), refresh_lifetime: days(7) })
+        AuthMode::Token(TokenSettings {
+            lifetime: minutes(15),
+            refresh_lifetime: days(7)
+        })
     );
     let cases: &[(&str, &str, &[&str])] = &[
-        ("mode = 'bearer'", "", &["`auth.mode` is none of the known words"]),
-        ("token_lifetime = '5min'", "", &["`auth.token_lifetime` is only for tokens"]),
-        ("mode = 'token'\ntoken_lifetime = '59s'", "", &["`auth.token_lifetime` is too short"]),
-        ("mode = 'token'\ntoken_lifetime = '25h'", "", &["`auth.token_lifetime` is too long"]),
+        (
+            "mode = 'bearer'",
+            "",
+            &["`auth.mode` is none of the known words"],
+        ),
+        (
+            "token_lifetime = '5min'",
+            "",
+            &["`auth.token_lifetime` is only for tokens"],
+        ),
+        (
+            "mode = 'token'\ntoken_lifetime = '59s'",
+            "",
+            &["`auth.token_lifetime` is too short"],
+        ),
+        (
+            "mode = 'token'\ntoken_lifetime = '25h'",
+            "",
+            &["`auth.token_lifetime` is too long"],
+        ),
         (
             "mode = 'basic'\nrefresh_token_lifetime = '7d'",
             "",
@@ -387,7 +518,11 @@ fn a_domain_may_have_a_registry_of_its_own() {
     let store = |more: &str| {
         let text = with("upstream", &format!("[upstream]\ndirectory = 'ci'\n{more}"));
         let snapshot = valid("state = '/state'", &[&text]);
-        snapshot.domains[0].registry.store().expect("a store").clone()
+        snapshot.domains[0]
+            .registry
+            .store()
+            .expect("a store")
+            .clone()
     };
     insta::assert_debug_snapshot!(store(""), @r#"
     StoreSettings {
@@ -402,7 +537,10 @@ fn a_domain_may_have_a_registry_of_its_own() {
     let set = store("gc = '90min'\ngc_grace = '7d'");
     assert_eq!(
         (set.collect_every, set.grace),
-        (Some(Duration::from_secs(5400)), Duration::from_secs(604_800))
+        (
+            Some(Duration::from_secs(5400)),
+            Duration::from_secs(604_800)
+        )
     );
     assert_eq!(store("gc = 'never'").collect_every, None);
 }
@@ -412,7 +550,10 @@ fn what_goes_together_in_a_store() {
     let upstream = |keys: &str| with("upstream", &format!("[upstream]\n{keys}"));
     let cases: &[(&str, &[&str])] = &[
         ("", &["`upstream.url` is missing"]),
-        ("directory = 'ci'\nurl = 'http://a'", &["`upstream.url` says nothing about a `directory`"]),
+        (
+            "directory = 'ci'\nurl = 'http://a'",
+            &["`upstream.url` says nothing about a `directory`"],
+        ),
         (
             "directory = 'ci'\nusername = 'a'\npassword = 's3cret'\nroots = 'a'",
             &[
@@ -430,20 +571,42 @@ fn what_goes_together_in_a_store() {
         ),
         (
             "url = 'http://a'\ngc = 'never'\ngc_grace = '1d'",
-            &["`upstream.gc` is only for a `directory`", "`upstream.gc_grace` is only for a `directory`"],
+            &[
+                "`upstream.gc` is only for a `directory`",
+                "`upstream.gc_grace` is only for a `directory`",
+            ],
         ),
-        ("directory = 'ci'\ngc = '59s'", &["`upstream.gc` is too short"]),
-        ("directory = 'ci'\ngc = 'no'", &["`upstream.gc` is not a duration"]),
-        ("directory = 'ci'\ngc_grace = '119min'", &["`upstream.gc_grace` is too short"]),
-        ("directory = 'ci'\ngc_grace = 'never'", &["`upstream.gc_grace` is not a duration"]),
-        ("directory = 1", &["`upstream.directory` must be a string in quotes, not an integer"]),
+        (
+            "directory = 'ci'\ngc = '59s'",
+            &["`upstream.gc` is too short"],
+        ),
+        (
+            "directory = 'ci'\ngc = 'no'",
+            &["`upstream.gc` is not a duration"],
+        ),
+        (
+            "directory = 'ci'\ngc_grace = '119min'",
+            &["`upstream.gc_grace` is too short"],
+        ),
+        (
+            "directory = 'ci'\ngc_grace = 'never'",
+            &["`upstream.gc_grace` is not a duration"],
+        ),
+        (
+            "directory = 1",
+            &["`upstream.directory` must be a string in quotes, not an integer"],
+        ),
     ];
     for (keys, expected) in cases {
         assert_eq!(messages("", &[&upstream(keys)]), *expected, "{keys}");
     }
     for name in ["", "..", "a/b", "/ci", "A", ".ci", "ci/", "a b", "-ci"] {
         let text = upstream(&format!("directory = '{name}'"));
-        assert_eq!(messages("", &[&text]), ["`upstream.directory` is not the name of a store"], "{name}");
+        assert_eq!(
+            messages("", &[&text]),
+            ["`upstream.directory` is not the name of a store"],
+            "{name}"
+        );
     }
 }
 
@@ -452,8 +615,14 @@ fn problems_of_stores_say_what_to_write() {
     let file = |domain: &str, keys: &str| {
         with("upstream", &format!("[upstream]\n{keys}")).replace("ci.example.com", domain)
     };
-    let one = file("a.example.com", "directory = 'ci'\nurl = 'http://registry:5000'");
-    let two = file("b.example.com", "directory = 'ci'\ngc = '10s'\ngc_grace = '1h'");
+    let one = file(
+        "a.example.com",
+        "directory = 'ci'\nurl = 'http://registry:5000'",
+    );
+    let two = file(
+        "b.example.com",
+        "directory = 'ci'\ngc = '10s'\ngc_grace = '1h'",
+    );
     let three = file("c.example.com", "directory = '../ci'\n");
     let (_, problems) = resolve("", &[&one, &two, &three]);
     insta::assert_snapshot!(problems.render(Colour::Never), @r#"
@@ -504,7 +673,11 @@ fn names_are_unique() {
     let file = |keys: &str| complete(keys);
     let cases: &[(&str, &str, &[&str])] = &[
         ("domain = 'a.b'", "domain = 'c.d'", &[]),
-        ("domain = 'a.b'", "domain = 'A.b.'", &["the domain `a.b` is already in conf.d/a.toml"]),
+        (
+            "domain = 'a.b'",
+            "domain = 'A.b.'",
+            &["the domain `a.b` is already in conf.d/a.toml"],
+        ),
         (
             "domain = 'a.b'\nlisten = [':1']",
             "domain = 'a.b'\nlisten = [':2']",
@@ -528,7 +701,10 @@ fn names_are_unique() {
         (
             "domain = 'a.b'\naliases = ['A.B', 'x.y', 'x.y']",
             "domain = 'c.d'",
-            &["warning: the alias `a.b` is the domain itself", "warning: the alias `x.y` is named twice"],
+            &[
+                "warning: the alias `a.b` is the domain itself",
+                "warning: the alias `x.y` is named twice",
+            ],
         ),
         (
             "domain = 'a.b'\naliases = ['localhost:1']\nlisten = [':1', ':3']",
@@ -554,7 +730,11 @@ fn names_are_unique() {
         ),
     ];
     for (one, two, expected) in cases {
-        assert_eq!(messages("", &[&file(one), &file(two)]), *expected, "{one} {two}");
+        assert_eq!(
+            messages("", &[&file(one), &file(two)]),
+            *expected,
+            "{one} {two}"
+        );
     }
 }
 
@@ -570,7 +750,9 @@ fn listeners_can_be_bound() {
         (
             "https = [':1']\nhttp = [':1']",
             "",
-            &["the http listener `:1` and the https listener `:1` of moorgate.toml exclude each other"],
+            &[
+                "the http listener `:1` and the https listener `:1` of moorgate.toml exclude each other",
+            ],
         ),
         (
             "[admin]\nlisten = '127.0.0.1:443'",
@@ -593,9 +775,21 @@ fn listeners_can_be_bound() {
                 "the https listener `127.0.0.1:443` and the https listener `0.0.0.0:443` of conf.d/a.toml exclude each other",
             ],
         ),
-        ("", "listen = ['[::1]:443', '127.0.0.1:443', '10.0.0.1:443']", &[]),
-        ("", "listen = [':1', ':1']", &["warning: `listen` names `:1` twice"]),
-        ("http = [':1', ':1']", "", &["warning: `http` names `:1` twice"]),
+        (
+            "",
+            "listen = ['[::1]:443', '127.0.0.1:443', '10.0.0.1:443']",
+            &[],
+        ),
+        (
+            "",
+            "listen = [':1', ':1']",
+            &["warning: `listen` names `:1` twice"],
+        ),
+        (
+            "http = [':1', ':1']",
+            "",
+            &["warning: `http` names `:1` twice"],
+        ),
         ("https = []", "listen = [':1']", &["`https` is empty"]),
         (
             "[admin]\nlisten = ':9180'",
@@ -604,7 +798,11 @@ fn listeners_can_be_bound() {
         ),
         ("[admin]\nlisten = '[::1]:0'", "", &[]),
         ("[admin]", "", &["`admin.listen` is missing"]),
-        ("http = 80", "listen = [':80']", &["`http` must be a list, not an integer"]),
+        (
+            "http = 80",
+            "listen = [':80']",
+            &["`http` must be a list, not an integer"],
+        ),
         (
             "[limits]\nhead = '8 KiB'",
             "",
@@ -619,7 +817,8 @@ fn listeners_can_be_bound() {
 
 #[test]
 fn listeners_of_all_domains_are_together_once() {
-    let file = |name: &str, listen: &str| complete(&format!("domain = '{name}'\nlisten = {listen}"));
+    let file =
+        |name: &str, listen: &str| complete(&format!("domain = '{name}'\nlisten = {listen}"));
     let domains = [file("a.b", "[':2', ':1']"), file("c.d", "[':1', ':3']")];
     let snapshot = valid("", &[&domains[0], &domains[1], &complete("domain = 'e.f'")]);
     let shown: Vec<_> = snapshot.https.iter().map(ToString::to_string).collect();
@@ -627,7 +826,9 @@ fn listeners_of_all_domains_are_together_once() {
     let clash = file("c.d", "['127.0.0.1:1']");
     assert_eq!(
         messages("", &[&domains[0], &clash]),
-        ["the https listener `127.0.0.1:1` and the https listener `:1` of conf.d/a.toml exclude each other"]
+        [
+            "the https listener `127.0.0.1:1` and the https listener `:1` of conf.d/a.toml exclude each other"
+        ]
     );
 }
 
@@ -699,18 +900,42 @@ fn a_domain_may_ask_a_ca() {
         [[ca]]\ndirectory = 'letsencrypt-staging'\n";
     let tls = "[tls]\nacme = true\nnames = ['*.example.com', 'ci.example.com', '*.example.com']\nprofile = 'shortlived'\nfallback = 'internal'\n";
     let snapshot = valid(main, &[&with("tls", tls)]);
-    let CertificateSource::Acme(request) = &snapshot.domains[0].certificate else { panic!("not from a CA") };
+    let CertificateSource::Acme(request) = &snapshot.domains[0].certificate else {
+        panic!("not from a CA")
+    };
     assert_eq!(request.contact.as_deref(), Some("ops@example.com"));
     assert_eq!(
-        request.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        request
+            .names
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
         ["*.example.com", "ci.example.com"]
     );
-    assert_eq!((request.profile.as_deref(), request.fallback), (Some("shortlived"), Fallback::Internal));
-    let all: Vec<_> = snapshot.acme.authorities.iter().map(|ca| ca.directory.to_string()).collect();
+    assert_eq!(
+        (request.profile.as_deref(), request.fallback),
+        (Some("shortlived"), Fallback::Internal)
+    );
+    let all: Vec<_> = snapshot
+        .acme
+        .authorities
+        .iter()
+        .map(|ca| ca.directory.to_string())
+        .collect();
     assert_eq!(all, ["https://ca.example.com/dir", "letsencrypt-staging"]);
-    assert_eq!(snapshot.acme.authorities[0].roots.as_deref(), Some(Path::new("ca.pem")));
-    assert_eq!(snapshot.acme.dns_command, Some(vec!["./set-txt".to_owned(), "--zone".to_owned()]));
-    let kinds = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01, ChallengeKind::Dns01];
+    assert_eq!(
+        snapshot.acme.authorities[0].roots.as_deref(),
+        Some(Path::new("ca.pem"))
+    );
+    assert_eq!(
+        snapshot.acme.dns_command,
+        Some(vec!["./set-txt".to_owned(), "--zone".to_owned()])
+    );
+    let kinds = [
+        ChallengeKind::TlsAlpn01,
+        ChallengeKind::Http01,
+        ChallengeKind::Dns01,
+    ];
     assert_eq!(snapshot.acme.challenges, kinds);
 
     let short = with("tls", "[tls]\nacme = 'me@example.com'\n").replacen(
@@ -719,48 +944,107 @@ fn a_domain_may_ask_a_ca() {
         1,
     );
     let snapshot = valid("", &[&short]);
-    let CertificateSource::Acme(request) = &snapshot.domains[0].certificate else { panic!("not from a CA") };
+    let CertificateSource::Acme(request) = &snapshot.domains[0].certificate else {
+        panic!("not from a CA")
+    };
     let names: Vec<_> = request.names.iter().map(ToString::to_string).collect();
-    assert_eq!(names, ["ci.example.com", "b.example.com"], "no public CA certifies localhost");
-    assert_eq!(snapshot.acme.authorities[0].directory.to_string(), "letsencrypt");
+    assert_eq!(
+        names,
+        ["ci.example.com", "b.example.com"],
+        "no public CA certifies localhost"
+    );
+    assert_eq!(
+        snapshot.acme.authorities[0].directory.to_string(),
+        "letsencrypt"
+    );
 }
 
 #[test]
 fn what_cannot_work_with_a_ca_is_said() {
     let asks = |keys: &str| with("tls", &format!("[tls]\nacme = true\n{keys}"));
     let cases: [(&str, String, &[&str]); 14] = [
-        ("", with("tls", "[tls]\nacme = false"), &["`tls.acme` is false, which says nothing"]),
-        ("", with("tls", "[tls]\nacme = 'ops'"), &["`tls.acme` is not a mail address"]),
-        ("", asks("internal = true"), &["`tls` names two sources of the certificate"]),
-        ("", asks("key = 'a'"), &["`tls` names two sources of the certificate"]),
+        (
+            "",
+            with("tls", "[tls]\nacme = false"),
+            &["`tls.acme` is false, which says nothing"],
+        ),
+        (
+            "",
+            with("tls", "[tls]\nacme = 'ops'"),
+            &["`tls.acme` is not a mail address"],
+        ),
+        (
+            "",
+            asks("internal = true"),
+            &["`tls` names two sources of the certificate"],
+        ),
+        (
+            "",
+            asks("key = 'a'"),
+            &["`tls` names two sources of the certificate"],
+        ),
         (
             "",
             with("tls", "[tls]\ninternal = true\nprofile = 'a'"),
             &["`tls.profile` says nothing without `acme`"],
         ),
-        ("", asks("names = ['*.example.com']"), &["no challenge can prove `*.example.com`"]),
-        ("", asks("names = ['b.example.com']"), &["warning: no name in `tls.names` covers `ci.example.com`"]),
+        (
+            "",
+            asks("names = ['*.example.com']"),
+            &["no challenge can prove `*.example.com`"],
+        ),
+        (
+            "",
+            asks("names = ['b.example.com']"),
+            &["warning: no name in `tls.names` covers `ci.example.com`"],
+        ),
         (
             "",
             asks("names = []"),
-            &["`tls.names` is empty", "warning: no name in `tls.names` covers `ci.example.com`"],
+            &[
+                "`tls.names` is empty",
+                "warning: no name in `tls.names` covers `ci.example.com`",
+            ],
         ),
-        ("", asks("").replace("ci.example.com", "ci.internal"), &["no public CA certifies `ci.internal`"]),
-        ("[acme]\nchallenges = ['dns-01']", asks(""), &["\"dns-01\" needs `acme.dns_command`"]),
+        (
+            "",
+            asks("").replace("ci.example.com", "ci.internal"),
+            &["no public CA certifies `ci.internal`"],
+        ),
+        (
+            "[acme]\nchallenges = ['dns-01']",
+            asks(""),
+            &["\"dns-01\" needs `acme.dns_command`"],
+        ),
         (
             "http = []\n[acme]\nchallenges = ['http-01']",
             asks(""),
             &["\"http-01\" needs a listener in `http`"],
         ),
-        ("[[ca]]\ndirectory = 'zerossl'", asks(""), &["\"zerossl\" needs an external account binding"]),
-        ("[[ca]]\nprofile = 'a'", asks(""), &["`ca.directory` is missing"]),
-        ("ca = 'letsencrypt'", asks(""), &["`ca` must be an array of tables, not a string"]),
+        (
+            "[[ca]]\ndirectory = 'zerossl'",
+            asks(""),
+            &["\"zerossl\" needs an external account binding"],
+        ),
+        (
+            "[[ca]]\nprofile = 'a'",
+            asks(""),
+            &["`ca.directory` is missing"],
+        ),
+        (
+            "ca = 'letsencrypt'",
+            asks(""),
+            &["`ca` must be an array of tables, not a string"],
+        ),
     ];
     for (main, domain, expected) in cases {
         let said = messages(main, &[&domain]);
         assert_eq!(
             said,
-            expected.iter().map(|said| (*said).to_owned()).collect::<Vec<_>>(),
+            expected
+                .iter()
+                .map(|said| (*said).to_owned())
+                .collect::<Vec<_>>(),
             "{main}\n{domain}"
         );
     }
@@ -770,6 +1054,7 @@ fn what_cannot_work_with_a_ca_is_said() {
 fn believing_everybody_is_warned_of() {
     let domain = complete("domain = 'ci.example.com'");
     let everybody = "trusted_proxies = ['0.0.0.0/0', '10.0.0.0/8', '::/0']";
-    let warning = "warning: `trusted_proxies` believes everybody: any client can choose its own address";
+    let warning =
+        "warning: `trusted_proxies` believes everybody: any client can choose its own address";
     assert_eq!(messages(everybody, &[&domain]), [warning, warning]);
 }

@@ -21,10 +21,26 @@ pub(super) fn certificate(
     problems: &mut Problems,
 ) -> Option<CertificateSource> {
     let (raw, header) = required(&file.raw.tls)?;
-    let RawTls { acme, names: _, profile: _, fallback: _, certificate, key, internal } = &raw;
+    let RawTls {
+        acme,
+        names: _,
+        profile: _,
+        fallback: _,
+        certificate,
+        key,
+        internal,
+    } = &raw;
     let mut said = false;
-    let flag = matches!(acme.given(), Some(RawAcme::Flag(false))).then_some(acme.span()).flatten();
-    let flags = [(flag, "acme"), (internal.span().filter(|_| internal.given() == Some(&false)), "internal")];
+    let flag = matches!(acme.given(), Some(RawAcme::Flag(false)))
+        .then_some(acme.span())
+        .flatten();
+    let flags = [
+        (flag, "acme"),
+        (
+            internal.span().filter(|_| internal.given() == Some(&false)),
+            "internal",
+        ),
+    ];
     for (span, name) in flags {
         let Some(span) = span else { continue };
         let message = format!("`tls.{name}` is false, which says nothing");
@@ -37,17 +53,33 @@ pub(super) fn certificate(
     let files = certificate.span().or(key.span());
     let is_absent = certificate.is_absent() && key.is_absent();
     if internal.is_absent() && acme.is_absent() && is_absent {
-        missing(file, header, "nothing says where the certificate comes from", HELP, problems);
+        missing(
+            file,
+            header,
+            "nothing says where the certificate comes from",
+            HELP,
+            problems,
+        );
         return None;
     }
-    let mut sources: Vec<&Span> = [acme.span(), internal.span(), files].into_iter().flatten().collect();
+    let mut sources: Vec<&Span> = [acme.span(), internal.span(), files]
+        .into_iter()
+        .flatten()
+        .collect();
     sources.sort_by_key(|span| span.start);
     if let [_, .., last] = sources[..] {
-        problems.push(Problem::at(&file.source, last, "`tls` names two sources of the certificate", HELP));
+        problems.push(Problem::at(
+            &file.source,
+            last,
+            "`tls` names two sources of the certificate",
+            HELP,
+        ));
         return None;
     }
     if let Some(acme) = acme.given() {
-        return is_absent.then(|| request(file, &raw, acme, aliases, process, problems)).flatten();
+        return is_absent
+            .then(|| request(file, &raw, acme, aliases, process, problems))
+            .flatten();
     }
     refuse_acme_keys(file, &raw, problems);
     if internal.span().is_some() {
@@ -58,17 +90,31 @@ pub(super) fn certificate(
 
 fn from_files(
     file: &DomainFile,
-    RawTls { certificate, key, .. }: &RawTls,
+    RawTls {
+        certificate, key, ..
+    }: &RawTls,
     header: Option<&Span>,
     problems: &mut Problems,
 ) -> Option<CertificateSource> {
     if certificate.is_absent() {
         let help = "write certificate = \"PATH\", the chain that belongs to the key";
-        missing(file, key.span().or(header), "`tls.certificate` is missing", help, problems);
+        missing(
+            file,
+            key.span().or(header),
+            "`tls.certificate` is missing",
+            help,
+            problems,
+        );
     }
     if key.is_absent() {
         let help = "write key = \"PATH\", the private key of the certificate";
-        missing(file, certificate.span().or(header), "`tls.key` is missing", help, problems);
+        missing(
+            file,
+            certificate.span().or(header),
+            "`tls.key` is missing",
+            help,
+            problems,
+        );
     }
     let beside = |path| file.source.beside(path);
     Some(CertificateSource::Files {
@@ -78,8 +124,17 @@ fn from_files(
 }
 
 fn refuse_acme_keys(file: &DomainFile, raw: &RawTls, problems: &mut Problems) {
-    let RawTls { names, profile, fallback, .. } = raw;
-    for (span, key) in [(names.span(), "names"), (profile.span(), "profile"), (fallback.span(), "fallback")] {
+    let RawTls {
+        names,
+        profile,
+        fallback,
+        ..
+    } = raw;
+    for (span, key) in [
+        (names.span(), "names"),
+        (profile.span(), "profile"),
+        (fallback.span(), "fallback"),
+    ] {
         let Some(span) = span else { continue };
         let message = format!("`tls.{key}` says nothing without `acme`");
         problems.push(Problem::at(&file.source, span, message, "leave it out"));
@@ -101,7 +156,12 @@ fn request(
         Setting::Given(written, span) => {
             if written.is_empty() {
                 let help = "leave the key out for the domain and its aliases";
-                problems.push(Problem::at(&file.source, span, "`tls.names` is empty", help));
+                problems.push(Problem::at(
+                    &file.source,
+                    span,
+                    "`tls.names` is empty",
+                    help,
+                ));
             }
             let mut names: Vec<CertifiedName> = Vec::new();
             for name in written {
@@ -138,12 +198,21 @@ fn own_names(
     process: &Process,
     problems: &mut Problems,
 ) -> Option<Vec<CertifiedName>> {
-    let public = process.acme.authorities.iter().any(|ca| ca.directory.is_public());
+    let public = process
+        .acme
+        .authorities
+        .iter()
+        .any(|ca| ca.directory.is_public());
     let refused = |name: &HostName| public && !is_public(name);
     if refused(domain) {
         let message = format!("no public CA certifies `{domain}`");
         let help = "write internal = true in [tls], or name a CA of your own in moorgate.toml";
-        problems.push(Problem::at(&file.source, file.raw.domain.span()?, message, help));
+        problems.push(Problem::at(
+            &file.source,
+            file.raw.domain.span()?,
+            message,
+            help,
+        ));
         return None;
     }
     let mut names = vec![CertifiedName::Host(domain.clone())];
@@ -172,7 +241,9 @@ fn unprovable(
             CertifiedName::Wildcard(_) => {
                 "set `dns_command` in [acme] of moorgate.toml: a wildcard is proved by DNS"
             }
-            CertifiedName::Host(_) => "allow \"tls-alpn-01\" or \"http-01\" in `challenges` of moorgate.toml",
+            CertifiedName::Host(_) => {
+                "allow \"tls-alpn-01\" or \"http-01\" in `challenges` of moorgate.toml"
+            }
         };
         let message = format!("no challenge can prove `{name}`");
         let place = raw.names.span().or(raw.acme.span());
@@ -187,7 +258,10 @@ fn is_public(name: &HostName) -> bool {
             !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified())
         }
         Some(IpAddr::V6(ip)) => {
-            !(ip.is_loopback() || ip.is_unspecified() || ip.is_unique_local() || ip.is_unicast_link_local())
+            !(ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local())
         }
         None => {
             let top = name.as_str().rsplit_once('.').map(|(_, top)| top);
@@ -196,5 +270,13 @@ fn is_public(name: &HostName) -> bool {
     }
 }
 
-const PRIVATE: &[&str] = &["localhost", "local", "internal", "test", "invalid", "lan", "home"];
+const PRIVATE: &[&str] = &[
+    "localhost",
+    "local",
+    "internal",
+    "test",
+    "invalid",
+    "lan",
+    "home",
+];
 const HELP: &str = "write acme = true, `certificate` and `key`, or internal = true, in [tls]";

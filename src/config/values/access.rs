@@ -33,7 +33,11 @@ pub(in crate::config) fn selector(value: &DeValue<'_>) -> Value<RawSelector> {
 pub(in crate::config) fn user(value: &DeValue<'_>) -> Value<Pattern> {
     let help = "write the name of a user in the htpasswd file";
     let text = text(value, help)?;
-    if is_user(text) { Ok(Pattern::new(text)) } else { Err(InvalidValue::new("is not a user name", help)) }
+    if is_user(text) {
+        Ok(Pattern::new(text))
+    } else {
+        Err(InvalidValue::new("is not a user name", help))
+    }
 }
 
 /// What an htpasswd file can hold, and no `@` at the beginning, where it would be a group.
@@ -47,10 +51,12 @@ pub(in crate::config) fn is_user(text: &str) -> bool {
 
 /// The name of a group, without the `@`.
 pub(in crate::config) fn group_name(text: &str) -> Value<String> {
-    let is_name = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let is_name = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if !is_name || matches!(text, "authenticated" | "anonymous") {
-        let help =
-            "call it anything but `authenticated` and `anonymous`, with letters, digits, `.`, `_` and `-`";
+        let help = "call it anything but `authenticated` and `anonymous`, with letters, digits, `.`, `_` and `-`";
         return Err(InvalidValue::new("is not the name of a group", help));
     }
     Ok(text.to_owned())
@@ -79,14 +85,22 @@ pub(in crate::config) fn tag_pattern(value: &DeValue<'_>) -> Value<Pattern> {
     let text = text(value, help)?;
     let is_tag = !text.is_empty()
         && text.len() <= 128
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-*".contains(&b));
-    if is_tag { Ok(Pattern::new(text)) } else { Err(InvalidValue::new("is not a tag", help)) }
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-*".contains(&b));
+    if is_tag {
+        Ok(Pattern::new(text))
+    } else {
+        Err(InvalidValue::new("is not a tag", help))
+    }
 }
 
 /// One action, or all.
 pub(in crate::config) fn actions(value: &DeValue<'_>) -> Value<Actions> {
-    let mut words: Vec<_> =
-        Action::ALL.into_iter().map(|action| (action.as_str(), Actions::from(action))).collect();
+    let mut words: Vec<_> = Action::ALL
+        .into_iter()
+        .map(|action| (action.as_str(), Actions::from(action)))
+        .collect();
     words.push(("all", Actions::ALL));
     choice(value, &words)
 }

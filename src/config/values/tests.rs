@@ -68,17 +68,43 @@ fn sizes_are_bytes_or_have_units() {
         ("'5 B'", 5),
     ];
     for (toml, bytes) in cases {
-        assert_eq!(read(toml, |value| size(value, 0, u64::MAX)), Ok(bytes), "{toml}");
+        assert_eq!(
+            read(toml, |value| size(value, 0, u64::MAX)),
+            Ok(bytes),
+            "{toml}"
+        );
     }
-    for toml in
-        ["''", "'8'", "'MiB'", "'8 M'", "'-1 B'", "-1", "'1.5 MiB'", "'99999999999 TiB'", "'1 MiB 1 B'"]
-    {
-        assert_eq!(message(read(toml, |value| size(value, 0, u64::MAX))), "is not a size", "{toml}");
+    for toml in [
+        "''",
+        "'8'",
+        "'MiB'",
+        "'8 M'",
+        "'-1 B'",
+        "-1",
+        "'1.5 MiB'",
+        "'99999999999 TiB'",
+        "'1 MiB 1 B'",
+    ] {
+        assert_eq!(
+            message(read(toml, |value| size(value, 0, u64::MAX))),
+            "is not a size",
+            "{toml}"
+        );
     }
-    assert_eq!(message(read("1.5", |value| size(value, 0, 1))), "must be a string in quotes, not a float");
-    assert_eq!(read("1", |value| size(value, KIB, GIB)).expect_err("small").help, "write \"1 KiB\" or more");
     assert_eq!(
-        read("'2GiB'", |value| size(value, KIB, GIB)).expect_err("large").help,
+        message(read("1.5", |value| size(value, 0, 1))),
+        "must be a string in quotes, not a float"
+    );
+    assert_eq!(
+        read("1", |value| size(value, KIB, GIB))
+            .expect_err("small")
+            .help,
+        "write \"1 KiB\" or more"
+    );
+    assert_eq!(
+        read("'2GiB'", |value| size(value, KIB, GIB))
+            .expect_err("large")
+            .help,
         "write \"1 GiB\" or less"
     );
 }
@@ -94,7 +120,11 @@ fn a_size_may_be_none_but_not_zero() {
 fn numbers_have_bounds() {
     assert_eq!(read("100", |value| number::<u32>(value, 1, 1000)), Ok(100));
     for toml in ["0", "-1", "1001", "99999999999999999999"] {
-        assert_eq!(message(read(toml, |value| number::<u32>(value, 1, 1000))), "is out of bounds", "{toml}");
+        assert_eq!(
+            message(read(toml, |value| number::<u32>(value, 1, 1000))),
+            "is out of bounds",
+            "{toml}"
+        );
     }
     assert_eq!(
         message(read("'1'", |value| number::<u32>(value, 1, 2))),
@@ -111,16 +141,33 @@ fn listen_addresses_are_addresses() {
         ("0.0.0.0:443", "0.0.0.0:443", "0.0.0.0:443"),
         ("127.0.0.1:8443", "127.0.0.1:8443", "127.0.0.1:8443"),
         ("[::1]:8443", "[::1]:8443", "[::1]:8443"),
-        ("[::ffff:127.0.0.1]:8443", "127.0.0.1:8443", "127.0.0.1:8443"),
+        (
+            "[::ffff:127.0.0.1]:8443",
+            "127.0.0.1:8443",
+            "127.0.0.1:8443",
+        ),
         ("[fe80::1%2]:8443", "[fe80::1%2]:8443", "[fe80::1%2]:8443"),
     ];
     for (text, address, shown) in cases {
         let listen = read(&format!("'{text}'"), listen_address).expect(text);
-        assert_eq!((listen.0.to_string().as_str(), listen.to_string().as_str()), (address, shown));
+        assert_eq!(
+            (listen.0.to_string().as_str(), listen.to_string().as_str()),
+            (address, shown)
+        );
     }
-    for text in
-        ["", ":", "443", ":65536", ":+1", ": 1", "*:443", "localhost:443", "127.0.0.1", "::1:443", "[::1]"]
-    {
+    for text in [
+        "",
+        ":",
+        "443",
+        ":65536",
+        ":+1",
+        ": 1",
+        "*:443",
+        "localhost:443",
+        "127.0.0.1",
+        "::1:443",
+        "[::1]",
+    ] {
         let outcome = read(&format!("'{text}'"), listen_address);
         assert_eq!(message(outcome), "is not an address to listen on", "{text}");
     }
@@ -128,12 +175,32 @@ fn listen_addresses_are_addresses() {
 
 #[test]
 fn a_domain_is_a_name() {
-    assert_eq!(read("'CI.Example.com.'", domain_name).expect("name").as_str(), "ci.example.com");
-    assert_eq!(read("'localhost'", domain_name).expect("name").as_str(), "localhost");
-    assert_eq!(message(read("'127.0.0.1'", domain_name)), "is an address, not a name");
-    assert_eq!(read("'127.0.0.1'", host_name).expect("alias").as_str(), "127.0.0.1");
-    assert_eq!(message(read("'https://a.b'", host_name)), "is wrong: the host name is not valid");
-    assert_eq!(message(read("'*.example.com'", host_name)), "is wrong: the host name is not valid");
+    assert_eq!(
+        read("'CI.Example.com.'", domain_name)
+            .expect("name")
+            .as_str(),
+        "ci.example.com"
+    );
+    assert_eq!(
+        read("'localhost'", domain_name).expect("name").as_str(),
+        "localhost"
+    );
+    assert_eq!(
+        message(read("'127.0.0.1'", domain_name)),
+        "is an address, not a name"
+    );
+    assert_eq!(
+        read("'127.0.0.1'", host_name).expect("alias").as_str(),
+        "127.0.0.1"
+    );
+    assert_eq!(
+        message(read("'https://a.b'", host_name)),
+        "is wrong: the host name is not valid"
+    );
+    assert_eq!(
+        message(read("'*.example.com'", host_name)),
+        "is wrong: the host name is not valid"
+    );
 }
 
 #[test]
@@ -141,9 +208,15 @@ fn an_upstream_is_a_plain_url() {
     let cases = [
         ("http://registry:5000", "http://registry:5000"),
         ("HTTP://Registry/", "http://registry"),
-        ("https://registry.example.com", "https://registry.example.com"),
+        (
+            "https://registry.example.com",
+            "https://registry.example.com",
+        ),
         ("https://registry:443", "https://registry"),
-        ("http://[::1]:5000/base/path/", "http://[::1]:5000/base/path"),
+        (
+            "http://[::1]:5000/base/path/",
+            "http://[::1]:5000/base/path",
+        ),
         ("http://10.0.0.1/a-b_c~d.e", "http://10.0.0.1/a-b_c~d.e"),
     ];
     for (text, shown) in cases {
@@ -157,7 +230,10 @@ fn an_upstream_is_a_plain_url() {
 fn other_upstreams_are_refused_without_showing_them() {
     let cases = [
         ("registry:5000", "does not begin with http:// or https://"),
-        ("me:s3cret@registry", "does not begin with http:// or https://"),
+        (
+            "me:s3cret@registry",
+            "does not begin with http:// or https://",
+        ),
         ("ftp://registry", "does not begin with http:// or https://"),
         ("http://me:s3cret@registry", "holds credentials"),
         ("http://me@registry/", "holds credentials"),
@@ -168,14 +244,35 @@ fn other_upstreams_are_refused_without_showing_them() {
         ("http://registry:", "is wrong: the port is not valid"),
         ("http://registry:0", "has port 0"),
         ("http://a b", "is wrong: the host name is not valid"),
-        ("http://a/../b", "has an empty, `.` or `..` segment in its path"),
-        ("http://a/./b", "has an empty, `.` or `..` segment in its path"),
-        ("http://a//b", "has an empty, `.` or `..` segment in its path"),
-        ("http://a/b//", "has an empty, `.` or `..` segment in its path"),
-        ("http://a/%2e", "has a character in its path that is not plain"),
-        ("http://a/b c", "has a character in its path that is not plain"),
+        (
+            "http://a/../b",
+            "has an empty, `.` or `..` segment in its path",
+        ),
+        (
+            "http://a/./b",
+            "has an empty, `.` or `..` segment in its path",
+        ),
+        (
+            "http://a//b",
+            "has an empty, `.` or `..` segment in its path",
+        ),
+        (
+            "http://a/b//",
+            "has an empty, `.` or `..` segment in its path",
+        ),
+        (
+            "http://a/%2e",
+            "has a character in its path that is not plain",
+        ),
+        (
+            "http://a/b c",
+            "has a character in its path that is not plain",
+        ),
         ("http://a\\b", "is wrong: the host name is not valid"),
-        ("http://a/b\\c", "has a character in its path that is not plain"),
+        (
+            "http://a/b\\c",
+            "has a character in its path that is not plain",
+        ),
         ("http://a/v2/", "ends with /v2"),
         ("http://a/b/v2", "ends with /v2"),
     ];
@@ -188,13 +285,23 @@ fn other_upstreams_are_refused_without_showing_them() {
 
 #[test]
 fn realms_and_user_names_need_no_escapes() {
-    assert_eq!(read("'CI registry (ops)'", realm).as_deref(), Ok("CI registry (ops)"));
+    assert_eq!(
+        read("'CI registry (ops)'", realm).as_deref(),
+        Ok("CI registry (ops)")
+    );
     for toml in ["''", "'a\"b'", "'a\\b'", "\"a\\nb\"", "'é'"] {
         assert_eq!(message(read(toml, realm)), "is not a realm", "{toml}");
     }
-    assert_eq!(read("'robot$ci+push'", username).as_deref(), Ok("robot$ci+push"));
+    assert_eq!(
+        read("'robot$ci+push'", username).as_deref(),
+        Ok("robot$ci+push")
+    );
     for toml in ["''", "'a:b'", "\"a\\tb\""] {
-        assert_eq!(message(read(toml, username)), "is not a user name", "{toml}");
+        assert_eq!(
+            message(read(toml, username)),
+            "is not a user name",
+            "{toml}"
+        );
     }
 }
 
@@ -202,12 +309,21 @@ fn realms_and_user_names_need_no_escapes() {
 fn words_flags_and_paths() {
     let word = |toml| read(toml, |value| choice(value, &[("strip", 1), ("pass", 2)]));
     assert_eq!(word("'pass'"), Ok(2));
-    assert_eq!(word("'Pass'").expect_err("unknown").help, "write \"strip\" or \"pass\"");
+    assert_eq!(
+        word("'Pass'").expect_err("unknown").help,
+        "write \"strip\" or \"pass\""
+    );
     assert_eq!(read("true", flag), Ok(true));
-    assert_eq!(message(read("'true'", flag)), "must be a boolean, not a string");
+    assert_eq!(
+        message(read("'true'", flag)),
+        "must be a boolean, not a string"
+    );
     assert_eq!(read("'../a'", path), Ok(PathBuf::from("../a")));
     assert_eq!(message(read("''", path)), "is not a path");
-    assert_eq!(message(read("['a']", path)), "must be a string in quotes, not an array");
+    assert_eq!(
+        message(read("['a']", path)),
+        "must be a string in quotes, not an array"
+    );
 }
 
 proptest::proptest! {

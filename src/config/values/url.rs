@@ -9,8 +9,8 @@ use crate::registry::host::Authority;
 /// Reads it. No message shows any of it, since people write passwords into URLs.
 pub(in crate::config) fn upstream_url(value: &DeValue<'_>) -> Result<UpstreamUrl, InvalidValue> {
     let text = text(value, HELP)?;
-    let (scheme, rest) =
-        scheme(text).ok_or_else(|| InvalidValue::new("does not begin with http:// or https://", HELP))?;
+    let (scheme, rest) = scheme(text)
+        .ok_or_else(|| InvalidValue::new("does not begin with http:// or https://", HELP))?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if authority.contains('@') {
         return Err(InvalidValue::new(
@@ -19,15 +19,23 @@ pub(in crate::config) fn upstream_url(value: &DeValue<'_>) -> Result<UpstreamUrl
         ));
     }
     if path.contains(['?', '#']) {
-        return Err(InvalidValue::new("holds a query or a fragment", "end it with the path"));
+        return Err(InvalidValue::new(
+            "holds a query or a fragment",
+            "end it with the path",
+        ));
     }
-    let authority =
-        Authority::parse(authority).map_err(|error| InvalidValue::new(format!("is wrong: {error}"), HELP))?;
+    let authority = Authority::parse(authority)
+        .map_err(|error| InvalidValue::new(format!("is wrong: {error}"), HELP))?;
     let port = authority.port.unwrap_or(scheme.default_port());
     if port == 0 {
         return Err(InvalidValue::new("has port 0", HELP));
     }
-    Ok(UpstreamUrl { scheme, host: authority.host, port, base_path: base_path(path)? })
+    Ok(UpstreamUrl {
+        scheme,
+        host: authority.host,
+        port,
+        base_path: base_path(path)?,
+    })
 }
 
 fn scheme(text: &str) -> Option<(Scheme, &str)> {
@@ -35,7 +43,9 @@ fn scheme(text: &str) -> Option<(Scheme, &str)> {
     if scheme.eq_ignore_ascii_case("http") {
         return Some((Scheme::Http, rest));
     }
-    scheme.eq_ignore_ascii_case("https").then_some((Scheme::Https, rest))
+    scheme
+        .eq_ignore_ascii_case("https")
+        .then_some((Scheme::Https, rest))
 }
 
 /// Only what every server understands alike: the path is put before the client's own, so nothing
@@ -59,7 +69,10 @@ fn base_path(path: &str) -> Result<String, InvalidValue> {
         }
     }
     if path.split('/').next_back() == Some("v2") {
-        return Err(InvalidValue::new("ends with /v2", "leave /v2 out: every request has it already"));
+        return Err(InvalidValue::new(
+            "ends with /v2",
+            "leave /v2 out: every request has it already",
+        ));
     }
     Ok(path.to_owned())
 }

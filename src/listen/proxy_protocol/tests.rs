@@ -17,16 +17,33 @@ fn version2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
 #[test]
 fn a_line_of_version_1_is_read() {
     for (line, source) in [
-        ("PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n", Some("192.0.2.7:56324")),
-        ("PROXY TCP4 192.0.2.7 10.0.0.1 0 65535\r\n", Some("192.0.2.7:0")),
-        ("PROXY TCP6 2001:db8::7 fd00::1 56324 443\r\n", Some("[2001:db8::7]:56324")),
+        (
+            "PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n",
+            Some("192.0.2.7:56324"),
+        ),
+        (
+            "PROXY TCP4 192.0.2.7 10.0.0.1 0 65535\r\n",
+            Some("192.0.2.7:0"),
+        ),
+        (
+            "PROXY TCP6 2001:db8::7 fd00::1 56324 443\r\n",
+            Some("[2001:db8::7]:56324"),
+        ),
         ("PROXY UNKNOWN\r\n", None),
         ("PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", None),
     ] {
         let bytes = [line.as_bytes(), b"\x16\x03\x01"].concat();
-        assert_eq!(header(&bytes), (source.map(str::to_owned), line.len()), "{line:?}");
+        assert_eq!(
+            header(&bytes),
+            (source.map(str::to_owned), line.len()),
+            "{line:?}"
+        );
         for cut in 0..line.len() {
-            assert_eq!(parse(&bytes[..cut]).expect("not broken"), Parsed::Incomplete, "{line:?} {cut}");
+            assert_eq!(
+                parse(&bytes[..cut]).expect("not broken"),
+                Parsed::Incomplete,
+                "{line:?} {cut}"
+            );
         }
     }
 }
@@ -34,8 +51,13 @@ fn a_line_of_version_1_is_read() {
 #[test]
 fn a_header_of_version_2_is_read() {
     let v4 = [&[192, 0, 2, 7, 10, 0, 0, 1][..], &[0xdc, 0x04, 0x01, 0xbb]].concat();
-    let v6: Vec<u8> =
-        "2001:db8::7".parse::<Ipv6Addr>().expect("valid").octets().into_iter().chain([0; 20]).collect();
+    let v6: Vec<u8> = "2001:db8::7"
+        .parse::<Ipv6Addr>()
+        .expect("valid")
+        .octets()
+        .into_iter()
+        .chain([0; 20])
+        .collect();
     let fields = [&v4[..], &[0x04, 0, 2, 1, 2]].concat();
     for (bytes, source) in [
         (version2(0x21, 0x11, &v4), Some("192.0.2.7:56324")),
@@ -46,18 +68,37 @@ fn a_header_of_version_2_is_read() {
         (version2(0x21, 0x00, &[1, 2, 3]), None),
         (version2(0x21, 0x31, &[0; 216]), None),
     ] {
-        assert_eq!(header(&bytes), (source.map(str::to_owned), bytes.len()), "{bytes:?}");
+        assert_eq!(
+            header(&bytes),
+            (source.map(str::to_owned), bytes.len()),
+            "{bytes:?}"
+        );
         for cut in 0..bytes.len() {
-            assert_eq!(parse(&bytes[..cut]).expect("not broken"), Parsed::Incomplete, "{bytes:?} {cut}");
+            assert_eq!(
+                parse(&bytes[..cut]).expect("not broken"),
+                Parsed::Incomplete,
+                "{bytes:?} {cut}"
+            );
         }
     }
 }
 
 #[test]
 fn what_is_no_header_is_left_alone() {
-    for bytes in [&b"\x16\x03\x01"[..], b"GET / HTTP/1.1", b"PUT ", b"PROXX", b"proxy ", b"\r\n\r\nx", b"\0"]
-    {
-        assert_eq!(parse(bytes).expect("not broken"), Parsed::Absent, "{bytes:?}");
+    for bytes in [
+        &b"\x16\x03\x01"[..],
+        b"GET / HTTP/1.1",
+        b"PUT ",
+        b"PROXX",
+        b"proxy ",
+        b"\r\n\r\nx",
+        b"\0",
+    ] {
+        assert_eq!(
+            parse(bytes).expect("not broken"),
+            Parsed::Absent,
+            "{bytes:?}"
+        );
     }
 }
 
@@ -81,7 +122,10 @@ fn what_begins_like_a_header_and_is_none_is_refused() {
         &long,
         &long[..LONGEST_V1],
     ] {
-        assert!(matches!(parse(line.as_bytes()), Err(ProxyProtocolError::Malformed)), "{line:?}");
+        assert!(
+            matches!(parse(line.as_bytes()), Err(ProxyProtocolError::Malformed)),
+            "{line:?}"
+        );
     }
     for bytes in [
         version2(0x11, 0x11, &[0; 12]),
@@ -91,10 +135,16 @@ fn what_begins_like_a_header_and_is_none_is_refused() {
         version2(0x21, 0x41, &[0; 12]),
         version2(0x21, 0x13, &[0; 12]),
     ] {
-        assert!(matches!(parse(&bytes), Err(ProxyProtocolError::Malformed)), "{bytes:?}");
+        assert!(
+            matches!(parse(&bytes), Err(ProxyProtocolError::Malformed)),
+            "{bytes:?}"
+        );
     }
     let endless = version2(0x21, 0x11, &[0; MOST]);
-    assert!(matches!(parse(&endless[..16]), Err(ProxyProtocolError::TooLong)), "before it is read");
+    assert!(
+        matches!(parse(&endless[..16]), Err(ProxyProtocolError::TooLong)),
+        "before it is read"
+    );
 }
 
 #[tokio::test]
@@ -108,9 +158,18 @@ async fn what_follows_is_kept() {
         assert_eq!(rest, b"\x16\x03\x01rest");
     }
     let mut none = tokio_test(b"\x16\x03", 1);
-    assert_eq!(read(&mut none).await.expect("none"), Preface { source: None, rest: vec![0x16] });
+    assert_eq!(
+        read(&mut none).await.expect("none"),
+        Preface {
+            source: None,
+            rest: vec![0x16]
+        }
+    );
     let mut cut = tokio_test(&bytes[..20], 1000);
-    assert!(matches!(read(&mut cut).await, Err(ProxyProtocolError::Closed(_))));
+    assert!(matches!(
+        read(&mut cut).await,
+        Err(ProxyProtocolError::Closed(_))
+    ));
     assert_eq!(read(&mut tokio_test(b"", 1)).await.expect("none").rest, b"");
 }
 

@@ -42,7 +42,10 @@ const BOUNDS: [(f64, u64); 14] = [
 
 impl Histogram {
     pub(super) fn new() -> Self {
-        Self { buckets: [const { AtomicU64::new(0) }; BOUNDS.len() + 1], micros: AtomicU64::new(0) }
+        Self {
+            buckets: [const { AtomicU64::new(0) }; BOUNDS.len() + 1],
+            micros: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn add(&self, duration: Duration) {
@@ -56,13 +59,23 @@ impl Histogram {
 
     /// What has been counted so far.
     pub fn read(&self) -> Durations {
-        let bounds = BOUNDS.iter().map(|(bound, _)| *bound).chain([f64::INFINITY]);
-        let counts = self.buckets.iter().map(|count| count.load(Ordering::Relaxed));
+        let bounds = BOUNDS
+            .iter()
+            .map(|(bound, _)| *bound)
+            .chain([f64::INFINITY]);
+        let counts = self
+            .buckets
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         // Of the same buckets, so that the last cumulative one is the count.
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64();
-        Durations { sum, count, buckets }
+        Durations {
+            sum,
+            count,
+            buckets,
+        }
     }
 }
 
@@ -77,8 +90,16 @@ mod tests {
             histogram.add(Duration::from_micros(micros));
         }
         let read = histogram.read();
-        let filled: Vec<_> = read.buckets.iter().filter(|(_, count)| *count > 0).copied().collect();
-        assert_eq!(filled, [(0.001, 2), (0.005, 1), (1800.0, 1), (f64::INFINITY, 1)]);
+        let filled: Vec<_> = read
+            .buckets
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .copied()
+            .collect();
+        assert_eq!(
+            filled,
+            [(0.001, 2), (0.005, 1), (1800.0, 1), (f64::INFINITY, 1)]
+        );
         assert_eq!(read.count, 5);
         assert!((read.sum - 3_600.002_002).abs() < 1e-6, "{}", read.sum);
     }
@@ -86,7 +107,10 @@ mod tests {
     #[test]
     fn bounds_are_the_same_in_both_units() {
         for (seconds, micros) in BOUNDS {
-            assert_eq!(Duration::from_secs_f64(seconds), Duration::from_micros(micros));
+            assert_eq!(
+                Duration::from_secs_f64(seconds),
+                Duration::from_micros(micros)
+            );
         }
     }
 }

@@ -29,22 +29,30 @@ impl<'a> Endpoint<'a> {
     pub(super) fn parse(path: &'a str) -> Result<Self, CallError> {
         let Some(below) = path.strip_prefix("/v2") else {
             let v1 = path == "/v1" || path.starts_with("/v1/");
-            return Err(if v1 { CallError::V1 } else { CallError::Unknown });
+            return Err(if v1 {
+                CallError::V1
+            } else {
+                CallError::Unknown
+            });
         };
         match below {
             "" | "/" => return Ok(Self::Base),
             "/_catalog" => return Ok(Self::Catalog),
             _ => {}
         }
-        let (head, last) =
-            below.strip_prefix('/').and_then(|text| text.rsplit_once('/')).ok_or(CallError::Unknown)?;
+        let (head, last) = below
+            .strip_prefix('/')
+            .and_then(|text| text.rsplit_once('/'))
+            .ok_or(CallError::Unknown)?;
         let (name, kind) = head.rsplit_once('/').ok_or(CallError::Unknown)?;
         match (kind, last) {
             ("manifests", reference) if !reference.is_empty() => {
                 Ok(Self::Manifest(repository(name)?, reference))
             }
             ("tags", "list") => Ok(Self::Tags(repository(name)?)),
-            ("referrers", text) if !text.is_empty() => Ok(Self::Referrers(repository(name)?, digest(text)?)),
+            ("referrers", text) if !text.is_empty() => {
+                Ok(Self::Referrers(repository(name)?, digest(text)?))
+            }
             // Without its trailing slash it still cannot be a blob: `uploads` is no digest.
             ("blobs", "uploads") => Ok(Self::Uploads(repository(name)?)),
             ("blobs", text) if !text.is_empty() => Ok(Self::Blob(repository(name)?, digest(text)?)),
@@ -88,7 +96,11 @@ pub(super) fn plain_path(path: &str) -> Result<Cow<'_, str>, CallError> {
             Cow::Owned(format!("{before}:{after}"))
         }
     };
-    if is_plain(&path) { Ok(path) } else { Err(CallError::BadPath) }
+    if is_plain(&path) {
+        Ok(path)
+    } else {
+        Err(CallError::BadPath)
+    }
 }
 
 /// Whether everyone reads the path alike: printable ASCII, and nothing that some server decodes, cuts off,
@@ -98,6 +110,10 @@ fn is_plain(path: &str) -> bool {
     let path = path.as_bytes();
     // Folded and not `all`: without an early exit it is several bytes a step.
     path.iter().fold(true, |so_far, b| so_far & plain(*b))
-        && !path.windows(2).fold(false, |so_far, pair| so_far | (pair == b"//"))
-        && !path.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."))
+        && !path
+            .windows(2)
+            .fold(false, |so_far, pair| so_far | (pair == b"//"))
+        && !path
+            .split(|b| *b == b'/')
+            .any(|segment| matches!(segment, b"." | b".."))
 }

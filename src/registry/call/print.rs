@@ -44,38 +44,79 @@ impl fmt::Display for Target<'_> {
                 write!(f, "/v2/{repository}/tags/list")?;
                 write_page(f, page)
             }
-            Call::ManifestRead { repository, reference, .. }
-            | Call::ManifestDelete { repository, reference } => {
+            Call::ManifestRead {
+                repository,
+                reference,
+                ..
+            }
+            | Call::ManifestDelete {
+                repository,
+                reference,
+            } => {
                 write!(f, "/v2/{repository}/manifests/{reference}")
             }
-            Call::ManifestWrite { repository, reference, tags } => {
+            Call::ManifestWrite {
+                repository,
+                reference,
+                tags,
+            } => {
                 write!(f, "/v2/{repository}/manifests/{reference}")?;
                 write_query(f, tags.iter().map(|tag| (Parameter::Tag, tag.as_str())))
             }
-            Call::BlobRead { repository, digest, .. } | Call::BlobDelete { repository, digest } => {
+            Call::BlobRead {
+                repository, digest, ..
+            }
+            | Call::BlobDelete { repository, digest } => {
                 write!(f, "/v2/{repository}/blobs/{digest}")
             }
             Call::UploadStart { repository, digest } => {
                 write!(f, "/v2/{repository}/blobs/uploads/")?;
-                write_query(f, digest.iter().map(|digest| (Parameter::Digest, digest.as_str())))
+                write_query(
+                    f,
+                    digest
+                        .iter()
+                        .map(|digest| (Parameter::Digest, digest.as_str())),
+                )
             }
-            Call::Mount { repository, digest, from } => {
+            Call::Mount {
+                repository,
+                digest,
+                from,
+            } => {
                 write!(f, "/v2/{repository}/blobs/uploads/")?;
                 let from = from.iter().map(|from| (Parameter::From, from.as_str()));
-                write_query(f, std::iter::once((Parameter::Mount, digest.as_str())).chain(from))
+                write_query(
+                    f,
+                    std::iter::once((Parameter::Mount, digest.as_str())).chain(from),
+                )
             }
-            Call::UploadStatus { repository, upload, .. }
+            Call::UploadStatus {
+                repository, upload, ..
+            }
             | Call::UploadChunk { repository, upload }
             | Call::UploadCancel { repository, upload } => {
                 write!(f, "/v2/{repository}/blobs/uploads/{upload}")
             }
-            Call::UploadCommit { repository, upload, digest } => {
+            Call::UploadCommit {
+                repository,
+                upload,
+                digest,
+            } => {
                 write!(f, "/v2/{repository}/blobs/uploads/{upload}")?;
                 write_query(f, [(Parameter::Digest, digest.as_str())])
             }
-            Call::Referrers { repository, digest, artifact_type } => {
+            Call::Referrers {
+                repository,
+                digest,
+                artifact_type,
+            } => {
                 write!(f, "/v2/{repository}/referrers/{digest}")?;
-                write_query(f, artifact_type.iter().map(|text| (Parameter::ArtifactType, text.as_str())))
+                write_query(
+                    f,
+                    artifact_type
+                        .iter()
+                        .map(|text| (Parameter::ArtifactType, text.as_str())),
+                )
             }
         }
     }
@@ -84,7 +125,14 @@ impl fmt::Display for Target<'_> {
 fn write_page(f: &mut fmt::Formatter<'_>, page: &Page) -> fmt::Result {
     let n = page.n.map(|n| n.to_string());
     let n = n.iter().map(|n| (Parameter::N, n.as_str()));
-    write_query(f, n.chain(page.last.iter().map(|last| (Parameter::Last, last.as_str()))))
+    write_query(
+        f,
+        n.chain(
+            page.last
+                .iter()
+                .map(|last| (Parameter::Last, last.as_str())),
+        ),
+    )
 }
 
 fn write_query<'a>(

@@ -62,8 +62,15 @@ pub struct Page {
 pub struct QueryText(Box<str>);
 
 impl Parameter {
-    const ALL: [Self; 7] =
-        [Self::Digest, Self::Mount, Self::From, Self::Tag, Self::N, Self::Last, Self::ArtifactType];
+    const ALL: [Self; 7] = [
+        Self::Digest,
+        Self::Mount,
+        Self::From,
+        Self::Tag,
+        Self::N,
+        Self::Last,
+        Self::ArtifactType,
+    ];
 
     /// The parameter's name in the query.
     pub fn as_str(self) -> &'static str {
@@ -122,7 +129,9 @@ impl<'a> Parameters<'a> {
     /// that would repair. A raw `;` is refused since older Go separates pairs by it too.
     pub(super) fn parse(query: Option<&'a str>) -> Result<Self, QueryError> {
         let mut parameters = Self::default();
-        let Some(query) = query else { return Ok(parameters) };
+        let Some(query) = query else {
+            return Ok(parameters);
+        };
         let known = |b: u8| b.is_ascii_graphic() && !matches!(b, b';' | b'#' | b'\\');
         if !query.bytes().fold(true, |so_far, b| so_far & known(b)) {
             return Err(QueryError::Encoding);
@@ -130,12 +139,18 @@ impl<'a> Parameters<'a> {
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?, decode(value)?);
-            let same = |parameter: &Parameter| name.eq_ignore_ascii_case(parameter.as_str().as_bytes());
-            let Some(parameter) = Parameter::ALL.into_iter().find(same) else { continue };
+            let same =
+                |parameter: &Parameter| name.eq_ignore_ascii_case(parameter.as_str().as_bytes());
+            let Some(parameter) = Parameter::ALL.into_iter().find(same) else {
+                continue;
+            };
             if *name != *parameter.as_str().as_bytes() {
                 return Err(QueryError::Spelling(parameter));
             }
-            parameters.set(parameter, text(value).ok_or(QueryError::Invalid(parameter))?)?;
+            parameters.set(
+                parameter,
+                text(value).ok_or(QueryError::Invalid(parameter))?,
+            )?;
         }
         Ok(parameters)
     }
@@ -163,19 +178,26 @@ impl<'a> Parameters<'a> {
     }
 
     pub(super) fn digest(&self) -> Result<Option<Digest>, QueryError> {
-        typed(&self.digest, Parameter::Digest, |text| Digest::parse(text).ok())
+        typed(&self.digest, Parameter::Digest, |text| {
+            Digest::parse(text).ok()
+        })
     }
 
     pub(super) fn mount(&self) -> Result<Option<Digest>, QueryError> {
-        typed(&self.mount, Parameter::Mount, |text| Digest::parse(text).ok())
+        typed(&self.mount, Parameter::Mount, |text| {
+            Digest::parse(text).ok()
+        })
     }
 
     pub(super) fn from(&self) -> Result<Option<RepositoryName>, QueryError> {
-        typed(&self.from, Parameter::From, |text| RepositoryName::parse(text).ok())
+        typed(&self.from, Parameter::From, |text| {
+            RepositoryName::parse(text).ok()
+        })
     }
 
     pub(super) fn tags(&self) -> Result<Vec<Tag>, QueryError> {
-        let tag = |text: &Cow<'_, str>| Tag::parse(text).map_err(|_| QueryError::Invalid(Parameter::Tag));
+        let tag =
+            |text: &Cow<'_, str>| Tag::parse(text).map_err(|_| QueryError::Invalid(Parameter::Tag));
         self.tags.iter().map(tag).collect()
     }
 
@@ -187,27 +209,44 @@ impl<'a> Parameters<'a> {
     }
 
     pub(super) fn artifact_type(&self) -> Result<Option<QueryText>, QueryError> {
-        typed(&self.artifact_type, Parameter::ArtifactType, QueryText::parse)
+        typed(
+            &self.artifact_type,
+            Parameter::ArtifactType,
+            QueryText::parse,
+        )
     }
 }
 
 /// The `name=value` pairs of a query or a form, decoded, as strictly as everywhere here.
-pub fn pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), QueryError>> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = |part| text(decode(part)?).ok_or(QueryError::Encoding);
-        Ok((decoded(name)?, decoded(value)?))
-    })
+pub fn pairs(
+    query: &str,
+) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), QueryError>> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decoded = |part| text(decode(part)?).ok_or(QueryError::Encoding);
+            Ok((decoded(name)?, decoded(value)?))
+        })
 }
 
 /// A query that was accepted without some of its parameters, however they are encoded; the others as they are.
 pub fn without_parameters(query: &str, unwanted: &[Parameter]) -> String {
     let is_unwanted = |pair: &&str| {
         let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
-        let is = |name: &[u8]| unwanted.iter().any(|p| name.eq_ignore_ascii_case(p.as_str().as_bytes()));
+        let is = |name: &[u8]| {
+            unwanted
+                .iter()
+                .any(|p| name.eq_ignore_ascii_case(p.as_str().as_bytes()))
+        };
         decode(name).is_ok_and(|name| is(&name))
     };
-    query.split('&').filter(|pair| !is_unwanted(pair)).collect::<Vec<_>>().join("&")
+    query
+        .split('&')
+        .filter(|pair| !is_unwanted(pair))
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 fn typed<T>(
@@ -223,7 +262,11 @@ fn typed<T>(
 
 /// Digits only: `u32` itself would also read a plus sign.
 fn number(text: &str) -> Option<u32> {
-    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        None
+    }
 }
 
 fn text(value: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {

@@ -19,7 +19,11 @@ fn call(method: Method, target: &str) -> Result<Call, CallError> {
 fn words(method: Method, target: &str) -> String {
     let call = call(method, target).unwrap_or_else(|error| panic!("{target}: {error}"));
     let repository = call.repository().map_or("-", RepositoryName::as_str);
-    format!("{} {repository} {}", call.name(), call.reference().unwrap_or("-").replace(SHA256, "DIGEST"))
+    format!(
+        "{} {repository} {}",
+        call.name(),
+        call.reference().unwrap_or("-").replace(SHA256, "DIGEST")
+    )
 }
 
 #[test]
@@ -28,34 +32,106 @@ fn every_endpoint_is_read() {
     assert_eq!(words(Method::HEAD, "/v2"), "ping - -");
     assert_eq!(words(Method::GET, "/v2/_catalog?n=2"), "catalog - -");
     assert_eq!(words(Method::GET, "/v2/a/b/tags/list"), "tags.list a/b -");
-    assert_eq!(words(Method::GET, "/v2/a/manifests/latest"), "manifest.read a latest");
-    assert_eq!(words(Method::HEAD, "/v2/a/manifests/DIGEST"), "manifest.read a DIGEST");
-    assert_eq!(words(Method::PUT, "/v2/a/manifests/DIGEST?tag=x"), "manifest.write a DIGEST");
-    assert_eq!(words(Method::DELETE, "/v2/a/manifests/x"), "manifest.delete a x");
-    assert_eq!(words(Method::GET, "/v2/a/blobs/DIGEST"), "blob.read a DIGEST");
-    assert_eq!(words(Method::DELETE, "/v2/a/blobs/DIGEST"), "blob.delete a DIGEST");
-    assert_eq!(words(Method::POST, "/v2/a/blobs/uploads/"), "upload.start a -");
-    assert_eq!(words(Method::POST, "/v2/a/blobs/uploads"), "upload.start a -");
-    assert_eq!(words(Method::POST, "/v2/a/blobs/uploads/?digest=DIGEST"), "upload.start a DIGEST");
-    assert_eq!(words(Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST&from=b"), "upload.mount a DIGEST");
-    assert_eq!(words(Method::GET, "/v2/a/blobs/uploads/u1?_state=x"), "upload.status a -");
-    assert_eq!(words(Method::PATCH, "/v2/a/blobs/uploads/u1"), "upload.chunk a -");
-    assert_eq!(words(Method::PUT, "/v2/a/blobs/uploads/u1?_state=x&digest=DIGEST"), "upload.commit a DIGEST");
-    assert_eq!(words(Method::DELETE, "/v2/a/blobs/uploads/u1"), "upload.cancel a -");
-    assert_eq!(words(Method::GET, "/v2/a/referrers/DIGEST"), "referrers a DIGEST");
+    assert_eq!(
+        words(Method::GET, "/v2/a/manifests/latest"),
+        "manifest.read a latest"
+    );
+    assert_eq!(
+        words(Method::HEAD, "/v2/a/manifests/DIGEST"),
+        "manifest.read a DIGEST"
+    );
+    assert_eq!(
+        words(Method::PUT, "/v2/a/manifests/DIGEST?tag=x"),
+        "manifest.write a DIGEST"
+    );
+    assert_eq!(
+        words(Method::DELETE, "/v2/a/manifests/x"),
+        "manifest.delete a x"
+    );
+    assert_eq!(
+        words(Method::GET, "/v2/a/blobs/DIGEST"),
+        "blob.read a DIGEST"
+    );
+    assert_eq!(
+        words(Method::DELETE, "/v2/a/blobs/DIGEST"),
+        "blob.delete a DIGEST"
+    );
+    assert_eq!(
+        words(Method::POST, "/v2/a/blobs/uploads/"),
+        "upload.start a -"
+    );
+    assert_eq!(
+        words(Method::POST, "/v2/a/blobs/uploads"),
+        "upload.start a -"
+    );
+    assert_eq!(
+        words(Method::POST, "/v2/a/blobs/uploads/?digest=DIGEST"),
+        "upload.start a DIGEST"
+    );
+    assert_eq!(
+        words(Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST&from=b"),
+        "upload.mount a DIGEST"
+    );
+    assert_eq!(
+        words(Method::GET, "/v2/a/blobs/uploads/u1?_state=x"),
+        "upload.status a -"
+    );
+    assert_eq!(
+        words(Method::PATCH, "/v2/a/blobs/uploads/u1"),
+        "upload.chunk a -"
+    );
+    assert_eq!(
+        words(Method::PUT, "/v2/a/blobs/uploads/u1?_state=x&digest=DIGEST"),
+        "upload.commit a DIGEST"
+    );
+    assert_eq!(
+        words(Method::DELETE, "/v2/a/blobs/uploads/u1"),
+        "upload.cancel a -"
+    );
+    assert_eq!(
+        words(Method::GET, "/v2/a/referrers/DIGEST"),
+        "referrers a DIGEST"
+    );
 }
 
 #[test]
 fn repositories_may_be_called_like_endpoints() {
-    assert_eq!(words(Method::GET, "/v2/a/blobs/b/manifests/c"), "manifest.read a/blobs/b c");
-    assert_eq!(words(Method::GET, "/v2/a/blobs/uploads/manifests/c"), "manifest.read a/blobs/uploads c");
-    assert_eq!(words(Method::GET, "/v2/tags/list/tags/list"), "tags.list tags/list -");
-    assert_eq!(words(Method::GET, "/v2/a/manifests/tags/list"), "tags.list a/manifests -");
-    assert_eq!(words(Method::GET, "/v2/manifests/manifests/manifests"), "manifest.read manifests manifests");
-    assert_eq!(words(Method::GET, "/v2/a/blobs/uploads/blobs/DIGEST"), "blob.read a/blobs/uploads DIGEST");
-    assert_eq!(words(Method::POST, "/v2/a/blobs/uploads/blobs/uploads/"), "upload.start a/blobs/uploads -");
-    assert_eq!(words(Method::POST, "/v2/blobs/blobs/uploads"), "upload.start blobs -");
-    assert_eq!(words(Method::PATCH, "/v2/a/manifests/blobs/uploads/uploads"), "upload.chunk a/manifests -");
+    assert_eq!(
+        words(Method::GET, "/v2/a/blobs/b/manifests/c"),
+        "manifest.read a/blobs/b c"
+    );
+    assert_eq!(
+        words(Method::GET, "/v2/a/blobs/uploads/manifests/c"),
+        "manifest.read a/blobs/uploads c"
+    );
+    assert_eq!(
+        words(Method::GET, "/v2/tags/list/tags/list"),
+        "tags.list tags/list -"
+    );
+    assert_eq!(
+        words(Method::GET, "/v2/a/manifests/tags/list"),
+        "tags.list a/manifests -"
+    );
+    assert_eq!(
+        words(Method::GET, "/v2/manifests/manifests/manifests"),
+        "manifest.read manifests manifests"
+    );
+    assert_eq!(
+        words(Method::GET, "/v2/a/blobs/uploads/blobs/DIGEST"),
+        "blob.read a/blobs/uploads DIGEST"
+    );
+    assert_eq!(
+        words(Method::POST, "/v2/a/blobs/uploads/blobs/uploads/"),
+        "upload.start a/blobs/uploads -"
+    );
+    assert_eq!(
+        words(Method::POST, "/v2/blobs/blobs/uploads"),
+        "upload.start blobs -"
+    );
+    assert_eq!(
+        words(Method::PATCH, "/v2/a/manifests/blobs/uploads/uploads"),
+        "upload.chunk a/manifests -"
+    );
     assert_eq!(words(Method::GET, "/v2/v2/tags/list"), "tags.list v2 -");
 }
 
@@ -88,7 +164,11 @@ fn what_is_no_endpoint_is_unknown() {
         "/v2/a/Manifests/x",
         "/v2/xblobs/uploads/y",
     ] {
-        assert_eq!(call(Method::GET, target), Err(CallError::Unknown), "{target}");
+        assert_eq!(
+            call(Method::GET, target),
+            Err(CallError::Unknown),
+            "{target}"
+        );
     }
     for target in ["/v1", "/v1/", "/v1/_ping", "/v1/search"] {
         assert_eq!(call(Method::GET, target), Err(CallError::V1), "{target}");
@@ -131,21 +211,53 @@ fn paths_that_could_be_read_in_two_ways_are_refused() {
         "/v1/../v2/",
         "/v2/a/blobs/uploads/..",
     ] {
-        assert_eq!(call(Method::GET, target), Err(CallError::BadPath), "{target}");
-        assert_eq!(call(Method::POST, target), Err(CallError::BadPath), "{target}");
+        assert_eq!(
+            call(Method::GET, target),
+            Err(CallError::BadPath),
+            "{target}"
+        );
+        assert_eq!(
+            call(Method::POST, target),
+            Err(CallError::BadPath),
+            "{target}"
+        );
     }
 }
 
 #[test]
 fn names_digests_tags_and_sessions_have_their_own_errors() {
-    assert_eq!(call(Method::GET, "/v2/A/tags/list"), Err(CallError::NameInvalid));
-    assert_eq!(call(Method::GET, "/v2/a:b/manifests/x"), Err(CallError::NameInvalid));
-    assert_eq!(call(Method::GET, "/v2/_catalog/tags/list"), Err(CallError::NameInvalid));
-    assert_eq!(call(Method::GET, "/v2/a/blobs/x"), Err(CallError::DigestInvalid));
-    assert_eq!(call(Method::GET, "/v2/a/blobs/sha256:00"), Err(CallError::DigestInvalid));
-    assert_eq!(call(Method::GET, "/v2/a/manifests/sha256:00"), Err(CallError::DigestInvalid));
-    assert_eq!(call(Method::GET, "/v2/a/referrers/x"), Err(CallError::DigestInvalid));
-    assert_eq!(call(Method::PATCH, "/v2/a/blobs/uploads/a:b"), Err(CallError::UploadUnknown));
+    assert_eq!(
+        call(Method::GET, "/v2/A/tags/list"),
+        Err(CallError::NameInvalid)
+    );
+    assert_eq!(
+        call(Method::GET, "/v2/a:b/manifests/x"),
+        Err(CallError::NameInvalid)
+    );
+    assert_eq!(
+        call(Method::GET, "/v2/_catalog/tags/list"),
+        Err(CallError::NameInvalid)
+    );
+    assert_eq!(
+        call(Method::GET, "/v2/a/blobs/x"),
+        Err(CallError::DigestInvalid)
+    );
+    assert_eq!(
+        call(Method::GET, "/v2/a/blobs/sha256:00"),
+        Err(CallError::DigestInvalid)
+    );
+    assert_eq!(
+        call(Method::GET, "/v2/a/manifests/sha256:00"),
+        Err(CallError::DigestInvalid)
+    );
+    assert_eq!(
+        call(Method::GET, "/v2/a/referrers/x"),
+        Err(CallError::DigestInvalid)
+    );
+    assert_eq!(
+        call(Method::PATCH, "/v2/a/blobs/uploads/a:b"),
+        Err(CallError::UploadUnknown)
+    );
 }
 
 #[test]
@@ -164,11 +276,23 @@ fn a_digest_may_have_its_colon_encoded() {
         format!("/v2/a/referrers/{SHA256}"),
     ] {
         let plain = call(Method::GET, &target).unwrap();
-        assert_eq!(call(Method::GET, &target.replace(':', "%3A")).unwrap(), plain);
-        assert_eq!(call(Method::GET, &target.replace(':', "%3a")).unwrap(), plain);
+        assert_eq!(
+            call(Method::GET, &target.replace(':', "%3A")).unwrap(),
+            plain
+        );
+        assert_eq!(
+            call(Method::GET, &target.replace(':', "%3a")).unwrap(),
+            plain
+        );
     }
-    assert_eq!(call(Method::GET, "/v2/a/tags/lis%3At"), Err(CallError::Unknown));
-    assert_eq!(call(Method::GET, "/v2/a/manifests/x%3Ay"), Err(CallError::DigestInvalid));
+    assert_eq!(
+        call(Method::GET, "/v2/a/tags/lis%3At"),
+        Err(CallError::Unknown)
+    );
+    assert_eq!(
+        call(Method::GET, "/v2/a/manifests/x%3Ay"),
+        Err(CallError::DigestInvalid)
+    );
 }
 
 #[test]
@@ -184,7 +308,10 @@ fn other_methods_are_told_what_is_allowed() {
     assert_eq!(allow("PUT", "/v2/a/blobs/DIGEST"), "DELETE, GET, HEAD");
     assert_eq!(allow("GET", "/v2/a/blobs/uploads/"), "POST");
     assert_eq!(allow("PUT", "/v2/a/blobs/uploads/?digest=DIGEST"), "POST");
-    assert_eq!(allow("POST", "/v2/a/blobs/uploads/u"), "DELETE, GET, HEAD, PATCH, PUT");
+    assert_eq!(
+        allow("POST", "/v2/a/blobs/uploads/u"),
+        "DELETE, GET, HEAD, PATCH, PUT"
+    );
     assert_eq!(allow("OPTIONS", "/v2/a/referrers/DIGEST"), "GET");
     for method in ["OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND"] {
         allow(method, "/v2/a/manifests/x");
@@ -194,22 +321,37 @@ fn other_methods_are_told_what_is_allowed() {
 #[test]
 fn queries_are_decoded() {
     let commit = call(Method::PUT, "/v2/a/blobs/uploads/u?digest=DIGEST").unwrap();
-    let encoded = format!("/v2/a/blobs/uploads/u?_state=%ff%00&%64igest={}&ns=x", SHA256.replace(':', "%3A"));
+    let encoded = format!(
+        "/v2/a/blobs/uploads/u?_state=%ff%00&%64igest={}&ns=x",
+        SHA256.replace(':', "%3A")
+    );
     assert_eq!(call(Method::PUT, &encoded).unwrap(), commit);
     // The same twice is still one meaning.
-    assert_eq!(call(Method::PUT, "/v2/a/blobs/uploads/u?digest=DIGEST&digest=DIGEST").unwrap(), commit);
+    assert_eq!(
+        call(
+            Method::PUT,
+            "/v2/a/blobs/uploads/u?digest=DIGEST&digest=DIGEST"
+        )
+        .unwrap(),
+        commit
+    );
     let mount = call(Method::POST, "/v2/a/blobs/uploads/?from=b%2Fc&mount=DIGEST").unwrap();
     assert!(matches!(mount, Call::Mount { from: Some(from), .. } if from.as_str() == "b/c"));
     let anonymous = call(Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST").unwrap();
     assert!(matches!(anonymous, Call::Mount { from: None, .. }));
     // An empty value counts as none, and `from` alone means nothing.
-    assert_eq!(words(Method::POST, "/v2/a/blobs/uploads/?mount=&digest&from=b"), "upload.start a -");
+    assert_eq!(
+        words(Method::POST, "/v2/a/blobs/uploads/?mount=&digest&from=b"),
+        "upload.start a -"
+    );
     let page = call(Method::GET, "/v2/_catalog?n=0100&last=a+b%2f").unwrap();
     assert!(
         matches!(page, Call::Catalog { page: Page { n: Some(100), last: Some(last) } } if last.as_str() == "a b/")
     );
     let tags = call(Method::PUT, "/v2/a/manifests/DIGEST?tag=x&tag=y").unwrap();
-    assert!(matches!(tags, Call::ManifestWrite { tags, .. } if tags.iter().map(Tag::as_str).eq(["x", "y"])));
+    assert!(
+        matches!(tags, Call::ManifestWrite { tags, .. } if tags.iter().map(Tag::as_str).eq(["x", "y"]))
+    );
 }
 
 #[test]
@@ -221,10 +363,22 @@ fn queries_with_two_meanings_are_refused() {
     };
     let start = |query: &str| error(Method::POST, &format!("/v2/a/blobs/uploads/?{query}"));
     let other = format!("sha256:{}", "0".repeat(64));
-    assert_eq!(start("mount=DIGEST&from=a&from=b"), QueryError::Repeated(From));
-    assert_eq!(start("mount=DIGEST&from=&from=b"), QueryError::Repeated(From));
-    assert_eq!(start("mount=DIGEST&from=a&fro%6d=b"), QueryError::Repeated(From));
-    assert_eq!(start(&format!("digest=DIGEST&digest={other}")), QueryError::Repeated(Digest));
+    assert_eq!(
+        start("mount=DIGEST&from=a&from=b"),
+        QueryError::Repeated(From)
+    );
+    assert_eq!(
+        start("mount=DIGEST&from=&from=b"),
+        QueryError::Repeated(From)
+    );
+    assert_eq!(
+        start("mount=DIGEST&from=a&fro%6d=b"),
+        QueryError::Repeated(From)
+    );
+    assert_eq!(
+        start(&format!("digest=DIGEST&digest={other}")),
+        QueryError::Repeated(Digest)
+    );
     assert_eq!(start("mount=DIGEST&FROM=b"), QueryError::Spelling(From));
     assert_eq!(start("mount=DIGEST;from=b"), QueryError::Encoding);
     assert_eq!(start("mount=DIGEST&from=%zz"), QueryError::Encoding);
@@ -234,30 +388,71 @@ fn queries_with_two_meanings_are_refused() {
     assert_eq!(start("mount=DIGEST&from=%ff"), QueryError::Invalid(From));
     assert_eq!(start("mount=DIGEST&from=../b"), QueryError::Invalid(From));
     assert_eq!(start("mount=sha256:1&from=b"), QueryError::Invalid(Mount));
-    assert_eq!(start("mount=DIGEST&digest=DIGEST"), QueryError::Contradiction);
-    assert_eq!(error(Method::PUT, "/v2/a/blobs/uploads/u"), QueryError::Missing(Digest));
-    assert_eq!(error(Method::PUT, "/v2/a/blobs/uploads/u?digest="), QueryError::Missing(Digest));
-    assert_eq!(error(Method::PUT, "/v2/a/manifests/x?tag=y&tag="), QueryError::Invalid(Tag));
+    assert_eq!(
+        start("mount=DIGEST&digest=DIGEST"),
+        QueryError::Contradiction
+    );
+    assert_eq!(
+        error(Method::PUT, "/v2/a/blobs/uploads/u"),
+        QueryError::Missing(Digest)
+    );
+    assert_eq!(
+        error(Method::PUT, "/v2/a/blobs/uploads/u?digest="),
+        QueryError::Missing(Digest)
+    );
+    assert_eq!(
+        error(Method::PUT, "/v2/a/manifests/x?tag=y&tag="),
+        QueryError::Invalid(Tag)
+    );
     for n in ["-1", "%2B1", "1.0", "x", "4294967296", "1e3"] {
         let error = error(Method::GET, &format!("/v2/_catalog?n={n}"));
-        assert_eq!(CallError::from(error).code(), ErrorCode::PaginationNumberInvalid, "{n}");
+        assert_eq!(
+            CallError::from(error).code(),
+            ErrorCode::PaginationNumberInvalid,
+            "{n}"
+        );
     }
-    assert_eq!(error(Method::GET, "/v2/_catalog?last=%0a"), QueryError::Invalid(Last));
+    assert_eq!(
+        error(Method::GET, "/v2/_catalog?last=%0a"),
+        QueryError::Invalid(Last)
+    );
 }
 
 #[test]
 fn commits_and_bodies_are_told_apart() {
     let flags = |method: Method, target: &str| {
         let call = call(method, target).unwrap();
-        (call.is_commit(), call.is_upload_body(), call.is_manifest_write())
+        (
+            call.is_commit(),
+            call.is_upload_body(),
+            call.is_manifest_write(),
+        )
     };
-    assert_eq!(flags(Method::POST, "/v2/a/blobs/uploads/"), (false, false, false));
-    assert_eq!(flags(Method::POST, "/v2/a/blobs/uploads/?digest=DIGEST"), (true, true, false));
-    assert_eq!(flags(Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST"), (false, false, false));
-    assert_eq!(flags(Method::PATCH, "/v2/a/blobs/uploads/u"), (false, true, false));
-    assert_eq!(flags(Method::PUT, "/v2/a/blobs/uploads/u?digest=DIGEST"), (true, true, false));
+    assert_eq!(
+        flags(Method::POST, "/v2/a/blobs/uploads/"),
+        (false, false, false)
+    );
+    assert_eq!(
+        flags(Method::POST, "/v2/a/blobs/uploads/?digest=DIGEST"),
+        (true, true, false)
+    );
+    assert_eq!(
+        flags(Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST"),
+        (false, false, false)
+    );
+    assert_eq!(
+        flags(Method::PATCH, "/v2/a/blobs/uploads/u"),
+        (false, true, false)
+    );
+    assert_eq!(
+        flags(Method::PUT, "/v2/a/blobs/uploads/u?digest=DIGEST"),
+        (true, true, false)
+    );
     assert_eq!(flags(Method::PUT, "/v2/a/manifests/x"), (true, false, true));
-    assert_eq!(flags(Method::GET, "/v2/a/manifests/x"), (false, false, false));
+    assert_eq!(
+        flags(Method::GET, "/v2/a/manifests/x"),
+        (false, false, false)
+    );
 }
 
 const NAME: &str = r"(blobs|manifests|tags|uploads|list|v2|[a-z0-9]{1,3}([._]|__|-{1,2})[a-z0-9]{1,3})(/(blobs|manifests|tags|uploads|referrers|[a-z0-9]{1,3})){0,3}";
@@ -280,7 +475,10 @@ fn tag() -> impl Strategy<Value = Tag> {
 }
 
 fn reference() -> impl Strategy<Value = Reference> {
-    prop_oneof![tag().prop_map(Reference::Tag), digest().prop_map(Reference::Digest)]
+    prop_oneof![
+        tag().prop_map(Reference::Tag),
+        digest().prop_map(Reference::Digest)
+    ]
 }
 
 fn upload() -> impl Strategy<Value = UploadId> {
@@ -313,17 +511,31 @@ fn any_call() -> impl Strategy<Value = Call> {
             reference,
             read
         }),
-        (manifest(), proptest::collection::vec(tag(), 0..3))
-            .prop_map(|((repository, reference), tags)| Call::ManifestWrite { repository, reference, tags }),
-        manifest().prop_map(|(repository, reference)| Call::ManifestDelete { repository, reference }),
-        (blob(), read()).prop_map(|((repository, digest), read)| Call::BlobRead { repository, digest, read }),
+        (manifest(), proptest::collection::vec(tag(), 0..3)).prop_map(
+            |((repository, reference), tags)| Call::ManifestWrite {
+                repository,
+                reference,
+                tags
+            }
+        ),
+        manifest().prop_map(|(repository, reference)| Call::ManifestDelete {
+            repository,
+            reference
+        }),
+        (blob(), read()).prop_map(|((repository, digest), read)| Call::BlobRead {
+            repository,
+            digest,
+            read
+        }),
         blob().prop_map(|(repository, digest)| Call::BlobDelete { repository, digest }),
         (repository(), some_digest())
             .prop_map(|(repository, digest)| Call::UploadStart { repository, digest }),
-        (blob(), proptest::option::of(repository())).prop_map(|((repository, digest), from)| Call::Mount {
-            repository,
-            digest,
-            from
+        (blob(), proptest::option::of(repository())).prop_map(|((repository, digest), from)| {
+            Call::Mount {
+                repository,
+                digest,
+                from,
+            }
         }),
         (session(), read()).prop_map(|((repository, upload), read)| Call::UploadStatus {
             repository,
@@ -419,5 +631,9 @@ proptest! {
 /// The repository that the path is read with, by whichever method the endpoint has.
 fn method_results(path: &str) -> Option<String> {
     let calls = [Method::GET, Method::POST].map(|method| Call::parse(&method, path, None));
-    calls.into_iter().flatten().next().and_then(|call| call.repository().map(ToString::to_string))
+    calls
+        .into_iter()
+        .flatten()
+        .next()
+        .and_then(|call| call.repository().map(ToString::to_string))
 }

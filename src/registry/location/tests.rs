@@ -11,7 +11,12 @@ fn with_rewriter<T>(base_path: &str, run: impl FnOnce(Rewriter<'_>) -> T) -> T {
     let upstream_host = host("registry");
     let public = host("ci.example.com");
     run(Rewriter {
-        upstream: Origin { https: false, host: &upstream_host, port: 5000, base_path },
+        upstream: Origin {
+            https: false,
+            host: &upstream_host,
+            port: 5000,
+            base_path,
+        },
         is_public: &|name| *name == public,
         request_path: "/v2/a/blobs/uploads/",
     })
@@ -43,39 +48,104 @@ fn an_answer_below_v2_is_ours_whatever_host_it_names() {
             "{value}"
         );
     }
-    assert_eq!(rewrite("", "/v2/a/blobs/uploads/u?_state=x", Answer::Other), "unchanged");
-    assert_eq!(rewrite("", "https://storage.example/bucket", Answer::Other), "foreign");
-    assert_eq!(rewrite("", "http://wrong.example/v2x/a", Answer::Other), "foreign");
-    assert_eq!(rewrite("", "http://wrong.example/v2/../x", Answer::Other), "foreign");
+    assert_eq!(
+        rewrite("", "/v2/a/blobs/uploads/u?_state=x", Answer::Other),
+        "unchanged"
+    );
+    assert_eq!(
+        rewrite("", "https://storage.example/bucket", Answer::Other),
+        "foreign"
+    );
+    assert_eq!(
+        rewrite("", "http://wrong.example/v2x/a", Answer::Other),
+        "foreign"
+    );
+    assert_eq!(
+        rewrite("", "http://wrong.example/v2/../x", Answer::Other),
+        "foreign"
+    );
 }
 
 #[test]
 fn a_redirect_is_ours_only_at_the_upstream_or_a_public_name() {
-    assert_eq!(rewrite("", "http://registry:5000/v2/", Answer::Redirect), "/v2/");
-    assert_eq!(rewrite("", "http://REGISTRY.:5000/ui?x", Answer::Redirect), "/ui?x");
+    assert_eq!(
+        rewrite("", "http://registry:5000/v2/", Answer::Redirect),
+        "/v2/"
+    );
+    assert_eq!(
+        rewrite("", "http://REGISTRY.:5000/ui?x", Answer::Redirect),
+        "/ui?x"
+    );
     assert_eq!(rewrite("", "http://registry:5000", Answer::Redirect), "/");
-    assert_eq!(rewrite("", "http://registry:5000?x", Answer::Redirect), "/?x");
-    assert_eq!(rewrite("", "http://ci.example.com/v2/", Answer::Redirect), "/v2/");
-    assert_eq!(rewrite("", "http://ci.example.com/login", Answer::Redirect), "/login");
-    assert_eq!(rewrite("", "https://ci.example.com:5443/v2/", Answer::Redirect), "/v2/");
+    assert_eq!(
+        rewrite("", "http://registry:5000?x", Answer::Redirect),
+        "/?x"
+    );
+    assert_eq!(
+        rewrite("", "http://ci.example.com/v2/", Answer::Redirect),
+        "/v2/"
+    );
+    assert_eq!(
+        rewrite("", "http://ci.example.com/login", Answer::Redirect),
+        "/login"
+    );
+    assert_eq!(
+        rewrite("", "https://ci.example.com:5443/v2/", Answer::Redirect),
+        "/v2/"
+    );
     // The same names, but not the registry.
     assert_eq!(
-        rewrite("", "https://ci.example.com:9000/bucket/docker/registry/v2/blobs/x", Answer::Redirect),
+        rewrite(
+            "",
+            "https://ci.example.com:9000/bucket/docker/registry/v2/blobs/x",
+            Answer::Redirect
+        ),
         "foreign"
     );
-    assert_eq!(rewrite("", "https://registry:5000/v2/", Answer::Redirect), "foreign");
-    assert_eq!(rewrite("", "http://registry/v2/", Answer::Redirect), "foreign");
-    assert_eq!(rewrite("", "https://storage.example/v2/x?X-Amz-Signature=1", Answer::Redirect), "foreign");
-    assert_eq!(rewrite("", "https://storage.example//v2/../x", Answer::Redirect), "foreign");
-    assert_eq!(rewrite("", "//storage.example/x", Answer::Redirect), "foreign");
+    assert_eq!(
+        rewrite("", "https://registry:5000/v2/", Answer::Redirect),
+        "foreign"
+    );
+    assert_eq!(
+        rewrite("", "http://registry/v2/", Answer::Redirect),
+        "foreign"
+    );
+    assert_eq!(
+        rewrite(
+            "",
+            "https://storage.example/v2/x?X-Amz-Signature=1",
+            Answer::Redirect
+        ),
+        "foreign"
+    );
+    assert_eq!(
+        rewrite("", "https://storage.example//v2/../x", Answer::Redirect),
+        "foreign"
+    );
+    assert_eq!(
+        rewrite("", "//storage.example/x", Answer::Redirect),
+        "foreign"
+    );
 }
 
 #[test]
 fn the_base_path_of_the_upstream_is_taken_off() {
-    assert_eq!(rewrite("/b/c", "/b/c/v2/a?x=/b/c", Answer::Other), "/v2/a?x=/b/c");
-    assert_eq!(rewrite("/b/c", "http://registry:5000/b/c/v2/a", Answer::Redirect), "/v2/a");
-    assert_eq!(rewrite("/b/c", "http://wrong.example/b/c/v2/a", Answer::Other), "/v2/a");
-    assert_eq!(rewrite("/b/c", "http://wrong.example/v2/a", Answer::Other), "/v2/a");
+    assert_eq!(
+        rewrite("/b/c", "/b/c/v2/a?x=/b/c", Answer::Other),
+        "/v2/a?x=/b/c"
+    );
+    assert_eq!(
+        rewrite("/b/c", "http://registry:5000/b/c/v2/a", Answer::Redirect),
+        "/v2/a"
+    );
+    assert_eq!(
+        rewrite("/b/c", "http://wrong.example/b/c/v2/a", Answer::Other),
+        "/v2/a"
+    );
+    assert_eq!(
+        rewrite("/b/c", "http://wrong.example/v2/a", Answer::Other),
+        "/v2/a"
+    );
     assert_eq!(rewrite("/b/c", "/b/c?x", Answer::Redirect), "/?x");
     assert_eq!(rewrite("/b/c", "/b/cd/v2/a", Answer::Other), "unchanged");
 }
@@ -83,10 +153,22 @@ fn the_base_path_of_the_upstream_is_taken_off() {
 #[test]
 fn relative_references_refer_to_the_request() {
     for base in ["", "/b"] {
-        assert_eq!(rewrite(base, "u?_state=x", Answer::Other), "/v2/a/blobs/uploads/u?_state=x");
-        assert_eq!(rewrite(base, "?_state=x:y", Answer::Other), "/v2/a/blobs/uploads/?_state=x:y");
-        assert_eq!(rewrite(base, "../sha256:0", Answer::Other), "/v2/a/blobs/sha256:0");
-        assert_eq!(rewrite(base, "./u/.", Answer::Other), "/v2/a/blobs/uploads/u/");
+        assert_eq!(
+            rewrite(base, "u?_state=x", Answer::Other),
+            "/v2/a/blobs/uploads/u?_state=x"
+        );
+        assert_eq!(
+            rewrite(base, "?_state=x:y", Answer::Other),
+            "/v2/a/blobs/uploads/?_state=x:y"
+        );
+        assert_eq!(
+            rewrite(base, "../sha256:0", Answer::Other),
+            "/v2/a/blobs/sha256:0"
+        );
+        assert_eq!(
+            rewrite(base, "./u/.", Answer::Other),
+            "/v2/a/blobs/uploads/u/"
+        );
     }
     assert_eq!(rewrite("", "../../../../../../x", Answer::Other), "/x");
     assert_eq!(rewrite("", "/v2/a/../b", Answer::Other), "/v2/b");
@@ -180,10 +262,23 @@ fn reference() -> impl Strategy<Value = String> {
 #[test]
 fn a_relative_reference_brings_nothing_odd_of_the_request_along() {
     let host = HostName::parse("registry").expect("a host name");
-    let upstream = Origin { https: false, host: &host, port: 5000, base_path: "" };
+    let upstream = Origin {
+        https: false,
+        host: &host,
+        port: 5000,
+        base_path: "",
+    };
     for request_path in ["/a\u{1}/b", "/#\u{1}/b", "/?\u{e9}/b", "/#\\/b"] {
-        let rewriter = Rewriter { upstream, is_public: &|_| false, request_path };
-        assert_eq!(rewriter.location("x", Answer::Other), Rewritten::Refused, "{request_path:?}");
+        let rewriter = Rewriter {
+            upstream,
+            is_public: &|_| false,
+            request_path,
+        };
+        assert_eq!(
+            rewriter.location("x", Answer::Other),
+            Rewritten::Refused,
+            "{request_path:?}"
+        );
     }
 }
 

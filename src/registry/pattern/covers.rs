@@ -17,9 +17,11 @@ impl RepositoryPattern {
         let is_many = |component: &Component| *component == Component::Many;
         let forms = |pattern: &Self| [pattern.components.to_vec(), turned(&pattern.components)];
         let others = forms(other);
-        forms(self)
-            .iter()
-            .any(|own| others.iter().any(|other| matches_list(own, other, is_many, Component::covers)))
+        forms(self).iter().any(|own| {
+            others
+                .iter()
+                .any(|other| matches_list(own, other, is_many, Component::covers))
+        })
     }
 
     /// Whether there can be a repository of such a name, for this user if one is given.
@@ -28,7 +30,11 @@ impl RepositoryPattern {
         // beside it.
         const ANY: &str = "a";
         let user = user.unwrap_or(ANY);
-        let name = self.text.replace("**", ANY).replace('*', ANY).replace(USER, user);
+        let name = self
+            .text
+            .replace("**", ANY)
+            .replace('*', ANY)
+            .replace(USER, user);
         !user.contains('/') && RepositoryName::parse(&name).is_ok()
     }
 }
@@ -47,7 +53,12 @@ impl Component {
         if *other == Self::Many {
             return false;
         }
-        matches_list(&self.signs(), &other.signs(), |sign| *sign == Sign::Star, |own, other| own == other)
+        matches_list(
+            &self.signs(),
+            &other.signs(),
+            |sign| *sign == Sign::Star,
+            |own, other| own == other,
+        )
     }
 
     fn signs(&self) -> Vec<Sign> {

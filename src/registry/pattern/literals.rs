@@ -56,7 +56,9 @@ impl RepositoryPattern {
                     parts.star();
                     continue;
                 }
-                Component::Literal(_) | Component::Any | Component::Pieces(_) if is_below => parts.push("/"),
+                Component::Literal(_) | Component::Any | Component::Pieces(_) if is_below => {
+                    parts.push("/")
+                }
                 Component::Literal(_) | Component::Any | Component::Pieces(_) => {}
             }
             match component {
@@ -94,7 +96,10 @@ impl Parts {
 
     fn close(&mut self, at: At) {
         if !self.open.is_empty() {
-            self.done.push(Literal { text: std::mem::take(&mut self.open).into(), at });
+            self.done.push(Literal {
+                text: std::mem::take(&mut self.open).into(),
+                at,
+            });
         }
     }
 

@@ -4,23 +4,53 @@ use super::literals::{At, Literal};
 use super::*;
 
 fn matches(pattern: &str, repository: &str) -> bool {
-    RepositoryPattern::parse(pattern).unwrap().matches(repository, Some("alice"))
+    RepositoryPattern::parse(pattern)
+        .unwrap()
+        .matches(repository, Some("alice"))
 }
 
 #[test]
 fn one_star_is_one_level_and_two_are_any() {
     for (pattern, yes, no) in [
-        ("base/app", vec!["base/app"], vec!["base", "base/app/x", "base/ap", "base/apps"]),
-        ("tools/*", vec!["tools/a"], vec!["tools", "tools/a/b", "other/a"]),
-        ("base/**", vec!["base/a", "base/a/b/c"], vec!["base", "based/a", "x/base/a"]),
+        (
+            "base/app",
+            vec!["base/app"],
+            vec!["base", "base/app/x", "base/ap", "base/apps"],
+        ),
+        (
+            "tools/*",
+            vec!["tools/a"],
+            vec!["tools", "tools/a/b", "other/a"],
+        ),
+        (
+            "base/**",
+            vec!["base/a", "base/a/b/c"],
+            vec!["base", "based/a", "x/base/a"],
+        ),
         ("**", vec!["a", "a/b", "a/b/c/d/e/f/g/h/i/j"], vec![]),
-        ("**/app", vec!["app", "a/app", "a/b/app"], vec!["app/a", "apps"]),
-        ("a/**/z", vec!["a/z", "a/b/z", "a/z/z"], vec!["a", "a/b", "z"]),
+        (
+            "**/app",
+            vec!["app", "a/app", "a/b/app"],
+            vec!["app/a", "apps"],
+        ),
+        (
+            "a/**/z",
+            vec!["a/z", "a/b/z", "a/z/z"],
+            vec!["a", "a/b", "z"],
+        ),
         ("*", vec!["a"], vec!["a/b"]),
         ("app-*", vec!["app-", "app-1"], vec!["app", "app-1/x"]),
         ("*-x-*", vec!["a-x-b", "-x-", "a-x-x-b"], vec!["a-b"]),
-        ("${user}/**", vec!["alice/a", "alice/a/b"], vec!["alice", "bob/a", "alicex/a"]),
-        ("team-${user}-*/x", vec!["team-alice-1/x"], vec!["team-alice/x", "team-bob-1/x"]),
+        (
+            "${user}/**",
+            vec!["alice/a", "alice/a/b"],
+            vec!["alice", "bob/a", "alicex/a"],
+        ),
+        (
+            "team-${user}-*/x",
+            vec!["team-alice-1/x"],
+            vec!["team-alice/x", "team-bob-1/x"],
+        ),
     ] {
         for name in yes {
             assert!(matches(pattern, name), "{pattern} {name}");
@@ -82,10 +112,24 @@ fn literals_are_what_stands_between_stars() {
         ("*/b", "/b$"),
         ("${user}/x-${user}", "/x-"),
     ] {
-        assert_eq!(parts(RepositoryPattern::parse(pattern).unwrap().literals()), expected, "{pattern}");
+        assert_eq!(
+            parts(RepositoryPattern::parse(pattern).unwrap().literals()),
+            expected,
+            "{pattern}"
+        );
     }
-    for (pattern, expected) in [("v1", "^v1$"), ("v*-rc*", "^v -rc"), ("*a*b", "a b$"), ("*", ""), ("", "")] {
-        assert_eq!(parts(Pattern::new(pattern).literals()), expected, "{pattern}");
+    for (pattern, expected) in [
+        ("v1", "^v1$"),
+        ("v*-rc*", "^v -rc"),
+        ("*a*b", "a b$"),
+        ("*", ""),
+        ("", ""),
+    ] {
+        assert_eq!(
+            parts(Pattern::new(pattern).literals()),
+            expected,
+            "{pattern}"
+        );
     }
 }
 
@@ -110,7 +154,9 @@ fn stars_in_a_text_are_any_characters() {
         assert!(yes.iter().all(|text| pattern.matches(text)), "{pattern:?}");
         assert!(!no.iter().any(|text| pattern.matches(text)), "{pattern:?}");
     }
-    assert!(Pattern::new("*").is_any() && !Pattern::new("a*").is_any() && !Pattern::new("").is_any());
+    assert!(
+        Pattern::new("*").is_any() && !Pattern::new("a*").is_any() && !Pattern::new("").is_any()
+    );
 }
 
 /// What the patterns mean, said in the most naive way.
@@ -170,7 +216,15 @@ fn wider_patterns_cover_narrower_ones() {
 #[test]
 fn some_patterns_are_of_no_name() {
     let possible = |text: &str, user| RepositoryPattern::parse(text).unwrap().is_possible(user);
-    for text in ["base/.app", "-x", "a..b", "a.-b/**", "*/_*", "*-", "-${user}/a"] {
+    for text in [
+        "base/.app",
+        "-x",
+        "a..b",
+        "a.-b/**",
+        "*/_*",
+        "*-",
+        "-${user}/a",
+    ] {
         assert!(!possible(text, None), "{text}");
     }
     for text in ["a__b", "a--*", "*.x", "**", "${user}-*/**"] {

@@ -30,7 +30,10 @@ impl Refused<'_> {
 
     /// The summary says what the allows give, so that it alone would contradict a deny.
     fn sentence(&self, user: &str, is_denied: bool) -> String {
-        let repository = self.repository.map(RepositoryName::as_str).unwrap_or_default();
+        let repository = self
+            .repository
+            .map(RepositoryName::as_str)
+            .unwrap_or_default();
         let what = match (self.action, self.tag) {
             (Action::Pull, _) => format!("pull {repository}"),
             (Action::Push, None) => format!("push to {repository}"),
@@ -40,7 +43,10 @@ impl Refused<'_> {
                 format!("overwrite {repository}:{tag}, which is there already")
             }
             (Action::DeleteTag, tag) => {
-                format!("delete {repository}:{}", tag.map(Tag::as_str).unwrap_or_default())
+                format!(
+                    "delete {repository}:{}",
+                    tag.map(Tag::as_str).unwrap_or_default()
+                )
             }
             (Action::DeleteManifest, _) => format!("delete from {repository} by digest"),
             (Action::List, _) => format!("list the tags of {repository}"),
@@ -50,7 +56,9 @@ impl Refused<'_> {
         match (self.site.policy.summary(self.asker), is_denied) {
             (Some(summary), false) => format!("{user} may not {what}, but may: {summary}"),
             (Some(summary), true) => {
-                format!("{user} may not {what}: a rule forbids it. Where none does, {user} may: {summary}")
+                format!(
+                    "{user} may not {what}: a rule forbids it. Where none does, {user} may: {summary}"
+                )
             }
             (None, false) => format!("{user} may not {what}: no rule allows {user} anything here"),
             (None, true) => format!("{user} may not {what}: a rule forbids it"),

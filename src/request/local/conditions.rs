@@ -21,13 +21,22 @@ pub(super) enum Wanted {
 /// Decides by the headers of a request for content of this entity tag and size.
 pub(super) fn wanted(headers: &HeaderMap, tag: &str, size: u64) -> Wanted {
     let lists_tag = |name| {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).map(str::trim).any(|one| one == "*" || is_tag(one, tag))
+        let values = headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .any(|one| one == "*" || is_tag(one, tag))
     };
     if headers.contains_key(header::IF_NONE_MATCH) && lists_tag(header::IF_NONE_MATCH) {
         return Wanted::Nothing;
     }
-    let Some(range) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else {
+    let Some(range) = headers
+        .get(header::RANGE)
+        .and_then(|value| value.to_str().ok())
+    else {
         return Wanted::Whole;
     };
     let is_of_this = |value: &http::HeaderValue| value.to_str().is_ok_and(|value| value == tag);
@@ -44,20 +53,29 @@ fn is_tag(one: &str, tag: &str) -> bool {
 
 /// One range is answered; several, or what is none, count as if nothing had been asked for.
 fn part(range: &str, size: u64) -> Wanted {
-    let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+    let Some((first, last)) = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'))
+    else {
         return Wanted::Whole;
     };
     match (number(first), number(last)) {
-        (Some(begin), _) if last.trim().is_empty() && begin < size => Wanted::Part { begin, end: size },
+        (Some(begin), _) if last.trim().is_empty() && begin < size => {
+            Wanted::Part { begin, end: size }
+        }
         (Some(_), _) if last.trim().is_empty() => Wanted::Unsatisfiable,
         (Some(begin), Some(last)) if begin > last => Wanted::Whole,
         (Some(begin), Some(_)) if begin >= size => Wanted::Unsatisfiable,
-        (Some(begin), Some(last)) => Wanted::Part { begin, end: last.saturating_add(1).min(size) },
+        (Some(begin), Some(last)) => Wanted::Part {
+            begin,
+            end: last.saturating_add(1).min(size),
+        },
         (None, Some(0)) if first.trim().is_empty() => Wanted::Unsatisfiable,
         (None, Some(_)) if first.trim().is_empty() && size == 0 => Wanted::Unsatisfiable,
-        (None, Some(count)) if first.trim().is_empty() => {
-            Wanted::Part { begin: size.saturating_sub(count), end: size }
-        }
+        (None, Some(count)) if first.trim().is_empty() => Wanted::Part {
+            begin: size.saturating_sub(count),
+            end: size,
+        },
         _ => Wanted::Whole,
     }
 }
@@ -65,21 +83,31 @@ fn part(range: &str, size: u64) -> Wanted {
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     // `parse` would take a plus sign.
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// Where a piece of an upload belongs. `None`: its `Content-Range` cannot be read.
 ///
 /// Clients write `0-99`, as the specification has it, or `bytes 0-99/*`, as HTTP has it.
 pub(super) fn piece(headers: &HeaderMap) -> Option<Piece> {
-    let Some(value) = headers.get(header::CONTENT_RANGE) else { return Some(Piece::default()) };
+    let Some(value) = headers.get(header::CONTENT_RANGE) else {
+        return Some(Piece::default());
+    };
     let text = value.to_str().ok()?.trim();
-    let text = text.strip_prefix("bytes").map_or(text, |rest| rest.trim_start_matches([' ', '=']));
+    let text = text
+        .strip_prefix("bytes")
+        .map_or(text, |rest| rest.trim_start_matches([' ', '=']));
     let (range, _) = text.split_once('/').unwrap_or((text, ""));
     let (begin, last) = range.split_once('-')?;
     let (begin, last) = (number(begin)?, number(last)?);
     let length = last.checked_sub(begin)?.checked_add(1)?;
-    Some(Piece { begin: Some(begin), length: Some(length) })
+    Some(Piece {
+        begin: Some(begin),
+        length: Some(length),
+    })
 }
 
 #[cfg(test)]
@@ -92,7 +120,10 @@ mod tests {
     const TAG: &str = "\"sha256:1\"";
 
     fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -114,9 +145,16 @@ mod tests {
             ("bytes=99999999999999999999-", Wanted::Whole),
         ];
         for (range, expected) in cases {
-            assert_eq!(wanted(&headers(&[(header::RANGE, range)]), TAG, 10), expected, "{range}");
+            assert_eq!(
+                wanted(&headers(&[(header::RANGE, range)]), TAG, 10),
+                expected,
+                "{range}"
+            );
         }
-        assert_eq!(wanted(&headers(&[(header::RANGE, "bytes=0-")]), TAG, 0), Wanted::Unsatisfiable);
+        assert_eq!(
+            wanted(&headers(&[(header::RANGE, "bytes=0-")]), TAG, 0),
+            Wanted::Unsatisfiable
+        );
     }
 
     #[test]
@@ -127,23 +165,41 @@ mod tests {
             ("\"a\", W/\"sha256:1\"", Wanted::Nothing),
             ("\"a\"", Wanted::Whole),
         ] {
-            assert_eq!(wanted(&headers(&[(header::IF_NONE_MATCH, value)]), TAG, 10), expected, "{value}");
+            assert_eq!(
+                wanted(&headers(&[(header::IF_NONE_MATCH, value)]), TAG, 10),
+                expected,
+                "{value}"
+            );
         }
         let range = (header::RANGE, "bytes=1-");
         let same = headers(&[range.clone(), (header::IF_RANGE, TAG)]);
         assert_eq!(wanted(&same, TAG, 10), Wanted::Part { begin: 1, end: 10 });
-        assert_eq!(wanted(&headers(&[range, (header::IF_RANGE, "\"other\"")]), TAG, 10), Wanted::Whole);
+        assert_eq!(
+            wanted(&headers(&[range, (header::IF_RANGE, "\"other\"")]), TAG, 10),
+            Wanted::Whole
+        );
     }
 
     #[test]
     fn a_piece_says_where_it_belongs_in_either_form() {
-        let expected = Some(Piece { begin: Some(5), length: Some(10) });
+        let expected = Some(Piece {
+            begin: Some(5),
+            length: Some(10),
+        });
         for text in ["5-14", "bytes 5-14/*", "bytes=5-14", "bytes 5-14/100"] {
-            assert_eq!(piece(&headers(&[(header::CONTENT_RANGE, text)])), expected, "{text}");
+            assert_eq!(
+                piece(&headers(&[(header::CONTENT_RANGE, text)])),
+                expected,
+                "{text}"
+            );
         }
         assert_eq!(piece(&HeaderMap::new()), Some(Piece::default()));
         for text in ["", "5", "14-5", "-5", "5-", "a-b", "0-18446744073709551615"] {
-            assert_eq!(piece(&headers(&[(header::CONTENT_RANGE, text)])), None, "{text}");
+            assert_eq!(
+                piece(&headers(&[(header::CONTENT_RANGE, text)])),
+                None,
+                "{text}"
+            );
         }
     }
 

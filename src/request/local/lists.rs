@@ -21,24 +21,39 @@ pub(super) async fn catalog(asked: &Asked<'_>, page: &Page) -> Answered {
         Terms::Filtered => catalog::of_store(asked.route, asked.store, page).await,
         _ => asked.store.catalog(window(page)).await,
     };
-    Ok(paged_catalog(&listed.map_err(|error| asked.rejection(error))?, page))
+    Ok(paged_catalog(
+        &listed.map_err(|error| asked.rejection(error))?,
+        page,
+    ))
 }
 
 /// A page of the catalog.
 pub(in crate::request) fn paged_catalog(part: &Part, page: &Page) -> Response<ResponseBody> {
-    paged("/v2/_catalog", part, page, json!({ "repositories": part.entries }))
+    paged(
+        "/v2/_catalog",
+        part,
+        page,
+        json!({ "repositories": part.entries }),
+    )
 }
 
 /// How many entries a page is to have.
 pub(in crate::request) fn wanted(page: &Page) -> usize {
-    page.n.map_or(MOST, |n| usize::try_from(n).unwrap_or(MOST)).min(MOST)
+    page.n
+        .map_or(MOST, |n| usize::try_from(n).unwrap_or(MOST))
+        .min(MOST)
 }
 
 pub(super) async fn tags(asked: &Asked<'_>, name: &RepositoryName, page: &Page) -> Answered {
     let listed = asked.store.tags(name, window(page)).await;
     let part = listed.map_err(|error| asked.rejection(error))?;
     let path = format!("/v2/{name}/tags/list");
-    Ok(paged(&path, &part, page, json!({ "name": name.as_str(), "tags": part.entries })))
+    Ok(paged(
+        &path,
+        &part,
+        page,
+        json!({ "name": name.as_str(), "tags": part.entries }),
+    ))
 }
 
 pub(super) async fn referrers(
@@ -47,22 +62,42 @@ pub(super) async fn referrers(
     subject: &Digest,
     artifact_type: Option<&QueryText>,
 ) -> Answered {
-    let listed = asked.store.referrers(name, subject, artifact_type.map(QueryText::as_str)).await;
+    let listed = asked
+        .store
+        .referrers(name, subject, artifact_type.map(QueryText::as_str))
+        .await;
     let index = listed.map_err(|error| asked.rejection(error))?;
     let mut response = read::json(index, "application/vnd.oci.image.index.v1+json", Read::Get);
     if artifact_type.is_some() {
-        response.headers_mut().insert(FILTERS, HeaderValue::from_static("artifactType"));
+        response
+            .headers_mut()
+            .insert(FILTERS, HeaderValue::from_static("artifactType"));
     }
     Ok(response)
 }
 
 fn window(page: &Page) -> Window {
-    let after = page.last.as_ref().map_or(String::new(), |last| last.as_str().to_owned());
-    Window { most: wanted(page), after }
+    let after = page
+        .last
+        .as_ref()
+        .map_or(String::new(), |last| last.as_str().to_owned());
+    Window {
+        most: wanted(page),
+        after,
+    }
 }
 
-fn paged(path: &str, part: &Part, page: &Page, document: serde_json::Value) -> Response<ResponseBody> {
-    let mut response = read::json(document.to_string().into_bytes(), "application/json", Read::Get);
+fn paged(
+    path: &str,
+    part: &Part,
+    page: &Page,
+    document: serde_json::Value,
+) -> Response<ResponseBody> {
+    let mut response = read::json(
+        document.to_string().into_bytes(),
+        "application/json",
+        Read::Get,
+    );
     // Names and tags need no encoding in a query.
     if let Some(last) = part.entries.last().filter(|_| part.more) {
         let n = wanted(page);

@@ -32,7 +32,10 @@ pub(super) async fn manifest(
     reference: &Reference,
     read: Read,
 ) -> Answered {
-    let found = asked.store.manifest(name, reference, read == Read::Get).await;
+    let found = asked
+        .store
+        .manifest(name, reference, read == Read::Get)
+        .await;
     let manifest = found.map_err(|error| asked.rejection(error))?;
     let tag = entity_tag(&manifest.digest);
     let size = manifest.bytes.len() as u64;
@@ -49,7 +52,12 @@ pub(super) async fn manifest(
     Ok(response)
 }
 
-pub(super) async fn blob(asked: &Asked<'_>, name: &RepositoryName, digest: &Digest, read: Read) -> Answered {
+pub(super) async fn blob(
+    asked: &Asked<'_>,
+    name: &RepositoryName,
+    digest: &Digest,
+    read: Read,
+) -> Answered {
     let found = asked.store.blob(name, digest, read == Read::Head).await;
     let blob = found.map_err(|error| asked.rejection(error))?;
     let tag = entity_tag(digest);
@@ -62,7 +70,10 @@ pub(super) async fn blob(asked: &Asked<'_>, name: &RepositoryName, digest: &Dige
         Wanted::Whole => (StatusCode::OK, 0, blob.size),
         Wanted::Part { begin, end } => (StatusCode::PARTIAL_CONTENT, begin, end),
         Wanted::Unsatisfiable => {
-            return Err(Rejection::range_not_satisfiable(value(format!("bytes */{}", blob.size))));
+            return Err(Rejection::range_not_satisfiable(value(format!(
+                "bytes */{}",
+                blob.size
+            ))));
         }
     };
     let body = match (wanted, read) {
@@ -76,9 +87,15 @@ pub(super) async fn blob(asked: &Asked<'_>, name: &RepositoryName, digest: &Dige
     headers.insert(header::ETAG, value(tag));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     // What a digest names never changes, but whoever may see it does.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, max-age=31536000, immutable"),
+    );
     if wanted != Wanted::Nothing {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - begin));
     }
     if matches!(wanted, Wanted::Part { .. }) {

@@ -33,8 +33,13 @@ pub(super) async fn start(
 ) -> Answered {
     let opened = asked.store.start_upload(name).await;
     let id = opened.map_err(|error| asked.rejection(error))?;
-    let Some(digest) = digest else { return Ok(standing(asked, StatusCode::ACCEPTED, (name, &id), 0)) };
-    let committed = asked.store.commit((name, &id), digest, Piece::default(), body, asked.patience).await;
+    let Some(digest) = digest else {
+        return Ok(standing(asked, StatusCode::ACCEPTED, (name, &id), 0));
+    };
+    let committed = asked
+        .store
+        .commit((name, &id), digest, Piece::default(), body, asked.patience)
+        .await;
     if let Err(error) = committed {
         // Nobody knows of this session, so that nobody can continue it. It may be gone already.
         let _ = asked.store.cancel_upload(name, &id).await;
@@ -51,22 +56,37 @@ pub(super) async fn mount(
     from: Option<&RepositoryName>,
 ) -> Answered {
     let mounted = match from {
-        Some(from) => asked.store.mount(name, from, digest).await.map_err(|error| asked.rejection(error))?,
+        Some(from) => asked
+            .store
+            .mount(name, from, digest)
+            .await
+            .map_err(|error| asked.rejection(error))?,
         // To look through all repositories would tell who asks what is in those that they may not read.
         None => false,
     };
-    if mounted { Ok(created(name, digest)) } else { start(asked, name, None, RequestBody::empty()).await }
+    if mounted {
+        Ok(created(name, digest))
+    } else {
+        start(asked, name, None, RequestBody::empty()).await
+    }
 }
 
 pub(super) async fn status(asked: &Asked<'_>, session: Session<'_>) -> Answered {
     let (name, id) = session;
-    let length = asked.store.upload_length(name, id).await.map_err(|error| asked.rejection(error))?;
+    let length = asked
+        .store
+        .upload_length(name, id)
+        .await
+        .map_err(|error| asked.rejection(error))?;
     Ok(standing(asked, StatusCode::NO_CONTENT, session, length))
 }
 
 pub(super) async fn chunk(asked: &Asked<'_>, session: Session<'_>, body: RequestBody) -> Answered {
     let piece = piece(asked, &body)?;
-    let added = asked.store.append(session, piece, body, asked.patience).await;
+    let added = asked
+        .store
+        .append(session, piece, body, asked.patience)
+        .await;
     let length = added.map_err(|error| misplaced(asked, session, error))?;
     Ok(standing(asked, StatusCode::ACCEPTED, session, length))
 }
@@ -78,7 +98,10 @@ pub(super) async fn commit(
     body: RequestBody,
 ) -> Answered {
     let piece = piece(asked, &body)?;
-    let committed = asked.store.commit(session, digest, piece, body, asked.patience).await;
+    let committed = asked
+        .store
+        .commit(session, digest, piece, body, asked.patience)
+        .await;
     committed.map_err(|error| misplaced(asked, session, error))?;
     Ok(created(session.0, digest))
 }
@@ -92,13 +115,20 @@ fn piece(asked: &Asked<'_>, body: &RequestBody) -> Result<Piece, Rejection> {
 }
 
 fn misplaced(asked: &Asked<'_>, session: Session<'_>, error: StoreError) -> Rejection {
-    let StoreError::OutOfOrder { at } = error else { return asked.rejection(error) };
-    asked.rejection(error).standing_at(value(path(asked, session)), received(at))
+    let StoreError::OutOfOrder { at } = error else {
+        return asked.rejection(error);
+    };
+    asked
+        .rejection(error)
+        .standing_at(value(path(asked, session)), received(at))
 }
 
 /// Where the session is, under the name that its owner gets.
 fn path(asked: &Asked<'_>, (name, id): Session<'_>) -> String {
-    let bound = asked.route.sessions().and_then(|owner| owner.bind(name, id));
+    let bound = asked
+        .route
+        .sessions()
+        .and_then(|owner| owner.bind(name, id));
     format!("/v2/{name}/blobs/uploads/{}", bound.as_ref().unwrap_or(id))
 }
 
@@ -127,7 +157,10 @@ fn standing(
 fn created(name: &RepositoryName, digest: &Digest) -> Response<ResponseBody> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, value(format!("/v2/{name}/blobs/{digest}")));
+    headers.insert(
+        header::LOCATION,
+        value(format!("/v2/{name}/blobs/{digest}")),
+    );
     headers.insert(CONTENT_DIGEST, value(digest.as_str()));
     response
 }
@@ -139,14 +172,26 @@ pub(super) async fn manifest(
     room: Option<Room>,
 ) -> Answered {
     let content_type = content_type(asked.headers).map_err(|error| asked.rejection(error))?;
-    let bytes = whole(asked.patience, body, room).await.map_err(|error| asked.rejection(error))?;
-    let accepted = asked.store.put_manifest(name, reference, tags, Vec::new(), content_type, bytes).await;
-    Ok(manifest_is_here(name, tags, &accepted.map_err(|error| asked.rejection(error))?))
+    let bytes = whole(asked.patience, body, room)
+        .await
+        .map_err(|error| asked.rejection(error))?;
+    let accepted = asked
+        .store
+        .put_manifest(name, reference, tags, Vec::new(), content_type, bytes)
+        .await;
+    Ok(manifest_is_here(
+        name,
+        tags,
+        &accepted.map_err(|error| asked.rejection(error))?,
+    ))
 }
 
 /// What the client calls its manifest.
 pub(in crate::request) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, StoreError> {
-    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .map(HeaderValue::to_str)
+        .transpose();
     content_type.map_err(|_| StoreError::ManifestInvalid("the Content-Type is not one".into()))
 }
 
@@ -158,7 +203,10 @@ pub(in crate::request) fn manifest_is_here(
 ) -> Response<ResponseBody> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, value(format!("/v2/{name}/manifests/{}", accepted.digest)));
+    headers.insert(
+        header::LOCATION,
+        value(format!("/v2/{name}/manifests/{}", accepted.digest)),
+    );
     headers.insert(CONTENT_DIGEST, value(accepted.digest.as_str()));
     if let Some(subject) = &accepted.subject {
         headers.insert(SUBJECT, value(subject.as_str()));

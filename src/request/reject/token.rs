@@ -74,18 +74,31 @@ impl Rejection {
 
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = "this method is not for this path";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message).with(Extra::Allow(allow))
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Unsupported,
+            message,
+        )
+        .with(Extra::Allow(allow))
     }
 
     pub(crate) fn form_stalled() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::SizeInvalid, "the form stopped coming")
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::SizeInvalid,
+            "the form stopped coming",
+        )
     }
 
     /// moorgate cannot sign one. The log has why.
     pub(crate) fn no_token() -> Self {
         let message = "no token can be given: the administrator has to look into the log";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message)
-            .with(Extra::RetryAfter(30))
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            message,
+        )
+        .with(Extra::RetryAfter(30))
     }
 
     /// The same for a client that wants a token: with OAuth's word for it too.

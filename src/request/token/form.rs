@@ -51,7 +51,9 @@ pub(super) async fn read(
             // Also for a header that only others would look at.
             admit::authorization(&parts.headers)?;
             if !is_form(&parts.headers) {
-                return Err(invalid("the Content-Type is not application/x-www-form-urlencoded"));
+                return Err(invalid(
+                    "the Content-Type is not application/x-www-form-urlencoded",
+                ));
             }
             let form = content(conn, body).await?;
             let form = std::str::from_utf8(&form).map_err(|_| invalid("the form is not text"))?;
@@ -65,9 +67,14 @@ fn of_query(site: &Site, parts: &Parts) -> Result<Asked, Rejection> {
     let fields = Fields::parse(parts.uri.query().unwrap_or_default())?;
     let shown = match admit::credentials(site, &parts.headers)? {
         Some(credentials)
-            if fields.account.as_deref().is_some_and(|account| account != credentials.user()) =>
+            if fields
+                .account
+                .as_deref()
+                .is_some_and(|account| account != credentials.user()) =>
         {
-            return Err(invalid("`account` is not the user of the Authorization header"));
+            return Err(invalid(
+                "`account` is not the user of the Authorization header",
+            ));
         }
         Some(credentials) => Shown::Password(credentials),
         None if fields.account.is_some() => {
@@ -85,10 +92,13 @@ fn of_form(site: &Site, form: &str) -> Result<Asked, Rejection> {
     let shown = match fields.grant_type.as_deref() {
         Some("password") => {
             let (Some(user), Some(password)) = (&fields.username, &fields.password) else {
-                return Err(invalid("`username` and `password` are needed for this `grant_type`"));
+                return Err(invalid(
+                    "`username` and `password` are needed for this `grant_type`",
+                ));
             };
-            let credentials = Credentials::new(user, password)
-                .ok_or_else(|| unauthorized("user name and password cannot be read: log in again"))?;
+            let credentials = Credentials::new(user, password).ok_or_else(|| {
+                unauthorized("user name and password cannot be read: log in again")
+            })?;
             match credentials.is_empty() {
                 true => Shown::Nothing,
                 false => Shown::Password(credentials),
@@ -150,21 +160,26 @@ impl<'a> Fields<'a> {
                 return Err(invalid("a parameter is given more than once"));
             }
             // A password may be empty, and is then a wrong one.
-            *field =
-                Some(value).filter(|value| !value.is_empty() || name == "password" || name == "username");
+            *field = Some(value)
+                .filter(|value| !value.is_empty() || name == "password" || name == "username");
         }
         Ok(fields)
     }
 
     fn asked(self, site: &Site, shown: Shown, offline: bool) -> Result<Asked, Rejection> {
         if let Some(service) = &self.service {
-            let is_ours = Authority::parse(service).is_ok_and(|service| site.host.is_named(&service.host));
+            let is_ours =
+                Authority::parse(service).is_ok_and(|service| site.host.is_named(&service.host));
             if !is_ours {
                 return Err(invalid("`service` is another registry's"));
             }
         }
-        let words =
-            || self.scopes.iter().flat_map(|scopes| scopes.split(' ')).filter(|scope| !scope.is_empty());
+        let words = || {
+            self.scopes
+                .iter()
+                .flat_map(|scopes| scopes.split(' '))
+                .filter(|scope| !scope.is_empty())
+        };
         if words().count() > MOST_SCOPES || words().map(str::len).sum::<usize>() > LONGEST_SCOPES {
             return Err(Rejection::oauth(
                 OauthError::InvalidScope,
@@ -172,15 +187,24 @@ impl<'a> Fields<'a> {
             ));
         }
         let scopes = words().map(|scope| {
-            Scope::parse(scope).map_err(|e| Rejection::oauth(OauthError::InvalidScope, e.to_string()))
+            Scope::parse(scope)
+                .map_err(|e| Rejection::oauth(OauthError::InvalidScope, e.to_string()))
         });
         let scopes = scopes.collect::<Result<_, _>>()?;
-        Ok(Asked { shown, scopes, client: self.client_id.unwrap_or_default().into_owned(), offline })
+        Ok(Asked {
+            shown,
+            scopes,
+            client: self.client_id.unwrap_or_default().into_owned(),
+            offline,
+        })
     }
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+    let Some(value) = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
         return false;
     };
     let kind = value.split(';').next().unwrap_or_default().trim();
@@ -201,7 +225,9 @@ async fn content(conn: &ConnInfo, body: Incoming) -> Result<Zeroizing<Vec<u8>>, 
         }
         Ok(form)
     };
-    tokio::time::timeout(PATIENCE, collected).await.unwrap_or_else(|_| Err(Rejection::form_stalled()))
+    tokio::time::timeout(PATIENCE, collected)
+        .await
+        .unwrap_or_else(|_| Err(Rejection::form_stalled()))
 }
 
 fn invalid(message: &'static str) -> Rejection {

@@ -12,17 +12,32 @@ use crate::registry::action::Action;
 use crate::registry::scope::{Resource, Right, Rights, Scope};
 
 /// The part of the scopes that the user may have, perhaps nothing: that is no error.
-pub(super) fn granted(policy: &Policy, user: Option<&UserName>, client: IpAddr, scopes: &[Scope]) -> Access {
-    let asker = Asker { user: user.map(UserName::as_str), client };
+pub(super) fn granted(
+    policy: &Policy,
+    user: Option<&UserName>,
+    client: IpAddr,
+    scopes: &[Scope],
+) -> Access {
+    let asker = Asker {
+        user: user.map(UserName::as_str),
+        client,
+    };
     let mut access = Access::default();
     for scope in scopes {
-        let Some(resource) = scope.resource() else { continue };
+        let Some(resource) = scope.resource() else {
+            continue;
+        };
         let rights = match &resource {
             Resource::Catalog if policy.may_somewhere(asker, Action::Catalog) => scope.rights(),
             Resource::Catalog => Rights::NONE,
             Resource::Repository(name) => {
-                let may = |action: &Action| policy.decide(asker, *action, name.as_str(), None).allowed;
-                scope.rights().iter().filter(|right: &Right| right.actions().iter().any(may)).collect()
+                let may =
+                    |action: &Action| policy.decide(asker, *action, name.as_str(), None).allowed;
+                scope
+                    .rights()
+                    .iter()
+                    .filter(|right: &Right| right.actions().iter().any(may))
+                    .collect()
             }
         };
         if rights != Rights::NONE {
@@ -36,7 +51,10 @@ pub(super) fn granted(policy: &Policy, user: Option<&UserName>, client: IpAddr, 
 pub(super) fn scopes(access: &Access) -> String {
     let scope = |(resource, rights): (&Resource, Rights)| {
         let (resource_type, name) = resource.words();
-        format!("{resource_type}:{name}:{}", resource.actions(rights).join(","))
+        format!(
+            "{resource_type}:{name}:{}",
+            resource.actions(rights).join(",")
+        )
     };
     access.iter().map(scope).collect::<Vec<_>>().join(" ")
 }

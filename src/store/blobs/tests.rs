@@ -32,7 +32,10 @@ impl Stage {
     }
 
     fn age(&self, path: &Path, time: Duration) {
-        File::open(path).unwrap().set_modified(SystemTime::now() - time).unwrap();
+        File::open(path)
+            .unwrap()
+            .set_modified(SystemTime::now() - time)
+            .unwrap();
     }
 }
 
@@ -46,10 +49,20 @@ fn a_blob_is_on_the_disk_once_however_often_it_comes() {
     assert_eq!(first.nlink(), 2);
     for repository in ["a", "b", "b/c"] {
         stage.adopt(repository, "some");
-        assert_eq!(std::fs::metadata(stage.path(repository, &digest)).unwrap().ino(), first.ino());
+        assert_eq!(
+            std::fs::metadata(stage.path(repository, &digest))
+                .unwrap()
+                .ino(),
+            first.ino()
+        );
     }
     assert!(mount(&stage.layout, &name("a"), &name("d"), &digest).unwrap());
-    assert_eq!(std::fs::metadata(stage.layout.shared_blob(&digest).unwrap()).unwrap().nlink(), 5);
+    assert_eq!(
+        std::fs::metadata(stage.layout.shared_blob(&digest).unwrap())
+            .unwrap()
+            .nlink(),
+        5
+    );
     let missing = Algorithm::Sha256.digest(b"missing");
     assert!(!mount(&stage.layout, &name("a"), &name("e"), &missing).unwrap());
     assert!(!stage.layout.repository(&name("e")).exists());
@@ -98,7 +111,9 @@ fn the_sign_of_use_is_seldom_written_and_seen_in_time() {
     open_for_push(&stage.layout, &name("a"), &digest).unwrap();
     assert_eq!(modified(), before);
     stage.age(&path, HOUR * 100);
-    let found = list(&stage.layout.repository(&name("a"))).unwrap().remove(0);
+    let found = list(&stage.layout.repository(&name("a")))
+        .unwrap()
+        .remove(0);
     // A collection has found it to be old; then a client asks for it.
     open_for_push(&stage.layout, &name("a"), &digest).unwrap();
     assert!(!remove_unused(&found, HOUR * 24).unwrap());
@@ -116,6 +131,10 @@ fn only_blobs_are_listed() {
     for other in [".moorgate-x", "README", "A", "removed"] {
         std::fs::write(directory.join("blobs/sha256").join(other), "x").unwrap();
     }
-    let listed: Vec<_> = list(&directory).unwrap().into_iter().map(|found| found.digest).collect();
+    let listed: Vec<_> = list(&directory)
+        .unwrap()
+        .into_iter()
+        .map(|found| found.digest)
+        .collect();
     assert_eq!(listed, [digest]);
 }

@@ -43,17 +43,27 @@ impl Graph {
             index.point(Tag::parse(&format!("t{n}")).unwrap(), &number(*n));
         }
         for (n, child) in &self.lists {
-            let Some(document) = documents.get_mut(&number(*n)) else { continue };
+            let Some(document) = documents.get_mut(&number(*n)) else {
+                continue;
+            };
             let media_type = MANIFEST.to_owned();
-            document.manifests.push(Descriptor { media_type, digest: number(*child), size: 1 });
+            document.manifests.push(Descriptor {
+                media_type,
+                digest: number(*child),
+                size: 1,
+            });
         }
         for (n, subject) in &self.about {
-            let Some(document) = documents.get_mut(&number(*n)) else { continue };
+            let Some(document) = documents.get_mut(&number(*n)) else {
+                continue;
+            };
             document.subject = Some(number(*subject));
         }
         let young: HashSet<Digest> = self.young.iter().map(|n| number(*n)).collect();
         let kept = kept(&index, &documents, |digest| young.contains(digest));
-        (0..=u8::MAX).filter(|n| kept.contains(&number(*n))).collect()
+        (0..=u8::MAX)
+            .filter(|n| kept.contains(&number(*n)))
+            .collect()
     }
 }
 
@@ -72,10 +82,28 @@ fn what_a_tag_points_at_is_kept_with_what_it_lists_and_what_is_about_it() {
 
 #[test]
 fn what_is_about_nothing_that_is_here_goes_when_it_is_old() {
-    let graph = Graph { manifests: vec![1, 2], about: vec![(1, 99), (2, 2)], ..Graph::default() };
+    let graph = Graph {
+        manifests: vec![1, 2],
+        about: vec![(1, 99), (2, 2)],
+        ..Graph::default()
+    };
     assert_eq!(graph.kept(), [0; 0]);
-    assert_eq!(Graph { tagged: vec![1], ..graph.clone() }.kept(), [1]);
-    assert_eq!(Graph { young: vec![2], ..graph }.kept(), [2]);
+    assert_eq!(
+        Graph {
+            tagged: vec![1],
+            ..graph.clone()
+        }
+        .kept(),
+        [1]
+    );
+    assert_eq!(
+        Graph {
+            young: vec![2],
+            ..graph
+        }
+        .kept(),
+        [2]
+    );
 }
 
 #[test]
@@ -153,7 +181,10 @@ impl Aged {
     fn manifest(&self, repository: &str, reference: &Reference, manifest: &Value) -> Digest {
         let bytes = manifest.to_string().into_bytes();
         let repository = self.store.repository(&Self::name(repository));
-        repository.accept(reference, &[], &[], None, &bytes).unwrap().digest
+        repository
+            .accept(reference, &[], &[], None, &bytes)
+            .unwrap()
+            .digest
     }
 
     /// An image of one layer, with a tag or without. Returns the digests of manifest and layer.
@@ -161,8 +192,7 @@ impl Aged {
         let config = format!("config {seed}");
         let layer = format!("layer {seed}");
         let digests = [&config, &layer].map(|content| self.blob(repository, content.as_bytes()));
-        let descriptor =
-            |n: usize, size: usize| json!({"mediaType": "a/b", "digest": digests[n].as_str(), "size": size});
+        let descriptor = |n: usize, size: usize| json!({"mediaType": "a/b", "digest": digests[n].as_str(), "size": size});
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(0, config.len()),
             "layers": [descriptor(1, layer.len())]});
         let digest = Algorithm::Sha256.digest(manifest.to_string().as_bytes());
@@ -190,10 +220,28 @@ impl Aged {
     }
 
     fn collect(&self) -> Collected {
-        let dry = self.store.collect(Collection { grace: GRACE, dry_run: true }).unwrap();
-        let collected = self.store.collect(Collection { grace: GRACE, dry_run: false }).unwrap();
+        let dry = self
+            .store
+            .collect(Collection {
+                grace: GRACE,
+                dry_run: true,
+            })
+            .unwrap();
+        let collected = self
+            .store
+            .collect(Collection {
+                grace: GRACE,
+                dry_run: false,
+            })
+            .unwrap();
         assert_eq!(dry, collected, "what was said that would be removed");
-        let again = self.store.collect(Collection { grace: GRACE, dry_run: false }).unwrap();
+        let again = self
+            .store
+            .collect(Collection {
+                grace: GRACE,
+                dry_run: false,
+            })
+            .unwrap();
         assert_eq!(again, Collected::default(), "it had all been removed");
         collected
     }
@@ -201,7 +249,8 @@ impl Aged {
 
 fn age(path: &std::path::Path) {
     let file = fs::File::open(path).unwrap();
-    file.set_modified(SystemTime::now() - GRACE - Duration::from_secs(1)).unwrap();
+    file.set_modified(SystemTime::now() - GRACE - Duration::from_secs(1))
+        .unwrap();
 }
 
 #[test]
@@ -222,7 +271,13 @@ fn what_is_old_and_not_needed_goes_and_nothing_else() {
     }
     assert!(!aged.layout().shared_blob(&lone).unwrap().exists());
     // A manifest, and four blobs with it: its own, two that it needed, and the lone one.
-    let Collected { manifests, blobs, uploads, repositories, bytes } = collected;
+    let Collected {
+        manifests,
+        blobs,
+        uploads,
+        repositories,
+        bytes,
+    } = collected;
     assert_eq!((manifests, blobs, uploads, repositories), (1, 4, 0, 0));
     let manifest = aged.store.repository(&Aged::name("a")).index().unwrap();
     assert_eq!(manifest.manifests().count(), 2);
@@ -239,7 +294,10 @@ fn a_blob_that_another_repository_needs_stays_there() {
     aged.age("a");
     aged.age("b");
     let collected = aged.collect();
-    assert_eq!((collected.blobs, collected.bytes, collected.repositories), (1, 0, 1));
+    assert_eq!(
+        (collected.blobs, collected.bytes, collected.repositories),
+        (1, 0, 1)
+    );
     assert!(!aged.has("a", &lone) && aged.has("b", &lone));
     assert!(aged.layout().shared_blob(&lone).unwrap().exists());
     assert!(!aged.layout().repository(&Aged::name("a")).exists());
@@ -256,7 +314,10 @@ fn children_of_an_index_stay_until_it_goes() {
     aged.manifest("a", &tag, &list);
     aged.age("a");
     assert_eq!(aged.collect(), Collected::default());
-    aged.store.repository(&Aged::name("a")).delete(&tag).unwrap();
+    aged.store
+        .repository(&Aged::name("a"))
+        .delete(&tag)
+        .unwrap();
     assert_eq!(aged.collect().manifests, 2);
     assert!(!aged.has("a", &child) && !aged.has("a", &layer));
 }
@@ -273,7 +334,10 @@ fn children_that_another_tool_did_not_list_are_there_and_stay() {
     let size = fs::metadata(aged.path("a", &list)).unwrap().len();
     let listed = json!({"schemaVersion": 2, "manifests": [{"mediaType": INDEX, "digest": list.as_str(), "size": size,
         "annotations": {"org.opencontainers.image.ref.name": "all"}}]});
-    let path = aged.layout().repository(&Aged::name("a")).join("index.json");
+    let path = aged
+        .layout()
+        .repository(&Aged::name("a"))
+        .join("index.json");
     fs::write(path, listed.to_string()).unwrap();
     aged.age("a");
     assert_eq!(aged.collect(), Collected::default());
@@ -302,8 +366,21 @@ async fn a_manifest_that_a_client_was_told_of_stays() {
     aged.age("a");
     // As before an index that lists it is pushed.
     let reference = Reference::Digest(manifest.clone());
-    aged.store.manifest(&Aged::name("a"), &reference, false).await.unwrap();
-    let collect = move || (aged.store.collect(Collection { grace: GRACE, dry_run: false }).unwrap(), aged);
+    aged.store
+        .manifest(&Aged::name("a"), &reference, false)
+        .await
+        .unwrap();
+    let collect = move || {
+        (
+            aged.store
+                .collect(Collection {
+                    grace: GRACE,
+                    dry_run: false,
+                })
+                .unwrap(),
+            aged,
+        )
+    };
     let (collected, aged) = tokio::task::spawn_blocking(collect).await.unwrap();
     assert_eq!(collected, Collected::default());
     assert!(aged.has("a", &manifest) && aged.has("a", &layer));
@@ -318,11 +395,24 @@ fn a_blob_that_a_killed_collection_had_in_hand_comes_back() {
         let path = aged.path("a", digest);
         fs::rename(&path, path.with_extension("removed")).unwrap();
     }
-    let unfinished = aged.layout().repository(&Aged::name("a")).join(".moorgate-x");
+    let unfinished = aged
+        .layout()
+        .repository(&Aged::name("a"))
+        .join(".moorgate-x");
     fs::write(&unfinished, "half").unwrap();
-    aged.store.collect(Collection { grace: GRACE, dry_run: false }).unwrap();
+    aged.store
+        .collect(Collection {
+            grace: GRACE,
+            dry_run: false,
+        })
+        .unwrap();
     assert!(aged.has("a", &layer) && aged.has("a", &lone) && !unfinished.exists());
-    assert_eq!(blobs::list(&aged.layout().repository(&Aged::name("a"))).unwrap().len(), 4);
+    assert_eq!(
+        blobs::list(&aged.layout().repository(&Aged::name("a")))
+            .unwrap()
+            .len(),
+        4
+    );
 }
 
 #[test]
@@ -331,12 +421,19 @@ fn a_repository_that_another_tool_made_is_collected_like_others() {
     let path = aged.layout().repository(&Aged::name("other/tool"));
     fs::create_dir_all(path.join("blobs/sha256")).unwrap();
     fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    fs::write(path.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+    fs::write(
+        path.join("index.json"),
+        r#"{"schemaVersion":2,"manifests":[]}"#,
+    )
+    .unwrap();
     let lone = Algorithm::Sha256.digest(b"lone");
     fs::write(aged.path("other/tool", &lone), "lone").unwrap();
     aged.age("other/tool");
     let collected = aged.collect();
-    assert_eq!((collected.blobs, collected.bytes, collected.repositories), (1, 4, 1));
+    assert_eq!(
+        (collected.blobs, collected.bytes, collected.repositories),
+        (1, 4, 1)
+    );
     assert!(!path.exists());
 }
 
@@ -348,12 +445,18 @@ fn nothing_goes_where_a_manifest_cannot_be_read() {
     aged.age("a");
     aged.age("b");
     // As another tool may list it: by a type that it is not.
-    let index = aged.layout().repository(&Aged::name("a")).join("index.json");
+    let index = aged
+        .layout()
+        .repository(&Aged::name("a"))
+        .join("index.json");
     let text = fs::read_to_string(&index).unwrap().replace(MANIFEST, INDEX);
     fs::write(&index, text).unwrap();
     aged.collect();
     assert!(aged.has("a", &manifest) && aged.has("a", &layer));
-    assert!(!aged.has("b", &other), "another repository is collected all the same");
+    assert!(
+        !aged.has("b", &other),
+        "another repository is collected all the same"
+    );
 }
 
 #[test]
@@ -364,11 +467,23 @@ fn a_damaged_repository_does_not_keep_others_from_being_collected() {
         aged.blob(name, b"lone");
         aged.age(name);
     }
-    fs::write(aged.layout().repository(&Aged::name("b")).join("index.json"), "{").unwrap();
-    let failed = aged.store.collect(Collection { grace: GRACE, dry_run: false });
+    fs::write(
+        aged.layout()
+            .repository(&Aged::name("b"))
+            .join("index.json"),
+        "{",
+    )
+    .unwrap();
+    let failed = aged.store.collect(Collection {
+        grace: GRACE,
+        dry_run: false,
+    });
     assert!(failed.is_err(), "{failed:?}");
     let lone = Algorithm::Sha256.digest(b"lone");
-    assert_eq!(["a", "b", "c"].map(|name| aged.has(name, &lone)), [false, true, false]);
+    assert_eq!(
+        ["a", "b", "c"].map(|name| aged.has(name, &lone)),
+        [false, true, false]
+    );
 }
 
 #[test]
@@ -378,6 +493,9 @@ fn uploads_that_nobody_continues_are_counted_before_they_go() {
     let [left, used] = [(); 2].map(|()| aged.store.uploads.start(&name).unwrap());
     age(&aged.layout().uploads_of(&name).join(left.as_str()));
     assert_eq!(aged.collect().uploads, 1);
-    assert!(matches!(aged.store.uploads.length(&name, &left), Err(StoreError::UploadUnknown)));
+    assert!(matches!(
+        aged.store.uploads.length(&name, &left),
+        Err(StoreError::UploadUnknown)
+    ));
     assert_eq!(aged.store.uploads.length(&name, &used).unwrap(), 0);
 }

@@ -17,7 +17,15 @@ fn no_two_sessions_have_one_name_and_none_is_a_path() {
     let ids: std::collections::HashSet<_> = (0..1000).map(|_| new_id().unwrap()).collect();
     assert_eq!(ids.len(), 1000);
     assert!(ids.iter().all(|id| is_id(id.as_str())));
-    for text in ["", "..", "abc", &"A".repeat(32), &"a".repeat(31), &"a".repeat(33), &"/".repeat(32)] {
+    for text in [
+        "",
+        "..",
+        "abc",
+        &"A".repeat(32),
+        &"a".repeat(31),
+        &"a".repeat(33),
+        &"/".repeat(32),
+    ] {
         assert!(!is_id(text), "{text}");
     }
 }
@@ -28,11 +36,20 @@ fn a_session_belongs_to_its_repository() {
     let id = uploads.start(&name("a/b")).unwrap();
     assert_eq!(uploads.length(&name("a/b"), &id).unwrap(), 0);
     for other in ["a", "b", "a/b/c"] {
-        assert!(matches!(uploads.length(&name(other), &id), Err(StoreError::UploadUnknown)));
-        assert!(matches!(uploads.cancel(&name(other), &id), Err(StoreError::UploadUnknown)));
+        assert!(matches!(
+            uploads.length(&name(other), &id),
+            Err(StoreError::UploadUnknown)
+        ));
+        assert!(matches!(
+            uploads.cancel(&name(other), &id),
+            Err(StoreError::UploadUnknown)
+        ));
     }
     uploads.cancel(&name("a/b"), &id).unwrap();
-    assert!(matches!(uploads.length(&name("a/b"), &id), Err(StoreError::UploadUnknown)));
+    assert!(matches!(
+        uploads.length(&name("a/b"), &id),
+        Err(StoreError::UploadUnknown)
+    ));
 }
 
 #[test]
@@ -48,7 +65,11 @@ fn sessions_begin_while_others_expire() {
             });
         }
         let begun: Result<Vec<_>, _> = (0..3000)
-            .map(|_| uploads.start(&name("a")).and_then(|id| uploads.cancel(&name("a"), &id)))
+            .map(|_| {
+                uploads
+                    .start(&name("a"))
+                    .and_then(|id| uploads.cancel(&name("a"), &id))
+            })
             .collect();
         ended.store(true, Ordering::Relaxed);
         begun.unwrap();

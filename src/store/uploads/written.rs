@@ -27,12 +27,17 @@ pub(super) struct Content {
 impl Content {
     /// Of a file that has this length already.
     pub(super) fn new(session: Weak<Session>, length: u64) -> Self {
-        Self { session, length, hasher: hasher_of(length) }
+        Self {
+            session,
+            length,
+            hasher: hasher_of(length),
+        }
     }
 
     /// Writes and hashes; whatever fails, length and hash are those of what is in the file.
     pub(super) fn add(&mut self, path: &Path, batch: &Batch) -> Result<(), StoreError> {
-        let file = if_there(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
+        let file =
+            if_there(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
         let written = self.write(&file, batch);
         if written.is_err() {
             // What was written of a part would be in the way of nothing, but it takes room.
@@ -72,7 +77,10 @@ impl Content {
     /// The digest of all that is in the file, also where another process wrote some of it meanwhile.
     pub(super) fn finish(&mut self, algorithm: Algorithm, file: &File) -> io::Result<Digest> {
         let is_ours = file.metadata()?.len() == self.length;
-        let kept = self.hasher.take().filter(|hasher| is_ours && hasher.algorithm() == algorithm);
+        let kept = self
+            .hasher
+            .take()
+            .filter(|hasher| is_ours && hasher.algorithm() == algorithm);
         match kept {
             Some(hasher) => Ok(hasher.finish()),
             None => algorithm.digest_of(file),

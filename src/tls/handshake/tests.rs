@@ -28,13 +28,19 @@ struct Gateway {
 }
 
 type Client = client::TlsStream<DuplexStream>;
-type Outcome = (io::Result<Client>, Result<Secured<DuplexStream>, HandshakeError<DuplexStream>>);
+type Outcome = (
+    io::Result<Client>,
+    Result<Secured<DuplexStream>, HandshakeError<DuplexStream>>,
+);
 
 impl Gateway {
     fn new() -> Self {
         let state = tempfile::tempdir().expect("directory");
         let certificates = Certificates::new(state.path().to_owned());
-        let missing = Files { certificate: "/nonexistent".into(), key: "/nonexistent".into() };
+        let missing = Files {
+            certificate: "/nonexistent".into(),
+            key: "/nonexistent".into(),
+        };
         certificates.apply(&snapshot(
             state.path(),
             vec![
@@ -45,8 +51,15 @@ impl Gateway {
         ));
         let ca = InternalCa::open_or_make(state.path()).expect("made");
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("PEM")).expect("a root");
-        Self { _state: state, certificates, configs: ServerConfigs::new().expect("randomness"), roots }
+        roots
+            .add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("PEM"))
+            .expect("a root");
+        Self {
+            _state: state,
+            certificates,
+            configs: ServerConfigs::new().expect("randomness"),
+            roots,
+        }
     }
 
     fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&[u8]]) -> ClientConfig {
@@ -61,11 +74,19 @@ impl Gateway {
     }
 
     fn server_config(&self, port: u16) -> Arc<ListenerConfig> {
-        self.configs.for_listener(self.certificates.table().clone(), listen(port)).expect("valid")
+        self.configs
+            .for_listener(self.certificates.table().clone(), listen(port))
+            .expect("valid")
     }
 
     async fn connect(&self, port: u16, name: &str, client: ClientConfig) -> Outcome {
-        connect_over(duplex(16 * 1024), self.server_config(port), name, Arc::new(client)).await
+        connect_over(
+            duplex(16 * 1024),
+            self.server_config(port),
+            name,
+            Arc::new(client),
+        )
+        .await
     }
 }
 
@@ -81,7 +102,11 @@ async fn connect_over(
 }
 
 fn alert(outcome: io::Result<Client>) -> AlertDescription {
-    match outcome.expect_err("refused").downcast().expect("from rustls") {
+    match outcome
+        .expect_err("refused")
+        .downcast()
+        .expect("from rustls")
+    {
         rustls::Error::AlertReceived(alert) => alert,
         other => panic!("no alert: {other}"),
     }
@@ -90,7 +115,10 @@ fn alert(outcome: io::Result<Client>) -> AlertDescription {
 #[tokio::test]
 async fn both_versions_and_both_protocols_are_spoken() {
     let gateway = Gateway::new();
-    let versions = [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)];
+    let versions = [
+        (&TLS12, ProtocolVersion::TLSv1_2),
+        (&TLS13, ProtocolVersion::TLSv1_3),
+    ];
     let offers: [(&[&[u8]], Alpn); 4] = [
         (&[ALPN_H2, ALPN_HTTP1], Alpn::H2),
         (&[ALPN_HTTP1, ALPN_H2], Alpn::H2),
@@ -104,7 +132,10 @@ async fn both_versions_and_both_protocols_are_spoken() {
             let (client, mut server) = (client.expect("connected"), server.expect("connected"));
             assert_eq!(client.get_ref().1.protocol_version(), Some(agreed));
             assert_eq!(server.alpn, alpn);
-            assert_eq!(server.sni.as_ref().map(HostName::as_str), Some("a.example.com"));
+            assert_eq!(
+                server.sni.as_ref().map(HostName::as_str),
+                Some("a.example.com")
+            );
             exchange(client, &mut server.io).await;
         }
     }
@@ -127,14 +158,23 @@ async fn the_key_exchange_is_post_quantum() {
     let client = gateway.client(&TLS13, &[]);
     let (client, _server) = gateway.connect(443, "a.example.com", client).await;
     let client = client.expect("connected");
-    let group = client.get_ref().1.negotiated_key_exchange_group().expect("agreed").name();
+    let group = client
+        .get_ref()
+        .1
+        .negotiated_key_exchange_group()
+        .expect("agreed")
+        .name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
 }
 
 #[tokio::test]
 async fn aliases_listeners_and_spellings_are_served() {
     let gateway = Gateway::new();
-    for (port, name) in [(443, "b.example.com"), (5000, "a.example.com"), (443, "A.Example.COM")] {
+    for (port, name) in [
+        (443, "b.example.com"),
+        (5000, "a.example.com"),
+        (443, "A.Example.COM"),
+    ] {
         let client = gateway.client(&TLS13, &[]);
         let (client, server) = gateway.connect(port, name, client).await;
         assert!(client.is_ok() && server.is_ok(), "{name} on {port}");
@@ -145,7 +185,11 @@ async fn aliases_listeners_and_spellings_are_served() {
 async fn an_unknown_name_is_refused_with_an_alert_that_says_so() {
     let gateway = Gateway::new();
     for version in [&TLS12, &TLS13] {
-        for (port, name) in [(443, "x.example.com"), (5000, "c.example.com"), (443, "missing.example.com")] {
+        for (port, name) in [
+            (443, "x.example.com"),
+            (5000, "c.example.com"),
+            (443, "missing.example.com"),
+        ] {
             let client = gateway.client(version, &[]);
             let (client, server) = gateway.connect(port, name, client).await;
             assert_eq!(alert(client), AlertDescription::UnrecognisedName);
@@ -159,12 +203,16 @@ async fn an_unknown_name_is_refused_with_an_alert_that_says_so() {
 #[tokio::test]
 async fn without_a_name_only_an_address_is_served() {
     let gateway = Gateway::new();
-    let (client, server) = gateway.connect(443, "192.0.2.1", gateway.client(&TLS13, &[])).await;
+    let (client, server) = gateway
+        .connect(443, "192.0.2.1", gateway.client(&TLS13, &[]))
+        .await;
     assert!(client.is_ok());
     assert_eq!(server.expect("connected").sni, None);
 
     // On this listener nobody has an address.
-    let (client, server) = gateway.connect(5000, "192.0.2.1", gateway.client(&TLS13, &[])).await;
+    let (client, server) = gateway
+        .connect(5000, "192.0.2.1", gateway.client(&TLS13, &[]))
+        .await;
     assert_eq!(alert(client), AlertDescription::MissingExtension);
     assert_eq!(server.expect_err("refused").reason(), "no_sni");
 }
@@ -178,14 +226,27 @@ async fn sessions_are_resumed_across_configurations_of_one_process() {
             let (near, server) =
                 connect_over(duplex(16 * 1024), server, "a.example.com", client.clone()).await;
             let (near, mut server) = (near.expect("connected"), server.expect("connected"));
-            exchange(near, &mut server.io).await.get_ref().1.handshake_kind().expect("complete")
+            exchange(near, &mut server.io)
+                .await
+                .get_ref()
+                .1
+                .handshake_kind()
+                .expect("complete")
         };
         assert_eq!(kind(gateway.server_config(443)).await, HandshakeKind::Full);
-        assert_eq!(kind(gateway.server_config(443)).await, HandshakeKind::Resumed);
+        assert_eq!(
+            kind(gateway.server_config(443)).await,
+            HandshakeKind::Resumed
+        );
         gateway.certificates.refresh();
-        assert_eq!(kind(gateway.server_config(5000)).await, HandshakeKind::Resumed);
+        assert_eq!(
+            kind(gateway.server_config(5000)).await,
+            HandshakeKind::Resumed
+        );
         let other = ServerConfigs::new().expect("randomness");
-        let other = other.for_listener(gateway.certificates.table().clone(), listen(443)).expect("valid");
+        let other = other
+            .for_listener(gateway.certificates.table().clone(), listen(443))
+            .expect("valid");
         assert_eq!(kind(other).await, HandshakeKind::Full);
     }
 }
@@ -199,7 +260,8 @@ async fn a_first_flight_in_single_bytes_and_tiny_records_is_understood() {
         let ((near, middle), (between, far)) = (duplex(16 * 1024), duplex(16 * 1024));
         let relay = tokio::spawn(relay_single_bytes(middle, between));
         let server = gateway.server_config(443);
-        let (client, server) = connect_over((near, far), server, "a.example.com", Arc::new(client)).await;
+        let (client, server) =
+            connect_over((near, far), server, "a.example.com", Arc::new(client)).await;
         let (client, mut server) = (client.expect("connected"), server.expect("connected"));
         assert_eq!((server.alpn, server.sni.is_some()), (Alpn::H2, true));
         exchange(client, &mut server.io).await;
@@ -223,7 +285,9 @@ async fn relay_single_bytes(client: DuplexStream, server: DuplexStream) {
 #[tokio::test]
 async fn a_large_upload_arrives_whole() {
     let gateway = Gateway::new();
-    let (client, server) = gateway.connect(443, "a.example.com", gateway.client(&TLS13, &[])).await;
+    let (client, server) = gateway
+        .connect(443, "a.example.com", gateway.client(&TLS13, &[]))
+        .await;
     let (mut client, mut server) = (client.expect("connected"), server.expect("connected"));
     let upload: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
     let send = async {
@@ -241,10 +305,16 @@ async fn a_large_upload_arrives_whole() {
 async fn plain_http_gets_a_sentence() {
     let gateway = Gateway::new();
     let (mut near, far) = duplex(1024);
-    near.write_all(b"GET /v2/ HTTP/1.1\r\nHost: a.example.com\r\n\r\n").await.expect("sent");
-    let error = handshake(far, Vec::new(), gateway.server_config(443)).await.expect_err("refused");
+    near.write_all(b"GET /v2/ HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+        .await
+        .expect("sent");
+    let error = handshake(far, Vec::new(), gateway.server_config(443))
+        .await
+        .expect_err("refused");
     assert_eq!(error.reason(), "plain_http");
-    let HandshakeError::PlainHttp(io) = error else { panic!("{error}") };
+    let HandshakeError::PlainHttp(io) = error else {
+        panic!("{error}")
+    };
     let mut answer = String::new();
     let read = async {
         near.read_to_string(&mut answer).await.expect("received");
@@ -254,7 +324,10 @@ async fn plain_http_gets_a_sentence() {
     refused.expect("answered");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
-    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+    assert!(
+        head.contains(&format!("Content-Length: {}", body.len())),
+        "{head}"
+    );
     assert!(head.contains("Connection: close"), "{head}");
     assert!(body.contains("https://"), "{body}");
 }
@@ -285,7 +358,10 @@ async fn what_goes_wrong_has_a_word() {
             near.read_to_end(&mut answer).await.expect("received");
         };
         let server = async {
-            handshake(far, Vec::new(), gateway.server_config(443)).await.expect_err("refused").reason()
+            handshake(far, Vec::new(), gateway.server_config(443))
+                .await
+                .expect_err("refused")
+                .reason()
         };
         tokio::join!(server, read).0
     };

@@ -19,7 +19,11 @@ async fn asked(method: &str) -> (Gateway, Upstream, Client, Peer<TcpStream>) {
 }
 
 fn path(method: &str) -> &'static str {
-    if method == "HEAD" { "/v2/a/manifests/x" } else { PATH }
+    if method == "HEAD" {
+        "/v2/a/manifests/x"
+    } else {
+        PATH
+    }
 }
 
 /// Asserts that whoever asks next gets a connection of their own and its answer.
@@ -28,7 +32,9 @@ async fn next_is_fresh(gateway: &Gateway, upstream: &Upstream) {
     next.send(request("GET", "/v2/", "")).await;
     let mut fresh = upstream.accept().await;
     assert_eq!(fresh.head().await.first, "GET /v2/ HTTP/1.1");
-    fresh.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine").await;
+    fresh
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine")
+        .await;
     assert_eq!(next.answer().await.1, b"mine");
 }
 
@@ -37,14 +43,32 @@ async fn bytes_after_an_answer_are_nobodys_answer() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Poison: 1\r\n\r\npoison";
     for (method, answer) in [
         ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
-        ("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
         ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
-        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\n"),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\n",
+        ),
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n"),
-        ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        ("HEAD", "HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\n"),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\n",
+        ),
     ] {
-        for extra in [poison, "junk", "\r\n\r\n", "0\r\n\r\n", "6\r\npoison\r\n0\r\n\r\n"] {
+        for extra in [
+            poison,
+            "junk",
+            "\r\n\r\n",
+            "0\r\n\r\n",
+            "6\r\npoison\r\n0\r\n\r\n",
+        ] {
             let (gateway, upstream, mut client, mut registry) = asked(method).await;
             registry.send(format!("{answer}{extra}")).await;
             let head = client.head().await;
@@ -63,10 +87,14 @@ async fn bytes_after_an_answer_are_nobodys_answer() {
 #[tokio::test]
 async fn bytes_that_come_while_a_connection_rests_are_nobodys_answer() {
     let (gateway, upstream, mut client, mut registry) = asked("GET").await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
     assert_eq!(client.answer().await.1, b"ok");
     crate::harness::settle().await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").await;
+    registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+        .await;
     registry.ended().await;
     next_is_fresh(&gateway, &upstream).await;
 }
@@ -74,13 +102,17 @@ async fn bytes_that_come_while_a_connection_rests_are_nobodys_answer() {
 #[tokio::test]
 async fn a_connection_whose_answer_was_whole_serves_the_next_request() {
     let (gateway, upstream, mut client, mut registry) = asked("GET").await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
     assert_eq!(client.answer().await.1, b"ok");
     crate::harness::settle().await;
     let mut next = gateway.client().await;
     next.send(request("GET", "/v2/", "")).await;
     assert_eq!(registry.head().await.first, "GET /v2/ HTTP/1.1");
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nmy").await;
+    registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nmy")
+        .await;
     assert_eq!(next.answer().await.1, b"my");
     upstream.untouched().await;
 }
@@ -137,16 +169,27 @@ async fn an_answer_that_is_none_is_a_bad_gateway() {
         let (head, body) = answered(answer).await;
         let shown = String::from_utf8_lossy(&answer[..answer.len().min(80)]);
         assert_eq!(head.status(), 502, "{shown:?}");
-        assert!(String::from_utf8(body).unwrap().contains("UNAVAILABLE"), "{shown:?}");
+        assert!(
+            String::from_utf8(body).unwrap().contains("UNAVAILABLE"),
+            "{shown:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn interim_answers_are_passed_over() {
-    for interim in ["100 Continue", "102 Processing", "103 Early Hints\r\nLink: </x>"] {
+    for interim in [
+        "100 Continue",
+        "102 Processing",
+        "103 Early Hints\r\nLink: </x>",
+    ] {
         let (_gateway, _upstream, mut client, mut registry) = asked("GET").await;
-        registry.send(format!("HTTP/1.1 {interim}\r\n\r\n").repeat(50)).await;
-        registry.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        registry
+            .send(format!("HTTP/1.1 {interim}\r\n\r\n").repeat(50))
+            .await;
+        registry
+            .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .await;
         let (head, body) = client.answer().await;
         assert_eq!((head.status(), &body[..]), (200, &b"ok"[..]), "{interim}");
     }
@@ -200,7 +243,10 @@ async fn an_answer_that_ends_with_its_connection_is_passed_on_as_chunks() {
     registry.send("HTTP/1.1 200 OK\r\n\r\nhello").await;
     drop(registry);
     let head = client.head().await;
-    assert_eq!((head.get("transfer-encoding"), head.length()), (Some("chunked"), None));
+    assert_eq!(
+        (head.get("transfer-encoding"), head.length()),
+        (Some("chunked"), None)
+    );
     assert_eq!(client.chunked().await.as_deref(), Some(&b"hello"[..]));
     next_is_fresh(&gateway, &upstream).await;
 }
@@ -212,9 +258,17 @@ async fn a_length_beside_chunks_never_reaches_a_client() {
         "Transfer-Encoding: chunked\r\nContent-Length: 500",
     ] {
         let (_gateway, _upstream, mut client, mut registry) = asked("GET").await;
-        registry.send(format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n5\r\nhello\r\n0\r\n\r\n")).await;
+        registry
+            .send(format!(
+                "HTTP/1.1 200 OK\r\n{lines}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            ))
+            .await;
         let head = client.head().await;
-        assert_eq!((head.length(), head.get("transfer-encoding")), (None, Some("chunked")), "{lines}");
+        assert_eq!(
+            (head.length(), head.get("transfer-encoding")),
+            (None, Some("chunked")),
+            "{lines}"
+        );
         assert_eq!(client.chunked().await.as_deref(), Some(&b"hello"[..]));
     }
 }
@@ -222,7 +276,8 @@ async fn a_length_beside_chunks_never_reaches_a_client() {
 #[tokio::test]
 async fn trailers_of_an_answer_end_here() {
     let (_gateway, _upstream, mut client, mut registry) = asked("GET").await;
-    let trailers = "Set-Cookie: a=b\r\nContent-Length: 5\r\nWWW-Authenticate: Basic realm=\"x\"\r\n";
+    let trailers =
+        "Set-Cookie: a=b\r\nContent-Length: 5\r\nWWW-Authenticate: Basic realm=\"x\"\r\n";
     registry.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n")).await;
     assert_eq!(client.head().await.get("trailer"), None);
     assert_eq!(client.chunked().await.as_deref(), Some(&b"ok"[..]));

@@ -14,7 +14,13 @@ fn begun(method: &str) -> Vec<u8> {
 /// A PATCH with these lines, byte for byte, and after them a body that ends at once when it is
 /// chunked, before another request.
 fn patch(lines: &[u8]) -> Vec<u8> {
-    [&begun("PATCH"), lines, b"\r\n\r\n0\r\n\r\n", hidden().as_bytes()].concat()
+    [
+        &begun("PATCH"),
+        lines,
+        b"\r\n\r\n0\r\n\r\n",
+        hidden().as_bytes(),
+    ]
+    .concat()
 }
 
 /// Each is refused with 400, the connection ends, and the upstream has seen nothing.
@@ -24,7 +30,12 @@ async fn all_refused(attacks: impl IntoIterator<Item = Vec<u8>>) {
         let mut client = stage.gateway.client().await;
         client.send(&attack).await;
         refused(&mut client, 400, &attack).await;
-        assert_eq!(stage.seen().await, [], "{:?}", String::from_utf8_lossy(&attack));
+        assert_eq!(
+            stage.seen().await,
+            [],
+            "{:?}",
+            String::from_utf8_lossy(&attack)
+        );
     }
 }
 
@@ -190,7 +201,8 @@ async fn a_request_line_that_is_none_is_refused() {
 async fn a_line_end_in_a_target_makes_no_second_line() {
     let authorization = basic("alice", "secret");
     let target = format!("/v2/\r\nX: GET {HIDDEN} HTTP/1.1");
-    let attack = format!("GET {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n\r\n");
+    let attack =
+        format!("GET {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n\r\n");
     all_refused([attack.into_bytes()]).await;
 }
 
@@ -201,7 +213,9 @@ async fn chunks_never_arrive(bodies: &[&[u8]]) {
         let shown = String::from_utf8_lossy(body).into_owned();
         let head = [&begun("PATCH"), &b"Transfer-Encoding: chunked\r\n\r\n"[..]].concat();
         let mut client = stage.gateway.client().await;
-        client.send([&head, *body, hidden().as_bytes()].concat()).await;
+        client
+            .send([&head, *body, hidden().as_bytes()].concat())
+            .await;
         refused(&mut client, 400, body).await;
         assert_eq!(stage.seen().await, [], "{shown:?}");
     }
@@ -275,11 +289,20 @@ async fn what_hides_in_a_body_stays_in_the_body() {
         client.send(&hidden).await;
         assert_eq!(client.head().await.status(), 200, "{method}");
         let seen = stage.seen().await;
-        assert_eq!((seen.len(), &seen[0].body[..]), (1, hidden.as_bytes()), "{method}");
+        assert_eq!(
+            (seen.len(), &seen[0].body[..]),
+            (1, hidden.as_bytes()),
+            "{method}"
+        );
     }
     let size = hidden.len();
     let chunk = format!("Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n{hidden}\r\n0\r\n\r\n");
-    passes(&stage, &[&begun("PATCH"), chunk.as_bytes()].concat(), hidden.as_bytes()).await;
+    passes(
+        &stage,
+        &[&begun("PATCH"), chunk.as_bytes()].concat(),
+        hidden.as_bytes(),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -292,10 +315,19 @@ async fn chunks_are_made_anew_without_extensions() {
         "5 ;a\r\nhello\r\n00\r\n\r\n",
         "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
     ] {
-        let attack = [&begun("PATCH"), &b"Transfer-Encoding: chunked\r\n\r\n"[..], body.as_bytes()].concat();
+        let attack = [
+            &begun("PATCH"),
+            &b"Transfer-Encoding: chunked\r\n\r\n"[..],
+            body.as_bytes(),
+        ]
+        .concat();
         let mut client = passes(&stage, &attack, b"hello").await;
         client.send(hidden()).await;
-        assert_eq!(client.answer().await.0.status(), 200, "the connection goes on after {body:?}");
+        assert_eq!(
+            client.answer().await.0.status(),
+            200,
+            "the connection goes on after {body:?}"
+        );
         assert_eq!(stage.seen().await.len(), 1);
     }
 }
@@ -341,11 +373,22 @@ async fn bare_line_feeds_mean_the_same_on_both_sides() {
 #[tokio::test]
 async fn a_name_that_only_looks_like_framing_frames_nothing() {
     let stage = Stage::new().await;
-    for line in ["Transfer_Encoding: chunked", "Content_Length: 5", "X-Transfer-Encoding: chunked"] {
-        let mut client =
-            passes(&stage, &request("PATCH", UPLOAD, &format!("{line}\r\n")).into_bytes(), b"").await;
+    for line in [
+        "Transfer_Encoding: chunked",
+        "Content_Length: 5",
+        "X-Transfer-Encoding: chunked",
+    ] {
+        let mut client = passes(
+            &stage,
+            &request("PATCH", UPLOAD, &format!("{line}\r\n")).into_bytes(),
+            b"",
+        )
+        .await;
         client.send(hidden()).await;
-        assert_eq!(client.answer().await.1, format!("GET {HIDDEN}").into_bytes());
+        assert_eq!(
+            client.answer().await.1,
+            format!("GET {HIDDEN}").into_bytes()
+        );
         let seen = stage.seen().await;
         assert_eq!(seen.len(), 1, "{line}");
     }
@@ -354,12 +397,28 @@ async fn a_name_that_only_looks_like_framing_frames_nothing() {
 #[tokio::test]
 async fn connection_cannot_take_the_framing_off() {
     let stage = Stage::new().await;
-    for named in ["content-length", "transfer-encoding", "host", "Content-Length, close"] {
+    for named in [
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "Content-Length, close",
+    ] {
         let lines = format!("Connection: {named}\r\nContent-Length: 5\r\n\r\nhello");
-        passes(&stage, &[&begun("PATCH"), lines.as_bytes()].concat(), b"hello").await;
-        let lines =
-            format!("Connection: {named}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
-        passes(&stage, &[&begun("PATCH"), lines.as_bytes()].concat(), b"hello").await;
+        passes(
+            &stage,
+            &[&begun("PATCH"), lines.as_bytes()].concat(),
+            b"hello",
+        )
+        .await;
+        let lines = format!(
+            "Connection: {named}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        );
+        passes(
+            &stage,
+            &[&begun("PATCH"), lines.as_bytes()].concat(),
+            b"hello",
+        )
+        .await;
     }
 }
 
@@ -367,14 +426,20 @@ async fn connection_cannot_take_the_framing_off() {
 async fn http_1_0_gets_no_chunks_and_no_guesses() {
     let stage = Stage::new().await;
     let (authorization, upload) = (basic("alice", "secret"), bound(UPLOAD));
-    let old =
-        |lines: &str| format!("PATCH {upload} HTTP/1.0\r\nAuthorization: {authorization}\r\n{lines}\r\n");
+    let old = |lines: &str| {
+        format!("PATCH {upload} HTTP/1.0\r\nAuthorization: {authorization}\r\n{lines}\r\n")
+    };
     let attack = old("Host: ci.test\r\nContent-Length: 5\r\n") + "hello";
     let mut client = passes(&stage, attack.as_bytes(), b"hello").await;
     client.ended().await;
-    for lines in ["Host: ci.test\r\nTransfer-Encoding: chunked\r\n", "Content-Length: 0\r\n"] {
+    for lines in [
+        "Host: ci.test\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 0\r\n",
+    ] {
         let mut client = stage.gateway.client().await;
-        client.send(format!("{}0\r\n\r\n{}", old(lines), hidden())).await;
+        client
+            .send(format!("{}0\r\n\r\n{}", old(lines), hidden()))
+            .await;
         refused(&mut client, 400, lines).await;
         assert_eq!(stage.seen().await, [], "{lines}");
     }

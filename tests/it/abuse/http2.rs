@@ -10,7 +10,9 @@ const UPLOAD: &str = "/v2/a/blobs/uploads/x";
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn fields(list: &[(&str, &str)]) -> Fields {
-    list.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
+    list.iter()
+        .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+        .collect()
 }
 
 /// Alice's request, as it should be.
@@ -30,8 +32,10 @@ async fn connect(stage: &Stage) -> Frames {
 
 /// Whether a head was turned down: by a status, or by the end of the stream or of the connection.
 async fn turned_down(stage: &Stage, head: &Fields) {
-    let shown: Vec<_> =
-        head.iter().map(|(n, v)| (String::from_utf8_lossy(n), String::from_utf8_lossy(v))).collect();
+    let shown: Vec<_> = head
+        .iter()
+        .map(|(n, v)| (String::from_utf8_lossy(n), String::from_utf8_lossy(v)))
+        .collect();
     for end in [true, false] {
         let mut client = connect(stage).await;
         let stream = client.stream();
@@ -50,8 +54,16 @@ async fn turned_down(stage: &Stage, head: &Fields) {
 async fn no_part_of_a_head_can_hold_a_line_end() {
     let stage = Stage::new().await;
     let injected = format!(" HTTP/1.1\r\nHost: ci.test\r\n\r\nGET {HIDDEN}");
-    let pieces: [&[u8]; 8] =
-        [injected.as_bytes(), b"\r\nX: y", b"\nX: y", b"\rX: y", b"\0", b"\r\n", b"\x7f", b" HTTP/1.1"];
+    let pieces: [&[u8]; 8] = [
+        injected.as_bytes(),
+        b"\r\nX: y",
+        b"\nX: y",
+        b"\rX: y",
+        b"\0",
+        b"\r\n",
+        b"\x7f",
+        b" HTTP/1.1",
+    ];
     for piece in pieces {
         for at in 0..4 {
             let mut head = good("GET", PATH);
@@ -72,8 +84,10 @@ async fn no_part_of_a_head_can_hold_a_line_end() {
 #[tokio::test]
 async fn names_are_lower_case_tokens() {
     let stage = Stage::new().await;
-    let names =
-        ["X-A", "x-A", "", "x a", "x:a", " x", "x ", "x\tb", "x(", "x\u{e9}", "host:", "x,y", "x;", "x/"];
+    let names = [
+        "X-A", "x-A", "", "x a", "x:a", " x", "x ", "x\tb", "x(", "x\u{e9}", "host:", "x,y", "x;",
+        "x/",
+    ];
     for name in names {
         let mut head = good("GET", PATH);
         head.push((name.as_bytes().to_vec(), b"b".to_vec()));
@@ -121,9 +135,13 @@ async fn pseudo_headers_stand_once_first_and_complete() {
             turned_down(&stage, &empty).await;
         }
     }
-    for (name, value) in
-        [(":status", "200"), (":protocol", "websocket"), (":path2", "/"), (":", "x"), (":host", "ci.test")]
-    {
+    for (name, value) in [
+        (":status", "200"),
+        (":protocol", "websocket"),
+        (":path2", "/"),
+        (":", "x"),
+        (":host", "ci.test"),
+    ] {
         let mut head = good("GET", PATH);
         head.insert(0, (name.into(), value.into()));
         turned_down(&stage, &head).await;
@@ -203,7 +221,15 @@ async fn the_host_is_the_authority() {
 #[tokio::test]
 async fn methods_and_schemes_are_no_loopholes() {
     let stage = Stage::new().await;
-    for method in ["CONNECT", "get", "GET ", "PRI", "OPTIONS", "TRACE", "GET /v2/hidden/tags/list HTTP/1.1"] {
+    for method in [
+        "CONNECT",
+        "get",
+        "GET ",
+        "PRI",
+        "OPTIONS",
+        "TRACE",
+        "GET /v2/hidden/tags/list HTTP/1.1",
+    ] {
         turned_down(&stage, &good(method, PATH)).await;
     }
     let mut connect_properly = good("CONNECT", PATH);
@@ -220,12 +246,26 @@ async fn methods_and_schemes_are_no_loopholes() {
 #[tokio::test]
 async fn a_length_and_the_body_agree() {
     let stage = Stage::new().await;
-    for length in ["5", "1", "4", "6", "+5", "-1", "", "5, 5", "x", "18446744073709551616"] {
+    for length in [
+        "5",
+        "1",
+        "4",
+        "6",
+        "+5",
+        "-1",
+        "",
+        "5, 5",
+        "x",
+        "18446744073709551616",
+    ] {
         // The head ends the stream: there is no body, whatever the length says.
         let mut head = good("PATCH", &bound(UPLOAD));
         head.push((b"content-length".to_vec(), length.into()));
         let outcome = connect(&stage).await.ask(&head).await;
-        assert!(!matches!(outcome, Outcome::Answer(200, _)), "{length}: {outcome:?}");
+        assert!(
+            !matches!(outcome, Outcome::Answer(200, _)),
+            "{length}: {outcome:?}"
+        );
         assert_eq!(stage.seen().await, [], "{length}");
     }
     for (length, body) in [("4", "hello"), ("6", "hello"), ("500", "hello")] {
@@ -236,12 +276,19 @@ async fn a_length_and_the_body_agree() {
         client.head(stream, &head, false).await;
         client.data(stream, body.as_bytes(), true).await;
         let outcome = client.outcome(stream).await;
-        assert!(!matches!(outcome, Outcome::Answer(200, _)), "{length}: {outcome:?}");
+        assert!(
+            !matches!(outcome, Outcome::Answer(200, _)),
+            "{length}: {outcome:?}"
+        );
         assert_eq!(stage.seen().await, [], "{length}");
     }
     for lengths in [&["5", "6"][..], &["5", "5"], &["5"], &[]] {
         let mut head = good("PATCH", &bound(UPLOAD));
-        head.extend(lengths.iter().map(|length| (b"content-length".to_vec(), length.as_bytes().to_vec())));
+        head.extend(
+            lengths
+                .iter()
+                .map(|length| (b"content-length".to_vec(), length.as_bytes().to_vec())),
+        );
         let mut client = connect(&stage).await;
         let stream = client.stream();
         client.head(stream, &head, false).await;
@@ -250,7 +297,8 @@ async fn a_length_and_the_body_agree() {
         let served = client.outcome(stream).await.status() == Some(200);
         let seen = stage.seen().await;
         assert!(
-            seen.len() == usize::from(served) && seen.iter().all(|request| request.body == b"hello"),
+            seen.len() == usize::from(served)
+                && seen.iter().all(|request| request.body == b"hello"),
             "{lengths:?}"
         );
         assert!(served || lengths.len() == 2, "{lengths:?}");
@@ -274,17 +322,27 @@ async fn what_follows_a_body_of_no_length_is_dropped() {
         let served = client.outcome(stream).await.status() == Some(200);
         let seen = stage.seen().await;
         assert_eq!(seen.len(), usize::from(served), "{seen:?}");
-        assert!(seen.iter().all(|request| request.body.is_empty()), "{seen:?}");
+        assert!(
+            seen.iter().all(|request| request.body.is_empty()),
+            "{seen:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn two_logins_in_one_head_are_refused() {
     let stage = Stage::new().await;
-    for (first, second) in [("secret", "wrong"), ("wrong", "secret"), ("secret", "secret")] {
+    for (first, second) in [
+        ("secret", "wrong"),
+        ("wrong", "secret"),
+        ("secret", "secret"),
+    ] {
         let mut head = good("GET", PATH);
         head[4].1 = basic("alice", first).into_bytes();
-        head.push((b"authorization".to_vec(), basic("alice", second).into_bytes()));
+        head.push((
+            b"authorization".to_vec(),
+            basic("alice", second).into_bytes(),
+        ));
         assert_eq!(connect(&stage).await.ask(&head).await.status(), Some(400));
     }
     stage.untouched().await;
@@ -296,18 +354,28 @@ async fn trailers_end_here() {
     for trailers in [
         &[("x-trailer", "1")][..],
         &[("content-length", "5"), ("host", "other.test")],
-        &[("authorization", "Basic eDp5"), ("transfer-encoding", "chunked")],
+        &[
+            ("authorization", "Basic eDp5"),
+            ("transfer-encoding", "chunked"),
+        ],
         &[(":path", HIDDEN)],
         &[("x-forwarded-for", "6.6.6.6")],
     ] {
         let mut client = connect(&stage).await;
         let stream = client.stream();
-        client.head(stream, &good("PATCH", &bound(UPLOAD)), false).await;
+        client
+            .head(stream, &good("PATCH", &bound(UPLOAD)), false)
+            .await;
         client.data(stream, b"hello", false).await;
-        let _ = client.try_send(HEADERS, END_HEADERS | END_STREAM, stream, &block(trailers)).await;
+        let _ = client
+            .try_send(HEADERS, END_HEADERS | END_STREAM, stream, &block(trailers))
+            .await;
         let served = client.outcome(stream).await.status() == Some(200);
         let seen = stage.seen().await;
-        assert!(seen.len() <= 1 && seen.iter().all(|request| request.body == b"hello"), "{trailers:?}");
+        assert!(
+            seen.len() <= 1 && seen.iter().all(|request| request.body == b"hello"),
+            "{trailers:?}"
+        );
         assert!(served || seen.is_empty() || seen.len() == 1);
     }
 }
@@ -339,7 +407,14 @@ async fn crumbs_of_a_cookie_are_one_cookie_to_a_page() {
     let gateway = crate::harness::Setup::new().domain(domain).start().await;
     let mut client = gateway.frames().await;
     let mut head = good("GET", "/page");
-    head.extend(fields(&[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")]));
+    head.extend(fields(&[
+        ("cookie", "a=1"),
+        ("cookie", "b=2; c=3"),
+        ("cookie", "d=4"),
+    ]));
     assert_eq!(client.ask(&head).await.status(), Some(200));
-    assert_eq!(origin.requests()[0].head.all("cookie"), ["a=1; b=2; c=3; d=4"]);
+    assert_eq!(
+        origin.requests()[0].head.all("cookie"),
+        ["a=1; b=2; c=3; d=4"]
+    );
 }

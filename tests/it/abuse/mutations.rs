@@ -89,11 +89,24 @@ fn requests() -> [Vec<u8>; 4] {
     let upload = &bound("/v2/a/blobs/uploads/x?_state=y");
     [
         ask("GET", "/v2/a/tags/list?n=1", &[login, ("Accept", "*/*")]).into_bytes(),
-        [ask("PATCH", upload, &[login, ("Content-Length", "5")]), "hello".into()].concat().into_bytes(),
-        [ask("PATCH", upload, &[login, ("Transfer-Encoding", "chunked")]), "5\r\nhello\r\n0\r\n\r\n".into()]
-            .concat()
-            .into_bytes(),
-        ask("HEAD", "/v2/a/manifests/x", &[("Connection", "keep-alive"), login]).into_bytes(),
+        [
+            ask("PATCH", upload, &[login, ("Content-Length", "5")]),
+            "hello".into(),
+        ]
+        .concat()
+        .into_bytes(),
+        [
+            ask("PATCH", upload, &[login, ("Transfer-Encoding", "chunked")]),
+            "5\r\nhello\r\n0\r\n\r\n".into(),
+        ]
+        .concat()
+        .into_bytes(),
+        ask(
+            "HEAD",
+            "/v2/a/manifests/x",
+            &[("Connection", "keep-alive"), login],
+        )
+        .into_bytes(),
     ]
 }
 
@@ -110,9 +123,19 @@ async fn play(stage: &Stage, bytes: &[u8]) -> usize {
     let seen = stage.seen().await;
     let went_in = bytes.windows(5).filter(|window| window == b"HTTP/").count();
     assert!(seen.len() <= went_in, "{seen:?}");
-    let served = answers.windows(8).filter(|window| window.eq_ignore_ascii_case(b"x-says: ")).count();
-    assert!(served <= seen.len(), "{:?}", String::from_utf8_lossy(&answers));
-    assert!(!answers.windows(BOBS.len()).any(|window| window == BOBS), "bob's answer");
+    let served = answers
+        .windows(8)
+        .filter(|window| window.eq_ignore_ascii_case(b"x-says: "))
+        .count();
+    assert!(
+        served <= seen.len(),
+        "{:?}",
+        String::from_utf8_lossy(&answers)
+    );
+    assert!(
+        !answers.windows(BOBS.len()).any(|window| window == BOBS),
+        "bob's answer"
+    );
     seen.len()
 }
 
@@ -120,7 +143,10 @@ const BOBS: &[u8] = super::BOBS.as_bytes();
 
 #[test]
 fn no_change_makes_more_of_a_request_than_it_was() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let stage = runtime.block_on(async {
         let stage = Stage::new().await;
         // From here on her password is remembered, and her requests wait for no other thread.
@@ -131,7 +157,11 @@ fn no_change_makes_more_of_a_request_than_it_was() {
         stage
     });
     // Unlike the macro's, this runner keeps one gateway for all cases.
-    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: 400,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let strategy = (0..4_usize, prop::collection::vec(change(), 1..3));
     let (served, refused) = (Cell::new(0), Cell::new(0));
     TestRunner::new(config)
@@ -146,11 +176,18 @@ fn no_change_makes_more_of_a_request_than_it_was() {
                 1,
             );
             let bytes = changed(roomy.into_bytes(), &changes);
-            let count = if runtime.block_on(play(&stage, &bytes)) > 0 { &served } else { &refused };
+            let count = if runtime.block_on(play(&stage, &bytes)) > 0 {
+                &served
+            } else {
+                &refused
+            };
             count.set(count.get() + 1);
             Ok(())
         })
         .unwrap();
     // Otherwise the changes are too few or too many to show anything.
-    assert!(served.get() > 40 && refused.get() > 40, "{served:?} {refused:?}");
+    assert!(
+        served.get() > 40 && refused.get() > 40,
+        "{served:?} {refused:?}"
+    );
 }

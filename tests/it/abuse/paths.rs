@@ -102,7 +102,10 @@ async fn a_crooked_path_goes_nowhere() {
             let mut client = gateway.client().await;
             client.send(request(method, target, "")).await;
             let head = client.head().await;
-            assert!(matches!(head.status(), 400 | 404), "{method} {target}: {head:?}");
+            assert!(
+                matches!(head.status(), 400 | 404),
+                "{method} {target}: {head:?}"
+            );
         }
     }
     assert!(origin.requests().is_empty());
@@ -111,7 +114,16 @@ async fn a_crooked_path_goes_nowhere() {
 #[tokio::test]
 async fn pages_have_any_path_that_all_read_alike() {
     let (origin, gateway) = with_pages().await;
-    for target in ["/", "/v2ray", "/v20/x", "/V1a", "/a;b/c", "/%c3%a9", "/a..b/...", "/x?a=//../v2/"] {
+    for target in [
+        "/",
+        "/v2ray",
+        "/v20/x",
+        "/V1a",
+        "/a;b/c",
+        "/%c3%a9",
+        "/a..b/...",
+        "/x?a=//../v2/",
+    ] {
         let mut client = gateway.client().await;
         client.send(request("GET", target, "")).await;
         assert_eq!(client.answer().await.0.status(), 200, "{target}");
@@ -133,7 +145,10 @@ async fn a_crooked_path_goes_nowhere_over_http_2_either() {
             ("authorization", authorization.as_str()),
         ];
         let outcome = client.ask(&fields).await;
-        assert!(matches!(outcome.status(), Some(400 | 404) | None), "{target}: {outcome:?}");
+        assert!(
+            matches!(outcome.status(), Some(400 | 404) | None),
+            "{target}: {outcome:?}"
+        );
         assert!(origin.requests().is_empty(), "{target}");
     }
 }
@@ -180,7 +195,9 @@ async fn a_query_that_servers_read_in_different_ways_is_refused() {
         "n=+1",
     ] {
         let mut client = stage.gateway.client().await;
-        client.send(request("GET", &format!("/v2/_catalog?{query}"), "")).await;
+        client
+            .send(request("GET", &format!("/v2/_catalog?{query}"), ""))
+            .await;
         let (head, _) = client.answer().await;
         assert_eq!(head.status(), 400, "{query}");
         stage.untouched().await;
@@ -200,7 +217,11 @@ async fn a_fragment_is_neither_judged_nor_forwarded() {
     ] {
         let mut client = stage.gateway.client().await;
         client.send(request("GET", target, "")).await;
-        assert_eq!(client.answer().await.1, format!("GET {judged}").into_bytes(), "{target}");
+        assert_eq!(
+            client.answer().await.1,
+            format!("GET {judged}").into_bytes(),
+            "{target}"
+        );
         let seen = stage.seen().await;
         assert_eq!((seen.len(), seen[0].target()), (1, judged));
     }
@@ -214,8 +235,15 @@ async fn an_empty_path_is_a_slash() {
     client.send(request("GET", "http://ci.test", "")).await;
     assert_eq!(client.answer().await.1, b"GET /");
     let mut client = gateway.frames().await;
-    let fields = [(":method", "GET"), (":scheme", "https"), (":authority", "ci.test"), (":path", "#")];
-    let outcome = client.ask(&[&fields[..], &[("authorization", &authorization)]].concat()).await;
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "ci.test"),
+        (":path", "#"),
+    ];
+    let outcome = client
+        .ask(&[&fields[..], &[("authorization", &authorization)]].concat())
+        .await;
     assert_eq!(outcome, Outcome::Answer(200, b"GET /".to_vec()));
     assert_eq!(origin.requests().len(), 2);
 }
@@ -225,7 +253,9 @@ async fn the_plain_port_only_ever_redirects() {
     let stage = Stage::new().await;
     let port = stage.gateway.https().port();
     let authorization = format!("Authorization: {}\r\n", basic("alice", "secret"));
-    for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X"] {
+    for method in [
+        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X",
+    ] {
         for target in [
             "/",
             "/v2/",
@@ -246,11 +276,16 @@ async fn the_plain_port_only_ever_redirects() {
                 let body = if body.is_empty() { "\r\n" } else { body };
                 let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
                 client
-                    .send(format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\n{authorization}{body}"))
+                    .send(format!(
+                        "{method} {target} HTTP/1.1\r\nHost: ci.test\r\n{authorization}{body}"
+                    ))
                     .await;
                 let head = client.head().await;
                 assert_eq!(head.status(), 308, "{method} {target}");
-                assert_eq!(head.get("location"), Some(&*format!("https://ci.test:{port}{target}")));
+                assert_eq!(
+                    head.get("location"),
+                    Some(&*format!("https://ci.test:{port}{target}"))
+                );
                 client.rest().await;
             }
         }
@@ -279,22 +314,43 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
     ] {
         for target in ["/v2/", "http://ci.test/v2/", "http://evil.example/v2/"] {
             let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
-            client.send(format!("GET {target} HTTP/1.1\r\n{lines}\r\n\r\n")).await;
+            client
+                .send(format!("GET {target} HTTP/1.1\r\n{lines}\r\n\r\n"))
+                .await;
             let head = client.head().await;
-            assert!(matches!(head.status(), 400 | 404), "{lines} {target}: {head:?}");
+            assert!(
+                matches!(head.status(), 400 | 404),
+                "{lines} {target}: {head:?}"
+            );
             assert_eq!(head.get("location"), None);
         }
     }
-    for (target, host) in [("http://evil.example/", "ci.test"), ("http://ci.test/", "other.test")] {
+    for (target, host) in [
+        ("http://evil.example/", "ci.test"),
+        ("http://ci.test/", "other.test"),
+    ] {
         let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        client
+            .send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
         assert_eq!(client.head().await.status(), 400, "{target}");
     }
-    for lines in ["X-Forwarded-Host: evil.example", "Forwarded: host=evil.example", "X-Host: evil.example"] {
+    for lines in [
+        "X-Forwarded-Host: evil.example",
+        "Forwarded: host=evil.example",
+        "X-Host: evil.example",
+    ] {
         let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
-        client.send(format!("GET /v2/ HTTP/1.1\r\nHost: CI.test.:80\r\n{lines}\r\n\r\n")).await;
+        client
+            .send(format!(
+                "GET /v2/ HTTP/1.1\r\nHost: CI.test.:80\r\n{lines}\r\n\r\n"
+            ))
+            .await;
         let port = stage.gateway.https().port();
-        assert_eq!(client.head().await.get("location"), Some(&*format!("https://ci.test:{port}/v2/")));
+        assert_eq!(
+            client.head().await.get("location"),
+            Some(&*format!("https://ci.test:{port}/v2/"))
+        );
     }
     stage.untouched().await;
 }
@@ -303,9 +359,19 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
 async fn the_plain_port_answers_a_chain_of_requests_once() {
     let stage = Stage::new().await;
     let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
-    client.send(format!("{}{}", ask("POST", "/v2/", &[("Content-Length", "5")]), super::hidden())).await;
+    client
+        .send(format!(
+            "{}{}",
+            ask("POST", "/v2/", &[("Content-Length", "5")]),
+            super::hidden()
+        ))
+        .await;
     assert_eq!(client.head().await.status(), 308);
     let rest = client.rest().await;
-    assert!(!rest.windows(5).any(|window| window == b"HTTP/"), "{:?}", String::from_utf8_lossy(&rest));
+    assert!(
+        !rest.windows(5).any(|window| window == b"HTTP/"),
+        "{:?}",
+        String::from_utf8_lossy(&rest)
+    );
     stage.untouched().await;
 }

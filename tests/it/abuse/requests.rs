@@ -9,7 +9,10 @@ const PING: &str = "/v2/";
 /// connection may go on or not.
 async fn status(stage: &Stage, head: &str) -> u16 {
     let mut client = stage.gateway.client().await;
-    let head = head.replace("{auth}", &format!("Authorization: {}", basic("alice", "secret")));
+    let head = head.replace(
+        "{auth}",
+        &format!("Authorization: {}", basic("alice", "secret")),
+    );
     client.send(&head).await;
     client.answer().await.0.status()
 }
@@ -17,11 +20,17 @@ async fn status(stage: &Stage, head: &str) -> u16 {
 #[tokio::test]
 async fn an_absolute_target_names_the_host_that_the_host_header_names() {
     let stage = Stage::new().await;
-    for target in
-        ["http://ci.test/v2/", "https://ci.test/v2/", "https://CI.test/v2/", "hTTps://ci.test/v2/?x"]
-    {
-        let code =
-            status(&stage, &format!("GET {target} HTTP/1.1\r\nHost: ci.test\r\n{{auth}}\r\n\r\n")).await;
+    for target in [
+        "http://ci.test/v2/",
+        "https://ci.test/v2/",
+        "https://CI.test/v2/",
+        "hTTps://ci.test/v2/?x",
+    ] {
+        let code = status(
+            &stage,
+            &format!("GET {target} HTTP/1.1\r\nHost: ci.test\r\n{{auth}}\r\n\r\n"),
+        )
+        .await;
         let seen = stage.seen().await;
         assert_eq!((code, seen.len()), (200, 1), "{target}");
         assert!(seen[0].target().starts_with(PING), "{target}");
@@ -38,8 +47,11 @@ async fn an_absolute_target_names_the_host_that_the_host_header_names() {
         ("v2", "ci.test"),
         ("ci.test:443", "ci.test"),
     ] {
-        let code =
-            status(&stage, &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{{auth}}\r\n\r\n")).await;
+        let code = status(
+            &stage,
+            &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{{auth}}\r\n\r\n"),
+        )
+        .await;
         assert_eq!(code, 400, "{target}");
         stage.untouched().await;
     }
@@ -75,8 +87,16 @@ async fn a_request_has_exactly_one_valid_host() {
         "Host: c\u{456}.test",
         "Host: ci\ttest",
     ] {
-        let lines = if lines.is_empty() { String::new() } else { format!("{lines}\r\n") };
-        let code = status(&stage, &format!("GET {PING} HTTP/1.1\r\n{lines}{{auth}}\r\n\r\n")).await;
+        let lines = if lines.is_empty() {
+            String::new()
+        } else {
+            format!("{lines}\r\n")
+        };
+        let code = status(
+            &stage,
+            &format!("GET {PING} HTTP/1.1\r\n{lines}{{auth}}\r\n\r\n"),
+        )
+        .await;
         assert_eq!(code, 400, "{lines:?}");
         stage.untouched().await;
     }
@@ -98,7 +118,13 @@ async fn the_handshake_and_the_host_agree_on_the_domain() {
         assert_eq!(status(&stage, &head).await, 421, "{host}");
         stage.untouched().await;
     }
-    for host in ["unknown.test", "ci.test.example", "xci.test", "127.0.0.1", "localhost"] {
+    for host in [
+        "unknown.test",
+        "ci.test.example",
+        "xci.test",
+        "127.0.0.1",
+        "localhost",
+    ] {
         let head = format!("GET {PING} HTTP/1.1\r\nHost: {host}\r\n{{auth}}\r\n\r\n");
         assert_eq!(status(&stage, &head).await, 404, "{host}");
         stage.untouched().await;
@@ -113,10 +139,18 @@ async fn the_handshake_and_the_host_agree_on_the_domain() {
 #[tokio::test]
 async fn the_users_of_one_domain_are_nobody_on_another() {
     let stage = Stage::new().await;
-    let mut client = Peer::new(stage.gateway.tls("other.test", &["http/1.1"]).await.unwrap());
-    for (user, password, expected) in
-        [("bob", "hunter2", 401), ("carol", "secret3", 200), ("bob", "hunter2", 401)]
-    {
+    let mut client = Peer::new(
+        stage
+            .gateway
+            .tls("other.test", &["http/1.1"])
+            .await
+            .unwrap(),
+    );
+    for (user, password, expected) in [
+        ("bob", "hunter2", 401),
+        ("carol", "secret3", 200),
+        ("bob", "hunter2", 401),
+    ] {
         let authorization = basic(user, password);
         client
             .send(format!(
@@ -165,15 +199,28 @@ async fn every_method_needs_a_login() {
         "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get", "Get", "GETT",
         "PROPFIND", "M-SEARCH", "X",
     ];
-    let targets =
-        [PING, "/v2", "/v2/_catalog", "/v2/a/tags/list", "/v2/a/manifests/x", "/v2/a/blobs/uploads/"];
+    let targets = [
+        PING,
+        "/v2",
+        "/v2/_catalog",
+        "/v2/a/tags/list",
+        "/v2/a/manifests/x",
+        "/v2/a/blobs/uploads/",
+    ];
     for method in methods {
         for target in targets {
-            for lines in [&[][..], &[("Authorization", "Basic Og==")], &[("X-HTTP-Method-Override", "GET")]] {
+            for lines in [
+                &[][..],
+                &[("Authorization", "Basic Og==")],
+                &[("X-HTTP-Method-Override", "GET")],
+            ] {
                 let mut client = stage.gateway.client().await;
                 client.send(ask(method, target, lines)).await;
                 let head = client.head().await;
-                assert!(matches!(head.status(), 401 | 404 | 405), "{method} {target}: {head:?}");
+                assert!(
+                    matches!(head.status(), 401 | 404 | 405),
+                    "{method} {target}: {head:?}"
+                );
             }
         }
     }
@@ -183,8 +230,14 @@ async fn every_method_needs_a_login() {
 #[tokio::test]
 async fn methods_that_a_registry_does_not_know_go_nowhere() {
     let stage = Stage::new().await;
-    for method in ["OPTIONS", "TRACE", "get", "Head", "PUSH", "PROPFIND", "POST"] {
-        assert_eq!(status(&stage, &request(method, PING, "")).await, 405, "{method}");
+    for method in [
+        "OPTIONS", "TRACE", "get", "Head", "PUSH", "PROPFIND", "POST",
+    ] {
+        assert_eq!(
+            status(&stage, &request(method, PING, "")).await,
+            405,
+            "{method}"
+        );
     }
     assert_eq!(status(&stage, &request("OPTIONS", "*", "")).await, 400);
     stage.untouched().await;
@@ -253,18 +306,32 @@ async fn what_a_client_says_about_itself_is_dropped() {
         "Cookie",
     ];
     for name in lies {
-        let value = if name == "Expect" { "100-continue" } else { "6.6.6.6" };
+        let value = if name == "Expect" {
+            "100-continue"
+        } else {
+            "6.6.6.6"
+        };
         let mut client = stage.gateway.client().await;
-        client.send(request("GET", PING, &format!("{name}: {value}\r\n"))).await;
+        client
+            .send(request("GET", PING, &format!("{name}: {value}\r\n")))
+            .await;
         assert_eq!(client.answer().await.0.status(), 200, "{name}");
         let seen = stage.seen().await;
         assert_eq!(seen.len(), 1, "{name}");
         let head = &seen[0].head;
-        assert!(head.headers.iter().all(|(_, seen)| seen != value), "{name}: {head:?}");
+        assert!(
+            head.headers.iter().all(|(_, seen)| seen != value),
+            "{name}: {head:?}"
+        );
         let names: Vec<&str> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             sorted(names),
-            ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"],
+            [
+                "host",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto"
+            ],
             "{name}"
         );
     }
@@ -288,8 +355,9 @@ async fn connection_takes_nothing_off_that_is_ours() {
         "X-Real-Ip",
     ] {
         let mut client = stage.gateway.client().await;
-        let lines =
-            format!("Connection: {named}\r\nConnection: X-Forwarded-Host\r\nX-Forwarded-For: 6.6.6.6\r\n");
+        let lines = format!(
+            "Connection: {named}\r\nConnection: X-Forwarded-Host\r\nX-Forwarded-For: 6.6.6.6\r\n"
+        );
         client.send(request("GET", PING, &lines)).await;
         assert_eq!(client.answer().await.0.status(), 200, "{named}");
         let seen = stage.seen().await;
@@ -305,12 +373,19 @@ async fn connection_takes_off_what_else_it_names() {
     let stage = Stage::new().await;
     let mut client = stage.gateway.client().await;
     client
-        .send(request("GET", PING, "Connection: X-Hop , x-other\r\nX-Hop: 1\r\nX-Other: 2\r\nX-Third: 3\r\n"))
+        .send(request(
+            "GET",
+            PING,
+            "Connection: X-Hop , x-other\r\nX-Hop: 1\r\nX-Other: 2\r\nX-Third: 3\r\n",
+        ))
         .await;
     assert_eq!(client.answer().await.0.status(), 200);
     let seen = stage.seen().await;
     let head = &seen[0].head;
-    assert_eq!((head.get("x-hop"), head.get("x-other"), head.get("x-third")), (None, None, Some("3")));
+    assert_eq!(
+        (head.get("x-hop"), head.get("x-other"), head.get("x-third")),
+        (None, None, Some("3"))
+    );
     assert_eq!(head.get("connection"), None);
 }
 
@@ -333,7 +408,11 @@ async fn health_and_debug_pages_are_not_on_the_public_port() {
         "/v1/_ping",
         "/v1/search",
     ] {
-        for lines in [&[][..], &[("User-Agent", "GoogleHC/1.0")], &[("User-Agent", "kube-probe/1.30")]] {
+        for lines in [
+            &[][..],
+            &[("User-Agent", "GoogleHC/1.0")],
+            &[("User-Agent", "kube-probe/1.30")],
+        ] {
             let mut client = stage.gateway.client().await;
             client.send(ask("GET", target, lines)).await;
             assert_eq!(client.answer().await.0.status(), 404, "{target}");
@@ -347,10 +426,16 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let stage = Stage::new().await;
     let mut client = stage.gateway.client().await;
     let targets = ["/v2/a/tags/list", "/v2/b/tags/list", "/v2/c/tags/list"];
-    let all: String = targets.iter().map(|target| request("GET", target, "")).collect();
+    let all: String = targets
+        .iter()
+        .map(|target| request("GET", target, ""))
+        .collect();
     client.send(all + "NONSENSE\r\n\r\n").await;
     for target in targets {
-        assert_eq!(client.answer().await.1, format!("GET {target}").into_bytes());
+        assert_eq!(
+            client.answer().await.1,
+            format!("GET {target}").into_bytes()
+        );
     }
     refused(&mut client, 400, "NONSENSE").await;
     assert_eq!(stage.seen().await.len(), 3);

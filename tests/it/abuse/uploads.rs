@@ -11,16 +11,28 @@ const UPLOAD: &str = "/v2/a/blobs/uploads/x";
 async fn what_follows_our_early_refusal_is_never_a_request() {
     let stage = Stage::new().await;
     let body = hidden();
-    for login in ["", "Authorization: Basic Og==\r\n", "Authorization: Bearer x\r\n"] {
+    for login in [
+        "",
+        "Authorization: Basic Og==\r\n",
+        "Authorization: Bearer x\r\n",
+    ] {
         let length = body.len();
         for framing in [
             format!("Content-Length: {length}\r\n\r\n"),
             format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n"),
         ] {
             let mut client = stage.gateway.client().await;
-            client.send(format!("PATCH {UPLOAD} HTTP/1.1\r\nHost: ci.test\r\n{login}{framing}{body}")).await;
+            client
+                .send(format!(
+                    "PATCH {UPLOAD} HTTP/1.1\r\nHost: ci.test\r\n{login}{framing}{body}"
+                ))
+                .await;
             let (head, _) = client.answer().await;
-            assert_eq!((head.status(), head.get("connection")), (401, Some("close")), "{framing}");
+            assert_eq!(
+                (head.status(), head.get("connection")),
+                (401, Some("close")),
+                "{framing}"
+            );
             let _ = client.try_send(&body).await;
             client.ended().await;
             stage.untouched().await;
@@ -30,10 +42,19 @@ async fn what_follows_our_early_refusal_is_never_a_request() {
 
 #[tokio::test]
 async fn what_follows_the_upstreams_early_refusal_is_never_a_request() {
-    for status in ["401 Unauthorized", "413 Too Large", "500 Oops", "202 Accepted"] {
+    for status in [
+        "401 Unauthorized",
+        "413 Too Large",
+        "500 Oops",
+        "202 Accepted",
+    ] {
         refused_by_the_upstream(status, "Content-Length: 1000000\r\n", "a part of the body").await;
-        refused_by_the_upstream(status, "Transfer-Encoding: chunked\r\n", "12\r\na part of the body\r\n")
-            .await;
+        refused_by_the_upstream(
+            status,
+            "Transfer-Encoding: chunked\r\n",
+            "12\r\na part of the body\r\n",
+        )
+        .await;
     }
 }
 
@@ -45,12 +66,18 @@ async fn refused_by_the_upstream(status: &str, framing: &str, part: &str) {
     client.send(part).await;
     let mut registry = upstream.accept().await;
     registry.head().await;
-    registry.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nn")).await;
+    registry
+        .send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nn"))
+        .await;
     let head = client.head().await;
     assert_eq!(head.get("connection"), Some("close"), "{status}");
     // While the answer still comes, what is left of the body goes nowhere and does not end.
     let more = hidden();
-    let more = if framing.contains("chunked") { format!("{:x}\r\n{more}\r\n", more.len()) } else { more };
+    let more = if framing.contains("chunked") {
+        format!("{:x}\r\n{more}\r\n", more.len())
+    } else {
+        more
+    };
     let _ = client.try_send(more).await;
     settle().await;
     // Nobody waits for the rest of an answer that is not passed on.
@@ -60,13 +87,18 @@ async fn refused_by_the_upstream(status: &str, framing: &str, part: &str) {
     // What still came belongs to the upload; the connection is not used again.
     let rest = registry.rest().await;
     assert!(rest.starts_with(part.as_bytes()), "{status}");
-    assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "{status}: it looks whole");
+    assert!(
+        !rest.ends_with(b"\r\n0\r\n\r\n"),
+        "{status}: it looks whole"
+    );
     upstream.untouched().await;
     let mut next = gateway.client().await;
     next.send(request("GET", "/v2/", "")).await;
     let mut fresh = upstream.accept().await;
     assert_eq!(fresh.head().await.first, "GET /v2/ HTTP/1.1");
-    fresh.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes").await;
+    fresh
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes")
+        .await;
     assert_eq!(next.answer().await.1, b"yes");
 }
 
@@ -83,7 +115,10 @@ async fn a_cut_upload_never_arrives_whole() {
         ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"),
         ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0"),
         ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n"),
-        ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\nx: y\r\n"),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "5\r\nhello\r\n0\r\nx: y\r\n",
+        ),
     ] {
         let mut client = stage.gateway.client().await;
         client.send(request("PATCH", UPLOAD, framing)).await;
@@ -117,7 +152,10 @@ async fn a_reset_upload_never_arrives_whole() {
         head[0].1 = "GET";
         head[3].1 = "/v2/";
         head.truncate(5);
-        assert_eq!(client.ask(&head).await, Outcome::Answer(200, b"GET /v2/".to_vec()));
+        assert_eq!(
+            client.ask(&head).await,
+            Outcome::Answer(200, b"GET /v2/".to_vec())
+        );
         assert_eq!(stage.seen().await.len(), 1);
     }
 }
@@ -126,7 +164,13 @@ async fn a_reset_upload_never_arrives_whole() {
 async fn nobody_is_told_to_go_on_before_the_login() {
     let stage = Stage::new().await;
     let mut client = stage.gateway.client().await;
-    client.send(ask("PATCH", UPLOAD, &[("Expect", "100-continue"), ("Content-Length", "5")])).await;
+    client
+        .send(ask(
+            "PATCH",
+            UPLOAD,
+            &[("Expect", "100-continue"), ("Content-Length", "5")],
+        ))
+        .await;
     let (head, _) = client.answer().await;
     assert_eq!(head.status(), 401);
     client.ended().await;
@@ -139,17 +183,26 @@ async fn an_expectation_is_met_here_and_not_upstream() {
     for expectation in ["100-continue", "100-Continue"] {
         let mut client = stage.gateway.client().await;
         client
-            .send(request("PATCH", UPLOAD, &format!("Expect: {expectation}\r\nContent-Length: 5\r\n")))
+            .send(request(
+                "PATCH",
+                UPLOAD,
+                &format!("Expect: {expectation}\r\nContent-Length: 5\r\n"),
+            ))
             .await;
         assert_eq!(client.head().await.first, "HTTP/1.1 100 Continue");
         client.send("hello").await;
         assert_eq!(client.answer().await.0.status(), 200);
         let seen = stage.seen().await;
-        assert_eq!((seen.len(), seen[0].head.get("expect"), &seen[0].body[..]), (1, None, &b"hello"[..]));
+        assert_eq!(
+            (seen.len(), seen[0].head.get("expect"), &seen[0].body[..]),
+            (1, None, &b"hello"[..])
+        );
     }
     // Without a body to wait for there is nothing to expect.
     let mut client = stage.gateway.client().await;
-    client.send(request("GET", "/v2/", "Expect: 100-continue\r\n")).await;
+    client
+        .send(request("GET", "/v2/", "Expect: 100-continue\r\n"))
+        .await;
     assert_eq!(client.answer().await.1, b"GET /v2/");
     assert_eq!(stage.seen().await.len(), 1);
 }
@@ -166,11 +219,20 @@ async fn trailers_end_here() {
         let mut client = stage.gateway.client().await;
         let lines = "Transfer-Encoding: chunked\r\nTrailer: X, Host\r\nTE: trailers\r\n";
         client.send(request("PATCH", UPLOAD, lines)).await;
-        client.send(format!("5\r\nhello\r\n0\r\n{trailers}\r\n")).await;
+        client
+            .send(format!("5\r\nhello\r\n0\r\n{trailers}\r\n"))
+            .await;
         assert_eq!(client.answer().await.0.status(), 200, "{trailers}");
         let seen = stage.seen().await;
-        assert_eq!((seen.len(), &seen[0].body[..]), (1, &b"hello"[..]), "{trailers}");
-        assert_eq!((seen[0].head.get("trailer"), seen[0].head.get("te")), (None, None));
+        assert_eq!(
+            (seen.len(), &seen[0].body[..]),
+            (1, &b"hello"[..]),
+            "{trailers}"
+        );
+        assert_eq!(
+            (seen[0].head.get("trailer"), seen[0].head.get("te")),
+            (None, None)
+        );
         client.send(request("GET", "/v2/", "")).await;
         assert_eq!(client.answer().await.1, b"GET /v2/");
         assert_eq!(stage.seen().await.len(), 1);

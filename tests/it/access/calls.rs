@@ -18,11 +18,17 @@ struct Rights {
 
 impl Rights {
     fn of(actions: impl IntoIterator<Item = Action>) -> Self {
-        Self { allowed: actions.into_iter().collect(), denied: Actions::default() }
+        Self {
+            allowed: actions.into_iter().collect(),
+            denied: Actions::default(),
+        }
     }
 
     fn without(self, action: Action) -> Self {
-        Self { denied: self.denied.and(action.into()), ..self }
+        Self {
+            denied: self.denied.and(action.into()),
+            ..self
+        }
     }
 
     fn has(&self, action: Action) -> bool {
@@ -54,14 +60,28 @@ fn when(allowed: bool, status: u16) -> u16 {
     if allowed { status } else { 403 }
 }
 
-fn case(name: &'static str, method: &'static str, target: &str, status: fn(&Rights) -> u16) -> Case {
-    Case { name, method, target: format!("/v2/base/app/{target}"), body: Vec::new(), status }
+fn case(
+    name: &'static str,
+    method: &'static str,
+    target: &str,
+    status: fn(&Rights) -> u16,
+) -> Case {
+    Case {
+        name,
+        method,
+        target: format!("/v2/base/app/{target}"),
+        body: Vec::new(),
+        status,
+    }
 }
 
 /// The calls in the order in which they are made. Nothing that one of them needs is gone before it.
 fn cases(image: &Image, other: &Image, [session, unwanted]: &[String; 2]) -> Vec<Case> {
     let (digest, blob) = (image.digest(), sha256(&image.layers[0]));
-    let with = |body: &[u8], case: Case| Case { body: body.to_vec(), ..case };
+    let with = |body: &[u8], case: Case| Case {
+        body: body.to_vec(),
+        ..case
+    };
     let at = |target: String, case: Case| Case { target, ..case };
     let commit = format!("{session}?digest={}", sha256(b"0123456789"));
     let tags = format!("manifests/{}?tag=also&tag=v1", other.digest());
@@ -69,47 +89,124 @@ fn cases(image: &Image, other: &Image, [session, unwanted]: &[String; 2]) -> Vec
     let whole = format!("blobs/uploads/?digest={}", sha256(b"whole"));
     let [new, same] = [&image.manifest; 2];
     vec![
-        case("manifest by tag", "GET", "manifests/v1", |r| when(r.has(Pull), 200)),
-        case("its head", "HEAD", "manifests/v1", |r| when(r.may_look(), 200)),
-        case("manifest by digest", "GET", &format!("manifests/{digest}"), |r| when(r.has(Pull), 200)),
-        case("its head", "HEAD", &format!("manifests/{digest}"), |r| when(r.may_look(), 200)),
-        case("blob", "GET", &format!("blobs/{blob}"), |r| when(r.has(Pull), 200)),
-        case("its head", "HEAD", &format!("blobs/{blob}"), |r| when(r.may_look(), 200)),
-        case("referrers", "GET", &format!("referrers/{digest}"), |r| when(r.has(Pull), 200)),
+        case("manifest by tag", "GET", "manifests/v1", |r| {
+            when(r.has(Pull), 200)
+        }),
+        case("its head", "HEAD", "manifests/v1", |r| {
+            when(r.may_look(), 200)
+        }),
+        case(
+            "manifest by digest",
+            "GET",
+            &format!("manifests/{digest}"),
+            |r| when(r.has(Pull), 200),
+        ),
+        case("its head", "HEAD", &format!("manifests/{digest}"), |r| {
+            when(r.may_look(), 200)
+        }),
+        case("blob", "GET", &format!("blobs/{blob}"), |r| {
+            when(r.has(Pull), 200)
+        }),
+        case("its head", "HEAD", &format!("blobs/{blob}"), |r| {
+            when(r.may_look(), 200)
+        }),
+        case("referrers", "GET", &format!("referrers/{digest}"), |r| {
+            when(r.has(Pull), 200)
+        }),
         case("tags", "GET", "tags/list", |r| when(r.has(List), 200)),
-        at(session.clone(), case("status", "GET", "", |r| when(r.has(Push), 204))),
-        at(session.clone(), case("status", "HEAD", "", |r| when(r.has(Push), 204))),
-        with(b"0123456789", at(session.clone(), case("chunk", "PATCH", "", |r| when(r.has(Push), 202)))),
-        at(commit, case("commit", "PUT", "", |r| when(r.has(Push), 201))),
-        at(unwanted.clone(), case("cancel", "DELETE", "", |r| when(r.has(Push), 204))),
-        case("upload", "POST", "blobs/uploads/", |r| when(r.has(Push), 202)),
-        with(b"whole", case("upload at once", "POST", &whole, |r| when(r.has(Push), 201))),
-        case("mount", "POST", &mount, |r| when(r.has(Push), if r.may_mount() { 201 } else { 202 })),
-        with(new, case("new tag", "PUT", "manifests/new", |r| when(r.has(Push), 201))),
-        with(same, case("same again", "PUT", "manifests/v1", |r| when(r.has(Push) || r.has(Overwrite), 201))),
+        at(
+            session.clone(),
+            case("status", "GET", "", |r| when(r.has(Push), 204)),
+        ),
+        at(
+            session.clone(),
+            case("status", "HEAD", "", |r| when(r.has(Push), 204)),
+        ),
         with(
-            &other.manifest,
-            case("by digest", "PUT", &format!("manifests/{}", other.digest()), |r| when(r.has(Push), 201)),
+            b"0123456789",
+            at(
+                session.clone(),
+                case("chunk", "PATCH", "", |r| when(r.has(Push), 202)),
+            ),
+        ),
+        at(
+            commit,
+            case("commit", "PUT", "", |r| when(r.has(Push), 201)),
+        ),
+        at(
+            unwanted.clone(),
+            case("cancel", "DELETE", "", |r| when(r.has(Push), 204)),
+        ),
+        case("upload", "POST", "blobs/uploads/", |r| {
+            when(r.has(Push), 202)
+        }),
+        with(
+            b"whole",
+            case("upload at once", "POST", &whole, |r| when(r.has(Push), 201)),
+        ),
+        case("mount", "POST", &mount, |r| {
+            when(r.has(Push), if r.may_mount() { 201 } else { 202 })
+        }),
+        with(
+            new,
+            case("new tag", "PUT", "manifests/new", |r| {
+                when(r.has(Push), 201)
+            }),
+        ),
+        with(
+            same,
+            case("same again", "PUT", "manifests/v1", |r| {
+                when(r.has(Push) || r.has(Overwrite), 201)
+            }),
         ),
         with(
             &other.manifest,
-            case("more tags", "PUT", &tags, |r| when(r.has(Push) && r.has(Overwrite), 201)),
+            case(
+                "by digest",
+                "PUT",
+                &format!("manifests/{}", other.digest()),
+                |r| when(r.has(Push), 201),
+            ),
         ),
-        with(&other.manifest, case("moved tag", "PUT", "manifests/moved", |r| when(r.has(Overwrite), 201))),
-        case("tag away", "DELETE", "manifests/away", |r| when(r.has(DeleteTag), 202)),
-        case("blob away", "DELETE", &format!("blobs/{}", sha256(b"alone")), |r| {
-            when(r.has(DeleteManifest), 202)
+        with(
+            &other.manifest,
+            case("more tags", "PUT", &tags, |r| {
+                when(r.has(Push) && r.has(Overwrite), 201)
+            }),
+        ),
+        with(
+            &other.manifest,
+            case("moved tag", "PUT", "manifests/moved", |r| {
+                when(r.has(Overwrite), 201)
+            }),
+        ),
+        case("tag away", "DELETE", "manifests/away", |r| {
+            when(r.has(DeleteTag), 202)
         }),
-        case("manifest away", "DELETE", &format!("manifests/{}", other.digest()), |r| {
-            when(r.has(DeleteManifest), 202)
-        }),
+        case(
+            "blob away",
+            "DELETE",
+            &format!("blobs/{}", sha256(b"alone")),
+            |r| when(r.has(DeleteManifest), 202),
+        ),
+        case(
+            "manifest away",
+            "DELETE",
+            &format!("manifests/{}", other.digest()),
+            |r| when(r.has(DeleteManifest), 202),
+        ),
     ]
 }
 
 async fn made(client: &mut Client, case: &Case) -> Answer {
-    let kind: &[(&str, &str)] =
-        if case.target.contains("/manifests/") { &[("content-type", MANIFEST)] } else { &[] };
-    client.ask_with(case.method, &case.target, kind, case.body.clone()).await
+    let kind: &[(&str, &str)] = if case.target.contains("/manifests/") {
+        &[("content-type", MANIFEST)]
+    } else {
+        &[]
+    };
+    client
+        .ask_with(case.method, &case.target, kind, case.body.clone())
+        .await
 }
 
 const BASE: [&str; 2] = ["base/app", "base/other"];
@@ -123,14 +220,18 @@ async fn staged(stage: &Stage, login: Login, seed: u64) -> Vec<Case> {
     root.push("base/app", "v1", &image).await;
     root.push("base/app", "other", &other).await;
     for tag in ["moved", "away"] {
-        root.push_manifest("base/app", tag, &image.manifest).await.is(201);
+        root.push_manifest("base/app", tag, &image.manifest)
+            .await
+            .is(201);
     }
     for tag in ["new", "also"] {
         let target = format!("/v2/base/app/manifests/{tag}");
         let gone = root.ask("DELETE", &target).await;
         assert!([202, 404].contains(&gone.status), "{gone:?}");
     }
-    root.push_manifest("base/app", "v1", &image.manifest).await.is(201);
+    root.push_manifest("base/app", "v1", &image.manifest)
+        .await
+        .is(201);
     root.push_blob("base/app", b"alone").await;
     let mut alice = stage.login(login, "alice", &BASE).await;
     let sessions = [alice.start("base/app").await, alice.start("base/app").await];
@@ -143,18 +244,31 @@ async fn tried((stage, login): (&Stage, Login), rules: &str, rights: Rights, see
     stage.rules(rules).await;
     let mut alice = stage.login(login, "alice", &BASE).await;
     for case in &cases {
-        let Case { name, method, target, status, .. } = case;
+        let Case {
+            name,
+            method,
+            target,
+            status,
+            ..
+        } = case;
         let (answer, expected) = (made(&mut alice, case).await, status(&rights));
         let told = format!("{login:?} {rights:?}: {name}: {method} {target}: {answer:?}\n{rules}");
         assert_eq!(answer.status, expected, "{told}");
         if expected == 403 && *method != "HEAD" {
-            assert!(answer.refused(403, "DENIED").starts_with("alice may not "), "{told}");
+            assert!(
+                answer.refused(403, "DENIED").starts_with("alice may not "),
+                "{told}"
+            );
         }
     }
     let catalog = alice.get("/v2/_catalog").await;
     if rights.allowed.has(Catalog) {
         let seen: &[&str] = if rights.has(Catalog) { &BASE } else { &[] };
-        assert_eq!(catalog.is(200).json()["repositories"], serde_json::json!(seen), "{rules}");
+        assert_eq!(
+            catalog.is(200).json()["repositories"],
+            serde_json::json!(seen),
+            "{rules}"
+        );
     } else {
         catalog.refused(403, "DENIED");
     }
@@ -165,12 +279,20 @@ async fn tried((stage, login): (&Stage, Login), rules: &str, rights: Rights, see
 async fn columns() -> Vec<(Stage, Login)> {
     let mut all = Vec::new();
     let passwords = KINDS.map(|kind| (kind, Login::Password));
-    for (kind, login) in
-        passwords.into_iter().chain([Kind::Store, Kind::UpstreamHttp2].map(|kind| (kind, Login::Token)))
+    for (kind, login) in passwords
+        .into_iter()
+        .chain([Kind::Store, Kind::UpstreamHttp2].map(|kind| (kind, Login::Token)))
     {
-        let mode = if login == Login::Token { "mode = 'token'\n" } else { "" };
+        let mode = if login == Login::Token {
+            "mode = 'token'\n"
+        } else {
+            ""
+        };
         let auth = format!("{mode}[groups]\ndevs = ['alice', 'carol']\nops = ['bob', 'root']");
-        all.push((Stage::with(kind, "", move |domain| domain.auth(&auth)).await, login));
+        all.push((
+            Stage::with(kind, "", move |domain| domain.auth(&auth)).await,
+            login,
+        ));
     }
     all
 }
@@ -179,10 +301,20 @@ async fn columns() -> Vec<(Stage, Login)> {
 async fn one_action_allows_its_own_calls_alone() {
     for (stage, login) in columns().await {
         let alone = Action::ALL.map(|action| vec![action]);
-        let mounts = [vec![Push, MountFrom], vec![Push, Pull], Action::ALL.to_vec()];
+        let mounts = [
+            vec![Push, MountFrom],
+            vec![Push, Pull],
+            Action::ALL.to_vec(),
+        ];
         for (seed, actions) in (0..).zip(alone.into_iter().chain(mounts)) {
             let words: Vec<_> = actions.iter().map(|action| format!("'{action}'")).collect();
-            tried((&stage, login), &allow("base/**", &words.join(", ")), Rights::of(actions), seed).await;
+            tried(
+                (&stage, login),
+                &allow("base/**", &words.join(", ")),
+                Rights::of(actions),
+                seed,
+            )
+            .await;
         }
     }
 }
@@ -196,7 +328,13 @@ async fn a_deny_takes_its_own_calls_alone() {
                  networks = ['127.0.0.0/8']\n"
             );
             let rules = format!("{}{deny}", allow("base/**", "'all'"));
-            tried((&stage, login), &rules, Rights::of(Action::ALL).without(action), seed).await;
+            tried(
+                (&stage, login),
+                &rules,
+                Rights::of(Action::ALL).without(action),
+                seed,
+            )
+            .await;
         }
     }
 }
@@ -220,7 +358,11 @@ async fn a_rule_counts_for_whom_and_from_where_it_says() {
         // What those may do who are not logged in, all may; what they may not, only they may not.
         ("'@anonymous'", "", true),
     ];
-    for (stage, login) in columns().await.into_iter().filter(|(stage, _)| stage.kind() == Kind::Store) {
+    for (stage, login) in columns()
+        .await
+        .into_iter()
+        .filter(|(stage, _)| stage.kind() == Kind::Store)
+    {
         for (seed, (users, networks, counts)) in (0..).zip(users) {
             let rule = |deny: bool| {
                 format!(
@@ -234,7 +376,13 @@ async fn a_rule_counts_for_whom_and_from_where_it_says() {
             let all = Rights::of(Action::ALL);
             let denied = counts && users != "'@anonymous'";
             let rules = format!("{}{}", allow("base/**", "'all'"), rule(true));
-            tried((&stage, login), &rules, if denied { all.without(Pull) } else { all }, 2 * seed + 1).await;
+            tried(
+                (&stage, login),
+                &rules,
+                if denied { all.without(Pull) } else { all },
+                2 * seed + 1,
+            )
+            .await;
         }
     }
 }
@@ -243,7 +391,10 @@ async fn a_rule_counts_for_whom_and_from_where_it_says() {
 async fn a_rule_of_tags_is_held_against_what_a_delete_takes_away() {
     let deny = |action: &str| {
         let all = allow("base/**", "'all'");
-        format!("{all}{}tags = ['v*']\n", allow("base/**", action).replace("users", "deny = true\nusers"))
+        format!(
+            "{all}{}tags = ['v*']\n",
+            allow("base/**", action).replace("users", "deny = true\nusers")
+        )
     };
     let only = |action: &str| format!("{}tags = ['v*']\n", allow("base/**", action));
     for kind in KINDS {
@@ -251,7 +402,10 @@ async fn a_rule_of_tags_is_held_against_what_a_delete_takes_away() {
         // Of the tag `v1`, the tag `other`, a manifest that has no tag of the rule, and a blob.
         for (rules, expected) in [
             (only("'delete-tag'"), [202, 403, 403, 403]),
-            (only("'delete-manifest', 'delete-tag'"), [202, 403, 403, 403]),
+            (
+                only("'delete-manifest', 'delete-tag'"),
+                [202, 403, 403, 403],
+            ),
             (deny("'delete-tag'"), [403, 202, 202, 202]),
             (deny("'delete-manifest'"), [202, 202, 403, 403]),
             (deny("'all'"), [403, 202, 403, 403]),
@@ -271,7 +425,10 @@ async fn a_rule_of_tags_is_held_against_what_a_delete_takes_away() {
             ];
             for (target, status) in targets.iter().zip(expected) {
                 let answer = alice.ask("DELETE", &format!("/v2/base/app/{target}")).await;
-                assert_eq!(answer.status, status, "{kind:?} {target}: {answer:?}\n{rules}");
+                assert_eq!(
+                    answer.status, status,
+                    "{kind:?} {target}: {answer:?}\n{rules}"
+                );
             }
         }
     }
@@ -299,10 +456,16 @@ async fn without_a_rule_every_user_may_do_everything() {
     bob.push("any/where", "v1", &image).await;
     let mut carol = stage.client("carol");
     carol.push("any/where", "v1", &Image::small(2)).await;
-    carol.ask("DELETE", "/v2/any/where/manifests/v1").await.is(202);
+    carol
+        .ask("DELETE", "/v2/any/where/manifests/v1")
+        .await
+        .is(202);
     // But for the uploads of others, which are theirs alone.
     let session = bob.start("any/where").await;
-    carol.ask("DELETE", &session).await.refused(404, "BLOB_UPLOAD_UNKNOWN");
+    carol
+        .ask("DELETE", &session)
+        .await
+        .refused(404, "BLOB_UPLOAD_UNKNOWN");
     bob.ask("DELETE", &session).await.is(204);
 }
 
@@ -313,18 +476,34 @@ async fn an_inbox_takes_its_own_tag_and_shows_nothing_else() {
         stage.seeded(1, &["base/app", "bob/site"], "release").await;
         let mut alice = stage.client("alice");
         for seed in [2, 3, 3] {
-            alice.push("alice/site", "release", &Image::small(seed)).await;
+            alice
+                .push("alice/site", "release", &Image::small(seed))
+                .await;
         }
         let may = "but may: push and overwrite alice/** (tag release)";
-        let refused = alice.push_manifest("alice/site", "latest", &Image::small(3).manifest).await;
+        let refused = alice
+            .push_manifest("alice/site", "latest", &Image::small(3).manifest)
+            .await;
         let expected = format!("alice may not push alice/site:latest, {may}");
         assert_eq!(refused.refused(403, "DENIED"), expected);
         let refused = alice.ask("POST", "/v2/base/app/blobs/uploads/").await;
-        assert_eq!(refused.refused(403, "DENIED"), format!("alice may not push to base/app, {may}"));
-        alice.get("/v2/bob/site/manifests/release").await.refused(404, "NAME_UNKNOWN");
-        alice.get("/v2/base/app/tags/list").await.refused(404, "NAME_UNKNOWN");
+        assert_eq!(
+            refused.refused(403, "DENIED"),
+            format!("alice may not push to base/app, {may}")
+        );
+        alice
+            .get("/v2/bob/site/manifests/release")
+            .await
+            .refused(404, "NAME_UNKNOWN");
+        alice
+            .get("/v2/base/app/tags/list")
+            .await
+            .refused(404, "NAME_UNKNOWN");
         alice.get("/v2/_catalog").await.refused(403, "DENIED");
-        alice.get("/v2/alice/site/manifests/release").await.refused(403, "DENIED");
+        alice
+            .get("/v2/alice/site/manifests/release")
+            .await
+            .refused(403, "DENIED");
     }
 }
 
@@ -336,7 +515,8 @@ async fn rules_and_groups_hold_as_soon_as_they_are_loaded() {
     let target = "/v2/base/app/manifests/v1";
     alice.get(target).await.is(200);
     let path = stage.gateway.path("conf.d/ci.test.toml");
-    let text = stage.domain("[[access]]\nusers = ['@devs']\nrepositories = ['**']\nactions = ['pull']\n");
+    let text =
+        stage.domain("[[access]]\nusers = ['@devs']\nrepositories = ['**']\nactions = ['pull']\n");
     std::fs::write(path, text.top("groups_file = 'groups'").toml()).unwrap();
     for (groups, status) in [("devs: alice\n", 200), ("devs: bob\n", 404)] {
         std::fs::write(stage.gateway.path("conf.d/groups"), groups).unwrap();

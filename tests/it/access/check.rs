@@ -13,7 +13,9 @@ async fn warnings(domain: Domain) -> String {
 
 fn domain(users: &[&str], rules: &str) -> Domain {
     let domain = Domain::new("ci.test", "http://127.0.0.1:1").tables(rules);
-    users.iter().fold(domain, |domain, user| domain.user(user, "secret"))
+    users
+        .iter()
+        .fold(domain, |domain, user| domain.user(user, "secret"))
 }
 
 #[tokio::test]

@@ -15,7 +15,10 @@ const REPOSITORIES: [&str; 3] = ["base/app", "alice/app", "bob/app"];
 
 /// A rule as it is written.
 fn any_rule() -> impl Strategy<Value = String> {
-    let actions: Vec<_> = Action::ALL.iter().map(|action| format!("'{action}'")).collect();
+    let actions: Vec<_> = Action::ALL
+        .iter()
+        .map(|action| format!("'{action}'"))
+        .collect();
     (
         proptest::bool::weighted(0.3),
         prop::sample::select(vec!["'alice'", "'@devs'", "'b*', 'x'", "'*'", "'@authenticated'", "'@anonymous'"]),
@@ -48,7 +51,12 @@ fn what(action: Action, repository: &str) -> String {
 }
 
 /// Whether the request that stands for an action is done as asked.
-async fn is_done(client: &mut Client, action: Action, repository: &str, images: &[Image; 2]) -> bool {
+async fn is_done(
+    client: &mut Client,
+    action: Action,
+    repository: &str,
+    images: &[Image; 2],
+) -> bool {
     let [image, other] = images;
     let at = |rest: &str| format!("/v2/{repository}/{rest}");
     let kind = [("content-type", MANIFEST)];
@@ -56,20 +64,33 @@ async fn is_done(client: &mut Client, action: Action, repository: &str, images: 
     match action {
         Action::Pull => done(client.get(&at("manifests/v1")).await.status),
         Action::List => done(client.get(&at("tags/list")).await.status),
-        Action::Push => {
-            done(client.ask_with("PUT", &at("manifests/new"), &kind, image.manifest.clone()).await.status)
-        }
-        Action::Overwrite => {
-            done(client.ask_with("PUT", &at("manifests/v1"), &kind, other.manifest.clone()).await.status)
-        }
+        Action::Push => done(
+            client
+                .ask_with("PUT", &at("manifests/new"), &kind, image.manifest.clone())
+                .await
+                .status,
+        ),
+        Action::Overwrite => done(
+            client
+                .ask_with("PUT", &at("manifests/v1"), &kind, other.manifest.clone())
+                .await
+                .status,
+        ),
         Action::DeleteTag => done(client.ask("DELETE", &at("manifests/away")).await.status),
-        Action::DeleteManifest => {
-            done(client.ask("DELETE", &at(&format!("manifests/{}", image.digest()))).await.status)
-        }
+        Action::DeleteManifest => done(
+            client
+                .ask("DELETE", &at(&format!("manifests/{}", image.digest())))
+                .await
+                .status,
+        ),
         Action::Catalog => {
             let catalog = client.get("/v2/_catalog").await;
             done(catalog.status)
-                && catalog.json()["repositories"].as_array().unwrap().iter().any(|name| name == repository)
+                && catalog.json()["repositories"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|name| name == repository)
         }
         Action::MountFrom => {
             let blob = sha256(&image.config);
@@ -87,14 +108,25 @@ struct Said {
 
 fn said(stage: &Stage, user: &str, action: Action, repository: &str) -> Said {
     let loaded = moorgate::config::load(stage.gateway.directory.path()).unwrap();
-    let options = Options { domain: None, client: "127.0.0.1".parse().unwrap(), json: false };
-    let asked =
-        |action, what: &str| answers(&loaded.snapshot, (user, action, what), &options).unwrap().remove(0);
+    let options = Options {
+        domain: None,
+        client: "127.0.0.1".parse().unwrap(),
+        json: false,
+    };
+    let asked = |action, what: &str| {
+        answers(&loaded.snapshot, (user, action, what), &options)
+            .unwrap()
+            .remove(0)
+    };
     let rule = |answer: &Answer| answer.rule.clone().unwrap_or_else(|| "none".to_owned());
     let answer = asked(action, &what(action, repository));
     // Who may neither make nor move a tag is told that it may not be made.
     let push = asked(Action::Push, &what(Action::Overwrite, repository));
-    let refused_by = if action == Action::Overwrite && !push.allowed { rule(&push) } else { rule(&answer) };
+    let refused_by = if action == Action::Overwrite && !push.allowed {
+        rule(&push)
+    } else {
+        rule(&answer)
+    };
     Said { answer, refused_by }
 }
 
@@ -110,7 +142,12 @@ fn of_asker(lines: impl Iterator<Item = String>) -> Vec<(String, Option<String>)
     };
     lines
         .filter(|line| !matches!(field(line, "call").as_deref(), Some("token")))
-        .map(|line| (field(&line, "user").unwrap().replace('-', "@anonymous"), field(&line, "rule")))
+        .map(|line| {
+            (
+                field(&line, "user").unwrap().replace('-', "@anonymous"),
+                field(&line, "rule"),
+            )
+        })
         .filter(|(user, _)| user != "root")
         .collect()
 }
@@ -121,20 +158,30 @@ async fn prepared(stage: &Stage, login: Login, repository: &str, images: &[Image
     let mut root = stage.login(login, "root", &[repository]).await;
     root.push(repository, "v1", &images[0]).await;
     root.push(repository, "other", &images[1]).await;
-    root.push_manifest(repository, "away", &images[0].manifest).await.is(201);
-    root.ask("DELETE", &format!("/v2/{repository}/manifests/new")).await;
+    root.push_manifest(repository, "away", &images[0].manifest)
+        .await
+        .is(201);
+    root.ask("DELETE", &format!("/v2/{repository}/manifests/new"))
+        .await;
 }
 
 async fn compared(kind: Kind, login: Login, rounds: usize) {
-    const EXTRA: &str = "[[access]]\nusers = ['*']\nrepositories = ['mounted/app']\nactions = ['push']\n";
-    let mode = if login == Login::Token { "mode = 'token'\n" } else { "" };
+    const EXTRA: &str =
+        "[[access]]\nusers = ['*']\nrepositories = ['mounted/app']\nactions = ['push']\n";
+    let mode = if login == Login::Token {
+        "mode = 'token'\n"
+    } else {
+        ""
+    };
     let auth = format!("anonymous = 'pull'\n{mode}[groups]\ndevs = ['alice', 'carol']");
     let stage = Stage::with(kind, "", move |domain| domain.auth(&auth)).await;
     let (lines, writer) = log_lines(&stage.gateway);
     let images = [Image::small(1), Image::small(2)];
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
-        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+        proptest::test_runner::TestRng::deterministic_rng(
+            proptest::test_runner::RngAlgorithm::ChaCha,
+        ),
     );
     let any = (
         prop::collection::vec(any_rule(), 1..5),
@@ -156,8 +203,9 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
             // In `alice/app` nothing is mounted: the right to push there is another question.
             let push = said(&stage, user, Action::Push, "mounted/app").answer;
             if action != Action::MountFrom || push.allowed {
-                let told =
-                    format!("{login:?}, round {round}: {user} {action} {repository}: {answer:?}\n{rules}");
+                let told = format!(
+                    "{login:?}, round {round}: {user} {action} {repository}: {answer:?}\n{rules}"
+                );
                 assert_eq!(done, answer.allowed, "{told}");
             }
             allowed += usize::from(done);
@@ -167,7 +215,10 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
         }
     }
     let asked = 8 * rounds;
-    assert!((asked / 8..asked * 7 / 8).contains(&allowed), "{allowed} of {asked} were allowed");
+    assert!(
+        (asked / 8..asked * 7 / 8).contains(&allowed),
+        "{allowed} of {asked} were allowed"
+    );
     stage.gateway.stop().await;
     stage.gateway.app.access_log().close();
     writer.join().unwrap();
@@ -175,8 +226,14 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
     assert_eq!(found.len(), expected.len());
     for (number, ((user, rule), (asker, expected))) in found.into_iter().zip(expected).enumerate() {
         assert_eq!(user, asker, "line {number}");
-        let Some((is_refused, refused_by)) = expected else { continue };
-        assert_eq!(rule, is_refused.then_some(refused_by), "{login:?}, line {number} of {asker}");
+        let Some((is_refused, refused_by)) = expected else {
+            continue;
+        };
+        assert_eq!(
+            rule,
+            is_refused.then_some(refused_by),
+            "{login:?}, line {number} of {asker}"
+        );
     }
 }
 
@@ -195,13 +252,20 @@ async fn what_explain_says_is_what_a_request_with_a_token_gets() {
 #[tokio::test]
 async fn the_log_line_of_a_refusal_names_the_rule() {
     let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/secret']\nactions = ['pull', 'list']\n";
-    let stage = Stage::new(Kind::Store, &format!("{}{deny}", allow("base/**", "'pull'"))).await;
+    let stage = Stage::new(
+        Kind::Store,
+        &format!("{}{deny}", allow("base/**", "'pull'")),
+    )
+    .await;
     let (lines, writer) = log_lines(&stage.gateway);
     let mut alice = stage.client("alice");
     alice.get("/v2/base/app/manifests/v1").await.is(404);
     alice.get("/v2/base/secret/manifests/v1").await.is(404);
     alice.get("/v2/other/manifests/v1").await.is(404);
-    alice.ask("POST", "/v2/base/app/blobs/uploads/").await.is(403);
+    alice
+        .ask("POST", "/v2/base/app/blobs/uploads/")
+        .await
+        .is(403);
     settle().await;
     drop(alice);
     stage.gateway.stop().await;
@@ -227,6 +291,9 @@ async fn a_refusal_says_when_a_rule_forbids_it() {
     alice.push("base/app", "other", &other).await;
     let refused = alice.push_manifest("base/app", "v1", &other.manifest).await;
     insta::assert_snapshot!(refused.refused(403, "DENIED"), @"alice may not overwrite base/app:v1, which is there already: a rule forbids it. Where none does, alice may: do everything in **");
-    let refused = stage.client("bob").ask("POST", "/v2/base/app/blobs/uploads/").await;
+    let refused = stage
+        .client("bob")
+        .ask("POST", "/v2/base/app/blobs/uploads/")
+        .await;
     insta::assert_snapshot!(refused.refused(403, "DENIED"), @"bob may not push to base/app: a rule forbids it");
 }

@@ -8,11 +8,19 @@ use crate::store::image::sha256;
 /// What a client can tell of an answer.
 fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let told = |name: &str| !matches!(name, "date");
-    let headers = answer.headers.iter().filter(|(name, _)| told(name.as_str()));
-    let mut headers: Vec<_> =
-        headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    let headers = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| told(name.as_str()));
+    let mut headers: Vec<_> = headers
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
     headers.sort();
-    (answer.status, headers, String::from_utf8_lossy(&answer.body).into_owned())
+    (
+        answer.status,
+        headers,
+        String::from_utf8_lossy(&answer.body).into_owned(),
+    )
 }
 
 #[tokio::test]
@@ -37,12 +45,21 @@ async fn what_may_not_be_seen_answers_as_if_it_did_not_exist() {
         ];
         for (method, target) in targets {
             // Who may see everything is told the truth about what is not there; as long as the other name.
-            let truth = stage.client("root").ask(method, &format!("/v2/secret/nil/{target}")).await;
-            let told = stage.client("alice").ask(method, &format!("/v2/secret/app/{target}")).await;
+            let truth = stage
+                .client("root")
+                .ask(method, &format!("/v2/secret/nil/{target}"))
+                .await;
+            let told = stage
+                .client("alice")
+                .ask(method, &format!("/v2/secret/app/{target}"))
+                .await;
             let (status, headers, body) = seen(&told);
             let told = (status, headers, body.replace("secret/app", "secret/nil"));
             assert_eq!(told, seen(&truth), "{kind:?} {method} {target}");
-            let free = stage.client("alice").ask(method, &format!("/v2/secret/nil/{target}")).await;
+            let free = stage
+                .client("alice")
+                .ask(method, &format!("/v2/secret/nil/{target}"))
+                .await;
             assert_eq!(seen(&free), seen(&truth), "{kind:?} {method} {target}");
         }
         stage.client("root").check("secret/app", "v1", &image).await;
@@ -57,7 +74,13 @@ async fn a_push_is_refused_alike_whether_the_repository_exists_or_not() {
         let mut alice = stage.client("alice");
         for (method, target) in [
             ("POST", "blobs/uploads/".to_owned()),
-            ("POST", format!("blobs/uploads/?mount={}&from=own/app", sha256(&image.config))),
+            (
+                "POST",
+                format!(
+                    "blobs/uploads/?mount={}&from=own/app",
+                    sha256(&image.config)
+                ),
+            ),
             ("PATCH", "blobs/uploads/1".to_owned()),
             ("GET", "blobs/uploads/1".to_owned()),
             ("DELETE", "blobs/uploads/1".to_owned()),
@@ -67,8 +90,14 @@ async fn a_push_is_refused_alike_whether_the_repository_exists_or_not() {
         ] {
             let there = alice.ask(method, &format!("/v2/secret/app/{target}")).await;
             let nowhere = alice.ask(method, &format!("/v2/secret/nil/{target}")).await;
-            let there_says = there.refused(403, "DENIED").replace("secret/app", "secret/nil");
-            assert_eq!(there_says, nowhere.refused(403, "DENIED"), "{kind:?} {method} {target}");
+            let there_says = there
+                .refused(403, "DENIED")
+                .replace("secret/app", "secret/nil");
+            assert_eq!(
+                there_says,
+                nowhere.refused(403, "DENIED"),
+                "{kind:?} {method} {target}"
+            );
         }
     }
 }
@@ -85,9 +114,13 @@ async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
         let path = asked.first.strip_prefix("GET /v2/").unwrap();
         let (name, rest) = path.split_once("/manifests/").unwrap();
         assert_eq!(rest, format!("{digest}?ns=a%2Fb HTTP/1.1"));
-        assert!(name.split('/').count() == 2 && name.len() == 65 && !name.contains("secret"), "{name}");
-        let words =
-            |name: &str| format!("{{\"errors\":[{{\"code\":\"X\",\"detail\":{{\"name\":\"{name}\"}}}}]}}");
+        assert!(
+            name.split('/').count() == 2 && name.len() == 65 && !name.contains("secret"),
+            "{name}"
+        );
+        let words = |name: &str| {
+            format!("{{\"errors\":[{{\"code\":\"X\",\"detail\":{{\"name\":\"{name}\"}}}}]}}")
+        };
         let said = words(name);
         let answer = format!(
             "HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\nContent-Type: application/json\r\n\
@@ -100,7 +133,10 @@ async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
         assert_eq!((head.status(), head.length()), (404, Some(expected.len())));
         assert_eq!(head.get("link"), Some("</v2/secret/app/x>; rel=\"next\""));
         if method == "GET" {
-            assert_eq!(between.client.bytes(expected.len()).await, expected.as_bytes());
+            assert_eq!(
+                between.client.bytes(expected.len()).await,
+                expected.as_bytes()
+            );
         }
     }
 }
@@ -111,14 +147,26 @@ async fn words_that_have_to_be_read_are_asked_for_as_they_are() {
     let lines = "Accept-Encoding: gzip, br\r\nRange: bytes=5-\r\nIf-Range: \"a\"\r\nIf-None-Match: \"a\"\r\n\
         If-Match: *\r\nIf-Modified-Since: Fri, 27 Nov 2026 00:00:00 GMT\r\n\
         If-Unmodified-Since: Fri, 27 Nov 2026 00:00:00 GMT\r\nAccept: a/b\r\n";
-    let asked = between.forwarded(request("GET", "/v2/secret/app/manifests/v1", lines)).await;
-    assert_eq!((asked.get("accept"), asked.get("accept-encoding")), (Some("a/b"), Some("identity")));
-    for name in ["range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"]
-    {
+    let asked = between
+        .forwarded(request("GET", "/v2/secret/app/manifests/v1", lines))
+        .await;
+    assert_eq!(
+        (asked.get("accept"), asked.get("accept-encoding")),
+        (Some("a/b"), Some("identity"))
+    );
+    for name in [
+        "range",
+        "if-range",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "if-unmodified-since",
+    ] {
         assert_eq!(asked.get(name), None, "{name}");
     }
     // Compressed all the same, nobody can put the right name into it.
-    let answer = "HTTP/1.1 404 Not Found\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\u{1f}x";
+    let answer =
+        "HTTP/1.1 404 Not Found\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\u{1f}x";
     let (head, _) = between.answered(answer).await;
     assert_eq!((head.status(), head.get("content-encoding")), (502, None));
 }

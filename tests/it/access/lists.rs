@@ -14,13 +14,21 @@ async fn catalog(client: &mut Client, n: usize) -> Vec<Vec<String>> {
     loop {
         let answer = client.get(&target).await.is(200);
         let names = answer.json()["repositories"].as_array().unwrap().clone();
-        pages.push(names.iter().map(|name| name.as_str().unwrap().to_owned()).collect());
+        pages.push(
+            names
+                .iter()
+                .map(|name| name.as_str().unwrap().to_owned())
+                .collect(),
+        );
         assert!(pages.len() < 100, "no end: {pages:?}");
         if !answer.has("link") {
             return pages;
         }
         let link = answer.header("link");
-        let (reference, rel) = link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap();
+        let (reference, rel) = link
+            .strip_prefix('<')
+            .and_then(|link| link.split_once('>'))
+            .unwrap();
         assert_eq!(rel, "; rel=\"next\"");
         target = reference.to_owned();
     }
@@ -29,30 +37,59 @@ async fn catalog(client: &mut Client, n: usize) -> Vec<Vec<String>> {
 #[tokio::test]
 async fn the_catalog_shows_what_may_be_seen_in_whole_pages() {
     for kind in KINDS {
-        let deny =
-            "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/c']\nactions = ['catalog']\n";
-        let rules = format!("{}{}{}", allow("base/*", "'catalog'"), allow("more/**", "'pull'"), deny);
+        let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/c']\nactions = ['catalog']\n";
+        let rules = format!(
+            "{}{}{}",
+            allow("base/*", "'catalog'"),
+            allow("more/**", "'pull'"),
+            deny
+        );
         let stage = Stage::new(kind, &rules.replace("['*']", "['alice']")).await;
-        let names = ["a/x", "base/a", "base/b", "base/c", "base/d", "base/d/e", "base/z", "more/a", "z"];
+        let names = [
+            "a/x", "base/a", "base/b", "base/c", "base/d", "base/d/e", "base/z", "more/a", "z",
+        ];
         stage.seeded(1, &names, "v1").await;
         let mut alice = stage.client("alice");
         let seen = ["base/a", "base/b", "base/d", "base/z"];
         for n in 1..6 {
             let pages = catalog(&mut alice, n).await;
             assert_eq!(pages.concat(), seen, "{kind:?}, {n} at once");
-            assert!(pages.iter().rev().skip(1).all(|page| page.len() == n), "{kind:?}: {pages:?}");
-            assert_eq!(pages.len(), seen.len().div_ceil(n), "no empty page at the end: {pages:?}");
+            assert!(
+                pages.iter().rev().skip(1).all(|page| page.len() == n),
+                "{kind:?}: {pages:?}"
+            );
+            assert_eq!(
+                pages.len(),
+                seen.len().div_ceil(n),
+                "no empty page at the end: {pages:?}"
+            );
         }
         let whole = alice.get("/v2/_catalog").await.is(200);
         assert_eq!(whole.json(), serde_json::json!({ "repositories": seen }));
         assert!(!whole.has("link"));
         let after = alice.get("/v2/_catalog?n=2&last=base/b").await.is(200);
-        assert_eq!(after.json()["repositories"], serde_json::json!(["base/d", "base/z"]));
+        assert_eq!(
+            after.json()["repositories"],
+            serde_json::json!(["base/d", "base/z"])
+        );
         let hidden = alice.get("/v2/_catalog?n=2&last=base/c").await.is(200);
-        assert_eq!(hidden.json()["repositories"], serde_json::json!(["base/d", "base/z"]));
-        assert_eq!(catalog(&mut stage.client("root"), 4).await.concat(), names, "{kind:?}");
-        alice.get("/v2/base/a/tags/list").await.refused(403, "DENIED");
-        alice.get("/v2/z/tags/list").await.refused(404, "NAME_UNKNOWN");
+        assert_eq!(
+            hidden.json()["repositories"],
+            serde_json::json!(["base/d", "base/z"])
+        );
+        assert_eq!(
+            catalog(&mut stage.client("root"), 4).await.concat(),
+            names,
+            "{kind:?}"
+        );
+        alice
+            .get("/v2/base/a/tags/list")
+            .await
+            .refused(403, "DENIED");
+        alice
+            .get("/v2/z/tags/list")
+            .await
+            .refused(404, "NAME_UNKNOWN");
     }
 }
 
@@ -65,18 +102,40 @@ async fn tokens_of_its_own(names: [&'static str; 9], parameter: &'static str) ->
         loop {
             let mut peer = Peer::new(listener.accept().await.unwrap().0);
             while let Some(head) = peer.try_head().await {
-                let (_, query) = head.first.split(' ').nth(1).unwrap().split_once('?').unwrap();
+                let (_, query) = head
+                    .first
+                    .split(' ')
+                    .nth(1)
+                    .unwrap()
+                    .split_once('?')
+                    .unwrap();
                 let mut pairs = query.split('&').filter_map(|part| part.split_once('='));
-                let token = pairs.find(|(name, _)| *name == parameter).map_or("x%3D0", |(_, token)| token);
-                let Some(at) = token.strip_prefix("x%3D").and_then(|at| at.parse::<usize>().ok()) else {
-                    peer.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+                let token = pairs
+                    .find(|(name, _)| *name == parameter)
+                    .map_or("x%3D0", |(_, token)| token);
+                let Some(at) = token
+                    .strip_prefix("x%3D")
+                    .and_then(|at| at.parse::<usize>().ok())
+                else {
+                    peer.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                        .await;
                     continue;
                 };
-                let link = format!("Link: </v2/_catalog?n=3&{parameter}=x%3D{}>; rel=\"next\"\r\n", at + 3);
-                let link = if at + 3 < names.len() { link } else { String::new() };
+                let link = format!(
+                    "Link: </v2/_catalog?n=3&{parameter}=x%3D{}>; rel=\"next\"\r\n",
+                    at + 3
+                );
+                let link = if at + 3 < names.len() {
+                    link
+                } else {
+                    String::new()
+                };
                 let body = serde_json::json!({ "repositories": names[at..at + 3] }).to_string();
                 let length = body.len();
-                peer.send(format!("HTTP/1.1 200 OK\r\n{link}Content-Length: {length}\r\n\r\n{body}")).await;
+                peer.send(format!(
+                    "HTTP/1.1 200 OK\r\n{link}Content-Length: {length}\r\n\r\n{body}"
+                ))
+                .await;
             }
         }
     });
@@ -85,21 +144,37 @@ async fn tokens_of_its_own(names: [&'static str; 9], parameter: &'static str) ->
 
 #[tokio::test]
 async fn a_registry_with_tokens_of_its_own_is_paged_by_name() {
-    let names = ["base/z", "base/c", "a/x", "base/a", "base/b", "more/a", "z", "base/d", "base/d/e"];
+    let names = [
+        "base/z", "base/c", "a/x", "base/a", "base/b", "more/a", "z", "base/d", "base/d/e",
+    ];
     for parameter in ["next_page", "last"] {
         let url = tokens_of_its_own(names, parameter).await;
-        let rules = format!("{}{}", allow("base/*", "'catalog'"), allow("more/**", "'pull'"));
-        let gateway = Setup::new().domain(Domain::new("ci.test", &url).tables(&rules)).start().await;
+        let rules = format!(
+            "{}{}",
+            allow("base/*", "'catalog'"),
+            allow("more/**", "'pull'")
+        );
+        let gateway = Setup::new()
+            .domain(Domain::new("ci.test", &url).tables(&rules))
+            .start()
+            .await;
         let mut alice = Endpoint::new(&gateway, "http/1.1").client();
         let seen = ["base/z", "base/c", "base/a", "base/b", "base/d"];
         for n in 1..7 {
             let pages = catalog(&mut alice, n).await;
             assert_eq!(pages.concat(), seen, "{parameter}, {n} at once");
-            assert_eq!(pages.len(), seen.len().div_ceil(n), "no empty page at the end: {pages:?}");
+            assert_eq!(
+                pages.len(),
+                seen.len().div_ceil(n),
+                "no empty page at the end: {pages:?}"
+            );
         }
         // One that has been deleted meanwhile: from the beginning, rather than nothing.
         let gone = alice.get("/v2/_catalog?n=2&last=base/gone").await.is(200);
-        assert_eq!(gone.json()["repositories"], serde_json::json!(["base/z", "base/c"]));
+        assert_eq!(
+            gone.json()["repositories"],
+            serde_json::json!(["base/z", "base/c"])
+        );
     }
 }
 
@@ -113,23 +188,40 @@ async fn a_mount_from_what_may_not_be_read_is_an_upload() {
             allow("lent/**", "'mount-from'")
         );
         let stage = Stage::new(kind, &rules).await;
-        let image = stage.seeded(1, &["read/app", "lent/app", "secret/app"], "v1").await;
+        let image = stage
+            .seeded(1, &["read/app", "lent/app", "secret/app"], "v1")
+            .await;
         let blob = sha256(&image.layers[0]);
         let mut alice = stage.client("alice");
-        for (from, status, to) in [("secret", 202, "to/a"), ("read", 201, "to/b"), ("lent", 201, "to/c")] {
+        for (from, status, to) in [
+            ("secret", 202, "to/a"),
+            ("read", 201, "to/b"),
+            ("lent", 201, "to/c"),
+        ] {
             let target = format!("/v2/{to}/blobs/uploads/?mount={blob}&from={from}%2Fapp&x=1");
             let answer = alice.ask("POST", &target).await.is(status);
             if status == 202 {
                 // It is an upload like any other.
                 let session = answer.header("location").to_owned();
-                let commit =
-                    format!("{session}{}digest={blob}", if session.contains('?') { '&' } else { '?' });
-                alice.ask_with("PUT", &commit, &[], image.layers[0].clone()).await.is(201);
+                let commit = format!(
+                    "{session}{}digest={blob}",
+                    if session.contains('?') { '&' } else { '?' }
+                );
+                alice
+                    .ask_with("PUT", &commit, &[], image.layers[0].clone())
+                    .await
+                    .is(201);
             }
-            alice.ask("HEAD", &format!("/v2/{to}/blobs/{blob}")).await.is(200);
+            alice
+                .ask("HEAD", &format!("/v2/{to}/blobs/{blob}"))
+                .await
+                .is(200);
         }
         let anywhere = format!("/v2/to/d/blobs/uploads/?mount={blob}");
         alice.ask("POST", &anywhere).await.is(202);
-        alice.ask("HEAD", &format!("/v2/to/d/blobs/{blob}")).await.is(404);
+        alice
+            .ask("HEAD", &format!("/v2/to/d/blobs/{blob}"))
+            .await
+            .is(404);
     }
 }

@@ -14,8 +14,15 @@ async fn status(gateway: &Gateway, from: [u8; 4], lines: &str) -> u16 {
     socket.bind((Ipv4Addr::from(from), 0).into()).unwrap();
     let tcp = socket.connect(gateway.https()).await.unwrap();
     let connector = TlsConnector::from(Arc::new(gateway.client_config(&["http/1.1"])));
-    let mut client = Peer::new(connector.connect("ci.test".try_into().unwrap(), tcp).await.unwrap());
-    client.send(request("GET", "/v2/office/app/tags/list", lines)).await;
+    let mut client = Peer::new(
+        connector
+            .connect("ci.test".try_into().unwrap(), tcp)
+            .await
+            .unwrap(),
+    );
+    client
+        .send(request("GET", "/v2/office/app/tags/list", lines))
+        .await;
     client.answer().await.0.status()
 }
 
@@ -32,14 +39,30 @@ async fn networks_are_those_of_the_believed_address() {
     let (listed, refused) = (404, 403);
     for (from, lines, expected) in [
         ([127, 0, 0, 5], "X-Forwarded-For: 192.0.2.7\r\n", listed),
-        ([127, 0, 0, 5], "X-Forwarded-For: ::ffff:192.0.2.7\r\n", listed),
-        ([127, 0, 0, 5], "X-Forwarded-For: 198.51.100.1, 192.0.2.7\r\n", listed),
+        (
+            [127, 0, 0, 5],
+            "X-Forwarded-For: ::ffff:192.0.2.7\r\n",
+            listed,
+        ),
+        (
+            [127, 0, 0, 5],
+            "X-Forwarded-For: 198.51.100.1, 192.0.2.7\r\n",
+            listed,
+        ),
         ([127, 0, 0, 5], "X-Forwarded-For: 192.0.2.200\r\n", refused),
-        ([127, 0, 0, 5], "X-Forwarded-For: 192.0.2.7, 198.51.100.1\r\n", refused),
+        (
+            [127, 0, 0, 5],
+            "X-Forwarded-For: 192.0.2.7, 198.51.100.1\r\n",
+            refused,
+        ),
         ([127, 0, 0, 5], "", refused),
         ([127, 0, 0, 1], "X-Forwarded-For: 192.0.2.7\r\n", refused),
         ([127, 0, 0, 6], "X-Forwarded-For: 192.0.2.200\r\n", listed),
     ] {
-        assert_eq!(status(&gateway, from, lines).await, expected, "{from:?} {lines:?}");
+        assert_eq!(
+            status(&gateway, from, lines).await,
+            expected,
+            "{from:?} {lines:?}"
+        );
     }
 }

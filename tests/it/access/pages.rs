@@ -7,12 +7,16 @@ use crate::harness::Origin;
 async fn before_pages(rules: &str) -> (Stage, Origin) {
     let page = Origin::new().await;
     let browser = format!("[browser]\nurl = '{}'\n", page.url());
-    (Stage::new(Kind::Store, &format!("{browser}{rules}")).await, page)
+    (
+        Stage::new(Kind::Store, &format!("{browser}{rules}")).await,
+        page,
+    )
 }
 
 #[tokio::test]
 async fn pages_are_for_those_who_may_see_everything() {
-    let rules = "[[access]]\nusers = ['bob']\nrepositories = ['**']\nactions = ['pull', 'catalog']\n";
+    let rules =
+        "[[access]]\nusers = ['bob']\nrepositories = ['**']\nactions = ['pull', 'catalog']\n";
     let (stage, page) = before_pages(&format!("{}{rules}", allow("base/**", "'all'"))).await;
     stage.client("alice").get("/").await.is(403);
     assert!(page.requests().is_empty());
@@ -31,12 +35,30 @@ async fn only_who_may_do_everything_changes_something_through_a_page() {
     for (rules, may_change) in [
         (all.clone(), true),
         (read.clone(), false),
-        (allow("**", "'pull', 'catalog', 'push', 'overwrite', 'delete-tag', 'delete-manifest'"), false),
+        (
+            allow(
+                "**",
+                "'pull', 'catalog', 'push', 'overwrite', 'delete-tag', 'delete-manifest'",
+            ),
+            false,
+        ),
         (format!("{all}tags = ['v*']\n"), false),
         (format!("{read}{all}networks = ['10.0.0.0/8']\n"), false),
         (format!("{read}{}", allow("base/**", "'all'")), false),
-        (format!("{all}{}", deny("alice", "actions = ['delete-tag']\ntags = ['v*']")), false),
-        (format!("{all}{}", deny("*", "actions = ['mount-from']").replace("'*'", "'a*'")), false),
+        (
+            format!(
+                "{all}{}",
+                deny("alice", "actions = ['delete-tag']\ntags = ['v*']")
+            ),
+            false,
+        ),
+        (
+            format!(
+                "{all}{}",
+                deny("*", "actions = ['mount-from']").replace("'*'", "'a*'")
+            ),
+            false,
+        ),
         (format!("{all}{}", deny("bob", "actions = ['all']")), true),
     ] {
         let (stage, page) = before_pages(&rules).await;
@@ -46,8 +68,14 @@ async fn only_who_may_do_everything_changes_something_through_a_page() {
         }
         assert_eq!(page.requests().len(), 3);
         for method in ["POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"] {
-            let answer = alice.ask_with(method, "/repo/a/delete", &[], "token=x").await;
-            assert_eq!(answer.status, if may_change { 200 } else { 403 }, "{method}: {answer:?}\n{rules}");
+            let answer = alice
+                .ask_with(method, "/repo/a/delete", &[], "token=x")
+                .await;
+            assert_eq!(
+                answer.status,
+                if may_change { 200 } else { 403 },
+                "{method}: {answer:?}\n{rules}"
+            );
             if !may_change {
                 let words = String::from_utf8_lossy(&answer.body).into_owned();
                 assert!(
@@ -56,7 +84,15 @@ async fn only_who_may_do_everything_changes_something_through_a_page() {
                 );
             }
         }
-        assert_eq!(page.requests().len(), if may_change { 6 } else { 0 }, "{rules}");
-        stage.client("root").ask_with("POST", "/repo/a/delete", &[], "token=x").await.is(200);
+        assert_eq!(
+            page.requests().len(),
+            if may_change { 6 } else { 0 },
+            "{rules}"
+        );
+        stage
+            .client("root")
+            .ask_with("POST", "/repo/a/delete", &[], "token=x")
+            .await
+            .is(200);
     }
 }

@@ -18,23 +18,41 @@ impl Stage {
         let registry = Domain::store("registry.test", "behind").top("aliases = ['127.0.0.1']");
         let behind = Setup::new().domain(registry).start().await;
         let roots = behind.path("state/internal-ca/ca.pem");
-        let keys = format!("roots = '{}'\nusername = 'alice'\npassword = 'secret'", roots.display());
+        let keys = format!(
+            "roots = '{}'\nusername = 'alice'\npassword = 'secret'",
+            roots.display()
+        );
         let domain = |name: &str| {
             let domain = Domain::new(name, &format!("https://{}", behind.https())).upstream(&keys);
             domain.tables(&allow("base/**", "'push', 'pull'"))
         };
         let first = domain("ci.test").top("aliases = ['alias.test']");
-        let gateway = Setup::new().domain(first).domain(domain("second.test")).start().await;
+        let gateway = Setup::new()
+            .domain(first)
+            .domain(domain("second.test"))
+            .start()
+            .await;
         let images = [Image::small(1), Image::small(2)];
-        let stage = Self { gateway, images, _behind: behind };
+        let stage = Self {
+            gateway,
+            images,
+            _behind: behind,
+        };
         for blob in stage.images.iter().flat_map(Image::blobs) {
-            stage.client("ci.test", "http/1.1").push_blob("base/app", blob).await;
+            stage
+                .client("ci.test", "http/1.1")
+                .push_blob("base/app", blob)
+                .await;
         }
         stage
     }
 
     fn client(&self, host: &str, alpn: &str) -> Client {
-        Endpoint { host: host.to_owned(), ..Endpoint::new(&self.gateway, alpn) }.client()
+        Endpoint {
+            host: host.to_owned(),
+            ..Endpoint::new(&self.gateway, alpn)
+        }
+        .client()
     }
 }
 
@@ -47,30 +65,58 @@ struct Way {
     by_digest: bool,
 }
 
-const WAY: Way = Way { host: "ci.test", alpn: "http/1.1", by_digest: false };
+const WAY: Way = Way {
+    host: "ci.test",
+    alpn: "http/1.1",
+    by_digest: false,
+};
 
 impl Way {
     async fn push(self, stage: &Stage, image: &Image, tag: &str) -> Answer {
         let target = match self.by_digest {
-            true => format!("/v2/base/app/manifests/{}?tag={tag}&tag=other-{tag}", image.digest()),
+            true => format!(
+                "/v2/base/app/manifests/{}?tag={tag}&tag=other-{tag}",
+                image.digest()
+            ),
             false => format!("/v2/base/app/manifests/{tag}"),
         };
         let kind = [("content-type", MANIFEST)];
-        stage.client(self.host, self.alpn).ask_with("PUT", &target, &kind, image.manifest.clone()).await
+        stage
+            .client(self.host, self.alpn)
+            .ask_with("PUT", &target, &kind, image.manifest.clone())
+            .await
     }
 }
 
 #[tokio::test]
 async fn exactly_one_of_two_pushes_wins_whichever_way_they_come() {
     let stage = Stage::new().await;
-    let (http2, alias) = (Way { alpn: "h2", ..WAY }, Way { host: "alias.test", ..WAY });
-    let second = Way { host: "second.test", ..WAY };
-    let by_digest = Way { by_digest: true, ..WAY };
+    let (http2, alias) = (
+        Way { alpn: "h2", ..WAY },
+        Way {
+            host: "alias.test",
+            ..WAY
+        },
+    );
+    let second = Way {
+        host: "second.test",
+        ..WAY
+    };
+    let by_digest = Way {
+        by_digest: true,
+        ..WAY
+    };
     let pairs = [
         (WAY, by_digest),
         (by_digest, by_digest),
         (WAY, second),
-        (second, Way { by_digest: true, ..http2 }),
+        (
+            second,
+            Way {
+                by_digest: true,
+                ..http2
+            },
+        ),
         (WAY, alias),
         (alias, second),
         (WAY, http2),
@@ -80,13 +126,34 @@ async fn exactly_one_of_two_pushes_wins_whichever_way_they_come() {
         for round in 0..6 {
             let tag = format!("v{number}.{round}");
             let [first, last] = &stage.images;
-            let (a, b) = tokio::join!(one.push(&stage, first, &tag), other.push(&stage, last, &tag));
+            let (a, b) = tokio::join!(
+                one.push(&stage, first, &tag),
+                other.push(&stage, last, &tag)
+            );
             let told = format!("{one:?}, {other:?}: {a:?}, {b:?}");
-            assert_eq!([a.status, b.status].iter().filter(|status| **status == 201).count(), 1, "{told}");
-            let (lost, won) = if a.status == 201 { (b, first) } else { (a, last) };
-            assert!(lost.refused(403, "DENIED").starts_with("alice may not overwrite base/app:"), "{told}");
+            assert_eq!(
+                [a.status, b.status]
+                    .iter()
+                    .filter(|status| **status == 201)
+                    .count(),
+                1,
+                "{told}"
+            );
+            let (lost, won) = if a.status == 201 {
+                (b, first)
+            } else {
+                (a, last)
+            };
+            assert!(
+                lost.refused(403, "DENIED")
+                    .starts_with("alice may not overwrite base/app:"),
+                "{told}"
+            );
             let mut client = stage.client(WAY.host, WAY.alpn);
-            let there = client.get(&format!("/v2/base/app/manifests/{tag}")).await.is(200);
+            let there = client
+                .get(&format!("/v2/base/app/manifests/{tag}"))
+                .await
+                .is(200);
             assert_eq!(there.body, won.manifest, "{told}");
         }
     }

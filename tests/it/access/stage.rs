@@ -17,7 +17,12 @@ pub enum Kind {
     UpstreamHttp2,
 }
 
-pub const KINDS: [Kind; 4] = [Kind::Store, Kind::Upstream, Kind::StoreHttp2, Kind::UpstreamHttp2];
+pub const KINDS: [Kind; 4] = [
+    Kind::Store,
+    Kind::Upstream,
+    Kind::StoreHttp2,
+    Kind::UpstreamHttp2,
+];
 
 /// How clients show who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,17 +55,25 @@ impl Stage {
         Self::with(kind, rules, |domain| domain).await
     }
 
-    pub async fn with(kind: Kind, rules: &str, settings: impl Fn(Domain) -> Domain + 'static) -> Self {
+    pub async fn with(
+        kind: Kind,
+        rules: &str,
+        settings: impl Fn(Domain) -> Domain + 'static,
+    ) -> Self {
         let behind = match kind {
             Kind::Store | Kind::StoreHttp2 => None,
             Kind::Upstream | Kind::UpstreamHttp2 => {
-                let registry = Domain::store("registry.test", "behind").top("aliases = ['127.0.0.1']");
+                let registry =
+                    Domain::store("registry.test", "behind").top("aliases = ['127.0.0.1']");
                 Some(Setup::new().domain(registry).start().await)
             }
         };
         let upstream = behind.as_ref().map(|behind| {
             let roots = behind.path("state/internal-ca/ca.pem");
-            let keys = format!("roots = '{}'\nusername = 'alice'\npassword = 'secret'", roots.display());
+            let keys = format!(
+                "roots = '{}'\nusername = 'alice'\npassword = 'secret'",
+                roots.display()
+            );
             (format!("https://{}", behind.https()), keys)
         });
         let domain = move |rules: &str| {
@@ -68,18 +81,29 @@ impl Stage {
                 Some((url, keys)) => Domain::new("ci.test", url).upstream(keys),
                 None => Domain::store("ci.test", "ci"),
             };
-            let domain = ["root", "bob", "carol"].into_iter().fold(domain, |d, user| d.user(user, "secret"));
+            let domain = ["root", "bob", "carol"]
+                .into_iter()
+                .fold(domain, |d, user| d.user(user, "secret"));
             settings(domain.tables(&format!("{ROOT}{rules}")))
         };
         let gateway = Setup::new().domain(domain(rules)).start().await;
-        Self { gateway, kind, domain: Box::new(domain), _behind: behind }
+        Self {
+            gateway,
+            kind,
+            domain: Box::new(domain),
+            _behind: behind,
+        }
     }
 
     /// Other rules from now on.
     pub async fn rules(&self, rules: &str) {
         let path = self.gateway.path("conf.d/ci.test.toml");
         std::fs::write(path, (self.domain)(rules).toml()).unwrap();
-        self.gateway.app.reload().await.unwrap_or_else(|error| panic!("{error}\n{rules}"));
+        self.gateway
+            .app
+            .reload()
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{rules}"));
     }
 
     /// The domain with other rules.
@@ -95,7 +119,9 @@ impl Stage {
     }
 
     pub fn client(&self, user: &str) -> Client {
-        Endpoint::new(&self.gateway, self.kind.alpn()).client().of(user)
+        Endpoint::new(&self.gateway, self.kind.alpn())
+            .client()
+            .of(user)
     }
 
     pub fn kind(&self) -> Kind {
@@ -119,7 +145,9 @@ impl Stage {
     }
 
     pub fn anonymous(&self) -> Client {
-        Endpoint::new(&self.gateway, self.kind.alpn()).client().anonymous()
+        Endpoint::new(&self.gateway, self.kind.alpn())
+            .client()
+            .anonymous()
     }
 
     /// An image that is in these repositories under a tag.
@@ -135,14 +163,20 @@ impl Stage {
 
 /// A process over the files of a directory, beside the one that may be there already.
 pub async fn start(directory: &Path) -> std::sync::Arc<App> {
-    let options =
-        Options { directory: directory.to_owned(), workers: None, log_floor: None, install_log: false };
+    let options = Options {
+        directory: directory.to_owned(),
+        workers: None,
+        log_floor: None,
+        install_log: false,
+    };
     App::start(options).await.unwrap()
 }
 
 /// A rule for alice.
 pub fn allow(repositories: &str, actions: &str) -> String {
-    format!("[[access]]\nusers = ['alice']\nrepositories = ['{repositories}']\nactions = [{actions}]\n")
+    format!(
+        "[[access]]\nusers = ['alice']\nrepositories = ['{repositories}']\nactions = [{actions}]\n"
+    )
 }
 
 /// The push inbox.

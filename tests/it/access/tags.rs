@@ -2,8 +2,8 @@
 
 use super::stage::{KINDS, Kind, Stage, allow};
 use crate::harness::{
-    Between, Clock, Domain, Fed, Http2, Peer, Setup, Upstream, json, promptly, request, request2, seconds,
-    settle,
+    Between, Clock, Domain, Fed, Http2, Peer, Setup, Upstream, json, promptly, request, request2,
+    seconds, settle,
 };
 use crate::store::client::{Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
@@ -11,8 +11,7 @@ use crate::store::image::{Image, MANIFEST};
 #[tokio::test]
 async fn of_two_pushes_for_one_protected_tag_exactly_one_wins() {
     for kind in KINDS {
-        let rules =
-            "[[access]]\nusers = ['alice', 'bob']\nrepositories = ['base/**']\nactions = ['push', 'pull']\n";
+        let rules = "[[access]]\nusers = ['alice', 'bob']\nrepositories = ['base/**']\nactions = ['push', 'pull']\n";
         let stage = Stage::new(kind, rules).await;
         let images: Vec<_> = (0..4).map(Image::small).collect();
         for image in &images {
@@ -22,11 +21,15 @@ async fn of_two_pushes_for_one_protected_tag_exactly_one_wins() {
         }
         for round in 0..10 {
             let tag = format!("v{round}");
-            let pushes = images.iter().zip(["alice", "bob", "alice", "bob"]).map(|(image, user)| {
-                let mut client = stage.client(user);
-                let tag = &tag;
-                async move { client.push_manifest("base/app", tag, &image.manifest).await }
-            });
+            let pushes =
+                images
+                    .iter()
+                    .zip(["alice", "bob", "alice", "bob"])
+                    .map(|(image, user)| {
+                        let mut client = stage.client(user);
+                        let tag = &tag;
+                        async move { client.push_manifest("base/app", tag, &image.manifest).await }
+                    });
             let [a, b, c, d] = <[_; 4]>::try_from(pushes.collect::<Vec<_>>()).ok().unwrap();
             let answers = tokio::join!(a, b, c, d);
             let answers = [answers.0, answers.1, answers.2, answers.3];
@@ -35,7 +38,11 @@ async fn of_two_pushes_for_one_protected_tag_exactly_one_wins() {
             for answer in answers.iter().filter(|answer| answer.status != 201) {
                 answer.refused(403, "DENIED");
             }
-            let there = stage.client("alice").get(&format!("/v2/base/app/manifests/{tag}")).await.is(200);
+            let there = stage
+                .client("alice")
+                .get(&format!("/v2/base/app/manifests/{tag}"))
+                .await
+                .is(200);
             assert_eq!(there.body, images[won[0]].manifest);
         }
     }
@@ -50,11 +57,17 @@ async fn every_tag_of_a_push_by_digest_counts() {
         let image = stage.seeded(1, &["base/app"], "v1").await;
         let mut alice = stage.client("alice");
         let target = |query: &str| format!("/v2/base/app/manifests/{}{query}", image.digest());
-        for (query, status) in
-            [("", 201), ("?tag=a&tag=b", 201), ("?tag=a&tag=v2", 403), ("?tag=%76%32", 403), ("?tag=v1", 403)]
-        {
+        for (query, status) in [
+            ("", 201),
+            ("?tag=a&tag=b", 201),
+            ("?tag=a&tag=v2", 403),
+            ("?tag=%76%32", 403),
+            ("?tag=v1", 403),
+        ] {
             let kind = [("content-type", MANIFEST)];
-            let answer = alice.ask_with("PUT", &target(query), &kind, image.manifest.clone()).await;
+            let answer = alice
+                .ask_with("PUT", &target(query), &kind, image.manifest.clone())
+                .await;
             assert_eq!(answer.status, status, "{query}: {answer:?}");
         }
         alice.get("/v2/base/app/manifests/v2").await.is(404);
@@ -79,23 +92,48 @@ async fn the_registry_is_asked_first_and_gets_the_push_unchanged() {
     let mut between = restricted().await;
     let look = between.forwarded(push("v1", "{\"a\":1}")).await;
     assert_eq!(look.first, "HEAD /v2/base/app/manifests/v1 HTTP/1.1");
-    assert!(look.get("accept").unwrap().contains("manifest.list.v2+json"), "{look:?}");
+    assert!(
+        look.get("accept")
+            .unwrap()
+            .contains("manifest.list.v2+json"),
+        "{look:?}"
+    );
     assert_eq!((look.get("authorization"), look.get("x-own")), (None, None));
-    between.registry().send("HTTP/1.1 404 Not Found\r\nContent-Length: 30\r\n\r\n").await;
+    between
+        .registry()
+        .send("HTTP/1.1 404 Not Found\r\nContent-Length: 30\r\n\r\n")
+        .await;
     let put = between.asked().await;
     assert_eq!(put.first, "PUT /v2/base/app/manifests/v1?x=1 HTTP/1.1");
-    assert_eq!((put.get("x-own"), put.get("content-type")), (Some("1"), Some(MANIFEST)));
-    assert_eq!(between.registry().bytes(put.length().unwrap()).await, b"{\"a\":1}");
-    let (head, _) = between.answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(
+        (put.get("x-own"), put.get("content-type")),
+        (Some("1"), Some(MANIFEST))
+    );
+    assert_eq!(
+        between.registry().bytes(put.length().unwrap()).await,
+        b"{\"a\":1}"
+    );
+    let (head, _) = between
+        .answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(head.status(), 201);
 }
 
 #[tokio::test]
 async fn what_the_registry_does_not_tell_is_not_taken_for_absent() {
-    for answer in ["500 Oops", "401 Unauthorized", "403 Forbidden", "429 Slowly", "307 Elsewhere"] {
+    for answer in [
+        "500 Oops",
+        "401 Unauthorized",
+        "403 Forbidden",
+        "429 Slowly",
+        "307 Elsewhere",
+    ] {
         let mut between = restricted().await;
         between.forwarded(push("v1", "{}")).await;
-        between.registry().send(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n")).await;
+        between
+            .registry()
+            .send(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n"))
+            .await;
         let (head, body) = between.client.answer().await;
         assert_eq!(head.status(), 502, "{answer}");
         assert_eq!(json(&body)["errors"][0]["code"], "UNAVAILABLE");
@@ -103,7 +141,10 @@ async fn what_the_registry_does_not_tell_is_not_taken_for_absent() {
     let mut between = restricted().await;
     between.forwarded(push("v1", "{}")).await;
     // Without a digest nobody can say that it is the same.
-    between.registry().send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
+    between
+        .registry()
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        .await;
     assert_eq!(between.client.answer().await.0.status(), 403);
 }
 
@@ -111,7 +152,10 @@ async fn what_the_registry_does_not_tell_is_not_taken_for_absent() {
 async fn a_push_whose_client_leaves_still_keeps_the_next_one_waiting() {
     let mut between = restricted().await;
     between.forwarded(push("v1", "{}")).await;
-    between.registry().send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+    between
+        .registry()
+        .send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        .await;
     let put = between.asked().await;
     assert!(put.first.starts_with("PUT "), "{put:?}");
     between.registry().bytes(2).await;
@@ -122,7 +166,10 @@ async fn a_push_whose_client_leaves_still_keeps_the_next_one_waiting() {
     settle().await;
     between.upstream.untouched().await;
     between.registry().silent().await;
-    between.registry().send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    between
+        .registry()
+        .send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        .await;
     let look = between.asked().await;
     assert_eq!(look.first, "HEAD /v2/base/app/manifests/v1 HTTP/1.1");
     between
@@ -137,13 +184,25 @@ async fn a_push_whose_client_leaves_still_keeps_the_next_one_waiting() {
 
 #[tokio::test]
 async fn a_manifest_over_the_limit_is_refused_before_the_registry_hears_of_it() {
-    let settings = format!("[limits]\nmanifest = '1 KiB'\n{}", allow("base/**", "'push'"));
+    let settings = format!(
+        "[limits]\nmanifest = '1 KiB'\n{}",
+        allow("base/**", "'push'")
+    );
     let mut between = Between::with(|domain| domain.tables(&settings)).await;
-    let (head, _) = between.own_answer_apart(push("v1", &"x".repeat(1025))).await;
+    let (head, _) = between
+        .own_answer_apart(push("v1", &"x".repeat(1025)))
+        .await;
     assert_eq!(head.status(), 413);
-    let chunked = request("PUT", "/v2/base/app/manifests/v1", "Transfer-Encoding: chunked\r\n");
+    let chunked = request(
+        "PUT",
+        "/v2/base/app/manifests/v1",
+        "Transfer-Encoding: chunked\r\n",
+    );
     between.client.send(chunked).await;
-    between.client.send(format!("800\r\n{}\r\n", "x".repeat(0x800))).await;
+    between
+        .client
+        .send(format!("800\r\n{}\r\n", "x".repeat(0x800)))
+        .await;
     assert_eq!(between.client.answer().await.0.status(), 413);
     between.upstream.untouched().await;
 }
@@ -153,35 +212,69 @@ async fn beside_an_open_domain() -> Between {
     let upstream = Upstream::new().await;
     let url = upstream.url();
     let restricted = Domain::new("ci.test", &url).tables(&allow("base/**", "'push', 'pull'"));
-    let gateway = Setup::new().domain(restricted).domain(Domain::new("open.test", &url)).start().await;
+    let gateway = Setup::new()
+        .domain(restricted)
+        .domain(Domain::new("open.test", &url))
+        .start()
+        .await;
     let client = gateway.client().await;
-    Between { gateway, upstream, client, registry: None }
+    Between {
+        gateway,
+        upstream,
+        client,
+        registry: None,
+    }
 }
 
 #[tokio::test]
 async fn a_push_through_another_domain_of_the_same_registry_waits_for_its_turn() {
     let mut between = beside_an_open_domain().await;
     let of_open = |request: String| request.replace("Host: ci.test", "Host: open.test");
-    let mut open = Peer::new(between.gateway.tls("open.test", &["http/1.1"]).await.unwrap());
+    let mut open = Peer::new(
+        between
+            .gateway
+            .tls("open.test", &["http/1.1"])
+            .await
+            .unwrap(),
+    );
     // Its password is known then.
     open.send(of_open(request("GET", "/v2/", ""))).await;
     between.asked().await;
-    between.registry().send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    between
+        .registry()
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(open.answer().await.0.status(), 200);
     let look = between.forwarded(push("v1", "{}")).await;
     assert!(look.first.starts_with("HEAD "), "{look:?}");
     open.send(of_open(push("v1", "{\"b\":2}"))).await;
     between.upstream.untouched().await;
-    between.registry().send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+    between
+        .registry()
+        .send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        .await;
     let put = between.asked().await;
-    assert_eq!((put.first.starts_with("PUT "), put.length()), (true, Some(2)), "{put:?}");
+    assert_eq!(
+        (put.first.starts_with("PUT "), put.length()),
+        (true, Some(2)),
+        "{put:?}"
+    );
     between.registry().bytes(2).await;
     between.upstream.untouched().await;
-    between.answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    between
+        .answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        .await;
     let put = between.asked().await;
-    assert_eq!((put.first.starts_with("PUT "), put.length()), (true, Some(7)), "{put:?}");
+    assert_eq!(
+        (put.first.starts_with("PUT "), put.length()),
+        (true, Some(7)),
+        "{put:?}"
+    );
     between.registry().bytes(7).await;
-    between.registry().send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    between
+        .registry()
+        .send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(open.answer().await.0.status(), 201);
 }
 
@@ -189,8 +282,14 @@ async fn a_push_through_another_domain_of_the_same_registry_waits_for_its_turn()
 async fn of_two_processes_over_one_store_only_one_makes_a_tag() {
     let stage = Stage::new(Kind::Store, &allow("base/**", "'push', 'pull'")).await;
     let beside = super::stage::start(stage.gateway.directory.path()).await;
-    let beside = crate::harness::Gateway { app: beside, directory: tempfile::tempdir().unwrap() };
-    let endpoint = Endpoint { address: beside.https(), ..Endpoint::new(&stage.gateway, "http/1.1") };
+    let beside = crate::harness::Gateway {
+        app: beside,
+        directory: tempfile::tempdir().unwrap(),
+    };
+    let endpoint = Endpoint {
+        address: beside.https(),
+        ..Endpoint::new(&stage.gateway, "http/1.1")
+    };
     let images = [Image::small(1), Image::small(2)];
     for blob in images.iter().flat_map(Image::blobs) {
         stage.client("root").push_blob("base/app", blob).await;
@@ -208,7 +307,11 @@ async fn of_two_processes_over_one_store_only_one_makes_a_tag() {
             "alice may not overwrite base/app:{tag}, which is there already, but may: pull and push base/**"
         );
         assert_eq!(lost.refused(403, "DENIED"), expected);
-        let there = stage.client("alice").get(&format!("/v2/base/app/manifests/{tag}")).await.is(200);
+        let there = stage
+            .client("alice")
+            .get(&format!("/v2/base/app/manifests/{tag}"))
+            .await
+            .is(200);
         assert_eq!(there.body, images[won].manifest);
     }
     assert!(beside.stop().await);
@@ -225,7 +328,9 @@ async fn a_manifest_streams_where_no_tag_depends_on_what_is_there() {
         assert_eq!(put.first, "PUT /v2/base/app/manifests/v1?x=1 HTTP/1.1");
         between.client.send(last).await;
         assert_eq!(between.registry().bytes(7).await, b"{\"a\":1}");
-        between.answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+        between
+            .answered("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+            .await;
     }
 }
 
@@ -253,14 +358,19 @@ async fn manifests_that_wait_for_memory_are_not_read_and_not_kept_waiting_for_ev
     assert!(!late.is_finished());
     clock.jump(seconds(10)).await;
     let (head, body) = promptly(late).await.unwrap().unwrap();
-    assert_eq!((head.status.as_u16(), &head.headers["retry-after"]), (503, &"5".parse().unwrap()));
+    assert_eq!(
+        (head.status.as_u16(), &head.headers["retry-after"]),
+        (503, &"5".parse().unwrap())
+    );
     assert_eq!(json(&body)["errors"][0]["code"], "UNAVAILABLE");
     // One that is as short as it says finds room no sooner, and finds it when another is done.
     between.client.send(push("short", "{}")).await;
     between.upstream.untouched().await;
     between.registry().silent().await;
     let (feed, broken) = begun.pop().unwrap();
-    feed.send(Err(std::io::ErrorKind::Other.into())).await.unwrap();
+    feed.send(Err(std::io::ErrorKind::Other.into()))
+        .await
+        .unwrap();
     assert!(promptly(broken).await.unwrap().is_err());
     let look = promptly(between.asked()).await;
     assert_eq!(look.first, "HEAD /v2/base/app/manifests/short HTTP/1.1");

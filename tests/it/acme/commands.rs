@@ -7,16 +7,25 @@ use crate::harness::{Domain, Setup, cli};
 
 #[tokio::test]
 async fn the_listing_is_that_of_the_running_process() {
-    let gateway = Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:9")).start().await;
+    let gateway = Setup::new()
+        .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
+        .start()
+        .await;
     let directory = gateway.directory.path().to_owned();
     let (code, listed, said) = cli(&directory, &["certs", "--json"]).await;
     assert_eq!((code, said.as_str()), (Some(0), ""));
     let listed: Value = serde_json::from_str(&listed).unwrap();
-    assert_eq!(listed, serde_json::to_value(gateway.app.certificate_reports()).unwrap());
+    assert_eq!(
+        listed,
+        serde_json::to_value(gateway.app.certificate_reports()).unwrap()
+    );
     // Only the process knows the leaves of its own CA.
     let until = listed[0]["not_after"].as_str().unwrap();
     let (_, text, _) = cli(&directory, &["certs"]).await;
-    assert!(text.starts_with(&format!("ci.test  internal  until {until}  by ")), "{text}");
+    assert!(
+        text.starts_with(&format!("ci.test  internal  until {until}  by ")),
+        "{text}"
+    );
     assert!(gateway.stop().await);
     let (code, text, said) = cli(&directory, &["certs"]).await;
     assert_eq!(code, Some(0));
@@ -42,7 +51,10 @@ async fn certs_renew_says_what_will_happen() {
             "the certificate of ci.test: it is being ordered from {url} now; `moorgate certs` shows what comes of it\n"
         )
     );
-    until(&gateway, "another", |shown| shown["serial"] != before["serial"]).await;
+    until(&gateway, "another", |shown| {
+        shown["serial"] != before["serial"]
+    })
+    .await;
 
     let path = gateway.path("conf.d/ci.test.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -56,18 +68,32 @@ async fn certs_renew_says_what_will_happen() {
     let unknown = cli(&directory, &["certs", "renew", "x.test"]).await;
     assert_eq!(
         unknown,
-        (Some(1), String::new(), "there is no domain x.test; there are: ci.test\n".to_owned())
+        (
+            Some(1),
+            String::new(),
+            "there is no domain x.test; there are: ci.test\n".to_owned()
+        )
     );
     assert!(gateway.stop().await);
     let (code, _, said) = cli(&directory, &["certs", "renew", "ci.test"]).await;
     assert_eq!(code, Some(1));
-    assert!(said.starts_with("moorgate: no moorgate runs here: "), "{said}");
+    assert!(
+        said.starts_with("moorgate: no moorgate runs here: "),
+        "{said}"
+    );
 }
 
 #[tokio::test]
 async fn a_domain_without_a_ca_cannot_be_renewed() {
-    let gateway = Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:9")).start().await;
-    let answer = ask(&gateway, &serde_json::json!({ "command": "certs-renew", "domain": "ci.test" })).await;
+    let gateway = Setup::new()
+        .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
+        .start()
+        .await;
+    let answer = ask(
+        &gateway,
+        &serde_json::json!({ "command": "certs-renew", "domain": "ci.test" }),
+    )
+    .await;
     assert_eq!(answer["outcome"], "failed");
     assert_eq!(
         answer["text"],
@@ -80,12 +106,25 @@ async fn a_wish_that_has_to_wait_is_told_until_when() {
     let ca = AcmeCa::new().await;
     let gateway = gateway(&[&ca], ASKS).await;
     issued(&gateway).await;
-    ca.once("order", Told::Refuse("rateLimited", 429, &[("retry-after", "3600")]));
+    ca.once(
+        "order",
+        Told::Refuse("rateLimited", 429, &[("retry-after", "3600")]),
+    );
     super::renew(&gateway, "ci.test").await;
     failed(&gateway).await;
-    let answer = ask(&gateway, &serde_json::json!({ "command": "certs-renew", "domain": "ci.test" })).await;
+    let answer = ask(
+        &gateway,
+        &serde_json::json!({ "command": "certs-renew", "domain": "ci.test" }),
+    )
+    .await;
     let text = answer["text"].as_str().unwrap();
-    assert!(text.starts_with("the certificate of ci.test: it will be ordered at 20"), "{text}");
-    assert!(text.contains("Z: the CA asked to wait: the CA's limit is reached"), "{text}");
+    assert!(
+        text.starts_with("the certificate of ci.test: it will be ordered at 20"),
+        "{text}"
+    );
+    assert!(
+        text.contains("Z: the CA asked to wait: the CA's limit is reached"),
+        "{text}"
+    );
     assert_eq!(ca.asked("order").len(), 2);
 }

@@ -18,7 +18,9 @@ const NAME: &str = "ci.example.com";
 async fn another_server() -> (u16, String, AbortHandle) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "another root");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "another root");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root = params.self_signed(&key).unwrap().pem();
     let issuer = Issuer::new(params, key);
@@ -55,24 +57,42 @@ async fn a_domain_that_is_served_elsewhere_is_ordered_once_that_is_confirmed() {
     let domain = Domain::new(NAME, "http://127.0.0.1:9").tls("acme = true");
     let gateway = Setup::new().main(&main).domain(domain).start().await;
     let held = until(&gateway, "held", |shown| {
-        shown["acme"]["state"].as_str().is_some_and(|state| state.starts_with("held: "))
+        shown["acme"]["state"]
+            .as_str()
+            .is_some_and(|state| state.starts_with("held: "))
     })
     .await;
     let state = held["acme"]["state"].as_str().unwrap();
     let begins = "held: no certificate is ordered yet: ci.example.com is being served with one by CN=another root of 20";
     assert!(state.starts_with(begins), "{state}");
-    assert!(state.ends_with("run `moorgate certs renew ci.example.com`"), "{state}");
+    assert!(
+        state.ends_with("run `moorgate certs renew ci.example.com`"),
+        "{state}"
+    );
     assert_eq!(held["acme"]["attempts"]["postponed"], 1);
-    assert!(ca.asked("account").is_empty() && ca.asked("order").is_empty(), "the CA is left alone");
+    assert!(
+        ca.asked("account").is_empty() && ca.asked("order").is_empty(),
+        "the CA is left alone"
+    );
     // The other server is switched off, and moorgate looks again, as it does now and then.
     server.abort();
     let path = gateway.path("conf.d/ci.example.com.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(path, text.replace("acme = true", "acme = true\nfallback = \"internal\"")).unwrap();
+    std::fs::write(
+        path,
+        text.replace("acme = true", "acme = true\nfallback = \"internal\""),
+    )
+    .unwrap();
     gateway.app.reload().await.unwrap();
-    let still = until(&gateway, "looked at again", |shown| shown["acme"]["attempts"]["postponed"] == 2).await;
+    let still = until(&gateway, "looked at again", |shown| {
+        shown["acme"]["attempts"]["postponed"] == 2
+    })
+    .await;
     assert_eq!(still["acme"]["state"], held["acme"]["state"]);
-    assert!(ca.asked("account").is_empty() && ca.asked("order").is_empty(), "the CA is left alone");
+    assert!(
+        ca.asked("account").is_empty() && ca.asked("order").is_empty(),
+        "the CA is left alone"
+    );
     renew(&gateway, NAME).await;
     issued(&gateway).await;
 }

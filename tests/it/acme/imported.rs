@@ -14,7 +14,9 @@ use crate::harness::{Domain, Gateway, Setup, cli};
 fn certbot(directory: &Path, names: &[&str], server: &str) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "the issuer of before");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "the issuer of before");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_identifier_method = rcgen::KeyIdMethod::Sha256;
     let issuer = Issuer::new(params, key);
@@ -58,24 +60,45 @@ async fn start(ca: &AcmeCa, names: &[&str], server: Option<&str>) -> (String, Ga
         log_floor: None,
         install_log: false,
     };
-    let gateway = Gateway { app: App::start(options).await.unwrap(), directory };
-    let shown = until(&gateway, "looked after", |shown| shown["acme"]["next_attempt"].is_string()).await;
+    let gateway = Gateway {
+        app: App::start(options).await.unwrap(),
+        directory,
+    };
+    let shown = until(&gateway, "looked after", |shown| {
+        shown["acme"]["next_attempt"].is_string()
+    })
+    .await;
     (said, gateway, shown)
 }
 
 fn assert_good(ca: &AcmeCa, shown: &Value) {
-    assert!(shown["acme"]["state"].as_str().unwrap().starts_with("good"), "{shown}");
-    assert!(shown["issuer"].as_str().unwrap().contains("the issuer of before"), "{shown}");
+    assert!(
+        shown["acme"]["state"].as_str().unwrap().starts_with("good"),
+        "{shown}"
+    );
+    assert!(
+        shown["issuer"]
+            .as_str()
+            .unwrap()
+            .contains("the issuer of before"),
+        "{shown}"
+    );
     assert!(shown["problem"].is_null(), "{shown}");
     assert_eq!((ca.asked("order").len(), ca.asked("account").len()), (0, 0));
 }
 
 #[tokio::test]
 async fn a_certificate_for_more_names_is_good_until_it_is_due() {
-    for names in [&["ci.example.com", "www.ci.example.com"][..], &["*.example.com"]] {
+    for names in [
+        &["ci.example.com", "www.ci.example.com"][..],
+        &["*.example.com"],
+    ] {
         let ca = AcmeCa::new().await;
         let (said, _gateway, shown) = start(&ca, names, None).await;
-        assert!(said.starts_with("imported  ci.example.com at 127.0.0.1:"), "{said}");
+        assert!(
+            said.starts_with("imported  ci.example.com at 127.0.0.1:"),
+            "{said}"
+        );
         assert!(!said.contains("will be ordered"), "{said}");
         assert_good(&ca, &shown);
     }
@@ -97,9 +120,15 @@ async fn a_certificate_of_a_ca_that_is_not_named_is_served_and_said() {
     let (said, gateway, shown) = start(&ca, &["ci.example.com"], zerossl).await;
     assert!(said.contains("no [[ca]] names its CA"), "{said}");
     assert_good(&ca, &shown);
-    assert!(shown["acme"]["ca"].as_str().unwrap().contains("zerossl"), "{shown}");
+    assert!(
+        shown["acme"]["ca"].as_str().unwrap().contains("zerossl"),
+        "{shown}"
+    );
     // Once it has been replaced, it is what it would be anywhere: another CA's.
     super::renew(&gateway, "ci.example.com").await;
-    until(&gateway, "another", |after| after["serial"] != shown["serial"]).await;
+    until(&gateway, "another", |after| {
+        after["serial"] != shown["serial"]
+    })
+    .await;
     assert_eq!(ca.asked("order").len(), 1);
 }

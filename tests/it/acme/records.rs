@@ -12,7 +12,11 @@ use crate::harness::{Domain, Gateway, Setup, cli, within};
 /// A program that writes down how it is called.
 fn command(directory: &Path) -> String {
     let path = directory.join("set-txt");
-    std::fs::write(&path, "#!/bin/sh\necho \"$1 $2\" >>\"$(dirname \"$0\")/calls\"\n").unwrap();
+    std::fs::write(
+        &path,
+        "#!/bin/sh\necho \"$1 $2\" >>\"$(dirname \"$0\")/calls\"\n",
+    )
+    .unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path.display().to_string()
 }
@@ -53,7 +57,10 @@ async fn a_record_that_a_stop_has_left_is_taken_away_at_the_next_start() {
         log_floor: None,
         install_log: false,
     };
-    let gateway = Gateway { app: App::start(options).await.unwrap(), directory };
+    let gateway = Gateway {
+        app: App::start(options).await.unwrap(),
+        directory,
+    };
     issued(&gateway).await;
     assert_eq!(calls(beside.path()), [set.clone(), gone.clone(), set, gone]);
     assert!(!gateway.path("state/acme/texts/ci.test.json").exists());
@@ -73,14 +80,29 @@ async fn a_record_that_stays_proves_a_name() {
     let tls = "acme = true\nnames = [\"*.example.com\"]";
     let domain = Domain::new("ci.example.com", "http://127.0.0.1:9").tls(tls);
     let gateway = Setup::new().main(&main).domain(domain).start().await;
-    let shown = until(&gateway, "postponed", |shown| shown["acme"]["attempts"]["postponed"] == 1).await;
+    let shown = until(&gateway, "postponed", |shown| {
+        shown["acme"]["attempts"]["postponed"] == 1
+    })
+    .await;
     let found = shown["acme"]["findings"][0].as_str().unwrap();
-    let record = found.strip_prefix("set the TXT record _validation-persist.example.com to \"").unwrap();
+    let record = found
+        .strip_prefix("set the TXT record _validation-persist.example.com to \"")
+        .unwrap();
     let record = record.trim_end_matches('"');
-    assert!(record.starts_with("ca.test; accounturi=https://127.0.0.1:"), "{record}");
+    assert!(
+        record.starts_with("ca.test; accounturi=https://127.0.0.1:"),
+        "{record}"
+    );
     assert!(record.ends_with("; policy=wildcard"), "{record}");
-    assert!(ca.asked("order").is_empty(), "no order is spent on what is not there");
-    let (code, printed, _) = cli(gateway.directory.path(), &["certs", "dns", "ci.example.com"]).await;
+    assert!(
+        ca.asked("order").is_empty(),
+        "no order is spent on what is not there"
+    );
+    let (code, printed, _) = cli(
+        gateway.directory.path(),
+        &["certs", "dns", "ci.example.com"],
+    )
+    .await;
     let line = format!("_validation-persist.example.com. IN TXT \"{record}\"\n");
     assert!(code == Some(0) && printed.contains(&line), "{printed}");
     dns.says("_validation-persist.example.com", record);
@@ -103,6 +125,9 @@ async fn the_next_challenge_is_used_where_the_record_that_stays_is_missing() {
     let domain = Domain::new("ci.example.com", "http://127.0.0.1:9").tls("acme = true");
     let gateway = Setup::new().main(&main).domain(domain).start().await;
     issued(&gateway).await;
-    assert_eq!((ca.asked("order").len(), ca.asked("challenge").len()), (1, 1));
+    assert_eq!(
+        (ca.asked("order").len(), ca.asked("challenge").len()),
+        (1, 1)
+    );
     assert_eq!(ca.asked("challenge")[0]["type"], "http-01");
 }

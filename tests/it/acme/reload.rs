@@ -22,7 +22,13 @@ async fn name(gateway: &Gateway, cas: &[&AcmeCa]) {
     let tables: String = cas.iter().map(|ca| table(ca, "ca")).collect();
     let text = std::fs::read_to_string(gateway.path("moorgate.toml")).unwrap();
     let (_, before) = text.split_once("[[ca]]").unwrap();
-    change(gateway, "moorgate.toml", &format!("[[ca]]{before}"), &tables).await;
+    change(
+        gateway,
+        "moorgate.toml",
+        &format!("[[ca]]{before}"),
+        &tables,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -35,13 +41,22 @@ async fn another_ca_issues_at_once_and_what_is_held_is_served_meanwhile() {
     name(&gateway, &[&production]).await;
     production.until_asked("finalize", 1).await;
     let meanwhile = super::shown(&gateway);
-    assert_eq!((&meanwhile["serial"], &meanwhile["problem"]), (&before["serial"], &before["problem"]));
+    assert_eq!(
+        (&meanwhile["serial"], &meanwhile["problem"]),
+        (&before["serial"], &before["problem"])
+    );
     let after = until(&gateway, "another", |shown| {
         shown["acme"]["ca"] != before["acme"]["ca"] && shown["acme"]["next_attempt"].is_string()
     })
     .await;
     assert_eq!(after["acme"]["attempts"]["issued"], 2);
-    assert_eq!((staging.asked("order").len(), production.asked("order").len()), (1, 1));
+    assert_eq!(
+        (
+            staging.asked("order").len(),
+            production.asked("order").len()
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -51,15 +66,24 @@ async fn what_one_of_the_cas_has_issued_stays_when_another_joins() {
     issued(&gateway).await;
     name(&gateway, &[&second, &first]).await;
     super::renew(&gateway, "ci.test").await;
-    until(&gateway, "renewed", |shown| shown["acme"]["attempts"]["issued"] == 2).await;
+    until(&gateway, "renewed", |shown| {
+        shown["acme"]["attempts"]["issued"] == 2
+    })
+    .await;
     // Only what was asked for.
-    assert_eq!((first.asked("order").len(), second.asked("order").len()), (1, 1));
+    assert_eq!(
+        (first.asked("order").len(), second.asked("order").len()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
 async fn a_second_ca_is_asked_as_soon_as_it_is_named() {
     let (first, second) = (AcmeCa::new().await, AcmeCa::new().await);
-    first.always("order", Told::Refuse("caa", 403, &[("retry-after", "36000")]));
+    first.always(
+        "order",
+        Told::Refuse("caa", 403, &[("retry-after", "36000")]),
+    );
     let gateway = gateway(&[&first], ASKS).await;
     failed(&gateway).await;
     name(&gateway, &[&first, &second]).await;
@@ -73,7 +97,13 @@ async fn other_challenges_end_the_waiting_after_failures() {
     ca.once("challenge", Told::Unmet);
     let gateway = gateway(&[&ca], ASKS).await;
     failed(&gateway).await;
-    change(&gateway, "moorgate.toml", "[\"http-01\"]", "[\"tls-alpn-01\", \"http-01\"]").await;
+    change(
+        &gateway,
+        "moorgate.toml",
+        "[\"http-01\"]",
+        "[\"tls-alpn-01\", \"http-01\"]",
+    )
+    .await;
     issued(&gateway).await;
     assert_eq!(ca.asked("order").len(), 2);
 }
@@ -84,7 +114,13 @@ async fn a_profile_of_the_ca_is_ordered_when_it_is_named() {
     ca.profiles(&["classic", "shortlived"]);
     let gateway = gateway(&[&ca], ASKS).await;
     let before = issued(&gateway).await["serial"].clone();
-    change(&gateway, "moorgate.toml", "[[ca]]\n", "[[ca]]\nprofile = \"shortlived\"\n").await;
+    change(
+        &gateway,
+        "moorgate.toml",
+        "[[ca]]\n",
+        "[[ca]]\nprofile = \"shortlived\"\n",
+    )
+    .await;
     until(&gateway, "another", |shown| shown["serial"] != before).await;
     assert_eq!(ca.asked("order")[1]["profile"], "shortlived");
 }
@@ -97,7 +133,13 @@ async fn names_that_are_added_during_an_order_are_ordered_when_it_has_failed() {
     let gateway = gateway(&[&ca], ASKS).await;
     ca.until_asked("finalize", 1).await;
     let both = "domain = \"ci.test\"\naliases = [\"alias.test\"]";
-    change(&gateway, "conf.d/ci.test.toml", "domain = \"ci.test\"", both).await;
+    change(
+        &gateway,
+        "conf.d/ci.test.toml",
+        "domain = \"ci.test\"",
+        both,
+    )
+    .await;
     ca.until_asked("cert", 1).await;
     ca.until_asked("order", 2).await;
     let names = serde_json::json!(["ci.test", "alias.test"]);
@@ -111,7 +153,10 @@ async fn other_contacts_are_told_when_they_change() {
     issued(&gateway).await;
     change(&gateway, "conf.d/ci.test.toml", "ops@", "night@").await;
     ca.until_asked("account", 2).await;
-    assert_eq!(ca.asked("account")[1]["contact"][0], "mailto:night@example.com");
+    assert_eq!(
+        ca.asked("account")[1]["contact"][0],
+        "mailto:night@example.com"
+    );
     assert_eq!(ca.asked("order").len(), 1);
 }
 
@@ -124,7 +169,13 @@ async fn a_damaged_file_costs_nothing_when_the_tables_change() {
     for path in certificates(&gateway) {
         std::fs::write(path, "damaged").unwrap();
     }
-    change(&gateway, "conf.d/ci.test.toml", "acme = true", "acme = true\nfallback = \"internal\"").await;
+    change(
+        &gateway,
+        "conf.d/ci.test.toml",
+        "acme = true",
+        "acme = true\nfallback = \"internal\"",
+    )
+    .await;
     let after = super::shown(&gateway);
     assert_eq!(after["serial"], before["serial"], "{after}");
     assert!(after["problem"].is_string(), "{after}");

@@ -25,9 +25,15 @@ async fn another_profile_is_ordered_when_only_that_changes() {
     let shown = until(&gateway, "another", |shown| shown["serial"] != before).await;
     assert_eq!(ca.asked("order")[1]["profile"], "shortlived");
     // The same again: nothing is to be done.
-    change(&gateway, "acme = true\nprofile = \"shortlived\"\nfallback = \"internal\"").await;
+    change(
+        &gateway,
+        "acme = true\nprofile = \"shortlived\"\nfallback = \"internal\"",
+    )
+    .await;
     let good = until(&gateway, "good", |shown| {
-        shown["acme"]["state"].as_str().is_some_and(|state| state.starts_with("good"))
+        shown["acme"]["state"]
+            .as_str()
+            .is_some_and(|state| state.starts_with("good"))
     });
     assert_eq!(good.await["serial"], shown["serial"]);
     assert_eq!(ca.asked("order").len(), 2);
@@ -44,7 +50,9 @@ async fn what_was_not_ordered_here_is_good_whatever_its_profile() {
     change(&gateway, "acme = true\nprofile = \"shortlived\"").await;
     let good = until(&gateway, "good", |shown| {
         shown["acme"]["profile"] == "shortlived"
-            && shown["acme"]["state"].as_str().is_some_and(|state| state.starts_with("good"))
+            && shown["acme"]["state"]
+                .as_str()
+                .is_some_and(|state| state.starts_with("good"))
     });
     assert_eq!(good.await["serial"], before);
     assert_eq!(ca.asked("order").len(), 1);
@@ -55,7 +63,10 @@ async fn an_address_has_a_certificate_that_lives_for_160_hours() {
     let ca = AcmeCa::new().await;
     ca.profiles(&["shortlived"]);
     let directory = tempfile::tempdir().unwrap();
-    let main = format!("[acme]\nchallenges = [\"http-01\"]\n{}", ca.toml(directory.path(), "ca"));
+    let main = format!(
+        "[acme]\nchallenges = [\"http-01\"]\n{}",
+        ca.toml(directory.path(), "ca")
+    );
     let domain = Domain::new("ci.test", "http://127.0.0.1:9").top("aliases = [\"127.0.0.9\"]");
     let domain = domain.tls("acme = true\nprofile = \"shortlived\"");
     let gateway = Setup::new().main(&main).domain(domain).start().await;
@@ -78,10 +89,20 @@ async fn other_contacts_are_told_before_the_next_order() {
     change(&gateway, "acme = \"night@example.com\"").await;
     super::renew(&gateway, "ci.test").await;
     ca.until_asked("order", 2).await;
-    let told: Vec<_> = ca.asked("account").iter().map(|payload| payload["contact"].clone()).collect();
-    let told: Vec<_> = told.iter().map(|contact| contact[0].as_str().unwrap_or_default()).collect();
+    let told: Vec<_> = ca
+        .asked("account")
+        .iter()
+        .map(|payload| payload["contact"].clone())
+        .collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|contact| contact[0].as_str().unwrap_or_default())
+        .collect();
     assert_eq!(told, ["mailto:ops@example.com", "mailto:night@example.com"]);
-    let shown = until(&gateway, "counted", |shown| shown["acme"]["attempts"]["issued"] == 2).await;
+    let shown = until(&gateway, "counted", |shown| {
+        shown["acme"]["attempts"]["issued"] == 2
+    })
+    .await;
     let renewed = shown["serial"].clone();
     super::renew(&gateway, "ci.test").await;
     until(&gateway, "another", |shown| shown["serial"] != renewed).await;

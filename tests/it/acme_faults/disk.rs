@@ -8,16 +8,31 @@ use crate::acme_year::world::fill;
 fn renewal_without_disk(mut stage: Stage, take: fn(&Stage), give: fn(&Stage), words: &str) {
     stage.start();
     stage.pass_until_renewal();
-    let (before, file) = (stage.served(), stage.file(&format!("CA/certificates/{DOMAIN}.pem")));
+    let (before, file) = (
+        stage.served(),
+        stage.file(&format!("CA/certificates/{DOMAIN}.pem")),
+    );
     let kept = content(&file);
     take(&stage);
     stage.pass(DAY / 24);
     let report = stage.report();
     let acme = report.acme.unwrap();
-    assert!(acme.error.as_ref().is_some_and(|error| error.contains(words)), "{acme:#?}");
-    assert!(acme.state.starts_with("waiting: ") && acme.next_attempt.is_some(), "{acme:#?}");
+    assert!(
+        acme.error
+            .as_ref()
+            .is_some_and(|error| error.contains(words)),
+        "{acme:#?}"
+    );
+    assert!(
+        acme.state.starts_with("waiting: ") && acme.next_attempt.is_some(),
+        "{acme:#?}"
+    );
     assert!(log().contains("nothing can be ordered"), "{}", log());
-    assert_eq!(stage.orders(), 1, "nothing is ordered that could not be kept");
+    assert_eq!(
+        stage.orders(),
+        1,
+        "nothing is ordered that could not be kept"
+    );
     assert_eq!((stage.served(), content(&file)), (before.clone(), kept));
     // Another process finds the good copy.
     stage.restart();
@@ -32,7 +47,10 @@ fn renewal_without_disk(mut stage: Stage, take: fn(&Stage), give: fn(&Stage), wo
 #[test]
 fn a_renewal_waits_for_a_full_disk() {
     alone("disk::a_renewal_waits_for_a_full_disk", |stage| {
-        let (take, give) = (|stage: &Stage| stage.world.fill_disk(), |stage: &Stage| stage.world.free_disk());
+        let (take, give) = (
+            |stage: &Stage| stage.world.fill_disk(),
+            |stage: &Stage| stage.world.free_disk(),
+        );
         renewal_without_disk(stage, take, give, "No space left on device");
     });
 }
@@ -48,15 +66,27 @@ fn a_renewal_waits_for_a_read_only_disk() {
 
 #[test]
 fn a_start_on_a_full_disk_orders_nothing() {
-    alone("disk::a_start_on_a_full_disk_orders_nothing", |mut stage| {
-        stage.world.fill_disk();
-        stage.start();
-        assert_eq!((stage.served(), stage.world.ca.requests()), (None, 0), "{}", log());
-        assert!(stage.error().contains("No space left on device"), "{}", stage.error());
-        stage.world.free_disk();
-        stage.pass(2 * MINUTE);
-        assert!(stage.served().is_some(), "{}", stage.error());
-    });
+    alone(
+        "disk::a_start_on_a_full_disk_orders_nothing",
+        |mut stage| {
+            stage.world.fill_disk();
+            stage.start();
+            assert_eq!(
+                (stage.served(), stage.world.ca.requests()),
+                (None, 0),
+                "{}",
+                log()
+            );
+            assert!(
+                stage.error().contains("No space left on device"),
+                "{}",
+                stage.error()
+            );
+            stage.world.free_disk();
+            stage.pass(2 * MINUTE);
+            assert!(stage.served().is_some(), "{}", stage.error());
+        },
+    );
 }
 
 /// The disk is full as soon as an endpoint is asked.
@@ -72,31 +102,48 @@ fn fills_at(stage: &Stage, endpoint: &'static str) {
 
 #[test]
 fn a_certificate_that_could_not_be_kept_comes_from_the_same_order() {
-    alone("disk::a_certificate_that_could_not_be_kept_comes_from_the_same_order", |mut stage| {
-        fills_at(&stage, "cert");
-        stage.start();
-        assert_eq!(stage.served(), None);
-        assert!(stage.error().contains("the certificate cannot be kept"), "{}", stage.error());
-        stage.world.ca.recovers();
-        stage.world.free_disk();
-        stage.pass(2 * MINUTE);
-        assert!(stage.served().is_some(), "{}", stage.error());
-        assert_eq!((stage.orders(), stage.world.ca.issued().len()), (1, 1));
-    });
+    alone(
+        "disk::a_certificate_that_could_not_be_kept_comes_from_the_same_order",
+        |mut stage| {
+            fills_at(&stage, "cert");
+            stage.start();
+            assert_eq!(stage.served(), None);
+            assert!(
+                stage.error().contains("the certificate cannot be kept"),
+                "{}",
+                stage.error()
+            );
+            stage.world.ca.recovers();
+            stage.world.free_disk();
+            stage.pass(2 * MINUTE);
+            assert!(stage.served().is_some(), "{}", stage.error());
+            assert_eq!((stage.orders(), stage.world.ca.issued().len()), (1, 1));
+        },
+    );
 }
 
 #[test]
 fn an_order_that_could_not_be_kept_is_not_gone_on_with() {
-    alone("disk::an_order_that_could_not_be_kept_is_not_gone_on_with", |mut stage| {
-        fills_at(&stage, "order");
-        stage.start();
-        assert!(stage.error().contains("the order cannot be kept"), "{}", stage.error());
-        assert_eq!((stage.orders(), stage.world.ca.asked("authz").len()), (1, 0));
-        stage.pass(MINUTE * 30);
-        assert_eq!(stage.orders(), 1, "and no other is placed");
-        stage.world.ca.recovers();
-        stage.world.free_disk();
-        stage.pass(2 * MINUTE);
-        assert!(stage.served().is_some(), "{}", stage.error());
-    });
+    alone(
+        "disk::an_order_that_could_not_be_kept_is_not_gone_on_with",
+        |mut stage| {
+            fills_at(&stage, "order");
+            stage.start();
+            assert!(
+                stage.error().contains("the order cannot be kept"),
+                "{}",
+                stage.error()
+            );
+            assert_eq!(
+                (stage.orders(), stage.world.ca.asked("authz").len()),
+                (1, 0)
+            );
+            stage.pass(MINUTE * 30);
+            assert_eq!(stage.orders(), 1, "and no other is placed");
+            stage.world.ca.recovers();
+            stage.world.free_disk();
+            stage.pass(2 * MINUTE);
+            assert!(stage.served().is_some(), "{}", stage.error());
+        },
+    );
 }

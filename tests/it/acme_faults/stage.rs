@@ -30,7 +30,10 @@ pub fn with(test: &str, domains: &[Names], challenges: &str, inside: impl FnOnce
     alone::run(&format!("acme_faults::{test}"), |place| {
         keep_log();
         let world = World::new(SystemTime::now(), place, domains, challenges);
-        inside(Stage { world, process: None });
+        inside(Stage {
+            world,
+            process: None,
+        });
     });
 }
 
@@ -65,7 +68,9 @@ impl Stage {
 
     /// The same where the CA has moorgate wait.
     pub fn pass_patiently(&self, time: Duration) {
-        self.pass_with(time, |process, asked| process.work_patiently(&self.world.ca, asked));
+        self.pass_with(time, |process, asked| {
+            process.work_patiently(&self.world.ca, asked)
+        });
     }
 
     fn pass_with(&self, time: Duration, work: impl Fn(&Process, usize)) {
@@ -75,14 +80,21 @@ impl Stage {
             && !left.is_zero()
         {
             let wall = (self.world.wall())();
-            let due = self.process().next().map_or(left, |at| at.duration_since(wall).unwrap_or_default());
+            let due = self
+                .process()
+                .next()
+                .map_or(left, |at| at.duration_since(wall).unwrap_or_default());
             let pause = due.min(DAY / 4).max(Duration::from_secs(1)).min(left);
             let asked = self.world.ca.requests();
             self.world.pass(pause);
             self.process().pass(pause);
             work(self.process(), asked);
             rounds += 1;
-            assert!(rounds < MOST_ROUNDS, "{left:?} of {time:?} are left: {}", self.process().shown());
+            assert!(
+                rounds < MOST_ROUNDS,
+                "{left:?} of {time:?} are left: {}",
+                self.process().shown()
+            );
         }
     }
 
@@ -109,7 +121,10 @@ impl Stage {
 
     /// Why the last attempt failed.
     pub fn error(&self) -> String {
-        self.report().acme.and_then(|acme| acme.error).unwrap_or_default()
+        self.report()
+            .acme
+            .and_then(|acme| acme.error)
+            .unwrap_or_default()
     }
 
     pub fn orders(&self) -> usize {
@@ -134,8 +149,14 @@ static LOG: Mutex<String> = Mutex::new(String::new());
 
 /// All events of this process, which is the test's alone.
 fn keep_log() {
-    let subscriber = tracing_subscriber::fmt().with_writer(|| Keeping).with_ansi(false).without_time();
-    subscriber.with_max_level(tracing_subscriber::filter::LevelFilter::INFO).with_target(false).init();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(|| Keeping)
+        .with_ansi(false)
+        .without_time();
+    subscriber
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .with_target(false)
+        .init();
 }
 
 /// What was logged so far.

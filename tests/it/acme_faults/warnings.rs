@@ -5,35 +5,48 @@ use crate::harness::acme_ca::Told;
 
 #[test]
 fn the_end_of_a_certificate_is_announced_ever_more_loudly() {
-    alone("warnings::the_end_of_a_certificate_is_announced_ever_more_loudly", |mut stage| {
-        stage.start();
-        let before = stage.served();
-        stage.world.ca.always("directory", Told::Hangup);
-        stage.pass(100 * DAY);
-        let said = log();
-        let mut said: Vec<String> = said
-            .lines()
-            .filter(|line| line.contains("certificate's life") || line.contains("has expired and"))
-            .map(|line| line.trim().split(" domain=").next().unwrap().to_owned())
-            .collect();
-        // The last one each day.
-        said.dedup();
-        insta::assert_snapshot!(said.join("\n"), @r"
+    alone(
+        "warnings::the_end_of_a_certificate_is_announced_ever_more_loudly",
+        |mut stage| {
+            stage.start();
+            let before = stage.served();
+            stage.world.ca.always("directory", Told::Hangup);
+            stage.pass(100 * DAY);
+            let said = log();
+            let mut said: Vec<String> = said
+                .lines()
+                .filter(|line| {
+                    line.contains("certificate's life") || line.contains("has expired and")
+                })
+                .map(|line| line.trim().split(" domain=").next().unwrap().to_owned())
+                .collect();
+            // The last one each day.
+            said.dedup();
+            insta::assert_snapshot!(said.join("\n"), @r"
         WARN less than a fifth of the certificate's life is left, and it is not renewed
         WARN less than a tenth of the certificate's life is left, and it is not renewed
         ERROR less than a twentieth of the certificate's life is left, and it is not renewed
         ERROR the certificate has expired and is served all the same
         ");
-        let whole = log();
-        let loudest = whole.lines().find(|line| line.contains("has expired and")).unwrap();
-        assert!(
-            loudest.contains("error=\"Let's Encrypt") || loudest.contains("does not answer properly"),
-            "{loudest}"
-        );
-        assert_eq!(stage.served(), before, "it is served to its last minute, and past it");
-        stage.world.ca.recovers();
-        stage.pass(2 * DAY);
-        assert_ne!(stage.served(), before, "{}", stage.error());
-        assert_eq!(stage.error(), "");
-    });
+            let whole = log();
+            let loudest = whole
+                .lines()
+                .find(|line| line.contains("has expired and"))
+                .unwrap();
+            assert!(
+                loudest.contains("error=\"Let's Encrypt")
+                    || loudest.contains("does not answer properly"),
+                "{loudest}"
+            );
+            assert_eq!(
+                stage.served(),
+                before,
+                "it is served to its last minute, and past it"
+            );
+            stage.world.ca.recovers();
+            stage.pass(2 * DAY);
+            assert_ne!(stage.served(), before, "{}", stage.error());
+            assert_eq!(stage.error(), "");
+        },
+    );
 }

@@ -14,7 +14,10 @@ pub fn run(test: &str, inside: impl FnOnce(&Path)) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     std::fs::create_dir(path.join("state")).unwrap();
-    let names: Vec<&str> = NAMES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+    let names: Vec<&str> = NAMES
+        .iter()
+        .flat_map(|(_, names)| names.iter().copied())
+        .collect();
     let hosts = format!("127.0.0.1 localhost {CA} {}\n", names.join(" "));
     std::fs::write(path.join("hosts"), hosts).unwrap();
     std::fs::write(path.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
@@ -26,8 +29,13 @@ pub fn run(test: &str, inside: impl FnOnce(&Path)) {
     if !rustix::process::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["sh", "-c", script]).arg(path).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(PLACE, path);
+    command
+        .args(["sh", "-c", script])
+        .arg(path)
+        .arg(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env(PLACE, path);
     let status = command.status().unwrap();
     assert!(status.success(), "{status}");
 }

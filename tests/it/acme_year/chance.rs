@@ -43,12 +43,19 @@ impl Chance {
 
 /// When a year begins, of which much depends: by `MOORGATE_TEST_BEGIN`, in seconds since 1970, or else now.
 pub fn beginning() -> SystemTime {
-    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let now = || {
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs()
+    };
     SystemTime::UNIX_EPOCH + Duration::from_secs(number("MOORGATE_TEST_BEGIN", now))
 }
 
 fn number(variable: &str, otherwise: impl FnOnce() -> u64) -> u64 {
-    let given = std::env::var(variable).ok().map(|number| number.parse().expect("a number"));
+    let given = std::env::var(variable)
+        .ok()
+        .map(|number| number.parse().expect("a number"));
     let number = given.unwrap_or_else(otherwise);
     println!("{variable}={number}");
     number

@@ -38,14 +38,22 @@ impl Moods {
 
     /// How many validations have failed for certificates of a profile.
     pub fn failed(&self, profile: &str) -> u64 {
-        self.failed.lock().unwrap().get(profile).copied().unwrap_or_default()
+        self.failed
+            .lock()
+            .unwrap()
+            .get(profile)
+            .copied()
+            .unwrap_or_default()
     }
 
     pub fn whim(self: &Arc<Self>, chance: Chance) -> Whim {
         let moods = self.clone();
         let mut times = BTreeMap::<String, u64>::new();
         Box::new(move |asked| {
-            let place = asked.challenge.as_ref().map_or(&asked.endpoint, |(_, name)| name);
+            let place = asked
+                .challenge
+                .as_ref()
+                .map_or(&asked.endpoint, |(_, name)| name);
             let times = times.entry(place.clone()).or_default();
             *times += 1;
             moods.decide(asked, &mut chance.at(place, *times))
@@ -65,8 +73,10 @@ impl Moods {
         let (_, name) = asked.challenge.as_ref()?;
         let fails = mood == Mood::Blind as u8 || chance.in_thousand(40);
         fails.then(|| {
-            let (profile, _) =
-                NAMES.iter().find(|(_, names)| names.contains(&name.as_str())).expect("a name of ours");
+            let (profile, _) = NAMES
+                .iter()
+                .find(|(_, names)| names.contains(&name.as_str()))
+                .expect("a name of ours");
             *self.failed.lock().unwrap().entry(profile).or_default() += 1;
             Told::Unmet
         })

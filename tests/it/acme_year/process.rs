@@ -29,19 +29,30 @@ impl Process {
     /// Over the files of a directory, by this clock.
     pub fn start(directory: &Path, wall: Wall) -> Self {
         let snapshot = moorgate::config::load(directory).unwrap_or_else(|problems| {
-            panic!("{}", problems.render(moorgate::config::problem::Colour::Never))
+            panic!(
+                "{}",
+                problems.render(moorgate::config::problem::Colour::Never)
+            )
         });
         let snapshot = snapshot.snapshot;
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
         certificates.apply(&snapshot);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let (clock, issuer) = runtime.block_on(async {
             let clock = Clock::stopped();
             let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, wall));
             tokio::spawn(issuer.clone().run(CancellationToken::new()));
             (clock, issuer)
         });
-        Self { clock, runtime, certificates, issuer }
+        Self {
+            clock,
+            runtime,
+            certificates,
+            issuer,
+        }
     }
 
     /// Lets so much time pass, in which nothing happens, and then what is due.
@@ -65,7 +76,9 @@ impl Process {
                 self.clock.jump(Duration::from_secs(1)).await;
                 for _ in 0..20 {
                     // Lets the CA's thread run, so that no answer comes too late by that clock.
-                    tokio::task::spawn_blocking(std::thread::yield_now).await.unwrap();
+                    tokio::task::spawn_blocking(std::thread::yield_now)
+                        .await
+                        .unwrap();
                 }
             }
         });
@@ -99,7 +112,11 @@ impl Process {
 
     /// What it shows of a domain.
     pub fn report(&self, domain: &str) -> CertificateReport {
-        self.certificates.report().into_iter().find(|report| report.domain.as_str() == domain).unwrap()
+        self.certificates
+            .report()
+            .into_iter()
+            .find(|report| report.domain.as_str() == domain)
+            .unwrap()
     }
 
     async fn done(&self) {
@@ -108,26 +125,42 @@ impl Process {
             for _ in 0..20 {
                 tokio::task::yield_now().await;
             }
-            assert!(begun.elapsed() < PATIENCE, "it has not done all that is due: {}", self.shown());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "it has not done all that is due: {}",
+                self.shown()
+            );
         }
     }
 
     /// Ends it between two of its steps, wherever it is. What it has told the disk to do is done.
     pub fn kill(self) {
-        let Self { clock, runtime, certificates: _, issuer: _ } = self;
+        let Self {
+            clock,
+            runtime,
+            certificates: _,
+            issuer: _,
+        } = self;
         drop(clock);
         drop(runtime);
     }
 
     fn is_idle(&self) -> bool {
         self.certificates.report().iter().all(|report| {
-            report.acme.as_ref().is_some_and(|acme| acme.next_attempt.is_some() && !is_busy(&acme.state))
+            report
+                .acme
+                .as_ref()
+                .is_some_and(|acme| acme.next_attempt.is_some() && !is_busy(&acme.state))
         })
     }
 
     /// When it will try something next, by its clock.
     pub fn next(&self) -> Option<SystemTime> {
-        self.certificates.report().iter().filter_map(|report| report.acme.as_ref()?.next_attempt).min()
+        self.certificates
+            .report()
+            .iter()
+            .filter_map(|report| report.acme.as_ref()?.next_attempt)
+            .min()
     }
 
     /// What it serves under a name at this moment.

@@ -26,9 +26,15 @@ pub const NAMES: [Names; 6] = [
     ("classic", &["classic1.example.com"]),
     ("classic", &["classic2.example.com", "classic2.example.org"]),
     ("tlsserver", &["tlsserver1.example.com"]),
-    ("tlsserver", &["tlsserver2.example.com", "tlsserver2.example.org"]),
+    (
+        "tlsserver",
+        &["tlsserver2.example.com", "tlsserver2.example.org"],
+    ),
     ("shortlived", &["shortlived1.example.com"]),
-    ("shortlived", &["shortlived2.example.com", "shortlived2.example.org"]),
+    (
+        "shortlived",
+        &["shortlived2.example.com", "shortlived2.example.org"],
+    ),
 ];
 
 /// The profiles of Let's Encrypt, and how long their certificates live.
@@ -58,9 +64,14 @@ impl World {
     pub fn new(begun: SystemTime, directory: &Path, domains: &[Names], challenges: &str) -> Self {
         let shared = Arc::new(Shared::default());
         let begun = begun.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        shared.time.store(u64::try_from(begun.as_nanos()).unwrap(), Ordering::SeqCst);
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        shared
+            .time
+            .store(u64::try_from(begun.as_nanos()).unwrap(), Ordering::SeqCst);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let clock = shared.clone();
         let nature = Nature {
             listen: SocketAddr::from(([127, 0, 0, 1], 443)),
@@ -71,10 +82,19 @@ impl World {
         let ca = runtime.block_on(AcmeCa::with(nature));
         ca.profiles_for(&PROFILES);
         configure(directory, &ca, domains, challenges);
-        let challenges = Challenges::new(Some(Storage::below(&directory.join("state")).challenges()));
-        runtime.spawn(answer_challenges(([127, 0, 0, 1], 80).into(), Arc::new(challenges)));
+        let challenges =
+            Challenges::new(Some(Storage::below(&directory.join("state")).challenges()));
+        runtime.spawn(answer_challenges(
+            ([127, 0, 0, 1], 80).into(),
+            Arc::new(challenges),
+        ));
         runtime.spawn(answer_questions());
-        Self { _runtime: runtime, ca, directory: directory.to_owned(), shared }
+        Self {
+            _runtime: runtime,
+            ca,
+            directory: directory.to_owned(),
+            shared,
+        }
     }
 
     /// The true time.
@@ -83,7 +103,9 @@ impl World {
     }
 
     pub fn pass(&self, time: Duration) {
-        self.shared.time.fetch_add(u64::try_from(time.as_nanos()).unwrap(), Ordering::SeqCst);
+        self.shared
+            .time
+            .fetch_add(u64::try_from(time.as_nanos()).unwrap(), Ordering::SeqCst);
     }
 
     /// The clock of moorgate's machine.
@@ -108,7 +130,9 @@ impl World {
     /// Makes the file system of the state directory read-only, or writable again.
     pub fn mount_disk(&self, how: &str) {
         let mut mount = std::process::Command::new("mount");
-        mount.args(["-o", &format!("remount,bind,{how}")]).arg(self.directory.join("state"));
+        mount
+            .args(["-o", &format!("remount,bind,{how}")])
+            .arg(self.directory.join("state"));
         assert!(mount.status().unwrap().success());
     }
 }
@@ -127,7 +151,11 @@ impl Shared {
     fn wall(&self) -> SystemTime {
         let fast = self.fast.load(Ordering::SeqCst);
         let by = Duration::from_secs(fast.unsigned_abs());
-        if fast < 0 { self.now() - by } else { self.now() + by }
+        if fast < 0 {
+            self.now() - by
+        } else {
+            self.now() + by
+        }
     }
 }
 
@@ -147,7 +175,9 @@ fn configure(directory: &Path, ca: &AcmeCa, domains: &[Names], challenges: &str)
     for (profile, names) in domains {
         let aliases = format!("aliases = {:?}", &names[1..]);
         let tls = format!("acme = true\nprofile = \"{profile}\"");
-        let domain = Domain::new(names[0], "http://127.0.0.1:9").top(&aliases).tls(&tls);
+        let domain = Domain::new(names[0], "http://127.0.0.1:9")
+            .top(&aliases)
+            .tls(&tls);
         let file = |extension| directory.join(format!("conf.d/{}.{extension}", names[0]));
         std::fs::write(file("toml"), domain.toml()).unwrap();
         std::fs::write(file("htpasswd"), &users).unwrap();
@@ -159,10 +189,29 @@ async fn answer_questions() {
     let socket = UdpSocket::bind("127.0.0.1:53").await.unwrap();
     let mut message = vec![0; 1500];
     while let Ok((length, from)) = socket.recv_from(&mut message).await {
-        let Some(name) = message[..length].iter().skip(12).position(|byte| *byte == 0) else { continue };
+        let Some(name) = message[..length]
+            .iter()
+            .skip(12)
+            .position(|byte| *byte == 0)
+        else {
+            continue;
+        };
         let question = &message[12..12 + name + 5];
         let is_address = question[name + 1..name + 3] == [0, 1];
-        let head = [message[0], message[1], 0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0];
+        let head = [
+            message[0],
+            message[1],
+            0x81,
+            0x80,
+            0,
+            1,
+            0,
+            u8::from(is_address),
+            0,
+            0,
+            0,
+            0,
+        ];
         let record: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1];
         let answer = [&head[..], question, if is_address { record } else { &[] }].concat();
         let _ = socket.send_to(&answer, from).await;

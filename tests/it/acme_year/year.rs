@@ -93,7 +93,12 @@ impl Year {
             self.check();
             self.running().pass(pause);
             self.work();
-            assert!(self.moments < MOST_MOMENTS, "hour {}\n{}", self.hours(), self.running().shown());
+            assert!(
+                self.moments < MOST_MOMENTS,
+                "hour {}\n{}",
+                self.hours(),
+                self.running().shown()
+            );
         }
         self.tell();
     }
@@ -103,7 +108,12 @@ impl Year {
     }
 
     fn hours(&self) -> u64 {
-        self.world.now().duration_since(self.begun).unwrap().as_secs() / 3600
+        self.world
+            .now()
+            .duration_since(self.begun)
+            .unwrap()
+            .as_secs()
+            / 3600
     }
 
     fn happen(&mut self) {
@@ -127,9 +137,17 @@ impl Year {
     /// Until something is due, or happens; never so long that the CA's advice would get old.
     fn until_next(&self) -> Duration {
         let wall = (self.world.wall())();
-        let due = self.running().next().map_or(LONGEST, |at| at.duration_since(wall).unwrap_or_default());
-        let happens = self.to_come.last().map(|(hour, _)| self.begun + Duration::from_secs(hour * 3600));
-        let happens = happens.map_or(LONGEST, |at| at.duration_since(self.world.now()).unwrap_or_default());
+        let due = self
+            .running()
+            .next()
+            .map_or(LONGEST, |at| at.duration_since(wall).unwrap_or_default());
+        let happens = self
+            .to_come
+            .last()
+            .map(|(hour, _)| self.begun + Duration::from_secs(hour * 3600));
+        let happens = happens.map_or(LONGEST, |at| {
+            at.duration_since(self.world.now()).unwrap_or_default()
+        });
         due.min(happens).clamp(SHORTEST, LONGEST)
     }
 
@@ -147,7 +165,11 @@ impl Year {
                 self.held.insert(name);
                 let left = served.not_after.duration_since(now);
                 let left = left.unwrap_or_else(|_| {
-                    panic!("{name} has expired in hour {}\n{}", self.hours(), self.running().shown())
+                    panic!(
+                        "{name} has expired in hour {}\n{}",
+                        self.hours(),
+                        self.running().shown()
+                    )
                 });
                 assert!(served.not_before <= now, "{name} is not valid yet");
                 let least = self.least.entry(profile).or_insert(left);
@@ -164,7 +186,11 @@ impl Year {
         for name in NAMES.iter().flat_map(|(_, names)| *names) {
             let served = self.running().served(name).expect("something");
             let issued = served.not_before + Duration::from_secs(3600);
-            assert!(issued + Duration::from_secs(1) >= revoked, "{name}\n{}", self.running().shown());
+            assert!(
+                issued + Duration::from_secs(1) >= revoked,
+                "{name}\n{}",
+                self.running().shown()
+            );
         }
     }
 
@@ -173,7 +199,9 @@ impl Year {
         while self.chance.in_thousand(300) {
             let (requests, longer) = (1 + self.chance.below(16), self.chance.below(60));
             let requests = self.world.ca.requests() + usize::try_from(requests).unwrap();
-            if !self.running().work_until(&self.world.ca, requests, longer) && !self.chance.in_thousand(50) {
+            if !self.running().work_until(&self.world.ca, requests, longer)
+                && !self.chance.in_thousand(50)
+            {
                 return;
             }
             self.kills += 1;
@@ -198,17 +226,27 @@ impl Year {
             );
             let each = count as f64 / names as f64;
             let least = 365.0 * 86_400.0 / life.as_secs_f64();
-            assert!(each > least && each < 3.0 * least + 3.0, "{each} certificates of {profile} a domain");
+            assert!(
+                each > least && each < 3.0 * least + 3.0,
+                "{each} certificates of {profile} a domain"
+            );
         }
         let in_vain = self.moods.in_vain();
-        let failed: u64 = PROFILES.iter().map(|(profile, _)| self.moods.failed(profile)).sum();
+        let failed: u64 = PROFILES
+            .iter()
+            .map(|(profile, _)| self.moods.failed(profile))
+            .sum();
         println!(
             "{} orders, {failed} failed validations, {in_vain} requests in the outage, {} kills, {} moments",
             self.world.ca.asked("order").len(),
             self.kills,
             self.moments,
         );
-        assert_eq!(self.world.ca.refused_for_limits(), [""; 0], "the CA refused for a limit");
+        assert_eq!(
+            self.world.ca.refused_for_limits(),
+            [""; 0],
+            "the CA refused for a limit"
+        );
         assert!(self.kills > 10 && failed > 0 && in_vain > 0 && self.to_come.is_empty());
     }
 }

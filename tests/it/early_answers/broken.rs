@@ -14,7 +14,10 @@ const BODIES: [&str; 4] = [
 async fn an_answer_cut_by_the_upstream_is_cut_for_the_client() {
     for body in BODIES {
         let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
-        transfer.registry.send(format!("HTTP/1.1 200 OK\r\n{body}")).await;
+        transfer
+            .registry
+            .send(format!("HTTP/1.1 200 OK\r\n{body}"))
+            .await;
         let head = transfer.client.head().await;
         drop(transfer.registry);
         match head.length() {

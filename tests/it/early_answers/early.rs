@@ -2,7 +2,8 @@
 
 use super::{UPLOAD, send_on_and_read};
 use crate::harness::{
-    Clock, Fed, Gateway, Http2, Transfer, Upstream, no_body, promptly, request, request2, settle, whole,
+    Clock, Fed, Gateway, Http2, Transfer, Upstream, no_body, promptly, request, request2, settle,
+    whole,
 };
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
@@ -14,7 +15,12 @@ fn stranger(lines: &str) -> String {
 }
 
 fn chunk(bytes: usize) -> Vec<u8> {
-    [format!("{bytes:x}\r\n").into_bytes(), vec![b'x'; bytes], b"\r\n".to_vec()].concat()
+    [
+        format!("{bytes:x}\r\n").into_bytes(),
+        vec![b'x'; bytes],
+        b"\r\n".to_vec(),
+    ]
+    .concat()
 }
 
 #[tokio::test]
@@ -35,7 +41,9 @@ async fn a_401_reaches_a_client_that_keeps_sending_chunks() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = gateway.client().await;
-    client.send(stranger("Transfer-Encoding: chunked\r\n")).await;
+    client
+        .send(stranger("Transfer-Encoding: chunked\r\n"))
+        .await;
     let (head, _) = promptly(send_on_and_read(&mut client, &chunk(65_536), 300)).await;
     assert_eq!(head.status(), 401);
     upstream.untouched().await;
@@ -57,19 +65,29 @@ async fn a_short_body_is_taken_before_it_is_refused() {
     let gateway = Gateway::before(&upstream.url()).await;
     let clock = Clock::stopped();
     let mut client = gateway.client().await;
-    client.send(stranger("Content-Length: 10\r\n") + "12345").await;
+    client
+        .send(stranger("Content-Length: 10\r\n") + "12345")
+        .await;
     client.silent().await;
     client.send("67890").await;
     let (head, _) = promptly(client.answer()).await;
-    assert_eq!((head.status(), head.get("connection")), (401, Some("close")));
+    assert_eq!(
+        (head.status(), head.get("connection")),
+        (401, Some("close"))
+    );
     let mut longest = gateway.client().await;
-    longest.send(stranger("Content-Length: 65536\r\n").into_bytes()).await;
+    longest
+        .send(stranger("Content-Length: 65536\r\n").into_bytes())
+        .await;
     longest.send(vec![b'x'; 65_535]).await;
     longest.silent().await;
     longest.send("x").await;
     assert_eq!(promptly(longest.answer()).await.0.status(), 401);
     // Not one that is longer, and not one that waits to be asked for.
-    for lines in ["Content-Length: 65537\r\n", "Content-Length: 10\r\nExpect: 100-continue\r\n"] {
+    for lines in [
+        "Content-Length: 65537\r\n",
+        "Content-Length: 10\r\nExpect: 100-continue\r\n",
+    ] {
         let mut client = gateway.client().await;
         client.send(stranger(lines)).await;
         assert_eq!(promptly(client.answer()).await.0.status(), 401);
@@ -88,10 +106,22 @@ async fn what_was_left_unread_never_becomes_a_request() {
     let length = SMUGGLED.len();
     let bodies = [
         (format!("Content-Length: {length}\r\n"), SMUGGLED.to_owned()),
-        (format!("Content-Length: {}\r\n", length + 1), SMUGGLED.to_owned()),
-        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n")),
-        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("0\r\n\r\n{SMUGGLED}")),
-        ("Content-Length: 5\r\n".to_owned(), format!("hello{SMUGGLED}")),
+        (
+            format!("Content-Length: {}\r\n", length + 1),
+            SMUGGLED.to_owned(),
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n".to_owned(),
+            format!("{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"),
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n".to_owned(),
+            format!("0\r\n\r\n{SMUGGLED}"),
+        ),
+        (
+            "Content-Length: 5\r\n".to_owned(),
+            format!("hello{SMUGGLED}"),
+        ),
     ];
     for (lines, body) in bodies {
         for together in [true, false] {
@@ -117,7 +147,9 @@ async fn a_manifest_too_large_is_refused_by_its_length_at_once() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = gateway.client().await;
-    client.send(request("PUT", MANIFEST, "Content-Length: 8388609\r\n")).await;
+    client
+        .send(request("PUT", MANIFEST, "Content-Length: 8388609\r\n"))
+        .await;
     let (head, body) = promptly(send_on_and_read(&mut client, &[b'x'; 65_536], 100)).await;
     assert_eq!(head.status(), 413);
     assert!(String::from_utf8(body).unwrap().contains("\"errors\""));
@@ -129,7 +161,9 @@ async fn a_manifest_too_large_is_refused_by_counting_its_chunks() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = gateway.client().await;
-    client.send(request("PUT", MANIFEST, "Transfer-Encoding: chunked\r\n")).await;
+    client
+        .send(request("PUT", MANIFEST, "Transfer-Encoding: chunked\r\n"))
+        .await;
     let mut registry = upstream.accept().await;
     let reading = tokio::spawn(async move {
         registry.head().await;
@@ -137,7 +171,11 @@ async fn a_manifest_too_large_is_refused_by_counting_its_chunks() {
     });
     let (head, _) = promptly(send_on_and_read(&mut client, &chunk(65_536), 200)).await;
     assert_eq!(head.status(), 413);
-    assert_eq!(promptly(reading).await.unwrap(), None, "the upstream never sees its end");
+    assert_eq!(
+        promptly(reading).await.unwrap(),
+        None,
+        "the upstream never sees its end"
+    );
 }
 
 #[tokio::test]
@@ -147,7 +185,12 @@ async fn an_upstreams_refusal_reaches_a_client_that_keeps_sending() {
         (416, "Transfer-Encoding: chunked\r\n", chunk(65_536)),
     ] {
         let mut transfer = Transfer::http1(request("PATCH", UPLOAD, lines)).await;
-        transfer.registry.send(format!("HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno")).await;
+        transfer
+            .registry
+            .send(format!(
+                "HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno"
+            ))
+            .await;
         let (head, body) = promptly(send_on_and_read(&mut transfer.client, &part, 300)).await;
         assert_eq!((head.status(), body.as_slice()), (status, b"no".as_slice()));
         assert_eq!(head.get("connection"), Some("close"));
@@ -160,17 +203,25 @@ async fn an_upstreams_refusal_reaches_a_client_that_keeps_sending() {
 async fn an_upstreams_refusal_outlives_the_reset_that_follows_it() {
     // A server that does not read what it refuses resets the connection behind its answer.
     for round in 0..40 {
-        let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 100000000\r\n")).await;
+        let mut transfer =
+            Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 100000000\r\n")).await;
         for _ in 0..round {
             transfer.client.send(&[b'x'; 16_384]).await;
             tokio::task::yield_now().await;
         }
-        transfer.registry.send("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno").await;
+        transfer
+            .registry
+            .send("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno")
+            .await;
         drop(transfer.registry);
         // Parts that the gateway is busy with when both come.
         transfer.client.send(&[b'x'; 65_536]).await;
         let (head, body) = promptly(transfer.client.answer()).await;
-        assert_eq!((head.status(), body.as_slice()), (413, b"no".as_slice()), "round {round}");
+        assert_eq!(
+            (head.status(), body.as_slice()),
+            (413, b"no".as_slice()),
+            "round {round}"
+        );
     }
 }
 
@@ -185,13 +236,19 @@ async fn a_401_resets_an_http2_upload_and_nothing_else() {
     let answer = promptly(client.begin(stranger)).await.unwrap();
     assert_eq!(answer.status(), 401);
     let text = promptly(whole(answer)).await.unwrap();
-    assert!(String::from_utf8(text.to_vec()).unwrap().contains("UNAUTHORIZED"));
+    assert!(
+        String::from_utf8(text.to_vec())
+            .unwrap()
+            .contains("UNAUTHORIZED")
+    );
     // The stream takes no more, and the connection still serves.
     promptly(async { while feed.send(Ok("x".repeat(1000).into())).await.is_ok() {} }).await;
     let played = async {
         let mut registry = upstream.accept().await;
         registry.head().await;
-        registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
+        registry
+            .send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+            .await;
         registry
     };
     let (answer, _registry) =
@@ -206,11 +263,15 @@ async fn an_upstreams_refusal_reaches_an_http2_client_that_keeps_sending() {
     let mut client = Http2::connect(&gateway, "ci.test").await;
     let (feed, body) = Fed::new();
     let feeding =
-        tokio::spawn(async move { while feed.send(Ok(vec![b'x'; 16_384].into())).await.is_ok() {} });
+        tokio::spawn(
+            async move { while feed.send(Ok(vec![b'x'; 16_384].into())).await.is_ok() {} },
+        );
     let played = async {
         let mut registry = upstream.accept().await;
         registry.head().await;
-        registry.send("HTTP/1.1 416 No\r\nContent-Length: 2\r\n\r\nno").await;
+        registry
+            .send("HTTP/1.1 416 No\r\nContent-Length: 2\r\n\r\nno")
+            .await;
         registry
     };
     let (answer, mut registry) =
@@ -229,13 +290,16 @@ async fn an_http2_manifest_too_large_is_refused() {
     let mut client = Http2::connect(&gateway, "ci.test").await;
     let (feed, body) = Fed::new();
     let feeding =
-        tokio::spawn(async move { while feed.send(Ok(vec![b'x'; 65_536].into())).await.is_ok() {} });
+        tokio::spawn(
+            async move { while feed.send(Ok(vec![b'x'; 65_536].into())).await.is_ok() {} },
+        );
     let reading = async {
         let mut registry = upstream.accept().await;
         registry.head().await;
         registry.chunked().await
     };
-    let (answer, read) = promptly(async { tokio::join!(client.ask("PUT", MANIFEST, body), reading) }).await;
+    let (answer, read) =
+        promptly(async { tokio::join!(client.ask("PUT", MANIFEST, body), reading) }).await;
     assert_eq!(answer.unwrap().status(), 413);
     assert_eq!(read, None, "the upstream never sees its end");
     promptly(feeding).await.unwrap();

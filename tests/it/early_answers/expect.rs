@@ -12,7 +12,8 @@ async fn no_100_comes_before_a_401() {
     let wrong = format!("Authorization: {}\r\n", basic("alice", "wrong"));
     for authorization in ["", &wrong] {
         let mut client = gateway.client().await;
-        let head = format!("PATCH {UPLOAD} HTTP/1.1\r\nHost: ci.test\r\n{authorization}{EXPECT}\r\n");
+        let head =
+            format!("PATCH {UPLOAD} HTTP/1.1\r\nHost: ci.test\r\n{authorization}{EXPECT}\r\n");
         client.send(head).await;
         assert_eq!(promptly(client.answer()).await.0.status(), 401);
         promptly(client.ended()).await;
@@ -31,17 +32,25 @@ async fn a_100_comes_with_the_right_to_send_and_expect_goes_no_further() {
     assert_eq!(registry.head().await.get("expect"), None);
     client.send("hello").await;
     assert_eq!(promptly(registry.bytes(5)).await, b"hello");
-    registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    registry
+        .send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(promptly(client.answer()).await.0.status(), 202);
 }
 
 #[tokio::test]
 async fn an_interim_answer_of_the_upstream_is_no_answer() {
     let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
-    transfer.registry.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+    transfer
+        .registry
+        .send("HTTP/1.1 100 Continue\r\n\r\n")
+        .await;
     transfer.client.send("hello").await;
     assert_eq!(promptly(transfer.registry.bytes(5)).await, b"hello");
-    transfer.registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    transfer
+        .registry
+        .send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(promptly(transfer.client.answer()).await.0.status(), 202);
 }
 
@@ -72,7 +81,10 @@ async fn connect_is_refused() {
         .await;
     let head = promptly(client.head()).await;
     assert_eq!(head.status(), 501);
-    client.try_send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n").await.ok();
+    client
+        .try_send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
+        .await
+        .ok();
     upstream.untouched().await;
 }
 

@@ -28,21 +28,36 @@ async fn while_the_upstream_thinks_about_a_body() {
 async fn in_the_middle_of_an_upload() {
     for (lines, part, seen) in [
         ("Content-Length: 10\r\n", "hello", "hello"),
-        ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n", "5\r\nhello\r\n"),
-        ("Transfer-Encoding: chunked\r\n", "a\r\nhello", "5\r\nhello\r\n"),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "5\r\nhello\r\n",
+            "5\r\nhello\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "a\r\nhello",
+            "5\r\nhello\r\n",
+        ),
     ] {
         let mut transfer = Transfer::http1(request("PATCH", UPLOAD, lines)).await;
         transfer.client.send(part).await;
         assert_eq!(transfer.registry.bytes(seen.len()).await, seen.as_bytes());
         drop(transfer.client);
-        assert_eq!(promptly(transfer.registry.rest()).await, b"", "neither a last chunk nor further bytes");
+        assert_eq!(
+            promptly(transfer.registry.rest()).await,
+            b"",
+            "neither a last chunk nor further bytes"
+        );
     }
 }
 
 #[tokio::test]
 async fn in_the_middle_of_a_download() {
     let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
-    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").await;
+    transfer
+        .registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        .await;
     transfer.client.head().await;
     transfer.client.bytes(5).await;
     drop(transfer.client);
@@ -58,8 +73,14 @@ async fn by_resetting_its_stream_while_the_upstream_thinks() {
     transfer.client.request(3, END_STREAM, "GET", BLOB).await;
     transfer.registry = transfer.upstream.accept().await;
     transfer.registry.head().await;
-    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!(promptly(transfer.client.next_of(HEADERS)).await.status(), 200);
+    transfer
+        .registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(
+        promptly(transfer.client.next_of(HEADERS)).await.status(),
+        200
+    );
 }
 
 #[tokio::test]
@@ -68,13 +89,20 @@ async fn by_resetting_its_stream_in_the_middle_of_an_upload() {
     transfer.client.send(DATA, 0, 1, b"hello").await;
     transfer.registry.bytes("5\r\nhello\r\n".len()).await;
     transfer.client.send(RST_STREAM, 0, 1, &CANCEL).await;
-    assert_eq!(promptly(transfer.registry.rest()).await, b"", "no last chunk");
+    assert_eq!(
+        promptly(transfer.registry.rest()).await,
+        b"",
+        "no last chunk"
+    );
 }
 
 #[tokio::test]
 async fn by_resetting_its_stream_in_the_middle_of_a_download() {
     let mut transfer = Transfer::frames(END_STREAM, "GET", BLOB).await;
-    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").await;
+    transfer
+        .registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        .await;
     assert_eq!(transfer.client.next_of(DATA).await.payload, b"hello");
     transfer.client.send(RST_STREAM, 0, 1, &CANCEL).await;
     promptly(transfer.registry.ended()).await;

@@ -7,7 +7,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
-use super::{Asking, BESIEGERS, Guess, LASTING, MANIFEST, MOST_GUESSES, compare, logins, process_of};
+use super::{
+    Asking, BESIEGERS, Guess, LASTING, MANIFEST, MOST_GUESSES, compare, logins, process_of,
+};
 use crate::harness::process::Process;
 use crate::harness::{Peer, json};
 
@@ -25,25 +27,42 @@ async fn a_hundred_thousand_addresses_and_ten_thousand_users_take_no_memory_and_
     // The tables of who failed take 5.7 MiB when they are full.
     assert!(grown < 16 << 20, "{} MiB", grown >> 20);
     let logins = logins(&process).await;
-    assert!(logins["memory_bytes"].as_u64().unwrap() < 6 << 20, "{logins}");
+    assert!(
+        logins["memory_bytes"].as_u64().unwrap() < 6 << 20,
+        "{logins}"
+    );
     // All places are taken, or nearly: a set of them may be full before its neighbours.
     let count = |of: &str| logins[of].as_u64().unwrap();
     assert!(count("failed") >= 100_000, "{logins}");
-    assert!(count("failing_addresses") > 62_000 && count("failing_users") > 15_500, "{logins}");
+    assert!(
+        count("failing_addresses") > 62_000 && count("failing_users") > 15_500,
+        "{logins}"
+    );
     let mut client = Peer::new(process.tls().await);
     let first = |user: &str| Guess {
         from: "198.51.100.1".to_owned(),
         user: user.to_owned(),
         password: "secret".to_owned(),
     };
-    assert_eq!(password(&mut client, &first("first0")).await.0, 200, "who comes from elsewhere is heard");
+    assert_eq!(
+        password(&mut client, &first("first0")).await.0,
+        200,
+        "who comes from elsewhere is heard"
+    );
     // They go on with passwords, which do cost, while these tables are full.
     let (_, token) = password(&mut client, &first("alice")).await;
     let token = token["token"].as_str().unwrap();
-    let good = format!("GET {MANIFEST} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\n\r\n");
-    compare(&process, &Asking { good, guesses: TOKENS }, |round, number, attempt| {
-        Guess::of(((round * 60 + number) * MOST_GUESSES + attempt) as u64)
-    })
+    let good = format!(
+        "GET {MANIFEST} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    compare(
+        &process,
+        &Asking {
+            good,
+            guesses: TOKENS,
+        },
+        |round, number, attempt| Guess::of(((round * 60 + number) * MOST_GUESSES + attempt) as u64),
+    )
     .await;
 }
 

@@ -10,22 +10,38 @@ async fn over_the_budget_there_is_429_and_no_hash() {
     let before = stage.hashes();
     // Whether the user exists, whether the password is right: nothing is told.
     let mut answers = Vec::new();
-    for (user, password) in
-        [("alice", "wrong again"), ("bob", "hunter2"), ("nobody", "secret"), ("alice", "wrong 0")]
-    {
+    for (user, password) in [
+        ("alice", "wrong again"),
+        ("bob", "hunter2"),
+        ("nobody", "secret"),
+        ("alice", "wrong 0"),
+    ] {
         let (mut head, body) = stage.answer("192.0.2.1", user, password).await;
         assert_eq!(head.status(), 429, "{user}");
         let wait: u64 = head.get("retry-after").unwrap().parse().unwrap();
         assert_eq!(wait, 120);
-        assert_eq!(head.get("docker-distribution-api-version"), Some("registry/2.0"));
+        assert_eq!(
+            head.get("docker-distribution-api-version"),
+            Some("registry/2.0")
+        );
         assert_eq!(head.get("www-authenticate"), None);
         let error = &json(&body)["errors"][0];
         assert_eq!(error["code"], "TOOMANYREQUESTS");
-        assert!(error["message"].as_str().unwrap().contains(&format!("try again in {wait} s")), "{error}");
-        head.headers.retain(|(name, _)| name != "date" && name != "retry-after");
+        assert!(
+            error["message"]
+                .as_str()
+                .unwrap()
+                .contains(&format!("try again in {wait} s")),
+            "{error}"
+        );
+        head.headers
+            .retain(|(name, _)| name != "date" && name != "retry-after");
         answers.push((head, body.len()));
     }
-    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
     assert_eq!(stage.hashes(), before);
     // Elsewhere everything is as it was.
     assert_eq!(stage.login("192.0.2.2", "bob", "hunter2").await, 200);
@@ -39,7 +55,10 @@ async fn over_http2_it_is_the_same() {
     let request = http::Request::get("https://ci.test/v2/")
         .header("authorization", crate::harness::basic("bob", "hunter2"))
         .header("x-forwarded-for", "192.0.2.1");
-    let answer = client.begin(request.body(no_body()).unwrap()).await.unwrap();
+    let answer = client
+        .begin(request.body(no_body()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 429);
     assert!(answer.headers().contains_key("retry-after"));
 }
@@ -61,7 +80,10 @@ async fn five_equal_wrong_tries_count_once_and_cost_one_hash() {
         let before = stage.hashes();
         for _ in 0..5 {
             let (head, _) = stage.answer(from, user, "mistyped").await;
-            assert_eq!((head.status(), head.get("www-authenticate").is_some()), (401, true));
+            assert_eq!(
+                (head.status(), head.get("www-authenticate").is_some()),
+                (401, true)
+            );
         }
         assert_eq!(stage.hashes() - before, 1, "{user}");
         assert_eq!(stage.guess_on(from, user, "other").await, 4, "{user}");
@@ -116,7 +138,13 @@ async fn guessing_from_many_addresses_locks_out_nobody() {
     let mut stage = Stage::new(20, 5).await;
     for machine in 0..5 {
         assert_eq!(
-            stage.login(&format!("192.0.2.{machine}"), "alice", &format!("wrong {machine}")).await,
+            stage
+                .login(
+                    &format!("192.0.2.{machine}"),
+                    "alice",
+                    &format!("wrong {machine}")
+                )
+                .await,
             401
         );
     }
@@ -134,9 +162,15 @@ async fn an_ipv6_network_is_one_client() {
     let mut stage = Stage::new(5, 20).await;
     for host in 0..5 {
         let from = format!("2001:db8:0:1::{host}");
-        assert_eq!(stage.login(&from, "alice", &format!("wrong {host}")).await, 401);
+        assert_eq!(
+            stage.login(&from, "alice", &format!("wrong {host}")).await,
+            401
+        );
     }
-    assert_eq!(stage.login("2001:db8:0:1:aaaa::1", "bob", "hunter2").await, 429);
+    assert_eq!(
+        stage.login("2001:db8:0:1:aaaa::1", "bob", "hunter2").await,
+        429
+    );
     assert_eq!(stage.login("2001:db8:0:2::1", "bob", "hunter2").await, 200);
 }
 
@@ -147,7 +181,10 @@ async fn the_ipv6_networks_of_one_customer_are_stopped_together() {
     let mut refused = 0;
     for network in 0..1000 {
         let from = format!("2001:db8:1:{network:x}::1");
-        match stage.login(&from, "alice", &format!("wrong {network}")).await {
+        match stage
+            .login(&from, "alice", &format!("wrong {network}"))
+            .await
+        {
             401 => assert_eq!(refused, 0, "{network}"),
             429 => refused += 1,
             other => panic!("{other}"),
@@ -157,8 +194,14 @@ async fn the_ipv6_networks_of_one_customer_are_stopped_together() {
     assert_eq!(stage.hashes(), 80, "sixteen times five");
     assert_eq!(stage.login("2001:db8:2::1", "alice", "secret").await, 200);
     // Now it is remembered.
-    assert_eq!(stage.login("2001:db8:1:ffff::1", "alice", "secret").await, 200);
-    assert_eq!(stage.login("2001:db8:1:ffff::1", "bob", "hunter2").await, 429);
+    assert_eq!(
+        stage.login("2001:db8:1:ffff::1", "alice", "secret").await,
+        200
+    );
+    assert_eq!(
+        stage.login("2001:db8:1:ffff::1", "bob", "hunter2").await,
+        429
+    );
 }
 
 #[tokio::test]
@@ -169,15 +212,25 @@ async fn a_flood_from_one_address_costs_its_budget_in_hashes_and_no_more() {
         let mut client = stage.gateway.client().await;
         let authorization = crate::harness::basic("alice", &format!("wrong {number}"));
         let lines = format!("X-Forwarded-For: 192.0.2.1\r\nAuthorization: {authorization}\r\n");
-        client.send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{lines}\r\n")).await;
+        client
+            .send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{lines}\r\n"))
+            .await;
         flood.push(client);
     }
     let mut statuses = Vec::new();
     for client in &mut flood {
         statuses.push(client.answer().await.0.status());
     }
-    assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 5, "{statuses:?}");
-    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 45, "{statuses:?}");
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 401).count(),
+        5,
+        "{statuses:?}"
+    );
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 429).count(),
+        45,
+        "{statuses:?}"
+    );
     assert_eq!(stage.hashes(), 5);
     assert_eq!(stage.login("192.0.2.2", "bob", "hunter2").await, 200);
 }

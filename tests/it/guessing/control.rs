@@ -22,15 +22,27 @@ async fn unlocking_gives_the_tries_back() {
     let directory = stage.gateway.directory.path().to_owned();
     stage.guess_on("192.0.2.1", "alice", "wrong").await;
     for from in ["192.0.2.1", "192.0.2.2"] {
-        stage.guess_on(from, "alice", &format!("wrong from {from}")).await;
+        stage
+            .guess_on(from, "alice", &format!("wrong from {from}"))
+            .await;
     }
     assert_eq!(stage.login("192.0.2.2", "alice", "secret").await, 429);
     let done = cli(&directory, &["unlock", "alice"]).await;
-    assert_eq!(done, (Some(0), "alice has all tries again at ci.test\n".to_owned()));
+    assert_eq!(
+        done,
+        (Some(0), "alice has all tries again at ci.test\n".to_owned())
+    );
     assert_eq!(stage.login("192.0.2.2", "alice", "secret").await, 200);
-    assert_eq!(stage.login("192.0.2.1", "bob", "hunter2").await, 429, "the address is another matter");
+    assert_eq!(
+        stage.login("192.0.2.1", "bob", "hunter2").await,
+        429,
+        "the address is another matter"
+    );
     let done = cli(&directory, &["unlock", "192.0.2.1"]).await;
-    assert_eq!(done, (Some(0), "192.0.2.1 has all its tries again\n".to_owned()));
+    assert_eq!(
+        done,
+        (Some(0), "192.0.2.1 has all its tries again\n".to_owned())
+    );
     assert_eq!(stage.login("192.0.2.1", "bob", "hunter2").await, 200);
     stage.guess_on("192.0.2.9", "nobody", "wrong").await;
     assert_eq!(cli(&directory, &["unlock", "--all"]).await.0, Some(0));
@@ -42,9 +54,21 @@ async fn unlocking_says_what_there_was_to_do() {
     let stage = Stage::new(5, 5).await;
     let directory = stage.gateway.directory.path().to_owned();
     for (arguments, code, said) in [
-        (&["unlock", "carol"][..], 0, "nothing was counted against carol\n"),
-        (&["unlock", "2001:db8::1"], 0, "nothing was counted against 2001:db8::1\n"),
-        (&["unlock", "carol", "--domain", "ci.test"], 0, "nothing was counted against carol\n"),
+        (
+            &["unlock", "carol"][..],
+            0,
+            "nothing was counted against carol\n",
+        ),
+        (
+            &["unlock", "2001:db8::1"],
+            0,
+            "nothing was counted against 2001:db8::1\n",
+        ),
+        (
+            &["unlock", "carol", "--domain", "ci.test"],
+            0,
+            "nothing was counted against carol\n",
+        ),
         (
             &["unlock", "carol", "--domain", "x.test"],
             1,
@@ -56,7 +80,11 @@ async fn unlocking_says_what_there_was_to_do() {
             "a domain goes with a user only: addresses are counted for all domains together\n",
         ),
     ] {
-        assert_eq!(cli(&directory, arguments).await, (Some(code), said.to_owned()), "{arguments:?}");
+        assert_eq!(
+            cli(&directory, arguments).await,
+            (Some(code), said.to_owned()),
+            "{arguments:?}"
+        );
     }
     for arguments in [&["unlock"][..], &["unlock", "alice", "--all"]] {
         assert_eq!(cli(&directory, arguments).await.0, Some(2), "{arguments:?}");
@@ -68,13 +96,19 @@ async fn reload_prints_what_is_wrong_and_the_old_configuration_stays() {
     let origin = Origin::new().await;
     let gateway = Gateway::before(&origin.url()).await;
     let directory = gateway.directory.path().to_owned();
-    assert_eq!(cli(&directory, &["reload"]).await, (Some(0), "the configuration is reloaded\n".to_owned()));
+    assert_eq!(
+        cli(&directory, &["reload"]).await,
+        (Some(0), "the configuration is reloaded\n".to_owned())
+    );
     let file = gateway.path("conf.d/ci.test.toml");
     let good = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, good.replace("domain = ", "domian = ")).unwrap();
     let (code, said) = cli(&directory, &["reload"]).await;
     assert_eq!(code, Some(2));
-    assert!(said.contains("unknown key `domian`") && said.contains("did you mean `domain`?"), "{said}");
+    assert!(
+        said.contains("unknown key `domian`") && said.contains("did you mean `domain`?"),
+        "{said}"
+    );
     assert!(gateway.tls("ci.test", &["http/1.1"]).await.is_ok());
     // Even with a main file that says nothing any more, it is found why.
     std::fs::write(&file, good).unwrap();
@@ -90,7 +124,11 @@ async fn reload_takes_the_new_budgets_and_proxies() {
     assert_eq!(stage.guess_on("192.0.2.1", "alice", "wrong").await, 5);
     let main = stage.gateway.path("moorgate.toml");
     let text = std::fs::read_to_string(&main).unwrap();
-    std::fs::write(&main, text.replace("address_failures = 5", "address_failures = 50")).unwrap();
+    std::fs::write(
+        &main,
+        text.replace("address_failures = 5", "address_failures = 50"),
+    )
+    .unwrap();
     let directory = stage.gateway.directory.path().to_owned();
     assert_eq!(cli(&directory, &["reload"]).await.0, Some(0));
     assert_eq!(stage.guess_on("192.0.2.2", "alice", "wrong").await, 50);
@@ -108,23 +146,37 @@ async fn reload_takes_the_new_budgets_and_proxies() {
 #[tokio::test]
 async fn without_a_process_the_commands_say_so() {
     let directory = tempfile::tempdir().unwrap();
-    Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:1")).write(directory.path());
+    Setup::new()
+        .domain(Domain::new("ci.test", "http://127.0.0.1:1"))
+        .write(directory.path());
     let words = "moorgate: no moorgate runs here: nobody answers at DIR/state/control.sock; \
                  is --config that of the running one?\n";
     for arguments in [&["reload"][..], &["unlock", "--all"]] {
-        assert_eq!(cli(directory.path(), arguments).await, (Some(1), words.to_owned()));
+        assert_eq!(
+            cli(directory.path(), arguments).await,
+            (Some(1), words.to_owned())
+        );
     }
     // As after a process that was killed.
     std::fs::create_dir_all(directory.path().join("state")).unwrap();
-    drop(std::os::unix::net::UnixListener::bind(directory.path().join("state/control.sock")).unwrap());
-    assert_eq!(cli(directory.path(), &["reload"]).await, (Some(1), words.to_owned()));
+    drop(
+        std::os::unix::net::UnixListener::bind(directory.path().join("state/control.sock"))
+            .unwrap(),
+    );
+    assert_eq!(
+        cli(directory.path(), &["reload"]).await,
+        (Some(1), words.to_owned())
+    );
 }
 
 #[tokio::test]
 async fn the_socket_is_its_owners_replaces_a_stale_one_and_goes_with_the_process() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
     let socket = gateway.path("state/control.sock");
-    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     assert!(gateway.stop().await);
     assert!(!socket.exists());
 }
@@ -132,21 +184,41 @@ async fn the_socket_is_its_owners_replaces_a_stale_one_and_goes_with_the_process
 #[tokio::test]
 async fn nonsense_on_the_socket_is_answered_or_cut_and_the_next_command_is_served() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
-    let connect = async || Peer::new(UnixStream::connect(gateway.path("state/control.sock")).await.unwrap());
-    let long = format!("{{\"command\":\"reload\",\"x\":\"{}\"}}\n", "x".repeat(20_000));
-    for line in ["\n", "reload\n", "{\"command\":\"format\"}\n", "{\"command\":\"reload\",\"x\":1}\n", &long]
-    {
+    let connect = async || {
+        Peer::new(
+            UnixStream::connect(gateway.path("state/control.sock"))
+                .await
+                .unwrap(),
+        )
+    };
+    let long = format!(
+        "{{\"command\":\"reload\",\"x\":\"{}\"}}\n",
+        "x".repeat(20_000)
+    );
+    for line in [
+        "\n",
+        "reload\n",
+        "{\"command\":\"format\"}\n",
+        "{\"command\":\"reload\",\"x\":1}\n",
+        &long,
+    ] {
         let mut client = connect().await;
         client.send(line).await;
         let said = String::from_utf8(promptly(client.rest()).await).unwrap();
-        assert!(said.starts_with("{\"outcome\":\"refused\"") || line.len() > 16_384, "{said}");
+        assert!(
+            said.starts_with("{\"outcome\":\"refused\"") || line.len() > 16_384,
+            "{said}"
+        );
         assert!(!said.contains("done"), "{said}");
     }
     // Somebody who never ends his line does not keep the others waiting for long.
     let mut silent = connect().await;
     silent.send("{").await;
     let mut next = connect().await;
-    next.io.write_all(b"{\"command\":\"reload\"}\n").await.unwrap();
+    next.io
+        .write_all(b"{\"command\":\"reload\"}\n")
+        .await
+        .unwrap();
     next.silent().await;
     crate::harness::jump(crate::harness::seconds(6)).await;
     let said = String::from_utf8(promptly(next.rest()).await).unwrap();

@@ -45,12 +45,21 @@ async fn each_offender_is_in_the_log_but_no_name_that_nobody_has() {
     // Perhaps a password in the wrong field.
     stage.guess_on("192.0.2.1", "correct horse", "wrong").await;
     for machine in [2, 3, 4, 5] {
-        stage.guess_on(&format!("192.0.2.{machine}"), "bob", &format!("wrong from {machine}")).await;
+        stage
+            .guess_on(
+                &format!("192.0.2.{machine}"),
+                "bob",
+                &format!("wrong from {machine}"),
+            )
+            .await;
     }
     assert_eq!(stage.login("192.0.2.9", "alice", "secret").await, 200);
     stage.guess_on("192.0.2.9", "alice", "wrong").await;
     let said: Vec<_> = events.with(WORDS).iter().map(|said| line(said).0).collect();
-    let ends: Vec<_> = said.iter().map(|said| said.split_once("domain=\"ci.test\" ").unwrap().1).collect();
+    let ends: Vec<_> = said
+        .iter()
+        .map(|said| said.split_once("domain=\"ci.test\" ").unwrap().1)
+        .collect();
     assert_eq!(
         ends,
         [

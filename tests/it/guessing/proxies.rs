@@ -37,14 +37,28 @@ async fn begin(
     let mut tcp = tcp(gateway, from).await;
     tcp.write_all(first).await?;
     let connector = TlsConnector::from(Arc::new(gateway.client_config(&["http/1.1"])));
-    Ok(Peer::new(connector.connect("ci.test".try_into().unwrap(), tcp).await?))
+    Ok(Peer::new(
+        connector
+            .connect("ci.test".try_into().unwrap(), tcp)
+            .await?,
+    ))
 }
 
 /// What the upstream is told about the client of a request with these lines.
-async fn client_of(origin: &Origin, client: &mut Peer<TlsStream<TcpStream>>, lines: &str) -> String {
-    client.send(request("GET", "/v2/base/app/manifests/v1", lines)).await;
+async fn client_of(
+    origin: &Origin,
+    client: &mut Peer<TlsStream<TcpStream>>,
+    lines: &str,
+) -> String {
+    client
+        .send(request("GET", "/v2/base/app/manifests/v1", lines))
+        .await;
     assert_eq!(client.answer().await.0.status(), 200);
-    origin.requests()[0].head.get("x-forwarded-for").unwrap().to_owned()
+    origin.requests()[0]
+        .head
+        .get("x-forwarded-for")
+        .unwrap()
+        .to_owned()
 }
 
 const PROXY: [u8; 4] = [127, 0, 0, 5];
@@ -56,13 +70,26 @@ async fn a_trusted_proxy_is_believed_about_each_request() {
     let mut client = begin(&gateway, PROXY, b"").await.unwrap();
     for (lines, address) in [
         ("X-Forwarded-For: 192.0.2.7\r\n", "192.0.2.7"),
-        ("X-Forwarded-For: 198.51.100.1, 192.0.2.7, 10.1.2.3\r\n", "192.0.2.7"),
-        ("X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 2001:db8::7\r\n", "2001:db8::7"),
+        (
+            "X-Forwarded-For: 198.51.100.1, 192.0.2.7, 10.1.2.3\r\n",
+            "192.0.2.7",
+        ),
+        (
+            "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 2001:db8::7\r\n",
+            "2001:db8::7",
+        ),
         ("X-Forwarded-For: nonsense\r\n", "127.0.0.5"),
-        ("Forwarded: for=192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\n", "127.0.0.5"),
+        (
+            "Forwarded: for=192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\n",
+            "127.0.0.5",
+        ),
         ("", "127.0.0.5"),
     ] {
-        assert_eq!(client_of(&origin, &mut client, lines).await, address, "{lines:?}");
+        assert_eq!(
+            client_of(&origin, &mut client, lines).await,
+            address,
+            "{lines:?}"
+        );
     }
 }
 
@@ -92,19 +119,37 @@ async fn nobody_else_is_believed() {
 #[tokio::test]
 async fn an_attacker_behind_a_trusted_proxy_is_told_from_the_others_behind_it() {
     let mut stage = Stage::new(5, 20).await;
-    let invented = ["198.51.100.1, 192.0.2.1", "203.0.113.9,192.0.2.1", "127.0.0.1, 192.0.2.1"];
+    let invented = [
+        "198.51.100.1, 192.0.2.1",
+        "203.0.113.9,192.0.2.1",
+        "127.0.0.1, 192.0.2.1",
+    ];
     let mut number = 0;
     for from in invented.iter().cycle().take(5) {
         number += 1;
-        assert_eq!(stage.login(from, "alice", &format!("wrong {number}")).await, 401);
+        assert_eq!(
+            stage.login(from, "alice", &format!("wrong {number}")).await,
+            401
+        );
     }
-    assert_eq!(stage.login("203.0.113.77, 192.0.2.1", "alice", "secret").await, 429, "whatever it invents");
+    assert_eq!(
+        stage
+            .login("203.0.113.77, 192.0.2.1", "alice", "secret")
+            .await,
+        429,
+        "whatever it invents"
+    );
     assert_eq!(stage.login("192.0.2.2", "alice", "secret").await, 200);
 }
 
 fn version2(address: [u8; 4]) -> Vec<u8> {
     let addresses = [&address[..], &[10, 0, 0, 1], &[0xdc, 0x04, 0x01, 0xbb]].concat();
-    [b"\r\n\r\n\0\r\nQUIT\n", &[0x21, 0x11, 0, 12][..], &addresses].concat()
+    [
+        b"\r\n\r\n\0\r\nQUIT\n",
+        &[0x21, 0x11, 0, 12][..],
+        &addresses,
+    ]
+    .concat()
 }
 
 #[tokio::test]
@@ -112,8 +157,14 @@ async fn a_trusted_proxy_may_say_it_before_tls() {
     let origin = Origin::new().await;
     let gateway = gateway(&origin).await;
     for (first, address) in [
-        (b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n".to_vec(), "192.0.2.7"),
-        (b"PROXY TCP6 2001:db8::7 fd00::1 56324 443\r\n".to_vec(), "2001:db8::7"),
+        (
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n".to_vec(),
+            "192.0.2.7",
+        ),
+        (
+            b"PROXY TCP6 2001:db8::7 fd00::1 56324 443\r\n".to_vec(),
+            "2001:db8::7",
+        ),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.5"),
         (version2([192, 0, 2, 7]), "192.0.2.7"),
         (Vec::new(), "127.0.0.5"),
@@ -122,20 +173,36 @@ async fn a_trusted_proxy_may_say_it_before_tls() {
         assert_eq!(client_of(&origin, &mut client, "").await, address);
         // The client behind it is not believed about others.
         let lines = "X-Forwarded-For: 198.51.100.1\r\n";
-        let believed = if address == "127.0.0.5" { "198.51.100.1" } else { address };
+        let believed = if address == "127.0.0.5" {
+            "198.51.100.1"
+        } else {
+            address
+        };
         assert_eq!(client_of(&origin, &mut client, lines).await, believed);
     }
     // A proxy behind the proxy is.
-    let mut client = begin(&gateway, PROXY, &version2([10, 1, 2, 3])).await.unwrap();
-    assert_eq!(client_of(&origin, &mut client, "X-Forwarded-For: 192.0.2.9\r\n").await, "192.0.2.9");
+    let mut client = begin(&gateway, PROXY, &version2([10, 1, 2, 3]))
+        .await
+        .unwrap();
+    assert_eq!(
+        client_of(&origin, &mut client, "X-Forwarded-For: 192.0.2.9\r\n").await,
+        "192.0.2.9"
+    );
 }
 
 #[tokio::test]
 async fn a_header_of_anybody_else_is_refused() {
     let origin = Origin::new().await;
     let gateway = gateway(&origin).await;
-    for first in [b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n".to_vec(), version2([192, 0, 2, 7])] {
-        assert!(promptly(begin(&gateway, [127, 0, 0, 1], &first)).await.is_err());
+    for first in [
+        b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n".to_vec(),
+        version2([192, 0, 2, 7]),
+    ] {
+        assert!(
+            promptly(begin(&gateway, [127, 0, 0, 1], &first))
+                .await
+                .is_err()
+        );
     }
 }
 
@@ -154,7 +221,8 @@ async fn a_broken_header_of_a_trusted_proxy_ends_the_connection() {
     }
     // Plain HTTP gets its sentence there, too.
     let mut peer = Peer::new(tcp(&gateway, PROXY).await);
-    peer.send("PUT /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n").await;
+    peer.send("PUT /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
+        .await;
     assert_eq!(promptly(peer.head()).await.status(), 400);
 }
 

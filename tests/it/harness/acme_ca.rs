@@ -172,35 +172,64 @@ impl AcmeCa {
     }
 
     pub async fn with(nature: Nature) -> Self {
-        let Nature { listen, host, clock, has_limits } = nature;
+        let Nature {
+            listen,
+            host,
+            clock,
+            has_limits,
+        } = nature;
         let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let host = host.map_or_else(|| address.to_string(), str::to_owned);
         let key = KeyPair::generate().unwrap();
         let names = [address.ip().to_string(), host.clone()];
-        let names = names.into_iter().filter(|name| !name.contains(':')).collect::<Vec<_>>();
-        let server = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let names = names
+            .into_iter()
+            .filter(|name| !name.contains(':'))
+            .collect::<Vec<_>>();
+        let server = CertificateParams::new(names)
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
         let tls = tls_server(&server, &key);
         let url = format!("https://{host}");
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "a played CA");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "a played CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer_pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
-        let world = World { limits: has_limits.then(Limits::new), ..World::default() };
+        let world = World {
+            limits: has_limits.then(Limits::new),
+            ..World::default()
+        };
         let (world, changed) = (Mutex::new(world), Notify::new());
-        let shared = Arc::new(Shared { url: url.clone(), issuer, issuer_pem, clock, world, changed });
+        let shared = Arc::new(Shared {
+            url: url.clone(),
+            issuer,
+            issuer_pem,
+            clock,
+            world,
+            changed,
+        });
         let ca = shared.clone();
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 tcp.set_nodelay(true).unwrap();
                 let (tls, ca) = (tls.clone(), ca.clone());
                 tokio::spawn(async move {
-                    let Ok(stream) = tls.accept(tcp).await else { return };
+                    let Ok(stream) = tls.accept(tcp).await else {
+                        return;
+                    };
                     let service = service_fn(move |request| {
                         let ca = ca.clone();
-                        async move { ca.answer(request).await.ok_or_else(|| std::io::Error::other("hung up")) }
+                        async move {
+                            ca.answer(request)
+                                .await
+                                .ok_or_else(|| std::io::Error::other("hung up"))
+                        }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -208,13 +237,20 @@ impl AcmeCa {
                 });
             }
         });
-        Self { url, roots: server.pem(), shared }
+        Self {
+            url,
+            roots: server.pem(),
+            shared,
+        }
     }
 
     /// The `[[ca]]` of moorgate.toml. The roots lie in a directory that outlives the gateway.
     pub fn toml(&self, directory: &Path, name: &str) -> String {
         let roots = self.write_roots(directory, name);
-        format!("[[ca]]\ndirectory = \"{}/dir\"\nroots = \"{roots}\"\n", self.url)
+        format!(
+            "[[ca]]\ndirectory = \"{}/dir\"\nroots = \"{roots}\"\n",
+            self.url
+        )
     }
 
     /// Writes what its server's certificate is verified by, and returns the path.
@@ -232,7 +268,9 @@ impl AcmeCa {
     /// Tells an endpoint what to do from now on, each time.
     pub fn always(&self, endpoint: &'static str, told: Told) {
         self.world(|world| {
-            world.whim = Some(Box::new(move |asked| (asked.endpoint == endpoint).then(|| told.clone())))
+            world.whim = Some(Box::new(move |asked| {
+                (asked.endpoint == endpoint).then(|| told.clone())
+            }))
         });
     }
 
@@ -243,7 +281,12 @@ impl AcmeCa {
 
     /// Has done what it was still processing.
     pub fn finishes(&self) {
-        self.world(|world| world.orders.iter_mut().for_each(|order| order.busy = (0, "")));
+        self.world(|world| {
+            world
+                .orders
+                .iter_mut()
+                .for_each(|order| order.busy = (0, ""))
+        });
     }
 
     /// Sends the next byte of answers that trickle.
@@ -258,8 +301,19 @@ impl AcmeCa {
 
     /// Which profiles there are. Certificates live as long as Let's Encrypt's.
     pub fn profiles(&self, profiles: &[&'static str]) {
-        let life = |profile| if profile == "shortlived" { SHORT_LIFE } else { USUAL_LIFE };
-        self.profiles_for(&profiles.iter().map(|profile| (*profile, life(*profile))).collect::<Vec<_>>());
+        let life = |profile| {
+            if profile == "shortlived" {
+                SHORT_LIFE
+            } else {
+                USUAL_LIFE
+            }
+        };
+        self.profiles_for(
+            &profiles
+                .iter()
+                .map(|profile| (*profile, life(*profile)))
+                .collect::<Vec<_>>(),
+        );
     }
 
     /// As which it stands in DNS.
@@ -296,7 +350,14 @@ impl AcmeCa {
 
     /// The payloads that an endpoint was asked with so far.
     pub fn asked(&self, endpoint: &str) -> Vec<Value> {
-        let all = |world: &mut World| world.asked.iter().filter(|(at, _)| at == endpoint).cloned().collect();
+        let all = |world: &mut World| {
+            world
+                .asked
+                .iter()
+                .filter(|(at, _)| at == endpoint)
+                .cloned()
+                .collect()
+        };
         let all: Vec<(String, Value)> = self.world(all);
         all.into_iter().map(|(_, payload)| payload).collect()
     }
@@ -321,7 +382,11 @@ impl AcmeCa {
     pub fn issued(&self) -> Vec<(Vec<String>, String, (SystemTime, SystemTime))> {
         self.world(|world| {
             let issued = world.orders.iter().filter_map(|order| {
-                Some((order.names(), order.profile.as_str().unwrap_or_default().to_owned(), order.life?))
+                Some((
+                    order.names(),
+                    order.profile.as_str().unwrap_or_default().to_owned(),
+                    order.life?,
+                ))
             });
             issued.collect()
         })
@@ -329,7 +394,12 @@ impl AcmeCa {
 
     /// What was refused because a limit was used up.
     pub fn refused_for_limits(&self) -> Vec<String> {
-        self.world(|world| world.limits.as_ref().map_or_else(Vec::new, |limits| limits.refused.clone()))
+        self.world(|world| {
+            world
+                .limits
+                .as_ref()
+                .map_or_else(Vec::new, |limits| limits.refused.clone())
+        })
     }
 
     /// Waits until an endpoint has been asked so often.
@@ -344,8 +414,18 @@ impl AcmeCa {
             }
         };
         let done = tokio::time::timeout(Duration::from_secs(30), waited).await;
-        let all = |world: &mut World| world.asked.iter().map(|(at, _)| at.clone()).collect::<Vec<_>>();
-        assert!(done.is_ok(), "{endpoint} was not asked {times} times: {:?}", self.world(all));
+        let all = |world: &mut World| {
+            world
+                .asked
+                .iter()
+                .map(|(at, _)| at.clone())
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            done.is_ok(),
+            "{endpoint} was not asked {times} times: {:?}",
+            self.world(all)
+        );
     }
 
     fn world<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
@@ -356,7 +436,9 @@ impl AcmeCa {
 impl Order {
     fn names(&self) -> Vec<String> {
         let names = self.identifiers.as_array().unwrap().iter();
-        names.map(|one| one["value"].as_str().unwrap().to_owned()).collect()
+        names
+            .map(|one| one["value"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -378,7 +460,8 @@ impl Shared {
             Ok((payload, account)) => {
                 self.world.lock().unwrap().note(&endpoint, &path, &payload);
                 self.changed.notify_waiters();
-                self.told_or_work(told, &endpoint, &path, &payload, &account).await
+                self.told_or_work(told, &endpoint, &path, &payload, &account)
+                    .await
             }
         };
         let mut world = self.world.lock().unwrap();
@@ -387,7 +470,9 @@ impl Shared {
         world.nonces.insert(nonce.clone());
         drop(world);
         let mut answer = answer?;
-        answer.headers_mut().insert("replay-nonce", nonce.parse().unwrap());
+        answer
+            .headers_mut()
+            .insert("replay-nonce", nonce.parse().unwrap());
         Some(answer)
     }
 }
@@ -396,7 +481,10 @@ impl World {
     fn told(&mut self, endpoint: &str, path: &str) -> Option<Told> {
         let once = self.once.get_mut(endpoint).and_then(VecDeque::pop_front);
         once.or_else(|| {
-            let asked = Asked { endpoint: endpoint.to_owned(), challenge: self.challenge(endpoint, path) };
+            let asked = Asked {
+                endpoint: endpoint.to_owned(),
+                challenge: self.challenge(endpoint, path),
+            };
             self.whim.as_mut().and_then(|whim| whim(&asked))
         })
     }

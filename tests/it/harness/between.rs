@@ -27,7 +27,12 @@ impl Between {
         let domain = settings(Domain::new("ci.test", &upstream.url()));
         let gateway = Setup::new().domain(domain).start().await;
         let client = gateway.client().await;
-        Self { gateway, upstream, client, registry: None }
+        Self {
+            gateway,
+            upstream,
+            client,
+            registry: None,
+        }
     }
 
     /// Sends a request and returns its head as the upstream sees it.
@@ -75,7 +80,9 @@ impl Between {
     /// A request, the upstream's empty 200 to it, and the head that the upstream saw.
     pub async fn passed(&mut self, request: impl AsRef<[u8]>) -> Head {
         let asked = self.forwarded(request).await;
-        let (head, _) = self.answered("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        let (head, _) = self
+            .answered("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            .await;
         assert_eq!(head.status(), 200);
         asked
     }
@@ -94,7 +101,10 @@ impl Between {
     }
 }
 
-async fn unforwarded(upstream: &Upstream, client: &mut Peer<TlsStream<TcpStream>>) -> (Head, Vec<u8>) {
+async fn unforwarded(
+    upstream: &Upstream,
+    client: &mut Peer<TlsStream<TcpStream>>,
+) -> (Head, Vec<u8>) {
     let answer = tokio::select! {
         answer = client.answer() => answer,
         _ = upstream.accept() => panic!("it was forwarded"),

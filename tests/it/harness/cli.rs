@@ -7,7 +7,18 @@ use std::process::Command;
 pub async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moorgate"));
     command.args(arguments).arg("--config").arg(directory);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap().replace(directory.to_str().unwrap(), "DIR");
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
+    let text = |bytes| {
+        String::from_utf8(bytes)
+            .unwrap()
+            .replace(directory.to_str().unwrap(), "DIR")
+    };
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }

@@ -25,7 +25,10 @@ const CAA: u16 = 257;
 impl Dns {
     pub async fn new() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let (address, zone) = (socket.local_addr().unwrap(), Arc::new(Mutex::new(Zone::default())));
+        let (address, zone) = (
+            socket.local_addr().unwrap(),
+            Arc::new(Mutex::new(Zone::default())),
+        );
         let known = zone.clone();
         tokio::spawn(async move {
             let mut question = vec![0; 512];
@@ -50,13 +53,19 @@ impl Dns {
     /// A name has a text.
     pub fn says(&self, name: &str, text: &str) {
         let strings = text.as_bytes().chunks(255);
-        let data = strings.flat_map(|part| [&[u8::try_from(part.len()).unwrap()], part].concat()).collect();
+        let data = strings
+            .flat_map(|part| [&[u8::try_from(part.len()).unwrap()], part].concat())
+            .collect();
         self.set(name, TXT, vec![data]);
     }
 
     /// Only this CA may issue for a name and those below it.
     pub fn allows(&self, name: &str, issuer: &str) {
-        self.set(name, CAA, vec![[b"\x00\x05issue", issuer.as_bytes()].concat()]);
+        self.set(
+            name,
+            CAA,
+            vec![[b"\x00\x05issue", issuer.as_bytes()].concat()],
+        );
     }
 
     /// From now on it only says that it is out of order.
@@ -65,7 +74,11 @@ impl Dns {
     }
 
     fn set(&self, name: &str, kind: u16, data: Vec<Vec<u8>>) {
-        self.zone.lock().unwrap().records.insert((name.to_owned(), kind), data);
+        self.zone
+            .lock()
+            .unwrap()
+            .records
+            .insert((name.to_owned(), kind), data);
     }
 }
 
@@ -82,7 +95,9 @@ impl Zone {
         } else {
             3
         };
-        let found = found.filter(|_| !self.broken).map_or(&[][..], Vec::as_slice);
+        let found = found
+            .filter(|_| !self.broken)
+            .map_or(&[][..], Vec::as_slice);
         let mut answer = question[..end + 4].to_vec();
         answer[2..4].copy_from_slice(&[0x81, 0x80 | code]);
         answer[6..12].copy_from_slice(&[0, u8::try_from(found.len()).unwrap(), 0, 0, 0, 0]);

@@ -34,7 +34,10 @@ impl Events {
             .without_time()
             .with_writer(move || writer.clone())
             .finish();
-        Self { text, _guard: tracing::subscriber::set_default(subscriber) }
+        Self {
+            text,
+            _guard: tracing::subscriber::set_default(subscriber),
+        }
     }
 
     /// All of them so far.
@@ -44,6 +47,10 @@ impl Events {
 
     /// Those with these words.
     pub fn with(&self, words: &str) -> Vec<String> {
-        self.all().lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
+        self.all()
+            .lines()
+            .filter(|line| line.contains(words))
+            .map(str::to_owned)
+            .collect()
     }
 }

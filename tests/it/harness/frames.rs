@@ -91,13 +91,28 @@ impl Frames {
     /// Begins a connection over TLS, with a window of so many bytes for each answer.
     pub async fn over(io: TlsStream<TcpStream>, window: u32) -> Self {
         assert_eq!(io.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
-        let mut frames = Frames { io, buffer: Vec::new(), last: None };
-        frames.io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let mut frames = Frames {
+            io,
+            buffer: Vec::new(),
+            last: None,
+        };
+        frames
+            .io
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
         // No dynamic table, so that each answer can be read alone.
         let mut settings = vec![0, 1, 0, 0, 0, 0, 0, 4];
         settings.extend(window.to_be_bytes());
         frames.send(SETTINGS, 0, 0, &settings).await;
-        while frames.next().await != (Frame { kind: SETTINGS, flags: ACK, stream: 0, payload: vec![] }) {}
+        while frames.next().await
+            != (Frame {
+                kind: SETTINGS,
+                flags: ACK,
+                stream: 0,
+                payload: vec![],
+            })
+        {}
         frames
     }
 
@@ -113,7 +128,9 @@ impl Frames {
         stream: u32,
         payload: &[u8],
     ) -> std::io::Result<()> {
-        self.io.write_all(&wire(kind, flags, stream, payload)).await?;
+        self.io
+            .write_all(&wire(kind, flags, stream, payload))
+            .await?;
         self.io.flush().await
     }
 
@@ -127,7 +144,12 @@ impl Frames {
         let length = self.whole()?;
         let bytes: Vec<u8> = self.buffer.drain(..length).collect();
         let stream = u32::from_be_bytes(bytes[5..9].try_into().unwrap());
-        let frame = Frame { kind: bytes[3], flags: bytes[4], stream, payload: bytes[9..].to_vec() };
+        let frame = Frame {
+            kind: bytes[3],
+            flags: bytes[4],
+            stream,
+            payload: bytes[9..].to_vec(),
+        };
         if frame.kind == SETTINGS && frame.flags & ACK == 0 {
             let _ = self.try_send(SETTINGS, ACK, 0, &[]).await;
         }
@@ -137,7 +159,8 @@ impl Frames {
     /// The length of the frame at the beginning of the buffer, if it is there to its end.
     fn whole(&self) -> Option<usize> {
         let head = self.buffer.get(..9)?;
-        let length = 9 + usize::from(head[0]) * 65_536 + usize::from(head[1]) * 256 + usize::from(head[2]);
+        let length =
+            9 + usize::from(head[0]) * 65_536 + usize::from(head[1]) * 256 + usize::from(head[2]);
         (self.buffer.len() >= length).then_some(length)
     }
 
@@ -182,7 +205,8 @@ impl Frames {
     pub async fn request(&mut self, stream: u32, flags: u8, method: &str, path: &str) {
         let authorization = basic("alice", "secret");
         let block = request_block(method, path, &[("authorization", &authorization)]);
-        self.send(HEADERS, END_HEADERS | flags, stream, &block).await;
+        self.send(HEADERS, END_HEADERS | flags, stream, &block)
+            .await;
     }
 
     /// The number of the next stream.
@@ -193,14 +217,21 @@ impl Frames {
     }
 
     /// Sends a head of any fields in one frame; the server may have gone.
-    pub async fn head<N: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, stream: u32, fields: &[(N, V)], end: bool) {
+    pub async fn head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &mut self,
+        stream: u32,
+        fields: &[(N, V)],
+        end: bool,
+    ) {
         let flags = END_HEADERS | if end { END_STREAM } else { 0 };
         let _ = self.try_send(HEADERS, flags, stream, &block(fields)).await;
     }
 
     /// Sends a part of a body; the server may have gone.
     pub async fn data(&mut self, stream: u32, bytes: &[u8], end: bool) {
-        let _ = self.try_send(DATA, if end { END_STREAM } else { 0 }, stream, bytes).await;
+        let _ = self
+            .try_send(DATA, if end { END_STREAM } else { 0 }, stream, bytes)
+            .await;
     }
 
     /// Reads until it is known what became of a stream.
@@ -208,7 +239,9 @@ impl Frames {
         let (mut status, mut body) = (0, Vec::new());
         while let Some(frame) = self.try_next().await {
             match frame.kind {
-                PING if frame.flags & ACK == 0 => _ = self.try_send(PING, ACK, 0, &frame.payload).await,
+                PING if frame.flags & ACK == 0 => {
+                    _ = self.try_send(PING, ACK, 0, &frame.payload).await
+                }
                 GOAWAY if frame.payload[4..8] != [0, 0, 0, 0] => return Outcome::Gone,
                 RST_STREAM if frame.stream == stream => return Outcome::Reset(frame.reason()),
                 HEADERS if frame.stream == stream => status = frame.status(),
@@ -242,7 +275,12 @@ pub fn wire(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// The header block of a request to `ci.test`, with further fields.
 pub fn request_block(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let path = super::bound(path);
-    let pseudo = [(":method", method), (":scheme", "https"), (":authority", "ci.test"), (":path", &path)];
+    let pseudo = [
+        (":method", method),
+        (":scheme", "https"),
+        (":authority", "ci.test"),
+        (":path", &path),
+    ];
     block(&[&pseudo, fields].concat())
 }
 
@@ -277,20 +315,36 @@ fn length(block: &mut Vec<u8>, length: usize) {
 fn status_of(block: &[u8]) -> u16 {
     let after_updates = block.iter().position(|b| b & 0xe0 != 0x20).unwrap();
     match &block[after_updates..] {
-        [indexed @ 0x88..=0x8e, ..] => [200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)],
-        [0x08 | 0x18 | 0x48, 3, a, b, c, ..] => std::str::from_utf8(&[*a, *b, *c]).unwrap().parse().unwrap(),
-        [0x08 | 0x18 | 0x48, coded, rest @ ..] => huffman_digits(&rest[..usize::from(coded & 0x7f)]),
+        [indexed @ 0x88..=0x8e, ..] => {
+            [200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)]
+        }
+        [0x08 | 0x18 | 0x48, 3, a, b, c, ..] => {
+            std::str::from_utf8(&[*a, *b, *c]).unwrap().parse().unwrap()
+        }
+        [0x08 | 0x18 | 0x48, coded, rest @ ..] => {
+            huffman_digits(&rest[..usize::from(coded & 0x7f)])
+        }
         other => panic!("no status in {other:?}"),
     }
 }
 
 fn huffman_digits(coded: &[u8]) -> u16 {
-    let mut bits = coded.iter().flat_map(|byte| (0..8).rev().map(move |at| u16::from(byte >> at & 1)));
-    let mut take = |count: usize| bits.by_ref().take(count).fold(0, |so_far, bit| so_far * 2 + bit);
+    let mut bits = coded
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |at| u16::from(byte >> at & 1)));
+    let mut take = |count: usize| {
+        bits.by_ref()
+            .take(count)
+            .fold(0, |so_far, bit| so_far * 2 + bit)
+    };
     (0..3).fold(0, |number, _| {
         let five = take(5);
         // 0, 1 and 2 have five bits, the others six, from 011001 on.
-        let digit = if five < 3 { five } else { five * 2 + take(1) - 0b011001 + 3 };
+        let digit = if five < 3 {
+            five
+        } else {
+            five * 2 + take(1) - 0b011001 + 3
+        };
         number * 10 + digit
     })
 }

@@ -34,24 +34,41 @@ pub fn bound(target: &str) -> String {
         SessionKey::open(directory.path()).unwrap()
     });
     let (path, rest) = target.split_at(target.find(['?', '#']).unwrap_or(target.len()));
-    let parts = path.strip_prefix("/v2/").and_then(|path| path.split_once("/blobs/uploads/"));
+    let parts = path
+        .strip_prefix("/v2/")
+        .and_then(|path| path.split_once("/blobs/uploads/"));
     let names = parts.and_then(|(name, id)| {
-        Some((RepositoryName::parse(name).ok()?, UploadId::parse(id).ok().filter(|_| !id.contains('~'))?))
+        Some((
+            RepositoryName::parse(name).ok()?,
+            UploadId::parse(id).ok().filter(|_| !id.contains('~'))?,
+        ))
     });
-    let Some((name, id)) = names else { return target.to_owned() };
-    let bound = KEY.owner("ci.test", UserName::new("alice").unwrap()).bind(&name, &id).unwrap();
+    let Some((name, id)) = names else {
+        return target.to_owned();
+    };
+    let bound = KEY
+        .owner("ci.test", UserName::new("alice").unwrap())
+        .bind(&name, &id)
+        .unwrap();
     format!("/v2/{name}/blobs/uploads/{bound}{rest}")
 }
 
 /// Makes the state directory with the key in it, for what is to be started.
 pub fn write_session_key(state: &Path) {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).unwrap();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .unwrap();
     std::fs::write(state.join("upload-sessions.key"), SESSION_KEY).unwrap();
 }
 
 /// The value of an Authorization header.
 pub fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+    format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
+    )
 }
 
 /// What is to be started.
@@ -137,8 +154,21 @@ impl Domain {
 
     /// The domain file.
     pub fn toml(&self) -> String {
-        let Self { name, upstream, top, upstream_keys, tables, tls, auth, .. } = self;
-        let url = if upstream.is_empty() { String::new() } else { format!("url = \"{upstream}\"") };
+        let Self {
+            name,
+            upstream,
+            top,
+            upstream_keys,
+            tables,
+            tls,
+            auth,
+            ..
+        } = self;
+        let url = if upstream.is_empty() {
+            String::new()
+        } else {
+            format!("url = \"{upstream}\"")
+        };
         format!(
             "domain = \"{name}\"\n{top}\n[tls]\n{tls}\n[auth]\nhtpasswd = \"{name}.htpasswd\"\n{auth}\n\
              [upstream]\n{url}\n{upstream_keys}\n{tables}\n"
@@ -157,7 +187,11 @@ impl Domain {
 impl Setup {
     /// One https listener, one plain and one admin listener, all on ports of the system's choice.
     pub fn new() -> Self {
-        Self { top: String::new(), main: String::new(), domains: Vec::new() }
+        Self {
+            top: String::new(),
+            main: String::new(),
+            domains: Vec::new(),
+        }
     }
 
     /// A further domain.
@@ -193,8 +227,11 @@ impl Setup {
         std::fs::write(directory.join("moorgate.toml"), main).unwrap();
         std::fs::create_dir_all(directory.join("conf.d")).unwrap();
         for domain in &self.domains {
-            let file =
-                |extension: &str| directory.join("conf.d").join(format!("{}.{extension}", domain.name));
+            let file = |extension: &str| {
+                directory
+                    .join("conf.d")
+                    .join(format!("{}.{extension}", domain.name))
+            };
             std::fs::write(file("toml"), domain.toml()).unwrap();
             std::fs::write(file("htpasswd"), Domain::htpasswd(&domain.users)).unwrap();
         }
@@ -239,11 +276,16 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway with the domain `ci.test` in front of an upstream.
     pub async fn before(upstream: &str) -> Self {
-        Setup::new().domain(Domain::new("ci.test", upstream)).start().await
+        Setup::new()
+            .domain(Domain::new("ci.test", upstream))
+            .start()
+            .await
     }
 
     fn address(&self, kind: ListenerKind, configured: &str) -> SocketAddr {
-        self.app.address(kind, ListenAddress(configured.parse().unwrap())).expect("it listens")
+        self.app
+            .address(kind, ListenAddress(configured.parse().unwrap()))
+            .expect("it listens")
     }
 
     /// The https listener.
@@ -270,7 +312,9 @@ impl Gateway {
     pub fn client_config(&self, alpn: &[&str]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         let pem = self.path("state/internal-ca/ca.pem");
-        roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_file(pem).unwrap())
+            .unwrap();
         client_config(roots, alpn)
     }
 
@@ -278,17 +322,24 @@ impl Gateway {
     pub async fn tls(&self, name: &str, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(self.https()).await?;
         let connector = TlsConnector::from(Arc::new(self.client_config(alpn)));
-        connector.connect(ServerName::try_from(name.to_owned()).unwrap(), tcp).await
+        connector
+            .connect(ServerName::try_from(name.to_owned()).unwrap(), tcp)
+            .await
     }
 
     /// Whether a handshake with a name shows a certificate (in DER) that is its own root.
     pub async fn shows(&self, name: &str, certificate: &[u8]) -> bool {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(certificate.to_vec())).unwrap();
+        roots
+            .add(CertificateDer::from(certificate.to_vec()))
+            .unwrap();
         let config = client_config(roots, &["http/1.1"]);
         let tcp = TcpStream::connect(self.https()).await.unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.is_ok()
+        TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await
+            .is_ok()
     }
 
     /// An HTTP/1.1 connection for `ci.test`, to be played byte by byte.
@@ -310,7 +361,10 @@ pub fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config.alpn_protocols = alpn
+        .iter()
+        .map(|protocol| protocol.as_bytes().to_vec())
+        .collect();
     config
 }
 
@@ -319,5 +373,7 @@ pub fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
 pub fn request(method: &str, target: &str, lines: &str) -> String {
     let target = bound(target);
     let authorization = basic("alice", "secret");
-    format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n{lines}\r\n")
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n{lines}\r\n"
+    )
 }

@@ -31,7 +31,9 @@ impl Http2 {
 
     /// Speaks over a TLS stream that agreed on it.
     pub async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        let (send, connection) = handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
+        let (send, connection) = handshake(TokioExecutor::new(), TokioIo::new(io))
+            .await
+            .unwrap();
         // Ends when the last sender is dropped.
         tokio::spawn(connection);
         Self { send }
@@ -56,7 +58,12 @@ impl Http2 {
     }
 
     /// The same with a request of `alice`.
-    pub async fn ask(&mut self, method: &str, path: &str, body: Fed) -> hyper::Result<Response<Incoming>> {
+    pub async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Fed,
+    ) -> hyper::Result<Response<Incoming>> {
         self.begin(request2(method, path).body(body).unwrap()).await
     }
 
@@ -100,10 +107,15 @@ impl Body for Fed {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
             None => Poll::Ready(None),
-            Some(receiver) => receiver.poll_recv(cx).map(|part| part.map(|part| part.map(Frame::data))),
+            Some(receiver) => receiver
+                .poll_recv(cx)
+                .map(|part| part.map(|part| part.map(Frame::data))),
         }
     }
 

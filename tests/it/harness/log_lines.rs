@@ -12,7 +12,8 @@ struct Lines(Sender<String>);
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        text.lines().for_each(|line| self.0.send(line.to_owned()).unwrap_or_default());
+        text.lines()
+            .for_each(|line| self.0.send(line.to_owned()).unwrap_or_default());
         Ok(bytes.len())
     }
 

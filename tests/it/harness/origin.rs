@@ -39,7 +39,11 @@ impl Origin {
                 tokio::spawn(answer(peer, all.clone()));
             }
         });
-        Self { url, seen, listening }
+        Self {
+            url,
+            seen,
+            listening,
+        }
     }
 
     /// `http://127.0.0.1:PORT`
@@ -77,10 +81,18 @@ async fn answer(mut peer: Peer<TcpStream>, seen: Arc<Mutex<Seen>>) {
             Ok(Some((request, taken))) => {
                 peer.buffer.drain(..taken);
                 let says = Origin::says(&request);
-                let body = if request.method() == "HEAD" { "" } else { &says };
+                let body = if request.method() == "HEAD" {
+                    ""
+                } else {
+                    &says
+                };
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", says.len());
                 seen.lock().unwrap().whole.push(request);
-                if peer.try_send(format!("{head}X-Says: {says}\r\n\r\n{body}")).await.is_err() {
+                if peer
+                    .try_send(format!("{head}X-Says: {says}\r\n\r\n{body}"))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -91,7 +103,11 @@ async fn answer(mut peer: Peer<TcpStream>, seen: Arc<Mutex<Seen>>) {
             }
             Err(why) => {
                 let rest = String::from_utf8_lossy(&peer.buffer).into_owned();
-                return seen.lock().unwrap().malformed.push(format!("{why}: {rest:?}"));
+                return seen
+                    .lock()
+                    .unwrap()
+                    .malformed
+                    .push(format!("{why}: {rest:?}"));
             }
         }
     }

@@ -32,7 +32,11 @@ impl Head {
 
     /// All values of a header.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     /// The value of a header that may stand once at most.
@@ -44,13 +48,17 @@ impl Head {
 
     /// What `Content-Length` says.
     pub fn length(&self) -> Option<usize> {
-        self.get("content-length").map(|length| length.parse().unwrap())
+        self.get("content-length")
+            .map(|length| length.parse().unwrap())
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     pub fn new(io: IO) -> Self {
-        Self { io, buffer: Vec::new() }
+        Self {
+            io,
+            buffer: Vec::new(),
+        }
     }
 
     /// Sends bytes and flushes.
@@ -77,7 +85,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
                 return Some(parse_head(&text));
             }
             if !self.more().await {
-                assert!(self.buffer.is_empty(), "half a head: {:?}", String::from_utf8_lossy(&self.buffer));
+                assert!(
+                    self.buffer.is_empty(),
+                    "half a head: {:?}",
+                    String::from_utf8_lossy(&self.buffer)
+                );
                 return None;
             }
         }
@@ -91,7 +103,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     /// Reads that many bytes of a body.
     pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
-            assert!(self.more().await, "ended after {} of {count} bytes", self.buffer.len());
+            assert!(
+                self.more().await,
+                "ended after {} of {count} bytes",
+                self.buffer.len()
+            );
         }
         self.buffer.drain(..count).collect()
     }
@@ -149,7 +165,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     /// Asserts that nothing more comes and that the connection ends.
     pub async fn ended(&mut self) {
         let rest = self.rest().await;
-        assert!(rest.is_empty(), "still came: {:?}", String::from_utf8_lossy(&rest));
+        assert!(
+            rest.is_empty(),
+            "still came: {:?}",
+            String::from_utf8_lossy(&rest)
+        );
     }
 
     /// Asserts that neither a byte nor the end has come so far.
@@ -157,7 +177,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         super::settle().await;
         let mut byte = [0; 1];
         let mut read = std::pin::pin!(self.io.read(&mut byte));
-        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(read.as_mut().poll(cx))).await;
+        let polled =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(read.as_mut().poll(cx))).await;
         assert!(polled.is_pending(), "something came: {polled:?}");
     }
 }
@@ -167,14 +188,21 @@ fn parse_head(text: &[u8]) -> Head {
     let mut lines = text.trim_end().split("\r\n");
     let first = lines.next().unwrap().to_owned();
     let header = |line: &str| {
-        let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no header: {line:?}"));
+        let (name, value) = line
+            .split_once(':')
+            .unwrap_or_else(|| panic!("no header: {line:?}"));
         (name.to_ascii_lowercase(), value.trim().to_owned())
     };
-    Head { first, headers: lines.map(header).collect() }
+    Head {
+        first,
+        headers: lines.map(header).collect(),
+    }
 }
 
 impl<IO> Debug for Peer<IO> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peer").field("buffer", &String::from_utf8_lossy(&self.buffer)).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("buffer", &String::from_utf8_lossy(&self.buffer))
+            .finish_non_exhaustive()
     }
 }

@@ -35,8 +35,8 @@ impl Setup {
         self.write(directory.path());
         write_session_key(&directory.path().join("state"));
         std::fs::write(directory.path().join("conf.d/ci.test.htpasswd"), entries).unwrap();
-        let binary =
-            std::env::var_os("MOORGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moorgate").into());
+        let binary = std::env::var_os("MOORGATE_BIN")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_moorgate").into());
         let mut child = Command::new(binary)
             .args(["run", "--config"])
             .arg(directory.path())
@@ -50,9 +50,18 @@ impl Setup {
         let [https, admin] = ["https", "admin"].map(|kind| listener(&said, kind));
         let mut roots = RootCertStore::empty();
         let pem = directory.path().join("state/internal-ca/ca.pem");
-        roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_file(pem).unwrap())
+            .unwrap();
         let config = Arc::new(client_config(roots, &[alpn]));
-        Process { child, https, admin, said, config, directory }
+        Process {
+            child,
+            https,
+            admin,
+            said,
+            config,
+            directory,
+        }
     }
 }
 
@@ -74,26 +83,43 @@ fn listener(said: &Mutex<String>, kind: &str) -> SocketAddr {
     let begun = std::time::Instant::now();
     loop {
         let said = said.lock().unwrap().clone();
-        let mut of_kind = said.lines().filter(|line| line.contains("listening") && line.contains(&kind));
+        let mut of_kind = said
+            .lines()
+            .filter(|line| line.contains("listening") && line.contains(&kind));
         if let Some(line) = of_kind.next() {
-            let address =
-                line.rsplit_once("address").expect("an address").1.trim_start_matches(['"', ':', '=']);
-            return address.split(['"', ' ', '}']).next().unwrap().parse().unwrap();
+            let address = line
+                .rsplit_once("address")
+                .expect("an address")
+                .1
+                .trim_start_matches(['"', ':', '=']);
+            return address
+                .split(['"', ' ', '}'])
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap();
         }
-        assert!(begun.elapsed() < super::PATIENCE, "it does not say where it listens:\n{said}");
+        assert!(
+            begun.elapsed() < super::PATIENCE,
+            "it does not say where it listens:\n{said}"
+        );
         std::thread::yield_now();
     }
 }
 
 impl Process {
     pub async fn tls(&self) -> TlsStream<TcpStream> {
-        self.tls_over(TcpStream::connect(self.https).await.unwrap()).await
+        self.tls_over(TcpStream::connect(self.https).await.unwrap())
+            .await
     }
 
     /// TLS over a connection that leads to it.
     pub async fn tls_over(&self, tcp: TcpStream) -> TlsStream<TcpStream> {
         let connector = TlsConnector::from(self.config.clone());
-        connector.connect(ServerName::try_from("ci.test").unwrap(), tcp).await.unwrap()
+        connector
+            .connect(ServerName::try_from("ci.test").unwrap(), tcp)
+            .await
+            .unwrap()
     }
 
     /// What it has said so far: its access log and its events.
@@ -124,7 +150,12 @@ impl Process {
     fn status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
     }
 }
 

@@ -25,7 +25,12 @@ impl Transfer<Peer<TlsStream<TcpStream>>> {
         let mut client = gateway.client().await;
         client.send(request).await;
         let registry = begun(&upstream).await;
-        Self { client, registry, upstream, gateway }
+        Self {
+            client,
+            registry,
+            upstream,
+            gateway,
+        }
     }
 }
 
@@ -42,7 +47,12 @@ impl Transfer<Frames> {
         let mut client = gateway.frames_with_window(window).await;
         client.request(1, flags, method, path).await;
         let registry = begun(&upstream).await;
-        Self { client, registry, upstream, gateway }
+        Self {
+            client,
+            registry,
+            upstream,
+            gateway,
+        }
     }
 }
 

@@ -40,7 +40,8 @@ impl Upstream {
     pub async fn untouched(&self) {
         super::settle().await;
         let mut accept = std::pin::pin!(self.listener.accept());
-        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(accept.as_mut().poll(cx))).await;
+        let polled =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(accept.as_mut().poll(cx))).await;
         assert!(polled.is_pending(), "the gateway connected");
     }
 }
@@ -52,7 +53,10 @@ pub fn tls_server(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Tls
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            key.serialize_der().try_into().unwrap(),
+        )
         .unwrap();
     TlsAcceptor::from(Arc::new(config))
 }

@@ -40,7 +40,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, String> {
 }
 
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len()).position(|window| window == needle)
+    bytes
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 fn is_token(text: &[u8]) -> bool {
@@ -60,17 +62,24 @@ fn head(bytes: &[u8]) -> Result<Head, String> {
     let first = lines.remove(0);
     let mut words = first.split(|b| *b == b' ');
     let (method, target, version) = (words.next(), words.next(), words.next());
-    let method_is_fine = method.is_some_and(|m| !m.is_empty() && m.iter().all(u8::is_ascii_uppercase));
+    let method_is_fine =
+        method.is_some_and(|m| !m.is_empty() && m.iter().all(u8::is_ascii_uppercase));
     let target_is_fine = target.is_some_and(|target| {
         target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#')
     });
-    if !method_is_fine || !target_is_fine || version != Some(b"HTTP/1.1") || words.next().is_some() {
+    if !method_is_fine || !target_is_fine || version != Some(b"HTTP/1.1") || words.next().is_some()
+    {
         return Err(format!("request line of {}", shown()));
     }
     let headers = lines.into_iter().map(|line| {
-        let colon = line.iter().position(|b| *b == b':').ok_or_else(|| format!("no colon in {}", shown()))?;
+        let colon = line
+            .iter()
+            .position(|b| *b == b':')
+            .ok_or_else(|| format!("no colon in {}", shown()))?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        let value_is_fine = value.iter().all(|b| *b == b'\t' || (*b >= b' ' && *b != 0x7f));
+        let value_is_fine = value
+            .iter()
+            .all(|b| *b == b'\t' || (*b >= b' ' && *b != 0x7f));
         if !is_token(name) || !value_is_fine {
             return Err(format!("header line in {}", shown()));
         }
@@ -78,8 +87,15 @@ fn head(bytes: &[u8]) -> Result<Head, String> {
         Ok((text(name).to_ascii_lowercase(), text(value)))
     });
     let headers = headers.collect::<Result<Vec<_>, String>>()?;
-    let head = Head { first: String::from_utf8_lossy(first).into_owned(), headers };
-    if head.all("host").len() != 1 { Err(format!("not one Host in {head:?}")) } else { Ok(head) }
+    let head = Head {
+        first: String::from_utf8_lossy(first).into_owned(),
+        headers,
+    };
+    if head.all("host").len() != 1 {
+        Err(format!("not one Host in {head:?}"))
+    } else {
+        Ok(head)
+    }
 }
 
 enum Framing {
@@ -89,10 +105,16 @@ enum Framing {
 }
 
 fn framing(head: &Head) -> Result<Framing, String> {
-    match (&head.all("content-length")[..], &head.all("transfer-encoding")[..]) {
+    match (
+        &head.all("content-length")[..],
+        &head.all("transfer-encoding")[..],
+    ) {
         ([], []) => Ok(Framing::None),
         ([length], []) if !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit()) => {
-            length.parse().map(Framing::Length).map_err(|_| format!("length in {head:?}"))
+            length
+                .parse()
+                .map(Framing::Length)
+                .map_err(|_| format!("length in {head:?}"))
         }
         ([], ["chunked"]) => Ok(Framing::Chunked),
         _ => Err(format!("framing of {head:?}")),
@@ -105,14 +127,20 @@ fn chunked(mut bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
     let mut body = Vec::new();
     loop {
         let Some(end) = find(bytes, b"\r\n") else {
-            return if bytes.len() > 16 { Err("endless chunk size".to_owned()) } else { Ok(None) };
+            return if bytes.len() > 16 {
+                Err("endless chunk size".to_owned())
+            } else {
+                Ok(None)
+            };
         };
         let size = &bytes[..end];
         if size.is_empty() || size.len() > 8 || !size.iter().all(u8::is_ascii_hexdigit) {
             return Err(format!("chunk size {:?}", String::from_utf8_lossy(size)));
         }
         let size = usize::from_str_radix(std::str::from_utf8(size).unwrap(), 16).unwrap();
-        let Some(chunk) = bytes.get(end + 2..end + 2 + size + 2) else { return Ok(None) };
+        let Some(chunk) = bytes.get(end + 2..end + 2 + size + 2) else {
+            return Ok(None);
+        };
         if !chunk.ends_with(b"\r\n") {
             return Err("chunk without its end, or trailers".to_owned());
         }
@@ -131,9 +159,15 @@ mod tests {
     fn the_strict_reader_reads_what_is_clear() {
         let plain = b"GET /v2/ HTTP/1.1\r\nhost: a\r\n\r\nGET";
         assert_eq!(parse(plain).unwrap().unwrap().1, plain.len() - 3);
-        let sized = parse(b"PUT /a HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").unwrap().unwrap();
-        assert_eq!((sized.0.method(), sized.0.target(), &sized.0.body[..]), ("PUT", "/a", &b"hi"[..]));
-        let chunks = b"PUT /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+        let sized = parse(b"PUT /a HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi")
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (sized.0.method(), sized.0.target(), &sized.0.body[..]),
+            ("PUT", "/a", &b"hi"[..])
+        );
+        let chunks =
+            b"PUT /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
         assert_eq!(parse(chunks).unwrap().unwrap().0.body, b"hi");
         for cut in 1..chunks.len() {
             assert_eq!(parse(&chunks[..cut]), Ok(None), "{cut}");
@@ -156,7 +190,10 @@ mod tests {
             "host: a\r\nx: \0",
             "host: a\r\nx",
         ] {
-            assert!(parse(format!("GET / HTTP/1.1\r\n{lines}\r\n\r\n").as_bytes()).is_err(), "{lines:?}");
+            assert!(
+                parse(format!("GET / HTTP/1.1\r\n{lines}\r\n\r\n").as_bytes()).is_err(),
+                "{lines:?}"
+            );
         }
         for first in [
             "GET / HTTP/1.0",
@@ -166,11 +203,22 @@ mod tests {
             "get / HTTP/1.1",
             "GET /",
         ] {
-            assert!(parse(format!("{first}\r\nhost: a\r\n\r\n").as_bytes()).is_err(), "{first}");
+            assert!(
+                parse(format!("{first}\r\nhost: a\r\n\r\n").as_bytes()).is_err(),
+                "{first}"
+            );
         }
-        for body in ["+1\r\na\r\n0\r\n\r\n", "1;x\r\na\r\n0\r\n\r\n", "1\r\nab\r\n", "0\r\nx: 1\r\n\r\n"] {
+        for body in [
+            "+1\r\na\r\n0\r\n\r\n",
+            "1;x\r\na\r\n0\r\n\r\n",
+            "1\r\nab\r\n",
+            "0\r\nx: 1\r\n\r\n",
+        ] {
             let head = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
-            assert!(parse(format!("{head}{body}").as_bytes()).is_err(), "{body:?}");
+            assert!(
+                parse(format!("{head}{body}").as_bytes()).is_err(),
+                "{body:?}"
+            );
         }
     }
 }

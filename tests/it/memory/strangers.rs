@@ -7,7 +7,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, request_block, wire};
+use crate::harness::frames::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, request_block, wire,
+};
 use crate::harness::process::Process;
 use crate::harness::{Domain, Setup};
 
@@ -21,7 +23,11 @@ const SOME: u64 = 100;
 const MOST: u64 = 256 * 1024;
 
 /// Lets many connections do their worst, and asserts what each of them costs.
-async fn each_holds_little<F: Future<Output = Tls>>(alpn: &str, connections: u64, worst: impl Fn(Tls) -> F) {
+async fn each_holds_little<F: Future<Output = Tls>>(
+    alpn: &str,
+    connections: u64,
+    worst: impl Fn(Tls) -> F,
+) {
     let domain = Domain::new("ci.test", "http://127.0.0.1:1");
     let entry = format!("alice:{}\n", bcrypt::hash("secret", 4).unwrap());
     let process: Process = Setup::new().domain(domain).spawn(&entry, alpn);
@@ -62,9 +68,14 @@ async fn flood(io: &mut Tls, part: &[u8], most: usize) {
 #[tokio::test]
 async fn with_half_a_head() {
     each_holds_little("http/1.1", MANY, async |mut io: Tls| {
-        let head = format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{}", "X: y\r\n".repeat(40));
+        let head = format!(
+            "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{}",
+            "X: y\r\n".repeat(40)
+        );
         io.write_all(head.as_bytes()).await.unwrap();
-        io.write_all(format!("Y: {}", "y".repeat(31 << 10)).as_bytes()).await.unwrap();
+        io.write_all(format!("Y: {}", "y".repeat(31 << 10)).as_bytes())
+            .await
+            .unwrap();
         io.flush().await.unwrap();
         io
     })
@@ -74,7 +85,10 @@ async fn with_half_a_head() {
 #[tokio::test]
 async fn with_answers_that_it_never_reads() {
     each_holds_little("http/1.1", SOME, async |mut io: Tls| {
-        let request = format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nX: {}\r\n\r\n", "x".repeat(100));
+        let request = format!(
+            "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nX: {}\r\n\r\n",
+            "x".repeat(100)
+        );
         flood(&mut io, request.repeat(100).as_bytes(), 32 << 20).await;
         io
     })
@@ -89,7 +103,12 @@ async fn with_http2_answers_that_it_never_reads() {
         let long = "x".repeat(4000);
         for number in 0..100 {
             let head = request_block("GET", "/v2/base/app/manifests/v1", &[("x-long", &long)]);
-            bytes.extend(wire(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * number, &head));
+            bytes.extend(wire(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                1 + 2 * number,
+                &head,
+            ));
         }
         flood(&mut io, &bytes, bytes.len()).await;
         io

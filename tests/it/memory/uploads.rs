@@ -9,7 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::harness::frames::{ACK, DATA, Frame, Frames, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+use crate::harness::frames::{
+    ACK, DATA, Frame, Frames, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 use crate::harness::process::Process;
 use crate::harness::{Domain, Fed, Http2, Peer, Setup, request};
 
@@ -21,17 +23,30 @@ const WINDOW: i64 = 500_000_000 / 8 / 10;
 async fn the_window_of_an_http2_upload_grows_to_500_mbit_over_100_ms() {
     let process = process("h2").await;
     let relay = relay(process.https, Duration::from_millis(50)).await;
-    let tls = process.tls_over(TcpStream::connect(relay).await.unwrap()).await;
+    let tls = process
+        .tls_over(TcpStream::connect(relay).await.unwrap())
+        .await;
     let mut client = Frames::over(tls, 65_535).await;
     client.request(1, 0, "PATCH", UPLOAD).await;
-    let mut windows = Windows { connection: 65_535, stream: 65_535, initial: 65_535 };
+    let mut windows = Windows {
+        connection: 65_535,
+        stream: 65_535,
+        initial: 65_535,
+    };
     let mut sent = 0;
     // Each time all that is allowed goes, and then what is allowed next is awaited.
     while windows.both() < WINDOW {
-        assert!(sent < 1 << 30, "no larger than {} KiB after {} MiB", windows.both() >> 10, sent >> 20);
+        assert!(
+            sent < 1 << 30,
+            "no larger than {} KiB after {} MiB",
+            windows.both() >> 10,
+            sent >> 20
+        );
         while windows.both() > 0 {
             let part = windows.both().min(16_384);
-            client.send(DATA, 0, 1, &vec![b'x'; usize::try_from(part).unwrap()]).await;
+            client
+                .send(DATA, 0, 1, &vec![b'x'; usize::try_from(part).unwrap()])
+                .await;
             windows.connection -= part;
             windows.stream -= part;
             sent += part;
@@ -70,7 +85,11 @@ impl Windows {
             WINDOW_UPDATE if frame.stream == 0 => self.connection += number(&frame.payload),
             WINDOW_UPDATE => self.stream += number(&frame.payload),
             SETTINGS => {
-                for setting in frame.payload.chunks(6).filter(|setting| setting[..2] == [0, 4]) {
+                for setting in frame
+                    .payload
+                    .chunks(6)
+                    .filter(|setting| setting[..2] == [0, 4])
+                {
                     let initial = number(&setting[2..]);
                     self.stream += initial - self.initial;
                     self.initial = initial;
@@ -107,12 +126,21 @@ async fn upload(process: &Process, alpn: &str, size: usize) {
                 feed.send(Ok(part.clone())).await.unwrap();
             }
         });
-        assert_eq!(client.ask("PATCH", UPLOAD, body).await.unwrap().status(), 202);
+        assert_eq!(
+            client.ask("PATCH", UPLOAD, body).await.unwrap().status(),
+            202
+        );
         feeding.await.unwrap();
         return;
     }
     let mut client = Peer::new(process.tls().await);
-    client.send(request("PATCH", UPLOAD, &format!("Content-Length: {size}\r\n"))).await;
+    client
+        .send(request(
+            "PATCH",
+            UPLOAD,
+            &format!("Content-Length: {size}\r\n"),
+        ))
+        .await;
     for _ in 0..size >> 20 {
         client.send(&part).await;
     }
@@ -130,7 +158,9 @@ async fn process(alpn: &str) -> Process {
         }
     });
     let entry = format!("alice:{}\n", bcrypt::hash("secret", 4).unwrap());
-    Setup::new().domain(Domain::new("ci.test", &url)).spawn(&entry, alpn)
+    Setup::new()
+        .domain(Domain::new("ci.test", &url))
+        .spawn(&entry, alpn)
 }
 
 /// Reads requests with bodies of any length and says 202 to each.
@@ -150,7 +180,9 @@ async fn swallow(mut registry: Peer<TcpStream>) {
             tail.extend(&registry.buffer[keep..]);
             registry.buffer.clear();
         }
-        registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+        registry
+            .send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+            .await;
     }
 }
 

@@ -60,12 +60,18 @@ impl Stage {
             .replace("[auth]", &format!("[auth]\nanonymous = \"pull\"\n{auth}"));
         fs::write(&file, format!("{text}{RULES}{more}")).unwrap();
         self.moorgate.signal(Signal::HUP);
-        until("the rules are in force", || self.moorgate.stderr().contains("configuration reloaded"));
+        until("the rules are in force", || {
+            self.moorgate.stderr().contains("configuration reloaded")
+        });
         self
     }
 
     pub fn password(&self, user: &str) -> &str {
-        if user == self.ci.user { self.ci.password } else { "their password" }
+        if user == self.ci.user {
+            self.ci.password
+        } else {
+            "their password"
+        }
     }
 
     pub fn copied(&self, user: &str, image: &str, to: &str) -> Output {
@@ -96,20 +102,46 @@ fn skopeo_under_rules(stage: &Stage) {
     let [one, two] = ["one", "two"].map(|word| stage.image_of(word));
     stage.copied("ci-bot", &one, "base/app:v1").succeeded();
     stage.copied("ci-bot", &one, "base/app:v1").succeeded();
-    refused(&stage.copied("ci-bot", &two, "base/app:v1").failed(), "ci-bot may not overwrite base/app:v1");
+    refused(
+        &stage.copied("ci-bot", &two, "base/app:v1").failed(),
+        "ci-bot may not overwrite base/app:v1",
+    );
     stage.copied("ci-bot", &two, "base/app:v2").succeeded();
 
     stage.inspected("reader", "base/app:v1").succeeded();
-    refused(&stage.copied("reader", &two, "base/app:v3").failed(), "denied");
-    refused(&stage.inspected("reader", "contractor/site:release").failed(), "unknown");
+    refused(
+        &stage.copied("reader", &two, "base/app:v3").failed(),
+        "denied",
+    );
+    refused(
+        &stage
+            .inspected("reader", "contractor/site:release")
+            .failed(),
+        "unknown",
+    );
 
     for image in [&one, &two, &two] {
-        stage.copied("contractor", image, "contractor/site:release").succeeded();
+        stage
+            .copied("contractor", image, "contractor/site:release")
+            .succeeded();
     }
-    let message = stage.copied("contractor", &one, "contractor/site:latest").failed();
-    refused(&message, "but may: push and overwrite contractor/** (tag release)");
-    refused(&stage.copied("contractor", &one, "base/app:release").failed(), "denied");
-    refused(&stage.inspected("contractor", "base/app:v1").failed(), "unknown");
+    let message = stage
+        .copied("contractor", &one, "contractor/site:latest")
+        .failed();
+    refused(
+        &message,
+        "but may: push and overwrite contractor/** (tag release)",
+    );
+    refused(
+        &stage
+            .copied("contractor", &one, "base/app:release")
+            .failed(),
+        "denied",
+    );
+    refused(
+        &stage.inspected("contractor", "base/app:v1").failed(),
+        "unknown",
+    );
     let denied = stage.logged(&["call=manifest.write", "reference=latest", "status=403"]);
     assert!(denied[0].ends_with(" rule=none"), "{denied:?}");
 }
@@ -130,7 +162,9 @@ fn of_two_pushes_for_one_tag_at_docker_registry_exactly_one_wins() {
     let images = ["one", "two", "three"].map(|word| stage.image_of(word));
     for (number, image) in images.iter().enumerate() {
         // So that the race is for the tag alone.
-        stage.copied("ci-bot", image, &format!("base/app:{number}")).succeeded();
+        stage
+            .copied("ci-bot", image, &format!("base/app:{number}"))
+            .succeeded();
     }
     for round in 0..4 {
         let to = format!("base/app:race-{round}");
@@ -141,7 +175,9 @@ fn of_two_pushes_for_one_tag_at_docker_registry_exactly_one_wins() {
             });
             pushes.map(|push| push.join().unwrap()).into()
         });
-        let (won, lost): (Vec<_>, Vec<_>) = outputs.into_iter().partition(|output| output.status.success());
+        let (won, lost): (Vec<_>, Vec<_>) = outputs
+            .into_iter()
+            .partition(|output| output.status.success());
         assert_eq!(won.len(), 1, "{lost:?}");
         for output in lost {
             refused(&output.failed(), "may not overwrite");
@@ -155,7 +191,11 @@ fn docker_under_rules() {
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     let authority = stage.ci.by_name();
     let name = |what: &str| format!("{authority}/{what}");
-    let login = |user: &str| engine.login(&authority, user, stage.password(user)).succeeded();
+    let login = |user: &str| {
+        engine
+            .login(&authority, user, stage.password(user))
+            .succeeded()
+    };
     let tagged = |from: &str, to: &str| engine.docker(&["tag", &name(from), &name(to)]).succeeded();
     login("ci-bot");
     for what in ["base/app:v1", "public/app:v1"] {
@@ -170,17 +210,30 @@ fn docker_under_rules() {
     login("reader");
     engine.docker(&["pull", &name("base/app:v1")]).succeeded();
     tagged("base/app:v1", "base/app:mine");
-    refused(&engine.docker(&["push", &name("base/app:mine")]).failed(), "reader may not push");
+    refused(
+        &engine.docker(&["push", &name("base/app:mine")]).failed(),
+        "reader may not push",
+    );
 
     login("contractor");
     for from in ["base/app:v1", "public/app:v1"] {
         tagged(from, "contractor/site:release");
-        engine.docker(&["push", &name("contractor/site:release")]).succeeded();
+        engine
+            .docker(&["push", &name("contractor/site:release")])
+            .succeeded();
     }
     tagged("base/app:v1", "contractor/site:latest");
-    let message = engine.docker(&["push", &name("contractor/site:latest")]).failed();
-    refused(&message, "but may: push and overwrite contractor/** (tag release)");
-    refused(&engine.docker(&["pull", &name("base/app:v1")]).failed(), "not found");
+    let message = engine
+        .docker(&["push", &name("contractor/site:latest")])
+        .failed();
+    refused(
+        &message,
+        "but may: push and overwrite contractor/** (tag release)",
+    );
+    refused(
+        &engine.docker(&["pull", &name("base/app:v1")]).failed(),
+        "not found",
+    );
 
     // As `check` says: without a login the classic engine does not even ask.
     engine.docker(&["logout", &authority]).succeeded();
@@ -188,11 +241,17 @@ fn docker_under_rules() {
     stage.logged(&["call=ping", "user=-", "status=401"]);
     let log = stage.moorgate.stdout();
     assert!(
-        !log.lines().any(|line| line.contains(" user=- ") && line.contains("call=manifest.read")),
+        !log.lines()
+            .any(|line| line.contains(" user=- ") && line.contains("call=manifest.read")),
         "{log}"
     );
     let checked = stage.cli(&["check"]);
-    assert!(checked.stderr.contains("the classic Docker engine cannot pull from here"), "{checked:?}");
+    assert!(
+        checked
+            .stderr
+            .contains("the classic Docker engine cannot pull from here"),
+        "{checked:?}"
+    );
 }
 
 #[test]
@@ -206,9 +265,18 @@ fn buildah_and_skopeo_under_rules_and_without_a_login() {
 
     let public = format!("{authority}/public/app:v1");
     buildah.run(&["pull", &public]).succeeded();
-    refused(&buildah.run(&["pull", &format!("{authority}/base/app:v1")]).failed(), "unauthorized");
-    stage.skopeo(&["inspect", &format!("docker://{public}")]).succeeded();
-    stage.skopeo(&["inspect", &format!("docker://{authority}/base/app:v1")]).failed();
+    refused(
+        &buildah
+            .run(&["pull", &format!("{authority}/base/app:v1")])
+            .failed(),
+        "unauthorized",
+    );
+    stage
+        .skopeo(&["inspect", &format!("docker://{public}")])
+        .succeeded();
+    stage
+        .skopeo(&["inspect", &format!("docker://{authority}/base/app:v1")])
+        .failed();
 
     buildah.login("contractor").succeeded();
     buildah.push(&public, "contractor/site:release").succeeded();
@@ -224,16 +292,26 @@ pub fn podman_or_buildah(stage: &Stage, tool: &Tool<'_>) {
         stage.copied("ci-bot", &image, what).succeeded();
     }
     tool.run(&["pull", &name("public/app:v1")]).succeeded();
-    refused(&tool.run(&["pull", &name("base/app:v1")]).failed(), "log in to use this registry");
-    tool.push(&name("public/app:v1"), "public/app:mine").failed();
+    refused(
+        &tool.run(&["pull", &name("base/app:v1")]).failed(),
+        "log in to use this registry",
+    );
+    tool.push(&name("public/app:v1"), "public/app:mine")
+        .failed();
 
     tool.login("contractor").succeeded();
     for _ in 0..2 {
-        tool.push(&name("public/app:v1"), "contractor/site:release").succeeded();
+        tool.push(&name("public/app:v1"), "contractor/site:release")
+            .succeeded();
     }
-    let message = tool.push(&name("public/app:v1"), "contractor/site:v2").failed();
+    let message = tool
+        .push(&name("public/app:v1"), "contractor/site:v2")
+        .failed();
     refused(&message, "contractor may not push contractor/site:v2");
-    refused(&tool.run(&["pull", &name("base/app:v1")]).failed(), "unknown");
+    refused(
+        &tool.run(&["pull", &name("base/app:v1")]).failed(),
+        "unknown",
+    );
 
     tool.login("ci-bot").succeeded();
     tool.run(&["pull", &name("base/app:v1")]).succeeded();
@@ -251,26 +329,64 @@ pub fn containerd(stage: &Stage) {
         stage.copied("ci-bot", &image, what).succeeded();
     }
     ctr.pull(None, &name("public/app:v1")).succeeded();
-    refused(&ctr.pull(None, &name("base/app:v1")).failed(), "401 Unauthorized");
-    refused(&ctr.pull(Some(&of("contractor")), &name("base/app:v1")).failed(), "not found");
-    stage.logged(&["user=contractor", "call=manifest.read", "repository=base/app", "status=404"]);
-    ctr.pull(Some(&of("reader")), &name("base/app:v1")).succeeded();
-    refused(&ctr.pull(Some("reader:wrong"), &name("base/app:v2")).failed(), "401 Unauthorized");
+    refused(
+        &ctr.pull(None, &name("base/app:v1")).failed(),
+        "401 Unauthorized",
+    );
+    refused(
+        &ctr.pull(Some(&of("contractor")), &name("base/app:v1"))
+            .failed(),
+        "not found",
+    );
+    stage.logged(&[
+        "user=contractor",
+        "call=manifest.read",
+        "repository=base/app",
+        "status=404",
+    ]);
+    ctr.pull(Some(&of("reader")), &name("base/app:v1"))
+        .succeeded();
+    refused(
+        &ctr.pull(Some("reader:wrong"), &name("base/app:v2"))
+            .failed(),
+        "401 Unauthorized",
+    );
 
-    ctr.tag(&name("base/app:v1"), &name("base/app:v2")).succeeded();
-    refused(&ctr.push(None, &name("base/app:v2")).failed(), "401 Unauthorized");
-    refused(&ctr.push(Some(&of("reader")), &name("base/app:v2")).failed(), "403 Forbidden");
+    ctr.tag(&name("base/app:v1"), &name("base/app:v2"))
+        .succeeded();
+    refused(
+        &ctr.push(None, &name("base/app:v2")).failed(),
+        "401 Unauthorized",
+    );
+    refused(
+        &ctr.push(Some(&of("reader")), &name("base/app:v2")).failed(),
+        "403 Forbidden",
+    );
     stage.logged(&["user=reader", "repository=base/app", "status=403"]);
-    ctr.push(Some(&of("ci-bot")), &name("base/app:v2")).succeeded();
+    ctr.push(Some(&of("ci-bot")), &name("base/app:v2"))
+        .succeeded();
     stage.inspected("reader", "base/app:v2").succeeded();
-    ctr.tag(&name("base/app:v1"), &name("contractor/site:release")).succeeded();
+    ctr.tag(&name("base/app:v1"), &name("contractor/site:release"))
+        .succeeded();
     for _ in 0..2 {
-        ctr.push(Some(&of("contractor")), &name("contractor/site:release")).succeeded();
+        ctr.push(Some(&of("contractor")), &name("contractor/site:release"))
+            .succeeded();
     }
-    ctr.tag(&name("base/app:v1"), &name("contractor/site:v2")).succeeded();
-    let said = ctr.push(Some(&of("contractor")), &name("contractor/site:v2")).failed();
-    assert!(said.contains("403 Forbidden") || only_tells_of_its_pipe(&said), "{said}");
-    stage.logged(&["user=contractor", "call=manifest.write", "reference=v2", "status=403"]);
+    ctr.tag(&name("base/app:v1"), &name("contractor/site:v2"))
+        .succeeded();
+    let said = ctr
+        .push(Some(&of("contractor")), &name("contractor/site:v2"))
+        .failed();
+    assert!(
+        said.contains("403 Forbidden") || only_tells_of_its_pipe(&said),
+        "{said}"
+    );
+    stage.logged(&[
+        "user=contractor",
+        "call=manifest.write",
+        "reference=v2",
+        "status=403",
+    ]);
 }
 
 #[test]

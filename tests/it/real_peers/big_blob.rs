@@ -22,7 +22,10 @@ fn three_gibibytes_go_up_in_chunks_and_down_again() {
     let before = Footprint::of(&stage);
     let (digest, size) = push_in_chunks(&stage, "--http1.1", 1);
     let path = format!("/v2/base/big/blobs/{digest}");
-    assert_eq!(stage.download(&stage.ci, "--http1.1", &path), (digest, size));
+    assert_eq!(
+        stage.download(&stage.ci, "--http1.1", &path),
+        (digest, size)
+    );
     before.assert_nothing_kept(&stage);
 }
 
@@ -57,7 +60,10 @@ fn three_gibibytes_go_up_in_chunks_over_http2() {
 /// As Docker does it: a PATCH of unknown length, then a PUT without a body. Returns digest and size.
 fn push_in_chunks(stage: &Stage, protocol: &str, seed: u64) -> (String, u64) {
     let ci = &stage.ci;
-    let blob = Blob { seed, blocks: BLOCKS };
+    let blob = Blob {
+        seed,
+        blocks: BLOCKS,
+    };
     let chunk = stage.start_upload(ci, protocol, "base/big");
     // The head of the answer to PATCH says where the commit goes.
     let heads = stage.machine.home().join("heads");
@@ -80,7 +86,10 @@ fn push_in_chunks(stage: &Stage, protocol: &str, seed: u64) -> (String, u64) {
     let mut curl = stage.curl_as_user(ci, protocol);
     run(curl.args(["--request", "PUT", &commit]), "").succeeded();
     let chunk = stage.logged(&["call=upload.chunk"]);
-    assert!(chunk[0].contains(&format!(" bytes_in={} ", blob.size())), "{chunk:?}");
+    assert!(
+        chunk[0].contains(&format!(" bytes_in={} ", blob.size())),
+        "{chunk:?}"
+    );
     (digest, blob.size())
 }
 
@@ -92,17 +101,29 @@ fn push_in_one_piece(stage: &Stage, protocol: &str, seed: u64) -> (String, u64) 
     let size = BLOCKS * Blob::BLOCK as u64;
     let file = File::create(&source).unwrap();
     file.set_len(size).unwrap();
-    Blob { seed, blocks: BLOCKS / LOOK }.each_block(|index, block| {
-        file.write_all_at(block, index * LOOK * Blob::BLOCK as u64 + 12_345).unwrap();
+    Blob {
+        seed,
+        blocks: BLOCKS / LOOK,
+    }
+    .each_block(|index, block| {
+        file.write_all_at(block, index * LOOK * Blob::BLOCK as u64 + 12_345)
+            .unwrap();
     });
     let digest = digest_of(&source);
     let commit = with_digest(&stage.start_upload(ci, protocol, "base/big"), &digest);
     let mut curl = stage.curl_as_user(ci, protocol);
-    curl.arg("--upload-file").arg(&source).args(["--write-out", "%{http_version} %{http_code}", &commit]);
+    curl.arg("--upload-file").arg(&source).args([
+        "--write-out",
+        "%{http_version} %{http_code}",
+        &commit,
+    ]);
     let version = protocol.trim_start_matches("--http");
     assert_eq!(run(&mut curl, "").succeeded(), format!("{version} 201"));
     let commit = stage.logged(&["call=upload.commit"]);
-    assert!(commit[0].contains(&format!(" bytes_in={size} ")), "{commit:?}");
+    assert!(
+        commit[0].contains(&format!(" bytes_in={size} ")),
+        "{commit:?}"
+    );
     (digest, size)
 }
 
@@ -154,7 +175,9 @@ fn list(directory: &Path, files: &mut BTreeMap<PathBuf, u64>) {
 /// Files on disk, deleted ones too, that moorgate could write to; without its two logs.
 fn files_open_for_writing(stage: &Stage) -> Vec<PathBuf> {
     let process = PathBuf::from(format!("/proc/{}", stage.moorgate.id()));
-    let descriptors = fs::read_dir(process.join("fd")).unwrap().map(|entry| entry.unwrap().file_name());
+    let descriptors = fs::read_dir(process.join("fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
     descriptors
         // 0, 1 and 2 are what the test gave it.
         .filter(|descriptor| descriptor.to_str().unwrap().parse::<u32>().unwrap() > 2)
@@ -162,7 +185,11 @@ fn files_open_for_writing(stage: &Stage) -> Vec<PathBuf> {
             // A socket may be closed between the two looks.
             let path = fs::read_link(process.join("fd").join(&descriptor)).ok()?;
             let info = fs::read_to_string(process.join("fdinfo").join(&descriptor)).ok()?;
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+            let flags = info
+                .lines()
+                .find_map(|line| line.strip_prefix("flags:"))
+                .unwrap()
+                .trim();
             // open(2): the lowest two bits are 0 for reading only.
             let writes = u32::from_str_radix(flags, 8).unwrap() & 3 != 0;
             (writes && path.is_absolute() && !path.starts_with("/dev")).then_some(path)
@@ -175,6 +202,9 @@ fn proc(stage: &Stage, file: &str) -> String {
 }
 
 fn number(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -29,14 +29,21 @@ impl<'a> Tool<'a> {
         fs::create_dir(&directory).unwrap();
         // It does not look anything up in a file that is not there.
         fs::write(directory.join("auth.json"), "{}").unwrap();
-        Self { stage, program: tool(name, name), directory }
+        Self {
+            stage,
+            program: tool(name, name),
+            directory,
+        }
     }
 
     fn command(&self) -> Command {
         let mut command = self.stage.machine.command(&self.program);
         command.env("REGISTRY_AUTH_FILE", self.directory.join("auth.json"));
         command.arg("--root").arg(self.directory.join("root"));
-        command.arg("--runroot").arg(self.directory.join("run")).args(["--storage-driver", "vfs"]);
+        command
+            .arg("--runroot")
+            .arg(self.directory.join("run"))
+            .args(["--storage-driver", "vfs"]);
         command
     }
 
@@ -53,7 +60,11 @@ impl<'a> Tool<'a> {
 
     /// Pushes an image that is here to the first domain.
     pub fn push(&self, image: &str, to: &str) -> Output {
-        self.run(&["push", image, &format!("docker://{}/{to}", self.stage.ci.by_name())])
+        self.run(&[
+            "push",
+            image,
+            &format!("docker://{}/{to}", self.stage.ci.by_name()),
+        ])
     }
 }
 
@@ -81,8 +92,16 @@ impl<'a> Containerd<'a> {
         let mut command = machine.command(&tool("containerd", "containerd"));
         command.arg("--config").arg(directory.join("config.toml"));
         let mut process = Process::start("containerd", command, directory);
-        process.becomes("ready", || run(ctr(machine, &socket).arg("version"), "").status.success());
-        Self { machine, socket, _process: process }
+        process.becomes("ready", || {
+            run(ctr(machine, &socket).arg("version"), "")
+                .status
+                .success()
+        });
+        Self {
+            machine,
+            socket,
+            _process: process,
+        }
     }
 
     /// Pulls as `user:password`, or as nobody in particular.
@@ -119,6 +138,10 @@ pub fn only_tells_of_its_pipe(message: &str) -> bool {
 fn ctr(machine: &Machine, socket: &Path) -> Command {
     // It has been seen to wait for ever after a refusal: that fails a test, and does not hold up all of them.
     let mut command = machine.command(&tool("timeout", "coreutils"));
-    command.arg("60").arg(tool("ctr", "containerd")).arg("--address").arg(socket);
+    command
+        .arg("60")
+        .arg(tool("ctr", "containerd"))
+        .arg("--address")
+        .arg(socket);
     command
 }

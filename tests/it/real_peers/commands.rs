@@ -15,8 +15,11 @@ fn in_directory(path: &Path) -> Command {
 fn broken() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("conf.d")).unwrap();
-    fs::write(directory.path().join("moorgate.toml"), "https = [\":70000\"]\n[lgo]\nlevel = \"info\"\n")
-        .unwrap();
+    fs::write(
+        directory.path().join("moorgate.toml"),
+        "https = [\":70000\"]\n[lgo]\nlevel = \"info\"\n",
+    )
+    .unwrap();
     let domain = "domain = \"docker ci\"\n\n[tls]\ninternal = \"yes\"\n\n[auth]\nhtpasswd = \"none\"\n\n\
                   [upstream]\nurl = \"ftp://registry\"\n";
     fs::write(directory.path().join("conf.d/ci.toml"), domain).unwrap();
@@ -25,14 +28,22 @@ fn broken() -> tempfile::TempDir {
 
 /// What people read, without the temporary directory's name.
 fn text(output: &Output, directory: &Path) -> String {
-    let Output { status, stdout, stderr } = output;
-    format!("{status}\n-- stdout\n{stdout}-- stderr\n{stderr}").replace(directory.to_str().unwrap(), "DIR")
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output;
+    format!("{status}\n-- stdout\n{stdout}-- stderr\n{stderr}")
+        .replace(directory.to_str().unwrap(), "DIR")
 }
 
 #[test]
 fn check_reports_all_problems_of_all_files() {
     let directory = broken();
-    let output = run(in_directory(directory.path()).args(["check", "--config", "."]), "");
+    let output = run(
+        in_directory(directory.path()).args(["check", "--config", "."]),
+        "",
+    );
     assert_eq!(output.status.code(), Some(2));
     insta::assert_snapshot!(text(&output, directory.path()));
 }
@@ -40,8 +51,14 @@ fn check_reports_all_problems_of_all_files() {
 #[test]
 fn run_refuses_a_broken_configuration_with_the_same_words() {
     let directory = broken();
-    let check = run(in_directory(directory.path()).args(["check", "--config", "."]), "");
-    let run = run(in_directory(directory.path()).args(["run", "--config", "."]), "");
+    let check = run(
+        in_directory(directory.path()).args(["check", "--config", "."]),
+        "",
+    );
+    let run = run(
+        in_directory(directory.path()).args(["run", "--config", "."]),
+        "",
+    );
     assert_eq!(run.status.code(), Some(2));
     assert_eq!(run.stderr, check.stderr);
     assert_eq!(run.stdout, "");
@@ -51,15 +68,25 @@ fn run_refuses_a_broken_configuration_with_the_same_words() {
 fn check_has_a_line_for_each_domain() {
     let stage = Stage::new();
     let output = stage.cli(&["check"]);
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", output.stderr);
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        output.stderr
+    );
     let (ci, cache) = (&stage.ci, &stage.cache);
     let lines: Vec<_> = output.stdout.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     for (line, domain) in lines.iter().zip([cache, ci]) {
         let name = domain.by_name();
         let name = name.split(':').next().unwrap();
-        assert!(line.starts_with(&format!("{name}  https 127.0.0.1:")), "{line}");
-        assert!(line.ends_with(&format!(" -> http://{}", domain.registry())), "{line}");
+        assert!(
+            line.starts_with(&format!("{name}  https 127.0.0.1:")),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(&format!(" -> http://{}", domain.registry())),
+            "{line}"
+        );
     }
 }
 
@@ -68,18 +95,35 @@ fn a_port_in_use_ends_a_start_with_status_1_and_the_address() {
     let stage = Stage::new();
     let output = stage.cli(&["run"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(output.stderr.contains("cannot listen on 127.0.0.1:"), "{}", output.stderr);
-    assert!(output.stderr.contains("Address already in use"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("cannot listen on 127.0.0.1:"),
+        "{}",
+        output.stderr
+    );
+    assert!(
+        output.stderr.contains("Address already in use"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]
 fn wrong_usage_ends_with_status_2() {
     let directory = tempfile::tempdir().unwrap();
-    for arguments in [&["fly"][..], &[], &["check", "--colour"], &["htpasswd", "file"]] {
+    for arguments in [
+        &["fly"][..],
+        &[],
+        &["check", "--colour"],
+        &["htpasswd", "file"],
+    ] {
         let output = run(in_directory(directory.path()).args(arguments), "");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert_eq!(output.stdout, "", "{arguments:?}");
-        assert!(output.stderr.contains("Usage: moorgate"), "{}", output.stderr);
+        assert!(
+            output.stderr.contains("Usage: moorgate"),
+            "{}",
+            output.stderr
+        );
     }
 }
 
@@ -92,11 +136,19 @@ fn apache_s_htpasswd_verifies_an_entry_of_moorgate_s() {
     run(in_directory(path).args(add), "second\n").succeeded();
     let verify = |password: &str| {
         let mut command = process::command(&tool("htpasswd", "apache2-utils"), path);
-        run(command.args(["-vb", "users", "alice", password]), "").status.success()
+        run(command.args(["-vb", "users", "alice", password]), "")
+            .status
+            .success()
     };
     assert!(verify("second"));
     assert!(!verify("first"));
-    assert_eq!(fs::read_to_string(path.join("users")).unwrap().lines().count(), 1);
+    assert_eq!(
+        fs::read_to_string(path.join("users"))
+            .unwrap()
+            .lines()
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -109,21 +161,44 @@ fn the_printed_ca_has_signed_what_is_served() {
             let mut openssl = process::command(&tool("openssl", "openssl"), stage.path());
             let (name, port) = authority.split_once(':').unwrap();
             let address = format!("127.0.0.1:{port}");
-            openssl.args(["s_client", "-connect", &address, "-servername", name, "-verify_hostname", name]);
-            openssl.args(["-verify_return_error", "-brief", "-CAfile"]).arg(&ca);
+            openssl.args([
+                "s_client",
+                "-connect",
+                &address,
+                "-servername",
+                name,
+                "-verify_hostname",
+                name,
+            ]);
+            openssl
+                .args(["-verify_return_error", "-brief", "-CAfile"])
+                .arg(&ca);
             let output = run(&mut openssl, "");
-            assert!(output.stderr.contains("Verification: OK"), "{}", output.stderr);
+            assert!(
+                output.stderr.contains("Verification: OK"),
+                "{}",
+                output.stderr
+            );
         }
     }
     let listed = stage.cli(&["certs"]).succeeded();
-    let (_, listed) = listed.split_once("docker-ci.test  internal  until 20").expect(&listed);
-    assert!(listed.contains("Z  by CN=moorgate internal CA "), "{listed}");
+    let (_, listed) = listed
+        .split_once("docker-ci.test  internal  until 20")
+        .expect(&listed);
+    assert!(
+        listed.contains("Z  by CN=moorgate internal CA "),
+        "{listed}"
+    );
 }
 
 #[test]
 fn completions_are_scripts_that_bash_can_read() {
     let directory = tempfile::tempdir().unwrap();
-    let script = run(in_directory(directory.path()).args(["completions", "bash"]), "").succeeded();
+    let script = run(
+        in_directory(directory.path()).args(["completions", "bash"]),
+        "",
+    )
+    .succeeded();
     assert!(script.contains("htpasswd"), "{script}");
     fs::write(directory.path().join("script"), script).unwrap();
     let mut bash = process::command(&tool("bash", "bash"), directory.path());
@@ -133,6 +208,11 @@ fn completions_are_scripts_that_bash_can_read() {
 #[test]
 fn help_says_what_there_is() {
     let directory = tempfile::tempdir().unwrap();
-    let help = run(in_directory(directory.path()).env("COLUMNS", "100").arg("--help"), "");
+    let help = run(
+        in_directory(directory.path())
+            .env("COLUMNS", "100")
+            .arg("--help"),
+        "",
+    );
     insta::assert_snapshot!(text(&help, directory.path()));
 }

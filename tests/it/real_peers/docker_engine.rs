@@ -16,12 +16,17 @@ fn docker_pushes_and_pulls_by_name() {
     let stage = Stage::new();
     let engine = stage.engine();
     let ci = &stage.ci;
-    engine.login(&ci.by_name(), ci.user, ci.password).succeeded();
+    engine
+        .login(&ci.by_name(), ci.user, ci.password)
+        .succeeded();
     let name = format!("{}/base/app:v1", ci.by_name());
     engine.import(&name);
     engine.push_and_pull(&name);
     let pushed = stage.logged(&["call=manifest.write", "repository=base/app", "reference=v1"]);
-    assert!(pushed[0].contains(" user=ci-bot domain=docker-ci.test "), "{pushed:?}");
+    assert!(
+        pushed[0].contains(" user=ci-bot domain=docker-ci.test "),
+        "{pushed:?}"
+    );
 }
 
 #[test]
@@ -29,13 +34,18 @@ fn docker_pushes_and_pulls_through_the_port_of_the_domain() {
     let stage = Stage::new();
     let engine = stage.engine();
     for domain in [&stage.ci, &stage.cache] {
-        engine.login(&domain.by_port(), domain.user, domain.password).succeeded();
+        engine
+            .login(&domain.by_port(), domain.user, domain.password)
+            .succeeded();
         let name = format!("{}/base/app:v1", domain.by_port());
         engine.import(&name);
         engine.push_and_pull(&name);
     }
     let pushed = stage.logged(&["call=manifest.write", "user=cache-bot"]);
-    assert!(pushed[0].contains(" domain=docker-cache.test "), "{pushed:?}");
+    assert!(
+        pushed[0].contains(" domain=docker-cache.test "),
+        "{pushed:?}"
+    );
 }
 
 #[test]
@@ -43,16 +53,22 @@ fn docker_pushes_and_pulls_many_layers_and_tags() {
     let stage = Stage::new();
     let engine = stage.engine();
     let cache = &stage.cache;
-    engine.login(&cache.by_name(), cache.user, cache.password).succeeded();
+    engine
+        .login(&cache.by_name(), cache.user, cache.password)
+        .succeeded();
     let name = format!("{}/release/many", cache.by_name());
     engine.build(&format!("{name}:v1"), 12);
     engine.push_and_pull(&format!("{name}:v1"));
     for tag in ["v2", "latest"] {
-        engine.docker(&["tag", &format!("{name}:v1"), &format!("{name}:{tag}")]).succeeded();
+        engine
+            .docker(&["tag", &format!("{name}:v1"), &format!("{name}:{tag}")])
+            .succeeded();
     }
     engine.docker(&["push", "--all-tags", &name]).succeeded();
     let id = engine.image_id(&format!("{name}:v1"));
-    engine.docker(&["image", "rm", "--force", id.trim()]).succeeded();
+    engine
+        .docker(&["image", "rm", "--force", id.trim()])
+        .succeeded();
     engine.docker(&["pull", "--all-tags", &name]).succeeded();
     for tag in ["v1", "v2", "latest"] {
         assert_eq!(engine.image_id(&format!("{name}:{tag}")), id);
@@ -65,13 +81,23 @@ fn docker_is_told_why_it_is_refused() {
     let engine = stage.engine();
     let (ci, cache) = (&stage.ci, &stage.cache);
     for authority in [ci.by_name(), ci.by_port()] {
-        for (user, password) in [(ci.user, "wrong"), ("nobody", ci.password), (cache.user, cache.password)] {
+        for (user, password) in [
+            (ci.user, "wrong"),
+            ("nobody", ci.password),
+            (cache.user, cache.password),
+        ] {
             let message = engine.login(&authority, user, password).failed();
-            assert!(message.contains("/v2/ failed with status: 401 Unauthorized"), "{message}");
+            assert!(
+                message.contains("/v2/ failed with status: 401 Unauthorized"),
+                "{message}"
+            );
         }
     }
     let log = stage.moorgate.stdout();
-    assert!(log.lines().all(|line| line.contains(" status=401 ")), "{log}");
+    assert!(
+        log.lines().all(|line| line.contains(" status=401 ")),
+        "{log}"
+    );
 }
 
 #[test]
@@ -79,13 +105,20 @@ fn docker_shows_what_moorgate_says_when_the_kept_password_is_wrong_by_now() {
     let stage = Stage::new();
     let engine = stage.engine();
     let ci = &stage.ci;
-    engine.login(&ci.by_name(), ci.user, ci.password).succeeded();
+    engine
+        .login(&ci.by_name(), ci.user, ci.password)
+        .succeeded();
     stage.htpasswd("-bB", ci, &[ci.user, "another"]);
-    until("the old password is wrong", || stage.login_status(&ci.by_name(), ci.user, ci.password) == "401");
+    until("the old password is wrong", || {
+        stage.login_status(&ci.by_name(), ci.user, ci.password) == "401"
+    });
     let name = format!("{}/base/app:v1", ci.by_name());
     engine.import(&name);
     for command in ["push", "pull"] {
         let message = engine.docker(&[command, &name]).failed();
-        assert!(message.contains("unauthorized: wrong user name or password"), "{command}: {message}");
+        assert!(
+            message.contains("unauthorized: wrong user name or password"),
+            "{command}: {message}"
+        );
     }
 }

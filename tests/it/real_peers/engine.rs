@@ -23,12 +23,27 @@ impl<'a> Engine<'a> {
         command.arg("--data-root").arg(directory.join("data"));
         command.arg("--exec-root").arg(directory.join("exec"));
         command.arg("--pidfile").arg(directory.join("pid"));
-        command.arg("--host").arg(format!("unix://{}", directory.join("socket").display()));
+        command
+            .arg("--host")
+            .arg(format!("unix://{}", directory.join("socket").display()));
         // No containers run in these tests: no network, no firewall, no file system driver needed.
-        command.args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=vfs"]);
+        command.args([
+            "--bridge=none",
+            "--iptables=false",
+            "--ip-forward=false",
+            "--storage-driver=vfs",
+        ]);
         let mut process = Process::start("dockerd", command, directory);
-        process.becomes("ready", || run(client(machine, directory).arg("version"), "").status.success());
-        Self { machine, directory: directory.to_owned(), _process: process }
+        process.becomes("ready", || {
+            run(client(machine, directory).arg("version"), "")
+                .status
+                .success()
+        });
+        Self {
+            machine,
+            directory: directory.to_owned(),
+            _process: process,
+        }
     }
 
     fn client(&self) -> Command {
@@ -41,14 +56,22 @@ impl<'a> Engine<'a> {
 
     pub fn login(&self, authority: &str, user: &str, password: &str) -> Output {
         let mut command = self.client();
-        run(command.args(["login", "--username", user, "--password-stdin", authority]), password)
+        run(
+            command.args(["login", "--username", user, "--password-stdin", authority]),
+            password,
+        )
     }
 
     /// Makes an image with one layer.
     pub fn import(&self, name: &str) {
         let archive = self.directory.join("import.tar");
-        fs::write(&archive, tar("hello", format!("made for {name}\n").as_bytes())).unwrap();
-        self.docker(&["import", archive.to_str().unwrap(), name]).succeeded();
+        fs::write(
+            &archive,
+            tar("hello", format!("made for {name}\n").as_bytes()),
+        )
+        .unwrap();
+        self.docker(&["import", archive.to_str().unwrap(), name])
+            .succeeded();
     }
 
     /// Makes an image with that many layers, each of a file.
@@ -57,18 +80,26 @@ impl<'a> Engine<'a> {
         fs::create_dir(&context).unwrap();
         let mut dockerfile = "FROM scratch\n".to_owned();
         for layer in 0..layers {
-            fs::write(context.join(layer.to_string()), format!("layer {layer}\n").repeat(50_000)).unwrap();
+            fs::write(
+                context.join(layer.to_string()),
+                format!("layer {layer}\n").repeat(50_000),
+            )
+            .unwrap();
             dockerfile.push_str(&format!("COPY {layer} /{layer}\n"));
         }
         fs::write(context.join("Dockerfile"), dockerfile).unwrap();
         let mut command = self.client();
         // The builder inside the engine, which needs no network.
-        command.env("DOCKER_BUILDKIT", "0").args(["build", "--tag", name]).arg(context);
+        command
+            .env("DOCKER_BUILDKIT", "0")
+            .args(["build", "--tag", name])
+            .arg(context);
         run(&mut command, "").succeeded();
     }
 
     pub fn image_id(&self, name: &str) -> String {
-        self.docker(&["image", "inspect", "--format", "{{.Id}}", name]).succeeded()
+        self.docker(&["image", "inspect", "--format", "{{.Id}}", name])
+            .succeeded()
     }
 
     /// Pushes an image that is here under this name, forgets it, pulls it, and compares.
@@ -84,6 +115,8 @@ impl<'a> Engine<'a> {
 
 fn client(machine: &Machine, directory: &Path) -> Command {
     let mut command = machine.command(&tool("docker", "docker.io"));
-    command.arg("--host").arg(format!("unix://{}", directory.join("socket").display()));
+    command
+        .arg("--host")
+        .arg(format!("unix://{}", directory.join("socket").display()));
     command
 }

@@ -52,11 +52,26 @@ impl FirstRun {
             chown(path, Some(user), Some(user)).unwrap();
         }
         let mut holder = process::command(&tool("unshare", "util-linux"), directory.path());
-        holder.args(["--pid", "--mount", "--mount-proc", "--fork", "--kill-child=KILL", "sleep", "infinity"]);
+        holder.args([
+            "--pid",
+            "--mount",
+            "--mount-proc",
+            "--fork",
+            "--kill-child=KILL",
+            "sleep",
+            "infinity",
+        ]);
         let mut namespace = Process::start("namespace", holder, directory.path());
         let children = children_of(namespace.id());
-        namespace.becomes("there", || !fs::read_to_string(&children).unwrap_or_default().is_empty());
-        Self { namespace, user, ports, directory }
+        namespace.becomes("there", || {
+            !fs::read_to_string(&children).unwrap_or_default().is_empty()
+        });
+        Self {
+            namespace,
+            user,
+            ports,
+            directory,
+        }
     }
 
     fn root(&self) -> PathBuf {
@@ -76,7 +91,11 @@ impl FirstRun {
     fn running_ctl(&self, arguments: &str) -> Process {
         let mut command = self.inside();
         // Of a group of its own, as a terminal would have it: Ctrl-C goes to all of it.
-        command.args(["sh", "-c", &format!("trap : INT; ./ctl.sh {arguments}; echo ended with $?")]);
+        command.args([
+            "sh",
+            "-c",
+            &format!("trap : INT; ./ctl.sh {arguments}; echo ended with $?"),
+        ]);
         command.process_group(0);
         Process::start("ctl", command, self.directory.path())
     }
@@ -85,11 +104,15 @@ impl FirstRun {
     fn inside(&self) -> Command {
         let first = fs::read_to_string(children_of(self.namespace.id())).unwrap();
         let mut command = process::command(&tool("nsenter", "util-linux"), &self.root());
-        command.args(["--target", first.trim(), "--pid", "--mount", "--wd=."]).arg("--");
+        command
+            .args(["--target", first.trim(), "--pid", "--mount", "--wd=."])
+            .arg("--");
         let id = self.user.to_string();
         command.arg(tool("setpriv", "util-linux"));
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
-        command.env("HOME", self.root()).env("MOORGATE_BIN", self.directory.path().join("moorgate.bin"));
+        command
+            .env("HOME", self.root())
+            .env("MOORGATE_BIN", self.directory.path().join("moorgate.bin"));
         command
     }
 
@@ -97,7 +120,9 @@ impl FirstRun {
     fn debug(&self) -> Process {
         let mut debug = self.running_ctl("debug");
         let admin = self.port("9180");
-        debug.becomes("ready", || get(admin, "/readyz").starts_with("HTTP/1.1 200"));
+        debug.becomes("ready", || {
+            get(admin, "/readyz").starts_with("HTTP/1.1 200")
+        });
         debug
     }
 
@@ -110,17 +135,29 @@ impl FirstRun {
         ["docker-ci.localhost", "docker-cache.localhost"].map(|domain| {
             let of_domain = |line: &&str| line.trim_start().starts_with(&format!("{domain} "));
             let line = printed.lines().find(of_domain);
-            let words =
-                line.unwrap_or_else(|| panic!("no password of {domain}: {printed}")).split_whitespace();
+            let words = line
+                .unwrap_or_else(|| panic!("no password of {domain}: {printed}"))
+                .split_whitespace();
             words.last().unwrap().to_owned()
         })
     }
 
     fn login_status(&self, user: &str, password: &str) -> String {
         let mut curl = process::command(&tool("curl", "curl"), self.directory.path());
-        curl.args(["--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}"]);
+        curl.args([
+            "--silent",
+            "--insecure",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+        ]);
         curl.arg("--user").arg(format!("{user}:{password}"));
-        run(curl.arg(format!("https://localhost:{}/v2/", self.port("5001"))), "").stdout
+        run(
+            curl.arg(format!("https://localhost:{}/v2/", self.port("5001"))),
+            "",
+        )
+        .stdout
     }
 }
 
@@ -152,7 +189,10 @@ fn with_ports(text: &str, ports: &[u16]) -> String {
 
 #[test]
 fn ports_with_the_digits_of_others_are_put_in_place_whole() {
-    let replaced = with_ports("5001 :8080\n5002 8443 9180.", &[28_080, 25_001, 25_002, 29_180, 28_443]);
+    let replaced = with_ports(
+        "5001 :8080\n5002 8443 9180.",
+        &[28_080, 25_001, 25_002, 29_180, 28_443],
+    );
     assert_eq!(replaced, "28080 :25002\n25001 29180 28443.");
 }
 
@@ -177,8 +217,11 @@ fn the_first_start_serves_both_samples_to_docker() {
     // Where the last lines of a start say that the images are.
     assert!(started.contains("Images      state/store"), "{started}");
     for store in ["ci", "cache"] {
-        let layout =
-            first_run.root().join("state/store").join(store).join("repositories/base+app/index.json");
+        let layout = first_run
+            .root()
+            .join("state/store")
+            .join(store)
+            .join("repositories/base+app/index.json");
         assert!(fs::read_to_string(layout).unwrap().contains("v1"));
     }
 }
@@ -200,11 +243,21 @@ fn passwords_are_printed_once_and_kept_in_a_private_file() {
     first_run.ctl(&["stop"]).succeeded();
     let later = first_run.ctl(&["start"]).succeeded();
     for secret in &secrets {
-        assert!(!again.contains(secret) && !later.contains(secret), "{again}{later}");
+        assert!(
+            !again.contains(secret) && !later.contains(secret),
+            "{again}{later}"
+        );
     }
-    assert_eq!(first_run.login_status("ci", &secrets[0]), "200", "still the same");
+    assert_eq!(
+        first_run.login_status("ci", &secrets[0]),
+        "200",
+        "still the same"
+    );
     let kept = first_run.root().join("state/credentials/passwords");
-    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&kept).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let text = fs::read_to_string(kept).unwrap();
     assert!(secrets.iter().all(|secret| text.contains(secret)), "{text}");
 }
@@ -213,7 +266,10 @@ fn passwords_are_printed_once_and_kept_in_a_private_file() {
 fn two_first_runs_have_different_passwords() {
     let [one, other] = [FirstRun::new(0), FirstRun::new(0)]
         .map(|first_run| FirstRun::passwords(&first_run.ctl(&["start"]).succeeded()));
-    let all = one.iter().chain(&other).collect::<std::collections::BTreeSet<_>>();
+    let all = one
+        .iter()
+        .chain(&other)
+        .collect::<std::collections::BTreeSet<_>>();
     assert_eq!(all.len(), 4);
 }
 
@@ -223,8 +279,14 @@ fn ps_tells_what_runs_and_fails_when_moorgate_does_not() {
     first_run.ctl(&["ps"]).failed();
     first_run.ctl(&["start"]).succeeded();
     let listed = first_run.ctl(&["ps"]).succeeded();
-    let line = listed.lines().find(|line| line.starts_with("moorgate ")).unwrap();
-    assert!(line.contains(" ready ") && line.contains(&first_run.port("5001").to_string()), "{listed}");
+    let line = listed
+        .lines()
+        .find(|line| line.starts_with("moorgate "))
+        .unwrap();
+    assert!(
+        line.contains(" ready ") && line.contains(&first_run.port("5001").to_string()),
+        "{listed}"
+    );
     first_run.ctl(&["stop"]).succeeded();
     let output = first_run.ctl(&["ps"]);
     assert!(!output.status.success());
@@ -240,7 +302,10 @@ fn logs_show_requests() {
     let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
     assert_eq!(first_run.login_status("ci", &ci), "200");
     process::until("the request is in the log", || {
-        first_run.ctl(&["logs"]).succeeded().contains(" user=ci domain=docker-ci.localhost ")
+        first_run
+            .ctl(&["logs"])
+            .succeeded()
+            .contains(" user=ci domain=docker-ci.localhost ")
     });
 }
 
@@ -249,7 +314,9 @@ fn logs_are_followed() {
     let first_run = FirstRun::new(0);
     let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
     let logs = first_run.running_ctl("logs -f");
-    process::until("what was there before is shown", || logs.stdout().contains("listening"));
+    process::until("what was there before is shown", || {
+        logs.stdout().contains("listening")
+    });
     assert!(!logs.stdout().contains(" user=ci "));
     assert_eq!(first_run.login_status("ci", &ci), "200");
     let ours = " user=ci domain=docker-ci.localhost ";
@@ -257,7 +324,10 @@ fn logs_are_followed() {
     // A restart begins a new file.
     first_run.ctl(&["restart"]).succeeded();
     assert_eq!(first_run.login_status("ci", "wrong"), "401");
-    process::until("the new file is shown", || logs.stdout().contains(" user=- domain=docker-ci.localhost "));
+    process::until("the new file is shown", || {
+        logs.stdout()
+            .contains(" user=- domain=docker-ci.localhost ")
+    });
     assert!(!logs.stdout().contains("ended with"));
 }
 
@@ -267,15 +337,31 @@ fn debug_runs_in_the_foreground_with_a_detailed_log_until_ctrl_c() {
     let debug = first_run.debug();
     let [ci, _] = FirstRun::passwords(&debug.stdout());
     assert_eq!(first_run.login_status("ci", &ci), "200");
-    process::until("requests are shown", || debug.stdout().contains(" user=ci domain=docker-ci.localhost "));
+    process::until("requests are shown", || {
+        debug
+            .stdout()
+            .contains(" user=ci domain=docker-ci.localhost ")
+    });
     // An event that only a detailed log has.
     get(first_run.port("5001"), "/v2/");
-    process::until("details are shown", || debug.stderr().contains("DEBUG plain HTTP on a TLS port"));
+    process::until("details are shown", || {
+        debug.stderr().contains("DEBUG plain HTTP on a TLS port")
+    });
     assert!(first_run.ctl(&["ps"]).succeeded().contains(" ready "));
     first_run.ctl(&["start"]).succeeded();
-    kill_process_group(Pid::from_raw(debug.id().cast_signed()).unwrap(), Signal::INT).unwrap();
-    process::until("it has ended", || debug.stdout().ends_with("ended with 0\n"));
-    assert!(debug.stderr().contains("stopping: running transfers may finish"));
+    kill_process_group(
+        Pid::from_raw(debug.id().cast_signed()).unwrap(),
+        Signal::INT,
+    )
+    .unwrap();
+    process::until("it has ended", || {
+        debug.stdout().ends_with("ended with 0\n")
+    });
+    assert!(
+        debug
+            .stderr()
+            .contains("stopping: running transfers may finish")
+    );
     for port in PORTS {
         assert!(!first_run.listens(port), "{port} is still listened on");
     }
@@ -288,7 +374,9 @@ fn stop_ends_a_debug_run_and_debug_refuses_a_second_one() {
     let message = first_run.ctl(&["debug"]).failed();
     assert!(message.contains("moorgate is already running"), "{message}");
     first_run.ctl(&["stop"]).succeeded();
-    process::until("it has ended", || debug.stdout().ends_with("ended with 0\n"));
+    process::until("it has ended", || {
+        debug.stdout().ends_with("ended with 0\n")
+    });
     for port in PORTS {
         assert!(!first_run.listens(port), "{port} is still listened on");
     }
@@ -298,7 +386,9 @@ fn stop_ends_a_debug_run_and_debug_refuses_a_second_one() {
 fn an_htpasswd_file_that_its_user_may_not_read_keeps_its_users_and_forbids_a_start() {
     let first_run = FirstRun::new(ORDINARY_USER);
     let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
-    let file = first_run.root().join("state/credentials/registry-ci.htpasswd");
+    let file = first_run
+        .root()
+        .join("state/credentials/registry-ci.htpasswd");
     fs::set_permissions(&file, PermissionsExt::from_mode(0o000)).unwrap();
     process::until("it is reported", || {
         let log = first_run.ctl(&["logs"]).succeeded();
@@ -309,7 +399,10 @@ fn an_htpasswd_file_that_its_user_may_not_read_keeps_its_users_and_forbids_a_sta
     assert_eq!(first_run.login_status("ci", "wrong"), "401");
     first_run.ctl(&["stop"]).succeeded();
     let message = first_run.ctl(&["start"]).failed();
-    assert!(message.contains("`auth.htpasswd` cannot be read"), "{message}");
+    assert!(
+        message.contains("`auth.htpasswd` cannot be read"),
+        "{message}"
+    );
     assert!(message.contains("Permission denied"), "{message}");
     assert!(!first_run.listens("5001"));
 }
@@ -321,7 +414,11 @@ fn a_restart_keeps_passwords_and_the_ca() {
     let before = fs::read(first_run.root().join("state/ca.pem")).unwrap();
     first_run.ctl(&["restart"]).succeeded();
     assert_eq!(first_run.login_status("ci", &ci), "200");
-    assert_eq!(fs::read(first_run.root().join("state/ca.pem")).unwrap(), before, "the CA stays");
+    assert_eq!(
+        fs::read(first_run.root().join("state/ca.pem")).unwrap(),
+        before,
+        "the CA stays"
+    );
 }
 
 #[test]
@@ -329,7 +426,9 @@ fn a_restart_with_a_broken_domain_leaves_the_old_one_running() {
     let first_run = FirstRun::new(0);
     let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
     let file = first_run.root().join("conf.d/docker-cache.toml");
-    let broken = fs::read_to_string(&file).unwrap().replace("[upstream]", "[upstraem]");
+    let broken = fs::read_to_string(&file)
+        .unwrap()
+        .replace("[upstream]", "[upstraem]");
     fs::write(&file, broken).unwrap();
     let message = first_run.ctl(&["restart"]).failed();
     assert!(message.contains("unknown key `upstraem`"), "{message}");
@@ -341,11 +440,16 @@ fn a_restart_with_a_broken_domain_leaves_the_old_one_running() {
 fn a_start_with_a_broken_sample_says_what_is_wrong_and_leaves_nothing_running() {
     let first_run = FirstRun::new(0);
     let file = first_run.root().join("conf.d/docker-ci.toml");
-    let broken = fs::read_to_string(&file).unwrap().replace("[upstream]", "[upstraem]");
+    let broken = fs::read_to_string(&file)
+        .unwrap()
+        .replace("[upstream]", "[upstraem]");
     fs::write(&file, broken).unwrap();
     let message = first_run.ctl(&["start"]).failed();
     assert!(message.contains("unknown key `upstraem`"), "{message}");
-    assert!(message.contains("moorgate cannot start with this configuration"), "{message}");
+    assert!(
+        message.contains("moorgate cannot start with this configuration"),
+        "{message}"
+    );
     for port in PORTS {
         assert!(!first_run.listens(port), "{port} is listened on");
     }

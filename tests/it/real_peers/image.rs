@@ -11,7 +11,13 @@ pub fn write_oci_layout(directory: &Path, layers: &[(&str, &[u8])]) {
     fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
     let layers: Vec<_> = layers
         .iter()
-        .map(|(name, content)| blob(directory, &tar(name, content), "application/vnd.oci.image.layer.v1.tar"))
+        .map(|(name, content)| {
+            blob(
+                directory,
+                &tar(name, content),
+                "application/vnd.oci.image.layer.v1.tar",
+            )
+        })
         .collect();
     let digests: Vec<_> = layers.iter().map(|layer| &layer["digest"]).collect();
     let config = json!({
@@ -20,15 +26,22 @@ pub fn write_oci_layout(directory: &Path, layers: &[(&str, &[u8])]) {
         "config": {},
         "rootfs": { "type": "layers", "diff_ids": digests },
     });
-    let config = blob(directory, config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
+    let config = blob(
+        directory,
+        config.to_string().as_bytes(),
+        "application/vnd.oci.image.config.v1+json",
+    );
     let manifest_type = "application/vnd.oci.image.manifest.v1+json";
-    let manifest =
-        json!({ "schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": layers });
+    let manifest = json!({ "schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": layers });
     let mut manifest = blob(directory, manifest.to_string().as_bytes(), manifest_type);
     manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": "v1" });
     let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
     fs::write(directory.join("index.json"), index.to_string()).unwrap();
-    fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(
+        directory.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .unwrap();
 }
 
 /// The digest of some bytes.
@@ -44,14 +57,19 @@ pub fn hex(digest: &[u8]) -> String {
 
 pub fn blob(directory: &Path, content: &[u8], media_type: &str) -> Value {
     let digest = sha256(content);
-    fs::write(directory.join("blobs").join(digest.replace(':', "/")), content).unwrap();
+    fs::write(
+        directory.join("blobs").join(digest.replace(':', "/")),
+        content,
+    )
+    .unwrap();
     json!({ "mediaType": media_type, "digest": digest, "size": content.len() })
 }
 
 /// A tar archive with one file (POSIX.1-1988 ustar).
 pub fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     let mut head = [0_u8; 512];
-    let mut put = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
+    let mut put =
+        |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
     put(100, "0000644\0");
     put(108, "0000000\0");

@@ -15,13 +15,27 @@ pub struct Machine {
 impl Machine {
     /// Made below a directory, with names that lead to 127.0.0.1.
     pub fn new(directory: &Path, names: &[&str]) -> Self {
-        assert!(rustix::process::getuid().is_root(), "needs root, for mount namespaces and a Docker engine");
-        let machine = Self { directory: directory.join("machine") };
-        machine.write("etc/hosts", &format!("127.0.0.1 localhost {}\n", names.join(" ")));
-        machine.write("etc/nsswitch.conf", "hosts: files\npasswd: files\ngroup: files\n");
+        assert!(
+            rustix::process::getuid().is_root(),
+            "needs root, for mount namespaces and a Docker engine"
+        );
+        let machine = Self {
+            directory: directory.join("machine"),
+        };
+        machine.write(
+            "etc/hosts",
+            &format!("127.0.0.1 localhost {}\n", names.join(" ")),
+        );
+        machine.write(
+            "etc/nsswitch.conf",
+            "hosts: files\npasswd: files\ngroup: files\n",
+        );
         machine.write("etc/passwd", "root:x:0:0:root:/:/bin/sh\n");
         machine.write("etc/group", "root:x:0:\n");
-        machine.write("etc/containers/policy.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#);
+        machine.write(
+            "etc/containers/policy.json",
+            r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
+        );
         fs::create_dir(machine.home()).unwrap();
         machine
     }
@@ -46,7 +60,10 @@ impl Machine {
     pub fn command(&self, program: &Path) -> Command {
         let mut command = command(&tool("unshare", "util-linux"), &self.home());
         let script = r#"mount --bind "$0" /etc && exec "$@""#;
-        command.args(["--mount", "sh", "-c", script]).arg(self.directory.join("etc")).arg(program);
+        command
+            .args(["--mount", "sh", "-c", script])
+            .arg(self.directory.join("etc"))
+            .arg(program);
         command
     }
 }

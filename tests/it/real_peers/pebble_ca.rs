@@ -50,18 +50,39 @@ pub struct Mood {
 impl Acme {
     /// Starts the CA; moorgate is started by [`serve`](Self::serve).
     pub fn new(mood: Mood) -> Self {
-        let directory = tempfile::Builder::new().prefix("moorgate-acme-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("moorgate-acme-")
+            .tempdir()
+            .unwrap();
         let path = directory.path();
         fs::create_dir_all(path.join("config/conf.d")).unwrap();
         fs::create_dir(path.join("logs")).unwrap();
-        let [acme, management, dns, dns_management, https, http, admin] = [(); 7].map(|()| free_port());
+        let [acme, management, dns, dns_management, https, http, admin] =
+            [(); 7].map(|()| free_port());
         let acme = if mood.host.is_some() { 443 } else { acme };
-        let ports = Ports { acme, management, dns, dns_management, https, http, admin };
+        let ports = Ports {
+            acme,
+            management,
+            dns,
+            dns_management,
+            https,
+            http,
+            admin,
+        };
         let dns = start_dns(&ports, path);
         write_server_certificate(path, mood.host);
         let pebble = start_pebble(&ports, path, mood);
-        let authority = mood.host.map_or_else(|| format!("127.0.0.1:{acme}"), str::to_owned);
-        Self { moorgate: None, pebble: Some(pebble), _dns: dns, authority, ports, directory }
+        let authority = mood
+            .host
+            .map_or_else(|| format!("127.0.0.1:{acme}"), str::to_owned);
+        Self {
+            moorgate: None,
+            pebble: Some(pebble),
+            _dns: dns,
+            authority,
+            ports,
+            directory,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -76,14 +97,18 @@ impl Acme {
 
     /// Ends the CA.
     pub fn stop_ca(&mut self) {
-        let Some(mut pebble) = self.pebble.take() else { return };
+        let Some(mut pebble) = self.pebble.take() else {
+            return;
+        };
         pebble.signal(rustix::process::Signal::TERM);
         pebble.ended();
     }
 
     /// Writes the configuration: further TOML for `[[ca]]` and the top, and the domains with their `[tls]`.
     pub fn configure(&self, main: &str, ca: &str, domains: &[(&str, &str)]) {
-        let Ports { https, http, admin, .. } = self.ports;
+        let Ports {
+            https, http, admin, ..
+        } = self.ports;
         let authority = &self.authority;
         let text = format!(
             "https = [\"127.0.0.1:{https}\"]\nhttp = [\"127.0.0.1:{http}\"]\nstate = \"../state\"\n\
@@ -105,7 +130,9 @@ impl Acme {
         command.args(["run", "--debug", "--config", "config"]);
         let mut moorgate = Process::start("moorgate", command, &self.path().join("logs"));
         let admin = self.ports.admin;
-        moorgate.becomes("ready", || get(admin, "/readyz").starts_with("HTTP/1.1 200"));
+        moorgate.becomes("ready", || {
+            get(admin, "/readyz").starts_with("HTTP/1.1 200")
+        });
         self.moorgate = Some(moorgate);
     }
 
@@ -141,20 +168,28 @@ impl Acme {
         fs::create_dir_all(there.join("conf.d")).unwrap();
         let mut main = fs::read_to_string(here.join("moorgate.toml")).unwrap();
         let admin = free_port();
-        for (port, other) in
-            [(self.ports.https, free_port()), (self.ports.http, free_port()), (self.ports.admin, admin)]
-        {
+        for (port, other) in [
+            (self.ports.https, free_port()),
+            (self.ports.http, free_port()),
+            (self.ports.admin, admin),
+        ] {
             main = main.replace(&format!(":{port}\""), &format!(":{other}\""));
         }
         fs::write(there.join("moorgate.toml"), main).unwrap();
         fs::copy(here.join("users.htpasswd"), there.join("users.htpasswd")).unwrap();
         for (domain, tls) in domains {
-            fs::write(there.join(format!("conf.d/{domain}.toml")), domain_file(domain, tls)).unwrap();
+            fs::write(
+                there.join(format!("conf.d/{domain}.toml")),
+                domain_file(domain, tls),
+            )
+            .unwrap();
         }
         let mut command = process::command(&process::moorgate(), self.path());
         command.args(["run", "--debug", "--config", "elsewhere"]);
         let mut moorgate = Process::start("elsewhere", command, &self.path().join("logs"));
-        moorgate.becomes("ready", || get(admin, "/readyz").starts_with("HTTP/1.1 200"));
+        moorgate.becomes("ready", || {
+            get(admin, "/readyz").starts_with("HTTP/1.1 200")
+        });
         Elsewhere { moorgate, admin }
     }
 
@@ -165,7 +200,12 @@ impl Acme {
         openssl.args(["x509", "-noout", "-subject", "-nameopt", "multiline"]);
         let text = run(&mut openssl, &pem).succeeded();
         let (_, name) = text.split_once("commonName").unwrap();
-        name.trim_start_matches([' ', '=']).lines().next().unwrap().trim().to_owned()
+        name.trim_start_matches([' ', '='])
+            .lines()
+            .next()
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 
     /// A program of `config/` that sets TXT records in the CA's DNS, and writes down what it was called with. As long
@@ -195,13 +235,20 @@ impl Acme {
     #[track_caller]
     pub fn issued(&self, domain: &str) -> Value {
         self.until_certificate(domain, "issued", |certificate| {
-            certificate["issuer"].as_str().is_some_and(|issuer| issuer.contains("Pebble"))
+            certificate["issuer"]
+                .as_str()
+                .is_some_and(|issuer| issuer.contains("Pebble"))
         })
     }
 
     /// Waits until what `/status` says of a domain is so.
     #[track_caller]
-    pub fn until_certificate(&self, domain: &str, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+    pub fn until_certificate(
+        &self,
+        domain: &str,
+        what: &str,
+        so: impl Fn(&Value) -> bool,
+    ) -> Value {
         let mut last = Value::Null;
         until(&format!("the certificate of {domain} is {what}"), || {
             last = self.certificate(domain);
@@ -217,8 +264,16 @@ impl Acme {
         fs::write(&file, pem).unwrap();
         let https = self.ports.https;
         let mut curl = process::command(&tool("curl", "curl"), self.path());
-        curl.args(["--silent", "--output", "/dev/null", "--resolve", &format!("{name}:{https}:127.0.0.1")]);
-        curl.arg("--cacert").arg(file).arg(format!("https://{name}:{https}/v2/"));
+        curl.args([
+            "--silent",
+            "--output",
+            "/dev/null",
+            "--resolve",
+            &format!("{name}:{https}:127.0.0.1"),
+        ]);
+        curl.arg("--cacert")
+            .arg(file)
+            .arg(format!("https://{name}:{https}/v2/"));
         run(&mut curl, "").status.success()
     }
 
@@ -226,16 +281,31 @@ impl Acme {
     pub fn refuses(&self, name: &str) -> bool {
         let https = self.ports.https;
         let mut curl = process::command(&tool("curl", "curl"), self.path());
-        curl.args(["--silent", "--insecure", "--resolve", &format!("{name}:{https}:127.0.0.1")]);
+        curl.args([
+            "--silent",
+            "--insecure",
+            "--resolve",
+            &format!("{name}:{https}:127.0.0.1"),
+        ]);
         // 35: the TLS handshake failed.
-        run(curl.arg(format!("https://{name}:{https}/v2/")), "").status.code() == Some(35)
+        run(curl.arg(format!("https://{name}:{https}/v2/")), "")
+            .status
+            .code()
+            == Some(35)
     }
 
     /// A resource of the CA's management port.
     pub fn management(&self, path: &str) -> String {
         let mut curl = process::command(&tool("curl", "curl"), self.path());
         curl.args(["--silent", "--fail", "--cacert", "server.pem"]);
-        run(curl.arg(format!("https://127.0.0.1:{}/{path}", self.ports.management)), "").succeeded()
+        run(
+            curl.arg(format!(
+                "https://127.0.0.1:{}/{path}",
+                self.ports.management
+            )),
+            "",
+        )
+        .succeeded()
     }
 
     /// How often the CA was asked for something.
@@ -279,7 +349,9 @@ impl Elsewhere {
     #[track_caller]
     pub fn has(&self, domain: &str) {
         let words = format!("certificate in force domain={domain} ");
-        until("the other one has it", || self.moorgate.stderr().contains(&words));
+        until("the other one has it", || {
+            self.moorgate.stderr().contains(&words)
+        });
     }
 }
 
@@ -287,9 +359,13 @@ impl Elsewhere {
 fn certificate(admin: u16, domain: &str) -> Value {
     let answer = get(admin, "/status");
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let status: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    let status: Value =
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
     let all = status["certificates"].as_array().unwrap();
-    all.iter().find(|one| one["domain"] == domain).unwrap().clone()
+    all.iter()
+        .find(|one| one["domain"] == domain)
+        .unwrap()
+        .clone()
 }
 
 fn domain_file(domain: &str, tls: &str) -> String {
@@ -302,17 +378,36 @@ fn domain_file(domain: &str, tls: &str) -> String {
 /// Serves TLS for the CA. Its own root, so that trusting it trusts nothing that the CA issues.
 fn write_server_certificate(path: &Path, host: Option<&str>) {
     let key = KeyPair::generate().unwrap();
-    let names = ["127.0.0.1", "localhost"].into_iter().chain(host).map(str::to_owned);
+    let names = ["127.0.0.1", "localhost"]
+        .into_iter()
+        .chain(host)
+        .map(str::to_owned);
     let params = CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
-    fs::write(path.join("server.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(
+        path.join("server.pem"),
+        params.self_signed(&key).unwrap().pem(),
+    )
+    .unwrap();
     fs::write(path.join("server.key"), key.serialize_pem()).unwrap();
 }
 
 fn start_dns(ports: &Ports, path: &Path) -> Process {
     let mut command = process::command(&tool("pebble-challtestsrv", "pebble"), path);
-    command.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
+    command.args([
+        "-http01",
+        "",
+        "-https01",
+        "",
+        "-tlsalpn01",
+        "",
+        "-defaultIPv6",
+        "",
+    ]);
     command.args(["-dns01", &format!("127.0.0.1:{}", ports.dns)]);
-    command.args(["-management", &format!("127.0.0.1:{}", ports.dns_management)]);
+    command.args([
+        "-management",
+        &format!("127.0.0.1:{}", ports.dns_management),
+    ]);
     let mut dns = Process::start("dns", command, &path.join("logs"));
     let port = ports.dns_management;
     dns.becomes("listening", || get(port, "/").starts_with("HTTP/1.1 "));
@@ -320,9 +415,24 @@ fn start_dns(ports: &Ports, path: &Path) -> Process {
 }
 
 fn start_pebble(ports: &Ports, path: &Path, mood: Mood) -> Process {
-    let Ports { acme, management, dns, https, http, .. } = ports;
-    let https = if mood.deaf_to_tls { &free_port() } else { https };
-    let keys = if mood.keys.is_empty() { "\"externalAccountBindingRequired\": false" } else { mood.keys };
+    let Ports {
+        acme,
+        management,
+        dns,
+        https,
+        http,
+        ..
+    } = ports;
+    let https = if mood.deaf_to_tls {
+        &free_port()
+    } else {
+        https
+    };
+    let keys = if mood.keys.is_empty() {
+        "\"externalAccountBindingRequired\": false"
+    } else {
+        mood.keys
+    };
     let config = format!(
         "{{\"pebble\": {{\"listenAddress\": \"127.0.0.1:{acme}\", \"managementListenAddress\": \"127.0.0.1:{management}\",\
          \"certificate\": \"server.pem\", \"privateKey\": \"server.key\", \"httpPort\": {http}, \"tlsPort\": {https},\
@@ -330,17 +440,32 @@ fn start_pebble(ports: &Ports, path: &Path, mood: Mood) -> Process {
     );
     fs::write(path.join("pebble.json"), config).unwrap();
     let mut command = process::command(&tool("pebble", "pebble"), path);
-    command.args(["-config", "pebble.json", "-dnsserver", &format!("127.0.0.1:{dns}")]);
-    command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0").env("PEBBLE_AUTHZREUSE", "0");
+    command.args([
+        "-config",
+        "pebble.json",
+        "-dnsserver",
+        &format!("127.0.0.1:{dns}"),
+    ]);
+    command
+        .env("PEBBLE_VA_NOSLEEP", "1")
+        .env("PEBBLE_WFE_NONCEREJECT", "0")
+        .env("PEBBLE_AUTHZREUSE", "0");
     command.envs(mood.environment.iter().copied());
     let mut pebble = Process::start("pebble", command, &path.join("logs"));
     let port = *acme;
     // It answers plain HTTP by a sentence.
-    pebble.becomes("listening", || get(port, "/dir").starts_with("HTTP/1.0 400"));
+    pebble.becomes("listening", || {
+        get(port, "/dir").starts_with("HTTP/1.0 400")
+    });
     pebble
 }
 
 /// A key for external account binding, as a CA's page shows it.
 pub fn binding_key() -> String {
-    BASE64_STANDARD.encode([7; 32]).replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned()
+    BASE64_STANDARD
+        .encode([7; 32])
+        .replace('+', "-")
+        .replace('/', "_")
+        .trim_end_matches('=')
+        .to_owned()
 }

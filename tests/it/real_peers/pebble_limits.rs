@@ -21,7 +21,10 @@ use crate::harness::plain::answer_challenges;
 fn a_thousand_domains_are_issued_within_the_limits_of_let_s_encrypt() {
     let test = "real_peers::pebble_limits::a_thousand_domains_are_issued_within_the_limits_of_let_s_encrypt";
     alone::run(test, |_| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let mut run = Run::begin();
             while run.held() < DOMAINS {
@@ -46,35 +49,62 @@ struct Run {
 
 impl Run {
     fn begin() -> Self {
-        let acme = Acme::new(Mood { host: Some(CA), ..Mood::default() });
+        let acme = Acme::new(Mood {
+            host: Some(CA),
+            ..Mood::default()
+        });
         // Twice as many below each registered domain as may have a certificate in a week.
-        let names: Vec<String> = (0..DOMAINS).map(|n| format!("d{n}.many{}.test", n / 100)).collect();
-        let domains: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "acme = true")).collect();
+        let names: Vec<String> = (0..DOMAINS)
+            .map(|n| format!("d{n}.many{}.test", n / 100))
+            .collect();
+        let domains: Vec<(&str, &str)> = names
+            .iter()
+            .map(|name| (name.as_str(), "acme = true"))
+            .collect();
         acme.configure("[acme]\nchallenges = [\"http-01\"]", "", &domains);
         let config = acme.path().join("config");
-        let snapshot = moorgate::config::load(&config).unwrap_or_else(|_| panic!("it is wrong")).snapshot;
+        let snapshot = moorgate::config::load(&config)
+            .unwrap_or_else(|_| panic!("it is wrong"))
+            .snapshot;
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
         certificates.apply(&snapshot);
         // What moorgate's plain listener does, whose clock the test cannot move.
         let challenges = certificates.table().challenges().clone();
-        tokio::spawn(answer_challenges(([127, 0, 0, 1], acme.urls().1).into(), challenges));
+        tokio::spawn(answer_challenges(
+            ([127, 0, 0, 1], acme.urls().1).into(),
+            challenges,
+        ));
         let ahead = Arc::new(AtomicU64::new(0));
         let wall = {
             let ahead = ahead.clone();
             Arc::new(move || now(&ahead))
         };
         tokio::spawn(
-            Arc::new(Issuer::new(certificates.clone(), &snapshot, wall)).run(CancellationToken::new()),
+            Arc::new(Issuer::new(certificates.clone(), &snapshot, wall))
+                .run(CancellationToken::new()),
         );
-        Self { acme, certificates, ahead, orders: BTreeMap::new() }
+        Self {
+            acme,
+            certificates,
+            ahead,
+            orders: BTreeMap::new(),
+        }
     }
 
     fn held(&self) -> usize {
-        self.certificates.report().iter().filter(|report| report.serial.is_some()).count()
+        self.certificates
+            .report()
+            .iter()
+            .filter(|report| report.serial.is_some())
+            .count()
     }
 
     fn statuses(&self) -> Vec<AcmeStatus> {
-        self.certificates.report().into_iter().map(|report| report.acme.unwrap_or_default()).collect()
+        self.certificates
+            .report()
+            .into_iter()
+            .map(|report| report.acme.unwrap_or_default())
+            .collect()
     }
 
     /// Waits until it has done what the limits allow: nothing tells that, but that it waits.
@@ -97,20 +127,33 @@ impl Run {
         let text = std::fs::read(self.acme.path().join("state/acme/ledger.json")).unwrap();
         let ledger: Value = serde_json::from_slice(&text).unwrap();
         let cas = ledger["cas"].as_object().unwrap();
-        assert!(cas.len() == 1 && cas.keys().all(|ca| ca.contains(CA)), "{:?}", cas.keys());
-        for attempt in cas.values().flat_map(|ca| ca["attempts"].as_array().unwrap()) {
+        assert!(
+            cas.len() == 1 && cas.keys().all(|ca| ca.contains(CA)),
+            "{:?}",
+            cas.keys()
+        );
+        for attempt in cas
+            .values()
+            .flat_map(|ca| ca["attempts"].as_array().unwrap())
+        {
             let [placed, account, stage] =
                 ["placed", "account", "stage"].map(|key| attempt[key].as_str().unwrap());
             let placed: SystemTime = placed.parse::<jiff::Timestamp>().unwrap().into();
             let names: Vec<String> = serde_json::from_value(attempt["names"].clone()).unwrap();
-            self.orders.insert((placed, account.to_owned(), names), stage.to_owned());
+            self.orders
+                .insert((placed, account.to_owned(), names), stage.to_owned());
         }
     }
 
     /// Lets the time pass until the next attempt, and so much longer that it need not be the only one.
     async fn wait(&self) {
         let now = now(&self.ahead);
-        let next = self.statuses().iter().filter_map(|acme| acme.next_attempt).min().unwrap();
+        let next = self
+            .statuses()
+            .iter()
+            .filter_map(|acme| acme.next_attempt)
+            .min()
+            .unwrap();
         let pause = next.duration_since(now).unwrap_or_default() + MARGIN;
         println!(
             "{} of {DOMAINS}, {} orders; {} hours pass",
@@ -131,7 +174,11 @@ impl Run {
             "failures of a name: {failed:?}"
         );
         // None that the ledger does not know.
-        assert!(self.orders.len() >= self.acme.asked("POST /order-plz"), "{} orders", self.orders.len());
+        assert!(
+            self.orders.len() >= self.acme.asked("POST /order-plz"),
+            "{} orders",
+            self.orders.len()
+        );
         assert!(
             (DOMAINS..=DOMAINS + failed.len()).contains(&self.orders.len()),
             "{} orders",

@@ -8,7 +8,10 @@ use std::sync::Mutex;
 pub fn free_port() -> u16 {
     let mut blocks = BLOCKS.lock().unwrap();
     loop {
-        if let Some(port) = blocks.last_mut().and_then(|block| block.left.find(|port| is_free(*port))) {
+        if let Some(port) = blocks
+            .last_mut()
+            .and_then(|block| block.left.find(|port| is_free(*port)))
+        {
             return port;
         }
         blocks.push(Block::claim());
@@ -29,10 +32,15 @@ impl Block {
         let (begin, count) = (first(), (end() - first()) / LENGTH);
         let number = u16::try_from(std::process::id() % u32::from(count)).unwrap();
         let numbers = (number..count).chain(0..number);
-        let claimed = numbers.map(|number| begin + number * LENGTH).find_map(|port| {
-            let claim = TcpListener::bind(("0.0.0.0", port)).ok()?;
-            Some(Self { claim, left: port + 1..port + LENGTH })
-        });
+        let claimed = numbers
+            .map(|number| begin + number * LENGTH)
+            .find_map(|port| {
+                let claim = TcpListener::bind(("0.0.0.0", port)).ok()?;
+                Some(Self {
+                    claim,
+                    left: port + 1..port + LENGTH,
+                })
+            });
         claimed.expect("ports that no other test has")
     }
 }
@@ -45,7 +53,10 @@ fn first() -> u16 {
 fn end() -> u16 {
     let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let end = given.split_whitespace().next().unwrap().parse().unwrap();
-    assert!(end > 11_024, "no room below the ports that are given by the system: {given}");
+    assert!(
+        end > 11_024,
+        "no room below the ports that are given by the system: {given}"
+    );
     end
 }
 
@@ -60,8 +71,16 @@ const LENGTH: u16 = 10;
 fn no_port_is_given_twice() {
     let ports: std::collections::BTreeSet<u16> = (0..100).map(|_| free_port()).collect();
     assert_eq!(ports.len(), 100);
-    assert!(ports.iter().all(|port| is_free(*port) && (first()..end()).contains(port)));
+    assert!(
+        ports
+            .iter()
+            .all(|port| is_free(*port) && (first()..end()).contains(port))
+    );
     // Another process would look for a block with a first port that is free.
     let claims = BLOCKS.lock().unwrap();
-    assert!(claims.iter().all(|block| !is_free(block.claim.local_addr().unwrap().port())));
+    assert!(
+        claims
+            .iter()
+            .all(|block| !is_free(block.claim.local_addr().unwrap().port()))
+    );
 }

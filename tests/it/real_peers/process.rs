@@ -11,13 +11,21 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The moorgate under test: the one that `./ctl.sh test` has built, or else cargo's.
 pub fn moorgate() -> PathBuf {
-    std::env::var_os("MOORGATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_moorgate").into(), PathBuf::from)
+    std::env::var_os("MOORGATE_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_moorgate").into(), PathBuf::from)
 }
 
 /// Where a tool is. Fails with the name of the Debian package that it is in.
 pub fn tool(name: &str, package: &str) -> PathBuf {
     // Debian's own before any other of the same name; daemons are not in every user's PATH.
-    let places = ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin", "/usr/local/sbin"];
+    let places = [
+        "/usr/bin",
+        "/usr/sbin",
+        "/bin",
+        "/sbin",
+        "/usr/local/bin",
+        "/usr/local/sbin",
+    ];
     places.iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file()).unwrap_or_else(|| {
         panic!("`{name}` is missing: run `apt-get install {package}`, or `./ctl.sh test`, which installs it")
     })
@@ -26,9 +34,19 @@ pub fn tool(name: &str, package: &str) -> PathBuf {
 /// A command that knows nothing of this user's settings and ends when the test's process does.
 pub fn command(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(tool("setpriv", "util-linux"));
-    command.args(["--pdeathsig", "KILL"]).arg(program).current_dir(home).env_clear();
-    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    command.env("HOME", home).env("TMPDIR", home).env("LC_ALL", "C.UTF-8");
+    command
+        .args(["--pdeathsig", "KILL"])
+        .arg(program)
+        .current_dir(home)
+        .env_clear();
+    command.env(
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    );
+    command
+        .env("HOME", home)
+        .env("TMPDIR", home)
+        .env("LC_ALL", "C.UTF-8");
     command
 }
 
@@ -42,8 +60,13 @@ pub struct Output {
 
 /// Runs a program to its end.
 pub fn run(command: &mut Command, input: &str) -> Output {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     // All inputs here fit into a pipe. A program that does not want its input has closed it.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
@@ -58,17 +81,39 @@ impl Output {
     /// Asserts success, and returns what was said on standard output.
     #[track_caller]
     pub fn succeeded(self) -> String {
-        assert!(self.status.success(), "{}\n{}{}", self.status, self.stdout, self.stderr);
+        assert!(
+            self.status.success(),
+            "{}\n{}{}",
+            self.status,
+            self.stdout,
+            self.stderr
+        );
         self.stdout
     }
 
     /// Asserts failure by the program's own doing, and returns what was said on standard error.
     #[track_caller]
     pub fn failed(self) -> String {
-        assert!(!self.status.success(), "it succeeded:\n{}{}", self.stdout, self.stderr);
+        assert!(
+            !self.status.success(),
+            "it succeeded:\n{}{}",
+            self.stdout,
+            self.stderr
+        );
         // Whoever waits for ever was not refused.
-        assert_ne!(self.status.code(), Some(TIMED_OUT), "it hung:\n{}{}", self.stdout, self.stderr);
-        assert!(!was_killed(self.status), "it was ended:\n{}{}", self.stdout, self.stderr);
+        assert_ne!(
+            self.status.code(),
+            Some(TIMED_OUT),
+            "it hung:\n{}{}",
+            self.stdout,
+            self.stderr
+        );
+        assert!(
+            !was_killed(self.status),
+            "it was ended:\n{}{}",
+            self.stdout,
+            self.stderr
+        );
         self.stderr
     }
 }
@@ -84,9 +129,18 @@ impl Process {
     /// Starts it; its files go into the directory `logs`.
     pub fn start(name: &'static str, mut command: Command, logs: &Path) -> Self {
         let file = |kind: &str| File::create(logs.join(format!("{name}.{kind}"))).unwrap();
-        command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err"));
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self { name, child, logs: logs.to_owned() }
+        command
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self {
+            name,
+            child,
+            logs: logs.to_owned(),
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -127,7 +181,13 @@ impl Process {
             ended = self.child.try_wait().unwrap();
             ended.is_some() || ready()
         });
-        assert!(ended.is_none(), "{} ended with {ended:?}\n{}{}", self.name, self.stdout(), self.stderr());
+        assert!(
+            ended.is_none(),
+            "{} ended with {ended:?}\n{}{}",
+            self.name,
+            self.stdout(),
+            self.stderr()
+        );
     }
 
     fn is_running(&mut self) -> bool {

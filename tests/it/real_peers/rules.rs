@@ -103,17 +103,33 @@ use Answer::{Denied, DeniedByRule, Done, Hidden};
 const ROWS: &[(&str, Act, Answer)] = &[
     // mount-from, without the right to pull.
     ("builder", Push("one", "built/NAME:v1"), Done),
-    ("builder", Pull("lib/one:v1"), Denied("builder may not pull lib/one")),
+    (
+        "builder",
+        Pull("lib/one:v1"),
+        Denied("builder may not pull lib/one"),
+    ),
     // A group.
     ("dev", Push("one", "team/NAME:v1"), Done),
     ("dev", Pull("team/NAME:v1"), Done),
-    ("reader", Push("one", "team/NAME:v2"), Denied("reader may not push to team/NAME")),
+    (
+        "reader",
+        Push("one", "team/NAME:v2"),
+        Denied("reader may not push to team/NAME"),
+    ),
     ("reader", Pull("team/NAME:v1"), Hidden),
     // A star in a name, and one level.
     ("ci-bot", Push("two", "tools/NAME:v1"), Done),
     ("ci-bot", Pull("tools/NAME:v1"), Done),
-    ("ci-bot", Push("two", "tools/NAME/deep:v1"), Denied("ci-bot may not push to tools/NAME/deep")),
-    ("dev", Push("two", "tools/NAME:v2"), Denied("dev may not push to tools/NAME")),
+    (
+        "ci-bot",
+        Push("two", "tools/NAME/deep:v1"),
+        Denied("ci-bot may not push to tools/NAME/deep"),
+    ),
+    (
+        "dev",
+        Push("two", "tools/NAME:v2"),
+        Denied("dev may not push to tools/NAME"),
+    ),
     // Everybody who is logged in.
     ("contractor", Pull("shared/app:v1"), Done),
     ("contractor", Pull("base/app:v1"), Hidden),
@@ -121,25 +137,49 @@ const ROWS: &[(&str, Act, Answer)] = &[
     ("ci-bot", Push("one", "base/NAME:v1"), Done),
     ("ci-bot", Push("one", "base/NAME:nightly"), Done),
     ("ci-bot", Push("one", "base/NAME:nightly"), Done),
-    ("ci-bot", Push("two", "base/NAME:nightly"), Denied("ci-bot may not overwrite base/NAME:nightly")),
+    (
+        "ci-bot",
+        Push("two", "base/NAME:nightly"),
+        Denied("ci-bot may not overwrite base/NAME:nightly"),
+    ),
     // A deny of tags, from this network and from another one.
-    ("keeper", Push("two", "base/NAME:v1"), DeniedByRule("keeper may not overwrite base/NAME:v1")),
+    (
+        "keeper",
+        Push("two", "base/NAME:v1"),
+        DeniedByRule("keeper may not overwrite base/NAME:v1"),
+    ),
     ("keeper", Push("two", "base/NAME:nightly"), Done),
     ("keeper", Push("one", "spare/NAME:v1"), Done),
     ("keeper", Push("two", "spare/NAME:v1"), Done),
     // The push inbox.
     ("contractor", Push("one", "contractor/NAME:release"), Done),
     ("contractor", Push("two", "contractor/NAME:release"), Done),
-    ("contractor", Push("two", "contractor/NAME:v2"), Denied("contractor may not push contractor/NAME:v2")),
+    (
+        "contractor",
+        Push("two", "contractor/NAME:v2"),
+        Denied("contractor may not push contractor/NAME:v2"),
+    ),
     // Lists.
     ("reader", List("base/app"), Done),
     ("contractor", List("base/app"), Hidden),
     ("lister", Catalog, Done),
-    ("reader", Catalog, Denied("reader may not list the repositories")),
+    (
+        "reader",
+        Catalog,
+        Denied("reader may not list the repositories"),
+    ),
     // Deletes.
-    ("keeper", DeleteTag("base/NAME:v1"), DeniedByRule("keeper may not delete base/NAME:v1")),
+    (
+        "keeper",
+        DeleteTag("base/NAME:v1"),
+        DeniedByRule("keeper may not delete base/NAME:v1"),
+    ),
     ("keeper", DeleteTag("spare/NAME:v1"), Done),
-    ("ci-bot", Delete("base/NAME:nightly"), Denied("ci-bot may not delete from base/NAME")),
+    (
+        "ci-bot",
+        Delete("base/NAME:nightly"),
+        Denied("ci-bot may not delete from base/NAME"),
+    ),
     ("keeper", Delete("base/NAME:nightly"), Done),
 ];
 
@@ -156,7 +196,9 @@ impl Stage {
             ("one", "lib/one:v1"),
             ("two", "lib/two:v1"),
         ] {
-            stage.copied("keeper", &stage.image_of(image), to).succeeded();
+            stage
+                .copied("keeper", &stage.image_of(image), to)
+                .succeeded();
         }
         stage
     }
@@ -176,28 +218,55 @@ impl Stage {
 /// Plays all rows; each client that has a command for one is told what the table says.
 fn play(stage: &Stage, client: &dyn Client) {
     for image in ["lib/one:v1", "lib/two:v1"] {
-        client.act("keeper", Pull(image), image).map(Output::succeeded);
+        client
+            .act("keeper", Pull(image), image)
+            .map(Output::succeeded);
     }
     for (user, act, answer) in ROWS {
         let what = what(*act).replace("NAME", client.name());
-        let Some(output) = client.act(user, *act, &what) else { continue };
+        let Some(output) = client.act(user, *act, &what) else {
+            continue;
+        };
         let row = format!("{}: {user} {act:?}\n{output:?}", client.name());
         let repository = what.rsplit_once(':').map_or(&*what, |(name, _)| name);
-        let repository = format!("repository={}", if repository.is_empty() { "-" } else { repository });
+        let repository = format!(
+            "repository={}",
+            if repository.is_empty() {
+                "-"
+            } else {
+                repository
+            }
+        );
         // It takes any answer for one.
         let is_curl = matches!(act, DeleteTag(_));
-        assert_eq!(output.status.success(), is_curl || matches!(answer, Done), "{row}");
+        assert_eq!(
+            output.status.success(),
+            is_curl || matches!(answer, Done),
+            "{row}"
+        );
         let refused = |message: &str, words: &str, status: &str, by: &str| {
             let is_shown = message.contains(words) || client.is_silent(message);
             assert!(is_shown, "{words:?} is not shown: {row}");
             let lines = stage.logged(&[&format!("user={user}"), &repository, status]);
-            assert!(lines.iter().any(|line| line.ends_with(by)), "{by:?} is not logged: {row}\n{lines:?}");
+            assert!(
+                lines.iter().any(|line| line.ends_with(by)),
+                "{by:?} is not logged: {row}\n{lines:?}"
+            );
         };
-        let by = if matches!(answer, DeniedByRule(_)) { stage.deny() } else { " rule=none".to_owned() };
+        let by = if matches!(answer, DeniedByRule(_)) {
+            stage.deny()
+        } else {
+            " rule=none".to_owned()
+        };
         match answer {
             Done => assert!(!output.stdout.contains("DENIED"), "{row}"),
             Denied(words) | DeniedByRule(words) if is_curl => {
-                refused(&output.stdout, &words.replace("NAME", client.name()), "status=403", &by);
+                refused(
+                    &output.stdout,
+                    &words.replace("NAME", client.name()),
+                    "status=403",
+                    &by,
+                );
             }
             Denied(words) | DeniedByRule(words) => {
                 let words = client.shown(*act, &words.replace("NAME", client.name()));
@@ -231,7 +300,10 @@ fn all_clients(stage: &Stage, tokens: bool) {
     ];
     clients.iter().for_each(|client| play(stage, *client));
     let listed = podman.act("lister", Catalog, "").unwrap().succeeded();
-    assert!(listed.contains("/base/app") && !listed.contains("/lib/"), "what it may list: {listed}");
+    assert!(
+        listed.contains("/base/app") && !listed.contains("/lib/"),
+        "what it may list: {listed}"
+    );
     // The others look first whether the blob is there, for which they would have to have the right to pull.
     for client in ["docker", "ctr"] {
         let mounts = |user: &str, into: &str| {
@@ -239,8 +311,14 @@ fn all_clients(stage: &Stage, tokens: bool) {
             stage.logged(&["call=upload.mount", &format!("user={user}"), &repository])
         };
         let [builder, dev] = [mounts("builder", "built"), mounts("dev", "team")];
-        assert!(builder.iter().any(|line| line.contains(" status=201 ")), "{client}: {builder:?}");
-        assert!(dev.iter().all(|line| line.contains(" status=202 ")), "of what it may not read: {dev:?}");
+        assert!(
+            builder.iter().any(|line| line.contains(" status=201 ")),
+            "{client}: {builder:?}"
+        );
+        assert!(
+            dev.iter().all(|line| line.contains(" status=202 ")),
+            "of what it may not read: {dev:?}"
+        );
     }
 }
 

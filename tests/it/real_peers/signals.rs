@@ -17,12 +17,23 @@ impl Stage {
 
     /// Waits for a line of the log.
     fn says(&self, what: &str) {
-        until(&format!("the log says {what:?}"), || self.moorgate.stderr().contains(what));
+        until(&format!("the log says {what:?}"), || {
+            self.moorgate.stderr().contains(what)
+        });
     }
 
     fn refuses_connections(&self) {
-        let port = self.ci.by_name().rsplit(':').next().unwrap().parse().unwrap();
-        until("connections are refused", || TcpStream::connect(("127.0.0.1", port)).is_err());
+        let port = self
+            .ci
+            .by_name()
+            .rsplit(':')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        until("connections are refused", || {
+            TcpStream::connect(("127.0.0.1", port)).is_err()
+        });
     }
 
     /// An upload that has reached the registry and goes on.
@@ -42,7 +53,10 @@ fn blob() -> Blob {
 
 /// Whether a registry has stored a byte of an upload, in a file called `data`.
 fn holds_data(directory: &Path) -> bool {
-    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let entries = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
     entries.into_iter().any(|entry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => holds_data(&entry.path()),
         _ => entry.file_name() == "data" && entry.metadata().is_ok_and(|data| data.len() > 0),
@@ -59,8 +73,14 @@ fn a_reload_with_a_broken_file_changes_nothing_and_is_reported() {
     stage.signal(Signal::HUP);
     stage.says("the new configuration has problems and is not used");
     stage.says("auht");
-    assert_eq!(stage.login_status(&ci.by_name(), ci.user, ci.password), "200");
-    assert_eq!(stage.login_status(&ci.by_port(), ci.user, ci.password), "200");
+    assert_eq!(
+        stage.login_status(&ci.by_name(), ci.user, ci.password),
+        "200"
+    );
+    assert_eq!(
+        stage.login_status(&ci.by_port(), ci.user, ci.password),
+        "200"
+    );
     assert!(!stage.moorgate.stderr().contains("configuration reloaded"));
 }
 
@@ -71,14 +91,21 @@ fn a_reload_takes_new_aliases_and_drops_none_of_the_rest() {
     let port = ci.by_name().rsplit(':').next().unwrap().to_owned();
     let new = format!("localhost:{port}");
     let file = stage.conf_d(ci, "toml");
-    let more = fs::read_to_string(&file).unwrap().replace("aliases = [", &format!("aliases = [\"{new}\", "));
+    let more = fs::read_to_string(&file)
+        .unwrap()
+        .replace("aliases = [", &format!("aliases = [\"{new}\", "));
     fs::write(&file, more).unwrap();
     let mut upload = stage.running_upload();
     stage.signal(Signal::HUP);
     stage.says("configuration reloaded");
-    until("the new alias is served", || stage.curl_succeeds(&format!("https://{new}/v2/")));
+    until("the new alias is served", || {
+        stage.curl_succeeds(&format!("https://{new}/v2/"))
+    });
     assert_eq!(stage.login_status(&new, ci.user, ci.password), "200");
-    assert_eq!(stage.login_status(&cache.by_name(), cache.user, cache.password), "200");
+    assert_eq!(
+        stage.login_status(&cache.by_name(), cache.user, cache.password),
+        "200"
+    );
     blob().each_block(|_, block| upload.write(block));
     assert_eq!(upload.finish().as_deref(), Ok("202"));
 }
@@ -96,7 +123,10 @@ fn a_stop_lets_a_running_upload_finish_and_refuses_new_connections() {
         assert!(stage.moorgate.ended().success());
         let chunk = stage.logged(&["call=upload.chunk"]);
         let whole = format!(" bytes_in={} ", 2 * blob().size());
-        assert!(chunk[0].contains(&whole) && chunk[0].ends_with(" end=complete"), "{chunk:?}");
+        assert!(
+            chunk[0].contains(&whole) && chunk[0].ends_with(" end=complete"),
+            "{chunk:?}"
+        );
     }
 }
 

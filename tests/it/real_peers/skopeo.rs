@@ -19,32 +19,47 @@ impl Stage {
         let skopeo = tool("skopeo", "skopeo");
         let mut command: Command = self.machine.command(&skopeo);
         // Where it keeps logins.
-        command.env("REGISTRY_AUTH_FILE", self.machine.home().join("skopeo-auth.json"));
+        command.env(
+            "REGISTRY_AUTH_FILE",
+            self.machine.home().join("skopeo-auth.json"),
+        );
         run(command.args(arguments), input)
     }
 
     pub(super) fn skopeo_login(&self, authority: &str, user: &str, password: &str) -> Output {
-        self.skopeo_with(&["login", "--username", user, "--password-stdin", authority], password)
+        self.skopeo_with(
+            &["login", "--username", user, "--password-stdin", authority],
+            password,
+        )
     }
 
     /// Logs in as the domain's own user.
     pub(super) fn logged_in(&self, domain: &Domain, authority: &str) {
-        self.skopeo_login(authority, domain.user, domain.password).succeeded();
+        self.skopeo_login(authority, domain.user, domain.password)
+            .succeeded();
     }
 
     /// An image of that many layers, as skopeo names it.
     pub(super) fn image(&self, layers: usize) -> (PathBuf, String) {
         let raw = self.path().join("raw-image");
         let contents: Vec<_> = (0..layers)
-            .map(|layer| (format!("file-{layer}"), format!("layer {layer}\n").repeat(20_000)))
+            .map(|layer| {
+                (
+                    format!("file-{layer}"),
+                    format!("layer {layer}\n").repeat(20_000),
+                )
+            })
             .collect();
-        let layers: Vec<_> =
-            contents.iter().map(|(name, content)| (name.as_str(), content.as_bytes())).collect();
+        let layers: Vec<_> = contents
+            .iter()
+            .map(|(name, content)| (name.as_str(), content.as_bytes()))
+            .collect();
         write_oci_layout(&raw, &layers);
         // skopeo compresses layers wherever it copies them to: once is enough.
         let directory = self.path().join("image");
         let name = format!("oci:{}:v1", directory.display());
-        self.skopeo(&["copy", &format!("oci:{}:v1", raw.display()), &name]).succeeded();
+        self.skopeo(&["copy", &format!("oci:{}:v1", raw.display()), &name])
+            .succeeded();
         (directory, name)
     }
 
@@ -58,12 +73,13 @@ impl Stage {
         let remote = format!("docker://{authority}/base/app:v1");
         self.push(&image, &remote);
         let pulled = self.path().join("pulled");
-        self.skopeo(&["copy", &remote, &format!("oci:{}:v1", pulled.display())]).succeeded();
+        self.skopeo(&["copy", &remote, &format!("oci:{}:v1", pulled.display())])
+            .succeeded();
         let mut blobs = 0;
         for blob in fs::read_dir(pushed.join("blobs/sha256")).unwrap() {
             let name = blob.unwrap().file_name();
-            let [sent, got] =
-                [&pushed, &pulled].map(|side| fs::read(side.join("blobs/sha256").join(&name)).unwrap());
+            let [sent, got] = [&pushed, &pulled]
+                .map(|side| fs::read(side.join("blobs/sha256").join(&name)).unwrap());
             assert!(sent == got, "{name:?} differs");
             blobs += 1;
         }
@@ -77,8 +93,17 @@ fn skopeo_pushes_and_pulls_by_name() {
     stage.logged_in(&stage.ci, &stage.ci.by_name());
     stage.push_and_pull(&stage.ci.by_name());
     let commit = stage.logged(&["call=upload.commit", "domain=docker-ci.test"]);
-    assert!(commit.iter().all(|line| line.contains(" user=ci-bot ") && line.contains(" status=201 ")));
-    assert!(commit.iter().all(|line| line.contains(" repository=base/app ")), "{commit:?}");
+    assert!(
+        commit
+            .iter()
+            .all(|line| line.contains(" user=ci-bot ") && line.contains(" status=201 "))
+    );
+    assert!(
+        commit
+            .iter()
+            .all(|line| line.contains(" repository=base/app ")),
+        "{commit:?}"
+    );
     for line in stage.moorgate.stdout().lines() {
         assert!(line.ends_with(" end=complete"), "{line}");
     }
@@ -101,8 +126,13 @@ fn skopeo_refuses_a_gateway_whose_ca_it_does_not_know() {
     let stage = Stage::new();
     stage.machine.trusts("");
     let ci = &stage.ci;
-    let message = stage.skopeo_login(&ci.by_name(), ci.user, ci.password).failed();
-    assert!(message.contains("certificate signed by unknown authority"), "{message}");
+    let message = stage
+        .skopeo_login(&ci.by_name(), ci.user, ci.password)
+        .failed();
+    assert!(
+        message.contains("certificate signed by unknown authority"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -113,8 +143,12 @@ fn an_image_of_one_domain_is_not_in_the_other() {
     stage.logged_in(&stage.cache, &cache);
     let (_, image) = stage.image(1);
     stage.push(&image, &format!("docker://{ci}/base/app:v1"));
-    stage.skopeo(&["inspect", &format!("docker://{ci}/base/app:v1")]).succeeded();
-    let message = stage.skopeo(&["inspect", &format!("docker://{cache}/base/app:v1")]).failed();
+    stage
+        .skopeo(&["inspect", &format!("docker://{ci}/base/app:v1")])
+        .succeeded();
+    let message = stage
+        .skopeo(&["inspect", &format!("docker://{cache}/base/app:v1")])
+        .failed();
     assert!(message.contains("manifest unknown"), "{message}");
 }
 
@@ -156,17 +190,26 @@ fn a_blob_is_mounted_from_another_repository() {
     let authority = stage.ci.by_name();
     stage.logged_in(&stage.ci, &authority);
     let (_, image) = stage.image(2);
-    let (from, to) =
-        (format!("docker://{authority}/base/app:v1"), format!("docker://{authority}/other/app:v1"));
+    let (from, to) = (
+        format!("docker://{authority}/base/app:v1"),
+        format!("docker://{authority}/other/app:v1"),
+    );
     stage.push(&image, &from);
     stage.skopeo(&["copy", &from, &to]).succeeded();
     let mounts = stage.logged(&["call=upload.mount", "repository=other/app"]);
-    assert!(mounts.iter().all(|line| line.contains(" status=201 ")), "{mounts:?}");
+    assert!(
+        mounts.iter().all(|line| line.contains(" status=201 ")),
+        "{mounts:?}"
+    );
     assert!(mounts.len() >= 2, "both layers: {mounts:?}");
     // Its line comes after those of all uploads.
     stage.logged(&["call=manifest.write", "repository=other/app"]);
     let sent_again = stage.logged(&["call=upload.chunk", "repository=other/app"]);
-    assert_eq!(sent_again.len(), 1, "only the config, which skopeo does not mount: {sent_again:?}");
+    assert_eq!(
+        sent_again.len(),
+        1,
+        "only the config, which skopeo does not mount: {sent_again:?}"
+    );
     stage.skopeo(&["inspect", &to]).succeeded();
 }
 
@@ -179,7 +222,9 @@ fn many_layers_go_up_and_down_side_by_side() {
     let remote = format!("docker://{authority}/release/many:v1");
     stage.push(&image, &remote);
     let pulled = stage.path().join("many");
-    stage.skopeo(&["copy", &remote, &format!("oci:{}:v1", pulled.display())]).succeeded();
+    stage
+        .skopeo(&["copy", &remote, &format!("oci:{}:v1", pulled.display())])
+        .succeeded();
     let names = |directory: &PathBuf| {
         let entries = fs::read_dir(directory.join("blobs/sha256")).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();

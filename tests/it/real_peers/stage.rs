@@ -32,8 +32,20 @@ pub struct Domain {
 }
 
 impl Domain {
-    fn new(name: &'static str, shared_port: u16, user: &'static str, password: &'static str) -> Self {
-        Self { name, shared_port, own_port: free_port(), registry_port: free_port(), user, password }
+    fn new(
+        name: &'static str,
+        shared_port: u16,
+        user: &'static str,
+        password: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            shared_port,
+            own_port: free_port(),
+            registry_port: free_port(),
+            user,
+            password,
+        }
     }
 
     /// `NAME:PORT` on the listener that both domains share.
@@ -52,7 +64,13 @@ impl Domain {
     }
 
     fn toml(&self, behind: Behind) -> String {
-        let Self { name, shared_port, own_port, registry_port, .. } = self;
+        let Self {
+            name,
+            shared_port,
+            own_port,
+            registry_port,
+            ..
+        } = self;
         let upstream = match behind {
             Behind::Registries => format!("url = \"http://127.0.0.1:{registry_port}\""),
             Behind::Stores => format!("directory = \"{name}\""),
@@ -86,11 +104,19 @@ impl Stage {
     }
 
     fn before(behind: Behind) -> Self {
-        let directory = tempfile::Builder::new().prefix("moorgate-peers-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("moorgate-peers-")
+            .tempdir()
+            .unwrap();
         let path = directory.path();
         let shared_port = free_port();
         let ci = Domain::new("docker-ci.test", shared_port, "ci-bot", "the ci's password");
-        let cache = Domain::new("docker-cache.test", shared_port, "cache-bot", "the cache's password");
+        let cache = Domain::new(
+            "docker-cache.test",
+            shared_port,
+            "cache-bot",
+            "the cache's password",
+        );
         let machine = Machine::new(path, &[ci.name, cache.name]);
         fs::create_dir_all(path.join("config/conf.d")).unwrap();
         fs::create_dir(path.join("logs")).unwrap();
@@ -115,9 +141,21 @@ impl Stage {
         let mut command = process::command(&process::moorgate(), &path.join("cwd"));
         command.arg("run").arg("--config").arg(path.join("config"));
         let moorgate = Process::start("moorgate", command, &path.join("logs"));
-        let mut stage = Self { moorgate, _registries: registries, ci, cache, machine, admin, directory };
-        stage.moorgate.becomes("ready", || get(stage.admin, "/readyz").starts_with("HTTP/1.1 200"));
-        stage.machine.trusts(&stage.cli(&["certs", "ca"]).succeeded());
+        let mut stage = Self {
+            moorgate,
+            _registries: registries,
+            ci,
+            cache,
+            machine,
+            admin,
+            directory,
+        };
+        stage.moorgate.becomes("ready", || {
+            get(stage.admin, "/readyz").starts_with("HTTP/1.1 200")
+        });
+        stage
+            .machine
+            .trusts(&stage.cli(&["certs", "ca"]).succeeded());
         stage
     }
 
@@ -127,13 +165,19 @@ impl Stage {
 
     /// The image layout of a repository in a domain's store.
     pub fn layout(&self, domain: &Domain, repository: &str) -> PathBuf {
-        let repositories = self.path().join("state/store").join(domain.name).join("repositories");
+        let repositories = self
+            .path()
+            .join("state/store")
+            .join(domain.name)
+            .join("repositories");
         repositories.join(repository.replace('/', "+"))
     }
 
     /// The domain's file in `conf.d`, or another file beside it.
     pub fn conf_d(&self, domain: &Domain, extension: &str) -> PathBuf {
-        self.path().join("config/conf.d").join(format!("{}.{extension}", domain.name))
+        self.path()
+            .join("config/conf.d")
+            .join(format!("{}.{extension}", domain.name))
     }
 
     /// Changes the htpasswd file of a domain with Apache's tool.
@@ -147,7 +191,13 @@ impl Stage {
     /// A moorgate command about this configuration.
     pub fn cli(&self, arguments: &[&str]) -> Output {
         let mut command = process::command(&process::moorgate(), &self.machine.home());
-        run(command.args(arguments).arg("--config").arg(self.path().join("config")), "")
+        run(
+            command
+                .args(arguments)
+                .arg("--config")
+                .arg(self.path().join("config")),
+            "",
+        )
     }
 
     /// curl in the clients' machine, silent but for errors.
@@ -160,13 +210,26 @@ impl Stage {
     /// The status of `GET /v2/` for a user.
     pub fn login_status(&self, authority: &str, user: &str, password: &str) -> String {
         let mut curl = self.curl();
-        curl.args(["--output", "/dev/null", "--write-out", "%{http_code}", "--user"]);
-        run(curl.arg(format!("{user}:{password}")).arg(format!("https://{authority}/v2/")), "").succeeded()
+        curl.args([
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+            "--user",
+        ]);
+        run(
+            curl.arg(format!("{user}:{password}"))
+                .arg(format!("https://{authority}/v2/")),
+            "",
+        )
+        .succeeded()
     }
 
     /// Whether a URL is answered, with whatever status.
     pub fn curl_succeeds(&self, url: &str) -> bool {
-        run(self.curl().args(["--output", "/dev/null", url]), "").status.success()
+        run(self.curl().args(["--output", "/dev/null", url]), "")
+            .status
+            .success()
     }
 
     /// The lines of the access log with all of these words, as soon as there are any.
@@ -174,7 +237,11 @@ impl Stage {
         let mut found = Vec::new();
         until(&format!("the access log has {words:?}"), || {
             let log = self.moorgate.stdout();
-            let has_all = |line: &&str| words.iter().all(|word| line.split(' ').any(|part| part == *word));
+            let has_all = |line: &&str| {
+                words
+                    .iter()
+                    .all(|word| line.split(' ').any(|part| part == *word))
+            };
             found = log.lines().filter(has_all).map(str::to_owned).collect();
             !found.is_empty()
         });
@@ -200,15 +267,24 @@ fn start_registry(name: &'static str, domain: &Domain, path: &Path) -> Process {
 
 /// Apache's htpasswd.
 fn htpasswd(home: &Path, arguments: &[&str]) -> Output {
-    run(process::command(&tool("htpasswd", "apache2-utils"), home).args(arguments), "")
+    run(
+        process::command(&tool("htpasswd", "apache2-utils"), home).args(arguments),
+        "",
+    )
 }
 
 /// A plain answer, or nothing as long as nobody listens.
 pub fn get(port: u16, path: &str) -> String {
     let mut answer = Vec::new();
     let asked = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        )?;
         stream.read_to_end(&mut answer)
     });
-    asked.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&answer).into_owned())
+    asked.map_or_else(
+        |_| String::new(),
+        |_| String::from_utf8_lossy(&answer).into_owned(),
+    )
 }

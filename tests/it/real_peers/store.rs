@@ -31,7 +31,13 @@ impl Stage {
         let directory = self.path().join("two");
         let mut listed = Vec::new();
         for machine in ["amd64", "arm64"] {
-            write_oci_layout(&directory, &[("machine", machine.as_bytes()), ("both", b"the same in both")]);
+            write_oci_layout(
+                &directory,
+                &[
+                    ("machine", machine.as_bytes()),
+                    ("both", b"the same in both"),
+                ],
+            );
             let index: Value =
                 serde_json::from_slice(&fs::read(directory.join("index.json")).unwrap()).unwrap();
             let mut manifest = index["manifests"][0].clone();
@@ -57,9 +63,19 @@ impl Stage {
     fn buildah(&self, arguments: &[&str], input: &str) -> Output {
         let storage = self.path().join("buildah");
         let mut command = self.machine.command(&tool("buildah", "buildah"));
-        command.env("REGISTRY_AUTH_FILE", self.machine.home().join("buildah-auth.json"));
-        command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
-        run(command.args(["--storage-driver", "vfs"]).args(arguments), input)
+        command.env(
+            "REGISTRY_AUTH_FILE",
+            self.machine.home().join("buildah-auth.json"),
+        );
+        command
+            .arg("--root")
+            .arg(storage.join("root"))
+            .arg("--runroot")
+            .arg(storage.join("run"));
+        run(
+            command.args(["--storage-driver", "vfs"]).args(arguments),
+            input,
+        )
     }
 }
 
@@ -71,18 +87,31 @@ fn skopeo_pushes_pulls_lists_and_deletes() {
     stage.push_and_pull(&authority);
     let remote = |tag: &str| format!("docker://{authority}/base/app{tag}");
     for tag in [":v2", ":latest"] {
-        stage.skopeo(&["copy", &remote(":v1"), &remote(tag)]).succeeded();
+        stage
+            .skopeo(&["copy", &remote(":v1"), &remote(tag)])
+            .succeeded();
     }
     assert_eq!(stage.tags(&remote("")), json!(["latest", "v1", "v2"]));
     // Layers come from where they are; nothing is sent again.
-    stage.skopeo(&["copy", &remote(":v1"), &format!("docker://{authority}/other/app:v1")]).succeeded();
+    stage
+        .skopeo(&[
+            "copy",
+            &remote(":v1"),
+            &format!("docker://{authority}/other/app:v1"),
+        ])
+        .succeeded();
     let mounts = stage.logged(&["call=upload.mount", "repository=other/app"]);
-    assert!(mounts.iter().all(|line| line.contains(" status=201 ")), "{mounts:?}");
+    assert!(
+        mounts.iter().all(|line| line.contains(" status=201 ")),
+        "{mounts:?}"
+    );
     stage.skopeo(&["delete", &remote(":v1")]).succeeded();
     let message = stage.skopeo(&["inspect", &remote(":v2")]).failed();
     assert!(message.contains("manifest unknown"), "{message}");
     assert_eq!(stage.tags(&remote("")), json!([]));
-    stage.skopeo(&["inspect", &format!("docker://{authority}/other/app:v1")]).succeeded();
+    stage
+        .skopeo(&["inspect", &format!("docker://{authority}/other/app:v1")])
+        .succeeded();
     for line in stage.moorgate.stdout().lines() {
         assert!(line.ends_with(" end=complete"), "{line}");
     }
@@ -95,10 +124,14 @@ fn skopeo_pushes_and_pulls_an_image_for_two_machines() {
     stage.logged_in(&stage.ci, &authority);
     let (pushed, image) = stage.two_images();
     let remote = format!("docker://{authority}/base/two:v1");
-    stage.skopeo(&["copy", "--all", "--preserve-digests", &image, &remote]).succeeded();
+    stage
+        .skopeo(&["copy", "--all", "--preserve-digests", &image, &remote])
+        .succeeded();
     let pulled = stage.path().join("pulled");
     let to = format!("oci:{}:v1", pulled.display());
-    stage.skopeo(&["copy", "--all", "--preserve-digests", &remote, &to]).succeeded();
+    stage
+        .skopeo(&["copy", "--all", "--preserve-digests", &remote, &to])
+        .succeeded();
     assert_eq!(blobs(&pulled), blobs(&pushed));
     assert_eq!(
         blobs(&pulled).len(),
@@ -106,7 +139,9 @@ fn skopeo_pushes_and_pulls_an_image_for_two_machines() {
         "an index, and of two images manifest, config and a layer; one of both"
     );
     for machine in ["amd64", "arm64"] {
-        let inspected = stage.skopeo(&["inspect", "--override-arch", machine, &remote]).succeeded();
+        let inspected = stage
+            .skopeo(&["inspect", "--override-arch", machine, &remote])
+            .succeeded();
         assert!(inspected.contains("\"Layers\""), "{inspected}");
     }
 }
@@ -123,17 +158,24 @@ fn other_tools_read_what_is_in_the_directory() {
     assert_eq!(blobs(&layout), blobs(&pushed));
     let local = format!("oci:{}:v1", layout.display());
     let [here, there] = [local.clone(), format!("docker://{authority}/base/app:v1")].map(|name| {
-        let inspected: Value = serde_json::from_str(&stage.skopeo(&["inspect", &name]).succeeded()).unwrap();
+        let inspected: Value =
+            serde_json::from_str(&stage.skopeo(&["inspect", &name]).succeeded()).unwrap();
         (inspected["Digest"].clone(), inspected["Layers"].clone())
     });
     assert_eq!(here, there);
     let copied = stage.path().join("copied");
-    stage.skopeo(&["copy", &local, &format!("dir:{}", copied.display())]).succeeded();
+    stage
+        .skopeo(&["copy", &local, &format!("dir:{}", copied.display())])
+        .succeeded();
     for name in blobs(&pushed) {
         let content = fs::read(pushed.join("blobs").join(name.replace(':', "/"))).unwrap();
         let copy = copied.join(name.strip_prefix("sha256:").unwrap());
         let is_manifest = !copy.exists();
-        let copy = if is_manifest { copied.join("manifest.json") } else { copy };
+        let copy = if is_manifest {
+            copied.join("manifest.json")
+        } else {
+            copy
+        };
         assert!(fs::read(copy).unwrap() == content, "{name}");
     }
 }
@@ -145,30 +187,62 @@ fn what_other_tools_write_into_the_directory_is_there() {
     stage.logged_in(&stage.ci, &authority);
     let (pushed, image) = stage.image(2);
     let (both_pushed, both) = stage.two_images();
-    let layout = |name: &str, tag: &str| format!("oci:{}:{tag}", stage.layout(&stage.ci, name).display());
+    let layout =
+        |name: &str, tag: &str| format!("oci:{}:{tag}", stage.layout(&stage.ci, name).display());
     let remote = |name: &str| format!("docker://{authority}/{name}");
     // Into a repository that is there, and into one that was never pushed to.
     stage.push(&image, &remote("base/app:v1"));
     for name in ["base/app", "tool/made"] {
-        stage.skopeo(&["copy", &image, &layout(name, "by-tool")]).succeeded();
-        stage.skopeo(&["copy", "--all", "--preserve-digests", &both, &layout(name, "both")]).succeeded();
+        stage
+            .skopeo(&["copy", &image, &layout(name, "by-tool")])
+            .succeeded();
+        stage
+            .skopeo(&[
+                "copy",
+                "--all",
+                "--preserve-digests",
+                &both,
+                &layout(name, "both"),
+            ])
+            .succeeded();
     }
-    assert_eq!(stage.tags(&remote("base/app")), json!(["both", "by-tool", "v1"]));
+    assert_eq!(
+        stage.tags(&remote("base/app")),
+        json!(["both", "by-tool", "v1"])
+    );
     assert_eq!(stage.tags(&remote("tool/made")), json!(["both", "by-tool"]));
-    for (n, (tag, source)) in [("by-tool", &pushed), ("both", &both_pushed)].into_iter().enumerate() {
+    for (n, (tag, source)) in [("by-tool", &pushed), ("both", &both_pushed)]
+        .into_iter()
+        .enumerate()
+    {
         let pulled = stage.path().join(format!("pulled-{n}"));
         let to = format!("oci:{}:v1", pulled.display());
         let from = format!("{}:{tag}", remote("tool/made"));
-        stage.skopeo(&["copy", "--all", "--preserve-digests", &from, &to]).succeeded();
+        stage
+            .skopeo(&["copy", "--all", "--preserve-digests", &from, &to])
+            .succeeded();
         assert_eq!(blobs(&pulled), blobs(source));
     }
     // What is pushed after that leaves it alone.
     stage.push(&image, &remote("tool/made:v3"));
-    stage.skopeo(&["inspect", &layout("tool/made", "both"), "--raw"]).succeeded();
-    stage.skopeo(&["inspect", &layout("tool/made", "v3")]).succeeded();
-    assert_eq!(stage.tags(&remote("tool/made")), json!(["both", "by-tool", "v3"]));
-    stage.skopeo(&["delete", &remote("tool/made:by-tool")]).succeeded();
-    assert_eq!(stage.tags(&remote("tool/made")), json!(["both"]), "two tags of one image");
+    stage
+        .skopeo(&["inspect", &layout("tool/made", "both"), "--raw"])
+        .succeeded();
+    stage
+        .skopeo(&["inspect", &layout("tool/made", "v3")])
+        .succeeded();
+    assert_eq!(
+        stage.tags(&remote("tool/made")),
+        json!(["both", "by-tool", "v3"])
+    );
+    stage
+        .skopeo(&["delete", &remote("tool/made:by-tool")])
+        .succeeded();
+    assert_eq!(
+        stage.tags(&remote("tool/made")),
+        json!(["both"]),
+        "two tags of one image"
+    );
 }
 
 #[test]
@@ -176,27 +250,43 @@ fn docker_pushes_and_pulls() {
     let stage = Stage::of_stores();
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     for domain in [&stage.ci, &stage.cache] {
-        engine.login(&domain.by_port(), domain.user, domain.password).succeeded();
+        engine
+            .login(&domain.by_port(), domain.user, domain.password)
+            .succeeded();
         let name = format!("{}/base/app:v1", domain.by_port());
         engine.import(&name);
         engine.push_and_pull(&name);
     }
     let ci = &stage.ci;
-    engine.login(&ci.by_name(), ci.user, ci.password).succeeded();
+    engine
+        .login(&ci.by_name(), ci.user, ci.password)
+        .succeeded();
     let name = format!("{}/release/many", ci.by_name());
     engine.build(&format!("{name}:v1"), 12);
     engine.push_and_pull(&format!("{name}:v1"));
-    engine.docker(&["tag", &format!("{name}:v1"), &format!("{name}:v2")]).succeeded();
+    engine
+        .docker(&["tag", &format!("{name}:v1"), &format!("{name}:v2")])
+        .succeeded();
     engine.docker(&["push", "--all-tags", &name]).succeeded();
     let id = engine.image_id(&format!("{name}:v1"));
-    engine.docker(&["image", "rm", "--force", id.trim()]).succeeded();
+    engine
+        .docker(&["image", "rm", "--force", id.trim()])
+        .succeeded();
     engine.docker(&["pull", "--all-tags", &name]).succeeded();
     assert_eq!(engine.image_id(&format!("{name}:v2")), id);
     // Its manifests are of Docker's own type, and listed so. skopeo reads those of OCI's types only.
     let layout = stage.layout(ci, "release/many");
-    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
-    assert_eq!(index["manifests"][0]["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
-    assert_eq!(blobs(&layout).len(), 14, "twelve layers, a config and a manifest");
+    let index: Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    assert_eq!(
+        index["manifests"][0]["mediaType"],
+        "application/vnd.docker.distribution.manifest.v2+json"
+    );
+    assert_eq!(
+        blobs(&layout).len(),
+        14,
+        "twelve layers, a config and a manifest"
+    );
 }
 
 #[test]
@@ -204,21 +294,55 @@ fn buildah_pushes_and_pulls() {
     let stage = Stage::of_stores();
     let ci = &stage.ci;
     let authority = ci.by_name();
-    stage.buildah(&["login", "--username", ci.user, "--password-stdin", &authority], ci.password).succeeded();
+    stage
+        .buildah(
+            &[
+                "login",
+                "--username",
+                ci.user,
+                "--password-stdin",
+                &authority,
+            ],
+            ci.password,
+        )
+        .succeeded();
     let container = stage.buildah(&["from", "scratch"], "").succeeded();
     let file = stage.path().join("hello");
     fs::write(&file, "hello\n").unwrap();
-    stage.buildah(&["copy", container.trim(), file.to_str().unwrap(), "/hello"], "").succeeded();
+    stage
+        .buildah(
+            &["copy", container.trim(), file.to_str().unwrap(), "/hello"],
+            "",
+        )
+        .succeeded();
     for (format, tag) in [("oci", "v1"), ("docker", "v2")] {
         let local = format!("localhost/app:{tag}");
         let remote = format!("docker://{authority}/base/app:{tag}");
         let id = stage
-            .buildah(&["commit", "--quiet", "--format", format, container.trim(), &local], "")
+            .buildah(
+                &[
+                    "commit",
+                    "--quiet",
+                    "--format",
+                    format,
+                    container.trim(),
+                    &local,
+                ],
+                "",
+            )
             .succeeded();
         stage.buildah(&["push", &local, &remote], "").succeeded();
-        stage.buildah(&["rmi", "--force", id.trim()], "").succeeded();
-        assert_eq!(stage.buildah(&["pull", "--quiet", &remote], "").succeeded(), id);
+        stage
+            .buildah(&["rmi", "--force", id.trim()], "")
+            .succeeded();
+        assert_eq!(
+            stage.buildah(&["pull", "--quiet", &remote], "").succeeded(),
+            id
+        );
     }
     stage.logged_in(ci, &authority);
-    assert_eq!(stage.tags(&format!("docker://{authority}/base/app")), json!(["v1", "v2"]));
+    assert_eq!(
+        stage.tags(&format!("docker://{authority}/base/app")),
+        json!(["v1", "v2"])
+    );
 }

@@ -17,7 +17,11 @@ fn docker(stage: &Stage) {
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     let authority = stage.ci.by_name();
     let name = |what: &str| format!("{authority}/{what}");
-    let login = |user: &str| engine.login(&authority, user, stage.password(user)).succeeded();
+    let login = |user: &str| {
+        engine
+            .login(&authority, user, stage.password(user))
+            .succeeded()
+    };
     let image = stage.image_of("one");
     stage.copied("ci-bot", &image, "public/app:v1").succeeded();
     stage.copied("ci-bot", &image, "base/app:v1").succeeded();
@@ -25,9 +29,17 @@ fn docker(stage: &Stage) {
     // What basic mode cannot: without a login it pulls, and after one it pushes.
     engine.docker(&["pull", &name("public/app:v1")]).succeeded();
     stage.logged(&["user=-", "call=token", "status=200"]);
-    refused(&engine.docker(&["pull", &name("base/app:v1")]).failed(), "log in to use this registry");
-    engine.docker(&["tag", &name("public/app:v1"), &name("public/app:mine")]).succeeded();
-    refused(&engine.docker(&["push", &name("public/app:mine")]).failed(), "log in to use this registry");
+    refused(
+        &engine.docker(&["pull", &name("base/app:v1")]).failed(),
+        "log in to use this registry",
+    );
+    engine
+        .docker(&["tag", &name("public/app:v1"), &name("public/app:mine")])
+        .succeeded();
+    refused(
+        &engine.docker(&["push", &name("public/app:mine")]).failed(),
+        "log in to use this registry",
+    );
     let message = engine.login(&authority, "ci-bot", "not it").failed();
     refused(&message, "wrong user name or password");
 
@@ -37,21 +49,41 @@ fn docker(stage: &Stage) {
         engine.push_and_pull(&name(what));
     }
     // Blobs that are there in a repository that it may read are mounted.
-    engine.docker(&["tag", &name("base/app:v2"), &name("base/other:v2")]).succeeded();
+    engine
+        .docker(&["tag", &name("base/app:v2"), &name("base/other:v2")])
+        .succeeded();
     engine.docker(&["push", &name("base/other:v2")]).succeeded();
-    engine.docker(&["tag", &name("public/app:v2"), &name("base/app:v1")]).succeeded();
+    engine
+        .docker(&["tag", &name("public/app:v2"), &name("base/app:v1")])
+        .succeeded();
     let message = engine.docker(&["push", &name("base/app:v1")]).failed();
     refused(&message, "denied: ci-bot may not overwrite base/app:v1");
 
     login("reader");
     engine.docker(&["pull", &name("base/app:v2")]).succeeded();
-    engine.docker(&["tag", &name("base/app:v2"), &name("base/app:mine")]).succeeded();
-    refused(&engine.docker(&["push", &name("base/app:mine")]).failed(), "reader may not push");
+    engine
+        .docker(&["tag", &name("base/app:v2"), &name("base/app:mine")])
+        .succeeded();
+    refused(
+        &engine.docker(&["push", &name("base/app:mine")]).failed(),
+        "reader may not push",
+    );
 
     login("contractor");
-    engine.docker(&["tag", &name("base/app:v2"), &name("contractor/site:release")]).succeeded();
-    engine.docker(&["push", &name("contractor/site:release")]).succeeded();
-    refused(&engine.docker(&["pull", &name("base/app:v2")]).failed(), "not found");
+    engine
+        .docker(&[
+            "tag",
+            &name("base/app:v2"),
+            &name("contractor/site:release"),
+        ])
+        .succeeded();
+    engine
+        .docker(&["push", &name("contractor/site:release")])
+        .succeeded();
+    refused(
+        &engine.docker(&["pull", &name("base/app:v2")]).failed(),
+        "not found",
+    );
 
     engine.docker(&["logout", &authority]).succeeded();
     engine.docker(&["pull", &name("public/app:v2")]).succeeded();
@@ -73,22 +105,38 @@ fn docker_keeps_a_refresh_token_that_can_be_taken_back() {
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     let authority = stage.ci.by_name();
     let name = format!("{authority}/base/app:v1");
-    engine.login(&authority, "ci-bot", stage.password("ci-bot")).succeeded();
+    engine
+        .login(&authority, "ci-bot", stage.password("ci-bot"))
+        .succeeded();
     let kept = fs::read_to_string(stage.machine.home().join(".docker/config.json")).unwrap();
     assert!(kept.contains("identitytoken"), "{kept}");
     engine.import(&name);
     engine.docker(&["push", &name]).succeeded();
     let listed = stage.cli(&["tokens", "list"]).succeeded();
-    assert!(listed.contains("  ci-bot  docker-ci.test  docker  made "), "{listed}");
+    assert!(
+        listed.contains("  ci-bot  docker-ci.test  docker  made "),
+        "{listed}"
+    );
     let revoked = stage.cli(&["tokens", "revoke", "--user", "ci-bot"]);
     assert_eq!(revoked.stderr, "1 refresh token revoked\n");
-    engine.docker(&["tag", &name, &format!("{authority}/base/app:v2")]).succeeded();
-    engine.docker(&["push", &format!("{authority}/base/app:v2")]).failed();
-    engine.login(&authority, "ci-bot", stage.password("ci-bot")).succeeded();
-    engine.docker(&["push", &format!("{authority}/base/app:v2")]).succeeded();
+    engine
+        .docker(&["tag", &name, &format!("{authority}/base/app:v2")])
+        .succeeded();
+    engine
+        .docker(&["push", &format!("{authority}/base/app:v2")])
+        .failed();
+    engine
+        .login(&authority, "ci-bot", stage.password("ci-bot"))
+        .succeeded();
+    engine
+        .docker(&["push", &format!("{authority}/base/app:v2")])
+        .succeeded();
     // Whatever was written down, no token was.
     let said = stage.moorgate.stdout() + &stage.moorgate.stderr();
-    assert!(!said.contains("moorgate_") && !said.contains("eyJ"), "{said}");
+    assert!(
+        !said.contains("moorgate_") && !said.contains("eyJ"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -113,26 +161,68 @@ fn skopeo_reads_copies_and_deletes() {
     let stage = Stage::new().with_tokens();
     let [one, two] = ["one", "two"].map(|word| stage.image_of(word));
     stage.copied("ci-bot", &one, "base/app:v1").succeeded();
-    refused(&stage.copied("ci-bot", &two, "base/app:v1").failed(), "ci-bot may not overwrite base/app:v1");
+    refused(
+        &stage.copied("ci-bot", &two, "base/app:v1").failed(),
+        "ci-bot may not overwrite base/app:v1",
+    );
     stage.copied("ci-bot", &one, "public/app:v1").succeeded();
     let remote = |what: &str| format!("docker://{}/{what}", stage.ci.by_name());
-    stage.skopeo(&["inspect", &remote("public/app:v1")]).succeeded();
-    refused(&stage.skopeo(&["inspect", &remote("base/app:v1")]).failed(), "log in to use this registry");
+    stage
+        .skopeo(&["inspect", &remote("public/app:v1")])
+        .succeeded();
+    refused(
+        &stage.skopeo(&["inspect", &remote("base/app:v1")]).failed(),
+        "log in to use this registry",
+    );
     stage.inspected("reader", "base/app:v1").succeeded();
-    refused(&stage.copied("reader", &two, "base/app:v3").failed(), "denied");
-    refused(&stage.inspected("reader", "contractor/site:release").failed(), "unknown");
+    refused(
+        &stage.copied("reader", &two, "base/app:v3").failed(),
+        "denied",
+    );
+    refused(
+        &stage
+            .inspected("reader", "contractor/site:release")
+            .failed(),
+        "unknown",
+    );
     for image in [&one, &two] {
-        stage.copied("contractor", image, "contractor/site:release").succeeded();
+        stage
+            .copied("contractor", image, "contractor/site:release")
+            .succeeded();
     }
-    let message = stage.copied("contractor", &one, "contractor/site:latest").failed();
-    refused(&message, "but may: push and overwrite contractor/** (tag release)");
+    let message = stage
+        .copied("contractor", &one, "contractor/site:latest")
+        .failed();
+    refused(
+        &message,
+        "but may: push and overwrite contractor/** (tag release)",
+    );
     // From one repository to another, with a token for both.
     let credentials = format!("ci-bot:{}", stage.password("ci-bot"));
-    let copy = ["copy", "--src-creds", &credentials, "--dest-creds", &credentials];
-    stage.skopeo(&[&copy[..], &[&remote("base/app:v1"), &remote("public/copy:v1")]].concat()).succeeded();
+    let copy = [
+        "copy",
+        "--src-creds",
+        &credentials,
+        "--dest-creds",
+        &credentials,
+    ];
+    stage
+        .skopeo(
+            &[
+                &copy[..],
+                &[&remote("base/app:v1"), &remote("public/copy:v1")],
+            ]
+            .concat(),
+        )
+        .succeeded();
     let delete = |what: &str| stage.skopeo(&["delete", "--creds", &credentials, &remote(what)]);
     delete("public/copy:v1").succeeded();
-    refused(&delete("base/app:v1").failed(), "ci-bot may not delete from base/app");
-    let listed = stage.skopeo(&["list-tags", "--creds", &credentials, &remote("base/app")]).succeeded();
+    refused(
+        &delete("base/app:v1").failed(),
+        "ci-bot may not delete from base/app",
+    );
+    let listed = stage
+        .skopeo(&["list-tags", "--creds", &credentials, &remote("base/app")])
+        .succeeded();
     assert!(listed.contains("v1"), "{listed}");
 }

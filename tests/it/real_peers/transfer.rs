@@ -66,8 +66,18 @@ pub struct Upload {
 impl Upload {
     /// Sends what is written to it, in chunks since curl does not know how much comes.
     pub fn start(mut curl: Command, method: &str, url: &str) -> Self {
-        curl.args(["--request", method, "--upload-file", "-", "--write-out", "%{http_code}", url]);
-        curl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        curl.args([
+            "--request",
+            method,
+            "--upload-file",
+            "-",
+            "--write-out",
+            "%{http_code}",
+            url,
+        ]);
+        curl.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut curl = curl.spawn().unwrap();
         let body = curl.stdin.take();
         Self { curl, body }
@@ -81,10 +91,24 @@ impl Upload {
     pub fn finish(mut self) -> Result<String, String> {
         drop(self.body.take());
         let mut said = [String::new(), String::new()];
-        self.curl.stdout.take().unwrap().read_to_string(&mut said[0]).unwrap();
-        self.curl.stderr.take().unwrap().read_to_string(&mut said[1]).unwrap();
+        self.curl
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut said[0])
+            .unwrap();
+        self.curl
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut said[1])
+            .unwrap();
         let [status, error] = said;
-        if self.curl.wait().unwrap().success() { Ok(status) } else { Err(error) }
+        if self.curl.wait().unwrap().success() {
+            Ok(status)
+        } else {
+            Err(error)
+        }
     }
 }
 
@@ -99,15 +123,27 @@ impl Stage {
     /// curl as the user of a domain, in a protocol: `--http1.1` or `--http2`.
     pub fn curl_as_user(&self, domain: &Domain, protocol: &str) -> Command {
         let mut curl = self.curl();
-        curl.args([protocol, "--fail-with-body", "--user", &format!("{}:{}", domain.user, domain.password)]);
+        curl.args([
+            protocol,
+            "--fail-with-body",
+            "--user",
+            &format!("{}:{}", domain.user, domain.password),
+        ]);
         curl
     }
 
     /// Starts an upload; returns the URL that the next request of it goes to.
     pub fn start_upload(&self, domain: &Domain, protocol: &str, repository: &str) -> String {
-        let url = format!("https://{}/v2/{repository}/blobs/uploads/", domain.by_name());
+        let url = format!(
+            "https://{}/v2/{repository}/blobs/uploads/",
+            domain.by_name()
+        );
         let mut curl = self.curl_as_user(domain, protocol);
-        let head = run(curl.args(["--request", "POST", "--dump-header", "-", &url]), "").succeeded();
+        let head = run(
+            curl.args(["--request", "POST", "--dump-header", "-", &url]),
+            "",
+        )
+        .succeeded();
         location(domain, &head)
     }
 
@@ -136,7 +172,8 @@ impl Stage {
 pub fn location(domain: &Domain, head: &str) -> String {
     let path = head.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("location").then_some(value.trim())
+        name.eq_ignore_ascii_case("location")
+            .then_some(value.trim())
     });
     let path = path.unwrap_or_else(|| panic!("no Location: {head}"));
     assert!(path.starts_with("/v2/"), "{path}");

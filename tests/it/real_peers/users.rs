@@ -18,12 +18,17 @@ fn only_the_users_of_a_domain_get_into_it() {
     let (ci, cache) = (&stage.ci, &stage.cache);
     for (domain, stranger) in [(ci, cache), (cache, ci)] {
         for authority in [domain.by_name(), domain.by_port()] {
-            let status = |user: &str, password: &str| stage.login_status(&authority, user, password);
+            let status =
+                |user: &str, password: &str| stage.login_status(&authority, user, password);
             assert_eq!(status(domain.user, domain.password), "200", "{authority}");
             assert_eq!(status(domain.user, "wrong"), "401", "{authority}");
             assert_eq!(status(domain.user, stranger.password), "401", "{authority}");
             assert_eq!(status("nobody", domain.password), "401", "{authority}");
-            assert_eq!(status(stranger.user, stranger.password), "401", "{authority}");
+            assert_eq!(
+                status(stranger.user, stranger.password),
+                "401",
+                "{authority}"
+            );
         }
     }
 }
@@ -32,21 +37,36 @@ fn only_the_users_of_a_domain_get_into_it() {
 fn skopeo_is_told_that_the_password_is_wrong() {
     let stage = Stage::new();
     let (ci, cache) = (&stage.ci, &stage.cache);
-    for (user, password) in [(ci.user, "wrong"), ("nobody", ci.password), (cache.user, cache.password)] {
+    for (user, password) in [
+        (ci.user, "wrong"),
+        ("nobody", ci.password),
+        (cache.user, cache.password),
+    ] {
         let message = stage.skopeo_login(&ci.by_name(), user, password).failed();
         assert!(message.contains("invalid username/password"), "{message}");
     }
-    stage.skopeo_login(&ci.by_name(), ci.user, ci.password).succeeded();
+    stage
+        .skopeo_login(&ci.by_name(), ci.user, ci.password)
+        .succeeded();
 }
 
 #[test]
 fn an_entry_that_htpasswd_adds_counts_without_a_restart() {
     let stage = Stage::new();
-    assert_eq!(stage.login_status(&stage.ci.by_name(), "new-bot", "new password"), "401");
+    assert_eq!(
+        stage.login_status(&stage.ci.by_name(), "new-bot", "new password"),
+        "401"
+    );
     stage.htpasswd("-bB", &stage.ci, &["new-bot", "new password"]);
     stage.login_becomes(&stage.ci, "new-bot", "new password", "200");
-    assert_eq!(stage.login_status(&stage.ci.by_name(), stage.ci.user, stage.ci.password), "200");
-    assert_eq!(stage.login_status(&stage.cache.by_name(), "new-bot", "new password"), "401");
+    assert_eq!(
+        stage.login_status(&stage.ci.by_name(), stage.ci.user, stage.ci.password),
+        "200"
+    );
+    assert_eq!(
+        stage.login_status(&stage.cache.by_name(), "new-bot", "new password"),
+        "401"
+    );
 }
 
 #[test]
@@ -54,10 +74,16 @@ fn a_changed_password_is_the_only_one_that_counts() {
     let stage = Stage::new();
     let ci = &stage.ci;
     // Remembered by now: the next line must make it forgotten.
-    assert_eq!(stage.login_status(&ci.by_name(), ci.user, ci.password), "200");
+    assert_eq!(
+        stage.login_status(&ci.by_name(), ci.user, ci.password),
+        "200"
+    );
     stage.htpasswd("-bB", ci, &[ci.user, "another"]);
     stage.login_becomes(ci, ci.user, "another", "200");
-    assert_eq!(stage.login_status(&ci.by_name(), ci.user, ci.password), "401");
+    assert_eq!(
+        stage.login_status(&ci.by_name(), ci.user, ci.password),
+        "401"
+    );
 }
 
 #[test]
@@ -74,10 +100,22 @@ fn a_deleted_htpasswd_file_keeps_its_users_and_is_reported() {
     let mut stage = Stage::new();
     std::fs::remove_file(stage.conf_d(&stage.ci, "htpasswd")).unwrap();
     let log = stage.path().join("logs/moorgate.err");
-    let reported = || std::fs::read_to_string(&log).unwrap().contains("the users before stay");
-    stage.moorgate.becomes("aware of the missing file", reported);
-    assert_eq!(stage.login_status(&stage.ci.by_name(), stage.ci.user, stage.ci.password), "200");
-    assert_eq!(stage.login_status(&stage.ci.by_name(), stage.ci.user, "wrong"), "401");
+    let reported = || {
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("the users before stay")
+    };
+    stage
+        .moorgate
+        .becomes("aware of the missing file", reported);
+    assert_eq!(
+        stage.login_status(&stage.ci.by_name(), stage.ci.user, stage.ci.password),
+        "200"
+    );
+    assert_eq!(
+        stage.login_status(&stage.ci.by_name(), stage.ci.user, "wrong"),
+        "401"
+    );
 }
 
 #[test]
@@ -96,8 +134,12 @@ fn the_catalog_is_for_users_only() {
 fn no_password_is_in_any_log() {
     let stage = Stage::new();
     let ci = &stage.ci;
-    stage.skopeo_login(&ci.by_name(), ci.user, ci.password).succeeded();
-    stage.skopeo_login(&ci.by_name(), ci.user, "a wrong password").failed();
+    stage
+        .skopeo_login(&ci.by_name(), ci.user, ci.password)
+        .succeeded();
+    stage
+        .skopeo_login(&ci.by_name(), ci.user, "a wrong password")
+        .failed();
     stage.logged(&["status=401", "call=ping"]);
     stage.logged(&["status=200", "user=ci-bot"]);
     let entry = std::fs::read_to_string(stage.conf_d(ci, "htpasswd")).unwrap();

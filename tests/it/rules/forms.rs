@@ -20,7 +20,10 @@ fn uploads() -> [(&'static str, String); 5] {
     [
         ("POST", "/v2/a/blobs/uploads/".to_owned()),
         ("POST", format!("/v2/a/blobs/uploads/?digest={DIGEST}")),
-        ("POST", format!("/v2/a/blobs/uploads/?mount={DIGEST}&from=b")),
+        (
+            "POST",
+            format!("/v2/a/blobs/uploads/?mount={DIGEST}&from=b"),
+        ),
         ("PATCH", "/v2/a/blobs/uploads/1?_state=x".to_owned()),
         ("PUT", format!("/v2/a/blobs/uploads/1?digest={DIGEST}")),
     ]
@@ -33,7 +36,11 @@ async fn an_upload_never_looks_like_a_form_to_the_upstream() {
         for form in FORMS {
             let lines = format!("Content-Type: {form}\r\nContent-Length: 0\r\n");
             let asked = between.passed(request(method, &target, &lines)).await;
-            assert_eq!(asked.all("content-type"), ["application/octet-stream"], "{method} {target} {form}");
+            assert_eq!(
+                asked.all("content-type"),
+                ["application/octet-stream"],
+                "{method} {target} {form}"
+            );
         }
     }
 }
@@ -42,8 +49,11 @@ async fn an_upload_never_looks_like_a_form_to_the_upstream() {
 async fn an_upload_with_two_types_of_which_one_is_a_form_has_none_of_them() {
     let mut between = Between::new().await;
     for (first, second) in [("text/plain", FORMS[0]), (FORMS[0], "text/plain")] {
-        let lines = format!("Content-Type: {first}\r\nContent-Type: {second}\r\nContent-Length: 0\r\n");
-        let asked = between.passed(request("POST", "/v2/a/blobs/uploads/", &lines)).await;
+        let lines =
+            format!("Content-Type: {first}\r\nContent-Type: {second}\r\nContent-Length: 0\r\n");
+        let asked = between
+            .passed(request("POST", "/v2/a/blobs/uploads/", &lines))
+            .await;
         assert_eq!(asked.all("content-type"), ["application/octet-stream"]);
     }
 }
@@ -52,7 +62,9 @@ async fn an_upload_with_two_types_of_which_one_is_a_form_has_none_of_them() {
 async fn the_body_of_such_an_upload_passes_as_it_is() {
     let mut between = Between::new().await;
     let lines = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 12\r\n";
-    between.forwarded(request("PATCH", "/v2/a/blobs/uploads/1", lines)).await;
+    between
+        .forwarded(request("PATCH", "/v2/a/blobs/uploads/1", lines))
+        .await;
     between.client.send("digest=x&a=b").await;
     assert_eq!(between.registry().bytes(12).await, b"digest=x&a=b");
 }
@@ -63,8 +75,14 @@ async fn an_upload_over_http2_never_looks_like_a_form() {
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let request = request2("POST", "/v2/a/blobs/uploads/").header("content-type", FORMS[0]);
     let answer = tokio::spawn(client.send(request.body(no_body()).unwrap()));
-    assert_eq!(between.asked().await.get("content-type"), Some("application/octet-stream"));
-    between.registry().send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(
+        between.asked().await.get("content-type"),
+        Some("application/octet-stream")
+    );
+    between
+        .registry()
+        .send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(answer.await.unwrap().unwrap().0.status, 202);
 }
 
@@ -73,10 +91,16 @@ async fn other_types_of_an_upload_stay_and_none_is_added() {
     let mut between = Between::new().await;
     for (method, target) in uploads() {
         let asked = between
-            .passed(request(method, &target, "Content-Type: text/x-form\r\nContent-Length: 0\r\n"))
+            .passed(request(
+                method,
+                &target,
+                "Content-Type: text/x-form\r\nContent-Length: 0\r\n",
+            ))
             .await;
         assert_eq!(asked.get("content-type"), Some("text/x-form"));
-        let asked = between.passed(request(method, &target, "Content-Length: 0\r\n")).await;
+        let asked = between
+            .passed(request(method, &target, "Content-Length: 0\r\n"))
+            .await;
         assert_eq!(asked.get("content-type"), None);
     }
 }
@@ -86,7 +110,9 @@ async fn a_manifest_that_looks_like_a_form_is_refused() {
     let between = Between::new().await;
     for form in FORMS {
         let lines = format!("Content-Type: {form}\r\nContent-Length: 2\r\n");
-        let (head, _) = between.own_answer_apart(request("PUT", "/v2/a/manifests/v1", &lines) + "{}").await;
+        let (head, _) = between
+            .own_answer_apart(request("PUT", "/v2/a/manifests/v1", &lines) + "{}")
+            .await;
         assert_eq!(head.status(), 400, "{form}");
     }
 }

@@ -14,11 +14,18 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 /// Two domains before one upstream.
 async fn two(upstream: &Upstream) -> Gateway {
     let ci = Domain::new("ci.test", &upstream.url()).top("aliases = [\"ci-alias.test\"]");
-    Setup::new().domain(ci).domain(Domain::new("cache.test", &upstream.url())).start().await
+    Setup::new()
+        .domain(ci)
+        .domain(Domain::new("cache.test", &upstream.url()))
+        .start()
+        .await
 }
 
 fn ping(lines: &str) -> String {
-    format!("GET /v2/ HTTP/1.1\r\n{lines}Authorization: {}\r\n\r\n", basic("alice", "secret"))
+    format!(
+        "GET /v2/ HTTP/1.1\r\n{lines}Authorization: {}\r\n\r\n",
+        basic("alice", "secret")
+    )
 }
 
 /// The answer to a request on a connection whose handshake was for `ci.test`.
@@ -46,7 +53,10 @@ async fn an_alias_of_the_same_virtual_host_is_not_misdirected() {
     let mut client = gateway.client().await;
     client.send(ping("Host: CI-Alias.test.:443\r\n")).await;
     let mut registry = upstream.accept().await;
-    assert_eq!(registry.head().await.get("x-forwarded-host"), Some("CI-Alias.test.:443"));
+    assert_eq!(
+        registry.head().await.get("x-forwarded-host"),
+        Some("CI-Alias.test.:443")
+    );
     registry.send(OK).await;
     assert_eq!(client.answer().await.0.status(), 200);
 }
@@ -90,7 +100,11 @@ async fn two_hosts_are_refused_even_when_they_are_equal() {
     let gateway = two(&upstream).await;
     for second in ["cache.test", "ci.test"] {
         let lines = format!("Host: ci.test\r\nHost: {second}\r\n");
-        assert_eq!(refused(&gateway, &upstream, &ping(&lines)).await.0.status(), 400, "{second}");
+        assert_eq!(
+            refused(&gateway, &upstream, &ping(&lines)).await.0.status(),
+            400,
+            "{second}"
+        );
     }
 }
 
@@ -98,9 +112,16 @@ async fn two_hosts_are_refused_even_when_they_are_equal() {
 async fn a_host_that_is_no_host_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
-    for host in
-        ["", "ci.test:", "ci.test:x", "user@ci.test", "ci.test/x", "ci.test,cache.test", "ci..test", "[::1"]
-    {
+    for host in [
+        "",
+        "ci.test:",
+        "ci.test:x",
+        "user@ci.test",
+        "ci.test/x",
+        "ci.test,cache.test",
+        "ci..test",
+        "[::1",
+    ] {
         let (head, _) = refused(&gateway, &upstream, &ping(&format!("Host: {host}\r\n"))).await;
         assert_eq!(head.status(), 400, "{host:?}");
     }
@@ -115,7 +136,10 @@ async fn unknown_hosts_get_one_text_that_names_none() {
         let (head, body) = refused(&gateway, &upstream, &ping(&format!("Host: {host}\r\n"))).await;
         assert_eq!(head.status(), 404, "{host}");
         assert_eq!(json(body.as_bytes())["errors"][0]["code"], "NAME_UNKNOWN");
-        assert!(!body.contains("ci.test") && !body.contains("cache"), "{body}");
+        assert!(
+            !body.contains("ci.test") && !body.contains("cache"),
+            "{body}"
+        );
         texts.push(body);
     }
     texts.dedup();
@@ -128,7 +152,11 @@ async fn a_handshake_for_an_unknown_name_is_refused() {
     let gateway = two(&upstream).await;
     for name in ["nobody.test", "127.0.0.1"] {
         let error = gateway.tls(name, &["http/1.1"]).await.expect_err(name);
-        assert_eq!(error.kind(), ErrorKind::InvalidData, "an alert and not a cut: {error}");
+        assert_eq!(
+            error.kind(),
+            ErrorKind::InvalidData,
+            "an alert and not a cut: {error}"
+        );
     }
 }
 
@@ -137,7 +165,9 @@ async fn plain_http_on_a_tls_port_is_answered_with_a_sentence() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
     let mut client = Peer::new(TcpStream::connect(gateway.https()).await.unwrap());
-    client.send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n").await;
+    client
+        .send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
+        .await;
     let (head, body) = client.answer().await;
     assert_eq!(head.status(), 400);
     assert!(String::from_utf8(body).unwrap().contains("Use https://"));
@@ -159,8 +189,13 @@ async fn an_absolute_target_for_another_host_than_the_header_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
     for authority in ["cache.test", "ci.test:444", "nobody.test"] {
-        let request = ping("Host: ci.test\r\n").replace("/v2/", &format!("https://{authority}/v2/"));
-        assert_eq!(refused(&gateway, &upstream, &request).await.0.status(), 400, "{authority}");
+        let request =
+            ping("Host: ci.test\r\n").replace("/v2/", &format!("https://{authority}/v2/"));
+        assert_eq!(
+            refused(&gateway, &upstream, &request).await.0.status(),
+            400,
+            "{authority}"
+        );
     }
 }
 
@@ -170,7 +205,9 @@ async fn plain_listeners_send_to_https_and_serve_nothing() {
     let gateway = two(&upstream).await;
     let ask = async |host: &str| {
         let mut client = Peer::new(TcpStream::connect(gateway.http()).await.unwrap());
-        client.send(format!("GET /v2/a/tags/list?n=1 HTTP/1.1\r\n{host}\r\n")).await;
+        client
+            .send(format!("GET /v2/a/tags/list?n=1 HTTP/1.1\r\n{host}\r\n"))
+            .await;
         client.answer().await.0
     };
     let head = ask("Host: ci.test\r\n").await;
@@ -180,7 +217,10 @@ async fn plain_listeners_send_to_https_and_serve_nothing() {
     assert_eq!(head.get("location"), Some(location.as_str()));
     assert_eq!(ask("Host: nobody.test\r\n").await.status(), 404);
     assert_eq!(ask("").await.status(), 400);
-    assert_eq!(ask("Host: ci.test\r\nHost: ci.test\r\n").await.status(), 400);
+    assert_eq!(
+        ask("Host: ci.test\r\nHost: ci.test\r\n").await.status(),
+        400
+    );
     upstream.untouched().await;
 }
 
@@ -192,7 +232,10 @@ async fn http2_takes_the_host_from_the_authority() {
     let answer = tokio::spawn(client.send(request2("GET", "/v2/").body(no_body()).unwrap()));
     let mut registry = upstream.accept().await;
     let asked = registry.head().await;
-    assert_eq!(asked.get("host"), Some(upstream.address().to_string().as_str()));
+    assert_eq!(
+        asked.get("host"),
+        Some(upstream.address().to_string().as_str())
+    );
     assert_eq!(asked.get("x-forwarded-host"), Some("ci.test"));
     registry.send(OK).await;
     assert_eq!(answer.await.unwrap().unwrap().0.status, 200);
@@ -204,11 +247,15 @@ async fn http2_may_say_the_host_in_the_header_alone() {
     let gateway = two(&upstream).await;
     let mut client = Http2::connect(&gateway, "ci.test").await;
     // A request of this version may go out without a scheme and an authority.
-    let relative =
-        Request::get("/v2/").header("host", "ci.test").header("authorization", basic("alice", "secret"));
+    let relative = Request::get("/v2/")
+        .header("host", "ci.test")
+        .header("authorization", basic("alice", "secret"));
     let answer = tokio::spawn(client.send(relative.body(no_body()).unwrap()));
     let mut registry = upstream.accept().await;
-    assert_eq!(registry.head().await.get("x-forwarded-host"), Some("ci.test"));
+    assert_eq!(
+        registry.head().await.get("x-forwarded-host"),
+        Some("ci.test")
+    );
     registry.send(OK).await;
     assert_eq!(answer.await.unwrap().unwrap().0.status, 200);
 }
@@ -218,7 +265,10 @@ async fn http2_without_any_host_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
     let mut client = Http2::connect(&gateway, "ci.test").await;
-    let (head, _) = client.send(Request::get("/v2/").body(no_body()).unwrap()).await.unwrap();
+    let (head, _) = client
+        .send(Request::get("/v2/").body(no_body()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(head.status, 400);
     upstream.untouched().await;
 }
@@ -228,7 +278,10 @@ async fn http2_with_two_hosts_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
     let mut client = Http2::connect(&gateway, "ci.test").await;
-    let request = request2("GET", "/v2/").header("host", "cache.test").body(no_body()).unwrap();
+    let request = request2("GET", "/v2/")
+        .header("host", "cache.test")
+        .body(no_body())
+        .unwrap();
     assert_eq!(client.send(request).await.unwrap().0.status, 400);
     upstream.untouched().await;
 }

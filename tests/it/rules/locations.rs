@@ -3,19 +3,24 @@
 use crate::harness::{Between, Head, Http2, bound, json, no_body, request, request2};
 
 const UPLOADS: &str = "/v2/a/blobs/uploads/";
-const BLOB: &str = "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const BLOB: &str =
+    "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// The client's answer to an upload start at which the upstream sends this `Location`.
 async fn accepted(between: &mut Between, location: &str) -> Head {
-    between.forwarded(request("POST", UPLOADS, "Content-Length: 0\r\n")).await;
-    let answer = format!("HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+    between
+        .forwarded(request("POST", UPLOADS, "Content-Length: 0\r\n"))
+        .await;
+    let answer =
+        format!("HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
     between.answered(answer).await.0
 }
 
 /// The same for a redirect of a download.
 async fn redirected(between: &mut Between, location: &str) -> Head {
     between.forwarded(request("GET", BLOB, "")).await;
-    let answer = format!("HTTP/1.1 307 Temporary\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+    let answer =
+        format!("HTTP/1.1 307 Temporary\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
     between.answered(answer).await.0
 }
 
@@ -38,7 +43,11 @@ async fn locations_of_the_registry_become_paths() {
     ] {
         let head = accepted(&mut between, &location).await;
         assert_eq!(head.status(), 202, "{location}");
-        assert_eq!(head.get("location"), Some(bound(here).as_str()), "{location}");
+        assert_eq!(
+            head.get("location"),
+            Some(bound(here).as_str()),
+            "{location}"
+        );
     }
 }
 
@@ -54,14 +63,20 @@ async fn locations_lose_the_base_path_of_the_upstream() {
         "https://ci.test/v2/a/blobs/uploads/1?s".to_owned(),
     ] {
         let head = accepted(&mut between, &location).await;
-        assert_eq!(head.get("location"), Some(bound("/v2/a/blobs/uploads/1?s").as_str()), "{location}");
+        assert_eq!(
+            head.get("location"),
+            Some(bound("/v2/a/blobs/uploads/1?s").as_str()),
+            "{location}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_base_path_is_put_before_the_target() {
     let mut between = Between::with(|domain| domain.base_path("/registry/eu/")).await;
-    let asked = between.passed(request("GET", "/v2/a/tags/list?n=1", "")).await;
+    let asked = between
+        .passed(request("GET", "/v2/a/tags/list?n=1", ""))
+        .await;
     assert_eq!(asked.first, "GET /registry/eu/v2/a/tags/list?n=1 HTTP/1.1");
 }
 
@@ -96,7 +111,10 @@ async fn a_network_path_to_another_host_is_no_path_of_ours() {
 async fn a_redirect_of_the_registry_to_itself_becomes_a_path() {
     let mut between = Between::new().await;
     let location = format!("{}/v2/b/x", between.upstream.url());
-    assert_eq!(redirected(&mut between, &location).await.get("location"), Some("/v2/b/x"));
+    assert_eq!(
+        redirected(&mut between, &location).await.get("location"),
+        Some("/v2/b/x")
+    );
 }
 
 #[tokio::test]
@@ -119,8 +137,9 @@ async fn a_location_that_could_lead_anywhere_is_not_passed() {
 async fn a_refused_location_is_said_to_be_the_registrys() {
     let mut between = Between::new().await;
     between.forwarded(request("GET", BLOB, "")).await;
-    let (_, body) =
-        between.answered("HTTP/1.1 307 T\r\nLocation: javascript:x\r\nContent-Length: 0\r\n\r\n").await;
+    let (_, body) = between
+        .answered("HTTP/1.1 307 T\r\nLocation: javascript:x\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(json(&body)["errors"][0]["code"], "UNAVAILABLE");
 }
 
@@ -134,10 +153,16 @@ async fn links_to_the_next_page_become_paths() {
         "<http://registry.internal/v2/_catalog?last=b&n=2>; rel=\"next\"".to_owned(),
         "<_catalog?last=b&n=2>; rel=\"next\"".to_owned(),
     ] {
-        between.forwarded(request("GET", "/v2/_catalog?n=2", "")).await;
+        between
+            .forwarded(request("GET", "/v2/_catalog?n=2", ""))
+            .await;
         let answer = format!("HTTP/1.1 200 OK\r\nLink: {link}\r\nContent-Length: 2\r\n\r\n{{}}");
         let (head, _) = between.answered(answer).await;
-        assert_eq!(head.get("link"), Some("</v2/_catalog?last=b&n=2>; rel=\"next\""), "{link}");
+        assert_eq!(
+            head.get("link"),
+            Some("</v2/_catalog?last=b&n=2>; rel=\"next\""),
+            "{link}"
+        );
     }
 }
 
@@ -163,8 +188,13 @@ async fn locations_are_rewritten_over_http2() {
     let location = format!("{}/v2/a/blobs/uploads/1?_state=x", between.upstream.url());
     between
         .registry()
-        .send(format!("HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"))
+        .send(format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        ))
         .await;
     let (head, _) = answer.await.unwrap().unwrap();
-    assert_eq!(head.headers.get("location").unwrap(), &bound("/v2/a/blobs/uploads/1?_state=x"));
+    assert_eq!(
+        head.headers.get("location").unwrap(),
+        &bound("/v2/a/blobs/uploads/1?_state=x")
+    );
 }

@@ -2,19 +2,29 @@
 
 use std::time::Duration;
 
-use crate::harness::{Between, Head, Http2, Upstream, json, jump, no_body, request, request2, settle};
+use crate::harness::{
+    Between, Head, Http2, Upstream, json, jump, no_body, request, request2, settle,
+};
 
 /// Asserts the form of an answer of our own under `/v2/`.
 fn is_api_error(head: &Head, body: &[u8], status: u16, code: &str) {
     assert_eq!(head.status(), status, "{head:?}");
     assert_eq!(head.get("content-type"), Some("application/json"));
-    assert_eq!(head.get("docker-distribution-api-version"), Some("registry/2.0"));
+    assert_eq!(
+        head.get("docker-distribution-api-version"),
+        Some("registry/2.0")
+    );
     assert_eq!(head.length(), Some(body.len()));
     let document = json(body);
     let errors = document["errors"].as_array().unwrap();
     assert_eq!(errors.len(), 1, "{document}");
     assert_eq!(errors[0]["code"], code);
-    assert!(errors[0]["message"].as_str().is_some_and(|message| message.len() > 10), "{document}");
+    assert!(
+        errors[0]["message"]
+            .as_str()
+            .is_some_and(|message| message.len() > 10),
+        "{document}"
+    );
 }
 
 #[tokio::test]
@@ -31,9 +41,12 @@ async fn an_upstream_that_is_down_is_unavailable_and_worth_another_try() {
 #[tokio::test]
 async fn an_upstream_that_breaks_off_is_a_bad_gateway() {
     let mut between = Between::new().await;
-    for answer in
-        ["", "HTTP/1.1 200", "SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]
-    {
+    for answer in [
+        "",
+        "HTTP/1.1 200",
+        "SSH-2.0-OpenSSH\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    ] {
         between.forwarded(request("GET", "/v2/", "")).await;
         between.registry().send(answer).await;
         between.registry = None;
@@ -70,13 +83,33 @@ async fn refusals_under_v2_are_json_with_the_code_that_clients_know() {
         (anonymous, 401, "UNAUTHORIZED"),
         (request("GET", "/v2/a/b", ""), 404, "UNSUPPORTED"),
         (request("GET", "/v2/a/manifests/..", ""), 400, "UNSUPPORTED"),
-        (request("GET", "/v2/A/manifests/v1", ""), 400, "NAME_INVALID"),
+        (
+            request("GET", "/v2/A/manifests/v1", ""),
+            400,
+            "NAME_INVALID",
+        ),
         (request("GET", "/v2/a/blobs/v1", ""), 400, "DIGEST_INVALID"),
         (request("PUT", "/v2/a/manifests/-", ""), 400, "TAG_INVALID"),
-        (request("GET", "/v2/_catalog?n=x", ""), 400, "PAGINATION_NUMBER_INVALID"),
-        (request("POST", "/v2/", "Content-Length: 0\r\n"), 405, "UNSUPPORTED"),
-        (request("PUT", "/v2/a/manifests/v1", "Content-Length: 2000\r\n"), 413, "SIZE_INVALID"),
-        (request("GET", "/v2/", "Connection: upgrade\r\nUpgrade: h2c\r\n"), 501, "UNSUPPORTED"),
+        (
+            request("GET", "/v2/_catalog?n=x", ""),
+            400,
+            "PAGINATION_NUMBER_INVALID",
+        ),
+        (
+            request("POST", "/v2/", "Content-Length: 0\r\n"),
+            405,
+            "UNSUPPORTED",
+        ),
+        (
+            request("PUT", "/v2/a/manifests/v1", "Content-Length: 2000\r\n"),
+            413,
+            "SIZE_INVALID",
+        ),
+        (
+            request("GET", "/v2/", "Connection: upgrade\r\nUpgrade: h2c\r\n"),
+            501,
+            "UNSUPPORTED",
+        ),
     ] {
         let (head, body) = between.own_answer_apart(&request).await;
         is_api_error(&head, &body, status, code);
@@ -99,7 +132,10 @@ async fn refusals_outside_v2_are_small_pages() {
         assert_eq!(head.get("content-type"), Some("text/html; charset=utf-8"));
         assert_eq!(head.get("docker-distribution-api-version"), None);
         let page = String::from_utf8(body).unwrap();
-        assert!(page.starts_with("<!doctype html>") && page.len() < 1024, "{page}");
+        assert!(
+            page.starts_with("<!doctype html>") && page.len() < 1024,
+            "{page}"
+        );
     }
 }
 
@@ -117,11 +153,20 @@ async fn an_own_answer_to_head_has_the_length_and_no_body() {
 async fn own_answers_are_the_same_over_http2() {
     let between = Between::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
-    let (head, body) = client.send(request2("GET", "/v2/a/b").body(no_body()).unwrap()).await.unwrap();
+    let (head, body) = client
+        .send(request2("GET", "/v2/a/b").body(no_body()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(head.status, 404);
-    assert_eq!(head.headers.get("docker-distribution-api-version").unwrap(), "registry/2.0");
+    assert_eq!(
+        head.headers.get("docker-distribution-api-version").unwrap(),
+        "registry/2.0"
+    );
     assert_eq!(json(&body)["errors"][0]["code"], "UNSUPPORTED");
-    let (head, body) = client.send(request2("HEAD", "/v2/a/b").body(no_body()).unwrap()).await.unwrap();
+    let (head, body) = client
+        .send(request2("HEAD", "/v2/a/b").body(no_body()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(head.status, 404);
     assert!(head.headers.contains_key("content-length") && body.is_empty());
 }

@@ -14,9 +14,21 @@ async fn claims_about_the_client_are_replaced_by_what_is_true() {
     assert_eq!(asked.get("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(asked.get("x-forwarded-proto"), Some("https"));
     assert_eq!(asked.get("x-forwarded-host"), Some("ci.test"));
-    let mut names: Vec<_> = asked.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<_> = asked
+        .headers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     names.sort_unstable();
-    assert_eq!(names, ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]);
+    assert_eq!(
+        names,
+        [
+            "host",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -25,7 +37,10 @@ async fn names_with_underscores_do_not_pass() {
     let lines = "X_Forwarded_For: 1.2.3.4\r\nX_REAL_IP: 1.2.3.4\r\nRemote_User: root\r\nContent_Length: 5\r\n\
                  Forwarded_: x\r\nX-Kept: 1\r\n";
     let asked = between.passed(request("GET", MANIFEST, lines)).await;
-    assert!(asked.headers.iter().all(|(name, _)| !name.contains('_')), "{asked:?}");
+    assert!(
+        asked.headers.iter().all(|(name, _)| !name.contains('_')),
+        "{asked:?}"
+    );
     assert_eq!(asked.get("x-kept"), Some("1"));
 }
 
@@ -56,10 +71,19 @@ async fn connection_cannot_take_off_what_the_upstream_must_be_told() {
     let mut between = Between::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     let lines = "Connection: Authorization, host, X-FORWARDED-FOR, x-forwarded-proto, x-forwarded-host, \
                  content-length\r\nContent-Length: 2\r\n";
-    between.client.send(format!("{}hi", request("PUT", MANIFEST, lines))).await;
+    between
+        .client
+        .send(format!("{}hi", request("PUT", MANIFEST, lines)))
+        .await;
     let asked = between.asked().await;
-    assert_eq!(asked.get("authorization"), Some(basic("alice", "secret").as_str()));
-    assert_eq!(asked.get("host"), Some(between.upstream.address().to_string().as_str()));
+    assert_eq!(
+        asked.get("authorization"),
+        Some(basic("alice", "secret").as_str())
+    );
+    assert_eq!(
+        asked.get("host"),
+        Some(between.upstream.address().to_string().as_str())
+    );
     assert_eq!(asked.get("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(asked.get("x-forwarded-proto"), Some("https"));
     assert_eq!(asked.get("x-forwarded-host"), Some("ci.test"));
@@ -77,7 +101,11 @@ async fn connection_naming_authorization_does_not_log_in_without_it() {
 #[tokio::test]
 async fn two_authorization_headers_are_refused() {
     let mut between = Between::with(|domain| domain.upstream("authorization = \"pass\"")).await;
-    for second in [basic("alice", "secret"), basic("alice", "wrong"), "Bearer x".to_owned()] {
+    for second in [
+        basic("alice", "secret"),
+        basic("alice", "wrong"),
+        "Bearer x".to_owned(),
+    ] {
         let lines = format!("Authorization: {second}\r\n");
         let (head, _) = between.own_answer(request("GET", "/v2/", &lines)).await;
         assert_eq!(head.status(), 400, "{second}");
@@ -90,7 +118,10 @@ async fn what_registry_clients_say_passes_unchanged() {
     let lines = "Accept: application/vnd.oci.image.index.v1+json\r\nAccept: */*\r\nAccept-Encoding: zstd;q=1.0, gzip\r\n\
                  User-Agent: docker/28\r\nRange: bytes=0-1\r\nIf-None-Match: \"x\"\r\nOCI-Filters: a\r\n";
     let asked = between.passed(request("GET", MANIFEST, lines)).await;
-    assert_eq!(asked.all("accept"), ["application/vnd.oci.image.index.v1+json", "*/*"]);
+    assert_eq!(
+        asked.all("accept"),
+        ["application/vnd.oci.image.index.v1+json", "*/*"]
+    );
     assert_eq!(asked.get("accept-encoding"), Some("zstd;q=1.0, gzip"));
     assert_eq!(asked.get("user-agent"), Some("docker/28"));
     assert_eq!(asked.get("range"), Some("bytes=0-1"));
@@ -101,7 +132,9 @@ async fn what_registry_clients_say_passes_unchanged() {
 #[tokio::test]
 async fn cookies_of_a_page_do_not_reach_the_registry() {
     let mut between = Between::new().await;
-    let asked = between.passed(request("GET", MANIFEST, "Cookie: session=1\r\n")).await;
+    let asked = between
+        .passed(request("GET", MANIFEST, "Cookie: session=1\r\n"))
+        .await;
     assert_eq!(asked.get("cookie"), None);
 }
 
@@ -143,7 +176,9 @@ async fn what_clients_work_by_always_reaches_them() {
     let mut between = Between::new().await;
     between.forwarded(request("GET", MANIFEST, "")).await;
     let (mut head, _) = between
-        .answered(format!("HTTP/1.1 206 Partial Content\r\n{KEPT}Content-Length: 2\r\n\r\n{{}}"))
+        .answered(format!(
+            "HTTP/1.1 206 Partial Content\r\n{KEPT}Content-Length: 2\r\n\r\n{{}}"
+        ))
         .await;
     let mut expected = lines(KEPT);
     expected.push(("content-length".to_owned(), "2".to_owned()));
@@ -158,7 +193,12 @@ async fn what_clients_work_by_reaches_them_over_http2() {
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let answer = tokio::spawn(client.send(request2("GET", MANIFEST).body(no_body()).unwrap()));
     between.asked().await;
-    between.registry().send(format!("HTTP/1.1 206 Partial\r\n{KEPT}Content-Length: 2\r\n\r\n{{}}")).await;
+    between
+        .registry()
+        .send(format!(
+            "HTTP/1.1 206 Partial\r\n{KEPT}Content-Length: 2\r\n\r\n{{}}"
+        ))
+        .await;
     let (head, body) = answer.await.unwrap().unwrap();
     let mut headers: Vec<_> = head
         .headers

@@ -29,7 +29,13 @@ async fn targets_reach_the_upstream_byte_for_byte() {
 #[tokio::test]
 async fn strange_bytes_in_a_query_are_not_touched() {
     let mut between = Between::new().await;
-    for query in ["x={}|^`'!$()*,:@[]~", "x=%00%ff%E2%82%AC", "?", "??a=/../b//c/./d", "a=%2e%2E%2f"] {
+    for query in [
+        "x={}|^`'!$()*,:@[]~",
+        "x=%00%ff%E2%82%AC",
+        "?",
+        "??a=/../b//c/./d",
+        "a=%2e%2E%2f",
+    ] {
         let target = format!("/v2/a/manifests/v1?{query}");
         let asked = between.passed(request("GET", &target, "")).await;
         assert_eq!(asked.first, format!("GET {target} HTTP/1.1"));
@@ -42,11 +48,22 @@ async fn a_trailing_slash_and_the_state_stay_on_uploads() {
     for (method, target) in [
         ("POST", "/v2/a/blobs/uploads/".to_owned()),
         ("POST", "/v2/a/blobs/uploads".to_owned()),
-        ("POST", format!("/v2/a/blobs/uploads/?mount={DIGEST}&from=b%2Fc")),
+        (
+            "POST",
+            format!("/v2/a/blobs/uploads/?mount={DIGEST}&from=b%2Fc"),
+        ),
         ("PATCH", "/v2/a/blobs/uploads/1?_state=a%3D%3D".to_owned()),
-        ("PUT", format!("/v2/a/blobs/uploads/1?_state=a%3D%3D&digest={}", DIGEST.replace(':', "%3A"))),
+        (
+            "PUT",
+            format!(
+                "/v2/a/blobs/uploads/1?_state=a%3D%3D&digest={}",
+                DIGEST.replace(':', "%3A")
+            ),
+        ),
     ] {
-        let asked = between.passed(request(method, &target, "Content-Length: 0\r\n")).await;
+        let asked = between
+            .passed(request(method, &target, "Content-Length: 0\r\n"))
+            .await;
         assert_eq!(asked.first, format!("{method} {target} HTTP/1.1"));
     }
 }
@@ -57,8 +74,14 @@ async fn targets_come_through_http2_unchanged() {
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let target = "/v2/a/blobs/uploads/x?_state=a%2Fb%3D&x={}|";
     let answer = tokio::spawn(client.send(request2("GET", target).body(no_body()).unwrap()));
-    assert_eq!(between.asked().await.first, format!("GET {target} HTTP/1.1"));
-    between.registry().send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(
+        between.asked().await.first,
+        format!("GET {target} HTTP/1.1")
+    );
+    between
+        .registry()
+        .send("HTTP/1.1 204 No Content\r\n\r\n")
+        .await;
     assert_eq!(answer.await.unwrap().unwrap().0.status, 204);
 }
 
@@ -114,9 +137,14 @@ async fn crooked_paths_are_refused_over_http2_too() {
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     for path in CROOKED {
         // What the client's own types cannot say it cannot send.
-        let Ok(request) = request2("GET", path).body(no_body()) else { continue };
+        let Ok(request) = request2("GET", path).body(no_body()) else {
+            continue;
+        };
         let (head, _) = client.send(request).await.unwrap();
-        assert!(matches!(head.status.as_u16(), 400 | 404), "{path}: {head:?}");
+        assert!(
+            matches!(head.status.as_u16(), 400 | 404),
+            "{path}: {head:?}"
+        );
         between.upstream.untouched().await;
         browser.untouched().await;
     }
@@ -146,7 +174,11 @@ async fn what_the_registry_protocol_does_not_know_is_never_forwarded() {
         let (head, body) = between.own_answer(request(method, path, "")).await;
         assert_eq!(head.status(), status, "{method} {path}");
         assert!(json(&body)["errors"][0]["code"].is_string());
-        assert_eq!(head.get("allow").is_some(), status == 405, "{method} {path}");
+        assert_eq!(
+            head.get("allow").is_some(),
+            status == 405,
+            "{method} {path}"
+        );
     }
 }
 
@@ -155,7 +187,9 @@ async fn version_1_of_the_protocol_gets_404_in_json_at_once() {
     let mut between = Between::new().await;
     for path in ["/v1/_ping", "/v1/search?q=x", "/v1/", "/v1"] {
         // Without credentials: an old client must not be asked for any.
-        let (head, body) = between.own_answer(format!("GET {path} HTTP/1.1\r\nHost: ci.test\r\n\r\n")).await;
+        let (head, body) = between
+            .own_answer(format!("GET {path} HTTP/1.1\r\nHost: ci.test\r\n\r\n"))
+            .await;
         assert_eq!(head.status(), 404, "{path}");
         assert_eq!(head.get("content-type"), Some("application/json"));
         assert_eq!(json(&body)["errors"][0]["code"], "UNSUPPORTED");

@@ -4,7 +4,8 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Between, Head, Peer, Upstream, json, request};
 
-const BLOB: &str = "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const BLOB: &str =
+    "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const SIGNED: &str = "/bucket/data?X-Amz-Signature=a%2Fb+c&x={}";
 
 fn redirect(location: &str) -> String {
@@ -17,7 +18,10 @@ fn redirect(location: &str) -> String {
 async fn following() -> (Between, Upstream) {
     // The registry would get this; the storage must not.
     let keys = "redirects = \"follow\"\nusername = \"gate\"\npassword = \"inside\"";
-    (Between::with(|domain| domain.upstream(keys)).await, Upstream::new().await)
+    (
+        Between::with(|domain| domain.upstream(keys)).await,
+        Upstream::new().await,
+    )
 }
 
 /// Asks for a blob, is redirected by the registry, and returns what the storage sees.
@@ -38,15 +42,28 @@ async fn fetched(
 async fn the_storage_is_asked_in_the_clients_place() {
     let (mut between, storage) = following().await;
     let location = format!("{}{SIGNED}", storage.url());
-    let (mut peer, asked) =
-        fetched(&mut between, &storage, &request("GET", BLOB, "Accept: */*\r\n"), &location).await;
+    let (mut peer, asked) = fetched(
+        &mut between,
+        &storage,
+        &request("GET", BLOB, "Accept: */*\r\n"),
+        &location,
+    )
+    .await;
     assert_eq!(asked.first, format!("GET {SIGNED} HTTP/1.1"));
-    assert_eq!(asked.get("host"), Some(storage.address().to_string().as_str()));
+    assert_eq!(
+        asked.get("host"),
+        Some(storage.address().to_string().as_str())
+    );
     assert_eq!(asked.get("accept"), Some("*/*"));
-    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: \"e\"\r\nServer: MinIO\r\n\r\nbytes").await;
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: \"e\"\r\nServer: MinIO\r\n\r\nbytes")
+        .await;
     let (head, body) = between.client.answer().await;
     assert_eq!(head.status(), 200);
-    assert_eq!(head.get("docker-content-digest"), Some("sha256:1"), "from the registry's redirect");
+    assert_eq!(
+        head.get("docker-content-digest"),
+        Some("sha256:1"),
+        "from the registry's redirect"
+    );
     assert_eq!(head.get("etag"), Some("\"e\""));
     assert_eq!(head.get("server"), None);
     assert_eq!(head.get("location"), None);
@@ -57,8 +74,18 @@ async fn the_storage_is_asked_in_the_clients_place() {
 async fn the_storage_never_sees_credentials_or_claims() {
     let (mut between, storage) = following().await;
     let lines = "Cookie: a=b\r\nX-Secret: 1\r\nReferer: https://ci.test/\r\n";
-    let (_, asked) = fetched(&mut between, &storage, &request("GET", BLOB, lines), &storage.url()).await;
-    let names: Vec<_> = asked.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let (_, asked) = fetched(
+        &mut between,
+        &storage,
+        &request("GET", BLOB, lines),
+        &storage.url(),
+    )
+    .await;
+    let names: Vec<_> = asked
+        .headers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     assert_eq!(names, ["host"], "{asked:?}");
 }
 
@@ -66,22 +93,38 @@ async fn the_storage_never_sees_credentials_or_claims() {
 async fn a_range_is_asked_of_the_storage() {
     let (mut between, storage) = following().await;
     let lines = "Range: bytes=2-3\r\nIf-Range: \"e\"\r\n";
-    let (mut peer, asked) =
-        fetched(&mut between, &storage, &request("GET", BLOB, lines), &storage.url()).await;
+    let (mut peer, asked) = fetched(
+        &mut between,
+        &storage,
+        &request("GET", BLOB, lines),
+        &storage.url(),
+    )
+    .await;
     assert_eq!(asked.get("range"), Some("bytes=2-3"));
     assert_eq!(asked.get("if-range"), Some("\"e\""));
-    peer.send("HTTP/1.1 206 Partial\r\nContent-Range: bytes 2-3/9\r\nContent-Length: 2\r\n\r\nab").await;
+    peer.send("HTTP/1.1 206 Partial\r\nContent-Range: bytes 2-3/9\r\nContent-Length: 2\r\n\r\nab")
+        .await;
     let (head, body) = between.client.answer().await;
-    assert_eq!((head.status(), head.get("content-range")), (206, Some("bytes 2-3/9")));
+    assert_eq!(
+        (head.status(), head.get("content-range")),
+        (206, Some("bytes 2-3/9"))
+    );
     assert_eq!(body, b"ab");
 }
 
 #[tokio::test]
 async fn head_is_followed_by_head() {
     let (mut between, storage) = following().await;
-    let (mut peer, asked) = fetched(&mut between, &storage, &request("HEAD", BLOB, ""), &storage.url()).await;
+    let (mut peer, asked) = fetched(
+        &mut between,
+        &storage,
+        &request("HEAD", BLOB, ""),
+        &storage.url(),
+    )
+    .await;
     assert_eq!(asked.first, "HEAD / HTTP/1.1");
-    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 12345678901\r\n\r\n").await;
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 12345678901\r\n\r\n")
+        .await;
     let head = between.client.head().await;
     assert_eq!(head.get("content-length"), Some("12345678901"));
 }
@@ -89,23 +132,33 @@ async fn head_is_followed_by_head() {
 #[tokio::test]
 async fn redirects_of_the_storage_are_followed_too() {
     let (mut between, storage) = following().await;
-    let (mut peer, _) =
-        fetched(&mut between, &storage, &request("GET", BLOB, ""), &format!("{}/one?x", storage.url())).await;
+    let (mut peer, _) = fetched(
+        &mut between,
+        &storage,
+        &request("GET", BLOB, ""),
+        &format!("{}/one?x", storage.url()),
+    )
+    .await;
     // To itself by path, by URL and relatively; to another storage without a scheme.
     let other = Upstream::new().await;
     for (location, next) in [
         ("/two?y".to_owned(), "GET /two?y HTTP/1.1"),
-        (format!("{}/three/a?z", storage.url()), "GET /three/a?z HTTP/1.1"),
+        (
+            format!("{}/three/a?z", storage.url()),
+            "GET /three/a?z HTTP/1.1",
+        ),
         ("four".to_owned(), "GET /three/four HTTP/1.1"),
     ] {
         peer.send(redirect(&location)).await;
         peer = storage.accept().await;
         assert_eq!(peer.head().await.first, next);
     }
-    peer.send(redirect(&format!("//{}/five", other.address()))).await;
+    peer.send(redirect(&format!("//{}/five", other.address())))
+        .await;
     let mut last = other.accept().await;
     assert_eq!(last.head().await.first, "GET /five HTTP/1.1");
-    last.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    last.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
     let (head, body) = between.client.answer().await;
     assert_eq!((head.status(), body.as_slice()), (200, b"ok".as_slice()));
 }
@@ -114,7 +167,13 @@ async fn redirects_of_the_storage_are_followed_too() {
 async fn circles_end() {
     let (mut between, storage) = following().await;
     let elsewhere = Upstream::new().await;
-    let (mut peer, _) = fetched(&mut between, &storage, &request("GET", BLOB, ""), &storage.url()).await;
+    let (mut peer, _) = fetched(
+        &mut between,
+        &storage,
+        &request("GET", BLOB, ""),
+        &storage.url(),
+    )
+    .await;
     let mut asked = 1;
     let head = loop {
         // Round between two hosts, so that none of them redirects to itself.
@@ -135,7 +194,13 @@ async fn circles_end() {
 #[tokio::test]
 async fn a_circle_of_the_storage_on_itself_ends() {
     let (mut between, storage) = following().await;
-    let (mut peer, _) = fetched(&mut between, &storage, &request("GET", BLOB, ""), &storage.url()).await;
+    let (mut peer, _) = fetched(
+        &mut between,
+        &storage,
+        &request("GET", BLOB, ""),
+        &storage.url(),
+    )
+    .await;
     for _ in 0..20 {
         peer.send(redirect("/again")).await;
         tokio::select! {
@@ -165,8 +230,15 @@ async fn a_storage_that_cannot_be_reached_is_unavailable() {
 #[tokio::test]
 async fn an_answer_of_the_storage_that_is_cut_looks_cut() {
     let (mut between, storage) = following().await;
-    let (mut peer, _) = fetched(&mut between, &storage, &request("GET", BLOB, ""), &storage.url()).await;
-    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345").await;
+    let (mut peer, _) = fetched(
+        &mut between,
+        &storage,
+        &request("GET", BLOB, ""),
+        &storage.url(),
+    )
+    .await;
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        .await;
     assert_eq!(between.client.head().await.length(), Some(10));
     drop(peer);
     assert_eq!(between.client.rest().await, b"12345");
@@ -177,15 +249,27 @@ async fn a_redirect_within_the_registry_is_the_clients_to_follow() {
     let (mut between, _storage) = following().await;
     between.forwarded(request("GET", BLOB, "")).await;
     let (head, _) = between.answered(redirect("/v2/b/blobs/x?y")).await;
-    assert_eq!((head.status(), head.get("location")), (307, Some("/v2/b/blobs/x?y")));
+    assert_eq!(
+        (head.status(), head.get("location")),
+        (307, Some("/v2/b/blobs/x?y"))
+    );
 }
 
 #[tokio::test]
 async fn an_upload_is_never_followed() {
     let (mut between, storage) = following().await;
     let location = format!("{}/bucket", storage.url());
-    between.forwarded(request("POST", "/v2/a/blobs/uploads/", "Content-Length: 0\r\n")).await;
+    between
+        .forwarded(request(
+            "POST",
+            "/v2/a/blobs/uploads/",
+            "Content-Length: 0\r\n",
+        ))
+        .await;
     let (head, _) = between.answered(redirect(&location)).await;
-    assert_eq!((head.status(), head.get("location")), (307, Some(location.as_str())));
+    assert_eq!(
+        (head.status(), head.get("location")),
+        (307, Some(location.as_str()))
+    );
     storage.untouched().await;
 }

@@ -8,22 +8,35 @@ use crate::harness::{Peer, tls_server};
 #[tokio::test]
 async fn the_clients_credentials_are_taken_off() {
     let mut between = Between::new().await;
-    assert_eq!(between.passed(request("GET", "/v2/", "")).await.get("authorization"), None);
+    assert_eq!(
+        between
+            .passed(request("GET", "/v2/", ""))
+            .await
+            .get("authorization"),
+        None
+    );
 }
 
 #[tokio::test]
 async fn the_clients_credentials_pass_where_that_is_wanted() {
     let mut between = Between::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     let asked = between.passed(request("GET", "/v2/", "")).await;
-    assert_eq!(asked.get("authorization"), Some(basic("alice", "secret").as_str()));
+    assert_eq!(
+        asked.get("authorization"),
+        Some(basic("alice", "secret").as_str())
+    );
 }
 
 #[tokio::test]
 async fn moorgates_own_credentials_take_the_place_of_the_clients() {
     let mut between =
-        Between::with(|domain| domain.upstream("username = \"gate\"\npassword = \"in:side\"")).await;
+        Between::with(|domain| domain.upstream("username = \"gate\"\npassword = \"in:side\""))
+            .await;
     let asked = between.passed(request("GET", "/v2/", "")).await;
-    assert_eq!(asked.get("authorization"), Some(basic("gate", "in:side").as_str()));
+    assert_eq!(
+        asked.get("authorization"),
+        Some(basic("gate", "in:side").as_str())
+    );
 }
 
 #[tokio::test]
@@ -38,7 +51,13 @@ async fn a_login_that_the_upstream_wants_of_moorgate_is_not_the_clients_business
         assert_eq!(head.get("www-authenticate"), None);
         let document = json(&body);
         assert_eq!(document["errors"][0]["code"], "UNAVAILABLE");
-        assert!(document["errors"][0]["message"].as_str().unwrap().contains("[upstream]"), "{document}");
+        assert!(
+            document["errors"][0]["message"]
+                .as_str()
+                .unwrap()
+                .contains("[upstream]"),
+            "{document}"
+        );
     }
 }
 
@@ -63,8 +82,15 @@ struct Made {
 
 fn made() -> Made {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
-    Made { pem: certificate.pem(), certificate, key }
+    let certificate = CertificateParams::new(["127.0.0.1".to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    Made {
+        pem: certificate.pem(),
+        certificate,
+        key,
+    }
 }
 
 /// A gateway before an https upstream, of which it believes what `roots` certifies.
@@ -84,9 +110,16 @@ async fn an_https_upstream_is_verified_by_its_own_roots() {
     let mut client = gateway.client().await;
     client.send(request("GET", "/v2/a/tags/list", "")).await;
     let tcp = upstream.accept().await.io;
-    let mut registry = Peer::new(tls_server(&own.certificate, &own.key).accept(tcp).await.unwrap());
+    let mut registry = Peer::new(
+        tls_server(&own.certificate, &own.key)
+            .accept(tcp)
+            .await
+            .unwrap(),
+    );
     assert_eq!(registry.head().await.first, "GET /v2/a/tags/list HTTP/1.1");
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+    registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        .await;
     let (head, body) = client.answer().await;
     assert_eq!((head.status(), body.as_slice()), (200, b"{}".as_slice()));
 }
@@ -96,13 +129,31 @@ async fn locations_of_an_https_upstream_become_paths() {
     let (upstream, own) = (Upstream::new().await, made());
     let (gateway, _directory) = before_https(&upstream, &own).await;
     let mut client = gateway.client().await;
-    client.send(request("POST", "/v2/a/blobs/uploads/", "Content-Length: 0\r\n")).await;
+    client
+        .send(request(
+            "POST",
+            "/v2/a/blobs/uploads/",
+            "Content-Length: 0\r\n",
+        ))
+        .await;
     let tcp = upstream.accept().await.io;
-    let mut registry = Peer::new(tls_server(&own.certificate, &own.key).accept(tcp).await.unwrap());
+    let mut registry = Peer::new(
+        tls_server(&own.certificate, &own.key)
+            .accept(tcp)
+            .await
+            .unwrap(),
+    );
     registry.head().await;
     let location = format!("https://{}/v2/a/blobs/uploads/1", upstream.address());
-    registry.send(format!("HTTP/1.1 202 A\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")).await;
-    assert_eq!(client.answer().await.0.get("location"), Some(bound("/v2/a/blobs/uploads/1").as_str()));
+    registry
+        .send(format!(
+            "HTTP/1.1 202 A\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(
+        client.answer().await.0.get("location"),
+        Some(bound("/v2/a/blobs/uploads/1").as_str())
+    );
 }
 
 #[tokio::test]
@@ -113,7 +164,10 @@ async fn an_https_upstream_with_another_root_gets_no_request() {
     client.send(request("GET", "/v2/", "")).await;
     let tcp = upstream.accept().await.io;
     assert!(
-        tls_server(&own.certificate, &own.key).accept(tcp).await.is_err(),
+        tls_server(&own.certificate, &own.key)
+            .accept(tcp)
+            .await
+            .is_err(),
         "the handshake ends in an alert"
     );
     let (head, body) = client.answer().await;

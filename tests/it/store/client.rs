@@ -54,23 +54,34 @@ pub struct Answer {
 impl Endpoint {
     pub fn new(gateway: &Gateway, alpn: &str) -> Self {
         let config = Arc::new(gateway.client_config(&[alpn]));
-        Self { address: gateway.https(), config, host: "ci.test".to_owned() }
+        Self {
+            address: gateway.https(),
+            config,
+            host: "ci.test".to_owned(),
+        }
     }
 
     pub async fn tls(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(self.address).await?;
         let connector = TlsConnector::from(self.config.clone());
-        connector.connect(ServerName::try_from(self.host.clone()).unwrap(), tcp).await
+        connector
+            .connect(ServerName::try_from(self.host.clone()).unwrap(), tcp)
+            .await
     }
 
     pub fn client(&self) -> Client {
-        Client { endpoint: self.clone(), authorization: Some(basic("alice", "secret")), connection: None }
+        Client {
+            endpoint: self.clone(),
+            authorization: Some(basic("alice", "secret")),
+            connection: None,
+        }
     }
 
     async fn connect(&self) -> Result<Connection, Broken> {
         let io = self.tls().await?;
         if io.get_ref().1.alpn_protocol() == Some(b"h2") {
-            let (send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await?;
+            let (send, connection) =
+                http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await?;
             tokio::spawn(connection);
             return Ok(Connection::Http2(send));
         }
@@ -131,15 +142,21 @@ impl Client {
         let host = &self.endpoint.host;
         let answer = match self.connection.as_mut().unwrap() {
             Connection::Http1(send) => {
-                send.send_request(request.uri(target).header("host", host).body(body)?).await?
+                send.send_request(request.uri(target).header("host", host).body(body)?)
+                    .await?
             }
             Connection::Http2(send) => {
-                send.send_request(request.uri(format!("https://{host}{target}")).body(body)?).await?
+                send.send_request(request.uri(format!("https://{host}{target}")).body(body)?)
+                    .await?
             }
         };
         let (parts, body) = answer.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        })
     }
 
     /// The same, with further headers.
@@ -165,7 +182,10 @@ impl Client {
 
     /// Opens an upload session. Returns where it is.
     pub async fn start(&mut self, repository: &str) -> String {
-        let answer = self.ask("POST", &format!("/v2/{repository}/blobs/uploads/")).await.is(202);
+        let answer = self
+            .ask("POST", &format!("/v2/{repository}/blobs/uploads/"))
+            .await
+            .is(202);
         answer.header("location").to_owned()
     }
 
@@ -174,17 +194,27 @@ impl Client {
         let session = self.start(repository).await;
         let digest = sha256(blob);
         let body = Bytes::copy_from_slice(blob);
-        self.ask_with("PUT", &format!("{session}?digest={digest}"), &[], body).await.is(201);
+        self.ask_with("PUT", &format!("{session}?digest={digest}"), &[], body)
+            .await
+            .is(201);
         digest
     }
 
     /// Pushes a manifest under a tag or a digest.
-    pub async fn push_manifest(&mut self, repository: &str, reference: &str, manifest: &[u8]) -> Answer {
+    pub async fn push_manifest(
+        &mut self,
+        repository: &str,
+        reference: &str,
+        manifest: &[u8],
+    ) -> Answer {
         let target = format!("/v2/{repository}/manifests/{reference}");
         let kind = serde_json::from_slice::<serde_json::Value>(manifest).ok();
-        let kind = kind.and_then(|manifest| Some(manifest["mediaType"].as_str()?.to_owned())).unwrap();
+        let kind = kind
+            .and_then(|manifest| Some(manifest["mediaType"].as_str()?.to_owned()))
+            .unwrap();
         let body = Bytes::copy_from_slice(manifest);
-        self.ask_with("PUT", &target, &[("content-type", &kind)], body).await
+        self.ask_with("PUT", &target, &[("content-type", &kind)], body)
+            .await
     }
 
     /// Pushes all of an image. Returns its digest.
@@ -192,17 +222,28 @@ impl Client {
         for blob in image.blobs() {
             self.push_blob(repository, blob).await;
         }
-        self.push_manifest(repository, reference, &image.manifest).await.is(201);
+        self.push_manifest(repository, reference, &image.manifest)
+            .await
+            .is(201);
         image.digest()
     }
 
     /// Pulls all of an image and compares it.
     pub async fn check(&mut self, repository: &str, reference: &str, image: &Image) {
-        let manifest = self.get(&format!("/v2/{repository}/manifests/{reference}")).await.is(200);
+        let manifest = self
+            .get(&format!("/v2/{repository}/manifests/{reference}"))
+            .await
+            .is(200);
         assert_eq!(manifest.body, image.manifest);
         for blob in image.blobs() {
-            let answer = self.get(&format!("/v2/{repository}/blobs/{}", sha256(blob))).await.is(200);
-            assert!(answer.body == blob, "{repository}:{reference} has a wrong blob");
+            let answer = self
+                .get(&format!("/v2/{repository}/blobs/{}", sha256(blob)))
+                .await
+                .is(200);
+            assert!(
+                answer.body == blob,
+                "{repository}:{reference} has a wrong blob"
+            );
         }
     }
 }
@@ -219,8 +260,13 @@ impl Answer {
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
         let mut values = self.headers.get_all(name).iter();
-        let value = values.next().unwrap_or_else(|| panic!("no {name}: {self:?}"));
-        assert!(values.next().is_none(), "{name} stands more than once: {self:?}");
+        let value = values
+            .next()
+            .unwrap_or_else(|| panic!("no {name}: {self:?}"));
+        assert!(
+            values.next().is_none(),
+            "{name} stands more than once: {self:?}"
+        );
         value.to_str().unwrap()
     }
 
@@ -250,7 +296,10 @@ impl Answer {
     pub fn refused(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/json");
-        assert_eq!(self.header("docker-distribution-api-version"), "registry/2.0");
+        assert_eq!(
+            self.header("docker-distribution-api-version"),
+            "registry/2.0"
+        );
         let error = &self.json()["errors"][0];
         assert_eq!(error["code"], code, "{self:?}");
         error["message"].as_str().unwrap().to_owned()

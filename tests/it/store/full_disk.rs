@@ -17,7 +17,9 @@ struct Small {
 impl Small {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Setup::new().domain(Domain::store("ci.test", "ci")).write(directory.path());
+        Setup::new()
+            .domain(Domain::store("ci.test", "ci"))
+            .write(directory.path());
         let state = directory.path().join("state");
         std::fs::create_dir(&state).unwrap();
         // A mount of its own namespace: it ends with the process, and needs no right of this user's.
@@ -27,7 +29,10 @@ impl Small {
             command.args(["--user", "--map-root-user"]);
         }
         command.args(["--mount", "sh", "-c", script]).arg(&state);
-        command.arg(super::stage::binary()).args(["run", "--config"]).arg(directory.path());
+        command
+            .arg(super::stage::binary())
+            .args(["run", "--config"])
+            .arg(directory.path());
         let process = Killable::spawn(directory.path(), command);
         Self { process, directory }
     }
@@ -77,26 +82,60 @@ async fn a_push_goes_on_when_there_is_room_again() {
     client.push("a", "v1", &before).await;
     let blob = bytes(2, 3_000_000);
     let session = client.start("a").await;
-    client.ask_with("PATCH", &session, &[], blob[..1_000_000].to_vec()).await.is(202);
+    client
+        .ask_with("PATCH", &session, &[], blob[..1_000_000].to_vec())
+        .await
+        .is(202);
     let filling = fill(&small.state(), 500_000);
     // A chunk, a whole blob, and what ends an upload.
     let rest = [("content-range", "1000000-2999999")];
-    is_full(&client.ask_with("PATCH", &session, &rest, blob[1_000_000..].to_vec()).await);
+    is_full(
+        &client
+            .ask_with("PATCH", &session, &rest, blob[1_000_000..].to_vec())
+            .await,
+    );
     let other = bytes(3, 2_000_000);
     let target = format!("/v2/a/blobs/uploads/?digest={}", sha256(&other));
     is_full(&client.ask_with("POST", &target, &[], other.clone()).await);
     // All else goes on, and nothing is broken.
     client.check("a", "v1", &before).await;
-    client.get(&format!("/v2/a/blobs/{}", sha256(&other))).await.refused(404, "BLOB_UNKNOWN");
+    client
+        .get(&format!("/v2/a/blobs/{}", sha256(&other)))
+        .await
+        .refused(404, "BLOB_UNKNOWN");
     small.disk().is_sound();
     std::fs::remove_file(filling).unwrap();
     let status = client.get(&session).await.is(204);
-    let here = status.header("range").strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1;
+    let here = status
+        .header("range")
+        .strip_prefix("0-")
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        + 1;
     assert!((1_000_000..3_000_000).contains(&here), "{here}");
     let range = format!("{here}-2999999");
-    client.ask_with("PATCH", &session, &[("content-range", &range)], blob[here..].to_vec()).await.is(202);
-    client.ask("PUT", &format!("{session}?digest={}", sha256(&blob))).await.is(201);
-    assert!(client.get(&format!("/v2/a/blobs/{}", sha256(&blob))).await.is(200).body == blob);
+    client
+        .ask_with(
+            "PATCH",
+            &session,
+            &[("content-range", &range)],
+            blob[here..].to_vec(),
+        )
+        .await
+        .is(202);
+    client
+        .ask("PUT", &format!("{session}?digest={}", sha256(&blob)))
+        .await
+        .is(201);
+    assert!(
+        client
+            .get(&format!("/v2/a/blobs/{}", sha256(&blob)))
+            .await
+            .is(200)
+            .body
+            == blob
+    );
     // What could not be kept whole left nothing behind.
     assert_eq!(Disk::list(small.disk().0.join("uploads/a")), [""; 0]);
     small.disk().is_sound();
@@ -113,15 +152,32 @@ async fn a_disk_without_a_byte_left_breaks_no_manifest() {
     }
     let filling = fill(&small.state(), 0);
     is_full(&client.push_manifest("a", "v1", &after.manifest).await);
-    is_full(&client.push_manifest("new/one", "v1", &super::image::index(&[])).await);
     is_full(
-        &client.ask_with("POST", &format!("/v2/b/blobs/uploads/?digest={}", sha256(b"x")), &[], "x").await,
+        &client
+            .push_manifest("new/one", "v1", &super::image::index(&[]))
+            .await,
+    );
+    is_full(
+        &client
+            .ask_with(
+                "POST",
+                &format!("/v2/b/blobs/uploads/?digest={}", sha256(b"x")),
+                &[],
+                "x",
+            )
+            .await,
     );
     client.check("a", "v1", &before).await;
-    client.get(&format!("/v2/a/manifests/{}", after.digest())).await.refused(404, "MANIFEST_UNKNOWN");
+    client
+        .get(&format!("/v2/a/manifests/{}", after.digest()))
+        .await
+        .refused(404, "MANIFEST_UNKNOWN");
     small.disk().is_sound();
     std::fs::remove_file(filling).unwrap();
-    client.push_manifest("a", "v1", &after.manifest).await.is(201);
+    client
+        .push_manifest("a", "v1", &after.manifest)
+        .await
+        .is(201);
     client.check("a", "v1", &after).await;
     client.check("a", &before.digest(), &before).await;
     client.push("new/one", "v1", &after).await;

@@ -19,12 +19,18 @@ async fn what_no_tag_leads_to_goes_when_it_is_old() {
     client.push("a", "v1", &tagged).await;
     client.push("a", &untagged.digest(), &untagged).await;
     client.push("a", &child.digest(), &child).await;
-    client.push_manifest("a", "all", &index(&[child.descriptor()])).await.is(201);
+    client
+        .push_manifest("a", "all", &index(&[child.descriptor()]))
+        .await
+        .is(201);
     client.push_blob("a", b"{}").await;
     for (subject, blob) in [(&tagged, b"one"), (&untagged, b"two")] {
         client.push_blob("a", blob).await;
         let signature = referrer(&subject.descriptor(), "a/b", blob);
-        client.push_manifest("a", &sha256(&signature), &signature).await.is(201);
+        client
+            .push_manifest("a", &sha256(&signature), &signature)
+            .await
+            .is(201);
     }
     let lone = client.push_blob("a", &bytes(4, 5000)).await;
     client.push_blob("b", &bytes(5, 5000)).await;
@@ -37,18 +43,37 @@ async fn what_no_tag_leads_to_goes_when_it_is_old() {
     client.check("a", &untagged.digest(), &untagged).await;
     stage.disk().age(DAY + seconds(1));
     assert_eq!(stage.gc(&[]), dry, "what was said that would be removed");
-    assert_eq!((&dry["manifests"], &dry["repositories"]), (&json!(2), &json!(1)), "{dry}");
+    assert_eq!(
+        (&dry["manifests"], &dry["repositories"]),
+        (&json!(2), &json!(1)),
+        "{dry}"
+    );
     // The untagged image's two, those two manifests, the signature's, and the two lone ones.
     assert_eq!(dry["blobs"], 7, "{dry}");
     client.check("a", "v1", &tagged).await;
     client.check("a", &child.digest(), &child).await;
     for gone in [untagged.digest(), lone] {
-        client.get(&format!("/v2/a/blobs/{gone}")).await.refused(404, "BLOB_UNKNOWN");
+        client
+            .get(&format!("/v2/a/blobs/{gone}"))
+            .await
+            .refused(404, "BLOB_UNKNOWN");
     }
-    client.get(&format!("/v2/a/manifests/{}", untagged.digest())).await.refused(404, "MANIFEST_UNKNOWN");
+    client
+        .get(&format!("/v2/a/manifests/{}", untagged.digest()))
+        .await
+        .refused(404, "MANIFEST_UNKNOWN");
     let about = |image: &Image| format!("/v2/a/referrers/{}", image.digest());
-    assert_eq!(client.get(&about(&tagged)).await.json()["manifests"].as_array().unwrap().len(), 1);
-    assert_eq!(client.get(&about(&untagged)).await.json()["manifests"], json!([]));
+    assert_eq!(
+        client.get(&about(&tagged)).await.json()["manifests"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        client.get(&about(&untagged)).await.json()["manifests"],
+        json!([])
+    );
     assert_eq!(stage.disk().repositories(), ["a"]);
     stage.disk().is_sound();
     assert_eq!(stage.gc(&[]), nothing);
@@ -59,13 +84,22 @@ async fn the_command_says_what_it_did_or_why_it_could_not() {
     let stage = Stage::new().await;
     let run = |arguments: &[&str]| {
         let mut command = Command::new(binary());
-        command.arg("gc").args(arguments).arg("--config").arg(stage.gateway.directory.path());
+        command
+            .arg("gc")
+            .args(arguments)
+            .arg("--config")
+            .arg(stage.gateway.directory.path());
         let output = command.output().unwrap();
         let text = |bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).unwrap();
             text.replace(&stage.gateway.directory.path().display().to_string(), "DIR")
         };
-        format!("{:?} {}{}", output.status.code(), text(output.stdout), text(output.stderr))
+        format!(
+            "{:?} {}{}",
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr)
+        )
     };
     let mut client = stage.http1();
     client.push_blob("a", &bytes(1, 3_000_000)).await;
@@ -89,7 +123,8 @@ async fn a_domain_without_a_store_has_no_garbage_of_ours() {
 
 #[tokio::test]
 async fn garbage_is_collected_on_schedule() {
-    let stage = Stage::with(|domain: Domain| domain.upstream("directory = \"ci\"\ngc = \"2h\"")).await;
+    let stage =
+        Stage::with(|domain: Domain| domain.upstream("directory = \"ci\"\ngc = \"2h\"")).await;
     let mut client = stage.http1();
     let lone = client.push_blob("a", b"lone").await;
     let image = Image::small(1);
@@ -107,7 +142,8 @@ async fn garbage_is_collected_on_schedule() {
     client.get(&format!("/v2/a/blobs/{lone}")).await.is(200);
     age(&collected, seconds(2 * 3600));
     crate::harness::jump(seconds(61)).await;
-    promptly(async { while client.get(&format!("/v2/a/blobs/{lone}")).await.status == 200 {} }).await;
+    promptly(async { while client.get(&format!("/v2/a/blobs/{lone}")).await.status == 200 {} })
+        .await;
     client.check("a", "v1", &image).await;
 }
 
@@ -143,7 +179,10 @@ impl Life {
     /// What nobody else pushes looks as if it had not been used for a day.
     fn age(&self, blobs: &[&[u8]]) {
         for blob in blobs {
-            age(&self.disk.blob(&self.repository, &sha256(blob)), DAY + seconds(1));
+            age(
+                &self.disk.blob(&self.repository, &sha256(blob)),
+                DAY + seconds(1),
+            );
         }
     }
 
@@ -155,11 +194,20 @@ impl Life {
                 self.client.push_blob(&self.repository, blob).await;
             }
         }
-        self.client.push_manifest(&self.repository, reference, &image.manifest).await.is(201);
+        self.client
+            .push_manifest(&self.repository, reference, &image.manifest)
+            .await
+            .is(201);
     }
 
     async fn delete(&mut self, reference: &str) {
-        self.client.ask("DELETE", &format!("/v2/{}/manifests/{reference}", self.repository)).await.is(202);
+        self.client
+            .ask(
+                "DELETE",
+                &format!("/v2/{}/manifests/{reference}", self.repository),
+            )
+            .await
+            .is(202);
     }
 
     async fn round(&mut self, round: u64) {
@@ -173,14 +221,24 @@ impl Life {
             self.push(&child, &child.digest()).await;
         }
         let list = index(&[child.descriptor()]);
-        self.client.push_manifest(&self.repository, &all, &list).await.is(201);
+        self.client
+            .push_manifest(&self.repository, &all, &list)
+            .await
+            .is(201);
         self.client.check(&self.repository, &tag, &image).await;
-        self.client.check(&self.repository, &child.digest(), &child).await;
+        self.client
+            .check(&self.repository, &child.digest(), &child)
+            .await;
         for reference in [&tag, &all] {
             self.delete(reference).await;
         }
-        let parts =
-            [&image, &child].map(|image| [&image.config[..], &image.manifest, image.layers.last().unwrap()]);
+        let parts = [&image, &child].map(|image| {
+            [
+                &image.config[..],
+                &image.manifest,
+                image.layers.last().unwrap(),
+            ]
+        });
         self.age(&parts.concat());
         self.age(&[&list]);
         Box::pin(self.come_and_go(round)).await;
@@ -191,10 +249,19 @@ impl Life {
         let own = format!("own/app-{}", self.n);
         let [one, two] = [1, 2].map(|blob| bytes(10_000 * self.n + 10 * round + blob, 100));
         let mut other = self.client.another();
-        let pushed = tokio::join!(self.client.push_blob(&own, &one), other.push_blob(&own, &two));
+        let pushed = tokio::join!(
+            self.client.push_blob(&own, &one),
+            other.push_blob(&own, &two)
+        );
         for digest in [pushed.0, pushed.1] {
-            self.client.ask("HEAD", &format!("/v2/{own}/blobs/{digest}")).await.is(200);
-            self.client.ask("DELETE", &format!("/v2/{own}/blobs/{digest}")).await.is(202);
+            self.client
+                .ask("HEAD", &format!("/v2/{own}/blobs/{digest}"))
+                .await
+                .is(200);
+            self.client
+                .ask("DELETE", &format!("/v2/{own}/blobs/{digest}"))
+                .await
+                .is(202);
         }
     }
 }
@@ -206,18 +273,29 @@ async fn no_push_fails_while_garbage_is_collected_all_the_time() {
     let over = Arc::new(AtomicBool::new(false));
     let collections = Arc::new(Collections::default());
     let collecting = [0, 1].map(|_| {
-        let (over, collections, directory) = (over.clone(), collections.clone(), directory.path().to_owned());
+        let (over, collections, directory) = (
+            over.clone(),
+            collections.clone(),
+            directory.path().to_owned(),
+        );
         std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 let collected = gc(&directory, &[]);
-                collections.removed.fetch_add(collected["blobs"].as_u64().unwrap(), Ordering::Relaxed);
+                collections
+                    .removed
+                    .fetch_add(collected["blobs"].as_u64().unwrap(), Ordering::Relaxed);
                 collections.ended.fetch_add(1, Ordering::Relaxed);
             }
         })
     });
     let lives = (0..4).map(|n| {
         let (client, disk) = (process.endpoint.client(), process.disk());
-        let mut life = Life { client, disk, n, repository: format!("team/app-{}", n % 2) };
+        let mut life = Life {
+            client,
+            disk,
+            n,
+            repository: format!("team/app-{}", n % 2),
+        };
         let collections = collections.clone();
         tokio::spawn(async move {
             let kept = Image::new(n, vec![bytes(n, 4000), bytes(1000, 4000)]);
@@ -229,7 +307,9 @@ async fn no_push_fails_while_garbage_is_collected_all_the_time() {
                 if round % 3 == n % 3 {
                     collections.one_more().await;
                 }
-                life.client.check(&life.repository, &format!("kept-{n}"), &kept).await;
+                life.client
+                    .check(&life.repository, &format!("kept-{n}"), &kept)
+                    .await;
             }
         })
     });
@@ -246,6 +326,9 @@ async fn no_push_fails_while_garbage_is_collected_all_the_time() {
     }
     // Each time seven of each client's at least: three of each image, and the index.
     let removed = collections.removed.load(Ordering::Relaxed);
-    assert!(removed > 4 * 24 / 3 * 7, "only {removed} blobs were removed meanwhile");
+    assert!(
+        removed > 4 * 24 / 3 * 7,
+        "only {removed} blobs were removed meanwhile"
+    );
     process.disk().is_sound();
 }

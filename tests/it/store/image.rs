@@ -17,7 +17,9 @@ pub struct Image {
 impl Image {
     /// An image of these layers; the seed makes its configuration unique.
     pub fn new(seed: u64, layers: Vec<Vec<u8>>) -> Self {
-        let config = json!({ "architecture": "amd64", "os": "linux", "seed": seed }).to_string().into_bytes();
+        let config = json!({ "architecture": "amd64", "os": "linux", "seed": seed })
+            .to_string()
+            .into_bytes();
         let kind = "application/vnd.oci.image.layer.v1.tar";
         let manifest = json!({
             "schemaVersion": 2,
@@ -25,7 +27,11 @@ impl Image {
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
             "layers": layers.iter().map(|layer| descriptor(kind, layer)).collect::<Vec<_>>(),
         });
-        Self { config, layers, manifest: manifest.to_string().into_bytes() }
+        Self {
+            config,
+            layers,
+            manifest: manifest.to_string().into_bytes(),
+        }
     }
 
     /// An image of one layer that no other seed has.
@@ -49,7 +55,9 @@ impl Image {
 
 /// An image index.
 pub fn index(manifests: &[Value]) -> Vec<u8> {
-    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }).to_string().into_bytes()
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests })
+        .to_string()
+        .into_bytes()
 }
 
 /// A manifest about another one, as signatures are.
@@ -73,7 +81,10 @@ pub fn descriptor(media_type: &str, content: &[u8]) -> Value {
 
 /// Bytes that look random and are the same for the same seed (xorshift64*).
 pub fn bytes(seed: u64, count: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut state = seed
+        .wrapping_mul(2)
+        .wrapping_add(1)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = || {
         state ^= state >> 12;
         state ^= state << 25;

@@ -14,10 +14,17 @@ async fn pages(client: &mut Client, first: &str, key: &str) -> Vec<Vec<String>> 
         let answer = client.get(&target).await.is(200);
         let json = answer.json();
         let entries = json[key].as_array().unwrap();
-        pages.push(entries.iter().map(|entry| entry.as_str().unwrap().to_owned()).collect());
+        pages.push(
+            entries
+                .iter()
+                .map(|entry| entry.as_str().unwrap().to_owned())
+                .collect(),
+        );
         next = answer.has("link").then(|| {
             let link = answer.header("link");
-            let target = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+            let target = link
+                .strip_prefix('<')
+                .and_then(|link| link.strip_suffix(">; rel=\"next\""));
             target.unwrap_or_else(|| panic!("{link}")).to_owned()
         });
     }
@@ -35,10 +42,18 @@ async fn tags_come_in_order_and_in_pages() {
     let all = ["V1", "_x", "latest", "v1", "v10", "v2"];
     let answer = client.get("/v2/base/app/tags/list").await.is(200);
     assert_eq!(answer.json(), json!({"name": "base/app", "tags": all}));
-    assert_eq!((answer.header("content-type"), answer.has("link")), ("application/json", false));
+    assert_eq!(
+        (answer.header("content-type"), answer.has("link")),
+        ("application/json", false)
+    );
     for mut client in [stage.http1(), stage.http2()] {
         for n in 1..=7 {
-            let pages = pages(&mut client, &format!("/v2/base/app/tags/list?n={n}"), "tags").await;
+            let pages = pages(
+                &mut client,
+                &format!("/v2/base/app/tags/list?n={n}"),
+                "tags",
+            )
+            .await;
             assert_eq!(pages.concat(), all);
             assert_eq!(pages.len(), 6_usize.div_ceil(n), "{pages:?}");
         }
@@ -51,18 +66,27 @@ async fn tags_come_in_order_and_in_pages() {
         ("last=v2", &[]),
         ("n=4294967295", &all),
     ] {
-        let answer = client.get(&format!("/v2/base/app/tags/list?{query}")).await.is(200);
+        let answer = client
+            .get(&format!("/v2/base/app/tags/list?{query}"))
+            .await
+            .is(200);
         assert_eq!(answer.json()["tags"], json!(expected), "{query}");
         assert_eq!(answer.has("link"), query == "n=1&last=v1", "{query}");
     }
-    client.get("/v2/no/such/tags/list").await.refused(404, "NAME_UNKNOWN");
+    client
+        .get("/v2/no/such/tags/list")
+        .await
+        .refused(404, "NAME_UNKNOWN");
 }
 
 #[tokio::test]
 async fn the_catalog_lists_what_has_a_manifest_in_order_and_in_pages() {
     let stage = Stage::new().await;
     let mut client = stage.http2();
-    assert_eq!(client.get("/v2/_catalog").await.is(200).json(), json!({"repositories": []}));
+    assert_eq!(
+        client.get("/v2/_catalog").await.is(200).json(),
+        json!({"repositories": []})
+    );
     let image = Image::small(2);
     for name in ["base/app", "base-app", "base", "z/a/b", "base.app"] {
         client.push(name, "v1", &image).await;
@@ -70,14 +94,27 @@ async fn the_catalog_lists_what_has_a_manifest_in_order_and_in_pages() {
     client.push_blob("only/blobs", b"some").await;
     client.start("only/uploads").await;
     let all = ["base", "base-app", "base.app", "base/app", "z/a/b"];
-    assert_eq!(client.get("/v2/_catalog").await.is(200).json(), json!({"repositories": all}));
+    assert_eq!(
+        client.get("/v2/_catalog").await.is(200).json(),
+        json!({"repositories": all})
+    );
     for n in 1..=6 {
         let pages = pages(&mut client, &format!("/v2/_catalog?n={n}"), "repositories").await;
-        assert_eq!((pages.concat(), pages.len()), (all.map(str::to_owned).to_vec(), 5_usize.div_ceil(n)));
+        assert_eq!(
+            (pages.concat(), pages.len()),
+            (all.map(str::to_owned).to_vec(), 5_usize.div_ceil(n))
+        );
     }
     let answer = client.get("/v2/_catalog?n=0").await.is(200);
-    assert_eq!((answer.json(), answer.has("link")), (json!({"repositories": []}), false));
-    let rest = client.get("/v2/_catalog?last=base.app").await.is(200).json();
+    assert_eq!(
+        (answer.json(), answer.has("link")),
+        (json!({"repositories": []}), false)
+    );
+    let rest = client
+        .get("/v2/_catalog?last=base.app")
+        .await
+        .is(200)
+        .json();
     assert_eq!(rest, json!({"repositories": ["base/app", "z/a/b"]}));
 }
 
@@ -86,7 +123,10 @@ async fn the_store_says_that_it_is_a_registry() {
     let stage = Stage::new().await;
     for mut client in [stage.http1(), stage.http2()] {
         let answer = client.get("/v2/").await.is(200);
-        assert_eq!(answer.header("docker-distribution-api-version"), "registry/2.0");
+        assert_eq!(
+            answer.header("docker-distribution-api-version"),
+            "registry/2.0"
+        );
         assert_eq!(answer.json(), json!({}));
         client.ask("HEAD", "/v2/").await.is(200);
         client.ask("PUT", "/v2/").await.refused(405, "UNSUPPORTED");

@@ -20,10 +20,16 @@ async fn nobody_gets_in_without_a_password() {
     ] {
         let mut client = stage.gateway.client().await;
         client
-            .send(format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nContent-Length: 0\r\n\r\n"))
+            .send(format!(
+                "{method} {target} HTTP/1.1\r\nHost: ci.test\r\nContent-Length: 0\r\n\r\n"
+            ))
             .await;
         let head = client.head().await;
-        assert_eq!((head.status(), head.get("www-authenticate").is_some()), (401, true), "{method} {target}");
+        assert_eq!(
+            (head.status(), head.get("www-authenticate").is_some()),
+            (401, true),
+            "{method} {target}"
+        );
     }
     stage.http1().get("/v2/a/manifests/v1").await.is(200);
 }
@@ -36,8 +42,14 @@ async fn every_call_is_a_line_with_all_that_is_known() {
     let image = Image::new(1, vec![]);
     client.push("base/app", "v1", &image).await;
     client.get("/v2/base/app/manifests/v1").await.is(200);
-    client.get(&format!("/v2/base/app/blobs/{}", sha256(&image.config))).await.is(200);
-    client.ask("HEAD", &format!("/v2/base/app/blobs/{}", sha256(b"x"))).await.is(404);
+    client
+        .get(&format!("/v2/base/app/blobs/{}", sha256(&image.config)))
+        .await
+        .is(200);
+    client
+        .ask("HEAD", &format!("/v2/base/app/blobs/{}", sha256(b"x")))
+        .await
+        .is(404);
     let (manifest, config) = (image.manifest.len(), image.config.len());
     let digest = sha256(&image.config);
     for (call, reference, status, bytes_in, bytes_out) in [
@@ -68,9 +80,15 @@ async fn every_call_is_a_line_with_all_that_is_known() {
             "protocol=HTTP/2".to_owned(),
             "end=complete".to_owned(),
         ] {
-            assert!(line.split(' ').any(|word| word == part), "{part} is not in {line}");
+            assert!(
+                line.split(' ').any(|word| word == part),
+                "{part} is not in {line}"
+            );
         }
-        assert!(reference.is_empty() || line.contains(&format!(" reference={reference} ")), "{line}");
+        assert!(
+            reference.is_empty() || line.contains(&format!(" reference={reference} ")),
+            "{line}"
+        );
     }
 }
 
@@ -80,7 +98,9 @@ async fn an_upload_that_was_cut_is_logged_as_that() {
     let session = stage.http1().start("a").await;
     let log = log_lines(&stage.gateway).0;
     let mut client = stage.gateway.client().await;
-    client.send(request("PATCH", &session, "Content-Length: 1000\r\n")).await;
+    client
+        .send(request("PATCH", &session, "Content-Length: 1000\r\n"))
+        .await;
     client.send([b'x'; 400]).await;
     drop(client);
     let line = promptly(async {
@@ -92,5 +112,8 @@ async fn an_upload_that_was_cut_is_logged_as_that() {
         }
     })
     .await;
-    assert!(line.contains(" status=400 ") && line.contains(" bytes_in=400 "), "{line}");
+    assert!(
+        line.contains(" status=400 ") && line.contains(" bytes_in=400 "),
+        "{line}"
+    );
 }

@@ -16,17 +16,32 @@ async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
         }
         let digest = image.digest();
         for reference in ["v1", "v1", &digest] {
-            let answer = client.push_manifest(name, reference, &image.manifest).await.is(201);
-            assert_eq!(answer.header("location"), format!("/v2/{name}/manifests/{digest}"));
+            let answer = client
+                .push_manifest(name, reference, &image.manifest)
+                .await
+                .is(201);
+            assert_eq!(
+                answer.header("location"),
+                format!("/v2/{name}/manifests/{digest}")
+            );
             assert_eq!(answer.header("docker-content-digest"), digest);
-            assert!(!answer.has("oci-subject") && !answer.has("oci-tag"), "{answer:?}");
+            assert!(
+                !answer.has("oci-subject") && !answer.has("oci-tag"),
+                "{answer:?}"
+            );
         }
         for reference in ["v1", &digest] {
             client.check(name, reference, &image).await;
             for method in ["GET", "HEAD"] {
-                let answer = client.ask(method, &format!("/v2/{name}/manifests/{reference}")).await.is(200);
+                let answer = client
+                    .ask(method, &format!("/v2/{name}/manifests/{reference}"))
+                    .await
+                    .is(200);
                 assert_eq!(answer.header("content-type"), MANIFEST);
-                assert_eq!(answer.header("content-length"), image.manifest.len().to_string());
+                assert_eq!(
+                    answer.header("content-length"),
+                    image.manifest.len().to_string()
+                );
                 assert_eq!(answer.header("docker-content-digest"), digest);
                 assert_eq!(answer.body.is_empty(), method == "HEAD");
             }
@@ -36,10 +51,18 @@ async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
         client.check(name, "v1", &newer).await;
         client.check(name, &digest, &image).await;
         for reference in ["v2", &sha256(b"x")] {
-            let answer = client.get(&format!("/v2/{name}/manifests/{reference}")).await;
-            assert_eq!(answer.refused(404, "MANIFEST_UNKNOWN"), "the manifest is not here");
+            let answer = client
+                .get(&format!("/v2/{name}/manifests/{reference}"))
+                .await;
+            assert_eq!(
+                answer.refused(404, "MANIFEST_UNKNOWN"),
+                "the manifest is not here"
+            );
         }
-        client.get("/v2/no/such/manifests/v1").await.refused(404, "NAME_UNKNOWN");
+        client
+            .get("/v2/no/such/manifests/v1")
+            .await
+            .refused(404, "NAME_UNKNOWN");
     }
     stage.disk().is_sound();
 }
@@ -50,12 +73,17 @@ async fn a_manifest_needs_what_it_lists() {
     let mut client = stage.http1();
     let image = Image::small(3);
     let layer = sha256(&image.layers[0]);
-    client.push_manifest("a", "v1", &image.manifest).await.refused(400, "MANIFEST_BLOB_UNKNOWN");
+    client
+        .push_manifest("a", "v1", &image.manifest)
+        .await
+        .refused(400, "MANIFEST_BLOB_UNKNOWN");
     client.push_blob("a", &image.config).await;
     // A blob of another repository is none of this.
     client.push_blob("b", &image.layers[0]).await;
-    let message =
-        client.push_manifest("a", "v1", &image.manifest).await.refused(400, "MANIFEST_BLOB_UNKNOWN");
+    let message = client
+        .push_manifest("a", "v1", &image.manifest)
+        .await
+        .refused(400, "MANIFEST_BLOB_UNKNOWN");
     assert_eq!(
         message,
         format!("the manifest needs {layer}, which is not in this repository: push it first")
@@ -66,14 +94,22 @@ async fn a_manifest_needs_what_it_lists() {
     let child = Image::small(4);
     let list = index(&[image.descriptor(), child.descriptor()]);
     client.push_blob("a", &child.manifest).await;
-    let message = client.push_manifest("a", "all", &list).await.refused(400, "MANIFEST_BLOB_UNKNOWN");
+    let message = client
+        .push_manifest("a", "all", &list)
+        .await
+        .refused(400, "MANIFEST_BLOB_UNKNOWN");
     assert!(message.contains(&child.digest()), "{message}");
     // The sizes count, too.
     let wrong = json!({"schemaVersion": 2, "mediaType": MANIFEST,
         "config": {"mediaType": "a/b", "digest": layer, "size": 1}, "layers": []});
-    let message =
-        client.push_manifest("a", "v2", wrong.to_string().as_bytes()).await.refused(400, "MANIFEST_INVALID");
-    assert_eq!(message, format!("the manifest says that {layer} has 1 bytes, and it has 2000"));
+    let message = client
+        .push_manifest("a", "v2", wrong.to_string().as_bytes())
+        .await
+        .refused(400, "MANIFEST_INVALID");
+    assert_eq!(
+        message,
+        format!("the manifest says that {layer} has 1 bytes, and it has 2000")
+    );
     stage.disk().is_sound();
 }
 
@@ -90,7 +126,10 @@ async fn an_index_of_images_for_many_machines_is_pushed_and_pulled() {
     let outer = index(&[descriptor(INDEX, &list)]);
     client.push_manifest("a", "outer", &outer).await.is(201);
     let answer = client.get("/v2/a/manifests/all").await.is(200);
-    assert_eq!((answer.header("content-type"), &answer.body[..]), (INDEX, &list[..]));
+    assert_eq!(
+        (answer.header("content-type"), &answer.body[..]),
+        (INDEX, &list[..])
+    );
     let tags = client.get("/v2/a/tags/list").await.is(200).json();
     assert_eq!(tags, json!({"name": "a", "tags": ["all", "outer"]}));
 }
@@ -104,14 +143,20 @@ async fn a_manifest_by_its_digest_gets_all_tags_of_the_query() {
         client.push_blob("a", blob).await;
     }
     let reference = format!("{}?tag=v1&tag=latest", image.digest());
-    let answer = client.push_manifest("a", &reference, &image.manifest).await.is(201);
+    let answer = client
+        .push_manifest("a", &reference, &image.manifest)
+        .await
+        .is(201);
     let tags: Vec<_> = answer.headers.get_all("oci-tag").iter().collect();
     assert_eq!(tags, ["v1", "latest"]);
     for tag in ["v1", "latest"] {
         client.check("a", tag, &image).await;
     }
     let wrong = format!("{}?tag=v2", sha256(b"x"));
-    client.push_manifest("a", &wrong, &image.manifest).await.refused(400, "DIGEST_INVALID");
+    client
+        .push_manifest("a", &wrong, &image.manifest)
+        .await
+        .refused(400, "DIGEST_INVALID");
     client.get("/v2/a/manifests/v2").await.is(404);
 }
 
@@ -124,10 +169,16 @@ async fn a_manifest_may_be_named_by_sha512() {
         client.push_blob("a", blob).await;
     }
     let digest = sha512(&image.manifest);
-    let answer = client.push_manifest("a", &format!("{digest}?tag=v1"), &image.manifest).await.is(201);
+    let answer = client
+        .push_manifest("a", &format!("{digest}?tag=v1"), &image.manifest)
+        .await
+        .is(201);
     assert_eq!(answer.header("docker-content-digest"), digest);
     for reference in ["v1", &digest] {
-        let answer = client.get(&format!("/v2/a/manifests/{reference}")).await.is(200);
+        let answer = client
+            .get(&format!("/v2/a/manifests/{reference}"))
+            .await
+            .is(200);
         assert_eq!(
             (answer.header("docker-content-digest"), &answer.body[..]),
             (&*digest, &image.manifest[..])
@@ -145,16 +196,27 @@ async fn other_types_are_kept_as_they_are() {
     for blob in image.blobs() {
         client.push_blob("a", blob).await;
     }
-    let text = String::from_utf8(image.manifest).unwrap().replace(MANIFEST, docker);
+    let text = String::from_utf8(image.manifest)
+        .unwrap()
+        .replace(MANIFEST, docker);
     for (kind, content) in [
         (docker, text.as_bytes()),
-        ("application/vnd.example.thing.v1+json", br#"{"thing":[1,2]}"#),
+        (
+            "application/vnd.example.thing.v1+json",
+            br#"{"thing":[1,2]}"#,
+        ),
         ("application/x-bytes", b"\0\x01\xff"),
     ] {
         let body = content.to_vec();
-        client.ask_with("PUT", "/v2/a/manifests/v1", &[("content-type", kind)], body).await.is(201);
+        client
+            .ask_with("PUT", "/v2/a/manifests/v1", &[("content-type", kind)], body)
+            .await
+            .is(201);
         let answer = client.get("/v2/a/manifests/v1").await.is(200);
-        assert_eq!((answer.header("content-type"), &answer.body[..]), (kind, content));
+        assert_eq!(
+            (answer.header("content-type"), &answer.body[..]),
+            (kind, content)
+        );
     }
 }
 
@@ -164,14 +226,41 @@ async fn what_is_no_manifest_is_refused_with_a_sentence() {
     let mut client = stage.http1();
     let schema_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
     for (kind, content, words) in [
-        (schema_1, "{}", "manifests of schema 1 are not kept here: push with Docker 1.10 or newer"),
-        (MANIFEST, r#"{"schemaVersion":1}"#, "manifests of schema 1 are not kept here"),
+        (
+            schema_1,
+            "{}",
+            "manifests of schema 1 are not kept here: push with Docker 1.10 or newer",
+        ),
+        (
+            MANIFEST,
+            r#"{"schemaVersion":1}"#,
+            "manifests of schema 1 are not kept here",
+        ),
         (MANIFEST, "{", "the manifest cannot be read"),
-        (MANIFEST, r#"{"schemaVersion":2}"#, "an image manifest has schemaVersion 2, a config and layers"),
-        (INDEX, r#"{"schemaVersion":2,"mediaType":"a/b","manifests":[]}"#, "the Content-Type is"),
-        ("application/json", r#"{"schemaVersion":2}"#, "says what it is"),
+        (
+            MANIFEST,
+            r#"{"schemaVersion":2}"#,
+            "an image manifest has schemaVersion 2, a config and layers",
+        ),
+        (
+            INDEX,
+            r#"{"schemaVersion":2,"mediaType":"a/b","manifests":[]}"#,
+            "the Content-Type is",
+        ),
+        (
+            "application/json",
+            r#"{"schemaVersion":2}"#,
+            "says what it is",
+        ),
     ] {
-        let answer = client.ask_with("PUT", "/v2/a/manifests/v1", &[("content-type", kind)], content).await;
+        let answer = client
+            .ask_with(
+                "PUT",
+                "/v2/a/manifests/v1",
+                &[("content-type", kind)],
+                content,
+            )
+            .await;
         let message = answer.refused(400, "MANIFEST_INVALID");
         assert!(message.contains(words), "{message}");
     }
@@ -184,13 +273,23 @@ async fn a_manifest_over_the_limit_is_refused_however_it_comes() {
     let kind = [("content-type", "application/x-bytes")];
     for (mut client, tag) in [(stage.http1(), "v1"), (stage.http2(), "v2")] {
         let target = format!("/v2/a/manifests/{tag}");
-        client.ask_with("PUT", &target, &kind, vec![b'x'; 4096]).await.is(201);
-        client.ask_with("PUT", &target, &kind, vec![b'x'; 4097]).await.refused(413, "SIZE_INVALID");
+        client
+            .ask_with("PUT", &target, &kind, vec![b'x'; 4096])
+            .await
+            .is(201);
+        client
+            .ask_with("PUT", &target, &kind, vec![b'x'; 4097])
+            .await
+            .refused(413, "SIZE_INVALID");
     }
     let mut client = stage.gateway.client().await;
     let lines = "Content-Type: application/x-bytes\r\nTransfer-Encoding: chunked\r\n";
-    client.send(request("PUT", "/v2/a/manifests/v3", lines)).await;
-    client.send([b"1001\r\n".to_vec(), vec![b'x'; 4097], b"\r\n".to_vec()].concat()).await;
+    client
+        .send(request("PUT", "/v2/a/manifests/v3", lines))
+        .await;
+    client
+        .send([b"1001\r\n".to_vec(), vec![b'x'; 4097], b"\r\n".to_vec()].concat())
+        .await;
     assert_eq!(client.answer().await.0.status(), 413);
 }
 
@@ -203,15 +302,24 @@ async fn a_signature_is_found_by_what_it_is_about() {
         // Nothing is known of it yet: that is an empty list, not an error.
         let none = client.get(&referrers).await.is(200);
         assert_eq!(none.header("content-type"), INDEX);
-        assert_eq!(none.json(), json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}));
-        let blobs = [("application/x-signature", bytes(11, 50)), ("application/x-sbom", bytes(12, 60))];
+        assert_eq!(
+            none.json(),
+            json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
+        );
+        let blobs = [
+            ("application/x-signature", bytes(11, 50)),
+            ("application/x-sbom", bytes(12, 60)),
+        ];
         client.push_blob(name, b"{}").await;
         let mut pushed = Vec::new();
         for (kind, blob) in &blobs {
             client.push_blob(name, blob).await;
             // Also before what it is about.
             let manifest = referrer(&image.descriptor(), kind, blob);
-            let answer = client.push_manifest(name, &sha256(&manifest), &manifest).await.is(201);
+            let answer = client
+                .push_manifest(name, &sha256(&manifest), &manifest)
+                .await
+                .is(201);
             assert_eq!(answer.header("oci-subject"), image.digest());
             pushed.push(manifest);
         }
@@ -227,12 +335,27 @@ async fn a_signature_is_found_by_what_it_is_about() {
             assert_eq!(*found, expected);
         }
         assert_eq!(found.len(), 2);
-        let filtered = client.get(&format!("{referrers}?artifactType=application/x-sbom")).await.is(200);
+        let filtered = client
+            .get(&format!("{referrers}?artifactType=application/x-sbom"))
+            .await
+            .is(200);
         assert_eq!(filtered.header("oci-filters-applied"), "artifactType");
         let filtered = filtered.json();
         assert_eq!(filtered["manifests"].as_array().unwrap().len(), 1);
         assert_eq!(filtered["manifests"][0]["digest"], sha256(&pushed[1]));
-        client.ask("DELETE", &format!("/v2/{name}/manifests/{}", sha256(&pushed[0]))).await.is(202);
-        assert_eq!(client.get(&referrers).await.json()["manifests"].as_array().unwrap().len(), 1);
+        client
+            .ask(
+                "DELETE",
+                &format!("/v2/{name}/manifests/{}", sha256(&pushed[0])),
+            )
+            .await
+            .is(202);
+        assert_eq!(
+            client.get(&referrers).await.json()["manifests"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
     }
 }

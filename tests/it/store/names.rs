@@ -29,11 +29,17 @@ async fn every_valid_name_is_a_repository_of_its_own() {
     }
     for (seed, name) in names.iter().enumerate() {
         client.check(name, "v1", &Image::small(seed as u64)).await;
-        client.ask("HEAD", &format!("/v2/{name}/manifests/v1")).await.is(200);
+        client
+            .ask("HEAD", &format!("/v2/{name}/manifests/v1"))
+            .await
+            .is(200);
     }
     let mut sorted: Vec<_> = names.iter().map(ToString::to_string).collect();
     sorted.sort();
-    assert_eq!(client.get("/v2/_catalog").await.json()["repositories"], serde_json::json!(sorted));
+    assert_eq!(
+        client.get("/v2/_catalog").await.json()["repositories"],
+        serde_json::json!(sorted)
+    );
     let mut on_disk = stage.disk().repositories();
     on_disk.sort();
     assert_eq!(on_disk, sorted);
@@ -50,8 +56,8 @@ async fn no_other_name_touches_the_disk() {
     let before = Disk::list(stage.disk().0.join("repositories"));
     let outside = sha256(b"outside");
     for name in [
-        "..", "../..", "a/..", "%2e%2e", "a%2fb", ".", "A", "a+b", "a/", "a//b", ".hidden", "a\\b", "a:b",
-        "_x",
+        "..", "../..", "a/..", "%2e%2e", "a%2fb", ".", "A", "a+b", "a/", "a//b", ".hidden", "a\\b",
+        "a:b", "_x",
     ] {
         for (method, rest) in [
             ("GET", "manifests/v1".to_owned()),
@@ -60,7 +66,13 @@ async fn no_other_name_touches_the_disk() {
             ("PUT", "manifests/v1".to_owned()),
         ] {
             let mut client = stage.gateway.client().await;
-            client.send(request(method, &format!("/v2/{name}/{rest}"), "Content-Length: 0\r\n")).await;
+            client
+                .send(request(
+                    method,
+                    &format!("/v2/{name}/{rest}"),
+                    "Content-Length: 0\r\n",
+                ))
+                .await;
             let status = client.head().await.status();
             assert!([400, 404].contains(&status), "{name} {rest}: {status}");
         }

@@ -12,15 +12,29 @@ const NOBODY: u32 = 65_534;
 
 #[tokio::test]
 async fn what_another_user_put_there_is_served_and_not_collected() {
-    assert!(rustix::process::geteuid().is_root(), "needs root, for a process of another user");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "needs root, for a process of another user"
+    );
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    Setup::new().domain(Domain::store("ci.test", "ci")).write(path);
+    Setup::new()
+        .domain(Domain::store("ci.test", "ci"))
+        .write(path);
     let moorgate = path.join("moorgate");
     std::fs::copy(binary(), &moorgate).unwrap();
-    assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(path).status().unwrap().success());
+    assert!(
+        Command::new("chown")
+            .args(["-R", "65534:65534"])
+            .arg(path)
+            .status()
+            .unwrap()
+            .success()
+    );
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(moorgate);
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(moorgate);
     command.args(["run", "--config"]).arg(path);
     let process = Killable::spawn(path, command);
     let mut client = process.endpoint.client();
@@ -38,14 +52,27 @@ async fn what_another_user_put_there_is_served_and_not_collected() {
     // It cannot note that somebody has asked for them: so they stay.
     client.check("a", &image.digest(), &image).await;
     for blob in image.blobs() {
-        client.ask("HEAD", &format!("/v2/a/blobs/{}", sha256(blob))).await.is(200);
+        client
+            .ask("HEAD", &format!("/v2/a/blobs/{}", sha256(blob)))
+            .await
+            .is(200);
         client.push_blob("a", blob).await;
     }
-    client.push_manifest("a", "v1", &image.manifest).await.is(201);
+    client
+        .push_manifest("a", "v1", &image.manifest)
+        .await
+        .is(201);
     client.ask("DELETE", "/v2/a/manifests/v1").await.is(202);
     let collected = gc(path, &[]);
-    assert_eq!((&collected["manifests"], &collected["blobs"]), (&1.into(), &3.into()), "{collected}");
+    assert_eq!(
+        (&collected["manifests"], &collected["blobs"]),
+        (&1.into(), &3.into()),
+        "{collected}"
+    );
     client.check("a", &image.digest(), &image).await;
-    client.get(&format!("/v2/a/manifests/{}", own.digest())).await.refused(404, "MANIFEST_UNKNOWN");
+    client
+        .get(&format!("/v2/a/manifests/{}", own.digest()))
+        .await
+        .refused(404, "MANIFEST_UNKNOWN");
     disk.is_sound();
 }

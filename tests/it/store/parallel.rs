@@ -8,7 +8,14 @@ use super::stage::Stage;
 
 /// An image whose layers several others have, too.
 fn image(n: u64) -> Image {
-    Image::new(n, vec![bytes(n % 7, 30_000), bytes(100 + n % 13, 60_000), bytes(200 + n, 1000)])
+    Image::new(
+        n,
+        vec![
+            bytes(n % 7, 30_000),
+            bytes(100 + n % 13, 60_000),
+            bytes(200 + n, 1000),
+        ],
+    )
 }
 
 fn place(n: u64) -> (String, String) {
@@ -21,14 +28,22 @@ async fn push(mut client: Client, n: u64) {
     for blob in image.blobs() {
         let digest = sha256(blob);
         // As most clients do: first ask, then push in one of the usual ways.
-        if client.ask("HEAD", &format!("/v2/{repository}/blobs/{digest}")).await.status == 200 {
+        if client
+            .ask("HEAD", &format!("/v2/{repository}/blobs/{digest}"))
+            .await
+            .status
+            == 200
+        {
             continue;
         }
         let from = format!("team-{}/app", (n + 1) % 10);
         match n % 3 {
             0 => {
                 let target = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
-                client.ask_with("POST", &target, &[], blob.to_vec()).await.is(201);
+                client
+                    .ask_with("POST", &target, &[], blob.to_vec())
+                    .await
+                    .is(201);
             }
             1 => drop(client.push_blob(&repository, blob).await),
             _ => {
@@ -36,13 +51,22 @@ async fn push(mut client: Client, n: u64) {
                 let answer = client.ask("POST", &target).await;
                 if answer.status != 201 {
                     let session = answer.is(202).header("location").to_owned();
-                    client.ask_with("PATCH", &session, &[], blob.to_vec()).await.is(202);
-                    client.ask("PUT", &format!("{session}?digest={digest}")).await.is(201);
+                    client
+                        .ask_with("PATCH", &session, &[], blob.to_vec())
+                        .await
+                        .is(202);
+                    client
+                        .ask("PUT", &format!("{session}?digest={digest}"))
+                        .await
+                        .is(201);
                 }
             }
         }
     }
-    client.push_manifest(&repository, &tag, &image.manifest).await.is(201);
+    client
+        .push_manifest(&repository, &tag, &image.manifest)
+        .await
+        .is(201);
 }
 
 #[tokio::test]
@@ -50,7 +74,10 @@ async fn two_hundred_pushes_at_once_are_all_right_and_share_their_layers() {
     let stage = Stage::new().await;
     let endpoints = ["http/1.1", "h2"].map(|alpn| Endpoint::new(&stage.gateway, alpn));
     let clients = endpoints.iter().cycle().map(Endpoint::client);
-    let pushes: Vec<_> = (0..200).zip(clients).map(|(n, client)| tokio::spawn(push(client, n))).collect();
+    let pushes: Vec<_> = (0..200)
+        .zip(clients)
+        .map(|(n, client)| tokio::spawn(push(client, n)))
+        .collect();
     for push in pushes {
         push.await.unwrap();
     }
@@ -95,7 +122,9 @@ async fn one_tag_pushed_by_many_at_once_is_one_of_theirs() {
     let latest = sha256(&client.get("/v2/a/manifests/latest").await.is(200).body);
     assert!(pushed.contains(&latest));
     for n in 0..20 {
-        client.check("a", &Image::small(n).digest(), &Image::small(n)).await;
+        client
+            .check("a", &Image::small(n).digest(), &Image::small(n))
+            .await;
     }
 }
 
@@ -109,7 +138,12 @@ async fn one_blob_pushed_by_many_at_once_is_there_for_each() {
             let (mut client, blob) = (endpoint.client(), blob.clone());
             tokio::spawn(async move {
                 let digest = client.push_blob(&format!("r{}", n % 4), &blob).await;
-                client.get(&format!("/v2/r{}/blobs/{digest}", n % 4)).await.is(200).body == blob
+                client
+                    .get(&format!("/v2/r{}/blobs/{digest}", n % 4))
+                    .await
+                    .is(200)
+                    .body
+                    == blob
             })
         })
         .collect();

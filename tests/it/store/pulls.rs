@@ -18,13 +18,22 @@ async fn a_blob_comes_whole_or_by_its_head_alone() {
             assert_eq!(answer.header("docker-content-digest"), digest);
             assert_eq!(answer.header("etag"), format!("\"{digest}\""));
             assert_eq!(answer.header("accept-ranges"), "bytes");
-            assert_eq!(answer.header("docker-distribution-api-version"), "registry/2.0");
+            assert_eq!(
+                answer.header("docker-distribution-api-version"),
+                "registry/2.0"
+            );
             assert!(answer.body == if method == "GET" { &blob[..] } else { b"" });
         }
         let missing = format!("/v2/base/app/blobs/{}", sha256(b"missing"));
-        assert_eq!(client.get(&missing).await.refused(404, "BLOB_UNKNOWN"), "the blob is not here");
+        assert_eq!(
+            client.get(&missing).await.refused(404, "BLOB_UNKNOWN"),
+            "the blob is not here"
+        );
         assert!(client.ask("HEAD", &missing).await.is(404).body.is_empty());
-        client.get(&format!("/v2/no/such/blobs/{digest}")).await.refused(404, "BLOB_UNKNOWN");
+        client
+            .get(&format!("/v2/no/such/blobs/{digest}"))
+            .await
+            .refused(404, "BLOB_UNKNOWN");
         client
             .get(&format!("/v2/base/app/blobs/md5:{}", "0".repeat(32)))
             .await
@@ -46,17 +55,28 @@ async fn a_download_goes_on_where_it_was_cut() {
             ("bytes=5-999999", 5, 300_000),
             ("bytes=-7", 299_993, 300_000),
         ] {
-            let answer = client.ask_with("GET", &target, &[("range", range)], "").await.is(206);
-            assert_eq!(answer.header("content-range"), format!("bytes {begin}-{}/300000", end - 1));
+            let answer = client
+                .ask_with("GET", &target, &[("range", range)], "")
+                .await
+                .is(206);
+            assert_eq!(
+                answer.header("content-range"),
+                format!("bytes {begin}-{}/300000", end - 1)
+            );
             assert_eq!(answer.header("content-length"), (end - begin).to_string());
             assert!(answer.body == blob[begin..end], "{range}");
         }
-        let answer = client.ask_with("GET", &target, &[("range", "bytes=300000-")], "").await;
+        let answer = client
+            .ask_with("GET", &target, &[("range", "bytes=300000-")], "")
+            .await;
         answer.refused(416, "RANGE_INVALID");
         assert_eq!(answer.header("content-range"), "bytes */300000");
         // HEAD has no parts; several ranges at once are none.
         for (method, range) in [("HEAD", "bytes=0-0"), ("GET", "bytes=0-1,5-6")] {
-            let answer = client.ask_with(method, &target, &[("range", range)], "").await.is(200);
+            let answer = client
+                .ask_with(method, &target, &[("range", range)], "")
+                .await
+                .is(200);
             assert_eq!(answer.header("content-length"), "300000");
         }
     }
@@ -76,17 +96,33 @@ async fn what_the_client_has_is_not_sent_again() {
     ] {
         let tag = format!("\"{digest}\"");
         for method in ["GET", "HEAD"] {
-            let answer = client.ask_with(method, &target, &[("if-none-match", &tag)], "").await.is(304);
-            assert!(answer.body.is_empty() && !answer.has("content-type"), "{answer:?}");
+            let answer = client
+                .ask_with(method, &target, &[("if-none-match", &tag)], "")
+                .await
+                .is(304);
+            assert!(
+                answer.body.is_empty() && !answer.has("content-type"),
+                "{answer:?}"
+            );
             assert_eq!(answer.header("etag"), tag);
         }
-        client.ask_with("GET", &target, &[("if-none-match", "\"other\"")], "").await.is(200);
+        client
+            .ask_with("GET", &target, &[("if-none-match", "\"other\"")], "")
+            .await
+            .is(200);
     }
     let target = format!("/v2/a/blobs/{blob}");
     for (condition, status) in [(format!("\"{blob}\""), 206), ("\"other\"".to_owned(), 200)] {
         let headers = [("range", "bytes=5-9"), ("if-range", condition.as_str())];
-        let answer = client.ask_with("GET", &target, &headers, "").await.is(status);
-        let expected = if status == 206 { &image.layers[0][5..10] } else { &image.layers[0][..] };
+        let answer = client
+            .ask_with("GET", &target, &headers, "")
+            .await
+            .is(status);
+        let expected = if status == 206 {
+            &image.layers[0][5..10]
+        } else {
+            &image.layers[0][..]
+        };
         assert!(answer.body == expected);
     }
 }
@@ -97,7 +133,10 @@ async fn a_blob_belongs_to_its_repository() {
     let mut client = stage.http1();
     let digest = client.push_blob("base/app", b"some").await;
     for name in ["base", "base/app/x", "other/app"] {
-        client.get(&format!("/v2/{name}/blobs/{digest}")).await.refused(404, "BLOB_UNKNOWN");
+        client
+            .get(&format!("/v2/{name}/blobs/{digest}"))
+            .await
+            .refused(404, "BLOB_UNKNOWN");
     }
 }
 
@@ -107,9 +146,14 @@ async fn a_blob_whose_file_was_cut_short_looks_cut() {
     let mut client = stage.http1();
     // More than sockets hold.
     let digest = client.push_blob("a", &vec![b'x'; 32 << 20]).await;
-    let file = std::fs::File::options().write(true).open(stage.disk().blob("a", &digest)).unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(stage.disk().blob("a", &digest))
+        .unwrap();
     let mut reader = stage.gateway.client().await;
-    reader.send(request("GET", &format!("/v2/a/blobs/{digest}"), "")).await;
+    reader
+        .send(request("GET", &format!("/v2/a/blobs/{digest}"), ""))
+        .await;
     let head = reader.head().await;
     assert_eq!((head.status(), head.length()), (200, Some(32 << 20)));
     file.set_len(100).unwrap();

@@ -51,30 +51,46 @@ async fn upload(process: &mut Killable, seed: u64, steps: Vec<Step>) {
                 let range = format!("{at}-{}", end - 1);
                 let headers = [("content-range", range.as_str())];
                 let headers = if placed { &headers[..] } else { &[] };
-                let answer =
-                    client.ask_with("PATCH", &session, headers, content[at..end].to_vec()).await.is(202);
+                let answer = client
+                    .ask_with("PATCH", &session, headers, content[at..end].to_vec())
+                    .await
+                    .is(202);
                 assert_eq!(answer.header("range"), format!("0-{}", end - 1));
                 at = end;
             }
             Step::Misplaced { begin } if begin != at => {
                 let range = format!("{begin}-{begin}");
-                let answer = client.ask_with("PATCH", &session, &[("content-range", &range)], "x").await;
+                let answer = client
+                    .ask_with("PATCH", &session, &[("content-range", &range)], "x")
+                    .await;
                 answer.refused(416, "RANGE_INVALID");
-                assert_eq!(answer.header("range"), format!("0-{}", at.saturating_sub(1)));
+                assert_eq!(
+                    answer.header("range"),
+                    format!("0-{}", at.saturating_sub(1))
+                );
             }
             Step::Misplaced { .. } => {}
             Step::Cut { count } => {
                 let end = (at + count).min(content.len());
                 let mut cut = Peer::new(process.endpoint.tls().await.unwrap());
-                let lines = format!("Content-Length: {}\r\nExpect: 100-continue\r\n", end - at + 1);
+                let lines = format!(
+                    "Content-Length: {}\r\nExpect: 100-continue\r\n",
+                    end - at + 1
+                );
                 cut.send(request("PATCH", &session, &lines)).await;
                 // From here on it is this one's turn.
                 assert_eq!(cut.head().await.status(), 100);
                 cut.send(&content[at..end]).await;
                 drop(cut);
                 // The new connection overtakes the old one: from here on nothing of that is added.
-                let refused =
-                    client.ask_with("PATCH", &session, &[("content-range", "9999999-9999999")], "x").await;
+                let refused = client
+                    .ask_with(
+                        "PATCH",
+                        &session,
+                        &[("content-range", "9999999-9999999")],
+                        "x",
+                    )
+                    .await;
                 refused.refused(416, "RANGE_INVALID");
                 let now = here(&mut client, &session, at).await;
                 assert!((at..=end).contains(&now), "{at} {now} {end}");
@@ -89,16 +105,33 @@ async fn upload(process: &mut Killable, seed: u64, steps: Vec<Step>) {
     }
     let digest = sha256(&content);
     let target = format!("{session}?digest={digest}");
-    client.ask_with("PUT", &target, &[], content[at..].to_vec()).await.is(201);
-    assert!(client.get(&format!("/v2/base/app/blobs/{digest}")).await.is(200).body == content);
+    client
+        .ask_with("PUT", &target, &[], content[at..].to_vec())
+        .await
+        .is(201);
+    assert!(
+        client
+            .get(&format!("/v2/base/app/blobs/{digest}"))
+            .await
+            .is(200)
+            .body
+            == content
+    );
 }
 
 #[test]
 fn any_way_of_uploading_gives_the_right_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let process = std::cell::RefCell::new(Killable::start(directory.path()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let config = ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     let ways = (any::<u64>(), prop::collection::vec(step(), 0..10));
     let mut runner = proptest::test_runner::TestRunner::new(config);
     runner

@@ -29,7 +29,10 @@ impl Stage {
 
     /// With further settings of the domain.
     pub async fn with(settings: impl FnOnce(Domain) -> Domain) -> Self {
-        let gateway = Setup::new().domain(settings(Domain::store("ci.test", "ci"))).start().await;
+        let gateway = Setup::new()
+            .domain(settings(Domain::store("ci.test", "ci")))
+            .start()
+            .await;
         Self { gateway }
     }
 
@@ -54,15 +57,23 @@ impl Stage {
 /// What a collection by command says, as JSON.
 pub fn gc(config: &Path, options: &[&str]) -> Value {
     let mut command = Command::new(binary());
-    command.args(["gc", "ci.test", "--json", "--config"]).arg(config).args(options);
+    command
+        .args(["gc", "ci.test", "--json", "--config"])
+        .arg(config)
+        .args(options);
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// The binary under test.
 pub fn binary() -> PathBuf {
-    std::env::var_os("MOORGATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_moorgate").into(), PathBuf::from)
+    std::env::var_os("MOORGATE_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_moorgate").into(), PathBuf::from)
 }
 
 /// A moorgate of its own that can be killed and started again over the same files.
@@ -75,7 +86,9 @@ pub struct Killable {
 impl Killable {
     /// Starts one with the store of `ci.test` below a directory.
     pub fn start(directory: &Path) -> Self {
-        Setup::new().domain(Domain::store("ci.test", "ci")).write(directory);
+        Setup::new()
+            .domain(Domain::store("ci.test", "ci"))
+            .write(directory);
         Self::again(directory)
     }
 
@@ -87,11 +100,17 @@ impl Killable {
 
     /// Starts it by a command, which may set the stage before it becomes moorgate.
     pub fn spawn(directory: &Path, mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
         let address = loop {
-            let Some(line) = lines.next() else { panic!("it ended:\n{}", said.join("\n")) };
+            let Some(line) = lines.next() else {
+                panic!("it ended:\n{}", said.join("\n"))
+            };
             let line = line.unwrap();
             if let Some((_, address)) = line.split_once("listening kind=\"https\" address=") {
                 break address.trim().parse().unwrap();
@@ -99,17 +118,27 @@ impl Killable {
             said.push(line);
         };
         // Whatever else it says has to go somewhere, or it would wait for that: to who reads of a failure.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| eprintln!("{line}"))
+        });
         let mut roots = RootCertStore::empty();
         // Its state may lie where only it looks.
         let root = format!("/proc/{}/root", child.id());
         let ca = format!("{root}{}/state/internal-ca/ca.pem", directory.display());
-        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_file(ca).unwrap())
+            .unwrap();
         let config = Arc::new(client_config(roots, &["http/1.1"]));
         Self {
             config: directory.to_owned(),
             child,
-            endpoint: Endpoint { address, config, host: "ci.test".to_owned() },
+            endpoint: Endpoint {
+                address,
+                config,
+                host: "ci.test".to_owned(),
+            },
         }
     }
 
@@ -150,7 +179,9 @@ impl Disk {
     }
 
     pub fn blob(&self, name: &str, digest: &str) -> PathBuf {
-        self.repository(name).join("blobs").join(digest.replace(':', "/"))
+        self.repository(name)
+            .join("blobs")
+            .join(digest.replace(':', "/"))
     }
 
     pub fn shared(&self, digest: &str) -> PathBuf {
@@ -159,42 +190,65 @@ impl Disk {
 
     /// Where the bytes of an upload lie. The name that its owner gets ends with a tag.
     pub fn upload(&self, location: &str) -> PathBuf {
-        let (repository, id) =
-            location.strip_prefix("/v2/").and_then(|path| path.split_once("/blobs/uploads/")).unwrap();
+        let (repository, id) = location
+            .strip_prefix("/v2/")
+            .and_then(|path| path.split_once("/blobs/uploads/"))
+            .unwrap();
         let (id, _) = id.split_once('~').unwrap();
-        self.0.join("uploads").join(repository.replace('/', "+")).join(id)
+        self.0
+            .join("uploads")
+            .join(repository.replace('/', "+"))
+            .join(id)
     }
 
     /// The names of a directory, in order; none if it is not there.
     pub fn list(path: impl AsRef<Path>) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let Ok(entries) = std::fs::read_dir(path) else {
+            return Vec::new();
+        };
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
 
     pub fn repositories(&self) -> Vec<String> {
-        Self::list(self.0.join("repositories")).iter().map(|name| name.replace('+', "/")).collect()
+        Self::list(self.0.join("repositories"))
+            .iter()
+            .map(|name| name.replace('+', "/"))
+            .collect()
     }
 
     pub fn index(&self, name: &str) -> Value {
-        serde_json::from_slice(&std::fs::read(self.repository(name).join("index.json")).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(self.repository(name).join("index.json")).unwrap())
+            .unwrap()
     }
 
     /// Asserts that all of it is a store: every blob is what its name says, every index can be read,
     /// and everything that a manifest needs is there.
     pub fn is_sound(&self) {
-        for (algorithm, hash) in [("sha256", sha256 as fn(&[u8]) -> String), ("sha512", sha512)] {
+        for (algorithm, hash) in [
+            ("sha256", sha256 as fn(&[u8]) -> String),
+            ("sha512", sha512),
+        ] {
             let shared = self.0.join("blobs").join(algorithm);
             let own = self
                 .repositories()
                 .into_iter()
                 .map(|name| self.repository(&name).join("blobs").join(algorithm));
             for directory in own.chain([shared]) {
-                for name in Self::list(&directory).iter().filter(|name| !name.starts_with(".moorgate-")) {
+                for name in Self::list(&directory)
+                    .iter()
+                    .filter(|name| !name.starts_with(".moorgate-"))
+                {
                     let content = std::fs::read(directory.join(name)).unwrap();
-                    assert_eq!(hash(&content), format!("{algorithm}:{name}"), "{}", directory.display());
+                    assert_eq!(
+                        hash(&content),
+                        format!("{algorithm}:{name}"),
+                        "{}",
+                        directory.display()
+                    );
                 }
             }
         }
@@ -207,23 +261,32 @@ impl Disk {
 
     fn is_whole(&self, name: &str) {
         let mark = std::fs::read(self.repository(name).join("oci-layout")).unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&mark).unwrap()["imageLayoutVersion"], "1.0.0");
+        assert_eq!(
+            serde_json::from_slice::<Value>(&mark).unwrap()["imageLayoutVersion"],
+            "1.0.0"
+        );
         let index = self.index(name);
         let listed: Vec<&Value> = index["manifests"].as_array().unwrap().iter().collect();
         let digest = |descriptor: &Value| descriptor["digest"].as_str().unwrap().to_owned();
         for entry in &listed {
             let bytes = std::fs::read(self.blob(name, &digest(entry))).unwrap();
             assert_eq!(entry["size"], bytes.len(), "{name} {entry}");
-            let Ok(manifest) = serde_json::from_slice::<Value>(&bytes) else { continue };
+            let Ok(manifest) = serde_json::from_slice::<Value>(&bytes) else {
+                continue;
+            };
             let layers = manifest["layers"].as_array().into_iter().flatten();
             for blob in layers.chain(manifest.get("config")) {
                 let path = self.blob(name, &digest(blob));
-                let size =
-                    std::fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).len();
+                let size = std::fs::metadata(&path)
+                    .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+                    .len();
                 assert_eq!(blob["size"], size, "{name} {blob}");
             }
             for child in manifest["manifests"].as_array().into_iter().flatten() {
-                assert!(listed.iter().any(|other| digest(other) == digest(child)), "{name} has no {child}");
+                assert!(
+                    listed.iter().any(|other| digest(other) == digest(child)),
+                    "{name} has no {child}"
+                );
             }
         }
     }
@@ -231,7 +294,11 @@ impl Disk {
     /// Makes all blobs and uploads look as if nobody had used them for so long.
     pub fn age(&self, time: Duration) {
         let names = self.repositories();
-        for directory in names.iter().map(|name| self.repository(name)).chain([self.0.clone()]) {
+        for directory in names
+            .iter()
+            .map(|name| self.repository(name))
+            .chain([self.0.clone()])
+        {
             for algorithm in ["sha256", "sha512"] {
                 let directory = directory.join("blobs").join(algorithm);
                 for name in Self::list(&directory) {

@@ -4,7 +4,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::fill_with;
-use crate::harness::{Clock, Gateway, Peer, Transfer, Upstream, promptly, request, seconds, settle};
+use crate::harness::{
+    Clock, Gateway, Peer, Transfer, Upstream, promptly, request, seconds, settle,
+};
 
 const STRANGER: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
 
@@ -48,8 +50,12 @@ async fn the_first_head_comes_within_fifteen_seconds_of_accept() {
     settle().await;
     // What the handshake takes is not given again.
     clock.jump(seconds(8)).await;
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(gateway.client_config(&[])));
-    let tls = connector.connect("ci.test".try_into().unwrap(), tcp).await.unwrap();
+    let connector =
+        tokio_rustls::TlsConnector::from(std::sync::Arc::new(gateway.client_config(&[])));
+    let tls = connector
+        .connect("ci.test".try_into().unwrap(), tcp)
+        .await
+        .unwrap();
     let mut client = Peer::new(tls);
     clock.jump(seconds(6)).await;
     client.silent().await;
@@ -110,7 +116,10 @@ async fn an_answered_request_begins_the_idle_time() {
     let clock = Clock::stopped();
     let mut transfer = Transfer::http1(request("GET", "/v2/base/app/manifests/v1", "")).await;
     clock.jump(seconds(100)).await;
-    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
+    transfer
+        .registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+        .await;
     transfer.client.answer().await;
     clock.jump(seconds(299)).await;
     transfer.client.silent().await;

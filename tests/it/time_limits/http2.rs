@@ -2,10 +2,12 @@
 
 use super::fill_with;
 use crate::harness::frames::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, WINDOW_UPDATE, request_block,
-    wire,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, WINDOW_UPDATE,
+    request_block, wire,
 };
-use crate::harness::{Clock, Domain, Gateway, Setup, Transfer, Upstream, promptly, seconds, settle};
+use crate::harness::{
+    Clock, Domain, Gateway, Setup, Transfer, Upstream, promptly, seconds, settle,
+};
 
 async fn gateway() -> Gateway {
     Gateway::before(&Upstream::new().await.url()).await
@@ -36,7 +38,9 @@ async fn an_idle_connection_is_pinged_and_ends_after_five_minutes() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = gateway.frames().await;
-    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger()).await;
+    client
+        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .await;
     assert_eq!(client.next_of(HEADERS).await.status(), 401);
     for _ in 0..4 {
         client.so_far().await;
@@ -72,7 +76,9 @@ async fn a_head_that_never_ends_has_thirty_seconds() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = gateway.frames().await;
-    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger()).await;
+    client
+        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .await;
     client.next_of(HEADERS).await;
     let block = stranger();
     client.send(HEADERS, END_STREAM, 3, &block[..4]).await;
@@ -92,9 +98,13 @@ async fn a_frame_that_never_ends_has_thirty_seconds() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = gateway.frames().await;
-    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger()).await;
+    client
+        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .await;
     client.next_of(HEADERS).await;
-    tokio::io::AsyncWriteExt::write_all(&mut client.io, &[0, 0, 8, PING]).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut client.io, &[0, 0, 8, PING])
+        .await
+        .unwrap();
     settle().await;
     clock.jump(seconds(29)).await;
     client.so_far().await;
@@ -109,7 +119,13 @@ async fn heads_that_do_end_may_come_one_after_another_for_ever() {
     let mut client = gateway.frames().await;
     let whole = |stream: u32| {
         let block = stranger();
-        let mut frame = vec![0, 0, u8::try_from(block.len()).unwrap(), HEADERS, END_HEADERS | END_STREAM];
+        let mut frame = vec![
+            0,
+            0,
+            u8::try_from(block.len()).unwrap(),
+            HEADERS,
+            END_HEADERS | END_STREAM,
+        ];
         frame.extend(stream.to_be_bytes());
         frame.extend(block);
         frame
@@ -119,7 +135,9 @@ async fn heads_that_do_end_may_come_one_after_another_for_ever() {
     for number in 0..20 {
         let frame = whole(1 + 2 * number);
         bytes.extend(&frame[..20]);
-        tokio::io::AsyncWriteExt::write_all(&mut client.io, &bytes).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut client.io, &bytes)
+            .await
+            .unwrap();
         settle().await;
         bytes = frame[20..].to_vec();
         if number > 0 {
@@ -134,10 +152,15 @@ async fn a_client_that_takes_no_more_frames_has_two_minutes() {
     let clock = Clock::stopped();
     // Its missing answer to a PING would end it sooner, and so would the frame whose end is not read.
     let domain = Domain::new("ci.test", &Upstream::new().await.url());
-    let gateway =
-        Setup::new().domain(domain).main("[timeouts]\nh2_ping = '10min'\nhead = '10min'").start().await;
+    let gateway = Setup::new()
+        .domain(domain)
+        .main("[timeouts]\nh2_ping = '10min'\nhead = '10min'")
+        .start()
+        .await;
     let mut client = gateway.frames().await;
-    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger()).await;
+    client
+        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .await;
     client.next_of(HEADERS).await;
     fill_with(&mut client.io, &wire(PING, 0, 0, b"whatever").repeat(1000)).await;
     clock.jump(seconds(119)).await;
@@ -152,7 +175,9 @@ async fn streams_that_nobody_reads_do_not_hold_a_connection_for_ever() {
     let gateway = gateway().await;
     // No window: the body of the 401 can never be sent.
     let mut client = gateway.frames_with_window(0).await;
-    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger()).await;
+    client
+        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .await;
     assert_eq!(client.next_of(HEADERS).await.status(), 401);
     // The longest that an upstream may be silent, and twice what a body may.
     for _ in 0..22 {
@@ -174,14 +199,21 @@ async fn an_answer_that_is_read_in_small_steps_goes_on() {
     client.request(1, END_STREAM, "GET", super::BLOB).await;
     let mut registry = upstream.accept().await;
     registry.head().await;
-    registry.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", "x".repeat(100))).await;
+    registry
+        .send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}",
+            "x".repeat(100)
+        ))
+        .await;
     let mut got = 0;
     while got < 100 {
         for _ in 0..2 {
             got += tend(&mut client).await;
             clock.jump(seconds(50)).await;
         }
-        client.send(WINDOW_UPDATE, 0, 1, &10_u32.to_be_bytes()).await;
+        client
+            .send(WINDOW_UPDATE, 0, 1, &10_u32.to_be_bytes())
+            .await;
     }
     assert_eq!(got, 100);
 }

@@ -22,7 +22,11 @@ async fn domain(upstream: &Upstream, timeouts: &str) -> Gateway {
 async fn the_handshake_limit_is_a_setting() {
     let clock = Clock::stopped();
     let gateway = process(&Upstream::new().await, "handshake = '40s'").await;
-    let mut client = Peer::new(tokio::net::TcpStream::connect(gateway.https()).await.unwrap());
+    let mut client = Peer::new(
+        tokio::net::TcpStream::connect(gateway.https())
+            .await
+            .unwrap(),
+    );
     settle().await;
     clock.jump(seconds(39)).await;
     client.silent().await;
@@ -88,7 +92,9 @@ async fn the_upload_limits_are_settings() {
     let gateway = domain(&upstream, "first_body_byte = '20s'\nstall = '50s'").await;
     for (sent, limit) in [("", 20), ("x", 50)] {
         let mut client = gateway.client().await;
-        client.send(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
+        client
+            .send(request("PATCH", UPLOAD, "Content-Length: 5\r\n"))
+            .await;
         let mut registry = upstream.accept().await;
         registry.head().await;
         client.send(sent).await;
@@ -108,7 +114,8 @@ async fn the_connect_limit_is_a_setting() {
         let timeouts = format!("[timeouts]\nupstream_connect = '{limit}s'");
         let domain = Domain::new("ci.test", &deaf.url()).tables(&timeouts);
         let gateway = Setup::new().domain(domain).start().await;
-        deaf.is_given_up_after(&clock, &gateway, seconds(limit)).await;
+        deaf.is_given_up_after(&clock, &gateway, seconds(limit))
+            .await;
     }
 }
 
@@ -119,7 +126,11 @@ async fn the_connect_limit_changes_with_a_reload() {
     let gateway = Gateway::before(&deaf.url()).await;
     let file = gateway.path("conf.d/ci.test.toml");
     let before = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, format!("{before}\n[timeouts]\nupstream_connect = '20s'\n")).unwrap();
+    std::fs::write(
+        &file,
+        format!("{before}\n[timeouts]\nupstream_connect = '20s'\n"),
+    )
+    .unwrap();
     gateway.app.reload().await.unwrap();
     deaf.is_given_up_after(&clock, &gateway, seconds(20)).await;
 }
@@ -151,7 +162,9 @@ async fn the_upstream_idle_limit_is_a_setting() {
     client.send(request("GET", BLOB, "")).await;
     let mut registry = upstream.accept().await;
     registry.head().await;
-    registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
+    registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+        .await;
     client.answer().await;
     settle().await;
     clock.jump(seconds(19)).await;
@@ -193,7 +206,10 @@ async fn a_drain_ends_when_the_last_transfer_does() {
     let app = transfer.gateway.app.clone();
     let drain = tokio::spawn(async move { app.drain(app.drain_limit()).await });
     settle().await;
-    transfer.registry.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
+    transfer
+        .registry
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+        .await;
     assert_eq!(promptly(transfer.client.answer()).await.1, b"x");
     promptly(transfer.client.ended()).await;
     assert!(promptly(drain).await.unwrap());

@@ -94,10 +94,17 @@ async fn a_manifest_is_answered_within_fifteen_minutes_of_its_end() {
 #[tokio::test]
 async fn a_commit_without_a_body_has_fifteen_minutes_too() {
     let clock = Clock::stopped();
-    let mut transfer =
-        Transfer::http1(request("PUT", &format!("{UPLOAD}?digest={DIGEST}"), "Content-Length: 0\r\n")).await;
+    let mut transfer = Transfer::http1(request(
+        "PUT",
+        &format!("{UPLOAD}?digest={DIGEST}"),
+        "Content-Length: 0\r\n",
+    ))
+    .await;
     clock.jump(seconds(899)).await;
-    transfer.registry.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    transfer
+        .registry
+        .send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(promptly(transfer.client.answer()).await.0.status(), 201);
 }
 
@@ -116,7 +123,8 @@ async fn an_unused_upstream_connection_ends_after_ninety_seconds() {
             none => none.insert(upstream.accept().await),
         };
         promptly(peer.head()).await;
-        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await;
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+            .await;
         client.answer().await;
         settle().await;
         clock.jump(seconds(89)).await;

@@ -18,8 +18,14 @@ async fn refused(stage: &Stage, token: &str) {
         let answer = stage.client().bearing(token).get(target).await;
         answer.refused(401, "UNAUTHORIZED");
         let challenge = answer.header("www-authenticate");
-        assert!(challenge.starts_with("Bearer realm=\"https://ci.test/token\""), "{challenge}");
-        assert!(challenge.ends_with(",error=\"invalid_token\""), "{token}: {challenge}");
+        assert!(
+            challenge.starts_with("Bearer realm=\"https://ci.test/token\""),
+            "{challenge}"
+        );
+        assert!(
+            challenge.ends_with(",error=\"invalid_token\""),
+            "{token}: {challenge}"
+        );
     }
 }
 
@@ -37,9 +43,12 @@ async fn unsigned_and_otherwise_signed_tokens() {
     stage.client().bearing(&good).get("/v2/").await.is(200);
     let claims = part(&good, 1);
     let (_, id) = stage.key().await;
-    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("{good}") };
+    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else {
+        panic!("{good}")
+    };
     for alg in ["none", "None", "NONE", ""] {
-        let none = URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": alg, "kid": id }).to_string());
+        let none =
+            URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": alg, "kid": id }).to_string());
         refused(&stage, &format!("{none}.{payload}.")).await;
         refused(&stage, &format!("{none}.{payload}.{signature}")).await;
     }
@@ -50,11 +59,18 @@ async fn unsigned_and_otherwise_signed_tokens() {
     let point = [vec![4], coordinate("x"), coordinate("y")].concat();
     let [der, pem, pem_without_its_end] = spki(&point);
     let documents = [shown.body.to_vec(), jwk.to_string().into_bytes()];
-    for secret in [point, der, pem, pem_without_its_end].into_iter().chain(documents) {
+    for secret in [point, der, pem, pem_without_its_end]
+        .into_iter()
+        .chain(documents)
+    {
         for alg in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
             let mut header = Header::new(alg);
             header.kid = Some(id.clone());
-            refused(&stage, &encode(&header, &claims, &EncodingKey::from_secret(&secret)).unwrap()).await;
+            refused(
+                &stage,
+                &encode(&header, &claims, &EncodingKey::from_secret(&secret)).unwrap(),
+            )
+            .await;
         }
     }
     // Somebody else's key under our name, under its own, and shown in the header.
@@ -64,14 +80,23 @@ async fn unsigned_and_otherwise_signed_tokens() {
     refused(&stage, &signed(&key, &other_id, &claims)).await;
     let mut header_with_key = Header::new(Algorithm::ES256);
     header_with_key.kid = Some(other_id);
-    header_with_key.jwk =
-        serde_json::from_value(other.client().get("/.well-known/jwks.json").await.json()["keys"][0].clone())
-            .unwrap();
+    header_with_key.jwk = serde_json::from_value(
+        other.client().get("/.well-known/jwks.json").await.json()["keys"][0].clone(),
+    )
+    .unwrap();
     header_with_key.jku = Some("https://other.test/.well-known/jwks.json".to_owned());
     refused(&stage, &encode(&header_with_key, &claims, &key).unwrap()).await;
     // The right signature with another name of the key, or none.
-    for kid in [json!("x"), json!(""), json!("../../../dev/null"), json!(null), json!(1), json!(["a"])] {
-        let header = URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": "ES256", "kid": kid }).to_string());
+    for kid in [
+        json!("x"),
+        json!(""),
+        json!("../../../dev/null"),
+        json!(null),
+        json!(1),
+        json!(["a"]),
+    ] {
+        let header =
+            URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": "ES256", "kid": kid }).to_string());
         refused(&stage, &format!("{header}.{payload}.{signature}")).await;
     }
     for broken in [
@@ -89,20 +114,34 @@ async fn unsigned_and_otherwise_signed_tokens() {
     }
     let mut more = claims.clone();
     more["sub"] = "root".into();
-    refused(&stage, &format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(more.to_string()))).await;
+    refused(
+        &stage,
+        &format!(
+            "{header}.{}.{signature}",
+            URL_SAFE_NO_PAD.encode(more.to_string())
+        ),
+    )
+    .await;
 }
 
 /// A public key as the files have it that libraries are given for it: a SubjectPublicKeyInfo of P-256 (RFC 5480 §2)
 /// in DER and in PEM (RFC 7468 §13).
 fn spki(point: &[u8]) -> [Vec<u8>; 3] {
     const HEAD: [u8; 26] = [
-        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-        0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
+        0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
     ];
     let der = [&HEAD[..], point].concat();
     let base64 = STANDARD.encode(&der);
-    let lines: Vec<_> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----", lines.join("\n"));
+    let lines: Vec<_> = base64
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    let pem = format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----",
+        lines.join("\n")
+    );
     let whole = format!("{pem}\n");
     let (rest, key) = SubjectPublicKeyInfo::from_der(&der).expect("a public key");
     assert!(rest.is_empty() && key.subject_public_key.data == point);
@@ -120,7 +159,12 @@ async fn claims_that_do_not_hold_here_and_now() {
         signed(&key, &id, &claims)
     };
     let now = claims["iat"].as_u64().unwrap();
-    stage.client().bearing(&with("jti", "same otherwise".into())).get("/v2/").await.is(200);
+    stage
+        .client()
+        .bearing(&with("jti", "same otherwise".into()))
+        .get("/v2/")
+        .await
+        .is(200);
     for (claim, value) in [
         ("exp", json!(now - 1)),
         ("exp", json!(0)),
@@ -166,7 +210,9 @@ async fn a_token_of_ten_mebibytes_is_not_read() {
 async fn a_token_of_one_domain_is_worth_nothing_at_another() {
     let origin = Origin::new().await;
     let domain = |name| Domain::new(name, &origin.url()).auth("mode = 'token'");
-    let setup = Setup::new().domain(domain("ci.test")).domain(domain("other.test"));
+    let setup = Setup::new()
+        .domain(domain("ci.test"))
+        .domain(domain("other.test"));
     let basic = Domain::new("basic.test", &origin.url());
     let gateway = setup.domain(basic).start().await;
     let answer = Endpoint::new(&gateway, "http/1.1")

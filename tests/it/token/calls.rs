@@ -9,7 +9,10 @@ use crate::store::image::{Image, sha256};
 fn challenge(answer: &Answer) -> String {
     let value = answer.header("www-authenticate");
     let prefix = "Bearer realm=\"https://ci.test/token\",service=\"ci.test\"";
-    value.strip_prefix(prefix).unwrap_or_else(|| panic!("{value}")).to_owned()
+    value
+        .strip_prefix(prefix)
+        .unwrap_or_else(|| panic!("{value}"))
+        .to_owned()
 }
 
 /// Every kind of call about a repository, and what its challenge asks for.
@@ -24,10 +27,18 @@ fn calls() -> Vec<(&'static str, String, &'static str)> {
         ("GET", format!("/v2/a/b/referrers/{digest}"), "pull"),
         ("PUT", "/v2/a/b/manifests/v1".to_owned(), "pull,push"),
         ("POST", "/v2/a/b/blobs/uploads/".to_owned(), "pull,push"),
-        ("POST", format!("/v2/a/b/blobs/uploads/?mount={digest}&from=c"), "pull,push"),
+        (
+            "POST",
+            format!("/v2/a/b/blobs/uploads/?mount={digest}&from=c"),
+            "pull,push",
+        ),
         ("GET", "/v2/a/b/blobs/uploads/x".to_owned(), "pull,push"),
         ("PATCH", "/v2/a/b/blobs/uploads/x".to_owned(), "pull,push"),
-        ("PUT", format!("/v2/a/b/blobs/uploads/x?digest={digest}"), "pull,push"),
+        (
+            "PUT",
+            format!("/v2/a/b/blobs/uploads/x?digest={digest}"),
+            "pull,push",
+        ),
         ("DELETE", "/v2/a/b/blobs/uploads/x".to_owned(), "pull,push"),
         ("DELETE", "/v2/a/b/manifests/v1".to_owned(), "delete"),
         ("DELETE", format!("/v2/a/b/manifests/{digest}"), "delete"),
@@ -40,10 +51,13 @@ async fn without_a_token_each_call_says_where_to_get_which() {
     let origin = Origin::new().await;
     for anonymous in ["", "\nanonymous = 'pull'"] {
         let rules = "[[access]]\nusers = ['alice']\nrepositories = ['**']\nactions = ['all']\n";
-        let domain =
-            Domain::new("ci.test", &origin.url()).auth(&format!("mode = 'token'{anonymous}")).tables(rules);
+        let domain = Domain::new("ci.test", &origin.url())
+            .auth(&format!("mode = 'token'{anonymous}"))
+            .tables(rules);
         let gateway = Setup::new().domain(domain).start().await;
-        let mut client = crate::store::client::Endpoint::new(&gateway, "http/1.1").client().anonymous();
+        let mut client = crate::store::client::Endpoint::new(&gateway, "http/1.1")
+            .client()
+            .anonymous();
         let ping = client.get("/v2/").await;
         ping.refused(401, "UNAUTHORIZED");
         assert_eq!(challenge(&ping), "");
@@ -58,11 +72,23 @@ async fn without_a_token_each_call_says_where_to_get_which() {
             );
             // Passwords are for the endpoint, and never go on from here.
             let password = basic("alice", "secret");
-            for other in [password.as_str(), "Bearer", "Bearer ", "Digest x", "Basic Og==x", "bearer\u{a0}x"]
-            {
-                let answer = client.ask_with(method, &target, &[("authorization", other)], "").await.is(401);
+            for other in [
+                password.as_str(),
+                "Bearer",
+                "Bearer ",
+                "Digest x",
+                "Basic Og==x",
+                "bearer\u{a0}x",
+            ] {
+                let answer = client
+                    .ask_with(method, &target, &[("authorization", other)], "")
+                    .await
+                    .is(401);
                 assert_eq!(answer.headers.get_all("www-authenticate").iter().count(), 1);
-                assert!(answer.header("www-authenticate").starts_with("Bearer "), "{answer:?}");
+                assert!(
+                    answer.header("www-authenticate").starts_with("Bearer "),
+                    "{answer:?}"
+                );
             }
         }
         let mut alice = client.another();
@@ -73,12 +99,24 @@ async fn without_a_token_each_call_says_where_to_get_which() {
 
 #[tokio::test]
 async fn a_token_never_reaches_the_registry() {
-    for (keys, expected) in [("", None), ("username = 'me'\npassword = 'own'", Some(basic("me", "own")))] {
+    for (keys, expected) in [
+        ("", None),
+        (
+            "username = 'me'\npassword = 'own'",
+            Some(basic("me", "own")),
+        ),
+    ] {
         let origin = Origin::new().await;
-        let domain = Domain::new("ci.test", &origin.url()).auth("mode = 'token'").upstream(keys);
+        let domain = Domain::new("ci.test", &origin.url())
+            .auth("mode = 'token'")
+            .upstream(keys);
         let gateway = Setup::new().domain(domain).start().await;
         let mut client = crate::store::client::Endpoint::new(&gateway, "http/1.1").client();
-        let answer = client.get("/token?scope=repository:a:pull").await.is(200).json();
+        let answer = client
+            .get("/token?scope=repository:a:pull")
+            .await
+            .is(200)
+            .json();
         let mut client = client.bearing(answer["token"].as_str().unwrap());
         client.get("/v2/").await.is(200);
         client.get("/v2/a/manifests/v1").await.is(200);
@@ -109,7 +147,8 @@ async fn a_token_is_good_for_its_scope_and_nothing_else() {
                 let given = scope.rsplit(':').next().unwrap();
                 let is_head = method == "HEAD";
                 let enough = scope.starts_with("repository:a/b:")
-                    && (actions.split(',').next_back() == Some(given) || is_head && given == "push");
+                    && (actions.split(',').next_back() == Some(given)
+                        || is_head && given == "push");
                 let target = match target.split_once("/uploads/x") {
                     None => target,
                     // What is nobody's session is unknown, whatever the token says.
@@ -120,12 +159,16 @@ async fn a_token_is_good_for_its_scope_and_nothing_else() {
                 };
                 let answer = root.ask(method, &target).await;
                 if enough {
-                    assert!(![401, 403].contains(&answer.status), "{scope} {method} {target}: {answer:?}");
+                    assert!(
+                        ![401, 403].contains(&answer.status),
+                        "{scope} {method} {target}: {answer:?}"
+                    );
                     continue;
                 }
                 assert_eq!(answer.status, 401, "{scope} {method} {target}");
                 let wanted = if is_head { "pull,push" } else { actions };
-                let expected = format!(",scope=\"repository:a/b:{wanted}\",error=\"insufficient_scope\"");
+                let expected =
+                    format!(",scope=\"repository:a/b:{wanted}\",error=\"insufficient_scope\"");
                 assert_eq!(challenge(&answer), expected);
                 if !is_head {
                     answer.refused(401, "DENIED");
@@ -135,12 +178,28 @@ async fn a_token_is_good_for_its_scope_and_nothing_else() {
                 stage.seeded(&["a/b"], "v1").await;
             }
         }
-        stage.bearer("root", "repository:c:pull").await.check("c", "v1", &image).await;
+        stage
+            .bearer("root", "repository:c:pull")
+            .await
+            .check("c", "v1", &image)
+            .await;
         let mut root = stage.bearer("root", "repository:c:pull,push").await;
         let answer = root.get("/v2/_catalog").await.is(401);
-        assert_eq!(challenge(&answer), ",scope=\"registry:catalog:*\",error=\"insufficient_scope\"");
-        let names = stage.bearer("root", "registry:catalog:*").await.get("/v2/_catalog").await.is(200).json();
-        assert_eq!(names["repositories"], serde_json::json!(["a/b", "a/bc", "c"]));
+        assert_eq!(
+            challenge(&answer),
+            ",scope=\"registry:catalog:*\",error=\"insufficient_scope\""
+        );
+        let names = stage
+            .bearer("root", "registry:catalog:*")
+            .await
+            .get("/v2/_catalog")
+            .await
+            .is(200)
+            .json();
+        assert_eq!(
+            names["repositories"],
+            serde_json::json!(["a/b", "a/bc", "c"])
+        );
     }
 }
 
@@ -150,23 +209,42 @@ async fn what_the_rules_refuse_is_refused_with_their_words_whatever_the_token_sa
         let rules = format!("{}{INBOX}", allow("base/**", "'pull', 'list'"));
         let stage = Stage::with(kind, "", &rules).await;
         let image = stage.seeded(&["base/app", "secret/app"], "v1").await;
-        let mut alice =
-            stage.bearer("alice", "repository:base/app:pull,push repository:secret/app:pull").await;
+        let mut alice = stage
+            .bearer(
+                "alice",
+                "repository:base/app:pull,push repository:secret/app:pull",
+            )
+            .await;
         alice.check("base/app", "v1", &image).await;
-        let message = alice.ask("POST", "/v2/base/app/blobs/uploads/").await.refused(403, "DENIED");
-        assert!(message.starts_with("alice may not push to base/app, but may: "), "{message}");
+        let message = alice
+            .ask("POST", "/v2/base/app/blobs/uploads/")
+            .await
+            .refused(403, "DENIED");
+        assert!(
+            message.starts_with("alice may not push to base/app, but may: "),
+            "{message}"
+        );
         // As if it did not exist, in basic mode's words.
         let hidden = alice.get("/v2/secret/app/manifests/v1").await;
         let missing = alice.get("/v2/nowhere/manifests/v1").await;
-        let name = |answer: &Answer, name| String::from_utf8_lossy(&answer.body).replace(name, "NAME");
+        let name =
+            |answer: &Answer, name| String::from_utf8_lossy(&answer.body).replace(name, "NAME");
         assert_eq!((hidden.status, missing.status), (404, 404));
         assert_eq!(name(&hidden, "secret/app"), name(&missing, "nowhere"));
         // The inbox works as it does with a password.
         let mut bob = stage.bearer("bob", "repository:bob/site:pull,push").await;
         bob.push("bob/site", "release", &image).await;
-        bob.ask("HEAD", "/v2/bob/site/manifests/release").await.is(200);
-        let message = bob.push_manifest("bob/site", "v2", &image.manifest).await.refused(403, "DENIED");
-        assert!(message.contains("bob may not push bob/site:v2"), "{message}");
+        bob.ask("HEAD", "/v2/bob/site/manifests/release")
+            .await
+            .is(200);
+        let message = bob
+            .push_manifest("bob/site", "v2", &image.manifest)
+            .await
+            .refused(403, "DENIED");
+        assert!(
+            message.contains("bob may not push bob/site:v2"),
+            "{message}"
+        );
     }
 }
 
@@ -189,9 +267,14 @@ async fn a_mount_needs_the_other_repository_in_the_token_too() {
                     // The session is a real one.
                     let session = answer.header("location").to_owned();
                     let body = image.config.clone();
-                    alice.ask_with("PUT", &format!("{session}?digest={digest}"), &[], body).await.is(201);
+                    alice
+                        .ask_with("PUT", &format!("{session}?digest={digest}"), &[], body)
+                        .await
+                        .is(201);
                     let mut root = stage.bearer("root", "repository:to/app:delete").await;
-                    root.ask("DELETE", &format!("/v2/to/app/blobs/{digest}")).await.is(202);
+                    root.ask("DELETE", &format!("/v2/to/app/blobs/{digest}"))
+                        .await
+                        .is(202);
                 }
             }
         }
@@ -200,22 +283,40 @@ async fn a_mount_needs_the_other_repository_in_the_token_too() {
 
 #[tokio::test]
 async fn pulls_without_a_login_need_no_token_and_all_else_one() {
-    let rules = "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n";
+    let rules =
+        "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n";
     let stage = Stage::with(Kind::Store, "anonymous = 'pull'", rules).await;
     let image = stage.seeded(&["public/app", "own/app"], "v1").await;
     stage.client().check("public/app", "v1", &image).await;
     let bare = stage.client().get("/v2/").await;
     bare.refused(401, "UNAUTHORIZED");
-    let anonymous = stage.asked(None, "scope=repository:public/app:pull,push").await.json();
+    let anonymous = stage
+        .asked(None, "scope=repository:public/app:pull,push")
+        .await
+        .json();
     let mut stranger = stage.client().bearing(anonymous["token"].as_str().unwrap());
     stranger.check("public/app", "v1", &image).await;
     // No other token would help, but a login: so it says nothing of the token.
     let answer = stranger.ask("POST", "/v2/public/app/blobs/uploads/").await;
-    assert_eq!(answer.refused(401, "UNAUTHORIZED"), "log in to use this registry");
-    assert_eq!(challenge(&answer), ",scope=\"repository:public/app:pull,push\"");
-    stranger.get("/v2/own/app/manifests/v1").await.refused(401, "UNAUTHORIZED");
+    assert_eq!(
+        answer.refused(401, "UNAUTHORIZED"),
+        "log in to use this registry"
+    );
+    assert_eq!(
+        challenge(&answer),
+        ",scope=\"repository:public/app:pull,push\""
+    );
+    stranger
+        .get("/v2/own/app/manifests/v1")
+        .await
+        .refused(401, "UNAUTHORIZED");
     // A bad token is not nobody's.
-    stage.client().bearing("x").get("/v2/public/app/manifests/v1").await.refused(401, "UNAUTHORIZED");
+    stage
+        .client()
+        .bearing("x")
+        .get("/v2/public/app/manifests/v1")
+        .await
+        .refused(401, "UNAUTHORIZED");
 }
 
 #[tokio::test]
@@ -232,9 +333,22 @@ async fn the_log_names_the_user_and_the_endpoint() {
     stage.0.gateway.app.access_log().close();
     stage.0.gateway.app.access_log().run(&mut lines);
     let log = String::from_utf8(lines).unwrap();
-    let has =
-        |words: &[&str]| log.lines().any(|line| words.iter().all(|word| line.split(' ').any(|w| w == *word)));
-    assert!(has(&["user=alice", "call=token", "method=GET", "status=200"]), "{log}");
-    assert!(has(&["user=alice", "call=manifest.write", "repository=a", "status=201"]), "{log}");
+    let has = |words: &[&str]| {
+        log.lines()
+            .any(|line| words.iter().all(|word| line.split(' ').any(|w| w == *word)))
+    };
+    assert!(
+        has(&["user=alice", "call=token", "method=GET", "status=200"]),
+        "{log}"
+    );
+    assert!(
+        has(&[
+            "user=alice",
+            "call=manifest.write",
+            "repository=a",
+            "status=201"
+        ]),
+        "{log}"
+    );
     assert!(has(&["user=-", "call=jwks", "status=200"]), "{log}");
 }

@@ -19,7 +19,10 @@ async fn a_user_who_is_taken_out_or_has_another_password_is_out_at_once() {
     stage.users(&["root", "bob", "carol"]).await;
     let gone = alice.get("/v2/").await;
     gone.refused(401, "UNAUTHORIZED");
-    assert!(gone.header("www-authenticate").ends_with(",error=\"invalid_token\""));
+    assert!(
+        gone.header("www-authenticate")
+            .ends_with(",error=\"invalid_token\"")
+    );
     // As `users` makes new entries of the same passwords, the tokens of others ended too.
     bob.get("/v2/").await.refused(401, "UNAUTHORIZED");
     stage.users(&["alice", "root", "bob"]).await;
@@ -33,8 +36,11 @@ async fn who_stays_in_the_file_stays_logged_in() {
     let mut alice = stage.bearer("alice", SCOPE).await;
     let path = stage.0.gateway.path("conf.d/ci.test.htpasswd");
     let users = std::fs::read_to_string(&path).unwrap();
-    let less: String =
-        users.lines().filter(|line| !line.starts_with("bob:")).map(|l| format!("{l}\n")).collect();
+    let less: String = users
+        .lines()
+        .filter(|line| !line.starts_with("bob:"))
+        .map(|l| format!("{l}\n"))
+        .collect();
     let mut bob = stage.bearer("bob", SCOPE).await;
     std::fs::write(&path, less).unwrap();
     stage.0.gateway.app.look_now().await;
@@ -56,8 +62,14 @@ async fn a_tightened_rule_counts_for_tokens_that_were_given_before() {
         let blob = sha256(&image.config);
         stage.0.rules(&allow("own/**", "'pull'")).await;
         alice.check("own/app", "v1", &image).await;
-        alice.ask("POST", "/v2/own/app/blobs/uploads/").await.refused(403, "DENIED");
-        alice.ask("DELETE", &format!("/v2/own/app/blobs/{blob}")).await.refused(403, "DENIED");
+        alice
+            .ask("POST", "/v2/own/app/blobs/uploads/")
+            .await
+            .refused(403, "DENIED");
+        alice
+            .ask("DELETE", &format!("/v2/own/app/blobs/{blob}"))
+            .await
+            .refused(403, "DENIED");
         stage.0.rules("").await;
         alice.get("/v2/own/app/manifests/v1").await.is(404);
         // A rule that is loosened gives the token nothing: it says which one would do.
@@ -69,16 +81,24 @@ async fn a_tightened_rule_counts_for_tokens_that_were_given_before() {
                 .header("www-authenticate")
                 .contains("scope=\"repository:own/app:pull\",error=\"insufficient_scope\"")
         );
-        stage.bearer("alice", SCOPE).await.check("own/app", "v1", &image).await;
+        stage
+            .bearer("alice", SCOPE)
+            .await
+            .check("own/app", "v1", &image)
+            .await;
     }
 }
 
 #[tokio::test]
 async fn anonymous_tokens_end_with_the_setting() {
-    let rules = "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['pull']\n";
+    let rules =
+        "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['pull']\n";
     let stage = Stage::with(Kind::Store, "anonymous = 'pull'", rules).await;
     stage.seeded(&["public/app"], "v1").await;
-    let answer = stage.asked(None, "scope=repository:public/app:pull").await.json();
+    let answer = stage
+        .asked(None, "scope=repository:public/app:pull")
+        .await
+        .json();
     let mut stranger = stage.client().bearing(answer["token"].as_str().unwrap());
     stranger.get("/v2/public/app/manifests/v1").await.is(200);
     stranger.get("/v2/").await.is(200);
@@ -86,26 +106,46 @@ async fn anonymous_tokens_end_with_the_setting() {
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("anonymous = 'pull'", "")).unwrap();
     stage.0.gateway.app.reload().await.unwrap();
-    stranger.get("/v2/public/app/manifests/v1").await.refused(401, "UNAUTHORIZED");
+    stranger
+        .get("/v2/public/app/manifests/v1")
+        .await
+        .refused(401, "UNAUTHORIZED");
     stranger.get("/v2/").await.refused(401, "UNAUTHORIZED");
-    stage.asked(None, "").await.refused_token(401, "UNAUTHORIZED");
+    stage
+        .asked(None, "")
+        .await
+        .refused_token(401, "UNAUTHORIZED");
 }
 
 #[tokio::test]
 async fn a_token_lives_for_its_time_and_is_looked_at_when_a_request_begins() {
     let upstream = Upstream::new().await;
-    let domain = Domain::new("ci.test", &upstream.url()).auth("mode = 'token'\ntoken_lifetime = '10min'");
+    let domain =
+        Domain::new("ci.test", &upstream.url()).auth("mode = 'token'\ntoken_lifetime = '10min'");
     let gateway = Setup::new().domain(domain).start().await;
     let client = Endpoint::new(&gateway, "http/1.1").client();
-    let answer = client.another().get("/token?scope=repository:a:push").await.is(200).json();
+    let answer = client
+        .another()
+        .get("/token?scope=repository:a:push")
+        .await
+        .is(200)
+        .json();
     assert_eq!(answer["expires_in"], 600);
     let token = answer["token"].as_str().unwrap();
     let head = |method: &str, target: &str, lines: &str| {
-        format!("{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\n{lines}\r\n")
+        format!(
+            "{method} {target} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer {token}\r\n{lines}\r\n"
+        )
     };
     // An upload that has begun goes on after the token's end.
     let mut uploader = gateway.client().await;
-    uploader.send(head("PATCH", &bound("/v2/a/blobs/uploads/1"), "Content-Length: 8\r\n")).await;
+    uploader
+        .send(head(
+            "PATCH",
+            &bound("/v2/a/blobs/uploads/1"),
+            "Content-Length: 8\r\n",
+        ))
+        .await;
     let mut registry = upstream.accept().await;
     registry.head().await;
     for pause in [100, 100, 100, 100, 100, 60, 50] {
@@ -116,18 +156,29 @@ async fn a_token_lives_for_its_time_and_is_looked_at_when_a_request_begins() {
             ping.send(head("GET", "/v2/", "")).await;
             let mut behind = upstream.accept().await;
             behind.head().await;
-            behind.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            behind
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                .await;
             assert_eq!(ping.answer().await.0.status(), 200);
         }
         jump(seconds(pause)).await;
     }
     let expired = client.bearing(token).get("/v2/").await;
     let message = expired.refused(401, "UNAUTHORIZED");
-    assert_eq!(message, "the token has expired: get a new one, or log in again");
-    assert!(expired.header("www-authenticate").ends_with(",error=\"invalid_token\""));
+    assert_eq!(
+        message,
+        "the token has expired: get a new one, or log in again"
+    );
+    assert!(
+        expired
+            .header("www-authenticate")
+            .ends_with(",error=\"invalid_token\"")
+    );
     uploader.send("x").await;
     registry.bytes(1).await;
-    registry.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
+    registry
+        .send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(uploader.head().await.status(), 202);
 }
 
@@ -135,24 +186,42 @@ async fn a_token_lives_for_its_time_and_is_looked_at_when_a_request_begins() {
 async fn a_restart_leaves_tokens_and_refresh_tokens_good() {
     let mut stage = Stage::new(&allow("own/**", "'all'")).await;
     let token = stage.token("alice", SCOPE).await;
-    let answer = stage.asked(Some(("alice", "secret")), "offline_token=true").await.json();
+    let answer = stage
+        .asked(Some(("alice", "secret")), "offline_token=true")
+        .await
+        .json();
     let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
     let keys = stage.client().get("/.well-known/jwks.json").await.body;
     stage.0.restart().await;
     stage.client().bearing(&token).get("/v2/").await.is(200);
-    stage.posted(&format!("grant_type=refresh_token&refresh_token={refresh}")).await.is(200);
-    assert_eq!(stage.client().get("/.well-known/jwks.json").await.body, keys);
+    stage
+        .posted(&format!("grant_type=refresh_token&refresh_token={refresh}"))
+        .await
+        .is(200);
+    assert_eq!(
+        stage.client().get("/.well-known/jwks.json").await.body,
+        keys
+    );
 }
 
 #[tokio::test]
 async fn keys_follow_one_another() {
     let stage = Stage::with(Kind::Store, "token_lifetime = '24h'", "").await;
     let (_, first) = stage.key().await;
-    let kid = |token: &str| super::stage::part(token, 0)["kid"].as_str().unwrap().to_owned();
+    let kid = |token: &str| {
+        super::stage::part(token, 0)["kid"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     jump(Duration::from_secs(30 * 86_400)).await;
     stage.0.gateway.app.look_now().await;
     let shown = stage.client().get("/.well-known/jwks.json").await.json();
-    assert_eq!(shown["keys"].as_array().unwrap().len(), 2, "the next one is shown");
+    assert_eq!(
+        shown["keys"].as_array().unwrap().len(),
+        2,
+        "the next one is shown"
+    );
     let old = stage.token("alice", SCOPE).await;
     assert_eq!(kid(&old), first, "before it signs");
     jump(Duration::from_secs(3601)).await;
@@ -174,14 +243,27 @@ async fn reloads_bring_token_mode_and_take_it_away() {
     let file = stage.0.gateway.path("conf.d/ci.test.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let password = [("authorization", crate::harness::basic("alice", "secret"))];
-    let password = password.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let password = password
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
     std::fs::write(&file, text.replace("mode = 'token'", "mode = 'basic'")).unwrap();
     stage.0.gateway.app.reload().await.unwrap();
     let answer = stage.client().bearing(&token).get("/v2/").await;
-    assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Basic realm=\"ci.test\""));
-    stage.client().ask_with("GET", "/v2/", &password, "").await.is(200);
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate")),
+        (401, "Basic realm=\"ci.test\"")
+    );
+    stage
+        .client()
+        .ask_with("GET", "/v2/", &password, "")
+        .await
+        .is(200);
     std::fs::write(&file, text).unwrap();
     stage.0.gateway.app.reload().await.unwrap();
     stage.client().bearing(&token).get("/v2/").await.is(200);
-    stage.client().ask_with("GET", "/v2/", &password, "").await.refused(401, "UNAUTHORIZED");
+    stage
+        .client()
+        .ask_with("GET", "/v2/", &password, "")
+        .await
+        .refused(401, "UNAUTHORIZED");
 }

@@ -8,8 +8,11 @@ use crate::harness::{Domain, Gateway, Peer, Setup, basic};
 
 #[tokio::test]
 async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
-    let rules =
-        format!("{}{}", allow("base/**", "'pull', 'list'"), allow("own/*", "'pull', 'push', 'delete-tag'"));
+    let rules = format!(
+        "{}{}",
+        allow("base/**", "'pull', 'list'"),
+        allow("own/*", "'pull', 'push', 'delete-tag'")
+    );
     let stage = Stage::new(&rules).await;
     let scope = |query: &'static str| {
         let stage = &stage;
@@ -22,11 +25,23 @@ async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
     };
     for (query, expected) in [
         ("scope=repository:base/app:pull", "repository:base/app:pull"),
-        ("scope=repository:base/app:pull,push", "repository:base/app:pull"),
+        (
+            "scope=repository:base/app:pull,push",
+            "repository:base/app:pull",
+        ),
         ("scope=repository:base/app:push", ""),
-        ("scope=repository:own/a:push,pull", "repository:own/a:pull,push"),
-        ("scope=repository:own/a:*", "repository:own/a:pull,push,delete"),
-        ("scope=repository(plugin):own/a:pull", "repository:own/a:pull"),
+        (
+            "scope=repository:own/a:push,pull",
+            "repository:own/a:pull,push",
+        ),
+        (
+            "scope=repository:own/a:*",
+            "repository:own/a:pull,push,delete",
+        ),
+        (
+            "scope=repository(plugin):own/a:pull",
+            "repository:own/a:pull",
+        ),
         // Several in one parameter, and several parameters.
         (
             "scope=repository:base/a:pull%20repository:own/b:push",
@@ -50,31 +65,56 @@ async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
     ] {
         assert_eq!(scope(query).await, expected, "{query}");
     }
-    let root = stage.asked(Some(("root", "secret")), "scope=registry:catalog:*").await.json();
+    let root = stage
+        .asked(Some(("root", "secret")), "scope=registry:catalog:*")
+        .await
+        .json();
     assert_eq!(root["scope"], "registry:catalog:*");
 }
 
 #[tokio::test]
 async fn the_answer_and_the_token_are_those_of_the_specification() {
     let stage = Stage::new(&allow("a", "'all'")).await;
-    let answer = stage.asked(Some(("alice", "secret")), "scope=repository:a:pull").await.is(200);
+    let answer = stage
+        .asked(Some(("alice", "secret")), "scope=repository:a:pull")
+        .await
+        .is(200);
     assert_eq!(answer.header("content-type"), "application/json");
     let answer = answer.json();
     assert_eq!(answer["token"], answer["access_token"]);
     assert_eq!(answer["expires_in"], 300);
-    assert!(answer.get("refresh_token").is_none(), "nobody asked for one");
+    assert!(
+        answer.get("refresh_token").is_none(),
+        "nobody asked for one"
+    );
     let token = answer["token"].as_str().unwrap();
     let (_, kid) = stage.key().await;
-    assert_eq!(part(token, 0), json!({ "typ": "JWT", "alg": "ES256", "kid": kid }));
+    assert_eq!(
+        part(token, 0),
+        json!({ "typ": "JWT", "alg": "ES256", "kid": kid })
+    );
     let claims = part(token, 1);
     assert_eq!(
         (&claims["iss"], &claims["aud"], &claims["sub"]),
         (&json!("ci.test"), &json!("ci.test"), &json!("alice"))
     );
-    assert_eq!(claims["access"], json!([{ "type": "repository", "name": "a", "actions": ["pull"] }]));
+    assert_eq!(
+        claims["access"],
+        json!([{ "type": "repository", "name": "a", "actions": ["pull"] }])
+    );
     let seconds = |claim: &str| claims[claim].as_u64().unwrap();
-    assert_eq!((seconds("exp") - seconds("iat"), seconds("iat") - seconds("nbf")), (300, 10));
-    let issued = answer["issued_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(
+        (
+            seconds("exp") - seconds("iat"),
+            seconds("iat") - seconds("nbf")
+        ),
+        (300, 10)
+    );
+    let issued = answer["issued_at"]
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap();
     assert_eq!(issued.as_second(), i64::try_from(seconds("iat")).unwrap());
     let other = stage.token("alice", "repository:a:pull").await;
     assert_ne!(part(&other, 1)["jti"], claims["jti"]);
@@ -82,9 +122,17 @@ async fn the_answer_and_the_token_are_those_of_the_specification() {
     assert_eq!(keys.header("content-type"), "application/json");
     assert_eq!(keys.json()["keys"].as_array().unwrap().len(), 1);
     assert!(keys.json()["keys"][0].get("d").is_none());
-    let head = stage.client().ask("HEAD", "/.well-known/jwks.json").await.is(200);
+    let head = stage
+        .client()
+        .ask("HEAD", "/.well-known/jwks.json")
+        .await
+        .is(200);
     assert_eq!(head.header("content-length"), keys.body.len().to_string());
-    stage.client().ask("POST", "/.well-known/jwks.json").await.is(405);
+    stage
+        .client()
+        .ask("POST", "/.well-known/jwks.json")
+        .await
+        .is(405);
 }
 
 #[tokio::test]
@@ -95,9 +143,20 @@ async fn the_form_gets_what_the_query_gets() {
     let answer = stage.posted(form).await.is(200).json();
     assert_eq!(answer["scope"], "repository:own/a:pull,push");
     assert_eq!(answer["token"], answer["access_token"]);
-    let kind = ("content-type", "Application/X-WWW-Form-Urlencoded; charset=utf-8");
-    stage.client().ask_with("POST", "/token", &[kind], form).await.is(200);
-    stage.client().bearing(answer["token"].as_str().unwrap()).push_blob("own/a", b"blob").await;
+    let kind = (
+        "content-type",
+        "Application/X-WWW-Form-Urlencoded; charset=utf-8",
+    );
+    stage
+        .client()
+        .ask_with("POST", "/token", &[kind], form)
+        .await
+        .is(200);
+    stage
+        .client()
+        .bearing(answer["token"].as_str().unwrap())
+        .push_blob("own/a", b"blob")
+        .await;
 }
 
 #[tokio::test]
@@ -106,24 +165,46 @@ async fn wrong_credentials_get_401_and_are_counted() {
     // Tries come back with time.
     let _clock = crate::harness::Clock::stopped();
     for (user, password) in [("alice", "wrong"), ("nobody", "secret"), ("alice", "")] {
-        let answer = stage.asked(Some((user, password)), "scope=repository:a:pull").await;
-        assert_eq!(answer.refused_token(401, "UNAUTHORIZED"), "wrong user name or password");
+        let answer = stage
+            .asked(Some((user, password)), "scope=repository:a:pull")
+            .await;
+        assert_eq!(
+            answer.refused_token(401, "UNAUTHORIZED"),
+            "wrong user name or password"
+        );
         assert_eq!(answer.header("www-authenticate"), "Basic realm=\"ci.test\"");
         let form = format!("grant_type=password&username={user}&password={password}");
         stage.posted(&form).await.refused_token(401, "UNAUTHORIZED");
     }
     let bare = stage.asked(None, "scope=repository:a:pull").await;
-    assert_eq!(bare.refused_token(401, "UNAUTHORIZED"), "log in to use this registry");
+    assert_eq!(
+        bare.refused_token(401, "UNAUTHORIZED"),
+        "log in to use this registry"
+    );
     assert_eq!(bare.header("www-authenticate"), "Basic realm=\"ci.test\"");
-    stage.asked(Some(("", "")), "").await.refused_token(401, "UNAUTHORIZED");
-    stage.posted("grant_type=password&username=&password=").await.refused_token(401, "UNAUTHORIZED");
+    stage
+        .asked(Some(("", "")), "")
+        .await
+        .refused_token(401, "UNAUTHORIZED");
+    stage
+        .posted("grant_type=password&username=&password=")
+        .await
+        .refused_token(401, "UNAUTHORIZED");
     let bearer = [("authorization", "Bearer x")];
-    stage.client().ask_with("GET", "/token", &bearer, "").await.refused_token(401, "UNAUTHORIZED");
+    stage
+        .client()
+        .ask_with("GET", "/token", &bearer, "")
+        .await
+        .refused_token(401, "UNAUTHORIZED");
     // Whichever way a password comes, it is one try.
     for number in 0..30 {
-        stage.asked(Some(("alice", &format!("guess {number}"))), "").await;
+        stage
+            .asked(Some(("alice", &format!("guess {number}"))), "")
+            .await;
     }
-    let refused = stage.posted("grant_type=password&username=alice&password=another").await;
+    let refused = stage
+        .posted("grant_type=password&username=alice&password=another")
+        .await;
     refused.refused_token(429, "TOOMANYREQUESTS");
     assert!(refused.has("retry-after"));
     assert_eq!(refused.json()["error"], "temporarily_unavailable");
@@ -139,15 +220,24 @@ async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
             assert_eq!(answer.json()["error"], error, "{answer:?}");
         }
     };
-    for query in
-        ["account=bob", "service=other.test", "service=ci.test&service=ci.test", "service=%zz", "account=%ff"]
-    {
+    for query in [
+        "account=bob",
+        "service=other.test",
+        "service=ci.test&service=ci.test",
+        "service=%zz",
+        "account=%ff",
+    ] {
         invalid("invalid_request")(stage.asked(alice, query).await);
     }
     let many = "scope=repository:a:pull&".repeat(101);
     let long = format!("scope=repository:{}:pull&", "a".repeat(200)).repeat(28);
     let longer = "scope=".to_owned() + &format!("repository:{}:pull ", "a".repeat(4100)).repeat(2);
-    for query in ["scope=a", "scope=repository:a:pull%00", "scope=repository:a%20b:pull", &many] {
+    for query in [
+        "scope=a",
+        "scope=repository:a:pull%00",
+        "scope=repository:a%20b:pull",
+        &many,
+    ] {
         invalid("invalid_scope")(stage.asked(alice, query).await);
     }
     stage.asked(alice, &long).await.is(200);
@@ -166,20 +256,34 @@ async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
         invalid("invalid_request")(stage.posted(body).await);
     }
     for kind in ["authorization_code", "client_credentials", "Password"] {
-        let answer = stage.posted(&format!("grant_type={kind}&username=alice&password=secret")).await;
+        let answer = stage
+            .posted(&format!("grant_type={kind}&username=alice&password=secret"))
+            .await;
         invalid("unsupported_grant_type")(answer);
     }
     for kind in [("content-type", "application/json"), ("accept", "*/*")] {
-        invalid("invalid_request")(stage.client().ask_with("POST", "/token", &[kind], form("")).await);
+        invalid("invalid_request")(
+            stage
+                .client()
+                .ask_with("POST", "/token", &[kind], form(""))
+                .await,
+        );
     }
     let large = form(&format!("x={}", "x".repeat(16 << 10)));
-    stage.posted(&large).await.refused_token(413, "SIZE_INVALID");
+    stage
+        .posted(&large)
+        .await
+        .refused_token(413, "SIZE_INVALID");
     stage
         .posted("grant_type=password&username=alice&password=a%00b")
         .await
         .refused_token(401, "UNAUTHORIZED");
     for method in ["HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"] {
-        let answer = stage.client().ask_with(method, "/token", &[FORM], "").await.is(405);
+        let answer = stage
+            .client()
+            .ask_with(method, "/token", &[FORM], "")
+            .await
+            .is(405);
         assert_eq!(answer.header("allow"), "GET, POST");
     }
     let twice = format!(
@@ -195,17 +299,29 @@ async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
 async fn it_is_the_same_over_http2() {
     let stage = Stage::new(&allow("own/**", "'pull', 'push'")).await;
     let client = || crate::store::client::Endpoint::new(&stage.0.gateway, "h2").client();
-    let form = "grant_type=password&username=alice&password=secret&scope=repository:own/a:pull,push";
-    let bare = client().anonymous().get("/v2/own/a/tags/list").await.is(401);
-    let challenge =
-        "Bearer realm=\"https://ci.test/token\",service=\"ci.test\",scope=\"repository:own/a:pull\"";
+    let form =
+        "grant_type=password&username=alice&password=secret&scope=repository:own/a:pull,push";
+    let bare = client()
+        .anonymous()
+        .get("/v2/own/a/tags/list")
+        .await
+        .is(401);
+    let challenge = "Bearer realm=\"https://ci.test/token\",service=\"ci.test\",scope=\"repository:own/a:pull\"";
     assert_eq!(bare.header("www-authenticate"), challenge);
     for answer in [
-        client().get("/token?service=ci.test&scope=repository:own/a:pull,push").await,
-        client().anonymous().ask_with("POST", "/token", &[FORM], form).await,
+        client()
+            .get("/token?service=ci.test&scope=repository:own/a:pull,push")
+            .await,
+        client()
+            .anonymous()
+            .ask_with("POST", "/token", &[FORM], form)
+            .await,
     ] {
         let answer = answer.is(200).json();
-        client().bearing(answer["token"].as_str().unwrap()).push_blob("own/a", b"x").await;
+        client()
+            .bearing(answer["token"].as_str().unwrap())
+            .push_blob("own/a", b"x")
+            .await;
     }
 }
 
@@ -225,24 +341,42 @@ async fn a_form_that_stops_coming_is_given_up() {
 
 #[tokio::test]
 async fn without_a_login_there_is_a_token_for_what_anonymous_may_do() {
-    let rules = "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n";
+    let rules =
+        "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n";
     let stage = Stage::with(Kind::Store, "anonymous = 'pull'", rules).await;
     let image = stage.seeded(&["public/app", "own/app"], "v1").await;
-    let scopes =
-        "scope=repository:public/app:pull,push&scope=repository:own/app:pull&scope=registry:catalog:*";
+    let scopes = "scope=repository:public/app:pull,push&scope=repository:own/app:pull&scope=registry:catalog:*";
     let answer = stage.asked(None, scopes).await.is(200).json();
     assert_eq!(answer["scope"], "repository:public/app:pull");
     let token = answer["token"].as_str().unwrap();
     assert_eq!(part(token, 1)["sub"], "");
-    stage.client().bearing(token).check("public/app", "v1", &image).await;
+    stage
+        .client()
+        .bearing(token)
+        .check("public/app", "v1", &image)
+        .await;
     // The empty pair that some clients send, in either form; and what it asks for beside.
-    let empty =
-        stage.asked(Some(("", "")), "scope=repository:public/app:pull&offline_token=true").await.is(200);
+    let empty = stage
+        .asked(
+            Some(("", "")),
+            "scope=repository:public/app:pull&offline_token=true",
+        )
+        .await
+        .is(200);
     assert!(empty.json().get("refresh_token").is_none());
-    stage.posted("grant_type=password&username=&password=").await.is(200);
+    stage
+        .posted("grant_type=password&username=&password=")
+        .await
+        .is(200);
     // Who names an account wants to log in.
-    stage.asked(None, "account=alice").await.refused_token(401, "UNAUTHORIZED");
-    stage.asked(Some(("alice", "wrong")), "").await.refused_token(401, "UNAUTHORIZED");
+    stage
+        .asked(None, "account=alice")
+        .await
+        .refused_token(401, "UNAUTHORIZED");
+    stage
+        .asked(Some(("alice", "wrong")), "")
+        .await
+        .refused_token(401, "UNAUTHORIZED");
 }
 
 #[tokio::test]
@@ -265,27 +399,43 @@ async fn basic_mode_has_no_endpoint_and_token_mode_takes_it_from_the_pages() {
         assert_eq!(client.answer().await.0.status(), 200);
     }
     assert_eq!(pages.requests().len(), 2, "pages like any other");
-    let domain = Domain::store("ci.test", "ci").tables(&browser).auth("mode = 'token'");
+    let domain = Domain::store("ci.test", "ci")
+        .tables(&browser)
+        .auth("mode = 'token'");
     let gateway = Setup::new().domain(domain).start().await;
     let mut client = gateway.client().await;
-    client.send(crate::harness::request("GET", "/token", "")).await;
-    assert!(String::from_utf8(client.answer().await.1).unwrap().contains("access_token"));
+    client
+        .send(crate::harness::request("GET", "/token", ""))
+        .await;
+    assert!(
+        String::from_utf8(client.answer().await.1)
+            .unwrap()
+            .contains("access_token")
+    );
     assert_eq!(pages.requests().len(), 0);
     // People log in with their password there, as ever, and the page never sees it.
-    client.send(crate::harness::request("GET", "/index.html", "")).await;
+    client
+        .send(crate::harness::request("GET", "/index.html", ""))
+        .await;
     assert_eq!(client.answer().await.0.status(), 200);
     assert_eq!(pages.requests()[0].head.get("authorization"), None);
     client.send("GET / HTTP/1.1\r\nHost: ci.test\r\n\r\n").await;
     let (head, _) = client.answer().await;
-    assert_eq!((head.status(), head.get("www-authenticate")), (401, Some("Basic realm=\"ci.test\"")));
-    client.send("GET / HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer x\r\n\r\n").await;
+    assert_eq!(
+        (head.status(), head.get("www-authenticate")),
+        (401, Some("Basic realm=\"ci.test\""))
+    );
+    client
+        .send("GET / HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer x\r\n\r\n")
+        .await;
     assert_eq!(client.answer().await.0.status(), 401);
 }
 
 #[tokio::test]
 async fn the_realm_is_where_the_client_came_to() {
-    let domain =
-        Domain::store("ci.test", "ci").top("aliases = ['alias.test', '127.0.0.1']").auth("mode = 'token'");
+    let domain = Domain::store("ci.test", "ci")
+        .top("aliases = ['alias.test', '127.0.0.1']")
+        .auth("mode = 'token'");
     let gateway = Setup::new().domain(domain).start().await;
     for (name, host) in [
         ("ci.test", "ci.test"),
@@ -294,10 +444,15 @@ async fn the_realm_is_where_the_client_came_to() {
         ("127.0.0.1", "127.0.0.1:5000"),
     ] {
         let mut client = client_of(&gateway, name).await;
-        client.send(format!("GET /v2/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        client
+            .send(format!("GET /v2/ HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
         let (head, _) = client.answer().await;
         let challenge = format!("Bearer realm=\"https://{host}/token\",service=\"ci.test\"");
-        assert_eq!((head.status(), head.get("www-authenticate")), (401, Some(challenge.as_str())));
+        assert_eq!(
+            (head.status(), head.get("www-authenticate")),
+            (401, Some(challenge.as_str()))
+        );
         // A token from there is good at every name of the domain.
         let authorization = basic("alice", "secret");
         let service = host.replace(':', "%3A");
@@ -306,10 +461,15 @@ async fn the_realm_is_where_the_client_came_to() {
             .await;
         let (head, body) = client.answer().await;
         assert_eq!(head.status(), 200, "{}", String::from_utf8_lossy(&body));
-        let token = crate::harness::json(&body)["token"].as_str().unwrap().to_owned();
+        let token = crate::harness::json(&body)["token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         let mut main = client_of(&gateway, "ci.test").await;
-        main.send(format!("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: bearer  {token}\r\n\r\n"))
-            .await;
+        main.send(format!(
+            "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: bearer  {token}\r\n\r\n"
+        ))
+        .await;
         assert_eq!(main.answer().await.0.status(), 200);
     }
 }

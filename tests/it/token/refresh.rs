@@ -9,22 +9,38 @@ use crate::store::image::sha256;
 
 async fn refresh_token(stage: &Stage, user: &str) -> String {
     let query = "offline_token=true&client_id=docker&service=ci.test";
-    let answer = stage.asked(Some((user, "secret")), query).await.is(200).json();
+    let answer = stage
+        .asked(Some((user, "secret")), query)
+        .await
+        .is(200)
+        .json();
     answer["refresh_token"].as_str().unwrap().to_owned()
 }
 
 async fn redeemed(stage: &Stage, token: &str) -> u16 {
-    stage.posted(&format!("grant_type=refresh_token&service=ci.test&refresh_token={token}")).await.status
+    stage
+        .posted(&format!(
+            "grant_type=refresh_token&service=ci.test&refresh_token={token}"
+        ))
+        .await
+        .status
 }
 
 #[tokio::test]
 async fn who_asks_for_one_gets_tokens_without_the_password() {
     let stage = Stage::new(&allow("own/**", "'pull', 'push'")).await;
     for answer in [
-        stage.asked(Some(("alice", "secret")), "offline_token=true").await,
-        stage.posted("grant_type=password&username=alice&password=secret&access_type=offline").await,
+        stage
+            .asked(Some(("alice", "secret")), "offline_token=true")
+            .await,
+        stage
+            .posted("grant_type=password&username=alice&password=secret&access_type=offline")
+            .await,
     ] {
-        let refresh = answer.is(200).json()["refresh_token"].as_str().unwrap().to_owned();
+        let refresh = answer.is(200).json()["refresh_token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         let form = format!(
             "grant_type=refresh_token&service=ci.test&client_id=docker&refresh_token={refresh}\
              &scope=repository:own/a:pull,push repository:other:pull"
@@ -32,17 +48,35 @@ async fn who_asks_for_one_gets_tokens_without_the_password() {
         let answer = stage.posted(&form.replace(' ', "+")).await.is(200).json();
         assert_eq!(answer["scope"], "repository:own/a:pull,push");
         assert!(answer.get("refresh_token").is_none());
-        stage.client().bearing(answer["token"].as_str().unwrap()).push_blob("own/a", b"x").await;
-        // It is for the endpoint alone.
-        stage.client().bearing(&refresh).get("/v2/").await.refused(401, "UNAUTHORIZED");
         stage
             .client()
-            .ask_with("GET", "/token", &[("authorization", &format!("Bearer {refresh}"))], "")
+            .bearing(answer["token"].as_str().unwrap())
+            .push_blob("own/a", b"x")
+            .await;
+        // It is for the endpoint alone.
+        stage
+            .client()
+            .bearing(&refresh)
+            .get("/v2/")
+            .await
+            .refused(401, "UNAUTHORIZED");
+        stage
+            .client()
+            .ask_with(
+                "GET",
+                "/token",
+                &[("authorization", &format!("Bearer {refresh}"))],
+                "",
+            )
             .await
             .is(401);
     }
     for query in ["", "offline_token=false", "offline_token="] {
-        let answer = stage.asked(Some(("alice", "secret")), query).await.is(200).json();
+        let answer = stage
+            .asked(Some(("alice", "secret")), query)
+            .await
+            .is(200)
+            .json();
         assert!(answer.get("refresh_token").is_none(), "{query}");
     }
 }
@@ -54,8 +88,10 @@ async fn what_the_state_directory_has_gives_nobody_a_token() {
     let text = std::fs::read_to_string(stage.0.gateway.path("state/refresh-tokens.json")).unwrap();
     let random = token.strip_prefix("moorgate_").unwrap();
     assert!(!text.contains(random));
-    let hash =
-        serde_json::from_str::<Value>(&text).unwrap()["tokens"][0]["hash"].as_str().unwrap().to_owned();
+    let hash = serde_json::from_str::<Value>(&text).unwrap()["tokens"][0]["hash"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for guess in [hash.clone(), format!("moorgate_{hash}"), random.to_owned()] {
         assert_eq!(redeemed(&stage, &guess).await, 401);
     }
@@ -68,7 +104,11 @@ async fn it_ends_with_the_user_the_password_and_its_time() {
     let token = refresh_token(&stage, "alice").await;
     for _ in 0..3 {
         jump(seconds(86_000)).await;
-        assert_eq!(redeemed(&stage, &token).await, 200, "it lives as long as it is used");
+        assert_eq!(
+            redeemed(&stage, &token).await,
+            200,
+            "it lives as long as it is used"
+        );
     }
     jump(seconds(86_400)).await;
     assert_eq!(redeemed(&stage, &token).await, 401);
@@ -86,7 +126,11 @@ async fn wrong_ones_are_counted_for_the_address_and_right_ones_always_pass() {
     let _clock = Clock::stopped();
     let token = refresh_token(&stage, "alice").await;
     for _ in 0..100 {
-        assert_eq!(redeemed(&stage, "moorgate_stale").await, 401, "the same one counts once");
+        assert_eq!(
+            redeemed(&stage, "moorgate_stale").await,
+            401,
+            "the same one counts once"
+        );
     }
     let mut refused = 0;
     for number in 0..40 {
@@ -97,9 +141,19 @@ async fn wrong_ones_are_counted_for_the_address_and_right_ones_always_pass() {
         }
     }
     assert_eq!(refused, 21, "20 are looked at, one of them the stale one");
-    assert_eq!(stage.asked(Some(("bob", "wrong")), "").await.status, 429, "it is one budget");
+    assert_eq!(
+        stage.asked(Some(("bob", "wrong")), "").await.status,
+        429,
+        "it is one budget"
+    );
     assert_eq!(redeemed(&stage, &token).await, 200);
-    assert_eq!(stage.posted("grant_type=refresh_token&refresh_token=x").await.header("retry-after"), "30");
+    assert_eq!(
+        stage
+            .posted("grant_type=refresh_token&refresh_token=x")
+            .await
+            .header("retry-after"),
+        "30"
+    );
 }
 
 /// Puts a token into the file as another process would that shares the state directory.
@@ -120,13 +174,24 @@ async fn the_disk_is_asked_for_an_unknown_one_within_the_budget_alone() {
     // So that the file is not looked at by itself meanwhile.
     let clock = Clock::stopped();
     made_elsewhere(&stage, "moorgate_one");
-    assert_eq!(redeemed(&stage, "moorgate_one").await, 200, "it is looked for");
+    assert_eq!(
+        redeemed(&stage, "moorgate_one").await,
+        200,
+        "it is looked for"
+    );
     for number in 0..20 {
-        assert_eq!(redeemed(&stage, &format!("moorgate_wrong_{number}")).await, 401);
+        assert_eq!(
+            redeemed(&stage, &format!("moorgate_wrong_{number}")).await,
+            401
+        );
     }
     made_elsewhere(&stage, "moorgate_two");
     for token in ["moorgate_two", "moorgate_wrong"] {
-        assert_eq!(redeemed(&stage, token).await, 429, "whether it is there or not");
+        assert_eq!(
+            redeemed(&stage, token).await,
+            429,
+            "whether it is there or not"
+        );
     }
     for token in [&ours, "moorgate_one"] {
         assert_eq!(redeemed(&stage, token).await, 200, "known by now");
@@ -147,7 +212,10 @@ async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
         let (code, listed, said) = cli(&directory, &["tokens", "list"]).await;
         assert_eq!((code, said.as_str()), (Some(0), ""));
         let over = |user: &str| {
-            let line = listed.lines().find(|line| line.contains(&format!("  {user}  "))).unwrap();
+            let line = listed
+                .lines()
+                .find(|line| line.contains(&format!("  {user}  ")))
+                .unwrap();
             line.ends_with("  no longer good: the user or the password has changed")
         };
         ["alice", "bob", "carol"].map(over)
@@ -156,18 +224,41 @@ async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
     let path = stage.0.gateway.path("conf.d/ci.test.htpasswd");
     let users = std::fs::read_to_string(&path).unwrap();
     let other = Domain::htpasswd(&[("bob".to_owned(), "other".to_owned())]);
-    let changed = users.lines().filter(|line| !line.starts_with("bob:") && !line.starts_with("carol:"));
-    std::fs::write(&path, changed.map(|line| format!("{line}\n")).collect::<String>() + &other).unwrap();
-    assert_eq!(listed().await, [false, true, true], "another password, and gone");
+    let changed = users
+        .lines()
+        .filter(|line| !line.starts_with("bob:") && !line.starts_with("carol:"));
+    std::fs::write(
+        &path,
+        changed.map(|line| format!("{line}\n")).collect::<String>() + &other,
+    )
+    .unwrap();
+    assert_eq!(
+        listed().await,
+        [false, true, true],
+        "another password, and gone"
+    );
     let (_, json, _) = cli(&directory, &["tokens", "list", "--json"]).await;
     let json: Value = serde_json::from_str(&json).unwrap();
-    let good =
-        |user: &str| json.as_array().unwrap().iter().find(|t| t["user"] == user).unwrap()["good"].clone();
-    assert_eq!([good("alice"), good("bob"), good("carol")], [true, false, false]);
+    let good = |user: &str| {
+        json.as_array()
+            .unwrap()
+            .iter()
+            .find(|t| t["user"] == user)
+            .unwrap()["good"]
+            .clone()
+    };
+    assert_eq!(
+        [good("alice"), good("bob"), good("carol")],
+        [true, false, false]
+    );
     let file = stage.0.gateway.path("conf.d/ci.test.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("mode = 'token'", "mode = 'basic'")).unwrap();
-    assert_eq!(listed().await, [true, true, true], "the domain takes none any more");
+    assert_eq!(
+        listed().await,
+        [true, true, true],
+        "the domain takes none any more"
+    );
 }
 
 #[tokio::test]
@@ -179,59 +270,100 @@ async fn they_are_listed_and_taken_back_at_once() {
         all.push(refresh_token(&stage, user).await);
     }
     let (code, listed, said) = cli(&directory, &["tokens", "list"]).await;
-    assert_eq!((code, said.as_str(), listed.lines().count()), (Some(0), "", 3));
-    let mine: Vec<&str> =
-        listed.lines().filter(|line| line.contains("  alice  ci.test  docker  made ")).collect();
+    assert_eq!(
+        (code, said.as_str(), listed.lines().count()),
+        (Some(0), "", 3)
+    );
+    let mine: Vec<&str> = listed
+        .lines()
+        .filter(|line| line.contains("  alice  ci.test  docker  made "))
+        .collect();
     assert_eq!(mine.len(), 2, "{listed}");
     assert!(all.iter().all(|token| !listed.contains(&token[9..])));
     let (_, json, _) = cli(&directory, &["tokens", "list", "--json"]).await;
     let json: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((json[0]["client"].as_str(), json.as_array().unwrap().len()), (Some("docker"), 3));
-    let id =
-        json.as_array().unwrap().iter().find(|token| token["user"] == "bob").unwrap()["id"].as_str().unwrap();
+    assert_eq!(
+        (json[0]["client"].as_str(), json.as_array().unwrap().len()),
+        (Some("docker"), 3)
+    );
+    let id = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|token| token["user"] == "bob")
+        .unwrap()["id"]
+        .as_str()
+        .unwrap();
     let revoke = async |arguments: &[&str]| {
         let (code, out, said) = cli(&directory, &[&["tokens", "revoke"], arguments].concat()).await;
         assert_eq!(out, "");
         (code, said)
     };
-    assert_eq!(revoke(&[id]).await, (Some(0), "1 refresh token revoked\n".to_owned()));
+    assert_eq!(
+        revoke(&[id]).await,
+        (Some(0), "1 refresh token revoked\n".to_owned())
+    );
     assert_eq!(redeemed(&stage, &all[2]).await, 401);
     assert_eq!(redeemed(&stage, &all[0]).await, 200);
-    let said = format!("there is no refresh token with the id {id}; `moorgate tokens list` shows all\n");
+    let said =
+        format!("there is no refresh token with the id {id}; `moorgate tokens list` shows all\n");
     assert_eq!(revoke(&[id]).await, (Some(1), said));
     let said = "there is no domain x.test; there are: ci.test\n".to_owned();
-    assert_eq!(revoke(&["--all", "--domain", "x.test"]).await, (Some(1), said));
-    assert_eq!(revoke(&["--user", "alice"]).await, (Some(0), "2 refresh tokens revoked\n".to_owned()));
+    assert_eq!(
+        revoke(&["--all", "--domain", "x.test"]).await,
+        (Some(1), said)
+    );
+    assert_eq!(
+        revoke(&["--user", "alice"]).await,
+        (Some(0), "2 refresh tokens revoked\n".to_owned())
+    );
     assert_eq!(redeemed(&stage, &all[0]).await, 401);
-    assert_eq!(revoke(&["--all"]).await, (Some(0), "there was no refresh token\n".to_owned()));
+    assert_eq!(
+        revoke(&["--all"]).await,
+        (Some(0), "there was no refresh token\n".to_owned())
+    );
     for arguments in [&[][..], &[id, "--all"]] {
         assert_eq!(revoke(arguments).await.0, Some(2), "{arguments:?}");
     }
     let (_, listed, said) = cli(&directory, &["tokens", "list"]).await;
-    assert_eq!((listed.as_str(), said.as_str()), ("", "there are no refresh tokens\n"));
+    assert_eq!(
+        (listed.as_str(), said.as_str()),
+        ("", "there are no refresh tokens\n")
+    );
 }
 
 #[tokio::test]
 async fn without_a_process_they_are_listed_and_revoking_says_why_not() {
     let directory = tempfile::tempdir().unwrap();
-    Setup::new().domain(Domain::store("ci.test", "ci").auth("mode = 'token'")).write(directory.path());
+    Setup::new()
+        .domain(Domain::store("ci.test", "ci").auth("mode = 'token'"))
+        .write(directory.path());
     assert_eq!(cli(directory.path(), &["tokens", "list"]).await.0, Some(0));
     let (code, _, said) = cli(directory.path(), &["tokens", "revoke", "--all"]).await;
     let words = "moorgate: no moorgate runs here: nobody answers at DIR/state/control.sock; \
                  is --config that of the running one?\n";
     assert_eq!((code, said.as_str()), (Some(1), words));
-    assert!(!directory.path().join("state/token-keys.json").exists(), "looking makes nothing");
+    assert!(
+        !directory.path().join("state/token-keys.json").exists(),
+        "looking makes nothing"
+    );
     assert_eq!(cli(directory.path(), &["check"]).await.0, Some(0));
     assert!(!directory.path().join("state").exists());
 }
 
 #[tokio::test]
 async fn a_domain_without_tokens_has_none_to_take_back() {
-    let gateway = Setup::new().domain(Domain::store("ci.test", "ci")).start().await;
+    let gateway = Setup::new()
+        .domain(Domain::store("ci.test", "ci"))
+        .start()
+        .await;
     let (code, _, said) = cli(gateway.directory.path(), &["tokens", "revoke", "--all"]).await;
     assert_eq!(
         (code, said.as_str()),
-        (Some(1), "no domain gives tokens: none has mode = \"token\" in [auth]\n")
+        (
+            Some(1),
+            "no domain gives tokens: none has mode = \"token\" in [auth]\n"
+        )
     );
 }
 
@@ -248,10 +380,14 @@ async fn a_state_that_cannot_be_used_is_a_problem_of_the_configuration() {
         log_floor: None,
         install_log: false,
     };
-    let Err(moorgate::app::StartError::Configuration(problems)) = moorgate::app::App::start(options).await
+    let Err(moorgate::app::StartError::Configuration(problems)) =
+        moorgate::app::App::start(options).await
     else {
         panic!("it started");
     };
     let problems = problems.render(moorgate::config::problem::Colour::Never);
-    assert!(problems.contains("does not hold keys of tokens"), "{problems}");
+    assert!(
+        problems.contains("does not hold keys of tokens"),
+        "{problems}"
+    );
 }

@@ -39,20 +39,34 @@ impl Stage {
 
     /// What the endpoint answers to a GET.
     pub async fn asked(&self, user: Option<(&str, &str)>, query: &str) -> Answer {
-        let authorization = user.map(|(user, password)| basic(user, password)).unwrap_or_default();
-        let headers: &[_] = if user.is_some() { &[("authorization", authorization.as_str())] } else { &[] };
-        self.client().ask_with("GET", &format!("/token?{query}"), headers, "").await
+        let authorization = user
+            .map(|(user, password)| basic(user, password))
+            .unwrap_or_default();
+        let headers: &[_] = if user.is_some() {
+            &[("authorization", authorization.as_str())]
+        } else {
+            &[]
+        };
+        self.client()
+            .ask_with("GET", &format!("/token?{query}"), headers, "")
+            .await
     }
 
     /// The same to the form of a POST.
     pub async fn posted(&self, form: &str) -> Answer {
-        self.client().ask_with("POST", "/token", &[FORM], form.to_owned()).await
+        self.client()
+            .ask_with("POST", "/token", &[FORM], form.to_owned())
+            .await
     }
 
     /// A token for scopes that are separated by spaces.
     pub async fn token(&self, user: &str, scopes: &str) -> String {
         let query = format!("service=ci.test&scope={}", scopes.replace(' ', "&scope="));
-        let answer = self.asked(Some((user, "secret")), &query).await.is(200).json();
+        let answer = self
+            .asked(Some((user, "secret")), &query)
+            .await
+            .is(200)
+            .json();
         answer["token"].as_str().unwrap().to_owned()
     }
 
@@ -65,7 +79,9 @@ impl Stage {
     pub async fn seeded(&self, repositories: &[&str], tag: &str) -> Image {
         let image = Image::small(1);
         for repository in repositories {
-            let mut root = self.bearer("root", &format!("repository:{repository}:push")).await;
+            let mut root = self
+                .bearer("root", &format!("repository:{repository}:push"))
+                .await;
             root.push(repository, tag, &image).await;
         }
         image
@@ -73,8 +89,15 @@ impl Stage {
 
     /// Other users from now on; the password of each is `secret`.
     pub async fn users(&self, names: &[&str]) {
-        let users: Vec<_> = names.iter().map(|name| ((*name).to_owned(), "secret".to_owned())).collect();
-        std::fs::write(self.0.gateway.path("conf.d/ci.test.htpasswd"), Domain::htpasswd(&users)).unwrap();
+        let users: Vec<_> = names
+            .iter()
+            .map(|name| ((*name).to_owned(), "secret".to_owned()))
+            .collect();
+        std::fs::write(
+            self.0.gateway.path("conf.d/ci.test.htpasswd"),
+            Domain::htpasswd(&users),
+        )
+        .unwrap();
         self.0.gateway.app.look_now().await;
     }
 
@@ -83,9 +106,19 @@ impl Stage {
         let text = std::fs::read(self.0.gateway.path("state/token-keys.json")).unwrap();
         let file: Value = serde_json::from_slice(&text).unwrap();
         let pkcs8 = file["keys"][0]["pkcs8"].as_str().unwrap();
-        let pkcs8 = base64::engine::general_purpose::STANDARD.decode(pkcs8).unwrap();
-        let keys = self.client().get("/.well-known/jwks.json").await.is(200).json();
-        (jsonwebtoken::EncodingKey::from_ec_der(&pkcs8), keys["keys"][0]["kid"].as_str().unwrap().to_owned())
+        let pkcs8 = base64::engine::general_purpose::STANDARD
+            .decode(pkcs8)
+            .unwrap();
+        let keys = self
+            .client()
+            .get("/.well-known/jwks.json")
+            .await
+            .is(200)
+            .json();
+        (
+            jsonwebtoken::EncodingKey::from_ec_der(&pkcs8),
+            keys["keys"][0]["kid"].as_str().unwrap().to_owned(),
+        )
     }
 }
 

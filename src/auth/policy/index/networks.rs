@@ -20,13 +20,19 @@ pub(super) struct Networks {
 impl Networks {
     /// Adds the last row so far, or one more.
     pub(super) fn add(&mut self, row: usize, networks: Option<&[IpNet]>) {
-        let Some(networks) = networks else { return self.any.add(row) };
+        let Some(networks) = networks else {
+            return self.any.add(row);
+        };
         for network in networks {
             let length = network.prefix_len();
-            let at = self.some.iter().position(|(other, _)| *other == length).unwrap_or_else(|| {
-                self.some.push((length, Map::default()));
-                self.some.len() - 1
-            });
+            let at = self
+                .some
+                .iter()
+                .position(|(other, _)| *other == length)
+                .unwrap_or_else(|| {
+                    self.some.push((length, Map::default()));
+                    self.some.len() - 1
+                });
             if let Some((_, map)) = self.some.get_mut(at) {
                 map.entry(network.trunc()).or_default().add(row);
             }
@@ -37,7 +43,9 @@ impl Networks {
     pub(super) fn find(&self, client: IpAddr, to: &mut Bits) {
         to.add(&self.any);
         for (length, map) in &self.some {
-            let Ok(network) = IpNet::new(client, *length) else { continue };
+            let Ok(network) = IpNet::new(client, *length) else {
+                continue;
+            };
             if let Some(rows) = map.get(&network.trunc()) {
                 to.add(rows);
             }

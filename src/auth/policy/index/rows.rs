@@ -39,16 +39,24 @@ impl Bits {
     }
 
     pub(super) fn add_all(&mut self, others: &Self) {
-        self.0.iter_mut().zip(&others.0).for_each(|(own, other)| *own |= other);
+        self.0
+            .iter_mut()
+            .zip(&others.0)
+            .for_each(|(own, other)| *own |= other);
     }
 
     /// Takes out what is not among others.
     pub(super) fn keep(&mut self, others: &Self) {
-        self.0.iter_mut().zip(&others.0).for_each(|(own, other)| *own &= other);
+        self.0
+            .iter_mut()
+            .zip(&others.0)
+            .for_each(|(own, other)| *own &= other);
     }
 
     pub(super) fn has(&self, row: usize) -> bool {
-        self.0.get(row / 64).is_some_and(|bits| *bits & (1_u64 << (row % 64)) != 0)
+        self.0
+            .get(row / 64)
+            .is_some_and(|bits| *bits & (1_u64 << (row % 64)) != 0)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -62,7 +70,11 @@ impl IntoIterator for Bits {
 
     /// From the first row on.
     fn into_iter(self) -> Ones {
-        Ones { words: self.0.into_iter().enumerate(), word: 0, bits: 0 }
+        Ones {
+            words: self.0.into_iter().enumerate(),
+            word: 0,
+            bits: 0,
+        }
     }
 }
 

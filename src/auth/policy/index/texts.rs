@@ -34,7 +34,12 @@ impl Texts {
     pub(super) fn add(&mut self, row: usize, literals: Vec<Literal>) {
         match literals.as_slice() {
             [] => self.any.add(row),
-            [Literal { text, at: At::Whole }] => self.add_whole(row, text),
+            [
+                Literal {
+                    text,
+                    at: At::Whole,
+                },
+            ] => self.add_whole(row, text),
             _ => self.waiting.push((row, literals)),
         }
     }
@@ -58,16 +63,24 @@ impl Texts {
         let mut numbers: Map<&str, usize> = Map::default();
         for (row, literals) in &waiting {
             let rarest = literals.iter().min_by_key(|literal| {
-                (uses.get(literal), literal.at == At::Inside, std::cmp::Reverse(literal.text.len()))
+                (
+                    uses.get(literal),
+                    literal.at == At::Inside,
+                    std::cmp::Reverse(literal.text.len()),
+                )
             });
-            let Some(Literal { text, at }) = rarest else { continue };
+            let Some(Literal { text, at }) = rarest else {
+                continue;
+            };
             let text: &str = text;
             let number = *numbers.entry(text).or_insert_with(|| {
                 texts.push(text);
                 self.literals.push(Places::default());
                 texts.len() - 1
             });
-            let Some(places) = self.literals.get_mut(number) else { continue };
+            let Some(places) = self.literals.get_mut(number) else {
+                continue;
+            };
             match at {
                 At::Start => places.start.add(*row),
                 At::End => places.end.add(*row),
@@ -93,9 +106,13 @@ impl Texts {
                 None => to.add(rows),
             }
         }
-        let Some(automaton) = &self.automaton else { return };
+        let Some(automaton) = &self.automaton else {
+            return;
+        };
         for found in automaton.find_overlapping_iter(text) {
-            let Some(places) = self.literals.get(found.pattern().as_usize()) else { continue };
+            let Some(places) = self.literals.get(found.pattern().as_usize()) else {
+                continue;
+            };
             to.add(&places.inside);
             if found.start() == 0 {
                 to.add(&places.start);

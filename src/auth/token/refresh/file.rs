@@ -40,7 +40,10 @@ pub struct FileError {
 
 impl FileError {
     pub(super) fn new(path: &Path, source: io::Error) -> Self {
-        Self { path: path.to_owned(), source }
+        Self {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(super) fn no_randomness(path: &Path) -> Self {
@@ -66,7 +69,12 @@ pub(super) fn path(state: &Path) -> PathBuf {
 }
 
 pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, Record>, FileError> {
-    let damaged = || FileError::new(path, io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
+    let damaged = || {
+        FileError::new(
+            path,
+            io::Error::new(io::ErrorKind::InvalidData, "it is damaged"),
+        )
+    };
     let mut text = Vec::new();
     match File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text)) {
         Ok(_) => {}
@@ -75,12 +83,20 @@ pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, Record>, FileError>
     }
     let document: Document<Record> = serde_json::from_slice(&text).map_err(|_| damaged())?;
     let entries = document.tokens.into_iter();
-    entries.map(|entry| Some((hash(&entry.hash)?, entry.record))).collect::<Option<_>>().ok_or_else(damaged)
+    entries
+        .map(|entry| Some((hash(&entry.hash)?, entry.record)))
+        .collect::<Option<_>>()
+        .ok_or_else(damaged)
 }
 
 pub(super) fn content(records: Vec<(TokenHash, Arc<Record>)>) -> Vec<u8> {
-    let mut tokens: Vec<_> =
-        records.iter().map(|(hash, record)| Entry { hash: hex(hash), record: &**record }).collect();
+    let mut tokens: Vec<_> = records
+        .iter()
+        .map(|(hash, record)| Entry {
+            hash: hex(hash),
+            record: &**record,
+        })
+        .collect();
     tokens.sort_by(|a, b| (a.record.created, &a.hash).cmp(&(b.record.created, &b.hash)));
     serde_json::to_vec(&Document { tokens }).expect("texts and numbers always serialize")
 }

@@ -15,7 +15,10 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn new(all: HashMap<TokenHash, Record>) -> Self {
-        let all: HashMap<_, _> = all.into_iter().map(|(hash, record)| (hash, Arc::new(record))).collect();
+        let all: HashMap<_, _> = all
+            .into_iter()
+            .map(|(hash, record)| (hash, Arc::new(record)))
+            .collect();
         let mut counts = HashMap::new();
         for record in all.values() {
             *counts.entry(owner(record)).or_default() += 1;
@@ -33,7 +36,10 @@ impl Records {
 
     /// All as they are now: what is done with them holds up nobody.
     pub(super) fn snapshot(&self) -> Vec<(TokenHash, Arc<Record>)> {
-        self.all.iter().map(|(hash, record)| (*hash, record.clone())).collect()
+        self.all
+            .iter()
+            .map(|(hash, record)| (*hash, record.clone()))
+            .collect()
     }
 
     /// The price of a use does not depend on how many there are: it is paid by a thread that serves requests.
@@ -56,7 +62,9 @@ impl Records {
     }
 
     fn remove(&mut self, hash: &TokenHash) {
-        let Some(record) = self.all.remove(hash) else { return };
+        let Some(record) = self.all.remove(hash) else {
+            return;
+        };
         let owner = owner(&record);
         if let Some(count) = self.counts.get_mut(&owner) {
             *count -= 1;
@@ -68,26 +76,44 @@ impl Records {
 
     /// Forgets what has expired, and of too many those that were not used for the longest time.
     pub(super) fn trim(&mut self, now: u64) {
-        let expired: Vec<_> =
-            self.all.iter().filter(|(_, record)| record.expires <= now).map(|(hash, _)| *hash).collect();
+        let expired: Vec<_> = self
+            .all
+            .iter()
+            .filter(|(_, record)| record.expires <= now)
+            .map(|(hash, _)| *hash)
+            .collect();
         expired.iter().for_each(|hash| self.remove(hash));
-        let too_many = self.counts.iter().filter(|(_, count)| **count > MOST_OF_USER);
-        let too_many: Vec<_> = too_many.map(|(owner, count)| (owner.clone(), *count)).collect();
+        let too_many = self
+            .counts
+            .iter()
+            .filter(|(_, count)| **count > MOST_OF_USER);
+        let too_many: Vec<_> = too_many
+            .map(|(owner, count)| (owner.clone(), *count))
+            .collect();
         for ((domain, user), count) in too_many {
-            self.forget(count - MOST_OF_USER, |record| record.domain == domain && record.user == user);
+            self.forget(count - MOST_OF_USER, |record| {
+                record.domain == domain && record.user == user
+            });
         }
         self.forget(self.all.len().saturating_sub(MOST), |_| true);
     }
 
     /// Forgets so many of some, those first that were not used for the longest time.
     fn forget(&mut self, count: usize, of: impl Fn(&Record) -> bool) {
-        let Some(last) = count.checked_sub(1) else { return };
+        let Some(last) = count.checked_sub(1) else {
+            return;
+        };
         let of_these = self.all.iter().filter(|(_, record)| of(record));
-        let mut by_use: Vec<_> = of_these.map(|(hash, record)| (record.used, *hash)).collect();
+        let mut by_use: Vec<_> = of_these
+            .map(|(hash, record)| (record.used, *hash))
+            .collect();
         if last < by_use.len() {
             by_use.select_nth_unstable_by_key(last, |(used, hash)| (*used, hash.0));
         }
-        by_use.iter().take(count).for_each(|(_, hash)| self.remove(hash));
+        by_use
+            .iter()
+            .take(count)
+            .for_each(|(_, hash)| self.remove(hash));
     }
 }
 
@@ -122,7 +148,11 @@ mod tests {
     }
 
     fn records(count: usize, user: impl Fn(usize) -> usize) -> Records {
-        Records::new((0..count).map(|number| (hash(number), record(user(number), number as u64))).collect())
+        Records::new(
+            (0..count)
+                .map(|number| (hash(number), record(user(number), number as u64)))
+                .collect(),
+        )
     }
 
     #[test]
@@ -138,7 +168,10 @@ mod tests {
         assert_eq!(of_many.all.len(), MOST);
         assert!(of_many.get(&hash(9_999)).is_none() && of_many.get(&hash(10_000)).is_some());
         of_many.trim(1_000_000);
-        assert!(of_many.all.is_empty() && of_many.counts.is_empty(), "expired");
+        assert!(
+            of_many.all.is_empty() && of_many.counts.is_empty(),
+            "expired"
+        );
     }
 
     #[test]
@@ -148,7 +181,10 @@ mod tests {
         records.apply(&Change::Use(hash(0), 9_000, 2_000_000));
         assert_eq!(records.all.len(), 3000);
         records.trim(1);
-        assert!(records.get(&hash(0)).is_some(), "it is the one that was used last");
+        assert!(
+            records.get(&hash(0)).is_some(),
+            "it is the one that was used last"
+        );
         assert!(records.get(&hash(1)).is_none());
     }
 
@@ -156,9 +192,15 @@ mod tests {
     fn each_users_tokens_are_counted_as_they_come_and_go() {
         let mut records = records(4, |number| number % 2);
         let count = |records: &Records, user: &str| {
-            records.counts.get(&("ci.test".to_owned(), user.to_owned())).copied()
+            records
+                .counts
+                .get(&("ci.test".to_owned(), user.to_owned()))
+                .copied()
         };
-        assert_eq!((count(&records, "0"), count(&records, "1")), (Some(2), Some(2)));
+        assert_eq!(
+            (count(&records, "0"), count(&records, "1")),
+            (Some(2), Some(2))
+        );
         for _ in 0..2 {
             records.apply(&Change::Add(hash(7), Arc::new(record(0, 1))));
         }
@@ -167,6 +209,9 @@ mod tests {
         for number in [1, 3, 3, 99] {
             records.apply(&Change::Remove(hash(number)));
         }
-        assert_eq!((count(&records, "0"), count(&records, "1")), (Some(3), None));
+        assert_eq!(
+            (count(&records, "0"), count(&records, "1")),
+            (Some(3), None)
+        );
     }
 }

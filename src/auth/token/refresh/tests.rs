@@ -31,8 +31,13 @@ impl Stage {
 
 async fn issue(tokens: &Arc<RefreshTokens>, user: &str, now: SystemTime) -> String {
     let user = UserName::new(user).unwrap();
-    let holder =
-        Holder { domain: "ci.test", user: &user, entry: "e", client: "doc\nker", lifetime: 90 * DAY };
+    let holder = Holder {
+        domain: "ci.test",
+        user: &user,
+        entry: "e",
+        client: "doc\nker",
+        lifetime: 90 * DAY,
+    };
     tokens.issue(&holder, now).await.unwrap().to_string()
 }
 
@@ -52,16 +57,40 @@ async fn a_token_is_its_domains_and_lives_as_long_as_it_is_used() {
     let stage = Stage::new();
     let token = issue(&stage.tokens, "alice", day(0)).await;
     assert_eq!(token.len(), "moorgate_".len() + 43);
-    assert!(!stage.file().contains(&token["moorgate_".len()..]), "its hash is kept, and nothing else");
-    let mode = std::fs::metadata(file::path(stage.directory.path())).unwrap().permissions().mode();
+    assert!(
+        !stage.file().contains(&token["moorgate_".len()..]),
+        "its hash is kept, and nothing else"
+    );
+    let mode = std::fs::metadata(file::path(stage.directory.path()))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(stage.tokens.lock().records.iter().next().unwrap().1.client, "docker");
-    assert!(stage.tokens.redeem(&token, "other.test", 90 * DAY, day(1)).is_none());
+    assert_eq!(
+        stage.tokens.lock().records.iter().next().unwrap().1.client,
+        "docker"
+    );
+    assert!(
+        stage
+            .tokens
+            .redeem(&token, "other.test", 90 * DAY, day(1))
+            .is_none()
+    );
     assert!(user(&stage.tokens, "moorgate_x", day(1)).await.is_none());
     for at in [80, 160, 240] {
-        assert_eq!(user(&stage.tokens, &token, day(at)).await.as_deref(), Some("alice"), "{at}");
+        assert_eq!(
+            user(&stage.tokens, &token, day(at)).await.as_deref(),
+            Some("alice"),
+            "{at}"
+        );
     }
-    assert!(stage.tokens.redeem(&token, "ci.test", 7 * DAY, day(248)).is_none(), "shorter now");
+    assert!(
+        stage
+            .tokens
+            .redeem(&token, "ci.test", 7 * DAY, day(248))
+            .is_none(),
+        "shorter now"
+    );
     assert!(user(&stage.tokens, &token, day(330)).await.is_none());
 }
 
@@ -71,16 +100,32 @@ async fn processes_share_the_file() {
     let other = stage.another();
     let ours = issue(&stage.tokens, "alice", day(0)).await;
     let theirs = issue(&other, "bob", day(0)).await;
-    assert_eq!(known(&stage.tokens, &theirs, day(1)), None, "without a look at the disk");
-    assert_eq!(user(&stage.tokens, &theirs, day(1)).await.as_deref(), Some("bob"));
+    assert_eq!(
+        known(&stage.tokens, &theirs, day(1)),
+        None,
+        "without a look at the disk"
+    );
+    assert_eq!(
+        user(&stage.tokens, &theirs, day(1)).await.as_deref(),
+        Some("bob")
+    );
     assert_eq!(user(&other, &ours, day(1)).await.as_deref(), Some("alice"));
-    assert_eq!(other.revoke(&Revoked::User("alice"), None, day(1)).await.unwrap(), 1);
+    assert_eq!(
+        other
+            .revoke(&Revoked::User("alice"), None, day(1))
+            .await
+            .unwrap(),
+        1
+    );
     stage.tokens.look(day(1));
     assert!(user(&stage.tokens, &ours, day(1)).await.is_none());
     // What was used meanwhile does not bring back what was revoked.
     stage.tokens.look(day(2));
     assert!(user(&stage.another(), &ours, day(2)).await.is_none());
-    assert_eq!(user(&stage.another(), &theirs, day(2)).await.as_deref(), Some("bob"));
+    assert_eq!(
+        user(&stage.another(), &theirs, day(2)).await.as_deref(),
+        Some("bob")
+    );
 }
 
 #[tokio::test]
@@ -114,10 +159,14 @@ async fn revoking_takes_what_is_meant() {
     for name in ["alice", "alice", "bob", "carol"] {
         all.push(issue(&stage.tokens, name, day(0)).await);
     }
-    let revoke =
-        async |which: Revoked<'_>, domain| stage.tokens.revoke(&which, domain, day(1)).await.unwrap();
+    let revoke = async |which: Revoked<'_>, domain| {
+        stage.tokens.revoke(&which, domain, day(1)).await.unwrap()
+    };
     assert_eq!(revoke(Revoked::User("alice"), Some("other.test")).await, 0);
-    assert_eq!(revoke(Revoked::Id(&TokenHash::of(&all[0]).id()), None).await, 1);
+    assert_eq!(
+        revoke(Revoked::Id(&TokenHash::of(&all[0]).id()), None).await,
+        1
+    );
     assert!(user(&stage.tokens, &all[0], day(1)).await.is_none());
     assert!(user(&stage.tokens, &all[1], day(1)).await.is_some());
     assert_eq!(revoke(Revoked::User("alice"), Some("ci.test")).await, 1);
@@ -134,7 +183,13 @@ async fn a_damaged_file_is_kept_and_nobody_gets_a_token_that_would_be_lost() {
     std::fs::write(&path, "{").unwrap();
     assert!(RefreshTokens::open(stage.directory.path()).is_err());
     let bob = UserName::new("bob").unwrap();
-    let holder = Holder { domain: "ci.test", user: &bob, entry: "e", client: "", lifetime: DAY };
+    let holder = Holder {
+        domain: "ci.test",
+        user: &bob,
+        entry: "e",
+        client: "",
+        lifetime: DAY,
+    };
     assert!(stage.tokens.issue(&holder, day(0)).await.is_err());
     stage.tokens.look(day(0));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");

@@ -12,7 +12,9 @@ impl Attempt<'_> {
     /// A session under the account. An order in flight belongs to the account that made it, so that only
     /// without one is the account asked for, and made again where it is gone.
     pub(super) async fn session(&self, at: &mut At<'_>, in_flight: bool) -> Result<Session, Stop> {
-        let Some(account) = self.account(at).await? else { return self.register(at).await };
+        let Some(account) = self.account(at).await? else {
+            return self.register(at).await;
+        };
         at.ask.account.clone_from(&account.stored.url);
         let session = match Session::open(at.ca, &account).await {
             Ok(session) => session,

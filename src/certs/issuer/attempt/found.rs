@@ -34,11 +34,14 @@ impl Attempt<'_> {
         if at.ca.is_public() {
             found = look.at(&self.request.names).await;
         }
-        look.for_standing(&self.request.names, session.account_url(), &mut found).await;
+        look.for_standing(&self.request.names, session.account_url(), &mut found)
+            .await;
         let (weight, texts) = (found.weight(), found.texts());
         at.found = Some(found);
         let before = record.postponed.remove(&at.ask.ca);
-        let Some(weight) = weight.filter(|_| !self.forced) else { return Ok(()) };
+        let Some(weight) = weight.filter(|_| !self.forced) else {
+            return Ok(());
+        };
         let now = (self.issuer.wall)();
         let words = texts.join("; ");
         let Some((postponed, until)) = postpone(before, weight, at.ask.held_until, now) else {
@@ -49,7 +52,10 @@ impl Attempt<'_> {
             tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, found = words, "the order is postponed");
         }
         record.postponed.insert(at.ask.ca.clone(), postponed);
-        Err(Stop::Wait(until, format!("no order is placed yet: {words}")))
+        Err(Stop::Wait(
+            until,
+            format!("no order is placed yet: {words}"),
+        ))
     }
 
     /// The certificate that the world sees under the domain.
@@ -78,6 +84,11 @@ impl At<'_> {
 /// The domains that stand for a CA in DNS, its own word first.
 pub(super) fn identities(ca: &CaSettings, session: &Session) -> Vec<String> {
     let mut all: Vec<String> = session.dns_identities();
-    all.extend(ca.directory.dns_identity().map(str::to_owned).filter(|_| all.is_empty()));
+    all.extend(
+        ca.directory
+            .dns_identity()
+            .map(str::to_owned)
+            .filter(|_| all.is_empty()),
+    );
     all
 }

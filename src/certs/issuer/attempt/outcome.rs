@@ -26,7 +26,10 @@ impl From<AcmeError> for Stop {
 pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), Stop> {
     match answer {
         Ok(()) => Ok(()),
-        Err(Until { why: Hindrance::Limit { .. } | Hindrance::Full, .. }) if resumes => Ok(()),
+        Err(Until {
+            why: Hindrance::Limit { .. } | Hindrance::Full,
+            ..
+        }) if resumes => Ok(()),
         Err(Until { at, why }) => Err(Stop::Wait(at, why.to_string())),
     }
 }
@@ -34,8 +37,14 @@ pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), St
 /// As the ledger wants to know it.
 pub(super) fn failure(error: &AcmeError) -> Failure {
     // The transport has dated it by the system's clock, which need not be the issuer's.
-    let retry_after = error.until().and_then(|until| until.duration_since(SystemTime::now()).ok());
-    Failure { fault: fault(error), retry_after, words: error.to_string() }
+    let retry_after = error
+        .until()
+        .and_then(|until| until.duration_since(SystemTime::now()).ok());
+    Failure {
+        fault: fault(error),
+        retry_after,
+        words: error.to_string(),
+    }
 }
 
 fn fault(error: &AcmeError) -> Fault {
@@ -75,7 +84,8 @@ fn scope(text: &str) -> Scope {
 /// The earliest of what was waited for.
 pub(super) fn next_wait(waits: Vec<(SystemTime, String)>, now: SystemTime) -> State {
     let earliest = waits.into_iter().min_by_key(|(at, _)| *at);
-    let (until, why) = earliest.unwrap_or_else(|| (now + NOBODY_TO_ASK, "there is no CA to ask".to_owned()));
+    let (until, why) =
+        earliest.unwrap_or_else(|| (now + NOBODY_TO_ASK, "there is no CA to ask".to_owned()));
     State::Waiting { until, why }
 }
 

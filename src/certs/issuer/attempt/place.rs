@@ -12,14 +12,24 @@ use crate::certs::orders::OpenOrder;
 
 impl Attempt<'_> {
     /// The order that is in flight at the CA, if it is still the one that is wanted.
-    pub(super) async fn pending(&self, at: &mut At<'_>) -> Result<Option<(OpenOrder, SecretString)>, Stop> {
-        let Some(account) = self.account(at).await? else { return Ok(None) };
+    pub(super) async fn pending(
+        &self,
+        at: &mut At<'_>,
+    ) -> Result<Option<(OpenOrder, SecretString)>, Stop> {
+        let Some(account) = self.account(at).await? else {
+            return Ok(None);
+        };
         at.ask.account = account.stored.url;
-        let (storage, domain, now) =
-            (self.issuer.storage.clone(), self.host.domain.clone(), (self.issuer.wall)());
+        let (storage, domain, now) = (
+            self.issuer.storage.clone(),
+            self.host.domain.clone(),
+            (self.issuer.wall)(),
+        );
         let ask = at.ask.clone();
-        let read = on_disk(move || storage.order(&ask.ca, &domain, &ask.account, &ask.names, now)).await;
-        let found = read.map_err(|error| Stop::Local(format!("the order cannot be read: {error}")))?;
+        let read =
+            on_disk(move || storage.order(&ask.ca, &domain, &ask.account, &ask.names, now)).await;
+        let found =
+            read.map_err(|error| Stop::Local(format!("the order cannot be read: {error}")))?;
         if let Some((open, _)) = &found {
             at.ask.kind = open.kind;
         }
@@ -64,7 +74,11 @@ impl Attempt<'_> {
     }
 
     /// Places an order: in the ledger, at the CA, and in its file.
-    async fn place(&self, at: &mut At<'_>, session: &Session) -> Result<(Order, SecretString), Stop> {
+    async fn place(
+        &self,
+        at: &mut At<'_>,
+        session: &Session,
+    ) -> Result<(Order, SecretString), Stop> {
         if !session.knows_renewal_info() {
             at.replaces = None;
         }
@@ -73,10 +87,16 @@ impl Attempt<'_> {
                 at.ask.kind = OrderKind::Replacement;
             }
             let ask = at.ask.clone();
-            let placed = self.issuer.ledger(move |ledger, now| ledger.place(ask.request(), now)).await;
+            let placed = self
+                .issuer
+                .ledger(move |ledger, now| ledger.place(ask.request(), now))
+                .await;
             allowed(placed.map_err(Stop::Local)?, false)?;
-            let wish =
-                Wish { names: &self.request.names, profile: at.profile, replaces: at.replaces.as_ref() };
+            let wish = Wish {
+                names: &self.request.names,
+                profile: at.profile,
+                replaces: at.replaces.as_ref(),
+            };
             match session.order(&wish).await {
                 Ok(order) => {
                     let key = self.note_order(at, session, &order).await?;
@@ -94,13 +114,29 @@ impl Attempt<'_> {
     }
 
     /// Keeps the order with the key of its certificate, which nobody has been told of yet.
-    async fn note_order(&self, at: &At<'_>, session: &Session, order: &Order) -> Result<SecretString, Stop> {
-        let Ask { ca, names, kind, .. } = at.ask.clone();
+    async fn note_order(
+        &self,
+        at: &At<'_>,
+        session: &Session,
+        order: &Order,
+    ) -> Result<SecretString, Stop> {
+        let Ask {
+            ca, names, kind, ..
+        } = at.ask.clone();
         let (account, url) = (session.account_url().to_owned(), order.url().to_owned());
-        let open = OpenOrder { ca, account, url, names, kind, placed: (self.issuer.wall)() };
+        let open = OpenOrder {
+            ca,
+            account,
+            url,
+            names,
+            kind,
+            placed: (self.issuer.wall)(),
+        };
         let (storage, domain) = (self.issuer.storage.clone(), self.host.domain.clone());
         let written = on_disk(move || {
-            let key = rcgen::KeyPair::generate().map_err(std::io::Error::other)?.serialize_pem();
+            let key = rcgen::KeyPair::generate()
+                .map_err(std::io::Error::other)?
+                .serialize_pem();
             storage.write_order(&domain, &open, &key)?;
             Ok(SecretString::from(key))
         });

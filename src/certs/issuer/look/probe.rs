@@ -58,7 +58,9 @@ impl Probe<'_> {
 
     async fn by_http(&self, address: IpAddr) -> Sight {
         let at = SocketAddr::new(address, self.ports.http);
-        let Some(random) = random::<16>() else { return Sight::Unknown("there is no randomness".to_owned()) };
+        let Some(random) = random::<16>() else {
+            return Sight::Unknown("there is no randomness".to_owned());
+        };
         let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let (challenges, content) = (self.challenges.clone(), token.clone());
         let answer = match on_disk(move || challenges.answer_http(&content, &content)).await {
@@ -88,16 +90,19 @@ impl Probe<'_> {
 
     async fn by_handshake(&self, address: IpAddr) -> Sight {
         let at = SocketAddr::new(address, self.ports.tls);
-        let Some(digest) = random::<32>() else { return Sight::Unknown("there is no randomness".to_owned()) };
+        let Some(digest) = random::<32>() else {
+            return Sight::Unknown("there is no randomness".to_owned());
+        };
         let handshake = match Handshake::new(self.name) {
             Ok(handshake) => handshake,
             Err(error) => return Sight::Unknown(error.to_string()),
         };
         let (challenges, name) = (self.challenges.clone(), self.name.clone());
-        let answer = match on_disk(move || challenges.answer_handshake(name.as_str(), &digest)).await {
-            Ok(answer) => answer,
-            Err(error) => return Sight::Unknown(error.to_string()),
-        };
+        let answer =
+            match on_disk(move || challenges.answer_handshake(name.as_str(), &digest)).await {
+                Ok(answer) => answer,
+                Err(error) => return Sight::Unknown(error.to_string()),
+            };
         let done = timeout(PATIENCE, handshake.shows(at, &digest)).await;
         on_disk(move || drop(answer)).await;
         match done {
@@ -116,10 +121,17 @@ fn judge(text: &str, token: &str, at: SocketAddr) -> Sight {
     if body.contains(token) {
         return Sight::Here;
     }
-    match head.split(' ').nth(1).and_then(|status| status.chars().next()) {
+    match head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.chars().next())
+    {
         Some('3' | '5') => {
             let line = head.lines().next().unwrap_or_default();
-            Sight::Unknown(format!("{at} answers \"{}\"", line.chars().take(60).collect::<String>()))
+            Sight::Unknown(format!(
+                "{at} answers \"{}\"",
+                line.chars().take(60).collect::<String>()
+            ))
         }
         _ => another(at),
     }

@@ -33,7 +33,9 @@ pub(in crate::certs::issuer) async fn served(
     };
     for address in addresses {
         let connect = async {
-            let tcp = TcpStream::connect(SocketAddr::new(address, port)).await.ok()?;
+            let tcp = TcpStream::connect(SocketAddr::new(address, port))
+                .await
+                .ok()?;
             let stream = connector.connect(server.clone(), tcp).await.ok()?;
             let leaf = stream.get_ref().1.peer_certificates()?.first()?.clone();
             CertificateFacts::read(&leaf).ok()
@@ -51,8 +53,12 @@ fn connector(files: &[PathBuf]) -> Option<TlsConnector> {
         store.extend(roots::of_file(file).ok()?.roots);
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.ok()?.with_root_certificates(store).with_no_client_auth();
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config
+        .ok()?
+        .with_root_certificates(store)
+        .with_no_client_auth();
     Some(TlsConnector::from(Arc::new(config)))
 }
 

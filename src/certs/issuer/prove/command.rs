@@ -14,13 +14,24 @@ pub(super) struct DnsCommand<'a>(pub(super) &'a [String]);
 pub(super) enum CommandError {
     /// It cannot be started.
     #[error("`{program}` cannot be started: {source}")]
-    Start { program: String, source: std::io::Error },
+    Start {
+        program: String,
+        source: std::io::Error,
+    },
     /// It ended with an error.
     #[error("`{program} {action}` failed ({status}): {said}")]
-    Failed { program: String, action: &'static str, status: std::process::ExitStatus, said: String },
+    Failed {
+        program: String,
+        action: &'static str,
+        status: std::process::ExitStatus,
+        said: String,
+    },
     /// It did not end.
     #[error("`{program} {action}` did not end within {} minutes", PATIENCE.as_secs() / 60)]
-    Endless { program: String, action: &'static str },
+    Endless {
+        program: String,
+        action: &'static str,
+    },
 }
 
 impl DnsCommand<'_> {
@@ -35,9 +46,16 @@ impl DnsCommand<'_> {
     }
 
     async fn run(&self, action: &'static str, name: &str, value: &str) -> Result<(), CommandError> {
-        let (program, arguments) = self.0.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        let (program, arguments) = self
+            .0
+            .split_first()
+            .map_or(("", &[][..]), |(first, rest)| (first, rest));
         let mut command = Command::new(program);
-        command.args(arguments).args([action, name, value]).stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .args(arguments)
+            .args([action, name, value])
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         let program = program.to_owned();
         let output = match timeout(PATIENCE, command.output()).await {
             Ok(Ok(output)) => output,
@@ -47,9 +65,18 @@ impl DnsCommand<'_> {
         if output.status.success() {
             return Ok(());
         }
-        let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+        let said = if output.stderr.is_empty() {
+            &output.stdout
+        } else {
+            &output.stderr
+        };
         let said = last_words(&String::from_utf8_lossy(said));
-        Err(CommandError::Failed { program, action, status: output.status, said })
+        Err(CommandError::Failed {
+            program,
+            action,
+            status: output.status,
+            said,
+        })
     }
 }
 
@@ -58,7 +85,11 @@ fn last_words(text: &str) -> String {
     let line: Vec<&str> = text.split_whitespace().collect();
     let line = line.join(" ");
     let skipped = line.chars().count().saturating_sub(LONGEST);
-    if line.is_empty() { "it said nothing".to_owned() } else { line.chars().skip(skipped).collect() }
+    if line.is_empty() {
+        "it said nothing".to_owned()
+    } else {
+        line.chars().skip(skipped).collect()
+    }
 }
 
 /// DNS takes its time; two minutes are common.
@@ -78,19 +109,42 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let file = directory.path().join("said");
         let command = shell(&format!("echo \"$@\" >>{}", file.display()));
-        DnsCommand(&command).present("_acme-challenge.a.test", "value").await.expect("set");
-        DnsCommand(&command).cleanup("_acme-challenge.a.test", "value").await.expect("taken away");
+        DnsCommand(&command)
+            .present("_acme-challenge.a.test", "value")
+            .await
+            .expect("set");
+        DnsCommand(&command)
+            .cleanup("_acme-challenge.a.test", "value")
+            .await
+            .expect("taken away");
         let said = std::fs::read_to_string(file).expect("read");
-        assert_eq!(said, "present _acme-challenge.a.test value\ncleanup _acme-challenge.a.test value\n");
+        assert_eq!(
+            said,
+            "present _acme-challenge.a.test value\ncleanup _acme-challenge.a.test value\n"
+        );
     }
 
     #[tokio::test]
     async fn a_failure_is_told_in_the_command_s_words() {
         let command = shell("echo 'no such\nzone' >&2; exit 3");
-        let error = DnsCommand(&command).present("a", "b").await.expect_err("failed").to_string();
-        assert_eq!(error, "`/bin/sh present` failed (exit status: 3): no such zone");
+        let error = DnsCommand(&command)
+            .present("a", "b")
+            .await
+            .expect_err("failed")
+            .to_string();
+        assert_eq!(
+            error,
+            "`/bin/sh present` failed (exit status: 3): no such zone"
+        );
         let missing = ["/nonexistent/command".to_owned()];
-        let error = DnsCommand(&missing).present("a", "b").await.expect_err("missing").to_string();
-        assert!(error.starts_with("`/nonexistent/command` cannot be started: "), "{error}");
+        let error = DnsCommand(&missing)
+            .present("a", "b")
+            .await
+            .expect_err("missing")
+            .to_string();
+        assert!(
+            error.starts_with("`/nonexistent/command` cannot be started: "),
+            "{error}"
+        );
     }
 }

@@ -16,7 +16,10 @@ pub(super) struct Texts {
 
 impl Texts {
     pub(super) fn new(storage: &Storage, domain: &HostName) -> Self {
-        Self { storage: storage.clone(), domain: domain.clone() }
+        Self {
+            storage: storage.clone(),
+            domain: domain.clone(),
+        }
     }
 
     /// Before a record is set.
@@ -53,7 +56,9 @@ impl Issuer {
             // Another process may be in the middle of a challenge.
             Some((all, storage.try_lock(&name).ok().flatten()?))
         });
-        let Some((left, _lock)) = left.await else { return };
+        let Some((left, _lock)) = left.await else {
+            return;
+        };
         let plan = self.plan.load_full();
         let texts = Texts::new(&self.storage, domain);
         for txt in left {

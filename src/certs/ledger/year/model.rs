@@ -19,11 +19,19 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn new(most: u32, refill: Duration, at: SystemTime) -> Self {
-        Self { most: f64::from(most), refill, level: f64::from(most), at }
+        Self {
+            most: f64::from(most),
+            refill,
+            level: f64::from(most),
+            at,
+        }
     }
 
     pub(super) fn fill(&mut self, now: SystemTime) {
-        let refilled = now.duration_since(self.at).expect("time passes").div_duration_f64(self.refill);
+        let refilled = now
+            .duration_since(self.at)
+            .expect("time passes")
+            .div_duration_f64(self.refill);
         (self.level, self.at) = ((self.level + refilled).min(self.most), now);
     }
 
@@ -98,23 +106,35 @@ impl ModelCa {
             self.orders.take(now);
             let is_renewal = self.duplicates.contains_key(names);
             let same = self.duplicates.entry(names.clone());
-            if !same.or_insert_with(|| Bucket::new(5, 34 * HOUR, begun)).has(now) {
+            if !same
+                .or_insert_with(|| Bucket::new(5, 34 * HOUR, begun))
+                .has(now)
+            {
                 self.refused.push("duplicates");
             }
             for name in names.iter().filter(|_| !is_renewal) {
                 let domain = self.domains.entry(registered_domain(name).into_owned());
-                if !domain.or_insert_with(|| Bucket::new(50, 202 * MINUTE, begun)).has(now) {
+                if !domain
+                    .or_insert_with(|| Bucket::new(50, 202 * MINUTE, begun))
+                    .has(now)
+                {
                     self.refused.push("domain");
                 }
             }
         }
         for name in names.iter() {
             let failures = self.failures.entry(name.into());
-            if !failures.or_insert_with(|| Bucket::new(5, 12 * MINUTE, begun)).has(now) {
+            if !failures
+                .or_insert_with(|| Bucket::new(5, 12 * MINUTE, begun))
+                .has(now)
+            {
                 self.refused.push("failures");
             }
             let in_a_row = self.in_a_row.entry(name.into());
-            if !in_a_row.or_insert_with(|| Bucket::new(1152, DAY, begun)).has(now) {
+            if !in_a_row
+                .or_insert_with(|| Bucket::new(1152, DAY, begun))
+                .has(now)
+            {
                 self.refused.push("paused");
             }
         }
@@ -127,13 +147,19 @@ impl ModelCa {
         }
     }
 
-    pub(super) fn issue(&mut self, names: &NameSet, replaces: Option<u64>, now: SystemTime) -> Issued {
+    pub(super) fn issue(
+        &mut self,
+        names: &NameSet,
+        replaces: Option<u64>,
+        now: SystemTime,
+    ) -> Issued {
         match replaces.filter(|serial| !self.replaced.contains(serial)) {
             Some(serial) => self.replaced.push(serial),
             None => {
                 let begun = self.begun;
                 let same = self.duplicates.entry(names.clone());
-                same.or_insert_with(|| Bucket::new(5, 34 * HOUR, begun)).take(now);
+                same.or_insert_with(|| Bucket::new(5, 34 * HOUR, begun))
+                    .take(now);
                 for name in names.iter() {
                     if let Some(domain) = self.domains.get_mut(registered_domain(name).as_ref()) {
                         domain.take(now);
@@ -144,12 +170,23 @@ impl ModelCa {
         self.in_a_row.retain(|name, _| !names.contains(name));
         self.serial += 1;
         // Let's Encrypt dates certificates an hour back.
-        let life = Life { not_before: now - HOUR, not_after: now - HOUR + self.lifetime };
-        Issued { serial: self.serial, life }
+        let life = Life {
+            not_before: now - HOUR,
+            not_after: now - HOUR + self.lifetime,
+        };
+        Issued {
+            serial: self.serial,
+            life,
+        }
     }
 
     /// Around the moment at which Let's Encrypt wishes renewal, or in the past.
-    pub(super) fn window(&self, issued: Issued, revoked: SystemTime, now: SystemTime) -> Option<AriWindow> {
+    pub(super) fn window(
+        &self,
+        issued: Issued,
+        revoked: SystemTime,
+        now: SystemTime,
+    ) -> Option<AriWindow> {
         if !self.has_ari {
             return None;
         }

@@ -27,7 +27,13 @@ impl Groups {
     /// Who is in a group.
     pub(super) fn members(&self, name: &str) -> Option<Arc<[Box<str>]>> {
         let group = self.groups.get(name)?;
-        Some(group.members.iter().map(|(member, _)| member.clone()).collect())
+        Some(
+            group
+                .members
+                .iter()
+                .map(|(member, _)| member.clone())
+                .collect(),
+        )
     }
 
     /// Whether a group that is not here is nowhere.
@@ -40,7 +46,11 @@ impl Groups {
         if self.groups.is_empty() {
             return "write the group in [groups], as devs = [\"alice\", \"bob\"]".to_owned();
         }
-        let names: Vec<_> = self.groups.keys().map(|name| format!("`@{name}`")).collect();
+        let names: Vec<_> = self
+            .groups
+            .keys()
+            .map(|name| format!("`@{name}`"))
+            .collect();
         format!("there are {}", names.join(", "))
     }
 
@@ -57,7 +67,10 @@ impl Groups {
 
     /// Groups without anybody in them, and where.
     pub(super) fn empty(&self) -> impl Iterator<Item = (&Arc<Source>, &Span, &str)> {
-        let empty = self.groups.iter().filter(|(_, group)| group.members.is_empty());
+        let empty = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.members.is_empty());
         empty.map(|(name, group)| (&self.source, &group.span, name.as_str()))
     }
 }
@@ -73,7 +86,8 @@ pub(super) fn groups(file: &DomainFile, problems: &mut Problems) -> Groups {
     match &file.groups {
         Some(source) => of_file(source, problems),
         None => Groups {
-            known: raw.groups_file.is_absent() && (raw.groups.is_absent() || raw.groups.given().is_some()),
+            known: raw.groups_file.is_absent()
+                && (raw.groups.is_absent() || raw.groups.given().is_some()),
             groups: of_table(file, problems),
             source: file.source.clone(),
         },
@@ -93,7 +107,13 @@ fn of_table(file: &DomainFile, problems: &mut Problems) -> BTreeMap<String, Grou
             }
             members.push((name.as_str().into(), member.span()));
         }
-        groups.insert(group.name.get_ref().clone(), Group { members, span: group.name.span() });
+        groups.insert(
+            group.name.get_ref().clone(),
+            Group {
+                members,
+                span: group.name.span(),
+            },
+        );
     }
     groups
 }
@@ -117,7 +137,11 @@ fn of_file(source: &Arc<Source>, problems: &mut Problems) -> Groups {
         let start = start + (line.len() - line.trim_start().len());
         let whole = start..start + text.len();
         let Some((name, users)) = text.split_once(':') else {
-            note(&whole, "this line is not a group".to_owned(), "write a line like `devs: alice bob`");
+            note(
+                &whole,
+                "this line is not a group".to_owned(),
+                "write a line like `devs: alice bob`",
+            );
             continue;
         };
         let name = name.trim();
@@ -137,21 +161,41 @@ fn of_file(source: &Arc<Source>, problems: &mut Problems) -> Groups {
                     members.partition(|(word, _)| is_user(word) && !word.contains('*'));
                 for (word, at) in bad {
                     let message = format!("`{word}` in the group `{name}` is not a user name");
-                    note(&(at..at + word.len()), message, "write the names of users in the htpasswd file");
+                    note(
+                        &(at..at + word.len()),
+                        message,
+                        "write the names of users in the htpasswd file",
+                    );
                 }
-                let members = good.into_iter().map(|(word, at)| (word.into(), at..at + word.len()));
-                groups.insert(name, Group { members: members.collect(), span: whole });
+                let members = good
+                    .into_iter()
+                    .map(|(word, at)| (word.into(), at..at + word.len()));
+                groups.insert(
+                    name,
+                    Group {
+                        members: members.collect(),
+                        span: whole,
+                    },
+                );
             }
         }
     }
-    Groups { groups, known, source: source.clone() }
+    Groups {
+        groups,
+        known,
+        source: source.clone(),
+    }
 }
 
 /// Each word and where it begins.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut end = 0;
     text.split_whitespace().map(move |word| {
-        let start = end + text.get(end..).and_then(|rest| rest.find(word)).unwrap_or_default();
+        let start = end
+            + text
+                .get(end..)
+                .and_then(|rest| rest.find(word))
+                .unwrap_or_default();
         end = start + word.len();
         (start, word)
     })

@@ -6,8 +6,7 @@ use crate::config::problem::Colour;
 use crate::config::raw;
 
 const TOP: &str = "domain = 'ci.example.com'\n";
-const REST: &str =
-    "[tls]\ninternal = true\n[upstream]\nurl = 'http://registry:5000'\n[auth]\nhtpasswd = 'ci.htpasswd'\n";
+const REST: &str = "[tls]\ninternal = true\n[upstream]\nurl = 'http://registry:5000'\n[auth]\nhtpasswd = 'ci.htpasswd'\n";
 
 fn resolve(top: &str, rest: &str, groups: Option<&str>) -> (Option<AccessSettings>, Problems) {
     let source = |path: &str, text: String| Arc::new(Source::new(PathBuf::from(path), text));
@@ -16,9 +15,19 @@ fn resolve(top: &str, rest: &str, groups: Option<&str>) -> (Option<AccessSetting
     let file = source("/etc/moorgate/conf.d/ci.toml", text);
     let raw = raw::domain(&file, &mut problems).expect("its syntax is right");
     let groups = groups.map(|text| source("/etc/moorgate/groups", text.to_owned()));
-    let file = DomainFile { source: file, raw, password: None, groups };
+    let file = DomainFile {
+        source: file,
+        raw,
+        password: None,
+        groups,
+    };
     let proxies = ["10.0.0.0/8", "192.0.2.1"].map(|text| Network::parse(text).expect(text));
-    let settings = settings(&file, Path::new("/etc/moorgate"), &proxies.into_iter().collect(), &mut problems);
+    let settings = settings(
+        &file,
+        Path::new("/etc/moorgate"),
+        &proxies.into_iter().collect(),
+        &mut problems,
+    );
     problems.sort();
     (settings, problems)
 }
@@ -40,20 +49,43 @@ fn a_rule_is_what_it_says() {
          repositories = ['base/**', '${user}/*']\nactions = ['pull', 'push']\n[[access]]\ndeny = true\nusers = ['*']\n\
          repositories = ['**']\ntags = ['v*']\nactions = ['push', 'delete-manifest']\nnetworks = ['172.16.0.0/12', '::1', '::ffff:192.0.2.0/120']\n",
     );
-    let [allow, deny] = rules.as_slice() else { panic!("{rules:?}") };
+    let [allow, deny] = rules.as_slice() else {
+        panic!("{rules:?}")
+    };
     assert_eq!(
-        allow.users.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        allow
+            .users
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
         "ci-* @devs @authenticated @anonymous"
     );
     assert!(
         matches!(&allow.users[1], Selector::Group { members, .. } if **members == ["alice".into(), "bob".into()])
     );
-    assert_eq!(allow.actions.iter().map(|a| a.as_str()).collect::<Vec<_>>(), ["pull", "push"]);
-    assert_eq!((allow.deny, &allow.tags, &allow.networks), (false, &None, &None));
+    assert_eq!(
+        allow.actions.iter().map(|a| a.as_str()).collect::<Vec<_>>(),
+        ["pull", "push"]
+    );
+    assert_eq!(
+        (allow.deny, &allow.tags, &allow.networks),
+        (false, &None, &None)
+    );
     assert_eq!(allow.place.to_string(), "conf.d/ci.toml:10");
     assert_eq!((deny.deny, deny.place.line), (true, 14));
-    assert!(deny.actions.iter().map(|a| a.as_str()).eq(["push", "delete-manifest"]));
-    let networks: Vec<_> = deny.networks.iter().flatten().map(ToString::to_string).collect();
+    assert!(
+        deny.actions
+            .iter()
+            .map(|a| a.as_str())
+            .eq(["push", "delete-manifest"])
+    );
+    let networks: Vec<_> = deny
+        .networks
+        .iter()
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(
         networks,
         ["172.16.0.0/12", "::1/128", "192.0.2.0/24"],
@@ -72,9 +104,19 @@ fn groups_may_stand_in_a_file() {
         Selector::Group { members, .. } => members.join(" "),
         other => panic!("{other}"),
     };
-    assert_eq!((members(0), members(1)), ("alice bob".to_owned(), "carol".to_owned()));
-    let named: Vec<_> = settings.named.iter().map(|n| (n.name.as_str(), &file[n.span.clone()])).collect();
-    assert_eq!(named, [("alice", "alice"), ("bob", "bob"), ("carol", "carol")]);
+    assert_eq!(
+        (members(0), members(1)),
+        ("alice bob".to_owned(), "carol".to_owned())
+    );
+    let named: Vec<_> = settings
+        .named
+        .iter()
+        .map(|n| (n.name.as_str(), &file[n.span.clone()]))
+        .collect();
+    assert_eq!(
+        named,
+        [("alice", "alice"), ("bob", "bob"), ("carol", "carol")]
+    );
     let bad = "devs alice\nopS!: bob\nx: a\nx: b\ny: @z *\n";
     insta::assert_snapshot!(said("groups_file = '../groups'\n", rule, Some(bad)), @r"
     error: this line is not a group
@@ -303,15 +345,27 @@ fn what_cannot_be_meant_is_warned_of() {
       |
       = help: it wants a password wherever one is asked for; containerd and Docker with its image store, podman, buildah, skopeo and crane pull without one. With mode = "token" in [auth] all of them do
     "#);
-    assert_eq!(said("", "mode = 'token'\nanonymous = 'pull'\n", None), "", "all of them do");
-    let misspelt = said("", "mode = 'tokn'\ntoken_lifetime = '9min'\nanonymous = 'pull'\n", None);
+    assert_eq!(
+        said("", "mode = 'token'\nanonymous = 'pull'\n", None),
+        "",
+        "all of them do"
+    );
+    let misspelt = said(
+        "",
+        "mode = 'tokn'\ntoken_lifetime = '9min'\nanonymous = 'pull'\n",
+        None,
+    );
     assert_eq!(misspelt.matches("error: ").count(), 1, "{misspelt}");
     assert!(!misspelt.contains("warning: "), "{misspelt}");
 }
 
 /// The messages alone.
 fn warned(rest: &str) -> String {
-    resolve("", rest, None).1.iter().map(|problem| format!("{}\n", problem.message())).collect()
+    resolve("", rest, None)
+        .1
+        .iter()
+        .map(|problem| format!("{}\n", problem.message()))
+        .collect()
 }
 
 #[test]
@@ -326,8 +380,18 @@ fn a_deny_with_wider_patterns_covers_an_allow() {
     };
     for (deny, allow) in [
         (of("'*'", "'base/**'", ""), of("'alice'", "'base/app'", "")),
-        (of("'*'", "'base/**'", ""), of("'@devs', '@authenticated'", "'base/*/x-*', 'base/${user}'", "")),
-        (of("'a*'", "'*/app', 'b'", ""), of("'alice', 'al*'", "'base/app'", "")),
+        (
+            of("'*'", "'base/**'", ""),
+            of(
+                "'@devs', '@authenticated'",
+                "'base/*/x-*', 'base/${user}'",
+                "",
+            ),
+        ),
+        (
+            of("'a*'", "'*/app', 'b'", ""),
+            of("'alice', 'al*'", "'base/app'", ""),
+        ),
         (of("'@devs'", "'**'", ""), of("'alice'", "'**'", "")),
         (of("'alice', 'b*'", "'**'", ""), of("'@devs'", "'**'", "")),
         (
@@ -336,14 +400,20 @@ fn a_deny_with_wider_patterns_covers_an_allow() {
         ),
     ] {
         let said = rules(&deny, &allow);
-        assert_eq!(said, "this rule can never match: line 10 denies all of it\n", "{deny}{allow}");
+        assert_eq!(
+            said, "this rule can never match: line 10 denies all of it\n",
+            "{deny}{allow}"
+        );
     }
     for (deny, allow) in [
         (of("'*'", "'base/*'", ""), of("'alice'", "'base/**'", "")),
         (of("'alice'", "'**'", ""), of("'@devs'", "'**'", "")),
         (of("'@devs'", "'**'", ""), of("'*'", "'**'", "")),
         (of("'*'", "'**'", ""), of("'@anonymous'", "'**'", "")),
-        (of("'*'", "'**'", "networks = ['192.168.0.0/16']"), of("'alice'", "'a'", "")),
+        (
+            of("'*'", "'**'", "networks = ['192.168.0.0/16']"),
+            of("'alice'", "'a'", ""),
+        ),
     ] {
         assert_eq!(rules(&deny, &allow), "", "{deny}{allow}");
     }
@@ -412,7 +482,12 @@ fn tags_that_a_deny_keeps_are_not_moved_by_a_way_round() {
     };
     let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\ntags = ['v*']\nactions = ['delete-tag']\n";
     assert_eq!(warned(&(allow("'push', 'delete-tag'") + deny)), "");
-    for actions in ["'push', 'delete-tag', 'overwrite'", "'all'", "'push'", "'delete-tag'"] {
+    for actions in [
+        "'push', 'delete-tag', 'overwrite'",
+        "'all'",
+        "'push'",
+        "'delete-tag'",
+    ] {
         assert_eq!(warned(&allow(actions)), "", "{actions}");
     }
 }

@@ -14,7 +14,11 @@ impl Shared {
         let part = |name: &str| B64.decode(jws[name].as_str().unwrap()).expect("base64url");
         let protected: Value = serde_json::from_slice(&part("protected")).unwrap();
         assert_eq!(protected["alg"], "ES256");
-        assert_eq!(protected["url"], format!("{}{path}", self.url), "signed for another URL");
+        assert_eq!(
+            protected["url"],
+            format!("{}{path}", self.url),
+            "signed for another URL"
+        );
         let mut world = self.world.lock().unwrap();
         if !world.nonces.remove(protected["nonce"].as_str().unwrap()) {
             return Err(Box::new(problem("badNonce", 400)));
@@ -30,12 +34,21 @@ impl Shared {
                 [vec![4], half("x"), half("y")].concat()
             }
         };
-        let signed = format!("{}.{}", jws["protected"].as_str().unwrap(), jws["payload"].as_str().unwrap());
+        let signed = format!(
+            "{}.{}",
+            jws["protected"].as_str().unwrap(),
+            jws["payload"].as_str().unwrap()
+        );
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key);
-        public.verify(signed.as_bytes(), &part("signature")).expect("the signature holds");
+        public
+            .verify(signed.as_bytes(), &part("signature"))
+            .expect("the signature holds");
         let payload = part("payload");
-        let payload =
-            if payload.is_empty() { Value::Null } else { serde_json::from_slice(&payload).unwrap() };
+        let payload = if payload.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&payload).unwrap()
+        };
         if protected["kid"].is_null() {
             let url = format!("{}/account/{}", self.url, world.accounts.len());
             world.accounts.insert(url.clone(), key);

@@ -12,12 +12,18 @@ struct Rate {
 }
 
 const fn rate(most: u32, refill_minutes: u64) -> Rate {
-    Rate { most, refill: Duration::from_secs(60 * refill_minutes) }
+    Rate {
+        most,
+        refill: Duration::from_secs(60 * refill_minutes),
+    }
 }
 
 // https://letsencrypt.org/docs/rate-limits/
 const ACCOUNTS: Rate = rate(10, 18);
-const ORDERS: Rate = Rate { most: 300, refill: Duration::from_secs(36) };
+const ORDERS: Rate = Rate {
+    most: 300,
+    refill: Duration::from_secs(36),
+};
 const FAILURES: Rate = rate(5, 12);
 const IN_A_ROW: Rate = rate(1152, 24 * 60);
 const DUPLICATES: Rate = rate(5, 34 * 60);
@@ -36,12 +42,18 @@ struct Buckets<K> {
 
 impl<K: Eq + Hash> Buckets<K> {
     fn new(rate: Rate) -> Self {
-        Self { rate, all: HashMap::new() }
+        Self {
+            rate,
+            all: HashMap::new(),
+        }
     }
 
     fn level(&mut self, key: K, now: SystemTime) -> &mut f64 {
         let most = f64::from(self.rate.most);
-        let bucket = self.all.entry(key).or_insert(Bucket { level: most, at: now });
+        let bucket = self.all.entry(key).or_insert(Bucket {
+            level: most,
+            at: now,
+        });
         let passed = now.duration_since(bucket.at).unwrap_or_default();
         bucket.level = (bucket.level + passed.div_duration_f64(self.rate.refill)).min(most);
         bucket.at = now.max(bucket.at);
@@ -118,7 +130,10 @@ impl Limits {
             return self.refuse("too many new orders", account);
         }
         if self.duplicates.is_empty(set(names), now) {
-            return self.refuse("too many certificates already issued for this exact set", &names.join(" "));
+            return self.refuse(
+                "too many certificates already issued for this exact set",
+                &names.join(" "),
+            );
         }
         for domain in self.counted_domains(names) {
             if self.domains.is_empty(domain.clone(), now) {
@@ -139,7 +154,9 @@ impl Limits {
     /// A certificate was issued.
     pub fn issued(&mut self, account: &str, names: &[String], exempt: bool, now: SystemTime) {
         for name in names {
-            self.in_a_row.all.remove(&(account.to_owned(), name.clone()));
+            self.in_a_row
+                .all
+                .remove(&(account.to_owned(), name.clone()));
         }
         if !exempt {
             self.duplicates.take(set(names), now);

@@ -43,7 +43,9 @@ impl Body for Sending {
             Self::Endless(left) => {
                 let length = (*left).min(PIECE.len() as u64);
                 *left -= length;
-                Some(Bytes::from_static(&PIECE[..usize::try_from(length).unwrap()]))
+                Some(Bytes::from_static(
+                    &PIECE[..usize::try_from(length).unwrap()],
+                ))
             }
             Self::Trickling(drips) => {
                 std::task::ready!(drips.poll_recv(context)).map(|()| Bytes::from_static(b" "))

@@ -42,7 +42,10 @@ impl Shared {
             Some(Told::Refuse(kind, status, lines)) => with(problem(kind, status), lines),
             Some(Told::Html(status, lines)) => {
                 let page = Sending::from("<html>\r\n<body>Come back later.</body>\r\n</html>\r\n");
-                with(Response::builder().status(status).body(page).unwrap(), lines)
+                with(
+                    Response::builder().status(status).body(page).unwrap(),
+                    lines,
+                )
             }
             Some(Told::Busy(times, retry_after)) => {
                 work();
@@ -64,9 +67,14 @@ impl Shared {
             Some(Told::ForeignIssuer) => {
                 let key = KeyPair::generate().unwrap();
                 let mut params = CertificateParams::default();
-                params.distinguished_name.push(rcgen::DnType::CommonName, "a stranger");
+                params
+                    .distinguished_name
+                    .push(rcgen::DnType::CommonName, "a stranger");
                 let stranger = params.self_signed(&key).unwrap().pem();
-                let chain = self.world.lock().unwrap().orders[index_of(path)].chain.clone().unwrap();
+                let chain = self.world.lock().unwrap().orders[index_of(path)]
+                    .chain
+                    .clone()
+                    .unwrap();
                 chain_answer(chain.replace(&self.issuer_pem, &stranger))
             }
             Some(Told::WrongChain) => {
@@ -86,7 +94,9 @@ impl Shared {
                 work();
                 problem(kind, status)
             }
-            Some(Told::Endless(length)) => json_answer(200, &json!(null)).map(|_| Sending::Endless(length)),
+            Some(Told::Endless(length)) => {
+                json_answer(200, &json!(null)).map(|_| Sending::Endless(length))
+            }
             Some(Told::Trickle) => {
                 let (drips, body) = tokio::sync::mpsc::unbounded_channel();
                 self.world.lock().unwrap().drips.push(drips);
@@ -112,14 +122,20 @@ impl Shared {
             "authz" => json_answer(200, &self.authorization(index, parts_of(path).1)),
             "challenge" => {
                 let (_, number, kind) = parts_of(path);
-                self.world.lock().unwrap().orders[index].authorizations[number] = Authorization::Valid;
+                self.world.lock().unwrap().orders[index].authorizations[number] =
+                    Authorization::Valid;
                 json_answer(200, &self.challenge(index, number, &kind))
             }
             "finalize" => {
                 self.issue(index, payload["csr"].as_str().unwrap());
                 self.show_order(index)
             }
-            "cert" => chain_answer(self.world.lock().unwrap().orders[index].chain.clone().unwrap()),
+            "cert" => chain_answer(
+                self.world.lock().unwrap().orders[index]
+                    .chain
+                    .clone()
+                    .unwrap(),
+            ),
             "renewal" => self.renewal_info(path),
             other => panic!("moorgate asked for {other}"),
         }
@@ -128,7 +144,11 @@ impl Shared {
     fn directory(&self) -> Answer {
         let world = self.world.lock().unwrap();
         let at = |endpoint: &str| format!("{}/{endpoint}", self.url);
-        let profiles: HashMap<_, _> = world.profiles.iter().map(|(name, _)| (*name, "a profile")).collect();
+        let profiles: HashMap<_, _> = world
+            .profiles
+            .iter()
+            .map(|(name, _)| (*name, "a profile"))
+            .collect();
         let mut directory = json!({
             "newNonce": at("nonce"), "newAccount": at("account"), "newOrder": at("order"),
             "revokeCert": at("revoke"), "keyChange": at("key"),
@@ -154,7 +174,9 @@ impl Shared {
         let now = (self.clock)();
         let mut guard = self.world.lock().unwrap();
         let world = &mut *guard;
-        let replaced = payload["replaces"].as_str().and_then(|id| world.orders.get(certificate_of(id)));
+        let replaced = payload["replaces"]
+            .as_str()
+            .and_then(|id| world.orders.get(certificate_of(id)));
         if replaced.is_some_and(|order| order.replaced) {
             return problem("alreadyReplaced", 409);
         }
@@ -172,14 +194,18 @@ impl Shared {
             error: None,
         };
         if let Some(limits) = &mut world.limits
-            && let Err(words) = limits.order(account, &order.names(), !order.replaces.is_null(), now)
+            && let Err(words) =
+                limits.order(account, &order.names(), !order.replaces.is_null(), now)
         {
             return limited(words);
         }
         world.orders.push(order);
         let index = world.orders.len() - 1;
         drop(guard);
-        with_location(json_answer(201, &self.order(index)), &format!("{}/o/{index}", self.url))
+        with_location(
+            json_answer(201, &self.order(index)),
+            &format!("{}/o/{index}", self.url),
+        )
     }
 
     fn show_order(&self, index: usize) -> Answer {
@@ -196,16 +222,30 @@ impl Shared {
 
     fn order(&self, index: usize) -> Value {
         let world = self.world.lock().unwrap();
-        let Order { identifiers, profile, replaces, authorizations, chain, error, .. } = &world.orders[index];
+        let Order {
+            identifiers,
+            profile,
+            replaces,
+            authorizations,
+            chain,
+            error,
+            ..
+        } = &world.orders[index];
         let has_failed = |one: &Authorization| matches!(one, Authorization::Invalid(_));
         let is = match chain {
             Some(_) => "valid",
             None if error.is_some() || authorizations.iter().any(has_failed) => "invalid",
-            None if authorizations.iter().all(|one| *one == Authorization::Valid) => "ready",
+            None if authorizations
+                .iter()
+                .all(|one| *one == Authorization::Valid) =>
+            {
+                "ready"
+            }
             None => "pending",
         };
-        let places: Vec<String> =
-            (0..authorizations.len()).map(|number| format!("{}/authz/{index}-{number}", self.url)).collect();
+        let places: Vec<String> = (0..authorizations.len())
+            .map(|number| format!("{}/authz/{index}-{number}", self.url))
+            .collect();
         let mut order = json!({
             "status": is,
             "identifiers": identifiers,
@@ -228,8 +268,15 @@ impl Shared {
 
     fn authorization(&self, index: usize, number: usize) -> Value {
         let offers = self.world.lock().unwrap().offers.clone();
-        let kinds = if offers.is_empty() { vec!["http-01", "tls-alpn-01"] } else { offers };
-        let challenges: Vec<Value> = kinds.iter().map(|kind| self.challenge(index, number, kind)).collect();
+        let kinds = if offers.is_empty() {
+            vec!["http-01", "tls-alpn-01"]
+        } else {
+            offers
+        };
+        let challenges: Vec<Value> = kinds
+            .iter()
+            .map(|kind| self.challenge(index, number, kind))
+            .collect();
         let world = self.world.lock().unwrap();
         let order = &world.orders[index];
         let status = match order.authorizations[number] {
@@ -259,7 +306,8 @@ impl Shared {
             Authorization::Invalid(failed) if failed == kind => {
                 challenge["status"] = json!("invalid");
                 let kind = "urn:ietf:params:acme:error:connection";
-                challenge["error"] = json!({ "type": kind, "detail": "nobody answers", "status": 400 });
+                challenge["error"] =
+                    json!({ "type": kind, "detail": "nobody answers", "status": 400 });
             }
             Authorization::Valid => challenge["status"] = json!("valid"),
             Authorization::Invalid(_) | Authorization::Pending => {}
@@ -291,7 +339,10 @@ impl Shared {
         let mut guard = self.world.lock().unwrap();
         let world = &mut *guard;
         let order = &mut world.orders[index];
-        let profile = world.profiles.iter().find(|(name, _)| order.profile == *name);
+        let profile = world
+            .profiles
+            .iter()
+            .find(|(name, _)| order.profile == *name);
         // Let's Encrypt dates certificates an hour back.
         let begin = now - Duration::from_secs(3600);
         let life = (begin, begin + profile.map_or(USUAL_LIFE, |(_, life)| *life));
@@ -316,11 +367,18 @@ impl Shared {
         let world = self.world.lock().unwrap();
         let moment = |at: SystemTime| jiff::Timestamp::try_from(at).unwrap().to_string();
         if !world.suggests {
-            let issued = world.orders.iter().filter(|order| order.chain.is_some()).count();
+            let issued = world
+                .orders
+                .iter()
+                .filter(|order| order.chain.is_some())
+                .count();
             let (start, end) = world.windows[issued.saturating_sub(1).min(world.windows.len() - 1)];
             let now = jiff::Timestamp::try_from(now).unwrap();
             let at = |offset: i64| (now + jiff::SignedDuration::from_secs(offset)).to_string();
-            return json_answer(200, &json!({ "suggestedWindow": { "start": at(start), "end": at(end) } }));
+            return json_answer(
+                200,
+                &json!({ "suggestedWindow": { "start": at(start), "end": at(end) } }),
+            );
         }
         let id = path.rsplit('/').next().unwrap();
         let (begin, end) = world.orders[certificate_of(id)].life.unwrap();
@@ -335,20 +393,33 @@ impl Shared {
             }
         };
         let window = json!({ "start": moment(window.0), "end": moment(window.1) });
-        with(json_answer(200, &json!({ "suggestedWindow": window })), &[("retry-after", "43200")])
+        with(
+            json_answer(200, &json!({ "suggestedWindow": window })),
+            &[("retry-after", "43200")],
+        )
     }
 }
 
 /// The order of a certificate, by its identifier of RFC 9773 §4.1: serial numbers count the orders.
 fn certificate_of(id: &str) -> usize {
-    let serial = B64.decode(id.split('.').nth(1).expect("a serial number")).expect("base64url");
-    serial.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)) - 1
+    let serial = B64
+        .decode(id.split('.').nth(1).expect("a serial number"))
+        .expect("base64url");
+    serial
+        .iter()
+        .fold(0, |number, byte| number << 8 | usize::from(*byte))
+        - 1
 }
 
 /// The order of a path, the number of a name in it, and the type of a challenge, as far as it has them.
 pub(super) fn parts_of(path: &str) -> (usize, usize, String) {
     let mut parts = path.rsplit('/').next().unwrap().splitn(3, '-');
-    let mut number = || parts.next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    let mut number = || {
+        parts
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_default()
+    };
     let (index, of) = (number(), number());
     (index, of, parts.next().unwrap_or_default().to_owned())
 }
@@ -359,7 +430,11 @@ fn index_of(path: &str) -> usize {
 
 fn json_answer(status: u16, value: &Value) -> Answer {
     let body = Sending::from(value.to_string());
-    Response::builder().status(status).header("content-type", "application/json").body(body).unwrap()
+    Response::builder()
+        .status(status)
+        .header("content-type", "application/json")
+        .body(body)
+        .unwrap()
 }
 
 fn chain_answer(chain: String) -> Answer {
@@ -392,7 +467,9 @@ fn with(mut answer: Answer, lines: &[(&'static str, &'static str)]) -> Answer {
 }
 
 fn with_location(mut answer: Answer, url: &str) -> Answer {
-    answer.headers_mut().insert("location", url.parse().unwrap());
+    answer
+        .headers_mut()
+        .insert("location", url.parse().unwrap());
     answer
 }
 

@@ -27,7 +27,11 @@ pub trait Client {
 
     /// What it shows where a repository does not exist.
     fn unknown(&self, act: Act) -> &'static str {
-        if matches!(act, List(_)) { "404 (Not Found)" } else { "unknown" }
+        if matches!(act, List(_)) {
+            "404 (Not Found)"
+        } else {
+            "unknown"
+        }
     }
 }
 
@@ -44,13 +48,17 @@ impl Client for Docker<'_> {
         let command = match act {
             Pull(_) => "pull",
             Push(image, _) => {
-                engine.docker(&["tag", &stage.named(&format!("lib/{image}:v1")), &name]).succeeded();
+                engine
+                    .docker(&["tag", &stage.named(&format!("lib/{image}:v1")), &name])
+                    .succeeded();
                 "push"
             }
             // `docker search` asks for an API of before 2015.
             List(_) | Catalog | Delete(_) | DeleteTag(_) => return None,
         };
-        engine.login(&stage.ci.by_name(), user, stage.password(user)).succeeded();
+        engine
+            .login(&stage.ci.by_name(), user, stage.password(user))
+            .succeeded();
         Some(engine.docker(&[command, "--quiet", &name]))
     }
 
@@ -74,12 +82,20 @@ impl Client for Podman<'_> {
             Delete(_) | DeleteTag(_) => return None,
         }
         podman.login(user).succeeded();
-        let tags: &[&str] = if matches!(act, List(_)) { &["--list-tags"] } else { &[] };
+        let tags: &[&str] = if matches!(act, List(_)) {
+            &["--list-tags"]
+        } else {
+            &[]
+        };
         Some(podman.run(&[&["search"], tags, &[&stage.named(what)]].concat()))
     }
 
     fn shown(&self, act: Act, words: &str) -> String {
-        if matches!(act, Catalog) { "403 (Forbidden)".to_owned() } else { words.to_owned() }
+        if matches!(act, Catalog) {
+            "403 (Forbidden)".to_owned()
+        } else {
+            words.to_owned()
+        }
     }
 }
 
@@ -93,9 +109,12 @@ impl Client for Buildah<'_> {
     fn act(&self, user: &str, act: Act, what: &str) -> Option<Output> {
         match act {
             // Unless it is told to ask, it is content with what it has.
-            Pull(_) | Push(..) => {
-                pull_or_push(self.0, &self.1, &["pull", "--policy", "always"], (user, act, what))
-            }
+            Pull(_) | Push(..) => pull_or_push(
+                self.0,
+                &self.1,
+                &["pull", "--policy", "always"],
+                (user, act, what),
+            ),
             List(_) | Catalog | Delete(_) | DeleteTag(_) => None,
         }
     }
@@ -123,11 +142,15 @@ impl Client for Ctr<'_> {
 
     fn act(&self, user: &str, act: Act, what: &str) -> Option<Output> {
         let Self(stage, ctr) = self;
-        let (name, login) = (stage.named(what), format!("{user}:{}", stage.password(user)));
+        let (name, login) = (
+            stage.named(what),
+            format!("{user}:{}", stage.password(user)),
+        );
         match act {
             Pull(_) => Some(ctr.pull(Some(&login), &name)),
             Push(image, _) => {
-                ctr.tag(&stage.named(&format!("lib/{image}:v1")), &name).succeeded();
+                ctr.tag(&stage.named(&format!("lib/{image}:v1")), &name)
+                    .succeeded();
                 Some(ctr.push(Some(&login), &name))
             }
             List(_) | Catalog | Delete(_) | DeleteTag(_) => None,
@@ -201,7 +224,13 @@ impl Client for Curl<'_> {
             let token = format!("{at}/token?scope=repository:{repository}:delete");
             let answer = run(stage.curl().args(["--user", &login, &token]), "").succeeded();
             let answer: Value = serde_json::from_str(&answer).unwrap();
-            curl.args(["--header", &format!("Authorization: Bearer {}", answer["token"].as_str().unwrap())]);
+            curl.args([
+                "--header",
+                &format!(
+                    "Authorization: Bearer {}",
+                    answer["token"].as_str().unwrap()
+                ),
+            ]);
         } else {
             curl.args(["--user", &login]);
         }

@@ -29,7 +29,9 @@ impl Handshake {
     pub(super) fn new(name: &HostName) -> io::Result<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone());
-        let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let config = config
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
         let mut config = config
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
@@ -37,7 +39,10 @@ impl Handshake {
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         let server = server_name(name.as_str()).into_string();
         let server = ServerName::try_from(server).map_err(io::Error::other)?;
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), server })
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            server,
+        })
     }
 
     /// Whether the certificate of the challenge is shown there: nobody else can know the digest.
@@ -45,7 +50,9 @@ impl Handshake {
         let tcp = TcpStream::connect(at).await?;
         let stream = self.connector.connect(self.server.clone(), tcp).await?;
         let (_, connection) = stream.get_ref();
-        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+        let leaf = connection
+            .peer_certificates()
+            .and_then(|chain| chain.first());
         let shown = leaf.is_some_and(|leaf| leaf.windows(digest.len()).any(|part| part == digest));
         Ok(shown && connection.alpn_protocol() == Some(PROTOCOL))
     }
@@ -53,7 +60,9 @@ impl Handshake {
 
 /// Whether a TLS server was there and did not want this handshake.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|source| source.is::<rustls::Error>())
+    error
+        .get_ref()
+        .is_some_and(|source| source.is::<rustls::Error>())
 }
 
 impl ServerCertVerifier for Anybody {

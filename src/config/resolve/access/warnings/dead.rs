@@ -13,8 +13,7 @@ pub(super) fn dead(
     rules: &[AccessRule],
     anonymous: AnonymousAccess,
 ) -> Option<(String, String)> {
-    let is_empty =
-        |selector: &Selector| matches!(selector, Selector::Group { members, .. } if members.is_empty());
+    let is_empty = |selector: &Selector| matches!(selector, Selector::Group { members, .. } if members.is_empty());
     let strangers = |selector: &Selector| *selector == Selector::Anonymous;
     if rule.users.iter().all(is_empty) {
         return Some((
@@ -22,11 +21,17 @@ pub(super) fn dead(
             "write the users of the group".to_owned(),
         ));
     }
-    let only_strangers = rule.users.iter().all(|user| strangers(user) || is_empty(user));
+    let only_strangers = rule
+        .users
+        .iter()
+        .all(|user| strangers(user) || is_empty(user));
     let user = |pattern: &RepositoryPattern| pattern.names_user();
     if only_strangers && rule.deny && anonymous == AnonymousAccess::None {
         let help = "leave it out, or write anonymous = \"pull\" in [auth]";
-        return Some(("without a login nothing is allowed here anyway".to_owned(), help.to_owned()));
+        return Some((
+            "without a login nothing is allowed here anyway".to_owned(),
+            help.to_owned(),
+        ));
     }
     if only_strangers && rule.deny && rule.repositories.iter().all(user) {
         let help = "`${user}` is for users who are logged in";
@@ -34,12 +39,20 @@ pub(super) fn dead(
     }
     if rule.deny
         && rule.tags.is_some()
-        && !rule.actions.iter().any(|a| a.is_of_tag() || a == Action::DeleteManifest)
+        && !rule
+            .actions
+            .iter()
+            .any(|a| a.is_of_tag() || a == Action::DeleteManifest)
     {
         let help = "leave `tags` out to deny it for the whole repository";
-        return Some(("none of its actions is about a tag".to_owned(), help.to_owned()));
+        return Some((
+            "none of its actions is about a tag".to_owned(),
+            help.to_owned(),
+        ));
     }
-    let other = rules.iter().find(|other| other.deny && !rule.deny && covers(other, rule))?;
+    let other = rules
+        .iter()
+        .find(|other| other.deny && !rule.deny && covers(other, rule))?;
     let line = other.place.line;
     Some((
         format!("line {line} denies all of it"),
@@ -56,13 +69,27 @@ fn covers(deny: &AccessRule, rule: &AccessRule) -> bool {
             Selector::Anonymous => false,
             Selector::Authenticated => by_one(&Pattern::new("*")),
             Selector::Name(pattern) => by_one(pattern),
-            Selector::Group { members, .. } => members.iter().all(|member| by_one(&Pattern::new(member))),
+            Selector::Group { members, .. } => {
+                members.iter().all(|member| by_one(&Pattern::new(member)))
+            }
         }
     };
-    let repository =
-        |pattern: &RepositoryPattern| deny.repositories.iter().any(|denied| denied.covers(pattern));
-    let network = |inner: &IpNet| deny.networks.iter().flatten().any(|denied| denied.contains(inner));
-    let from = deny.networks.is_none() || rule.networks.as_ref().is_some_and(|own| own.iter().all(network));
+    let repository = |pattern: &RepositoryPattern| {
+        deny.repositories
+            .iter()
+            .any(|denied| denied.covers(pattern))
+    };
+    let network = |inner: &IpNet| {
+        deny.networks
+            .iter()
+            .flatten()
+            .any(|denied| denied.contains(inner))
+    };
+    let from = deny.networks.is_none()
+        || rule
+            .networks
+            .as_ref()
+            .is_some_and(|own| own.iter().all(network));
     deny.tags.is_none()
         && from
         && deny.actions.has_all(rule.actions)
@@ -76,8 +103,8 @@ fn has(selector: &Selector, name: &Pattern) -> bool {
         Selector::Authenticated => true,
         Selector::Anonymous => false,
         Selector::Name(pattern) => pattern.covers(name),
-        Selector::Group { members, .. } => {
-            name.literal().is_some_and(|name| members.iter().any(|member| **member == *name))
-        }
+        Selector::Group { members, .. } => name
+            .literal()
+            .is_some_and(|name| members.iter().any(|member| **member == *name)),
     }
 }
