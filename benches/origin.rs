@@ -1,7 +1,9 @@
-//! A registry-shaped HTTP/1.1 origin for `benches/run.sh`: it answers from memory and as cheaply as it can, so that
-//! what is measured is the proxy in front of it. `origin ADDRESS:PORT` serves until it is killed.
+//! A registry-shaped HTTP/1.1 origin for `benches/run.sh`: it answers from memory and as cheaply as
+//! it can, so that what is measured is the proxy in front of it. `origin ADDRESS:PORT` serves until
+//! it is killed.
 //!
-//! One blocking thread per connection: proxies keep a few dozen, and a blocking read costs less than a readiness loop.
+//! One blocking thread per connection: proxies keep a few dozen, and a blocking read costs less
+//! than a readiness loop.
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -32,7 +34,8 @@ const READ_BUFFER: usize = 256 << 10;
 const HEAD_LIMIT: u64 = 64 << 10;
 
 fn main() -> ExitCode {
-    // cargo runs every bench target with `--bench` and without an address: then there is nothing to do.
+    // cargo runs every bench target with `--bench` and without an address: then there is nothing to
+    // do.
     let Some(address) = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'))
@@ -56,7 +59,8 @@ fn serve(address: &str) -> io::Result<()> {
         let stream = stream?;
         let answers = Arc::clone(&answers);
         thread::spawn(move || {
-            // A proxy that drops a pooled connection is no news; a request that this origin cannot read is.
+            // A proxy that drops a pooled connection is no news; a request that this origin cannot
+            // read is.
             if let Err(error) = converse(stream, &answers)
                 && error.kind() == ErrorKind::InvalidData
             {
@@ -208,7 +212,8 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
-/// Every answer, made once. Heads carry what a real registry sends, since passing headers on is part of the work.
+/// Every answer, made once. Heads carry what a real registry sends, since passing headers on is
+/// part of the work.
 struct Answers {
     ping: String,
     manifest_head: String,

@@ -1,7 +1,8 @@
-//! Pushes blobs to a registry as clients do, and pulls one, for `benches/stores.sh`: one of 1 GiB, or 2,000 small ones
-//! over eight connections. Prints the seconds that each took.
+//! Pushes blobs to a registry as clients do, and pulls one, for `benches/stores.sh`: one of 1 GiB,
+//! or 2,000 small ones over eight connections. Prints the seconds that each took.
 //!
-//! `pushes ADDRESS CA_PEM USER:PASSWORD REPOSITORY (large|small)`; the name in the certificate is `localhost`.
+//! `pushes ADDRESS CA_PEM USER:PASSWORD REPOSITORY (large|small)`; the name in the certificate is
+//! `localhost`.
 #![forbid(unsafe_code)]
 
 use std::error::Error;

@@ -1,4 +1,5 @@
-//! The admin listener: it only reads, and it knows no secret. What changes a process comes by the control socket.
+//! The admin listener: it only reads, and it knows no secret. What changes a process comes by the
+//! control socket.
 
 pub(crate) mod control;
 mod metrics;

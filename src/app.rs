@@ -355,7 +355,8 @@ impl App {
         self.gate.sites.load().snapshot.clone()
     }
 
-    /// Re-reads htpasswd and certificate files that have changed, and renews the leaves that are due.
+    /// Re-reads htpasswd and certificate files that have changed, and renews the leaves that are
+    /// due.
     pub async fn look_now(&self) {
         let sites = self.gate.sites.load_full();
         let certificates = self.certificates.clone();
@@ -369,7 +370,8 @@ impl App {
         }
     }
 
-    /// Re-reads htpasswd and certificate files when they change, and renews the internal CA's leaves.
+    /// Re-reads htpasswd and certificate files when they change, and renews the internal CA's
+    /// leaves.
     async fn look_for_changes(self: Arc<Self>) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

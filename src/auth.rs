@@ -1,8 +1,8 @@
 //! Passwords: who is asking, and whether it is true; and what they may do then.
 //!
-//! [`basic`] reads what the client says, [`UsersFile`] knows whom to believe, [`verify`] compares the two
-//! without letting a stranger spend more of the processor than one low-priority thread has. [`policy`] knows
-//! the access rules, and [`token`] gives and verifies what stands for a password.
+//! [`basic`] reads what the client says, [`UsersFile`] knows whom to believe, [`verify`] compares
+//! the two without letting a stranger spend more of the processor than one low-priority thread has.
+//! [`policy`] knows the access rules, and [`token`] gives and verifies what stands for a password.
 
 pub mod basic;
 mod hash;
@@ -33,7 +33,8 @@ pub enum Identity {
     Anonymous,
 }
 
-/// The name of a user, in a form that an htpasswd file can hold and a client can send. Cheap to clone.
+/// The name of a user, in a form that an htpasswd file can hold and a client can send. Cheap to
+/// clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserName(Arc<str>);
 
@@ -85,7 +86,8 @@ impl UserName {
     }
 }
 
-/// `str` hashes and compares like the name that holds it, so that a map can be asked with what was sent.
+/// `str` hashes and compares like the name that holds it, so that a map can be asked with what was
+/// sent.
 impl Borrow<str> for UserName {
     fn borrow(&self) -> &str {
         &self.0

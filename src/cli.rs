@@ -1,4 +1,5 @@
-//! The command line: one command a file. Text for people on standard error, data on standard output.
+//! The command line: one command a file. Text for people on standard error, data on standard
+//! output.
 
 pub mod certs;
 pub mod check;
@@ -54,7 +55,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Add or change a user of an htpasswd file; the password is asked for, or read from standard input.
+    /// Add or change a user of an htpasswd file; the password is asked for, or read from standard
+    /// input.
     Htpasswd {
         /// The file; it is made if there is none.
         file: PathBuf,
@@ -116,7 +118,8 @@ enum Command {
 enum CertsCommand {
     /// Print the certificate of moorgate's own CA, for the trust stores of clients.
     Ca,
-    /// Take over the certificates, keys and ACME accounts of another server, so that nothing is ordered anew.
+    /// Take over the certificates, keys and ACME accounts of another server, so that nothing is
+    /// ordered anew.
     Import(certs::import::Arguments),
     /// Print the TXT records that prove a domain's names for good, by dns-persist-01.
     Dns {

@@ -1,4 +1,5 @@
-//! Time: what time it is, and deadlines that move with progress, watched with one timer that is re-armed lazily.
+//! Time: what time it is, and deadlines that move with progress, watched with one timer that is
+//! re-armed lazily.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -8,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The time of day, for what outlives the process. A test that moves the runtime's clock moves it as far.
+/// The time of day, for what outlives the process. A test that moves the runtime's clock moves it
+/// as far.
 pub(crate) fn time_of_day() -> SystemTime {
     // Outside tests both are one clock, and the later reading is never before the earlier one.
     let real = std::time::Instant::now();
@@ -30,9 +32,9 @@ pub(crate) trait Deadline {
 /// A future that ends early when its deadline passes.
 ///
 /// The deadline may move with every byte, so the timer is not touched on progress: it fires at the
-/// earliest moment that was due when it was armed, looks again, and sleeps on. A deadline that moves
-/// *forward in time's sense* (becomes earlier) while the future is not polled is noticed at the
-/// next look, which is never further away than [`LOOK_AGAIN`].
+/// earliest moment that was due when it was armed, looks again, and sleeps on. A deadline that
+/// moves *forward in time's sense* (becomes earlier) while the future is not polled is noticed at
+/// the next look, which is never further away than [`LOOK_AGAIN`].
 pub(crate) struct Watched<F, D> {
     future: F,
     watch: D,
@@ -78,8 +80,8 @@ impl<F, D: Deadline> Watched<F, D> {
                 self.armed = Some(at);
                 self.timer.as_mut().reset(at);
             }
-            // Outside the budget of this turn: a future that uses it up each time (there is always more to
-            // read than one turn may) would keep the timer from ever answering.
+            // Outside the budget of this turn: a future that uses it up each time (there is always
+            // more to read than one turn may) would keep the timer from ever answering.
             if pin!(unconstrained(self.timer.as_mut()))
                 .poll(cx)
                 .is_pending()

@@ -50,7 +50,8 @@ pub fn load(directory: &Path) -> Result<Loaded, Problems> {
     }
 }
 
-/// The state directory alone, whatever is wrong elsewhere: where the control socket of the running process is.
+/// The state directory alone, whatever is wrong elsewhere: where the control socket of the running
+/// process is.
 pub fn state(directory: &Path) -> Result<PathBuf, Problems> {
     let mut problems = directory_problems(directory);
     if problems.has_errors() {

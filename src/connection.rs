@@ -138,7 +138,8 @@ enum Unsecured<IO> {
     Handshake(HandshakeError<IO>),
 }
 
-/// What a trusted proxy says first, and the handshake. Also who is at the other end, as far as that is believed.
+/// What a trusted proxy says first, and the handshake. Also who is at the other end, as far as that
+/// is believed.
 async fn secure<IO>(
     mut io: IO,
     peer: SocketAddr,
@@ -249,9 +250,9 @@ fn http2_settings(settings: &ConnectionSettings) -> http2::Builder<Spawner> {
     builder
 }
 
-/// What HTTP/1.1 reads ahead of the upstream, two records, and what it keeps of answers that a client
-/// does not read. With 32 KiB read from the socket, 64 KiB of records to be sent and 34 KiB in rustls, a
-/// stranger holds 220 KiB at most.
+/// What HTTP/1.1 reads ahead of the upstream, two records, and what it keeps of answers that a
+/// client does not read. With 32 KiB read from the socket, 64 KiB of records to be sent and 34 KiB
+/// in rustls, a stranger holds 220 KiB at most.
 const READ_AT_ONCE: usize = 32 * 1024;
 /// What an HTTP/2 stream keeps for a client that is slower than its upstream.
 const SEND_AHEAD: usize = 128 * 1024;

@@ -26,7 +26,8 @@ impl Access {
     }
 }
 
-/// What the names of files begin with that are not complete. A process that is killed may leave one.
+/// What the names of files begin with that are not complete. A process that is killed may leave
+/// one.
 pub const UNFINISHED: &str = ".moorgate-";
 
 /// Replaces `path` as a whole: written beside it, synced, renamed. A crash leaves the old file
@@ -69,16 +70,16 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// The right to change a file that is read, changed and replaced as a whole. Ends when it is dropped, also by the
-/// end of the process.
+/// The right to change a file that is read, changed and replaced as a whole. Ends when it is
+/// dropped, also by the end of the process.
 #[derive(Debug)]
 pub struct Locked {
     _lock: File,
 }
 
 impl Locked {
-    /// Waits until nobody else, in this process or another, has the right. The lock is a file beside `path`, since that
-    /// one is replaced.
+    /// Waits until nobody else, in this process or another, has the right. The lock is a file
+    /// beside `path`, since that one is replaced.
     pub fn wait(path: &Path) -> io::Result<Self> {
         let path = path.with_extension("lock");
         let file = OpenOptions::new()

@@ -20,27 +20,28 @@
 //! | rewrite | `request/rewrite` | the upstream's answer becomes ours |
 //! | record | `request/record` | the end of the answer becomes a line of the access log, and is counted |
 //!
-//! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one place.
-//! Where a domain's registry is moorgate's own, `request/local` answers in place of forward and rewrite,
-//! from the `store`: image layouts in a directory. Beside the line, `request/storage` fetches what a
-//! registry redirects to where moorgate follows, and `request/plain` answers plain HTTP: redirects, and CAs.
-//! A `Grant` may have terms: `request/tags` writes to tags that not everybody may move, `request/catalog`
-//! leaves out what the asker may not see, `request/hidden` answers as if a repository did not exist, and
-//! `request/reshape` makes the target that goes on where it is not the client's. [`auth::policy`] decides.
-//! Manifests that have to be here whole share the memory that `request/room` gives.
-//! In token mode a call shows a token ([`auth::token`]), which `request/token` gives at an endpoint beside the line.
+//! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one
+//! place. Where a domain's registry is moorgate's own, `request/local` answers in place of forward
+//! and rewrite, from the `store`: image layouts in a directory. Beside the line, `request/storage`
+//! fetches what a registry redirects to where moorgate follows, and `request/plain` answers plain
+//! HTTP: redirects, and CAs. A `Grant` may have terms: `request/tags` writes to tags that not
+//! everybody may move, `request/catalog` leaves out what the asker may not see, `request/hidden`
+//! answers as if a repository did not exist, and `request/reshape` makes the target that goes on
+//! where it is not the client's. [`auth::policy`] decides. Manifests that have to be here whole
+//! share the memory that `request/room` gives. In token mode a call shows a token
+//! ([`auth::token`]), which `request/token` gives at an endpoint beside the line.
 //!
-//! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`] keeps
-//! certificates and fills the table that handshakes read; `upstream/exchange` holds every time limit of
-//! a transfer; [`observe`] writes the logs and counts; `admin` shows health, status and metrics, and takes
-//! commands on the control socket; [`app`] builds all of it and swaps it on reload; [`lifecycle`] turns
-//! signals into reload and drain; [`cli`] is the command.
+//! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`]
+//! keeps certificates and fills the table that handshakes read; `upstream/exchange` holds every
+//! time limit of a transfer; [`observe`] writes the logs and counts; `admin` shows health, status
+//! and metrics, and takes commands on the control socket; [`app`] builds all of it and swaps it on
+//! reload; [`lifecycle`] turns signals into reload and drain; [`cli`] is the command.
 //!
 //! # Layers
 //!
-//! A module uses only what stands above it, which a test checks:
-//! `fs clock` → `registry` → `config` → `observe` → `auth certs` → `store upstream` → `tls request` →
-//! `connection listen workers` → `app admin` → `lifecycle` → `cli`.
+//! A module uses only what stands above it, which a test checks: `fs clock` → `registry` → `config`
+//! → `observe` → `auth certs` → `store upstream` → `tls request` → `connection listen workers` →
+//! `app admin` → `lifecycle` → `cli`.
 
 pub mod fs;
 

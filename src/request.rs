@@ -143,7 +143,8 @@ async fn answer(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let (body, room) = match room::is_needed(&route) {
-        // Seldom, as are the large ones below: every request to an upstream would carry their room otherwise.
+        // Seldom, as are the large ones below: every request to an upstream would carry their room
+        // otherwise.
         true => Box::pin(with_room(&gate.rooms, &route, conn, &parts, body)).await?,
         false => (body, None),
     };

@@ -244,7 +244,8 @@ impl Store {
         .await
     }
 
-    /// Takes in a manifest under its digest, and moves these tags to it, if all of them are as expected.
+    /// Takes in a manifest under its digest, and moves these tags to it, if all of them are as
+    /// expected.
     pub(crate) async fn put_manifest(
         self: &Arc<Self>,
         name: &RepositoryName,

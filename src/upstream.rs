@@ -41,7 +41,8 @@ pub(crate) enum UpstreamError {
     /// It said nothing for too long.
     #[error("the upstream did not answer in time")]
     TimedOut,
-    /// It closed or broke the connection before its answer, or answered with something else than HTTP.
+    /// It closed or broke the connection before its answer, or answered with something else than
+    /// HTTP.
     #[error("the upstream broke off")]
     Broken(#[source] hyper::Error),
     /// It answered 101 though nothing was asked for.

@@ -2,7 +2,8 @@
 //! upstream connections of its own, so that a request is served from head to end on one thread.
 //!
 //! A scheduler over all threads would balance better, but costs a request several wake-ups of other
-//! threads. The balance is kept where connections come in: each goes to the worker that serves least.
+//! threads. The balance is kept where connections come in: each goes to the worker that serves
+//! least.
 
 use std::io;
 use std::net::SocketAddr;

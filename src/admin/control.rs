@@ -1,7 +1,8 @@
-//! The control socket: commands for the running process, from whoever may open a socket below `state`. One line
-//! of JSON in, one out.
+//! The control socket: commands for the running process, from whoever may open a socket below
+//! `state`. One line of JSON in, one out.
 //!
-//! A further command is a variant of [`Command`], its arm in [`perform`], and a file in `cli/` that asks it.
+//! A further command is a variant of [`Command`], its arm in [`perform`], and a file in `cli/` that
+//! asks it.
 
 mod certs;
 pub(crate) mod client;

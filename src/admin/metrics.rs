@@ -1,5 +1,5 @@
-//! `/metrics`: what is counted and held, in the text format of OpenMetrics. Written anew for each scrape from
-//! what others count, so that nothing is kept twice.
+//! `/metrics`: what is counted and held, in the text format of OpenMetrics. Written anew for each
+//! scrape from what others count, so that nothing is kept twice.
 
 mod certificates;
 mod logins;

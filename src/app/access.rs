@@ -1,5 +1,5 @@
-//! Holds the names that access rules and groups say against the users that there are, and the names of those
-//! against the repositories that are to be their own.
+//! Holds the names that access rules and groups say against the users that there are, and the names
+//! of those against the repositories that are to be their own.
 
 use crate::auth::{UserName, UsersFile};
 use crate::config::access::{Named, Own, Selector};
@@ -28,7 +28,8 @@ pub(super) fn note_unknown_users(
     }
 }
 
-/// Warns of `${user}` where it stands for a name that no repository can have in it: an inbox that never works.
+/// Warns of `${user}` where it stands for a name that no repository can have in it: an inbox that
+/// never works.
 pub(super) fn note_users_without_repositories(
     host: &SharedVirtualHost,
     users: Option<&UsersFile>,

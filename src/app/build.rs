@@ -81,8 +81,9 @@ pub(super) async fn sites(
     .await
 }
 
-/// Lets writes to tags take turns at every registry behind where somebody may make a tag and not move it, or the
-/// other way round: those too that come through a domain whose own rules know nothing of it.
+/// Lets writes to tags take turns at every registry behind where somebody may make a tag and not
+/// move it, or the other way round: those too that come through a domain whose own rules know
+/// nothing of it.
 fn take_turns(sites: &mut [Site]) {
     let is_apart =
         |rule: &AccessRule| rule.actions.has(Action::Push) != rule.actions.has(Action::Overwrite);
@@ -198,7 +199,8 @@ fn challenge(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Header
     challenge.map_err(|_| problems.push(refused())).ok()
 }
 
-/// The key that upload sessions are bound to users with. It stays over reloads, as the state directory does.
+/// The key that upload sessions are bound to users with. It stays over reloads, as the state
+/// directory does.
 fn session_key(
     snapshot: &Snapshot,
     before: Option<&Sites>,
@@ -215,7 +217,8 @@ fn session_key(
         .any(|host| !host.access.rules.is_empty());
     match SessionKey::open(&snapshot.state) {
         Ok(key) => Some(key),
-        // Where every user may do everything, pulls and pushes are worth more than an upload that outlives a restart.
+        // Where every user may do everything, pulls and pushes are worth more than an upload that
+        // outlives a restart.
         Err(error) if !has_rules => {
             let file = snapshot.state.join(upload_session::FILE);
             tracing::warn!(file = %file.display(), %error, "uploads end with this process: the key of their sessions cannot be kept");
@@ -244,7 +247,8 @@ fn users(
     problems: &mut Problems,
 ) -> Option<Arc<UsersFile>> {
     if let Some(site) = before.filter(|site| site.host.auth.htpasswd == host.auth.htpasswd) {
-        // What changed meanwhile is found as it is without a reload: a bad file keeps the last good one.
+        // What changed meanwhile is found as it is without a reload: a bad file keeps the last good
+        // one.
         return Some(site.users.clone());
     }
     match UsersFile::open(&host.auth.htpasswd) {

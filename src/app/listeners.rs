@@ -1,4 +1,5 @@
-//! The listeners of a running process: bound before a configuration is in force, stopped after it is not.
+//! The listeners of a running process: bound before a configuration is in force, stopped after it
+//! is not.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! The keys of tokens and the refresh tokens: opened once they are needed, looked after as files are.
+//! The keys of tokens and the refresh tokens: opened once they are needed, looked after as files
+//! are.
 
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::request::site::Sites;
 
-/// What gives and verifies tokens, where a domain wants them. It stays over reloads, as the state directory does.
+/// What gives and verifies tokens, where a domain wants them. It stays over reloads, as the state
+/// directory does.
 pub(super) fn tokens(
     snapshot: &Snapshot,
     before: Option<&Sites>,

@@ -21,7 +21,8 @@ pub enum BasicError {
     /// Another scheme.
     #[error("the authorization scheme is not Basic")]
     NotBasic,
-    /// No scheme, bad base64, no colon, a control character, a user name that is not UTF-8, or too long.
+    /// No scheme, bad base64, no colon, a control character, a user name that is not UTF-8, or too
+    /// long.
     #[error("the Basic credentials cannot be read")]
     Malformed,
 }
@@ -68,7 +69,8 @@ impl Credentials {
     fn of(pair: Zeroizing<Vec<u8>>) -> Option<Self> {
         let colon = pair.iter().position(|&b| b == b':')?;
         let (user, password) = pair.split_at(colon);
-        // RFC 7617 §2: neither has control characters. A NUL would also end the password for bcrypt.
+        // RFC 7617 §2: neither has control characters. A NUL would also end the password for
+        // bcrypt.
         if std::str::from_utf8(user)
             .ok()?
             .chars()

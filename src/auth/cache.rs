@@ -15,8 +15,8 @@ use super::{BcryptHash, BcryptKey};
 /// The key of this process, under which pairs become tags.
 pub(super) struct TagKey(hmac::Key);
 
-/// Stands for one password of one user under one entry of one domain. Without the key of the process nobody
-/// can make one, nor guess how it begins: comparing and hashing it need no care.
+/// Stands for one password of one user under one entry of one domain. Without the key of the
+/// process nobody can make one, nor guess how it begins: comparing and hashing it need no care.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag([u8; 32]);
 
@@ -25,9 +25,10 @@ impl TagKey {
         hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map(Self)
     }
 
-    /// Every field is as long as its prefix says, so that no two quadruples have one tag. The entry is a part
-    /// of it: a changed entry forgets its password at once. Of the password only what bcrypt sees is, so that one
-    /// entry has one tag, and its owner cannot drive out others with different tails.
+    /// Every field is as long as its prefix says, so that no two quadruples have one tag. The entry
+    /// is a part of it: a changed entry forgets its password at once. Of the password only what
+    /// bcrypt sees is, so that one entry has one tag, and its owner cannot drive out others with
+    /// different tails.
     pub(super) fn tag(&self, domain: &str, credentials: &Credentials, entry: &BcryptHash) -> Tag {
         let mut context = hmac::Context::with_key(&self.0);
         let password = BcryptKey::seen(credentials.password());
@@ -133,8 +134,8 @@ impl Remembered {
         }
     }
 
-    /// Remembers a pair that was right. Also the time to forget old ones: going through all of them is
-    /// nothing beside the hash that was just computed.
+    /// Remembers a pair that was right. Also the time to forget old ones: going through all of them
+    /// is nothing beside the hash that was just computed.
     pub(super) fn insert(&self, tag: Tag, at: Instant) {
         let known = self.lifetime.saturating_mul(STALE);
         self.pairs

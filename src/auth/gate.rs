@@ -1,7 +1,8 @@
 //! The gate before bcrypt: one check per password at a time, few at once, few waiting.
 //!
-//! Threads of its own instead of the runtime's blocking pool, for two reasons: a nice value is a property of a
-//! thread and cannot be taken back, and the line before them can be seen, bounded and tidied under one lock.
+//! Threads of its own instead of the runtime's blocking pool, for two reasons: a nice value is a
+//! property of a thread and cannot be taken back, and the line before them can be seen, bounded and
+//! tidied under one lock.
 
 mod line;
 
@@ -29,7 +30,8 @@ pub(super) struct Check {
     /// Who shows it, as the budgets know it.
     pub(super) attempt: Attempt,
     pub(super) budgets: FailureBudgets,
-    /// What is against it: failures that still count, and checks in line before it. The least goes first.
+    /// What is against it: failures that still count, and checks in line before it. The least goes
+    /// first.
     pub(super) rank: u32,
 }
 
@@ -49,7 +51,8 @@ pub(super) enum Ticket {
     Remembered,
     /// The verdict will be here, or the sender will be gone if the check broke off.
     Waiting(watch::Receiver<Option<Verdict>>),
-    /// The same, of a check that somebody else brought. What comes of it is counted for that one only.
+    /// The same, of a check that somebody else brought. What comes of it is counted for that one
+    /// only.
     Joined(watch::Receiver<Option<Verdict>>),
 }
 
@@ -87,8 +90,8 @@ impl Gate {
         if let Some(flight) = line.join(&check) {
             return Ok(Ticket::Joined(flight));
         }
-        // Under the lock, because a check that was right is remembered before its flight ends: whoever
-        // sees no flight sees what it found.
+        // Under the lock, because a check that was right is remembered before its flight ends:
+        // whoever sees no flight sees what it found.
         let flight = match self.remembered.look(&check.tag, check.asked) {
             Memory::Fresh => return Ok(Ticket::Remembered),
             Memory::Stale => line.push_known(check),
@@ -144,8 +147,8 @@ impl Gate {
                 self.remembered.insert(check.tag, check.asked);
                 self.lockout.succeeded(&check.attempt, check.asked);
             }
-            // Not remembered here: strangers could fill the memory with wrong passwords, and drive out right
-            // ones. Here and not by the client, which may have gone to escape it.
+            // Not remembered here: strangers could fill the memory with wrong passwords, and drive
+            // out right ones. Here and not by the client, which may have gone to escape it.
             Some(Verdict::Wrong) => {
                 self.lockout
                     .failed(&check.attempt, &check.budgets, check.asked)
@@ -156,8 +159,8 @@ impl Gate {
         verdict
     }
 
-    /// Whether others of the same address or user have used up the budget while this one stood in line. A
-    /// pair that was right not long ago needs none.
+    /// Whether others of the same address or user have used up the budget while this one stood in
+    /// line. A pair that was right not long ago needs none.
     fn is_used_up(&self, check: &Check) -> bool {
         self.remembered.look(&check.tag, check.asked) == Memory::Nothing
             && matches!(

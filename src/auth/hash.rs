@@ -68,7 +68,8 @@ impl BcryptHash {
         })
     }
 
-    /// A hash that stands for nobody's password. Checking against it takes as long as against any other.
+    /// A hash that stands for nobody's password. Checking against it takes as long as against any
+    /// other.
     pub(crate) const fn decoy(cost: Cost) -> Self {
         Self {
             cost,
@@ -107,7 +108,8 @@ impl BcryptHash {
         self.cost
     }
 
-    /// Whether this is the password. Takes as long as the cost says: never on a thread that does I/O.
+    /// Whether this is the password. Takes as long as the cost says: never on a thread that does
+    /// I/O.
     pub(crate) fn matches(&self, key: &BcryptKey) -> bool {
         verify_slices_are_equal(&digest(key, self.cost, self.salt), &self.digest).is_ok()
     }

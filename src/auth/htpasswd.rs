@@ -16,8 +16,8 @@ pub struct Htpasswd {
 }
 
 impl Htpasswd {
-    /// Reads a whole file. Lines that are no bcrypt entry are skipped, each with its reason; the first line of
-    /// a user counts, as with `htpasswd`, even if it cannot be used.
+    /// Reads a whole file. Lines that are no bcrypt entry are skipped, each with its reason; the
+    /// first line of a user counts, as with `htpasswd`, even if it cannot be used.
     pub fn parse(file: &[u8]) -> Self {
         let mut entries = HashMap::new();
         let mut skipped = Vec::new();
@@ -122,7 +122,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) highest: Cost,
 }
 
-/// A line that nobody can log in with. Its text says what it is and what to do, never what stands there.
+/// A line that nobody can log in with. Its text says what it is and what to do, never what stands
+/// there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// Counted from 1.
@@ -268,7 +269,8 @@ fn kind(hash: &[u8]) -> SkipReason {
     }
 }
 
-/// A line as Apache reads it: white space around it does not count, and the hash ends at a second colon.
+/// A line as Apache reads it: white space around it does not count, and the hash ends at a second
+/// colon.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
     /// Empty or a comment.

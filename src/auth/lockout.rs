@@ -1,7 +1,7 @@
 //! Wrong passwords, counted per client address and per user, and who has no try left.
 //!
-//! Pure: the time is an argument, and nothing is counted but what is said here. All memory is taken by tables
-//! of a fixed size, however many addresses and names come.
+//! Pure: the time is an argument, and nothing is counted but what is said here. All memory is taken
+//! by tables of a fixed size, however many addresses and names come.
 
 mod quota;
 mod table;
@@ -20,19 +20,20 @@ use table::{Key, Keys, Moment, Table};
 /// What is known of wrong passwords.
 ///
 /// Three budgets, each of them a number of tries that comes back evenly over the window:
-/// - of an *address* (IPv6: of its /64), for everything that is tried from there; and of a *network*, the /48
-///   of IPv6 that one customer may have whole, sixteen times as much, or its 65 536 /64s would be as many
-///   addresses that have done nothing wrong;
-/// - of a *user* of a domain, for what is tried under the name from addresses that it never logged in from.
-///   While this one is used up, such an address has a single try instead of its own budget. So guessing from
-///   many addresses is slowed down, and nobody can lock out a user: an address that has done nothing wrong
-///   is always heard;
-/// - of a user *at an address* that it has logged in from, in place of both, so that neither who guesses the
-///   name nor who shares the address (NAT) uses up the user's tries.
+/// - of an *address* (IPv6: of its /64), for everything that is tried from there; and of a
+///   *network*, the /48 of IPv6 that one customer may have whole, sixteen times as much, or its 65
+///   536 /64s would be as many addresses that have done nothing wrong;
+/// - of a *user* of a domain, for what is tried under the name from addresses that it never logged
+///   in from. While this one is used up, such an address has a single try instead of its own
+///   budget. So guessing from many addresses is slowed down, and nobody can lock out a user: an
+///   address that has done nothing wrong is always heard;
+/// - of a user *at an address* that it has logged in from, in place of both, so that neither who
+///   guesses the name nor who shares the address (NAT) uses up the user's tries.
 ///
-/// A try that was found wrong from this address a moment ago is known to be wrong: it costs no hash and is not
-/// counted again. containerd repeats a wrong password five times in a row, and a forgotten job for ever.
-/// A right password takes nothing back, or whoever has one account could guess at the others without end.
+/// A try that was found wrong from this address a moment ago is known to be wrong: it costs no hash
+/// and is not counted again. containerd repeats a wrong password five times in a row, and a
+/// forgotten job for ever. A right password takes nothing back, or whoever has one account could
+/// guess at the others without end.
 pub struct Lockout {
     keys: Keys,
     start: Instant,
@@ -282,8 +283,8 @@ impl Lockout {
         );
     }
 
-    /// Forgets what has gone wrong at an address, in its network, and of users that log in from there. Returns
-    /// whether there was something.
+    /// Forgets what has gone wrong at an address, in its network, and of users that log in from
+    /// there. Returns whether there was something.
     pub(crate) fn unlock_address(&self, client: IpAddr, now: Instant) -> bool {
         let (key, now) = (self.keys.address(client), self.moment(now));
         let own = self.addresses.forgive(now, |record| record.is(key));
@@ -378,8 +379,8 @@ impl Budgets {
     }
 }
 
-/// A number of tries that come back one by one. A record says until when its failures count: each of
-/// them moves that by `each`, and it comes nearer by itself.
+/// A number of tries that come back one by one. A record says until when its failures count: each
+/// of them moves that by `each`, and it comes nearer by itself.
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     each: Duration,

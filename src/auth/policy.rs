@@ -1,5 +1,5 @@
-//! Who may do what: the access rules of a virtual host, compiled once so that a decision looks only at
-//! the rules that can be about who asks and what is asked for. Pure: no I/O, no async.
+//! Who may do what: the access rules of a virtual host, compiled once so that a decision looks only
+//! at the rules that can be about who asks and what is asked for. Pure: no I/O, no async.
 
 mod index;
 mod summary;
@@ -19,8 +19,8 @@ use crate::registry::pattern::{Pattern, RepositoryPattern};
 /// The rules of a virtual host. A deny beats every allow; what no rule allows is not allowed.
 #[derive(Debug)]
 pub struct Policy {
-    /// By rank: all denies before all allows, and each in the order of the file, so that the rule that
-    /// decides is the first that is about the question.
+    /// By rank: all denies before all allows, and each in the order of the file, so that the rule
+    /// that decides is the first that is about the question.
     rules: Box<[Rule]>,
     index: Index,
     /// Without a rule every user may do everything.
@@ -90,9 +90,9 @@ impl Policy {
         self.open
     }
 
-    /// Whether this may be done. An action of tags without a tag asks for some tag: any will do, and a deny
-    /// of certain tags does not matter. A mount reads as a pull does: the right to either is enough for it,
-    /// and a deny of either is enough against it.
+    /// Whether this may be done. An action of tags without a tag asks for some tag: any will do,
+    /// and a deny of certain tags does not matter. A mount reads as a pull does: the right to
+    /// either is enough for it, and a deny of either is enough against it.
     pub fn decide(
         &self,
         asker: Asker<'_>,
@@ -155,7 +155,8 @@ impl Policy {
         })
     }
 
-    /// Whether there is anything that may be done with a repository: otherwise it is as if it did not exist.
+    /// Whether there is anything that may be done with a repository: otherwise it is as if it did
+    /// not exist.
     pub fn sees(&self, asker: Asker<'_>, repository: &str) -> bool {
         Action::ALL
             .into_iter()
@@ -170,20 +171,21 @@ impl Policy {
         of_user && (self.open || self.rules.iter().any(|rule| gives(rule) && own(rule)))
     }
 
-    /// Whether all repositories may be looked at, as pages beside the registry do that know no users: a rule
-    /// allows `pull` and `catalog` everywhere, and none denies either anywhere.
+    /// Whether all repositories may be looked at, as pages beside the registry do that know no
+    /// users: a rule allows `pull` and `catalog` everywhere, and none denies either anywhere.
     pub fn sees_everything(&self, asker: Asker<'_>) -> Decision<'_> {
         let reading: Actions = [Action::Pull, Action::Catalog].into_iter().collect();
         self.everywhere(asker, reading, |rule| !(rule.deny && rule.tags.is_some()))
     }
 
-    /// Whether anything may be done to all repositories, as pages do that know no users: a rule allows every
-    /// action everywhere and for all tags, and none denies any of them anywhere.
+    /// Whether anything may be done to all repositories, as pages do that know no users: a rule
+    /// allows every action everywhere and for all tags, and none denies any of them anywhere.
     pub fn changes_everything(&self, asker: Asker<'_>) -> Decision<'_> {
         self.everywhere(asker, Actions::ALL, |rule| rule.deny || rule.tags.is_none())
     }
 
-    /// By the rules that count: an allow is one of all these actions in `**`, a deny one of any of them.
+    /// By the rules that count: an allow is one of all these actions in `**`, a deny one of any of
+    /// them.
     fn everywhere(
         &self,
         asker: Asker<'_>,
@@ -209,8 +211,9 @@ impl Policy {
         }))
     }
 
-    /// Addresses of which each network of the rules, and each part of it that another one is, has at least one, and
-    /// the rest of the world too: where the answer to a question does not change between them, it changes nowhere.
+    /// Addresses of which each network of the rules, and each part of it that another one is, has
+    /// at least one, and the rest of the world too: where the answer to a question does not change
+    /// between them, it changes nowhere.
     pub(crate) fn places(&self) -> Vec<IpAddr> {
         // What is in which networks changes at the first address of one, and behind its last.
         let networks = self
@@ -287,8 +290,8 @@ impl Rule {
         }
     }
 
-    /// Whether it is about a question, the repository apart, of somebody whom the index has found for it;
-    /// `by_pattern`: whose name is still to be compared.
+    /// Whether it is about a question, the repository apart, of somebody whom the index has found
+    /// for it; `by_pattern`: whose name is still to be compared.
     fn is_about(&self, question: &Question<'_>, by_pattern: bool) -> bool {
         let Question {
             asker,
@@ -308,12 +311,14 @@ impl Rule {
     fn is_about_tag(&self, action: Action, tag: Option<&str>) -> bool {
         let Some(tags) = &self.tags else { return true };
         match (action, tag) {
-            // What it deletes may have any tag, so that a deny of tags counts and an allow of some does not.
+            // What it deletes may have any tag, so that a deny of tags counts and an allow of some
+            // does not.
             (Action::DeleteManifest, _) => self.deny,
             (Action::Push | Action::Overwrite | Action::DeleteTag, Some(tag)) => {
                 tags.iter().any(|pattern| pattern.matches(tag))
             }
-            // What has no tag, or shows its tag to nobody: blobs, manifests by digest, everything that reads.
+            // What has no tag, or shows its tag to nobody: blobs, manifests by digest, everything
+            // that reads.
             _ => !self.deny,
         }
     }

@@ -1,7 +1,9 @@
-//! Tokens of the Docker token protocol: given to who has shown a password, and verified in its place.
+//! Tokens of the Docker token protocol: given to who has shown a password, and verified in its
+//! place.
 //!
-//! A token says who asks and what it was asked for. It is the upper bound of what it is good for: the access rules,
-//! and whether the user still has the same password, are looked at with every request.
+//! A token says who asks and what it was asked for. It is the upper bound of what it is good for:
+//! the access rules, and whether the user still has the same password, are looked at with every
+//! request.
 
 mod claims;
 mod entries;
@@ -92,7 +94,8 @@ pub enum InvalidToken {
 pub struct SigningFailed(#[from] jsonwebtoken::errors::Error);
 
 impl Tokens {
-    /// Reads keys and refresh tokens below the state directory; makes what is not there. Waits for the disk.
+    /// Reads keys and refresh tokens below the state directory; makes what is not there. Waits for
+    /// the disk.
     pub fn open(state: &Path, now: SystemTime) -> Result<Self, TokensError> {
         let mut validation = Validation::new(ALGORITHM);
         // All claims are looked at below, with this process's idea of the time.
@@ -145,8 +148,8 @@ impl Tokens {
         Ok(encode(&header, &claims, &key.signing)?)
     }
 
-    /// What a token is good for at a domain with these users. Costs one signature for a new token, and a hash for
-    /// one that was seen before.
+    /// What a token is good for at a domain with these users. Costs one signature for a new token,
+    /// and a hash for one that was seen before.
     pub fn verify(
         &self,
         token: &str,
@@ -212,8 +215,8 @@ impl Tokens {
         serde_json::json!({ "keys": self.keys.load().public() }).to_string()
     }
 
-    /// Reads what other processes have written, writes what has happened here, and makes the next key when it is
-    /// time. Waits for the disk.
+    /// Reads what other processes have written, writes what has happened here, and makes the next
+    /// key when it is time. Waits for the disk.
     pub fn look(&self, now: SystemTime) {
         if self.keys.load().is_stale(&self.state, now) {
             let problem = match Keys::open(&self.state, now) {

@@ -1,5 +1,6 @@
-//! Whose an upload session is: its name, as the client gets it, ends with a tag that only this domain's
-//! user could have been given. Nothing is stored but the key, so that a restart changes nothing.
+//! Whose an upload session is: its name, as the client gets it, ends with a tag that only this
+//! domain's user could have been given. Nothing is stored but the key, so that a restart changes
+//! nothing.
 
 use std::io;
 use std::path::Path;
@@ -29,8 +30,8 @@ pub struct SessionOwner {
 }
 
 impl SessionKey {
-    /// Reads the key below the state directory, or makes one there. Waits for the disk, and for other processes that do
-    /// the same.
+    /// Reads the key below the state directory, or makes one there. Waits for the disk, and for
+    /// other processes that do the same.
     pub fn open(state: &Path) -> io::Result<Self> {
         let path = state.join(FILE);
         if let Some(key) = Self::read(&path)? {
@@ -110,7 +111,8 @@ impl SessionOwner {
         }
     }
 
-    /// Every field is as long as its prefix says, so that no two sessions have one tag by their borders.
+    /// Every field is as long as its prefix says, so that no two sessions have one tag by their
+    /// borders.
     fn tag(&self, repository: &RepositoryName, session: &str) -> String {
         let mut context = hmac::Context::with_key(&self.key.0);
         for field in [

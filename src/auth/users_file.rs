@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::htpasswd::{Htpasswd, Skipped};
 use crate::fs::Fingerprint;
 
-/// An htpasswd file and what it last said. A domain is not opened, nor closed to everybody, by a file that went
-/// wrong; one that has nobody in it, and stays so, lets nobody in.
+/// An htpasswd file and what it last said. A domain is not opened, nor closed to everybody, by a
+/// file that went wrong; one that has nobody in it, and stays so, lets nobody in.
 #[derive(Debug)]
 pub struct UsersFile {
     path: PathBuf,
@@ -108,7 +108,8 @@ impl UsersFile {
         &self.path
     }
 
-    /// Looks whether the file changed, and reads it if it did. Costs one `stat` as long as it did not. Blocks.
+    /// Looks whether the file changed, and reads it if it did. Costs one `stat` as long as it did
+    /// not. Blocks.
     pub fn refresh(&self) -> Refreshed {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Before the content is read, so that a change during the reading shows the next time.
@@ -118,8 +119,8 @@ impl UsersFile {
         }
         let content = read(&self.path);
         if fingerprint != Fingerprint::of(&self.path) {
-            // Still being written (`htpasswd` does so in place): half of it is worth nothing, and the next look
-            // finds it changed again.
+            // Still being written (`htpasswd` does so in place): half of it is worth nothing, and
+            // the next look finds it changed again.
             seen.settled = false;
             return Refreshed::Unchanged;
         }
@@ -149,8 +150,8 @@ impl UsersFile {
         Refreshed::Reloaded(users)
     }
 
-    /// Who takes out the last user means it. But a file that is written in place is empty for a moment, and no
-    /// sign tells the one from the other but that it stays so.
+    /// Who takes out the last user means it. But a file that is written in place is empty for a
+    /// moment, and no sign tells the one from the other but that it stays so.
     fn empty(&self, error: HtpasswdError, seen: &mut Seen) -> Refreshed {
         if self.users.load().users() == 0 {
             return Refreshed::Unchanged;
@@ -166,7 +167,8 @@ impl UsersFile {
 }
 
 impl HtpasswdError {
-    /// Whether nobody is meant to be in the file: it can be read, and no line of it looks like an entry.
+    /// Whether nobody is meant to be in the file: it can be read, and no line of it looks like an
+    /// entry.
     fn is_blank(&self) -> bool {
         matches!(self, Self::NoUsers { skipped, .. } if skipped.is_empty())
     }

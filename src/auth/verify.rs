@@ -19,8 +19,8 @@ use crate::config::snapshot::FailureBudgets;
 
 /// Checks passwords for all domains of the process.
 ///
-/// Neither time, nor waiting in line, nor what is remembered tells an unknown user from a wrong password:
-/// both are one check of the same length that goes the same way.
+/// Neither time, nor waiting in line, nor what is remembered tells an unknown user from a wrong
+/// password: both are one check of the same length that goes the same way.
 pub struct Verifier {
     key: TagKey,
     gate: Arc<Gate>,
@@ -132,7 +132,8 @@ impl Verifier {
             lockout,
             waiting,
         ));
-        // From here on, an early return drops the verifier and so ends the threads that were started.
+        // From here on, an early return drops the verifier and so ends the threads that were
+        // started.
         let verifier = Self { key, gate };
         for _ in 0..threads.max(1) {
             let gate = verifier.gate.clone();
@@ -148,8 +149,9 @@ impl Verifier {
 
     /// Whether a login needs a check, and may have one. Never waits, and costs no hash.
     ///
-    /// A password that is remembered, also one that has to be verified again, passes whatever its address or
-    /// its user's name were used for. Errors: too many were wrong, or this very one was a moment ago.
+    /// A password that is remembered, also one that has to be verified again, passes whatever its
+    /// address or its user's name were used for. Errors: too many were wrong, or this very one was
+    /// a moment ago.
     pub fn admit(&self, login: &Login<'_>) -> Result<Entry, VerifyError> {
         let Login {
             domain,
@@ -198,8 +200,8 @@ impl Verifier {
         })))
     }
 
-    /// The user, if the password is right. Waits for a hash; whoever stops waiting (drops the future) before the
-    /// hash began has it dropped too.
+    /// The user, if the password is right. Waits for a hash; whoever stops waiting (drops the
+    /// future) before the hash began has it dropped too.
     pub async fn verify(&self, admitted: Admitted) -> Result<UserName, VerifyError> {
         let Admitted { user, check } = admitted;
         let (attempt, budgets, asked) = (check.attempt, check.budgets, check.asked);
@@ -240,7 +242,8 @@ impl Verifier {
         }
     }
 
-    /// Whether a secret that is not a password, such as a refresh token, may be looked for: it is not known here.
+    /// Whether a secret that is not a password, such as a refresh token, may be looked for: it is
+    /// not known here.
     pub fn admit_secret(
         &self,
         domain: &str,
@@ -256,8 +259,8 @@ impl Verifier {
         }
     }
 
-    /// Counts a secret that is not a password and was wrong. It counts for the client's address alone, and once if
-    /// it comes again. What to answer.
+    /// Counts a secret that is not a password and was wrong. It counts for the client's address
+    /// alone, and once if it comes again. What to answer.
     pub fn wrong_secret(
         &self,
         domain: &str,
@@ -276,7 +279,8 @@ impl Verifier {
 
     fn attempt_of_secret(&self, domain: &str, secret: &str, client: IpAddr) -> Attempt {
         let tag = self.key.tag_of_secret(domain, secret).short();
-        // No domain is called so: in place of a user's name, whose budget others would use up, the address.
+        // No domain is called so: in place of a user's name, whose budget others would use up, the
+        // address.
         self.gate
             .lockout
             .attempt(client, "", &client.to_string(), tag)
@@ -309,9 +313,10 @@ impl Drop for Verifier {
     }
 }
 
-/// The work of one check. A wrong password costs what the file's dearest entry costs, so that a user whose
-/// own entry is cheaper is not told from one that does not exist; a right one tells that by itself. It is
-/// done to the end even if the client has gone, or the next in line could see from its own waiting which it was.
+/// The work of one check. A wrong password costs what the file's dearest entry costs, so that a
+/// user whose own entry is cheaper is not told from one that does not exist; a right one tells that
+/// by itself. It is done to the end even if the client has gone, or the next in line could see from
+/// its own waiting which it was.
 fn check(check: &Check) -> Verdict {
     if check.hash.matches(&check.key) {
         return Verdict::Right;
@@ -322,14 +327,16 @@ fn check(check: &Check) -> Verdict {
     Verdict::Wrong
 }
 
-/// Hashing takes what the threads that move bytes leave over: on Linux, a nice value is a thread's own.
+/// Hashing takes what the threads that move bytes leave over: on Linux, a nice value is a thread's
+/// own.
 fn yield_to_traffic() {
     if let Err(error) = rustix::process::nice(NICE) {
         tracing::warn!(%error, "password checks run at the same priority as traffic");
     }
 }
 
-/// About a tenth of the weight of a normal thread: little while traffic needs the processor, and never nothing.
+/// About a tenth of the weight of a normal thread: little while traffic needs the processor, and
+/// never nothing.
 const NICE: i32 = 10;
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! ACME (RFC 8555) as the manager wants it: a session with one CA, and orders in it. The only place, with
-//! `acme/transport`, that names the library, whose gaps are closed here.
+//! ACME (RFC 8555) as the manager wants it: a session with one CA, and orders in it. The only
+//! place, with `acme/transport`, that names the library, whose gaps are closed here.
 
-/// Asks again while only the nonce is refused: the library gives up after three, a busy CA may refuse more.
+/// Asks again while only the nonce is refused: the library gives up after three, a busy CA may
+/// refuse more.
 macro_rules! again {
     ($ask:expr) => {{
         let mut tries = 0;
@@ -96,7 +97,8 @@ impl Session {
         Ok(Self { account, transport })
     }
 
-    /// With a new account and a new key. The terms of service are agreed to: whoever writes `acme` does.
+    /// With a new account and a new key. The terms of service are agreed to: whoever writes `acme`
+    /// does.
     pub(super) async fn register(
         ca: &CaSettings,
         id: &CaId,
@@ -225,12 +227,13 @@ impl Session {
         }
     }
 
-    /// The other chains that the CA offers for the certificate that was sent last. Those that cannot be had are left out.
+    /// The other chains that the CA offers for the certificate that was sent last. Those that
+    /// cannot be had are left out.
     pub(super) async fn alternates(&self) -> Vec<String> {
         let mut chains = Vec::new();
         for url in self.transport.seen().alternates {
-            // The library cannot fetch a chain by its URL, but it can ask for any URL as for an order; what
-            // comes is no order, and the transport has kept it.
+            // The library cannot fetch a chain by its URL, but it can ask for any URL as for an
+            // order; what comes is no order, and the transport has kept it.
             let _ = again!(self.account.order(url.clone()));
             let chain = self
                 .transport

@@ -1,5 +1,5 @@
-//! The answers to challenges while a CA asks: read by the plain listeners and by handshakes. They also
-//! lie in files, so that another process on the same state directory can answer.
+//! The answers to challenges while a CA asks: read by the plain listeners and by handshakes. They
+//! also lie in files, so that another process on the same state directory can answer.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,7 +18,8 @@ use tokio::time::timeout;
 
 use crate::fs::{Access, atomic_write};
 
-/// All answers of the process. Only what this or another moorgate on the directory has put there is answered.
+/// All answers of the process. Only what this or another moorgate on the directory has put there is
+/// answered.
 #[derive(Debug)]
 pub struct Challenges {
     /// By token.
@@ -80,7 +81,8 @@ impl Challenges {
         }
     }
 
-    /// Answers http-01 for a token from now on. Writes a file, and the end of the answer removes it.
+    /// Answers http-01 for a token from now on. Writes a file, and the end of the answer removes
+    /// it.
     pub fn answer_http(
         self: &Arc<Self>,
         token: &str,
@@ -98,7 +100,8 @@ impl Challenges {
         })
     }
 
-    /// Answers tls-alpn-01 for a name or an address from now on, with a file as above. `digest` is that of the key authorization.
+    /// Answers tls-alpn-01 for a name or an address from now on, with a file as above. `digest` is
+    /// that of the key authorization.
     pub fn answer_handshake(
         self: &Arc<Self>,
         name: &str,
@@ -149,7 +152,8 @@ impl Challenges {
 
     async fn shared(&self, kind: AnswerKind, key: &str) -> Option<String> {
         let path = self.path(kind, key)?;
-        // A CA asks from several places at once, for several names: who comes at the same time waits.
+        // A CA asks from several places at once, for several names: who comes at the same time
+        // waits.
         let _looking = timeout(PATIENCE, self.looking.acquire()).await.ok()?.ok()?;
         tokio::fs::read_to_string(path).await.ok()
     }

@@ -23,7 +23,8 @@ pub struct CertificateProblem {
     pub message: String,
     /// What to do about it.
     pub help: &'static str,
-    /// Whether handshakes for the domain would be refused; otherwise the certificate is served as it is.
+    /// Whether handshakes for the domain would be refused; otherwise the certificate is served as
+    /// it is.
     pub refused: bool,
 }
 

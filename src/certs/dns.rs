@@ -1,6 +1,6 @@
-//! Asks DNS servers what a CA will ask: for TXT and CAA records, which the system's own resolver does not
-//! give, and for addresses, into which that one mixes what only this machine knows. One question, one answer,
-//! over UDP and where that is too small over TCP (RFC 1035, RFC 7766).
+//! Asks DNS servers what a CA will ask: for TXT and CAA records, which the system's own resolver
+//! does not give, and for addresses, into which that one mixes what only this machine knows. One
+//! question, one answer, over UDP and where that is too small over TCP (RFC 1035, RFC 7766).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -268,7 +268,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 mod tests {
     use super::*;
 
-    /// The records that a server with this answer gives; it gets the question and writes all behind it.
+    /// The records that a server with this answer gives; it gets the question and writes all behind
+    /// it.
     async fn records(
         kind: Kind,
         flags: [u8; 2],

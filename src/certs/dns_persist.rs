@@ -1,5 +1,5 @@
-//! dns-persist-01: one TXT record that stays, says who may issue and for which account, and is checked
-//! before a CA is told to look (draft-ietf-acme-dns-persist).
+//! dns-persist-01: one TXT record that stays, says who may issue and for which account, and is
+//! checked before a CA is told to look (draft-ietf-acme-dns-persist).
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

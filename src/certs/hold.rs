@@ -1,5 +1,5 @@
-//! Whether a first order is held back because the state directory seems to have been lost: each such
-//! order would be one more account and one more of five certificates in a week.
+//! Whether a first order is held back because the state directory seems to have been lost: each
+//! such order would be one more account and one more of five certificates in a week.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -43,9 +43,10 @@ pub struct HeldBack {
     pub until: SystemTime,
 }
 
-/// `Some`: the order is held back. So it is when the domain is served with a certificate of a public CA
-/// that is valid and older than the state directory, which knows nothing of it: either the directory
-/// was lost or is made anew with each start, or another server's certificates were not imported.
+/// `Some`: the order is held back. So it is when the domain is served with a certificate of a
+/// public CA that is valid and older than the state directory, which knows nothing of it: either
+/// the directory was lost or is made anew with each start, or another server's certificates were
+/// not imported.
 ///
 /// A domain that is new, or whose certificate has expired, is never held back.
 pub fn hold(domain: &str, facts: Facts<'_>, now: SystemTime) -> Option<Held> {

@@ -1,5 +1,5 @@
-//! Takes over what another server got from its CAs: certificates with their keys, and accounts. So a switch
-//! orders nothing. Reads what the other server wrote and changes nothing there.
+//! Takes over what another server got from its CAs: certificates with their keys, and accounts. So
+//! a switch orders nothing. Reads what the other server wrote and changes nothing there.
 
 mod acme_sh;
 mod caddy;
@@ -48,7 +48,8 @@ pub struct Target {
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// What to look through: the directory of one of the tools, or one that holds it, or an `acme.json`.
+    /// What to look through: the directory of one of the tools, or one that holds it, or an
+    /// `acme.json`.
     pub from: &'a Path,
     /// The directory `state`.
     pub state: &'a Path,

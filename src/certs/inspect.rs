@@ -124,7 +124,8 @@ impl CertificateFacts {
             .not_after
             .duration_since(self.not_before)
             .unwrap_or_default();
-        // A week is time enough for a person; a certificate that lives for six days is renewed later.
+        // A week is time enough for a person; a certificate that lives for six days is renewed
+        // later.
         if left >= NOTICE.min(life / 5) {
             return None;
         }

@@ -116,7 +116,8 @@ impl InternalCa {
             source,
         };
         private_directory(state).map_err(unwritable)?;
-        // Another process may be at the same point: the one that comes second finds the CA of the first.
+        // Another process may be at the same point: the one that comes second finds the CA of the
+        // first.
         let _lock = lock(&state.join(LOCK)).map_err(unwritable)?;
         if let Some(ca) = Self::open(state)? {
             return Ok(ca);
@@ -160,7 +161,8 @@ impl InternalCa {
         self.not_after
     }
 
-    /// A leaf for these names with a key of its own, for 30 days but never longer than the CA lives.
+    /// A leaf for these names with a key of its own, for 30 days but never longer than the CA
+    /// lives.
     pub fn issue<'a>(
         &self,
         names: impl IntoIterator<Item = &'a HostName>,

@@ -1,5 +1,5 @@
-//! What is asked of a CA and what it has sent: the signing request, the chain that is wanted, and whether
-//! it is what was asked for.
+//! What is asked of a CA and what it has sent: the signing request, the chain that is wanted, and
+//! whether it is what was asked for.
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -13,7 +13,8 @@ use super::acme::Session;
 use super::inspect::CertificateFacts;
 use crate::config::acme::CertifiedName;
 
-/// A signing request in DER for these names, with a key in PEM. The subject is empty: the CA decides.
+/// A signing request in DER for these names, with a key in PEM. The subject is empty: the CA
+/// decides.
 pub(super) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<u8>, String> {
     let make = || {
         let key = KeyPair::from_pem(key)?;
@@ -67,7 +68,8 @@ fn top_issuer(chain: &str) -> Option<String> {
     Some(name)
 }
 
-/// What the leaf of a chain says that can be served: in order, for this key, and with all names that were asked for.
+/// What the leaf of a chain says that can be served: in order, for this key, and with all names
+/// that were asked for.
 pub(super) fn check(
     key: &str,
     chain: &str,

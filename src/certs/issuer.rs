@@ -1,5 +1,5 @@
-//! Orders certificates from CAs and renews them: one task for the process, a state for each domain. What
-//! it gets lies below `state`, where [`Certificates`] finds it.
+//! Orders certificates from CAs and renews them: one task for the process, a state for each domain.
+//! What it gets lies below `state`, where [`Certificates`] finds it.
 
 mod attempt;
 mod budgets;
@@ -81,7 +81,8 @@ impl Running {
 }
 
 impl Issuer {
-    /// For the certificates of a process and their state directory. Nothing happens before [`run`](Self::run).
+    /// For the certificates of a process and their state directory. Nothing happens before
+    /// [`run`](Self::run).
     pub fn new(certificates: Arc<Certificates>, snapshot: &Snapshot, wall: Wall) -> Self {
         Self {
             storage: Storage::below(certificates.state()),
@@ -210,7 +211,8 @@ impl Issuer {
         }
     }
 
-    /// Asks or changes the ledger, on a blocking thread. With an error nothing that a CA counts may follow.
+    /// Asks or changes the ledger, on a blocking thread. With an error nothing that a CA counts may
+    /// follow.
     async fn ledger<R: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Ledger, SystemTime) -> R + Send + 'static,
@@ -246,8 +248,8 @@ pub(super) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send +
     }
 }
 
-/// Domains that are looked after at the same time. A CA answers an order in seconds, and a thousand domains
-/// on one account are bounded by its limit of orders, not by this.
+/// Domains that are looked after at the same time. A CA answers an order in seconds, and a thousand
+/// domains on one account are bounded by its limit of orders, not by this.
 const MOST_AT_ONCE: usize = 8;
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const AFTER_A_PANIC: Duration = Duration::from_secs(60 * 60);

@@ -1,5 +1,6 @@
-//! The ledger of orders and failures: keeps every limit of a CA by itself, honours what the CA says, and
-//! backs off without ever giving up. Facts and time in, a decision out; `ledger/file` keeps it on disk.
+//! The ledger of orders and failures: keeps every limit of a CA by itself, honours what the CA
+//! says, and backs off without ever giving up. Facts and time in, a decision out; `ledger/file`
+//! keeps it on disk.
 
 mod backoff;
 mod failure;
@@ -29,14 +30,14 @@ pub use words::{Hindrance, Limit, Until};
 /// What moorgate has asked of all CAs lately, and how it ended.
 ///
 /// A step on the way of an order is recorded **before** it is taken where the CA counts it
-/// ([`Event::Placed`], [`Event::Finalizing`]), so that a crash cannot make it forgotten. The protocol:
-/// [`place`](Self::place) → `newOrder`; [`Event::Finalizing`] → `finalize`; then [`Event::Issued`], or
-/// [`Event::Failed`] at any point, also before an order was placed, and before it [`Event::NotIssued`] where
-/// the CA has said so: without it an order that was being finalized counts as a certificate. An order that
-/// is resumed after a restart is not placed again.
+/// ([`Event::Placed`], [`Event::Finalizing`]), so that a crash cannot make it forgotten. The
+/// protocol: [`place`](Self::place) → `newOrder`; [`Event::Finalizing`] → `finalize`; then
+/// [`Event::Issued`], or [`Event::Failed`] at any point, also before an order was placed, and
+/// before it [`Event::NotIssued`] where the CA has said so: without it an order that was being
+/// finalized counts as a certificate. An order that is resumed after a restart is not placed again.
 ///
-/// Ages are measured by the clock of the machine. Entries that lie in the future are taken for ones of
-/// this moment; `ledger/file` watches the clock for jumps while the process runs.
+/// Ages are measured by the clock of the machine. Entries that lie in the future are taken for ones
+/// of this moment; `ledger/file` watches the clock for jumps while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// When it was begun: with the state directory, or when an older one was lost.
@@ -80,8 +81,8 @@ pub enum Event<'a> {
     Issued(OrderRequest<'a>),
     /// The CA has said that the order is over, and that it has issued nothing for it.
     NotIssued(OrderRequest<'a>),
-    /// The order is over without a certificate and without a fault that calls for waiting, like one whose
-    /// `replaces` the CA refused.
+    /// The order is over without a certificate and without a fault that calls for waiting, like one
+    /// whose `replaces` the CA refused.
     Abandoned(OrderRequest<'a>),
     /// The attempt is over, before or after an order was placed.
     Failed(OrderRequest<'a>, Failure),
@@ -92,7 +93,8 @@ pub enum Event<'a> {
         /// What will be ordered: waiting after failures ends. Limits and the CA's own words stay.
         names: &'a NameSet,
     },
-    /// The configuration is another one, with which what has failed may work: waiting after failures ends as well.
+    /// The configuration is another one, with which what has failed may work: waiting after
+    /// failures ends as well.
     Changed {
         /// For these names.
         names: &'a NameSet,
@@ -152,8 +154,8 @@ impl Ledger {
             .map(|backoff| backoff.last.as_str())
     }
 
-    /// Whether the order may be placed at this moment. The answer holds for one order: each one that is
-    /// placed must be recorded before the next question.
+    /// Whether the order may be placed at this moment. The answer holds for one order: each one
+    /// that is placed must be recorded before the next question.
     pub fn may_order(&self, request: &OrderRequest<'_>, now: SystemTime) -> Result<(), Until> {
         let Some(record) = self.cas.get(request.ca) else {
             return Ok(());
@@ -241,9 +243,9 @@ impl Ledger {
         least.into_values().collect()
     }
 
-    /// Before anything else at this moment: the clock was set forward by `jump` since the last look, so
-    /// that everything moves with it and does not seem older than it is. One that was set back needs
-    /// nothing: what then lies in the future is taken for something of this moment.
+    /// Before anything else at this moment: the clock was set forward by `jump` since the last
+    /// look, so that everything moves with it and does not seem older than it is. One that was set
+    /// back needs nothing: what then lies in the future is taken for something of this moment.
     fn follow(&mut self, now: SystemTime, jump: Duration) {
         if !jump.is_zero() {
             self.cas.values_mut().for_each(|record| record.shift(jump));
@@ -389,7 +391,8 @@ impl LimitOn {
     }
 }
 
-/// Whether a name counts for a registered domain. Most can be told by their ends, without the long list.
+/// Whether a name counts for a registered domain. Most can be told by their ends, without the long
+/// list.
 fn is_below(name: &str, domain: &str) -> bool {
     (name.ends_with(domain) || domain.ends_with("/64")) && registered_domain(name) == domain
 }

@@ -109,8 +109,8 @@ impl Certificates {
         self.issued.load().get(domain).cloned()
     }
 
-    /// Makes a configuration's certificates the ones in force: what is still wanted stays, what is new
-    /// is loaded or issued, the rest is dropped, and the table changes once.
+    /// Makes a configuration's certificates the ones in force: what is still wanted stays, what is
+    /// new is loaded or issued, the rest is dropped, and the table changes once.
     pub fn apply(&self, snapshot: &Snapshot) {
         let now = SystemTime::now();
         let mut held = self.lock();
@@ -207,8 +207,8 @@ struct Domain {
 enum Look {
     /// There is no later one before certificates are needed: report what is wrong now.
     Final,
-    /// Another follows in a second. Renewal tools replace the two files one after the other, so a bad
-    /// pair is reported when it is still there then.
+    /// Another follows in a second. Renewal tools replace the two files one after the other, so a
+    /// bad pair is reported when it is still there then.
     Repeated,
 }
 
@@ -226,7 +226,8 @@ impl Domain {
         }
     }
 
-    /// Whether what is held is of use to another configuration of the domain: that of a CA is, until there is another.
+    /// Whether what is held is of use to another configuration of the domain: that of a CA is,
+    /// until there is another.
     fn keeps(&self, host: &SharedVirtualHost) -> bool {
         use CertificateSource::Acme;
         matches!(

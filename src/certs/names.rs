@@ -1,5 +1,5 @@
-//! The set of names that one certificate is ordered for, in one spelling: two orders for the same set
-//! are duplicates to a CA, whatever the order and case in which the names are written.
+//! The set of names that one certificate is ordered for, in one spelling: two orders for the same
+//! set are duplicates to a CA, whatever the order and case in which the names are written.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -16,12 +16,12 @@ use crate::fs::{Access, atomic_write};
 
 /// An order that has been placed and is not over.
 ///
-/// How to use it: when `newOrder` has answered, [`keep`](Self::keep) it with the key that its certificate
-/// will have, before anything else. At the start, and before each new order for a domain,
-/// [`find`](Self::find) it and go on from whatever state its URL says; a certificate that was issued
-/// just before a crash is downloaded then, for the key is here. [`forget`](Self::forget) it when its
-/// certificate is stored or the CA says that the order is invalid or unknown. The ledger is told of a
-/// resumed order only when it moves on (`Finalizing`, `Issued`, `Failed`).
+/// How to use it: when `newOrder` has answered, [`keep`](Self::keep) it with the key that its
+/// certificate will have, before anything else. At the start, and before each new order for a
+/// domain, [`find`](Self::find) it and go on from whatever state its URL says; a certificate that
+/// was issued just before a crash is downloaded then, for the key is here. [`forget`](Self::forget)
+/// it when its certificate is stored or the CA says that the order is invalid or unknown. The
+/// ledger is told of a resumed order only when it moves on (`Finalizing`, `Issued`, `Failed`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenOrder {
     /// Where it was placed.
@@ -129,8 +129,9 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. One that has
-/// come to no end in a day never will, and a certificate of 160 hours cannot wait for longer.
+/// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. One
+/// that has come to no end in a day never will, and a certificate of 160 hours cannot wait for
+/// longer.
 const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]

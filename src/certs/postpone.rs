@@ -1,4 +1,5 @@
-//! For how long an order is postponed for what was found out about its names. Facts and time in, a decision out.
+//! For how long an order is postponed for what was found out about its names. Facts and time in, a
+//! decision out.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,12 +28,12 @@ pub(crate) struct Postponed {
 
 /// When to look again, if the order is not to be placed now; `None`: it is tried all the same.
 ///
-/// Looks follow after 1, 2, 4 minutes and so on, up to an hour. They cost a CA nothing, but what they see is
-/// seen from here: with DNS of two faces, or a router that does not lead back in, it is wrong for ever. So a
-/// doubt holds an order up for three minutes, long enough for a network that is just coming up, and a certain
-/// finding for a day, or for an eighth of what is left of the certificate that is being served. One attempt a
-/// day is far below what uses up any limit of a CA: failures are counted by the hour, and Let's Encrypt
-/// forgives one of those in a row each day.
+/// Looks follow after 1, 2, 4 minutes and so on, up to an hour. They cost a CA nothing, but what
+/// they see is seen from here: with DNS of two faces, or a router that does not lead back in, it is
+/// wrong for ever. So a doubt holds an order up for three minutes, long enough for a network that
+/// is just coming up, and a certain finding for a day, or for an eighth of what is left of the
+/// certificate that is being served. One attempt a day is far below what uses up any limit of a CA:
+/// failures are counted by the hour, and Let's Encrypt forgives one of those in a row each day.
 pub(crate) fn postpone(
     before: Option<Postponed>,
     weight: Weight,

@@ -1,5 +1,5 @@
-//! When a certificate is to be renewed, how soon the CA is asked for its advice again, and how loudly
-//! to warn when renewal fails. Facts and time in, a decision out.
+//! When a certificate is to be renewed, how soon the CA is asked for its advice again, and how
+//! loudly to warn when renewal fails. Facts and time in, a decision out.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -60,8 +60,9 @@ pub struct AriWindow {
 }
 
 impl AriWindow {
-    /// `None` unless it ends after its start, as RFC 9773 §4.2 demands: the CA's advice is then to be
-    /// ignored, as if it had none. So is a moment before 1970: programs in Go send the year 1 for none at all.
+    /// `None` unless it ends after its start, as RFC 9773 §4.2 demands: the CA's advice is then to
+    /// be ignored, as if it had none. So is a moment before 1970: programs in Go send the year 1
+    /// for none at all.
     pub fn new(start: SystemTime, end: SystemTime) -> Option<Self> {
         (SystemTime::UNIX_EPOCH <= start && start < end).then_some(Self { start, end })
     }
@@ -183,10 +184,11 @@ impl fmt::Display for Why {
 /// When to renew. Independent of the time at which it is asked, so that looking often or rarely, or
 /// after a clock has jumped, changes nothing.
 ///
-/// With a window of the CA: a random moment in it, however early (after a mass revocation it lies in
-/// the past, which means at once), but never so late that a fifth of the life is left (9/20 of one below
-/// 10 days: then still 72 hours of 160). Without: when a third of the life is left (half below 10 days),
-/// or up to 1/25 of the life earlier, so that what was issued together is not renewed together.
+/// With a window of the CA: a random moment in it, however early (after a mass revocation it lies
+/// in the past, which means at once), but never so late that a fifth of the life is left (9/20 of
+/// one below 10 days: then still 72 hours of 160). Without: when a third of the life is left (half
+/// below 10 days), or up to 1/25 of the life earlier, so that what was issued together is not
+/// renewed together.
 pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
     let length = life.length();
     let Some(window) = window else {
@@ -223,12 +225,14 @@ pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
 /// How an attempt to ask the CA for its window ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AriAnswer {
-    /// With a window, or with one that makes no sense; and how long to wait until the next question.
+    /// With a window, or with one that makes no sense; and how long to wait until the next
+    /// question.
     Answered {
         /// What the CA said (RFC 9773 §4.3).
         retry_after: Option<Duration>,
     },
-    /// Not at all, or with an error, for the nth time in a row (from 1); and how long it said to wait.
+    /// Not at all, or with an error, for the nth time in a row (from 1); and how long it said to
+    /// wait.
     Failed {
         /// How often in a row.
         times: u32,
@@ -237,8 +241,8 @@ pub enum AriAnswer {
     },
 }
 
-/// When to ask the CA for its window again: as it says, but from 1 minute to 1 day (RFC 9773 §4.3.2);
-/// 6 hours if it does not say. After failures 1, 10, 100 minutes, then every 6 hours.
+/// When to ask the CA for its window again: as it says, but from 1 minute to 1 day (RFC 9773
+/// §4.3.2); 6 hours if it does not say. After failures 1, 10, 100 minutes, then every 6 hours.
 pub fn ask_ari_again(asked: SystemTime, answer: AriAnswer) -> SystemTime {
     let wait = match answer {
         AriAnswer::Answered { retry_after } => retry_after.unwrap_or(ARI_USUALLY),

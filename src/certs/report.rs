@@ -84,7 +84,8 @@ pub struct DomainBudget {
     pub domain: HostName,
     /// Whose limits.
     pub ca: CaId,
-    /// One for each kind of limit that its next order would use; [`Limit::label`](super::ledger::Limit::label) names it.
+    /// One for each kind of limit that its next order would use;
+    /// [`Limit::label`](super::ledger::Limit::label) names it.
     pub budget: Vec<Budget>,
 }
 

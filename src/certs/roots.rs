@@ -1,4 +1,5 @@
-//! Whose certificates are believed when moorgate is the client: the system's roots, or those of a file.
+//! Whose certificates are believed when moorgate is the client: the system's roots, or those of a
+//! file.
 
 use std::path::{Path, PathBuf};
 

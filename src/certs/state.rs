@@ -1,5 +1,5 @@
-//! Where what concerns ACME lies below `state`, and the form of an account there. Everything is 0600 or
-//! below a directory of 0700, and is replaced as a whole by `fs::atomic_write`.
+//! Where what concerns ACME lies below `state`, and the form of an account there. Everything is
+//! 0600 or below a directory of 0700, and is replaced as a whole by `fs::atomic_write`.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -80,7 +80,8 @@ impl CaId {
         short(name)
     }
 
-    /// The CA whose directory is called like this. `None`: none is, or its URL is too long to be read from it.
+    /// The CA whose directory is called like this. `None`: none is, or its URL is too long to be
+    /// read from it.
     fn of_file_name(name: &str) -> Option<Self> {
         let mut text = Vec::with_capacity(name.len());
         let mut bytes = name.bytes();
@@ -251,8 +252,9 @@ pub struct StoredAccount {
     /// As the CA knows them, like `mailto:ops@example.com`.
     #[serde(default)]
     pub contacts: Vec<String>,
-    /// The domains that stand for the CA in DNS, in lower case, by its word when it was last told something. None where
-    /// it says nothing, and where the account was taken over from another server.
+    /// The domains that stand for the CA in DNS, in lower case, by its word when it was last told
+    /// something. None where it says nothing, and where the account was taken over from another
+    /// server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<String>,
 }

@@ -1,5 +1,5 @@
-//! How far the certificates of CAs are, told from what lies below `state` alone: for commands that run
-//! beside the process that orders.
+//! How far the certificates of CAs are, told from what lies below `state` alone: for commands that
+//! run beside the process that orders.
 
 use std::time::SystemTime;
 

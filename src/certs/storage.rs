@@ -1,5 +1,5 @@
-//! What ACME keeps below `state`, read and written: accounts, certificates, and what is under way. The paths
-//! are those of `state`. Blocks on the file system.
+//! What ACME keeps below `state`, read and written: accounts, certificates, and what is under way.
+//! The paths are those of `state`. Blocks on the file system.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -90,8 +90,9 @@ pub(super) struct Txt {
 }
 
 impl Record {
-    /// The challenges that may be tried, the most promising first: what worked last, then those that did not fail. What
-    /// the CA has seen counts for more than that we have seen some of them to be `unfit`.
+    /// The challenges that may be tried, the most promising first: what worked last, then those
+    /// that did not fail. What the CA has seen counts for more than that we have seen some of them
+    /// to be `unfit`.
     pub fn ranked(&self, allowed: &[ChallengeKind], unfit: &[ChallengeKind]) -> Vec<ChallengeKind> {
         let mut kinds = allowed.to_vec();
         kinds.sort_by_key(|kind| {
@@ -111,7 +112,8 @@ impl Record {
         self.failed_challenges.clear();
     }
 
-    /// Takes down which challenges have failed. When all that are allowed have, each gets another chance.
+    /// Takes down which challenges have failed. When all that are allowed have, each gets another
+    /// chance.
     pub fn note_failed(&mut self, kinds: &[ChallengeKind], allowed: &[ChallengeKind]) {
         let new = kinds
             .iter()
@@ -178,7 +180,8 @@ impl Storage {
         }
     }
 
-    /// Replaces the certificate of a domain. The chain is PEM, leaf first; the key belongs to the leaf.
+    /// Replaces the certificate of a domain. The chain is PEM, leaf first; the key belongs to the
+    /// leaf.
     pub fn write_certificate(
         &self,
         ca: &CaId,
@@ -217,7 +220,8 @@ impl Storage {
         }
     }
 
-    /// Replaces the account at its CA: the key first, so that an account is never there without one.
+    /// Replaces the account at its CA: the key first, so that an account is never there without
+    /// one.
     pub fn write_account(&self, account: &Account) -> io::Result<()> {
         let paths = self.state.ca(&account.stored.directory);
         paths.make_directories()?;
@@ -228,8 +232,8 @@ impl Storage {
         )
     }
 
-    /// The order in flight at a CA for these names in this account, with its key. One that cannot be taken
-    /// up is forgotten, and said.
+    /// The order in flight at a CA for these names in this account, with its key. One that cannot
+    /// be taken up is forgotten, and said.
     pub fn order(
         &self,
         ca: &CaId,
@@ -240,7 +244,8 @@ impl Storage {
     ) -> io::Result<Option<(OpenOrder, SecretString)>> {
         let files = self.state.ca(ca);
         match OpenOrder::find(&files, domain.as_str(), account, names, now) {
-            // A process was killed after the certificate was there: the order would only give it again.
+            // A process was killed after the certificate was there: the order would only give it
+            // again.
             Ok(Some((_, key))) if self.has_certificate_for(ca, domain, &key) => {
                 OpenOrder::forget(&files, domain.as_str())?;
                 Ok(None)

@@ -35,8 +35,9 @@ impl CertificateTable {
     ///
     /// `server_name` is the SNI in lower case, as rustls gives it; a trailing dot is tolerated.
     /// Without SNI, clients can only have asked for an address (RFC 6066 §3). Which one cannot be
-    /// known: behind a published container port, the local address is not the one they dialled. So the
-    /// answer is the certificate of the only virtual host here that has an address among its names.
+    /// known: behind a published container port, the local address is not the one they dialled. So
+    /// the answer is the certificate of the only virtual host here that has an address among its
+    /// names.
     pub fn find(
         &self,
         listen: ListenAddress,

@@ -20,8 +20,8 @@ use crate::config::acme::{AcmeRequest, CaSettings};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::CertificateSource;
 
-/// Lists the certificates of all domains: a few lines for each, or a JSON array. The running process is asked; where
-/// none answers, the files are looked at, and that is said.
+/// Lists the certificates of all domains: a few lines for each, or a JSON array. The running
+/// process is asked; where none answers, the files are looked at, and that is said.
 pub fn list(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if let Ok(state) = crate::config::state(config) {
         match control::client::ask(&state, &Command::Certs { json }) {
@@ -55,8 +55,8 @@ fn list_files(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::
     Ok(())
 }
 
-/// Writes the internal CA's certificate in PEM, for the trust stores of clients. Makes the CA first if
-/// there is none yet.
+/// Writes the internal CA's certificate in PEM, for the trust stores of clients. Makes the CA first
+/// if there is none yet.
 pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     let ca = InternalCa::open_or_make(&snapshot.state).map_err(|error| {
         let help = error.help();
@@ -66,8 +66,8 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a line of a zone file for each name and CA. Of what cannot be printed it is said why, and there is no more
-/// than that only if nothing can.
+/// Prints a line of a zone file for each name and CA. Of what cannot be printed it is said why, and
+/// there is no more than that only if nothing can.
 pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let request = asking(snapshot, domain)?;
     let (addresses, names): (Vec<_>, Vec<_>) = request
@@ -235,7 +235,8 @@ mod tests {
         _validation-persist.b.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1"
         _validation-persist.example.com. IN TXT "letsencrypt.org; accounturi=https://ca.example/account/1; policy=wildcard"
         "#);
-        // Of a CA that is not known, only its own word tells; of the others it is printed anyway. An alias will do.
+        // Of a CA that is not known, only its own word tells; of the others it is printed anyway.
+        // An alias will do.
         let other = CaSettings::new(Directory::at("https://ca.example.com/acme/directory"));
         let directory = CaId::new(other.directory.url()).expect("a URL");
         snapshot.acme.authorities.insert(0, other);

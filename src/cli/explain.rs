@@ -1,4 +1,5 @@
-//! `moorgate explain USER ACTION REPO[:TAG]`: whether it is allowed, and which rule of which file decides.
+//! `moorgate explain USER ACTION REPO[:TAG]`: whether it is allowed, and which rule of which file
+//! decides.
 
 mod asked;
 
@@ -24,7 +25,8 @@ pub struct Options {
     /// Only this domain; without it, each.
     #[arg(long)]
     pub domain: Option<String>,
-    /// The client's address, for rules with `networks`; a line more tells if the answer is another one elsewhere.
+    /// The client's address, for rules with `networks`; a line more tells if the answer is another
+    /// one elsewhere.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub client: IpAddr,
     /// Print a JSON array instead.

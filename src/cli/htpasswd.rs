@@ -22,8 +22,9 @@ pub struct Options {
     pub cost: u32,
 }
 
-/// Adds, changes or deletes the entry of a user. The password comes from the terminal, asked twice, or else
-/// from the first line of standard input. The file is replaced as a whole and keeps its owner and permissions.
+/// Adds, changes or deletes the entry of a user. The password comes from the terminal, asked twice,
+/// or else from the first line of standard input. The file is replaced as a whole and keeps its
+/// owner and permissions.
 pub fn run(file: &Path, user: &str, options: Options) -> anyhow::Result<()> {
     let user = UserName::new(user)?;
     let Options { delete, cost } = options;
@@ -150,8 +151,8 @@ fn change(
     Ok(done)
 }
 
-/// The file with this entry for the user: in place of the first line of that user, or at the end. Further lines
-/// of the same user go, since they never count. All other bytes stay.
+/// The file with this entry for the user: in place of the first line of that user, or at the end.
+/// Further lines of the same user go, since they never count. All other bytes stay.
 fn with_entry(file: &[u8], user: &UserName, entry: &BcryptHash) -> Vec<u8> {
     let line = format!("{user}:{entry}");
     let mut placed = false;
@@ -212,8 +213,8 @@ fn line_end(line: &[u8]) -> &[u8] {
     }
 }
 
-/// Keeps a second run out until this one has read and written. The directory itself is locked: it needs no
-/// further file that would be left over, or could belong to somebody else.
+/// Keeps a second run out until this one has read and written. The directory itself is locked: it
+/// needs no further file that would be left over, or could belong to somebody else.
 fn lock(directory: &Path) -> anyhow::Result<File> {
     let lock =
         File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
@@ -240,8 +241,9 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Metadata>)> {
     }
 }
 
-/// Like [`crate::fs::atomic_write`], but what replaces an old file belongs to the same owner and may be read by the
-/// same people: the proxy often runs as another user than the one who types this.
+/// Like [`crate::fs::atomic_write`], but what replaces an old file belongs to the same owner and
+/// may be read by the same people: the proxy often runs as another user than the one who types
+/// this.
 fn replace(
     target: &Path,
     directory: &Path,

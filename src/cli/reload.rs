@@ -1,4 +1,5 @@
-//! `moorgate reload`: the running process reads its configuration again, and says here what is wrong with it.
+//! `moorgate reload`: the running process reads its configuration again, and says here what is
+//! wrong with it.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -21,7 +21,8 @@ use crate::config::snapshot::Snapshot;
 /// What is done with refresh tokens.
 #[derive(Debug, clap::Subcommand)]
 pub enum TokensCommand {
-    /// List them: id, user, domain, client, when made, last used, until when, and which are no longer good.
+    /// List them: id, user, domain, client, when made, last used, until when, and which are no
+    /// longer good.
     List {
         /// Print a JSON array instead.
         #[arg(long)]

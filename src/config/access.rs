@@ -1,5 +1,5 @@
-//! Access rules as a domain file says them, checked and with their groups filled in. What they come to
-//! for a request is for [`auth::policy`](crate::auth::policy) to say.
+//! Access rules as a domain file says them, checked and with their groups filled in. What they come
+//! to for a request is for [`auth::policy`](crate::auth::policy) to say.
 
 use std::fmt;
 use std::ops::Range;

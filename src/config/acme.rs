@@ -84,7 +84,8 @@ pub struct AcmeSettings {
     pub challenges: Vec<ChallengeKind>,
     /// The program that sets TXT records, with its first arguments.
     pub dns_command: Option<Vec<String>>,
-    /// The DNS servers that are asked about names before a CA is; those of the system where there are none.
+    /// The DNS servers that are asked about names before a CA is; those of the system where there
+    /// are none.
     pub resolvers: Vec<SocketAddr>,
 }
 
@@ -101,7 +102,8 @@ pub struct CaSettings {
     pub chain: Option<String>,
     /// Ties the account to one that exists at the CA (RFC 8555 §7.3.4).
     pub binding: Option<ExternalBinding>,
-    /// Whether it is said to look at names from outside; `None`: those do that have a name of their own.
+    /// Whether it is said to look at names from outside; `None`: those do that have a name of their
+    /// own.
     pub public: Option<bool>,
     /// Where it asks for the answers to challenges.
     pub ports: ValidationPorts,
@@ -198,7 +200,8 @@ impl Directory {
         }
     }
 
-    /// Whether it certifies public names only, and enforces limits that a mistake can use up for days.
+    /// Whether it certifies public names only, and enforces limits that a mistake can use up for
+    /// days.
     pub fn is_public(&self) -> bool {
         matches!(self, Self::Known(ca) if ca.is_production())
     }

@@ -21,15 +21,15 @@ pub enum NetworkError {
         /// The network that has this address.
         network: Network,
     },
-    /// Addresses of IPv4 as IPv6 writes them, among others. Clients are known by the former alone, so that it would
-    /// never be about those.
+    /// Addresses of IPv4 as IPv6 writes them, among others. Clients are known by the former alone,
+    /// so that it would never be about those.
     #[error("has the addresses of IPv4 in it, written as IPv6, and others")]
     Mixed,
 }
 
 impl Network {
-    /// Reads `10.0.0.0/8`, `fd00::/8`, or an address alone. `::ffff:10.0.0.0/104` is the first of them, and
-    /// `::/0` is all of IPv6.
+    /// Reads `10.0.0.0/8`, `fd00::/8`, or an address alone. `::ffff:10.0.0.0/104` is the first of
+    /// them, and `::/0` is all of IPv6.
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self(IpNet::from(address.to_canonical())));
@@ -42,7 +42,8 @@ impl Network {
         Ok(canonical)
     }
 
-    /// Whether an address is in it. An IPv4 address that came over an IPv6 socket is an IPv4 address.
+    /// Whether an address is in it. An IPv4 address that came over an IPv6 socket is an IPv4
+    /// address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -77,7 +78,8 @@ fn canonical(network: IpNet) -> Result<IpNet, NetworkError> {
     }
 }
 
-/// The first of the IPv6 addresses that stand for those of IPv4 (RFC 4291 §2.5.5.2), and how many bits they share.
+/// The first of the IPv6 addresses that stand for those of IPv4 (RFC 4291 §2.5.5.2), and how many
+/// bits they share.
 const MAPPED: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
 const MAPPED_BITS: u8 = 96;
 

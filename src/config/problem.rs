@@ -68,8 +68,8 @@ impl Problem {
         )
     }
 
-    /// An error at a place of a file, in bytes, for the layers above. The file is read again when the
-    /// problem is shown.
+    /// An error at a place of a file, in bytes, for the layers above. The file is read again when
+    /// the problem is shown.
     pub fn at_place(
         file: &Path,
         place: &std::ops::Range<usize>,

@@ -172,8 +172,8 @@ pub(super) struct RawMain {
 }
 
 impl RawMain {
-    /// Of a file that is there but cannot be read: its listeners and its state count as wrong rather
-    /// than absent, so that nothing is said about defaults that it may have changed.
+    /// Of a file that is there but cannot be read: its listeners and its state count as wrong
+    /// rather than absent, so that nothing is said about defaults that it may have changed.
     pub(super) fn unknown() -> Self {
         let (https, http) = (Setting::Invalid, Setting::Invalid);
         Self {
@@ -313,7 +313,8 @@ fn auth(table: &mut Table<'_>) -> RawAuth {
                 ],
             )
         }),
-        // Clients take anything below a minute for a minute, and a key verifies for two days after its last use.
+        // Clients take anything below a minute for a minute, and a key verifies for two days after
+        // its last use.
         token_lifetime: table.value("token_lifetime", |value| {
             values::bounded(value, MINUTE, DAY)
         }),
@@ -354,7 +355,8 @@ fn upstream(table: &mut Table<'_>) -> RawUpstream {
     }
 }
 
-/// A push must be over before what it has sent counts as garbage, and a sign of use is an hour coarse.
+/// A push must be over before what it has sent counts as garbage, and a sign of use is an hour
+/// coarse.
 const LEAST_GRACE: Duration = Duration::from_secs(2 * 3600);
 
 fn limits(table: &mut Table<'_>) -> RawLimits {

@@ -25,8 +25,8 @@ use super::vhost::ListenAddress;
 pub(super) struct MainFile {
     pub(super) source: Arc<Source>,
     pub(super) raw: RawMain,
-    /// The secrets that `eab_hmac_key` of each `[[ca]]` leads to; none where it is not written or cannot be had, which is
-    /// noted already.
+    /// The secrets that `eab_hmac_key` of each `[[ca]]` leads to; none where it is not written or
+    /// cannot be had, which is noted already.
     pub(super) bindings: Vec<Option<SecretString>>,
 }
 
@@ -38,7 +38,8 @@ pub(super) struct DomainFile {
     /// The secret that `raw.upstream.password` leads to; none where it cannot be had, which is
     /// noted already.
     pub(super) password: Option<SecretString>,
-    /// The text of `groups_file`; none where there is none or it cannot be read, which is noted already.
+    /// The text of `groups_file`; none where there is none or it cannot be read, which is noted
+    /// already.
     pub(super) groups: Option<Arc<Source>>,
 }
 

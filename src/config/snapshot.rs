@@ -35,17 +35,18 @@ pub struct Snapshot {
     pub connection: ConnectionSettings,
 }
 
-/// How many wrong passwords there may be before the next one is not looked at. The tries come back one by
-/// one, evenly over the window.
+/// How many wrong passwords there may be before the next one is not looked at. The tries come back
+/// one by one, evenly over the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureBudgets {
-    /// Of an address; of IPv6, of a /64. Default 20: all the users of an office or a build farm may come from
-    /// one address, and each of them may mistype.
+    /// Of an address; of IPv6, of a /64. Default 20: all the users of an office or a build farm may
+    /// come from one address, and each of them may mistype.
     pub address: u32,
-    /// Of a user: for all addresses together that it never logged in from, and for each of the others.
-    /// Default 20.
+    /// Of a user: for all addresses together that it never logged in from, and for each of the
+    /// others. Default 20.
     pub user: u32,
-    /// The time in which a used-up budget is full again. Default 10 min: 2 guesses a minute in the long run.
+    /// The time in which a used-up budget is full again. Default 10 min: 2 guesses a minute in the
+    /// long run.
     pub window: Duration,
 }
 

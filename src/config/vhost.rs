@@ -113,7 +113,8 @@ pub struct AuthSettings {
     pub anonymous: AnonymousAccess,
 }
 
-/// How clients of the registry show who they are. People with a browser use their password in either mode.
+/// How clients of the registry show who they are. People with a browser use their password in
+/// either mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
     /// With user and password in each request.

@@ -12,7 +12,8 @@ use super::activity::Activity;
 use super::frames::Frames;
 use super::pieces;
 
-/// A PING or SETTINGS acknowledgement or a WINDOW_UPDATE: what an HTTP/2 connection sends by itself.
+/// A PING or SETTINGS acknowledgement or a WINDOW_UPDATE: what an HTTP/2 connection sends by
+/// itself.
 const LITTLE: usize = 17;
 
 /// Between TLS and hyper.
@@ -84,7 +85,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for WatchedIo<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> WatchedIo<IO> {
-    /// Takes off the socket what the client still sends, until it ends; the activity bounds the time.
+    /// Takes off the socket what the client still sends, until it ends; the activity bounds the
+    /// time.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [MaybeUninit::uninit(); 8 * 1024];
         loop {

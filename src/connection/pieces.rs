@@ -1,10 +1,10 @@
 //! Hands large writes to TLS in small pieces, because of how they are copied there.
 
-// rustls copies each record out of what it is given. glibc copies from 2112 bytes on (with FSRM; 8 KiB
-// without) by `rep movsb`, which is several times slower on Zen processors when source and target begin
-// at the same offset of a page (glibc bug 30994), and whole buffers do: a download cost 1.24 s of
-// processor time per GiB, and 0.81 s without that instruction. Pieces are copied by the usual loop, into
-// the same records.
+// rustls copies each record out of what it is given. glibc copies from 2112 bytes on (with FSRM; 8
+// KiB without) by `rep movsb`, which is several times slower on Zen processors when source and
+// target begin at the same offset of a page (glibc bug 30994), and whole buffers do: a download
+// cost 1.24 s of processor time per GiB, and 0.81 s without that instruction. Pieces are copied by
+// the usual loop, into the same records.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -14,7 +14,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Accepts until `stop`. Each connection comes with its share of the process's bound; while that is
 /// used up, one waits here for a share and the others in the kernel's queue. A share is taken for a
-/// connection that is there, never ahead of it: else each idle listener would keep one from the others.
+/// connection that is there, never ahead of it: else each idle listener would keep one from the
+/// others.
 pub(crate) async fn accept(
     listener: TcpListener,
     bound: Arc<Semaphore>,

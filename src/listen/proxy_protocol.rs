@@ -1,5 +1,6 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy that passes bytes on says before them about who sent them
-//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Only trusted proxies are asked.
+//! The PROXY protocol, versions 1 and 2: what a proxy that passes bytes on says before them about
+//! who sent them (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Only trusted
+//! proxies are asked.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -160,7 +161,8 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| is_plain)
 }
 
-/// Signature, version and command, family, length, addresses, and further fields that are of no use here.
+/// Signature, version and command, family, length, addresses, and further fields that are of no use
+/// here.
 fn version2(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
     let Some((head, rest)) = bytes.split_first_chunk::<16>() else {
         return Ok(Parsed::Incomplete);
@@ -218,7 +220,8 @@ const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest line of version 1, its end included.
 const LONGEST_V1: usize = 107;
-/// Version 2 may carry certificates and names of the proxy's own making. None that is known comes near this.
+/// Version 2 may carry certificates and names of the proxy's own making. None that is known comes
+/// near this.
 const MOST: usize = 4096;
 /// Enough for a header without such fields, and the beginning of TLS after it.
 const FIRST: usize = 536;

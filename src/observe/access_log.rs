@@ -162,8 +162,8 @@ impl AccessLog {
             // Nobody reads it any more: requests matter more than their lines.
             let _: io::Result<()> = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
             batch.clear();
-            // The two buffers take turns, and are not given back: one that is made anew by other threads
-            // each time cost 10 MiB at 20,000 lines a second.
+            // The two buffers take turns, and are not given back: one that is made anew by other
+            // threads each time cost 10 MiB at 20,000 lines a second.
             batch.shrink_to(2 * FULL);
             if closed {
                 return;
@@ -224,7 +224,8 @@ fn push_ms(out: &mut String, duration: Duration) {
     push_digits(out, micros % 1000, 3);
 }
 
-/// A number with at least so many digits. `write!` costs several times as much, for each field of each line.
+/// A number with at least so many digits. `write!` costs several times as much, for each field of
+/// each line.
 fn push_digits(out: &mut String, mut number: u64, least: usize) {
     let mut digits = [b'0'; 20];
     let mut begin = digits.len();
@@ -240,7 +241,8 @@ fn push_digits(out: &mut String, mut number: u64, least: usize) {
     out.extend(written.iter().map(|&digit| char::from(digit)));
 }
 
-/// `key=value` pairs in a fixed order; what is not known is `-`. The rule comes last, where one refused.
+/// `key=value` pairs in a fixed order; what is not known is `-`. The rule comes last, where one
+/// refused.
 fn plain(out: &mut String, line: &Line<'_>) {
     let Line {
         time,

@@ -43,8 +43,8 @@ pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
     LogControl(handle)
 }
 
-/// Our own events only. What the crates below us write is not made for administrators, and not without
-/// secrets: h2 shows targets with their queries.
+/// Our own events only. What the crates below us write is not made for administrators, and not
+/// without secrets: h2 shows targets with their queries.
 fn ours(level: LevelFilter) -> Targets {
     Targets::new().with_target(env!("CARGO_CRATE_NAME"), level)
 }

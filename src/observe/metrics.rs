@@ -1,5 +1,6 @@
-//! What is counted of the requests of a domain. Counting is a few atomic additions to places that are
-//! there from the start: nothing that a client sends makes a new one. `admin/metrics` writes it out.
+//! What is counted of the requests of a domain. Counting is a few atomic additions to places that
+//! are there from the start: nothing that a client sends makes a new one. `admin/metrics` writes it
+//! out.
 
 mod histogram;
 

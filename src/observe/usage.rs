@@ -32,8 +32,8 @@ impl Usage {
     }
 }
 
-/// `utime` and `stime` of proc_pid_stat(5), the 14th and 15th field. The second, the program's name, stands in
-/// parentheses and may hold anything.
+/// `utime` and `stime` of proc_pid_stat(5), the 14th and 15th field. The second, the program's
+/// name, stands in parentheses and may hold anything.
 fn cpu(stat: &str, ticks: u64) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);

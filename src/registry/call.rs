@@ -117,7 +117,8 @@ pub enum Call {
         /// The session.
         upload: UploadId,
     },
-    /// `PUT /v2/<name>/blobs/uploads/<session>?digest=<digest>`: the rest of the blob, which is then complete.
+    /// `PUT /v2/<name>/blobs/uploads/<session>?digest=<digest>`: the rest of the blob, which is
+    /// then complete.
     UploadCommit {
         /// Where.
         repository: RepositoryName,
@@ -154,9 +155,9 @@ pub enum Read {
 }
 
 impl Call {
-    /// Reads a request target as it stands in the request, percent-encoding included; `query` is what
-    /// follows the `?`. The path must be in its one plain form: nothing is normalised here, so that
-    /// moorgate and the upstream cannot read two different things into it.
+    /// Reads a request target as it stands in the request, percent-encoding included; `query` is
+    /// what follows the `?`. The path must be in its one plain form: nothing is normalised here, so
+    /// that moorgate and the upstream cannot read two different things into it.
     pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Self, CallError> {
         let path = endpoint::plain_path(path)?;
         let endpoint = Endpoint::parse(&path)?;

@@ -15,8 +15,9 @@ impl Digest {
     /// The longest digest in bytes. sha512 needs 135; nothing registered comes near the bound.
     pub const MAX_BYTES: usize = 255;
 
-    /// Reads `sha256:` with 64 or `sha512:` with 128 lower-case hexadecimal digits, or another algorithm
-    /// of the specification's grammar with at least 32 characters, as Go's `distribution` asks.
+    /// Reads `sha256:` with 64 or `sha512:` with 128 lower-case hexadecimal digits, or another
+    /// algorithm of the specification's grammar with at least 32 characters, as Go's `distribution`
+    /// asks.
     pub fn parse(text: &str) -> Result<Self, InvalidDigest> {
         let (algorithm, encoded) = text.split_once(':').ok_or(InvalidDigest)?;
         let valid = match algorithm {

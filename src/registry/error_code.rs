@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// A code of the distribution specification ("Error codes"), or one of those that every client knows
-/// beside them. Clients decide by it whether they try again: Docker gives up at once only on
+/// A code of the distribution specification ("Error codes"), or one of those that every client
+/// knows beside them. Clients decide by it whether they try again: Docker gives up at once only on
 /// UNAUTHORIZED, DENIED, UNSUPPORTED, TOOMANYREQUESTS and NAME_UNKNOWN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -96,8 +96,8 @@ pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> Strin
     serde_json::to_string(&document).expect("texts always serialize")
 }
 
-/// The same for who asks for a token: with the members of RFC 6749 §5.2 beside it, since some clients know these
-/// and some those.
+/// The same for who asks for a token: with the members of RFC 6749 §5.2 beside it, since some
+/// clients know these and some those.
 pub fn token_error_body(error: &str, code: ErrorCode, message: &str) -> String {
     let (error, error_description) = (Some(error), Some(message));
     let document = Document {

@@ -27,7 +27,8 @@ pub struct Origin<'a> {
 /// What the answer with the reference is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// 3xx: the reference may lead to a storage on another host, even one whose path begins with `/v2/`.
+    /// 3xx: the reference may lead to a storage on another host, even one whose path begins with
+    /// `/v2/`.
     Redirect,
     /// Any other: a reference below `/v2/` is the registry itself, whatever host stands before it.
     Other,
@@ -51,8 +52,8 @@ pub enum Rewritten {
     Unchanged,
     /// This path-absolute reference takes its place. It begins with one slash and no second.
     Path(String),
-    /// It points at another host: passed unchanged, or followed. A network-path reference (`//host/…`)
-    /// has the scheme of the upstream.
+    /// It points at another host: passed unchanged, or followed. A network-path reference
+    /// (`//host/…`) has the scheme of the upstream.
     Foreign,
     /// It is no reference that a client should see.
     Refused,
@@ -110,7 +111,8 @@ impl Rewriter<'_> {
         let is_upstream =
             https == upstream_https && authority.host == *host && port == upstream_port;
         let is_registry = path.as_deref().is_some_and(is_below_v2);
-        // A port on a public name may be a storage beside moorgate on the same host (a presigned MinIO URL).
+        // A port on a public name may be a storage beside moorgate on the same host (a presigned
+        // MinIO URL).
         let is_public =
             (is_registry || authority.port.is_none()) && (self.is_public)(&authority.host);
         if !(is_upstream || is_public || (answer == Answer::Other && is_registry)) {
@@ -119,8 +121,8 @@ impl Rewriter<'_> {
         path.map_or(Rewritten::Refused, Rewritten::Path)
     }
 
-    /// The reference on our side for one whose path is absolute at the upstream: without dot segments
-    /// (RFC 3986 §5.2.4) and base path. The query stays as it is.
+    /// The reference on our side for one whose path is absolute at the upstream: without dot
+    /// segments (RFC 3986 §5.2.4) and base path. The query stays as it is.
     fn local(&self, target: &str) -> Option<String> {
         let (path, suffix) = split_at_any(target, &['?', '#']);
         let path = without_dot_segments(if path.is_empty() { "/" } else { path });

@@ -1,4 +1,5 @@
-//! Patterns of names: what a user, a tag or a repository has to be called for a rule to be about it.
+//! Patterns of names: what a user, a tag or a repository has to be called for a rule to be about
+//! it.
 
 mod covers;
 pub mod literals;
@@ -7,9 +8,9 @@ pub mod literals;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(Box<str>);
 
-/// A pattern of repository names: components joined by `/`. In a component `*` stands for any characters
-/// of that level and `${user}` for the name of who asks; `**` as a component stands for any levels, at the
-/// end for at least one.
+/// A pattern of repository names: components joined by `/`. In a component `*` stands for any
+/// characters of that level and `${user}` for the name of who asks; `**` as a component stands for
+/// any levels, at the end for at least one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RepositoryPattern {
     text: Box<str>,
@@ -136,8 +137,8 @@ impl RepositoryPattern {
                 .all(|c| matches!(c, Component::Any | Component::Many))
     }
 
-    /// Whether a repository is like this, for a user; `${user}` is nobody's name for anonymous. A user's name
-    /// is one level: one with a slash in it is never there.
+    /// Whether a repository is like this, for a user; `${user}` is nobody's name for anonymous. A
+    /// user's name is one level: one with a slash in it is never there.
     pub fn matches(&self, repository: &str, user: Option<&str>) -> bool {
         // Names have at most 128 levels, nearly all have fewer than eight.
         let mut few = [""; 8];
@@ -171,8 +172,8 @@ impl Component {
     }
 }
 
-/// Tries each place for the first star, and no more for the others than are needed: a star takes as little
-/// as lets the next piece follow, and the last piece has to end the level.
+/// Tries each place for the first star, and no more for the others than are needed: a star takes as
+/// little as lets the next piece follow, and the last piece has to end the level.
 fn match_pieces(pieces: &[Piece], level: &str, user: Option<&str>) -> bool {
     let (mut rest, mut loose) = (level, false);
     for (at, piece) in pieces.iter().enumerate() {
@@ -199,8 +200,9 @@ fn match_pieces(pieces: &[Piece], level: &str, user: Option<&str>) -> bool {
     loose || rest.is_empty()
 }
 
-/// Whether a list is like a pattern in which some pieces stand for any number of entries. Going back to the
-/// last of those alone is enough, so that it takes at most as many steps as the product of the lengths.
+/// Whether a list is like a pattern in which some pieces stand for any number of entries. Going
+/// back to the last of those alone is enough, so that it takes at most as many steps as the product
+/// of the lengths.
 fn matches_list<P, T>(
     pattern: &[P],
     list: &[T],

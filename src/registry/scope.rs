@@ -1,5 +1,5 @@
-//! Scopes of the token protocol: `repository:base/app:pull,push`, as the distribution specification's
-//! "Token Scope Documentation" spells them.
+//! Scopes of the token protocol: `repository:base/app:pull,push`, as the distribution
+//! specification's "Token Scope Documentation" spells them.
 
 use std::fmt;
 
@@ -25,8 +25,8 @@ pub struct Scope {
 pub struct InvalidScope;
 
 impl Scope {
-    /// Reads a scope. A name may hold a colon, so that the type ends at the first one and the actions begin
-    /// after the last.
+    /// Reads a scope. A name may hold a colon, so that the type ends at the first one and the
+    /// actions begin after the last.
     pub fn parse(text: &str) -> Result<Self, InvalidScope> {
         let (kind, rest) = text.split_once(':').ok_or(InvalidScope)?;
         let (name, actions) = rest.rsplit_once(':').ok_or(InvalidScope)?;
@@ -162,8 +162,8 @@ impl Right {
         }
     }
 
-    /// The actions of access rules that need it. Somebody who may do one of them gets the right; the rules decide
-    /// again about each request.
+    /// The actions of access rules that need it. Somebody who may do one of them gets the right;
+    /// the rules decide again about each request.
     pub fn actions(self) -> &'static [Action] {
         match self {
             Self::Pull => &[Action::Pull, Action::List, Action::MountFrom],

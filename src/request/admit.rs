@@ -1,5 +1,5 @@
-//! Whether a login is looked at: what it shows, and whether too much of that was wrong before. The last step
-//! that costs nothing.
+//! Whether a login is looked at: what it shows, and whether too much of that was wrong before. The
+//! last step that costs nothing.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -14,8 +14,9 @@ use crate::config::snapshot::FailureBudgets;
 
 /// Lets in who is remembered, and to the check of the password who has tries left.
 ///
-/// Errors: 401 with the challenge for no, foreign, or known wrong credentials; 400 for two of them, since
-/// whoever stands behind might read the other one; 429 when too many were wrong, whether or not the user exists.
+/// Errors: 401 with the challenge for no, foreign, or known wrong credentials; 400 for two of them,
+/// since whoever stands behind might read the other one; 429 when too many were wrong, whether or
+/// not the user exists.
 pub(crate) fn admit(
     verifier: &Verifier,
     site: &Site,

@@ -1,4 +1,5 @@
-//! Who is asking: the password of a login that was admitted, checked against the virtual host's users.
+//! Who is asking: the password of a login that was admitted, checked against the virtual host's
+//! users.
 
 use std::sync::Arc;
 
@@ -36,8 +37,8 @@ impl From<Verified> for Authenticated {
 
 /// Finds out who is asking.
 ///
-/// Errors: 401 with the challenge for a wrong password; 503 when too many passwords are being checked; 429 when
-/// others of the same address used up its tries meanwhile.
+/// Errors: 401 with the challenge for a wrong password; 503 when too many passwords are being
+/// checked; 429 when others of the same address used up its tries meanwhile.
 pub(crate) async fn authenticate(
     verifier: &Verifier,
     site: &Site,

@@ -1,4 +1,5 @@
-//! Whether who asks may have what is asked for. The proof is a [`Grant`], and nothing goes on without.
+//! Whether who asks may have what is asked for. The proof is a [`Grant`], and nothing goes on
+//! without.
 
 mod refusal;
 
@@ -20,7 +21,8 @@ use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
 use refusal::Refused;
 
-/// The proof that this identity may have this subject, and on which terms. Only [`authorize`] makes one.
+/// The proof that this identity may have this subject, and on which terms. Only [`authorize`] makes
+/// one.
 #[derive(Debug)]
 pub(crate) struct Grant {
     /// What is done: what was asked for, or what takes its place.
@@ -117,9 +119,9 @@ pub(crate) struct Authorized {
 
 /// Decides by the access rules of the virtual host. Without rules every user may do everything.
 ///
-/// A token is good for what it was given for at most. Errors: 403 for what a user may not do, 401 where a login or
-/// another token might help. What is in a repository of which the
-/// user may see nothing is no error here: it goes on as the question for a repository that does not exist.
+/// A token is good for what it was given for at most. Errors: 403 for what a user may not do, 401
+/// where a login or another token might help. What is in a repository of which the user may see
+/// nothing is no error here: it goes on as the question for a repository that does not exist.
 pub(crate) fn authorize(
     site: &Site,
     client: IpAddr,
@@ -162,7 +164,8 @@ pub(crate) fn authorize(
     })
 }
 
-/// A page shows all repositories to whoever sees it, and changes any of them for whoever may press its buttons.
+/// A page shows all repositories to whoever sees it, and changes any of them for whoever may press
+/// its buttons.
 fn page(site: &Site, asker: &Asking, used: PageUse) -> Result<(), Rejection> {
     let seen = site.policy.sees_everything(asker.asker());
     if !seen.allowed {
@@ -289,8 +292,8 @@ impl Judge<'_> {
         Ok((Subject::Call(call), Terms::Plain, None))
     }
 
-    /// Whether there is nothing to decide. Whose an upload is, and whose turn it is to write a tag, matters without
-    /// rules, too.
+    /// Whether there is nothing to decide. Whose an upload is, and whose turn it is to write a tag,
+    /// matters without rules, too.
     fn is_free(&self, call: &Call) -> bool {
         let is_simple = !call.is_manifest_write() && call.session().is_none();
         self.site.policy.is_open() && self.asker.user.is_some() && is_simple
@@ -308,8 +311,8 @@ impl Judge<'_> {
         self.judged(call, repository, decision, (action, tag))
     }
 
-    /// Every client looks with HEAD whether there is already what it is about to push, or whether it arrived:
-    /// for that the right to push is enough, where nothing denies the other one.
+    /// Every client looks with HEAD whether there is already what it is about to push, or whether
+    /// it arrived: for that the right to push is enough, where nothing denies the other one.
     fn read(
         &self,
         call: &Arc<Call>,
@@ -393,7 +396,8 @@ impl Judge<'_> {
         if terms.is_empty() {
             self.push(repository)?;
         }
-        // Where nobody may move a tag and not make it, or the other way round, nothing depends on what is there.
+        // Where nobody may move a tag and not make it, or the other way round, nothing depends on
+        // what is there.
         let depends = |term: &TagTerm| self.site.takes_turns || !matches!(term.may, MayWrite::Both);
         Ok(if terms.iter().any(depends) {
             Terms::Tags(terms)
@@ -453,8 +457,8 @@ fn of_session(call: &Call, session: UploadId) -> Call {
     call
 }
 
-/// A name of as many levels that nobody has and nobody can guess: what is said of it is what would be said of
-/// the repository if that did not exist.
+/// A name of as many levels that nobody has and nobody can guess: what is said of it is what would
+/// be said of the repository if that did not exist.
 fn stand_in(repository: &RepositoryName) -> RepositoryName {
     let levels = repository.as_str().split('/').count().min(MOST_LEVELS);
     let level = |_| format!("{:016x}{:016x}", random(), random());

@@ -1,4 +1,5 @@
-//! Tokens on registry calls: who shows one, what it was given for, and the challenge that asks for one.
+//! Tokens on registry calls: who shows one, what it was given for, and the challenge that asks for
+//! one.
 
 use std::sync::Arc;
 
@@ -18,8 +19,8 @@ use crate::registry::scope::{Resource, Right, Rights};
 
 /// Verifies the token of a request. Only here: whatever takes long goes on when it has expired.
 ///
-/// Errors: 401 for no token, for other credentials, and for a token that is worth nothing here and now; 400 for two of
-/// them. The challenge is made by [`challenged`].
+/// Errors: 401 for no token, for other credentials, and for a token that is worth nothing here and
+/// now; 400 for two of them. The challenge is made by [`challenged`].
 pub(crate) fn authenticate(
     tokens: &Tokens,
     site: &Site,
@@ -58,8 +59,8 @@ fn token(value: &HeaderValue) -> Option<&str> {
 
 /// Holds what was judged by the rules to what the token was given for.
 ///
-/// Errors: 401 if that is not enough. A mount from a repository that the token is not for becomes an upload. What is
-/// hidden stays so: a token is never given for it.
+/// Errors: 401 if that is not enough. A mount from a repository that the token is not for becomes
+/// an upload. What is hidden stays so: a token is never given for it.
 pub(crate) fn hold(
     access: &Access,
     subject: Subject,
@@ -88,7 +89,8 @@ pub(crate) fn hold(
     }
 }
 
-/// Gives a refusal that wants a login the challenge of this request: where to get a token, and for what.
+/// Gives a refusal that wants a login the challenge of this request: where to get a token, and for
+/// what.
 pub(crate) fn challenged(
     rejection: Rejection,
     site: &Site,
@@ -117,8 +119,8 @@ pub(crate) fn challenged(
     }
 }
 
-/// The host and port as the client wrote them, which [`locate`](super::locate::locate) has found to be valid: only there
-/// do clients send what they got from the same place.
+/// The host and port as the client wrote them, which [`locate`](super::locate::locate) has found to
+/// be valid: only there do clients send what they got from the same place.
 fn host(parts: &Parts) -> &str {
     let header = parts
         .headers
@@ -190,8 +192,8 @@ impl<'a> Need<'a> {
         }
     }
 
-    /// What a token has to be asked for. `again`: a token was shown that is not enough, so that it is a push which
-    /// looks whether something is there, and may not read.
+    /// What a token has to be asked for. `again`: a token was shown that is not enough, so that it
+    /// is a push which looks whether something is there, and may not read.
     fn scope(&self, again: bool) -> Option<String> {
         let (resource, rights) = match self {
             Self::Nothing => return None,

@@ -1,5 +1,5 @@
-//! The catalog as far as the asker may see it: the registry's pages are read one after the other, what is
-//! not for the asker is left out, and the rest is cut into the pages that were asked for.
+//! The catalog as far as the asker may see it: the registry's pages are read one after the other,
+//! what is not for the asker is left out, and the rest is cut into the pages that were asked for.
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -67,9 +67,9 @@ impl Found {
     }
 }
 
-/// What has been found so far where the registry may page by tokens of its own, which it gives another name (Quay:
-/// `next_page`) or the same (ECR). It does not know what `last` is then: it begins anew, or is to, and what stands
-/// before that name is left out here.
+/// What has been found so far where the registry may page by tokens of its own, which it gives
+/// another name (Quay: `next_page`) or the same (ECR). It does not know what `last` is then: it
+/// begins anew, or is to, and what stands before that name is left out here.
 struct FromUpstream<'p> {
     page: &'p Page,
     /// Of all that it has listed.
@@ -115,7 +115,8 @@ impl<'p> FromUpstream<'p> {
         false
     }
 
-    /// Takes in that the registry has not begun at `last`. Whether it is to be asked again, from its beginning.
+    /// Takes in that the registry has not begun at `last`. Whether it is to be asked again, from
+    /// its beginning.
     fn begin_anew(&mut self, status: StatusCode) -> bool {
         let is_first = self.page.last.is_some() && self.begins_there.is_none();
         let is_refused = matches!(status.as_u16(), 400 | 405);
@@ -125,7 +126,8 @@ impl<'p> FromUpstream<'p> {
         is_first && is_refused
     }
 
-    /// Where `last` has not been there at all, it may have been deleted: an entry twice is better than none.
+    /// Where `last` has not been there at all, it may have been deleted: an entry twice is better
+    /// than none.
     fn part(&self) -> &Part {
         &self.after.as_ref().unwrap_or(&self.all).part
     }
@@ -246,7 +248,8 @@ async fn names(answer: Response<AnswerBody>) -> Result<Vec<String>, Rejection> {
     Ok(document.repositories.unwrap_or_default())
 }
 
-/// The query of the page after this one, as the registry wrote it: `last` may be a token of its own.
+/// The query of the page after this one, as the registry wrote it: `last` may be a token of its
+/// own.
 fn next_query((route, target): (&Route, &Target), answer: &Response<AnswerBody>) -> Option<String> {
     let upstream = rewrite::origin(target.upstream.target());
     let is_public = |name: &_| route.site().host.is_named(name);

@@ -30,7 +30,8 @@ pub(crate) enum PageUse {
 }
 
 impl PageUse {
-    /// What a method is for (RFC 9110 §9.2.1). Of methods that a page's server may have of its own, nobody knows.
+    /// What a method is for (RFC 9110 §9.2.1). Of methods that a page's server may have of its own,
+    /// nobody knows.
     fn of(method: &Method) -> Self {
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         if reads { Self::Read } else { Self::Change }
@@ -60,7 +61,8 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
         return Err(Rejection::not_spoken("CONNECT is not spoken here"));
     }
-    // RFC 9110 §7.8 would let us ignore it, but bytes that follow it are meant for another protocol.
+    // RFC 9110 §7.8 would let us ignore it, but bytes that follow it are meant for another
+    // protocol.
     if parts.headers.contains_key(header::UPGRADE) {
         return Err(Rejection::not_spoken(
             "no other protocol than HTTP is spoken here",
@@ -89,9 +91,10 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether there is one length, or `chunked` and nothing else, or neither. Where `chunked` is merely
-/// the last of several codings, what hyper hands on is still coded, and the upstream would not be
-/// told so; and the next server might read the lists differently (RFC 9112 §6.1, §6.3, §11.2).
+/// Whether there is one length, or `chunked` and nothing else, or neither. Where `chunked` is
+/// merely the last of several codings, what hyper hands on is still coded, and the upstream would
+/// not be told so; and the next server might read the lists differently (RFC 9112 §6.1, §6.3,
+/// §11.2).
 fn is_plainly_framed(headers: &HeaderMap) -> bool {
     let at_most_one = |name, is_fine: fn(&[u8]) -> bool| {
         let mut values = headers.get_all(name).iter();
@@ -146,8 +149,8 @@ fn is_crooked(path: &str) -> bool {
         || has(b"%00")
 }
 
-/// As a server sees them that decodes slashes before it resolves dots. An encoded slash itself is a page's own
-/// business: many name a repository so.
+/// As a server sees them that decodes slashes before it resolves dots. An encoded slash itself is a
+/// page's own business: many name a repository so.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
         .flat_map(|segment| segment.split("%2f"))
@@ -159,8 +162,9 @@ fn is_dots(segment: &str) -> bool {
     matches!(segment.split(';').next(), Some("." | ".."))
 }
 
-/// Whether a path that is not the registry's would be for a server that decodes it, folds its case or
-/// cuts parameters off. Pages and registry may be one server, and a page is not held to a call's rights.
+/// Whether a path that is not the registry's would be for a server that decodes it, folds its case
+/// or cuts parameters off. Pages and registry may be one server, and a page is not held to a call's
+/// rights.
 fn is_disguised_api(path: &str) -> bool {
     let once = decoded(path.as_bytes());
     [&once, &decoded(&once)]

@@ -12,7 +12,8 @@ use crate::config::snapshot::ConnectionSettings;
 use crate::config::vhost::ListenAddress;
 use crate::registry::host::HostName;
 
-/// The facts of one client connection, the same for all its requests but for the client behind a proxy.
+/// The facts of one client connection, the same for all its requests but for the client behind a
+/// proxy.
 #[derive(Clone, Debug)]
 pub struct ConnInfo {
     /// The listener that accepted it.
@@ -66,7 +67,8 @@ impl ConnInfo {
         }
     }
 
-    /// The facts for one request: those of the connection, or with the client that a trusted proxy names.
+    /// The facts for one request: those of the connection, or with the client that a trusted proxy
+    /// names.
     pub fn of_request(self: &Arc<Self>, trusted: &Networks, headers: &HeaderMap) -> Arc<Self> {
         match forwarded::client(self.address, trusted, headers) {
             Some(address) => Arc::new(Self {

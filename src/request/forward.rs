@@ -1,4 +1,5 @@
-//! Sends a granted request to its upstream: target byte for byte, headers by our rules, body streamed.
+//! Sends a granted request to its upstream: target byte for byte, headers by our rules, body
+//! streamed.
 
 use std::sync::Arc;
 
@@ -130,7 +131,8 @@ fn public_host(headers: &HeaderMap, uri: &Uri) -> Result<HeaderValue, Rejection>
 /// Path and query as the client sent them, below the upstream's base path.
 fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
     let target = uri.path_and_query().ok_or_else(Rejection::bad_base_path)?;
-    // An absolute target without a path, or a fragment alone, says `/` and would be written as nothing.
+    // An absolute target without a path, or a fragment alone, says `/` and would be written as
+    // nothing.
     if base_path.is_empty() && target == "/" {
         return Ok(Uri::from(PathAndQuery::from_static("/")));
     }

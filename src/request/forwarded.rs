@@ -1,5 +1,5 @@
-//! Whom a request comes from when a proxy stands in between: what `X-Forwarded-For` says, as far as it is
-//! believed. `Forwarded` (RFC 7239) is not read: two headers can contradict each other.
+//! Whom a request comes from when a proxy stands in between: what `X-Forwarded-For` says, as far as
+//! it is believed. `Forwarded` (RFC 7239) is not read: two headers can contradict each other.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,9 +10,10 @@ use crate::config::network::Networks;
 
 /// The client that a trusted proxy names; none where the connection's own is the client.
 ///
-/// Each proxy writes its own client at the end, so the list is read from there: the first address that is not a
-/// trusted proxy is the client, and whatever stands before it may be the client's invention. Where something is
-/// no address, the proxy that passed it on is as far as anybody is known.
+/// Each proxy writes its own client at the end, so the list is read from there: the first address
+/// that is not a trusted proxy is the client, and whatever stands before it may be the client's
+/// invention. Where something is no address, the proxy that passed it on is as far as anybody is
+/// known.
 pub(super) fn client(peer: IpAddr, trusted: &Networks, headers: &HeaderMap) -> Option<IpAddr> {
     if !trusted.contain(peer) {
         return None;

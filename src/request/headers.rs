@@ -45,8 +45,9 @@ fn is_deceiving(name: &HeaderName) -> bool {
         || DECEIVING.contains(&text)
 }
 
-/// What other proxies say in these words, and servers made to stand behind one believe: who asks and
-/// from where, and what is asked for in place of the method, path and host that were judged here.
+/// What other proxies say in these words, and servers made to stand behind one believe: who asks
+/// and from where, and what is asked for in place of the method, path and host that were judged
+/// here.
 const DECEIVING: [&str; 19] = [
     "remote-user",
     "x-remote-user",
@@ -104,8 +105,9 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Whether a registry written in Go would take the body for a form, and would then read `digest`, `mount`,
-/// `from` and `_state` from it in place of the query that was judged here (`ParseMultipartForm`).
+/// Whether a registry written in Go would take the body for a form, and would then read `digest`,
+/// `mount`, `from` and `_state` from it in place of the query that was judged here
+/// (`ParseMultipartForm`).
 pub(crate) fn has_form_type(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::CONTENT_TYPE)
@@ -127,7 +129,8 @@ fn is_form(content_type: &[u8]) -> bool {
     media_type == b"application/x-www-form-urlencoded" || media_type.starts_with(b"multipart/")
 }
 
-/// Makes the body of an upload look like what it is. curl, for one, calls it a form unless told otherwise.
+/// Makes the body of an upload look like what it is. curl, for one, calls it a form unless told
+/// otherwise.
 pub(crate) fn of_upload(headers: &mut HeaderMap) {
     if has_form_type(headers) {
         headers.insert(
@@ -174,7 +177,8 @@ pub fn from_registry(headers: &mut HeaderMap) {
 
 /// Makes a page server's headers into those of the answer: its cookies are its own business.
 pub fn from_page(headers: &mut HeaderMap) {
-    // Chunks end where they end: a length beside them would cut or stretch our answer (RFC 9112 §6.3).
+    // Chunks end where they end: a length beside them would cut or stretch our answer (RFC 9112
+    // §6.3).
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }

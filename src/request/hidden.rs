@@ -1,5 +1,5 @@
-//! Answers about a repository that the asker may not see: what the registry says of one that does not
-//! exist, in its own words, with the name that was asked for.
+//! Answers about a repository that the asker may not see: what the registry says of one that does
+//! not exist, in its own words, with the name that was asked for.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -25,8 +25,8 @@ const NOT_FOR_WORDS: [header::HeaderName; 6] = [
     header::IF_UNMODIFIED_SINCE,
 ];
 
-/// Makes a request one for the words of the answer, which are needed to put the right name into them: also of HEAD,
-/// whose answer tells their length.
+/// Makes a request one for the words of the answer, which are needed to put the right name into
+/// them: also of HEAD, whose answer tells their length.
 pub(crate) fn ask_for_words(parts: &mut Parts) {
     if parts.method == Method::HEAD {
         parts.method = Method::GET;

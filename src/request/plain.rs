@@ -15,7 +15,8 @@ pub(crate) type RealPort<'a> = &'a (dyn Fn(crate::config::vhost::ListenAddress) 
 
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
-/// The answer to a CA's challenge (RFC 8555 §8.3), if the request asks for one that is open; else a redirect.
+/// The answer to a CA's challenge (RFC 8555 §8.3), if the request asks for one that is open; else a
+/// redirect.
 pub(crate) async fn answer_plain<B>(
     sites: &Sites,
     challenges: &Challenges,

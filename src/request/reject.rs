@@ -106,7 +106,8 @@ impl Rejection {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
     }
 
-    /// Another protocol is asked for. A client that hopes for the best has sent bytes of it already.
+    /// Another protocol is asked for. A client that hopes for the best has sent bytes of it
+    /// already.
     pub(crate) fn not_spoken(message: &'static str) -> Self {
         let mut rejection = Self::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::Unsupported, message);
         rejection.last = true;
@@ -388,7 +389,8 @@ impl Rejection {
         self
     }
 
-    /// Whether an HTTP/1.1 connection cannot carry another request after this one, which had a body or not.
+    /// Whether an HTTP/1.1 connection cannot carry another request after this one, which had a body
+    /// or not.
     pub(crate) fn is_last(&self, had_body: bool) -> bool {
         self.last || (had_body && !self.after_body)
     }

@@ -1,5 +1,5 @@
-//! The target that goes on in place of the client's, where what was granted is not what was asked for.
-//! Everywhere else path and query stay byte for byte.
+//! The target that goes on in place of the client's, where what was granted is not what was asked
+//! for. Everywhere else path and query stay byte for byte.
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -9,7 +9,8 @@ use super::reject::Rejection;
 use super::route::Route;
 use crate::registry::call::{Call, Parameter, without_parameters};
 
-/// Puts the granted call's own path, or its query without a mount, in place of what the client sent.
+/// Puts the granted call's own path, or its query without a mount, in place of what the client
+/// sent.
 pub(crate) fn reshape(route: &Route, uri: &mut Uri) -> Result<(), Rejection> {
     let Some(call) = route.call() else {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Makes the upstream's answer into ours: its headers by our rules, its references as seen from outside.
+//! Makes the upstream's answer into ours: its headers by our rules, its references as seen from
+//! outside.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -169,7 +170,8 @@ fn references(
     Ok(())
 }
 
-/// A reference to an upload session with the name that the session's owner gets; any other as it is.
+/// A reference to an upload session with the name that the session's owner gets; any other as it
+/// is.
 fn bound(owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
     let end = reference.find(['?', '#']).unwrap_or(reference.len());
     let (path, rest) = reference.split_at(end);
@@ -188,8 +190,8 @@ fn bound(owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
     Ok(format!("/v2/{repository}/blobs/uploads/{session}{rest}"))
 }
 
-/// The path of a URL that a page's server has built from the Host of the request, with whatever scheme it
-/// believes in: behind a TLS port, `http` would lead nowhere.
+/// The path of a URL that a page's server has built from the Host of the request, with whatever
+/// scheme it believes in: behind a TLS port, `http` would lead nowhere.
 fn below_own_origin<'a>(url: &'a str, host: &str) -> Option<&'a str> {
     let rest = url
         .strip_prefix("https://")

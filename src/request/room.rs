@@ -1,5 +1,5 @@
-//! Memory for the manifests that are held whole: all requests of the process share it, each user has a part of
-//! it at most, and one that finds no room waits for it with its body unread.
+//! Memory for the manifests that are held whole: all requests of the process share it, each user
+//! has a part of it at most, and one that finds no room waits for it with its body unread.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -28,7 +28,8 @@ pub(crate) struct Room {
     of_all: OwnedSemaphorePermit,
 }
 
-/// 64 MiB: eight of the longest that are accepted by default, some ten thousand as clients push them.
+/// 64 MiB: eight of the longest that are accepted by default, some ten thousand as clients push
+/// them.
 const KIBIBYTES: u32 = 64 << 10;
 /// What one user may take of it, so that nobody keeps out all others by sending slowly.
 const SHARE_KIBIBYTES: u32 = KIBIBYTES / 4;
@@ -43,10 +44,11 @@ impl Rooms {
         }
     }
 
-    /// Waits for room for a body of a user, named together with the domain: as much as it says that it needs, or
-    /// else `limit` bytes.
+    /// Waits for room for a body of a user, named together with the domain: as much as it says that
+    /// it needs, or else `limit` bytes.
     ///
-    /// Errors: 503, when there is none for too long; 413 at once for a body that says that it is too large.
+    /// Errors: 503, when there is none for too long; 413 at once for a body that says that it is
+    /// too large.
     pub(crate) async fn take(
         &self,
         user: String,
@@ -107,8 +109,8 @@ fn kibibytes(bytes: u64) -> u32 {
 }
 
 impl Room {
-    /// The bytes with their room, which is given back with the last reference to them; what they do not need of
-    /// it, at once.
+    /// The bytes with their room, which is given back with the last reference to them; what they do
+    /// not need of it, at once.
     pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
         let Self {
             mut own,

@@ -1,5 +1,5 @@
-//! `redirects = "follow"`: where the registry sends a download to its storage, moorgate goes itself,
-//! without anybody's credentials, so that clients need not reach (or trust) the storage.
+//! `redirects = "follow"`: where the registry sends a download to its storage, moorgate goes
+//! itself, without anybody's credentials, so that clients need not reach (or trust) the storage.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 

@@ -1,6 +1,7 @@
-//! Writes to tags where not everybody may move them: at a registry behind one at a time for each tag, from the
-//! look whether it is there to the answer; the store looks itself. The manifest is held in memory for it, so
-//! that no client keeps others waiting by sending slowly, and because the same manifest again is no move.
+//! Writes to tags where not everybody may move them: at a registry behind one at a time for each
+//! tag, from the look whether it is there to the answer; the store looks itself. The manifest is
+//! held in memory for it, so that no client keeps others waiting by sending slowly, and because the
+//! same manifest again is no move.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -49,7 +50,8 @@ impl TagTurns {
         }
     }
 
-    /// Waits for all of these at once. Always in the same order, so that no two wait for each other.
+    /// Waits for all of these at once. Always in the same order, so that no two wait for each
+    /// other.
     async fn take(&self, registry: &str, repository: &RepositoryName, terms: &[TagTerm]) -> Held {
         let place =
             |term: &TagTerm| self.hasher.hash_one((registry, repository, &term.tag)) % LOCKS;
@@ -155,7 +157,8 @@ impl TagTerm {
     }
 }
 
-/// Why the store did not write: what the rules say to it, if that is a tag that is not as it was expected.
+/// Why the store did not write: what the rules say to it, if that is a tag that is not as it was
+/// expected.
 fn refusal(error: StoreError, terms: Vec<TagTerm>) -> Rejection {
     let unexpected = match &error {
         StoreError::TagUnexpected(tag) => terms.into_iter().find(|term| term.tag == *tag),
@@ -167,8 +170,8 @@ fn refusal(error: StoreError, terms: Vec<TagTerm>) -> Rejection {
     }
 }
 
-/// Goes on to the end when nobody waits any more: a write whose client has left may still come to pass, and
-/// until that is known nobody else may believe the tag to be as it was.
+/// Goes on to the end when nobody waits any more: a write whose client has left may still come to
+/// pass, and until that is known nobody else may believe the tag to be as it was.
 async fn finish<T: Send + 'static>(
     held: Held,
     work: impl Future<Output = T> + Send + 'static,
@@ -246,7 +249,8 @@ fn digest_of(headers: &HeaderMap) -> Option<Digest> {
     Digest::parse(headers.get(CONTENT_DIGEST)?.to_str().ok()?).ok()
 }
 
-/// Whether a manifest is that of a digest; one of an algorithm that nobody computes here is another.
+/// Whether a manifest is that of a digest; one of an algorithm that nobody computes here is
+/// another.
 fn is_of(digest: &Digest, manifest: &[u8]) -> bool {
     let algorithm = match digest.algorithm() {
         "sha256" => &digest::SHA256,

@@ -1,5 +1,5 @@
-//! The token endpoint: a password, or a refresh token, or nothing, for a token that says what its bearer may do now.
-//! And the public keys by which others can read the tokens.
+//! The token endpoint: a password, or a refresh token, or nothing, for a token that says what its
+//! bearer may do now. And the public keys by which others can read the tokens.
 
 mod form;
 mod grant;
@@ -146,7 +146,8 @@ impl Asker<'_> {
         self.answer(user.as_ref(), &access, refresh_token)
     }
 
-    /// Errors: 401 with a challenge for Basic where nobody may come without a login, and for what is wrong.
+    /// Errors: 401 with a challenge for Basic where nobody may come without a login, and for what
+    /// is wrong.
     async fn identify(&self, asked: &Asked) -> Result<Option<UserName>, Rejection> {
         let site = self.site;
         match &asked.shown {
@@ -171,8 +172,8 @@ impl Asker<'_> {
         }
     }
 
-    /// A token that is known to be right passes whatever was wrong before. What is not known may have been made by
-    /// another process: the disk is asked for those alone who have tries left.
+    /// A token that is known to be right passes whatever was wrong before. What is not known may
+    /// have been made by another process: the disk is asked for those alone who have tries left.
     async fn redeem(&self, token: &str) -> Result<UserName, Rejection> {
         if let Some(user) = self.holder(token) {
             return Ok(user);

@@ -1,6 +1,7 @@
-//! The body of a request that is refused. A long one is left where it is: the answer comes at once. A short one is taken
-//! first, as servers in Go do, whose clients are used to it: containerd's pusher waits for ever when a manifest is
-//! refused before it has been taken. The connection ends in either case.
+//! The body of a request that is refused. A long one is left where it is: the answer comes at once.
+//! A short one is taken first, as servers in Go do, whose clients are used to it: containerd's
+//! pusher waits for ever when a manifest is refused before it has been taken. The connection ends
+//! in either case.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Blobs: complete content under its digest. One appears there in one step, when its bytes are known
-//! to be right and are on the disk; its bytes never change.
+//! Blobs: complete content under its digest. One appears there in one step, when its bytes are
+//! known to be right and are on the disk; its bytes never change.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -84,8 +84,8 @@ pub(super) fn adopt(
     let shared = layout.shared_blob(digest)?;
     let _locked = layout.lock_to_add(name)?;
     share(file, &shared)?;
-    // Without a shared one, because of the collection or a file system without links, this file itself
-    // moves; so it does where a disk that failed once has left another length.
+    // Without a shared one, because of the collection or a file system without links, this file
+    // itself moves; so it does where a disk that failed once has left another length.
     if !link(&shared, &blob)? || !is_as_long(&blob, file)? {
         std::fs::rename(file, &blob)?;
     }
@@ -191,8 +191,8 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<Found>> {
 
 /// Removes a blob if nobody has shown a use of it for `grace`. Returns whether it is gone.
 ///
-/// It loses its name first and is looked at after that: whoever sets the sign of use looks for the name
-/// after that ([`open_for_push`]), so that at least one of the two sees the other.
+/// It loses its name first and is looked at after that: whoever sets the sign of use looks for the
+/// name after that ([`open_for_push`]), so that at least one of the two sees the other.
 pub(super) fn remove_unused(found: &Found, grace: Duration) -> io::Result<bool> {
     let aside = found.path.with_extension(ASIDE);
     std::fs::rename(&found.path, &aside)?;
@@ -204,8 +204,9 @@ pub(super) fn remove_unused(found: &Found, grace: Duration) -> io::Result<bool> 
     Ok(false)
 }
 
-/// Ends what a process had begun here that was killed; the exclusive lock, which is the caller's, says
-/// that nobody is still at it. What it was about to remove comes back: it did not get to look at it.
+/// Ends what a process had begun here that was killed; the exclusive lock, which is the caller's,
+/// says that nobody is still at it. What it was about to remove comes back: it did not get to look
+/// at it.
 pub(super) fn mend(repository: &Path, _locked: &Locked) -> io::Result<()> {
     let blobs = Algorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));
     for directory in blobs.iter().map(|path| path.as_path()).chain([repository]) {

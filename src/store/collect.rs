@@ -174,8 +174,8 @@ impl Repository {
         Ok(removed)
     }
 
-    /// Takes manifests out of the index. `false`: a client was told of one of them meanwhile, and nothing
-    /// has changed.
+    /// Takes manifests out of the index. `false`: a client was told of one of them meanwhile, and
+    /// nothing has changed.
     fn forget_all_but(
         &self,
         kept: &HashSet<Digest>,
@@ -196,7 +196,8 @@ impl Repository {
             rest.remove(digest);
         }
         self.write(rest.clone(), locked)?;
-        // Whoever sets the sign of use looks at the index after that: at least one of the two sees the other.
+        // Whoever sets the sign of use looks at the index after that: at least one of the two sees
+        // the other.
         for digest in gone {
             if self.is_younger(digest, grace)? {
                 self.write(index.clone(), locked)?;
@@ -207,7 +208,8 @@ impl Repository {
         Ok(true)
     }
 
-    /// What all manifests say. `None`: one is there and cannot be read, so that nobody knows what it needs.
+    /// What all manifests say. `None`: one is there and cannot be read, so that nobody knows what
+    /// it needs.
     fn documents(&self, index: &Index) -> Result<Option<HashMap<Digest, Document>>, StoreError> {
         let mut documents = HashMap::new();
         for (digest, entry) in index.manifests() {

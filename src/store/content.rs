@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::JoinHandle;
 
-/// A range of a file. What the system has in memory is copied at once; only where the disk has to be
-/// waited for, another thread does that.
+/// A range of a file. What the system has in memory is copied at once; only where the disk has to
+/// be waited for, another thread does that.
 #[derive(Debug)]
 pub(crate) struct Content {
     file: Arc<File>,

@@ -1,5 +1,5 @@
-//! What a manifest says: its type, what it needs, and what it refers to. The types that are known are
-//! checked; content of any other type is kept as it is.
+//! What a manifest says: its type, what it needs, and what it refers to. The types that are known
+//! are checked; content of any other type is kept as it is.
 
 use std::collections::BTreeMap;
 

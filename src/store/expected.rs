@@ -1,5 +1,5 @@
-//! What a write expects of the tags that it goes to: held against the index under the repository's lock,
-//! so that it is so whoever else writes, in this process or another one.
+//! What a write expects of the tags that it goes to: held against the index under the repository's
+//! lock, so that it is so whoever else writes, in this process or another one.
 
 use super::error::StoreError;
 use super::hash::Algorithm;

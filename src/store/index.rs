@@ -1,5 +1,6 @@
 //! A repository's `index.json`: its tags and its manifests (OCI image specification, "Image Index"
-//! and "Image Layout"). What other tools wrote into it and moorgate does not understand stays there.
+//! and "Image Layout"). What other tools wrote into it and moorgate does not understand stays
+//! there.
 
 use std::collections::BTreeMap;
 

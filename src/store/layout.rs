@@ -121,7 +121,8 @@ impl Layout {
         }
         sync_directory(&path.join("blobs"))?;
         let mark = path.join(MARK.0);
-        // Where it is, the repository's own lock counts, and a collection takes unfinished files away.
+        // Where it is, the repository's own lock counts, and a collection takes unfinished files
+        // away.
         if !mark.exists() {
             atomic_write(&mark, MARK.1.as_bytes(), Access::Private)?;
         }

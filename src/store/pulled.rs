@@ -1,5 +1,5 @@
-//! When manifests were last pulled, which an image layout cannot say: kept in memory and written now
-//! and then. A process that is killed loses the last minute of it.
+//! When manifests were last pulled, which an image layout cannot say: kept in memory and written
+//! now and then. A process that is killed loses the last minute of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -57,7 +57,8 @@ impl Pulled {
     }
 }
 
-/// The times of last pulls by digest. A damaged file counts as empty: nothing but a clean-up uses it.
+/// The times of last pulls by digest. A damaged file counts as empty: nothing but a clean-up uses
+/// it.
 pub(super) fn read(layout: &Layout, name: &RepositoryName) -> io::Result<BTreeMap<String, u64>> {
     let bytes = if_there(std::fs::read(layout.pulled(name)))?;
     Ok(bytes

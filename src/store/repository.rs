@@ -241,8 +241,8 @@ impl Repository {
         Ok(super::layout::sync_directory(directory)?)
     }
 
-    /// The index and what a reference leads to in it. The collection leaves that alone from now on for
-    /// its grace period: it may be about to become a part of an index.
+    /// The index and what a reference leads to in it. The collection leaves that alone from now on
+    /// for its grace period: it may be about to become a part of an index.
     pub(super) fn find(&self, reference: &Reference) -> Result<(Arc<Index>, Digest), StoreError> {
         let (index, digest) = self.look_up(reference)?;
         let file = if_there(File::open(self.layout.blob(&self.name, &digest)?))?;
@@ -350,7 +350,8 @@ impl Repository {
         Ok(None)
     }
 
-    /// What a manifest says; nothing, if another tool listed one that is not here or cannot be read.
+    /// What a manifest says; nothing, if another tool listed one that is not here or cannot be
+    /// read.
     pub(super) fn document(
         &self,
         digest: &Digest,

@@ -1,5 +1,5 @@
-//! Whose turn it is to change a repository, within this process: waiting for a lock of the directory
-//! would hold up a thread that others need.
+//! Whose turn it is to change a repository, within this process: waiting for a lock of the
+//! directory would hold up a thread that others need.
 
 use std::hash::{BuildHasher, RandomState};
 

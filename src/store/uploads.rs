@@ -275,7 +275,8 @@ impl Uploads {
         let read = token
             .run_until_cancelled(writer.read(&mut body, patience))
             .await;
-        // What has come is written, however it ended, before anybody is told where the upload stands.
+        // What has come is written, however it ended, before anybody is told where the upload
+        // stands.
         let turn = writer.turn().await;
         drop(writer);
         read.unwrap_or(Err(StoreError::Superseded))?;

@@ -1,7 +1,8 @@
 //! Runs what waits for the disk on a few threads of its own.
 //!
-//! tokio's threads for blocking work would do, but there may be two of them for each piece of work at
-//! once, in each worker's runtime, and each costs about 1 MiB: it kept twice the memory of docker-registry.
+//! tokio's threads for blocking work would do, but there may be two of them for each piece of work
+//! at once, in each worker's runtime, and each costs about 1 MiB: it kept twice the memory of
+//! docker-registry.
 
 use std::collections::VecDeque;
 use std::io;

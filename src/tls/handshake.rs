@@ -45,13 +45,16 @@ pub enum HandshakeError<IO> {
     /// No certificate here answers this name; the alert `unrecognized_name` was sent.
     #[error("no certificate for the name {0:?}")]
     UnknownName(Box<str>),
-    /// A CA has been shown the answer to its challenge; the connection serves nothing else (RFC 8737 §3).
+    /// A CA has been shown the answer to its challenge; the connection serves nothing else (RFC
+    /// 8737 §3).
     #[error("a CA's challenge for {0:?} was answered")]
     ChallengeAnswered(Box<str>),
-    /// No name, and no certificate here answers without one; the alert `missing_extension` was sent.
+    /// No name, and no certificate here answers without one; the alert `missing_extension` was
+    /// sent.
     #[error("no server name")]
     NoName,
-    /// The client broke it off with an alert, for instance because it does not trust the certificate.
+    /// The client broke it off with an alert, for instance because it does not trust the
+    /// certificate.
     #[error("the client sent an alert: {0:?}")]
     ClientAlert(rustls::AlertDescription),
     /// What came is not TLS, or no version or parameters are shared.
@@ -88,7 +91,8 @@ impl<IO> From<io::Error> for HandshakeError<IO> {
     }
 }
 
-/// Performs the handshake on a stream of which `read` has been read already. The caller bounds its time.
+/// Performs the handshake on a stream of which `read` has been read already. The caller bounds its
+/// time.
 pub async fn handshake<IO>(
     io: IO,
     read: Vec<u8>,
@@ -109,7 +113,8 @@ where
         }
     };
 
-    // rustls would refuse a name without a certificate by `access_denied`, which tells a client nothing.
+    // rustls would refuse a name without a certificate by `access_denied`, which tells a client
+    // nothing.
     let hello = start.client_hello();
     let name: Option<Box<str>> = hello.server_name().map(Into::into);
     let sni = name.as_deref().map(HostName::parse);
@@ -186,10 +191,10 @@ const MISSING_EXTENSION: u8 = 109;
 
 /// Encrypted bytes that may wait for the socket, four records: one `writev`.
 ///
-/// What bounds the memory of a connection: this; the read buffer of [`Transport`] (32 KiB, while bytes
-/// come); rustls' deframer (64 KiB in a handshake, 18 KiB after) and plaintext that nobody has read yet
-/// (about one record, 16 KiB). Together some 130 KiB at most, a few when it is idle, and in a handshake
-/// 160, below the 256 that a stranger may make a connection hold.
+/// What bounds the memory of a connection: this; the read buffer of [`Transport`] (32 KiB, while
+/// bytes come); rustls' deframer (64 KiB in a handshake, 18 KiB after) and plaintext that nobody
+/// has read yet (about one record, 16 KiB). Together some 130 KiB at most, a few when it is idle,
+/// and in a handshake 160, below the 256 that a stranger may make a connection hold.
 const OUTGOING: usize = 64 * 1024;
 
 #[cfg(test)]

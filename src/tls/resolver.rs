@@ -9,7 +9,8 @@ use super::server_config::ALPN_ACME;
 use crate::certs::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
 
-/// Whether a CA asks for the answer to a challenge: it offers `acme-tls/1` and nothing else (RFC 8737 §3).
+/// Whether a CA asks for the answer to a challenge: it offers `acme-tls/1` and nothing else (RFC
+/// 8737 §3).
 pub(crate) fn asks_for_challenge(hello: &ClientHello<'_>) -> bool {
     hello
         .alpn()

@@ -29,8 +29,9 @@ pub struct ServerConfigs {
     provider: Arc<CryptoProvider>,
     /// Two keys in memory, a new one every six hours.
     ///
-    /// A ticket carries the name that it was made for, and rustls resumes it for no other. Even a ticket
-    /// of one domain on another would be harmless: nobody is authenticated by a connection, each request is.
+    /// A ticket carries the name that it was made for, and rustls resumes it for no other. Even a
+    /// ticket of one domain on another would be harmless: nobody is authenticated by a connection,
+    /// each request is.
     ticketer: Arc<dyn ProducesTickets>,
 }
 
@@ -56,8 +57,8 @@ impl ServerConfigs {
             .with_cert_resolver(Arc::new(ListenerResolver { table, listen }));
         config.alpn_protocols = vec![ALPN_H2.into(), ALPN_HTTP1.into()];
         config.ticketer = self.ticketer.clone();
-        // One is enough: the clients of registries do not resume at all, and whoever does gets a new one
-        // each time. Every further one costs an encryption and 250 bytes in each handshake.
+        // One is enough: the clients of registries do not resume at all, and whoever does gets a
+        // new one each time. Every further one costs an encryption and 250 bytes in each handshake.
         config.send_tls13_tickets = 1;
         // The tickets hold the state, so that nothing that strangers do is remembered here.
         config.session_storage = Arc::new(NoServerSessionStorage {});

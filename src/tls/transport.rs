@@ -1,10 +1,11 @@
 //! What lies between the socket and rustls: it looks at the first byte, and reads in large pieces
 //! while a peer is sending.
 
-// rustls 0.23 asks for at most 4 KiB at a time (`DeframerVecBuffer::prepare_read`), so that an upload would
-// cost a system call for each quarter of a record. A read that fills what was asked for shows that
-// more is waiting: then the next one takes 32 KiB. The buffer is given back as soon as the socket has
-// nothing more, so that an idle connection, or one that sends only small heads, holds none.
+// rustls 0.23 asks for at most 4 KiB at a time (`DeframerVecBuffer::prepare_read`), so that an
+// upload would cost a system call for each quarter of a record. A read that fills what was asked
+// for shows that more is waiting: then the next one takes 32 KiB. The buffer is given back as soon
+// as the socket has nothing more, so that an idle connection, or one that sends only small heads,
+// holds none.
 
 use std::future::Future;
 use std::io::{self, IoSlice};

@@ -69,7 +69,8 @@ impl Connector {
         &self.target
     }
 
-    /// A connection; every address of the name is tried in its order. The time limit is the caller's.
+    /// A connection; every address of the name is tried in its order. The time limit is the
+    /// caller's.
     pub(crate) async fn connect(&self, exchange: Arc<Exchange>) -> io::Result<UpstreamIo> {
         let tcp = self.connect_tcp().await?;
         tcp.set_nodelay(true)?;

@@ -1,5 +1,5 @@
-//! What clients and upstreams do to break a proxy, from the histories of those that broke: each test
-//! sees both sides, what went in and what came out.
+//! What clients and upstreams do to break a proxy, from the histories of those that broke: each
+//! test sees both sides, what went in and what came out.
 
 mod answers;
 mod framing;

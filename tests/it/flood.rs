@@ -1,5 +1,5 @@
-//! A flood of wrong passwords does not slow down those who know theirs, nor keep out those who come for the
-//! first time, and takes no memory.
+//! A flood of wrong passwords does not slow down those who know theirs, nor keep out those who come
+//! for the first time, and takes no memory.
 
 mod tokens;
 
@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use crate::harness::process::Process;
 use crate::harness::{Domain, Peer, Setup, basic, json, request};
 
-/// Rounds of calm and flood, one after the other; and how many there may be on a machine that is disturbed, until it
-/// shows. What slows down requests does so in each of them.
+/// Rounds of calm and flood, one after the other; and how many there may be on a machine that is
+/// disturbed, until it shows. What slows down requests does so in each of them.
 const ROUNDS: usize = 9;
 const MOST_ROUNDS: usize = 45;
 /// Requests of a round, one by one on each connection.
@@ -196,8 +196,8 @@ impl Siege {
             client.send(login.request("/v2/")).await;
             assert_eq!(client.answer().await.0.status(), 200);
             let hashes = hashed(process).await - before;
-            // Its own, one that was going on, and what is done while the two numbers are asked for; it would
-            // stand behind 64 in the order of arrival.
+            // Its own, one that was going on, and what is done while the two numbers are asked for;
+            // it would stand behind 64 in the order of arrival.
             assert!(hashes < 40, "{hashes} hashes");
         }
         assert!(
@@ -258,8 +258,8 @@ impl Guess {
     }
 }
 
-/// A process that believes what the test says about the addresses of its clients, with bcrypt entries of this
-/// cost: for `alice`, and for five that have not logged in.
+/// A process that believes what the test says about the addresses of its clients, with bcrypt
+/// entries of this cost: for `alice`, and for five that have not logged in.
 async fn process(cost: u32, auth: &str) -> Arc<Process> {
     process_of((cost, auth), "").await
 }

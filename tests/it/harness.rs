@@ -52,7 +52,8 @@ pub async fn settle() {
     }
 }
 
-/// Waits for what others on this thread bring about; whether it came within a time of the real clock.
+/// Waits for what others on this thread bring about; whether it came within a time of the real
+/// clock.
 pub async fn within(limit: Duration, what: impl Future<Output = ()>) -> bool {
     let begun = std::time::Instant::now();
     let mut what = std::pin::pin!(what);

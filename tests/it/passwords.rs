@@ -8,7 +8,8 @@ use moorgate::app::{App, Options, StartError};
 
 use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, jump, promptly, seconds};
 
-/// Asks for `/v2/` with these Authorization lines and plays an upstream that has nothing against it.
+/// Asks for `/v2/` with these Authorization lines and plays an upstream that has nothing against
+/// it.
 async fn ask(gateway: &Gateway, upstream: &Upstream, host: &str, lines: &str) -> Head {
     let tls = gateway.tls(host, &["http/1.1"]).await.unwrap();
     let mut client = crate::harness::Peer::new(tls);

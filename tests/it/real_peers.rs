@@ -1,8 +1,10 @@
 //! The real program between real clients and real registries, each a process of its own: Debian's
-//! docker-registry behind it; skopeo, podman, buildah, containerd, a Docker engine, curl and htpasswd in front.
+//! docker-registry behind it; skopeo, podman, buildah, containerd, a Docker engine, curl and
+//! htpasswd in front.
 //!
 //! Needs root, for the mount namespaces that give clients their own `/etc` and leave the machine's
-//! alone. A tool that is missing fails the test with what to install; `./ctl.sh test` installs them all.
+//! alone. A tool that is missing fails the test with what to install; `./ctl.sh test` installs them
+//! all.
 
 mod clients;
 mod engine;

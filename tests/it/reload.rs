@@ -1,4 +1,5 @@
-//! Reloading: a valid configuration is in force at once and cuts nothing, an invalid one changes nothing.
+//! Reloading: a valid configuration is in force at once and cuts nothing, an invalid one changes
+//! nothing.
 
 use std::path::Path;
 use std::time::Duration;

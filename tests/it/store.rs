@@ -1,5 +1,5 @@
-//! The registry that moorgate keeps itself, seen from outside: what its clients get, what lies on the
-//! disk, and what is left when the process, the disk or a client fails.
+//! The registry that moorgate keeps itself, seen from outside: what its clients get, what lies on
+//! the disk, and what is left when the process, the disk or a client fails.
 
 pub mod client;
 pub mod image;

@@ -1,4 +1,5 @@
-//! The invariants of the code's layout, held to the source files: what `src/lib.rs` says of them stays true.
+//! The invariants of the code's layout, held to the source files: what `src/lib.rs` says of them
+//! stays true.
 
 use std::path::{Path, PathBuf};
 
@@ -412,7 +413,8 @@ fn files_and_functions_stay_small() {
     none(wrong);
 }
 
-/// Functions of more than 50 lines. The layout is rustfmt's: a function ends with a brace below its start.
+/// Functions of more than 50 lines. The layout is rustfmt's: a function ends with a brace below its
+/// start.
 fn long_functions(source: &Source) -> Vec<String> {
     let mut long = Vec::new();
     for (start, line) in source.lines.iter().enumerate() {

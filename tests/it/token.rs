@@ -1,4 +1,5 @@
-//! Token mode: what the token endpoint gives, what a token is good for, and when it is worth nothing.
+//! Token mode: what the token endpoint gives, what a token is good for, and when it is worth
+//! nothing.
 
 mod attacks;
 mod calls;

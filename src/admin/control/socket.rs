@@ -1,4 +1,5 @@
-//! The socket itself: only its owner may open it, a stale one is replaced, and it is removed at the end.
+//! The socket itself: only its owner may open it, a stale one is replaced, and it is removed at the
+//! end.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,7 +9,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::fs;
 
-/// The listening socket. It is removed when this is dropped, unless another process has put its own there.
+/// The listening socket. It is removed when this is dropped, unless another process has put its own
+/// there.
 pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
@@ -79,7 +81,8 @@ mod tests {
             0o600
         );
         assert_eq!(std::fs::read_dir(&state).expect("listed").count(), 1);
-        // As when a process is killed: the next one takes its place, and what is left of the first leaves it alone.
+        // As when a process is killed: the next one takes its place, and what is left of the first
+        // leaves it alone.
         let second = ControlSocket::bind(&state).expect("bound");
         drop(socket);
         assert!(UnixStream::connect(&path).await.is_ok());

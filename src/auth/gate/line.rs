@@ -10,12 +10,13 @@ use super::{Check, Full, Verdict};
 /// Checks that wait or run.
 #[derive(Default)]
 pub(super) struct Line {
-    /// Pairs that were right not long ago. They go first and are not counted, since nobody can be here without
-    /// the password: a flood of strangers does not delay those who come every day.
+    /// Pairs that were right not long ago. They go first and are not counted, since nobody can be
+    /// here without the password: a flood of strangers does not delay those who come every day.
     known: VecDeque<Check>,
     /// Everybody else, in the order in which they came. Not told apart by whether the user exists.
     strangers: VecDeque<Check>,
-    /// One for each check that waits or runs; its receivers are the clients that still want to know.
+    /// One for each check that waits or runs; its receivers are the clients that still want to
+    /// know.
     flights: Flights,
     closed: bool,
 }
@@ -56,9 +57,9 @@ impl Line {
         receiver
     }
 
-    /// Stands in line as one of at most `bound`. Each check of an address that waits already ranks behind the
-    /// one before it, so that addresses take turns, however many connections each of them has. In a full line, who
-    /// ranks lower gives way.
+    /// Stands in line as one of at most `bound`. Each check of an address that waits already ranks
+    /// behind the one before it, so that addresses take turns, however many connections each of
+    /// them has. In a full line, who ranks lower gives way.
     pub(super) fn push_stranger(
         &mut self,
         mut check: Check,
@@ -93,8 +94,8 @@ impl Line {
         Ok(receiver)
     }
 
-    /// The next check that somebody still waits for: of those who were right, else of the strangers with the
-    /// least behind them the one that came first.
+    /// The next check that somebody still waits for: of those who were right, else of the strangers
+    /// with the least behind them the one that came first.
     pub(super) fn take(&mut self) -> Option<Check> {
         loop {
             let check = match self.known.pop_front() {

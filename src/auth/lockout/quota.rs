@@ -1,4 +1,5 @@
-//! How much of the log offenders may fill: a hundred thousand of them are not a hundred thousand lines.
+//! How much of the log offenders may fill: a hundred thousand of them are not a hundred thousand
+//! lines.
 
 use std::sync::{Mutex, PoisonError};
 

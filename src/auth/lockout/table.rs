@@ -1,5 +1,5 @@
-//! A table of a fixed size of those who failed: the place of a record is chosen by a keyed hash, and a full set
-//! of places makes room in a way that nobody gains by.
+//! A table of a fixed size of those who failed: the place of a record is chosen by a keyed hash,
+//! and a full set of places makes room in a way that nobody gains by.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -19,7 +19,8 @@ impl Keys {
         Self(RandomState::new())
     }
 
-    /// Of an address: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has at least.
+    /// Of an address: an IPv4 address, or the /64 of an IPv6 address, which is what one customer
+    /// has at least.
     pub(super) fn address(&self, address: IpAddr) -> Key {
         self.key(match address.to_canonical() {
             IpAddr::V4(v4) => (4, u64::from(u32::from(v4))),
@@ -126,7 +127,8 @@ fn upper(address: u128) -> u64 {
     u64::try_from(address >> 64).unwrap_or_default()
 }
 
-/// Sets of records, a few hundred of them under each lock. A shard takes no memory before its first record.
+/// Sets of records, a few hundred of them under each lock. A shard takes no memory before its first
+/// record.
 pub(super) struct Table {
     shards: Box<[Mutex<Vec<Record>>]>,
     sets: usize,
@@ -159,10 +161,10 @@ impl Table {
 
     /// Counts a failure.
     ///
-    /// Where there is no place, the record that would be forgotten first gives up its own, and its failures
-    /// are charged to the newcomer (as in the space-saving algorithm of Metwally, Agrawal and El Abbadi):
-    /// who was driven out is charged as much when he fails again. So whoever fills the table makes it
-    /// stricter, and can wash away nothing.
+    /// Where there is no place, the record that would be forgotten first gives up its own, and its
+    /// failures are charged to the newcomer (as in the space-saving algorithm of Metwally, Agrawal
+    /// and El Abbadi): who was driven out is charged as much when he fails again. So whoever fills
+    /// the table makes it stricter, and can wash away nothing.
     pub(super) fn charge(&self, key: Key, tag: u64, each: Duration, now: Moment) {
         let mut shard = self.shard(key);
         if let Some(record) = self.place(&mut shard, key, |record| record.until.max(now)) {

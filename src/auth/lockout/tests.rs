@@ -388,7 +388,8 @@ fn very_many_offenders_are_not_as_many_lines() {
 }
 
 proptest! {
-    /// In a table that is far too small for them, whoever fails is charged for at least all that he has done.
+    /// In a table that is far too small for them, whoever fails is charged for at least all that he
+    /// has done.
     #[test]
     fn being_driven_out_washes_nothing_away(
         guesses in prop::collection::vec((0_u64..2000, 0_u64..200), 1..4000)

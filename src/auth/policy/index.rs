@@ -1,5 +1,6 @@
-//! Which rules can be about a question. Each of its parts (user, action, repository, tag, address) says which
-//! rows can be, as a set of bits; what is in all of the sets is few, and is compared one by one.
+//! Which rules can be about a question. Each of its parts (user, action, repository, tag, address)
+//! says which rows can be, as a set of bits; what is in all of the sets is few, and is compared one
+//! by one.
 
 mod networks;
 mod rows;
@@ -27,7 +28,8 @@ pub(super) struct Index {
     networks: Networks,
 }
 
-/// A rule and one of its repositories: a rule with a thousand of them costs no more than a thousand rules.
+/// A rule and one of its repositories: a rule with a thousand of them costs no more than a thousand
+/// rules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) rank: usize,

@@ -7,8 +7,8 @@ use crate::registry::action::{Action, Actions};
 const MOST: usize = 4;
 
 impl Policy {
-    /// What the allows say about somebody, like "pull base/**; push and overwrite alice/** (tag release)".
-    /// None if they say nothing. Denies are not in it.
+    /// What the allows say about somebody, like "pull base/**; push and overwrite alice/** (tag
+    /// release)". None if they say nothing. Denies are not in it.
     pub fn summary(&self, asker: Asker<'_>) -> Option<String> {
         let own = |rule: &&Rule| !rule.deny && rule.is_of(asker.user) && rule.is_from(asker.client);
         let told = self

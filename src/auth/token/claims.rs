@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::registry::name::RepositoryName;
 use crate::registry::scope::{Resource, Right, Rights};
 
-/// The claims of a token as they are signed: RFC 7519, and `access` as the distribution specification's
-/// "Token Authentication Implementation" has it.
+/// The claims of a token as they are signed: RFC 7519, and `access` as the distribution
+/// specification's "Token Authentication Implementation" has it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Claims {
     /// The domain that gave it.

@@ -1,4 +1,5 @@
-//! What stands in a token for the user's entry in the htpasswd file, so that the token ends with the entry.
+//! What stands in a token for the user's entry in the htpasswd file, so that the token ends with
+//! the entry.
 
 use std::io;
 use std::path::Path;
@@ -30,7 +31,8 @@ impl Entries {
         }
     }
 
-    /// Stands for a user's entry: another one for another password, domain or user. Nobody can tell the entry by it.
+    /// Stands for a user's entry: another one for another password, domain or user. Nobody can tell
+    /// the entry by it.
     pub fn of(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         let entry = users.claim(user.as_str()).hash.to_bytes();

@@ -1,5 +1,5 @@
-//! The keys that tokens are signed with: made once below `state`, shared by the processes that use it, and
-//! followed by new ones long before anybody might want that.
+//! The keys that tokens are signed with: made once below `state`, shared by the processes that use
+//! it, and followed by new ones long before anybody might want that.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -89,8 +89,9 @@ impl Drop for Stored {
 }
 
 impl Keys {
-    /// Reads the keys below the state directory; makes the first one, or the next, if it is time. Of several
-    /// processes that do so at once, one makes it and the others read it. Waits for the disk.
+    /// Reads the keys below the state directory; makes the first one, or the next, if it is time.
+    /// Of several processes that do so at once, one makes it and the others read it. Waits for the
+    /// disk.
     pub(super) fn open(state: &Path, now: SystemTime) -> Result<Self, KeysError> {
         let path = path(state);
         let io = |source| KeysError::Io {
@@ -198,7 +199,8 @@ impl Key {
     }
 }
 
-/// Makes the next key if it is due, and drops those whose last tokens have expired. Whether something changed.
+/// Makes the next key if it is due, and drops those whose last tokens have expired. Whether
+/// something changed.
 fn rotate(keys: &mut Vec<StoredKey>, now: u64) -> Result<bool, KeysError> {
     let newest = keys.iter().map(|key| key.made).max();
     if newest.is_some_and(|newest| !is_due(newest, now)) {
@@ -232,8 +234,8 @@ fn path(state: &Path) -> PathBuf {
 
 /// How long a key is the newest.
 const ROTATION: Duration = Duration::from_secs(30 * 86_400);
-/// How long a key is shown before it signs: other processes look once a second, and readers of the JWKS may
-/// keep it for minutes.
+/// How long a key is shown before it signs: other processes look once a second, and readers of the
+/// JWKS may keep it for minutes.
 const LEAD: Duration = Duration::from_secs(3600);
 /// How long it verifies after the next one signs: as long as a token may live, and a day.
 const OVERLAP: Duration = Duration::from_secs(2 * 86_400);

@@ -1,5 +1,5 @@
-//! Refresh tokens: what a client keeps instead of a password. Random, known here by their hashes alone, kept in a
-//! file below `state` that several processes may share.
+//! Refresh tokens: what a client keeps instead of a password. Random, known here by their hashes
+//! alone, kept in a file below `state` that several processes may share.
 
 mod file;
 mod records;
@@ -189,7 +189,8 @@ impl RefreshTokens {
         Ok(hashes.len())
     }
 
-    /// Writes what has happened, and reads what others have written. Says once what is wrong. Waits for the disk.
+    /// Writes what has happened, and reads what others have written. Says once what is wrong. Waits
+    /// for the disk.
     pub(super) fn look(&self, now: SystemTime) {
         let result = self.synchronize(seconds(now));
         let problem = result.err().map(|error| error.to_string());
@@ -265,7 +266,8 @@ impl RefreshTokens {
 }
 
 impl Change {
-    /// That a token was used may be written a minute later, so that a busy one is not written all the time.
+    /// That a token was used may be written a minute later, so that a busy one is not written all
+    /// the time.
     fn can_wait(now: u64) -> impl Fn(&Self) -> bool {
         move |change| matches!(change, Self::Use(_, at, _) if now.saturating_sub(*at) < 60)
     }
@@ -299,7 +301,8 @@ fn random_token() -> Option<Zeroizing<String>> {
     )))
 }
 
-/// The tokens that are kept below a state directory, each with its id, the oldest first. For commands.
+/// The tokens that are kept below a state directory, each with its id, the oldest first. For
+/// commands.
 pub fn list(state: &Path, now: SystemTime) -> Result<Vec<(String, Record)>, FileError> {
     let now = seconds(now);
     let records = file::read(&file::path(state))?;

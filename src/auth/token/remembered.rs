@@ -1,4 +1,5 @@
-//! Tokens whose signature was verified, so that each costs one verification and not one for each request.
+//! Tokens whose signature was verified, so that each costs one verification and not one for each
+//! request.
 
 use std::sync::Arc;
 
@@ -81,7 +82,8 @@ impl Remembered {
             self.known.retain(|_, known| known.expires > now);
         }
         if self.known.len() >= MOST {
-            // Where anybody gets a token, somebody may ask for many. Each of the others is verified once more.
+            // Where anybody gets a token, somebody may ask for many. Each of the others is verified
+            // once more.
             self.known.clear();
         }
         self.known.insert(tag, known.clone());

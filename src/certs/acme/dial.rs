@@ -1,4 +1,5 @@
-//! The TCP connection to a CA: to one of its addresses that answers, whichever family of addresses works here.
+//! The TCP connection to a CA: to one of its addresses that answers, whichever family of addresses
+//! works here.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-/// To a name or an address. The caller bounds the whole; each address but the last has a few seconds of it, so
-/// that one which leads nowhere does not use it up.
+/// To a name or an address. The caller bounds the whole; each address but the last has a few
+/// seconds of it, so that one which leads nowhere does not use it up.
 pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = lookup_host((host, port)).await?.collect();
     first_of(&interleaved(addresses), EACH).await
@@ -29,8 +30,8 @@ async fn first_of(addresses: &[SocketAddr], each: Duration) -> io::Result<TcpStr
     TcpStream::connect(last).await
 }
 
-/// In the resolver's order, but the families in turns (RFC 8305 §4): where one does not work, the second try is the
-/// other's.
+/// In the resolver's order, but the families in turns (RFC 8305 §4): where one does not work, the
+/// second try is the other's.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addresses.first().map(SocketAddr::is_ipv6);
     let (one, other): (Vec<_>, Vec<_>) = addresses
@@ -46,7 +47,8 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     all
 }
 
-/// A connection across the world takes a quarter of a second; a first packet that is lost costs one more.
+/// A connection across the world takes a quarter of a second; a first packet that is lost costs one
+/// more.
 const EACH: Duration = Duration::from_secs(4);
 
 #[cfg(test)]

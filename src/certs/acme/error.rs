@@ -110,8 +110,8 @@ impl AcmeError {
         }
     }
 
-    /// Whether the order goes on without us and is to be looked at again. One that is over does not, whatever
-    /// its reason, and be it that the CA was out of order for a moment.
+    /// Whether the order goes on without us and is to be looked at again. One that is over does
+    /// not, whatever its reason, and be it that the CA was out of order for a moment.
     pub(in crate::certs) fn leaves_order(&self) -> bool {
         matches!(
             self,
@@ -170,8 +170,8 @@ impl AcmeError {
         }
     }
 
-    /// What makes an order invalid makes it so for good. A refusal to finalize one ends it, too, for us: the
-    /// same would be refused again.
+    /// What makes an order invalid makes it so for good. A refusal to finalize one ends it, too,
+    /// for us: the same would be refused again.
     pub(super) fn about_the_end(self) -> Self {
         Self::OrderOver(Box::new(self))
     }
@@ -185,7 +185,8 @@ impl AcmeError {
     }
 }
 
-/// Whether only the nonce was refused: nothing has been done, and the same may be asked again (RFC 8555 §6.5).
+/// Whether only the nonce was refused: nothing has been done, and the same may be asked again (RFC
+/// 8555 §6.5).
 pub(super) fn is_bad_nonce(error: &instant_acme::Error) -> bool {
     is_of_type(error, "badNonce")
 }

@@ -150,8 +150,8 @@ impl Order {
         Ok(proofs)
     }
 
-    /// Tells the CA that the answer to a challenge is in place. One that it has found not to be met by the
-    /// time of its answer is a failed proof, as one that it finds later.
+    /// Tells the CA that the answer to a challenge is in place. One that it has found not to be met
+    /// by the time of its answer is a failed proof, as one that it finds later.
     pub(in crate::certs) async fn begin(
         &mut self,
         name: &str,
@@ -223,7 +223,8 @@ impl Order {
             return Ok(());
         };
         if is_not_ready(&error) {
-            // The answer to an earlier request may have been lost: then there may be a certificate all the same.
+            // The answer to an earlier request may have been lost: then there may be a certificate
+            // all the same.
             self.look().await?;
             match self.stage() {
                 Stage::Processing | Stage::Valid => return Ok(()),
@@ -251,8 +252,9 @@ impl Order {
         chain.ok_or(AcmeError::Slow { until: None })
     }
 
-    /// Looks again, as often as the CA wishes, until `done` or until patience is over. A CA that wants to be
-    /// asked again after that is asked at our own pace until then: some say "in a day" of what takes seconds.
+    /// Looks again, as often as the CA wishes, until `done` or until patience is over. A CA that
+    /// wants to be asked again after that is asked at our own pace until then: some say "in a day"
+    /// of what takes seconds.
     async fn until(
         &mut self,
         done: impl Fn(Stage) -> bool,
@@ -345,5 +347,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longer than a CA usually takes; the order is taken up again later.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What answers the challenges is taken away afterwards, so that one who looks late has seen nothing.
+/// What answers the challenges is taken away afterwards, so that one who looks late has seen
+/// nothing.
 const PATIENCE_WITH_PROOFS: Duration = Duration::from_secs(300);

@@ -1,5 +1,5 @@
-//! HTTP towards a CA: our own time limits, roots and bounds, and what the ACME library would not tell:
-//! when to come back, alternate chains, and answers that are no JSON.
+//! HTTP towards a CA: our own time limits, roots and bounds, and what the ACME library would not
+//! tell: when to come back, alternate chains, and answers that are no JSON.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -72,7 +72,8 @@ pub(super) struct Transport {
 
 type Driver = Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
 
-/// A connection and what drives it. Nobody polls it between two requests: it is looked at before reuse.
+/// A connection and what drives it. Nobody polls it between two requests: it is looked at before
+/// reuse.
 struct Line {
     sender: SendRequest<Full<Bytes>>,
     connection: Pin<Box<Driver>>,
@@ -243,8 +244,8 @@ impl Line {
         };
         let mut exchange = std::pin::pin!(exchange);
         let mut over = false;
-        // The connection is driven only while something is asked. When it ends, the answer is either
-        // there already or will say so.
+        // The connection is driven only while something is asked. When it ends, the answer is
+        // either there already or will say so.
         poll_fn(|cx| {
             if !over {
                 over = connection.as_mut().poll(cx).is_ready();
@@ -276,8 +277,8 @@ fn prepared(request: &Request<Bytes>, host: &str) -> Option<Request<Full<Bytes>>
     Some(prepared)
 }
 
-/// What the ACME library needs to find: a JSON problem in every refusal, and on renewal information the
-/// time to ask again, without which it does not look at the answer at all.
+/// What the ACME library needs to find: a JSON problem in every refusal, and on renewal information
+/// the time to ask again, without which it does not look at the answer at all.
 fn amended(mut answer: Response<Bytes>, asked_get: bool) -> Response<Bytes> {
     if asked_get && !answer.headers().contains_key(RETRY_AFTER) {
         answer

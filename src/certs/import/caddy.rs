@@ -1,4 +1,5 @@
-//! Caddy: version 1 keeps `acme/CA-HOST/{sites,users}`, version 2 `certificates/CA` and `acme/CA/users`.
+//! Caddy: version 1 keeps `acme/CA-HOST/{sites,users}`, version 2 `certificates/CA` and
+//! `acme/CA/users`.
 
 use std::path::Path;
 

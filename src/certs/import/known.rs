@@ -14,8 +14,8 @@ pub(super) fn by_any_url(url: &str) -> Option<CaId> {
     by_name(&host)
 }
 
-/// The CA for which a directory is called like this: its host, or its URL without the scheme and with
-/// dashes for slashes.
+/// The CA for which a directory is called like this: its host, or its URL without the scheme and
+/// with dashes for slashes.
 pub(super) fn by_name(name: &str) -> Option<CaId> {
     let name = name.to_ascii_lowercase();
     let is_called = |url: &&str| {

@@ -1,5 +1,5 @@
-//! Chooses among what was found and writes it below `state`: the best for each domain and CA, nothing over
-//! what is as good.
+//! Chooses among what was found and writes it below `state`: the best for each domain and CA,
+//! nothing over what is as good.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

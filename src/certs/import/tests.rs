@@ -396,7 +396,8 @@ fn traefik() {
             json!({"Account": account(&key.sec1()), "Certificates": [entry], "HTTPChallenges": {}})
         } else {
             let entry = json!({"domain": {"main": "ci.example.com"}, "certificate": crt, "key": private, "Store": "default"});
-            // Of two resolvers, one has an account of the usual kind of Traefik, whose inner key is PKCS#1.
+            // Of two resolvers, one has an account of the usual kind of Traefik, whose inner key is
+            // PKCS#1.
             json!({"le": {"Account": account(&key.sec1()), "Certificates": [entry]},
                    "unused": {"Account": account(&rsa[26..]), "Certificates": null}})
         };

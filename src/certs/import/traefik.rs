@@ -1,4 +1,5 @@
-//! Traefik: one `acme.json`, with an account and certificates for each resolver; version 1 has only one.
+//! Traefik: one `acme.json`, with an account and certificates for each resolver; version 1 has only
+//! one.
 
 use std::path::Path;
 

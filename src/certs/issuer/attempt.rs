@@ -1,5 +1,5 @@
-//! An attempt to get a certificate: from the right to try to the file below `state`. Everything that must
-//! not be done twice is on disk before it is done.
+//! An attempt to get a certificate: from the right to try to the file below `state`. Everything
+//! that must not be done twice is on disk before it is done.
 
 mod account;
 mod found;
@@ -190,8 +190,9 @@ impl Attempt<'_> {
             .map_err(|error| format!("the state directory cannot be used: {error}"))
     }
 
-    /// Whether the certificate is another than when this attempt was decided on. What it was is not asked here: the
-    /// files are looked at each second, and another process may have been through before we had the lock.
+    /// Whether the certificate is another than when this attempt was decided on. What it was is not
+    /// asked here: the files are looked at each second, and another process may have been through
+    /// before we had the lock.
     async fn was_renewed_elsewhere(&self) -> bool {
         self.refresh().await;
         !self.forced && self.issuer.serial(&self.host.domain) != self.held

@@ -9,8 +9,9 @@ use crate::certs::state::CaId;
 use crate::certs::storage::sorted;
 
 impl Issuer {
-    /// What is left of each limit for each domain at each of its CAs, as this process knows it: neither the disk
-    /// nor the network is asked. The work grows with the domains and with the orders of the last week.
+    /// What is left of each limit for each domain at each of its CAs, as this process knows it:
+    /// neither the disk nor the network is asked. The work grows with the domains and with the
+    /// orders of the last week.
     pub fn budgets(&self) -> Vec<DomainBudget> {
         let (plan, now) = (self.plan.load(), (self.wall)());
         let ledger = self.known.load_full();

@@ -18,7 +18,8 @@ pub(super) enum Untold {
 }
 
 impl Issuer {
-    /// Tells each CA that has an account of ours and knows other contacts. Where that fails, the next order tries again.
+    /// Tells each CA that has an account of ours and knows other contacts. Where that fails, the
+    /// next order tries again.
     pub(super) async fn tell_contacts(self: Arc<Self>, plan: Arc<Plan>) {
         if plan.hosts.is_empty() {
             return;

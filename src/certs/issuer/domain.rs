@@ -126,7 +126,8 @@ impl Domain {
         }
     }
 
-    /// Says how near the end of its certificate is, when that changes, and each day when it is over.
+    /// Says how near the end of its certificate is, when that changes, and each day when it is
+    /// over.
     pub(super) fn warn(&mut self, held: Option<CertificateFacts>, now: SystemTime) {
         let life = held.map(|facts| Life {
             not_before: facts.not_before,

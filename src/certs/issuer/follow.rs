@@ -1,5 +1,5 @@
-//! What makes domains be looked at anew, whatever was decided about them: another configuration, a clock that was
-//! set back, somebody's wish.
+//! What makes domains be looked at anew, whatever was decided about them: another configuration, a
+//! clock that was set back, somebody's wish.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -22,7 +22,8 @@ pub(super) struct Followed {
 }
 
 impl Issuer {
-    /// The configuration and the clock of this moment. The CAs are told the contacts, if they know others.
+    /// The configuration and the clock of this moment. The CAs are told the contacts, if they know
+    /// others.
     pub(super) fn begin_to_follow(self: &Arc<Self>) -> Followed {
         let (plan, clock) = (self.plan.load_full(), self.clock());
         let telling = self.start_telling(plan.clone());
@@ -82,7 +83,8 @@ fn follow_hosts(plan: &Plan, domains: &mut HashMap<HostName, Domain>) {
     }
 }
 
-/// Moments that were decided on lie too far ahead then, perhaps by years: a machine may start with any clock.
+/// Moments that were decided on lie too far ahead then, perhaps by years: a machine may start with
+/// any clock.
 fn was_set_back(before: Clock, now: Clock) -> bool {
     let Some(steadily) = now.steady.checked_sub(before.steady) else {
         return false;

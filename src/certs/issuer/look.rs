@@ -1,5 +1,5 @@
-//! What can be found out about the names of a domain before a CA is asked: whether DNS knows them, whether they
-//! lead here, and whether the CA may issue for them.
+//! What can be found out about the names of a domain before a CA is asked: whether DNS knows them,
+//! whether they lead here, and whether the CA may issue for them.
 
 mod caa;
 mod probe;
@@ -90,8 +90,8 @@ impl Look<'_> {
         findings
     }
 
-    /// Looks for the record of each name that nothing else can prove. It is the administrator's to set, perhaps
-    /// hours from now: no order is spent before.
+    /// Looks for the record of each name that nothing else can prove. It is the administrator's to
+    /// set, perhaps hours from now: no order is spent before.
     pub(super) async fn for_standing(
         &self,
         names: &[CertifiedName],

@@ -1,5 +1,5 @@
-//! Proves the names of an order: chooses a challenge for each, puts the answers in place, and takes them
-//! away when the CA has looked.
+//! Proves the names of an order: chooses a challenge for each, puts the answers in place, and takes
+//! them away when the CA has looked.
 
 mod command;
 mod texts;
@@ -114,8 +114,8 @@ impl<'a> Prover<'a> {
         order.authorized().await
     }
 
-    /// Puts an answer in place, in the most promising way that can be gone: the order is there, and what
-    /// stands in one way need not stand in another.
+    /// Puts an answer in place, in the most promising way that can be gone: the order is there, and
+    /// what stands in one way need not stand in another.
     async fn answer(
         &self,
         proof: &Proof,

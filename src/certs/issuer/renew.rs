@@ -62,8 +62,8 @@ impl Issuer {
             .map(|host| host.domain.clone())
     }
 
-    /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found out about its
-    /// names, held back, or failed before.
+    /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found
+    /// out about its names, held back, or failed before.
     pub fn renew(&self, domain: HostName) {
         self.forced
             .lock()

@@ -1,4 +1,5 @@
-//! One step of a domain: is what is held good, does the CA want it renewed, or is an order to be made.
+//! One step of a domain: is what is held good, does the CA want it renewed, or is an order to be
+//! made.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -70,9 +71,10 @@ impl Issuer {
         }
     }
 
-    /// What is held, if it is what is wanted. Where it was ordered here, it is for just these names, from a CA that is
-    /// still named, and with the profile. With which profile one was made that was taken over cannot be known; it is
-    /// good until it is to be renewed, also with more names, and, where nothing was ordered here since, of any CA.
+    /// What is held, if it is what is wanted. Where it was ordered here, it is for just these
+    /// names, from a CA that is still named, and with the profile. With which profile one was made
+    /// that was taken over cannot be known; it is good until it is to be renewed, also with more
+    /// names, and, where nothing was ordered here since, of any CA.
     fn good(
         &self,
         host: &SharedVirtualHost,
@@ -215,8 +217,8 @@ impl Issuer {
         }
     }
 
-    /// Keeps what the CA has advised beside what another process may have written meanwhile. One that is about to
-    /// order will write about another certificate.
+    /// Keeps what the CA has advised beside what another process may have written meanwhile. One
+    /// that is about to order will write about another certificate.
     pub(super) async fn keep_advice(
         &self,
         domain: &HostName,
@@ -264,8 +266,9 @@ impl Issuer {
     }
 }
 
-/// An account that the CA knows nothing of. Its advice is for everybody, and asked for without a signature (RFC 9773
-/// §4.1): what was taken over without its account is renewed when its CA suggests, too.
+/// An account that the CA knows nothing of. Its advice is for everybody, and asked for without a
+/// signature (RFC 9773 §4.1): what was taken over without its account is renewed when its CA
+/// suggests, too.
 fn nobody(directory: CaId) -> Result<Account, String> {
     let key = rcgen::KeyPair::generate()
         .map_err(|error| error.to_string())?

@@ -118,8 +118,8 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
             held,
         }
     };
-    // It is decided that an order is wanted, as nothing is held. Then the other process comes to its end, and its
-    // certificate is found before the lock is.
+    // It is decided that an order is wanted, as nothing is held. Then the other process comes to
+    // its end, and its certificate is found before the lock is.
     let pair = pair(&["a.example.com"]);
     let (_, ca) = issuer
         .plan

@@ -68,8 +68,8 @@ impl Backoff {
         }
     }
 
-    /// What to wait for, by our own choice and by the CA's. The end of a certificate that is being served
-    /// shortens the first but not the second: the CA would refuse.
+    /// What to wait for, by our own choice and by the CA's. The end of a certificate that is being
+    /// served shortens the first but not the second: the CA would refuse.
     pub(super) fn hindrances(
         &self,
         held_until: Option<SystemTime>,
@@ -100,9 +100,9 @@ impl Backoff {
             3 => 100 * MINUTE,
             _ => DAY,
         };
-        // A day is too long for what ends in two: an eighth of the rest then, so that ten attempts and
-        // more remain. With nothing to serve, a CA that is out of order is asked more often than
-        // one that refuses.
+        // A day is too long for what ends in two: an eighth of the rest then, so that ten attempts
+        // and more remain. With nothing to serve, a CA that is out of order is asked more often
+        // than one that refuses.
         let left = held_until
             .and_then(|end| end.duration_since(now).ok())
             .filter(|left| !left.is_zero());
@@ -126,7 +126,8 @@ impl Backoff {
         self.at + FORGOTTEN_AFTER < now && self.retry_at.is_none_or(|at| at < now)
     }
 
-    /// A clock that was set back leaves nothing in the future but what the CA demanded, within reason.
+    /// A clock that was set back leaves nothing in the future but what the CA demanded, within
+    /// reason.
     pub(super) fn settle(&mut self, now: SystemTime) {
         self.at = self.at.min(now);
         self.retry_at = self.retry_at.map(|at| at.min(now + LONGEST_RETRY_AFTER));

@@ -26,11 +26,11 @@ pub enum Fault {
     RateLimited(Scope),
     /// The CA refused without validating: a name it may not certify, a CAA record, a bad request.
     Refused,
-    /// The CA could not be reached, took too long, or is out of order. `Retry-After` is for all its users,
-    /// and an order that is in flight stays so.
+    /// The CA could not be reached, took too long, or is out of order. `Retry-After` is for all its
+    /// users, and an order that is in flight stays so.
     Unavailable,
-    /// The CA has not finished the order, which stays in flight. `Retry-After` is about that one, and some say a
-    /// day of what takes minutes.
+    /// The CA has not finished the order, which stays in flight. `Retry-After` is about that one,
+    /// and some say a day of what takes minutes.
     Slow,
     /// Something on this machine: a full disk, a command that failed, a check before the order.
     Ours,
@@ -46,7 +46,8 @@ pub enum Scope {
     Account,
     /// Everybody here.
     Ca,
-    /// The CA did not say. Others with the account wait for ten minutes, so that not each finds out.
+    /// The CA did not say. Others with the account wait for ten minutes, so that not each finds
+    /// out.
     Unknown,
 }
 

@@ -1,5 +1,5 @@
-//! The ledger on disk: read, changed and written under a lock, so that processes that share the directory
-//! keep one budget. A damaged file is kept aside and reported.
+//! The ledger on disk: read, changed and written under a lock, so that processes that share the
+//! directory keep one budget. A damaged file is kept aside and reported.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ pub struct LedgerFile {
     path: PathBuf,
     lock: PathBuf,
     ledger: Arc<Ledger>,
-    /// What the file was when it was read or written last; `None` once a write has failed: memory then
-    /// knows more than the disk.
+    /// What the file was when it was read or written last; `None` once a write has failed: memory
+    /// then knows more than the disk.
     seen: Option<Fingerprint>,
     clock: Clock,
 }
@@ -72,7 +72,8 @@ pub enum LedgerError {
 }
 
 impl LedgerFile {
-    /// Opens the ledger, or begins one. Whoever gets a [`LedgerDamaged`] must report it: it is said once.
+    /// Opens the ledger, or begins one. Whoever gets a [`LedgerDamaged`] must report it: it is said
+    /// once.
     pub fn open(state: &State, clock: Clock) -> Result<(Self, Option<LedgerDamaged>), LedgerError> {
         let (path, lock) = (state.ledger(), state.ledger_lock());
         let _held = state::lock(&lock).map_err(|source| unwritable(&lock, source))?;
@@ -88,7 +89,8 @@ impl LedgerFile {
             clock,
         };
         if file.seen.is_none() {
-            // An empty one is written at once: when it was begun tells a new directory from a lost one.
+            // An empty one is written at once: when it was begun tells a new directory from a lost
+            // one.
             file.write()?;
         }
         Ok((file, damaged))
@@ -126,8 +128,8 @@ impl LedgerFile {
         (answer, written)
     }
 
-    /// Reads what another process wrote. A file that has vanished, or become unreadable or damaged, does
-    /// not take away what is known here: the next write replaces it.
+    /// Reads what another process wrote. A file that has vanished, or become unreadable or damaged,
+    /// does not take away what is known here: the next write replaces it.
     fn take_in(&mut self, now: SystemTime) {
         let sight = Fingerprint::of(&self.path);
         if self.seen.is_none() || self.seen == sight {

@@ -1,5 +1,6 @@
-//! What each CA publishes of its limits, as data. Where a CA speaks of token buckets, the window here is
-//! the time that refills a whole bucket: whoever never exceeds that in any window never empties one.
+//! What each CA publishes of its limits, as data. Where a CA speaks of token buckets, the window
+//! here is the time that refills a whole bucket: whoever never exceeds that in any window never
+//! empties one.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -42,10 +43,11 @@ pub struct Limits {
     pub duplicates: Rate,
     /// New certificates below a registered domain; renewals for the same names do not count.
     pub domain: Option<Rate>,
-    /// Failed authorizations of a name in a row, one forgiven each day; beyond, the CA pauses the name.
+    /// Failed authorizations of a name in a row, one forgiven each day; beyond, the CA pauses the
+    /// name.
     pub consecutive_failures: Option<u32>,
-    /// Renewals that name the certificate they replace (RFC 9773 §5). CAs exempt them; this is our own
-    /// bound for the case that a CA asks for one after the other.
+    /// Renewals that name the certificate they replace (RFC 9773 §5). CAs exempt them; this is our
+    /// own bound for the case that a CA asks for one after the other.
     pub replacements: Rate,
 }
 
@@ -81,8 +83,8 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// As published for August 2026: one order refills in 36 s, one certificate of a domain in 202 min, one of
-/// the same names in 34 h, one failure in 12 min, one account in 18 min.
+/// As published for August 2026: one order refills in 36 s, one certificate of a domain in 202 min,
+/// one of the same names in 34 h, one failure in 12 min, one account in 18 min.
 const LETS_ENCRYPT: Limits = Limits {
     name: Some("Let's Encrypt"),
     is_production: true,
@@ -107,8 +109,8 @@ const LETS_ENCRYPT_STAGING: Limits = Limits {
     ..LETS_ENCRYPT
 };
 
-/// What Google says of its limits could not be verified. This is a bound of our own: as many orders in a time as
-/// Let's Encrypt allows, counted by the hour.
+/// What Google says of its limits could not be verified. This is a bound of our own: as many orders
+/// in a time as Let's Encrypt allows, counted by the hour.
 const GOOGLE: Limits = Limits {
     name: Some("Google Trust Services"),
     is_production: true,
@@ -125,8 +127,8 @@ const BUYPASS: Limits = Limits {
     ..UNKNOWN
 };
 
-/// Courtesy towards a CA whose limits are not known. Its certificates may live for a day, so that the
-/// same names may be wanted often.
+/// Courtesy towards a CA whose limits are not known. Its certificates may live for a day, so that
+/// the same names may be wanted often.
 const UNKNOWN: Limits = Limits {
     name: None,
     is_production: false,
@@ -139,8 +141,9 @@ const UNKNOWN: Limits = Limits {
     replacements: Rate::new(10, HOUR),
 };
 
-/// What was bought from a registrar, by the Public Suffix List with its private part, as Let's Encrypt counts; or what
-/// counts as such: an IPv4 address, an IPv6 network of 64 bits, or a name that is itself a suffix.
+/// What was bought from a registrar, by the Public Suffix List with its private part, as Let's
+/// Encrypt counts; or what counts as such: an IPv4 address, an IPv6 network of 64 bits, or a name
+/// that is itself a suffix.
 pub fn registered_domain(name: &str) -> Cow<'_, str> {
     match name.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => return address.to_string().into(),

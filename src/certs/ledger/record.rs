@@ -1,5 +1,5 @@
-//! What is remembered of one CA: the accounts made, the orders and where they stand, the failures in a row,
-//! and until when it asked to be left alone.
+//! What is remembered of one CA: the accounts made, the orders and where they stand, the failures
+//! in a row, and until when it asked to be left alone.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -59,8 +59,8 @@ impl Attempt {
         matches!(self.stage, Stage::Placed | Stage::Ended)
     }
 
-    /// Until when it counts as a certificate: one that was issued, or may be. One that was placed and then
-    /// heard of no more cannot have been issued, as nobody finalized it.
+    /// Until when it counts as a certificate: one that was issued, or may be. One that was placed
+    /// and then heard of no more cannot have been issued, as nobody finalized it.
     pub(super) fn issue_counts_until(&self, rate: Rate, now: SystemTime) -> Option<SystemTime> {
         match self.stage {
             Stage::Finalizing | Stage::Issued => Some(rate.end(self.moved, now)),
@@ -294,8 +294,8 @@ impl CaRecord {
         self.backoffs.insert(request.names.clone(), backoff);
     }
 
-    /// Ends the waiting of our own choice, but not that for an order which is under way: it would only be looked
-    /// at more often.
+    /// Ends the waiting of our own choice, but not that for an order which is under way: it would
+    /// only be looked at more often.
     pub(super) fn forgive(&mut self, names: &NameSet) {
         if self
             .backoffs

@@ -1,5 +1,6 @@
-//! A year of certificates on a simulated clock: renewal and ledger against a model of Let's Encrypt that
-//! enforces its published limits, through outages, jumping clocks, restarts and a mass revocation.
+//! A year of certificates on a simulated clock: renewal and ledger against a model of Let's Encrypt
+//! that enforces its published limits, through outages, jumping clocks, restarts and a mass
+//! revocation.
 
 mod model;
 

@@ -1,4 +1,5 @@
-//! The certificates that CAs have given for one domain, as they lie below `state`: which of them is served.
+//! The certificates that CAs have given for one domain, as they lie below `state`: which of them is
+//! served.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,7 +19,8 @@ use crate::registry::host::HostName;
 pub(in crate::certs) struct Sources {
     /// Those of the configuration, in its order.
     configured: Vec<CaId>,
-    /// Those of which something is kept: also one of before, or of which `certs import` found a certificate.
+    /// Those of which something is kept: also one of before, or of which `certs import` found a
+    /// certificate.
     kept: Vec<CaId>,
 }
 
@@ -106,8 +108,8 @@ impl Stored {
         }
     }
 
-    /// The best: not expired, for all names that are wanted, from a CA that is still to be asked, and the newest of
-    /// those. One of another CA is served as long as there is nothing better.
+    /// The best: not expired, for all names that are wanted, from a CA that is still to be asked,
+    /// and the newest of those. One of another CA is served as long as there is nothing better.
     pub(in crate::certs) fn best(
         &self,
         request: &AcmeRequest,
@@ -132,7 +134,8 @@ impl Stored {
         best.map(|(candidate, certificate)| (&candidate.ca, certificate))
     }
 
-    /// Why a file that is there cannot be used. Those of CAs that are not asked any more concern nobody.
+    /// Why a file that is there cannot be used. Those of CAs that are not asked any more concern
+    /// nobody.
     pub(super) fn fault(&self) -> Option<&str> {
         let configured = self
             .candidates
@@ -156,7 +159,8 @@ impl Candidate {
                 self.held = Some(certificate);
                 self.fault = None;
             }
-            // What is in memory stays; without it there is nothing to be said about a file that never was.
+            // What is in memory stays; without it there is nothing to be said about a file that
+            // never was.
             Err(FilesError::Unreadable { source, .. })
                 if source.kind() == io::ErrorKind::NotFound =>
             {

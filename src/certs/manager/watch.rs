@@ -1,4 +1,5 @@
-//! What was seen of the two files of a certificate, so that they are read again only when that tells something.
+//! What was seen of the two files of a certificate, so that they are read again only when that
+//! tells something.
 
 use std::path::Path;
 

@@ -24,8 +24,9 @@ pub struct Arguments {
     ca: Option<CaId>,
 }
 
-/// Takes over what is of use to the domains of the configuration that ask a CA, with a line for each thing that was found.
-/// Fails if there is nothing known at the path, or if something could not be written.
+/// Takes over what is of use to the domains of the configuration that ask a CA, with a line for
+/// each thing that was found. Fails if there is nothing known at the path, or if something could
+/// not be written.
 pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     let Arguments { path, dry_run, ca } = arguments;
     let asks = |host: &&SharedVirtualHost| matches!(host.certificate, CertificateSource::Acme(_));

@@ -1,4 +1,5 @@
-//! A question to the rules of one domain: why it is answered so, and what else a request would meet.
+//! A question to the rules of one domain: why it is answered so, and what else a request would
+//! meet.
 
 use std::net::IpAddr;
 

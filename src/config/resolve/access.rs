@@ -22,8 +22,8 @@ use crate::config::source::{Source, Span};
 use crate::config::values::access::RawSelector;
 use crate::registry::action::Actions;
 
-/// The rules, or none where something is wrong with them; `directory` is that of the configuration, and `proxies`
-/// are believed about the addresses of clients.
+/// The rules, or none where something is wrong with them; `directory` is that of the configuration,
+/// and `proxies` are believed about the addresses of clients.
 pub(super) fn settings(
     file: &DomainFile,
     directory: &Path,

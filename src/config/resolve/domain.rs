@@ -127,7 +127,8 @@ fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
     })
 }
 
-/// Token mode says nothing to a registry that wants to see passwords, and its settings nothing to basic mode.
+/// Token mode says nothing to a registry that wants to see passwords, and its settings nothing to
+/// basic mode.
 fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<AuthMode> {
     let RawAuth {
         mode,

@@ -251,7 +251,8 @@ fn unprovable(
     }
 }
 
-/// Whether anybody outside could mean the same by this name or address (RFC 6761, RFC 6762, RFC 6890).
+/// Whether anybody outside could mean the same by this name or address (RFC 6761, RFC 6762, RFC
+/// 6890).
 fn is_public(name: &HostName) -> bool {
     match name.ip() {
         Some(IpAddr::V4(ip)) => {

@@ -17,7 +17,8 @@ pub(in crate::config) enum RawSelector {
     Anonymous,
 }
 
-/// A user, a pattern of users, a group, or one of the two words for those who are and are not logged in.
+/// A user, a pattern of users, a group, or one of the two words for those who are and are not
+/// logged in.
 pub(in crate::config) fn selector(value: &DeValue<'_>) -> Value<RawSelector> {
     let help = "write a user's name (`*` stands for any characters), \"@GROUP\", \"@authenticated\" or \"@anonymous\"";
     let text = text(value, help)?;

@@ -21,8 +21,8 @@ pub struct Durations {
     pub buckets: Vec<(f64, u64)>,
 }
 
-/// Upper bounds, in seconds, with the same in microseconds: from a HEAD that a store answers to a blob that
-/// is pushed over a slow line.
+/// Upper bounds, in seconds, with the same in microseconds: from a HEAD that a store answers to a
+/// blob that is pushed over a slow line.
 const BOUNDS: [(f64, u64); 14] = [
     (0.001, 1_000),
     (0.005, 5_000),

@@ -67,8 +67,8 @@ impl Call {
         }
     }
 
-    /// The tag or digest that the call is about, for the log. Never an upload session: its name is as
-    /// good as a password at some registries.
+    /// The tag or digest that the call is about, for the log. Never an upload session: its name is
+    /// as good as a password at some registries.
     pub fn reference(&self) -> Option<&str> {
         match self {
             Self::ManifestRead { reference, .. }

@@ -21,11 +21,11 @@ pub(super) enum Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    /// Reads a plain path. A repository name may itself have components called `blobs`, `manifests`,
-    /// `tags`, `uploads` or `referrers`, so the path is read from its end. That is unambiguous, because
-    /// references, digests and session names have no slash: the endpoint is the last segment but one,
-    /// and where that is `uploads` the one before must be `blobs`. It is also what the anchored patterns
-    /// of Go's `distribution` with their greedy name come to.
+    /// Reads a plain path. A repository name may itself have components called `blobs`,
+    /// `manifests`, `tags`, `uploads` or `referrers`, so the path is read from its end. That is
+    /// unambiguous, because references, digests and session names have no slash: the endpoint is
+    /// the last segment but one, and where that is `uploads` the one before must be `blobs`. It is
+    /// also what the anchored patterns of Go's `distribution` with their greedy name come to.
     pub(super) fn parse(path: &'a str) -> Result<Self, CallError> {
         let Some(below) = path.strip_prefix("/v2") else {
             let v1 = path == "/v1" || path.starts_with("/v1/");
@@ -80,8 +80,8 @@ fn upload(text: &str) -> Result<UploadId, CallError> {
     UploadId::parse(text).map_err(|_| CallError::UploadUnknown)
 }
 
-/// The path in its one plain form. The only percent-encoding that clients really use in paths is that of
-/// a digest's colon; any other could mean something else to the upstream than it does here.
+/// The path in its one plain form. The only percent-encoding that clients really use in paths is
+/// that of a digest's colon; any other could mean something else to the upstream than it does here.
 pub(super) fn plain_path(path: &str) -> Result<Cow<'_, str>, CallError> {
     let path = match path.split_once('%') {
         None => Cow::Borrowed(path),
@@ -103,8 +103,8 @@ pub(super) fn plain_path(path: &str) -> Result<Cow<'_, str>, CallError> {
     }
 }
 
-/// Whether everyone reads the path alike: printable ASCII, and nothing that some server decodes, cuts off,
-/// folds or takes for a separator. Whether it is an endpoint is for the grammar to say.
+/// Whether everyone reads the path alike: printable ASCII, and nothing that some server decodes,
+/// cuts off, folds or takes for a separator. Whether it is an endpoint is for the grammar to say.
 fn is_plain(path: &str) -> bool {
     let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'%' | b'\\' | b'#' | b';' | b'?');
     let path = path.as_bytes();

@@ -3,8 +3,8 @@
 use super::query::{Parameter, QueryError};
 use crate::registry::error_code::ErrorCode;
 
-/// Why a request is not a call. It is always the client's fault. The messages are for the client; they
-/// never repeat what it sent.
+/// Why a request is not a call. It is always the client's fault. The messages are for the client;
+/// they never repeat what it sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// 400: a path that two programs could read in two ways.
@@ -26,8 +26,8 @@ pub enum CallError {
     /// 400: a blob, a subject or a manifest by digest, but not a digest.
     #[error("the digest must be like sha256: and 64 lower-case hexadecimal digits")]
     DigestInvalid,
-    /// 404: no manifest can have this tag. A 404 and not a 400, because clients ask whether a manifest
-    /// is there, and the conformance suite does it with a name that is not a tag.
+    /// 404: no manifest can have this tag. A 404 and not a 400, because clients ask whether a
+    /// manifest is there, and the conformance suite does it with a name that is not a tag.
     #[error("there is no such manifest: the tag is not valid")]
     ManifestUnknown,
     /// 400: a manifest is to be written under what is not a tag.
@@ -51,7 +51,8 @@ impl CallError {
     /// The code for the error document.
     pub fn code(&self) -> ErrorCode {
         match self {
-            // Docker repeats a push on most codes, but not on this one, and trying again never helps.
+            // Docker repeats a push on most codes, but not on this one, and trying again never
+            // helps.
             Self::BadPath | Self::Unknown | Self::V1 | Self::MethodNotAllowed { .. } => {
                 ErrorCode::Unsupported
             }

@@ -7,8 +7,8 @@ use http::Method;
 use super::{Call, Page, Parameter};
 
 impl Call {
-    /// The method, and the path with its query. Reading them gives the same call again. Only what the
-    /// call knows is in it: parameters that were ignored when it was read are not.
+    /// The method, and the path with its query. Reading them gives the same call again. Only what
+    /// the call knows is in it: parameters that were ignored when it was read are not.
     pub fn print(&self) -> (Method, String) {
         (self.method(), Target(self).to_string())
     }
@@ -148,7 +148,8 @@ fn write_query<'a>(
     Ok(())
 }
 
-/// Everything but RFC 3986's unreserved characters, and `:` and `/`, which need no encoding in a query (§3.4).
+/// Everything but RFC 3986's unreserved characters, and `:` and `/`, which need no encoding in a
+/// query (§3.4).
 fn write_encoded(f: &mut fmt::Formatter<'_>, value: &str) -> fmt::Result {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {

@@ -31,7 +31,8 @@ pub enum QueryError {
     /// A character that no query has, or a percent sign without two hexadecimal digits.
     #[error("the query is not encoded as it must be")]
     Encoding,
-    /// Given twice with different values: programs disagree on whether the first or the last counts.
+    /// Given twice with different values: programs disagree on whether the first or the last
+    /// counts.
     #[error("the parameter {} is given more than once", .0.as_str())]
     Repeated(Parameter),
     /// In other letter case: programs disagree on whether that is the same parameter.
@@ -125,8 +126,8 @@ pub(super) struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    /// Reads `name=value` pairs as WHATWG's `application/x-www-form-urlencoded` does, but refuses what
-    /// that would repair. A raw `;` is refused since older Go separates pairs by it too.
+    /// Reads `name=value` pairs as WHATWG's `application/x-www-form-urlencoded` does, but refuses
+    /// what that would repair. A raw `;` is refused since older Go separates pairs by it too.
     pub(super) fn parse(query: Option<&'a str>) -> Result<Self, QueryError> {
         let mut parameters = Self::default();
         let Some(query) = query else {
@@ -231,7 +232,8 @@ pub fn pairs(
         })
 }
 
-/// A query that was accepted without some of its parameters, however they are encoded; the others as they are.
+/// A query that was accepted without some of its parameters, however they are encoded; the others
+/// as they are.
 pub fn without_parameters(query: &str, unwanted: &[Parameter]) -> String {
     let is_unwanted = |pair: &&str| {
         let name = pair.split_once('=').map_or(*pair, |(name, _)| name);

@@ -568,7 +568,8 @@ fn method() -> impl Strategy<Value = Method> {
     ])
 }
 
-/// All readings of a path as `<name>` and an endpoint: what a router with one pattern an endpoint could see.
+/// All readings of a path as `<name>` and an endpoint: what a router with one pattern an endpoint
+/// could see.
 fn readings(path: &str) -> Vec<String> {
     let text = path.strip_prefix("/v2/").unwrap();
     let mut found = Vec::new();

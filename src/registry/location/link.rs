@@ -3,9 +3,9 @@
 use super::{Answer, Rewriter, Rewritten};
 
 impl Rewriter<'_> {
-    /// The value of a `Link` header with each reference rewritten as a `Location` of the same answer would
-    /// be. Parameters and spaces stay as they are. None if it is malformed or one of the references is
-    /// refused: then the header is left out.
+    /// The value of a `Link` header with each reference rewritten as a `Location` of the same
+    /// answer would be. Parameters and spaces stay as they are. None if it is malformed or one of
+    /// the references is refused: then the header is left out.
     pub fn link(&self, value: &str) -> Option<String> {
         if value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
             return None;

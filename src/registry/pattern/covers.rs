@@ -1,18 +1,20 @@
-//! Whether one pattern is about everything that another one is about, and whether there is such a name at all.
+//! Whether one pattern is about everything that another one is about, and whether there is such a
+//! name at all.
 
 use super::{Component, Pattern, Piece, RepositoryPattern, USER, matches_list};
 use crate::registry::name::RepositoryName;
 
 impl Pattern {
-    /// Whether it matches every text that another one matches. A star of the other one is taken by a star alone.
+    /// Whether it matches every text that another one matches. A star of the other one is taken by
+    /// a star alone.
     pub fn covers(&self, other: &Self) -> bool {
         self.matches(&other.0)
     }
 }
 
 impl RepositoryPattern {
-    /// Whether it matches, for every user, what another one matches. A no may be wrong where that takes more
-    /// than comparing them level by level.
+    /// Whether it matches, for every user, what another one matches. A no may be wrong where that
+    /// takes more than comparing them level by level.
     pub fn covers(&self, other: &Self) -> bool {
         let is_many = |component: &Component| *component == Component::Many;
         let forms = |pattern: &Self| [pattern.components.to_vec(), turned(&pattern.components)];
@@ -26,8 +28,8 @@ impl RepositoryPattern {
 
     /// Whether there can be a repository of such a name, for this user if one is given.
     pub fn is_possible(&self, user: Option<&str>) -> bool {
-        // What a star stands for is between others what a letter is, and nothing makes up for what is wrong
-        // beside it.
+        // What a star stands for is between others what a letter is, and nothing makes up for what
+        // is wrong beside it.
         const ANY: &str = "a";
         let user = user.unwrap_or(ANY);
         let name = self

@@ -1,5 +1,5 @@
-//! What every text that is like a pattern has in it: the parts of the pattern between its stars, by which
-//! patterns are looked up.
+//! What every text that is like a pattern has in it: the parts of the pattern between its stars, by
+//! which patterns are looked up.
 
 use super::{Component, Pattern, Piece, RepositoryPattern};
 
@@ -40,8 +40,8 @@ impl Pattern {
 }
 
 impl RepositoryPattern {
-    /// What every name that it matches has, whoever asks. Levels between which there may be others share the
-    /// slash if there are none: `a/**/b` has `a/` and `/b`.
+    /// What every name that it matches has, whoever asks. Levels between which there may be others
+    /// share the slash if there are none: `a/**/b` has `a/` and `/b`.
     pub fn literals(&self) -> Vec<Literal> {
         let mut parts = Parts::default();
         let is_level = |component: &Component| *component != Component::Many;

@@ -1,5 +1,5 @@
-//! What the conditions and ranges of a download ask for (RFC 9110 §13 and §14), and where a piece of
-//! an upload belongs (distribution specification, "Pushing a blob in chunks").
+//! What the conditions and ranges of a download ask for (RFC 9110 §13 and §14), and where a piece
+//! of an upload belongs (distribution specification, "Pushing a blob in chunks").
 
 use http::{HeaderMap, header};
 

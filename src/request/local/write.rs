@@ -61,7 +61,8 @@ pub(super) async fn mount(
             .mount(name, from, digest)
             .await
             .map_err(|error| asked.rejection(error))?,
-        // To look through all repositories would tell who asks what is in those that they may not read.
+        // To look through all repositories would tell who asks what is in those that they may not
+        // read.
         None => false,
     };
     if mounted {
@@ -217,7 +218,8 @@ pub(in crate::request) fn manifest_is_here(
     response
 }
 
-/// A manifest's body: one of the few that are collected, up to the limit that the body itself keeps.
+/// A manifest's body: one of the few that are collected, up to the limit that the body itself
+/// keeps.
 pub(in crate::request) async fn whole(
     patience: Patience,
     mut body: RequestBody,

@@ -1,5 +1,5 @@
-//! Refusals of token mode: those of registry calls, which say what is wrong with the token, and those of the
-//! token endpoint, whose readers know OAuth's errors or the registry's.
+//! Refusals of token mode: those of registry calls, which say what is wrong with the token, and
+//! those of the token endpoint, whose readers know OAuth's errors or the registry's.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! What a request for a token says: in the query of a GET, or in the form of a POST (RFC 6749 §4.3, §6).
+//! What a request for a token says: in the query of a GET, or in the form of a POST (RFC 6749 §4.3,
+//! §6).
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -37,8 +38,8 @@ pub(super) enum Shown {
 
 /// Reads the request.
 ///
-/// Errors: 400 for what cannot be understood, 401 for credentials that cannot be, 405 for other methods, 408 and 413 for
-/// a form that does not come or is too long.
+/// Errors: 400 for what cannot be understood, 401 for credentials that cannot be, 405 for other
+/// methods, 408 and 413 for a form that does not come or is too long.
 pub(super) async fn read(
     site: &Site,
     conn: &ConnInfo,
@@ -234,7 +235,8 @@ fn invalid(message: &'static str) -> Rejection {
     Rejection::oauth(OauthError::InvalidRequest, message)
 }
 
-/// Scopes of 8 KiB, three times as long when every colon and slash is encoded as a long query may not be, and a password.
+/// Scopes of 8 KiB, three times as long when every colon and slash is encoded as a long query may
+/// not be, and a password.
 const LONGEST_FORM: usize = 16 << 10;
 /// A token of so many must still fit into the head of a request, which may have 32 KiB by default.
 const LONGEST_SCOPES: usize = 8 << 10;

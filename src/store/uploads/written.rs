@@ -74,7 +74,8 @@ impl Content {
         self.tell();
     }
 
-    /// The digest of all that is in the file, also where another process wrote some of it meanwhile.
+    /// The digest of all that is in the file, also where another process wrote some of it
+    /// meanwhile.
     pub(super) fn finish(&mut self, algorithm: Algorithm, file: &File) -> io::Result<Digest> {
         let is_ours = file.metadata()?.len() == self.length;
         let kept = self

@@ -18,8 +18,8 @@ use crate::config::vhost::CertificateSource::{Files, Internal};
 use crate::tls::plain_http::refuse_plain_http;
 use crate::tls::server_config::{ALPN_HTTP1, ListenerConfig, ServerConfigs};
 
-/// A gateway with three domains: a.example.com (alias b) on 443 and 5000, one with an address, and one
-/// whose certificate is missing.
+/// A gateway with three domains: a.example.com (alias b) on 443 and 5000, one with an address, and
+/// one whose certificate is missing.
 struct Gateway {
     _state: tempfile::TempDir,
     certificates: Certificates,

@@ -1,4 +1,5 @@
-//! No form of a request for a token, and no query, makes the parser panic; what is read is what was written.
+//! No form of a request for a token, and no query, makes the parser panic; what is read is what was
+//! written.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! No reference of an upstream makes the rewriter panic; what it keeps for itself leads nowhere else.
-//! The first line of the input is the request's path, the rest the header's value.
+//! No reference of an upstream makes the rewriter panic; what it keeps for itself leads nowhere
+//! else. The first line of the input is the request's path, the rest the header's value.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

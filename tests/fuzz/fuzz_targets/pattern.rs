@@ -1,5 +1,5 @@
-//! No pattern makes the parser panic; what matches has what the pattern says of all that do. The lines of the input
-//! are a pattern, another one, a name, and a user.
+//! No pattern makes the parser panic; what matches has what the pattern says of all that do. The
+//! lines of the input are a pattern, another one, a name, and a user.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

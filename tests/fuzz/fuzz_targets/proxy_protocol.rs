@@ -1,4 +1,5 @@
-//! No first bytes of a connection make the reader of PROXY headers panic; what is no header is passed on whole.
+//! No first bytes of a connection make the reader of PROXY headers panic; what is no header is
+//! passed on whole.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

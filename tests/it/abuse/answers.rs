@@ -1,5 +1,5 @@
-//! Upstreams that answer with more, less or something else than an answer: the client sees one clear
-//! answer or a broken one, and the connection that carried it serves nobody else.
+//! Upstreams that answer with more, less or something else than an answer: the client sees one
+//! clear answer or a broken one, and the connection that carried it serves nobody else.
 
 use super::Client;
 use crate::harness::{Gateway, Head, Peer, Upstream, request};

@@ -264,7 +264,8 @@ async fn a_chunk_with_a_crooked_end_is_an_upload_that_never_ends() {
     .await;
 }
 
-/// Sends alice's request and asserts that one request with this body came out of it; returns its client.
+/// Sends alice's request and asserts that one request with this body came out of it; returns its
+/// client.
 async fn passes(stage: &Stage, attack: &[u8], body: &[u8]) -> Client {
     let shown = String::from_utf8_lossy(attack).into_owned();
     let mut client = stage.gateway.client().await;

@@ -1,4 +1,5 @@
-//! HTTP/2 heads that would be several lines, other requests or other lengths once they are HTTP/1.1.
+//! HTTP/2 heads that would be several lines, other requests or other lengths once they are
+//! HTTP/1.1.
 
 use super::{HIDDEN, Stage, hidden};
 use crate::harness::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, block};
@@ -318,7 +319,8 @@ async fn what_follows_a_body_of_no_length_is_dropped() {
             settle().await;
         }
         client.data(stream, hidden().as_bytes(), true).await;
-        // Whichever comes first: the whole request goes on, or the stream is reset for what is too much.
+        // Whichever comes first: the whole request goes on, or the stream is reset for what is too
+        // much.
         let served = client.outcome(stream).await.status() == Some(200);
         let seen = stage.seen().await;
         assert_eq!(seen.len(), usize::from(served), "{seen:?}");

@@ -110,8 +110,8 @@ async fn tries_at_once_are_not_joined_across_users_or_passwords() {
 async fn users_with_the_same_entry_are_not_joined() {
     let origin = Origin::new().await;
     let gateway = Gateway::before(&origin.url()).await;
-    // As when a line is copied and only its name changed: everything but user and password is equal, and
-    // user and password run together are, too.
+    // As when a line is copied and only its name changed: everything but user and password is
+    // equal, and user and password run together are, too.
     let entry = hash(4, "bcd");
     enlist(&gateway, &format!("a:{entry}\nab:{entry}\nabc:{entry}\n")).await;
     let pairs = [

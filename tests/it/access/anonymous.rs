@@ -1,4 +1,5 @@
-//! `anonymous = "pull"` in basic mode: some things without a login, and the challenge for everything else.
+//! `anonymous = "pull"` in basic mode: some things without a login, and the challenge for
+//! everything else.
 
 use super::stage::{KINDS, Kind, Stage};
 use crate::store::image::{Image, sha256};

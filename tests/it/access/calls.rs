@@ -275,7 +275,8 @@ async fn tried((stage, login): (&Stage, Login), rules: &str, rights: Rights, see
     alice.get("/v2/").await.is(200);
 }
 
-/// A stage of every kind with passwords, and of two with tokens. Of groups, alice is in `devs` alone.
+/// A stage of every kind with passwords, and of two with tokens. Of groups, alice is in `devs`
+/// alone.
 async fn columns() -> Vec<(Stage, Login)> {
     let mut all = Vec::new();
     let passwords = KINDS.map(|kind| (kind, Login::Password));

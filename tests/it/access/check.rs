@@ -1,4 +1,5 @@
-//! What `moorgate check` says of names: those that the htpasswd file lacks, and those that it has in vain.
+//! What `moorgate check` says of names: those that the htpasswd file lacks, and those that it has
+//! in vain.
 
 use crate::harness::{Domain, Setup, cli};
 

@@ -130,8 +130,8 @@ fn said(stage: &Stage, user: &str, action: Action, repository: &str) -> Said {
     Said { answer, refused_by }
 }
 
-/// What the log has to say of a request: whose it is, whether it is refused and by which rule; `None` where the rule is
-/// another question.
+/// What the log has to say of a request: whose it is, whether it is refused and by which rule;
+/// `None` where the rule is another question.
 type Line = (String, Option<(bool, String)>);
 
 /// The lines of requests that are not root's and no preparation.

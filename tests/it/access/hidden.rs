@@ -1,4 +1,5 @@
-//! A repository that one may not see answers as one that does not exist: the same status, code and words.
+//! A repository that one may not see answers as one that does not exist: the same status, code and
+//! words.
 
 use super::stage::{KINDS, Stage, allow};
 use crate::harness::{Between, request};
@@ -44,7 +45,8 @@ async fn what_may_not_be_seen_answers_as_if_it_did_not_exist() {
             ("DELETE", format!("blobs/{blob}")),
         ];
         for (method, target) in targets {
-            // Who may see everything is told the truth about what is not there; as long as the other name.
+            // Who may see everything is told the truth about what is not there; as long as the
+            // other name.
             let truth = stage
                 .client("root")
                 .ask(method, &format!("/v2/secret/nil/{target}"))
@@ -110,7 +112,8 @@ async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
     for method in ["GET", "HEAD"] {
         let target = format!("/v2/secret/app/manifests/{digest}?ns=a%2Fb");
         let asked = between.forwarded(request(method, &target, "")).await;
-        // Another name of as many levels, and GET either way, so that the length of the words is known.
+        // Another name of as many levels, and GET either way, so that the length of the words is
+        // known.
         let path = asked.first.strip_prefix("GET /v2/").unwrap();
         let (name, rest) = path.split_once("/manifests/").unwrap();
         assert_eq!(rest, format!("{digest}?ns=a%2Fb HTTP/1.1"));

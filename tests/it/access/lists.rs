@@ -1,4 +1,5 @@
-//! The catalog and mounts: what may not be seen is not in them, and pages are as long as they should be.
+//! The catalog and mounts: what may not be seen is not in them, and pages are as long as they
+//! should be.
 
 use tokio::net::TcpListener;
 
@@ -93,8 +94,8 @@ async fn the_catalog_shows_what_may_be_seen_in_whole_pages() {
     }
 }
 
-/// A registry that pages by tokens of its own, in no order of names, three at once. It gives them in this parameter, and
-/// refuses what is none of them.
+/// A registry that pages by tokens of its own, in no order of names, three at once. It gives them
+/// in this parameter, and refuses what is none of them.
 async fn tokens_of_its_own(names: [&'static str; 9], parameter: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,5 @@
-//! The pages of `[browser]` know no users: who may see them, and who may change something through them.
+//! The pages of `[browser]` know no users: who may see them, and who may change something through
+//! them.
 
 use super::stage::{Kind, Stage, allow};
 use crate::harness::Origin;

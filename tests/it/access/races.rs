@@ -5,8 +5,8 @@ use crate::harness::{Domain, Gateway, Setup};
 use crate::store::client::{Answer, Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
 
-/// Two domains with rules of their own before one registry, the first of which has another name, too. In `base/app`
-/// are the parts of both images.
+/// Two domains with rules of their own before one registry, the first of which has another name,
+/// too. In `base/app` are the parts of both images.
 struct Stage {
     gateway: Gateway,
     images: [Image; 2],

@@ -1,4 +1,5 @@
-//! A domain with access rules over a store of its own, or before another moorgate that plays the registry.
+//! A domain with access rules over a store of its own, or before another moorgate that plays the
+//! registry.
 
 use std::path::Path;
 
@@ -128,8 +129,8 @@ impl Stage {
         self.kind
     }
 
-    /// A client that has logged in, unless it is of `@anonymous`. A token is for whatever the rules allow now in these
-    /// repositories, and for the catalog.
+    /// A client that has logged in, unless it is of `@anonymous`. A token is for whatever the rules
+    /// allow now in these repositories, and for the catalog.
     pub async fn login(&self, login: Login, user: &str, repositories: &[&str]) -> Client {
         match (user, login) {
             ("@anonymous", _) => self.anonymous(),

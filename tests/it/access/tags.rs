@@ -348,7 +348,8 @@ async fn manifests_that_wait_for_memory_are_not_read_and_not_kept_waiting_for_ev
         let answer = tokio::spawn(client.send(request2("PUT", &target).body(body).unwrap()));
         (feed, answer)
     };
-    // Nobody knows how long they will be: 8 MiB each at most, and a user has 16 MiB of the 64 for all.
+    // Nobody knows how long they will be: 8 MiB each at most, and a user has 16 MiB of the 64 for
+    // all.
     for tag in 0..2 {
         begun.push(begin(tag));
     }

@@ -1,4 +1,5 @@
-//! A first order that is held back, as the domain is found being served by somebody who has a certificate.
+//! A first order that is held back, as the domain is found being served by somebody who has a
+//! certificate.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
@@ -13,8 +14,8 @@ use crate::harness::{Domain, Setup, tls_server};
 
 const NAME: &str = "ci.example.com";
 
-/// A server with a certificate for the name, older than any state directory of today: its port, its root, and what
-/// ends it.
+/// A server with a certificate for the name, older than any state directory of today: its port, its
+/// root, and what ends it.
 async fn another_server() -> (u16, String, AbortHandle) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();

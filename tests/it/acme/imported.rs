@@ -39,7 +39,8 @@ fn certbot(directory: &Path, names: &[&str], server: &str) {
     }
 }
 
-/// Imports a certificate of that CA for these names, and starts: what was said of it, and what is shown then.
+/// Imports a certificate of that CA for these names, and starts: what was said of it, and what is
+/// shown then.
 async fn start(ca: &AcmeCa, names: &[&str], server: Option<&str>) -> (String, Gateway, Value) {
     let directory = tempfile::tempdir().unwrap();
     let beside = tempfile::tempdir().unwrap().keep();

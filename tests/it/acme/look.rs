@@ -31,7 +31,8 @@ impl Outside {
         }
     }
 
-    /// Begins to serve the domain with a certificate of the CA, which looks at this port for http-01.
+    /// Begins to serve the domain with a certificate of the CA, which looks at this port for
+    /// http-01.
     async fn serve(&self, kinds: &str, http_port: u16, more: &str) {
         let path = self.gateway.directory.path();
         let ca = self.ca.toml(path, "ca");

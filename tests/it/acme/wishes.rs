@@ -45,7 +45,8 @@ async fn what_was_not_ordered_here_is_good_whatever_its_profile() {
     ca.profiles(&["classic", "shortlived"]);
     let gateway = gateway(&[&ca], ASKS).await;
     let before = issued(&gateway).await["serial"].clone();
-    // As if it had been taken over from another server: there is a certificate, and no word about it.
+    // As if it had been taken over from another server: there is a certificate, and no word about
+    // it.
     std::fs::remove_file(gateway.path("state/acme/domains/ci.test.json")).unwrap();
     change(&gateway, "acme = true\nprofile = \"shortlived\"").await;
     let good = until(&gateway, "good", |shown| {

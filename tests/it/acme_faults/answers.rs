@@ -1,5 +1,5 @@
-//! What a CA may answer that is no answer: to be left alone, pages, bodies without end, and bytes that come
-//! one by one.
+//! What a CA may answer that is no answer: to be left alone, pages, bodies without end, and bytes
+//! that come one by one.
 
 use std::time::Duration;
 

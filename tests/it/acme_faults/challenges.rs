@@ -77,7 +77,8 @@ fn one_that_works_stays_the_first_when_the_ca_itself_is_out_of_order() {
                 expected.extend(["tls-alpn-01"; 2]);
             }
             let mut asked = asked(&stage, DOMAIN);
-            // Nothing is left to prove in an order whose challenge was answered, and only its end was missed.
+            // Nothing is left to prove in an order whose challenge was answered, and only its end
+            // was missed.
             asked.dedup();
             expected.dedup();
             assert_eq!(asked, expected);

@@ -1,4 +1,5 @@
-//! Files below `state` that are damaged: said, put aside, and made anew; what is held in memory stays.
+//! Files below `state` that are damaged: said, put aside, and made anew; what is held in memory
+//! stays.
 
 use std::time::{Duration, SystemTime};
 

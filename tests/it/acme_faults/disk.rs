@@ -1,5 +1,5 @@
-//! A disk that is full or read-only: nothing is ordered that could not be kept, what is held stays, and it
-//! goes on by itself.
+//! A disk that is full or read-only: nothing is ordered that could not be kept, what is held stays,
+//! and it goes on by itself.
 
 use super::stage::{DAY, DOMAIN, MINUTE, Stage, alone, content, log};
 use crate::acme_year::world::fill;

@@ -138,7 +138,8 @@ impl Stage {
     }
 }
 
-/// In a hundred days four looks a day, and what is due besides: more is one that is due again and again.
+/// In a hundred days four looks a day, and what is due besides: more is one that is due again and
+/// again.
 const MOST_ROUNDS: u32 = 2000;
 
 pub fn content(path: &Path) -> String {

@@ -1,4 +1,5 @@
-//! What the log says when a certificate is not renewed: louder, the nearer its end, which it outlives.
+//! What the log says when a certificate is not renewed: louder, the nearer its end, which it
+//! outlives.
 
 use super::stage::{DAY, alone, log};
 use crate::harness::acme_ca::Told;

@@ -1,12 +1,13 @@
-//! A place of its own for a test: its network, its names, and a small disk. There the CA can have the name
-//! and the port of a real one, whose limits moorgate then keeps, and the disk can be full.
+//! A place of its own for a test: its network, its names, and a small disk. There the CA can have
+//! the name and the port of a real one, whose limits moorgate then keeps, and the disk can be full.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::world::NAMES;
 
-/// Runs a test again in namespaces of its own, which need no right of this user's, and there `inside`.
+/// Runs a test again in namespaces of its own, which need no right of this user's, and there
+/// `inside`.
 pub fn run(test: &str, inside: impl FnOnce(&Path)) {
     if let Some(place) = std::env::var_os(PLACE) {
         return inside(Path::new(&place));

@@ -1,5 +1,6 @@
-//! Chance that can be had again: all of it comes from two numbers, which are printed. What happens is then the same,
-//! and when; not how far threads have come meanwhile, which is how far a kill lets them come.
+//! Chance that can be had again: all of it comes from two numbers, which are printed. What happens
+//! is then the same, and when; not how far threads have come meanwhile, which is how far a kill
+//! lets them come.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,8 @@ impl Chance {
         }))
     }
 
-    /// Another one for the nth time that something happens at a place, whatever happens elsewhere meanwhile.
+    /// Another one for the nth time that something happens at a place, whatever happens elsewhere
+    /// meanwhile.
     pub fn at(&self, place: &str, times: u64) -> Self {
         let numbers = place.bytes().map(u64::from).chain([times]);
         Self(numbers.fold(self.0, |state, number| Self(state ^ number).next()))
@@ -41,7 +43,8 @@ impl Chance {
     }
 }
 
-/// When a year begins, of which much depends: by `MOORGATE_TEST_BEGIN`, in seconds since 1970, or else now.
+/// When a year begins, of which much depends: by `MOORGATE_TEST_BEGIN`, in seconds since 1970, or
+/// else now.
 pub fn beginning() -> SystemTime {
     let now = || {
         SystemTime::now()

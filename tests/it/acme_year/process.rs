@@ -1,4 +1,5 @@
-//! moorgate's issuer as a process: it can be killed at any moment, and another one finds what is on disk.
+//! moorgate's issuer as a process: it can be killed at any moment, and another one finds what is on
+//! disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -65,8 +66,8 @@ impl Process {
         self.runtime.block_on(self.done());
     }
 
-    /// The same where it waits for a CA that takes its time: once that was asked, the clock moves on by seconds.
-    /// `asked`: how often it had been before there was anything to do.
+    /// The same where it waits for a CA that takes its time: once that was asked, the clock moves
+    /// on by seconds. `asked`: how often it had been before there was anything to do.
     pub fn work_patiently(&self, ca: &AcmeCa, asked: usize) {
         if !self.work_until(ca, asked + 1, 200) {
             return;
@@ -84,7 +85,8 @@ impl Process {
         });
     }
 
-    /// The same, but only until the CA has been asked so often, and a little longer. Whether it came so far.
+    /// The same, but only until the CA has been asked so often, and a little longer. Whether it
+    /// came so far.
     pub fn work_until(&self, ca: &AcmeCa, requests: usize, longer: u64) -> bool {
         self.runtime.block_on(async {
             tokio::select! {

@@ -1,4 +1,5 @@
-//! What is around moorgate during the year: the CA, the names, the plain listener, the time and the disk.
+//! What is around moorgate during the year: the CA, the names, the plain listener, the time and the
+//! disk.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -60,7 +61,8 @@ pub struct World {
 }
 
 impl World {
-    /// From this moment on, with these domains, and these challenges in the words of the configuration.
+    /// From this moment on, with these domains, and these challenges in the words of the
+    /// configuration.
     pub fn new(begun: SystemTime, directory: &Path, domains: &[Names], challenges: &str) -> Self {
         let shared = Arc::new(Shared::default());
         let begun = begun.duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -161,8 +163,8 @@ impl Shared {
 
 fn configure(directory: &Path, ca: &AcmeCa, domains: &[Names], challenges: &str) {
     let roots = ca.write_roots(directory, "roots");
-    // Not said to ask from outside, so that moorgate does not look whether port 443 of the names, which is the CA's
-    // here, leads to it. The limits are the same.
+    // Not said to ask from outside, so that moorgate does not look whether port 443 of the names,
+    // which is the CA's here, leads to it. The limits are the same.
     let public = !challenges.contains("tls-alpn-01");
     let main = format!(
         "https = [\"127.0.0.1:443\"]\nhttp = [\"127.0.0.1:80\"]\nstate = \"state\"\n\

@@ -1,4 +1,5 @@
-//! The same in token mode, where a guess at refresh tokens costs no hash: all addresses and users at once.
+//! The same in token mode, where a guess at refresh tokens costs no hash: all addresses and users
+//! at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,8 +67,8 @@ async fn a_hundred_thousand_addresses_and_ten_thousand_users_take_no_memory_and_
     .await;
 }
 
-/// A wrong refresh token from each of so many addresses, and a wrong password from every tenth, with a name of its own, as
-/// fast as they are answered.
+/// A wrong refresh token from each of so many addresses, and a wrong password from every tenth,
+/// with a name of its own, as fast as they are answered.
 async fn sweep(process: &Arc<Process>, numbers: std::ops::Range<u64>) {
     let next = Arc::new(AtomicU64::new(numbers.start));
     let clients: Vec<JoinHandle<()>> = (0..BESIEGERS)

@@ -1,4 +1,5 @@
-//! What the log says of those who guess: once a minute for each of them, and never a name that nobody has.
+//! What the log says of those who guess: once a minute for each of them, and never a name that
+//! nobody has.
 
 use super::Stage;
 use crate::harness::{Events, seconds};

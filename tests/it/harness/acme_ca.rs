@@ -1,5 +1,5 @@
-//! A CA that the test plays: RFC 8555 and RFC 9773 as far as a client sees them. It verifies each signature
-//! and each nonce, believes every name without looking, and does what it is told to.
+//! A CA that the test plays: RFC 8555 and RFC 9773 as far as a client sees them. It verifies each
+//! signature and each nonce, believes every name without looking, and does what it is told to.
 
 mod jws;
 mod limits;
@@ -138,7 +138,8 @@ pub enum Told {
     Html(u16, &'static [(&'static str, &'static str)]),
     /// Issue, but say this often that the order is still being processed, and for how long.
     Busy(u32, &'static str),
-    /// Say so often that the order is being processed, and then that it is invalid, for a problem of this type.
+    /// Say so often that the order is being processed, and then that it is invalid, for a problem
+    /// of this type.
     Invalid(&'static str, u32),
     /// Make an order, but no replacement.
     NotReplacing,
@@ -331,13 +332,14 @@ impl AcmeCa {
         self.world(|world| world.profiles = profiles.to_vec());
     }
 
-    /// Suggests windows for the first, the second certificate and so on; the last one holds for all that follow.
+    /// Suggests windows for the first, the second certificate and so on; the last one holds for all
+    /// that follow.
     pub fn windows(&self, windows: &[(i64, i64)]) {
         self.world(|world| world.windows = windows.to_vec());
     }
 
-    /// Suggests for each certificate a window around the moment at which a third of its life is left, or half
-    /// of a short one.
+    /// Suggests for each certificate a window around the moment at which a third of its life is
+    /// left, or half of a short one.
     pub fn suggests(&self) {
         self.world(|world| world.suggests = true);
     }

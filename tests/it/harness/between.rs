@@ -93,7 +93,8 @@ impl Between {
         unforwarded(&self.upstream, &mut self.client).await
     }
 
-    /// Asks with a connection of its own, so that an answer with `Connection: close` ends nothing else.
+    /// Asks with a connection of its own, so that an answer with `Connection: close` ends nothing
+    /// else.
     pub async fn own_answer_apart(&self, request: impl AsRef<[u8]>) -> (Head, Vec<u8>) {
         let mut client = self.gateway.client().await;
         client.send(request).await;

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-/// How a command ends, what it prints, and what it says, while this thread goes on serving. The directory is `DIR`.
+/// How a command ends, what it prints, and what it says, while this thread goes on serving. The
+/// directory is `DIR`.
 pub async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moorgate"));
     command.args(arguments).arg("--config").arg(directory);

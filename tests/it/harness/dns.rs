@@ -1,4 +1,5 @@
-//! A DNS server that the test plays: it knows what it is told, and says of everything else that it does not exist.
+//! A DNS server that the test plays: it knows what it is told, and says of everything else that it
+//! does not exist.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,5 +1,5 @@
-//! HTTP/2 by hand, frame by frame (RFC 9113), for clients that do what no library would and that look
-//! at each frame which comes. What only has to be asked goes through [`super::http2`].
+//! HTTP/2 by hand, frame by frame (RFC 9113), for clients that do what no library would and that
+//! look at each frame which comes. What only has to be asked goes through [`super::http2`].
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -310,8 +310,8 @@ fn length(block: &mut Vec<u8>, length: usize) {
     block.push(u8::try_from(rest).unwrap());
 }
 
-/// The status of an answer's header block, in which it stands first: indexed, or its three digits as
-/// they are or Huffman-coded (RFC 7541 appendices A and B).
+/// The status of an answer's header block, in which it stands first: indexed, or its three digits
+/// as they are or Huffman-coded (RFC 7541 appendices A and B).
 fn status_of(block: &[u8]) -> u16 {
     let after_updates = block.iter().position(|b| b & 0xe0 != 0x20).unwrap();
     match &block[after_updates..] {

@@ -25,8 +25,8 @@ use super::peer::Peer;
 /// With which upload sessions are bound to users, at every gateway of a setup.
 const SESSION_KEY: [u8; 32] = [7; 32];
 
-/// A target under which alice reaches an upload session of `ci.test`, for the one under which the registry knows it; any
-/// other target as it is.
+/// A target under which alice reaches an upload session of `ci.test`, for the one under which the
+/// registry knows it; any other target as it is.
 pub fn bound(target: &str) -> String {
     static KEY: LazyLock<SessionKey> = LazyLock::new(|| {
         let directory = tempfile::tempdir().unwrap();
@@ -368,8 +368,8 @@ pub fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
     config
 }
 
-/// A request of `alice` to `ci.test`, without body: method, target and further header lines. An upload session stands
-/// in it as the registry knows it.
+/// A request of `alice` to `ci.test`, without body: method, target and further header lines. An
+/// upload session stands in it as the registry knows it.
 pub fn request(method: &str, target: &str, lines: &str) -> String {
     let target = bound(target);
     let authorization = basic("alice", "secret");

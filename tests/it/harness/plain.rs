@@ -1,4 +1,5 @@
-//! A plain listener that answers http-01 and nothing else, for issuers without a gateway around them.
+//! A plain listener that answers http-01 and nothing else, for issuers without a gateway around
+//! them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! A reader of HTTP/1.1 requests that takes nothing on trust: what two servers could read in two ways
-//! (RFC 9112 §11.2) is an error here. It stands where the registry stands.
+//! A reader of HTTP/1.1 requests that takes nothing on trust: what two servers could read in two
+//! ways (RFC 9112 §11.2) is an error here. It stands where the registry stands.
 
 use super::peer::Head;
 

@@ -15,8 +15,8 @@ use crate::harness::{Domain, Setup};
 
 type Tls = TlsStream<TcpStream>;
 
-/// Enough that what the process holds once for all of them does not count: the allocator takes memory
-/// from the system by the megabyte.
+/// Enough that what the process holds once for all of them does not count: the allocator takes
+/// memory from the system by the megabyte.
 const MANY: u64 = 400;
 /// The same for those that take a while each.
 const SOME: u64 = 100;

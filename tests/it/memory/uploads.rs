@@ -1,4 +1,5 @@
-//! What an upload gets: a window that grows with the path, and memory that does not grow with the blob.
+//! What an upload gets: a window that grows with the path, and memory that does not grow with the
+//! blob.
 
 use std::net::SocketAddr;
 use std::time::Duration;

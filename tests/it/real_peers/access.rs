@@ -1,4 +1,5 @@
-//! Access rules as real clients meet them, in front of docker-registry and of moorgate's own registry.
+//! Access rules as real clients meet them, in front of docker-registry and of moorgate's own
+//! registry.
 
 use std::fs;
 

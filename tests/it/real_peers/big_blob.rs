@@ -57,7 +57,8 @@ fn three_gibibytes_go_up_in_chunks_over_http2() {
     before.assert_nothing_kept(&stage);
 }
 
-/// As Docker does it: a PATCH of unknown length, then a PUT without a body. Returns digest and size.
+/// As Docker does it: a PATCH of unknown length, then a PUT without a body. Returns digest and
+/// size.
 fn push_in_chunks(stage: &Stage, protocol: &str, seed: u64) -> (String, u64) {
     let ci = &stage.ci;
     let blob = Blob {
@@ -150,7 +151,8 @@ impl Footprint {
         Self(files)
     }
 
-    /// Asserts that the disk is as it was, that hardly a byte was written, and that memory stayed small.
+    /// Asserts that the disk is as it was, that hardly a byte was written, and that memory stayed
+    /// small.
     fn assert_nothing_kept(&self, stage: &Stage) {
         assert_eq!(files_open_for_writing(stage), Vec::<PathBuf>::new());
         assert_eq!(Self::of(stage).0, self.0);

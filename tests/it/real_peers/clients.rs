@@ -1,4 +1,5 @@
-//! Clients that keep everything in a directory of their own: podman and buildah, and containerd with ctr.
+//! Clients that keep everything in a directory of their own: podman and buildah, and containerd
+//! with ctr.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -129,14 +130,15 @@ impl<'a> Containerd<'a> {
     }
 }
 
-/// Whether containerd has kept the answer to a manifest to itself: it writes the body into a pipe beside the request, and
-/// tells only of the pipe where the answer has closed that first.
+/// Whether containerd has kept the answer to a manifest to itself: it writes the body into a pipe
+/// beside the request, and tells only of the pipe where the answer has closed that first.
 pub fn only_tells_of_its_pipe(message: &str) -> bool {
     message.contains("io: read/write on closed pipe")
 }
 
 fn ctr(machine: &Machine, socket: &Path) -> Command {
-    // It has been seen to wait for ever after a refusal: that fails a test, and does not hold up all of them.
+    // It has been seen to wait for ever after a refusal: that fails a test, and does not hold up
+    // all of them.
     let mut command = machine.command(&tool("timeout", "coreutils"));
     command
         .arg("60")

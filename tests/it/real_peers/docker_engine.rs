@@ -1,5 +1,5 @@
-//! A Docker engine logs in, pushes and pulls. That certificates are verified is skopeo's to show: Docker
-//! takes any from a registry whose name leads to 127.0.0.0/8.
+//! A Docker engine logs in, pushes and pulls. That certificates are verified is skopeo's to show:
+//! Docker takes any from a registry whose name leads to 127.0.0.0/8.
 
 use super::engine::Engine;
 use super::process::until;

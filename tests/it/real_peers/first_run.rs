@@ -1,6 +1,7 @@
 //! `./ctl.sh` as on the first day: a copy of what the repository ships, on ports that are free.
 //!
-//! It runs in a process namespace of its own, so that whatever it leaves running ends with the test.
+//! It runs in a process namespace of its own, so that whatever it leaves running ends with the
+//! test.
 
 use std::fs;
 use std::net::TcpStream;
@@ -168,7 +169,8 @@ impl Drop for FirstRun {
     }
 }
 
-/// A shipped file with other ports. In one pass: a free port may have the digits of a shipped one in it.
+/// A shipped file with other ports. In one pass: a free port may have the digits of a shipped one
+/// in it.
 fn with_ports(text: &str, ports: &[u16]) -> String {
     let mut done = String::new();
     let mut rest = text;

@@ -1,5 +1,5 @@
-//! The machine as the clients see it: an `/etc` of their own, in which the domains' names lead here and
-//! moorgate's CA is among the system's. The real `/etc` stays as it is.
+//! The machine as the clients see it: an `/etc` of their own, in which the domains' names lead here
+//! and moorgate's CA is among the system's. The real `/etc` stays as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};

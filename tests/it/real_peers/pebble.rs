@@ -1,4 +1,5 @@
-//! Certificates from a real CA: every challenge, account bindings, wildcards, renewal, and a CA in a bad mood.
+//! Certificates from a real CA: every challenge, account bindings, wildcards, renewal, and a CA in
+//! a bad mood.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -257,7 +258,8 @@ fn a_certificate_is_renewed_by_itself_when_half_of_its_life_is_over() {
     let lived = moment(&second, "not_before")
         .duration_since(moment(&first, "not_before"))
         .as_secs();
-    // Up to 1/25 of the life earlier; how much later is the machine's affair, as long as the first one is good.
+    // Up to 1/25 of the life earlier; how much later is the machine's affair, as long as the first
+    // one is good.
     assert!(
         (life * 23 / 50 - 1..life).contains(&lived),
         "{lived} of {life} s"
@@ -382,7 +384,8 @@ fn a_process_answers_for_another_one_on_its_state_directory() {
             &[("own.test", "internal = true")],
         );
         acme.serve();
-        // The CA never finds this one: what it puts in place must reach the first through the directory.
+        // The CA never finds this one: what it puts in place must reach the first through the
+        // directory.
         acme.serve_elsewhere(&[("ci.test", ASKS)]).has("ci.test");
     }
 }

@@ -1,4 +1,5 @@
-//! Pebble, the CA that Let's Encrypt tests clients with, its DNS server, and a moorgate that asks it.
+//! Pebble, the CA that Let's Encrypt tests clients with, its DNS server, and a moorgate that asks
+//! it.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +44,8 @@ pub struct Mood {
     pub keys: &'static str,
     /// Whether it looks for tls-alpn-01 on a port where nobody listens.
     pub deaf_to_tls: bool,
-    /// The host of its URLs, in place of an address: then it listens on port 443, in a network of the test's own.
+    /// The host of its URLs, in place of an address: then it listens on port 443, in a network of
+    /// the test's own.
     pub host: Option<&'static str>,
 }
 
@@ -104,7 +106,8 @@ impl Acme {
         pebble.ended();
     }
 
-    /// Writes the configuration: further TOML for `[[ca]]` and the top, and the domains with their `[tls]`.
+    /// Writes the configuration: further TOML for `[[ca]]` and the top, and the domains with their
+    /// `[tls]`.
     pub fn configure(&self, main: &str, ca: &str, domains: &[(&str, &str)]) {
         let Ports {
             https, http, admin, ..
@@ -208,8 +211,8 @@ impl Acme {
             .to_owned()
     }
 
-    /// A program of `config/` that sets TXT records in the CA's DNS, and writes down what it was called with. As long
-    /// as there is a file `hold` beside it, it does not come to its end.
+    /// A program of `config/` that sets TXT records in the CA's DNS, and writes down what it was
+    /// called with. As long as there is a file `hold` beside it, it does not come to its end.
     pub fn write_dns_command(&self) {
         use std::os::unix::fs::PermissionsExt;
         let path = self.path().join("config/set-txt");

@@ -1,5 +1,6 @@
-//! A thousand domains at a real CA that stands at the place of Let's Encrypt, whose limits moorgate then keeps.
-//! Pebble has none: what was ordered is held against them afterwards, by moorgate's own ledger.
+//! A thousand domains at a real CA that stands at the place of Let's Encrypt, whose limits moorgate
+//! then keeps. Pebble has none: what was ordered is held against them afterwards, by moorgate's own
+//! ledger.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -145,7 +146,8 @@ impl Run {
         }
     }
 
-    /// Lets the time pass until the next attempt, and so much longer that it need not be the only one.
+    /// Lets the time pass until the next attempt, and so much longer that it need not be the only
+    /// one.
     async fn wait(&self) {
         let now = now(&self.ahead);
         let next = self
@@ -168,7 +170,8 @@ impl Run {
     fn check(&self) {
         let failed = self.statuses().into_iter().map(|acme| acme.attempts.failed);
         let failed: Vec<u64> = failed.filter(|times| *times > 0).collect();
-        // On a machine with much to do, the CA may find an answer too late or leave an order without one.
+        // On a machine with much to do, the CA may find an answer too late or leave an order
+        // without one.
         assert!(
             failed.len() < 10 && failed.iter().all(|times| *times == 1),
             "failures of a name: {failed:?}"

@@ -1,5 +1,5 @@
-//! Orders at a real CA that is asked for much: several domains of two processes, kills at any moment, and a
-//! certificate that was revoked.
+//! Orders at a real CA that is asked for much: several domains of two processes, kills at any
+//! moment, and a certificate that was revoked.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -113,8 +113,8 @@ fn renew_failed(acme: &Acme, names: &[&str]) {
 }
 
 const ROUNDS: usize = 4;
-/// Each may cost every name a failed validation, of which a CA allows five an hour: two are left for a CA that looks
-/// too late, on a machine with much to do.
+/// Each may cost every name a failed validation, of which a CA allows five an hour: two are left
+/// for a CA that looks too late, on a machine with much to do.
 const KILLS: usize = 3;
 const FAILED: &str = "no certificate from this CA";
 

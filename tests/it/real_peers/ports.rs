@@ -18,8 +18,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Ports in a row. The first one belongs to nobody's program: it is bound for as long as the process lives, by
-/// which the others are this process's too, however it ends.
+/// Ports in a row. The first one belongs to nobody's program: it is bound for as long as the
+/// process lives, by which the others are this process's too, however it ends.
 struct Block {
     claim: TcpListener,
     left: Range<u16>,
@@ -49,7 +49,8 @@ fn first() -> u16 {
     end() - 10_000
 }
 
-/// Below the ports that the system gives to connections and to port 0: those come and go by themselves.
+/// Below the ports that the system gives to connections and to port 0: those come and go by
+/// themselves.
 fn end() -> u16 {
     let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let end = given.split_whitespace().next().unwrap().parse().unwrap();

@@ -1,4 +1,5 @@
-//! Programs as processes: found or missed by name, run to their end, or kept running and ended in any case.
+//! Programs as processes: found or missed by name, run to their end, or kept running and ended in
+//! any case.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! One table: each kind of access rule, and what each client is told where it meets it, in both modes.
+//! One table: each kind of access rule, and what each client is told where it meets it, in both
+//! modes.
 
 mod clients;
 
@@ -10,8 +11,8 @@ use super::engine::Engine;
 use super::process::Output;
 use super::stage::Stage;
 
-/// Behind those of [`Stage::ruled`]. The deny is the one of the documentation, once for where the clients are and once for
-/// where they are not.
+/// Behind those of [`Stage::ruled`]. The deny is the one of the documentation, once for where the
+/// clients are and once for where they are not.
 const RULES: &str = r#"
 [groups]
 devs = ["dev"]
@@ -295,7 +296,8 @@ fn all_clients(stage: &Stage, tokens: bool) {
         &Ctr(stage, containerd),
         &Skopeo(stage),
         &Curl { stage, tokens },
-        // The last: the others look into its file of logins, and do not touch one with a refresh token.
+        // The last: the others look into its file of logins, and do not touch one with a refresh
+        // token.
         &Docker(stage, engine),
     ];
     clients.iter().for_each(|client| play(stage, *client));
@@ -304,7 +306,8 @@ fn all_clients(stage: &Stage, tokens: bool) {
         listed.contains("/base/app") && !listed.contains("/lib/"),
         "what it may list: {listed}"
     );
-    // The others look first whether the blob is there, for which they would have to have the right to pull.
+    // The others look first whether the blob is there, for which they would have to have the right
+    // to pull.
     for client in ["docker", "ctr"] {
         let mounts = |user: &str, into: &str| {
             let repository = format!("repository={into}/{client}");

@@ -1,4 +1,5 @@
-//! Signals: a reload that fails changes nothing, a stop lets transfers finish, a second one does not.
+//! Signals: a reload that fails changes nothing, a stop lets transfers finish, a second one does
+//! not.
 
 use std::fs;
 use std::net::TcpStream;

@@ -274,7 +274,8 @@ fn docker_pushes_and_pulls() {
         .succeeded();
     engine.docker(&["pull", "--all-tags", &name]).succeeded();
     assert_eq!(engine.image_id(&format!("{name}:v2")), id);
-    // Its manifests are of Docker's own type, and listed so. skopeo reads those of OCI's types only.
+    // Its manifests are of Docker's own type, and listed so. skopeo reads those of OCI's types
+    // only.
     let layout = stage.layout(ci, "release/many");
     let index: Value =
         serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();

@@ -1,4 +1,5 @@
-//! Token mode as real clients meet it: pulls without a login, pushes after one, and what they keep of it.
+//! Token mode as real clients meet it: pulls without a login, pushes after one, and what they keep
+//! of it.
 
 use std::fs;
 

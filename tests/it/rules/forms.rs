@@ -1,5 +1,5 @@
-//! A registry written in Go reads `digest`, `mount`, `from` and `_state` from the body of a form before it
-//! looks at the query that was judged here: such a body must not look like a form to it.
+//! A registry written in Go reads `digest`, `mount`, `from` and `_state` from the body of a form
+//! before it looks at the query that was judged here: such a body must not look like a form to it.
 
 use crate::harness::{Between, Http2, no_body, request, request2};
 

@@ -1,4 +1,5 @@
-//! Rule 5: what points at the upstream comes back as a path on our side, what points elsewhere stays.
+//! Rule 5: what points at the upstream comes back as a path on our side, what points elsewhere
+//! stays.
 
 use crate::harness::{Between, Head, Http2, bound, json, no_body, request, request2};
 
@@ -99,7 +100,8 @@ async fn a_redirect_to_another_host_passes_unchanged() {
 async fn a_network_path_to_another_host_is_no_path_of_ours() {
     let mut between = Between::new().await;
     let head = redirected(&mut between, "//s3.example.com/bucket").await;
-    // It is passed, with the scheme that it has at the upstream or without one, but never as a path.
+    // It is passed, with the scheme that it has at the upstream or without one, but never as a
+    // path.
     let location = head.get("location").unwrap();
     assert!(
         location == "//s3.example.com/bucket" || location == "http://s3.example.com/bucket",

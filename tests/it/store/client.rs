@@ -278,8 +278,8 @@ impl Answer {
         json(&self.body)
     }
 
-    /// Asserts that it is a refusal of the token endpoint, which says the same in the registry's words and in OAuth's,
-    /// and returns its message.
+    /// Asserts that it is a refusal of the token endpoint, which says the same in the registry's
+    /// words and in OAuth's, and returns its message.
     #[track_caller]
     pub fn refused_token(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status, status, "{self:?}");
@@ -291,7 +291,8 @@ impl Answer {
         body["error_description"].as_str().unwrap().to_owned()
     }
 
-    /// Asserts that it is the registry's refusal with this status and code, and returns its message.
+    /// Asserts that it is the registry's refusal with this status and code, and returns its
+    /// message.
     #[track_caller]
     pub fn refused(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status, status, "{self:?}");

@@ -1,4 +1,5 @@
-//! A disk that is full: clients are told so, nothing is broken, and when there is room again it goes on.
+//! A disk that is full: clients are told so, nothing is broken, and when there is room again it
+//! goes on.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +23,8 @@ impl Small {
             .write(directory.path());
         let state = directory.path().join("state");
         std::fs::create_dir(&state).unwrap();
-        // A mount of its own namespace: it ends with the process, and needs no right of this user's.
+        // A mount of its own namespace: it ends with the process, and needs no right of this
+        // user's.
         let script = r#"mount -t tmpfs -o size=6m none "$0" && exec "$@""#;
         let mut command = Command::new("unshare");
         if !rustix::process::geteuid().is_root() {

@@ -155,7 +155,8 @@ struct Collections {
 }
 
 impl Collections {
-    /// Waits until one that begins now has ended: of two that go on, each ends once more after that.
+    /// Waits until one that begins now has ended: of two that go on, each ends once more after
+    /// that.
     async fn one_more(&self) {
         let until = self.ended.load(Ordering::Relaxed) + 4;
         promptly(async {

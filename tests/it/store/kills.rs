@@ -1,5 +1,5 @@
-//! `kill -9` at any moment of parallel pushes: what was acknowledged is there, nothing wrong is, and
-//! uploads go on.
+//! `kill -9` at any moment of parallel pushes: what was acknowledged is there, nothing wrong is,
+//! and uploads go on.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,8 +23,8 @@ type Tag = (Option<String>, Option<String>);
 struct Promised {
     blobs: Mutex<BTreeMap<(String, String), Vec<u8>>>,
     manifests: Mutex<BTreeMap<(String, String), Image>>,
-    /// The last tag of each client's repository that was acknowledged, and the one that was asked for
-    /// after that and may have become true, too.
+    /// The last tag of each client's repository that was acknowledged, and the one that was asked
+    /// for after that and may have become true, too.
     tags: Mutex<BTreeMap<String, Tag>>,
     answers: AtomicUsize,
     answered: Notify,
@@ -55,7 +55,8 @@ async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("nothing comes of {what}"))
 }
 
-/// Pushes images until the connection breaks for good. Half of the layers are shared by all clients.
+/// Pushes images until the connection breaks for good. Half of the layers are shared by all
+/// clients.
 async fn push_on(endpoint: Endpoint, client: u64, round: u64, promised: Arc<Promised>) {
     let mut connection = endpoint.client();
     for n in 0.. {
@@ -148,7 +149,8 @@ async fn push(
     Some(())
 }
 
-/// Asserts that everything that was promised is there, and settles what was asked for without an answer.
+/// Asserts that everything that was promised is there, and settles what was asked for without an
+/// answer.
 async fn verify(client: &mut Client, promised: &Promised) {
     let blobs = std::mem::take(&mut *promised.blobs.lock().unwrap());
     for ((repository, digest), blob) in blobs {
@@ -280,7 +282,8 @@ async fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
         promised.come(answers).await;
         process.restart();
         for push in pushes {
-            // Nobody answers any more, and what was answered is noted before the client waits for anything else.
+            // Nobody answers any more, and what was answered is noted before the client waits for
+            // anything else.
             push.abort();
             if let Err(error) = push.await
                 && error.is_panic()

@@ -1,4 +1,5 @@
-//! Files that another user put into the directory, as an administrator does whose tools run as root.
+//! Files that another user put into the directory, as an administrator does whose tools run as
+//! root.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};

@@ -117,7 +117,8 @@ impl Killable {
             }
             said.push(line);
         };
-        // Whatever else it says has to go somewhere, or it would wait for that: to who reads of a failure.
+        // Whatever else it says has to go somewhere, or it would wait for that: to who reads of a
+        // failure.
         std::thread::spawn(move || {
             lines
                 .map_while(Result::ok)
@@ -225,8 +226,8 @@ impl Disk {
             .unwrap()
     }
 
-    /// Asserts that all of it is a store: every blob is what its name says, every index can be read,
-    /// and everything that a manifest needs is there.
+    /// Asserts that all of it is a store: every blob is what its name says, every index can be
+    /// read, and everything that a manifest needs is there.
     pub fn is_sound(&self) {
         for (algorithm, hash) in [
             ("sha256", sha256 as fn(&[u8]) -> String),

@@ -1,4 +1,5 @@
-//! Pushing blobs: at once, in pieces, again after a cut, by mount; and all that may go wrong with it.
+//! Pushing blobs: at once, in pieces, again after a cut, by mount; and all that may go wrong with
+//! it.
 
 use std::os::unix::fs::MetadataExt;
 

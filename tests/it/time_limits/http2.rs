@@ -150,7 +150,8 @@ async fn heads_that_do_end_may_come_one_after_another_for_ever() {
 #[tokio::test]
 async fn a_client_that_takes_no_more_frames_has_two_minutes() {
     let clock = Clock::stopped();
-    // Its missing answer to a PING would end it sooner, and so would the frame whose end is not read.
+    // Its missing answer to a PING would end it sooner, and so would the frame whose end is not
+    // read.
     let domain = Domain::new("ci.test", &Upstream::new().await.url());
     let gateway = Setup::new()
         .domain(domain)

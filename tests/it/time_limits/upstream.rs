@@ -1,4 +1,5 @@
-//! What an upstream may make a client wait for: a connection, an answer's head, and the end of both.
+//! What an upstream may make a client wait for: a connection, an answer's head, and the end of
+//! both.
 
 use super::{BLOB, DIGEST, Deaf, UPLOAD, incessantly};
 use crate::harness::{

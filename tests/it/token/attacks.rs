@@ -124,8 +124,8 @@ async fn unsigned_and_otherwise_signed_tokens() {
     .await;
 }
 
-/// A public key as the files have it that libraries are given for it: a SubjectPublicKeyInfo of P-256 (RFC 5480 §2)
-/// in DER and in PEM (RFC 7468 §13).
+/// A public key as the files have it that libraries are given for it: a SubjectPublicKeyInfo of
+/// P-256 (RFC 5480 §2) in DER and in PEM (RFC 7468 §13).
 fn spki(point: &[u8]) -> [Vec<u8>; 3] {
     const HEAD: [u8; 26] = [
         0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,

@@ -1,4 +1,5 @@
-//! A domain that gives tokens, over a store of its own or before another moorgate that plays the registry.
+//! A domain that gives tokens, over a store of its own or before another moorgate that plays the
+//! registry.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,5 +1,5 @@
-//! Rows by the networks of their rules: for each length of a prefix, the network of that length that an address
-//! is in.
+//! Rows by the networks of their rules: for each length of a prefix, the network of that length
+//! that an address is in.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
 //! Sets of rows: as they are kept, and as they are joined to answer a question.
 
-/// Some rows, as words of 64 bits of which those without any are left out: never more than the rows that there are
-/// divided by 64, and never more than are in it.
+/// Some rows, as words of 64 bits of which those without any are left out: never more than the rows
+/// that there are divided by 64, and never more than are in it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows(Vec<(usize, u64)>);
 

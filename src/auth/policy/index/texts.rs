@@ -1,5 +1,5 @@
-//! Rows by the patterns of a text: each pattern is filed under the one of its literals that the fewest others have,
-//! and an automaton finds the literals of all of them in one walk along a text.
+//! Rows by the patterns of a text: each pattern is filed under the one of its literals that the
+//! fewest others have, and an automaton finds the literals of all of them in one walk along a text.
 
 use aho_corasick::AhoCorasick;
 
@@ -45,7 +45,8 @@ impl Texts {
     }
 
     pub(super) fn add_whole(&mut self, row: usize, text: &str) {
-        // Nearly always there already in a group, so that the key is not copied for each member again.
+        // Nearly always there already in a group, so that the key is not copied for each member
+        // again.
         match self.whole.get_mut(text) {
             Some(rows) => rows.add(row),
             None => self.whole.entry(text.into()).or_default().add(row),
@@ -97,7 +98,8 @@ impl Texts {
         }
     }
 
-    /// Those whose pattern can be like a text; what is it exactly goes to `whole`, if that is given.
+    /// Those whose pattern can be like a text; what is it exactly goes to `whole`, if that is
+    /// given.
     pub(super) fn find(&self, text: &str, to: &mut Bits, whole: Option<&mut Bits>) {
         to.add(&self.any);
         if let Some(rows) = self.whole.get(text) {

@@ -42,7 +42,8 @@ impl Records {
             .collect()
     }
 
-    /// The price of a use does not depend on how many there are: it is paid by a thread that serves requests.
+    /// The price of a use does not depend on how many there are: it is paid by a thread that serves
+    /// requests.
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
             Change::Add(hash, record) => {
@@ -121,8 +122,8 @@ fn owner(record: &Record) -> (String, String) {
     (record.domain.clone(), record.user.clone())
 }
 
-/// Every `docker login` makes one. A job that waits an hour between its login and its push must not lose its own
-/// to those that came meanwhile.
+/// Every `docker login` makes one. A job that waits an hour between its login and its push must not
+/// lose its own to those that came meanwhile.
 const MOST_OF_USER: usize = 2000;
 /// About 6 MB of a file that is written with every login.
 const MOST: usize = 20_000;

@@ -1,4 +1,5 @@
-//! The account at a CA: opened, made once, made again when the CA has forgotten it, told new contacts.
+//! The account at a CA: opened, made once, made again when the CA has forgotten it, told new
+//! contacts.
 
 use super::outcome::{Stop, allowed};
 use super::{At, Attempt};
@@ -9,8 +10,8 @@ use crate::certs::ledger::Event;
 use crate::certs::storage::Account;
 
 impl Attempt<'_> {
-    /// A session under the account. An order in flight belongs to the account that made it, so that only
-    /// without one is the account asked for, and made again where it is gone.
+    /// A session under the account. An order in flight belongs to the account that made it, so that
+    /// only without one is the account asked for, and made again where it is gone.
     pub(super) async fn session(&self, at: &mut At<'_>, in_flight: bool) -> Result<Session, Stop> {
         let Some(account) = self.account(at).await? else {
             return self.register(at).await;

@@ -12,8 +12,9 @@ use crate::certs::storage::Record;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
 
 impl Attempt<'_> {
-    /// Looks at the names where the CA looks from outside, as everybody does; the view of a CA inside somebody's
-    /// network is another. Records that have to stand in DNS are always looked for. Stops the attempt as long as what is found calls for that, unless somebody has asked
+    /// Looks at the names where the CA looks from outside, as everybody does; the view of a CA
+    /// inside somebody's network is another. Records that have to stand in DNS are always looked
+    /// for. Stops the attempt as long as what is found calls for that, unless somebody has asked
     /// for the order: then it is told, and no more.
     pub(super) async fn look(
         &self,

@@ -10,9 +10,9 @@ use crate::certs::storage::Record;
 use crate::config::acme::{AcmeSettings, CaSettings};
 
 impl Attempt<'_> {
-    /// Whether the first order is held back because the state directory seems to have been lost. Once it is, it stays
-    /// so, whoever serves the name meanwhile: until that is confirmed, there is a certificate, or the one that was
-    /// found has expired.
+    /// Whether the first order is held back because the state directory seems to have been lost.
+    /// Once it is, it stays so, whoever serves the name meanwhile: until that is confirmed, there
+    /// is a certificate, or the one that was found has expired.
     pub(super) async fn held(
         &self,
         settings: &AcmeSettings,

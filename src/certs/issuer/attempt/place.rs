@@ -1,5 +1,5 @@
-//! The order of an attempt: the one that is in flight, or a new one, which is on disk before anything is
-//! done with it.
+//! The order of an attempt: the one that is in flight, or a new one, which is on disk before
+//! anything is done with it.
 
 use secrecy::SecretString;
 

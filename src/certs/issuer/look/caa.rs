@@ -3,8 +3,8 @@
 use crate::certs::dns::{DnsError, Kind, Resolver, property};
 use crate::config::acme::CertifiedName;
 
-/// What the records of a name, or of the nearest domain above it that has any, say against all of a CA's
-/// identities (RFC 8659 §3).
+/// What the records of a name, or of the nearest domain above it that has any, say against all of a
+/// CA's identities (RFC 8659 §3).
 pub(super) async fn forbidden(
     resolver: &Resolver,
     name: &CertifiedName,

@@ -31,8 +31,8 @@ pub(super) enum Sight {
     Here,
     /// Somebody else.
     Elsewhere(String),
-    /// It cannot be seen from here. Behind a router that does not lead its own network back in through its public
-    /// address, this is how all is well.
+    /// It cannot be seen from here. Behind a router that does not lead its own network back in
+    /// through its public address, this is how all is well.
     Unknown(String),
 }
 
@@ -115,7 +115,8 @@ impl Probe<'_> {
     }
 }
 
-/// By an answer to HTTP. One that leads on, or that says that something is out of order, may yet end here.
+/// By an answer to HTTP. One that leads on, or that says that something is out of order, may yet
+/// end here.
 fn judge(text: &str, token: &str, at: SocketAddr) -> Sight {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
     if body.contains(token) {

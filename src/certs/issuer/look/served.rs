@@ -17,8 +17,8 @@ use crate::certs::issuer::on_disk;
 use crate::certs::roots;
 use crate::registry::host::HostName;
 
-/// What a client gets there that trusts the system's roots and those of the files; `None` also where nobody can
-/// be asked.
+/// What a client gets there that trusts the system's roots and those of the files; `None` also
+/// where nobody can be asked.
 pub(in crate::certs::issuer) async fn served(
     resolver: &Resolver,
     name: &HostName,

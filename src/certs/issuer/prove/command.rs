@@ -1,4 +1,5 @@
-//! The administrator's command that sets TXT records for dns-01: `COMMAND present|cleanup NAME VALUE`.
+//! The administrator's command that sets TXT records for dns-01: `COMMAND present|cleanup NAME
+//! VALUE`.
 
 use std::process::Stdio;
 use std::time::Duration;

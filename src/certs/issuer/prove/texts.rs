@@ -1,5 +1,5 @@
-//! The TXT records of challenges, kept on disk while they are set: a process that ends meanwhile leaves them to the
-//! next one.
+//! The TXT records of challenges, kept on disk while they are set: a process that ends meanwhile
+//! leaves them to the next one.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! What is allowed in rules and still cannot be meant: rules that never match, and tags that say nothing.
+//! What is allowed in rules and still cannot be meant: rules that never match, and tags that say
+//! nothing.
 
 mod dead;
 

@@ -1,4 +1,5 @@
-//! The limits that Let's Encrypt publishes, enforced by the played CA: token buckets, by its own clock.
+//! The limits that Let's Encrypt publishes, enforced by the played CA: token buckets, by its own
+//! clock.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

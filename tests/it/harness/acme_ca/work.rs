@@ -411,7 +411,8 @@ fn certificate_of(id: &str) -> usize {
         - 1
 }
 
-/// The order of a path, the number of a name in it, and the type of a challenge, as far as it has them.
+/// The order of a path, the number of a name in it, and the type of a challenge, as far as it has
+/// them.
 pub(super) fn parts_of(path: &str) -> (usize, usize, String) {
     let mut parts = path.rsplit('/').next().unwrap().splitn(3, '-');
     let mut number = || {

@@ -1,4 +1,5 @@
-//! What each client does for a row, and how it shows a refusal. Where it has no command, there is nothing to see.
+//! What each client does for a row, and how it shows a refusal. Where it has no command, there is
+//! nothing to see.
 
 use serde_json::Value;
 

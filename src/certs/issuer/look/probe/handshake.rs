@@ -1,4 +1,5 @@
-//! A handshake as a CA makes one for tls-alpn-01 (RFC 8737 §3): whatever the certificate, it is looked at.
+//! A handshake as a CA makes one for tls-alpn-01 (RFC 8737 §3): whatever the certificate, it is
+//! looked at.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,8 +21,9 @@ pub(super) struct Handshake {
     server: ServerName<'static>,
 }
 
-/// Believes everybody: who shows our digest is looked at afterwards, and nothing is ever sent. Signatures cannot be
-/// verified, as webpki reads no certificate with a critical extension that it does not know.
+/// Believes everybody: who shows our digest is looked at afterwards, and nothing is ever sent.
+/// Signatures cannot be verified, as webpki reads no certificate with a critical extension that it
+/// does not know.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 
