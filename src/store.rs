@@ -304,10 +304,10 @@ impl Store {
 
     /// Remembers that a collection has ended.
     pub(crate) fn note_collection(&self) -> io::Result<()> {
-        crate::fs::atomic_write(
+        crate::state_file::atomic_write(
             &self.layout.root().join(COLLECTED),
             b"",
-            crate::fs::Access::Private,
+            crate::state_file::Access::Private,
         )
     }
 

@@ -22,6 +22,7 @@ use crate::config::vhost::{
 };
 use crate::registry::action::Action;
 use crate::request::site::{Registry, Site, Sites, Target};
+use crate::state_file::run_blocking;
 use crate::store::Store;
 use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, Trust};
@@ -29,7 +30,7 @@ use crate::upstream::credential::Credential;
 
 /// Reads and checks the configuration; its warnings are logged.
 pub(super) async fn load(directory: PathBuf) -> Result<Arc<Snapshot>, StartError> {
-    let loaded = blocking(move || crate::config::load(&directory))
+    let loaded = run_blocking(move || crate::config::load(&directory))
         .await
         .map_err(StartError::Configuration)?;
     for warning in loaded.warnings.iter() {
@@ -45,7 +46,7 @@ pub(super) async fn sites(
     workers: usize,
 ) -> Result<Arc<Sites>, StartError> {
     let before = before.cloned();
-    blocking(move || {
+    run_blocking(move || {
         let mut problems = Problems::default();
         let session_key = session_key(&snapshot, before.as_deref(), &mut problems);
         let tokens = tokens::tokens(&snapshot, before.as_deref(), &mut problems);
@@ -373,7 +374,7 @@ fn target(
 /// Certificates are read and made on a blocking thread.
 pub(super) async fn apply_certificates(certificates: &Arc<Certificates>, snapshot: &Arc<Snapshot>) {
     let (certificates, snapshot) = (certificates.clone(), snapshot.clone());
-    blocking(move || certificates.apply(&snapshot)).await;
+    run_blocking(move || certificates.apply(&snapshot)).await;
 }
 
 /// Re-reads the htpasswd files that changed.
@@ -410,13 +411,5 @@ pub(super) fn warn_of_fixed(before: &Snapshot, now: &Snapshot) {
         tracing::warn!(
             "`log.format` of events only changes with a restart, that of requests has changed"
         );
-    }
-}
-
-/// Runs what waits for the disk where it does not hold up requests.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -13,9 +13,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq;
 
 use super::UserName;
-use crate::fs::{Access, Locked, atomic_write, private_directory};
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
+use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
 
 /// The key under which sessions are tagged.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl SessionKey {
             return Ok(key);
         }
         private_directory(state)?;
-        let _lock = Locked::wait(&path)?;
+        let _lock = FileLock::acquire_beside(&path, LOCK_TIMEOUT)?;
         if let Some(key) = Self::read(&path)? {
             return Ok(key);
         }

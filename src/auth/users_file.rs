@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::htpasswd::{Htpasswd, Skipped};
-use crate::fs::Fingerprint;
+use crate::state_file::Fingerprint;
 
 /// An htpasswd file and what it last said. A domain is not opened, nor closed to everybody, by a
 /// file that went wrong; one that has nobody in it, and stays so, lets nobody in.
@@ -83,7 +83,7 @@ pub enum Refreshed {
 impl UsersFile {
     /// Reads the file for the first time.
     pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
-        let fingerprint = Fingerprint::of(path);
+        let fingerprint = Fingerprint::from_path(path);
         let seen = Seen {
             fingerprint,
             settled: settled(fingerprint),
@@ -113,12 +113,12 @@ impl UsersFile {
     pub fn refresh(&self) -> Refreshed {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Before the content is read, so that a change during the reading shows the next time.
-        let fingerprint = Fingerprint::of(&self.path);
+        let fingerprint = Fingerprint::from_path(&self.path);
         if fingerprint == seen.fingerprint && seen.settled {
             return Refreshed::Unchanged;
         }
         let content = read(&self.path);
-        if fingerprint != Fingerprint::of(&self.path) {
+        if fingerprint != Fingerprint::from_path(&self.path) {
             // Still being written (`htpasswd` does so in place): half of it is worth nothing, and
             // the next look finds it changed again.
             seen.settled = false;

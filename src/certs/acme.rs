@@ -37,10 +37,10 @@ use secrecy::ExposeSecret;
 pub(super) use self::error::{AcmeError, Unproved};
 pub(super) use self::order::{Offer, Order, Proof, Stage};
 use self::transport::{Client, Transport};
-use super::issuer::on_disk;
 use super::state::{CaId, StoredAccount};
 use super::storage::Account;
 use crate::config::acme::{CaSettings, CertifiedName};
+use crate::state_file::run_blocking;
 
 /// A session with one CA under one account.
 pub(super) struct Session {
@@ -270,7 +270,7 @@ impl Session {
 
 async fn transport(ca: &CaSettings) -> Result<Arc<Transport>, AcmeError> {
     let roots = ca.roots.clone();
-    let made = on_disk(move || Transport::new(roots.as_deref())).await;
+    let made = run_blocking(move || Transport::new(roots.as_deref())).await;
     Ok(Arc::new(made?))
 }
 

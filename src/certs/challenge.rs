@@ -16,7 +16,7 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::fs::{Access, atomic_write};
+use crate::state_file::{Access, atomic_write};
 
 /// All answers of the process. Only what this or another moorgate on the directory has put there is
 /// answered.

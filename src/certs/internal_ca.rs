@@ -1,9 +1,9 @@
 //! moorgate's own certificate authority, for names that no public CA can reach. Made once below
 //! `state`; the leaves live in memory only.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,6 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustix::fs::{FlockOperation, flock};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -20,8 +19,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Certificate;
 use super::inspect::{self, InspectError};
-use crate::fs::{Access, atomic_write, private_directory};
 use crate::registry::host::HostName;
+use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
 
 /// The CA, ready to sign.
 pub struct InternalCa {
@@ -118,7 +117,7 @@ impl InternalCa {
         private_directory(state).map_err(unwritable)?;
         // Another process may be at the same point: the one that comes second finds the CA of the
         // first.
-        let _lock = lock(&state.join(LOCK)).map_err(unwritable)?;
+        let _lock = FileLock::acquire(&state.join(LOCK), LOCK_TIMEOUT).map_err(unwritable)?;
         if let Some(ca) = Self::open(state)? {
             return Ok(ca);
         }
@@ -273,18 +272,6 @@ fn read(path: &Path) -> Result<Option<String>, InternalCaError> {
             source,
         }),
     }
-}
-
-/// Held until the file is closed; a process that dies lets go of it.
-fn lock(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
 }
 
 fn generate(now: SystemTime) -> Result<(String, String), InternalCaError> {

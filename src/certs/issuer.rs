@@ -34,6 +34,7 @@ use super::report::AcmeStatus;
 use super::storage::Storage;
 use crate::config::snapshot::Snapshot;
 use crate::registry::host::HostName;
+use crate::state_file::run_blocking;
 
 /// What the wall's clock shows. Another one in tests.
 pub type Wall = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -219,7 +220,7 @@ impl Issuer {
     ) -> Result<R, String> {
         let issuer = self.clone();
         let clock = self.clock();
-        on_disk(move || {
+        run_blocking(move || {
             let mut opened = issuer.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             let file = match opened.as_mut() {
                 Some(file) => file,
@@ -237,14 +238,6 @@ impl Issuer {
             written.map(|()| answer).map_err(|error| error.to_string())
         })
         .await
-    }
-}
-
-/// Runs what waits for the disk where it does not hold up anything else.
-pub(super) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

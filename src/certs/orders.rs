@@ -12,7 +12,7 @@ use super::ledger::OrderKind;
 use super::moments;
 use super::names::NameSet;
 use super::state::{CaId, CaState};
-use crate::fs::{Access, atomic_write};
+use crate::state_file::{Access, atomic_write};
 
 /// An order that has been placed and is not over.
 ///

@@ -1,16 +1,14 @@
 //! Where what concerns ACME lies below `state`, and the form of an account there. Everything is
-//! 0600 or below a directory of 0700, and is replaced as a whole by `fs::atomic_write`.
+//! 0600 or below a directory of 0700, and is replaced as a whole by `state_file::atomic_write`.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::fs::private_directory;
+use crate::state_file::{FileLock, private_directory};
 
 /// A certificate authority, known by the URL of its ACME directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -259,34 +257,21 @@ pub struct StoredAccount {
     pub identities: Vec<String>,
 }
 
-/// Locks a file, made where there is none, until the answer is dropped or the process dies.
-/// `None`: another process, or another caller in this one, holds it.
-pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let file = open_lock(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+/// Locks a file, made where there is none with its directory, until the answer is dropped or the
+/// process dies. `None`: another process, or another caller in this one, holds it.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<FileLock>> {
+    make_parent(path)?;
+    FileLock::try_acquire(path)
 }
 
-/// As [`try_lock`], but waits: for locks that are held for a moment only.
-pub fn lock(path: &Path) -> io::Result<File> {
-    let file = open_lock(path)?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
+/// As [`try_lock`], but waits for `timeout` at most.
+pub(crate) fn lock(path: &Path, timeout: Duration) -> io::Result<FileLock> {
+    make_parent(path)?;
+    FileLock::acquire(path, timeout)
 }
 
-fn open_lock(path: &Path) -> io::Result<File> {
-    if let Some(directory) = path.parent() {
-        private_directory(directory)?;
-    }
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+fn make_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), private_directory)
 }
 
 /// A domain as a file name. A star would be read by shells.

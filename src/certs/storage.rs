@@ -2,7 +2,6 @@
 //! The paths are those of `state`. Blocks on the file system.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -17,8 +16,8 @@ use super::orders::OpenOrder;
 use super::postpone::Postponed;
 use super::state::{CaId, State, StoredAccount, lock, try_lock};
 use crate::config::acme::{CertifiedName, ChallengeKind};
-use crate::fs::{Access, atomic_write, private_directory};
 use crate::registry::host::HostName;
+use crate::state_file::{Access, FileLock, atomic_write, private_directory};
 
 /// What is kept for ACME.
 #[derive(Clone, Debug)]
@@ -275,13 +274,16 @@ impl Storage {
     }
 
     /// The right to order for a domain; `None` while another process has it.
-    pub fn try_lock(&self, domain: &HostName) -> io::Result<Option<File>> {
+    pub(crate) fn try_lock(&self, domain: &HostName) -> io::Result<Option<FileLock>> {
         try_lock(&self.state.order_lock(domain.as_str()))
     }
 
     /// Waits for the right to make or change the account of a CA.
-    pub fn lock_account(&self, ca: &CaId) -> io::Result<File> {
-        lock(&self.state.ca(ca).account().with_extension("lock"))
+    pub(crate) fn lock_account(&self, ca: &CaId) -> io::Result<FileLock> {
+        lock(
+            &self.state.ca(ca).account().with_extension("lock"),
+            ACCOUNT_LOCK_TIMEOUT,
+        )
     }
 
     /// The TXT records that are set for a domain's challenges, or were when a process ended.
@@ -344,6 +346,8 @@ pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
 }
 
 /// No order takes so long.
+/// The account is locked while the CA is asked for it.
+const ACCOUNT_LOCK_TIMEOUT: Duration = Duration::from_mins(2);
 const OLDEST_CHALLENGE: Duration = Duration::from_secs(24 * 60 * 60);
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";

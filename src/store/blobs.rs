@@ -216,7 +216,7 @@ pub(super) fn mend(repository: &Path, _locked: &Locked) -> io::Result<()> {
         {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(crate::fs::UNFINISHED) {
+            if name.starts_with(crate::state_file::TEMPORARY_PREFIX) {
                 if_there(std::fs::remove_file(&path))?;
             } else if path.extension().is_some_and(|extension| extension == ASIDE) {
                 std::fs::rename(&path, path.with_extension(""))?;

@@ -13,9 +13,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::error::StoreError;
 use super::hash::Algorithm;
-use crate::fs::{Access, atomic_write, private_directory};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
+use crate::state_file::{Access, atomic_write, private_directory};
 
 /// The directory of a store.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::layout::{Layout, if_there};
-use crate::fs::{Access, atomic_write};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
+use crate::state_file::{Access, atomic_write};
 
 /// The pulls that are not written yet, in seconds since 1970.
 #[derive(Debug, Default)]

@@ -15,10 +15,10 @@ use super::expected::Expected;
 use super::hash::Algorithm;
 use super::index::{Entry, Index};
 use super::layout::{INDEX, Layout, Locked, if_there};
-use crate::fs::{Access, Fingerprint, atomic_write};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
+use crate::state_file::{Access, Fingerprint, atomic_write};
 
 /// A repository that was seen on the disk.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Repository {
     pub(super) fn index(&self) -> Result<Arc<Index>, StoreError> {
         let path = self.path().join(INDEX);
         let mut read = lock(&self.read);
-        let fingerprint = Fingerprint::of(&path);
+        let fingerprint = Fingerprint::from_path(&path);
         if let (Some(now), Some((then, index))) = (&fingerprint, &*read)
             && now == then
         {
@@ -81,7 +81,7 @@ impl Repository {
         let index = Arc::new(index);
         // Read between two looks that saw the same file: a replaced one is another inode.
         *read = fingerprint
-            .filter(|before| Fingerprint::of(&path) == Some(*before))
+            .filter(|before| Fingerprint::from_path(&path) == Some(*before))
             .map(|f| (f, index.clone()));
         Ok(index)
     }
@@ -114,7 +114,7 @@ impl Repository {
         let path = self.path().join(INDEX);
         atomic_write(&path, index.print().as_bytes(), Access::Private)?;
         *lock(&self.read) =
-            Fingerprint::of(&path).map(|fingerprint| (fingerprint, Arc::new(index)));
+            Fingerprint::from_path(&path).map(|fingerprint| (fingerprint, Arc::new(index)));
         Ok(())
     }
 
@@ -231,9 +231,9 @@ impl Repository {
         }
         let directory = path.parent().unwrap_or(Path::new("/"));
         // Other tools make only the one that they need.
-        crate::fs::private_directory(directory)?;
+        crate::state_file::private_directory(directory)?;
         let mut file = tempfile::Builder::new()
-            .prefix(crate::fs::UNFINISHED)
+            .prefix(crate::state_file::TEMPORARY_PREFIX)
             .tempfile_in(directory)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;

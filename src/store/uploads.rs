@@ -96,7 +96,7 @@ impl Uploads {
         let path = directory.join(id.as_str());
         // Whoever ends old sessions takes an empty directory away.
         while if_there(File::create_new(&path))?.is_none() {
-            crate::fs::private_directory(&directory)?;
+            crate::state_file::private_directory(&directory)?;
         }
         self.sessions.insert(id.clone(), Session::new(path, 0));
         Ok(id)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::fs;
+use crate::state_file::{TEMPORARY_PREFIX, private_directory};
 
 /// The listening socket. It is removed when this is dropped, unless another process has put its own
 /// there.
@@ -25,11 +25,11 @@ impl ControlSocket {
 
     /// Listens below `state`, in place of what a process left behind that was killed.
     pub(crate) fn bind(state: &Path) -> io::Result<Self> {
-        fs::private_directory(state)?;
+        private_directory(state)?;
         let path = Self::path(state);
         // Made where nobody else can open it, since a socket gets its mode only after it listens.
         let directory = tempfile::Builder::new()
-            .prefix(fs::UNFINISHED)
+            .prefix(TEMPORARY_PREFIX)
             .rand_bytes(4)
             .tempdir_in(state)?;
         let made = directory.path().join("s");

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::seconds;
 use super::entries::Entries;
-use crate::fs::{Access, Fingerprint, Locked, atomic_write, private_directory};
+use crate::state_file::{
+    Access, FileLock, Fingerprint, LOCK_TIMEOUT, atomic_write, private_directory,
+};
 
 /// The algorithm of every token (RFC 7518 §3.4). The header of a token has no say in it.
 pub(super) const ALGORITHM: Algorithm = Algorithm::ES256;
@@ -99,7 +101,7 @@ impl Keys {
             source,
         };
         private_directory(state).map_err(io)?;
-        let _alone = Locked::wait(&path).map_err(io)?;
+        let _alone = FileLock::acquire_beside(&path, LOCK_TIMEOUT).map_err(io)?;
         let stored = match stored(&path) {
             Ok(stored) => Some(stored),
             Err(KeysError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
@@ -122,7 +124,7 @@ impl Keys {
                 Zeroizing::new(serde_json::to_vec_pretty(&stored).expect("texts always serialize"));
             atomic_write(&path, &text, Access::Private).map_err(io)?;
         }
-        Self::of(&stored, Fingerprint::of(&path)).ok_or(KeysError::Damaged(path))
+        Self::of(&stored, Fingerprint::from_path(&path)).ok_or(KeysError::Damaged(path))
     }
 
     fn of(stored: &Stored, fingerprint: Option<Fingerprint>) -> Option<Self> {
@@ -142,7 +144,7 @@ impl Keys {
     /// Whether the file has changed, or a new key is due.
     pub(super) fn is_stale(&self, state: &Path, now: SystemTime) -> bool {
         let newest = self.all.last().map_or(0, |key| key.made);
-        self.fingerprint != Fingerprint::of(&path(state)) || is_due(newest, seconds(now))
+        self.fingerprint != Fingerprint::from_path(&path(state)) || is_due(newest, seconds(now))
     }
 
     /// The key that signs: the newest that every process has had time to read.
@@ -166,7 +168,7 @@ impl Keys {
 /// The keys below the state directory as they are.
 pub(super) fn read(state: &Path) -> Result<Keys, KeysError> {
     let path = path(state);
-    Keys::of(&stored(&path)?, Fingerprint::of(&path)).ok_or(KeysError::Damaged(path))
+    Keys::of(&stored(&path)?, Fingerprint::from_path(&path)).ok_or(KeysError::Damaged(path))
 }
 
 fn stored(path: &Path) -> Result<Stored, KeysError> {

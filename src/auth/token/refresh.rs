@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 
 use super::claims::seconds;
 use crate::auth::UserName;
-use crate::fs::{Fingerprint, Locked};
+use crate::state_file::{FileLock, Fingerprint, LOCK_TIMEOUT};
 
 pub use file::{FileError, Record};
 use records::Records;
@@ -79,7 +79,7 @@ impl RefreshTokens {
     /// Reads the file below the state directory, if there is one. Waits for the disk.
     pub(super) fn open(state: &Path) -> Result<Self, FileError> {
         let path = file::path(state);
-        let fingerprint = Fingerprint::of(&path);
+        let fingerprint = Fingerprint::from_path(&path);
         let records = Records::new(file::read(&path)?);
         let known = Known {
             records,
@@ -223,13 +223,13 @@ impl RefreshTokens {
         let io = |error| FileError::new(&self.path, error);
         let is_settled = |known: &Known| {
             known.pending.iter().all(Change::can_wait(now))
-                && known.fingerprint == Fingerprint::of(&self.path)
+                && known.fingerprint == Fingerprint::from_path(&self.path)
         };
         if is_settled(&self.lock()) {
             return Ok(());
         }
-        let _alone = Locked::wait(&self.path).map_err(io)?;
-        let fingerprint = Fingerprint::of(&self.path);
+        let _alone = FileLock::acquire_beside(&self.path, LOCK_TIMEOUT).map_err(io)?;
+        let fingerprint = Fingerprint::from_path(&self.path);
         let is_changed = self.lock().fingerprint != fingerprint;
         let others = if is_changed {
             Some(Records::new(file::read(&self.path)?))
@@ -256,7 +256,7 @@ impl RefreshTokens {
         file::write(&self.path, &file::content(records)).map_err(io)?;
         let mut known = self.lock();
         known.pending.drain(..written);
-        known.fingerprint = Fingerprint::of(&self.path);
+        known.fingerprint = Fingerprint::from_path(&self.path);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use super::super::manager;
 use super::super::state::{CaId, State, StoredAccount, try_lock};
 use super::keys::pem;
 use super::{FoundAccount, FoundCertificate, Line, Options, Outcome, Target, until};
-use crate::fs::{Access, atomic_write};
+use crate::state_file::{Access, atomic_write};
 
 /// A certificate that can be served.
 struct Usable {

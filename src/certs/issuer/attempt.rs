@@ -16,10 +16,10 @@ use secrecy::{ExposeSecret, SecretString};
 use self::found::identities;
 pub(super) use self::outcome::Stop;
 use self::outcome::{failure, next_wait};
+use super::Issuer;
 use super::look::Findings;
 use super::prove::{Identity, Prover};
 use super::state::{Outcome, State};
-use super::{Issuer, on_disk};
 use crate::certs::acme::{AcmeError, Order, Stage};
 use crate::certs::issued;
 use crate::certs::ledger::{Event, OrderKind, OrderRequest};
@@ -28,6 +28,7 @@ use crate::certs::state::CaId;
 use crate::certs::storage::{Record, sorted};
 use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
 use crate::config::vhost::SharedVirtualHost;
+use crate::state_file::run_blocking;
 
 /// What is to be tried, and for whom.
 pub(super) struct Attempt<'a> {
@@ -179,9 +180,9 @@ impl Attempt<'_> {
     }
 
     /// The right to order for the domain; `None` while another process has it.
-    async fn lock(&self, cas: Vec<CaId>) -> Result<Option<std::fs::File>, String> {
+    async fn lock(&self, cas: Vec<CaId>) -> Result<Option<crate::state_file::FileLock>, String> {
         let (storage, domain) = (self.issuer.storage.clone(), self.host.domain.clone());
-        let locked = on_disk(move || {
+        let locked = run_blocking(move || {
             cas.iter().try_for_each(|ca| storage.prepare(ca))?;
             storage.try_lock(&domain)
         });
@@ -200,7 +201,7 @@ impl Attempt<'_> {
 
     async fn refresh(&self) {
         let certificates = self.issuer.certificates.clone();
-        on_disk(move || certificates.refresh()).await;
+        run_blocking(move || certificates.refresh()).await;
     }
 
     fn names(&self) -> NameSet {
@@ -326,9 +327,10 @@ impl Attempt<'_> {
             self.host.domain.clone(),
             at.ask.ca.clone(),
         );
-        let written =
-            on_disk(move || storage.write_certificate(&id, &domain, key.expose_secret(), &chain))
-                .await;
+        let written = run_blocking(move || {
+            storage.write_certificate(&id, &domain, key.expose_secret(), &chain)
+        })
+        .await;
         written.map_err(|error| Stop::Local(format!("the certificate cannot be kept: {error}")))?;
         self.tell(at, |ask| Event::Issued(ask.request())).await
     }
@@ -352,7 +354,7 @@ impl Attempt<'_> {
             self.host.domain.clone(),
             at.ask.ca.clone(),
         );
-        on_disk(move || storage.remove_order(&id, &domain))
+        run_blocking(move || storage.remove_order(&id, &domain))
             .await
             .map_err(|error| error.to_string())
     }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::Issuer;
 use super::plan::Plan;
-use super::{Issuer, on_disk};
 use crate::certs::acme::{AcmeError, Session};
 use crate::certs::state::CaId;
 use crate::certs::storage::Account;
 use crate::config::acme::CaSettings;
+use crate::state_file::run_blocking;
 
 /// Why a CA does not know the contacts.
 pub(super) enum Untold {
@@ -44,7 +45,9 @@ impl Issuer {
         contacts: &[String],
     ) -> Result<(), Untold> {
         let (storage, its) = (self.storage.clone(), id.clone());
-        let account = on_disk(move || storage.account(&its)).await.map_err(disk)?;
+        let account = run_blocking(move || storage.account(&its))
+            .await
+            .map_err(disk)?;
         let Some(account) = account.filter(|account| account.stored.contacts != contacts) else {
             return Ok(());
         };
@@ -60,7 +63,8 @@ impl Issuer {
         contacts: &[String],
     ) -> Result<(), Untold> {
         let (storage, its) = (self.storage.clone(), id.clone());
-        let locked = on_disk(move || Ok((storage.lock_account(&its)?, storage.account(&its)?)));
+        let locked =
+            run_blocking(move || Ok((storage.lock_account(&its)?, storage.account(&its)?)));
         let (_lock, account) = locked.await.map_err(disk)?;
         let is_its = |account: &Account| account.stored.url == session.account_url();
         let Some(mut account) = account
@@ -73,7 +77,7 @@ impl Issuer {
         account.stored.contacts = contacts.to_vec();
         account.stored.identities = session.dns_identities();
         let storage = self.storage.clone();
-        on_disk(move || storage.write_account(&account))
+        run_blocking(move || storage.write_account(&account))
             .await
             .map_err(disk)
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use self::command::{CommandError, DnsCommand};
 use self::texts::Texts;
+use super::Issuer;
 use super::attempt::Stop;
-use super::{Issuer, on_disk};
 use crate::certs::acme::{AcmeError, Offer, Order, Proof};
 use crate::certs::challenge::{Answer, Challenges};
 use crate::certs::dns::Resolver;
@@ -18,6 +18,7 @@ use crate::certs::dns_persist::PersistRecord;
 use crate::certs::storage::Txt;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName, ChallengeKind};
 use crate::registry::host::HostName;
+use crate::state_file::run_blocking;
 
 /// How names are proved, the most promising way first.
 pub(super) struct Prover<'a> {
@@ -174,14 +175,15 @@ impl<'a> Prover<'a> {
                     ..
                 } = offer.clone();
                 let answer =
-                    on_disk(move || challenges.answer_http(&token, &key_authorization)).await;
+                    run_blocking(move || challenges.answer_http(&token, &key_authorization)).await;
                 answer
                     .map(InPlace::Served)
                     .map_err(|error| error.to_string())
             }
             ChallengeKind::TlsAlpn01 => {
                 let (name, digest) = (proof.name.clone(), offer.digest.clone());
-                let answer = on_disk(move || challenges.answer_handshake(&name, &digest)).await;
+                let answer =
+                    run_blocking(move || challenges.answer_handshake(&name, &digest)).await;
                 answer
                     .map(InPlace::Served)
                     .map_err(|error| error.to_string())
@@ -221,7 +223,7 @@ impl<'a> Prover<'a> {
             return Err("the CA does not say under which domain it stands in DNS".to_owned());
         }
         let servers = self.resolvers.to_vec();
-        let resolver = on_disk(move || Resolver::of(&servers)).await;
+        let resolver = run_blocking(move || Resolver::of(&servers)).await;
         match PersistRecord::missing(name, issuers, account, &resolver).await {
             Ok(None) => Ok(InPlace::Standing),
             Ok(Some(record)) => Err(record.to_string()),
@@ -232,7 +234,7 @@ impl<'a> Prover<'a> {
     async fn take_away(&self, answer: InPlace) {
         let txt = match answer {
             InPlace::Txt(txt) => txt,
-            InPlace::Served(answer) => return on_disk(move || drop(answer)).await,
+            InPlace::Served(answer) => return run_blocking(move || drop(answer)).await,
             InPlace::Standing => return,
         };
         let Some(command) = &self.command else { return };

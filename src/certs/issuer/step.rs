@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
+use super::Issuer;
 use super::attempt::{Attempt, End};
 use super::domain::Spur;
 use super::plan::request_of;
 use super::state::{Outcome, State};
-use super::{Issuer, on_disk};
 use crate::certs::acme::Session;
 use crate::certs::manager::{self, Issued};
 use crate::certs::renewal::{AriAnswer, AriWindow, Life, Seed, ask_ari_again, renewal};
@@ -21,6 +21,7 @@ use crate::certs::storage::{Account, Record, RenewalAdvice};
 use crate::config::acme::AcmeRequest;
 use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
+use crate::state_file::run_blocking;
 
 /// What a step has come to.
 pub(super) struct Step {
@@ -193,7 +194,7 @@ impl Issuer {
             return Ok(None);
         };
         let (storage, its) = (self.storage.clone(), id.clone());
-        let account = on_disk(move || storage.account(&its))
+        let account = run_blocking(move || storage.account(&its))
             .await
             .map_err(|error| error.to_string())?;
         let account = account.map_or_else(|| nobody(id), Ok)?;
@@ -226,7 +227,7 @@ impl Issuer {
     ) -> Result<(), String> {
         let (storage, domain, advice) =
             (self.storage.clone(), domain.clone(), record.advice.clone());
-        let kept = on_disk(move || {
+        let kept = run_blocking(move || {
             let Some(_lock) = storage.try_lock(&domain)? else {
                 return Ok(None);
             };
@@ -253,14 +254,14 @@ impl Issuer {
 
     pub(super) async fn record(&self, domain: &HostName) -> Result<Record, String> {
         let (storage, domain) = (self.storage.clone(), domain.clone());
-        on_disk(move || storage.record(&domain))
+        run_blocking(move || storage.record(&domain))
             .await
             .map_err(|error| error.to_string())
     }
 
     pub(super) async fn keep(&self, domain: &HostName, record: &Record) -> Result<(), String> {
         let (storage, domain, record) = (self.storage.clone(), domain.clone(), record.clone());
-        on_disk(move || storage.write_record(&domain, &record))
+        run_blocking(move || storage.write_record(&domain, &record))
             .await
             .map_err(|error| error.to_string())
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::super::state::{self, State};
 use super::Ledger;
-use crate::fs::{Access, Fingerprint, atomic_write};
+use crate::state_file::{Access, Fingerprint, LOCK_TIMEOUT, atomic_write};
 
 /// The ledger of a state directory.
 #[derive(Debug)]
@@ -76,9 +76,9 @@ impl LedgerFile {
     /// once.
     pub fn open(state: &State, clock: Clock) -> Result<(Self, Option<LedgerDamaged>), LedgerError> {
         let (path, lock) = (state.ledger(), state.ledger_lock());
-        let _held = state::lock(&lock).map_err(|source| unwritable(&lock, source))?;
+        let _held = state::lock(&lock, LOCK_TIMEOUT).map_err(|source| unwritable(&lock, source))?;
         let (ledger, damaged) = read(&path, clock.now)?;
-        let seen = Fingerprint::of(&path);
+        let seen = Fingerprint::from_path(&path);
         let mut ledger = ledger;
         ledger.settle(clock.now);
         let mut file = Self {
@@ -111,7 +111,7 @@ impl LedgerFile {
         clock: Clock,
         change: impl FnOnce(&mut Ledger, SystemTime) -> R,
     ) -> (R, Result<(), LedgerError>) {
-        let held = state::lock(&self.lock);
+        let held = state::lock(&self.lock, LOCK_TIMEOUT);
         self.take_in(clock.now);
         let jump = std::mem::replace(&mut self.clock, clock).jump(clock);
         Arc::make_mut(&mut self.ledger).follow(clock.now, jump);
@@ -131,7 +131,7 @@ impl LedgerFile {
     /// Reads what another process wrote. A file that has vanished, or become unreadable or damaged,
     /// does not take away what is known here: the next write replaces it.
     fn take_in(&mut self, now: SystemTime) {
-        let sight = Fingerprint::of(&self.path);
+        let sight = Fingerprint::from_path(&self.path);
         if self.seen.is_none() || self.seen == sight {
             return;
         }
@@ -147,7 +147,7 @@ impl LedgerFile {
             .map_err(io::Error::from)
             .and_then(|text| atomic_write(&self.path, &text, Access::Private));
         written.map_err(|source| unwritable(&self.path, source))?;
-        self.seen = Fingerprint::of(&self.path);
+        self.seen = Fingerprint::from_path(&self.path);
         Ok(())
     }
 }

@@ -11,8 +11,8 @@ use crate::certs::inspect::CertificateFacts;
 use crate::certs::state::CaId;
 use crate::certs::storage::Storage;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName};
-use crate::fs::Fingerprint;
 use crate::registry::host::HostName;
+use crate::state_file::Fingerprint;
 
 /// The CAs from which there may be certificates.
 #[derive(Default)]
@@ -149,7 +149,7 @@ impl Stored {
 
 impl Candidate {
     fn update(&mut self) {
-        let seen = Fingerprint::of(&self.path);
+        let seen = Fingerprint::from_path(&self.path);
         if seen == self.seen && !seen.is_some_and(|seen| seen.is_fresh()) {
             return;
         }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::fs::Fingerprint;
+use crate::state_file::Fingerprint;
 
 /// What was seen of a pair of files.
 #[derive(Default)]
@@ -25,7 +25,10 @@ pub(super) enum Sight {
 impl Watch {
     /// `None`: there is nothing to be read again.
     pub(super) fn look(&mut self, certificate: &Path, key: &Path) -> Option<Sight> {
-        let sight = [Fingerprint::of(certificate), Fingerprint::of(key)];
+        let sight = [
+            Fingerprint::from_path(certificate),
+            Fingerprint::from_path(key),
+        ];
         if self.seen != Some(sight) {
             self.seen = Some(sight);
             self.settled = false;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::TokenHash;
-use crate::fs::{Access, atomic_write};
+use crate::state_file::{Access, atomic_write};
 
 /// What is known of a refresh token. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

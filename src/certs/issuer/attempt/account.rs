@@ -5,9 +5,9 @@ use super::outcome::{Stop, allowed};
 use super::{At, Attempt};
 use crate::certs::acme::{AcmeError, Session};
 use crate::certs::issuer::contacts::Untold;
-use crate::certs::issuer::on_disk;
 use crate::certs::ledger::Event;
 use crate::certs::storage::Account;
+use crate::state_file::run_blocking;
 
 impl Attempt<'_> {
     /// A session under the account. An order in flight belongs to the account that made it, so that
@@ -47,7 +47,7 @@ impl Attempt<'_> {
     pub(super) async fn register(&self, at: &mut At<'_>) -> Result<Session, Stop> {
         let before = at.ask.account.clone();
         let (storage, id) = (self.issuer.storage.clone(), at.ask.ca.clone());
-        let locked = on_disk(move || storage.lock_account(&id)).await;
+        let locked = run_blocking(move || storage.lock_account(&id)).await;
         let _lock = locked.map_err(|error| Stop::Local(error.to_string()))?;
         if let Some(account) = self.account(at).await?
             && account.stored.url != before
@@ -72,13 +72,13 @@ impl Attempt<'_> {
 
     pub(super) async fn account(&self, at: &At<'_>) -> Result<Option<Account>, Stop> {
         let (storage, id) = (self.issuer.storage.clone(), at.ask.ca.clone());
-        let read = on_disk(move || storage.account(&id)).await;
+        let read = run_blocking(move || storage.account(&id)).await;
         read.map_err(|error| Stop::Local(format!("the account cannot be read: {error}")))
     }
 
     async fn keep_account(&self, account: Account) -> Result<(), Stop> {
         let storage = self.issuer.storage.clone();
-        let written = on_disk(move || storage.write_account(&account)).await;
+        let written = run_blocking(move || storage.write_account(&account)).await;
         written.map_err(|error| Stop::Local(format!("the account cannot be kept: {error}")))
     }
 }

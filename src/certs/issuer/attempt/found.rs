@@ -6,10 +6,10 @@ use crate::certs::acme::Session;
 use crate::certs::dns::Resolver;
 use crate::certs::inspect::CertificateFacts;
 use crate::certs::issuer::look::{self, Findings, Look};
-use crate::certs::issuer::on_disk;
 use crate::certs::postpone::postpone;
 use crate::certs::storage::Record;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
+use crate::state_file::run_blocking;
 
 impl Attempt<'_> {
     /// Looks at the names where the CA looks from outside, as everybody does; the view of a CA
@@ -70,7 +70,7 @@ impl Attempt<'_> {
 
     async fn resolver(&self, settings: &AcmeSettings) -> Resolver {
         let servers = settings.resolvers.clone();
-        on_disk(move || Resolver::of(&servers)).await
+        run_blocking(move || Resolver::of(&servers)).await
     }
 }
 

@@ -6,9 +6,9 @@ use secrecy::SecretString;
 use super::outcome::{Stop, allowed};
 use super::{Ask, At, Attempt};
 use crate::certs::acme::{AcmeError, Order, Session, Wish};
-use crate::certs::issuer::on_disk;
 use crate::certs::ledger::{Event, OrderKind};
 use crate::certs::orders::OpenOrder;
+use crate::state_file::run_blocking;
 
 impl Attempt<'_> {
     /// The order that is in flight at the CA, if it is still the one that is wanted.
@@ -27,7 +27,8 @@ impl Attempt<'_> {
         );
         let ask = at.ask.clone();
         let read =
-            on_disk(move || storage.order(&ask.ca, &domain, &ask.account, &ask.names, now)).await;
+            run_blocking(move || storage.order(&ask.ca, &domain, &ask.account, &ask.names, now))
+                .await;
         let found =
             read.map_err(|error| Stop::Local(format!("the order cannot be read: {error}")))?;
         if let Some((open, _)) = &found {
@@ -133,7 +134,7 @@ impl Attempt<'_> {
             placed: (self.issuer.wall)(),
         };
         let (storage, domain) = (self.issuer.storage.clone(), self.host.domain.clone());
-        let written = on_disk(move || {
+        let written = run_blocking(move || {
             let key = rcgen::KeyPair::generate()
                 .map_err(std::io::Error::other)?
                 .serialize_pem();

@@ -13,9 +13,9 @@ use tokio::time::timeout;
 
 use self::handshake::Handshake;
 use crate::certs::challenge::Challenges;
-use crate::certs::issuer::on_disk;
 use crate::config::acme::{ChallengeKind, ValidationPorts};
 use crate::registry::host::HostName;
+use crate::state_file::run_blocking;
 
 /// A name that should lead here.
 pub(super) struct Probe<'a> {
@@ -63,12 +63,12 @@ impl Probe<'_> {
         };
         let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let (challenges, content) = (self.challenges.clone(), token.clone());
-        let answer = match on_disk(move || challenges.answer_http(&content, &content)).await {
+        let answer = match run_blocking(move || challenges.answer_http(&content, &content)).await {
             Ok(answer) => answer,
             Err(error) => return Sight::Unknown(error.to_string()),
         };
         let fetched = timeout(PATIENCE, self.fetch(at, &token)).await;
-        on_disk(move || drop(answer)).await;
+        run_blocking(move || drop(answer)).await;
         match fetched {
             Err(_) => Sight::Unknown(format!("nobody answers at {at}")),
             Ok(Err(error)) => Sight::Unknown(format!("{at} cannot be asked: {error}")),
@@ -99,12 +99,12 @@ impl Probe<'_> {
         };
         let (challenges, name) = (self.challenges.clone(), self.name.clone());
         let answer =
-            match on_disk(move || challenges.answer_handshake(name.as_str(), &digest)).await {
+            match run_blocking(move || challenges.answer_handshake(name.as_str(), &digest)).await {
                 Ok(answer) => answer,
                 Err(error) => return Sight::Unknown(error.to_string()),
             };
         let done = timeout(PATIENCE, handshake.shows(at, &digest)).await;
-        on_disk(move || drop(answer)).await;
+        run_blocking(move || drop(answer)).await;
         match done {
             Err(_) => Sight::Unknown(format!("nobody answers at {at}")),
             Ok(Ok(true)) => Sight::Here,

@@ -13,9 +13,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::certs::dns::Resolver;
 use crate::certs::inspect::CertificateFacts;
-use crate::certs::issuer::on_disk;
 use crate::certs::roots;
 use crate::registry::host::HostName;
+use crate::state_file::run_blocking;
 
 /// What a client gets there that trusts the system's roots and those of the files; `None` also
 /// where nobody can be asked.
@@ -25,7 +25,7 @@ pub(in crate::certs::issuer) async fn served(
     port: u16,
     files: Vec<PathBuf>,
 ) -> Option<CertificateFacts> {
-    let connector = on_disk(move || connector(&files)).await?;
+    let connector = run_blocking(move || connector(&files)).await?;
     let server = ServerName::try_from(name.as_str().to_owned()).ok()?;
     let addresses = match name.ip() {
         Some(address) => vec![address],

@@ -4,9 +4,10 @@
 use std::io;
 
 use super::command::DnsCommand;
-use crate::certs::issuer::{Issuer, on_disk};
+use crate::certs::issuer::Issuer;
 use crate::certs::storage::{Storage, Txt};
 use crate::registry::host::HostName;
+use crate::state_file::run_blocking;
 
 /// Those of a domain. Whoever writes holds the domain's lock.
 pub(super) struct Texts {
@@ -38,7 +39,7 @@ impl Texts {
 
     async fn change(&self, change: impl FnOnce(&mut Vec<Txt>) + Send + 'static) -> io::Result<()> {
         let (storage, domain) = (self.storage.clone(), self.domain.clone());
-        on_disk(move || {
+        run_blocking(move || {
             let mut all = storage.texts(&domain)?;
             change(&mut all);
             storage.write_texts(&domain, &all)
@@ -51,7 +52,7 @@ impl Issuer {
     /// Takes away the TXT records that an earlier process has left behind. Each is tried once.
     pub(in crate::certs::issuer) async fn clean_up(&self, domain: &HostName) {
         let (storage, name) = (self.storage.clone(), domain.clone());
-        let left = on_disk(move || {
+        let left = run_blocking(move || {
             let all = storage.texts(&name).ok().filter(|all| !all.is_empty())?;
             // Another process may be in the middle of a challenge.
             Some((all, storage.try_lock(&name).ok().flatten()?))

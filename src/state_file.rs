@@ -1,0 +1,18 @@
+//! Files below `state` and beside the configuration: replaced as a whole, locked with a timeout,
+//! re-read when they change, and handled on threads that may block.
+
+mod atomic;
+mod blocking;
+#[cfg_attr(not(test), expect(dead_code, reason = "callers follow"))]
+mod lock;
+#[cfg_attr(not(test), expect(dead_code, reason = "callers follow"))]
+mod watched;
+
+pub use atomic::{Access, TEMPORARY_PREFIX, atomic_write, private_directory};
+pub(crate) use blocking::run_blocking;
+#[expect(unused_imports, reason = "callers follow")]
+pub(crate) use lock::LockMode;
+pub(crate) use lock::{FileLock, LOCK_TIMEOUT};
+pub(crate) use watched::Fingerprint;
+#[expect(unused_imports, reason = "callers follow")]
+pub(crate) use watched::{FileChange, FileWatch};

@@ -1,0 +1,139 @@
+//! Files that are never seen half-written, and directories that only their owner may read.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+/// Who may read a file that moorgate writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// 0600: keys and passwords.
+    Private,
+    /// 0644: certificates.
+    Public,
+}
+
+impl Access {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Private => 0o600,
+            Self::Public => 0o644,
+        }
+    }
+}
+
+/// The prefix of the names of incomplete files. A process that is killed may leave one behind.
+pub const TEMPORARY_PREFIX: &str = ".moorgate-";
+
+/// Replaces the file at `path` atomically: writes a temporary file beside it, syncs it, renames it
+/// and syncs the directory. After a crash the old file is there or the new one. Follows symbolic
+/// links, so that a linked file stays linked. Run by root, it leaves the file to the owner of the
+/// file that it replaces, or of the directory.
+///
+/// Errors: those of the file system, each with the path.
+pub fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = parent(&target);
+    let mut file = tempfile::Builder::new()
+        .prefix(TEMPORARY_PREFIX)
+        .permissions(Permissions::from_mode(access.mode()))
+        .tempfile_in(directory)?;
+    let model = if target.exists() { &target } else { directory };
+    give_owner_of(model, file.as_file())?;
+    file.write_all(content)?;
+    // The process's umask must not decide whether a proxy of another user can read a public file.
+    file.as_file()
+        .set_permissions(Permissions::from_mode(access.mode()))?;
+    file.as_file().sync_all()?;
+    file.persist(&target).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Gives `file` the owner and group of `model`. Does nothing unless the process is root's: a
+/// command that root runs must not take files away from the user that the service runs as.
+pub(crate) fn give_owner_of(model: &Path, file: &File) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let model = std::fs::metadata(model)?;
+    fchown(file, Some(model.uid()), Some(model.gid()))
+}
+
+/// Makes a directory and its missing parents with mode 0700. Run by root, it leaves each new
+/// directory to the owner of its parent. Syncs the parent of each directory that it makes.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<PathBuf> = path
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.is_dir())
+        .map(Path::to_owned)
+        .collect();
+    for directory in missing.iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Ok(()) => {}
+            // Another process made it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        give_owner_of(parent(directory), &File::open(directory)?)?;
+        File::open(parent(directory))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::chown;
+
+    use super::super::Fingerprint;
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_private_and_whole() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("key");
+        atomic_write(&path, b"one", Access::Private).expect("written");
+        let before = Fingerprint::from_path(&path);
+        atomic_write(&path, b"two", Access::Private).expect("replaced");
+        assert_eq!(std::fs::read(&path).expect("read"), b"two");
+        assert_ne!(before, Fingerprint::from_path(&path));
+        let mode = std::fs::metadata(&path)
+            .expect("metadata")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(
+            std::fs::read_dir(directory.path()).expect("listed").count(),
+            1
+        );
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_parent() {
+        // An ordinary user can make nothing that belongs to somebody else: there is one owner.
+        let owner = if rustix::process::geteuid().is_root() {
+            65534
+        } else {
+            rustix::process::geteuid().as_raw()
+        };
+        let directory = tempfile::tempdir().expect("directory");
+        chown(directory.path(), Some(owner), None).expect("given away");
+        let new = directory.path().join("acme/ca/orders");
+        private_directory(&new).expect("made");
+        private_directory(&new).expect("there already");
+        atomic_write(&new.join("order"), b"{}", Access::Private).expect("written");
+        for path in ["acme", "acme/ca", "acme/ca/orders", "acme/ca/orders/order"] {
+            let data = std::fs::metadata(directory.path().join(path)).expect("there");
+            assert_eq!(data.uid(), owner, "{path}");
+            assert_eq!(data.mode() & 0o077, 0, "{path}");
+        }
+    }
+}
