@@ -16,19 +16,19 @@
 //! | authenticate | `request/authenticate` | what was admitted becomes an [`auth::Identity`]; in token mode `request/bearer` |
 //! | authorize | `request/authorize` | identity and call become a `Grant`, the proof of the right |
 //! | route | `request/route` | a `Grant` becomes a `Route`; there is no other way to one |
-//! | forward | `request/forward` | a `Route` and a body go to the `upstream` and become an answer |
-//! | rewrite | `request/rewrite` | the upstream's answer becomes ours |
+//! | forward | `request/answer/forward` | a `Route` and a body go to the `upstream` and become an answer |
+//! | rewrite | `request/answer/rewrite` | the upstream's answer becomes ours |
 //! | record | `request/record` | the end of the answer becomes a line of the access log, and is counted |
 //!
 //! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one
-//! place. Where a domain's registry is moorgate's own, `request/local` answers in place of forward
-//! and rewrite, from the `store`: image layouts in a directory. Beside the line, `request/storage`
+//! place. Where a domain's registry is moorgate's own, `request/answer/store` answers in place of forward
+//! and rewrite, from the `store`: image layouts in a directory. Beside the line, `request/answer/redirects`
 //! fetches what a registry redirects to where moorgate follows, and `request/plain` answers plain
-//! HTTP: redirects, and CAs. A `Grant` may have terms: `request/tags` writes to tags that not
-//! everybody may move, `request/catalog` leaves out what the asker may not see, `request/hidden`
+//! HTTP: redirects, and CAs. A `Grant` may have terms: `request/answer/tag_write` writes to tags that not
+//! everybody may move, `request/answer/catalog` leaves out what the asker may not see, `request/answer/hidden`
 //! answers as if a repository did not exist, and `request/reshape` makes the target that goes on
 //! where it is not the client's. [`auth::policy`] decides. Manifests that have to be here whole
-//! share the memory that `request/room` gives. In token mode a call shows a token
+//! share the memory that `request/answer/manifest_budget` gives. In token mode a call shows a token
 //! ([`auth::token`]), which `request/token` gives at an endpoint beside the line.
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`]

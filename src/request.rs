@@ -3,29 +3,22 @@
 
 pub(crate) mod admit;
 pub(crate) mod anonymous;
+pub(crate) mod answer;
 pub(crate) mod authenticate;
 pub(crate) mod authorize;
 pub(crate) mod bearer;
 pub(crate) mod body;
-pub(crate) mod catalog;
 pub(crate) mod classify;
 pub mod conn_info;
-pub(crate) mod forward;
 mod forwarded;
 pub mod headers;
-pub(crate) mod hidden;
-pub(crate) mod local;
 pub(crate) mod locate;
 pub(crate) mod plain;
 pub(crate) mod record;
 pub(crate) mod reject;
 pub(crate) mod reshape;
-pub(crate) mod rewrite;
-pub(crate) mod room;
 pub(crate) mod route;
 pub(crate) mod site;
-pub(crate) mod storage;
-pub(crate) mod tags;
 pub(crate) mod token;
 mod unread;
 
@@ -41,6 +34,9 @@ use crate::auth::verify::Verifier;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Traffic;
 use crate::registry::call::Call;
+use answer::manifest_budget::{Room, Rooms};
+use answer::tag_write::TagTurns;
+use answer::{catalog, forward, hidden, manifest_budget, redirects, rewrite, store, tag_write};
 use authenticate::Authenticated;
 use authorize::{Authorized, Terms};
 use body::ResponseBody;
@@ -48,10 +44,8 @@ use classify::Subject;
 use conn_info::{ConnInfo, Protocol};
 use record::Record;
 use reject::{Form, Rejection};
-use room::{Room, Rooms};
 use route::{Destination, Route};
 use site::{Site, Sites, Target};
-use tags::TagTurns;
 
 /// What all requests of the process share.
 pub(crate) struct Gate {
@@ -142,14 +136,14 @@ async fn answer(
     (parts, body): (Parts, Incoming),
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let (body, room) = match room::is_needed(&route) {
+    let (body, room) = match manifest_budget::is_needed(&route) {
         // Seldom, as are the large ones below: every request to an upstream would carry their room
         // otherwise.
         true => Box::pin(with_room(&gate.rooms, &route, conn, &parts, body)).await?,
         false => (body, None),
     };
     if matches!(route.terms(), Terms::Tags(_)) {
-        return Box::pin(tags::write(
+        return Box::pin(tag_write::write(
             &gate.tag_turns,
             &mut route,
             conn,
@@ -162,7 +156,7 @@ async fn answer(
     let to = match route.destination() {
         Destination::Upstream(target) => (&route, target),
         Destination::Store(store, call) => {
-            return Box::pin(local::answer(
+            return Box::pin(store::answer(
                 (&route, store, call),
                 conn,
                 parts,
@@ -177,8 +171,8 @@ async fn answer(
     }
     let asked = rewrite::Asked::of(&route, &parts);
     let answer = forward::forward(to, conn, parts, body, record).await?;
-    let answer = match storage::follows(&route, &asked) {
-        true => Box::pin(storage::follow(to, &asked, answer)).await?,
+    let answer = match redirects::follows(&route, &asked) {
+        true => Box::pin(redirects::follow(to, &asked, answer)).await?,
         false => answer,
     };
     rewrite::rewrite(to, conn, &asked, answer, record)

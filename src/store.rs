@@ -1,5 +1,5 @@
 //! The registry that moorgate keeps itself, in a directory: what a call does to the files. It knows
-//! nothing of HTTP but the bodies that it reads and gives; `request/local` speaks for it.
+//! nothing of HTTP but the bodies that it reads and gives; `request/answer/store` speaks for it.
 
 mod blobs;
 pub(crate) mod collect;

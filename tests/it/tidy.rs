@@ -325,7 +325,7 @@ const SPAWNING: [(&str, &str); 13] = [
         "the streams of HTTP/2; end with their connection",
     ),
     (
-        "request/tags.rs",
+        "request/answer/tag_write.rs",
         "a write to a tag goes on when its client leaves; ends by the exchange's limits",
     ),
     (

@@ -4,19 +4,19 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::body::ResponseBody;
-use super::conn_info::{ConnInfo, Protocol};
-use super::headers;
-use super::record::Record;
-use super::reject::Rejection;
-use super::route::Route;
-use super::site::Target;
 use crate::auth::upload_session::SessionOwner;
 use crate::config::vhost::{Redirects, Scheme, UpstreamAuthorization, UpstreamUrl};
 use crate::registry::host::HostName;
 use crate::registry::location::{Answer, Origin, Rewriter, Rewritten};
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
+use crate::request::body::ResponseBody;
+use crate::request::conn_info::{ConnInfo, Protocol};
+use crate::request::headers;
+use crate::request::record::Record;
+use crate::request::reject::Rejection;
+use crate::request::route::Route;
+use crate::request::site::Target;
 use crate::upstream::body::AnswerBody;
 
 /// What is still needed of a request after it was forwarded.

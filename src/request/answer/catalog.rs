@@ -6,18 +6,18 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
-use super::body::ResponseBody;
-use super::conn_info::ConnInfo;
 use super::forward;
-use super::local::lists;
-use super::record::Record;
-use super::reject::Rejection;
 use super::rewrite::{self, Asked};
-use super::route::Route;
-use super::site::Target;
+use super::store::lists;
 use crate::registry::action::Action;
 use crate::registry::call::{Page, QueryText, pairs};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
+use crate::request::body::ResponseBody;
+use crate::request::conn_info::ConnInfo;
+use crate::request::record::Record;
+use crate::request::reject::Rejection;
+use crate::request::route::Route;
+use crate::request::site::Target;
 use crate::store::{Part, Store, StoreError, Window};
 use crate::upstream::body::AnswerBody;
 

@@ -6,11 +6,11 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Limited};
 
-use super::authorize::Terms;
-use super::body::ResponseBody;
-use super::reject::Rejection;
-use super::route::Route;
 use crate::registry::call::{Call, Read};
+use crate::request::authorize::Terms;
+use crate::request::body::ResponseBody;
+use crate::request::reject::Rejection;
+use crate::request::route::Route;
 
 /// The longest answer about something that is not there.
 const MOST: usize = 64 * 1024;

@@ -13,20 +13,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::authorize::{MayWrite, TagTerm};
-use super::body::ResponseBody;
-use super::conn_info::ConnInfo;
-use super::record::Record;
-use super::reject::Rejection;
+use super::manifest_budget::Room;
 use super::rewrite::{self, Asked};
-use super::room::Room;
-use super::route::{Destination, Route};
-use super::site::Target;
-use super::{forward, local};
+use super::{forward, store};
 use crate::registry::call::Call;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
+use crate::request::authorize::{MayWrite, TagTerm};
+use crate::request::body::ResponseBody;
+use crate::request::conn_info::ConnInfo;
+use crate::request::record::Record;
+use crate::request::reject::Rejection;
+use crate::request::route::{Destination, Route};
+use crate::request::site::Target;
 use crate::store::{Expected, Patience, StoreError};
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::exchange::ExchangeLimits;
@@ -109,7 +109,7 @@ pub(crate) async fn write(
             rewrite::rewrite((route, target), conn, &asked, answer, record)
         }
         Destination::Store(store, _) => {
-            let content_type = local::content_type(&parts.headers);
+            let content_type = store::content_type(&parts.headers);
             let content_type = content_type.map_err(|error| Rejection::store(error, 0, None))?;
             let expected = terms.iter().filter_map(TagTerm::expected).collect();
             let put = store
@@ -117,8 +117,8 @@ pub(crate) async fn write(
                 .await;
             record.answered();
             let accepted = put.map_err(|error| refusal(error, terms))?;
-            Ok(local::finished(
-                local::manifest_is_here(repository, tags, &accepted),
+            Ok(store::finished(
+                store::manifest_is_here(repository, tags, &accepted),
                 conn,
                 record,
             ))
@@ -142,7 +142,7 @@ async fn whole(
         first_byte: timeouts.first_body_byte,
         stall: timeouts.stall,
     };
-    let whole = local::whole(patience, body, room).await;
+    let whole = store::whole(patience, body, room).await;
     whole.map_err(|error| Rejection::store(error, limit, upload.failure()))
 }
 

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use hyper::body::Body;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-use super::authorize::Terms;
-use super::reject::Rejection;
-use super::route::{Destination, Route};
 use crate::registry::call::Call;
+use crate::request::authorize::Terms;
+use crate::request::reject::Rejection;
+use crate::request::route::{Destination, Route};
 
 /// What all manifests together may take.
 pub(crate) struct Rooms {

@@ -3,13 +3,13 @@
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
-use super::reject::Rejection;
 use super::rewrite::{Asked, origin};
-use super::route::Route;
-use super::site::Target;
 use crate::config::vhost::{Redirects, Scheme, UpstreamUrl};
 use crate::registry::host::{Authority, HostName};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
+use crate::request::reject::Rejection;
+use crate::request::route::Route;
+use crate::request::site::Target;
 use crate::upstream::Upstream;
 use crate::upstream::body::{AnswerBody, RequestBody};
 use crate::upstream::connector::{Connector, Trust};

@@ -8,8 +8,8 @@ use super::{Answered, Asked, ResponseBody, read, value};
 use crate::registry::call::{Page, QueryText, Read};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
+use crate::request::answer::catalog;
 use crate::request::authorize::Terms;
-use crate::request::catalog;
 use crate::store::{Part, Window};
 
 /// The most entries of a page, also where a client asks for more.
@@ -28,7 +28,10 @@ pub(super) async fn catalog(asked: &Asked<'_>, page: &Page) -> Answered {
 }
 
 /// A page of the catalog.
-pub(in crate::request) fn paged_catalog(part: &Part, page: &Page) -> Response<ResponseBody> {
+pub(in crate::request::answer) fn paged_catalog(
+    part: &Part,
+    page: &Page,
+) -> Response<ResponseBody> {
     paged(
         "/v2/_catalog",
         part,
@@ -38,7 +41,7 @@ pub(in crate::request) fn paged_catalog(part: &Part, page: &Page) -> Response<Re
 }
 
 /// How many entries a page is to have.
-pub(in crate::request) fn wanted(page: &Page) -> usize {
+pub(in crate::request::answer) fn wanted(page: &Page) -> usize {
     page.n
         .map_or(MOST, |n| usize::try_from(n).unwrap_or(MOST))
         .min(MOST)

@@ -8,12 +8,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
-use super::conn_info::ConnInfo;
-use super::headers;
-use super::record::Record;
-use super::reject::Rejection;
-use super::route::Route;
-use super::site::Target;
+use crate::request::conn_info::ConnInfo;
+use crate::request::headers;
+use crate::request::record::Record;
+use crate::request::reject::Rejection;
+use crate::request::route::Route;
+use crate::request::site::Target;
 use crate::upstream::body::{AnswerBody, RequestBody, Upload};
 
 /// Forwards and returns the answer as the upstream gave it.

@@ -13,13 +13,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 
-use super::body::ResponseBody;
-use super::conn_info::{ConnInfo, Protocol};
-use super::record::Record;
-use super::reject::Rejection;
-use super::room::Room;
-use super::route::Route;
+use super::manifest_budget::Room;
 use crate::registry::call::Call;
+use crate::request::body::ResponseBody;
+use crate::request::conn_info::{ConnInfo, Protocol};
+use crate::request::record::Record;
+use crate::request::reject::Rejection;
+use crate::request::route::Route;
 use crate::store::{Patience, Store, StoreError};
 use crate::upstream::body::{RequestBody, Upload};
 

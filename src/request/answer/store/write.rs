@@ -13,8 +13,8 @@ use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
+use crate::request::answer::manifest_budget::Room;
 use crate::request::reject::Rejection;
-use crate::request::room::Room;
 use crate::store::{Accepted, Patience, Piece, StoreError};
 use crate::upstream::body::RequestBody;
 
@@ -188,7 +188,9 @@ pub(super) async fn manifest(
 }
 
 /// What the client calls its manifest.
-pub(in crate::request) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, StoreError> {
+pub(in crate::request::answer) fn content_type(
+    headers: &HeaderMap,
+) -> Result<Option<&str>, StoreError> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .map(HeaderValue::to_str)
@@ -197,7 +199,7 @@ pub(in crate::request) fn content_type(headers: &HeaderMap) -> Result<Option<&st
 }
 
 /// Says that a manifest was taken in.
-pub(in crate::request) fn manifest_is_here(
+pub(in crate::request::answer) fn manifest_is_here(
     name: &RepositoryName,
     tags: &[Tag],
     accepted: &Accepted,
@@ -220,7 +222,7 @@ pub(in crate::request) fn manifest_is_here(
 
 /// A manifest's body: one of the few that are collected, up to the limit that the body itself
 /// keeps.
-pub(in crate::request) async fn whole(
+pub(in crate::request::answer) async fn whole(
     patience: Patience,
     mut body: RequestBody,
     room: Option<Room>,
