@@ -19,8 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::control::{self, ControlSocket};
 use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
-use crate::certs::issuer::Issuer;
-use crate::certs::manager::Certificates;
+use crate::certs::orders::Issuer;
+use crate::certs::served::manager::Certificates;
 use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::{LogLevel, Snapshot};
 use crate::config::vhost::ListenAddress;
@@ -331,7 +331,7 @@ impl App {
     }
 
     /// What is held for each domain, and how far its renewal is.
-    pub fn certificate_reports(&self) -> Vec<crate::certs::report::CertificateReport> {
+    pub fn certificate_reports(&self) -> Vec<crate::certs::served::report::CertificateReport> {
         self.certificates.report()
     }
 

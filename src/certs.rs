@@ -1,32 +1,20 @@
 //! The certificate plane: where certificates come from, what they say, and the table that a
-//! handshake asks. `manager` keeps the table, on a blocking thread; only `tls` reads it, and a
-//! handshake never waits. `issuer` orders from CAs what `manager` then finds below `state`.
+//! handshake asks. `served` keeps the table, on a blocking thread; only `tls` reads it, and a
+//! handshake never waits. `orders` gets from CAs, by `acme`, what `served` then finds in `state`;
+//! `preflight` looks at the names of an order first.
 
 mod acme;
 pub mod challenge;
-pub mod check;
-mod dns;
-pub mod dns_persist;
-pub mod files;
-pub mod hold;
 pub mod import;
 pub mod inspect;
-pub mod internal_ca;
-mod issued;
-pub mod issuer;
-pub mod ledger;
-pub mod manager;
 mod moments;
 pub mod names;
 pub mod orders;
-pub(crate) mod postpone;
+pub mod preflight;
 pub mod renewal;
-pub mod report;
 pub(crate) mod roots;
+pub mod served;
 pub mod state;
-mod status;
-pub mod storage;
-pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -270,7 +270,7 @@ fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Re
 
 /// What is wrong inside the files that a valid configuration names.
 fn file_problems(snapshot: &Snapshot) -> Vec<Problem> {
-    let certificates = crate::certs::check::problems(snapshot, SystemTime::now())
+    let certificates = crate::certs::served::check::problems(snapshot, SystemTime::now())
         .into_iter()
         .map(|found| {
             // A broken certificate stops its own domain only, so that it never stops a start.

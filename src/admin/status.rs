@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::certs::ledger::Budget;
-use crate::certs::report::{CertificateReport, DomainBudget};
+use crate::certs::served::report::{CertificateReport, DomainBudget};
+use crate::certs::state::ledger::Budget;
 use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::request::site::Site;
 

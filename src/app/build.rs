@@ -12,7 +12,7 @@ use crate::auth::policy::Policy;
 use crate::auth::token::Tokens;
 use crate::auth::upload_session::{self, SessionKey};
 use crate::auth::{Refreshed, UsersFile};
-use crate::certs::manager::Certificates;
+use crate::certs::served::manager::Certificates;
 use crate::config::access::AccessRule;
 use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;

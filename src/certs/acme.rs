@@ -37,8 +37,8 @@ use secrecy::ExposeSecret;
 pub(super) use self::error::{AcmeError, Unproved};
 pub(super) use self::order::{Offer, Order, Proof, Stage};
 use self::transport::{Client, Transport};
-use super::state::{CaId, StoredAccount};
-use super::storage::Account;
+use crate::certs::state::paths::{CaId, StoredAccount};
+use crate::certs::state::storage::Account;
 use crate::config::acme::{CaSettings, CertifiedName};
 use crate::state_file::run_blocking;
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::inspect::Moment;
-use super::state::CaId;
+use crate::certs::state::paths::CaId;
 use crate::config::acme::CertifiedName;
 use crate::registry::host::HostName;
 pub use keys::KeyFault;

@@ -1,216 +1,252 @@
-//! An order in flight, kept so that a restart resumes it by its URL instead of placing another one.
+//! Orders certificates from CAs and renews them: one task for the process, a state for each domain.
+//! What it gets lies below `state`, where [`Certificates`] finds it.
 
-use std::io;
-use std::path::{Path, PathBuf};
+mod attempt;
+mod budgets;
+mod contacts;
+mod domain;
+mod follow;
+mod issued;
+mod plan;
+mod prove;
+mod renew;
+mod state;
+mod step;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rcgen::KeyPair;
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Notify;
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::ledger::OrderKind;
-use super::moments;
-use super::names::NameSet;
-use super::state::{CaId, CaState};
-use crate::state_file::{Access, atomic_write};
+use self::domain::Domain;
+use self::plan::Plan;
+use self::state::{Outcome, State};
+use self::step::Step;
+use crate::certs::served::manager::Certificates;
+use crate::certs::served::report::AcmeStatus;
+use crate::certs::state::ledger::Ledger;
+use crate::certs::state::ledger::file::{Clock, LedgerFile};
+use crate::certs::state::storage::Storage;
+use crate::config::snapshot::Snapshot;
+use crate::registry::host::HostName;
+use crate::state_file::run_blocking;
 
-/// An order that has been placed and is not over.
-///
-/// How to use it: when `newOrder` has answered, [`keep`](Self::keep) it with the key that its
-/// certificate will have, before anything else. At the start, and before each new order for a
-/// domain, [`find`](Self::find) it and go on from whatever state its URL says; a certificate that
-/// was issued just before a crash is downloaded then, for the key is here. [`forget`](Self::forget)
-/// it when its certificate is stored or the CA says that the order is invalid or unknown. The
-/// ledger is told of a resumed order only when it moves on (`Finalizing`, `Issued`, `Failed`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OpenOrder {
-    /// Where it was placed.
-    pub ca: CaId,
-    /// The URL of the account.
-    pub account: String,
-    /// The URL of the order.
-    pub url: String,
-    /// For what.
-    pub names: NameSet,
-    /// As it was placed.
-    pub kind: OrderKind,
-    /// When it was placed.
-    #[serde(with = "moments")]
-    pub placed: SystemTime,
+/// What the wall's clock shows. Another one in tests.
+pub type Wall = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Orders and renews. [`run`](Self::run) does it; everything else only tells it something.
+pub struct Issuer {
+    storage: Storage,
+    certificates: Arc<Certificates>,
+    plan: ArcSwap<Plan>,
+    /// Domains that somebody wants renewed at once.
+    forced: Mutex<Vec<HostName>>,
+    /// Opened by whoever needs it first.
+    ledger: Mutex<Option<LedgerFile>>,
+    /// As of the last look into it.
+    known: ArcSwapOption<Ledger>,
+    wake: Notify,
+    wall: Wall,
+    started: Instant,
 }
 
-/// An order is there, but cannot be resumed. It is to be forgotten, and another one placed.
-#[derive(Debug, thiserror::Error)]
-pub enum OrderLost {
-    /// Not what was written.
-    #[error("the order in {} is damaged", .0.display())]
-    Damaged(PathBuf),
-    /// Its key is gone: its certificate would be of no use.
-    #[error("the key of the order in {} is missing", .0.display())]
-    NoKey(PathBuf),
-    /// Its key is there, and none.
-    #[error("the key of the order in {} is damaged", .0.display())]
-    DamagedKey(PathBuf),
-    /// For other names, or of another account: the configuration has changed since.
-    #[error("the order in {} is for {names} and no longer wanted", path.display())]
-    Unwanted {
-        /// Where it is.
-        path: PathBuf,
-        /// What it was for.
-        names: NameSet,
-    },
-    /// Nothing comes of one that has not ended by then.
-    #[error("the order in {} is more than a day old", .0.display())]
-    TooOld(PathBuf),
+/// The steps that are being taken.
+#[derive(Default)]
+struct Running {
+    steps: JoinSet<Step>,
+    /// Whose. One that has panicked cannot say it itself.
+    names: HashMap<task::Id, HostName>,
 }
 
-impl OpenOrder {
-    /// Writes the order, after its key: there is never an order without one.
-    pub fn keep(&self, files: &CaState, domain: &str, key_pem: &str) -> io::Result<()> {
-        files.make_directories()?;
-        atomic_write(
-            &files.order_key(domain),
-            key_pem.as_bytes(),
-            Access::Private,
-        )?;
-        let text = serde_json::to_vec_pretty(self)?;
-        atomic_write(&files.order(domain), &text, Access::Private)
+impl Running {
+    fn ended(
+        &mut self,
+        done: Result<(task::Id, Step), JoinError>,
+    ) -> (HostName, Result<Step, JoinError>) {
+        let (id, step) = match done {
+            Ok((id, step)) => (id, Ok(step)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        (
+            self.names
+                .remove(&id)
+                .expect("each step is entered when it is spawned"),
+            step,
+        )
+    }
+}
+
+impl Issuer {
+    /// For the certificates of a process and their state directory. Nothing happens before
+    /// [`run`](Self::run).
+    pub fn new(certificates: Arc<Certificates>, snapshot: &Snapshot, wall: Wall) -> Self {
+        Self {
+            storage: Storage::below(certificates.state()),
+            certificates,
+            plan: ArcSwap::from_pointee(Plan::of(snapshot)),
+            forced: Mutex::default(),
+            ledger: Mutex::default(),
+            known: ArcSwapOption::empty(),
+            wake: Notify::new(),
+            wall,
+            started: Instant::now(),
+        }
     }
 
-    /// The order of a domain and its key in PEM, if there is one for these names in this account.
-    pub fn find(
-        files: &CaState,
-        domain: &str,
-        account: &str,
-        names: &NameSet,
-        now: SystemTime,
-    ) -> Result<Option<(Self, SecretString)>, OrderLost> {
-        let path = files.order(domain);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(_) => return Err(OrderLost::Damaged(path)),
-        };
-        let Ok(order) = serde_json::from_slice::<Self>(&text) else {
-            return Err(OrderLost::Damaged(path));
-        };
-        if order.account != account || order.names != *names {
-            return Err(OrderLost::Unwanted {
-                path,
-                names: order.names,
-            });
-        }
-        if now
-            .duration_since(order.placed)
-            .is_ok_and(|age| age > OLDEST)
+    /// Takes another configuration. Neither cancels nor repeats an order that is under way.
+    pub fn apply(&self, snapshot: &Snapshot) {
+        self.plan.store(Arc::new(Plan::of(snapshot)));
+        self.wake.notify_one();
+    }
+
+    /// Orders and renews until `stop`. What is under way then is taken up after the next start.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut domains: HashMap<HostName, Domain> = HashMap::new();
+        let mut running = Running::default();
+        if !self.plan.load().hosts.is_empty()
+            && let Err(error) = self.ledger(|_, _| ()).await
         {
-            return Err(OrderLost::TooOld(path));
+            // Attempts will say so, and not be made.
+            tracing::debug!(error, "the ledger of attempts cannot be opened yet");
         }
-        let Ok(key) = std::fs::read_to_string(files.order_key(domain)) else {
-            return Err(OrderLost::NoKey(path));
+        let mut followed = self.begin_to_follow();
+        loop {
+            self.follow(&mut followed, &mut domains);
+            self.start_due(&mut domains, &mut running);
+            self.tell(&mut domains);
+            let pause = self.pause(&domains, running.steps.len());
+            tokio::select! {
+                // Each only waits: what one misses is there in the next round.
+                () = stop.cancelled() => return,
+                Some(done) = running.steps.join_next_with_id() => {
+                    let (name, step) = running.ended(done);
+                    self.settle(&mut domains, &name, step);
+                }
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Tells the CAs the contacts, as long as the answer is kept.
+    fn start_telling(self: &Arc<Self>, plan: Arc<Plan>) -> JoinSet<()> {
+        let mut telling = JoinSet::new();
+        telling.spawn(self.clone().tell_contacts(plan));
+        telling
+    }
+
+    fn start_due(self: &Arc<Self>, domains: &mut HashMap<HostName, Domain>, running: &mut Running) {
+        let now = (self.wall)();
+        for domain in domains.values_mut() {
+            if running.steps.len() >= MOST_AT_ONCE {
+                return;
+            }
+            if domain.running || !(domain.forced || domain.state.is_due(now)) {
+                continue;
+            }
+            let (issuer, host, spur) = (self.clone(), domain.host.clone(), domain.begin());
+            let name = host.domain.clone();
+            let step = running
+                .steps
+                .spawn(async move { issuer.step(&host, spur).await });
+            running.names.insert(step.id(), name);
+        }
+    }
+
+    fn settle(
+        &self,
+        domains: &mut HashMap<HostName, Domain>,
+        name: &HostName,
+        step: Result<Step, JoinError>,
+    ) {
+        let Some(domain) = domains.get_mut(name) else {
+            return;
         };
-        if KeyPair::from_pem(&key).is_err() {
-            return Err(OrderLost::DamagedKey(path));
+        let Step { state, status, outcome } = step.unwrap_or_else(|error| {
+            tracing::error!(domain = %name, %error, "a step towards a certificate has broken down, please report this");
+            // What panicked would do so again at once. The others go on meanwhile.
+            let state = State::Waiting { until: (self.wall)() + AFTER_A_PANIC, why: BROKEN.to_owned() };
+            let status = AcmeStatus { error: Some(BROKEN.to_owned()), ..domain.status.clone() };
+            Step { state, status, outcome: Some(Outcome::Failed) }
+        });
+        domain.status = status;
+        domain.count(outcome);
+        domain.end(state);
+    }
+
+    /// Until something is due, and never so long that a clock that was set goes unnoticed.
+    fn pause(&self, domains: &HashMap<HostName, Domain>, running: usize) -> Duration {
+        if running >= MOST_AT_ONCE {
+            return LOOK_AGAIN;
         }
-        Ok(Some((order, key.into())))
+        let now = (self.wall)();
+        let idle = domains.values().filter(|domain| !domain.running);
+        let next = idle.map(|domain| domain.state.due()).min();
+        next.map_or(LOOK_AGAIN, |at| {
+            at.duration_since(now).unwrap_or_default().min(LOOK_AGAIN)
+        })
     }
 
-    /// Removes the order and its key, if there are any.
-    pub fn forget(files: &CaState, domain: &str) -> io::Result<()> {
-        remove(&files.order(domain))?;
-        remove(&files.order_key(domain))
+    /// Shows what is going on, and says what presses.
+    fn tell(&self, domains: &mut HashMap<HostName, Domain>) {
+        let now = (self.wall)();
+        for domain in domains.values_mut() {
+            let held = self.certificates.issued(&domain.host.domain);
+            domain.warn(held.map(|held| held.certificate.facts), now);
+        }
+        let status = domains
+            .iter()
+            .map(|(name, domain)| (name.clone(), domain.shown()));
+        self.certificates.tell(status.collect());
+    }
+
+    fn clock(&self) -> Clock {
+        Clock {
+            now: (self.wall)(),
+            steady: self.started.elapsed(),
+        }
+    }
+
+    /// Asks or changes the ledger, on a blocking thread. With an error nothing that a CA counts may
+    /// follow.
+    async fn ledger<R: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Ledger, SystemTime) -> R + Send + 'static,
+    ) -> Result<R, String> {
+        let issuer = self.clone();
+        let clock = self.clock();
+        run_blocking(move || {
+            let mut opened = issuer.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let file = match opened.as_mut() {
+                Some(file) => file,
+                None => {
+                    let (file, damaged) = LedgerFile::open(issuer.storage.state(), clock)
+                        .map_err(|error| error.to_string())?;
+                    if let Some(damaged) = damaged {
+                        tracing::error!("{damaged}");
+                    }
+                    opened.insert(file)
+                }
+            };
+            let (answer, written) = file.update(clock, change);
+            issuer.known.store(Some(file.ledger().clone()));
+            written.map(|()| answer).map_err(|error| error.to_string())
+        })
+        .await
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. One
-/// that has come to no end in a day never will, and a certificate of 160 hours cannot wait for
-/// longer.
-const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Domains that are looked after at the same time. A CA answers an order in seconds, and a thousand
+/// domains on one account are bounded by its limit of orders, not by this.
+const MOST_AT_ONCE: usize = 8;
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const AFTER_A_PANIC: Duration = Duration::from_secs(60 * 60);
+const BROKEN: &str = "moorgate itself has failed here, as its log says; it goes on in an hour";
 
 #[cfg(test)]
-mod tests {
-    use secrecy::ExposeSecret;
-
-    use super::super::state::State;
-    use super::*;
-
-    fn names(name: &str) -> NameSet {
-        NameSet::new([name]).expect("names")
-    }
-
-    #[test]
-    fn an_order_is_found_again_until_it_is_forgotten() {
-        let directory = tempfile::tempdir().expect("directory");
-        let ca = CaId::new("https://ca.example/directory").expect("a URL");
-        let files = State::new(directory.path()).ca(&ca);
-        let placed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let order = OpenOrder {
-            ca,
-            account: "https://ca.example/account/1".into(),
-            url: "https://ca.example/order/1".into(),
-            names: names("a.example.com"),
-            kind: OrderKind::New,
-            placed,
-        };
-        let find = |name: &str, account: &str, now| {
-            OpenOrder::find(&files, "a.example.com", account, &names(name), now)
-        };
-        assert!(
-            find("a.example.com", &order.account, placed)
-                .expect("none")
-                .is_none()
-        );
-        let pem = KeyPair::generate().expect("made").serialize_pem();
-        order.keep(&files, "a.example.com", &pem).expect("kept");
-        let (found, key) = find("a.example.com", &order.account, placed)
-            .expect("whole")
-            .expect("there");
-        assert_eq!(found, order);
-        assert_eq!(key.expose_secret(), pem);
-
-        let lost = |name: &str, account: &str, now| find(name, account, now).expect_err("lost");
-        assert!(matches!(
-            lost("b.example.com", &order.account, placed),
-            OrderLost::Unwanted { .. }
-        ));
-        assert!(matches!(
-            lost("a.example.com", "another", placed),
-            OrderLost::Unwanted { .. }
-        ));
-        let late = placed + OLDEST + Duration::from_secs(1);
-        assert!(matches!(
-            lost("a.example.com", &order.account, late),
-            OrderLost::TooOld(_)
-        ));
-        std::fs::write(files.order_key("a.example.com"), &pem[..pem.len() / 2]).expect("written");
-        assert!(matches!(
-            lost("a.example.com", &order.account, placed),
-            OrderLost::DamagedKey(_)
-        ));
-        std::fs::remove_file(files.order_key("a.example.com")).expect("removed");
-        assert!(matches!(
-            lost("a.example.com", &order.account, placed),
-            OrderLost::NoKey(_)
-        ));
-        std::fs::write(files.order("a.example.com"), "{").expect("written");
-        assert!(matches!(
-            lost("a.example.com", &order.account, placed),
-            OrderLost::Damaged(_)
-        ));
-
-        OpenOrder::forget(&files, "a.example.com").expect("forgotten");
-        OpenOrder::forget(&files, "a.example.com").expect("nothing left to forget");
-        assert!(
-            find("a.example.com", &order.account, placed)
-                .expect("none")
-                .is_none()
-        );
-    }
-}
+mod tests;

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair};
 
-use super::{Certificate, files};
+use super::Certificate;
+use crate::certs::served::files;
 use crate::config::access::AccessSettings;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind, Directory, KnownCa};
 use crate::config::network::Networks;

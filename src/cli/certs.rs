@@ -10,12 +10,12 @@ use std::time::SystemTime;
 use anyhow::{anyhow, ensure};
 
 use crate::admin::control::{self, Command, Outcome, Reply};
-use crate::certs::check;
-use crate::certs::dns_persist::PersistRecord;
-use crate::certs::internal_ca::InternalCa;
-use crate::certs::report;
-use crate::certs::state::CaId;
-use crate::certs::storage::{Account, Storage};
+use crate::certs::preflight::dns_persist::PersistRecord;
+use crate::certs::served::check;
+use crate::certs::served::internal_ca::InternalCa;
+use crate::certs::served::report;
+use crate::certs::state::paths::CaId;
+use crate::certs::state::storage::{Account, Storage};
 use crate::config::acme::{AcmeRequest, CaSettings};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::CertificateSource;
@@ -153,7 +153,7 @@ fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<&'s AcmeRe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::state::StoredAccount;
+    use crate::certs::state::paths::StoredAccount;
     use crate::certs::testing::{self, host, pair, snapshot};
     use crate::config::acme::{CertifiedName, Directory, Fallback};
 

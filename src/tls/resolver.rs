@@ -6,7 +6,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::server_config::ALPN_ACME;
-use crate::certs::table::CertificateTable;
+use crate::certs::served::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
 
 /// Whether a CA asks for the answer to a challenge: it offers `acme-tls/1` and nothing else (RFC

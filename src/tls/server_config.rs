@@ -10,7 +10,7 @@ use rustls::version::{TLS12, TLS13};
 
 use super::resolver::ListenerResolver;
 use crate::certs::challenge::Challenges;
-use crate::certs::table::CertificateTable;
+use crate::certs::served::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
 
 /// What the handshakes of one listener need.

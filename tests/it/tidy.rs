@@ -263,7 +263,7 @@ fn pure_modules_contain_no_async() {
             "registry",
             "config/resolve",
             "certs/renewal",
-            "certs/ledger",
+            "certs/state/ledger",
         ];
         places.iter().any(|place| path.starts_with(place))
     };
@@ -313,7 +313,7 @@ const SPAWNING: [(&str, &str); 13] = [
         "waits for the disk on a blocking thread, awaited at once",
     ),
     (
-        "certs/issuer.rs",
+        "certs/orders.rs",
         "steps towards certificates; end with the task that waits for them",
     ),
     (

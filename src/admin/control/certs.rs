@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Reply;
 use crate::app::App;
-use crate::certs::report;
+use crate::certs::served::report;
 use crate::registry::host::HostName;
 
 pub(super) fn list(app: &App, json: bool) -> Reply {

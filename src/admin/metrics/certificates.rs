@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Metric, Out, count, unix};
 use crate::app::App;
-use crate::certs::report::{Attempts, CertificateReport};
+use crate::certs::served::report::{Attempts, CertificateReport};
 
 pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
     let all = app.certificate_reports();

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::super::state::CaId;
 use super::{Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read};
+use crate::certs::state::paths::CaId;
 
 /// From `~/.acme.sh`.
 pub(super) fn read_acme_sh(place: &Path, found: &mut Found) {

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::super::state::CaId;
 use super::{
     Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json,
 };
+use crate::certs::state::paths::CaId;
 
 /// Version 1, from `~/.caddy`.
 pub(super) fn read_v1(place: &Path, found: &mut Found) {

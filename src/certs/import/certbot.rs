@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::super::state::CaId;
 use super::{
     Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json,
 };
+use crate::certs::state::paths::CaId;
 
 /// From `/etc/letsencrypt`.
 pub(super) fn read_certbot(place: &Path, found: &mut Found) {

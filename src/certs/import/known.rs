@@ -1,6 +1,6 @@
 //! Which CA another tool means: by the URL it kept, or by the name of a directory made from it.
 
-use super::super::state::CaId;
+use crate::certs::state::paths::CaId;
 use crate::config::acme::KnownCa;
 
 /// The CA whose ACME directory is at this URL.
@@ -33,7 +33,7 @@ pub(super) fn by_name(name: &str) -> Option<CaId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::ledger::limits::Limits;
+    use crate::certs::state::ledger::limits::Limits;
     use crate::config::acme::{CaSettings, Directory};
 
     #[test]

@@ -10,12 +10,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::super::Certificate;
-use super::super::files;
 use super::super::inspect::{CertificateFacts, Moment};
-use super::super::manager;
-use super::super::state::{CaId, State, StoredAccount, try_lock};
 use super::keys::pem;
 use super::{FoundAccount, FoundCertificate, Line, Options, Outcome, Target, until};
+use crate::certs::served::files;
+use crate::certs::served::stored;
+use crate::certs::state::paths::{CaId, State, StoredAccount, try_lock};
 use crate::state_file::{Access, atomic_write};
 
 /// A certificate that can be served.
@@ -137,7 +137,7 @@ fn rank(facts: &CertificateFacts, target: &Target) -> (usize, std::time::SystemT
         target
             .names
             .iter()
-            .filter(|name| manager::has(facts, name))
+            .filter(|name| stored::has(facts, name))
             .count(),
         facts.not_after,
     )
@@ -168,7 +168,7 @@ fn keep(certificate: &Usable, target: &Target, options: &Options<'_>) -> Outcome
     let missing: Vec<_> = target
         .names
         .iter()
-        .filter(|name| !manager::has(&certificate.facts, name))
+        .filter(|name| !stored::has(&certificate.facts, name))
         .collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(ToString::to_string).collect();

@@ -8,10 +8,10 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256};
 use serde_json::json;
 
-use super::super::files;
-use super::super::state::{State, StoredAccount, try_lock};
 use super::super::testing::{Pair, name, pair_for};
 use super::*;
+use crate::certs::served::files;
+use crate::certs::state::paths::{State, StoredAccount, try_lock};
 
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const ACCOUNT: &str = "https://acme-v02.api.letsencrypt.org/acme/acct/123";
@@ -141,7 +141,7 @@ impl World {
         self.directory.path().join("state")
     }
 
-    fn of(&self, ca: &str) -> super::super::state::CaState {
+    fn of(&self, ca: &str) -> crate::certs::state::paths::CaState {
         State::new(&self.state()).ca(&CaId::new(ca).expect("a URL"))
     }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::ensure;
 
 use crate::certs::import::{self, Line, Outcome, Target};
-use crate::certs::state::CaId;
+use crate::certs::state::paths::CaId;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 

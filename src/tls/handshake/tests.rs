@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio_rustls::{TlsConnector, client};
 
 use super::*;
-use crate::certs::internal_ca::InternalCa;
-use crate::certs::manager::Certificates;
+use crate::certs::served::internal_ca::InternalCa;
+use crate::certs::served::manager::Certificates;
 use crate::certs::testing::{host, listen, snapshot};
 use crate::config::vhost::CertificateSource::{Files, Internal};
 use crate::tls::plain_http::refuse_plain_http;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use moorgate::certs::report::CertificateReport;
+use moorgate::certs::served::report::CertificateReport;
 
 use crate::acme_year::alone;
 use crate::acme_year::process::Process;

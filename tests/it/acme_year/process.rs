@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use moorgate::certs::inspect::CertificateFacts;
-use moorgate::certs::issuer::{Issuer, Wall};
-use moorgate::certs::manager::Certificates;
-use moorgate::certs::report::CertificateReport;
+use moorgate::certs::orders::{Issuer, Wall};
+use moorgate::certs::served::manager::Certificates;
+use moorgate::certs::served::report::CertificateReport;
 use moorgate::config::vhost::ListenAddress;
 use moorgate::registry::host::HostName;
 use tokio::runtime::Runtime;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use moorgate::certs::challenge::Challenges;
-use moorgate::certs::issuer::Wall;
-use moorgate::certs::storage::Storage;
+use moorgate::certs::orders::Wall;
+use moorgate::certs::state::storage::Storage;
 use tokio::net::UdpSocket;
 use tokio::runtime::Runtime;
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use moorgate::certs::issuer::Issuer;
-use moorgate::certs::manager::Certificates;
-use moorgate::certs::report::AcmeStatus;
+use moorgate::certs::orders::Issuer;
+use moorgate::certs::served::manager::Certificates;
+use moorgate::certs::served::report::AcmeStatus;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 

@@ -1,0 +1,95 @@
+//! What is found out before an order, and what follows: it is placed, or postponed.
+
+use super::outcome::Stop;
+use super::{At, Attempt};
+use crate::certs::acme::Session;
+use crate::certs::inspect::CertificateFacts;
+use crate::certs::preflight::dns::Resolver;
+use crate::certs::preflight::postpone::postpone;
+use crate::certs::preflight::{self, Findings, Look};
+use crate::certs::state::storage::Record;
+use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
+use crate::state_file::run_blocking;
+
+impl Attempt<'_> {
+    /// Looks at the names where the CA looks from outside, as everybody does; the view of a CA
+    /// inside somebody's network is another. Records that have to stand in DNS are always looked
+    /// for. Stops the attempt as long as what is found calls for that, unless somebody has asked
+    /// for the order: then it is told, and no more.
+    pub(super) async fn look(
+        &self,
+        at: &mut At<'_>,
+        session: &Session,
+        record: &mut Record,
+    ) -> Result<(), Stop> {
+        let resolver = self.resolver(at.settings).await;
+        let identities = identities(at.ca, session);
+        let look = Look {
+            resolver: &resolver,
+            challenges: self.issuer.certificates.table().challenges(),
+            kinds: &at.settings.challenges,
+            identities: &identities,
+            ports: at.ca.ports,
+        };
+        let mut found = Findings::default();
+        if at.ca.is_public() {
+            found = look.at(&self.request.names).await;
+        }
+        look.for_standing(&self.request.names, session.account_url(), &mut found)
+            .await;
+        let (weight, texts) = (found.weight(), found.texts());
+        at.found = Some(found);
+        let before = record.postponed.remove(&at.ask.ca);
+        let Some(weight) = weight.filter(|_| !self.forced) else {
+            return Ok(());
+        };
+        let now = (self.issuer.wall)();
+        let words = texts.join("; ");
+        let Some((postponed, until)) = postpone(before, weight, at.ask.held_until, now) else {
+            tracing::warn!(domain = %self.host.domain, found = words, "an order is tried in spite of what was found");
+            return Ok(());
+        };
+        if before.is_none() {
+            tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, found = words, "the order is postponed");
+        }
+        record.postponed.insert(at.ask.ca.clone(), postponed);
+        Err(Stop::Wait(
+            until,
+            format!("no order is placed yet: {words}"),
+        ))
+    }
+
+    /// The certificate that the world sees under the domain.
+    pub(super) async fn served(&self, settings: &AcmeSettings) -> Option<CertificateFacts> {
+        let resolver = self.resolver(settings).await;
+        let public = || settings.authorities.iter().filter(|ca| ca.is_public());
+        let port = public().next()?.ports.tls;
+        let files = public().filter_map(|ca| ca.roots.clone()).collect();
+        preflight::served(&resolver, &self.host.domain, port, files).await
+    }
+
+    async fn resolver(&self, settings: &AcmeSettings) -> Resolver {
+        let servers = settings.resolvers.clone();
+        run_blocking(move || Resolver::of(&servers)).await
+    }
+}
+
+impl At<'_> {
+    /// The challenges that may be tried, the most promising first.
+    pub(super) fn rank(&self, record: &Record) -> Vec<ChallengeKind> {
+        let unfit = self.found.as_ref().map_or(&[][..], |found| &found.unfit);
+        record.ranked(&self.settings.challenges, unfit)
+    }
+}
+
+/// The domains that stand for a CA in DNS, its own word first.
+pub(super) fn identities(ca: &CaSettings, session: &Session) -> Vec<String> {
+    let mut all: Vec<String> = session.dns_identities();
+    all.extend(
+        ca.directory
+            .dns_identity()
+            .map(str::to_owned)
+            .filter(|_| all.is_empty()),
+    );
+    all
+}

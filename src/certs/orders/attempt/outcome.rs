@@ -1,0 +1,92 @@
+//! What stops an attempt, and what follows from it: whose fault it was, and when to try again.
+
+use std::time::{Duration, SystemTime};
+
+use crate::certs::acme::AcmeError;
+use crate::certs::orders::state::State;
+use crate::certs::state::ledger::{Failure, Fault, Hindrance, Scope, Until};
+
+/// Why there is no certificate from a CA in this attempt.
+pub(in crate::certs::orders) enum Stop {
+    /// It is not time yet.
+    Wait(SystemTime, String),
+    /// The CA, or the way to it.
+    Failed(AcmeError),
+    /// The disk: another CA would not help.
+    Local(String),
+}
+
+impl From<AcmeError> for Stop {
+    fn from(error: AcmeError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What the ledger says. An order that is in flight has been counted, so that no limit holds it up.
+pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), Stop> {
+    match answer {
+        Ok(()) => Ok(()),
+        Err(Until {
+            why: Hindrance::Limit { .. } | Hindrance::Full,
+            ..
+        }) if resumes => Ok(()),
+        Err(Until { at, why }) => Err(Stop::Wait(at, why.to_string())),
+    }
+}
+
+/// As the ledger wants to know it.
+pub(super) fn failure(error: &AcmeError) -> Failure {
+    // The transport has dated it by the system's clock, which need not be the issuer's.
+    let retry_after = error
+        .until()
+        .and_then(|until| until.duration_since(SystemTime::now()).ok());
+    Failure {
+        fault: fault(error),
+        retry_after,
+        words: error.to_string(),
+    }
+}
+
+fn fault(error: &AcmeError) -> Fault {
+    match error {
+        AcmeError::OrderOver(why) => fault(why),
+        AcmeError::RateLimited { text, .. } => Fault::RateLimited(scope(text)),
+        AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } => Fault::Unavailable,
+        AcmeError::Slow { .. } => Fault::Slow,
+        AcmeError::NotAuthorized(_) => Fault::Validation,
+        AcmeError::Roots(_)
+        | AcmeError::AccountKey
+        | AcmeError::NoProfile { .. }
+        | AcmeError::NoChallenge { .. }
+        | AcmeError::Unanswerable(_) => Fault::Ours,
+        AcmeError::AccountGone(_)
+        | AcmeError::OrderGone(_)
+        | AcmeError::ReplacesRefused(_)
+        | AcmeError::Refused(_)
+        | AcmeError::Nonsense(_) => Fault::Refused,
+    }
+}
+
+/// Whom a limit concerns, by the words that Boulder, Let's Encrypt's server, uses.
+fn scope(text: &str) -> Scope {
+    let scopes = [
+        ("too many new orders", Scope::Account),
+        ("too many new registrations", Scope::Ca),
+        ("too many certificates", Scope::Names),
+        ("too many failed authorizations", Scope::Names),
+        ("service busy", Scope::Ca),
+    ];
+    let text = text.to_ascii_lowercase();
+    let found = scopes.into_iter().find(|(words, _)| text.contains(words));
+    found.map_or(Scope::Unknown, |(_, scope)| scope)
+}
+
+/// The earliest of what was waited for.
+pub(super) fn next_wait(waits: Vec<(SystemTime, String)>, now: SystemTime) -> State {
+    let earliest = waits.into_iter().min_by_key(|(at, _)| *at);
+    let (until, why) =
+        earliest.unwrap_or_else(|| (now + NOBODY_TO_ASK, "there is no CA to ask".to_owned()));
+    State::Waiting { until, why }
+}
+
+const NOBODY_TO_ASK: Duration = Duration::from_secs(3600);

@@ -1,0 +1,88 @@
+//! To whom the CAs write: they are told when that changes, not only when something is ordered next.
+
+use std::sync::Arc;
+
+use super::Issuer;
+use super::plan::Plan;
+use crate::certs::acme::{AcmeError, Session};
+use crate::certs::state::paths::CaId;
+use crate::certs::state::storage::Account;
+use crate::config::acme::CaSettings;
+use crate::state_file::run_blocking;
+
+/// Why a CA does not know the contacts.
+pub(super) enum Untold {
+    /// It, or the way to it.
+    Ca(AcmeError),
+    /// The disk.
+    Disk(String),
+}
+
+impl Issuer {
+    /// Tells each CA that has an account of ours and knows other contacts. Where that fails, the
+    /// next order tries again.
+    pub(super) async fn tell_contacts(self: Arc<Self>, plan: Arc<Plan>) {
+        if plan.hosts.is_empty() {
+            return;
+        }
+        for (ca, id) in plan.authorities() {
+            match self.tell_one(ca, &id, &plan.contacts).await {
+                Ok(()) => {}
+                Err(Untold::Ca(error)) => {
+                    tracing::warn!(ca = %ca.directory, %error, "the CA was not told the new contacts");
+                }
+                Err(Untold::Disk(error)) => {
+                    tracing::warn!(ca = %ca.directory, error, "the CA was not told the new contacts");
+                }
+            }
+        }
+    }
+
+    async fn tell_one(
+        &self,
+        ca: &CaSettings,
+        id: &CaId,
+        contacts: &[String],
+    ) -> Result<(), Untold> {
+        let (storage, its) = (self.storage.clone(), id.clone());
+        let account = run_blocking(move || storage.account(&its))
+            .await
+            .map_err(disk)?;
+        let Some(account) = account.filter(|account| account.stored.contacts != contacts) else {
+            return Ok(());
+        };
+        let session = Session::open(ca, &account).await.map_err(Untold::Ca)?;
+        self.tell_in(&session, id, contacts).await
+    }
+
+    /// Tells the contacts in a session, unless somebody else just has.
+    pub(super) async fn tell_in(
+        &self,
+        session: &Session,
+        id: &CaId,
+        contacts: &[String],
+    ) -> Result<(), Untold> {
+        let (storage, its) = (self.storage.clone(), id.clone());
+        let locked =
+            run_blocking(move || Ok((storage.lock_account(&its)?, storage.account(&its)?)));
+        let (_lock, account) = locked.await.map_err(disk)?;
+        let is_its = |account: &Account| account.stored.url == session.account_url();
+        let Some(mut account) = account
+            .filter(is_its)
+            .filter(|known| known.stored.contacts != contacts)
+        else {
+            return Ok(());
+        };
+        session.tell_contacts(contacts).await.map_err(Untold::Ca)?;
+        account.stored.contacts = contacts.to_vec();
+        account.stored.identities = session.dns_identities();
+        let storage = self.storage.clone();
+        run_blocking(move || storage.write_account(&account))
+            .await
+            .map_err(disk)
+    }
+}
+
+fn disk(error: std::io::Error) -> Untold {
+    Untold::Disk(error.to_string())
+}

@@ -1,0 +1,121 @@
+//! What makes domains be looked at anew, whatever was decided about them: another configuration, a
+//! clock that was set back, somebody's wish.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::Issuer;
+use super::domain::Domain;
+use super::plan::{Plan, request_of};
+use crate::certs::state::ledger::file::Clock;
+use crate::registry::host::HostName;
+
+/// What the states of the domains were decided by.
+pub(super) struct Followed {
+    plan: Arc<Plan>,
+    clock: Clock,
+    /// Tells the CAs the contacts, until others are to be told.
+    _telling: JoinSet<()>,
+}
+
+impl Issuer {
+    /// The configuration and the clock of this moment. The CAs are told the contacts, if they know
+    /// others.
+    pub(super) fn begin_to_follow(self: &Arc<Self>) -> Followed {
+        let (plan, clock) = (self.plan.load_full(), self.clock());
+        let telling = self.start_telling(plan.clone());
+        Followed {
+            plan,
+            clock,
+            _telling: telling,
+        }
+    }
+
+    /// Takes in what has changed since the last look.
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        followed: &mut Followed,
+        domains: &mut HashMap<HostName, Domain>,
+    ) {
+        let clock = self.clock();
+        if was_set_back(std::mem::replace(&mut followed.clock, clock), clock) {
+            tracing::info!("the clock was set back: all certificates are looked at again");
+            domains.values_mut().for_each(Domain::look_anew);
+        }
+        let plan = self.plan.load_full();
+        let before = std::mem::replace(&mut followed.plan, plan.clone());
+        if !Arc::ptr_eq(&before, &plan) {
+            if before.contacts != plan.contacts {
+                followed._telling = self.start_telling(plan.clone());
+            }
+            if before.settings != plan.settings {
+                domains.values_mut().for_each(Domain::change);
+            }
+        }
+        follow_hosts(&plan, domains);
+        for domain in
+            std::mem::take(&mut *self.forced.lock().unwrap_or_else(PoisonError::into_inner))
+        {
+            match domains.get_mut(&domain) {
+                Some(known) => known.forced = true,
+                None => tracing::warn!(%domain, "no CA is asked for this domain's certificate"),
+            }
+        }
+    }
+}
+
+fn follow_hosts(plan: &Plan, domains: &mut HashMap<HostName, Domain>) {
+    domains.retain(|name, _| plan.hosts.iter().any(|host| host.domain == *name));
+    for host in &plan.hosts {
+        let Some(known) = domains.get_mut(&host.domain) else {
+            domains.insert(host.domain.clone(), Domain::new(host.clone()));
+            continue;
+        };
+        if !Arc::ptr_eq(&known.host, host) {
+            if request_of(&known.host) != request_of(host) {
+                known.change();
+            }
+            known.host = host.clone();
+        }
+    }
+}
+
+/// Moments that were decided on lie too far ahead then, perhaps by years: a machine may start with
+/// any clock.
+fn was_set_back(before: Clock, now: Clock) -> bool {
+    let Some(steadily) = now.steady.checked_sub(before.steady) else {
+        return false;
+    };
+    (before.now + steadily)
+        .duration_since(now.now)
+        .is_ok_and(|lost| lost > NOTICED)
+}
+
+/// Smaller differences are a clock that is being slewed, or a loaded machine.
+const NOTICED: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn only_a_clock_that_was_set_back_is_noticed() {
+        let clock = |now: u64, steady: u64| Clock {
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + now),
+            steady: Duration::from_secs(steady),
+        };
+        assert!(was_set_back(clock(10_000, 1), clock(0, 2)));
+        assert!(
+            was_set_back(clock(100, 0), clock(100, 60)),
+            "it stood still for a minute"
+        );
+        assert!(!was_set_back(clock(100, 0), clock(160, 60)));
+        assert!(!was_set_back(clock(100, 0), clock(157, 60)), "slewed");
+        assert!(!was_set_back(clock(0, 0), clock(10_000, 1)), "set forward");
+    }
+}

@@ -1,0 +1,144 @@
+//! Somebody wants a certificate now: notes the wish, and says what will come of it.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use super::Issuer;
+use super::plan::request_of;
+use crate::certs::inspect::Moment;
+use crate::certs::names::NameSet;
+use crate::certs::state::ledger::{Event, Ledger, OrderKind, OrderRequest, Until};
+use crate::certs::state::paths::CaId;
+use crate::certs::state::storage::sorted;
+use crate::registry::host::HostName;
+
+/// What comes of the wish for a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wished {
+    /// It is ordered now.
+    Now {
+        /// The CA that is asked first.
+        ca: String,
+    },
+    /// It is ordered as soon as that is allowed.
+    Later(Until),
+}
+
+/// Why nothing will come of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotWished {
+    /// Its domain file does not say `acme`, or there is none.
+    #[error("no CA is asked for the certificate of {0}: its [tls] does not say `acme`")]
+    NotAsking(HostName),
+    /// Nothing is ordered that could not be taken down.
+    #[error("nothing can be ordered: {0}")]
+    Disk(String),
+}
+
+impl fmt::Display for Wished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now { ca } => {
+                write!(
+                    f,
+                    "it is being ordered from {ca} now; `moorgate certs` shows what comes of it"
+                )
+            }
+            Self::Later(Until { at, why }) => {
+                write!(f, "it will be ordered at {}: {why}", Moment(*at))
+            }
+        }
+    }
+}
+
+impl Issuer {
+    /// The domain whose certificate is to have this name.
+    pub(crate) fn domain_of(&self, name: &HostName) -> Option<HostName> {
+        let plan = self.plan.load();
+        plan.hosts
+            .iter()
+            .find(|host| host.is_named(name))
+            .map(|host| host.domain.clone())
+    }
+
+    /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found
+    /// out about its names, held back, or failed before.
+    pub fn renew(&self, domain: HostName) {
+        self.forced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(domain);
+        self.wake.notify_one();
+    }
+
+    /// The same, and says what will come of it.
+    pub async fn order_now(self: &Arc<Self>, domain: &HostName) -> Result<Wished, NotWished> {
+        let plan = self.plan.load_full();
+        let host = plan.hosts.iter().find(|host| host.domain == *domain);
+        let Some((host, request)) = host.and_then(|host| Some((host, request_of(host)?))) else {
+            return Err(NotWished::NotAsking(domain.clone()));
+        };
+        let names = NameSet::new(sorted(&request.names)).expect("a request has a name");
+        let renews = self.for_names(host, request).map(|held| held.ca);
+        let cas: Vec<(String, CaId)> = plan
+            .authorities()
+            .map(|(ca, id)| (ca.directory.to_string(), id))
+            .collect();
+        let name = domain.clone();
+        let asked = move |ledger: &mut Ledger, now| {
+            ledger.record(
+                Event::Confirmed {
+                    domain: name.as_str(),
+                    names: &names,
+                },
+                now,
+            );
+            soonest(ledger, &cas, &names, renews.as_ref(), now)
+        };
+        let wished = self.ledger(asked).await.map_err(NotWished::Disk)?;
+        self.renew(domain.clone());
+        Ok(wished)
+    }
+}
+
+/// When the first of the CAs may be asked.
+fn soonest(
+    ledger: &Ledger,
+    cas: &[(String, CaId)],
+    names: &NameSet,
+    renews: Option<&CaId>,
+    now: SystemTime,
+) -> Wished {
+    let mut soonest: Option<Until> = None;
+    for (name, ca) in cas {
+        let kind = if renews == Some(ca) {
+            OrderKind::Renewal
+        } else {
+            OrderKind::New
+        };
+        let account = ledger.account(ca).unwrap_or_default();
+        match ledger.may_order(
+            &OrderRequest {
+                ca,
+                account,
+                names,
+                kind,
+                held_until: None,
+            },
+            now,
+        ) {
+            Ok(()) => return Wished::Now { ca: name.clone() },
+            Err(until) if soonest.as_ref().is_none_or(|known| until.at < known.at) => {
+                soonest = Some(until)
+            }
+            Err(_) => {}
+        }
+    }
+    soonest.map_or_else(
+        || Wished::Now {
+            ca: "a CA".to_owned(),
+        },
+        Wished::Later,
+    )
+}

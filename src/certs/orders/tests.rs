@@ -1,0 +1,213 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::attempt::{Attempt, End};
+use super::*;
+use crate::certs::served::report::CertificateReport;
+use crate::certs::state::storage::{Record, RenewalAdvice};
+use crate::certs::testing::{host, name, pair, snapshot};
+use crate::config::acme::{AcmeRequest, CaSettings, CertifiedName, Directory, Fallback};
+use crate::config::vhost::CertificateSource;
+
+/// A configuration whose CA cannot be reached.
+fn asking(state: &std::path::Path, domains: &[&str]) -> Snapshot {
+    let hosts = domains.iter().map(|domain| {
+        let names = vec![CertifiedName::Host(name(domain))];
+        let request = AcmeRequest {
+            contact: None,
+            names,
+            profile: None,
+            fallback: Fallback::Refuse,
+        };
+        host(&[domain], &[443], CertificateSource::Acme(request))
+    });
+    let mut snapshot = snapshot(state, hosts.collect());
+    snapshot.acme.authorities = vec![CaSettings::new(Directory::Url(
+        "https://127.0.0.1:1/dir".to_owned(),
+    ))];
+    snapshot
+}
+
+async fn until(certificates: &Certificates, so: impl Fn(&[CertificateReport]) -> bool) {
+    let seen = async {
+        while !so(&certificates.report()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(30), seen).await;
+    assert!(seen.is_ok(), "{:#?}", certificates.report());
+}
+
+fn error(report: &CertificateReport) -> &str {
+    report
+        .acme
+        .as_ref()
+        .and_then(|acme| acme.error.as_deref())
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_step_that_panics_stops_one_domain_for_an_hour() {
+    let directory = tempfile::tempdir().expect("directory");
+    let snapshot = asking(directory.path(), &["a.example.com", "b.example.com"]);
+    let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
+    certificates.apply(&snapshot);
+    let (panicked, later) = (AtomicBool::new(false), Arc::new(AtomicU64::new(0)));
+    let set = later.clone();
+    let wall = move || {
+        // Only steps are tasks of their own here.
+        assert!(
+            tokio::task::try_id().is_none() || panicked.swap(true, Ordering::Relaxed),
+            "on purpose"
+        );
+        SystemTime::now() + Duration::from_secs(set.load(Ordering::Relaxed))
+    };
+    let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, Arc::new(wall)));
+    let watch = async {
+        let is_broken = |report: &CertificateReport| error(report) == BROKEN;
+        let is_refused = |report: &CertificateReport| error(report).contains("cannot be reached");
+        until(&certificates, |all| {
+            all.iter().any(is_broken) && all.iter().any(is_refused)
+        })
+        .await;
+        let reports = certificates.report();
+        let broken = reports
+            .iter()
+            .find(|report| is_broken(report))
+            .and_then(|report| report.acme.as_ref());
+        let broken = broken.expect("one is");
+        let wait = broken
+            .next_attempt
+            .expect("a time")
+            .duration_since(SystemTime::now())
+            .expect("later");
+        assert!(wait > Duration::from_secs(3500), "{wait:?}");
+        assert_eq!(
+            (broken.attempts.failed, broken.state.as_str()),
+            (1, &*format!("waiting: {BROKEN}"))
+        );
+        later.store(3601, Ordering::Relaxed);
+        issuer.apply(&snapshot);
+        until(&certificates, |all| all.iter().all(is_refused)).await;
+    };
+    tokio::select! {
+        () = issuer.clone().run(CancellationToken::new()) => unreachable!("nobody stops it"),
+        () = watch => {}
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_has_renewed_is_not_ordered_again() {
+    let directory = tempfile::tempdir().expect("directory");
+    let snapshot = asking(directory.path(), &["a.example.com"]);
+    let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
+    certificates.apply(&snapshot);
+    let issuer = Arc::new(Issuer::new(
+        certificates.clone(),
+        &snapshot,
+        Arc::new(SystemTime::now),
+    ));
+    let host = &issuer.plan.load().hosts[0];
+    let attempt = |held| {
+        let request = plan::request_of(host).expect("it asks");
+        Attempt {
+            issuer: &issuer,
+            host,
+            request,
+            forced: false,
+            changed: false,
+            held,
+        }
+    };
+    // It is decided that an order is wanted, as nothing is held. Then the other process comes to
+    // its end, and its certificate is found before the lock is.
+    let pair = pair(&["a.example.com"]);
+    let (_, ca) = issuer
+        .plan
+        .load()
+        .authorities()
+        .next()
+        .map(|(ca, id)| (ca.clone(), id))
+        .expect("a CA");
+    issuer.storage.prepare(&ca).expect("a disk");
+    let written = issuer
+        .storage
+        .write_certificate(&ca, &host.domain, &pair.key, &pair.certificate);
+    written.expect("written");
+    certificates.refresh();
+    let held = issuer.serial(&host.domain);
+    assert!(held.is_some());
+    let End { state, outcome } = attempt(None)
+        .run(&mut Record::default())
+        .await
+        .expect("a disk");
+    assert_eq!((state, outcome), (State::New, None));
+    let End { outcome, .. } = attempt(held)
+        .run(&mut Record::default())
+        .await
+        .expect("a disk");
+    assert_eq!(outcome, Some(Outcome::Failed), "the CA is asked");
+}
+
+#[tokio::test]
+async fn advice_is_kept_beside_what_another_process_has_written() {
+    let directory = tempfile::tempdir().expect("directory");
+    let snapshot = asking(directory.path(), &["a.example.com"]);
+    let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
+    let issuer = Arc::new(Issuer::new(
+        certificates,
+        &snapshot,
+        Arc::new(SystemTime::now),
+    ));
+    let domain = name("a.example.com");
+    let theirs = Record {
+        serial: Some("02".to_owned()),
+        ..Record::default()
+    };
+    issuer
+        .storage
+        .write_record(&domain, &theirs)
+        .expect("written");
+    let advice = RenewalAdvice {
+        serial: "01".to_owned(),
+        window: None,
+        ask_again: SystemTime::UNIX_EPOCH,
+        failures: 0,
+    };
+    let ours = || Record {
+        advice: Some(advice.clone()),
+        serial: Some("01".to_owned()),
+        ..Record::default()
+    };
+    let mut record = ours();
+    issuer
+        .keep_advice(&domain, &mut record)
+        .await
+        .expect("kept");
+    assert_eq!(
+        record,
+        Record {
+            advice: Some(advice.clone()),
+            ..theirs.clone()
+        }
+    );
+    assert_eq!(issuer.storage.record(&domain).expect("read"), record);
+
+    let _lock = issuer
+        .storage
+        .try_lock(&domain)
+        .expect("a disk")
+        .expect("free");
+    issuer
+        .storage
+        .write_record(&domain, &theirs)
+        .expect("written");
+    let mut record = ours();
+    issuer
+        .keep_advice(&domain, &mut record)
+        .await
+        .expect("not kept");
+    assert_eq!(
+        (record, issuer.storage.record(&domain).expect("read")),
+        (ours(), theirs)
+    );
+}

@@ -1,0 +1,99 @@
+//! What the CAA records of a name say against a CA (RFC 8659).
+
+use crate::certs::preflight::dns::{DnsError, Kind, Resolver, property};
+use crate::config::acme::CertifiedName;
+
+/// What the records of a name, or of the nearest domain above it that has any, say against all of a
+/// CA's identities (RFC 8659 §3).
+pub(super) async fn forbidden(
+    resolver: &Resolver,
+    name: &CertifiedName,
+    identities: &[String],
+) -> Result<Option<String>, DnsError> {
+    let mut domain = name.base().as_str();
+    loop {
+        let records = resolver.records(domain, Kind::Caa).await?;
+        if !records.is_empty() {
+            let properties: Vec<_> = records.iter().filter_map(|data| property(data)).collect();
+            let Some(allowed) = allowed(&properties, name.is_wildcard()) else {
+                return Ok(None);
+            };
+            if allowed.iter().any(|allowed| identities.contains(allowed)) {
+                return Ok(None);
+            }
+            let words = if allowed.is_empty() {
+                "no CA".to_owned()
+            } else {
+                format!("only {}", allowed.join(", "))
+            };
+            let identities = identities.join(" or ");
+            return Ok(Some(format!(
+                "the CAA records of {domain} allow {words}, not {identities}"
+            )));
+        }
+        match domain.split_once('.') {
+            Some((_, parent)) => domain = parent,
+            None => return Ok(None),
+        }
+    }
+}
+
+/// The CAs that may issue; `None`: any may.
+fn allowed(properties: &[(String, String)], wildcard: bool) -> Option<Vec<String>> {
+    let of = |tag: &str| {
+        let values = properties.iter().filter(|(its, _)| its == tag);
+        values
+            .map(|(_, value)| {
+                value
+                    .split(';')
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_ascii_lowercase()
+            })
+            .collect()
+    };
+    let (issue, wild): (Vec<String>, Vec<String>) = (of("issue"), of("issuewild"));
+    let decides = if wildcard && !wild.is_empty() {
+        wild
+    } else {
+        issue
+    };
+    (!decides.is_empty()).then(|| {
+        decides
+            .into_iter()
+            .filter(|domain| !domain.is_empty())
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caa_records_allow_some_all_or_none() {
+        let allowed = |wildcard, properties: &[(&str, &str)]| {
+            let all: Vec<_> = properties
+                .iter()
+                .map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned()))
+                .collect();
+            allowed(&all, wildcard).map(|domains| domains.join(" "))
+        };
+        let two = [
+            ("issue", "letsencrypt.org; x=y"),
+            ("issue", "PKI.goog"),
+            ("issuewild", ";"),
+        ];
+        assert_eq!(
+            allowed(false, &two).as_deref(),
+            Some("letsencrypt.org pki.goog")
+        );
+        assert_eq!(allowed(true, &two).as_deref(), Some(""));
+        assert_eq!(
+            allowed(true, &two[..2]).as_deref(),
+            Some("letsencrypt.org pki.goog")
+        );
+        assert_eq!(allowed(false, &[("iodef", "mailto:a@example.com")]), None);
+    }
+}

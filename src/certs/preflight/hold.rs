@@ -1,0 +1,182 @@
+//! Whether a first order is held back because the state directory seems to have been lost: each
+//! such order would be one more account and one more of five certificates in a week.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::certs::inspect::{CertificateFacts, Moment};
+
+/// What is known before the first order for a domain's names.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Whether the CA's budget is precious: `Limits::is_production`.
+    pub is_production: bool,
+    /// Whether a certificate for the domain, however old, or an order is below `state`.
+    pub is_known: bool,
+    /// Whether the administrator has said that it is to be ordered: `Ledger::is_confirmed`.
+    pub is_confirmed: bool,
+    /// When the state directory was begun: `Ledger::founded`.
+    pub founded: SystemTime,
+    /// The certificate that is served under the domain's name at its public address, if the public
+    /// trusts its issuer. One that nobody trusts, like a placeholder, is none.
+    pub found: Option<&'a CertificateFacts>,
+}
+
+/// The order waits for the administrator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    domain: String,
+    issuer: String,
+    since: SystemTime,
+    until: SystemTime,
+    founded: SystemTime,
+}
+
+/// What is remembered of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Why, and what to do.
+    pub why: String,
+    /// The end of the certificate that was found: there is nothing to be lost then.
+    pub until: SystemTime,
+}
+
+/// `Some`: the order is held back. So it is when the domain is served with a certificate of a
+/// public CA that is valid and older than the state directory, which knows nothing of it: either
+/// the directory was lost or is made anew with each start, or another server's certificates were
+/// not imported.
+///
+/// A domain that is new, or whose certificate has expired, is never held back.
+pub fn hold(domain: &str, facts: Facts<'_>, now: SystemTime) -> Option<Held> {
+    let Facts {
+        is_production,
+        is_known,
+        is_confirmed,
+        founded,
+        found,
+    } = facts;
+    if !is_production || is_known || is_confirmed {
+        return None;
+    }
+    let found = found.filter(|found| found.not_before < founded && now < found.not_after)?;
+    Some(Held {
+        domain: domain.into(),
+        issuer: found.issuer.clone(),
+        since: found.not_before,
+        until: found.not_after,
+        founded,
+    })
+}
+
+impl Held {
+    /// The end of the certificate that was found.
+    pub fn until(&self) -> SystemTime {
+        self.until
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            domain,
+            issuer,
+            since,
+            until: _,
+            founded,
+        } = self;
+        write!(
+            f,
+            "no certificate is ordered yet: {domain} is being served with one by {issuer} of {}, but `state` is \
+             empty since {}. If a volume is missing, mount it; if another server had the domain, run \
+             `moorgate certs import`; if a new certificate is right, run `moorgate certs renew {domain}`",
+            Moment(*since),
+            Moment(*founded),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn day(n: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(n * 24 * 60 * 60)
+    }
+
+    fn certificate() -> CertificateFacts {
+        CertificateFacts {
+            issuer: "CN=R12, O=Let's Encrypt, C=US".into(),
+            serial: "01".into(),
+            names: Vec::new(),
+            not_before: day(10),
+            not_after: day(100),
+        }
+    }
+
+    fn facts(found: &CertificateFacts) -> Facts<'_> {
+        Facts {
+            is_production: true,
+            is_known: false,
+            is_confirmed: false,
+            founded: day(30),
+            found: Some(found),
+        }
+    }
+
+    #[test]
+    fn a_domain_that_had_a_certificate_yesterday_waits() {
+        let found = certificate();
+        let held = hold("a.example.com", facts(&found), day(30)).expect("held");
+        insta::assert_snapshot!(held, @"no certificate is ordered yet: a.example.com is being served with one by CN=R12, O=Let's Encrypt, C=US of 1970-01-11T00:00:00Z, but `state` is empty since 1970-01-31T00:00:00Z. If a volume is missing, mount it; if another server had the domain, run `moorgate certs import`; if a new certificate is right, run `moorgate certs renew a.example.com`");
+    }
+
+    #[test]
+    fn everybody_else_does_not_wait() {
+        let found = certificate();
+        let free = [
+            (
+                Facts {
+                    is_production: false,
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (
+                Facts {
+                    is_known: true,
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (
+                Facts {
+                    is_confirmed: true,
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (
+                Facts {
+                    found: None,
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (
+                Facts {
+                    founded: day(9),
+                    ..facts(&found)
+                },
+                day(30),
+            ),
+            (facts(&found), day(100)),
+        ];
+        for (facts, now) in free {
+            assert_eq!(hold("a.example.com", facts, now), None, "{facts:?}");
+        }
+    }
+}

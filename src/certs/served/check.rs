@@ -1,0 +1,191 @@
+//! The certificates of a configuration, looked at without serving them: for `moorgate check` and
+//! the listing of `moorgate certs`. Nothing is made or changed.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::files::{self, Half};
+use super::internal_ca::{InternalCa, InternalCaError};
+use super::report::CertificateReport;
+use super::status;
+use crate::certs::inspect::Defect;
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::{CertificateSource, VirtualHost};
+
+/// Something about a domain's certificate that its administrator should mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateProblem {
+    /// The domain file.
+    pub source: PathBuf,
+    /// The key in it, like `["tls", "certificate"]`.
+    pub key: &'static [&'static str],
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: &'static str,
+    /// Whether handshakes for the domain would be refused; otherwise the certificate is served as
+    /// it is.
+    pub refused: bool,
+}
+
+/// The problems of all domains, in order of their files.
+pub fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem> {
+    snapshot
+        .domains
+        .iter()
+        .flat_map(|host| problems_of(host, &snapshot.state, now))
+        .collect()
+}
+
+/// What would be held for each domain, in order of their files. The leaves of the internal CA are
+/// made at the start, so that there is nothing to say about them but who will sign them.
+pub fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateReport> {
+    snapshot
+        .domains
+        .iter()
+        .map(|host| report_of(host, snapshot, now))
+        .collect()
+}
+
+fn problems_of(host: &VirtualHost, state: &Path, now: SystemTime) -> Vec<CertificateProblem> {
+    let problem = |key, message, help, refused| CertificateProblem {
+        source: host.source.clone(),
+        key,
+        message,
+        help,
+        refused,
+    };
+    match &host.certificate {
+        CertificateSource::Files { certificate, key } => match files::load(certificate, key) {
+            Ok(loaded) => {
+                let defects = loaded.facts.defects(now, host.names());
+                let served =
+                    |defect: Defect| problem(CERTIFICATE, defect.to_string(), help(&defect), false);
+                defects.into_iter().map(served).collect()
+            }
+            Err(error) => {
+                let half = match error.half() {
+                    Half::Certificate => CERTIFICATE,
+                    Half::Key => KEY,
+                };
+                vec![problem(half, error.to_string(), error.help(), true)]
+            }
+        },
+        CertificateSource::Internal => match open_ca(state, now) {
+            Ok(_) => Vec::new(),
+            Err(error) => vec![problem(INTERNAL, error.to_string(), error.help(), true)],
+        },
+        // What is wrong there mends itself, or is said by the process that orders.
+        CertificateSource::Acme(_) => Vec::new(),
+    }
+}
+
+fn report_of(host: &VirtualHost, snapshot: &Snapshot, now: SystemTime) -> CertificateReport {
+    match &host.certificate {
+        CertificateSource::Files { certificate, key } => match files::load(certificate, key) {
+            Ok(loaded) => CertificateReport::new(host, Some(&loaded.facts), None, now),
+            Err(error) => CertificateReport::new(host, None, Some(&error.to_string()), now),
+        },
+        CertificateSource::Acme(request) => status::report(host, request, snapshot, now),
+        CertificateSource::Internal => match open_ca(&snapshot.state, now) {
+            Ok(ca) => CertificateReport {
+                issuer: ca.map(|ca| ca.subject().to_owned()),
+                ..CertificateReport::new(host, None, None, now)
+            },
+            Err(error) => CertificateReport::new(host, None, Some(&error.to_string()), now),
+        },
+    }
+}
+
+/// The internal CA. That it has not been made yet is in order.
+fn open_ca(state: &Path, now: SystemTime) -> Result<Option<InternalCa>, InternalCaError> {
+    let ca = InternalCa::open(state)?;
+    if let Some(ca) = &ca {
+        ca.ensure_alive(now)?;
+    }
+    Ok(ca)
+}
+
+fn help(defect: &Defect) -> &'static str {
+    match defect {
+        Defect::Expired(_) | Defect::ExpiresSoon { .. } => {
+            "renew it; the files are re-read when they change"
+        }
+        Defect::NotYetValid(_) => "check this machine's clock, or wait",
+        Defect::DoesNotCover(_) => {
+            "get a certificate for all names of the domain, or take the alias out"
+        }
+    }
+}
+
+const CERTIFICATE: &[&str] = &["tls", "certificate"];
+const KEY: &[&str] = &["tls", "key"];
+const INTERNAL: &[&str] = &["tls", "internal"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::testing::{host, pair, snapshot};
+
+    #[test]
+    fn each_domain_has_its_own_words() {
+        let directory = tempfile::tempdir().expect("directory");
+        let good = pair(&["a.example.com"]).write(directory.path(), "a");
+        let missing = CertificateSource::Files {
+            certificate: directory.path().join("none.pem"),
+            key: directory.path().join("none.key"),
+        };
+        let snapshot = snapshot(
+            directory.path(),
+            vec![
+                host(&["a.example.com", "alias.example.com"], &[443], good),
+                host(&["b.example.com"], &[443], missing),
+                host(&["c.example.com"], &[443], CertificateSource::Internal),
+            ],
+        );
+        let found = problems(&snapshot, SystemTime::now());
+        let keys: Vec<_> = found
+            .iter()
+            .map(|problem| (problem.key, problem.refused))
+            .collect();
+        assert_eq!(keys, [(CERTIFICATE, false), (CERTIFICATE, true)]);
+        assert_eq!(
+            found[0].message,
+            "the certificate does not cover alias.example.com"
+        );
+        assert!(
+            found[1].message.starts_with("cannot read "),
+            "{}",
+            found[1].message
+        );
+
+        let reports = reports(&snapshot, SystemTime::now());
+        assert_eq!(
+            reports
+                .iter()
+                .map(|report| report.problem.is_some())
+                .collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        assert!(
+            !directory.path().join("internal-ca").exists(),
+            "looking makes nothing"
+        );
+    }
+
+    #[test]
+    fn a_damaged_ca_is_a_problem_of_each_domain_that_needs_it() {
+        let directory = tempfile::tempdir().expect("directory");
+        InternalCa::open_or_make(directory.path()).expect("made");
+        std::fs::remove_file(directory.path().join("internal-ca/ca.key")).expect("removed");
+        let hosts = ["a.example.com", "b.example.com"];
+        let hosts = hosts.map(|name| host(&[name], &[443], CertificateSource::Internal));
+        let found = problems(&snapshot(directory.path(), hosts.into()), SystemTime::now());
+        assert_eq!(found.len(), 2);
+        assert!(
+            found
+                .iter()
+                .all(|problem| problem.key == INTERNAL && problem.refused)
+        );
+    }
+}

@@ -1,0 +1,512 @@
+//! moorgate's own certificate authority, for names that no public CA can reach. Made once below
+//! `state`; the leaves live in memory only.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::certs::Certificate;
+use crate::certs::inspect::{self, InspectError};
+use crate::registry::host::HostName;
+use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
+
+/// The CA, ready to sign.
+pub struct InternalCa {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    subject: String,
+    not_after: SystemTime,
+    directory: PathBuf,
+}
+
+/// Why the CA cannot be had. It is never replaced by a new one: every client trusts the old one.
+#[derive(Debug, thiserror::Error)]
+pub enum InternalCaError {
+    /// A file or the directory cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// What was to be read.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// One half is there without the other.
+    #[error("the internal CA is incomplete: {} is missing, but {} is there", missing.display(), present.display())]
+    Incomplete {
+        /// The half to be brought back from a backup.
+        missing: PathBuf,
+        /// The half that is there.
+        present: PathBuf,
+    },
+    /// A half that is not what moorgate wrote.
+    #[error("the internal CA is damaged: {} is not what moorgate wrote there", .0.display())]
+    Damaged(PathBuf),
+    /// Two halves of different authorities.
+    #[error("the internal CA is damaged: the key in {} does not belong to its certificate", .0.display())]
+    KeyOfAnother(PathBuf),
+    /// Its ten years are over.
+    #[error("the internal CA in {} expired on {}", directory.display(), inspect::Moment(*at))]
+    Expired {
+        /// The last moment of its life.
+        at: SystemTime,
+        /// Where it is.
+        directory: PathBuf,
+    },
+    /// A new one cannot be kept.
+    #[error("cannot make the internal CA below {}: {source}", path.display())]
+    Unwritable {
+        /// Where it should go.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The library could not make or sign a certificate.
+    #[error("cannot make a certificate: {0}")]
+    Sign(#[from] rcgen::Error),
+    /// The TLS library does not take the new key.
+    #[error("cannot use the new key: {0}")]
+    Key(#[from] rustls::Error),
+    /// What was signed cannot be read back.
+    #[error("cannot read the new certificate: {0}")]
+    Inspect(#[from] InspectError),
+}
+
+impl InternalCaError {
+    /// What to do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } | Self::Unwritable { .. } => {
+                "the directory `state` and all below it must belong to moorgate's user"
+            }
+            Self::Incomplete { .. } | Self::Damaged(_) | Self::KeyOfAnother(_) => {
+                "bring both files back from a backup; without one, move the directory away, restart, \
+                 and give the new CA to every client"
+            }
+            Self::Expired { .. } => {
+                "move the directory away, restart, and give the new CA to every client"
+            }
+            Self::Sign(_) | Self::Key(_) | Self::Inspect(_) => {
+                "this is a defect of moorgate: please report it"
+            }
+        }
+    }
+}
+
+impl InternalCa {
+    /// The CA below `state`, made now if there is none.
+    pub fn open_or_make(state: &Path) -> Result<Self, InternalCaError> {
+        if let Some(ca) = Self::open(state)? {
+            return Ok(ca);
+        }
+        let unwritable = |source| InternalCaError::Unwritable {
+            path: state.to_owned(),
+            source,
+        };
+        private_directory(state).map_err(unwritable)?;
+        // Another process may be at the same point: the one that comes second finds the CA of the
+        // first.
+        let _lock = FileLock::acquire(&state.join(LOCK), LOCK_TIMEOUT).map_err(unwritable)?;
+        if let Some(ca) = Self::open(state)? {
+            return Ok(ca);
+        }
+        let (certificate, key) = generate(SystemTime::now())?;
+        keep(state, &certificate, &key).map_err(unwritable)?;
+        tracing::info!(directory = %state.join(DIRECTORY).display(), "made the internal CA");
+        Self::read(&Files::below(state), certificate, &key)
+    }
+
+    /// The CA below `state`, if it has been made.
+    pub fn open(state: &Path) -> Result<Option<Self>, InternalCaError> {
+        let files = Files::below(state);
+        let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
+        match (certificate, key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Self::read(&files, certificate, &key).map(Some),
+            (None, Some(_)) => Err(InternalCaError::Incomplete {
+                missing: files.certificate,
+                present: files.key,
+            }),
+            (Some(_), None) => Err(InternalCaError::Incomplete {
+                missing: files.key,
+                present: files.certificate,
+            }),
+        }
+    }
+
+    /// The certificate for the trust stores of clients, in PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Its distinguished name.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The last moment of its life.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// A leaf for these names with a key of its own, for 30 days but never longer than the CA
+    /// lives.
+    pub fn issue<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a HostName>,
+        now: SystemTime,
+    ) -> Result<Certificate, InternalCaError> {
+        self.ensure_alive(now)?;
+        let key = KeyPair::generate()?;
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name = DistinguishedName::new();
+        for name in names {
+            leaf.subject_alt_names.push(match name.ip() {
+                Some(address) => SanType::IpAddress(address),
+                None => SanType::DnsName(name.as_str().try_into()?),
+            });
+            // The first name that fits, for people: X.520 ends common names at 64 characters.
+            if leaf.distinguished_name.iter().next().is_none() && name.as_str().len() <= 64 {
+                leaf.distinguished_name
+                    .push(DnType::CommonName, name.as_str());
+            }
+        }
+        leaf.not_before = (now - CLOCK_SLACK).into();
+        leaf.not_after = (now + LEAF_LIFE).min(self.not_after).into();
+        leaf.is_ca = IsCa::ExplicitNoCa;
+        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        leaf.use_authority_key_identifier_extension = true;
+        let certificate = leaf.signed_by(&key, &self.issuer)?;
+        let key = any_supported_type(&PrivateKeyDer::from(key))?;
+        Ok(Certificate::new(CertifiedKey::new(
+            vec![certificate.into()],
+            key,
+        ))?)
+    }
+
+    /// An error once its life is over: what it signs then, nobody accepts.
+    pub fn ensure_alive(&self, now: SystemTime) -> Result<(), InternalCaError> {
+        if now < self.not_after {
+            return Ok(());
+        }
+        Err(InternalCaError::Expired {
+            at: self.not_after,
+            directory: self.directory.clone(),
+        })
+    }
+
+    fn read(files: &Files, pem: String, key: &str) -> Result<Self, InternalCaError> {
+        let damaged = || InternalCaError::Damaged(files.certificate.clone());
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
+        let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| damaged())?;
+        let key =
+            KeyPair::from_pem(key).map_err(|_| InternalCaError::Damaged(files.key.clone()))?;
+        if *certificate.public_key().subject_public_key.data != *key.public_key_raw() {
+            return Err(InternalCaError::KeyOfAnother(files.key.clone()));
+        }
+        // Clients compare the leaf's issuer with this name byte by byte, so only the one form that
+        // `ca_params` writes can be written again.
+        let name = certificate
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok());
+        let mut params = ca_params(name.ok_or_else(damaged)?);
+        params.key_identifier_method = KeyIdMethod::PreSpecified(params.key_identifier(&key));
+        let again = params.self_signed(&key)?;
+        let (_, again) = X509Certificate::from_der(again.der()).map_err(|_| damaged())?;
+        if again.subject().as_raw() != certificate.subject().as_raw() || !certificate.is_ca() {
+            return Err(damaged());
+        }
+        let not_after = inspect::moment(certificate.validity().not_after)?;
+        let subject = certificate.subject().to_string();
+        let directory = files.directory.clone();
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            pem,
+            subject,
+            not_after,
+            directory,
+        })
+    }
+}
+
+/// Where the halves are.
+struct Files {
+    directory: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    fn below(state: &Path) -> Self {
+        let directory = state.join(DIRECTORY);
+        Self {
+            certificate: directory.join("ca.pem"),
+            key: directory.join("ca.key"),
+            directory,
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<String>, InternalCaError> {
+    match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| InternalCaError::Damaged(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(InternalCaError::Unreadable {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn generate(now: SystemTime) -> Result<(String, String), InternalCaError> {
+    let mut id = [0; 4];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| rcgen::Error::RingUnspecified)?;
+    let key = KeyPair::generate()?;
+    let mut params = ca_params(&format!(
+        "moorgate internal CA {:08x}",
+        u32::from_be_bytes(id)
+    ));
+    params.not_before = (now - CLOCK_SLACK).into();
+    params.not_after = (now + CA_LIFE).into();
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+fn ca_params(common_name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// Puts both halves in place at once, by renaming their directory: a crash leaves no half behind.
+fn keep(state: &Path, certificate: &str, key: &str) -> io::Result<()> {
+    let staging = tempfile::Builder::new()
+        .prefix(".internal-ca-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(state)?;
+    atomic_write(
+        &staging.path().join("ca.key"),
+        key.as_bytes(),
+        Access::Private,
+    )?;
+    atomic_write(
+        &staging.path().join("ca.pem"),
+        certificate.as_bytes(),
+        Access::Public,
+    )?;
+    std::fs::rename(staging.path(), state.join(DIRECTORY))?;
+    let _moved = staging.keep();
+    File::open(state)?.sync_all()
+}
+
+const DIRECTORY: &str = "internal-ca";
+const LOCK: &str = "internal-ca.lock";
+const DAY: u64 = 24 * 60 * 60;
+const CA_LIFE: Duration = Duration::from_secs(3652 * DAY);
+const LEAF_LIFE: Duration = Duration::from_secs(30 * DAY);
+/// Clients whose clock is slow would refuse a certificate of this very second.
+const CLOCK_SLACK: Duration = Duration::from_secs(60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::extensions::ParsedExtension;
+
+    use super::*;
+    use crate::certs::testing::name;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn now() -> SystemTime {
+        // Whole seconds, as certificates have them.
+        let seconds = SystemTime::now()
+            .duration_since(NOW)
+            .expect("after 1970")
+            .as_secs();
+        NOW + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_ca_is_made_once_and_its_key_is_private() {
+        let state = tempfile::tempdir().expect("directory");
+        assert!(InternalCa::open(state.path()).expect("in order").is_none());
+        let pems: Vec<String> = std::thread::scope(|scope| {
+            let make = || {
+                InternalCa::open_or_make(state.path())
+                    .expect("made")
+                    .pem()
+                    .to_owned()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect()
+        });
+        assert!(pems.iter().all(|pem| *pem == pems[0]));
+        let mode = |path: &str| {
+            let data = std::fs::metadata(state.path().join(path)).expect("there");
+            data.permissions().mode() & 0o777
+        };
+        assert_eq!(mode("internal-ca"), 0o700);
+        assert_eq!(mode("internal-ca/ca.key"), 0o600);
+        assert_eq!(mode("internal-ca/ca.pem"), 0o644);
+        assert_eq!(
+            std::fs::read_dir(state.path()).expect("listed").count(),
+            2,
+            "the directory and the lock"
+        );
+    }
+
+    #[test]
+    fn the_ca_may_sign_leaves_and_nothing_else() {
+        let state = tempfile::tempdir().expect("directory");
+        let ca = InternalCa::open_or_make(state.path()).expect("made");
+        let der = CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("PEM");
+        let (_, certificate) = X509Certificate::from_der(&der).expect("X.509");
+        let constraints = certificate
+            .basic_constraints()
+            .expect("valid")
+            .expect("there");
+        assert!(constraints.critical && constraints.value.ca);
+        assert_eq!(constraints.value.path_len_constraint, Some(0));
+        let usage = certificate
+            .key_usage()
+            .expect("valid")
+            .expect("there")
+            .value;
+        assert!(usage.key_cert_sign() && usage.crl_sign() && !usage.digital_signature());
+        assert!(
+            ca.subject().starts_with("CN=moorgate internal CA "),
+            "{}",
+            ca.subject()
+        );
+        let years = ca
+            .not_after()
+            .duration_since(now())
+            .expect("in future")
+            .as_secs()
+            / (365 * DAY);
+        assert_eq!(years, 10);
+    }
+
+    #[test]
+    fn a_leaf_names_its_ca_and_lives_for_thirty_days() {
+        let state = tempfile::tempdir().expect("directory");
+        InternalCa::open_or_make(state.path()).expect("made");
+        let ca = InternalCa::open(state.path())
+            .expect("in order")
+            .expect("there");
+        let names = [
+            name("ci.example.com"),
+            name("192.0.2.7"),
+            name("2001:db8::7"),
+        ];
+        let leaf = ca.issue(&names, now()).expect("issued");
+        assert_eq!(
+            leaf.facts
+                .names
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            names.each_ref().map(|name| name.as_str())
+        );
+        assert_eq!(leaf.facts.not_before, now() - CLOCK_SLACK);
+        assert_eq!(leaf.facts.issuer, ca.subject());
+        let (_, certificate) = X509Certificate::from_der(&leaf.key.cert[0]).expect("X.509");
+        let usage = certificate
+            .extended_key_usage()
+            .expect("valid")
+            .expect("there")
+            .value;
+        assert!(usage.server_auth && !usage.client_auth && !usage.any);
+        assert!(!certificate.is_ca());
+        let authority = certificate.iter_extensions().find_map(|extension| {
+            match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    id.key_identifier.as_ref().map(|id| id.0.to_vec())
+                }
+                _ => None,
+            }
+        });
+        let der = CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("PEM");
+        let (_, issuer) = X509Certificate::from_der(&der).expect("X.509");
+        let subject =
+            issuer
+                .iter_extensions()
+                .find_map(|extension| match extension.parsed_extension() {
+                    ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                    _ => None,
+                });
+        assert!(subject.is_some());
+        assert_eq!(authority, subject);
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_the_ca() {
+        let state = tempfile::tempdir().expect("directory");
+        let ca = InternalCa::open_or_make(state.path()).expect("made");
+        let late = ca.not_after() - Duration::from_secs(DAY);
+        let leaf = ca.issue(&[name("a.example.com")], late).expect("issued");
+        assert_eq!(leaf.facts.not_after, ca.not_after());
+        let over = ca.issue(&[name("a.example.com")], ca.not_after());
+        assert!(matches!(over, Err(InternalCaError::Expired { .. })));
+    }
+
+    #[test]
+    fn a_broken_ca_is_never_replaced() {
+        let [state, other] = [(); 2].map(|()| tempfile::tempdir().expect("directory"));
+        InternalCa::open_or_make(state.path()).expect("made");
+        InternalCa::open_or_make(other.path()).expect("made");
+        let files = Files::below(state.path());
+        let (certificate, key) = (
+            std::fs::read(&files.certificate).expect("read"),
+            std::fs::read(&files.key).expect("read"),
+        );
+        let broken = || {
+            InternalCa::open_or_make(state.path())
+                .err()
+                .expect("refused")
+        };
+
+        std::fs::remove_file(&files.certificate).expect("removed");
+        assert!(
+            matches!(broken(), InternalCaError::Incomplete { missing, .. } if missing == files.certificate)
+        );
+        std::fs::write(&files.certificate, "no PEM").expect("written");
+        assert!(matches!(broken(), InternalCaError::Damaged(path) if path == files.certificate));
+        std::fs::copy(Files::below(other.path()).certificate, &files.certificate).expect("copied");
+        assert!(matches!(broken(), InternalCaError::KeyOfAnother(_)));
+
+        std::fs::write(&files.certificate, &certificate).expect("written");
+        std::fs::write(&files.key, &key[..key.len() / 2]).expect("written");
+        assert!(matches!(broken(), InternalCaError::Damaged(path) if path == files.key));
+        std::fs::remove_file(&files.key).expect("removed");
+        assert!(
+            matches!(broken(), InternalCaError::Incomplete { missing, .. } if missing == files.key)
+        );
+        assert_eq!(
+            std::fs::read(&files.certificate).expect("read"),
+            certificate
+        );
+    }
+}

@@ -1,0 +1,448 @@
+//! Keeps the table: loads and issues what a configuration asks for, re-reads files that changed,
+//! renews what is due. One domain's trouble never touches another's certificate.
+
+mod watch;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+
+use super::files;
+use super::internal_ca::{InternalCa, InternalCaError};
+use super::report::{self, AcmeStatus, CertificateReport, SourceKind};
+use super::status;
+use super::stored::{Sources, Stored};
+use super::table::{CertificateEntries, CertificateTable};
+use crate::certs::Certificate;
+use crate::certs::challenge::Challenges;
+use crate::certs::inspect::Moment;
+use crate::certs::renewal;
+use crate::certs::state::paths::CaId;
+use crate::certs::state::storage::Storage;
+use crate::config::acme::{AcmeRequest, Fallback};
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::{CertificateSource, SharedVirtualHost};
+use crate::registry::host::HostName;
+use watch::{Sight, Watch};
+
+/// All certificates of the process.
+///
+/// [`apply`](Self::apply) and [`refresh`](Self::refresh) read files and make keys: they belong on a
+/// blocking thread. [`table`](Self::table) and [`report`](Self::report) never wait for them.
+pub struct Certificates {
+    state: PathBuf,
+    table: Arc<CertificateTable>,
+    reports: ArcSwap<Vec<CertificateReport>>,
+    /// What CAs have given, by domain.
+    issued: ArcSwap<HashMap<HostName, Issued>>,
+    /// How far what CAs are asked for is, by domain.
+    acme: Mutex<HashMap<HostName, AcmeStatus>>,
+    held: Mutex<Held>,
+}
+
+/// A certificate that a CA of the configuration has given.
+#[derive(Clone, Debug)]
+pub(crate) struct Issued {
+    pub(crate) ca: CaId,
+    pub(crate) certificate: Certificate,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Opened when the first domain asks for it.
+    ca: Option<InternalCa>,
+    /// Whose certificates are looked for.
+    sources: Sources,
+    domains: Vec<Domain>,
+}
+
+impl Certificates {
+    /// Without any certificate; `state` is where the internal CA is kept.
+    pub fn new(state: PathBuf) -> Self {
+        let challenges = Challenges::new(Some(Storage::below(&state).challenges()));
+        let table = Arc::new(CertificateTable::new(Arc::new(challenges)));
+        let (reports, issued) = (ArcSwap::default(), ArcSwap::default());
+        Self {
+            state,
+            table,
+            reports,
+            issued,
+            acme: Mutex::default(),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Where everything is kept.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// What handshakes ask.
+    pub fn table(&self) -> &Arc<CertificateTable> {
+        &self.table
+    }
+
+    /// What is held for each domain as of the last look, in order of their files.
+    pub fn report(&self) -> Vec<CertificateReport> {
+        let acme = self.acme.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = self.reports.load().as_ref().clone();
+        for report in reports
+            .iter_mut()
+            .filter(|report| report.source == SourceKind::Acme)
+        {
+            report.acme = acme.get(&report.domain).cloned();
+        }
+        reports
+    }
+
+    /// Notes how far what CAs are asked for is.
+    pub(crate) fn tell(&self, all: HashMap<HostName, AcmeStatus>) {
+        *self.acme.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    }
+
+    /// What a CA of the configuration has given for a domain.
+    pub(crate) fn issued(&self, domain: &HostName) -> Option<Issued> {
+        self.issued.load().get(domain).cloned()
+    }
+
+    /// Makes a configuration's certificates the ones in force: what is still wanted stays, what is
+    /// new is loaded or issued, the rest is dropped, and the table changes once.
+    pub fn apply(&self, snapshot: &Snapshot) {
+        let now = SystemTime::now();
+        let mut held = self.lock();
+        let Held {
+            ca,
+            sources,
+            domains,
+        } = &mut *held;
+        let storage = Storage::below(&self.state);
+        *sources = Sources::of(&storage, &snapshot.acme);
+        let previous = domains
+            .drain(..)
+            .map(|domain| (domain.host.domain.clone(), domain));
+        let mut previous: HashMap<HostName, Domain> = previous.collect();
+        for host in &snapshot.domains {
+            let mut domain = match previous.remove(&host.domain) {
+                Some(domain) if domain.keeps(host) => domain.with_host(host.clone()),
+                Some(_) | None => Domain::new(host.clone()),
+            };
+            domain.look_for(&storage, sources);
+            domain.update(ca, &self.state, now, Look::Final);
+            domains.push(domain);
+        }
+        self.publish(domains, now);
+    }
+
+    /// Looks at every source again: to be called about every second. Cheap when nothing changed.
+    pub fn refresh(&self) {
+        self.refresh_at(SystemTime::now());
+    }
+
+    pub(crate) fn refresh_at(&self, now: SystemTime) {
+        let mut held = self.lock();
+        let Held {
+            ca,
+            sources,
+            domains,
+        } = &mut *held;
+        let storage = Storage::below(&self.state);
+        let imported = sources.look(&storage);
+        let mut changed = false;
+        for domain in domains.iter_mut() {
+            if imported {
+                domain.look_for(&storage, sources);
+            }
+            changed |= domain.update(ca, &self.state, now, Look::Repeated);
+        }
+        if changed {
+            self.publish(domains, now);
+        }
+    }
+
+    fn publish(&self, domains: &[Domain], now: SystemTime) {
+        let mut entries = CertificateEntries::default();
+        for domain in domains {
+            let served = domain.certificate.as_ref().or(domain.stand_in.as_ref());
+            entries.insert(&domain.host, served.map(|certificate| &certificate.key));
+        }
+        self.table.replace(entries);
+        self.issued.store(Arc::new(
+            domains
+                .iter()
+                .filter_map(|domain| domain.issued(now))
+                .collect(),
+        ));
+        self.reports.store(Arc::new(
+            domains.iter().map(|domain| domain.report(now)).collect(),
+        ));
+    }
+
+    /// A panic in an earlier call left at worst a domain with its older certificate.
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One domain and what is held for it.
+struct Domain {
+    host: SharedVirtualHost,
+    certificate: Option<Certificate>,
+    /// A leaf of the internal CA that is served while there is no certificate.
+    stand_in: Option<Certificate>,
+    /// What CAs have given.
+    stored: Stored,
+    /// Why the newest attempt to get a certificate failed.
+    fault: Option<String>,
+    /// The problem that was logged last.
+    said: Option<String>,
+    watch: Watch,
+}
+
+/// How much a look may conclude from a pair that does not match.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// There is no later one before certificates are needed: report what is wrong now.
+    Final,
+    /// Another follows in a second. Renewal tools replace the two files one after the other, so a
+    /// bad pair is reported when it is still there then.
+    Repeated,
+}
+
+impl Domain {
+    fn new(host: SharedVirtualHost) -> Self {
+        let (stored, watch) = (Stored::default(), Watch::default());
+        Self {
+            host,
+            certificate: None,
+            stand_in: None,
+            stored,
+            fault: None,
+            said: None,
+            watch,
+        }
+    }
+
+    /// Whether what is held is of use to another configuration of the domain: that of a CA is,
+    /// until there is another.
+    fn keeps(&self, host: &SharedVirtualHost) -> bool {
+        use CertificateSource::Acme;
+        matches!(
+            (&self.host.certificate, &host.certificate),
+            (Acme(_), Acme(_))
+        ) || self.host.certificate == host.certificate
+    }
+
+    fn look_for(&mut self, storage: &Storage, sources: &Sources) {
+        self.stored = std::mem::take(&mut self.stored).of(storage, sources, &self.host.domain);
+    }
+
+    fn with_host(self, host: SharedVirtualHost) -> Self {
+        Self { host, ..self }
+    }
+
+    /// Brings the certificate up to date; whether anything that others see has changed.
+    fn update(
+        &mut self,
+        ca: &mut Option<InternalCa>,
+        state: &Path,
+        now: SystemTime,
+        look: Look,
+    ) -> bool {
+        let host = self.host.clone();
+        let replaced = match &host.certificate {
+            CertificateSource::Files { certificate, key } => self.reread(certificate, key, look),
+            CertificateSource::Internal => self.reissue(ca, state, now),
+            CertificateSource::Acme(request) => self.take_issued(request, ca, state, now),
+        };
+        if replaced {
+            self.log_certificate();
+        }
+        let spoke = self.log_problem(now);
+        replaced || spoke
+    }
+
+    fn reread(&mut self, certificate: &Path, key: &Path, look: Look) -> bool {
+        // Before the files are read: a change in between is seen by the next look.
+        let Some(sight) = self.watch.look(certificate, key) else {
+            return false;
+        };
+        match files::load(certificate, key) {
+            Ok(loaded) => {
+                self.watch.settled = true;
+                self.fault = None;
+                self.replace(loaded)
+            }
+            Err(_) if look == Look::Repeated && sight == Sight::Changed => {
+                self.watch.settled = false;
+                false
+            }
+            Err(error) => {
+                if !self.watch.settled {
+                    // The same words about another change are said again.
+                    self.said = None;
+                }
+                self.watch.settled = true;
+                self.fault = Some(error.to_string());
+                false
+            }
+        }
+    }
+
+    fn reissue(&mut self, ca: &mut Option<InternalCa>, state: &Path, now: SystemTime) -> bool {
+        if self
+            .certificate
+            .as_ref()
+            .is_some_and(|held| is_good(held, &self.host, now))
+        {
+            self.fault = None;
+            return false;
+        }
+        match issue(ca, state, &self.host, now) {
+            Ok(issued) => {
+                self.fault = None;
+                self.replace(issued)
+            }
+            Err(error) => {
+                self.fault = Some(error.to_string());
+                false
+            }
+        }
+    }
+
+    /// Takes what a CA has given, or else a stand-in.
+    fn take_issued(
+        &mut self,
+        request: &AcmeRequest,
+        ca: &mut Option<InternalCa>,
+        state: &Path,
+        now: SystemTime,
+    ) -> bool {
+        self.stored.update();
+        self.fault = self.stored.fault().map(str::to_owned);
+        let mut replaced = false;
+        if let Some((_, best)) = self.stored.best(request, now) {
+            let best = best.clone();
+            replaced = self.replace(best);
+        }
+        if self.certificate.is_none() && self.fault.is_none() {
+            self.fault = Some(status::NONE_YET.to_owned());
+        }
+        if self.certificate.is_some() || request.fallback == Fallback::Refuse {
+            return self.stand_in.take().is_some() || replaced;
+        }
+        if self
+            .stand_in
+            .as_ref()
+            .is_some_and(|held| is_good(held, &self.host, now))
+        {
+            return replaced;
+        }
+        match issue(ca, state, &self.host, now) {
+            Ok(issued) => self.stand_in = Some(issued),
+            Err(error) => self.fault = Some(error.to_string()),
+        }
+        true
+    }
+
+    fn issued(&self, now: SystemTime) -> Option<(HostName, Issued)> {
+        let CertificateSource::Acme(request) = &self.host.certificate else {
+            return None;
+        };
+        let (ca, certificate) = self.stored.best(request, now)?;
+        Some((
+            self.host.domain.clone(),
+            Issued {
+                ca: ca.clone(),
+                certificate: certificate.clone(),
+            },
+        ))
+    }
+
+    /// Whether `new` differs from what was held.
+    fn replace(&mut self, new: Certificate) -> bool {
+        let same = self
+            .certificate
+            .as_ref()
+            .is_some_and(|held| held.key.cert == new.key.cert);
+        if !same {
+            self.certificate = Some(new);
+        }
+        !same
+    }
+
+    fn report(&self, now: SystemTime) -> CertificateReport {
+        let facts = self
+            .certificate
+            .as_ref()
+            .map(|certificate| &certificate.facts);
+        CertificateReport::new(&self.host, facts, self.fault.as_deref(), now)
+    }
+
+    fn log_certificate(&self) {
+        let Some(Certificate { facts, .. }) = &self.certificate else {
+            return;
+        };
+        tracing::info!(
+            domain = %self.host.domain,
+            source = %SourceKind::of(&self.host.certificate),
+            issuer = %facts.issuer,
+            serial = %facts.serial,
+            not_after = %Moment(facts.not_after),
+            "certificate in force"
+        );
+    }
+
+    /// Says a problem when it appears or changes, and when it is over; whether there was news.
+    fn log_problem(&mut self, now: SystemTime) -> bool {
+        let facts = self
+            .certificate
+            .as_ref()
+            .map(|certificate| &certificate.facts);
+        let problem = report::problem(&self.host, facts, self.fault.as_deref(), now);
+        if problem == self.said {
+            return false;
+        }
+        match &problem {
+            Some(problem) if facts.is_none() && self.stand_in.is_some() => {
+                tracing::warn!(domain = %self.host.domain, %problem, "no certificate: that of moorgate's own CA is served");
+            }
+            Some(problem) if facts.is_none() => {
+                tracing::error!(domain = %self.host.domain, %problem, "no certificate: handshakes are refused");
+            }
+            Some(problem) => {
+                tracing::warn!(domain = %self.host.domain, %problem, "certificate needs attention");
+            }
+            None => tracing::info!(domain = %self.host.domain, "certificate is in order again"),
+        }
+        self.said = problem;
+        true
+    }
+}
+
+/// A leaf for all names of the host. The CA is opened by the first that needs it.
+fn issue(
+    ca: &mut Option<InternalCa>,
+    state: &Path,
+    host: &SharedVirtualHost,
+    now: SystemTime,
+) -> Result<Certificate, InternalCaError> {
+    let ca = match ca {
+        Some(ca) => ca,
+        None => ca.insert(InternalCa::open_or_make(state)?),
+    };
+    ca.issue(host.names(), now)
+}
+
+/// Whether a leaf of the internal CA is for exactly the host's names and not due.
+fn is_good(held: &Certificate, host: &SharedVirtualHost, now: SystemTime) -> bool {
+    let facts = &held.facts;
+    facts.names.len() == host.names().count()
+        && host.names().all(|name| facts.covers(name))
+        && !renewal::is_due(now, facts.not_before, facts.not_after)
+}
+
+#[cfg(test)]
+mod tests;

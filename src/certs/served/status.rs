@@ -1,0 +1,69 @@
+//! How far the certificates of CAs are, told from what lies below `state` alone: for commands that
+//! run beside the process that orders.
+
+use std::time::SystemTime;
+
+use super::report::{AcmeStatus, Attempts, CertificateReport};
+use super::stored::{Sources, Stored};
+use crate::certs::inspect::CertificateFacts;
+use crate::certs::state::storage::{Record, Storage};
+use crate::config::acme::AcmeRequest;
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::VirtualHost;
+
+/// What is held for a domain, and what is known of its renewal.
+pub(crate) fn report(
+    host: &VirtualHost,
+    request: &AcmeRequest,
+    snapshot: &Snapshot,
+    now: SystemTime,
+) -> CertificateReport {
+    let storage = Storage::below(&snapshot.state);
+    let record = storage.record(&host.domain).unwrap_or_default();
+    let mut stored = Stored::default().of(
+        &storage,
+        &Sources::of(&storage, &snapshot.acme),
+        &host.domain,
+    );
+    stored.update();
+    let held = stored.best(request, now);
+    let facts = held.map(|(_, certificate)| &certificate.facts);
+    let fault = facts.is_none().then_some(NONE_YET);
+    let ca = held.map(|(id, _)| id.to_string());
+    let ca = ca.or_else(|| Some(snapshot.acme.authorities.first()?.directory.to_string()));
+    let status = AcmeStatus {
+        ca: ca.unwrap_or_default(),
+        ..status(&record, request, facts)
+    };
+    CertificateReport {
+        acme: Some(status),
+        ..CertificateReport::new(host, facts, fault, now)
+    }
+}
+
+/// What a record says; the CA is the caller's to fill in.
+pub(crate) fn status(
+    record: &Record,
+    request: &AcmeRequest,
+    facts: Option<&CertificateFacts>,
+) -> AcmeStatus {
+    let advice = record
+        .advice
+        .as_ref()
+        .filter(|advice| facts.is_some_and(|facts| facts.serial == advice.serial));
+    let window = advice.and_then(|advice| advice.window);
+    AcmeStatus {
+        ca: String::new(),
+        profile: record.profile.clone().or_else(|| request.profile.clone()),
+        state: String::new(),
+        window_start: window.map(|(start, _)| start),
+        window_end: window.map(|(_, end)| end),
+        next_attempt: None,
+        error: record.error.clone(),
+        findings: record.findings.clone(),
+        attempts: Attempts::default(),
+    }
+}
+
+/// What is wrong with a domain that waits for its first certificate.
+pub(crate) const NONE_YET: &str = "there is no certificate yet";

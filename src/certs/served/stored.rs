@@ -1,0 +1,196 @@
+//! The certificates that CAs have given for one domain, as they lie below `state`: which of them is
+//! served.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::certs::Certificate;
+use crate::certs::inspect::CertificateFacts;
+use crate::certs::served::files::{self, FilesError};
+use crate::certs::state::paths::CaId;
+use crate::certs::state::storage::Storage;
+use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName};
+use crate::registry::host::HostName;
+use crate::state_file::Fingerprint;
+
+/// The CAs from which there may be certificates.
+#[derive(Default)]
+pub(in crate::certs) struct Sources {
+    /// Those of the configuration, in its order.
+    configured: Vec<CaId>,
+    /// Those of which something is kept: also one of before, or of which `certs import` found a
+    /// certificate.
+    kept: Vec<CaId>,
+}
+
+impl Sources {
+    /// Of a configuration and its state directory.
+    pub(in crate::certs) fn of(storage: &Storage, settings: &AcmeSettings) -> Self {
+        let ids = settings
+            .authorities
+            .iter()
+            .filter_map(|ca| CaId::new(ca.directory.url()).ok());
+        Self {
+            configured: ids.collect(),
+            kept: storage.state().cas(),
+        }
+    }
+
+    /// Looks at the state directory again; whether there is another CA.
+    pub(super) fn look(&mut self, storage: &Storage) -> bool {
+        let kept = storage.state().cas();
+        std::mem::replace(&mut self.kept, kept) != self.kept
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&CaId, bool)> {
+        let others = self.kept.iter().filter(|ca| !self.configured.contains(ca));
+        self.configured
+            .iter()
+            .map(|ca| (ca, true))
+            .chain(others.map(|ca| (ca, false)))
+    }
+}
+
+/// What lies there for a domain, one for each CA.
+#[derive(Default)]
+pub(in crate::certs) struct Stored {
+    candidates: Vec<Candidate>,
+}
+
+struct Candidate {
+    ca: CaId,
+    /// Whether the configuration names the CA.
+    is_configured: bool,
+    path: PathBuf,
+    seen: Option<Fingerprint>,
+    held: Option<Certificate>,
+    fault: Option<String>,
+}
+
+impl Stored {
+    /// For these CAs; what is known of those that stay is kept.
+    pub(in crate::certs) fn of(
+        self,
+        storage: &Storage,
+        sources: &Sources,
+        domain: &HostName,
+    ) -> Self {
+        let mut before = self.candidates;
+        let candidates = sources.all().map(|(ca, is_configured)| {
+            match before.iter().position(|known| known.ca == *ca) {
+                Some(known) => Candidate {
+                    is_configured,
+                    ..before.swap_remove(known)
+                },
+                None => {
+                    let path = storage.certificate(ca, domain);
+                    Candidate {
+                        ca: ca.clone(),
+                        is_configured,
+                        path,
+                        seen: None,
+                        held: None,
+                        fault: None,
+                    }
+                }
+            }
+        });
+        Self {
+            candidates: candidates.collect(),
+        }
+    }
+
+    /// Reads what has changed.
+    pub(in crate::certs) fn update(&mut self) {
+        for candidate in &mut self.candidates {
+            candidate.update();
+        }
+    }
+
+    /// The best: not expired, for all names that are wanted, from a CA that is still to be asked,
+    /// and the newest of those. One of another CA is served as long as there is nothing better.
+    pub(in crate::certs) fn best(
+        &self,
+        request: &AcmeRequest,
+        now: SystemTime,
+    ) -> Option<(&CaId, &Certificate)> {
+        let held = self
+            .candidates
+            .iter()
+            .filter_map(|one| Some((one, one.held.as_ref()?)));
+        let best = held.max_by_key(|(candidate, certificate)| {
+            let facts = &certificate.facts;
+            let is_alive = now < facts.not_after;
+            let is_exact = is_for(facts, request);
+            (
+                is_alive,
+                covers(facts, request),
+                candidate.is_configured,
+                is_exact,
+                facts.not_before,
+            )
+        });
+        best.map(|(candidate, certificate)| (&candidate.ca, certificate))
+    }
+
+    /// Why a file that is there cannot be used. Those of CAs that are not asked any more concern
+    /// nobody.
+    pub(super) fn fault(&self) -> Option<&str> {
+        let configured = self
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.is_configured);
+        configured
+            .filter_map(|candidate| candidate.fault.as_deref())
+            .next()
+    }
+}
+
+impl Candidate {
+    fn update(&mut self) {
+        let seen = Fingerprint::from_path(&self.path);
+        if seen == self.seen && !seen.is_some_and(|seen| seen.is_fresh()) {
+            return;
+        }
+        self.seen = seen;
+        match files::load(&self.path, &self.path) {
+            Ok(certificate) => {
+                self.held = Some(certificate);
+                self.fault = None;
+            }
+            // What is in memory stays; without it there is nothing to be said about a file that
+            // never was.
+            Err(FilesError::Unreadable { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                self.fault = None;
+            }
+            Err(error) => self.fault = Some(error.to_string()),
+        }
+    }
+}
+
+/// Whether a certificate is for exactly the names that are asked for.
+pub(in crate::certs) fn is_for(facts: &CertificateFacts, request: &AcmeRequest) -> bool {
+    let mut names: Vec<String> = facts.names.iter().map(ToString::to_string).collect();
+    names.sort();
+    names.dedup();
+    names == crate::certs::state::storage::sorted(&request.names)
+}
+
+/// Whether a certificate is good for all names that are asked for, and perhaps for more.
+pub(in crate::certs) fn covers(facts: &CertificateFacts, request: &AcmeRequest) -> bool {
+    request.names.iter().all(|name| has(facts, name))
+}
+
+/// Whether a certificate is good for a name that is asked for.
+pub(in crate::certs) fn has(facts: &CertificateFacts, name: &CertifiedName) -> bool {
+    match name {
+        CertifiedName::Host(host) => facts.covers(host),
+        CertifiedName::Wildcard(_) => facts
+            .names
+            .iter()
+            .any(|held| held.to_string() == name.to_string()),
+    }
+}

@@ -1,0 +1,422 @@
+//! The ledger of orders and failures: keeps every limit of a CA by itself, honours what the CA
+//! says, and backs off without ever giving up. Facts and time in, a decision out; `ledger/file`
+//! keeps it on disk.
+
+mod backoff;
+mod failure;
+pub mod file;
+pub mod limits;
+mod record;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::certs::moments;
+use crate::certs::names::NameSet;
+use crate::certs::state::paths::CaId;
+pub use failure::{Failure, Fault, Scope};
+use limits::{Limits, Rate, registered_domain};
+pub use record::OrderKind;
+use record::{Attempt, CaRecord, Stage};
+pub use words::{Hindrance, Limit, Until};
+
+/// What moorgate has asked of all CAs lately, and how it ended.
+///
+/// A step on the way of an order is recorded **before** it is taken where the CA counts it
+/// ([`Event::Placed`], [`Event::Finalizing`]), so that a crash cannot make it forgotten. The
+/// protocol: [`place`](Self::place) → `newOrder`; [`Event::Finalizing`] → `finalize`; then
+/// [`Event::Issued`], or [`Event::Failed`] at any point, also before an order was placed, and
+/// before it [`Event::NotIssued`] where the CA has said so: without it an order that was being
+/// finalized counts as a certificate. An order that is resumed after a restart is not placed again.
+///
+/// Ages are measured by the clock of the machine. Entries that lie in the future are taken for ones
+/// of this moment; `ledger/file` watches the clock for jumps while the process runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// When it was begun: with the state directory, or when an older one was lost.
+    #[serde(with = "moments")]
+    founded: SystemTime,
+    /// The domains for which the administrator has confirmed what was held back.
+    #[serde(default)]
+    confirmed: BTreeSet<String>,
+    #[serde(default)]
+    cas: BTreeMap<CaId, CaRecord>,
+}
+
+/// An order that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderRequest<'a> {
+    /// From whom.
+    pub ca: &'a CaId,
+    /// The URL of the account; before there is one, any text that will not change.
+    pub account: &'a str,
+    /// For what.
+    pub names: &'a NameSet,
+    /// In the CA's eyes.
+    pub kind: OrderKind,
+    /// The last moment of the certificate that is being served; `None`: there is none.
+    pub held_until: Option<SystemTime>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// An account is about to be made.
+    NewAccount {
+        /// Where.
+        ca: &'a CaId,
+    },
+    /// An order is about to be placed; [`Ledger::place`] records it.
+    Placed(OrderRequest<'a>),
+    /// The order is about to be finalized: from here on the CA may issue.
+    Finalizing(OrderRequest<'a>),
+    /// The certificate is here.
+    Issued(OrderRequest<'a>),
+    /// The CA has said that the order is over, and that it has issued nothing for it.
+    NotIssued(OrderRequest<'a>),
+    /// The order is over without a certificate and without a fault that calls for waiting, like one
+    /// whose `replaces` the CA refused.
+    Abandoned(OrderRequest<'a>),
+    /// The attempt is over, before or after an order was placed.
+    Failed(OrderRequest<'a>, Failure),
+    /// The administrator wants the domain's certificate ordered, whatever was held back or failed.
+    Confirmed {
+        /// Its domain, as in the domain file.
+        domain: &'a str,
+        /// What will be ordered: waiting after failures ends. Limits and the CA's own words stay.
+        names: &'a NameSet,
+    },
+    /// The configuration is another one, with which what has failed may work: waiting after
+    /// failures ends as well.
+    Changed {
+        /// For these names.
+        names: &'a NameSet,
+    },
+}
+
+/// What is left of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Of which.
+    pub limit: Limit,
+    /// How many more may follow now.
+    pub left: usize,
+    /// Of how many.
+    pub most: usize,
+}
+
+impl Ledger {
+    /// An empty one.
+    pub fn new(now: SystemTime) -> Self {
+        Self {
+            founded: now,
+            confirmed: BTreeSet::new(),
+            cas: BTreeMap::new(),
+        }
+    }
+
+    /// When it was begun.
+    pub fn founded(&self) -> SystemTime {
+        self.founded
+    }
+
+    /// Whether an order for this domain was confirmed.
+    pub fn is_confirmed(&self, domain: &str) -> bool {
+        self.confirmed.contains(domain)
+    }
+
+    /// Whether exactly these names were ordered or tried here, as far as is remembered.
+    pub fn knows(&self, names: &NameSet) -> bool {
+        self.cas.values().any(|record| record.knows(names))
+    }
+
+    /// The account of the newest order at a CA, as far as is remembered.
+    pub fn account(&self, ca: &CaId) -> Option<&str> {
+        self.cas
+            .get(ca)?
+            .attempts()
+            .last()
+            .map(|attempt| attempt.account.as_str())
+    }
+
+    /// The failure of the newest attempt for these names at this CA, in words, if it failed.
+    pub fn last_failure(&self, ca: &CaId, names: &NameSet) -> Option<&str> {
+        self.cas
+            .get(ca)?
+            .backoff(names)
+            .map(|backoff| backoff.last.as_str())
+    }
+
+    /// Whether the order may be placed at this moment. The answer holds for one order: each one
+    /// that is placed must be recorded before the next question.
+    pub fn may_order(&self, request: &OrderRequest<'_>, now: SystemTime) -> Result<(), Until> {
+        let Some(record) = self.cas.get(request.ca) else {
+            return Ok(());
+        };
+        let waits = record.hindrances(request, now).into_iter().chain(
+            limits_on(request)
+                .into_iter()
+                .filter_map(|on| on.hindrance(record, request, now)),
+        );
+        latest(waits, now)
+    }
+
+    /// Places the order in the ledger, if it may be placed in the world.
+    pub fn place(&mut self, request: OrderRequest<'_>, now: SystemTime) -> Result<(), Until> {
+        self.settle(now);
+        self.may_order(&request, now)?;
+        self.record(Event::Placed(request), now);
+        Ok(())
+    }
+
+    /// Whether an account may be made at this moment.
+    pub fn may_create_account(&self, ca: &CaId, now: SystemTime) -> Result<(), Until> {
+        let Some(record) = self.cas.get(ca) else {
+            return Ok(());
+        };
+        let rate = Limits::of(ca).accounts;
+        let free = free_again(rate, record.accounts().map(|at| rate.end(at, now)), now);
+        let limit = free.map(|at| Until {
+            at,
+            why: Hindrance::Limit {
+                limit: Limit::Accounts,
+                rate,
+                of: "this machine".into(),
+            },
+        });
+        latest(limit.into_iter().chain(record.closed_for_all(now)), now)
+    }
+
+    /// Takes down what happened.
+    pub fn record(&mut self, event: Event<'_>, now: SystemTime) {
+        self.settle(now);
+        match event {
+            Event::NewAccount { ca } => self.of(ca).new_account(now),
+            Event::Placed(request) => self.of(request.ca).place(&request, now),
+            Event::Finalizing(request) => {
+                self.of(request.ca)
+                    .advance(&request, Stage::Finalizing, now)
+            }
+            Event::Issued(request) => self.of(request.ca).issued(&request, now),
+            Event::NotIssued(request) => self.of(request.ca).not_issued(&request, now),
+            Event::Abandoned(request) => self.of(request.ca).end(&request, now),
+            Event::Failed(request, failure) => self.of(request.ca).failed(&request, failure, now),
+            Event::Confirmed { domain, names } => {
+                self.confirmed.insert(domain.to_owned());
+                self.cas
+                    .values_mut()
+                    .for_each(|record| record.forgive(names));
+            }
+            Event::Changed { names } => self
+                .cas
+                .values_mut()
+                .for_each(|record| record.forgive(names)),
+        }
+    }
+
+    /// What is left of each limit that such an order would use.
+    pub fn budget(&self, request: &OrderRequest<'_>, now: SystemTime) -> Vec<Budget> {
+        let empty = CaRecord::default();
+        let record = self.cas.get(request.ca).unwrap_or(&empty);
+        let mut least: BTreeMap<Limit, Budget> = BTreeMap::new();
+        for on in limits_on(request) {
+            let used = on
+                .ends(record, request, now)
+                .into_iter()
+                .filter(|end| *end > now)
+                .count();
+            let left = on.rate.most.saturating_sub(used);
+            let budget = least.entry(on.limit).or_insert(Budget {
+                limit: on.limit,
+                left,
+                most: on.rate.most,
+            });
+            budget.left = budget.left.min(left);
+        }
+        least.into_values().collect()
+    }
+
+    /// Before anything else at this moment: the clock was set forward by `jump` since the last
+    /// look, so that everything moves with it and does not seem older than it is. One that was set
+    /// back needs nothing: what then lies in the future is taken for something of this moment.
+    fn follow(&mut self, now: SystemTime, jump: Duration) {
+        if !jump.is_zero() {
+            self.cas.values_mut().for_each(|record| record.shift(jump));
+        }
+        self.settle(now);
+    }
+
+    /// Brings entries of the future to this moment and drops what no longer counts.
+    fn settle(&mut self, now: SystemTime) {
+        self.founded = self.founded.min(now);
+        for (ca, record) in &mut self.cas {
+            record.settle(&Limits::of(ca), now);
+        }
+        self.cas.retain(|_, record| *record != CaRecord::default());
+    }
+
+    fn of(&mut self, ca: &CaId) -> &mut CaRecord {
+        self.cas.entry(ca.clone()).or_default()
+    }
+}
+
+/// The wait that ends last, if any ends after this moment.
+fn latest(waits: impl IntoIterator<Item = Until>, now: SystemTime) -> Result<(), Until> {
+    match waits
+        .into_iter()
+        .filter(|until| until.at > now)
+        .max_by_key(|until| until.at)
+    {
+        Some(until) => Err(until),
+        None => Ok(()),
+    }
+}
+
+/// One limit and whom it concerns.
+struct LimitOn {
+    limit: Limit,
+    rate: Rate,
+    /// A name, a registered domain, or a text for people.
+    of: String,
+}
+
+/// All limits that an order uses.
+fn limits_on(request: &OrderRequest<'_>) -> Vec<LimitOn> {
+    let Limits {
+        orders,
+        failures,
+        duplicates,
+        domain,
+        replacements,
+        ..
+    } = Limits::of(request.ca);
+    let names = request.names;
+    let mut all = vec![LimitOn {
+        limit: Limit::Orders,
+        rate: orders,
+        of: "the account".into(),
+    }];
+    all.extend(names.iter().map(|name| LimitOn {
+        limit: Limit::Failures,
+        rate: failures,
+        of: name.into(),
+    }));
+    let same = |limit, rate| LimitOn {
+        limit,
+        rate,
+        of: names.to_string(),
+    };
+    match request.kind {
+        OrderKind::Replacement => all.push(same(Limit::Replacements, replacements)),
+        OrderKind::Renewal => all.push(same(Limit::Duplicates, duplicates)),
+        OrderKind::New => {
+            all.push(same(Limit::Duplicates, duplicates));
+            let domains = names
+                .iter()
+                .map(|name| registered_domain(name).into_owned());
+            let domains: BTreeSet<String> = domains.collect();
+            let of_domain = |(rate, of)| LimitOn {
+                limit: Limit::Domain,
+                rate,
+                of,
+            };
+            all.extend(
+                domains
+                    .into_iter()
+                    .filter_map(|of| Some((domain?, of)))
+                    .map(of_domain),
+            );
+        }
+    }
+    all
+}
+
+impl LimitOn {
+    fn hindrance(
+        &self,
+        record: &CaRecord,
+        request: &OrderRequest<'_>,
+        now: SystemTime,
+    ) -> Option<Until> {
+        let at = free_again(self.rate, self.ends(record, request, now), now)?;
+        let why = Hindrance::Limit {
+            limit: self.limit,
+            rate: self.rate,
+            of: self.of.clone(),
+        };
+        Some(Until { at, why })
+    }
+
+    /// When each stops counting that the CA counted, or may have counted, towards this limit.
+    fn ends(
+        &self,
+        record: &CaRecord,
+        request: &OrderRequest<'_>,
+        now: SystemTime,
+    ) -> Vec<SystemTime> {
+        let account = |attempt: &&Attempt| attempt.account == request.account;
+        let attempts = record.attempts();
+        let issue_counts = |attempt: &Attempt| attempt.issue_counts_until(self.rate, now);
+        match self.limit {
+            Limit::Accounts => record.accounts().map(|at| self.rate.end(at, now)).collect(),
+            Limit::Orders => attempts
+                .filter(account)
+                .map(|attempt| self.rate.end(attempt.placed, now))
+                .collect(),
+            Limit::Failures => attempts
+                .filter(account)
+                .filter(|attempt| attempt.may_have_failed() && attempt.names.contains(&self.of))
+                .map(|attempt| self.rate.end(attempt.moved, now))
+                .collect(),
+            Limit::Duplicates | Limit::Replacements => attempts
+                .filter(|attempt| attempt.names == *request.names)
+                .filter(|attempt| {
+                    (attempt.kind == OrderKind::Replacement) == (self.limit == Limit::Replacements)
+                })
+                .filter_map(issue_counts)
+                .collect(),
+            Limit::Domain => attempts
+                .filter(|attempt| attempt.kind == OrderKind::New)
+                .filter(|attempt| attempt.names.iter().any(|name| is_below(name, &self.of)))
+                .filter_map(issue_counts)
+                .collect(),
+        }
+    }
+}
+
+/// Whether a name counts for a registered domain. Most can be told by their ends, without the long
+/// list.
+fn is_below(name: &str, domain: &str) -> bool {
+    (name.ends_with(domain) || domain.ends_with("/64")) && registered_domain(name) == domain
+}
+
+impl Rate {
+    /// When something of that moment stops counting. What lies in the future is of this moment.
+    fn end(&self, at: SystemTime, now: SystemTime) -> SystemTime {
+        at.min(now) + self.per + SLACK
+    }
+}
+
+/// When a further one fits beside those that count until then; `None`: at this moment.
+fn free_again(
+    rate: Rate,
+    ends: impl IntoIterator<Item = SystemTime>,
+    now: SystemTime,
+) -> Option<SystemTime> {
+    let mut counting: Vec<_> = ends.into_iter().filter(|end| *end > now).collect();
+    counting.sort_unstable();
+    counting
+        .len()
+        .checked_sub(rate.most)
+        .and_then(|last| counting.get(last).copied())
+}
+
+/// The CA counts at other moments than we do, and its clock is another.
+const SLACK: Duration = Duration::from_secs(60);

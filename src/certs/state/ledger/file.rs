@@ -1,0 +1,423 @@
+//! The ledger on disk: read, changed and written under a lock, so that processes that share the
+//! directory keep one budget. A damaged file is kept aside and reported.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Ledger;
+use crate::certs::state::paths::{self, State};
+use crate::state_file::{Access, Fingerprint, LOCK_TIMEOUT, atomic_write};
+
+/// The ledger of a state directory.
+#[derive(Debug)]
+pub struct LedgerFile {
+    path: PathBuf,
+    lock: PathBuf,
+    ledger: Arc<Ledger>,
+    /// What the file was when it was read or written last; `None` once a write has failed: memory
+    /// then knows more than the disk.
+    seen: Option<Fingerprint>,
+    clock: Clock,
+}
+
+/// One moment by two clocks: the one of the wall, which people set, and one that only runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// What certificates and the file are dated by.
+    pub now: SystemTime,
+    /// Since any moment, the same during the life of the process.
+    pub steady: Duration,
+}
+
+impl Clock {
+    /// By how much the wall's clock was set forward until a later moment; zero when it was not.
+    pub(super) fn jump(self, later: Self) -> Duration {
+        let by_wall = later.now.duration_since(self.now).unwrap_or_default();
+        let steadily = later.steady.saturating_sub(self.steady);
+        Some(by_wall.saturating_sub(steadily))
+            .filter(|jump| *jump >= NOTICED)
+            .unwrap_or_default()
+    }
+}
+
+/// What had to be done about the file to go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger of ACME attempts was damaged and is now {}: what was asked of the CAs before is forgotten", aside.display())]
+pub struct LedgerDamaged {
+    /// Where it is kept.
+    pub aside: PathBuf,
+}
+
+/// Why the ledger cannot be had, or not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// It is there, but cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The change is in force in this process, but is not on disk.
+    #[error("cannot write {}: {source}", path.display())]
+    Unwritable {
+        /// The file or its lock.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl LedgerFile {
+    /// Opens the ledger, or begins one. Whoever gets a [`LedgerDamaged`] must report it: it is said
+    /// once.
+    pub fn open(state: &State, clock: Clock) -> Result<(Self, Option<LedgerDamaged>), LedgerError> {
+        let (path, lock) = (state.ledger(), state.ledger_lock());
+        let _held = paths::lock(&lock, LOCK_TIMEOUT).map_err(|source| unwritable(&lock, source))?;
+        let (ledger, damaged) = read(&path, clock.now)?;
+        let seen = Fingerprint::from_path(&path);
+        let mut ledger = ledger;
+        ledger.settle(clock.now);
+        let mut file = Self {
+            path,
+            lock,
+            ledger: Arc::new(ledger),
+            seen,
+            clock,
+        };
+        if file.seen.is_none() {
+            // An empty one is written at once: when it was begun tells a new directory from a lost
+            // one.
+            file.write()?;
+        }
+        Ok((file, damaged))
+    }
+
+    /// As of the last change. Another process may have changed it since.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Changes the ledger, or asks it what must not change before it is acted upon, with what other
+    /// processes wrote taken in first.
+    ///
+    /// With an error the change is in force here all the same, so that a full disk does not make
+    /// this process forget; but nothing that the CA counts should follow.
+    pub fn update<R>(
+        &mut self,
+        clock: Clock,
+        change: impl FnOnce(&mut Ledger, SystemTime) -> R,
+    ) -> (R, Result<(), LedgerError>) {
+        let held = paths::lock(&self.lock, LOCK_TIMEOUT);
+        self.take_in(clock.now);
+        let jump = std::mem::replace(&mut self.clock, clock).jump(clock);
+        Arc::make_mut(&mut self.ledger).follow(clock.now, jump);
+        let before = self.ledger.clone();
+        let answer = change(Arc::make_mut(&mut self.ledger), clock.now);
+        let written = match held {
+            Ok(_held) if self.ledger == before && self.seen.is_some() => Ok(()),
+            Ok(_held) => self.write(),
+            Err(source) => {
+                self.seen = None;
+                Err(unwritable(&self.lock, source))
+            }
+        };
+        (answer, written)
+    }
+
+    /// Reads what another process wrote. A file that has vanished, or become unreadable or damaged,
+    /// does not take away what is known here: the next write replaces it.
+    fn take_in(&mut self, now: SystemTime) {
+        let sight = Fingerprint::from_path(&self.path);
+        if self.seen.is_none() || self.seen == sight {
+            return;
+        }
+        match (sight, read(&self.path, now)) {
+            (Some(_), Ok((ledger, None))) => (self.ledger, self.seen) = (Arc::new(ledger), sight),
+            _ => self.seen = None,
+        }
+    }
+
+    fn write(&mut self) -> Result<(), LedgerError> {
+        self.seen = None;
+        let written = serde_json::to_vec_pretty(self.ledger.as_ref())
+            .map_err(io::Error::from)
+            .and_then(|text| atomic_write(&self.path, &text, Access::Private));
+        written.map_err(|source| unwritable(&self.path, source))?;
+        self.seen = Fingerprint::from_path(&self.path);
+        Ok(())
+    }
+}
+
+fn unwritable(path: &Path, source: io::Error) -> LedgerError {
+    LedgerError::Unwritable {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The ledger in the file, or a new one where there is none. A damaged one is moved aside.
+fn read(path: &Path, now: SystemTime) -> Result<(Ledger, Option<LedgerDamaged>), LedgerError> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok((Ledger::new(now), None));
+        }
+        Err(source) => {
+            return Err(LedgerError::Unreadable {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    if let Ok(ledger) = serde_json::from_slice(&text) {
+        return Ok((ledger, None));
+    }
+    let aside = free_name(path, now);
+    std::fs::rename(path, &aside).map_err(|source| unwritable(&aside, source))?;
+    Ok((Ledger::new(now), Some(LedgerDamaged { aside })))
+}
+
+/// Beside the file, with the second in its name; of several in a second each is kept.
+fn free_name(path: &Path, now: SystemTime) -> PathBuf {
+    let second = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let name = |n: u64| path.with_extension(format!("damaged-{}.json", second + n));
+    (0..)
+        .map(name)
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| name(0))
+}
+
+/// Smaller differences are a clock that is being slewed, or a loaded machine.
+const NOTICED: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Event, OrderKind, OrderRequest};
+    use super::*;
+    use crate::certs::names::NameSet;
+    use crate::certs::state::paths::CaId;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn clock(wall: u32, steady: u32) -> Clock {
+        Clock {
+            now: SystemTime::UNIX_EPOCH + 500_000 * HOUR + HOUR * wall,
+            steady: HOUR * steady,
+        }
+    }
+
+    struct World {
+        directory: tempfile::TempDir,
+        ca: CaId,
+        names: NameSet,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                directory: tempfile::tempdir().expect("directory"),
+                ca: CaId::new("https://acme-v02.api.letsencrypt.org/directory").expect("a URL"),
+                names: NameSet::new(["a.example.com"]).expect("names"),
+            }
+        }
+
+        fn state(&self) -> State {
+            State::new(self.directory.path())
+        }
+
+        fn open(&self, clock: Clock) -> (LedgerFile, Option<LedgerDamaged>) {
+            LedgerFile::open(&self.state(), clock).expect("opened")
+        }
+
+        fn request(&self) -> OrderRequest<'_> {
+            let Self {
+                directory: _,
+                ca,
+                names,
+            } = self;
+            OrderRequest {
+                ca,
+                account: "account",
+                names,
+                kind: OrderKind::Renewal,
+                held_until: None,
+            }
+        }
+
+        fn issue(&self, file: &mut LedgerFile, clock: Clock) -> bool {
+            let (placed, written) = file.update(clock, |ledger, now| {
+                let placed = ledger.place(self.request(), now).is_ok();
+                if placed {
+                    ledger.record(Event::Issued(self.request()), now);
+                }
+                placed
+            });
+            written.expect("written");
+            placed
+        }
+    }
+
+    #[test]
+    fn two_processes_share_one_budget() {
+        let world = World::new();
+        let now = clock(0, 0);
+        let (mut one, mut other) = (world.open(now).0, world.open(now).0);
+        let issued =
+            (0..10).filter(|n| world.issue(if n % 2 == 0 { &mut one } else { &mut other }, now));
+        assert_eq!(issued.count(), 5);
+        let (mut restarted, damaged) = world.open(now);
+        assert_eq!(damaged, None);
+        assert!(!world.issue(&mut restarted, now));
+    }
+
+    #[test]
+    fn a_damaged_file_is_kept_aside_and_told() {
+        let world = World::new();
+        let (mut file, _) = world.open(clock(0, 0));
+        assert!(world.issue(&mut file, clock(0, 0)));
+        let path = world.state().ledger();
+        let text = std::fs::read(&path).expect("read");
+        let half = &text[..text.len() / 2];
+        std::fs::write(&path, half).expect("written");
+        let (reopened, damaged) = world.open(clock(1, 0));
+        let aside = damaged.expect("told").aside;
+        assert_eq!(std::fs::read(&aside).expect("kept"), half);
+        assert!(
+            aside.display().to_string().contains("ledger.damaged-"),
+            "{}",
+            aside.display()
+        );
+        assert_eq!(reopened.ledger().founded(), clock(1, 0).now);
+        assert!(world.open(clock(1, 0)).1.is_none(), "said once");
+    }
+
+    #[test]
+    fn damage_under_a_running_process_costs_it_nothing() {
+        let world = World::new();
+        let (mut file, _) = world.open(clock(0, 0));
+        for _ in 0..4 {
+            assert!(world.issue(&mut file, clock(0, 0)));
+        }
+        std::fs::write(world.state().ledger(), "{").expect("written");
+        assert!(world.issue(&mut file, clock(0, 0)));
+        assert!(!world.issue(&mut file, clock(0, 0)));
+        std::fs::remove_file(world.state().ledger()).expect("removed");
+        assert!(!world.issue(&mut file, clock(0, 0)));
+        assert!(
+            !world.issue(&mut world.open(clock(0, 0)).0, clock(0, 0)),
+            "it is on disk again"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_remembered_here() {
+        let world = World::new();
+        let (mut file, _) = world.open(clock(0, 0));
+        // A directory in its place: root may write anywhere else.
+        let path = world.state().ledger();
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir_all(path.join("full")).expect("made");
+        let place = |file: &mut LedgerFile| {
+            file.update(clock(0, 0), |ledger, now| {
+                let placed = ledger.place(world.request(), now).is_ok();
+                ledger.record(Event::Issued(world.request()), now);
+                placed
+            })
+        };
+        for _ in 0..5 {
+            let (placed, written) = place(&mut file);
+            assert!(placed);
+            assert!(matches!(written, Err(LedgerError::Unwritable { .. })));
+        }
+        assert!(!place(&mut file).0);
+        std::fs::remove_dir_all(&path).expect("removed");
+        place(&mut file).1.expect("written again");
+        assert!(!world.issue(&mut world.open(clock(0, 0)).0, clock(0, 0)));
+    }
+
+    #[test]
+    fn a_clock_set_forward_refills_nothing() {
+        let world = World::new();
+        let (mut file, _) = world.open(clock(0, 0));
+        for _ in 0..5 {
+            assert!(world.issue(&mut file, clock(0, 0)));
+        }
+        // An hour later by one clock, a fortnight by the other.
+        assert!(!world.issue(&mut file, clock(14 * 24, 1)));
+        assert!(!world.issue(&mut file, clock(14 * 24 + 168, 169)));
+        assert!(world.issue(&mut file, clock(14 * 24 + 171, 172)));
+    }
+
+    #[test]
+    fn a_clock_set_back_locks_nobody_out() {
+        let world = World::new();
+        let year = 365 * 24;
+        let (mut file, _) = world.open(clock(year, 0));
+        for _ in 0..5 {
+            assert!(world.issue(&mut file, clock(year, 0)));
+        }
+        assert!(!world.issue(&mut file, clock(0, 1)));
+        assert!(
+            world.issue(&mut file, clock(171, 172)),
+            "a week after the clock was set back, not a year"
+        );
+        // Nor does it when nobody was looking.
+        let (mut file, _) = world.open(clock(year, 0));
+        for _ in 0..5 {
+            assert!(world.issue(&mut file, clock(year, 0)));
+        }
+        let (mut restarted, _) = world.open(clock(0, 0));
+        assert!(!world.issue(&mut restarted, clock(0, 0)));
+        assert!(world.issue(&mut restarted, clock(171, 171)));
+    }
+
+    #[test]
+    fn the_file_is_private_and_readable_by_people() {
+        use std::os::unix::fs::PermissionsExt;
+        let world = World::new();
+        let (mut file, _) = world.open(clock(0, 0));
+        assert!(world.issue(&mut file, clock(0, 0)));
+        let path = world.state().ledger();
+        assert_eq!(
+            std::fs::metadata(&path)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
+        insta::assert_snapshot!(std::fs::read_to_string(path).expect("read"), @r#"
+        {
+          "founded": "2027-01-15T08:00:00Z",
+          "confirmed": [],
+          "cas": {
+            "https://acme-v02.api.letsencrypt.org/directory": {
+              "accounts": [],
+              "attempts": [
+                {
+                  "account": "account",
+                  "names": [
+                    "a.example.com"
+                  ],
+                  "kind": "renewal",
+                  "placed": "2027-01-15T08:00:00Z",
+                  "moved": "2027-01-15T08:00:00Z",
+                  "stage": "issued"
+                }
+              ],
+              "backoffs": [],
+              "streaks": [],
+              "closed": []
+            }
+          }
+        }
+        "#);
+    }
+}

@@ -1,0 +1,229 @@
+//! What each CA publishes of its limits, as data. Where a CA speaks of token buckets, the window
+//! here is the time that refills a whole bucket: whoever never exceeds that in any window never
+//! empties one.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::certs::state::paths::CaId;
+
+/// At most so many in any window of this length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub most: usize,
+    /// In how long a time.
+    pub per: Duration,
+}
+
+impl Rate {
+    const fn new(most: usize, per_seconds: u64) -> Self {
+        Self {
+            most,
+            per: Duration::from_secs(per_seconds),
+        }
+    }
+}
+
+/// The limits of one CA. `None`: it has none of this kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// As people call the CA; `None`: by its host.
+    pub name: Option<&'static str>,
+    /// Whether others trust what it issues, so that its budget is precious.
+    pub is_production: bool,
+    /// New accounts of this machine.
+    pub accounts: Rate,
+    /// New orders of an account.
+    pub orders: Rate,
+    /// Failed authorizations of a name in an account.
+    pub failures: Rate,
+    /// Certificates for exactly the same names, whoever orders them.
+    pub duplicates: Rate,
+    /// New certificates below a registered domain; renewals for the same names do not count.
+    pub domain: Option<Rate>,
+    /// Failed authorizations of a name in a row, one forgiven each day; beyond, the CA pauses the
+    /// name.
+    pub consecutive_failures: Option<u32>,
+    /// Renewals that name the certificate they replace (RFC 9773 §5). CAs exempt them; this is our
+    /// own bound for the case that a CA asks for one after the other.
+    pub replacements: Rate,
+}
+
+impl Limits {
+    /// Of a CA.
+    pub fn of(ca: &CaId) -> Self {
+        match ca.host() {
+            "acme-v02.api.letsencrypt.org" => LETS_ENCRYPT,
+            "acme-staging-v02.api.letsencrypt.org" => LETS_ENCRYPT_STAGING,
+            "acme.zerossl.com" => Self {
+                name: Some("ZeroSSL"),
+                is_production: true,
+                ..UNKNOWN
+            },
+            "dv.acme-v02.api.pki.goog" => GOOGLE,
+            "dv.acme-v02.test-api.pki.goog" => Self {
+                name: Some("Google Trust Services (staging)"),
+                is_production: false,
+                ..GOOGLE
+            },
+            "api.buypass.com" => BUYPASS,
+            "api.test4.buypass.no" => Self {
+                name: Some("Buypass (staging)"),
+                is_production: false,
+                ..BUYPASS
+            },
+            _ => UNKNOWN,
+        }
+    }
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// As published for August 2026: one order refills in 36 s, one certificate of a domain in 202 min,
+/// one of the same names in 34 h, one failure in 12 min, one account in 18 min.
+const LETS_ENCRYPT: Limits = Limits {
+    name: Some("Let's Encrypt"),
+    is_production: true,
+    accounts: Rate::new(10, 3 * HOUR),
+    orders: Rate::new(300, 3 * HOUR),
+    failures: Rate::new(5, HOUR),
+    duplicates: Rate::new(5, 5 * 34 * HOUR),
+    domain: Some(Rate::new(50, 50 * 202 * MINUTE)),
+    consecutive_failures: Some(1152),
+    replacements: Rate::new(3, DAY),
+};
+
+/// As published; the same as production where nothing else is said.
+const LETS_ENCRYPT_STAGING: Limits = Limits {
+    name: Some("Let's Encrypt (staging)"),
+    is_production: false,
+    accounts: Rate::new(50, 3 * HOUR),
+    orders: Rate::new(1500, 3 * HOUR),
+    failures: Rate::new(60, HOUR),
+    duplicates: Rate::new(30_000, 7 * DAY),
+    domain: Some(Rate::new(30_000, 7 * DAY)),
+    ..LETS_ENCRYPT
+};
+
+/// What Google says of its limits could not be verified. This is a bound of our own: as many orders
+/// in a time as Let's Encrypt allows, counted by the hour.
+const GOOGLE: Limits = Limits {
+    name: Some("Google Trust Services"),
+    is_production: true,
+    orders: Rate::new(100, HOUR),
+    ..UNKNOWN
+};
+
+/// As published.
+const BUYPASS: Limits = Limits {
+    name: Some("Buypass"),
+    is_production: true,
+    duplicates: Rate::new(5, 7 * DAY),
+    domain: Some(Rate::new(20, 7 * DAY)),
+    ..UNKNOWN
+};
+
+/// Courtesy towards a CA whose limits are not known. Its certificates may live for a day, so that
+/// the same names may be wanted often.
+const UNKNOWN: Limits = Limits {
+    name: None,
+    is_production: false,
+    accounts: Rate::new(10, 3 * HOUR),
+    orders: Rate::new(300, 3 * HOUR),
+    failures: Rate::new(5, HOUR),
+    duplicates: Rate::new(10, HOUR),
+    domain: None,
+    consecutive_failures: None,
+    replacements: Rate::new(10, HOUR),
+};
+
+/// What was bought from a registrar, by the Public Suffix List with its private part, as Let's
+/// Encrypt counts; or what counts as such: an IPv4 address, an IPv6 network of 64 bits, or a name
+/// that is itself a suffix.
+pub fn registered_domain(name: &str) -> Cow<'_, str> {
+    match name.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => return address.to_string().into(),
+        Ok(IpAddr::V6(address)) => {
+            let network = u128::from(address) >> 64 << 64;
+            return format!("{}/64", Ipv6Addr::from(network)).into();
+        }
+        Err(_) => {}
+    }
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    psl::domain_str(name).unwrap_or(name).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registered_domains_are_told_apart() {
+        let table = [
+            ("example.com", "example.com"),
+            ("a.b.example.com", "example.com"),
+            ("*.example.com", "example.com"),
+            ("new.blog.example.co.uk", "example.co.uk"),
+            ("co.uk", "co.uk"),
+            ("com.example.com", "example.com"),
+            ("a.b.example.ltd.uk", "example.ltd.uk"),
+            ("a.city.kawasaki.jp", "city.kawasaki.jp"),
+            ("a.example.kawasaki.jp", "a.example.kawasaki.jp"),
+            ("example.kawasaki.jp", "example.kawasaki.jp"),
+            ("a.somebody.github.io", "somebody.github.io"),
+            ("*.somebody.github.io", "somebody.github.io"),
+            ("xn--85x722f.com.cn", "xn--85x722f.com.cn"),
+            ("a.b.unknown-top", "b.unknown-top"),
+            ("localhost", "localhost"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ];
+        for (name, domain) in table {
+            assert_eq!(registered_domain(name), domain, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_ca_has_its_own_limits() {
+        let of = |url: &str| Limits::of(&CaId::new(url).expect("a URL"));
+        let production = of("https://acme-v02.api.letsencrypt.org/directory");
+        assert_eq!(
+            production.duplicates,
+            Rate {
+                most: 5,
+                per: Duration::from_secs(170 * HOUR)
+            }
+        );
+        assert_eq!(production.domain.map(|rate| rate.most), Some(50));
+        assert!(production.is_production);
+        assert!(!of("https://acme-staging-v02.api.letsencrypt.org/directory").is_production);
+        assert_eq!(of("https://acme.zerossl.com/v2/DV90").name, Some("ZeroSSL"));
+        assert_eq!(
+            of("https://dv.acme-v02.api.pki.goog/directory").orders.most,
+            100
+        );
+        assert_eq!(
+            of("https://api.buypass.com/acme/directory")
+                .domain
+                .map(|rate| rate.most),
+            Some(20)
+        );
+        assert_eq!(of("https://ca.internal:9000/acme/acme/directory"), UNKNOWN);
+    }
+
+    #[test]
+    fn a_window_refills_what_the_ca_says() {
+        // The published time for one more, in seconds.
+        let one = |rate: Rate| rate.per.as_secs() / rate.most as u64;
+        let limits = LETS_ENCRYPT;
+        assert_eq!(one(limits.orders), 36);
+        assert_eq!(one(limits.failures), 12 * MINUTE);
+        assert_eq!(one(limits.duplicates), 34 * HOUR);
+        assert_eq!(limits.domain.map(one), Some(202 * MINUTE));
+        assert_eq!(one(limits.accounts), 18 * MINUTE);
+    }
+}

@@ -1,0 +1,418 @@
+//! What is remembered of one CA: the accounts made, the orders and where they stand, the failures
+//! in a row, and until when it asked to be left alone.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::backoff::Backoff;
+use super::failure::{Failure, Fault, Scope};
+use super::limits::{Limits, Rate};
+use super::words::{Hindrance, Until};
+use super::{OrderRequest, SLACK};
+use crate::certs::moments;
+use crate::certs::names::NameSet;
+use crate::certs::renewal::Seed;
+
+/// What an order is in the eyes of the CA, which exempts renewals from some limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderKind {
+    /// For names that this CA has not certified together lately.
+    New,
+    /// For exactly the names of a certificate that this CA has issued.
+    Renewal,
+    /// Naming the certificate that it replaces (RFC 9773 §5).
+    Replacement,
+}
+
+/// An order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Attempt {
+    pub(super) account: String,
+    pub(super) names: NameSet,
+    pub(super) kind: OrderKind,
+    #[serde(with = "moments")]
+    pub(super) placed: SystemTime,
+    /// When it reached its stage.
+    #[serde(with = "moments")]
+    pub(super) moved: SystemTime,
+    stage: Stage,
+}
+
+/// How far an order is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Stage {
+    Placed,
+    Finalizing,
+    Issued,
+    Ended,
+    /// Proved, asked for, and refused: it is neither a certificate nor a failed authorization.
+    NotIssued,
+}
+
+impl Attempt {
+    /// Whether the CA counted, or may yet count, a failed authorization for its names.
+    pub(super) fn may_have_failed(&self) -> bool {
+        matches!(self.stage, Stage::Placed | Stage::Ended)
+    }
+
+    /// Until when it counts as a certificate: one that was issued, or may be. One that was placed
+    /// and then heard of no more cannot have been issued, as nobody finalized it.
+    pub(super) fn issue_counts_until(&self, rate: Rate, now: SystemTime) -> Option<SystemTime> {
+        match self.stage {
+            Stage::Finalizing | Stage::Issued => Some(rate.end(self.moved, now)),
+            Stage::Placed => Some(self.moved.min(now) + IN_FLIGHT),
+            Stage::Ended | Stage::NotIssued => None,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Placed | Stage::Finalizing)
+    }
+
+    fn is_for(&self, request: &OrderRequest<'_>) -> bool {
+        self.account == request.account && self.names == *request.names
+    }
+}
+
+/// Failed validations of a name in a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Streak {
+    account: String,
+    name: String,
+    times: u32,
+    /// When it was last counted or forgiven.
+    #[serde(with = "moments")]
+    at: SystemTime,
+}
+
+impl Streak {
+    fn days(&self, now: SystemTime) -> u32 {
+        let days = now.duration_since(self.at).unwrap_or_default().as_secs() / DAY.as_secs();
+        u32::try_from(days).unwrap_or(u32::MAX)
+    }
+
+    /// The failures that still count: one is forgiven each day.
+    fn level(&self, now: SystemTime) -> u32 {
+        self.times.saturating_sub(self.days(now))
+    }
+}
+
+/// Nobody in the scope orders before this moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Closed {
+    /// `None`: the whole CA.
+    account: Option<String>,
+    #[serde(with = "moments")]
+    until: SystemTime,
+    words: String,
+}
+
+impl Closed {
+    fn hindrance(&self, now: SystemTime) -> Until {
+        // A clock that was set back must not make it longer.
+        Until {
+            at: self.until.min(now + DAY),
+            why: Hindrance::RetryAfter {
+                last: self.words.clone(),
+            },
+        }
+    }
+}
+
+/// All that is remembered of one CA.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct CaRecord {
+    #[serde(with = "moments::list")]
+    accounts: Vec<SystemTime>,
+    attempts: Vec<Attempt>,
+    #[serde(with = "moments::pairs")]
+    backoffs: BTreeMap<NameSet, Backoff>,
+    streaks: Vec<Streak>,
+    closed: Vec<Closed>,
+}
+
+impl CaRecord {
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter()
+    }
+
+    pub(super) fn accounts(&self) -> impl Iterator<Item = SystemTime> {
+        self.accounts.iter().copied()
+    }
+
+    pub(super) fn backoff(&self, names: &NameSet) -> Option<&Backoff> {
+        self.backoffs.get(names)
+    }
+
+    pub(super) fn knows(&self, names: &NameSet) -> bool {
+        self.backoffs.contains_key(names)
+            || self.attempts.iter().any(|attempt| attempt.names == *names)
+    }
+
+    /// What stands against an order besides the limits with a rate.
+    pub(super) fn hindrances(&self, request: &OrderRequest<'_>, now: SystemTime) -> Vec<Until> {
+        let backoff = self.backoffs.get(request.names);
+        let waits = backoff
+            .map(|backoff| backoff.hindrances(request.held_until, now))
+            .unwrap_or_default();
+        let closed = self.closed.iter().filter(|closed| {
+            closed
+                .account
+                .as_deref()
+                .is_none_or(|account| account == request.account)
+        });
+        let mut all: Vec<_> = waits.into_iter().flatten().collect();
+        all.extend(closed.map(|closed| closed.hindrance(now)));
+        all.extend(self.paused(request, now));
+        if self.attempts.len() >= MOST_ATTEMPTS {
+            all.push(Until {
+                at: now + 60 * MINUTE,
+                why: Hindrance::Full,
+            });
+        }
+        all
+    }
+
+    /// What stands against a new account besides the limit.
+    pub(super) fn closed_for_all(&self, now: SystemTime) -> Vec<Until> {
+        let all = self.closed.iter().filter(|closed| closed.account.is_none());
+        all.map(|closed| closed.hindrance(now)).collect()
+    }
+
+    fn paused(&self, request: &OrderRequest<'_>, now: SystemTime) -> Option<Until> {
+        let most = Limits::of(request.ca).consecutive_failures?;
+        let of_these = |streak: &&Streak| {
+            streak.account == request.account && request.names.contains(&streak.name)
+        };
+        let pauses = self.streaks.iter().filter(of_these).filter_map(|streak| {
+            let in_flight = self.attempts.iter().filter(|attempt| {
+                attempt.stage == Stage::Placed
+                    && attempt.account == streak.account
+                    && attempt.names.contains(&streak.name)
+            });
+            let in_flight = u32::try_from(in_flight.count()).unwrap_or(u32::MAX);
+            // One below the limit, as the CA's days do not begin with ours.
+            let over = (streak.level(now).saturating_add(in_flight) + 2)
+                .checked_sub(most)
+                .filter(|n| *n > 0)?;
+            let at = streak.at.min(now) + DAY * streak.days(now).saturating_add(over);
+            let why = Hindrance::Paused {
+                name: streak.name.clone(),
+                times: streak.level(now),
+            };
+            Some(Until { at, why })
+        });
+        pauses.max_by_key(|until| until.at)
+    }
+
+    pub(super) fn new_account(&mut self, now: SystemTime) {
+        self.accounts.push(now);
+    }
+
+    pub(super) fn place(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+        self.push(request, Stage::Placed, now);
+    }
+
+    pub(super) fn advance(&mut self, request: &OrderRequest<'_>, stage: Stage, now: SystemTime) {
+        let open = self
+            .attempts
+            .iter_mut()
+            .rev()
+            .find(|attempt| attempt.is_open() && attempt.is_for(request));
+        match open {
+            Some(attempt) => (attempt.stage, attempt.moved) = (stage, now),
+            // The ledger was lost while the order was in flight.
+            None => self.push(request, stage, now),
+        }
+    }
+
+    pub(super) fn issued(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+        self.advance(request, Stage::Issued, now);
+        self.backoffs.remove(request.names);
+        self.streaks
+            .retain(|s| s.account != request.account || !request.names.contains(&s.name));
+    }
+
+    /// Ends an order in flight, if there is one. One that was being finalized may have been issued.
+    pub(super) fn end(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+        let placed =
+            |attempt: &&mut Attempt| attempt.stage == Stage::Placed && attempt.is_for(request);
+        if let Some(attempt) = self.attempts.iter_mut().rev().find(placed) {
+            (attempt.stage, attempt.moved) = (Stage::Ended, now);
+        }
+    }
+
+    /// Ends an order that is known not to have been issued.
+    pub(super) fn not_issued(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+        let open = self
+            .attempts
+            .iter_mut()
+            .rev()
+            .find(|attempt| attempt.is_open() && attempt.is_for(request));
+        if let Some(attempt) = open {
+            let was_asked_for = attempt.stage == Stage::Finalizing;
+            let stage = if was_asked_for {
+                Stage::NotIssued
+            } else {
+                Stage::Ended
+            };
+            (attempt.stage, attempt.moved) = (stage, now);
+        }
+    }
+
+    pub(super) fn failed(&mut self, request: &OrderRequest<'_>, failure: Failure, now: SystemTime) {
+        match failure.fault {
+            Fault::Validation => {
+                self.advance(request, Stage::Ended, now);
+                request
+                    .names
+                    .iter()
+                    .for_each(|name| self.count(request.account, name, now));
+            }
+            // The order may be resumed.
+            Fault::Unavailable | Fault::Slow => {}
+            Fault::RateLimited(_) | Fault::Refused | Fault::Ours => self.end(request, now),
+        }
+        if let Some((scope, wait)) = failure.closes() {
+            let account = (scope == Scope::Account).then(|| request.account.to_owned());
+            self.closed.push(Closed {
+                account,
+                until: now + wait,
+                words: failure.words.clone(),
+            });
+        }
+        let seed = request
+            .names
+            .iter()
+            .fold(Seed::new(0), |seed, name| seed.and(name));
+        let backoff = Backoff::after(self.backoffs.get(request.names), &failure, seed, now);
+        self.backoffs.insert(request.names.clone(), backoff);
+    }
+
+    /// Ends the waiting of our own choice, but not that for an order which is under way: it would
+    /// only be looked at more often.
+    pub(super) fn forgive(&mut self, names: &NameSet) {
+        if self
+            .backoffs
+            .get(names)
+            .is_some_and(Backoff::is_for_an_order)
+        {
+            return;
+        }
+        if let Some(mut backoff) = self
+            .backoffs
+            .remove(names)
+            .filter(|backoff| backoff.retry_at.is_some())
+        {
+            backoff.times = 0;
+            self.backoffs.insert(names.clone(), backoff);
+        }
+    }
+
+    fn count(&mut self, account: &str, name: &str, now: SystemTime) {
+        match self
+            .streaks
+            .iter_mut()
+            .find(|streak| streak.account == account && streak.name == name)
+        {
+            Some(streak) => (streak.times, streak.at) = (streak.level(now).saturating_add(1), now),
+            None => self.streaks.push(Streak {
+                account: account.to_owned(),
+                name: name.to_owned(),
+                times: 1,
+                at: now,
+            }),
+        }
+    }
+
+    fn push(&mut self, request: &OrderRequest<'_>, stage: Stage, now: SystemTime) {
+        let OrderRequest {
+            ca: _,
+            account,
+            names,
+            kind,
+            held_until: _,
+        } = *request;
+        self.attempts.push(Attempt {
+            account: account.to_owned(),
+            names: names.clone(),
+            kind,
+            placed: now,
+            moved: now,
+            stage,
+        });
+    }
+
+    /// Brings what lies in the future to this moment and drops what no longer counts.
+    pub(super) fn settle(&mut self, limits: &Limits, now: SystemTime) {
+        let Limits {
+            accounts,
+            orders,
+            failures,
+            duplicates,
+            domain,
+            replacements,
+            ..
+        } = limits;
+        let issued = [Some(*duplicates), *domain, Some(*replacements)]
+            .into_iter()
+            .flatten();
+        let issued = issued.map(|rate| rate.per).max().unwrap_or_default();
+        let others = orders.per.max(failures.per).max(IN_FLIGHT);
+        let old = |at: SystemTime, age: Duration| at + age + SLACK < now;
+        self.accounts.iter_mut().for_each(|at| *at = now.min(*at));
+        self.accounts.retain(|at| !old(*at, accounts.per));
+        for attempt in &mut self.attempts {
+            attempt.placed = attempt.placed.min(now);
+            attempt.moved = attempt.moved.min(now);
+        }
+        self.attempts.retain(|attempt| {
+            let may_be_issued = matches!(attempt.stage, Stage::Finalizing | Stage::Issued);
+            !old(
+                attempt.moved,
+                if may_be_issued {
+                    issued.max(others)
+                } else {
+                    others
+                },
+            )
+        });
+        self.backoffs
+            .values_mut()
+            .for_each(|backoff| backoff.settle(now));
+        self.backoffs.retain(|_, backoff| !backoff.is_over(now));
+        self.streaks
+            .iter_mut()
+            .for_each(|streak| streak.at = streak.at.min(now));
+        self.streaks.retain(|streak| streak.level(now) > 0);
+        self.closed
+            .iter_mut()
+            .for_each(|closed| closed.until = closed.until.min(now + DAY));
+        self.closed.retain(|closed| closed.until > now);
+    }
+
+    pub(super) fn shift(&mut self, by: Duration) {
+        self.accounts.iter_mut().for_each(|at| *at += by);
+        for attempt in &mut self.attempts {
+            attempt.placed += by;
+            attempt.moved += by;
+        }
+        self.backoffs
+            .values_mut()
+            .for_each(|backoff| backoff.shift(by));
+        self.streaks.iter_mut().for_each(|streak| streak.at += by);
+        self.closed.iter_mut().for_each(|closed| closed.until += by);
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// An order that nobody has spoken of for so long was lost in a crash.
+const IN_FLIGHT: Duration = Duration::from_secs(60 * 60);
+/// About 5 MB, more than 300 orders in 3 hours make in a week.
+const MOST_ATTEMPTS: usize = 20_000;

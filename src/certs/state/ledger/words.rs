@@ -1,0 +1,203 @@
+//! Why an order has to wait, and until when: as a value and in words.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use super::limits::Rate;
+use crate::certs::inspect::Moment;
+
+/// Not yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not before {}: {why}", Moment(*.at))]
+pub struct Until {
+    /// From when on it may be asked again. In the future.
+    pub at: SystemTime,
+    /// What stands against it.
+    pub why: Hindrance,
+}
+
+/// What stands against an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Attempts have failed.
+    BackingOff {
+        /// How many in a row.
+        times: u32,
+        /// What the last one said.
+        last: String,
+    },
+    /// The CA said when it wants to be asked again.
+    RetryAfter {
+        /// What it said.
+        last: String,
+    },
+    /// A limit of the CA is used up.
+    Limit {
+        /// Which.
+        limit: Limit,
+        /// How much it allows.
+        rate: Rate,
+        /// Whom it concerns: a name, names, a domain or an account.
+        of: String,
+    },
+    /// So many validations failed in a row that the CA would pause the name.
+    Paused {
+        /// Which name.
+        name: String,
+        /// How many.
+        times: u32,
+    },
+    /// The ledger holds as many attempts as it may.
+    Full,
+}
+
+/// A kind of limit, in the words of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Limit {
+    /// New accounts of this machine.
+    Accounts,
+    /// New orders of the account.
+    Orders,
+    /// Failed authorizations of a name.
+    Failures,
+    /// Certificates for the same names.
+    Duplicates,
+    /// New certificates below a registered domain.
+    Domain,
+    /// Renewals that replace a certificate: our own bound.
+    Replacements,
+}
+
+impl Limit {
+    /// As a label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Accounts => "accounts",
+            Self::Orders => "orders",
+            Self::Failures => "failed_authorizations",
+            Self::Duplicates => "duplicate_certificates",
+            Self::Domain => "certificates_per_domain",
+            Self::Replacements => "replacements",
+        }
+    }
+}
+
+impl fmt::Display for Hindrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BackingOff { times: 1, last } => write!(f, "the last attempt failed: {last}"),
+            Self::BackingOff { times, last } => {
+                write!(
+                    f,
+                    "the last {times} attempts failed, the newest with: {last}"
+                )
+            }
+            Self::RetryAfter { last } => write!(f, "the CA asked to wait: {last}"),
+            Self::Limit {
+                limit,
+                rate: Rate { most, per },
+                of,
+            } => {
+                let what = match limit {
+                    Limit::Accounts => "new accounts",
+                    Limit::Orders => "new orders",
+                    Limit::Failures => "failed validations",
+                    Limit::Duplicates => "certificates for the same names",
+                    Limit::Domain => "new certificates for a domain",
+                    Limit::Replacements => "renewals of the same certificate",
+                };
+                write!(
+                    f,
+                    "{most} {what} in {} are the limit, and they are used up for {of}",
+                    Span(*per)
+                )
+            }
+            Self::Paused { name, times } => {
+                write!(
+                    f,
+                    "{times} validations of {name} failed in a row, one more and the CA pauses it"
+                )
+            }
+            Self::Full => f.write_str("the ledger of attempts is full"),
+        }
+    }
+}
+
+/// In the largest unit that loses nothing worth telling.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.0.as_secs() / 3600;
+        match hours {
+            0 | 1 => f.write_str("an hour"),
+            2..=72 => write!(f, "{hours} hours"),
+            _ => write!(f, "{} days", hours / 24),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_hindrance_is_said() {
+        let hour = Duration::from_secs(3600);
+        let limit = |limit, most, hours: u32, of: &str| Hindrance::Limit {
+            limit,
+            rate: Rate {
+                most,
+                per: hour * hours,
+            },
+            of: of.to_owned(),
+        };
+        let all = [
+            Hindrance::BackingOff {
+                times: 1,
+                last: "connection refused".into(),
+            },
+            Hindrance::BackingOff {
+                times: 4,
+                last: "connection refused".into(),
+            },
+            Hindrance::RetryAfter {
+                last: "too many new orders recently".into(),
+            },
+            limit(Limit::Accounts, 10, 3, "this machine"),
+            limit(Limit::Orders, 300, 3, "the account"),
+            limit(Limit::Failures, 5, 1, "a.example.com"),
+            limit(Limit::Duplicates, 5, 170, "a.example.com, b.example.com"),
+            limit(Limit::Domain, 50, 168, "example.com"),
+            limit(Limit::Replacements, 3, 24, "a.example.com"),
+            Hindrance::Paused {
+                name: "a.example.com".into(),
+                times: 1151,
+            },
+            Hindrance::Full,
+        ];
+        let shown: Vec<_> = all
+            .into_iter()
+            .map(|why| {
+                Until {
+                    at: SystemTime::UNIX_EPOCH,
+                    why,
+                }
+                .to_string()
+            })
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        not before 1970-01-01T00:00:00Z: the last attempt failed: connection refused
+        not before 1970-01-01T00:00:00Z: the last 4 attempts failed, the newest with: connection refused
+        not before 1970-01-01T00:00:00Z: the CA asked to wait: too many new orders recently
+        not before 1970-01-01T00:00:00Z: 10 new accounts in 3 hours are the limit, and they are used up for this machine
+        not before 1970-01-01T00:00:00Z: 300 new orders in 3 hours are the limit, and they are used up for the account
+        not before 1970-01-01T00:00:00Z: 5 failed validations in an hour are the limit, and they are used up for a.example.com
+        not before 1970-01-01T00:00:00Z: 5 certificates for the same names in 7 days are the limit, and they are used up for a.example.com, b.example.com
+        not before 1970-01-01T00:00:00Z: 50 new certificates for a domain in 7 days are the limit, and they are used up for example.com
+        not before 1970-01-01T00:00:00Z: 3 renewals of the same certificate in 24 hours are the limit, and they are used up for a.example.com
+        not before 1970-01-01T00:00:00Z: 1151 validations of a.example.com failed in a row, one more and the CA pauses it
+        not before 1970-01-01T00:00:00Z: the ledger of attempts is full
+        ");
+    }
+}

@@ -1,0 +1,400 @@
+//! Where what concerns ACME lies below `state`, and the form of an account there. Everything is
+//! 0600 or below a directory of 0700, and is replaced as a whole by `state_file::atomic_write`.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::state_file::{FileLock, private_directory};
+
+/// A certificate authority, known by the URL of its ACME directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CaId(String);
+
+/// Why a text is no URL of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the URL of an ACME directory begins with https:// and a host")]
+pub struct NoDirectoryUrl;
+
+impl CaId {
+    /// Reads an absolute URL; scheme and host become lower case.
+    pub fn new(directory: &str) -> Result<Self, NoDirectoryUrl> {
+        let url: http::Uri = directory.parse().map_err(|_| NoDirectoryUrl)?;
+        let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
+            return Err(NoDirectoryUrl);
+        };
+        let known = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
+        if !known || authority.host().is_empty() || authority.as_str().contains('@') {
+            return Err(NoDirectoryUrl);
+        }
+        let (scheme, authority) = (
+            scheme.to_ascii_lowercase(),
+            authority.as_str().to_ascii_lowercase(),
+        );
+        let path = url
+            .path_and_query()
+            .map_or("/", http::uri::PathAndQuery::as_str);
+        Ok(Self(format!("{scheme}://{authority}{path}")))
+    }
+
+    /// The URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host of the URL, with its port where one is written.
+    pub fn host(&self) -> &str {
+        let (_, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        rest.split('/').next().unwrap_or(rest)
+    }
+
+    /// The name of the directory that holds what is its: one for each URL, safe as a file name.
+    fn file_name(&self) -> String {
+        let text = self.0.strip_prefix("https://").unwrap_or(&self.0);
+        let mut name = String::with_capacity(text.len());
+        for (index, byte) in text.bytes().enumerate() {
+            match byte {
+                b'/' => name.push('+'),
+                // A leading dot would hide the directory, and `..` would leave it.
+                b'.' if index == 0 => name.push_str("%2E"),
+                b'a'..=b'z'
+                | b'A'..=b'Z'
+                | b'0'..=b'9'
+                | b'.'
+                | b'-'
+                | b'_'
+                | b':'
+                | b'['
+                | b']' => {
+                    name.push(char::from(byte));
+                }
+                other => name.push_str(&format!("%{other:02X}")),
+            }
+        }
+        short(name)
+    }
+
+    /// The CA whose directory is called like this. `None`: none is, or its URL is too long to be
+    /// read from it.
+    fn of_file_name(name: &str) -> Option<Self> {
+        let mut text = Vec::with_capacity(name.len());
+        let mut bytes = name.bytes();
+        while let Some(byte) = bytes.next() {
+            text.push(match byte {
+                b'+' => b'/',
+                b'%' => {
+                    let digits = [bytes.next()?, bytes.next()?];
+                    u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+                }
+                other => other,
+            });
+        }
+        let text = String::from_utf8(text).ok()?;
+        let https = format!("https://{text}");
+        let urls = [text, https];
+        urls.iter()
+            .filter_map(|url| Self::new(url).ok())
+            .find(|ca| ca.file_name() == name)
+    }
+}
+
+impl fmt::Display for CaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for CaId {
+    type Error = NoDirectoryUrl;
+
+    fn try_from(text: String) -> Result<Self, NoDirectoryUrl> {
+        Self::new(&text)
+    }
+}
+
+impl From<CaId> for String {
+    fn from(CaId(text): CaId) -> Self {
+        text
+    }
+}
+
+/// The paths below `state`:
+///
+/// ```text
+/// acme/ledger.json                    attempts and failures, see `certs::ledger`
+/// acme/ledger.lock                    held while the ledger is read, changed and written
+/// acme/locks/NAME.lock                held by the process that orders for this domain
+/// acme/domains/NAME.json              what is remembered of this domain: `certs::storage::Record`
+/// acme/texts/NAME.json                the TXT records that are set for its challenges
+/// acme/challenges/                    what answers the CAs, for all processes here
+/// acme/CA/account.json, account.key   the account at this CA: [`StoredAccount`]; PKCS#8 in PEM
+/// acme/CA/certificates/NAME.pem       private key and chain of this domain, in one file
+/// acme/CA/orders/NAME.json, NAME.key  an order in flight: `certs::orders`; its certificate's key
+/// ```
+///
+/// CA is made from the directory URL, NAME is the domain of the domain file. Key and chain share a
+/// file, because two files cannot be replaced at once: a crash between them would leave a pair that
+/// does not match. `certs::files::load` takes the one path twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    root: PathBuf,
+}
+
+impl State {
+    /// Below the directory `state` of the configuration. Touches nothing.
+    pub fn new(state: &Path) -> Self {
+        Self {
+            root: state.join("acme"),
+        }
+    }
+
+    /// The directory of all of it.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The ledger of attempts.
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger.json")
+    }
+
+    /// Held while the ledger is read, changed and written.
+    pub fn ledger_lock(&self) -> PathBuf {
+        self.root.join("ledger.lock")
+    }
+
+    /// Held by the process that orders or stores for this domain.
+    pub fn order_lock(&self, domain: &str) -> PathBuf {
+        self.root
+            .join("locks")
+            .join(format!("{}.lock", domain_file(domain)))
+    }
+
+    /// The CAs of which anything is kept, in the order of their URLs.
+    pub fn cas(&self) -> Vec<CaId> {
+        let entries = std::fs::read_dir(&self.root)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut cas: Vec<CaId> = entries
+            .filter_map(|entry| CaId::of_file_name(entry.file_name().to_str()?))
+            .collect();
+        cas.sort();
+        cas
+    }
+
+    /// What belongs to one CA.
+    pub fn ca(&self, ca: &CaId) -> CaState {
+        CaState {
+            root: self.root.join(ca.file_name()),
+        }
+    }
+}
+
+/// The paths of one CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaState {
+    root: PathBuf,
+}
+
+impl CaState {
+    /// The account: a [`StoredAccount`] in JSON.
+    pub fn account(&self) -> PathBuf {
+        self.root.join("account.json")
+    }
+
+    /// The key of the account: ECDSA P-256 as PKCS#8 in PEM.
+    pub fn account_key(&self) -> PathBuf {
+        self.root.join("account.key")
+    }
+
+    /// Private key and chain, leaf first, of a domain.
+    pub fn certificate(&self, domain: &str) -> PathBuf {
+        self.root
+            .join("certificates")
+            .join(format!("{}.pem", domain_file(domain)))
+    }
+
+    /// An order in flight.
+    pub fn order(&self, domain: &str) -> PathBuf {
+        self.root
+            .join("orders")
+            .join(format!("{}.json", domain_file(domain)))
+    }
+
+    /// The private key that the certificate of the order in flight will have.
+    pub fn order_key(&self, domain: &str) -> PathBuf {
+        self.root
+            .join("orders")
+            .join(format!("{}.key", domain_file(domain)))
+    }
+
+    /// Makes the directories that the paths lie in.
+    pub fn make_directories(&self) -> io::Result<()> {
+        private_directory(&self.root.join("certificates"))?;
+        private_directory(&self.root.join("orders"))
+    }
+}
+
+/// An account at a CA. Its private key is beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredAccount {
+    /// Of the CA's directory.
+    pub directory: CaId,
+    /// Of the account itself: the `kid` of its requests.
+    pub url: String,
+    /// As the CA knows them, like `mailto:ops@example.com`.
+    #[serde(default)]
+    pub contacts: Vec<String>,
+    /// The domains that stand for the CA in DNS, in lower case, by its word when it was last told
+    /// something. None where it says nothing, and where the account was taken over from another
+    /// server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<String>,
+}
+
+/// Locks a file, made where there is none with its directory, until the answer is dropped or the
+/// process dies. `None`: another process, or another caller in this one, holds it.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<FileLock>> {
+    make_parent(path)?;
+    FileLock::try_acquire(path)
+}
+
+/// As [`try_lock`], but waits for `timeout` at most.
+pub(crate) fn lock(path: &Path, timeout: Duration) -> io::Result<FileLock> {
+    make_parent(path)?;
+    FileLock::acquire(path, timeout)
+}
+
+fn make_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), private_directory)
+}
+
+/// A domain as a file name. A star would be read by shells.
+fn domain_file(domain: &str) -> String {
+    short(domain.replacen('*', "+", 1).replace('/', "%2F"))
+}
+
+/// File systems end names at 255 bytes: the rest of a longer one becomes a digest.
+fn short(name: String) -> String {
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
+    let digest: String = digest
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let kept: String = name
+        .chars()
+        .take(LONGEST - digest.len() - 1)
+        .filter(char::is_ascii)
+        .collect();
+    format!("{kept}~{digest}")
+}
+
+/// Leaves room for a suffix and for the temporary name beside it.
+const LONGEST: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ca(url: &str) -> CaId {
+        CaId::new(url).expect("a URL")
+    }
+
+    #[test]
+    fn the_paths_are_these() {
+        let state = State::new(Path::new("/s"));
+        let ca = state.ca(&ca("https://ACME-v02.api.letsencrypt.org/directory"));
+        let shown = [
+            state.ledger(),
+            state.ledger_lock(),
+            state.order_lock("a.example.com"),
+            ca.account(),
+            ca.account_key(),
+            ca.certificate("*.example.com"),
+            ca.order("2001:db8::1"),
+            ca.order_key("a.example.com"),
+        ]
+        .map(|path| path.display().to_string())
+        .join("\n");
+        insta::assert_snapshot!(shown, @r"
+        /s/acme/ledger.json
+        /s/acme/ledger.lock
+        /s/acme/locks/a.example.com.lock
+        /s/acme/acme-v02.api.letsencrypt.org+directory/account.json
+        /s/acme/acme-v02.api.letsencrypt.org+directory/account.key
+        /s/acme/acme-v02.api.letsencrypt.org+directory/certificates/+.example.com.pem
+        /s/acme/acme-v02.api.letsencrypt.org+directory/orders/2001:db8::1.json
+        /s/acme/acme-v02.api.letsencrypt.org+directory/orders/a.example.com.key
+        ");
+    }
+
+    #[test]
+    fn each_ca_has_a_directory_of_its_own() {
+        let long = format!("https://ca.example/{}", "x".repeat(300));
+        let longer = format!("{long}y");
+        let urls = [
+            "https://ca.example/a/b",
+            "https://ca.example/a+b",
+            "https://ca.example/a-b",
+            "https://ca.example:14000/a/b",
+            "http://ca.example/a/b",
+            "https://ca.example/A/b",
+            "https://../a",
+            &long,
+            &longer,
+        ];
+        let names: std::collections::BTreeSet<String> =
+            urls.iter().map(|url| ca(url).file_name()).collect();
+        assert_eq!(names.len(), urls.len());
+        let read = urls
+            .iter()
+            .filter(|url| CaId::of_file_name(&ca(url).file_name()) == Some(ca(url)));
+        assert_eq!(
+            read.count(),
+            urls.len() - 2,
+            "all but those that are too long"
+        );
+        for other in ["challenges", "domains", "ledger.json", "%2", "%zz", "a%2fb"] {
+            assert_eq!(CaId::of_file_name(other), None, "{other}");
+        }
+        assert!(
+            names
+                .iter()
+                .all(|name| !name.contains('/') && !name.starts_with('.') && name.len() < 255)
+        );
+    }
+
+    #[test]
+    fn what_is_no_directory_is_refused() {
+        for text in [
+            "",
+            "ca.example",
+            "/directory",
+            "ftp://ca.example/",
+            "https://user@ca.example/",
+            "https://",
+        ] {
+            assert_eq!(CaId::new(text), Err(NoDirectoryUrl), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lock_is_held_once() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = State::new(directory.path()).order_lock("a.example.com");
+        let held = try_lock(&path).expect("made").expect("free");
+        assert!(try_lock(&path).expect("there").is_none());
+        drop(held);
+        assert!(try_lock(&path).expect("there").is_some());
+    }
+}

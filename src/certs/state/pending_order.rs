@@ -1,0 +1,216 @@
+//! An order in flight, kept so that a restart resumes it by its URL instead of placing another one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::KeyPair;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::ledger::OrderKind;
+use crate::certs::moments;
+use crate::certs::names::NameSet;
+use crate::certs::state::paths::{CaId, CaState};
+use crate::state_file::{Access, atomic_write};
+
+/// An order that has been placed and is not over.
+///
+/// How to use it: when `newOrder` has answered, [`keep`](Self::keep) it with the key that its
+/// certificate will have, before anything else. At the start, and before each new order for a
+/// domain, [`find`](Self::find) it and go on from whatever state its URL says; a certificate that
+/// was issued just before a crash is downloaded then, for the key is here. [`forget`](Self::forget)
+/// it when its certificate is stored or the CA says that the order is invalid or unknown. The
+/// ledger is told of a resumed order only when it moves on (`Finalizing`, `Issued`, `Failed`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenOrder {
+    /// Where it was placed.
+    pub ca: CaId,
+    /// The URL of the account.
+    pub account: String,
+    /// The URL of the order.
+    pub url: String,
+    /// For what.
+    pub names: NameSet,
+    /// As it was placed.
+    pub kind: OrderKind,
+    /// When it was placed.
+    #[serde(with = "moments")]
+    pub placed: SystemTime,
+}
+
+/// An order is there, but cannot be resumed. It is to be forgotten, and another one placed.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderLost {
+    /// Not what was written.
+    #[error("the order in {} is damaged", .0.display())]
+    Damaged(PathBuf),
+    /// Its key is gone: its certificate would be of no use.
+    #[error("the key of the order in {} is missing", .0.display())]
+    NoKey(PathBuf),
+    /// Its key is there, and none.
+    #[error("the key of the order in {} is damaged", .0.display())]
+    DamagedKey(PathBuf),
+    /// For other names, or of another account: the configuration has changed since.
+    #[error("the order in {} is for {names} and no longer wanted", path.display())]
+    Unwanted {
+        /// Where it is.
+        path: PathBuf,
+        /// What it was for.
+        names: NameSet,
+    },
+    /// Nothing comes of one that has not ended by then.
+    #[error("the order in {} is more than a day old", .0.display())]
+    TooOld(PathBuf),
+}
+
+impl OpenOrder {
+    /// Writes the order, after its key: there is never an order without one.
+    pub fn keep(&self, files: &CaState, domain: &str, key_pem: &str) -> io::Result<()> {
+        files.make_directories()?;
+        atomic_write(
+            &files.order_key(domain),
+            key_pem.as_bytes(),
+            Access::Private,
+        )?;
+        let text = serde_json::to_vec_pretty(self)?;
+        atomic_write(&files.order(domain), &text, Access::Private)
+    }
+
+    /// The order of a domain and its key in PEM, if there is one for these names in this account.
+    pub fn find(
+        files: &CaState,
+        domain: &str,
+        account: &str,
+        names: &NameSet,
+        now: SystemTime,
+    ) -> Result<Option<(Self, SecretString)>, OrderLost> {
+        let path = files.order(domain);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(_) => return Err(OrderLost::Damaged(path)),
+        };
+        let Ok(order) = serde_json::from_slice::<Self>(&text) else {
+            return Err(OrderLost::Damaged(path));
+        };
+        if order.account != account || order.names != *names {
+            return Err(OrderLost::Unwanted {
+                path,
+                names: order.names,
+            });
+        }
+        if now
+            .duration_since(order.placed)
+            .is_ok_and(|age| age > OLDEST)
+        {
+            return Err(OrderLost::TooOld(path));
+        }
+        let Ok(key) = std::fs::read_to_string(files.order_key(domain)) else {
+            return Err(OrderLost::NoKey(path));
+        };
+        if KeyPair::from_pem(&key).is_err() {
+            return Err(OrderLost::DamagedKey(path));
+        }
+        Ok(Some((order, key.into())))
+    }
+
+    /// Removes the order and its key, if there are any.
+    pub fn forget(files: &CaState, domain: &str) -> io::Result<()> {
+        remove(&files.order(domain))?;
+        remove(&files.order_key(domain))
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. One
+/// that has come to no end in a day never will, and a certificate of 160 hours cannot wait for
+/// longer.
+const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::certs::state::paths::State;
+
+    fn names(name: &str) -> NameSet {
+        NameSet::new([name]).expect("names")
+    }
+
+    #[test]
+    fn an_order_is_found_again_until_it_is_forgotten() {
+        let directory = tempfile::tempdir().expect("directory");
+        let ca = CaId::new("https://ca.example/directory").expect("a URL");
+        let files = State::new(directory.path()).ca(&ca);
+        let placed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let order = OpenOrder {
+            ca,
+            account: "https://ca.example/account/1".into(),
+            url: "https://ca.example/order/1".into(),
+            names: names("a.example.com"),
+            kind: OrderKind::New,
+            placed,
+        };
+        let find = |name: &str, account: &str, now| {
+            OpenOrder::find(&files, "a.example.com", account, &names(name), now)
+        };
+        assert!(
+            find("a.example.com", &order.account, placed)
+                .expect("none")
+                .is_none()
+        );
+        let pem = KeyPair::generate().expect("made").serialize_pem();
+        order.keep(&files, "a.example.com", &pem).expect("kept");
+        let (found, key) = find("a.example.com", &order.account, placed)
+            .expect("whole")
+            .expect("there");
+        assert_eq!(found, order);
+        assert_eq!(key.expose_secret(), pem);
+
+        let lost = |name: &str, account: &str, now| find(name, account, now).expect_err("lost");
+        assert!(matches!(
+            lost("b.example.com", &order.account, placed),
+            OrderLost::Unwanted { .. }
+        ));
+        assert!(matches!(
+            lost("a.example.com", "another", placed),
+            OrderLost::Unwanted { .. }
+        ));
+        let late = placed + OLDEST + Duration::from_secs(1);
+        assert!(matches!(
+            lost("a.example.com", &order.account, late),
+            OrderLost::TooOld(_)
+        ));
+        std::fs::write(files.order_key("a.example.com"), &pem[..pem.len() / 2]).expect("written");
+        assert!(matches!(
+            lost("a.example.com", &order.account, placed),
+            OrderLost::DamagedKey(_)
+        ));
+        std::fs::remove_file(files.order_key("a.example.com")).expect("removed");
+        assert!(matches!(
+            lost("a.example.com", &order.account, placed),
+            OrderLost::NoKey(_)
+        ));
+        std::fs::write(files.order("a.example.com"), "{").expect("written");
+        assert!(matches!(
+            lost("a.example.com", &order.account, placed),
+            OrderLost::Damaged(_)
+        ));
+
+        OpenOrder::forget(&files, "a.example.com").expect("forgotten");
+        OpenOrder::forget(&files, "a.example.com").expect("nothing left to forget");
+        assert!(
+            find("a.example.com", &order.account, placed)
+                .expect("none")
+                .is_none()
+        );
+    }
+}

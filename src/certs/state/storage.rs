@@ -1,0 +1,383 @@
+//! What ACME keeps below `state`, read and written: accounts, certificates, and what is under way.
+//! The paths are those of `state`. Blocks on the file system.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::certs::names::NameSet;
+use crate::certs::preflight::hold::HeldBack;
+use crate::certs::preflight::postpone::Postponed;
+use crate::certs::state::paths::{CaId, State, StoredAccount, lock, try_lock};
+use crate::certs::state::pending_order::OpenOrder;
+use crate::config::acme::{CertifiedName, ChallengeKind};
+use crate::registry::host::HostName;
+use crate::state_file::{Access, FileLock, atomic_write, private_directory};
+
+/// What is kept for ACME.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    state: State,
+}
+
+/// An account and its private key, PKCS#8 in PEM.
+#[derive(Clone)]
+pub struct Account {
+    /// What the CA knows.
+    pub stored: StoredAccount,
+    /// What only we know.
+    pub key: String,
+}
+
+/// What is remembered of a domain between two starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The challenge that worked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<ChallengeKind>,
+    /// The challenges that failed since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_challenges: Vec<ChallengeKind>,
+    /// What the CA last said about renewing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<RenewalAdvice>,
+    /// The serial number of the certificate that was ordered here last. One with another was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// The profile of that certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Why the last attempt failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What was found out before the last attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+    /// Why the first order is held back, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBack>,
+    /// For how long no CA has been asked because of that, for each CA.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) postponed: BTreeMap<CaId, Postponed>,
+}
+
+/// What a CA has said about the renewal of a certificate (RFC 9773).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalAdvice {
+    /// The serial number of the certificate that it is about.
+    pub serial: String,
+    /// From when to when, where the CA gives a window.
+    #[serde(default)]
+    pub window: Option<(SystemTime, SystemTime)>,
+    /// When to ask again.
+    pub ask_again: SystemTime,
+    /// How many questions in a row had no answer.
+    #[serde(default)]
+    pub failures: u32,
+}
+
+/// A TXT record that was set to answer a challenge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Txt {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+impl Record {
+    /// The challenges that may be tried, the most promising first: what worked last, then those
+    /// that did not fail. What the CA has seen counts for more than that we have seen some of them
+    /// to be `unfit`.
+    pub fn ranked(&self, allowed: &[ChallengeKind], unfit: &[ChallengeKind]) -> Vec<ChallengeKind> {
+        let mut kinds = allowed.to_vec();
+        kinds.sort_by_key(|kind| {
+            let worked = self.challenge == Some(*kind);
+            (
+                self.failed_challenges.contains(kind),
+                !worked,
+                unfit.contains(kind),
+            )
+        });
+        kinds
+    }
+
+    /// Takes down that all names were proved by these challenges.
+    pub fn note_worked(&mut self, kinds: &[ChallengeKind]) {
+        self.challenge = kinds.first().copied().or(self.challenge);
+        self.failed_challenges.clear();
+    }
+
+    /// Takes down which challenges have failed. When all that are allowed have, each gets another
+    /// chance.
+    pub fn note_failed(&mut self, kinds: &[ChallengeKind], allowed: &[ChallengeKind]) {
+        let new = kinds
+            .iter()
+            .filter(|kind| !self.failed_challenges.contains(kind));
+        self.failed_challenges
+            .extend(new.copied().collect::<Vec<_>>());
+        if allowed
+            .iter()
+            .all(|kind| self.failed_challenges.contains(kind))
+        {
+            self.failed_challenges.clear();
+            self.failed_challenges
+                .extend(kinds.iter().filter(|_| allowed.len() > 1));
+        }
+    }
+}
+
+impl Storage {
+    /// Below a state directory. Nothing is made yet.
+    pub fn below(state: &Path) -> Self {
+        Self {
+            state: State::new(state),
+        }
+    }
+
+    /// The key and the chain of a domain from a CA, in this order, in one file.
+    pub fn certificate(&self, ca: &CaId, domain: &HostName) -> PathBuf {
+        self.state.ca(ca).certificate(domain.as_str())
+    }
+
+    /// Where the answers to challenges are, for other processes on this directory.
+    pub fn challenges(&self) -> PathBuf {
+        self.state.root().join(CHALLENGES)
+    }
+
+    /// The paths.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Makes the directories, and shows thereby that the place can be written to.
+    pub fn prepare(&self, ca: &CaId) -> io::Result<()> {
+        for part in [CHALLENGES, DOMAINS] {
+            private_directory(&self.state.root().join(part))?;
+        }
+        self.forget_old_challenges();
+        self.state.ca(ca).make_directories()
+    }
+
+    /// A process that was killed leaves its answers behind.
+    fn forget_old_challenges(&self) {
+        let Ok(entries) = std::fs::read_dir(self.challenges()) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let changed = entry.metadata().and_then(|data| data.modified()).ok();
+            if changed
+                .and_then(|at| at.elapsed().ok())
+                .is_some_and(|age| age > OLDEST_CHALLENGE)
+            {
+                // One that stays is in nobody's way.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Replaces the certificate of a domain. The chain is PEM, leaf first; the key belongs to the
+    /// leaf.
+    pub fn write_certificate(
+        &self,
+        ca: &CaId,
+        domain: &HostName,
+        key: &str,
+        chain: &str,
+    ) -> io::Result<()> {
+        let text = format!("{}\n{}\n", key.trim_end(), chain.trim_end());
+        write(&self.certificate(ca, domain), text.as_bytes())
+    }
+
+    /// What is remembered of a domain.
+    pub fn record(&self, domain: &HostName) -> io::Result<Record> {
+        Ok(read(&self.record_path(domain))?.unwrap_or_default())
+    }
+
+    /// Replaces what is remembered of a domain.
+    pub fn write_record(&self, domain: &HostName, record: &Record) -> io::Result<()> {
+        private_directory(&self.state.root().join(DOMAINS))?;
+        write(
+            &self.record_path(domain),
+            &serde_json::to_vec_pretty(record)?,
+        )
+    }
+
+    /// The account at a CA, if both halves are there.
+    pub fn account(&self, ca: &CaId) -> io::Result<Option<Account>> {
+        let paths = self.state.ca(ca);
+        let Some(stored) = read::<StoredAccount>(&paths.account())? else {
+            return Ok(None);
+        };
+        match std::fs::read_to_string(paths.account_key()) {
+            Ok(key) => Ok(Some(Account { stored, key })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the account at its CA: the key first, so that an account is never there without
+    /// one.
+    pub fn write_account(&self, account: &Account) -> io::Result<()> {
+        let paths = self.state.ca(&account.stored.directory);
+        paths.make_directories()?;
+        write(&paths.account_key(), account.key.as_bytes())?;
+        write(
+            &paths.account(),
+            &serde_json::to_vec_pretty(&account.stored)?,
+        )
+    }
+
+    /// The order in flight at a CA for these names in this account, with its key. One that cannot
+    /// be taken up is forgotten, and said.
+    pub fn order(
+        &self,
+        ca: &CaId,
+        domain: &HostName,
+        account: &str,
+        names: &NameSet,
+        now: SystemTime,
+    ) -> io::Result<Option<(OpenOrder, SecretString)>> {
+        let files = self.state.ca(ca);
+        match OpenOrder::find(&files, domain.as_str(), account, names, now) {
+            // A process was killed after the certificate was there: the order would only give it
+            // again.
+            Ok(Some((_, key))) if self.has_certificate_for(ca, domain, &key) => {
+                OpenOrder::forget(&files, domain.as_str())?;
+                Ok(None)
+            }
+            Ok(found) => Ok(found),
+            Err(lost) => {
+                tracing::warn!(%domain, %lost, "an order is not taken up");
+                OpenOrder::forget(&files, domain.as_str())?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn has_certificate_for(&self, ca: &CaId, domain: &HostName, key: &SecretString) -> bool {
+        let kept = std::fs::read_to_string(self.certificate(ca, domain)).unwrap_or_default();
+        kept.starts_with(key.expose_secret().trim_end())
+    }
+
+    /// Notes an order and the key of its certificate, before anything is done with it.
+    pub fn write_order(&self, domain: &HostName, order: &OpenOrder, key: &str) -> io::Result<()> {
+        order.keep(&self.state.ca(&order.ca), domain.as_str(), key)
+    }
+
+    /// Forgets an order that has ended.
+    pub fn remove_order(&self, ca: &CaId, domain: &HostName) -> io::Result<()> {
+        OpenOrder::forget(&self.state.ca(ca), domain.as_str())
+    }
+
+    /// The right to order for a domain; `None` while another process has it.
+    pub(crate) fn try_lock(&self, domain: &HostName) -> io::Result<Option<FileLock>> {
+        try_lock(&self.state.order_lock(domain.as_str()))
+    }
+
+    /// Waits for the right to make or change the account of a CA.
+    pub(crate) fn lock_account(&self, ca: &CaId) -> io::Result<FileLock> {
+        lock(
+            &self.state.ca(ca).account().with_extension("lock"),
+            ACCOUNT_LOCK_TIMEOUT,
+        )
+    }
+
+    /// The TXT records that are set for a domain's challenges, or were when a process ended.
+    pub(crate) fn texts(&self, domain: &HostName) -> io::Result<Vec<Txt>> {
+        Ok(read(&self.texts_path(domain))?.unwrap_or_default())
+    }
+
+    /// Replaces them; without any there is no file.
+    pub(crate) fn write_texts(&self, domain: &HostName, all: &[Txt]) -> io::Result<()> {
+        let path = self.texts_path(domain);
+        if all.is_empty() {
+            return match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        private_directory(&self.state.root().join(TEXTS))?;
+        write(&path, &serde_json::to_vec_pretty(all)?)
+    }
+
+    fn texts_path(&self, domain: &HostName) -> PathBuf {
+        self.state.root().join(TEXTS).join(format!("{domain}.json"))
+    }
+
+    fn record_path(&self, domain: &HostName) -> PathBuf {
+        self.state
+            .root()
+            .join(DOMAINS)
+            .join(format!("{domain}.json"))
+    }
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    atomic_write(path, content, Access::Private)
+}
+
+/// A damaged file counts as none: it is put aside for whoever wants to mend it, and said.
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match serde_json::from_slice(&text) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            let aside = path.with_extension("damaged");
+            tracing::error!(path = %path.display(), %error, aside = %aside.display(), "a file of ACME is damaged, it is put aside");
+            std::fs::rename(path, aside)?;
+            Ok(None)
+        }
+    }
+}
+
+/// The names of a certificate as they are kept and compared.
+pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
+    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.sort();
+    names
+}
+
+/// No order takes so long.
+/// The account is locked while the CA is asked for it.
+const ACCOUNT_LOCK_TIMEOUT: Duration = Duration::from_mins(2);
+const OLDEST_CHALLENGE: Duration = Duration::from_secs(24 * 60 * 60);
+const CHALLENGES: &str = "challenges";
+const DOMAINS: &str = "domains";
+const TEXTS: &str = "texts";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_ca_has_seen_ranks_before_what_we_have_seen() {
+        use ChallengeKind::{Http01, TlsAlpn01};
+        let all = [TlsAlpn01, Http01];
+        let record = |challenge, failed: &[ChallengeKind]| Record {
+            challenge,
+            failed_challenges: failed.to_vec(),
+            ..Record::default()
+        };
+        assert_eq!(record(None, &[]).ranked(&all, &[]), [TlsAlpn01, Http01]);
+        assert_eq!(
+            record(None, &[]).ranked(&all, &[TlsAlpn01]),
+            [Http01, TlsAlpn01]
+        );
+        assert_eq!(
+            record(Some(TlsAlpn01), &[]).ranked(&all, &[TlsAlpn01]),
+            [TlsAlpn01, Http01]
+        );
+        assert_eq!(
+            record(None, &[Http01]).ranked(&all, &[TlsAlpn01]),
+            [TlsAlpn01, Http01]
+        );
+    }
+}
