@@ -39,13 +39,14 @@
 //!
 //! # Layers
 //!
-//! A module uses only what stands above it, which a test checks: `clock keyed_lock state_file` → `registry` → `config`
+//! A module uses only what stands above it, which a test checks: `clock crypto keyed_lock state_file` → `registry` → `config`
 //! → `observe` → `auth certs` → `store upstream` → `tls request` → `connection listen workers` →
 //! `app admin` → `lifecycle` → `cli`.
 
 pub mod state_file;
 
 mod clock;
+mod crypto;
 #[cfg_attr(not(test), expect(dead_code, reason = "callers follow"))]
 mod keyed_lock;
 

@@ -3,65 +3,44 @@
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::time::Duration;
 
-use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
 use dashmap::DashMap;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
 use super::{BcryptHash, BcryptKey};
-
-/// The key of this process, under which pairs become tags.
-pub(super) struct TagKey(hmac::Key);
+use crate::crypto::{TagKey, keyed_tag};
 
 /// Stands for one password of one user under one entry of one domain. Without the key of the
 /// process nobody can make one, nor guess how it begins: comparing and hashing it need no care.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag([u8; 32]);
 
-impl TagKey {
-    pub(super) fn random() -> Result<Self, Unspecified> {
-        hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map(Self)
-    }
-
-    /// Every field is as long as its prefix says, so that no two quadruples have one tag. The entry
-    /// is a part of it: a changed entry forgets its password at once. Of the password only what
-    /// bcrypt sees is, so that one entry has one tag, and its owner cannot drive out others with
-    /// different tails.
-    pub(super) fn tag(&self, domain: &str, credentials: &Credentials, entry: &BcryptHash) -> Tag {
-        let mut context = hmac::Context::with_key(&self.0);
-        let password = BcryptKey::seen(credentials.password());
-        for field in [
-            domain.as_bytes(),
-            credentials.user().as_bytes(),
-            password,
-            &entry.to_bytes(),
-        ] {
-            context.update(&(field.len() as u64).to_be_bytes());
-            context.update(field);
-        }
-        let mut tag = Tag([0; 32]);
-        tag.0.copy_from_slice(context.sign().as_ref());
-        tag
-    }
-}
-
-impl TagKey {
-    /// Stands for a secret that is no password. No field of a pair is as long as the prefix says.
-    pub(super) fn tag_of_secret(&self, domain: &str, secret: &str) -> Tag {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(&u64::MAX.to_be_bytes());
-        context.update(&(domain.len() as u64).to_be_bytes());
-        context.update(domain.as_bytes());
-        context.update(secret.as_bytes());
-        let mut tag = Tag([0; 32]);
-        tag.0.copy_from_slice(context.sign().as_ref());
-        tag
-    }
-}
-
 impl Tag {
+    /// The tag of a password. The entry is a part of it: a changed entry invalidates its password at
+    /// once. Of the password only what bcrypt sees is, so that one entry has one tag, and its owner
+    /// cannot drive out others with different tails.
+    pub(super) fn from_password(
+        key: &TagKey,
+        domain: &str,
+        credentials: &Credentials,
+        entry: &BcryptHash,
+    ) -> Self {
+        Self(keyed_tag(
+            key,
+            &[
+                domain.as_bytes(),
+                credentials.user().as_bytes(),
+                BcryptKey::seen(credentials.password()),
+                &entry.to_bytes(),
+            ],
+        ))
+    }
+
+    /// The tag of a secret that is no password: it has fewer fields than one of a password.
+    pub(super) fn from_secret(key: &TagKey, domain: &str, secret: &str) -> Self {
+        Self(keyed_tag(key, &[domain.as_bytes(), secret.as_bytes()]))
+    }
+
     /// Its first eight bytes. Of a million others none is likely to have the same.
     pub(super) fn short(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
@@ -176,9 +155,12 @@ mod tests {
     #[test]
     fn every_field_makes_another_tag() {
         let key = TagKey::random().expect("randomness");
+        let other_key = TagKey::random().expect("randomness");
         let entry = BcryptHash::decoy(Cost::DEFAULT);
         let other_entry = BcryptHash::decoy(Cost::new(11).expect("allowed"));
-        let tag = |domain: &str, pair: &str| key.tag(domain, &credentials(pair), &entry).0;
+        let tag = |domain: &str, pair: &str| {
+            Tag::from_password(&key, domain, &credentials(pair), &entry).0
+        };
         let all = [
             tag("d", "ab:c"),
             tag("d", "a:bc"),
@@ -187,11 +169,8 @@ mod tests {
             tag("d", "ab:c:"),
             tag("d", "ab:"),
             tag("", "dab:c"),
-            key.tag("d", &credentials("ab:c"), &other_entry).0,
-            TagKey::random()
-                .expect("randomness")
-                .tag("d", &credentials("ab:c"), &entry)
-                .0,
+            Tag::from_password(&key, "d", &credentials("ab:c"), &other_entry).0,
+            Tag::from_password(&other_key, "d", &credentials("ab:c"), &entry).0,
         ];
         for (at, one) in all.iter().enumerate() {
             assert_eq!(all.iter().position(|other| other == one), Some(at));

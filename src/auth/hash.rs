@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine;
 use base64::alphabet::BCRYPT;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use secrecy::zeroize::Zeroizing;
+
+use crate::crypto;
 
 /// A bcrypt hash. `$2a$`, `$2b$` and `$2y$` are one algorithm under three names.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,8 +60,7 @@ impl Cost {
 impl BcryptHash {
     /// A new hash with a random salt; `None` if the system has no randomness.
     pub(crate) fn generate(key: &BcryptKey, cost: Cost) -> Option<Self> {
-        let mut salt = [0; 16];
-        aws_lc_rs::rand::fill(&mut salt).ok()?;
+        let salt = crypto::random().ok()?;
         Some(Self {
             cost,
             salt,
@@ -111,7 +111,7 @@ impl BcryptHash {
     /// Whether this is the password. Takes as long as the cost says: never on a thread that does
     /// I/O.
     pub(crate) fn matches(&self, key: &BcryptKey) -> bool {
-        verify_slices_are_equal(&digest(key, self.cost, self.salt), &self.digest).is_ok()
+        crypto::equal_in_constant_time(&digest(key, self.cost, self.salt), &self.digest)
     }
 
     /// All that makes this hash different from another one, always equally long.

@@ -23,6 +23,7 @@ use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
 
 use super::UserName;
 use super::htpasswd::Htpasswd;
+use crate::crypto;
 pub use claims::Access;
 use claims::{Claims, seconds};
 pub use entries::Entries;
@@ -239,10 +240,8 @@ impl Tokens {
 }
 
 fn random_id() -> String {
-    let mut bytes = [0; 16];
     // Only a name for the token: nothing depends on it.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    URL_SAFE_NO_PAD.encode(bytes)
+    URL_SAFE_NO_PAD.encode(crypto::random::<16>().unwrap_or_default())
 }
 
 /// How far the clocks of two processes may differ, in seconds.

@@ -6,20 +6,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use subtle::ConstantTimeEq;
-
 use super::UserName;
+use crate::crypto::{self, TagKey};
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
 
 /// The key under which sessions are tagged.
 #[derive(Clone)]
-pub struct SessionKey(Arc<hmac::Key>);
+pub struct SessionKey(Arc<TagKey>);
 
 /// Whose sessions, and where.
 #[derive(Clone, Debug)]
@@ -42,9 +37,9 @@ impl SessionKey {
         if let Some(key) = Self::read(&path)? {
             return Ok(key);
         }
-        let key = random()?;
-        atomic_write(&path, &key, Access::Private)?;
-        Ok(Self::new(&key))
+        let key = crypto::random_secret::<KEY_BYTES>()?;
+        atomic_write(&path, &*key, Access::Private)?;
+        Ok(Self::new(&*key))
     }
 
     fn read(path: &Path) -> io::Result<Option<Self>> {
@@ -61,11 +56,11 @@ impl SessionKey {
 
     /// One that ends with the process, and all sessions with it.
     pub fn of_process() -> io::Result<Self> {
-        Ok(Self::new(&random()?))
+        Ok(Self(Arc::new(TagKey::random()?)))
     }
 
     fn new(key: &[u8]) -> Self {
-        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
+        Self(Arc::new(TagKey::new(key)))
     }
 
     /// For the sessions of a user.
@@ -76,14 +71,6 @@ impl SessionKey {
             user,
         }
     }
-}
-
-fn random() -> io::Result<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    SystemRandom::new()
-        .fill(&mut key)
-        .map_err(|_| io::Error::other("the system has no randomness"))?;
-    Ok(key)
 }
 
 impl std::fmt::Debug for SessionKey {
@@ -103,30 +90,21 @@ impl SessionOwner {
     pub fn open(&self, repository: &RepositoryName, bound: &UploadId) -> Option<UploadId> {
         let (session, tag) = bound.as_str().rsplit_once(MARK)?;
         let own = self.tag(repository, session);
-        let is_own = bool::from(own.as_bytes().ct_eq(tag.as_bytes()));
-        if is_own {
+        if crypto::equal_in_constant_time(own.as_bytes(), tag.as_bytes()) {
             UploadId::parse(session).ok()
         } else {
             None
         }
     }
 
-    /// Every field is as long as its prefix says, so that no two sessions have one tag by their
-    /// borders.
     fn tag(&self, repository: &RepositoryName, session: &str) -> String {
-        let mut context = hmac::Context::with_key(&self.key.0);
-        for field in [
+        let fields = [
             &*self.domain,
             self.user.as_str(),
             repository.as_str(),
             session,
-        ] {
-            context.update(&(field.len() as u64).to_be_bytes());
-            context.update(field.as_bytes());
-        }
-        let tag = context.sign();
-        // 128 bits are out of reach for guesses that each cost a request.
-        URL_SAFE_NO_PAD.encode(tag.as_ref().get(..16).unwrap_or_default())
+        ];
+        crypto::keyed_tag_text(&self.key.0, &fields.map(str::as_bytes))
     }
 }
 

@@ -10,12 +10,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
-use super::cache::{Memory, Remembered, TagKey};
+use super::cache::{Memory, Remembered, Tag};
 use super::gate::{Check, Full, Gate, Ticket, Verdict};
 use super::htpasswd::{Claim, Htpasswd};
 use super::lockout::{Admission, Attempt, Lockout, LockoutStatus, Refused};
 use super::{BcryptHash, BcryptKey, UserName};
 use crate::config::snapshot::FailureBudgets;
+use crate::crypto::TagKey;
 
 /// Checks passwords for all domains of the process.
 ///
@@ -165,7 +166,7 @@ impl Verifier {
             hash,
             highest,
         } = users.claim(credentials.user());
-        let tag = self.key.tag(domain, credentials, hash);
+        let tag = Tag::from_password(&self.key, domain, credentials, hash);
         let asked = Instant::now();
         let memory = self.gate.remembered.look(&tag, asked);
         if let (Memory::Fresh, Some(user)) = (memory, user) {
@@ -278,7 +279,7 @@ impl Verifier {
     }
 
     fn attempt_of_secret(&self, domain: &str, secret: &str, client: IpAddr) -> Attempt {
-        let tag = self.key.tag_of_secret(domain, secret).short();
+        let tag = Tag::from_secret(&self.key, domain, secret).short();
         // No domain is called so: in place of a user's name, whose budget others would use up, the
         // address.
         self.gate

@@ -14,6 +14,7 @@ use super::site::Site;
 use crate::auth::policy::{Asker, Decision};
 use crate::auth::upload_session::SessionOwner;
 use crate::auth::{Identity, UserName};
+use crate::crypto::{self, NoRandomness};
 use crate::registry::action::Action;
 use crate::registry::call::{Call, CallError, Read};
 use crate::registry::name::RepositoryName;
@@ -348,7 +349,10 @@ impl Judge<'_> {
             return Err(self.refused(action, Some(repository), tag).by(decision));
         }
         let mut hidden = Call::clone(call);
-        let stand_in = stand_in(repository);
+        // Without randomness there is no name that a client cannot guess.
+        let Ok(stand_in) = stand_in(repository) else {
+            return Err(self.refused(action, Some(repository), tag).by(decision));
+        };
         hidden.set_repository(stand_in);
         let rule = refusal::named(decision.rule);
         Ok((
@@ -459,17 +463,14 @@ fn of_session(call: &Call, session: UploadId) -> Call {
 
 /// A name of as many levels that nobody has and nobody can guess: what is said of it is what would
 /// be said of the repository if that did not exist.
-fn stand_in(repository: &RepositoryName) -> RepositoryName {
+fn stand_in(repository: &RepositoryName) -> Result<RepositoryName, NoRandomness> {
     let levels = repository.as_str().split('/').count().min(MOST_LEVELS);
-    let level = |_| format!("{:016x}{:016x}", random(), random());
-    let name: Vec<String> = (0..levels).map(level).collect();
-    RepositoryName::parse(&name.join("/")).expect("hexadecimal digits and slashes, 230 at most")
-}
-
-/// From the standard library's own keyed hash, which each process seeds anew.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0_u8)
+    let level = |_| crypto::random::<16>().map(|bytes| crypto::hex(&bytes));
+    let name = (0..levels)
+        .map(level)
+        .collect::<Result<Vec<_>, _>>()?
+        .join("/");
+    Ok(RepositoryName::parse(&name).expect("hexadecimal digits and slashes, 230 at most"))
 }
 
 /// 33 bytes each, with a slash.

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek};
 use aws_lc_rs::digest::{Context, SHA256, SHA512};
 
 use super::error::StoreError;
+use crate::crypto;
 use crate::registry::digest::Digest;
 
 /// An algorithm by which content is kept.
@@ -82,13 +83,8 @@ impl Hasher {
     }
 
     pub(super) fn finish(self) -> Digest {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |value: u8| char::from(DIGITS.get(usize::from(value)).copied().unwrap_or(b'0'));
-        let mut text = format!("{}:", self.algorithm.name());
-        for byte in self.context.finish().as_ref() {
-            text.push(digit(byte >> 4));
-            text.push(digit(byte & 15));
-        }
+        let encoded = crypto::hex(self.context.finish().as_ref());
+        let text = format!("{}:{encoded}", self.algorithm.name());
         Digest::parse(&text).expect("an algorithm's name and as many digits as it gives")
     }
 }

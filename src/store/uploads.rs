@@ -23,6 +23,7 @@ use super::error::StoreError;
 use super::hash::Algorithm;
 use super::layout::{Layout, if_there};
 use super::work::{Started, Work};
+use crate::crypto;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
@@ -354,10 +355,8 @@ impl Writer<'_> {
 
 /// 128 random bits.
 fn new_id() -> Result<UploadId, StoreError> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
-    let text = format!("{:032x}", u128::from_be_bytes(bytes));
-    Ok(UploadId::parse(&text).expect("hexadecimal digits"))
+    let bytes = crypto::random::<16>().map_err(io::Error::from)?;
+    Ok(UploadId::parse(&crypto::hex(&bytes)).expect("hexadecimal digits"))
 }
 
 /// Whether it is a name that [`new_id`] makes, and so one that is safe as a file's.

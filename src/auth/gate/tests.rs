@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::auth::basic;
-use crate::auth::cache::TagKey;
+use crate::crypto::TagKey;
 
 /// A gate without threads, with room for two strangers. The domain makes one check another.
 struct Bench {
@@ -30,7 +30,7 @@ impl Bench {
         let credentials = basic::parse(b"Basic YTpi").expect("credentials");
         let hash = BcryptHash::decoy(Cost::DEFAULT);
         let (tag, key) = (
-            self.key.tag(domain, &credentials, &hash),
+            Tag::from_password(&self.key, domain, &credentials, &hash),
             BcryptKey::new(b"b"),
         );
         let from = from.parse().expect("an address");

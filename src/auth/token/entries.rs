@@ -4,20 +4,17 @@
 use std::io;
 use std::path::Path;
 
-use aws_lc_rs::hmac;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use super::keys::{self, KeysError};
 use crate::auth::UserName;
 use crate::auth::htpasswd::Htpasswd;
+use crate::crypto::{TagKey, keyed_tag_text};
 
 /// Makes what stands for users' entries, under a key that is kept with those of the tokens.
-pub struct Entries(hmac::Key);
+pub struct Entries(TagKey);
 
 impl Entries {
     pub(super) fn new(key: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self(TagKey::new(key))
     }
 
     /// Reads the key below a state directory, if there is one, and makes nothing. For commands.
@@ -34,12 +31,8 @@ impl Entries {
     /// Stands for a user's entry: another one for another password, domain or user. Nobody can tell
     /// the entry by it.
     pub fn of(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
-        let mut context = hmac::Context::with_key(&self.0);
         let entry = users.claim(user.as_str()).hash.to_bytes();
-        for field in [domain.as_bytes(), user.as_str().as_bytes(), &entry] {
-            context.update(&(field.len() as u64).to_be_bytes());
-            context.update(field);
-        }
-        URL_SAFE_NO_PAD.encode(context.sign().as_ref().get(..16).unwrap_or_default())
+        let fields = [domain.as_bytes(), user.as_str().as_bytes(), &entry];
+        keyed_tag_text(&self.0, &fields)
     }
 }

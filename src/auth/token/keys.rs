@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::seconds;
 use super::entries::Entries;
+use crate::crypto;
 use crate::state_file::{
     Access, FileLock, Fingerprint, LOCK_TIMEOUT, atomic_write, private_directory,
 };
@@ -225,8 +226,7 @@ fn is_due(newest: u64, now: u64) -> bool {
 }
 
 fn random_key() -> Result<String, KeysError> {
-    let mut key = Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(&mut *key).map_err(|_| KeysError::NoRandomness)?;
+    let key = crypto::random_secret::<32>().map_err(|_| KeysError::NoRandomness)?;
     Ok(STANDARD.encode(*key))
 }
 
@@ -246,7 +246,6 @@ const OVERLAP: Duration = Duration::from_secs(2 * 86_400);
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use aws_lc_rs::digest;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
@@ -305,7 +304,7 @@ mod tests {
             text("x"),
             text("y")
         );
-        let thumbprint = digest::digest(&digest::SHA256, members.as_bytes());
+        let thumbprint = crypto::sha256(members.as_bytes());
         assert_eq!(text("kid"), URL_SAFE_NO_PAD.encode(thumbprint));
         assert_eq!(
             (text("alg"), text("use")),

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::zeroize::Zeroizing;
@@ -17,6 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::claims::seconds;
 use crate::auth::UserName;
+use crate::crypto;
 use crate::state_file::{FileLock, Fingerprint, LOCK_TIMEOUT};
 
 pub use file::{FileError, Record};
@@ -275,26 +275,18 @@ impl Change {
 
 impl TokenHash {
     fn of(token: &str) -> Self {
-        let mut hash = Self([0; 32]);
-        hash.0
-            .copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-        hash
+        Self(crypto::sha256(token.as_bytes()))
     }
 
     /// By what people and commands call the token.
     pub(super) fn id(&self) -> String {
-        self.0
-            .iter()
-            .take(6)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        crypto::hex(&self.0[..6])
     }
 }
 
 /// 256 bits, behind a word by which scanners for secrets can find them.
 fn random_token() -> Option<Zeroizing<String>> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(&mut *bytes).ok()?;
+    let bytes = crypto::random_secret::<32>().ok()?;
     Some(Zeroizing::new(format!(
         "moorgate_{}",
         URL_SAFE_NO_PAD.encode(*bytes)

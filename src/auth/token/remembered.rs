@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
 use dashmap::DashMap;
 
 use super::claims::{Access, Claims};
+use crate::crypto::{TagKey, keyed_tag};
 
 /// What a verified token says, in the form in which every request needs it.
 pub(super) struct Known {
@@ -48,14 +47,14 @@ impl Known {
 
 /// Verified tokens under a keyed hash: a table of the process's memory holds none of them.
 pub(super) struct Remembered {
-    key: hmac::Key,
+    key: TagKey,
     known: DashMap<[u8; 32], Arc<Known>>,
 }
 
 impl Remembered {
     /// `None` if the system has no randomness.
     pub(super) fn new() -> Option<Self> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
+        let key = TagKey::random().ok()?;
         Some(Self {
             key,
             known: DashMap::new(),
@@ -63,9 +62,7 @@ impl Remembered {
     }
 
     pub(super) fn tag(&self, token: &str) -> [u8; 32] {
-        let mut tag = [0; 32];
-        tag.copy_from_slice(hmac::sign(&self.key, token.as_bytes()).as_ref());
-        tag
+        keyed_tag(&self.key, &[token.as_bytes()])
     }
 
     pub(super) fn look(&self, tag: &[u8; 32]) -> Option<Arc<Known>> {

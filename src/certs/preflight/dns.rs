@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::crypto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -87,9 +88,8 @@ impl Resolver {
 
     /// The data of all records of a kind at a name, aliases followed by the server.
     pub(crate) async fn records(&self, name: &str, kind: Kind) -> Result<Vec<Vec<u8>>, DnsError> {
-        let mut id = [0; 2];
         // Without randomness the port of the socket is what remains to be guessed.
-        let _ = aws_lc_rs::rand::fill(&mut id);
+        let id = crypto::random().unwrap_or_default();
         let question = question(id, name, kind).ok_or_else(|| DnsError::Name(name.to_owned()))?;
         let mut error = DnsError::Silent;
         for server in self.servers.iter().cycle().take(self.servers.len() * TRIES) {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use self::handshake::Handshake;
 use crate::certs::challenge::Challenges;
 use crate::config::acme::{ChallengeKind, ValidationPorts};
+use crate::crypto;
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
@@ -58,10 +59,10 @@ impl Probe<'_> {
 
     async fn by_http(&self, address: IpAddr) -> Sight {
         let at = SocketAddr::new(address, self.ports.http);
-        let Some(random) = random::<16>() else {
+        let Ok(random) = crypto::random::<16>() else {
             return Sight::Unknown("there is no randomness".to_owned());
         };
-        let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = crypto::hex(&random);
         let (challenges, content) = (self.challenges.clone(), token.clone());
         let answer = match run_blocking(move || challenges.answer_http(&content, &content)).await {
             Ok(answer) => answer,
@@ -90,7 +91,7 @@ impl Probe<'_> {
 
     async fn by_handshake(&self, address: IpAddr) -> Sight {
         let at = SocketAddr::new(address, self.ports.tls);
-        let Some(digest) = random::<32>() else {
+        let Ok(digest) = crypto::random::<32>() else {
             return Sight::Unknown("there is no randomness".to_owned());
         };
         let handshake = match Handshake::new(self.name) {
@@ -140,12 +141,6 @@ fn judge(text: &str, token: &str, at: SocketAddr) -> Sight {
 
 fn another(at: SocketAddr) -> Sight {
     Sight::Elsewhere(format!("another server answers at {at}"))
-}
-
-fn random<const N: usize>() -> Option<[u8; N]> {
-    let mut random = [0; N];
-    aws_lc_rs::rand::fill(&mut random).ok()?;
-    Some(random)
 }
 
 const HTTP: u16 = 80;

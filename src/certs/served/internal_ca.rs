@@ -19,6 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certs::Certificate;
 use crate::certs::inspect::{self, InspectError};
+use crate::crypto;
 use crate::registry::host::HostName;
 use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
 
@@ -275,13 +276,9 @@ fn read(path: &Path) -> Result<Option<String>, InternalCaError> {
 }
 
 fn generate(now: SystemTime) -> Result<(String, String), InternalCaError> {
-    let mut id = [0; 4];
-    aws_lc_rs::rand::fill(&mut id).map_err(|_| rcgen::Error::RingUnspecified)?;
+    let id = crypto::random::<4>().map_err(|_| rcgen::Error::RingUnspecified)?;
     let key = KeyPair::generate()?;
-    let mut params = ca_params(&format!(
-        "moorgate internal CA {:08x}",
-        u32::from_be_bytes(id)
-    ));
+    let mut params = ca_params(&format!("moorgate internal CA {}", crypto::hex(&id)));
     params.not_before = (now - CLOCK_SLACK).into();
     params.not_after = (now + CA_LIFE).into();
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))

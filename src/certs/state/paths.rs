@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::crypto;
 use crate::state_file::{FileLock, private_directory};
 
 /// A certificate authority, known by the URL of its ACME directory.
@@ -284,13 +285,7 @@ fn short(name: String) -> String {
     if name.len() <= LONGEST {
         return name;
     }
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
-    let digest: String = digest
-        .as_ref()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = &crypto::sha256_hex(name.as_bytes())[..32];
     let kept: String = name
         .chars()
         .take(LONGEST - digest.len() - 1)

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::manifest_budget::Room;
 use super::rewrite::{self, Asked};
 use super::{forward, store};
+use crate::crypto;
 use crate::registry::call::Call;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -258,12 +259,7 @@ fn is_of(digest: &Digest, manifest: &[u8]) -> bool {
         _ => return false,
     };
     let computed = digest::digest(algorithm, manifest);
-    let encoded: String = computed
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    encoded == digest.encoded()
+    crypto::hex(computed.as_ref()) == digest.encoded()
 }
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::TokenHash;
+use crate::crypto;
 use crate::state_file::{Access, atomic_write};
 
 /// What is known of a refresh token. Times are seconds since 1970.
@@ -84,7 +85,7 @@ pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, Record>, FileError>
     let document: Document<Record> = serde_json::from_slice(&text).map_err(|_| damaged())?;
     let entries = document.tokens.into_iter();
     entries
-        .map(|entry| Some((hash(&entry.hash)?, entry.record)))
+        .map(|entry| Some((TokenHash(crypto::from_hex(&entry.hash)?), entry.record)))
         .collect::<Option<_>>()
         .ok_or_else(damaged)
 }
@@ -93,7 +94,7 @@ pub(super) fn content(records: Vec<(TokenHash, Arc<Record>)>) -> Vec<u8> {
     let mut tokens: Vec<_> = records
         .iter()
         .map(|(hash, record)| Entry {
-            hash: hex(hash),
+            hash: crypto::hex(&hash.0),
             record: &**record,
         })
         .collect();
@@ -103,21 +104,6 @@ pub(super) fn content(records: Vec<(TokenHash, Arc<Record>)>) -> Vec<u8> {
 
 pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     atomic_write(path, content, Access::Private)
-}
-
-fn hex(hash: &TokenHash) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn hash(text: &str) -> Option<TokenHash> {
-    let mut hash = TokenHash([0; 32]);
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in hash.0.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(hash)
 }
 
 /// More than the most tokens take.
