@@ -26,7 +26,7 @@
 //! fetches what a registry redirects to where moorgate follows, and `request/plain` answers plain
 //! HTTP: redirects, and CAs. A `Grant` may have terms: `request/answer/tag_write` writes to tags that not
 //! everybody may move, `request/answer/catalog` leaves out what the asker may not see, `request/answer/hidden`
-//! answers as if a repository did not exist, and `request/reshape` makes the target that goes on
+//! answers as if a repository did not exist, and `request/answer/forward` makes the target that goes on
 //! where it is not the client's. [`auth::policy`] decides. Manifests that have to be here whole
 //! share the memory that `request/answer/manifest_budget` gives. In token mode a call shows a token
 //! ([`auth::token`]), which `request/token` gives at an endpoint beside the line.

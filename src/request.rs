@@ -2,7 +2,6 @@
 //! what the one before it has proved.
 
 pub(crate) mod admit;
-pub(crate) mod anonymous;
 pub(crate) mod answer;
 pub(crate) mod authenticate;
 pub(crate) mod authorize;
@@ -16,11 +15,9 @@ pub(crate) mod locate;
 pub(crate) mod plain;
 pub(crate) mod record;
 pub(crate) mod reject;
-pub(crate) mod reshape;
 pub(crate) mod route;
 pub(crate) mod site;
 pub(crate) mod token;
-mod unread;
 
 use std::sync::Arc;
 
@@ -117,14 +114,14 @@ async fn line(
     let authorized = match granted((gate, sites, site), conn, &parts, subject, record).await {
         Ok(authorized) => authorized,
         Err(rejection) => {
-            Box::pin(unread::take_short(conn, &parts.headers, body)).await;
+            Box::pin(body::drain_short_body(conn, &parts.headers, body)).await;
             return Err(rejection);
         }
     };
     let Authorized { grant, hidden_by } = authorized;
     record.refused(hidden_by);
     let route = route::route(grant, site)?;
-    reshape::reshape(&route, &mut parts.uri)?;
+    forward::rewrite_target(&route, &mut parts.uri)?;
     answer(gate, route, conn, (parts, body), record).await
 }
 
@@ -194,7 +191,7 @@ async fn with_room(
     match rooms.take(user, route.body_limit(), &body).await {
         Ok(room) => Ok((body, Some(room))),
         Err(rejection) => {
-            unread::take_short(conn, &parts.headers, body).await;
+            body::drain_short_body(conn, &parts.headers, body).await;
             Err(rejection)
         }
     }
@@ -215,7 +212,7 @@ async fn granted(
     };
     let authorized = async {
         let authenticated = match (&site.tokens, &subject) {
-            _ if anonymous::is_welcome(site, &subject, &parts.headers) => {
+            _ if authenticate::is_anonymous_request(site, &subject, &parts.headers) => {
                 Identity::Anonymous.into()
             }
             (Some(tokens), Subject::Call(_)) => {

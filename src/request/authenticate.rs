@@ -3,12 +3,18 @@
 
 use std::sync::Arc;
 
+use http::{HeaderMap, header};
+
 use super::admit;
+use super::classify::Subject;
 use super::reject::Rejection;
 use super::site::Site;
+use crate::auth::basic;
 use crate::auth::token::{Access, Verified};
 use crate::auth::verify::{Entry, Verifier};
 use crate::auth::{Identity, UserName};
+use crate::config::vhost::AnonymousAccess;
+use crate::registry::call::Call;
 
 /// Who is asking, and by what that is known.
 pub(crate) struct Authenticated {
@@ -61,4 +67,25 @@ pub(crate) fn user_of(identity: &Identity) -> Option<&UserName> {
         Identity::User(user) => Some(user),
         Identity::Anonymous => None,
     }
+}
+
+/// Whether a request is to be judged as that of nobody in particular. Never the ping: clients
+/// choose by its answer alone whether they ever send a password. Never a page: a browser asks for a
+/// password only if told.
+pub(crate) fn is_anonymous_request(site: &Site, subject: &Subject, headers: &HeaderMap) -> bool {
+    let may_be = site.host.auth.anonymous == AnonymousAccess::Pull;
+    let is_call = match subject {
+        Subject::Call(call) => !matches!(**call, Call::Ping { .. }),
+        Subject::Page(_) => false,
+    };
+    may_be && is_call && is_without_login(headers)
+}
+
+/// No credentials, or the empty pair that skopeo and its kin send when they have nothing else to
+/// send.
+fn is_without_login(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = all.next() else { return true };
+    all.next().is_none()
+        && basic::parse(value.as_bytes()).is_ok_and(|credentials| credentials.is_empty())
 }

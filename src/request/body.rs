@@ -3,10 +3,15 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 
+use super::conn_info::{ConnInfo, Protocol};
 use super::record::{End, Record};
 use crate::store::content::Content as Stored;
 use crate::upstream::body::AnswerBody;
@@ -138,3 +143,26 @@ impl Body for ResponseBody {
         }
     }
 }
+
+/// The body of a request that is refused. A long one is left where it is: the answer comes at once.
+/// A short one is taken first, as servers in Go do, whose clients are used to it: containerd's
+/// pusher waits for ever when a manifest is refused before it has been taken. The connection ends
+/// in either case.
+pub(crate) async fn drain_short_body(conn: &ConnInfo, headers: &HeaderMap, mut body: Incoming) {
+    let length = body.size_hint().exact().unwrap_or(u64::MAX);
+    // HTTP/2 ends a stream alone; who waits for a word before the body is told no with the answer.
+    if conn.protocol == Protocol::Http2
+        || length > MAX_DRAINED_BYTES
+        || headers.contains_key(header::EXPECT)
+    {
+        return;
+    }
+    let taking = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Whoever does not send it gets the answer all the same.
+    let _: Result<(), _> = tokio::time::timeout(DRAIN_TIMEOUT, taking).await;
+}
+
+/// Manifests are shorter, layers seldom.
+const MAX_DRAINED_BYTES: u64 = 64 << 10;
+/// A client that has sent the head has usually sent this much too.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(250);

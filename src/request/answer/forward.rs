@@ -8,6 +8,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
+use crate::registry::call::{Call, Parameter, without_parameters};
+use crate::request::authorize::Terms;
 use crate::request::conn_info::ConnInfo;
 use crate::request::headers;
 use crate::request::record::Record;
@@ -142,4 +144,45 @@ fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
     let target = PathAndQuery::try_from(format!("{base_path}{target}"))
         .map_err(|_| Rejection::bad_base_path())?;
     Ok(Uri::from(target))
+}
+
+/// Replaces the client's target where what was granted is not what was requested: by the path of the
+/// granted call, or by a query without the mount. Everywhere else path and query stay byte for byte.
+pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejection> {
+    let Some(call) = route.call() else {
+        return Ok(());
+    };
+    let target = match route.terms() {
+        Terms::Hidden(_) => with_query(&call_path(call), uri.query()),
+        Terms::Unmounted => {
+            let query = without_parameters(
+                uri.query().unwrap_or_default(),
+                &[Parameter::Mount, Parameter::From],
+            );
+            with_query(
+                uri.path(),
+                Some(query.as_str()).filter(|query| !query.is_empty()),
+            )
+        }
+        Terms::Plain if route.sessions().is_some() && call.session().is_some() => {
+            with_query(&call_path(call), uri.query())
+        }
+        Terms::Plain | Terms::Filtered | Terms::Tags(_) => return Ok(()),
+    };
+    let target = PathAndQuery::try_from(target).map_err(|_| Rejection::bad_base_path())?;
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(target);
+    *uri = Uri::from_parts(parts).map_err(|_| Rejection::bad_base_path())?;
+    Ok(())
+}
+
+fn call_path(call: &Call) -> String {
+    let (_, target) = call.print();
+    target
+        .split_once('?')
+        .map_or(target.clone(), |(path, _)| path.to_owned())
+}
+
+fn with_query(path: &str, query: Option<&str>) -> String {
+    query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
