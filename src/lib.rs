@@ -20,7 +20,7 @@
 //! | rewrite | `request/answer/rewrite` | the upstream's answer becomes ours |
 //! | record | `request/record` | the end of the answer becomes a line of the access log, and is counted |
 //!
-//! What goes wrong on the line is a `Rejection` (`request/reject`), and becomes an answer in one
+//! What goes wrong on the line is a `Rejection` (`request/rejection`), and becomes an answer in one
 //! place. Where a domain's registry is moorgate's own, `request/answer/store` answers in place of forward
 //! and rewrite, from the `store`: image layouts in a directory. Beside the line, `request/answer/redirects`
 //! fetches what a registry redirects to where moorgate follows, and `request/plain` answers plain

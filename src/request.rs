@@ -12,11 +12,14 @@ pub mod conn_info;
 mod forwarded;
 pub mod headers;
 pub(crate) mod locate;
+pub(crate) mod obligations;
 pub(crate) mod plain;
 pub(crate) mod record;
-pub(crate) mod reject;
+pub(crate) mod rejection;
+pub(crate) mod respond;
 pub(crate) mod route;
 pub(crate) mod site;
+pub(crate) mod target;
 pub(crate) mod token;
 
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 
 use crate::auth::Identity;
 use crate::auth::verify::Verifier;
@@ -35,14 +38,16 @@ use answer::manifest_budget::{Room, Rooms};
 use answer::tag_write::TagTurns;
 use answer::{catalog, forward, hidden, manifest_budget, redirects, rewrite, store, tag_write};
 use authenticate::Authenticated;
-use authorize::{Authorized, Terms};
+use authorize::Authorized;
 use body::ResponseBody;
-use classify::Subject;
-use conn_info::{ConnInfo, Protocol};
+use conn_info::ConnInfo;
+use obligations::Obligations;
 use record::Record;
-use reject::{Form, Rejection};
+use rejection::Rejection;
+use respond::ResponseFormat;
 use route::{Destination, Route};
 use site::{Site, Sites, Target};
+use target::RequestTarget;
 
 /// What all requests of the process share.
 pub(crate) struct Gate {
@@ -56,37 +61,23 @@ pub(crate) struct Gate {
     pub(crate) rooms: Rooms,
 }
 
-/// Answers one request; `open` of them go on at once on its connection.
+/// Answers one request. Its connection carries `open_requests` at once, this one included.
 pub(crate) async fn handle(
     gate: &Gate,
     conn: &Arc<ConnInfo>,
     request: Request<Incoming>,
-    open: u32,
+    open_requests: u32,
 ) -> Response<ResponseBody> {
     let sites = gate.sites.load_full();
     let conn = &conn.of_request(&sites.snapshot.trusted_proxies, request.headers());
     let mut record = Record::begin(gate, conn, request.method());
-    let api = classify::is_api(request.uri().path());
-    let method = request.method().clone();
-    // HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.
-    let http1 = conn.protocol == Protocol::Http1;
-    let has_body = !request.body().is_end_stream();
+    let format = ResponseFormat::from_request(conn, &request, open_requests);
     let response = line(gate, &sites, conn, request, &mut record)
         .await
-        .unwrap_or_else(|mut rejection| {
-            record.refused(rejection.take_rule());
-            rejection.log(record.domain());
-            let close = http1 && rejection.is_last(has_body);
-            let bare = open > MOST_REFUSED && record.is_of_stranger();
-            rejection.answer(&method, Form { api, close, bare })
-        });
+        .unwrap_or_else(|rejection| format.refuse(rejection, &mut record));
     record.status(response.status());
     response.map(|body| body.recorded(record))
 }
-
-/// How many refusals of a connection have words while others wait to be read. A stranger who reads
-/// none of them must not make them pile up: the rest are heads alone, which no window holds back.
-const MOST_REFUSED: u32 = 16;
 
 async fn line(
     gate: &Gate,
@@ -139,7 +130,7 @@ async fn answer(
         true => Box::pin(with_room(&gate.rooms, &route, conn, &parts, body)).await?,
         false => (body, None),
     };
-    if matches!(route.terms(), Terms::Tags(_)) {
+    if matches!(route.obligations(), Obligations::TagWrites(_)) {
         return Box::pin(tag_write::write(
             &gate.tag_turns,
             &mut route,
@@ -163,7 +154,10 @@ async fn answer(
             .await;
         }
     };
-    if matches!(route.terms(), Terms::Filtered | Terms::Hidden(_)) {
+    if matches!(
+        route.obligations(),
+        Obligations::Filtered | Obligations::Hidden(_)
+    ) {
         return Box::pin(restricted(to, conn, parts, body, record)).await;
     }
     let asked = rewrite::Asked::of(&route, &parts);
@@ -202,7 +196,7 @@ async fn granted(
     (gate, sites, site): (&Gate, &Sites, &Arc<Site>),
     conn: &ConnInfo,
     parts: &Parts,
-    subject: Subject,
+    subject: RequestTarget,
     record: &mut Record,
 ) -> Result<Authorized, Rejection> {
     let call = if site.tokens.is_some() {
@@ -215,10 +209,10 @@ async fn granted(
             _ if authenticate::is_anonymous_request(site, &subject, &parts.headers) => {
                 Identity::Anonymous.into()
             }
-            (Some(tokens), Subject::Call(_)) => {
+            (Some(tokens), RequestTarget::Call(_)) => {
                 bearer::authenticate(tokens, site, &parts.headers)?.into()
             }
-            (None, _) | (_, Subject::Page(_)) => {
+            (None, _) | (_, RequestTarget::Page(_)) => {
                 let budgets = &sites.snapshot.failures;
                 let entry = admit::admit(&gate.verifier, site, conn, budgets, &parts.headers)?;
                 authenticate::authenticate(&gate.verifier, site, entry)

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderValue, header};
 
 use super::conn_info::ConnInfo;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::site::Site;
 use crate::auth::UserName;
 use crate::auth::basic::{self, BasicError, Credentials};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::{HeaderMap, header};
 
 use super::admit;
-use super::classify::Subject;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::site::Site;
+use super::target::RequestTarget;
 use crate::auth::basic;
 use crate::auth::token::{Access, Verified};
 use crate::auth::verify::{Entry, Verifier};
@@ -72,11 +72,15 @@ pub(crate) fn user_of(identity: &Identity) -> Option<&UserName> {
 /// Whether a request is to be judged as that of nobody in particular. Never the ping: clients
 /// choose by its answer alone whether they ever send a password. Never a page: a browser asks for a
 /// password only if told.
-pub(crate) fn is_anonymous_request(site: &Site, subject: &Subject, headers: &HeaderMap) -> bool {
+pub(crate) fn is_anonymous_request(
+    site: &Site,
+    subject: &RequestTarget,
+    headers: &HeaderMap,
+) -> bool {
     let may_be = site.host.auth.anonymous == AnonymousAccess::Pull;
     let is_call = match subject {
-        Subject::Call(call) => !matches!(**call, Call::Ping { .. }),
-        Subject::Page(_) => false,
+        RequestTarget::Call(call) => !matches!(**call, Call::Ping { .. }),
+        RequestTarget::Page(_) => false,
     };
     may_be && is_call && is_without_login(headers)
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::authenticate::Authenticated;
 use super::bearer;
-use super::classify::{PageUse, Subject};
-use super::reject::Rejection;
+use super::obligations::{Obligations, TagObligation, TagWrite};
+use super::rejection::Rejection;
 use super::site::Site;
+use super::target::{PageAccess, RequestTarget};
 use crate::auth::policy::{Asker, Decision};
 use crate::auth::upload_session::SessionOwner;
 use crate::auth::{Identity, UserName};
@@ -27,44 +28,11 @@ use refusal::Refused;
 #[derive(Debug)]
 pub(crate) struct Grant {
     /// What is done: what was asked for, or what takes its place.
-    subject: Subject,
-    terms: Terms,
+    subject: RequestTarget,
+    terms: Obligations,
     asker: Asking,
     /// Whose an upload session is, of a call that is about one or opens one.
     sessions: Option<SessionOwner>,
-}
-
-/// On which terms a subject may be had.
-#[derive(Debug)]
-pub(crate) enum Terms {
-    /// As it was asked for.
-    Plain,
-    /// As if this repository did not exist: the subject is about another one that does not.
-    Hidden(RepositoryName),
-    /// An upload in place of a mount.
-    Unmounted,
-    /// Without the repositories that the asker may not see.
-    Filtered,
-    /// Each of these tags only as it says.
-    Tags(Vec<TagTerm>),
-}
-
-/// A tag that is to be written.
-#[derive(Debug)]
-pub(crate) struct TagTerm {
-    pub(crate) tag: Tag,
-    pub(crate) may: MayWrite,
-}
-
-/// What may be done to a tag. The refusal is for the case that it is otherwise.
-#[derive(Debug)]
-pub(crate) enum MayWrite {
-    /// Made and moved.
-    Both,
-    /// Made, but not moved.
-    Make(Rejection),
-    /// Moved, but not made.
-    Move(Rejection),
 }
 
 /// Who asks, for as long as the request takes.
@@ -84,11 +52,11 @@ impl Asking {
 }
 
 impl Grant {
-    pub(crate) fn subject(&self) -> &Subject {
+    pub(crate) fn subject(&self) -> &RequestTarget {
         &self.subject
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
+    pub(crate) fn obligations(&self) -> &Obligations {
         &self.terms
     }
 
@@ -101,9 +69,9 @@ impl Grant {
     }
 
     /// Takes out what is said of the tags.
-    pub(crate) fn take_tags(&mut self) -> Vec<TagTerm> {
-        match std::mem::replace(&mut self.terms, Terms::Plain) {
-            Terms::Tags(tags) => tags,
+    pub(crate) fn take_tag_writes(&mut self) -> Vec<TagObligation> {
+        match std::mem::replace(&mut self.terms, Obligations::Plain) {
+            Obligations::TagWrites(tags) => tags,
             other => {
                 self.terms = other;
                 Vec::new()
@@ -127,7 +95,7 @@ pub(crate) fn authorize(
     site: &Site,
     client: IpAddr,
     Authenticated { identity, token }: Authenticated,
-    subject: Subject,
+    subject: RequestTarget,
 ) -> Result<Authorized, Rejection> {
     let user = match identity {
         Identity::User(user) => Some(user),
@@ -135,11 +103,11 @@ pub(crate) fn authorize(
     };
     let asker = Asking { user, client };
     let (subject, terms, hidden_by) = match subject {
-        Subject::Page(used) => {
+        RequestTarget::Page(used) => {
             page(site, &asker, used)?;
-            (Subject::Page(used), Terms::Plain, None)
+            (RequestTarget::Page(used), Obligations::Plain, None)
         }
-        Subject::Call(call) => Judge {
+        RequestTarget::Call(call) => Judge {
             site,
             asker: &asker,
         }
@@ -167,14 +135,14 @@ pub(crate) fn authorize(
 
 /// A page shows all repositories to whoever sees it, and changes any of them for whoever may press
 /// its buttons.
-fn page(site: &Site, asker: &Asking, used: PageUse) -> Result<(), Rejection> {
+fn page(site: &Site, asker: &Asking, used: PageAccess) -> Result<(), Rejection> {
     let seen = site.policy.sees_everything(asker.asker());
     if !seen.allowed {
         let message = "these pages show everything, and your user may not see all of it";
         return Err(Rejection::denied(message).decided_by(seen.rule));
     }
     let changed = site.policy.changes_everything(asker.asker());
-    if used == PageUse::Change && !changed.allowed {
+    if used == PageAccess::Change && !changed.allowed {
         let message = "these pages may be read, but not used to change something: \
                        that is for those who may do everything in all repositories";
         return Err(Rejection::denied(message).decided_by(changed.rule));
@@ -188,7 +156,7 @@ fn sessions(site: &Site, asker: &Asking) -> Option<SessionOwner> {
 }
 
 /// What comes of a call: what is done instead or as asked, the terms, and the rule that hides it.
-type Judged = (Subject, Terms, Option<Box<str>>);
+type Judged = (RequestTarget, Obligations, Option<Box<str>>);
 
 struct Judge<'a> {
     site: &'a Site,
@@ -213,7 +181,7 @@ impl Judge<'_> {
     fn call(&self, call: Arc<Call>) -> Result<Judged, Rejection> {
         let policy = &self.site.policy;
         if self.is_free(&call) {
-            return Ok((Subject::Call(call), Terms::Plain, None));
+            return Ok((RequestTarget::Call(call), Obligations::Plain, None));
         }
         match &*call {
             Call::Ping { .. } => {}
@@ -225,7 +193,7 @@ impl Judge<'_> {
                     };
                     return Err(self.refused(Action::Catalog, None, None).by(decision));
                 }
-                return Ok((Subject::Call(call), Terms::Filtered, None));
+                return Ok((RequestTarget::Call(call), Obligations::Filtered, None));
             }
             Call::TagsList { repository, .. } => {
                 return self.seen(&call, repository, Action::List, None);
@@ -258,7 +226,7 @@ impl Judge<'_> {
                 tags,
             } => {
                 let tags = self.write(repository, reference, tags)?;
-                return Ok((Subject::Call(call), tags, None));
+                return Ok((RequestTarget::Call(call), tags, None));
             }
             Call::UploadStart { repository, .. } => self.push(repository)?,
             Call::Mount {
@@ -270,7 +238,11 @@ impl Judge<'_> {
                         repository: repository.clone(),
                         digest: None,
                     };
-                    return Ok((Subject::Call(Arc::new(upload)), Terms::Unmounted, None));
+                    return Ok((
+                        RequestTarget::Call(Arc::new(upload)),
+                        Obligations::Unmounted,
+                        None,
+                    ));
                 }
             }
             Call::UploadStatus {
@@ -284,13 +256,13 @@ impl Judge<'_> {
                 self.push(repository)?;
                 let opened = self.open(repository, upload)?;
                 return Ok((
-                    Subject::Call(Arc::new(of_session(&call, opened))),
-                    Terms::Plain,
+                    RequestTarget::Call(Arc::new(of_session(&call, opened))),
+                    Obligations::Plain,
                     None,
                 ));
             }
         }
-        Ok((Subject::Call(call), Terms::Plain, None))
+        Ok((RequestTarget::Call(call), Obligations::Plain, None))
     }
 
     /// Whether there is nothing to decide. Whose an upload is, and whose turn it is to write a tag,
@@ -338,7 +310,7 @@ impl Judge<'_> {
         (action, tag): (Action, Option<&Tag>),
     ) -> Result<Judged, Rejection> {
         if decision.allowed {
-            return Ok((Subject::Call(call.clone()), Terms::Plain, None));
+            return Ok((RequestTarget::Call(call.clone()), Obligations::Plain, None));
         }
         if self.asker.user.is_none()
             || self
@@ -356,8 +328,8 @@ impl Judge<'_> {
         hidden.set_repository(stand_in);
         let rule = refusal::named(decision.rule);
         Ok((
-            Subject::Call(Arc::new(hidden)),
-            Terms::Hidden(repository.clone()),
+            RequestTarget::Call(Arc::new(hidden)),
+            Obligations::Hidden(repository.clone()),
             Some(rule),
         ))
     }
@@ -383,17 +355,17 @@ impl Judge<'_> {
         repository: &RepositoryName,
         reference: &Reference,
         tags: &[Tag],
-    ) -> Result<Terms, Rejection> {
+    ) -> Result<Obligations, Rejection> {
         let own = match reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        let mut terms: Vec<TagTerm> = Vec::new();
+        let mut terms: Vec<TagObligation> = Vec::new();
         for tag in own.into_iter().chain(tags) {
             if !terms.iter().any(|term| term.tag == *tag) {
-                terms.push(TagTerm {
+                terms.push(TagObligation {
                     tag: tag.clone(),
-                    may: self.may_write(repository, tag)?,
+                    allowed: self.allowed_write(repository, tag)?,
                 });
             }
         }
@@ -402,22 +374,25 @@ impl Judge<'_> {
         }
         // Where nobody may move a tag and not make it, or the other way round, nothing depends on
         // what is there.
-        let depends = |term: &TagTerm| self.site.takes_turns || !matches!(term.may, MayWrite::Both);
+        let depends =
+            |term: &TagObligation| self.site.takes_turns || !matches!(term.allowed, TagWrite::Any);
         Ok(if terms.iter().any(depends) {
-            Terms::Tags(terms)
+            Obligations::TagWrites(terms)
         } else {
-            Terms::Plain
+            Obligations::Plain
         })
     }
 
-    fn may_write(&self, repository: &RepositoryName, tag: &Tag) -> Result<MayWrite, Rejection> {
+    fn allowed_write(&self, repository: &RepositoryName, tag: &Tag) -> Result<TagWrite, Rejection> {
         let push = self.decide(Action::Push, repository, Some(tag));
         let overwrite = self.decide(Action::Overwrite, repository, Some(tag));
         let refused = |action| self.refused(action, Some(repository), Some(tag));
         match (push.allowed, overwrite.allowed) {
-            (true, true) => Ok(MayWrite::Both),
-            (true, false) => Ok(MayWrite::Make(refused(Action::Overwrite).by(overwrite))),
-            (false, true) => Ok(MayWrite::Move(refused(Action::Push).by(push))),
+            (true, true) => Ok(TagWrite::Any),
+            (true, false) => Ok(TagWrite::CreateOnly(
+                refused(Action::Overwrite).by(overwrite),
+            )),
+            (false, true) => Ok(TagWrite::OverwriteOnly(refused(Action::Push).by(push))),
             (false, false) => Err(refused(Action::Push).by(push)),
         }
     }

@@ -7,10 +7,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::admit;
-use super::authorize::Terms;
-use super::classify::Subject;
-use super::reject::Rejection;
+use super::obligations::Obligations;
+use super::rejection::Rejection;
 use super::site::Site;
+use super::target::RequestTarget;
 use crate::auth::token::{Access, Tokens, Verified};
 use crate::clock;
 use crate::registry::call::{Call, Read};
@@ -63,13 +63,13 @@ fn token(value: &HeaderValue) -> Option<&str> {
 /// an upload. What is hidden stays so: a token is never given for it.
 pub(crate) fn hold(
     access: &Access,
-    subject: Subject,
-    terms: Terms,
-) -> Result<(Subject, Terms), Rejection> {
-    let Subject::Call(call) = &subject else {
+    subject: RequestTarget,
+    terms: Obligations,
+) -> Result<(RequestTarget, Obligations), Rejection> {
+    let RequestTarget::Call(call) = &subject else {
         return Ok((subject, terms));
     };
-    if matches!(terms, Terms::Hidden(_)) {
+    if matches!(terms, Obligations::Hidden(_)) {
         return Ok((subject, terms));
     }
     if !Need::of(call).is_met(access) {
@@ -83,7 +83,10 @@ pub(crate) fn hold(
                 repository: repository.clone(),
                 digest: None,
             };
-            Ok((Subject::Call(Arc::new(upload)), Terms::Unmounted))
+            Ok((
+                RequestTarget::Call(Arc::new(upload)),
+                Obligations::Unmounted,
+            ))
         }
         _ => Ok((subject, terms)),
     }

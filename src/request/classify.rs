@@ -7,54 +7,10 @@ use http::{HeaderMap, Method, header};
 
 use super::conn_info::ConnInfo;
 use super::headers;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::site::Site;
+use super::target::{self, PageAccess, RequestTarget};
 use crate::registry::call::{Call, CallError};
-
-/// What a request asks for.
-#[derive(Debug)]
-pub(crate) enum Subject {
-    /// A call of the registry protocol.
-    Call(Arc<Call>),
-    /// Anything outside `/v2/`.
-    Page(PageUse),
-}
-
-/// What is done with a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PageUse {
-    /// It is read.
-    Read,
-    /// Something may be changed through it.
-    Change,
-}
-
-impl PageUse {
-    /// What a method is for (RFC 9110 §9.2.1). Of methods that a page's server may have of its own,
-    /// nobody knows.
-    fn of(method: &Method) -> Self {
-        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if reads { Self::Read } else { Self::Change }
-    }
-}
-
-impl Subject {
-    /// The registry call, unless it is a page.
-    pub(crate) fn call(&self) -> Option<&Arc<Call>> {
-        match self {
-            Self::Call(call) => Some(call),
-            Self::Page(_) => None,
-        }
-    }
-}
-
-/// Whether answers of this path are for registry clients rather than for people.
-pub(crate) fn is_api(path: &str) -> bool {
-    ["/v2", "/v1"].iter().any(|root| {
-        path.strip_prefix(root)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
-}
 
 /// Refuses what is refused whatever it asks for, and whoever asks.
 pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
@@ -108,16 +64,16 @@ fn is_plainly_framed(headers: &HeaderMap) -> bool {
 }
 
 /// Reads the path and the query. The request has passed [`check`].
-pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<Subject, Rejection> {
+pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<RequestTarget, Rejection> {
     let path = parts.uri.path();
-    if is_api(path) {
+    if target::is_api(path) {
         return match Call::parse(&parts.method, path, parts.uri.query()) {
             Ok(call) if call.is_manifest_write() && headers::has_form_type(&parts.headers) => {
                 Err(Rejection::bad_request(
                     "a manifest is not a form: its Content-Type is its media type",
                 ))
             }
-            Ok(call) => Ok(Subject::Call(Arc::new(call))),
+            Ok(call) => Ok(RequestTarget::Call(Arc::new(call))),
             Err(error) => Err(Rejection::bad_call(error)),
         };
     }
@@ -127,7 +83,7 @@ pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<Subject, Rejec
     if site.browser.is_none() {
         return Err(Rejection::no_page());
     }
-    Ok(Subject::Page(PageUse::of(&parts.method)))
+    Ok(RequestTarget::Page(PageAccess::from_method(&parts.method)))
 }
 
 /// Whether a path means different things to different readers. The registry's own paths are held

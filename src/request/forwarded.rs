@@ -53,7 +53,7 @@ fn address(element: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,13 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
 use super::conn_info::ConnInfo;
+use super::forwarded::X_FORWARDED_FOR;
+
+/// What a registry says of itself on every response.
+pub(crate) const API_VERSION: HeaderName =
+    HeaderName::from_static("docker-distribution-api-version");
+/// The digest of the content that a response is about.
+pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Headers that speak about one connection (RFC 9110 §7.6.1), and what older clients send so.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -19,7 +26,6 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Headers by which an upstream could be told lies about who asks.
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, Version, header};
 
 use super::conn_info::ConnInfo;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::site::{Site, Sites};
 use crate::registry::host::{Authority, HostName};
 

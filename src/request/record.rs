@@ -7,10 +7,9 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::Gate;
-use super::classify::Subject;
 use super::conn_info::ConnInfo;
 use super::site::Site;
-use super::token::Endpoint;
+use super::target::{RequestTarget, TokenEndpoint};
 use crate::auth::UserName;
 use crate::observe::access_log::{AccessLog, Line};
 use crate::observe::metrics::{Asked, Cut, Ended, Traffic};
@@ -100,18 +99,18 @@ impl Record {
     }
 
     /// It asks for this.
-    pub(crate) fn called(&mut self, subject: &Subject) {
+    pub(crate) fn called(&mut self, subject: &RequestTarget) {
         (self.asked, self.call) = match subject {
-            Subject::Call(call) => (Asked::Call(call.kind()), Some(call.clone())),
-            Subject::Page(_) => (Asked::Page, None),
+            RequestTarget::Call(call) => (Asked::Call(call.kind()), Some(call.clone())),
+            RequestTarget::Page(_) => (Asked::Page, None),
         };
     }
 
     /// It asks for something of moorgate's own.
-    pub(crate) fn at(&mut self, endpoint: Endpoint) {
+    pub(crate) fn at(&mut self, endpoint: TokenEndpoint) {
         self.asked = match endpoint {
-            Endpoint::Token => Asked::Token,
-            Endpoint::Keys => Asked::Keys,
+            TokenEndpoint::Token => Asked::Token,
+            TokenEndpoint::Keys => Asked::Keys,
         };
     }
 
@@ -149,7 +148,7 @@ impl Record {
     }
 
     /// Whether nobody has shown a password for it.
-    pub(crate) fn is_of_stranger(&self) -> bool {
+    pub(crate) fn is_unauthenticated(&self) -> bool {
         self.user.is_none()
     }
 

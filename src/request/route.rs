@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::authorize::{Grant, TagTerm, Terms};
-use super::classify::Subject;
-use super::reject::Rejection;
+use super::authorize::Grant;
+use super::obligations::{Obligations, TagObligation};
+use super::rejection::Rejection;
 use super::site::{Registry, Site, Target};
+use super::target::RequestTarget;
 use crate::auth::policy::Asker;
 use crate::auth::upload_session::SessionOwner;
 use crate::registry::call::Call;
@@ -29,9 +30,9 @@ pub(crate) enum Destination<'a> {
 /// Finds the target of a grant.
 pub(crate) fn route(grant: Grant, site: &Arc<Site>) -> Result<Route, Rejection> {
     match grant.subject() {
-        Subject::Call(_) => {}
-        Subject::Page(_) if site.browser.is_none() => return Err(Rejection::no_page()),
-        Subject::Page(_) => {}
+        RequestTarget::Call(_) => {}
+        RequestTarget::Page(_) if site.browser.is_none() => return Err(Rejection::no_page()),
+        RequestTarget::Page(_) => {}
     }
     Ok(Route {
         grant,
@@ -45,8 +46,8 @@ impl Route {
     }
 
     /// On which terms it may be had.
-    pub(crate) fn terms(&self) -> &Terms {
-        self.grant.terms()
+    pub(crate) fn obligations(&self) -> &Obligations {
+        self.grant.obligations()
     }
 
     /// Who asks.
@@ -60,24 +61,24 @@ impl Route {
     }
 
     /// Takes out what is said of the tags to be written.
-    pub(crate) fn take_tags(&mut self) -> Vec<TagTerm> {
-        self.grant.take_tags()
+    pub(crate) fn take_tag_writes(&mut self) -> Vec<TagObligation> {
+        self.grant.take_tag_writes()
     }
 
     /// The registry call, unless it is a page.
     pub(crate) fn call(&self) -> Option<&Call> {
         match self.grant.subject() {
-            Subject::Call(call) => Some(call),
-            Subject::Page(_) => None,
+            RequestTarget::Call(call) => Some(call),
+            RequestTarget::Page(_) => None,
         }
     }
 
     /// What answers.
     pub(crate) fn destination(&self) -> Destination<'_> {
         match (self.grant.subject(), &self.site.registry) {
-            (Subject::Call(_), Registry::Upstream(target)) => Destination::Upstream(target),
-            (Subject::Call(call), Registry::Store(store)) => Destination::Store(store, call),
-            (Subject::Page(_), _) => {
+            (RequestTarget::Call(_), Registry::Upstream(target)) => Destination::Upstream(target),
+            (RequestTarget::Call(call), Registry::Store(store)) => Destination::Store(store, call),
+            (RequestTarget::Page(_), _) => {
                 let browser = self.site.browser.as_ref();
                 Destination::Upstream(browser.expect("without one a page has no route"))
             }

@@ -15,8 +15,9 @@ use super::Gate;
 use super::body::ResponseBody;
 use super::conn_info::ConnInfo;
 use super::record::Record;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::site::{Site, Sites};
+use super::target::TokenEndpoint;
 use super::{admit, authenticate};
 use crate::auth::basic::Credentials;
 use crate::auth::token::refresh::Holder;
@@ -27,28 +28,19 @@ use crate::clock;
 use crate::config::vhost::TokenSettings;
 use form::{Asked, Shown};
 
-/// What is there beside the registry and the pages, where a site gives tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Endpoint {
-    /// Gives tokens.
-    Token,
-    /// Shows the public keys.
-    Keys,
-}
-
 /// Whether a path of a site is one of them.
-pub(crate) fn endpoint(site: &Site, path: &str) -> Option<Endpoint> {
+pub(crate) fn endpoint(site: &Site, path: &str) -> Option<TokenEndpoint> {
     site.tokens.as_ref()?;
     match path {
-        "/token" => Some(Endpoint::Token),
-        "/.well-known/jwks.json" => Some(Endpoint::Keys),
+        "/token" => Some(TokenEndpoint::Token),
+        "/.well-known/jwks.json" => Some(TokenEndpoint::Keys),
         _ => None,
     }
 }
 
 /// Answers a request for one of them.
 pub(crate) async fn answer(
-    endpoint: Endpoint,
+    endpoint: TokenEndpoint,
     (gate, sites, site): (&Gate, &Sites, &Site),
     conn: &ConnInfo,
     (parts, body): (Parts, Incoming),
@@ -67,8 +59,8 @@ pub(crate) async fn answer(
         conn,
     };
     match endpoint {
-        Endpoint::Keys => keys(tokens, &parts.method),
-        Endpoint::Token => to.token(&parts, body, record).await,
+        TokenEndpoint::Keys => keys(tokens, &parts.method),
+        TokenEndpoint::Token => to.token(&parts, body, record).await,
     }
     .map_err(Rejection::at_token_endpoint)
 }

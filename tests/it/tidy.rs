@@ -184,13 +184,8 @@ fn only_tls_certificates_and_the_connector_name_rustls() {
     );
 }
 
-/// Who may refuse, and why it is not `request/reject.rs` alone.
-const REFUSING: [(&str, &str); 5] = [
-    (
-        "request/reject.rs",
-        "the one place for requests on the line",
-    ),
-    ("request/reject/", "its refusals of tokens"),
+/// What else on the way of a request may refuse, and why it does not by a `Rejection`.
+const REFUSING: [(&str, &str); 3] = [
     (
         "request/plain.rs",
         "plain listeners have no line: they redirect or refuse",
@@ -202,58 +197,26 @@ const REFUSING: [(&str, &str); 5] = [
     ("admin.rs", "another service, for another reader"),
 ];
 
-/// The names of all constants from 400 on.
-fn error_statuses() -> Vec<String> {
-    let name = |status: http::StatusCode| {
-        Some(
-            status
-                .canonical_reason()?
-                .to_uppercase()
-                .replace([' ', '-'], "_")
-                .replace('\'', ""),
-        )
-    };
-    let all: Vec<_> = (400..600)
-        .filter_map(|code| name(http::StatusCode::from_u16(code).ok()?))
-        .collect();
-    assert!(all.iter().any(|name| name == "NOT_FOUND") && all.len() > 30);
-    all
-}
-
+/// An `ErrorStatus` cannot be made outside its module. Responses of the line begin with 200, and
+/// what sets another status has it from one, from an upstream, or names one below 400.
 #[test]
-fn only_a_few_files_build_refusals() {
-    let statuses = error_statuses();
-    let mut wrong = Vec::new();
-    for source in sources()
-        .iter()
-        .filter(|source| !source.is_one_of(&REFUSING))
-    {
-        for line in source.code() {
-            // Looking at a status is not building one.
-            let names = line
-                .split("StatusCode::")
-                .zip(line.split("StatusCode::").skip(1));
-            let built = names.filter(|(before, _)| !before.trim_end().ends_with("=="));
-            let constant = |after: &str| {
-                after
-                    .split(|c: char| !c.is_ascii_uppercase() && c != '_')
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            let built = built
-                .map(|(_, after)| constant(after))
-                .any(|name| statuses.contains(&name));
-            if built
-                || line.contains("StatusCode::from_u16")
-                || line.contains("HTTP/1.1 4")
-                || line.contains("HTTP/1.1 5")
-            {
-                wrong.push(format!("{}: {line}", source.path));
-            }
-        }
-    }
-    none(wrong);
+fn only_one_module_makes_error_statuses() {
+    let all = sources();
+    let rejection = all.iter().find(|s| s.path == "request/rejection.rs");
+    assert!(
+        rejection.is_some_and(|s| s.says("pub(crate) struct ErrorStatus(StatusCode);")),
+        "its field is private"
+    );
+    let sets_a_number = |line: &str| {
+        line.contains("StatusCode::from_u16")
+            || line.contains("HTTP/1.1 4")
+            || line.contains("HTTP/1.1 5")
+    };
+    none(
+        all.iter()
+            .filter(|s| !s.is_one_of(&REFUSING) && s.code().any(sets_a_number))
+            .map(|s| s.path.clone()),
+    );
 }
 
 #[test]

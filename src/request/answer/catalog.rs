@@ -15,7 +15,7 @@ use crate::registry::location::{Answer, Rewriter, Rewritten};
 use crate::request::body::ResponseBody;
 use crate::request::conn_info::ConnInfo;
 use crate::request::record::Record;
-use crate::request::reject::Rejection;
+use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
 use crate::store::{Part, Store, StoreError, Window};
@@ -119,7 +119,10 @@ impl<'p> FromUpstream<'p> {
     /// its beginning.
     fn begin_anew(&mut self, status: StatusCode) -> bool {
         let is_first = self.page.last.is_some() && self.begins_there.is_none();
-        let is_refused = matches!(status.as_u16(), 400 | 405);
+        let is_refused = matches!(
+            status,
+            StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED
+        );
         if is_first && is_refused {
             self.begins_there = Some(false);
         }

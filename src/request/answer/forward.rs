@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, head
 use hyper::body::{Body, Incoming};
 
 use crate::registry::call::{Call, Parameter, without_parameters};
-use crate::request::authorize::Terms;
 use crate::request::conn_info::ConnInfo;
 use crate::request::headers;
+use crate::request::obligations::Obligations;
 use crate::request::record::Record;
-use crate::request::reject::Rejection;
+use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
 use crate::upstream::body::{AnswerBody, RequestBody, Upload};
@@ -152,9 +152,9 @@ pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejecti
     let Some(call) = route.call() else {
         return Ok(());
     };
-    let target = match route.terms() {
-        Terms::Hidden(_) => with_query(&call_path(call), uri.query()),
-        Terms::Unmounted => {
+    let target = match route.obligations() {
+        Obligations::Hidden(_) => with_query(&call_path(call), uri.query()),
+        Obligations::Unmounted => {
             let query = without_parameters(
                 uri.query().unwrap_or_default(),
                 &[Parameter::Mount, Parameter::From],
@@ -164,10 +164,10 @@ pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejecti
                 Some(query.as_str()).filter(|query| !query.is_empty()),
             )
         }
-        Terms::Plain if route.sessions().is_some() && call.session().is_some() => {
+        Obligations::Plain if route.sessions().is_some() && call.session().is_some() => {
             with_query(&call_path(call), uri.query())
         }
-        Terms::Plain | Terms::Filtered | Terms::Tags(_) => return Ok(()),
+        Obligations::Plain | Obligations::Filtered | Obligations::TagWrites(_) => return Ok(()),
     };
     let target = PathAndQuery::try_from(target).map_err(|_| Rejection::bad_base_path())?;
     let mut parts = std::mem::take(uri).into_parts();

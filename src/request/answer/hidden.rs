@@ -7,9 +7,9 @@ use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Limited};
 
 use crate::registry::call::{Call, Read};
-use crate::request::authorize::Terms;
 use crate::request::body::ResponseBody;
-use crate::request::reject::Rejection;
+use crate::request::obligations::Obligations;
+use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 
 /// The longest answer about something that is not there.
@@ -45,7 +45,7 @@ pub(crate) async fn restore(
     route: &Route,
     response: Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let (Terms::Hidden(asked), Some(call)) = (route.terms(), route.call()) else {
+    let (Obligations::Hidden(asked), Some(call)) = (route.obligations(), route.call()) else {
         return Ok(response);
     };
     let Some(stand_in) = call.repository() else {

@@ -10,8 +10,8 @@ use hyper::body::Body;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::registry::call::Call;
-use crate::request::authorize::Terms;
-use crate::request::reject::Rejection;
+use crate::request::obligations::Obligations;
+use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route};
 
 /// What all manifests together may take.
@@ -97,7 +97,7 @@ fn semaphore(permits: u32) -> Arc<Semaphore> {
 /// Whether the body is a manifest that has to be here before anything is done with it.
 pub(crate) fn is_needed(route: &Route) -> bool {
     route.call().is_some_and(Call::is_manifest_write)
-        && (matches!(route.terms(), Terms::Tags(_))
+        && (matches!(route.obligations(), Obligations::TagWrites(_))
             || matches!(route.destination(), Destination::Store(..)))
 }
 

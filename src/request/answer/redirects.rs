@@ -7,7 +7,8 @@ use super::rewrite::{Asked, origin};
 use crate::config::vhost::{Redirects, Scheme, UpstreamUrl};
 use crate::registry::host::{Authority, HostName};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
-use crate::request::reject::Rejection;
+use crate::request::headers::CONTENT_DIGEST;
+use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
 use crate::upstream::Upstream;
@@ -16,7 +17,6 @@ use crate::upstream::connector::{Connector, Trust};
 
 /// How often storage may redirect before it is taken for a circle.
 const MOST: usize = 5;
-const CONTENT_DIGEST: header::HeaderName = header::HeaderName::from_static("docker-content-digest");
 
 /// Whether redirects of this request are followed.
 pub(crate) fn follows(route: &Route, asked: &Asked) -> bool {

@@ -14,7 +14,7 @@ use crate::request::body::ResponseBody;
 use crate::request::conn_info::{ConnInfo, Protocol};
 use crate::request::headers;
 use crate::request::record::Record;
-use crate::request::reject::Rejection;
+use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
 use crate::upstream::body::AnswerBody;

@@ -8,7 +8,7 @@ mod write;
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderName};
+use http::header;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Incoming};
@@ -17,8 +17,9 @@ use super::manifest_budget::Room;
 use crate::registry::call::Call;
 use crate::request::body::ResponseBody;
 use crate::request::conn_info::{ConnInfo, Protocol};
+use crate::request::headers::API_VERSION;
 use crate::request::record::Record;
-use crate::request::reject::Rejection;
+use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::store::{Patience, Store, StoreError};
 use crate::upstream::body::{RequestBody, Upload};
@@ -77,9 +78,6 @@ pub(super) fn finished(
     }
     response
 }
-
-const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// A call's circumstances.
 struct Asked<'a> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -21,11 +21,12 @@ use crate::registry::call::Call;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
-use crate::request::authorize::{MayWrite, TagTerm};
 use crate::request::body::ResponseBody;
 use crate::request::conn_info::ConnInfo;
+use crate::request::headers::CONTENT_DIGEST;
+use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::record::Record;
-use crate::request::reject::Rejection;
+use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route};
 use crate::request::site::Target;
 use crate::store::{Expected, Patience, StoreError};
@@ -53,9 +54,14 @@ impl TagTurns {
 
     /// Waits for all of these at once. Always in the same order, so that no two wait for each
     /// other.
-    async fn take(&self, registry: &str, repository: &RepositoryName, terms: &[TagTerm]) -> Held {
+    async fn take(
+        &self,
+        registry: &str,
+        repository: &RepositoryName,
+        terms: &[TagObligation],
+    ) -> Held {
         let place =
-            |term: &TagTerm| self.hasher.hash_one((registry, repository, &term.tag)) % LOCKS;
+            |term: &TagObligation| self.hasher.hash_one((registry, repository, &term.tag)) % LOCKS;
         let mut places: Vec<_> = terms.iter().map(place).collect();
         places.sort_unstable();
         places.dedup();
@@ -82,7 +88,7 @@ pub(crate) async fn write(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let bytes = whole(route, incoming, room, record).await?;
-    let terms = route.take_tags();
+    let terms = route.take_tag_writes();
     let Some(Call::ManifestWrite {
         repository,
         reference,
@@ -112,7 +118,7 @@ pub(crate) async fn write(
         Destination::Store(store, _) => {
             let content_type = store::content_type(&parts.headers);
             let content_type = content_type.map_err(|error| Rejection::store(error, 0, None))?;
-            let expected = terms.iter().filter_map(TagTerm::expected).collect();
+            let expected = terms.iter().filter_map(TagObligation::expected).collect();
             let put = store
                 .put_manifest(repository, reference, tags, expected, content_type, bytes)
                 .await;
@@ -147,27 +153,27 @@ async fn whole(
     whole.map_err(|error| Rejection::store(error, limit, upload.failure()))
 }
 
-impl TagTerm {
+impl TagObligation {
     /// What the store is to find, where not everything is fine.
     fn expected(&self) -> Option<Expected> {
-        match &self.may {
-            MayWrite::Both => None,
-            MayWrite::Make(_) => Some(Expected::New(self.tag.clone())),
-            MayWrite::Move(_) => Some(Expected::There(self.tag.clone())),
+        match &self.allowed {
+            TagWrite::Any => None,
+            TagWrite::CreateOnly(_) => Some(Expected::New(self.tag.clone())),
+            TagWrite::OverwriteOnly(_) => Some(Expected::There(self.tag.clone())),
         }
     }
 }
 
 /// Why the store did not write: what the rules say to it, if that is a tag that is not as it was
 /// expected.
-fn refusal(error: StoreError, terms: Vec<TagTerm>) -> Rejection {
+fn refusal(error: StoreError, terms: Vec<TagObligation>) -> Rejection {
     let unexpected = match &error {
         StoreError::TagUnexpected(tag) => terms.into_iter().find(|term| term.tag == *tag),
         _ => None,
     };
-    match unexpected.map(|term| term.may) {
-        Some(MayWrite::Make(refusal) | MayWrite::Move(refusal)) => refusal,
-        Some(MayWrite::Both) | None => Rejection::store(error, 0, None),
+    match unexpected.map(|term| term.allowed) {
+        Some(TagWrite::CreateOnly(refusal) | TagWrite::OverwriteOnly(refusal)) => refusal,
+        Some(TagWrite::Any) | None => Rejection::store(error, 0, None),
     }
 }
 
@@ -200,17 +206,17 @@ async fn look(
     to: (&Route, &Target),
     conn: &ConnInfo,
     parts: &Parts,
-    terms: Vec<TagTerm>,
+    terms: Vec<TagObligation>,
     bytes: &Bytes,
 ) -> Result<(), Rejection> {
-    for TagTerm { tag, may } in terms {
-        let refusal = match may {
-            MayWrite::Both => continue,
-            MayWrite::Make(refusal) => present(to, conn, parts, &tag)
+    for TagObligation { tag, allowed } in terms {
+        let refusal = match allowed {
+            TagWrite::Any => continue,
+            TagWrite::CreateOnly(refusal) => present(to, conn, parts, &tag)
                 .await?
                 .is_some_and(|Present(digest)| !digest.is_some_and(|digest| is_of(&digest, bytes)))
                 .then_some(refusal),
-            MayWrite::Move(refusal) => present(to, conn, parts, &tag)
+            TagWrite::OverwriteOnly(refusal) => present(to, conn, parts, &tag)
                 .await?
                 .is_none()
                 .then_some(refusal),
@@ -241,7 +247,7 @@ async fn present(
     let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
     match answer.status() {
         StatusCode::OK => Ok(Some(Present(digest_of(answer.headers())))),
-        status if status.as_u16() == 404 => Ok(None),
+        StatusCode::NOT_FOUND => Ok(None),
         _ => Err(Rejection::upstream_does_not_tell()),
     }
 }
@@ -261,8 +267,6 @@ fn is_of(digest: &Digest, manifest: &[u8]) -> bool {
     let computed = digest::digest(algorithm, manifest);
     crypto::hex(computed.as_ref()) == digest.encoded()
 }
-
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Without its own type, registries convert a manifest, or say that there is none.
 const ANY_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \

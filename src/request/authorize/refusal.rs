@@ -5,7 +5,7 @@ use crate::config::access::Place;
 use crate::registry::action::Action;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
-use crate::request::reject::Rejection;
+use crate::request::rejection::Rejection;
 use crate::request::site::Site;
 
 /// What is refused, and to whom.

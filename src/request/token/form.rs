@@ -16,7 +16,7 @@ use crate::registry::host::Authority;
 use crate::registry::scope::Scope;
 use crate::request::admit;
 use crate::request::conn_info::ConnInfo;
-use crate::request::reject::{OauthError, Rejection};
+use crate::request::rejection::{OauthError, Rejection};
 use crate::request::site::Site;
 
 /// A request for a token.

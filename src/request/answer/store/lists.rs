@@ -9,7 +9,7 @@ use crate::registry::call::{Page, QueryText, Read};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::request::answer::catalog;
-use crate::request::authorize::Terms;
+use crate::request::obligations::Obligations;
 use crate::store::{Part, Window};
 
 /// The most entries of a page, also where a client asks for more.
@@ -17,8 +17,8 @@ const MOST: usize = 10_000;
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 pub(super) async fn catalog(asked: &Asked<'_>, page: &Page) -> Answered {
-    let listed = match asked.route.terms() {
-        Terms::Filtered => catalog::of_store(asked.route, asked.store, page).await,
+    let listed = match asked.route.obligations() {
+        Obligations::Filtered => catalog::of_store(asked.route, asked.store, page).await,
         _ => asked.store.catalog(window(page)).await,
     };
     Ok(paged_catalog(

@@ -3,12 +3,13 @@
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::conditions::{self, Wanted};
-use super::{Answered, Asked, CONTENT_DIGEST, ResponseBody, empty, value};
+use super::{Answered, Asked, ResponseBody, empty, value};
 use crate::registry::call::Read;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Reference;
-use crate::request::reject::Rejection;
+use crate::request::headers::CONTENT_DIGEST;
+use crate::request::rejection::Rejection;
 use crate::store::content::Content;
 
 /// A small document.

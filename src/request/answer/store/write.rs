@@ -8,13 +8,14 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
-use super::{Answered, Asked, CONTENT_DIGEST, ResponseBody, conditions, empty, value};
+use super::{Answered, Asked, ResponseBody, conditions, empty, value};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
 use crate::request::answer::manifest_budget::Room;
-use crate::request::reject::Rejection;
+use crate::request::headers::CONTENT_DIGEST;
+use crate::request::rejection::Rejection;
 use crate::store::{Accepted, Patience, Piece, StoreError};
 use crate::upstream::body::RequestBody;
 
@@ -121,7 +122,7 @@ fn misplaced(asked: &Asked<'_>, session: Session<'_>, error: StoreError) -> Reje
     };
     asked
         .rejection(error)
-        .standing_at(value(path(asked, session)), received(at))
+        .with_upload_progress(value(path(asked, session)), received(at))
 }
 
 /// Where the session is, under the name that its owner gets.

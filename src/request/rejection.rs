@@ -1,5 +1,5 @@
-//! The one place where a refusal becomes an answer: status, code, words, and whether the connection
-//! may go on afterwards.
+//! Why a request is refused: status, code, message, and whether the connection may go on afterwards.
+//! [`respond`](super::respond) makes the response of it.
 
 mod token;
 
@@ -7,14 +7,13 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
-use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::StatusCode;
+use http::header::HeaderValue;
 
-use super::body::ResponseBody;
 use super::site::Site;
 use crate::config::access::Place;
 use crate::registry::call::CallError;
-use crate::registry::error_code::{ErrorCode, error_body, token_error_body};
+use crate::registry::error_code::ErrorCode;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::UploadFailure;
@@ -23,20 +22,30 @@ pub(crate) use token::OauthError;
 /// Why a request gets no answer from behind, and what its client is told.
 #[derive(Debug)]
 pub(crate) struct Rejection {
-    status: StatusCode,
-    code: ErrorCode,
+    pub(super) status: ErrorStatus,
+    pub(super) code: ErrorCode,
     fault: Fault,
-    message: Cow<'static, str>,
-    extra: Extra,
+    pub(super) message: Cow<'static, str>,
+    pub(super) extra: Extra,
     /// Whether nothing that follows on an HTTP/1.1 connection is to be read as a request.
-    last: bool,
+    close: bool,
     /// Whether the body has been read to its end.
     after_body: bool,
     /// The access rule that refused it, for the log alone.
     rule: Option<Box<str>>,
     /// OAuth's word for it, where a token was asked for.
-    oauth: Option<OauthError>,
+    pub(super) oauth: Option<OauthError>,
     source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// A status of 400 or above. Only this module makes one, so that nothing else on the line can refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ErrorStatus(StatusCode);
+
+impl From<ErrorStatus> for StatusCode {
+    fn from(ErrorStatus(status): ErrorStatus) -> Self {
+        status
+    }
 }
 
 /// Whose fault it is: decides how loudly it is logged.
@@ -47,26 +56,25 @@ pub(crate) enum Fault {
     Store,
 }
 
+/// Headers of a refusal, and what decides about them.
 #[derive(Debug)]
-enum Extra {
+pub(super) enum Extra {
     None,
     Challenge(HeaderValue),
-    /// A token is not good enough: a challenge with this word is still to be made.
+    /// The token is not sufficient: the challenge with this error code is still to be made.
     BearerError(&'static str),
     Allow(&'static str),
     RetryAfter(u16),
-    /// Where an upload stands, for a client that has to go on from there.
-    Stands(Box<Standing>),
+    /// How far an upload is, for a client that has to continue there.
+    UploadProgress(Box<UploadProgress>),
     ContentRange(HeaderValue),
 }
 
 #[derive(Debug)]
-struct Standing {
-    location: HeaderValue,
-    range: HeaderValue,
+pub(super) struct UploadProgress {
+    pub(super) location: HeaderValue,
+    pub(super) range: HeaderValue,
 }
-
-const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
 impl Rejection {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
@@ -75,19 +83,17 @@ impl Rejection {
         } else {
             Fault::Client
         };
-        let message = message.into();
-        let (extra, rule, oauth, source) = (Extra::None, None, None, None);
         Self {
-            status,
+            status: ErrorStatus(status),
             code,
             fault,
-            message,
-            extra,
-            last: false,
+            message: message.into(),
+            extra: Extra::None,
+            close: false,
             after_body: false,
-            rule,
-            oauth,
-            source,
+            rule: None,
+            oauth: None,
+            source: None,
         }
     }
 
@@ -110,7 +116,7 @@ impl Rejection {
     /// already.
     pub(crate) fn not_spoken(message: &'static str) -> Self {
         let mut rejection = Self::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::Unsupported, message);
-        rejection.last = true;
+        rejection.close = true;
         rejection
     }
 
@@ -353,8 +359,11 @@ impl Rejection {
     }
 
     /// Tells a client whose chunk does not fit where the upload stands.
-    pub(crate) fn standing_at(self, location: HeaderValue, range: HeaderValue) -> Self {
-        self.with(Extra::Stands(Box::new(Standing { location, range })))
+    pub(crate) fn with_upload_progress(self, location: HeaderValue, range: HeaderValue) -> Self {
+        self.with(Extra::UploadProgress(Box::new(UploadProgress {
+            location,
+            range,
+        })))
     }
 
     /// No byte of the content is within the range that is asked for.
@@ -373,7 +382,7 @@ impl Rejection {
         let Some(source) = &self.source else { return };
         let error = &**source as &dyn Error;
         let domain = domain.unwrap_or_default();
-        let status = self.status.as_u16();
+        let status = StatusCode::from(self.status).as_u16();
         match self.fault {
             Fault::Upstream => tracing::warn!(domain, status, error, "no answer from the upstream"),
             Fault::Store => tracing::error!(domain, status, error, "the store failed"),
@@ -391,73 +400,7 @@ impl Rejection {
 
     /// Whether an HTTP/1.1 connection cannot carry another request after this one, which had a body
     /// or not.
-    pub(crate) fn is_last(&self, had_body: bool) -> bool {
-        self.last || (had_body && !self.after_body)
+    pub(super) fn closes_connection(&self, had_body: bool) -> bool {
+        self.close || (had_body && !self.after_body)
     }
-
-    /// The answer.
-    pub(crate) fn answer(self, method: &Method, form: Form) -> Response<ResponseBody> {
-        let Form { api, close, bare } = form;
-        let (kind, text) = match (self.oauth, api) {
-            _ if bare => ("text/plain", String::new()),
-            (Some(error), _) => (
-                "application/json",
-                token_error_body(error.as_str(), self.code, &self.message),
-            ),
-            (None, true) => (
-                "application/json",
-                error_body(self.code, &self.message, None),
-            ),
-            (None, false) => ("text/html; charset=utf-8", page(self.status, &self.message)),
-        };
-        let mut response = Response::new(ResponseBody::own(text, *method == Method::HEAD));
-        *response.status_mut() = self.status;
-        let length = response.body().own_length();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        if api {
-            headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-        }
-        if close {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        match self.extra {
-            Extra::None | Extra::BearerError(_) => {}
-            Extra::Challenge(value) => drop(headers.insert(header::WWW_AUTHENTICATE, value)),
-            Extra::Allow(methods) => {
-                drop(headers.insert(header::ALLOW, HeaderValue::from_static(methods)))
-            }
-            Extra::RetryAfter(seconds) => {
-                drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds)))
-            }
-            Extra::Stands(standing) => {
-                let Standing { location, range } = *standing;
-                headers.insert(header::LOCATION, location);
-                headers.insert(header::RANGE, range);
-            }
-            Extra::ContentRange(value) => drop(headers.insert(header::CONTENT_RANGE, value)),
-        }
-        response
-    }
-}
-
-/// What a refusal looks like.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Form {
-    /// For a registry client, otherwise for a person.
-    pub(crate) api: bool,
-    /// The connection cannot carry another HTTP/1.1 request.
-    pub(crate) close: bool,
-    /// Only a head.
-    pub(crate) bare: bool,
-}
-
-/// A page for people; the message is ours and holds no markup.
-fn page(status: StatusCode, message: &str) -> String {
-    let title = status.canonical_reason().unwrap_or("Error");
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
-         <body><h1>{title}</h1><p>{message}</p></body></html>\n"
-    )
 }

@@ -20,8 +20,7 @@ pub(crate) enum OauthError {
 }
 
 impl OauthError {
-    /// The word for it.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(in crate::request) fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
             Self::InvalidScope => "invalid_scope",
@@ -103,7 +102,7 @@ impl Rejection {
 
     /// The same for a client that wants a token: with OAuth's word for it too.
     pub(crate) fn at_token_endpoint(mut self) -> Self {
-        self.oauth.get_or_insert(match self.status {
+        self.oauth.get_or_insert(match self.status.0 {
             StatusCode::UNAUTHORIZED => OauthError::InvalidGrant,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 OauthError::TemporarilyUnavailable

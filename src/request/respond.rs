@@ -1,0 +1,135 @@
+//! The one place where a refusal becomes a response.
+
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Body;
+
+use super::body::ResponseBody;
+use super::conn_info::{ConnInfo, Protocol};
+use super::headers::API_VERSION;
+use super::record::Record;
+use super::rejection::{Extra, Rejection, UploadProgress};
+use super::target;
+use crate::registry::error_code::{error_body, token_error_body};
+
+/// What the refusal of a request looks like. Taken from the request before the line consumes it.
+#[derive(Clone, Debug)]
+pub(crate) struct ResponseFormat {
+    method: Method,
+    /// For a registry client, otherwise for a person.
+    api: bool,
+    /// HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.
+    http1: bool,
+    has_body: bool,
+    /// The requests that the connection carries at once, this one included.
+    open_requests: u32,
+}
+
+/// The number of refusals of a connection that have a body while others wait to be read. A client
+/// that has not logged in and reads none of them must not make them pile up: the rest are heads
+/// alone, which no window holds back.
+const MAX_REFUSALS_WITH_BODY: u32 = 16;
+
+impl ResponseFormat {
+    pub(crate) fn from_request(
+        conn: &ConnInfo,
+        request: &Request<impl Body>,
+        open_requests: u32,
+    ) -> Self {
+        Self {
+            method: request.method().clone(),
+            api: target::is_api(request.uri().path()),
+            http1: conn.protocol == Protocol::Http1,
+            has_body: !request.body().is_end_stream(),
+            open_requests,
+        }
+    }
+
+    /// The response to a refused request. Writes to the log what an administrator has to know.
+    pub(crate) fn refuse(
+        &self,
+        mut rejection: Rejection,
+        record: &mut Record,
+    ) -> Response<ResponseBody> {
+        record.refused(rejection.take_rule());
+        rejection.log(record.domain());
+        let headers_only =
+            self.open_requests > MAX_REFUSALS_WITH_BODY && record.is_unauthenticated();
+        self.response(rejection, headers_only)
+    }
+
+    fn response(&self, rejection: Rejection, headers_only: bool) -> Response<ResponseBody> {
+        let close = self.http1 && rejection.closes_connection(self.has_body);
+        let (kind, text) = if headers_only {
+            ("text/plain", String::new())
+        } else {
+            content(&rejection, self.api)
+        };
+        let mut response = Response::new(ResponseBody::own(text, self.method == Method::HEAD));
+        *response.status_mut() = rejection.status.into();
+        let length = response.body().own_length();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        if self.api {
+            headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        }
+        if close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let (name, value) = match rejection.extra {
+            Extra::None | Extra::BearerError(_) => return response,
+            Extra::Challenge(value) => (header::WWW_AUTHENTICATE, value),
+            Extra::Allow(methods) => (header::ALLOW, HeaderValue::from_static(methods)),
+            Extra::RetryAfter(seconds) => (header::RETRY_AFTER, HeaderValue::from(seconds)),
+            Extra::UploadProgress(progress) => {
+                let UploadProgress { location, range } = *progress;
+                headers.insert(header::LOCATION, location);
+                (header::RANGE, range)
+            }
+            Extra::ContentRange(value) => (header::CONTENT_RANGE, value),
+        };
+        headers.insert(name, value);
+        response
+    }
+}
+
+/// Media type and text of a refusal.
+fn content(rejection: &Rejection, api: bool) -> (&'static str, String) {
+    const JSON: &str = "application/json";
+    let message = &rejection.message;
+    match rejection.oauth {
+        Some(error) => (
+            JSON,
+            token_error_body(error.as_str(), rejection.code, message),
+        ),
+        None if api => (JSON, error_body(rejection.code, message, None)),
+        None => (
+            "text/html; charset=utf-8",
+            page(rejection.status.into(), message),
+        ),
+    }
+}
+
+/// A page for people.
+fn page(status: StatusCode, message: &str) -> String {
+    let title = status.canonical_reason().unwrap_or("Error");
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
+         <body><h1>{title}</h1><p>{message}</p></body></html>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_escapes_the_message() {
+        let page = page(StatusCode::FORBIDDEN, "a<script>&\"b\"'c'</script>");
+        assert!(
+            page.contains("<p>a&lt;script&gt;&amp;&quot;b&quot;&#39;c&#39;&lt;/script&gt;</p>"),
+            "{page}"
+        );
+    }
+}
