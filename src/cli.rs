@@ -149,6 +149,11 @@ Examples:
 
 Exit status: 0 fine, 1 failed, 2 wrong usage or configuration.";
 
+/// The command line with all commands and options.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the command of this process.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
@@ -210,7 +215,7 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
-                &mut Arguments::command(),
+                &mut self::command(),
                 "moorgate",
                 &mut std::io::stdout(),
             );

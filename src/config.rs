@@ -19,6 +19,7 @@ pub mod vhost;
 use std::path::{Path, PathBuf};
 
 use self::problem::{Problem, Problems};
+pub use self::schema::{KnownSetting, settings};
 use self::snapshot::Snapshot;
 
 /// A configuration that may be used.

@@ -165,6 +165,28 @@ const fn main(table: &'static str, keys: &'static [&'static str]) -> Section {
     }
 }
 
+/// A key that a configuration file may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownSetting {
+    /// Whether it is a key of a domain file rather than of `moorgate.toml`.
+    pub is_of_domain: bool,
+    /// The table that it is in; empty at the top level.
+    pub table: &'static str,
+    /// The key itself.
+    pub key: &'static str,
+}
+
+/// Every key of both kinds of files.
+pub fn settings() -> impl Iterator<Item = KnownSetting> {
+    SECTIONS.iter().flat_map(|section| {
+        section.keys.iter().map(|key| KnownSetting {
+            is_of_domain: section.kind == FileKind::Domain,
+            table: section.table,
+            key,
+        })
+    })
+}
+
 /// The keys that `table` may have.
 pub(super) fn keys(kind: FileKind, table: &str) -> impl Iterator<Item = &'static str> + Clone {
     let sections = SECTIONS

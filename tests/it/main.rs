@@ -53,5 +53,6 @@ mod reload;
 // The real program between real clients and real registries.
 mod real_peers;
 
-// What holds of the sources themselves.
+// What holds of the sources and the documentation.
+mod docs;
 mod tidy;
