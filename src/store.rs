@@ -6,11 +6,11 @@ pub(crate) mod collect;
 pub(crate) mod content;
 mod document;
 mod error;
-mod expected;
 mod hash;
 mod index;
 mod layout;
 mod lists;
+mod precondition;
 mod pulled;
 mod repository;
 mod turns;
@@ -40,10 +40,10 @@ use work::Work;
 
 pub(crate) use blobs::Blob;
 pub(crate) use error::StoreError;
-pub(crate) use expected::Expected;
-pub(crate) use lists::{Part, Window};
-pub(crate) use repository::Accepted;
-pub(crate) use uploads::{Patience, Piece};
+pub(crate) use lists::{Page, PageRequest};
+pub(crate) use precondition::Precondition;
+pub(crate) use repository::PutOutcome;
+pub(crate) use uploads::{BodyTimeouts, ContentRange};
 
 /// One store. Several processes may have the same directory open.
 pub(crate) struct Store {
@@ -173,13 +173,13 @@ impl Store {
     pub(crate) async fn append<B: Body<Data = Bytes> + Unpin>(
         &self,
         upload: (&RepositoryName, &UploadId),
-        piece: Piece,
+        range: ContentRange,
         body: B,
-        patience: Patience,
+        timeouts: BodyTimeouts,
     ) -> Result<u64, StoreError> {
         let received = self
             .uploads
-            .receive(&self.work, upload, piece, body, patience)
+            .receive(&self.work, upload, range, body, timeouts)
             .await?;
         Ok(received.length())
     }
@@ -190,15 +190,15 @@ impl Store {
         &self,
         upload: (&RepositoryName, &UploadId),
         digest: &Digest,
-        piece: Piece,
+        range: ContentRange,
         body: B,
-        patience: Patience,
+        timeouts: BodyTimeouts,
     ) -> Result<(), StoreError> {
         // Before the body comes for nothing.
         Algorithm::of(digest)?;
         let received = self
             .uploads
-            .receive(&self.work, upload, piece, body, patience)
+            .receive(&self.work, upload, range, body, timeouts)
             .await?;
         let _turn = self.turns.to_add(upload.0).await;
         self.uploads
@@ -251,10 +251,10 @@ impl Store {
         name: &RepositoryName,
         reference: &Reference,
         tags: &[Tag],
-        expected: Vec<Expected>,
+        expected: Vec<Precondition>,
         content_type: Option<&str>,
         bytes: Bytes,
-    ) -> Result<Accepted, StoreError> {
+    ) -> Result<PutOutcome, StoreError> {
         let _turn = self.turns.to_change(name).await;
         let (name, reference, tags) = (name.clone(), reference.clone(), tags.to_vec());
         let content_type = content_type.map(str::to_owned);

@@ -22,7 +22,7 @@ use super::upload_id::UploadId;
 
 pub use self::error::CallError;
 pub use self::kind::CallKind;
-pub use self::query::{Page, Parameter, QueryError, QueryText, pairs, without_parameters};
+pub use self::query::{Pagination, Parameter, QueryError, QueryText, pairs, without_parameters};
 
 /// One variant for each endpoint and method of the distribution specification 1.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +35,14 @@ pub enum Call {
     /// `GET /v2/_catalog`: the repositories.
     Catalog {
         /// Which part of the list.
-        page: Page,
+        page: Pagination,
     },
     /// `GET /v2/<name>/tags/list`: the tags of a repository.
     TagsList {
         /// Whose tags.
         repository: RepositoryName,
         /// Which part of the list.
-        page: Page,
+        page: Pagination,
     },
     /// `GET /v2/<name>/manifests/<reference>`.
     ManifestRead {

@@ -336,7 +336,7 @@ impl Rejection {
             }
             StoreError::BodyStalled => (StatusCode::REQUEST_TIMEOUT, ErrorCode::SizeInvalid),
             StoreError::Superseded => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
-            StoreError::TagUnexpected(_) => (StatusCode::CONFLICT, ErrorCode::Denied),
+            StoreError::PreconditionFailed(_) => (StatusCode::CONFLICT, ErrorCode::Denied),
             StoreError::BlobInUse(_) | StoreError::ManifestInUse(_) => {
                 (StatusCode::FORBIDDEN, ErrorCode::Denied)
             }

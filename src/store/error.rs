@@ -50,7 +50,7 @@ pub(crate) enum StoreError {
     Missing(Digest),
     /// The tag is there, or is not, or leads to another manifest: not what the write expects.
     #[error("the tag {0} is not as this write expects it")]
-    TagUnexpected(Tag),
+    PreconditionFailed(Tag),
     /// The body did not come whole.
     #[error("the request body ended early")]
     BodyCut,

@@ -1,4 +1,4 @@
-//! The lists that a store gives: repositories, tags, referrers; in order, and in parts.
+//! The lists of a store: repositories, tags, referrers; sorted and cut into pages.
 
 use std::sync::Arc;
 
@@ -10,29 +10,29 @@ use super::index::MEDIA_TYPE;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
-/// Which part of a list is asked for.
+/// The page of a list that a client asks for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Window {
-    /// The most entries.
-    pub(crate) most: usize,
-    /// Only entries that come after this text.
+pub(crate) struct PageRequest {
+    /// The maximum number of entries.
+    pub(crate) limit: usize,
+    /// Only entries after this text, in the order of the list.
     pub(crate) after: String,
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct Page {
     pub(crate) entries: Vec<String>,
-    /// Whether there are entries after the last of these.
-    pub(crate) more: bool,
+    /// Whether the list has entries after these.
+    pub(crate) has_more: bool,
 }
 
-impl Part {
-    fn of(window: &Window, entries: impl Iterator<Item = String>) -> Self {
-        let mut entries: Vec<_> = entries.take(window.most.saturating_add(1)).collect();
-        let more = entries.len() > window.most;
-        entries.truncate(window.most);
-        Self { entries, more }
+impl Page {
+    fn take(request: &PageRequest, entries: impl Iterator<Item = String>) -> Self {
+        let mut entries: Vec<_> = entries.take(request.limit.saturating_add(1)).collect();
+        let has_more = entries.len() > request.limit;
+        entries.truncate(request.limit);
+        Self { entries, has_more }
     }
 }
 
@@ -59,10 +59,13 @@ struct Descriptor<'a> {
 
 impl Store {
     /// The repositories that have a manifest, in order.
-    pub(crate) async fn catalog(self: &Arc<Self>, window: Window) -> Result<Part, StoreError> {
+    pub(crate) async fn catalog(
+        self: &Arc<Self>,
+        request: PageRequest,
+    ) -> Result<Page, StoreError> {
         self.run(move |store| {
             let mut names = store.names()?;
-            names.retain(|name| name.as_str() > window.after.as_str());
+            names.retain(|name| name.as_str() > request.after.as_str());
             names.sort();
             let has_manifest = |name: &RepositoryName| {
                 store
@@ -74,7 +77,7 @@ impl Store {
                 .into_iter()
                 .filter(has_manifest)
                 .map(|name| name.as_str().to_owned());
-            Ok(Part::of(&window, names))
+            Ok(Page::take(&request, names))
         })
         .await
     }
@@ -83,15 +86,15 @@ impl Store {
     pub(crate) async fn tags(
         self: &Arc<Self>,
         name: &RepositoryName,
-        window: Window,
-    ) -> Result<Part, StoreError> {
+        request: PageRequest,
+    ) -> Result<Page, StoreError> {
         let name = name.clone();
         self.run(move |store| {
             let index = store.repository(&name).index()?;
             let tags = index
-                .tags_after(&window.after)
+                .tags_after(&request.after)
                 .map(|tag| tag.as_str().to_owned());
-            Ok(Part::of(&window, tags))
+            Ok(Page::take(&request, tags))
         })
         .await
     }

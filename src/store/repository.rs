@@ -11,10 +11,10 @@ use std::time::Duration;
 use super::blobs;
 use super::document::{self, Document};
 use super::error::StoreError;
-use super::expected::Expected;
 use super::hash::Algorithm;
 use super::index::{Entry, Index};
 use super::layout::{INDEX, Layout, Locked, if_there};
+use super::precondition::Precondition;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
@@ -40,7 +40,7 @@ pub(super) struct Referrer {
 
 /// A manifest that was accepted.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct PutOutcome {
     pub(crate) digest: Digest,
     pub(crate) subject: Option<Digest>,
 }
@@ -141,10 +141,10 @@ impl Repository {
         &self,
         reference: &Reference,
         tags: &[Tag],
-        expected: &[Expected],
+        expected: &[Precondition],
         content_type: Option<&str>,
         bytes: &[u8],
-    ) -> Result<Accepted, StoreError> {
+    ) -> Result<PutOutcome, StoreError> {
         let document = Document::read(content_type, bytes)?;
         let digest = match reference {
             Reference::Tag(_) => Algorithm::Sha256.digest(bytes),
@@ -192,7 +192,7 @@ impl Repository {
         if changed {
             self.write(index, &locked)?;
         }
-        Ok(Accepted {
+        Ok(PutOutcome {
             digest,
             subject: document.subject,
         })

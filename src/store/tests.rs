@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::hash::Algorithm;
 use super::*;
 
-const PATIENCE: Patience = Patience {
+const BODY_TIMEOUTS: BodyTimeouts = BodyTimeouts {
     first_byte: Duration::from_secs(60),
     stall: Duration::from_secs(60),
 };
@@ -108,9 +108,9 @@ impl Uploading {
         }
     }
 
-    async fn append(&self, piece: Piece, body: Parts) -> Result<u64, StoreError> {
+    async fn append(&self, range: ContentRange, body: Parts) -> Result<u64, StoreError> {
         self.stores[0]
-            .append((&self.name, &self.id), piece, body, PATIENCE)
+            .append((&self.name, &self.id), range, body, BODY_TIMEOUTS)
             .await
     }
 
@@ -131,29 +131,35 @@ impl Uploading {
                 placed,
             } => {
                 let sent = &rest[..bytes.min(rest.len())];
-                let place = Piece {
+                let place = ContentRange {
                     begin: Some(self.here as u64),
                     length: Some(sent.len() as u64),
                 };
-                let piece = if placed { place } else { Piece::default() };
-                let length = self.append(piece, body(sent, parts, false)).await.unwrap();
+                let range = if placed {
+                    place
+                } else {
+                    ContentRange::default()
+                };
+                let length = self.append(range, body(sent, parts, false)).await.unwrap();
                 assert_eq!(length, (self.here + sent.len()) as u64);
                 self.here += sent.len();
             }
             Step::Cut { bytes } => {
                 let sent = &rest[..bytes.min(rest.len())];
-                let cut = self.append(Piece::default(), body(sent, 3, true)).await;
+                let cut = self
+                    .append(ContentRange::default(), body(sent, 3, true))
+                    .await;
                 assert!(matches!(cut, Err(StoreError::BodyCut)), "{cut:?}");
                 // All that came is here; a client asks all the same.
                 assert_eq!(self.length().await, self.here + sent.len());
                 self.here += sent.len();
             }
             Step::Misplaced { begin } if begin != self.here as u64 => {
-                let piece = Piece {
+                let range = ContentRange {
                     begin: Some(begin),
                     length: None,
                 };
-                let refused = self.append(piece, body(b"wrong", 1, false)).await;
+                let refused = self.append(range, body(b"wrong", 1, false)).await;
                 let at = self.here as u64;
                 assert!(
                     matches!(refused, Err(StoreError::OutOfOrder { at: said }) if said == at),
@@ -175,7 +181,13 @@ impl Uploading {
         let rest = body(&whole[self.here..], 2, false);
         let upload = (&self.name, &self.id);
         self.stores[0]
-            .commit(upload, &digest, Piece::default(), rest, PATIENCE)
+            .commit(
+                upload,
+                &digest,
+                ContentRange::default(),
+                rest,
+                BODY_TIMEOUTS,
+            )
             .await
             .unwrap();
         let blob = self.stores[1]
@@ -235,7 +247,13 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     let digest = Algorithm::Sha256.digest(b"some");
     let some = body(b"some", 1, false);
     store
-        .commit((&name, &id), &digest, Piece::default(), some, PATIENCE)
+        .commit(
+            (&name, &id),
+            &digest,
+            ContentRange::default(),
+            some,
+            BODY_TIMEOUTS,
+        )
         .await
         .unwrap();
     let tag = Reference::Tag(Tag::parse("v1").unwrap());
@@ -256,7 +274,13 @@ async fn push_blob(store: &Arc<Store>, name: &RepositoryName, content: &[u8]) ->
         let id = store.start_upload(name).await.unwrap();
         let content = body(content, 2, false);
         store
-            .commit((name, &id), &digest, Piece::default(), content, PATIENCE)
+            .commit(
+                (name, &id),
+                &digest,
+                ContentRange::default(),
+                content,
+                BODY_TIMEOUTS,
+            )
             .await
             .unwrap();
     }
@@ -342,7 +366,7 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
     let (one, other) = (open(), open());
     let name = RepositoryName::parse("a").unwrap();
     let tag = |text: &str| Tag::parse(text).unwrap();
-    let put = async |store: &Arc<Store>, content: &'static [u8], expected: Vec<Expected>| {
+    let put = async |store: &Arc<Store>, content: &'static [u8], expected: Vec<Precondition>| {
         let (reference, bytes) = (Reference::Tag(tag("v1")), Bytes::from_static(content));
         store
             .put_manifest(
@@ -355,18 +379,21 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
             )
             .await
     };
-    let refused = |put: Result<Accepted, StoreError>, text: &str| match put {
-        Err(StoreError::TagUnexpected(unexpected)) => assert_eq!(unexpected, tag(text)),
+    let refused = |put: Result<PutOutcome, StoreError>, text: &str| match put {
+        Err(StoreError::PreconditionFailed(unexpected)) => assert_eq!(unexpected, tag(text)),
         other => panic!("{other:?}"),
     };
     refused(
-        put(&one, b"\0", vec![Expected::There(tag("v1"))]).await,
+        put(&one, b"\0", vec![Precondition::Present(tag("v1"))]).await,
         "v1",
     );
     put(
         &one,
         b"\0",
-        vec![Expected::New(tag("v1")), Expected::New(tag("also"))],
+        vec![
+            Precondition::Absent(tag("v1")),
+            Precondition::Absent(tag("also")),
+        ],
     )
     .await
     .unwrap();
@@ -374,19 +401,25 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
     put(
         &other,
         b"\0",
-        vec![Expected::New(tag("v1")), Expected::There(tag("also"))],
+        vec![
+            Precondition::Absent(tag("v1")),
+            Precondition::Present(tag("also")),
+        ],
     )
     .await
     .unwrap();
     refused(
-        put(&other, b"\x01", vec![Expected::New(tag("v1"))]).await,
+        put(&other, b"\x01", vec![Precondition::Absent(tag("v1"))]).await,
         "v1",
     );
     refused(
         put(
             &other,
             b"\x01",
-            vec![Expected::There(tag("v1")), Expected::New(tag("also"))],
+            vec![
+                Precondition::Present(tag("v1")),
+                Precondition::Absent(tag("also")),
+            ],
         )
         .await,
         "also",
@@ -395,7 +428,10 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
         put(
             &one,
             b"\x01",
-            vec![Expected::There(tag("v1")), Expected::There(tag("v2"))],
+            vec![
+                Precondition::Present(tag("v1")),
+                Precondition::Present(tag("v2")),
+            ],
         )
         .await,
         "v2",
@@ -408,7 +444,7 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
         manifest.bytes, b"\0",
         "nothing of what was refused is there"
     );
-    put(&other, b"\x01", vec![Expected::There(tag("v1"))])
+    put(&other, b"\x01", vec![Precondition::Present(tag("v1"))])
         .await
         .unwrap();
     // Where there is nothing at all, no tag is there either.
@@ -416,7 +452,7 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
     let blob = serde_json::json!({"mediaType": "a/b", "digest": Algorithm::Sha256.digest(b"x").as_str(), "size": 1});
     let manifest =
         serde_json::json!({"schemaVersion": 2, "config": blob, "layers": []}).to_string();
-    let expected = vec![Expected::There(tag("v1"))];
+    let expected = vec![Precondition::Present(tag("v1"))];
     let put = one
         .put_manifest(
             &nowhere,

@@ -36,16 +36,17 @@ const EXPIRES: Duration = Duration::from_secs(24 * 3600);
 /// on, as much again is read: so this is half of what an upload holds in memory.
 const BATCH: usize = 256 * 1024;
 
-/// How long a body may keep silent.
+/// Timeouts for reading a request body.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct BodyTimeouts {
     pub(crate) first_byte: Duration,
+    /// Between two frames.
     pub(crate) stall: Duration,
 }
 
-/// A piece of a blob: where it begins and how long it is, if the client says so.
+/// The position and length of a chunk, where the client sends a `Content-Range`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct ContentRange {
     pub(crate) begin: Option<u64>,
     pub(crate) length: Option<u64>,
 }
@@ -242,15 +243,15 @@ impl Uploads {
         self: &Arc<Self>,
         work: &Work,
         (name, id): (&RepositoryName, &UploadId),
-        piece: Piece,
+        range: ContentRange,
         mut body: B,
-        patience: Patience,
+        timeouts: BodyTimeouts,
     ) -> Result<Received, StoreError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let exact = body.size_hint().exact();
-        if piece
+        if range
             .length
             .is_some_and(|length| exact.is_some_and(|exact| exact != length))
         {
@@ -263,7 +264,7 @@ impl Uploads {
             .await?;
         let token = session.take_over();
         let turn = session.content.clone().lock_owned().await;
-        if let Some(begin) = piece.begin.filter(|begin| *begin != turn.length) {
+        if let Some(begin) = range.begin.filter(|begin| *begin != turn.length) {
             tracing::debug!(begin, at = turn.length, "a chunk out of order");
             return Err(StoreError::OutOfOrder { at: turn.length });
         }
@@ -274,7 +275,7 @@ impl Uploads {
             writing: None,
         };
         let read = token
-            .run_until_cancelled(writer.read(&mut body, patience))
+            .run_until_cancelled(writer.read(&mut body, timeouts))
             .await;
         // What has come is written, however it ended, before anybody is told where the upload
         // stands.
@@ -299,10 +300,10 @@ impl Writer<'_> {
     async fn read<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
-        patience: Patience,
+        timeouts: BodyTimeouts,
     ) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        let mut limit = patience.first_byte;
+        let mut limit = timeouts.first_byte;
         let ended = loop {
             let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
             match tokio::time::timeout(limit, frame).await {
@@ -316,7 +317,7 @@ impl Writer<'_> {
                 Ok(Some(Err(_))) => break Err(StoreError::BodyCut),
                 Err(_) => break Err(StoreError::BodyStalled),
             }
-            limit = patience.stall;
+            limit = timeouts.stall;
             if batch.bytes >= BATCH {
                 self.write(std::mem::take(&mut batch)).await?;
             }

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use http::Method;
 
-use super::{Call, Page, Parameter};
+use super::{Call, Pagination, Parameter};
 
 impl Call {
     /// The method, and the path with its query. Reading them gives the same call again. Only what
@@ -122,7 +122,7 @@ impl fmt::Display for Target<'_> {
     }
 }
 
-fn write_page(f: &mut fmt::Formatter<'_>, page: &Page) -> fmt::Result {
+fn write_page(f: &mut fmt::Formatter<'_>, page: &Pagination) -> fmt::Result {
     let n = page.n.map(|n| n.to_string());
     let n = n.iter().map(|n| (Parameter::N, n.as_str()));
     write_query(

@@ -51,7 +51,7 @@ pub enum QueryError {
 
 /// Which part of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct Pagination {
     /// The most entries. Without it the registry decides.
     pub n: Option<u32>,
     /// Only entries after this one: a name, or at some registries a token.
@@ -202,8 +202,8 @@ impl<'a> Parameters<'a> {
         self.tags.iter().map(tag).collect()
     }
 
-    pub(super) fn page(&self) -> Result<Page, QueryError> {
-        Ok(Page {
+    pub(super) fn page(&self) -> Result<Pagination, QueryError> {
+        Ok(Pagination {
             n: typed(&self.n, Parameter::N, number)?,
             last: typed(&self.last, Parameter::Last, QueryText::parse)?,
         })

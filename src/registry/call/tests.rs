@@ -346,7 +346,7 @@ fn queries_are_decoded() {
     );
     let page = call(Method::GET, "/v2/_catalog?n=0100&last=a+b%2f").unwrap();
     assert!(
-        matches!(page, Call::Catalog { page: Page { n: Some(100), last: Some(last) } } if last.as_str() == "a b/")
+        matches!(page, Call::Catalog { page: Pagination { n: Some(100), last: Some(last) } } if last.as_str() == "a b/")
     );
     let tags = call(Method::PUT, "/v2/a/manifests/DIGEST?tag=x&tag=y").unwrap();
     assert!(
@@ -489,8 +489,8 @@ fn query_text() -> impl Strategy<Value = Option<QueryText>> {
     proptest::option::of("[ -~]{1,8}".prop_map(|text| QueryText::parse(&text).unwrap()))
 }
 
-fn page() -> impl Strategy<Value = Page> {
-    (any::<Option<u32>>(), query_text()).prop_map(|(n, last)| Page { n, last })
+fn page() -> impl Strategy<Value = Pagination> {
+    (any::<Option<u32>>(), query_text()).prop_map(|(n, last)| Pagination { n, last })
 }
 
 fn read() -> impl Strategy<Value = Read> {

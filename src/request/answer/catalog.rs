@@ -10,7 +10,7 @@ use super::forward;
 use super::rewrite::{self, Asked};
 use super::store::lists;
 use crate::registry::action::Action;
-use crate::registry::call::{Page, QueryText, pairs};
+use crate::registry::call::{Pagination, QueryText, pairs};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
 use crate::request::body::ResponseBody;
 use crate::request::conn_info::ConnInfo;
@@ -18,30 +18,30 @@ use crate::request::record::Record;
 use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
-use crate::store::{Part, Store, StoreError, Window};
+use crate::store::{Page, PageRequest, Store, StoreError};
 use crate::upstream::body::AnswerBody;
 
-/// What is asked of a registry at once: more is an error at some.
-const AT_ONCE: usize = 1000;
-/// The longest page: 1000 names of 255 bytes, and as much again.
-const MOST_BYTES: usize = 512 * 1024;
-/// The most pages that are read for one of ours.
-const MOST_PAGES: usize = 1000;
+/// Entries asked of an upstream at once: some registries refuse to give more.
+const UPSTREAM_PAGE_SIZE: usize = 1000;
+/// 1,000 names of 255 bytes, and as much again.
+const MAX_PAGE_BYTES: usize = 512 * 1024;
+/// Pages that are read from an upstream for one page of the answer.
+const MAX_UPSTREAM_PAGES: usize = 1000;
 
 /// What has been found of one page so far.
 struct Found {
-    /// How many entries are wanted.
-    most: usize,
-    part: Part,
+    /// The maximum number of entries.
+    limit: usize,
+    page: Page,
 }
 
 impl Found {
-    fn new(page: &Page) -> Self {
+    fn new(pagination: &Pagination) -> Self {
         Self {
-            most: lists::wanted(page),
-            part: Part {
+            limit: lists::page_limit(pagination),
+            page: Page {
                 entries: Vec::new(),
-                more: false,
+                has_more: false,
             },
         }
     }
@@ -57,11 +57,11 @@ impl Found {
                 .allowed
         };
         for name in names.into_iter().filter(sees) {
-            if self.part.entries.len() == self.most {
-                self.part.more = true;
+            if self.page.entries.len() == self.limit {
+                self.page.has_more = true;
                 return true;
             }
-            self.part.entries.push(name);
+            self.page.entries.push(name);
         }
         false
     }
@@ -71,7 +71,7 @@ impl Found {
 /// another name (Quay: `next_page`) or the same (ECR). It does not know what `last` is then: it
 /// begins anew, or is to, and what stands before that name is left out here.
 struct FromUpstream<'p> {
-    page: &'p Page,
+    pagination: &'p Pagination,
     /// Of all that it has listed.
     all: Found,
     /// Of what it has listed after `last`, once that was there.
@@ -81,10 +81,10 @@ struct FromUpstream<'p> {
 }
 
 impl<'p> FromUpstream<'p> {
-    fn new(page: &'p Page) -> Self {
+    fn new(pagination: &'p Pagination) -> Self {
         Self {
-            page,
-            all: Found::new(page),
+            pagination,
+            all: Found::new(pagination),
             after: None,
             begins_there: None,
         }
@@ -92,7 +92,7 @@ impl<'p> FromUpstream<'p> {
 
     /// Adds a page, whose next one is asked for so; true as soon as no other is needed.
     fn add(&mut self, route: &Route, mut names: Vec<String>, next: Option<&str>) -> bool {
-        let Some(last) = self.page.last.as_ref().map(QueryText::as_str) else {
+        let Some(last) = self.pagination.last.as_ref().map(QueryText::as_str) else {
             return self.all.add(route, names);
         };
         let at = names.iter().position(|name| name == last);
@@ -106,7 +106,7 @@ impl<'p> FromUpstream<'p> {
         }
         if let Some(at) = at {
             names.drain(..=at);
-            self.after = Some(Found::new(self.page));
+            self.after = Some(Found::new(self.pagination));
         }
         if let Some(after) = &mut self.after {
             return after.add(route, names);
@@ -118,7 +118,7 @@ impl<'p> FromUpstream<'p> {
     /// Takes in that the registry has not begun at `last`. Whether it is to be asked again, from
     /// its beginning.
     fn begin_anew(&mut self, status: StatusCode) -> bool {
-        let is_first = self.page.last.is_some() && self.begins_there.is_none();
+        let is_first = self.pagination.last.is_some() && self.begins_there.is_none();
         let is_refused = matches!(
             status,
             StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED
@@ -131,8 +131,8 @@ impl<'p> FromUpstream<'p> {
 
     /// Where `last` has not been there at all, it may have been deleted: an entry twice is better
     /// than none.
-    fn part(&self) -> &Part {
-        &self.after.as_ref().unwrap_or(&self.all).part
+    fn page(&self) -> &Page {
+        &self.after.as_ref().unwrap_or(&self.all).page
     }
 }
 
@@ -146,26 +146,26 @@ fn is_after(query: &str, name: &str) -> bool {
 pub(crate) async fn of_store(
     route: &Route,
     store: &std::sync::Arc<Store>,
-    page: &Page,
-) -> Result<Part, StoreError> {
-    let mut found = Found::new(page);
-    let mut after = page
+    pagination: &Pagination,
+) -> Result<Page, StoreError> {
+    let mut found = Found::new(pagination);
+    let mut after = pagination
         .last
         .as_ref()
         .map_or(String::new(), |last| last.as_str().to_owned());
     loop {
-        let part = store
-            .catalog(Window {
-                most: AT_ONCE,
+        let page = store
+            .catalog(PageRequest {
+                limit: UPSTREAM_PAGE_SIZE,
                 after: after.clone(),
             })
             .await?;
-        let next = part.entries.last().filter(|_| part.more).cloned();
-        if found.add(route, part.entries) {
-            return Ok(found.part);
+        let next = page.entries.last().filter(|_| page.has_more).cloned();
+        if found.add(route, page.entries) {
+            return Ok(found.page);
         }
         let Some(next) = next else {
-            return Ok(found.part);
+            return Ok(found.page);
         };
         after = next;
     }
@@ -179,15 +179,15 @@ struct Document {
 /// From an upstream. What is no list is its answer to the client as it stands.
 pub(crate) async fn of_upstream(
     (route, target): (&Route, &Target),
-    page: &Page,
+    pagination: &Pagination,
     conn: &ConnInfo,
     parts: &Parts,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let mut found = FromUpstream::new(page);
-    let (mut query, mut has_page) = (first_query(page), false);
+    let mut found = FromUpstream::new(pagination);
+    let (mut query, mut has_page) = (first_query(pagination), false);
     record.forwarded(None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_UPSTREAM_PAGES {
         let path = format!("/v2/_catalog?{query}");
         let request = forward::own((route, target), conn, parts, (Method::GET, &path))?;
         let answer = target
@@ -201,7 +201,7 @@ pub(crate) async fn of_upstream(
                 return Err(Rejection::upstream_does_not_tell());
             }
             if found.begin_anew(answer.status()) {
-                query = format!("n={AT_ONCE}");
+                query = format!("n={UPSTREAM_PAGE_SIZE}");
                 continue;
             }
             return rewrite::rewrite(
@@ -216,19 +216,19 @@ pub(crate) async fn of_upstream(
         let next = next_query((route, target), &answer);
         let is_whole = found.add(route, names(answer).await?, next.as_deref());
         let Some(next) = next.filter(|next| !is_whole && *next != query) else {
-            return Ok(lists::paged_catalog(found.part(), page));
+            return Ok(lists::paged_catalog(found.page(), pagination));
         };
         query = next;
     }
     Err(Rejection::upstream_does_not_tell())
 }
 
-fn first_query(page: &Page) -> String {
-    let last = page
+fn first_query(pagination: &Pagination) -> String {
+    let last = pagination
         .last
         .as_ref()
         .map(|last| format!("&last={}", encoded(last.as_str())));
-    format!("n={AT_ONCE}{}", last.unwrap_or_default())
+    format!("n={UPSTREAM_PAGE_SIZE}{}", last.unwrap_or_default())
 }
 
 fn encoded(text: &str) -> String {
@@ -242,7 +242,9 @@ fn encoded(text: &str) -> String {
 }
 
 async fn names(answer: Response<AnswerBody>) -> Result<Vec<String>, Rejection> {
-    let collected = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
+    let collected = Limited::new(answer.into_body(), MAX_PAGE_BYTES)
+        .collect()
+        .await;
     let bytes = collected
         .map_err(|_| Rejection::upstream_does_not_tell())?
         .to_bytes();

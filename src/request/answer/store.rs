@@ -21,7 +21,7 @@ use crate::request::headers::API_VERSION;
 use crate::request::record::Record;
 use crate::request::rejection::Rejection;
 use crate::request::route::Route;
-use crate::store::{Patience, Store, StoreError};
+use crate::store::{BodyTimeouts, Store, StoreError};
 use crate::upstream::body::{RequestBody, Upload};
 
 pub(super) use write::{content_type, manifest_is_here, whole};
@@ -47,7 +47,7 @@ pub(crate) async fn answer(
     };
     record.forwarded(upload.clone());
     let timeouts = &route.site().host.timeouts;
-    let patience = Patience {
+    let timeouts = BodyTimeouts {
         first_byte: timeouts.first_body_byte,
         stall: timeouts.stall,
     };
@@ -56,7 +56,7 @@ pub(crate) async fn answer(
         store,
         headers: &parts.headers,
         limit,
-        patience,
+        timeouts,
         upload,
     };
     let answered = dispatch(asked, call, (body, room)).await;
@@ -86,7 +86,7 @@ struct Asked<'a> {
     headers: &'a HeaderMap,
     /// The largest body.
     limit: u64,
-    patience: Patience,
+    timeouts: BodyTimeouts,
     upload: Option<Arc<Upload>>,
 }
 

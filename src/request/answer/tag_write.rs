@@ -29,7 +29,7 @@ use crate::request::record::Record;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route};
 use crate::request::site::Target;
-use crate::store::{Expected, Patience, StoreError};
+use crate::store::{BodyTimeouts, Precondition, StoreError};
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::exchange::ExchangeLimits;
 
@@ -145,21 +145,21 @@ async fn whole(
     let body = RequestBody::streamed(incoming, upload.clone(), limit);
     record.forwarded(has_body.then(|| upload.clone()));
     let timeouts = &route.site().host.timeouts;
-    let patience = Patience {
+    let timeouts = BodyTimeouts {
         first_byte: timeouts.first_body_byte,
         stall: timeouts.stall,
     };
-    let whole = store::whole(patience, body, room).await;
+    let whole = store::whole(timeouts, body, room).await;
     whole.map_err(|error| Rejection::store(error, limit, upload.failure()))
 }
 
 impl TagObligation {
     /// What the store is to find, where not everything is fine.
-    fn expected(&self) -> Option<Expected> {
+    fn expected(&self) -> Option<Precondition> {
         match &self.allowed {
             TagWrite::Any => None,
-            TagWrite::CreateOnly(_) => Some(Expected::New(self.tag.clone())),
-            TagWrite::OverwriteOnly(_) => Some(Expected::There(self.tag.clone())),
+            TagWrite::CreateOnly(_) => Some(Precondition::Absent(self.tag.clone())),
+            TagWrite::OverwriteOnly(_) => Some(Precondition::Present(self.tag.clone())),
         }
     }
 }
@@ -168,7 +168,7 @@ impl TagObligation {
 /// expected.
 fn refusal(error: StoreError, terms: Vec<TagObligation>) -> Rejection {
     let unexpected = match &error {
-        StoreError::TagUnexpected(tag) => terms.into_iter().find(|term| term.tag == *tag),
+        StoreError::PreconditionFailed(tag) => terms.into_iter().find(|term| term.tag == *tag),
         _ => None,
     };
     match unexpected.map(|term| term.allowed) {

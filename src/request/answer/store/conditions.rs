@@ -1,9 +1,9 @@
-//! What the conditions and ranges of a download ask for (RFC 9110 §13 and §14), and where a piece
+//! What the conditions and ranges of a download ask for (RFC 9110 §13 and §14), and where a chunk
 //! of an upload belongs (distribution specification, "Pushing a blob in chunks").
 
 use http::{HeaderMap, header};
 
-use crate::store::Piece;
+use crate::store::ContentRange;
 
 /// Which part of some content is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +89,12 @@ fn number(text: &str) -> Option<u64> {
         .flatten()
 }
 
-/// Where a piece of an upload belongs. `None`: its `Content-Range` cannot be read.
+/// The `Content-Range` of a chunk. `None`: it cannot be read.
 ///
 /// Clients write `0-99`, as the specification has it, or `bytes 0-99/*`, as HTTP has it.
-pub(super) fn piece(headers: &HeaderMap) -> Option<Piece> {
+pub(super) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let Some(value) = headers.get(header::CONTENT_RANGE) else {
-        return Some(Piece::default());
+        return Some(ContentRange::default());
     };
     let text = value.to_str().ok()?.trim();
     let text = text
@@ -104,7 +104,7 @@ pub(super) fn piece(headers: &HeaderMap) -> Option<Piece> {
     let (begin, last) = range.split_once('-')?;
     let (begin, last) = (number(begin)?, number(last)?);
     let length = last.checked_sub(begin)?.checked_add(1)?;
-    Some(Piece {
+    Some(ContentRange {
         begin: Some(begin),
         length: Some(length),
     })
@@ -181,22 +181,25 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_says_where_it_belongs_in_either_form() {
-        let expected = Some(Piece {
+    fn a_chunk_says_where_it_belongs_in_either_form() {
+        let expected = Some(ContentRange {
             begin: Some(5),
             length: Some(10),
         });
         for text in ["5-14", "bytes 5-14/*", "bytes=5-14", "bytes 5-14/100"] {
             assert_eq!(
-                piece(&headers(&[(header::CONTENT_RANGE, text)])),
+                content_range(&headers(&[(header::CONTENT_RANGE, text)])),
                 expected,
                 "{text}"
             );
         }
-        assert_eq!(piece(&HeaderMap::new()), Some(Piece::default()));
+        assert_eq!(
+            content_range(&HeaderMap::new()),
+            Some(ContentRange::default())
+        );
         for text in ["", "5", "14-5", "-5", "5-", "a-b", "0-18446744073709551615"] {
             assert_eq!(
-                piece(&headers(&[(header::CONTENT_RANGE, text)])),
+                content_range(&headers(&[(header::CONTENT_RANGE, text)])),
                 None,
                 "{text}"
             );
@@ -214,7 +217,7 @@ mod tests {
         #[test]
         fn nothing_panics(text in "[ -~]*", size in any::<u64>()) {
             part(&text, size);
-            let _ = piece(&headers(&[(header::CONTENT_RANGE, &text)]));
+            let _ = content_range(&headers(&[(header::CONTENT_RANGE, &text)]));
         }
     }
 }

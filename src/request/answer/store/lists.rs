@@ -5,57 +5,64 @@ use http::{HeaderValue, Response, header};
 use serde_json::json;
 
 use super::{Answered, Asked, ResponseBody, read, value};
-use crate::registry::call::{Page, QueryText, Read};
+use crate::registry::call::{Pagination, QueryText, Read};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::request::answer::catalog;
 use crate::request::obligations::Obligations;
-use crate::store::{Part, Window};
+use crate::store::{Page, PageRequest};
 
-/// The most entries of a page, also where a client asks for more.
-const MOST: usize = 10_000;
+/// Applies also where a client asks for more entries.
+const MAX_PAGE_SIZE: usize = 10_000;
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-pub(super) async fn catalog(asked: &Asked<'_>, page: &Page) -> Answered {
+pub(super) async fn catalog(asked: &Asked<'_>, pagination: &Pagination) -> Answered {
     let listed = match asked.route.obligations() {
-        Obligations::Filtered => catalog::of_store(asked.route, asked.store, page).await,
-        _ => asked.store.catalog(window(page)).await,
+        Obligations::Filtered => catalog::of_store(asked.route, asked.store, pagination).await,
+        _ => asked.store.catalog(page_request(pagination)).await,
     };
     Ok(paged_catalog(
         &listed.map_err(|error| asked.rejection(error))?,
-        page,
+        pagination,
     ))
 }
 
 /// A page of the catalog.
 pub(in crate::request::answer) fn paged_catalog(
-    part: &Part,
     page: &Page,
+    pagination: &Pagination,
 ) -> Response<ResponseBody> {
     paged(
         "/v2/_catalog",
-        part,
         page,
-        json!({ "repositories": part.entries }),
+        pagination,
+        json!({ "repositories": page.entries }),
     )
 }
 
-/// How many entries a page is to have.
-pub(in crate::request::answer) fn wanted(page: &Page) -> usize {
-    page.n
-        .map_or(MOST, |n| usize::try_from(n).unwrap_or(MOST))
-        .min(MOST)
+/// The maximum number of entries of the page that is asked for.
+pub(in crate::request::answer) fn page_limit(pagination: &Pagination) -> usize {
+    pagination
+        .n
+        .map_or(MAX_PAGE_SIZE, |n| {
+            usize::try_from(n).unwrap_or(MAX_PAGE_SIZE)
+        })
+        .min(MAX_PAGE_SIZE)
 }
 
-pub(super) async fn tags(asked: &Asked<'_>, name: &RepositoryName, page: &Page) -> Answered {
-    let listed = asked.store.tags(name, window(page)).await;
-    let part = listed.map_err(|error| asked.rejection(error))?;
+pub(super) async fn tags(
+    asked: &Asked<'_>,
+    name: &RepositoryName,
+    pagination: &Pagination,
+) -> Answered {
+    let listed = asked.store.tags(name, page_request(pagination)).await;
+    let page = listed.map_err(|error| asked.rejection(error))?;
     let path = format!("/v2/{name}/tags/list");
     Ok(paged(
         &path,
-        &part,
-        page,
-        json!({ "name": name.as_str(), "tags": part.entries }),
+        &page,
+        pagination,
+        json!({ "name": name.as_str(), "tags": page.entries }),
     ))
 }
 
@@ -79,21 +86,21 @@ pub(super) async fn referrers(
     Ok(response)
 }
 
-fn window(page: &Page) -> Window {
-    let after = page
+fn page_request(pagination: &Pagination) -> PageRequest {
+    let after = pagination
         .last
         .as_ref()
         .map_or(String::new(), |last| last.as_str().to_owned());
-    Window {
-        most: wanted(page),
+    PageRequest {
+        limit: page_limit(pagination),
         after,
     }
 }
 
 fn paged(
     path: &str,
-    part: &Part,
     page: &Page,
+    pagination: &Pagination,
     document: serde_json::Value,
 ) -> Response<ResponseBody> {
     let mut response = read::json(
@@ -102,8 +109,8 @@ fn paged(
         Read::Get,
     );
     // Names and tags need no encoding in a query.
-    if let Some(last) = part.entries.last().filter(|_| part.more) {
-        let n = wanted(page);
+    if let Some(last) = page.entries.last().filter(|_| page.has_more) {
+        let n = page_limit(pagination);
         let link = format!("<{path}?n={n}&last={last}>; rel=\"next\"");
         response.headers_mut().insert(header::LINK, value(link));
     }

@@ -16,7 +16,7 @@ use crate::registry::upload_id::UploadId;
 use crate::request::answer::manifest_budget::Room;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
-use crate::store::{Accepted, Patience, Piece, StoreError};
+use crate::store::{BodyTimeouts, ContentRange, PutOutcome, StoreError};
 use crate::upstream::body::RequestBody;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -39,7 +39,13 @@ pub(super) async fn start(
     };
     let committed = asked
         .store
-        .commit((name, &id), digest, Piece::default(), body, asked.patience)
+        .commit(
+            (name, &id),
+            digest,
+            ContentRange::default(),
+            body,
+            asked.timeouts,
+        )
         .await;
     if let Err(error) = committed {
         // Nobody knows of this session, so that nobody can continue it. It may be gone already.
@@ -84,10 +90,10 @@ pub(super) async fn status(asked: &Asked<'_>, session: Session<'_>) -> Answered 
 }
 
 pub(super) async fn chunk(asked: &Asked<'_>, session: Session<'_>, body: RequestBody) -> Answered {
-    let piece = piece(asked, &body)?;
+    let range = content_range(asked, &body)?;
     let added = asked
         .store
-        .append(session, piece, body, asked.patience)
+        .append(session, range, body, asked.timeouts)
         .await;
     let length = added.map_err(|error| misplaced(asked, session, error))?;
     Ok(standing(asked, StatusCode::ACCEPTED, session, length))
@@ -99,21 +105,21 @@ pub(super) async fn commit(
     digest: &Digest,
     body: RequestBody,
 ) -> Answered {
-    let piece = piece(asked, &body)?;
+    let range = content_range(asked, &body)?;
     let committed = asked
         .store
-        .commit(session, digest, piece, body, asked.patience)
+        .commit(session, digest, range, body, asked.timeouts)
         .await;
     committed.map_err(|error| misplaced(asked, session, error))?;
     Ok(created(session.0, digest))
 }
 
 /// Where the body belongs; an empty one belongs anywhere.
-fn piece(asked: &Asked<'_>, body: &RequestBody) -> Result<Piece, Rejection> {
+fn content_range(asked: &Asked<'_>, body: &RequestBody) -> Result<ContentRange, Rejection> {
     if body.is_empty() {
-        return Ok(Piece::default());
+        return Ok(ContentRange::default());
     }
-    conditions::piece(asked.headers).ok_or_else(|| asked.rejection(StoreError::BadRange))
+    conditions::content_range(asked.headers).ok_or_else(|| asked.rejection(StoreError::BadRange))
 }
 
 fn misplaced(asked: &Asked<'_>, session: Session<'_>, error: StoreError) -> Rejection {
@@ -174,7 +180,7 @@ pub(super) async fn manifest(
     room: Option<Room>,
 ) -> Answered {
     let content_type = content_type(asked.headers).map_err(|error| asked.rejection(error))?;
-    let bytes = whole(asked.patience, body, room)
+    let bytes = whole(asked.timeouts, body, room)
         .await
         .map_err(|error| asked.rejection(error))?;
     let accepted = asked
@@ -203,7 +209,7 @@ pub(in crate::request::answer) fn content_type(
 pub(in crate::request::answer) fn manifest_is_here(
     name: &RepositoryName,
     tags: &[Tag],
-    accepted: &Accepted,
+    accepted: &PutOutcome,
 ) -> Response<ResponseBody> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
@@ -224,12 +230,12 @@ pub(in crate::request::answer) fn manifest_is_here(
 /// A manifest's body: one of the few that are collected, up to the limit that the body itself
 /// keeps.
 pub(in crate::request::answer) async fn whole(
-    patience: Patience,
+    timeouts: BodyTimeouts,
     mut body: RequestBody,
     room: Option<Room>,
 ) -> Result<Bytes, StoreError> {
     let mut all = BytesMut::new();
-    let mut limit = patience.first_byte;
+    let mut limit = timeouts.first_byte;
     loop {
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
         match tokio::time::timeout(limit, frame).await {
@@ -244,6 +250,6 @@ pub(in crate::request::answer) async fn whole(
             Ok(Some(Err(_))) => return Err(StoreError::BodyCut),
             Err(_) => return Err(StoreError::BodyStalled),
         }
-        limit = patience.stall;
+        limit = timeouts.stall;
     }
 }

@@ -1,0 +1,44 @@
+//! Conditions that a write sets on its tags. They are checked against the index under the
+//! repository's lock, so that they hold whoever else writes, in this process or another.
+
+use super::error::StoreError;
+use super::hash::Algorithm;
+use super::index::Index;
+use crate::registry::digest::Digest;
+use crate::registry::reference::Tag;
+
+/// A condition on a tag. A tag without one may be written in any state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Precondition {
+    /// The tag does not exist, or points at the manifest that is written.
+    Absent(Tag),
+    /// The tag exists.
+    Present(Tag),
+}
+
+impl Precondition {
+    /// Errors: `PreconditionFailed`.
+    pub(super) fn check(&self, index: &Index, manifest: &[u8]) -> Result<(), StoreError> {
+        let target = |tag| {
+            index
+                .tag(tag)
+                .filter(|digest| index.manifest(digest).is_some())
+        };
+        let (tag, is_met) = match self {
+            Self::Absent(tag) => {
+                let is_met = target(tag).is_none_or(|digest| is_digest_of(digest, manifest));
+                (tag, is_met)
+            }
+            Self::Present(tag) => (tag, target(tag).is_some()),
+        };
+        if is_met {
+            Ok(())
+        } else {
+            Err(StoreError::PreconditionFailed(tag.clone()))
+        }
+    }
+}
+
+fn is_digest_of(digest: &Digest, manifest: &[u8]) -> bool {
+    Algorithm::of(digest).is_ok_and(|algorithm| algorithm.digest(manifest) == *digest)
+}
