@@ -2,6 +2,7 @@
 
 mod access;
 mod build;
+pub(crate) mod lifecycle;
 mod listeners;
 mod stores;
 pub(crate) mod tokens;

@@ -35,13 +35,13 @@
 //! keeps certificates and fills the table that handshakes read; `upstream/exchange` holds every
 //! time limit of a transfer; [`observe`] writes the logs and counts; `admin` shows health, status
 //! and metrics, and takes commands on the control socket; [`app`] builds all of it and swaps it on
-//! reload; [`lifecycle`] turns signals into reload and drain; [`cli`] is the command.
+//! reload; `app/lifecycle` turns signals into reload and drain; [`cli`] is the command.
 //!
 //! # Layers
 //!
 //! A module uses only what stands above it, which a test checks: `clock crypto keyed_lock state_file` → `registry` → `config`
 //! → `observe` → `auth certs` → `store upstream` → `tls request` → `connection listen workers` →
-//! `app admin` → `lifecycle` → `cli`.
+//! `app admin` → `cli`.
 
 pub mod state_file;
 
@@ -72,7 +72,5 @@ mod workers;
 
 mod admin;
 pub mod app;
-
-pub mod lifecycle;
 
 pub mod cli;

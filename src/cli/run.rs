@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use crate::app::lifecycle::{self, Signals};
 use crate::app::{App, Options, StartError};
 use crate::config::snapshot::LogLevel;
-use crate::lifecycle::{self, Signals};
 
 /// Serves the configuration of a directory.
 pub fn run(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::App;
+use super::App;
 
 /// The signals that steer a process.
-pub struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -16,7 +16,7 @@ pub struct Signals {
 
 impl Signals {
     /// Takes the signals over from the system. Needs a runtime.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -35,7 +35,7 @@ impl Signals {
 
 /// Serves until SIGTERM or SIGINT, then lets running transfers finish. SIGHUP reloads.
 /// Returns whether all ended by themselves.
-pub async fn run(app: Arc<App>, mut signals: Signals) -> bool {
+pub(crate) async fn run(app: Arc<App>, mut signals: Signals) -> bool {
     loop {
         tokio::select! {
             () = async { tokio::select! { _ = signals.terminate.recv() => {}, _ = signals.interrupt.recv() => {} } } => break,
