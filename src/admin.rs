@@ -5,17 +5,56 @@ pub(crate) mod control;
 mod metrics;
 mod status;
 
+use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::registry::host::Authority;
+use control::ControlSocket;
+
+/// Serves the admin listeners and the control socket of an app until it drains.
+pub fn serve(app: &Arc<App>) {
+    serve_listeners(app);
+    serve_control_socket(app);
+}
+
+fn serve_listeners(app: &Arc<App>) {
+    let Some(mut listeners) = app.take_admin_listeners() else {
+        return;
+    };
+    let own = app.clone();
+    app.spawn_until_drain(async move {
+        while let Some(listener) = listeners.recv().await {
+            let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+            own.serve_plain(listener, connections, |app, request| {
+                ready(answer(&app, &request))
+            });
+        }
+    });
+}
+
+/// Without a control socket, requests are served all the same.
+fn serve_control_socket(app: &Arc<App>) {
+    let state = app.state_directory();
+    match ControlSocket::bind(&state) {
+        Ok(socket) => app.spawn_until_drain(control::serve(app.clone(), socket)),
+        Err(error) => {
+            let path = ControlSocket::path(&state);
+            tracing::warn!(path = %path.display(), %error, "no control socket: commands cannot reach this process");
+        }
+    }
+}
+
+/// Connections of one admin listener. They are not among those that clients may use up.
+const MAX_CONNECTIONS: usize = 64;
 
 /// Answers `/healthz`, `/readyz`, `/status` and `/metrics`.
-pub(crate) fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
+fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
     if !is_asked_by_address(request) {
         return text(
             StatusCode::MISDIRECTED_REQUEST,

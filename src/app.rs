@@ -8,17 +8,16 @@ mod stores;
 pub(crate) mod tokens;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::control::{self, ControlSocket};
 use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
 use crate::certs::orders::Issuer;
 use crate::certs::served::manager::Certificates;
@@ -34,6 +33,7 @@ use crate::request::site::Sites;
 use crate::tls::server_config::ServerConfigs;
 use crate::workers::Workers;
 pub(crate) use build::problems as file_problems;
+pub(crate) use listeners::BoundListener;
 use listeners::Listeners;
 pub use listeners::{Bound, ListenerKind};
 
@@ -47,6 +47,8 @@ pub struct App {
     workers: Workers,
     connections: Arc<Semaphore>,
     listeners: Mutex<Listeners>,
+    /// Admin listeners on their way to whoever serves them.
+    admin_listeners: AdminListeners,
     tasks: TaskTracker,
     drain: CancellationToken,
     ready: AtomicBool,
@@ -55,6 +57,25 @@ pub struct App {
     /// Held by the one reload that goes on: two would bind the same listeners.
     reloading: tokio::sync::Mutex<()>,
     last_reload: ArcSwap<LastReload>,
+}
+
+/// Hands admin listeners over to the layer above: the app binds and stops them with all others, and
+/// does not know what they serve.
+#[derive(Debug)]
+struct AdminListeners {
+    sender: mpsc::UnboundedSender<BoundListener>,
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<BoundListener>>>,
+}
+
+impl AdminListeners {
+    fn new() -> Self {
+        // As long as the admin listeners of the configurations that were in force.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Self {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+        }
+    }
 }
 
 /// What became of the newest configuration.
@@ -117,9 +138,6 @@ impl StartError {
     }
 }
 
-/// The connections of the admin listener are not among those that clients may use up.
-const ADMIN_CONNECTIONS: usize = 64;
-
 /// How often files are looked at for changes. A `stat` each costs microseconds, and unlike
 /// notifications of the kernel it also works on bind mounts and network file systems.
 const LOOK: Duration = Duration::from_secs(1);
@@ -137,9 +155,7 @@ impl App {
         let log = install_log.then(|| crate::observe::logging::install(&snapshot.log, log_floor));
         let drain = CancellationToken::new();
         let workers = match workers {
-            Some(count) => {
-                Workers::start(count, &CancellationToken::new()).map_err(StartError::Worker)?
-            }
+            Some(count) => Workers::start(count).map_err(StartError::Worker)?,
             None => Workers::here(),
         };
         let sites = build::sites(snapshot.clone(), None, workers.count()).await?;
@@ -170,6 +186,7 @@ impl App {
             workers,
             connections: Arc::new(Semaphore::new(snapshot.connection.connections)),
             listeners: Mutex::new(Listeners::default()),
+            admin_listeners: AdminListeners::new(),
             tasks: TaskTracker::new(),
             drain,
             ready: AtomicBool::new(false),
@@ -183,7 +200,6 @@ impl App {
         });
         let bound = app.bind_missing(&snapshot)?;
         app.listen(bound);
-        app.take_commands(&snapshot.state);
         app.tasks.spawn(app.clone().look_for_changes());
         app.tasks.spawn(app.clone().look_after_stores());
         app.tasks.spawn(app.issuer.clone().run(app.drain.clone()));
@@ -233,21 +249,6 @@ impl App {
         self.stop_unwanted(&snapshot);
         tracing::info!(domains = snapshot.domains.len(), "configuration reloaded");
         Ok(())
-    }
-
-    /// Serves the control socket. Without one, requests are served all the same.
-    fn take_commands(self: &Arc<Self>, state: &Path) {
-        match ControlSocket::bind(state) {
-            Ok(socket) => drop(self.tasks.spawn(control::serve(
-                self.clone(),
-                socket,
-                self.drain.clone(),
-            ))),
-            Err(error) => {
-                let path = ControlSocket::path(state);
-                tracing::warn!(path = %path.display(), %error, "no control socket: commands cannot reach this process");
-            }
-        }
     }
 
     /// Stops accepting and waits until all connections have ended, or `limit` has passed.
@@ -350,6 +351,26 @@ impl App {
 
     pub(crate) fn started(&self) -> SystemTime {
         self.started
+    }
+
+    /// The directory that holds what outlives the process, the control socket among it.
+    pub(crate) fn state_directory(&self) -> PathBuf {
+        self.snapshot().state.clone()
+    }
+
+    /// The admin listeners, those of later configurations too. `None` after the first call.
+    pub(crate) fn take_admin_listeners(&self) -> Option<mpsc::UnboundedReceiver<BoundListener>> {
+        let receiver = &self.admin_listeners.receiver;
+        receiver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Runs a task that is dropped when the process drains.
+    pub(crate) fn spawn_until_drain(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let drain = self.drain.clone();
+        self.tasks.spawn(drain.run_until_cancelled_owned(task));
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {

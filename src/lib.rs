@@ -41,7 +41,7 @@
 //!
 //! A module uses only what stands above it, which a test checks: `clock crypto keyed_lock state_file` → `registry` → `config`
 //! → `observe` → `auth certs` → `store upstream` → `tls request` → `connection listen workers` →
-//! `app admin` → `cli`.
+//! `app` → `admin` → `cli`.
 
 pub mod state_file;
 
@@ -70,7 +70,8 @@ mod connection;
 pub mod listen;
 mod workers;
 
-mod admin;
 pub mod app;
+
+pub mod admin;
 
 pub mod cli;

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::upstream::pool;
@@ -39,10 +38,10 @@ impl Drop for Serving {
 }
 
 impl Workers {
-    /// Starts `count` threads, which end when `stop` is cancelled.
-    pub(crate) fn start(count: usize, stop: &CancellationToken) -> io::Result<Self> {
+    /// Starts `count` threads, which end with the process.
+    pub(crate) fn start(count: usize) -> io::Result<Self> {
         let all = (0..count.max(1))
-            .map(|index| Self::thread(index, stop.clone()))
+            .map(|index| Self::thread(index))
             .collect::<io::Result<_>>()?;
         Ok(Self {
             all,
@@ -62,16 +61,14 @@ impl Workers {
         }
     }
 
-    fn thread(index: usize, stop: CancellationToken) -> io::Result<Worker> {
+    fn thread(index: usize) -> io::Result<Worker> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
                 pool::become_worker(index);
-                runtime.block_on(stop.cancelled());
-                // What still runs then is cut: the drain has waited for it as long as it may.
-                runtime.shutdown_background();
+                runtime.block_on(std::future::pending::<()>());
             })?;
         Ok(Worker {
             runtime: handle,

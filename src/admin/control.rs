@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, StartError};
 use crate::config::problem::Colour;
@@ -98,40 +97,36 @@ impl Reply {
     }
 }
 
-/// Serves commands, one after the other, until the process drains. The socket is gone afterwards.
-pub(crate) async fn serve(app: Arc<App>, socket: ControlSocket, drain: CancellationToken) {
-    let serving = async {
-        loop {
-            match socket.accept().await {
-                Ok(stream) => match serve_one(&app, stream).await {
-                    Ok(()) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "a command on the control socket broke off")
-                    }
-                },
-                Err(error) => {
-                    tracing::warn!(%error, "the control socket cannot be served");
-                    tokio::time::sleep(PATIENCE).await;
+/// Serves commands, one after the other. Dropped when the process drains, which removes the socket;
+/// the caller of a command that runs then sees the end of its connection.
+pub(super) async fn serve(app: Arc<App>, socket: ControlSocket) {
+    loop {
+        match socket.accept().await {
+            Ok(stream) => {
+                if let Err(error) = serve_one(&app, stream).await {
+                    tracing::debug!(%error, "control socket: connection closed during a command");
                 }
             }
+            Err(error) => {
+                tracing::warn!(%error, "control socket: accept failed");
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
+            }
         }
-    };
-    // A command that runs then is cut; its asker is told by the end of the connection.
-    drain.run_until_cancelled(serving).await;
+    }
 }
 
 async fn serve_one(app: &Arc<App>, mut stream: UnixStream) -> io::Result<()> {
     let (from, mut to) = stream.split();
     let mut line = Vec::new();
-    let mut from = BufReader::new(from.take(LONGEST));
-    timeout(PATIENCE, from.read_until(b'\n', &mut line)).await??;
+    let mut from = BufReader::new(from.take(MAX_COMMAND_BYTES));
+    timeout(IO_TIMEOUT, from.read_until(b'\n', &mut line)).await??;
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => perform(app, command).await,
         Err(error) => Reply::refused(format!("the command cannot be read: {error}")),
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
-    timeout(PATIENCE, to.write_all(&line)).await?
+    timeout(IO_TIMEOUT, to.write_all(&line)).await?
 }
 
 async fn perform(app: &Arc<App>, command: Command) -> Reply {
@@ -161,7 +156,7 @@ async fn reload(app: &Arc<App>) -> Reply {
     }
 }
 
-/// For a line to come, and for the answer to be taken.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest line of a command, in bytes.
-const LONGEST: u64 = 16 << 10;
+/// For a line to come, and for the reply to be taken.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+const MAX_COMMAND_BYTES: u64 = 16 << 10;

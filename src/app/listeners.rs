@@ -2,18 +2,21 @@
 //! is not.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{ADMIN_CONNECTIONS, App, StartError};
-use crate::admin;
+use super::{App, StartError};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::ListenAddress;
 use crate::connection::{Accepted, serve_plain, serve_tls};
@@ -73,6 +76,14 @@ impl Listeners {
     }
 }
 
+/// A listener that is bound and not yet served.
+#[derive(Debug)]
+pub(crate) struct BoundListener {
+    socket: TcpListener,
+    configured: ListenAddress,
+    stop: CancellationToken,
+}
+
 /// Listeners that are bound and not yet served.
 pub(super) type NewlyBound = Vec<(ListenerKind, ListenAddress, std::net::TcpListener)>;
 
@@ -125,13 +136,21 @@ impl App {
         address: ListenAddress,
         socket: std::net::TcpListener,
     ) -> Result<(), Box<dyn std::error::Error>> {
-        let listener = TcpListener::from_std(socket)?;
-        let bound = listener.local_addr()?;
+        let socket = TcpListener::from_std(socket)?;
+        let bound = socket.local_addr()?;
         let stop = self.drain.child_token();
+        let listener = BoundListener {
+            socket,
+            configured: address,
+            stop: stop.clone(),
+        };
         match kind {
-            ListenerKind::Https => self.serve_https(listener, address, stop.clone())?,
-            ListenerKind::Http => self.serve_http(listener, address, stop.clone()),
-            ListenerKind::Admin => self.serve_admin(listener, address, stop.clone()),
+            ListenerKind::Https => self.serve_https(listener)?,
+            ListenerKind::Http => {
+                self.serve_plain(listener, self.connections.clone(), Self::answer_http);
+            }
+            // Nobody serves it in a test that does without.
+            ListenerKind::Admin => drop(self.admin_listeners.sender.send(listener)),
         }
         tracing::info!(kind = kind.as_str(), address = %bound, "listening");
         let mut listeners = self
@@ -144,10 +163,13 @@ impl App {
 
     fn serve_https(
         self: &Arc<Self>,
-        socket: TcpListener,
-        listener: ListenAddress,
-        stop: CancellationToken,
+        listener: BoundListener,
     ) -> Result<(), Box<dyn std::error::Error>> {
+        let BoundListener {
+            socket,
+            configured: listener,
+            stop,
+        } = listener;
         let config = self
             .server_configs
             .for_listener(self.certificates.table().clone(), listener)?;
@@ -174,78 +196,50 @@ impl App {
         Ok(())
     }
 
-    fn serve_http(
+    /// Serves plain HTTP on a listener until it stops, with at most as many connections as
+    /// `connections` has permits.
+    pub(crate) fn serve_plain<F, R, B>(
         self: &Arc<Self>,
-        socket: TcpListener,
-        listener: ListenAddress,
-        stop: CancellationToken,
-    ) {
-        let app = self.clone();
-        self.tasks.spawn(accept(
+        listener: BoundListener,
+        connections: Arc<Semaphore>,
+        answer: F,
+    ) where
+        F: Fn(Arc<Self>, Request<Incoming>) -> R + Copy + Send + Sync + 'static,
+        R: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
+        let BoundListener {
             socket,
-            self.connections.clone(),
+            configured: listener,
             stop,
-            move |stream, peer, permit| {
-                let own = app.clone();
-                app.workers.serve(stream, peer, async move |io, peer| {
-                    let accepted = Accepted {
-                        io,
-                        peer,
-                        listener,
-                        at: Instant::now(),
-                    };
-                    let (snapshot, drain) = (own.snapshot(), own.drain.clone());
-                    serve_plain(accepted, &snapshot, drain, move |request| {
-                        let own = own.clone();
-                        async move {
-                            let port = |configured: ListenAddress| {
-                                own.address(ListenerKind::Https, configured)
-                                    .map_or(configured.0.port(), |real| real.port())
-                            };
-                            let (sites, table) =
-                                (own.gate.sites.load_full(), own.certificates.table());
-                            answer_plain(&sites, table.challenges(), &request, &port).await
-                        }
-                    })
-                    .await;
-                    drop(permit);
-                });
-            },
-        ));
+        } = listener;
+        let app = self.clone();
+        let serve = move |stream, peer, permit| {
+            let own = app.clone();
+            app.workers.serve(stream, peer, async move |io, peer| {
+                let accepted = Accepted {
+                    io,
+                    peer,
+                    listener,
+                    at: Instant::now(),
+                };
+                let (snapshot, drain) = (own.snapshot(), own.drain.clone());
+                let answer = move |request| answer(own.clone(), request);
+                serve_plain(accepted, &snapshot, drain, answer).await;
+                drop(permit);
+            });
+        };
+        self.tasks.spawn(accept(socket, connections, stop, serve));
     }
 
-    fn serve_admin(
-        self: &Arc<Self>,
-        socket: TcpListener,
-        listener: ListenAddress,
-        stop: CancellationToken,
-    ) {
-        let app = self.clone();
-        let bound = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-        self.tasks
-            .spawn(accept(socket, bound, stop, move |stream, peer, permit| {
-                let own = app.clone();
-                app.workers.serve(stream, peer, async move |io, peer| {
-                    let accepted = Accepted {
-                        io,
-                        peer,
-                        listener,
-                        at: Instant::now(),
-                    };
-                    let (snapshot, drain) = (own.snapshot(), own.drain.clone());
-                    serve_plain(
-                        accepted,
-                        &snapshot,
-                        drain,
-                        move |request: Request<Incoming>| {
-                            let response = admin::answer(&own, &request);
-                            async move { response }
-                        },
-                    )
-                    .await;
-                    drop(permit);
-                });
-            }));
+    async fn answer_http(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let port = |configured: ListenAddress| {
+            self.address(ListenerKind::Https, configured)
+                .map_or(configured.0.port(), |real| real.port())
+        };
+        let sites = self.gate.sites.load_full();
+        let challenges = self.certificates.table().challenges();
+        answer_plain(&sites, challenges, &request, &port).await
     }
 
     /// Stops the listeners that a configuration no longer wants. Their connections go on.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use crate::admin;
 use crate::app::lifecycle::{self, Signals};
 use crate::app::{App, Options, StartError};
 use crate::config::snapshot::LogLevel;
@@ -37,6 +38,7 @@ async fn serve(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
         }
         Err(error) => return Err(error.into()),
     };
+    admin::serve(&app);
     log_panics();
     let log = app.access_log().clone();
     let writer = std::thread::Builder::new()

@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use between::Between;
 pub use cli::cli;
 pub use events::Events;
-pub use gateway::{Domain, Gateway, Setup, basic, bound, request};
+pub use gateway::{Domain, Gateway, Setup, basic, bound, request, start_app};
 pub use http2::{Fed, Http2, no_body, request2, whole};
 pub use log_lines::log_lines;
 pub use origin::Origin;

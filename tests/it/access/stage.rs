@@ -5,7 +5,7 @@ use std::path::Path;
 
 use moorgate::app::{App, Options};
 
-use crate::harness::{Domain, Gateway, Setup};
+use crate::harness::{Domain, Gateway, Setup, start_app};
 use crate::store::client::{Client, Endpoint};
 use crate::store::image::Image;
 
@@ -170,7 +170,7 @@ pub async fn start(directory: &Path) -> std::sync::Arc<App> {
         log_floor: None,
         install_log: false,
     };
-    App::start(options).await.unwrap()
+    start_app(options).await.unwrap()
 }
 
 /// A rule for alice.

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use moorgate::app::{App, Options};
+use moorgate::app::Options;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
 use super::{AcmeCa, until};
-use crate::harness::{Domain, Gateway, Setup, cli};
+use crate::harness::{Domain, Gateway, Setup, cli, start_app};
 
 /// What certbot keeps of a certificate for these names, from the CA at this URL.
 fn certbot(directory: &Path, names: &[&str], server: &str) {
@@ -62,7 +62,7 @@ async fn start(ca: &AcmeCa, names: &[&str], server: Option<&str>) -> (String, Ga
         install_log: false,
     };
     let gateway = Gateway {
-        app: App::start(options).await.unwrap(),
+        app: start_app(options).await.unwrap(),
         directory,
     };
     let shown = until(&gateway, "looked after", |shown| {

@@ -3,11 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use moorgate::app::{App, Options};
+use moorgate::app::Options;
 
 use super::{AcmeCa, PATIENCE, Told, issued, renew, until};
 use crate::harness::dns::Dns;
-use crate::harness::{Domain, Gateway, Setup, cli, within};
+use crate::harness::{Domain, Gateway, Setup, cli, start_app, within};
 
 /// A program that writes down how it is called.
 fn command(directory: &Path) -> String {
@@ -58,7 +58,7 @@ async fn a_record_that_a_stop_has_left_is_taken_away_at_the_next_start() {
         install_log: false,
     };
     let gateway = Gateway {
-        app: App::start(options).await.unwrap(),
+        app: start_app(options).await.unwrap(),
         directory,
     };
     issued(&gateway).await;

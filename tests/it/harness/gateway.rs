@@ -262,9 +262,16 @@ impl Setup {
             log_floor: None,
             install_log: std::env::var_os("MOORGATE_TEST_LOG").is_some(),
         };
-        let app = App::start(options).await?;
+        let app = start_app(options).await?;
         Ok(Gateway { app, directory })
     }
+}
+
+/// Starts an app and what is beside it, as `moorgate run` does.
+pub async fn start_app(options: Options) -> Result<Arc<App>, StartError> {
+    let app = App::start(options).await?;
+    moorgate::admin::serve(&app);
+    Ok(app)
 }
 
 /// A running gateway.
