@@ -41,7 +41,7 @@ impl Workers {
     /// Starts `count` threads, which end with the process.
     pub(crate) fn start(count: usize) -> io::Result<Self> {
         let all = (0..count.max(1))
-            .map(|index| Self::thread(index))
+            .map(Self::thread)
             .collect::<io::Result<_>>()?;
         Ok(Self {
             all,
