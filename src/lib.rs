@@ -32,7 +32,7 @@
 //! ([`auth::token`]), which `request/token` gives at an endpoint beside the line.
 //!
 //! Around it: [`config`] turns files into an immutable [`config::snapshot::Snapshot`]; [`certs`]
-//! keeps certificates and fills the table that handshakes read; `upstream/exchange` holds every
+//! keeps certificates and fills the table that handshakes read; `upstream/transfer` holds every
 //! time limit of a transfer; [`observe`] writes the logs and counts; `admin` shows health, status
 //! and metrics, and takes commands on the control socket; [`app`] builds all of it and swaps it on
 //! reload; `app/lifecycle` turns signals into reload and drain; [`cli`] is the command.

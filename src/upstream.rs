@@ -1,11 +1,11 @@
-//! A registry (or a browser page's server) behind a virtual host: requests go in, answers come out.
-//! HTTP/1.1 over a pool of connections; nothing here knows what a request means.
+//! The client of a registry (or of a browser page's server) behind a virtual host: sends requests and
+//! returns responses, over a pool of HTTP/1.1 connections. Knows nothing of a request's meaning.
 
 pub(crate) mod body;
 pub(crate) mod connector;
 pub(crate) mod credential;
-pub(crate) mod exchange;
 pub(crate) mod pool;
+pub(crate) mod transfer;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use hyper_util::rt::TokioIo;
 
 use crate::clock::Watched;
 use crate::config::vhost::UpstreamUrl;
-use body::{AnswerBody, RequestBody, Upload, UploadFailure};
+use body::{RequestBody, Upload, UploadFailure, UpstreamBody};
 use connector::Connector;
-use exchange::{Exchange, ExchangeLimits, Verdict};
-use pool::{Connection, Lease, Pool};
+use pool::{Lease, Pool, PooledConnection};
+use transfer::{StalledSide, TransferLimits, TransferProgress};
 
 /// One upstream and its connections.
 pub(crate) struct Upstream {
@@ -29,42 +29,41 @@ pub(crate) struct Upstream {
     connect_timeout: Duration,
 }
 
-/// Why there is no answer from an upstream.
+/// Why an upstream gave no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
-    /// No connection could be made.
+    /// The TCP or TLS connection failed.
     #[error("the upstream cannot be reached")]
     Unreachable(#[source] std::io::Error),
-    /// No connection was made in time.
+    /// The connection took longer than `upstream_connect`.
     #[error("the upstream did not accept a connection in time")]
     ConnectTimedOut,
-    /// It said nothing for too long.
+    /// The upstream made no progress for longer than its timeout.
     #[error("the upstream did not answer in time")]
     TimedOut,
-    /// It closed or broke the connection before its answer, or answered with something else than
-    /// HTTP.
-    #[error("the upstream broke off")]
+    /// The upstream closed the connection before its response, or sent something that is not HTTP.
+    #[error("the upstream closed the connection")]
     Broken(#[source] hyper::Error),
-    /// It answered 101 though nothing was asked for.
+    /// The upstream sent 101, which no request asks for.
     #[error("the upstream switched protocols unasked")]
-    Switched,
-    /// The client sent no more of its body for too long.
+    ProtocolSwitched,
+    /// The client sent no more of its body for longer than its timeout.
     #[error("the client stopped sending")]
     ClientStalled,
-    /// The client's body did not come whole.
+    /// The client's body ended before its length.
     #[error("the client's body ended early")]
     ClientCut,
-    /// The client's body is too large.
+    /// The client's body exceeds the domain's limit.
     #[error("the client's body is too large")]
     TooLarge,
 }
 
-/// What bounds an upstream's answer head: registries send few and small headers.
-const ANSWER_LINES: usize = 128;
-const ANSWER_HEAD: usize = 64 * 1024;
-/// What is read from an upstream at once, and handed on at once: a client is cut off when it takes
-/// none of it for the time of a stall, so that at 2 min the slowest may take 550 bytes a second.
-const READ_AT_ONCE: usize = 64 * 1024;
+/// Registries send few and small headers.
+const MAX_RESPONSE_HEADERS: usize = 128;
+const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+/// The most that one read takes from an upstream, and one write passes on. A client that takes none of
+/// it within `stall` is disconnected: at 2 min the slowest client may read 550 bytes per second.
+const READ_BUFFER_SIZE: usize = 64 * 1024;
 
 impl Upstream {
     pub(crate) fn new(
@@ -79,63 +78,67 @@ impl Upstream {
         })
     }
 
-    /// Where it is.
     pub(crate) fn target(&self) -> &UpstreamUrl {
         self.connector.target()
     }
 
-    /// How long a connection may take to be made.
     pub(crate) fn connect_timeout(&self) -> Duration {
         self.connect_timeout
     }
 
-    /// Sends a request whose target is in origin form and returns the answer when its head is here.
+    /// Sends a request, whose target is in origin form, and returns when the response head is here.
     ///
-    /// A request without a body is sent once more, on a fresh connection, when a pooled one turns
-    /// out dead before any answer. One with a body is only sent again if nothing of it went out.
+    /// Retries once on a fresh connection when a pooled one turns out to be closed: a request without
+    /// a body if no byte of a response came, a request with a body only if no byte of it was written.
     pub(crate) async fn send(
         &self,
         mut request: Request<RequestBody>,
         upload: Option<Arc<Upload>>,
-        limits: ExchangeLimits,
-    ) -> Result<Response<AnswerBody>, UpstreamError> {
-        if let Some(lease) = self.pool.take() {
-            let again = request.body().is_empty().then(|| copy(&request));
-            match exchange(lease, request, upload.clone(), limits).await {
+        limits: TransferLimits,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        if let Some(lease) = self.pool.checkout() {
+            let again = request
+                .body()
+                .is_empty()
+                .then(|| copy_without_body(&request));
+            match send_on(lease, request, upload.clone(), limits).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failed {
+                Err(SendFailure {
                     unsent: Some(unsent),
                     ..
                 }) => request = *unsent,
-                Err(failed) => match again.filter(|_| failed.dead) {
+                Err(failed) => match again.filter(|_| failed.connection_closed) {
                     Some(again) => {
                         let error = &failed.error as &dyn Error;
-                        tracing::debug!(error, "a kept connection was dead, trying a fresh one");
+                        tracing::debug!(
+                            error,
+                            "pooled connection was closed, retrying on a new one"
+                        );
                         request = again;
                     }
                     None => return Err(failed.error),
                 },
             }
         }
-        // Seldom, and large: every request would carry its room otherwise.
+        // Boxed to keep this rare, large future out of every request's future.
         let lease = Box::pin(self.connect(limits.idle)).await?;
-        exchange(lease, request, upload, limits)
+        send_on(lease, request, upload, limits)
             .await
             .map_err(|failed| failed.error)
     }
 
     async fn connect(&self, idle: Duration) -> Result<Lease, UpstreamError> {
-        let exchange = Arc::new(Exchange::new(idle));
+        let progress = Arc::new(TransferProgress::new(idle));
         let connecting = async {
             let io = self
                 .connector
-                .connect(exchange.clone())
+                .connect(progress.clone())
                 .await
                 .map_err(UpstreamError::Unreachable)?;
             http1::Builder::new()
-                .max_headers(ANSWER_LINES)
-                .max_header_size(ANSWER_HEAD)
-                .max_buf_size(READ_AT_ONCE)
+                .max_headers(MAX_RESPONSE_HEADERS)
+                .max_header_size(MAX_RESPONSE_HEAD)
+                .max_buf_size(READ_BUFFER_SIZE)
                 .handshake::<_, RequestBody>(TokioIo::new(io))
                 .await
                 .map_err(UpstreamError::Broken)
@@ -143,47 +146,47 @@ impl Upstream {
         let (send, connection) = tokio::time::timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| UpstreamError::ConnectTimedOut)??;
-        let watched = Watched::new(connection, exchange.clone());
-        let progress = exchange.clone();
-        // Ends with its connection: aborted by the lease's drop, by silence, or by the peer. It
-        // lives on the worker that asked, so that the two halves of a request share a thread.
+        let watched = Watched::new(connection, progress.clone());
+        let expiring = progress.clone();
+        // Ends with its connection: aborted by the lease's drop, by a timeout, or by the peer. Runs on
+        // the worker of the request, so that both halves of a request share a thread.
         let driver = tokio::spawn(async move {
             match watched.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(error = &error as &dyn Error, "upstream connection ended")
                 }
-                Err(_) => progress.expire(),
+                Err(_) => expiring.expire(),
             }
         });
-        Ok(self.pool.adopt(Connection {
+        Ok(self.pool.lease(PooledConnection {
             send,
-            exchange,
+            progress,
             driver: driver.abort_handle(),
         }))
     }
 }
 
-/// What came of a request that got no answer.
-struct Failed {
+/// A request that got no response.
+struct SendFailure {
     error: UpstreamError,
-    /// The request, if nothing of it was written.
+    /// The request, if no byte of it was written.
     unsent: Option<Box<Request<RequestBody>>>,
-    /// Whether the connection ended without a byte of an answer.
-    dead: bool,
+    /// Whether the connection was closed before the first byte of a response.
+    connection_closed: bool,
 }
 
-async fn exchange(
+async fn send_on(
     mut lease: Lease,
     mut request: Request<RequestBody>,
     upload: Option<Arc<Upload>>,
-    limits: ExchangeLimits,
-) -> Result<Response<AnswerBody>, Failed> {
+    limits: TransferLimits,
+) -> Result<Response<UpstreamBody>, SendFailure> {
     let has_body = !request.body().is_empty();
-    lease.exchange().begin(limits, has_body);
-    let progress = lease.exchange().clone();
+    lease.progress().begin(limits, has_body);
+    let progress = lease.progress().clone();
     request.body_mut().attach(&progress);
-    lease.carries(upload.clone().filter(|_| has_body));
+    lease.set_upload(upload.clone().filter(|_| has_body));
     let reused = lease.is_reused();
     let answer = match lease.connection().send.try_send_request(request).await {
         Ok(answer) => answer,
@@ -193,52 +196,58 @@ async fn exchange(
             } else {
                 None
             };
-            let error = blame(failed.into_error(), &progress, upload.as_deref());
-            let ended = matches!(&error, UpstreamError::Broken(error) if is_dead(error));
-            return Err(Failed {
+            let error = classify_error(failed.into_error(), &progress, upload.as_deref());
+            let ended =
+                matches!(&error, UpstreamError::Broken(error) if is_connection_closed(error));
+            return Err(SendFailure {
                 error,
                 unsent,
-                dead: ended && !progress.has_heard(),
+                connection_closed: ended && !progress.has_received(),
             });
         }
     };
-    progress.answered();
+    progress.head_received();
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failed {
-            error: UpstreamError::Switched,
+        return Err(SendFailure {
+            error: UpstreamError::ProtocolSwitched,
             unsent: None,
-            dead: false,
+            connection_closed: false,
         });
     }
-    // An error that comes while the body is still going up is the answer: the rest is not wanted.
+    // An error response that comes before the end of the request body is final: the upstream does not
+    // want the rest.
     if let Some(upload) = upload.filter(|upload| has_body && !upload.is_finished())
         && (answer.status().is_client_error() || answer.status().is_server_error())
     {
-        upload.hold();
+        upload.pause();
     }
     let (parts, incoming) = answer.into_parts();
     Ok(Response::from_parts(
         parts,
-        AnswerBody::new(incoming, lease),
+        UpstreamBody::new(incoming, lease),
     ))
 }
 
-/// Finds out whose fault a broken exchange is.
-fn blame(error: hyper::Error, exchange: &Exchange, upload: Option<&Upload>) -> UpstreamError {
+/// Says which side made a transfer fail.
+fn classify_error(
+    error: hyper::Error,
+    progress: &TransferProgress,
+    upload: Option<&Upload>,
+) -> UpstreamError {
     match upload.and_then(Upload::failure) {
         Some(UploadFailure::Cut) => return UpstreamError::ClientCut,
         Some(UploadFailure::TooLarge) => return UpstreamError::TooLarge,
         None => {}
     }
-    match exchange.verdict() {
-        Some(Verdict::Client) => UpstreamError::ClientStalled,
-        Some(Verdict::Upstream) => UpstreamError::TimedOut,
+    match progress.stalled_side() {
+        Some(StalledSide::Client) => UpstreamError::ClientStalled,
+        Some(StalledSide::Upstream) => UpstreamError::TimedOut,
         None => UpstreamError::Broken(error),
     }
 }
 
-/// Whether the connection ended as one does that the upstream closed while it lay in the pool.
-fn is_dead(error: &hyper::Error) -> bool {
+/// Whether the error is that of a connection which the upstream closed while it was pooled.
+fn is_connection_closed(error: &hyper::Error) -> bool {
     if error.is_parse() {
         return false;
     }
@@ -257,7 +266,7 @@ fn is_dead(error: &hyper::Error) -> bool {
     error.is_incomplete_message() || error.is_canceled() || error.is_closed() || broken_pipe
 }
 
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+fn copy_without_body(request: &Request<RequestBody>) -> Request<RequestBody> {
     let mut again = Request::new(RequestBody::empty());
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::conn_info::{ConnInfo, Protocol};
 use super::record::{End, Record};
 use crate::store::content::Content as Stored;
-use crate::upstream::body::AnswerBody;
+use crate::upstream::body::UpstreamBody;
 
 /// The body of an answer, with the record of its request: when this is dropped, it is over.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ enum Content {
         text: Bytes,
         length: usize,
     },
-    Streamed(Box<AnswerBody>),
+    Streamed(Box<UpstreamBody>),
     Stored(Stored),
 }
 
@@ -47,7 +47,7 @@ impl ResponseBody {
     }
 
     /// The upstream's answer.
-    pub(crate) fn streamed(answer: AnswerBody) -> Self {
+    pub(crate) fn streamed(answer: UpstreamBody) -> Self {
         Self {
             content: Content::Streamed(Box::new(answer)),
             record: None,

@@ -296,7 +296,7 @@ impl Rejection {
                 StatusCode::GATEWAY_TIMEOUT,
                 "the registry behind did not answer in time: try again",
             ),
-            UpstreamError::Broken(_) | UpstreamError::Switched => unavailable(
+            UpstreamError::Broken(_) | UpstreamError::ProtocolSwitched => unavailable(
                 StatusCode::BAD_GATEWAY,
                 "the registry behind broke off its answer: try again",
             ),

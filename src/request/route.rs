@@ -11,7 +11,7 @@ use crate::auth::policy::Asker;
 use crate::auth::upload_session::SessionOwner;
 use crate::registry::call::Call;
 use crate::store::Store;
-use crate::upstream::exchange::ExchangeLimits;
+use crate::upstream::transfer::TransferLimits;
 
 /// Where a granted request goes.
 pub(crate) struct Route {
@@ -97,8 +97,8 @@ impl Route {
     }
 
     /// How long silence may last.
-    pub(crate) fn exchange_limits(&self) -> ExchangeLimits {
-        ExchangeLimits::new(
+    pub(crate) fn transfer_limits(&self) -> TransferLimits {
+        TransferLimits::new(
             &self.site.host.timeouts,
             self.call().is_some_and(Call::is_commit),
         )

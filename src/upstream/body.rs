@@ -1,5 +1,5 @@
-//! The bodies that pass through: a client's towards the upstream, and the upstream's answer. Both
-//! stream; both tell the exchange what moves, so that only silence is timed.
+//! Bodies that pass through: the client's towards the upstream and the upstream's towards the client.
+//! Both stream and report each frame to [`TransferProgress`], so that timeouts measure silence only.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::exchange::Exchange;
 use super::pool::Lease;
+use super::transfer::TransferProgress;
 
-/// What is known of a request's body while it goes up, shared with whoever answers and records.
+/// The state of a request body that is being sent, shared with the response and the access log.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
     bytes: AtomicU64,
     finished: AtomicBool,
-    held: AtomicBool,
+    paused: AtomicBool,
     failure: AtomicU8,
 }
 
-/// Why a request's body did not reach the upstream whole.
+/// Why a request body did not reach the upstream completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UploadFailure {
-    /// The client went away or broke its framing.
+    /// The client left, or its framing is invalid.
     Cut,
-    /// It is larger than the virtual host allows.
+    /// The body is larger than the virtual host allows.
     TooLarge,
 }
 
 impl Upload {
-    /// Bytes that came from the client so far.
+    /// Bytes received from the client so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -42,10 +42,10 @@ impl Upload {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// Reads no more of the body: the answer is there already and the rest is not wanted.
-    /// The connection to the upstream ends with the answer.
-    pub(crate) fn hold(&self) {
-        self.held.store(true, Ordering::Release);
+    /// Stops reading the body, because the upstream has already responded. The connection to the
+    /// upstream ends with the response.
+    pub(crate) fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
     }
 
     /// Why the body ended early, if it did.
@@ -67,87 +67,87 @@ impl Upload {
     }
 }
 
-/// The request's body cannot be completed; the connection that carries it must end.
+/// The request body cannot be completed: the connection that carries it must end.
 #[derive(Debug, thiserror::Error)]
 #[error("the request body ended early")]
 pub(crate) struct UploadError;
 
-/// A request's body on its way to the upstream.
+/// A request body on its way to the upstream.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    source: Source,
+    source: BodySource,
 }
 
 #[derive(Debug)]
-enum Source {
-    Nothing,
-    Held(Held),
-    Streamed(Streamed),
+enum BodySource {
+    Empty,
+    Buffered(BufferedBody),
+    Streamed(StreamedBody),
 }
 
-/// A small body that is here already.
+/// A small body that is in memory.
 #[derive(Debug)]
-struct Held {
+struct BufferedBody {
     bytes: Bytes,
-    exchange: Option<Arc<Exchange>>,
+    progress: Option<Arc<TransferProgress>>,
 }
 
 #[derive(Debug)]
-struct Streamed {
+struct StreamedBody {
     incoming: Incoming,
     upload: Arc<Upload>,
-    exchange: Option<Arc<Exchange>>,
-    most: u64,
+    progress: Option<Arc<TransferProgress>>,
+    limit: u64,
 }
 
 impl RequestBody {
     /// No body.
     pub(crate) fn empty() -> Self {
         Self {
-            source: Source::Nothing,
+            source: BodySource::Empty,
         }
     }
 
-    /// A small body that is here already.
-    pub(crate) fn held(bytes: Bytes) -> Self {
+    /// A small body that is in memory.
+    pub(crate) fn buffered(bytes: Bytes) -> Self {
         if bytes.is_empty() {
             return Self::empty();
         }
         Self {
-            source: Source::Held(Held {
+            source: BodySource::Buffered(BufferedBody {
                 bytes,
-                exchange: None,
+                progress: None,
             }),
         }
     }
 
-    /// The client's body, of at most `most` bytes.
-    pub(crate) fn streamed(incoming: Incoming, upload: Arc<Upload>, most: u64) -> Self {
+    /// The client's body, of at most `limit` bytes.
+    pub(crate) fn streamed(incoming: Incoming, upload: Arc<Upload>, limit: u64) -> Self {
         if incoming.is_end_stream() {
             upload.finished.store(true, Ordering::Release);
             return Self::empty();
         }
         Self {
-            source: Source::Streamed(Streamed {
+            source: BodySource::Streamed(StreamedBody {
                 incoming,
                 upload,
-                exchange: None,
-                most,
+                progress: None,
+                limit,
             }),
         }
     }
 
-    /// Whether there is nothing to send, and so nothing that a second try would miss.
+    /// Whether there is nothing to send, so that a retry loses nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        matches!(self.source, Source::Nothing)
+        matches!(self.source, BodySource::Empty)
     }
 
-    /// Tells which exchange is to hear of progress.
-    pub(super) fn attach(&mut self, exchange: &Arc<Exchange>) {
+    /// Sets where the body reports its progress.
+    pub(super) fn attach(&mut self, progress: &Arc<TransferProgress>) {
         match &mut self.source {
-            Source::Nothing => {}
-            Source::Held(held) => held.exchange = Some(exchange.clone()),
-            Source::Streamed(source) => source.exchange = Some(exchange.clone()),
+            BodySource::Empty => {}
+            BodySource::Buffered(buffered) => buffered.progress = Some(progress.clone()),
+            BodySource::Streamed(source) => source.progress = Some(progress.clone()),
         }
     }
 }
@@ -161,12 +161,12 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let source = match &mut self.source {
-            Source::Nothing => return Poll::Ready(None),
-            Source::Held(held) => return Poll::Ready(held.take().map(Ok)),
-            Source::Streamed(source) => source,
+            BodySource::Empty => return Poll::Ready(None),
+            BodySource::Buffered(buffered) => return Poll::Ready(buffered.take().map(Ok)),
+            BodySource::Streamed(source) => source,
         };
-        if source.upload.held.load(Ordering::Acquire) {
-            // Whoever held it drops the whole connection when the answer is through.
+        if source.upload.paused.load(Ordering::Acquire) {
+            // The connection is dropped when the response is complete.
             return Poll::Pending;
         }
         source.poll(cx)
@@ -174,41 +174,41 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Nothing => true,
-            Source::Held(held) => held.bytes.is_empty(),
-            Source::Streamed(source) => source.incoming.is_end_stream(),
+            BodySource::Empty => true,
+            BodySource::Buffered(buffered) => buffered.bytes.is_empty(),
+            BodySource::Streamed(source) => source.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Nothing => SizeHint::with_exact(0),
-            Source::Held(held) => SizeHint::with_exact(held.bytes.len() as u64),
-            Source::Streamed(source) => source.incoming.size_hint(),
+            BodySource::Empty => SizeHint::with_exact(0),
+            BodySource::Buffered(buffered) => SizeHint::with_exact(buffered.bytes.len() as u64),
+            BodySource::Streamed(source) => source.incoming.size_hint(),
         }
     }
 }
 
-impl Held {
+impl BufferedBody {
     fn take(&mut self) -> Option<Frame<Bytes>> {
         if self.bytes.is_empty() {
             return None;
         }
-        if let Some(exchange) = &self.exchange {
-            exchange.sent_part();
-            exchange.sent_all();
+        if let Some(progress) = &self.progress {
+            progress.sent_data();
+            progress.body_complete();
         }
         Some(Frame::data(std::mem::take(&mut self.bytes)))
     }
 }
 
-impl Streamed {
+impl StreamedBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Pending => {
-                    if let Some(exchange) = &self.exchange {
-                        exchange.waits_for_body();
+                    if let Some(progress) = &self.progress {
+                        progress.body_pending();
                     }
                     return Poll::Pending;
                 }
@@ -220,8 +220,8 @@ impl Streamed {
                     return Poll::Ready(Some(Err(self.upload.fail(UploadFailure::Cut))));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers could carry framing or credentials past the header rules: no
-                    // registry client sends any, so they end here (RFC 9110 §6.5.1).
+                    // Trailers could carry framing or credentials past the header rules, and no
+                    // registry client sends any: they are dropped (RFC 9110 §6.5.1).
                     let Ok(data) = frame.into_data() else {
                         continue;
                     };
@@ -234,11 +234,11 @@ impl Streamed {
     fn pass(&mut self, data: Bytes) -> Result<Frame<Bytes>, UploadError> {
         let length = data.len() as u64;
         let so_far = self.upload.bytes.fetch_add(length, Ordering::Relaxed) + length;
-        if so_far > self.most {
+        if so_far > self.limit {
             return Err(self.upload.fail(UploadFailure::TooLarge));
         }
-        if let Some(exchange) = &self.exchange {
-            exchange.sent_part();
+        if let Some(progress) = &self.progress {
+            progress.sent_data();
         }
         if self.incoming.is_end_stream() {
             self.finish();
@@ -248,13 +248,13 @@ impl Streamed {
 
     fn finish(&mut self) {
         self.upload.finished.store(true, Ordering::Release);
-        if let Some(exchange) = &self.exchange {
-            exchange.sent_all();
+        if let Some(progress) = &self.progress {
+            progress.body_complete();
         }
     }
 }
 
-impl Drop for Streamed {
+impl Drop for StreamedBody {
     fn drop(&mut self) {
         if !self.upload.is_finished() && self.upload.failure().is_none() {
             tracing::trace!(
@@ -265,15 +265,15 @@ impl Drop for Streamed {
     }
 }
 
-/// The upstream's answer on its way to the client. The connection goes back to its pool when the
-/// body is complete, and ends when this is dropped before.
+/// A response body on its way to the client. Its connection returns to the pool when the body is
+/// complete, and is closed when this is dropped before.
 #[derive(Debug)]
-pub(crate) struct AnswerBody {
+pub(crate) struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
 }
 
-impl AnswerBody {
+impl UpstreamBody {
     pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
         let mut body = Self {
             incoming,
@@ -287,12 +287,12 @@ impl AnswerBody {
 
     fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.give_back();
+            lease.release();
         }
     }
 }
 
-impl Body for AnswerBody {
+impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -303,7 +303,7 @@ impl Body for AnswerBody {
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 if let Some(lease) = &self.lease {
-                    lease.exchange().waits_for_answer();
+                    lease.progress().response_pending();
                 }
                 return Poll::Pending;
             };
@@ -323,7 +323,7 @@ impl Body for AnswerBody {
                     if self.incoming.is_end_stream() {
                         self.release();
                     } else if let Some(lease) = &self.lease {
-                        lease.exchange().took_part();
+                        lease.progress().response_data();
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }

@@ -1,5 +1,5 @@
-//! A connection to an upstream: name, TCP, TLS. One file knows how; it is the only one here that
-//! names rustls. HTTP_PROXY and its kin are never looked at: an upstream is where it is said to be.
+//! Connects to an upstream: name, TCP, TLS. The only file of the upstream client that names rustls.
+//! Ignores HTTP_PROXY and its relatives: an upstream is where the configuration says.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::exchange::Exchange;
+use super::transfer::TransferProgress;
 use crate::certs::roots::{self, RootsError};
 use crate::config::vhost::{Scheme, UpstreamUrl};
 
@@ -25,16 +25,16 @@ pub(crate) struct Connector {
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
-/// Why an upstream cannot be used as it is configured.
+/// Why an upstream cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectorError {
-    /// Nobody would be believed.
+    /// The root certificates cannot be used.
     #[error(transparent)]
     Roots(#[from] RootsError),
     /// An https target without roots to verify it by.
     #[error("an https upstream needs roots")]
     NoTrust,
-    /// The host cannot stand in a certificate.
+    /// The host is no name that a certificate can have.
     #[error("the host name {0} cannot be verified by TLS")]
     Name(String),
     /// TLS cannot be set up.
@@ -42,7 +42,7 @@ pub(crate) enum ConnectorError {
     Tls(#[from] rustls::Error),
 }
 
-/// Whose certificates are believed.
+/// The root certificates that verify an upstream.
 #[derive(Clone)]
 pub(crate) struct Trust(TlsConnector);
 
@@ -54,7 +54,7 @@ impl Trust {
 }
 
 impl Connector {
-    /// An https target needs a trust.
+    /// An https target needs `trust`.
     pub(crate) fn new(target: UpstreamUrl, trust: Option<&Trust>) -> Result<Self, ConnectorError> {
         let tls = match (target.scheme, trust) {
             (Scheme::Http, _) => None,
@@ -64,24 +64,24 @@ impl Connector {
         Ok(Self { target, tls })
     }
 
-    /// The target.
     pub(crate) fn target(&self) -> &UpstreamUrl {
         &self.target
     }
 
-    /// A connection; every address of the name is tried in its order. The time limit is the
-    /// caller's.
-    pub(crate) async fn connect(&self, exchange: Arc<Exchange>) -> io::Result<UpstreamIo> {
+    /// Connects, trying every address of the name in order. The caller sets the timeout.
+    pub(crate) async fn connect(&self, progress: Arc<TransferProgress>) -> io::Result<UpstreamIo> {
         let tcp = self.connect_tcp().await?;
         tcp.set_nodelay(true)?;
         let stream = match &self.tls {
-            None => Stream::Plain(tcp),
-            Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?)),
+            None => UpstreamStream::Plain(tcp),
+            Some((tls, name)) => {
+                UpstreamStream::Tls(Box::new(tls.connect(name.clone(), tcp).await?))
+            }
         };
         Ok(UpstreamIo {
             stream,
-            exchange,
-            deaf: false,
+            progress,
+            write_closed: false,
         })
     }
 
@@ -109,19 +109,19 @@ fn server_name(target: &UpstreamUrl) -> Result<ServerName<'static>, ConnectorErr
     ServerName::try_from(name.clone()).map_err(|_| ConnectorError::Name(name))
 }
 
-/// A connection that tells its exchange when bytes went out or came in.
+/// A connection that reports written and received bytes to its [`TransferProgress`].
 ///
-/// A peer that refuses a body closes without reading the rest, which resets the connection right
-/// behind its answer. Then writing fails first, and hyper would give up with the answer unread in
-/// the socket (RFC 9112 §9.5 wants it read). So a peer that takes no more is one that is waited
-/// for: the reader finds the answer, or the end.
+/// An upstream that refuses a body closes without reading the rest, which resets the connection right
+/// behind its response. The write then fails first, and hyper would give up with the response unread
+/// in the socket, which RFC 9112 §9.5 wants read. So a write error is ignored and writing stays
+/// pending: the reader finds the response, or the end.
 pub(crate) struct UpstreamIo {
-    stream: Stream,
-    exchange: Arc<Exchange>,
-    deaf: bool,
+    stream: UpstreamStream,
+    progress: Arc<TransferProgress>,
+    write_closed: bool,
 }
 
-enum Stream {
+enum UpstreamStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -129,20 +129,20 @@ enum Stream {
 impl UpstreamIo {
     fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match result {
-            Poll::Ready(Ok(_)) => self.exchange.wrote(),
-            Poll::Ready(Err(error)) => return self.fall_silent(error),
+            Poll::Ready(Ok(_)) => self.progress.wrote(),
+            Poll::Ready(Err(error)) => return self.ignore_write_error(error),
             Poll::Pending => {}
         }
         result
     }
 
-    /// Pending for ever: the reader is woken by what ended the writing.
-    fn fall_silent<T>(&mut self, error: io::Error) -> Poll<io::Result<T>> {
+    /// Returns pending for ever: what ended the writing wakes the reader.
+    fn ignore_write_error<T>(&mut self, error: io::Error) -> Poll<io::Result<T>> {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         if !matches!(error.kind(), BrokenPipe | ConnectionReset) {
             return Poll::Ready(Err(error));
         }
-        self.deaf = true;
+        self.write_closed = true;
         Poll::Pending
     }
 }
@@ -155,11 +155,11 @@ impl AsyncRead for UpstreamIo {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = match &mut self.stream {
-            Stream::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Stream::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            UpstreamStream::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            UpstreamStream::Tls(io) => Pin::new(io).poll_read(cx, buf),
         };
         if buf.filled().len() > before {
-            self.exchange.heard();
+            self.progress.received();
         }
         result
     }
@@ -171,12 +171,12 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.deaf {
+        if self.write_closed {
             return Poll::Pending;
         }
         let result = match &mut self.stream {
-            Stream::Plain(io) => Pin::new(io).poll_write(cx, buf),
-            Stream::Tls(io) => Pin::new(io).poll_write(cx, buf),
+            UpstreamStream::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            UpstreamStream::Tls(io) => Pin::new(io).poll_write(cx, buf),
         };
         self.wrote(result)
     }
@@ -186,41 +186,41 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.deaf {
+        if self.write_closed {
             return Poll::Pending;
         }
         let result = match &mut self.stream {
-            Stream::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Stream::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            UpstreamStream::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            UpstreamStream::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         };
         self.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
-            Stream::Plain(io) => io.is_write_vectored(),
-            Stream::Tls(io) => io.is_write_vectored(),
+            UpstreamStream::Plain(io) => io.is_write_vectored(),
+            UpstreamStream::Tls(io) => io.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.deaf {
+        if self.write_closed {
             return Poll::Pending;
         }
         let result = match &mut self.stream {
-            Stream::Plain(io) => Pin::new(io).poll_flush(cx),
-            Stream::Tls(io) => Pin::new(io).poll_flush(cx),
+            UpstreamStream::Plain(io) => Pin::new(io).poll_flush(cx),
+            UpstreamStream::Tls(io) => Pin::new(io).poll_flush(cx),
         };
         match result {
-            Poll::Ready(Err(error)) => self.fall_silent(error),
+            Poll::Ready(Err(error)) => self.ignore_write_error(error),
             done => done,
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Stream::Tls(io) => Pin::new(io).poll_shutdown(cx),
+            UpstreamStream::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            UpstreamStream::Tls(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What stands in `Authorization` towards an upstream.
+//! The `Authorization` header of requests to an upstream.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,14 +7,14 @@ use secrecy::ExposeSecret;
 
 use crate::config::vhost::UpstreamAuthorization;
 
-/// The decided form of [`UpstreamAuthorization`].
+/// The header value that [`UpstreamAuthorization`] leads to.
 #[derive(Clone, Debug)]
 pub(crate) enum Credential {
-    /// The header is taken off.
+    /// The header is removed.
     None,
-    /// The client's own stays.
+    /// The client's header is passed on.
     Client,
-    /// moorgate's own, marked sensitive.
+    /// The configured header, marked sensitive.
     Own(HeaderValue),
 }
 
@@ -33,12 +33,16 @@ impl Credential {
         }
     }
 
-    /// Puts the right header, or none, in place of the client's.
+    /// Replaces, removes or keeps the client's header.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         match self {
-            Self::None => drop(headers.remove(header::AUTHORIZATION)),
+            Self::None => {
+                headers.remove(header::AUTHORIZATION);
+            }
             Self::Client => {}
-            Self::Own(value) => drop(headers.insert(header::AUTHORIZATION, value.clone())),
+            Self::Own(value) => {
+                headers.insert(header::AUTHORIZATION, value.clone());
+            }
         }
     }
 }

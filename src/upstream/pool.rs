@@ -1,5 +1,5 @@
-//! Connections to one upstream that wait for their next request, a list for each worker thread:
-//! a request never wakes another thread to be forwarded.
+//! Idle connections to one upstream, in a list for each worker thread: forwarding a request never
+//! wakes another thread.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,36 +8,36 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::task::AbortHandle;
 
 use super::body::{RequestBody, Upload};
-use super::exchange::Exchange;
+use super::transfer::TransferProgress;
 
 /// The connections of one upstream.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    workers: Box<[Mutex<Vec<Connection>>]>,
+    workers: Box<[Mutex<Vec<PooledConnection>>]>,
 }
 
-/// How many connections a worker keeps without use for one upstream: as many as two or three full
-/// HTTP/2 connections of clients keep busy. `upstream_idle` ends what a burst leaves.
-const KEPT: usize = 256;
+/// Idle connections of one worker to one upstream: as many as two or three full HTTP/2 connections of
+/// clients use. `upstream_idle` closes what a burst leaves.
+const MAX_IDLE_CONNECTIONS: usize = 256;
 
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Names the current thread as worker `index`, counted from 0.
+/// Makes the current thread worker `index`, counted from 0.
 pub(crate) fn become_worker(index: usize) {
     WORKER.set(index);
 }
 
-/// One connection, driven by a task of its own on the worker that made it.
+/// A connection and the task that drives it, on the worker that opened it.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct PooledConnection {
     pub(super) send: SendRequest<RequestBody>,
-    pub(super) exchange: Arc<Exchange>,
+    pub(super) progress: Arc<TransferProgress>,
     pub(super) driver: AbortHandle,
 }
 
-impl Drop for Connection {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         // Without this a driver whose request body never ends would keep the socket.
         self.driver.abort();
@@ -53,15 +53,18 @@ impl Pool {
         })
     }
 
-    fn mine(&self) -> Option<&Mutex<Vec<Connection>>> {
+    fn own_connections(&self) -> Option<&Mutex<Vec<PooledConnection>>> {
         self.workers
             .get(WORKER.get())
             .or_else(|| self.workers.first())
     }
 
-    /// The connection used last that is still open and at rest.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Lease> {
-        let mut waiting = self.mine()?.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The most recently used connection that is still open and ready.
+    pub(super) fn checkout(self: &Arc<Self>) -> Option<Lease> {
+        let mut waiting = self
+            .own_connections()?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut unready = None;
         let found = loop {
             let Some(connection) = waiting.pop() else {
@@ -70,8 +73,8 @@ impl Pool {
             if connection.send.is_ready() {
                 break Some(connection);
             }
-            // Closed, or its driver has not come round since the last answer: at most one of the
-            // latter is worth keeping, since it will be ready in a moment.
+            // Closed, or its driver has not run since the last response: one of the latter is kept,
+            // since it is about to be ready.
             if !connection.send.is_closed() && unready.is_none() {
                 unready = Some(connection);
             }
@@ -86,8 +89,8 @@ impl Pool {
         })
     }
 
-    /// A lease on a connection that was just made.
-    pub(super) fn adopt(self: &Arc<Self>, connection: Connection) -> Lease {
+    /// A lease on a new connection.
+    pub(super) fn lease(self: &Arc<Self>, connection: PooledConnection) -> Lease {
         Lease {
             connection: Some(connection),
             pool: self.clone(),
@@ -96,24 +99,26 @@ impl Pool {
         }
     }
 
-    fn give_back(&self, connection: Connection) {
-        connection.exchange.rest();
-        let Some(mine) = self.mine() else { return };
-        let mut waiting = mine.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < KEPT {
+    fn release(&self, connection: PooledConnection) {
+        connection.progress.end();
+        let Some(own) = self.own_connections() else {
+            return;
+        };
+        let mut waiting = own.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < MAX_IDLE_CONNECTIONS {
             waiting.push(connection);
         }
     }
 }
 
-/// The use of one connection for one exchange. Dropped before the end, it ends the connection:
-/// the upstream sees at once that nobody wants its answer any more.
+/// The use of one connection for one request. Dropping it before the end closes the connection, so
+/// that the upstream stops sending a response that nobody reads.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    connection: Option<Connection>,
+    connection: Option<PooledConnection>,
     pool: Arc<Pool>,
     reused: bool,
-    /// The request's body, if it has one that may outlast the answer.
+    /// The request body, which may outlast the response.
     upload: Option<Arc<Upload>>,
 }
 
@@ -123,33 +128,33 @@ impl Lease {
         self.reused
     }
 
-    /// Remembers the body that must have gone up whole before the connection can be used again.
-    pub(super) fn carries(&mut self, upload: Option<Arc<Upload>>) {
+    /// Sets the body that must be sent completely before the connection can be reused.
+    pub(super) fn set_upload(&mut self, upload: Option<Arc<Upload>>) {
         self.upload = upload;
     }
 
-    pub(super) fn connection(&mut self) -> &mut Connection {
+    pub(super) fn connection(&mut self) -> &mut PooledConnection {
         self.connection
             .as_mut()
             .expect("taken only when the lease ends")
     }
 
-    pub(super) fn exchange(&self) -> &Arc<Exchange> {
+    pub(super) fn progress(&self) -> &Arc<TransferProgress> {
         &self
             .connection
             .as_ref()
             .expect("taken only when the lease ends")
-            .exchange
+            .progress
     }
 
-    /// The answer is complete: the connection may carry the next request.
-    pub(super) fn give_back(mut self) {
+    /// Returns the connection to the pool: the response is complete.
+    pub(super) fn release(mut self) {
         let whole = self
             .upload
             .as_ref()
             .is_none_or(|upload| upload.is_finished());
         if let Some(connection) = self.connection.take().filter(|_| whole) {
-            self.pool.give_back(connection);
+            self.pool.release(connection);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
 use crate::store::{Page, PageRequest, Store, StoreError};
-use crate::upstream::body::AnswerBody;
+use crate::upstream::body::UpstreamBody;
 
 /// Entries asked of an upstream at once: some registries refuse to give more.
 const UPSTREAM_PAGE_SIZE: usize = 1000;
@@ -192,7 +192,7 @@ pub(crate) async fn of_upstream(
         let request = forward::own((route, target), conn, parts, (Method::GET, &path))?;
         let answer = target
             .upstream
-            .send(request, None, route.exchange_limits())
+            .send(request, None, route.transfer_limits())
             .await;
         record.answered();
         let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
@@ -241,7 +241,7 @@ fn encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-async fn names(answer: Response<AnswerBody>) -> Result<Vec<String>, Rejection> {
+async fn names(answer: Response<UpstreamBody>) -> Result<Vec<String>, Rejection> {
     let collected = Limited::new(answer.into_body(), MAX_PAGE_BYTES)
         .collect()
         .await;
@@ -255,7 +255,10 @@ async fn names(answer: Response<AnswerBody>) -> Result<Vec<String>, Rejection> {
 
 /// The query of the page after this one, as the registry wrote it: `last` may be a token of its
 /// own.
-fn next_query((route, target): (&Route, &Target), answer: &Response<AnswerBody>) -> Option<String> {
+fn next_query(
+    (route, target): (&Route, &Target),
+    answer: &Response<UpstreamBody>,
+) -> Option<String> {
     let upstream = rewrite::origin(target.upstream.target());
     let is_public = |name: &_| route.site().host.is_named(name);
     let rewriter = Rewriter {

@@ -16,7 +16,7 @@ use crate::request::record::Record;
 use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
-use crate::upstream::body::{AnswerBody, RequestBody, Upload};
+use crate::upstream::body::{RequestBody, Upload, UpstreamBody};
 
 /// Forwards and returns the answer as the upstream gave it.
 pub(crate) async fn forward(
@@ -25,7 +25,7 @@ pub(crate) async fn forward(
     parts: Parts,
     incoming: Incoming,
     record: &mut Record,
-) -> Result<Response<AnswerBody>, Rejection> {
+) -> Result<Response<UpstreamBody>, Rejection> {
     let limit = route.body_limit();
     if incoming.size_hint().lower() > limit {
         return Err(Rejection::body_too_large(limit));
@@ -45,7 +45,7 @@ pub(crate) async fn forward(
     record.forwarded(upload.clone());
     let answer = target
         .upstream
-        .send(request, upload, route.exchange_limits())
+        .send(request, upload, route.transfer_limits())
         .await;
     record.answered();
     answer.map_err(|error| Rejection::upstream(error, limit))

@@ -12,7 +12,7 @@ use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
 use crate::upstream::Upstream;
-use crate::upstream::body::{AnswerBody, RequestBody};
+use crate::upstream::body::{RequestBody, UpstreamBody};
 use crate::upstream::connector::{Connector, Trust};
 
 /// How often storage may redirect before it is taken for a circle.
@@ -29,8 +29,8 @@ pub(crate) fn follows(route: &Route, asked: &Asked) -> bool {
 pub(crate) async fn follow(
     (route, target): (&Route, &Target),
     asked: &Asked,
-    mut answer: Response<AnswerBody>,
-) -> Result<Response<AnswerBody>, Rejection> {
+    mut answer: Response<UpstreamBody>,
+) -> Result<Response<UpstreamBody>, Rejection> {
     let Some(trust) = route.site().storage.as_ref() else {
         return Ok(answer);
     };
@@ -70,7 +70,7 @@ enum Next {
 
 /// Where an answer of `from` redirects to, if it is a redirect.
 fn redirect(
-    answer: &Response<AnswerBody>,
+    answer: &Response<UpstreamBody>,
     from: &UpstreamUrl,
     request_path: &str,
     is_public: &dyn Fn(&HostName) -> bool,
@@ -148,7 +148,7 @@ async fn fetch(
     url: &UpstreamUrl,
     target: Uri,
     trust: &Trust,
-) -> Result<Response<AnswerBody>, Rejection> {
+) -> Result<Response<UpstreamBody>, Rejection> {
     let unusable = |_| Rejection::upstream_bad_location();
     let connector = Connector::new(url.clone(), Some(trust)).map_err(unusable)?;
     let timeouts = &route.site().host.timeouts;
@@ -163,7 +163,7 @@ async fn fetch(
         .expect("a host name is visible ASCII");
     request.headers_mut().insert(header::HOST, host);
     upstream
-        .send(request, None, route.exchange_limits())
+        .send(request, None, route.transfer_limits())
         .await
         .map_err(|error| Rejection::upstream(error, 0))
 }

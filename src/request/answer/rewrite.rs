@@ -17,7 +17,7 @@ use crate::request::record::Record;
 use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::request::site::Target;
-use crate::upstream::body::AnswerBody;
+use crate::upstream::body::UpstreamBody;
 
 /// What is still needed of a request after it was forwarded.
 pub(crate) struct Asked {
@@ -73,7 +73,7 @@ pub(crate) fn rewrite(
     (route, target): (&Route, &Target),
     conn: &ConnInfo,
     asked: &Asked,
-    answer: Response<AnswerBody>,
+    answer: Response<UpstreamBody>,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let (mut parts, body) = answer.into_parts();

@@ -31,7 +31,7 @@ use crate::request::route::{Destination, Route};
 use crate::request::site::Target;
 use crate::store::{BodyTimeouts, Precondition, StoreError};
 use crate::upstream::body::{RequestBody, Upload};
-use crate::upstream::exchange::ExchangeLimits;
+use crate::upstream::transfer::TransferLimits;
 
 /// Whose turn it is to write a tag. A fixed number of locks, of which several tags may share one.
 pub(crate) struct TagTurns {
@@ -102,10 +102,10 @@ pub(crate) async fn write(
             let registry = route.site().host.registry.to_string();
             let held = turns.take(&registry, repository, &terms).await;
             look((route, target), conn, &parts, terms, &bytes).await?;
-            let body = RequestBody::held(bytes);
+            let body = RequestBody::buffered(bytes);
             let asked = Asked::of(route, &parts);
             let request = forward::whole((route, target), conn, &parts, body)?;
-            let (upstream, limits) = (target.upstream.clone(), route.exchange_limits());
+            let (upstream, limits) = (target.upstream.clone(), route.transfer_limits());
             let answer = finish(
                 held,
                 async move { upstream.send(request, None, limits).await },
@@ -242,7 +242,7 @@ async fn present(
     request
         .headers_mut()
         .insert(header::ACCEPT, HeaderValue::from_static(ANY_MANIFEST));
-    let limits = ExchangeLimits::new(&route.site().host.timeouts, false);
+    let limits = TransferLimits::new(&route.site().host.timeouts, false);
     let answer = target.upstream.send(request, None, limits).await;
     let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
     match answer.status() {
