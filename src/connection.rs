@@ -1,11 +1,11 @@
-//! One client connection from its handshake to its end: HTTP/1.1 or HTTP/2 by what TLS agreed on,
-//! with its time limits, and a graceful end when the process stops.
+//! One client connection from its handshake to its end: HTTP/1.1 or HTTP/2 as negotiated by ALPN,
+//! with its timeouts, and a graceful shutdown when the process drains.
 
 pub(crate) mod activity;
+mod chunked_write;
+mod coalescing_writer;
 mod frames;
-mod gather;
 mod io;
-mod pieces;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -37,11 +37,11 @@ use crate::tls::handshake::{Alpn, HandshakeError, Secured, handshake};
 use crate::tls::plain_http::refuse_plain_http;
 use crate::tls::server_config::ListenerConfig;
 use activity::{Activity, ActivityLimits, RequestGuard};
-use gather::Gather;
+use coalescing_writer::CoalescingWriter;
 use io::WatchedIo;
 
 /// A connection as the listener accepted it.
-pub(crate) struct Accepted<IO> {
+pub(crate) struct AcceptedConnection<IO> {
     pub(crate) io: IO,
     pub(crate) peer: SocketAddr,
     pub(crate) listener: ListenAddress,
@@ -50,14 +50,14 @@ pub(crate) struct Accepted<IO> {
 
 /// An https connection, from its first byte to its last.
 pub(crate) async fn serve_tls<IO>(
-    accepted: Accepted<IO>,
+    accepted: AcceptedConnection<IO>,
     config: Arc<ListenerConfig>,
     gate: Arc<Gate>,
     drain: CancellationToken,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Accepted {
+    let AcceptedConnection {
         io,
         peer,
         listener,
@@ -68,16 +68,16 @@ pub(crate) async fn serve_tls<IO>(
     let securing = secure(io, peer, &snapshot.trusted_proxies, config);
     let (secured, peer) = match tokio::time::timeout(settings.handshake, securing).await {
         Ok(Ok(secured)) => secured,
-        Ok(Err(Unsecured::Handshake(HandshakeError::PlainHttp(io)))) => {
+        Ok(Err(SecureError::Handshake(HandshakeError::PlainHttp(io)))) => {
             tracing::debug!(%peer, %listener, "plain HTTP on a TLS port");
             let _ = refuse_plain_http(io).await;
             return;
         }
-        Ok(Err(Unsecured::Handshake(error))) => {
+        Ok(Err(SecureError::Handshake(error))) => {
             tracing::debug!(%peer, %listener, reason = error.reason(), %error, "handshake failed");
             return;
         }
-        Ok(Err(Unsecured::Proxy(error))) => {
+        Ok(Err(SecureError::Proxy(error))) => {
             tracing::debug!(%peer, %listener, reason = "proxy_protocol", %error, "handshake failed");
             return;
         }
@@ -98,7 +98,7 @@ pub(crate) async fn serve_tls<IO>(
         protocol,
         &settings,
     ));
-    let service = Answering {
+    let service = ConnectionService {
         gate,
         conn: conn.clone(),
         activity: activity.clone(),
@@ -109,13 +109,13 @@ pub(crate) async fn serve_tls<IO>(
             let io = TokioIo::new(WatchedIo::http1(secured.io, activity.clone()));
             let connection = http1_settings(&settings).serve_connection(io, service);
             let end = http1::Connection::graceful_shutdown;
-            drive(connection, activity, drain, end, nothing_waits, &conn).await;
+            drive(connection, activity, drain, end, nothing_pending, &conn).await;
         }
         Protocol::Http2 => {
-            let gather = Gather::new(secured.io, activity.clone());
-            let io = TokioIo::new(WatchedIo::http2(gather.clone(), activity.clone()));
-            // A stream keeps the room of its future for as long as its answer is unread: 8 KiB for
-            // the line, a hundred times. Boxed, that is given back when the answer is made.
+            let writer = CoalescingWriter::new(secured.io, activity.clone());
+            let io = TokioIo::new(WatchedIo::http2(writer.clone(), activity.clone()));
+            // h2 keeps the future of a stream until its response is read: 8 KiB for each of a hundred
+            // streams. Boxed, the memory is freed when the response is made.
             let service = service_fn(move |request| Box::pin(service.clone().answer(request)));
             let connection = http2_settings(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
@@ -124,7 +124,7 @@ pub(crate) async fn serve_tls<IO>(
                 activity,
                 drain,
                 end,
-                |cx| gather.poll_hand_on(cx),
+                |cx| writer.poll_flush_pending(cx),
                 &conn,
             )
             .await;
@@ -132,38 +132,38 @@ pub(crate) async fn serve_tls<IO>(
     }
 }
 
-/// Why a connection has no TLS.
-enum Unsecured<IO> {
+/// Why a connection did not become a TLS stream.
+enum SecureError<IO> {
     Proxy(ProxyProtocolError),
     Handshake(HandshakeError<IO>),
 }
 
-/// What a trusted proxy says first, and the handshake. Also who is at the other end, as far as that
-/// is believed.
+/// Reads the PROXY header of a trusted proxy and performs the handshake. Also returns the client's
+/// address: that of the PROXY header, or the peer's.
 async fn secure<IO>(
     mut io: IO,
     peer: SocketAddr,
     trusted: &Networks,
     config: Arc<ListenerConfig>,
-) -> Result<(Secured<IO>, SocketAddr), Unsecured<IO>>
+) -> Result<(Secured<IO>, SocketAddr), SecureError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let Preface { source, rest } = match trusted.contain(peer.ip()) {
         true => proxy_protocol::read(&mut io)
             .await
-            .map_err(Unsecured::Proxy)?,
+            .map_err(SecureError::Proxy)?,
         false => Preface::none(),
     };
     let secured = handshake(io, rest, config)
         .await
-        .map_err(Unsecured::Handshake)?;
+        .map_err(SecureError::Handshake)?;
     Ok((secured, source.unwrap_or(peer)))
 }
 
 /// A plain HTTP/1.1 connection with a service of its own: redirects and the admin listener.
 pub(crate) async fn serve_plain<IO, F, R, B>(
-    accepted: Accepted<IO>,
+    accepted: AcceptedConnection<IO>,
     snapshot: &Snapshot,
     drain: CancellationToken,
     answer: F,
@@ -173,7 +173,7 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     R: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
-    let Accepted {
+    let AcceptedConnection {
         io,
         peer,
         listener,
@@ -188,7 +188,7 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
         let guard = watch.request(!request.body().is_end_stream());
         let answer = answer(request);
         async move {
-            Ok::<_, Infallible>(answer.await.map(|body| Guarded {
+            Ok::<_, Infallible>(answer.await.map(|body| GuardedBody {
                 body,
                 _guard: guard,
             }))
@@ -197,10 +197,10 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     let io = TokioIo::new(WatchedIo::http1(io, activity.clone()));
     let connection = http1_settings(&settings).serve_connection(io, service);
     let end = http1::Connection::graceful_shutdown;
-    drive(connection, activity, drain, end, nothing_waits, &conn).await;
+    drive(connection, activity, drain, end, nothing_pending, &conn).await;
 }
 
-/// The longest silences that any virtual host allows, since a connection may serve each of them.
+/// The maximum of each timeout over all virtual hosts, since a connection may serve any of them.
 fn limits(snapshot: &Snapshot) -> ActivityLimits {
     let all = || snapshot.domains.iter().map(|domain| domain.timeouts);
     let stall = all()
@@ -223,57 +223,56 @@ fn limits(snapshot: &Snapshot) -> ActivityLimits {
 
 fn http1_settings(settings: &ConnectionSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // Heads and idle connections are timed by `Activity`: hyper's own limit counts from the end of
-    // the last answer and so could not tell the two apart.
+    // `Activity` times heads and idle connections: hyper's own timeout counts from the end of the last
+    // response, which does not tell the two apart.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_headers(settings.head_lines)
         .max_header_size(settings.head_bytes)
-        .max_buf_size(READ_AT_ONCE.max(settings.head_bytes));
+        .max_buf_size(READ_BUFFER_SIZE.max(settings.head_bytes));
     builder
 }
 
-fn http2_settings(settings: &ConnectionSettings) -> http2::Builder<Spawner> {
-    let mut builder = http2::Builder::new(Spawner);
+fn http2_settings(settings: &ConnectionSettings) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(StreamExecutor);
     builder
         .timer(TokioTimer::new())
-        // 64 KiB to begin with, more as the bandwidth-delay product shows: only bodies that are
-        // read, those of users, make it grow.
+        // Starts at 64 KiB and grows with the bandwidth-delay product, only by bodies that are read:
+        // those of authenticated users.
         .adaptive_window(true)
         .max_concurrent_streams(settings.h2_streams)
         .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
         .max_local_error_reset_streams(256)
-        .max_send_buf_size(SEND_AHEAD)
+        .max_send_buf_size(MAX_SEND_BUFFER)
         .keep_alive_interval(settings.h2_ping)
-        .keep_alive_timeout(PING_PATIENCE);
+        .keep_alive_timeout(PING_TIMEOUT);
     builder
 }
 
-/// What HTTP/1.1 reads ahead of the upstream, two records, and what it keeps of answers that a
-/// client does not read. With 32 KiB read from the socket, 64 KiB of records to be sent and 34 KiB
-/// in rustls, a stranger holds 220 KiB at most.
-const READ_AT_ONCE: usize = 32 * 1024;
-/// What an HTTP/2 stream keeps for a client that is slower than its upstream.
-const SEND_AHEAD: usize = 128 * 1024;
-/// How long an HTTP/2 client may take to answer a PING.
-const PING_PATIENCE: Duration = Duration::from_secs(20);
+/// What HTTP/1.1 reads ahead of the upstream (two records), and what it buffers of responses that a
+/// client does not read. With 32 KiB read from the socket, 64 KiB of records to be sent and 34 KiB in
+/// rustls, an unauthenticated client occupies 220 KiB at most.
+const READ_BUFFER_SIZE: usize = 32 * 1024;
+/// What an HTTP/2 stream buffers for a client that is slower than its upstream.
+const MAX_SEND_BUFFER: usize = 128 * 1024;
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// HTTP/1.1 writes to its socket.
-fn nothing_waits(_: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+/// HTTP/1.1 writes to the socket itself.
+fn nothing_pending(_: &mut Context<'_>) -> Poll<std::io::Result<()>> {
     Poll::Ready(Ok(()))
 }
 
-type EndedBy = Box<dyn std::error::Error + Send + Sync>;
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs a connection to its end: its own, its deadline's, or the drain's. After each turn `hand_on`
-/// takes to the socket what the turn has written.
+/// Polls a connection until it ends, its deadline passes, or it has shut down for the drain. After each
+/// poll, `flush` writes what is pending to the socket.
 async fn drive<C, E>(
     connection: C,
     activity: Arc<Activity>,
     drain: CancellationToken,
     graceful: fn(Pin<&mut C>),
-    hand_on: impl Fn(&mut Context<'_>) -> Poll<std::io::Result<()>>,
+    flush: impl Fn(&mut Context<'_>) -> Poll<std::io::Result<()>>,
     conn: &ConnInfo,
 ) where
     C: Future<Output = Result<(), E>>,
@@ -288,13 +287,13 @@ async fn drive<C, E>(
             graceful(watched.get_mut().as_mut());
         }
         watched.poll_with(cx, |connection, cx| {
-            let turn = connection
+            let polled = connection
                 .as_mut()
                 .poll(cx)
-                .map_err(|error| Box::new(error) as EndedBy);
-            match hand_on(cx) {
-                Poll::Ready(Err(error)) if turn.is_pending() => Poll::Ready(Err(error.into())),
-                _ => turn,
+                .map_err(|error| Box::new(error) as ConnectionError);
+            match flush(cx) {
+                Poll::Ready(Err(error)) if polled.is_pending() => Poll::Ready(Err(error.into())),
+                _ => polled,
             }
         })
     });
@@ -310,35 +309,35 @@ async fn drive<C, E>(
     }
 }
 
-/// What answers the requests of one connection.
+/// The HTTP service of one connection.
 #[derive(Clone)]
-struct Answering {
+struct ConnectionService {
     gate: Arc<Gate>,
     conn: Arc<ConnInfo>,
     activity: Arc<Activity>,
 }
 
-impl Answering {
+impl ConnectionService {
     async fn answer(
         self,
         request: Request<Incoming>,
-    ) -> Result<Response<Guarded<request::body::ResponseBody>>, Infallible> {
+    ) -> Result<Response<GuardedBody<request::body::ResponseBody>>, Infallible> {
         let guard = self.activity.request(!request.body().is_end_stream());
         let response = request::handle(&self.gate, &self.conn, request, guard.open).await;
-        Ok(response.map(|body| Guarded {
+        Ok(response.map(|body| GuardedBody {
             body,
             _guard: guard,
         }))
     }
 }
 
-/// A body that tells the connection when its request is over.
-struct Guarded<B> {
+/// A response body whose drop ends its request.
+struct GuardedBody<B> {
     body: B,
     _guard: RequestGuard,
 }
 
-impl<B: Body + Unpin> Body for Guarded<B> {
+impl<B: Body + Unpin> Body for GuardedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -358,16 +357,16 @@ impl<B: Body + Unpin> Body for Guarded<B> {
     }
 }
 
-/// Puts the streams of an HTTP/2 connection on the worker of their connection.
+/// Runs the streams of an HTTP/2 connection on the worker of the connection.
 #[derive(Clone, Copy)]
-struct Spawner;
+struct StreamExecutor;
 
-impl<F> hyper::rt::Executor<F> for Spawner
+impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        // Streams end with their connection, which is tracked: hyper drops what they wait for.
+        // Streams end with their connection, which is tracked: hyper drops what they await.
         drop(tokio::spawn(stream));
     }
 }

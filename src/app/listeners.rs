@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{App, StartError};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::ListenAddress;
-use crate::connection::{Accepted, serve_plain, serve_tls};
+use crate::connection::{AcceptedConnection, serve_plain, serve_tls};
 use crate::listen::accept::accept;
 use crate::listen::socket;
 use crate::request::plain::answer_plain;
@@ -182,7 +182,7 @@ impl App {
                 let (config, gate, drain) = (config.clone(), app.gate.clone(), app.drain.clone());
                 app.workers.serve(stream, peer, async move |io, peer| {
                     let _ = io.set_nodelay(true);
-                    let accepted = Accepted {
+                    let accepted = AcceptedConnection {
                         io,
                         peer,
                         listener,
@@ -217,7 +217,7 @@ impl App {
         let serve = move |stream, peer, permit| {
             let own = app.clone();
             app.workers.serve(stream, peer, async move |io, peer| {
-                let accepted = Accepted {
+                let accepted = AcceptedConnection {
                     io,
                     peer,
                     listener,

@@ -1,39 +1,39 @@
-//! What a client's connection is doing, and until when it may go on without doing more.
+//! What a client connection is doing, and the deadline by which it must make progress.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::frames::Fed;
+use super::frames::FrameEvents;
 use crate::clock::Deadline;
 use crate::config::snapshot::ConnectionSettings;
 
-/// The progress of one client connection, as its socket and its requests report it.
+/// The progress of one client connection, which its socket and its requests report.
 #[derive(Debug)]
 pub(crate) struct Activity {
     limits: ActivityLimits,
-    state: Mutex<State>,
+    state: Mutex<ActivityState>,
 }
 
-/// The limits of a connection.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActivityLimits {
     /// From accept to the end of the first head.
     pub(crate) first_head: Duration,
-    /// From a later head's first byte to its last.
+    /// From the first byte of a later head to its last.
     pub(crate) head: Duration,
-    /// Without a request.
+    /// Between two requests.
     pub(crate) idle: Duration,
-    /// With bytes to write that the client does not take.
+    /// With pending writes, of which the client takes nothing.
     pub(crate) stall: Duration,
-    /// With requests, but without a frame of any of them. Longer than an upstream may take to
-    /// answer: it only ends connections whose streams nobody will ever read.
+    /// With requests, but without a frame of any of them. Longer than an upstream may take to respond,
+    /// so that it only closes connections whose streams nobody reads.
     pub(crate) busy: Duration,
 }
 
 impl ActivityLimits {
-    /// `stall` and `busy` are the longest of all virtual hosts', since a connection may serve any.
+    /// `stall` and `busy` are the maximum over all virtual hosts, since a connection may serve any.
     pub(crate) fn new(settings: &ConnectionSettings, stall: Duration, busy: Duration) -> Self {
         let ConnectionSettings {
             first_head,
@@ -52,31 +52,31 @@ impl ActivityLimits {
 }
 
 #[derive(Debug)]
-struct State {
-    phase: Phase,
-    /// When the phase began, or something moved in it.
+struct ActivityState {
+    phase: ConnectionPhase,
+    /// When the phase began or last made progress.
     since: Instant,
     requests: u32,
-    /// Whether the last request had a body, of which something may be left.
+    /// Whether the last request had a body, of which some may be unread.
     had_body: bool,
-    /// Since when the socket has not taken a byte although there are some.
+    /// Since when the socket has taken none of the pending bytes.
     blocked: Option<Instant>,
-    /// Since when an HTTP/2 head has begun and not ended.
+    /// Since when an HTTP/2 head is incomplete.
     head_open: Option<Instant>,
 }
 
-impl State {
-    /// Something of a request moved. It may be over for us and still be on its way to the client:
-    /// HTTP/2 keeps the last part of an answer until there is a window for it.
-    fn moved(&mut self) {
-        if matches!(self.phase, Phase::Busy | Phase::Idle) {
+impl ActivityState {
+    /// A request made progress. It may be over for us and still be on its way to the client: HTTP/2
+    /// buffers the end of a response until there is a window for it.
+    fn record_progress(&mut self) {
+        if matches!(self.phase, ConnectionPhase::Busy | ConnectionPhase::Idle) {
             self.since = Instant::now();
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     FirstHead,
     Head,
     Idle,
@@ -85,10 +85,10 @@ enum Phase {
 }
 
 impl Activity {
-    /// A connection accepted at `accepted`.
+    /// For a connection accepted at `accepted`.
     pub(crate) fn new(accepted: Instant, limits: ActivityLimits) -> Self {
-        let state = State {
-            phase: Phase::FirstHead,
+        let state = ActivityState {
+            phase: ConnectionPhase::FirstHead,
             since: accepted,
             requests: 0,
             had_body: false,
@@ -101,73 +101,73 @@ impl Activity {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ActivityState> {
         // Plain data: a panic elsewhere leaves nothing half-done in it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of HTTP/1.1 came: of the request that goes on, or without one the beginning of a head.
+    /// Bytes of HTTP/1.1 came: of the running request or, without one, the beginning of a head.
     pub(super) fn read_http1(&self) {
         let mut state = self.state();
         match state.phase {
-            Phase::Busy => state.since = Instant::now(),
-            Phase::Idle => {
-                state.phase = Phase::Head;
+            ConnectionPhase::Busy => state.since = Instant::now(),
+            ConnectionPhase::Idle => {
+                state.phase = ConnectionPhase::Head;
                 state.since = Instant::now();
             }
-            Phase::FirstHead | Phase::Head | Phase::Closing => {}
+            ConnectionPhase::FirstHead | ConnectionPhase::Head | ConnectionPhase::Closing => {}
         }
     }
 
     /// Frames of HTTP/2 came. `head_open`: a head has begun and its last frame has not come.
-    pub(super) fn read_http2(&self, fed: Fed, head_open: bool) {
+    pub(super) fn read_http2(&self, events: FrameEvents, head_open: bool) {
         let mut state = self.state();
         if !head_open {
             state.head_open = None;
-        } else if fed.ended || state.head_open.is_none() {
+        } else if events.ended || state.head_open.is_none() {
             state.head_open = Some(Instant::now());
         }
-        if fed.moved {
-            state.moved();
+        if events.progress {
+            state.record_progress();
         }
     }
 
-    /// More was written than a frame that any connection sends by itself.
-    pub(super) fn moved(&self) {
-        self.state().moved();
+    /// More was written than a control frame.
+    pub(super) fn record_progress(&self) {
+        self.state().record_progress();
     }
 
-    /// The socket took bytes, or has taken everything there was.
-    pub(super) fn socket_took(&self) {
+    /// The socket took bytes, or everything that was pending.
+    pub(super) fn record_write(&self) {
         self.state().blocked = None;
     }
 
-    /// The socket takes no more bytes now.
-    pub(super) fn blocked(&self) {
+    /// The socket takes no more bytes for now.
+    pub(super) fn record_blocked(&self) {
         let mut state = self.state();
         if state.blocked.is_none() {
             state.blocked = Some(Instant::now());
         }
     }
 
-    /// Nothing more will be sent. Returns whether what the client still sends has to be taken off
-    /// the socket, since closing one with unread bytes resets it, and a reset overtakes the answer
-    /// (RFC 9112 §9.6).
-    pub(super) fn closing(&self) -> bool {
+    /// Nothing more will be sent. Returns whether the client's remaining bytes have to be read first:
+    /// closing a socket with unread bytes resets it, and the reset overtakes the response (RFC 9112
+    /// §9.6).
+    pub(super) fn begin_closing(&self) -> bool {
         let mut state = self.state();
-        if state.phase != Phase::Closing {
-            state.phase = Phase::Closing;
+        if state.phase != ConnectionPhase::Closing {
+            state.phase = ConnectionPhase::Closing;
             state.since = Instant::now();
         }
         state.had_body
     }
 
-    /// A request has come; it goes on until the guard is dropped.
+    /// A request begins; it ends when the guard is dropped.
     pub(crate) fn request(self: &std::sync::Arc<Self>, has_body: bool) -> RequestGuard {
         let mut state = self.state();
         state.had_body = has_body;
         state.requests += 1;
-        state.phase = Phase::Busy;
+        state.phase = ConnectionPhase::Busy;
         state.since = Instant::now();
         let open = state.requests;
         drop(state);
@@ -178,11 +178,11 @@ impl Activity {
     }
 }
 
-/// A request that goes on.
+/// A running request.
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
     activity: std::sync::Arc<Activity>,
-    /// How many went on when this one came, itself included.
+    /// How many requests were running when this one began, itself included.
     pub(crate) open: u32,
 }
 
@@ -190,17 +190,17 @@ impl Drop for RequestGuard {
     fn drop(&mut self) {
         let mut state = self.activity.state();
         state.requests = state.requests.saturating_sub(1);
-        if state.phase == Phase::Busy {
+        if state.phase == ConnectionPhase::Busy {
             state.since = Instant::now();
             if state.requests == 0 {
-                state.phase = Phase::Idle;
+                state.phase = ConnectionPhase::Idle;
             }
         }
     }
 }
 
-/// How long what a client still sends is taken off the socket after the last answer.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long the client's remaining bytes are read and dropped after the last response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Deadline for std::sync::Arc<Activity> {
     fn deadline(&self) -> Option<Instant> {
@@ -208,11 +208,11 @@ impl Deadline for std::sync::Arc<Activity> {
         let limits = &self.limits;
         let phase = state.since
             + match state.phase {
-                Phase::FirstHead => limits.first_head,
-                Phase::Head => limits.head,
-                Phase::Idle => limits.idle,
-                Phase::Busy => limits.busy,
-                Phase::Closing => LINGER,
+                ConnectionPhase::FirstHead => limits.first_head,
+                ConnectionPhase::Head => limits.head,
+                ConnectionPhase::Idle => limits.idle,
+                ConnectionPhase::Busy => limits.busy,
+                ConnectionPhase::Closing => LINGER_TIMEOUT,
             };
         let blocked = state.blocked.map(|since| since + limits.stall);
         let head = state.head_open.map(|since| since + limits.head);

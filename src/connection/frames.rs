@@ -1,9 +1,9 @@
-//! Follows the frames of an HTTP/2 connection as far as the time limits need: whether a request
-//! moves, and whether a head has begun that does not end. Nothing of this is on hyper's surface.
+//! Follows the frames of an HTTP/2 connection as far as the timeouts need: whether a request makes
+//! progress, and whether a head has begun that does not end. hyper exposes nothing of this.
 
-/// RFC 9113 §3.4: what a client sends before its first frame.
+/// The length of the client connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
-/// RFC 9113 §4.1.
+/// The length of a frame header (RFC 9113 §4.1).
 const FRAME_HEAD: usize = 9;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -11,19 +11,19 @@ const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 const END_HEADERS: u8 = 0x4;
 
-/// Reads only frame heads; what hyper does not accept ends the connection there, not here.
+/// Parses frame headers only. Invalid frames are left to hyper, which ends the connection.
 #[derive(Debug)]
-pub(super) struct Frames {
-    /// Bytes of the preface or of the current payload that are still to come.
+pub(super) struct FrameTracker {
+    /// Bytes of the preface or of the current payload that have not come yet.
     skip: usize,
     head: [u8; FRAME_HEAD],
     filled: usize,
-    /// Whether the payload that is skipped is the last of a head.
+    /// Whether the current payload is the last of a head.
     ends_head: bool,
     head_open: bool,
 }
 
-impl Frames {
+impl FrameTracker {
     pub(super) fn new() -> Self {
         Self {
             skip: PREFACE,
@@ -34,15 +34,15 @@ impl Frames {
         }
     }
 
-    /// Takes the next bytes, and tells what was among them.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Fed {
-        let mut fed = Fed::default();
+    /// Parses the next bytes and returns what was among them.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> FrameEvents {
+        let mut events = FrameEvents::default();
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let step = self.skip.min(bytes.len());
                 self.skip -= step;
                 bytes = bytes.split_at(step).1;
-                fed.ended |= self.after_payload();
+                events.ended |= self.after_payload();
                 continue;
             }
             let step = (FRAME_HEAD - self.filled).min(bytes.len());
@@ -52,17 +52,17 @@ impl Frames {
             }
             self.filled += step;
             bytes = later;
-            // A frame head that does not end is a head that does not end, whatever frame it is.
+            // An incomplete frame header counts as an open head, whatever its type.
             self.head_open = true;
             if self.filled == FRAME_HEAD {
-                fed.moved |= self.frame();
-                fed.ended |= self.after_payload();
+                events.progress |= self.frame();
+                events.ended |= self.after_payload();
             }
         }
-        fed
+        events
     }
 
-    /// Whether something has begun that must end soon.
+    /// Whether a head or a short frame has begun and not ended.
     pub(super) fn is_head_open(&self) -> bool {
         self.head_open
     }
@@ -72,13 +72,13 @@ impl Frames {
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.filled = 0;
         let is_head = matches!(kind, HEADERS | CONTINUATION);
-        // A body may come as slowly as its own limit allows; everything else is short.
+        // A body may come as slowly as its own timeout allows; everything else is short.
         self.head_open = kind != DATA;
         self.ends_head = !is_head || flags & END_HEADERS != 0;
         matches!(kind, DATA | HEADERS | WINDOW_UPDATE)
     }
 
-    /// Whether something that must end soon has ended here.
+    /// Whether a head or a short frame ended with this payload.
     fn after_payload(&mut self) -> bool {
         let ended = self.skip == 0 && self.filled == 0 && self.ends_head;
         self.head_open &= !ended;
@@ -86,12 +86,12 @@ impl Frames {
     }
 }
 
-/// What was among the bytes of one read.
+/// What the bytes of one read contained.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Fed {
+pub(super) struct FrameEvents {
     /// A frame of a request.
-    pub(super) moved: bool,
-    /// The end of something that must end soon: what is open afterwards began in these bytes.
+    pub(super) progress: bool,
+    /// The end of a head or a short frame: what is open afterwards began in these bytes.
     pub(super) ended: bool,
 }
 
@@ -105,9 +105,9 @@ mod tests {
         bytes
     }
 
-    fn started() -> Frames {
-        let mut frames = Frames::new();
-        assert!(!frames.feed(&[b'x'; PREFACE]).moved);
+    fn started() -> FrameTracker {
+        let mut frames = FrameTracker::new();
+        assert!(!frames.feed(&[b'x'; PREFACE]).progress);
         frames
     }
 
@@ -118,7 +118,7 @@ mod tests {
             let mut feed = |bytes: Vec<u8>| {
                 let moved: Vec<bool> = bytes
                     .chunks(size)
-                    .map(|part| frames.feed(part).moved)
+                    .map(|part| frames.feed(part).progress)
                     .collect();
                 moved.contains(&true)
             };
@@ -136,10 +136,10 @@ mod tests {
     #[test]
     fn a_body_may_come_slowly_and_a_ping_is_no_progress() {
         let mut frames = started();
-        assert!(!frames.feed(&frame(0x6, 0, 8)).moved);
+        assert!(!frames.feed(&frame(0x6, 0, 8)).progress);
         assert!(!frames.is_head_open());
         let data = frame(DATA, 0, 100);
-        assert!(frames.feed(&data[..50]).moved);
+        assert!(frames.feed(&data[..50]).progress);
         assert!(!frames.is_head_open());
         frames.feed(&data[50..]);
         frames.feed(&frame(HEADERS, END_HEADERS, 0)[..4]);

@@ -1,4 +1,4 @@
-//! The decrypted stream of a client's connection, telling its activity what moves.
+//! The decrypted stream of a client connection, which reports its progress to [`Activity`].
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,20 +9,20 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
-use super::frames::Frames;
-use super::pieces;
+use super::chunked_write::poll_write_chunked;
+use super::frames::FrameTracker;
 
-/// A PING or SETTINGS acknowledgement or a WINDOW_UPDATE: what an HTTP/2 connection sends by
-/// itself.
-const LITTLE: usize = 17;
+/// The size in bytes of a PING or SETTINGS acknowledgement or a WINDOW_UPDATE, which an HTTP/2
+/// connection sends by itself.
+const MAX_CONTROL_FRAME: usize = 17;
 
 /// Between TLS and hyper.
 #[derive(Debug)]
 pub(super) struct WatchedIo<IO> {
     io: IO,
     activity: Arc<Activity>,
-    frames: Option<Frames>,
-    /// Whether our side has said its last word.
+    frames: Option<FrameTracker>,
+    /// Whether our side is shut down.
     shut: bool,
 }
 
@@ -40,22 +40,22 @@ impl<IO> WatchedIo<IO> {
         Self {
             io,
             activity,
-            frames: Some(Frames::new()),
+            frames: Some(FrameTracker::new()),
             shut: false,
         }
     }
 
-    /// HTTP/1.1 writes nothing but answers, and to the socket. HTTP/2 writes to what gathers its
-    /// frames, which itself knows what the socket takes.
+    /// HTTP/1.1 writes nothing but responses, directly to the socket. HTTP/2 writes to the
+    /// [`super::coalescing_writer`], which reports itself what the socket takes.
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match (result, self.frames.is_some()) {
-            (Poll::Ready(Ok(bytes)), true) if *bytes <= LITTLE => {}
-            (Poll::Ready(Ok(_)), true) => self.activity.moved(),
+            (Poll::Ready(Ok(bytes)), true) if *bytes <= MAX_CONTROL_FRAME => {}
+            (Poll::Ready(Ok(_)), true) => self.activity.record_progress(),
             (Poll::Ready(Ok(_)), false) => {
-                self.activity.moved();
-                self.activity.socket_took();
+                self.activity.record_progress();
+                self.activity.record_write();
             }
-            (Poll::Pending, false) => self.activity.blocked(),
+            (Poll::Pending, false) => self.activity.record_blocked(),
             (Poll::Pending, true) | (Poll::Ready(Err(_)), _) => {}
         }
     }
@@ -75,8 +75,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for WatchedIo<IO> {
             match &mut this.frames {
                 None => this.activity.read_http1(),
                 Some(frames) => {
-                    let fed = frames.feed(new);
-                    this.activity.read_http2(fed, frames.is_head_open());
+                    let events = frames.feed(new);
+                    this.activity.read_http2(events, frames.is_head_open());
                 }
             }
         }
@@ -85,8 +85,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for WatchedIo<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> WatchedIo<IO> {
-    /// Takes off the socket what the client still sends, until it ends; the activity bounds the
-    /// time.
+    /// Reads and drops what the client still sends, until it ends. [`Activity`] bounds the time.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [MaybeUninit::uninit(); 8 * 1024];
         loop {
@@ -94,7 +93,7 @@ impl<IO: AsyncRead + Unpin> WatchedIo<IO> {
             match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
-                // However the client ends is its own affair now.
+                // An error is an end, too.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
             }
         }
@@ -107,7 +106,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = pieces::poll_write(&mut self.io, cx, &[io::IoSlice::new(buf)]);
+        let result = poll_write_chunked(&mut self.io, cx, &[io::IoSlice::new(buf)]);
         self.wrote(&result);
         result
     }
@@ -117,7 +116,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = pieces::poll_write(&mut self.io, cx, bufs);
+        let result = poll_write_chunked(&mut self.io, cx, bufs);
         self.wrote(&result);
         result
     }
@@ -130,14 +129,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
         let result = Pin::new(&mut self.io).poll_flush(cx);
         match (&result, self.frames.is_some()) {
             (_, true) => {}
-            (Poll::Pending, false) => self.activity.blocked(),
-            (Poll::Ready(_), false) => self.activity.socket_took(),
+            (Poll::Pending, false) => self.activity.record_blocked(),
+            (Poll::Ready(_), false) => self.activity.record_write(),
         }
         result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let unread = self.activity.closing() && self.frames.is_none();
+        let unread = self.activity.begin_closing() && self.frames.is_none();
         if !self.shut {
             match Pin::new(&mut self.io).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => self.shut = true,
