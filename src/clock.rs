@@ -1,5 +1,5 @@
-//! Time: what time it is, and deadlines that move with progress, watched with one timer that is
-//! re-armed lazily.
+//! The time of day, and deadlines that move with progress, watched by one timer that is re-armed
+//! lazily.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The time of day, for what outlives the process. A test that moves the runtime's clock moves it
-/// as far.
+/// The time of day, for what outlives the process. Advancing the paused clock of a test advances it,
+/// too.
 pub(crate) fn time_of_day() -> SystemTime {
     // Outside tests both are one clock, and the later reading is never before the earlier one.
     let real = std::time::Instant::now();
@@ -23,18 +23,17 @@ pub(crate) fn time_of_day() -> SystemTime {
         }
 }
 
-/// Something that can say until when it may go on without progress.
+/// Something that must make progress before a deadline.
 pub(crate) trait Deadline {
-    /// The moment at which it is over unless something moves before; `None`: no limit now.
+    /// When it expires unless it makes progress before; `None`: no deadline for now.
     fn deadline(&self) -> Option<Instant>;
 }
 
 /// A future that ends early when its deadline passes.
 ///
-/// The deadline may move with every byte, so the timer is not touched on progress: it fires at the
-/// earliest moment that was due when it was armed, looks again, and sleeps on. A deadline that
-/// moves *forward in time's sense* (becomes earlier) while the future is not polled is noticed at
-/// the next look, which is never further away than [`LOOK_AGAIN`].
+/// The deadline may move with every byte, so progress does not touch the timer: it fires at the
+/// deadline that held when it was armed, checks the current one, and sleeps on. A deadline that becomes
+/// earlier while the future is not polled is noticed within [`MAX_RECHECK_INTERVAL`].
 pub(crate) struct Watched<F, D> {
     future: F,
     watch: D,
@@ -42,8 +41,7 @@ pub(crate) struct Watched<F, D> {
     armed: Option<Instant>,
 }
 
-/// The longest that an earlier deadline may go unnoticed.
-const LOOK_AGAIN: Duration = Duration::from_secs(15);
+const MAX_RECHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The deadline has passed.
 #[derive(Debug)]
@@ -52,7 +50,7 @@ pub(crate) struct Expired;
 impl<F, D: Deadline> Watched<F, D> {
     pub(crate) fn new(future: F, watch: D) -> Self {
         let first = watch.deadline();
-        let armed = first.map(|at| at.min(Instant::now() + LOOK_AGAIN));
+        let armed = first.map(|at| at.min(Instant::now() + MAX_RECHECK_INTERVAL));
         let timer = Box::pin(sleep_until(armed.unwrap_or_else(Instant::now)));
         Self {
             future,
@@ -62,26 +60,26 @@ impl<F, D: Deadline> Watched<F, D> {
         }
     }
 
-    /// The future, to ask it for a graceful end or to take it apart.
+    /// The future, for a graceful shutdown.
     pub(crate) fn get_mut(&mut self) -> &mut F {
         &mut self.future
     }
 
-    /// Whether the deadline has passed; arranges to be woken when it may have.
+    /// Ready when the deadline has passed; else the task is woken when it may have.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
         loop {
             let Some(due) = self.watch.deadline() else {
-                // Nothing to wait for: whatever sets a deadline again also polls this future.
+                // Whatever sets a deadline again also polls this future.
                 self.armed = None;
                 return Poll::Pending;
             };
             if self.armed.is_none_or(|armed| due < armed) {
-                let at = due.min(Instant::now() + LOOK_AGAIN);
+                let at = due.min(Instant::now() + MAX_RECHECK_INTERVAL);
                 self.armed = Some(at);
                 self.timer.as_mut().reset(at);
             }
-            // Outside the budget of this turn: a future that uses it up each time (there is always
-            // more to read than one turn may) would keep the timer from ever answering.
+            // Outside the coop budget of this poll: a future that always uses it up (there is always
+            // more to read) would keep the timer from ever completing.
             if pin!(unconstrained(self.timer.as_mut()))
                 .poll(cx)
                 .is_pending()
@@ -125,9 +123,9 @@ mod tests {
 
     use super::*;
 
-    struct Shared(Arc<Mutex<Option<Instant>>>);
+    struct SharedDeadline(Arc<Mutex<Option<Instant>>>);
 
-    impl Deadline for Shared {
+    impl Deadline for SharedDeadline {
         fn deadline(&self) -> Option<Instant> {
             *self.0.lock().expect("not poisoned")
         }
@@ -137,7 +135,7 @@ mod tests {
     async fn progress_moves_the_deadline_and_silence_ends_it() {
         let start = Instant::now();
         let due = Arc::new(Mutex::new(Some(start + Duration::from_secs(100))));
-        let watched = Watched::new(std::future::pending::<()>(), Shared(due.clone()));
+        let watched = Watched::new(std::future::pending::<()>(), SharedDeadline(due.clone()));
         let task = tokio::spawn(watched);
         tokio::time::sleep(Duration::from_secs(99)).await;
         *due.lock().expect("not poisoned") = Some(start + Duration::from_secs(500));
@@ -146,15 +144,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_uses_up_each_turn_does_not_hide_the_deadline() {
+    async fn work_that_uses_up_each_poll_does_not_hide_the_deadline() {
         let due = Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(1))));
-        // Like a socket with more in it than a turn may read.
+        // Like a socket with more in it than one poll may read.
         let busy = Box::pin(async {
             loop {
                 tokio::task::consume_budget().await;
             }
         });
-        let task = tokio::spawn(Watched::new(busy, Shared(due)));
+        let task = tokio::spawn(Watched::new(busy, SharedDeadline(due)));
         tokio::time::advance(Duration::from_secs(1)).await;
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -170,11 +168,11 @@ mod tests {
         let due = Arc::new(Mutex::new(Some(start + Duration::from_secs(900))));
         let task = tokio::spawn(Watched::new(
             std::future::pending::<()>(),
-            Shared(due.clone()),
+            SharedDeadline(due.clone()),
         ));
         tokio::task::yield_now().await;
         *due.lock().expect("not poisoned") = Some(start + Duration::from_secs(1));
         assert!(task.await.expect("no panic").is_err());
-        assert!(start.elapsed() <= LOOK_AGAIN + Duration::from_secs(1));
+        assert!(start.elapsed() <= MAX_RECHECK_INTERVAL + Duration::from_secs(1));
     }
 }

@@ -30,7 +30,7 @@ use crate::clock::Watched;
 use crate::config::network::Networks;
 use crate::config::snapshot::{ConnectionSettings, Snapshot};
 use crate::config::vhost::ListenAddress;
-use crate::listen::proxy_protocol::{self, Preface, ProxyProtocolError};
+use crate::listen::proxy_protocol::{self, ProxyHeader, ProxyProtocolError};
 use crate::request::conn_info::{ConnInfo, Protocol};
 use crate::request::{self, Gate};
 use crate::tls::handshake::{Alpn, HandshakeError, Secured, handshake};
@@ -149,11 +149,11 @@ async fn secure<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let Preface { source, rest } = match trusted.contain(peer.ip()) {
+    let ProxyHeader { source, rest } = match trusted.contain(peer.ip()) {
         true => proxy_protocol::read(&mut io)
             .await
             .map_err(SecureError::Proxy)?,
-        false => Preface::none(),
+        false => ProxyHeader::none(),
     };
     let secured = handshake(io, rest, config)
         .await

@@ -1,4 +1,4 @@
-//! Sockets: they live as long as the process and outlast reloads.
+//! Listening sockets, which outlive reloads, and the addresses of their clients.
 
 pub(crate) mod accept;
 pub mod proxy_protocol;

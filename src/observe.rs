@@ -1,4 +1,4 @@
-//! What moorgate tells about itself while it runs.
+//! Observability: event log, access log and metrics.
 
 pub mod access_log;
 pub mod logging;

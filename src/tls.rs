@@ -1,5 +1,5 @@
-//! TLS: from a byte stream to [`handshake::Secured`], which knows the name that was asked for and
-//! the protocol that was agreed on.
+//! TLS: a byte stream becomes [`handshake::Secured`], which carries the SNI and the negotiated
+//! protocol.
 
 pub mod handshake;
 pub mod plain_http;

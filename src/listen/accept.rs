@@ -1,4 +1,4 @@
-//! Accepts connections and hands each to a worker.
+//! Accepts connections and passes each to a worker.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,16 +9,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// How long to wait when the system cannot give a connection: descriptors come back as others end.
-const BACK_OFF: Duration = Duration::from_millis(100);
+/// After a failure of the system, for instance for lack of file descriptors.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Accepts until `stop`. Each connection comes with its share of the process's bound; while that is
-/// used up, one waits here for a share and the others in the kernel's queue. A share is taken for a
-/// connection that is there, never ahead of it: else each idle listener would keep one from the
-/// others.
+/// Accepts connections until `stop`. Each takes a permit of `connections`; when none is left, one
+/// connection waits here and the others in the kernel's queue. The permit is taken after `accept`, so
+/// that an idle listener occupies none.
 pub(crate) async fn accept(
     listener: TcpListener,
-    bound: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
     stop: CancellationToken,
     serve: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
 ) {
@@ -26,25 +25,25 @@ pub(crate) async fn accept(
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let Ok(permit) = bound.clone().acquire_owned().await else {
+                    let Ok(permit) = connections.clone().acquire_owned().await else {
                         return;
                     };
                     serve(stream, peer, permit);
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_connection_error(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "no connection can be accepted, waiting for others to end");
-                    tokio::time::sleep(BACK_OFF).await;
+                    tracing::warn!(%error, "accept failed, retrying");
+                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             }
         }
     };
-    // Dropping this in the middle loses at most the connection that waits for its share.
+    // Dropping this loses at most the connection that waits for a permit.
     stop.run_until_cancelled(next).await;
 }
 
-/// A connection that was gone before it was accepted says nothing of the next one.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether the error concerns one connection, closed before `accept`, and not the listener.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
         error.kind(),

@@ -1,23 +1,22 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy that passes bytes on says before them about
-//! who sent them (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Only trusted
-//! proxies are asked.
+//! The PROXY protocol, versions 1 and 2: the header in which a TCP proxy names the client
+//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Read from trusted proxies only.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What stood before the bytes of the client.
+/// The header before the client's bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Preface {
-    /// Who connected to the proxy; none if it does not say so, as for its own health checks.
+pub struct ProxyHeader {
+    /// The client of the proxy; `None` if the proxy does not name one, as in its own health checks.
     pub source: Option<SocketAddr>,
-    /// What has been read of the bytes that follow.
+    /// The bytes after the header that have been read.
     pub rest: Vec<u8>,
 }
 
-impl Preface {
-    /// Nothing did.
+impl ProxyHeader {
+    /// No header, and nothing read.
     pub(crate) fn none() -> Self {
         Self {
             source: None,
@@ -26,43 +25,41 @@ impl Preface {
     }
 }
 
-/// Why a header is none.
+/// Why a header is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyProtocolError {
-    /// It begins like one and is broken.
-    #[error("the PROXY header is broken")]
+    /// It begins like a header and is malformed.
+    #[error("malformed PROXY header")]
     Malformed,
-    /// Over the bound.
-    #[error("the PROXY header is longer than {MOST} bytes")]
+    #[error("the PROXY header is longer than {MAX_V2_HEADER} bytes")]
     TooLong,
-    /// The connection ended or failed.
     #[error(transparent)]
     Closed(#[from] io::Error),
 }
 
-/// Reads a header, if there is one. The caller bounds its time.
-pub async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> Result<Preface, ProxyProtocolError> {
-    let mut bytes = Vec::with_capacity(FIRST);
+/// Reads a header, if there is one. The caller sets the timeout.
+pub async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> Result<ProxyHeader, ProxyProtocolError> {
+    let mut bytes = Vec::with_capacity(INITIAL_CAPACITY);
     loop {
         match parse(&bytes)? {
-            Parsed::Absent => {
-                return Ok(Preface {
+            ParsedHeader::Absent => {
+                return Ok(ProxyHeader {
                     source: None,
                     rest: bytes,
                 });
             }
-            Parsed::Header { source, length } => {
-                return Ok(Preface {
+            ParsedHeader::Header { source, length } => {
+                return Ok(ProxyHeader {
                     source,
                     rest: bytes.split_off(length),
                 });
             }
-            Parsed::Incomplete => {}
+            ParsedHeader::Incomplete => {}
         }
         if io.read_buf(&mut bytes).await? == 0 {
             return match bytes.is_empty() {
                 // For TLS to find out.
-                true => Ok(Preface {
+                true => Ok(ProxyHeader {
                     source: None,
                     rest: bytes,
                 }),
@@ -72,12 +69,12 @@ pub async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> Result<Preface, ProxyPr
     }
 }
 
-/// What some first bytes are.
+/// What the first bytes of a stream are.
 #[derive(Debug, PartialEq, Eq)]
-enum Parsed {
+enum ParsedHeader {
     /// The beginning of a header, or of what could be one.
     Incomplete,
-    /// No header, and they never will be.
+    /// No header.
     Absent,
     /// A header of this length.
     Header {
@@ -86,33 +83,36 @@ enum Parsed {
     },
 }
 
-fn parse(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
-    for (signature, read) in [(V1, version1 as Read), (V2, version2)] {
+fn parse(bytes: &[u8]) -> Result<ParsedHeader, ProxyProtocolError> {
+    for (signature, read) in [
+        (V1_SIGNATURE, version1 as ParseVersion),
+        (V2_SIGNATURE, version2),
+    ] {
         if bytes.starts_with(signature) {
             return read(bytes);
         }
         if signature.starts_with(bytes) {
-            return Ok(Parsed::Incomplete);
+            return Ok(ParsedHeader::Incomplete);
         }
     }
-    Ok(Parsed::Absent)
+    Ok(ParsedHeader::Absent)
 }
 
-type Read = fn(&[u8]) -> Result<Parsed, ProxyProtocolError>;
+type ParseVersion = fn(&[u8]) -> Result<ParsedHeader, ProxyProtocolError>;
 
 /// `PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n`
-fn version1(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
+fn version1(bytes: &[u8]) -> Result<ParsedHeader, ProxyProtocolError> {
     let Some(end) = bytes
         .windows(2)
-        .take(LONGEST_V1 - 1)
+        .take(MAX_V1_HEADER - 1)
         .position(|pair| pair == b"\r\n")
     else {
         // A line feed ends no header, and nothing longer is one.
-        let broken = bytes.len() >= LONGEST_V1 || bytes.contains(&b'\n');
+        let broken = bytes.len() >= MAX_V1_HEADER || bytes.contains(&b'\n');
         return if broken {
             Err(ProxyProtocolError::Malformed)
         } else {
-            Ok(Parsed::Incomplete)
+            Ok(ParsedHeader::Incomplete)
         };
     };
     let (line, _) = bytes.split_at(end);
@@ -122,7 +122,7 @@ fn version1(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
     let source = line
         .and_then(source_of_line)
         .ok_or(ProxyProtocolError::Malformed)?;
-    Ok(Parsed::Header {
+    Ok(ParsedHeader::Header {
         source,
         length: end + 2,
     })
@@ -130,15 +130,15 @@ fn version1(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
 
 /// The inner value is none where the proxy does not know.
 fn source_of_line(line: &str) -> Option<Option<SocketAddr>> {
-    let mut words = line.split(' ').skip(1);
-    let family = words.next()?;
+    let mut fields = line.split(' ').skip(1);
+    let family = fields.next()?;
     if family == "UNKNOWN" {
         // The rest of the line is to be ignored.
         return Some(None);
     }
-    let (source, destination) = (words.next()?, words.next()?);
-    let [port, _] = [port(words.next()?)?, port(words.next()?)?];
-    if words.next().is_some() {
+    let (source, destination) = (fields.next()?, fields.next()?);
+    let [port, _] = [port(fields.next()?)?, port(fields.next()?)?];
+    if fields.next().is_some() {
         return None;
     }
     let source = match family {
@@ -163,13 +163,13 @@ fn port(text: &str) -> Option<u16> {
 
 /// Signature, version and command, family, length, addresses, and further fields that are of no use
 /// here.
-fn version2(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
+fn version2(bytes: &[u8]) -> Result<ParsedHeader, ProxyProtocolError> {
     let Some((head, rest)) = bytes.split_first_chunk::<16>() else {
-        return Ok(Parsed::Incomplete);
+        return Ok(ParsedHeader::Incomplete);
     };
     let [.., command, family, high, low] = *head;
     let length = usize::from(u16::from_be_bytes([high, low]));
-    if 16 + length > MOST {
+    if 16 + length > MAX_V2_HEADER {
         return Err(ProxyProtocolError::TooLong);
     }
     let is_local = match command {
@@ -178,7 +178,7 @@ fn version2(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
         _ => return Err(ProxyProtocolError::Malformed),
     };
     let Some(body) = rest.get(..length) else {
-        return Ok(Parsed::Incomplete);
+        return Ok(ParsedHeader::Incomplete);
     };
     let source = match family {
         _ if is_local => None,
@@ -189,7 +189,7 @@ fn version2(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
         0x00 | 0x12 | 0x22 | 0x31 | 0x32 => None,
         _ => return Err(ProxyProtocolError::Malformed),
     };
-    Ok(Parsed::Header {
+    Ok(ParsedHeader::Header {
         source,
         length: 16 + length,
     })
@@ -216,15 +216,14 @@ where
     ))
 }
 
-const V1: &[u8] = b"PROXY ";
-const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest line of version 1, its end included.
-const LONGEST_V1: usize = 107;
-/// Version 2 may carry certificates and names of the proxy's own making. None that is known comes
-/// near this.
-const MOST: usize = 4096;
+const V1_SIGNATURE: &[u8] = b"PROXY ";
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The length of the longest header of version 1, its line end included.
+const MAX_V1_HEADER: usize = 107;
+/// Version 2 may carry certificates and vendor fields. No known header comes near this.
+const MAX_V2_HEADER: usize = 4096;
 /// Enough for a header without such fields, and the beginning of TLS after it.
-const FIRST: usize = 536;
+const INITIAL_CAPACITY: usize = 536;
 
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::vhost::ListenAddress;
 
-/// How many connections may wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
+/// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Binds and listens. `:443` takes IPv6 and IPv4, or IPv4 alone where the system has no IPv6.
+/// Binds and listens. `:443` accepts IPv6 and IPv4, or only IPv4 where the system has no IPv6.
 pub(crate) fn bind(address: ListenAddress) -> io::Result<TcpListener> {
     match listen_on(address.0) {
         Err(error)

@@ -1,4 +1,4 @@
-//! The access log: one line for each request, on standard output. Never a secret, never a query.
+//! The access log: one line per request on standard output, without secrets and query strings.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -9,70 +9,65 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::snapshot::LogFormat;
 
-/// What a line says. Sizes are in bytes of bodies.
+/// One request. Sizes are those of bodies, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
-    /// When the head of the request had come.
+pub struct AccessLogEntry<'a> {
+    /// When the request head was complete.
     pub time: SystemTime,
-    /// The client's address.
     pub client: &'a str,
-    /// Who it was, once the password was right.
+    /// The authenticated user.
     pub user: Option<&'a str>,
-    /// The virtual host, once it was known.
+    /// The virtual host, if the request reached one.
     pub domain: Option<&'a str>,
-    /// The HTTP method.
     pub method: &'a str,
-    /// The registry call; none outside `/v2/`.
+    /// The registry call; `None` outside `/v2/`.
     pub call: Option<&'static str>,
-    /// The repository that it names.
     pub repository: Option<&'a str>,
-    /// The tag, digest or upload session that it names.
+    /// A tag, digest or upload session.
     pub reference: Option<&'a str>,
-    /// The status of the answer; none if the client left before it.
+    /// The response status; `None` if the client left before.
     pub status: Option<u16>,
-    /// Bytes of the request's body that came.
+    /// Received bytes of the request body.
     pub bytes_in: u64,
-    /// Bytes of the answer's body that went out.
+    /// Sent bytes of the response body.
     pub bytes_out: u64,
-    /// From the request's head to the end of the answer.
+    /// From the request head to the end of the response.
     pub duration: Duration,
-    /// From forwarding to the head of the upstream's answer; none if it was not forwarded.
+    /// From forwarding to the upstream's response head; `None` if the request was not forwarded.
     pub upstream: Option<Duration>,
-    /// The protocol of the client's connection.
     pub protocol: &'static str,
     /// `complete`, `upstream-cut` or `client-gone`.
     pub end: &'static str,
-    /// The access rule that refused the request, `FILE:LINE`, or `none` where no rule allows it.
+    /// The access rule that denied the request, as `FILE:LINE`, or `none` where no rule allows it.
     pub rule: Option<&'a str>,
 }
 
-/// Collects lines and writes them in batches, so that a request never waits for a slow reader of
-/// the log. When the reader is so slow that 4 MiB wait, lines are dropped and counted.
+/// Buffers lines and writes them in batches, so that a request never waits for a slow reader of the
+/// log. When 4 MiB are pending, lines are dropped and counted.
 #[derive(Debug)]
 pub struct AccessLog {
     on: AtomicBool,
     json: AtomicU8,
-    waiting: Mutex<Waiting>,
+    pending: Mutex<PendingLines>,
     filled: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingLines {
     text: String,
     dropped: u64,
     closed: bool,
 }
 
-/// The most bytes that wait to be written.
-const MOST: usize = 4 * 1024 * 1024;
-/// How long a line may wait for others to be written with.
-const BATCH: Duration = Duration::from_millis(100);
-/// As many bytes are written without waiting for more.
-const FULL: usize = 64 * 1024;
+const MAX_PENDING: usize = 4 * 1024 * 1024;
+/// How long a line may wait for others.
+const BATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// A batch of this size is written at once.
+const BATCH_SIZE: usize = 64 * 1024;
 
 thread_local! {
-    /// Where a line is made before it is added, so that the lock is not held meanwhile.
-    static LINE: Cell<String> = const { Cell::new(String::new()) };
+    /// Formats a line outside the lock.
+    static LINE_BUFFER: Cell<String> = const { Cell::new(String::new()) };
 }
 
 impl AccessLog {
@@ -81,7 +76,7 @@ impl AccessLog {
         Self {
             on: AtomicBool::new(false),
             json: AtomicU8::new(0),
-            waiting: Mutex::new(Waiting::default()),
+            pending: Mutex::new(PendingLines::default()),
             filled: Condvar::new(),
         }
     }
@@ -98,36 +93,36 @@ impl AccessLog {
         self.on.load(Ordering::Relaxed)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn pending(&self) -> MutexGuard<'_, PendingLines> {
         // A line is appended whole or not at all, so a panic leaves nothing half-done.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a line.
-    pub fn write(&self, line: &Line<'_>) {
-        // A thread that is ending has no line left to make another one in.
-        let mut text = LINE.try_with(Cell::take).unwrap_or_default();
+    pub fn write(&self, line: &AccessLogEntry<'_>) {
+        // A thread that is ending has lost its buffer.
+        let mut text = LINE_BUFFER.try_with(Cell::take).unwrap_or_default();
         text.clear();
         if self.json.load(Ordering::Relaxed) == 1 {
-            json(&mut text, line)
+            write_json(&mut text, line)
         } else {
-            plain(&mut text, line)
+            write_text(&mut text, line)
         }
         text.push('\n');
         self.add(&text);
-        let _ = LINE.try_with(|kept| kept.set(text));
+        let _ = LINE_BUFFER.try_with(|buffer| buffer.set(text));
     }
 
     fn add(&self, line: &str) {
-        let mut waiting = self.waiting();
-        let before = waiting.text.len();
-        if before + line.len() > MOST {
-            waiting.dropped += 1;
+        let mut pending = self.pending();
+        let before = pending.text.len();
+        if before + line.len() > MAX_PENDING {
+            pending.dropped += 1;
             return;
         }
-        waiting.text.push_str(line);
-        let full = before < FULL && waiting.text.len() >= FULL;
-        drop(waiting);
+        pending.text.push_str(line);
+        let full = before < BATCH_SIZE && pending.text.len() >= BATCH_SIZE;
+        drop(pending);
         if before == 0 || full {
             self.filled.notify_one();
         }
@@ -137,43 +132,46 @@ impl AccessLog {
     pub fn run(&self, mut out: impl Write) {
         let mut batch = String::new();
         loop {
-            let mut waiting = self.waiting();
-            while waiting.text.is_empty() && !waiting.closed {
-                waiting = self
+            let mut pending = self.pending();
+            while pending.text.is_empty() && !pending.closed {
+                pending = self
                     .filled
-                    .wait(waiting)
+                    .wait(pending)
                     .unwrap_or_else(PoisonError::into_inner);
             }
-            if !waiting.closed {
-                let goes_on = |waiting: &mut Waiting| !waiting.closed && waiting.text.len() < FULL;
-                let grown = self.filled.wait_timeout_while(waiting, BATCH, goes_on);
-                waiting = grown.unwrap_or_else(PoisonError::into_inner).0;
+            if !pending.closed {
+                let waits =
+                    |pending: &mut PendingLines| !pending.closed && pending.text.len() < BATCH_SIZE;
+                let filled = self
+                    .filled
+                    .wait_timeout_while(pending, BATCH_INTERVAL, waits);
+                pending = filled.unwrap_or_else(PoisonError::into_inner).0;
             }
-            std::mem::swap(&mut batch, &mut waiting.text);
-            let closed = waiting.closed;
-            let dropped = std::mem::take(&mut waiting.dropped);
-            drop(waiting);
+            std::mem::swap(&mut batch, &mut pending.text);
+            let closed = pending.closed;
+            let dropped = std::mem::take(&mut pending.dropped);
+            drop(pending);
             if dropped > 0 {
                 tracing::warn!(
                     lines = dropped,
-                    "the reader of the access log is too slow, lines were dropped"
+                    "access log reader is too slow, lines dropped"
                 );
             }
             // Nobody reads it any more: requests matter more than their lines.
             let _: io::Result<()> = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
             batch.clear();
-            // The two buffers take turns, and are not given back: one that is made anew by other
-            // threads each time cost 10 MiB at 20,000 lines a second.
-            batch.shrink_to(2 * FULL);
+            // The two buffers are swapped and kept: allocating one in other threads each time cost 10 MiB
+            // at 20,000 lines per second.
+            batch.shrink_to(2 * BATCH_SIZE);
             if closed {
                 return;
             }
         }
     }
 
-    /// Ends [`AccessLog::run`] once all lines are written.
+    /// Ends [`AccessLog::run`] after it has written all lines.
     pub fn close(&self) {
-        self.waiting().closed = true;
+        self.pending().closed = true;
         self.filled.notify_all();
     }
 }
@@ -184,14 +182,15 @@ impl Default for AccessLog {
     }
 }
 
-/// The second that a thread has written last, as text: lines come by the thousand in each.
-struct Second {
+/// The last second that a thread has formatted: each has thousands of lines.
+struct CachedSecond {
     unix: u64,
     text: String,
 }
 
 thread_local! {
-    static SECOND: RefCell<Second> = const { RefCell::new(Second { unix: u64::MAX, text: String::new() }) };
+    static CACHED_SECOND: RefCell<CachedSecond> =
+        const { RefCell::new(CachedSecond { unix: u64::MAX, text: String::new() }) };
 }
 
 /// RFC 3339 in UTC, to the millisecond.
@@ -199,12 +198,12 @@ fn push_time(out: &mut String, time: SystemTime) {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    SECOND.with_borrow_mut(|second| {
+    CACHED_SECOND.with_borrow_mut(|second| {
         if second.unix != since.as_secs() {
             let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
             let stamp = jiff::Timestamp::try_from(whole).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
             let text = format!("{stamp:.0}");
-            *second = Second {
+            *second = CachedSecond {
                 unix: since.as_secs(),
                 text: text.trim_end_matches('Z').to_owned(),
             };
@@ -241,10 +240,9 @@ fn push_digits(out: &mut String, mut number: u64, least: usize) {
     out.extend(written.iter().map(|&digit| char::from(digit)));
 }
 
-/// `key=value` pairs in a fixed order; what is not known is `-`. The rule comes last, where one
-/// refused.
-fn plain(out: &mut String, line: &Line<'_>) {
-    let Line {
+/// `key=value` pairs in a fixed order; unknown values are `-`. The rule, if there is one, is last.
+fn write_text(out: &mut String, line: &AccessLogEntry<'_>) {
+    let AccessLogEntry {
         time,
         client,
         user,
@@ -255,7 +253,7 @@ fn plain(out: &mut String, line: &Line<'_>) {
         reference,
         ..
     } = *line;
-    let Line {
+    let AccessLogEntry {
         status,
         bytes_in,
         bytes_out,
@@ -277,7 +275,7 @@ fn plain(out: &mut String, line: &Line<'_>) {
         (" reference=", reference),
     ] {
         out.push_str(key);
-        word(out, value);
+        push_value(out, value);
     }
     for (key, number) in [
         (" status=", status.map(u64::from)),
@@ -306,13 +304,13 @@ fn plain(out: &mut String, line: &Line<'_>) {
     }
     if rule.is_some() {
         out.push_str(" rule=");
-        word(out, rule);
+        push_value(out, rule);
     }
 }
 
-/// A value as it is if it is one plain word, else quoted with escapes: a user name may hold spaces
-/// or quotes and must not be able to forge a field or a line.
-fn word(out: &mut String, value: Option<&str>) {
+/// Appends a value: plain if it is one word, else quoted with escapes, so that a user name with spaces
+/// or quotes cannot forge a field or a line.
+fn push_value(out: &mut String, value: Option<&str>) {
     let is_plain = |text: &str| {
         text.bytes()
             .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=')
@@ -327,9 +325,9 @@ fn word(out: &mut String, value: Option<&str>) {
     }
 }
 
-/// The same as one JSON object; what is not known is null.
-fn json(out: &mut String, line: &Line<'_>) {
-    let Line {
+/// One JSON object with the same fields; unknown values are null.
+fn write_json(out: &mut String, line: &AccessLogEntry<'_>) {
+    let AccessLogEntry {
         time,
         client,
         user,
@@ -340,7 +338,7 @@ fn json(out: &mut String, line: &Line<'_>) {
         reference,
         ..
     } = *line;
-    let Line {
+    let AccessLogEntry {
         status,
         bytes_in,
         bytes_out,
@@ -401,8 +399,8 @@ fn push_member(out: &mut String, key: &str, value: Option<&str>) {
 mod tests {
     use super::*;
 
-    fn line<'a>() -> Line<'a> {
-        Line {
+    fn line<'a>() -> AccessLogEntry<'a> {
+        AccessLogEntry {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_123),
             client: "127.0.0.1",
             user: Some("ci bot\n"),
@@ -453,7 +451,7 @@ mod tests {
         for _ in 0..50_000 {
             log.write(&line());
         }
-        assert!(log.waiting().text.len() <= MOST);
-        assert!(log.waiting().dropped > 0);
+        assert!(log.pending().text.len() <= MAX_PENDING);
+        assert!(log.pending().dropped > 0);
     }
 }

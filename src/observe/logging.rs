@@ -1,4 +1,4 @@
-//! Events for the administrator, on standard error, as text or JSON.
+//! The event log for the administrator, on standard error, as text or JSON.
 
 use std::io::IsTerminal;
 
@@ -14,15 +14,15 @@ use crate::config::snapshot::{LogFormat, LogLevel, LogSettings};
 pub struct LogControl(reload::Handle<Targets, Registry>);
 
 impl LogControl {
-    /// Sets the level. The format stays what it was at the start.
+    /// Sets the level. The format is fixed at the start.
     pub fn configure(&self, settings: &LogSettings) {
         if let Err(error) = self.0.modify(|level| *level = ours(filter(settings.level))) {
-            tracing::warn!(%error, "the log level could not be changed");
+            tracing::warn!(%error, "log level could not be changed");
         }
     }
 }
 
-/// Installs the process's log. `floor`: at least this much is written, whatever the settings say.
+/// Installs the event log of the process. `floor` is the minimum level, whatever the settings say.
 pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
     let level = floor.map_or(filter(settings.level), |floor| {
         filter(floor).max(filter(settings.level))
@@ -35,7 +35,7 @@ pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
         LogFormat::Text => Box::new(layer.with_ansi(std::io::stderr().is_terminal())),
         LogFormat::Json => Box::new(layer.json().flatten_event(true)),
     };
-    // A second call, as tests make it, keeps the first log.
+    // A second call, as in tests, keeps the first log.
     let _ = tracing_subscriber::registry()
         .with(level)
         .with(layer)
@@ -43,8 +43,7 @@ pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
     LogControl(handle)
 }
 
-/// Our own events only. What the crates below us write is not made for administrators, and not
-/// without secrets: h2 shows targets with their queries.
+/// Our own events only: those of dependencies may contain secrets (h2 logs targets with queries).
 fn ours(level: LevelFilter) -> Targets {
     Targets::new().with_target(env!("CARGO_CRATE_NAME"), level)
 }

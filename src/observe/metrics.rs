@@ -1,9 +1,9 @@
-//! What is counted of the requests of a domain. Counting is a few atomic additions to places that
-//! are there from the start: nothing that a client sends makes a new one. `admin/metrics` writes it
-//! out.
+//! The request metrics of a domain: atomic counters, all allocated at the start, so that no request
+//! can add one. `admin/metrics` exposes them.
 
 mod histogram;
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ pub use histogram::{Durations, Histogram};
 
 use crate::registry::call::CallKind;
 
-/// What is counted of the requests of one domain, or of those that found none.
+/// The request metrics of one domain, or of the requests that reached no domain.
 #[derive(Debug)]
 pub struct Traffic {
-    requests: Box<[[AtomicU64; STATUSES.len() + 2]; ASKED]>,
+    requests: Box<[[AtomicU64; COUNTERS]; LABELS]>,
     upstream_cut: AtomicU64,
     client_gone: AtomicU64,
     received: AtomicU64,
@@ -24,10 +24,10 @@ pub struct Traffic {
     upstream: Histogram,
 }
 
-/// What a request asked for.
+/// The `call` label of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// It was refused before that was known.
+pub enum RequestLabel {
+    /// Refused before the call was known.
     Nothing,
     /// A page, outside `/v2/`.
     Page,
@@ -39,36 +39,35 @@ pub enum Asked {
     Call(CallKind),
 }
 
-/// How a request ended, with everything that is counted of it.
+/// A finished request.
 #[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    /// What it asked for.
-    pub asked: Asked,
-    /// The status of the answer; none if the client left before it.
+pub struct RequestOutcome {
+    pub label: RequestLabel,
+    /// The response status; `None` if the client left before.
     pub status: Option<u16>,
-    /// What broke it off.
-    pub cut: Option<Cut>,
-    /// Bytes of the request's body that came.
+    /// Which side interrupted it.
+    pub cut: Option<Interruption>,
+    /// Received bytes of the request body.
     pub received: u64,
-    /// Bytes of the answer's body that went out.
+    /// Sent bytes of the response body.
     pub sent: u64,
-    /// From the request's head to the end of the answer.
+    /// From the request head to the end of the response.
     pub duration: Duration,
-    /// From forwarding to the head of the upstream's answer; none if it was not forwarded.
+    /// From forwarding to the upstream's response head; `None` if the request was not forwarded.
     pub upstream: Option<Duration>,
 }
 
-/// What broke off a transfer.
+/// The side that interrupted a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum Interruption {
     /// The upstream.
     Upstream,
     /// The client.
     Client,
 }
 
-impl Asked {
-    /// As it stands in a label.
+impl RequestLabel {
+    /// The value of the label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nothing => "",
@@ -91,22 +90,19 @@ impl Asked {
             Self::Page => 1,
             Self::Token => 2,
             Self::Keys => 3,
-            Self::Call(kind) => OTHERS + kind as usize,
+            Self::Call(kind) => NON_CALLS + kind as usize,
         }
     }
 }
 
-/// What is no call.
-const OTHERS: usize = 4;
-const ASKED: usize = OTHERS + CallKind::ALL.len();
+/// Labels that are no calls.
+const NON_CALLS: usize = 4;
+const LABELS: usize = NON_CALLS + CallKind::ALL.len();
 
 impl Traffic {
-    /// Nothing yet.
     pub fn new() -> Self {
         Self {
-            requests: Box::new(
-                [const { [const { AtomicU64::new(0) }; STATUSES.len() + 2] }; ASKED],
-            ),
+            requests: Box::new([const { [const { AtomicU64::new(0) }; COUNTERS] }; LABELS]),
             upstream_cut: AtomicU64::new(0),
             client_gone: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -117,31 +113,31 @@ impl Traffic {
         }
     }
 
-    /// A request has begun. [`ended`](Self::ended) is to be called once for it.
-    pub fn began(&self) {
+    /// Counts the start of a request. [`finished`](Self::finished) must be called once for it.
+    pub fn started(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It is over.
-    pub fn ended(&self, ended: &Ended) {
-        let Ended {
-            asked,
+    /// Counts the end of a request.
+    pub fn finished(&self, outcome: &RequestOutcome) {
+        let RequestOutcome {
+            label,
             status,
             cut,
             received,
             sent,
             duration,
             upstream,
-        } = *ended;
+        } = *outcome;
         self.open.fetch_sub(1, Ordering::Relaxed);
-        let row = self.requests.get(asked.index());
-        if let Some(count) = row.and_then(|row| row.get(place(status))) {
+        let row = self.requests.get(label.index());
+        if let Some(count) = row.and_then(|row| row.get(status_index(status))) {
             count.fetch_add(1, Ordering::Relaxed);
         }
         match cut {
             None => {}
-            Some(Cut::Upstream) => drop(self.upstream_cut.fetch_add(1, Ordering::Relaxed)),
-            Some(Cut::Client) => drop(self.client_gone.fetch_add(1, Ordering::Relaxed)),
+            Some(Interruption::Upstream) => _ = self.upstream_cut.fetch_add(1, Ordering::Relaxed),
+            Some(Interruption::Client) => _ = self.client_gone.fetch_add(1, Ordering::Relaxed),
         }
         for (sum, bytes) in [(&self.received, received), (&self.sent, sent)] {
             if bytes > 0 {
@@ -154,48 +150,48 @@ impl Traffic {
         }
     }
 
-    /// How many requests asked for this and got that status, for all pairs that occurred.
-    pub fn requests(&self) -> impl Iterator<Item = (Asked, &'static str, u64)> {
-        let rows = Asked::all().zip(self.requests.iter());
+    /// The number of requests for each label and status that occurred.
+    pub fn requests(&self) -> impl Iterator<Item = (RequestLabel, &'static str, u64)> {
+        let rows = RequestLabel::all().zip(self.requests.iter());
         let counts =
-            rows.flat_map(|(asked, row)| row.iter().enumerate().map(move |cell| (asked, cell)));
-        counts.filter_map(|(asked, (place, count))| {
+            rows.flat_map(|(label, row)| row.iter().enumerate().map(move |cell| (label, cell)));
+        counts.filter_map(|(label, (index, count))| {
             let count = count.load(Ordering::Relaxed);
-            (count > 0).then(|| (asked, label(place), count))
+            (count > 0).then(|| (label, status_label(index), count))
         })
     }
 
-    /// Requests that go on.
+    /// Running requests.
     pub fn open(&self) -> i64 {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Answers that the upstream broke off.
+    /// Responses that the upstream interrupted.
     pub fn upstream_cut(&self) -> u64 {
         self.upstream_cut.load(Ordering::Relaxed)
     }
 
-    /// Requests whose client left before their end.
+    /// Requests whose client left before the end.
     pub fn client_gone(&self) -> u64 {
         self.client_gone.load(Ordering::Relaxed)
     }
 
-    /// Bytes of requests' bodies.
+    /// Bytes of request bodies.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Bytes of answers' bodies.
+    /// Bytes of response bodies.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// From the request's head to the end of the answer.
+    /// From the request head to the end of the response.
     pub fn durations(&self) -> Durations {
         self.durations.read()
     }
 
-    /// From forwarding to the head of the upstream's answer.
+    /// From forwarding to the upstream's response head.
     pub fn upstream(&self) -> Durations {
         self.upstream.read()
     }
@@ -207,58 +203,40 @@ impl Default for Traffic {
     }
 }
 
-/// The statuses that are told apart, in order: all that moorgate gives, and what registries do.
-const STATUSES: [(u16, &str); 34] = [
-    (200, "200"),
-    (201, "201"),
-    (202, "202"),
-    (204, "204"),
-    (206, "206"),
-    (301, "301"),
-    (302, "302"),
-    (303, "303"),
-    (304, "304"),
-    (307, "307"),
-    (308, "308"),
-    (400, "400"),
-    (401, "401"),
-    (403, "403"),
-    (404, "404"),
-    (405, "405"),
-    (406, "406"),
-    (409, "409"),
-    (411, "411"),
-    (412, "412"),
-    (413, "413"),
-    (414, "414"),
-    (415, "415"),
-    (416, "416"),
-    (417, "417"),
-    (421, "421"),
-    (429, "429"),
-    (431, "431"),
-    (500, "500"),
-    (501, "501"),
-    (502, "502"),
-    (503, "503"),
-    (504, "504"),
-    (507, "507"),
+/// The statuses that have a label of their own, in order: those of moorgate and of registries.
+const STATUSES: [&str; 34] = [
+    "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400", "401",
+    "403", "404", "405", "406", "409", "411", "412", "413", "414", "415", "416", "417", "421",
+    "429", "431", "500", "501", "502", "503", "504", "507",
 ];
 
-/// Where a status is counted: what is not in the table comes after it, and then no status at all.
-fn place(status: Option<u16>) -> usize {
+/// Counters of a label: one for each of [`STATUSES`], one for other statuses, one for none.
+const COUNTERS: usize = STATUSES.len() + 2;
+
+/// The counter of each status from 0 to 599.
+static STATUS_INDEX: LazyLock<[usize; 600]> = LazyLock::new(|| {
+    std::array::from_fn(|status| {
+        let label = status.to_string();
+        let index = STATUSES.iter().position(|known| *known == label);
+        index.unwrap_or(OTHER_STATUS)
+    })
+});
+
+const OTHER_STATUS: usize = STATUSES.len();
+const NO_STATUS: usize = STATUSES.len() + 1;
+
+fn status_index(status: Option<u16>) -> usize {
     let Some(status) = status else {
-        return STATUSES.len() + 1;
+        return NO_STATUS;
     };
-    STATUSES
-        .binary_search_by_key(&status, |(known, _)| *known)
-        .unwrap_or(STATUSES.len())
+    let index = STATUS_INDEX.get(usize::from(status));
+    index.copied().unwrap_or(OTHER_STATUS)
 }
 
-fn label(place: usize) -> &'static str {
-    match STATUSES.get(place) {
-        Some((_, label)) => label,
-        None if place == STATUSES.len() => "other",
+fn status_label(index: usize) -> &'static str {
+    match STATUSES.get(index) {
+        Some(label) => label,
+        None if index == OTHER_STATUS => "other",
         None => "none",
     }
 }
@@ -267,9 +245,9 @@ fn label(place: usize) -> &'static str {
 mod tests {
     use super::*;
 
-    fn ended() -> Ended {
-        Ended {
-            asked: Asked::Call(CallKind::BlobRead),
+    fn outcome() -> RequestOutcome {
+        RequestOutcome {
+            label: RequestLabel::Call(CallKind::BlobRead),
             status: Some(200),
             cut: None,
             received: 0,
@@ -283,34 +261,34 @@ mod tests {
     fn each_request_is_counted_where_it_belongs() {
         let traffic = Traffic::new();
         let all = [
-            ended(),
-            ended(),
-            Ended {
+            outcome(),
+            outcome(),
+            RequestOutcome {
                 status: Some(299),
-                ..ended()
+                ..outcome()
             },
-            Ended {
-                asked: Asked::Nothing,
+            RequestOutcome {
+                label: RequestLabel::Nothing,
                 status: Some(404),
                 upstream: None,
-                ..ended()
+                ..outcome()
             },
-            Ended {
-                asked: Asked::Page,
+            RequestOutcome {
+                label: RequestLabel::Page,
                 status: None,
-                cut: Some(Cut::Client),
+                cut: Some(Interruption::Client),
                 received: 5,
-                ..ended()
+                ..outcome()
             },
         ];
-        for ended in &all {
-            traffic.began();
-            traffic.ended(ended);
+        for outcome in &all {
+            traffic.started();
+            traffic.finished(outcome);
         }
-        traffic.began();
+        traffic.started();
         let counted: Vec<_> = traffic
             .requests()
-            .map(|(asked, status, count)| (asked.as_str(), status, count))
+            .map(|(label, status, count)| (label.as_str(), status, count))
             .collect();
         let expected = [
             ("", "404", 1),
@@ -336,16 +314,17 @@ mod tests {
 
     #[test]
     fn everything_is_at_the_index_that_it_is() {
-        assert!(Asked::all().map(Asked::index).eq(0..ASKED));
+        assert!(RequestLabel::all().map(RequestLabel::index).eq(0..LABELS));
     }
 
     #[test]
-    fn statuses_are_in_order_and_named_after_themselves() {
-        assert!(STATUSES.is_sorted_by(|a, b| a.0 < b.0));
-        assert!(
-            STATUSES
-                .iter()
-                .all(|(status, label)| status.to_string() == *label)
-        );
+    fn each_status_is_counted_under_its_own_label() {
+        for status in 0..=999_u16 {
+            let text = status.to_string();
+            let expected = STATUSES.iter().find(|label| **label == text);
+            let label = status_label(status_index(Some(status)));
+            assert_eq!(label, *expected.unwrap_or(&"other"));
+        }
+        assert_eq!(status_label(status_index(None)), "none");
     }
 }

@@ -1,21 +1,21 @@
-//! What the process takes of the machine, as Linux tells it.
+//! The resource usage of the process, from Linux' `/proc`.
 
 use std::fs;
 use std::time::Duration;
 
-/// What the process takes of the machine.
+/// The resource usage of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Time of processors since the start, in user and in kernel mode.
+    /// Processor time since the start, in user and kernel mode.
     pub cpu: Duration,
-    /// Memory that is in use, in bytes.
+    /// Resident memory in bytes.
     pub memory: u64,
     /// Open files and sockets.
     pub files: usize,
 }
 
 impl Usage {
-    /// As it is now. `None` where there is no `/proc`.
+    /// The current usage. `None` where there is no `/proc`.
     pub fn read() -> Option<Self> {
         let ticks = rustix::param::clock_ticks_per_second();
         let page = u64::try_from(rustix::param::page_size()).ok()?;

@@ -11,8 +11,8 @@ use super::conn_info::ConnInfo;
 use super::site::Site;
 use super::target::{RequestTarget, TokenEndpoint};
 use crate::auth::UserName;
-use crate::observe::access_log::{AccessLog, Line};
-use crate::observe::metrics::{Asked, Cut, Ended, Traffic};
+use crate::observe::access_log::{AccessLog, AccessLogEntry};
+use crate::observe::metrics::{Interruption, RequestLabel, RequestOutcome, Traffic};
 use crate::registry::call::Call;
 use crate::upstream::body::{Upload, UploadFailure};
 
@@ -28,7 +28,7 @@ pub(crate) struct Record {
     method: Method,
     site: Option<Arc<Site>>,
     user: Option<UserName>,
-    asked: Asked,
+    asked: RequestLabel,
     call: Option<Arc<Call>>,
     upload: Option<Arc<Upload>>,
     forwarded: Option<Instant>,
@@ -59,11 +59,11 @@ impl End {
         }
     }
 
-    fn cut(self) -> Option<Cut> {
+    fn cut(self) -> Option<Interruption> {
         match self {
             Self::Complete => None,
-            Self::UpstreamCut => Some(Cut::Upstream),
-            Self::ClientGone => Some(Cut::Client),
+            Self::UpstreamCut => Some(Interruption::Upstream),
+            Self::ClientGone => Some(Interruption::Client),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Record {
             method: method.clone(),
             site: None,
             user: None,
-            asked: Asked::Nothing,
+            asked: RequestLabel::Nothing,
             call: None,
             upload: None,
             forwarded: None,
@@ -94,23 +94,23 @@ impl Record {
 
     /// It is for this virtual host.
     pub(crate) fn located(&mut self, site: &Arc<Site>) {
-        site.traffic.began();
+        site.traffic.started();
         self.site = Some(site.clone());
     }
 
     /// It asks for this.
     pub(crate) fn called(&mut self, subject: &RequestTarget) {
         (self.asked, self.call) = match subject {
-            RequestTarget::Call(call) => (Asked::Call(call.kind()), Some(call.clone())),
-            RequestTarget::Page(_) => (Asked::Page, None),
+            RequestTarget::Call(call) => (RequestLabel::Call(call.kind()), Some(call.clone())),
+            RequestTarget::Page(_) => (RequestLabel::Page, None),
         };
     }
 
     /// It asks for something of moorgate's own.
     pub(crate) fn at(&mut self, endpoint: TokenEndpoint) {
         self.asked = match endpoint {
-            TokenEndpoint::Token => Asked::Token,
-            TokenEndpoint::Keys => Asked::Keys,
+            TokenEndpoint::Token => RequestLabel::Token,
+            TokenEndpoint::Keys => RequestLabel::Keys,
         };
     }
 
@@ -184,8 +184,8 @@ impl Drop for Record {
             self.start.elapsed(),
         );
         let bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes());
-        let ended = Ended {
-            asked: self.asked,
+        let ended = RequestOutcome {
+            label: self.asked,
             status,
             cut: self.end.cut(),
             received: bytes_in,
@@ -194,24 +194,24 @@ impl Drop for Record {
             upstream: self.upstream,
         };
         match &self.site {
-            Some(site) => site.traffic.ended(&ended),
+            Some(site) => site.traffic.finished(&ended),
             None => {
-                self.nowhere.began();
-                self.nowhere.ended(&ended);
+                self.nowhere.started();
+                self.nowhere.finished(&ended);
             }
         }
         if !self.log.is_on() {
             return;
         }
         let call = self.call.as_deref();
-        self.log.write(&Line {
+        self.log.write(&AccessLogEntry {
             time: self.time,
             client: self.conn.client().to_str().unwrap_or_default(),
             user: self.user.as_ref().map(UserName::as_str),
             domain: self.domain(),
             method: self.method.as_str(),
             call: match self.asked {
-                Asked::Nothing | Asked::Page => None,
+                RequestLabel::Nothing | RequestLabel::Page => None,
                 asked => Some(asked.as_str()),
             },
             repository: call.and_then(Call::repository).map(|name| name.as_str()),

@@ -1,4 +1,4 @@
-//! The handshake: a byte stream becomes [`Secured`], or is refused with an alert that says why.
+//! The TLS handshake: a byte stream becomes [`Secured`], or is refused with an alert.
 
 use std::io;
 use std::sync::Arc;
@@ -8,56 +8,54 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
-use super::resolver::{ChallengeResolver, asks_for_challenge};
+use super::resolver::{ChallengeResolver, is_acme_challenge};
 use super::server_config::{ALPN_ACME, ALPN_H2, ListenerConfig};
-use super::transport::Transport;
+use super::transport::TlsTransport;
 use crate::registry::host::HostName;
 
 /// A TLS stream over a byte stream.
-pub type SecureStream<IO> = TlsStream<Transport<IO>>;
+pub type SecureStream<IO> = TlsStream<TlsTransport<IO>>;
 
 /// A connection whose handshake is complete.
 #[derive(Debug)]
 pub struct Secured<IO> {
     /// The plaintext side.
     pub io: SecureStream<IO>,
-    /// The name that the client asked for; without one it dialled an address.
+    /// The name that the client asked for (RFC 6066 §3); `None` if it connected to an address.
     pub sni: Option<HostName>,
-    /// The protocol that is spoken from here on.
+    /// The negotiated protocol.
     pub alpn: Alpn,
 }
 
-/// The protocol that was agreed on (RFC 7301).
+/// The application protocol (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alpn {
     /// HTTP/2.
     H2,
-    /// HTTP/1.1, also when the client offered nothing.
+    /// HTTP/1.1, also when the client offered no protocol.
     Http1,
 }
 
-/// Why there was no connection. All are the client's doing, or the network's.
+/// Why a handshake failed. The client or the network is the cause of each.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError<IO> {
-    /// An HTTP request in the clear; nothing has been answered, part of it has been read.
+    /// A plain HTTP request, of which part has been read and nothing answered.
     #[error("plain HTTP on a TLS port")]
     PlainHttp(IO),
     /// No certificate here answers this name; the alert `unrecognized_name` was sent.
     #[error("no certificate for the name {0:?}")]
     UnknownName(Box<str>),
-    /// A CA has been shown the answer to its challenge; the connection serves nothing else (RFC
-    /// 8737 §3).
+    /// A tls-alpn-01 challenge was answered; the connection serves nothing else (RFC 8737 §3).
     #[error("a CA's challenge for {0:?} was answered")]
     ChallengeAnswered(Box<str>),
     /// No name, and no certificate here answers without one; the alert `missing_extension` was
     /// sent.
     #[error("no server name")]
     NoName,
-    /// The client broke it off with an alert, for instance because it does not trust the
-    /// certificate.
+    /// The client sent an alert, for instance because it does not trust the certificate.
     #[error("the client sent an alert: {0:?}")]
     ClientAlert(rustls::AlertDescription),
-    /// What came is not TLS, or no version or parameters are shared.
+    /// The bytes are not TLS, or there is no common version or parameter.
     #[error("{0}")]
     Protocol(rustls::Error),
     /// The connection ended or failed.
@@ -66,7 +64,7 @@ pub enum HandshakeError<IO> {
 }
 
 impl<IO> HandshakeError<IO> {
-    /// A word for logs and metrics, out of a closed set.
+    /// A label for logs, out of a closed set.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::PlainHttp(_) => "plain_http",
@@ -81,7 +79,7 @@ impl<IO> HandshakeError<IO> {
 }
 
 impl<IO> From<io::Error> for HandshakeError<IO> {
-    /// What tokio-rustls says: an error of rustls in an `io::Error`, or one of the stream.
+    /// tokio-rustls returns an error of rustls inside an `io::Error`, or one of the stream.
     fn from(error: io::Error) -> Self {
         match error.downcast() {
             Ok(rustls::Error::AlertReceived(alert)) => Self::ClientAlert(alert),
@@ -91,8 +89,8 @@ impl<IO> From<io::Error> for HandshakeError<IO> {
     }
 }
 
-/// Performs the handshake on a stream of which `read` has been read already. The caller bounds its
-/// time.
+/// Performs the handshake on a stream of which `read` has been read already. The caller sets the
+/// timeout.
 pub async fn handshake<IO>(
     io: IO,
     read: Vec<u8>,
@@ -101,11 +99,11 @@ pub async fn handshake<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Transport::new(io, read));
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), TlsTransport::new(io, read));
     let mut start = match (&mut acceptor).await {
         Ok(start) => start,
         Err(error) => {
-            let plain = acceptor.take_io().filter(Transport::speaks_plain_http);
+            let plain = acceptor.take_io().filter(TlsTransport::speaks_plain_http);
             return Err(plain.map_or_else(
                 || error.into(),
                 |io| HandshakeError::PlainHttp(io.into_inner()),
@@ -113,24 +111,24 @@ where
         }
     };
 
-    // rustls would refuse a name without a certificate by `access_denied`, which tells a client
-    // nothing.
+    // rustls would refuse a name without a certificate by `access_denied`, which says nothing to a
+    // client.
     let hello = start.client_hello();
     let name: Option<Box<str>> = hello.server_name().map(Into::into);
     let sni = name.as_deref().map(HostName::parse);
-    if asks_for_challenge(&hello) {
+    if is_acme_challenge(&hello) {
         let name = name.unwrap_or_default();
         return Err(answer_challenge(start, &config, name).await);
     }
     if config.server.cert_resolver.resolve(hello).is_none() || matches!(sni, Some(Err(_))) {
-        // A client that does not wait for the alert is refused no less.
+        // A client that does not wait for the alert is refused all the same.
         let _ = refuse(&mut start.io, name.is_some()).await;
         return Err(name.map_or(HandshakeError::NoName, HandshakeError::UnknownName));
     }
 
     let stream = start
         .into_stream_with(config.server.clone(), |connection| {
-            connection.set_buffer_limit(Some(OUTGOING))
+            connection.set_buffer_limit(Some(MAX_OUTGOING))
         })
         .await?;
     let alpn = match stream.get_ref().1.alpn_protocol() {
@@ -144,9 +142,9 @@ where
     })
 }
 
-/// Shows a CA the answer to its challenge, or refuses the name. There is no connection afterwards.
+/// Answers a tls-alpn-01 challenge, or refuses the name, and closes the connection.
 async fn answer_challenge<IO>(
-    mut start: StartHandshake<Transport<IO>>,
+    mut start: StartHandshake<TlsTransport<IO>>,
     config: &ListenerConfig,
     name: Box<str>,
 ) -> HandshakeError<IO>
@@ -166,7 +164,7 @@ where
     answering.cert_resolver = Arc::new(ChallengeResolver(found));
     match start.into_stream(Arc::new(answering)).await {
         Ok(mut stream) => {
-            // The CA has seen what it wanted; whether it waits for the end is its own affair.
+            // The CA has the certificate by now and need not wait for the end.
             let _ = stream.shutdown().await;
             HandshakeError::ChallengeAnswered(name)
         }
@@ -174,7 +172,7 @@ where
     }
 }
 
-/// Sends the alert that RFC 6066 §3 (the name is unknown) or RFC 8446 §9.2 (there is none) wants.
+/// Sends the alert of RFC 6066 §3 (unknown name) or RFC 8446 §9.2 (no name).
 async fn refuse<IO: AsyncWrite + Unpin>(io: &mut IO, named: bool) -> io::Result<()> {
     let description = if named {
         UNRECOGNIZED_NAME
@@ -189,13 +187,13 @@ async fn refuse<IO: AsyncWrite + Unpin>(io: &mut IO, named: bool) -> io::Result<
 const UNRECOGNIZED_NAME: u8 = 112;
 const MISSING_EXTENSION: u8 = 109;
 
-/// Encrypted bytes that may wait for the socket, four records: one `writev`.
+/// Encrypted bytes that may be pending for the socket: four records, one `writev`.
 ///
-/// What bounds the memory of a connection: this; the read buffer of [`Transport`] (32 KiB, while
-/// bytes come); rustls' deframer (64 KiB in a handshake, 18 KiB after) and plaintext that nobody
-/// has read yet (about one record, 16 KiB). Together some 130 KiB at most, a few when it is idle,
-/// and in a handshake 160, below the 256 that a stranger may make a connection hold.
-const OUTGOING: usize = 64 * 1024;
+/// The memory of a connection is bounded by this, the read buffer of [`TlsTransport`] (32 KiB, while
+/// bytes come), the deframer of rustls (64 KiB in a handshake, 18 KiB after), and unread plaintext
+/// (about one record, 16 KiB): 130 KiB together, a few when idle, and 160 KiB in a handshake, below
+/// the 256 KiB that an unauthenticated client may occupy.
+const MAX_OUTGOING: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

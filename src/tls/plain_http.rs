@@ -1,4 +1,4 @@
-//! The answer to plain HTTP on a TLS port.
+//! The response to plain HTTP on a TLS port.
 
 use std::io;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Tells the peer to use https, and ends the connection so that it gets to read that.
+/// Sends a 400 that names https, and closes the connection so that the client can read it.
 ///
-/// What the peer still sends is read and dropped, for a bounded time and amount: closing a socket
-/// with unread bytes resets it, and a reset overtakes the answer (RFC 9112 §9.6).
+/// What the client still sends is read and dropped, for a bounded time and size: closing a socket with
+/// unread bytes resets it, and the reset overtakes the response (RFC 9112 §9.6).
 pub async fn refuse_plain_http<IO>(mut io: IO) -> io::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let refuse = async {
-        io.write_all(answer().as_bytes()).await?;
+        io.write_all(response().as_bytes()).await?;
         io.shutdown().await?;
         let mut dropped = 0;
         let mut bytes = [0; 1024];
-        while dropped < MOST_DROPPED {
+        while dropped < MAX_DISCARDED {
             let count = io.read(&mut bytes).await?;
             if count == 0 {
                 break;
@@ -28,24 +28,24 @@ where
         }
         Ok(())
     };
-    timeout(PATIENCE, refuse)
+    timeout(LINGER_TIMEOUT, refuse)
         .await
         .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
-fn answer() -> String {
-    let length = SENTENCE.len();
+fn response() -> String {
+    let length = MESSAGE.len();
     format!(
         "HTTP/1.1 400 Bad Request\r\n\
          Content-Type: text/plain; charset=utf-8\r\n\
          Content-Length: {length}\r\n\
          Connection: close\r\n\
          \r\n\
-         {SENTENCE}"
+         {MESSAGE}"
     )
 }
 
-const SENTENCE: &str = "This port speaks HTTPS, and the request came in plain HTTP. \
+const MESSAGE: &str = "This port speaks HTTPS, and the request came in plain HTTP. \
     Use https://, and take the registry out of \"insecure-registries\".\n";
-const PATIENCE: Duration = Duration::from_secs(2);
-const MOST_DROPPED: usize = 64 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_DISCARDED: usize = 64 * 1024;

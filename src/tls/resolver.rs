@@ -1,4 +1,4 @@
-//! Chooses the certificate of a handshake: the table's answer for one listener, and nothing else.
+//! Selects the certificate of a handshake: from the table, for one listener.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use super::server_config::ALPN_ACME;
 use crate::certs::served::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
 
-/// Whether a CA asks for the answer to a challenge: it offers `acme-tls/1` and nothing else (RFC
-/// 8737 §3).
-pub(crate) fn asks_for_challenge(hello: &ClientHello<'_>) -> bool {
+/// Whether this is the handshake of a tls-alpn-01 challenge: it offers `acme-tls/1` only (RFC 8737
+/// §3).
+pub(crate) fn is_acme_challenge(hello: &ClientHello<'_>) -> bool {
     hello
         .alpn()
         .is_some_and(|mut offered| offered.next() == Some(ALPN_ACME) && offered.next().is_none())
 }
 
-/// Answers one challenge of a CA.
+/// Resolves to the certificate of one tls-alpn-01 challenge.
 #[derive(Debug)]
 pub(crate) struct ChallengeResolver(pub(crate) Arc<CertifiedKey>);
 
@@ -27,7 +27,7 @@ impl ResolvesServerCert for ChallengeResolver {
     }
 }
 
-/// Answers for one listener.
+/// Resolves to the certificates of one listener.
 #[derive(Debug)]
 pub(crate) struct ListenerResolver {
     pub(crate) table: Arc<CertificateTable>,

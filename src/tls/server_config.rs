@@ -1,5 +1,5 @@
-//! The TLS settings that all listeners share. Certificates are not among them: those are in the
-//! table, so that a listener keeps its configuration, and clients their tickets, across reloads.
+//! The TLS settings that all listeners share. Certificates are in the table, so that a listener keeps
+//! its configuration, and clients their tickets, across reloads.
 
 use std::sync::Arc;
 
@@ -13,30 +13,29 @@ use crate::certs::challenge::Challenges;
 use crate::certs::served::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
 
-/// What the handshakes of one listener need.
+/// The TLS configuration of one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerConfig {
     pub(super) server: Arc<ServerConfig>,
-    /// What answers CAs.
+    /// For tls-alpn-01.
     pub(super) challenges: Arc<Challenges>,
 }
 
-/// Makes the configurations of listeners. One for the whole process.
+/// Builds the configurations of all listeners of the process.
 #[derive(Clone, Debug)]
 pub struct ServerConfigs {
     /// The defaults of rustls with `prefer-post-quantum`: X25519MLKEM768 first, then X25519 and the
     /// NIST curves; AEAD suites with forward secrecy only.
     provider: Arc<CryptoProvider>,
-    /// Two keys in memory, a new one every six hours.
+    /// Two keys in memory, rotated every six hours.
     ///
-    /// A ticket carries the name that it was made for, and rustls resumes it for no other. Even a
-    /// ticket of one domain on another would be harmless: nobody is authenticated by a connection,
-    /// each request is.
+    /// A ticket carries the name that it was made for, and rustls resumes it for no other. A ticket of
+    /// one domain on another would be harmless, too: requests are authenticated, not connections.
     ticketer: Arc<dyn ProducesTickets>,
 }
 
 impl ServerConfigs {
-    /// Fails only without randomness.
+    /// Fails only if the system has no randomness.
     pub fn new() -> Result<Self, rustls::Error> {
         Ok(Self {
             provider: Arc::new(default_provider()),
@@ -57,10 +56,10 @@ impl ServerConfigs {
             .with_cert_resolver(Arc::new(ListenerResolver { table, listen }));
         config.alpn_protocols = vec![ALPN_H2.into(), ALPN_HTTP1.into()];
         config.ticketer = self.ticketer.clone();
-        // One is enough: the clients of registries do not resume at all, and whoever does gets a
-        // new one each time. Every further one costs an encryption and 250 bytes in each handshake.
+        // One is enough: registry clients do not resume at all, and those that do get a new one each
+        // time. Each further ticket costs an encryption and 250 bytes in every handshake.
         config.send_tls13_tickets = 1;
-        // The tickets hold the state, so that nothing that strangers do is remembered here.
+        // Tickets carry the state, so that unauthenticated clients occupy no memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // Early data can be replayed, and an upload must not be.
         config.max_early_data_size = 0;
@@ -73,5 +72,5 @@ impl ServerConfigs {
 
 pub(crate) const ALPN_H2: &[u8] = b"h2";
 pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
-/// Nothing is spoken over it: the handshake is the message (RFC 8737 §3).
+/// For challenges only: no application data follows the handshake (RFC 8737 §3).
 pub(crate) const ALPN_ACME: &[u8] = b"acme-tls/1";

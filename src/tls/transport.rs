@@ -1,5 +1,5 @@
-//! What lies between the socket and rustls: it looks at the first byte, and reads in large pieces
-//! while a peer is sending.
+//! The stream between the socket and rustls: recognizes plain HTTP by the first byte, and reads large
+//! chunks while the peer is sending.
 
 // rustls 0.23 asks for at most 4 KiB at a time (`DeframerVecBuffer::prepare_read`), so that an
 // upload would cost a system call for each quarter of a record. A read that fills what was asked
@@ -14,81 +14,81 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// A byte stream below TLS. Writes pass through as they are.
+/// A byte stream below TLS. Writes pass through unchanged.
 #[derive(Debug)]
-pub struct Transport<IO> {
+pub struct TlsTransport<IO> {
     io: IO,
-    peer: Peer,
-    /// Whether the last read from `io` brought all that was asked for, so that more may be waiting.
-    filling: bool,
+    first_byte: FirstByte,
+    /// Whether the last read from `io` filled its buffer, so that more is to be expected.
+    more_expected: bool,
     buffer: Vec<u8>,
-    /// How much of `buffer` has been handed on.
-    taken: usize,
+    /// How much of `buffer` has been passed on.
+    consumed: usize,
 }
 
-/// What the first byte says about the peer.
+/// What the first byte of the stream says about the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Peer {
-    /// It has said nothing yet.
-    Silent,
-    /// TLS, or nothing that is known: rustls finds out.
-    Unremarkable,
-    /// An upper-case letter: a request line in the clear. A TLS record starts with 0x16.
+enum FirstByte {
+    /// No byte came yet.
+    Pending,
+    /// TLS, or an unknown protocol, which rustls refuses.
+    Tls,
+    /// An upper-case letter begins an HTTP request line. A TLS record begins with 0x16.
     PlainHttp,
 }
 
-impl<IO> Transport<IO> {
+impl<IO> TlsTransport<IO> {
     /// A stream of which `read` has been read already.
     pub(crate) fn new(io: IO, read: Vec<u8>) -> Self {
         Self {
             io,
-            peer: Peer::Silent,
-            filling: false,
+            first_byte: FirstByte::Pending,
+            more_expected: false,
             buffer: read,
-            taken: 0,
+            consumed: 0,
         }
     }
 
-    /// Whether the peer began with an HTTP request. No byte of it has been handed on.
+    /// Whether the peer began with an HTTP request. No byte of it has been passed on.
     pub(crate) fn speaks_plain_http(&self) -> bool {
-        self.peer == Peer::PlainHttp
+        self.first_byte == FirstByte::PlainHttp
     }
 
-    /// The stream, without what has been read from it.
+    /// The stream below, without the bytes that have been read from it.
     pub(crate) fn into_inner(self) -> IO {
         self.io
     }
 
-    /// The stream, to ask it for its addresses or set its options.
+    /// The stream below, for its addresses and options.
     pub fn get_ref(&self) -> &IO {
         &self.io
     }
 
-    fn give_back(&mut self) {
+    fn release_buffer(&mut self) {
         self.buffer = Vec::new();
-        self.taken = 0;
+        self.consumed = 0;
     }
 
-    fn look(&mut self, first: Option<u8>) -> io::Result<()> {
-        if self.peer != Peer::Silent {
+    fn check_first_byte(&mut self, first: Option<u8>) -> io::Result<()> {
+        if self.first_byte != FirstByte::Pending {
             return Ok(());
         }
         match first {
             Some(byte) if byte.is_ascii_uppercase() => {
-                self.peer = Peer::PlainHttp;
+                self.first_byte = FirstByte::PlainHttp;
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "the peer speaks plain HTTP",
                 ));
             }
-            Some(_) => self.peer = Peer::Unremarkable,
+            Some(_) => self.first_byte = FirstByte::Tls,
             None => {}
         }
         Ok(())
     }
 }
 
-impl<IO: AsyncRead + Unpin> Transport<IO> {
+impl<IO: AsyncRead + Unpin> TlsTransport<IO> {
     fn poll_read_directly(
         &mut self,
         cx: &mut Context<'_>,
@@ -97,28 +97,28 @@ impl<IO: AsyncRead + Unpin> Transport<IO> {
         let before = into.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, into);
         if !matches!(polled, Poll::Ready(Ok(()))) {
-            self.give_back();
+            self.release_buffer();
             return polled;
         }
-        self.filling = into.remaining() == 0;
-        Poll::Ready(self.look(into.filled().get(before).copied()))
+        self.more_expected = into.remaining() == 0;
+        Poll::Ready(self.check_first_byte(into.filled().get(before).copied()))
     }
 
     fn poll_fill_buffer(&mut self, cx: &mut Context<'_>, asked: usize) -> Poll<io::Result<()>> {
         self.buffer.clear();
-        self.taken = 0;
-        self.buffer.reserve_exact(READ_BUFFER);
-        // `read_buf` keeps nothing between polls, so a new one each time loses nothing.
+        self.consumed = 0;
+        self.buffer.reserve_exact(READ_BUFFER_SIZE);
+        // `read_buf` has no state between polls, so a new one each time loses nothing.
         let polled = pin!(self.io.read_buf(&mut self.buffer)).poll(cx);
         match polled {
-            Poll::Ready(Ok(count)) if count > 0 => self.filling = count >= asked,
-            Poll::Ready(_) | Poll::Pending => self.give_back(),
+            Poll::Ready(Ok(count)) if count > 0 => self.more_expected = count >= asked,
+            Poll::Ready(_) | Poll::Pending => self.release_buffer(),
         }
         polled.map_ok(|_| ())
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
+impl<IO: AsyncRead + Unpin> AsyncRead for TlsTransport<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -128,23 +128,23 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
         if into.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        if this.taken == this.buffer.len() {
-            if !this.filling {
+        if this.consumed == this.buffer.len() {
+            if !this.more_expected {
                 return this.poll_read_directly(cx, into);
             }
             ready!(this.poll_fill_buffer(cx, into.remaining()))?;
         }
-        // What was read before this began has not been looked at.
-        this.look(this.buffer.first().copied())?;
-        let waiting = this.buffer.get(this.taken..).unwrap_or_default();
+        // The bytes that were read before `new` are unchecked.
+        this.check_first_byte(this.buffer.first().copied())?;
+        let waiting = this.buffer.get(this.consumed..).unwrap_or_default();
         let count = waiting.len().min(into.remaining());
         into.put_slice(waiting.get(..count).unwrap_or_default());
-        this.taken += count;
+        this.consumed += count;
         Poll::Ready(Ok(()))
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for TlsTransport<IO> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -174,8 +174,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
     }
 }
 
-/// Two records. A stranger can make a connection hold it, and 256 KiB in all is what one may hold.
-const READ_BUFFER: usize = 32 * 1024;
+/// Two records. Part of the 256 KiB that an unauthenticated client may occupy.
+const READ_BUFFER_SIZE: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -183,36 +183,36 @@ mod tests {
 
     use super::*;
 
-    /// A socket that has these pieces to give, one for each time it becomes readable.
+    /// A socket that returns these chunks, one each time it becomes readable.
     #[derive(Default)]
-    struct Socket {
-        pieces: VecDeque<Vec<u8>>,
+    struct ScriptedSocket {
+        chunks: VecDeque<Vec<u8>>,
         reads: usize,
         vectored: usize,
     }
 
-    impl AsyncRead for Socket {
+    impl AsyncRead for ScriptedSocket {
         fn poll_read(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
             into: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
             self.reads += 1;
-            let Some(piece) = self.pieces.front_mut() else {
+            let Some(chunk) = self.chunks.front_mut() else {
                 return Poll::Ready(Ok(()));
             };
-            if piece.is_empty() {
-                self.pieces.pop_front();
+            if chunk.is_empty() {
+                self.chunks.pop_front();
                 return Poll::Pending;
             }
-            let count = piece.len().min(into.remaining());
-            into.put_slice(&piece[..count]);
-            piece.drain(..count);
+            let count = chunk.len().min(into.remaining());
+            into.put_slice(&chunk[..count]);
+            chunk.drain(..count);
             Poll::Ready(Ok(()))
         }
     }
 
-    impl AsyncWrite for Socket {
+    impl AsyncWrite for ScriptedSocket {
         fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -239,19 +239,19 @@ mod tests {
         }
     }
 
-    fn transport(pieces: &[&[u8]]) -> Transport<Socket> {
-        let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
-        Transport::new(
-            Socket {
-                pieces,
-                ..Socket::default()
+    fn transport(chunks: &[&[u8]]) -> TlsTransport<ScriptedSocket> {
+        let chunks = chunks.iter().map(|chunk| chunk.to_vec()).collect();
+        TlsTransport::new(
+            ScriptedSocket {
+                chunks,
+                ..ScriptedSocket::default()
             },
             Vec::new(),
         )
     }
 
     /// Reads as rustls does, until the socket has nothing more.
-    fn drain(transport: &mut Transport<Socket>) -> Vec<u8> {
+    fn drain(transport: &mut TlsTransport<ScriptedSocket>) -> Vec<u8> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut all = Vec::new();
         loop {
@@ -273,11 +273,11 @@ mod tests {
         let upload: Vec<u8> = (0..300_000_u32)
             .map(|n| n.to_le_bytes()[n as usize % 3])
             .collect();
-        let mut pieces: Vec<&[u8]> = vec![b"\x16head"];
-        pieces.extend(upload.chunks(70_001));
-        let mut transport = transport(&pieces);
+        let mut chunks: Vec<&[u8]> = vec![b"\x16head"];
+        chunks.extend(upload.chunks(70_001));
+        let mut transport = transport(&chunks);
         let mut all = Vec::new();
-        for _ in 0..pieces.len() {
+        for _ in 0..chunks.len() {
             all.extend(drain(&mut transport));
             assert_eq!(
                 transport.buffer.capacity(),
@@ -285,7 +285,7 @@ mod tests {
                 "nothing is held while nothing comes"
             );
         }
-        assert_eq!(all, pieces.concat());
+        assert_eq!(all, chunks.concat());
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
         let mut transport = transport(&[b"\x16one", b"two", b"three"]);
         for message in [&b"\x16one"[..], b"two", b"three"] {
             assert_eq!(drain(&mut transport), message);
-            assert!(!transport.filling);
+            assert!(!transport.more_expected);
             assert_eq!(transport.buffer.capacity(), 0);
         }
     }
@@ -337,11 +337,11 @@ mod tests {
     #[test]
     fn what_was_read_before_comes_first_and_is_looked_at() {
         let read = |read: &[u8]| {
-            let pieces = [b"second".to_vec()].into();
-            Transport::new(
-                Socket {
-                    pieces,
-                    ..Socket::default()
+            let chunks = [b"second".to_vec()].into();
+            TlsTransport::new(
+                ScriptedSocket {
+                    chunks,
+                    ..ScriptedSocket::default()
                 },
                 read.to_vec(),
             )

@@ -21,11 +21,11 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
             .map(|(domain, traffic)| ([("domain", *domain)], *traffic))
     };
     let requests = all.iter().flat_map(|(domain, traffic)| {
-        traffic.requests().map(|(asked, status, count)| {
+        traffic.requests().map(|(label, status, count)| {
             (
                 [
                     ("domain", *domain),
-                    ("call", asked.as_str()),
+                    ("call", label.as_str()),
                     ("status", status),
                 ],
                 count,

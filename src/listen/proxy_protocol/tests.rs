@@ -4,14 +4,16 @@ use super::*;
 
 fn header(bytes: &[u8]) -> (Option<String>, usize) {
     match parse(bytes) {
-        Ok(Parsed::Header { source, length }) => (source.map(|source| source.to_string()), length),
+        Ok(ParsedHeader::Header { source, length }) => {
+            (source.map(|source| source.to_string()), length)
+        }
         other => panic!("{other:?}: {:?}", String::from_utf8_lossy(bytes)),
     }
 }
 
 fn version2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).expect("short").to_be_bytes();
-    [V2, &[command, family], &length, body].concat()
+    [V2_SIGNATURE, &[command, family], &length, body].concat()
 }
 
 #[test]
@@ -41,7 +43,7 @@ fn a_line_of_version_1_is_read() {
         for cut in 0..line.len() {
             assert_eq!(
                 parse(&bytes[..cut]).expect("not broken"),
-                Parsed::Incomplete,
+                ParsedHeader::Incomplete,
                 "{line:?} {cut}"
             );
         }
@@ -76,7 +78,7 @@ fn a_header_of_version_2_is_read() {
         for cut in 0..bytes.len() {
             assert_eq!(
                 parse(&bytes[..cut]).expect("not broken"),
-                Parsed::Incomplete,
+                ParsedHeader::Incomplete,
                 "{bytes:?} {cut}"
             );
         }
@@ -96,7 +98,7 @@ fn what_is_no_header_is_left_alone() {
     ] {
         assert_eq!(
             parse(bytes).expect("not broken"),
-            Parsed::Absent,
+            ParsedHeader::Absent,
             "{bytes:?}"
         );
     }
@@ -104,7 +106,7 @@ fn what_is_no_header_is_left_alone() {
 
 #[test]
 fn what_begins_like_a_header_and_is_none_is_refused() {
-    let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(LONGEST_V1));
+    let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(MAX_V1_HEADER));
     for line in [
         "PROXY TCP4 192.0.2.7 10.0.0.1 56324\r\n",
         "PROXY TCP4 192.0.2.7 10.0.0.1 56324 443 \r\n",
@@ -120,7 +122,7 @@ fn what_begins_like_a_header_and_is_none_is_refused() {
         "PROXY \r\n",
         "PROXY TCP4 192.0.2.7 10.0.0.1 1 443\n",
         &long,
-        &long[..LONGEST_V1],
+        &long[..MAX_V1_HEADER],
     ] {
         assert!(
             matches!(parse(line.as_bytes()), Err(ProxyProtocolError::Malformed)),
@@ -140,7 +142,7 @@ fn what_begins_like_a_header_and_is_none_is_refused() {
             "{bytes:?}"
         );
     }
-    let endless = version2(0x21, 0x11, &[0; MOST]);
+    let endless = version2(0x21, 0x11, &[0; MAX_V2_HEADER]);
     assert!(
         matches!(parse(&endless[..16]), Err(ProxyProtocolError::TooLong)),
         "before it is read"
@@ -152,7 +154,7 @@ async fn what_follows_is_kept() {
     let bytes = b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n\x16\x03\x01rest";
     for at_once in [1, 7, 1000] {
         let mut io = tokio_test(bytes, at_once);
-        let Preface { source, mut rest } = read(&mut io).await.expect("a header");
+        let ProxyHeader { source, mut rest } = read(&mut io).await.expect("a header");
         io.read_to_end(&mut rest).await.expect("read");
         assert_eq!(source, Some("192.0.2.7:56324".parse().expect("valid")));
         assert_eq!(rest, b"\x16\x03\x01rest");
@@ -160,7 +162,7 @@ async fn what_follows_is_kept() {
     let mut none = tokio_test(b"\x16\x03", 1);
     assert_eq!(
         read(&mut none).await.expect("none"),
-        Preface {
+        ProxyHeader {
             source: None,
             rest: vec![0x16]
         }
@@ -184,9 +186,9 @@ fn tokio_test(bytes: &[u8], at_once: usize) -> impl AsyncRead + Unpin + use<> {
 proptest! {
     #[test]
     fn nothing_panics(bytes: Vec<u8>, kind in 0..3) {
-        let signature = [&b""[..], V1, V2][kind as usize];
+        let signature = [&b""[..], V1_SIGNATURE, V2_SIGNATURE][kind as usize];
         let _ = parse(&[signature, &bytes[..]].concat());
-        let _ = parse(&[V2, b"\x21\x11\0\x0c", &bytes[..]].concat());
+        let _ = parse(&[V2_SIGNATURE, b"\x21\x11\0\x0c", &bytes[..]].concat());
     }
 
     #[test]
@@ -200,14 +202,14 @@ proptest! {
         let body = [&octets[..], &octets, &port.to_be_bytes(), &[1, 0xbb]].concat();
         for bytes in [line.into_bytes(), version2(0x21, code, &body)] {
             let all = [&bytes[..], &rest].concat();
-            prop_assert_eq!(parse(&all).expect("a header"), Parsed::Header { source: Some(source), length: bytes.len() });
+            prop_assert_eq!(parse(&all).expect("a header"), ParsedHeader::Header { source: Some(source), length: bytes.len() });
         }
     }
 
     /// More bytes never change what was found.
     #[test]
     fn what_is_decided_stays(bytes: Vec<u8>, kind in 0..3, more: Vec<u8>) {
-        let bytes = [[&b""[..], V1, V2][kind as usize], &bytes[..]].concat();
+        let bytes = [[&b""[..], V1_SIGNATURE, V2_SIGNATURE][kind as usize], &bytes[..]].concat();
         let found = format!("{:?}", parse(&bytes));
         if found != "Ok(Incomplete)" {
             prop_assert_eq!(found, format!("{:?}", parse(&[bytes, more].concat())));

@@ -1,28 +1,28 @@
-//! Durations, counted by how long they are.
+//! A histogram of durations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counts durations.
+/// A histogram of durations.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
 }
 
-/// What a [`Histogram`] has counted.
+/// The content of a [`Histogram`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Durations {
     /// The sum of all, in seconds.
     pub sum: f64,
-    /// How many.
+    /// The number of all.
     pub count: u64,
-    /// How many in each bucket alone, with the bucket's upper bound in seconds; the last has none.
+    /// The number in each bucket alone, with its upper bound in seconds, infinite for the last.
     pub buckets: Vec<(f64, u64)>,
 }
 
-/// Upper bounds, in seconds, with the same in microseconds: from a HEAD that a store answers to a
-/// blob that is pushed over a slow line.
+/// Upper bounds in seconds and in microseconds: from a HEAD that a store answers to a blob that is
+/// pushed over a slow connection.
 const BOUNDS: [(f64, u64); 14] = [
     (0.001, 1_000),
     (0.005, 5_000),
@@ -57,7 +57,7 @@ impl Histogram {
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// What has been counted so far.
+    /// The current content.
     pub fn read(&self) -> Durations {
         let bounds = BOUNDS
             .iter()
@@ -68,7 +68,7 @@ impl Histogram {
             .iter()
             .map(|count| count.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        // Of the same buckets, so that the last cumulative one is the count.
+        // Summed over the same reads, so that the last cumulative bucket is the count.
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64();
         Durations {

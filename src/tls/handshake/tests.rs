@@ -20,20 +20,20 @@ use crate::tls::server_config::{ALPN_HTTP1, ListenerConfig, ServerConfigs};
 
 /// A gateway with three domains: a.example.com (alias b) on 443 and 5000, one with an address, and
 /// one whose certificate is missing.
-struct Gateway {
+struct TestServer {
     _state: tempfile::TempDir,
     certificates: Certificates,
     configs: ServerConfigs,
     roots: RootCertStore,
 }
 
-type Client = client::TlsStream<DuplexStream>;
-type Outcome = (
-    io::Result<Client>,
+type ClientStream = client::TlsStream<DuplexStream>;
+type HandshakeOutcome = (
+    io::Result<ClientStream>,
     Result<Secured<DuplexStream>, HandshakeError<DuplexStream>>,
 );
 
-impl Gateway {
+impl TestServer {
     fn new() -> Self {
         let state = tempfile::tempdir().expect("directory");
         let certificates = Certificates::new(state.path().to_owned());
@@ -79,7 +79,7 @@ impl Gateway {
             .expect("valid")
     }
 
-    async fn connect(&self, port: u16, name: &str, client: ClientConfig) -> Outcome {
+    async fn connect(&self, port: u16, name: &str, client: ClientConfig) -> HandshakeOutcome {
         connect_over(
             duplex(16 * 1024),
             self.server_config(port),
@@ -95,13 +95,13 @@ async fn connect_over(
     server: Arc<ListenerConfig>,
     name: &str,
     client: Arc<ClientConfig>,
-) -> Outcome {
+) -> HandshakeOutcome {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let connect = async { TlsConnector::from(client).connect(name, near).await };
     tokio::join!(connect, handshake(far, Vec::new(), server))
 }
 
-fn alert(outcome: io::Result<Client>) -> AlertDescription {
+fn alert(outcome: io::Result<ClientStream>) -> AlertDescription {
     match outcome
         .expect_err("refused")
         .downcast()
@@ -114,7 +114,7 @@ fn alert(outcome: io::Result<Client>) -> AlertDescription {
 
 #[tokio::test]
 async fn both_versions_and_both_protocols_are_spoken() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     let versions = [
         (&TLS12, ProtocolVersion::TLSv1_2),
         (&TLS13, ProtocolVersion::TLSv1_3),
@@ -142,7 +142,10 @@ async fn both_versions_and_both_protocols_are_spoken() {
 }
 
 /// A message each way.
-async fn exchange(mut client: Client, server: &mut SecureStream<DuplexStream>) -> Client {
+async fn exchange(
+    mut client: ClientStream,
+    server: &mut SecureStream<DuplexStream>,
+) -> ClientStream {
     let mut word = [0; 4];
     client.write_all(b"ping").await.expect("sent");
     server.read_exact(&mut word).await.expect("received");
@@ -154,7 +157,7 @@ async fn exchange(mut client: Client, server: &mut SecureStream<DuplexStream>) -
 
 #[tokio::test]
 async fn the_key_exchange_is_post_quantum() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     let client = gateway.client(&TLS13, &[]);
     let (client, _server) = gateway.connect(443, "a.example.com", client).await;
     let client = client.expect("connected");
@@ -169,7 +172,7 @@ async fn the_key_exchange_is_post_quantum() {
 
 #[tokio::test]
 async fn aliases_listeners_and_spellings_are_served() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     for (port, name) in [
         (443, "b.example.com"),
         (5000, "a.example.com"),
@@ -183,7 +186,7 @@ async fn aliases_listeners_and_spellings_are_served() {
 
 #[tokio::test]
 async fn an_unknown_name_is_refused_with_an_alert_that_says_so() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     for version in [&TLS12, &TLS13] {
         for (port, name) in [
             (443, "x.example.com"),
@@ -202,7 +205,7 @@ async fn an_unknown_name_is_refused_with_an_alert_that_says_so() {
 
 #[tokio::test]
 async fn without_a_name_only_an_address_is_served() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     let (client, server) = gateway
         .connect(443, "192.0.2.1", gateway.client(&TLS13, &[]))
         .await;
@@ -219,7 +222,7 @@ async fn without_a_name_only_an_address_is_served() {
 
 #[tokio::test]
 async fn sessions_are_resumed_across_configurations_of_one_process() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     for version in [&TLS12, &TLS13] {
         let client = Arc::new(gateway.client(version, &[]));
         let kind = async |server: Arc<ListenerConfig>| {
@@ -253,7 +256,7 @@ async fn sessions_are_resumed_across_configurations_of_one_process() {
 
 #[tokio::test]
 async fn a_first_flight_in_single_bytes_and_tiny_records_is_understood() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     for version in [&TLS12, &TLS13] {
         let mut client = gateway.client(version, &[ALPN_H2]);
         client.max_fragment_size = Some(32);
@@ -284,7 +287,7 @@ async fn relay_single_bytes(client: DuplexStream, server: DuplexStream) {
 
 #[tokio::test]
 async fn a_large_upload_arrives_whole() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     let (client, server) = gateway
         .connect(443, "a.example.com", gateway.client(&TLS13, &[]))
         .await;
@@ -303,7 +306,7 @@ async fn a_large_upload_arrives_whole() {
 
 #[tokio::test]
 async fn plain_http_gets_a_sentence() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     let (mut near, far) = duplex(1024);
     near.write_all(b"GET /v2/ HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
         .await
@@ -348,7 +351,7 @@ async fn plain_http_that_never_ends_is_dropped() {
 
 #[tokio::test]
 async fn what_goes_wrong_has_a_word() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     let reason = async |bytes: &[u8]| {
         let (mut near, far) = duplex(1024);
         near.write_all(bytes).await.expect("sent");
@@ -371,7 +374,7 @@ async fn what_goes_wrong_has_a_word() {
     assert_eq!(reason(b"ssh-2.0").await, "protocol");
     assert_eq!(reason(b"SSH-2.0-x\r\n").await, "plain_http");
 
-    let distrustful = Gateway::new().client(&TLS13, &[]);
+    let distrustful = TestServer::new().client(&TLS13, &[]);
     let (client, server) = gateway.connect(443, "a.example.com", distrustful).await;
     assert!(client.is_err());
     assert_eq!(server.expect_err("refused").reason(), "client_alert");
@@ -379,7 +382,7 @@ async fn what_goes_wrong_has_a_word() {
 
 #[tokio::test]
 async fn no_shared_protocol_is_an_error() {
-    let gateway = Gateway::new();
+    let gateway = TestServer::new();
     let client = gateway.client(&TLS13, &[b"smtp"]);
     let (client, server) = gateway.connect(443, "a.example.com", client).await;
     assert_eq!(alert(client), AlertDescription::NoApplicationProtocol);
