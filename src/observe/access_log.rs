@@ -223,21 +223,15 @@ fn push_ms(out: &mut String, duration: Duration) {
     push_digits(out, micros % 1000, 3);
 }
 
-/// A number with at least so many digits. `write!` costs several times as much, for each field of
-/// each line.
-fn push_digits(out: &mut String, mut number: u64, least: usize) {
-    let mut digits = [b'0'; 20];
-    let mut begin = digits.len();
-    for digit in digits.iter_mut().rev() {
-        if number == 0 && 20 - begin >= least {
-            break;
-        }
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-        begin -= 1;
+/// A number with leading zeros up to `width` digits. `write!` costs several times as much, for each
+/// field of each line.
+fn push_digits(out: &mut String, number: u64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(number);
+    for _ in digits.len()..width {
+        out.push('0');
     }
-    let (_, written) = digits.split_at(begin);
-    out.extend(written.iter().map(|&digit| char::from(digit)));
+    out.push_str(digits);
 }
 
 /// `key=value` pairs in a fixed order; unknown values are `-`. The rule, if there is one, is last.
