@@ -131,6 +131,7 @@ impl AccessLog {
     /// Writes batches to `out` until [`AccessLog::close`]. For a thread of its own.
     pub fn run(&self, mut out: impl Write) {
         let mut batch = String::new();
+        let mut failures = WriteFailures::default();
         loop {
             let mut pending = self.pending();
             while pending.text.is_empty() && !pending.closed {
@@ -157,8 +158,8 @@ impl AccessLog {
                     "access log reader is too slow, lines dropped"
                 );
             }
-            // Nobody reads it any more: requests matter more than their lines.
-            let _: io::Result<()> = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
+            let written = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
+            failures.report(written, &batch);
             batch.clear();
             // The two buffers are swapped and kept: allocating one in other threads each time cost 10 MiB
             // at 20,000 lines per second.
@@ -173,6 +174,31 @@ impl AccessLog {
     pub fn close(&self) {
         self.pending().closed = true;
         self.filled.notify_all();
+    }
+}
+
+/// Reports in the event log that the access log cannot be written: when it begins and when it ends.
+/// Requests go on: they matter more than their lines.
+#[derive(Debug, Default)]
+struct WriteFailures {
+    /// The lines that were lost since the first failure. `None`: the last write succeeded.
+    lost: Option<usize>,
+}
+
+impl WriteFailures {
+    fn report(&mut self, written: io::Result<()>, batch: &str) {
+        match (written, &mut self.lost) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(lines)) => {
+                tracing::warn!(lines, "access log is written again, lines were lost");
+                self.lost = None;
+            }
+            (Err(_), Some(lines)) => *lines += batch.lines().count(),
+            (Err(error), None) => {
+                tracing::error!(%error, "access log cannot be written, lines are lost");
+                self.lost = Some(batch.lines().count());
+            }
+        }
     }
 }
 
@@ -391,6 +417,8 @@ fn push_member(out: &mut String, key: &str, value: Option<&str>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn line<'a>() -> AccessLogEntry<'a> {
@@ -436,6 +464,55 @@ mod tests {
         assert_eq!(value["user"], "ci bot\n");
         assert_eq!(value["upstream_ms"], serde_json::Value::Null);
         assert_eq!(value["duration_ms"], 1.25);
+    }
+
+    /// Standard output on a file system that is full for the first two batches.
+    struct FullDisk<'a> {
+        log: &'a AccessLog,
+        writes: usize,
+    }
+
+    impl Write for FullDisk<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.writes += 1;
+            self.log.write(&line());
+            match self.writes {
+                1 | 2 => Err(io::ErrorKind::StorageFull.into()),
+                _ => {
+                    self.log.close();
+                    Ok(bytes.len())
+                }
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_reported_once_and_when_it_ends() {
+        let log = AccessLog::new();
+        log.configure(true, LogFormat::Text);
+        log.write(&line());
+        let events = tempfile::NamedTempFile::new().expect("a file");
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(Arc::new(events.reopen().expect("the file")))
+            .without_time()
+            .with_ansi(false)
+            .with_target(false)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            log.run(FullDisk {
+                log: &log,
+                writes: 0,
+            });
+        });
+        let events = std::fs::read_to_string(events.path()).expect("text");
+        insta::assert_snapshot!(events, @r"
+        ERROR access log cannot be written, lines are lost error=no storage space
+         WARN access log is written again, lines were lost lines=2
+        ");
     }
 
     #[test]
