@@ -34,8 +34,8 @@ use crate::tls::server_config::ServerConfigs;
 use crate::workers::Workers;
 pub(crate) use build::problems as file_problems;
 pub(crate) use listeners::BoundListener;
-use listeners::Listeners;
-pub use listeners::{Bound, ListenerKind};
+use listeners::RunningListeners;
+pub use listeners::{ListenerKind, ListenerStatus};
 
 /// A running moorgate.
 pub struct App {
@@ -46,21 +46,21 @@ pub struct App {
     server_configs: ServerConfigs,
     workers: Workers,
     connections: Arc<Semaphore>,
-    listeners: Mutex<Listeners>,
-    /// Admin listeners on their way to whoever serves them.
+    listeners: Mutex<RunningListeners>,
+    /// Passes admin listeners to [`crate::admin`].
     admin_listeners: AdminListeners,
     tasks: TaskTracker,
     drain: CancellationToken,
     ready: AtomicBool,
     started: SystemTime,
     log: Option<LogControl>,
-    /// Held by the one reload that goes on: two would bind the same listeners.
+    /// Serializes reloads: two would bind the same listeners.
     reloading: tokio::sync::Mutex<()>,
     last_reload: ArcSwap<LastReload>,
 }
 
-/// Hands admin listeners over to the layer above: the app binds and stops them with all others, and
-/// does not know what they serve.
+/// Passes admin listeners to the layer above, which serves them. The app binds and stops them with all
+/// others.
 #[derive(Debug)]
 struct AdminListeners {
     sender: mpsc::UnboundedSender<BoundListener>,
@@ -69,7 +69,7 @@ struct AdminListeners {
 
 impl AdminListeners {
     fn new() -> Self {
-        // As long as the admin listeners of the configurations that were in force.
+        // Bounded by the admin listeners of all configurations that took effect.
         let (sender, receiver) = mpsc::unbounded_channel();
         Self {
             sender,
@@ -78,55 +78,48 @@ impl AdminListeners {
     }
 }
 
-/// What became of the newest configuration.
+/// The result of the last reload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LastReload {
-    /// Whether it is in force.
+    /// Whether the newest configuration is in force.
     pub(crate) accepted: bool,
-    /// When the one in force was read.
+    /// When the configuration in force was read.
     pub(crate) loaded: SystemTime,
 }
 
-/// How a process is started.
+/// How an [`App`] is started.
 #[derive(Debug)]
-pub struct Options {
+pub struct StartOptions {
     /// The directory with `moorgate.toml` and `conf.d`.
     pub directory: PathBuf,
-    /// The threads that serve; `None`: those of the caller's runtime.
+    /// The number of worker threads; `None`: serve on the caller's runtime.
     pub workers: Option<usize>,
-    /// Log at least this much.
+    /// The minimum log level, whatever the configuration says.
     pub log_floor: Option<LogLevel>,
-    /// Install the process's log.
+    /// Whether to install the event log of the process.
     pub install_log: bool,
 }
 
-/// Why a configuration is not in force.
+/// Why a configuration did not take effect.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Something is wrong with it.
     #[error("the configuration has problems")]
     Configuration(Problems),
-    /// A listener cannot be had.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Which.
         address: ListenAddress,
-        /// Why.
         source: std::io::Error,
     },
-    /// A worker thread cannot be started.
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),
-    /// Passwords cannot be checked.
     #[error(transparent)]
     Verifier(#[from] VerifierError),
-    /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
 }
 
 impl StartError {
-    /// Tells the log that a reload was refused, and why.
+    /// Logs that a reload failed, and why.
     pub(crate) fn log_reload(&self) {
         match self {
             Self::Configuration(problems) => {
@@ -138,14 +131,14 @@ impl StartError {
     }
 }
 
-/// How often files are looked at for changes. A `stat` each costs microseconds, and unlike
-/// notifications of the kernel it also works on bind mounts and network file systems.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often files are checked for changes. A `stat` costs microseconds and, unlike notifications of
+/// the kernel, works on bind mounts and network file systems.
+const FILE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl App {
-    /// Reads the configuration, binds the listeners and serves. Warnings are logged.
-    pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
-        let Options {
+    /// Reads the configuration, binds the listeners and serves. Logs warnings.
+    pub async fn start(options: StartOptions) -> Result<Arc<Self>, StartError> {
+        let StartOptions {
             directory,
             workers,
             log_floor,
@@ -185,7 +178,7 @@ impl App {
                 .map_err(|error| StartError::Tls(error.to_string()))?,
             workers,
             connections: Arc::new(Semaphore::new(snapshot.connection.connections)),
-            listeners: Mutex::new(Listeners::default()),
+            listeners: Mutex::default(),
             admin_listeners: AdminListeners::new(),
             tasks: TaskTracker::new(),
             drain,
@@ -200,14 +193,14 @@ impl App {
         });
         let bound = app.bind_missing(&snapshot)?;
         app.listen(bound);
-        app.tasks.spawn(app.clone().look_for_changes());
-        app.tasks.spawn(app.clone().look_after_stores());
+        app.watch_files();
+        app.repeat(stores::MAINTENANCE_INTERVAL, Self::maintain_stores);
         app.tasks.spawn(app.issuer.clone().run(app.drain.clone()));
         app.ready.store(true, Ordering::Release);
         Ok(app)
     }
 
-    /// Makes the files' configuration the one in force. On any error nothing changes.
+    /// Reads the configuration again and makes it take effect. On any error nothing changes.
     pub async fn reload(self: &Arc<Self>) -> Result<(), StartError> {
         let _alone = self.reloading.lock().await;
         let before = **self.last_reload.load();
@@ -232,11 +225,12 @@ impl App {
         let bound = self.bind_missing(&snapshot)?;
         let sites = build::sites(snapshot.clone(), Some(&current), self.workers.count()).await?;
         build::apply_certificates(&self.certificates, &snapshot).await;
-        // Files that were kept may have changed since the last look.
+        // Files of the previous configuration may have changed since the last poll.
         let kept = sites.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || build::refresh_users(&kept)).await {
-            tracing::error!(%error, "looking for changed password files failed");
-        }
+        run_logged("re-reading htpasswd files", move || {
+            build::refresh_users(&kept)
+        })
+        .await;
         self.gate.sites.store(sites);
         self.issuer.apply(&snapshot);
         self.gate
@@ -251,9 +245,9 @@ impl App {
         Ok(())
     }
 
-    /// Stops accepting and waits until all connections have ended, or `limit` has passed.
-    /// Returns whether all ended by themselves.
-    pub async fn drain(&self, limit: Duration) -> bool {
+    /// Stops accepting and waits for all connections to end, for `timeout` at most. Returns whether all
+    /// ended by themselves.
+    pub async fn drain(&self, timeout: Duration) -> bool {
         self.ready.store(false, Ordering::Release);
         self.drain.cancel();
         self.workers.connections.close();
@@ -262,32 +256,20 @@ impl App {
             self.tasks.wait().await;
             self.workers.connections.wait().await;
         };
-        let ended = tokio::time::timeout(limit, all).await.is_ok();
-        self.on_sites(tokens::look).await;
-        self.on_sites(stores::finish).await;
+        let ended = tokio::time::timeout(timeout, all).await.is_ok();
+        let flush = async {
+            tokio::join!(
+                self.run_on_sites("writing tokens", tokens::refresh),
+                self.run_on_sites("flushing stores", stores::flush),
+            )
+        };
+        if tokio::time::timeout(FLUSH_TIMEOUT, flush).await.is_err() {
+            tracing::warn!("state was not written in time, a lock or the disk is busy");
+        }
         ended
     }
 
-    async fn on_sites(&self, work: fn(&Sites)) {
-        let sites = self.gate.sites.load_full();
-        if let Err(error) = tokio::task::spawn_blocking(move || work(&sites)).await {
-            tracing::error!(%error, "looking after the stores or tokens failed");
-        }
-    }
-
-    async fn look_after_stores(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(stores::LOOK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let looking = async {
-            loop {
-                tick.tick().await;
-                self.on_sites(stores::look_after).await;
-            }
-        };
-        self.drain.run_until_cancelled(looking).await;
-    }
-
-    /// The limit of a drain by the configuration in force.
+    /// The `drain` timeout of the configuration in force.
     pub fn drain_limit(&self) -> Duration {
         self.gate.sites.load().snapshot.connection.drain
     }
@@ -297,20 +279,20 @@ impl App {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.workers.connections.len()
     }
 
-    /// The sockets that are listened on.
-    pub fn listeners(&self) -> Vec<Bound> {
+    /// The running listeners.
+    pub fn listeners(&self) -> Vec<ListenerStatus> {
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .bound()
+            .status()
     }
 
-    /// Where a listener of the configuration really is: they differ for port 0.
+    /// The address of the socket of a listener: it differs from the configured one for port 0.
     pub fn address(&self, kind: ListenerKind, configured: ListenAddress) -> Option<SocketAddr> {
         let all = self.listeners();
         all.iter()
@@ -318,12 +300,11 @@ impl App {
             .map(|bound| bound.bound)
     }
 
-    /// The access log, for the thread that writes it.
     pub fn access_log(&self) -> &Arc<AccessLog> {
         &self.gate.access_log
     }
 
-    /// How many bcrypt hashes have been computed since the start.
+    /// The number of bcrypt hashes computed since the start.
     pub fn hashes(&self) -> u64 {
         self.gate.verifier.status().hashed
     }
@@ -332,7 +313,7 @@ impl App {
         &self.gate
     }
 
-    /// What is held for each domain, and how far its renewal is.
+    /// The certificate of each domain and the state of its renewal.
     pub fn certificate_reports(&self) -> Vec<crate::certs::served::report::CertificateReport> {
         self.certificates.report()
     }
@@ -353,7 +334,7 @@ impl App {
         self.started
     }
 
-    /// The directory that holds what outlives the process, the control socket among it.
+    /// The state directory, which also holds the control socket.
     pub(crate) fn state_directory(&self) -> PathBuf {
         self.snapshot().state.clone()
     }
@@ -367,7 +348,7 @@ impl App {
             .take()
     }
 
-    /// Runs a task that is dropped when the process drains.
+    /// Runs a task that is dropped when the app drains.
     pub(crate) fn spawn_until_drain(&self, task: impl Future<Output = ()> + Send + 'static) {
         let drain = self.drain.clone();
         self.tasks.spawn(drain.run_until_cancelled_owned(task));
@@ -377,32 +358,71 @@ impl App {
         self.gate.sites.load().snapshot.clone()
     }
 
-    /// Re-reads htpasswd and certificate files that have changed, and renews the leaves that are
-    /// due.
-    pub async fn look_now(&self) {
-        let sites = self.gate.sites.load_full();
-        let certificates = self.certificates.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            certificates.refresh();
-            build::refresh_users(&sites);
-            tokens::look(&sites);
-        });
-        if let Err(error) = looked.await {
-            tracing::error!(%error, "looking for changed files failed");
-        }
+    /// Re-reads changed certificate, htpasswd and token files, and renews leaves of the internal CA.
+    pub async fn refresh_files(self: &Arc<Self>) {
+        tokio::join!(
+            self.clone().refresh_certificates(),
+            self.clone().refresh_users(),
+            self.clone().refresh_tokens(),
+        );
     }
 
-    /// Re-reads htpasswd and certificate files when they change, and renews the internal CA's
-    /// leaves.
-    async fn look_for_changes(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(LOOK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let looking = async {
+    /// Each kind of file has a task of its own, so that one that waits for a lock or a disk does not
+    /// keep the others from being read: the removal of a user must take effect.
+    fn watch_files(self: &Arc<Self>) {
+        self.repeat(FILE_POLL_INTERVAL, Self::refresh_certificates);
+        self.repeat(FILE_POLL_INTERVAL, Self::refresh_users);
+        self.repeat(FILE_POLL_INTERVAL, Self::refresh_tokens);
+    }
+
+    async fn refresh_certificates(self: Arc<Self>) {
+        let certificates = self.certificates.clone();
+        run_logged("refreshing certificates", move || certificates.refresh()).await;
+    }
+
+    async fn refresh_users(self: Arc<Self>) {
+        self.run_on_sites("re-reading htpasswd files", build::refresh_users)
+            .await;
+    }
+
+    async fn refresh_tokens(self: Arc<Self>) {
+        self.run_on_sites("refreshing tokens", tokens::refresh)
+            .await;
+    }
+
+    async fn maintain_stores(self: Arc<Self>) {
+        self.run_on_sites("maintaining stores", stores::maintain)
+            .await;
+    }
+
+    /// Runs `work` now and after each `interval`, until the app drains.
+    fn repeat<F>(self: &Arc<Self>, interval: Duration, work: fn(Arc<Self>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let app = self.clone();
+        self.spawn_until_drain(async move {
+            let mut tick = tokio::time::interval(interval);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                self.look_now().await;
+                work(app.clone()).await;
             }
-        };
-        self.drain.run_until_cancelled(looking).await;
+        });
+    }
+
+    async fn run_on_sites(&self, what: &str, work: fn(&Sites)) {
+        let sites = self.gate.sites.load_full();
+        run_logged(what, move || work(&sites)).await;
     }
 }
+
+/// Runs work that waits for the disk. A panic of it is logged and does not end the caller.
+async fn run_logged(what: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::error!(%error, "{what} failed");
+    }
+}
+
+/// For the last writes of a drain.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! Holds the names that access rules and groups say against the users that there are, and the names
-//! of those against the repositories that are to be their own.
+//! Checks the names in access rules and groups against the existing users, and the users' names against
+//! the repositories that are to be their own.
 
 use crate::auth::{UserName, UsersFile};
 use crate::config::access::{Named, Own, Selector};
@@ -7,7 +7,7 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::vhost::SharedVirtualHost;
 
 /// Warns of names that no user of the htpasswd file has.
-pub(super) fn note_unknown_users(
+pub(super) fn warn_of_unknown_users(
     host: &SharedVirtualHost,
     users: Option<&UsersFile>,
     problems: &mut Problems,
@@ -28,9 +28,8 @@ pub(super) fn note_unknown_users(
     }
 }
 
-/// Warns of `${user}` where it stands for a name that no repository can have in it: an inbox that
-/// never works.
-pub(super) fn note_users_without_repositories(
+/// Warns of users for whom `${user}` gives no valid repository name: a rule that never applies.
+pub(super) fn warn_of_users_without_repositories(
     host: &SharedVirtualHost,
     users: Option<&UsersFile>,
     problems: &mut Problems,
@@ -38,7 +37,7 @@ pub(super) fn note_users_without_repositories(
     let Some(users) = users.map(UsersFile::current) else {
         return;
     };
-    // What is of no user at all is said already.
+    // A pattern that is valid for no user at all is reported elsewhere.
     for Own {
         repository,
         users: about,
@@ -52,13 +51,13 @@ pub(super) fn note_users_without_repositories(
     {
         let names = users.names().map(UserName::as_str);
         let mut without: Vec<_> = names
-            .filter(|user| about.iter().any(|selector| is_about(selector, user)))
+            .filter(|user| about.iter().any(|selector| includes(selector, user)))
             .filter(|user| !repository.is_possible(Some(*user)))
             .map(|user| format!("`{user}`"))
             .collect();
         without.sort();
-        let more = without.len().saturating_sub(MOST);
-        without.truncate(MOST);
+        let more = without.len().saturating_sub(MAX_NAMED_USERS);
+        without.truncate(MAX_NAMED_USERS);
         if more > 0 {
             without.push(format!("{more} more"));
         }
@@ -76,8 +75,8 @@ pub(super) fn note_users_without_repositories(
     }
 }
 
-/// Whether an allow of these users is one of this user.
-fn is_about(selector: &Selector, user: &str) -> bool {
+/// Whether a selector includes a user.
+fn includes(selector: &Selector, user: &str) -> bool {
     match selector {
         Selector::Name(pattern) => pattern.matches(user),
         Selector::Group { members, .. } => members.iter().any(|member| **member == *user),
@@ -85,5 +84,4 @@ fn is_about(selector: &Selector, user: &str) -> bool {
     }
 }
 
-/// How many users one warning names.
-const MOST: usize = 4;
+const MAX_NAMED_USERS: usize = 4;

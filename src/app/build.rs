@@ -1,4 +1,4 @@
-//! Makes the live parts of a configuration, keeping those of the one before that are the same.
+//! Builds the live parts of a configuration, and keeps those of the previous one that are unchanged.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, Trust};
 use crate::upstream::credential::Credential;
 
-/// Reads and checks the configuration; its warnings are logged.
+/// Reads and checks the configuration. Logs its warnings.
 pub(super) async fn load(directory: PathBuf) -> Result<Arc<Snapshot>, StartError> {
     let loaded = run_blocking(move || crate::config::load(&directory))
         .await
@@ -39,7 +39,7 @@ pub(super) async fn load(directory: PathBuf) -> Result<Arc<Snapshot>, StartError
     Ok(Arc::new(loaded.snapshot))
 }
 
-/// Reads what the sites need. All or none.
+/// Builds all sites, or none.
 pub(super) async fn sites(
     snapshot: Arc<Snapshot>,
     before: Option<&Arc<Sites>>,
@@ -73,7 +73,7 @@ pub(super) async fn sites(
         if problems.has_errors() {
             return Err(StartError::Configuration(problems));
         }
-        take_turns(&mut all);
+        serialize_tag_writes(&mut all);
         Ok(Arc::new(Sites::new(
             snapshot,
             all.into_iter().map(Arc::new).collect(),
@@ -82,25 +82,28 @@ pub(super) async fn sites(
     .await
 }
 
-/// Lets writes to tags take turns at every registry behind where somebody may make a tag and not
-/// move it, or the other way round: those too that come through a domain whose own rules know
-/// nothing of it.
-fn take_turns(sites: &mut [Site]) {
-    let is_apart =
+/// Serializes tag writes at every registry where a rule allows to create a tag and not to overwrite it,
+/// or the reverse: also those through other domains whose own rules do not.
+fn serialize_tag_writes(sites: &mut [Site]) {
+    let differs =
         |rule: &AccessRule| rule.actions.has(Action::Push) != rule.actions.has(Action::Overwrite);
-    let looks = |site: &&Site| site.host.access.rules.iter().any(is_apart);
+    let distinguishes = |site: &&Site| site.host.access.rules.iter().any(differs);
     let behind = |site: &Site| {
         site.registry
             .upstream()
             .map(|_| site.host.registry.to_string())
     };
-    let registries: HashSet<String> = sites.iter().filter(looks).filter_map(behind).collect();
+    let registries: HashSet<String> = sites
+        .iter()
+        .filter(distinguishes)
+        .filter_map(behind)
+        .collect();
     for site in sites {
         site.takes_turns = behind(site).is_some_and(|registry| registries.contains(&registry));
     }
 }
 
-/// What is wrong with the files that the domains name, for `moorgate check`.
+/// The problems in the files that the domains name, for `moorgate check`.
 pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
     let mut problems = Problems::default();
     for host in &snapshot.domains {
@@ -109,12 +112,12 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
     problems
 }
 
-/// What a site is made for.
+/// What a site is built for.
 #[derive(Clone, Copy)]
 enum Purpose<'a> {
-    /// To find what is wrong: nothing is written.
+    /// To report problems: nothing is written.
     Check,
-    /// To serve, on so many workers.
+    /// To serve.
     Serve {
         workers: usize,
         session_key: Option<&'a SessionKey>,
@@ -132,8 +135,8 @@ fn site(
     let trust = trust(host, problems);
     let (workers, session_key, tokens) = match purpose {
         Purpose::Check => {
-            access::note_unknown_users(host, users.as_deref(), problems);
-            access::note_users_without_repositories(host, users.as_deref(), problems);
+            access::warn_of_unknown_users(host, users.as_deref(), problems);
+            access::warn_of_users_without_repositories(host, users.as_deref(), problems);
             (1, None, None)
         }
         Purpose::Serve {
@@ -166,7 +169,7 @@ fn site(
         .ok()
     });
     let challenge = challenge(host, problems);
-    let storage = trust.filter(|_| follows(host));
+    let storage = trust.filter(|_| follows_redirects(host));
     let browser = match browser {
         Some(None) => return None,
         usable => usable.flatten(),
@@ -194,14 +197,13 @@ fn challenge(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Header
         at(
             host,
             &["auth", "realm"],
-            "the realm cannot stand in a header".to_owned(),
+            "the realm is no valid header value".to_owned(),
         )
     };
     challenge.map_err(|_| problems.push(refused())).ok()
 }
 
-/// The key that upload sessions are bound to users with. It stays over reloads, as the state
-/// directory does.
+/// Opens the key that binds upload sessions to users. Kept across reloads, like the state directory.
 fn session_key(
     snapshot: &Snapshot,
     before: Option<&Sites>,
@@ -218,11 +220,10 @@ fn session_key(
         .any(|host| !host.access.rules.is_empty());
     match SessionKey::open(&snapshot.state) {
         Ok(key) => Some(key),
-        // Where every user may do everything, pulls and pushes are worth more than an upload that
-        // outlives a restart.
+        // Where every user may do everything, serving matters more than uploads that outlive a restart.
         Err(error) if !has_rules => {
             let file = snapshot.state.join(upload_session::FILE);
-            tracing::warn!(file = %file.display(), %error, "uploads end with this process: the key of their sessions cannot be kept");
+            tracing::warn!(file = %file.display(), %error, "upload session key cannot be stored, uploads end with this process");
             SessionKey::of_process().ok()
         }
         Err(error) => {
@@ -248,8 +249,7 @@ fn users(
     problems: &mut Problems,
 ) -> Option<Arc<UsersFile>> {
     if let Some(site) = before.filter(|site| site.host.auth.htpasswd == host.auth.htpasswd) {
-        // What changed meanwhile is found as it is without a reload: a bad file keeps the last good
-        // one.
+        // The poll finds changes of the file, and keeps the last valid content of an invalid one.
         return Some(site.users.clone());
     }
     match UsersFile::open(&host.auth.htpasswd) {
@@ -272,7 +272,7 @@ fn users(
     }
 }
 
-/// Roots are only read where something is verified by them.
+/// Reads the root certificates, if a connection of the domain is verified by them.
 fn trust(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Trust> {
     let browser = host
         .browser
@@ -280,7 +280,7 @@ fn trust(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Trust> {
         .is_some_and(|browser| browser.url.scheme == Scheme::Https);
     let upstream = host.registry.upstream();
     let https = upstream.is_some_and(|upstream| upstream.url.scheme == Scheme::Https);
-    if !https && !follows(host) && !browser {
+    if !https && !follows_redirects(host) && !browser {
         return None;
     }
     match Trust::new(upstream.and_then(|upstream| upstream.roots.as_ref())) {
@@ -292,8 +292,8 @@ fn trust(host: &SharedVirtualHost, problems: &mut Problems) -> Option<Trust> {
     }
 }
 
-/// Whether moorgate goes itself where the registry redirects to.
-fn follows(host: &SharedVirtualHost) -> bool {
+/// Whether moorgate follows redirects of the registry.
+fn follows_redirects(host: &SharedVirtualHost) -> bool {
     host.registry
         .upstream()
         .is_some_and(|upstream| upstream.redirects == Redirects::Follow)
@@ -321,7 +321,7 @@ fn registry_behind(
         .map(Registry::Upstream)
 }
 
-/// A store stays open over reloads: its uploads go on.
+/// A store stays open across reloads, and its uploads continue.
 fn store(
     host: &SharedVirtualHost,
     settings: &StoreSettings,
@@ -353,7 +353,7 @@ fn target(
     let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
     let authority = url.host.authority(url.port, default_port);
     let authority = HeaderValue::try_from(authority).expect("a host name is visible ASCII");
-    // Kept connections are worth keeping; new roots or limits need new ones.
+    // Pooled connections are kept, unless the roots or timeouts changed.
     let connect = host.timeouts.upstream_connect;
     let kept = before.filter(|old| {
         old.upstream.target() == url
@@ -371,7 +371,7 @@ fn target(
     })
 }
 
-/// Certificates are read and made on a blocking thread.
+/// Reads and issues certificates on a blocking thread.
 pub(super) async fn apply_certificates(certificates: &Arc<Certificates>, snapshot: &Arc<Snapshot>) {
     let (certificates, snapshot) = (certificates.clone(), snapshot.clone());
     run_blocking(move || certificates.apply(&snapshot)).await;
@@ -390,16 +390,16 @@ pub(super) fn refresh_users(sites: &Sites) {
                 }
             }
             Refreshed::KeptOld(error) => {
-                tracing::error!(domain, %error, "the htpasswd file cannot be used, the users before stay");
+                tracing::error!(domain, %error, "htpasswd file cannot be used, the previous users stay");
             }
             Refreshed::Emptied(error) => {
-                tracing::error!(domain, %error, "nobody is in the htpasswd file any more, and nobody gets in");
+                tracing::error!(domain, %error, "htpasswd file is empty: all logins are refused");
             }
         }
     }
 }
 
-/// Says which changes a reload cannot make.
+/// Warns of changes that a reload cannot make.
 pub(super) fn warn_of_fixed(before: &Snapshot, now: &Snapshot) {
     if before.state != now.state {
         tracing::warn!("`state` only changes with a restart");

@@ -1,5 +1,5 @@
-//! The listeners of a running process: bound before a configuration is in force, stopped after it
-//! is not.
+//! The listeners of the process: bound before a configuration takes effect, stopped after another one
+//! has.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,19 +24,19 @@ use crate::listen::accept::accept;
 use crate::listen::socket;
 use crate::request::plain::answer_plain;
 
-/// What a listener is for.
+/// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ListenerKind {
     /// Virtual hosts over TLS.
     Https,
-    /// Redirects to https.
+    /// Redirects to https, and http-01 challenges.
     Http,
-    /// Health and status.
+    /// Health, status and metrics.
     Admin,
 }
 
 impl ListenerKind {
-    /// As it stands in `/status` and in the log.
+    /// The name in `/status` and in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Https => "https",
@@ -46,32 +46,37 @@ impl ListenerKind {
     }
 }
 
-/// A listener and where it really is.
+/// A listener and its address.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound {
-    /// What it is for.
+pub struct ListenerStatus {
     pub kind: ListenerKind,
-    /// As the configuration says it.
+    /// The address in the configuration.
     pub configured: ListenAddress,
-    /// As the system gave it.
+    /// The address of the socket: it differs for port 0.
     pub bound: SocketAddr,
 }
 
-/// The listeners, each with what stops it.
+/// The running listeners.
 #[derive(Debug, Default)]
-pub(super) struct Listeners {
-    running: HashMap<(ListenerKind, ListenAddress), (SocketAddr, CancellationToken)>,
+pub(super) struct RunningListeners {
+    by_key: HashMap<(ListenerKind, ListenAddress), RunningListener>,
 }
 
-impl Listeners {
-    pub(super) fn bound(&self) -> Vec<Bound> {
-        let each = |(&(kind, configured), &(bound, _)): (&_, &_)| Bound {
+#[derive(Debug)]
+struct RunningListener {
+    bound: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl RunningListeners {
+    pub(super) fn status(&self) -> Vec<ListenerStatus> {
+        let status = |(&(kind, configured), listener): (&_, &RunningListener)| ListenerStatus {
             kind,
             configured,
-            bound,
+            bound: listener.bound,
         };
-        let mut all: Vec<Bound> = self.running.iter().map(each).collect();
-        all.sort_by_key(|bound| (bound.kind, bound.configured));
+        let mut all: Vec<ListenerStatus> = self.by_key.iter().map(status).collect();
+        all.sort_by_key(|status| (status.kind, status.configured));
         all
     }
 }
@@ -84,10 +89,14 @@ pub(crate) struct BoundListener {
     stop: CancellationToken,
 }
 
-/// Listeners that are bound and not yet served.
-pub(super) type NewlyBound = Vec<(ListenerKind, ListenAddress, std::net::TcpListener)>;
+/// A socket that is bound and not yet registered with the runtime.
+pub(super) struct NewSocket {
+    kind: ListenerKind,
+    configured: ListenAddress,
+    socket: std::net::TcpListener,
+}
 
-fn wanted(snapshot: &Snapshot) -> Vec<(ListenerKind, ListenAddress)> {
+fn configured_listeners(snapshot: &Snapshot) -> Vec<(ListenerKind, ListenAddress)> {
     let https = snapshot
         .https
         .iter()
@@ -104,44 +113,49 @@ fn wanted(snapshot: &Snapshot) -> Vec<(ListenerKind, ListenAddress)> {
 }
 
 impl App {
-    /// Binds what a configuration wants and is not there. All or none.
-    pub(super) fn bind_missing(&self, snapshot: &Snapshot) -> Result<NewlyBound, StartError> {
+    /// Binds the listeners of a configuration that are not running. All or none.
+    pub(super) fn bind_missing(&self, snapshot: &Snapshot) -> Result<Vec<NewSocket>, StartError> {
         let listeners = self
             .listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let missing = wanted(snapshot)
+        let missing = configured_listeners(snapshot)
             .into_iter()
-            .filter(|key| !listeners.running.contains_key(key));
+            .filter(|key| !listeners.by_key.contains_key(key));
         missing
             .map(|(kind, address)| match socket::bind(address) {
-                Ok(socket) => Ok((kind, address, socket)),
+                Ok(socket) => Ok(NewSocket {
+                    kind,
+                    configured: address,
+                    socket,
+                }),
                 Err(source) => Err(StartError::Listen { address, source }),
             })
             .collect()
     }
 
-    /// Serves newly bound listeners.
-    pub(super) fn listen(self: &Arc<Self>, bound: NewlyBound) {
-        for (kind, address, socket) in bound {
-            if let Err(error) = self.listen_on(kind, address, socket) {
-                tracing::error!(%address, %error, "a listener could not be served");
+    /// Serves new sockets.
+    pub(super) fn listen(self: &Arc<Self>, sockets: Vec<NewSocket>) {
+        for new in sockets {
+            let address = new.configured;
+            if let Err(error) = self.listen_on(new) {
+                tracing::error!(%address, %error, "listener could not be started");
             }
         }
     }
 
-    fn listen_on(
-        self: &Arc<Self>,
-        kind: ListenerKind,
-        address: ListenAddress,
-        socket: std::net::TcpListener,
-    ) -> Result<(), Box<dyn std::error::Error>> {
+    fn listen_on(self: &Arc<Self>, new: NewSocket) -> Result<(), Box<dyn std::error::Error>> {
+        let NewSocket {
+            kind,
+            configured,
+            socket,
+        } = new;
         let socket = TcpListener::from_std(socket)?;
         let bound = socket.local_addr()?;
         let stop = self.drain.child_token();
         let listener = BoundListener {
             socket,
-            configured: address,
+            configured,
             stop: stop.clone(),
         };
         match kind {
@@ -149,7 +163,7 @@ impl App {
             ListenerKind::Http => {
                 self.serve_plain(listener, self.connections.clone(), Self::answer_http);
             }
-            // Nobody serves it in a test that does without.
+            // Dropped if nothing serves it.
             ListenerKind::Admin => drop(self.admin_listeners.sender.send(listener)),
         }
         tracing::info!(kind = kind.as_str(), address = %bound, "listening");
@@ -157,7 +171,8 @@ impl App {
             .listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        listeners.running.insert((kind, address), (bound, stop));
+        let running = RunningListener { bound, stop };
+        listeners.by_key.insert((kind, configured), running);
         Ok(())
     }
 
@@ -242,18 +257,19 @@ impl App {
         answer_plain(&sites, challenges, &request, &port).await
     }
 
-    /// Stops the listeners that a configuration no longer wants. Their connections go on.
+    /// Stops the listeners that a configuration does not have. Their connections continue.
     pub(super) fn stop_unwanted(&self, snapshot: &Snapshot) {
-        let wanted = wanted(snapshot);
+        let wanted = configured_listeners(snapshot);
         let mut listeners = self
             .listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        listeners.running.retain(|key, (bound, stop)| {
+        listeners.by_key.retain(|key, listener| {
             let keep = wanted.contains(key);
             if !keep {
-                tracing::info!(kind = key.0.as_str(), address = %bound, "no longer listening");
-                stop.cancel();
+                let address = listener.bound;
+                tracing::info!(kind = key.0.as_str(), %address, "no longer listening");
+                listener.stop.cancel();
             }
             keep
         });

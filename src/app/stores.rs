@@ -1,5 +1,5 @@
-//! Looks after the stores: ends uploads that nobody continues, writes what may be written late, and
-//! collects garbage on schedule.
+//! Maintains the stores: ends abandoned uploads, performs deferred writes, and collects garbage on
+//! schedule.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,18 +9,17 @@ use crate::request::site::{Site, Sites};
 use crate::store::Store;
 use crate::store::collect::Collection;
 
-/// How often they are looked at.
-pub(super) const LOOK: Duration = Duration::from_secs(60);
+pub(super) const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Looks after all stores once. Waits for the disk.
-pub(super) fn look_after(sites: &Sites) {
+/// Maintains all stores once. Blocks on the disk and on locks.
+pub(super) fn maintain(sites: &Sites) {
     for (site, store, settings) in all(sites) {
         let domain = site.host.domain.as_str();
         if let Err(error) = store.tidy() {
             tracing::error!(
                 domain,
                 error = &error as &dyn std::error::Error,
-                "the store cannot be tidied"
+                "store maintenance failed"
             );
         }
         if is_due(settings, store.collected_at(), SystemTime::now()) {
@@ -29,15 +28,15 @@ pub(super) fn look_after(sites: &Sites) {
     }
 }
 
-/// Writes what may be written late, before the process ends. Waits for the disk.
-pub(super) fn finish(sites: &Sites) {
+/// Performs deferred writes before the process ends. Blocks on the disk and on locks.
+pub(super) fn flush(sites: &Sites) {
     for (site, store, _) in all(sites) {
         if let Err(error) = store.tidy() {
             let domain = site.host.domain.as_str();
             tracing::error!(
                 domain,
                 error = &error as &dyn std::error::Error,
-                "the store cannot be tidied"
+                "store maintenance failed"
             );
         }
     }
@@ -50,8 +49,7 @@ fn all(sites: &Sites) -> impl Iterator<Item = (&Arc<Site>, &Arc<Store>, &StoreSe
         .filter_map(|site| Some((site, site.registry.store()?, site.host.registry.store()?)))
 }
 
-/// Whether garbage is to be collected. A last collection far in the future is the work of a clock
-/// that was wrong.
+/// Whether a collection is due. A last collection far in the future means that the clock was wrong.
 fn is_due(settings: &StoreSettings, last: Option<SystemTime>, now: SystemTime) -> bool {
     let Some(every) = settings.collect_every else {
         return false;
@@ -66,9 +64,9 @@ fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
         grace: settings.grace,
         dry_run: false,
     });
-    // Also after a failure: the next try is not a minute away, but as far as any other.
+    // Also after a failure: the next attempt is as far away as any other.
     if let Err(error) = store.note_collection() {
-        tracing::error!(domain, %error, "the store cannot be written");
+        tracing::error!(domain, %error, "time of the collection cannot be stored");
     }
     match collected {
         Ok(collected) => tracing::info!(
@@ -81,7 +79,7 @@ fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
         ),
         Err(error) => {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(domain, error, "garbage cannot be collected");
+            tracing::error!(domain, error, "garbage collection failed");
         }
     }
 }

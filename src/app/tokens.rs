@@ -1,4 +1,4 @@
-//! The keys of tokens and the refresh tokens: opened once they are needed, looked after as files
+//! The keys of tokens and the refresh tokens: opened when a domain needs them, and refreshed as files
 //! are.
 
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::request::site::Sites;
 
-/// What gives and verifies tokens, where a domain wants them. It stays over reloads, as the state
-/// directory does.
+/// Opens what issues and verifies tokens, if a domain needs it. Kept across reloads, like the state
+/// directory.
 pub(super) fn tokens(
     snapshot: &Snapshot,
     before: Option<&Sites>,
@@ -20,7 +20,7 @@ pub(super) fn tokens(
         .domains
         .iter()
         .find(|host| host.auth.mode.tokens().is_some())?;
-    if let Some(kept) = before.and_then(of) {
+    if let Some(kept) = before.and_then(from_sites) {
         return Some(kept);
     }
     match Tokens::open(&snapshot.state, time_of_day()) {
@@ -38,14 +38,14 @@ pub(super) fn tokens(
     }
 }
 
-/// What gives and verifies the tokens of these sites.
-pub(crate) fn of(sites: &Sites) -> Option<Arc<Tokens>> {
+/// What issues and verifies the tokens of these sites.
+pub(crate) fn from_sites(sites: &Sites) -> Option<Arc<Tokens>> {
     sites.all.iter().find_map(|site| site.tokens.clone())
 }
 
-/// Writes and reads what is kept in files. Waits for the disk.
-pub(super) fn look(sites: &Sites) {
-    if let Some(tokens) = of(sites) {
+/// Writes and re-reads the token files. Blocks on the disk and on locks.
+pub(super) fn refresh(sites: &Sites) {
+    if let Some(tokens) = from_sites(sites) {
         tokens.look(time_of_day());
     }
 }

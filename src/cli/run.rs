@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::admin;
 use crate::app::lifecycle::{self, Signals};
-use crate::app::{App, Options, StartError};
+use crate::app::{App, StartError, StartOptions};
 use crate::config::snapshot::LogLevel;
 
 /// Serves the configuration of a directory.
@@ -24,7 +24,7 @@ pub fn run(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
 async fn serve(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
     let signals = Signals::new().context("the signals cannot be taken over")?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = Options {
+    let options = StartOptions {
         directory,
         workers: Some(workers),
         log_floor: debug.then_some(LogLevel::Debug),

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use moorgate::app::{App, Options, StartError};
+use moorgate::app::{App, StartError, StartOptions};
 
 use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, jump, promptly, seconds};
 
@@ -193,7 +193,7 @@ async fn an_emptied_file_keeps_its_users_for_a_moment_and_then_lets_nobody_in() 
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
     assert_eq!(login(&gateway, &upstream, "alice", "").await, 401);
     jump(seconds(2)).await;
-    gateway.app.look_now().await;
+    gateway.app.refresh_files().await;
     for password in ["secret", ""] {
         assert_eq!(login(&gateway, &upstream, "alice", password).await, 401);
     }
@@ -216,9 +216,9 @@ async fn taking_out_the_last_user_counts_without_a_restart() {
         cost: 4,
     };
     moorgate::cli::htpasswd::run(&file, "alice", options).unwrap();
-    gateway.app.look_now().await;
+    gateway.app.refresh_files().await;
     jump(seconds(2)).await;
-    gateway.app.look_now().await;
+    gateway.app.refresh_files().await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 401);
 }
 
@@ -245,7 +245,7 @@ async fn a_file_that_cannot_be_read_any_more_keeps_its_users_until_it_can() {
         let upstream = Upstream::new().await;
         let gateway = Gateway::before(&upstream.url()).await;
         make_unreadable(&gateway.path("conf.d/ci.test.htpasswd"), how);
-        gateway.app.look_now().await;
+        gateway.app.refresh_files().await;
         // Not out of memory: neither was asked for before.
         assert_eq!(
             login(&gateway, &upstream, "alice", "secret").await,
@@ -302,7 +302,7 @@ async fn a_file_that_cannot_be_read_is_a_problem_of_the_configuration() {
 /// Why a gateway does not start with the configuration in a directory.
 async fn refusal(directory: &Path) -> String {
     let directory = directory.to_owned();
-    let options = Options {
+    let options = StartOptions {
         directory,
         workers: None,
         log_floor: None,
@@ -429,5 +429,5 @@ async fn a_domain_without_users_does_not_open() {
 /// Changes the htpasswd file and lets the gateway look at it.
 async fn change(gateway: &Gateway, content: &str) {
     std::fs::write(gateway.path("conf.d/ci.test.htpasswd"), content).unwrap();
-    gateway.app.look_now().await;
+    gateway.app.refresh_files().await;
 }

@@ -21,7 +21,7 @@ pub(crate) enum Which {
 
 pub(super) async fn revoke(app: &App, which: &Which, domain: Option<&str>) -> Reply {
     let sites = app.gate().sites.load_full();
-    let Some(tokens) = crate::app::tokens::of(&sites) else {
+    let Some(tokens) = crate::app::tokens::from_sites(&sites) else {
         return Reply::failed("no domain gives tokens: none has mode = \"token\" in [auth]");
     };
     let all: Vec<&str> = sites

@@ -2,7 +2,7 @@
 
 use super::Stage;
 use crate::harness::{Domain, Gateway, Head, Origin, Peer, Setup, basic, bound};
-use moorgate::app::{App, Options, StartError};
+use moorgate::app::{App, StartError, StartOptions};
 
 const PATH: &str = "/v2/";
 
@@ -157,7 +157,7 @@ fn hash(cost: u32, password: &str) -> String {
 /// Puts these lines in the place of the users.
 async fn enlist(gateway: &Gateway, lines: &str) {
     std::fs::write(gateway.path("conf.d/ci.test.htpasswd"), lines).unwrap();
-    gateway.app.look_now().await;
+    gateway.app.refresh_files().await;
 }
 
 #[tokio::test]
@@ -333,7 +333,7 @@ async fn without_users_a_domain_does_not_start() {
         }
         let _ = gateway.app.reload().await;
         let directory = gateway.directory.path().to_owned();
-        let options = Options {
+        let options = StartOptions {
             directory,
             workers: None,
             log_floor: None,

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use moorgate::app::{App, Options};
+use moorgate::app::{App, StartOptions};
 
 use crate::harness::{Domain, Gateway, Setup, start_app};
 use crate::store::client::{Client, Endpoint};
@@ -164,7 +164,7 @@ impl Stage {
 
 /// A process over the files of a directory, beside the one that may be there already.
 pub async fn start(directory: &Path) -> std::sync::Arc<App> {
-    let options = Options {
+    let options = StartOptions {
         directory: directory.to_owned(),
         workers: None,
         log_floor: None,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use moorgate::app::Options;
+use moorgate::app::StartOptions;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
@@ -55,7 +55,7 @@ async fn start(ca: &AcmeCa, names: &[&str], server: Option<&str>) -> (String, Ga
     let from = beside.join("letsencrypt").display().to_string();
     let (code, said, errors) = cli(directory.path(), &["certs", "import", &from]).await;
     assert_eq!(code, Some(0), "{said}{errors}");
-    let options = Options {
+    let options = StartOptions {
         directory: directory.path().to_owned(),
         workers: None,
         log_floor: None,

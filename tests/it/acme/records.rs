@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use moorgate::app::Options;
+use moorgate::app::StartOptions;
 
 use super::{AcmeCa, PATIENCE, Told, issued, renew, until};
 use crate::harness::dns::Dns;
@@ -51,7 +51,7 @@ async fn a_record_that_a_stop_has_left_is_taken_away_at_the_next_start() {
     assert_eq!(calls(beside.path()), std::slice::from_ref(&set));
 
     let Gateway { app: _, directory } = gateway;
-    let options = Options {
+    let options = StartOptions {
         directory: directory.path().to_owned(),
         workers: None,
         log_floor: None,

@@ -97,7 +97,7 @@ async fn a_password_that_was_wrong_and_becomes_right_is_right_at_once() {
     assert_eq!(stage.login("192.0.2.1", "alice", "new").await, 401);
     let entry = format!("alice:{}\n", bcrypt::hash("new", 4).unwrap());
     std::fs::write(stage.gateway.path("conf.d/ci.test.htpasswd"), entry).unwrap();
-    stage.gateway.app.look_now().await;
+    stage.gateway.app.refresh_files().await;
     assert_eq!(stage.login("192.0.2.1", "alice", "new").await, 200);
 }
 

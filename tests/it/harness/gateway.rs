@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine;
-use moorgate::app::{App, ListenerKind, Options, StartError};
+use moorgate::app::{App, ListenerKind, StartError, StartOptions};
 use moorgate::auth::UserName;
 use moorgate::auth::upload_session::SessionKey;
 use moorgate::config::vhost::ListenAddress;
@@ -256,7 +256,7 @@ impl Setup {
     /// The same where something has been prepared.
     pub async fn try_start_in(self, directory: tempfile::TempDir) -> Result<Gateway, StartError> {
         self.write(directory.path());
-        let options = Options {
+        let options = StartOptions {
             directory: directory.path().to_owned(),
             workers: None,
             log_floor: None,
@@ -268,7 +268,7 @@ impl Setup {
 }
 
 /// Starts an app and what is beside it, as `moorgate run` does.
-pub async fn start_app(options: Options) -> Result<Arc<App>, StartError> {
+pub async fn start_app(options: StartOptions) -> Result<Arc<App>, StartError> {
     let app = App::start(options).await?;
     moorgate::admin::serve(&app);
     Ok(app)

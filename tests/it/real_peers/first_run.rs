@@ -395,7 +395,7 @@ fn an_htpasswd_file_that_its_user_may_not_read_keeps_its_users_and_forbids_a_sta
     process::until("it is reported", || {
         let log = first_run.ctl(&["logs"]).succeeded();
         log.contains("registry-ci.htpasswd` cannot be read: Permission denied")
-            && log.contains("the users before stay")
+            && log.contains("the previous users stay")
     });
     assert_eq!(first_run.login_status("ci", &ci), "200");
     assert_eq!(first_run.login_status("ci", "wrong"), "401");

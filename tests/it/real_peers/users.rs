@@ -103,7 +103,7 @@ fn a_deleted_htpasswd_file_keeps_its_users_and_is_reported() {
     let reported = || {
         std::fs::read_to_string(&log)
             .unwrap()
-            .contains("the users before stay")
+            .contains("the previous users stay")
     };
     stage
         .moorgate

@@ -43,12 +43,12 @@ async fn who_stays_in_the_file_stays_logged_in() {
         .collect();
     let mut bob = stage.bearer("bob", SCOPE).await;
     std::fs::write(&path, less).unwrap();
-    stage.0.gateway.app.look_now().await;
+    stage.0.gateway.app.refresh_files().await;
     alice.get("/v2/").await.is(200);
     bob.get("/v2/").await.refused(401, "UNAUTHORIZED");
     // With the same entry it is the same user.
     std::fs::write(&path, users).unwrap();
-    stage.0.gateway.app.look_now().await;
+    stage.0.gateway.app.refresh_files().await;
     bob.get("/v2/").await.is(200);
 }
 
@@ -215,7 +215,7 @@ async fn keys_follow_one_another() {
             .to_owned()
     };
     jump(Duration::from_secs(30 * 86_400)).await;
-    stage.0.gateway.app.look_now().await;
+    stage.0.gateway.app.refresh_files().await;
     let shown = stage.client().get("/.well-known/jwks.json").await.json();
     assert_eq!(
         shown["keys"].as_array().unwrap().len(),
@@ -231,7 +231,7 @@ async fn keys_follow_one_another() {
         stage.client().bearing(token).get("/v2/").await.is(200);
     }
     jump(Duration::from_secs(30 * 86_400)).await;
-    stage.0.gateway.app.look_now().await;
+    stage.0.gateway.app.refresh_files().await;
     let shown = stage.client().get("/.well-known/jwks.json").await.json();
     assert!(!shown.to_string().contains(&first), "gone with its tokens");
 }

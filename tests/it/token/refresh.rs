@@ -196,7 +196,7 @@ async fn the_disk_is_asked_for_an_unknown_one_within_the_budget_alone() {
     for token in [&ours, "moorgate_one"] {
         assert_eq!(redeemed(&stage, token).await, 200, "known by now");
     }
-    stage.0.gateway.app.look_now().await;
+    stage.0.gateway.app.refresh_files().await;
     assert_eq!(redeemed(&stage, "moorgate_two").await, 200);
     drop(clock);
 }
@@ -374,7 +374,7 @@ async fn a_state_that_cannot_be_used_is_a_problem_of_the_configuration() {
     setup.write(directory.path());
     std::fs::create_dir(directory.path().join("state")).unwrap();
     std::fs::write(directory.path().join("state/token-keys.json"), "{}").unwrap();
-    let options = moorgate::app::Options {
+    let options = moorgate::app::StartOptions {
         directory: directory.path().to_owned(),
         workers: None,
         log_floor: None,

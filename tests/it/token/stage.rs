@@ -99,7 +99,7 @@ impl Stage {
             Domain::htpasswd(&users),
         )
         .unwrap();
-        self.0.gateway.app.look_now().await;
+        self.0.gateway.app.refresh_files().await;
     }
 
     /// The key that signs now, as the state directory has it, and its name.
