@@ -1,69 +1,99 @@
-//! From start to end of the process: signals, reloads, and a drain that a second signal cuts short.
+//! The life of the process: signals, reloads, a drain that a second signal cuts short, and an end
+//! that waits for nothing else.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::App;
 
-/// The signals that steer a process.
+/// Runs `serve` on a runtime for signals, files and new connections; the workers serve requests.
+///
+/// Returns soon after `serve`: work on a thread that may block, such as a garbage collection that
+/// waits for a lock or a name that is being resolved, is given [`BLOCKING_TIMEOUT`] to end. What it
+/// writes survives a kill at any point.
+pub(crate) fn run<T>(serve: impl AsyncFnOnce(Signals) -> T) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async { Ok(serve(Signals::new()?).await) });
+    runtime.shutdown_timeout(BLOCKING_TIMEOUT);
+    result
+}
+
+/// How long the end of the process waits for blocking work.
+const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The signals that control the process.
 pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+    stop: StopSignals,
     hangup: Signal,
 }
 
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
 impl Signals {
-    /// Takes the signals over from the system. Needs a runtime.
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
+    /// Installs the handlers. Needs a runtime.
+    fn new() -> io::Result<Self> {
+        let stop = StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        };
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { stop, hangup })
     }
 
-    async fn stop(&mut self) {
+    /// Waits for SIGTERM or SIGINT. Cancel-safe.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.recv().await;
+    }
+}
+
+impl StopSignals {
+    async fn recv(&mut self) {
         tokio::select! {
-            // Both only receive: what one of them misses, it has next time.
+            // Cancel-safe: a signal that one of them misses is received by the next call.
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then lets running transfers finish. SIGHUP reloads.
-/// Returns whether all ended by themselves.
-pub(crate) async fn run(app: Arc<App>, mut signals: Signals) -> bool {
-    loop {
-        tokio::select! {
-            () = async { tokio::select! { _ = signals.terminate.recv() => {}, _ = signals.interrupt.recv() => {} } } => break,
-            _ = signals.hangup.recv() => reload(&app).await,
-        }
+/// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads the configuration.
+pub(crate) async fn serve_until_stopped(app: &Arc<App>, signals: &mut Signals) {
+    tokio::select! {
+        () = signals.stop.recv() => {}
+        // Dropping a reload halfway does no harm: the process stops.
+        () = reload_on_hangup(app, &mut signals.hangup) => {}
     }
-    let limit = app.drain_limit();
+    let timeout = app.drain_limit();
     tracing::info!(
         connections = app.connections(),
-        limit_s = limit.as_secs(),
-        "stopping: running transfers may finish, a second signal ends them"
+        limit_s = timeout.as_secs(),
+        "draining: running transfers may finish, a second signal ends them"
     );
     tokio::select! {
-        drained = app.drain(limit) => {
+        drained = app.drain(timeout) => {
             if !drained {
-                tracing::warn!(connections = app.connections(), "the time to finish is over");
+                tracing::warn!(connections = app.connections(), "drain deadline exceeded, closing connections");
             }
-            drained
         }
         () = signals.stop() => {
-            tracing::warn!(connections = app.connections(), "second signal: ending at once");
-            false
+            tracing::warn!(connections = app.connections(), "second signal, closing connections");
         }
     }
 }
 
-async fn reload(app: &Arc<App>) {
-    if let Err(error) = app.reload().await {
-        error.log_reload();
+async fn reload_on_hangup(app: &Arc<App>, hangup: &mut Signal) {
+    while hangup.recv().await.is_some() {
+        if let Err(error) = app.reload().await {
+            error.log_reload();
+        }
     }
+    std::future::pending().await
 }

@@ -1,28 +1,23 @@
-//! `moorgate run`: serves in the foreground until it is told to stop.
+//! `moorgate run`: serves in the foreground until a signal stops it.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::oneshot;
 
 use crate::admin;
 use crate::app::lifecycle::{self, Signals};
 use crate::app::{App, StartError, StartOptions};
 use crate::config::snapshot::LogLevel;
+use crate::observe::access_log::AccessLog;
 
 /// Serves the configuration of a directory.
 pub fn run(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
-    // Signals, files and new connections; requests are served by the workers.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
-    runtime.block_on(serve(directory, debug))
-}
-
-async fn serve(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
-    let signals = Signals::new().context("the signals cannot be taken over")?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let options = StartOptions {
         directory,
@@ -30,7 +25,21 @@ async fn serve(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
         log_floor: debug.then_some(LogLevel::Debug),
         install_log: true,
     };
-    let app = match App::start(options).await {
+    let served = lifecycle::run(async |signals| serve(options, signals).await)
+        .context("no runtime for signals")?;
+    if let Ok(ExitCode::SUCCESS) = served {
+        tracing::info!("stopped");
+    }
+    served
+}
+
+async fn serve(options: StartOptions, mut signals: Signals) -> anyhow::Result<ExitCode> {
+    let started = tokio::select! {
+        started = App::start(options) => started,
+        // Nothing is served yet, so that nothing has to be drained.
+        () = signals.stop() => return Ok(ExitCode::SUCCESS),
+    };
+    let app = match started {
         Ok(app) => app,
         Err(StartError::Configuration(problems)) => {
             super::report_problems(&problems)?;
@@ -40,21 +49,33 @@ async fn serve(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
     };
     admin::serve(&app);
     log_panics();
-    let log = app.access_log().clone();
-    let writer = std::thread::Builder::new()
-        .name("access-log".to_owned())
-        .spawn(move || log.run(std::io::stdout()))
+    let written = write_access_log(app.access_log().clone())
         .context("the thread of the access log cannot be started")?;
-    let access_log = app.access_log().clone();
-    lifecycle::run(app, signals).await;
-    access_log.close();
-    // It ends when the last line is written; if it panicked there is nothing left to write.
-    let _ = writer.join();
-    tracing::info!("stopped");
+    lifecycle::serve_until_stopped(&app, &mut signals).await;
+    app.access_log().close();
+    if tokio::time::timeout(FLUSH_TIMEOUT, written).await.is_err() {
+        tracing::warn!("access log reader is too slow, lines dropped");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A panic costs one connection; it must not go unnoticed.
+/// Writes the access log on a thread of its own, since standard output may block. The receiver
+/// completes when the log is closed and all lines are written.
+fn write_access_log(log: Arc<AccessLog>) -> io::Result<oneshot::Receiver<()>> {
+    let (sender, receiver) = oneshot::channel::<()>();
+    std::thread::Builder::new()
+        .name("access-log".to_owned())
+        .spawn(move || {
+            let _on_end = sender;
+            log.run(io::stdout());
+        })?;
+    Ok(receiver)
+}
+
+/// For the last lines of the access log.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A panic costs one connection and must not go unnoticed.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic
@@ -70,7 +91,7 @@ fn log_panics() {
     }));
 }
 
-/// Two descriptors for each request: the usual soft limit of 1024 is soon reached.
+/// Each request takes two descriptors, and the usual soft limit is 1024.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -78,6 +99,6 @@ fn raise_descriptor_limit() {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // Served with what there is otherwise: accepting waits when descriptors run out.
+    // Without it, accepting waits when descriptors run out.
     let _ = setrlimit(Resource::Nofile, raised);
 }

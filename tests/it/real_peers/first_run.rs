@@ -362,7 +362,7 @@ fn debug_runs_in_the_foreground_with_a_detailed_log_until_ctrl_c() {
     assert!(
         debug
             .stderr()
-            .contains("stopping: running transfers may finish")
+            .contains("draining: running transfers may finish")
     );
     for port in PORTS {
         assert!(!first_run.listens(port), "{port} is still listened on");

@@ -117,7 +117,7 @@ fn a_stop_lets_a_running_upload_finish_and_refuses_new_connections() {
         let mut stage = Stage::new();
         let mut upload = stage.running_upload();
         stage.signal(signal);
-        stage.says("stopping: running transfers may finish");
+        stage.says("draining: running transfers may finish");
         stage.refuses_connections();
         blob().each_block(|_, block| upload.write(block));
         assert_eq!(upload.finish().as_deref(), Ok("202"));
@@ -136,11 +136,11 @@ fn a_second_signal_ends_at_once() {
     let mut stage = Stage::new();
     let upload = stage.running_upload();
     stage.signal(Signal::TERM);
-    stage.says("stopping: running transfers may finish");
+    stage.says("draining: running transfers may finish");
     stage.signal(Signal::TERM);
     let status = stage.moorgate.ended();
     assert!(!was_killed(status), "it ends by itself: {status}");
-    stage.says("second signal: ending at once");
+    stage.says("second signal, closing connections");
     let error = upload.finish().expect_err("cut off");
     assert!(error.starts_with("curl: ("), "{error}");
 }
