@@ -1,10 +1,17 @@
 //! A graceful stop: what runs finishes, what rests ends, and nothing new begins.
 
-use std::time::Duration;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use crate::harness::{Between, Http2, no_body, request, request2, settle};
+use crate::harness::{
+    Between, Domain, Http2, PATIENCE, Setup, no_body, request, request2, settle,
+};
 
 const DOWNLOAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
 
@@ -122,4 +129,41 @@ async fn a_drain_ends_with_its_limit() {
     settle().await;
     crate::harness::jump(Duration::from_secs(61)).await;
     assert!(!stopped.await.unwrap());
+}
+
+/// Puts a named pipe in place of a file and waits until somebody reads it, which blocks until the
+/// returned end is dropped.
+fn block_reader(path: &Path) -> File {
+    let pipe = path.with_extension("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from(0o600), 0).unwrap();
+    std::fs::rename(&pipe, path).unwrap();
+    let begun = Instant::now();
+    loop {
+        // Fails for as long as nobody has opened the other end.
+        let opened = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path);
+        if let Ok(end) = opened {
+            return end;
+        }
+        assert!(begun.elapsed() < PATIENCE, "nobody reads it");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_signal_ends_the_process_though_a_file_cannot_be_read() {
+    let users = Domain::htpasswd(&[("alice".to_owned(), "secret".to_owned())]);
+    let mut process = Setup::new()
+        .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
+        .spawn(&users, "http/1.1");
+    let _blocked = block_reader(&process.path("conf.d/ci.test.htpasswd"));
+    process.signal(Signal::TERM);
+    let begun = Instant::now();
+    while !process.has_ended() {
+        assert!(begun.elapsed() < PATIENCE, "{}", process.said());
+        std::thread::yield_now();
+    }
+    assert!(process.said().contains("stopped"), "{}", process.said());
 }

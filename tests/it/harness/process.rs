@@ -137,6 +137,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Resident memory now, in bytes.
     pub fn memory(&self) -> u64 {
         self.status("VmRSS:")
