@@ -11,9 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use tokio::sync::Semaphore;
 
 use crate::app::App;
+use crate::listen::limits::ConnectionLimits;
 use crate::registry::host::Authority;
 use control::ControlSocket;
 
@@ -30,8 +30,8 @@ fn serve_listeners(app: &Arc<App>) {
     let own = app.clone();
     app.spawn_until_drain(async move {
         while let Some(listener) = listeners.recv().await {
-            let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-            own.serve_plain(listener, connections, |app, request| {
+            let limits = ConnectionLimits::new(MAX_CONNECTIONS);
+            own.serve_plain(listener, limits, |app, request| {
                 ready(answer(&app, &request))
             });
         }

@@ -7,14 +7,14 @@ mod listeners;
 mod stores;
 pub(crate) mod tokens;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +24,7 @@ use crate::certs::served::manager::Certificates;
 use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::{LogLevel, Snapshot};
 use crate::config::vhost::ListenAddress;
+use crate::listen::limits::ConnectionLimits;
 use crate::observe::access_log::AccessLog;
 use crate::observe::logging::LogControl;
 use crate::request::Gate;
@@ -45,7 +46,7 @@ pub struct App {
     issuer: Arc<Issuer>,
     server_configs: ServerConfigs,
     workers: Workers,
-    connections: Arc<Semaphore>,
+    connections: Arc<ConnectionLimits>,
     listeners: Mutex<RunningListeners>,
     /// Passes admin listeners to [`crate::admin`].
     admin_listeners: AdminListeners,
@@ -177,7 +178,7 @@ impl App {
             server_configs: ServerConfigs::new()
                 .map_err(|error| StartError::Tls(error.to_string()))?,
             workers,
-            connections: Arc::new(Semaphore::new(snapshot.connection.connections)),
+            connections: ConnectionLimits::new(snapshot.connection.connections),
             listeners: Mutex::default(),
             admin_listeners: AdminListeners::new(),
             tasks: TaskTracker::new(),
@@ -352,6 +353,11 @@ impl App {
     pub(crate) fn spawn_until_drain(&self, task: impl Future<Output = ()> + Send + 'static) {
         let drain = self.drain.clone();
         self.tasks.spawn(drain.run_until_cancelled_owned(task));
+    }
+
+    fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        let sites = self.gate.sites.load();
+        sites.snapshot.trusted_proxies.contain(address)
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {

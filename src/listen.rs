@@ -1,5 +1,6 @@
 //! Listening sockets, which outlive reloads, and the addresses of their clients.
 
 pub(crate) mod accept;
+pub(crate) mod limits;
 pub mod proxy_protocol;
 pub(crate) mod socket;

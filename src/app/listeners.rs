@@ -12,7 +12,6 @@ use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +20,7 @@ use crate::config::snapshot::Snapshot;
 use crate::config::vhost::ListenAddress;
 use crate::connection::{AcceptedConnection, serve_plain, serve_tls};
 use crate::listen::accept::accept;
+use crate::listen::limits::ConnectionLimits;
 use crate::listen::socket;
 use crate::request::plain::answer_plain;
 
@@ -188,11 +188,12 @@ impl App {
         let config = self
             .server_configs
             .for_listener(self.certificates.table().clone(), listener)?;
-        let app = self.clone();
+        let (app, own) = (self.clone(), self.clone());
         self.tasks.spawn(accept(
             socket,
             self.connections.clone(),
             stop,
+            move |address| own.is_trusted_proxy(address),
             move |stream, peer, permit| {
                 let (config, gate, drain) = (config.clone(), app.gate.clone(), app.drain.clone());
                 app.workers.serve(stream, peer, async move |io, peer| {
@@ -211,12 +212,11 @@ impl App {
         Ok(())
     }
 
-    /// Serves plain HTTP on a listener until it stops, with at most as many connections as
-    /// `connections` has permits.
+    /// Serves plain HTTP on a listener until it stops.
     pub(crate) fn serve_plain<F, R, B>(
         self: &Arc<Self>,
         listener: BoundListener,
-        connections: Arc<Semaphore>,
+        limits: Arc<ConnectionLimits>,
         answer: F,
     ) where
         F: Fn(Arc<Self>, Request<Incoming>) -> R + Copy + Send + Sync + 'static,
@@ -244,7 +244,10 @@ impl App {
                 drop(permit);
             });
         };
-        self.tasks.spawn(accept(socket, connections, stop, serve));
+        let own = self.clone();
+        let is_trusted = move |address| own.is_trusted_proxy(address);
+        self.tasks
+            .spawn(accept(socket, limits, stop, is_trusted, serve));
     }
 
     async fn answer_http(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {

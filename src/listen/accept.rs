@@ -1,31 +1,43 @@
 //! Accepts connections and passes each to a worker.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+
+use super::limits::{ConnectionLimits, ConnectionPermit};
 
 /// After a failure of the system, for instance for lack of file descriptors.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Accepts connections until `stop`. Each takes a permit of `connections`; when none is left, one
-/// connection waits here and the others in the kernel's queue. The permit is taken after `accept`, so
-/// that an idle listener occupies none.
+/// Accepts connections until `stop`. Closes those of a client that has too many already, unless it
+/// is a trusted proxy, which has the connections of many clients.
+///
+/// Each connection takes a permit of `limits`; when none is left, one connection waits here and the
+/// others in the kernel's queue. The permit is taken after `accept`, so that an idle listener
+/// occupies none.
 pub(crate) async fn accept(
     listener: TcpListener,
-    connections: Arc<Semaphore>,
+    limits: Arc<ConnectionLimits>,
     stop: CancellationToken,
-    serve: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
+    is_trusted: impl Fn(IpAddr) -> bool,
+    serve: impl Fn(TcpStream, SocketAddr, ConnectionPermit),
 ) {
     let next = async {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let Ok(permit) = connections.clone().acquire_owned().await else {
+                    let mut client = None;
+                    if !is_trusted(peer.ip()) {
+                        client = limits.admit_client(peer.ip());
+                        if client.is_none() {
+                            continue;
+                        }
+                    }
+                    let Some(permit) = limits.permit(client).await else {
                         return;
                     };
                     serve(stream, peer, permit);

@@ -9,9 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use crate::harness::{
-    Between, Domain, Http2, PATIENCE, Setup, no_body, request, request2, settle,
-};
+use crate::harness::{Between, Domain, Http2, PATIENCE, Setup, no_body, request, request2, settle};
 
 const DOWNLOAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
 

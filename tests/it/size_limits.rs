@@ -275,6 +275,33 @@ async fn connections_beyond_the_bound_wait_for_others_to_end() {
 }
 
 #[tokio::test]
+async fn one_client_cannot_occupy_all_connections() {
+    let setup = Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:9"));
+    let gateway = setup.main("[limits]\nconnections = 256").start().await;
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(promptly(gateway.tls_from("127.0.0.5")).await.unwrap());
+    }
+    assert!(promptly(gateway.tls_from("127.0.0.5")).await.is_err());
+    assert!(promptly(gateway.tls_from("127.0.0.6")).await.is_ok());
+    drop(open.pop());
+    let freed = async { while gateway.tls_from("127.0.0.5").await.is_err() {} };
+    promptly(freed).await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_has_the_connections_of_many_clients() {
+    let setup = Setup::new()
+        .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
+        .top("trusted_proxies = [\"127.0.0.5\"]");
+    let gateway = setup.main("[limits]\nconnections = 256").start().await;
+    let mut open = Vec::new();
+    for _ in 0..65 {
+        open.push(promptly(gateway.tls_from("127.0.0.5")).await.unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_full_house_can_still_be_looked_at() {
     let upstream = Upstream::new().await;
     let setup = Setup::new().domain(Domain::new("ci.test", &upstream.url()));

@@ -16,7 +16,7 @@ use moorgate::registry::upload_id::UploadId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -328,6 +328,23 @@ impl Gateway {
     /// A TLS connection with a name and protocols to offer.
     pub async fn tls(&self, name: &str, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(self.https()).await?;
+        self.tls_over(tcp, name, alpn).await
+    }
+
+    /// The same from another loopback address.
+    pub async fn tls_from(&self, client: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(format!("{client}:0").parse().unwrap())?;
+        let tcp = socket.connect(self.https()).await?;
+        self.tls_over(tcp, "ci.test", &["http/1.1"]).await
+    }
+
+    async fn tls_over(
+        &self,
+        tcp: TcpStream,
+        name: &str,
+        alpn: &[&str],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let connector = TlsConnector::from(Arc::new(self.client_config(alpn)));
         connector
             .connect(ServerName::try_from(name.to_owned()).unwrap(), tcp)
