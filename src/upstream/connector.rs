@@ -2,7 +2,7 @@
 //! Ignores HTTP_PROXY and its relatives: an upstream is where the configuration says.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,17 +12,20 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::transfer::TransferProgress;
 use crate::certs::roots::{self, RootsError};
 use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::state_file::run_blocking;
 
 /// Makes connections to one upstream.
 pub(crate) struct Connector {
     target: UpstreamUrl,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    lookups: Arc<Semaphore>,
 }
 
 /// Why an upstream cannot be used as configured.
@@ -61,7 +64,11 @@ impl Connector {
             (Scheme::Https, Some(trust)) => Some((trust.0.clone(), server_name(&target)?)),
             (Scheme::Https, None) => return Err(ConnectorError::NoTrust),
         };
-        Ok(Self { target, tls })
+        Ok(Self {
+            target,
+            tls,
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+        })
     }
 
     pub(crate) fn target(&self) -> &UpstreamUrl {
@@ -89,9 +96,27 @@ impl Connector {
         if let Some(address) = self.target.host.ip() {
             return TcpStream::connect(SocketAddr::new(address, self.target.port)).await;
         }
-        TcpStream::connect((self.target.host.as_str(), self.target.port)).await
+        TcpStream::connect(self.resolve().await?.as_slice()).await
+    }
+
+    /// The addresses of the host. The resolver of the system blocks a thread until it answers, also
+    /// when the caller's timeout has passed: so many threads are the most that one upstream takes.
+    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let permit = self.lookups.clone().acquire_owned().await;
+        let permit = permit.map_err(io::Error::other)?;
+        let (host, port) = (self.target.host.as_str().to_owned(), self.target.port);
+        run_blocking(move || {
+            let _permit = permit;
+            (host.as_str(), port)
+                .to_socket_addrs()
+                .map(Iterator::collect)
+        })
+        .await
     }
 }
+
+/// Concurrent name lookups of one upstream.
+const MAX_LOOKUPS: usize = 16;
 
 fn tls_connector(roots: Option<&PathBuf>) -> Result<TlsConnector, ConnectorError> {
     let store = roots::roots(roots.map(PathBuf::as_path))?;
