@@ -1,5 +1,5 @@
-//! The admin listener: it only reads, and it knows no secret. What changes a process comes by the
-//! control socket.
+//! The admin listener, which is read-only and knows no secret, and the control socket, which takes
+//! commands.
 
 pub(crate) mod control;
 mod metrics;
@@ -55,7 +55,7 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// Answers `/healthz`, `/readyz`, `/status` and `/metrics`.
 fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
-    if !is_asked_by_address(request) {
+    if !is_addressed_directly(request) {
         return text(
             StatusCode::MISDIRECTED_REQUEST,
             "ask for this by its address or as localhost\n",
@@ -87,8 +87,9 @@ fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
     }
 }
 
-/// A page in somebody's browser could otherwise ask through a name of its own that leads here.
-fn is_asked_by_address<B>(request: &Request<B>) -> bool {
+/// Whether the Host is an address or localhost: a web page could otherwise read the response through a
+/// name of its own that resolves to this address (DNS rebinding).
+fn is_addressed_directly<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;

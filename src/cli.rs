@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::admin::control::{self, Outcome, Reply};
+use crate::admin::control::{self, ControlReply, ReplyStatus};
 use crate::config::problem::{Colour, Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::registry::action::Action;
@@ -238,8 +238,8 @@ fn with_snapshot(
     }
 }
 
-/// Asks the running process, and says what it answers.
-fn ask(config: &Path, command: &control::Command) -> anyhow::Result<ExitCode> {
+/// Sends a command to the running process and prints its reply.
+fn send_command(config: &Path, command: &control::ControlCommand) -> anyhow::Result<ExitCode> {
     let state = match crate::config::state(config) {
         Ok(state) => state,
         Err(problems) => {
@@ -247,12 +247,12 @@ fn ask(config: &Path, command: &control::Command) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let Reply { outcome, text } = control::client::ask(&state, command)?;
+    let ControlReply { outcome, text } = control::client::send(&state, command)?;
     eprintln!("{text}");
     Ok(match outcome {
-        Outcome::Done => ExitCode::SUCCESS,
-        Outcome::Failed => ExitCode::FAILURE,
-        Outcome::Refused => ExitCode::from(2),
+        ReplyStatus::Done => ExitCode::SUCCESS,
+        ReplyStatus::Failed => ExitCode::FAILURE,
+        ReplyStatus::Refused => ExitCode::from(2),
     })
 }
 
@@ -261,7 +261,7 @@ fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Re
     match command {
         None => certs::list(config, json),
         Some(CertsCommand::Renew { domain }) => {
-            ask(config, &control::Command::CertsRenew { domain })
+            send_command(config, &control::ControlCommand::CertsRenew { domain })
         }
         Some(CertsCommand::Ca) => with_snapshot(config, |snapshot| certs::ca(snapshot, &mut out())),
         Some(CertsCommand::Dns { domain }) => {

@@ -1,8 +1,7 @@
-//! The control socket: commands for the running process, from whoever may open a socket below
+//! The control socket: commands for the running process, from users who may open a socket below
 //! `state`. One line of JSON in, one out.
 //!
-//! A further command is a variant of [`Command`], its arm in [`perform`], and a file in `cli/` that
-//! asks it.
+//! Each command is a variant of [`ControlCommand`], an arm in [`perform`], and a file in `cli/`.
 
 mod certs;
 pub(crate) mod client;
@@ -22,62 +21,54 @@ use tokio::time::timeout;
 use crate::app::{App, StartError};
 use crate::config::problem::Colour;
 pub(crate) use socket::ControlSocket;
-pub(crate) use tokens::Which;
-pub(crate) use unlock::Whom;
+pub(crate) use tokens::TokenSelection;
+pub(crate) use unlock::UnlockTarget;
 
-/// What the running process is asked to do.
+/// A command for the running process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) enum Command {
+pub(crate) enum ControlCommand {
     /// Read the configuration again.
     Reload {},
-    /// Say what is held for each domain, and how far its renewal is.
+    /// List the certificates and their renewals.
     Certs {
-        /// As JSON, for scripts.
+        /// Reply as JSON, for scripts.
         json: bool,
     },
     /// Order a certificate now.
-    CertsRenew {
-        /// For which domain.
-        domain: String,
-    },
-    /// Forget wrong passwords.
+    CertsRenew { domain: String },
+    /// Reset the limits on failed logins.
     Unlock {
-        /// Of whom.
-        whom: Whom,
-        /// At which domain a user; everywhere without one.
+        whom: UnlockTarget,
+        /// The domain of a user; `None`: all domains.
         domain: Option<String>,
     },
-    /// Take refresh tokens back.
+    /// Revoke refresh tokens.
     RevokeTokens {
-        /// Which.
-        which: Which,
-        /// At which domain; everywhere without one.
+        which: TokenSelection,
+        /// `None`: of all domains.
         domain: Option<String>,
     },
 }
 
-/// What came of it, for people.
+/// The result of a command, with a text for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Reply {
-    pub(crate) outcome: Outcome,
+pub(crate) struct ControlReply {
+    pub(crate) outcome: ReplyStatus,
     pub(crate) text: String,
 }
 
-/// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Outcome {
-    /// As it should.
+pub(crate) enum ReplyStatus {
     Done,
-    /// It could not be done.
     Failed,
-    /// The configuration, or the command, is wrong.
+    /// The configuration or the command is invalid.
     Refused,
 }
 
-impl Reply {
-    fn new(outcome: Outcome, text: impl Into<String>) -> Self {
+impl ControlReply {
+    fn new(outcome: ReplyStatus, text: impl Into<String>) -> Self {
         Self {
             outcome,
             text: text.into(),
@@ -85,15 +76,15 @@ impl Reply {
     }
 
     pub(crate) fn done(text: impl Into<String>) -> Self {
-        Self::new(Outcome::Done, text)
+        Self::new(ReplyStatus::Done, text)
     }
 
     pub(crate) fn failed(text: impl Into<String>) -> Self {
-        Self::new(Outcome::Failed, text)
+        Self::new(ReplyStatus::Failed, text)
     }
 
     pub(crate) fn refused(text: impl Into<String>) -> Self {
-        Self::new(Outcome::Refused, text)
+        Self::new(ReplyStatus::Refused, text)
     }
 }
 
@@ -122,35 +113,37 @@ async fn serve_one(app: &Arc<App>, mut stream: UnixStream) -> io::Result<()> {
     timeout(IO_TIMEOUT, from.read_until(b'\n', &mut line)).await??;
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => perform(app, command).await,
-        Err(error) => Reply::refused(format!("the command cannot be read: {error}")),
+        Err(error) => ControlReply::refused(format!("the command cannot be read: {error}")),
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
     timeout(IO_TIMEOUT, to.write_all(&line)).await?
 }
 
-async fn perform(app: &Arc<App>, command: Command) -> Reply {
+async fn perform(app: &Arc<App>, command: ControlCommand) -> ControlReply {
     match command {
-        Command::Reload {} => reload(app).await,
-        Command::Certs { json } => certs::list(app, json),
-        Command::CertsRenew { domain } => certs::renew(app, &domain).await,
-        Command::Unlock { whom, domain } => unlock::unlock(app, &whom, domain.as_deref()),
-        Command::RevokeTokens { which, domain } => {
+        ControlCommand::Reload {} => reload(app).await,
+        ControlCommand::Certs { json } => certs::list(app, json),
+        ControlCommand::CertsRenew { domain } => certs::renew(app, &domain).await,
+        ControlCommand::Unlock { whom, domain } => unlock::unlock(app, &whom, domain.as_deref()),
+        ControlCommand::RevokeTokens { which, domain } => {
             tokens::revoke(app, &which, domain.as_deref()).await
         }
     }
 }
 
-async fn reload(app: &Arc<App>) -> Reply {
+async fn reload(app: &Arc<App>) -> ControlReply {
     match app.reload().await {
-        Ok(()) => Reply::done("the configuration is reloaded"),
+        Ok(()) => ControlReply::done("the configuration is reloaded"),
         Err(error) => {
             error.log_reload();
             match error {
                 StartError::Configuration(problems) => {
-                    Reply::refused(problems.render(Colour::Never))
+                    ControlReply::refused(problems.render(Colour::Never))
                 }
-                other => Reply::failed(format!("the new configuration is not used: {other}")),
+                other => {
+                    ControlReply::failed(format!("the new configuration is not used: {other}"))
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! `/metrics`: what is counted and held, in the text format of OpenMetrics. Written anew for each
-//! scrape from what others count, so that nothing is kept twice.
+//! `/metrics`: the metrics in the text format of OpenMetrics, encoded for each scrape from the counters
+//! of the other modules.
 
 mod certificates;
 mod logins;
@@ -21,10 +21,9 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::app::App;
 use crate::observe::metrics::Durations;
 
-/// The type of the text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The whole text.
+/// Encodes all metrics.
 pub(super) fn metrics(app: &Arc<App>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape(app.clone())));
@@ -33,9 +32,9 @@ pub(super) fn metrics(app: &Arc<App>) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-fn unix(moment: SystemTime) -> f64 {
-    moment
-        .duration_since(SystemTime::UNIX_EPOCH)
+/// Seconds since 1970.
+fn unix(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64()
 }
@@ -55,7 +54,7 @@ impl fmt::Debug for Scrape {
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let Self(app) = self;
-        let out = &mut Out(encoder);
+        let out = &mut MetricsEncoder(encoder);
         process::write(out, app)?;
         traffic::write(out, app)?;
         logins::write(out, app)?;
@@ -63,14 +62,14 @@ impl Collector for Scrape {
     }
 }
 
-/// A metric: its name without unit and `_total`, and what it means.
-struct Metric<'a> {
+/// A metric: its name without unit and `_total`, and its help text.
+struct MetricDescriptor<'a> {
     name: &'a str,
     help: &'a str,
     unit: Option<Unit>,
 }
 
-impl<'a> Metric<'a> {
+impl<'a> MetricDescriptor<'a> {
     fn new(name: &'a str, help: &'a str) -> Self {
         Self {
             name,
@@ -94,17 +93,17 @@ impl<'a> Metric<'a> {
     }
 }
 
-/// Where metrics are written: a metric with all its series at a time.
-struct Out<'a>(DescriptorEncoder<'a>);
+/// Encodes one metric with all its series at a time.
+struct MetricsEncoder<'a>(DescriptorEncoder<'a>);
 
-impl Out<'_> {
-    /// One that only grows, with a series for each set of labels.
+impl MetricsEncoder<'_> {
+    /// A counter with a series for each set of labels.
     fn counters<S: EncodeLabelSet>(
         &mut self,
-        metric: &Metric<'_>,
+        metric: &MetricDescriptor<'_>,
         series: impl IntoIterator<Item = (S, u64)>,
     ) -> fmt::Result {
-        let Metric { name, help, unit } = metric;
+        let MetricDescriptor { name, help, unit } = metric;
         let mut all = self
             .0
             .encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
@@ -115,13 +114,13 @@ impl Out<'_> {
         Ok(())
     }
 
-    /// One that rises and falls.
+    /// A gauge with a series for each set of labels.
     fn gauges<S: EncodeLabelSet, V: EncodeGaugeValue>(
         &mut self,
-        metric: &Metric<'_>,
+        metric: &MetricDescriptor<'_>,
         series: impl IntoIterator<Item = (S, V)>,
     ) -> fmt::Result {
-        let Metric { name, help, unit } = metric;
+        let MetricDescriptor { name, help, unit } = metric;
         let mut all = self
             .0
             .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
@@ -131,13 +130,13 @@ impl Out<'_> {
         Ok(())
     }
 
-    /// How long something takes.
+    /// A histogram with a series for each set of labels.
     fn durations<S: EncodeLabelSet>(
         &mut self,
-        metric: &Metric<'_>,
+        metric: &MetricDescriptor<'_>,
         series: impl IntoIterator<Item = (S, Durations)>,
     ) -> fmt::Result {
-        let Metric { name, help, .. } = metric;
+        let MetricDescriptor { name, help, .. } = metric;
         let mut all =
             self.0
                 .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
@@ -157,8 +156,12 @@ impl Out<'_> {
     }
 
     /// A counter without labels.
-    fn counter<V: EncodeCounterValue>(&mut self, metric: &Metric<'_>, value: V) -> fmt::Result {
-        let Metric { name, help, unit } = metric;
+    fn counter<V: EncodeCounterValue>(
+        &mut self,
+        metric: &MetricDescriptor<'_>,
+        value: V,
+    ) -> fmt::Result {
+        let MetricDescriptor { name, help, unit } = metric;
         let mut one = self
             .0
             .encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
@@ -166,8 +169,12 @@ impl Out<'_> {
     }
 
     /// A gauge without labels.
-    fn gauge<V: EncodeGaugeValue>(&mut self, metric: &Metric<'_>, value: V) -> fmt::Result {
-        let Metric { name, help, unit } = metric;
+    fn gauge<V: EncodeGaugeValue>(
+        &mut self,
+        metric: &MetricDescriptor<'_>,
+        value: V,
+    ) -> fmt::Result {
+        let MetricDescriptor { name, help, unit } = metric;
         let mut one = self
             .0
             .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;

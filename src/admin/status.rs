@@ -1,4 +1,4 @@
-//! `/status`: what is served, as JSON.
+//! `/status`: the state of the process as JSON.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,7 +11,6 @@ use crate::certs::state::ledger::Budget;
 use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::request::site::Site;
 
-/// The whole document.
 pub(super) fn status(app: &Arc<App>) -> Value {
     let sites = app.gate().sites.load();
     json!({
@@ -31,7 +30,7 @@ pub(super) fn status(app: &Arc<App>) -> Value {
     })
 }
 
-/// How passwords are guessed at, and what that costs.
+/// Password checks and lockouts.
 fn logins(app: &App) -> Value {
     let verifier = &app.gate().verifier;
     let (checks, lockout) = (verifier.status(), verifier.lockout_status());
@@ -84,7 +83,7 @@ fn budget(domain: &DomainBudget) -> Value {
     })
 }
 
-/// Without credentials: an upstream's URL cannot hold any.
+/// Shows no credentials: the URL of an upstream cannot contain any.
 fn url(url: &UpstreamUrl) -> String {
     let (scheme, default_port) = match url.scheme {
         Scheme::Http => ("http", 80),

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{anyhow, ensure};
 
-use crate::admin::control::{self, Command, Outcome, Reply};
+use crate::admin::control::{self, ControlCommand, ControlReply, ReplyStatus};
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::certs::served::check;
 use crate::certs::served::internal_ca::InternalCa;
@@ -24,16 +24,16 @@ use crate::config::vhost::CertificateSource;
 /// process is asked; where none answers, the files are looked at, and that is said.
 pub fn list(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if let Ok(state) = crate::config::state(config) {
-        match control::client::ask(&state, &Command::Certs { json }) {
-            Ok(Reply {
-                outcome: Outcome::Done,
+        match control::client::send(&state, &ControlCommand::Certs { json }) {
+            Ok(ControlReply {
+                outcome: ReplyStatus::Done,
                 text,
             }) => {
                 writeln!(std::io::stdout(), "{text}")?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Ok(Reply {
-                outcome: Outcome::Failed | Outcome::Refused,
+            Ok(ControlReply {
+                outcome: ReplyStatus::Failed | ReplyStatus::Refused,
                 text,
             }) => return Err(anyhow!(text)),
             Err(error) => eprintln!("{error}\nThis is what the files say:"),

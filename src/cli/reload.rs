@@ -1,12 +1,10 @@
-//! `moorgate reload`: the running process reads its configuration again, and says here what is
-//! wrong with it.
+//! `moorgate reload`: the running process reads its configuration again and reports its problems.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::admin::control::Command;
+use crate::admin::control::ControlCommand;
 
-/// Asks for the reload.
 pub fn run(config: &Path) -> anyhow::Result<ExitCode> {
-    super::ask(config, &Command::Reload {})
+    super::send_command(config, &ControlCommand::Reload {})
 }

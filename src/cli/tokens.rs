@@ -11,7 +11,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::admin::control::{Command, Which};
+use crate::admin::control::{ControlCommand, TokenSelection};
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::token::Entries;
 use crate::auth::token::refresh::{self, Record};
@@ -123,11 +123,11 @@ impl Holders {
 /// Asks the running process to forget them.
 pub fn revoke(config: &Path, which: Options, domain: Option<String>) -> anyhow::Result<ExitCode> {
     let which = match (which.id, which.user) {
-        (Some(id), _) => Which::Id(id),
-        (None, Some(user)) => Which::User(user),
-        (None, None) => Which::All,
+        (Some(id), _) => TokenSelection::Id(id),
+        (None, Some(user)) => TokenSelection::User(user),
+        (None, None) => TokenSelection::All,
     };
-    super::ask(config, &Command::RevokeTokens { which, domain })
+    super::send_command(config, &ControlCommand::RevokeTokens { which, domain })
 }
 
 fn line(id: &str, record: &Record, good: bool) -> anyhow::Result<String> {

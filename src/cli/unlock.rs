@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::admin::control::{Command, Whom};
+use crate::admin::control::{ControlCommand, UnlockTarget};
 
 /// Who is unlocked.
 #[derive(Debug, clap::Args)]
@@ -20,11 +20,11 @@ pub struct Options {
 /// Asks for it.
 pub fn run(config: &Path, options: Options, domain: Option<String>) -> anyhow::Result<ExitCode> {
     let whom = match options.user {
-        None => Whom::All,
+        None => UnlockTarget::All,
         Some(user) => match user.parse() {
-            Ok(address) => Whom::Address(address),
-            Err(_) => Whom::User(user),
+            Ok(address) => UnlockTarget::Address(address),
+            Err(_) => UnlockTarget::User(user),
         },
     };
-    super::ask(config, &Command::Unlock { whom, domain })
+    super::send_command(config, &ControlCommand::Unlock { whom, domain })
 }

@@ -1,24 +1,24 @@
-//! `certs` and `certs renew`: what is held, and the wish for another certificate.
+//! `certs` and `certs renew`: lists certificates, and requests a renewal.
 
 use std::sync::Arc;
 
-use super::Reply;
+use super::ControlReply;
 use crate::app::App;
 use crate::certs::served::report;
 use crate::registry::host::HostName;
 
-pub(super) fn list(app: &App, json: bool) -> Reply {
+pub(super) fn list(app: &App, json: bool) -> ControlReply {
     let reports = app.certificates().report();
     if !json {
-        return Reply::done(report::listing(&reports));
+        return ControlReply::done(report::listing(&reports));
     }
     match serde_json::to_string_pretty(&reports) {
-        Ok(text) => Reply::done(text),
-        Err(error) => Reply::failed(error.to_string()),
+        Ok(text) => ControlReply::done(text),
+        Err(error) => ControlReply::failed(error.to_string()),
     }
 }
 
-pub(super) async fn renew(app: &Arc<App>, domain: &str) -> Reply {
+pub(super) async fn renew(app: &Arc<App>, domain: &str) -> ControlReply {
     let reports = app.certificates().report();
     let own = reports
         .iter()
@@ -30,7 +30,7 @@ pub(super) async fn renew(app: &Arc<App>, domain: &str) -> Reply {
             .iter()
             .map(|report| report.domain.as_str())
             .collect();
-        return Reply::failed(format!(
+        return ControlReply::failed(format!(
             "there is no domain {domain}; there are: {}",
             all.join(", ")
         ));
@@ -38,8 +38,8 @@ pub(super) async fn renew(app: &Arc<App>, domain: &str) -> Reply {
     match app.issuer().order_now(&domain).await {
         Ok(wished) => {
             tracing::info!(%domain, "certs renew: {wished}");
-            Reply::done(format!("the certificate of {domain}: {wished}"))
+            ControlReply::done(format!("the certificate of {domain}: {wished}"))
         }
-        Err(error) => Reply::failed(error.to_string()),
+        Err(error) => ControlReply::failed(error.to_string()),
     }
 }

@@ -1,43 +1,36 @@
-//! The other end of the control socket: a command asks, and says clearly why nobody answers.
+//! The client side of the control socket.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Command, ControlSocket, Reply};
+use super::{ControlCommand, ControlReply, ControlSocket};
 
-/// Why there is no answer.
+/// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
-    /// Nobody listens.
+    /// Nothing listens on the socket.
     #[error("no moorgate runs here: nobody answers at {0}; is --config that of the running one?")]
     NotRunning(PathBuf),
-    /// It is somebody else's.
+    /// The socket belongs to another user.
     #[error("{0} may only be opened by root and by the user that moorgate runs as")]
     NotAllowed(PathBuf),
-    /// It went away meanwhile, or did not answer in time.
+    /// The process ended meanwhile, or did not reply in time.
     #[error("the running moorgate did not answer at {path}")]
-    Silent {
-        /// The socket.
-        path: PathBuf,
-        /// What happened.
-        source: io::Error,
-    },
-    /// Something else answered, or another version.
+    Silent { path: PathBuf, source: io::Error },
+    /// Another program or version replied.
     #[error(
         "what answered at {path} cannot be understood: is the running moorgate of another version?"
     )]
     Unreadable {
-        /// The socket.
         path: PathBuf,
-        /// What is wrong with it.
         source: serde_json::Error,
     },
 }
 
-/// Asks the process whose state directory this is, and waits for its answer.
-pub(crate) fn ask(state: &Path, command: &Command) -> Result<Reply, ControlError> {
+/// Sends a command to the process whose state directory this is, and waits for its reply.
+pub(crate) fn send(state: &Path, command: &ControlCommand) -> Result<ControlReply, ControlError> {
     let path = ControlSocket::path(state);
     let stream = UnixStream::connect(&path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -49,28 +42,28 @@ pub(crate) fn ask(state: &Path, command: &Command) -> Result<Reply, ControlError
             source,
         },
     })?;
-    let line = talk(stream, command).map_err(|source| ControlError::Silent {
+    let line = send_line(stream, command).map_err(|source| ControlError::Silent {
         path: path.clone(),
         source,
     })?;
     serde_json::from_slice(&line).map_err(|source| ControlError::Unreadable { path, source })
 }
 
-fn talk(mut stream: UnixStream, command: &Command) -> io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn send_line(mut stream: UnixStream, command: &ControlCommand) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+    stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
     let mut line = serde_json::to_vec(command)?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = Vec::new();
-    BufReader::new(stream.take(LONGEST)).read_until(b'\n', &mut answer)?;
+    BufReader::new(stream.take(MAX_REPLY_BYTES)).read_until(b'\n', &mut answer)?;
     if answer.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(answer)
 }
 
-/// A reload reads files and makes certificates; other commands may be waited for first.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// All the problems of a configuration, at most.
-const LONGEST: u64 = 4 << 20;
+/// A reload reads files and issues certificates, and other commands may come first.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
+/// For all problems of a configuration.
+const MAX_REPLY_BYTES: u64 = 4 << 20;

@@ -1,5 +1,5 @@
-//! The socket itself: only its owner may open it, a stale one is replaced, and it is removed at the
-//! end.
+//! The listening socket: only its owner may open it, a stale one is replaced, and it is removed at
+//! the end.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,8 +9,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::state_file::{TEMPORARY_PREFIX, private_directory};
 
-/// The listening socket. It is removed when this is dropped, unless another process has put its own
-/// there.
+/// The listening socket. Dropping it removes the file, unless another process has replaced it.
 pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
@@ -18,16 +17,16 @@ pub(crate) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Where the socket of a process is.
+    /// The path of the socket.
     pub(crate) fn path(state: &Path) -> PathBuf {
         state.join("control.sock")
     }
 
-    /// Listens below `state`, in place of what a process left behind that was killed.
+    /// Listens below `state`, in place of the socket that a killed process left.
     pub(crate) fn bind(state: &Path) -> io::Result<Self> {
         private_directory(state)?;
         let path = Self::path(state);
-        // Made where nobody else can open it, since a socket gets its mode only after it listens.
+        // Created where nobody else can open it, since a socket gets its mode only after it listens.
         let directory = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
             .rand_bytes(4)

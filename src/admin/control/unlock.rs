@@ -1,49 +1,51 @@
-//! `unlock`: gives users and addresses the tries back that wrong passwords have used up.
+//! `unlock`: resets the limits on failed logins of users and addresses.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Reply;
+use super::ControlReply;
 use crate::app::App;
 
-/// Who has its tries again.
+/// Whose limits are reset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Whom {
-    /// A user, as typed by whoever logs in.
+pub(crate) enum UnlockTarget {
+    /// A user name, as typed at the login.
     User(String),
-    /// An address, and all that share its budget.
+    /// An address, and all that share its limit.
     Address(IpAddr),
-    /// Everybody.
     All,
 }
 
-pub(super) fn unlock(app: &App, whom: &Whom, domain: Option<&str>) -> Reply {
+pub(super) fn unlock(app: &App, target: &UnlockTarget, domain: Option<&str>) -> ControlReply {
     let lockout = app.gate().verifier.lockout();
     let now = Instant::now();
-    let reply = match whom {
-        Whom::User(user) => unlock_user(app, user, domain, now),
-        Whom::Address(_) | Whom::All if domain.is_some() => {
-            return Reply::refused(
+    let reply = match target {
+        UnlockTarget::User(user) => unlock_user(app, user, domain, now),
+        UnlockTarget::Address(_) | UnlockTarget::All if domain.is_some() => {
+            return ControlReply::refused(
                 "a domain goes with a user only: addresses are counted for all domains together",
             );
         }
-        Whom::Address(address) => match lockout.unlock_address(*address, now) {
-            true => Reply::done(format!("{address} has all its tries again")),
-            false => Reply::done(format!("nothing was counted against {address}")),
-        },
-        Whom::All => {
+        UnlockTarget::Address(address) => {
+            if lockout.unlock_address(*address, now) {
+                ControlReply::done(format!("{address} has all its tries again"))
+            } else {
+                ControlReply::done(format!("nothing was counted against {address}"))
+            }
+        }
+        UnlockTarget::All => {
             lockout.unlock_all(now);
-            Reply::done("everybody has all tries again")
+            ControlReply::done("everybody has all tries again")
         }
     };
-    tracing::info!(?whom, domain, "unlock: {}", reply.text);
+    tracing::info!(whom = ?target, domain, "unlock: {}", reply.text);
     reply
 }
 
-fn unlock_user(app: &App, user: &str, domain: Option<&str>, now: Instant) -> Reply {
+fn unlock_user(app: &App, user: &str, domain: Option<&str>, now: Instant) -> ControlReply {
     let lockout = app.gate().verifier.lockout();
     let sites = app.gate().sites.load();
     let all: Vec<&str> = sites
@@ -52,7 +54,7 @@ fn unlock_user(app: &App, user: &str, domain: Option<&str>, now: Instant) -> Rep
         .map(|site| site.host.domain.as_str())
         .collect();
     if let Some(domain) = domain.filter(|domain| !all.contains(domain)) {
-        return Reply::failed(format!(
+        return ControlReply::failed(format!(
             "there is no domain {domain}; there are: {}",
             all.join(", ")
         ));
@@ -63,11 +65,11 @@ fn unlock_user(app: &App, user: &str, domain: Option<&str>, now: Instant) -> Rep
     let unlocked: Vec<&str> = asked
         .filter(|name| lockout.unlock_user(name, user, now))
         .collect();
-    match unlocked.is_empty() {
-        true => Reply::done(format!("nothing was counted against {user}")),
-        false => Reply::done(format!(
-            "{user} has all tries again at {}",
-            unlocked.join(", ")
-        )),
+    if unlocked.is_empty() {
+        return ControlReply::done(format!("nothing was counted against {user}"));
     }
+    ControlReply::done(format!(
+        "{user} has all tries again at {}",
+        unlocked.join(", ")
+    ))
 }

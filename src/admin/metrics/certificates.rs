@@ -1,12 +1,12 @@
-//! Certificates: until when they last, and when they are renewed.
+//! Metrics of certificates: expiry, renewal, and the limits of CAs.
 
 use std::fmt;
 
-use super::{Metric, Out, count, unix};
+use super::{MetricDescriptor, MetricsEncoder, count, unix};
 use crate::app::App;
 use crate::certs::served::report::{Attempts, CertificateReport};
 
-pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
+pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let all = app.certificate_reports();
     let expiry = all.iter().filter_map(|report| {
         Some((
@@ -17,7 +17,7 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
             unix(report.not_after?),
         ))
     });
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_certificate_expiry_timestamp",
         "The last moment of the certificate, in Unix time",
     );
@@ -28,7 +28,7 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
             i64::from(report.not_after.is_some() && report.problem.is_none()),
         )
     });
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_certificate_ok",
         "1 where there is a certificate and nothing is wrong with it",
     );
@@ -37,7 +37,7 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
         let next = report.acme.as_ref()?.next_attempt?;
         Some(([("domain", report.domain.as_str())], unix(next)))
     });
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_certificate_next_attempt_timestamp",
         "When the certificate will be ordered or renewed, in Unix time",
     );
@@ -46,7 +46,7 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
     budgets(out, app)
 }
 
-fn attempts(out: &mut Out<'_>, all: &[CertificateReport]) -> fmt::Result {
+fn attempts(out: &mut MetricsEncoder<'_>, all: &[CertificateReport]) -> fmt::Result {
     let attempts = all
         .iter()
         .filter_map(|report| Some((report.domain.as_str(), report.acme.as_ref()?.attempts)));
@@ -67,14 +67,14 @@ fn attempts(out: &mut Out<'_>, all: &[CertificateReport]) -> fmt::Result {
             .map(|(outcome, count)| ([("domain", domain), ("outcome", outcome)], count))
         },
     );
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_certificate_attempts",
         "Times that a certificate was wanted, and the outcome",
     );
     out.counters(&metric, attempts)
 }
 
-fn budgets(out: &mut Out<'_>, app: &App) -> fmt::Result {
+fn budgets(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let all = app.issuer().budgets();
     let left = all.iter().flat_map(|of| {
         of.budget.iter().map(|budget| {
@@ -89,7 +89,7 @@ fn budgets(out: &mut Out<'_>, app: &App) -> fmt::Result {
             )
         })
     });
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_acme_budget_left",
         "What the limit of a CA leaves for the domain now",
     );

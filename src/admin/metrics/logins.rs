@@ -1,32 +1,32 @@
-//! Passwords: what was checked, what was wrong, and who guesses.
+//! Metrics of logins: hashes, failures, and lockouts.
 
 use std::fmt;
 
-use super::{Metric, Out, count};
+use super::{MetricDescriptor, MetricsEncoder, count};
 use crate::app::App;
 
-pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
+pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let verifier = &app.gate().verifier;
     let (checks, lockout) = (verifier.status(), verifier.lockout_status());
     out.counter(
-        &Metric::new("moorgate_password_hashes", "Passwords that were hashed"),
+        &MetricDescriptor::new("moorgate_password_hashes", "Passwords that were hashed"),
         checks.hashed,
     )?;
     out.gauge(
-        &Metric::new(
+        &MetricDescriptor::new(
             "moorgate_passwords_waiting",
             "Passwords that wait to be hashed",
         ),
         count(checks.waiting),
     )?;
-    let metric = Metric::new("moorgate_passwords_remembered", "Logins that need no hash");
+    let metric = MetricDescriptor::new("moorgate_passwords_remembered", "Logins that need no hash");
     out.gauge(&metric, count(checks.remembered))?;
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_logins_failed",
         "Wrong passwords that were counted",
     );
     out.counter(&metric, lockout.failed)?;
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_logins_known_wrong",
         "Passwords known to be wrong: no hash, not counted",
     );
@@ -34,7 +34,7 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
     let refused = lockout
         .refused
         .map(|(offender, count)| ([("budget", offender.as_str())], count));
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_logins_refused",
         "Logins refused without a hash, and whose budget was used up",
     );
@@ -42,7 +42,7 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
     let failing = [("address", lockout.addresses), ("user", lockout.users)];
     let failing = failing.map(|(kind, many)| ([("kind", kind)], count(many)));
     out.gauges(
-        &Metric::new(
+        &MetricDescriptor::new(
             "moorgate_logins_failing",
             "Who has wrong passwords that still count",
         ),

@@ -1,13 +1,13 @@
-//! Requests and bytes of each domain. What found no domain has an empty one.
+//! Metrics of requests by domain. Those that reached no domain have an empty label.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Metric, Out};
+use super::{MetricDescriptor, MetricsEncoder};
 use crate::app::App;
 use crate::observe::metrics::Traffic;
 
-pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
+pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let gate = app.gate();
     let sites = gate.sites.load();
     let mut all: Vec<(&str, &Arc<Traffic>)> = sites
@@ -33,34 +33,34 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
         })
     });
     out.counters(
-        &Metric::new("moorgate_requests", "Requests that are over"),
+        &MetricDescriptor::new("moorgate_requests", "Requests that are over"),
         requests,
     )?;
     let open = of_each().map(|(labels, traffic)| (labels, traffic.open()));
     out.gauges(
-        &Metric::new("moorgate_requests_in_flight", "Requests that go on"),
+        &MetricDescriptor::new("moorgate_requests_in_flight", "Requests that go on"),
         open,
     )?;
     let durations = of_each().map(|(labels, traffic)| (labels, traffic.durations()));
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_request_duration",
         "From the head of a request to the end of its answer",
     );
     out.durations(&metric, durations)?;
     let upstream = of_each().map(|(labels, traffic)| (labels, traffic.upstream()));
-    let metric = Metric::new(
+    let metric = MetricDescriptor::new(
         "moorgate_upstream_response",
         "From forwarding to the head of the upstream's answer",
     );
     out.durations(&metric, upstream)?;
     let received = of_each().map(|(labels, traffic)| (labels, traffic.received()));
     out.counters(
-        &Metric::new("moorgate_received", "Bodies of requests that are over").bytes(),
+        &MetricDescriptor::new("moorgate_received", "Bodies of requests that are over").bytes(),
         received,
     )?;
     let sent = of_each().map(|(labels, traffic)| (labels, traffic.sent()));
     out.counters(
-        &Metric::new("moorgate_sent", "Bodies of answers that are over").bytes(),
+        &MetricDescriptor::new("moorgate_sent", "Bodies of answers that are over").bytes(),
         sent,
     )?;
     let cut = all.iter().flat_map(|(domain, traffic)| {
@@ -71,7 +71,7 @@ pub(super) fn write(out: &mut Out<'_>, app: &App) -> fmt::Result {
         .map(|(by, count)| ([("domain", *domain), ("by", by)], count))
     });
     out.counters(
-        &Metric::new(
+        &MetricDescriptor::new(
             "moorgate_interrupted",
             "Requests that were broken off, and by whom",
         ),
