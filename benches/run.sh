@@ -21,6 +21,8 @@
 set -euo pipefail
 export LC_ALL=C
 
+# shellcheck source=benches/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=benches/peers.sh
 source "$(dirname "${BASH_SOURCE[0]}")/peers.sh"
 
@@ -44,12 +46,8 @@ EOF
 
 main() {
     parse_options "$@"
-    need wrk h2load curl openssl pgrep awk
-    repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-    work=$(mktemp -d "${TMPDIR:-/tmp}/moorgate-bench.XXXXXX")
-    trap clean_up EXIT
-    trap 'exit 130' INT TERM
-
+    need "wrk nghttp2-client curl openssl procps" wrk h2load curl openssl pgrep awk
+    make_work_directory bench
     prepare_material
     build_origin
     start_origin
@@ -112,10 +110,8 @@ installed_proxies() {
 
 # One certificate for all, one credential, one file to upload, and the TLS settings of all drivers.
 prepare_material() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
-        -addext subjectAltName=DNS:localhost -keyout "$work/key.pem" -out "$work/cert.pem" 2>/dev/null
+    make_certificate
     cat "$work/cert.pem" "$work/key.pem" >"$work/both.pem"
-    password=$(openssl rand -hex 16)
     authorization="Authorization: Basic $(printf 'bench:%s' "$password" | openssl base64 -A)"
     truncate -s 1G "$work/layer"
     cat >"$work/driver.cnf" <<EOF
@@ -135,10 +131,7 @@ build_origin() {
     origin_binary=${ORIGIN_BIN:-}
     [[ -z $origin_binary ]] || return 0
     note "building the origin"
-    # Cargo builds moorgate with it, and names both, in the order in which they are done.
-    origin_binary=$(cd "$repository" && cargo bench --quiet --no-run --bench origin --message-format=json |
-        sed -n '/"name":"origin"/s/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-    [[ -x $origin_binary ]] || die "cargo built no origin"
+    origin_binary=$(bench_binary origin)
 }
 
 start_origin() {
@@ -147,34 +140,7 @@ start_origin() {
     wait_for origin curl --silent --fail --output /dev/null "http://127.0.0.1:$origin_port/v2/"
 }
 
-start_moorgate() {
-    local binary=${MOORGATE_BIN:-} directory=$work/moorgate
-    if [[ -z $binary ]]; then
-        note "building moorgate"
-        (cd "$repository" && cargo build --quiet --release --bin moorgate)
-        binary=${CARGO_TARGET_DIR:-$repository/target}/release/moorgate
-    fi
-    ports[moorgate]=$(free_port)
-    mkdir -p "$directory/conf.d"
-    "$binary" htpasswd "$directory/users.htpasswd" bench <<<"$password" >"$work/moorgate.log" 2>&1 ||
-        die "moorgate htpasswd failed: $(tail -n 5 "$work/moorgate.log")"
-    cat >"$directory/moorgate.toml" <<EOF
-https = ["127.0.0.1:${ports[moorgate]}"]
-http = []
-state = "state"
-EOF
-    cat >"$directory/conf.d/bench.toml" <<EOF
-domain = "localhost"
-[tls]
-certificate = "$work/cert.pem"
-key = "$work/key.pem"
-[auth]
-htpasswd = "../users.htpasswd"
-[upstream]
-url = "http://127.0.0.1:$origin_port"
-EOF
-    start moorgate "$binary" run --config "$directory"
-}
+start_moorgate() { serve_moorgate "url = \"http://127.0.0.1:$origin_port\""; }
 
 # Ready is: answers the measured request. For moorgate also that it refuses a stranger, or its figures would mean nothing.
 wait_until_ready() {
@@ -297,20 +263,6 @@ measure() {
         'BEGIN { printf "%s %.9f %.3f\n", name, ticks / hertz / units, units / us * 1e6 }' | tee -a "$work/results" >&2
 }
 
-# User and system time of a proxy and of its children, the ended ones included: proc(5), fields 14 to 17.
-cpu_ticks() {
-    local pid
-    for pid in $(process_tree "${pids[$1]}"); do
-        sed 's/^.*) //' "/proc/$pid/stat"
-    done | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum }'
-}
-
-process_tree() {
-    local child
-    echo "$1"
-    for child in $(pgrep -P "$1"); do process_tree "$child"; done
-}
-
 # A block for each workload; the ratio is to the best of the peers, moorgate not counted.
 report() {
     local workload
@@ -347,63 +299,6 @@ report() {
     done
 }
 
-# -- processes ---------------------------------------------------------------------------------------------------------
-
-declare -A pids=() ports=()
-
-# start NAME PROGRAM ARGUMENT...
-start() {
-    local name=$1
-    shift
-    "$@" >>"$work/$name.log" 2>&1 &
-    pids[$name]=$!
-}
-
-# wait_for NAME COMMAND...: up to 10 s for the command to succeed, while the process lives.
-wait_for() {
-    local name=$1 attempt
-    shift
-    for ((attempt = 0; attempt < 100; attempt++)); do
-        kill -0 "${pids[$name]}" 2>/dev/null || die "$name ended: $(tail -n 5 "$work/$name.log")"
-        ! "$@" >/dev/null 2>&1 || return 0
-        sleep 0.1
-    done
-    die "$name does not answer: $(tail -n 5 "$work/$name.log")"
-}
-
-# A proxy that lets a transfer of an interrupted run finish gets 3 s for it.
-clean_up() {
-    local attempt
-    ((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true
-    for ((attempt = 0; attempt < 30; attempt++)); do
-        [[ -n $(jobs -pr) ]] || break
-        sleep 0.1
-    done
-    jobs -pr | xargs --no-run-if-empty kill -KILL
-    wait
-    if [[ -e $work/failed ]]; then note "logs are kept in $work"; else rm -rf "$work"; fi
-}
-
-free_port() {
-    local port
-    while port=$((20000 + RANDOM % 12000)); do
-        (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
-    done
-    echo "$port"
-}
-
-# Debian keeps servers in directories that an ordinary user's PATH lacks.
-find_program() { PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v "$1"; }
-
-need() {
-    local program
-    for program; do
-        find_program "$program" >/dev/null || die "$program is missing: apt-get install wrk nghttp2-client curl openssl procps"
-    done
-}
-
-note() { echo "bench: $*" >&2; }
-die() { note "$@" && exit 1; }
 wrong_usage() { note "$@" && usage >&2 && exit 2; }
 
 main "$@"

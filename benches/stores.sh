@@ -13,63 +13,25 @@ export LC_ALL=C
 
 rounds=${1:-3}
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || { echo "usage: ./ctl.sh bench --stores [ROUNDS]" >&2 && exit 2; }
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/moorgate-stores.XXXXXX")
-declare -A pids=() ports=()
+# shellcheck source=benches/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 main() {
-    trap clean_up EXIT
-    trap 'exit 130' INT TERM
-    local program registry kind round
-    for program in docker-registry openssl curl; do
-        command -v "$program" >/dev/null || die "$program is missing: apt-get install docker-registry openssl curl"
-    done
-    build
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
-        -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
-        -keyout "$work/key.pem" -out "$work/cert.pem" 2>/dev/null
-    password=$(openssl rand -hex 16)
-    start_moorgate
+    local registry kind round
+    need "docker-registry openssl curl procps" docker-registry openssl curl pgrep
+    driver=${PUSHES_BIN:-}
+    [[ -n $driver ]] || driver=$(bench_binary pushes)
+    make_work_directory stores
+    make_certificate -addext basicConstraints=critical,CA:FALSE
+    serve_moorgate 'directory = "bench"'
     start_docker_registry
-    for registry in moorgate docker-registry; do wait_for "$registry"; done
+    for registry in moorgate docker-registry; do wait_for "$registry" answers "$registry"; done
     for ((round = 0; round < rounds; round++)); do
         for kind in large small; do
             for registry in moorgate docker-registry; do measure "$registry" "$kind"; done
         done
     done
     report
-}
-
-build() {
-    driver=${PUSHES_BIN:-} moorgate=${MOORGATE_BIN:-}
-    if [[ -z $moorgate ]]; then
-        (cd "$repository" && cargo build --quiet --release --bin moorgate)
-        moorgate=${CARGO_TARGET_DIR:-$repository/target}/release/moorgate
-    fi
-    if [[ -z $driver ]]; then
-        driver=$(cd "$repository" && cargo bench --quiet --no-run --bench pushes --message-format=json |
-            sed -n '/"name":"pushes"/s/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-    fi
-    [[ -x $driver && -x $moorgate ]] || die "cargo built nothing"
-}
-
-start_moorgate() {
-    ports[moorgate]=$(free_port)
-    mkdir -p "$work/moorgate/conf.d"
-    "$moorgate" htpasswd "$work/moorgate/users.htpasswd" bench <<<"$password" 2>/dev/null
-    printf 'https = ["127.0.0.1:%s"]\nhttp = []\nstate = "state"\n' "${ports[moorgate]}" >"$work/moorgate/moorgate.toml"
-    cat >"$work/moorgate/conf.d/bench.toml" <<END
-domain = "localhost"
-[tls]
-certificate = "$work/cert.pem"
-key = "$work/key.pem"
-[auth]
-htpasswd = "../users.htpasswd"
-[upstream]
-directory = "bench"
-END
-    "$moorgate" run --config "$work/moorgate" >"$work/moorgate.log" 2>&1 &
-    pids[moorgate]=$!
 }
 
 start_docker_registry() {
@@ -82,19 +44,10 @@ http:
   addr: 127.0.0.1:${ports[docker-registry]}
   tls: { certificate: $work/cert.pem, key: $work/key.pem }
 END
-    docker-registry serve "$work/registry.yml" >"$work/docker-registry.log" 2>&1 &
-    pids[docker-registry]=$!
+    start docker-registry docker-registry serve "$work/registry.yml"
 }
 
-wait_for() {
-    local attempt
-    for ((attempt = 0; attempt < 100; attempt++)); do
-        kill -0 "${pids[$1]}" 2>/dev/null || die "$1 ended: $(tail -n 5 "$work/$1.log")"
-        ! curl --silent --cacert "$work/cert.pem" --output /dev/null "https://localhost:${ports[$1]}/v2/" || return 0
-        sleep 0.1
-    done
-    die "$1 does not answer"
-}
+answers() { curl --silent --cacert "$work/cert.pem" --output /dev/null "https://localhost:${ports[$1]}/v2/"; }
 
 # measure REGISTRY KIND: lines "KIND WHAT REGISTRY VALUE" in the results.
 measure() {
@@ -108,8 +61,6 @@ measure() {
             'BEGIN { printf "%s cpu %s %.2f\n", kind, registry, ticks / hertz }'
     } | tee -a "$work/results" >&2
 }
-
-cpu_ticks() { sed 's/^.*) //' "/proc/${pids[$1]}/stat" | awk '{ print $12 + $13 }'; }
 
 peak_mebibytes() { awk '/^VmHWM:/ { printf "%.0f", $2 / 1024 }' "/proc/${pids[$1]}/status"; }
 
@@ -129,21 +80,5 @@ median() {
     awk -v kind="$1" -v what="$2" -v registry="$3" '$1 == kind && $2 == what && $3 == registry { print $4 }' "$work/results" |
         sort -g | awk '{ all[NR] = $1 } END { printf "%.2f", NR % 2 ? all[(NR + 1) / 2] : (all[NR / 2] + all[NR / 2 + 1]) / 2 }'
 }
-
-clean_up() {
-    ((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true
-    wait
-    rm -rf "$work"
-}
-
-free_port() {
-    local port
-    while port=$((20000 + RANDOM % 12000)); do
-        (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
-    done
-    echo "$port"
-}
-
-die() { echo "bench: $*" >&2 && exit 1; }
 
 main
