@@ -17,7 +17,7 @@ use crate::auth::upload_session::SessionOwner;
 use crate::auth::{Identity, UserName};
 use crate::crypto::{self, NoRandomness};
 use crate::registry::action::Action;
-use crate::registry::call::{Call, CallError, Read};
+use crate::registry::call::{Call, CallError, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
@@ -184,7 +184,7 @@ impl Judge<'_> {
             return Ok((RequestTarget::Call(call), Obligations::Plain, None));
         }
         match &*call {
-            Call::Ping { .. } => {}
+            Call::Ping { .. } => Ok((RequestTarget::Call(call), Obligations::Plain, None)),
             Call::Catalog { .. } => {
                 if policy.is_open() || !policy.may_somewhere(self.asker.asker(), Action::Catalog) {
                     let decision = Decision {
@@ -193,76 +193,65 @@ impl Judge<'_> {
                     };
                     return Err(self.refused(Action::Catalog, None, None).by(decision));
                 }
-                return Ok((RequestTarget::Call(call), Obligations::Filtered, None));
+                Ok((RequestTarget::Call(call), Obligations::Filtered, None))
             }
-            Call::TagsList { repository, .. } => {
-                return self.seen(&call, repository, Action::List, None);
+            Call::Repository { name, operation } => self.repository(&call, name, operation),
+        }
+    }
+
+    fn repository(
+        &self,
+        call: &Arc<Call>,
+        name: &RepositoryName,
+        operation: &RepositoryCall,
+    ) -> Result<Judged, Rejection> {
+        match operation {
+            RepositoryCall::TagsList { .. } => self.seen(call, name, Action::List, None),
+            RepositoryCall::ManifestRead { read, .. } | RepositoryCall::BlobRead { read, .. } => {
+                self.read(call, name, *read)
             }
-            Call::ManifestRead {
-                repository, read, ..
-            }
-            | Call::BlobRead {
-                repository, read, ..
-            } => {
-                return self.read(&call, repository, *read);
-            }
-            Call::Referrers { repository, .. } => return self.read(&call, repository, Read::Get),
-            Call::ManifestDelete {
-                repository,
+            RepositoryCall::Referrers { .. } => self.read(call, name, Read::Get),
+            RepositoryCall::ManifestDelete {
                 reference: Reference::Tag(tag),
-            } => {
-                return self.seen(&call, repository, Action::DeleteTag, Some(tag));
-            }
-            Call::ManifestDelete {
-                repository,
+            } => self.seen(call, name, Action::DeleteTag, Some(tag)),
+            RepositoryCall::ManifestDelete {
                 reference: Reference::Digest(_),
             }
-            | Call::BlobDelete { repository, .. } => {
-                return self.seen(&call, repository, Action::DeleteManifest, None);
+            | RepositoryCall::BlobDelete { .. } => {
+                self.seen(call, name, Action::DeleteManifest, None)
             }
-            Call::ManifestWrite {
-                repository,
-                reference,
-                tags,
-            } => {
-                let tags = self.write(repository, reference, tags)?;
-                return Ok((RequestTarget::Call(call), tags, None));
+            RepositoryCall::ManifestWrite { reference, tags } => {
+                let tags = self.write(name, reference, tags)?;
+                Ok((RequestTarget::Call(call.clone()), tags, None))
             }
-            Call::UploadStart { repository, .. } => self.push(repository)?,
-            Call::Mount {
-                repository, from, ..
-            } => {
-                self.push(repository)?;
-                if !self.may_mount(from.as_ref()) {
-                    let upload = Call::UploadStart {
-                        repository: repository.clone(),
-                        digest: None,
-                    };
-                    return Ok((
-                        RequestTarget::Call(Arc::new(upload)),
-                        Obligations::Unmounted,
-                        None,
-                    ));
+            RepositoryCall::UploadStart { .. } => {
+                self.push(name)?;
+                Ok((RequestTarget::Call(call.clone()), Obligations::Plain, None))
+            }
+            RepositoryCall::Mount { from, .. } => {
+                self.push(name)?;
+                if self.may_mount(from.as_ref()) {
+                    return Ok((RequestTarget::Call(call.clone()), Obligations::Plain, None));
                 }
+                let upload = Arc::new(Call::upload_start(name));
+                Ok((RequestTarget::Call(upload), Obligations::Unmounted, None))
             }
-            Call::UploadStatus {
-                repository, upload, ..
-            }
-            | Call::UploadChunk { repository, upload }
-            | Call::UploadCommit {
-                repository, upload, ..
-            }
-            | Call::UploadCancel { repository, upload } => {
-                self.push(repository)?;
-                let opened = self.open(repository, upload)?;
-                return Ok((
-                    RequestTarget::Call(Arc::new(of_session(&call, opened))),
+            RepositoryCall::Upload { session, step } => {
+                self.push(name)?;
+                let opened = Call::Repository {
+                    name: name.clone(),
+                    operation: RepositoryCall::Upload {
+                        session: self.open(name, session)?,
+                        step: step.clone(),
+                    },
+                };
+                Ok((
+                    RequestTarget::Call(Arc::new(opened)),
                     Obligations::Plain,
                     None,
-                ));
+                ))
             }
         }
-        Ok((RequestTarget::Call(call), Obligations::Plain, None))
     }
 
     /// Whether there is nothing to decide. Whose an upload is, and whose turn it is to write a tag,
@@ -325,7 +314,9 @@ impl Judge<'_> {
         let Ok(stand_in) = stand_in(repository) else {
             return Err(self.refused(action, Some(repository), tag).by(decision));
         };
-        hidden.set_repository(stand_in);
+        if let Call::Repository { name, .. } = &mut hidden {
+            *name = stand_in;
+        }
         let rule = refusal::named(decision.rule);
         Ok((
             RequestTarget::Call(Arc::new(hidden)),
@@ -421,19 +412,6 @@ impl Judge<'_> {
             tag,
         }
     }
-}
-
-/// The same call about another session.
-fn of_session(call: &Call, session: UploadId) -> Call {
-    let mut call = call.clone();
-    match &mut call {
-        Call::UploadStatus { upload, .. }
-        | Call::UploadChunk { upload, .. }
-        | Call::UploadCommit { upload, .. }
-        | Call::UploadCancel { upload, .. } => *upload = session,
-        _ => {}
-    }
-    call
 }
 
 /// A name of as many levels that nobody has and nobody can guess: what is said of it is what would

@@ -13,7 +13,7 @@ use super::site::Site;
 use super::target::RequestTarget;
 use crate::auth::token::{Access, Tokens, Verified};
 use crate::clock;
-use crate::registry::call::{Call, Read};
+use crate::registry::call::{Call, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
 use crate::registry::scope::{Resource, Right, Rights};
 
@@ -76,17 +76,12 @@ pub(crate) fn hold(
         return Err(Rejection::insufficient_scope());
     }
     match &**call {
-        Call::Mount {
-            repository, from, ..
+        Call::Repository {
+            name,
+            operation: RepositoryCall::Mount { from, .. },
         } if !from.as_ref().is_some_and(|from| access.may_pull(from)) => {
-            let upload = Call::UploadStart {
-                repository: repository.clone(),
-                digest: None,
-            };
-            Ok((
-                RequestTarget::Call(Arc::new(upload)),
-                Obligations::Unmounted,
-            ))
+            let upload = Arc::new(Call::upload_start(name));
+            Ok((RequestTarget::Call(upload), Obligations::Unmounted))
         }
         _ => Ok((subject, terms)),
     }
@@ -144,43 +139,10 @@ enum Need<'a> {
 
 impl<'a> Need<'a> {
     fn of(call: &'a Call) -> Self {
-        const HEAD: &[Right] = &[Right::Pull, Right::Push];
         match call {
             Call::Ping { .. } => Self::Nothing,
             Call::Catalog { .. } => Self::Catalog,
-            // As the rules have it: who may push may look whether something is there.
-            Call::ManifestRead {
-                repository,
-                read: Read::Head,
-                ..
-            }
-            | Call::BlobRead {
-                repository,
-                read: Read::Head,
-                ..
-            } => Self::Right(repository, HEAD),
-            Call::TagsList { repository, .. }
-            | Call::ManifestRead {
-                repository,
-                read: Read::Get,
-                ..
-            }
-            | Call::BlobRead {
-                repository,
-                read: Read::Get,
-                ..
-            }
-            | Call::Referrers { repository, .. } => Self::Right(repository, &[Right::Pull]),
-            Call::ManifestWrite { repository, .. }
-            | Call::UploadStart { repository, .. }
-            | Call::Mount { repository, .. }
-            | Call::UploadStatus { repository, .. }
-            | Call::UploadChunk { repository, .. }
-            | Call::UploadCommit { repository, .. }
-            | Call::UploadCancel { repository, .. } => Self::Right(repository, &[Right::Push]),
-            Call::ManifestDelete { repository, .. } | Call::BlobDelete { repository, .. } => {
-                Self::Right(repository, &[Right::Delete])
-            }
+            Call::Repository { name, operation } => Self::Right(name, needed_rights(operation)),
         }
     }
 
@@ -218,5 +180,33 @@ impl<'a> Need<'a> {
             "{resource_type}:{name}:{}",
             resource.actions(rights).join(",")
         ))
+    }
+}
+
+/// Rights to the repository of which an operation needs one.
+fn needed_rights(operation: &RepositoryCall) -> &'static [Right] {
+    match operation {
+        // As in the rules: a push checks with HEAD whether content exists.
+        RepositoryCall::ManifestRead {
+            read: Read::Head, ..
+        }
+        | RepositoryCall::BlobRead {
+            read: Read::Head, ..
+        } => &[Right::Pull, Right::Push],
+        RepositoryCall::TagsList { .. }
+        | RepositoryCall::ManifestRead {
+            read: Read::Get, ..
+        }
+        | RepositoryCall::BlobRead {
+            read: Read::Get, ..
+        }
+        | RepositoryCall::Referrers { .. } => &[Right::Pull],
+        RepositoryCall::ManifestWrite { .. }
+        | RepositoryCall::UploadStart { .. }
+        | RepositoryCall::Mount { .. }
+        | RepositoryCall::Upload { .. } => &[Right::Push],
+        RepositoryCall::ManifestDelete { .. } | RepositoryCall::BlobDelete { .. } => {
+            &[Right::Delete]
+        }
     }
 }

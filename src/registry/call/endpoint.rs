@@ -11,13 +11,18 @@ use crate::registry::upload_id::UploadId;
 pub(super) enum Endpoint<'a> {
     Base,
     Catalog,
-    Tags(RepositoryName),
+    Repository(RepositoryName, RepositoryResource<'a>),
+}
+
+/// What a path names in a repository.
+pub(super) enum RepositoryResource<'a> {
+    Tags,
     /// The reference is still text: what a bad tag means depends on the method.
-    Manifest(RepositoryName, &'a str),
-    Blob(RepositoryName, Digest),
-    Uploads(RepositoryName),
-    Upload(RepositoryName, UploadId),
-    Referrers(RepositoryName, Digest),
+    Manifest(&'a str),
+    Blob(Digest),
+    Uploads,
+    Upload(UploadId),
+    Referrers(Digest),
 }
 
 impl<'a> Endpoint<'a> {
@@ -45,31 +50,24 @@ impl<'a> Endpoint<'a> {
             .and_then(|text| text.rsplit_once('/'))
             .ok_or(CallError::Unknown)?;
         let (name, kind) = head.rsplit_once('/').ok_or(CallError::Unknown)?;
-        match (kind, last) {
-            ("manifests", reference) if !reference.is_empty() => {
-                Ok(Self::Manifest(repository(name)?, reference))
-            }
-            ("tags", "list") => Ok(Self::Tags(repository(name)?)),
-            ("referrers", text) if !text.is_empty() => {
-                Ok(Self::Referrers(repository(name)?, digest(text)?))
-            }
+        let name = match (kind, last) {
+            ("manifests" | "referrers" | "blobs", text) if !text.is_empty() => name,
+            ("tags", "list") => name,
+            ("uploads", _) => name.strip_suffix("/blobs").ok_or(CallError::Unknown)?,
+            _ => return Err(CallError::Unknown),
+        };
+        let name = RepositoryName::parse(name).map_err(|_| CallError::NameInvalid)?;
+        let resource = match (kind, last) {
+            ("manifests", reference) => RepositoryResource::Manifest(reference),
+            ("tags", _) => RepositoryResource::Tags,
+            ("referrers", text) => RepositoryResource::Referrers(digest(text)?),
             // Without its trailing slash it still cannot be a blob: `uploads` is no digest.
-            ("blobs", "uploads") => Ok(Self::Uploads(repository(name)?)),
-            ("blobs", text) if !text.is_empty() => Ok(Self::Blob(repository(name)?, digest(text)?)),
-            ("uploads", session) => {
-                let name = name.strip_suffix("/blobs").ok_or(CallError::Unknown)?;
-                match session {
-                    "" => Ok(Self::Uploads(repository(name)?)),
-                    _ => Ok(Self::Upload(repository(name)?, upload(session)?)),
-                }
-            }
-            _ => Err(CallError::Unknown),
-        }
+            ("blobs", "uploads") | ("uploads", "") => RepositoryResource::Uploads,
+            ("blobs", text) => RepositoryResource::Blob(digest(text)?),
+            (_, session) => RepositoryResource::Upload(upload(session)?),
+        };
+        Ok(Self::Repository(name, resource))
     }
-}
-
-fn repository(text: &str) -> Result<RepositoryName, CallError> {
-    RepositoryName::parse(text).map_err(|_| CallError::NameInvalid)
 }
 
 fn digest(text: &str) -> Result<Digest, CallError> {

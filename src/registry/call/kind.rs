@@ -1,44 +1,29 @@
 //! The kinds of calls, and their names in logs and metrics.
 
-use super::Call;
+use super::{Call, RepositoryCall, UploadStep};
 
-/// What a call is, without what it names.
+/// A call without its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallKind {
-    /// [`Call::Ping`].
     Ping,
-    /// [`Call::Catalog`].
     Catalog,
-    /// [`Call::TagsList`].
     TagsList,
-    /// [`Call::ManifestRead`].
     ManifestRead,
-    /// [`Call::ManifestWrite`].
     ManifestWrite,
-    /// [`Call::ManifestDelete`].
     ManifestDelete,
-    /// [`Call::BlobRead`].
     BlobRead,
-    /// [`Call::BlobDelete`].
     BlobDelete,
-    /// [`Call::UploadStart`].
     UploadStart,
-    /// [`Call::Mount`].
     Mount,
-    /// [`Call::UploadStatus`].
     UploadStatus,
-    /// [`Call::UploadChunk`].
     UploadChunk,
-    /// [`Call::UploadCommit`].
     UploadCommit,
-    /// [`Call::UploadCancel`].
     UploadCancel,
-    /// [`Call::Referrers`].
     Referrers,
 }
 
 impl CallKind {
-    /// All of them, each at the index that it is.
+    /// All kinds, each at the index of its discriminant.
     pub const ALL: [Self; 15] = [
         Self::Ping,
         Self::Catalog,
@@ -57,7 +42,7 @@ impl CallKind {
         Self::Referrers,
     ];
 
-    /// Its name. It never changes.
+    /// The name in logs and metrics. It never changes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ping => "ping",
@@ -80,11 +65,23 @@ impl CallKind {
 }
 
 impl Call {
-    /// What it is, without what it names.
     pub fn kind(&self) -> CallKind {
         match self {
             Self::Ping { .. } => CallKind::Ping,
             Self::Catalog { .. } => CallKind::Catalog,
+            Self::Repository { operation, .. } => operation.kind(),
+        }
+    }
+
+    /// The name of the call in logs and metrics. It never changes.
+    pub fn name(&self) -> &'static str {
+        self.kind().as_str()
+    }
+}
+
+impl RepositoryCall {
+    fn kind(&self) -> CallKind {
+        match self {
             Self::TagsList { .. } => CallKind::TagsList,
             Self::ManifestRead { .. } => CallKind::ManifestRead,
             Self::ManifestWrite { .. } => CallKind::ManifestWrite,
@@ -93,17 +90,14 @@ impl Call {
             Self::BlobDelete { .. } => CallKind::BlobDelete,
             Self::UploadStart { .. } => CallKind::UploadStart,
             Self::Mount { .. } => CallKind::Mount,
-            Self::UploadStatus { .. } => CallKind::UploadStatus,
-            Self::UploadChunk { .. } => CallKind::UploadChunk,
-            Self::UploadCommit { .. } => CallKind::UploadCommit,
-            Self::UploadCancel { .. } => CallKind::UploadCancel,
+            Self::Upload { step, .. } => match step {
+                UploadStep::Status { .. } => CallKind::UploadStatus,
+                UploadStep::Chunk => CallKind::UploadChunk,
+                UploadStep::Commit { .. } => CallKind::UploadCommit,
+                UploadStep::Cancel => CallKind::UploadCancel,
+            },
             Self::Referrers { .. } => CallKind::Referrers,
         }
-    }
-
-    /// The name of the call in logs and metrics. It never changes.
-    pub fn name(&self) -> &'static str {
-        self.kind().as_str()
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt::{self, Write as _};
 
 use http::Method;
 
-use super::{Call, Pagination, Parameter};
+use super::{Call, Pagination, Parameter, QueryText, RepositoryCall, UploadStep};
+use crate::registry::digest::Digest;
 
 impl Call {
     /// The method, and the path with its query. Reading them gives the same call again. Only what
@@ -15,17 +16,75 @@ impl Call {
 
     fn method(&self) -> Method {
         match self {
-            Self::Ping { read }
-            | Self::ManifestRead { read, .. }
-            | Self::BlobRead { read, .. }
-            | Self::UploadStatus { read, .. } => read.method(),
-            Self::Catalog { .. } | Self::TagsList { .. } | Self::Referrers { .. } => Method::GET,
-            Self::ManifestWrite { .. } | Self::UploadCommit { .. } => Method::PUT,
-            Self::ManifestDelete { .. } | Self::BlobDelete { .. } | Self::UploadCancel { .. } => {
-                Method::DELETE
-            }
+            Self::Ping { read } => read.method(),
+            Self::Catalog { .. } => Method::GET,
+            Self::Repository { operation, .. } => operation.method(),
+        }
+    }
+}
+
+impl RepositoryCall {
+    fn method(&self) -> Method {
+        match self {
+            Self::ManifestRead { read, .. } | Self::BlobRead { read, .. } => read.method(),
+            Self::TagsList { .. } | Self::Referrers { .. } => Method::GET,
+            Self::ManifestWrite { .. } => Method::PUT,
+            Self::ManifestDelete { .. } | Self::BlobDelete { .. } => Method::DELETE,
             Self::UploadStart { .. } | Self::Mount { .. } => Method::POST,
-            Self::UploadChunk { .. } => Method::PATCH,
+            Self::Upload { step, .. } => match step {
+                UploadStep::Status { read } => read.method(),
+                UploadStep::Chunk => Method::PATCH,
+                UploadStep::Commit { .. } => Method::PUT,
+                UploadStep::Cancel => Method::DELETE,
+            },
+        }
+    }
+
+    /// Writes what follows `/v2/<name>/`.
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TagsList { page } => {
+                f.write_str("tags/list")?;
+                write_page(f, page)
+            }
+            Self::ManifestRead { reference, .. } | Self::ManifestDelete { reference } => {
+                write!(f, "manifests/{reference}")
+            }
+            Self::ManifestWrite { reference, tags } => {
+                write!(f, "manifests/{reference}")?;
+                write_query(f, tags.iter().map(|tag| (Parameter::Tag, tag.as_str())))
+            }
+            Self::BlobRead { digest, .. } | Self::BlobDelete { digest } => {
+                write!(f, "blobs/{digest}")
+            }
+            Self::UploadStart { digest } => {
+                f.write_str("blobs/uploads/")?;
+                let digest = digest.iter().map(Digest::as_str);
+                write_query(f, digest.map(|digest| (Parameter::Digest, digest)))
+            }
+            Self::Mount { digest, from } => {
+                f.write_str("blobs/uploads/")?;
+                let mount = std::iter::once((Parameter::Mount, digest.as_str()));
+                let from = from.iter().map(|from| (Parameter::From, from.as_str()));
+                write_query(f, mount.chain(from))
+            }
+            Self::Upload { session, step } => {
+                write!(f, "blobs/uploads/{session}")?;
+                match step {
+                    UploadStep::Commit { digest } => {
+                        write_query(f, [(Parameter::Digest, digest.as_str())])
+                    }
+                    UploadStep::Status { .. } | UploadStep::Chunk | UploadStep::Cancel => Ok(()),
+                }
+            }
+            Self::Referrers {
+                digest,
+                artifact_type,
+            } => {
+                write!(f, "referrers/{digest}")?;
+                let artifact_type = artifact_type.iter().map(QueryText::as_str);
+                write_query(f, artifact_type.map(|text| (Parameter::ArtifactType, text)))
+            }
         }
     }
 }
@@ -40,83 +99,9 @@ impl fmt::Display for Target<'_> {
                 f.write_str("/v2/_catalog")?;
                 write_page(f, page)
             }
-            Call::TagsList { repository, page } => {
-                write!(f, "/v2/{repository}/tags/list")?;
-                write_page(f, page)
-            }
-            Call::ManifestRead {
-                repository,
-                reference,
-                ..
-            }
-            | Call::ManifestDelete {
-                repository,
-                reference,
-            } => {
-                write!(f, "/v2/{repository}/manifests/{reference}")
-            }
-            Call::ManifestWrite {
-                repository,
-                reference,
-                tags,
-            } => {
-                write!(f, "/v2/{repository}/manifests/{reference}")?;
-                write_query(f, tags.iter().map(|tag| (Parameter::Tag, tag.as_str())))
-            }
-            Call::BlobRead {
-                repository, digest, ..
-            }
-            | Call::BlobDelete { repository, digest } => {
-                write!(f, "/v2/{repository}/blobs/{digest}")
-            }
-            Call::UploadStart { repository, digest } => {
-                write!(f, "/v2/{repository}/blobs/uploads/")?;
-                write_query(
-                    f,
-                    digest
-                        .iter()
-                        .map(|digest| (Parameter::Digest, digest.as_str())),
-                )
-            }
-            Call::Mount {
-                repository,
-                digest,
-                from,
-            } => {
-                write!(f, "/v2/{repository}/blobs/uploads/")?;
-                let from = from.iter().map(|from| (Parameter::From, from.as_str()));
-                write_query(
-                    f,
-                    std::iter::once((Parameter::Mount, digest.as_str())).chain(from),
-                )
-            }
-            Call::UploadStatus {
-                repository, upload, ..
-            }
-            | Call::UploadChunk { repository, upload }
-            | Call::UploadCancel { repository, upload } => {
-                write!(f, "/v2/{repository}/blobs/uploads/{upload}")
-            }
-            Call::UploadCommit {
-                repository,
-                upload,
-                digest,
-            } => {
-                write!(f, "/v2/{repository}/blobs/uploads/{upload}")?;
-                write_query(f, [(Parameter::Digest, digest.as_str())])
-            }
-            Call::Referrers {
-                repository,
-                digest,
-                artifact_type,
-            } => {
-                write!(f, "/v2/{repository}/referrers/{digest}")?;
-                write_query(
-                    f,
-                    artifact_type
-                        .iter()
-                        .map(|text| (Parameter::ArtifactType, text.as_str())),
-                )
+            Call::Repository { name, operation } => {
+                write!(f, "/v2/{name}/")?;
+                operation.write(f)
             }
         }
     }

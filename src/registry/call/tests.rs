@@ -2,7 +2,9 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::*;
+use crate::registry::digest::Digest;
 use crate::registry::error_code::ErrorCode;
+use crate::registry::reference::{Reference, Tag};
 
 const SHA256: &str = "sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b";
 
@@ -336,9 +338,15 @@ fn queries_are_decoded() {
         commit
     );
     let mount = call(Method::POST, "/v2/a/blobs/uploads/?from=b%2Fc&mount=DIGEST").unwrap();
-    assert!(matches!(mount, Call::Mount { from: Some(from), .. } if from.as_str() == "b/c"));
+    assert!(matches!(
+        mount.operation(),
+        Some(RepositoryCall::Mount { from: Some(from), .. }) if from.as_str() == "b/c"
+    ));
     let anonymous = call(Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST").unwrap();
-    assert!(matches!(anonymous, Call::Mount { from: None, .. }));
+    assert!(matches!(
+        anonymous.operation(),
+        Some(RepositoryCall::Mount { from: None, .. })
+    ));
     // An empty value counts as none, and `from` alone means nothing.
     assert_eq!(
         words(Method::POST, "/v2/a/blobs/uploads/?mount=&digest&from=b"),
@@ -349,9 +357,11 @@ fn queries_are_decoded() {
         matches!(page, Call::Catalog { page: Pagination { n: Some(100), last: Some(last) } } if last.as_str() == "a b/")
     );
     let tags = call(Method::PUT, "/v2/a/manifests/DIGEST?tag=x&tag=y").unwrap();
-    assert!(
-        matches!(tags, Call::ManifestWrite { tags, .. } if tags.iter().map(Tag::as_str).eq(["x", "y"]))
-    );
+    assert!(matches!(
+        tags.operation(),
+        Some(RepositoryCall::ManifestWrite { tags, .. })
+            if tags.iter().map(Tag::as_str).eq(["x", "y"])
+    ));
 }
 
 #[test]
@@ -498,62 +508,45 @@ fn read() -> impl Strategy<Value = Read> {
 }
 
 fn any_call() -> impl Strategy<Value = Call> {
-    let some_digest = || proptest::option::of(digest());
-    let manifest = || (repository(), reference());
-    let blob = || (repository(), digest());
-    let session = || (repository(), upload());
     prop_oneof![
-        read().prop_map(|read| Call::Ping { read }),
-        page().prop_map(|page| Call::Catalog { page }),
-        (repository(), page()).prop_map(|(repository, page)| Call::TagsList { repository, page }),
-        (manifest(), read()).prop_map(|((repository, reference), read)| Call::ManifestRead {
-            repository,
-            reference,
-            read
-        }),
-        (manifest(), proptest::collection::vec(tag(), 0..3)).prop_map(
-            |((repository, reference), tags)| Call::ManifestWrite {
-                repository,
-                reference,
-                tags
-            }
-        ),
-        manifest().prop_map(|(repository, reference)| Call::ManifestDelete {
-            repository,
-            reference
-        }),
-        (blob(), read()).prop_map(|((repository, digest), read)| Call::BlobRead {
-            repository,
-            digest,
-            read
-        }),
-        blob().prop_map(|(repository, digest)| Call::BlobDelete { repository, digest }),
-        (repository(), some_digest())
-            .prop_map(|(repository, digest)| Call::UploadStart { repository, digest }),
-        (blob(), proptest::option::of(repository())).prop_map(|((repository, digest), from)| {
-            Call::Mount {
-                repository,
+        1 => read().prop_map(|read| Call::Ping { read }),
+        1 => page().prop_map(|page| Call::Catalog { page }),
+        13 => (repository(), repository_call())
+            .prop_map(|(name, operation)| Call::Repository { name, operation }),
+    ]
+}
+
+fn repository_call() -> impl Strategy<Value = RepositoryCall> {
+    let some_digest = || proptest::option::of(digest());
+    prop_oneof![
+        1 => page().prop_map(|page| RepositoryCall::TagsList { page }),
+        1 => (reference(), read())
+            .prop_map(|(reference, read)| RepositoryCall::ManifestRead { reference, read }),
+        1 => (reference(), proptest::collection::vec(tag(), 0..3))
+            .prop_map(|(reference, tags)| RepositoryCall::ManifestWrite { reference, tags }),
+        1 => reference().prop_map(|reference| RepositoryCall::ManifestDelete { reference }),
+        1 => (digest(), read()).prop_map(|(digest, read)| RepositoryCall::BlobRead { digest, read }),
+        1 => digest().prop_map(|digest| RepositoryCall::BlobDelete { digest }),
+        1 => some_digest().prop_map(|digest| RepositoryCall::UploadStart { digest }),
+        1 => (digest(), proptest::option::of(repository()))
+            .prop_map(|(digest, from)| RepositoryCall::Mount { digest, from }),
+        4 => (upload(), upload_step())
+            .prop_map(|(session, step)| RepositoryCall::Upload { session, step }),
+        1 => (digest(), query_text()).prop_map(|(digest, artifact_type)| {
+            RepositoryCall::Referrers {
                 digest,
-                from,
+                artifact_type,
             }
         }),
-        (session(), read()).prop_map(|((repository, upload), read)| Call::UploadStatus {
-            repository,
-            upload,
-            read
-        }),
-        session().prop_map(|(repository, upload)| Call::UploadChunk { repository, upload }),
-        (session(), digest()).prop_map(|((repository, upload), digest)| Call::UploadCommit {
-            repository,
-            upload,
-            digest
-        }),
-        session().prop_map(|(repository, upload)| Call::UploadCancel { repository, upload }),
-        (blob(), query_text()).prop_map(|((repository, digest), artifact_type)| Call::Referrers {
-            repository,
-            digest,
-            artifact_type
-        }),
+    ]
+}
+
+fn upload_step() -> impl Strategy<Value = UploadStep> {
+    prop_oneof![
+        read().prop_map(|read| UploadStep::Status { read }),
+        Just(UploadStep::Chunk),
+        digest().prop_map(|digest| UploadStep::Commit { digest }),
+        Just(UploadStep::Cancel),
     ]
 }
 
@@ -579,7 +572,7 @@ fn readings(path: &str) -> Vec<String> {
         let endpoint = match segments.as_slice() {
             ["manifests", reference] => Reference::parse(reference).is_ok(),
             ["tags", "list"] | ["blobs", "uploads"] | ["blobs", "uploads", ""] => true,
-            ["blobs" | "referrers", digest] => super::Digest::parse(digest).is_ok(),
+            ["blobs" | "referrers", digest] => Digest::parse(digest).is_ok(),
             ["blobs", "uploads", session] => UploadId::parse(session).is_ok(),
             _ => false,
         };

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Limited};
 
-use crate::registry::call::{Call, Read};
+use crate::registry::call::{Read, RepositoryCall};
 use crate::request::body::ResponseBody;
 use crate::request::obligations::Obligations;
 use crate::request::rejection::Rejection;
@@ -72,16 +72,8 @@ pub(crate) async fn restore(
             *value = restored;
         }
     }
-    let is_head = matches!(
-        call,
-        Call::ManifestRead {
-            read: Read::Head,
-            ..
-        } | Call::BlobRead {
-            read: Read::Head,
-            ..
-        }
-    );
+    let read = call.operation().and_then(RepositoryCall::content_read);
+    let is_head = read == Some(Read::Head);
     let body = ResponseBody::own(body, is_head);
     parts
         .headers

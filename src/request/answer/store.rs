@@ -14,7 +14,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 
 use super::manifest_budget::Room;
-use crate::registry::call::Call;
+use crate::registry::call::{Call, RepositoryCall, UploadStep};
+use crate::registry::name::RepositoryName;
+use crate::registry::upload_id::UploadId;
 use crate::request::body::ResponseBody;
 use crate::request::conn_info::{ConnInfo, Protocol};
 use crate::request::headers::API_VERSION;
@@ -59,7 +61,7 @@ pub(crate) async fn answer(
         timeouts,
         upload,
     };
-    let answered = dispatch(asked, call, (body, room)).await;
+    let answered = dispatch(&asked, call, (body, room)).await;
     record.answered();
     Ok(finished(answered?, conn, record))
 }
@@ -98,72 +100,75 @@ impl Asked<'_> {
 }
 
 async fn dispatch(
-    asked: Asked<'_>,
+    asked: &Asked<'_>,
     call: &Call,
     (body, room): (RequestBody, Option<Room>),
 ) -> Answered {
     match call {
         Call::Ping { read } => Ok(read::json(b"{}".to_vec(), "application/json", *read)),
-        Call::Catalog { page } => lists::catalog(&asked, page).await,
-        Call::TagsList { repository, page } => lists::tags(&asked, repository, page).await,
-        Call::Referrers {
-            repository,
+        Call::Catalog { page } => lists::catalog(asked, page).await,
+        Call::Repository { name, operation } => {
+            repository(asked, name, operation, body, room).await
+        }
+    }
+}
+
+async fn repository(
+    asked: &Asked<'_>,
+    name: &RepositoryName,
+    operation: &RepositoryCall,
+    body: RequestBody,
+    room: Option<Room>,
+) -> Answered {
+    match operation {
+        RepositoryCall::TagsList { page } => lists::tags(asked, name, page).await,
+        RepositoryCall::Referrers {
             digest,
             artifact_type,
-        } => lists::referrers(&asked, repository, digest, artifact_type.as_ref()).await,
-        Call::ManifestRead {
-            repository,
-            reference,
-            read,
-        } => read::manifest(&asked, repository, reference, *read).await,
-        Call::BlobRead {
-            repository,
-            digest,
-            read,
-        } => read::blob(&asked, repository, digest, *read).await,
-        Call::ManifestWrite {
-            repository,
-            reference,
-            tags,
-        } => write::manifest(&asked, (repository, reference, tags), body, room).await,
-        Call::ManifestDelete {
-            repository,
-            reference,
-        } => {
-            let deleted = asked.store.delete_manifest(repository, reference).await;
+        } => lists::referrers(asked, name, digest, artifact_type.as_ref()).await,
+        RepositoryCall::ManifestRead { reference, read } => {
+            read::manifest(asked, name, reference, *read).await
+        }
+        RepositoryCall::BlobRead { digest, read } => read::blob(asked, name, digest, *read).await,
+        RepositoryCall::ManifestWrite { reference, tags } => {
+            write::manifest(asked, (name, reference, tags), body, room).await
+        }
+        RepositoryCall::ManifestDelete { reference } => {
+            let deleted = asked.store.delete_manifest(name, reference).await;
             deleted
                 .map(|()| empty(StatusCode::ACCEPTED))
                 .map_err(|error| asked.rejection(error))
         }
-        Call::BlobDelete { repository, digest } => {
-            let deleted = asked.store.delete_blob(repository, digest).await;
+        RepositoryCall::BlobDelete { digest } => {
+            let deleted = asked.store.delete_blob(name, digest).await;
             deleted
                 .map(|()| empty(StatusCode::ACCEPTED))
                 .map_err(|error| asked.rejection(error))
         }
-        Call::UploadStart { repository, digest } => {
-            write::start(&asked, repository, digest.as_ref(), body).await
+        RepositoryCall::UploadStart { digest } => {
+            write::start(asked, name, digest.as_ref(), body).await
         }
-        Call::Mount {
-            repository,
-            digest,
-            from,
-        } => write::mount(&asked, repository, digest, from.as_ref()).await,
-        Call::UploadStatus {
-            repository,
-            upload,
-            read: _,
-        } => write::status(&asked, (repository, upload)).await,
-        Call::UploadChunk { repository, upload } => {
-            write::chunk(&asked, (repository, upload), body).await
+        RepositoryCall::Mount { digest, from } => {
+            write::mount(asked, name, digest, from.as_ref()).await
         }
-        Call::UploadCommit {
-            repository,
-            upload,
-            digest,
-        } => write::commit(&asked, (repository, upload), digest, body).await,
-        Call::UploadCancel { repository, upload } => {
-            let cancelled = asked.store.cancel_upload(repository, upload).await;
+        RepositoryCall::Upload { session, step } => {
+            upload(asked, (name, session), step, body).await
+        }
+    }
+}
+
+async fn upload(
+    asked: &Asked<'_>,
+    session: (&RepositoryName, &UploadId),
+    step: &UploadStep,
+    body: RequestBody,
+) -> Answered {
+    match step {
+        UploadStep::Status { read: _ } => write::status(asked, session).await,
+        UploadStep::Chunk => write::chunk(asked, session, body).await,
+        UploadStep::Commit { digest } => write::commit(asked, session, digest, body).await,
+        UploadStep::Cancel => {
+            let cancelled = asked.store.cancel_upload(session.0, session.1).await;
             cancelled
                 .map(|()| empty(StatusCode::NO_CONTENT))
                 .map_err(|error| asked.rejection(error))

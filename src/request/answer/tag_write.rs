@@ -17,7 +17,7 @@ use super::manifest_budget::Room;
 use super::rewrite::{self, Asked};
 use super::{forward, store};
 use crate::crypto;
-use crate::registry::call::Call;
+use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
@@ -89,10 +89,9 @@ pub(crate) async fn write(
 ) -> Result<Response<ResponseBody>, Rejection> {
     let bytes = whole(route, incoming, room, record).await?;
     let terms = route.take_tag_writes();
-    let Some(Call::ManifestWrite {
-        repository,
-        reference,
-        tags,
+    let Some(Call::Repository {
+        name: repository,
+        operation: RepositoryCall::ManifestWrite { reference, tags },
     }) = route.call()
     else {
         return Err(Rejection::bad_base_path());
