@@ -3,7 +3,7 @@
 
 /// Asks again while only the nonce is refused: the library gives up after three, a busy CA may
 /// refuse more.
-macro_rules! again {
+macro_rules! retry_bad_nonce {
     ($ask:expr) => {{
         let mut tries = 0;
         loop {
@@ -28,15 +28,15 @@ use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use instant_acme::{
-    AccountBuilder, CertificateIdentifier, ExternalAccountKey, Identifier, NewAccount, NewOrder,
+    AccountBuilder, CertificateIdentifier, ExternalAccountKey, Identifier, NewAccount,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use secrecy::ExposeSecret;
 
-pub(super) use self::error::{AcmeError, Unproved};
-pub(super) use self::order::{Offer, Order, Proof, Stage};
-use self::transport::{Client, Transport};
+pub(super) use self::error::{AcmeError, FailedAuthorization};
+pub(super) use self::order::{Authorization, Challenge, Order, OrderStatus};
+use self::transport::{AcmeHttpClient, Transport};
 use crate::certs::state::paths::{CaId, StoredAccount};
 use crate::certs::state::storage::Account;
 use crate::config::acme::{CaSettings, CertifiedName};
@@ -63,7 +63,7 @@ struct Meta {
 }
 
 /// What is to be ordered.
-pub(super) struct Wish<'a> {
+pub(super) struct NewOrder<'a> {
     pub(super) names: &'a [CertifiedName],
     pub(super) profile: Option<&'a str>,
     /// The certificate that it will replace (RFC 9773 §5).
@@ -72,11 +72,11 @@ pub(super) struct Wish<'a> {
 
 /// What a CA says about renewing.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Advice {
+pub(super) struct RenewalInfo {
     pub(super) start: SystemTime,
     pub(super) end: SystemTime,
     /// When to ask again, if it says so.
-    pub(super) ask_again: Option<SystemTime>,
+    pub(super) retry_at: Option<SystemTime>,
 }
 
 impl Session {
@@ -92,7 +92,7 @@ impl Session {
             .await;
         let account = opened.map_err(|error| match error {
             instant_acme::Error::KeyRejected | instant_acme::Error::Crypto => AcmeError::AccountKey,
-            other => AcmeError::of(other, &transport),
+            other => AcmeError::from_library(other, &transport),
         })?;
         Ok(Self { account, transport })
     }
@@ -118,8 +118,10 @@ impl Session {
             ExternalAccountKey::new(binding.key_id.clone(), &key)
         });
         let directory = || ca.directory.url().to_owned();
-        let created = again!(builder(&transport).create(&wanted, directory(), binding.as_ref()));
-        let (account, credentials) = created.map_err(|error| AcmeError::of(error, &transport))?;
+        let created =
+            retry_bad_nonce!(builder(&transport).create(&wanted, directory(), binding.as_ref()));
+        let (account, credentials) =
+            created.map_err(|error| AcmeError::from_library(error, &transport))?;
         let session = Self { account, transport };
         let stored = StoredAccount {
             directory: id.clone(),
@@ -132,9 +134,9 @@ impl Session {
     }
 
     /// Tells the CA other contacts.
-    pub(super) async fn tell_contacts(&self, contacts: &[String]) -> Result<(), AcmeError> {
+    pub(super) async fn update_contacts(&self, contacts: &[String]) -> Result<(), AcmeError> {
         let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
-        again!(self.account.update_contacts(&contact)).map_err(|error| self.error(error))
+        retry_bad_nonce!(self.account.update_contacts(&contact)).map_err(|error| self.error(error))
     }
 
     /// The URL of the account.
@@ -143,7 +145,7 @@ impl Session {
     }
 
     /// Whether the CA gives advice about renewing, and thus knows what a replacement is.
-    pub(super) fn knows_renewal_info(&self) -> bool {
+    pub(super) fn supports_renewal_info(&self) -> bool {
         self.directory().renewal_info.is_some()
     }
 
@@ -156,71 +158,73 @@ impl Session {
     }
 
     fn directory(&self) -> Directory {
-        serde_json::from_slice(&self.transport.seen().directory.unwrap_or_default())
+        serde_json::from_slice(&self.transport.last_response().directory.unwrap_or_default())
             .unwrap_or_default()
     }
 
     /// Makes an order.
-    pub(super) async fn order(&self, wish: &Wish<'_>) -> Result<Order, AcmeError> {
-        self.ensure_profile(wish.profile)?;
-        let names: Vec<Identifier> = wish.names.iter().map(identifier).collect();
-        let mut order = NewOrder::new(&names);
-        if let Some(profile) = wish.profile {
+    pub(super) async fn order(&self, request: &NewOrder<'_>) -> Result<Order, AcmeError> {
+        self.ensure_profile(request.profile)?;
+        let names: Vec<Identifier> = request.names.iter().map(identifier).collect();
+        let mut order = instant_acme::NewOrder::new(&names);
+        if let Some(profile) = request.profile {
             order = order.profile(profile);
         }
-        let replaced = wish
+        let replaced = request
             .replaces
             .and_then(|leaf| CertificateIdentifier::try_from(leaf).ok());
         let replaces = replaced.is_some();
         if let Some(replaced) = replaced {
             order = order.replaces(replaced);
         }
-        match again!(self.account.new_order(&order)) {
+        match retry_bad_nonce!(self.account.new_order(&order)) {
             Ok(order) => Ok(Order::new(
                 order,
                 self.account.key_thumbprint(),
                 self.transport.clone(),
             )),
             // RFC 9773 §5 wants it echoed. The order is there all the same.
-            Err(instant_acme::Error::Other(error)) if error.to_string().starts_with(NOT_ECHOED) => {
-                let url = self.transport.seen().location;
-                self.resume(
-                    &url.ok_or_else(|| AcmeError::Nonsense("an order without a URL".to_owned()))?,
-                )
+            Err(instant_acme::Error::Other(error))
+                if error.to_string().starts_with(REPLACES_NOT_ECHOED) =>
+            {
+                let url = self.transport.last_response().location;
+                self.resume(&url.ok_or_else(|| {
+                    AcmeError::InvalidResponse("an order without a URL".to_owned())
+                })?)
                 .await
             }
             Err(instant_acme::Error::Unsupported(_)) if replaces => Err(
                 AcmeError::ReplacesRefused("the CA knows no renewal information".to_owned()),
             ),
-            Err(error) => Err(self.error(error).about_replacing(replaces)),
+            Err(error) => Err(self.error(error).into_refused_replacement(replaces)),
         }
     }
 
     /// Takes up an order of this account.
     pub(super) async fn resume(&self, url: &str) -> Result<Order, AcmeError> {
-        match again!(self.account.order(url.to_owned())) {
+        match retry_bad_nonce!(self.account.order(url.to_owned())) {
             Ok(order) => Ok(Order::new(
                 order,
                 self.account.key_thumbprint(),
                 self.transport.clone(),
             )),
-            Err(error) => Err(self.error(error).about_order()),
+            Err(error) => Err(self.error(error).into_missing_order()),
         }
     }
 
     /// Asks when a certificate should be renewed; `None` where the CA gives no such advice.
-    pub(super) async fn renewal_advice(
+    pub(super) async fn renewal_info(
         &self,
         leaf: &CertificateDer<'static>,
-    ) -> Result<Option<Advice>, AcmeError> {
+    ) -> Result<Option<RenewalInfo>, AcmeError> {
         let Ok(id) = CertificateIdentifier::try_from(leaf) else {
             return Ok(None);
         };
         match self.account.renewal_info(&id).await {
-            Ok((info, _)) => Ok(Some(Advice {
+            Ok((info, _)) => Ok(Some(RenewalInfo {
                 start: info.suggested_window.start.into(),
                 end: info.suggested_window.end.into(),
-                ask_again: self.transport.seen().retry_after,
+                retry_at: self.transport.last_response().retry_after,
             })),
             Err(instant_acme::Error::Unsupported(_)) => Ok(None),
             Err(error) => Err(self.error(error)),
@@ -231,13 +235,13 @@ impl Session {
     /// cannot be had are left out.
     pub(super) async fn alternates(&self) -> Vec<String> {
         let mut chains = Vec::new();
-        for url in self.transport.seen().alternates {
+        for url in self.transport.last_response().alternates {
             // The library cannot fetch a chain by its URL, but it can ask for any URL as for an
             // order; what comes is no order, and the transport has kept it.
-            let _ = again!(self.account.order(url.clone()));
+            let _ = retry_bad_nonce!(self.account.order(url.clone()));
             let chain = self
                 .transport
-                .seen()
+                .last_response()
                 .chain
                 .and_then(|chain| String::from_utf8(chain.to_vec()).ok());
             chains.extend(chain);
@@ -264,7 +268,7 @@ impl Session {
     }
 
     fn error(&self, error: instant_acme::Error) -> AcmeError {
-        AcmeError::of(error, &self.transport)
+        AcmeError::from_library(error, &self.transport)
     }
 }
 
@@ -275,7 +279,7 @@ async fn transport(ca: &CaSettings) -> Result<Arc<Transport>, AcmeError> {
 }
 
 fn builder(transport: &Arc<Transport>) -> AccountBuilder {
-    instant_acme::Account::builder_with_http(Box::new(Client(transport.clone())))
+    instant_acme::Account::builder_with_http(Box::new(AcmeHttpClient(transport.clone())))
 }
 
 fn identifier(name: &CertifiedName) -> Identifier {
@@ -297,4 +301,4 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// How the library begins when an order comes back without `replaces`.
-const NOT_ECHOED: &str = "replaces field mismatch";
+const REPLACES_NOT_ECHOED: &str = "replaces field mismatch";

@@ -28,27 +28,27 @@ pub struct Challenges {
     handshakes: DashMap<Box<str>, Arc<CertifiedKey>>,
     directory: Option<PathBuf>,
     /// Strangers can make us look for files that are not there: only so many at once.
-    looking: Semaphore,
+    file_lookups: Semaphore,
 }
 
 /// An answer that is in place until this is dropped.
 #[must_use = "the answer is gone when this is dropped"]
 #[derive(Debug)]
-pub struct Answer {
+pub struct ChallengeResponse {
     challenges: Arc<Challenges>,
-    kind: AnswerKind,
+    kind: ChallengeResponseKind,
     key: Box<str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AnswerKind {
+enum ChallengeResponseKind {
     Http,
     Handshake,
 }
 
 /// Why a certificate for a handshake cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
+pub enum ChallengeResponseError {
     /// What the CA has sent is no token (RFC 8555 §8.3).
     #[error("the CA's token is not one")]
     Token,
@@ -77,7 +77,7 @@ impl Challenges {
             http,
             handshakes,
             directory,
-            looking: Semaphore::new(MOST_LOOKING),
+            file_lookups: Semaphore::new(MAX_FILE_LOOKUPS),
         }
     }
 
@@ -87,15 +87,15 @@ impl Challenges {
         self: &Arc<Self>,
         token: &str,
         content: &str,
-    ) -> Result<Answer, AnswerError> {
+    ) -> Result<ChallengeResponse, ChallengeResponseError> {
         if !is_token(token) {
-            return Err(AnswerError::Token);
+            return Err(ChallengeResponseError::Token);
         }
-        self.share(AnswerKind::Http, token, content)?;
+        self.share(ChallengeResponseKind::Http, token, content)?;
         self.http.insert(token.into(), content.into());
-        Ok(Answer {
+        Ok(ChallengeResponse {
             challenges: self.clone(),
-            kind: AnswerKind::Http,
+            kind: ChallengeResponseKind::Http,
             key: token.into(),
         })
     }
@@ -106,15 +106,15 @@ impl Challenges {
         self: &Arc<Self>,
         name: &str,
         digest: &[u8],
-    ) -> Result<Answer, AnswerError> {
+    ) -> Result<ChallengeResponse, ChallengeResponseError> {
         let key = server_name(name);
         let certificate = certificate(name, digest)?;
         let shared = format!("{name} {}", BASE64_URL_SAFE_NO_PAD.encode(digest));
-        self.share(AnswerKind::Handshake, &key, &shared)?;
+        self.share(ChallengeResponseKind::Handshake, &key, &shared)?;
         self.handshakes.insert(key.clone(), Arc::new(certificate));
-        Ok(Answer {
+        Ok(ChallengeResponse {
             challenges: self.clone(),
-            kind: AnswerKind::Handshake,
+            kind: ChallengeResponseKind::Handshake,
             key,
         })
     }
@@ -127,7 +127,9 @@ impl Challenges {
         if !is_token(token) {
             return None;
         }
-        self.shared(AnswerKind::Http, token).await.map(Arc::from)
+        self.shared(ChallengeResponseKind::Http, token)
+            .await
+            .map(Arc::from)
     }
 
     /// What answers a handshake for `acme-tls/1` in this process.
@@ -144,37 +146,42 @@ impl Challenges {
         {
             return None;
         }
-        let shared = self.shared(AnswerKind::Handshake, server_name).await?;
+        let shared = self
+            .shared(ChallengeResponseKind::Handshake, server_name)
+            .await?;
         let (name, digest) = shared.split_once(' ')?;
         let digest = BASE64_URL_SAFE_NO_PAD.decode(digest).ok()?;
         certificate(name, &digest).ok().map(Arc::new)
     }
 
-    async fn shared(&self, kind: AnswerKind, key: &str) -> Option<String> {
+    async fn shared(&self, kind: ChallengeResponseKind, key: &str) -> Option<String> {
         let path = self.path(kind, key)?;
         // A CA asks from several places at once, for several names: who comes at the same time
         // waits.
-        let _looking = timeout(PATIENCE, self.looking.acquire()).await.ok()?.ok()?;
+        let _permit = timeout(FILE_LOOKUP_TIMEOUT, self.file_lookups.acquire())
+            .await
+            .ok()?
+            .ok()?;
         tokio::fs::read_to_string(path).await.ok()
     }
 
-    fn share(&self, kind: AnswerKind, key: &str, content: &str) -> io::Result<()> {
+    fn share(&self, kind: ChallengeResponseKind, key: &str, content: &str) -> io::Result<()> {
         match self.path(kind, key) {
             Some(path) => atomic_write(&path, content.as_bytes(), Access::Private),
             None => Ok(()),
         }
     }
 
-    fn path(&self, kind: AnswerKind, key: &str) -> Option<PathBuf> {
+    fn path(&self, kind: ChallengeResponseKind, key: &str) -> Option<PathBuf> {
         let prefix = match kind {
-            AnswerKind::Http => "http",
-            AnswerKind::Handshake => "handshake",
+            ChallengeResponseKind::Http => "http",
+            ChallengeResponseKind::Handshake => "handshake",
         };
         Some(self.directory.as_ref()?.join(format!("{prefix}-{key}")))
     }
 }
 
-impl Drop for Answer {
+impl Drop for ChallengeResponse {
     fn drop(&mut self) {
         let Self {
             challenges,
@@ -182,8 +189,8 @@ impl Drop for Answer {
             key,
         } = self;
         match kind {
-            AnswerKind::Http => drop(challenges.http.remove(key.as_ref())),
-            AnswerKind::Handshake => drop(challenges.handshakes.remove(key.as_ref())),
+            ChallengeResponseKind::Http => drop(challenges.http.remove(key.as_ref())),
+            ChallengeResponseKind::Handshake => drop(challenges.handshakes.remove(key.as_ref())),
         }
         if let Some(path) = challenges.path(*kind, key) {
             // It answers a challenge that is over: nobody will ask.
@@ -195,7 +202,7 @@ impl Drop for Answer {
 /// Base64url, of a length that can be a token: then it is a file name, too.
 fn is_token(token: &str) -> bool {
     let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) && token.bytes().all(is_base64url)
+    (MIN_TOKEN_LENGTH..=MAX_TOKEN_LENGTH).contains(&token.len()) && token.bytes().all(is_base64url)
 }
 
 /// What a CA puts into a handshake: an address by its reverse name (RFC 8738 §6).
@@ -218,7 +225,7 @@ pub(super) fn server_name(name: &str) -> Box<str> {
 }
 
 /// Self-signed, for the one name, with the digest in a critical extension (RFC 8737 §3).
-fn certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, AnswerError> {
+fn certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, ChallengeResponseError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new([name.to_owned()])?;
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
@@ -228,11 +235,11 @@ fn certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, AnswerError> {
 }
 
 /// RFC 8555 §8.3 wants at least 128 bits, 22 characters; CAs send 43.
-const SHORTEST_TOKEN: usize = 22;
-const LONGEST_TOKEN: usize = 200;
-const MOST_LOOKING: usize = 4;
+const MIN_TOKEN_LENGTH: usize = 22;
+const MAX_TOKEN_LENGTH: usize = 200;
+const MAX_FILE_LOOKUPS: usize = 4;
 /// CAs wait for ten seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FILE_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

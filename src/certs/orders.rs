@@ -3,14 +3,14 @@
 
 mod attempt;
 mod budgets;
+mod changes;
 mod contacts;
 mod domain;
-mod follow;
+mod domain_state;
 mod issued;
 mod plan;
-mod prove;
-mod renew;
-mod state;
+mod request;
+mod solver;
 mod step;
 
 use std::collections::HashMap;
@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::domain::Domain;
+use self::domain_state::{AttemptOutcome, DomainState};
 use self::plan::Plan;
-use self::state::{Outcome, State};
 use self::step::Step;
 use crate::certs::served::manager::Certificates;
 use crate::certs::served::report::AcmeStatus;
@@ -37,7 +37,7 @@ use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
 /// What the wall's clock shows. Another one in tests.
-pub type Wall = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+pub type SystemClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Orders and renews. [`run`](Self::run) does it; everything else only tells it something.
 pub struct Issuer {
@@ -45,13 +45,13 @@ pub struct Issuer {
     certificates: Arc<Certificates>,
     plan: ArcSwap<Plan>,
     /// Domains that somebody wants renewed at once.
-    forced: Mutex<Vec<HostName>>,
+    requested: Mutex<Vec<HostName>>,
     /// Opened by whoever needs it first.
     ledger: Mutex<Option<LedgerFile>>,
     /// As of the last look into it.
     known: ArcSwapOption<Ledger>,
     wake: Notify,
-    wall: Wall,
+    system_clock: SystemClock,
     started: Instant,
 }
 
@@ -84,23 +84,27 @@ impl Running {
 impl Issuer {
     /// For the certificates of a process and their state directory. Nothing happens before
     /// [`run`](Self::run).
-    pub fn new(certificates: Arc<Certificates>, snapshot: &Snapshot, wall: Wall) -> Self {
+    pub fn new(
+        certificates: Arc<Certificates>,
+        snapshot: &Snapshot,
+        system_clock: SystemClock,
+    ) -> Self {
         Self {
             storage: Storage::below(certificates.state()),
             certificates,
-            plan: ArcSwap::from_pointee(Plan::of(snapshot)),
-            forced: Mutex::default(),
+            plan: ArcSwap::from_pointee(Plan::from_snapshot(snapshot)),
+            requested: Mutex::default(),
             ledger: Mutex::default(),
             known: ArcSwapOption::empty(),
             wake: Notify::new(),
-            wall,
+            system_clock,
             started: Instant::now(),
         }
     }
 
     /// Takes another configuration. Neither cancels nor repeats an order that is under way.
     pub fn apply(&self, snapshot: &Snapshot) {
-        self.plan.store(Arc::new(Plan::of(snapshot)));
+        self.plan.store(Arc::new(Plan::from_snapshot(snapshot)));
         self.wake.notify_one();
     }
 
@@ -114,11 +118,11 @@ impl Issuer {
             // Attempts will say so, and not be made.
             tracing::debug!(error, "the ledger of attempts cannot be opened yet");
         }
-        let mut followed = self.begin_to_follow();
+        let mut applied = self.initial_changes();
         loop {
-            self.follow(&mut followed, &mut domains);
+            self.apply_changes(&mut applied, &mut domains);
             self.start_due(&mut domains, &mut running);
-            self.tell(&mut domains);
+            self.publish_status(&mut domains);
             let pause = self.pause(&domains, running.steps.len());
             tokio::select! {
                 // Each only waits: what one misses is there in the next round.
@@ -134,26 +138,26 @@ impl Issuer {
     }
 
     /// Tells the CAs the contacts, as long as the answer is kept.
-    fn start_telling(self: &Arc<Self>, plan: Arc<Plan>) -> JoinSet<()> {
-        let mut telling = JoinSet::new();
-        telling.spawn(self.clone().tell_contacts(plan));
-        telling
+    fn start_contact_updates(self: &Arc<Self>, plan: Arc<Plan>) -> JoinSet<()> {
+        let mut updates = JoinSet::new();
+        updates.spawn(self.clone().update_contacts(plan));
+        updates
     }
 
     fn start_due(self: &Arc<Self>, domains: &mut HashMap<HostName, Domain>, running: &mut Running) {
-        let now = (self.wall)();
+        let now = (self.system_clock)();
         for domain in domains.values_mut() {
-            if running.steps.len() >= MOST_AT_ONCE {
+            if running.steps.len() >= MAX_CONCURRENT_STEPS {
                 return;
             }
-            if domain.running || !(domain.forced || domain.state.is_due(now)) {
+            if domain.running || !(domain.requested || domain.state.is_due(now)) {
                 continue;
             }
-            let (issuer, host, spur) = (self.clone(), domain.host.clone(), domain.begin());
+            let (issuer, host, trigger) = (self.clone(), domain.host.clone(), domain.begin());
             let name = host.domain.clone();
             let step = running
                 .steps
-                .spawn(async move { issuer.step(&host, spur).await });
+                .spawn(async move { issuer.step(&host, trigger).await });
             running.names.insert(step.id(), name);
         }
     }
@@ -170,44 +174,44 @@ impl Issuer {
         let Step { state, status, outcome } = step.unwrap_or_else(|error| {
             tracing::error!(domain = %name, %error, "a step towards a certificate has broken down, please report this");
             // What panicked would do so again at once. The others go on meanwhile.
-            let state = State::Waiting { until: (self.wall)() + AFTER_A_PANIC, why: BROKEN.to_owned() };
-            let status = AcmeStatus { error: Some(BROKEN.to_owned()), ..domain.status.clone() };
-            Step { state, status, outcome: Some(Outcome::Failed) }
+            let state = DomainState::Waiting { until: (self.system_clock)() + PANIC_RETRY_DELAY, why: PANIC_MESSAGE.to_owned() };
+            let status = AcmeStatus { error: Some(PANIC_MESSAGE.to_owned()), ..domain.status.clone() };
+            Step { state, status, outcome: Some(AttemptOutcome::Failed) }
         });
         domain.status = status;
-        domain.count(outcome);
+        domain.count_outcome(outcome);
         domain.end(state);
     }
 
     /// Until something is due, and never so long that a clock that was set goes unnoticed.
     fn pause(&self, domains: &HashMap<HostName, Domain>, running: usize) -> Duration {
-        if running >= MOST_AT_ONCE {
-            return LOOK_AGAIN;
+        if running >= MAX_CONCURRENT_STEPS {
+            return MAX_IDLE;
         }
-        let now = (self.wall)();
+        let now = (self.system_clock)();
         let idle = domains.values().filter(|domain| !domain.running);
         let next = idle.map(|domain| domain.state.due()).min();
-        next.map_or(LOOK_AGAIN, |at| {
-            at.duration_since(now).unwrap_or_default().min(LOOK_AGAIN)
+        next.map_or(MAX_IDLE, |at| {
+            at.duration_since(now).unwrap_or_default().min(MAX_IDLE)
         })
     }
 
     /// Shows what is going on, and says what presses.
-    fn tell(&self, domains: &mut HashMap<HostName, Domain>) {
-        let now = (self.wall)();
+    fn publish_status(&self, domains: &mut HashMap<HostName, Domain>) {
+        let now = (self.system_clock)();
         for domain in domains.values_mut() {
             let held = self.certificates.issued(&domain.host.domain);
-            domain.warn(held.map(|held| held.certificate.facts), now);
+            domain.warn_of_expiry(held.map(|held| held.certificate.facts), now);
         }
         let status = domains
             .iter()
-            .map(|(name, domain)| (name.clone(), domain.shown()));
+            .map(|(name, domain)| (name.clone(), domain.report()));
         self.certificates.tell(status.collect());
     }
 
     fn clock(&self) -> Clock {
         Clock {
-            now: (self.wall)(),
+            now: (self.system_clock)(),
             steady: self.started.elapsed(),
         }
     }
@@ -243,10 +247,11 @@ impl Issuer {
 
 /// Domains that are looked after at the same time. A CA answers an order in seconds, and a thousand
 /// domains on one account are bounded by its limit of orders, not by this.
-const MOST_AT_ONCE: usize = 8;
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-const AFTER_A_PANIC: Duration = Duration::from_secs(60 * 60);
-const BROKEN: &str = "moorgate itself has failed here, as its log says; it goes on in an hour";
+const MAX_CONCURRENT_STEPS: usize = 8;
+const MAX_IDLE: Duration = Duration::from_secs(60);
+const PANIC_RETRY_DELAY: Duration = Duration::from_secs(60 * 60);
+const PANIC_MESSAGE: &str =
+    "moorgate itself has failed here, as its log says; it goes on in an hour";
 
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,13 @@
 //! What can be found out about the names of a domain before a CA is asked: whether DNS knows them,
 //! whether they lead here, and whether the CA may issue for them.
 
+pub(crate) mod backoff;
 mod caa;
 pub(crate) mod dns;
 pub mod dns_persist;
-pub mod hold;
-pub(crate) mod postpone;
+pub mod lost_state_guard;
 mod probe;
-mod served;
+mod served_certificate;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use self::caa::forbidden;
-use self::probe::{Probe, Sight};
-pub(crate) use self::served::served;
+use self::probe::{Probe, Reachability};
+pub(crate) use self::served_certificate::served_certificate;
 use crate::certs::challenge::Challenges;
+use crate::certs::preflight::backoff::Severity;
 use crate::certs::preflight::dns::Resolver;
 use crate::certs::preflight::dns_persist::PersistRecord;
-use crate::certs::preflight::postpone::Weight;
 use crate::config::acme::{CertifiedName, ChallengeKind, ValidationPorts};
 
 /// How names are looked at.
-pub(crate) struct Look<'a> {
+pub(crate) struct Preflight<'a> {
     pub(crate) resolver: &'a Resolver,
     pub(crate) challenges: &'a Arc<Challenges>,
     /// The ways in which names may be proved.
@@ -47,13 +47,13 @@ pub(crate) struct Findings {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) text: String,
-    pub(crate) weight: Weight,
+    pub(crate) severity: Severity,
 }
 
 impl Findings {
     /// The heaviest, if there is any.
-    pub(crate) fn weight(&self) -> Option<Weight> {
-        self.all.iter().map(|finding| finding.weight).max()
+    pub(crate) fn severity(&self) -> Option<Severity> {
+        self.all.iter().map(|finding| finding.severity).max()
     }
 
     /// In words.
@@ -67,28 +67,28 @@ impl Findings {
     fn certain(&mut self, text: String) {
         self.all.push(Finding {
             text,
-            weight: Weight::Certain,
+            severity: Severity::Certain,
         });
     }
 
     fn doubtful(&mut self, text: String) {
         self.all.push(Finding {
             text,
-            weight: Weight::Doubtful,
+            severity: Severity::Doubtful,
         });
     }
 }
 
-impl Look<'_> {
+impl Preflight<'_> {
     /// Looks at all names, as long as that takes a minute at most.
-    pub(crate) async fn at(&self, names: &[CertifiedName]) -> Findings {
+    pub(crate) async fn check(&self, names: &[CertifiedName]) -> Findings {
         let mut findings = Findings::default();
         let looking = async {
             for name in names {
-                self.at_one(name, &mut findings).await;
+                self.check_name(name, &mut findings).await;
             }
         };
-        if timeout(LONGEST, looking).await.is_err() {
+        if timeout(PREFLIGHT_TIMEOUT, looking).await.is_err() {
             findings.doubtful("looking at the names took too long".to_owned());
         }
         findings
@@ -96,7 +96,7 @@ impl Look<'_> {
 
     /// Looks for the record of each name that nothing else can prove. It is the administrator's to
     /// set, perhaps hours from now: no order is spent before.
-    pub(crate) async fn for_standing(
+    pub(crate) async fn check_persistent_records(
         &self,
         names: &[CertifiedName],
         account: &str,
@@ -122,7 +122,7 @@ impl Look<'_> {
         }
     }
 
-    async fn at_one(&self, name: &CertifiedName, findings: &mut Findings) {
+    async fn check_name(&self, name: &CertifiedName, findings: &mut Findings) {
         let base = name.base();
         if base.ip().is_none() && !self.identities.is_empty() {
             match forbidden(self.resolver, name, self.identities).await {
@@ -169,12 +169,12 @@ impl Look<'_> {
             }
             return;
         }
-        self.follow(name, &addresses, &probed, needed, findings)
+        self.probe(name, &addresses, &probed, needed, findings)
             .await;
     }
 
     /// Looks where a name leads.
-    async fn follow(
+    async fn probe(
         &self,
         name: &CertifiedName,
         addresses: &[IpAddr],
@@ -187,12 +187,17 @@ impl Look<'_> {
             name: name.base(),
             ports: self.ports,
         };
-        let mut sights = Vec::new();
+        let mut results = Vec::new();
         for kind in kinds {
-            sights.push((*kind, probe.all(*kind, addresses).await));
+            results.push((*kind, probe.all(*kind, addresses).await));
         }
-        if sights.iter().any(|(_, sight)| *sight == Sight::Here) {
-            let others = sights.iter().filter(|(_, sight)| *sight != Sight::Here);
+        if results
+            .iter()
+            .any(|(_, result)| *result == Reachability::Here)
+        {
+            let others = results
+                .iter()
+                .filter(|(_, result)| *result != Reachability::Here);
             findings.unfit.extend(others.map(|(kind, _)| kind));
             return;
         }
@@ -200,13 +205,17 @@ impl Look<'_> {
             findings.unfit.extend(kinds);
             return;
         }
-        let is_certain = sights
+        let is_certain = results
             .iter()
-            .all(|(_, sight)| matches!(sight, Sight::Elsewhere(_)));
-        let words = sights.into_iter().filter_map(|(kind, sight)| match sight {
-            Sight::Here => None,
-            Sight::Elsewhere(words) | Sight::Unknown(words) => Some(format!("{words} ({kind})")),
-        });
+            .all(|(_, result)| matches!(result, Reachability::Elsewhere(_)));
+        let words = results
+            .into_iter()
+            .filter_map(|(kind, result)| match result {
+                Reachability::Here => None,
+                Reachability::Elsewhere(words) | Reachability::Unknown(words) => {
+                    Some(format!("{words} ({kind})"))
+                }
+            });
         let words = words.collect::<Vec<_>>().join("; ");
         if is_certain {
             findings.certain(format!("{} does not lead here: {words}", name.base()));
@@ -219,4 +228,4 @@ impl Look<'_> {
     }
 }
 
-const LONGEST: Duration = Duration::from_secs(60);
+const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(60);

@@ -24,7 +24,7 @@ pub(super) async fn renew(app: &Arc<App>, domain: &str) -> ControlReply {
         .iter()
         .find(|report| report.domain.as_str() == domain);
     let own = own.map(|report| report.domain.clone());
-    let Some(domain) = own.or_else(|| app.issuer().domain_of(&HostName::parse(domain).ok()?))
+    let Some(domain) = own.or_else(|| app.issuer().domain_of_name(&HostName::parse(domain).ok()?))
     else {
         let all: Vec<&str> = reports
             .iter()

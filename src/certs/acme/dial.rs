@@ -12,10 +12,10 @@ use tokio::time::timeout;
 /// seconds of it, so that one which leads nowhere does not use it up.
 pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = lookup_host((host, port)).await?.collect();
-    first_of(&interleaved(addresses), EACH).await
+    connect_first(&interleaved(addresses), ADDRESS_TIMEOUT).await
 }
 
-async fn first_of(addresses: &[SocketAddr], each: Duration) -> io::Result<TcpStream> {
+async fn connect_first(addresses: &[SocketAddr], each: Duration) -> io::Result<TcpStream> {
     let Some((last, others)) = addresses.split_last() else {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
@@ -49,7 +49,7 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 /// A connection across the world takes a quarter of a second; a first packet that is lost costs one
 /// more.
-const EACH: Duration = Duration::from_secs(4);
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
@@ -89,14 +89,16 @@ mod tests {
         let at = hole.local_addr().expect("bound");
         // Nobody accepts: once the queue is full, whoever else comes is not answered.
         let mut queue = Vec::new();
-        while let Ok(Ok(stream)) = timeout(SHORT, TcpStream::connect(at)).await {
+        while let Ok(Ok(stream)) = timeout(TEST_TIMEOUT, TcpStream::connect(at)).await {
             queue.push(stream);
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let live = listener.local_addr().expect("bound");
-        let stream = first_of(&[at, live], SHORT).await.expect("connected");
+        let stream = connect_first(&[at, live], TEST_TIMEOUT)
+            .await
+            .expect("connected");
         assert_eq!(stream.peer_addr().expect("connected"), live);
     }
 
-    const SHORT: Duration = Duration::from_millis(200);
+    const TEST_TIMEOUT: Duration = Duration::from_millis(200);
 }

@@ -47,8 +47,8 @@ pub(in crate::certs) enum AcmeError {
         offered: Vec<String>,
     },
     /// It was not convinced that the names are ours.
-    #[error("{}", joined(.0))]
-    NotAuthorized(Vec<Unproved>),
+    #[error("{}", join_failures(.0))]
+    NotAuthorized(Vec<FailedAuthorization>),
     /// No challenge that it offers can be met here.
     #[error("the CA offers no challenge for {name} that can be met: it offers {}", quoted(.offered))]
     NoChallenge { name: String, offered: Vec<String> },
@@ -60,24 +60,24 @@ pub(in crate::certs) enum AcmeError {
     Refused(String),
     /// The order is over, and the CA has issued nothing for it. This is why.
     #[error("{0}")]
-    OrderOver(Box<AcmeError>),
+    OrderFailed(Box<AcmeError>),
     /// It has not come to an end in time. The order stays.
     #[error("the CA has not finished the order yet")]
-    Slow { until: Option<SystemTime> },
+    NotFinished { until: Option<SystemTime> },
     /// It does not keep to the protocol, or the certificate is not the one that was asked for.
     #[error("the CA's answer cannot be used: {0}")]
-    Nonsense(String),
+    InvalidResponse(String),
 }
 
 /// A name that was not proved, and why not, in the CA's words.
 #[derive(Clone, Debug)]
-pub(in crate::certs) struct Unproved {
+pub(in crate::certs) struct FailedAuthorization {
     pub(in crate::certs) name: String,
     pub(in crate::certs) kind: Option<ChallengeKind>,
     pub(in crate::certs) text: String,
 }
 
-impl fmt::Display for Unproved {
+impl fmt::Display for FailedAuthorization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, kind, text } = self;
         match kind {
@@ -89,12 +89,12 @@ impl fmt::Display for Unproved {
 
 impl AcmeError {
     /// When the CA wants to be asked again, if it says so.
-    pub(in crate::certs) fn until(&self) -> Option<SystemTime> {
+    pub(in crate::certs) fn retry_at(&self) -> Option<SystemTime> {
         match self {
             Self::RateLimited { until, .. }
             | Self::Unavailable { until, .. }
-            | Self::Slow { until } => *until,
-            Self::OrderOver(why) => why.until(),
+            | Self::NotFinished { until } => *until,
+            Self::OrderFailed(why) => why.retry_at(),
             Self::Roots(_)
             | Self::Unreachable(_)
             | Self::AccountGone(_)
@@ -106,29 +106,29 @@ impl AcmeError {
             | Self::NoChallenge { .. }
             | Self::Unanswerable(_)
             | Self::Refused(_)
-            | Self::Nonsense(_) => None,
+            | Self::InvalidResponse(_) => None,
         }
     }
 
     /// Whether the order goes on without us and is to be looked at again. One that is over does
     /// not, whatever its reason, and be it that the CA was out of order for a moment.
-    pub(in crate::certs) fn leaves_order(&self) -> bool {
+    pub(in crate::certs) fn keeps_order(&self) -> bool {
         matches!(
             self,
             Self::Unreachable(_)
                 | Self::Unavailable { .. }
-                | Self::Slow { .. }
+                | Self::NotFinished { .. }
                 | Self::RateLimited { .. }
         )
     }
 
-    pub(super) fn of(error: instant_acme::Error, transport: &Transport) -> Self {
-        let seen = transport.seen();
+    pub(super) fn from_library(error: instant_acme::Error, transport: &Transport) -> Self {
+        let seen = transport.last_response();
         match error {
-            instant_acme::Error::Api(problem) => Self::said(&problem, seen.retry_after),
+            instant_acme::Error::Api(problem) => Self::from_problem(&problem, seen.retry_after),
             instant_acme::Error::Other(error) => match error.downcast::<TransportError>() {
                 Ok(error) => Self::Unreachable(with_sources(&error)),
-                Err(error) => Self::Nonsense(error.to_string()),
+                Err(error) => Self::InvalidResponse(error.to_string()),
             },
             // What was refused without a word that the library understands.
             error => match seen
@@ -139,19 +139,19 @@ impl AcmeError {
                     text: format!("HTTP {status}"),
                     until: seen.retry_after,
                 },
-                None => Self::Nonsense(error.to_string()),
+                None => Self::InvalidResponse(error.to_string()),
             },
         }
     }
 
     /// By the type of the problem (RFC 8555 §6.7), then by the status.
-    pub(super) fn said(problem: &instant_acme::Problem, until: Option<SystemTime>) -> Self {
+    pub(super) fn from_problem(problem: &instant_acme::Problem, until: Option<SystemTime>) -> Self {
         let kind = problem
             .r#type
             .as_deref()
-            .and_then(|kind| kind.strip_prefix(NAMESPACE))
+            .and_then(|kind| kind.strip_prefix(ERROR_NAMESPACE))
             .unwrap_or_default();
-        let text = words(problem);
+        let text = problem_text(problem);
         match (kind, problem.status) {
             ("rateLimited", _) | (_, Some(429)) => Self::RateLimited { text, until },
             ("accountDoesNotExist", _) => Self::AccountGone(text),
@@ -163,7 +163,7 @@ impl AcmeError {
     }
 
     /// A refused order that named a certificate to be replaced may have been refused for that.
-    pub(super) fn about_replacing(self, replaces: bool) -> Self {
+    pub(super) fn into_refused_replacement(self, replaces: bool) -> Self {
         match self {
             Self::Refused(text) if replaces => Self::ReplacesRefused(text),
             other => other,
@@ -172,12 +172,12 @@ impl AcmeError {
 
     /// What makes an order invalid makes it so for good. A refusal to finalize one ends it, too,
     /// for us: the same would be refused again.
-    pub(super) fn about_the_end(self) -> Self {
-        Self::OrderOver(Box::new(self))
+    pub(super) fn ending_order(self) -> Self {
+        Self::OrderFailed(Box::new(self))
     }
 
     /// A refusal to show an order means that it is not there, or not ours.
-    pub(super) fn about_order(self) -> Self {
+    pub(super) fn into_missing_order(self) -> Self {
         match self {
             Self::Refused(text) => Self::OrderGone(text),
             other => other,
@@ -203,16 +203,16 @@ fn is_of_type(error: &instant_acme::Error, kind: &str) -> bool {
     problem
         .r#type
         .as_deref()
-        .and_then(|kind| kind.strip_prefix(NAMESPACE))
+        .and_then(|kind| kind.strip_prefix(ERROR_NAMESPACE))
         == Some(kind)
 }
 
 /// The CA's words, those about single names included.
-pub(super) fn words(problem: &instant_acme::Problem) -> String {
+pub(super) fn problem_text(problem: &instant_acme::Problem) -> String {
     let kind = problem
         .r#type
         .as_deref()
-        .and_then(|kind| kind.strip_prefix(NAMESPACE));
+        .and_then(|kind| kind.strip_prefix(ERROR_NAMESPACE));
     let mut text = problem
         .detail
         .clone()
@@ -250,12 +250,12 @@ fn quoted(words: &[String]) -> String {
     }
 }
 
-fn joined(unproved: &[Unproved]) -> String {
-    unproved
+fn join_failures(failures: &[FailedAuthorization]) -> String {
+    failures
         .iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join("; ")
 }
 
-const NAMESPACE: &str = "urn:ietf:params:acme:error:";
+const ERROR_NAMESPACE: &str = "urn:ietf:params:acme:error:";

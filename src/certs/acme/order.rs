@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use instant_acme::{AuthorizationStatus, ChallengeType, OrderStatus};
+use instant_acme::{AuthorizationStatus, ChallengeType};
 use tokio::time::{Instant, sleep};
 
-use super::error::{is_not_ready, words};
+use super::error::{is_not_ready, problem_text};
 use super::transport::Transport;
-use super::{AcmeError, Unproved};
+use super::{AcmeError, FailedAuthorization};
 use crate::config::acme::ChallengeKind;
 
 /// An order at a CA.
@@ -23,7 +23,7 @@ pub(in crate::certs) struct Order {
 
 /// How far an order is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::certs) enum Stage {
+pub(in crate::certs) enum OrderStatus {
     /// Names are still to be proved.
     Pending,
     /// The certificate may be asked for.
@@ -38,19 +38,19 @@ pub(in crate::certs) enum Stage {
 
 /// A name that is to be proved.
 #[derive(Clone, Debug)]
-pub(in crate::certs) struct Proof {
+pub(in crate::certs) struct Authorization {
     /// Without the star of a wildcard.
     pub(in crate::certs) name: String,
     pub(in crate::certs) wildcard: bool,
     /// What the CA accepts.
-    pub(in crate::certs) offers: Vec<Offer>,
+    pub(in crate::certs) challenges: Vec<Challenge>,
     /// The same in its own words.
-    pub(in crate::certs) offered: Vec<String>,
+    pub(in crate::certs) offered_types: Vec<String>,
 }
 
 /// A challenge, and what answers it.
 #[derive(Clone, Debug)]
-pub(in crate::certs) struct Offer {
+pub(in crate::certs) struct Challenge {
     pub(in crate::certs) kind: ChallengeKind,
     pub(in crate::certs) token: String,
     /// What stands at the token's URL (RFC 8555 §8.1).
@@ -61,7 +61,7 @@ pub(in crate::certs) struct Offer {
     pub(in crate::certs) dns_value: String,
 }
 
-impl Offer {
+impl Challenge {
     fn new(kind: ChallengeKind, token: &str, thumbprint: &str) -> Self {
         let key_authorization = format!("{token}.{thumbprint}");
         let digest = digest(&SHA256, key_authorization.as_bytes())
@@ -97,24 +97,27 @@ impl Order {
     }
 
     /// How far it was when it was last looked at.
-    pub(in crate::certs) fn stage(&mut self) -> Stage {
+    pub(in crate::certs) fn status(&mut self) -> OrderStatus {
         match self.inner.state().status {
-            OrderStatus::Pending => Stage::Pending,
-            OrderStatus::Ready => Stage::Ready,
-            OrderStatus::Processing => Stage::Processing,
-            OrderStatus::Valid => Stage::Valid,
-            OrderStatus::Invalid => Stage::Invalid,
+            instant_acme::OrderStatus::Pending => OrderStatus::Pending,
+            instant_acme::OrderStatus::Ready => OrderStatus::Ready,
+            instant_acme::OrderStatus::Processing => OrderStatus::Processing,
+            instant_acme::OrderStatus::Valid => OrderStatus::Valid,
+            instant_acme::OrderStatus::Invalid => OrderStatus::Invalid,
         }
     }
 
     /// The names that are still to be proved.
-    pub(in crate::certs) async fn proofs(&mut self) -> Result<Vec<Proof>, AcmeError> {
+    pub(in crate::certs) async fn pending_authorizations(
+        &mut self,
+    ) -> Result<Vec<Authorization>, AcmeError> {
         // What has been fetched is not fetched again, so that starting over costs nothing.
-        again!(self.fetch_proofs()).map_err(|error| AcmeError::of(error, &self.transport))
+        retry_bad_nonce!(self.fetch_authorizations())
+            .map_err(|error| AcmeError::from_library(error, &self.transport))
     }
 
-    async fn fetch_proofs(&mut self) -> Result<Vec<Proof>, instant_acme::Error> {
-        let mut proofs = Vec::new();
+    async fn fetch_authorizations(&mut self) -> Result<Vec<Authorization>, instant_acme::Error> {
+        let mut pending_authorizations = Vec::new();
         let mut authorizations = self.inner.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let authorization = authorization?;
@@ -127,53 +130,53 @@ impl Order {
                 .authorized(false)
                 .to_string();
             let wildcard = authorization.wildcard;
-            let offered = authorization
+            let offered_types = authorization
                 .challenges
                 .iter()
-                .map(|one| word(&one.r#type).to_owned())
+                .map(|one| challenge_type_name(&one.r#type).to_owned())
                 .collect();
-            let offers = ChallengeKind::ALL.into_iter().filter_map(|kind| {
+            let challenges = ChallengeKind::ALL.into_iter().filter_map(|kind| {
                 let challenge = authorization
                     .challenges
                     .iter()
-                    .find(|one| one.r#type == of_kind(kind))?;
-                Some(Offer::new(kind, &challenge.token, &self.thumbprint))
+                    .find(|one| one.r#type == challenge_type(kind))?;
+                Some(Challenge::new(kind, &challenge.token, &self.thumbprint))
             });
-            let offers = offers.collect();
-            proofs.push(Proof {
+            let challenges = challenges.collect();
+            pending_authorizations.push(Authorization {
                 name,
                 wildcard,
-                offers,
-                offered,
+                challenges,
+                offered_types,
             });
         }
-        Ok(proofs)
+        Ok(pending_authorizations)
     }
 
     /// Tells the CA that the answer to a challenge is in place. One that it has found not to be met
     /// by the time of its answer is a failed proof, as one that it finds later.
-    pub(in crate::certs) async fn begin(
+    pub(in crate::certs) async fn respond(
         &mut self,
         name: &str,
         wildcard: bool,
         kind: ChallengeKind,
     ) -> Result<(), AcmeError> {
         let Some(told) = self.set_ready(name, wildcard, kind).await else {
-            return Err(AcmeError::Nonsense(format!("no {kind} for {name}")));
+            return Err(AcmeError::InvalidResponse(format!("no {kind} for {name}")));
         };
         let Err(error) = told else { return Ok(()) };
         // The library makes the same error of a refused request and of a challenge that has failed.
         let is_said = matches!(error, instant_acme::Error::Api(_));
-        let error = AcmeError::of(error, &self.transport);
-        let unproved = if is_said {
-            self.unproved().await
+        let error = AcmeError::from_library(error, &self.transport);
+        let failed_authorizations = if is_said {
+            self.failed_authorizations().await
         } else {
             Vec::new()
         };
-        Err(if unproved.is_empty() {
+        Err(if failed_authorizations.is_empty() {
             error
         } else {
-            AcmeError::NotAuthorized(unproved)
+            AcmeError::NotAuthorized(failed_authorizations)
         })
     }
 
@@ -198,112 +201,115 @@ impl Order {
             if its_name != name || authorization.wildcard != wildcard {
                 continue;
             }
-            let Some(mut challenge) = authorization.challenge(of_kind(kind)) else {
+            let Some(mut challenge) = authorization.challenge(challenge_type(kind)) else {
                 continue;
             };
-            return Some(again!(challenge.set_ready()));
+            return Some(retry_bad_nonce!(challenge.set_ready()));
         }
         None
     }
 
     /// Waits until the names are proved.
-    pub(in crate::certs) async fn authorized(&mut self) -> Result<(), AcmeError> {
+    pub(in crate::certs) async fn wait_authorized(&mut self) -> Result<(), AcmeError> {
         match self
-            .until(|stage| stage != Stage::Pending, PATIENCE_WITH_PROOFS)
+            .poll_until(|stage| stage != OrderStatus::Pending, AUTHORIZATION_TIMEOUT)
             .await?
         {
-            Stage::Invalid => Err(self.failure().await),
-            Stage::Pending | Stage::Ready | Stage::Processing | Stage::Valid => Ok(()),
+            OrderStatus::Invalid => Err(self.failure().await),
+            OrderStatus::Pending
+            | OrderStatus::Ready
+            | OrderStatus::Processing
+            | OrderStatus::Valid => Ok(()),
         }
     }
 
     /// Asks for the certificate of a signing request, in DER.
     pub(in crate::certs) async fn finalize(&mut self, request: &[u8]) -> Result<(), AcmeError> {
-        let Err(error) = again!(self.inner.finalize_csr(request)) else {
+        let Err(error) = retry_bad_nonce!(self.inner.finalize_csr(request)) else {
             return Ok(());
         };
         if is_not_ready(&error) {
             // The answer to an earlier request may have been lost: then there may be a certificate
             // all the same.
-            self.look().await?;
-            match self.stage() {
-                Stage::Processing | Stage::Valid => return Ok(()),
-                Stage::Invalid => return Err(self.failure().await),
-                Stage::Pending | Stage::Ready => {}
+            self.refresh().await?;
+            match self.status() {
+                OrderStatus::Processing | OrderStatus::Valid => return Ok(()),
+                OrderStatus::Invalid => return Err(self.failure().await),
+                OrderStatus::Pending | OrderStatus::Ready => {}
             }
         }
-        match AcmeError::of(error, &self.transport) {
-            refused @ AcmeError::Refused(_) => Err(refused.about_the_end()),
+        match AcmeError::from_library(error, &self.transport) {
+            refused @ AcmeError::Refused(_) => Err(refused.ending_order()),
             other => Err(other),
         }
     }
 
     /// Waits for the chain, in PEM.
-    pub(in crate::certs) async fn chain(&mut self) -> Result<String, AcmeError> {
-        let done = |stage| matches!(stage, Stage::Valid | Stage::Invalid);
-        if !done(self.stage()) {
-            self.until(done, PATIENCE).await?;
+    pub(in crate::certs) async fn download_chain(&mut self) -> Result<String, AcmeError> {
+        let done = |stage| matches!(stage, OrderStatus::Valid | OrderStatus::Invalid);
+        if !done(self.status()) {
+            self.poll_until(done, ORDER_TIMEOUT).await?;
         }
-        if self.stage() == Stage::Invalid {
+        if self.status() == OrderStatus::Invalid {
             return Err(self.failure().await);
         }
-        let chain = again!(self.inner.certificate())
-            .map_err(|error| AcmeError::of(error, &self.transport))?;
-        chain.ok_or(AcmeError::Slow { until: None })
+        let chain = retry_bad_nonce!(self.inner.certificate())
+            .map_err(|error| AcmeError::from_library(error, &self.transport))?;
+        chain.ok_or(AcmeError::NotFinished { until: None })
     }
 
     /// Looks again, as often as the CA wishes, until `done` or until patience is over. A CA that
     /// wants to be asked again after that is asked at our own pace until then: some say "in a day"
     /// of what takes seconds.
-    async fn until(
+    async fn poll_until(
         &mut self,
-        done: impl Fn(Stage) -> bool,
-        patience: Duration,
-    ) -> Result<Stage, AcmeError> {
-        let end = Instant::now() + patience;
-        let mut pause = FIRST_PAUSE;
+        done: impl Fn(OrderStatus) -> bool,
+        limit: Duration,
+    ) -> Result<OrderStatus, AcmeError> {
+        let end = Instant::now() + limit;
+        let mut pause = MIN_POLL_INTERVAL;
         loop {
-            self.look().await?;
-            let stage = self.stage();
+            self.refresh().await?;
+            let stage = self.status();
             if done(stage) {
                 return Ok(stage);
             }
-            let until = self.transport.seen().retry_after;
+            let until = self.transport.last_response().retry_after;
             let asked = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
             let left = end.saturating_duration_since(Instant::now());
             let wait = asked.filter(|asked| *asked <= left).unwrap_or(pause);
             if wait > left {
-                return Err(AcmeError::Slow { until });
+                return Err(AcmeError::NotFinished { until });
             }
-            sleep(wait.max(FIRST_PAUSE)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(wait.max(MIN_POLL_INTERVAL)).await;
+            pause = (pause * 2).min(MAX_POLL_INTERVAL);
         }
     }
 
-    async fn look(&mut self) -> Result<(), AcmeError> {
-        let looked = again!(self.inner.refresh()).map(|_| ());
-        looked.map_err(|error| AcmeError::of(error, &self.transport).about_order())
+    async fn refresh(&mut self) -> Result<(), AcmeError> {
+        let looked = retry_bad_nonce!(self.inner.refresh()).map(|_| ());
+        looked.map_err(|error| AcmeError::from_library(error, &self.transport).into_missing_order())
     }
 
     /// Why an order became invalid: what each authorization says, or else the order itself.
     async fn failure(&mut self) -> AcmeError {
-        let unproved = self.unproved().await;
-        if !unproved.is_empty() {
-            return AcmeError::NotAuthorized(unproved);
+        let failed_authorizations = self.failed_authorizations().await;
+        if !failed_authorizations.is_empty() {
+            return AcmeError::NotAuthorized(failed_authorizations);
         }
         let why = match &self.inner.state().error {
-            Some(problem) => AcmeError::said(problem, None),
+            Some(problem) => AcmeError::from_problem(problem, None),
             None => AcmeError::Refused("the order has become invalid".to_owned()),
         };
-        why.about_the_end()
+        why.ending_order()
     }
 
     /// The challenges that the CA has found not to be met.
-    async fn unproved(&mut self) -> Vec<Unproved> {
-        let mut unproved = Vec::new();
+    async fn failed_authorizations(&mut self) -> Vec<FailedAuthorization> {
+        let mut failed_authorizations = Vec::new();
         let mut authorizations = self.inner.authorizations();
         while let Some(Ok(mut authorization)) = authorizations.next().await {
-            if again!(authorization.refresh()).is_err() {
+            if retry_bad_nonce!(authorization.refresh()).is_err() {
                 continue;
             }
             let name = authorization.identifier().to_string();
@@ -311,20 +317,20 @@ impl Order {
                 let problem = challenge.error.as_ref()?;
                 let kind = ChallengeKind::ALL
                     .into_iter()
-                    .find(|kind| of_kind(*kind) == challenge.r#type);
-                Some(Unproved {
+                    .find(|kind| challenge_type(*kind) == challenge.r#type);
+                Some(FailedAuthorization {
                     name: name.clone(),
                     kind,
-                    text: words(problem),
+                    text: problem_text(problem),
                 })
             });
-            unproved.extend(errors);
+            failed_authorizations.extend(errors);
         }
-        unproved
+        failed_authorizations
     }
 }
 
-fn of_kind(kind: ChallengeKind) -> ChallengeType {
+fn challenge_type(kind: ChallengeKind) -> ChallengeType {
     match kind {
         ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
         ChallengeKind::Http01 => ChallengeType::Http01,
@@ -333,7 +339,7 @@ fn of_kind(kind: ChallengeKind) -> ChallengeType {
     }
 }
 
-fn word(kind: &ChallengeType) -> &str {
+fn challenge_type_name(kind: &ChallengeType) -> &str {
     match kind {
         ChallengeType::Http01 => "http-01",
         ChallengeType::Dns01 => "dns-01",
@@ -343,10 +349,10 @@ fn word(kind: &ChallengeType) -> &str {
     }
 }
 
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(250);
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Longer than a CA usually takes; the order is taken up again later.
-const PATIENCE: Duration = Duration::from_secs(120);
+const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
 /// What answers the challenges is taken away afterwards, so that one who looks late has seen
 /// nothing.
-const PATIENCE_WITH_PROOFS: Duration = Duration::from_secs(300);
+const AUTHORIZATION_TIMEOUT: Duration = Duration::from_secs(300);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::{HOST, HeaderName, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{Connection, SendRequest, handshake};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::ClientConfig;
@@ -48,7 +48,7 @@ pub(in crate::certs) enum TransportError {
 
 /// What an answer said besides its body.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ResponseInfo {
     /// The status of the last answer.
     pub(super) status: Option<StatusCode>,
     /// When the last answer said to come back.
@@ -66,23 +66,23 @@ pub(super) struct Seen {
 /// A client with one kept connection, for one session with one CA.
 pub(super) struct Transport {
     tls: TlsConnector,
-    idle: Mutex<Option<(String, Line)>>,
-    seen: Mutex<Seen>,
+    idle: Mutex<Option<(String, Connection)>>,
+    last_response: Mutex<ResponseInfo>,
 }
 
-type Driver = Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
+type Driver = http1::Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
 
 /// A connection and what drives it. Nobody polls it between two requests: it is looked at before
 /// reuse.
-struct Line {
+struct Connection {
     sender: SendRequest<Full<Bytes>>,
     connection: Pin<Box<Driver>>,
 }
 
 /// The form in which the ACME library wants it.
-pub(super) struct Client(pub(super) Arc<Transport>);
+pub(super) struct AcmeHttpClient(pub(super) Arc<Transport>);
 
-impl HttpClient for Client {
+impl HttpClient for AcmeHttpClient {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,
@@ -98,7 +98,7 @@ impl HttpClient for Client {
             let answer = transport.exchange(Request::from_parts(parts, body)).await;
             let answer = answer.map_err(|error| instant_acme::Error::Other(Box::new(error)))?;
             Ok(BytesResponse::from(
-                amended(answer, asked_get).map(Full::new),
+                adapt_response(answer, asked_get).map(Full::new),
             ))
         })
     }
@@ -117,17 +117,19 @@ impl Transport {
         Ok(Self {
             tls: TlsConnector::from(Arc::new(config)),
             idle: Mutex::default(),
-            seen: Mutex::default(),
+            last_response: Mutex::default(),
         })
     }
 
     /// What the last answers said.
-    pub(super) fn seen(&self) -> Seen {
-        self.lock_seen().clone()
+    pub(super) fn last_response(&self) -> ResponseInfo {
+        self.lock_last_response().clone()
     }
 
-    fn lock_seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_last_response(&self) -> MutexGuard<'_, ResponseInfo> {
+        self.last_response
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
@@ -140,34 +142,34 @@ impl Transport {
         if request.uri().scheme_str() != Some("https") {
             return Err(address());
         }
-        let prepared = prepared(&request, &host).ok_or_else(address)?;
-        let mut line = match self.kept(&host).await {
-            Some(line) => line,
+        let prepared = build_request(&request, &host).ok_or_else(address)?;
+        let mut connection = match self.idle_connection(&host).await {
+            Some(connection) => connection,
             None => self.connect(&host).await?,
         };
-        let answer = timeout(ANSWER, line.exchange(prepared))
+        let answer = timeout(RESPONSE_TIMEOUT, connection.exchange(prepared))
             .await
             .map_err(|_| TransportError::TimedOut(host.clone()))?
             .map_err(|source| TransportError::Broken {
                 host: host.clone(),
                 source,
             })?;
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some((host, line));
-        self.note(request.method(), &answer);
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some((host, connection));
+        self.record_response(request.method(), &answer);
         Ok(answer)
     }
 
-    async fn kept(&self, host: &str) -> Option<Line> {
+    async fn idle_connection(&self, host: &str) -> Option<Connection> {
         let kept = self
             .idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let (_, mut line) = kept.filter(|(other, _)| other == host)?;
-        line.is_alive().await.then_some(line)
+        let (_, mut connection) = kept.filter(|(other, _)| other == host)?;
+        connection.is_alive().await.then_some(connection)
     }
 
-    async fn connect(&self, host: &str) -> Result<Line, TransportError> {
+    async fn connect(&self, host: &str) -> Result<Connection, TransportError> {
         let connecting = async {
             let uri: Uri = format!("https://{host}/")
                 .parse()
@@ -183,16 +185,16 @@ impl Transport {
             tcp.set_nodelay(true)?;
             let name = ServerName::try_from(name).map_err(io::Error::other)?;
             let stream = self.tls.connect(name, tcp).await?;
-            let (sender, connection) = handshake(TokioIo::new(stream))
+            let (sender, connection) = http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(io::Error::other)?;
-            Ok(Line {
+            Ok(Connection {
                 sender,
                 connection: Box::pin(connection),
             })
         };
-        match timeout(CONNECT, connecting).await {
-            Ok(line) => line.map_err(|source| TransportError::Connect {
+        match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connection) => connection.map_err(|source| TransportError::Connect {
                 host: host.to_owned(),
                 source,
             }),
@@ -200,29 +202,32 @@ impl Transport {
         }
     }
 
-    fn note(&self, method: &Method, answer: &Response<Bytes>) {
+    fn record_response(&self, method: &Method, answer: &Response<Bytes>) {
         let headers = answer.headers();
-        let mut seen = self.lock_seen();
-        seen.status = Some(answer.status());
-        seen.retry_after = retry_after(headers, SystemTime::now());
-        seen.location = headers
+        let mut last_response = self.lock_last_response();
+        last_response.status = Some(answer.status());
+        last_response.retry_after = retry_after(headers, SystemTime::now());
+        last_response.location = headers
             .get(LOCATION)
             .and_then(|url| url.to_str().ok())
             .map(str::to_owned);
-        if seen.directory.is_none() && method == Method::GET && answer.status().is_success() {
-            seen.directory = Some(answer.body().clone());
+        if last_response.directory.is_none()
+            && method == Method::GET
+            && answer.status().is_success()
+        {
+            last_response.directory = Some(answer.body().clone());
         }
         let kind = headers
             .get(http::header::CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok());
         if kind.is_some_and(|kind| kind.starts_with("application/pem-certificate-chain")) {
-            seen.chain = Some(answer.body().clone());
-            seen.alternates = alternates(headers);
+            last_response.chain = Some(answer.body().clone());
+            last_response.alternates = alternates(headers);
         }
     }
 }
 
-impl Line {
+impl Connection {
     /// Whether the other end has not closed it meanwhile.
     async fn is_alive(&mut self) -> bool {
         let open = poll_fn(|cx| Poll::Ready(self.connection.as_mut().poll(cx).is_pending())).await;
@@ -236,7 +241,7 @@ impl Line {
         let Self { sender, connection } = self;
         let exchange = async {
             let (parts, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER)
+            let body = Limited::new(body, MAX_RESPONSE_SIZE)
                 .collect()
                 .await?
                 .to_bytes();
@@ -257,7 +262,7 @@ impl Line {
 }
 
 /// In the form of HTTP/1.1, and in our name (RFC 8555 §6.1).
-fn prepared(request: &Request<Bytes>, host: &str) -> Option<Request<Full<Bytes>>> {
+fn build_request(request: &Request<Bytes>, host: &str) -> Option<Request<Full<Bytes>>> {
     let target = request
         .uri()
         .path_and_query()
@@ -279,11 +284,11 @@ fn prepared(request: &Request<Bytes>, host: &str) -> Option<Request<Full<Bytes>>
 
 /// What the ACME library needs to find: a JSON problem in every refusal, and on renewal information
 /// the time to ask again, without which it does not look at the answer at all.
-fn amended(mut answer: Response<Bytes>, asked_get: bool) -> Response<Bytes> {
+fn adapt_response(mut answer: Response<Bytes>, asked_get: bool) -> Response<Bytes> {
     if asked_get && !answer.headers().contains_key(RETRY_AFTER) {
         answer
             .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from_static(ASK_AGAIN));
+            .insert(RETRY_AFTER, HeaderValue::from_static(DEFAULT_RETRY_AFTER));
     }
     let refused = answer.status().is_client_error() || answer.status().is_server_error();
     let is_problem = || serde_json::from_slice::<instant_acme::Problem>(answer.body()).is_ok();
@@ -325,18 +330,18 @@ fn alternates(headers: &HeaderMap) -> Vec<String> {
         });
         is_alternate.then(|| url.to_owned())
     });
-    found.take(MOST_ALTERNATES).collect()
+    found.take(MAX_ALTERNATES).collect()
 }
 
 /// Name, TCP and TLS.
-const CONNECT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From a request to the end of its answer. Let's Encrypt finalizes within seconds.
-const ANSWER: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A chain has some 10 KiB, an order for 100 names as much.
-const LARGEST_ANSWER: usize = 1024 * 1024;
-const MOST_ALTERNATES: usize = 8;
+const MAX_RESPONSE_SIZE: usize = 1024 * 1024;
+const MAX_ALTERNATES: usize = 8;
 /// In seconds: four times a day, where a CA does not say.
-const ASK_AGAIN: &str = "21600";
+const DEFAULT_RETRY_AFTER: &str = "21600";
 
 #[cfg(test)]
 mod tests {
@@ -347,7 +352,7 @@ mod tests {
         let html = Response::builder()
             .status(503)
             .body(Bytes::from_static(b"<html>busy</html>"));
-        let amended = amended(html.expect("an answer"), false);
+        let amended = adapt_response(html.expect("an answer"), false);
         let problem: instant_acme::Problem =
             serde_json::from_slice(amended.body()).expect("a problem");
         assert_eq!(

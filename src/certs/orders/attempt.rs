@@ -2,10 +2,10 @@
 //! that must not be done twice is on disk before it is done.
 
 mod account;
-mod found;
-mod held;
-mod outcome;
+mod error;
+mod lost_state;
 mod place;
+mod preflight;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,13 +13,13 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
-use self::found::identities;
-pub(super) use self::outcome::Stop;
-use self::outcome::{failure, next_wait};
+pub(super) use self::error::AttemptError;
+use self::error::{failure, next_wait};
+use self::preflight::identities;
 use super::Issuer;
-use super::prove::{Identity, Prover};
-use super::state::{Outcome, State};
-use crate::certs::acme::{AcmeError, Order, Stage};
+use super::domain_state::{AttemptOutcome, DomainState};
+use super::solver::{CaIdentity, ChallengeSolver};
+use crate::certs::acme::{AcmeError, Order, OrderStatus};
 use crate::certs::names::NameSet;
 use crate::certs::orders::issued;
 use crate::certs::preflight::Findings;
@@ -36,23 +36,23 @@ pub(super) struct Attempt<'a> {
     pub(super) host: &'a SharedVirtualHost,
     pub(super) request: &'a AcmeRequest,
     /// Whether somebody has asked for it.
-    pub(super) forced: bool,
+    pub(super) requested: bool,
     /// Whether the configuration has changed since the last attempt.
     pub(super) changed: bool,
     /// The serial number of what was held before it was decided that an order is wanted.
-    pub(super) held: Option<String>,
+    pub(super) previous_serial: Option<String>,
 }
 
 /// How an attempt ended that the disk took part in.
-pub(super) struct End {
-    pub(super) state: State,
+pub(super) struct AttemptResult {
+    pub(super) state: DomainState,
     /// `None`: another process has the domain in hand.
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<AttemptOutcome>,
 }
 
 /// What the ledger is asked about, and told.
 #[derive(Clone)]
-struct Ask {
+struct OrderKey {
     ca: CaId,
     account: String,
     names: NameSet,
@@ -61,18 +61,18 @@ struct Ask {
 }
 
 /// One CA during an attempt.
-struct At<'a> {
+struct CaAttempt<'a> {
     settings: &'a AcmeSettings,
     ca: &'a CaSettings,
     profile: Option<&'a str>,
-    ask: Ask,
+    key: OrderKey,
     /// The certificate that would be replaced.
     replaces: Option<CertificateDer<'static>>,
     /// What was found out about the names, if they were looked at.
     found: Option<Findings>,
 }
 
-impl Ask {
+impl OrderKey {
     fn request(&self) -> OrderRequest<'_> {
         let Self {
             ca,
@@ -93,75 +93,75 @@ impl Ask {
 
 impl Attempt<'_> {
     /// An error is the disk's: nothing was ordered, or nothing is lost.
-    pub(super) async fn run(&self, record: &mut Record) -> Result<End, String> {
+    pub(super) async fn run(&self, record: &mut Record) -> Result<AttemptResult, String> {
         let plan = self.issuer.plan.load_full();
         let cas: Vec<_> = plan.authorities().collect();
         let Some(_lock) = self
             .lock(cas.iter().map(|(_, id)| id.clone()).collect())
             .await?
         else {
-            let until = (self.issuer.wall)() + LOOK_ELSEWHERE;
-            return Ok(End {
-                state: State::Elsewhere { until },
+            let until = (self.issuer.system_clock)() + OTHER_PROCESS_POLL_INTERVAL;
+            return Ok(AttemptResult {
+                state: DomainState::Elsewhere { until },
                 outcome: None,
             });
         };
         if self.was_renewed_elsewhere().await {
-            return Ok(End {
-                state: State::New,
+            return Ok(AttemptResult {
+                state: DomainState::New,
                 outcome: None,
             });
         }
         // What another process has written into it before we had the lock.
-        *record = self.issuer.record(&self.host.domain).await?;
-        if self.forced {
+        *record = self.issuer.load_record(&self.host.domain).await?;
+        if self.requested {
             self.confirm().await?;
         } else if self.changed {
-            self.forgive().await?;
+            self.reset_backoff().await?;
         }
-        if let Some(held) = self.held(&plan.settings, record).await? {
-            return Ok(End {
+        if let Some(held) = self.check_lost_state(&plan.settings, record).await? {
+            return Ok(AttemptResult {
                 state: held,
-                outcome: Some(Outcome::Postponed),
+                outcome: Some(AttemptOutcome::Postponed),
             });
         }
-        self.ask(&plan.settings, cas, record).await
+        self.try_authorities(&plan.settings, cas, record).await
     }
 
     /// Asks one CA after the other.
-    async fn ask(
+    async fn try_authorities(
         &self,
         settings: &AcmeSettings,
         cas: Vec<(&CaSettings, CaId)>,
         record: &mut Record,
-    ) -> Result<End, String> {
+    ) -> Result<AttemptResult, String> {
         let mut waits: Vec<(SystemTime, String)> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
-        let mut outcome = Outcome::Postponed;
+        let mut outcome = AttemptOutcome::Postponed;
         let mut found: Option<Vec<String>> = None;
         for (ca, id) in cas {
             let mut at = self.at(settings, ca, id);
-            let ended = self.from(&mut at, record).await;
+            let ended = self.order_from(&mut at, record).await;
             if let Some(findings) = &at.found {
                 found.get_or_insert_default().extend(findings.texts());
             }
             match ended {
                 Ok(()) => {
-                    self.tidy(&at, record).await?;
-                    return Ok(End {
-                        state: State::New,
-                        outcome: Some(Outcome::Issued),
+                    self.finish(&at, record).await?;
+                    return Ok(AttemptResult {
+                        state: DomainState::New,
+                        outcome: Some(AttemptOutcome::Issued),
                     });
                 }
-                Err(Stop::Wait(at, why)) => waits.push((at, why)),
-                Err(Stop::Local(error)) => return Err(error),
-                Err(Stop::Failed(error)) => {
+                Err(AttemptError::Wait(at, why)) => waits.push((at, why)),
+                Err(AttemptError::Local(error)) => return Err(error),
+                Err(AttemptError::Failed(error)) => {
                     // What takes long goes on, and so does the wish for it.
-                    if !matches!(error, AcmeError::Slow { .. }) {
-                        outcome = Outcome::Failed;
+                    if !matches!(error, AcmeError::NotFinished { .. }) {
+                        outcome = AttemptOutcome::Failed;
                     }
                     errors.push(format!("{}: {error}", ca.directory));
-                    waits.push(self.failed(&at, record, &error).await?);
+                    waits.push(self.record_failure(&at, record, &error).await?);
                 }
             }
         }
@@ -172,9 +172,9 @@ impl Attempt<'_> {
             record.findings = found;
             record.findings.dedup();
         }
-        self.issuer.keep(&self.host.domain, record).await?;
-        Ok(End {
-            state: next_wait(waits, (self.issuer.wall)()),
+        self.issuer.store_record(&self.host.domain, record).await?;
+        Ok(AttemptResult {
+            state: next_wait(waits, (self.issuer.system_clock)()),
             outcome: Some(outcome),
         })
     }
@@ -196,7 +196,7 @@ impl Attempt<'_> {
     /// before we had the lock.
     async fn was_renewed_elsewhere(&self) -> bool {
         self.refresh().await;
-        !self.forced && self.issuer.serial(&self.host.domain) != self.held
+        !self.requested && self.issuer.serial(&self.host.domain) != self.previous_serial
     }
 
     async fn refresh(&self) {
@@ -208,12 +208,12 @@ impl Attempt<'_> {
         NameSet::new(sorted(&self.request.names)).expect("a request has a name")
     }
 
-    fn at<'p>(&'p self, settings: &'p AcmeSettings, ca: &'p CaSettings, id: CaId) -> At<'p> {
+    fn at<'p>(&'p self, settings: &'p AcmeSettings, ca: &'p CaSettings, id: CaId) -> CaAttempt<'p> {
         let held = self.issuer.certificates.issued(&self.host.domain);
         let held_until = held.as_ref().map(|held| held.certificate.facts.not_after);
         let renews = self
             .issuer
-            .for_names(self.host, self.request)
+            .issued_for_names(self.host, self.request)
             .filter(|held| held.ca == id);
         let kind = if renews.is_some() {
             OrderKind::Renewal
@@ -222,30 +222,34 @@ impl Attempt<'_> {
         };
         let replaces = renews.and_then(|held| held.certificate.key.cert.first().cloned());
         let profile = self.request.profile.as_deref().or(ca.profile.as_deref());
-        let ask = Ask {
+        let key = OrderKey {
             ca: id,
             account: String::new(),
             names: self.names(),
             kind,
             held_until,
         };
-        At {
+        CaAttempt {
             settings,
             ca,
             profile,
-            ask,
+            key,
             replaces,
             found: None,
         }
     }
 
     /// Gets the certificate from one CA.
-    async fn from(&self, at: &mut At<'_>, record: &mut Record) -> Result<(), Stop> {
+    async fn order_from(
+        &self,
+        at: &mut CaAttempt<'_>,
+        record: &mut Record,
+    ) -> Result<(), AttemptError> {
         let pending = self.pending(at).await?;
         self.may_order(at, pending.is_some()).await?;
         let mut session = self.session(at, pending.is_some()).await?;
         if pending.is_none() {
-            self.look(at, &session, record).await?;
+            self.run_preflight(at, &session, record).await?;
         }
         let resumed = match pending {
             Some((open, key)) => self
@@ -256,16 +260,16 @@ impl Attempt<'_> {
         };
         let (mut order, key) = match resumed {
             Some(resumed) => resumed,
-            None => self.place_anew(at, &mut session).await?,
+            None => self.place_with_known_account(at, &mut session).await?,
         };
-        if order.stage() == Stage::Pending {
+        if order.status() == OrderStatus::Pending {
             let issuers = identities(at.ca, &session);
-            let identity = Identity {
+            let identity = CaIdentity {
                 issuers,
                 account: session.account_url().to_owned(),
             };
-            let kinds = at.rank(record);
-            let prover = Prover::new(
+            let kinds = at.ranked_challenges(record);
+            let solver = ChallengeSolver::new(
                 self.issuer,
                 &self.host.domain,
                 at.settings,
@@ -273,7 +277,7 @@ impl Attempt<'_> {
                 kinds,
                 identity,
             );
-            let (used, proved) = prover.prove(&mut order).await;
+            let (used, proved) = solver.prove(&mut order).await;
             match proved {
                 Ok(()) => record.note_worked(&used.kinds),
                 Err(stop) => {
@@ -285,74 +289,82 @@ impl Attempt<'_> {
         let chain = self.issue(at, &mut order, &key).await?;
         let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
         let facts = issued::check(key.expose_secret(), &chain, &self.request.names);
-        let facts = facts.map_err(AcmeError::Nonsense)?;
+        let facts = facts.map_err(AcmeError::InvalidResponse)?;
         self.store(at, key, chain).await?;
         (record.serial, record.profile) = (Some(facts.serial), at.profile.map(str::to_owned));
         Ok(())
     }
 
-    async fn may_order(&self, at: &At<'_>, resumes: bool) -> Result<(), Stop> {
-        let ask = at.ask.clone();
+    async fn may_order(&self, at: &CaAttempt<'_>, resumes: bool) -> Result<(), AttemptError> {
+        let key = at.key.clone();
         let allowed = self
             .issuer
-            .ledger(move |ledger, now| ledger.may_order(&ask.request(), now));
-        outcome::allowed(allowed.await.map_err(Stop::Local)?, resumes)
+            .ledger(move |ledger, now| ledger.may_order(&key.request(), now));
+        error::allowed(allowed.await.map_err(AttemptError::Local)?, resumes)
     }
 
     /// Asks for the certificate, if that was not done yet, and waits for its chain.
     async fn issue(
         &self,
-        at: &At<'_>,
+        at: &CaAttempt<'_>,
         order: &mut Order,
         key: &SecretString,
-    ) -> Result<String, Stop> {
-        if matches!(order.stage(), Stage::Pending | Stage::Invalid) {
+    ) -> Result<String, AttemptError> {
+        if matches!(order.status(), OrderStatus::Pending | OrderStatus::Invalid) {
             // It says why.
-            order.authorized().await?;
+            order.wait_authorized().await?;
         }
-        if order.stage() == Stage::Ready {
+        if order.status() == OrderStatus::Ready {
             let request = issued::signing_request(key.expose_secret(), &self.request.names)
-                .map_err(Stop::Local)?;
-            self.tell(at, |ask| Event::Finalizing(ask.request()))
+                .map_err(AttemptError::Local)?;
+            self.record_event(at, |key| Event::Finalizing(key.request()))
                 .await?;
             order.finalize(&request).await?;
         }
-        Ok(order.chain().await?)
+        Ok(order.download_chain().await?)
     }
 
     /// The order stays until the certificate is on disk, so that a full disk loses neither.
-    async fn store(&self, at: &At<'_>, key: SecretString, chain: String) -> Result<(), Stop> {
+    async fn store(
+        &self,
+        at: &CaAttempt<'_>,
+        key: SecretString,
+        chain: String,
+    ) -> Result<(), AttemptError> {
         let (storage, domain, id) = (
             self.issuer.storage.clone(),
             self.host.domain.clone(),
-            at.ask.ca.clone(),
+            at.key.ca.clone(),
         );
         let written = run_blocking(move || {
             storage.write_certificate(&id, &domain, key.expose_secret(), &chain)
         })
         .await;
-        written.map_err(|error| Stop::Local(format!("the certificate cannot be kept: {error}")))?;
-        self.tell(at, |ask| Event::Issued(ask.request())).await
+        written.map_err(|error| {
+            AttemptError::Local(format!("the certificate cannot be kept: {error}"))
+        })?;
+        self.record_event(at, |key| Event::Issued(key.request()))
+            .await
     }
 
-    async fn tell(
+    async fn record_event(
         &self,
-        at: &At<'_>,
-        event: impl for<'e> FnOnce(&'e Ask) -> Event<'e> + Send + 'static,
-    ) -> Result<(), Stop> {
-        let ask = at.ask.clone();
+        at: &CaAttempt<'_>,
+        event: impl for<'e> FnOnce(&'e OrderKey) -> Event<'e> + Send + 'static,
+    ) -> Result<(), AttemptError> {
+        let key = at.key.clone();
         let told = self
             .issuer
-            .ledger(move |ledger, now| ledger.record(event(&ask), now))
+            .ledger(move |ledger, now| ledger.record(event(&key), now))
             .await;
-        told.map_err(Stop::Local)
+        told.map_err(AttemptError::Local)
     }
 
-    async fn forget(&self, at: &At<'_>) -> Result<(), String> {
+    async fn forget(&self, at: &CaAttempt<'_>) -> Result<(), String> {
         let (storage, domain, id) = (
             self.issuer.storage.clone(),
             self.host.domain.clone(),
-            at.ask.ca.clone(),
+            at.key.ca.clone(),
         );
         run_blocking(move || storage.remove_order(&id, &domain))
             .await
@@ -360,12 +372,12 @@ impl Attempt<'_> {
     }
 
     /// After a success.
-    async fn tidy(&self, at: &At<'_>, record: &mut Record) -> Result<(), String> {
+    async fn finish(&self, at: &CaAttempt<'_>, record: &mut Record) -> Result<(), String> {
         record.error = None;
         record.findings.clear();
         record.postponed.clear();
         record.advice = None;
-        self.issuer.keep(&self.host.domain, record).await?;
+        self.issuer.store_record(&self.host.domain, record).await?;
         self.forget(at).await?;
         self.refresh().await;
         tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "the CA has issued a certificate");
@@ -373,43 +385,40 @@ impl Attempt<'_> {
     }
 
     /// Takes down a failure; answers when the next attempt at this CA may be made.
-    async fn failed(
+    async fn record_failure(
         &self,
-        at: &At<'_>,
+        at: &CaAttempt<'_>,
         record: &mut Record,
         error: &AcmeError,
     ) -> Result<(SystemTime, String), String> {
-        let now = (self.issuer.wall)();
+        let now = (self.issuer.system_clock)();
         tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, %error, "no certificate from this CA");
-        if !error.leaves_order() {
+        if !error.keeps_order() {
             self.forget(at).await?;
         }
         record.error = Some(error.to_string());
         // Anything else says nothing about how the names can be proved.
-        if let AcmeError::NotAuthorized(unproved) = error {
-            let kinds: Vec<_> = unproved
-                .iter()
-                .filter_map(|unproved| unproved.kind)
-                .collect();
+        if let AcmeError::NotAuthorized(failures) = error {
+            let kinds: Vec<_> = failures.iter().filter_map(|failure| failure.kind).collect();
             record.note_failed(&kinds, &at.settings.challenges);
         }
-        let (ask, failure) = (at.ask.clone(), failure(error));
-        let is_over = matches!(error, AcmeError::OrderOver(_));
+        let (key, failure) = (at.key.clone(), failure(error));
+        let is_over = matches!(error, AcmeError::OrderFailed(_));
         let next = self.issuer.ledger(move |ledger, now| {
             if is_over {
-                ledger.record(Event::NotIssued(ask.request()), now);
+                ledger.record(Event::NotIssued(key.request()), now);
             }
-            ledger.record(Event::Failed(ask.request(), failure), now);
-            ledger.may_order(&ask.request(), now)
+            ledger.record(Event::Failed(key.request(), failure), now);
+            ledger.may_order(&key.request(), now)
         });
         Ok(match next.await? {
-            Ok(()) => (now + SHORTEST_WAIT, error.to_string()),
+            Ok(()) => (now + MIN_RETRY_DELAY, error.to_string()),
             Err(until) => (until.at, until.why.to_string()),
         })
     }
 }
 
 /// How soon to look what became of another process's order.
-const LOOK_ELSEWHERE: Duration = Duration::from_secs(5);
+const OTHER_PROCESS_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Where the ledger sees no reason to wait.
-const SHORTEST_WAIT: Duration = Duration::from_secs(60);
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use crate::config::acme::CaSettings;
 use crate::state_file::run_blocking;
 
 /// Why a CA does not know the contacts.
-pub(super) enum Untold {
+pub(super) enum ContactsError {
     /// It, or the way to it.
     Ca(AcmeError),
     /// The disk.
@@ -21,29 +21,29 @@ pub(super) enum Untold {
 impl Issuer {
     /// Tells each CA that has an account of ours and knows other contacts. Where that fails, the
     /// next order tries again.
-    pub(super) async fn tell_contacts(self: Arc<Self>, plan: Arc<Plan>) {
+    pub(super) async fn update_contacts(self: Arc<Self>, plan: Arc<Plan>) {
         if plan.hosts.is_empty() {
             return;
         }
         for (ca, id) in plan.authorities() {
-            match self.tell_one(ca, &id, &plan.contacts).await {
+            match self.update_contacts_at(ca, &id, &plan.contacts).await {
                 Ok(()) => {}
-                Err(Untold::Ca(error)) => {
+                Err(ContactsError::Ca(error)) => {
                     tracing::warn!(ca = %ca.directory, %error, "the CA was not told the new contacts");
                 }
-                Err(Untold::Disk(error)) => {
+                Err(ContactsError::Disk(error)) => {
                     tracing::warn!(ca = %ca.directory, error, "the CA was not told the new contacts");
                 }
             }
         }
     }
 
-    async fn tell_one(
+    async fn update_contacts_at(
         &self,
         ca: &CaSettings,
         id: &CaId,
         contacts: &[String],
-    ) -> Result<(), Untold> {
+    ) -> Result<(), ContactsError> {
         let (storage, its) = (self.storage.clone(), id.clone());
         let account = run_blocking(move || storage.account(&its))
             .await
@@ -51,17 +51,19 @@ impl Issuer {
         let Some(account) = account.filter(|account| account.stored.contacts != contacts) else {
             return Ok(());
         };
-        let session = Session::open(ca, &account).await.map_err(Untold::Ca)?;
-        self.tell_in(&session, id, contacts).await
+        let session = Session::open(ca, &account)
+            .await
+            .map_err(ContactsError::Ca)?;
+        self.update_contacts_in(&session, id, contacts).await
     }
 
     /// Tells the contacts in a session, unless somebody else just has.
-    pub(super) async fn tell_in(
+    pub(super) async fn update_contacts_in(
         &self,
         session: &Session,
         id: &CaId,
         contacts: &[String],
-    ) -> Result<(), Untold> {
+    ) -> Result<(), ContactsError> {
         let (storage, its) = (self.storage.clone(), id.clone());
         let locked =
             run_blocking(move || Ok((storage.lock_account(&its)?, storage.account(&its)?)));
@@ -73,7 +75,10 @@ impl Issuer {
         else {
             return Ok(());
         };
-        session.tell_contacts(contacts).await.map_err(Untold::Ca)?;
+        session
+            .update_contacts(contacts)
+            .await
+            .map_err(ContactsError::Ca)?;
         account.stored.contacts = contacts.to_vec();
         account.stored.identities = session.dns_identities();
         let storage = self.storage.clone();
@@ -83,6 +88,6 @@ impl Issuer {
     }
 }
 
-fn disk(error: std::io::Error) -> Untold {
-    Untold::Disk(error.to_string())
+fn disk(error: std::io::Error) -> ContactsError {
+    ContactsError::Disk(error.to_string())
 }

@@ -15,7 +15,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
+    pub(super) fn from_snapshot(snapshot: &Snapshot) -> Self {
         let asking = snapshot
             .domains
             .iter()

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 
 use super::Issuer;
-use super::attempt::{Attempt, End};
-use super::domain::Spur;
+use super::attempt::{Attempt, AttemptResult};
+use super::domain::Trigger;
+use super::domain_state::{AttemptOutcome, DomainState};
 use super::plan::request_of;
-use super::state::{Outcome, State};
 use crate::certs::acme::Session;
 use crate::certs::renewal::{AriAnswer, AriWindow, Life, Seed, ask_ari_again, renewal};
 use crate::certs::served::manager::Issued;
@@ -26,19 +26,19 @@ use crate::state_file::run_blocking;
 
 /// What a step has come to.
 pub(super) struct Step {
-    pub(super) state: State,
+    pub(super) state: DomainState,
     pub(super) status: AcmeStatus,
     /// `None`: no order was wanted, or another process has it in hand.
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<AttemptOutcome>,
 }
 
 impl Issuer {
     /// Looks after a domain once.
-    pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, spur: Spur) -> Step {
-        let Spur { forced, changed } = spur;
+    pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, trigger: Trigger) -> Step {
+        let Trigger { requested, changed } = trigger;
         let Some(request) = request_of(host) else {
             return Step {
-                state: State::New,
+                state: DomainState::New,
                 status: AcmeStatus::default(),
                 outcome: None,
             };
@@ -46,30 +46,39 @@ impl Issuer {
         // Before anything is decided by it.
         let held = self.serial(&host.domain);
         self.clean_up(&host.domain).await;
-        let mut record = match self.record(&host.domain).await {
+        let mut record = match self.load_record(&host.domain).await {
             Ok(record) => record,
-            Err(error) => return self.stuck(host, request, Record::default(), error).await,
+            Err(error) => {
+                return self
+                    .disk_failed(host, request, Record::default(), error)
+                    .await;
+            }
         };
-        if !forced && let Some(issued) = self.good(host, request, &record) {
-            if let Err(error) = self.follow_advice(host, &issued, &mut record).await {
+        if !requested && let Some(issued) = self.satisfying_certificate(host, request, &record) {
+            if let Err(error) = self.refresh_renewal_info(host, &issued, &mut record).await {
                 tracing::debug!(domain = %host.domain, error, "the CA's advice could not be kept");
             }
             let next = planned(&issued, &record);
-            if next.next().is_some_and(|renewal| (self.wall)() < renewal) {
-                return self.stepped(host, request, &record, next, None);
+            if next
+                .next()
+                .is_some_and(|renewal| (self.system_clock)() < renewal)
+            {
+                return self.step_result(host, request, &record, next, None);
             }
         }
         let attempt = Attempt {
             issuer: self,
             host,
             request,
-            forced,
+            requested,
             changed,
-            held,
+            previous_serial: held,
         };
         match attempt.run(&mut record).await {
-            Ok(End { state, outcome }) => self.stepped(host, request, &record, state, outcome),
-            Err(error) => self.stuck(host, request, record, error).await,
+            Ok(AttemptResult { state, outcome }) => {
+                self.step_result(host, request, &record, state, outcome)
+            }
+            Err(error) => self.disk_failed(host, request, record, error).await,
         }
     }
 
@@ -77,7 +86,7 @@ impl Issuer {
     /// names, from a CA that is still named, and with the profile. With which profile one was made
     /// that was taken over cannot be known; it is good until it is to be renewed, also with more
     /// names, and, where nothing was ordered here since, of any CA.
-    fn good(
+    fn satisfying_certificate(
         &self,
         host: &SharedVirtualHost,
         request: &AcmeRequest,
@@ -103,7 +112,7 @@ impl Issuer {
     }
 
     /// What is held, if it is for the names that are wanted.
-    pub(super) fn for_names(
+    pub(super) fn issued_for_names(
         &self,
         host: &SharedVirtualHost,
         request: &AcmeRequest,
@@ -113,7 +122,7 @@ impl Issuer {
     }
 
     /// The disk does not do its part: nothing is ordered that could not be kept.
-    async fn stuck(
+    async fn disk_failed(
         &self,
         host: &SharedVirtualHost,
         request: &AcmeRequest,
@@ -121,22 +130,22 @@ impl Issuer {
         error: String,
     ) -> Step {
         tracing::error!(domain = %host.domain, error, "nothing can be ordered");
-        let until = (self.wall)() + LOCAL_TROUBLE;
+        let until = (self.system_clock)() + DISK_RETRY_DELAY;
         let record = Record {
             error: Some(error.clone()),
             ..record
         };
-        let state = State::Waiting { until, why: error };
-        self.stepped(host, request, &record, state, Some(Outcome::Failed))
+        let state = DomainState::Waiting { until, why: error };
+        self.step_result(host, request, &record, state, Some(AttemptOutcome::Failed))
     }
 
-    fn stepped(
+    fn step_result(
         &self,
         host: &SharedVirtualHost,
         request: &AcmeRequest,
         record: &Record,
-        state: State,
-        outcome: Option<Outcome>,
+        state: DomainState,
+        outcome: Option<AttemptOutcome>,
     ) -> Step {
         let issued = self.certificates.issued(&host.domain);
         let facts = issued.as_ref().map(|issued| &issued.certificate.facts);
@@ -160,20 +169,20 @@ impl Issuer {
     }
 
     /// Asks the CA when to renew, if it is time to ask.
-    async fn follow_advice(
+    async fn refresh_renewal_info(
         self: &Arc<Self>,
         host: &SharedVirtualHost,
         issued: &Issued,
         record: &mut Record,
     ) -> Result<(), String> {
-        let now = (self.wall)();
+        let now = (self.system_clock)();
         let serial = &issued.certificate.facts.serial;
         let before = record
             .advice
             .take()
             .filter(|advice| advice.serial == *serial);
         // A moment beyond any that is ever waited for was decided on while the clock was wrong.
-        let is_to_be_asked = |at: SystemTime| at <= now || now + LONGEST_ADVICE < at;
+        let is_to_be_asked = |at: SystemTime| at <= now || now + MAX_RENEWAL_INFO_INTERVAL < at;
         if let Some(known) = before
             .as_ref()
             .filter(|advice| !is_to_be_asked(advice.ask_again))
@@ -181,13 +190,16 @@ impl Issuer {
             record.advice = Some(known.clone());
             return Ok(());
         }
-        let answer = self.ask_advice(issued).await;
+        let answer = self.fetch_renewal_info(issued).await;
         record.advice = Some(advice(serial, before, answer, now));
-        self.keep_advice(&host.domain, record).await
+        self.store_advice(&host.domain, record).await
     }
 
     /// `Ok(None)`: this CA gives no advice, or is not asked any more.
-    async fn ask_advice(self: &Arc<Self>, issued: &Issued) -> Result<Option<Answer>, String> {
+    async fn fetch_renewal_info(
+        self: &Arc<Self>,
+        issued: &Issued,
+    ) -> Result<Option<RenewalInfoResponse>, String> {
         let plan = self.plan.load_full();
         let id = issued.ca.clone();
         let (Some(ca), Some(leaf)) = (plan.authority(&id), issued.certificate.key.cert.first())
@@ -198,20 +210,15 @@ impl Issuer {
         let account = run_blocking(move || storage.account(&its))
             .await
             .map_err(|error| error.to_string())?;
-        let account = account.map_or_else(|| nobody(id), Ok)?;
+        let account = account.map_or_else(|| unregistered_account(id), Ok)?;
         let leaf: CertificateDer<'static> = leaf.clone();
-        let asked = async {
-            Session::open(ca, &account)
-                .await?
-                .renewal_advice(&leaf)
-                .await
-        };
+        let asked = async { Session::open(ca, &account).await?.renewal_info(&leaf).await };
         match asked.await {
-            Ok(Some(advice)) => Ok(Some(Answer {
+            Ok(Some(advice)) => Ok(Some(RenewalInfoResponse {
                 window: AriWindow::new(advice.start, advice.end),
                 // The transport has dated it by the system's clock, which need not be the issuer's.
                 retry_after: advice
-                    .ask_again
+                    .retry_at
                     .and_then(|at| at.duration_since(SystemTime::now()).ok()),
             })),
             Ok(None) => Ok(None),
@@ -221,7 +228,7 @@ impl Issuer {
 
     /// Keeps what the CA has advised beside what another process may have written meanwhile. One
     /// that is about to order will write about another certificate.
-    pub(super) async fn keep_advice(
+    pub(super) async fn store_advice(
         &self,
         domain: &HostName,
         record: &mut Record,
@@ -253,14 +260,18 @@ impl Issuer {
             .map(|issued| issued.certificate.facts.serial)
     }
 
-    pub(super) async fn record(&self, domain: &HostName) -> Result<Record, String> {
+    pub(super) async fn load_record(&self, domain: &HostName) -> Result<Record, String> {
         let (storage, domain) = (self.storage.clone(), domain.clone());
         run_blocking(move || storage.record(&domain))
             .await
             .map_err(|error| error.to_string())
     }
 
-    pub(super) async fn keep(&self, domain: &HostName, record: &Record) -> Result<(), String> {
+    pub(super) async fn store_record(
+        &self,
+        domain: &HostName,
+        record: &Record,
+    ) -> Result<(), String> {
         let (storage, domain, record) = (self.storage.clone(), domain.clone(), record.clone());
         run_blocking(move || storage.write_record(&domain, &record))
             .await
@@ -271,7 +282,7 @@ impl Issuer {
 /// An account that the CA knows nothing of. Its advice is for everybody, and asked for without a
 /// signature (RFC 9773 §4.1): what was taken over without its account is renewed when its CA
 /// suggests, too.
-fn nobody(directory: CaId) -> Result<Account, String> {
+fn unregistered_account(directory: CaId) -> Result<Account, String> {
     let key = rcgen::KeyPair::generate()
         .map_err(|error| error.to_string())?
         .serialize_pem();
@@ -287,7 +298,7 @@ fn nobody(directory: CaId) -> Result<Account, String> {
     })
 }
 
-struct Answer {
+struct RenewalInfoResponse {
     window: Option<AriWindow>,
     retry_after: Option<Duration>,
 }
@@ -296,7 +307,7 @@ struct Answer {
 fn advice(
     serial: &str,
     before: Option<RenewalAdvice>,
-    answer: Result<Option<Answer>, String>,
+    answer: Result<Option<RenewalInfoResponse>, String>,
     now: SystemTime,
 ) -> RenewalAdvice {
     let serial = serial.to_owned();
@@ -338,7 +349,7 @@ fn advice(
 }
 
 /// The state of a certificate that is good until it is to be renewed.
-fn planned(issued: &Issued, record: &Record) -> State {
+fn planned(issued: &Issued, record: &Record) -> DomainState {
     let facts = &issued.certificate.facts;
     let life = Life {
         not_before: facts.not_before,
@@ -350,13 +361,13 @@ fn planned(issued: &Issued, record: &Record) -> State {
         .and_then(|(start, end)| AriWindow::new(start, end));
     let next = renewal(life, window, Seed::of(&facts.serial));
     let look = advice.map_or(next.at, |advice| advice.ask_again);
-    State::Good {
+    DomainState::Good {
         renewal: next.at,
         look,
         why: next.why.to_string(),
     }
 }
 
-const LOCAL_TROUBLE: Duration = Duration::from_secs(60);
+const DISK_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// As long as `ask_ari_again` waits at most.
-const LONGEST_ADVICE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_RENEWAL_INFO_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);

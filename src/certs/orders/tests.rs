@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::attempt::{Attempt, End};
+use super::attempt::{Attempt, AttemptResult};
 use super::*;
 use crate::certs::served::report::CertificateReport;
 use crate::certs::state::storage::{Record, RenewalAdvice};
@@ -63,7 +63,7 @@ async fn a_step_that_panics_stops_one_domain_for_an_hour() {
     };
     let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, Arc::new(wall)));
     let watch = async {
-        let is_broken = |report: &CertificateReport| error(report) == BROKEN;
+        let is_broken = |report: &CertificateReport| error(report) == PANIC_MESSAGE;
         let is_refused = |report: &CertificateReport| error(report).contains("cannot be reached");
         until(&certificates, |all| {
             all.iter().any(is_broken) && all.iter().any(is_refused)
@@ -83,7 +83,7 @@ async fn a_step_that_panics_stops_one_domain_for_an_hour() {
         assert!(wait > Duration::from_secs(3500), "{wait:?}");
         assert_eq!(
             (broken.attempts.failed, broken.state.as_str()),
-            (1, &*format!("waiting: {BROKEN}"))
+            (1, &*format!("waiting: {PANIC_MESSAGE}"))
         );
         later.store(3601, Ordering::Relaxed);
         issuer.apply(&snapshot);
@@ -113,9 +113,9 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
             issuer: &issuer,
             host,
             request,
-            forced: false,
+            requested: false,
             changed: false,
-            held,
+            previous_serial: held,
         }
     };
     // It is decided that an order is wanted, as nothing is held. Then the other process comes to
@@ -136,16 +136,16 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
     certificates.refresh();
     let held = issuer.serial(&host.domain);
     assert!(held.is_some());
-    let End { state, outcome } = attempt(None)
+    let AttemptResult { state, outcome } = attempt(None)
         .run(&mut Record::default())
         .await
         .expect("a disk");
-    assert_eq!((state, outcome), (State::New, None));
-    let End { outcome, .. } = attempt(held)
+    assert_eq!((state, outcome), (DomainState::New, None));
+    let AttemptResult { outcome, .. } = attempt(held)
         .run(&mut Record::default())
         .await
         .expect("a disk");
-    assert_eq!(outcome, Some(Outcome::Failed), "the CA is asked");
+    assert_eq!(outcome, Some(AttemptOutcome::Failed), "the CA is asked");
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
     };
     let mut record = ours();
     issuer
-        .keep_advice(&domain, &mut record)
+        .store_advice(&domain, &mut record)
         .await
         .expect("kept");
     assert_eq!(
@@ -203,7 +203,7 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
         .expect("written");
     let mut record = ours();
     issuer
-        .keep_advice(&domain, &mut record)
+        .store_advice(&domain, &mut record)
         .await
         .expect("not kept");
     assert_eq!(

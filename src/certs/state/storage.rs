@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::certs::names::NameSet;
-use crate::certs::preflight::hold::HeldBack;
-use crate::certs::preflight::postpone::Postponed;
+use crate::certs::preflight::backoff::PreflightBackoff;
+use crate::certs::preflight::lost_state_guard::UnconfirmedOrder;
 use crate::certs::state::paths::{CaId, State, StoredAccount, lock, try_lock};
 use crate::certs::state::pending_order::OpenOrder;
 use crate::config::acme::{CertifiedName, ChallengeKind};
@@ -60,10 +60,10 @@ pub struct Record {
     pub findings: Vec<String>,
     /// Why the first order is held back, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<HeldBack>,
+    pub held: Option<UnconfirmedOrder>,
     /// For how long no CA has been asked because of that, for each CA.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) postponed: BTreeMap<CaId, Postponed>,
+    pub(crate) postponed: BTreeMap<CaId, PreflightBackoff>,
 }
 
 /// What a CA has said about the renewal of a certificate (RFC 9773).

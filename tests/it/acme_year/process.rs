@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use moorgate::certs::inspect::CertificateFacts;
-use moorgate::certs::orders::{Issuer, Wall};
+use moorgate::certs::orders::{Issuer, SystemClock};
 use moorgate::certs::served::manager::Certificates;
 use moorgate::certs::served::report::CertificateReport;
 use moorgate::config::vhost::ListenAddress;
@@ -28,7 +28,7 @@ pub struct Process {
 
 impl Process {
     /// Over the files of a directory, by this clock.
-    pub fn start(directory: &Path, wall: Wall) -> Self {
+    pub fn start(directory: &Path, wall: SystemClock) -> Self {
         let snapshot = moorgate::config::load(directory).unwrap_or_else(|problems| {
             panic!(
                 "{}",

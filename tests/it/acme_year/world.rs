@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use moorgate::certs::challenge::Challenges;
-use moorgate::certs::orders::Wall;
+use moorgate::certs::orders::SystemClock;
 use moorgate::certs::state::storage::Storage;
 use tokio::net::UdpSocket;
 use tokio::runtime::Runtime;
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// The clock of moorgate's machine.
-    pub fn wall(&self) -> Wall {
+    pub fn wall(&self) -> SystemClock {
         let shared = self.shared.clone();
         Arc::new(move || shared.wall())
     }

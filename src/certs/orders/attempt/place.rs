@@ -3,9 +3,9 @@
 
 use secrecy::SecretString;
 
-use super::outcome::{Stop, allowed};
-use super::{Ask, At, Attempt};
-use crate::certs::acme::{AcmeError, Order, Session, Wish};
+use super::error::{AttemptError, allowed};
+use super::{Attempt, CaAttempt, OrderKey};
+use crate::certs::acme::{AcmeError, NewOrder, Order, Session};
 use crate::certs::state::ledger::{Event, OrderKind};
 use crate::certs::state::pending_order::OpenOrder;
 use crate::state_file::run_blocking;
@@ -14,25 +14,25 @@ impl Attempt<'_> {
     /// The order that is in flight at the CA, if it is still the one that is wanted.
     pub(super) async fn pending(
         &self,
-        at: &mut At<'_>,
-    ) -> Result<Option<(OpenOrder, SecretString)>, Stop> {
+        at: &mut CaAttempt<'_>,
+    ) -> Result<Option<(OpenOrder, SecretString)>, AttemptError> {
         let Some(account) = self.account(at).await? else {
             return Ok(None);
         };
-        at.ask.account = account.stored.url;
+        at.key.account = account.stored.url;
         let (storage, domain, now) = (
             self.issuer.storage.clone(),
             self.host.domain.clone(),
-            (self.issuer.wall)(),
+            (self.issuer.system_clock)(),
         );
-        let ask = at.ask.clone();
+        let key = at.key.clone();
         let read =
-            run_blocking(move || storage.order(&ask.ca, &domain, &ask.account, &ask.names, now))
+            run_blocking(move || storage.order(&key.ca, &domain, &key.account, &key.names, now))
                 .await;
-        let found =
-            read.map_err(|error| Stop::Local(format!("the order cannot be read: {error}")))?;
+        let found = read
+            .map_err(|error| AttemptError::Local(format!("the order cannot be read: {error}")))?;
         if let Some((open, _)) = &found {
-            at.ask.kind = open.kind;
+            at.key.kind = open.kind;
         }
         Ok(found)
     }
@@ -40,17 +40,18 @@ impl Attempt<'_> {
     /// `None`: the CA does not know it any more.
     pub(super) async fn resume(
         &self,
-        at: &At<'_>,
+        at: &CaAttempt<'_>,
         session: &Session,
         open: &OpenOrder,
-    ) -> Result<Option<Order>, Stop> {
+    ) -> Result<Option<Order>, AttemptError> {
         tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "taking up an order");
         match session.resume(&open.url).await {
             Ok(order) => Ok(Some(order)),
             Err(AcmeError::OrderGone(reason)) => {
                 tracing::info!(domain = %self.host.domain, reason, "the CA does not know the order any more");
-                self.forget(at).await.map_err(Stop::Local)?;
-                self.tell(at, |ask| Event::Abandoned(ask.request())).await?;
+                self.forget(at).await.map_err(AttemptError::Local)?;
+                self.record_event(at, |key| Event::Abandoned(key.request()))
+                    .await?;
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -58,15 +59,16 @@ impl Attempt<'_> {
     }
 
     /// Places an order, with a new account where the CA has forgotten ours.
-    pub(super) async fn place_anew(
+    pub(super) async fn place_with_known_account(
         &self,
-        at: &mut At<'_>,
+        at: &mut CaAttempt<'_>,
         session: &mut Session,
-    ) -> Result<(Order, SecretString), Stop> {
+    ) -> Result<(Order, SecretString), AttemptError> {
         match self.place(at, session).await {
-            Err(Stop::Failed(AcmeError::AccountGone(reason))) => {
+            Err(AttemptError::Failed(AcmeError::AccountGone(reason))) => {
                 tracing::warn!(ca = %at.ca.directory, reason, "the CA has forgotten the account, it is made again");
-                self.tell(at, |ask| Event::Abandoned(ask.request())).await?;
+                self.record_event(at, |key| Event::Abandoned(key.request()))
+                    .await?;
                 *session = self.register(at).await?;
                 self.place(at, session).await
             }
@@ -77,53 +79,54 @@ impl Attempt<'_> {
     /// Places an order: in the ledger, at the CA, and in its file.
     async fn place(
         &self,
-        at: &mut At<'_>,
+        at: &mut CaAttempt<'_>,
         session: &Session,
-    ) -> Result<(Order, SecretString), Stop> {
-        if !session.knows_renewal_info() {
+    ) -> Result<(Order, SecretString), AttemptError> {
+        if !session.supports_renewal_info() {
             at.replaces = None;
         }
         loop {
             if at.replaces.is_some() {
-                at.ask.kind = OrderKind::Replacement;
+                at.key.kind = OrderKind::Replacement;
             }
-            let ask = at.ask.clone();
+            let key = at.key.clone();
             let placed = self
                 .issuer
-                .ledger(move |ledger, now| ledger.place(ask.request(), now))
+                .ledger(move |ledger, now| ledger.place(key.request(), now))
                 .await;
-            allowed(placed.map_err(Stop::Local)?, false)?;
-            let wish = Wish {
+            allowed(placed.map_err(AttemptError::Local)?, false)?;
+            let wish = NewOrder {
                 names: &self.request.names,
                 profile: at.profile,
                 replaces: at.replaces.as_ref(),
             };
             match session.order(&wish).await {
                 Ok(order) => {
-                    let key = self.note_order(at, session, &order).await?;
+                    let key = self.store_order(at, session, &order).await?;
                     return Ok((order, key));
                 }
                 Err(AcmeError::ReplacesRefused(reason)) if at.replaces.is_some() => {
                     tracing::info!(domain = %self.host.domain, reason, "the CA does not take it as a replacement");
-                    self.tell(at, |ask| Event::Abandoned(ask.request())).await?;
+                    self.record_event(at, |key| Event::Abandoned(key.request()))
+                        .await?;
                     at.replaces = None;
-                    at.ask.kind = OrderKind::Renewal;
+                    at.key.kind = OrderKind::Renewal;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Keeps the order with the key of its certificate, which nobody has been told of yet.
-    async fn note_order(
+    /// Stores the order with the key of its certificate, which the CA has not seen yet.
+    async fn store_order(
         &self,
-        at: &At<'_>,
+        at: &CaAttempt<'_>,
         session: &Session,
         order: &Order,
-    ) -> Result<SecretString, Stop> {
-        let Ask {
+    ) -> Result<SecretString, AttemptError> {
+        let OrderKey {
             ca, names, kind, ..
-        } = at.ask.clone();
+        } = at.key.clone();
         let (account, url) = (session.account_url().to_owned(), order.url().to_owned());
         let open = OpenOrder {
             ca,
@@ -131,7 +134,7 @@ impl Attempt<'_> {
             url,
             names,
             kind,
-            placed: (self.issuer.wall)(),
+            placed: (self.issuer.system_clock)(),
         };
         let (storage, domain) = (self.issuer.storage.clone(), self.host.domain.clone());
         let written = run_blocking(move || {
@@ -142,6 +145,6 @@ impl Attempt<'_> {
             Ok(SecretString::from(key))
         });
         let written: Result<SecretString, std::io::Error> = written.await;
-        written.map_err(|error| Stop::Local(format!("the order cannot be kept: {error}")))
+        written.map_err(|error| AttemptError::Local(format!("the order cannot be kept: {error}")))
     }
 }

@@ -16,7 +16,7 @@ use crate::certs::challenge::server_name;
 use crate::registry::host::HostName;
 
 /// A handshake for one name.
-pub(super) struct Handshake {
+pub(super) struct AlpnHandshake {
     connector: TlsConnector,
     server: ServerName<'static>,
 }
@@ -25,9 +25,9 @@ pub(super) struct Handshake {
 /// Signatures cannot be verified, as webpki reads no certificate with a critical extension that it
 /// does not know.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl Handshake {
+impl AlpnHandshake {
     pub(super) fn new(name: &HostName) -> io::Result<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone());
@@ -36,9 +36,9 @@ impl Handshake {
             .map_err(io::Error::other)?;
         let mut config = config
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)))
             .with_no_client_auth();
-        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.alpn_protocols = vec![ACME_TLS_ALPN.to_vec()];
         let server = server_name(name.as_str()).into_string();
         let server = ServerName::try_from(server).map_err(io::Error::other)?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl Handshake {
             .peer_certificates()
             .and_then(|chain| chain.first());
         let shown = leaf.is_some_and(|leaf| leaf.windows(digest.len()).any(|part| part == digest));
-        Ok(shown && connection.alpn_protocol() == Some(PROTOCOL))
+        Ok(shown && connection.alpn_protocol() == Some(ACME_TLS_ALPN))
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
         .is_some_and(|source| source.is::<rustls::Error>())
 }
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -102,4 +102,4 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-const PROTOCOL: &[u8] = b"acme-tls/1";
+const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";

@@ -19,7 +19,7 @@ use crate::state_file::run_blocking;
 
 /// What a client gets there that trusts the system's roots and those of the files; `None` also
 /// where nobody can be asked.
-pub(crate) async fn served(
+pub(crate) async fn served_certificate(
     resolver: &Resolver,
     name: &HostName,
     port: u16,
@@ -40,7 +40,7 @@ pub(crate) async fn served(
             let leaf = stream.get_ref().1.peer_certificates()?.first()?.clone();
             CertificateFacts::read(&leaf).ok()
         };
-        if let Some(facts) = timeout(PATIENCE, connect).await.ok().flatten() {
+        if let Some(facts) = timeout(CONNECT_TIMEOUT, connect).await.ok().flatten() {
             return Some(facts);
         }
     }
@@ -62,4 +62,4 @@ fn connector(files: &[PathBuf]) -> Option<TlsConnector> {
     Some(TlsConnector::from(Arc::new(config)))
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use crate::certs::moments;
 
 /// How much a finding says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Weight {
+pub(crate) enum Severity {
     /// Something could not be seen. That is no sign of trouble: the CA looks from another place.
     Doubtful,
     /// The order would fail, if the CA sees what we see.
@@ -18,7 +18,7 @@ pub(crate) enum Weight {
 
 /// An order that was postponed, and may be again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Postponed {
+pub(crate) struct PreflightBackoff {
     /// Since when nothing has been asked of the CA.
     #[serde(with = "moments")]
     pub(crate) since: SystemTime,
@@ -28,41 +28,41 @@ pub(crate) struct Postponed {
 
 /// When to look again, if the order is not to be placed now; `None`: it is tried all the same.
 ///
-/// Looks follow after 1, 2, 4 minutes and so on, up to an hour. They cost a CA nothing, but what
+/// Checks follow after 1, 2, 4 minutes and so on, up to an hour. They cost a CA nothing, but what
 /// they see is seen from here: with DNS of two faces, or a router that does not lead back in, it is
 /// wrong for ever. So a doubt holds an order up for three minutes, long enough for a network that
 /// is just coming up, and a certain finding for a day, or for an eighth of what is left of the
 /// certificate that is being served. One attempt a day is far below what uses up any limit of a CA:
 /// failures are counted by the hour, and Let's Encrypt forgives one of those in a row each day.
-pub(crate) fn postpone(
-    before: Option<Postponed>,
-    weight: Weight,
+pub(crate) fn next_retry(
+    before: Option<PreflightBackoff>,
+    severity: Severity,
     held_until: Option<SystemTime>,
     now: SystemTime,
-) -> Option<(Postponed, SystemTime)> {
+) -> Option<(PreflightBackoff, SystemTime)> {
     // A clock that was set back must not make it longer.
     let since = before.map_or(now, |before| before.since.min(now));
     let times = before.map_or(0, |before| before.times);
     let left = held_until.map(|end| end.duration_since(now).unwrap_or_default());
-    let patience = match weight {
-        Weight::Doubtful => LONGEST_DOUBT,
-        Weight::Certain => left.map_or(LONGEST, |left| LONGEST.min(left / 8)),
+    let limit = match severity {
+        Severity::Doubtful => MAX_DOUBTFUL_DELAY,
+        Severity::Certain => left.map_or(MAX_CERTAIN_DELAY, |left| MAX_CERTAIN_DELAY.min(left / 8)),
     };
-    let end = since + patience;
+    let end = since + limit;
     if end <= now {
         return None;
     }
-    let wait = MINUTE * 2_u32.saturating_pow(times).min(60);
-    let postponed = Postponed {
+    let wait = MIN_RETRY_INTERVAL * 2_u32.saturating_pow(times).min(60);
+    let postponed = PreflightBackoff {
         since,
         times: times.saturating_add(1),
     };
     Some((postponed, (now + wait).min(end)))
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
-const LONGEST_DOUBT: Duration = Duration::from_secs(3 * 60);
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+const MAX_DOUBTFUL_DELAY: Duration = Duration::from_secs(3 * 60);
+const MAX_CERTAIN_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
@@ -75,12 +75,12 @@ mod tests {
     }
 
     /// The minutes, from the first look, of all looks until an order is tried.
-    fn looks(weight: Weight, held_for: Option<Duration>) -> Vec<u64> {
+    fn looks(severity: Severity, held_for: Option<Duration>) -> Vec<u64> {
         let (mut before, mut now, mut looks) = (None, start(), Vec::new());
         let held_until = held_for.map(|held| start() + held);
         loop {
             looks.push(now.duration_since(start()).expect("later").as_secs() / 60);
-            let Some((postponed, next)) = postpone(before, weight, held_until, now) else {
+            let Some((postponed, next)) = next_retry(before, severity, held_until, now) else {
                 return looks;
             };
             assert!(next > now && next <= now + HOUR);
@@ -90,17 +90,17 @@ mod tests {
 
     #[test]
     fn a_doubt_holds_an_order_up_for_minutes_and_a_finding_for_a_day() {
-        assert_eq!(looks(Weight::Doubtful, None), [0, 1, 3]);
-        let certain = looks(Weight::Certain, None);
+        assert_eq!(looks(Severity::Doubtful, None), [0, 1, 3]);
+        let certain = looks(Severity::Certain, None);
         assert_eq!(certain[..8], [0, 1, 3, 7, 15, 31, 63, 123]);
         assert_eq!(certain.last(), Some(&(24 * 60)));
-        assert_eq!(looks(Weight::Certain, Some(30 * 24 * HOUR)), certain);
+        assert_eq!(looks(Severity::Certain, Some(30 * 24 * HOUR)), certain);
     }
 
     #[test]
     fn a_certificate_that_ends_soon_is_not_let_go_for_a_finding() {
         let tried = |held| {
-            looks(Weight::Certain, Some(held))
+            looks(Severity::Certain, Some(held))
                 .last()
                 .copied()
                 .expect("a look")
@@ -115,12 +115,12 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_makes_it_no_longer() {
-        let before = Postponed {
+        let before = PreflightBackoff {
             since: start() + 9 * HOUR,
             times: 3,
         };
         let (postponed, _) =
-            postpone(Some(before), Weight::Certain, None, start()).expect("postponed");
+            next_retry(Some(before), Severity::Certain, None, start()).expect("postponed");
         assert_eq!(postponed.since, start());
     }
 }

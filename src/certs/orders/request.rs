@@ -15,7 +15,7 @@ use crate::registry::host::HostName;
 
 /// What comes of the wish for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wished {
+pub enum ScheduledOrder {
     /// It is ordered now.
     Now {
         /// The CA that is asked first.
@@ -27,7 +27,7 @@ pub enum Wished {
 
 /// Why nothing will come of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotWished {
+pub enum RenewRequestError {
     /// Its domain file does not say `acme`, or there is none.
     #[error("no CA is asked for the certificate of {0}: its [tls] does not say `acme`")]
     NotAsking(HostName),
@@ -36,7 +36,7 @@ pub enum NotWished {
     Disk(String),
 }
 
-impl fmt::Display for Wished {
+impl fmt::Display for ScheduledOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Now { ca } => {
@@ -54,7 +54,7 @@ impl fmt::Display for Wished {
 
 impl Issuer {
     /// The domain whose certificate is to have this name.
-    pub(crate) fn domain_of(&self, name: &HostName) -> Option<HostName> {
+    pub(crate) fn domain_of_name(&self, name: &HostName) -> Option<HostName> {
         let plan = self.plan.load();
         plan.hosts
             .iter()
@@ -65,7 +65,7 @@ impl Issuer {
     /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found
     /// out about its names, held back, or failed before.
     pub fn renew(&self, domain: HostName) {
-        self.forced
+        self.requested
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(domain);
@@ -73,14 +73,17 @@ impl Issuer {
     }
 
     /// The same, and says what will come of it.
-    pub async fn order_now(self: &Arc<Self>, domain: &HostName) -> Result<Wished, NotWished> {
+    pub async fn order_now(
+        self: &Arc<Self>,
+        domain: &HostName,
+    ) -> Result<ScheduledOrder, RenewRequestError> {
         let plan = self.plan.load_full();
         let host = plan.hosts.iter().find(|host| host.domain == *domain);
         let Some((host, request)) = host.and_then(|host| Some((host, request_of(host)?))) else {
-            return Err(NotWished::NotAsking(domain.clone()));
+            return Err(RenewRequestError::NotAsking(domain.clone()));
         };
         let names = NameSet::new(sorted(&request.names)).expect("a request has a name");
-        let renews = self.for_names(host, request).map(|held| held.ca);
+        let renews = self.issued_for_names(host, request).map(|held| held.ca);
         let cas: Vec<(String, CaId)> = plan
             .authorities()
             .map(|(ca, id)| (ca.directory.to_string(), id))
@@ -96,9 +99,9 @@ impl Issuer {
             );
             soonest(ledger, &cas, &names, renews.as_ref(), now)
         };
-        let wished = self.ledger(asked).await.map_err(NotWished::Disk)?;
+        let renew_requested = self.ledger(asked).await.map_err(RenewRequestError::Disk)?;
         self.renew(domain.clone());
-        Ok(wished)
+        Ok(renew_requested)
     }
 }
 
@@ -109,7 +112,7 @@ fn soonest(
     names: &NameSet,
     renews: Option<&CaId>,
     now: SystemTime,
-) -> Wished {
+) -> ScheduledOrder {
     let mut soonest: Option<Until> = None;
     for (name, ca) in cas {
         let kind = if renews == Some(ca) {
@@ -128,7 +131,7 @@ fn soonest(
             },
             now,
         ) {
-            Ok(()) => return Wished::Now { ca: name.clone() },
+            Ok(()) => return ScheduledOrder::Now { ca: name.clone() },
             Err(until) if soonest.as_ref().is_none_or(|known| until.at < known.at) => {
                 soonest = Some(until)
             }
@@ -136,9 +139,9 @@ fn soonest(
         }
     }
     soonest.map_or_else(
-        || Wished::Now {
+        || ScheduledOrder::Now {
             ca: "a CA".to_owned(),
         },
-        Wished::Later,
+        ScheduledOrder::Later,
     )
 }

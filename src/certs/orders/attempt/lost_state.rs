@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::Attempt;
-use crate::certs::orders::state::State;
-use crate::certs::preflight::hold::{Facts, HeldBack, hold};
+use crate::certs::orders::domain_state::DomainState;
+use crate::certs::preflight::lost_state_guard::{
+    LostStateFacts, UnconfirmedOrder, lost_state_guard,
+};
 use crate::certs::state::ledger::{Event, Ledger};
 use crate::certs::state::storage::Record;
 use crate::config::acme::{AcmeSettings, CaSettings};
@@ -13,15 +15,15 @@ impl Attempt<'_> {
     /// Whether the first order is held back because the state directory seems to have been lost.
     /// Once it is, it stays so, whoever serves the name meanwhile: until that is confirmed, there
     /// is a certificate, or the one that was found has expired.
-    pub(super) async fn held(
+    pub(super) async fn check_lost_state(
         &self,
         settings: &AcmeSettings,
         record: &mut Record,
-    ) -> Result<Option<State>, String> {
+    ) -> Result<Option<DomainState>, String> {
         let before = record.held.take();
         let is_production = settings.authorities.iter().any(CaSettings::is_public);
         if !is_production
-            || self.forced
+            || self.requested
             || self.issuer.certificates.issued(&self.host.domain).is_some()
         {
             return Ok(None);
@@ -38,32 +40,32 @@ impl Attempt<'_> {
         if is_known || is_confirmed {
             return Ok(None);
         }
-        let now = (self.issuer.wall)();
+        let now = (self.issuer.system_clock)();
         record.held = match before.filter(|before| now < before.until) {
             Some(before) => Some(before),
             None => {
                 let found = self.served(settings).await;
-                let facts = Facts {
+                let facts = LostStateFacts {
                     is_production,
                     is_known,
                     is_confirmed,
                     founded,
                     found: found.as_ref(),
                 };
-                let held = hold(self.host.domain.as_str(), facts, now);
-                held.map(|held| HeldBack {
+                let held = lost_state_guard(self.host.domain.as_str(), facts, now);
+                held.map(|held| UnconfirmedOrder {
                     why: held.to_string(),
                     until: held.until(),
                 })
             }
         };
-        let Some(HeldBack { why, .. }) = record.held.clone() else {
+        let Some(UnconfirmedOrder { why, .. }) = record.held.clone() else {
             return Ok(None);
         };
         tracing::error!(domain = %self.host.domain, "{why}");
-        self.issuer.keep(&self.host.domain, record).await?;
-        Ok(Some(State::Held {
-            until: now + LOOK_AT_HELD,
+        self.issuer.store_record(&self.host.domain, record).await?;
+        Ok(Some(DomainState::AwaitingConfirmation {
+            until: now + LOST_STATE_POLL_INTERVAL,
             why,
         }))
     }
@@ -84,13 +86,13 @@ impl Attempt<'_> {
     }
 
     /// Takes down that what has failed may work now.
-    pub(super) async fn forgive(&self) -> Result<(), String> {
+    pub(super) async fn reset_backoff(&self) -> Result<(), String> {
         let names = self.names();
-        let forgive =
+        let reset =
             move |ledger: &mut Ledger, now| ledger.record(Event::Changed { names: &names }, now);
-        self.issuer.ledger(forgive).await
+        self.issuer.ledger(reset).await
     }
 }
 
 /// A volume that is mounted late is found again.
-const LOOK_AT_HELD: Duration = Duration::from_secs(600);
+const LOST_STATE_POLL_INTERVAL: Duration = Duration::from_secs(600);

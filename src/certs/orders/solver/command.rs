@@ -28,8 +28,8 @@ pub(super) enum CommandError {
         said: String,
     },
     /// It did not end.
-    #[error("`{program} {action}` did not end within {} minutes", PATIENCE.as_secs() / 60)]
-    Endless {
+    #[error("`{program} {action}` did not end within {} minutes", COMMAND_TIMEOUT.as_secs() / 60)]
+    TimedOut {
         program: String,
         action: &'static str,
     },
@@ -58,10 +58,10 @@ impl DnsCommand<'_> {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let program = program.to_owned();
-        let output = match timeout(PATIENCE, command.output()).await {
+        let output = match timeout(COMMAND_TIMEOUT, command.output()).await {
             Ok(Ok(output)) => output,
             Ok(Err(source)) => return Err(CommandError::Start { program, source }),
-            Err(_) => return Err(CommandError::Endless { program, action }),
+            Err(_) => return Err(CommandError::TimedOut { program, action }),
         };
         if output.status.success() {
             return Ok(());
@@ -85,7 +85,7 @@ impl DnsCommand<'_> {
 fn last_words(text: &str) -> String {
     let line: Vec<&str> = text.split_whitespace().collect();
     let line = line.join(" ");
-    let skipped = line.chars().count().saturating_sub(LONGEST);
+    let skipped = line.chars().count().saturating_sub(MAX_OUTPUT_CHARS);
     if line.is_empty() {
         "it said nothing".to_owned()
     } else {
@@ -94,8 +94,8 @@ fn last_words(text: &str) -> String {
 }
 
 /// DNS takes its time; two minutes are common.
-const PATIENCE: Duration = Duration::from_secs(600);
-const LONGEST: usize = 500;
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
+const MAX_OUTPUT_CHARS: usize = 500;
 
 #[cfg(test)]
 mod tests {

@@ -10,12 +10,12 @@ use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
 /// Those of a domain. Whoever writes holds the domain's lock.
-pub(super) struct Texts {
+pub(super) struct TxtRecords {
     storage: Storage,
     domain: HostName,
 }
 
-impl Texts {
+impl TxtRecords {
     pub(super) fn new(storage: &Storage, domain: &HostName) -> Self {
         Self {
             storage: storage.clone(),
@@ -24,13 +24,13 @@ impl Texts {
     }
 
     /// Before a record is set.
-    pub(super) async fn note(&self, txt: &Txt) -> io::Result<()> {
+    pub(super) async fn add(&self, txt: &Txt) -> io::Result<()> {
         let txt = txt.clone();
         self.change(move |all| all.push(txt)).await
     }
 
     /// When it is gone.
-    pub(super) async fn forget(&self, txt: &Txt) {
+    pub(super) async fn remove(&self, txt: &Txt) {
         let (name, gone) = (txt.name.clone(), txt.clone());
         if let Err(error) = self.change(move |all| all.retain(|txt| *txt != gone)).await {
             tracing::warn!(name, %error, "it cannot be noted that a TXT record is gone");
@@ -61,7 +61,7 @@ impl Issuer {
             return;
         };
         let plan = self.plan.load_full();
-        let texts = Texts::new(&self.storage, domain);
+        let txt_records = TxtRecords::new(&self.storage, domain);
         for txt in left {
             let done = match plan.settings.dns_command.as_deref() {
                 Some(command) => DnsCommand(command).cleanup(&txt.name, &txt.value).await,
@@ -78,7 +78,7 @@ impl Issuer {
                     tracing::warn!(%domain, name = txt.name, %error, "the TXT record of an earlier challenge is left: take it away by hand");
                 }
             }
-            texts.forget(&txt).await;
+            txt_records.remove(&txt).await;
         }
     }
 }

@@ -2,17 +2,17 @@
 //! them away when the CA has looked.
 
 mod command;
-mod texts;
+mod txt_records;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::command::{CommandError, DnsCommand};
-use self::texts::Texts;
+use self::txt_records::TxtRecords;
 use super::Issuer;
-use super::attempt::Stop;
-use crate::certs::acme::{AcmeError, Offer, Order, Proof};
-use crate::certs::challenge::{Answer, Challenges};
+use super::attempt::AttemptError;
+use crate::certs::acme::{AcmeError, Authorization, Challenge, Order};
+use crate::certs::challenge::{ChallengeResponse, Challenges};
 use crate::certs::preflight::dns::Resolver;
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::certs::state::storage::Txt;
@@ -21,18 +21,18 @@ use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
 /// How names are proved, the most promising way first.
-pub(super) struct Prover<'a> {
+pub(super) struct ChallengeSolver<'a> {
     challenges: Arc<Challenges>,
     command: Option<DnsCommand<'a>>,
-    texts: Texts,
+    txt_records: TxtRecords,
     names: &'a [CertifiedName],
     resolvers: &'a [SocketAddr],
     order: Vec<ChallengeKind>,
-    identity: Identity,
+    identity: CaIdentity,
 }
 
 /// Who issues, and for whom, as a TXT record says it.
-pub(super) struct Identity {
+pub(super) struct CaIdentity {
     /// The domains that stand for the CA, its favourite first.
     pub(super) issuers: Vec<String>,
     /// The URL of the account.
@@ -41,7 +41,7 @@ pub(super) struct Identity {
 
 /// What was tried.
 #[derive(Default)]
-pub(super) struct Used {
+pub(super) struct ChallengesTried {
     /// The challenges whose answers were put in place.
     pub(super) kinds: Vec<ChallengeKind>,
     /// Those that cannot be answered here, or that the CA would not look at.
@@ -49,28 +49,28 @@ pub(super) struct Used {
 }
 
 /// What answers a challenge.
-enum InPlace {
+enum ActiveResponse {
     /// Gone when it is dropped.
-    Served(Answer),
+    Served(ChallengeResponse),
     /// A TXT record that the command has set.
     Txt(Txt),
     /// A TXT record that the administrator has set for good.
-    Standing,
+    Persistent,
 }
 
-impl<'a> Prover<'a> {
+impl<'a> ChallengeSolver<'a> {
     pub(super) fn new(
         issuer: &Issuer,
         domain: &HostName,
         settings: &'a AcmeSettings,
         request: &'a AcmeRequest,
         order: Vec<ChallengeKind>,
-        identity: Identity,
+        identity: CaIdentity,
     ) -> Self {
         Self {
             challenges: issuer.certificates.table().challenges().clone(),
             command: settings.dns_command.as_deref().map(DnsCommand),
-            texts: Texts::new(&issuer.storage, domain),
+            txt_records: TxtRecords::new(&issuer.storage, domain),
             names: &request.names,
             resolvers: &settings.resolvers,
             order,
@@ -79,56 +79,65 @@ impl<'a> Prover<'a> {
     }
 
     /// Proves what is not proved yet.
-    pub(super) async fn prove(&self, order: &mut Order) -> (Used, Result<(), Stop>) {
-        let (mut used, mut in_place) = (Used::default(), Vec::new());
-        let result = self.answer_all(order, &mut used, &mut in_place).await;
-        for answer in in_place {
-            self.take_away(answer).await;
-        }
-        (used, result.map_err(Stop::from))
-    }
-
-    async fn answer_all(
+    pub(super) async fn prove(
         &self,
         order: &mut Order,
-        used: &mut Used,
-        in_place: &mut Vec<InPlace>,
+    ) -> (ChallengesTried, Result<(), AttemptError>) {
+        let (mut used, mut in_place) = (ChallengesTried::default(), Vec::new());
+        let result = self.respond_all(order, &mut used, &mut in_place).await;
+        for answer in in_place {
+            self.remove_response(answer).await;
+        }
+        (used, result.map_err(AttemptError::from))
+    }
+
+    async fn respond_all(
+        &self,
+        order: &mut Order,
+        used: &mut ChallengesTried,
+        in_place: &mut Vec<ActiveResponse>,
     ) -> Result<(), AcmeError> {
-        let proofs = order.proofs().await?;
+        let authorizations = order.pending_authorizations().await?;
         let mut begun = Vec::new();
-        for proof in &proofs {
-            let (kind, answer) = self.answer(proof, used).await?;
+        for authorization in &authorizations {
+            let (kind, answer) = self.answer(authorization, used).await?;
             in_place.push(answer);
             if !used.kinds.contains(&kind) {
                 used.kinds.push(kind);
             }
-            begun.push((proof, kind));
+            begun.push((authorization, kind));
         }
         // All answers are there before the CA looks for the first.
-        for (proof, kind) in begun {
-            let begun = order.begin(&proof.name, proof.wildcard, kind).await;
+        for (authorization, kind) in begun {
+            let begun = order
+                .respond(&authorization.name, authorization.wildcard, kind)
+                .await;
             if matches!(begun, Err(AcmeError::Refused(_))) {
                 used.failed.push(kind);
             }
             begun?;
         }
-        order.authorized().await
+        order.wait_authorized().await
     }
 
     /// Puts an answer in place, in the most promising way that can be gone: the order is there, and
     /// what stands in one way need not stand in another.
     async fn answer(
         &self,
-        proof: &Proof,
-        used: &mut Used,
-    ) -> Result<(ChallengeKind, InPlace), AcmeError> {
-        let name = self.asked_for(proof)?;
+        authorization: &Authorization,
+        used: &mut ChallengesTried,
+    ) -> Result<(ChallengeKind, ActiveResponse), AcmeError> {
+        let name = self.requested_name(authorization)?;
         let mut reasons = Vec::new();
         for kind in self.order.iter().filter(|kind| kind.proves(name)) {
-            let Some(offer) = proof.offers.iter().find(|offer| offer.kind == *kind) else {
+            let Some(challenge) = authorization
+                .challenges
+                .iter()
+                .find(|challenge| challenge.kind == *kind)
+            else {
                 continue;
             };
-            match self.put(name, proof, offer).await {
+            match self.prepare_response(name, authorization, challenge).await {
                 Ok(answer) if reasons.is_empty() => return Ok((*kind, answer)),
                 Ok(answer) => {
                     let reasons = reasons.join("; ");
@@ -144,72 +153,79 @@ impl<'a> Prover<'a> {
         Err(match reasons.is_empty() {
             true => AcmeError::NoChallenge {
                 name: name.to_string(),
-                offered: proof.offered.clone(),
+                offered: authorization.offered_types.clone(),
             },
             false => AcmeError::Unanswerable(reasons.join("; ")),
         })
     }
 
     /// A CA's word becomes part of file names and of a command's arguments: only what we asked for.
-    fn asked_for(&self, proof: &Proof) -> Result<&CertifiedName, AcmeError> {
+    fn requested_name(&self, authorization: &Authorization) -> Result<&CertifiedName, AcmeError> {
         let is_it = |name: &&CertifiedName| {
-            name.base().as_str() == proof.name && name.is_wildcard() == proof.wildcard
+            name.base().as_str() == authorization.name
+                && name.is_wildcard() == authorization.wildcard
         };
         let ours = self.names.iter().find(is_it);
-        ours.ok_or_else(|| AcmeError::Nonsense(format!("{:?} was not asked for", proof.name)))
+        ours.ok_or_else(|| {
+            AcmeError::InvalidResponse(format!("{:?} was not asked for", authorization.name))
+        })
     }
 
     /// An error says in words why not.
-    async fn put(
+    async fn prepare_response(
         &self,
         name: &CertifiedName,
-        proof: &Proof,
-        offer: &Offer,
-    ) -> Result<InPlace, String> {
+        authorization: &Authorization,
+        challenge: &Challenge,
+    ) -> Result<ActiveResponse, String> {
         let challenges = self.challenges.clone();
-        match offer.kind {
+        match challenge.kind {
             ChallengeKind::Http01 => {
-                let Offer {
+                let Challenge {
                     token,
                     key_authorization,
                     ..
-                } = offer.clone();
+                } = challenge.clone();
                 let answer =
                     run_blocking(move || challenges.answer_http(&token, &key_authorization)).await;
                 answer
-                    .map(InPlace::Served)
+                    .map(ActiveResponse::Served)
                     .map_err(|error| error.to_string())
             }
             ChallengeKind::TlsAlpn01 => {
-                let (name, digest) = (proof.name.clone(), offer.digest.clone());
+                let (name, digest) = (authorization.name.clone(), challenge.digest.clone());
                 let answer =
                     run_blocking(move || challenges.answer_handshake(&name, &digest)).await;
                 answer
-                    .map(InPlace::Served)
+                    .map(ActiveResponse::Served)
                     .map_err(|error| error.to_string())
             }
-            ChallengeKind::Dns01 => self.set_txt(proof, offer).await,
-            ChallengeKind::DnsPersist01 => self.find_standing(name).await,
+            ChallengeKind::Dns01 => self.set_txt(authorization, challenge).await,
+            ChallengeKind::DnsPersist01 => self.find_persistent_record(name).await,
         }
     }
 
-    async fn set_txt(&self, proof: &Proof, offer: &Offer) -> Result<InPlace, String> {
-        let name = format!("_acme-challenge.{}", proof.name);
+    async fn set_txt(
+        &self,
+        authorization: &Authorization,
+        challenge: &Challenge,
+    ) -> Result<ActiveResponse, String> {
+        let name = format!("_acme-challenge.{}", authorization.name);
         let txt = Txt {
             name,
-            value: offer.dns_value.clone(),
+            value: challenge.dns_value.clone(),
         };
         let command = self.command.as_ref().ok_or("there is no `dns_command`")?;
-        self.texts
-            .note(&txt)
+        self.txt_records
+            .add(&txt)
             .await
             .map_err(|error| error.to_string())?;
         match command.present(&txt.name, &txt.value).await {
-            Ok(()) => Ok(InPlace::Txt(txt)),
+            Ok(()) => Ok(ActiveResponse::Txt(txt)),
             Err(error) => {
                 // Whether one that did not end has set it is not known.
-                if !matches!(error, CommandError::Endless { .. }) {
-                    self.texts.forget(&txt).await;
+                if !matches!(error, CommandError::TimedOut { .. }) {
+                    self.txt_records.remove(&txt).await;
                 }
                 Err(error.to_string())
             }
@@ -217,29 +233,29 @@ impl<'a> Prover<'a> {
     }
 
     /// Looks for the record that stays, so that no attempt is spent on one that is not there.
-    async fn find_standing(&self, name: &CertifiedName) -> Result<InPlace, String> {
-        let Identity { issuers, account } = &self.identity;
+    async fn find_persistent_record(&self, name: &CertifiedName) -> Result<ActiveResponse, String> {
+        let CaIdentity { issuers, account } = &self.identity;
         if issuers.is_empty() {
             return Err("the CA does not say under which domain it stands in DNS".to_owned());
         }
         let servers = self.resolvers.to_vec();
         let resolver = run_blocking(move || Resolver::of(&servers)).await;
         match PersistRecord::missing(name, issuers, account, &resolver).await {
-            Ok(None) => Ok(InPlace::Standing),
+            Ok(None) => Ok(ActiveResponse::Persistent),
             Ok(Some(record)) => Err(record.to_string()),
             Err(error) => Err(format!("the record of {name} cannot be looked up: {error}")),
         }
     }
 
-    async fn take_away(&self, answer: InPlace) {
+    async fn remove_response(&self, answer: ActiveResponse) {
         let txt = match answer {
-            InPlace::Txt(txt) => txt,
-            InPlace::Served(answer) => return run_blocking(move || drop(answer)).await,
-            InPlace::Standing => return,
+            ActiveResponse::Txt(txt) => txt,
+            ActiveResponse::Served(answer) => return run_blocking(move || drop(answer)).await,
+            ActiveResponse::Persistent => return,
         };
         let Some(command) = &self.command else { return };
         match command.cleanup(&txt.name, &txt.value).await {
-            Ok(()) => self.texts.forget(&txt).await,
+            Ok(()) => self.txt_records.remove(&txt).await,
             // It is tried once more before the next order.
             Err(error) => {
                 tracing::warn!(name = txt.name, %error, "the TXT record of a challenge was not taken away")

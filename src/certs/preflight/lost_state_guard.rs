@@ -10,7 +10,7 @@ use crate::certs::inspect::{CertificateFacts, Moment};
 
 /// What is known before the first order for a domain's names.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct LostStateFacts<'a> {
     /// Whether the CA's budget is precious: `Limits::is_production`.
     pub is_production: bool,
     /// Whether a certificate for the domain, however old, or an order is below `state`.
@@ -26,7 +26,7 @@ pub struct Facts<'a> {
 
 /// The order waits for the administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct LostStateWarning {
     domain: String,
     issuer: String,
     since: SystemTime,
@@ -36,7 +36,7 @@ pub struct Held {
 
 /// What is remembered of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldBack {
+pub struct UnconfirmedOrder {
     /// Why, and what to do.
     pub why: String,
     /// The end of the certificate that was found: there is nothing to be lost then.
@@ -49,8 +49,12 @@ pub struct HeldBack {
 /// not imported.
 ///
 /// A domain that is new, or whose certificate has expired, is never held back.
-pub fn hold(domain: &str, facts: Facts<'_>, now: SystemTime) -> Option<Held> {
-    let Facts {
+pub fn lost_state_guard(
+    domain: &str,
+    facts: LostStateFacts<'_>,
+    now: SystemTime,
+) -> Option<LostStateWarning> {
+    let LostStateFacts {
         is_production,
         is_known,
         is_confirmed,
@@ -61,7 +65,7 @@ pub fn hold(domain: &str, facts: Facts<'_>, now: SystemTime) -> Option<Held> {
         return None;
     }
     let found = found.filter(|found| found.not_before < founded && now < found.not_after)?;
-    Some(Held {
+    Some(LostStateWarning {
         domain: domain.into(),
         issuer: found.issuer.clone(),
         since: found.not_before,
@@ -70,14 +74,14 @@ pub fn hold(domain: &str, facts: Facts<'_>, now: SystemTime) -> Option<Held> {
     })
 }
 
-impl Held {
+impl LostStateWarning {
     /// The end of the certificate that was found.
     pub fn until(&self) -> SystemTime {
         self.until
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for LostStateWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             domain,
@@ -117,8 +121,8 @@ mod tests {
         }
     }
 
-    fn facts(found: &CertificateFacts) -> Facts<'_> {
-        Facts {
+    fn facts(found: &CertificateFacts) -> LostStateFacts<'_> {
+        LostStateFacts {
             is_production: true,
             is_known: false,
             is_confirmed: false,
@@ -130,7 +134,7 @@ mod tests {
     #[test]
     fn a_domain_that_had_a_certificate_yesterday_waits() {
         let found = certificate();
-        let held = hold("a.example.com", facts(&found), day(30)).expect("held");
+        let held = lost_state_guard("a.example.com", facts(&found), day(30)).expect("held");
         insta::assert_snapshot!(held, @"no certificate is ordered yet: a.example.com is being served with one by CN=R12, O=Let's Encrypt, C=US of 1970-01-11T00:00:00Z, but `state` is empty since 1970-01-31T00:00:00Z. If a volume is missing, mount it; if another server had the domain, run `moorgate certs import`; if a new certificate is right, run `moorgate certs renew a.example.com`");
     }
 
@@ -139,35 +143,35 @@ mod tests {
         let found = certificate();
         let free = [
             (
-                Facts {
+                LostStateFacts {
                     is_production: false,
                     ..facts(&found)
                 },
                 day(30),
             ),
             (
-                Facts {
+                LostStateFacts {
                     is_known: true,
                     ..facts(&found)
                 },
                 day(30),
             ),
             (
-                Facts {
+                LostStateFacts {
                     is_confirmed: true,
                     ..facts(&found)
                 },
                 day(30),
             ),
             (
-                Facts {
+                LostStateFacts {
                     found: None,
                     ..facts(&found)
                 },
                 day(30),
             ),
             (
-                Facts {
+                LostStateFacts {
                     founded: day(9),
                     ..facts(&found)
                 },
@@ -176,7 +180,11 @@ mod tests {
             (facts(&found), day(100)),
         ];
         for (facts, now) in free {
-            assert_eq!(hold("a.example.com", facts, now), None, "{facts:?}");
+            assert_eq!(
+                lost_state_guard("a.example.com", facts, now),
+                None,
+                "{facts:?}"
+            );
         }
     }
 }

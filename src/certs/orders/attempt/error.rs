@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use crate::certs::acme::AcmeError;
-use crate::certs::orders::state::State;
+use crate::certs::orders::domain_state::DomainState;
 use crate::certs::state::ledger::{Failure, Fault, Hindrance, Scope, Until};
 
 /// Why there is no certificate from a CA in this attempt.
-pub(in crate::certs::orders) enum Stop {
+pub(in crate::certs::orders) enum AttemptError {
     /// It is not time yet.
     Wait(SystemTime, String),
     /// The CA, or the way to it.
@@ -16,21 +16,21 @@ pub(in crate::certs::orders) enum Stop {
     Local(String),
 }
 
-impl From<AcmeError> for Stop {
+impl From<AcmeError> for AttemptError {
     fn from(error: AcmeError) -> Self {
         Self::Failed(error)
     }
 }
 
 /// What the ledger says. An order that is in flight has been counted, so that no limit holds it up.
-pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), Stop> {
+pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), AttemptError> {
     match answer {
         Ok(()) => Ok(()),
         Err(Until {
             why: Hindrance::Limit { .. } | Hindrance::Full,
             ..
         }) if resumes => Ok(()),
-        Err(Until { at, why }) => Err(Stop::Wait(at, why.to_string())),
+        Err(Until { at, why }) => Err(AttemptError::Wait(at, why.to_string())),
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), St
 pub(super) fn failure(error: &AcmeError) -> Failure {
     // The transport has dated it by the system's clock, which need not be the issuer's.
     let retry_after = error
-        .until()
+        .retry_at()
         .and_then(|until| until.duration_since(SystemTime::now()).ok());
     Failure {
         fault: fault(error),
@@ -49,10 +49,10 @@ pub(super) fn failure(error: &AcmeError) -> Failure {
 
 fn fault(error: &AcmeError) -> Fault {
     match error {
-        AcmeError::OrderOver(why) => fault(why),
+        AcmeError::OrderFailed(why) => fault(why),
         AcmeError::RateLimited { text, .. } => Fault::RateLimited(scope(text)),
         AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } => Fault::Unavailable,
-        AcmeError::Slow { .. } => Fault::Slow,
+        AcmeError::NotFinished { .. } => Fault::Slow,
         AcmeError::NotAuthorized(_) => Fault::Validation,
         AcmeError::Roots(_)
         | AcmeError::AccountKey
@@ -63,7 +63,7 @@ fn fault(error: &AcmeError) -> Fault {
         | AcmeError::OrderGone(_)
         | AcmeError::ReplacesRefused(_)
         | AcmeError::Refused(_)
-        | AcmeError::Nonsense(_) => Fault::Refused,
+        | AcmeError::InvalidResponse(_) => Fault::Refused,
     }
 }
 
@@ -82,11 +82,15 @@ fn scope(text: &str) -> Scope {
 }
 
 /// The earliest of what was waited for.
-pub(super) fn next_wait(waits: Vec<(SystemTime, String)>, now: SystemTime) -> State {
+pub(super) fn next_wait(waits: Vec<(SystemTime, String)>, now: SystemTime) -> DomainState {
     let earliest = waits.into_iter().min_by_key(|(at, _)| *at);
-    let (until, why) =
-        earliest.unwrap_or_else(|| (now + NOBODY_TO_ASK, "there is no CA to ask".to_owned()));
-    State::Waiting { until, why }
+    let (until, why) = earliest.unwrap_or_else(|| {
+        (
+            now + NO_AUTHORITY_RETRY_DELAY,
+            "there is no CA to ask".to_owned(),
+        )
+    });
+    DomainState::Waiting { until, why }
 }
 
-const NOBODY_TO_ASK: Duration = Duration::from_secs(3600);
+const NO_AUTHORITY_RETRY_DELAY: Duration = Duration::from_secs(3600);

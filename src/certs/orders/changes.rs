@@ -14,60 +14,63 @@ use crate::certs::state::ledger::file::Clock;
 use crate::registry::host::HostName;
 
 /// What the states of the domains were decided by.
-pub(super) struct Followed {
+pub(super) struct AppliedChanges {
     plan: Arc<Plan>,
     clock: Clock,
     /// Tells the CAs the contacts, until others are to be told.
-    _telling: JoinSet<()>,
+    _contact_updates: JoinSet<()>,
 }
 
 impl Issuer {
     /// The configuration and the clock of this moment. The CAs are told the contacts, if they know
     /// others.
-    pub(super) fn begin_to_follow(self: &Arc<Self>) -> Followed {
+    pub(super) fn initial_changes(self: &Arc<Self>) -> AppliedChanges {
         let (plan, clock) = (self.plan.load_full(), self.clock());
-        let telling = self.start_telling(plan.clone());
-        Followed {
+        let updates = self.start_contact_updates(plan.clone());
+        AppliedChanges {
             plan,
             clock,
-            _telling: telling,
+            _contact_updates: updates,
         }
     }
 
     /// Takes in what has changed since the last look.
-    pub(super) fn follow(
+    pub(super) fn apply_changes(
         self: &Arc<Self>,
-        followed: &mut Followed,
+        applied: &mut AppliedChanges,
         domains: &mut HashMap<HostName, Domain>,
     ) {
         let clock = self.clock();
-        if was_set_back(std::mem::replace(&mut followed.clock, clock), clock) {
+        if was_set_back(std::mem::replace(&mut applied.clock, clock), clock) {
             tracing::info!("the clock was set back: all certificates are looked at again");
-            domains.values_mut().for_each(Domain::look_anew);
+            domains.values_mut().for_each(Domain::reevaluate);
         }
         let plan = self.plan.load_full();
-        let before = std::mem::replace(&mut followed.plan, plan.clone());
+        let before = std::mem::replace(&mut applied.plan, plan.clone());
         if !Arc::ptr_eq(&before, &plan) {
             if before.contacts != plan.contacts {
-                followed._telling = self.start_telling(plan.clone());
+                applied._contact_updates = self.start_contact_updates(plan.clone());
             }
             if before.settings != plan.settings {
                 domains.values_mut().for_each(Domain::change);
             }
         }
-        follow_hosts(&plan, domains);
-        for domain in
-            std::mem::take(&mut *self.forced.lock().unwrap_or_else(PoisonError::into_inner))
-        {
+        apply_hosts(&plan, domains);
+        for domain in std::mem::take(
+            &mut *self
+                .requested
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        ) {
             match domains.get_mut(&domain) {
-                Some(known) => known.forced = true,
+                Some(known) => known.requested = true,
                 None => tracing::warn!(%domain, "no CA is asked for this domain's certificate"),
             }
         }
     }
 }
 
-fn follow_hosts(plan: &Plan, domains: &mut HashMap<HostName, Domain>) {
+fn apply_hosts(plan: &Plan, domains: &mut HashMap<HostName, Domain>) {
     domains.retain(|name, _| plan.hosts.iter().any(|host| host.domain == *name));
     for host in &plan.hosts {
         let Some(known) = domains.get_mut(&host.domain) else {
@@ -91,11 +94,11 @@ fn was_set_back(before: Clock, now: Clock) -> bool {
     };
     (before.now + steadily)
         .duration_since(now.now)
-        .is_ok_and(|lost| lost > NOTICED)
+        .is_ok_and(|lost| lost > MIN_CLOCK_STEP)
 }
 
 /// Smaller differences are a clock that is being slewed, or a loaded machine.
-const NOTICED: Duration = Duration::from_secs(5);
+const MIN_CLOCK_STEP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,12 @@
 //! What is found out before an order, and what follows: it is placed, or postponed.
 
-use super::outcome::Stop;
-use super::{At, Attempt};
+use super::error::AttemptError;
+use super::{Attempt, CaAttempt};
 use crate::certs::acme::Session;
 use crate::certs::inspect::CertificateFacts;
+use crate::certs::preflight::backoff::next_retry;
 use crate::certs::preflight::dns::Resolver;
-use crate::certs::preflight::postpone::postpone;
-use crate::certs::preflight::{self, Findings, Look};
+use crate::certs::preflight::{self, Findings, Preflight};
 use crate::certs::state::storage::Record;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
 use crate::state_file::run_blocking;
@@ -16,15 +16,15 @@ impl Attempt<'_> {
     /// inside somebody's network is another. Records that have to stand in DNS are always looked
     /// for. Stops the attempt as long as what is found calls for that, unless somebody has asked
     /// for the order: then it is told, and no more.
-    pub(super) async fn look(
+    pub(super) async fn run_preflight(
         &self,
-        at: &mut At<'_>,
+        at: &mut CaAttempt<'_>,
         session: &Session,
         record: &mut Record,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), AttemptError> {
         let resolver = self.resolver(at.settings).await;
         let identities = identities(at.ca, session);
-        let look = Look {
+        let preflight = Preflight {
             resolver: &resolver,
             challenges: self.issuer.certificates.table().challenges(),
             kinds: &at.settings.challenges,
@@ -33,27 +33,28 @@ impl Attempt<'_> {
         };
         let mut found = Findings::default();
         if at.ca.is_public() {
-            found = look.at(&self.request.names).await;
+            found = preflight.check(&self.request.names).await;
         }
-        look.for_standing(&self.request.names, session.account_url(), &mut found)
+        preflight
+            .check_persistent_records(&self.request.names, session.account_url(), &mut found)
             .await;
-        let (weight, texts) = (found.weight(), found.texts());
+        let (severity, texts) = (found.severity(), found.texts());
         at.found = Some(found);
-        let before = record.postponed.remove(&at.ask.ca);
-        let Some(weight) = weight.filter(|_| !self.forced) else {
+        let before = record.postponed.remove(&at.key.ca);
+        let Some(severity) = severity.filter(|_| !self.requested) else {
             return Ok(());
         };
-        let now = (self.issuer.wall)();
+        let now = (self.issuer.system_clock)();
         let words = texts.join("; ");
-        let Some((postponed, until)) = postpone(before, weight, at.ask.held_until, now) else {
+        let Some((postponed, until)) = next_retry(before, severity, at.key.held_until, now) else {
             tracing::warn!(domain = %self.host.domain, found = words, "an order is tried in spite of what was found");
             return Ok(());
         };
         if before.is_none() {
             tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, found = words, "the order is postponed");
         }
-        record.postponed.insert(at.ask.ca.clone(), postponed);
-        Err(Stop::Wait(
+        record.postponed.insert(at.key.ca.clone(), postponed);
+        Err(AttemptError::Wait(
             until,
             format!("no order is placed yet: {words}"),
         ))
@@ -65,7 +66,7 @@ impl Attempt<'_> {
         let public = || settings.authorities.iter().filter(|ca| ca.is_public());
         let port = public().next()?.ports.tls;
         let files = public().filter_map(|ca| ca.roots.clone()).collect();
-        preflight::served(&resolver, &self.host.domain, port, files).await
+        preflight::served_certificate(&resolver, &self.host.domain, port, files).await
     }
 
     async fn resolver(&self, settings: &AcmeSettings) -> Resolver {
@@ -74,9 +75,9 @@ impl Attempt<'_> {
     }
 }
 
-impl At<'_> {
+impl CaAttempt<'_> {
     /// The challenges that may be tried, the most promising first.
-    pub(super) fn rank(&self, record: &Record) -> Vec<ChallengeKind> {
+    pub(super) fn ranked_challenges(&self, record: &Record) -> Vec<ChallengeKind> {
         let unfit = self.found.as_ref().map_or(&[][..], |found| &found.unfit);
         record.ranked(&self.settings.challenges, unfit)
     }

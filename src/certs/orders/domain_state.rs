@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 /// Where a domain stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum DomainState {
     /// Not looked at since it appeared, or since something about it changed.
     New,
     /// What is held is good.
@@ -30,7 +30,7 @@ pub(super) enum State {
         until: SystemTime,
     },
     /// An order is possible, but would perhaps be a mistake.
-    Held {
+    AwaitingConfirmation {
         /// When to look again.
         until: SystemTime,
         /// Why, and what to do.
@@ -40,7 +40,7 @@ pub(super) enum State {
 
 /// How a step ended that wanted an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum AttemptOutcome {
     /// With a certificate.
     Issued,
     /// Without one.
@@ -49,15 +49,15 @@ pub(super) enum Outcome {
     Postponed,
 }
 
-impl State {
+impl DomainState {
     /// When the next step is due.
     pub(super) fn due(&self) -> SystemTime {
         match self {
             Self::New => SystemTime::UNIX_EPOCH,
             Self::Good { renewal, look, .. } => *renewal.min(look),
-            Self::Waiting { until, .. } | Self::Elsewhere { until } | Self::Held { until, .. } => {
-                *until
-            }
+            Self::Waiting { until, .. }
+            | Self::Elsewhere { until }
+            | Self::AwaitingConfirmation { until, .. } => *until,
         }
     }
 
@@ -71,19 +71,19 @@ impl State {
         match self {
             Self::Good { renewal, .. } => Some(*renewal),
             Self::Waiting { until, .. } | Self::Elsewhere { until } => Some(*until),
-            Self::New | Self::Held { .. } => None,
+            Self::New | Self::AwaitingConfirmation { .. } => None,
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for DomainState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::New => f.write_str("about to be looked after"),
             Self::Good { why, .. } => write!(f, "good ({why})"),
             Self::Waiting { why, .. } => write!(f, "waiting: {why}"),
             Self::Elsewhere { .. } => f.write_str("another process is ordering"),
-            Self::Held { why, .. } => write!(f, "held: {why}"),
+            Self::AwaitingConfirmation { why, .. } => write!(f, "held: {why}"),
         }
     }
 }
