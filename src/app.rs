@@ -27,9 +27,9 @@ use crate::config::vhost::ListenAddress;
 use crate::listen::limits::ConnectionLimits;
 use crate::observe::access_log::AccessLog;
 use crate::observe::logging::LogControl;
-use crate::request::Gate;
-use crate::request::answer::manifest_budget::Rooms;
-use crate::request::answer::tag_write::TagTurns;
+use crate::request::answer::manifest_budget::ManifestBudget;
+use crate::request::answer::tag_locks::TagLocks;
+use crate::request::gateway::Gateway;
 use crate::request::site::Sites;
 use crate::tls::server_config::ServerConfigs;
 use crate::workers::Workers;
@@ -41,7 +41,7 @@ pub use listeners::{ListenerKind, ListenerStatus};
 /// A running moorgate.
 pub struct App {
     directory: PathBuf,
-    gate: Arc<Gate>,
+    gate: Arc<Gateway>,
     certificates: Arc<Certificates>,
     issuer: Arc<Issuer>,
     server_configs: ServerConfigs,
@@ -165,13 +165,13 @@ impl App {
         ));
         let app = Arc::new(Self {
             directory,
-            gate: Arc::new(Gate {
+            gate: Arc::new(Gateway {
                 sites: ArcSwap::from(sites),
                 verifier,
                 access_log,
-                nowhere: Arc::default(),
-                tag_turns: TagTurns::new(),
-                rooms: Rooms::new(),
+                unlocated_traffic: Arc::default(),
+                tag_locks: TagLocks::new(),
+                manifest_budget: ManifestBudget::new(),
             }),
             certificates,
             issuer,
@@ -310,7 +310,7 @@ impl App {
         self.gate.verifier.status().hashed
     }
 
-    pub(crate) fn gate(&self) -> &Arc<Gate> {
+    pub(crate) fn gate(&self) -> &Arc<Gateway> {
         &self.gate
     }
 

@@ -31,8 +31,9 @@ use crate::config::network::Networks;
 use crate::config::snapshot::{ConnectionSettings, Snapshot};
 use crate::config::vhost::ListenAddress;
 use crate::listen::proxy_protocol::{self, ProxyHeader, ProxyProtocolError};
+use crate::request;
 use crate::request::conn_info::{ConnInfo, Protocol};
-use crate::request::{self, Gate};
+use crate::request::gateway::Gateway;
 use crate::tls::handshake::{Alpn, HandshakeError, Secured, handshake};
 use crate::tls::plain_http::refuse_plain_http;
 use crate::tls::server_config::ListenerConfig;
@@ -52,7 +53,7 @@ pub(crate) struct AcceptedConnection<IO> {
 pub(crate) async fn serve_tls<IO>(
     accepted: AcceptedConnection<IO>,
     config: Arc<ListenerConfig>,
-    gate: Arc<Gate>,
+    gate: Arc<Gateway>,
     drain: CancellationToken,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -312,7 +313,7 @@ async fn drive<C, E>(
 /// The HTTP service of one connection.
 #[derive(Clone)]
 struct ConnectionService {
-    gate: Arc<Gate>,
+    gate: Arc<Gateway>,
     conn: Arc<ConnInfo>,
     activity: Arc<Activity>,
 }

@@ -21,7 +21,7 @@ use crate::config::vhost::{
     UpstreamUrl,
 };
 use crate::registry::action::Action;
-use crate::request::site::{Registry, Site, Sites, Target};
+use crate::request::site::{Backend, Registry, Site, Sites};
 use crate::state_file::run_blocking;
 use crate::store::Store;
 use crate::upstream::Upstream;
@@ -345,11 +345,11 @@ fn store(
 fn target(
     host: &SharedVirtualHost,
     url: &UpstreamUrl,
-    before: Option<&Target>,
+    before: Option<&Backend>,
     trust: Option<&Trust>,
     credential: Credential,
     workers: usize,
-) -> Result<Target, crate::upstream::connector::ConnectorError> {
+) -> Result<Backend, crate::upstream::connector::ConnectorError> {
     let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
     let authority = url.host.authority(url.port, default_port);
     let authority = HeaderValue::try_from(authority).expect("a host name is visible ASCII");
@@ -364,7 +364,7 @@ fn target(
         Some(old) => old.upstream.clone(),
         None => Upstream::new(Connector::new(url.clone(), trust)?, workers, connect),
     };
-    Ok(Target {
+    Ok(Backend {
         upstream,
         authority,
         credential,

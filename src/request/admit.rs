@@ -1,5 +1,5 @@
-//! Whether a login is looked at: what it shows, and whether too much of that was wrong before. The
-//! last step that costs nothing.
+//! Reads the login of a request, and refuses it where too many were wrong before. The last step
+//! without cost.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -12,7 +12,7 @@ use crate::auth::lockout::{Logged, Refused};
 use crate::auth::verify::{Entry, Login, Verifier, VerifyError};
 use crate::config::snapshot::FailureBudgets;
 
-/// Lets in who is remembered, and to the check of the password who has tries left.
+/// Admits users whose password is cached, and to the check of the password those with tries left.
 ///
 /// Errors: 401 with the challenge for no, foreign, or known wrong credentials; 400 for two of them,
 /// since whoever stands behind might read the other one; 429 when too many were wrong, whether or
@@ -29,7 +29,7 @@ pub(crate) fn admit(
     login(verifier, site, conn, budgets, &credentials)
 }
 
-/// The same for credentials that were read already.
+/// As [`admit`], for credentials that have been read.
 pub(crate) fn login(
     verifier: &Verifier,
     site: &Site,
@@ -57,7 +57,7 @@ pub(crate) fn login(
     })
 }
 
-/// What a login that is not let in is told.
+/// The rejection of a login.
 pub(crate) fn rejection(error: VerifyError, site: &Site) -> Rejection {
     match error {
         VerifyError::WrongPassword => Rejection::unauthorized(site, "wrong user name or password"),
@@ -85,7 +85,9 @@ pub(crate) fn credentials(
     Ok(Some(credentials).filter(|credentials| !credentials.is_empty()))
 }
 
-/// The one `Authorization` of a request: whoever stands behind might read another one.
+/// The only `Authorization` of a request.
+///
+/// Errors: 400 for two of them, for an upstream might read the other one.
 pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Rejection> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let first = all.next();
@@ -97,7 +99,7 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>,
     Ok(first)
 }
 
-/// Once a minute for each offender.
+/// Logs a refused login, once a minute for each address or user.
 pub(crate) fn log(refused: &Refused, site: &Site, conn: &ConnInfo, user: Option<&str>) {
     let Logged::Yes { left_out } = refused.logged else {
         return;
@@ -110,7 +112,7 @@ pub(crate) fn log(refused: &Refused, site: &Site, conn: &ConnInfo, user: Option<
     if left_out > 0 {
         tracing::warn!(
             offenders = left_out,
-            "more refused logins than the log has room for"
+            "more refused logins than are logged one by one"
         );
     }
 }

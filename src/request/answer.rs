@@ -1,10 +1,71 @@
-//! What a route leads to: the answer of an upstream or of moorgate's own registry.
+//! What a route leads to: the response of an upstream or of moorgate's own registry.
 
-pub(crate) mod catalog;
+mod catalog;
 pub(crate) mod forward;
-pub(crate) mod hidden;
+mod hidden;
+mod manifest_body;
 pub(crate) mod manifest_budget;
-pub(crate) mod redirects;
-pub(crate) mod rewrite;
-pub(crate) mod store;
-pub(crate) mod tag_write;
+mod paging;
+mod redirects;
+mod rewrite;
+mod store;
+pub(crate) mod tag_locks;
+mod tag_write;
+
+use http::Response;
+use hyper::body::Incoming;
+
+use super::body::ResponseBody;
+use super::context::RequestContext;
+use super::obligations::Obligations;
+use super::rejection::Rejection;
+use super::route::{Destination, Route, UpstreamRoute};
+use rewrite::RequestMeta;
+
+/// Answers by destination and obligations. The match has no wildcard: a new obligation does not
+/// compile until it is handled for both destinations.
+pub(super) async fn answer(
+    cx: &mut RequestContext<'_>,
+    route: Route,
+    body: Incoming,
+) -> Result<Response<ResponseBody>, Rejection> {
+    // Boxed to keep the rare, large futures out of every request's future.
+    match (route.destination(), route.obligations()) {
+        (Destination::Upstream(to), Obligations::Plain | Obligations::Unmounted) => {
+            pass(cx, to, body).await
+        }
+        (Destination::Upstream(to), Obligations::Hidden(requested)) => {
+            Box::pin(hidden::answer(cx, to, requested, body)).await
+        }
+        (Destination::Upstream(to), Obligations::Filtered) => {
+            Box::pin(catalog::from_upstream(cx, to)).await
+        }
+        (Destination::Upstream(_), Obligations::TagWrites(_)) => {
+            Box::pin(tag_write::to_upstream(cx, route, body)).await
+        }
+        (
+            Destination::Store(to),
+            Obligations::Plain
+            | Obligations::Hidden(_)
+            | Obligations::Unmounted
+            | Obligations::Filtered,
+        ) => Box::pin(store::answer(cx, to, body)).await,
+        (Destination::Store(_), Obligations::TagWrites(_)) => {
+            Box::pin(tag_write::to_store(cx, route, body)).await
+        }
+    }
+}
+
+/// Passes the request to its upstream, and the response back.
+async fn pass(
+    cx: &mut RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    body: Incoming,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let meta = RequestMeta::from_parts(to.route, &cx.parts);
+    let mut response = forward::forward(cx, to, body).await?;
+    if redirects::are_followed(to.route, &meta) {
+        response = Box::pin(redirects::follow(to, &meta, response)).await?;
+    }
+    rewrite::rewrite(cx, to, &meta, response)
+}

@@ -1,9 +1,9 @@
-//! Who is asking: the password of a login that was admitted, checked against the virtual host's
-//! users.
+//! Who makes the request: checks the password of an admitted login against the users of the virtual
+//! host.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use super::admit;
 use super::rejection::Rejection;
@@ -16,10 +16,10 @@ use crate::auth::{Identity, UserName};
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::call::Call;
 
-/// Who is asking, and by what that is known.
+/// Who makes a request, and what a token allows.
 pub(crate) struct Authenticated {
     pub(crate) identity: Identity,
-    /// What the token was given for; none without one, for then nothing but the rules counts.
+    /// The access that the token was issued for. Without a token the rules alone decide.
     pub(crate) token: Option<Arc<Access>>,
 }
 
@@ -41,7 +41,7 @@ impl From<Verified> for Authenticated {
     }
 }
 
-/// Finds out who is asking.
+/// Checks the password.
 ///
 /// Errors: 401 with the challenge for a wrong password; 503 when too many passwords are being
 /// checked; 429 when others of the same address used up its tries meanwhile.
@@ -54,7 +54,7 @@ pub(crate) async fn authenticate(
         Entry::Remembered(user) => return Ok(Identity::User(user)),
         Entry::Admitted(admitted) => admitted,
     };
-    // Seldom, and large: every request would carry its room otherwise.
+    // Boxed to keep this rare, large future out of every request's future.
     match Box::pin(verifier.verify(*admitted)).await {
         Ok(user) => Ok(Identity::User(user)),
         Err(error) => Err(admit::rejection(error, site)),
@@ -69,9 +69,8 @@ pub(crate) fn user_of(identity: &Identity) -> Option<&UserName> {
     }
 }
 
-/// Whether a request is to be judged as that of nobody in particular. Never the ping: clients
-/// choose by its answer alone whether they ever send a password. Never a page: a browser asks for a
-/// password only if told.
+/// Whether a request is authorized as anonymous. Never a ping: clients decide by its response alone
+/// whether they send a password. Never a page: a browser asks for a password only after a challenge.
 pub(crate) fn is_anonymous_request(
     site: &Site,
     subject: &RequestTarget,
@@ -85,11 +84,13 @@ pub(crate) fn is_anonymous_request(
     may_be && is_call && is_without_login(headers)
 }
 
-/// No credentials, or the empty pair that skopeo and its kin send when they have nothing else to
-/// send.
+/// No credentials, or the empty pair that skopeo and its kin send when they have none.
 fn is_without_login(headers: &HeaderMap) -> bool {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = all.next() else { return true };
-    all.next().is_none()
-        && basic::parse(value.as_bytes()).is_ok_and(|credentials| credentials.is_empty())
+    match admit::authorization(headers) {
+        Ok(Some(value)) => {
+            basic::parse(value.as_bytes()).is_ok_and(|credentials| credentials.is_empty())
+        }
+        Ok(None) => true,
+        Err(_) => false,
+    }
 }

@@ -52,7 +52,7 @@ impl Asking {
 }
 
 impl Grant {
-    pub(crate) fn subject(&self) -> &RequestTarget {
+    pub(crate) fn target(&self) -> &RequestTarget {
         &self.subject
     }
 
@@ -64,7 +64,7 @@ impl Grant {
         self.asker.asker()
     }
 
-    pub(crate) fn sessions(&self) -> Option<&SessionOwner> {
+    pub(crate) fn session_owner(&self) -> Option<&SessionOwner> {
         self.sessions.as_ref()
     }
 

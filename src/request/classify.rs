@@ -1,9 +1,11 @@
-//! What a request asks for: a registry call, or a page beside the registry.
+//! Parses what a request is for: a registry call, or a page beside the registry.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
+use percent_encoding::{percent_decode, percent_decode_str};
 
 use super::conn_info::ConnInfo;
 use super::headers;
@@ -12,7 +14,10 @@ use super::site::Site;
 use super::target::{self, PageAccess, RequestTarget};
 use crate::registry::call::{Call, CallError};
 
-/// Refuses what is refused whatever it asks for, and whoever asks.
+/// Refuses what no host, path or user could make acceptable.
+///
+/// Errors: 501 for CONNECT and Upgrade, 400 for an invalid target or ambiguous framing (RFC 9112 §6),
+/// 414 and 431 beyond the limits of the connection.
 pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
         return Err(Rejection::not_spoken("CONNECT is not spoken here"));
@@ -36,7 +41,7 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if target.as_str().len() > conn.target_bytes {
         return Err(Rejection::target_too_long());
     }
-    if !is_plainly_framed(&parts.headers) {
+    if !has_unambiguous_framing(&parts.headers) {
         return Err(Rejection::bad_request(
             "the request does not say in one way where its body ends",
         ));
@@ -47,11 +52,10 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether there is one length, or `chunked` and nothing else, or neither. Where `chunked` is
-/// merely the last of several codings, what hyper hands on is still coded, and the upstream would
-/// not be told so; and the next server might read the lists differently (RFC 9112 §6.1, §6.3,
-/// §11.2).
-fn is_plainly_framed(headers: &HeaderMap) -> bool {
+/// Whether there is one length, or `chunked` and nothing else, or neither. Where `chunked` is the
+/// last of several codings, hyper removes only that one, and the upstream would not know of the
+/// others; the next server might also read the lists differently (RFC 9112 §6.1, §6.3, §11.2).
+fn has_unambiguous_framing(headers: &HeaderMap) -> bool {
     let at_most_one = |name, is_fine: fn(&[u8]) -> bool| {
         let mut values = headers.get_all(name).iter();
         values.next().is_none_or(|value| is_fine(value.as_bytes())) && values.next().is_none()
@@ -77,7 +81,7 @@ pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<RequestTarget,
             Err(error) => Err(Rejection::bad_call(error)),
         };
     }
-    if is_crooked(path) {
+    if is_ambiguous_path(path) {
         return Err(Rejection::bad_call(CallError::BadPath));
     }
     if site.browser.is_none() {
@@ -86,9 +90,9 @@ pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<RequestTarget,
     Ok(RequestTarget::Page(PageAccess::from_method(&parts.method)))
 }
 
-/// Whether a path means different things to different readers. The registry's own paths are held
-/// to its grammar, which is stricter; a page's server may have any path but these.
-fn is_crooked(path: &str) -> bool {
+/// Whether servers may read a path differently. The paths of the registry must match its grammar,
+/// which is stricter; a server of pages may have any path but these.
+fn is_ambiguous_path(path: &str) -> bool {
     let has = |needle: &[u8]| {
         path.as_bytes()
             .windows(needle.len())
@@ -97,7 +101,7 @@ fn is_crooked(path: &str) -> bool {
     !path.starts_with('/')
         || path.contains(['\\', '\0'])
         || segments(path).any(is_dots)
-        || is_disguised_api(path)
+        || is_obfuscated_api_path(path)
         || has(b"//")
         || has(b"%2e")
         || has(b"%2f")
@@ -105,8 +109,8 @@ fn is_crooked(path: &str) -> bool {
         || has(b"%00")
 }
 
-/// As a server sees them that decodes slashes before it resolves dots. An encoded slash itself is a
-/// page's own business: many name a repository so.
+/// The segments as a server sees them that decodes slashes before it resolves dots. An encoded slash
+/// by itself is allowed: many pages name a repository with it.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
         .flat_map(|segment| segment.split("%2f"))
@@ -118,40 +122,15 @@ fn is_dots(segment: &str) -> bool {
     matches!(segment.split(';').next(), Some("." | ".."))
 }
 
-/// Whether a path that is not the registry's would be for a server that decodes it, folds its case
-/// or cuts parameters off. Pages and registry may be one server, and a page is not held to a call's
-/// rights.
-fn is_disguised_api(path: &str) -> bool {
-    let once = decoded(path.as_bytes());
-    [&once, &decoded(&once)]
-        .into_iter()
-        .any(|path| match path.as_slice() {
-            [b'/', b'v' | b'V', b'1' | b'2', rest @ ..] => {
-                rest.first().is_none_or(|b| !b.is_ascii_alphanumeric())
-            }
-            _ => false,
-        })
-}
-
-/// Percent-decoded as far as it is percent-encoded.
-fn decoded(mut path: &[u8]) -> Vec<u8> {
-    let digit = |b: u8| {
-        char::from(b)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    let mut decoded = Vec::with_capacity(path.len());
-    while let [first, rest @ ..] = path {
-        let pair = match path {
-            [b'%', high, low, ..] => digit(*high).zip(digit(*low)),
-            _ => None,
-        };
-        decoded.push(pair.map_or(*first, |(high, low)| high << 4 | low));
-        path = if pair.is_some() {
-            rest.get(2..).unwrap_or_default()
-        } else {
-            rest
-        };
-    }
-    decoded
+/// Whether a path outside of `/v2/` is one below it for a server that decodes it, ignores its case or
+/// cuts parameters off. Pages and registry may be one server, and pages need other rights than calls.
+fn is_obfuscated_api_path(path: &str) -> bool {
+    let once: Cow<[u8]> = percent_decode_str(path).into();
+    let twice: Cow<[u8]> = percent_decode(&once).into();
+    [&once, &twice].into_iter().any(|path| match &**path {
+        [b'/', b'v' | b'V', b'1' | b'2', rest @ ..] => {
+            rest.first().is_none_or(|b| !b.is_ascii_alphanumeric())
+        }
+        _ => false,
+    })
 }

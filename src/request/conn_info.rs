@@ -1,4 +1,4 @@
-//! What is known of the connection that a request came over.
+//! The facts of a client connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,24 +12,23 @@ use crate::config::snapshot::ConnectionSettings;
 use crate::config::vhost::ListenAddress;
 use crate::registry::host::HostName;
 
-/// The facts of one client connection, the same for all its requests but for the client behind a
-/// proxy.
+/// The facts of one client connection. All its requests share them, except for the client behind a
+/// trusted proxy.
 #[derive(Clone, Debug)]
 pub struct ConnInfo {
     /// The listener that accepted it.
     pub listener: ListenAddress,
-    /// Who connected, or who did to the proxy that says so in the PROXY protocol.
+    /// The peer of the connection, or the one that the PROXY protocol names.
     pub peer: SocketAddr,
     /// The name of the TLS handshake; `None` when an IP address was asked for.
     pub sni: Option<HostName>,
-    /// What is spoken on it.
     pub protocol: Protocol,
-    /// The longest request target.
+    /// The maximum length of a request target.
     pub target_bytes: usize,
-    /// The most header lines.
+    /// The maximum number of header lines.
     pub head_lines: usize,
-    /// How many forms of this connection may be read at once: strangers send them too.
-    forms: Arc<Semaphore>,
+    /// Limits the forms of this connection that are read at once, for they come before a login.
+    form_permits: Arc<Semaphore>,
     /// The client's address.
     address: IpAddr,
     /// The same as text, which every request needs twice.
@@ -52,8 +51,8 @@ impl ConnInfo {
         } = *settings;
         // An IPv4 client that came over an IPv6 socket is an IPv4 client.
         let address = peer.ip().to_canonical();
-        let client = as_text(address);
-        let forms = Arc::new(Semaphore::new(FORMS));
+        let client = to_header_value(address);
+        let form_permits = Arc::new(Semaphore::new(MAX_FORMS));
         Self {
             listener,
             peer,
@@ -61,7 +60,7 @@ impl ConnInfo {
             protocol,
             target_bytes,
             head_lines,
-            forms,
+            form_permits,
             address,
             client,
         }
@@ -69,11 +68,11 @@ impl ConnInfo {
 
     /// The facts for one request: those of the connection, or with the client that a trusted proxy
     /// names.
-    pub fn of_request(self: &Arc<Self>, trusted: &Networks, headers: &HeaderMap) -> Arc<Self> {
+    pub fn for_request(self: &Arc<Self>, trusted: &Networks, headers: &HeaderMap) -> Arc<Self> {
         match forwarded::client(self.address, trusted, headers) {
             Some(address) => Arc::new(Self {
                 address,
-                client: as_text(address),
+                client: to_header_value(address),
                 ..Self::clone(self)
             }),
             None => self.clone(),
@@ -87,7 +86,7 @@ impl ConnInfo {
 
     /// Waits until one more form of this connection may be held in memory.
     pub(crate) async fn form_permit(&self) -> Option<SemaphorePermit<'_>> {
-        self.forms.acquire().await.ok()
+        self.form_permits.acquire().await.ok()
     }
 
     /// The client's address, as the log shows it and the upstream is told.
@@ -96,14 +95,14 @@ impl ConnInfo {
     }
 }
 
-/// Of 16 KiB each: half of what a stranger may make a connection hold.
-const FORMS: usize = 8;
+/// Of 16 KiB each: half of the memory that a connection may take before a login.
+const MAX_FORMS: usize = 8;
 
-fn as_text(address: IpAddr) -> HeaderValue {
+fn to_header_value(address: IpAddr) -> HeaderValue {
     HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII")
 }
 
-/// What is spoken on a connection.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1, or 1.0.
@@ -113,7 +112,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As it stands in the access log.
+    /// The name in the access log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "HTTP/1.1",

@@ -24,22 +24,22 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Headers by which an upstream could be told lies about who asks.
+/// Headers that tell the upstream who the client is.
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Headers that naming in `Connection` does not take off: a client could otherwise have the
-/// proxy's own words removed, or the length of its body.
+/// Headers that `Connection` cannot remove: a client could otherwise remove what the proxy adds, or
+/// the length of its body.
 fn is_protected(name: &HeaderName) -> bool {
     *name == header::AUTHORIZATION
         || *name == header::HOST
         || *name == header::CONTENT_LENGTH
         || *name == header::COOKIE
-        || is_deceiving(name)
+        || is_spoofable(name)
 }
 
-fn is_deceiving(name: &HeaderName) -> bool {
+fn is_spoofable(name: &HeaderName) -> bool {
     let text = name.as_str();
     // Servers that read headers as variables fold `_` and `-`: X_Forwarded_For would be ours there.
     *name == header::FORWARDED
@@ -48,13 +48,13 @@ fn is_deceiving(name: &HeaderName) -> bool {
         || text.contains('_')
         // No token (RFC 9110 §5.6.2), but it comes through in HTTP/2.
         || text.contains('"')
-        || DECEIVING.contains(&text)
+        || SPOOFABLE.contains(&text)
 }
 
 /// What other proxies say in these words, and servers made to stand behind one believe: who asks
 /// and from where, and what is asked for in place of the method, path and host that were judged
 /// here.
-const DECEIVING: [&str; 19] = [
+const SPOOFABLE: [&str; 19] = [
     "remote-user",
     "x-remote-user",
     "x-auth-user",
@@ -77,7 +77,7 @@ const DECEIVING: [&str; 19] = [
     "proxy",
 ];
 
-/// Takes the connection's own headers off, those that `Connection` names included.
+/// Removes the headers of one connection, those that `Connection` names included.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         for name in named_by_connection(headers) {
@@ -135,9 +135,8 @@ fn is_form(content_type: &[u8]) -> bool {
     media_type == b"application/x-www-form-urlencoded" || media_type.starts_with(b"multipart/")
 }
 
-/// Makes the body of an upload look like what it is. curl, for one, calls it a form unless told
-/// otherwise.
-pub(crate) fn of_upload(headers: &mut HeaderMap) {
+/// Corrects the content type of an upload that is sent as a form, which curl does by default.
+pub(crate) fn correct_upload_type(headers: &mut HeaderMap) {
     if has_form_type(headers) {
         headers.insert(
             header::CONTENT_TYPE,
@@ -151,7 +150,7 @@ pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: Header
     remove_hop_by_hop(headers);
     // moorgate answers Expect itself when the body is first asked for.
     remove_where(headers, |name| {
-        *name == header::EXPECT || is_deceiving(name)
+        *name == header::EXPECT || is_spoofable(name)
     });
     join_cookies(headers);
     headers.insert(X_FORWARDED_FOR, conn.client().clone());
@@ -189,12 +188,12 @@ pub fn from_page(headers: &mut HeaderMap) {
         headers.remove(header::CONTENT_LENGTH);
     }
     remove_hop_by_hop(headers);
-    remove_where(headers, |name| NOT_OURS.contains(name));
+    remove_where(headers, |name| HOP_SPECIFIC.contains(name));
 }
 
 /// What an upstream says about itself or about the way to it. A challenge of its own would take the
 /// place of ours in clients and browsers.
-const NOT_OURS: [HeaderName; 5] = [
+const HOP_SPECIFIC: [HeaderName; 5] = [
     header::WWW_AUTHENTICATE,
     header::PROXY_AUTHENTICATE,
     header::SERVER,

@@ -1,4 +1,4 @@
-//! The plain listeners: they send everybody to https, and answer the challenges of CAs.
+//! Plain HTTP listeners: redirect to https, and answer http-01 challenges.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The one record of a request: filled in as it goes along the line, written when it is over.
+//! The record of a request: filled in along the line, written to the access log and counted at its end.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
-use super::Gate;
 use super::conn_info::ConnInfo;
+use super::gateway::Gateway;
 use super::site::Site;
 use super::target::{RequestTarget, TokenEndpoint};
 use crate::auth::UserName;
@@ -21,7 +21,7 @@ use crate::upstream::body::{Upload, UploadFailure};
 #[derive(Debug)]
 pub(crate) struct Record {
     log: Arc<AccessLog>,
-    nowhere: Arc<Traffic>,
+    unlocated_traffic: Arc<Traffic>,
     conn: Arc<ConnInfo>,
     time: SystemTime,
     start: Instant,
@@ -69,11 +69,11 @@ impl End {
 }
 
 impl Record {
-    /// A request has come.
-    pub(crate) fn begin(gate: &Gate, conn: &Arc<ConnInfo>, method: &Method) -> Box<Self> {
+    /// Begins the record of a request.
+    pub(crate) fn begin(gateway: &Gateway, conn: &Arc<ConnInfo>, method: &Method) -> Box<Self> {
         Box::new(Self {
-            log: gate.access_log.clone(),
-            nowhere: gate.nowhere.clone(),
+            log: gateway.access_log.clone(),
+            unlocated_traffic: gateway.unlocated_traffic.clone(),
             conn: conn.clone(),
             time: SystemTime::now(),
             start: Instant::now(),
@@ -92,13 +92,13 @@ impl Record {
         })
     }
 
-    /// It is for this virtual host.
+    /// The request is for this virtual host.
     pub(crate) fn located(&mut self, site: &Arc<Site>) {
         site.traffic.started();
         self.site = Some(site.clone());
     }
 
-    /// It asks for this.
+    /// The request has this target.
     pub(crate) fn called(&mut self, subject: &RequestTarget) {
         (self.asked, self.call) = match subject {
             RequestTarget::Call(call) => (RequestLabel::Call(call.kind()), Some(call.clone())),
@@ -106,7 +106,7 @@ impl Record {
         };
     }
 
-    /// It asks for something of moorgate's own.
+    /// The request is to an endpoint of moorgate itself.
     pub(crate) fn at(&mut self, endpoint: TokenEndpoint) {
         self.asked = match endpoint {
             TokenEndpoint::Token => RequestLabel::Token,
@@ -114,28 +114,28 @@ impl Record {
         };
     }
 
-    /// It comes from this user.
+    /// The user, once authenticated.
     pub(crate) fn identified(&mut self, user: Option<&UserName>) {
         self.user = user.cloned();
     }
 
-    /// It goes upstream, with this body.
+    /// The request is forwarded, with this body.
     pub(crate) fn forwarded(&mut self, upload: Option<Arc<Upload>>) {
         self.upload = upload;
         self.forwarded = Some(Instant::now());
     }
 
-    /// The upstream's answer, or its failure, is here.
+    /// The upstream has answered or failed.
     pub(crate) fn answered(&mut self) {
         self.upstream = self.forwarded.map(|since| since.elapsed());
     }
 
-    /// This access rule refuses it.
+    /// The access rule that refuses the request.
     pub(crate) fn refused(&mut self, rule: Option<Box<str>>) {
         self.rule = rule.or(self.rule.take());
     }
 
-    /// The answer begins.
+    /// The status of the response.
     pub(crate) fn status(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
@@ -147,7 +147,7 @@ impl Record {
             .is_some_and(|upload| !upload.is_finished())
     }
 
-    /// Whether nobody has shown a password for it.
+    /// Whether no user has been authenticated.
     pub(crate) fn is_unauthenticated(&self) -> bool {
         self.user.is_none()
     }
@@ -157,7 +157,7 @@ impl Record {
         self.bytes_out += bytes;
     }
 
-    /// The answer is over.
+    /// The response has ended.
     pub(super) fn end(&mut self, end: End) {
         // Whoever broke off its upload has gone, whether or not it can still take the refusal.
         let is_cut = self
@@ -196,8 +196,8 @@ impl Drop for Record {
         match &self.site {
             Some(site) => site.traffic.finished(&ended),
             None => {
-                self.nowhere.started();
-                self.nowhere.finished(&ended);
+                self.unlocated_traffic.started();
+                self.unlocated_traffic.finished(&ended);
             }
         }
         if !self.log.is_on() {

@@ -213,9 +213,14 @@ impl Rejection {
         Self::busy("too many passwords are being checked: try again in a moment")
     }
 
-    /// More manifests wait to be taken in than can be soon.
-    pub(crate) fn no_room() -> Self {
+    /// No memory for another manifest.
+    pub(crate) fn too_many_manifests() -> Self {
         Self::busy("too many manifests are being pushed: try again in a moment")
+    }
+
+    /// Another write of the same tag does not end.
+    pub(crate) fn tag_locked() -> Self {
+        Self::busy("another push to this tag has not ended yet: try again in a moment")
     }
 
     fn busy(message: &'static str) -> Self {
@@ -256,7 +261,7 @@ impl Rejection {
         )
     }
 
-    pub(crate) fn bad_base_path() -> Self {
+    pub(crate) fn bad_target() -> Self {
         Self::bad_request("the request target is not valid")
     }
 

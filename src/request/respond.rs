@@ -1,4 +1,4 @@
-//! The one place where a refusal becomes a response.
+//! The one place where a refusal becomes a response, and the small documents of our own.
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -10,6 +10,7 @@ use super::headers::API_VERSION;
 use super::record::Record;
 use super::rejection::{Extra, Rejection, UploadProgress};
 use super::target;
+use crate::registry::call::Read;
 use crate::registry::error_code::{error_body, token_error_body};
 
 /// What the refusal of a request looks like. Taken from the request before the line consumes it.
@@ -92,6 +93,21 @@ impl ResponseFormat {
         headers.insert(name, value);
         response
     }
+}
+
+/// A small document.
+pub(crate) fn json(bytes: Vec<u8>, media_type: &str, read: Read) -> Response<ResponseBody> {
+    let length = bytes.len();
+    let mut response = Response::new(ResponseBody::own(bytes, read == Read::Head));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    // The media type may be the client's own: one that cannot be a header value was none.
+    let media_type = HeaderValue::try_from(media_type);
+    headers.insert(
+        header::CONTENT_TYPE,
+        media_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
+    );
+    response
 }
 
 /// Media type and text of a refusal.

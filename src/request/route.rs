@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::authorize::Grant;
 use super::obligations::{Obligations, TagObligation};
 use super::rejection::Rejection;
-use super::site::{Registry, Site, Target};
+use super::site::{Backend, Registry, Site};
 use super::target::RequestTarget;
 use crate::auth::policy::Asker;
 use crate::auth::upload_session::SessionOwner;
@@ -21,15 +21,31 @@ pub(crate) struct Route {
 
 /// What answers a granted request.
 pub(crate) enum Destination<'a> {
-    /// A server behind.
-    Upstream(&'a Target),
+    Upstream(UpstreamRoute<'a>),
     /// moorgate's own registry.
-    Store(&'a Arc<Store>, &'a Call),
+    Store(StoreRoute<'a>),
 }
 
-/// Finds the target of a grant.
+/// A route to an upstream.
+#[derive(Clone, Copy)]
+pub(crate) struct UpstreamRoute<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) backend: &'a Backend,
+}
+
+/// A route to moorgate's own registry.
+#[derive(Clone, Copy)]
+pub(crate) struct StoreRoute<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) store: &'a Arc<Store>,
+    pub(crate) call: &'a Call,
+}
+
+/// Finds the destination of a grant.
+///
+/// Errors: 404 for a page where the site has none.
 pub(crate) fn route(grant: Grant, site: &Arc<Site>) -> Result<Route, Rejection> {
-    match grant.subject() {
+    match grant.target() {
         RequestTarget::Call(_) => {}
         RequestTarget::Page(_) if site.browser.is_none() => return Err(Rejection::no_page()),
         RequestTarget::Page(_) => {}
@@ -45,7 +61,7 @@ impl Route {
         &self.site
     }
 
-    /// On which terms it may be had.
+    /// What the response is bound to.
     pub(crate) fn obligations(&self) -> &Obligations {
         self.grant.obligations()
     }
@@ -55,19 +71,19 @@ impl Route {
         self.grant.asker()
     }
 
-    /// Whose an upload session is, of a call that is about one or opens one.
-    pub(crate) fn sessions(&self) -> Option<&SessionOwner> {
-        self.grant.sessions()
+    /// The owner of the upload session of a call that uses or opens one.
+    pub(crate) fn session_owner(&self) -> Option<&SessionOwner> {
+        self.grant.session_owner()
     }
 
-    /// Takes out what is said of the tags to be written.
+    /// Takes the obligations of the tags out, for they own the rejections.
     pub(crate) fn take_tag_writes(&mut self) -> Vec<TagObligation> {
         self.grant.take_tag_writes()
     }
 
     /// The registry call, unless it is a page.
     pub(crate) fn call(&self) -> Option<&Call> {
-        match self.grant.subject() {
+        match self.grant.target() {
             RequestTarget::Call(call) => Some(call),
             RequestTarget::Page(_) => None,
         }
@@ -75,17 +91,27 @@ impl Route {
 
     /// What answers.
     pub(crate) fn destination(&self) -> Destination<'_> {
-        match (self.grant.subject(), &self.site.registry) {
-            (RequestTarget::Call(_), Registry::Upstream(target)) => Destination::Upstream(target),
-            (RequestTarget::Call(call), Registry::Store(store)) => Destination::Store(store, call),
+        let upstream = |backend| {
+            Destination::Upstream(UpstreamRoute {
+                route: self,
+                backend,
+            })
+        };
+        match (self.grant.target(), &self.site.registry) {
+            (RequestTarget::Call(_), Registry::Upstream(backend)) => upstream(backend),
+            (RequestTarget::Call(call), Registry::Store(store)) => Destination::Store(StoreRoute {
+                route: self,
+                store,
+                call,
+            }),
             (RequestTarget::Page(_), _) => {
                 let browser = self.site.browser.as_ref();
-                Destination::Upstream(browser.expect("without one a page has no route"))
+                upstream(browser.expect("without one a page has no route"))
             }
         }
     }
 
-    /// The largest body that goes there.
+    /// The maximum size of the request body, in bytes.
     pub(crate) fn body_limit(&self) -> u64 {
         let limits = &self.site.host.limits;
         let other = limits.body_bytes.unwrap_or(u64::MAX);
@@ -96,7 +122,7 @@ impl Route {
         }
     }
 
-    /// How long silence may last.
+    /// The timeouts of the exchange with an upstream.
     pub(crate) fn transfer_limits(&self) -> TransferLimits {
         TransferLimits::new(
             &self.site.host.timeouts,

@@ -33,7 +33,7 @@ pub(crate) struct Site {
     pub(crate) takes_turns: bool,
     /// For storage that the registry redirects to, where moorgate follows.
     pub(crate) storage: Option<Trust>,
-    pub(crate) browser: Option<Target>,
+    pub(crate) browser: Option<Backend>,
     /// What is counted of its requests. It stays over reloads.
     pub(crate) traffic: Arc<Traffic>,
     /// The value of `WWW-Authenticate` on every 401 that asks for a password.
@@ -61,14 +61,14 @@ impl fmt::Debug for Site {
 /// What answers the calls of a site.
 pub(crate) enum Registry {
     /// A registry that exists already.
-    Upstream(Target),
+    Upstream(Backend),
     /// moorgate's own.
     Store(Arc<Store>),
 }
 
 impl Registry {
     /// The registry that exists already, if it is one.
-    pub(crate) fn upstream(&self) -> Option<&Target> {
+    pub(crate) fn upstream(&self) -> Option<&Backend> {
         match self {
             Self::Upstream(target) => Some(target),
             Self::Store(_) => None,
@@ -85,7 +85,7 @@ impl Registry {
 }
 
 /// An upstream and how requests to it are addressed.
-pub(crate) struct Target {
+pub(crate) struct Backend {
     pub(crate) upstream: Arc<Upstream>,
     /// The Host header towards it.
     pub(crate) authority: HeaderValue,

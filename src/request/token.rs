@@ -1,22 +1,19 @@
-//! The token endpoint: a password, or a refresh token, or nothing, for a token that says what its
-//! bearer may do now. And the public keys by which others can read the tokens.
+//! The token endpoint: issues a token with the current rights of its bearer for a password, for a
+//! refresh token or for neither. And the public keys that verify the tokens.
 
 mod form;
 mod grant;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use hyper::body::Incoming;
 use secrecy::zeroize::Zeroizing;
 use serde::Serialize;
 
-use super::Gate;
 use super::body::ResponseBody;
-use super::conn_info::ConnInfo;
-use super::record::Record;
+use super::context::RequestContext;
 use super::rejection::Rejection;
-use super::site::{Site, Sites};
+use super::site::Site;
 use super::target::TokenEndpoint;
 use super::{admit, authenticate};
 use crate::auth::basic::Credentials;
@@ -26,7 +23,7 @@ use crate::auth::verify::VerifyError;
 use crate::auth::{Identity, UserName};
 use crate::clock;
 use crate::config::vhost::TokenSettings;
-use form::{Asked, Shown};
+use form::{PresentedCredentials, TokenRequest};
 
 /// Whether a path of a site is one of them.
 pub(crate) fn endpoint(site: &Site, path: &str) -> Option<TokenEndpoint> {
@@ -38,29 +35,27 @@ pub(crate) fn endpoint(site: &Site, path: &str) -> Option<TokenEndpoint> {
     }
 }
 
-/// Answers a request for one of them.
+/// Answers a request to one of them.
 pub(crate) async fn answer(
+    cx: &mut RequestContext<'_>,
     endpoint: TokenEndpoint,
-    (gate, sites, site): (&Gate, &Sites, &Site),
-    conn: &ConnInfo,
-    (parts, body): (Parts, Incoming),
-    record: &mut Record,
+    body: Incoming,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    record.at(endpoint);
+    cx.record.at(endpoint);
+    let site = cx.site;
     let (Some(tokens), Some(settings)) = (&site.tokens, site.host.auth.mode.tokens()) else {
         return Err(Rejection::no_page());
     };
-    let to = Asker {
-        gate,
-        sites,
-        site,
-        tokens,
-        settings,
-        conn,
-    };
     match endpoint {
-        TokenEndpoint::Keys => keys(tokens, &parts.method),
-        TokenEndpoint::Token => to.token(&parts, body, record).await,
+        TokenEndpoint::Keys => keys(tokens, &cx.parts.method),
+        TokenEndpoint::Token => {
+            let issuer = TokenIssuer {
+                cx,
+                tokens,
+                settings,
+            };
+            issuer.answer(body).await
+        }
     }
     .map_err(Rejection::at_token_endpoint)
 }
@@ -77,19 +72,16 @@ fn keys(tokens: &Tokens, method: &Method) -> Result<Response<ResponseBody>, Reje
     ))
 }
 
-/// Somebody who asks for a token, and whom it is asked of.
-struct Asker<'a> {
-    gate: &'a Gate,
-    sites: &'a Sites,
-    site: &'a Site,
-    tokens: &'a Tokens,
-    settings: &'a TokenSettings,
-    conn: &'a ConnInfo,
+/// One request for a token, and what issues it.
+struct TokenIssuer<'c, 'r> {
+    cx: &'c mut RequestContext<'r>,
+    tokens: &'r Tokens,
+    settings: &'r TokenSettings,
 }
 
 /// The answer, as the distribution specification's "Token Authentication Specification" has it.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct TokenResponse<'a> {
     token: &'a str,
     /// The same under OAuth's name.
     access_token: &'a str,
@@ -101,64 +93,56 @@ struct Answer<'a> {
     refresh_token: Option<&'a str>,
 }
 
-impl Asker<'_> {
-    async fn token(
-        &self,
-        parts: &Parts,
-        body: Incoming,
-        record: &mut Record,
-    ) -> Result<Response<ResponseBody>, Rejection> {
-        let asked = form::read(self.site, self.conn, parts, body).await?;
-        match self.give(&asked, record).await {
-            Err(rejection) if parts.method == Method::POST => Err(rejection.after_body()),
-            given => given,
+impl TokenIssuer<'_, '_> {
+    async fn answer(mut self, body: Incoming) -> Result<Response<ResponseBody>, Rejection> {
+        let request = form::read(self.cx.site, self.cx.conn, &self.cx.parts, body).await?;
+        match self.issue(&request).await {
+            Err(rejection) if self.cx.parts.method == Method::POST => Err(rejection.after_body()),
+            issued => issued,
         }
     }
 
-    async fn give(
-        &self,
-        asked: &Asked,
-        record: &mut Record,
-    ) -> Result<Response<ResponseBody>, Rejection> {
-        let user = self.identify(asked).await?;
-        record.identified(user.as_ref());
-        let policy = &self.site.policy;
+    async fn issue(&mut self, request: &TokenRequest) -> Result<Response<ResponseBody>, Rejection> {
+        let user = self.identify(request).await?;
+        self.cx.record.identified(user.as_ref());
         let access = grant::granted(
-            policy,
+            &self.cx.site.policy,
             user.as_ref(),
-            self.conn.client_address(),
-            &asked.scopes,
+            self.cx.conn.client_address(),
+            &request.scopes,
         );
-        let refresh_token = match (&user, &asked.shown) {
-            (Some(user), Shown::Password(_)) if asked.offline => {
-                self.refresh_token(user, &asked.client).await
+        let refresh_token = match (&user, &request.presented) {
+            (Some(user), PresentedCredentials::Password(_)) if request.offline => {
+                self.refresh_token(user, &request.client).await
             }
             _ => None,
         };
-        self.answer(user.as_ref(), &access, refresh_token)
+        self.response(user.as_ref(), &access, refresh_token)
     }
 
     /// Errors: 401 with a challenge for Basic where nobody may come without a login, and for what
     /// is wrong.
-    async fn identify(&self, asked: &Asked) -> Result<Option<UserName>, Rejection> {
-        let site = self.site;
-        match &asked.shown {
-            Shown::Password(credentials) => self.password(credentials).await.map(Some),
-            Shown::Refresh(token) => self.redeem(token).await.map(Some),
-            Shown::Nothing if site.host.auth.anonymous.actions().is_empty() => {
+    async fn identify(&self, request: &TokenRequest) -> Result<Option<UserName>, Rejection> {
+        let site = self.cx.site;
+        match &request.presented {
+            PresentedCredentials::Password(credentials) => {
+                self.password(credentials).await.map(Some)
+            }
+            PresentedCredentials::Refresh(token) => self.redeem(token).await.map(Some),
+            PresentedCredentials::None if site.host.auth.anonymous.actions().is_empty() => {
                 Err(Rejection::unauthorized(site, "log in to use this registry"))
             }
-            Shown::Nothing => Ok(None),
+            PresentedCredentials::None => Ok(None),
         }
     }
 
     async fn password(&self, credentials: &Credentials) -> Result<UserName, Rejection> {
-        let (verifier, budgets) = (&self.gate.verifier, &self.sites.snapshot.failures);
-        let entry = admit::login(verifier, self.site, self.conn, budgets, credentials)?;
-        match authenticate::authenticate(verifier, self.site, entry).await? {
+        let (verifier, budgets) = (&self.cx.gateway.verifier, &self.cx.sites.snapshot.failures);
+        let entry = admit::login(verifier, self.cx.site, self.cx.conn, budgets, credentials)?;
+        match authenticate::authenticate(verifier, self.cx.site, entry).await? {
             Identity::User(user) => Ok(user),
             Identity::Anonymous => Err(Rejection::unauthorized(
-                self.site,
+                self.cx.site,
                 "log in to use this registry",
             )),
         }
@@ -170,8 +154,11 @@ impl Asker<'_> {
         if let Some(user) = self.holder(token) {
             return Ok(user);
         }
-        let (verifier, domain) = (&self.gate.verifier, self.site.host.domain.as_str());
-        let (client, budgets) = (self.conn.client_address(), &self.sites.snapshot.failures);
+        let (verifier, domain) = (&self.cx.gateway.verifier, self.cx.site.host.domain.as_str());
+        let (client, budgets) = (
+            self.cx.conn.client_address(),
+            &self.cx.sites.snapshot.failures,
+        );
         let admitted = verifier.admit_secret(domain, token, client, budgets);
         admitted.map_err(|error| self.refused(error))?;
         self.tokens.refresh().catch_up(clock::time_of_day()).await;
@@ -181,31 +168,33 @@ impl Asker<'_> {
 
     /// Whose a refresh token is that is known here and good.
     fn holder(&self, token: &str) -> Option<UserName> {
-        let domain = self.site.host.domain.as_str();
+        let domain = self.cx.site.host.domain.as_str();
         let (lifetime, now) = (self.settings.refresh_lifetime, clock::time_of_day());
         let record = self.tokens.refresh().redeem(token, domain, lifetime, now)?;
-        let users = self.site.users.current();
+        let users = self.cx.site.users.current();
         let user = users.claim(&record.user).user?;
         (self.tokens.entry(domain, user, &users) == record.entry).then(|| user.clone())
     }
 
     fn refused(&self, error: VerifyError) -> Rejection {
         if let VerifyError::Refused(refused) = &error {
-            admit::log(refused, self.site, self.conn, None);
+            admit::log(refused, self.cx.site, self.cx.conn, None);
         }
         match error {
             VerifyError::WrongPassword => Rejection::unauthorized(
-                self.site,
+                self.cx.site,
                 "this refresh token is not valid any more: log in again",
             ),
-            error => admit::rejection(error, self.site),
+            error => admit::rejection(error, self.cx.site),
         }
     }
 
     /// Without one, the client keeps the password.
     async fn refresh_token(&self, user: &UserName, client: &str) -> Option<Zeroizing<String>> {
-        let domain = self.site.host.domain.as_str();
-        let entry = self.tokens.entry(domain, user, &self.site.users.current());
+        let domain = self.cx.site.host.domain.as_str();
+        let entry = self
+            .tokens
+            .entry(domain, user, &self.cx.site.users.current());
         let lifetime = self.settings.refresh_lifetime;
         let holder = Holder {
             domain,
@@ -228,15 +217,18 @@ impl Asker<'_> {
         }
     }
 
-    fn answer(
+    fn response(
         &self,
         user: Option<&UserName>,
         access: &Access,
         refresh_token: Option<Zeroizing<String>>,
     ) -> Result<Response<ResponseBody>, Rejection> {
-        let domain = self.site.host.domain.as_str();
+        let domain = self.cx.site.host.domain.as_str();
         let now = clock::time_of_day();
-        let entry = user.map(|user| self.tokens.entry(domain, user, &self.site.users.current()));
+        let entry = user.map(|user| {
+            self.tokens
+                .entry(domain, user, &self.cx.site.users.current())
+        });
         let bearer = Bearer {
             domain,
             user: user.zip(entry.as_deref()),
@@ -248,12 +240,12 @@ impl Asker<'_> {
                 tracing::error!(domain, %error, "no token could be given");
                 Rejection::no_token()
             })?;
-        let answer = Answer {
+        let answer = TokenResponse {
             token: &token,
             access_token: &token,
             token_type: "Bearer",
             expires_in: self.settings.lifetime.as_secs(),
-            issued_at: grant::written(now),
+            issued_at: grant::rfc3339(now),
             scope: &grant::scopes(access),
             refresh_token: refresh_token.as_ref().map(|token| token.as_str()),
         };

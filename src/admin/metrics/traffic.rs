@@ -15,7 +15,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         .iter()
         .map(|site| (site.host.domain.as_str(), &site.traffic))
         .collect();
-    all.push(("", &gate.nowhere));
+    all.push(("", &gate.unlocated_traffic));
     let of_each = || {
         all.iter()
             .map(|(domain, traffic)| ([("domain", *domain)], *traffic))

@@ -1,24 +1,23 @@
-//! The catalog as far as the asker may see it: the registry's pages are read one after the other,
-//! what is not for the asker is left out, and the rest is cut into the pages that were asked for.
+//! The catalog without the repositories that the user may not see: reads the pages of the registry
+//! one after the other, filters them, and cuts the rest into pages of the requested size.
 
-use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::forward;
-use super::rewrite::{self, Asked};
-use super::store::lists;
+use super::paging::{self, query_value};
+use super::rewrite::{self, RequestMeta};
 use crate::registry::action::Action;
-use crate::registry::call::{Pagination, QueryText, pairs};
+use crate::registry::call::{Call, Pagination, QueryText, pairs};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
 use crate::request::body::ResponseBody;
-use crate::request::conn_info::ConnInfo;
-use crate::request::record::Record;
+use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
-use crate::request::route::Route;
-use crate::request::site::Target;
+use crate::request::route::{Route, UpstreamRoute};
 use crate::store::{Page, PageRequest, Store, StoreError};
+use crate::upstream::UpstreamError;
 use crate::upstream::body::UpstreamBody;
 
 /// Entries asked of an upstream at once: some registries refuse to give more.
@@ -29,16 +28,16 @@ const MAX_PAGE_BYTES: usize = 512 * 1024;
 const MAX_UPSTREAM_PAGES: usize = 1000;
 
 /// What has been found of one page so far.
-struct Found {
+struct FilteredPage {
     /// The maximum number of entries.
     limit: usize,
     page: Page,
 }
 
-impl Found {
+impl FilteredPage {
     fn new(pagination: &Pagination) -> Self {
         Self {
-            limit: lists::page_limit(pagination),
+            limit: paging::page_limit(pagination),
             page: Page {
                 entries: Vec::new(),
                 has_more: false,
@@ -70,23 +69,23 @@ impl Found {
 /// What has been found so far where the registry may page by tokens of its own, which it gives
 /// another name (Quay: `next_page`) or the same (ECR). It does not know what `last` is then: it
 /// begins anew, or is to, and what stands before that name is left out here.
-struct FromUpstream<'p> {
+struct UpstreamCatalog<'p> {
     pagination: &'p Pagination,
     /// Of all that it has listed.
-    all: Found,
+    all: FilteredPage,
     /// Of what it has listed after `last`, once that was there.
-    after: Option<Found>,
+    after: Option<FilteredPage>,
     /// Whether it has begun where it was asked to; not known before its first page.
-    begins_there: Option<bool>,
+    starts_at_last: Option<bool>,
 }
 
-impl<'p> FromUpstream<'p> {
+impl<'p> UpstreamCatalog<'p> {
     fn new(pagination: &'p Pagination) -> Self {
         Self {
             pagination,
-            all: Found::new(pagination),
+            all: FilteredPage::new(pagination),
             after: None,
-            begins_there: None,
+            starts_at_last: None,
         }
     }
 
@@ -98,15 +97,15 @@ impl<'p> FromUpstream<'p> {
         let at = names.iter().position(|name| name == last);
         let is_by_name =
             || next.is_none_or(|next| names.last().is_some_and(|name| is_after(next, name)));
-        let begins_there = *self
-            .begins_there
+        let starts_at_last = *self
+            .starts_at_last
             .get_or_insert_with(|| at.is_none() && is_by_name());
-        if begins_there {
+        if starts_at_last {
             return self.all.add(route, names);
         }
         if let Some(at) = at {
             names.drain(..=at);
-            self.after = Some(Found::new(self.pagination));
+            self.after = Some(FilteredPage::new(self.pagination));
         }
         if let Some(after) = &mut self.after {
             return after.add(route, names);
@@ -117,16 +116,32 @@ impl<'p> FromUpstream<'p> {
 
     /// Takes in that the registry has not begun at `last`. Whether it is to be asked again, from
     /// its beginning.
-    fn begin_anew(&mut self, status: StatusCode) -> bool {
-        let is_first = self.pagination.last.is_some() && self.begins_there.is_none();
+    fn restart(&mut self, status: StatusCode) -> bool {
+        let is_first = self.pagination.last.is_some() && self.starts_at_last.is_none();
         let is_refused = matches!(
             status,
             StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED
         );
         if is_first && is_refused {
-            self.begins_there = Some(false);
+            self.starts_at_last = Some(false);
         }
         is_first && is_refused
+    }
+
+    /// What has been found when the time is over: a page that another one follows. None where the
+    /// client would get the same again, or what stands before `last`.
+    fn partial_page(self) -> Option<Page> {
+        let is_from_last = self.pagination.last.is_none() || self.starts_at_last == Some(true);
+        let found = match self.after {
+            Some(after) => after,
+            None if is_from_last => self.all,
+            None => return None,
+        };
+        let entries = found.page.entries;
+        (!entries.is_empty()).then_some(Page {
+            entries,
+            has_more: true,
+        })
     }
 
     /// Where `last` has not been there at all, it may have been deleted: an entry twice is better
@@ -143,12 +158,12 @@ fn is_after(query: &str, name: &str) -> bool {
 }
 
 /// From moorgate's own registry.
-pub(crate) async fn of_store(
+pub(crate) async fn from_store(
     route: &Route,
     store: &std::sync::Arc<Store>,
     pagination: &Pagination,
 ) -> Result<Page, StoreError> {
-    let mut found = Found::new(pagination);
+    let mut found = FilteredPage::new(pagination);
     let mut after = pagination
         .last
         .as_ref()
@@ -172,73 +187,97 @@ pub(crate) async fn of_store(
 }
 
 #[derive(Deserialize)]
-struct Document {
+struct CatalogDocument {
     repositories: Option<Vec<String>>,
 }
 
-/// From an upstream. What is no list is its answer to the client as it stands.
-pub(crate) async fn of_upstream(
-    (route, target): (&Route, &Target),
-    pagination: &Pagination,
-    conn: &ConnInfo,
-    parts: &Parts,
-    record: &mut Record,
+/// Reads the catalog of an upstream, page by page. A response that is no list goes to the client.
+///
+/// All pages together take no longer than one response of the upstream may take. What was found
+/// until then is a page with a link to the next one, where there is something to link to.
+pub(super) async fn from_upstream(
+    cx: &mut RequestContext<'_>,
+    to: UpstreamRoute<'_>,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let mut found = FromUpstream::new(pagination);
-    let (mut query, mut has_page) = (first_query(pagination), false);
-    record.forwarded(None);
+    let Some(Call::Catalog { page: pagination }) = to.route.call() else {
+        return Err(Rejection::bad_target());
+    };
+    let deadline = Instant::now() + cx.site.host.timeouts.upstream_head;
+    let mut found = UpstreamCatalog::new(pagination);
+    let mut query = first_query(pagination);
+    let mut has_page = false;
+    cx.record.forwarded(None);
     for _ in 0..MAX_UPSTREAM_PAGES {
-        let path = format!("/v2/_catalog?{query}");
-        let request = forward::own((route, target), conn, parts, (Method::GET, &path))?;
-        let answer = target
-            .upstream
-            .send(request, None, route.transfer_limits())
-            .await;
-        record.answered();
-        let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
-        if answer.status() != StatusCode::OK {
-            if has_page {
-                return Err(Rejection::upstream_does_not_tell());
-            }
-            if found.begin_anew(answer.status()) {
+        let exchange = tokio::time::timeout_at(deadline, page(cx, to, &query)).await;
+        cx.record.answered();
+        let Ok(listed) = exchange else {
+            return match found.partial_page() {
+                Some(page) => Ok(paging::catalog(&page, pagination)),
+                None => Err(Rejection::upstream(UpstreamError::TimedOut, 0)),
+            };
+        };
+        let (names, next) = match listed? {
+            UpstreamPage::List { names, next } => (names, next),
+            UpstreamPage::Other(_) if has_page => return Err(Rejection::upstream_does_not_tell()),
+            UpstreamPage::Other(response) if found.restart(response.status()) => {
                 query = format!("n={UPSTREAM_PAGE_SIZE}");
                 continue;
             }
-            return rewrite::rewrite(
-                (route, target),
-                conn,
-                &Asked::of(route, parts),
-                answer,
-                record,
-            );
-        }
+            UpstreamPage::Other(response) => {
+                let meta = RequestMeta::from_parts(to.route, &cx.parts);
+                return rewrite::rewrite(cx, to, &meta, *response);
+            }
+        };
         has_page = true;
-        let next = next_query((route, target), &answer);
-        let is_whole = found.add(route, names(answer).await?, next.as_deref());
-        let Some(next) = next.filter(|next| !is_whole && *next != query) else {
-            return Ok(lists::paged_catalog(found.page(), pagination));
+        let is_complete = found.add(to.route, names, next.as_deref());
+        let Some(next) = next.filter(|next| !is_complete && *next != query) else {
+            return Ok(paging::catalog(found.page(), pagination));
         };
         query = next;
     }
     Err(Rejection::upstream_does_not_tell())
 }
 
+/// The response to one request for a page.
+enum UpstreamPage {
+    /// Names, and the query of the next page.
+    List {
+        names: Vec<String>,
+        next: Option<String>,
+    },
+    /// Any other status than 200.
+    Other(Box<Response<UpstreamBody>>),
+}
+
+async fn page(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    query: &str,
+) -> Result<UpstreamPage, Rejection> {
+    let path = format!("/v2/_catalog?{query}");
+    let request = forward::own_request(cx, to, Method::GET, &path)?;
+    let response = to
+        .backend
+        .upstream
+        .send(request, None, to.route.transfer_limits())
+        .await
+        .map_err(|error| Rejection::upstream(error, 0))?;
+    if response.status() != StatusCode::OK {
+        return Ok(UpstreamPage::Other(Box::new(response)));
+    }
+    let next = next_query(to, &response);
+    Ok(UpstreamPage::List {
+        names: names(response).await?,
+        next,
+    })
+}
+
 fn first_query(pagination: &Pagination) -> String {
     let last = pagination
         .last
         .as_ref()
-        .map(|last| format!("&last={}", encoded(last.as_str())));
+        .map(|last| format!("&last={}", query_value(last.as_str())));
     format!("n={UPSTREAM_PAGE_SIZE}{}", last.unwrap_or_default())
-}
-
-fn encoded(text: &str) -> String {
-    let encode = |b: u8| match b {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-            char::from(b).to_string()
-        }
-        _ => format!("%{b:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 async fn names(answer: Response<UpstreamBody>) -> Result<Vec<String>, Rejection> {
@@ -248,18 +287,16 @@ async fn names(answer: Response<UpstreamBody>) -> Result<Vec<String>, Rejection>
     let bytes = collected
         .map_err(|_| Rejection::upstream_does_not_tell())?
         .to_bytes();
-    let document: Document =
+    let document: CatalogDocument =
         serde_json::from_slice(&bytes).map_err(|_| Rejection::upstream_does_not_tell())?;
     Ok(document.repositories.unwrap_or_default())
 }
 
 /// The query of the page after this one, as the registry wrote it: `last` may be a token of its
 /// own.
-fn next_query(
-    (route, target): (&Route, &Target),
-    answer: &Response<UpstreamBody>,
-) -> Option<String> {
-    let upstream = rewrite::origin(target.upstream.target());
+fn next_query(to: UpstreamRoute<'_>, answer: &Response<UpstreamBody>) -> Option<String> {
+    let UpstreamRoute { route, backend } = to;
+    let upstream = rewrite::origin(backend.upstream.target());
     let is_public = |name: &_| route.site().host.is_named(name);
     let rewriter = Rewriter {
         upstream,

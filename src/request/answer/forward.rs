@@ -3,118 +3,144 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
 use crate::registry::call::{Call, Parameter, without_parameters};
 use crate::request::conn_info::ConnInfo;
+use crate::request::context::RequestContext;
 use crate::request::headers;
 use crate::request::obligations::Obligations;
-use crate::request::record::Record;
 use crate::request::rejection::Rejection;
-use crate::request::route::Route;
-use crate::request::site::Target;
+use crate::request::route::{Route, UpstreamRoute};
 use crate::upstream::body::{RequestBody, Upload, UpstreamBody};
 
-/// Forwards and returns the answer as the upstream gave it.
-pub(crate) async fn forward(
-    (route, target): (&Route, &Target),
-    conn: &ConnInfo,
-    parts: Parts,
+/// Forwards the request and returns the response as the upstream gave it. The headers are moved out
+/// of the context.
+pub(super) async fn forward(
+    cx: &mut RequestContext<'_>,
+    to: UpstreamRoute<'_>,
     incoming: Incoming,
-    record: &mut Record,
 ) -> Result<Response<UpstreamBody>, Rejection> {
-    let limit = route.body_limit();
+    let limit = to.route.body_limit();
+    let (body, upload) = limited(incoming, limit)?;
+    let head = UpstreamHead {
+        method: cx.parts.method.clone(),
+        uri: &cx.parts.uri,
+        headers: std::mem::take(&mut cx.parts.headers),
+    };
+    let request = upstream_request(to, cx.conn, head, body)?;
+    cx.record.forwarded(upload.clone());
+    let response = to
+        .backend
+        .upstream
+        .send(request, upload, to.route.transfer_limits())
+        .await;
+    cx.record.answered();
+    response.map_err(|error| Rejection::upstream(error, limit))
+}
+
+/// The client's body, of at most `limit` bytes, and its progress; none of an empty one.
+///
+/// Errors: 413 for a body that announces more.
+pub(super) fn limited(
+    incoming: Incoming,
+    limit: u64,
+) -> Result<(RequestBody, Option<Arc<Upload>>), Rejection> {
     if incoming.size_hint().lower() > limit {
         return Err(Rejection::body_too_large(limit));
     }
-    let upload = (!incoming.is_end_stream()).then(Arc::<Upload>::default);
-    let body = match &upload {
-        Some(upload) => RequestBody::streamed(incoming, upload.clone(), limit),
-        None => RequestBody::empty(),
-    };
-    let Parts {
-        method,
-        uri,
-        headers,
-        ..
-    } = parts;
-    let request = to_upstream((route, target), conn, (method, &uri, headers), body)?;
-    record.forwarded(upload.clone());
-    let answer = target
-        .upstream
-        .send(request, upload, route.transfer_limits())
-        .await;
-    record.answered();
-    answer.map_err(|error| Rejection::upstream(error, limit))
+    if incoming.is_end_stream() {
+        return Ok((RequestBody::empty(), None));
+    }
+    let upload = Arc::<Upload>::default();
+    let body = RequestBody::streamed(incoming, upload.clone(), limit);
+    Ok((body, Some(upload)))
 }
 
-/// The client's request with a body that is here already.
-pub(crate) fn whole(
-    to: (&Route, &Target),
-    conn: &ConnInfo,
-    parts: &Parts,
+/// The client's request with a buffered body.
+pub(super) fn buffered_request(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
     body: RequestBody,
 ) -> Result<Request<RequestBody>, Rejection> {
-    to_upstream(
-        to,
-        conn,
-        (parts.method.clone(), &parts.uri, parts.headers.clone()),
-        body,
-    )
+    let head = UpstreamHead {
+        method: cx.parts.method.clone(),
+        uri: &cx.parts.uri,
+        headers: cx.parts.headers.clone(),
+    };
+    upstream_request(to, cx.conn, head, body)
 }
 
-/// A request of moorgate's own that goes where the client's would, with the same credentials.
-pub(crate) fn own(
-    to: (&Route, &Target),
-    conn: &ConnInfo,
-    parts: &Parts,
-    (method, path): (Method, &str),
+/// A request of moorgate's own to the upstream of the client's, with the same credentials.
+pub(super) fn own_request(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    method: Method,
+    path: &str,
 ) -> Result<Request<RequestBody>, Rejection> {
+    let parts = &cx.parts;
     let kept = [header::HOST, header::AUTHORIZATION, header::USER_AGENT];
     let kept = kept
         .into_iter()
         .filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
-    let mut fields: HeaderMap = kept.collect();
-    if let (None, Some(authority)) = (fields.get(header::HOST), parts.uri.authority()) {
+    let mut headers: HeaderMap = kept.collect();
+    if let (None, Some(authority)) = (headers.get(header::HOST), parts.uri.authority()) {
         let host =
-            HeaderValue::from_str(authority.as_str()).map_err(|_| Rejection::bad_base_path())?;
-        fields.insert(header::HOST, host);
+            HeaderValue::from_str(authority.as_str()).map_err(|_| Rejection::bad_target())?;
+        headers.insert(header::HOST, host);
     }
-    let uri = Uri::try_from(path).map_err(|_| Rejection::bad_base_path())?;
-    to_upstream(to, conn, (method, &uri, fields), RequestBody::empty())
+    let uri = Uri::try_from(path).map_err(|_| Rejection::bad_target())?;
+    let head = UpstreamHead {
+        method,
+        uri: &uri,
+        headers,
+    };
+    upstream_request(to, cx.conn, head, RequestBody::empty())
 }
 
-fn to_upstream(
-    (route, target): (&Route, &Target),
+/// Head of a request before it is adapted to the upstream.
+struct UpstreamHead<'a> {
+    method: Method,
+    uri: &'a Uri,
+    headers: HeaderMap,
+}
+
+fn upstream_request(
+    to: UpstreamRoute<'_>,
     conn: &ConnInfo,
-    (method, uri, mut fields): (Method, &Uri, HeaderMap),
+    head: UpstreamHead<'_>,
     body: RequestBody,
 ) -> Result<Request<RequestBody>, Rejection> {
-    let public_host = public_host(&fields, uri)?;
+    let UpstreamHead {
+        method,
+        uri,
+        mut headers,
+    } = head;
+    let UpstreamRoute { route, backend } = to;
+    let public_host = public_host(&headers, uri)?;
     let mut request = Request::new(body);
-    *request.uri_mut() = target_uri(uri, &target.upstream.target().base_path)?;
+    *request.uri_mut() = target_uri(uri, &backend.upstream.target().base_path)?;
     *request.version_mut() = Version::HTTP_11;
     *request.method_mut() = method;
     // Pages are often built from the Host that a browser shows, registries' from X-Forwarded-Host.
     let host = if route.call().is_some() {
-        target.authority.clone()
+        backend.authority.clone()
     } else {
         public_host.clone()
     };
-    headers::to_upstream(&mut fields, conn, public_host);
+    headers::to_upstream(&mut headers, conn, public_host);
     if let Some(call) = route.call() {
         // A registry has no use for the cookies that a page of the same host has set.
-        fields.remove(header::COOKIE);
+        headers.remove(header::COOKIE);
         if call.is_upload() {
-            headers::of_upload(&mut fields);
+            headers::correct_upload_type(&mut headers);
         }
     }
-    fields.insert(header::HOST, host);
-    target.credential.apply(&mut fields);
-    *request.headers_mut() = fields;
+    headers.insert(header::HOST, host);
+    backend.credential.apply(&mut headers);
+    *request.headers_mut() = headers;
     Ok(request)
 }
 
@@ -127,12 +153,12 @@ fn public_host(headers: &HeaderMap, uri: &Uri) -> Result<HeaderValue, Rejection>
         .authority()
         .map(|authority| authority.as_str())
         .unwrap_or_default();
-    HeaderValue::from_str(authority).map_err(|_| Rejection::bad_base_path())
+    HeaderValue::from_str(authority).map_err(|_| Rejection::bad_target())
 }
 
 /// Path and query as the client sent them, below the upstream's base path.
 fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
-    let target = uri.path_and_query().ok_or_else(Rejection::bad_base_path)?;
+    let target = uri.path_and_query().ok_or_else(Rejection::bad_target)?;
     // An absolute target without a path, or a fragment alone, says `/` and would be written as
     // nothing.
     if base_path.is_empty() && target == "/" {
@@ -142,7 +168,7 @@ fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
         return Ok(Uri::from(target.clone()));
     }
     let target = PathAndQuery::try_from(format!("{base_path}{target}"))
-        .map_err(|_| Rejection::bad_base_path())?;
+        .map_err(|_| Rejection::bad_target())?;
     Ok(Uri::from(target))
 }
 
@@ -164,15 +190,15 @@ pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejecti
                 Some(query.as_str()).filter(|query| !query.is_empty()),
             )
         }
-        Obligations::Plain if route.sessions().is_some() && call.session().is_some() => {
+        Obligations::Plain if route.session_owner().is_some() && call.session().is_some() => {
             with_query(&call_path(call), uri.query())
         }
         Obligations::Plain | Obligations::Filtered | Obligations::TagWrites(_) => return Ok(()),
     };
-    let target = PathAndQuery::try_from(target).map_err(|_| Rejection::bad_base_path())?;
+    let target = PathAndQuery::try_from(target).map_err(|_| Rejection::bad_target())?;
     let mut parts = std::mem::take(uri).into_parts();
     parts.path_and_query = Some(target);
-    *uri = Uri::from_parts(parts).map_err(|_| Rejection::bad_base_path())?;
+    *uri = Uri::from_parts(parts).map_err(|_| Rejection::bad_target())?;
     Ok(())
 }
 

@@ -1,22 +1,26 @@
-//! Answers about a repository that the asker may not see: what the registry says of one that does
-//! not exist, in its own words, with the name that was asked for.
+//! Answers about a repository that the user may not see: what the registry says of one that does not
+//! exist, with the name that was requested in place of the placeholder.
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 
-use crate::registry::call::{Read, RepositoryCall};
+use super::forward;
+use super::rewrite::{self, RequestMeta};
+use crate::registry::call::{Call, Read, RepositoryCall};
+use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
-use crate::request::obligations::Obligations;
+use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
-use crate::request::route::Route;
+use crate::request::route::UpstreamRoute;
 
-/// The longest answer about something that is not there.
-const MOST: usize = 64 * 1024;
+/// The maximum size of a response about something that does not exist.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// What would make an answer something else than its words as they are.
-const NOT_FOR_WORDS: [header::HeaderName; 6] = [
+/// Headers that would make the response anything but the whole, unencoded text.
+const CONDITIONAL: [header::HeaderName; 6] = [
     header::RANGE,
     header::IF_RANGE,
     header::IF_MATCH,
@@ -25,13 +29,31 @@ const NOT_FOR_WORDS: [header::HeaderName; 6] = [
     header::IF_UNMODIFIED_SINCE,
 ];
 
-/// Makes a request one for the words of the answer, which are needed to put the right name into
-/// them: also of HEAD, whose answer tells their length.
-pub(crate) fn ask_for_words(parts: &mut Parts) {
+/// Asks the upstream about the placeholder of the granted call, and answers with the name of
+/// `requested`.
+pub(super) async fn answer(
+    cx: &mut RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    requested: &RepositoryName,
+    body: Incoming,
+) -> Result<Response<ResponseBody>, Rejection> {
+    force_identity_get(&mut cx.parts);
+    let meta = RequestMeta::from_parts(to.route, &cx.parts);
+    let response = forward::forward(cx, to, body).await?;
+    let response = rewrite::rewrite(cx, to, &meta, response)?;
+    match to.route.call() {
+        Some(call) => substitute_name(call, requested, response).await,
+        None => Err(Rejection::bad_target()),
+    }
+}
+
+/// Makes the request a GET for unencoded text, in which the name can be replaced: HEAD too, whose
+/// response announces its length.
+fn force_identity_get(parts: &mut Parts) {
     if parts.method == Method::HEAD {
         parts.method = Method::GET;
     }
-    for name in NOT_FOR_WORDS {
+    for name in CONDITIONAL {
         parts.headers.remove(name);
     }
     parts.headers.insert(
@@ -40,35 +62,37 @@ pub(crate) fn ask_for_words(parts: &mut Parts) {
     );
 }
 
-/// Puts the name that was asked for in place of the one that the registry was asked about.
-pub(crate) async fn restore(
-    route: &Route,
+/// Replaces the placeholder that the upstream was asked about by the name that the client sent.
+async fn substitute_name(
+    call: &Call,
+    requested: &RepositoryName,
     response: Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let (Obligations::Hidden(asked), Some(call)) = (route.obligations(), route.call()) else {
-        return Ok(response);
+    let Some(placeholder) = call.repository() else {
+        return Err(Rejection::bad_target());
     };
-    let Some(stand_in) = call.repository() else {
-        return Ok(response);
-    };
-    let (stand_in, asked) = (stand_in.as_str(), asked.as_str());
+    let (placeholder, requested) = (placeholder.as_str(), requested.as_str());
     if response.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(Rejection::upstream_does_not_tell());
     }
     let (mut parts, body) = response.into_parts();
-    let collected = Limited::new(body, MOST).collect().await;
+    let collected = Limited::new(body, MAX_BODY_BYTES).collect().await;
     let body = collected
         .map_err(|_| Rejection::upstream_does_not_tell())?
         .to_bytes();
     let body = match std::str::from_utf8(&body) {
-        Ok(text) => Bytes::from(text.replace(stand_in, asked)),
+        Ok(text) => Bytes::from(text.replace(placeholder, requested)),
         Err(_) => body,
     };
     for value in parts.headers.values_mut() {
-        let Some(text) = value.to_str().ok().filter(|text| text.contains(stand_in)) else {
+        let Some(text) = value
+            .to_str()
+            .ok()
+            .filter(|text| text.contains(placeholder))
+        else {
             continue;
         };
-        if let Ok(restored) = HeaderValue::try_from(text.replace(stand_in, asked)) {
+        if let Ok(restored) = HeaderValue::try_from(text.replace(placeholder, requested)) {
             *value = restored;
         }
     }

@@ -1,5 +1,5 @@
-//! Memory for the manifests that are held whole: all requests of the process share it, each user
-//! has a part of it at most, and one that finds no room waits for it with its body unread.
+//! Memory budget for buffered manifests: 64 MiB per process, 16 MiB per user. Callers wait up to 10 s
+//! for a permit, with the body of the request unread.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,81 +9,75 @@ use bytes::Bytes;
 use hyper::body::Body;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-use crate::registry::call::Call;
-use crate::request::obligations::Obligations;
 use crate::request::rejection::Rejection;
-use crate::request::route::{Destination, Route};
 
-/// What all manifests together may take.
-pub(crate) struct Rooms {
-    all: Arc<Semaphore>,
-    /// By domain and user, of those whose manifests are being held.
-    shares: Mutex<HashMap<String, Weak<Semaphore>>>,
+/// The memory that all buffered manifests together may take.
+pub(crate) struct ManifestBudget {
+    total: Arc<Semaphore>,
+    /// By domain and user, of those whose manifests are buffered.
+    users: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
-/// Room for one manifest, given back when this is dropped.
+/// Memory for one manifest, released when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Room {
-    own: OwnedSemaphorePermit,
-    of_all: OwnedSemaphorePermit,
+pub(crate) struct MemoryPermit {
+    user: OwnedSemaphorePermit,
+    total: OwnedSemaphorePermit,
 }
 
-/// 64 MiB: eight of the longest that are accepted by default, some ten thousand as clients push
-/// them.
-const KIBIBYTES: u32 = 64 << 10;
-/// What one user may take of it, so that nobody keeps out all others by sending slowly.
-const SHARE_KIBIBYTES: u32 = KIBIBYTES / 4;
-/// Longer than pushes take that go on, and shorter than clients wait.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// 64 MiB: eight manifests of the default maximum size, some ten thousand of the usual size.
+const BUDGET_KIBIBYTES: u32 = 64 << 10;
+/// The part of one user, so that no user locks out all others by sending slowly.
+const USER_KIBIBYTES: u32 = BUDGET_KIBIBYTES / 4;
+/// Longer than pushes that make progress take, shorter than clients wait.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Rooms {
+impl ManifestBudget {
     pub(crate) fn new() -> Self {
         Self {
-            all: semaphore(KIBIBYTES),
-            shares: Mutex::default(),
+            total: semaphore(BUDGET_KIBIBYTES),
+            users: Mutex::default(),
         }
     }
 
-    /// Waits for room for a body of a user, named together with the domain: as much as it says that
-    /// it needs, or else `limit` bytes.
+    /// Waits for memory for a body of `user` (domain and name): as much as the body announces, or
+    /// else `limit` bytes.
     ///
-    /// Errors: 503, when there is none for too long; 413 at once for a body that says that it is
-    /// too large.
-    pub(crate) async fn take(
+    /// Errors: 503 when there is none for [`PERMIT_TIMEOUT`]; 413 at once for a body that announces
+    /// more than `limit`.
+    pub(crate) async fn acquire(
         &self,
         user: String,
         limit: u64,
         body: &impl Body,
-    ) -> Result<Room, Rejection> {
+    ) -> Result<MemoryPermit, Rejection> {
         let size = body.size_hint();
         if size.lower() > limit {
             return Err(Rejection::body_too_large(limit));
         }
-        let most = kibibytes(size.upper().unwrap_or(limit).min(limit));
-        // First in the user's own line, so that nobody else stands behind what waits there.
-        let taking = async {
-            let own = self.share(user).acquire_many_owned(most).await?;
-            Ok::<_, AcquireError>(Room {
-                own,
-                of_all: self.all.clone().acquire_many_owned(most).await?,
-            })
+        let wanted = kibibytes(size.upper().unwrap_or(limit).min(limit));
+        // The user's own part first, so that no other user waits behind those who wait for it.
+        let acquiring = async {
+            let user = self.user(user).acquire_many_owned(wanted).await?;
+            let total = self.total.clone().acquire_many_owned(wanted).await?;
+            Ok::<_, AcquireError>(MemoryPermit { user, total })
         };
-        match tokio::time::timeout(PATIENCE, taking).await {
-            Ok(Ok(room)) => Ok(room),
-            // They are never closed.
-            Ok(Err(_)) | Err(_) => Err(Rejection::no_room()),
+        match tokio::time::timeout(PERMIT_TIMEOUT, acquiring).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphores are never closed.
+            Ok(Err(_)) | Err(_) => Err(Rejection::too_many_manifests()),
         }
     }
 
-    fn share(&self, user: String) -> Arc<Semaphore> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(&user).and_then(Weak::upgrade) {
-            return share;
+    fn user(&self, user: String) -> Arc<Semaphore> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(part) = users.get(&user).and_then(Weak::upgrade) {
+            return part;
         }
-        shares.retain(|_, share| share.strong_count() > 0);
-        let share = semaphore(SHARE_KIBIBYTES);
-        shares.insert(user, Arc::downgrade(&share));
-        share
+        users.retain(|_, part| part.strong_count() > 0);
+        let part = semaphore(USER_KIBIBYTES);
+        users.insert(user, Arc::downgrade(&part));
+        part
     }
 }
 
@@ -94,45 +88,38 @@ fn semaphore(permits: u32) -> Arc<Semaphore> {
     ))
 }
 
-/// Whether the body is a manifest that has to be here before anything is done with it.
-pub(crate) fn is_needed(route: &Route) -> bool {
-    route.call().is_some_and(Call::is_manifest_write)
-        && (matches!(route.obligations(), Obligations::TagWrites(_))
-            || matches!(route.destination(), Destination::Store(..)))
-}
-
-/// Rounded up, and never more than anybody has.
+/// Rounded up, and never more than the part of a user.
 fn kibibytes(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(1024))
         .unwrap_or(u32::MAX)
-        .min(SHARE_KIBIBYTES)
+        .min(USER_KIBIBYTES)
 }
 
-impl Room {
-    /// The bytes with their room, which is given back with the last reference to them; what they do
-    /// not need of it, at once.
-    pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
+impl MemoryPermit {
+    /// The bytes with their permit, which is released with the last reference to them. What they do
+    /// not need of it is released at once.
+    pub(crate) fn attach(self, bytes: Bytes) -> Bytes {
         let Self {
-            mut own,
-            mut of_all,
+            mut user,
+            mut total,
         } = self;
         let needed = usize::try_from(kibibytes(bytes.len() as u64)).unwrap_or(usize::MAX);
-        for permit in [&mut own, &mut of_all] {
+        for permit in [&mut user, &mut total] {
             drop(permit.split(permit.num_permits().saturating_sub(needed)));
         }
-        Bytes::from_owner(Held {
+        Bytes::from_owner(PermittedBytes {
             bytes,
-            _room: Self { own, of_all },
+            _permit: Self { user, total },
         })
     }
 }
 
-struct Held {
+struct PermittedBytes {
     bytes: Bytes,
-    _room: Room,
+    _permit: MemoryPermit,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for PermittedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -149,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// One of which nobody knows how long it will be.
+    /// A body of unknown length.
     struct Endless;
 
     impl Body for Endless {
@@ -165,33 +152,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_user_takes_the_room_of_all() {
-        let rooms = Rooms::new();
-        let take = |user: &str| rooms.take(user.to_owned(), 8 << 20, &Endless);
-        let first = take("alice").await.expect("room");
-        let second = take("alice").await.expect("room");
+    async fn no_user_takes_the_memory_of_all() {
+        let budget = ManifestBudget::new();
+        let take = |user: &str| budget.acquire(user.to_owned(), 8 << 20, &Endless);
+        let first = take("alice").await.expect("memory");
+        let second = take("alice").await.expect("memory");
         let begun = Instant::now();
-        assert!(take("alice").await.is_err(), "a quarter is hers");
-        assert_eq!(begun.elapsed(), PATIENCE);
+        assert!(
+            take("alice").await.is_err(),
+            "a quarter of it is for one user"
+        );
+        assert_eq!(begun.elapsed(), PERMIT_TIMEOUT);
         let mut held = Vec::new();
         for user in ["bob", "carol", "dave"] {
             held.extend([
-                take(user).await.expect("room"),
-                take(user).await.expect("room"),
+                take(user).await.expect("memory"),
+                take(user).await.expect("memory"),
             ]);
         }
-        assert!(take("erin").await.is_err(), "nobody has more than there is");
-        let short = first.hold(Bytes::from_static(b"{}"));
+        assert!(take("erin").await.is_err(), "there is no more");
+        let short = first.attach(Bytes::from_static(b"{}"));
         assert!(
             take("alice").await.is_err(),
-            "others may have it, but a KiB of it is still held"
+            "others may have it, but one KiB is still in use"
         );
         drop((short, second));
         assert!(take("alice").await.is_ok());
         assert!(take("frank").await.is_ok());
         assert!(
-            !rooms.shares.lock().expect("whole").contains_key("erin"),
-            "who holds nothing is forgotten"
+            !budget
+                .users
+                .lock()
+                .expect("not poisoned")
+                .contains_key("erin"),
+            "users without a permit take no memory"
         );
     }
 }

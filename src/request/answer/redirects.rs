@@ -1,54 +1,55 @@
-//! `redirects = "follow"`: where the registry sends a download to its storage, moorgate goes
-//! itself, without anybody's credentials, so that clients need not reach (or trust) the storage.
+//! `redirects = "follow"`: moorgate follows a redirect of a download to the storage itself, without
+//! any credentials, so that clients need neither reach nor trust the storage.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
-use super::rewrite::{Asked, origin};
+use super::rewrite::{RequestMeta, origin};
 use crate::config::vhost::{Redirects, Scheme, UpstreamUrl};
 use crate::registry::host::{Authority, HostName};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
-use crate::request::route::Route;
-use crate::request::site::Target;
+use crate::request::route::{Route, UpstreamRoute};
 use crate::upstream::Upstream;
 use crate::upstream::body::{RequestBody, UpstreamBody};
 use crate::upstream::connector::{Connector, Trust};
 
-/// How often storage may redirect before it is taken for a circle.
-const MOST: usize = 5;
+/// The number of redirects of the storage that are followed.
+const MAX_REDIRECTS: usize = 5;
 
 /// Whether redirects of this request are followed.
-pub(crate) fn follows(route: &Route, asked: &Asked) -> bool {
+pub(super) fn are_followed(route: &Route, meta: &RequestMeta) -> bool {
     route.site().redirects() == Redirects::Follow
         && route.call().is_some()
-        && matches!(asked.method, Method::GET | Method::HEAD)
+        && matches!(meta.method, Method::GET | Method::HEAD)
 }
 
 /// The storage's answer in place of the registry's redirect to it; any other answer unchanged.
-pub(crate) async fn follow(
-    (route, target): (&Route, &Target),
-    asked: &Asked,
+pub(super) async fn follow(
+    to: UpstreamRoute<'_>,
+    meta: &RequestMeta,
     mut answer: Response<UpstreamBody>,
 ) -> Result<Response<UpstreamBody>, Rejection> {
+    let UpstreamRoute { route, backend } = to;
     let Some(trust) = route.site().storage.as_ref() else {
         return Ok(answer);
     };
-    let registry = target.upstream.target();
+    let registry = backend.upstream.target();
     let is_public = |name: &HostName| route.site().host.is_named(name);
     // What stays within the registry is the client's to follow: it has the credentials for it.
-    let Some(Next::Elsewhere(mut next)) = redirect(&answer, registry, &asked.path, &is_public)?
+    let Some(RedirectTarget::Elsewhere(mut next)) =
+        redirect(&answer, registry, &meta.path, &is_public)?
     else {
         return Ok(answer);
     };
     let digest = answer.headers().get(CONTENT_DIGEST).cloned();
-    for _ in 0..MOST {
+    for _ in 0..MAX_REDIRECTS {
         let (url, target) = parse(&next)?;
-        answer = fetch(route, asked, &url, target.clone(), trust).await?;
+        answer = fetch(route, meta, &url, target.clone(), trust).await?;
         // Nothing that storage redirects to is for the client, who could not resolve it.
         next = match redirect(&answer, &url, target.path(), &|_| false)? {
-            Some(Next::Within(path)) => format!("{url}{path}"),
-            Some(Next::Elsewhere(location)) => location,
+            Some(RedirectTarget::Within(path)) => format!("{url}{path}"),
+            Some(RedirectTarget::Elsewhere(location)) => location,
             None => {
                 if let Some(digest) = digest {
                     answer.headers_mut().entry(CONTENT_DIGEST).or_insert(digest);
@@ -61,7 +62,7 @@ pub(crate) async fn follow(
 }
 
 /// Where a redirect leads.
-enum Next {
+enum RedirectTarget {
     /// To a path of the host that redirects.
     Within(String),
     /// To an absolute URL.
@@ -74,7 +75,7 @@ fn redirect(
     from: &UpstreamUrl,
     request_path: &str,
     is_public: &dyn Fn(&HostName) -> bool,
-) -> Result<Option<Next>, Rejection> {
+) -> Result<Option<RedirectTarget>, Rejection> {
     let redirects = [
         StatusCode::MOVED_PERMANENTLY,
         StatusCode::FOUND,
@@ -104,11 +105,11 @@ fn redirect(
             } else {
                 "http"
             };
-            Ok(Some(Next::Elsewhere(format!("{scheme}:{text}"))))
+            Ok(Some(RedirectTarget::Elsewhere(format!("{scheme}:{text}"))))
         }
-        Rewritten::Foreign => Ok(Some(Next::Elsewhere(text.to_owned()))),
-        Rewritten::Unchanged => Ok(Some(Next::Within(text.to_owned()))),
-        Rewritten::Path(path) => Ok(Some(Next::Within(path))),
+        Rewritten::Foreign => Ok(Some(RedirectTarget::Elsewhere(text.to_owned()))),
+        Rewritten::Unchanged => Ok(Some(RedirectTarget::Within(text.to_owned()))),
+        Rewritten::Path(path) => Ok(Some(RedirectTarget::Within(path))),
         Rewritten::Refused => Err(Rejection::upstream_bad_location()),
     }
 }
@@ -144,7 +145,7 @@ fn parse(url: &str) -> Result<(UpstreamUrl, Uri), Rejection> {
 
 async fn fetch(
     route: &Route,
-    asked: &Asked,
+    meta: &RequestMeta,
     url: &UpstreamUrl,
     target: Uri,
     trust: &Trust,
@@ -155,9 +156,9 @@ async fn fetch(
     // Signed URLs lead to many hosts, each seldom: a connection of its own for each download.
     let upstream = Upstream::new(connector, 1, timeouts.upstream_connect);
     let mut request = Request::new(RequestBody::empty());
-    *request.method_mut() = asked.method.clone();
+    *request.method_mut() = meta.method.clone();
     *request.uri_mut() = target;
-    *request.headers_mut() = asked.headers.clone().unwrap_or_default();
+    *request.headers_mut() = meta.headers.clone().unwrap_or_default();
     let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
     let host = HeaderValue::try_from(url.host.authority(url.port, default_port))
         .expect("a host name is visible ASCII");

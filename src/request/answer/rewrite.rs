@@ -11,21 +11,20 @@ use crate::registry::location::{Answer, Origin, Rewriter, Rewritten};
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use crate::request::body::ResponseBody;
-use crate::request::conn_info::{ConnInfo, Protocol};
+use crate::request::conn_info::Protocol;
+use crate::request::context::RequestContext;
 use crate::request::headers;
-use crate::request::record::Record;
 use crate::request::rejection::Rejection;
-use crate::request::route::Route;
-use crate::request::site::Target;
+use crate::request::route::{Route, UpstreamRoute};
 use crate::upstream::body::UpstreamBody;
 
-/// What is still needed of a request after it was forwarded.
-pub(crate) struct Asked {
+/// What rewriting needs of a request that has been forwarded.
+pub(crate) struct RequestMeta {
     pub(crate) method: Method,
     pub(crate) path: String,
     /// The host and port as the browser named them, where a page's server was told them too.
     host: Option<String>,
-    /// What storage has to be asked with in the client's place, where moorgate follows redirects.
+    /// The headers for the storage, where moorgate follows redirects in the client's place.
     pub(crate) headers: Option<HeaderMap>,
 }
 
@@ -39,8 +38,8 @@ const DOWNLOAD: [header::HeaderName; 6] = [
     header::USER_AGENT,
 ];
 
-impl Asked {
-    pub(crate) fn of(route: &Route, parts: &Parts) -> Self {
+impl RequestMeta {
+    pub(super) fn from_parts(route: &Route, parts: &Parts) -> Self {
         let headers = (route.site().redirects() == Redirects::Follow).then(|| {
             let kept = DOWNLOAD
                 .iter()
@@ -68,38 +67,40 @@ impl Asked {
     }
 }
 
-/// Makes the answer that the client gets.
-pub(crate) fn rewrite(
-    (route, target): (&Route, &Target),
-    conn: &ConnInfo,
-    asked: &Asked,
+/// Makes the response that the client gets of the upstream's.
+pub(super) fn rewrite(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    meta: &RequestMeta,
     answer: Response<UpstreamBody>,
-    record: &Record,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let (mut parts, body) = answer.into_parts();
-    if route.call().is_some() {
-        check_login(route, parts.status)?;
+    if to.route.call().is_some() {
+        check_login(to.route, parts.status)?;
         headers::from_registry(&mut parts.headers);
         if parts.status == StatusCode::UNAUTHORIZED {
             parts
                 .headers
-                .insert(header::WWW_AUTHENTICATE, route.site().challenge.clone());
+                .insert(header::WWW_AUTHENTICATE, cx.site.challenge.clone());
         }
     } else {
         headers::from_page(&mut parts.headers);
     }
     if parts.headers.contains_key(header::LOCATION) || parts.headers.contains_key(header::LINK) {
-        references((route, target), asked, parts.status, &mut parts.headers)?;
+        references(to, meta, parts.status, &mut parts.headers)?;
     }
-    // The answer came before the request was read: this connection cannot find the next one.
-    if conn.protocol == Protocol::Http1 && record.is_body_unread() {
-        parts
-            .headers
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+    close_if_unread(cx, &mut parts.headers);
     parts.version = http::Version::default();
     parts.extensions.clear();
     Ok(Response::from_parts(parts, ResponseBody::streamed(body)))
+}
+
+/// Closes an HTTP/1.1 connection whose request was answered before it was read: the next request
+/// could not be found.
+pub(super) fn close_if_unread(cx: &RequestContext<'_>, headers: &mut HeaderMap) {
+    if cx.conn.protocol == Protocol::Http1 && cx.record.is_body_unread() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// A 401 from behind is the client's business only where its own credentials went there.
@@ -122,23 +123,24 @@ fn check_login(route: &Route, status: StatusCode) -> Result<(), Rejection> {
 }
 
 fn references(
-    (route, target): (&Route, &Target),
-    asked: &Asked,
+    to: UpstreamRoute<'_>,
+    meta: &RequestMeta,
     status: StatusCode,
     headers: &mut HeaderMap,
 ) -> Result<(), Rejection> {
+    let UpstreamRoute { route, backend } = to;
     let is_public = |name: &HostName| route.site().host.is_named(name);
-    let upstream = origin(target.upstream.target());
+    let upstream = origin(backend.upstream.target());
     let rewriter = Rewriter {
         upstream,
         is_public: &is_public,
-        request_path: &asked.path,
+        request_path: &meta.path,
     };
     if let Some(location) = headers.get(header::LOCATION) {
         let text = location
             .to_str()
             .map_err(|_| Rejection::upstream_bad_location())?;
-        let own = asked
+        let own = meta
             .host
             .as_deref()
             .and_then(|host| below_own_origin(text, host));
@@ -147,8 +149,8 @@ fn references(
             Rewritten::Path(path) => Some(path),
             Rewritten::Refused => return Err(Rejection::upstream_bad_location()),
         };
-        let path = match route.sessions() {
-            Some(owner) => Some(bound(owner, path.as_deref().unwrap_or(text))?),
+        let path = match route.session_owner() {
+            Some(owner) => Some(bind_session(owner, path.as_deref().unwrap_or(text))?),
             None => path,
         };
         if let Some(path) = path {
@@ -170,9 +172,9 @@ fn references(
     Ok(())
 }
 
-/// A reference to an upload session with the name that the session's owner gets; any other as it
-/// is.
-fn bound(owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
+/// A reference to an upload session, with the name of the session bound to its owner; any other
+/// unchanged.
+fn bind_session(owner: &SessionOwner, reference: &str) -> Result<String, Rejection> {
     let end = reference.find(['?', '#']).unwrap_or(reference.len());
     let (path, rest) = reference.split_at(end);
     let below = path

@@ -1,190 +1,83 @@
-//! Writes to tags where not everybody may move them: at a registry behind one at a time for each
-//! tag, from the look whether it is there to the answer; the store looks itself. The manifest is
-//! held in memory for it, so that no client keeps others waiting by sending slowly, and because the
-//! same manifest again is no move.
-
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+//! Writes to tags that not everybody may create or overwrite. At an upstream one write at a time for
+//! each tag, from the question whether it exists to the response; the store checks by itself. The
+//! manifest is buffered, so that no client makes others wait by sending slowly, and because writing
+//! the same manifest again overwrites nothing.
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use hyper::body::{Body, Incoming};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use hyper::body::Incoming;
 
-use super::manifest_budget::Room;
-use super::rewrite::{self, Asked};
-use super::{forward, store};
+use super::rewrite::{self, RequestMeta};
+use super::{forward, manifest_body, store};
 use crate::crypto;
-use crate::registry::call::{Call, RepositoryCall};
+use crate::keyed_lock::KeyGuard;
+use crate::registry::call::Call;
 use crate::registry::digest::Digest;
-use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
 use crate::request::body::ResponseBody;
-use crate::request::conn_info::ConnInfo;
+use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::obligations::{TagObligation, TagWrite};
-use crate::request::record::Record;
 use crate::request::rejection::Rejection;
-use crate::request::route::{Destination, Route};
-use crate::request::site::Target;
-use crate::store::{BodyTimeouts, Precondition, StoreError};
-use crate::upstream::body::{RequestBody, Upload};
+use crate::request::route::{Destination, Route, UpstreamRoute};
+use crate::upstream::body::RequestBody;
 use crate::upstream::transfer::TransferLimits;
 
-/// Whose turn it is to write a tag. A fixed number of locks, of which several tags may share one.
-pub(crate) struct TagTurns {
-    locks: Vec<Arc<Mutex<()>>>,
-    hasher: RandomState,
-}
-
-const LOCKS: u64 = 1024;
-
-/// Held until the tags are written.
-type Held = Vec<OwnedMutexGuard<()>>;
-
-impl TagTurns {
-    pub(crate) fn new() -> Self {
-        Self {
-            locks: (0..LOCKS).map(|_| Arc::default()).collect(),
-            hasher: RandomState::new(),
-        }
-    }
-
-    /// Waits for all of these at once. Always in the same order, so that no two wait for each
-    /// other.
-    async fn take(
-        &self,
-        registry: &str,
-        repository: &RepositoryName,
-        terms: &[TagObligation],
-    ) -> Held {
-        let place =
-            |term: &TagObligation| self.hasher.hash_one((registry, repository, &term.tag)) % LOCKS;
-        let mut places: Vec<_> = terms.iter().map(place).collect();
-        places.sort_unstable();
-        places.dedup();
-        let mut held = Vec::new();
-        for place in places {
-            if let Some(lock) = usize::try_from(place)
-                .ok()
-                .and_then(|place| self.locks.get(place))
-            {
-                held.push(lock.clone().lock_owned().await);
-            }
-        }
-        held
-    }
-}
-
-/// Writes a manifest, if its tags may be written as they stand.
-pub(crate) async fn write(
-    turns: &TagTurns,
-    route: &mut Route,
-    conn: &ConnInfo,
-    parts: Parts,
-    (incoming, room): (Incoming, Option<Room>),
-    record: &mut Record,
-) -> Result<Response<ResponseBody>, Rejection> {
-    let bytes = whole(route, incoming, room, record).await?;
-    let terms = route.take_tag_writes();
-    let Some(Call::Repository {
-        name: repository,
-        operation: RepositoryCall::ManifestWrite { reference, tags },
-    }) = route.call()
-    else {
-        return Err(Rejection::bad_base_path());
-    };
-    match route.destination() {
-        Destination::Upstream(target) => {
-            let registry = route.site().host.registry.to_string();
-            let held = turns.take(&registry, repository, &terms).await;
-            look((route, target), conn, &parts, terms, &bytes).await?;
-            let body = RequestBody::buffered(bytes);
-            let asked = Asked::of(route, &parts);
-            let request = forward::whole((route, target), conn, &parts, body)?;
-            let (upstream, limits) = (target.upstream.clone(), route.transfer_limits());
-            let answer = finish(
-                held,
-                async move { upstream.send(request, None, limits).await },
-            )
-            .await;
-            record.answered();
-            let answer = answer.map_err(|error| Rejection::upstream(error, route.body_limit()))?;
-            rewrite::rewrite((route, target), conn, &asked, answer, record)
-        }
-        Destination::Store(store, _) => {
-            let content_type = store::content_type(&parts.headers);
-            let content_type = content_type.map_err(|error| Rejection::store(error, 0, None))?;
-            let expected = terms.iter().filter_map(TagObligation::expected).collect();
-            let put = store
-                .put_manifest(repository, reference, tags, expected, content_type, bytes)
-                .await;
-            record.answered();
-            let accepted = put.map_err(|error| refusal(error, terms))?;
-            Ok(store::finished(
-                store::manifest_is_here(repository, tags, &accepted),
-                conn,
-                record,
-            ))
-        }
-    }
-}
-
-async fn whole(
-    route: &Route,
+/// Writes a manifest to an upstream, if its tags may be written as they are there.
+///
+/// Errors: the rejection of the tag that may not be written; 503 when another write of one of the
+/// tags does not end; 502 when the upstream does not say what is there.
+pub(super) async fn to_upstream(
+    cx: &mut RequestContext<'_>,
+    mut route: Route,
     incoming: Incoming,
-    room: Option<Room>,
-    record: &mut Record,
-) -> Result<Bytes, Rejection> {
-    let limit = route.body_limit();
-    let upload = Arc::<Upload>::default();
-    let has_body = !incoming.is_end_stream();
-    let body = RequestBody::streamed(incoming, upload.clone(), limit);
-    record.forwarded(has_body.then(|| upload.clone()));
-    let timeouts = &route.site().host.timeouts;
-    let timeouts = BodyTimeouts {
-        first_byte: timeouts.first_body_byte,
-        stall: timeouts.stall,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let manifest = manifest_body::read(cx, &route, incoming).await?;
+    let obligations = route.take_tag_writes();
+    let Destination::Upstream(to) = route.destination() else {
+        return Err(Rejection::bad_target());
     };
-    let whole = store::whole(timeouts, body, room).await;
-    whole.map_err(|error| Rejection::store(error, limit, upload.failure()))
+    let Some(repository) = route.call().and_then(Call::repository) else {
+        return Err(Rejection::bad_target());
+    };
+    let registry = cx.site.host.registry.to_string();
+    let tags = obligations.iter().map(|obligation| &obligation.tag);
+    let guards = cx.gateway.tag_locks.lock(&registry, repository, tags).await;
+    let guards = guards.map_err(|_| Rejection::tag_locked())?;
+    check_preconditions(cx, to, obligations, &manifest).await?;
+    let meta = RequestMeta::from_parts(&route, &cx.parts);
+    let request = forward::buffered_request(cx, to, RequestBody::buffered(manifest))?;
+    let (upstream, limits) = (to.backend.upstream.clone(), route.transfer_limits());
+    let write = async move { upstream.send(request, None, limits).await };
+    let response = run_detached(guards, write).await;
+    cx.record.answered();
+    let response = response.map_err(|error| Rejection::upstream(error, route.body_limit()))?;
+    rewrite::rewrite(cx, to, &meta, response)
 }
 
-impl TagObligation {
-    /// What the store is to find, where not everything is fine.
-    fn expected(&self) -> Option<Precondition> {
-        match &self.allowed {
-            TagWrite::Any => None,
-            TagWrite::CreateOnly(_) => Some(Precondition::Absent(self.tag.clone())),
-            TagWrite::OverwriteOnly(_) => Some(Precondition::Present(self.tag.clone())),
-        }
+/// Writes a manifest to moorgate's own registry, which checks the tags as it writes.
+pub(super) async fn to_store(
+    cx: &mut RequestContext<'_>,
+    mut route: Route,
+    incoming: Incoming,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let obligations = route.take_tag_writes();
+    match route.destination() {
+        Destination::Store(to) => store::write_manifest(cx, to, obligations, incoming).await,
+        Destination::Upstream(_) => Err(Rejection::bad_target()),
     }
 }
 
-/// Why the store did not write: what the rules say to it, if that is a tag that is not as it was
-/// expected.
-fn refusal(error: StoreError, terms: Vec<TagObligation>) -> Rejection {
-    let unexpected = match &error {
-        StoreError::PreconditionFailed(tag) => terms.into_iter().find(|term| term.tag == *tag),
-        _ => None,
-    };
-    match unexpected.map(|term| term.allowed) {
-        Some(TagWrite::CreateOnly(refusal) | TagWrite::OverwriteOnly(refusal)) => refusal,
-        Some(TagWrite::Any) | None => Rejection::store(error, 0, None),
-    }
-}
-
-/// Goes on to the end when nobody waits any more: a write whose client has left may still come to
-/// pass, and until that is known nobody else may believe the tag to be as it was.
-async fn finish<T: Send + 'static>(
-    held: Held,
-    work: impl Future<Output = T> + Send + 'static,
+/// Runs a write to its end even if its client leaves: the write may still take effect, and until
+/// that is known nobody else may believe the tag to be as it was.
+async fn run_detached<T: Send + 'static>(
+    guards: Vec<KeyGuard>,
+    write: impl Future<Output = T> + Send + 'static,
 ) -> T {
     let task = tokio::spawn(async move {
-        let done = work.await;
-        drop(held);
+        let done = write.await;
+        drop(guards);
         done
     });
     match task.await {
@@ -197,61 +90,73 @@ async fn finish<T: Send + 'static>(
     }
 }
 
-/// A tag that is there, and its manifest if the registry tells.
-struct Present(Option<Digest>);
-
-/// Whether the tags are there at the registry, where that matters. The turn is the caller's.
-async fn look(
-    to: (&Route, &Target),
-    conn: &ConnInfo,
-    parts: &Parts,
-    terms: Vec<TagObligation>,
-    bytes: &Bytes,
+/// Asks the upstream for the tags whose existence matters. The caller has locked them.
+async fn check_preconditions(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    obligations: Vec<TagObligation>,
+    manifest: &Bytes,
 ) -> Result<(), Rejection> {
-    for TagObligation { tag, allowed } in terms {
-        let refusal = match allowed {
-            TagWrite::Any => continue,
-            TagWrite::CreateOnly(refusal) => present(to, conn, parts, &tag)
-                .await?
-                .is_some_and(|Present(digest)| !digest.is_some_and(|digest| is_of(&digest, bytes)))
-                .then_some(refusal),
-            TagWrite::OverwriteOnly(refusal) => present(to, conn, parts, &tag)
-                .await?
-                .is_none()
-                .then_some(refusal),
-        };
-        if let Some(refusal) = refusal {
-            return Err(refusal);
+    for TagObligation { tag, allowed } in obligations {
+        match allowed {
+            TagWrite::Any => {}
+            TagWrite::CreateOnly(rejection) => {
+                if let Some(existing) = head_manifest(cx, to, &tag).await?
+                    && !existing.is_digest_of(manifest)
+                {
+                    return Err(rejection);
+                }
+            }
+            TagWrite::OverwriteOnly(rejection) => {
+                if head_manifest(cx, to, &tag).await?.is_none() {
+                    return Err(rejection);
+                }
+            }
         }
     }
     Ok(())
 }
 
-async fn present(
-    (route, target): (&Route, &Target),
-    conn: &ConnInfo,
-    parts: &Parts,
+/// The manifest of an existing tag, with its digest if the registry gives it.
+struct ExistingManifest {
+    digest: Option<Digest>,
+}
+
+impl ExistingManifest {
+    /// A digest by an algorithm that is not computed here is of another manifest.
+    fn is_digest_of(&self, manifest: &[u8]) -> bool {
+        self.digest
+            .as_ref()
+            .is_some_and(|digest| is_of(digest, manifest))
+    }
+}
+
+async fn head_manifest(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
     tag: &Tag,
-) -> Result<Option<Present>, Rejection> {
-    let Some(repository) = route.call().and_then(Call::repository) else {
-        return Err(Rejection::bad_base_path());
+) -> Result<Option<ExistingManifest>, Rejection> {
+    let Some(repository) = to.route.call().and_then(Call::repository) else {
+        return Err(Rejection::bad_target());
     };
     let path = format!("/v2/{repository}/manifests/{tag}");
-    let mut request = forward::own((route, target), conn, parts, (Method::HEAD, &path))?;
+    let mut request = forward::own_request(cx, to, Method::HEAD, &path)?;
     request
         .headers_mut()
         .insert(header::ACCEPT, HeaderValue::from_static(ANY_MANIFEST));
-    let limits = TransferLimits::new(&route.site().host.timeouts, false);
-    let answer = target.upstream.send(request, None, limits).await;
-    let answer = answer.map_err(|error| Rejection::upstream(error, 0))?;
-    match answer.status() {
-        StatusCode::OK => Ok(Some(Present(digest_of(answer.headers())))),
+    let limits = TransferLimits::new(&cx.site.host.timeouts, false);
+    let response = to.backend.upstream.send(request, None, limits).await;
+    let response = response.map_err(|error| Rejection::upstream(error, 0))?;
+    match response.status() {
+        StatusCode::OK => Ok(Some(ExistingManifest {
+            digest: content_digest(response.headers()),
+        })),
         StatusCode::NOT_FOUND => Ok(None),
         _ => Err(Rejection::upstream_does_not_tell()),
     }
 }
 
-fn digest_of(headers: &HeaderMap) -> Option<Digest> {
+fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     Digest::parse(headers.get(CONTENT_DIGEST)?.to_str().ok()?).ok()
 }
 

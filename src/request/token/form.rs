@@ -20,8 +20,8 @@ use crate::request::rejection::{OauthError, Rejection};
 use crate::request::site::Site;
 
 /// A request for a token.
-pub(super) struct Asked {
-    pub(super) shown: Shown,
+pub(super) struct TokenRequest {
+    pub(super) presented: PresentedCredentials,
     pub(super) scopes: Vec<Scope>,
     /// What the client calls itself.
     pub(super) client: String,
@@ -29,9 +29,9 @@ pub(super) struct Asked {
     pub(super) offline: bool,
 }
 
-/// By what somebody wants to be believed.
-pub(super) enum Shown {
-    Nothing,
+/// The credentials that a client presents.
+pub(super) enum PresentedCredentials {
+    None,
     Password(Credentials),
     Refresh(Zeroizing<String>),
 }
@@ -45,9 +45,9 @@ pub(super) async fn read(
     conn: &ConnInfo,
     parts: &Parts,
     body: Incoming,
-) -> Result<Asked, Rejection> {
+) -> Result<TokenRequest, Rejection> {
     match parts.method {
-        Method::GET => of_query(site, parts),
+        Method::GET => from_query(site, parts),
         Method::POST => {
             // Also for a header that only others would look at.
             admit::authorization(&parts.headers)?;
@@ -56,17 +56,17 @@ pub(super) async fn read(
                     "the Content-Type is not application/x-www-form-urlencoded",
                 ));
             }
-            let form = content(conn, body).await?;
+            let form = read_form(conn, body).await?;
             let form = std::str::from_utf8(&form).map_err(|_| invalid("the form is not text"))?;
-            of_form(site, form)
+            from_form(site, form)
         }
         _ => Err(Rejection::method_not_allowed("GET, POST")),
     }
 }
 
-fn of_query(site: &Site, parts: &Parts) -> Result<Asked, Rejection> {
+fn from_query(site: &Site, parts: &Parts) -> Result<TokenRequest, Rejection> {
     let fields = Fields::parse(parts.uri.query().unwrap_or_default())?;
-    let shown = match admit::credentials(site, &parts.headers)? {
+    let presented = match admit::credentials(site, &parts.headers)? {
         Some(credentials)
             if fields
                 .account
@@ -77,20 +77,20 @@ fn of_query(site: &Site, parts: &Parts) -> Result<Asked, Rejection> {
                 "`account` is not the user of the Authorization header",
             ));
         }
-        Some(credentials) => Shown::Password(credentials),
+        Some(credentials) => PresentedCredentials::Password(credentials),
         None if fields.account.is_some() => {
             return Err(Rejection::unauthorized(site, "log in to use this registry"));
         }
-        None => Shown::Nothing,
+        None => PresentedCredentials::None,
     };
     let offline = matches!(fields.offline_token.as_deref(), Some("true" | "1"));
-    fields.asked(site, shown, offline)
+    fields.into_request(site, presented, offline)
 }
 
-fn of_form(site: &Site, form: &str) -> Result<Asked, Rejection> {
+fn from_form(site: &Site, form: &str) -> Result<TokenRequest, Rejection> {
     let fields = Fields::parse(form)?;
     let unauthorized = |message| Rejection::unauthorized(site, message);
-    let shown = match fields.grant_type.as_deref() {
+    let presented = match fields.grant_type.as_deref() {
         Some("password") => {
             let (Some(user), Some(password)) = (&fields.username, &fields.password) else {
                 return Err(invalid(
@@ -101,12 +101,12 @@ fn of_form(site: &Site, form: &str) -> Result<Asked, Rejection> {
                 unauthorized("user name and password cannot be read: log in again")
             })?;
             match credentials.is_empty() {
-                true => Shown::Nothing,
-                false => Shown::Password(credentials),
+                true => PresentedCredentials::None,
+                false => PresentedCredentials::Password(credentials),
             }
         }
         Some("refresh_token") => match &fields.refresh_token {
-            Some(token) => Shown::Refresh(Zeroizing::new(token.to_string())),
+            Some(token) => PresentedCredentials::Refresh(Zeroizing::new(token.to_string())),
             None => return Err(invalid("`refresh_token` is missing")),
         },
         Some(_) => {
@@ -116,7 +116,7 @@ fn of_form(site: &Site, form: &str) -> Result<Asked, Rejection> {
         None => return Err(invalid("`grant_type` is missing")),
     };
     let offline = fields.access_type.as_deref() == Some("offline");
-    fields.asked(site, shown, offline)
+    fields.into_request(site, presented, offline)
 }
 
 /// The fields that are known here; others are ignored. An empty one counts as none.
@@ -167,7 +167,12 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    fn asked(self, site: &Site, shown: Shown, offline: bool) -> Result<Asked, Rejection> {
+    fn into_request(
+        self,
+        site: &Site,
+        presented: PresentedCredentials,
+        offline: bool,
+    ) -> Result<TokenRequest, Rejection> {
         if let Some(service) = &self.service {
             let is_ours =
                 Authority::parse(service).is_ok_and(|service| site.host.is_named(&service.host));
@@ -181,7 +186,7 @@ impl<'a> Fields<'a> {
                 .flat_map(|scopes| scopes.split(' '))
                 .filter(|scope| !scope.is_empty())
         };
-        if words().count() > MOST_SCOPES || words().map(str::len).sum::<usize>() > LONGEST_SCOPES {
+        if words().count() > MAX_SCOPES || words().map(str::len).sum::<usize>() > MAX_SCOPES_BYTES {
             return Err(Rejection::oauth(
                 OauthError::InvalidScope,
                 "too many scopes for one token: ask for fewer at once",
@@ -192,8 +197,8 @@ impl<'a> Fields<'a> {
                 .map_err(|e| Rejection::oauth(OauthError::InvalidScope, e.to_string()))
         });
         let scopes = scopes.collect::<Result<_, _>>()?;
-        Ok(Asked {
-            shown,
+        Ok(TokenRequest {
+            presented,
             scopes,
             client: self.client_id.unwrap_or_default().into_owned(),
             offline,
@@ -212,21 +217,21 @@ fn is_form(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-async fn content(conn: &ConnInfo, body: Incoming) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+async fn read_form(conn: &ConnInfo, body: Incoming) -> Result<Zeroizing<Vec<u8>>, Rejection> {
     let collected = async {
         let _permit = conn.form_permit().await;
-        let mut body = Limited::new(body, LONGEST_FORM);
+        let mut body = Limited::new(body, MAX_FORM_BYTES);
         let mut form = Zeroizing::new(Vec::with_capacity(1024));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
-                true => Rejection::body_too_large(LONGEST_FORM as u64),
+                true => Rejection::body_too_large(MAX_FORM_BYTES as u64),
                 false => invalid("the form ended early"),
             })?;
             form.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
         }
         Ok(form)
     };
-    tokio::time::timeout(PATIENCE, collected)
+    tokio::time::timeout(FORM_TIMEOUT, collected)
         .await
         .unwrap_or_else(|_| Err(Rejection::form_stalled()))
 }
@@ -237,12 +242,12 @@ fn invalid(message: &'static str) -> Rejection {
 
 /// Scopes of 8 KiB, three times as long when every colon and slash is encoded as a long query may
 /// not be, and a password.
-const LONGEST_FORM: usize = 16 << 10;
+const MAX_FORM_BYTES: usize = 16 << 10;
 /// A token of so many must still fit into the head of a request, which may have 32 KiB by default.
-const LONGEST_SCOPES: usize = 8 << 10;
-const MOST_SCOPES: usize = 100;
-/// For a form to come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_SCOPES_BYTES: usize = 8 << 10;
+const MAX_SCOPES: usize = 100;
+/// From the head of the request to the end of the form.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

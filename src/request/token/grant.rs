@@ -60,7 +60,7 @@ pub(super) fn scopes(access: &Access) -> String {
 }
 
 /// A time of RFC 3339.
-pub(super) fn written(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let whole = Timestamp::try_from(time).and_then(|time| Timestamp::from_second(time.as_second()));
     whole.map_or_else(|_| String::new(), |time| time.to_string())
 }

@@ -3,48 +3,34 @@
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::conditions::{self, Wanted};
-use super::{Answered, Asked, ResponseBody, empty, value};
+use super::{Answered, ResponseBody, StoreRequest, empty, value};
 use crate::registry::call::Read;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Reference;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
+use crate::request::respond;
 use crate::store::content::Content;
 
-/// A small document.
-pub(super) fn json(bytes: Vec<u8>, media_type: &str, read: Read) -> Response<ResponseBody> {
-    let length = bytes.len();
-    let mut response = Response::new(ResponseBody::own(bytes, read == Read::Head));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    // A client's own words come back here: what cannot stand in a header was no media type.
-    let media_type = HeaderValue::try_from(media_type);
-    headers.insert(
-        header::CONTENT_TYPE,
-        media_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
-    );
-    response
-}
-
 pub(super) async fn manifest(
-    asked: &Asked<'_>,
+    request: &StoreRequest<'_>,
     name: &RepositoryName,
     reference: &Reference,
     read: Read,
 ) -> Answered {
-    let found = asked
+    let found = request
         .store
         .manifest(name, reference, read == Read::Get)
         .await;
-    let manifest = found.map_err(|error| asked.rejection(error))?;
+    let manifest = found.map_err(|error| request.rejection(error))?;
     let tag = entity_tag(&manifest.digest);
     let size = manifest.bytes.len() as u64;
-    let mut response = match conditions::wanted(asked.headers, &tag, size) {
+    let mut response = match conditions::wanted(request.headers, &tag, size) {
         Wanted::Nothing => empty(StatusCode::NOT_MODIFIED),
         // Manifests are small: nobody asks for a part of one.
         Wanted::Whole | Wanted::Part { .. } | Wanted::Unsatisfiable => {
-            json(manifest.bytes, &manifest.media_type, read)
+            respond::json(manifest.bytes, &manifest.media_type, read)
         }
     };
     let headers = response.headers_mut();
@@ -54,15 +40,15 @@ pub(super) async fn manifest(
 }
 
 pub(super) async fn blob(
-    asked: &Asked<'_>,
+    request: &StoreRequest<'_>,
     name: &RepositoryName,
     digest: &Digest,
     read: Read,
 ) -> Answered {
-    let found = asked.store.blob(name, digest, read == Read::Head).await;
-    let blob = found.map_err(|error| asked.rejection(error))?;
+    let found = request.store.blob(name, digest, read == Read::Head).await;
+    let blob = found.map_err(|error| request.rejection(error))?;
     let tag = entity_tag(digest);
-    let wanted = match (conditions::wanted(asked.headers, &tag, blob.size), read) {
+    let wanted = match (conditions::wanted(request.headers, &tag, blob.size), read) {
         (Wanted::Part { .. } | Wanted::Unsatisfiable, Read::Head) => Wanted::Whole,
         (wanted, _) => wanted,
     };

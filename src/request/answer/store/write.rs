@@ -1,22 +1,22 @@
 //! Pushes: uploads in all their forms, mounts, manifests.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-
-use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body::Body;
+use http::{HeaderValue, Response, StatusCode, header};
+use hyper::body::Incoming;
 
-use super::{Answered, Asked, ResponseBody, conditions, empty, value};
+use super::{Answered, ResponseBody, StoreRequest, conditions, empty, finish, value};
+use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::registry::reference::{Reference, Tag};
+use crate::registry::reference::Tag;
 use crate::registry::upload_id::UploadId;
-use crate::request::answer::manifest_budget::Room;
+use crate::request::answer::manifest_body;
+use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
+use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
-use crate::store::{BodyTimeouts, ContentRange, PutOutcome, StoreError};
+use crate::request::route::StoreRoute;
+use crate::store::{ContentRange, Precondition, PutOutcome, StoreError};
 use crate::upstream::body::RequestBody;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -27,47 +27,47 @@ type Session<'a> = (&'a RepositoryName, &'a UploadId);
 
 /// Opens a session, or with a digest takes in the whole blob at once.
 pub(super) async fn start(
-    asked: &Asked<'_>,
+    request: &StoreRequest<'_>,
     name: &RepositoryName,
     digest: Option<&Digest>,
     body: RequestBody,
 ) -> Answered {
-    let opened = asked.store.start_upload(name).await;
-    let id = opened.map_err(|error| asked.rejection(error))?;
+    let opened = request.store.start_upload(name).await;
+    let id = opened.map_err(|error| request.rejection(error))?;
     let Some(digest) = digest else {
-        return Ok(standing(asked, StatusCode::ACCEPTED, (name, &id), 0));
+        return Ok(standing(request, StatusCode::ACCEPTED, (name, &id), 0));
     };
-    let committed = asked
+    let committed = request
         .store
         .commit(
             (name, &id),
             digest,
             ContentRange::default(),
             body,
-            asked.timeouts,
+            request.timeouts,
         )
         .await;
     if let Err(error) = committed {
         // Nobody knows of this session, so that nobody can continue it. It may be gone already.
-        let _ = asked.store.cancel_upload(name, &id).await;
-        return Err(asked.rejection(error));
+        let _ = request.store.cancel_upload(name, &id).await;
+        return Err(request.rejection(error));
     }
     Ok(created(name, digest))
 }
 
 /// Makes the blob of another repository one of this, or opens a session where that has none.
 pub(super) async fn mount(
-    asked: &Asked<'_>,
+    request: &StoreRequest<'_>,
     name: &RepositoryName,
     digest: &Digest,
     from: Option<&RepositoryName>,
 ) -> Answered {
     let mounted = match from {
-        Some(from) => asked
+        Some(from) => request
             .store
             .mount(name, from, digest)
             .await
-            .map_err(|error| asked.rejection(error))?,
+            .map_err(|error| request.rejection(error))?,
         // To look through all repositories would tell who asks what is in those that they may not
         // read.
         None => false,
@@ -75,67 +75,75 @@ pub(super) async fn mount(
     if mounted {
         Ok(created(name, digest))
     } else {
-        start(asked, name, None, RequestBody::empty()).await
+        start(request, name, None, RequestBody::empty()).await
     }
 }
 
-pub(super) async fn status(asked: &Asked<'_>, session: Session<'_>) -> Answered {
+pub(super) async fn status(request: &StoreRequest<'_>, session: Session<'_>) -> Answered {
     let (name, id) = session;
-    let length = asked
+    let length = request
         .store
         .upload_length(name, id)
         .await
-        .map_err(|error| asked.rejection(error))?;
-    Ok(standing(asked, StatusCode::NO_CONTENT, session, length))
+        .map_err(|error| request.rejection(error))?;
+    Ok(standing(request, StatusCode::NO_CONTENT, session, length))
 }
 
-pub(super) async fn chunk(asked: &Asked<'_>, session: Session<'_>, body: RequestBody) -> Answered {
-    let range = content_range(asked, &body)?;
-    let added = asked
+pub(super) async fn chunk(
+    request: &StoreRequest<'_>,
+    session: Session<'_>,
+    body: RequestBody,
+) -> Answered {
+    let range = content_range(request, &body)?;
+    let added = request
         .store
-        .append(session, range, body, asked.timeouts)
+        .append(session, range, body, request.timeouts)
         .await;
-    let length = added.map_err(|error| misplaced(asked, session, error))?;
-    Ok(standing(asked, StatusCode::ACCEPTED, session, length))
+    let length = added.map_err(|error| misplaced(request, session, error))?;
+    Ok(standing(request, StatusCode::ACCEPTED, session, length))
 }
 
 pub(super) async fn commit(
-    asked: &Asked<'_>,
+    request: &StoreRequest<'_>,
     session: Session<'_>,
     digest: &Digest,
     body: RequestBody,
 ) -> Answered {
-    let range = content_range(asked, &body)?;
-    let committed = asked
+    let range = content_range(request, &body)?;
+    let committed = request
         .store
-        .commit(session, digest, range, body, asked.timeouts)
+        .commit(session, digest, range, body, request.timeouts)
         .await;
-    committed.map_err(|error| misplaced(asked, session, error))?;
+    committed.map_err(|error| misplaced(request, session, error))?;
     Ok(created(session.0, digest))
 }
 
 /// Where the body belongs; an empty one belongs anywhere.
-fn content_range(asked: &Asked<'_>, body: &RequestBody) -> Result<ContentRange, Rejection> {
+fn content_range(
+    request: &StoreRequest<'_>,
+    body: &RequestBody,
+) -> Result<ContentRange, Rejection> {
     if body.is_empty() {
         return Ok(ContentRange::default());
     }
-    conditions::content_range(asked.headers).ok_or_else(|| asked.rejection(StoreError::BadRange))
+    conditions::content_range(request.headers)
+        .ok_or_else(|| request.rejection(StoreError::BadRange))
 }
 
-fn misplaced(asked: &Asked<'_>, session: Session<'_>, error: StoreError) -> Rejection {
+fn misplaced(request: &StoreRequest<'_>, session: Session<'_>, error: StoreError) -> Rejection {
     let StoreError::OutOfOrder { at } = error else {
-        return asked.rejection(error);
+        return request.rejection(error);
     };
-    asked
+    request
         .rejection(error)
-        .with_upload_progress(value(path(asked, session)), received(at))
+        .with_upload_progress(value(path(request, session)), received(at))
 }
 
 /// Where the session is, under the name that its owner gets.
-fn path(asked: &Asked<'_>, (name, id): Session<'_>) -> String {
-    let bound = asked
+fn path(request: &StoreRequest<'_>, (name, id): Session<'_>) -> String {
+    let bound = request
         .route
-        .sessions()
+        .session_owner()
         .and_then(|owner| owner.bind(name, id));
     format!("/v2/{name}/blobs/uploads/{}", bound.as_ref().unwrap_or(id))
 }
@@ -148,14 +156,14 @@ fn received(length: u64) -> HeaderValue {
 
 /// Says how far an upload is.
 fn standing(
-    asked: &Asked<'_>,
+    request: &StoreRequest<'_>,
     status: StatusCode,
     session: Session<'_>,
     length: u64,
 ) -> Response<ResponseBody> {
     let mut response = empty(status);
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, value(path(asked, session)));
+    headers.insert(header::LOCATION, value(path(request, session)));
     headers.insert(header::RANGE, received(length));
     headers.insert(UPLOAD_UUID, value(session.1.as_str()));
     response
@@ -173,83 +181,86 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response<ResponseBody> {
     response
 }
 
-pub(super) async fn manifest(
-    asked: &Asked<'_>,
-    (name, reference, tags): (&RepositoryName, &Reference, &[Tag]),
-    body: RequestBody,
-    room: Option<Room>,
+/// Writes a manifest, if its tags are as the obligations want them.
+///
+/// Errors: the rejection of the tag that may not be written, what [`manifest_body::read`] and the
+/// store refuse.
+pub(in crate::request::answer) async fn write_manifest(
+    cx: &mut RequestContext<'_>,
+    to: StoreRoute<'_>,
+    obligations: Vec<TagObligation>,
+    incoming: Incoming,
 ) -> Answered {
-    let content_type = content_type(asked.headers).map_err(|error| asked.rejection(error))?;
-    let bytes = whole(asked.timeouts, body, room)
-        .await
-        .map_err(|error| asked.rejection(error))?;
-    let accepted = asked
+    let Call::Repository {
+        name: repository,
+        operation: RepositoryCall::ManifestWrite { reference, tags },
+    } = to.call
+    else {
+        return Err(Rejection::bad_target());
+    };
+    let manifest = manifest_body::read(cx, to.route, incoming).await?;
+    let content_type = cx.parts.headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.map(HeaderValue::to_str).transpose();
+    let content_type = content_type.map_err(|_| {
+        let error = StoreError::ManifestInvalid("the Content-Type is not one".into());
+        Rejection::store(error, 0, None)
+    })?;
+    let preconditions = obligations.iter().filter_map(precondition).collect();
+    let put = to
         .store
-        .put_manifest(name, reference, tags, Vec::new(), content_type, bytes)
+        .put_manifest(
+            repository,
+            reference,
+            tags,
+            preconditions,
+            content_type,
+            manifest,
+        )
         .await;
-    Ok(manifest_is_here(
-        name,
-        tags,
-        &accepted.map_err(|error| asked.rejection(error))?,
-    ))
+    cx.record.answered();
+    let outcome = put.map_err(|error| rejection(error, obligations))?;
+    Ok(finish(cx, manifest_created(repository, tags, &outcome)))
 }
 
-/// What the client calls its manifest.
-pub(in crate::request::answer) fn content_type(
-    headers: &HeaderMap,
-) -> Result<Option<&str>, StoreError> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .map(HeaderValue::to_str)
-        .transpose();
-    content_type.map_err(|_| StoreError::ManifestInvalid("the Content-Type is not one".into()))
+/// What the store has to find; nothing where any write is allowed.
+fn precondition(obligation: &TagObligation) -> Option<Precondition> {
+    match &obligation.allowed {
+        TagWrite::Any => None,
+        TagWrite::CreateOnly(_) => Some(Precondition::Absent(obligation.tag.clone())),
+        TagWrite::OverwriteOnly(_) => Some(Precondition::Present(obligation.tag.clone())),
+    }
 }
 
-/// Says that a manifest was taken in.
-pub(in crate::request::answer) fn manifest_is_here(
+/// Why the store did not write: for a tag that is not as it was expected, what the rules say to it.
+fn rejection(error: StoreError, obligations: Vec<TagObligation>) -> Rejection {
+    let unexpected = match &error {
+        StoreError::PreconditionFailed(tag) => obligations.into_iter().find(|one| one.tag == *tag),
+        _ => None,
+    };
+    match unexpected.map(|obligation| obligation.allowed) {
+        Some(TagWrite::CreateOnly(rejection) | TagWrite::OverwriteOnly(rejection)) => rejection,
+        Some(TagWrite::Any) | None => Rejection::store(error, 0, None),
+    }
+}
+
+/// Says that a manifest was stored.
+fn manifest_created(
     name: &RepositoryName,
     tags: &[Tag],
-    accepted: &PutOutcome,
+    outcome: &PutOutcome,
 ) -> Response<ResponseBody> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     headers.insert(
         header::LOCATION,
-        value(format!("/v2/{name}/manifests/{}", accepted.digest)),
+        value(format!("/v2/{name}/manifests/{}", outcome.digest)),
     );
-    headers.insert(CONTENT_DIGEST, value(accepted.digest.as_str()));
-    if let Some(subject) = &accepted.subject {
+    headers.insert(CONTENT_DIGEST, value(outcome.digest.as_str()));
+    if let Some(subject) = &outcome.subject {
         headers.insert(SUBJECT, value(subject.as_str()));
     }
     for tag in tags {
         headers.append(TAG, value(tag.as_str()));
     }
     response
-}
-
-/// A manifest's body: one of the few that are collected, up to the limit that the body itself
-/// keeps.
-pub(in crate::request::answer) async fn whole(
-    timeouts: BodyTimeouts,
-    mut body: RequestBody,
-    room: Option<Room>,
-) -> Result<Bytes, StoreError> {
-    let mut all = BytesMut::new();
-    let mut limit = timeouts.first_byte;
-    loop {
-        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-        match tokio::time::timeout(limit, frame).await {
-            Ok(None) => {
-                let bytes = all.freeze();
-                return Ok(match room {
-                    Some(room) => room.hold(bytes),
-                    None => bytes,
-                });
-            }
-            Ok(Some(Ok(frame))) => all.extend_from_slice(&frame.into_data().unwrap_or_default()),
-            Ok(Some(Err(_))) => return Err(StoreError::BodyCut),
-            Err(_) => return Err(StoreError::BodyStalled),
-        }
-        limit = timeouts.stall;
-    }
 }

@@ -1,0 +1,23 @@
+//! What the steps of the line know of one request.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::conn_info::ConnInfo;
+use super::gateway::Gateway;
+use super::record::Record;
+use super::site::{Site, Sites};
+
+/// One request on its way along the line, once its virtual host is known. The body travels beside
+/// it: the step that answers consumes it.
+pub(crate) struct RequestContext<'a> {
+    pub(crate) gateway: &'a Gateway,
+    /// The configuration that the request sees to its end.
+    pub(crate) sites: &'a Sites,
+    pub(crate) site: &'a Arc<Site>,
+    pub(crate) conn: &'a Arc<ConnInfo>,
+    /// Head of the request. [`forward`](super::answer::forward) moves the headers out.
+    pub(crate) parts: Parts,
+    pub(crate) record: &'a mut Record,
+}
