@@ -55,7 +55,9 @@ impl FilteredPage {
                 .decide(asker, Action::Catalog, name, None)
                 .allowed
         };
-        for name in names.into_iter().filter(sees) {
+        // What no query can carry would end the list: nothing could come after it.
+        let can_be_last = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic());
+        for name in names.into_iter().filter(can_be_last).filter(sees) {
             if self.page.entries.len() == self.limit {
                 self.page.has_more = true;
                 return true;

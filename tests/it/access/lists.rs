@@ -179,6 +179,78 @@ async fn a_registry_with_tokens_of_its_own_is_paged_by_name() {
     }
 }
 
+/// A registry that answers a request for the catalog by its query, or never.
+async fn catalog_of(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        loop {
+            let mut peer = Peer::new(listener.accept().await.unwrap().0);
+            while let Some(head) = peer.try_head().await {
+                let target = head.first.split(' ').nth(1).unwrap();
+                let (_, query) = target.split_once('?').unwrap();
+                match answer(query) {
+                    Some(answer) => peer.send(answer).await,
+                    None => {
+                        silent.push(peer);
+                        break;
+                    }
+                }
+            }
+        }
+    });
+    url
+}
+
+fn listed(names: &[&str], next: Option<&str>) -> String {
+    let body = serde_json::json!({ "repositories": names }).to_string();
+    let link = next.map_or(String::new(), |next| {
+        format!("Link: </v2/_catalog?{next}>; rel=\"next\"\r\n")
+    });
+    format!(
+        "HTTP/1.1 200 OK\r\n{link}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn a_name_that_no_link_can_hold_ends_nothing() {
+    let url = catalog_of(|_| Some(listed(&["a\u{7}", "b", "c&d>", "\u{fc}", "e"], None))).await;
+    let domain = Domain::new("ci.test", &url).tables(&allow("**", "'all'"));
+    let gateway = Setup::new().domain(domain).start().await;
+    let mut alice = Endpoint::new(&gateway, "http/1.1").client();
+    let pages = catalog(&mut alice, 1).await;
+    assert_eq!(pages.concat(), ["b", "c&d>", "e"]);
+}
+
+#[tokio::test]
+async fn a_catalog_that_takes_too_long_ends_with_a_link() {
+    let answers = |query: &str| match query {
+        "n=1000" => Some(listed(&["base/a", "x"], Some("n=1000&last=x"))),
+        "n=1000&last=x" => Some(listed(&["base/b"], Some("n=1000&last=base/b"))),
+        _ => None,
+    };
+    let url = catalog_of(answers).await;
+    let rules = format!(
+        "{}[timeouts]\nupstream_head = '1s'",
+        allow("base/*", "'catalog'")
+    );
+    let domain = Domain::new("ci.test", &url).tables(&rules);
+    let gateway = Setup::new().domain(domain).start().await;
+    let mut alice = Endpoint::new(&gateway, "http/1.1").client();
+    let page = alice.get("/v2/_catalog?n=9").await.is(200);
+    let names = serde_json::json!({ "repositories": ["base/a", "base/b"] });
+    assert_eq!(page.json(), names);
+    assert_eq!(
+        page.header("link"),
+        "</v2/_catalog?n=9&last=base/b>; rel=\"next\""
+    );
+    // Nothing was found in time, so that there is nothing to go on from.
+    let late = alice.get("/v2/_catalog?n=9&last=base/b").await;
+    late.refused(504, "UNAVAILABLE");
+}
+
 #[tokio::test]
 async fn a_mount_from_what_may_not_be_read_is_an_upload() {
     for kind in KINDS {

@@ -1,7 +1,11 @@
 //! Two pushes race for one protected tag, and however they come, exactly one wins.
 
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
 use super::stage::allow;
-use crate::harness::{Domain, Gateway, Setup};
+use crate::harness::{Domain, Gateway, Peer, Setup, Upstream};
 use crate::store::client::{Answer, Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
 
@@ -156,5 +160,68 @@ async fn exactly_one_of_two_pushes_wins_whichever_way_they_come() {
                 .is(200);
             assert_eq!(there.body, won.manifest, "{told}");
         }
+    }
+}
+
+/// A registry that has no manifest and takes each, without reading it.
+async fn taking_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let mut peer = Peer::new(listener.accept().await.unwrap().0);
+            tokio::spawn(async move {
+                while let Some(head) = peer.try_head().await {
+                    let length = head.length().unwrap_or_default();
+                    peer.bytes(length).await;
+                    let status = match head.first.starts_with("HEAD") {
+                        true => "404 Not Found",
+                        false => "201 Created",
+                    };
+                    peer.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+                        .await;
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_registry_that_never_answers_delays_no_other_domain() {
+    let stuck = Upstream::new().await;
+    let rules = allow("**", "'pull', 'push'");
+    let gateway = Setup::new()
+        .domain(Domain::new("slow.test", &stuck.url()).tables(&rules))
+        .domain(Domain::new("fast.test", &taking_registry().await).tables(&rules))
+        .start()
+        .await;
+    let client = |host: &str| {
+        Endpoint {
+            host: host.to_owned(),
+            ..Endpoint::new(&gateway, "http/1.1")
+        }
+        .client()
+    };
+    let kind = [("content-type", MANIFEST)];
+    let mut pushes = tokio::task::JoinSet::new();
+    for number in 0..150 {
+        let mut client = client("slow.test");
+        pushes.spawn(async move {
+            let target = format!("/v2/app/manifests/s{number}");
+            client.ask_with("PUT", &target, &kind, b"{}".to_vec()).await
+        });
+    }
+    let mut asked = Vec::new();
+    // By far the most of them have asked for their tags and wait for the answer.
+    while asked.len() < 100 {
+        asked.push(stuck.accept().await);
+    }
+    let mut client = client("fast.test");
+    for number in 0..100 {
+        let target = format!("/v2/app/manifests/f{number}");
+        let push = client.ask_with("PUT", &target, &kind, b"{}".to_vec());
+        let answer = tokio::time::timeout(Duration::from_secs(20), push).await;
+        answer.expect("no other registry is waited for").is(201);
     }
 }
