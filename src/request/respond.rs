@@ -130,10 +130,27 @@ fn content(rejection: &Rejection, api: bool) -> (&'static str, String) {
 /// A page for people.
 fn page(status: StatusCode, message: &str) -> String {
     let title = status.canonical_reason().unwrap_or("Error");
+    let message = escape_html(message);
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
          <body><h1>{title}</h1><p>{message}</p></body></html>\n"
     )
+}
+
+/// Text in HTML, outside of tags or in a quoted attribute.
+fn escape_html(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
