@@ -179,7 +179,8 @@ fn bind_session(owner: &SessionOwner, reference: &str) -> Result<String, Rejecti
     let (path, rest) = reference.split_at(end);
     let below = path
         .strip_prefix("/v2/")
-        .and_then(|path| path.split_once("/blobs/uploads/"));
+        // The last one, for the name of a repository may contain it too. No session has a slash.
+        .and_then(|path| path.rsplit_once("/blobs/uploads/"));
     let Some((repository, session)) = below.filter(|(_, session)| !session.is_empty()) else {
         return Ok(reference.to_owned());
     };

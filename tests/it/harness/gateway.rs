@@ -36,7 +36,7 @@ pub fn bound(target: &str) -> String {
     let (path, rest) = target.split_at(target.find(['?', '#']).unwrap_or(target.len()));
     let parts = path
         .strip_prefix("/v2/")
-        .and_then(|path| path.split_once("/blobs/uploads/"));
+        .and_then(|path| path.rsplit_once("/blobs/uploads/"));
     let names = parts.and_then(|(name, id)| {
         Some((
             RepositoryName::parse(name).ok()?,

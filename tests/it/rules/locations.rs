@@ -53,6 +53,24 @@ async fn locations_of_the_registry_become_paths() {
 }
 
 #[tokio::test]
+async fn a_repository_may_be_called_as_uploads_are() {
+    let mut between = Between::new().await;
+    let target = "/v2/x/blobs/uploads/y/blobs/uploads/";
+    between
+        .forwarded(request("POST", target, "Content-Length: 0\r\n"))
+        .await;
+    let session = format!("{target}0123-4567?_state=x");
+    let answer =
+        format!("HTTP/1.1 202 Accepted\r\nLocation: {session}\r\nContent-Length: 0\r\n\r\n");
+    let (head, _) = between.answered(answer).await;
+    assert_eq!(head.status(), 202);
+    let location = head.get("location").unwrap();
+    assert_eq!(location, bound(&session));
+    let asked = between.passed(request("GET", location, "")).await;
+    assert_eq!(asked.first, format!("GET {session} HTTP/1.1"));
+}
+
+#[tokio::test]
 async fn locations_lose_the_base_path_of_the_upstream() {
     let mut between = Between::with(|domain| domain.base_path("/registry/eu")).await;
     let upstream = between.upstream.url();
