@@ -239,7 +239,7 @@ impl<'a> ChallengeSolver<'a> {
             return Err("the CA does not say under which domain it stands in DNS".to_owned());
         }
         let servers = self.resolvers.to_vec();
-        let resolver = run_blocking(move || Resolver::of(&servers)).await;
+        let resolver = run_blocking(move || Resolver::from_servers(&servers)).await;
         match PersistRecord::missing(name, issuers, account, &resolver).await {
             Ok(None) => Ok(ActiveResponse::Persistent),
             Ok(Some(record)) => Err(record.to_string()),

@@ -1,6 +1,6 @@
 //! What the CAA records of a name say against a CA (RFC 8659).
 
-use crate::certs::preflight::dns::{DnsError, Kind, Resolver, property};
+use crate::certs::preflight::dns::{CaaProperty, DnsError, Resolver};
 use crate::config::acme::CertifiedName;
 
 /// What the records of a name, or of the nearest domain above it that has any, say against all of a
@@ -12,9 +12,8 @@ pub(super) async fn forbidden(
 ) -> Result<Option<String>, DnsError> {
     let mut domain = name.base().as_str();
     loop {
-        let records = resolver.records(domain, Kind::Caa).await?;
-        if !records.is_empty() {
-            let properties: Vec<_> = records.iter().filter_map(|data| property(data)).collect();
+        let properties = resolver.caa(domain).await?;
+        if !properties.is_empty() {
             let Some(allowed) = allowed(&properties, name.is_wildcard()) else {
                 return Ok(None);
             };
@@ -39,12 +38,13 @@ pub(super) async fn forbidden(
 }
 
 /// The CAs that may issue; `None`: any may.
-fn allowed(properties: &[(String, String)], wildcard: bool) -> Option<Vec<String>> {
+fn allowed(properties: &[CaaProperty], wildcard: bool) -> Option<Vec<String>> {
     let of = |tag: &str| {
-        let values = properties.iter().filter(|(its, _)| its == tag);
+        let values = properties.iter().filter(|property| property.tag == tag);
         values
-            .map(|(_, value)| {
-                value
+            .map(|property| {
+                property
+                    .value
                     .split(';')
                     .next()
                     .unwrap_or_default()
@@ -76,7 +76,10 @@ mod tests {
         let allowed = |wildcard, properties: &[(&str, &str)]| {
             let all: Vec<_> = properties
                 .iter()
-                .map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned()))
+                .map(|(tag, value)| CaaProperty {
+                    tag: (*tag).to_owned(),
+                    value: (*value).to_owned(),
+                })
                 .collect();
             allowed(&all, wildcard).map(|domains| domains.join(" "))
         };

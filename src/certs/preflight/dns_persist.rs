@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::dns::{DnsError, Kind, Resolver, text};
+use super::dns::{DnsError, Resolver};
 use crate::config::acme::CertifiedName;
 
 /// The record that a name needs.
@@ -50,9 +50,9 @@ impl PersistRecord {
 
     /// Whether it is there, or another that says as much.
     async fn is_set(&self, resolver: &Resolver) -> Result<bool, DnsError> {
-        let records = resolver.records(&self.name, Kind::Txt).await?;
+        let texts = resolver.texts(&self.name).await?;
         let now = SystemTime::now();
-        Ok(records.iter().any(|data| self.is_met_by(&text(data), now)))
+        Ok(texts.iter().any(|text| self.is_met_by(text, now)))
     }
 
     fn is_met_by(&self, text: &str, now: SystemTime) -> bool {

@@ -71,7 +71,7 @@ impl Attempt<'_> {
 
     async fn resolver(&self, settings: &AcmeSettings) -> Resolver {
         let servers = settings.resolvers.clone();
-        run_blocking(move || Resolver::of(&servers)).await
+        run_blocking(move || Resolver::from_servers(&servers)).await
     }
 }
 
