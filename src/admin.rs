@@ -5,7 +5,6 @@ pub(crate) mod control;
 mod metrics;
 mod status;
 
-use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use http_body_util::Full;
 use crate::app::App;
 use crate::listen::limits::ConnectionLimits;
 use crate::registry::host::Authority;
+use crate::state_file::run_blocking;
 use control::ControlSocket;
 
 /// Serves the admin listeners and the control socket of an app until it drains.
@@ -31,9 +31,7 @@ fn serve_listeners(app: &Arc<App>) {
     app.spawn_until_drain(async move {
         while let Some(listener) = listeners.recv().await {
             let limits = ConnectionLimits::new(MAX_CONNECTIONS);
-            own.serve_plain(listener, limits, |app, request| {
-                ready(answer(&app, &request))
-            });
+            own.serve_plain(listener, limits, answer);
         }
     });
 }
@@ -54,8 +52,8 @@ fn serve_control_socket(app: &Arc<App>) {
 const MAX_CONNECTIONS: usize = 64;
 
 /// Answers `/healthz`, `/readyz`, `/status` and `/metrics`.
-fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
-    if !is_addressed_directly(request) {
+async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> {
+    if !is_addressed_directly(&request) {
         return text(
             StatusCode::MISDIRECTED_REQUEST,
             "ask for this by its address or as localhost\n",
@@ -72,8 +70,10 @@ fn answer<B>(app: &Arc<App>, request: &Request<B>) -> Response<Full<Bytes>> {
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if app.is_ready() => text(StatusCode::OK, "ready\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        "/status" => json(&status::status(app)),
-        "/metrics" => match metrics::metrics(app) {
+        // Written on a thread that may block: with many domains these take milliseconds, and this
+        // thread serves registry traffic too.
+        "/status" => json(&run_blocking(move || status::status(&app)).await),
+        "/metrics" => match run_blocking(move || metrics::metrics(&app)).await {
             Ok(text) => answer_of(StatusCode::OK, metrics::CONTENT_TYPE, Bytes::from(text)),
             Err(_) => text(
                 StatusCode::INTERNAL_SERVER_ERROR,

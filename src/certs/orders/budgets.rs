@@ -4,20 +4,26 @@ use super::Issuer;
 use super::plan::request_of;
 use crate::certs::names::NameSet;
 use crate::certs::served::report::DomainBudget;
-use crate::certs::state::ledger::{Ledger, OrderKind, OrderRequest};
+use crate::certs::state::ledger::{Ledger, LimitUsage, OrderKind, OrderRequest};
 use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::sorted;
 
 impl Issuer {
     /// What is left of each limit for each domain at each of its CAs, as this process knows it:
-    /// neither the disk nor the network is asked. The work grows with the domains and with the
-    /// orders of the last week.
+    /// neither the disk nor the network is asked. The work grows with the domains plus the orders of
+    /// the last week.
     pub fn budgets(&self) -> Vec<DomainBudget> {
         let (plan, now) = (self.plan.load(), (self.system_clock)());
         let ledger = self.known.load_full();
         let empty = Ledger::new(now);
         let ledger = ledger.as_deref().unwrap_or(&empty);
-        let cas: Vec<CaId> = plan.authorities().map(|(_, id)| id).collect();
+        let cas: Vec<(CaId, LimitUsage<'_>)> = plan
+            .authorities()
+            .map(|(_, id)| {
+                let usage = ledger.usage(&id, now);
+                (id, usage)
+            })
+            .collect();
         let mut all = Vec::new();
         for host in &plan.hosts {
             let Some(request) = request_of(host) else {
@@ -27,22 +33,20 @@ impl Issuer {
                 continue;
             };
             let held = self.issued_for_names(host, request);
-            for ca in &cas {
+            for (ca, usage) in &cas {
                 let renews = held.as_ref().is_some_and(|held| held.ca == *ca);
                 let kind = if renews {
                     OrderKind::Renewal
                 } else {
                     OrderKind::New
                 };
-                let account = ledger.account(ca).unwrap_or_default();
-                let order = OrderRequest {
+                let budget = usage.budget(&OrderRequest {
                     ca,
-                    account,
+                    account: ledger.account(ca).unwrap_or_default(),
                     names: &names,
                     kind,
                     held_until: None,
-                };
-                let budget = ledger.budget(&order, now);
+                });
                 all.push(DomainBudget {
                     domain: host.domain.clone(),
                     ca: ca.clone(),

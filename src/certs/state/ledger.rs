@@ -11,6 +11,7 @@ mod record;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ pub use failure::{Failure, Fault, Scope};
 use limits::{Limits, Rate, registered_domain};
 pub use record::OrderKind;
 use record::{Attempt, CaRecord, Stage};
+pub use usage::{Budget, LimitUsage};
 pub use words::{Hindrance, Limit, Until};
 
 /// What moorgate has asked of all CAs lately, and how it ended.
@@ -99,17 +101,6 @@ pub enum Event<'a> {
         /// For these names.
         names: &'a NameSet,
     },
-}
-
-/// What is left of a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Of which.
-    pub limit: Limit,
-    /// How many more may follow now.
-    pub left: usize,
-    /// Of how many.
-    pub most: usize,
 }
 
 impl Ledger {
@@ -221,26 +212,12 @@ impl Ledger {
         }
     }
 
-    /// What is left of each limit that such an order would use.
-    pub fn budget(&self, request: &OrderRequest<'_>, now: SystemTime) -> Vec<Budget> {
-        let empty = CaRecord::default();
-        let record = self.cas.get(request.ca).unwrap_or(&empty);
-        let mut least: BTreeMap<Limit, Budget> = BTreeMap::new();
-        for on in limits_on(request) {
-            let used = on
-                .ends(record, request, now)
-                .into_iter()
-                .filter(|end| *end > now)
-                .count();
-            let left = on.rate.most.saturating_sub(used);
-            let budget = least.entry(on.limit).or_insert(Budget {
-                limit: on.limit,
-                left,
-                most: on.rate.most,
-            });
-            budget.left = budget.left.min(left);
-        }
-        least.into_values().collect()
+    /// What counts towards the limits of a CA, to say what is left of them.
+    pub fn usage(&self, ca: &CaId, now: SystemTime) -> LimitUsage<'_> {
+        let record = self.cas.get(ca);
+        record
+            .map(|record| LimitUsage::new(&Limits::of(ca), record, now))
+            .unwrap_or_default()
     }
 
     /// Before anything else at this moment: the clock was set forward by `jump` since the last

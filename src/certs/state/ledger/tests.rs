@@ -176,7 +176,7 @@ fn an_order_that_takes_long_is_looked_at_each_hour() {
         "a wish does not make it faster"
     );
     assert_eq!(
-        ledger.budget(&request, start())[2].left,
+        ledger.usage(&ca, start()).budget(&request)[2].left,
         4,
         "it may yet become a certificate"
     );
@@ -201,7 +201,7 @@ fn what_the_ca_has_not_issued_is_no_certificate() {
         );
     };
     let left = |ledger: &Ledger| {
-        let all = ledger.budget(&request, start()).into_iter();
+        let all = ledger.usage(&ca, start()).budget(&request).into_iter();
         all.map(|Budget { limit, left, .. }| format!("{} {left}", limit.label()))
             .collect::<Vec<_>>()
     };
@@ -385,7 +385,7 @@ fn budgets_say_what_is_left() {
     let request = request(&ca, &names, OrderKind::New);
     let mut ledger = Ledger::new(start());
     let shown = |ledger: &Ledger| {
-        let all = ledger.budget(&request, start()).into_iter();
+        let all = ledger.usage(&ca, start()).budget(&request).into_iter();
         all.map(|Budget { limit, left, most }| format!("{} {left}/{most}", limit.label()))
             .collect::<Vec<_>>()
     };
@@ -410,6 +410,98 @@ fn budgets_say_what_is_left() {
             "certificates_per_domain 50/50"
         ]
     );
+}
+
+/// What is left, by asking each attempt about each limit, as a decision about one order does.
+fn budget_by_attempts(ledger: &Ledger, request: &OrderRequest<'_>, now: SystemTime) -> Vec<Budget> {
+    let empty = CaRecord::default();
+    let record = ledger.cas.get(request.ca).unwrap_or(&empty);
+    let mut least: BTreeMap<Limit, Budget> = BTreeMap::new();
+    for on in limits_on(request) {
+        let ends = on.ends(record, request, now).into_iter();
+        let budget = Budget {
+            limit: on.limit,
+            left: (on.rate.most).saturating_sub(ends.filter(|end| *end > now).count()),
+            most: on.rate.most,
+        };
+        let known = least.entry(on.limit).or_insert(budget);
+        known.left = known.left.min(budget.left);
+    }
+    least.into_values().collect()
+}
+
+proptest! {
+    #[test]
+    fn a_budget_is_what_the_limits_leave(
+        events in proptest::collection::vec((0_usize..6, 0_usize..6, 0_u32..200), 0..60),
+    ) {
+        let ca = lets_encrypt();
+        let sets = [
+            names(&["a.example.com"]),
+            names(&["a.example.com", "b.example.com"]),
+            names(&["*.example.com", "c.example.org"]),
+            names(&["2001:db8:1:2::3", "192.0.2.1"]),
+            names(&["2001:db8:1:2::4"]),
+            names(&["example.co.uk"]),
+        ];
+        let kinds = [OrderKind::New, OrderKind::Renewal, OrderKind::Replacement];
+        let mut ledger = Ledger::new(start());
+        let mut hours: Vec<_> = events.iter().map(|(_, _, hour)| *hour).collect();
+        hours.sort_unstable();
+        for ((set, step, _), hour) in events.into_iter().zip(hours) {
+            let request = request(&ca, &sets[set], kinds[step % 3]);
+            let now = start() + HOUR * hour;
+            ledger.record(Event::Placed(request), now);
+            match step {
+                0 | 1 => ledger.record(Event::Issued(request), now),
+                2 => ledger.record(Event::Failed(request, failure(Fault::Validation, None)), now),
+                3 => ledger.record(Event::Finalizing(request), now),
+                4 => ledger.record(Event::NotIssued(request), now),
+                _ => {}
+            }
+            let usage = ledger.usage(&ca, now);
+            for (set, kind) in sets.iter().zip(kinds.iter().cycle()) {
+                let request = self::request(&ca, set, *kind);
+                prop_assert_eq!(usage.budget(&request), budget_by_attempts(&ledger, &request, now));
+            }
+        }
+    }
+}
+
+/// How many times as long `work` takes for four times as many domains, each with an order of its
+/// own: about 4 where the work grows with the domains, about 16 where each domain reads the orders
+/// of all. The shortest of several measurements, because a machine that is busy only adds to one.
+fn growth(work: impl Fn(&Ledger, &CaId, &[NameSet])) -> f64 {
+    let ca = lets_encrypt();
+    let shortest = |domains: usize| {
+        let sets: Vec<_> = (0..domains)
+            .map(|n| names(&[&format!("a.example{n}.com")]))
+            .collect();
+        let mut ledger = Ledger::new(start());
+        for set in &sets {
+            let record = ledger.of(&ca);
+            record.place(&request(&ca, set, OrderKind::New), start());
+        }
+        let measured = (0..5).map(|_| {
+            let begun = std::time::Instant::now();
+            work(&ledger, &ca, &sets);
+            begun.elapsed()
+        });
+        measured.min().expect("several").as_secs_f64()
+    };
+    shortest(1600) / shortest(400)
+}
+
+#[test]
+fn the_budgets_of_all_domains_cost_as_much_as_there_are_domains() {
+    let growth = growth(|ledger, ca, sets| {
+        let usage = ledger.usage(ca, start());
+        for set in sets {
+            let budget = usage.budget(&request(ca, set, OrderKind::New));
+            assert_eq!(budget.len(), 4);
+        }
+    });
+    assert!(growth < 8.0, "{growth}");
 }
 
 #[test]
