@@ -1,7 +1,7 @@
 //! `moorgate certs import`, as the administrator runs it before a switch from another server.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
@@ -101,6 +101,55 @@ fn a_dry_run_is_followed_by_the_same_in_earnest_and_then_by_nothing() {
         text(&again.stdout)
     );
     assert!(text(&again.stderr).contains("imported 0 into "));
+}
+
+#[test]
+fn what_root_imports_belongs_to_the_owner_of_the_state() {
+    let stage = stage();
+    let state = stage.path().join("state");
+    // Run by anybody else, there is only one owner.
+    let user = rustix::process::geteuid();
+    let owner = if user.is_root() { 65534 } else { user.as_raw() };
+    fs::create_dir(&state).unwrap();
+    chown(&state, Some(owner), None).unwrap();
+    let dry = import(stage.path(), &["letsencrypt", "--dry-run"]);
+    assert!(dry.status.success(), "{}", text(&dry.stderr));
+    assert_eq!(
+        entries(&state),
+        Vec::<PathBuf>::new(),
+        "a dry run makes nothing"
+    );
+
+    let done = import(stage.path(), &["letsencrypt"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let made = entries(&state);
+    assert!(made.contains(&held(stage.path())), "{made:?}");
+    assert!(
+        made.iter()
+            .any(|path| path.extension() == Some("lock".as_ref())),
+        "{made:?}"
+    );
+    for path in made {
+        assert_eq!(
+            fs::metadata(&path).unwrap().uid(),
+            owner,
+            "{}",
+            path.display()
+        );
+    }
+}
+
+/// All files and directories below a directory.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(entries(&path));
+        }
+        all.push(path);
+    }
+    all
 }
 
 #[test]
