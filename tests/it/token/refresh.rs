@@ -1,5 +1,7 @@
 //! Refresh tokens: for whom asks, bound to user and domain, listed and taken back.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::stage::{Kind, Stage};
@@ -199,6 +201,50 @@ async fn the_disk_is_asked_for_an_unknown_one_within_the_budget_alone() {
     stage.0.gateway.app.refresh_files().await;
     assert_eq!(redeemed(&stage, "moorgate_two").await, 200);
     drop(clock);
+}
+
+/// How often this process has a file open.
+fn open_handles(path: &Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|target| target == path)
+        .count()
+}
+
+#[tokio::test]
+async fn a_locked_file_of_refresh_tokens_delays_no_revocation() {
+    let stage = Stage::new("").await;
+    let mut alice = stage.bearer("alice", "").await;
+    alice.get("/v2/").await.is(200);
+    refresh_token(&stage, "bob").await;
+    let path = stage.0.gateway.path("state/refresh-tokens.lock");
+    let path = path.canonicalize().unwrap();
+    let lock = std::fs::File::open(&path).unwrap();
+    lock.lock().unwrap();
+    // It waits for the lock as long as it may, and gives up before the watcher does, which begins
+    // to wait after it.
+    let waiting = stage.asked(Some(("bob", "secret")), "offline_token=true");
+    let revoked = async {
+        // This test, the request and the watcher.
+        while open_handles(&path) < 3 {
+            alice.get("/v2/").await.is(200);
+        }
+        let users = stage.0.gateway.path("conf.d/ci.test.htpasswd");
+        let text = std::fs::read_to_string(&users).unwrap();
+        let others = text.lines().filter(|line| !line.starts_with("alice:"));
+        std::fs::write(
+            users,
+            others.map(|line| format!("{line}\n")).collect::<String>(),
+        )
+        .unwrap();
+        while alice.get("/v2/").await.status == 200 {}
+        alice.get("/v2/").await.refused(401, "UNAUTHORIZED");
+    };
+    tokio::select! {
+        biased;
+        _ = waiting => panic!("alice is let in for as long as the lock is waited for"),
+        () = revoked => {}
+    }
 }
 
 #[tokio::test]
