@@ -2,6 +2,7 @@
 //! alone, kept in a file below `state` that several processes may share.
 
 mod file;
+mod pending;
 mod records;
 
 use std::io;
@@ -20,6 +21,7 @@ use crate::crypto;
 use crate::state_file::{FileLock, Fingerprint, LOCK_TIMEOUT};
 
 pub use file::{FileError, Record};
+use pending::{Change, PendingChanges};
 use records::Records;
 
 /// The refresh tokens of the process, and of the others that share its state directory.
@@ -31,8 +33,8 @@ pub struct RefreshTokens {
 #[derive(Default)]
 struct Known {
     records: Records,
-    /// What has happened since the file was written, in this order. The records have it already.
-    pending: Vec<Change>,
+    /// What has happened since the file was written. The records have it already.
+    pending: PendingChanges,
     fingerprint: Option<Fingerprint>,
     /// What was wrong with the file, so that it is told once.
     problem: Option<String>,
@@ -41,13 +43,6 @@ struct Known {
 /// SHA-256 of a token. Of 256 random bits it tells nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TokenHash([u8; 32]);
-
-#[derive(Clone)]
-enum Change {
-    Add(TokenHash, Arc<Record>),
-    Use(TokenHash, u64, u64),
-    Remove(TokenHash),
-}
 
 /// For whom a token is made.
 #[derive(Clone, Debug)]
@@ -120,8 +115,13 @@ impl RefreshTokens {
             used: now,
             expires: now.saturating_add(lifetime.as_secs()),
         };
-        self.change(Change::Add(TokenHash::of(&token), Arc::new(record)));
-        self.written(now).await?;
+        let hash = TokenHash::of(&token);
+        self.change(hash, Change::Add(Arc::new(record)));
+        if let Err(error) = self.written(now).await {
+            // Nobody gets it, and it must not drive out others of its user.
+            self.lock().discard(&hash);
+            return Err(error);
+        }
         Ok(token)
     }
 
@@ -146,7 +146,7 @@ impl RefreshTokens {
         let expires = now.saturating_add(lifetime.as_secs());
         // Once a second is all that the file can tell.
         if (record.used, record.expires) != (now, expires) {
-            self.change(Change::Use(hash, now, expires));
+            self.change(hash, Change::Use { at: now, expires });
         }
         Some(record)
     }
@@ -183,7 +183,7 @@ impl RefreshTokens {
             .map(|(hash, _)| *hash)
             .collect();
         for hash in &hashes {
-            self.change(Change::Remove(*hash));
+            self.change(*hash, Change::Remove);
         }
         self.written(now).await?;
         Ok(hashes.len())
@@ -212,18 +212,27 @@ impl RefreshTokens {
         }
     }
 
-    fn change(&self, change: Change) {
+    fn change(&self, hash: TokenHash, change: Change) {
         let mut known = self.lock();
-        known.records.apply(&change);
-        known.pending.push(change);
+        known.records.apply(&hash, &change);
+        known.pending.push(hash, change);
     }
 
-    /// Whoever comes first writes for all who wait behind it.
+    /// Writes the pending changes, and reads those of other processes. The first caller writes those
+    /// of all callers that wait for the lock.
     fn synchronize(&self, now: u64) -> Result<(), FileError> {
+        let result = self.exchange(now);
+        if result.is_err() {
+            // Otherwise done before each write.
+            self.lock().trim(now);
+        }
+        result
+    }
+
+    fn exchange(&self, now: u64) -> Result<(), FileError> {
         let io = |error| FileError::new(&self.path, error);
         let is_settled = |known: &Known| {
-            known.pending.iter().all(Change::can_wait(now))
-                && known.fingerprint == Fingerprint::from_path(&self.path)
+            known.pending.can_wait(now) && known.fingerprint == Fingerprint::from_path(&self.path)
         };
         if is_settled(&self.lock()) {
             return Ok(());
@@ -243,19 +252,21 @@ impl RefreshTokens {
             } = &mut *known;
             if let Some(others) = others {
                 *records = others;
-                pending.iter().for_each(|change| records.apply(change));
+                for (hash, change) in pending.iter() {
+                    records.apply(hash, change);
+                }
                 known.fingerprint = fingerprint;
             }
             if known.pending.is_empty() {
                 return Ok(());
             }
-            known.records.trim(now);
-            (known.records.snapshot(), known.pending.len())
+            known.trim(now);
+            (known.records.snapshot(), known.pending.next())
         };
         // Requests go on meanwhile.
         file::write(&self.path, &file::content(records)).map_err(io)?;
         let mut known = self.lock();
-        known.pending.drain(..written);
+        known.pending.written(written);
         known.fingerprint = Fingerprint::from_path(&self.path);
         Ok(())
     }
@@ -265,11 +276,18 @@ impl RefreshTokens {
     }
 }
 
-impl Change {
-    /// That a token was used may be written a minute later, so that a busy one is not written all
-    /// the time.
-    fn can_wait(now: u64) -> impl Fn(&Self) -> bool {
-        move |change| matches!(change, Self::Use(_, at, _) if now.saturating_sub(*at) < 60)
+impl Known {
+    fn trim(&mut self, now: u64) {
+        let Self {
+            records, pending, ..
+        } = self;
+        records.trim(now);
+        pending.retain(|hash| records.get(hash).is_some());
+    }
+
+    fn discard(&mut self, hash: &TokenHash) {
+        self.records.remove(hash);
+        self.pending.discard(hash);
     }
 }
 

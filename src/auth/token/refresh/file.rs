@@ -31,6 +31,14 @@ pub struct Record {
     pub expires: u64,
 }
 
+impl Record {
+    /// Records a use, which puts off the end.
+    pub(super) fn use_at(&mut self, at: u64, expires: u64) {
+        self.used = self.used.max(at);
+        self.expires = expires;
+    }
+}
+
 /// Why refresh tokens cannot be kept.
 #[derive(Debug, thiserror::Error)]
 #[error("the refresh tokens in {} cannot be used: {source}", path.display())]

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Change, Record, TokenHash};
+use super::pending::Change;
+use super::{Record, TokenHash};
 
 /// What is known of each token, and how many each user has.
 #[derive(Default)]
@@ -44,25 +45,23 @@ impl Records {
 
     /// The price of a use does not depend on how many there are: it is paid by a thread that serves
     /// requests.
-    pub(super) fn apply(&mut self, change: &Change) {
+    pub(super) fn apply(&mut self, hash: &TokenHash, change: &Change) {
         match change {
-            Change::Add(hash, record) => {
+            Change::Add(record) => {
                 self.remove(hash);
                 *self.counts.entry(owner(record)).or_default() += 1;
                 self.all.insert(*hash, record.clone());
             }
-            Change::Use(hash, at, until) => {
+            Change::Use { at, expires } => {
                 if let Some(record) = self.all.get_mut(hash) {
-                    let record = Arc::make_mut(record);
-                    record.used = record.used.max(*at);
-                    record.expires = *until;
+                    Arc::make_mut(record).use_at(*at, *expires);
                 }
             }
-            Change::Remove(hash) => self.remove(hash),
+            Change::Remove => self.remove(hash),
         }
     }
 
-    fn remove(&mut self, hash: &TokenHash) {
+    pub(super) fn remove(&mut self, hash: &TokenHash) {
         let Some(record) = self.all.remove(hash) else {
             return;
         };
@@ -159,7 +158,7 @@ mod tests {
     #[test]
     fn their_number_is_bounded_and_those_in_use_stay() {
         let mut of_one = records(3000, |_| 0);
-        of_one.apply(&Change::Add(hash(9999), Arc::new(record(1, 0))));
+        of_one.apply(&hash(9999), &Change::Add(Arc::new(record(1, 0))));
         of_one.trim(1);
         assert_eq!(of_one.all.len(), MOST_OF_USER + 1);
         assert!(of_one.get(&hash(999)).is_none() && of_one.get(&hash(1000)).is_some());
@@ -179,7 +178,11 @@ mod tests {
     fn a_use_looks_at_nobody_else() {
         // As two processes may bring them together, before the next login.
         let mut records = records(3000, |_| 0);
-        records.apply(&Change::Use(hash(0), 9_000, 2_000_000));
+        let used = Change::Use {
+            at: 9_000,
+            expires: 2_000_000,
+        };
+        records.apply(&hash(0), &used);
         assert_eq!(records.all.len(), 3000);
         records.trim(1);
         assert!(
@@ -203,12 +206,12 @@ mod tests {
             (Some(2), Some(2))
         );
         for _ in 0..2 {
-            records.apply(&Change::Add(hash(7), Arc::new(record(0, 1))));
+            records.apply(&hash(7), &Change::Add(Arc::new(record(0, 1))));
         }
-        records.apply(&Change::Use(hash(7), 2, 3));
+        records.apply(&hash(7), &Change::Use { at: 2, expires: 3 });
         assert_eq!(count(&records, "0"), Some(3));
         for number in [1, 3, 3, 99] {
-            records.apply(&Change::Remove(hash(number)));
+            records.apply(&hash(number), &Change::Remove);
         }
         assert_eq!(
             (count(&records, "0"), count(&records, "1")),

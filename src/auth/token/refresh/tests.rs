@@ -194,3 +194,26 @@ async fn a_damaged_file_is_kept_and_nobody_gets_a_token_that_would_be_lost() {
     stage.tokens.look(day(0));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
 }
+
+#[tokio::test]
+async fn nothing_grows_while_the_file_cannot_be_written() {
+    let stage = Stage::new();
+    let token = issue(&stage.tokens, "alice", day(0)).await;
+    std::fs::write(file::path(stage.directory.path()), "{").unwrap();
+    let bob = UserName::new("bob").unwrap();
+    let holder = Holder {
+        domain: "ci.test",
+        user: &bob,
+        entry: "e",
+        client: "",
+        lifetime: DAY,
+    };
+    for second in 0..200 {
+        let now = day(1) + Duration::from_secs(second);
+        known(&stage.tokens, &token, now).unwrap();
+        assert!(stage.tokens.issue(&holder, now).await.is_err());
+        stage.tokens.look(now);
+    }
+    let known = stage.tokens.lock();
+    assert_eq!((known.pending.len(), known.records.iter().count()), (1, 1));
+}
