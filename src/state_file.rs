@@ -14,5 +14,4 @@ pub(crate) use blocking::run_blocking;
 pub(crate) use lock::LockMode;
 pub(crate) use lock::{FileLock, LOCK_TIMEOUT};
 pub(crate) use watched::Fingerprint;
-#[expect(unused_imports, reason = "callers follow")]
 pub(crate) use watched::{FileChange, FileWatch};

@@ -24,6 +24,7 @@ use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
 use super::UserName;
 use super::htpasswd::Htpasswd;
 use crate::crypto;
+use crate::state_file::{FileChange, FileWatch};
 pub use claims::Access;
 use claims::{Claims, seconds};
 pub use entries::Entries;
@@ -38,8 +39,7 @@ pub struct Tokens {
     keys: ArcSwap<Keys>,
     refresh: Arc<RefreshTokens>,
     remembered: Remembered,
-    /// What was wrong with the keys' file, so that it is told once.
-    problem: Mutex<Option<String>>,
+    keys_watch: Mutex<FileWatch>,
     validation: Validation,
 }
 
@@ -103,12 +103,17 @@ impl Tokens {
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
+        let path = keys::path(state);
+        let mut keys_watch = FileWatch::of_replaced_files();
+        keys_watch.poll([&path]);
+        let keys = Keys::open(state, now)?;
+        keys_watch.settle([&path]);
         Ok(Self {
             state: state.to_owned(),
-            keys: ArcSwap::from_pointee(Keys::open(state, now)?),
+            keys: ArcSwap::from_pointee(keys),
             refresh: Arc::new(RefreshTokens::open(state)?),
             remembered: Remembered::new().ok_or(KeysError::NoRandomness)?,
-            problem: Mutex::default(),
+            keys_watch: Mutex::new(keys_watch),
             validation,
         })
     }
@@ -219,23 +224,37 @@ impl Tokens {
     /// Reads what other processes have written, writes what has happened here, and makes the next
     /// key when it is time. Waits for the disk.
     pub fn look(&self, now: SystemTime) {
-        if self.keys.load().is_stale(&self.state, now) {
-            let problem = match Keys::open(&self.state, now) {
-                Ok(keys) => {
-                    self.keys.store(Arc::new(keys));
-                    self.remembered.clear();
-                    tracing::info!("keys of tokens re-read");
-                    None
-                }
-                Err(error) => Some(error.to_string()),
-            };
-            let mut told = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(error) = problem.as_ref().filter(|_| *told != problem) {
-                tracing::error!(error, "the keys of tokens stay as they were");
-            }
-            *told = problem;
-        }
+        self.refresh_keys(now);
         self.refresh.look(now);
+    }
+
+    fn refresh_keys(&self, now: SystemTime) {
+        let path = keys::path(&self.state);
+        let mut watch = self
+            .keys_watch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let change = watch.poll([&path]);
+        if change == FileChange::None && !self.keys.load().needs_rotation(now) {
+            return;
+        }
+        match Keys::open(&self.state, now) {
+            Ok(keys) => {
+                // If this process has written the file just now, it reads it once more.
+                watch.settle([&path]);
+                watch.problem_ended();
+                let before = self.keys.swap(Arc::new(keys));
+                if !before.same_as(&self.keys.load()) {
+                    self.remembered.clear();
+                    tracing::info!("token signing keys re-read");
+                }
+            }
+            Err(error) => {
+                if watch.problem_began(error.to_string()) {
+                    tracing::error!(%error, "token signing keys cannot be re-read, keeping the old ones");
+                }
+            }
+        }
     }
 }
 

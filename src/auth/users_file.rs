@@ -1,4 +1,4 @@
-//! An htpasswd file that is looked at again and again: the last good content is what counts.
+//! An htpasswd file that is read again when it changes. The last good content counts.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,137 +11,115 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::htpasswd::{Htpasswd, Skipped};
-use crate::state_file::Fingerprint;
+use crate::state_file::{FileChange, FileWatch};
 
-/// An htpasswd file and what it last said. A domain is not opened, nor closed to everybody, by a
-/// file that went wrong; one that has nobody in it, and stays so, lets nobody in.
+/// An htpasswd file and its last good content. A file that becomes unusable neither opens a domain
+/// nor closes it to its users; one that has no entries for two seconds closes it.
 #[derive(Debug)]
 pub struct UsersFile {
     path: PathBuf,
     users: ArcSwap<Htpasswd>,
-    seen: Mutex<Seen>,
+    watch: Mutex<UsersFileWatch>,
 }
 
-/// What the last look at the file showed.
 #[derive(Debug)]
-struct Seen {
-    fingerprint: Option<Fingerprint>,
-    /// Whether an equal fingerprint means an equal file.
-    settled: bool,
-    /// What was wrong, so that it is told once.
-    problem: Option<String>,
-    /// Since when nobody is in it.
-    blank: Option<Instant>,
+struct UsersFileWatch {
+    file: FileWatch,
+    /// Since when the file has no entries.
+    empty_since: Option<Instant>,
 }
 
 /// Why a file gives no users.
 #[derive(Debug, thiserror::Error)]
 pub enum HtpasswdError {
-    /// There is no such file.
     #[error("there is no password file `{}`: make it with `moorgate htpasswd {} USER`", path.display(), path.display())]
-    Missing {
-        /// Of the file.
-        path: PathBuf,
-    },
-    /// It cannot be opened or read.
+    Missing { path: PathBuf },
     #[error("the password file `{}` cannot be read: {source}", path.display())]
-    Unreadable {
-        /// Of the file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// A directory, a device, or larger than 4 MiB.
     #[error("`{}` is not a password file: it is no regular file, or larger than 4 MiB", path.display())]
-    NotAPasswordFile {
-        /// Of the file.
-        path: PathBuf,
-    },
-    /// Nobody could log in.
+    NotAPasswordFile { path: PathBuf },
+    /// With such a file nobody could log in.
     #[error("the password file `{}` has no usable entry{}", path.display(), listed(skipped))]
     NoUsers {
-        /// Of the file.
         path: PathBuf,
         /// The lines that are no entries.
         skipped: Vec<Skipped>,
     },
 }
 
-/// What a look at the file brought.
+/// The result of [`UsersFile::refresh`].
 #[derive(Debug)]
 pub enum Refreshed {
-    /// Nothing new, or nothing new that matters.
+    /// The users, and the problem if there is one, are those of the refresh before.
     Unchanged,
-    /// Other users, or the file is good again. Whoever lost the entry is out from now on.
+    /// The users changed, or the file is usable again. Users without an entry are refused from now
+    /// on.
     Reloaded(Arc<Htpasswd>),
-    /// The file went wrong in a new way; the users are those of the last good one.
+    /// The file has a new problem; the users are those of the last good content.
     KeptOld(HtpasswdError),
-    /// Nobody is in the file any more: from now on nobody gets in.
+    /// The file has no entries any more: all logins are refused from now on.
     Emptied(HtpasswdError),
 }
 
 impl UsersFile {
     /// Reads the file for the first time.
     pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
-        let fingerprint = Fingerprint::from_path(path);
-        let seen = Seen {
-            fingerprint,
-            settled: settled(fingerprint),
-            problem: None,
-            blank: None,
-        };
+        let mut file = FileWatch::default();
+        file.poll([path]);
         let users = ArcSwap::from_pointee(read(path)?);
+        file.settle([path]);
         Ok(Self {
             path: path.to_owned(),
             users,
-            seen: Mutex::new(seen),
+            watch: Mutex::new(UsersFileWatch {
+                file,
+                empty_since: None,
+            }),
         })
     }
 
-    /// The users of the last good file. A request asks once and sees one file to its end.
+    /// The users of the last good content. A request loads them once.
     pub fn current(&self) -> Arc<Htpasswd> {
         self.users.load_full()
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Looks whether the file changed, and reads it if it did. Costs one `stat` as long as it did
-    /// not. Blocks.
+    /// Reads the file again if it changed. Costs one `stat` as long as it did not. Blocks.
     pub fn refresh(&self) -> Refreshed {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before the content is read, so that a change during the reading shows the next time.
-        let fingerprint = Fingerprint::from_path(&self.path);
-        if fingerprint == seen.fingerprint && seen.settled {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = watch.file.poll([&self.path]);
+        if change == FileChange::None {
             return Refreshed::Unchanged;
         }
         let content = read(&self.path);
-        if fingerprint != Fingerprint::from_path(&self.path) {
-            // Still being written (`htpasswd` does so in place): half of it is worth nothing, and
-            // the next look finds it changed again.
-            seen.settled = false;
+        if !watch.file.settle([&self.path]) {
+            // Still being written (`htpasswd` does so in place).
             return Refreshed::Unchanged;
         }
-        if fingerprint != seen.fingerprint {
-            seen.blank = None;
+        if change == FileChange::Certain {
+            watch.empty_since = None;
         }
-        seen.fingerprint = fingerprint;
-        seen.settled = settled(fingerprint);
         match content {
-            Ok(users) => self.take(users, &mut seen),
-            Err(error) if error.is_blank() => self.empty(error, &mut seen),
+            Ok(users) => self.replace(users, &mut watch),
+            Err(error) if error.is_empty() => self.empty(error, &mut watch),
             Err(error) => {
                 // What was wrong may pass without a change of the file (too many open files, say).
-                seen.settled = false;
-                report_once(error, &mut seen)
+                watch.file.retry();
+                if watch.file.problem_began(error.to_string()) {
+                    Refreshed::KeptOld(error)
+                } else {
+                    Refreshed::Unchanged
+                }
             }
         }
     }
 
-    fn take(&self, users: Htpasswd, seen: &mut Seen) -> Refreshed {
-        let recovered = seen.problem.take().is_some();
+    fn replace(&self, users: Htpasswd, watch: &mut UsersFileWatch) -> Refreshed {
+        let recovered = watch.file.problem_ended();
         if !recovered && **self.users.load() == users {
             return Refreshed::Unchanged;
         }
@@ -150,41 +128,29 @@ impl UsersFile {
         Refreshed::Reloaded(users)
     }
 
-    /// Who takes out the last user means it. But a file that is written in place is empty for a
-    /// moment, and no sign tells the one from the other but that it stays so.
-    fn empty(&self, error: HtpasswdError, seen: &mut Seen) -> Refreshed {
+    /// An administrator who deletes the last user means it. But a file that is written in place is
+    /// empty for a short time too, and only the time tells the one from the other.
+    fn empty(&self, error: HtpasswdError, watch: &mut UsersFileWatch) -> Refreshed {
         if self.users.load().users() == 0 {
             return Refreshed::Unchanged;
         }
-        if seen.blank.get_or_insert_with(Instant::now).elapsed() < PASSING {
-            seen.settled = false;
+        let empty_since = watch.empty_since.get_or_insert_with(Instant::now);
+        if empty_since.elapsed() < MAX_REWRITE_TIME {
+            watch.file.retry();
             return Refreshed::Unchanged;
         }
         self.users.store(Arc::new(Htpasswd::parse(b"")));
-        seen.problem = Some(error.to_string());
+        watch.file.problem_began(error.to_string());
         Refreshed::Emptied(error)
     }
 }
 
 impl HtpasswdError {
-    /// Whether nobody is meant to be in the file: it can be read, and no line of it looks like an
+    /// Whether the file is meant to have no users: it can be read, and no line of it looks like an
     /// entry.
-    fn is_blank(&self) -> bool {
+    fn is_empty(&self) -> bool {
         matches!(self, Self::NoUsers { skipped, .. } if skipped.is_empty())
     }
-}
-
-fn settled(fingerprint: Option<Fingerprint>) -> bool {
-    fingerprint.is_none_or(|fingerprint| !fingerprint.is_fresh())
-}
-
-fn report_once(error: HtpasswdError, seen: &mut Seen) -> Refreshed {
-    let text = error.to_string();
-    if seen.problem.as_deref() == Some(text.as_str()) {
-        return Refreshed::Unchanged;
-    }
-    seen.problem = Some(text);
-    Refreshed::KeptOld(error)
 }
 
 fn read(path: &Path) -> Result<Htpasswd, HtpasswdError> {
@@ -210,34 +176,35 @@ fn read(path: &Path) -> Result<Htpasswd, HtpasswdError> {
     Ok(users)
 }
 
-/// `None` if it is no file that could hold passwords. Opening a pipe would block for ever.
+/// The content; `None` for what is no regular file or is too large. Opening a pipe would block for
+/// ever.
 fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if !std::fs::metadata(path)?.is_file() {
         return Ok(None);
     }
     let mut content = Vec::new();
     File::open(path)?
-        .take(MAX_FILE + 1)
+        .take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut content)?;
-    Ok(Some(content).filter(|content| content.len() as u64 <= MAX_FILE))
+    Ok(Some(content).filter(|content| content.len() as u64 <= MAX_FILE_BYTES))
 }
 
 fn listed(skipped: &[Skipped]) -> String {
     skipped
         .iter()
-        .take(MAX_LISTED)
+        .take(MAX_LISTED_LINES)
         .map(|line| format!("\n  {line}"))
         .collect()
 }
 
-/// For how long a file is empty that is being written in place, at the very most.
-const PASSING: Duration = Duration::from_secs(2);
+/// A file that is being written in place is empty for less than this.
+const MAX_REWRITE_TIME: Duration = Duration::from_secs(2);
 
-/// About 40 000 users.
-const MAX_FILE: u64 = 4 << 20;
+/// About 40,000 users.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// A file of another kind has as many bad lines as lines.
-const MAX_LISTED: usize = 10;
+/// Bounds the message about a file of another kind, all of whose lines are bad.
+const MAX_LISTED_LINES: usize = 10;
 
 #[cfg(test)]
 mod tests {
@@ -312,7 +279,7 @@ mod tests {
         assert!(matches!(file.refresh(), Refreshed::Unchanged));
         assert!(knows(&file, "one"));
         assert!(
-            !file.seen.lock().expect("not poisoned").settled,
+            !file.watch.lock().expect("not poisoned").file.is_settled(),
             "a bad file is read again each time"
         );
         std::fs::write(&path, ONE).expect("written");

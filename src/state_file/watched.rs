@@ -48,6 +48,8 @@ const TIMESTAMP_STEP_SECONDS: i64 = 2;
 pub(crate) struct FileWatch<const N: usize = 1> {
     last: Option<[Option<Fingerprint>; N]>,
     settled: bool,
+    /// Whether an equal fingerprint means an equal file at once.
+    only_replaced: bool,
     problem: Option<String>,
 }
 
@@ -68,12 +70,22 @@ impl<const N: usize> Default for FileWatch<N> {
         Self {
             last: None,
             settled: false,
+            only_replaced: false,
             problem: None,
         }
     }
 }
 
 impl<const N: usize> FileWatch<N> {
+    /// A watch of files that every process replaces as a whole ([`super::atomic_write`]): they are
+    /// not read again merely because they changed recently.
+    pub(crate) fn of_replaced_files() -> Self {
+        Self {
+            only_replaced: true,
+            ..Self::default()
+        }
+    }
+
     /// Compares the files with the last poll; costs one `stat` each. Call it before reading them.
     pub(crate) fn poll(&mut self, paths: [&Path; N]) -> FileChange {
         let current = paths.map(Fingerprint::from_path);
@@ -82,7 +94,8 @@ impl<const N: usize> FileWatch<N> {
             self.settled = false;
             return FileChange::Certain;
         }
-        if !self.settled || current.iter().flatten().any(Fingerprint::is_fresh) {
+        let is_fresh = || current.iter().flatten().any(Fingerprint::is_fresh);
+        if !self.settled || (!self.only_replaced && is_fresh()) {
             return FileChange::Possible;
         }
         FileChange::None
@@ -94,6 +107,13 @@ impl<const N: usize> FileWatch<N> {
     pub(crate) fn settle(&mut self, paths: [&Path; N]) -> bool {
         self.settled = self.last == Some(paths.map(Fingerprint::from_path));
         self.settled
+    }
+
+    /// Records that the files are as this process knows them: it has just replaced them, under a lock
+    /// that keeps other processes from doing so.
+    pub(crate) fn replaced(&mut self, paths: [&Path; N]) {
+        self.last = Some(paths.map(Fingerprint::from_path));
+        self.settled = true;
     }
 
     /// Asks for another read at the next poll, for a failure that may pass without a change of the
@@ -112,6 +132,11 @@ impl<const N: usize> FileWatch<N> {
     /// Records that all is well. Whether there was a problem before.
     pub(crate) fn problem_ended(&mut self) -> bool {
         self.problem.take().is_some()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
     }
 
     /// The problem that is not mended yet.
@@ -154,6 +179,27 @@ mod tests {
         assert_eq!(watch.poll([&path]), FileChange::Certain);
         assert!(watch.settle([&path]));
         assert_eq!(watch.poll([&path]), FileChange::Possible, "fresh");
+    }
+
+    #[test]
+    fn a_file_that_is_only_replaced_is_read_once_for_each_change() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("tokens");
+        std::fs::write(&path, "a").expect("written");
+        let mut watch = FileWatch::<1>::of_replaced_files();
+        assert_eq!(watch.poll([&path]), FileChange::Certain);
+        assert_eq!(watch.poll([&path]), FileChange::Possible, "not settled");
+        assert!(watch.settle([&path]));
+        assert_eq!(watch.poll([&path]), FileChange::None, "although fresh");
+        let write = |text: &[u8]| {
+            super::super::atomic_write(&path, text, super::super::Access::Private)
+                .expect("written");
+        };
+        write(b"b");
+        assert_eq!(watch.poll([&path]), FileChange::Certain);
+        write(b"c");
+        watch.replaced([&path]);
+        assert_eq!(watch.poll([&path]), FileChange::None);
     }
 
     #[test]

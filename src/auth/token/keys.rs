@@ -17,9 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::claims::seconds;
 use super::entries::Entries;
 use crate::crypto;
-use crate::state_file::{
-    Access, FileLock, Fingerprint, LOCK_TIMEOUT, atomic_write, private_directory,
-};
+use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
 
 /// The algorithm of every token (RFC 7518 §3.4). The header of a token has no say in it.
 pub(super) const ALGORITHM: Algorithm = Algorithm::ES256;
@@ -30,8 +28,6 @@ pub(super) struct Keys {
     all: Vec<Key>,
     /// What stands for users' entries.
     pub(super) entries: Entries,
-    /// Of the file that they came from.
-    fingerprint: Option<Fingerprint>,
 }
 
 /// A key pair and its name.
@@ -117,7 +113,7 @@ impl Keys {
             },
         };
         // Before anything is written in its place.
-        if Self::of(&stored, None).is_none() && was_there {
+        if Self::from_stored(&stored).is_none() && was_there {
             return Err(KeysError::Damaged(path));
         }
         if rotate(&mut stored.keys, seconds(now))? || !was_there {
@@ -125,27 +121,34 @@ impl Keys {
                 Zeroizing::new(serde_json::to_vec_pretty(&stored).expect("texts always serialize"));
             atomic_write(&path, &text, Access::Private).map_err(io)?;
         }
-        Self::of(&stored, Fingerprint::from_path(&path)).ok_or(KeysError::Damaged(path))
+        Self::from_stored(&stored).ok_or(KeysError::Damaged(path))
     }
 
-    fn of(stored: &Stored, fingerprint: Option<Fingerprint>) -> Option<Self> {
+    fn from_stored(stored: &Stored) -> Option<Self> {
         let entry_key = Zeroizing::new(STANDARD.decode(&stored.entry_key).ok()?);
         if entry_key.len() < 32 {
             return None;
         }
         let all: Vec<Key> = stored.keys.iter().map(Key::of).collect::<Option<_>>()?;
         let entries = Entries::new(&entry_key);
-        (!all.is_empty()).then_some(Self {
-            all,
-            entries,
-            fingerprint,
-        })
+        (!all.is_empty()).then_some(Self { all, entries })
     }
 
-    /// Whether the file has changed, or a new key is due.
-    pub(super) fn is_stale(&self, state: &Path, now: SystemTime) -> bool {
+    /// Whether the next key is due.
+    pub(super) fn needs_rotation(&self, now: SystemTime) -> bool {
         let newest = self.all.last().map_or(0, |key| key.made);
-        self.fingerprint != Fingerprint::from_path(&path(state)) || is_due(newest, seconds(now))
+        is_due(newest, seconds(now))
+    }
+
+    /// Whether these are the same keys, by their names.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        let ids = |keys: &Self| {
+            keys.all
+                .iter()
+                .map(|key| key.id.clone())
+                .collect::<Vec<_>>()
+        };
+        ids(self) == ids(other)
     }
 
     /// The key that signs: the newest that every process has had time to read.
@@ -169,7 +172,7 @@ impl Keys {
 /// The keys below the state directory as they are.
 pub(super) fn read(state: &Path) -> Result<Keys, KeysError> {
     let path = path(state);
-    Keys::of(&stored(&path)?, Fingerprint::from_path(&path)).ok_or(KeysError::Damaged(path))
+    Keys::from_stored(&stored(&path)?).ok_or(KeysError::Damaged(path))
 }
 
 fn stored(path: &Path) -> Result<Stored, KeysError> {
@@ -230,7 +233,7 @@ fn random_key() -> Result<String, KeysError> {
     Ok(STANDARD.encode(*key))
 }
 
-fn path(state: &Path) -> PathBuf {
+pub(super) fn path(state: &Path) -> PathBuf {
     state.join("token-keys.json")
 }
 
@@ -263,7 +266,7 @@ mod tests {
         let one = Keys::open(&state, day(0)).unwrap();
         let two = Keys::open(&state, day(1)).unwrap();
         assert_eq!(one.signing(day(1)).id, two.signing(day(1)).id);
-        assert!(!one.is_stale(&state, day(1)));
+        assert!(!one.needs_rotation(day(1)));
         let mode = std::fs::metadata(path(&state))
             .unwrap()
             .permissions()
@@ -323,14 +326,9 @@ mod tests {
         let open = |day| Keys::open(directory.path(), day).unwrap();
         let hour = Duration::from_secs(3600);
         let first = open(day(0));
-        assert!(
-            first.is_stale(directory.path(), day(30)) && !first.is_stale(directory.path(), day(29))
-        );
+        assert!(first.needs_rotation(day(30)) && !first.needs_rotation(day(29)));
         let both = open(day(30));
-        assert!(
-            first.is_stale(directory.path(), day(30)),
-            "the other process sees the new file"
-        );
+        assert!(!both.needs_rotation(day(30)) && !both.same_as(&first));
         let old = first.signing(day(0)).id.clone();
         assert_eq!(both.public().len(), 2);
         assert_eq!(both.signing(day(30)).id, old, "the new one is shown first");

@@ -5,7 +5,6 @@ mod file;
 mod pending;
 mod records;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,12 +12,11 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::zeroize::Zeroizing;
-use tokio::task::spawn_blocking;
 
 use super::claims::seconds;
 use crate::auth::UserName;
 use crate::crypto;
-use crate::state_file::{FileLock, Fingerprint, LOCK_TIMEOUT};
+use crate::state_file::{FileChange, FileLock, FileWatch, LOCK_TIMEOUT, run_blocking};
 
 pub use file::{FileError, Record};
 use pending::{Change, PendingChanges};
@@ -30,14 +28,11 @@ pub struct RefreshTokens {
     known: Mutex<Known>,
 }
 
-#[derive(Default)]
 struct Known {
     records: Records,
     /// What has happened since the file was written. The records have it already.
     pending: PendingChanges,
-    fingerprint: Option<Fingerprint>,
-    /// What was wrong with the file, so that it is told once.
-    problem: Option<String>,
+    watch: FileWatch,
 }
 
 /// SHA-256 of a token. Of 256 random bits it tells nothing.
@@ -74,12 +69,14 @@ impl RefreshTokens {
     /// Reads the file below the state directory, if there is one. Waits for the disk.
     pub(super) fn open(state: &Path) -> Result<Self, FileError> {
         let path = file::path(state);
-        let fingerprint = Fingerprint::from_path(&path);
+        let mut watch = FileWatch::of_replaced_files();
+        watch.poll([&path]);
         let records = Records::new(file::read(&path)?);
+        watch.settle([&path]);
         let known = Known {
             records,
-            fingerprint,
-            ..Known::default()
+            pending: PendingChanges::default(),
+            watch,
         };
         Ok(Self {
             path,
@@ -193,23 +190,23 @@ impl RefreshTokens {
     /// for the disk.
     pub(super) fn look(&self, now: SystemTime) {
         let result = self.synchronize(seconds(now));
-        let problem = result.err().map(|error| error.to_string());
         let mut known = self.lock();
-        if known.problem != problem {
-            match &problem {
-                Some(error) => tracing::error!(%error, "refresh tokens cannot be kept"),
-                None => tracing::info!("refresh tokens can be kept again"),
+        match result {
+            Ok(()) if known.watch.problem_ended() => {
+                tracing::info!("refresh token file can be used again");
             }
-            known.problem = problem;
+            Ok(()) => {}
+            Err(error) => {
+                if known.watch.problem_began(error.to_string()) {
+                    tracing::error!(%error, "refresh token file cannot be used");
+                }
+            }
         }
     }
 
     async fn written(self: &Arc<Self>, now: u64) -> Result<(), FileError> {
         let this = self.clone();
-        match spawn_blocking(move || this.synchronize(now)).await {
-            Ok(done) => done,
-            Err(error) => Err(FileError::new(&self.path, io::Error::other(error))),
-        }
+        run_blocking(move || this.synchronize(now)).await
     }
 
     fn change(&self, hash: TokenHash, change: Change) {
@@ -231,19 +228,21 @@ impl RefreshTokens {
 
     fn exchange(&self, now: u64) -> Result<(), FileError> {
         let io = |error| FileError::new(&self.path, error);
-        let is_settled = |known: &Known| {
-            known.pending.can_wait(now) && known.fingerprint == Fingerprint::from_path(&self.path)
-        };
-        if is_settled(&self.lock()) {
-            return Ok(());
+        {
+            let mut known = self.lock();
+            let change = known.watch.poll([&self.path]);
+            if change == FileChange::None && known.pending.can_wait(now) {
+                return Ok(());
+            }
         }
-        let _alone = FileLock::acquire_beside(&self.path, LOCK_TIMEOUT).map_err(io)?;
-        let fingerprint = Fingerprint::from_path(&self.path);
-        let is_changed = self.lock().fingerprint != fingerprint;
-        let others = if is_changed {
-            Some(Records::new(file::read(&self.path)?))
-        } else {
-            None
+        let _lock = FileLock::acquire_beside(&self.path, LOCK_TIMEOUT).map_err(io)?;
+        // Another caller may have read it while this one waited.
+        let change = self.lock().watch.poll([&self.path]);
+        let others = match change {
+            FileChange::None => None,
+            FileChange::Possible | FileChange::Certain => {
+                Some(Records::new(file::read(&self.path)?))
+            }
         };
         let (records, written) = {
             let mut known = self.lock();
@@ -255,7 +254,7 @@ impl RefreshTokens {
                 for (hash, change) in pending.iter() {
                     records.apply(hash, change);
                 }
-                known.fingerprint = fingerprint;
+                known.watch.settle([&self.path]);
             }
             if known.pending.is_empty() {
                 return Ok(());
@@ -267,7 +266,7 @@ impl RefreshTokens {
         file::write(&self.path, &file::content(records)).map_err(io)?;
         let mut known = self.lock();
         known.pending.written(written);
-        known.fingerprint = Fingerprint::from_path(&self.path);
+        known.watch.replaced([&self.path]);
         Ok(())
     }
 
