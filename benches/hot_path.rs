@@ -102,7 +102,7 @@ fn verify_a_token(criterion: &mut Criterion) {
     let tokens = Tokens::open(state.path(), now).expect("keys");
     let user = UserName::new("user42").expect("a name");
     let domain = "ci.example.com";
-    let entry = tokens.entry(domain, &user, &users);
+    let entry = tokens.entry_tag(domain, &user, &users);
     let mut access = Access::default();
     access.add(
         Resource::of_words("repository", "base/app").expect("a name"),

@@ -6,7 +6,7 @@
 //! request.
 
 mod claims;
-mod entries;
+mod entry_key;
 mod keys;
 mod remembered;
 
@@ -27,9 +27,9 @@ use crate::crypto;
 use crate::state_file::{FileChange, FileWatch};
 pub use claims::Access;
 use claims::{Claims, seconds};
-pub use entries::Entries;
-pub use keys::KeysError;
+pub use entry_key::EntryKey;
 use keys::{ALGORITHM, Keys};
+pub use keys::{KeysError, read_entry_key};
 use refresh::{FileError, RefreshTokens};
 use remembered::{Known, Remembered};
 
@@ -187,7 +187,7 @@ impl Tokens {
             return Ok(Verified { user: None, access });
         }
         match users.claim(&known.user).user {
-            Some(user) if self.entry(domain, user, users) == known.entry => Ok(Verified {
+            Some(user) if self.entry_tag(domain, user, users) == known.entry => Ok(Verified {
                 user: Some(user.clone()),
                 access,
             }),
@@ -211,9 +211,9 @@ impl Tokens {
         )
     }
 
-    /// Stands for a user's entry, see [`Entries::of`].
-    pub fn entry(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
-        self.keys.load().entries.of(domain, user, users)
+    /// The tag of a user's entry, see [`EntryKey::tag`].
+    pub fn entry_tag(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
+        self.keys.load().entry_key.tag(domain, user, users)
     }
 
     /// The public keys, as a JSON web key set (RFC 7517 §5).

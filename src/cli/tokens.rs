@@ -13,8 +13,8 @@ use serde_json::json;
 
 use crate::admin::control::{ControlCommand, TokenSelection};
 use crate::auth::htpasswd::Htpasswd;
-use crate::auth::token::Entries;
 use crate::auth::token::refresh::{self, Record};
+use crate::auth::token::{self, EntryKey};
 use crate::auth::{HtpasswdError, UsersFile};
 use crate::config::snapshot::Snapshot;
 
@@ -83,7 +83,7 @@ pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Re
 struct Holders {
     /// By domain that gives tokens; none where it cannot be told.
     users: HashMap<String, Option<Arc<Htpasswd>>>,
-    entries: Option<Entries>,
+    entry_key: Option<EntryKey>,
 }
 
 impl Holders {
@@ -103,7 +103,7 @@ impl Holders {
         });
         Ok(Self {
             users: users.collect(),
-            entries: Entries::read(&snapshot.state)?,
+            entry_key: token::read_entry_key(&snapshot.state)?,
         })
     }
 
@@ -112,11 +112,11 @@ impl Holders {
         let Some(users) = self.users.get(&record.domain) else {
             return true;
         };
-        let (Some(users), Some(entries)) = (users, &self.entries) else {
+        let (Some(users), Some(entry_key)) = (users, &self.entry_key) else {
             return false;
         };
         let user = users.claim(&record.user).user;
-        user.is_none_or(|user| entries.of(&record.domain, user, users) != record.entry)
+        user.is_none_or(|user| entry_key.tag(&record.domain, user, users) != record.entry)
     }
 }
 

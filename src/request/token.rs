@@ -173,7 +173,7 @@ impl TokenIssuer<'_, '_> {
         let record = self.tokens.refresh().redeem(token, domain, lifetime, now)?;
         let users = self.cx.site.users.current();
         let user = users.claim(&record.user).user?;
-        (self.tokens.entry(domain, user, &users) == record.entry).then(|| user.clone())
+        (self.tokens.entry_tag(domain, user, &users) == record.entry).then(|| user.clone())
     }
 
     fn refused(&self, error: VerifyError) -> Rejection {
@@ -194,7 +194,7 @@ impl TokenIssuer<'_, '_> {
         let domain = self.cx.site.host.domain.as_str();
         let entry = self
             .tokens
-            .entry(domain, user, &self.cx.site.users.current());
+            .entry_tag(domain, user, &self.cx.site.users.current());
         let lifetime = self.settings.refresh_lifetime;
         let holder = Holder {
             domain,
@@ -227,7 +227,7 @@ impl TokenIssuer<'_, '_> {
         let now = clock::time_of_day();
         let entry = user.map(|user| {
             self.tokens
-                .entry(domain, user, &self.cx.site.users.current())
+                .entry_tag(domain, user, &self.cx.site.users.current())
         });
         let bearer = Bearer {
             domain,

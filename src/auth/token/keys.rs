@@ -15,7 +15,7 @@ use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
 use super::claims::seconds;
-use super::entries::Entries;
+use super::entry_key::EntryKey;
 use crate::crypto;
 use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
 
@@ -26,8 +26,7 @@ pub(super) const ALGORITHM: Algorithm = Algorithm::ES256;
 pub(super) struct Keys {
     /// The oldest first, at least one.
     all: Vec<Key>,
-    /// What stands for users' entries.
-    pub(super) entries: Entries,
+    pub(super) entry_key: EntryKey,
 }
 
 /// A key pair and its name.
@@ -129,9 +128,9 @@ impl Keys {
         if entry_key.len() < 32 {
             return None;
         }
+        let entry_key = EntryKey::new(&entry_key);
         let all: Vec<Key> = stored.keys.iter().map(Key::of).collect::<Option<_>>()?;
-        let entries = Entries::new(&entry_key);
-        (!all.is_empty()).then_some(Self { all, entries })
+        (!all.is_empty()).then_some(Self { all, entry_key })
     }
 
     /// Whether the next key is due.
@@ -169,10 +168,19 @@ impl Keys {
     }
 }
 
-/// The keys below the state directory as they are.
-pub(super) fn read(state: &Path) -> Result<Keys, KeysError> {
+/// Reads the key of the entries below a state directory, for commands. `None` where there is none;
+/// makes nothing.
+pub fn read_entry_key(state: &Path) -> Result<Option<EntryKey>, KeysError> {
     let path = path(state);
-    Keys::from_stored(&stored(&path)?).ok_or(KeysError::Damaged(path))
+    let stored = match stored(&path) {
+        Ok(stored) => stored,
+        Err(KeysError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let keys = Keys::from_stored(&stored).ok_or(KeysError::Damaged(path))?;
+    Ok(Some(keys.entry_key))
 }
 
 fn stored(path: &Path) -> Result<Stored, KeysError> {
@@ -274,7 +282,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let nobody = Htpasswd::parse(b"");
         let alice = UserName::new("alice").expect("a name");
-        let sign = |keys: &Keys| keys.entries.of("ci.test", &alice, &nobody);
+        let sign = |keys: &Keys| keys.entry_key.tag("ci.test", &alice, &nobody);
         assert_eq!(sign(&one), sign(&two));
     }
 

@@ -43,7 +43,7 @@ impl Stage {
         let user = user.map(|user| UserName::new(user).unwrap());
         let entry = user
             .as_ref()
-            .map(|user| self.tokens.entry(domain, user, &self.users));
+            .map(|user| self.tokens.entry_tag(domain, user, &self.users));
         let bearer = Bearer {
             domain,
             user: user.as_ref().zip(entry.as_deref()),
@@ -141,7 +141,7 @@ fn the_fingerprint_of_an_entry_is_of_its_domain_and_user_too() {
         let users = Htpasswd::parse(ONE.replace("alice", user).as_bytes());
         stage
             .tokens
-            .entry(domain, &UserName::new(user).unwrap(), &users)
+            .entry_tag(domain, &UserName::new(user).unwrap(), &users)
     };
     let all = [
         entry("ci", "alice"),
@@ -172,7 +172,7 @@ fn rotation_leaves_tokens_and_their_users_alone() {
     let stage = Stage::new();
     let (month, hour) = (Duration::from_secs(30 * 86_400), 60 * MINUTE);
     let user = UserName::new("alice").unwrap();
-    let entry = stage.tokens.entry("ci.test", &user, &stage.users);
+    let entry = stage.tokens.entry_tag("ci.test", &user, &stage.users);
     let give = |now| {
         let bearer = Bearer {
             domain: "ci.test",

@@ -1,0 +1,23 @@
+//! The claim of a token that names the user's entry in the htpasswd file, so that the token ends with
+//! the entry.
+
+use crate::auth::UserName;
+use crate::auth::htpasswd::Htpasswd;
+use crate::crypto::{TagKey, keyed_tag_text};
+
+/// The key under which entries are tagged. It is kept with those that sign tokens.
+pub struct EntryKey(TagKey);
+
+impl EntryKey {
+    pub(super) fn new(key: &[u8]) -> Self {
+        Self(TagKey::new(key))
+    }
+
+    /// The tag of a user's entry: another one for another password, domain or user. It does not
+    /// reveal the entry.
+    pub fn tag(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
+        let entry = users.claim(user.as_str()).hash.to_bytes();
+        let fields = [domain.as_bytes(), user.as_str().as_bytes(), &entry];
+        keyed_tag_text(&self.0, &fields)
+    }
+}
