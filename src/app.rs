@@ -4,6 +4,7 @@ mod access;
 mod build;
 pub(crate) mod lifecycle;
 mod listeners;
+mod site;
 mod stores;
 pub(crate) mod tokens;
 

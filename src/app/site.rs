@@ -1,0 +1,228 @@
+//! Builds a site, the live parts of one domain, and keeps those of the previous one that are
+//! unchanged.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::access;
+use crate::auth::UsersFile;
+use crate::auth::policy::Policy;
+use crate::auth::token::Tokens;
+use crate::auth::upload_session::SessionKey;
+use crate::config::problem::{Problem, Problems};
+use crate::config::vhost::{
+    Redirects, RegistrySettings, Scheme, SharedVirtualHost, StoreSettings, UpstreamSettings,
+    UpstreamUrl,
+};
+use crate::request::site::{Backend, Registry, Site};
+use crate::store::Store;
+use crate::upstream::Upstream;
+use crate::upstream::connector::{Connector, ConnectorError, Trust};
+use crate::upstream::credential::Credential;
+
+/// What a site is built for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// To report problems: nothing is written.
+    Check,
+    /// To serve.
+    Serve {
+        workers: usize,
+        session_key: Option<&'a SessionKey>,
+        tokens: Option<&'a Arc<Tokens>>,
+    },
+}
+
+/// Builds the site of `host`. `None`: it has errors, which are among `problems`.
+pub(super) fn build_site(
+    host: &SharedVirtualHost,
+    before: Option<&Arc<Site>>,
+    purpose: Purpose<'_>,
+    problems: &mut Problems,
+) -> Option<Site> {
+    let (workers, session_key, tokens) = match purpose {
+        Purpose::Check => (1, None, None),
+        Purpose::Serve {
+            workers,
+            session_key,
+            tokens,
+        } => (workers, session_key, tokens),
+    };
+    let mut builder = SiteBuilder {
+        host,
+        before,
+        workers,
+        problems,
+    };
+    let users = builder.users();
+    let trust = builder.trust();
+    if let Purpose::Check = purpose {
+        access::warn_of_unknown_users(host, users.as_deref(), builder.problems);
+        access::warn_of_users_without_repositories(host, users.as_deref(), builder.problems);
+    }
+    let registry = match (&host.registry, purpose) {
+        (RegistrySettings::Upstream(upstream), _) => builder.upstream(upstream, trust.as_ref()),
+        (RegistrySettings::Store(settings), Purpose::Serve { .. }) => builder.store(settings),
+        (RegistrySettings::Store(_), Purpose::Check) => None,
+    };
+    let browser = builder.browser(trust.as_ref());
+    let challenge = builder.challenge();
+    Some(Site {
+        host: host.clone(),
+        users: users?,
+        session_key: session_key.cloned(),
+        policy: Policy::new(&host.access, host.auth.anonymous.actions()),
+        tokens: tokens
+            .filter(|_| host.auth.mode.tokens().is_some())
+            .cloned(),
+        registry: registry?,
+        takes_turns: false,
+        storage: trust.filter(|_| follows_redirects(host)),
+        browser: browser?,
+        traffic: before.map_or_else(Arc::default, |site| site.traffic.clone()),
+        challenge: challenge?,
+    })
+}
+
+struct SiteBuilder<'a> {
+    host: &'a SharedVirtualHost,
+    before: Option<&'a Arc<Site>>,
+    workers: usize,
+    problems: &'a mut Problems,
+}
+
+impl SiteBuilder<'_> {
+    fn report(&mut self, keys: &[&str], message: String) {
+        let help = "correct it and reload";
+        let problem = Problem::at_key(&self.host.source, keys, message, help);
+        self.problems.push(problem);
+    }
+
+    fn users(&mut self) -> Option<Arc<UsersFile>> {
+        let auth = &self.host.auth;
+        let before = self.before;
+        if let Some(site) = before.filter(|site| site.host.auth.htpasswd == auth.htpasswd) {
+            // The poll finds changes of the file, and keeps the last valid content of an invalid one.
+            return Some(site.users.clone());
+        }
+        match UsersFile::open(&auth.htpasswd) {
+            Ok(users) => {
+                for skipped in users.current().skipped() {
+                    tracing::warn!(domain = %self.host.domain, "{skipped}");
+                }
+                Some(Arc::new(users))
+            }
+            Err(error) => {
+                self.problems.push(Problem::at_key(
+                    &self.host.source,
+                    &["auth", "htpasswd"],
+                    error.to_string(),
+                    "make one with `moorgate htpasswd FILE USER`",
+                ));
+                None
+            }
+        }
+    }
+
+    /// Reads the root certificates, if a connection of the domain is verified by them.
+    fn trust(&mut self) -> Option<Trust> {
+        let host = self.host;
+        let browser = host.browser.as_ref().map(|browser| browser.url.scheme);
+        let upstream = host.registry.upstream();
+        let schemes = [browser, upstream.map(|upstream| upstream.url.scheme)];
+        if !schemes.contains(&Some(Scheme::Https)) && !follows_redirects(host) {
+            return None;
+        }
+        Trust::new(upstream.and_then(|upstream| upstream.roots.as_ref()))
+            .map_err(|error| self.report(&["upstream", "roots"], error.to_string()))
+            .ok()
+    }
+
+    fn upstream(&mut self, upstream: &UpstreamSettings, trust: Option<&Trust>) -> Option<Registry> {
+        let same_roots = self.before.filter(|site| {
+            site.host
+                .registry
+                .upstream()
+                .is_some_and(|before| before.roots == upstream.roots)
+        });
+        let old = same_roots.and_then(|site| site.registry.upstream());
+        let credential = Credential::new(&upstream.authorization);
+        self.target(&upstream.url, old, trust, credential)
+            .map_err(|error| self.report(&["upstream", "url"], error.to_string()))
+            .ok()
+            .map(Registry::Upstream)
+    }
+
+    /// A store stays open across reloads, and its uploads continue.
+    fn store(&mut self, settings: &StoreSettings) -> Option<Registry> {
+        let open = self.before.and_then(|site| site.registry.store());
+        if let Some(open) = open.filter(|open| open.directory() == settings.directory) {
+            return Some(Registry::Store(open.clone()));
+        }
+        match Store::open(settings.directory.clone()) {
+            Ok(store) => Some(Registry::Store(store)),
+            Err(error) => {
+                let message = format!("{} cannot be used: {error}", settings.directory.display());
+                self.report(&["upstream", "directory"], message);
+                None
+            }
+        }
+    }
+
+    /// The inner value is `None` for a domain without one, the outer for one with errors.
+    fn browser(&mut self, trust: Option<&Trust>) -> Option<Option<Backend>> {
+        let Some(browser) = &self.host.browser else {
+            return Some(None);
+        };
+        let old = self.before.and_then(|site| site.browser.as_ref());
+        self.target(&browser.url, old, trust, Credential::None)
+            .map_err(|error| self.report(&["browser", "url"], error.to_string()))
+            .ok()
+            .map(Some)
+    }
+
+    fn target(
+        &self,
+        url: &UpstreamUrl,
+        before: Option<&Backend>,
+        trust: Option<&Trust>,
+        credential: Credential,
+    ) -> Result<Backend, ConnectorError> {
+        let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
+        let authority = url.host.authority(url.port, default_port);
+        let authority = HeaderValue::try_from(authority).expect("a host name is visible ASCII");
+        // Pooled connections are kept, unless the roots or timeouts changed.
+        let connect = self.host.timeouts.upstream_connect;
+        let kept = before.filter(|old| {
+            old.upstream.target() == url
+                && url.scheme == Scheme::Http
+                && old.upstream.connect_timeout() == connect
+        });
+        let upstream = match kept {
+            Some(old) => old.upstream.clone(),
+            None => Upstream::new(Connector::new(url.clone(), trust)?, self.workers, connect),
+        };
+        Ok(Backend {
+            upstream,
+            authority,
+            credential,
+        })
+    }
+
+    fn challenge(&mut self) -> Option<HeaderValue> {
+        HeaderValue::try_from(format!("Basic realm=\"{}\"", self.host.auth.realm))
+            .map_err(|_| {
+                let message = "the realm is no valid header value";
+                self.report(&["auth", "realm"], message.to_owned());
+            })
+            .ok()
+    }
+}
+
+/// Whether moorgate follows redirects of the registry.
+fn follows_redirects(host: &SharedVirtualHost) -> bool {
+    host.registry
+        .upstream()
+        .is_some_and(|upstream| upstream.redirects == Redirects::Follow)
+}
