@@ -67,25 +67,12 @@ pub(crate) async fn serve_tls<IO>(
     let snapshot = gate.sites.load().snapshot.clone();
     let settings = snapshot.connection;
     let securing = secure(io, peer, &snapshot.trusted_proxies, config);
-    let (secured, peer) = match tokio::time::timeout(settings.handshake, securing).await {
-        Ok(Ok(secured)) => secured,
-        Ok(Err(SecureError::Handshake(HandshakeError::PlainHttp(io)))) => {
-            tracing::debug!(%peer, %listener, "plain HTTP on a TLS port");
-            let _ = refuse_plain_http(io).await;
-            return;
-        }
-        Ok(Err(SecureError::Handshake(error))) => {
-            tracing::debug!(%peer, %listener, reason = error.reason(), %error, "handshake failed");
-            return;
-        }
-        Ok(Err(SecureError::Proxy(error))) => {
-            tracing::debug!(%peer, %listener, reason = "proxy_protocol", %error, "handshake failed");
-            return;
-        }
-        Err(_) => {
-            tracing::debug!(%peer, %listener, reason = "timeout", "handshake failed");
-            return;
-        }
+    let secured = tokio::time::timeout(settings.handshake, securing)
+        .await
+        .unwrap_or(Err(SecureError::TimedOut));
+    let (secured, peer) = match secured {
+        Ok(secured) => secured,
+        Err(error) => return refuse(error, peer, listener).await,
     };
     let activity = Arc::new(Activity::new(at, limits(&snapshot)));
     let protocol = match secured.alpn {
@@ -104,31 +91,30 @@ pub(crate) async fn serve_tls<IO>(
         conn: conn.clone(),
         activity: activity.clone(),
     };
+    let driver = ConnectionDriver {
+        activity: activity.clone(),
+        drain,
+        conn: &conn,
+    };
     match protocol {
         Protocol::Http1 => {
             let service = service_fn(move |request| service.clone().answer(request));
-            let io = TokioIo::new(WatchedIo::http1(secured.io, activity.clone()));
+            let io = TokioIo::new(WatchedIo::http1(secured.io, activity));
             let connection = http1_settings(&settings).serve_connection(io, service);
             let end = http1::Connection::graceful_shutdown;
-            drive(connection, activity, drain, end, nothing_pending, &conn).await;
+            driver.drive(connection, end, nothing_pending).await;
         }
         Protocol::Http2 => {
             let writer = CoalescingWriter::new(secured.io, activity.clone());
-            let io = TokioIo::new(WatchedIo::http2(writer.clone(), activity.clone()));
+            let io = TokioIo::new(WatchedIo::http2(writer.clone(), activity));
             // h2 keeps the future of a stream until its response is read: 8 KiB for each of a hundred
             // streams. Boxed, the memory is freed when the response is made.
             let service = service_fn(move |request| Box::pin(service.clone().answer(request)));
             let connection = http2_settings(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
-            drive(
-                connection,
-                activity,
-                drain,
-                end,
-                |cx| writer.poll_flush_pending(cx),
-                &conn,
-            )
-            .await;
+            driver
+                .drive(connection, end, |cx| writer.poll_flush_pending(cx))
+                .await;
         }
     }
 }
@@ -137,6 +123,28 @@ pub(crate) async fn serve_tls<IO>(
 enum SecureError<IO> {
     Proxy(ProxyProtocolError),
     Handshake(HandshakeError<IO>),
+    TimedOut,
+}
+
+async fn refuse<IO>(error: SecureError<IO>, peer: SocketAddr, listener: ListenAddress)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    match error {
+        SecureError::Handshake(HandshakeError::PlainHttp(io)) => {
+            tracing::debug!(%peer, %listener, "plain HTTP on a TLS port");
+            let _ = refuse_plain_http(io).await;
+        }
+        SecureError::Handshake(error) => {
+            tracing::debug!(%peer, %listener, reason = error.reason(), %error, "handshake failed");
+        }
+        SecureError::Proxy(error) => {
+            tracing::debug!(%peer, %listener, reason = "proxy_protocol", %error, "handshake failed");
+        }
+        SecureError::TimedOut => {
+            tracing::debug!(%peer, %listener, reason = "timeout", "handshake failed");
+        }
+    }
 }
 
 /// Reads the PROXY header of a trusted proxy and performs the handshake. Also returns the client's
@@ -150,11 +158,12 @@ async fn secure<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let ProxyHeader { source, rest } = match trusted.contain(peer.ip()) {
-        true => proxy_protocol::read(&mut io)
+    let ProxyHeader { source, rest } = if trusted.contain(peer.ip()) {
+        proxy_protocol::read(&mut io)
             .await
-            .map_err(SecureError::Proxy)?,
-        false => ProxyHeader::none(),
+            .map_err(SecureError::Proxy)?
+    } else {
+        ProxyHeader::none()
     };
     let secured = handshake(io, rest, config)
         .await
@@ -198,7 +207,12 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     let io = TokioIo::new(WatchedIo::http1(io, activity.clone()));
     let connection = http1_settings(&settings).serve_connection(io, service);
     let end = http1::Connection::graceful_shutdown;
-    drive(connection, activity, drain, end, nothing_pending, &conn).await;
+    let driver = ConnectionDriver {
+        activity,
+        drain,
+        conn: &conn,
+    };
+    driver.drive(connection, end, nothing_pending).await;
 }
 
 /// The maximum of each timeout over all virtual hosts, since a connection may serve any of them.
@@ -266,46 +280,59 @@ fn nothing_pending(_: &mut Context<'_>) -> Poll<std::io::Result<()>> {
 
 type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Polls a connection until it ends, its deadline passes, or it has shut down for the drain. After each
-/// poll, `flush` writes what is pending to the socket.
-async fn drive<C, E>(
-    connection: C,
+/// Runs a connection with its timeouts and its graceful shutdown.
+struct ConnectionDriver<'a> {
     activity: Arc<Activity>,
     drain: CancellationToken,
-    graceful: fn(Pin<&mut C>),
-    flush: impl Fn(&mut Context<'_>) -> Poll<std::io::Result<()>>,
-    conn: &ConnInfo,
-) where
-    C: Future<Output = Result<(), E>>,
-    E: std::error::Error + Send + Sync + 'static,
-{
-    let mut watched = Watched::new(Box::pin(connection), activity);
-    let mut stop = std::pin::pin!(drain.cancelled());
-    let mut stopping = false;
-    let ended = poll_fn(|cx| {
-        if !stopping && stop.as_mut().poll(cx).is_ready() {
-            stopping = true;
-            graceful(watched.get_mut().as_mut());
-        }
-        watched.poll_with(cx, |connection, cx| {
-            let polled = connection
-                .as_mut()
-                .poll(cx)
-                .map_err(|error| Box::new(error) as ConnectionError);
-            match flush(cx) {
-                Poll::Ready(Err(error)) if polled.is_pending() => Poll::Ready(Err(error.into())),
-                _ => polled,
+    conn: &'a ConnInfo,
+}
+
+impl ConnectionDriver<'_> {
+    /// Polls a connection until it ends, its deadline passes, or it has shut down for the drain. After
+    /// each poll, `flush` writes what is pending to the socket.
+    async fn drive<C, E>(
+        self,
+        connection: C,
+        graceful: fn(Pin<&mut C>),
+        flush: impl Fn(&mut Context<'_>) -> Poll<std::io::Result<()>>,
+    ) where
+        C: Future<Output = Result<(), E>>,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let Self {
+            activity,
+            drain,
+            conn,
+        } = self;
+        let mut watched = Watched::new(Box::pin(connection), activity);
+        let mut stop = std::pin::pin!(drain.cancelled());
+        let mut stopping = false;
+        let ended = poll_fn(|cx| {
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                graceful(watched.get_mut().as_mut());
             }
-        })
-    });
-    match ended.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            let error = &*error as &dyn std::error::Error;
-            tracing::debug!(peer = %conn.peer, listener = %conn.listener, error, "connection ended");
-        }
-        Err(_) => {
-            tracing::debug!(peer = %conn.peer, listener = %conn.listener, "connection timed out")
+            watched.poll_with(cx, |connection, cx| {
+                let polled = connection
+                    .as_mut()
+                    .poll(cx)
+                    .map_err(|error| Box::new(error) as ConnectionError);
+                match flush(cx) {
+                    Poll::Ready(Err(error)) if polled.is_pending() => {
+                        Poll::Ready(Err(error.into()))
+                    }
+                    _ => polled,
+                }
+            })
+        });
+        let (peer, listener) = (&conn.peer, &conn.listener);
+        match ended.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = &*error as &dyn std::error::Error;
+                tracing::debug!(%peer, %listener, error, "connection ended");
+            }
+            Err(_) => tracing::debug!(%peer, %listener, "connection timed out"),
         }
     }
 }

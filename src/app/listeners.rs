@@ -268,13 +268,13 @@ impl App {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         listeners.by_key.retain(|key, listener| {
-            let keep = wanted.contains(key);
-            if !keep {
+            let is_wanted = wanted.contains(key);
+            if !is_wanted {
                 let address = listener.bound;
                 tracing::info!(kind = key.0.as_str(), %address, "no longer listening");
                 listener.stop.cancel();
             }
-            keep
+            is_wanted
         });
     }
 }

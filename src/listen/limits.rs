@@ -25,7 +25,7 @@ struct Clients {
     last_warning: Option<Instant>,
 }
 
-/// One connection of the process. Dropping it makes room for another.
+/// One connection of the process. Dropping it allows another.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,

@@ -57,14 +57,11 @@ pub async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> Result<ProxyHeader, Pro
             ParsedHeader::Incomplete => {}
         }
         if io.read_buf(&mut bytes).await? == 0 {
-            return match bytes.is_empty() {
-                // For TLS to find out.
-                true => Ok(ProxyHeader {
-                    source: None,
-                    rest: bytes,
-                }),
-                false => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            };
+            if bytes.is_empty() {
+                // The TLS handshake reports the end.
+                return Ok(ProxyHeader::none());
+            }
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
     }
 }

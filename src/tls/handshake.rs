@@ -8,8 +8,8 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
-use super::resolver::{ChallengeResolver, is_acme_challenge};
-use super::server_config::{ALPN_ACME, ALPN_H2, ListenerConfig};
+use super::resolver::{ALPN_ACME, ChallengeResolver, is_acme_challenge};
+use super::server_config::{ALPN_H2, ListenerConfig};
 use super::transport::TlsTransport;
 use crate::registry::host::HostName;
 

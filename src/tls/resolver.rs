@@ -5,7 +5,6 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::server_config::ALPN_ACME;
 use crate::certs::served::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
 
@@ -39,3 +38,6 @@ impl ResolvesServerCert for ListenerResolver {
         self.table.find(self.listen, hello.server_name())
     }
 }
+
+/// For challenges only: no application data follows the handshake (RFC 8737 §3).
+pub(crate) const ALPN_ACME: &[u8] = b"acme-tls/1";

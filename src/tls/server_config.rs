@@ -72,5 +72,3 @@ impl ServerConfigs {
 
 pub(crate) const ALPN_H2: &[u8] = b"h2";
 pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
-/// For challenges only: no application data follows the handshake (RFC 8737 §3).
-pub(crate) const ALPN_ACME: &[u8] = b"acme-tls/1";

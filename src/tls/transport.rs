@@ -104,14 +104,14 @@ impl<IO: AsyncRead + Unpin> TlsTransport<IO> {
         Poll::Ready(self.check_first_byte(into.filled().get(before).copied()))
     }
 
-    fn poll_fill_buffer(&mut self, cx: &mut Context<'_>, asked: usize) -> Poll<io::Result<()>> {
+    fn poll_fill_buffer(&mut self, cx: &mut Context<'_>, requested: usize) -> Poll<io::Result<()>> {
         self.buffer.clear();
         self.consumed = 0;
         self.buffer.reserve_exact(READ_BUFFER_SIZE);
         // `read_buf` has no state between polls, so a new one each time loses nothing.
         let polled = pin!(self.io.read_buf(&mut self.buffer)).poll(cx);
         match polled {
-            Poll::Ready(Ok(count)) if count > 0 => self.more_expected = count >= asked,
+            Poll::Ready(Ok(count)) if count > 0 => self.more_expected = count >= requested,
             Poll::Ready(_) | Poll::Pending => self.release_buffer(),
         }
         polled.map_ok(|_| ())
@@ -282,14 +282,14 @@ mod tests {
             assert_eq!(
                 transport.buffer.capacity(),
                 0,
-                "nothing is held while nothing comes"
+                "no buffer while nothing comes"
             );
         }
         assert_eq!(all, chunks.concat());
     }
 
     #[test]
-    fn an_upload_is_read_in_large_pieces() {
+    fn an_upload_is_read_in_large_chunks() {
         let upload = vec![0x16; 1 << 20];
         let mut transport = transport(&[&upload]);
         assert_eq!(drain(&mut transport).len(), upload.len());

@@ -36,9 +36,9 @@ pub(super) async fn renew(app: &Arc<App>, domain: &str) -> ControlReply {
         ));
     };
     match app.issuer().order_now(&domain).await {
-        Ok(wished) => {
-            tracing::info!(%domain, "certs renew: {wished}");
-            ControlReply::done(format!("the certificate of {domain}: {wished}"))
+        Ok(answer) => {
+            tracing::info!(%domain, "certs renew: {answer}");
+            ControlReply::done(format!("the certificate of {domain}: {answer}"))
         }
         Err(error) => ControlReply::failed(error.to_string()),
     }

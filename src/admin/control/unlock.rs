@@ -59,10 +59,10 @@ fn unlock_user(app: &App, user: &str, domain: Option<&str>, now: Instant) -> Con
             all.join(", ")
         ));
     }
-    let asked = all
+    let candidates = all
         .into_iter()
         .filter(|name| domain.is_none_or(|domain| domain == *name));
-    let unlocked: Vec<&str> = asked
+    let unlocked: Vec<&str> = candidates
         .filter(|name| lockout.unlock_user(name, user, now))
         .collect();
     if unlocked.is_empty() {
