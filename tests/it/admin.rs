@@ -19,7 +19,7 @@ async fn get(gateway: &Gateway, path: &str) -> (Head, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn health_and_readiness_are_told() {
+async fn health_and_readiness_are_reported() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
     for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
         let (head, body) = get(&gateway, path).await;

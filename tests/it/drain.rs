@@ -88,7 +88,7 @@ async fn idle_connections_end_at_once() {
 }
 
 #[tokio::test]
-async fn http2_is_told_to_go_away_and_finishes_what_runs() {
+async fn http2_gets_a_goaway_and_finishes_what_runs() {
     let mut between = Between::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     drop(std::mem::replace(

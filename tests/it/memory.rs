@@ -1,4 +1,4 @@
 //! What connections and transfers hold in memory, measured of the real process.
 
-mod strangers;
+mod unauthenticated;
 mod uploads;

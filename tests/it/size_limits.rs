@@ -302,7 +302,7 @@ async fn a_trusted_proxy_has_the_connections_of_many_clients() {
 }
 
 #[tokio::test]
-async fn a_full_house_can_still_be_looked_at() {
+async fn the_admin_listener_answers_when_all_connections_are_in_use() {
     let upstream = Upstream::new().await;
     let setup = Setup::new().domain(Domain::new("ci.test", &upstream.url()));
     let gateway = setup.main("[limits]\nconnections = 1").start().await;

@@ -63,13 +63,13 @@ async fn fill_with<IO: AsyncWrite + Unpin>(io: &mut IO, part: &[u8]) -> usize {
 }
 
 /// An address that answers no SYN: a listener with a full queue, kept full by these connections.
-struct Deaf {
+struct UnresponsiveAddress {
     _listener: socket2::Socket,
     address: SocketAddr,
     _queue: Vec<TcpStream>,
 }
 
-impl Deaf {
+impl UnresponsiveAddress {
     async fn new() -> Self {
         use socket2::{Domain, Socket, Type};
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -8,7 +8,7 @@ use crate::harness::{
     Clock, Gateway, Peer, Transfer, Upstream, promptly, request, seconds, settle,
 };
 
-const STRANGER: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
+const UNAUTHENTICATED: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
 
 async fn gateway() -> Gateway {
     Gateway::before(&Upstream::new().await.url()).await
@@ -68,7 +68,7 @@ async fn a_first_head_that_trickles_has_no_more_time() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = gateway.client().await;
-    for part in STRANGER.as_bytes().chunks(1).take(14) {
+    for part in UNAUTHENTICATED.as_bytes().chunks(1).take(14) {
         client.send(part).await;
         clock.jump(seconds(1)).await;
     }
@@ -83,10 +83,10 @@ async fn a_later_head_has_thirty_seconds_from_its_first_byte() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = gateway.client().await;
-    client.send(STRANGER).await;
+    client.send(UNAUTHENTICATED).await;
     client.answer().await;
     clock.jump(seconds(200)).await;
-    for part in STRANGER.as_bytes().chunks(1).take(29) {
+    for part in UNAUTHENTICATED.as_bytes().chunks(1).take(29) {
         client.send(part).await;
         settle().await;
         clock.jump(seconds(1)).await;
@@ -102,7 +102,7 @@ async fn an_idle_connection_ends_after_five_minutes() {
     let gateway = gateway().await;
     let mut client = gateway.client().await;
     for _ in 0..3 {
-        client.send(STRANGER).await;
+        client.send(UNAUTHENTICATED).await;
         client.answer().await;
         clock.jump(seconds(299)).await;
     }
@@ -132,7 +132,7 @@ async fn a_client_that_takes_no_more_of_our_answers_has_two_minutes() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = gateway.client().await;
-    fill_with(&mut client.io, STRANGER.repeat(100).as_bytes()).await;
+    fill_with(&mut client.io, UNAUTHENTICATED.repeat(100).as_bytes()).await;
     clock.jump(seconds(119)).await;
     assert_eq!(gateway.app.connections(), 1);
     clock.jump(seconds(1)).await;
@@ -144,7 +144,7 @@ async fn the_plain_listener_has_the_same_limits() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = Peer::new(TcpStream::connect(gateway.http()).await.unwrap());
-    for part in STRANGER.as_bytes().chunks(1).take(14) {
+    for part in UNAUTHENTICATED.as_bytes().chunks(1).take(14) {
         client.send(part).await;
         clock.jump(seconds(1)).await;
     }

@@ -13,7 +13,7 @@ async fn gateway() -> Gateway {
     Gateway::before(&Upstream::new().await.url()).await
 }
 
-fn stranger() -> Vec<u8> {
+fn unauthenticated_request() -> Vec<u8> {
     request_block("GET", "/v2/", &[])
 }
 
@@ -39,7 +39,12 @@ async fn an_idle_connection_is_pinged_and_ends_after_five_minutes() {
     let gateway = gateway().await;
     let mut client = gateway.frames().await;
     client
-        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .send(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1,
+            &unauthenticated_request(),
+        )
         .await;
     assert_eq!(client.next_of(HEADERS).await.status(), 401);
     for _ in 0..4 {
@@ -77,10 +82,15 @@ async fn a_head_that_never_ends_has_thirty_seconds() {
     let gateway = gateway().await;
     let mut client = gateway.frames().await;
     client
-        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .send(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1,
+            &unauthenticated_request(),
+        )
         .await;
     client.next_of(HEADERS).await;
-    let block = stranger();
+    let block = unauthenticated_request();
     client.send(HEADERS, END_STREAM, 3, &block[..4]).await;
     settle().await;
     for byte in block[4..].chunks(1).take(3) {
@@ -99,7 +109,12 @@ async fn a_frame_that_never_ends_has_thirty_seconds() {
     let gateway = gateway().await;
     let mut client = gateway.frames().await;
     client
-        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .send(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1,
+            &unauthenticated_request(),
+        )
         .await;
     client.next_of(HEADERS).await;
     tokio::io::AsyncWriteExt::write_all(&mut client.io, &[0, 0, 8, PING])
@@ -118,7 +133,7 @@ async fn heads_that_do_end_may_come_one_after_another_for_ever() {
     let gateway = gateway().await;
     let mut client = gateway.frames().await;
     let whole = |stream: u32| {
-        let block = stranger();
+        let block = unauthenticated_request();
         let mut frame = vec![
             0,
             0,
@@ -160,7 +175,12 @@ async fn a_client_that_takes_no_more_frames_has_two_minutes() {
         .await;
     let mut client = gateway.frames().await;
     client
-        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .send(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1,
+            &unauthenticated_request(),
+        )
         .await;
     client.next_of(HEADERS).await;
     fill_with(&mut client.io, &wire(PING, 0, 0, b"whatever").repeat(1000)).await;
@@ -171,13 +191,18 @@ async fn a_client_that_takes_no_more_frames_has_two_minutes() {
 }
 
 #[tokio::test]
-async fn streams_that_nobody_reads_do_not_hold_a_connection_for_ever() {
+async fn streams_that_nobody_reads_do_not_keep_a_connection_open() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     // No window: the body of the 401 can never be sent.
     let mut client = gateway.frames_with_window(0).await;
     client
-        .send(HEADERS, END_HEADERS | END_STREAM, 1, &stranger())
+        .send(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1,
+            &unauthenticated_request(),
+        )
         .await;
     assert_eq!(client.next_of(HEADERS).await.status(), 401);
     // The longest that an upstream may be silent, and twice what a body may.

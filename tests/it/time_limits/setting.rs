@@ -1,12 +1,12 @@
 //! Each limit is a setting, and the drain's is one of the process.
 
-use super::{BLOB, DIGEST, Deaf, UPLOAD};
+use super::{BLOB, DIGEST, UPLOAD, UnresponsiveAddress};
 use crate::harness::frames::PING;
 use crate::harness::{
     Clock, Domain, Gateway, Peer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
 };
 
-const STRANGER: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
+const UNAUTHENTICATED: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
 
 async fn process(upstream: &Upstream, timeouts: &str) -> Gateway {
     let setup = Setup::new().domain(Domain::new("ci.test", &upstream.url()));
@@ -50,7 +50,7 @@ async fn the_head_limit_is_a_setting() {
     let clock = Clock::stopped();
     let gateway = process(&Upstream::new().await, "head = '50s'").await;
     let mut client = gateway.client().await;
-    client.send(STRANGER).await;
+    client.send(UNAUTHENTICATED).await;
     client.answer().await;
     client.send("GET").await;
     settle().await;
@@ -65,7 +65,7 @@ async fn the_idle_limit_is_a_setting() {
     let clock = Clock::stopped();
     let gateway = process(&Upstream::new().await, "idle = '20s'").await;
     let mut client = gateway.client().await;
-    client.send(STRANGER).await;
+    client.send(UNAUTHENTICATED).await;
     client.answer().await;
     clock.jump(seconds(19)).await;
     client.silent().await;
@@ -110,7 +110,7 @@ async fn the_upload_limits_are_settings() {
 async fn the_connect_limit_is_a_setting() {
     let clock = Clock::stopped();
     for limit in [2, 20] {
-        let deaf = Deaf::new().await;
+        let deaf = UnresponsiveAddress::new().await;
         let timeouts = format!("[timeouts]\nupstream_connect = '{limit}s'");
         let domain = Domain::new("ci.test", &deaf.url()).tables(&timeouts);
         let gateway = Setup::new().domain(domain).start().await;
@@ -122,7 +122,7 @@ async fn the_connect_limit_is_a_setting() {
 #[tokio::test]
 async fn the_connect_limit_changes_with_a_reload() {
     let clock = Clock::stopped();
-    let deaf = Deaf::new().await;
+    let deaf = UnresponsiveAddress::new().await;
     let gateway = Gateway::before(&deaf.url()).await;
     let file = gateway.path("conf.d/ci.test.toml");
     let before = std::fs::read_to_string(&file).unwrap();
@@ -179,7 +179,7 @@ async fn a_drain_waits_for_a_transfer_as_long_as_its_setting_says() {
     let upstream = Upstream::new().await;
     let gateway = process(&upstream, "drain = '40s'").await;
     let mut idle = gateway.client().await;
-    idle.send(STRANGER).await;
+    idle.send(UNAUTHENTICATED).await;
     idle.answer().await;
     let mut client = gateway.client().await;
     client.send(request("GET", BLOB, "")).await;

@@ -1,7 +1,7 @@
 //! What an upstream may make a client wait for: a connection, an answer's head, and the end of
 //! both.
 
-use super::{BLOB, DIGEST, Deaf, UPLOAD, incessantly};
+use super::{BLOB, DIGEST, UPLOAD, UnresponsiveAddress, incessantly};
 use crate::harness::{
     Clock, Domain, Gateway, Peer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
 };
@@ -11,7 +11,7 @@ const MANIFEST: &str = "/v2/base/app/manifests/v1";
 #[tokio::test]
 async fn a_connection_to_an_upstream_is_made_within_five_seconds() {
     let clock = Clock::stopped();
-    let deaf = Deaf::new().await;
+    let deaf = UnresponsiveAddress::new().await;
     let gateway = Gateway::before(&deaf.url()).await;
     deaf.is_given_up_after(&clock, &gateway, seconds(5)).await;
 }

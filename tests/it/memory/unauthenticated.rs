@@ -1,4 +1,4 @@
-//! A stranger without credentials makes a connection hold at most 256 KiB, whatever it does.
+//! A client without credentials makes a connection take at most 256 KiB, whatever it does.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ type Tls = TlsStream<TcpStream>;
 
 /// Enough that what the process holds once for all of them does not count: the allocator takes
 /// memory from the system by the megabyte.
-const MANY: u64 = 400;
+const CONNECTIONS: u64 = 400;
 /// The same for those that take a while each.
-const SOME: u64 = 100;
-const MOST: u64 = 256 * 1024;
+const SLOW_CONNECTIONS: u64 = 100;
+const MAX_BYTES_EACH: u64 = 256 * 1024;
 
 /// Lets many connections do their worst, and asserts what each of them costs.
-async fn each_holds_little<F: Future<Output = Tls>>(
+async fn each_takes_little<F: Future<Output = Tls>>(
     alpn: &str,
     connections: u64,
     worst: impl Fn(Tls) -> F,
@@ -41,7 +41,7 @@ async fn each_holds_little<F: Future<Output = Tls>>(
         held.push(worst(process.tls().await).await);
     }
     let each = process.memory().saturating_sub(before) / connections;
-    assert!(each <= MOST, "{} KiB each", each / 1024);
+    assert!(each <= MAX_BYTES_EACH, "{} KiB each", each / 1024);
     drop(held);
 }
 
@@ -67,7 +67,7 @@ async fn flood(io: &mut Tls, part: &[u8], most: usize) {
 
 #[tokio::test]
 async fn with_half_a_head() {
-    each_holds_little("http/1.1", MANY, async |mut io: Tls| {
+    each_takes_little("http/1.1", CONNECTIONS, async |mut io: Tls| {
         let head = format!(
             "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n{}",
             "X: y\r\n".repeat(40)
@@ -84,7 +84,7 @@ async fn with_half_a_head() {
 
 #[tokio::test]
 async fn with_answers_that_it_never_reads() {
-    each_holds_little("http/1.1", SOME, async |mut io: Tls| {
+    each_takes_little("http/1.1", SLOW_CONNECTIONS, async |mut io: Tls| {
         let request = format!(
             "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nX: {}\r\n\r\n",
             "x".repeat(100)
@@ -97,7 +97,7 @@ async fn with_answers_that_it_never_reads() {
 
 #[tokio::test]
 async fn with_http2_answers_that_it_never_reads() {
-    each_holds_little("h2", MANY, async |mut io: Tls| {
+    each_takes_little("h2", CONNECTIONS, async |mut io: Tls| {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         bytes.extend(wire(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
         let long = "x".repeat(4000);
@@ -118,7 +118,7 @@ async fn with_http2_answers_that_it_never_reads() {
 
 #[tokio::test]
 async fn with_http2_uploads_that_fill_their_windows() {
-    each_holds_little("h2", MANY, async |mut io: Tls| {
+    each_takes_little("h2", CONNECTIONS, async |mut io: Tls| {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         bytes.extend(wire(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
         for number in 0..50 {
