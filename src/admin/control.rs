@@ -112,7 +112,9 @@ async fn serve_one(app: &Arc<App>, mut stream: UnixStream) -> io::Result<()> {
     let mut from = BufReader::new(from.take(MAX_COMMAND_BYTES));
     timeout(IO_TIMEOUT, from.read_until(b'\n', &mut line)).await??;
     let reply = match serde_json::from_slice(&line) {
-        Ok(command) => perform(app, command).await,
+        Ok(command) => timeout(COMMAND_TIMEOUT, perform(app, command))
+            .await
+            .unwrap_or_else(|_| ControlReply::failed("the command did not complete in time")),
         Err(error) => ControlReply::refused(format!("the command cannot be read: {error}")),
     };
     let mut line = serde_json::to_vec(&reply)?;
@@ -151,5 +153,7 @@ async fn reload(app: &Arc<App>) -> ControlReply {
 
 /// For a line to come, and for the reply to be taken.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Below the client's timeout. A reload that is dropped changes nothing.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(110);
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_COMMAND_BYTES: u64 = 16 << 10;
