@@ -129,12 +129,10 @@ async fn a_drain_ends_with_its_limit() {
     assert!(!stopped.await.unwrap());
 }
 
-/// Puts a named pipe in place of a file and waits until somebody reads it, which blocks until the
-/// returned end is dropped.
+/// Makes a named pipe and waits until somebody reads it, which blocks until the returned end is
+/// dropped.
 fn block_reader(path: &Path) -> File {
-    let pipe = path.with_extension("pipe");
-    mknodat(CWD, &pipe, FileType::Fifo, Mode::from(0o600), 0).unwrap();
-    std::fs::rename(&pipe, path).unwrap();
+    mknodat(CWD, path, FileType::Fifo, Mode::from(0o600), 0).unwrap();
     let begun = Instant::now();
     loop {
         // Fails for as long as nobody has opened the other end.
@@ -155,8 +153,12 @@ fn a_signal_ends_the_process_though_a_file_cannot_be_read() {
     let users = Domain::htpasswd(&[("alice".to_owned(), "secret".to_owned())]);
     let mut process = Setup::new()
         .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
+        .domain(
+            Domain::new("other.test", "http://127.0.0.1:9")
+                .tls("certificate = \"other.pem\"\nkey = \"other.key\""),
+        )
         .spawn(&users, "http/1.1");
-    let _blocked = block_reader(&process.path("conf.d/ci.test.htpasswd"));
+    let _blocked = block_reader(&process.path("conf.d/other.pem"));
     process.signal(Signal::TERM);
     let begun = Instant::now();
     while !process.has_ended() {
