@@ -4,6 +4,7 @@
 //!
 //! One blocking thread per connection: proxies keep a few dozen, and a blocking read costs less
 //! than a readiness loop.
+#![expect(clippy::disallowed_methods, reason = "ends with the process")]
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};

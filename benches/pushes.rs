@@ -3,6 +3,7 @@
 //!
 //! `pushes ADDRESS CA_PEM USER:PASSWORD REPOSITORY (large|small)`; the name in the certificate is
 //! `localhost`.
+#![expect(clippy::disallowed_methods, reason = "ends with the process")]
 #![forbid(unsafe_code)]
 
 use std::error::Error;

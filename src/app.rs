@@ -425,6 +425,7 @@ impl App {
 }
 
 /// Runs work that waits for the disk. A panic of it is logged and does not end the caller.
+#[expect(clippy::disallowed_methods, reason = "awaited at once")]
 async fn run_logged(what: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = tokio::task::spawn_blocking(work).await {
         tracing::error!(%error, "{what} failed");

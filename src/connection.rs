@@ -393,6 +393,10 @@ impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a stream of HTTP/2; ends with its connection"
+    )]
     fn execute(&self, stream: F) {
         // Streams end with their connection, which is tracked: hyper drops what they await.
         drop(tokio::spawn(stream));

@@ -127,6 +127,10 @@ impl Upstream {
             .map_err(|failed| failed.error)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "drives a connection; ends with its lease"
+    )]
     async fn connect(&self, idle: Duration) -> Result<Lease, UpstreamError> {
         let progress = Arc::new(TransferProgress::new(idle));
         let connecting = async {

@@ -61,6 +61,10 @@ impl Workers {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the threads that serve; joined at the end"
+    )]
     fn thread(index: usize) -> io::Result<Worker> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();

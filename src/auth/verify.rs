@@ -119,6 +119,10 @@ pub struct VerifierStatus {
 
 impl Verifier {
     /// A verifier with its threads, which end when it is dropped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the threads that hash; end with their queue"
+    )]
     pub fn new(settings: VerifierSettings) -> Result<Self, VerifierError> {
         let VerifierSettings {
             lifetime,

@@ -61,6 +61,10 @@ async fn serve(options: StartOptions, mut signals: Signals) -> anyhow::Result<Ex
 
 /// Writes the access log on a thread of its own, since standard output may block. The receiver
 /// completes when the log is closed and all lines are written.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "writes the access log; ends when the log is closed"
+)]
 fn write_access_log(log: Arc<AccessLog>) -> io::Result<oneshot::Receiver<()>> {
     let (sender, receiver) = oneshot::channel::<()>();
     std::thread::Builder::new()

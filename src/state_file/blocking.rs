@@ -7,6 +7,10 @@ use tokio::task::{JoinError, spawn_blocking};
 ///
 /// Never completes when the runtime shuts down before `work` has begun: the caller is about to be
 /// dropped too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place for work that blocks; awaited at once"
+)]
 pub(crate) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {

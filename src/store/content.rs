@@ -63,6 +63,10 @@ impl Content {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one read of a file; ends with it"
+    )]
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
         if self.waiting.is_none() {
             if let Some(bytes) = self.read_cached()? {

@@ -85,6 +85,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "waits for the disk; ends when there is no work"
+    )]
     fn give(self: &Arc<Self>, job: Job) {
         let mut state = self.state();
         state.jobs.push_back(job);

@@ -1,4 +1,8 @@
 //! What moorgate does, seen from outside. The list of modules is a table of contents.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what a test starts ends with it, or with the process"
+)]
 #![expect(unreachable_pub, reason = "the harness is read like a library")]
 #![expect(
     clippy::unwrap_used,

@@ -71,6 +71,10 @@ pub(super) async fn to_store(
 
 /// Runs a write to its end even if its client leaves: the write may still take effect, and until
 /// that is known nobody else may believe the tag to be as it was.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a write goes on when its client leaves; ends by the timeouts of the transfer"
+)]
 async fn run_detached<T: Send + 'static>(
     guards: Vec<KeyGuard>,
     write: impl Future<Output = T> + Send + 'static,
