@@ -1,9 +1,7 @@
-//! Tokens of the Docker token protocol: given to who has shown a password, and verified in its
-//! place.
+//! Tokens of the Docker token protocol: issued for a password, and verified in its place.
 //!
-//! A token says who asks and what it was asked for. It is the upper bound of what it is good for:
-//! the access rules, and whether the user still has the same password, are looked at with every
-//! request.
+//! A token names its user and the granted scopes, an upper bound: the access rules and the user's
+//! password entry are checked again with every request.
 
 mod claims;
 mod entry_key;
