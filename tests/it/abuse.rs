@@ -11,11 +11,11 @@ mod requests;
 mod uploads;
 
 use crate::harness::wire::Request;
-use crate::harness::{Domain, Gateway, Origin, Peer, Setup, basic, settle};
+use crate::harness::{Domain, Gateway, Origin, RawPeer, Setup, basic, settle};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-type Client = Peer<TlsStream<TcpStream>>;
+type Client = RawPeer<TlsStream<TcpStream>>;
 
 /// A gateway with `alice` and `bob` at `ci.test` and `carol` at `other.test`, and the two origins.
 struct Stage {

@@ -3,7 +3,7 @@
 use std::sync::mpsc::Receiver;
 
 use crate::harness::{
-    Between, Domain, Http2, Setup, Upstream, log_lines, no_body, request, request2, settle,
+    Domain, Http2, ProxiedPair, Setup, Upstream, log_lines, no_body, request, request2, settle,
 };
 
 const BLOB: &str =
@@ -11,7 +11,7 @@ const BLOB: &str =
 
 /// A gateway whose log the test reads.
 struct Logged {
-    between: Between,
+    between: ProxiedPair,
     lines: Receiver<String>,
 }
 
@@ -26,7 +26,7 @@ impl Logged {
         let client = gateway.client().await;
         let (lines, _) = log_lines(&gateway);
         Self {
-            between: Between {
+            between: ProxiedPair {
                 gateway,
                 upstream,
                 client,

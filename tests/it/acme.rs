@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::harness::acme_ca::{AcmeCa, Told};
-use crate::harness::{Domain, Gateway, PATIENCE, Peer, Setup, within};
+use crate::harness::{Domain, Gateway, PATIENCE, RawPeer, Setup, within};
 
 const ASKS: &str = "acme = true";
 
@@ -416,7 +416,7 @@ async fn attempts_and_what_is_left_of_limits_are_told() {
         shown["acme"]["attempts"] == counted
     })
     .await;
-    let mut client = Peer::new(TcpStream::connect(gateway.admin()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
     client
         .send(&format!(
             "GET /status HTTP/1.1\r\nHost: {}\r\n\r\n",

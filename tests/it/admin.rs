@@ -2,10 +2,10 @@
 
 use tokio::net::TcpStream;
 
-use crate::harness::{Domain, Gateway, Head, Peer, Setup, Upstream, json};
+use crate::harness::{Domain, Gateway, Head, RawPeer, Setup, Upstream, json};
 
 async fn ask(gateway: &Gateway, request: &str) -> (Head, Vec<u8>) {
-    let mut client = Peer::new(TcpStream::connect(gateway.admin()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
     client.send(request).await;
     client.answer().await
 }
@@ -104,7 +104,7 @@ async fn the_status_says_what_is_served() {
 #[tokio::test]
 async fn head_has_the_head_and_no_body() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
-    let mut client = Peer::new(TcpStream::connect(gateway.admin()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
     let head = "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     client.send(head).await;
     assert_eq!(client.head().await.length(), Some(3));

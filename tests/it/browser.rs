@@ -1,12 +1,12 @@
 //! `[browser] url`: what people see outside `/v2/`, from another server behind the same login.
 
-use crate::harness::{Between, Http2, Upstream, no_body, request, request2};
+use crate::harness::{Http2, ProxiedPair, Upstream, no_body, request, request2};
 
 /// A gateway before a registry and a page server, and the page server in the registry's place.
-async fn before_pages() -> (Between, Upstream) {
+async fn before_pages() -> (ProxiedPair, Upstream) {
     let pages = Upstream::new().await;
     let table = format!("[browser]\nurl = \"{}\"", pages.url());
-    let mut between = Between::with(|domain| domain.tables(&table)).await;
+    let mut between = ProxiedPair::with(|domain| domain.tables(&table)).await;
     let registry = std::mem::replace(&mut between.upstream, pages);
     (between, registry)
 }
@@ -78,7 +78,7 @@ async fn the_password_never_reaches_the_page_server() {
     ] {
         let pages = Upstream::new().await;
         let table = format!("[browser]\nurl = \"{}\"", pages.url());
-        let mut between = Between::with(|domain| domain.upstream(keys).tables(&table)).await;
+        let mut between = ProxiedPair::with(|domain| domain.upstream(keys).tables(&table)).await;
         between.upstream = pages;
         assert_eq!(
             between

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::net::TcpStream;
 
 use self::markdown::{Page, Section};
-use crate::harness::{Between, Domain, Peer, Setup, Upstream, log_lines, request, settle};
+use crate::harness::{Domain, ProxiedPair, RawPeer, Setup, Upstream, log_lines, request, settle};
 
 /// Fails with what is on one side only.
 fn assert_documented(page: &str, documented: &BTreeSet<String>, existing: &BTreeSet<String>) {
@@ -204,7 +204,7 @@ async fn every_log_field_is_documented() {
 
 #[tokio::test]
 async fn every_metric_is_documented() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between
         .passed(request(
             "PUT",
@@ -213,7 +213,7 @@ async fn every_metric_is_documented() {
         ))
         .await;
     let admin = TcpStream::connect(between.gateway.admin()).await.unwrap();
-    let mut admin = Peer::new(admin);
+    let mut admin = RawPeer::new(admin);
     admin
         .send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;

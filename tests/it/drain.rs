@@ -9,12 +9,14 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use crate::harness::{Between, Domain, Http2, PATIENCE, Setup, no_body, request, request2, settle};
+use crate::harness::{
+    Domain, Http2, PATIENCE, ProxiedPair, Setup, no_body, request, request2, settle,
+};
 
 const DOWNLOAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
 
 /// Begins to stop; returns what says whether all ended by themselves.
-async fn stop(between: &Between) -> tokio::task::JoinHandle<bool> {
+async fn stop(between: &ProxiedPair) -> tokio::task::JoinHandle<bool> {
     let app = between.gateway.app.clone();
     let stopped = tokio::spawn(async move { app.drain(Duration::from_secs(3600)).await });
     settle().await;
@@ -23,7 +25,7 @@ async fn stop(between: &Between) -> tokio::task::JoinHandle<bool> {
 
 #[tokio::test]
 async fn a_running_download_finishes() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between
         .forwarded(request("GET", "/v2/a/manifests/v1", ""))
         .await;
@@ -39,7 +41,7 @@ async fn a_running_download_finishes() {
 
 #[tokio::test]
 async fn a_running_upload_finishes() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let head = request("PATCH", "/v2/a/blobs/uploads/1", "Content-Length: 10\r\n");
     between.forwarded(head + "12345").await;
     assert_eq!(between.registry().bytes(5).await, b"12345");
@@ -60,7 +62,7 @@ async fn a_running_upload_finishes() {
 
 #[tokio::test]
 async fn new_connections_are_refused() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between
         .forwarded(request("GET", "/v2/a/manifests/v1", ""))
         .await;
@@ -78,7 +80,7 @@ async fn new_connections_are_refused() {
 
 #[tokio::test]
 async fn idle_connections_end_at_once() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.passed(request("GET", "/v2/", "")).await;
     let mut unused = between.gateway.client().await;
     let stopped = stop(&between).await;
@@ -89,7 +91,7 @@ async fn idle_connections_end_at_once() {
 
 #[tokio::test]
 async fn http2_gets_a_goaway_and_finishes_what_runs() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     drop(std::mem::replace(
         &mut between.client,
@@ -118,7 +120,7 @@ async fn http2_gets_a_goaway_and_finishes_what_runs() {
 
 #[tokio::test]
 async fn a_drain_ends_with_its_limit() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between
         .forwarded(request("GET", "/v2/a/manifests/v1", ""))
         .await;

@@ -8,7 +8,7 @@ mod gone;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::harness::{Head, Peer};
+use crate::harness::{Head, RawPeer};
 
 const UPLOAD: &str = "/v2/base/app/blobs/uploads/abc";
 const BLOB: &str =
@@ -16,7 +16,7 @@ const BLOB: &str =
 
 /// Sends megabytes without reading, as clients do, then reads the answer and asserts a clean end.
 async fn send_on_and_read<IO: AsyncRead + AsyncWrite + Unpin>(
-    client: &mut Peer<IO>,
+    client: &mut RawPeer<IO>,
     part: &[u8],
     count: usize,
 ) -> (Head, Vec<u8>) {

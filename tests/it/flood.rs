@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::harness::process::Process;
-use crate::harness::{Domain, Peer, Setup, basic, json, request};
+use crate::harness::{Domain, RawPeer, Setup, basic, json, request};
 
 /// Rounds of calm and flood, one after the other; and how many there may be on a machine that is
 /// disturbed, until it shows. What slows down requests does so in each of them.
@@ -167,7 +167,7 @@ impl Siege {
             .map(|number| {
                 let (process, full, guesses) = (process.clone(), full.clone(), guesses(number));
                 tokio::spawn(async move {
-                    let mut client = Peer::new(process.tls().await);
+                    let mut client = RawPeer::new(process.tls().await);
                     for guess in guesses {
                         client.send(guess.request("/v2/")).await;
                         match client.answer().await.0.status() {
@@ -192,7 +192,7 @@ impl Siege {
                 user: format!("first{number}"),
                 password: "secret".to_owned(),
             };
-            let mut client = Peer::new(process.tls().await);
+            let mut client = RawPeer::new(process.tls().await);
             client.send(login.request("/v2/")).await;
             assert_eq!(client.answer().await.0.status(), 200);
             let hashes = hashed(process).await - before;
@@ -218,7 +218,7 @@ async fn hashed(process: &Process) -> u64 {
 
 /// What `/status` says of logins.
 async fn logins(process: &Process) -> serde_json::Value {
-    let mut client = Peer::new(TcpStream::connect(process.admin).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(process.admin).await.unwrap());
     client
         .send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;
@@ -287,7 +287,7 @@ async fn measure(process: &Arc<Process>, asking: &Asking) -> Duration {
         .map(|_| {
             let (process, good) = (process.clone(), asking.good.clone());
             tokio::spawn(async move {
-                let mut client = Peer::new(process.tls().await);
+                let mut client = RawPeer::new(process.tls().await);
                 let mut samples = Vec::new();
                 for _ in 0..REQUESTS {
                     let begun = Instant::now();
@@ -319,7 +319,7 @@ impl Flood {
         let clients = guesses.into_iter().map(|guesses| {
             let (process, first) = (process.clone(), first.clone());
             tokio::spawn(async move {
-                let mut client = Peer::new(process.tls().await);
+                let mut client = RawPeer::new(process.tls().await);
                 for guess in guesses {
                     client.send(guess).await;
                     assert_eq!(client.answer().await.0.status(), 401);
@@ -352,7 +352,7 @@ async fn answering_at_once() -> std::net::SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
-            let mut registry = Peer::new(listener.accept().await.unwrap().0);
+            let mut registry = RawPeer::new(listener.accept().await.unwrap().0);
             tokio::spawn(async move {
                 while registry.try_head().await.is_some() {
                     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";

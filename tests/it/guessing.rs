@@ -8,13 +8,13 @@ mod proxies;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{Clock, Domain, Gateway, Head, Origin, Peer, Setup, basic};
+use crate::harness::{Clock, Domain, Gateway, Head, Origin, RawPeer, Setup, basic};
 
 /// A gateway that believes this machine about the addresses of clients.
 struct Stage {
     gateway: Gateway,
     origin: Origin,
-    client: Peer<TlsStream<TcpStream>>,
+    client: RawPeer<TlsStream<TcpStream>>,
     /// It stands still: tries come back with time, however long the test takes.
     clock: Clock,
 }

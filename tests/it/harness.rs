@@ -2,7 +2,6 @@
 //! byte by byte. Everything runs on one thread, so that a test may move the clock.
 
 pub mod acme_ca;
-pub mod between;
 pub mod cli;
 pub mod dns;
 pub mod events;
@@ -11,23 +10,24 @@ pub mod gateway;
 pub mod http2;
 pub mod log_lines;
 pub mod origin;
-pub mod peer;
 pub mod plain;
 pub mod process;
+pub mod proxied_pair;
+pub mod raw_peer;
 pub mod transfer;
 pub mod upstream;
 pub mod wire;
 
 use std::time::Duration;
 
-pub use between::Between;
 pub use cli::cli;
 pub use events::Events;
 pub use gateway::{Domain, Gateway, Setup, basic, bound, request, start_app};
-pub use http2::{Fed, Http2, no_body, request2, whole};
+pub use http2::{BodySender, Http2, collect, no_body, request2};
 pub use log_lines::log_lines;
 pub use origin::Origin;
-pub use peer::{Head, Peer};
+pub use proxied_pair::ProxiedPair;
+pub use raw_peer::{Head, RawPeer};
 pub use transfer::Transfer;
 pub use upstream::{Upstream, tls_server};
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use tokio::net::TcpStream;
 
 use crate::harness::acme_ca::{AcmeCa, Told};
-use crate::harness::{Between, Domain, Gateway, PATIENCE, Peer, Setup, basic, request, within};
+use crate::harness::{
+    Domain, Gateway, PATIENCE, ProxiedPair, RawPeer, Setup, basic, request, within,
+};
 
 /// What is shown now, by metric and labels.
 async fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
@@ -19,7 +21,7 @@ async fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
 }
 
 async fn text(gateway: &Gateway) -> String {
-    let mut client = Peer::new(TcpStream::connect(gateway.admin()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
     client
         .send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;
@@ -50,7 +52,7 @@ async fn until(gateway: &Gateway, name: &str, value: f64) {
 
 #[tokio::test]
 async fn requests_are_counted_by_domain_call_and_status() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between
         .client
         .send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
@@ -120,13 +122,13 @@ async fn requests_are_counted_by_domain_call_and_status() {
 
 #[tokio::test]
 async fn what_goes_on_and_what_is_broken_off_is_shown() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let open = r#"moorgate_requests_in_flight{domain="ci.test"}"#;
     between
         .forwarded(request("PATCH", "/v2/a/blobs/uploads/1", "Content-Length: 9\r\n") + "1234")
         .await;
     assert_eq!(scrape(&between.gateway).await[open], 1.0);
-    let Between {
+    let ProxiedPair {
         gateway, client, ..
     } = between;
     drop(client);
@@ -152,7 +154,7 @@ async fn what_goes_on_and_what_is_broken_off_is_shown() {
 
 #[tokio::test]
 async fn counts_stay_over_a_reload_and_a_refused_one_is_shown() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.passed(request("GET", "/v2/", "")).await;
     let series = r#"moorgate_requests_total{domain="ci.test",call="ping",status="200"}"#;
     until(&between.gateway, series, 1.0).await;

@@ -12,7 +12,7 @@ use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, jump, prompt
 /// it.
 async fn ask(gateway: &Gateway, upstream: &Upstream, host: &str, lines: &str) -> Head {
     let tls = gateway.tls(host, &["http/1.1"]).await.unwrap();
-    let mut client = crate::harness::Peer::new(tls);
+    let mut client = crate::harness::RawPeer::new(tls);
     client
         .send(format!("GET /v2/ HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n"))
         .await;

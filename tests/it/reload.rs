@@ -7,7 +7,7 @@ use std::time::Duration;
 use moorgate::app::StartError;
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::harness::{Between, Domain, Gateway, Head, Setup, Upstream, basic, jump, request};
+use crate::harness::{Domain, Gateway, Head, ProxiedPair, Setup, Upstream, basic, jump, request};
 
 /// The problems that a reload reports; nothing may have changed then.
 async fn problems(gateway: &Gateway) -> String {
@@ -66,7 +66,7 @@ async fn reload_takes_a_domain_out_of_force() {
 
 #[tokio::test]
 async fn reload_takes_new_limits_into_force_on_open_connections() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.passed(request("GET", "/v2/", "")).await;
     let limited =
         Domain::new("ci.test", &between.upstream.url()).tables("[limits]\nmanifest = \"1KiB\"");
@@ -87,7 +87,7 @@ async fn reload_takes_new_limits_into_force_on_open_connections() {
 
 #[tokio::test]
 async fn reload_takes_a_new_upstream_into_force() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.passed(request("GET", "/v2/", "")).await;
     let other = Upstream::new().await;
     Setup::new()
@@ -147,7 +147,7 @@ async fn one_bad_file_keeps_the_others_from_changing_too() {
 
 #[tokio::test]
 async fn reload_keeps_uploads_open() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let head = request("PATCH", "/v2/a/blobs/uploads/1", "Content-Length: 10\r\n");
     between.forwarded(head + "12345").await;
     assert_eq!(between.registry().bytes(5).await, b"12345");
@@ -171,7 +171,7 @@ async fn reload_keeps_uploads_open() {
 
 #[tokio::test]
 async fn reload_keeps_downloads_open() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between
         .forwarded(request("GET", "/v2/a/manifests/v1", ""))
         .await;

@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, request_block};
 use crate::harness::process::Process;
-use crate::harness::{Domain, PATIENCE, Peer, Setup, Upstream, basic, bound};
+use crate::harness::{Domain, PATIENCE, RawPeer, Setup, Upstream, basic, bound};
 
 /// A part of everything that is secret here.
 const SECRET: &str = "hunter2";
@@ -33,12 +33,12 @@ impl Stage {
         Self { process, upstream }
     }
 
-    async fn client(&self) -> Peer<TlsStream<TcpStream>> {
-        Peer::new(self.process.tls().await)
+    async fn client(&self) -> RawPeer<TlsStream<TcpStream>> {
+        RawPeer::new(self.process.tls().await)
     }
 
     /// A client whose request has come to the upstream, and the upstream's end.
-    async fn asked(&self, head: &str) -> (Peer<TlsStream<TcpStream>>, Peer<TcpStream>) {
+    async fn asked(&self, head: &str) -> (RawPeer<TlsStream<TcpStream>>, RawPeer<TcpStream>) {
         let mut client = self.client().await;
         client.send(head).await;
         let mut registry = self.upstream.accept().await;
@@ -127,7 +127,7 @@ async fn everything_goes_wrong(stage: &Stage) {
         assert_eq!(client.head().await.status(), 400);
     }
     stage.says("connection ended", 1).await;
-    let mut plain = Peer::new(TcpStream::connect(stage.process.https).await.unwrap());
+    let mut plain = RawPeer::new(TcpStream::connect(stage.process.https).await.unwrap());
     plain.send(request("GET", "/v2/?token=hunter2", "")).await;
     plain.rest().await;
     stage.says("plain HTTP on a TLS port", 1).await;
@@ -248,7 +248,7 @@ async fn tokens_stay_out_of_the_log() {
         .main("[log]\nlevel = \"trace\"")
         .spawn(&entry(), "http/1.1");
     let ask = async |request: String| {
-        let mut client = Peer::new(process.tls().await);
+        let mut client = RawPeer::new(process.tls().await);
         client.send(request).await;
         client.answer().await
     };
@@ -354,7 +354,7 @@ async fn the_status_page_holds_no_secret() {
     let (_client, _registry) = stage
         .asked(&request("PATCH", UPLOAD, "Content-Length: 10\r\n"))
         .await;
-    let mut admin = Peer::new(TcpStream::connect(stage.process.admin).await.unwrap());
+    let mut admin = RawPeer::new(TcpStream::connect(stage.process.admin).await.unwrap());
     admin
         .send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;

@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 use crate::harness::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, request_block,
 };
-use crate::harness::{Clock, Domain, Gateway, Peer, Setup, Upstream, basic, promptly, request};
+use crate::harness::{Clock, Domain, Gateway, RawPeer, Setup, Upstream, basic, promptly, request};
 
 async fn gateway() -> Gateway {
     Gateway::before(&Upstream::new().await.url()).await
@@ -232,7 +232,7 @@ async fn the_number_of_streams_is_a_setting() {
     let setup = Setup::new().domain(Domain::new("ci.test", &upstream.url()));
     let gateway = setup.main("[limits]\nh2_streams = 7").start().await;
     let tls = gateway.tls("ci.test", &["h2"]).await.unwrap();
-    let mut raw = Peer::new(tls);
+    let mut raw = RawPeer::new(tls);
     raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         .await;
     let head = promptly(raw.bytes(9)).await;
@@ -307,7 +307,7 @@ async fn the_admin_listener_answers_when_all_connections_are_in_use() {
     let setup = Setup::new().domain(Domain::new("ci.test", &upstream.url()));
     let gateway = setup.main("[limits]\nconnections = 1").start().await;
     let _only = promptly(gateway.client()).await;
-    let mut admin = Peer::new(TcpStream::connect(gateway.admin()).await.unwrap());
+    let mut admin = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
     admin
         .send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;

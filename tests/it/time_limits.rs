@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::harness::{Clock, Gateway, Peer, promptly, request, settle};
+use crate::harness::{Clock, Gateway, RawPeer, promptly, request, settle};
 
 const UPLOAD: &str = "/v2/base/app/blobs/uploads/abc";
 const BLOB: &str =
@@ -37,7 +37,7 @@ fn incessantly(io: TcpStream, part: impl Into<Vec<u8>>) -> oneshot::Receiver<()>
 }
 
 /// Writes until the other side takes no more. Returns how much it took.
-async fn fill<IO: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<IO>) -> usize {
+async fn fill<IO: AsyncRead + AsyncWrite + Unpin>(peer: &mut RawPeer<IO>) -> usize {
     fill_with(&mut peer.io, &[b'x'; 16 * 1024]).await
 }
 

@@ -1,9 +1,8 @@
-//! Asks DNS servers what a CA will ask: for TXT and CAA records, which the system's own resolver
-//! does not give, and for addresses, without those that only this machine knows.
+//! Queries DNS for TXT, CAA and address records as a CA would, past the system's resolver and files.
 //!
 //! hickory reads and writes the messages. The exchange (RFC 1035 §4.2, RFC 7766) is made here: a
-//! check before an order asks the servers in the order in which they are configured, never sees a
-//! cached answer, and compares the question over TCP as well.
+//! check before an order asks the configured servers in order, never sees a cached answer, and
+//! compares the question over TCP as well.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};

@@ -2,13 +2,13 @@
 //! clear answer or a broken one, and the connection that carried it serves nobody else.
 
 use super::Client;
-use crate::harness::{Gateway, Head, Peer, Upstream, request};
+use crate::harness::{Gateway, Head, RawPeer, Upstream, request};
 use tokio::net::TcpStream;
 
 const PATH: &str = "/v2/a/tags/list";
 
 /// A gateway, and an upstream connection on which alice's request has come.
-async fn asked(method: &str) -> (Gateway, Upstream, Client, Peer<TcpStream>) {
+async fn asked(method: &str) -> (Gateway, Upstream, Client, RawPeer<TcpStream>) {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = gateway.client().await;

@@ -1,7 +1,7 @@
 //! Guessing, counting and confusing users.
 
 use super::Stage;
-use crate::harness::{Domain, Gateway, Head, Origin, Peer, Setup, basic, bound};
+use crate::harness::{Domain, Gateway, Head, Origin, RawPeer, Setup, basic, bound};
 use moorgate::app::{App, StartError, StartOptions};
 
 const PATH: &str = "/v2/";
@@ -390,7 +390,7 @@ async fn credentials_do_not_follow_a_redirect() {
         .upstream("redirects = \"follow\"\nauthorization = \"pass\"");
     let gateway = Setup::new().domain(domain).start().await;
     let digest = format!("sha256:{}", "0".repeat(64));
-    let mut client: Peer<_> = gateway.client().await;
+    let mut client: RawPeer<_> = gateway.client().await;
     let lines = "Cookie: a=b\r\nX-Private: 1\r\n";
     client
         .send(crate::harness::request(

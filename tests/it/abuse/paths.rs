@@ -2,7 +2,7 @@
 
 use super::{Stage, ask};
 use crate::harness::frames::Outcome;
-use crate::harness::{Domain, Gateway, Origin, Peer, Setup, basic, request};
+use crate::harness::{Domain, Gateway, Origin, RawPeer, Setup, basic, request};
 use tokio::net::TcpStream;
 
 const CROOKED: &[&str] = &[
@@ -274,7 +274,8 @@ async fn the_plain_port_only_ever_redirects() {
                 "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
             ] {
                 let body = if body.is_empty() { "\r\n" } else { body };
-                let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+                let mut client =
+                    RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
                 client
                     .send(format!(
                         "{method} {target} HTTP/1.1\r\nHost: ci.test\r\n{authorization}{body}"
@@ -313,7 +314,7 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
         "X: y",
     ] {
         for target in ["/v2/", "http://ci.test/v2/", "http://evil.example/v2/"] {
-            let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+            let mut client = RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
             client
                 .send(format!("GET {target} HTTP/1.1\r\n{lines}\r\n\r\n"))
                 .await;
@@ -329,7 +330,7 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
         ("http://evil.example/", "ci.test"),
         ("http://ci.test/", "other.test"),
     ] {
-        let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+        let mut client = RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
         client
             .send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
             .await;
@@ -340,7 +341,7 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
         "Forwarded: host=evil.example",
         "X-Host: evil.example",
     ] {
-        let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+        let mut client = RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
         client
             .send(format!(
                 "GET /v2/ HTTP/1.1\r\nHost: CI.test.:80\r\n{lines}\r\n\r\n"
@@ -358,7 +359,7 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
 #[tokio::test]
 async fn the_plain_port_answers_a_chain_of_requests_once() {
     let stage = Stage::new().await;
-    let mut client = Peer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
     client
         .send(format!(
             "{}{}",

@@ -1,7 +1,7 @@
 //! Requests that mean to be somebody else's: other hosts, other protocols, other people's headers.
 
 use super::{Stage, ask, refused};
-use crate::harness::{Peer, basic, request};
+use crate::harness::{RawPeer, basic, request};
 
 const PING: &str = "/v2/";
 
@@ -139,7 +139,7 @@ async fn the_handshake_and_the_host_agree_on_the_domain() {
 #[tokio::test]
 async fn the_users_of_one_domain_are_nobody_on_another() {
     let stage = Stage::new().await;
-    let mut client = Peer::new(
+    let mut client = RawPeer::new(
         stage
             .gateway
             .tls("other.test", &["http/1.1"])

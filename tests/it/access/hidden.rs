@@ -2,7 +2,7 @@
 //! words.
 
 use super::stage::{KINDS, Stage, allow};
-use crate::harness::{Between, request};
+use crate::harness::{ProxiedPair, request};
 use crate::store::client::Answer;
 use crate::store::image::sha256;
 
@@ -107,7 +107,7 @@ async fn a_push_is_refused_alike_whether_the_repository_exists_or_not() {
 #[tokio::test]
 async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
     let rules = allow("own/**", "'pull'");
-    let mut between = Between::with(|domain| domain.tables(&rules)).await;
+    let mut between = ProxiedPair::with(|domain| domain.tables(&rules)).await;
     let digest = sha256(b"x");
     for method in ["GET", "HEAD"] {
         let target = format!("/v2/secret/app/manifests/{digest}?ns=a%2Fb");
@@ -146,7 +146,7 @@ async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
 
 #[tokio::test]
 async fn words_that_have_to_be_read_are_asked_for_as_they_are() {
-    let mut between = Between::with(|domain| domain.tables(&allow("own/**", "'pull'"))).await;
+    let mut between = ProxiedPair::with(|domain| domain.tables(&allow("own/**", "'pull'"))).await;
     let lines = "Accept-Encoding: gzip, br\r\nRange: bytes=5-\r\nIf-Range: \"a\"\r\nIf-None-Match: \"a\"\r\n\
         If-Match: *\r\nIf-Modified-Since: Fri, 27 Nov 2026 00:00:00 GMT\r\n\
         If-Unmodified-Since: Fri, 27 Nov 2026 00:00:00 GMT\r\nAccept: a/b\r\n";

@@ -4,7 +4,7 @@
 use tokio::net::TcpListener;
 
 use super::stage::{KINDS, Stage, allow};
-use crate::harness::{Domain, Peer, Setup};
+use crate::harness::{Domain, RawPeer, Setup};
 use crate::store::client::{Client, Endpoint};
 use crate::store::image::sha256;
 
@@ -101,7 +101,7 @@ async fn tokens_of_its_own(names: [&'static str; 9], parameter: &'static str) ->
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
-            let mut peer = Peer::new(listener.accept().await.unwrap().0);
+            let mut peer = RawPeer::new(listener.accept().await.unwrap().0);
             while let Some(head) = peer.try_head().await {
                 let (_, query) = head
                     .first
@@ -186,7 +186,7 @@ async fn catalog_of(answer: impl Fn(&str) -> Option<String> + Send + 'static) ->
     tokio::spawn(async move {
         let mut silent = Vec::new();
         loop {
-            let mut peer = Peer::new(listener.accept().await.unwrap().0);
+            let mut peer = RawPeer::new(listener.accept().await.unwrap().0);
             while let Some(head) = peer.try_head().await {
                 let target = head.first.split(' ').nth(1).unwrap();
                 let (_, query) = target.split_once('?').unwrap();

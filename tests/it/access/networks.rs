@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{Domain, Gateway, Peer, Setup, request};
+use crate::harness::{Domain, Gateway, RawPeer, Setup, request};
 
 /// The status of a question from an address of this machine, with further header lines.
 async fn status(gateway: &Gateway, from: [u8; 4], lines: &str) -> u16 {
@@ -14,7 +14,7 @@ async fn status(gateway: &Gateway, from: [u8; 4], lines: &str) -> u16 {
     socket.bind((Ipv4Addr::from(from), 0).into()).unwrap();
     let tcp = socket.connect(gateway.https()).await.unwrap();
     let connector = TlsConnector::from(Arc::new(gateway.client_config(&["http/1.1"])));
-    let mut client = Peer::new(
+    let mut client = RawPeer::new(
         connector
             .connect("ci.test".try_into().unwrap(), tcp)
             .await

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::stage::allow;
-use crate::harness::{Domain, Gateway, Peer, Setup, Upstream};
+use crate::harness::{Domain, Gateway, RawPeer, Setup, Upstream};
 use crate::store::client::{Answer, Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
 
@@ -169,7 +169,7 @@ async fn taking_registry() -> String {
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
-            let mut peer = Peer::new(listener.accept().await.unwrap().0);
+            let mut peer = RawPeer::new(listener.accept().await.unwrap().0);
             tokio::spawn(async move {
                 while let Some(head) = peer.try_head().await {
                     let length = head.length().unwrap_or_default();

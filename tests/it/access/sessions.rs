@@ -1,7 +1,7 @@
 //! Upload sessions are their user's, also after a restart.
 
 use super::stage::{KINDS, Kind, Stage};
-use crate::harness::{Between, Domain, Peer, Setup, Upstream, basic, json, request};
+use crate::harness::{Domain, ProxiedPair, RawPeer, Setup, Upstream, basic, json, request};
 use crate::store::image::sha256;
 
 const BOTH: &str = "[[access]]\nusers = ['alice', 'bob']\nrepositories = ['base/**']\nactions = ['push', 'pull']\n";
@@ -91,7 +91,7 @@ async fn nobody_else_goes_on_with_an_upload() {
 
 #[tokio::test]
 async fn the_rest_of_the_target_reaches_the_registry_byte_for_byte() {
-    let mut between = Between::with(|domain| domain.tables(BOTH)).await;
+    let mut between = ProxiedPair::with(|domain| domain.tables(BOTH)).await;
     between
         .forwarded(request(
             "POST",
@@ -179,7 +179,7 @@ async fn a_session_of_one_domain_is_none_of_another() {
             .start()
             .await;
         let client = gateway.client().await;
-        let mut between = Between {
+        let mut between = ProxiedPair {
             gateway,
             upstream,
             client,
@@ -203,7 +203,7 @@ async fn a_session_of_one_domain_is_none_of_another() {
         let asked = between.passed(request("GET", &session, "")).await;
         assert_eq!(asked.first, "GET /v2/base/app/blobs/uploads/1 HTTP/1.1");
         between.registry = None;
-        let mut other = Peer::new(
+        let mut other = RawPeer::new(
             between
                 .gateway
                 .tls("other.test", &["http/1.1"])

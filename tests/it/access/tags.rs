@@ -2,8 +2,8 @@
 
 use super::stage::{KINDS, Kind, Stage, allow};
 use crate::harness::{
-    Between, Clock, Domain, Fed, Http2, Peer, Setup, Upstream, json, promptly, request, request2,
-    seconds, settle,
+    BodySender, Clock, Domain, Http2, ProxiedPair, RawPeer, Setup, Upstream, json, promptly,
+    request, request2, seconds, settle,
 };
 use crate::store::client::{Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
@@ -83,8 +83,8 @@ fn push(tag: &str, body: &str) -> String {
     ) + body
 }
 
-async fn restricted() -> Between {
-    Between::with(|domain| domain.tables(&allow("base/**", "'push', 'pull'"))).await
+async fn restricted() -> ProxiedPair {
+    ProxiedPair::with(|domain| domain.tables(&allow("base/**", "'push', 'pull'"))).await
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_manifest_over_the_limit_is_refused_before_the_registry_hears_of_it() 
         "[limits]\nmanifest = '1 KiB'\n{}",
         allow("base/**", "'push'")
     );
-    let mut between = Between::with(|domain| domain.tables(&settings)).await;
+    let mut between = ProxiedPair::with(|domain| domain.tables(&settings)).await;
     let (head, _) = between
         .own_answer_apart(push("v1", &"x".repeat(1025)))
         .await;
@@ -208,7 +208,7 @@ async fn a_manifest_over_the_limit_is_refused_before_the_registry_hears_of_it() 
 }
 
 /// Two domains before one registry, of which only `ci.test` has rules.
-async fn beside_an_open_domain() -> Between {
+async fn beside_an_open_domain() -> ProxiedPair {
     let upstream = Upstream::new().await;
     let url = upstream.url();
     let restricted = Domain::new("ci.test", &url).tables(&allow("base/**", "'push', 'pull'"));
@@ -218,7 +218,7 @@ async fn beside_an_open_domain() -> Between {
         .start()
         .await;
     let client = gateway.client().await;
-    Between {
+    ProxiedPair {
         gateway,
         upstream,
         client,
@@ -230,7 +230,7 @@ async fn beside_an_open_domain() -> Between {
 async fn a_push_through_another_domain_of_the_same_registry_waits_for_its_turn() {
     let mut between = beside_an_open_domain().await;
     let of_open = |request: String| request.replace("Host: ci.test", "Host: open.test");
-    let mut open = Peer::new(
+    let mut open = RawPeer::new(
         between
             .gateway
             .tls("open.test", &["http/1.1"])
@@ -320,7 +320,7 @@ async fn of_two_processes_over_one_store_only_one_makes_a_tag() {
 #[tokio::test]
 async fn a_manifest_streams_where_no_tag_depends_on_what_is_there() {
     for rules in ["'push', 'overwrite'", "'all'"] {
-        let mut between = Between::with(|domain| domain.tables(&allow("base/**", rules))).await;
+        let mut between = ProxiedPair::with(|domain| domain.tables(&allow("base/**", rules))).await;
         let whole = push("v1", "{\"a\":1}");
         let (first, last) = whole.split_at(whole.len() - 2);
         between.client.send(first).await;
@@ -343,7 +343,7 @@ async fn manifests_that_wait_for_memory_are_not_read_and_not_kept_waiting_for_ev
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let mut begun = Vec::new();
     let mut begin = |tag: usize| {
-        let (feed, body) = Fed::new();
+        let (feed, body) = BodySender::new();
         let target = format!("/v2/base/app/manifests/v{tag}");
         let answer = tokio::spawn(client.send(request2("PUT", &target).body(body).unwrap()));
         (feed, answer)

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::{AcmeCa, failed, issued, renew, until};
 use crate::harness::dns::Dns;
-use crate::harness::{Domain, Gateway, Peer, Setup};
+use crate::harness::{Domain, Gateway, RawPeer, Setup};
 
 const NAME: &str = "ci.example.com";
 /// Where the plain listener of a gateway is.
@@ -168,7 +168,7 @@ async fn a_name_that_leads_to_somebody_else_costs_no_order() {
     let other = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let mut peer = Peer::new(tcp);
+            let mut peer = RawPeer::new(tcp);
             peer.head().await;
             peer.send(
                 "HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\nnone",

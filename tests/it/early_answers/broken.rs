@@ -1,7 +1,7 @@
 //! An answer that the upstream cuts looks cut to the client, whatever carries it.
 
 use super::{BLOB, UPLOAD};
-use crate::harness::{Gateway, Http2, Transfer, Upstream, no_body, promptly, request, whole};
+use crate::harness::{Gateway, Http2, Transfer, Upstream, collect, no_body, promptly, request};
 
 const BODIES: [&str; 4] = [
     "Content-Length: 10\r\n\r\nhello",
@@ -42,7 +42,7 @@ async fn an_answer_cut_by_the_upstream_resets_its_http2_stream() {
         let (answer, registry) = tokio::join!(client.ask("GET", BLOB, no_body()), played);
         let answer = answer.unwrap();
         drop(registry);
-        promptly(whole(answer)).await.expect_err(body);
+        promptly(collect(answer)).await.expect_err(body);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{UPLOAD, send_on_and_read};
 use crate::harness::{
-    Clock, Fed, Gateway, Http2, Transfer, Upstream, no_body, promptly, request, request2, settle,
-    whole,
+    BodySender, Clock, Gateway, Http2, Transfer, Upstream, collect, no_body, promptly, request,
+    request2, settle,
 };
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
@@ -230,12 +230,12 @@ async fn a_401_resets_an_http2_upload_and_nothing_else() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = Http2::connect(&gateway, "ci.test").await;
-    let (feed, body) = Fed::new();
+    let (feed, body) = BodySender::new();
     let mut stranger = request2("PATCH", UPLOAD).body(body).unwrap();
     stranger.headers_mut().remove("authorization");
     let answer = promptly(client.begin(stranger)).await.unwrap();
     assert_eq!(answer.status(), 401);
-    let text = promptly(whole(answer)).await.unwrap();
+    let text = promptly(collect(answer)).await.unwrap();
     assert!(
         String::from_utf8(text.to_vec())
             .unwrap()
@@ -261,7 +261,7 @@ async fn an_upstreams_refusal_reaches_an_http2_client_that_keeps_sending() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = Http2::connect(&gateway, "ci.test").await;
-    let (feed, body) = Fed::new();
+    let (feed, body) = BodySender::new();
     let feeding =
         tokio::spawn(
             async move { while feed.send(Ok(vec![b'x'; 16_384].into())).await.is_ok() {} },
@@ -278,7 +278,7 @@ async fn an_upstreams_refusal_reaches_an_http2_client_that_keeps_sending() {
         promptly(async { tokio::join!(client.ask("PATCH", UPLOAD, body), played) }).await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 416);
-    assert_eq!(promptly(whole(answer)).await.unwrap(), "no");
+    assert_eq!(promptly(collect(answer)).await.unwrap(), "no");
     promptly(feeding).await.unwrap();
     promptly(registry.rest()).await;
 }
@@ -288,7 +288,7 @@ async fn an_http2_manifest_too_large_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = Http2::connect(&gateway, "ci.test").await;
-    let (feed, body) = Fed::new();
+    let (feed, body) = BodySender::new();
     let feeding =
         tokio::spawn(
             async move { while feed.send(Ok(vec![b'x'; 65_536].into())).await.is_ok() {} },

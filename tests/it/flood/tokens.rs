@@ -12,9 +12,9 @@ use super::{
     Asking, BESIEGERS, Guess, LASTING, MANIFEST, MOST_GUESSES, compare, logins, process_of,
 };
 use crate::harness::process::Process;
-use crate::harness::{Peer, json};
+use crate::harness::{RawPeer, json};
 
-type Client = Peer<TlsStream<TcpStream>>;
+type Client = RawPeer<TlsStream<TcpStream>>;
 
 const TOKENS: &str = "/token?service=ci.test&scope=repository:base/app:pull";
 
@@ -39,7 +39,7 @@ async fn a_hundred_thousand_addresses_and_ten_thousand_users_take_no_memory_and_
         count("failing_addresses") > 62_000 && count("failing_users") > 15_500,
         "{logins}"
     );
-    let mut client = Peer::new(process.tls().await);
+    let mut client = RawPeer::new(process.tls().await);
     let first = |user: &str| Guess {
         from: "198.51.100.1".to_owned(),
         user: user.to_owned(),
@@ -75,7 +75,7 @@ async fn sweep(process: &Arc<Process>, numbers: std::ops::Range<u64>) {
         .map(|_| {
             let (process, next) = (process.clone(), next.clone());
             tokio::spawn(async move {
-                let mut client = Peer::new(process.tls().await);
+                let mut client = RawPeer::new(process.tls().await);
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= numbers.end {

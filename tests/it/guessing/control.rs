@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::Stage;
-use crate::harness::{Domain, Gateway, Origin, Peer, Setup, promptly};
+use crate::harness::{Domain, Gateway, Origin, RawPeer, Setup, promptly};
 
 /// How a command ends that has no data to print, and what it says.
 async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
@@ -185,7 +185,7 @@ async fn the_socket_is_its_owners_replaces_a_stale_one_and_goes_with_the_process
 async fn nonsense_on_the_socket_is_answered_or_cut_and_the_next_command_is_served() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
     let connect = async || {
-        Peer::new(
+        RawPeer::new(
             UnixStream::connect(gateway.path("state/control.sock"))
                 .await
                 .unwrap(),

@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Stage;
-use crate::harness::{Domain, Gateway, Origin, Peer, Setup, basic, promptly, request};
+use crate::harness::{Domain, Gateway, Origin, RawPeer, Setup, basic, promptly, request};
 
 /// A gateway that believes 127.0.0.5 alone.
 async fn gateway(origin: &Origin) -> Gateway {
@@ -33,11 +33,11 @@ async fn begin(
     gateway: &Gateway,
     from: [u8; 4],
     first: &[u8],
-) -> std::io::Result<Peer<TlsStream<TcpStream>>> {
+) -> std::io::Result<RawPeer<TlsStream<TcpStream>>> {
     let mut tcp = tcp(gateway, from).await;
     tcp.write_all(first).await?;
     let connector = TlsConnector::from(Arc::new(gateway.client_config(&["http/1.1"])));
-    Ok(Peer::new(
+    Ok(RawPeer::new(
         connector
             .connect("ci.test".try_into().unwrap(), tcp)
             .await?,
@@ -47,7 +47,7 @@ async fn begin(
 /// What the upstream is told about the client of a request with these lines.
 async fn client_of(
     origin: &Origin,
-    client: &mut Peer<TlsStream<TcpStream>>,
+    client: &mut RawPeer<TlsStream<TcpStream>>,
     lines: &str,
 ) -> String {
     client
@@ -215,12 +215,12 @@ async fn a_broken_header_of_a_trusted_proxy_ends_the_connection() {
         b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443 and much more than any header has, and more than that still\r\n",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
     ] {
-        let mut peer = Peer::new(tcp(&gateway, PROXY).await);
+        let mut peer = RawPeer::new(tcp(&gateway, PROXY).await);
         peer.send(first).await;
         assert_eq!(promptly(peer.rest()).await, b"", "{first:?}");
     }
     // Plain HTTP gets its sentence there, too.
-    let mut peer = Peer::new(tcp(&gateway, PROXY).await);
+    let mut peer = RawPeer::new(tcp(&gateway, PROXY).await);
     peer.send("PUT /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
         .await;
     assert_eq!(promptly(peer.head()).await.status(), 400);
@@ -230,7 +230,7 @@ async fn a_broken_header_of_a_trusted_proxy_ends_the_connection() {
 async fn a_header_that_never_ends_is_timed_out_with_the_handshake() {
     let origin = Origin::new().await;
     let gateway = gateway(&origin).await;
-    let mut peer = Peer::new(tcp(&gateway, PROXY).await);
+    let mut peer = RawPeer::new(tcp(&gateway, PROXY).await);
     peer.send("PROXY TCP4 192.0.2.7").await;
     peer.silent().await;
     crate::harness::jump(crate::harness::seconds(11)).await;

@@ -20,7 +20,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::peer::Peer;
+use super::raw_peer::RawPeer;
 
 /// With which upload sessions are bound to users, at every gateway of a setup.
 const SESSION_KEY: [u8; 32] = [7; 32];
@@ -367,8 +367,8 @@ impl Gateway {
     }
 
     /// An HTTP/1.1 connection for `ci.test`, to be played byte by byte.
-    pub async fn client(&self) -> Peer<TlsStream<TcpStream>> {
-        Peer::new(self.tls("ci.test", &["http/1.1"]).await.unwrap())
+    pub async fn client(&self) -> RawPeer<TlsStream<TcpStream>> {
+        RawPeer::new(self.tls("ci.test", &["http/1.1"]).await.unwrap())
     }
 
     /// Ends the gateway; what still runs has a minute.

@@ -18,7 +18,7 @@ use super::{Gateway, basic, bound};
 
 /// A connection, driven by a task of its own.
 pub struct Http2 {
-    send: SendRequest<Fed>,
+    send: SendRequest<BodySender>,
 }
 
 impl Http2 {
@@ -42,7 +42,7 @@ impl Http2 {
     /// Sends a request; the future returns its answer, read to its end.
     pub fn send(
         &mut self,
-        request: Request<Fed>,
+        request: Request<BodySender>,
     ) -> impl Future<Output = hyper::Result<(Parts, Bytes)>> + 'static {
         let answer = self.send.send_request(request);
         async move {
@@ -52,7 +52,10 @@ impl Http2 {
     }
 
     /// Sends a request and waits for the answer's head.
-    pub async fn begin(&mut self, request: Request<Fed>) -> hyper::Result<Response<Incoming>> {
+    pub async fn begin(
+        &mut self,
+        request: Request<BodySender>,
+    ) -> hyper::Result<Response<Incoming>> {
         self.send.ready().await?;
         self.send.send_request(request).await
     }
@@ -62,7 +65,7 @@ impl Http2 {
         &mut self,
         method: &str,
         path: &str,
-        body: Fed,
+        body: BodySender,
     ) -> hyper::Result<Response<Incoming>> {
         self.begin(request2(method, path).body(body).unwrap()).await
     }
@@ -82,28 +85,28 @@ pub fn request2(method: &str, target: &str) -> http::request::Builder {
 }
 
 /// A request's missing body.
-pub fn no_body() -> Fed {
-    Fed(None)
+pub fn no_body() -> BodySender {
+    BodySender(None)
 }
 
 /// The whole body of an answer, or why it broke.
-pub async fn whole(answer: Response<Incoming>) -> hyper::Result<Bytes> {
+pub async fn collect(answer: Response<Incoming>) -> hyper::Result<Bytes> {
     Ok(answer.into_body().collect().await?.to_bytes())
 }
 
 /// A body that ends when its sender is dropped, and breaks when an error is sent.
-pub struct Fed(Option<Receiver<io::Result<Bytes>>>);
+pub struct BodySender(Option<Receiver<io::Result<Bytes>>>);
 
 pub type Feed = Sender<io::Result<Bytes>>;
 
-impl Fed {
+impl BodySender {
     pub fn new() -> (Feed, Self) {
         let (sender, receiver) = channel(1);
         (sender, Self(Some(receiver)))
     }
 }
 
-impl Body for Fed {
+impl Body for BodySender {
     type Data = Bytes;
     type Error = io::Error;
 

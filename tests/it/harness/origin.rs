@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::peer::Peer;
+use super::raw_peer::RawPeer;
 use super::wire::{self, Request};
 
 /// Dropped, it stops listening.
@@ -34,7 +34,7 @@ impl Origin {
         let all = seen.clone();
         let listening = tokio::spawn(async move {
             loop {
-                let peer = Peer::new(listener.accept().await.unwrap().0);
+                let peer = RawPeer::new(listener.accept().await.unwrap().0);
                 all.lock().unwrap().connections += 1;
                 tokio::spawn(answer(peer, all.clone()));
             }
@@ -75,7 +75,7 @@ impl Drop for Origin {
     }
 }
 
-async fn answer(mut peer: Peer<TcpStream>, seen: Arc<Mutex<Seen>>) {
+async fn answer(mut peer: RawPeer<TcpStream>, seen: Arc<Mutex<Seen>>) {
     loop {
         match wire::parse(&peer.buffer) {
             Ok(Some((request, taken))) => {

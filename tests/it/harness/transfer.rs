@@ -5,19 +5,19 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::frames::Frames;
-use super::{Gateway, Peer, Upstream};
+use super::{Gateway, RawPeer, Upstream};
 
 /// Both ends of a transfer, through the domain `ci.test` as it is by default.
 pub struct Transfer<C> {
     /// The client's end.
     pub client: C,
     /// The upstream's end of the connection that the request came over.
-    pub registry: Peer<TcpStream>,
+    pub registry: RawPeer<TcpStream>,
     pub upstream: Upstream,
     pub gateway: Gateway,
 }
 
-impl Transfer<Peer<TlsStream<TcpStream>>> {
+impl Transfer<RawPeer<TlsStream<TcpStream>>> {
     /// A request over HTTP/1.1, or its head.
     pub async fn http1(request: impl AsRef<[u8]>) -> Self {
         let upstream = Upstream::new().await;
@@ -56,7 +56,7 @@ impl Transfer<Frames> {
     }
 }
 
-async fn begun(upstream: &Upstream) -> Peer<TcpStream> {
+async fn begun(upstream: &Upstream) -> RawPeer<TcpStream> {
     let mut registry = upstream.accept().await;
     registry.head().await;
     registry

@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::peer::Peer;
+use super::raw_peer::RawPeer;
 
 /// A listener on loopback that counts on the test to answer.
 pub struct Upstream {
@@ -32,8 +32,8 @@ impl Upstream {
     }
 
     /// The next connection that the gateway makes.
-    pub async fn accept(&self) -> Peer<TcpStream> {
-        Peer::new(self.listener.accept().await.unwrap().0)
+    pub async fn accept(&self) -> RawPeer<TcpStream> {
+        RawPeer::new(self.listener.accept().await.unwrap().0)
     }
 
     /// Asserts that no connection has come so far.

@@ -1,7 +1,7 @@
 //! A reader of HTTP/1.1 requests that takes nothing on trust: what two servers could read in two
 //! ways (RFC 9112 §11.2) is an error here. It stands where the registry stands.
 
-use super::peer::Head;
+use super::raw_peer::Head;
 
 /// A request that can be read in one way only.
 #[derive(Clone, Debug, PartialEq, Eq)]

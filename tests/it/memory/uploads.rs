@@ -14,7 +14,7 @@ use crate::harness::frames::{
     ACK, DATA, Frame, Frames, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use crate::harness::process::Process;
-use crate::harness::{Domain, Fed, Http2, Peer, Setup, request};
+use crate::harness::{BodySender, Domain, Http2, RawPeer, Setup, request};
 
 const UPLOAD: &str = "/v2/base/app/blobs/uploads/abc";
 /// 500 Mbit/s over 100 ms.
@@ -121,7 +121,7 @@ async fn upload(process: &Process, alpn: &str, size: usize) {
     let part = Bytes::from(vec![b'x'; 1 << 20]);
     if alpn == "h2" {
         let mut client = Http2::over(process.tls().await).await;
-        let (feed, body) = Fed::new();
+        let (feed, body) = BodySender::new();
         let feeding = tokio::spawn(async move {
             for _ in 0..size >> 20 {
                 feed.send(Ok(part.clone())).await.unwrap();
@@ -134,7 +134,7 @@ async fn upload(process: &Process, alpn: &str, size: usize) {
         feeding.await.unwrap();
         return;
     }
-    let mut client = Peer::new(process.tls().await);
+    let mut client = RawPeer::new(process.tls().await);
     client
         .send(request(
             "PATCH",
@@ -155,7 +155,7 @@ async fn process(alpn: &str) -> Process {
     tokio::spawn(async move {
         loop {
             let stream = listener.accept().await.unwrap().0;
-            tokio::spawn(swallow(Peer::new(stream)));
+            tokio::spawn(swallow(RawPeer::new(stream)));
         }
     });
     let entry = format!("alice:{}\n", bcrypt::hash("secret", 4).unwrap());
@@ -165,7 +165,7 @@ async fn process(alpn: &str) -> Process {
 }
 
 /// Reads requests with bodies of any length and says 202 to each.
-async fn swallow(mut registry: Peer<TcpStream>) {
+async fn swallow(mut registry: RawPeer<TcpStream>) {
     while let Some(head) = registry.try_head().await {
         let mut left = head.length();
         let mut tail = Vec::new();

@@ -9,7 +9,7 @@ use super::clients::{Containerd, Tool, only_tells_of_its_pipe};
 use super::engine::Engine;
 use super::image::write_oci_layout;
 use super::process::{Output, until};
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 
 const RULES: &str = "
 [[access]]
@@ -39,7 +39,7 @@ repositories = [\"public/**\"]
 actions = [\"all\"]
 ";
 
-impl Stage {
+impl RegistriesFixture {
     /// Rules and users for the first domain, in force when this returns.
     pub fn ruled(self) -> Self {
         self.ruled_with("")
@@ -99,7 +99,7 @@ pub fn refused(message: &str, words: &str) {
     assert!(message.contains(words), "{words:?} is not in {message}");
 }
 
-fn skopeo_under_rules(stage: &Stage) {
+fn skopeo_under_rules(stage: &RegistriesFixture) {
     let [one, two] = ["one", "two"].map(|word| stage.image_of(word));
     stage.copied("ci-bot", &one, "base/app:v1").succeeded();
     stage.copied("ci-bot", &one, "base/app:v1").succeeded();
@@ -149,17 +149,17 @@ fn skopeo_under_rules(stage: &Stage) {
 
 #[test]
 fn skopeo_under_rules_before_docker_registry() {
-    skopeo_under_rules(&Stage::new().ruled());
+    skopeo_under_rules(&RegistriesFixture::new().ruled());
 }
 
 #[test]
 fn skopeo_under_rules_before_a_store() {
-    skopeo_under_rules(&Stage::of_stores().ruled());
+    skopeo_under_rules(&RegistriesFixture::of_stores().ruled());
 }
 
 #[test]
 fn of_two_pushes_for_one_tag_at_docker_registry_exactly_one_wins() {
-    let stage = Stage::new().ruled();
+    let stage = RegistriesFixture::new().ruled();
     let images = ["one", "two", "three"].map(|word| stage.image_of(word));
     for (number, image) in images.iter().enumerate() {
         // So that the race is for the tag alone.
@@ -188,7 +188,7 @@ fn of_two_pushes_for_one_tag_at_docker_registry_exactly_one_wins() {
 
 #[test]
 fn docker_under_rules() {
-    let stage = Stage::new().ruled();
+    let stage = RegistriesFixture::new().ruled();
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     let authority = stage.ci.by_name();
     let name = |what: &str| format!("{authority}/{what}");
@@ -257,7 +257,7 @@ fn docker_under_rules() {
 
 #[test]
 fn buildah_and_skopeo_under_rules_and_without_a_login() {
-    let stage = Stage::of_stores().ruled();
+    let stage = RegistriesFixture::of_stores().ruled();
     let buildah = Tool::buildah(&stage);
     let authority = stage.ci.by_name();
     let image = stage.image_of("one");
@@ -286,7 +286,7 @@ fn buildah_and_skopeo_under_rules_and_without_a_login() {
 }
 
 /// The same in each mode: nothing is different for these clients but the way in.
-pub fn podman_or_buildah(stage: &Stage, tool: &Tool<'_>) {
+pub fn podman_or_buildah(stage: &RegistriesFixture, tool: &Tool<'_>) {
     let name = |what: &str| format!("{}/{what}", stage.ci.by_name());
     let image = stage.image_of("one");
     for what in ["public/app:v1", "base/app:v1"] {
@@ -321,7 +321,7 @@ pub fn podman_or_buildah(stage: &Stage, tool: &Tool<'_>) {
 }
 
 /// The same for containerd, which has no login of its own: it shows what it is given each time.
-pub fn containerd(stage: &Stage) {
+pub fn containerd(stage: &RegistriesFixture) {
     let ctr = Containerd::start(&stage.machine, &stage.path().join("containerd"));
     let name = |what: &str| format!("{}/{what}", stage.ci.by_name());
     let of = |user: &str| format!("{user}:{}", stage.password(user));
@@ -392,12 +392,12 @@ pub fn containerd(stage: &Stage) {
 
 #[test]
 fn podman_under_rules_and_without_a_login() {
-    let stage = Stage::new().ruled();
+    let stage = RegistriesFixture::new().ruled();
     podman_or_buildah(&stage, &Tool::podman(&stage));
 }
 
 #[test]
 fn containerd_under_rules_and_without_a_login() {
-    let stage = Stage::new().ruled();
+    let stage = RegistriesFixture::new().ruled();
     containerd(&stage);
 }

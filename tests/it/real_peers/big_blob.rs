@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::process::run;
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 use super::transfer::{Blob, Hash, Upload, with_digest};
 
 /// 3 GiB.
@@ -18,7 +18,7 @@ const PEAK_KIB: u64 = 64 * 1024;
 
 #[test]
 fn three_gibibytes_go_up_in_chunks_and_down_again() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let before = Footprint::of(&stage);
     let (digest, size) = push_in_chunks(&stage, "--http1.1", 1);
     let path = format!("/v2/base/big/blobs/{digest}");
@@ -31,7 +31,7 @@ fn three_gibibytes_go_up_in_chunks_and_down_again() {
 
 #[test]
 fn three_gibibytes_go_up_in_one_piece_and_down_again_over_http2() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let before = Footprint::of(&stage);
     let (digest, size) = push_in_one_piece(&stage, "--http2", 2);
     let path = format!("/v2/base/big/blobs/{digest}");
@@ -43,7 +43,7 @@ fn three_gibibytes_go_up_in_one_piece_and_down_again_over_http2() {
 
 #[test]
 fn three_gibibytes_go_up_in_one_piece() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let before = Footprint::of(&stage);
     push_in_one_piece(&stage, "--http1.1", 3);
     before.assert_nothing_kept(&stage);
@@ -51,7 +51,7 @@ fn three_gibibytes_go_up_in_one_piece() {
 
 #[test]
 fn three_gibibytes_go_up_in_chunks_over_http2() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let before = Footprint::of(&stage);
     push_in_chunks(&stage, "--http2", 4);
     before.assert_nothing_kept(&stage);
@@ -59,7 +59,7 @@ fn three_gibibytes_go_up_in_chunks_over_http2() {
 
 /// As Docker does it: a PATCH of unknown length, then a PUT without a body. Returns digest and
 /// size.
-fn push_in_chunks(stage: &Stage, protocol: &str, seed: u64) -> (String, u64) {
+fn push_in_chunks(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (String, u64) {
     let ci = &stage.ci;
     let blob = Blob {
         seed,
@@ -95,7 +95,7 @@ fn push_in_chunks(stage: &Stage, protocol: &str, seed: u64) -> (String, u64) {
 }
 
 /// A PUT of known length. Returns digest and size.
-fn push_in_one_piece(stage: &Stage, protocol: &str, seed: u64) -> (String, u64) {
+fn push_in_one_piece(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (String, u64) {
     let ci = &stage.ci;
     // Mostly a hole, so that it costs neither disk nor time; curl knows its size.
     let source = stage.machine.home().join("source");
@@ -143,7 +143,7 @@ fn digest_of(path: &Path) -> String {
 struct Footprint(BTreeMap<PathBuf, u64>);
 
 impl Footprint {
-    fn of(stage: &Stage) -> Self {
+    fn of(stage: &RegistriesFixture) -> Self {
         let mut files = BTreeMap::new();
         for directory in ["state", "config", "cwd"] {
             list(&stage.path().join(directory), &mut files);
@@ -153,7 +153,7 @@ impl Footprint {
 
     /// Asserts that the disk is as it was, that hardly a byte was written, and that memory stayed
     /// small.
-    fn assert_nothing_kept(&self, stage: &Stage) {
+    fn assert_nothing_kept(&self, stage: &RegistriesFixture) {
         assert_eq!(files_open_for_writing(stage), Vec::<PathBuf>::new());
         assert_eq!(Self::of(stage).0, self.0);
         let written = number(&proc(stage, "io"), "write_bytes:");
@@ -175,7 +175,7 @@ fn list(directory: &Path, files: &mut BTreeMap<PathBuf, u64>) {
 }
 
 /// Files on disk, deleted ones too, that moorgate could write to; without its two logs.
-fn files_open_for_writing(stage: &Stage) -> Vec<PathBuf> {
+fn files_open_for_writing(stage: &RegistriesFixture) -> Vec<PathBuf> {
     let process = PathBuf::from(format!("/proc/{}", stage.moorgate.id()));
     let descriptors = fs::read_dir(process.join("fd"))
         .unwrap()
@@ -199,7 +199,7 @@ fn files_open_for_writing(stage: &Stage) -> Vec<PathBuf> {
         .collect()
 }
 
-fn proc(stage: &Stage, file: &str) -> String {
+fn proc(stage: &RegistriesFixture, file: &str) -> String {
     fs::read_to_string(format!("/proc/{}/{file}", stage.moorgate.id())).unwrap()
 }
 

@@ -7,25 +7,25 @@ use std::process::Command;
 
 use super::machine::Machine;
 use super::process::{Output, Process, run, tool};
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 
 /// podman or buildah, which take the same options.
 pub struct Tool<'a> {
-    stage: &'a Stage,
+    stage: &'a RegistriesFixture,
     program: PathBuf,
     directory: PathBuf,
 }
 
 impl<'a> Tool<'a> {
-    pub fn podman(stage: &'a Stage) -> Self {
+    pub fn podman(stage: &'a RegistriesFixture) -> Self {
         Self::new(stage, "podman")
     }
 
-    pub fn buildah(stage: &'a Stage) -> Self {
+    pub fn buildah(stage: &'a RegistriesFixture) -> Self {
         Self::new(stage, "buildah")
     }
 
-    fn new(stage: &'a Stage, name: &'static str) -> Self {
+    fn new(stage: &'a RegistriesFixture, name: &'static str) -> Self {
         let directory = stage.path().join(name);
         fs::create_dir(&directory).unwrap();
         // It does not look anything up in a file that is not there.

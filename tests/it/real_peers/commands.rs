@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::process::{self, Output, moorgate, run, tool};
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 
 fn in_directory(path: &Path) -> Command {
     process::command(&moorgate(), path)
@@ -66,7 +66,7 @@ fn run_refuses_a_broken_configuration_with_the_same_words() {
 
 #[test]
 fn check_has_a_line_for_each_domain() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let output = stage.cli(&["check"]);
     assert!(
         output.status.success() && output.stderr.is_empty(),
@@ -92,7 +92,7 @@ fn check_has_a_line_for_each_domain() {
 
 #[test]
 fn a_port_in_use_ends_a_start_with_status_1_and_the_address() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let output = stage.cli(&["run"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
@@ -153,7 +153,7 @@ fn apache_s_htpasswd_verifies_an_entry_of_moorgate_s() {
 
 #[test]
 fn the_printed_ca_has_signed_what_is_served() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let ca = stage.path().join("ca.pem");
     fs::write(&ca, stage.cli(&["certs", "ca"]).succeeded()).unwrap();
     for domain in [&stage.ci, &stage.cache] {

@@ -3,9 +3,9 @@
 
 use super::engine::Engine;
 use super::process::until;
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 
-impl Stage {
+impl RegistriesFixture {
     fn engine(&self) -> Engine<'_> {
         Engine::start(&self.machine, &self.path().join("engine"))
     }
@@ -13,7 +13,7 @@ impl Stage {
 
 #[test]
 fn docker_pushes_and_pulls_by_name() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let engine = stage.engine();
     let ci = &stage.ci;
     engine
@@ -31,7 +31,7 @@ fn docker_pushes_and_pulls_by_name() {
 
 #[test]
 fn docker_pushes_and_pulls_through_the_port_of_the_domain() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let engine = stage.engine();
     for domain in [&stage.ci, &stage.cache] {
         engine
@@ -50,7 +50,7 @@ fn docker_pushes_and_pulls_through_the_port_of_the_domain() {
 
 #[test]
 fn docker_pushes_and_pulls_many_layers_and_tags() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let engine = stage.engine();
     let cache = &stage.cache;
     engine
@@ -77,7 +77,7 @@ fn docker_pushes_and_pulls_many_layers_and_tags() {
 
 #[test]
 fn docker_is_told_why_it_is_refused() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let engine = stage.engine();
     let (ci, cache) = (&stage.ci, &stage.cache);
     for authority in [ci.by_name(), ci.by_port()] {
@@ -102,7 +102,7 @@ fn docker_is_told_why_it_is_refused() {
 
 #[test]
 fn docker_shows_what_moorgate_says_when_the_kept_password_is_wrong_by_now() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let engine = stage.engine();
     let ci = &stage.ci;
     engine

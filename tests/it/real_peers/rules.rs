@@ -9,9 +9,9 @@ use self::clients::{Buildah, Client, Ctr, Curl, Docker, Podman, Skopeo};
 use super::clients::{Containerd, Tool};
 use super::engine::Engine;
 use super::process::Output;
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 
-/// Behind those of [`Stage::ruled`]. The deny is the one of the documentation, once for where the
+/// Behind those of [`RegistriesFixture::ruled`]. The deny is the one of the documentation, once for where the
 /// clients are and once for where they are not.
 const RULES: &str = r#"
 [groups]
@@ -184,7 +184,7 @@ const ROWS: &[(&str, Act, Answer)] = &[
     ("keeper", Delete("base/NAME:nightly"), Done),
 ];
 
-impl Stage {
+impl RegistriesFixture {
     /// The rules of the table and their users, and what is there before the first row.
     fn tabled(self, auth: &str) -> Self {
         for user in USERS {
@@ -217,7 +217,7 @@ impl Stage {
 }
 
 /// Plays all rows; each client that has a command for one is told what the table says.
-fn play(stage: &Stage, client: &dyn Client) {
+fn play(stage: &RegistriesFixture, client: &dyn Client) {
     for image in ["lib/one:v1", "lib/two:v1"] {
         client
             .act("keeper", Pull(image), image)
@@ -286,7 +286,7 @@ fn what(act: Act) -> &'static str {
     }
 }
 
-fn all_clients(stage: &Stage, tokens: bool) {
+fn all_clients(stage: &RegistriesFixture, tokens: bool) {
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     let containerd = Containerd::start(&stage.machine, &stage.path().join("containerd"));
     let podman = Podman(stage, Tool::podman(stage));
@@ -327,10 +327,13 @@ fn all_clients(stage: &Stage, tokens: bool) {
 
 #[test]
 fn each_client_meets_each_row_in_basic_mode() {
-    all_clients(&Stage::new().tabled(""), false);
+    all_clients(&RegistriesFixture::new().tabled(""), false);
 }
 
 #[test]
 fn each_client_meets_each_row_in_token_mode() {
-    all_clients(&Stage::of_stores().tabled("mode = \"token\""), true);
+    all_clients(
+        &RegistriesFixture::of_stores().tabled("mode = \"token\""),
+        true,
+    );
 }

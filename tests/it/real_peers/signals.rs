@@ -8,10 +8,10 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use super::process::{until, was_killed};
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 use super::transfer::{Blob, Upload};
 
-impl Stage {
+impl RegistriesFixture {
     fn signal(&self, signal: Signal) {
         self.moorgate.signal(signal);
     }
@@ -66,7 +66,7 @@ fn holds_data(directory: &Path) -> bool {
 
 #[test]
 fn a_reload_with_a_broken_file_changes_nothing_and_is_reported() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let ci = &stage.ci;
     let file = stage.conf_d(ci, "toml");
     let good = fs::read_to_string(&file).unwrap();
@@ -87,7 +87,7 @@ fn a_reload_with_a_broken_file_changes_nothing_and_is_reported() {
 
 #[test]
 fn a_reload_takes_new_aliases_and_drops_none_of_the_rest() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let (ci, cache) = (&stage.ci, &stage.cache);
     let port = ci.by_name().rsplit(':').next().unwrap().to_owned();
     let new = format!("localhost:{port}");
@@ -114,7 +114,7 @@ fn a_reload_takes_new_aliases_and_drops_none_of_the_rest() {
 #[test]
 fn a_stop_lets_a_running_upload_finish_and_refuses_new_connections() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut stage = Stage::new();
+        let mut stage = RegistriesFixture::new();
         let mut upload = stage.running_upload();
         stage.signal(signal);
         stage.says("draining: running transfers may finish");
@@ -133,7 +133,7 @@ fn a_stop_lets_a_running_upload_finish_and_refuses_new_connections() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let mut stage = Stage::new();
+    let mut stage = RegistriesFixture::new();
     let upload = stage.running_upload();
     stage.signal(Signal::TERM);
     stage.says("draining: running transfers may finish");

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::image::write_oci_layout;
 use super::process::{Output, run, tool};
-use super::stage::{Domain, Stage};
+use super::stage::{Domain, RegistriesFixture};
 
-impl Stage {
+impl RegistriesFixture {
     pub(super) fn skopeo(&self, arguments: &[&str]) -> Output {
         self.skopeo_with(arguments, "")
     }
@@ -89,7 +89,7 @@ impl Stage {
 
 #[test]
 fn skopeo_pushes_and_pulls_by_name() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     stage.logged_in(&stage.ci, &stage.ci.by_name());
     stage.push_and_pull(&stage.ci.by_name());
     let commit = stage.logged(&["call=upload.commit", "domain=docker-ci.test"]);
@@ -111,7 +111,7 @@ fn skopeo_pushes_and_pulls_by_name() {
 
 #[test]
 fn skopeo_pushes_and_pulls_through_the_port_of_the_domain() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     for domain in [&stage.ci, &stage.cache] {
         stage.logged_in(domain, &domain.by_port());
         stage.push_and_pull(&domain.by_port());
@@ -123,7 +123,7 @@ fn skopeo_pushes_and_pulls_through_the_port_of_the_domain() {
 
 #[test]
 fn skopeo_refuses_a_gateway_whose_ca_it_does_not_know() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     stage.machine.trusts("");
     let ci = &stage.ci;
     let message = stage
@@ -137,7 +137,7 @@ fn skopeo_refuses_a_gateway_whose_ca_it_does_not_know() {
 
 #[test]
 fn an_image_of_one_domain_is_not_in_the_other() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let (ci, cache) = (stage.ci.by_name(), stage.cache.by_name());
     stage.logged_in(&stage.ci, &ci);
     stage.logged_in(&stage.cache, &cache);
@@ -154,7 +154,7 @@ fn an_image_of_one_domain_is_not_in_the_other() {
 
 #[test]
 fn skopeo_lists_tags_inspects_and_deletes() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let authority = stage.ci.by_name();
     stage.logged_in(&stage.ci, &authority);
     let (_, image) = stage.image(2);
@@ -186,7 +186,7 @@ fn skopeo_lists_tags_inspects_and_deletes() {
 
 #[test]
 fn a_blob_is_mounted_from_another_repository() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let authority = stage.ci.by_name();
     stage.logged_in(&stage.ci, &authority);
     let (_, image) = stage.image(2);
@@ -215,7 +215,7 @@ fn a_blob_is_mounted_from_another_repository() {
 
 #[test]
 fn many_layers_go_up_and_down_side_by_side() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let authority = stage.cache.by_name();
     stage.logged_in(&stage.cache, &authority);
     let (pushed, image) = stage.image(24);

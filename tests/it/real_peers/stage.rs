@@ -11,7 +11,7 @@ use super::ports::free_port;
 use super::process::{self, Output, Process, run, tool, until};
 
 /// Everything that runs. Dropped in this order, the directory last.
-pub struct Stage {
+pub struct RegistriesFixture {
     pub moorgate: Process,
     _registries: Vec<Process>,
     pub ci: Domain,
@@ -92,7 +92,7 @@ enum Behind {
     Stores,
 }
 
-impl Stage {
+impl RegistriesFixture {
     /// Starts all of it and waits until it is ready.
     pub fn new() -> Self {
         Self::before(Behind::Registries)

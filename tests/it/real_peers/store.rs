@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::engine::Engine;
 use super::image::{blob, sha256, write_oci_layout};
 use super::process::{Output, run, tool};
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 
 /// The names of the blobs of an image layout, each of which has to be what its name says.
 fn blobs(layout: &Path) -> Vec<String> {
@@ -25,7 +25,7 @@ fn blobs(layout: &Path) -> Vec<String> {
     names
 }
 
-impl Stage {
+impl RegistriesFixture {
     /// An image for two machines, as skopeo names it.
     fn two_images(&self) -> (PathBuf, String) {
         let directory = self.path().join("two");
@@ -81,7 +81,7 @@ impl Stage {
 
 #[test]
 fn skopeo_pushes_pulls_lists_and_deletes() {
-    let stage = Stage::of_stores();
+    let stage = RegistriesFixture::of_stores();
     let authority = stage.ci.by_name();
     stage.logged_in(&stage.ci, &authority);
     stage.push_and_pull(&authority);
@@ -119,7 +119,7 @@ fn skopeo_pushes_pulls_lists_and_deletes() {
 
 #[test]
 fn skopeo_pushes_and_pulls_an_image_for_two_machines() {
-    let stage = Stage::of_stores();
+    let stage = RegistriesFixture::of_stores();
     let authority = stage.ci.by_name();
     stage.logged_in(&stage.ci, &authority);
     let (pushed, image) = stage.two_images();
@@ -148,7 +148,7 @@ fn skopeo_pushes_and_pulls_an_image_for_two_machines() {
 
 #[test]
 fn other_tools_read_what_is_in_the_directory() {
-    let stage = Stage::of_stores();
+    let stage = RegistriesFixture::of_stores();
     let authority = stage.ci.by_name();
     stage.logged_in(&stage.ci, &authority);
     let (pushed, image) = stage.image(3);
@@ -182,7 +182,7 @@ fn other_tools_read_what_is_in_the_directory() {
 
 #[test]
 fn what_other_tools_write_into_the_directory_is_there() {
-    let stage = Stage::of_stores();
+    let stage = RegistriesFixture::of_stores();
     let authority = stage.ci.by_name();
     stage.logged_in(&stage.ci, &authority);
     let (pushed, image) = stage.image(2);
@@ -247,7 +247,7 @@ fn what_other_tools_write_into_the_directory_is_there() {
 
 #[test]
 fn docker_pushes_and_pulls() {
-    let stage = Stage::of_stores();
+    let stage = RegistriesFixture::of_stores();
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     for domain in [&stage.ci, &stage.cache] {
         engine
@@ -292,7 +292,7 @@ fn docker_pushes_and_pulls() {
 
 #[test]
 fn buildah_pushes_and_pulls() {
-    let stage = Stage::of_stores();
+    let stage = RegistriesFixture::of_stores();
     let ci = &stage.ci;
     let authority = ci.by_name();
     stage

@@ -6,15 +6,15 @@ use std::fs;
 use super::access::{containerd, podman_or_buildah, refused};
 use super::clients::Tool;
 use super::engine::Engine;
-use super::stage::Stage;
+use super::stage::RegistriesFixture;
 
-impl Stage {
+impl RegistriesFixture {
     fn with_tokens(self) -> Self {
         self.ruled_with("mode = \"token\"\nrealm = \"CI\"")
     }
 }
 
-fn docker(stage: &Stage) {
+fn docker(stage: &RegistriesFixture) {
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     let authority = stage.ci.by_name();
     let name = |what: &str| format!("{authority}/{what}");
@@ -92,17 +92,17 @@ fn docker(stage: &Stage) {
 
 #[test]
 fn docker_pulls_without_a_login_and_pushes_after_one() {
-    docker(&Stage::new().with_tokens());
+    docker(&RegistriesFixture::new().with_tokens());
 }
 
 #[test]
 fn docker_does_so_at_a_store_too() {
-    docker(&Stage::of_stores().with_tokens());
+    docker(&RegistriesFixture::of_stores().with_tokens());
 }
 
 #[test]
 fn docker_keeps_a_refresh_token_that_can_be_taken_back() {
-    let stage = Stage::of_stores().with_tokens();
+    let stage = RegistriesFixture::of_stores().with_tokens();
     let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
     let authority = stage.ci.by_name();
     let name = format!("{authority}/base/app:v1");
@@ -142,24 +142,24 @@ fn docker_keeps_a_refresh_token_that_can_be_taken_back() {
 
 #[test]
 fn containerd_pulls_without_a_login_and_pushes_with_one() {
-    containerd(&Stage::new().with_tokens());
+    containerd(&RegistriesFixture::new().with_tokens());
 }
 
 #[test]
 fn podman_pulls_without_a_login_and_pushes_after_one() {
-    let stage = Stage::new().with_tokens();
+    let stage = RegistriesFixture::new().with_tokens();
     podman_or_buildah(&stage, &Tool::podman(&stage));
 }
 
 #[test]
 fn buildah_pulls_without_a_login_and_pushes_after_one() {
-    let stage = Stage::of_stores().with_tokens();
+    let stage = RegistriesFixture::of_stores().with_tokens();
     podman_or_buildah(&stage, &Tool::buildah(&stage));
 }
 
 #[test]
 fn skopeo_reads_copies_and_deletes() {
-    let stage = Stage::new().with_tokens();
+    let stage = RegistriesFixture::new().with_tokens();
     let [one, two] = ["one", "two"].map(|word| stage.image_of(word));
     stage.copied("ci-bot", &one, "base/app:v1").succeeded();
     refused(

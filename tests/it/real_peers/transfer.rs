@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::image::hex;
 use super::process::run;
-use super::stage::{Domain, Stage};
+use super::stage::{Domain, RegistriesFixture};
 
 /// Bytes that no two blocks and no two seeds have in common.
 pub struct Blob {
@@ -119,7 +119,7 @@ impl Drop for Upload {
     }
 }
 
-impl Stage {
+impl RegistriesFixture {
     /// curl as the user of a domain, in a protocol: `--http1.1` or `--http2`.
     pub fn curl_as_user(&self, domain: &Domain, protocol: &str) -> Command {
         let mut curl = self.curl();

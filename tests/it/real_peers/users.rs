@@ -1,9 +1,9 @@
 //! Who gets in, and who is told why not.
 
 use super::process::{run, until};
-use super::stage::{Domain, Stage};
+use super::stage::{Domain, RegistriesFixture};
 
-impl Stage {
+impl RegistriesFixture {
     /// Waits until a login has this status: htpasswd files are looked at once a second.
     fn login_becomes(&self, domain: &Domain, user: &str, password: &str, status: &str) {
         until(&format!("{user} gets {status}"), || {
@@ -14,7 +14,7 @@ impl Stage {
 
 #[test]
 fn only_the_users_of_a_domain_get_into_it() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let (ci, cache) = (&stage.ci, &stage.cache);
     for (domain, stranger) in [(ci, cache), (cache, ci)] {
         for authority in [domain.by_name(), domain.by_port()] {
@@ -35,7 +35,7 @@ fn only_the_users_of_a_domain_get_into_it() {
 
 #[test]
 fn skopeo_is_told_that_the_password_is_wrong() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let (ci, cache) = (&stage.ci, &stage.cache);
     for (user, password) in [
         (ci.user, "wrong"),
@@ -52,7 +52,7 @@ fn skopeo_is_told_that_the_password_is_wrong() {
 
 #[test]
 fn an_entry_that_htpasswd_adds_counts_without_a_restart() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     assert_eq!(
         stage.login_status(&stage.ci.by_name(), "new-bot", "new password"),
         "401"
@@ -71,7 +71,7 @@ fn an_entry_that_htpasswd_adds_counts_without_a_restart() {
 
 #[test]
 fn a_changed_password_is_the_only_one_that_counts() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let ci = &stage.ci;
     // Remembered by now: the next line must make it forgotten.
     assert_eq!(
@@ -88,7 +88,7 @@ fn a_changed_password_is_the_only_one_that_counts() {
 
 #[test]
 fn a_deleted_user_is_out_without_a_restart() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     stage.htpasswd("-bB", &stage.ci, &["leaver", "password"]);
     stage.login_becomes(&stage.ci, "leaver", "password", "200");
     stage.htpasswd("-D", &stage.ci, &["leaver"]);
@@ -97,7 +97,7 @@ fn a_deleted_user_is_out_without_a_restart() {
 
 #[test]
 fn a_deleted_htpasswd_file_keeps_its_users_and_is_reported() {
-    let mut stage = Stage::new();
+    let mut stage = RegistriesFixture::new();
     std::fs::remove_file(stage.conf_d(&stage.ci, "htpasswd")).unwrap();
     let log = stage.path().join("logs/moorgate.err");
     let reported = || {
@@ -120,7 +120,7 @@ fn a_deleted_htpasswd_file_keeps_its_users_and_is_reported() {
 
 #[test]
 fn the_catalog_is_for_users_only() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let ci = &stage.ci;
     let url = format!("https://{}/v2/_catalog", ci.by_name());
     let stranger = run(stage.curl().arg(&url), "").succeeded();
@@ -132,7 +132,7 @@ fn the_catalog_is_for_users_only() {
 
 #[test]
 fn no_password_is_in_any_log() {
-    let stage = Stage::new();
+    let stage = RegistriesFixture::new();
     let ci = &stage.ci;
     stage
         .skopeo_login(&ci.by_name(), ci.user, ci.password)

@@ -1,6 +1,6 @@
 //! Rule 7: bodies and what describes them pass as they are, in both directions.
 
-use crate::harness::{Between, Http2, no_body, request, request2};
+use crate::harness::{Http2, ProxiedPair, no_body, request, request2};
 
 const BLOB: &str =
     "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -9,7 +9,7 @@ const DESCRIBED: &str = "Content-Length: 123456789012\r\nContent-Type: applicati
 
 #[tokio::test]
 async fn the_headers_of_head_are_those_of_the_upstream() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("HEAD", BLOB, "")).await;
     let head = between
         .answered_head(format!("HTTP/1.1 200 OK\r\n{DESCRIBED}\r\n"))
@@ -30,7 +30,7 @@ async fn the_headers_of_head_are_those_of_the_upstream() {
 
 #[tokio::test]
 async fn head_without_a_length_gets_none() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for lines in ["", "Transfer-Encoding: chunked\r\n"] {
         between.forwarded(request("HEAD", BLOB, "")).await;
         let head = between
@@ -45,7 +45,7 @@ async fn head_without_a_length_gets_none() {
 
 #[tokio::test]
 async fn the_headers_of_head_come_through_http2() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let answer = tokio::spawn(client.send(request2("HEAD", BLOB).body(no_body()).unwrap()));
     between.asked().await;
@@ -62,7 +62,7 @@ async fn the_headers_of_head_come_through_http2() {
 
 #[tokio::test]
 async fn compressed_bytes_stay_compressed_and_plain_ones_plain() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     // No gzip at all: whoever tried to decompress would fail.
     for encoding in ["gzip", "zstd", "br, gzip"] {
         let asked = between.forwarded(request("GET", BLOB, "")).await;
@@ -94,7 +94,7 @@ async fn compressed_bytes_stay_compressed_and_plain_ones_plain() {
 
 #[tokio::test]
 async fn an_answer_in_chunks_comes_whole() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", BLOB, "")).await;
     between
         .registry()
@@ -117,7 +117,7 @@ async fn an_answer_in_chunks_comes_whole() {
 
 #[tokio::test]
 async fn an_answer_in_chunks_comes_whole_over_http2() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let answer = tokio::spawn(client.send(request2("GET", BLOB).body(no_body()).unwrap()));
     between.asked().await;
@@ -133,7 +133,7 @@ async fn an_answer_in_chunks_comes_whole_over_http2() {
 
 #[tokio::test]
 async fn an_answer_that_ends_with_its_connection_comes_whole() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", BLOB, "")).await;
     between
         .registry()
@@ -147,7 +147,7 @@ async fn an_answer_that_ends_with_its_connection_comes_whole() {
 
 #[tokio::test]
 async fn answers_without_a_body_have_none() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for status in ["204 No Content", "304 Not Modified"] {
         between
             .forwarded(request("GET", BLOB, "If-None-Match: \"e\"\r\n"))
@@ -168,7 +168,7 @@ async fn answers_without_a_body_have_none() {
 
 #[tokio::test]
 async fn an_upload_with_a_length_keeps_it() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let lines =
         "Content-Length: 10\r\nContent-Range: 0-9\r\nContent-Type: application/octet-stream\r\n";
     let asked = between
@@ -188,7 +188,7 @@ async fn an_upload_with_a_length_keeps_it() {
 
 #[tokio::test]
 async fn an_upload_in_chunks_streams() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let asked = between
         .forwarded(request(
             "PATCH",

@@ -1,7 +1,7 @@
 //! A registry written in Go reads `digest`, `mount`, `from` and `_state` from the body of a form
 //! before it looks at the query that was judged here: such a body must not look like a form to it.
 
-use crate::harness::{Between, Http2, no_body, request, request2};
+use crate::harness::{Http2, ProxiedPair, no_body, request, request2};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -31,7 +31,7 @@ fn uploads() -> [(&'static str, String); 5] {
 
 #[tokio::test]
 async fn an_upload_never_looks_like_a_form_to_the_upstream() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for (method, target) in uploads() {
         for form in FORMS {
             let lines = format!("Content-Type: {form}\r\nContent-Length: 0\r\n");
@@ -47,7 +47,7 @@ async fn an_upload_never_looks_like_a_form_to_the_upstream() {
 
 #[tokio::test]
 async fn an_upload_with_two_types_of_which_one_is_a_form_has_none_of_them() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for (first, second) in [("text/plain", FORMS[0]), (FORMS[0], "text/plain")] {
         let lines =
             format!("Content-Type: {first}\r\nContent-Type: {second}\r\nContent-Length: 0\r\n");
@@ -60,7 +60,7 @@ async fn an_upload_with_two_types_of_which_one_is_a_form_has_none_of_them() {
 
 #[tokio::test]
 async fn the_body_of_such_an_upload_passes_as_it_is() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let lines = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 12\r\n";
     between
         .forwarded(request("PATCH", "/v2/a/blobs/uploads/1", lines))
@@ -71,7 +71,7 @@ async fn the_body_of_such_an_upload_passes_as_it_is() {
 
 #[tokio::test]
 async fn an_upload_over_http2_never_looks_like_a_form() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let request = request2("POST", "/v2/a/blobs/uploads/").header("content-type", FORMS[0]);
     let answer = tokio::spawn(client.send(request.body(no_body()).unwrap()));
@@ -88,7 +88,7 @@ async fn an_upload_over_http2_never_looks_like_a_form() {
 
 #[tokio::test]
 async fn other_types_of_an_upload_stay_and_none_is_added() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for (method, target) in uploads() {
         let asked = between
             .passed(request(
@@ -107,7 +107,7 @@ async fn other_types_of_an_upload_stay_and_none_is_added() {
 
 #[tokio::test]
 async fn a_manifest_that_looks_like_a_form_is_refused() {
-    let between = Between::new().await;
+    let between = ProxiedPair::new().await;
     for form in FORMS {
         let lines = format!("Content-Type: {form}\r\nContent-Length: 2\r\n");
         let (head, _) = between

@@ -6,7 +6,8 @@ use http::Request;
 use tokio::net::TcpStream;
 
 use crate::harness::{
-    Between, Domain, Gateway, Head, Http2, Peer, Setup, Upstream, basic, json, no_body, request2,
+    Domain, Gateway, Head, Http2, ProxiedPair, RawPeer, Setup, Upstream, basic, json, no_body,
+    request2,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -66,7 +67,7 @@ async fn a_handshake_without_a_name_serves_no_named_host() {
     let upstream = Upstream::new().await;
     let domain = Domain::new("ci.test", &upstream.url()).top("aliases = [\"127.0.0.1\"]");
     let gateway = Setup::new().domain(domain).start().await;
-    let mut client = Peer::new(gateway.tls("127.0.0.1", &["http/1.1"]).await.unwrap());
+    let mut client = RawPeer::new(gateway.tls("127.0.0.1", &["http/1.1"]).await.unwrap());
     client.send(ping("Host: ci.test\r\n")).await;
     assert_eq!(client.answer().await.0.status(), 421);
     upstream.untouched().await;
@@ -164,7 +165,7 @@ async fn a_handshake_for_an_unknown_name_is_refused() {
 async fn plain_http_on_a_tls_port_is_answered_with_a_sentence() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
-    let mut client = Peer::new(TcpStream::connect(gateway.https()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(gateway.https()).await.unwrap());
     client
         .send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
         .await;
@@ -177,7 +178,7 @@ async fn plain_http_on_a_tls_port_is_answered_with_a_sentence() {
 
 #[tokio::test]
 async fn an_absolute_target_is_forwarded_as_path_and_query() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let request = ping("Host: ci.test\r\n").replace("/v2/", "https://ci.test/v2/_catalog?n=5");
     let asked = between.passed(request).await;
     assert_eq!(asked.first, "GET /v2/_catalog?n=5 HTTP/1.1");
@@ -204,7 +205,7 @@ async fn plain_listeners_send_to_https_and_serve_nothing() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
     let ask = async |host: &str| {
-        let mut client = Peer::new(TcpStream::connect(gateway.http()).await.unwrap());
+        let mut client = RawPeer::new(TcpStream::connect(gateway.http()).await.unwrap());
         client
             .send(format!("GET /v2/a/tags/list?n=1 HTTP/1.1\r\n{host}\r\n"))
             .await;

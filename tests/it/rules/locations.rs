@@ -1,14 +1,14 @@
 //! Rule 5: what points at the upstream comes back as a path on our side, what points elsewhere
 //! stays.
 
-use crate::harness::{Between, Head, Http2, bound, json, no_body, request, request2};
+use crate::harness::{Head, Http2, ProxiedPair, bound, json, no_body, request, request2};
 
 const UPLOADS: &str = "/v2/a/blobs/uploads/";
 const BLOB: &str =
     "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// The client's answer to an upload start at which the upstream sends this `Location`.
-async fn accepted(between: &mut Between, location: &str) -> Head {
+async fn accepted(between: &mut ProxiedPair, location: &str) -> Head {
     between
         .forwarded(request("POST", UPLOADS, "Content-Length: 0\r\n"))
         .await;
@@ -18,7 +18,7 @@ async fn accepted(between: &mut Between, location: &str) -> Head {
 }
 
 /// The same for a redirect of a download.
-async fn redirected(between: &mut Between, location: &str) -> Head {
+async fn redirected(between: &mut ProxiedPair, location: &str) -> Head {
     between.forwarded(request("GET", BLOB, "")).await;
     let answer =
         format!("HTTP/1.1 307 Temporary\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
@@ -27,7 +27,7 @@ async fn redirected(between: &mut Between, location: &str) -> Head {
 
 #[tokio::test]
 async fn locations_of_the_registry_become_paths() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let upstream = between.upstream.url();
     let here = "/v2/a/blobs/uploads/1?_state=x%2Fy==&z";
     for location in [
@@ -54,7 +54,7 @@ async fn locations_of_the_registry_become_paths() {
 
 #[tokio::test]
 async fn a_repository_may_be_called_as_uploads_are() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let target = "/v2/x/blobs/uploads/y/blobs/uploads/";
     between
         .forwarded(request("POST", target, "Content-Length: 0\r\n"))
@@ -72,7 +72,7 @@ async fn a_repository_may_be_called_as_uploads_are() {
 
 #[tokio::test]
 async fn locations_lose_the_base_path_of_the_upstream() {
-    let mut between = Between::with(|domain| domain.base_path("/registry/eu")).await;
+    let mut between = ProxiedPair::with(|domain| domain.base_path("/registry/eu")).await;
     let upstream = between.upstream.url();
     for location in [
         format!("{upstream}/registry/eu/v2/a/blobs/uploads/1?s"),
@@ -92,7 +92,7 @@ async fn locations_lose_the_base_path_of_the_upstream() {
 
 #[tokio::test]
 async fn a_base_path_is_put_before_the_target() {
-    let mut between = Between::with(|domain| domain.base_path("/registry/eu/")).await;
+    let mut between = ProxiedPair::with(|domain| domain.base_path("/registry/eu/")).await;
     let asked = between
         .passed(request("GET", "/v2/a/tags/list?n=1", ""))
         .await;
@@ -101,7 +101,7 @@ async fn a_base_path_is_put_before_the_target() {
 
 #[tokio::test]
 async fn a_redirect_to_another_host_passes_unchanged() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for location in [
         "https://s3.example.com/bucket/data?X-Amz-Signature=a%2Fb&x=../y",
         "http://127.0.0.1:1/v2/a/blobs/x",
@@ -116,7 +116,7 @@ async fn a_redirect_to_another_host_passes_unchanged() {
 
 #[tokio::test]
 async fn a_network_path_to_another_host_is_no_path_of_ours() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let head = redirected(&mut between, "//s3.example.com/bucket").await;
     // It is passed, with the scheme that it has at the upstream or without one, but never as a
     // path.
@@ -129,7 +129,7 @@ async fn a_network_path_to_another_host_is_no_path_of_ours() {
 
 #[tokio::test]
 async fn a_redirect_of_the_registry_to_itself_becomes_a_path() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let location = format!("{}/v2/b/x", between.upstream.url());
     assert_eq!(
         redirected(&mut between, &location).await.get("location"),
@@ -146,7 +146,7 @@ async fn a_location_that_could_lead_anywhere_is_not_passed() {
         "http:///x",
         "/x//../..//evil.test",
     ] {
-        let mut between = Between::new().await;
+        let mut between = ProxiedPair::new().await;
         let head = redirected(&mut between, location).await;
         assert_eq!(head.status(), 502, "{location}");
         assert_eq!(head.get("location"), None, "{location}");
@@ -155,7 +155,7 @@ async fn a_location_that_could_lead_anywhere_is_not_passed() {
 
 #[tokio::test]
 async fn a_refused_location_is_said_to_be_the_registrys() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", BLOB, "")).await;
     let (_, body) = between
         .answered("HTTP/1.1 307 T\r\nLocation: javascript:x\r\nContent-Length: 0\r\n\r\n")
@@ -165,7 +165,7 @@ async fn a_refused_location_is_said_to_be_the_registrys() {
 
 #[tokio::test]
 async fn links_to_the_next_page_become_paths() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let upstream = between.upstream.url();
     for link in [
         format!("<{upstream}/v2/_catalog?last=b&n=2>; rel=\"next\""),
@@ -188,7 +188,7 @@ async fn links_to_the_next_page_become_paths() {
 
 #[tokio::test]
 async fn links_lose_the_base_path_of_the_upstream() {
-    let mut between = Between::with(|domain| domain.base_path("/eu")).await;
+    let mut between = ProxiedPair::with(|domain| domain.base_path("/eu")).await;
     between.forwarded(request("GET", "/v2/_catalog", "")).await;
     let answer = "HTTP/1.1 200 OK\r\nLink: </eu/v2/_catalog?last=b>; rel=next, <https://docs.example.com/>; rel=help\r\n\
                   Content-Length: 0\r\n\r\n";
@@ -201,7 +201,7 @@ async fn links_lose_the_base_path_of_the_upstream() {
 
 #[tokio::test]
 async fn locations_are_rewritten_over_http2() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let answer = tokio::spawn(client.send(request2("POST", UPLOADS).body(no_body()).unwrap()));
     between.asked().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Between, Head, Http2, Upstream, json, jump, no_body, request, request2, settle,
+    Head, Http2, ProxiedPair, Upstream, json, jump, no_body, request, request2, settle,
 };
 
 /// Asserts the form of an answer of our own under `/v2/`.
@@ -29,7 +29,7 @@ fn is_api_error(head: &Head, body: &[u8], status: u16, code: &str) {
 
 #[tokio::test]
 async fn an_upstream_that_is_down_is_unavailable_and_worth_another_try() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     // Its listener is closed with that and refuses connections.
     between.upstream = Upstream::new().await;
     between.client.send(request("GET", "/v2/", "")).await;
@@ -40,7 +40,7 @@ async fn an_upstream_that_is_down_is_unavailable_and_worth_another_try() {
 
 #[tokio::test]
 async fn an_upstream_that_breaks_off_is_a_bad_gateway() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for answer in [
         "",
         "HTTP/1.1 200",
@@ -57,7 +57,7 @@ async fn an_upstream_that_breaks_off_is_a_bad_gateway() {
 
 #[tokio::test]
 async fn an_upstream_that_switches_protocols_unasked_is_a_bad_gateway() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", "/v2/", "")).await;
     let (head, body) = between
         .answered("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
@@ -67,7 +67,7 @@ async fn an_upstream_that_switches_protocols_unasked_is_a_bad_gateway() {
 
 #[tokio::test]
 async fn a_silent_upstream_times_out() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", "/v2/", "")).await;
     settle().await;
     jump(Duration::from_secs(121)).await;
@@ -77,7 +77,7 @@ async fn a_silent_upstream_times_out() {
 
 #[tokio::test]
 async fn refusals_under_v2_are_json_with_the_code_that_clients_know() {
-    let between = Between::with(|domain| domain.tables("[limits]\nmanifest = \"1KiB\"")).await;
+    let between = ProxiedPair::with(|domain| domain.tables("[limits]\nmanifest = \"1KiB\"")).await;
     let anonymous = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n".to_owned();
     for (request, status, code) in [
         (anonymous, 401, "UNAUTHORIZED"),
@@ -118,7 +118,7 @@ async fn refusals_under_v2_are_json_with_the_code_that_clients_know() {
 
 #[tokio::test]
 async fn refusals_outside_v2_are_small_pages() {
-    let between = Between::new().await;
+    let between = ProxiedPair::new().await;
     let anonymous = "GET / HTTP/1.1\r\nHost: ci.test\r\n\r\n".to_owned();
     for (request, status) in [
         (anonymous, 404),
@@ -141,7 +141,7 @@ async fn refusals_outside_v2_are_small_pages() {
 
 #[tokio::test]
 async fn an_own_answer_to_head_has_the_length_and_no_body() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.client.send(request("HEAD", "/v2/a/b", "")).await;
     let head = between.client.head().await;
     assert_eq!(head.status(), 404);
@@ -151,7 +151,7 @@ async fn an_own_answer_to_head_has_the_length_and_no_body() {
 
 #[tokio::test]
 async fn own_answers_are_the_same_over_http2() {
-    let between = Between::new().await;
+    let between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let (head, body) = client
         .send(request2("GET", "/v2/a/b").body(no_body()).unwrap())

@@ -1,12 +1,12 @@
 //! Rules 4 and 6: which headers pass, which are taken off and which are set, in both directions.
 
-use crate::harness::{Between, Http2, basic, no_body, request, request2};
+use crate::harness::{Http2, ProxiedPair, basic, no_body, request, request2};
 
 const MANIFEST: &str = "/v2/a/manifests/v1";
 
 #[tokio::test]
 async fn claims_about_the_client_are_replaced_by_what_is_true() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let lines = "Forwarded: for=1.2.3.4\r\nX-Forwarded-For: 1.2.3.4\r\nX-FORWARDED-PROTO: http\r\n\
                  X-Forwarded-Host: evil.test\r\nX-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /x\r\n\
                  X-Forwarded-Uri: /x\r\nX-Forwarded-User: root\r\nX-Real-IP: 1.2.3.4\r\n";
@@ -33,7 +33,7 @@ async fn claims_about_the_client_are_replaced_by_what_is_true() {
 
 #[tokio::test]
 async fn names_with_underscores_do_not_pass() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let lines = "X_Forwarded_For: 1.2.3.4\r\nX_REAL_IP: 1.2.3.4\r\nRemote_User: root\r\nContent_Length: 5\r\n\
                  Forwarded_: x\r\nX-Kept: 1\r\n";
     let asked = between.passed(request("GET", MANIFEST, lines)).await;
@@ -46,7 +46,7 @@ async fn names_with_underscores_do_not_pass() {
 
 #[tokio::test]
 async fn hop_by_hop_headers_and_those_that_connection_names_are_taken_off() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let lines = "Connection: keep-alive, X-Hop\r\nConnection: x-other\r\nKeep-Alive: timeout=5\r\n\
                  Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nTE: trailers\r\n\
                  Trailer: x\r\nX-Hop: 1\r\nX-Other: 1\r\nX-Kept: 1\r\n";
@@ -68,7 +68,7 @@ async fn hop_by_hop_headers_and_those_that_connection_names_are_taken_off() {
 
 #[tokio::test]
 async fn connection_cannot_take_off_what_the_upstream_must_be_told() {
-    let mut between = Between::with(|domain| domain.upstream("authorization = \"pass\"")).await;
+    let mut between = ProxiedPair::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     let lines = "Connection: Authorization, host, X-FORWARDED-FOR, x-forwarded-proto, x-forwarded-host, \
                  content-length\r\nContent-Length: 2\r\n";
     between
@@ -93,14 +93,14 @@ async fn connection_cannot_take_off_what_the_upstream_must_be_told() {
 
 #[tokio::test]
 async fn connection_naming_authorization_does_not_log_in_without_it() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let request = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nConnection: authorization\r\n\r\n";
     assert_eq!(between.own_answer(request).await.0.status(), 401);
 }
 
 #[tokio::test]
 async fn two_authorization_headers_are_refused() {
-    let mut between = Between::with(|domain| domain.upstream("authorization = \"pass\"")).await;
+    let mut between = ProxiedPair::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     for second in [
         basic("alice", "secret"),
         basic("alice", "wrong"),
@@ -114,7 +114,7 @@ async fn two_authorization_headers_are_refused() {
 
 #[tokio::test]
 async fn what_registry_clients_say_passes_unchanged() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let lines = "Accept: application/vnd.oci.image.index.v1+json\r\nAccept: */*\r\nAccept-Encoding: zstd;q=1.0, gzip\r\n\
                  User-Agent: docker/28\r\nRange: bytes=0-1\r\nIf-None-Match: \"x\"\r\nOCI-Filters: a\r\n";
     let asked = between.passed(request("GET", MANIFEST, lines)).await;
@@ -131,7 +131,7 @@ async fn what_registry_clients_say_passes_unchanged() {
 
 #[tokio::test]
 async fn cookies_of_a_page_do_not_reach_the_registry() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let asked = between
         .passed(request("GET", MANIFEST, "Cookie: session=1\r\n"))
         .await;
@@ -140,7 +140,7 @@ async fn cookies_of_a_page_do_not_reach_the_registry() {
 
 #[tokio::test]
 async fn what_the_upstream_says_about_itself_never_reaches_the_client() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", MANIFEST, "")).await;
     let (head, _) = between
         .answered(
@@ -173,7 +173,7 @@ fn lines(text: &str) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn what_clients_work_by_always_reaches_them() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", MANIFEST, "")).await;
     let (mut head, _) = between
         .answered(format!(
@@ -189,7 +189,7 @@ async fn what_clients_work_by_always_reaches_them() {
 
 #[tokio::test]
 async fn what_clients_work_by_reaches_them_over_http2() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let answer = tokio::spawn(client.send(request2("GET", MANIFEST).body(no_body()).unwrap()));
     between.asked().await;

@@ -1,12 +1,12 @@
 //! Rule 3: path and query reach the upstream byte for byte, or not at all.
 
-use crate::harness::{Between, Http2, json, no_body, request, request2};
+use crate::harness::{Http2, ProxiedPair, json, no_body, request, request2};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 #[tokio::test]
 async fn targets_reach_the_upstream_byte_for_byte() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let targets = [
         "/v2/".to_owned(),
         "/v2".to_owned(),
@@ -28,7 +28,7 @@ async fn targets_reach_the_upstream_byte_for_byte() {
 
 #[tokio::test]
 async fn strange_bytes_in_a_query_are_not_touched() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for query in [
         "x={}|^`'!$()*,:@[]~",
         "x=%00%ff%E2%82%AC",
@@ -44,7 +44,7 @@ async fn strange_bytes_in_a_query_are_not_touched() {
 
 #[tokio::test]
 async fn a_trailing_slash_and_the_state_stay_on_uploads() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for (method, target) in [
         ("POST", "/v2/a/blobs/uploads/".to_owned()),
         ("POST", "/v2/a/blobs/uploads".to_owned()),
@@ -70,7 +70,7 @@ async fn a_trailing_slash_and_the_state_stay_on_uploads() {
 
 #[tokio::test]
 async fn targets_come_through_http2_unchanged() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let target = "/v2/a/blobs/uploads/x?_state=a%2Fb%3D&x={}|";
     let answer = tokio::spawn(client.send(request2("GET", target).body(no_body()).unwrap()));
@@ -121,7 +121,7 @@ async fn crooked_paths_are_refused_and_never_forwarded() {
     // With a page server too, for the paths outside `/v2/`.
     let browser = crate::harness::Upstream::new().await;
     let table = format!("[browser]\nurl = \"{}\"", browser.url());
-    let between = Between::with(|domain| domain.tables(&table)).await;
+    let between = ProxiedPair::with(|domain| domain.tables(&table)).await;
     for path in CROOKED {
         let (head, _) = between.own_answer_apart(request("GET", path, "")).await;
         assert!(matches!(head.status(), 400 | 404), "{path}: {head:?}");
@@ -133,7 +133,7 @@ async fn crooked_paths_are_refused_and_never_forwarded() {
 async fn crooked_paths_are_refused_over_http2_too() {
     let browser = crate::harness::Upstream::new().await;
     let table = format!("[browser]\nurl = \"{}\"", browser.url());
-    let between = Between::with(|domain| domain.tables(&table)).await;
+    let between = ProxiedPair::with(|domain| domain.tables(&table)).await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     for path in CROOKED {
         // What the client's own types cannot say it cannot send.
@@ -152,7 +152,7 @@ async fn crooked_paths_are_refused_over_http2_too() {
 
 #[tokio::test]
 async fn what_the_registry_protocol_does_not_know_is_never_forwarded() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for (method, path, status) in [
         ("GET", "/v2/a/b", 404),
         ("GET", "/v2/_nodes", 404),
@@ -184,7 +184,7 @@ async fn what_the_registry_protocol_does_not_know_is_never_forwarded() {
 
 #[tokio::test]
 async fn version_1_of_the_protocol_gets_404_in_json_at_once() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for path in ["/v1/_ping", "/v1/search?q=x", "/v1/", "/v1"] {
         // Without credentials: an old client must not be asked for any.
         let (head, body) = between

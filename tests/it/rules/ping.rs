@@ -1,6 +1,6 @@
 //! Rule 2: the ping without credentials is always 401 with one challenge, of one scheme.
 
-use crate::harness::{Between, Head, Http2, no_body};
+use crate::harness::{Head, Http2, ProxiedPair, no_body};
 
 /// The challenges of an answer, each scheme a value of its own.
 fn challenges(head: &Head) -> Vec<&str> {
@@ -9,7 +9,7 @@ fn challenges(head: &Head) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_ping_without_credentials_gets_exactly_one_challenge() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     for path in ["/v2/", "/v2"] {
         let (head, _) = between
             .own_answer(format!("GET {path} HTTP/1.1\r\nHost: ci.test\r\n\r\n"))
@@ -21,7 +21,7 @@ async fn the_ping_without_credentials_gets_exactly_one_challenge() {
 
 #[tokio::test]
 async fn the_ping_by_head_gets_the_same_challenge() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between
         .client
         .send("HEAD /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
@@ -34,7 +34,7 @@ async fn the_ping_by_head_gets_the_same_challenge() {
 
 #[tokio::test]
 async fn the_ping_over_http2_gets_the_same_challenge() {
-    let between = Between::new().await;
+    let between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let request = http::Request::get("https://ci.test/v2/")
         .body(no_body())
@@ -47,7 +47,7 @@ async fn the_ping_over_http2_gets_the_same_challenge() {
 
 #[tokio::test]
 async fn the_challenge_names_the_realm_of_the_configuration() {
-    let mut between = Between::with(|domain| domain.auth("realm = \"CI registry\"")).await;
+    let mut between = ProxiedPair::with(|domain| domain.auth("realm = \"CI registry\"")).await;
     let (head, _) = between
         .own_answer("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
         .await;
@@ -56,7 +56,7 @@ async fn the_challenge_names_the_realm_of_the_configuration() {
 
 #[tokio::test]
 async fn another_scheme_is_challenged_and_never_passed_on() {
-    let mut between = Between::with(|domain| domain.upstream("authorization = \"pass\"")).await;
+    let mut between = ProxiedPair::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     for value in [
         "Bearer abc",
         "Negotiate abc",
@@ -74,7 +74,7 @@ async fn another_scheme_is_challenged_and_never_passed_on() {
 
 #[tokio::test]
 async fn an_empty_pair_counts_as_no_credentials() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     let (head, _) = between
         .own_answer("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Basic Og==\r\n\r\n")
         .await;

@@ -1,13 +1,13 @@
 //! Rule 10: a request without a body is sent once more when a kept connection turns out dead.
 
-use crate::harness::{Between, json, request, settle};
+use crate::harness::{ProxiedPair, json, request, settle};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 const CHUNK: &str = "/v2/a/blobs/uploads/1";
 
 /// A gateway with one connection to the upstream in its pool.
-async fn with_a_kept_connection() -> Between {
-    let mut between = Between::new().await;
+async fn with_a_kept_connection() -> ProxiedPair {
+    let mut between = ProxiedPair::new().await;
     between.passed(request("GET", "/v2/", "")).await;
     settle().await;
     between
@@ -69,7 +69,7 @@ async fn it_is_not_repeated_a_second_time() {
 
 #[tokio::test]
 async fn it_is_not_repeated_on_a_first_connection() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", "/v2/", "")).await;
     between.registry = None;
     assert_eq!(between.client.answer().await.0.status(), 502);
@@ -149,7 +149,7 @@ async fn a_request_with_a_body_takes_a_fresh_connection_when_the_kept_one_was_cl
 
 #[tokio::test]
 async fn a_closed_connection_is_not_used_again() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", "/v2/", "")).await;
     between
         .answered("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")

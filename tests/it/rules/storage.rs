@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use crate::harness::{Between, Head, Peer, Upstream, json, request};
+use crate::harness::{Head, ProxiedPair, RawPeer, Upstream, json, request};
 
 const BLOB: &str =
     "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -15,22 +15,22 @@ fn redirect(location: &str) -> String {
     )
 }
 
-async fn following() -> (Between, Upstream) {
+async fn following() -> (ProxiedPair, Upstream) {
     // The registry would get this; the storage must not.
     let keys = "redirects = \"follow\"\nusername = \"gate\"\npassword = \"inside\"";
     (
-        Between::with(|domain| domain.upstream(keys)).await,
+        ProxiedPair::with(|domain| domain.upstream(keys)).await,
         Upstream::new().await,
     )
 }
 
 /// Asks for a blob, is redirected by the registry, and returns what the storage sees.
 async fn fetched(
-    between: &mut Between,
+    between: &mut ProxiedPair,
     storage: &Upstream,
     request: &str,
     location: &str,
-) -> (Peer<TcpStream>, Head) {
+) -> (RawPeer<TcpStream>, Head) {
     between.forwarded(request).await;
     between.registry().send(redirect(location)).await;
     let mut peer = storage.accept().await;

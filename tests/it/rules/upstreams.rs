@@ -2,12 +2,12 @@
 
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::harness::{Between, Domain, Gateway, Setup, Upstream, basic, bound, json, request};
-use crate::harness::{Peer, tls_server};
+use crate::harness::{Domain, Gateway, ProxiedPair, Setup, Upstream, basic, bound, json, request};
+use crate::harness::{RawPeer, tls_server};
 
 #[tokio::test]
 async fn the_clients_credentials_are_taken_off() {
-    let mut between = Between::new().await;
+    let mut between = ProxiedPair::new().await;
     assert_eq!(
         between
             .passed(request("GET", "/v2/", ""))
@@ -19,7 +19,7 @@ async fn the_clients_credentials_are_taken_off() {
 
 #[tokio::test]
 async fn the_clients_credentials_pass_where_that_is_wanted() {
-    let mut between = Between::with(|domain| domain.upstream("authorization = \"pass\"")).await;
+    let mut between = ProxiedPair::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     let asked = between.passed(request("GET", "/v2/", "")).await;
     assert_eq!(
         asked.get("authorization"),
@@ -30,7 +30,7 @@ async fn the_clients_credentials_pass_where_that_is_wanted() {
 #[tokio::test]
 async fn moorgates_own_credentials_take_the_place_of_the_clients() {
     let mut between =
-        Between::with(|domain| domain.upstream("username = \"gate\"\npassword = \"in:side\""))
+        ProxiedPair::with(|domain| domain.upstream("username = \"gate\"\npassword = \"in:side\""))
             .await;
     let asked = between.passed(request("GET", "/v2/", "")).await;
     assert_eq!(
@@ -42,7 +42,7 @@ async fn moorgates_own_credentials_take_the_place_of_the_clients() {
 #[tokio::test]
 async fn a_login_that_the_upstream_wants_of_moorgate_is_not_the_clients_business() {
     for keys in ["", "username = \"gate\"\npassword = \"wrong\""] {
-        let mut between = Between::with(|domain| domain.upstream(keys)).await;
+        let mut between = ProxiedPair::with(|domain| domain.upstream(keys)).await;
         between.forwarded(request("GET", "/v2/", "")).await;
         let (head, body) = between
             .answered("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"inside\"\r\nContent-Length: 0\r\n\r\n")
@@ -63,7 +63,7 @@ async fn a_login_that_the_upstream_wants_of_moorgate_is_not_the_clients_business
 
 #[tokio::test]
 async fn an_upstreams_401_to_the_clients_own_credentials_comes_with_our_challenge() {
-    let mut between = Between::with(|domain| domain.upstream("authorization = \"pass\"")).await;
+    let mut between = ProxiedPair::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     between.forwarded(request("GET", "/v2/", "")).await;
     let (head, body) = between
         .answered("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://inside/\"\r\nContent-Length: 2\r\n\r\n{}")
@@ -110,7 +110,7 @@ async fn an_https_upstream_is_verified_by_its_own_roots() {
     let mut client = gateway.client().await;
     client.send(request("GET", "/v2/a/tags/list", "")).await;
     let tcp = upstream.accept().await.io;
-    let mut registry = Peer::new(
+    let mut registry = RawPeer::new(
         tls_server(&own.certificate, &own.key)
             .accept(tcp)
             .await
@@ -137,7 +137,7 @@ async fn locations_of_an_https_upstream_become_paths() {
         ))
         .await;
     let tcp = upstream.accept().await.io;
-    let mut registry = Peer::new(
+    let mut registry = RawPeer::new(
         tls_server(&own.certificate, &own.key)
             .accept(tcp)
             .await

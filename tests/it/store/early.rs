@@ -2,14 +2,14 @@
 
 use super::image::{bytes, sha256};
 use super::stage::Stage;
-use crate::harness::{Clock, Head, Peer, promptly, request, seconds};
+use crate::harness::{Clock, Head, RawPeer, promptly, request, seconds};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What would be a request of its own if it were ever read as one.
 const SMUGGLED: &str = "DELETE /v2/a/manifests/v1 HTTP/1.1\r\nHost: ci.test\r\n\r\n";
 
 async fn send_on_and_read<IO: AsyncRead + AsyncWrite + Unpin>(
-    client: &mut Peer<IO>,
+    client: &mut RawPeer<IO>,
 ) -> (Head, Vec<u8>) {
     for _ in 0..200 {
         client.send(&[b'x'; 65_536]).await;

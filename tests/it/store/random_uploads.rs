@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::client::Client;
 use super::image::{bytes, sha256};
 use super::stage::Killable;
-use crate::harness::{Peer, request};
+use crate::harness::{RawPeer, request};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -72,7 +72,7 @@ async fn upload(process: &mut Killable, seed: u64, steps: Vec<Step>) {
             Step::Misplaced { .. } => {}
             Step::Cut { count } => {
                 let end = (at + count).min(content.len());
-                let mut cut = Peer::new(process.endpoint.tls().await.unwrap());
+                let mut cut = RawPeer::new(process.endpoint.tls().await.unwrap());
                 let lines = format!(
                     "Content-Length: {}\r\nExpect: 100-continue\r\n",
                     end - at + 1

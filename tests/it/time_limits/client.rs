@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use super::fill_with;
 use crate::harness::{
-    Clock, Gateway, Peer, Transfer, Upstream, promptly, request, seconds, settle,
+    Clock, Gateway, RawPeer, Transfer, Upstream, promptly, request, seconds, settle,
 };
 
 const UNAUTHENTICATED: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
@@ -18,7 +18,7 @@ async fn gateway() -> Gateway {
 async fn a_handshake_takes_ten_seconds_at_most_however_it_trickles() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
-    let mut client = Peer::new(TcpStream::connect(gateway.https()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(gateway.https()).await.unwrap());
     settle().await;
     // A record of 512 bytes: a ClientHello that never ends.
     for byte in [22, 3, 1, 2, 0, 1, 0, 1, 252] {
@@ -34,7 +34,7 @@ async fn a_handshake_takes_ten_seconds_at_most_however_it_trickles() {
 async fn a_connection_without_a_byte_ends_after_ten_seconds() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
-    let mut client = Peer::new(TcpStream::connect(gateway.https()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(gateway.https()).await.unwrap());
     settle().await;
     clock.jump(seconds(9)).await;
     client.silent().await;
@@ -56,7 +56,7 @@ async fn the_first_head_comes_within_fifteen_seconds_of_accept() {
         .connect("ci.test".try_into().unwrap(), tcp)
         .await
         .unwrap();
-    let mut client = Peer::new(tls);
+    let mut client = RawPeer::new(tls);
     clock.jump(seconds(6)).await;
     client.silent().await;
     clock.jump(seconds(1)).await;
@@ -143,7 +143,7 @@ async fn a_client_that_takes_no_more_of_our_answers_has_two_minutes() {
 async fn the_plain_listener_has_the_same_limits() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
-    let mut client = Peer::new(TcpStream::connect(gateway.http()).await.unwrap());
+    let mut client = RawPeer::new(TcpStream::connect(gateway.http()).await.unwrap());
     for part in UNAUTHENTICATED.as_bytes().chunks(1).take(14) {
         client.send(part).await;
         clock.jump(seconds(1)).await;

@@ -3,7 +3,7 @@
 use super::{BLOB, DIGEST, UPLOAD, UnresponsiveAddress};
 use crate::harness::frames::PING;
 use crate::harness::{
-    Clock, Domain, Gateway, Peer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
+    Clock, Domain, Gateway, RawPeer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
 };
 
 const UNAUTHENTICATED: &str = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n";
@@ -22,7 +22,7 @@ async fn domain(upstream: &Upstream, timeouts: &str) -> Gateway {
 async fn the_handshake_limit_is_a_setting() {
     let clock = Clock::stopped();
     let gateway = process(&Upstream::new().await, "handshake = '40s'").await;
-    let mut client = Peer::new(
+    let mut client = RawPeer::new(
         tokio::net::TcpStream::connect(gateway.https())
             .await
             .unwrap(),

@@ -3,8 +3,8 @@
 use super::{BLOB, UPLOAD, fill};
 use crate::harness::frames::{ACK, DATA, END_STREAM, PING};
 use crate::harness::{
-    Clock, Fed, Gateway, Http2, Transfer, Upstream, no_body, promptly, request, seconds, settle,
-    whole,
+    BodySender, Clock, Gateway, Http2, Transfer, Upstream, collect, no_body, promptly, request,
+    seconds, settle,
 };
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn an_http2_upload_may_last_for_ever_but_not_stop_for_two_minutes() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = Http2::connect(&gateway, "ci.test").await;
-    let (feed, body) = Fed::new();
+    let (feed, body) = BodySender::new();
     let mut asking = std::pin::pin!(client.ask("PATCH", UPLOAD, body));
     let mut registry = tokio::select! {
         registry = upstream.accept() => registry,
@@ -178,7 +178,7 @@ async fn an_http2_answer_that_stops_is_reset() {
             .0
             .unwrap()
     };
-    let mut body = tokio::spawn(whole(answer));
+    let mut body = tokio::spawn(collect(answer));
     for _ in 0..15 {
         settle().await;
         clock.jump(seconds(119)).await;

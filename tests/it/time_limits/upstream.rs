@@ -3,7 +3,7 @@
 
 use super::{BLOB, DIGEST, UPLOAD, UnresponsiveAddress, incessantly};
 use crate::harness::{
-    Clock, Domain, Gateway, Peer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
+    Clock, Domain, Gateway, RawPeer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
 };
 
 const MANIFEST: &str = "/v2/base/app/manifests/v1";
@@ -52,7 +52,7 @@ async fn interim_answers_without_a_pause_are_no_answer_either() {
     let domain = Domain::new("ci.test", &upstream.url()).tables("[timeouts]\nupstream_head = '1s'");
     let entry = Domain::htpasswd(&[("alice".into(), "secret".into())]);
     let process = Setup::new().domain(domain).spawn(&entry, "http/1.1");
-    let mut client = Peer::new(process.tls().await);
+    let mut client = RawPeer::new(process.tls().await);
     client.send(request("GET", BLOB, "")).await;
     let mut registry = upstream.accept().await;
     registry.head().await;

@@ -222,7 +222,8 @@ async fn a_token_of_one_domain_is_worth_nothing_at_another() {
     let answer = answer.is(200).json();
     let token = answer["token"].as_str().unwrap();
     for (name, status) in [("ci.test", 200), ("other.test", 401), ("basic.test", 401)] {
-        let mut peer = crate::harness::Peer::new(gateway.tls(name, &["http/1.1"]).await.unwrap());
+        let mut peer =
+            crate::harness::RawPeer::new(gateway.tls(name, &["http/1.1"]).await.unwrap());
         peer.send(format!(
             "GET /v2/a/manifests/v1 HTTP/1.1\r\nHost: {name}\r\nAuthorization: Bearer {token}\r\n\r\n"
         ))
@@ -233,7 +234,8 @@ async fn a_token_of_one_domain_is_worth_nothing_at_another() {
     let refresh = answer["refresh_token"].as_str().unwrap();
     let form = format!("grant_type=refresh_token&refresh_token={refresh}");
     for (name, status) in [("ci.test", 200), ("other.test", 401)] {
-        let mut peer = crate::harness::Peer::new(gateway.tls(name, &["http/1.1"]).await.unwrap());
+        let mut peer =
+            crate::harness::RawPeer::new(gateway.tls(name, &["http/1.1"]).await.unwrap());
         peer.send(format!(
             "POST /token HTTP/1.1\r\nHost: {name}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
              Content-Length: {}\r\n\r\n{form}",

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::stage::{FORM, Kind, Stage, part};
 use crate::access::stage::{INBOX, allow};
-use crate::harness::{Domain, Gateway, Peer, Setup, basic};
+use crate::harness::{Domain, Gateway, RawPeer, Setup, basic};
 
 #[tokio::test]
 async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
@@ -477,6 +477,6 @@ async fn the_realm_is_where_the_client_came_to() {
 async fn client_of(
     gateway: &Gateway,
     name: &str,
-) -> Peer<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
-    Peer::new(gateway.tls(name, &["http/1.1"]).await.unwrap())
+) -> RawPeer<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    RawPeer::new(gateway.tls(name, &["http/1.1"]).await.unwrap())
 }

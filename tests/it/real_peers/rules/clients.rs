@@ -7,7 +7,7 @@ use super::Act::{self, Catalog, Delete, DeleteTag, List, Pull, Push};
 use crate::real_peers::clients::{Containerd, Tool, only_tells_of_its_pipe};
 use crate::real_peers::engine::Engine;
 use crate::real_peers::process::{Output, run};
-use crate::real_peers::stage::Stage;
+use crate::real_peers::stage::RegistriesFixture;
 
 /// A client that shows who asks each time, or logs in first.
 pub trait Client {
@@ -36,7 +36,7 @@ pub trait Client {
     }
 }
 
-pub struct Docker<'a>(pub &'a Stage, pub Engine<'a>);
+pub struct Docker<'a>(pub &'a RegistriesFixture, pub Engine<'a>);
 
 impl Client for Docker<'_> {
     fn name(&self) -> &'static str {
@@ -68,7 +68,7 @@ impl Client for Docker<'_> {
     }
 }
 
-pub struct Podman<'a>(pub &'a Stage, pub Tool<'a>);
+pub struct Podman<'a>(pub &'a RegistriesFixture, pub Tool<'a>);
 
 impl Client for Podman<'_> {
     fn name(&self) -> &'static str {
@@ -100,7 +100,7 @@ impl Client for Podman<'_> {
     }
 }
 
-pub struct Buildah<'a>(pub &'a Stage, pub Tool<'a>);
+pub struct Buildah<'a>(pub &'a RegistriesFixture, pub Tool<'a>);
 
 impl Client for Buildah<'_> {
     fn name(&self) -> &'static str {
@@ -122,7 +122,7 @@ impl Client for Buildah<'_> {
 }
 
 fn pull_or_push(
-    stage: &Stage,
+    stage: &RegistriesFixture,
     tool: &Tool<'_>,
     pull: &[&str],
     (user, act, what): (&str, Act, &str),
@@ -134,7 +134,7 @@ fn pull_or_push(
     })
 }
 
-pub struct Ctr<'a>(pub &'a Stage, pub Containerd<'a>);
+pub struct Ctr<'a>(pub &'a RegistriesFixture, pub Containerd<'a>);
 
 impl Client for Ctr<'_> {
     fn name(&self) -> &'static str {
@@ -172,7 +172,7 @@ impl Client for Ctr<'_> {
     }
 }
 
-pub struct Skopeo<'a>(pub &'a Stage);
+pub struct Skopeo<'a>(pub &'a RegistriesFixture);
 
 impl Client for Skopeo<'_> {
     fn name(&self) -> &'static str {
@@ -200,7 +200,7 @@ impl Client for Skopeo<'_> {
 
 /// For the one call that no other client makes.
 pub struct Curl<'a> {
-    pub stage: &'a Stage,
+    pub stage: &'a RegistriesFixture,
     pub tokens: bool,
 }
 

@@ -4,18 +4,18 @@
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::{Domain, Gateway, Head, Peer, Setup, Upstream};
+use super::{Domain, Gateway, Head, RawPeer, Setup, Upstream};
 
 /// Both ends of a gateway.
-pub struct Between {
+pub struct ProxiedPair {
     pub gateway: Gateway,
     pub upstream: Upstream,
-    pub client: Peer<TlsStream<TcpStream>>,
+    pub client: RawPeer<TlsStream<TcpStream>>,
     /// The connection over which the last request came to the upstream.
-    pub registry: Option<Peer<TcpStream>>,
+    pub registry: Option<RawPeer<TcpStream>>,
 }
 
-impl Between {
+impl ProxiedPair {
     /// Before the domain `ci.test` as it is by default.
     pub async fn new() -> Self {
         Self::with(|domain| domain).await
@@ -61,7 +61,7 @@ impl Between {
     }
 
     /// The upstream's end of the current connection.
-    pub fn registry(&mut self) -> &mut Peer<TcpStream> {
+    pub fn registry(&mut self) -> &mut RawPeer<TcpStream> {
         self.registry.as_mut().expect("a request came before")
     }
 
@@ -104,7 +104,7 @@ impl Between {
 
 async fn unforwarded(
     upstream: &Upstream,
-    client: &mut Peer<TlsStream<TcpStream>>,
+    client: &mut RawPeer<TlsStream<TcpStream>>,
 ) -> (Head, Vec<u8>) {
     let answer = tokio::select! {
         answer = client.answer() => answer,

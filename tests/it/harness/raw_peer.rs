@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// One end of a connection: the client's, or the upstream's.
-pub struct Peer<IO> {
+pub struct RawPeer<IO> {
     pub io: IO,
     /// Bytes that were read and not yet taken.
     pub buffer: Vec<u8>,
@@ -53,7 +53,7 @@ impl Head {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> RawPeer<IO> {
     pub fn new(io: IO) -> Self {
         Self {
             io,
@@ -152,7 +152,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         }
     }
 
-    /// An answer with its body, by Content-Length. For HEAD and 204 use [`Peer::head`].
+    /// An answer with its body, by Content-Length. For HEAD and 204 use [`RawPeer::head`].
     pub async fn answer(&mut self) -> (Head, Vec<u8>) {
         let head = self.head().await;
         let body = match head.length() {
@@ -199,9 +199,9 @@ fn parse_head(text: &[u8]) -> Head {
     }
 }
 
-impl<IO> Debug for Peer<IO> {
+impl<IO> Debug for RawPeer<IO> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peer")
+        f.debug_struct("RawPeer")
             .field("buffer", &String::from_utf8_lossy(&self.buffer))
             .finish_non_exhaustive()
     }
