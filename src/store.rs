@@ -3,15 +3,15 @@
 
 mod blobs;
 pub(crate) mod collect;
-pub(crate) mod content;
-mod document;
 mod error;
+pub(crate) mod file_body;
 mod hash;
 mod index;
 mod layout;
 mod lists;
+mod manifest;
 mod precondition;
-mod pulled;
+mod pull_times;
 mod repository;
 mod turns;
 mod uploads;
@@ -30,15 +30,15 @@ use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
-use hash::Algorithm;
-use layout::Layout;
-use pulled::Pulled;
-use repository::Repository;
+use hash::DigestAlgorithm;
+use layout::StoreLayout;
+use pull_times::PullTimes;
+use repository::StoredRepository;
 use turns::Turns;
 use uploads::Uploads;
 use work::Work;
 
-pub(crate) use blobs::Blob;
+pub(crate) use blobs::OpenBlob;
 pub(crate) use error::StoreError;
 pub(crate) use lists::{Page, PageRequest};
 pub(crate) use precondition::Precondition;
@@ -47,18 +47,18 @@ pub(crate) use uploads::{BodyTimeouts, ContentRange};
 
 /// One store. Several processes may have the same directory open.
 pub(crate) struct Store {
-    layout: Layout,
+    layout: StoreLayout,
     /// Those that were found on the disk: a stranger's names make no entries.
-    repositories: DashMap<RepositoryName, Arc<Repository>>,
+    repositories: DashMap<RepositoryName, Arc<StoredRepository>>,
     uploads: Arc<Uploads>,
-    pulled: Pulled,
+    pulled: PullTimes,
     turns: Turns,
     work: Work,
 }
 
 /// A manifest as it was pushed.
 #[derive(Debug)]
-pub(crate) struct Manifest {
+pub(crate) struct StoredManifest {
     pub(crate) digest: Digest,
     pub(crate) media_type: String,
     pub(crate) bytes: Vec<u8>,
@@ -67,13 +67,13 @@ pub(crate) struct Manifest {
 impl Store {
     /// Opens the store in a directory, which is made if it is not there. Waits for the disk.
     pub(crate) fn open(directory: PathBuf) -> io::Result<Arc<Self>> {
-        let layout = Layout::create(directory)?;
+        let layout = StoreLayout::create(directory)?;
         let uploads = Arc::new(Uploads::new(layout.clone()));
         Ok(Arc::new(Self {
             layout,
             repositories: DashMap::new(),
             uploads,
-            pulled: Pulled::default(),
+            pulled: PullTimes::default(),
             turns: Turns::new(),
             work: Work::new(),
         }))
@@ -84,11 +84,11 @@ impl Store {
         self.layout.root()
     }
 
-    fn repository(&self, name: &RepositoryName) -> Arc<Repository> {
+    fn repository(&self, name: &RepositoryName) -> Arc<StoredRepository> {
         if let Some(known) = self.repositories.get(name) {
             return known.clone();
         }
-        let repository = Arc::new(Repository::new(self.layout.clone(), name.clone()));
+        let repository = Arc::new(StoredRepository::new(self.layout.clone(), name.clone()));
         if self.layout.repository(name).exists() {
             self.repositories.insert(name.clone(), repository.clone());
         }
@@ -109,7 +109,7 @@ impl Store {
         name: &RepositoryName,
         digest: &Digest,
         for_push: bool,
-    ) -> Result<Blob, StoreError> {
+    ) -> Result<OpenBlob, StoreError> {
         let (name, digest) = (name.clone(), digest.clone());
         self.run(move |store| match for_push {
             true => blobs::open_for_push(&store.layout, &name, &digest),
@@ -195,7 +195,7 @@ impl Store {
         timeouts: BodyTimeouts,
     ) -> Result<(), StoreError> {
         // Before the body comes for nothing.
-        Algorithm::of(digest)?;
+        DigestAlgorithm::of(digest)?;
         let received = self
             .uploads
             .receive(&self.work, upload, range, body, timeouts)
@@ -223,7 +223,7 @@ impl Store {
         name: &RepositoryName,
         reference: &Reference,
         pulled: bool,
-    ) -> Result<Manifest, StoreError> {
+    ) -> Result<StoredManifest, StoreError> {
         let (name, reference) = (name.clone(), reference.clone());
         self.run(move |store| {
             let repository = store.repository(&name);
@@ -235,7 +235,7 @@ impl Store {
             if pulled {
                 store.pulled.note(&name, &digest);
             }
-            Ok(Manifest {
+            Ok(StoredManifest {
                 digest,
                 media_type: media_type.unwrap_or_default(),
                 bytes,
@@ -284,7 +284,7 @@ impl Store {
     }
 
     /// Ends what was left behind, and writes what may be written late. Waits for the disk.
-    pub(crate) fn tidy(&self) -> Result<(), StoreError> {
+    pub(crate) fn maintain(&self) -> Result<(), StoreError> {
         self.uploads.expire()?;
         self.pulled.write(&self.layout, |name, digest| {
             self.repository(name)
@@ -296,16 +296,16 @@ impl Store {
 
     /// When the last collection on schedule ended, by any process.
     pub(crate) fn collected_at(&self) -> Option<SystemTime> {
-        std::fs::metadata(self.layout.root().join(COLLECTED))
+        std::fs::metadata(self.layout.root().join(LAST_COLLECTION_FILE))
             .ok()?
             .modified()
             .ok()
     }
 
     /// Remembers that a collection has ended.
-    pub(crate) fn note_collection(&self) -> io::Result<()> {
+    pub(crate) fn record_collection(&self) -> io::Result<()> {
         crate::state_file::atomic_write(
-            &self.layout.root().join(COLLECTED),
+            &self.layout.root().join(LAST_COLLECTION_FILE),
             b"",
             crate::state_file::Access::Private,
         )
@@ -322,7 +322,7 @@ impl Store {
 }
 
 /// An empty file whose time says when the last collection was.
-const COLLECTED: &str = "collected";
+const LAST_COLLECTION_FILE: &str = "collected";
 
 #[cfg(test)]
 mod tests;

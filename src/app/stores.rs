@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::config::vhost::StoreSettings;
 use crate::request::site::{Site, Sites};
 use crate::store::Store;
-use crate::store::collect::Collection;
+use crate::store::collect::CollectionOptions;
 
 pub(super) const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -15,7 +15,7 @@ pub(super) const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) fn maintain(sites: &Sites) {
     for (site, store, settings) in all(sites) {
         let domain = site.host.domain.as_str();
-        if let Err(error) = store.tidy() {
+        if let Err(error) = store.maintain() {
             tracing::error!(
                 domain,
                 error = &error as &dyn std::error::Error,
@@ -31,7 +31,7 @@ pub(super) fn maintain(sites: &Sites) {
 /// Performs deferred writes before the process ends. Blocks on the disk and on locks.
 pub(super) fn flush(sites: &Sites) {
     for (site, store, _) in all(sites) {
-        if let Err(error) = store.tidy() {
+        if let Err(error) = store.maintain() {
             let domain = site.host.domain.as_str();
             tracing::error!(
                 domain,
@@ -60,12 +60,12 @@ fn is_due(settings: &StoreSettings, last: Option<SystemTime>, now: SystemTime) -
 }
 
 fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
-    let collected = store.collect(Collection {
+    let collected = store.collect(CollectionOptions {
         grace: settings.grace,
         dry_run: false,
     });
     // Also after a failure: the next attempt is as far away as any other.
-    if let Err(error) = store.note_collection() {
+    if let Err(error) = store.record_collection() {
         tracing::error!(domain, %error, "time of the collection cannot be stored");
     }
     match collected {

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::StoreSettings;
 use crate::store::Store;
-use crate::store::collect::{Collected, Collection};
+use crate::store::collect::{CollectionOptions, CollectionSummary};
 
 /// How to collect, and how to tell what was.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub fn run(
     }
     let store = Store::open(settings.directory.clone())
         .with_context(|| format!("{directory} cannot be used"))?;
-    let collection = Collection {
+    let collection = CollectionOptions {
         grace: settings.grace,
         dry_run: options.dry_run,
     };
@@ -71,8 +71,8 @@ fn settings<'a>(snapshot: &'a Snapshot, domain: &str) -> anyhow::Result<&'a Stor
     })
 }
 
-fn words(collected: &Collected, dry_run: bool) -> String {
-    let Collected {
+fn words(collected: &CollectionSummary, dry_run: bool) -> String {
+    let CollectionSummary {
         manifests,
         blobs,
         uploads,

@@ -8,45 +8,45 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::error::StoreError;
-use super::hash::Algorithm;
-use super::layout::{Layout, Locked, if_there, sync_directory};
+use super::hash::DigestAlgorithm;
+use super::layout::{RepositoryLock, StoreLayout, if_exists, sync_directory};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
 /// An open blob.
 #[derive(Debug)]
-pub(crate) struct Blob {
+pub(crate) struct OpenBlob {
     pub(crate) file: File,
     pub(crate) size: u64,
 }
 
 /// What a blob's name ends with while it is decided whether it goes.
-const ASIDE: &str = "removed";
+const REMOVED_EXTENSION: &str = "removed";
 
 /// How old the sign of use of a blob may become before it is renewed: far below any grace period of
 /// the collection, and so seldom that looking at a blob seldom writes.
-const RENEWED: Duration = Duration::from_secs(3600);
+const TOUCH_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Opens a blob of a repository.
 pub(super) fn open(
-    layout: &Layout,
+    layout: &StoreLayout,
     name: &RepositoryName,
     digest: &Digest,
-) -> Result<Blob, StoreError> {
-    let file = if_there(File::open(layout.blob(name, digest)?))?.ok_or(StoreError::BlobUnknown)?;
+) -> Result<OpenBlob, StoreError> {
+    let file = if_exists(File::open(layout.blob(name, digest)?))?.ok_or(StoreError::BlobUnknown)?;
     let size = file.metadata()?.len();
-    Ok(Blob { file, size })
+    Ok(OpenBlob { file, size })
 }
 
 /// Opens a blob that a client is told is here, so that it need not be pushed: the collection leaves
 /// it alone from now on for its grace period.
 pub(super) fn open_for_push(
-    layout: &Layout,
+    layout: &StoreLayout,
     name: &RepositoryName,
     digest: &Digest,
-) -> Result<Blob, StoreError> {
+) -> Result<OpenBlob, StoreError> {
     let blob = open(layout, name, digest)?;
-    if renew(&blob.file)? && if_there(std::fs::metadata(layout.blob(name, digest)?))?.is_none() {
+    if touch(&blob.file)? && if_exists(std::fs::metadata(layout.blob(name, digest)?))?.is_none() {
         // The collection took its name away before it could see the sign of use.
         return Err(StoreError::BlobUnknown);
     }
@@ -54,9 +54,9 @@ pub(super) fn open_for_push(
 }
 
 /// Sets the sign of use, which is the time of last modification. Returns whether it had to be set.
-pub(super) fn renew(file: &File) -> io::Result<bool> {
+pub(super) fn touch(file: &File) -> io::Result<bool> {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-    if !is_older(&file.metadata()?, RENEWED) {
+    if !is_older(&file.metadata()?, TOUCH_INTERVAL) {
         return Ok(false);
     }
     match file.set_modified(SystemTime::now()) {
@@ -74,15 +74,15 @@ pub(super) fn is_older(data: &Metadata, than: Duration) -> bool {
 }
 
 /// Gives a finished file, which is on the disk, its place in a repository. The file loses its name.
-pub(super) fn adopt(
-    layout: &Layout,
+pub(super) fn publish(
+    layout: &StoreLayout,
     name: &RepositoryName,
     digest: &Digest,
     file: &Path,
 ) -> Result<(), StoreError> {
     let blob = layout.blob(name, digest)?;
     let shared = layout.shared_blob(digest)?;
-    let _locked = layout.lock_to_add(name)?;
+    let _locked = layout.lock_shared(name)?;
     share(file, &shared)?;
     // Without a shared one, because of the collection or a file system without links, this file
     // itself moves; so it does where a disk that failed once has left another length.
@@ -90,23 +90,23 @@ pub(super) fn adopt(
         std::fs::rename(file, &blob)?;
     }
     finish(&blob)?;
-    if_there(std::fs::remove_file(file))?;
+    if_exists(std::fs::remove_file(file))?;
     Ok(())
 }
 
 /// Makes a blob of one repository one of another, too. Returns whether there is one.
 pub(super) fn mount(
-    layout: &Layout,
+    layout: &StoreLayout,
     from: &RepositoryName,
     to: &RepositoryName,
     digest: &Digest,
 ) -> Result<bool, StoreError> {
     let source = layout.blob(from, digest)?;
-    if if_there(std::fs::metadata(&source))?.is_none() {
+    if if_exists(std::fs::metadata(&source))?.is_none() {
         return Ok(false);
     }
     let blob = layout.blob(to, digest)?;
-    let _locked = layout.lock_to_add(to)?;
+    let _locked = layout.lock_shared(to)?;
     let linked = link(&source, &blob)?;
     if linked {
         finish(&blob)?;
@@ -118,7 +118,7 @@ pub(super) fn mount(
 fn share(file: &Path, shared: &Path) -> io::Result<()> {
     // A disk that failed once may have left another length.
     if link(file, shared)? && !is_as_long(shared, file)? {
-        if_there(std::fs::remove_file(shared))?;
+        if_exists(std::fs::remove_file(shared))?;
         link(file, shared)?;
     }
     Ok(())
@@ -126,7 +126,7 @@ fn share(file: &Path, shared: &Path) -> io::Result<()> {
 
 /// Whether a name leads to as many bytes as a file has, or to nothing any more.
 fn is_as_long(name: &Path, file: &Path) -> io::Result<bool> {
-    let there = if_there(std::fs::metadata(name))?;
+    let there = if_exists(std::fs::metadata(name))?;
     let size = std::fs::metadata(file)?.len();
     Ok(there.is_none_or(|there| there.len() == size))
 }
@@ -149,22 +149,22 @@ fn link(file: &Path, name: &Path) -> io::Result<bool> {
 
 /// The name and the sign of use of a blob that was just linked reach the disk.
 fn finish(blob: &Path) -> io::Result<()> {
-    renew(&File::open(blob)?)?;
+    touch(&File::open(blob)?)?;
     sync_directory(blob.parent().unwrap_or(Path::new("/")))
 }
 
 /// What a collection finds in a directory of blobs.
-pub(super) struct Found {
+pub(super) struct BlobFile {
     pub(super) digest: Digest,
     pub(super) path: std::path::PathBuf,
     pub(super) data: Metadata,
 }
 
 /// All blobs of a repository, or, with the root, of the store.
-pub(super) fn list(directory: &Path) -> io::Result<Vec<Found>> {
+pub(super) fn list(directory: &Path) -> io::Result<Vec<BlobFile>> {
     let mut all = Vec::new();
-    for algorithm in Algorithm::ALL {
-        let entries = if_there(std::fs::read_dir(
+    for algorithm in DigestAlgorithm::ALL {
+        let entries = if_exists(std::fs::read_dir(
             directory.join("blobs").join(algorithm.name()),
         ))?;
         for entry in entries.into_iter().flatten() {
@@ -177,8 +177,8 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<Found>> {
             let Ok(digest) = Digest::parse(&text) else {
                 continue;
             };
-            if let Some(data) = if_there(entry.metadata())? {
-                all.push(Found {
+            if let Some(data) = if_exists(entry.metadata())? {
+                all.push(BlobFile {
                     digest,
                     path: entry.path(),
                     data,
@@ -193,8 +193,8 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<Found>> {
 ///
 /// It loses its name first and is looked at after that: whoever sets the sign of use looks for the
 /// name after that ([`open_for_push`]), so that at least one of the two sees the other.
-pub(super) fn remove_unused(found: &Found, grace: Duration) -> io::Result<bool> {
-    let aside = found.path.with_extension(ASIDE);
+pub(super) fn remove_unused(found: &BlobFile, grace: Duration) -> io::Result<bool> {
+    let aside = found.path.with_extension(REMOVED_EXTENSION);
     std::fs::rename(&found.path, &aside)?;
     if is_older(&std::fs::metadata(&aside)?, grace) {
         std::fs::remove_file(&aside)?;
@@ -207,18 +207,22 @@ pub(super) fn remove_unused(found: &Found, grace: Duration) -> io::Result<bool> 
 /// Ends what a process had begun here that was killed; the exclusive lock, which is the caller's,
 /// says that nobody is still at it. What it was about to remove comes back: it did not get to look
 /// at it.
-pub(super) fn mend(repository: &Path, _locked: &Locked) -> io::Result<()> {
-    let blobs = Algorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));
+pub(super) fn recover(repository: &Path, _locked: &RepositoryLock) -> io::Result<()> {
+    let blobs =
+        DigestAlgorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));
     for directory in blobs.iter().map(|path| path.as_path()).chain([repository]) {
-        for entry in if_there(std::fs::read_dir(directory))?
+        for entry in if_exists(std::fs::read_dir(directory))?
             .into_iter()
             .flatten()
         {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with(crate::state_file::TEMPORARY_PREFIX) {
-                if_there(std::fs::remove_file(&path))?;
-            } else if path.extension().is_some_and(|extension| extension == ASIDE) {
+                if_exists(std::fs::remove_file(&path))?;
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == REMOVED_EXTENSION)
+            {
                 std::fs::rename(&path, path.with_extension(""))?;
             }
         }

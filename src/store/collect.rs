@@ -8,18 +8,18 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Store;
-use super::blobs::{self, Found};
-use super::document::Document;
+use super::blobs::{self, BlobFile};
 use super::error::StoreError;
-use super::index::Index;
-use super::layout::{Locked, if_there, remove_if_empty};
-use super::repository::Repository;
+use super::index::RepositoryIndex;
+use super::layout::{RepositoryLock, if_exists, remove_if_empty};
+use super::manifest::ParsedManifest;
+use super::repository::StoredRepository;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
 /// What a collection removed, or would remove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Collected {
+pub(crate) struct CollectionSummary {
     /// Manifests that nothing pointed at.
     pub(crate) manifests: usize,
     /// Blobs of repositories that no manifest needed, the manifests' own included.
@@ -34,7 +34,7 @@ pub(crate) struct Collected {
 
 /// How a collection is done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Collection {
+pub(crate) struct CollectionOptions {
     /// How long what nothing points at is left alone: longer than any push lasts.
     pub(crate) grace: Duration,
     /// Only find out what would be removed.
@@ -43,15 +43,18 @@ pub(crate) struct Collection {
 
 impl Store {
     /// Collects the garbage of all repositories. Waits for the disk.
-    pub(crate) fn collect(&self, collection: Collection) -> Result<Collected, StoreError> {
+    pub(crate) fn collect(
+        &self,
+        collection: CollectionOptions,
+    ) -> Result<CollectionSummary, StoreError> {
         let uploads = if collection.dry_run {
             self.uploads.count_expired()?
         } else {
             self.uploads.expire()?
         };
-        let mut collected = Collected {
+        let mut collected = CollectionSummary {
             uploads,
-            ..Collected::default()
+            ..CollectionSummary::default()
         };
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
         let mut failed = None;
@@ -83,9 +86,9 @@ impl Store {
     /// this moment is linked from its upload instead.
     fn collect_shared(
         &self,
-        found: &Found,
+        found: &BlobFile,
         lost: u64,
-        collection: Collection,
+        collection: CollectionOptions,
     ) -> Result<u64, StoreError> {
         if collection.dry_run {
             return Ok(if found.data.nlink() <= lost + 1 {
@@ -94,33 +97,33 @@ impl Store {
                 0
             });
         }
-        let Some(now) = if_there(std::fs::metadata(&found.path))? else {
+        let Some(now) = if_exists(std::fs::metadata(&found.path))? else {
             return Ok(0);
         };
         if !blobs::has_one_name(&now) {
             return Ok(0);
         }
-        if_there(std::fs::remove_file(&found.path))?;
+        if_exists(std::fs::remove_file(&found.path))?;
         Ok(now.len())
     }
 }
 
-impl Repository {
+impl StoredRepository {
     /// Collects the garbage of one repository. Returns the digests of the blobs that went.
     fn collect(
         &self,
-        layout: &super::layout::Layout,
+        layout: &super::layout::StoreLayout,
         name: &RepositoryName,
-        collection: Collection,
-        collected: &mut Collected,
+        collection: CollectionOptions,
+        collected: &mut CollectionSummary,
     ) -> Result<Vec<Digest>, StoreError> {
-        let (locked, index) = match self.lock_to_change() {
+        let (locked, index) = match self.lock_existing() {
             Err(StoreError::RepositoryUnknown) => return Ok(Vec::new()),
             other => other?,
         };
         let path = layout.repository(name);
         if !collection.dry_run {
-            blobs::mend(&path, &locked)?;
+            blobs::recover(&path, &locked)?;
         }
         let Some(documents) = self.documents(&index)? else {
             let repository = name.as_str();
@@ -132,7 +135,7 @@ impl Repository {
         };
         // Only files of the store's own user can show that somebody uses them.
         let owner = std::fs::metadata(layout.root())?.uid();
-        let is_unused = |blob: &Found| {
+        let is_unused = |blob: &BlobFile| {
             blob.data.uid() == owner && blobs::is_older(&blob.data, collection.grace)
         };
         let (found, kept) = loop {
@@ -179,9 +182,9 @@ impl Repository {
     fn forget_all_but(
         &self,
         kept: &HashSet<Digest>,
-        index: &Index,
+        index: &RepositoryIndex,
         grace: Duration,
-        locked: &Locked,
+        locked: &RepositoryLock,
     ) -> Result<bool, StoreError> {
         let gone: Vec<&Digest> = index
             .manifests()
@@ -210,7 +213,10 @@ impl Repository {
 
     /// What all manifests say. `None`: one is there and cannot be read, so that nobody knows what
     /// it needs.
-    fn documents(&self, index: &Index) -> Result<Option<HashMap<Digest, Document>>, StoreError> {
+    fn documents(
+        &self,
+        index: &RepositoryIndex,
+    ) -> Result<Option<HashMap<Digest, ParsedManifest>>, StoreError> {
         let mut documents = HashMap::new();
         for (digest, entry) in index.manifests() {
             match self.document(digest, entry)? {
@@ -226,7 +232,7 @@ impl Repository {
 /// The blobs of these manifests, their own included.
 fn needed<'a>(
     kept: &'a HashSet<Digest>,
-    documents: &'a HashMap<Digest, Document>,
+    documents: &'a HashMap<Digest, ParsedManifest>,
 ) -> HashSet<&'a Digest> {
     let documents = kept.iter().filter_map(|digest| documents.get(digest));
     documents
@@ -238,8 +244,8 @@ fn needed<'a>(
 /// The manifests that are not garbage: those that a name points at, the young ones, and with each
 /// of these what it lists and what says something about it.
 fn kept(
-    index: &Index,
-    documents: &HashMap<Digest, Document>,
+    index: &RepositoryIndex,
+    documents: &HashMap<Digest, ParsedManifest>,
     is_young: impl Fn(&Digest) -> bool,
 ) -> HashSet<Digest> {
     let mut about: HashMap<&Digest, Vec<&Digest>> = HashMap::new();

@@ -11,12 +11,12 @@ use crate::registry::digest::Digest;
 
 /// An algorithm by which content is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
+pub(super) enum DigestAlgorithm {
     Sha256,
     Sha512,
 }
 
-impl Algorithm {
+impl DigestAlgorithm {
     pub(super) const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
 
     pub(super) fn of(digest: &Digest) -> Result<Self, StoreError> {
@@ -33,12 +33,12 @@ impl Algorithm {
         }
     }
 
-    pub(super) fn hasher(self) -> Hasher {
+    pub(super) fn hasher(self) -> ContentHasher {
         let algorithm = match self {
             Self::Sha256 => &SHA256,
             Self::Sha512 => &SHA512,
         };
-        Hasher {
+        ContentHasher {
             algorithm: self,
             context: Context::new(algorithm),
         }
@@ -52,7 +52,7 @@ impl Algorithm {
     }
 
     /// The digest of a whole file.
-    pub(super) fn digest_of(self, mut file: &File) -> io::Result<Digest> {
+    pub(super) fn digest_file(self, mut file: &File) -> io::Result<Digest> {
         file.rewind()?;
         let mut hasher = self.hasher();
         let mut bytes = vec![0; 256 * 1024];
@@ -68,13 +68,13 @@ impl Algorithm {
 }
 
 /// A hash of what has come so far.
-pub(super) struct Hasher {
-    algorithm: Algorithm,
+pub(super) struct ContentHasher {
+    algorithm: DigestAlgorithm,
     context: Context,
 }
 
-impl Hasher {
-    pub(super) fn algorithm(&self) -> Algorithm {
+impl ContentHasher {
+    pub(super) fn algorithm(&self) -> DigestAlgorithm {
         self.algorithm
     }
 
@@ -106,19 +106,19 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"abc").unwrap();
         for (algorithm, digest) in [
-            (Algorithm::Sha256, SHA256_OF_ABC),
-            (Algorithm::Sha512, SHA512_OF_ABC),
+            (DigestAlgorithm::Sha256, SHA256_OF_ABC),
+            (DigestAlgorithm::Sha512, SHA512_OF_ABC),
         ] {
             assert_eq!(algorithm.digest(b"abc").as_str(), digest);
-            assert_eq!(algorithm.digest_of(&file).unwrap().as_str(), digest);
+            assert_eq!(algorithm.digest_file(&file).unwrap().as_str(), digest);
             assert_eq!(
-                Algorithm::of(&Digest::parse(digest).unwrap()).unwrap(),
+                DigestAlgorithm::of(&Digest::parse(digest).unwrap()).unwrap(),
                 algorithm
             );
         }
         let other = Digest::parse(&format!("md5:{}", "a".repeat(32))).unwrap();
         assert!(matches!(
-            Algorithm::of(&other),
+            DigestAlgorithm::of(&other),
             Err(StoreError::DigestUnsupported)
         ));
     }

@@ -12,8 +12,8 @@ use crate::registry::reference::Tag;
 
 /// The manifests of a repository, and the tags that point at them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Index {
-    manifests: BTreeMap<Digest, Entry>,
+pub(super) struct RepositoryIndex {
+    manifests: BTreeMap<Digest, ManifestEntry>,
     tags: BTreeMap<Tag, Digest>,
     /// Descriptors that are no manifest of ours: names that are no tags, digests that are none.
     others: Vec<Value>,
@@ -21,7 +21,7 @@ pub(super) struct Index {
 
 /// What the index says about a manifest.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
+pub(super) struct ManifestEntry {
     pub(super) media_type: String,
     pub(super) size: u64,
     pub(super) artifact_type: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Entry {
     more: Map<String, Value>,
 }
 
-impl Entry {
+impl ManifestEntry {
     pub(super) fn new(media_type: String, size: u64, artifact_type: Option<String>) -> Self {
         Self {
             media_type,
@@ -43,12 +43,12 @@ impl Entry {
 }
 
 /// The annotation that holds a tag.
-const NAME: &str = "org.opencontainers.image.ref.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) const MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+struct IndexFile {
     schema_version: u32,
     #[serde(default)]
     media_type: Option<String>,
@@ -58,7 +58,7 @@ struct Document {
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
+struct IndexDescriptor {
     media_type: String,
     digest: String,
     size: u64,
@@ -70,10 +70,10 @@ struct Descriptor {
     more: Map<String, Value>,
 }
 
-impl Index {
+impl RepositoryIndex {
     /// Reads an `index.json`.
     pub(super) fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
-        let document: Document = serde_json::from_slice(bytes)?;
+        let document: IndexFile = serde_json::from_slice(bytes)?;
         let mut index = Self::default();
         for value in document.manifests {
             if !index.add(&value) {
@@ -85,14 +85,14 @@ impl Index {
 
     /// Whether all of a descriptor could be taken in.
     fn add(&mut self, value: &Value) -> bool {
-        let Ok(mut descriptor) = Descriptor::deserialize(value) else {
+        let Ok(mut descriptor) = IndexDescriptor::deserialize(value) else {
             return false;
         };
         let Ok(digest) = Digest::parse(&descriptor.digest) else {
             return false;
         };
-        let name = descriptor.annotations.remove(NAME);
-        let entry = Entry {
+        let name = descriptor.annotations.remove(REF_NAME);
+        let entry = ManifestEntry {
             media_type: descriptor.media_type,
             size: descriptor.size,
             artifact_type: descriptor.artifact_type,
@@ -135,8 +135,8 @@ impl Index {
     fn descriptor(&self, digest: &Digest, tag: Option<&Tag>) -> Option<String> {
         let entry = self.manifests.get(digest)?;
         let mut annotations = entry.annotations.clone();
-        annotations.extend(tag.map(|tag| (NAME.to_owned(), tag.as_str().to_owned())));
-        let descriptor = Descriptor {
+        annotations.extend(tag.map(|tag| (REF_NAME.to_owned(), tag.as_str().to_owned())));
+        let descriptor = IndexDescriptor {
             media_type: entry.media_type.clone(),
             digest: digest.as_str().to_owned(),
             size: entry.size,
@@ -166,12 +166,12 @@ impl Index {
         self.tags.keys().skip_while(move |tag| tag.as_str() <= last)
     }
 
-    pub(super) fn manifest(&self, digest: &Digest) -> Option<&Entry> {
+    pub(super) fn manifest(&self, digest: &Digest) -> Option<&ManifestEntry> {
         self.manifests.get(digest)
     }
 
     /// All manifests, in the order of their digests.
-    pub(super) fn manifests(&self) -> impl Iterator<Item = (&Digest, &Entry)> {
+    pub(super) fn manifests(&self) -> impl Iterator<Item = (&Digest, &ManifestEntry)> {
         self.manifests.iter()
     }
 
@@ -187,7 +187,7 @@ impl Index {
     }
 
     /// Adds a manifest; what is known about one that is there already stays.
-    pub(super) fn insert(&mut self, digest: &Digest, entry: Entry) {
+    pub(super) fn insert(&mut self, digest: &Digest, entry: ManifestEntry) {
         self.manifests.entry(digest.clone()).or_insert(entry);
     }
 
@@ -224,8 +224,8 @@ mod tests {
         Tag::parse(text).unwrap()
     }
 
-    fn entry() -> Entry {
-        Entry::new(
+    fn entry() -> ManifestEntry {
+        ManifestEntry::new(
             "application/vnd.oci.image.manifest.v1+json".to_owned(),
             7,
             None,
@@ -237,13 +237,13 @@ mod tests {
         let text = format!(
             r#"{{"schemaVersion":2,"manifests":[
             {{"mediaType":"a/b","digest":"{0}","size":7,"platform":{{"os":"linux"}},
-              "annotations":{{"{NAME}":"v1","k":"v"}}}},
-            {{"mediaType":"a/b","digest":"{1}","size":8,"annotations":{{"{NAME}":"docker.io/library/x:1"}}}},
+              "annotations":{{"{REF_NAME}":"v1","k":"v"}}}},
+            {{"mediaType":"a/b","digest":"{1}","size":8,"annotations":{{"{REF_NAME}":"docker.io/library/x:1"}}}},
             {{"mediaType":"a/b","digest":"crc:1","size":9}}]}}"#,
             digest(1),
             digest(2)
         );
-        let index = Index::parse(text.as_bytes()).unwrap();
+        let index = RepositoryIndex::parse(text.as_bytes()).unwrap();
         assert_eq!(index.tag(&tag("v1")), Some(&digest(1)));
         assert_eq!(index.manifests().count(), 2);
         assert!(index.named().any(|named| *named == digest(2)));
@@ -256,12 +256,12 @@ mod tests {
         ] {
             assert!(printed.contains(kept), "{kept} in {printed}");
         }
-        assert_eq!(Index::parse(printed.as_bytes()).unwrap(), index);
+        assert_eq!(RepositoryIndex::parse(printed.as_bytes()).unwrap(), index);
     }
 
     #[test]
     fn a_removed_manifest_takes_its_tags_with_it() {
-        let mut index = Index::default();
+        let mut index = RepositoryIndex::default();
         index.insert(&digest(1), entry());
         assert!(index.point(tag("a"), &digest(1)));
         assert!(!index.point(tag("a"), &digest(1)));
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn pages_begin_after_a_text_that_need_not_be_a_tag() {
-        let mut index = Index::default();
+        let mut index = RepositoryIndex::default();
         index.insert(&digest(1), entry());
         for name in ["A", "_x", "a", "a.b", "b"] {
             index.point(tag(name), &digest(1));
@@ -291,7 +291,7 @@ mod tests {
             tags in prop::collection::btree_map("[a-z][a-z0-9.]{0,5}", 0_u8..6, 0..8),
             untagged in prop::collection::vec(6_u8..12, 0..4),
         ) {
-            let mut index = Index::default();
+            let mut index = RepositoryIndex::default();
             for (name, n) in &tags {
                 index.insert(&digest(*n), entry());
                 index.point(tag(name), &digest(*n));
@@ -299,12 +299,12 @@ mod tests {
             for n in untagged {
                 index.insert(&digest(n), entry());
             }
-            prop_assert_eq!(Index::parse(index.print().as_bytes()).unwrap(), index);
+            prop_assert_eq!(RepositoryIndex::parse(index.print().as_bytes()).unwrap(), index);
         }
 
         #[test]
         fn nothing_panics(text in "\\PC*") {
-            let _ = Index::parse(text.as_bytes());
+            let _ = RepositoryIndex::parse(text.as_bytes());
         }
     }
 }

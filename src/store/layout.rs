@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::StoreError;
-use super::hash::Algorithm;
+use super::hash::DigestAlgorithm;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::state_file::{Access, atomic_write, private_directory};
 
 /// The directory of a store.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(super) struct StoreLayout {
     root: PathBuf,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Layout {
 const MARK: (&str, &str) = ("oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}\n");
 pub(super) const INDEX: &str = "index.json";
 
-impl Layout {
+impl StoreLayout {
     /// Makes the directory if it is not there.
     pub(super) fn create(root: PathBuf) -> io::Result<Self> {
         let layout = Self { root };
@@ -38,7 +38,7 @@ impl Layout {
         ] {
             private_directory(&directory)?;
         }
-        for algorithm in Algorithm::ALL {
+        for algorithm in DigestAlgorithm::ALL {
             private_directory(&layout.root.join("blobs").join(algorithm.name()))?;
         }
         Ok(layout)
@@ -78,27 +78,31 @@ impl Layout {
         Ok(blob_in(
             &self.repository(name),
             digest,
-            Algorithm::of(digest)?,
+            DigestAlgorithm::of(digest)?,
         ))
     }
 
     /// The name that a blob has beside those in repositories.
     pub(super) fn shared_blob(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
-        Ok(blob_in(&self.root, digest, Algorithm::of(digest)?))
+        Ok(blob_in(&self.root, digest, DigestAlgorithm::of(digest)?))
     }
 
     /// Waits until nobody changes the repository's index or takes blobs away; others may add blobs
     /// too. Makes the repository if it is not there.
-    pub(super) fn lock_to_add(&self, name: &RepositoryName) -> io::Result<Locked> {
+    pub(super) fn lock_shared(&self, name: &RepositoryName) -> io::Result<RepositoryLock> {
         self.lock_or_make(name, FlockOperation::LockShared)
     }
 
     /// Waits until nobody else changes anything in the repository. Makes it if it is not there.
-    pub(super) fn lock_to_begin(&self, name: &RepositoryName) -> io::Result<Locked> {
+    pub(super) fn lock_exclusive(&self, name: &RepositoryName) -> io::Result<RepositoryLock> {
         self.lock_or_make(name, FlockOperation::LockExclusive)
     }
 
-    fn lock_or_make(&self, name: &RepositoryName, operation: FlockOperation) -> io::Result<Locked> {
+    fn lock_or_make(
+        &self,
+        name: &RepositoryName,
+        operation: FlockOperation,
+    ) -> io::Result<RepositoryLock> {
         let path = self.repository(name);
         loop {
             // Other tools make only the directories that they need.
@@ -110,13 +114,16 @@ impl Layout {
     }
 
     /// Waits until nobody else changes anything in the repository. `None`: it is not there.
-    pub(super) fn lock_to_change(&self, name: &RepositoryName) -> io::Result<Option<Locked>> {
+    pub(super) fn lock_existing(
+        &self,
+        name: &RepositoryName,
+    ) -> io::Result<Option<RepositoryLock>> {
         lock(&self.repository(name), FlockOperation::LockExclusive)
     }
 
     fn make_repository(&self, path: &Path) -> io::Result<()> {
-        let _alone = lock_siblings(path)?;
-        for algorithm in Algorithm::ALL {
+        let _alone = lock_parent(path)?;
+        for algorithm in DigestAlgorithm::ALL {
             private_directory(&path.join("blobs").join(algorithm.name()))?;
         }
         sync_directory(&path.join("blobs"))?;
@@ -131,12 +138,12 @@ impl Layout {
 }
 
 fn has_all_directories(repository: &Path) -> bool {
-    Algorithm::ALL
+    DigestAlgorithm::ALL
         .iter()
         .all(|algorithm| repository.join("blobs").join(algorithm.name()).exists())
 }
 
-fn blob_in(directory: &Path, digest: &Digest, algorithm: Algorithm) -> PathBuf {
+fn blob_in(directory: &Path, digest: &Digest, algorithm: DigestAlgorithm) -> PathBuf {
     directory
         .join("blobs")
         .join(algorithm.name())
@@ -159,25 +166,25 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 /// A repository's directory, locked among all processes and threads until this is dropped; the
 /// system takes the lock of a process that dies.
 #[derive(Debug)]
-pub(super) struct Locked {
+pub(super) struct RepositoryLock {
     _directory: File,
 }
 
 /// Only a directory that has its mark is a repository: one is made or removed in several steps.
-fn lock(path: &Path, operation: FlockOperation) -> io::Result<Option<Locked>> {
+fn lock(path: &Path, operation: FlockOperation) -> io::Result<Option<RepositoryLock>> {
     loop {
-        let Some(directory) = if_there(File::open(path))? else {
+        let Some(directory) = if_exists(File::open(path))? else {
             return Ok(None);
         };
         wait_for(&directory, operation)?;
         // It may have been removed, and made again, while this waited.
-        let Some(now) = if_there(std::fs::metadata(path))? else {
+        let Some(now) = if_exists(std::fs::metadata(path))? else {
             return Ok(None);
         };
         let is_same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
         if is_same(&directory.metadata()?, &now) {
-            let marked = if_there(std::fs::metadata(path.join(MARK.0)))?.is_some();
-            return Ok(marked.then_some(Locked {
+            let marked = if_exists(std::fs::metadata(path.join(MARK.0)))?.is_some();
+            return Ok(marked.then_some(RepositoryLock {
                 _directory: directory,
             }));
         }
@@ -186,7 +193,7 @@ fn lock(path: &Path, operation: FlockOperation) -> io::Result<Option<Locked>> {
 
 /// Only one at a time makes or removes a repository, in steps that nobody else may get between. Who
 /// removes one holds its own lock before this one, who makes one has none.
-fn lock_siblings(repository: &Path) -> io::Result<File> {
+fn lock_parent(repository: &Path) -> io::Result<File> {
     let siblings = File::open(repository.parent().unwrap_or(Path::new("/")))?;
     wait_for(&siblings, FlockOperation::LockExclusive)?;
     Ok(siblings)
@@ -202,7 +209,7 @@ fn wait_for(directory: &File, operation: FlockOperation) -> io::Result<()> {
 }
 
 /// `None` for what is not there.
-pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -211,11 +218,12 @@ pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Removes a repository's directory if no blob is in it; the exclusive lock is the caller's.
-pub(super) fn remove_if_empty(path: &Path, _locked: &Locked) -> io::Result<bool> {
-    let _alone = lock_siblings(path)?;
-    let directories = Algorithm::ALL.map(|algorithm| path.join("blobs").join(algorithm.name()));
+pub(super) fn remove_if_empty(path: &Path, _locked: &RepositoryLock) -> io::Result<bool> {
+    let _alone = lock_parent(path)?;
+    let directories =
+        DigestAlgorithm::ALL.map(|algorithm| path.join("blobs").join(algorithm.name()));
     for directory in &directories {
-        if if_there(std::fs::read_dir(directory))?
+        if if_exists(std::fs::read_dir(directory))?
             .is_some_and(|mut entries| entries.next().is_some())
         {
             return Ok(false);
@@ -223,14 +231,14 @@ pub(super) fn remove_if_empty(path: &Path, _locked: &Locked) -> io::Result<bool>
     }
     // From here on it is no repository, wherever this is interrupted.
     for file in [MARK.0, INDEX] {
-        if_there(std::fs::remove_file(path.join(file)))?;
+        if_exists(std::fs::remove_file(path.join(file)))?;
     }
     let [one, other] = directories;
     for directory in [&one, &other, &path.join("blobs"), path] {
         match std::fs::remove_dir(directory) {
             // Something else that somebody has put there.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            removed => drop(if_there(removed)?),
+            removed => drop(if_exists(removed)?),
         }
     }
     Ok(true)
@@ -240,9 +248,9 @@ pub(super) fn remove_if_empty(path: &Path, _locked: &Locked) -> io::Result<bool>
 mod tests {
     use super::*;
 
-    fn layout() -> (tempfile::TempDir, Layout) {
+    fn layout() -> (tempfile::TempDir, StoreLayout) {
         let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::create(directory.path().join("ci")).unwrap();
+        let layout = StoreLayout::create(directory.path().join("ci")).unwrap();
         (directory, layout)
     }
 
@@ -265,12 +273,12 @@ mod tests {
     fn a_repository_is_made_when_something_is_added_and_goes_when_it_is_empty() {
         let (_directory, layout) = layout();
         let name = RepositoryName::parse("base/app").unwrap();
-        assert!(layout.lock_to_change(&name).unwrap().is_none());
-        drop(layout.lock_to_add(&name).unwrap());
+        assert!(layout.lock_existing(&name).unwrap().is_none());
+        drop(layout.lock_shared(&name).unwrap());
         let path = layout.repository(&name);
         let blob = path.join("blobs/sha256/x");
         std::fs::write(&blob, "x").unwrap();
-        let locked = layout.lock_to_change(&name).unwrap().unwrap();
+        let locked = layout.lock_existing(&name).unwrap().unwrap();
         assert!(!remove_if_empty(&path, &locked).unwrap());
         assert_eq!(
             std::fs::read(path.join("oci-layout")).unwrap(),
@@ -280,7 +288,7 @@ mod tests {
         assert!(remove_if_empty(&path, &locked).unwrap());
         assert!(!path.exists());
         drop(locked);
-        layout.lock_to_add(&name).unwrap();
+        layout.lock_shared(&name).unwrap();
         assert!(path.join("oci-layout").exists());
     }
 
@@ -288,10 +296,10 @@ mod tests {
     fn who_waited_for_a_repository_that_was_removed_makes_it_again() {
         let (_directory, layout) = layout();
         let name = RepositoryName::parse("base/app").unwrap();
-        drop(layout.lock_to_add(&name).unwrap());
-        let locked = layout.lock_to_change(&name).unwrap().unwrap();
+        drop(layout.lock_shared(&name).unwrap());
+        let locked = layout.lock_existing(&name).unwrap().unwrap();
         std::thread::scope(|scope| {
-            let adding = scope.spawn(|| layout.lock_to_add(&name).map(|_| ()));
+            let adding = scope.spawn(|| layout.lock_shared(&name).map(|_| ()));
             assert!(remove_if_empty(&layout.repository(&name), &locked).unwrap());
             drop(locked);
             adding.join().unwrap().unwrap();
@@ -310,7 +318,7 @@ mod tests {
                 let (layout, name, path) = (&layout, &name, &path);
                 move || -> io::Result<()> {
                     for _ in 0..1000 {
-                        let _locked = layout.lock_to_add(name)?;
+                        let _locked = layout.lock_shared(name)?;
                         let blob = path.join(format!("blobs/sha512/{n}"));
                         std::fs::write(&blob, "x")?;
                         std::fs::remove_file(&blob)?;
@@ -320,8 +328,8 @@ mod tests {
             };
             let removing = || -> io::Result<()> {
                 while !ended.load(std::sync::atomic::Ordering::Relaxed) {
-                    if let Some(locked) = layout.lock_to_change(&name)? {
-                        crate::store::blobs::mend(&path, &locked)?;
+                    if let Some(locked) = layout.lock_existing(&name)? {
+                        crate::store::blobs::recover(&path, &locked)?;
                         remove_if_empty(&path, &locked)?;
                     }
                 }
@@ -338,7 +346,7 @@ mod tests {
                 .collect::<io::Result<Vec<()>>>()
                 .unwrap();
         });
-        layout.lock_to_add(&name).unwrap();
+        layout.lock_shared(&name).unwrap();
         assert!(path.join("blobs/sha256").exists() && path.join("blobs/sha512").exists());
     }
 }

@@ -39,15 +39,15 @@ impl Page {
 /// An image index of descriptors (distribution specification 1.1, "Listing Referrers").
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Referrers<'a> {
+struct ReferrersIndex<'a> {
     schema_version: u32,
     media_type: &'static str,
-    manifests: Vec<Descriptor<'a>>,
+    manifests: Vec<ReferrerDescriptor<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor<'a> {
+struct ReferrerDescriptor<'a> {
     media_type: &'a str,
     digest: &'a str,
     size: u64,
@@ -135,14 +135,16 @@ impl Store {
                 found.push((digest, entry, referrer));
             }
         }
-        let manifests = found.iter().map(|(digest, entry, referrer)| Descriptor {
-            media_type: &entry.media_type,
-            digest: digest.as_str(),
-            size: entry.size,
-            artifact_type: referrer.artifact_type.as_deref(),
-            annotations: &referrer.annotations,
-        });
-        let list = Referrers {
+        let manifests = found
+            .iter()
+            .map(|(digest, entry, referrer)| ReferrerDescriptor {
+                media_type: &entry.media_type,
+                digest: digest.as_str(),
+                size: entry.size,
+                artifact_type: referrer.artifact_type.as_deref(),
+                annotations: &referrer.annotations,
+            });
+        let list = ReferrersIndex {
             schema_version: 2,
             media_type: MEDIA_TYPE,
             manifests: manifests.collect(),

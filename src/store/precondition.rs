@@ -2,8 +2,8 @@
 //! repository's lock, so that they hold whoever else writes, in this process or another.
 
 use super::error::StoreError;
-use super::hash::Algorithm;
-use super::index::Index;
+use super::hash::DigestAlgorithm;
+use super::index::RepositoryIndex;
 use crate::registry::digest::Digest;
 use crate::registry::reference::Tag;
 
@@ -18,7 +18,7 @@ pub(crate) enum Precondition {
 
 impl Precondition {
     /// Errors: `PreconditionFailed`.
-    pub(super) fn check(&self, index: &Index, manifest: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn check(&self, index: &RepositoryIndex, manifest: &[u8]) -> Result<(), StoreError> {
         let target = |tag| {
             index
                 .tag(tag)
@@ -40,5 +40,5 @@ impl Precondition {
 }
 
 fn is_digest_of(digest: &Digest, manifest: &[u8]) -> bool {
-    Algorithm::of(digest).is_ok_and(|algorithm| algorithm.digest(manifest) == *digest)
+    DigestAlgorithm::of(digest).is_ok_and(|algorithm| algorithm.digest(manifest) == *digest)
 }

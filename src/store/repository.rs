@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::blobs;
-use super::document::{self, Document};
 use super::error::StoreError;
-use super::hash::Algorithm;
-use super::index::{Entry, Index};
-use super::layout::{INDEX, Layout, Locked, if_there};
+use super::hash::DigestAlgorithm;
+use super::index::{ManifestEntry, RepositoryIndex};
+use super::layout::{INDEX, RepositoryLock, StoreLayout, if_exists};
+use super::manifest::{self, ParsedManifest};
 use super::precondition::Precondition;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -22,10 +22,10 @@ use crate::state_file::{Access, Fingerprint, atomic_write};
 
 /// A repository that was seen on the disk.
 #[derive(Debug)]
-pub(super) struct Repository {
-    layout: Layout,
+pub(super) struct StoredRepository {
+    layout: StoreLayout,
     name: RepositoryName,
-    read: Mutex<Option<(Fingerprint, Arc<Index>)>>,
+    read: Mutex<Option<(Fingerprint, Arc<RepositoryIndex>)>>,
     /// What manifests say that have a subject. Those without one are here too, without a word.
     referrers: Mutex<HashMap<Digest, Option<Arc<Referrer>>>>,
 }
@@ -45,8 +45,8 @@ pub(crate) struct PutOutcome {
     pub(crate) subject: Option<Digest>,
 }
 
-impl Repository {
-    pub(super) fn new(layout: Layout, name: RepositoryName) -> Self {
+impl StoredRepository {
+    pub(super) fn new(layout: StoreLayout, name: RepositoryName) -> Self {
         Self {
             layout,
             name,
@@ -60,7 +60,7 @@ impl Repository {
     }
 
     /// The index as it is now. `RepositoryUnknown`: no manifest was ever pushed, or all are gone.
-    pub(super) fn index(&self) -> Result<Arc<Index>, StoreError> {
+    pub(super) fn index(&self) -> Result<Arc<RepositoryIndex>, StoreError> {
         let path = self.path().join(INDEX);
         let mut read = lock(&self.read);
         let fingerprint = Fingerprint::from_path(&path);
@@ -69,11 +69,11 @@ impl Repository {
         {
             return Ok(index.clone());
         }
-        let Some(bytes) = if_there(std::fs::read(&path))? else {
+        let Some(bytes) = if_exists(std::fs::read(&path))? else {
             *read = None;
             return Err(StoreError::RepositoryUnknown);
         };
-        let mut index = Index::parse(&bytes).map_err(|error| {
+        let mut index = RepositoryIndex::parse(&bytes).map_err(|error| {
             let message = format!("{} is damaged: {error}", path.display());
             io::Error::new(io::ErrorKind::InvalidData, message)
         })?;
@@ -87,10 +87,10 @@ impl Repository {
     }
 
     /// Other tools list an image index alone, and the manifests that it lists lie among the blobs.
-    fn list_children(&self, index: &mut Index) -> Result<(), StoreError> {
-        let mut waiting: Vec<(Digest, Entry)> = index
+    fn list_children(&self, index: &mut RepositoryIndex) -> Result<(), StoreError> {
+        let mut waiting: Vec<(Digest, ManifestEntry)> = index
             .manifests()
-            .filter(|(_, entry)| document::is_index(&entry.media_type))
+            .filter(|(_, entry)| manifest::is_index(&entry.media_type))
             .map(|(digest, entry)| (digest.clone(), entry.clone()))
             .collect();
         while let Some((digest, entry)) = waiting.pop() {
@@ -101,7 +101,7 @@ impl Repository {
                 if index.manifest(&child.digest).is_some() || !self.has(&child.digest)? {
                     continue;
                 }
-                let entry = Entry::new(child.media_type, child.size, None);
+                let entry = ManifestEntry::new(child.media_type, child.size, None);
                 index.insert(&child.digest, entry.clone());
                 waiting.push((child.digest, entry));
             }
@@ -110,7 +110,11 @@ impl Repository {
     }
 
     /// Writes an index; the exclusive lock is the caller's.
-    pub(super) fn write(&self, index: Index, _locked: &Locked) -> Result<(), StoreError> {
+    pub(super) fn write(
+        &self,
+        index: RepositoryIndex,
+        _locked: &RepositoryLock,
+    ) -> Result<(), StoreError> {
         let path = self.path().join(INDEX);
         atomic_write(&path, index.print().as_bytes(), Access::Private)?;
         *lock(&self.read) =
@@ -119,19 +123,19 @@ impl Repository {
     }
 
     /// Takes the exclusive lock and the index under it, an empty one if there is none yet.
-    pub(super) fn lock_to_change(&self) -> Result<(Locked, Index), StoreError> {
+    pub(super) fn lock_existing(&self) -> Result<(RepositoryLock, RepositoryIndex), StoreError> {
         let locked = self
             .layout
-            .lock_to_change(&self.name)?
+            .lock_existing(&self.name)?
             .ok_or(StoreError::RepositoryUnknown)?;
         Ok((locked, self.index_or_empty()?))
     }
 
     /// For those who hold the lock.
-    fn index_or_empty(&self) -> Result<Index, StoreError> {
+    fn index_or_empty(&self) -> Result<RepositoryIndex, StoreError> {
         match self.index() {
-            Ok(index) => Ok(Index::clone(&index)),
-            Err(StoreError::RepositoryUnknown) => Ok(Index::default()),
+            Ok(index) => Ok(RepositoryIndex::clone(&index)),
+            Err(StoreError::RepositoryUnknown) => Ok(RepositoryIndex::default()),
             Err(error) => Err(error),
         }
     }
@@ -145,10 +149,10 @@ impl Repository {
         content_type: Option<&str>,
         bytes: &[u8],
     ) -> Result<PutOutcome, StoreError> {
-        let document = Document::read(content_type, bytes)?;
+        let document = ParsedManifest::read(content_type, bytes)?;
         let digest = match reference {
-            Reference::Tag(_) => Algorithm::Sha256.digest(bytes),
-            Reference::Digest(digest) => Algorithm::of(digest)?.digest(bytes),
+            Reference::Tag(_) => DigestAlgorithm::Sha256.digest(bytes),
+            Reference::Digest(digest) => DigestAlgorithm::of(digest)?.digest(bytes),
         };
         if matches!(reference, Reference::Digest(claimed) if *claimed != digest) {
             return Err(StoreError::DigestMismatch);
@@ -156,13 +160,13 @@ impl Repository {
         // A repository without a blob has nothing that a manifest could need.
         let first = document.blobs.first();
         let locked = match first {
-            None => self.layout.lock_to_begin(&self.name)?,
-            Some(blob) => match self.layout.lock_to_change(&self.name)? {
+            None => self.layout.lock_exclusive(&self.name)?,
+            Some(blob) => match self.layout.lock_existing(&self.name)? {
                 Some(locked) => locked,
                 None => {
-                    expected
-                        .iter()
-                        .try_for_each(|expected| expected.check(&Index::default(), bytes))?;
+                    expected.iter().try_for_each(|expected| {
+                        expected.check(&RepositoryIndex::default(), bytes)
+                    })?;
                     return Err(StoreError::Missing(blob.digest.clone()));
                 }
             },
@@ -180,7 +184,7 @@ impl Repository {
         let mut changed = index.manifest(&digest).is_none();
         index.insert(
             &digest,
-            Entry::new(document.media_type, size, artifact_type),
+            ManifestEntry::new(document.media_type, size, artifact_type),
         );
         let tag = match reference {
             Reference::Tag(tag) => Some(tag),
@@ -199,12 +203,16 @@ impl Repository {
     }
 
     /// Everything that a manifest needs is here, and is as long as the manifest says.
-    fn check_needs(&self, document: &Document, index: &Index) -> Result<(), StoreError> {
+    fn check_needs(
+        &self,
+        document: &ParsedManifest,
+        index: &RepositoryIndex,
+    ) -> Result<(), StoreError> {
         for blob in &document.blobs {
             let Ok(path) = self.layout.blob(&self.name, &blob.digest) else {
                 return Err(StoreError::Missing(blob.digest.clone()));
             };
-            let found = if_there(std::fs::metadata(path))?;
+            let found = if_exists(std::fs::metadata(path))?;
             let size = found
                 .ok_or_else(|| StoreError::Missing(blob.digest.clone()))?
                 .len();
@@ -223,10 +231,10 @@ impl Repository {
     /// Writes the manifest's bytes as a blob; the exclusive lock is the caller's.
     fn keep(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
-        if let Some(file) = if_there(File::open(&path))?
+        if let Some(file) = if_exists(File::open(&path))?
             && file.metadata()?.len() == bytes.len() as u64
         {
-            blobs::renew(&file)?;
+            blobs::touch(&file)?;
             return Ok(());
         }
         let directory = path.parent().unwrap_or(Path::new("/"));
@@ -243,24 +251,27 @@ impl Repository {
 
     /// The index and what a reference leads to in it. The collection leaves that alone from now on
     /// for its grace period: it may be about to become a part of an index.
-    pub(super) fn find(&self, reference: &Reference) -> Result<(Arc<Index>, Digest), StoreError> {
+    pub(super) fn find(
+        &self,
+        reference: &Reference,
+    ) -> Result<(Arc<RepositoryIndex>, Digest), StoreError> {
         let (index, digest) = self.look_up(reference)?;
-        let file = if_there(File::open(self.layout.blob(&self.name, &digest)?))?;
+        let file = if_exists(File::open(self.layout.blob(&self.name, &digest)?))?;
         // One that was old may have gone while it was renewed. Then the index knows.
-        match blobs::renew(&file.ok_or(StoreError::ManifestUnknown)?)? {
+        match blobs::touch(&file.ok_or(StoreError::ManifestUnknown)?)? {
             true => self.look_up(reference),
             false => Ok((index, digest)),
         }
     }
 
-    fn look_up(&self, reference: &Reference) -> Result<(Arc<Index>, Digest), StoreError> {
+    fn look_up(&self, reference: &Reference) -> Result<(Arc<RepositoryIndex>, Digest), StoreError> {
         let index = self.index()?;
         let digest = Self::resolve(&index, reference)?;
         Ok((index, digest))
     }
 
     /// The digest that a reference leads to.
-    fn resolve(index: &Index, reference: &Reference) -> Result<Digest, StoreError> {
+    fn resolve(index: &RepositoryIndex, reference: &Reference) -> Result<Digest, StoreError> {
         let digest = match reference {
             Reference::Tag(tag) => index.tag(tag).ok_or(StoreError::ManifestUnknown)?,
             Reference::Digest(digest) => digest,
@@ -276,7 +287,7 @@ impl Repository {
         let Ok(path) = self.layout.blob(&self.name, digest) else {
             return Ok(false);
         };
-        Ok(if_there(std::fs::metadata(path))?.is_some())
+        Ok(if_exists(std::fs::metadata(path))?.is_some())
     }
 
     /// Whether a manifest has had a sign of use since then.
@@ -284,18 +295,18 @@ impl Repository {
         let Ok(path) = self.layout.blob(&self.name, digest) else {
             return Ok(false);
         };
-        Ok(if_there(std::fs::metadata(path))?.is_some_and(|data| !blobs::is_older(&data, than)))
+        Ok(if_exists(std::fs::metadata(path))?.is_some_and(|data| !blobs::is_older(&data, than)))
     }
 
     /// The bytes of a manifest.
     pub(super) fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
-        if_there(std::fs::read(path))?.ok_or(StoreError::ManifestUnknown)
+        if_exists(std::fs::read(path))?.ok_or(StoreError::ManifestUnknown)
     }
 
     /// Takes a tag away, or a manifest with its tags.
     pub(super) fn delete(&self, reference: &Reference) -> Result<(), StoreError> {
-        let (locked, mut index) = self.lock_to_change()?;
+        let (locked, mut index) = self.lock_existing()?;
         match reference {
             Reference::Tag(tag) => {
                 if !index.untag(tag) {
@@ -306,8 +317,9 @@ impl Repository {
                 if index.manifest(digest).is_none() {
                     return Err(StoreError::ManifestUnknown);
                 }
-                let needs =
-                    |document: &Document| document.manifests.iter().any(|d| d.digest == *digest);
+                let needs = |document: &ParsedManifest| {
+                    document.manifests.iter().any(|d| d.digest == *digest)
+                };
                 if let Some(user) = self.first_that(&index, needs)? {
                     return Err(StoreError::ManifestInUse(user));
                 }
@@ -320,24 +332,25 @@ impl Repository {
     /// Takes a blob away that no manifest needs.
     pub(super) fn delete_blob(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
-        let (_locked, index) = self.lock_to_change().map_err(|error| match error {
+        let (_locked, index) = self.lock_existing().map_err(|error| match error {
             StoreError::RepositoryUnknown => StoreError::BlobUnknown,
             error => error,
         })?;
         if index.manifest(digest).is_some() {
             return Err(StoreError::BlobInUse(digest.clone()));
         }
-        let needs = |document: &Document| document.blobs.iter().any(|blob| blob.digest == *digest);
+        let needs =
+            |document: &ParsedManifest| document.blobs.iter().any(|blob| blob.digest == *digest);
         if let Some(user) = self.first_that(&index, needs)? {
             return Err(StoreError::BlobInUse(user));
         }
-        if_there(std::fs::remove_file(path))?.ok_or(StoreError::BlobUnknown)
+        if_exists(std::fs::remove_file(path))?.ok_or(StoreError::BlobUnknown)
     }
 
     fn first_that(
         &self,
-        index: &Index,
-        needs: impl Fn(&Document) -> bool,
+        index: &RepositoryIndex,
+        needs: impl Fn(&ParsedManifest) -> bool,
     ) -> Result<Option<Digest>, StoreError> {
         for (digest, entry) in index.manifests() {
             if self
@@ -355,10 +368,10 @@ impl Repository {
     pub(super) fn document(
         &self,
         digest: &Digest,
-        entry: &Entry,
-    ) -> Result<Option<Document>, StoreError> {
+        entry: &ManifestEntry,
+    ) -> Result<Option<ParsedManifest>, StoreError> {
         match self.bytes(digest) {
-            Ok(bytes) => Ok(Document::read(Some(&entry.media_type), &bytes).ok()),
+            Ok(bytes) => Ok(ParsedManifest::read(Some(&entry.media_type), &bytes).ok()),
             Err(StoreError::ManifestUnknown | StoreError::DigestUnsupported) => Ok(None),
             Err(error) => Err(error),
         }
@@ -368,13 +381,13 @@ impl Repository {
     pub(super) fn referrer(
         &self,
         digest: &Digest,
-        entry: &Entry,
+        entry: &ManifestEntry,
     ) -> Result<Option<Arc<Referrer>>, StoreError> {
         if let Some(known) = lock(&self.referrers).get(digest) {
             return Ok(known.clone());
         }
         let referrer = self.document(digest, entry)?.and_then(|document| {
-            let Document {
+            let ParsedManifest {
                 subject,
                 artifact_type,
                 annotations,
@@ -391,7 +404,7 @@ impl Repository {
     }
 
     /// Forgets what removed manifests said.
-    pub(super) fn forget_removed(&self, index: &Index) {
+    pub(super) fn forget_removed(&self, index: &RepositoryIndex) {
         lock(&self.referrers).retain(|digest, _| index.manifest(digest).is_some());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http_body::Frame;
 use proptest::prelude::*;
 
-use super::hash::Algorithm;
+use super::hash::DigestAlgorithm;
 use super::*;
 
 const BODY_TIMEOUTS: BodyTimeouts = BodyTimeouts {
@@ -175,7 +175,7 @@ impl Uploading {
         }
     }
 
-    async fn finish(&self, algorithm: Algorithm, last: usize) {
+    async fn finish(&self, algorithm: DigestAlgorithm, last: usize) {
         let whole = &self.content[..(self.here + last).min(self.content.len())];
         let digest = algorithm.digest(whole);
         let rest = body(&whole[self.here..], 2, false);
@@ -195,7 +195,7 @@ impl Uploading {
             .await
             .unwrap();
         assert_eq!(blob.size, whole.len() as u64);
-        assert_eq!(algorithm.digest_of(&blob.file).unwrap(), digest);
+        assert_eq!(algorithm.digest_file(&blob.file).unwrap(), digest);
         let gone = self.stores[1].upload_length(&self.name, &self.id).await;
         assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
     }
@@ -216,7 +216,7 @@ proptest! {
             for step in steps {
                 uploading.take(step).await;
             }
-            let algorithm = if sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 };
+            let algorithm = if sha512 { DigestAlgorithm::Sha512 } else { DigestAlgorithm::Sha256 };
             uploading.finish(algorithm, last).await;
         });
     }
@@ -235,7 +235,7 @@ async fn what_another_process_added_belongs_to_the_upload() {
             .await;
         uploading.take(Step::Elsewhere).await;
     }
-    uploading.finish(Algorithm::Sha256, 10).await;
+    uploading.finish(DigestAlgorithm::Sha256, 10).await;
 }
 
 #[tokio::test]
@@ -244,7 +244,7 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     let store = Store::open(directory.path().join("ci")).unwrap();
     let name = RepositoryName::parse(&"a".repeat(RepositoryName::MAX_BYTES)).unwrap();
     let id = store.start_upload(&name).await.unwrap();
-    let digest = Algorithm::Sha256.digest(b"some");
+    let digest = DigestAlgorithm::Sha256.digest(b"some");
     let some = body(b"some", 1, false);
     store
         .commit(
@@ -263,13 +263,13 @@ async fn a_long_name_has_all_that_a_short_one_has() {
         .await
         .unwrap();
     store.manifest(&name, &tag, true).await.unwrap();
-    store.tidy().unwrap();
-    assert_eq!(pulled::read(&store.layout, &name).unwrap().len(), 1);
+    store.maintain().unwrap();
+    assert_eq!(pull_times::read(&store.layout, &name).unwrap().len(), 1);
 }
 
 /// Pushes a blob as clients do: what the store says that it has is not sent.
 async fn push_blob(store: &Arc<Store>, name: &RepositoryName, content: &[u8]) -> Digest {
-    let digest = Algorithm::Sha256.digest(content);
+    let digest = DigestAlgorithm::Sha256.digest(content);
     if store.blob(name, &digest, true).await.is_err() {
         let id = store.start_upload(name).await.unwrap();
         let content = body(content, 2, false);
@@ -315,7 +315,7 @@ async fn push_delete_and_age(
         store.delete_manifest(&name, &tag).await.unwrap();
         let mut all: Vec<_> = contents
             .iter()
-            .map(|content| Algorithm::Sha256.digest(content.as_bytes()))
+            .map(|content| DigestAlgorithm::Sha256.digest(content.as_bytes()))
             .collect();
         all.push(accepted.digest);
         for digest in all {
@@ -339,7 +339,7 @@ async fn no_push_fails_while_this_process_collects_garbage() {
         .map(|n| tokio::spawn(push_delete_and_age(store.clone(), n, ended.clone())))
         .collect();
     let collecting = tokio::task::spawn_blocking(move || {
-        let collection = collect::Collection {
+        let collection = collect::CollectionOptions {
             grace: Duration::from_secs(12 * 3600),
             dry_run: false,
         };
@@ -449,7 +449,7 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
         .unwrap();
     // Where there is nothing at all, no tag is there either.
     let nowhere = RepositoryName::parse("nowhere").unwrap();
-    let blob = serde_json::json!({"mediaType": "a/b", "digest": Algorithm::Sha256.digest(b"x").as_str(), "size": 1});
+    let blob = serde_json::json!({"mediaType": "a/b", "digest": DigestAlgorithm::Sha256.digest(b"x").as_str(), "size": 1});
     let manifest =
         serde_json::json!({"schemaVersion": 2, "config": blob, "layers": []}).to_string();
     let expected = vec![Precondition::Present(tag("v1"))];

@@ -1,7 +1,7 @@
 //! Upload sessions: files that grow. What has come is hashed and written as it comes, and stays for
 //! whoever continues, also after a restart; a session ends by a commit, a cancel, or after a day.
 
-mod written;
+mod file;
 
 use std::fs::{DirEntry, File};
 use std::future::poll_fn;
@@ -20,21 +20,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::blobs;
 use super::error::StoreError;
-use super::hash::Algorithm;
-use super::layout::{Layout, if_there};
+use super::hash::DigestAlgorithm;
+use super::layout::{StoreLayout, if_exists};
 use super::work::{Started, Work};
 use crate::crypto;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
-use written::{Batch, Content};
+use file::{Batch, UploadFile};
 
 /// How long a session waits for its next request.
-const EXPIRES: Duration = Duration::from_secs(24 * 3600);
+const SESSION_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// What is collected of a body before it is hashed and written on another thread. While that goes
 /// on, as much again is read: so this is half of what an upload holds in memory.
-const BATCH: usize = 256 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// Timeouts for reading a request body.
 #[derive(Clone, Copy, Debug)]
@@ -53,30 +53,30 @@ pub(crate) struct ContentRange {
 
 /// The sessions of a store.
 pub(super) struct Uploads {
-    layout: Layout,
+    layout: StoreLayout,
     /// Those that this process has seen. Only logged-in users make entries, and the expiry takes
     /// them away with their files.
-    sessions: DashMap<UploadId, Arc<Session>>,
+    sessions: DashMap<UploadId, Arc<UploadSession>>,
 }
 
-struct Session {
+struct UploadSession {
     path: PathBuf,
     /// Bytes that are hashed and written.
     length: AtomicU64,
-    content: Arc<tokio::sync::Mutex<Content>>,
+    content: Arc<tokio::sync::Mutex<UploadFile>>,
     /// Ends the request that adds to it now.
     writer: Mutex<CancellationToken>,
 }
 
-type Turn = OwnedMutexGuard<Content>;
+type Turn = OwnedMutexGuard<UploadFile>;
 
 /// An upload after a body was added to it. Nobody else adds to it while this lives.
-pub(super) struct Received {
+pub(super) struct ReceivedUpload {
     turn: Turn,
-    session: Arc<Session>,
+    session: Arc<UploadSession>,
 }
 
-impl Received {
+impl ReceivedUpload {
     /// Bytes that are here.
     pub(super) fn length(&self) -> u64 {
         self.turn.length
@@ -84,7 +84,7 @@ impl Received {
 }
 
 impl Uploads {
-    pub(super) fn new(layout: Layout) -> Self {
+    pub(super) fn new(layout: StoreLayout) -> Self {
         Self {
             layout,
             sessions: DashMap::new(),
@@ -97,10 +97,11 @@ impl Uploads {
         let directory = self.layout.uploads_of(name);
         let path = directory.join(id.as_str());
         // Whoever ends old sessions takes an empty directory away.
-        while if_there(File::create_new(&path))?.is_none() {
+        while if_exists(File::create_new(&path))?.is_none() {
             crate::state_file::private_directory(&directory)?;
         }
-        self.sessions.insert(id.clone(), Session::new(path, 0));
+        self.sessions
+            .insert(id.clone(), UploadSession::new(path, 0));
         Ok(id)
     }
 
@@ -117,12 +118,12 @@ impl Uploads {
         Ok(())
     }
 
-    fn forget(&self, id: &UploadId, session: &Session) -> io::Result<()> {
+    fn forget(&self, id: &UploadId, session: &UploadSession) -> io::Result<()> {
         self.sessions.remove(id);
-        if_there(std::fs::remove_file(&session.path)).map(drop)
+        if_exists(std::fs::remove_file(&session.path)).map(drop)
     }
 
-    fn find(&self, name: &RepositoryName, id: &UploadId) -> Result<Arc<Session>, StoreError> {
+    fn find(&self, name: &RepositoryName, id: &UploadId) -> Result<Arc<UploadSession>, StoreError> {
         if !is_id(id.as_str()) {
             return Err(StoreError::UploadUnknown);
         }
@@ -132,7 +133,7 @@ impl Uploads {
         let content = known
             .as_ref()
             .and_then(|session| session.content.clone().try_lock_owned().ok());
-        let Some(data) = if_there(std::fs::metadata(&path))? else {
+        let Some(data) = if_exists(std::fs::metadata(&path))? else {
             return Err(StoreError::UploadUnknown);
         };
         if let Some(mut content) = content {
@@ -141,7 +142,7 @@ impl Uploads {
         let new = || {
             self.sessions
                 .entry(id.clone())
-                .or_insert_with(|| Session::new(path, data.len()))
+                .or_insert_with(|| UploadSession::new(path, data.len()))
                 .clone()
         };
         Ok(known.unwrap_or_else(new))
@@ -153,7 +154,7 @@ impl Uploads {
             if let Ok(id) = UploadId::parse(&file.file_name().to_string_lossy()) {
                 self.sessions.remove(&id);
             }
-            if_there(std::fs::remove_file(file.path())).map(drop)
+            if_exists(std::fs::remove_file(file.path())).map(drop)
         })
     }
 
@@ -167,15 +168,15 @@ impl Uploads {
         for repository in std::fs::read_dir(self.layout.uploads())? {
             let repository = repository?.path();
             // Another process may do the same.
-            for file in if_there(std::fs::read_dir(&repository))?
+            for file in if_exists(std::fs::read_dir(&repository))?
                 .into_iter()
                 .flatten()
             {
                 let file = file?;
-                let Some(data) = if_there(file.metadata())? else {
+                let Some(data) = if_exists(file.metadata())? else {
                     continue;
                 };
-                if !blobs::is_older(&data, EXPIRES) {
+                if !blobs::is_older(&data, SESSION_LIFETIME) {
                     continue;
                 }
                 work(&file)?;
@@ -188,10 +189,10 @@ impl Uploads {
     }
 }
 
-impl Session {
+impl UploadSession {
     fn new(path: PathBuf, length: u64) -> Arc<Self> {
         Arc::new_cyclic(|session| {
-            let content = Content::new(session.clone(), length);
+            let content = UploadFile::new(session.clone(), length);
             Self {
                 path,
                 length: AtomicU64::new(length),
@@ -219,19 +220,19 @@ impl Uploads {
         work: &Work,
         (name, id): (&RepositoryName, &UploadId),
         digest: &Digest,
-        Received { mut turn, session }: Received,
+        ReceivedUpload { mut turn, session }: ReceivedUpload,
     ) -> Result<(), StoreError> {
-        let algorithm = Algorithm::of(digest)?;
+        let algorithm = DigestAlgorithm::of(digest)?;
         let (uploads, name, id, digest) = (self.clone(), name.clone(), id.clone(), digest.clone());
         work.run(move || {
             // Whoever had the turn before may have committed it.
-            let file = if_there(File::open(&session.path))?.ok_or(StoreError::UploadUnknown)?;
+            let file = if_exists(File::open(&session.path))?.ok_or(StoreError::UploadUnknown)?;
             if turn.finish(algorithm, &file)? != digest {
                 uploads.forget(&id, &session)?;
                 return Err(StoreError::DigestMismatch);
             }
             file.sync_data()?;
-            blobs::adopt(&uploads.layout, &name, &digest, &session.path)?;
+            blobs::publish(&uploads.layout, &name, &digest, &session.path)?;
             uploads.sessions.remove(&id);
             Ok(())
         })
@@ -246,7 +247,7 @@ impl Uploads {
         range: ContentRange,
         mut body: B,
         timeouts: BodyTimeouts,
-    ) -> Result<Received, StoreError>
+    ) -> Result<ReceivedUpload, StoreError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -268,7 +269,7 @@ impl Uploads {
             tracing::debug!(begin, at = turn.length, "a chunk out of order");
             return Err(StoreError::OutOfOrder { at: turn.length });
         }
-        let mut writer = Writer {
+        let mut writer = BodyWriter {
             work,
             session: &session,
             turn: Some(turn),
@@ -283,20 +284,20 @@ impl Uploads {
         drop(writer);
         read.unwrap_or(Err(StoreError::Superseded))?;
         let turn = turn?.ok_or(StoreError::Superseded)?;
-        Ok(Received { turn, session })
+        Ok(ReceivedUpload { turn, session })
     }
 }
 
 /// Takes a body to the file, a batch at a time, and reads on meanwhile.
-struct Writer<'a> {
+struct BodyWriter<'a> {
     work: &'a Work,
-    session: &'a Arc<Session>,
+    session: &'a Arc<UploadSession>,
     turn: Option<Turn>,
     /// The batch comes back: memory that another thread gives free is not at hand here for long.
     writing: Option<Started<(Turn, Batch)>>,
 }
 
-impl Writer<'_> {
+impl BodyWriter<'_> {
     async fn read<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
@@ -318,7 +319,7 @@ impl Writer<'_> {
                 Err(_) => break Err(StoreError::BodyStalled),
             }
             limit = timeouts.stall;
-            if batch.bytes >= BATCH {
+            if batch.bytes >= BATCH_BYTES {
                 self.write(std::mem::take(&mut batch)).await?;
             }
         };

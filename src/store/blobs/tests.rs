@@ -4,7 +4,7 @@ use super::*;
 
 struct Stage {
     directory: tempfile::TempDir,
-    layout: Layout,
+    layout: StoreLayout,
 }
 
 fn name(text: &str) -> RepositoryName {
@@ -14,15 +14,15 @@ fn name(text: &str) -> RepositoryName {
 impl Stage {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::create(directory.path().join("ci")).unwrap();
+        let layout = StoreLayout::create(directory.path().join("ci")).unwrap();
         Self { directory, layout }
     }
 
-    fn adopt(&self, repository: &str, content: &str) -> Digest {
+    fn publish(&self, repository: &str, content: &str) -> Digest {
         let file = self.directory.path().join("upload");
         std::fs::write(&file, content).unwrap();
-        let digest = Algorithm::Sha256.digest(content.as_bytes());
-        adopt(&self.layout, &name(repository), &digest, &file).unwrap();
+        let digest = DigestAlgorithm::Sha256.digest(content.as_bytes());
+        publish(&self.layout, &name(repository), &digest, &file).unwrap();
         assert!(!file.exists(), "the upload keeps no name");
         digest
     }
@@ -44,11 +44,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[test]
 fn a_blob_is_on_the_disk_once_however_often_it_comes() {
     let stage = Stage::new();
-    let digest = stage.adopt("a", "some");
+    let digest = stage.publish("a", "some");
     let first = std::fs::metadata(stage.path("a", &digest)).unwrap();
     assert_eq!(first.nlink(), 2);
     for repository in ["a", "b", "b/c"] {
-        stage.adopt(repository, "some");
+        stage.publish(repository, "some");
         assert_eq!(
             std::fs::metadata(stage.path(repository, &digest))
                 .unwrap()
@@ -63,7 +63,7 @@ fn a_blob_is_on_the_disk_once_however_often_it_comes() {
             .nlink(),
         5
     );
-    let missing = Algorithm::Sha256.digest(b"missing");
+    let missing = DigestAlgorithm::Sha256.digest(b"missing");
     assert!(!mount(&stage.layout, &name("a"), &name("e"), &missing).unwrap());
     assert!(!stage.layout.repository(&name("e")).exists());
 }
@@ -71,14 +71,14 @@ fn a_blob_is_on_the_disk_once_however_often_it_comes() {
 #[test]
 fn a_shared_name_that_is_gone_or_wrong_is_made_anew() {
     let stage = Stage::new();
-    let digest = stage.adopt("a", "some");
+    let digest = stage.publish("a", "some");
     let shared = stage.layout.shared_blob(&digest).unwrap();
     std::fs::remove_file(&shared).unwrap();
-    stage.adopt("b", "some");
+    stage.publish("b", "some");
     assert_eq!(std::fs::metadata(&shared).unwrap().nlink(), 2);
     std::fs::remove_file(&shared).unwrap();
     std::fs::write(&shared, "so").unwrap();
-    stage.adopt("c", "some");
+    stage.publish("c", "some");
     assert_eq!(std::fs::read(stage.path("c", &digest)).unwrap(), b"some");
     assert_eq!(std::fs::read(&shared).unwrap(), b"some");
 }
@@ -86,13 +86,13 @@ fn a_shared_name_that_is_gone_or_wrong_is_made_anew() {
 #[test]
 fn a_blob_that_comes_again_is_young_again() {
     let stage = Stage::new();
-    let digest = stage.adopt("a", "some");
+    let digest = stage.publish("a", "some");
     for again in [true, false] {
         let path = stage.path("a", &digest);
         stage.age(&path, HOUR * 100);
         assert!(is_older(&std::fs::metadata(&path).unwrap(), HOUR * 99));
         if again {
-            stage.adopt("a", "some");
+            stage.publish("a", "some");
         } else {
             mount(&stage.layout, &name("a"), &name("b"), &digest).unwrap();
         }
@@ -103,7 +103,7 @@ fn a_blob_that_comes_again_is_young_again() {
 #[test]
 fn the_sign_of_use_is_seldom_written_and_seen_in_time() {
     let stage = Stage::new();
-    let digest = stage.adopt("a", "some");
+    let digest = stage.publish("a", "some");
     let path = stage.path("a", &digest);
     let modified = || std::fs::metadata(&path).unwrap().modified().unwrap();
     stage.age(&path, HOUR / 2);
@@ -120,13 +120,13 @@ fn the_sign_of_use_is_seldom_written_and_seen_in_time() {
     assert_eq!(std::fs::read(&path).unwrap(), b"some");
     stage.age(&path, HOUR * 24);
     assert!(remove_unused(&found, HOUR * 24).unwrap());
-    assert!(!path.exists() && !path.with_extension(ASIDE).exists());
+    assert!(!path.exists() && !path.with_extension(REMOVED_EXTENSION).exists());
 }
 
 #[test]
 fn only_blobs_are_listed() {
     let stage = Stage::new();
-    let digest = stage.adopt("a", "some");
+    let digest = stage.publish("a", "some");
     let directory = stage.layout.repository(&name("a"));
     for other in [".moorgate-x", "README", "A", "removed"] {
         std::fs::write(directory.join("blobs/sha256").join(other), "x").unwrap();

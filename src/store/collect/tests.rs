@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::registry::reference::{Reference, Tag};
-use crate::store::document::Descriptor;
-use crate::store::hash::Algorithm;
-use crate::store::index::Entry;
-use crate::store::layout::Layout;
+use crate::store::hash::DigestAlgorithm;
+use crate::store::index::ManifestEntry;
+use crate::store::layout::StoreLayout;
+use crate::store::manifest::Descriptor;
 
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -33,11 +33,14 @@ struct Graph {
 
 impl Graph {
     fn kept(&self) -> Vec<u8> {
-        let mut index = Index::default();
-        let mut documents: HashMap<Digest, Document> = HashMap::new();
+        let mut index = RepositoryIndex::default();
+        let mut documents: HashMap<Digest, ParsedManifest> = HashMap::new();
         for n in &self.manifests {
-            index.insert(&number(*n), Entry::new(MANIFEST.to_owned(), 1, None));
-            documents.insert(number(*n), Document::default());
+            index.insert(
+                &number(*n),
+                ManifestEntry::new(MANIFEST.to_owned(), 1, None),
+            );
+            documents.insert(number(*n), ParsedManifest::default());
         }
         for n in self.tagged.iter().filter(|n| self.manifests.contains(n)) {
             index.point(Tag::parse(&format!("t{n}")).unwrap(), &number(*n));
@@ -162,7 +165,7 @@ impl Aged {
         Self { directory, store }
     }
 
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &StoreLayout {
         &self.store.layout
     }
 
@@ -173,8 +176,8 @@ impl Aged {
     fn blob(&self, repository: &str, content: &[u8]) -> Digest {
         let file = self.directory.path().join("upload");
         fs::write(&file, content).unwrap();
-        let digest = Algorithm::Sha256.digest(content);
-        blobs::adopt(self.layout(), &Self::name(repository), &digest, &file).unwrap();
+        let digest = DigestAlgorithm::Sha256.digest(content);
+        blobs::publish(self.layout(), &Self::name(repository), &digest, &file).unwrap();
         digest
     }
 
@@ -195,7 +198,7 @@ impl Aged {
         let descriptor = |n: usize, size: usize| json!({"mediaType": "a/b", "digest": digests[n].as_str(), "size": size});
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(0, config.len()),
             "layers": [descriptor(1, layer.len())]});
-        let digest = Algorithm::Sha256.digest(manifest.to_string().as_bytes());
+        let digest = DigestAlgorithm::Sha256.digest(manifest.to_string().as_bytes());
         let reference = match tag {
             Some(tag) => Reference::Tag(Tag::parse(tag).unwrap()),
             None => Reference::Digest(digest),
@@ -219,17 +222,17 @@ impl Aged {
         }
     }
 
-    fn collect(&self) -> Collected {
+    fn collect(&self) -> CollectionSummary {
         let dry = self
             .store
-            .collect(Collection {
+            .collect(CollectionOptions {
                 grace: GRACE,
                 dry_run: true,
             })
             .unwrap();
         let collected = self
             .store
-            .collect(Collection {
+            .collect(CollectionOptions {
                 grace: GRACE,
                 dry_run: false,
             })
@@ -237,12 +240,16 @@ impl Aged {
         assert_eq!(dry, collected, "what was said that would be removed");
         let again = self
             .store
-            .collect(Collection {
+            .collect(CollectionOptions {
                 grace: GRACE,
                 dry_run: false,
             })
             .unwrap();
-        assert_eq!(again, Collected::default(), "it had all been removed");
+        assert_eq!(
+            again,
+            CollectionSummary::default(),
+            "it had all been removed"
+        );
         collected
     }
 }
@@ -271,7 +278,7 @@ fn what_is_old_and_not_needed_goes_and_nothing_else() {
     }
     assert!(!aged.layout().shared_blob(&lone).unwrap().exists());
     // A manifest, and four blobs with it: its own, two that it needed, and the lone one.
-    let Collected {
+    let CollectionSummary {
         manifests,
         blobs,
         uploads,
@@ -313,7 +320,7 @@ fn children_of_an_index_stay_until_it_goes() {
     let tag = Reference::Tag(Tag::parse("all").unwrap());
     aged.manifest("a", &tag, &list);
     aged.age("a");
-    assert_eq!(aged.collect(), Collected::default());
+    assert_eq!(aged.collect(), CollectionSummary::default());
     aged.store
         .repository(&Aged::name("a"))
         .delete(&tag)
@@ -330,7 +337,7 @@ fn children_that_another_tool_did_not_list_are_there_and_stay() {
     let descriptor = json!({"mediaType": MANIFEST, "digest": child.as_str(), "size": size});
     let list = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor]});
     aged.manifest("a", &Reference::Tag(Tag::parse("all").unwrap()), &list);
-    let list = Algorithm::Sha256.digest(list.to_string().as_bytes());
+    let list = DigestAlgorithm::Sha256.digest(list.to_string().as_bytes());
     let size = fs::metadata(aged.path("a", &list)).unwrap().len();
     let listed = json!({"schemaVersion": 2, "manifests": [{"mediaType": INDEX, "digest": list.as_str(), "size": size,
         "annotations": {"org.opencontainers.image.ref.name": "all"}}]});
@@ -340,7 +347,7 @@ fn children_that_another_tool_did_not_list_are_there_and_stay() {
         .join("index.json");
     fs::write(path, listed.to_string()).unwrap();
     aged.age("a");
-    assert_eq!(aged.collect(), Collected::default());
+    assert_eq!(aged.collect(), CollectionSummary::default());
     assert!(aged.has("a", &child) && aged.has("a", &layer));
     let index = aged.store.repository(&Aged::name("a")).index().unwrap();
     assert_eq!(index.manifest(&child).unwrap().media_type, MANIFEST);
@@ -352,7 +359,7 @@ fn a_blob_that_a_client_was_told_of_stays() {
     let lone = aged.blob("a", b"lone");
     aged.age("a");
     blobs::open_for_push(aged.layout(), &Aged::name("a"), &lone).unwrap();
-    assert_eq!(aged.collect(), Collected::default());
+    assert_eq!(aged.collect(), CollectionSummary::default());
     aged.age("a");
     assert_eq!(aged.collect().blobs, 1);
     let gone = blobs::open_for_push(aged.layout(), &Aged::name("a"), &lone);
@@ -373,7 +380,7 @@ async fn a_manifest_that_a_client_was_told_of_stays() {
     let collect = move || {
         (
             aged.store
-                .collect(Collection {
+                .collect(CollectionOptions {
                     grace: GRACE,
                     dry_run: false,
                 })
@@ -382,7 +389,7 @@ async fn a_manifest_that_a_client_was_told_of_stays() {
         )
     };
     let (collected, aged) = tokio::task::spawn_blocking(collect).await.unwrap();
-    assert_eq!(collected, Collected::default());
+    assert_eq!(collected, CollectionSummary::default());
     assert!(aged.has("a", &manifest) && aged.has("a", &layer));
 }
 
@@ -401,7 +408,7 @@ fn a_blob_that_a_killed_collection_had_in_hand_comes_back() {
         .join(".moorgate-x");
     fs::write(&unfinished, "half").unwrap();
     aged.store
-        .collect(Collection {
+        .collect(CollectionOptions {
             grace: GRACE,
             dry_run: false,
         })
@@ -426,7 +433,7 @@ fn a_repository_that_another_tool_made_is_collected_like_others() {
         r#"{"schemaVersion":2,"manifests":[]}"#,
     )
     .unwrap();
-    let lone = Algorithm::Sha256.digest(b"lone");
+    let lone = DigestAlgorithm::Sha256.digest(b"lone");
     fs::write(aged.path("other/tool", &lone), "lone").unwrap();
     aged.age("other/tool");
     let collected = aged.collect();
@@ -474,12 +481,12 @@ fn a_damaged_repository_does_not_keep_others_from_being_collected() {
         "{",
     )
     .unwrap();
-    let failed = aged.store.collect(Collection {
+    let failed = aged.store.collect(CollectionOptions {
         grace: GRACE,
         dry_run: false,
     });
     assert!(failed.is_err(), "{failed:?}");
-    let lone = Algorithm::Sha256.digest(b"lone");
+    let lone = DigestAlgorithm::Sha256.digest(b"lone");
     assert_eq!(
         ["a", "b", "c"].map(|name| aged.has(name, &lone)),
         [false, true, false]

@@ -4,7 +4,7 @@ use super::*;
 
 fn uploads() -> (tempfile::TempDir, Uploads) {
     let directory = tempfile::tempdir().unwrap();
-    let layout = Layout::create(directory.path().join("ci")).unwrap();
+    let layout = StoreLayout::create(directory.path().join("ci")).unwrap();
     (directory, Uploads::new(layout))
 }
 

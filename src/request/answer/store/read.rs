@@ -11,7 +11,7 @@ use crate::registry::reference::Reference;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
 use crate::request::respond;
-use crate::store::content::Content;
+use crate::store::file_body::FileBody;
 
 pub(super) async fn manifest(
     request: &StoreRequest<'_>,
@@ -65,7 +65,7 @@ pub(super) async fn blob(
     };
     let body = match (wanted, read) {
         (Wanted::Nothing, _) | (_, Read::Head) => ResponseBody::own("", true),
-        _ => ResponseBody::stored(Content::new(blob.file, begin, end)),
+        _ => ResponseBody::stored(FileBody::new(blob.file, begin, end)),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -10,7 +10,7 @@ use crate::registry::digest::Digest;
 
 /// What a manifest says about itself.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Document {
+pub(super) struct ParsedManifest {
     pub(super) media_type: String,
     /// Its configuration and layers, without those that may lie elsewhere.
     pub(super) blobs: Vec<Descriptor>,
@@ -34,7 +34,7 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const KNOWN: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+const CHECKED_TYPES: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 const SCHEMA_1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
@@ -42,21 +42,21 @@ const SCHEMA_1: [&str; 2] = [
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Raw {
+struct ManifestJson {
     schema_version: Option<u32>,
     media_type: Option<String>,
     artifact_type: Option<String>,
-    config: Option<RawDescriptor>,
-    layers: Option<Vec<RawDescriptor>>,
-    blobs: Option<Vec<RawDescriptor>>,
-    manifests: Option<Vec<RawDescriptor>>,
-    subject: Option<RawDescriptor>,
+    config: Option<DescriptorJson>,
+    layers: Option<Vec<DescriptorJson>>,
+    blobs: Option<Vec<DescriptorJson>>,
+    manifests: Option<Vec<DescriptorJson>>,
+    subject: Option<DescriptorJson>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawDescriptor {
+struct DescriptorJson {
     #[serde(default)]
     media_type: String,
     digest: String,
@@ -65,7 +65,7 @@ struct RawDescriptor {
     urls: Option<Vec<String>>,
 }
 
-impl Document {
+impl ParsedManifest {
     /// Reads a manifest that was sent with this `Content-Type`.
     pub(super) fn read(content_type: Option<&str>, bytes: &[u8]) -> Result<Self, StoreError> {
         let declared = content_type.map(bare);
@@ -75,7 +75,7 @@ impl Document {
         if declared.is_some_and(|kind| SCHEMA_1.contains(&kind)) {
             return Err(schema_1());
         }
-        let raw: Raw = match serde_json::from_slice(bytes) {
+        let raw: ManifestJson = match serde_json::from_slice(bytes) {
             Ok(raw) => raw,
             Err(error) => return Self::opaque(declared, &error),
         };
@@ -110,7 +110,7 @@ impl Document {
     /// Content that is no JSON of ours: fine, unless it claims to be.
     fn opaque(declared: Option<&str>, error: &serde_json::Error) -> Result<Self, StoreError> {
         match declared {
-            Some(kind) if !KNOWN.contains(&kind) => Ok(Self {
+            Some(kind) if !CHECKED_TYPES.contains(&kind) => Ok(Self {
                 media_type: kind.to_owned(),
                 ..Self::default()
             }),
@@ -120,7 +120,7 @@ impl Document {
         }
     }
 
-    fn of(media_type: String, raw: Raw) -> Result<Self, StoreError> {
+    fn of(media_type: String, raw: ManifestJson) -> Result<Self, StoreError> {
         let config_type = raw.config.as_ref().map(|config| config.media_type.clone());
         let lists = [raw.layers, raw.blobs].into_iter().flatten().flatten();
         let blobs = raw
@@ -128,13 +128,13 @@ impl Document {
             .into_iter()
             .chain(lists.filter(|layer| !layer.lies_elsewhere()));
         let descriptors =
-            |list: Vec<RawDescriptor>| list.into_iter().map(RawDescriptor::read).collect();
+            |list: Vec<DescriptorJson>| list.into_iter().map(DescriptorJson::read).collect();
         Ok(Self {
-            blobs: blobs.map(RawDescriptor::read).collect::<Result<_, _>>()?,
+            blobs: blobs.map(DescriptorJson::read).collect::<Result<_, _>>()?,
             manifests: raw.manifests.map_or(Ok(Vec::new()), descriptors)?,
             subject: raw
                 .subject
-                .map(RawDescriptor::read)
+                .map(DescriptorJson::read)
                 .transpose()?
                 .map(|subject| subject.digest),
             // Distribution specification 1.1, "Listing Referrers".
@@ -165,10 +165,10 @@ fn schema_1() -> StoreError {
 }
 
 /// The parts without which a manifest of a known type is none.
-fn check(media_type: &str, raw: &Raw) -> Result<(), StoreError> {
+fn check(media_type: &str, raw: &ManifestJson) -> Result<(), StoreError> {
     let missing = match media_type {
         OCI_MANIFEST | DOCKER_MANIFEST => match raw {
-            Raw {
+            ManifestJson {
                 schema_version: Some(2),
                 config: Some(_),
                 layers: Some(_),
@@ -177,13 +177,13 @@ fn check(media_type: &str, raw: &Raw) -> Result<(), StoreError> {
             } => {
                 return Ok(());
             }
-            Raw {
+            ManifestJson {
                 manifests: Some(_), ..
             } => "an image manifest has no manifests",
             _ => "an image manifest has schemaVersion 2, a config and layers",
         },
         OCI_INDEX | DOCKER_LIST => match raw {
-            Raw {
+            ManifestJson {
                 schema_version: Some(2),
                 manifests: Some(_),
                 config: None,
@@ -192,7 +192,7 @@ fn check(media_type: &str, raw: &Raw) -> Result<(), StoreError> {
             } => {
                 return Ok(());
             }
-            Raw {
+            ManifestJson {
                 manifests: Some(_), ..
             } => "an image index has schemaVersion 2 and neither config nor layers",
             _ => "an image index has manifests",
@@ -202,7 +202,7 @@ fn check(media_type: &str, raw: &Raw) -> Result<(), StoreError> {
     Err(StoreError::invalid(missing))
 }
 
-impl RawDescriptor {
+impl DescriptorJson {
     /// Layers that were never meant to be pushed, as those of Windows are.
     fn lies_elsewhere(&self) -> bool {
         let foreign =
@@ -240,9 +240,9 @@ mod tests {
         json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(1), "layers": [descriptor(2)]})
     }
 
-    fn read(content_type: &str, value: &Value) -> Result<Document, String> {
+    fn read(content_type: &str, value: &Value) -> Result<ParsedManifest, String> {
         let content_type = Some(content_type).filter(|kind| !kind.is_empty());
-        Document::read(content_type, value.to_string().as_bytes())
+        ParsedManifest::read(content_type, value.to_string().as_bytes())
             .map_err(|error| error.to_string())
     }
 
@@ -330,20 +330,20 @@ mod tests {
         let twice = image()
             .to_string()
             .replacen('{', r#"{"config":{"digest":"x","size":1},"#, 1);
-        assert!(Document::read(None, twice.as_bytes()).is_err());
+        assert!(ParsedManifest::read(None, twice.as_bytes()).is_err());
     }
 
     #[test]
     fn other_types_are_kept_as_they_are() {
         assert_eq!(
-            Document::read(Some("application/x-thing"), b"\0\x01")
+            ParsedManifest::read(Some("application/x-thing"), b"\0\x01")
                 .unwrap()
                 .media_type,
             "application/x-thing"
         );
-        let expected = Document {
+        let expected = ParsedManifest {
             media_type: "application/vnd.example+json".to_owned(),
-            ..Document::default()
+            ..ParsedManifest::default()
         };
         for content in [json!({"x": 1}), json!({"config": "a file"}), json!(7)] {
             let document = read("application/vnd.example+json; charset=utf-8", &content).unwrap();
@@ -389,15 +389,15 @@ mod tests {
                 };
             }
             let bytes = value.to_string().into_bytes();
-            if let Ok(document) = Document::read(content_type.as_deref(), &bytes) {
-                let again = Document::read(Some(&document.media_type), &bytes);
+            if let Ok(document) = ParsedManifest::read(content_type.as_deref(), &bytes) {
+                let again = ParsedManifest::read(Some(&document.media_type), &bytes);
                 prop_assert_eq!(again.map_err(|error| error.to_string()), Ok(document));
             }
         }
 
         #[test]
         fn nothing_panics(kind in "\\PC{0,12}", text in "\\PC*") {
-            let _ = Document::read(Some(&kind), text.as_bytes());
+            let _ = ParsedManifest::read(Some(&kind), text.as_bytes());
         }
     }
 }

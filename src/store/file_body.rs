@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 /// A range of a file. What the system has in memory is copied at once; only where the disk has to
 /// be waited for, another thread does that.
 #[derive(Debug)]
-pub(crate) struct Content {
+pub(crate) struct FileBody {
     file: Arc<File>,
     at: u64,
     end: u64,
@@ -23,9 +23,9 @@ pub(crate) struct Content {
 }
 
 /// Read at once: 8 records of TLS.
-const PART: usize = 128 * 1024;
+const MAX_READ_BYTES: usize = 128 * 1024;
 
-impl Content {
+impl FileBody {
     pub(crate) fn new(file: File, begin: u64, end: u64) -> Self {
         Self {
             file: Arc::new(file),
@@ -37,8 +37,8 @@ impl Content {
 
     fn part(&self) -> usize {
         usize::try_from(self.end - self.at)
-            .unwrap_or(PART)
-            .min(PART)
+            .unwrap_or(MAX_READ_BYTES)
+            .min(MAX_READ_BYTES)
     }
 
     /// What is in memory; `None`: nothing is, or the file system cannot say.
@@ -88,7 +88,7 @@ impl Content {
     }
 }
 
-impl Body for Content {
+impl Body for FileBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -134,7 +134,7 @@ mod tests {
             (131_071, 262_145),
             (399_999, 400_000),
         ] {
-            let content = Content::new(file.try_clone().unwrap(), begin, end);
+            let content = FileBody::new(file.try_clone().unwrap(), begin, end);
             assert_eq!(content.size_hint().exact(), Some(end - begin));
             let read = content.collect().await.unwrap().to_bytes();
             assert_eq!(
@@ -148,7 +148,7 @@ mod tests {
     async fn a_file_that_is_cut_short_breaks_the_answer() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"abc").unwrap();
-        let content = Content::new(file, 0, 10);
+        let content = FileBody::new(file, 0, 10);
         assert!(content.collect().await.is_err());
     }
 }

@@ -9,24 +9,24 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::Session;
+use super::UploadSession;
 use crate::registry::digest::Digest;
 use crate::store::error::StoreError;
-use crate::store::hash::{Algorithm, Hasher};
-use crate::store::layout::if_there;
+use crate::store::hash::{ContentHasher, DigestAlgorithm};
+use crate::store::layout::if_exists;
 
 /// What has come, and its hash. Whoever writes owns the lock until the write has ended, also where
 /// the request that wanted it is gone.
-pub(super) struct Content {
-    session: Weak<Session>,
+pub(super) struct UploadFile {
+    session: Weak<UploadSession>,
     pub(super) length: u64,
     /// `None`: somebody else wrote some of it, and it has to be hashed again.
-    hasher: Option<Hasher>,
+    hasher: Option<ContentHasher>,
 }
 
-impl Content {
+impl UploadFile {
     /// Of a file that has this length already.
-    pub(super) fn new(session: Weak<Session>, length: u64) -> Self {
+    pub(super) fn new(session: Weak<UploadSession>, length: u64) -> Self {
         Self {
             session,
             length,
@@ -37,7 +37,7 @@ impl Content {
     /// Writes and hashes; whatever fails, length and hash are those of what is in the file.
     pub(super) fn add(&mut self, path: &Path, batch: &Batch) -> Result<(), StoreError> {
         let file =
-            if_there(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
+            if_exists(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
         let written = self.write(&file, batch);
         if written.is_err() {
             // What was written of a part would be in the way of nothing, but it takes room.
@@ -76,7 +76,7 @@ impl Content {
 
     /// The digest of all that is in the file, also where another process wrote some of it
     /// meanwhile.
-    pub(super) fn finish(&mut self, algorithm: Algorithm, file: &File) -> io::Result<Digest> {
+    pub(super) fn finish(&mut self, algorithm: DigestAlgorithm, file: &File) -> io::Result<Digest> {
         let is_ours = file.metadata()?.len() == self.length;
         let kept = self
             .hasher
@@ -84,14 +84,14 @@ impl Content {
             .filter(|hasher| is_ours && hasher.algorithm() == algorithm);
         match kept {
             Some(hasher) => Ok(hasher.finish()),
-            None => algorithm.digest_of(file),
+            None => algorithm.digest_file(file),
         }
     }
 }
 
 /// Only of nothing is the hash known.
-fn hasher_of(length: u64) -> Option<Hasher> {
-    (length == 0).then(|| Algorithm::Sha256.hasher())
+fn hasher_of(length: u64) -> Option<ContentHasher> {
+    (length == 0).then(|| DigestAlgorithm::Sha256.hasher())
 }
 
 /// Parts of a body that are written together.

@@ -6,18 +6,18 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::layout::{Layout, if_there};
+use super::layout::{StoreLayout, if_exists};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::state_file::{Access, atomic_write};
 
 /// The pulls that are not written yet, in seconds since 1970.
 #[derive(Debug, Default)]
-pub(super) struct Pulled {
+pub(super) struct PullTimes {
     waiting: Mutex<HashMap<RepositoryName, BTreeMap<Digest, u64>>>,
 }
 
-impl Pulled {
+impl PullTimes {
     /// A manifest of a repository was pulled now.
     pub(super) fn note(&self, name: &RepositoryName, digest: &Digest) {
         let now = SystemTime::now()
@@ -33,7 +33,7 @@ impl Pulled {
     /// Writes what waits, without manifests for which `is_kept` says no.
     pub(super) fn write(
         &self,
-        layout: &Layout,
+        layout: &StoreLayout,
         is_kept: impl Fn(&RepositoryName, &Digest) -> bool,
     ) -> io::Result<()> {
         let waiting =
@@ -59,8 +59,11 @@ impl Pulled {
 
 /// The times of last pulls by digest. A damaged file counts as empty: nothing but a clean-up uses
 /// it.
-pub(super) fn read(layout: &Layout, name: &RepositoryName) -> io::Result<BTreeMap<String, u64>> {
-    let bytes = if_there(std::fs::read(layout.pulled(name)))?;
+pub(super) fn read(
+    layout: &StoreLayout,
+    name: &RepositoryName,
+) -> io::Result<BTreeMap<String, u64>> {
+    let bytes = if_exists(std::fs::read(layout.pulled(name)))?;
     Ok(bytes
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default())
@@ -73,10 +76,10 @@ mod tests {
     #[test]
     fn pulls_are_added_to_those_written_before() {
         let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::create(directory.path().to_owned()).unwrap();
+        let layout = StoreLayout::create(directory.path().to_owned()).unwrap();
         let name = RepositoryName::parse("base/app").unwrap();
         let digest = |n: u8| Digest::parse(&format!("sha256:{n:064x}")).unwrap();
-        let pulled = Pulled::default();
+        let pulled = PullTimes::default();
         for n in [1, 2] {
             pulled.note(&name, &digest(n));
             pulled.write(&layout, |_, _| true).unwrap();
