@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -68,6 +71,27 @@ impl<K: Eq + Hash> KeyedLock<K> {
         guard.map(KeyGuard).map_err(|_| LockTimeout(timeout))
     }
 
+    /// As [`Self::write`], on a thread that may block.
+    pub(crate) fn blocking_write(
+        &self,
+        key: K,
+        timeout: Duration,
+    ) -> Result<KeyGuard, LockTimeout> {
+        let deadline = std::time::Instant::now() + timeout;
+        let mut guard = pin!(self.lock(key).write_owned());
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        loop {
+            if let Poll::Ready(guard) = guard.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Ok(KeyGuard(guard));
+            }
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Err(LockTimeout(timeout));
+            }
+            std::thread::park_timeout(left);
+        }
+    }
+
     fn lock(&self, key: K) -> Arc<RwLock<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lock) = locks.by_key.get(&key).and_then(Weak::upgrade) {
@@ -80,6 +104,15 @@ impl<K: Eq + Hash> KeyedLock<K> {
         let lock = Arc::new(RwLock::new(()));
         locks.by_key.insert(key, Arc::downgrade(&lock));
         lock
+    }
+}
+
+/// Wakes a thread that waits for a lock.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
@@ -110,6 +143,18 @@ mod tests {
         assert!(locks.write("a", TIMEOUT).await.is_err());
         drop((first, second));
         drop(locks.write("a", TIMEOUT).await.expect("free"));
+    }
+
+    #[test]
+    fn a_thread_waits_in_the_same_queue() {
+        let locks = KeyedLock::new();
+        let held = locks.blocking_write("a", TIMEOUT).expect("free");
+        assert!(locks.blocking_write("a", Duration::from_millis(1)).is_err());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| locks.blocking_write("a", TIMEOUT));
+            drop(held);
+            drop(waiting.join().expect("no panic").expect("released"));
+        });
     }
 
     #[tokio::test]
