@@ -54,7 +54,6 @@ pub mod state_file;
 
 mod clock;
 mod crypto;
-#[cfg_attr(not(test), expect(dead_code, reason = "callers follow"))]
 mod keyed_lock;
 
 pub mod registry;

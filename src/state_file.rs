@@ -3,15 +3,12 @@
 
 mod atomic;
 mod blocking;
-#[cfg_attr(not(test), expect(dead_code, reason = "callers follow"))]
 mod lock;
 #[cfg_attr(not(test), expect(dead_code, reason = "callers follow"))]
 mod watched;
 
 pub use atomic::{Access, TEMPORARY_PREFIX, atomic_write, private_directory};
 pub(crate) use blocking::run_blocking;
-#[expect(unused_imports, reason = "callers follow")]
-pub(crate) use lock::LockMode;
-pub(crate) use lock::{FileLock, LOCK_TIMEOUT};
+pub(crate) use lock::{FileLock, LOCK_TIMEOUT, LockMode};
 pub(crate) use watched::Fingerprint;
 pub(crate) use watched::{FileChange, FileWatch};

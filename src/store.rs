@@ -1,5 +1,5 @@
 //! The registry that moorgate keeps itself, in a directory: what a call does to the files. It knows
-//! nothing of HTTP but the bodies that it reads and gives; `request/answer/store` speaks for it.
+//! nothing of HTTP but the bodies that it reads and returns; `request/answer/store` translates.
 
 mod blobs;
 pub(crate) mod collect;
@@ -7,15 +7,16 @@ mod error;
 pub(crate) mod file_body;
 mod hash;
 mod index;
+mod lanes;
 mod layout;
 mod lists;
+mod locks;
 mod manifest;
 mod precondition;
 mod pull_times;
 mod repository;
-mod turns;
+mod repository_cache;
 mod uploads;
-mod work;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,40 +24,40 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use dashmap::DashMap;
 use http_body::Body;
 
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::registry::reference::{Reference, Tag};
+use crate::registry::reference::Reference;
 use crate::registry::upload_id::UploadId;
 use hash::DigestAlgorithm;
+use lanes::Lanes;
 use layout::StoreLayout;
+use locks::RepositoryLocks;
 use pull_times::PullTimes;
 use repository::StoredRepository;
-use turns::Turns;
-use uploads::Uploads;
-use work::Work;
+use repository_cache::RepositoryCache;
+use uploads::{Chunk, Uploads};
 
 pub(crate) use blobs::OpenBlob;
 pub(crate) use error::StoreError;
 pub(crate) use lists::{Page, PageRequest};
 pub(crate) use precondition::Precondition;
-pub(crate) use repository::PutOutcome;
+pub(crate) use repository::{NewManifest, PutOutcome};
 pub(crate) use uploads::{BodyTimeouts, ContentRange};
 
 /// One store. Several processes may have the same directory open.
 pub(crate) struct Store {
     layout: StoreLayout,
-    /// Those that were found on the disk: a stranger's names make no entries.
-    repositories: DashMap<RepositoryName, Arc<StoredRepository>>,
+    /// Only repositories that exist.
+    repositories: RepositoryCache,
     uploads: Arc<Uploads>,
-    pulled: PullTimes,
-    turns: Turns,
-    work: Work,
+    pull_times: PullTimes,
+    locks: RepositoryLocks,
+    lanes: Lanes,
 }
 
-/// A manifest as it was pushed.
+/// A manifest, byte for byte as it was pushed.
 #[derive(Debug)]
 pub(crate) struct StoredManifest {
     pub(crate) digest: Digest,
@@ -71,36 +72,44 @@ impl Store {
         let uploads = Arc::new(Uploads::new(layout.clone()));
         Ok(Arc::new(Self {
             layout,
-            repositories: DashMap::new(),
+            repositories: RepositoryCache::default(),
             uploads,
-            pulled: PullTimes::default(),
-            turns: Turns::new(),
-            work: Work::new(),
+            pull_times: PullTimes::default(),
+            locks: RepositoryLocks::new(),
+            lanes: Lanes::start()?,
         }))
     }
 
-    /// Where it is.
     pub(crate) fn directory(&self) -> &Path {
         self.layout.root()
     }
 
     fn repository(&self, name: &RepositoryName) -> Arc<StoredRepository> {
-        if let Some(known) = self.repositories.get(name) {
-            return known.clone();
+        if let Some(cached) = self.repositories.get(name) {
+            return cached;
         }
         let repository = Arc::new(StoredRepository::new(self.layout.clone(), name.clone()));
-        if self.layout.repository(name).exists() {
-            self.repositories.insert(name.clone(), repository.clone());
+        // Names that do not exist, which anybody can make up, are not cached.
+        if !self.layout.repository(name).exists() {
+            return repository;
         }
-        repository
+        self.repositories.insert(name, repository)
     }
 
-    async fn run<T: Send + 'static>(
+    async fn run_read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.clone();
-        self.work.run(move || work(&store)).await
+        self.lanes.read.run(move || work(&store)).await
+    }
+
+    async fn run_write<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        self.lanes.write.run(move || work(&store)).await
     }
 
     /// Opens a blob. `for_push`: the client only wants to know that it need not push it.
@@ -111,65 +120,80 @@ impl Store {
         for_push: bool,
     ) -> Result<OpenBlob, StoreError> {
         let (name, digest) = (name.clone(), digest.clone());
-        self.run(move |store| match for_push {
-            true => blobs::open_for_push(&store.layout, &name, &digest),
-            false => blobs::open(&store.layout, &name, &digest),
+        self.run_read(move |store| {
+            if for_push {
+                blobs::open_for_push(&store.layout, &name, &digest)
+            } else {
+                blobs::open(&store.layout, &name, &digest)
+            }
         })
         .await
     }
 
-    /// Deletes a blob that no manifest needs.
+    /// Deletes a blob that no manifest references.
     pub(crate) async fn delete_blob(
         self: &Arc<Self>,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StoreError> {
-        let _turn = self.turns.to_change(name).await;
+        DigestAlgorithm::of(digest)?;
+        let lock = self.write(name).await?.ok_or(StoreError::BlobUnknown)?;
         let (name, digest) = (name.clone(), digest.clone());
-        self.run(move |store| store.repository(&name).delete_blob(&digest))
-            .await
+        self.run_write(move |store| {
+            store
+                .repository(&name)
+                .delete_blob(&digest, &lock.directory)
+        })
+        .await
     }
 
-    /// Makes a blob of another repository one of this, too. `false`: it is not there.
+    /// Makes a blob of `from` a blob of `name`, too. `false`: it does not exist.
     pub(crate) async fn mount(
         self: &Arc<Self>,
         name: &RepositoryName,
         from: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        let _turn = self.turns.to_add(name).await;
+        let (source, wanted) = (from.clone(), digest.clone());
+        let opened = self
+            .run_read(move |store| blobs::open(&store.layout, &source, &wanted))
+            .await;
+        match opened {
+            Err(StoreError::BlobUnknown | StoreError::DigestUnsupported) => return Ok(false),
+            opened => opened?,
+        };
+        let lock = self.read(name).await?;
         let (name, from, digest) = (name.clone(), from.clone(), digest.clone());
-        self.run(
-            move |store| match blobs::mount(&store.layout, &from, &name, &digest) {
-                Err(StoreError::DigestUnsupported) => Ok(false),
-                mounted => mounted,
-            },
-        )
+        self.run_write(move |store| {
+            blobs::mount(&store.layout, &from, &name, &digest, &lock.directory)
+        })
         .await
     }
 
-    /// Opens an upload session.
+    /// Opens an upload session for a user; `None` for all clients that are not logged in.
     pub(crate) async fn start_upload(
         self: &Arc<Self>,
         name: &RepositoryName,
+        user: Option<&str>,
     ) -> Result<UploadId, StoreError> {
-        let name = name.clone();
-        self.run(move |store| store.uploads.start(&name)).await
+        let (name, user) = (name.clone(), user.map(str::to_owned));
+        self.run_write(move |store| store.uploads.start(&name, user))
+            .await
     }
 
-    /// How many bytes of an upload are here.
+    /// The number of bytes received of an upload.
     pub(crate) async fn upload_length(
         self: &Arc<Self>,
         name: &RepositoryName,
         id: &UploadId,
     ) -> Result<u64, StoreError> {
         let (name, id) = (name.clone(), id.clone());
-        self.run(move |store| store.uploads.length(&name, &id))
+        self.run_read(move |store| store.uploads.length(&name, &id))
             .await
     }
 
-    /// Adds a body to an upload, and returns how many bytes are here then. What came stays, however
-    /// the body ended.
+    /// Adds a body to an upload, and returns the number of bytes received then. What came stays,
+    /// however the body ended.
     pub(crate) async fn append<B: Body<Data = Bytes> + Unpin>(
         &self,
         upload: (&RepositoryName, &UploadId),
@@ -177,17 +201,20 @@ impl Store {
         body: B,
         timeouts: BodyTimeouts,
     ) -> Result<u64, StoreError> {
-        let received = self
-            .uploads
-            .receive(&self.work, upload, range, body, timeouts)
-            .await?;
+        let chunk = Chunk {
+            range,
+            algorithm: None,
+            body,
+            timeouts,
+        };
+        let received = self.uploads.receive(&self.lanes, upload, chunk).await?;
         Ok(received.length())
     }
 
-    /// Adds a body to an upload, and makes the whole a blob. Content that is not what the digest
-    /// says ends the upload.
+    /// Adds a body to an upload, and makes the whole a blob. Content that does not match the digest
+    /// ends the upload.
     pub(crate) async fn commit<B: Body<Data = Bytes> + Unpin>(
-        &self,
+        self: &Arc<Self>,
         upload: (&RepositoryName, &UploadId),
         digest: &Digest,
         range: ContentRange,
@@ -195,15 +222,29 @@ impl Store {
         timeouts: BodyTimeouts,
     ) -> Result<(), StoreError> {
         // Before the body comes for nothing.
-        DigestAlgorithm::of(digest)?;
-        let received = self
+        let algorithm = DigestAlgorithm::of(digest)?;
+        let chunk = Chunk {
+            range,
+            algorithm: Some(algorithm),
+            body,
+            timeouts,
+        };
+        let received = self.uploads.receive(&self.lanes, upload, chunk).await?;
+        let (name, id) = (upload.0.clone(), upload.1.clone());
+        let verified = self
             .uploads
-            .receive(&self.work, upload, range, body, timeouts)
+            .verify(&self.lanes, &id, digest, received)
             .await?;
-        let _turn = self.turns.to_add(upload.0).await;
-        self.uploads
-            .commit(&self.work, upload, digest, received)
-            .await
+        let lock = self.read(&name).await?;
+        let digest = digest.clone();
+        self.run_write(move |store| {
+            let directory = &lock.directory;
+            let file = verified.path();
+            blobs::publish(&store.layout, &name, &digest, file, directory)?;
+            store.uploads.forget(&id);
+            Ok(())
+        })
+        .await
     }
 
     /// Ends an upload without a blob.
@@ -213,7 +254,7 @@ impl Store {
         id: &UploadId,
     ) -> Result<(), StoreError> {
         let (name, id) = (name.clone(), id.clone());
-        self.run(move |store| store.uploads.cancel(&name, &id))
+        self.run_write(move |store| store.uploads.cancel(&name, &id))
             .await
     }
 
@@ -225,7 +266,7 @@ impl Store {
         pulled: bool,
     ) -> Result<StoredManifest, StoreError> {
         let (name, reference) = (name.clone(), reference.clone());
-        self.run(move |store| {
+        self.run_read(move |store| {
             let repository = store.repository(&name);
             let (index, digest) = repository.find(&reference)?;
             let bytes = repository.bytes(&digest)?;
@@ -233,7 +274,7 @@ impl Store {
                 .manifest(&digest)
                 .map(|entry| entry.media_type.clone());
             if pulled {
-                store.pulled.note(&name, &digest);
+                store.pull_times.record(&name, &digest);
             }
             Ok(StoredManifest {
                 digest,
@@ -244,57 +285,50 @@ impl Store {
         .await
     }
 
-    /// Takes in a manifest under its digest, and moves these tags to it, if all of them are as
-    /// expected.
+    /// Stores a manifest under its digest, and points its tags at it, if all preconditions hold.
     pub(crate) async fn put_manifest(
         self: &Arc<Self>,
         name: &RepositoryName,
-        reference: &Reference,
-        tags: &[Tag],
-        expected: Vec<Precondition>,
-        content_type: Option<&str>,
-        bytes: Bytes,
+        manifest: NewManifest,
     ) -> Result<PutOutcome, StoreError> {
-        let _turn = self.turns.to_change(name).await;
-        let (name, reference, tags) = (name.clone(), reference.clone(), tags.to_vec());
-        let content_type = content_type.map(str::to_owned);
-        self.run(move |store| {
-            let repository = store.repository(&name);
-            repository.accept(
-                &reference,
-                &tags,
-                &expected,
-                content_type.as_deref(),
-                &bytes,
-            )
-        })
-        .await
+        let checked = self.run_write(move |_| manifest.check()).await?;
+        // A repository that does not exist has nothing that a manifest could need.
+        let lock = match checked.first_blob() {
+            None => self.write_or_create(name).await?,
+            Some(blob) => match self.write(name).await? {
+                Some(lock) => lock,
+                None => {
+                    checked.check_preconditions(&index::RepositoryIndex::default())?;
+                    return Err(StoreError::Missing(blob.clone()));
+                }
+            },
+        };
+        let name = name.clone();
+        self.run_write(move |store| store.repository(&name).put(checked, &lock.directory))
+            .await
     }
 
-    /// Takes a tag away, or with a digest a manifest and its tags.
+    /// Deletes a tag, or with a digest a manifest and its tags.
     pub(crate) async fn delete_manifest(
         self: &Arc<Self>,
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<(), StoreError> {
-        let _turn = self.turns.to_change(name).await;
+        let lock = self.write(name).await?;
+        let lock = lock.ok_or(StoreError::RepositoryUnknown)?;
         let (name, reference) = (name.clone(), reference.clone());
-        self.run(move |store| store.repository(&name).delete(&reference))
+        self.run_write(move |store| store.repository(&name).delete(&reference, &lock.directory))
             .await
     }
 
-    /// Ends what was left behind, and writes what may be written late. Waits for the disk.
+    /// Removes expired uploads, and writes pending pull times. Waits for the disk.
     pub(crate) fn maintain(&self) -> Result<(), StoreError> {
         self.uploads.expire()?;
-        self.pulled.write(&self.layout, |name, digest| {
-            self.repository(name)
-                .index()
-                .is_ok_and(|index| index.manifest(digest).is_some())
-        })?;
-        Ok(())
+        self.pull_times
+            .flush(&self.layout, |name| self.repository(name).index())
     }
 
-    /// When the last collection on schedule ended, by any process.
+    /// When the last scheduled collection of any process ended.
     pub(crate) fn collected_at(&self) -> Option<SystemTime> {
         std::fs::metadata(self.layout.root().join(LAST_COLLECTION_FILE))
             .ok()?
@@ -302,7 +336,7 @@ impl Store {
             .ok()
     }
 
-    /// Remembers that a collection has ended.
+    /// Records that a scheduled collection has ended.
     pub(crate) fn record_collection(&self) -> io::Result<()> {
         crate::state_file::atomic_write(
             &self.layout.root().join(LAST_COLLECTION_FILE),
@@ -321,7 +355,7 @@ impl Store {
     }
 }
 
-/// An empty file whose time says when the last collection was.
+/// An empty file that is modified at the end of each scheduled collection.
 const LAST_COLLECTION_FILE: &str = "collected";
 
 #[cfg(test)]

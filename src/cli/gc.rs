@@ -9,10 +9,10 @@ use crate::config::vhost::StoreSettings;
 use crate::store::Store;
 use crate::store::collect::{CollectionOptions, CollectionSummary};
 
-/// How to collect, and how to tell what was.
+/// Options of `moorgate gc`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Options {
-    /// Only tell what would be removed.
+    /// Only report what would be removed.
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object instead.
@@ -45,7 +45,7 @@ pub fn run(
         serde_json::to_writer_pretty(&mut *out, &collected)?;
         writeln!(out)?;
     } else {
-        writeln!(out, "{}", words(&collected, options.dry_run))?;
+        writeln!(out, "{}", summary(&collected, options.dry_run))?;
     }
     Ok(())
 }
@@ -71,7 +71,7 @@ fn settings<'a>(snapshot: &'a Snapshot, domain: &str) -> anyhow::Result<&'a Stor
     })
 }
 
-fn words(collected: &CollectionSummary, dry_run: bool) -> String {
+fn summary(collected: &CollectionSummary, dry_run: bool) -> String {
     let CollectionSummary {
         manifests,
         blobs,

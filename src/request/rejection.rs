@@ -223,7 +223,20 @@ impl Rejection {
         Self::busy("another push to this tag has not ended yet: try again in a moment")
     }
 
-    fn busy(message: &'static str) -> Self {
+    fn store_is_busy(error: StoreError) -> Self {
+        Self::busy(format!("{error}: try again in a moment")).caused_by(error)
+    }
+
+    fn too_many_uploads(error: StoreError) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            error.to_string(),
+        )
+        .with(Extra::RetryAfter(60))
+    }
+
+    fn busy(message: impl Into<Cow<'static, str>>) -> Self {
         let mut rejection = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Unavailable,
@@ -347,6 +360,8 @@ impl Rejection {
             }
             StoreError::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
             StoreError::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
+            StoreError::Locked | StoreError::Overloaded => return Self::store_is_busy(error),
+            StoreError::TooManyUploads => return Self::too_many_uploads(error),
             StoreError::Full(_) | StoreError::Io(_) => return Self::store_fails(error),
         };
         Self::new(status, code, error.to_string())

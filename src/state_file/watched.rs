@@ -27,6 +27,11 @@ impl Fingerprint {
         })
     }
 
+    /// The size of the file in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Whether the file changed so recently that a further change might leave the same times: time
     /// stamps move in steps of a clock tick, and of two seconds on some file systems.
     pub(crate) fn is_fresh(&self) -> bool {

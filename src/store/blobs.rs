@@ -20,12 +20,12 @@ pub(crate) struct OpenBlob {
     pub(crate) size: u64,
 }
 
-/// What a blob's name ends with while it is decided whether it goes.
+/// The extension of a blob's name while a collection decides whether to remove it.
 const REMOVED_EXTENSION: &str = "removed";
 
-/// How old the sign of use of a blob may become before it is renewed: far below any grace period of
-/// the collection, and so seldom that looking at a blob seldom writes.
-const TOUCH_INTERVAL: Duration = Duration::from_secs(3600);
+/// The age at which the modification time of a blob in use is updated: far below any grace period of
+/// the collection, and so rarely that a read of a blob rarely writes.
+const TOUCH_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Opens a blob of a repository.
 pub(super) fn open(
@@ -38,8 +38,8 @@ pub(super) fn open(
     Ok(OpenBlob { file, size })
 }
 
-/// Opens a blob that a client is told is here, so that it need not be pushed: the collection leaves
-/// it alone from now on for its grace period.
+/// Opens a blob for a client that will not push it if it exists: collections keep it from now on for
+/// their grace period.
 pub(super) fn open_for_push(
     layout: &StoreLayout,
     name: &RepositoryName,
@@ -53,7 +53,8 @@ pub(super) fn open_for_push(
     Ok(blob)
 }
 
-/// Sets the sign of use, which is the time of last modification. Returns whether it had to be set.
+/// Records a use of a blob: sets its modification time, unless that is recent. Returns whether it was
+/// set.
 pub(super) fn touch(file: &File) -> io::Result<bool> {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     if !is_older(&file.metadata()?, TOUCH_INTERVAL) {
@@ -67,22 +68,22 @@ pub(super) fn touch(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether there was no sign of use for so long. A time in the future counts as now.
+/// Whether a blob has not been used for `than`. A time in the future counts as now.
 pub(super) fn is_older(data: &Metadata, than: Duration) -> bool {
     data.modified()
         .is_ok_and(|at| at.elapsed().unwrap_or_default() >= than)
 }
 
-/// Gives a finished file, which is on the disk, its place in a repository. The file loses its name.
+/// Moves a complete, synced file into a repository. `_lock` is shared at least.
 pub(super) fn publish(
     layout: &StoreLayout,
     name: &RepositoryName,
     digest: &Digest,
     file: &Path,
+    _lock: &RepositoryLock,
 ) -> Result<(), StoreError> {
     let blob = layout.blob(name, digest)?;
     let shared = layout.shared_blob(digest)?;
-    let _locked = layout.lock_shared(name)?;
     share(file, &shared)?;
     // Without a shared one, because of the collection or a file system without links, this file
     // itself moves; so it does where a disk that failed once has left another length.
@@ -94,19 +95,17 @@ pub(super) fn publish(
     Ok(())
 }
 
-/// Makes a blob of one repository one of another, too. Returns whether there is one.
+/// Links a blob of one repository into another, whose `_lock` is shared at least. Returns whether
+/// the blob exists.
 pub(super) fn mount(
     layout: &StoreLayout,
     from: &RepositoryName,
     to: &RepositoryName,
     digest: &Digest,
+    _lock: &RepositoryLock,
 ) -> Result<bool, StoreError> {
     let source = layout.blob(from, digest)?;
-    if if_exists(std::fs::metadata(&source))?.is_none() {
-        return Ok(false);
-    }
     let blob = layout.blob(to, digest)?;
-    let _locked = layout.lock_shared(to)?;
     let linked = link(&source, &blob)?;
     if linked {
         finish(&blob)?;
@@ -153,7 +152,7 @@ fn finish(blob: &Path) -> io::Result<()> {
     sync_directory(blob.parent().unwrap_or(Path::new("/")))
 }
 
-/// What a collection finds in a directory of blobs.
+/// A file in a directory of blobs.
 pub(super) struct BlobFile {
     pub(super) digest: Digest,
     pub(super) path: std::path::PathBuf,
@@ -204,10 +203,9 @@ pub(super) fn remove_unused(found: &BlobFile, grace: Duration) -> io::Result<boo
     Ok(false)
 }
 
-/// Ends what a process had begun here that was killed; the exclusive lock, which is the caller's,
-/// says that nobody is still at it. What it was about to remove comes back: it did not get to look
-/// at it.
-pub(super) fn recover(repository: &Path, _locked: &RepositoryLock) -> io::Result<()> {
+/// Cleans up after processes that were killed: removes their temporary files, and restores blobs that
+/// they had renamed to decide on their removal. `_lock` is exclusive: nobody else is still at it.
+pub(super) fn recover(repository: &Path, _lock: &RepositoryLock) -> io::Result<()> {
     let blobs =
         DigestAlgorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));
     for directory in blobs.iter().map(|path| path.as_path()).chain([repository]) {
@@ -230,7 +228,7 @@ pub(super) fn recover(repository: &Path, _locked: &RepositoryLock) -> io::Result
     Ok(())
 }
 
-/// Whether a blob has no name but this one.
+/// Whether a blob has one hard link only.
 pub(super) fn has_one_name(data: &Metadata) -> bool {
     data.nlink() == 1
 }

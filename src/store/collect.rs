@@ -1,8 +1,10 @@
-//! The garbage collection: takes away what no manifest needs and manifests that nothing points at,
-//! while the store serves. Each repository is held still only while its own garbage is found.
+//! The garbage collection: removes blobs that no manifest references and manifests that nothing
+//! points at, while the store serves. It locks one repository at a time.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,7 +13,8 @@ use super::Store;
 use super::blobs::{self, BlobFile};
 use super::error::StoreError;
 use super::index::RepositoryIndex;
-use super::layout::{RepositoryLock, if_exists, remove_if_empty};
+use super::layout::{RepositoryLock, StoreLayout, if_exists, remove_if_empty};
+use super::locks::REPOSITORY_LOCK_TIMEOUT;
 use super::manifest::ParsedManifest;
 use super::repository::StoredRepository;
 use crate::registry::digest::Digest;
@@ -59,11 +62,7 @@ impl Store {
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
         let mut failed = None;
         for name in self.names()? {
-            let _turn = self.turns.wait_to_change(&name);
-            match self
-                .repository(&name)
-                .collect(&self.layout, &name, collection, &mut collected)
-            {
+            match self.collect_repository(&name, collection, &mut collected) {
                 Ok(gone) => gone
                     .into_iter()
                     .for_each(|digest| *names_lost.entry(digest).or_default() += 1),
@@ -82,8 +81,35 @@ impl Store {
         failed.map_or(Ok(collected), Err)
     }
 
-    /// Removes the shared name of a blob that no repository has any more. One that comes back in
-    /// this moment is linked from its upload instead.
+    /// Collects a repository, which is locked meanwhile. Returns the digests of the removed blobs.
+    fn collect_repository(
+        &self,
+        name: &RepositoryName,
+        collection: CollectionOptions,
+        collected: &mut CollectionSummary,
+    ) -> Result<Vec<Digest>, StoreError> {
+        // Requests of this process queue for the repository; those of others try again.
+        let _key = self.locks.blocking_write(name)?;
+        let locked = self.layout.lock_existing(name, REPOSITORY_LOCK_TIMEOUT);
+        let lock = match locked {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(StoreError::Locked);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let target = CollectionTarget {
+            layout: &self.layout,
+            path: self.layout.repository(name),
+            lock,
+        };
+        self.repository(name)
+            .collect(&target, collection, collected)
+    }
+
+    /// Removes the shared link of a blob that no repository has any more. A push of the blob at the
+    /// same time links its upload instead.
     fn collect_shared(
         &self,
         found: &BlobFile,
@@ -108,28 +134,30 @@ impl Store {
     }
 }
 
+/// A repository that is locked exclusively.
+struct CollectionTarget<'a> {
+    layout: &'a StoreLayout,
+    path: PathBuf,
+    lock: RepositoryLock,
+}
+
 impl StoredRepository {
-    /// Collects the garbage of one repository. Returns the digests of the blobs that went.
+    /// Collects the garbage. Returns the digests of the removed blobs.
     fn collect(
         &self,
-        layout: &super::layout::StoreLayout,
-        name: &RepositoryName,
+        CollectionTarget { layout, path, lock }: &CollectionTarget<'_>,
         collection: CollectionOptions,
         collected: &mut CollectionSummary,
     ) -> Result<Vec<Digest>, StoreError> {
-        let (locked, index) = match self.lock_existing() {
-            Err(StoreError::RepositoryUnknown) => return Ok(Vec::new()),
-            other => other?,
-        };
-        let path = layout.repository(name);
+        let index = self.index_or_empty(lock)?;
         if !collection.dry_run {
-            blobs::recover(&path, &locked)?;
+            blobs::recover(path, lock)?;
         }
         let Some(documents) = self.documents(&index)? else {
-            let repository = name.as_str();
+            let repository = self.name().as_str();
             tracing::warn!(
                 repository,
-                "not collected: it has a manifest that cannot be read"
+                "repository not collected: it has a manifest that cannot be read"
             );
             return Ok(Vec::new());
         };
@@ -139,13 +167,11 @@ impl StoredRepository {
             blob.data.uid() == owner && blobs::is_older(&blob.data, collection.grace)
         };
         let (found, kept) = loop {
-            let found = blobs::list(&path)?;
+            let found = blobs::list(path)?;
             let used = found.iter().filter(|blob| !is_unused(blob));
             let young: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
             let kept = kept(&index, &documents, |digest| young.contains(digest));
-            if collection.dry_run
-                || self.forget_all_but(&kept, &index, collection.grace, &locked)?
-            {
+            if collection.dry_run || self.forget_all_but(&kept, &index, collection.grace, lock)? {
                 break (found, kept);
             }
         };
@@ -171,7 +197,7 @@ impl StoredRepository {
         }
         collected.blobs += removed.len();
         let is_empty = found.len() == removed.len() && kept.is_empty() && !index.has_others();
-        if is_empty && (collection.dry_run || remove_if_empty(&path, &locked)?) {
+        if is_empty && (collection.dry_run || remove_if_empty(path, lock)?) {
             collected.repositories += 1;
         }
         Ok(removed)

@@ -1,4 +1,4 @@
-//! Running hashes, in the algorithms by which content is kept.
+//! Running hashes in the digest algorithms that the store supports.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -6,10 +6,9 @@ use std::io::{self, Read, Seek};
 use aws_lc_rs::digest::{Context, SHA256, SHA512};
 
 use super::error::StoreError;
-use crate::crypto;
 use crate::registry::digest::Digest;
 
-/// An algorithm by which content is kept.
+/// A digest algorithm that the store supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DigestAlgorithm {
     Sha256,
@@ -44,7 +43,7 @@ impl DigestAlgorithm {
         }
     }
 
-    /// The digest of what is in memory.
+    /// The digest of bytes in memory.
     pub(super) fn digest(self, bytes: &[u8]) -> Digest {
         let mut hasher = self.hasher();
         hasher.update(bytes);
@@ -67,7 +66,8 @@ impl DigestAlgorithm {
     }
 }
 
-/// A hash of what has come so far.
+/// A running hash.
+#[derive(Clone)]
 pub(super) struct ContentHasher {
     algorithm: DigestAlgorithm,
     context: Context,
@@ -83,8 +83,8 @@ impl ContentHasher {
     }
 
     pub(super) fn finish(self) -> Digest {
-        let encoded = crypto::hex(self.context.finish().as_ref());
-        let text = format!("{}:{encoded}", self.algorithm.name());
+        let digits = crate::crypto::hex(self.context.finish().as_ref());
+        let text = format!("{}:{digits}", self.algorithm.name());
         Digest::parse(&text).expect("an algorithm's name and as many digits as it gives")
     }
 }

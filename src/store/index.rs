@@ -83,6 +83,17 @@ impl RepositoryIndex {
         Ok(index)
     }
 
+    /// Whether an `index.json` lists nothing, read without building it.
+    pub(super) fn is_empty_file(bytes: &[u8]) -> serde_json::Result<bool> {
+        #[derive(Deserialize)]
+        struct Listed {
+            #[serde(default)]
+            manifests: Vec<serde::de::IgnoredAny>,
+        }
+        let listed: Listed = serde_json::from_slice(bytes)?;
+        Ok(listed.manifests.is_empty())
+    }
+
     /// Whether all of a descriptor could be taken in.
     fn add(&mut self, value: &Value) -> bool {
         let Ok(mut descriptor) = IndexDescriptor::deserialize(value) else {

@@ -1,21 +1,23 @@
-//! Where things lie in a store's directory, and who may change a repository's part of it at a time.
+//! The files of a store's directory, and the locks of its repositories.
 //!
-//! `repositories/base+app/` is an OCI image layout, `blobs/` has every blob of all of them under a
-//! second name, so that one that comes again takes no room. `uploads/` and `pulled/` hold what the
-//! layout cannot say. A repository's name has no `+`, which stands for its `/`.
+//! `repositories/base+app/` is an OCI image layout. `blobs/` has a hard link to every blob of all
+//! repositories, so that a blob that is pushed again takes no space. `uploads/` and `pulled/` have
+//! what an image layout cannot express. `+` stands for the `/` of a repository's name, which cannot
+//! contain a `+`.
 
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{FlockOperation, flock};
+use std::time::{Duration, Instant};
 
 use super::error::StoreError;
 use super::hash::DigestAlgorithm;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::state_file::{Access, atomic_write, private_directory};
+use crate::state_file::{
+    Access, FileLock, LOCK_TIMEOUT, LockMode, atomic_write, private_directory,
+};
 
 /// The directory of a store.
 #[derive(Clone, Debug)]
@@ -24,8 +26,9 @@ pub(super) struct StoreLayout {
 }
 
 /// The file that every image layout has (OCI image specification, "Image Layout").
-const MARK: (&str, &str) = ("oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}\n");
-pub(super) const INDEX: &str = "index.json";
+const LAYOUT_FILE: &str = "oci-layout";
+const LAYOUT_FILE_CONTENT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}\n";
+pub(super) const INDEX_FILE: &str = "index.json";
 
 impl StoreLayout {
     /// Makes the directory if it is not there.
@@ -64,9 +67,14 @@ impl StoreLayout {
         self.uploads().join(file_name(name))
     }
 
-    pub(super) fn pulled(&self, name: &RepositoryName) -> PathBuf {
-        // Nothing is added to the name: that may be as long as a file's may be.
-        self.root.join("pulled").join(file_name(name))
+    /// The directory of the files of [`Self::pull_times_of`].
+    pub(super) fn pull_times(&self) -> PathBuf {
+        self.root.join("pulled")
+    }
+
+    pub(super) fn pull_times_of(&self, name: &RepositoryName) -> PathBuf {
+        // Nothing is added to the name, which may be as long as that of a file may be.
+        self.pull_times().join(file_name(name))
     }
 
     /// A blob of a repository.
@@ -87,51 +95,70 @@ impl StoreLayout {
         Ok(blob_in(&self.root, digest, DigestAlgorithm::of(digest)?))
     }
 
-    /// Waits until nobody changes the repository's index or takes blobs away; others may add blobs
-    /// too. Makes the repository if it is not there.
-    pub(super) fn lock_shared(&self, name: &RepositoryName) -> io::Result<RepositoryLock> {
-        self.lock_or_make(name, FlockOperation::LockShared)
-    }
-
-    /// Waits until nobody else changes anything in the repository. Makes it if it is not there.
-    pub(super) fn lock_exclusive(&self, name: &RepositoryName) -> io::Result<RepositoryLock> {
-        self.lock_or_make(name, FlockOperation::LockExclusive)
-    }
-
-    fn lock_or_make(
+    /// Locks a repository for adding blobs: others may add blobs too, but nobody changes the index
+    /// or removes blobs. Makes the repository if it does not exist. Blocks for `timeout` at most.
+    ///
+    /// Errors: `TimedOut`; those of the file system.
+    pub(super) fn lock_shared(
         &self,
         name: &RepositoryName,
-        operation: FlockOperation,
+        timeout: Duration,
     ) -> io::Result<RepositoryLock> {
-        let path = self.repository(name);
-        loop {
-            // Other tools make only the directories that they need.
-            if let Some(locked) = lock(&path, operation)?.filter(|_| has_all_directories(&path)) {
-                return Ok(locked);
-            }
-            self.make_repository(&path)?;
-        }
+        self.lock_or_create(name, LockMode::Shared, timeout)
     }
 
-    /// Waits until nobody else changes anything in the repository. `None`: it is not there.
+    /// As [`Self::lock_shared`] for any change: nobody else has a lock.
+    pub(super) fn lock_exclusive(
+        &self,
+        name: &RepositoryName,
+        timeout: Duration,
+    ) -> io::Result<RepositoryLock> {
+        self.lock_or_create(name, LockMode::Exclusive, timeout)
+    }
+
+    /// As [`Self::lock_exclusive`] for a repository that exists. `None`: it does not.
     pub(super) fn lock_existing(
         &self,
         name: &RepositoryName,
+        timeout: Duration,
     ) -> io::Result<Option<RepositoryLock>> {
-        lock(&self.repository(name), FlockOperation::LockExclusive)
+        let deadline = Instant::now() + timeout;
+        lock(&self.repository(name), LockMode::Exclusive, deadline)
     }
 
-    fn make_repository(&self, path: &Path) -> io::Result<()> {
-        let _alone = lock_parent(path)?;
+    fn lock_or_create(
+        &self,
+        name: &RepositoryName,
+        mode: LockMode,
+        timeout: Duration,
+    ) -> io::Result<RepositoryLock> {
+        let deadline = Instant::now() + timeout;
+        let path = self.repository(name);
+        loop {
+            // Other tools make only the directories that they need.
+            if let Some(lock) = lock(&path, mode, deadline)?.filter(|_| has_all_directories(&path))
+            {
+                return Ok(lock);
+            }
+            self.create_repository(&path, deadline)?;
+        }
+    }
+
+    fn create_repository(&self, path: &Path, deadline: Instant) -> io::Result<()> {
+        let _parent = lock_parent(path, deadline)?;
         for algorithm in DigestAlgorithm::ALL {
             private_directory(&path.join("blobs").join(algorithm.name()))?;
         }
         sync_directory(&path.join("blobs"))?;
-        let mark = path.join(MARK.0);
-        // Where it is, the repository's own lock counts, and a collection takes unfinished files
-        // away.
-        if !mark.exists() {
-            atomic_write(&mark, MARK.1.as_bytes(), Access::Private)?;
+        let layout_file = path.join(LAYOUT_FILE);
+        // Once it exists, the repository's own lock counts, and a collection removes temporary
+        // files.
+        if !layout_file.exists() {
+            atomic_write(
+                &layout_file,
+                LAYOUT_FILE_CONTENT.as_bytes(),
+                Access::Private,
+            )?;
         }
         sync_directory(&self.repositories())
     }
@@ -163,52 +190,46 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// A repository's directory, locked among all processes and threads until this is dropped; the
-/// system takes the lock of a process that dies.
+/// A locked repository, until this is dropped. It excludes other processes and other callers of
+/// this one; the kernel releases the lock of a process that dies.
 #[derive(Debug)]
 pub(super) struct RepositoryLock {
-    _directory: File,
+    _directory: FileLock,
 }
 
-/// Only a directory that has its mark is a repository: one is made or removed in several steps.
-fn lock(path: &Path, operation: FlockOperation) -> io::Result<Option<RepositoryLock>> {
+/// A directory is a repository only if it has its layout file: making and removing one takes several
+/// steps.
+fn lock(path: &Path, mode: LockMode, deadline: Instant) -> io::Result<Option<RepositoryLock>> {
     loop {
         let Some(directory) = if_exists(File::open(path))? else {
             return Ok(None);
         };
-        wait_for(&directory, operation)?;
+        let locked = directory.metadata()?;
+        let lock = FileLock::acquire_open(directory, mode, remaining(deadline))?;
         // It may have been removed, and made again, while this waited.
-        let Some(now) = if_exists(std::fs::metadata(path))? else {
+        let Some(current) = if_exists(std::fs::metadata(path))? else {
             return Ok(None);
         };
         let is_same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        if is_same(&directory.metadata()?, &now) {
-            let marked = if_exists(std::fs::metadata(path.join(MARK.0)))?.is_some();
-            return Ok(marked.then_some(RepositoryLock {
-                _directory: directory,
-            }));
+        if is_same(&locked, &current) {
+            let is_repository = if_exists(std::fs::metadata(path.join(LAYOUT_FILE)))?.is_some();
+            return Ok(is_repository.then_some(RepositoryLock { _directory: lock }));
         }
     }
 }
 
-/// Only one at a time makes or removes a repository, in steps that nobody else may get between. Who
-/// removes one holds its own lock before this one, who makes one has none.
-fn lock_parent(repository: &Path) -> io::Result<File> {
-    let siblings = File::open(repository.parent().unwrap_or(Path::new("/")))?;
-    wait_for(&siblings, FlockOperation::LockExclusive)?;
-    Ok(siblings)
+/// Only one caller at a time makes or removes a repository, in steps that nobody else may get
+/// between. A caller that removes one has its lock already; a caller that makes one has no other.
+fn lock_parent(repository: &Path, deadline: Instant) -> io::Result<FileLock> {
+    let parent = File::open(repository.parent().unwrap_or(Path::new("/")))?;
+    FileLock::acquire_open(parent, LockMode::Exclusive, remaining(deadline))
 }
 
-fn wait_for(directory: &File, operation: FlockOperation) -> io::Result<()> {
-    loop {
-        match flock(directory, operation) {
-            Err(rustix::io::Errno::INTR) => {}
-            ended => return Ok(ended?),
-        }
-    }
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
-/// `None` for what is not there.
+/// `None` for a file that does not exist.
 pub(super) fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -217,9 +238,9 @@ pub(super) fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Removes a repository's directory if no blob is in it; the exclusive lock is the caller's.
-pub(super) fn remove_if_empty(path: &Path, _locked: &RepositoryLock) -> io::Result<bool> {
-    let _alone = lock_parent(path)?;
+/// Removes a repository's directory if it has no blobs; `_lock` is exclusive.
+pub(super) fn remove_if_empty(path: &Path, _lock: &RepositoryLock) -> io::Result<bool> {
+    let _parent = lock_parent(path, Instant::now() + LOCK_TIMEOUT)?;
     let directories =
         DigestAlgorithm::ALL.map(|algorithm| path.join("blobs").join(algorithm.name()));
     for directory in &directories {
@@ -229,16 +250,18 @@ pub(super) fn remove_if_empty(path: &Path, _locked: &RepositoryLock) -> io::Resu
             return Ok(false);
         }
     }
-    // From here on it is no repository, wherever this is interrupted.
-    for file in [MARK.0, INDEX] {
+    // Without its layout file it is no repository, wherever this is interrupted.
+    for file in [LAYOUT_FILE, INDEX_FILE] {
         if_exists(std::fs::remove_file(path.join(file)))?;
     }
     let [one, other] = directories;
     for directory in [&one, &other, &path.join("blobs"), path] {
         match std::fs::remove_dir(directory) {
-            // Something else that somebody has put there.
+            // Files of another tool.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            removed => drop(if_exists(removed)?),
+            removed => {
+                if_exists(removed)?;
+            }
         }
     }
     Ok(true)
@@ -247,6 +270,8 @@ pub(super) fn remove_if_empty(path: &Path, _locked: &RepositoryLock) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     fn layout() -> (tempfile::TempDir, StoreLayout) {
         let directory = tempfile::tempdir().unwrap();
@@ -273,22 +298,22 @@ mod tests {
     fn a_repository_is_made_when_something_is_added_and_goes_when_it_is_empty() {
         let (_directory, layout) = layout();
         let name = RepositoryName::parse("base/app").unwrap();
-        assert!(layout.lock_existing(&name).unwrap().is_none());
-        drop(layout.lock_shared(&name).unwrap());
+        assert!(layout.lock_existing(&name, TIMEOUT).unwrap().is_none());
+        drop(layout.lock_shared(&name, TIMEOUT).unwrap());
         let path = layout.repository(&name);
         let blob = path.join("blobs/sha256/x");
         std::fs::write(&blob, "x").unwrap();
-        let locked = layout.lock_existing(&name).unwrap().unwrap();
+        let locked = layout.lock_existing(&name, TIMEOUT).unwrap().unwrap();
         assert!(!remove_if_empty(&path, &locked).unwrap());
         assert_eq!(
             std::fs::read(path.join("oci-layout")).unwrap(),
-            MARK.1.as_bytes()
+            LAYOUT_FILE_CONTENT.as_bytes()
         );
         std::fs::remove_file(&blob).unwrap();
         assert!(remove_if_empty(&path, &locked).unwrap());
         assert!(!path.exists());
         drop(locked);
-        layout.lock_shared(&name).unwrap();
+        layout.lock_shared(&name, TIMEOUT).unwrap();
         assert!(path.join("oci-layout").exists());
     }
 
@@ -296,10 +321,10 @@ mod tests {
     fn who_waited_for_a_repository_that_was_removed_makes_it_again() {
         let (_directory, layout) = layout();
         let name = RepositoryName::parse("base/app").unwrap();
-        drop(layout.lock_shared(&name).unwrap());
-        let locked = layout.lock_existing(&name).unwrap().unwrap();
+        drop(layout.lock_shared(&name, TIMEOUT).unwrap());
+        let locked = layout.lock_existing(&name, TIMEOUT).unwrap().unwrap();
         std::thread::scope(|scope| {
-            let adding = scope.spawn(|| layout.lock_shared(&name).map(|_| ()));
+            let adding = scope.spawn(|| layout.lock_shared(&name, TIMEOUT).map(|_| ()));
             assert!(remove_if_empty(&layout.repository(&name), &locked).unwrap());
             drop(locked);
             adding.join().unwrap().unwrap();
@@ -318,7 +343,7 @@ mod tests {
                 let (layout, name, path) = (&layout, &name, &path);
                 move || -> io::Result<()> {
                     for _ in 0..1000 {
-                        let _locked = layout.lock_shared(name)?;
+                        let _locked = layout.lock_shared(name, TIMEOUT)?;
                         let blob = path.join(format!("blobs/sha512/{n}"));
                         std::fs::write(&blob, "x")?;
                         std::fs::remove_file(&blob)?;
@@ -328,7 +353,7 @@ mod tests {
             };
             let removing = || -> io::Result<()> {
                 while !ended.load(std::sync::atomic::Ordering::Relaxed) {
-                    if let Some(locked) = layout.lock_existing(&name)? {
+                    if let Some(locked) = layout.lock_existing(&name, TIMEOUT)? {
                         crate::store::blobs::recover(&path, &locked)?;
                         remove_if_empty(&path, &locked)?;
                     }
@@ -346,7 +371,7 @@ mod tests {
                 .collect::<io::Result<Vec<()>>>()
                 .unwrap();
         });
-        layout.lock_shared(&name).unwrap();
+        layout.lock_shared(&name, TIMEOUT).unwrap();
         assert!(path.join("blobs/sha256").exists() && path.join("blobs/sha512").exists());
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Store;
 use super::error::StoreError;
 use super::index::MEDIA_TYPE;
+use super::repository::StoredRepository;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
@@ -63,23 +64,58 @@ impl Store {
         self: &Arc<Self>,
         request: PageRequest,
     ) -> Result<Page, StoreError> {
-        self.run(move |store| {
-            let mut names = store.names()?;
-            names.retain(|name| name.as_str() > request.after.as_str());
-            names.sort();
-            let has_manifest = |name: &RepositoryName| {
-                store
-                    .repository(name)
-                    .index()
-                    .is_ok_and(|index| !index.is_empty())
-            };
-            let names = names
-                .into_iter()
-                .filter(has_manifest)
-                .map(|name| name.as_str().to_owned());
-            Ok(Page::take(&request, names))
+        self.run_read(move |store| {
+            let names = store.names_after(&request.after)?;
+            let names = names.into_iter().filter(|name| store.is_listed(name));
+            Ok(Page::take(&request, names.map(|name| name.to_string())))
         })
         .await
+    }
+
+    /// All repositories after a name, in order, those without manifests included: reads the directory
+    /// once for callers that filter names before [`Self::with_manifests`].
+    pub(crate) async fn repository_names(
+        self: &Arc<Self>,
+        after: String,
+    ) -> Result<Vec<RepositoryName>, StoreError> {
+        self.run_read(move |store| Ok(store.names_after(&after)?))
+            .await
+    }
+
+    /// Those of `names` that have a manifest.
+    pub(crate) async fn with_manifests(
+        self: &Arc<Self>,
+        mut names: Vec<RepositoryName>,
+    ) -> Result<Vec<RepositoryName>, StoreError> {
+        self.run_read(move |store| {
+            names.retain(|name| store.is_listed(name));
+            Ok(names)
+        })
+        .await
+    }
+
+    fn names_after(&self, after: &str) -> std::io::Result<Vec<RepositoryName>> {
+        let mut names = self.names()?;
+        names.retain(|name| name.as_str() > after);
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Whether the catalog lists a repository. One whose index cannot be read is listed: it exists,
+    /// and one damaged file must neither hide it nor fail the whole catalog.
+    fn is_listed(&self, name: &RepositoryName) -> bool {
+        let cached = self.repositories.peek(name);
+        let repository = cached
+            .unwrap_or_else(|| Arc::new(StoredRepository::new(self.layout.clone(), name.clone())));
+        match repository.is_empty() {
+            Ok(is_empty) => !is_empty,
+            Err(StoreError::RepositoryUnknown) => false,
+            Err(error) => {
+                let (repository, error) = (name.as_str(), &error as &dyn std::error::Error);
+                tracing::error!(repository, error, "repository index cannot be read");
+                true
+            }
+        }
     }
 
     /// The tags of a repository, in order.
@@ -89,7 +125,7 @@ impl Store {
         request: PageRequest,
     ) -> Result<Page, StoreError> {
         let name = name.clone();
-        self.run(move |store| {
+        self.run_read(move |store| {
             let index = store.repository(&name).index()?;
             let tags = index
                 .tags_after(&request.after)
@@ -99,8 +135,7 @@ impl Store {
         .await
     }
 
-    /// What says something about a manifest, as the image index that a client gets; a subject that
-    /// is not here has none.
+    /// The referrers of a manifest as an image index; empty for a subject that does not exist.
     pub(crate) async fn referrers(
         self: &Arc<Self>,
         name: &RepositoryName,
@@ -109,7 +144,7 @@ impl Store {
     ) -> Result<Vec<u8>, StoreError> {
         let (name, subject) = (name.clone(), subject.clone());
         let artifact_type = artifact_type.map(str::to_owned);
-        self.run(move |store| store.referrers_now(&name, &subject, artifact_type.as_deref()))
+        self.run_read(move |store| store.referrers_now(&name, &subject, artifact_type.as_deref()))
             .await
     }
 

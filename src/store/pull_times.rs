@@ -1,93 +1,217 @@
-//! When manifests were last pulled, which an image layout cannot say: kept in memory and written
-//! now and then. A process that is killed loses the last minute of it.
+//! When manifests were last pulled, which an image layout cannot express: kept in memory and written
+//! once a minute. A process that is killed loses the pulls of the last minute.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::error::StoreError;
+use super::index::RepositoryIndex;
 use super::layout::{StoreLayout, if_exists};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::state_file::{Access, atomic_write};
+use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, LockMode, atomic_write};
+
+type Pulls = BTreeMap<Digest, u64>;
 
 /// The pulls that are not written yet, in seconds since 1970.
 #[derive(Debug, Default)]
 pub(super) struct PullTimes {
-    waiting: Mutex<HashMap<RepositoryName, BTreeMap<Digest, u64>>>,
+    pending: Mutex<HashMap<RepositoryName, Pulls>>,
 }
 
 impl PullTimes {
-    /// A manifest of a repository was pulled now.
-    pub(super) fn note(&self, name: &RepositoryName, digest: &Digest) {
+    /// Records a pull of a manifest at this time.
+    pub(super) fn record(&self, name: &RepositoryName, digest: &Digest) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs());
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match waiting.get_mut(name) {
-            Some(pulls) => drop(pulls.insert(digest.clone(), now)),
-            None => drop(waiting.insert(name.clone(), BTreeMap::from([(digest.clone(), now)]))),
+        let mut pending = self.pending();
+        if let Some(pulls) = pending.get_mut(name) {
+            pulls.insert(digest.clone(), now);
+        } else {
+            pending.insert(name.clone(), BTreeMap::from([(digest.clone(), now)]));
         }
     }
 
-    /// Writes what waits, without manifests for which `is_kept` says no.
-    pub(super) fn write(
+    /// Adds the pending pulls to the files, and removes manifests from these that the index does not
+    /// have. Pulls that cannot be written stay pending.
+    ///
+    /// Errors: the last one; the other repositories are written all the same.
+    pub(super) fn flush(
         &self,
         layout: &StoreLayout,
-        is_kept: impl Fn(&RepositoryName, &Digest) -> bool,
-    ) -> io::Result<()> {
-        let waiting =
-            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut written = Ok(());
-        for (name, pulls) in waiting {
-            let mut all = read(layout, &name).unwrap_or_default();
-            all.extend(
-                pulls
-                    .into_iter()
-                    .map(|(digest, at)| (digest.as_str().to_owned(), at)),
-            );
-            all.retain(|digest, _| {
-                Digest::parse(digest).is_ok_and(|digest| is_kept(&name, &digest))
-            });
-            let text = serde_json::to_vec(&all)?;
-            // What cannot be written for one repository does not keep the others from it.
-            written = written.and(atomic_write(&layout.pulled(&name), &text, Access::Private));
+        index: impl Fn(&RepositoryName) -> Result<Arc<RepositoryIndex>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let pending = std::mem::take(&mut *self.pending());
+        if pending.is_empty() {
+            return Ok(());
         }
-        written
+        // Other processes read these files, add to them and write them, too.
+        let locked = File::open(layout.pull_times()).and_then(|directory| {
+            FileLock::acquire_open(directory, LockMode::Exclusive, LOCK_TIMEOUT)
+        });
+        let _lock = match locked {
+            Ok(lock) => lock,
+            Err(error) => {
+                pending
+                    .into_iter()
+                    .for_each(|(name, pulls)| self.put_back(name, pulls));
+                return Err(error.into());
+            }
+        };
+        let mut flushed = Ok(());
+        for (name, pulls) in pending {
+            if let Err(error) = write(layout, &name, &pulls, index(&name)) {
+                self.put_back(name, pulls);
+                flushed = Err(error);
+            }
+        }
+        flushed
+    }
+
+    /// Later pulls of the same manifests count.
+    fn put_back(&self, name: RepositoryName, mut pulls: Pulls) {
+        let mut pending = self.pending();
+        let later = pending.entry(name).or_default();
+        pulls.append(later);
+        *later = pulls;
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<RepositoryName, Pulls>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The times of last pulls by digest. A damaged file counts as empty: nothing but a clean-up uses
-/// it.
+fn write(
+    layout: &StoreLayout,
+    name: &RepositoryName,
+    pulls: &Pulls,
+    index: Result<Arc<RepositoryIndex>, StoreError>,
+) -> Result<(), StoreError> {
+    let index = match index {
+        Ok(index) => index,
+        Err(StoreError::RepositoryUnknown) => Arc::default(),
+        // Nobody knows which manifests are gone: none is removed.
+        Err(error) => return Err(error),
+    };
+    let mut all = read(layout, name)?;
+    for (digest, at) in pulls {
+        let last = all.entry(digest.as_str().to_owned()).or_default();
+        *last = (*last).max(*at);
+    }
+    all.retain(|digest, _| {
+        Digest::parse(digest).is_ok_and(|digest| index.manifest(&digest).is_some())
+    });
+    let text = serde_json::to_vec(&all).map_err(io::Error::other)?;
+    Ok(atomic_write(
+        &layout.pull_times_of(name),
+        &text,
+        Access::Private,
+    )?)
+}
+
+/// The times of last pulls by digest.
+///
+/// Errors: `InvalidData` for a damaged file; those of the file system.
 pub(super) fn read(
     layout: &StoreLayout,
     name: &RepositoryName,
 ) -> io::Result<BTreeMap<String, u64>> {
-    let bytes = if_exists(std::fs::read(layout.pulled(name)))?;
-    Ok(bytes
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default())
+    let path = layout.pull_times_of(name);
+    let Some(bytes) = if_exists(std::fs::read(&path))? else {
+        return Ok(BTreeMap::new());
+    };
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("{} is damaged: {error}", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::index::ManifestEntry;
     use super::*;
 
-    #[test]
-    fn pulls_are_added_to_those_written_before() {
+    fn layout() -> (tempfile::TempDir, StoreLayout, RepositoryName) {
         let directory = tempfile::tempdir().unwrap();
         let layout = StoreLayout::create(directory.path().to_owned()).unwrap();
         let name = RepositoryName::parse("base/app").unwrap();
-        let digest = |n: u8| Digest::parse(&format!("sha256:{n:064x}")).unwrap();
-        let pulled = PullTimes::default();
+        (directory, layout, name)
+    }
+
+    fn digest(n: usize) -> Digest {
+        Digest::parse(&format!("sha256:{n:064x}")).unwrap()
+    }
+
+    fn index(digests: impl IntoIterator<Item = usize>) -> Arc<RepositoryIndex> {
+        let mut index = RepositoryIndex::default();
+        for n in digests {
+            index.insert(&digest(n), ManifestEntry::new("a/b".to_owned(), 1, None));
+        }
+        Arc::new(index)
+    }
+
+    #[test]
+    fn pulls_are_added_to_those_written_before() {
+        let (_directory, layout, name) = layout();
+        let pull_times = PullTimes::default();
         for n in [1, 2] {
-            pulled.note(&name, &digest(n));
-            pulled.write(&layout, |_, _| true).unwrap();
+            pull_times.record(&name, &digest(n));
+            pull_times.flush(&layout, |_| Ok(index(1..4))).unwrap();
         }
         assert_eq!(read(&layout, &name).unwrap().len(), 2);
-        pulled.note(&name, &digest(3));
-        pulled.write(&layout, |_, kept| *kept != digest(1)).unwrap();
-        let kept: Vec<_> = read(&layout, &name).unwrap().into_keys().collect();
-        assert_eq!(kept, [digest(2).as_str(), digest(3).as_str()]);
+        pull_times.record(&name, &digest(3));
+        pull_times.flush(&layout, |_| Ok(index(2..4))).unwrap();
+        let left: Vec<_> = read(&layout, &name).unwrap().into_keys().collect();
+        assert_eq!(left, [digest(2).as_str(), digest(3).as_str()]);
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_read_costs_no_pull_times() {
+        let (_directory, layout, name) = layout();
+        let pull_times = PullTimes::default();
+        pull_times.record(&name, &digest(1));
+        pull_times.flush(&layout, |_| Ok(index([1, 2]))).unwrap();
+        pull_times.record(&name, &digest(2));
+        let unreadable = |_: &RepositoryName| Err(io::Error::other("broken").into());
+        pull_times.flush(&layout, unreadable).unwrap_err();
+        assert_eq!(read(&layout, &name).unwrap().len(), 1);
+        pull_times.flush(&layout, |_| Ok(index([1, 2]))).unwrap();
+        assert_eq!(read(&layout, &name).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_replaced() {
+        let (_directory, layout, name) = layout();
+        let path = layout.pull_times_of(&name);
+        std::fs::write(&path, "{\"half").unwrap();
+        let pull_times = PullTimes::default();
+        pull_times.record(&name, &digest(1));
+        pull_times.flush(&layout, |_| Ok(index([1]))).unwrap_err();
+        assert_eq!(std::fs::read(&path).unwrap(), b"{\"half");
+        std::fs::remove_file(&path).unwrap();
+        pull_times.flush(&layout, |_| Ok(index([1]))).unwrap();
+        assert_eq!(read(&layout, &name).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn two_processes_lose_no_pulls_of_each_other() {
+        let (_directory, layout, name) = layout();
+        std::thread::scope(|scope| {
+            for process in 0..2 {
+                let (layout, name) = (&layout, &name);
+                scope.spawn(move || {
+                    let pull_times = PullTimes::default();
+                    for n in 0..50 {
+                        pull_times.record(name, &digest(2 * n + process));
+                        pull_times.flush(layout, |_| Ok(index(0..100))).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(read(&layout, &name).unwrap().len(), 100);
     }
 }

@@ -1,5 +1,5 @@
-//! One repository: its index in memory, read again whenever the file has changed, and changed under
-//! the repository's lock; what its manifests say.
+//! One repository: its index in memory, which is read again whenever the file has changed and is
+//! changed under the repository's lock, and its manifests.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::blobs;
 use super::error::StoreError;
 use super::hash::DigestAlgorithm;
 use super::index::{ManifestEntry, RepositoryIndex};
-use super::layout::{INDEX, RepositoryLock, StoreLayout, if_exists};
+use super::layout::{INDEX_FILE, RepositoryLock, StoreLayout, if_exists};
 use super::manifest::{self, ParsedManifest};
 use super::precondition::Precondition;
 use crate::registry::digest::Digest;
@@ -20,17 +22,17 @@ use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::state_file::{Access, Fingerprint, atomic_write};
 
-/// A repository that was seen on the disk.
+/// A repository on the disk.
 #[derive(Debug)]
 pub(super) struct StoredRepository {
     layout: StoreLayout,
     name: RepositoryName,
     read: Mutex<Option<(Fingerprint, Arc<RepositoryIndex>)>>,
-    /// What manifests say that have a subject. Those without one are here too, without a word.
+    /// By digest; `None` for manifests without a subject.
     referrers: Mutex<HashMap<Digest, Option<Arc<Referrer>>>>,
 }
 
-/// A manifest that says something about another one.
+/// A manifest with a subject.
 #[derive(Debug)]
 pub(super) struct Referrer {
     pub(super) subject: Digest,
@@ -38,11 +40,69 @@ pub(super) struct Referrer {
     pub(super) annotations: std::collections::BTreeMap<String, String>,
 }
 
-/// A manifest that was accepted.
+/// A manifest to be stored.
+#[derive(Debug)]
+pub(crate) struct NewManifest {
+    pub(crate) reference: Reference,
+    /// Further tags that are to point at it.
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) preconditions: Vec<Precondition>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) bytes: Bytes,
+}
+
+/// A manifest that is valid in itself: what it references may be missing.
+#[derive(Debug)]
+pub(super) struct CheckedManifest {
+    new: NewManifest,
+    parsed: ParsedManifest,
+    digest: Digest,
+}
+
+/// A manifest that was stored.
 #[derive(Debug)]
 pub(crate) struct PutOutcome {
     pub(crate) digest: Digest,
     pub(crate) subject: Option<Digest>,
+}
+
+impl NewManifest {
+    /// Parses the manifest and computes its digest.
+    ///
+    /// Errors: `ManifestInvalid`, `DigestMismatch`, `DigestUnsupported`.
+    pub(super) fn check(self) -> Result<CheckedManifest, StoreError> {
+        let parsed = ParsedManifest::read(self.content_type.as_deref(), &self.bytes)?;
+        let digest = match &self.reference {
+            Reference::Tag(_) => DigestAlgorithm::Sha256.digest(&self.bytes),
+            Reference::Digest(digest) => DigestAlgorithm::of(digest)?.digest(&self.bytes),
+        };
+        if matches!(&self.reference, Reference::Digest(claimed) if *claimed != digest) {
+            return Err(StoreError::DigestMismatch);
+        }
+        Ok(CheckedManifest {
+            new: self,
+            parsed,
+            digest,
+        })
+    }
+}
+
+impl CheckedManifest {
+    /// One of the blobs that it needs.
+    pub(super) fn first_blob(&self) -> Option<&Digest> {
+        self.parsed.blobs.first().map(|blob| &blob.digest)
+    }
+
+    pub(super) fn check_preconditions(&self, index: &RepositoryIndex) -> Result<(), StoreError> {
+        let NewManifest {
+            preconditions,
+            bytes,
+            ..
+        } = &self.new;
+        preconditions
+            .iter()
+            .try_for_each(|precondition| precondition.check(index, bytes))
+    }
 }
 
 impl StoredRepository {
@@ -55,13 +115,36 @@ impl StoredRepository {
         }
     }
 
+    pub(super) fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+
     fn path(&self) -> std::path::PathBuf {
         self.layout.repository(&self.name)
     }
 
+    /// The size of the index file that is in memory; 0 while it is being read.
+    pub(super) fn index_bytes(&self) -> u64 {
+        let read = self.read.try_lock().ok();
+        read.and_then(|read| read.as_ref().map(|(fingerprint, _)| fingerprint.size()))
+            .unwrap_or_default()
+    }
+
+    /// Whether the index lists nothing. Does not keep an index in memory that was not in use.
+    ///
+    /// Errors: as of [`Self::index`].
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        if lock(&self.read).is_some() {
+            return Ok(self.index()?.is_empty());
+        }
+        let path = self.path().join(INDEX_FILE);
+        let bytes = if_exists(std::fs::read(&path))?.ok_or(StoreError::RepositoryUnknown)?;
+        RepositoryIndex::is_empty_file(&bytes).map_err(|error| damaged(&path, &error).into())
+    }
+
     /// The index as it is now. `RepositoryUnknown`: no manifest was ever pushed, or all are gone.
     pub(super) fn index(&self) -> Result<Arc<RepositoryIndex>, StoreError> {
-        let path = self.path().join(INDEX);
+        let path = self.path().join(INDEX_FILE);
         let mut read = lock(&self.read);
         let fingerprint = Fingerprint::from_path(&path);
         if let (Some(now), Some((then, index))) = (&fingerprint, &*read)
@@ -73,20 +156,17 @@ impl StoredRepository {
             *read = None;
             return Err(StoreError::RepositoryUnknown);
         };
-        let mut index = RepositoryIndex::parse(&bytes).map_err(|error| {
-            let message = format!("{} is damaged: {error}", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, message)
-        })?;
+        let mut index = RepositoryIndex::parse(&bytes).map_err(|error| damaged(&path, &error))?;
         self.list_children(&mut index)?;
         let index = Arc::new(index);
-        // Read between two looks that saw the same file: a replaced one is another inode.
+        // The file did not change while it was read: a replaced one is another inode.
         *read = fingerprint
             .filter(|before| Fingerprint::from_path(&path) == Some(*before))
             .map(|f| (f, index.clone()));
         Ok(index)
     }
 
-    /// Other tools list an image index alone, and the manifests that it lists lie among the blobs.
+    /// Other tools list only an image index, and leave its manifests among the blobs.
     fn list_children(&self, index: &mut RepositoryIndex) -> Result<(), StoreError> {
         let mut waiting: Vec<(Digest, ManifestEntry)> = index
             .manifests()
@@ -109,30 +189,24 @@ impl StoredRepository {
         Ok(())
     }
 
-    /// Writes an index; the exclusive lock is the caller's.
+    /// Replaces the index. `_lock` is exclusive.
     pub(super) fn write(
         &self,
         index: RepositoryIndex,
-        _locked: &RepositoryLock,
+        _lock: &RepositoryLock,
     ) -> Result<(), StoreError> {
-        let path = self.path().join(INDEX);
+        let path = self.path().join(INDEX_FILE);
         atomic_write(&path, index.print().as_bytes(), Access::Private)?;
         *lock(&self.read) =
             Fingerprint::from_path(&path).map(|fingerprint| (fingerprint, Arc::new(index)));
         Ok(())
     }
 
-    /// Takes the exclusive lock and the index under it, an empty one if there is none yet.
-    pub(super) fn lock_existing(&self) -> Result<(RepositoryLock, RepositoryIndex), StoreError> {
-        let locked = self
-            .layout
-            .lock_existing(&self.name)?
-            .ok_or(StoreError::RepositoryUnknown)?;
-        Ok((locked, self.index_or_empty()?))
-    }
-
-    /// For those who hold the lock.
-    fn index_or_empty(&self) -> Result<RepositoryIndex, StoreError> {
+    /// The index, an empty one if there is none. `_lock` is exclusive.
+    pub(super) fn index_or_empty(
+        &self,
+        _lock: &RepositoryLock,
+    ) -> Result<RepositoryIndex, StoreError> {
         match self.index() {
             Ok(index) => Ok(RepositoryIndex::clone(&index)),
             Err(StoreError::RepositoryUnknown) => Ok(RepositoryIndex::default()),
@@ -140,70 +214,45 @@ impl StoredRepository {
         }
     }
 
-    /// Takes in a manifest under its digest and these tags, if all of them are as expected.
-    pub(super) fn accept(
+    /// Stores a manifest under its digest and points its tags at it, if all preconditions hold.
+    /// `lock` is exclusive.
+    pub(super) fn put(
         &self,
-        reference: &Reference,
-        tags: &[Tag],
-        expected: &[Precondition],
-        content_type: Option<&str>,
-        bytes: &[u8],
+        checked: CheckedManifest,
+        lock: &RepositoryLock,
     ) -> Result<PutOutcome, StoreError> {
-        let document = ParsedManifest::read(content_type, bytes)?;
-        let digest = match reference {
-            Reference::Tag(_) => DigestAlgorithm::Sha256.digest(bytes),
-            Reference::Digest(digest) => DigestAlgorithm::of(digest)?.digest(bytes),
-        };
-        if matches!(reference, Reference::Digest(claimed) if *claimed != digest) {
-            return Err(StoreError::DigestMismatch);
-        }
-        // A repository without a blob has nothing that a manifest could need.
-        let first = document.blobs.first();
-        let locked = match first {
-            None => self.layout.lock_exclusive(&self.name)?,
-            Some(blob) => match self.layout.lock_existing(&self.name)? {
-                Some(locked) => locked,
-                None => {
-                    expected.iter().try_for_each(|expected| {
-                        expected.check(&RepositoryIndex::default(), bytes)
-                    })?;
-                    return Err(StoreError::Missing(blob.digest.clone()));
-                }
-            },
-        };
-        let mut index = self.index_or_empty()?;
-        expected
-            .iter()
-            .try_for_each(|expected| expected.check(&index, bytes))?;
-        self.check_needs(&document, &index)?;
-        self.keep(&digest, bytes)?;
-        let size = bytes.len() as u64;
-        let artifact_type = document
-            .artifact_type
-            .filter(|_| document.subject.is_some());
+        let mut index = self.index_or_empty(lock)?;
+        checked.check_preconditions(&index)?;
+        let CheckedManifest {
+            new,
+            parsed,
+            digest,
+        } = checked;
+        self.check_references(&parsed, &index)?;
+        self.write_manifest(&digest, &new.bytes)?;
         let mut changed = index.manifest(&digest).is_none();
-        index.insert(
-            &digest,
-            ManifestEntry::new(document.media_type, size, artifact_type),
-        );
-        let tag = match reference {
+        let artifact_type = parsed.artifact_type.filter(|_| parsed.subject.is_some());
+        let size = new.bytes.len() as u64;
+        let entry = ManifestEntry::new(parsed.media_type, size, artifact_type);
+        index.insert(&digest, entry);
+        let tag = match new.reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        for tag in tag.into_iter().chain(tags) {
-            changed |= index.point(tag.clone(), &digest);
+        for tag in tag.into_iter().chain(new.tags) {
+            changed |= index.point(tag, &digest);
         }
         if changed {
-            self.write(index, &locked)?;
+            self.write(index, lock)?;
         }
         Ok(PutOutcome {
             digest,
-            subject: document.subject,
+            subject: parsed.subject,
         })
     }
 
-    /// Everything that a manifest needs is here, and is as long as the manifest says.
-    fn check_needs(
+    /// Checks that everything that a manifest references exists in the size that it says.
+    fn check_references(
         &self,
         document: &ParsedManifest,
         index: &RepositoryIndex,
@@ -228,8 +277,8 @@ impl StoredRepository {
         Ok(())
     }
 
-    /// Writes the manifest's bytes as a blob; the exclusive lock is the caller's.
-    fn keep(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+    /// Writes the bytes of a manifest as a blob, under the exclusive lock.
+    fn write_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
         if let Some(file) = if_exists(File::open(&path))?
             && file.metadata()?.len() == bytes.len() as u64
@@ -255,34 +304,29 @@ impl StoredRepository {
         &self,
         reference: &Reference,
     ) -> Result<(Arc<RepositoryIndex>, Digest), StoreError> {
-        let (index, digest) = self.look_up(reference)?;
+        let (index, digest) = self.resolve(reference)?;
         let file = if_exists(File::open(self.layout.blob(&self.name, &digest)?))?;
-        // One that was old may have gone while it was renewed. Then the index knows.
-        match blobs::touch(&file.ok_or(StoreError::ManifestUnknown)?)? {
-            true => self.look_up(reference),
-            false => Ok((index, digest)),
+        // A collection may have removed an old one meanwhile. Then the index shows that.
+        if blobs::touch(&file.ok_or(StoreError::ManifestUnknown)?)? {
+            return self.resolve(reference);
         }
-    }
-
-    fn look_up(&self, reference: &Reference) -> Result<(Arc<RepositoryIndex>, Digest), StoreError> {
-        let index = self.index()?;
-        let digest = Self::resolve(&index, reference)?;
         Ok((index, digest))
     }
 
-    /// The digest that a reference leads to.
-    fn resolve(index: &RepositoryIndex, reference: &Reference) -> Result<Digest, StoreError> {
+    fn resolve(&self, reference: &Reference) -> Result<(Arc<RepositoryIndex>, Digest), StoreError> {
+        let index = self.index()?;
         let digest = match reference {
             Reference::Tag(tag) => index.tag(tag).ok_or(StoreError::ManifestUnknown)?,
             Reference::Digest(digest) => digest,
         };
-        index
-            .manifest(digest)
-            .map(|_| digest.clone())
-            .ok_or(StoreError::ManifestUnknown)
+        if index.manifest(digest).is_none() {
+            return Err(StoreError::ManifestUnknown);
+        }
+        let digest = digest.clone();
+        Ok((index, digest))
     }
 
-    /// Whether the bytes of a manifest are here.
+    /// Whether the bytes of a manifest exist.
     pub(super) fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
         let Ok(path) = self.layout.blob(&self.name, digest) else {
             return Ok(false);
@@ -290,7 +334,7 @@ impl StoredRepository {
         Ok(if_exists(std::fs::metadata(path))?.is_some())
     }
 
-    /// Whether a manifest has had a sign of use since then.
+    /// Whether a manifest was used within `than`.
     pub(super) fn is_younger(&self, digest: &Digest, than: Duration) -> Result<bool, StoreError> {
         let Ok(path) = self.layout.blob(&self.name, digest) else {
             return Ok(false);
@@ -304,9 +348,13 @@ impl StoredRepository {
         if_exists(std::fs::read(path))?.ok_or(StoreError::ManifestUnknown)
     }
 
-    /// Takes a tag away, or a manifest with its tags.
-    pub(super) fn delete(&self, reference: &Reference) -> Result<(), StoreError> {
-        let (locked, mut index) = self.lock_existing()?;
+    /// Deletes a tag, or a manifest with its tags. `lock` is exclusive.
+    pub(super) fn delete(
+        &self,
+        reference: &Reference,
+        lock: &RepositoryLock,
+    ) -> Result<(), StoreError> {
+        let mut index = self.index_or_empty(lock)?;
         match reference {
             Reference::Tag(tag) => {
                 if !index.untag(tag) {
@@ -320,34 +368,35 @@ impl StoredRepository {
                 let needs = |document: &ParsedManifest| {
                     document.manifests.iter().any(|d| d.digest == *digest)
                 };
-                if let Some(user) = self.first_that(&index, needs)? {
+                if let Some(user) = self.first_manifest_where(&index, needs)? {
                     return Err(StoreError::ManifestInUse(user));
                 }
                 index.remove(digest);
             }
         }
-        self.write(index, &locked)
+        self.write(index, lock)
     }
 
-    /// Takes a blob away that no manifest needs.
-    pub(super) fn delete_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+    /// Deletes a blob that no manifest references. `lock` is exclusive.
+    pub(super) fn delete_blob(
+        &self,
+        digest: &Digest,
+        lock: &RepositoryLock,
+    ) -> Result<(), StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
-        let (_locked, index) = self.lock_existing().map_err(|error| match error {
-            StoreError::RepositoryUnknown => StoreError::BlobUnknown,
-            error => error,
-        })?;
+        let index = self.index_or_empty(lock)?;
         if index.manifest(digest).is_some() {
             return Err(StoreError::BlobInUse(digest.clone()));
         }
         let needs =
             |document: &ParsedManifest| document.blobs.iter().any(|blob| blob.digest == *digest);
-        if let Some(user) = self.first_that(&index, needs)? {
+        if let Some(user) = self.first_manifest_where(&index, needs)? {
             return Err(StoreError::BlobInUse(user));
         }
         if_exists(std::fs::remove_file(path))?.ok_or(StoreError::BlobUnknown)
     }
 
-    fn first_that(
+    fn first_manifest_where(
         &self,
         index: &RepositoryIndex,
         needs: impl Fn(&ParsedManifest) -> bool,
@@ -363,8 +412,7 @@ impl StoredRepository {
         Ok(None)
     }
 
-    /// What a manifest says; nothing, if another tool listed one that is not here or cannot be
-    /// read.
+    /// The parsed manifest. `None`: another tool listed it, and it is missing or not valid.
     pub(super) fn document(
         &self,
         digest: &Digest,
@@ -377,7 +425,7 @@ impl StoredRepository {
         }
     }
 
-    /// What a manifest says about another one, if it does.
+    /// The manifest as a referrer, if it has a subject.
     pub(super) fn referrer(
         &self,
         digest: &Digest,
@@ -403,7 +451,7 @@ impl StoredRepository {
         Ok(referrer)
     }
 
-    /// Forgets what removed manifests said.
+    /// Drops removed manifests from memory.
     pub(super) fn forget_removed(&self, index: &RepositoryIndex) {
         lock(&self.referrers).retain(|digest, _| index.manifest(digest).is_some());
     }
@@ -416,6 +464,11 @@ fn check_size(digest: &Digest, said: u64, size: u64) -> Result<(), StoreError> {
     Err(StoreError::invalid(format!(
         "the manifest says that {digest} has {said} bytes, and it has {size}"
     )))
+}
+
+fn damaged(path: &Path, error: &serde_json::Error) -> io::Error {
+    let message = format!("{} is damaged: {error}", path.display());
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::hash::DigestAlgorithm;
 use super::*;
+use crate::registry::reference::Tag;
+use crate::state_file::{FileLock, LockMode};
 
 const BODY_TIMEOUTS: BodyTimeouts = BodyTimeouts {
     first_byte: Duration::from_secs(60),
@@ -93,7 +95,7 @@ impl Uploading {
         let open = || Store::open(directory.path().join("ci")).unwrap();
         let stores = [open(), open()];
         let name = RepositoryName::parse("base/app").unwrap();
-        let id = stores[0].start_upload(&name).await.unwrap();
+        let id = stores[0].start_upload(&name, None).await.unwrap();
         // A period that no chunk has, so that bytes in the wrong place are wrong.
         let content = (0_u32..4_000_000)
             .map(|n| (n % 251).to_le_bytes()[0] ^ (n / 65_521).to_le_bytes()[0])
@@ -243,7 +245,7 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().join("ci")).unwrap();
     let name = RepositoryName::parse(&"a".repeat(RepositoryName::MAX_BYTES)).unwrap();
-    let id = store.start_upload(&name).await.unwrap();
+    let id = store.start_upload(&name, None).await.unwrap();
     let digest = DigestAlgorithm::Sha256.digest(b"some");
     let some = body(b"some", 1, false);
     store
@@ -259,7 +261,7 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     let tag = Reference::Tag(Tag::parse("v1").unwrap());
     let manifest = Bytes::from_static(b"\0");
     store
-        .put_manifest(&name, &tag, &[], Vec::new(), Some("a/b"), manifest)
+        .put_manifest(&name, new_manifest(&tag, Some("a/b"), manifest))
         .await
         .unwrap();
     store.manifest(&name, &tag, true).await.unwrap();
@@ -267,11 +269,21 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     assert_eq!(pull_times::read(&store.layout, &name).unwrap().len(), 1);
 }
 
+fn new_manifest(reference: &Reference, content_type: Option<&str>, bytes: Bytes) -> NewManifest {
+    NewManifest {
+        reference: reference.clone(),
+        tags: Vec::new(),
+        preconditions: Vec::new(),
+        content_type: content_type.map(str::to_owned),
+        bytes,
+    }
+}
+
 /// Pushes a blob as clients do: what the store says that it has is not sent.
 async fn push_blob(store: &Arc<Store>, name: &RepositoryName, content: &[u8]) -> Digest {
     let digest = DigestAlgorithm::Sha256.digest(content);
     if store.blob(name, &digest, true).await.is_err() {
-        let id = store.start_upload(name).await.unwrap();
+        let id = store.start_upload(name, None).await.unwrap();
         let content = body(content, 2, false);
         store
             .commit(
@@ -308,7 +320,7 @@ async fn push_delete_and_age(
                 .to_string();
         let bytes = Bytes::from(manifest);
         let accepted = store
-            .put_manifest(&name, &tag, &[], Vec::new(), None, bytes)
+            .put_manifest(&name, new_manifest(&tag, None, bytes))
             .await
             .unwrap();
         store.manifest(&name, &tag, true).await.unwrap();
@@ -366,19 +378,20 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
     let (one, other) = (open(), open());
     let name = RepositoryName::parse("a").unwrap();
     let tag = |text: &str| Tag::parse(text).unwrap();
-    let put = async |store: &Arc<Store>, content: &'static [u8], expected: Vec<Precondition>| {
-        let (reference, bytes) = (Reference::Tag(tag("v1")), Bytes::from_static(content));
-        store
-            .put_manifest(
-                &name,
-                &reference,
-                &[tag("also")],
-                expected,
-                Some("a/b"),
-                bytes,
-            )
-            .await
-    };
+    let put =
+        async |store: &Arc<Store>, content: &'static [u8], preconditions: Vec<Precondition>| {
+            let (reference, bytes) = (Reference::Tag(tag("v1")), Bytes::from_static(content));
+            store
+                .put_manifest(
+                    &name,
+                    NewManifest {
+                        tags: vec![tag("also")],
+                        preconditions,
+                        ..new_manifest(&reference, Some("a/b"), bytes)
+                    },
+                )
+                .await
+        };
     let refused = |put: Result<PutOutcome, StoreError>, text: &str| match put {
         Err(StoreError::PreconditionFailed(unexpected)) => assert_eq!(unexpected, tag(text)),
         other => panic!("{other:?}"),
@@ -452,16 +465,150 @@ async fn a_manifest_is_taken_in_only_while_its_tags_are_as_expected() {
     let blob = serde_json::json!({"mediaType": "a/b", "digest": DigestAlgorithm::Sha256.digest(b"x").as_str(), "size": 1});
     let manifest =
         serde_json::json!({"schemaVersion": 2, "config": blob, "layers": []}).to_string();
-    let expected = vec![Precondition::Present(tag("v1"))];
     let put = one
         .put_manifest(
             &nowhere,
-            &Reference::Tag(tag("v1")),
-            &[],
-            expected,
-            None,
-            manifest.into(),
+            NewManifest {
+                preconditions: vec![Precondition::Present(tag("v1"))],
+                ..new_manifest(&Reference::Tag(tag("v1")), None, manifest.into())
+            },
         )
         .await;
     refused(put, "v1");
+}
+
+/// A store with the repository `a`, which another process locks, and with a blob in `b`.
+async fn locked_store() -> (tempfile::TempDir, Arc<Store>, FileLock, Digest) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let [a, b] = ["a", "b"].map(|name| RepositoryName::parse(name).unwrap());
+    push_blob(&store, &a, b"some").await;
+    let digest = push_blob(&store, &b, b"some").await;
+    let file = std::fs::File::open(store.layout.repository(&a)).unwrap();
+    let lock = FileLock::acquire_open(file, LockMode::Exclusive, Duration::ZERO).unwrap();
+    (directory, store, lock, digest)
+}
+
+#[tokio::test]
+async fn pushes_to_a_repository_that_another_process_locks_stop_nobody_else() {
+    let (_directory, store, lock, digest) = locked_store().await;
+    let [a, b] = ["a", "b"].map(|name| RepositoryName::parse(name).unwrap());
+    let mut pushes = Vec::new();
+    for n in 0..50_u8 {
+        let (store, a) = (store.clone(), a.clone());
+        let push = async move { push_blob(&store, &a, &[n; 10]).await };
+        pushes.push(tokio::spawn(push));
+    }
+    for n in 0..50_u8 {
+        // The pushes come as far as they can meanwhile.
+        tokio::task::yield_now().await;
+        store.blob(&b, &digest, false).await.unwrap();
+        push_blob(&store, &b, &[n; 20]).await;
+    }
+    assert!(pushes.iter().all(|push| !push.is_finished()));
+    drop(lock);
+    for push in pushes {
+        push.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_push_gives_up_a_repository_that_stays_locked() {
+    let (_directory, store, lock, digest) = locked_store().await;
+    let a = RepositoryName::parse("a").unwrap();
+    // Timeouts pass in an instant from here on.
+    tokio::time::pause();
+    let refused = store.delete_blob(&a, &digest).await;
+    assert!(matches!(refused, Err(StoreError::Locked)), "{refused:?}");
+    drop(lock);
+    store.delete_blob(&a, &digest).await.unwrap();
+}
+
+/// A body that, once all of it has been written to the upload's file, changes a byte there.
+struct Tampering {
+    content: Option<Bytes>,
+    file: PathBuf,
+    length: u64,
+}
+
+impl Body for Tampering {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(content) = self.content.take() {
+            return Poll::Ready(Some(Ok(Frame::data(content))));
+        }
+        if std::fs::metadata(&self.file).unwrap().len() < self.length {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let file = std::fs::File::options().write(true).open(&self.file);
+        std::os::unix::fs::FileExt::write_all_at(&file.unwrap(), b"!", 0).unwrap();
+        Poll::Ready(None)
+    }
+}
+
+#[tokio::test]
+async fn an_upload_is_hashed_as_it_comes_by_the_algorithm_of_its_digest() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let name = RepositoryName::parse("a").unwrap();
+    let content = Bytes::from(vec![7; 300_000]);
+    for algorithm in DigestAlgorithm::ALL {
+        let id = store.start_upload(&name, None).await.unwrap();
+        let body = Tampering {
+            length: content.len() as u64,
+            content: Some(content.clone()),
+            file: store.layout.uploads_of(&name).join(id.as_str()),
+        };
+        let digest = algorithm.digest(&content);
+        // Were the file read again, its content would be another.
+        store
+            .commit(
+                (&name, &id),
+                &digest,
+                ContentRange::default(),
+                body,
+                BODY_TIMEOUTS,
+            )
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_mount_of_what_is_not_there_makes_no_repository() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let [a, b] = ["a", "b"].map(|name| RepositoryName::parse(name).unwrap());
+    push_blob(&store, &a, b"some").await;
+    let missing = DigestAlgorithm::Sha256.digest(b"missing");
+    assert!(!store.mount(&b, &a, &missing).await.unwrap());
+    assert!(!store.layout.repository(&b).exists());
+}
+
+#[tokio::test]
+async fn a_catalog_keeps_no_indexes_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let tag = Reference::Tag(Tag::parse("v1").unwrap());
+    let names = ["a", "b", "c"].map(|name| RepositoryName::parse(name).unwrap());
+    for name in &names {
+        let manifest = new_manifest(&tag, Some("a/b"), Bytes::from_static(b"\0"));
+        store.put_manifest(name, manifest).await.unwrap();
+    }
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let request = PageRequest {
+        limit: 10,
+        after: String::new(),
+    };
+    let page = store.catalog(request).await.unwrap();
+    assert_eq!(page.entries, ["a", "b", "c"]);
+    for name in &names {
+        assert!(store.repositories.peek(name).is_none(), "{name}");
+    }
 }

@@ -1,12 +1,14 @@
-//! Upload sessions: files that grow. What has come is hashed and written as it comes, and stays for
-//! whoever continues, also after a restart; a session ends by a commit, a cancel, or after a day.
+//! Upload sessions: files that grow. Content is hashed and written as it arrives, and stays for later
+//! requests, also after a restart. A session ends by a commit, a cancel, or after a day without a
+//! request.
 
 mod file;
+mod quota;
 
 use std::fs::{DirEntry, File};
 use std::future::poll_fn;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,25 +17,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use http_body::Body;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::blobs;
 use super::error::StoreError;
 use super::hash::DigestAlgorithm;
+use super::lanes::{DiskJob, Lanes};
 use super::layout::{StoreLayout, if_exists};
-use super::work::{Started, Work};
-use crate::crypto;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use file::{Batch, UploadFile};
+use quota::{SessionQuota, SessionSlot};
 
-/// How long a session waits for its next request.
-const SESSION_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// For the next request of a session.
+const SESSION_LIFETIME: Duration = Duration::from_hours(24);
 
-/// What is collected of a body before it is hashed and written on another thread. While that goes
-/// on, as much again is read: so this is half of what an upload holds in memory.
+/// Bytes of a body that are hashed and written at once, on another thread. Meanwhile the next batch is
+/// read: an upload has twice as much in memory.
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// Timeouts for reading a request body.
@@ -54,9 +56,11 @@ pub(crate) struct ContentRange {
 /// The sessions of a store.
 pub(super) struct Uploads {
     layout: StoreLayout,
-    /// Those that this process has seen. Only logged-in users make entries, and the expiry takes
-    /// them away with their files.
+    /// Those that this process has seen. They are removed with their files.
     sessions: DashMap<UploadId, Arc<UploadSession>>,
+    quota: SessionQuota,
+    /// For reading whole files to hash them.
+    rehashes: Semaphore,
 }
 
 struct UploadSession {
@@ -66,20 +70,21 @@ struct UploadSession {
     content: Arc<tokio::sync::Mutex<UploadFile>>,
     /// Ends the request that adds to it now.
     writer: Mutex<CancellationToken>,
+    /// `None` for a session that another process opened.
+    _slot: Option<SessionSlot>,
 }
 
-type Turn = OwnedMutexGuard<UploadFile>;
+type FileGuard = OwnedMutexGuard<UploadFile>;
 
 /// An upload after a body was added to it. Nobody else adds to it while this lives.
 pub(super) struct ReceivedUpload {
-    turn: Turn,
+    file: FileGuard,
     session: Arc<UploadSession>,
 }
 
 impl ReceivedUpload {
-    /// Bytes that are here.
     pub(super) fn length(&self) -> u64 {
-        self.turn.length
+        self.file.length
     }
 }
 
@@ -88,24 +93,33 @@ impl Uploads {
         Self {
             layout,
             sessions: DashMap::new(),
+            quota: SessionQuota::default(),
+            rehashes: Semaphore::new(MAX_REHASHES),
         }
     }
 
-    /// Opens a session.
-    pub(super) fn start(&self, name: &RepositoryName) -> Result<UploadId, StoreError> {
+    /// Opens a session for a user.
+    ///
+    /// Errors: `TooManyUploads`.
+    pub(super) fn start(
+        &self,
+        name: &RepositoryName,
+        user: Option<String>,
+    ) -> Result<UploadId, StoreError> {
+        let slot = self.quota.take(user).ok_or(StoreError::TooManyUploads)?;
         let id = new_id()?;
         let directory = self.layout.uploads_of(name);
         let path = directory.join(id.as_str());
-        // Whoever ends old sessions takes an empty directory away.
+        // The expiry of sessions removes empty directories.
         while if_exists(File::create_new(&path))?.is_none() {
-            crate::state_file::private_directory(&directory)?;
+            if_exists(crate::state_file::private_directory(&directory))?;
         }
         self.sessions
-            .insert(id.clone(), UploadSession::new(path, 0));
+            .insert(id.clone(), UploadSession::new(path, 0, Some(slot)));
         Ok(id)
     }
 
-    /// How many bytes of an upload are here.
+    /// The number of bytes received of an upload.
     pub(super) fn length(&self, name: &RepositoryName, id: &UploadId) -> Result<u64, StoreError> {
         Ok(self.find(name, id)?.length.load(Ordering::Acquire))
     }
@@ -114,13 +128,17 @@ impl Uploads {
     pub(super) fn cancel(&self, name: &RepositoryName, id: &UploadId) -> Result<(), StoreError> {
         let session = self.find(name, id)?;
         session.take_over();
-        self.forget(id, &session)?;
-        Ok(())
+        Ok(self.remove(id, &session)?)
     }
 
-    fn forget(&self, id: &UploadId, session: &UploadSession) -> io::Result<()> {
-        self.sessions.remove(id);
+    fn remove(&self, id: &UploadId, session: &UploadSession) -> io::Result<()> {
+        self.forget(id);
         if_exists(std::fs::remove_file(&session.path)).map(drop)
+    }
+
+    /// Ends a session whose file is gone.
+    pub(super) fn forget(&self, id: &UploadId) {
+        self.sessions.remove(id);
     }
 
     fn find(&self, name: &RepositoryName, id: &UploadId) -> Result<Arc<UploadSession>, StoreError> {
@@ -129,7 +147,7 @@ impl Uploads {
         }
         let path = self.layout.uploads_of(name).join(id.as_str());
         let known = self.sessions.get(id).map(|session| session.clone());
-        // While this is held nobody here writes; if it cannot be had, somebody does.
+        // With this guard, no request of this process writes; without it, one does.
         let content = known
             .as_ref()
             .and_then(|session| session.content.clone().try_lock_owned().ok());
@@ -142,14 +160,16 @@ impl Uploads {
         let new = || {
             self.sessions
                 .entry(id.clone())
-                .or_insert_with(|| UploadSession::new(path, data.len()))
+                .or_insert_with(|| UploadSession::new(path, data.len(), None))
                 .clone()
         };
         Ok(known.unwrap_or_else(new))
     }
 
-    /// Removes the sessions that nobody has continued for a day. Returns how many.
+    /// Removes the sessions without a request for a day. Returns their number.
     pub(super) fn expire(&self) -> io::Result<usize> {
+        // Another process ended these.
+        self.sessions.retain(|_, session| session.path.exists());
         self.each_expired(|file| {
             if let Ok(id) = UploadId::parse(&file.file_name().to_string_lossy()) {
                 self.sessions.remove(&id);
@@ -158,7 +178,7 @@ impl Uploads {
         })
     }
 
-    /// How many there are that [`Self::expire`] would remove.
+    /// The number of sessions that [`Self::expire`] would remove.
     pub(super) fn count_expired(&self) -> io::Result<usize> {
         self.each_expired(|_| Ok(()))
     }
@@ -190,7 +210,7 @@ impl Uploads {
 }
 
 impl UploadSession {
-    fn new(path: PathBuf, length: u64) -> Arc<Self> {
+    fn new(path: PathBuf, length: u64, slot: Option<SessionSlot>) -> Arc<Self> {
         Arc::new_cyclic(|session| {
             let content = UploadFile::new(session.clone(), length);
             Self {
@@ -198,6 +218,7 @@ impl UploadSession {
                 length: AtomicU64::new(length),
                 content: Arc::new(tokio::sync::Mutex::new(content)),
                 writer: Mutex::default(),
+                _slot: slot,
             }
         })
     }
@@ -212,89 +233,129 @@ impl UploadSession {
     }
 }
 
+/// A body to be added to an upload.
+pub(super) struct Chunk<B> {
+    pub(super) range: ContentRange,
+    /// By which the whole upload is to be hashed, where that is known.
+    pub(super) algorithm: Option<DigestAlgorithm>,
+    pub(super) body: B,
+    pub(super) timeouts: BodyTimeouts,
+}
+
+/// An upload whose content matches its digest and is synced.
+pub(super) struct VerifiedUpload(ReceivedUpload);
+
+impl VerifiedUpload {
+    pub(super) fn path(&self) -> &Path {
+        &self.0.session.path
+    }
+}
+
 impl Uploads {
-    /// Makes all that has been received a blob. An upload whose content is not what the digest says
-    /// is over.
-    pub(super) async fn commit(
+    /// Checks the content against a digest. An upload that does not match is over.
+    ///
+    /// Errors: `DigestMismatch`, `UploadUnknown`; `Overloaded` if too many uploads have to be read
+    /// again for their hash.
+    pub(super) async fn verify(
         self: &Arc<Self>,
-        work: &Work,
-        (name, id): (&RepositoryName, &UploadId),
+        lanes: &Lanes,
+        id: &UploadId,
         digest: &Digest,
-        ReceivedUpload { mut turn, session }: ReceivedUpload,
-    ) -> Result<(), StoreError> {
+        received: ReceivedUpload,
+    ) -> Result<VerifiedUpload, StoreError> {
         let algorithm = DigestAlgorithm::of(digest)?;
-        let (uploads, name, id, digest) = (self.clone(), name.clone(), id.clone(), digest.clone());
-        work.run(move || {
-            // Whoever had the turn before may have committed it.
-            let file = if_exists(File::open(&session.path))?.ok_or(StoreError::UploadUnknown)?;
-            if turn.finish(algorithm, &file)? != digest {
-                uploads.forget(&id, &session)?;
-                return Err(StoreError::DigestMismatch);
+        let running = lanes.write.run(move || {
+            // The request before may have committed it.
+            let file = if_exists(File::open(&received.session.path))?;
+            let file = file.ok_or(StoreError::UploadUnknown)?;
+            let digest = received.file.running_digest(algorithm, &file)?;
+            Ok((received, file, digest))
+        });
+        let (received, file, found) = running.await?;
+        let found = match found {
+            Some(found) => (found, file),
+            None => {
+                let permit = self.rehashes.acquire();
+                let permit = tokio::time::timeout(REHASH_TIMEOUT, permit).await;
+                let _permit = permit
+                    .ok()
+                    .and_then(Result::ok)
+                    .ok_or(StoreError::Overloaded)?;
+                let hash = move || Ok((algorithm.digest_file(&file)?, file));
+                lanes.write.run(hash).await?
             }
-            file.sync_data()?;
-            blobs::publish(&uploads.layout, &name, &digest, &session.path)?;
-            uploads.sessions.remove(&id);
-            Ok(())
-        })
-        .await
+        };
+        let (uploads, id, digest) = (self.clone(), id.clone(), digest.clone());
+        lanes
+            .write
+            .run(move || {
+                let (found, file) = found;
+                if found != digest {
+                    uploads.remove(&id, &received.session)?;
+                    return Err(StoreError::DigestMismatch);
+                }
+                file.sync_data()?;
+                Ok(VerifiedUpload(received))
+            })
+            .await
     }
 
     /// Adds a body to an upload. What came stays, however the body ended.
     pub(super) async fn receive<B>(
         self: &Arc<Self>,
-        work: &Work,
+        lanes: &Lanes,
         (name, id): (&RepositoryName, &UploadId),
-        range: ContentRange,
-        mut body: B,
-        timeouts: BodyTimeouts,
+        mut chunk: Chunk<B>,
     ) -> Result<ReceivedUpload, StoreError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let exact = body.size_hint().exact();
-        if range
-            .length
-            .is_some_and(|length| exact.is_some_and(|exact| exact != length))
-        {
+        let exact = chunk.body.size_hint().exact();
+        let announced = chunk.range.length;
+        if announced.is_some_and(|length| exact.is_some_and(|exact| exact != length)) {
             return Err(StoreError::BadRange);
         }
         let uploads = self.clone();
         let (owned_name, owned_id) = (name.clone(), id.clone());
-        let session = work
+        let session = lanes
+            .read
             .run(move || uploads.find(&owned_name, &owned_id))
             .await?;
         let token = session.take_over();
-        let turn = session.content.clone().lock_owned().await;
-        if let Some(begin) = range.begin.filter(|begin| *begin != turn.length) {
-            tracing::debug!(begin, at = turn.length, "a chunk out of order");
-            return Err(StoreError::OutOfOrder { at: turn.length });
+        let mut file = session.content.clone().lock_owned().await;
+        let begin = chunk.range.begin;
+        if let Some(begin) = begin.filter(|begin| *begin != file.length) {
+            tracing::debug!(begin, at = file.length, "chunk out of order");
+            return Err(StoreError::OutOfOrder { at: file.length });
+        }
+        if let Some(algorithm) = chunk.algorithm {
+            file.hash_by(algorithm);
         }
         let mut writer = BodyWriter {
-            work,
+            lanes,
             session: &session,
-            turn: Some(turn),
+            file: Some(file),
             writing: None,
         };
         let read = token
-            .run_until_cancelled(writer.read(&mut body, timeouts))
+            .run_until_cancelled(writer.read(&mut chunk.body, chunk.timeouts))
             .await;
-        // What has come is written, however it ended, before anybody is told where the upload
-        // stands.
-        let turn = writer.turn().await;
+        // All that came is written, however the body ended, before anybody learns the length.
+        let file = writer.finish().await;
         drop(writer);
         read.unwrap_or(Err(StoreError::Superseded))?;
-        let turn = turn?.ok_or(StoreError::Superseded)?;
-        Ok(ReceivedUpload { turn, session })
+        let file = file?.ok_or(StoreError::Superseded)?;
+        Ok(ReceivedUpload { file, session })
     }
 }
 
-/// Takes a body to the file, a batch at a time, and reads on meanwhile.
+/// Writes a body to the file, a batch at a time, and reads on meanwhile.
 struct BodyWriter<'a> {
-    work: &'a Work,
+    lanes: &'a Lanes,
     session: &'a Arc<UploadSession>,
-    turn: Option<Turn>,
-    /// The batch comes back: memory that another thread gives free is not at hand here for long.
-    writing: Option<Started<(Turn, Batch)>>,
+    file: Option<FileGuard>,
+    /// The batch comes back: memory that another thread frees is not reused here for long.
+    writing: Option<DiskJob<(FileGuard, Batch)>>,
 }
 
 impl BodyWriter<'_> {
@@ -331,40 +392,43 @@ impl BodyWriter<'_> {
 
     /// Waits for the batch before, then begins with this one.
     async fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let Some(mut turn) = self.turn().await? else {
+        let Some(mut file) = self.finish().await? else {
             return Err(StoreError::Superseded);
         };
         let path = self.session.path.clone();
-        self.writing = Some(
-            self.work
-                .start(move || turn.add(&path, &batch).map(|()| (turn, batch))),
-        );
+        let write = move || file.add(&path, &batch).map(|()| (file, batch));
+        self.writing = Some(self.lanes.write.start_job(write)?);
         Ok(())
     }
 
-    async fn turn(&mut self) -> Result<Option<Turn>, StoreError> {
+    /// Waits for the write that goes on. `None`: it has failed before.
+    async fn finish(&mut self) -> Result<Option<FileGuard>, StoreError> {
         match self.writing.as_mut() {
-            // Cancel safe: it stays here until it has ended.
+            // Cancel-safe: it stays here until it has ended.
             Some(writing) => {
                 let written = writing.end().await;
                 self.writing = None;
-                written.map(|(turn, _)| Some(turn))
+                written.map(|(file, _)| Some(file))
             }
-            None => Ok(self.turn.take()),
+            None => Ok(self.file.take()),
         }
     }
 }
 
 /// 128 random bits.
 fn new_id() -> Result<UploadId, StoreError> {
-    let bytes = crypto::random::<16>().map_err(io::Error::from)?;
-    Ok(UploadId::parse(&crypto::hex(&bytes)).expect("hexadecimal digits"))
+    let text = crate::crypto::hex(&crate::crypto::random::<16>().map_err(io::Error::from)?);
+    Ok(UploadId::parse(&text).expect("hexadecimal digits"))
 }
 
 /// Whether it is a name that [`new_id`] makes, and so one that is safe as a file's.
 fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+/// Each reads a whole file: the other threads stay free for other uploads.
+const MAX_REHASHES: usize = 2;
+const REHASH_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests;

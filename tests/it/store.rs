@@ -19,6 +19,7 @@ mod uploads;
 mod full_disk;
 mod garbage;
 mod kills;
+mod locks;
 mod other_owner;
 mod parallel;
 mod random_uploads;

@@ -12,16 +12,18 @@ use super::rewrite::{self, RequestMeta};
 use crate::registry::action::Action;
 use crate::registry::call::{Call, Pagination, QueryText, pairs};
 use crate::registry::location::{Answer, Rewriter, Rewritten};
+use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
-use crate::store::{Page, PageRequest, Store, StoreError};
+use crate::store::{Page, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::UpstreamBody;
 
 /// Entries asked of an upstream at once: some registries refuse to give more.
 const UPSTREAM_PAGE_SIZE: usize = 1000;
+const DECISIONS_AT_ONCE: usize = 1000;
 /// 1,000 names of 255 bytes, and as much again.
 const MAX_PAGE_BYTES: usize = 512 * 1024;
 /// Pages that are read from an upstream for one page of the answer.
@@ -47,17 +49,14 @@ impl FilteredPage {
 
     /// Adds what may be seen; true as soon as it is known that there is more than is wanted.
     fn add(&mut self, route: &Route, names: impl IntoIterator<Item = String>) -> bool {
-        let asker = route.asker();
-        let sees = |name: &String| {
-            route
-                .site()
-                .policy
-                .decide(asker, Action::Catalog, name, None)
-                .allowed
-        };
         // What no query can carry would end the list: nothing could come after it.
         let can_be_last = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic());
-        for name in names.into_iter().filter(can_be_last).filter(sees) {
+        let names = names.into_iter().filter(can_be_last);
+        self.extend(names.filter(|name| Self::may_see(route, name)))
+    }
+
+    fn extend(&mut self, names: impl IntoIterator<Item = String>) -> bool {
+        for name in names {
             if self.page.entries.len() == self.limit {
                 self.page.has_more = true;
                 return true;
@@ -65,6 +64,13 @@ impl FilteredPage {
             self.page.entries.push(name);
         }
         false
+    }
+
+    fn may_see(route: &Route, name: &str) -> bool {
+        let policy = &route.site().policy;
+        policy
+            .decide(route.asker(), Action::Catalog, name, None)
+            .allowed
     }
 }
 
@@ -166,26 +172,21 @@ pub(crate) async fn from_store(
     pagination: &Pagination,
 ) -> Result<Page, StoreError> {
     let mut found = FilteredPage::new(pagination);
-    let mut after = pagination
+    let after = pagination
         .last
         .as_ref()
         .map_or(String::new(), |last| last.as_str().to_owned());
-    loop {
-        let page = store
-            .catalog(PageRequest {
-                limit: UPSTREAM_PAGE_SIZE,
-                after: after.clone(),
-            })
-            .await?;
-        let next = page.entries.last().filter(|_| page.has_more).cloned();
-        if found.add(route, page.entries) {
-            return Ok(found.page);
+    let names = store.repository_names(after).await?;
+    // One chunk of decisions at a time, so that other requests of this thread get on between them.
+    for chunk in names.chunks(DECISIONS_AT_ONCE) {
+        let may_see = |name: &&RepositoryName| FilteredPage::may_see(route, name.as_str());
+        let visible: Vec<_> = chunk.iter().filter(may_see).cloned().collect();
+        let listed = store.with_manifests(visible).await?;
+        if found.extend(listed.iter().map(ToString::to_string)) {
+            break;
         }
-        let Some(next) = next else {
-            return Ok(found.page);
-        };
-        after = next;
     }
+    Ok(found.page)
 }
 
 #[derive(Deserialize)]

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-struct Stage {
+struct BlobDirectory {
     directory: tempfile::TempDir,
     layout: StoreLayout,
 }
@@ -11,7 +11,7 @@ fn name(text: &str) -> RepositoryName {
     RepositoryName::parse(text).unwrap()
 }
 
-impl Stage {
+impl BlobDirectory {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let layout = StoreLayout::create(directory.path().join("ci")).unwrap();
@@ -22,9 +22,16 @@ impl Stage {
         let file = self.directory.path().join("upload");
         std::fs::write(&file, content).unwrap();
         let digest = DigestAlgorithm::Sha256.digest(content.as_bytes());
-        publish(&self.layout, &name(repository), &digest, &file).unwrap();
+        let name = name(repository);
+        let lock = self.layout.lock_shared(&name, HOUR).unwrap();
+        publish(&self.layout, &name, &digest, &file, &lock).unwrap();
         assert!(!file.exists(), "the upload keeps no name");
         digest
+    }
+
+    fn mount(&self, from: &str, to: &str, digest: &Digest) -> bool {
+        let lock = self.layout.lock_shared(&name(to), HOUR).unwrap();
+        mount(&self.layout, &name(from), &name(to), digest, &lock).unwrap()
     }
 
     fn path(&self, repository: &str, digest: &Digest) -> PathBuf {
@@ -43,58 +50,57 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
 fn a_blob_is_on_the_disk_once_however_often_it_comes() {
-    let stage = Stage::new();
-    let digest = stage.publish("a", "some");
-    let first = std::fs::metadata(stage.path("a", &digest)).unwrap();
+    let store = BlobDirectory::new();
+    let digest = store.publish("a", "some");
+    let first = std::fs::metadata(store.path("a", &digest)).unwrap();
     assert_eq!(first.nlink(), 2);
     for repository in ["a", "b", "b/c"] {
-        stage.publish(repository, "some");
+        store.publish(repository, "some");
         assert_eq!(
-            std::fs::metadata(stage.path(repository, &digest))
+            std::fs::metadata(store.path(repository, &digest))
                 .unwrap()
                 .ino(),
             first.ino()
         );
     }
-    assert!(mount(&stage.layout, &name("a"), &name("d"), &digest).unwrap());
+    assert!(store.mount("a", "d", &digest));
     assert_eq!(
-        std::fs::metadata(stage.layout.shared_blob(&digest).unwrap())
+        std::fs::metadata(store.layout.shared_blob(&digest).unwrap())
             .unwrap()
             .nlink(),
         5
     );
     let missing = DigestAlgorithm::Sha256.digest(b"missing");
-    assert!(!mount(&stage.layout, &name("a"), &name("e"), &missing).unwrap());
-    assert!(!stage.layout.repository(&name("e")).exists());
+    assert!(!store.mount("a", "e", &missing));
 }
 
 #[test]
 fn a_shared_name_that_is_gone_or_wrong_is_made_anew() {
-    let stage = Stage::new();
-    let digest = stage.publish("a", "some");
-    let shared = stage.layout.shared_blob(&digest).unwrap();
+    let store = BlobDirectory::new();
+    let digest = store.publish("a", "some");
+    let shared = store.layout.shared_blob(&digest).unwrap();
     std::fs::remove_file(&shared).unwrap();
-    stage.publish("b", "some");
+    store.publish("b", "some");
     assert_eq!(std::fs::metadata(&shared).unwrap().nlink(), 2);
     std::fs::remove_file(&shared).unwrap();
     std::fs::write(&shared, "so").unwrap();
-    stage.publish("c", "some");
-    assert_eq!(std::fs::read(stage.path("c", &digest)).unwrap(), b"some");
+    store.publish("c", "some");
+    assert_eq!(std::fs::read(store.path("c", &digest)).unwrap(), b"some");
     assert_eq!(std::fs::read(&shared).unwrap(), b"some");
 }
 
 #[test]
 fn a_blob_that_comes_again_is_young_again() {
-    let stage = Stage::new();
-    let digest = stage.publish("a", "some");
+    let store = BlobDirectory::new();
+    let digest = store.publish("a", "some");
     for again in [true, false] {
-        let path = stage.path("a", &digest);
-        stage.age(&path, HOUR * 100);
+        let path = store.path("a", &digest);
+        store.age(&path, HOUR * 100);
         assert!(is_older(&std::fs::metadata(&path).unwrap(), HOUR * 99));
         if again {
-            stage.publish("a", "some");
+            store.publish("a", "some");
         } else {
-            mount(&stage.layout, &name("a"), &name("b"), &digest).unwrap();
+            store.mount("a", "b", &digest);
         }
         assert!(!is_older(&std::fs::metadata(&path).unwrap(), HOUR));
     }
@@ -102,32 +108,32 @@ fn a_blob_that_comes_again_is_young_again() {
 
 #[test]
 fn the_sign_of_use_is_seldom_written_and_seen_in_time() {
-    let stage = Stage::new();
-    let digest = stage.publish("a", "some");
-    let path = stage.path("a", &digest);
+    let store = BlobDirectory::new();
+    let digest = store.publish("a", "some");
+    let path = store.path("a", &digest);
     let modified = || std::fs::metadata(&path).unwrap().modified().unwrap();
-    stage.age(&path, HOUR / 2);
+    store.age(&path, HOUR / 2);
     let before = modified();
-    open_for_push(&stage.layout, &name("a"), &digest).unwrap();
+    open_for_push(&store.layout, &name("a"), &digest).unwrap();
     assert_eq!(modified(), before);
-    stage.age(&path, HOUR * 100);
-    let found = list(&stage.layout.repository(&name("a")))
+    store.age(&path, HOUR * 100);
+    let found = list(&store.layout.repository(&name("a")))
         .unwrap()
         .remove(0);
     // A collection has found it to be old; then a client asks for it.
-    open_for_push(&stage.layout, &name("a"), &digest).unwrap();
+    open_for_push(&store.layout, &name("a"), &digest).unwrap();
     assert!(!remove_unused(&found, HOUR * 24).unwrap());
     assert_eq!(std::fs::read(&path).unwrap(), b"some");
-    stage.age(&path, HOUR * 24);
+    store.age(&path, HOUR * 24);
     assert!(remove_unused(&found, HOUR * 24).unwrap());
     assert!(!path.exists() && !path.with_extension(REMOVED_EXTENSION).exists());
 }
 
 #[test]
 fn only_blobs_are_listed() {
-    let stage = Stage::new();
-    let digest = stage.publish("a", "some");
-    let directory = stage.layout.repository(&name("a"));
+    let store = BlobDirectory::new();
+    let digest = store.publish("a", "some");
+    let directory = store.layout.repository(&name("a"));
     for other in [".moorgate-x", "README", "A", "removed"] {
         std::fs::write(directory.join("blobs/sha256").join(other), "x").unwrap();
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::registry::reference::{Reference, Tag};
+use crate::store::NewManifest;
 use crate::store::hash::DigestAlgorithm;
 use crate::store::index::ManifestEntry;
 use crate::store::layout::StoreLayout;
@@ -177,17 +178,25 @@ impl Aged {
         let file = self.directory.path().join("upload");
         fs::write(&file, content).unwrap();
         let digest = DigestAlgorithm::Sha256.digest(content);
-        blobs::publish(self.layout(), &Self::name(repository), &digest, &file).unwrap();
+        let name = Self::name(repository);
+        let lock = self.layout().lock_shared(&name, GRACE).unwrap();
+        blobs::publish(self.layout(), &name, &digest, &file, &lock).unwrap();
         digest
     }
 
     fn manifest(&self, repository: &str, reference: &Reference, manifest: &Value) -> Digest {
-        let bytes = manifest.to_string().into_bytes();
-        let repository = self.store.repository(&Self::name(repository));
-        repository
-            .accept(reference, &[], &[], None, &bytes)
-            .unwrap()
-            .digest
+        let name = Self::name(repository);
+        let manifest = NewManifest {
+            reference: reference.clone(),
+            tags: Vec::new(),
+            preconditions: Vec::new(),
+            content_type: None,
+            bytes: manifest.to_string().into(),
+        };
+        let lock = self.layout().lock_exclusive(&name, GRACE).unwrap();
+        let repository = self.store.repository(&name);
+        let outcome = repository.put(manifest.check().unwrap(), &lock);
+        outcome.unwrap().digest
     }
 
     /// An image of one layer, with a tag or without. Returns the digests of manifest and layer.
@@ -321,10 +330,10 @@ fn children_of_an_index_stay_until_it_goes() {
     aged.manifest("a", &tag, &list);
     aged.age("a");
     assert_eq!(aged.collect(), CollectionSummary::default());
-    aged.store
-        .repository(&Aged::name("a"))
-        .delete(&tag)
-        .unwrap();
+    let name = Aged::name("a");
+    let lock = aged.layout().lock_exclusive(&name, GRACE).unwrap();
+    aged.store.repository(&name).delete(&tag, &lock).unwrap();
+    drop(lock);
     assert_eq!(aged.collect().manifests, 2);
     assert!(!aged.has("a", &child) && !aged.has("a", &layer));
 }
@@ -497,7 +506,7 @@ fn a_damaged_repository_does_not_keep_others_from_being_collected() {
 fn uploads_that_nobody_continues_are_counted_before_they_go() {
     let aged = Aged::new();
     let name = Aged::name("a");
-    let [left, used] = [(); 2].map(|()| aged.store.uploads.start(&name).unwrap());
+    let [left, used] = [(); 2].map(|()| aged.store.uploads.start(&name, None).unwrap());
     age(&aged.layout().uploads_of(&name).join(left.as_str()));
     assert_eq!(aged.collect().uploads, 1);
     assert!(matches!(

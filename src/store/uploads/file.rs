@@ -1,4 +1,4 @@
-//! What of an upload has been written, and its hash.
+//! The file of an upload and its running hash.
 
 use std::fs::File;
 use std::io;
@@ -15,22 +15,22 @@ use crate::store::error::StoreError;
 use crate::store::hash::{ContentHasher, DigestAlgorithm};
 use crate::store::layout::if_exists;
 
-/// What has come, and its hash. Whoever writes owns the lock until the write has ended, also where
-/// the request that wanted it is gone.
+/// What has been written, and its hash. A write owns its lock to its end, even if its request is
+/// gone.
 pub(super) struct UploadFile {
     session: Weak<UploadSession>,
     pub(super) length: u64,
-    /// `None`: somebody else wrote some of it, and it has to be hashed again.
+    /// `None`: another process wrote a part of the file, which has to be hashed as a whole.
     hasher: Option<ContentHasher>,
 }
 
 impl UploadFile {
-    /// Of a file that has this length already.
+    /// For a file of this length.
     pub(super) fn new(session: Weak<UploadSession>, length: u64) -> Self {
         Self {
             session,
             length,
-            hasher: hasher_of(length),
+            hasher: empty_hasher(length),
         }
     }
 
@@ -40,10 +40,10 @@ impl UploadFile {
             if_exists(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
         let written = self.write(&file, batch);
         if written.is_err() {
-            // What was written of a part would be in the way of nothing, but it takes room.
+            // Half a batch does no harm, but it takes space.
             let _ = file.set_len(self.length);
         }
-        self.tell();
+        self.publish_length();
         Ok(written?)
     }
 
@@ -58,7 +58,7 @@ impl UploadFile {
         Ok(())
     }
 
-    fn tell(&self) {
+    fn publish_length(&self) {
         if let Some(session) = self.session.upgrade() {
             session.length.store(self.length, Ordering::Release);
         }
@@ -70,27 +70,33 @@ impl UploadFile {
             return;
         }
         self.length = length;
-        self.hasher = hasher_of(length);
-        self.tell();
+        self.hasher = empty_hasher(length);
+        self.publish_length();
     }
 
-    /// The digest of all that is in the file, also where another process wrote some of it
-    /// meanwhile.
-    pub(super) fn finish(&mut self, algorithm: DigestAlgorithm, file: &File) -> io::Result<Digest> {
-        let is_ours = file.metadata()?.len() == self.length;
-        let kept = self
-            .hasher
-            .take()
-            .filter(|hasher| is_ours && hasher.algorithm() == algorithm);
-        match kept {
-            Some(hasher) => Ok(hasher.finish()),
-            None => algorithm.digest_file(file),
+    /// Hashes by this algorithm, if nothing has been hashed yet.
+    pub(super) fn hash_by(&mut self, algorithm: DigestAlgorithm) {
+        if self.length == 0 {
+            self.hasher = Some(algorithm.hasher());
         }
+    }
+
+    /// The digest of the whole content, if it was hashed as it came. `None`: the file has to be read,
+    /// because another process wrote a part of it, or by this algorithm only now.
+    pub(super) fn running_digest(
+        &self,
+        algorithm: DigestAlgorithm,
+        file: &File,
+    ) -> io::Result<Option<Digest>> {
+        let is_ours = file.metadata()?.len() == self.length;
+        let hasher = self.hasher.as_ref();
+        let hasher = hasher.filter(|hasher| is_ours && hasher.algorithm() == algorithm);
+        Ok(hasher.map(|hasher| hasher.clone().finish()))
     }
 }
 
-/// Only of nothing is the hash known.
-fn hasher_of(length: u64) -> Option<ContentHasher> {
+/// The running hash is known only from the first byte on.
+fn empty_hasher(length: u64) -> Option<ContentHasher> {
     (length == 0).then(|| DigestAlgorithm::Sha256.hasher())
 }
 

@@ -33,7 +33,7 @@ fn no_two_sessions_have_one_name_and_none_is_a_path() {
 #[test]
 fn a_session_belongs_to_its_repository() {
     let (_directory, uploads) = uploads();
-    let id = uploads.start(&name("a/b")).unwrap();
+    let id = uploads.start(&name("a/b"), None).unwrap();
     assert_eq!(uploads.length(&name("a/b"), &id).unwrap(), 0);
     for other in ["a", "b", "a/b/c"] {
         assert!(matches!(
@@ -67,11 +67,30 @@ fn sessions_begin_while_others_expire() {
         let begun: Result<Vec<_>, _> = (0..3000)
             .map(|_| {
                 uploads
-                    .start(&name("a"))
+                    .start(&name("a"), None)
                     .and_then(|id| uploads.cancel(&name("a"), &id))
             })
             .collect();
         ended.store(true, Ordering::Relaxed);
         begun.unwrap();
     });
+}
+
+#[test]
+fn a_user_opens_only_so_many_sessions_until_some_end() {
+    let (_directory, uploads) = uploads();
+    let start = |user: &str| uploads.start(&name("a"), Some(user.to_owned()));
+    let first = start("alice").unwrap();
+    for _ in 1..quota::MAX_SESSIONS {
+        start("alice").unwrap();
+    }
+    assert!(matches!(start("alice"), Err(StoreError::TooManyUploads)));
+    start("bob").unwrap();
+    uploads.cancel(&name("a"), &first).unwrap();
+    let again = start("alice").unwrap();
+    assert!(matches!(start("alice"), Err(StoreError::TooManyUploads)));
+    // Another process committed it.
+    std::fs::remove_file(uploads.layout.uploads_of(&name("a")).join(again.as_str())).unwrap();
+    uploads.expire().unwrap();
+    start("alice").unwrap();
 }

@@ -132,3 +132,17 @@ async fn the_store_says_that_it_is_a_registry() {
         client.ask("PUT", "/v2/").await.refused(405, "UNSUPPORTED");
     }
 }
+
+#[tokio::test]
+async fn a_repository_with_a_damaged_index_is_in_the_catalog() {
+    let stage = Stage::new().await;
+    let mut client = stage.http1();
+    for name in ["a", "b", "c"] {
+        client.push(name, "v1", &Image::small(1)).await;
+    }
+    let index = stage.disk().repository("b").join("index.json");
+    std::fs::write(index, "{\"half").unwrap();
+    let listed = client.get("/v2/_catalog").await.is(200).json();
+    assert_eq!(listed["repositories"], json!(["a", "b", "c"]));
+    client.get("/v2/b/tags/list").await.is(503);
+}

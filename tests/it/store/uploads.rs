@@ -518,3 +518,18 @@ async fn uploads_go_on_after_a_reload() {
         .is(201);
     holds(&mut client, "a", &blob).await;
 }
+
+#[tokio::test]
+async fn a_user_has_a_thousand_uploads_at_most() {
+    let stage = Stage::new().await;
+    let mut client = stage.http1();
+    let first = client.start("a").await;
+    for _ in 1..1000 {
+        client.start("a").await;
+    }
+    let refused = client.ask("POST", "/v2/b/blobs/uploads/").await;
+    assert_eq!(refused.header("retry-after"), "60");
+    refused.refused(429, "TOOMANYREQUESTS");
+    client.ask("DELETE", &first).await.is(204);
+    client.start("b").await;
+}

@@ -16,7 +16,7 @@ use crate::request::headers::CONTENT_DIGEST;
 use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
 use crate::request::route::StoreRoute;
-use crate::store::{ContentRange, Precondition, PutOutcome, StoreError};
+use crate::store::{ContentRange, NewManifest, Precondition, PutOutcome, StoreError};
 use crate::upstream::body::RequestBody;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -32,7 +32,8 @@ pub(super) async fn start(
     digest: Option<&Digest>,
     body: RequestBody,
 ) -> Answered {
-    let opened = request.store.start_upload(name).await;
+    let user = request.route.asker().user;
+    let opened = request.store.start_upload(name, user).await;
     let id = opened.map_err(|error| request.rejection(error))?;
     let Some(digest) = digest else {
         return Ok(standing(request, StatusCode::ACCEPTED, (name, &id), 0));
@@ -205,18 +206,14 @@ pub(in crate::request::answer) async fn write_manifest(
         let error = StoreError::ManifestInvalid("the Content-Type is not one".into());
         Rejection::store(error, 0, None)
     })?;
-    let preconditions = obligations.iter().filter_map(precondition).collect();
-    let put = to
-        .store
-        .put_manifest(
-            repository,
-            reference,
-            tags,
-            preconditions,
-            content_type,
-            manifest,
-        )
-        .await;
+    let manifest = NewManifest {
+        reference: reference.clone(),
+        tags: tags.clone(),
+        preconditions: obligations.iter().filter_map(precondition).collect(),
+        content_type: content_type.map(str::to_owned),
+        bytes: manifest,
+    };
+    let put = to.store.put_manifest(repository, manifest).await;
     cx.record.answered();
     let outcome = put.map_err(|error| rejection(error, obligations))?;
     Ok(finish(cx, manifest_created(repository, tags, &outcome)))
