@@ -5,54 +5,44 @@ mod attempt;
 mod budgets;
 mod changes;
 mod contacts;
+mod context;
 mod domain;
 mod domain_state;
 mod issued;
+mod local_error;
 mod plan;
 mod request;
 mod solver;
 mod step;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::changes::AppliedChanges;
+use self::context::OrderContext;
 use self::domain::Domain;
 use self::domain_state::{AttemptOutcome, DomainState};
 use self::plan::Plan;
 use self::step::Step;
 use crate::certs::served::manager::Certificates;
 use crate::certs::served::report::AcmeStatus;
-use crate::certs::state::ledger::Ledger;
-use crate::certs::state::ledger::file::{Clock, LedgerFile};
-use crate::certs::state::storage::Storage;
 use crate::config::snapshot::Snapshot;
 use crate::registry::host::HostName;
-use crate::state_file::run_blocking;
 
 /// What the wall's clock shows. Another one in tests.
 pub type SystemClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Orders and renews. [`run`](Self::run) does it; everything else only tells it something.
 pub struct Issuer {
-    storage: Storage,
-    certificates: Arc<Certificates>,
-    plan: ArcSwap<Plan>,
-    /// Domains that somebody wants renewed at once.
+    context: Arc<OrderContext>,
+    /// Domains whose renewal was requested and not yet taken up.
     requested: Mutex<Vec<HostName>>,
-    /// Opened by whoever needs it first.
-    ledger: Mutex<Option<LedgerFile>>,
-    /// As of the last look into it.
-    known: ArcSwapOption<Ledger>,
     wake: Notify,
-    system_clock: SystemClock,
-    started: Instant,
 }
 
 /// The steps that are being taken.
@@ -90,21 +80,17 @@ impl Issuer {
         system_clock: SystemClock,
     ) -> Self {
         Self {
-            storage: Storage::below(certificates.state()),
-            certificates,
-            plan: ArcSwap::from_pointee(Plan::from_snapshot(snapshot)),
+            context: Arc::new(OrderContext::new(certificates, snapshot, system_clock)),
             requested: Mutex::default(),
-            ledger: Mutex::default(),
-            known: ArcSwapOption::empty(),
             wake: Notify::new(),
-            system_clock,
-            started: Instant::now(),
         }
     }
 
     /// Takes another configuration. Neither cancels nor repeats an order that is under way.
     pub fn apply(&self, snapshot: &Snapshot) {
-        self.plan.store(Arc::new(Plan::from_snapshot(snapshot)));
+        self.context
+            .plan
+            .store(Arc::new(Plan::from_snapshot(snapshot)));
         self.wake.notify_one();
     }
 
@@ -112,15 +98,15 @@ impl Issuer {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut domains: HashMap<HostName, Domain> = HashMap::new();
         let mut running = Running::default();
-        if !self.plan.load().hosts.is_empty()
-            && let Err(error) = self.ledger(|_, _| ()).await
+        if !self.context.plan.load().hosts.is_empty()
+            && let Err(error) = self.context.ledger(|_, _| ()).await
         {
             // Attempts will say so, and not be made.
-            tracing::debug!(error, "the ledger of attempts cannot be opened yet");
+            tracing::debug!(%error, "the ledger of attempts cannot be opened yet");
         }
-        let mut applied = self.initial_changes();
+        let mut applied = AppliedChanges::new(&self);
         loop {
-            self.apply_changes(&mut applied, &mut domains);
+            applied.update(&self, &mut domains);
             self.start_due(&mut domains, &mut running);
             self.publish_status(&mut domains);
             let pause = self.pause(&domains, running.steps.len());
@@ -138,14 +124,14 @@ impl Issuer {
     }
 
     /// Tells the CAs the contacts, as long as the answer is kept.
-    fn start_contact_updates(self: &Arc<Self>, plan: Arc<Plan>) -> JoinSet<()> {
+    fn start_contact_updates(&self, plan: Arc<Plan>) -> JoinSet<()> {
         let mut updates = JoinSet::new();
-        updates.spawn(self.clone().update_contacts(plan));
+        updates.spawn(self.context.clone().update_contacts(plan));
         updates
     }
 
     fn start_due(self: &Arc<Self>, domains: &mut HashMap<HostName, Domain>, running: &mut Running) {
-        let now = (self.system_clock)();
+        let now = self.context.now();
         for domain in domains.values_mut() {
             if running.steps.len() >= MAX_CONCURRENT_STEPS {
                 return;
@@ -153,11 +139,12 @@ impl Issuer {
             if domain.running || !(domain.requested || domain.state.is_due(now)) {
                 continue;
             }
-            let (issuer, host, trigger) = (self.clone(), domain.host.clone(), domain.begin());
+            let (context, host, trigger) =
+                (self.context.clone(), domain.host.clone(), domain.begin());
             let name = host.domain.clone();
             let step = running
                 .steps
-                .spawn(async move { issuer.step(&host, trigger).await });
+                .spawn(async move { context.step(&host, trigger).await });
             running.names.insert(step.id(), name);
         }
     }
@@ -174,7 +161,7 @@ impl Issuer {
         let Step { state, status, outcome } = step.unwrap_or_else(|error| {
             tracing::error!(domain = %name, %error, "a step towards a certificate has broken down, please report this");
             // What panicked would do so again at once. The others go on meanwhile.
-            let state = DomainState::Waiting { until: (self.system_clock)() + PANIC_RETRY_DELAY, why: PANIC_MESSAGE.to_owned() };
+            let state = DomainState::Waiting { until: self.context.now() + PANIC_RETRY_DELAY, why: PANIC_MESSAGE.to_owned() };
             let status = AcmeStatus { error: Some(PANIC_MESSAGE.to_owned()), ..domain.status.clone() };
             Step { state, status, outcome: Some(AttemptOutcome::Failed) }
         });
@@ -188,7 +175,7 @@ impl Issuer {
         if running >= MAX_CONCURRENT_STEPS {
             return MAX_IDLE;
         }
-        let now = (self.system_clock)();
+        let now = self.context.now();
         let idle = domains.values().filter(|domain| !domain.running);
         let next = idle.map(|domain| domain.state.due()).min();
         next.map_or(MAX_IDLE, |at| {
@@ -198,50 +185,15 @@ impl Issuer {
 
     /// Shows what is going on, and says what presses.
     fn publish_status(&self, domains: &mut HashMap<HostName, Domain>) {
-        let now = (self.system_clock)();
+        let now = self.context.now();
         for domain in domains.values_mut() {
-            let held = self.certificates.issued(&domain.host.domain);
+            let held = self.context.certificates.issued(&domain.host.domain);
             domain.warn_of_expiry(held.map(|held| held.certificate.facts), now);
         }
         let status = domains
             .iter()
             .map(|(name, domain)| (name.clone(), domain.report()));
-        self.certificates.tell(status.collect());
-    }
-
-    fn clock(&self) -> Clock {
-        Clock {
-            now: (self.system_clock)(),
-            steady: self.started.elapsed(),
-        }
-    }
-
-    /// Asks or changes the ledger, on a blocking thread. With an error nothing that a CA counts may
-    /// follow.
-    async fn ledger<R: Send + 'static>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut Ledger, SystemTime) -> R + Send + 'static,
-    ) -> Result<R, String> {
-        let issuer = self.clone();
-        let clock = self.clock();
-        run_blocking(move || {
-            let mut opened = issuer.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            let file = match opened.as_mut() {
-                Some(file) => file,
-                None => {
-                    let (file, damaged) = LedgerFile::open(issuer.storage.state(), clock)
-                        .map_err(|error| error.to_string())?;
-                    if let Some(damaged) = damaged {
-                        tracing::error!("{damaged}");
-                    }
-                    opened.insert(file)
-                }
-            };
-            let (answer, written) = file.update(clock, change);
-            issuer.known.store(Some(file.ledger().clone()));
-            written.map(|()| answer).map_err(|error| error.to_string())
-        })
-        .await
+        self.context.certificates.tell(status.collect());
     }
 }
 

@@ -16,8 +16,9 @@ use secrecy::{ExposeSecret, SecretString};
 pub(super) use self::error::AttemptError;
 use self::error::{failure, next_wait};
 use self::preflight::identities;
-use super::Issuer;
+use super::context::OrderContext;
 use super::domain_state::{AttemptOutcome, DomainState};
+use super::local_error::LocalError;
 use super::solver::{CaIdentity, ChallengeSolver};
 use crate::certs::acme::{AcmeError, Order, OrderStatus};
 use crate::certs::names::NameSet;
@@ -32,7 +33,7 @@ use crate::state_file::run_blocking;
 
 /// What is to be tried, and for whom.
 pub(super) struct Attempt<'a> {
-    pub(super) issuer: &'a Arc<Issuer>,
+    pub(super) context: &'a Arc<OrderContext>,
     pub(super) host: &'a SharedVirtualHost,
     pub(super) request: &'a AcmeRequest,
     /// Whether somebody has asked for it.
@@ -93,14 +94,14 @@ impl OrderKey {
 
 impl Attempt<'_> {
     /// An error is the disk's: nothing was ordered, or nothing is lost.
-    pub(super) async fn run(&self, record: &mut Record) -> Result<AttemptResult, String> {
-        let plan = self.issuer.plan.load_full();
+    pub(super) async fn run(&self, record: &mut Record) -> Result<AttemptResult, LocalError> {
+        let plan = self.context.plan.load_full();
         let cas: Vec<_> = plan.authorities().collect();
         let Some(_lock) = self
             .lock(cas.iter().map(|(_, id)| id.clone()).collect())
             .await?
         else {
-            let until = (self.issuer.system_clock)() + OTHER_PROCESS_POLL_INTERVAL;
+            let until = self.context.now() + OTHER_PROCESS_POLL_INTERVAL;
             return Ok(AttemptResult {
                 state: DomainState::Elsewhere { until },
                 outcome: None,
@@ -113,7 +114,7 @@ impl Attempt<'_> {
             });
         }
         // What another process has written into it before we had the lock.
-        *record = self.issuer.load_record(&self.host.domain).await?;
+        *record = self.context.load_record(&self.host.domain).await?;
         if self.requested {
             self.confirm().await?;
         } else if self.changed {
@@ -134,7 +135,7 @@ impl Attempt<'_> {
         settings: &AcmeSettings,
         cas: Vec<(&CaSettings, CaId)>,
         record: &mut Record,
-    ) -> Result<AttemptResult, String> {
+    ) -> Result<AttemptResult, LocalError> {
         let mut waits: Vec<(SystemTime, String)> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
         let mut outcome = AttemptOutcome::Postponed;
@@ -172,23 +173,24 @@ impl Attempt<'_> {
             record.findings = found;
             record.findings.dedup();
         }
-        self.issuer.store_record(&self.host.domain, record).await?;
+        self.context.store_record(&self.host.domain, record).await?;
         Ok(AttemptResult {
-            state: next_wait(waits, (self.issuer.system_clock)()),
+            state: next_wait(waits, self.context.now()),
             outcome: Some(outcome),
         })
     }
 
     /// The right to order for the domain; `None` while another process has it.
-    async fn lock(&self, cas: Vec<CaId>) -> Result<Option<crate::state_file::FileLock>, String> {
-        let (storage, domain) = (self.issuer.storage.clone(), self.host.domain.clone());
+    async fn lock(
+        &self,
+        cas: Vec<CaId>,
+    ) -> Result<Option<crate::state_file::FileLock>, LocalError> {
+        let (storage, domain) = (self.context.storage.clone(), self.host.domain.clone());
         let locked = run_blocking(move || {
             cas.iter().try_for_each(|ca| storage.prepare(ca))?;
             storage.try_lock(&domain)
         });
-        locked
-            .await
-            .map_err(|error| format!("the state directory cannot be used: {error}"))
+        locked.await.map_err(LocalError::StateDirectory)
     }
 
     /// Whether the certificate is another than when this attempt was decided on. What it was is not
@@ -196,11 +198,11 @@ impl Attempt<'_> {
     /// before we had the lock.
     async fn was_renewed_elsewhere(&self) -> bool {
         self.refresh().await;
-        !self.requested && self.issuer.serial(&self.host.domain) != self.previous_serial
+        !self.requested && self.context.serial(&self.host.domain) != self.previous_serial
     }
 
     async fn refresh(&self) {
-        let certificates = self.issuer.certificates.clone();
+        let certificates = self.context.certificates.clone();
         run_blocking(move || certificates.refresh()).await;
     }
 
@@ -209,10 +211,10 @@ impl Attempt<'_> {
     }
 
     fn at<'p>(&'p self, settings: &'p AcmeSettings, ca: &'p CaSettings, id: CaId) -> CaAttempt<'p> {
-        let held = self.issuer.certificates.issued(&self.host.domain);
+        let held = self.context.certificates.issued(&self.host.domain);
         let held_until = held.as_ref().map(|held| held.certificate.facts.not_after);
         let renews = self
-            .issuer
+            .context
             .issued_for_names(self.host, self.request)
             .filter(|held| held.ca == id);
         let kind = if renews.is_some() {
@@ -270,7 +272,7 @@ impl Attempt<'_> {
             };
             let kinds = at.ranked_challenges(record);
             let solver = ChallengeSolver::new(
-                self.issuer,
+                self.context,
                 &self.host.domain,
                 at.settings,
                 self.request,
@@ -289,7 +291,7 @@ impl Attempt<'_> {
         let chain = self.issue(at, &mut order, &key).await?;
         let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
         let facts = issued::check(key.expose_secret(), &chain, &self.request.names);
-        let facts = facts.map_err(AcmeError::InvalidResponse)?;
+        let facts = facts.map_err(|error| AcmeError::InvalidResponse(error.to_string()))?;
         self.store(at, key, chain).await?;
         (record.serial, record.profile) = (Some(facts.serial), at.profile.map(str::to_owned));
         Ok(())
@@ -298,7 +300,7 @@ impl Attempt<'_> {
     async fn may_order(&self, at: &CaAttempt<'_>, resumes: bool) -> Result<(), AttemptError> {
         let key = at.key.clone();
         let allowed = self
-            .issuer
+            .context
             .ledger(move |ledger, now| ledger.may_order(&key.request(), now));
         error::allowed(allowed.await.map_err(AttemptError::Local)?, resumes)
     }
@@ -316,7 +318,7 @@ impl Attempt<'_> {
         }
         if order.status() == OrderStatus::Ready {
             let request = issued::signing_request(key.expose_secret(), &self.request.names)
-                .map_err(AttemptError::Local)?;
+                .map_err(|error| AttemptError::Local(LocalError::SigningRequest(error)))?;
             self.record_event(at, |key| Event::Finalizing(key.request()))
                 .await?;
             order.finalize(&request).await?;
@@ -332,7 +334,7 @@ impl Attempt<'_> {
         chain: String,
     ) -> Result<(), AttemptError> {
         let (storage, domain, id) = (
-            self.issuer.storage.clone(),
+            self.context.storage.clone(),
             self.host.domain.clone(),
             at.key.ca.clone(),
         );
@@ -340,9 +342,7 @@ impl Attempt<'_> {
             storage.write_certificate(&id, &domain, key.expose_secret(), &chain)
         })
         .await;
-        written.map_err(|error| {
-            AttemptError::Local(format!("the certificate cannot be kept: {error}"))
-        })?;
+        written.map_err(|error| AttemptError::Local(LocalError::StoreCertificate(error)))?;
         self.record_event(at, |key| Event::Issued(key.request()))
             .await
     }
@@ -354,30 +354,28 @@ impl Attempt<'_> {
     ) -> Result<(), AttemptError> {
         let key = at.key.clone();
         let told = self
-            .issuer
+            .context
             .ledger(move |ledger, now| ledger.record(event(&key), now))
             .await;
         told.map_err(AttemptError::Local)
     }
 
-    async fn forget(&self, at: &CaAttempt<'_>) -> Result<(), String> {
+    async fn forget(&self, at: &CaAttempt<'_>) -> Result<(), LocalError> {
         let (storage, domain, id) = (
-            self.issuer.storage.clone(),
+            self.context.storage.clone(),
             self.host.domain.clone(),
             at.key.ca.clone(),
         );
-        run_blocking(move || storage.remove_order(&id, &domain))
-            .await
-            .map_err(|error| error.to_string())
+        Ok(run_blocking(move || storage.remove_order(&id, &domain)).await?)
     }
 
     /// After a success.
-    async fn finish(&self, at: &CaAttempt<'_>, record: &mut Record) -> Result<(), String> {
+    async fn finish(&self, at: &CaAttempt<'_>, record: &mut Record) -> Result<(), LocalError> {
         record.error = None;
         record.findings.clear();
         record.postponed.clear();
         record.advice = None;
-        self.issuer.store_record(&self.host.domain, record).await?;
+        self.context.store_record(&self.host.domain, record).await?;
         self.forget(at).await?;
         self.refresh().await;
         tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "the CA has issued a certificate");
@@ -390,8 +388,8 @@ impl Attempt<'_> {
         at: &CaAttempt<'_>,
         record: &mut Record,
         error: &AcmeError,
-    ) -> Result<(SystemTime, String), String> {
-        let now = (self.issuer.system_clock)();
+    ) -> Result<(SystemTime, String), LocalError> {
+        let now = self.context.now();
         tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, %error, "no certificate from this CA");
         if !error.keeps_order() {
             self.forget(at).await?;
@@ -404,7 +402,7 @@ impl Attempt<'_> {
         }
         let (key, failure) = (at.key.clone(), failure(error));
         let is_over = matches!(error, AcmeError::OrderFailed(_));
-        let next = self.issuer.ledger(move |ledger, now| {
+        let next = self.context.ledger(move |ledger, now| {
             if is_over {
                 ledger.record(Event::NotIssued(key.request()), now);
             }

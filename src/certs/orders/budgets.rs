@@ -13,8 +13,8 @@ impl Issuer {
     /// neither the disk nor the network is asked. The work grows with the domains plus the orders of
     /// the last week.
     pub fn budgets(&self) -> Vec<DomainBudget> {
-        let (plan, now) = (self.plan.load(), (self.system_clock)());
-        let ledger = self.known.load_full();
+        let (plan, now) = (self.context.plan.load(), self.context.now());
+        let ledger = self.context.last_ledger.load_full();
         let empty = Ledger::new(now);
         let ledger = ledger.as_deref().unwrap_or(&empty);
         let cas: Vec<(CaId, LimitUsage<'_>)> = plan
@@ -32,7 +32,7 @@ impl Issuer {
             let Ok(names) = NameSet::new(sorted(&request.names)) else {
                 continue;
             };
-            let held = self.issued_for_names(host, request);
+            let held = self.context.issued_for_names(host, request);
             for (ca, usage) in &cas {
                 let renews = held.as_ref().is_some_and(|held| held.ca == *ca);
                 let kind = if renews {

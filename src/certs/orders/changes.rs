@@ -21,47 +21,42 @@ pub(super) struct AppliedChanges {
     _contact_updates: JoinSet<()>,
 }
 
-impl Issuer {
-    /// The configuration and the clock of this moment. The CAs are told the contacts, if they know
-    /// others.
-    pub(super) fn initial_changes(self: &Arc<Self>) -> AppliedChanges {
-        let (plan, clock) = (self.plan.load_full(), self.clock());
-        let updates = self.start_contact_updates(plan.clone());
-        AppliedChanges {
+impl AppliedChanges {
+    /// The current configuration and clock. CAs that know other contacts are sent the current ones.
+    pub(super) fn new(issuer: &Issuer) -> Self {
+        let plan = issuer.context.plan.load_full();
+        Self {
+            _contact_updates: issuer.start_contact_updates(plan.clone()),
             plan,
-            clock,
-            _contact_updates: updates,
+            clock: issuer.context.clock(),
         }
     }
 
-    /// Takes in what has changed since the last look.
-    pub(super) fn apply_changes(
-        self: &Arc<Self>,
-        applied: &mut AppliedChanges,
-        domains: &mut HashMap<HostName, Domain>,
-    ) {
-        let clock = self.clock();
-        if was_set_back(std::mem::replace(&mut applied.clock, clock), clock) {
+    /// Applies what has changed since the last call.
+    pub(super) fn update(&mut self, issuer: &Issuer, domains: &mut HashMap<HostName, Domain>) {
+        let clock = issuer.context.clock();
+        if was_set_back(std::mem::replace(&mut self.clock, clock), clock) {
             tracing::info!("the clock was set back: all certificates are looked at again");
             domains.values_mut().for_each(Domain::reevaluate);
         }
-        let plan = self.plan.load_full();
-        let before = std::mem::replace(&mut applied.plan, plan.clone());
+        let plan = issuer.context.plan.load_full();
+        let before = std::mem::replace(&mut self.plan, plan.clone());
         if !Arc::ptr_eq(&before, &plan) {
             if before.contacts != plan.contacts {
-                applied._contact_updates = self.start_contact_updates(plan.clone());
+                self._contact_updates = issuer.start_contact_updates(plan.clone());
             }
             if before.settings != plan.settings {
                 domains.values_mut().for_each(Domain::change);
             }
         }
         apply_hosts(&plan, domains);
-        for domain in std::mem::take(
-            &mut *self
+        let requested = std::mem::take(
+            &mut *issuer
                 .requested
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
-        ) {
+        );
+        for domain in requested {
             match domains.get_mut(&domain) {
                 Some(known) => known.requested = true,
                 None => tracing::warn!(%domain, "no CA is asked for this domain's certificate"),

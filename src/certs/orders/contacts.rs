@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Issuer;
+use super::context::OrderContext;
 use super::plan::Plan;
 use crate::certs::acme::{AcmeError, Session};
 use crate::certs::state::paths::CaId;
@@ -11,14 +11,18 @@ use crate::config::acme::CaSettings;
 use crate::state_file::run_blocking;
 
 /// Why a CA does not know the contacts.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ContactsError {
-    /// It, or the way to it.
-    Ca(AcmeError),
-    /// The disk.
-    Disk(String),
+    /// The CA, or the way to it.
+    #[error(transparent)]
+    Ca(#[from] AcmeError),
+    #[error(transparent)]
+    Disk(#[from] std::io::Error),
+    #[error("another process is changing the account")]
+    AccountLocked,
 }
 
-impl Issuer {
+impl OrderContext {
     /// Tells each CA that has an account of ours and knows other contacts. Where that fails, the
     /// next order tries again.
     pub(super) async fn update_contacts(self: Arc<Self>, plan: Arc<Plan>) {
@@ -26,14 +30,8 @@ impl Issuer {
             return;
         }
         for (ca, id) in plan.authorities() {
-            match self.update_contacts_at(ca, &id, &plan.contacts).await {
-                Ok(()) => {}
-                Err(ContactsError::Ca(error)) => {
-                    tracing::warn!(ca = %ca.directory, %error, "the CA was not told the new contacts");
-                }
-                Err(ContactsError::Disk(error)) => {
-                    tracing::warn!(ca = %ca.directory, error, "the CA was not told the new contacts");
-                }
+            if let Err(error) = self.update_contacts_at(ca, &id, &plan.contacts).await {
+                tracing::warn!(ca = %ca.directory, %error, "the CA was not told the new contacts");
             }
         }
     }
@@ -45,15 +43,11 @@ impl Issuer {
         contacts: &[String],
     ) -> Result<(), ContactsError> {
         let (storage, its) = (self.storage.clone(), id.clone());
-        let account = run_blocking(move || storage.account(&its))
-            .await
-            .map_err(disk)?;
+        let account = run_blocking(move || storage.account(&its)).await?;
         let Some(account) = account.filter(|account| account.stored.contacts != contacts) else {
             return Ok(());
         };
-        let session = Session::open(ca, &account)
-            .await
-            .map_err(ContactsError::Ca)?;
+        let session = Session::open(ca, &account).await?;
         self.update_contacts_in(&session, id, contacts).await
     }
 
@@ -65,9 +59,14 @@ impl Issuer {
         contacts: &[String],
     ) -> Result<(), ContactsError> {
         let (storage, its) = (self.storage.clone(), id.clone());
-        let locked =
-            run_blocking(move || Ok((storage.lock_account(&its)?, storage.account(&its)?)));
-        let (_lock, account) = locked.await.map_err(disk)?;
+        let limit = self.account_lock_timeout;
+        let locked = run_blocking(move || {
+            let Some(lock) = storage.lock_account(&its, limit)? else {
+                return Ok(None);
+            };
+            Ok::<_, std::io::Error>(Some((lock, storage.account(&its)?)))
+        });
+        let (_lock, account) = locked.await?.ok_or(ContactsError::AccountLocked)?;
         let is_its = |account: &Account| account.stored.url == session.account_url();
         let Some(mut account) = account
             .filter(is_its)
@@ -75,19 +74,10 @@ impl Issuer {
         else {
             return Ok(());
         };
-        session
-            .update_contacts(contacts)
-            .await
-            .map_err(ContactsError::Ca)?;
+        session.update_contacts(contacts).await?;
         account.stored.contacts = contacts.to_vec();
         account.stored.identities = session.dns_identities();
         let storage = self.storage.clone();
-        run_blocking(move || storage.write_account(&account))
-            .await
-            .map_err(disk)
+        Ok(run_blocking(move || storage.write_account(&account)).await?)
     }
-}
-
-fn disk(error: std::io::Error) -> ContactsError {
-    ContactsError::Disk(error.to_string())
 }

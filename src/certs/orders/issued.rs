@@ -10,25 +10,43 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certs::Certificate;
 use crate::certs::acme::Session;
-use crate::certs::inspect::CertificateFacts;
+use crate::certs::inspect::{CertificateFacts, InspectError};
 use crate::config::acme::CertifiedName;
+
+/// Why a chain cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IssuedError {
+    #[error("the chain is not PEM")]
+    NotPem,
+    #[error("the chain holds what is not X.509")]
+    NotX509,
+    #[error("{upper} does not sign {lower} in the chain")]
+    Order { upper: String, lower: String },
+    #[error("our key is not PEM")]
+    KeyNotPem,
+    #[error(transparent)]
+    Key(#[from] rustls::Error),
+    #[error("the certificate is for another key")]
+    OtherKey,
+    #[error(transparent)]
+    Leaf(#[from] InspectError),
+    #[error("the certificate lacks {0}")]
+    MissingName(String),
+}
 
 /// A signing request in DER for these names, with a key in PEM. The subject is empty: the CA
 /// decides.
-pub(crate) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<u8>, String> {
-    let make = || {
-        let key = KeyPair::from_pem(key)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        for name in names {
-            params.subject_alt_names.push(match name.base().ip() {
-                Some(address) => SanType::IpAddress(address),
-                None => SanType::DnsName(name.to_string().try_into()?),
-            });
-        }
-        Ok(params.serialize_request(&key)?.der().to_vec())
-    };
-    make().map_err(|error: rcgen::Error| format!("the signing request cannot be made: {error}"))
+pub(crate) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<u8>, rcgen::Error> {
+    let key = KeyPair::from_pem(key)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    for name in names {
+        params.subject_alt_names.push(match name.base().ip() {
+            Some(address) => SanType::IpAddress(address),
+            None => SanType::DnsName(name.to_string().try_into()?),
+        });
+    }
+    Ok(params.serialize_request(&key)?.der().to_vec())
 }
 
 /// The chain whose topmost issuer has the wanted name, or else the CA's own choice.
@@ -74,29 +92,27 @@ pub(crate) fn check(
     key: &str,
     chain: &str,
     names: &[CertifiedName],
-) -> Result<CertificateFacts, String> {
+) -> Result<CertificateFacts, IssuedError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
-    let chain: Vec<CertificateDer<'static>> = parsed.map_err(|_| "the chain is not PEM")?;
+    let chain: Vec<CertificateDer<'static>> = parsed.map_err(|_| IssuedError::NotPem)?;
     for pair in chain.windows(2) {
         let [lower, upper] = pair else { continue };
         let read = |der| X509Certificate::from_der(der).map(|(_, certificate)| certificate);
         let (Ok(lower), Ok(upper)) = (read(lower), read(upper)) else {
-            return Err("the chain holds what is not X.509".to_owned());
+            return Err(IssuedError::NotX509);
         };
         if lower.issuer().as_raw() != upper.subject().as_raw() {
-            return Err(format!(
-                "{} does not sign {} in the chain",
-                upper.subject(),
-                lower.subject()
-            ));
+            return Err(IssuedError::Order {
+                upper: upper.subject().to_string(),
+                lower: lower.subject().to_string(),
+            });
         }
     }
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| "our key is not PEM")?;
-    let key = any_supported_type(&key).map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| IssuedError::KeyNotPem)?;
+    let key = any_supported_type(&key)?;
     let pair = CertifiedKey::new(chain, key);
-    pair.keys_match()
-        .map_err(|_| "the certificate is for another key")?;
-    let certificate = Certificate::new(pair).map_err(|error| error.to_string())?;
+    pair.keys_match().map_err(|_| IssuedError::OtherKey)?;
+    let certificate = Certificate::new(pair)?;
     let covered: Vec<String> = certificate
         .facts
         .names
@@ -107,7 +123,7 @@ pub(crate) fn check(
         .iter()
         .find(|name| !covered.contains(&name.to_string()))
     {
-        Some(missing) => Err(format!("the certificate lacks {missing}")),
+        Some(missing) => Err(IssuedError::MissingName(missing.to_string())),
         None => Ok(certificate.facts),
     }
 }

@@ -1,7 +1,7 @@
 //! Somebody wants a certificate now: notes the wish, and says what will come of it.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use super::Issuer;
@@ -55,7 +55,7 @@ impl fmt::Display for ScheduledOrder {
 impl Issuer {
     /// The domain whose certificate is to have this name.
     pub(crate) fn domain_of_name(&self, name: &HostName) -> Option<HostName> {
-        let plan = self.plan.load();
+        let plan = self.context.plan.load();
         plan.hosts
             .iter()
             .find(|host| host.is_named(name))
@@ -73,17 +73,17 @@ impl Issuer {
     }
 
     /// The same, and says what will come of it.
-    pub async fn order_now(
-        self: &Arc<Self>,
-        domain: &HostName,
-    ) -> Result<ScheduledOrder, RenewRequestError> {
-        let plan = self.plan.load_full();
+    pub async fn order_now(&self, domain: &HostName) -> Result<ScheduledOrder, RenewRequestError> {
+        let plan = self.context.plan.load_full();
         let host = plan.hosts.iter().find(|host| host.domain == *domain);
         let Some((host, request)) = host.and_then(|host| Some((host, request_of(host)?))) else {
             return Err(RenewRequestError::NotAsking(domain.clone()));
         };
         let names = NameSet::new(sorted(&request.names)).expect("a request has a name");
-        let renews = self.issued_for_names(host, request).map(|held| held.ca);
+        let renews = self
+            .context
+            .issued_for_names(host, request)
+            .map(|held| held.ca);
         let cas: Vec<(String, CaId)> = plan
             .authorities()
             .map(|(ca, id)| (ca.directory.to_string(), id))
@@ -99,7 +99,11 @@ impl Issuer {
             );
             soonest(ledger, &cas, &names, renews.as_ref(), now)
         };
-        let renew_requested = self.ledger(asked).await.map_err(RenewRequestError::Disk)?;
+        let renew_requested = self
+            .context
+            .ledger(asked)
+            .await
+            .map_err(|error| RenewRequestError::Disk(error.to_string()))?;
         self.renew(domain.clone());
         Ok(renew_requested)
     }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use self::command::{CommandError, DnsCommand};
 use self::txt_records::TxtRecords;
-use super::Issuer;
+pub(super) use self::txt_records::clean_up;
 use super::attempt::AttemptError;
+use super::context::OrderContext;
 use crate::certs::acme::{AcmeError, Authorization, Challenge, Order};
-use crate::certs::challenge::{ChallengeResponse, Challenges};
-use crate::certs::preflight::dns::Resolver;
+use crate::certs::challenge::{ChallengeResponse, ChallengeResponseError, Challenges};
+use crate::certs::preflight::dns::{DnsError, Resolver};
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::certs::state::storage::Txt;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName, ChallengeKind};
@@ -58,9 +59,28 @@ enum ActiveResponse {
     Persistent,
 }
 
+/// Why a response cannot be put in place.
+#[derive(Debug, thiserror::Error)]
+enum ResponseError {
+    #[error(transparent)]
+    Response(#[from] ChallengeResponseError),
+    #[error("there is no `dns_command`")]
+    NoCommand,
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error(transparent)]
+    StoreTxt(std::io::Error),
+    #[error("the CA does not say under which domain it stands in DNS")]
+    NoCaIdentity,
+    #[error("{0}")]
+    MissingRecord(PersistRecord),
+    #[error("the record of {name} cannot be looked up: {source}")]
+    Lookup { name: String, source: DnsError },
+}
+
 impl<'a> ChallengeSolver<'a> {
     pub(super) fn new(
-        issuer: &Issuer,
+        context: &OrderContext,
         domain: &HostName,
         settings: &'a AcmeSettings,
         request: &'a AcmeRequest,
@@ -68,9 +88,9 @@ impl<'a> ChallengeSolver<'a> {
         identity: CaIdentity,
     ) -> Self {
         Self {
-            challenges: issuer.certificates.table().challenges().clone(),
+            challenges: context.certificates.table().challenges().clone(),
             command: settings.dns_command.as_deref().map(DnsCommand),
-            txt_records: TxtRecords::new(&issuer.storage, domain),
+            txt_records: TxtRecords::new(&context.storage, domain),
             names: &request.names,
             resolvers: &settings.resolvers,
             order,
@@ -146,7 +166,7 @@ impl<'a> ChallengeSolver<'a> {
                 }
                 Err(reason) => {
                     used.failed.push(*kind);
-                    reasons.push(reason);
+                    reasons.push(reason.to_string());
                 }
             }
         }
@@ -171,13 +191,12 @@ impl<'a> ChallengeSolver<'a> {
         })
     }
 
-    /// An error says in words why not.
     async fn prepare_response(
         &self,
         name: &CertifiedName,
         authorization: &Authorization,
         challenge: &Challenge,
-    ) -> Result<ActiveResponse, String> {
+    ) -> Result<ActiveResponse, ResponseError> {
         let challenges = self.challenges.clone();
         match challenge.kind {
             ChallengeKind::Http01 => {
@@ -188,17 +207,13 @@ impl<'a> ChallengeSolver<'a> {
                 } = challenge.clone();
                 let answer =
                     run_blocking(move || challenges.answer_http(&token, &key_authorization)).await;
-                answer
-                    .map(ActiveResponse::Served)
-                    .map_err(|error| error.to_string())
+                Ok(ActiveResponse::Served(answer?))
             }
             ChallengeKind::TlsAlpn01 => {
                 let (name, digest) = (authorization.name.clone(), challenge.digest.clone());
                 let answer =
                     run_blocking(move || challenges.answer_handshake(&name, &digest)).await;
-                answer
-                    .map(ActiveResponse::Served)
-                    .map_err(|error| error.to_string())
+                Ok(ActiveResponse::Served(answer?))
             }
             ChallengeKind::Dns01 => self.set_txt(authorization, challenge).await,
             ChallengeKind::DnsPersist01 => self.find_persistent_record(name).await,
@@ -209,17 +224,17 @@ impl<'a> ChallengeSolver<'a> {
         &self,
         authorization: &Authorization,
         challenge: &Challenge,
-    ) -> Result<ActiveResponse, String> {
+    ) -> Result<ActiveResponse, ResponseError> {
         let name = format!("_acme-challenge.{}", authorization.name);
         let txt = Txt {
             name,
             value: challenge.dns_value.clone(),
         };
-        let command = self.command.as_ref().ok_or("there is no `dns_command`")?;
+        let command = self.command.as_ref().ok_or(ResponseError::NoCommand)?;
         self.txt_records
             .add(&txt)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(ResponseError::StoreTxt)?;
         match command.present(&txt.name, &txt.value).await {
             Ok(()) => Ok(ActiveResponse::Txt(txt)),
             Err(error) => {
@@ -227,23 +242,29 @@ impl<'a> ChallengeSolver<'a> {
                 if !matches!(error, CommandError::TimedOut { .. }) {
                     self.txt_records.remove(&txt).await;
                 }
-                Err(error.to_string())
+                Err(error.into())
             }
         }
     }
 
     /// Looks for the record that stays, so that no attempt is spent on one that is not there.
-    async fn find_persistent_record(&self, name: &CertifiedName) -> Result<ActiveResponse, String> {
+    async fn find_persistent_record(
+        &self,
+        name: &CertifiedName,
+    ) -> Result<ActiveResponse, ResponseError> {
         let CaIdentity { issuers, account } = &self.identity;
         if issuers.is_empty() {
-            return Err("the CA does not say under which domain it stands in DNS".to_owned());
+            return Err(ResponseError::NoCaIdentity);
         }
         let servers = self.resolvers.to_vec();
         let resolver = run_blocking(move || Resolver::from_servers(&servers)).await;
         match PersistRecord::missing(name, issuers, account, &resolver).await {
             Ok(None) => Ok(ActiveResponse::Persistent),
-            Ok(Some(record)) => Err(record.to_string()),
-            Err(error) => Err(format!("the record of {name} cannot be looked up: {error}")),
+            Ok(Some(record)) => Err(ResponseError::MissingRecord(record)),
+            Err(source) => Err(ResponseError::Lookup {
+                name: name.to_string(),
+                source,
+            }),
         }
     }
 

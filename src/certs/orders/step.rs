@@ -6,12 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
-use super::Issuer;
 use super::attempt::{Attempt, AttemptResult};
+use super::context::OrderContext;
 use super::domain::Trigger;
 use super::domain_state::{AttemptOutcome, DomainState};
+use super::local_error::LocalError;
 use super::plan::request_of;
-use crate::certs::acme::Session;
+use super::solver::clean_up;
+use crate::certs::acme::{AcmeError, Session};
 use crate::certs::renewal::{AriAnswer, AriWindow, Life, Seed, ask_ari_again, renewal};
 use crate::certs::served::manager::Issued;
 use crate::certs::served::report::AcmeStatus;
@@ -32,7 +34,7 @@ pub(super) struct Step {
     pub(super) outcome: Option<AttemptOutcome>,
 }
 
-impl Issuer {
+impl OrderContext {
     /// Looks after a domain once.
     pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, trigger: Trigger) -> Step {
         let Trigger { requested, changed } = trigger;
@@ -45,7 +47,7 @@ impl Issuer {
         };
         // Before anything is decided by it.
         let held = self.serial(&host.domain);
-        self.clean_up(&host.domain).await;
+        clean_up(self, &host.domain).await;
         let mut record = match self.load_record(&host.domain).await {
             Ok(record) => record,
             Err(error) => {
@@ -56,18 +58,15 @@ impl Issuer {
         };
         if !requested && let Some(issued) = self.satisfying_certificate(host, request, &record) {
             if let Err(error) = self.refresh_renewal_info(host, &issued, &mut record).await {
-                tracing::debug!(domain = %host.domain, error, "the CA's advice could not be kept");
+                tracing::debug!(domain = %host.domain, %error, "the CA's advice could not be kept");
             }
             let next = planned(&issued, &record);
-            if next
-                .next()
-                .is_some_and(|renewal| (self.system_clock)() < renewal)
-            {
+            if next.next().is_some_and(|renewal| self.now() < renewal) {
                 return self.step_result(host, request, &record, next, None);
             }
         }
         let attempt = Attempt {
-            issuer: self,
+            context: self,
             host,
             request,
             requested,
@@ -111,31 +110,24 @@ impl Issuer {
         is_good.then_some(issued)
     }
 
-    /// What is held, if it is for the names that are wanted.
-    pub(super) fn issued_for_names(
-        &self,
-        host: &SharedVirtualHost,
-        request: &AcmeRequest,
-    ) -> Option<Issued> {
-        let issued = self.certificates.issued(&host.domain)?;
-        stored::is_for(&issued.certificate.facts, request).then_some(issued)
-    }
-
     /// The disk does not do its part: nothing is ordered that could not be kept.
     async fn disk_failed(
         &self,
         host: &SharedVirtualHost,
         request: &AcmeRequest,
         record: Record,
-        error: String,
+        error: LocalError,
     ) -> Step {
-        tracing::error!(domain = %host.domain, error, "nothing can be ordered");
-        let until = (self.system_clock)() + DISK_RETRY_DELAY;
+        tracing::error!(domain = %host.domain, %error, "nothing can be ordered");
+        let until = self.now() + DISK_RETRY_DELAY;
         let record = Record {
-            error: Some(error.clone()),
+            error: Some(error.to_string()),
             ..record
         };
-        let state = DomainState::Waiting { until, why: error };
+        let state = DomainState::Waiting {
+            until,
+            why: error.to_string(),
+        };
         self.step_result(host, request, &record, state, Some(AttemptOutcome::Failed))
     }
 
@@ -174,8 +166,8 @@ impl Issuer {
         host: &SharedVirtualHost,
         issued: &Issued,
         record: &mut Record,
-    ) -> Result<(), String> {
-        let now = (self.system_clock)();
+    ) -> Result<(), LocalError> {
+        let now = self.now();
         let serial = &issued.certificate.facts.serial;
         let before = record
             .advice
@@ -199,7 +191,7 @@ impl Issuer {
     async fn fetch_renewal_info(
         self: &Arc<Self>,
         issued: &Issued,
-    ) -> Result<Option<RenewalInfoResponse>, String> {
+    ) -> Result<Option<RenewalInfoResponse>, RenewalInfoError> {
         let plan = self.plan.load_full();
         let id = issued.ca.clone();
         let (Some(ca), Some(leaf)) = (plan.authority(&id), issued.certificate.key.cert.first())
@@ -207,9 +199,7 @@ impl Issuer {
             return Ok(None);
         };
         let (storage, its) = (self.storage.clone(), id.clone());
-        let account = run_blocking(move || storage.account(&its))
-            .await
-            .map_err(|error| error.to_string())?;
+        let account = run_blocking(move || storage.account(&its)).await?;
         let account = account.map_or_else(|| unregistered_account(id), Ok)?;
         let leaf: CertificateDer<'static> = leaf.clone();
         let asked = async { Session::open(ca, &account).await?.renewal_info(&leaf).await };
@@ -222,7 +212,7 @@ impl Issuer {
                     .and_then(|at| at.duration_since(SystemTime::now()).ok()),
             })),
             Ok(None) => Ok(None),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -232,7 +222,7 @@ impl Issuer {
         &self,
         domain: &HostName,
         record: &mut Record,
-    ) -> Result<(), String> {
+    ) -> Result<(), LocalError> {
         let (storage, domain, advice) =
             (self.storage.clone(), domain.clone(), record.advice.clone());
         let kept = run_blocking(move || {
@@ -247,45 +237,16 @@ impl Issuer {
             Ok(Some(kept))
         });
         let kept: std::io::Result<Option<Record>> = kept.await;
-        *record = kept
-            .map_err(|error| error.to_string())?
-            .unwrap_or_else(|| std::mem::take(record));
+        *record = kept?.unwrap_or_else(|| std::mem::take(record));
         Ok(())
-    }
-
-    /// The serial number of what is held.
-    pub(super) fn serial(&self, domain: &HostName) -> Option<String> {
-        self.certificates
-            .issued(domain)
-            .map(|issued| issued.certificate.facts.serial)
-    }
-
-    pub(super) async fn load_record(&self, domain: &HostName) -> Result<Record, String> {
-        let (storage, domain) = (self.storage.clone(), domain.clone());
-        run_blocking(move || storage.record(&domain))
-            .await
-            .map_err(|error| error.to_string())
-    }
-
-    pub(super) async fn store_record(
-        &self,
-        domain: &HostName,
-        record: &Record,
-    ) -> Result<(), String> {
-        let (storage, domain, record) = (self.storage.clone(), domain.clone(), record.clone());
-        run_blocking(move || storage.write_record(&domain, &record))
-            .await
-            .map_err(|error| error.to_string())
     }
 }
 
 /// An account that the CA knows nothing of. Its advice is for everybody, and asked for without a
 /// signature (RFC 9773 §4.1): what was taken over without its account is renewed when its CA
 /// suggests, too.
-fn unregistered_account(directory: CaId) -> Result<Account, String> {
-    let key = rcgen::KeyPair::generate()
-        .map_err(|error| error.to_string())?
-        .serialize_pem();
+fn unregistered_account(directory: CaId) -> Result<Account, rcgen::Error> {
+    let key = rcgen::KeyPair::generate()?.serialize_pem();
     let url = format!("{directory}/nobody");
     Ok(Account {
         stored: StoredAccount {
@@ -298,6 +259,17 @@ fn unregistered_account(directory: CaId) -> Result<Account, String> {
     })
 }
 
+/// Why a CA has not said when to renew.
+#[derive(Debug, thiserror::Error)]
+enum RenewalInfoError {
+    #[error(transparent)]
+    Ca(#[from] AcmeError),
+    #[error("the account cannot be read: {0}")]
+    Account(#[from] std::io::Error),
+    #[error("a key cannot be made: {0}")]
+    Key(#[from] rcgen::Error),
+}
+
 struct RenewalInfoResponse {
     window: Option<AriWindow>,
     retry_after: Option<Duration>,
@@ -307,7 +279,7 @@ struct RenewalInfoResponse {
 fn advice(
     serial: &str,
     before: Option<RenewalAdvice>,
-    answer: Result<Option<RenewalInfoResponse>, String>,
+    answer: Result<Option<RenewalInfoResponse>, RenewalInfoError>,
     now: SystemTime,
 ) -> RenewalAdvice {
     let serial = serial.to_owned();
@@ -326,7 +298,7 @@ fn advice(
             }
         }
         Err(error) => {
-            tracing::debug!(error, "the CA was asked when to renew, and did not say");
+            tracing::debug!(%error, "the CA was asked when to renew, and did not say");
             let times = before
                 .as_ref()
                 .map_or(0, |before| before.failures)

@@ -106,11 +106,11 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
         &snapshot,
         Arc::new(SystemTime::now),
     ));
-    let host = &issuer.plan.load().hosts[0];
+    let host = &issuer.context.plan.load().hosts[0];
     let attempt = |held| {
         let request = plan::request_of(host).expect("it asks");
         Attempt {
-            issuer: &issuer,
+            context: &issuer.context,
             host,
             request,
             requested: false,
@@ -122,19 +122,22 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
     // its end, and its certificate is found before the lock is.
     let pair = pair(&["a.example.com"]);
     let (_, ca) = issuer
+        .context
         .plan
         .load()
         .authorities()
         .next()
         .map(|(ca, id)| (ca.clone(), id))
         .expect("a CA");
-    issuer.storage.prepare(&ca).expect("a disk");
-    let written = issuer
-        .storage
-        .write_certificate(&ca, &host.domain, &pair.key, &pair.certificate);
+    issuer.context.storage.prepare(&ca).expect("a disk");
+    let written =
+        issuer
+            .context
+            .storage
+            .write_certificate(&ca, &host.domain, &pair.key, &pair.certificate);
     written.expect("written");
     certificates.refresh();
-    let held = issuer.serial(&host.domain);
+    let held = issuer.context.serial(&host.domain);
     assert!(held.is_some());
     let AttemptResult { state, outcome } = attempt(None)
         .run(&mut Record::default())
@@ -164,6 +167,7 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
         ..Record::default()
     };
     issuer
+        .context
         .storage
         .write_record(&domain, &theirs)
         .expect("written");
@@ -180,6 +184,7 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
     };
     let mut record = ours();
     issuer
+        .context
         .store_advice(&domain, &mut record)
         .await
         .expect("kept");
@@ -190,24 +195,33 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
             ..theirs.clone()
         }
     );
-    assert_eq!(issuer.storage.record(&domain).expect("read"), record);
+    assert_eq!(
+        issuer.context.storage.record(&domain).expect("read"),
+        record
+    );
 
     let _lock = issuer
+        .context
         .storage
         .try_lock(&domain)
         .expect("a disk")
         .expect("free");
     issuer
+        .context
         .storage
         .write_record(&domain, &theirs)
         .expect("written");
     let mut record = ours();
     issuer
+        .context
         .store_advice(&domain, &mut record)
         .await
         .expect("not kept");
     assert_eq!(
-        (record, issuer.storage.record(&domain).expect("read")),
+        (
+            record,
+            issuer.context.storage.record(&domain).expect("read")
+        ),
         (ours(), theirs)
     );
 }

@@ -278,12 +278,14 @@ impl Storage {
         try_lock(&self.state.order_lock(domain.as_str()))
     }
 
-    /// Waits for the right to make or change the account of a CA.
-    pub(crate) fn lock_account(&self, ca: &CaId) -> io::Result<FileLock> {
-        lock(
-            &self.state.ca(ca).account().with_extension("lock"),
-            ACCOUNT_LOCK_TIMEOUT,
-        )
+    /// Waits up to `limit` for the right to make or change the account of a CA; `None` if another
+    /// process has it for longer.
+    pub(crate) fn lock_account(&self, ca: &CaId, limit: Duration) -> io::Result<Option<FileLock>> {
+        match lock(&self.state.ca(ca).account().with_extension("lock"), limit) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The TXT records that are set for a domain's challenges, or were when a process ended.
@@ -346,8 +348,6 @@ pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
 }
 
 /// No order takes so long.
-/// The account is locked while the CA is asked for it.
-const ACCOUNT_LOCK_TIMEOUT: Duration = Duration::from_mins(2);
 const OLDEST_CHALLENGE: Duration = Duration::from_secs(24 * 60 * 60);
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";

@@ -1,10 +1,13 @@
 //! The account at a CA: opened, made once, made again when the CA has forgotten it, told new
 //! contacts.
 
+use std::time::Duration;
+
 use super::error::{AttemptError, allowed};
 use super::{Attempt, CaAttempt};
 use crate::certs::acme::{AcmeError, Session};
 use crate::certs::orders::contacts::ContactsError;
+use crate::certs::orders::local_error::LocalError;
 use crate::certs::state::ledger::Event;
 use crate::certs::state::storage::Account;
 use crate::state_file::run_blocking;
@@ -29,24 +32,22 @@ impl Attempt<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let contacts = self.issuer.plan.load().contacts.clone();
+        let contacts = self.context.plan.load().contacts.clone();
         if in_flight || account.stored.contacts == contacts {
             return Ok(session);
         }
         match self
-            .issuer
+            .context
             .update_contacts_in(&session, &at.key.ca, &contacts)
             .await
         {
             Ok(()) => {}
             Err(ContactsError::Disk(error)) => {
-                return Err(AttemptError::Local(format!(
-                    "the account cannot be kept: {error}"
-                )));
+                return Err(AttemptError::Local(LocalError::StoreAccount(error)));
             }
             Err(ContactsError::Ca(AcmeError::AccountGone(_))) => return self.register(at).await,
             // No reason to go without a certificate.
-            Err(ContactsError::Ca(error)) => {
+            Err(error) => {
                 tracing::warn!(ca = %at.ca.directory, %error, "the CA was not told the new contacts")
             }
         }
@@ -56,9 +57,15 @@ impl Attempt<'_> {
     /// A new account, once for all domains and processes.
     pub(super) async fn register(&self, at: &mut CaAttempt<'_>) -> Result<Session, AttemptError> {
         let before = at.key.account.clone();
-        let (storage, id) = (self.issuer.storage.clone(), at.key.ca.clone());
-        let locked = run_blocking(move || storage.lock_account(&id)).await;
-        let _lock = locked.map_err(|error| AttemptError::Local(error.to_string()))?;
+        let (storage, id) = (self.context.storage.clone(), at.key.ca.clone());
+        let limit = self.context.account_lock_timeout;
+        let locked = run_blocking(move || storage.lock_account(&id, limit)).await;
+        let locked =
+            locked.map_err(|error| AttemptError::Local(LocalError::StateDirectory(error)))?;
+        let Some(_lock) = locked else {
+            let retry_at = self.context.now() + ACCOUNT_RETRY_DELAY;
+            return Err(AttemptError::Wait(retry_at, ACCOUNT_LOCKED.to_owned()));
+        };
         if let Some(account) = self.account(at).await?
             && account.stored.url != before
         {
@@ -66,13 +73,13 @@ impl Attempt<'_> {
             return Ok(Session::open(at.ca, &account).await?);
         }
         let id = at.key.ca.clone();
-        let may = self.issuer.ledger(move |ledger, now| {
+        let may = self.context.ledger(move |ledger, now| {
             ledger.may_create_account(&id, now)?;
             ledger.record(Event::NewAccount { ca: &id }, now);
             Ok(())
         });
         allowed(may.await.map_err(AttemptError::Local)?, false)?;
-        let contacts = self.issuer.plan.load().contacts.clone();
+        let contacts = self.context.plan.load().contacts.clone();
         let (session, account) = Session::register(at.ca, &at.key.ca, &contacts).await?;
         tracing::info!(ca = %at.ca.directory, account = account.stored.url, "made an account");
         at.key.account.clone_from(&account.stored.url);
@@ -84,14 +91,18 @@ impl Attempt<'_> {
         &self,
         at: &CaAttempt<'_>,
     ) -> Result<Option<Account>, AttemptError> {
-        let (storage, id) = (self.issuer.storage.clone(), at.key.ca.clone());
+        let (storage, id) = (self.context.storage.clone(), at.key.ca.clone());
         let read = run_blocking(move || storage.account(&id)).await;
-        read.map_err(|error| AttemptError::Local(format!("the account cannot be read: {error}")))
+        read.map_err(|error| AttemptError::Local(LocalError::ReadAccount(error)))
     }
 
     async fn store_account(&self, account: Account) -> Result<(), AttemptError> {
-        let storage = self.issuer.storage.clone();
+        let storage = self.context.storage.clone();
         let written = run_blocking(move || storage.write_account(&account)).await;
-        written.map_err(|error| AttemptError::Local(format!("the account cannot be kept: {error}")))
+        written.map_err(|error| AttemptError::Local(LocalError::StoreAccount(error)))
     }
 }
+
+/// Another process, or another domain's attempt, has the account locked while it talks to the CA.
+const ACCOUNT_RETRY_DELAY: Duration = Duration::from_mins(1);
+const ACCOUNT_LOCKED: &str = "another order is making the account at this CA";

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::certs::acme::AcmeError;
 use crate::certs::orders::domain_state::DomainState;
+use crate::certs::orders::local_error::LocalError;
 use crate::certs::state::ledger::{Failure, Fault, Hindrance, Scope, Until};
 
 /// Why there is no certificate from a CA in this attempt.
@@ -13,7 +14,7 @@ pub(in crate::certs::orders) enum AttemptError {
     /// The CA, or the way to it.
     Failed(AcmeError),
     /// The disk: another CA would not help.
-    Local(String),
+    Local(LocalError),
 }
 
 impl From<AcmeError> for AttemptError {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Attempt;
 use crate::certs::orders::domain_state::DomainState;
+use crate::certs::orders::local_error::LocalError;
 use crate::certs::preflight::lost_state_guard::{
     LostStateFacts, UnconfirmedOrder, lost_state_guard,
 };
@@ -19,17 +20,21 @@ impl Attempt<'_> {
         &self,
         settings: &AcmeSettings,
         record: &mut Record,
-    ) -> Result<Option<DomainState>, String> {
+    ) -> Result<Option<DomainState>, LocalError> {
         let before = record.held.take();
         let is_production = settings.authorities.iter().any(CaSettings::is_public);
         if !is_production
             || self.requested
-            || self.issuer.certificates.issued(&self.host.domain).is_some()
+            || self
+                .context
+                .certificates
+                .issued(&self.host.domain)
+                .is_some()
         {
             return Ok(None);
         }
         let (domain, names) = (self.host.domain.clone(), self.names());
-        let asked = self.issuer.ledger(move |ledger, _| {
+        let asked = self.context.ledger(move |ledger, _| {
             (
                 ledger.knows(&names),
                 ledger.is_confirmed(domain.as_str()),
@@ -40,7 +45,7 @@ impl Attempt<'_> {
         if is_known || is_confirmed {
             return Ok(None);
         }
-        let now = (self.issuer.system_clock)();
+        let now = self.context.now();
         record.held = match before.filter(|before| now < before.until) {
             Some(before) => Some(before),
             None => {
@@ -63,7 +68,7 @@ impl Attempt<'_> {
             return Ok(None);
         };
         tracing::error!(domain = %self.host.domain, "{why}");
-        self.issuer.store_record(&self.host.domain, record).await?;
+        self.context.store_record(&self.host.domain, record).await?;
         Ok(Some(DomainState::AwaitingConfirmation {
             until: now + LOST_STATE_POLL_INTERVAL,
             why,
@@ -71,7 +76,7 @@ impl Attempt<'_> {
     }
 
     /// Takes down that somebody has asked for the order.
-    pub(super) async fn confirm(&self) -> Result<(), String> {
+    pub(super) async fn confirm(&self) -> Result<(), LocalError> {
         let (domain, names) = (self.host.domain.clone(), self.names());
         let confirm = move |ledger: &mut Ledger, now| {
             ledger.record(
@@ -82,15 +87,15 @@ impl Attempt<'_> {
                 now,
             );
         };
-        self.issuer.ledger(confirm).await
+        self.context.ledger(confirm).await
     }
 
     /// Takes down that what has failed may work now.
-    pub(super) async fn reset_backoff(&self) -> Result<(), String> {
+    pub(super) async fn reset_backoff(&self) -> Result<(), LocalError> {
         let names = self.names();
         let reset =
             move |ledger: &mut Ledger, now| ledger.record(Event::Changed { names: &names }, now);
-        self.issuer.ledger(reset).await
+        self.context.ledger(reset).await
     }
 }
 

@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use super::error::{AttemptError, allowed};
 use super::{Attempt, CaAttempt, OrderKey};
 use crate::certs::acme::{AcmeError, NewOrder, Order, Session};
+use crate::certs::orders::local_error::LocalError;
 use crate::certs::state::ledger::{Event, OrderKind};
 use crate::certs::state::pending_order::OpenOrder;
 use crate::state_file::run_blocking;
@@ -21,16 +22,15 @@ impl Attempt<'_> {
         };
         at.key.account = account.stored.url;
         let (storage, domain, now) = (
-            self.issuer.storage.clone(),
+            self.context.storage.clone(),
             self.host.domain.clone(),
-            (self.issuer.system_clock)(),
+            self.context.now(),
         );
         let key = at.key.clone();
         let read =
             run_blocking(move || storage.order(&key.ca, &domain, &key.account, &key.names, now))
                 .await;
-        let found = read
-            .map_err(|error| AttemptError::Local(format!("the order cannot be read: {error}")))?;
+        let found = read.map_err(|error| AttemptError::Local(LocalError::ReadOrder(error)))?;
         if let Some((open, _)) = &found {
             at.key.kind = open.kind;
         }
@@ -91,7 +91,7 @@ impl Attempt<'_> {
             }
             let key = at.key.clone();
             let placed = self
-                .issuer
+                .context
                 .ledger(move |ledger, now| ledger.place(key.request(), now))
                 .await;
             allowed(placed.map_err(AttemptError::Local)?, false)?;
@@ -134,9 +134,9 @@ impl Attempt<'_> {
             url,
             names,
             kind,
-            placed: (self.issuer.system_clock)(),
+            placed: self.context.now(),
         };
-        let (storage, domain) = (self.issuer.storage.clone(), self.host.domain.clone());
+        let (storage, domain) = (self.context.storage.clone(), self.host.domain.clone());
         let written = run_blocking(move || {
             let key = rcgen::KeyPair::generate()
                 .map_err(std::io::Error::other)?
@@ -145,6 +145,6 @@ impl Attempt<'_> {
             Ok(SecretString::from(key))
         });
         let written: Result<SecretString, std::io::Error> = written.await;
-        written.map_err(|error| AttemptError::Local(format!("the order cannot be kept: {error}")))
+        written.map_err(|error| AttemptError::Local(LocalError::StoreOrder(error)))
     }
 }

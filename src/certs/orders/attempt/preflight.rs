@@ -26,7 +26,7 @@ impl Attempt<'_> {
         let identities = identities(at.ca, session);
         let preflight = Preflight {
             resolver: &resolver,
-            challenges: self.issuer.certificates.table().challenges(),
+            challenges: self.context.certificates.table().challenges(),
             kinds: &at.settings.challenges,
             identities: &identities,
             ports: at.ca.ports,
@@ -44,7 +44,7 @@ impl Attempt<'_> {
         let Some(severity) = severity.filter(|_| !self.requested) else {
             return Ok(());
         };
-        let now = (self.issuer.system_clock)();
+        let now = self.context.now();
         let words = texts.join("; ");
         let Some((postponed, until)) = next_retry(before, severity, at.key.held_until, now) else {
             tracing::warn!(domain = %self.host.domain, found = words, "an order is tried in spite of what was found");

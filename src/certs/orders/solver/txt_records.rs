@@ -4,7 +4,7 @@
 use std::io;
 
 use super::command::DnsCommand;
-use crate::certs::orders::Issuer;
+use crate::certs::orders::context::OrderContext;
 use crate::certs::state::storage::{Storage, Txt};
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
@@ -48,37 +48,35 @@ impl TxtRecords {
     }
 }
 
-impl Issuer {
-    /// Takes away the TXT records that an earlier process has left behind. Each is tried once.
-    pub(in crate::certs::orders) async fn clean_up(&self, domain: &HostName) {
-        let (storage, name) = (self.storage.clone(), domain.clone());
-        let left = run_blocking(move || {
-            let all = storage.texts(&name).ok().filter(|all| !all.is_empty())?;
-            // Another process may be in the middle of a challenge.
-            Some((all, storage.try_lock(&name).ok().flatten()?))
-        });
-        let Some((left, _lock)) = left.await else {
-            return;
+/// Takes away the TXT records that an earlier process has left behind. Each is tried once.
+pub(in crate::certs::orders) async fn clean_up(context: &OrderContext, domain: &HostName) {
+    let (storage, name) = (context.storage.clone(), domain.clone());
+    let left = run_blocking(move || {
+        let all = storage.texts(&name).ok().filter(|all| !all.is_empty())?;
+        // Another process may be in the middle of a challenge.
+        Some((all, storage.try_lock(&name).ok().flatten()?))
+    });
+    let Some((left, _lock)) = left.await else {
+        return;
+    };
+    let plan = context.plan.load_full();
+    let txt_records = TxtRecords::new(&context.storage, domain);
+    for txt in left {
+        let done = match plan.settings.dns_command.as_deref() {
+            Some(command) => DnsCommand(command).cleanup(&txt.name, &txt.value).await,
+            None => Ok(()),
         };
-        let plan = self.plan.load_full();
-        let txt_records = TxtRecords::new(&self.storage, domain);
-        for txt in left {
-            let done = match plan.settings.dns_command.as_deref() {
-                Some(command) => DnsCommand(command).cleanup(&txt.name, &txt.value).await,
-                None => Ok(()),
-            };
-            match done {
-                Ok(()) if plan.settings.dns_command.is_some() => {
-                    tracing::info!(%domain, name = txt.name, "took away the TXT record of an earlier challenge");
-                }
-                Ok(()) => {
-                    tracing::warn!(%domain, name = txt.name, "a TXT record of an earlier challenge is left, and there is no `dns_command` any more");
-                }
-                Err(error) => {
-                    tracing::warn!(%domain, name = txt.name, %error, "the TXT record of an earlier challenge is left: take it away by hand");
-                }
+        match done {
+            Ok(()) if plan.settings.dns_command.is_some() => {
+                tracing::info!(%domain, name = txt.name, "took away the TXT record of an earlier challenge");
             }
-            txt_records.remove(&txt).await;
+            Ok(()) => {
+                tracing::warn!(%domain, name = txt.name, "a TXT record of an earlier challenge is left, and there is no `dns_command` any more");
+            }
+            Err(error) => {
+                tracing::warn!(%domain, name = txt.name, %error, "the TXT record of an earlier challenge is left: take it away by hand");
+            }
         }
+        txt_records.remove(&txt).await;
     }
 }
