@@ -7,7 +7,6 @@ mod acme;
 pub mod challenge;
 pub mod import;
 pub mod inspect;
-mod moments;
 pub mod names;
 pub mod orders;
 pub mod preflight;
@@ -17,6 +16,7 @@ pub mod served;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
+mod timestamps;
 
 use std::sync::Arc;
 

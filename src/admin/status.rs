@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::certs::served::report::{CertificateReport, DomainBudget};
-use crate::certs::state::ledger::Budget;
+use crate::certs::state::ledger::LimitBudget;
 use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::request::site::Site;
 
@@ -75,7 +75,7 @@ fn certificate(report: &CertificateReport) -> Value {
 }
 
 fn budget(domain: &DomainBudget) -> Value {
-    let left = |budget: &Budget| (budget.limit.label().to_owned(), json!(budget.left));
+    let left = |budget: &LimitBudget| (budget.limit.label().to_owned(), json!(budget.left));
     json!({
         "domain": domain.domain.as_str(),
         "ca": domain.ca.as_str(),

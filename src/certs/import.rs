@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::inspect::Moment;
+use super::inspect::Rfc3339;
 use crate::certs::state::paths::CaId;
 use crate::config::acme::CertifiedName;
 use crate::registry::host::HostName;
@@ -38,7 +38,7 @@ pub enum Tool {
 
 /// A domain of the configuration, for which certificates are looked for.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct ImportTarget {
     /// Its name, under which they are kept.
     pub domain: HostName,
     /// The names that its certificate is to have.
@@ -47,14 +47,14 @@ pub struct Target {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
+pub struct ImportOptions<'a> {
     /// What to look through: the directory of one of the tools, or one that holds it, or an
     /// `acme.json`.
     pub from: &'a Path,
     /// The directory `state`.
     pub state: &'a Path,
     /// Certificates of other names are left where they are.
-    pub targets: &'a [Target],
+    pub targets: &'a [ImportTarget],
     /// The domains of the configuration that ask no CA, for the words about what is left.
     pub others: &'a [HostName],
     /// The CAs that the configuration names.
@@ -69,29 +69,29 @@ pub struct Options<'a> {
 
 /// What was done with one thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct ImportedItem {
     /// Where it was found.
     pub from: PathBuf,
     /// What it is, in words: a domain, an account.
     pub what: String,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: ImportOutcome,
 }
 
 /// What became of one thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ImportOutcome {
     /// It is ours now, or would be without `dry_run`; what else is to be known.
     Imported(Vec<String>),
     /// What we have is as good or newer.
-    Kept,
+    Unchanged,
     /// It is of no use, and why.
     Skipped(String),
     /// It could not be written, and why.
     Failed(String),
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for ImportedItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             from,
@@ -99,15 +99,15 @@ impl fmt::Display for Line {
             outcome,
         } = self;
         match outcome {
-            Outcome::Imported(_) => write!(f, "imported  {what}")?,
-            Outcome::Kept => write!(
+            ImportOutcome::Imported(_) => write!(f, "imported  {what}")?,
+            ImportOutcome::Unchanged => write!(
                 f,
                 "kept      {what}: what is below `state` is as new or newer"
             )?,
-            Outcome::Skipped(why) => write!(f, "skipped   {what}: {why}")?,
-            Outcome::Failed(why) => write!(f, "FAILED    {what}: {why}")?,
+            ImportOutcome::Skipped(why) => write!(f, "skipped   {what}: {why}")?,
+            ImportOutcome::Failed(why) => write!(f, "FAILED    {what}: {why}")?,
         }
-        if let Outcome::Imported(notes) = outcome {
+        if let ImportOutcome::Imported(notes) = outcome {
             notes.iter().try_for_each(|note| write!(f, "; {note}"))?;
         }
         write!(f, "  ({})", from.display())
@@ -124,8 +124,8 @@ impl fmt::Display for Line {
 pub struct NothingFound(PathBuf);
 
 /// Takes over what is of use, and says of each thing what became of it.
-pub fn import(options: Options<'_>) -> Result<Vec<Line>, NothingFound> {
-    let mut found = Found::default();
+pub fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, NothingFound> {
+    let mut found = FoundFiles::default();
     for place in places(options.from) {
         let read = [
             caddy::read_v1,
@@ -136,7 +136,7 @@ pub fn import(options: Options<'_>) -> Result<Vec<Line>, NothingFound> {
         ];
         read.iter().for_each(|read| read(&place, &mut found));
     }
-    let Found {
+    let FoundFiles {
         certificates,
         accounts,
         tools,
@@ -186,11 +186,11 @@ fn places(from: &Path) -> Vec<PathBuf> {
 
 /// What was found at all places.
 #[derive(Default)]
-struct Found {
+struct FoundFiles {
     tools: Vec<Tool>,
     certificates: Vec<FoundCertificate>,
     accounts: Vec<FoundAccount>,
-    unusable: Vec<Line>,
+    unusable: Vec<ImportedItem>,
 }
 
 /// A certificate as another tool keeps it.
@@ -219,7 +219,7 @@ struct FoundAccount {
     changed: Option<SystemTime>,
 }
 
-impl Found {
+impl FoundFiles {
     fn tool(&mut self, tool: Tool) {
         self.tools.push(tool);
     }
@@ -239,8 +239,8 @@ impl Found {
     }
 
     fn skip(&mut self, what: &str, from: &Path, why: String) {
-        let outcome = Outcome::Skipped(why);
-        self.unusable.push(Line {
+        let outcome = ImportOutcome::Skipped(why);
+        self.unusable.push(ImportedItem {
             from: from.to_owned(),
             what: what.to_owned(),
             outcome,
@@ -251,7 +251,7 @@ impl Found {
 /// A file of another tool, within reason.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    if std::fs::metadata(path).map_err(cannot)?.len() > LARGEST {
+    if std::fs::metadata(path).map_err(cannot)?.len() > MAX_FILE_BYTES {
         return Err(format!(
             "{} is too large to be what it should be",
             path.display()
@@ -292,8 +292,8 @@ fn changed(path: &Path) -> Option<SystemTime> {
 }
 
 fn until(at: SystemTime) -> String {
-    format!("until {}", Moment(at))
+    format!("until {}", Rfc3339(at))
 }
 
 /// Traefik keeps everything in one file.
-const LARGEST: u64 = 64 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;

@@ -51,10 +51,10 @@ pub enum InspectError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
     /// Its life is over.
-    #[error("the certificate expired on {}", Moment(*.0))]
+    #[error("the certificate expired on {}", Rfc3339(*.0))]
     Expired(SystemTime),
     /// Its life is about to end, and nobody has renewed it.
-    #[error("the certificate expires on {}, in less than {days} days", Moment(*.at))]
+    #[error("the certificate expires on {}, in less than {days} days", Rfc3339(*.at))]
     ExpiresSoon {
         /// The last moment of its life.
         at: SystemTime,
@@ -62,7 +62,7 @@ pub enum Defect {
         days: u64,
     },
     /// Its life has not begun, or this machine's clock is slow.
-    #[error("the certificate is not valid before {}", Moment(*.0))]
+    #[error("the certificate is not valid before {}", Rfc3339(*.0))]
     NotYetValid(SystemTime),
     /// It lacks a name that it is served for.
     #[error("the certificate does not cover {0}")]
@@ -190,9 +190,9 @@ pub(crate) fn moment(time: ASN1Time) -> Result<SystemTime, InspectError> {
 
 /// A moment as people and scripts read it: RFC 3339 in UTC.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment(pub SystemTime);
+pub struct Rfc3339(pub SystemTime);
 
-impl fmt::Display for Moment {
+impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::try_from(self.0) {
             Ok(timestamp) => timestamp.fmt(f),

@@ -170,7 +170,7 @@ impl Issuer {
         domain.end(state);
     }
 
-    /// Until something is due, and never so long that a clock that was set goes unnoticed.
+    /// RetryAt something is due, and never so long that a clock that was set goes unnoticed.
     fn pause(&self, domains: &HashMap<HostName, Domain>, running: usize) -> Duration {
         if running >= MAX_CONCURRENT_STEPS {
             return MAX_IDLE;
@@ -193,7 +193,7 @@ impl Issuer {
         let status = domains
             .iter()
             .map(|(name, domain)| (name.clone(), domain.report()));
-        self.context.certificates.tell(status.collect());
+        self.context.certificates.publish_status(status.collect());
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::inspect::Moment;
+use super::inspect::Rfc3339;
 
 /// Whether less than a third of its life is left. One whose life has not begun is due too: it was
 /// made under a wrong clock. For certificates of the internal CA, which cost nothing.
@@ -166,15 +166,15 @@ impl fmt::Display for Why {
                 write!(
                     f,
                     "the CA suggests {} to {}",
-                    Moment(window.start),
-                    Moment(window.end)
+                    Rfc3339(window.start),
+                    Rfc3339(window.end)
                 )
             }
             Self::TooLateForSafety(window) => write!(
                 f,
                 "the CA suggests {} to {}, which leaves too little time for failures",
-                Moment(window.start),
-                Moment(window.end)
+                Rfc3339(window.start),
+                Rfc3339(window.end)
             ),
             Self::LifeLeft => f.write_str("by its lifetime, as the CA suggests no time"),
         }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::{Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read};
+use super::{FoundAccount, FoundFiles, Tool, changed, directories, file_name, keys, known, read};
 use crate::certs::state::paths::CaId;
 
 /// From `~/.acme.sh`.
-pub(super) fn read_acme_sh(place: &Path, found: &mut Found) {
+pub(super) fn read_acme_sh(place: &Path, found: &mut FoundFiles) {
     let mut is_here = false;
     for directory in directories(place) {
         let called = file_name(&directory);
@@ -33,7 +33,7 @@ pub(super) fn read_acme_sh(place: &Path, found: &mut Found) {
 }
 
 /// Directories follow the URL of the CA, down to one that holds an account.
-fn accounts(directory: &Path, url: &str, depth: u32, found: &mut Found) {
+fn accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles) {
     let key = directory.join("account.key");
     if key.is_file() {
         let about = directory.join("ca.conf");

@@ -6,12 +6,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json,
+    FoundAccount, FoundFiles, Tool, changed, directories, file_name, keys, known, read, read_json,
 };
 use crate::certs::state::paths::CaId;
 
 /// Version 1, from `~/.caddy`.
-pub(super) fn read_v1(place: &Path, found: &mut Found) {
+pub(super) fn read_v1(place: &Path, found: &mut FoundFiles) {
     for ca_directory in directories(&place.join("acme")) {
         let (sites, users) = (ca_directory.join("sites"), ca_directory.join("users"));
         if !sites.is_dir() {
@@ -29,7 +29,7 @@ pub(super) fn read_v1(place: &Path, found: &mut Found) {
 }
 
 /// Version 2, from `~/.local/share/caddy` or `/data/caddy`.
-pub(super) fn read_v2(place: &Path, found: &mut Found) {
+pub(super) fn read_v2(place: &Path, found: &mut FoundFiles) {
     let all = directories(&place.join("certificates"));
     if all.is_empty() {
         return;
@@ -60,7 +60,7 @@ pub(super) fn read_v2(place: &Path, found: &mut Found) {
 }
 
 /// `NAME/NAME.crt`, `.key` and `.json`.
-fn certificate(site: &Path, ca: Option<&CaId>, found: &mut Found) {
+fn certificate(site: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
     let name = file_name(site);
     let [chain, key, about] =
         ["crt", "key", "json"].map(|suffix| site.join(format!("{name}.{suffix}")));
@@ -75,7 +75,7 @@ fn certificate(site: &Path, ca: Option<&CaId>, found: &mut Found) {
 }
 
 /// `MAIL/LOCAL-PART.json` and `.key`; only one of each.
-fn account(user: &Path, ca: Option<&CaId>, found: &mut Found) {
+fn account(user: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
     let files = || {
         std::fs::read_dir(user)
             .into_iter()

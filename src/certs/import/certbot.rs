@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{
-    Found, FoundAccount, Tool, changed, directories, file_name, keys, known, read, read_json,
+    FoundAccount, FoundFiles, Tool, changed, directories, file_name, keys, known, read, read_json,
 };
 use crate::certs::state::paths::CaId;
 
 /// From `/etc/letsencrypt`.
-pub(super) fn read_certbot(place: &Path, found: &mut Found) {
+pub(super) fn read_certbot(place: &Path, found: &mut FoundFiles) {
     let names = ["live", "archive"].map(|name| directories(&place.join(name)));
     let names: BTreeSet<String> = names.iter().flatten().map(|path| file_name(path)).collect();
     if names.is_empty() {
@@ -76,7 +76,7 @@ fn newest(archive: &Path) -> Option<(PathBuf, PathBuf)> {
 }
 
 /// Below a host, directories follow the path of the CA's URL, down to one that holds an account.
-fn read_accounts(directory: &Path, url: &str, depth: u32, found: &mut Found) {
+fn read_accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles) {
     for child in directories(directory) {
         let key = child.join("private_key.json");
         if key.is_file() {
@@ -92,7 +92,7 @@ fn read_accounts(directory: &Path, url: &str, depth: u32, found: &mut Found) {
     }
 }
 
-fn account(directory: &Path, key: &Path, url: &str, found: &mut Found) {
+fn account(directory: &Path, key: &Path, url: &str, found: &mut FoundFiles) {
     let about = directory.join("regr.json");
     let json = match read_json(&about) {
         Ok(json) => json,

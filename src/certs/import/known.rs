@@ -33,13 +33,13 @@ pub(super) fn by_name(name: &str) -> Option<CaId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::state::ledger::limits::Limits;
+    use crate::certs::state::ledger::limits::CaLimits;
     use crate::config::acme::{CaSettings, Directory};
 
     #[test]
     fn the_limits_of_each_known_ca_are_its_own() {
         for ca in KnownCa::ALL {
-            let limits = Limits::of(&by_url(ca.url()).expect("a URL"));
+            let limits = CaLimits::for_ca(&by_url(ca.url()).expect("a URL"));
             assert!(limits.name.is_some(), "{ca:?}");
             let settings = CaSettings::new(Directory::at(ca.url()));
             assert_eq!(limits.is_production, settings.is_public(), "{ca:?}");

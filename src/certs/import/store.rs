@@ -10,12 +10,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::super::Certificate;
-use super::super::inspect::{CertificateFacts, Moment};
+use super::super::inspect::{CertificateFacts, Rfc3339};
 use super::keys::pem;
-use super::{FoundAccount, FoundCertificate, Line, Options, Outcome, Target, until};
+use super::{
+    FoundAccount, FoundCertificate, ImportOptions, ImportOutcome, ImportTarget, ImportedItem, until,
+};
 use crate::certs::served::files;
 use crate::certs::served::stored;
-use crate::certs::state::paths::{CaId, State, StoredAccount, try_lock};
+use crate::certs::state::paths::{CaId, StatePaths, StoredAccount, try_lock};
 use crate::state_file::{Access, atomic_write};
 
 /// A certificate that can be served.
@@ -29,23 +31,26 @@ struct Usable {
 }
 
 /// Takes over what is of use to the targets.
-pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) -> Vec<Line> {
+pub(super) fn certificates(
+    found: Vec<FoundCertificate>,
+    options: &ImportOptions<'_>,
+) -> Vec<ImportedItem> {
     let (mut lines, mut usable) = (Vec::new(), Vec::new());
     for certificate in found {
         let (from, what) = (certificate.from.clone(), certificate.name.clone());
-        match judge(certificate, options) {
+        match check(certificate, options) {
             Ok(certificate) => usable.push(certificate),
-            Err(why) => lines.push(Line {
+            Err(why) => lines.push(ImportedItem {
                 from,
                 what,
-                outcome: Outcome::Skipped(why),
+                outcome: ImportOutcome::Skipped(why),
             }),
         }
     }
     for certificate in &usable {
-        let serves = |target: &&Target| certificate.facts.covers(&target.domain);
+        let serves = |target: &&ImportTarget| certificate.facts.covers(&target.domain);
         let targets: Vec<_> = options.targets.iter().filter(serves).collect();
-        let line = |what: String, outcome| Line {
+        let line = |what: String, outcome| ImportedItem {
             from: certificate.from.clone(),
             what,
             outcome,
@@ -59,7 +64,7 @@ pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) 
                 Some(other) => format!("no CA is asked for {other}: its [tls] does not say `acme`"),
                 None => "no domain of the configuration has this name".to_owned(),
             };
-            lines.push(line(certificate.name.clone(), Outcome::Skipped(why)));
+            lines.push(line(certificate.name.clone(), ImportOutcome::Skipped(why)));
         }
         for target in targets {
             let what = format!("{} at {}", target.domain, certificate.ca.host());
@@ -67,10 +72,10 @@ pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) 
             if best.is_some_and(|best| !std::ptr::eq(best, certificate)) {
                 lines.push(line(
                     what,
-                    Outcome::Skipped("another that was found is better".into()),
+                    ImportOutcome::Skipped("another that was found is better".into()),
                 ));
             } else {
-                lines.push(line(what, keep(certificate, target, options)));
+                lines.push(line(what, store(certificate, target, options)));
             }
         }
     }
@@ -78,7 +83,7 @@ pub(super) fn certificates(found: Vec<FoundCertificate>, options: &Options<'_>) 
 }
 
 /// Whether it can be served, or why not.
-fn judge(found: FoundCertificate, options: &Options<'_>) -> Result<Usable, String> {
+fn check(found: FoundCertificate, options: &ImportOptions<'_>) -> Result<Usable, String> {
     let FoundCertificate {
         from,
         name,
@@ -103,7 +108,7 @@ fn judge(found: FoundCertificate, options: &Options<'_>) -> Result<Usable, Strin
         .map_err(|error| error.to_string())?
         .facts;
     if facts.not_after <= options.now {
-        return Err(format!("it expired on {}", Moment(facts.not_after)));
+        return Err(format!("it expired on {}", Rfc3339(facts.not_after)));
     }
     let ca = ca.or_else(|| options.ca.cloned());
     let ca =
@@ -132,7 +137,7 @@ fn key_and_chain(key: &PrivateKeyDer<'_>, chain: &[CertificateDer<'_>]) -> Strin
 }
 
 /// More of the names first, then the later end.
-fn rank(facts: &CertificateFacts, target: &Target) -> (usize, std::time::SystemTime) {
+fn rank(facts: &CertificateFacts, target: &ImportTarget) -> (usize, std::time::SystemTime) {
     (
         target
             .names
@@ -144,24 +149,28 @@ fn rank(facts: &CertificateFacts, target: &Target) -> (usize, std::time::SystemT
 }
 
 /// The first of the best that one CA issued for the target.
-fn best<'a>(usable: &'a [Usable], target: &Target, ca: &CaId) -> Option<&'a Usable> {
+fn best<'a>(usable: &'a [Usable], target: &ImportTarget, ca: &CaId) -> Option<&'a Usable> {
     let of_ca = usable
         .iter()
         .filter(|one| one.ca == *ca && one.facts.covers(&target.domain));
     of_ca.rev().max_by_key(|one| rank(&one.facts, target))
 }
 
-fn keep(certificate: &Usable, target: &Target, options: &Options<'_>) -> Outcome {
-    let state = State::new(options.state);
+fn store(
+    certificate: &Usable,
+    target: &ImportTarget,
+    options: &ImportOptions<'_>,
+) -> ImportOutcome {
+    let state = StatePaths::new(options.state);
     let files = state.ca(&certificate.ca);
     let path = files.certificate(target.domain.as_str());
     if path.exists() {
         match files::load(&path, &path) {
             Ok(held) if rank(&held.facts, target) >= rank(&certificate.facts, target) => {
-                return Outcome::Kept;
+                return ImportOutcome::Unchanged;
             }
             Ok(_) => {}
-            Err(error) => return Outcome::Failed(format!("{error}; move it away first")),
+            Err(error) => return ImportOutcome::Failed(format!("{error}; move it away first")),
         }
     }
     let mut notes = vec![until(certificate.facts.not_after)];
@@ -181,7 +190,7 @@ fn keep(certificate: &Usable, target: &Target, options: &Options<'_>) -> Outcome
         notes.push("no [[ca]] names its CA, so that another will renew it".to_owned());
     }
     if options.dry_run {
-        return Outcome::Imported(notes);
+        return ImportOutcome::Imported(notes);
     }
     let write = || -> std::io::Result<bool> {
         let Some(_held) = try_lock(&state.order_lock(target.domain.as_str()))? else {
@@ -192,14 +201,16 @@ fn keep(certificate: &Usable, target: &Target, options: &Options<'_>) -> Outcome
         Ok(true)
     };
     match write() {
-        Ok(true) => Outcome::Imported(notes),
-        Ok(false) => Outcome::Failed("an order for it is under way: try again in a minute".into()),
+        Ok(true) => ImportOutcome::Imported(notes),
+        Ok(false) => {
+            ImportOutcome::Failed("an order for it is under way: try again in a minute".into())
+        }
         Err(error) => cannot_write(&path, &error),
     }
 }
 
 /// Takes over an account for each CA that has none yet.
-pub(super) fn accounts(found: Vec<FoundAccount>, options: &Options<'_>) -> Vec<Line> {
+pub(super) fn accounts(found: Vec<FoundAccount>, options: &ImportOptions<'_>) -> Vec<ImportedItem> {
     let mut lines = Vec::new();
     let mut usable: BTreeMap<CaId, Vec<(FoundAccount, StoredAccount, String)>> = BTreeMap::new();
     for account in found {
@@ -208,10 +219,10 @@ pub(super) fn accounts(found: Vec<FoundAccount>, options: &Options<'_>) -> Vec<L
             account.url.as_deref().unwrap_or("without a URL")
         );
         let mut skip = |from: &Path, why: String| {
-            lines.push(Line {
+            lines.push(ImportedItem {
                 from: from.to_owned(),
                 what: what.clone(),
-                outcome: Outcome::Skipped(why),
+                outcome: ImportOutcome::Skipped(why),
             });
         };
         let ca = account.ca.clone().or_else(|| options.ca.cloned());
@@ -237,10 +248,10 @@ pub(super) fn accounts(found: Vec<FoundAccount>, options: &Options<'_>) -> Vec<L
         accounts.sort_by_key(|(account, _, _)| std::cmp::Reverse(account.changed));
         for (index, (account, stored, key)) in accounts.into_iter().enumerate() {
             let outcome = match index {
-                0 => keep_account(&stored, &key, options),
-                _ => Outcome::Skipped("a newer one at the same CA was found".into()),
+                0 => store_account(&stored, &key, options),
+                _ => ImportOutcome::Skipped("a newer one at the same CA was found".into()),
             };
-            lines.push(Line {
+            lines.push(ImportedItem {
                 from: account.from,
                 what: format!("account {}", stored.url),
                 outcome,
@@ -250,14 +261,14 @@ pub(super) fn accounts(found: Vec<FoundAccount>, options: &Options<'_>) -> Vec<L
     lines
 }
 
-fn keep_account(stored: &StoredAccount, key: &str, options: &Options<'_>) -> Outcome {
-    let files = State::new(options.state).ca(&stored.directory);
+fn store_account(stored: &StoredAccount, key: &str, options: &ImportOptions<'_>) -> ImportOutcome {
+    let files = StatePaths::new(options.state).ca(&stored.directory);
     let (path, key_path) = (files.account(), files.account_key());
     if path.exists() || key_path.exists() {
-        return Outcome::Kept;
+        return ImportOutcome::Unchanged;
     }
     if options.dry_run {
-        return Outcome::Imported(Vec::new());
+        return ImportOutcome::Imported(Vec::new());
     }
     // The key first: an account without its key would be worth nothing.
     let written = files.make_directories().and_then(|()| {
@@ -265,11 +276,11 @@ fn keep_account(stored: &StoredAccount, key: &str, options: &Options<'_>) -> Out
         atomic_write(&path, &serde_json::to_vec_pretty(stored)?, Access::Private)
     });
     match written {
-        Ok(()) => Outcome::Imported(Vec::new()),
+        Ok(()) => ImportOutcome::Imported(Vec::new()),
         Err(error) => cannot_write(&path, &error),
     }
 }
 
-fn cannot_write(path: &Path, error: &std::io::Error) -> Outcome {
-    Outcome::Failed(format!("cannot write {}: {error}", path.display()))
+fn cannot_write(path: &Path, error: &std::io::Error) -> ImportOutcome {
+    ImportOutcome::Failed(format!("cannot write {}: {error}", path.display()))
 }

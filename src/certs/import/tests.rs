@@ -11,7 +11,7 @@ use serde_json::json;
 use super::super::testing::{Pair, name, pair_for};
 use super::*;
 use crate::certs::served::files;
-use crate::certs::state::paths::{State, StoredAccount, try_lock};
+use crate::certs::state::paths::{StatePaths, StoredAccount, try_lock};
 
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const ACCOUNT: &str = "https://acme-v02.api.letsencrypt.org/acme/acct/123";
@@ -60,15 +60,15 @@ impl AccountKey {
 }
 
 /// What another server left behind, and our state.
-struct World {
+struct ImportFixture {
     directory: tempfile::TempDir,
-    targets: Vec<Target>,
+    targets: Vec<ImportTarget>,
     authorities: Vec<CaId>,
 }
 
-impl World {
+impl ImportFixture {
     fn new() -> Self {
-        let target = |domain: &str, alias: Option<&str>| Target {
+        let target = |domain: &str, alias: Option<&str>| ImportTarget {
             domain: name(domain),
             names: [Some(domain), alias]
                 .into_iter()
@@ -100,8 +100,8 @@ impl World {
         std::fs::write(path, content).expect("written");
     }
 
-    fn options(&self) -> Options<'_> {
-        Options {
+    fn options(&self) -> ImportOptions<'_> {
+        ImportOptions {
             from: self.directory.path(),
             state: self.directory.path(),
             targets: &self.targets,
@@ -115,14 +115,14 @@ impl World {
 
     /// Imports, and shows each line without the path of the directory.
     fn import(&self, from: &str) -> String {
-        self.import_with(Options {
+        self.import_with(ImportOptions {
             from: &self.theirs().join(from),
             ..self.options()
         })
     }
 
-    fn import_with(&self, options: Options<'_>) -> String {
-        let lines = import(Options {
+    fn import_with(&self, options: ImportOptions<'_>) -> String {
+        let lines = import(ImportOptions {
             state: &self.state(),
             ..options
         })
@@ -141,8 +141,8 @@ impl World {
         self.directory.path().join("state")
     }
 
-    fn of(&self, ca: &str) -> crate::certs::state::paths::CaState {
-        State::new(&self.state()).ca(&CaId::new(ca).expect("a URL"))
+    fn of(&self, ca: &str) -> crate::certs::state::paths::CaPaths {
+        StatePaths::new(&self.state()).ca(&CaId::new(ca).expect("a URL"))
     }
 
     /// The certificate that is kept for a domain, which can be served.
@@ -175,7 +175,7 @@ impl World {
 
 #[test]
 fn caddy_1() {
-    let world = World::new();
+    let world = ImportFixture::new();
     let site = |site: &str, pair: &Pair| {
         let base = format!(".caddy/acme/acme-v02.api.letsencrypt.org/sites/{site}/{site}");
         world.write(&format!("{base}.crt"), &pair.certificate);
@@ -212,7 +212,7 @@ fn caddy_1() {
 
 #[test]
 fn caddy_2() {
-    let world = World::new();
+    let world = ImportFixture::new();
     let site = |ca: &str, site: &str, pair: &Pair, url: &str| {
         let base = format!("caddy/certificates/{ca}/{site}/{site}");
         world.write(&format!("{base}.crt"), &pair.certificate);
@@ -266,7 +266,7 @@ fn caddy_2() {
 
 #[test]
 fn certbot() {
-    let world = World::new();
+    let world = ImportFixture::new();
     let certificate = |name: &str, n: u32, pair: &Pair| {
         for (kind, text) in [("fullchain", &pair.certificate), ("privkey", &pair.key)] {
             let archive = format!("letsencrypt/archive/{name}/{kind}{n}.pem");
@@ -334,7 +334,7 @@ fn certbot() {
 
 #[test]
 fn acme_sh() {
-    let world = World::new();
+    let world = ImportFixture::new();
     let certificate = |directory: &str, name: &str, pair: &Pair| {
         let base = format!(".acme.sh/{directory}");
         world.write(&format!("{base}/fullchain.cer"), &pair.certificate);
@@ -381,7 +381,7 @@ fn acme_sh() {
 #[test]
 fn traefik() {
     for version in [1, 2] {
-        let world = World::new();
+        let world = ImportFixture::new();
         let encode = |text: &str| BASE64_STANDARD.encode(text);
         let key = AccountKey::generate();
         let registration = json!({"body": {"contact": ["mailto:ops@example.com"]}, "uri": ACCOUNT});
@@ -419,7 +419,7 @@ fn traefik() {
 }
 
 /// One certificate as certbot keeps it.
-fn one(world: &World, pair: &Pair) {
+fn one(world: &ImportFixture, pair: &Pair) {
     world.write("live/ci.example.com/fullchain.pem", &pair.certificate);
     world.write("live/ci.example.com/privkey.pem", &pair.key);
     world.write(
@@ -430,7 +430,7 @@ fn one(world: &World, pair: &Pair) {
 
 #[test]
 fn what_is_of_no_use_is_told_and_left() {
-    let world = World::new();
+    let world = ImportFixture::new();
     let told = |pair: &Pair| {
         one(&world, pair);
         let text = world.import("");
@@ -469,7 +469,7 @@ fn what_is_of_no_use_is_told_and_left() {
             .contains("name the URL of its directory with --ca")
     );
     let ca = CaId::new("https://ca.internal/directory").expect("a URL");
-    world.import_with(Options {
+    world.import_with(ImportOptions {
         from: &world.theirs(),
         ca: Some(&ca),
         ..world.options()
@@ -477,15 +477,15 @@ fn what_is_of_no_use_is_told_and_left() {
     assert!(world.held(ca.as_str(), "ci.example.com").is_some());
 }
 
-fn one_without_ca(world: &World, pair: &Pair) {
+fn one_without_ca(world: &ImportFixture, pair: &Pair) {
     world.write("live/ci.example.com/fullchain.pem", &pair.certificate);
     world.write("live/ci.example.com/privkey.pem", &pair.key);
 }
 
 #[test]
 fn nothing_newer_is_replaced_and_nothing_damaged() {
-    let world = World::new();
-    let end = |world: &World| {
+    let world = ImportFixture::new();
+    let end = |world: &ImportFixture| {
         world
             .held(LETS_ENCRYPT, "ci.example.com")
             .expect("held")
@@ -521,9 +521,9 @@ fn nothing_newer_is_replaced_and_nothing_damaged() {
 
 #[test]
 fn a_dry_run_writes_nothing_and_says_the_same() {
-    let world = World::new();
+    let world = ImportFixture::new();
     one(&world, &good(&["ci.example.com"]));
-    let dry = world.import_with(Options {
+    let dry = world.import_with(ImportOptions {
         from: &world.theirs(),
         dry_run: true,
         ..world.options()
@@ -539,9 +539,9 @@ fn a_dry_run_writes_nothing_and_says_the_same() {
 
 #[test]
 fn an_order_under_way_is_not_disturbed() {
-    let world = World::new();
+    let world = ImportFixture::new();
     one(&world, &good(&["ci.example.com"]));
-    let held = try_lock(&State::new(&world.state()).order_lock("ci.example.com"))
+    let held = try_lock(&StatePaths::new(&world.state()).order_lock("ci.example.com"))
         .expect("made")
         .expect("free");
     assert!(world.import("").starts_with("FAILED"));
@@ -552,10 +552,10 @@ fn an_order_under_way_is_not_disturbed() {
 
 #[test]
 fn a_place_without_any_of_it_is_an_error() {
-    let world = World::new();
+    let world = ImportFixture::new();
     world.write("notes.txt", "nothing");
     world.write("acme.json", "{}");
-    let options = Options {
+    let options = ImportOptions {
         from: &world.theirs(),
         ..world.options()
     };
@@ -568,10 +568,10 @@ fn a_place_without_any_of_it_is_an_error() {
 
 #[test]
 fn a_wildcard_that_is_wanted_is_missed_in_what_has_none() {
-    let mut world = World::new();
+    let mut world = ImportFixture::new();
     world.targets[0].names = vec![CertifiedName::Wildcard(name("example.com"))];
     one(&world, &good(&["ci.example.com", "alias.example.com"]));
-    let dry = Options {
+    let dry = ImportOptions {
         from: &world.theirs(),
         dry_run: true,
         ..world.options()

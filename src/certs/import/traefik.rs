@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-use super::{Found, FoundAccount, FoundCertificate, Tool, changed, keys, known, read_json};
+use super::{FoundAccount, FoundCertificate, FoundFiles, Tool, changed, keys, known, read_json};
 
 /// From `acme.json`, whatever it is called.
-pub(super) fn read_traefik(place: &Path, found: &mut Found) {
+pub(super) fn read_traefik(place: &Path, found: &mut FoundFiles) {
     if !place.is_file() {
         return;
     }
@@ -34,7 +34,7 @@ pub(super) fn read_traefik(place: &Path, found: &mut Found) {
         .for_each(|resolver| read_resolver(place, resolver, found));
 }
 
-fn read_resolver(place: &Path, resolver: &Value, found: &mut Found) {
+fn read_resolver(place: &Path, resolver: &Value, found: &mut FoundFiles) {
     let account = get(resolver, "Account").filter(|account| account.is_object());
     let registration = account.and_then(|account| get(account, "Registration"));
     let url = registration.and_then(|registration| text(registration, "uri"));

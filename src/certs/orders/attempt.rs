@@ -26,7 +26,7 @@ use crate::certs::orders::issued;
 use crate::certs::preflight::Findings;
 use crate::certs::state::ledger::{Event, OrderKind, OrderRequest};
 use crate::certs::state::paths::CaId;
-use crate::certs::state::storage::{Record, sorted};
+use crate::certs::state::storage::{DomainRecord, sorted};
 use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
 use crate::config::vhost::SharedVirtualHost;
 use crate::state_file::run_blocking;
@@ -94,7 +94,7 @@ impl OrderKey {
 
 impl Attempt<'_> {
     /// An error is the disk's: nothing was ordered, or nothing is lost.
-    pub(super) async fn run(&self, record: &mut Record) -> Result<AttemptResult, LocalError> {
+    pub(super) async fn run(&self, record: &mut DomainRecord) -> Result<AttemptResult, LocalError> {
         let plan = self.context.plan.load_full();
         let cas: Vec<_> = plan.authorities().collect();
         let Some(_lock) = self
@@ -134,7 +134,7 @@ impl Attempt<'_> {
         &self,
         settings: &AcmeSettings,
         cas: Vec<(&CaSettings, CaId)>,
-        record: &mut Record,
+        record: &mut DomainRecord,
     ) -> Result<AttemptResult, LocalError> {
         let mut waits: Vec<(SystemTime, String)> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
@@ -245,7 +245,7 @@ impl Attempt<'_> {
     async fn order_from(
         &self,
         at: &mut CaAttempt<'_>,
-        record: &mut Record,
+        record: &mut DomainRecord,
     ) -> Result<(), AttemptError> {
         let pending = self.pending(at).await?;
         self.may_order(at, pending.is_some()).await?;
@@ -281,9 +281,9 @@ impl Attempt<'_> {
             );
             let (used, proved) = solver.prove(&mut order).await;
             match proved {
-                Ok(()) => record.note_worked(&used.kinds),
+                Ok(()) => record.record_success(&used.kinds),
                 Err(stop) => {
-                    record.note_failed(&used.failed, &at.settings.challenges);
+                    record.record_failure(&used.failed, &at.settings.challenges);
                     return Err(stop);
                 }
             }
@@ -370,7 +370,11 @@ impl Attempt<'_> {
     }
 
     /// After a success.
-    async fn finish(&self, at: &CaAttempt<'_>, record: &mut Record) -> Result<(), LocalError> {
+    async fn finish(
+        &self,
+        at: &CaAttempt<'_>,
+        record: &mut DomainRecord,
+    ) -> Result<(), LocalError> {
         record.error = None;
         record.findings.clear();
         record.postponed.clear();
@@ -386,7 +390,7 @@ impl Attempt<'_> {
     async fn record_failure(
         &self,
         at: &CaAttempt<'_>,
-        record: &mut Record,
+        record: &mut DomainRecord,
         error: &AcmeError,
     ) -> Result<(SystemTime, String), LocalError> {
         let now = self.context.now();
@@ -398,7 +402,7 @@ impl Attempt<'_> {
         // Anything else says nothing about how the names can be proved.
         if let AcmeError::NotAuthorized(failures) = error {
             let kinds: Vec<_> = failures.iter().filter_map(|failure| failure.kind).collect();
-            record.note_failed(&kinds, &at.settings.challenges);
+            record.record_failure(&kinds, &at.settings.challenges);
         }
         let (key, failure) = (at.key.clone(), failure(error));
         let is_over = matches!(error, AcmeError::OrderFailed(_));

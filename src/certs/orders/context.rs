@@ -14,7 +14,7 @@ use crate::certs::served::manager::{Certificates, Issued};
 use crate::certs::served::stored;
 use crate::certs::state::ledger::Ledger;
 use crate::certs::state::ledger::file::{Clock, LedgerFile};
-use crate::certs::state::storage::{Record, Storage};
+use crate::certs::state::storage::{DomainRecord, Storage};
 use crate::config::acme::AcmeRequest;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::SharedVirtualHost;
@@ -113,7 +113,7 @@ impl OrderContext {
             .map(|issued| issued.certificate.facts.serial)
     }
 
-    pub(super) async fn load_record(&self, domain: &HostName) -> Result<Record, LocalError> {
+    pub(super) async fn load_record(&self, domain: &HostName) -> Result<DomainRecord, LocalError> {
         let (storage, domain) = (self.storage.clone(), domain.clone());
         Ok(run_blocking(move || storage.record(&domain)).await?)
     }
@@ -121,7 +121,7 @@ impl OrderContext {
     pub(super) async fn store_record(
         &self,
         domain: &HostName,
-        record: &Record,
+        record: &DomainRecord,
     ) -> Result<(), LocalError> {
         let (storage, domain, record) = (self.storage.clone(), domain.clone(), record.clone());
         Ok(run_blocking(move || storage.write_record(&domain, &record)).await?)

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use super::Issuer;
 use super::plan::request_of;
-use crate::certs::inspect::Moment;
+use crate::certs::inspect::Rfc3339;
 use crate::certs::names::NameSet;
-use crate::certs::state::ledger::{Event, Ledger, OrderKind, OrderRequest, Until};
+use crate::certs::state::ledger::{Event, Ledger, OrderKind, OrderRequest, RetryAt};
 use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::sorted;
 use crate::registry::host::HostName;
@@ -22,7 +22,7 @@ pub enum ScheduledOrder {
         ca: String,
     },
     /// It is ordered as soon as that is allowed.
-    Later(Until),
+    Later(RetryAt),
 }
 
 /// Why nothing will come of it.
@@ -45,8 +45,8 @@ impl fmt::Display for ScheduledOrder {
                     "it is being ordered from {ca} now; `moorgate certs` shows what comes of it"
                 )
             }
-            Self::Later(Until { at, why }) => {
-                write!(f, "it will be ordered at {}: {why}", Moment(*at))
+            Self::Later(RetryAt { at, why }) => {
+                write!(f, "it will be ordered at {}: {why}", Rfc3339(*at))
             }
         }
     }
@@ -117,7 +117,7 @@ fn soonest(
     renews: Option<&CaId>,
     now: SystemTime,
 ) -> ScheduledOrder {
-    let mut soonest: Option<Until> = None;
+    let mut soonest: Option<RetryAt> = None;
     for (name, ca) in cas {
         let kind = if renews == Some(ca) {
             OrderKind::Renewal

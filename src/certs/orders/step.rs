@@ -20,7 +20,7 @@ use crate::certs::served::report::AcmeStatus;
 use crate::certs::served::status;
 use crate::certs::served::stored;
 use crate::certs::state::paths::{CaId, StoredAccount};
-use crate::certs::state::storage::{Account, Record, RenewalAdvice};
+use crate::certs::state::storage::{Account, DomainRecord, RenewalAdvice};
 use crate::config::acme::AcmeRequest;
 use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
@@ -52,7 +52,7 @@ impl OrderContext {
             Ok(record) => record,
             Err(error) => {
                 return self
-                    .disk_failed(host, request, Record::default(), error)
+                    .disk_failed(host, request, DomainRecord::default(), error)
                     .await;
             }
         };
@@ -89,7 +89,7 @@ impl OrderContext {
         &self,
         host: &SharedVirtualHost,
         request: &AcmeRequest,
-        record: &Record,
+        record: &DomainRecord,
     ) -> Option<Issued> {
         let issued = self.certificates.issued(&host.domain)?;
         let facts = &issued.certificate.facts;
@@ -115,12 +115,12 @@ impl OrderContext {
         &self,
         host: &SharedVirtualHost,
         request: &AcmeRequest,
-        record: Record,
+        record: DomainRecord,
         error: LocalError,
     ) -> Step {
         tracing::error!(domain = %host.domain, %error, "nothing can be ordered");
         let until = self.now() + DISK_RETRY_DELAY;
-        let record = Record {
+        let record = DomainRecord {
             error: Some(error.to_string()),
             ..record
         };
@@ -135,7 +135,7 @@ impl OrderContext {
         &self,
         host: &SharedVirtualHost,
         request: &AcmeRequest,
-        record: &Record,
+        record: &DomainRecord,
         state: DomainState,
         outcome: Option<AttemptOutcome>,
     ) -> Step {
@@ -165,7 +165,7 @@ impl OrderContext {
         self: &Arc<Self>,
         host: &SharedVirtualHost,
         issued: &Issued,
-        record: &mut Record,
+        record: &mut DomainRecord,
     ) -> Result<(), LocalError> {
         let now = self.now();
         let serial = &issued.certificate.facts.serial;
@@ -221,7 +221,7 @@ impl OrderContext {
     pub(super) async fn store_advice(
         &self,
         domain: &HostName,
-        record: &mut Record,
+        record: &mut DomainRecord,
     ) -> Result<(), LocalError> {
         let (storage, domain, advice) =
             (self.storage.clone(), domain.clone(), record.advice.clone());
@@ -229,14 +229,14 @@ impl OrderContext {
             let Some(_lock) = storage.try_lock(&domain)? else {
                 return Ok(None);
             };
-            let kept = Record {
+            let kept = DomainRecord {
                 advice,
                 ..storage.record(&domain)?
             };
             storage.write_record(&domain, &kept)?;
             Ok(Some(kept))
         });
-        let kept: std::io::Result<Option<Record>> = kept.await;
+        let kept: std::io::Result<Option<DomainRecord>> = kept.await;
         *record = kept?.unwrap_or_else(|| std::mem::take(record));
         Ok(())
     }
@@ -321,7 +321,7 @@ fn advice(
 }
 
 /// The state of a certificate that is good until it is to be renewed.
-fn planned(issued: &Issued, record: &Record) -> DomainState {
+fn planned(issued: &Issued, record: &DomainRecord) -> DomainState {
     let facts = &issued.certificate.facts;
     let life = Life {
         not_before: facts.not_before,

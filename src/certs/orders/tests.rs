@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::attempt::{Attempt, AttemptResult};
 use super::*;
 use crate::certs::served::report::CertificateReport;
-use crate::certs::state::storage::{Record, RenewalAdvice};
+use crate::certs::state::storage::{DomainRecord, RenewalAdvice};
 use crate::certs::testing::{host, name, pair, snapshot};
 use crate::config::acme::{AcmeRequest, CaSettings, CertifiedName, Directory, Fallback};
 use crate::config::vhost::CertificateSource;
@@ -140,12 +140,12 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
     let held = issuer.context.serial(&host.domain);
     assert!(held.is_some());
     let AttemptResult { state, outcome } = attempt(None)
-        .run(&mut Record::default())
+        .run(&mut DomainRecord::default())
         .await
         .expect("a disk");
     assert_eq!((state, outcome), (DomainState::New, None));
     let AttemptResult { outcome, .. } = attempt(held)
-        .run(&mut Record::default())
+        .run(&mut DomainRecord::default())
         .await
         .expect("a disk");
     assert_eq!(outcome, Some(AttemptOutcome::Failed), "the CA is asked");
@@ -162,9 +162,9 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
         Arc::new(SystemTime::now),
     ));
     let domain = name("a.example.com");
-    let theirs = Record {
+    let theirs = DomainRecord {
         serial: Some("02".to_owned()),
-        ..Record::default()
+        ..DomainRecord::default()
     };
     issuer
         .context
@@ -177,10 +177,10 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
         ask_again: SystemTime::UNIX_EPOCH,
         failures: 0,
     };
-    let ours = || Record {
+    let ours = || DomainRecord {
         advice: Some(advice.clone()),
         serial: Some("01".to_owned()),
-        ..Record::default()
+        ..DomainRecord::default()
     };
     let mut record = ours();
     issuer
@@ -190,7 +190,7 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
         .expect("kept");
     assert_eq!(
         record,
-        Record {
+        DomainRecord {
             advice: Some(advice.clone()),
             ..theirs.clone()
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::certs::moments;
+use crate::certs::timestamps;
 
 /// How much a finding says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +20,7 @@ pub(crate) enum Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PreflightBackoff {
     /// Since when nothing has been asked of the CA.
-    #[serde(with = "moments")]
+    #[serde(with = "timestamps")]
     pub(crate) since: SystemTime,
     /// How often.
     pub(crate) times: u32,

@@ -6,12 +6,12 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::certs::inspect::{CertificateFacts, Moment};
+use crate::certs::inspect::{CertificateFacts, Rfc3339};
 
 /// What is known before the first order for a domain's names.
 #[derive(Clone, Copy, Debug)]
 pub struct LostStateFacts<'a> {
-    /// Whether the CA's budget is precious: `Limits::is_production`.
+    /// Whether the CA's budget is precious: `CaLimits::is_production`.
     pub is_production: bool,
     /// Whether a certificate for the domain, however old, or an order is below `state`.
     pub is_known: bool,
@@ -95,8 +95,8 @@ impl fmt::Display for LostStateWarning {
             "no certificate is ordered yet: {domain} is being served with one by {issuer} of {}, but `state` is \
              empty since {}. If a volume is missing, mount it; if another server had the domain, run \
              `moorgate certs import`; if a new certificate is right, run `moorgate certs renew {domain}`",
-            Moment(*since),
-            Moment(*founded),
+            Rfc3339(*since),
+            Rfc3339(*founded),
         )
     }
 }

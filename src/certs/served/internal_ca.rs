@@ -58,7 +58,7 @@ pub enum InternalCaError {
     #[error("the internal CA is damaged: the key in {} does not belong to its certificate", .0.display())]
     KeyOfAnother(PathBuf),
     /// Its ten years are over.
-    #[error("the internal CA in {} expired on {}", directory.display(), inspect::Moment(*at))]
+    #[error("the internal CA in {} expired on {}", directory.display(), inspect::Rfc3339(*at))]
     Expired {
         /// The last moment of its life.
         at: SystemTime,

@@ -14,11 +14,11 @@ use super::files;
 use super::internal_ca::{InternalCa, InternalCaError};
 use super::report::{self, AcmeStatus, CertificateReport, SourceKind};
 use super::status;
-use super::stored::{Sources, Stored};
+use super::stored::{CandidateCas, StoredCertificates};
 use super::table::{CertificateEntries, CertificateTable};
 use crate::certs::Certificate;
 use crate::certs::challenge::Challenges;
-use crate::certs::inspect::Moment;
+use crate::certs::inspect::Rfc3339;
 use crate::certs::renewal;
 use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::Storage;
@@ -40,7 +40,7 @@ pub struct Certificates {
     issued: ArcSwap<HashMap<HostName, Issued>>,
     /// How far what CAs are asked for is, by domain.
     acme: Mutex<HashMap<HostName, AcmeStatus>>,
-    held: Mutex<Held>,
+    held: Mutex<ManagedDomains>,
 }
 
 /// A certificate that a CA of the configuration has given.
@@ -51,12 +51,12 @@ pub(crate) struct Issued {
 }
 
 #[derive(Default)]
-struct Held {
+struct ManagedDomains {
     /// Opened when the first domain asks for it.
     ca: Option<InternalCa>,
     /// Whose certificates are looked for.
-    sources: Sources,
-    domains: Vec<Domain>,
+    sources: CandidateCas,
+    domains: Vec<ManagedDomain>,
 }
 
 impl Certificates {
@@ -99,7 +99,7 @@ impl Certificates {
     }
 
     /// Notes how far what CAs are asked for is.
-    pub(crate) fn tell(&self, all: HashMap<HostName, AcmeStatus>) {
+    pub(crate) fn publish_status(&self, all: HashMap<HostName, AcmeStatus>) {
         *self.acme.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
@@ -113,21 +113,21 @@ impl Certificates {
     pub fn apply(&self, snapshot: &Snapshot) {
         let now = SystemTime::now();
         let mut held = self.lock();
-        let Held {
+        let ManagedDomains {
             ca,
             sources,
             domains,
         } = &mut *held;
         let storage = Storage::below(&self.state);
-        *sources = Sources::of(&storage, &snapshot.acme);
+        *sources = CandidateCas::of(&storage, &snapshot.acme);
         let previous = domains
             .drain(..)
             .map(|domain| (domain.host.domain.clone(), domain));
-        let mut previous: HashMap<HostName, Domain> = previous.collect();
+        let mut previous: HashMap<HostName, ManagedDomain> = previous.collect();
         for host in &snapshot.domains {
             let mut domain = match previous.remove(&host.domain) {
                 Some(domain) if domain.keeps(host) => domain.with_host(host.clone()),
-                Some(_) | None => Domain::new(host.clone()),
+                Some(_) | None => ManagedDomain::new(host.clone()),
             };
             domain.look_for(&storage, sources);
             domain.update(ca, &self.state, now, Look::Final);
@@ -143,7 +143,7 @@ impl Certificates {
 
     pub(crate) fn refresh_at(&self, now: SystemTime) {
         let mut held = self.lock();
-        let Held {
+        let ManagedDomains {
             ca,
             sources,
             domains,
@@ -162,7 +162,7 @@ impl Certificates {
         }
     }
 
-    fn publish(&self, domains: &[Domain], now: SystemTime) {
+    fn publish(&self, domains: &[ManagedDomain], now: SystemTime) {
         let mut entries = CertificateEntries::default();
         for domain in domains {
             let served = domain.certificate.as_ref().or(domain.stand_in.as_ref());
@@ -181,19 +181,19 @@ impl Certificates {
     }
 
     /// A panic in an earlier call left at worst a domain with its older certificate.
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, ManagedDomains> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One domain and what is held for it.
-struct Domain {
+struct ManagedDomain {
     host: SharedVirtualHost,
     certificate: Option<Certificate>,
     /// A leaf of the internal CA that is served while there is no certificate.
     stand_in: Option<Certificate>,
     /// What CAs have given.
-    stored: Stored,
+    stored: StoredCertificates,
     /// Why the newest attempt to get a certificate failed.
     fault: Option<String>,
     /// The problem that was logged last.
@@ -211,9 +211,9 @@ enum Look {
     Repeated,
 }
 
-impl Domain {
+impl ManagedDomain {
     fn new(host: SharedVirtualHost) -> Self {
-        let (stored, watch) = (Stored::default(), Watch::default());
+        let (stored, watch) = (StoredCertificates::default(), Watch::default());
         Self {
             host,
             certificate: None,
@@ -235,7 +235,7 @@ impl Domain {
         ) || self.host.certificate == host.certificate
     }
 
-    fn look_for(&mut self, storage: &Storage, sources: &Sources) {
+    fn look_for(&mut self, storage: &Storage, sources: &CandidateCas) {
         self.stored = std::mem::take(&mut self.stored).of(storage, sources, &self.host.domain);
     }
 
@@ -390,7 +390,7 @@ impl Domain {
             source = %SourceKind::of(&self.host.certificate),
             issuer = %facts.issuer,
             serial = %facts.serial,
-            not_after = %Moment(facts.not_after),
+            not_after = %Rfc3339(facts.not_after),
             "certificate in force"
         );
     }

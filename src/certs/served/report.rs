@@ -1,14 +1,14 @@
 //! What is held for a domain, in words: for the status page and `moorgate certs`.
 
-mod words;
+mod display;
 
 use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-use crate::certs::inspect::{CertificateFacts, Defect, Moment};
-use crate::certs::state::ledger::Budget;
+use crate::certs::inspect::{CertificateFacts, Defect, Rfc3339};
+use crate::certs::state::ledger::LimitBudget;
 use crate::certs::state::paths::CaId;
 use crate::config::vhost::{CertificateSource, VirtualHost};
 use crate::registry::host::HostName;
@@ -28,10 +28,10 @@ pub struct CertificateReport {
     /// Its serial number.
     pub serial: Option<String>,
     /// The first moment of its life.
-    #[serde(serialize_with = "as_moment")]
+    #[serde(serialize_with = "as_rfc3339")]
     pub not_before: Option<SystemTime>,
     /// The last moment of its life.
-    #[serde(serialize_with = "as_moment")]
+    #[serde(serialize_with = "as_rfc3339")]
     pub not_after: Option<SystemTime>,
     /// What is wrong, in words. Without a certificate, handshakes for this domain are refused.
     pub problem: Option<String>,
@@ -50,13 +50,13 @@ pub struct AcmeStatus {
     /// What is going on, in words.
     pub state: String,
     /// When the CA suggests to renew, from.
-    #[serde(serialize_with = "as_moment")]
+    #[serde(serialize_with = "as_rfc3339")]
     pub window_start: Option<SystemTime>,
     /// When the CA suggests to renew, to.
-    #[serde(serialize_with = "as_moment")]
+    #[serde(serialize_with = "as_rfc3339")]
     pub window_end: Option<SystemTime>,
     /// The next moment at which something will be done.
-    #[serde(serialize_with = "as_moment")]
+    #[serde(serialize_with = "as_rfc3339")]
     pub next_attempt: Option<SystemTime>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
@@ -86,7 +86,7 @@ pub struct DomainBudget {
     pub ca: CaId,
     /// One for each kind of limit that its next order would use;
     /// [`Limit::label`](crate::certs::state::ledger::Limit::label) names it.
-    pub budget: Vec<Budget>,
+    pub budget: Vec<LimitBudget>,
 }
 
 /// The kind of a [`CertificateSource`].
@@ -155,7 +155,7 @@ impl CertificateReport {
 
 /// For people: a line for each domain, and below it what concerns its CA.
 pub fn listing(reports: &[CertificateReport]) -> String {
-    words::listing(reports)
+    display::listing(reports)
 }
 
 /// The fault of the newest attempt, then what is wrong with the certificate that is held.
@@ -180,9 +180,9 @@ fn as_text<S: Serializer>(value: &HostName, serializer: S) -> Result<S::Ok, S::E
     serializer.collect_str(value)
 }
 
-fn as_moment<S: Serializer>(value: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_rfc3339<S: Serializer>(value: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
-        Some(moment) => serializer.collect_str(&Moment(*moment)),
+        Some(moment) => serializer.collect_str(&Rfc3339(*moment)),
         None => serializer.serialize_none(),
     }
 }

@@ -4,9 +4,9 @@
 use std::time::SystemTime;
 
 use super::report::{AcmeStatus, Attempts, CertificateReport};
-use super::stored::{Sources, Stored};
+use super::stored::{CandidateCas, StoredCertificates};
 use crate::certs::inspect::CertificateFacts;
-use crate::certs::state::storage::{Record, Storage};
+use crate::certs::state::storage::{DomainRecord, Storage};
 use crate::config::acme::AcmeRequest;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::VirtualHost;
@@ -20,9 +20,9 @@ pub(crate) fn report(
 ) -> CertificateReport {
     let storage = Storage::below(&snapshot.state);
     let record = storage.record(&host.domain).unwrap_or_default();
-    let mut stored = Stored::default().of(
+    let mut stored = StoredCertificates::default().of(
         &storage,
-        &Sources::of(&storage, &snapshot.acme),
+        &CandidateCas::of(&storage, &snapshot.acme),
         &host.domain,
     );
     stored.update();
@@ -43,7 +43,7 @@ pub(crate) fn report(
 
 /// What a record says; the CA is the caller's to fill in.
 pub(crate) fn status(
-    record: &Record,
+    record: &DomainRecord,
     request: &AcmeRequest,
     facts: Option<&CertificateFacts>,
 ) -> AcmeStatus {

@@ -16,7 +16,7 @@ use crate::state_file::Fingerprint;
 
 /// The CAs from which there may be certificates.
 #[derive(Default)]
-pub(in crate::certs) struct Sources {
+pub(in crate::certs) struct CandidateCas {
     /// Those of the configuration, in its order.
     configured: Vec<CaId>,
     /// Those of which something is kept: also one of before, or of which `certs import` found a
@@ -24,7 +24,7 @@ pub(in crate::certs) struct Sources {
     kept: Vec<CaId>,
 }
 
-impl Sources {
+impl CandidateCas {
     /// Of a configuration and its state directory.
     pub(in crate::certs) fn of(storage: &Storage, settings: &AcmeSettings) -> Self {
         let ids = settings
@@ -54,11 +54,11 @@ impl Sources {
 
 /// What lies there for a domain, one for each CA.
 #[derive(Default)]
-pub(in crate::certs) struct Stored {
-    candidates: Vec<Candidate>,
+pub(in crate::certs) struct StoredCertificates {
+    candidates: Vec<StoredCertificate>,
 }
 
-struct Candidate {
+struct StoredCertificate {
     ca: CaId,
     /// Whether the configuration names the CA.
     is_configured: bool,
@@ -68,24 +68,24 @@ struct Candidate {
     fault: Option<String>,
 }
 
-impl Stored {
+impl StoredCertificates {
     /// For these CAs; what is known of those that stay is kept.
     pub(in crate::certs) fn of(
         self,
         storage: &Storage,
-        sources: &Sources,
+        sources: &CandidateCas,
         domain: &HostName,
     ) -> Self {
         let mut before = self.candidates;
         let candidates = sources.all().map(|(ca, is_configured)| {
             match before.iter().position(|known| known.ca == *ca) {
-                Some(known) => Candidate {
+                Some(known) => StoredCertificate {
                     is_configured,
                     ..before.swap_remove(known)
                 },
                 None => {
                     let path = storage.certificate(ca, domain);
-                    Candidate {
+                    StoredCertificate {
                         ca: ca.clone(),
                         is_configured,
                         path,
@@ -147,7 +147,7 @@ impl Stored {
     }
 }
 
-impl Candidate {
+impl StoredCertificate {
     fn update(&mut self) {
         let seen = Fingerprint::from_path(&self.path);
         if seen == self.seen && !seen.is_some_and(|seen| seen.is_fresh()) {

@@ -63,11 +63,11 @@ impl CertificateTable {
 /// The content of a table while it is being made.
 #[derive(Debug, Default)]
 pub struct CertificateEntries {
-    listeners: HashMap<ListenAddress, Listener>,
+    listeners: HashMap<ListenAddress, ListenerNames>,
 }
 
 #[derive(Debug, Default)]
-struct Listener {
+struct ListenerNames {
     names: HashMap<Box<str>, Arc<CertifiedKey>>,
     nameless: Nameless,
 }

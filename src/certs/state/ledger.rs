@@ -3,6 +3,7 @@
 //! keeps it on disk.
 
 mod backoff;
+mod display;
 mod failure;
 pub mod file;
 pub mod limits;
@@ -12,22 +13,21 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 mod usage;
-mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::certs::moments;
 use crate::certs::names::NameSet;
 use crate::certs::state::paths::CaId;
+use crate::certs::timestamps;
+pub use display::{BlockReason, Limit, RetryAt};
 pub use failure::{Failure, Fault, Scope};
-use limits::{Limits, Rate, registered_domain};
+use limits::{CaLimits, Rate, registered_domain};
 pub use record::OrderKind;
-use record::{Attempt, CaRecord, Stage};
-pub use usage::{Budget, LimitUsage};
-pub use words::{Hindrance, Limit, Until};
+use record::{CaRecord, OrderAttempt, OrderProgress};
+pub use usage::{LimitBudget, LimitUsage};
 
 /// What moorgate has asked of all CAs lately, and how it ended.
 ///
@@ -43,7 +43,7 @@ pub use words::{Hindrance, Limit, Until};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// When it was begun: with the state directory, or when an older one was lost.
-    #[serde(with = "moments")]
+    #[serde(with = "timestamps")]
     founded: SystemTime,
     /// The domains for which the administrator has confirmed what was held back.
     #[serde(default)]
@@ -92,7 +92,7 @@ pub enum Event<'a> {
     Confirmed {
         /// Its domain, as in the domain file.
         domain: &'a str,
-        /// What will be ordered: waiting after failures ends. Limits and the CA's own words stay.
+        /// What will be ordered: waiting after failures ends. CaLimits and the CA's own words stay.
         names: &'a NameSet,
     },
     /// The configuration is another one, with which what has failed may work: waiting after
@@ -147,20 +147,20 @@ impl Ledger {
 
     /// Whether the order may be placed at this moment. The answer holds for one order: each one
     /// that is placed must be recorded before the next question.
-    pub fn may_order(&self, request: &OrderRequest<'_>, now: SystemTime) -> Result<(), Until> {
+    pub fn may_order(&self, request: &OrderRequest<'_>, now: SystemTime) -> Result<(), RetryAt> {
         let Some(record) = self.cas.get(request.ca) else {
             return Ok(());
         };
-        let waits = record.hindrances(request, now).into_iter().chain(
+        let waits = record.retry_times(request, now).into_iter().chain(
             limits_on(request)
                 .into_iter()
-                .filter_map(|on| on.hindrance(record, request, now)),
+                .filter_map(|on| on.retry_at(record, request, now)),
         );
         latest(waits, now)
     }
 
     /// Places the order in the ledger, if it may be placed in the world.
-    pub fn place(&mut self, request: OrderRequest<'_>, now: SystemTime) -> Result<(), Until> {
+    pub fn place(&mut self, request: OrderRequest<'_>, now: SystemTime) -> Result<(), RetryAt> {
         self.settle(now);
         self.may_order(&request, now)?;
         self.record(Event::Placed(request), now);
@@ -168,47 +168,49 @@ impl Ledger {
     }
 
     /// Whether an account may be made at this moment.
-    pub fn may_create_account(&self, ca: &CaId, now: SystemTime) -> Result<(), Until> {
+    pub fn may_create_account(&self, ca: &CaId, now: SystemTime) -> Result<(), RetryAt> {
         let Some(record) = self.cas.get(ca) else {
             return Ok(());
         };
-        let rate = Limits::of(ca).accounts;
+        let rate = CaLimits::for_ca(ca).accounts;
         let free = free_again(rate, record.accounts().map(|at| rate.end(at, now)), now);
-        let limit = free.map(|at| Until {
+        let limit = free.map(|at| RetryAt {
             at,
-            why: Hindrance::Limit {
+            why: BlockReason::Limit {
                 limit: Limit::Accounts,
                 rate,
                 of: "this machine".into(),
             },
         });
-        latest(limit.into_iter().chain(record.closed_for_all(now)), now)
+        latest(limit.into_iter().chain(record.pauses_of_the_ca(now)), now)
     }
 
     /// Takes down what happened.
     pub fn record(&mut self, event: Event<'_>, now: SystemTime) {
         self.settle(now);
         match event {
-            Event::NewAccount { ca } => self.of(ca).new_account(now),
-            Event::Placed(request) => self.of(request.ca).place(&request, now),
+            Event::NewAccount { ca } => self.record_of(ca).new_account(now),
+            Event::Placed(request) => self.record_of(request.ca).place(&request, now),
             Event::Finalizing(request) => {
-                self.of(request.ca)
-                    .advance(&request, Stage::Finalizing, now)
+                self.record_of(request.ca)
+                    .advance(&request, OrderProgress::Finalizing, now)
             }
-            Event::Issued(request) => self.of(request.ca).issued(&request, now),
-            Event::NotIssued(request) => self.of(request.ca).not_issued(&request, now),
-            Event::Abandoned(request) => self.of(request.ca).end(&request, now),
-            Event::Failed(request, failure) => self.of(request.ca).failed(&request, failure, now),
+            Event::Issued(request) => self.record_of(request.ca).issued(&request, now),
+            Event::NotIssued(request) => self.record_of(request.ca).not_issued(&request, now),
+            Event::Abandoned(request) => self.record_of(request.ca).end(&request, now),
+            Event::Failed(request, failure) => {
+                self.record_of(request.ca).failed(&request, failure, now)
+            }
             Event::Confirmed { domain, names } => {
                 self.confirmed.insert(domain.to_owned());
                 self.cas
                     .values_mut()
-                    .for_each(|record| record.forgive(names));
+                    .for_each(|record| record.reset_backoff(names));
             }
             Event::Changed { names } => self
                 .cas
                 .values_mut()
-                .for_each(|record| record.forgive(names)),
+                .for_each(|record| record.reset_backoff(names)),
         }
     }
 
@@ -216,7 +218,7 @@ impl Ledger {
     pub fn usage(&self, ca: &CaId, now: SystemTime) -> LimitUsage<'_> {
         let record = self.cas.get(ca);
         record
-            .map(|record| LimitUsage::new(&Limits::of(ca), record, now))
+            .map(|record| LimitUsage::new(&CaLimits::for_ca(ca), record, now))
             .unwrap_or_default()
     }
 
@@ -234,18 +236,18 @@ impl Ledger {
     fn settle(&mut self, now: SystemTime) {
         self.founded = self.founded.min(now);
         for (ca, record) in &mut self.cas {
-            record.settle(&Limits::of(ca), now);
+            record.settle(&CaLimits::for_ca(ca), now);
         }
         self.cas.retain(|_, record| *record != CaRecord::default());
     }
 
-    fn of(&mut self, ca: &CaId) -> &mut CaRecord {
+    fn record_of(&mut self, ca: &CaId) -> &mut CaRecord {
         self.cas.entry(ca.clone()).or_default()
     }
 }
 
 /// The wait that ends last, if any ends after this moment.
-fn latest(waits: impl IntoIterator<Item = Until>, now: SystemTime) -> Result<(), Until> {
+fn latest(waits: impl IntoIterator<Item = RetryAt>, now: SystemTime) -> Result<(), RetryAt> {
     match waits
         .into_iter()
         .filter(|until| until.at > now)
@@ -257,7 +259,7 @@ fn latest(waits: impl IntoIterator<Item = Until>, now: SystemTime) -> Result<(),
 }
 
 /// One limit and whom it concerns.
-struct LimitOn {
+struct AppliedLimit {
     limit: Limit,
     rate: Rate,
     /// A name, a registered domain, or a text for people.
@@ -265,27 +267,27 @@ struct LimitOn {
 }
 
 /// All limits that an order uses.
-fn limits_on(request: &OrderRequest<'_>) -> Vec<LimitOn> {
-    let Limits {
+fn limits_on(request: &OrderRequest<'_>) -> Vec<AppliedLimit> {
+    let CaLimits {
         orders,
         failures,
         duplicates,
         domain,
         replacements,
         ..
-    } = Limits::of(request.ca);
+    } = CaLimits::for_ca(request.ca);
     let names = request.names;
-    let mut all = vec![LimitOn {
+    let mut all = vec![AppliedLimit {
         limit: Limit::Orders,
         rate: orders,
         of: "the account".into(),
     }];
-    all.extend(names.iter().map(|name| LimitOn {
+    all.extend(names.iter().map(|name| AppliedLimit {
         limit: Limit::Failures,
         rate: failures,
         of: name.into(),
     }));
-    let same = |limit, rate| LimitOn {
+    let same = |limit, rate| AppliedLimit {
         limit,
         rate,
         of: names.to_string(),
@@ -299,7 +301,7 @@ fn limits_on(request: &OrderRequest<'_>) -> Vec<LimitOn> {
                 .iter()
                 .map(|name| registered_domain(name).into_owned());
             let domains: BTreeSet<String> = domains.collect();
-            let of_domain = |(rate, of)| LimitOn {
+            let of_domain = |(rate, of)| AppliedLimit {
                 limit: Limit::Domain,
                 rate,
                 of,
@@ -315,20 +317,20 @@ fn limits_on(request: &OrderRequest<'_>) -> Vec<LimitOn> {
     all
 }
 
-impl LimitOn {
-    fn hindrance(
+impl AppliedLimit {
+    fn retry_at(
         &self,
         record: &CaRecord,
         request: &OrderRequest<'_>,
         now: SystemTime,
-    ) -> Option<Until> {
+    ) -> Option<RetryAt> {
         let at = free_again(self.rate, self.ends(record, request, now), now)?;
-        let why = Hindrance::Limit {
+        let why = BlockReason::Limit {
             limit: self.limit,
             rate: self.rate,
             of: self.of.clone(),
         };
-        Some(Until { at, why })
+        Some(RetryAt { at, why })
     }
 
     /// When each stops counting that the CA counted, or may have counted, towards this limit.
@@ -338,9 +340,9 @@ impl LimitOn {
         request: &OrderRequest<'_>,
         now: SystemTime,
     ) -> Vec<SystemTime> {
-        let account = |attempt: &&Attempt| attempt.account == request.account;
+        let account = |attempt: &&OrderAttempt| attempt.account == request.account;
         let attempts = record.attempts();
-        let issue_counts = |attempt: &Attempt| attempt.issue_counts_until(self.rate, now);
+        let issue_counts = |attempt: &OrderAttempt| attempt.issue_counts_until(self.rate, now);
         match self.limit {
             Limit::Accounts => record.accounts().map(|at| self.rate.end(at, now)).collect(),
             Limit::Orders => attempts

@@ -19,18 +19,18 @@ pub struct CaId(String);
 /// Why a text is no URL of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the URL of an ACME directory begins with https:// and a host")]
-pub struct NoDirectoryUrl;
+pub struct InvalidDirectoryUrl;
 
 impl CaId {
     /// Reads an absolute URL; scheme and host become lower case.
-    pub fn new(directory: &str) -> Result<Self, NoDirectoryUrl> {
-        let url: http::Uri = directory.parse().map_err(|_| NoDirectoryUrl)?;
+    pub fn new(directory: &str) -> Result<Self, InvalidDirectoryUrl> {
+        let url: http::Uri = directory.parse().map_err(|_| InvalidDirectoryUrl)?;
         let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
-            return Err(NoDirectoryUrl);
+            return Err(InvalidDirectoryUrl);
         };
         let known = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
         if !known || authority.host().is_empty() || authority.as_str().contains('@') {
-            return Err(NoDirectoryUrl);
+            return Err(InvalidDirectoryUrl);
         }
         let (scheme, authority) = (
             scheme.to_ascii_lowercase(),
@@ -76,12 +76,12 @@ impl CaId {
                 other => name.push_str(&format!("%{other:02X}")),
             }
         }
-        short(name)
+        shortened(name)
     }
 
     /// The CA whose directory is called like this. `None`: none is, or its URL is too long to be
     /// read from it.
-    fn of_file_name(name: &str) -> Option<Self> {
+    fn from_file_name(name: &str) -> Option<Self> {
         let mut text = Vec::with_capacity(name.len());
         let mut bytes = name.bytes();
         while let Some(byte) = bytes.next() {
@@ -110,9 +110,9 @@ impl fmt::Display for CaId {
 }
 
 impl TryFrom<String> for CaId {
-    type Error = NoDirectoryUrl;
+    type Error = InvalidDirectoryUrl;
 
-    fn try_from(text: String) -> Result<Self, NoDirectoryUrl> {
+    fn try_from(text: String) -> Result<Self, InvalidDirectoryUrl> {
         Self::new(&text)
     }
 }
@@ -129,7 +129,7 @@ impl From<CaId> for String {
 /// acme/ledger.json                    attempts and failures, see `certs::ledger`
 /// acme/ledger.lock                    held while the ledger is read, changed and written
 /// acme/locks/NAME.lock                held by the process that orders for this domain
-/// acme/domains/NAME.json              what is remembered of this domain: `certs::storage::Record`
+/// acme/domains/NAME.json              what is remembered of this domain: `certs::storage::DomainRecord`
 /// acme/texts/NAME.json                the TXT records that are set for its challenges
 /// acme/challenges/                    what answers the CAs, for all processes here
 /// acme/CA/account.json, account.key   the account at this CA: [`StoredAccount`]; PKCS#8 in PEM
@@ -141,11 +141,11 @@ impl From<CaId> for String {
 /// file, because two files cannot be replaced at once: a crash between them would leave a pair that
 /// does not match. `certs::files::load` takes the one path twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct StatePaths {
     root: PathBuf,
 }
 
-impl State {
+impl StatePaths {
     /// Below the directory `state` of the configuration. Touches nothing.
     pub fn new(state: &Path) -> Self {
         Self {
@@ -182,15 +182,15 @@ impl State {
             .flatten()
             .flatten();
         let mut cas: Vec<CaId> = entries
-            .filter_map(|entry| CaId::of_file_name(entry.file_name().to_str()?))
+            .filter_map(|entry| CaId::from_file_name(entry.file_name().to_str()?))
             .collect();
         cas.sort();
         cas
     }
 
     /// What belongs to one CA.
-    pub fn ca(&self, ca: &CaId) -> CaState {
-        CaState {
+    pub fn ca(&self, ca: &CaId) -> CaPaths {
+        CaPaths {
             root: self.root.join(ca.file_name()),
         }
     }
@@ -198,11 +198,11 @@ impl State {
 
 /// The paths of one CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CaState {
+pub struct CaPaths {
     root: PathBuf,
 }
 
-impl CaState {
+impl CaPaths {
     /// The account: a [`StoredAccount`] in JSON.
     pub fn account(&self) -> PathBuf {
         self.root.join("account.json")
@@ -277,25 +277,25 @@ fn make_parent(path: &Path) -> io::Result<()> {
 
 /// A domain as a file name. A star would be read by shells.
 fn domain_file(domain: &str) -> String {
-    short(domain.replacen('*', "+", 1).replace('/', "%2F"))
+    shortened(domain.replacen('*', "+", 1).replace('/', "%2F"))
 }
 
 /// File systems end names at 255 bytes: the rest of a longer one becomes a digest.
-fn short(name: String) -> String {
-    if name.len() <= LONGEST {
+fn shortened(name: String) -> String {
+    if name.len() <= MAX_FILE_NAME_BYTES {
         return name;
     }
     let digest = &crypto::sha256_hex(name.as_bytes())[..32];
     let kept: String = name
         .chars()
-        .take(LONGEST - digest.len() - 1)
+        .take(MAX_FILE_NAME_BYTES - digest.len() - 1)
         .filter(char::is_ascii)
         .collect();
     format!("{kept}~{digest}")
 }
 
 /// Leaves room for a suffix and for the temporary name beside it.
-const LONGEST: usize = 200;
+const MAX_FILE_NAME_BYTES: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_paths_are_these() {
-        let state = State::new(Path::new("/s"));
+        let state = StatePaths::new(Path::new("/s"));
         let ca = state.ca(&ca("https://ACME-v02.api.letsencrypt.org/directory"));
         let shown = [
             state.ledger(),
@@ -353,14 +353,14 @@ mod tests {
         assert_eq!(names.len(), urls.len());
         let read = urls
             .iter()
-            .filter(|url| CaId::of_file_name(&ca(url).file_name()) == Some(ca(url)));
+            .filter(|url| CaId::from_file_name(&ca(url).file_name()) == Some(ca(url)));
         assert_eq!(
             read.count(),
             urls.len() - 2,
             "all but those that are too long"
         );
         for other in ["challenges", "domains", "ledger.json", "%2", "%zz", "a%2fb"] {
-            assert_eq!(CaId::of_file_name(other), None, "{other}");
+            assert_eq!(CaId::from_file_name(other), None, "{other}");
         }
         assert!(
             names
@@ -379,14 +379,14 @@ mod tests {
             "https://user@ca.example/",
             "https://",
         ] {
-            assert_eq!(CaId::new(text), Err(NoDirectoryUrl), "{text}");
+            assert_eq!(CaId::new(text), Err(InvalidDirectoryUrl), "{text}");
         }
     }
 
     #[test]
     fn a_lock_is_held_once() {
         let directory = tempfile::tempdir().expect("directory");
-        let path = State::new(directory.path()).order_lock("a.example.com");
+        let path = StatePaths::new(directory.path()).order_lock("a.example.com");
         let held = try_lock(&path).expect("made").expect("free");
         assert!(try_lock(&path).expect("there").is_none());
         drop(held);

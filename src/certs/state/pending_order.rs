@@ -9,9 +9,9 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::OrderKind;
-use crate::certs::moments;
 use crate::certs::names::NameSet;
-use crate::certs::state::paths::{CaId, CaState};
+use crate::certs::state::paths::{CaId, CaPaths};
+use crate::certs::timestamps;
 use crate::state_file::{Access, atomic_write};
 
 /// An order that has been placed and is not over.
@@ -35,7 +35,7 @@ pub struct OpenOrder {
     /// As it was placed.
     pub kind: OrderKind,
     /// When it was placed.
-    #[serde(with = "moments")]
+    #[serde(with = "timestamps")]
     pub placed: SystemTime,
 }
 
@@ -66,7 +66,7 @@ pub enum OrderLost {
 
 impl OpenOrder {
     /// Writes the order, after its key: there is never an order without one.
-    pub fn keep(&self, files: &CaState, domain: &str, key_pem: &str) -> io::Result<()> {
+    pub fn keep(&self, files: &CaPaths, domain: &str, key_pem: &str) -> io::Result<()> {
         files.make_directories()?;
         atomic_write(
             &files.order_key(domain),
@@ -79,7 +79,7 @@ impl OpenOrder {
 
     /// The order of a domain and its key in PEM, if there is one for these names in this account.
     pub fn find(
-        files: &CaState,
+        files: &CaPaths,
         domain: &str,
         account: &str,
         names: &NameSet,
@@ -116,7 +116,7 @@ impl OpenOrder {
     }
 
     /// Removes the order and its key, if there are any.
-    pub fn forget(files: &CaState, domain: &str) -> io::Result<()> {
+    pub fn forget(files: &CaPaths, domain: &str) -> io::Result<()> {
         remove(&files.order(domain))?;
         remove(&files.order_key(domain))
     }
@@ -139,7 +139,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::certs::state::paths::State;
+    use crate::certs::state::paths::StatePaths;
 
     fn names(name: &str) -> NameSet {
         NameSet::new([name]).expect("names")
@@ -149,7 +149,7 @@ mod tests {
     fn an_order_is_found_again_until_it_is_forgotten() {
         let directory = tempfile::tempdir().expect("directory");
         let ca = CaId::new("https://ca.example/directory").expect("a URL");
-        let files = State::new(directory.path()).ca(&ca);
+        let files = StatePaths::new(directory.path()).ca(&ca);
         let placed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let order = OpenOrder {
             ca,

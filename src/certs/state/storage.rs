@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::certs::names::NameSet;
 use crate::certs::preflight::backoff::PreflightBackoff;
 use crate::certs::preflight::lost_state_guard::UnconfirmedOrder;
-use crate::certs::state::paths::{CaId, State, StoredAccount, lock, try_lock};
+use crate::certs::state::paths::{CaId, StatePaths, StoredAccount, lock, try_lock};
 use crate::certs::state::pending_order::OpenOrder;
 use crate::config::acme::{CertifiedName, ChallengeKind};
 use crate::registry::host::HostName;
@@ -22,7 +22,7 @@ use crate::state_file::{Access, FileLock, atomic_write, private_directory};
 /// What is kept for ACME.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    state: State,
+    state: StatePaths,
 }
 
 /// An account and its private key, PKCS#8 in PEM.
@@ -36,7 +36,7 @@ pub struct Account {
 
 /// What is remembered of a domain between two starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct DomainRecord {
     /// The challenge that worked last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<ChallengeKind>,
@@ -88,7 +88,7 @@ pub(crate) struct Txt {
     pub(crate) value: String,
 }
 
-impl Record {
+impl DomainRecord {
     /// The challenges that may be tried, the most promising first: what worked last, then those
     /// that did not fail. What the CA has seen counts for more than that we have seen some of them
     /// to be `unfit`.
@@ -106,14 +106,14 @@ impl Record {
     }
 
     /// Takes down that all names were proved by these challenges.
-    pub fn note_worked(&mut self, kinds: &[ChallengeKind]) {
+    pub fn record_success(&mut self, kinds: &[ChallengeKind]) {
         self.challenge = kinds.first().copied().or(self.challenge);
         self.failed_challenges.clear();
     }
 
     /// Takes down which challenges have failed. When all that are allowed have, each gets another
     /// chance.
-    pub fn note_failed(&mut self, kinds: &[ChallengeKind], allowed: &[ChallengeKind]) {
+    pub fn record_failure(&mut self, kinds: &[ChallengeKind], allowed: &[ChallengeKind]) {
         let new = kinds
             .iter()
             .filter(|kind| !self.failed_challenges.contains(kind));
@@ -134,7 +134,7 @@ impl Storage {
     /// Below a state directory. Nothing is made yet.
     pub fn below(state: &Path) -> Self {
         Self {
-            state: State::new(state),
+            state: StatePaths::new(state),
         }
     }
 
@@ -149,7 +149,7 @@ impl Storage {
     }
 
     /// The paths.
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &StatePaths {
         &self.state
     }
 
@@ -171,7 +171,7 @@ impl Storage {
             let changed = entry.metadata().and_then(|data| data.modified()).ok();
             if changed
                 .and_then(|at| at.elapsed().ok())
-                .is_some_and(|age| age > OLDEST_CHALLENGE)
+                .is_some_and(|age| age > MAX_CHALLENGE_AGE)
             {
                 // One that stays is in nobody's way.
                 let _ = std::fs::remove_file(entry.path());
@@ -193,12 +193,12 @@ impl Storage {
     }
 
     /// What is remembered of a domain.
-    pub fn record(&self, domain: &HostName) -> io::Result<Record> {
+    pub fn record(&self, domain: &HostName) -> io::Result<DomainRecord> {
         Ok(read(&self.record_path(domain))?.unwrap_or_default())
     }
 
     /// Replaces what is remembered of a domain.
-    pub fn write_record(&self, domain: &HostName, record: &Record) -> io::Result<()> {
+    pub fn write_record(&self, domain: &HostName, record: &DomainRecord) -> io::Result<()> {
         private_directory(&self.state.root().join(DOMAINS))?;
         write(
             &self.record_path(domain),
@@ -348,7 +348,7 @@ pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
 }
 
 /// No order takes so long.
-const OLDEST_CHALLENGE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_CHALLENGE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";
 const TEXTS: &str = "texts";
@@ -361,10 +361,10 @@ mod tests {
     fn what_the_ca_has_seen_ranks_before_what_we_have_seen() {
         use ChallengeKind::{Http01, TlsAlpn01};
         let all = [TlsAlpn01, Http01];
-        let record = |challenge, failed: &[ChallengeKind]| Record {
+        let record = |challenge, failed: &[ChallengeKind]| DomainRecord {
             challenge,
             failed_challenges: failed.to_vec(),
-            ..Record::default()
+            ..DomainRecord::default()
         };
         assert_eq!(record(None, &[]).ranked(&all, &[]), [TlsAlpn01, Http01]);
         assert_eq!(

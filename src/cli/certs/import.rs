@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::ensure;
 
-use crate::certs::import::{self, Line, Outcome, Target};
+use crate::certs::import::{self, ImportOutcome, ImportTarget, ImportedItem};
 use crate::certs::state::paths::CaId;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
@@ -39,7 +39,7 @@ pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> 
     let authorities: Vec<_> = authorities.collect();
     let others = snapshot.domains.iter().filter(|host| !asks(host));
     let others: Vec<_> = others.map(|host| host.domain.clone()).collect();
-    let lines = import::import(import::Options {
+    let lines = import::import(import::ImportOptions {
         from: path,
         state: &snapshot.state,
         targets: &targets,
@@ -55,14 +55,14 @@ pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> 
     eprintln!("{}", summary(&lines, *dry_run, &snapshot.state));
     let failed = lines
         .iter()
-        .any(|line| matches!(line.outcome, Outcome::Failed(_)));
+        .any(|line| matches!(line.outcome, ImportOutcome::Failed(_)));
     ensure!(!failed, "not everything could be imported");
     Ok(())
 }
 
-fn target(host: &SharedVirtualHost) -> Option<Target> {
+fn target(host: &SharedVirtualHost) -> Option<ImportTarget> {
     match &host.certificate {
-        CertificateSource::Acme(request) => Some(Target {
+        CertificateSource::Acme(request) => Some(ImportTarget {
             domain: host.domain.clone(),
             names: request.names.clone(),
         }),
@@ -70,13 +70,14 @@ fn target(host: &SharedVirtualHost) -> Option<Target> {
     }
 }
 
-fn summary(lines: &[Line], dry_run: bool, state: &Path) -> String {
-    let count = |is: fn(&Outcome) -> bool| lines.iter().filter(|line| is(&line.outcome)).count();
-    let imported = count(|outcome| matches!(outcome, Outcome::Imported(_)));
+fn summary(lines: &[ImportedItem], dry_run: bool, state: &Path) -> String {
+    let count =
+        |is: fn(&ImportOutcome) -> bool| lines.iter().filter(|line| is(&line.outcome)).count();
+    let imported = count(|outcome| matches!(outcome, ImportOutcome::Imported(_)));
     let [kept, skipped, failed] = [
-        count(|outcome| *outcome == Outcome::Kept),
-        count(|outcome| matches!(outcome, Outcome::Skipped(_))),
-        count(|outcome| matches!(outcome, Outcome::Failed(_))),
+        count(|outcome| *outcome == ImportOutcome::Unchanged),
+        count(|outcome| matches!(outcome, ImportOutcome::Skipped(_))),
+        count(|outcome| matches!(outcome, ImportOutcome::Failed(_))),
     ];
     let verb = if dry_run { "would import" } else { "imported" };
     format!(
@@ -91,16 +92,16 @@ mod tests {
 
     #[test]
     fn the_summary_counts() {
-        let line = |outcome| Line {
+        let line = |outcome| ImportedItem {
             from: "/etc/letsencrypt".into(),
             what: "a.example.com".into(),
             outcome,
         };
         let lines = [
-            line(Outcome::Imported(Vec::new())),
-            line(Outcome::Imported(Vec::new())),
-            line(Outcome::Kept),
-            line(Outcome::Skipped("expired".into())),
+            line(ImportOutcome::Imported(Vec::new())),
+            line(ImportOutcome::Imported(Vec::new())),
+            line(ImportOutcome::Unchanged),
+            line(ImportOutcome::Skipped("expired".into())),
         ];
         let words = [true, false].map(|dry_run| summary(&lines, dry_run, Path::new("/state")));
         insta::assert_snapshot!(words.join("\n"), @r"

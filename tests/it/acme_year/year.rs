@@ -134,7 +134,7 @@ impl Year {
         }
     }
 
-    /// Until something is due, or happens; never so long that the CA's advice would get old.
+    /// RetryAt something is due, or happens; never so long that the CA's advice would get old.
     fn until_next(&self) -> Duration {
         let wall = (self.world.wall())();
         let due = self

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::certs::acme::AcmeError;
 use crate::certs::orders::domain_state::DomainState;
 use crate::certs::orders::local_error::LocalError;
-use crate::certs::state::ledger::{Failure, Fault, Hindrance, Scope, Until};
+use crate::certs::state::ledger::{BlockReason, Failure, Fault, RetryAt, Scope};
 
 /// Why there is no certificate from a CA in this attempt.
 pub(in crate::certs::orders) enum AttemptError {
@@ -24,14 +24,14 @@ impl From<AcmeError> for AttemptError {
 }
 
 /// What the ledger says. An order that is in flight has been counted, so that no limit holds it up.
-pub(super) fn allowed(answer: Result<(), Until>, resumes: bool) -> Result<(), AttemptError> {
+pub(super) fn allowed(answer: Result<(), RetryAt>, resumes: bool) -> Result<(), AttemptError> {
     match answer {
         Ok(()) => Ok(()),
-        Err(Until {
-            why: Hindrance::Limit { .. } | Hindrance::Full,
+        Err(RetryAt {
+            why: BlockReason::Limit { .. } | BlockReason::Full,
             ..
         }) if resumes => Ok(()),
-        Err(Until { at, why }) => Err(AttemptError::Wait(at, why.to_string())),
+        Err(RetryAt { at, why }) => Err(AttemptError::Wait(at, why.to_string())),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::certs::preflight::lost_state_guard::{
     LostStateFacts, UnconfirmedOrder, lost_state_guard,
 };
 use crate::certs::state::ledger::{Event, Ledger};
-use crate::certs::state::storage::Record;
+use crate::certs::state::storage::DomainRecord;
 use crate::config::acme::{AcmeSettings, CaSettings};
 
 impl Attempt<'_> {
@@ -19,7 +19,7 @@ impl Attempt<'_> {
     pub(super) async fn check_lost_state(
         &self,
         settings: &AcmeSettings,
-        record: &mut Record,
+        record: &mut DomainRecord,
     ) -> Result<Option<DomainState>, LocalError> {
         let before = record.held.take();
         let is_production = settings.authorities.iter().any(CaSettings::is_public);

@@ -7,7 +7,7 @@ use crate::certs::inspect::CertificateFacts;
 use crate::certs::preflight::backoff::next_retry;
 use crate::certs::preflight::dns::Resolver;
 use crate::certs::preflight::{self, Findings, Preflight};
-use crate::certs::state::storage::Record;
+use crate::certs::state::storage::DomainRecord;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
 use crate::state_file::run_blocking;
 
@@ -20,7 +20,7 @@ impl Attempt<'_> {
         &self,
         at: &mut CaAttempt<'_>,
         session: &Session,
-        record: &mut Record,
+        record: &mut DomainRecord,
     ) -> Result<(), AttemptError> {
         let resolver = self.resolver(at.settings).await;
         let identities = identities(at.ca, session);
@@ -77,7 +77,7 @@ impl Attempt<'_> {
 
 impl CaAttempt<'_> {
     /// The challenges that may be tried, the most promising first.
-    pub(super) fn ranked_challenges(&self, record: &Record) -> Vec<ChallengeKind> {
+    pub(super) fn ranked_challenges(&self, record: &DomainRecord) -> Vec<ChallengeKind> {
         let unfit = self.found.as_ref().map_or(&[][..], |found| &found.unfit);
         record.ranked(&self.settings.challenges, unfit)
     }

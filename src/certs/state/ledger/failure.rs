@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::backoff::{LONGEST_RETRY_AFTER, LONGEST_UNFINISHED};
+use super::backoff::{MAX_RETRY_AFTER, MAX_UNFINISHED_WAIT};
 
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,22 +52,22 @@ pub enum Scope {
 }
 
 impl Failure {
-    /// Until when the CA wants no order for these names.
+    /// RetryAt when the CA wants no order for these names.
     pub(super) fn names_retry_at(&self, now: SystemTime) -> Option<SystemTime> {
         let wait = self.retry_after?;
         match self.fault {
             Fault::RateLimited(Scope::Account | Scope::Ca) => None,
-            Fault::Slow => Some(now + wait.min(LONGEST_UNFINISHED)),
+            Fault::Slow => Some(now + wait.min(MAX_UNFINISHED_WAIT)),
             Fault::RateLimited(Scope::Names | Scope::Unknown)
             | Fault::Validation
             | Fault::Refused
             | Fault::Unavailable
-            | Fault::Ours => Some(now + wait.min(LONGEST_RETRY_AFTER)),
+            | Fault::Ours => Some(now + wait.min(MAX_RETRY_AFTER)),
         }
     }
 
     /// For whom else, and how long.
-    pub(super) fn closes(&self) -> Option<(Scope, Duration)> {
+    pub(super) fn pause(&self) -> Option<(Scope, Duration)> {
         let wait = self.retry_after.unwrap_or(MINUTE);
         match self.fault {
             Fault::RateLimited(Scope::Unknown) => Some((Scope::Account, wait.min(10 * MINUTE))),

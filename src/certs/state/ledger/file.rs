@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Ledger;
-use crate::certs::state::paths::{self, State};
+use crate::certs::state::paths::{self, StatePaths};
 use crate::state_file::{Access, Fingerprint, LOCK_TIMEOUT, atomic_write};
 
 /// The ledger of a state directory.
@@ -37,7 +37,7 @@ impl Clock {
         let by_wall = later.now.duration_since(self.now).unwrap_or_default();
         let steadily = later.steady.saturating_sub(self.steady);
         Some(by_wall.saturating_sub(steadily))
-            .filter(|jump| *jump >= NOTICED)
+            .filter(|jump| *jump >= MIN_CLOCK_JUMP)
             .unwrap_or_default()
     }
 }
@@ -74,9 +74,12 @@ pub enum LedgerError {
 impl LedgerFile {
     /// Opens the ledger, or begins one. Whoever gets a [`LedgerDamaged`] must report it: it is said
     /// once.
-    pub fn open(state: &State, clock: Clock) -> Result<(Self, Option<LedgerDamaged>), LedgerError> {
+    pub fn open(
+        state: &StatePaths,
+        clock: Clock,
+    ) -> Result<(Self, Option<LedgerDamaged>), LedgerError> {
         let (path, lock) = (state.ledger(), state.ledger_lock());
-        let _held = paths::lock(&lock, LOCK_TIMEOUT).map_err(|source| unwritable(&lock, source))?;
+        let _lock = paths::lock(&lock, LOCK_TIMEOUT).map_err(|source| unwritable(&lock, source))?;
         let (ledger, damaged) = read(&path, clock.now)?;
         let seen = Fingerprint::from_path(&path);
         let mut ledger = ledger;
@@ -112,14 +115,14 @@ impl LedgerFile {
         change: impl FnOnce(&mut Ledger, SystemTime) -> R,
     ) -> (R, Result<(), LedgerError>) {
         let held = paths::lock(&self.lock, LOCK_TIMEOUT);
-        self.take_in(clock.now);
+        self.reload(clock.now);
         let jump = std::mem::replace(&mut self.clock, clock).jump(clock);
         Arc::make_mut(&mut self.ledger).follow(clock.now, jump);
         let before = self.ledger.clone();
         let answer = change(Arc::make_mut(&mut self.ledger), clock.now);
         let written = match held {
-            Ok(_held) if self.ledger == before && self.seen.is_some() => Ok(()),
-            Ok(_held) => self.write(),
+            Ok(_lock) if self.ledger == before && self.seen.is_some() => Ok(()),
+            Ok(_lock) => self.write(),
             Err(source) => {
                 self.seen = None;
                 Err(unwritable(&self.lock, source))
@@ -130,7 +133,7 @@ impl LedgerFile {
 
     /// Reads what another process wrote. A file that has vanished, or become unreadable or damaged,
     /// does not take away what is known here: the next write replaces it.
-    fn take_in(&mut self, now: SystemTime) {
+    fn reload(&mut self, now: SystemTime) {
         let sight = Fingerprint::from_path(&self.path);
         if self.seen.is_none() || self.seen == sight {
             return;
@@ -195,7 +198,7 @@ fn free_name(path: &Path, now: SystemTime) -> PathBuf {
 }
 
 /// Smaller differences are a clock that is being slewed, or a loaded machine.
-const NOTICED: Duration = Duration::from_secs(5);
+const MIN_CLOCK_JUMP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -213,13 +216,13 @@ mod tests {
         }
     }
 
-    struct World {
+    struct LedgerDirectory {
         directory: tempfile::TempDir,
         ca: CaId,
         names: NameSet,
     }
 
-    impl World {
+    impl LedgerDirectory {
         fn new() -> Self {
             Self {
                 directory: tempfile::tempdir().expect("directory"),
@@ -228,8 +231,8 @@ mod tests {
             }
         }
 
-        fn state(&self) -> State {
-            State::new(self.directory.path())
+        fn state(&self) -> StatePaths {
+            StatePaths::new(self.directory.path())
         }
 
         fn open(&self, clock: Clock) -> (LedgerFile, Option<LedgerDamaged>) {
@@ -266,27 +269,27 @@ mod tests {
 
     #[test]
     fn two_processes_share_one_budget() {
-        let world = World::new();
+        let fixture = LedgerDirectory::new();
         let now = clock(0, 0);
-        let (mut one, mut other) = (world.open(now).0, world.open(now).0);
+        let (mut one, mut other) = (fixture.open(now).0, fixture.open(now).0);
         let issued =
-            (0..10).filter(|n| world.issue(if n % 2 == 0 { &mut one } else { &mut other }, now));
+            (0..10).filter(|n| fixture.issue(if n % 2 == 0 { &mut one } else { &mut other }, now));
         assert_eq!(issued.count(), 5);
-        let (mut restarted, damaged) = world.open(now);
+        let (mut restarted, damaged) = fixture.open(now);
         assert_eq!(damaged, None);
-        assert!(!world.issue(&mut restarted, now));
+        assert!(!fixture.issue(&mut restarted, now));
     }
 
     #[test]
     fn a_damaged_file_is_kept_aside_and_told() {
-        let world = World::new();
-        let (mut file, _) = world.open(clock(0, 0));
-        assert!(world.issue(&mut file, clock(0, 0)));
-        let path = world.state().ledger();
+        let fixture = LedgerDirectory::new();
+        let (mut file, _) = fixture.open(clock(0, 0));
+        assert!(fixture.issue(&mut file, clock(0, 0)));
+        let path = fixture.state().ledger();
         let text = std::fs::read(&path).expect("read");
         let half = &text[..text.len() / 2];
         std::fs::write(&path, half).expect("written");
-        let (reopened, damaged) = world.open(clock(1, 0));
+        let (reopened, damaged) = fixture.open(clock(1, 0));
         let aside = damaged.expect("told").aside;
         assert_eq!(std::fs::read(&aside).expect("kept"), half);
         assert!(
@@ -295,39 +298,39 @@ mod tests {
             aside.display()
         );
         assert_eq!(reopened.ledger().founded(), clock(1, 0).now);
-        assert!(world.open(clock(1, 0)).1.is_none(), "said once");
+        assert!(fixture.open(clock(1, 0)).1.is_none(), "said once");
     }
 
     #[test]
     fn damage_under_a_running_process_costs_it_nothing() {
-        let world = World::new();
-        let (mut file, _) = world.open(clock(0, 0));
+        let fixture = LedgerDirectory::new();
+        let (mut file, _) = fixture.open(clock(0, 0));
         for _ in 0..4 {
-            assert!(world.issue(&mut file, clock(0, 0)));
+            assert!(fixture.issue(&mut file, clock(0, 0)));
         }
-        std::fs::write(world.state().ledger(), "{").expect("written");
-        assert!(world.issue(&mut file, clock(0, 0)));
-        assert!(!world.issue(&mut file, clock(0, 0)));
-        std::fs::remove_file(world.state().ledger()).expect("removed");
-        assert!(!world.issue(&mut file, clock(0, 0)));
+        std::fs::write(fixture.state().ledger(), "{").expect("written");
+        assert!(fixture.issue(&mut file, clock(0, 0)));
+        assert!(!fixture.issue(&mut file, clock(0, 0)));
+        std::fs::remove_file(fixture.state().ledger()).expect("removed");
+        assert!(!fixture.issue(&mut file, clock(0, 0)));
         assert!(
-            !world.issue(&mut world.open(clock(0, 0)).0, clock(0, 0)),
+            !fixture.issue(&mut fixture.open(clock(0, 0)).0, clock(0, 0)),
             "it is on disk again"
         );
     }
 
     #[test]
     fn what_cannot_be_written_is_remembered_here() {
-        let world = World::new();
-        let (mut file, _) = world.open(clock(0, 0));
+        let fixture = LedgerDirectory::new();
+        let (mut file, _) = fixture.open(clock(0, 0));
         // A directory in its place: root may write anywhere else.
-        let path = world.state().ledger();
+        let path = fixture.state().ledger();
         std::fs::remove_file(&path).expect("removed");
         std::fs::create_dir_all(path.join("full")).expect("made");
         let place = |file: &mut LedgerFile| {
             file.update(clock(0, 0), |ledger, now| {
-                let placed = ledger.place(world.request(), now).is_ok();
-                ledger.record(Event::Issued(world.request()), now);
+                let placed = ledger.place(fixture.request(), now).is_ok();
+                ledger.record(Event::Issued(fixture.request()), now);
                 placed
             })
         };
@@ -339,52 +342,52 @@ mod tests {
         assert!(!place(&mut file).0);
         std::fs::remove_dir_all(&path).expect("removed");
         place(&mut file).1.expect("written again");
-        assert!(!world.issue(&mut world.open(clock(0, 0)).0, clock(0, 0)));
+        assert!(!fixture.issue(&mut fixture.open(clock(0, 0)).0, clock(0, 0)));
     }
 
     #[test]
     fn a_clock_set_forward_refills_nothing() {
-        let world = World::new();
-        let (mut file, _) = world.open(clock(0, 0));
+        let fixture = LedgerDirectory::new();
+        let (mut file, _) = fixture.open(clock(0, 0));
         for _ in 0..5 {
-            assert!(world.issue(&mut file, clock(0, 0)));
+            assert!(fixture.issue(&mut file, clock(0, 0)));
         }
         // An hour later by one clock, a fortnight by the other.
-        assert!(!world.issue(&mut file, clock(14 * 24, 1)));
-        assert!(!world.issue(&mut file, clock(14 * 24 + 168, 169)));
-        assert!(world.issue(&mut file, clock(14 * 24 + 171, 172)));
+        assert!(!fixture.issue(&mut file, clock(14 * 24, 1)));
+        assert!(!fixture.issue(&mut file, clock(14 * 24 + 168, 169)));
+        assert!(fixture.issue(&mut file, clock(14 * 24 + 171, 172)));
     }
 
     #[test]
     fn a_clock_set_back_locks_nobody_out() {
-        let world = World::new();
+        let fixture = LedgerDirectory::new();
         let year = 365 * 24;
-        let (mut file, _) = world.open(clock(year, 0));
+        let (mut file, _) = fixture.open(clock(year, 0));
         for _ in 0..5 {
-            assert!(world.issue(&mut file, clock(year, 0)));
+            assert!(fixture.issue(&mut file, clock(year, 0)));
         }
-        assert!(!world.issue(&mut file, clock(0, 1)));
+        assert!(!fixture.issue(&mut file, clock(0, 1)));
         assert!(
-            world.issue(&mut file, clock(171, 172)),
+            fixture.issue(&mut file, clock(171, 172)),
             "a week after the clock was set back, not a year"
         );
         // Nor does it when nobody was looking.
-        let (mut file, _) = world.open(clock(year, 0));
+        let (mut file, _) = fixture.open(clock(year, 0));
         for _ in 0..5 {
-            assert!(world.issue(&mut file, clock(year, 0)));
+            assert!(fixture.issue(&mut file, clock(year, 0)));
         }
-        let (mut restarted, _) = world.open(clock(0, 0));
-        assert!(!world.issue(&mut restarted, clock(0, 0)));
-        assert!(world.issue(&mut restarted, clock(171, 171)));
+        let (mut restarted, _) = fixture.open(clock(0, 0));
+        assert!(!fixture.issue(&mut restarted, clock(0, 0)));
+        assert!(fixture.issue(&mut restarted, clock(171, 171)));
     }
 
     #[test]
     fn the_file_is_private_and_readable_by_people() {
         use std::os::unix::fs::PermissionsExt;
-        let world = World::new();
-        let (mut file, _) = world.open(clock(0, 0));
-        assert!(world.issue(&mut file, clock(0, 0)));
-        let path = world.state().ledger();
+        let fixture = LedgerDirectory::new();
+        let (mut file, _) = fixture.open(clock(0, 0));
+        assert!(fixture.issue(&mut file, clock(0, 0)));
+        let path = fixture.state().ledger();
         assert_eq!(
             std::fs::metadata(&path)
                 .expect("there")

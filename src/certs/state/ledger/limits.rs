@@ -28,7 +28,7 @@ impl Rate {
 
 /// The limits of one CA. `None`: it has none of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct CaLimits {
     /// As people call the CA; `None`: by its host.
     pub name: Option<&'static str>,
     /// Whether others trust what it issues, so that its budget is precious.
@@ -51,9 +51,9 @@ pub struct Limits {
     pub replacements: Rate,
 }
 
-impl Limits {
+impl CaLimits {
     /// Of a CA.
-    pub fn of(ca: &CaId) -> Self {
+    pub fn for_ca(ca: &CaId) -> Self {
         match ca.host() {
             "acme-v02.api.letsencrypt.org" => LETS_ENCRYPT,
             "acme-staging-v02.api.letsencrypt.org" => LETS_ENCRYPT_STAGING,
@@ -85,7 +85,7 @@ const DAY: u64 = 24 * HOUR;
 
 /// As published for August 2026: one order refills in 36 s, one certificate of a domain in 202 min,
 /// one of the same names in 34 h, one failure in 12 min, one account in 18 min.
-const LETS_ENCRYPT: Limits = Limits {
+const LETS_ENCRYPT: CaLimits = CaLimits {
     name: Some("Let's Encrypt"),
     is_production: true,
     accounts: Rate::new(10, 3 * HOUR),
@@ -98,7 +98,7 @@ const LETS_ENCRYPT: Limits = Limits {
 };
 
 /// As published; the same as production where nothing else is said.
-const LETS_ENCRYPT_STAGING: Limits = Limits {
+const LETS_ENCRYPT_STAGING: CaLimits = CaLimits {
     name: Some("Let's Encrypt (staging)"),
     is_production: false,
     accounts: Rate::new(50, 3 * HOUR),
@@ -111,7 +111,7 @@ const LETS_ENCRYPT_STAGING: Limits = Limits {
 
 /// What Google says of its limits could not be verified. This is a bound of our own: as many orders
 /// in a time as Let's Encrypt allows, counted by the hour.
-const GOOGLE: Limits = Limits {
+const GOOGLE: CaLimits = CaLimits {
     name: Some("Google Trust Services"),
     is_production: true,
     orders: Rate::new(100, HOUR),
@@ -119,7 +119,7 @@ const GOOGLE: Limits = Limits {
 };
 
 /// As published.
-const BUYPASS: Limits = Limits {
+const BUYPASS: CaLimits = CaLimits {
     name: Some("Buypass"),
     is_production: true,
     duplicates: Rate::new(5, 7 * DAY),
@@ -129,7 +129,7 @@ const BUYPASS: Limits = Limits {
 
 /// Courtesy towards a CA whose limits are not known. Its certificates may live for a day, so that
 /// the same names may be wanted often.
-const UNKNOWN: Limits = Limits {
+const UNKNOWN: CaLimits = CaLimits {
     name: None,
     is_production: false,
     accounts: Rate::new(10, 3 * HOUR),
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn each_ca_has_its_own_limits() {
-        let of = |url: &str| Limits::of(&CaId::new(url).expect("a URL"));
+        let of = |url: &str| CaLimits::for_ca(&CaId::new(url).expect("a URL"));
         let production = of("https://acme-v02.api.letsencrypt.org/directory");
         assert_eq!(
             production.duplicates,

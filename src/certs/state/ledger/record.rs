@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
+use super::display::{BlockReason, RetryAt};
 use super::failure::{Failure, Fault, Scope};
-use super::limits::{Limits, Rate};
-use super::words::{Hindrance, Until};
+use super::limits::{CaLimits, Rate};
 use super::{OrderRequest, SLACK};
-use crate::certs::moments;
 use crate::certs::names::NameSet;
 use crate::certs::renewal::Seed;
+use crate::certs::timestamps;
 
 /// What an order is in the eyes of the CA, which exempts renewals from some limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,22 +29,22 @@ pub enum OrderKind {
 
 /// An order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Attempt {
+pub(super) struct OrderAttempt {
     pub(super) account: String,
     pub(super) names: NameSet,
     pub(super) kind: OrderKind,
-    #[serde(with = "moments")]
+    #[serde(with = "timestamps")]
     pub(super) placed: SystemTime,
     /// When it reached its stage.
-    #[serde(with = "moments")]
+    #[serde(with = "timestamps")]
     pub(super) moved: SystemTime,
-    stage: Stage,
+    stage: OrderProgress,
 }
 
 /// How far an order is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Stage {
+pub(super) enum OrderProgress {
     Placed,
     Finalizing,
     Issued,
@@ -53,24 +53,27 @@ pub(super) enum Stage {
     NotIssued,
 }
 
-impl Attempt {
+impl OrderAttempt {
     /// Whether the CA counted, or may yet count, a failed authorization for its names.
     pub(super) fn may_have_failed(&self) -> bool {
-        matches!(self.stage, Stage::Placed | Stage::Ended)
+        matches!(self.stage, OrderProgress::Placed | OrderProgress::Ended)
     }
 
-    /// Until when it counts as a certificate: one that was issued, or may be. One that was placed
+    /// RetryAt when it counts as a certificate: one that was issued, or may be. One that was placed
     /// and then heard of no more cannot have been issued, as nobody finalized it.
     pub(super) fn issue_counts_until(&self, rate: Rate, now: SystemTime) -> Option<SystemTime> {
         match self.stage {
-            Stage::Finalizing | Stage::Issued => Some(rate.end(self.moved, now)),
-            Stage::Placed => Some(self.moved.min(now) + IN_FLIGHT),
-            Stage::Ended | Stage::NotIssued => None,
+            OrderProgress::Finalizing | OrderProgress::Issued => Some(rate.end(self.moved, now)),
+            OrderProgress::Placed => Some(self.moved.min(now) + MAX_IN_FLIGHT),
+            OrderProgress::Ended | OrderProgress::NotIssued => None,
         }
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Placed | Stage::Finalizing)
+        matches!(
+            self.stage,
+            OrderProgress::Placed | OrderProgress::Finalizing
+        )
     }
 
     fn is_for(&self, request: &OrderRequest<'_>) -> bool {
@@ -85,7 +88,7 @@ struct Streak {
     name: String,
     times: u32,
     /// When it was last counted or forgiven.
-    #[serde(with = "moments")]
+    #[serde(with = "timestamps")]
     at: SystemTime,
 }
 
@@ -103,20 +106,20 @@ impl Streak {
 
 /// Nobody in the scope orders before this moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Closed {
+struct CaPause {
     /// `None`: the whole CA.
     account: Option<String>,
-    #[serde(with = "moments")]
+    #[serde(with = "timestamps")]
     until: SystemTime,
     words: String,
 }
 
-impl Closed {
-    fn hindrance(&self, now: SystemTime) -> Until {
+impl CaPause {
+    fn retry_at(&self, now: SystemTime) -> RetryAt {
         // A clock that was set back must not make it longer.
-        Until {
+        RetryAt {
             at: self.until.min(now + DAY),
-            why: Hindrance::RetryAfter {
+            why: BlockReason::RetryAfter {
                 last: self.words.clone(),
             },
         }
@@ -127,17 +130,17 @@ impl Closed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct CaRecord {
-    #[serde(with = "moments::list")]
+    #[serde(with = "timestamps::list")]
     accounts: Vec<SystemTime>,
-    attempts: Vec<Attempt>,
-    #[serde(with = "moments::pairs")]
+    attempts: Vec<OrderAttempt>,
+    #[serde(with = "timestamps::pairs")]
     backoffs: BTreeMap<NameSet, Backoff>,
     streaks: Vec<Streak>,
-    closed: Vec<Closed>,
+    closed: Vec<CaPause>,
 }
 
 impl CaRecord {
-    pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &OrderAttempt> {
         self.attempts.iter()
     }
 
@@ -155,10 +158,10 @@ impl CaRecord {
     }
 
     /// What stands against an order besides the limits with a rate.
-    pub(super) fn hindrances(&self, request: &OrderRequest<'_>, now: SystemTime) -> Vec<Until> {
+    pub(super) fn retry_times(&self, request: &OrderRequest<'_>, now: SystemTime) -> Vec<RetryAt> {
         let backoff = self.backoffs.get(request.names);
         let waits = backoff
-            .map(|backoff| backoff.hindrances(request.held_until, now))
+            .map(|backoff| backoff.retry_times(request.held_until, now))
             .unwrap_or_default();
         let closed = self.closed.iter().filter(|closed| {
             closed
@@ -167,31 +170,31 @@ impl CaRecord {
                 .is_none_or(|account| account == request.account)
         });
         let mut all: Vec<_> = waits.into_iter().flatten().collect();
-        all.extend(closed.map(|closed| closed.hindrance(now)));
+        all.extend(closed.map(|closed| closed.retry_at(now)));
         all.extend(self.paused(request, now));
-        if self.attempts.len() >= MOST_ATTEMPTS {
-            all.push(Until {
+        if self.attempts.len() >= MAX_ATTEMPTS {
+            all.push(RetryAt {
                 at: now + 60 * MINUTE,
-                why: Hindrance::Full,
+                why: BlockReason::Full,
             });
         }
         all
     }
 
     /// What stands against a new account besides the limit.
-    pub(super) fn closed_for_all(&self, now: SystemTime) -> Vec<Until> {
+    pub(super) fn pauses_of_the_ca(&self, now: SystemTime) -> Vec<RetryAt> {
         let all = self.closed.iter().filter(|closed| closed.account.is_none());
-        all.map(|closed| closed.hindrance(now)).collect()
+        all.map(|closed| closed.retry_at(now)).collect()
     }
 
-    fn paused(&self, request: &OrderRequest<'_>, now: SystemTime) -> Option<Until> {
-        let most = Limits::of(request.ca).consecutive_failures?;
+    fn paused(&self, request: &OrderRequest<'_>, now: SystemTime) -> Option<RetryAt> {
+        let most = CaLimits::for_ca(request.ca).consecutive_failures?;
         let of_these = |streak: &&Streak| {
             streak.account == request.account && request.names.contains(&streak.name)
         };
         let pauses = self.streaks.iter().filter(of_these).filter_map(|streak| {
             let in_flight = self.attempts.iter().filter(|attempt| {
-                attempt.stage == Stage::Placed
+                attempt.stage == OrderProgress::Placed
                     && attempt.account == streak.account
                     && attempt.names.contains(&streak.name)
             });
@@ -201,11 +204,11 @@ impl CaRecord {
                 .checked_sub(most)
                 .filter(|n| *n > 0)?;
             let at = streak.at.min(now) + DAY * streak.days(now).saturating_add(over);
-            let why = Hindrance::Paused {
+            let why = BlockReason::Paused {
                 name: streak.name.clone(),
                 times: streak.level(now),
             };
-            Some(Until { at, why })
+            Some(RetryAt { at, why })
         });
         pauses.max_by_key(|until| until.at)
     }
@@ -215,10 +218,15 @@ impl CaRecord {
     }
 
     pub(super) fn place(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
-        self.push(request, Stage::Placed, now);
+        self.push(request, OrderProgress::Placed, now);
     }
 
-    pub(super) fn advance(&mut self, request: &OrderRequest<'_>, stage: Stage, now: SystemTime) {
+    pub(super) fn advance(
+        &mut self,
+        request: &OrderRequest<'_>,
+        stage: OrderProgress,
+        now: SystemTime,
+    ) {
         let open = self
             .attempts
             .iter_mut()
@@ -232,7 +240,7 @@ impl CaRecord {
     }
 
     pub(super) fn issued(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
-        self.advance(request, Stage::Issued, now);
+        self.advance(request, OrderProgress::Issued, now);
         self.backoffs.remove(request.names);
         self.streaks
             .retain(|s| s.account != request.account || !request.names.contains(&s.name));
@@ -240,10 +248,11 @@ impl CaRecord {
 
     /// Ends an order in flight, if there is one. One that was being finalized may have been issued.
     pub(super) fn end(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
-        let placed =
-            |attempt: &&mut Attempt| attempt.stage == Stage::Placed && attempt.is_for(request);
+        let placed = |attempt: &&mut OrderAttempt| {
+            attempt.stage == OrderProgress::Placed && attempt.is_for(request)
+        };
         if let Some(attempt) = self.attempts.iter_mut().rev().find(placed) {
-            (attempt.stage, attempt.moved) = (Stage::Ended, now);
+            (attempt.stage, attempt.moved) = (OrderProgress::Ended, now);
         }
     }
 
@@ -255,11 +264,11 @@ impl CaRecord {
             .rev()
             .find(|attempt| attempt.is_open() && attempt.is_for(request));
         if let Some(attempt) = open {
-            let was_asked_for = attempt.stage == Stage::Finalizing;
+            let was_asked_for = attempt.stage == OrderProgress::Finalizing;
             let stage = if was_asked_for {
-                Stage::NotIssued
+                OrderProgress::NotIssued
             } else {
-                Stage::Ended
+                OrderProgress::Ended
             };
             (attempt.stage, attempt.moved) = (stage, now);
         }
@@ -268,7 +277,7 @@ impl CaRecord {
     pub(super) fn failed(&mut self, request: &OrderRequest<'_>, failure: Failure, now: SystemTime) {
         match failure.fault {
             Fault::Validation => {
-                self.advance(request, Stage::Ended, now);
+                self.advance(request, OrderProgress::Ended, now);
                 request
                     .names
                     .iter()
@@ -278,9 +287,9 @@ impl CaRecord {
             Fault::Unavailable | Fault::Slow => {}
             Fault::RateLimited(_) | Fault::Refused | Fault::Ours => self.end(request, now),
         }
-        if let Some((scope, wait)) = failure.closes() {
+        if let Some((scope, wait)) = failure.pause() {
             let account = (scope == Scope::Account).then(|| request.account.to_owned());
-            self.closed.push(Closed {
+            self.closed.push(CaPause {
                 account,
                 until: now + wait,
                 words: failure.words.clone(),
@@ -296,7 +305,7 @@ impl CaRecord {
 
     /// Ends the waiting of our own choice, but not that for an order which is under way: it would
     /// only be looked at more often.
-    pub(super) fn forgive(&mut self, names: &NameSet) {
+    pub(super) fn reset_backoff(&mut self, names: &NameSet) {
         if self
             .backoffs
             .get(names)
@@ -330,7 +339,7 @@ impl CaRecord {
         }
     }
 
-    fn push(&mut self, request: &OrderRequest<'_>, stage: Stage, now: SystemTime) {
+    fn push(&mut self, request: &OrderRequest<'_>, stage: OrderProgress, now: SystemTime) {
         let OrderRequest {
             ca: _,
             account,
@@ -338,7 +347,7 @@ impl CaRecord {
             kind,
             held_until: _,
         } = *request;
-        self.attempts.push(Attempt {
+        self.attempts.push(OrderAttempt {
             account: account.to_owned(),
             names: names.clone(),
             kind,
@@ -349,8 +358,8 @@ impl CaRecord {
     }
 
     /// Brings what lies in the future to this moment and drops what no longer counts.
-    pub(super) fn settle(&mut self, limits: &Limits, now: SystemTime) {
-        let Limits {
+    pub(super) fn settle(&mut self, limits: &CaLimits, now: SystemTime) {
+        let CaLimits {
             accounts,
             orders,
             failures,
@@ -363,7 +372,7 @@ impl CaRecord {
             .into_iter()
             .flatten();
         let issued = issued.map(|rate| rate.per).max().unwrap_or_default();
-        let others = orders.per.max(failures.per).max(IN_FLIGHT);
+        let others = orders.per.max(failures.per).max(MAX_IN_FLIGHT);
         let old = |at: SystemTime, age: Duration| at + age + SLACK < now;
         self.accounts.iter_mut().for_each(|at| *at = now.min(*at));
         self.accounts.retain(|at| !old(*at, accounts.per));
@@ -372,7 +381,10 @@ impl CaRecord {
             attempt.moved = attempt.moved.min(now);
         }
         self.attempts.retain(|attempt| {
-            let may_be_issued = matches!(attempt.stage, Stage::Finalizing | Stage::Issued);
+            let may_be_issued = matches!(
+                attempt.stage,
+                OrderProgress::Finalizing | OrderProgress::Issued
+            );
             !old(
                 attempt.moved,
                 if may_be_issued {
@@ -413,6 +425,6 @@ impl CaRecord {
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// An order that nobody has spoken of for so long was lost in a crash.
-const IN_FLIGHT: Duration = Duration::from_secs(60 * 60);
+const MAX_IN_FLIGHT: Duration = Duration::from_secs(60 * 60);
 /// About 5 MB, more than 300 orders in 3 hours make in a week.
-const MOST_ATTEMPTS: usize = 20_000;
+const MAX_ATTEMPTS: usize = 20_000;

@@ -11,7 +11,7 @@ use super::{Event, Failure, Fault, Ledger, OrderKind, OrderRequest};
 use crate::certs::names::NameSet;
 use crate::certs::renewal::{AriAnswer, AriWindow, Seed, Urgency, ask_ari_again, renewal, urgency};
 use crate::certs::state::paths::CaId;
-use model::{Issued, ModelCa};
+use model::{ModelCa, SimulatedCertificate};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// One domain as the manager of certificates keeps it.
 struct Domain {
     names: NameSet,
-    held: Option<Issued>,
+    held: Option<SimulatedCertificate>,
     window: Option<AriWindow>,
     /// By the clock of the machine.
     ask_ari_at: SystemTime,

@@ -48,7 +48,10 @@ fn waits_grow_to_a_day_and_no_further() {
             now,
         );
         let until = ledger.may_order(&request, now).expect_err("backing off");
-        assert!(matches!(until.why, Hindrance::BackingOff { .. }), "{until}");
+        assert!(
+            matches!(until.why, BlockReason::BackingOff { .. }),
+            "{until}"
+        );
         let wait = until.at.duration_since(now).expect("later");
         let usual = MINUTE * expected;
         assert!(
@@ -202,7 +205,7 @@ fn what_the_ca_has_not_issued_is_no_certificate() {
     };
     let left = |ledger: &Ledger| {
         let all = ledger.usage(&ca, start()).budget(&request).into_iter();
-        all.map(|Budget { limit, left, .. }| format!("{} {left}", limit.label()))
+        all.map(|LimitBudget { limit, left, .. }| format!("{} {left}", limit.label()))
             .collect::<Vec<_>>()
     };
     for _ in 0..7 {
@@ -259,7 +262,7 @@ fn retry_after_holds_for_whom_it_is_meant() {
             start(),
         );
         // In half hours, rounded.
-        let wait = |until: Result<(), Until>| {
+        let wait = |until: Result<(), RetryAt>| {
             let wait = until
                 .err()
                 .map(|until| until.at.duration_since(start()).expect("later"));
@@ -386,7 +389,7 @@ fn budgets_say_what_is_left() {
     let mut ledger = Ledger::new(start());
     let shown = |ledger: &Ledger| {
         let all = ledger.usage(&ca, start()).budget(&request).into_iter();
-        all.map(|Budget { limit, left, most }| format!("{} {left}/{most}", limit.label()))
+        all.map(|LimitBudget { limit, left, most }| format!("{} {left}/{most}", limit.label()))
             .collect::<Vec<_>>()
     };
     let fresh = [
@@ -413,13 +416,17 @@ fn budgets_say_what_is_left() {
 }
 
 /// What is left, by asking each attempt about each limit, as a decision about one order does.
-fn budget_by_attempts(ledger: &Ledger, request: &OrderRequest<'_>, now: SystemTime) -> Vec<Budget> {
+fn budget_by_attempts(
+    ledger: &Ledger,
+    request: &OrderRequest<'_>,
+    now: SystemTime,
+) -> Vec<LimitBudget> {
     let empty = CaRecord::default();
     let record = ledger.cas.get(request.ca).unwrap_or(&empty);
-    let mut least: BTreeMap<Limit, Budget> = BTreeMap::new();
+    let mut least: BTreeMap<Limit, LimitBudget> = BTreeMap::new();
     for on in limits_on(request) {
         let ends = on.ends(record, request, now).into_iter();
-        let budget = Budget {
+        let budget = LimitBudget {
             limit: on.limit,
             left: (on.rate.most).saturating_sub(ends.filter(|end| *end > now).count()),
             most: on.rate.most,
@@ -479,7 +486,7 @@ fn growth(work: impl Fn(&Ledger, &CaId, &[NameSet])) -> f64 {
             .collect();
         let mut ledger = Ledger::new(start());
         for set in &sets {
-            let record = ledger.of(&ca);
+            let record = ledger.record_of(&ca);
             record.place(&request(&ca, set, OrderKind::New), start());
         }
         let measured = (0..5).map(|_| {
@@ -582,7 +589,7 @@ fn the_administrator_ends_our_waiting_but_not_the_cas() {
     let until = ledger
         .may_order(&request, start())
         .expect_err("the CA said so");
-    assert!(matches!(until.why, Hindrance::RetryAfter { .. }));
+    assert!(matches!(until.why, BlockReason::RetryAfter { .. }));
     assert!(ledger.is_confirmed("a.example.com") && ledger.knows(&names));
 }
 

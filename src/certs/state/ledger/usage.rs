@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
-use super::limits::{Limits, Rate, registered_domain};
-use super::record::{Attempt, CaRecord, OrderKind};
-use super::words::Limit;
+use super::display::Limit;
+use super::limits::{CaLimits, Rate, registered_domain};
+use super::record::{CaRecord, OrderAttempt, OrderKind};
 use super::{OrderRequest, limits_on};
 use crate::certs::names::NameSet;
 
 /// What is left of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct LimitBudget {
     pub limit: Limit,
     /// How many more may follow now.
     pub left: usize,
@@ -37,7 +37,7 @@ pub struct LimitUsage<'a> {
 }
 
 impl<'a> LimitUsage<'a> {
-    pub(super) fn new(limits: &Limits, record: &'a CaRecord, now: SystemTime) -> Self {
+    pub(super) fn new(limits: &CaLimits, record: &'a CaRecord, now: SystemTime) -> Self {
         let accounts = record
             .accounts()
             .filter(|at| limits.accounts.end(*at, now) > now);
@@ -51,7 +51,7 @@ impl<'a> LimitUsage<'a> {
         usage
     }
 
-    fn count(&mut self, attempt: &'a Attempt, limits: &Limits, now: SystemTime) {
+    fn count(&mut self, attempt: &'a OrderAttempt, limits: &CaLimits, now: SystemTime) {
         let account = attempt.account.as_str();
         let is_recent = |rate: Rate, at| rate.end(at, now) > now;
         let is_certificate =
@@ -81,8 +81,8 @@ impl<'a> LimitUsage<'a> {
 
     /// What is left of each limit that `request` would use; of a limit that it would use several
     /// times, as for each of its names, the least.
-    pub fn budget(&self, request: &OrderRequest<'_>) -> Vec<Budget> {
-        let mut least: BTreeMap<Limit, Budget> = BTreeMap::new();
+    pub fn budget(&self, request: &OrderRequest<'_>) -> Vec<LimitBudget> {
+        let mut least: BTreeMap<Limit, LimitBudget> = BTreeMap::new();
         for on in limits_on(request) {
             let used = match on.limit {
                 Limit::Accounts => Some(&self.accounts),
@@ -96,7 +96,7 @@ impl<'a> LimitUsage<'a> {
                 .rate
                 .most
                 .saturating_sub(used.copied().unwrap_or_default());
-            let budget = least.entry(on.limit).or_insert(Budget {
+            let budget = least.entry(on.limit).or_insert(LimitBudget {
                 limit: on.limit,
                 left,
                 most: on.rate.most,

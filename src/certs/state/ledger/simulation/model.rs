@@ -64,7 +64,7 @@ pub(super) struct ModelCa {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Issued {
+pub(super) struct SimulatedCertificate {
     pub(super) serial: u64,
     pub(super) life: Life,
 }
@@ -152,7 +152,7 @@ impl ModelCa {
         names: &NameSet,
         replaces: Option<u64>,
         now: SystemTime,
-    ) -> Issued {
+    ) -> SimulatedCertificate {
         match replaces.filter(|serial| !self.replaced.contains(serial)) {
             Some(serial) => self.replaced.push(serial),
             None => {
@@ -174,7 +174,7 @@ impl ModelCa {
             not_before: now - HOUR,
             not_after: now - HOUR + self.lifetime,
         };
-        Issued {
+        SimulatedCertificate {
             serial: self.serial,
             life,
         }
@@ -183,7 +183,7 @@ impl ModelCa {
     /// Around the moment at which Let's Encrypt wishes renewal, or in the past.
     pub(super) fn window(
         &self,
-        issued: Issued,
+        issued: SimulatedCertificate,
         revoked: SystemTime,
         now: SystemTime,
     ) -> Option<AriWindow> {

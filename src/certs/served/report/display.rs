@@ -1,7 +1,7 @@
 //! The words of a listing.
 
 use super::{AcmeStatus, CertificateReport};
-use crate::certs::inspect::Moment;
+use crate::certs::inspect::Rfc3339;
 
 pub(crate) fn listing(reports: &[CertificateReport]) -> String {
     reports
@@ -24,7 +24,7 @@ fn lines(report: &CertificateReport) -> Vec<String> {
         acme,
     } = report;
     let mut words = vec![format!("{domain}  {source}")];
-    words.extend(not_after.map(|at| format!("until {}", Moment(at))));
+    words.extend(not_after.map(|at| format!("until {}", Rfc3339(at))));
     words.extend(issuer.as_ref().map(|issuer| format!("by {issuer}")));
     if !names.is_empty() {
         words.push(format!("for {}", names.join(", ")));
@@ -58,13 +58,13 @@ fn of_acme(status: &AcmeStatus) -> Vec<String> {
         .unwrap_or_default();
     let mut lines = vec![format!("  from {ca}{profile}")];
     lines.extend((!state.is_empty()).then(|| format!("  {state}")));
-    lines.extend(next_attempt.map(|at| format!("  next attempt at {}", Moment(at))));
+    lines.extend(next_attempt.map(|at| format!("  next attempt at {}", Rfc3339(at))));
     let window = window_start.zip(*window_end);
     lines.extend(window.map(|(start, end)| {
         format!(
             "  the CA suggests renewal from {} to {}",
-            Moment(start),
-            Moment(end)
+            Rfc3339(start),
+            Rfc3339(end)
         )
     }));
     lines.extend(error.as_ref().map(|error| format!("  LAST ERROR: {error}")));

@@ -4,21 +4,21 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::limits::Rate;
-use crate::certs::inspect::Moment;
+use crate::certs::inspect::Rfc3339;
 
 /// Not yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not before {}: {why}", Moment(*.at))]
-pub struct Until {
+#[error("not before {}: {why}", Rfc3339(*.at))]
+pub struct RetryAt {
     /// From when on it may be asked again. In the future.
     pub at: SystemTime,
     /// What stands against it.
-    pub why: Hindrance,
+    pub why: BlockReason,
 }
 
 /// What stands against an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hindrance {
+pub enum BlockReason {
     /// Attempts have failed.
     BackingOff {
         /// How many in a row.
@@ -82,7 +82,7 @@ impl Limit {
     }
 }
 
-impl fmt::Display for Hindrance {
+impl fmt::Display for BlockReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BackingOff { times: 1, last } => write!(f, "the last attempt failed: {last}"),
@@ -109,7 +109,7 @@ impl fmt::Display for Hindrance {
                 write!(
                     f,
                     "{most} {what} in {} are the limit, and they are used up for {of}",
-                    Span(*per)
+                    Period(*per)
                 )
             }
             Self::Paused { name, times } => {
@@ -124,9 +124,9 @@ impl fmt::Display for Hindrance {
 }
 
 /// In the largest unit that loses nothing worth telling.
-struct Span(Duration);
+struct Period(Duration);
 
-impl fmt::Display for Span {
+impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.0.as_secs() / 3600;
         match hours {
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn each_hindrance_is_said() {
         let hour = Duration::from_secs(3600);
-        let limit = |limit, most, hours: u32, of: &str| Hindrance::Limit {
+        let limit = |limit, most, hours: u32, of: &str| BlockReason::Limit {
             limit,
             rate: Rate {
                 most,
@@ -153,15 +153,15 @@ mod tests {
             of: of.to_owned(),
         };
         let all = [
-            Hindrance::BackingOff {
+            BlockReason::BackingOff {
                 times: 1,
                 last: "connection refused".into(),
             },
-            Hindrance::BackingOff {
+            BlockReason::BackingOff {
                 times: 4,
                 last: "connection refused".into(),
             },
-            Hindrance::RetryAfter {
+            BlockReason::RetryAfter {
                 last: "too many new orders recently".into(),
             },
             limit(Limit::Accounts, 10, 3, "this machine"),
@@ -170,16 +170,16 @@ mod tests {
             limit(Limit::Duplicates, 5, 170, "a.example.com, b.example.com"),
             limit(Limit::Domain, 50, 168, "example.com"),
             limit(Limit::Replacements, 3, 24, "a.example.com"),
-            Hindrance::Paused {
+            BlockReason::Paused {
                 name: "a.example.com".into(),
                 times: 1151,
             },
-            Hindrance::Full,
+            BlockReason::Full,
         ];
         let shown: Vec<_> = all
             .into_iter()
             .map(|why| {
-                Until {
+                RetryAt {
                     at: SystemTime::UNIX_EPOCH,
                     why,
                 }
