@@ -1,5 +1,5 @@
-//! Takes over what another server got from its CAs: certificates with their keys, and accounts. So
-//! a switch orders nothing. Reads what the other server wrote and changes nothing there.
+//! Imports certificates with their keys and ACME accounts from another server, so that a switch to
+//! moorgate orders nothing. Reads the files of the other server and changes none of them.
 
 mod acme_sh;
 mod caddy;
@@ -21,7 +21,7 @@ use crate::config::acme::CertifiedName;
 use crate::registry::host::HostName;
 pub use keys::KeyFault;
 
-/// A server whose files are known.
+/// A server or client whose files can be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
     /// Caddy 0.x and 1.x.
@@ -36,58 +36,55 @@ pub enum Tool {
     Traefik,
 }
 
-/// A domain of the configuration, for which certificates are looked for.
+/// A domain of the configuration that certificates are imported for.
 #[derive(Clone, Debug)]
 pub struct ImportTarget {
-    /// Its name, under which they are kept.
+    /// Its name, under which certificates are stored.
     pub domain: HostName,
-    /// The names that its certificate is to have.
+    /// The names of its certificate.
     pub names: Vec<CertifiedName>,
 }
 
-/// What is to be done.
+/// What to import.
 #[derive(Clone, Copy, Debug)]
 pub struct ImportOptions<'a> {
-    /// What to look through: the directory of one of the tools, or one that holds it, or an
-    /// `acme.json`.
+    /// The directory of one of the tools, or one that contains it, or an `acme.json`.
     pub from: &'a Path,
     /// The directory `state`.
     pub state: &'a Path,
-    /// Certificates of other names are left where they are.
+    /// Certificates of other names are not imported.
     pub targets: &'a [ImportTarget],
-    /// The domains of the configuration that ask no CA, for the words about what is left.
+    /// The domains of the configuration that use no ACME CA, for the messages about skipped items.
     pub others: &'a [HostName],
     /// The CAs that the configuration names.
     pub authorities: &'a [CaId],
-    /// The CA of what does not say from which it comes.
+    /// The CA of items that do not name their CA.
     pub ca: Option<&'a CaId>,
-    /// Only say what would be done.
+    /// Write nothing, only report.
     pub dry_run: bool,
-    /// The moment.
     pub now: SystemTime,
 }
 
-/// What was done with one thing that was found.
+/// An item that was found, and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportedItem {
     /// Where it was found.
     pub from: PathBuf,
-    /// What it is, in words: a domain, an account.
+    /// The domain or account.
     pub what: String,
-    /// What became of it.
     pub outcome: ImportOutcome,
 }
 
-/// What became of one thing that was found.
+/// The outcome for one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportOutcome {
-    /// It is ours now, or would be without `dry_run`; what else is to be known.
+    /// Imported, or would be without `dry_run`; with notes for the administrator.
     Imported(Vec<String>),
-    /// What we have is as good or newer.
+    /// The stored one is as good or newer.
     Unchanged,
-    /// It is of no use, and why.
+    /// Not usable, and why.
     Skipped(String),
-    /// It could not be written, and why.
+    /// Not written, and why.
     Failed(String),
 }
 
@@ -114,7 +111,7 @@ impl fmt::Display for ImportedItem {
     }
 }
 
-/// There is nothing that is known.
+/// No files of a known tool were found.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "found no certificates of Caddy, certbot, acme.sh or Traefik in {}: name the directory that holds them, \
@@ -123,7 +120,7 @@ impl fmt::Display for ImportedItem {
 )]
 pub struct NothingFound(PathBuf);
 
-/// Takes over what is of use, and says of each thing what became of it.
+/// Imports all usable items and returns the outcome of each.
 pub fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, NothingFound> {
     let mut found = FoundFiles::default();
     for place in places(options.from) {
@@ -151,7 +148,7 @@ pub fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, NothingFo
     Ok(lines)
 }
 
-/// Where each tool's files may lie, seen from the path that was named.
+/// The paths where the files of each tool may be, starting from the named one.
 fn places(from: &Path) -> Vec<PathBuf> {
     let below = [
         "",
@@ -248,7 +245,7 @@ impl FoundFiles {
     }
 }
 
-/// A file of another tool, within reason.
+/// Reads a file of another tool, up to [`MAX_FILE_BYTES`].
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
     if std::fs::metadata(path).map_err(cannot)?.len() > MAX_FILE_BYTES {
@@ -295,5 +292,5 @@ fn until(at: SystemTime) -> String {
     format!("until {}", Rfc3339(at))
 }
 
-/// Traefik keeps everything in one file.
+/// Traefik stores everything in one file.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;

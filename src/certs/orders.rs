@@ -170,7 +170,7 @@ impl Issuer {
         domain.end(state);
     }
 
-    /// RetryAt something is due, and never so long that a clock that was set goes unnoticed.
+    /// Until something is due, and never so long that a clock that was set goes unnoticed.
     fn pause(&self, domains: &HashMap<HostName, Domain>, running: usize) -> Duration {
         if running >= MAX_CONCURRENT_STEPS {
             return MAX_IDLE;

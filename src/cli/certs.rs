@@ -1,4 +1,4 @@
-//! `moorgate certs`: what a configuration's certificates are, and the internal CA's certificate.
+//! `moorgate certs`: lists the certificates of a configuration, and prints the internal CA's.
 
 pub mod import;
 
@@ -20,8 +20,8 @@ use crate::config::acme::{AcmeRequest, CaSettings};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::CertificateSource;
 
-/// Lists the certificates of all domains: a few lines for each, or a JSON array. The running
-/// process is asked; where none answers, the files are looked at, and that is said.
+/// Lists the certificates of all domains: a few lines for each, or a JSON array. Asks the running
+/// process; without one, reads the files and says so.
 pub fn list(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if let Ok(state) = crate::config::state(config) {
         match control::client::send(&state, &ControlCommand::Certs { json }) {
@@ -55,8 +55,8 @@ fn list_files(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::
     Ok(())
 }
 
-/// Writes the internal CA's certificate in PEM, for the trust stores of clients. Makes the CA first
-/// if there is none yet.
+/// Writes the internal CA's certificate in PEM, for the trust stores of clients. Creates the CA if
+/// there is none yet.
 pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     let ca = InternalCa::open_or_make(&snapshot.state).map_err(|error| {
         let help = error.help();
@@ -66,16 +66,16 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a line of a zone file for each name and CA. Of what cannot be printed it is said why, and
-/// there is no more than that only if nothing can.
+/// Prints a line of a zone file for each name and CA. Reports why a line cannot be printed; fails if
+/// none can.
 pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::Result<()> {
-    let request = asking(snapshot, domain)?;
+    let request = acme_request(snapshot, domain)?;
     let (addresses, names): (Vec<_>, Vec<_>) = request
         .names
         .iter()
         .partition(|name| name.base().ip().is_some());
-    let mut untold: Vec<String> = Vec::new();
-    untold.extend(
+    let mut problems: Vec<String> = Vec::new();
+    problems.extend(
         addresses
             .iter()
             .map(|address| format!("no record in DNS proves the address {address}")),
@@ -87,10 +87,10 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
         .iter()
         .filter(|_| !names.is_empty())
     {
-        let (issuer, account) = match standing(snapshot, ca)? {
-            Ok(standing) => standing,
+        let (issuer, account) = match identity_and_account(snapshot, ca)? {
+            Ok(known) => known,
             Err(why) => {
-                untold.push(why);
+                problems.push(why);
                 continue;
             }
         };
@@ -101,16 +101,16 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
             has_printed = true;
         }
     }
-    let untold = untold.join("\n");
-    ensure!(has_printed, untold);
-    if !untold.is_empty() {
-        eprintln!("{untold}");
+    let problems = problems.join("\n");
+    ensure!(has_printed, problems);
+    if !problems.is_empty() {
+        eprintln!("{problems}");
     }
     Ok(())
 }
 
-/// The domain that stands for a CA in DNS, and the account there; or why one of them is not known.
-fn standing(
+/// The domain that identifies a CA in DNS, and the account there; or why one of them is unknown.
+fn identity_and_account(
     snapshot: &Snapshot,
     ca: &CaSettings,
 ) -> anyhow::Result<Result<(String, Account), String>> {
@@ -132,8 +132,8 @@ fn standing(
     Ok(Ok((issuer, account)))
 }
 
-/// What the domain with this name asks for; one of its aliases will do.
-fn asking<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<&'s AcmeRequest> {
+/// The ACME request of the domain with this name or alias.
+fn acme_request<'s>(snapshot: &'s Snapshot, domain: &str) -> anyhow::Result<&'s AcmeRequest> {
     let hosts = &snapshot.domains;
     let host = hosts.iter().find(|host| host.domain.as_str() == domain);
     let host = host.or_else(|| {

@@ -1,5 +1,5 @@
-//! Chooses among what was found and writes it below `state`: the best for each domain and CA,
-//! nothing over what is as good.
+//! Chooses the best certificate for each domain and CA among those found and writes it below
+//! `state`, unless a certificate there is as good.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ struct Usable {
     pem: String,
 }
 
-/// Takes over what is of use to the targets.
+/// Imports the certificates that the targets can use.
 pub(super) fn certificates(
     found: Vec<FoundCertificate>,
     options: &ImportOptions<'_>,
@@ -82,7 +82,7 @@ pub(super) fn certificates(
     lines
 }
 
-/// Whether it can be served, or why not.
+/// Checks that a certificate can be served; the error says why not.
 fn check(found: FoundCertificate, options: &ImportOptions<'_>) -> Result<Usable, String> {
     let FoundCertificate {
         from,
@@ -209,7 +209,7 @@ fn store(
     }
 }
 
-/// Takes over an account for each CA that has none yet.
+/// Imports an account for each CA that has none yet.
 pub(super) fn accounts(found: Vec<FoundAccount>, options: &ImportOptions<'_>) -> Vec<ImportedItem> {
     let mut lines = Vec::new();
     let mut usable: BTreeMap<CaId, Vec<(FoundAccount, StoredAccount, String)>> = BTreeMap::new();
@@ -270,7 +270,7 @@ fn store_account(stored: &StoredAccount, key: &str, options: &ImportOptions<'_>)
     if options.dry_run {
         return ImportOutcome::Imported(Vec::new());
     }
-    // The key first: an account without its key would be worth nothing.
+    // The key first, so that no account is without its key.
     let written = files.make_directories().and_then(|()| {
         atomic_write(&key_path, key.as_bytes(), Access::Private)?;
         atomic_write(&path, &serde_json::to_vec_pretty(stored)?, Access::Private)

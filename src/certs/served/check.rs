@@ -1,5 +1,5 @@
-//! The certificates of a configuration, looked at without serving them: for `moorgate check` and
-//! the listing of `moorgate certs`. Nothing is made or changed.
+//! Checks the certificates of a configuration without serving them, for `moorgate check` and
+//! `moorgate certs`. Creates and changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,7 +12,7 @@ use crate::certs::inspect::Defect;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, VirtualHost};
 
-/// Something about a domain's certificate that its administrator should mend.
+/// A problem of a domain's certificate that the administrator can solve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateProblem {
     /// The domain file.
@@ -37,8 +37,8 @@ pub fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem>
         .collect()
 }
 
-/// What would be held for each domain, in order of their files. The leaves of the internal CA are
-/// made at the start, so that there is nothing to say about them but who will sign them.
+/// Reports on each domain, in the order of the domain files. Leaves of the internal CA are issued at
+/// the start, so that only their issuer is known here.
 pub fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateReport> {
     snapshot
         .domains
@@ -75,7 +75,7 @@ fn problems_of(host: &VirtualHost, state: &Path, now: SystemTime) -> Vec<Certifi
             Ok(_) => Vec::new(),
             Err(error) => vec![problem(INTERNAL, error.to_string(), error.help(), true)],
         },
-        // What is wrong there mends itself, or is said by the process that orders.
+        // The process that orders retries and reports these.
         CertificateSource::Acme(_) => Vec::new(),
     }
 }
@@ -97,7 +97,7 @@ fn report_of(host: &VirtualHost, snapshot: &Snapshot, now: SystemTime) -> Certif
     }
 }
 
-/// The internal CA. That it has not been made yet is in order.
+/// Opens the internal CA; `None` before it is created.
 fn open_ca(state: &Path, now: SystemTime) -> Result<Option<InternalCa>, InternalCaError> {
     let ca = InternalCa::open(state)?;
     if let Some(ca) = &ca {
@@ -169,7 +169,7 @@ mod tests {
         );
         assert!(
             !directory.path().join("internal-ca").exists(),
-            "looking makes nothing"
+            "a check creates nothing"
         );
     }
 

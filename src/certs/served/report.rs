@@ -1,4 +1,4 @@
-//! What is held for a domain, in words: for the status page and `moorgate certs`.
+//! Reports on the certificate of each domain, for `/status` and `moorgate certs`.
 
 mod display;
 
@@ -13,7 +13,7 @@ use crate::certs::state::paths::CaId;
 use crate::config::vhost::{CertificateSource, VirtualHost};
 use crate::registry::host::HostName;
 
-/// What is held for one domain.
+/// The certificate of one domain and its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CertificateReport {
     /// The domain.
@@ -21,33 +21,33 @@ pub struct CertificateReport {
     pub domain: HostName,
     /// Where the certificate comes from.
     pub source: SourceKind,
-    /// The names in the certificate; none when none is held.
+    /// The names in the certificate; empty without one.
     pub names: Vec<String>,
     /// Who signed it.
     pub issuer: Option<String>,
     /// Its serial number.
     pub serial: Option<String>,
-    /// The first moment of its life.
+    /// When it becomes valid.
     #[serde(serialize_with = "as_rfc3339")]
     pub not_before: Option<SystemTime>,
-    /// The last moment of its life.
+    /// When it expires.
     #[serde(serialize_with = "as_rfc3339")]
     pub not_after: Option<SystemTime>,
-    /// What is wrong, in words. Without a certificate, handshakes for this domain are refused.
+    /// What is wrong. Without a certificate, handshakes for this domain are refused.
     pub problem: Option<String>,
-    /// How far its renewal is, for certificates of CAs.
+    /// The progress of its renewal, for certificates of ACME CAs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme: Option<AcmeStatus>,
 }
 
-/// How far the next certificate of a domain is.
+/// The progress of the next certificate of a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AcmeStatus {
-    /// The CA that has issued what is held, or that is asked first.
+    /// The CA that issued the certificate, or that is used first.
     pub ca: String,
     /// The profile that was asked for.
     pub profile: Option<String>,
-    /// What is going on, in words.
+    /// The state of the order, for people.
     pub state: String,
     /// When the CA suggests to renew, from.
     #[serde(serialize_with = "as_rfc3339")]
@@ -55,14 +55,14 @@ pub struct AcmeStatus {
     /// When the CA suggests to renew, to.
     #[serde(serialize_with = "as_rfc3339")]
     pub window_end: Option<SystemTime>,
-    /// The next moment at which something will be done.
+    /// When the next attempt follows.
     #[serde(serialize_with = "as_rfc3339")]
     pub next_attempt: Option<SystemTime>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
-    /// What was found out before an attempt was spent.
+    /// What the checks before an order have found.
     pub findings: Vec<String>,
-    /// How often what has ended how.
+    /// How attempts have ended.
     pub attempts: Attempts,
 }
 
@@ -73,11 +73,11 @@ pub struct Attempts {
     pub issued: u64,
     /// Without one: a CA, the way to it, or this machine failed.
     pub failed: u64,
-    /// Before a CA was asked: a limit, a finding or an administrator's word is waited for.
+    /// Before an order was placed: it waits for a limit, a finding or the administrator.
     pub postponed: u64,
 }
 
-/// What is left of the limits of a CA for one domain.
+/// How much of the limits of a CA is left for one domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DomainBudget {
     /// The domain.
@@ -128,7 +128,7 @@ impl fmt::Display for SourceKind {
 }
 
 impl CertificateReport {
-    /// Of what is held for a host; `fault` is why the newest attempt to get one failed.
+    /// Reports on a host; `fault` is why the last attempt to load or issue its certificate failed.
     pub(crate) fn new(
         host: &VirtualHost,
         facts: Option<&CertificateFacts>,
@@ -153,12 +153,12 @@ impl CertificateReport {
     }
 }
 
-/// For people: a line for each domain, and below it what concerns its CA.
+/// The output of `moorgate certs`: a line for each domain, and below it the state of its orders.
 pub fn listing(reports: &[CertificateReport]) -> String {
     display::listing(reports)
 }
 
-/// The fault of the newest attempt, then what is wrong with the certificate that is held.
+/// The failure of the last attempt, then what is wrong with the certificate.
 pub(crate) fn problem(
     host: &VirtualHost,
     facts: Option<&CertificateFacts>,

@@ -1,5 +1,5 @@
-//! How far the certificates of CAs are, told from what lies below `state` alone: for commands that
-//! run beside the process that orders.
+//! The state of ACME certificates read from the files below `state` alone, for commands that run
+//! beside the process that orders.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::config::acme::AcmeRequest;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::VirtualHost;
 
-/// What is held for a domain, and what is known of its renewal.
+/// Reports on a domain and the progress of its renewal.
 pub(crate) fn report(
     host: &VirtualHost,
     request: &AcmeRequest,
@@ -41,7 +41,7 @@ pub(crate) fn report(
     }
 }
 
-/// What a record says; the CA is the caller's to fill in.
+/// The status by a stored record; the caller fills in the CA.
 pub(crate) fn status(
     record: &DomainRecord,
     request: &AcmeRequest,
@@ -65,5 +65,5 @@ pub(crate) fn status(
     }
 }
 
-/// What is wrong with a domain that waits for its first certificate.
+/// The problem of a domain that waits for its first certificate.
 pub(crate) const NONE_YET: &str = "there is no certificate yet";

@@ -1,5 +1,5 @@
-//! What a handshake asks: which certificate answers this name on this listener. Immutable, swapped
-//! at once, read without a lock and without allocation. There is no default certificate.
+//! The table that a handshake reads: the certificate for a server name on a listener. Immutable,
+//! swapped as a whole, read without a lock and without allocation. There is no default certificate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct CertificateTable {
 }
 
 impl CertificateTable {
-    /// Without certificates, but with what answers challenges.
+    /// Starts without certificates.
     pub fn new(challenges: Arc<Challenges>) -> Self {
         Self {
             entries: ArcSwap::default(),
@@ -26,12 +26,12 @@ impl CertificateTable {
         }
     }
 
-    /// What answers the handshakes of CAs.
+    /// The pending challenges that CAs validate by handshakes (tls-alpn-01).
     pub fn challenges(&self) -> &Arc<Challenges> {
         &self.challenges
     }
 
-    /// The certificate for a handshake, or nothing: then it must be refused.
+    /// Returns the certificate for a handshake, or `None`: then it must be refused.
     ///
     /// `server_name` is the SNI in lower case, as rustls gives it; a trailing dot is tolerated.
     /// Without SNI, clients can only have asked for an address (RFC 6066 §3). Which one cannot be
@@ -80,7 +80,7 @@ enum Nameless {
     Nobody,
     /// Exactly one has; it may lack a certificate, and nobody answers in its place.
     One(Option<Arc<CertifiedKey>>),
-    /// Several have: the client's wish cannot be known.
+    /// Several have: which one the client means is unknown.
     Several,
 }
 
@@ -176,7 +176,7 @@ mod tests {
         assert!(!answers(&[(&first, Some(&held)), (&second, Some(&held))]));
         assert!(
             !answers(&[(&first, None), (&second, Some(&held))]),
-            "nobody stands in for a broken one"
+            "no other host answers for a broken one"
         );
         assert!(!answers(&[(&first, None)]));
     }

@@ -1,6 +1,6 @@
-//! The ledger of orders and failures: keeps every limit of a CA by itself, honours what the CA
-//! says, and backs off without ever giving up. Facts and time in, a decision out; `ledger/file`
-//! keeps it on disk.
+//! The ledger of orders and failures: keeps within every limit of a CA, honours `Retry-After`, and
+//! backs off without ever giving up. Pure: takes facts and the time, returns a decision.
+//! `ledger/file` stores it on disk.
 
 mod backoff;
 mod display;
@@ -29,7 +29,7 @@ pub use record::OrderKind;
 use record::{CaRecord, OrderAttempt, OrderProgress};
 pub use usage::{LimitBudget, LimitUsage};
 
-/// What moorgate has asked of all CAs lately, and how it ended.
+/// The recent orders at all CAs and their results.
 ///
 /// A step on the way of an order is recorded **before** it is taken where the CA counts it
 /// ([`Event::Placed`], [`Event::Finalizing`]), so that a crash cannot make it forgotten. The
@@ -42,44 +42,38 @@ pub use usage::{LimitBudget, LimitUsage};
 /// of this moment; `ledger/file` watches the clock for jumps while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// When it was begun: with the state directory, or when an older one was lost.
+    /// When the ledger was created: with the state directory, or after an older one was lost.
     #[serde(with = "timestamps")]
     founded: SystemTime,
-    /// The domains for which the administrator has confirmed what was held back.
+    /// The domains whose first order the administrator has confirmed.
     #[serde(default)]
     confirmed: BTreeSet<String>,
     #[serde(default)]
     cas: BTreeMap<CaId, CaRecord>,
 }
 
-/// An order that is wanted.
+/// An order to be placed.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderRequest<'a> {
-    /// From whom.
     pub ca: &'a CaId,
     /// The URL of the account; before there is one, any text that will not change.
     pub account: &'a str,
-    /// For what.
     pub names: &'a NameSet,
-    /// In the CA's eyes.
     pub kind: OrderKind,
-    /// The last moment of the certificate that is being served; `None`: there is none.
+    /// The end of the certificate that is being served; `None`: there is none.
     pub held_until: Option<SystemTime>,
 }
 
-/// Something that happened.
+/// A change of the ledger.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// An account is about to be made.
-    NewAccount {
-        /// Where.
-        ca: &'a CaId,
-    },
+    NewAccount { ca: &'a CaId },
     /// An order is about to be placed; [`Ledger::place`] records it.
     Placed(OrderRequest<'a>),
     /// The order is about to be finalized: from here on the CA may issue.
     Finalizing(OrderRequest<'a>),
-    /// The certificate is here.
+    /// The certificate was issued.
     Issued(OrderRequest<'a>),
     /// The CA has said that the order is over, and that it has issued nothing for it.
     NotIssued(OrderRequest<'a>),
@@ -92,7 +86,7 @@ pub enum Event<'a> {
     Confirmed {
         /// Its domain, as in the domain file.
         domain: &'a str,
-        /// What will be ordered: waiting after failures ends. CaLimits and the CA's own words stay.
+        /// What will be ordered: waiting after failures ends. Limits and the CA's own words stay.
         names: &'a NameSet,
     },
     /// The configuration is another one, with which what has failed may work: waiting after
@@ -104,7 +98,7 @@ pub enum Event<'a> {
 }
 
 impl Ledger {
-    /// An empty one.
+    /// An empty ledger.
     pub fn new(now: SystemTime) -> Self {
         Self {
             founded: now,
@@ -113,7 +107,7 @@ impl Ledger {
         }
     }
 
-    /// When it was begun.
+    /// When the ledger was created.
     pub fn founded(&self) -> SystemTime {
         self.founded
     }
@@ -123,12 +117,12 @@ impl Ledger {
         self.confirmed.contains(domain)
     }
 
-    /// Whether exactly these names were ordered or tried here, as far as is remembered.
+    /// Whether the ledger has an attempt for exactly these names.
     pub fn knows(&self, names: &NameSet) -> bool {
         self.cas.values().any(|record| record.knows(names))
     }
 
-    /// The account of the newest order at a CA, as far as is remembered.
+    /// The account of the last order at a CA.
     pub fn account(&self, ca: &CaId) -> Option<&str> {
         self.cas
             .get(ca)?
@@ -137,7 +131,8 @@ impl Ledger {
             .map(|attempt| attempt.account.as_str())
     }
 
-    /// The failure of the newest attempt for these names at this CA, in words, if it failed.
+    /// The message of the last failure for these names at this CA; `None` if the last attempt
+    /// succeeded.
     pub fn last_failure(&self, ca: &CaId, names: &NameSet) -> Option<&str> {
         self.cas
             .get(ca)?
@@ -145,8 +140,8 @@ impl Ledger {
             .map(|backoff| backoff.last.as_str())
     }
 
-    /// Whether the order may be placed at this moment. The answer holds for one order: each one
-    /// that is placed must be recorded before the next question.
+    /// Whether the order may be placed now. The answer is valid for one order: record each placed
+    /// order before asking for the next.
     pub fn may_order(&self, request: &OrderRequest<'_>, now: SystemTime) -> Result<(), RetryAt> {
         let Some(record) = self.cas.get(request.ca) else {
             return Ok(());
@@ -159,7 +154,7 @@ impl Ledger {
         latest(waits, now)
     }
 
-    /// Places the order in the ledger, if it may be placed in the world.
+    /// Records the order as placed if it may be placed now.
     pub fn place(&mut self, request: OrderRequest<'_>, now: SystemTime) -> Result<(), RetryAt> {
         self.settle(now);
         self.may_order(&request, now)?;
@@ -167,7 +162,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether an account may be made at this moment.
+    /// Whether an account may be created now.
     pub fn may_create_account(&self, ca: &CaId, now: SystemTime) -> Result<(), RetryAt> {
         let Some(record) = self.cas.get(ca) else {
             return Ok(());
@@ -185,7 +180,7 @@ impl Ledger {
         latest(limit.into_iter().chain(record.pauses_of_the_ca(now)), now)
     }
 
-    /// Takes down what happened.
+    /// Records an event.
     pub fn record(&mut self, event: Event<'_>, now: SystemTime) {
         self.settle(now);
         match event {
@@ -222,9 +217,9 @@ impl Ledger {
             .unwrap_or_default()
     }
 
-    /// Before anything else at this moment: the clock was set forward by `jump` since the last
-    /// look, so that everything moves with it and does not seem older than it is. One that was set
-    /// back needs nothing: what then lies in the future is taken for something of this moment.
+    /// Adjusts all times to a clock that was set forward by `jump` since the last call, so that no
+    /// entry seems older than it is. A clock that was set back needs no adjustment: times in the
+    /// future count as `now`.
     fn follow(&mut self, now: SystemTime, jump: Duration) {
         if !jump.is_zero() {
             self.cas.values_mut().for_each(|record| record.shift(jump));
@@ -232,7 +227,7 @@ impl Ledger {
         self.settle(now);
     }
 
-    /// Brings entries of the future to this moment and drops what no longer counts.
+    /// Moves times in the future to `now` and drops entries that no longer count.
     fn settle(&mut self, now: SystemTime) {
         self.founded = self.founded.min(now);
         for (ca, record) in &mut self.cas {
@@ -246,7 +241,7 @@ impl Ledger {
     }
 }
 
-/// The wait that ends last, if any ends after this moment.
+/// Returns the wait that ends last as an error, if any ends after `now`.
 fn latest(waits: impl IntoIterator<Item = RetryAt>, now: SystemTime) -> Result<(), RetryAt> {
     match waits
         .into_iter()
@@ -258,7 +253,7 @@ fn latest(waits: impl IntoIterator<Item = RetryAt>, now: SystemTime) -> Result<(
     }
 }
 
-/// One limit and whom it concerns.
+/// A limit and what it applies to.
 struct AppliedLimit {
     limit: Limit,
     rate: Rate,
@@ -266,7 +261,7 @@ struct AppliedLimit {
     of: String,
 }
 
-/// All limits that an order uses.
+/// All limits that apply to an order.
 fn limits_on(request: &OrderRequest<'_>) -> Vec<AppliedLimit> {
     let CaLimits {
         orders,
@@ -333,7 +328,7 @@ impl AppliedLimit {
         Some(RetryAt { at, why })
     }
 
-    /// When each stops counting that the CA counted, or may have counted, towards this limit.
+    /// When each attempt that the CA counted, or may have counted, stops counting towards this limit.
     fn ends(
         &self,
         record: &CaRecord,
@@ -370,20 +365,20 @@ impl AppliedLimit {
     }
 }
 
-/// Whether a name counts for a registered domain. Most can be told by their ends, without the long
-/// list.
+/// Whether a name counts for a registered domain. The suffix decides in most cases, without the
+/// Public Suffix List.
 fn is_below(name: &str, domain: &str) -> bool {
     (name.ends_with(domain) || domain.ends_with("/64")) && registered_domain(name) == domain
 }
 
 impl Rate {
-    /// When something of that moment stops counting. What lies in the future is of this moment.
+    /// When an event at `at` stops counting. A time in the future counts as `now`.
     fn end(&self, at: SystemTime, now: SystemTime) -> SystemTime {
         at.min(now) + self.per + SLACK
     }
 }
 
-/// When a further one fits beside those that count until then; `None`: at this moment.
+/// When one more event fits beside those that count until `ends`; `None`: now.
 fn free_again(
     rate: Rate,
     ends: impl IntoIterator<Item = SystemTime>,
@@ -397,5 +392,5 @@ fn free_again(
         .and_then(|last| counting.get(last).copied())
 }
 
-/// The CA counts at other moments than we do, and its clock is another.
-const SLACK: Duration = Duration::from_secs(60);
+/// The CA counts at slightly other times, by another clock.
+const SLACK: Duration = Duration::from_mins(1);

@@ -1,5 +1,5 @@
-//! Where what concerns ACME lies below `state`, and the form of an account there. Everything is
-//! 0600 or below a directory of 0700, and is replaced as a whole by `state_file::atomic_write`.
+//! The paths of the ACME files below `state`, and the format of an account. All files have mode 0600
+//! or lie below a directory of 0700, and are replaced by `state_file::atomic_write`.
 
 use std::fmt;
 use std::io;
@@ -16,13 +16,13 @@ use crate::state_file::{FileLock, private_directory};
 #[serde(try_from = "String", into = "String")]
 pub struct CaId(String);
 
-/// Why a text is no URL of a directory.
+/// The text is not the URL of an ACME directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the URL of an ACME directory begins with https:// and a host")]
 pub struct InvalidDirectoryUrl;
 
 impl CaId {
-    /// Reads an absolute URL; scheme and host become lower case.
+    /// Parses an absolute URL. Scheme and host become lower case.
     pub fn new(directory: &str) -> Result<Self, InvalidDirectoryUrl> {
         let url: http::Uri = directory.parse().map_err(|_| InvalidDirectoryUrl)?;
         let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
@@ -53,7 +53,7 @@ impl CaId {
         rest.split('/').next().unwrap_or(rest)
     }
 
-    /// The name of the directory that holds what is its: one for each URL, safe as a file name.
+    /// The name of the directory of this CA: unique for each URL, safe as a file name.
     fn file_name(&self) -> String {
         let text = self.0.strip_prefix("https://").unwrap_or(&self.0);
         let mut name = String::with_capacity(text.len());
@@ -79,8 +79,8 @@ impl CaId {
         shortened(name)
     }
 
-    /// The CA whose directory is called like this. `None`: none is, or its URL is too long to be
-    /// read from it.
+    /// The CA with a directory of this name. `None`: not the directory of a CA, or its URL is too long
+    /// to be restored.
     fn from_file_name(name: &str) -> Option<Self> {
         let mut text = Vec::with_capacity(name.len());
         let mut bytes = name.bytes();
@@ -258,8 +258,8 @@ pub struct StoredAccount {
     pub identities: Vec<String>,
 }
 
-/// Locks a file, made where there is none with its directory, until the answer is dropped or the
-/// process dies. `None`: another process, or another caller in this one, holds it.
+/// Locks a file until the lock is dropped or the process dies. Creates the file and its directory.
+/// `None`: another process, or another caller in this one, holds the lock.
 pub(crate) fn try_lock(path: &Path) -> io::Result<Option<FileLock>> {
     make_parent(path)?;
     FileLock::try_acquire(path)
@@ -275,12 +275,12 @@ fn make_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), private_directory)
 }
 
-/// A domain as a file name. A star would be read by shells.
+/// A domain as a file name. Shells would expand a star.
 fn domain_file(domain: &str) -> String {
     shortened(domain.replacen('*', "+", 1).replace('/', "%2F"))
 }
 
-/// File systems end names at 255 bytes: the rest of a longer one becomes a digest.
+/// File systems limit names to 255 bytes: the end of a longer name is replaced by a digest.
 fn shortened(name: String) -> String {
     if name.len() <= MAX_FILE_NAME_BYTES {
         return name;
@@ -294,7 +294,7 @@ fn shortened(name: String) -> String {
     format!("{kept}~{digest}")
 }
 
-/// Leaves room for a suffix and for the temporary name beside it.
+/// Leaves space for a suffix and for the prefix of a temporary file.
 const MAX_FILE_NAME_BYTES: usize = 200;
 
 #[cfg(test)]
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_is_refused() {
+    fn a_url_that_is_no_directory_is_rejected() {
         for text in [
             "",
             "ca.example",

@@ -1,5 +1,5 @@
-//! What ACME keeps below `state`, read and written: accounts, certificates, and what is under way.
-//! The paths are those of `state`. Blocks on the file system.
+//! Reads and writes the ACME files below `state`: accounts, certificates, pending orders and what is
+//! known of each domain. The paths are those of `paths`. Blocks on the file system.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +19,7 @@ use crate::config::acme::{CertifiedName, ChallengeKind};
 use crate::registry::host::HostName;
 use crate::state_file::{Access, FileLock, atomic_write, private_directory};
 
-/// What is kept for ACME.
+/// The ACME files of a state directory.
 #[derive(Clone, Debug)]
 pub struct Storage {
     state: StatePaths,
@@ -28,25 +28,24 @@ pub struct Storage {
 /// An account and its private key, PKCS#8 in PEM.
 #[derive(Clone)]
 pub struct Account {
-    /// What the CA knows.
     pub stored: StoredAccount,
-    /// What only we know.
     pub key: String,
 }
 
-/// What is remembered of a domain between two starts.
+/// What is stored about a domain between two starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainRecord {
-    /// The challenge that worked last.
+    /// The challenge that succeeded last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<ChallengeKind>,
-    /// The challenges that failed since.
+    /// The challenges that have failed since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_challenges: Vec<ChallengeKind>,
-    /// What the CA last said about renewing.
+    /// The last renewal information of the CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<RenewalAdvice>,
-    /// The serial number of the certificate that was ordered here last. One with another was not.
+    /// The serial number of the certificate that was last ordered here. A certificate with another
+    /// one was imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// The profile of that certificate.
@@ -55,28 +54,28 @@ pub struct DomainRecord {
     /// Why the last attempt failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What was found out before the last attempt.
+    /// What the checks before the last attempt found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
-    /// Why the first order is held back, if it is.
+    /// Why the first order waits for the administrator, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<UnconfirmedOrder>,
-    /// For how long no CA has been asked because of that, for each CA.
+    /// How long the order has been postponed because of the findings, for each CA.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) postponed: BTreeMap<CaId, PreflightBackoff>,
 }
 
-/// What a CA has said about the renewal of a certificate (RFC 9773).
+/// The renewal information of a CA about a certificate (RFC 9773).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewalAdvice {
-    /// The serial number of the certificate that it is about.
+    /// The serial number of the certificate.
     pub serial: String,
-    /// From when to when, where the CA gives a window.
+    /// The suggested window, from and to.
     #[serde(default)]
     pub window: Option<(SystemTime, SystemTime)>,
-    /// When to ask again.
+    /// When to fetch it again.
     pub ask_again: SystemTime,
-    /// How many questions in a row had no answer.
+    /// Consecutive failed fetches.
     #[serde(default)]
     pub failures: u32,
 }
@@ -105,14 +104,13 @@ impl DomainRecord {
         kinds
     }
 
-    /// Takes down that all names were proved by these challenges.
+    /// Records that these challenges validated all names.
     pub fn record_success(&mut self, kinds: &[ChallengeKind]) {
         self.challenge = kinds.first().copied().or(self.challenge);
         self.failed_challenges.clear();
     }
 
-    /// Takes down which challenges have failed. When all that are allowed have, each gets another
-    /// chance.
+    /// Records failed challenges. Once all allowed ones have failed, all may be tried again.
     pub fn record_failure(&mut self, kinds: &[ChallengeKind], allowed: &[ChallengeKind]) {
         let new = kinds
             .iter()
@@ -131,7 +129,7 @@ impl DomainRecord {
 }
 
 impl Storage {
-    /// Below a state directory. Nothing is made yet.
+    /// Uses a state directory. Creates nothing yet.
     pub fn below(state: &Path) -> Self {
         Self {
             state: StatePaths::new(state),
@@ -192,12 +190,12 @@ impl Storage {
         write(&self.certificate(ca, domain), text.as_bytes())
     }
 
-    /// What is remembered of a domain.
+    /// Reads the record of a domain; an empty one where there is none.
     pub fn record(&self, domain: &HostName) -> io::Result<DomainRecord> {
         Ok(read(&self.record_path(domain))?.unwrap_or_default())
     }
 
-    /// Replaces what is remembered of a domain.
+    /// Replaces the record of a domain.
     pub fn write_record(&self, domain: &HostName, record: &DomainRecord) -> io::Result<()> {
         private_directory(&self.state.root().join(DOMAINS))?;
         write(
@@ -231,8 +229,8 @@ impl Storage {
         )
     }
 
-    /// The order in flight at a CA for these names in this account, with its key. One that cannot
-    /// be taken up is forgotten, and said.
+    /// The pending order at a CA for these names in this account, with its key. An order that cannot
+    /// be resumed is logged and removed.
     pub fn order(
         &self,
         ca: &CaId,
@@ -251,7 +249,7 @@ impl Storage {
             }
             Ok(found) => Ok(found),
             Err(lost) => {
-                tracing::warn!(%domain, %lost, "an order is not taken up");
+                tracing::warn!(%domain, %lost, "stored order cannot be resumed, discarding it");
                 OpenOrder::forget(&files, domain.as_str())?;
                 Ok(None)
             }
@@ -263,12 +261,12 @@ impl Storage {
         kept.starts_with(key.expose_secret().trim_end())
     }
 
-    /// Notes an order and the key of its certificate, before anything is done with it.
+    /// Stores an order and the key of its certificate, before the order is used.
     pub fn write_order(&self, domain: &HostName, order: &OpenOrder, key: &str) -> io::Result<()> {
         order.keep(&self.state.ca(&order.ca), domain.as_str(), key)
     }
 
-    /// Forgets an order that has ended.
+    /// Removes an order that has ended.
     pub fn remove_order(&self, ca: &CaId, domain: &HostName) -> io::Result<()> {
         OpenOrder::forget(&self.state.ca(ca), domain.as_str())
     }
@@ -322,7 +320,8 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     atomic_write(path, content, Access::Private)
 }
 
-/// A damaged file counts as none: it is put aside for whoever wants to mend it, and said.
+/// Reads a JSON file; `None` where there is none. A damaged file is logged, renamed and counts as
+/// missing.
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
@@ -333,22 +332,22 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(error) => {
             let aside = path.with_extension("damaged");
-            tracing::error!(path = %path.display(), %error, aside = %aside.display(), "a file of ACME is damaged, it is put aside");
+            tracing::error!(path = %path.display(), %error, aside = %aside.display(), "ACME state file is damaged, renaming it");
             std::fs::rename(path, aside)?;
             Ok(None)
         }
     }
 }
 
-/// The names of a certificate as they are kept and compared.
+/// The names of a certificate as they are stored and compared.
 pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
     let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
     names.sort();
     names
 }
 
-/// No order takes so long.
-const MAX_CHALLENGE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// No order takes this long.
+const MAX_CHALLENGE_AGE: Duration = Duration::from_hours(24);
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";
 const TEXTS: &str = "texts";

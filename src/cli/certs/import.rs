@@ -1,4 +1,4 @@
-//! `moorgate certs import PATH`: takes over the certificates and accounts of another server.
+//! `moorgate certs import PATH`: imports the certificates and accounts of another server.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use crate::certs::state::paths::CaId;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 
-/// From where, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// The directory of Caddy 1 or 2, certbot or acme.sh, or Traefik's acme.json.
@@ -24,9 +23,8 @@ pub struct Arguments {
     ca: Option<CaId>,
 }
 
-/// Takes over what is of use to the domains of the configuration that ask a CA, with a line for
-/// each thing that was found. Fails if there is nothing known at the path, or if something could
-/// not be written.
+/// Imports what the ACME domains of the configuration can use and prints a line for each item. Fails
+/// if the path has no files of a known tool, or if an item could not be written.
 pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     let Arguments { path, dry_run, ca } = arguments;
     let asks = |host: &&SharedVirtualHost| matches!(host.certificate, CertificateSource::Acme(_));

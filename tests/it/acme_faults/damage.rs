@@ -62,7 +62,7 @@ fn an_account() {
             stage,
             "CA/account.json",
             false,
-            "a file of ACME is damaged, it is put aside",
+            "ACME state file is damaged, renaming it",
         );
     });
 }
@@ -108,7 +108,7 @@ fn a_record() {
             stage,
             &name,
             true,
-            "a file of ACME is damaged, it is put aside",
+            "ACME state file is damaged, renaming it",
         );
     });
 }

@@ -1,4 +1,4 @@
-//! The words of a listing.
+//! The output of `moorgate certs`.
 
 use super::{AcmeStatus, CertificateReport};
 use crate::certs::inspect::Rfc3339;

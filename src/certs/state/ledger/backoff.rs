@@ -1,4 +1,4 @@
-//! How long to wait after failures: 1, 10, 100 minutes, then daily, with jitter. Never for ever.
+//! How long to wait after failures: 1, 10, 100 minutes, then a day, with jitter of 10 %.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,39 +9,38 @@ use super::failure::{Failure, Fault};
 use crate::certs::renewal::Seed;
 use crate::certs::timestamps;
 
-/// How much there is to lose by waiting.
+/// What bounds the wait after a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum BackoffBound {
     #[default]
     Usual,
-    /// The CA could not be reached or was out of order: that costs nobody anything.
+    /// The CA could not be reached or was out of order: a retry costs it nothing.
     Unavailable,
-    /// An order is in flight, and will be given up when it has not ended within a day.
+    /// An order is in flight. It is given up when it has not ended within a day.
     Unfinished,
 }
 
-/// The failures in a row of one set of names at one CA.
+/// Consecutive failures of one set of names at one CA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Backoff {
     pub(super) times: u32,
-    /// When the newest was.
+    /// When the last failure happened.
     #[serde(with = "timestamps")]
     pub(super) at: SystemTime,
-    /// What it said.
+    /// The message of the last failure.
     pub(super) last: String,
-    /// What bounds the wait.
     #[serde(default)]
     bound: BackoffBound,
-    /// From 0 to 999: where in the spread of the wait this one lies.
+    /// From 0 to 999: the position of this wait within the range of the jitter.
     jitter: u16,
-    /// What the CA demanded.
+    /// When the CA accepts the next order.
     #[serde(with = "timestamps::option", default)]
     pub(super) retry_at: Option<SystemTime>,
 }
 
 impl Backoff {
-    /// After one more failure.
+    /// Adds a failure to `before`.
     pub(super) fn after(
         before: Option<&Self>,
         failure: &Failure,
@@ -68,8 +67,8 @@ impl Backoff {
         }
     }
 
-    /// What to wait for, by our own choice and by the CA's. The end of a certificate that is being
-    /// served shortens the first but not the second: the CA would refuse.
+    /// When the next order may follow, by our own backoff and by the CA's. The end of a certificate
+    /// that is being served shortens only the first: the CA would refuse before the second.
     pub(super) fn retry_times(
         &self,
         held_until: Option<SystemTime>,
@@ -84,7 +83,7 @@ impl Backoff {
                 last: last(),
             },
         };
-        // None once the administrator has ended the waiting.
+        // None once the administrator has ended the backoff.
         let ours = Some(ours).filter(|_| self.times > 0);
         let theirs = self.retry_at.map(|at| RetryAt {
             at: at.min(now + MAX_RETRY_AFTER),
@@ -95,39 +94,39 @@ impl Backoff {
 
     fn wait(&self, held_until: Option<SystemTime>, now: SystemTime) -> Duration {
         let step = match self.times {
-            0 | 1 => MINUTE,
-            2 => 10 * MINUTE,
-            3 => 100 * MINUTE,
-            _ => DAY,
+            0 | 1 => Duration::from_mins(1),
+            2 => Duration::from_mins(10),
+            3 => Duration::from_mins(100),
+            _ => Duration::from_hours(24),
         };
-        // A day is too long for what ends in two: an eighth of the rest then, so that ten attempts
-        // and more remain. With nothing to serve, a CA that is out of order is asked more often
-        // than one that refuses.
+        // A certificate that ends in two days cannot wait for one: an eighth of its remaining time
+        // leaves ten attempts or more. Without a certificate, a CA that is out of order is retried
+        // more often than one that refuses.
         let left = held_until
             .and_then(|end| end.duration_since(now).ok())
             .filter(|left| !left.is_zero());
         let most = match (self.bound, left) {
             (BackoffBound::Unfinished, _) => MAX_UNFINISHED_WAIT,
-            (_, Some(left)) => (left / 8).max(100 * MINUTE),
-            (BackoffBound::Unavailable, None) => 100 * MINUTE,
-            (BackoffBound::Usual, None) => DAY,
+            (_, Some(left)) => (left / 8).max(Duration::from_mins(100)),
+            (BackoffBound::Unavailable, None) => Duration::from_mins(100),
+            (BackoffBound::Usual, None) => Duration::from_hours(24),
         };
         // From 9/10 to 11/10.
         step.min(most) * (9000 + 2 * u32::from(self.jitter)) / 10_000
     }
 
-    /// Whether it is an order that is waited for.
+    /// Whether an order is in flight.
     pub(super) fn is_for_an_order(&self) -> bool {
         self.bound == BackoffBound::Unfinished
     }
 
-    /// So old that nobody waits for it any more.
+    /// Whether the failure is too old to matter.
     pub(super) fn is_over(&self, now: SystemTime) -> bool {
         self.at + BACKOFF_RETENTION < now && self.retry_at.is_none_or(|at| at < now)
     }
 
-    /// A clock that was set back leaves nothing in the future but what the CA demanded, within
-    /// reason.
+    /// Moves times in the future to `now`, after the clock was set back. What the CA demanded stays,
+    /// up to [`MAX_RETRY_AFTER`].
     pub(super) fn settle(&mut self, now: SystemTime) {
         self.at = self.at.min(now);
         self.retry_at = self.retry_at.map(|at| at.min(now + MAX_RETRY_AFTER));
@@ -139,12 +138,10 @@ impl Backoff {
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// The longest that a CA with published limits has reason to say, and a day. More is a mistake.
-pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(8 * 24 * 60 * 60);
-/// An order that is being processed is looked at again at least so often.
-pub(super) const MAX_UNFINISHED_WAIT: Duration = Duration::from_secs(60 * 60);
-const BACKOFF_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// In characters. A CA's answer may be a page.
+/// The longest window of any published limit, and a day. A longer `Retry-After` is a mistake.
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_hours(8 * 24);
+/// An order that the CA is processing is polled at least this often.
+pub(super) const MAX_UNFINISHED_WAIT: Duration = Duration::from_hours(1);
+const BACKOFF_RETENTION: Duration = Duration::from_hours(30 * 24);
+/// A CA's error may be a whole page.
 const MAX_MESSAGE_CHARS: usize = 300;

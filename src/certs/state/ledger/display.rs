@@ -1,4 +1,4 @@
-//! Why an order has to wait, and until when: as a value and in words.
+//! Why an order has to wait and until when, as a value and as text.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -6,52 +6,41 @@ use std::time::{Duration, SystemTime};
 use super::limits::Rate;
 use crate::certs::inspect::Rfc3339;
 
-/// Not yet.
+/// When an order may be placed, and what blocks it until then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not before {}: {why}", Rfc3339(*.at))]
 pub struct RetryAt {
-    /// From when on it may be asked again. In the future.
+    /// In the future.
     pub at: SystemTime,
-    /// What stands against it.
     pub why: BlockReason,
 }
 
-/// What stands against an order.
+/// What blocks an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockReason {
     /// Attempts have failed.
     BackingOff {
-        /// How many in a row.
+        /// Consecutive failures.
         times: u32,
-        /// What the last one said.
+        /// The message of the last failure.
         last: String,
     },
-    /// The CA said when it wants to be asked again.
-    RetryAfter {
-        /// What it said.
-        last: String,
-    },
+    /// The CA said when to retry.
+    RetryAfter { last: String },
     /// A limit of the CA is used up.
     Limit {
-        /// Which.
         limit: Limit,
-        /// How much it allows.
         rate: Rate,
-        /// Whom it concerns: a name, names, a domain or an account.
+        /// A name, names, a domain or an account.
         of: String,
     },
-    /// So many validations failed in a row that the CA would pause the name.
-    Paused {
-        /// Which name.
-        name: String,
-        /// How many.
-        times: u32,
-    },
+    /// After one more failed validation in a row the CA would pause the name.
+    Paused { name: String, times: u32 },
     /// The ledger holds as many attempts as it may.
     Full,
 }
 
-/// A kind of limit, in the words of metrics.
+/// A kind of limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
     /// New accounts of this machine.
@@ -64,12 +53,12 @@ pub enum Limit {
     Duplicates,
     /// New certificates below a registered domain.
     Domain,
-    /// Renewals that replace a certificate: our own bound.
+    /// Renewals that replace a certificate (RFC 9773 §5): our own limit.
     Replacements,
 }
 
 impl Limit {
-    /// As a label.
+    /// The value of the label `limit` in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Accounts => "accounts",
@@ -123,7 +112,7 @@ impl fmt::Display for BlockReason {
     }
 }
 
-/// In the largest unit that loses nothing worth telling.
+/// Printed in hours up to three days, in days beyond.
 struct Period(Duration);
 
 impl fmt::Display for Period {
@@ -142,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_hindrance_is_said() {
+    fn each_reason_has_its_text() {
         let hour = Duration::from_secs(3600);
         let limit = |limit, most, hours: u32, of: &str| BlockReason::Limit {
             limit,

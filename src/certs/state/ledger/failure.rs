@@ -1,4 +1,4 @@
-//! Why an attempt failed, whose fault that is, and who has to wait for it, and for how long.
+//! Why an attempt failed, who is at fault, and which orders have to wait for how long.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,34 +9,33 @@ use super::backoff::{MAX_RETRY_AFTER, MAX_UNFINISHED_WAIT};
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Whose fault it is.
     pub fault: Fault,
-    /// What the CA said about the next attempt, from now on.
+    /// The `Retry-After` of the CA, from now on.
     pub retry_after: Option<Duration>,
-    /// For people: one sentence without a full stop. Never a key or a token.
+    /// One sentence without a full stop, for people. Never contains a key or a token.
     pub words: String,
 }
 
-/// Whose fault a failure is.
+/// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The CA could not validate at least one of the names.
     Validation,
     /// The CA said that a limit is used up.
     RateLimited(Scope),
-    /// The CA refused without validating: a name it may not certify, a CAA record, a bad request.
+    /// The CA refused before validating: a name that it may not certify, a CAA record, a bad request.
     Refused,
-    /// The CA could not be reached, took too long, or is out of order. `Retry-After` is for all its
-    /// users, and an order that is in flight stays so.
+    /// The CA could not be reached, timed out, or is out of order. Its `Retry-After` is meant for all
+    /// users. An order in flight stays in flight.
     Unavailable,
-    /// The CA has not finished the order, which stays in flight. `Retry-After` is about that one,
-    /// and some say a day of what takes minutes.
+    /// The CA has not finished the order, which stays in flight. Its `Retry-After` is about this
+    /// order; some CAs say a day for what takes minutes.
     Slow,
     /// Something on this machine: a full disk, a command that failed, a check before the order.
     Ours,
 }
 
-/// Whom a limit concerns that the CA has said to be used up.
+/// What a `rateLimited` error of the CA applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -44,15 +43,15 @@ pub enum Scope {
     Names,
     /// All orders of the account.
     Account,
-    /// Everybody here.
+    /// All orders at the CA.
     Ca,
-    /// The CA did not say. Others with the account wait for ten minutes, so that not each finds
-    /// out.
+    /// The CA did not say. Other orders of the account wait for ten minutes instead of failing one
+    /// after the other.
     Unknown,
 }
 
 impl Failure {
-    /// RetryAt when the CA wants no order for these names.
+    /// Until when the CA accepts no order for these names.
     pub(super) fn names_retry_at(&self, now: SystemTime) -> Option<SystemTime> {
         let wait = self.retry_after?;
         match self.fault {
@@ -66,16 +65,18 @@ impl Failure {
         }
     }
 
-    /// For whom else, and how long.
+    /// Which other orders have to wait, and how long.
     pub(super) fn pause(&self) -> Option<(Scope, Duration)> {
-        let wait = self.retry_after.unwrap_or(MINUTE);
+        let wait = self.retry_after.unwrap_or(Duration::from_mins(1));
         match self.fault {
-            Fault::RateLimited(Scope::Unknown) => Some((Scope::Account, wait.min(10 * MINUTE))),
+            Fault::RateLimited(Scope::Unknown) => {
+                Some((Scope::Account, wait.min(Duration::from_mins(10))))
+            }
             Fault::RateLimited(scope @ (Scope::Account | Scope::Ca)) => {
-                Some((scope, wait.min(DAY)))
+                Some((scope, wait.min(Duration::from_hours(24))))
             }
             Fault::Unavailable if self.retry_after.is_some() => {
-                Some((Scope::Ca, wait.min(DAY / 4)))
+                Some((Scope::Ca, wait.min(Duration::from_hours(6))))
             }
             Fault::RateLimited(Scope::Names)
             | Fault::Validation
@@ -86,6 +87,3 @@ impl Failure {
         }
     }
 }
-
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);

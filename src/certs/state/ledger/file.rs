@@ -1,5 +1,5 @@
 //! The ledger on disk: read, changed and written under a lock, so that processes that share the
-//! directory keep one budget. A damaged file is kept aside and reported.
+//! directory share one budget. A damaged file is renamed and reported.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,23 +16,23 @@ pub struct LedgerFile {
     path: PathBuf,
     lock: PathBuf,
     ledger: Arc<Ledger>,
-    /// What the file was when it was read or written last; `None` once a write has failed: memory
-    /// then knows more than the disk.
+    /// The file as it was last read or written; `None` after a write has failed: then memory is newer
+    /// than the disk.
     seen: Option<Fingerprint>,
     clock: Clock,
 }
 
-/// One moment by two clocks: the one of the wall, which people set, and one that only runs.
+/// The time by two clocks: the wall clock, which can be set, and a monotonic one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
-    /// What certificates and the file are dated by.
+    /// Wall clock.
     pub now: SystemTime,
-    /// Since any moment, the same during the life of the process.
+    /// Monotonic, since an arbitrary start that is fixed for the life of the process.
     pub steady: Duration,
 }
 
 impl Clock {
-    /// By how much the wall's clock was set forward until a later moment; zero when it was not.
+    /// By how much the wall clock was set forward between `self` and `later`; zero if it was not.
     pub(super) fn jump(self, later: Self) -> Duration {
         let by_wall = later.now.duration_since(self.now).unwrap_or_default();
         let steadily = later.steady.saturating_sub(self.steady);
@@ -42,37 +42,31 @@ impl Clock {
     }
 }
 
-/// What had to be done about the file to go on.
+/// The ledger file was damaged and has been renamed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ledger of ACME attempts was damaged and is now {}: what was asked of the CAs before is forgotten", aside.display())]
 pub struct LedgerDamaged {
-    /// Where it is kept.
+    /// The new path of the damaged file.
     pub aside: PathBuf,
 }
 
-/// Why the ledger cannot be had, or not be kept.
+/// Why the ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// It is there, but cannot be read.
+    /// The file exists but cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The change is in force in this process, but is not on disk.
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The change is in effect in this process but is not on disk.
     #[error("cannot write {}: {source}", path.display())]
     Unwritable {
         /// The file or its lock.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
 }
 
 impl LedgerFile {
-    /// Opens the ledger, or begins one. Whoever gets a [`LedgerDamaged`] must report it: it is said
+    /// Opens the ledger, or creates one. The caller reports a [`LedgerDamaged`]: it is returned
     /// once.
     pub fn open(
         state: &StatePaths,
@@ -92,23 +86,21 @@ impl LedgerFile {
             clock,
         };
         if file.seen.is_none() {
-            // An empty one is written at once: when it was begun tells a new directory from a lost
-            // one.
+            // Written at once: the time of creation tells a new directory from a lost one.
             file.write()?;
         }
         Ok((file, damaged))
     }
 
-    /// As of the last change. Another process may have changed it since.
+    /// The ledger as of the last update. Another process may have changed the file since.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
-    /// Changes the ledger, or asks it what must not change before it is acted upon, with what other
-    /// processes wrote taken in first.
+    /// Changes the ledger under the lock, after reading what other processes have written.
     ///
-    /// With an error the change is in force here all the same, so that a full disk does not make
-    /// this process forget; but nothing that the CA counts should follow.
+    /// On an error the change is in effect in this process all the same, so that a full disk does
+    /// not lose it; but the caller must not do anything that the CA counts.
     pub fn update<R>(
         &mut self,
         clock: Clock,
@@ -131,8 +123,8 @@ impl LedgerFile {
         (answer, written)
     }
 
-    /// Reads what another process wrote. A file that has vanished, or become unreadable or damaged,
-    /// does not take away what is known here: the next write replaces it.
+    /// Reads the file if another process has changed it. A file that is missing, unreadable or damaged
+    /// does not change the ledger in memory: the next write replaces the file.
     fn reload(&mut self, now: SystemTime) {
         let sight = Fingerprint::from_path(&self.path);
         if self.seen.is_none() || self.seen == sight {
@@ -162,7 +154,7 @@ fn unwritable(path: &Path, source: io::Error) -> LedgerError {
     }
 }
 
-/// The ledger in the file, or a new one where there is none. A damaged one is moved aside.
+/// Reads the ledger, or creates one where there is no file. Renames a damaged file.
 fn read(path: &Path, now: SystemTime) -> Result<(Ledger, Option<LedgerDamaged>), LedgerError> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
@@ -184,7 +176,7 @@ fn read(path: &Path, now: SystemTime) -> Result<(Ledger, Option<LedgerDamaged>),
     Ok((Ledger::new(now), Some(LedgerDamaged { aside })))
 }
 
-/// Beside the file, with the second in its name; of several in a second each is kept.
+/// A free name beside the file, with the time in seconds.
 fn free_name(path: &Path, now: SystemTime) -> PathBuf {
     let second = now
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -197,7 +189,7 @@ fn free_name(path: &Path, now: SystemTime) -> PathBuf {
         .unwrap_or_else(|| name(0))
 }
 
-/// Smaller differences are a clock that is being slewed, or a loaded machine.
+/// Smaller differences come from a clock that is being slewed, or from a loaded machine.
 const MIN_CLOCK_JUMP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -207,7 +199,7 @@ mod tests {
     use crate::certs::names::NameSet;
     use crate::certs::state::paths::CaId;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn clock(wall: u32, steady: u32) -> Clock {
         Clock {

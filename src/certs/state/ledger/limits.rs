@@ -1,6 +1,6 @@
-//! What each CA publishes of its limits, as data. Where a CA speaks of token buckets, the window
-//! here is the time that refills a whole bucket: whoever never exceeds that in any window never
-//! empties one.
+//! The published rate limits of each CA, as data. Where a CA uses token buckets, the window here is
+//! the time that refills a whole bucket: a client that never exceeds the limit in any window never
+//! empties the bucket.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,30 +8,25 @@ use std::time::Duration;
 
 use crate::certs::state::paths::CaId;
 
-/// At most so many in any window of this length.
+/// At most `most` events in any window of length `per`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many.
     pub most: usize,
-    /// In how long a time.
     pub per: Duration,
 }
 
 impl Rate {
-    const fn new(most: usize, per_seconds: u64) -> Self {
-        Self {
-            most,
-            per: Duration::from_secs(per_seconds),
-        }
+    const fn new(most: usize, per: Duration) -> Self {
+        Self { most, per }
     }
 }
 
-/// The limits of one CA. `None`: it has none of this kind.
+/// The limits of one CA. `None`: the CA has no limit of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaLimits {
-    /// As people call the CA; `None`: by its host.
+    /// The name of the CA; `None`: known by its host.
     pub name: Option<&'static str>,
-    /// Whether others trust what it issues, so that its budget is precious.
+    /// Whether its certificates are publicly trusted.
     pub is_production: bool,
     /// New accounts of this machine.
     pub accounts: Rate,
@@ -39,20 +34,20 @@ pub struct CaLimits {
     pub orders: Rate,
     /// Failed authorizations of a name in an account.
     pub failures: Rate,
-    /// Certificates for exactly the same names, whoever orders them.
+    /// Certificates for exactly the same names, in any account.
     pub duplicates: Rate,
     /// New certificates below a registered domain; renewals for the same names do not count.
     pub domain: Option<Rate>,
-    /// Failed authorizations of a name in a row, one forgiven each day; beyond, the CA pauses the
-    /// name.
+    /// Consecutive failed authorizations of a name, after which the CA pauses the name. Each day one
+    /// stops counting.
     pub consecutive_failures: Option<u32>,
     /// Renewals that name the certificate they replace (RFC 9773 §5). CAs exempt them; this is our
-    /// own bound for the case that a CA asks for one after the other.
+    /// own limit, in case a CA suggests one renewal after the other.
     pub replacements: Rate,
 }
 
 impl CaLimits {
-    /// Of a CA.
+    /// Returns the limits of a CA by the host of its directory.
     pub fn for_ca(ca: &CaId) -> Self {
         match ca.host() {
             "acme-v02.api.letsencrypt.org" => LETS_ENCRYPT,
@@ -79,42 +74,38 @@ impl CaLimits {
     }
 }
 
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
-
 /// As published for August 2026: one order refills in 36 s, one certificate of a domain in 202 min,
 /// one of the same names in 34 h, one failure in 12 min, one account in 18 min.
 const LETS_ENCRYPT: CaLimits = CaLimits {
     name: Some("Let's Encrypt"),
     is_production: true,
-    accounts: Rate::new(10, 3 * HOUR),
-    orders: Rate::new(300, 3 * HOUR),
-    failures: Rate::new(5, HOUR),
-    duplicates: Rate::new(5, 5 * 34 * HOUR),
-    domain: Some(Rate::new(50, 50 * 202 * MINUTE)),
+    accounts: Rate::new(10, Duration::from_hours(3)),
+    orders: Rate::new(300, Duration::from_hours(3)),
+    failures: Rate::new(5, Duration::from_hours(1)),
+    duplicates: Rate::new(5, Duration::from_hours(5 * 34)),
+    domain: Some(Rate::new(50, Duration::from_mins(50 * 202))),
     consecutive_failures: Some(1152),
-    replacements: Rate::new(3, DAY),
+    replacements: Rate::new(3, Duration::from_hours(24)),
 };
 
 /// As published; the same as production where nothing else is said.
 const LETS_ENCRYPT_STAGING: CaLimits = CaLimits {
     name: Some("Let's Encrypt (staging)"),
     is_production: false,
-    accounts: Rate::new(50, 3 * HOUR),
-    orders: Rate::new(1500, 3 * HOUR),
-    failures: Rate::new(60, HOUR),
-    duplicates: Rate::new(30_000, 7 * DAY),
-    domain: Some(Rate::new(30_000, 7 * DAY)),
+    accounts: Rate::new(50, Duration::from_hours(3)),
+    orders: Rate::new(1500, Duration::from_hours(3)),
+    failures: Rate::new(60, Duration::from_hours(1)),
+    duplicates: Rate::new(30_000, Duration::from_hours(7 * 24)),
+    domain: Some(Rate::new(30_000, Duration::from_hours(7 * 24))),
     ..LETS_ENCRYPT
 };
 
-/// What Google says of its limits could not be verified. This is a bound of our own: as many orders
-/// in a time as Let's Encrypt allows, counted by the hour.
+/// Google's published limits could not be verified. This is our own: the rate of orders that Let's
+/// Encrypt allows, counted per hour.
 const GOOGLE: CaLimits = CaLimits {
     name: Some("Google Trust Services"),
     is_production: true,
-    orders: Rate::new(100, HOUR),
+    orders: Rate::new(100, Duration::from_hours(1)),
     ..UNKNOWN
 };
 
@@ -122,28 +113,28 @@ const GOOGLE: CaLimits = CaLimits {
 const BUYPASS: CaLimits = CaLimits {
     name: Some("Buypass"),
     is_production: true,
-    duplicates: Rate::new(5, 7 * DAY),
-    domain: Some(Rate::new(20, 7 * DAY)),
+    duplicates: Rate::new(5, Duration::from_hours(7 * 24)),
+    domain: Some(Rate::new(20, Duration::from_hours(7 * 24))),
     ..UNKNOWN
 };
 
-/// Courtesy towards a CA whose limits are not known. Its certificates may live for a day, so that
-/// the same names may be wanted often.
+/// Our own limits for a CA whose limits are unknown. Its certificates may live for a day, so the
+/// same names may be ordered often.
 const UNKNOWN: CaLimits = CaLimits {
     name: None,
     is_production: false,
-    accounts: Rate::new(10, 3 * HOUR),
-    orders: Rate::new(300, 3 * HOUR),
-    failures: Rate::new(5, HOUR),
-    duplicates: Rate::new(10, HOUR),
+    accounts: Rate::new(10, Duration::from_hours(3)),
+    orders: Rate::new(300, Duration::from_hours(3)),
+    failures: Rate::new(5, Duration::from_hours(1)),
+    duplicates: Rate::new(10, Duration::from_hours(1)),
     domain: None,
     consecutive_failures: None,
-    replacements: Rate::new(10, HOUR),
+    replacements: Rate::new(10, Duration::from_hours(1)),
 };
 
-/// What was bought from a registrar, by the Public Suffix List with its private part, as Let's
-/// Encrypt counts; or what counts as such: an IPv4 address, an IPv6 network of 64 bits, or a name
-/// that is itself a suffix.
+/// Returns the registered domain of a name by the Public Suffix List including its private section,
+/// as Let's Encrypt counts; for an IPv4 address the address, for an IPv6 address its /64 network,
+/// for a name that is itself a suffix the name.
 pub fn registered_domain(name: &str) -> Cow<'_, str> {
     match name.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => return address.to_string().into(),
@@ -195,7 +186,7 @@ mod tests {
             production.duplicates,
             Rate {
                 most: 5,
-                per: Duration::from_secs(170 * HOUR)
+                per: Duration::from_hours(170)
             }
         );
         assert_eq!(production.domain.map(|rate| rate.most), Some(50));
@@ -221,9 +212,9 @@ mod tests {
         let one = |rate: Rate| rate.per.as_secs() / rate.most as u64;
         let limits = LETS_ENCRYPT;
         assert_eq!(one(limits.orders), 36);
-        assert_eq!(one(limits.failures), 12 * MINUTE);
-        assert_eq!(one(limits.duplicates), 34 * HOUR);
-        assert_eq!(limits.domain.map(one), Some(202 * MINUTE));
-        assert_eq!(one(limits.accounts), 18 * MINUTE);
+        assert_eq!(one(limits.failures), 12 * 60);
+        assert_eq!(one(limits.duplicates), 34 * 3600);
+        assert_eq!(limits.domain.map(one), Some(202 * 60));
+        assert_eq!(one(limits.accounts), 18 * 60);
     }
 }

@@ -1,5 +1,5 @@
-//! What is remembered of one CA: the accounts made, the orders and where they stand, the failures
-//! in a row, and until when it asked to be left alone.
+//! The record of one CA: accounts created, orders and their progress, consecutive failures, and how
+//! long the CA asked not to be contacted.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use crate::certs::names::NameSet;
 use crate::certs::renewal::Seed;
 use crate::certs::timestamps;
 
-/// What an order is in the eyes of the CA, which exempts renewals from some limits.
+/// How the CA counts an order: it exempts renewals from some limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderKind {
@@ -35,13 +35,13 @@ pub(super) struct OrderAttempt {
     pub(super) kind: OrderKind,
     #[serde(with = "timestamps")]
     pub(super) placed: SystemTime,
-    /// When it reached its stage.
+    /// When the order made its last progress.
     #[serde(with = "timestamps")]
     pub(super) moved: SystemTime,
     stage: OrderProgress,
 }
 
-/// How far an order is.
+/// The progress of an order, as far as a limit depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OrderProgress {
@@ -49,7 +49,7 @@ pub(super) enum OrderProgress {
     Finalizing,
     Issued,
     Ended,
-    /// Proved, asked for, and refused: it is neither a certificate nor a failed authorization.
+    /// Finalized and refused: neither a certificate nor a failed authorization.
     NotIssued,
 }
 
@@ -59,8 +59,8 @@ impl OrderAttempt {
         matches!(self.stage, OrderProgress::Placed | OrderProgress::Ended)
     }
 
-    /// RetryAt when it counts as a certificate: one that was issued, or may be. One that was placed
-    /// and then heard of no more cannot have been issued, as nobody finalized it.
+    /// Until when the order counts as a certificate, because it was issued or may have been. An order
+    /// that was placed and not finalized cannot have been issued.
     pub(super) fn issue_counts_until(&self, rate: Rate, now: SystemTime) -> Option<SystemTime> {
         match self.stage {
             OrderProgress::Finalizing | OrderProgress::Issued => Some(rate.end(self.moved, now)),
@@ -81,30 +81,31 @@ impl OrderAttempt {
     }
 }
 
-/// Failed validations of a name in a row.
+/// Consecutive failed validations of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Streak {
+struct FailureStreak {
     account: String,
     name: String,
     times: u32,
-    /// When it was last counted or forgiven.
+    /// When a failure was last added or stopped counting.
     #[serde(with = "timestamps")]
     at: SystemTime,
 }
 
-impl Streak {
+impl FailureStreak {
     fn days(&self, now: SystemTime) -> u32 {
-        let days = now.duration_since(self.at).unwrap_or_default().as_secs() / DAY.as_secs();
+        let days = now.duration_since(self.at).unwrap_or_default().as_secs()
+            / Duration::from_hours(24).as_secs();
         u32::try_from(days).unwrap_or(u32::MAX)
     }
 
-    /// The failures that still count: one is forgiven each day.
+    /// The failures that still count: each day one stops counting.
     fn level(&self, now: SystemTime) -> u32 {
         self.times.saturating_sub(self.days(now))
     }
 }
 
-/// Nobody in the scope orders before this moment.
+/// The CA rejects orders of this account until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct CaPause {
     /// `None`: the whole CA.
@@ -118,7 +119,7 @@ impl CaPause {
     fn retry_at(&self, now: SystemTime) -> RetryAt {
         // A clock that was set back must not make it longer.
         RetryAt {
-            at: self.until.min(now + DAY),
+            at: self.until.min(now + Duration::from_hours(24)),
             why: BlockReason::RetryAfter {
                 last: self.words.clone(),
             },
@@ -126,7 +127,7 @@ impl CaPause {
     }
 }
 
-/// All that is remembered of one CA.
+/// The record of one CA.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct CaRecord {
@@ -135,7 +136,7 @@ pub(super) struct CaRecord {
     attempts: Vec<OrderAttempt>,
     #[serde(with = "timestamps::pairs")]
     backoffs: BTreeMap<NameSet, Backoff>,
-    streaks: Vec<Streak>,
+    streaks: Vec<FailureStreak>,
     closed: Vec<CaPause>,
 }
 
@@ -157,7 +158,7 @@ impl CaRecord {
             || self.attempts.iter().any(|attempt| attempt.names == *names)
     }
 
-    /// What stands against an order besides the limits with a rate.
+    /// When the order may be placed, as far as anything but a rate limit blocks it.
     pub(super) fn retry_times(&self, request: &OrderRequest<'_>, now: SystemTime) -> Vec<RetryAt> {
         let backoff = self.backoffs.get(request.names);
         let waits = backoff
@@ -174,14 +175,14 @@ impl CaRecord {
         all.extend(self.paused(request, now));
         if self.attempts.len() >= MAX_ATTEMPTS {
             all.push(RetryAt {
-                at: now + 60 * MINUTE,
+                at: now + Duration::from_mins(60),
                 why: BlockReason::Full,
             });
         }
         all
     }
 
-    /// What stands against a new account besides the limit.
+    /// When an account may be created, as far as pauses of the whole CA block it.
     pub(super) fn pauses_of_the_ca(&self, now: SystemTime) -> Vec<RetryAt> {
         let all = self.closed.iter().filter(|closed| closed.account.is_none());
         all.map(|closed| closed.retry_at(now)).collect()
@@ -189,7 +190,7 @@ impl CaRecord {
 
     fn paused(&self, request: &OrderRequest<'_>, now: SystemTime) -> Option<RetryAt> {
         let most = CaLimits::for_ca(request.ca).consecutive_failures?;
-        let of_these = |streak: &&Streak| {
+        let of_these = |streak: &&FailureStreak| {
             streak.account == request.account && request.names.contains(&streak.name)
         };
         let pauses = self.streaks.iter().filter(of_these).filter_map(|streak| {
@@ -203,7 +204,8 @@ impl CaRecord {
             let over = (streak.level(now).saturating_add(in_flight) + 2)
                 .checked_sub(most)
                 .filter(|n| *n > 0)?;
-            let at = streak.at.min(now) + DAY * streak.days(now).saturating_add(over);
+            let at = streak.at.min(now)
+                + Duration::from_hours(24) * streak.days(now).saturating_add(over);
             let why = BlockReason::Paused {
                 name: streak.name.clone(),
                 times: streak.level(now),
@@ -246,7 +248,7 @@ impl CaRecord {
             .retain(|s| s.account != request.account || !request.names.contains(&s.name));
     }
 
-    /// Ends an order in flight, if there is one. One that was being finalized may have been issued.
+    /// Ends a placed order, if there is one. An order that was being finalized may have been issued.
     pub(super) fn end(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
         let placed = |attempt: &&mut OrderAttempt| {
             attempt.stage == OrderProgress::Placed && attempt.is_for(request)
@@ -264,8 +266,8 @@ impl CaRecord {
             .rev()
             .find(|attempt| attempt.is_open() && attempt.is_for(request));
         if let Some(attempt) = open {
-            let was_asked_for = attempt.stage == OrderProgress::Finalizing;
-            let stage = if was_asked_for {
+            let was_finalized = attempt.stage == OrderProgress::Finalizing;
+            let stage = if was_finalized {
                 OrderProgress::NotIssued
             } else {
                 OrderProgress::Ended
@@ -303,8 +305,8 @@ impl CaRecord {
         self.backoffs.insert(request.names.clone(), backoff);
     }
 
-    /// Ends the waiting of our own choice, but not that for an order which is under way: it would
-    /// only be looked at more often.
+    /// Ends the backoff of these names, unless an order is in flight: that would only be polled more
+    /// often.
     pub(super) fn reset_backoff(&mut self, names: &NameSet) {
         if self
             .backoffs
@@ -330,7 +332,7 @@ impl CaRecord {
             .find(|streak| streak.account == account && streak.name == name)
         {
             Some(streak) => (streak.times, streak.at) = (streak.level(now).saturating_add(1), now),
-            None => self.streaks.push(Streak {
+            None => self.streaks.push(FailureStreak {
                 account: account.to_owned(),
                 name: name.to_owned(),
                 times: 1,
@@ -357,7 +359,7 @@ impl CaRecord {
         });
     }
 
-    /// Brings what lies in the future to this moment and drops what no longer counts.
+    /// Moves times in the future to `now` and drops entries that no longer count.
     pub(super) fn settle(&mut self, limits: &CaLimits, now: SystemTime) {
         let CaLimits {
             accounts,
@@ -404,7 +406,7 @@ impl CaRecord {
         self.streaks.retain(|streak| streak.level(now) > 0);
         self.closed
             .iter_mut()
-            .for_each(|closed| closed.until = closed.until.min(now + DAY));
+            .for_each(|closed| closed.until = closed.until.min(now + Duration::from_hours(24)));
         self.closed.retain(|closed| closed.until > now);
     }
 
@@ -422,9 +424,7 @@ impl CaRecord {
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// An order that nobody has spoken of for so long was lost in a crash.
-const MAX_IN_FLIGHT: Duration = Duration::from_secs(60 * 60);
+/// An order without progress for this long was lost in a crash.
+const MAX_IN_FLIGHT: Duration = Duration::from_hours(1);
 /// About 5 MB, more than 300 orders in 3 hours make in a week.
 const MAX_ATTEMPTS: usize = 20_000;

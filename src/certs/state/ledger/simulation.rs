@@ -13,9 +13,9 @@ use crate::certs::renewal::{AriAnswer, AriWindow, Seed, Urgency, ask_ari_again, 
 use crate::certs::state::paths::CaId;
 use model::{ModelCa, SimulatedCertificate};
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// One domain as the manager of certificates keeps it.
 struct Domain {
