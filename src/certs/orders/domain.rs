@@ -115,7 +115,7 @@ impl Domain {
 
     pub(super) fn report(&self) -> AcmeStatus {
         let state = if self.running {
-            "being looked after".to_owned()
+            "being checked".to_owned()
         } else {
             self.state.to_string()
         };

@@ -79,11 +79,13 @@ impl DomainState {
 impl fmt::Display for DomainState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::New => f.write_str("about to be looked after"),
+            Self::New => f.write_str("not checked yet"),
             Self::Good { why, .. } => write!(f, "good ({why})"),
             Self::Waiting { why, .. } => write!(f, "waiting: {why}"),
             Self::Elsewhere { .. } => f.write_str("another process is ordering"),
-            Self::AwaitingConfirmation { why, .. } => write!(f, "held: {why}"),
+            Self::AwaitingConfirmation { why, .. } => {
+                write!(f, "waiting for the administrator: {why}")
+            }
         }
     }
 }

@@ -60,11 +60,11 @@ async fn a_domain_that_is_served_elsewhere_is_ordered_once_that_is_confirmed() {
     let held = until(&gateway, "held", |shown| {
         shown["acme"]["state"]
             .as_str()
-            .is_some_and(|state| state.starts_with("held: "))
+            .is_some_and(|state| state.starts_with("waiting for the administrator: "))
     })
     .await;
     let state = held["acme"]["state"].as_str().unwrap();
-    let begins = "held: no certificate is ordered yet: ci.example.com is being served with one by CN=another root of 20";
+    let begins = "waiting for the administrator: no certificate is ordered yet: ci.example.com is being served with one by CN=another root of 20";
     assert!(state.starts_with(begins), "{state}");
     assert!(
         state.ends_with("run `moorgate certs renew ci.example.com`"),

@@ -179,7 +179,7 @@ impl Process {
 }
 
 fn is_busy(state: &str) -> bool {
-    ["being looked after", "about to be looked after"].contains(&state)
+    ["being checked", "not checked yet"].contains(&state)
 }
 
 /// By the real clock, on a machine that has much to do.
