@@ -13,13 +13,13 @@ use moorgate::auth::htpasswd::Htpasswd;
 use moorgate::auth::policy::{Asker, Policy};
 use moorgate::auth::token::{Access, Bearer, Tokens};
 use moorgate::auth::verify::{Entry, Login, Verifier, VerifierSettings};
-use moorgate::config::access::{AccessRule, AccessSettings, Place, Selector};
+use moorgate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
 use moorgate::config::snapshot::{ConnectionSettings, FailureBudgets};
 use moorgate::config::vhost::ListenAddress;
 use moorgate::registry::action::{Action, Actions};
 use moorgate::registry::call::Call;
 use moorgate::registry::host::HostName;
-use moorgate::registry::location::{Answer, Origin, Rewriter};
+use moorgate::registry::location::{Origin, ResponseKind, Rewriter};
 use moorgate::registry::pattern::{Pattern, RepositoryPattern};
 use moorgate::registry::scope::{Resource, Rights};
 use moorgate::request::conn_info::{ConnInfo, Protocol};
@@ -199,7 +199,7 @@ fn rewrite_headers(criterion: &mut Criterion) {
         "x".repeat(300)
     );
     criterion.bench_function("rewrite a location", |b| {
-        b.iter(|| rewriter.location(black_box(&location), Answer::Other));
+        b.iter(|| rewriter.location(black_box(&location), ResponseKind::Other));
     });
 }
 
@@ -244,7 +244,7 @@ fn thousand_rules() -> Vec<AccessRule> {
             networks: n
                 .is_multiple_of(4)
                 .then(|| vec!["10.0.0.0/8".parse().expect("a network")]),
-            place: Place {
+            location: RuleLocation {
                 file: "ci.toml".into(),
                 line: n,
             },
@@ -264,7 +264,7 @@ fn one_kind_each() -> Vec<(&'static str, Vec<AccessRule>)> {
             tags: tag.map(|tag| vec![Pattern::new(&with(tag, n))]),
             actions: Actions::ALL,
             networks: None,
-            place: Place {
+            location: RuleLocation {
                 file: "ci.toml".into(),
                 line: n,
             },

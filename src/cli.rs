@@ -22,7 +22,7 @@ use crate::admin::control::{self, ControlReply, ReplyStatus};
 use crate::config::problem::{Colour, Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::registry::action::Action;
-use check::Form;
+use check::ReportFormat;
 use tokens::TokensCommand;
 
 /// An authenticating TLS reverse proxy for container registries.
@@ -63,7 +63,7 @@ enum Command {
         /// The user's name.
         user: String,
         #[command(flatten)]
-        options: htpasswd::Options,
+        options: htpasswd::HtpasswdOptions,
     },
     /// List the certificates of all domains.
     Certs {
@@ -83,21 +83,21 @@ enum Command {
         #[arg(value_name = "REPO[:TAG]")]
         what: String,
         #[command(flatten)]
-        options: explain::Options,
+        options: explain::ExplainOptions,
     },
     /// Remove from a domain's own store what no image needs; moorgate may serve it meanwhile.
     Gc {
         /// The domain.
         domain: String,
         #[command(flatten)]
-        options: gc::Options,
+        options: gc::GcOptions,
     },
     /// Let the running moorgate read its configuration again; print the problems if it refuses.
     Reload,
     /// Give a user, an address, or everybody all tries for a password again.
     Unlock {
         #[command(flatten)]
-        options: unlock::Options,
+        options: unlock::UnlockOptions,
         /// The domain of the user; all of them without this.
         #[arg(long)]
         domain: Option<String>,
@@ -120,7 +120,7 @@ enum CertsCommand {
     Ca,
     /// Take over the certificates, keys and ACME accounts of another server, so that nothing is
     /// ordered anew.
-    Import(certs::import::Arguments),
+    Import(certs::import::ImportArguments),
     /// Print the TXT records that prove a domain's names for good, by dns-persist-01.
     Dns {
         /// The domain, as in its file.
@@ -170,7 +170,11 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
     match command {
         Command::Run { debug } => run::run(config, debug),
         Command::Check { json } => {
-            let form = if json { Form::Json } else { Form::Text };
+            let form = if json {
+                ReportFormat::Json
+            } else {
+                ReportFormat::Text
+            };
             let outcome = crate::config::load(&config);
             let extra = outcome
                 .as_ref()

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Watched;
-use crate::config::network::Networks;
+use crate::config::network::TrustedProxies;
 use crate::config::snapshot::{ConnectionSettings, Snapshot};
 use crate::config::vhost::ListenAddress;
 use crate::listen::proxy_protocol::{self, ProxyHeader, ProxyProtocolError};
@@ -152,7 +152,7 @@ where
 async fn secure<IO>(
     mut io: IO,
     peer: SocketAddr,
-    trusted: &Networks,
+    trusted: &TrustedProxies,
     config: Arc<ListenerConfig>,
 ) -> Result<(Secured<IO>, SocketAddr), SecureError<IO>>
 where

@@ -2,7 +2,7 @@
 //! the repositories that are to be their own.
 
 use crate::auth::{UserName, UsersFile};
-use crate::config::access::{Named, Own, Selector};
+use crate::config::access::{PerUserRepository, Selector, UserReference};
 use crate::config::problem::{Problem, Problems};
 use crate::config::vhost::SharedVirtualHost;
 
@@ -15,7 +15,7 @@ pub(super) fn warn_of_unknown_users(
     let Some(users) = users.map(UsersFile::current) else {
         return;
     };
-    for Named { name, file, span } in &host.access.named {
+    for UserReference { name, file, span } in &host.access.user_references {
         let is_known = match name.literal() {
             Some(name) => users.has(name),
             None => users.names().any(|user| name.matches(user.as_str())),
@@ -38,14 +38,14 @@ pub(super) fn warn_of_users_without_repositories(
         return;
     };
     // A pattern that is valid for no user at all is reported elsewhere.
-    for Own {
+    for PerUserRepository {
         repository,
         users: about,
         file,
         span,
     } in host
         .access
-        .own
+        .per_user_repositories
         .iter()
         .filter(|own| own.repository.is_possible(None))
     {

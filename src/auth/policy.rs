@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use self::index::{Candidate, Index};
-use crate::config::access::{AccessRule, AccessSettings, Place, Selector};
+use crate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
 use crate::registry::action::{Action, Actions};
 use crate::registry::pattern::{Pattern, RepositoryPattern};
 
@@ -43,7 +43,7 @@ pub struct Decision<'p> {
     /// Whether it may be done.
     pub allowed: bool,
     /// The rule that decided; `None` if there is none that is about it.
-    pub rule: Option<&'p Place>,
+    pub rule: Option<&'p RuleLocation>,
 }
 
 impl Decision<'_> {
@@ -63,7 +63,7 @@ struct Rule {
     actions: Actions,
     networks: Option<Box<[IpNet]>>,
     users: Box<[Selector]>,
-    place: Place,
+    location: RuleLocation,
 }
 
 impl Policy {
@@ -71,8 +71,8 @@ impl Policy {
     pub fn new(settings: &AccessSettings, anonymous: Actions) -> Self {
         let AccessSettings {
             rules,
-            named: _,
-            own: _,
+            user_references: _,
+            per_user_repositories: _,
         } = settings;
         let denies = rules.iter().filter(|rule| rule.deny);
         let allows = rules.iter().filter(|rule| !rule.deny);
@@ -237,7 +237,7 @@ impl Policy {
         let rule = rank.and_then(|rank| self.rule(rank));
         Decision {
             allowed: rule.is_some_and(|rule| !rule.deny),
-            rule: rule.map(|rule| &rule.place),
+            rule: rule.map(|rule| &rule.location),
         }
     }
 }
@@ -269,7 +269,7 @@ impl Rule {
             tags,
             actions,
             networks,
-            place,
+            location,
         } = rule;
         let starred = users.iter().filter_map(|selector| match selector {
             Selector::Name(pattern) if pattern.literal().is_none() => Some(pattern.clone()),
@@ -286,7 +286,7 @@ impl Rule {
             actions: *actions,
             networks: networks.clone().map(Into::into),
             users: users.clone().into(),
-            place: place.clone(),
+            location: location.clone(),
         }
     }
 

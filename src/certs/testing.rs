@@ -10,8 +10,8 @@ use rcgen::{CertificateParams, KeyPair};
 use super::Certificate;
 use crate::certs::served::files;
 use crate::config::access::AccessSettings;
-use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind, Directory, KnownCa};
-use crate::config::network::Networks;
+use crate::config::acme::{AcmeDirectory, AcmeSettings, CaSettings, ChallengeKind, KnownCa};
+use crate::config::network::TrustedProxies;
 use crate::config::snapshot::{
     ConnectionSettings, FailureBudgets, LogFormat, LogLevel, LogSettings, Snapshot,
 };
@@ -152,7 +152,7 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
         http: Vec::new(),
         domains,
         acme: AcmeSettings {
-            authorities: vec![CaSettings::new(Directory::Known(
+            authorities: vec![CaSettings::new(AcmeDirectory::Known(
                 KnownCa::LetsEncryptStaging,
             ))],
             challenges: vec![ChallengeKind::Http01],
@@ -160,7 +160,7 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
             resolvers: Vec::new(),
         },
         admin: None,
-        trusted_proxies: Networks::default(),
+        trusted_proxies: TrustedProxies::default(),
         failures: FailureBudgets::default(),
         log: LogSettings {
             format: LogFormat::Text,

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::certs::state::paths::StoredAccount;
     use crate::certs::testing::{self, host, pair, snapshot};
-    use crate::config::acme::{CertifiedName, Directory, Fallback};
+    use crate::config::acme::{AcmeDirectory, CertifiedName, Fallback};
 
     #[test]
     fn each_domain_has_a_line_and_a_json_object() {
@@ -237,7 +237,7 @@ mod tests {
         "#);
         // Of a CA that is not known, only its own word tells; of the others it is printed anyway.
         // An alias will do.
-        let other = CaSettings::new(Directory::at("https://ca.example.com/acme/directory"));
+        let other = CaSettings::new(AcmeDirectory::at("https://ca.example.com/acme/directory"));
         let directory = CaId::new(other.directory.url()).expect("a URL");
         snapshot.acme.authorities.insert(0, other);
         let mut account = Account {

@@ -13,7 +13,7 @@ use crate::config::vhost::{CertificateSource, ListenAddress, UpstreamAuthorizati
 
 /// The form of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum ReportFormat {
     /// Problems on stderr, domains on stdout.
     Text,
     /// One JSON object on stdout.
@@ -25,7 +25,7 @@ pub enum Form {
 pub fn report(
     outcome: &Result<Loaded, Problems>,
     extra: Vec<Problem>,
-    form: Form,
+    form: ReportFormat,
 ) -> io::Result<ExitCode> {
     let (problems, snapshot) = match outcome {
         Ok(loaded) => (&loaded.warnings, Some(&loaded.snapshot)),
@@ -35,7 +35,7 @@ pub fn report(
     problems.extend(extra);
     let snapshot = snapshot.filter(|_| !problems.has_errors());
     match form {
-        Form::Text => {
+        ReportFormat::Text => {
             let colour = if io::stderr().is_terminal() {
                 Colour::Always
             } else {
@@ -46,7 +46,7 @@ pub fn report(
                 write_domains(snapshot, &mut io::stdout().lock())?;
             }
         }
-        Form::Json => writeln!(io::stdout().lock(), "{:#}", json(&problems, snapshot))?,
+        ReportFormat::Json => writeln!(io::stdout().lock(), "{:#}", json(&problems, snapshot))?,
     }
     Ok(ExitCode::from(if snapshot.is_some() { 0 } else { 2 }))
 }

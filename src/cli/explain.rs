@@ -1,7 +1,7 @@
 //! `moorgate explain USER ACTION REPO[:TAG]`: whether it is allowed, and which rule of which file
 //! decides.
 
-mod asked;
+mod query;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,10 +9,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use self::asked::Asked;
+use self::query::AccessQuery;
 use crate::auth::policy::{Asker, Policy};
 use crate::auth::{UserName, UsersFile};
-use crate::config::access::Place;
+use crate::config::access::RuleLocation;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::VirtualHost;
 use crate::registry::action::Action;
@@ -21,7 +21,7 @@ use crate::registry::reference::Tag;
 
 /// Where, and from where.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
+pub struct ExplainOptions {
     /// Only this domain; without it, each.
     #[arg(long)]
     pub domain: Option<String>,
@@ -36,7 +36,7 @@ pub struct Options {
 
 /// What one domain says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Answer {
+pub struct AccessExplanation {
     /// The domain.
     pub domain: String,
     /// Whether the htpasswd file has the user; nobody else can log in.
@@ -57,7 +57,7 @@ pub struct Answer {
 pub fn run(
     snapshot: &Snapshot,
     (user, action, what): (&str, Action, &str),
-    options: &Options,
+    options: &ExplainOptions,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let answers = answers(snapshot, (user, action, what), options)?;
@@ -76,8 +76,8 @@ pub fn run(
 pub fn answers(
     snapshot: &Snapshot,
     (user, action, what): (&str, Action, &str),
-    options: &Options,
-) -> anyhow::Result<Vec<Answer>> {
+    options: &ExplainOptions,
+) -> anyhow::Result<Vec<AccessExplanation>> {
     let (repository, tag) = what
         .split_once(':')
         .map_or((what, None), |(name, tag)| (name, Some(tag)));
@@ -100,7 +100,7 @@ pub fn answers(
     let answer = |host: &VirtualHost| {
         let policy = Policy::new(&host.access, host.auth.anonymous.actions());
         let tag = tag.as_ref().map(Tag::as_str);
-        let asked = Asked {
+        let asked = AccessQuery {
             policy: &policy,
             host,
             asker,
@@ -111,11 +111,11 @@ pub fn answers(
         let decision = asked.decision();
         let users = UsersFile::open(&host.auth.htpasswd)?;
         let known = asker.user.is_none_or(|user| users.current().has(user));
-        Ok(Answer {
+        Ok(AccessExplanation {
             domain: host.domain.to_string(),
             known,
             allowed: known && decision.allowed,
-            rule: decision.rule.map(Place::to_string),
+            rule: decision.rule.map(RuleLocation::to_string),
             open: policy.is_open(),
             reason: if known {
                 asked.reason()
@@ -151,8 +151,8 @@ fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec
     Ok(hosts)
 }
 
-fn line(answer: &Answer, (user, action, what): (&str, Action, &str)) -> String {
-    let Answer {
+fn line(answer: &AccessExplanation, (user, action, what): (&str, Action, &str)) -> String {
+    let AccessExplanation {
         domain,
         known: _,
         allowed,
@@ -170,7 +170,7 @@ fn line(answer: &Answer, (user, action, what): (&str, Action, &str)) -> String {
 mod tests {
     use super::*;
 
-    fn said(arguments: (&str, &str, &str), options: &Options) -> String {
+    fn said(arguments: (&str, &str, &str), options: &ExplainOptions) -> String {
         let directory = tempfile::tempdir().expect("directory");
         let folder = directory.path().join("conf.d");
         std::fs::create_dir(&folder).expect("conf.d");
@@ -198,8 +198,8 @@ mod tests {
         }
     }
 
-    fn options(domain: Option<&str>) -> Options {
-        Options {
+    fn options(domain: Option<&str>) -> ExplainOptions {
+        ExplainOptions {
             domain: domain.map(str::to_owned),
             client: Ipv4Addr::LOCALHOST.into(),
             json: false,
@@ -229,7 +229,7 @@ mod tests {
         a.test: alice may not pull in/app: no rule allows it
           HEAD alone, as clients ask around a push, is allowed with `push`: by the rule at conf.d/a.toml:19
         ");
-        let elsewhere = Options {
+        let elsewhere = ExplainOptions {
             client: "::ffff:10.0.0.1".parse().expect("an address"),
             ..options(Some("a.test"))
         };
@@ -241,7 +241,7 @@ mod tests {
         a.test: nobody may not pull base/app: no user in the htpasswd file is called so
         b.test: nobody may not pull base/app: no user in the htpasswd file is called so
         ");
-        let json = Options {
+        let json = ExplainOptions {
             json: true,
             ..options(Some("a.test"))
         };

@@ -11,7 +11,7 @@ use crate::store::collect::{CollectionOptions, CollectionSummary};
 
 /// Options of `moorgate gc`.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Options {
+pub struct GcOptions {
     /// Only report what would be removed.
     #[arg(long)]
     dry_run: bool,
@@ -24,7 +24,7 @@ pub struct Options {
 pub fn run(
     snapshot: &Snapshot,
     domain: &str,
-    options: Options,
+    options: GcOptions,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let settings = settings(snapshot, domain)?;

@@ -13,7 +13,7 @@ use crate::auth::{BcryptHash, BcryptKey, Cost, UserName};
 
 /// How the entry is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
-pub struct Options {
+pub struct HtpasswdOptions {
     /// Delete the user instead.
     #[arg(long, conflicts_with = "cost")]
     pub delete: bool,
@@ -25,9 +25,9 @@ pub struct Options {
 /// Adds, changes or deletes the entry of a user. The password comes from the terminal, asked twice,
 /// or else from the first line of standard input. The file is replaced as a whole and keeps its
 /// owner and permissions.
-pub fn run(file: &Path, user: &str, options: Options) -> anyhow::Result<()> {
+pub fn run(file: &Path, user: &str, options: HtpasswdOptions) -> anyhow::Result<()> {
     let user = UserName::new(user)?;
-    let Options { delete, cost } = options;
+    let HtpasswdOptions { delete, cost } = options;
     let entry = if delete {
         None
     } else {

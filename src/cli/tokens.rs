@@ -32,7 +32,7 @@ pub enum TokensCommand {
     Revoke {
         /// Which.
         #[command(flatten)]
-        which: Options,
+        which: RevokeOptions,
         /// At this domain only.
         #[arg(long)]
         domain: Option<String>,
@@ -42,7 +42,7 @@ pub enum TokensCommand {
 /// Which are taken back.
 #[derive(Debug, clap::Args)]
 #[group(id = "which", required = true, multiple = false)]
-pub struct Options {
+pub struct RevokeOptions {
     /// The one that `moorgate tokens list` shows with this id.
     #[arg(group = "which")]
     id: Option<String>,
@@ -121,7 +121,11 @@ impl Holders {
 }
 
 /// Asks the running process to forget them.
-pub fn revoke(config: &Path, which: Options, domain: Option<String>) -> anyhow::Result<ExitCode> {
+pub fn revoke(
+    config: &Path,
+    which: RevokeOptions,
+    domain: Option<String>,
+) -> anyhow::Result<ExitCode> {
     let which = match (which.id, which.user) {
         (Some(id), _) => TokenSelection::Id(id),
         (None, Some(user)) => TokenSelection::User(user),

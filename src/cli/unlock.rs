@@ -8,7 +8,7 @@ use crate::admin::control::{ControlCommand, UnlockTarget};
 /// Who is unlocked.
 #[derive(Debug, clap::Args)]
 #[group(id = "whom", required = true, multiple = false)]
-pub struct Options {
+pub struct UnlockOptions {
     /// A user, or the address of a client; of IPv6, its whole /64.
     #[arg(value_name = "USER|ADDRESS", group = "whom")]
     user: Option<String>,
@@ -18,7 +18,11 @@ pub struct Options {
 }
 
 /// Asks for it.
-pub fn run(config: &Path, options: Options, domain: Option<String>) -> anyhow::Result<ExitCode> {
+pub fn run(
+    config: &Path,
+    options: UnlockOptions,
+    domain: Option<String>,
+) -> anyhow::Result<ExitCode> {
     let whom = match options.user {
         None => UnlockTarget::All,
         Some(user) => match user.parse() {

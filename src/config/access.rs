@@ -17,9 +17,9 @@ pub struct AccessSettings {
     /// In the order of the file. None at all: every user may do everything.
     pub rules: Vec<AccessRule>,
     /// Every name that rules and groups have, and where, to be held against the htpasswd.
-    pub named: Vec<Named>,
+    pub user_references: Vec<UserReference>,
     /// Every repository of an allow that is each user's own, to be held against the names of users.
-    pub own: Vec<Own>,
+    pub per_user_repositories: Vec<PerUserRepository>,
 }
 
 /// One `[[access]]`.
@@ -38,7 +38,7 @@ pub struct AccessRule {
     /// From where, at least one; `None`: from anywhere.
     pub networks: Option<Vec<IpNet>>,
     /// Where it is written.
-    pub place: Place,
+    pub location: RuleLocation,
 }
 
 /// Whom a rule is about.
@@ -72,7 +72,7 @@ impl fmt::Display for Selector {
 
 /// A `${user}` in a rule that allows something.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
+pub struct PerUserRepository {
     /// The pattern that has it.
     pub repository: RepositoryPattern,
     /// Whom the rule is about.
@@ -85,14 +85,14 @@ pub struct Own {
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RuleLocation {
     /// Relative to the configuration directory, where it is below it.
     pub file: PathBuf,
     /// From 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RuleLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
     }
@@ -100,7 +100,7 @@ impl fmt::Display for Place {
 
 /// A user's name in a rule or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct UserReference {
     /// The name, or a pattern of names.
     pub name: Pattern,
     /// The file in which it stands.

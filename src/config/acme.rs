@@ -93,7 +93,7 @@ pub struct AcmeSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaSettings {
     /// Where it is.
-    pub directory: Directory,
+    pub directory: AcmeDirectory,
     /// PEM file of the only roots trusted for its server; the system's without it.
     pub roots: Option<PathBuf>,
     /// The profile to be asked for.
@@ -127,7 +127,7 @@ impl Default for ValidationPorts {
 
 impl CaSettings {
     /// Of a CA about which nothing else is said.
-    pub fn new(directory: Directory) -> Self {
+    pub fn new(directory: AcmeDirectory) -> Self {
         let ports = ValidationPorts::default();
         Self {
             directory,
@@ -167,14 +167,14 @@ impl Eq for ExternalBinding {}
 
 /// The directory of a CA: one of those that are known by name, or an `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Directory {
+pub enum AcmeDirectory {
     /// A public CA.
     Known(KnownCa),
     /// Any other.
     Url(String),
 }
 
-impl Directory {
+impl AcmeDirectory {
     /// The one at a URL, whoever's it is.
     pub fn at(url: &str) -> Self {
         // The path of no known CA differs from another's by the case of its letters alone.
@@ -207,7 +207,7 @@ impl Directory {
     }
 }
 
-impl fmt::Display for Directory {
+impl fmt::Display for AcmeDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Known(ca) => f.write_str(ca.name()),
@@ -349,8 +349,8 @@ mod tests {
     #[test]
     fn a_ca_is_known_by_its_url_as_by_its_name() {
         let all = KnownCa::ALL.map(|ca| {
-            let directory = Directory::at(&ca.url().to_ascii_uppercase());
-            assert_eq!(directory, Directory::Known(ca));
+            let directory = AcmeDirectory::at(&ca.url().to_ascii_uppercase());
+            assert_eq!(directory, AcmeDirectory::Known(ca));
             let settings = CaSettings::new(directory);
             let caa = settings.directory.dns_identity().unwrap_or_default();
             let public = if settings.is_public() {
@@ -375,15 +375,18 @@ mod tests {
         BuypassStaging: https://api.test4.buypass.no/acme/directory, buypass.com, for trials, no binding
         ");
         let other = "https://ca.example.com/acme/directory";
-        assert_eq!(Directory::at(other), Directory::Url(other.to_owned()));
+        assert_eq!(
+            AcmeDirectory::at(other),
+            AcmeDirectory::Url(other.to_owned())
+        );
     }
 
     #[test]
     fn whether_a_ca_is_public_may_be_said() {
-        let mut ca = CaSettings::new(Directory::Known(KnownCa::LetsEncrypt));
+        let mut ca = CaSettings::new(AcmeDirectory::Known(KnownCa::LetsEncrypt));
         ca.public = Some(false);
         assert!(!ca.is_public());
-        let mut ca = CaSettings::new(Directory::at("https://ca.example.com/acme/directory"));
+        let mut ca = CaSettings::new(AcmeDirectory::at("https://ca.example.com/acme/directory"));
         assert!(!ca.is_public());
         ca.public = Some(true);
         assert!(ca.is_public());
@@ -398,7 +401,7 @@ mod tests {
             };
             CaSettings {
                 binding: Some(binding),
-                ..CaSettings::new(Directory::Known(KnownCa::ZeroSsl))
+                ..CaSettings::new(AcmeDirectory::Known(KnownCa::ZeroSsl))
             }
         };
         assert_eq!(with("a"), with("a"));

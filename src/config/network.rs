@@ -91,16 +91,16 @@ impl fmt::Display for Network {
 
 /// Some networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Networks(Vec<Network>);
+pub struct TrustedProxies(Vec<Network>);
 
-impl Networks {
+impl TrustedProxies {
     /// Whether an address is in one of them.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 
     /// One of more than one address that has some in common with another network.
-    pub fn that_meets(&self, other: IpNet) -> Option<Network> {
+    pub fn overlapping(&self, other: IpNet) -> Option<Network> {
         let meets = |own: &IpNet| own.contains(&other) || other.contains(own);
         let wide = |own: &IpNet| own.prefix_len() < own.max_prefix_len();
         self.0
@@ -110,7 +110,7 @@ impl Networks {
     }
 }
 
-impl FromIterator<Network> for Networks {
+impl FromIterator<Network> for TrustedProxies {
     fn from_iter<I: IntoIterator<Item = Network>>(all: I) -> Self {
         Self(all.into_iter().collect())
     }
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn networks_meet_where_one_is_in_the_other() {
-        let networks: Networks = ["10.0.0.0/8", "192.0.2.7"]
+        let networks: TrustedProxies = ["10.0.0.0/8", "192.0.2.7"]
             .map(|text| Network::parse(text).expect(text))
             .into_iter()
             .collect();
@@ -188,7 +188,7 @@ mod tests {
             ("::/0", false),
         ] {
             assert_eq!(
-                networks.that_meets(other.parse().expect(other)).is_some(),
+                networks.overlapping(other.parse().expect(other)).is_some(),
                 meets,
                 "{other}"
             );

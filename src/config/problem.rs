@@ -30,13 +30,13 @@ pub enum Colour {
 #[derive(Clone, Debug)]
 pub struct Problem {
     severity: Severity,
-    place: Place,
+    place: ProblemLocation,
     message: String,
     help: String,
 }
 
 #[derive(Clone, Debug)]
-enum Place {
+enum ProblemLocation {
     File(PathBuf),
     Key { file: PathBuf, keys: Vec<String> },
     Span { source: Arc<Source>, span: Span },
@@ -46,7 +46,11 @@ enum Place {
 impl Problem {
     /// An error of a file as a whole.
     pub fn in_file(file: &Path, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self::new(Place::File(file.to_owned()), message.into(), help.into())
+        Self::new(
+            ProblemLocation::File(file.to_owned()),
+            message.into(),
+            help.into(),
+        )
     }
 
     /// An error at the value of a key, such as `["auth", "htpasswd"]`, for the layers above. The
@@ -59,7 +63,7 @@ impl Problem {
     ) -> Self {
         let keys = keys.iter().map(ToString::to_string).collect();
         Self::new(
-            Place::Key {
+            ProblemLocation::Key {
                 file: file.to_owned(),
                 keys,
             },
@@ -76,7 +80,7 @@ impl Problem {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        let place = Place::Bytes {
+        let place = ProblemLocation::Bytes {
             file: file.to_owned(),
             span: place.clone(),
         };
@@ -90,14 +94,14 @@ impl Problem {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        let place = Place::Span {
+        let place = ProblemLocation::Span {
             source: Arc::clone(source),
             span: span.clone(),
         };
         Self::new(place, message.into(), help.into())
     }
 
-    fn new(place: Place, message: String, help: String) -> Self {
+    fn new(place: ProblemLocation, message: String, help: String) -> Self {
         let (message, help) = (without_controls(&message), without_controls(&help));
         Self {
             severity: Severity::Error,
@@ -134,8 +138,10 @@ impl Problem {
     /// The file, as its path was given.
     pub fn file(&self) -> &Path {
         match &self.place {
-            Place::File(file) | Place::Key { file, .. } | Place::Bytes { file, .. } => file,
-            Place::Span { source, .. } => source.path(),
+            ProblemLocation::File(file)
+            | ProblemLocation::Key { file, .. }
+            | ProblemLocation::Bytes { file, .. } => file,
+            ProblemLocation::Span { source, .. } => source.path(),
         }
     }
 
@@ -174,10 +180,12 @@ impl Problem {
 
     fn located(&self) -> Option<(Arc<Source>, Span)> {
         match &self.place {
-            Place::File(_) => None,
-            Place::Span { source, span } => Some((Arc::clone(source), span.clone())),
-            Place::Bytes { file, span } => Some((Arc::new(Source::read(file).ok()?), span.clone())),
-            Place::Key { file, keys } => {
+            ProblemLocation::File(_) => None,
+            ProblemLocation::Span { source, span } => Some((Arc::clone(source), span.clone())),
+            ProblemLocation::Bytes { file, span } => {
+                Some((Arc::new(Source::read(file).ok()?), span.clone()))
+            }
+            ProblemLocation::Key { file, keys } => {
                 let source = Source::read(file).ok()?;
                 let span = source.find(keys)?;
                 Some((Arc::new(source), span))
@@ -253,8 +261,10 @@ impl Problems {
     pub(super) fn sort(&mut self) {
         self.0.sort_by_cached_key(|problem| {
             let start = match &problem.place {
-                Place::File(_) | Place::Key { .. } => 0,
-                Place::Span { span, .. } | Place::Bytes { span, .. } => span.start,
+                ProblemLocation::File(_) | ProblemLocation::Key { .. } => 0,
+                ProblemLocation::Span { span, .. } | ProblemLocation::Bytes { span, .. } => {
+                    span.start
+                }
             };
             (problem.file().to_owned(), start)
         });

@@ -16,7 +16,7 @@ use toml::de::DeTable;
 use self::access::{RawAccess, RawGroup};
 use self::acme::tls;
 pub(super) use self::acme::{RawAcmeSettings, RawCa, RawTls};
-use self::table::Table;
+use self::table::TableReader;
 use super::network::Network;
 use super::problem::{Problem, Problems};
 use super::schema::FileKind;
@@ -270,10 +270,10 @@ fn read<T>(
     source: &Arc<Source>,
     kind: FileKind,
     problems: &mut Problems,
-    walk: impl FnOnce(&mut Table<'_>) -> T,
+    walk: impl FnOnce(&mut TableReader<'_>) -> T,
 ) -> Option<T> {
     match DeTable::parse(source.text()) {
-        Ok(document) => Some(walk(&mut Table::top(
+        Ok(document) => Some(walk(&mut TableReader::top(
             source,
             kind,
             document.get_ref(),
@@ -294,7 +294,7 @@ fn read<T>(
     }
 }
 
-fn auth(table: &mut Table<'_>) -> RawAuth {
+fn auth(table: &mut TableReader<'_>) -> RawAuth {
     RawAuth {
         htpasswd: table.value("htpasswd", values::path),
         realm: table.value("realm", values::realm),
@@ -326,7 +326,7 @@ fn auth(table: &mut Table<'_>) -> RawAuth {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn upstream(table: &mut Table<'_>) -> RawUpstream {
+fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
     RawUpstream {
         url: table.value("url", values::upstream_url),
         directory: table.value("directory", values::store_name),
@@ -359,14 +359,14 @@ fn upstream(table: &mut Table<'_>) -> RawUpstream {
 /// coarse.
 const LEAST_GRACE: Duration = Duration::from_secs(2 * 3600);
 
-fn limits(table: &mut Table<'_>) -> RawLimits {
+fn limits(table: &mut TableReader<'_>) -> RawLimits {
     RawLimits {
         manifest: table.value("manifest", |value| values::size(value, KIB, GIB)),
         body: table.value("body", values::size_or_none),
     }
 }
 
-fn timeouts(table: &mut Table<'_>) -> RawTimeouts {
+fn timeouts(table: &mut TableReader<'_>) -> RawTimeouts {
     RawTimeouts {
         first_body_byte: timeout(table, "first_body_byte"),
         stall: timeout(table, "stall"),
@@ -377,11 +377,11 @@ fn timeouts(table: &mut Table<'_>) -> RawTimeouts {
     }
 }
 
-fn timeout(table: &mut Table<'_>, key: &'static str) -> Setting<Duration> {
+fn timeout(table: &mut TableReader<'_>, key: &'static str) -> Setting<Duration> {
     table.value(key, |value| values::duration(value, DAY))
 }
 
-fn main_auth(table: &mut Table<'_>) -> RawMainAuth {
+fn main_auth(table: &mut TableReader<'_>) -> RawMainAuth {
     RawMainAuth {
         // Five are what containerd needs if its password is another one each time.
         address_failures: table.value("address_failures", |value| {
@@ -392,7 +392,7 @@ fn main_auth(table: &mut Table<'_>) -> RawMainAuth {
     }
 }
 
-fn log(table: &mut Table<'_>) -> RawLog {
+fn log(table: &mut TableReader<'_>) -> RawLog {
     let levels = [
         ("error", LogLevel::Error),
         ("warn", LogLevel::Warn),
@@ -412,7 +412,7 @@ fn log(table: &mut Table<'_>) -> RawLog {
     }
 }
 
-fn main_limits(table: &mut Table<'_>) -> RawMainLimits {
+fn main_limits(table: &mut TableReader<'_>) -> RawMainLimits {
     RawMainLimits {
         domains: limits(table),
         // A stranger may make a connection hold at most 256 KiB (product.md, section 3).
@@ -424,7 +424,7 @@ fn main_limits(table: &mut Table<'_>) -> RawMainLimits {
     }
 }
 
-fn main_timeouts(table: &mut Table<'_>) -> RawMainTimeouts {
+fn main_timeouts(table: &mut TableReader<'_>) -> RawMainTimeouts {
     RawMainTimeouts {
         domains: timeouts(table),
         handshake: timeout(table, "handshake"),

@@ -98,13 +98,13 @@ pub(super) fn state(main: &MainFile) -> Option<PathBuf> {
 
 /// An address and where it is written; nowhere, if it is a default.
 #[derive(Clone, Debug)]
-struct Listener {
+struct RequestedListener {
     address: ListenAddress,
     written: Option<(Arc<Source>, Span)>,
 }
 
 /// The listeners of a domain.
-fn listen(file: &DomainFile, process: &Process, problems: &mut Problems) -> Vec<Listener> {
+fn listen(file: &DomainFile, process: &Process, problems: &mut Problems) -> Vec<RequestedListener> {
     if file.raw.listen.is_absent() {
         return process.https.clone();
     }
@@ -132,8 +132,8 @@ fn written(
     key: &str,
     list: &List<ListenAddress>,
     problems: &mut Problems,
-) -> Vec<Listener> {
-    let mut listeners: Vec<Listener> = Vec::new();
+) -> Vec<RequestedListener> {
+    let mut listeners: Vec<RequestedListener> = Vec::new();
     for entry in list.given().into_iter().flatten() {
         let address = *entry.get_ref();
         if listeners.iter().any(|listener| listener.address == address) {
@@ -143,7 +143,7 @@ fn written(
             );
             continue;
         }
-        listeners.push(Listener {
+        listeners.push(RequestedListener {
             address,
             written: Some((Arc::clone(source), entry.span())),
         });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::acme::AcmeSettings;
-use super::network::Networks;
+use super::network::TrustedProxies;
 use super::vhost::{ListenAddress, SharedVirtualHost};
 
 /// The whole validated configuration.
@@ -26,7 +26,7 @@ pub struct Snapshot {
     /// The read-only listener for health and status; none when it is not set.
     pub admin: Option<SocketAddr>,
     /// Whose word about the address of a client is believed.
-    pub trusted_proxies: Networks,
+    pub trusted_proxies: TrustedProxies,
     /// How many wrong passwords there may be.
     pub failures: FailureBudgets,
     /// How and what is logged.

@@ -113,7 +113,7 @@ impl Source {
             span: 0..0,
         };
         let mut at = start;
-        let mut place = Place {
+        let mut place = ExcerptSpan {
             wanted: span,
             start: None,
             end: None,
@@ -157,14 +157,14 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Follows a place of the file into the excerpt, whose bytes shift wherever a value is replaced.
-struct Place<'a> {
+/// Maps a span of the file to the excerpt, whose bytes shift wherever a value is replaced.
+struct ExcerptSpan<'a> {
     wanted: &'a Span,
     start: Option<usize>,
     end: Option<usize>,
 }
 
-impl Place<'_> {
+impl ExcerptSpan<'_> {
     /// The bytes of `range` stand in the excerpt from `to` on.
     fn copied(&mut self, range: Span, to: usize) {
         let within = |at: usize| {

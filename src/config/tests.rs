@@ -7,9 +7,9 @@ use crate::config::problem::{Colour, Severity};
 const DOMAIN: &str = "domain = 'ci.example.com'\n[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n\
     [upstream]\nurl = 'http://registry:5000'\n";
 
-struct Directory(tempfile::TempDir);
+struct ConfigDirectory(tempfile::TempDir);
 
-impl Directory {
+impl ConfigDirectory {
     fn new(files: &[(&str, &str)]) -> Self {
         let directory = Self(tempfile::tempdir().expect("directory"));
         for (name, content) in files {
@@ -46,7 +46,7 @@ impl Directory {
 #[test]
 fn domain_files_are_read_in_the_order_of_their_names() {
     let domain = |name: &str| DOMAIN.replace("ci.example", name);
-    let directory = Directory::new(&[
+    let directory = ConfigDirectory::new(&[
         ("conf.d/b.toml", &domain("b")),
         ("conf.d/a.toml", &domain("a")),
         ("conf.d/.a.toml", "broken"),
@@ -76,7 +76,7 @@ fn domain_files_are_read_in_the_order_of_their_names() {
 
 #[test]
 fn a_directory_without_domains_says_how_to_begin() {
-    insta::assert_snapshot!(Directory::new(&[("moorgate.toml", "")]).refused(), @r#"
+    insta::assert_snapshot!(ConfigDirectory::new(&[("moorgate.toml", "")]).refused(), @r#"
     error: there is no domain
     --> DIR/conf.d
      = help: write the first one, conf.d/registry.toml:
@@ -88,7 +88,7 @@ fn a_directory_without_domains_says_how_to_begin() {
              [upstream]
              url = "http://registry:5000"
     "#);
-    let missing = load(&Directory::new(&[]).path("nowhere"))
+    let missing = load(&ConfigDirectory::new(&[]).path("nowhere"))
         .expect_err("refused")
         .to_string();
     assert!(
@@ -99,7 +99,7 @@ fn a_directory_without_domains_says_how_to_begin() {
 
 #[test]
 fn all_files_are_looked_at_whatever_is_wrong_with_one() {
-    let directory = Directory::new(&[
+    let directory = ConfigDirectory::new(&[
         ("conf.d/a.toml", "domain = \n"),
         ("conf.d/b.toml", &DOMAIN.replace("url", "ulr")),
         ("conf.d/c.toml/file", ""),
@@ -168,7 +168,7 @@ fn files_that_settings_name_are_looked_for() {
             "http://registry:5000'",
             "https://registry:5000'\nroots = '.'",
         );
-    let directory = Directory::new(&[("conf.d/ci.toml", &text)]);
+    let directory = ConfigDirectory::new(&[("conf.d/ci.toml", &text)]);
     insta::assert_snapshot!(directory.refused(), @"
     warning: `tls.certificate` cannot be read: DIR/conf.d/ci.pem: No such file or directory (os error 2)
      --> DIR/conf.d/ci.toml:3:15
@@ -207,7 +207,7 @@ fn files_that_settings_name_are_looked_for() {
 #[test]
 fn a_missing_certificate_is_a_warning() {
     let text = DOMAIN.replace("internal = true", "certificate = 'ci.pem'\nkey = 'ci.key'");
-    let directory = Directory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
+    let directory = ConfigDirectory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
     let loaded = directory.load().expect("valid");
     assert_eq!(loaded.warnings.count(Severity::Warning), 2);
     directory.write("conf.d/ci.pem", "");
@@ -219,7 +219,7 @@ fn a_missing_certificate_is_a_warning() {
 fn secrets_are_read_and_never_shown() {
     let text =
         format!("{DOMAIN}username = 'me'\npassword = {{ file = '../credentials/upstream' }}\n");
-    let directory = Directory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
+    let directory = ConfigDirectory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
     insta::assert_snapshot!(directory.refused(), @"
     error: `upstream.password` names the file `DIR/conf.d/../credentials/upstream`, which cannot be read: No such file or directory (os error 2)
      --> DIR/conf.d/ci.toml:9:12

@@ -84,10 +84,10 @@ impl fmt::Display for ErrorCode {
 
 /// The error document with one entry. Without a detail the field is absent.
 pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> String {
-    let document = Document {
+    let document = ErrorDocument {
         error: None,
         error_description: None,
-        errors: [Entry {
+        errors: [ErrorEntry {
             code: code.as_str(),
             message,
             detail,
@@ -100,10 +100,10 @@ pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> Strin
 /// clients know these and some those.
 pub fn token_error_body(error: &str, code: ErrorCode, message: &str) -> String {
     let (error, error_description) = (Some(error), Some(message));
-    let document = Document {
+    let document = ErrorDocument {
         error,
         error_description,
-        errors: [Entry {
+        errors: [ErrorEntry {
             code: code.as_str(),
             message,
             detail: None,
@@ -113,16 +113,16 @@ pub fn token_error_body(error: &str, code: ErrorCode, message: &str) -> String {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ErrorDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_description: Option<&'a str>,
-    errors: [Entry<'a>; 1],
+    errors: [ErrorEntry<'a>; 1],
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct ErrorEntry<'a> {
     code: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

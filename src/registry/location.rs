@@ -26,7 +26,7 @@ pub struct Origin<'a> {
 
 /// What the answer with the reference is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ResponseKind {
     /// 3xx: the reference may lead to a storage on another host, even one whose path begins with
     /// `/v2/`.
     Redirect,
@@ -34,9 +34,9 @@ pub enum Answer {
     Other,
 }
 
-impl Answer {
+impl ResponseKind {
     /// By the status of the answer.
-    pub fn of(status: http::StatusCode) -> Self {
+    pub fn from_status(status: http::StatusCode) -> Self {
         if status.is_redirection() {
             Self::Redirect
         } else {
@@ -72,17 +72,19 @@ pub struct Rewriter<'a> {
 
 impl Rewriter<'_> {
     /// What becomes of the value of a `Location` header.
-    pub fn location(&self, value: &str, answer: Answer) -> Rewritten {
+    pub fn location(&self, value: &str, answer: ResponseKind) -> Rewritten {
         if !is_uri_text(value) {
             return Rewritten::Refused;
         }
-        let rewritten = match Form::parse(value) {
-            Some(Form::Absolute { https, rest }) => return self.absolute(https, rest, answer),
-            Some(Form::Network { rest }) => {
+        let rewritten = match ReferenceForm::parse(value) {
+            Some(ReferenceForm::Absolute { https, rest }) => {
+                return self.absolute(https, rest, answer);
+            }
+            Some(ReferenceForm::Network { rest }) => {
                 return self.absolute(self.upstream.https, rest, answer);
             }
-            Some(Form::Path) => self.local(value),
-            Some(Form::Relative) => self.relative(value),
+            Some(ReferenceForm::Path) => self.local(value),
+            Some(ReferenceForm::Relative) => self.relative(value),
             None => None,
         };
         match rewritten {
@@ -93,7 +95,7 @@ impl Rewriter<'_> {
     }
 
     /// `rest` begins with the authority.
-    fn absolute(&self, https: bool, rest: &str, answer: Answer) -> Rewritten {
+    fn absolute(&self, https: bool, rest: &str, answer: ResponseKind) -> Rewritten {
         let (authority, target) = split_at_any(rest, &['/', '?', '#']);
         // This also refuses user information: `@` is in no host name.
         let Ok(authority) = Authority::parse(authority) else {
@@ -115,7 +117,7 @@ impl Rewriter<'_> {
         // MinIO URL).
         let is_public =
             (is_registry || authority.port.is_none()) && (self.is_public)(&authority.host);
-        if !(is_upstream || is_public || (answer == Answer::Other && is_registry)) {
+        if !(is_upstream || is_public || (answer == ResponseKind::Other && is_registry)) {
             return Rewritten::Foreign;
         }
         path.map_or(Rewritten::Refused, Rewritten::Path)
@@ -152,14 +154,14 @@ impl Rewriter<'_> {
 }
 
 /// The forms of a URI reference (RFC 3986 §4.1, §4.2).
-enum Form<'a> {
+enum ReferenceForm<'a> {
     Absolute { https: bool, rest: &'a str },
     Network { rest: &'a str },
     Path,
     Relative,
 }
 
-impl<'a> Form<'a> {
+impl<'a> ReferenceForm<'a> {
     /// None for other schemes, for http without an authority, and for what refers to nothing new.
     fn parse(value: &'a str) -> Option<Self> {
         if let Some(rest) = value.strip_prefix("//") {

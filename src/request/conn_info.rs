@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::forwarded;
-use crate::config::network::Networks;
+use crate::config::network::TrustedProxies;
 use crate::config::snapshot::ConnectionSettings;
 use crate::config::vhost::ListenAddress;
 use crate::registry::host::HostName;
@@ -68,7 +68,11 @@ impl ConnInfo {
 
     /// The facts for one request: those of the connection, or with the client that a trusted proxy
     /// names.
-    pub fn for_request(self: &Arc<Self>, trusted: &Networks, headers: &HeaderMap) -> Arc<Self> {
+    pub fn for_request(
+        self: &Arc<Self>,
+        trusted: &TrustedProxies,
+        headers: &HeaderMap,
+    ) -> Arc<Self> {
         match forwarded::client(self.address, trusted, headers) {
             Some(address) => Arc::new(Self {
                 address,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
-use crate::config::network::Networks;
+use crate::config::network::TrustedProxies;
 
 /// The client that a trusted proxy names; none where the connection's own is the client.
 ///
@@ -14,7 +14,11 @@ use crate::config::network::Networks;
 /// that is not a trusted proxy is the client, and whatever stands before it may be the client's
 /// invention. Where something is no address, the proxy that passed it on is as far as anybody is
 /// known.
-pub(super) fn client(peer: IpAddr, trusted: &Networks, headers: &HeaderMap) -> Option<IpAddr> {
+pub(super) fn client(
+    peer: IpAddr,
+    trusted: &TrustedProxies,
+    headers: &HeaderMap,
+) -> Option<IpAddr> {
     if !trusted.contain(peer) {
         return None;
     }
@@ -62,7 +66,7 @@ mod tests {
     use super::*;
     use crate::config::network::Network;
 
-    fn trusted() -> Networks {
+    fn trusted() -> TrustedProxies {
         ["10.0.0.0/8", "fd00::/8"]
             .map(|network| Network::parse(network).expect(network))
             .into_iter()

@@ -11,7 +11,7 @@ use http::StatusCode;
 use http::header::HeaderValue;
 
 use super::site::Site;
-use crate::config::access::Place;
+use crate::config::access::RuleLocation;
 use crate::registry::call::CallError;
 use crate::registry::error_code::ErrorCode;
 use crate::store::StoreError;
@@ -192,7 +192,7 @@ impl Rejection {
     }
 
     /// Notes the access rule that refused it; `None`: there is none that allows it.
-    pub(crate) fn decided_by(mut self, rule: Option<&Place>) -> Self {
+    pub(crate) fn decided_by(mut self, rule: Option<&RuleLocation>) -> Self {
         self.rule = Some(rule.map_or_else(|| "none".into(), |place| place.to_string().into()));
         self
     }

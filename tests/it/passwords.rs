@@ -211,7 +211,7 @@ async fn taking_out_the_last_user_counts_without_a_restart() {
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
     let file = gateway.path("conf.d/ci.test.htpasswd");
-    let options = moorgate::cli::htpasswd::Options {
+    let options = moorgate::cli::htpasswd::HtpasswdOptions {
         delete: true,
         cost: 4,
     };

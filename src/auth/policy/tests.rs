@@ -32,7 +32,7 @@ fn rule(
         tags: None,
         actions: actions.iter().copied().collect(),
         networks: None,
-        place: Place {
+        location: RuleLocation {
             file: "ci.toml".into(),
             line,
         },

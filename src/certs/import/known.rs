@@ -34,14 +34,14 @@ pub(super) fn by_name(name: &str) -> Option<CaId> {
 mod tests {
     use super::*;
     use crate::certs::state::ledger::limits::CaLimits;
-    use crate::config::acme::{CaSettings, Directory};
+    use crate::config::acme::{AcmeDirectory, CaSettings};
 
     #[test]
     fn the_limits_of_each_known_ca_are_its_own() {
         for ca in KnownCa::ALL {
             let limits = CaLimits::for_ca(&by_url(ca.url()).expect("a URL"));
             assert!(limits.name.is_some(), "{ca:?}");
-            let settings = CaSettings::new(Directory::at(ca.url()));
+            let settings = CaSettings::new(AcmeDirectory::at(ca.url()));
             assert_eq!(limits.is_production, settings.is_public(), "{ca:?}");
             assert_eq!(by_any_url(ca.url()), by_url(ca.url()), "{ca:?}");
         }

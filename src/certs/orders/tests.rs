@@ -5,7 +5,7 @@ use super::*;
 use crate::certs::served::report::CertificateReport;
 use crate::certs::state::storage::{DomainRecord, RenewalAdvice};
 use crate::certs::testing::{host, name, pair, snapshot};
-use crate::config::acme::{AcmeRequest, CaSettings, CertifiedName, Directory, Fallback};
+use crate::config::acme::{AcmeDirectory, AcmeRequest, CaSettings, CertifiedName, Fallback};
 use crate::config::vhost::CertificateSource;
 
 /// A configuration whose CA cannot be reached.
@@ -21,7 +21,7 @@ fn asking(state: &std::path::Path, domains: &[&str]) -> Snapshot {
         host(&[domain], &[443], CertificateSource::Acme(request))
     });
     let mut snapshot = snapshot(state, hosts.collect());
-    snapshot.acme.authorities = vec![CaSettings::new(Directory::Url(
+    snapshot.acme.authorities = vec![CaSettings::new(AcmeDirectory::Url(
         "https://127.0.0.1:1/dir".to_owned(),
     ))];
     snapshot

@@ -12,7 +12,7 @@ use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {
+pub struct ImportArguments {
     /// The directory of Caddy 1 or 2, certbot or acme.sh, or Traefik's acme.json.
     path: PathBuf,
     /// Only say what would be taken over.
@@ -25,8 +25,12 @@ pub struct Arguments {
 
 /// Imports what the ACME domains of the configuration can use and prints a line for each item. Fails
 /// if the path has no files of a known tool, or if an item could not be written.
-pub fn run(snapshot: &Snapshot, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
-    let Arguments { path, dry_run, ca } = arguments;
+pub fn run(
+    snapshot: &Snapshot,
+    arguments: &ImportArguments,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let ImportArguments { path, dry_run, ca } = arguments;
     let asks = |host: &&SharedVirtualHost| matches!(host.certificate, CertificateSource::Acme(_));
     let targets: Vec<_> = snapshot.domains.iter().filter_map(target).collect();
     let authorities = snapshot

@@ -29,12 +29,12 @@ fn a_good_configuration_is_one_line_a_domain() {
     write_domains(snapshot, &mut text).expect("written");
     insta::assert_snapshot!(String::from_utf8(text).expect("text"), @"docker-ci.example.com  https :443, :5000  certificate internal  users conf.d/ci.htpasswd  -> http://registry-ci:5000");
     assert_eq!(
-        report(&outcome, Vec::new(), Form::Json).expect("written"),
+        report(&outcome, Vec::new(), ReportFormat::Json).expect("written"),
         ExitCode::SUCCESS
     );
     let warning = Problem::in_file(directory.path(), "odd", "look").warning();
     assert_eq!(
-        report(&outcome, vec![warning], Form::Text).expect("written"),
+        report(&outcome, vec![warning], ReportFormat::Text).expect("written"),
         ExitCode::SUCCESS
     );
 }
@@ -52,7 +52,7 @@ fn an_error_of_another_part_is_exit_status_2() {
             "add one",
         )]
     };
-    for form in [Form::Text, Form::Json] {
+    for form in [ReportFormat::Text, ReportFormat::Json] {
         assert_eq!(
             report(&outcome, extra(), form).expect("written"),
             ExitCode::from(2)

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::table::Table;
+use super::table::TableReader;
 use super::{List, Setting};
 use crate::config::values::access::{self as values, RawSelector};
 use crate::registry::action::Actions;
@@ -27,7 +27,7 @@ pub(in crate::config) struct RawGroup {
     pub(in crate::config) members: List<Pattern>,
 }
 
-pub(super) fn rule(table: &mut Table<'_>) -> RawAccess {
+pub(super) fn rule(table: &mut TableReader<'_>) -> RawAccess {
     RawAccess {
         deny: table.value("deny", super::values::flag),
         users: table.list("users", values::selector),
@@ -39,7 +39,7 @@ pub(super) fn rule(table: &mut Table<'_>) -> RawAccess {
 }
 
 /// The groups of `[groups]`, whose keys are theirs alone.
-pub(super) fn groups(top: &mut Table<'_>) -> Setting<Vec<RawGroup>> {
+pub(super) fn groups(top: &mut TableReader<'_>) -> Setting<Vec<RawGroup>> {
     top.free("groups", |table, name| {
         let members = table.any_list(name.get_ref(), values::user);
         match values::group_name(name.get_ref()) {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::table::Table;
+use super::table::TableReader;
 use super::{List, Setting};
-use crate::config::acme::{CertifiedName, ChallengeKind, Directory, Fallback};
+use crate::config::acme::{AcmeDirectory, CertifiedName, ChallengeKind, Fallback};
 use crate::config::secret::{self, RawSecret};
 use crate::config::values::{self, InvalidValue, RawAcme};
 
@@ -32,7 +32,7 @@ pub(in crate::config) struct RawAcmeSettings {
 
 #[derive(Clone, Debug, Default)]
 pub(in crate::config) struct RawCa {
-    pub(in crate::config) directory: Setting<Directory>,
+    pub(in crate::config) directory: Setting<AcmeDirectory>,
     pub(in crate::config) roots: Setting<PathBuf>,
     pub(in crate::config) profile: Setting<String>,
     pub(in crate::config) chain: Setting<String>,
@@ -43,7 +43,7 @@ pub(in crate::config) struct RawCa {
     pub(in crate::config) tls_port: Setting<u16>,
 }
 
-pub(super) fn tls(table: &mut Table<'_>) -> RawTls {
+pub(super) fn tls(table: &mut TableReader<'_>) -> RawTls {
     RawTls {
         acme: table.value("acme", values::acme),
         names: table.list("names", values::certified_name),
@@ -63,7 +63,7 @@ pub(super) fn tls(table: &mut Table<'_>) -> RawTls {
     }
 }
 
-pub(super) fn settings(table: &mut Table<'_>) -> RawAcmeSettings {
+pub(super) fn settings(table: &mut TableReader<'_>) -> RawAcmeSettings {
     let challenges = ChallengeKind::ALL.map(|kind| (kind.name(), kind));
     RawAcmeSettings {
         email: table.value("email", values::email),
@@ -77,7 +77,7 @@ fn port(value: &DeValue<'_>) -> Result<u16, InvalidValue> {
     values::number(value, 1, u64::from(u16::MAX))
 }
 
-pub(super) fn ca(table: &mut Table<'_>) -> RawCa {
+pub(super) fn ca(table: &mut TableReader<'_>) -> RawCa {
     RawCa {
         directory: table.value("directory", values::directory),
         roots: table.value("roots", values::path),

@@ -13,7 +13,7 @@ use crate::config::source::{Source, Span};
 use crate::config::values::InvalidValue;
 
 /// One table. Its unknown keys are noted when it is opened.
-pub(super) struct Table<'a> {
+pub(super) struct TableReader<'a> {
     source: &'a Arc<Source>,
     kind: FileKind,
     /// Empty at the top.
@@ -22,7 +22,7 @@ pub(super) struct Table<'a> {
     problems: &'a mut Problems,
 }
 
-impl<'a> Table<'a> {
+impl<'a> TableReader<'a> {
     /// The top of a file.
     pub(super) fn top(
         source: &'a Arc<Source>,
@@ -112,7 +112,7 @@ impl<'a> Table<'a> {
     pub(super) fn free<T>(
         &mut self,
         key: &'static str,
-        read: impl Fn(&mut Table<'_>, &Spanned<Cow<'_, str>>) -> Option<T>,
+        read: impl Fn(&mut TableReader<'_>, &Spanned<Cow<'_, str>>) -> Option<T>,
     ) -> Setting<Vec<T>> {
         let Some(value) = self.find(key) else {
             return Setting::Absent;
@@ -123,7 +123,7 @@ impl<'a> Table<'a> {
             return self.invalid(key, &value.span(), error);
         };
         let (source, kind) = (self.source, self.kind);
-        let mut table = Table {
+        let mut table = TableReader {
             source,
             kind,
             name: key,
@@ -141,7 +141,7 @@ impl<'a> Table<'a> {
     pub(super) fn table<T>(
         &mut self,
         key: &'static str,
-        read: impl FnOnce(&mut Table<'_>) -> T,
+        read: impl FnOnce(&mut TableReader<'_>) -> T,
     ) -> Setting<T> {
         let Some(value) = self.find(key) else {
             return Setting::Absent;
@@ -152,7 +152,7 @@ impl<'a> Table<'a> {
             return self.invalid(key, &value.span(), error);
         };
         let (source, kind) = (self.source, self.kind);
-        let mut table = Table {
+        let mut table = TableReader {
             source,
             kind,
             name: key,
@@ -167,7 +167,7 @@ impl<'a> Table<'a> {
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
-        read: impl Fn(&mut Table<'_>) -> T,
+        read: impl Fn(&mut TableReader<'_>) -> T,
     ) -> List<T> {
         let Some(value) = self.find(key) else {
             return Setting::Absent;
@@ -185,7 +185,7 @@ impl<'a> Table<'a> {
                 return self.invalid(key, &element.span(), error);
             };
             let (source, kind) = (self.source, self.kind);
-            let mut table = Table {
+            let mut table = TableReader {
                 source,
                 kind,
                 name: key,

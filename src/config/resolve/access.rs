@@ -13,8 +13,10 @@ use toml::Spanned;
 
 use self::groups::Groups;
 use super::DomainFile;
-use crate::config::access::{AccessRule, AccessSettings, Named, Own, Place, Selector};
-use crate::config::network::Networks;
+use crate::config::access::{
+    AccessRule, AccessSettings, PerUserRepository, RuleLocation, Selector, UserReference,
+};
+use crate::config::network::TrustedProxies;
 use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::raw::access::RawAccess;
 use crate::config::raw::{List, Setting};
@@ -27,20 +29,20 @@ use crate::registry::action::Actions;
 pub(super) fn settings(
     file: &DomainFile,
     directory: &Path,
-    proxies: &Networks,
+    proxies: &TrustedProxies,
     problems: &mut Problems,
 ) -> Option<AccessSettings> {
     let errors = problems.count(Severity::Error);
     let groups = groups::groups(file, problems);
     let mut rules = Vec::new();
-    let mut named = groups.named();
-    let mut own = Vec::new();
+    let mut user_references = groups.user_references();
+    let mut per_user_repositories = Vec::new();
     for raw in file.raw.access.given().into_iter().flatten() {
-        named.extend(names(&file.source, raw.get_ref()));
+        user_references.extend(user_references_of(&file.source, raw.get_ref()));
         let Some(rule) = rule(file, directory, raw, &groups, problems) else {
             continue;
         };
-        own.extend(of_users(&file.source, raw.get_ref(), &rule));
+        per_user_repositories.extend(per_user_repositories_of(&file.source, raw.get_ref(), &rule));
         rules.push(rule);
     }
     if matches!(file.raw.access, Setting::Invalid) {
@@ -50,14 +52,18 @@ pub(super) fn settings(
         return None;
     }
     warnings::note(file, &rules, &groups, proxies, problems);
-    Some(AccessSettings { rules, named, own })
+    Some(AccessSettings {
+        rules,
+        user_references,
+        per_user_repositories,
+    })
 }
 
 /// The names of users that a rule says itself.
-fn names(source: &Arc<Source>, raw: &RawAccess) -> Vec<Named> {
+fn user_references_of(source: &Arc<Source>, raw: &RawAccess) -> Vec<UserReference> {
     let users = raw.users.given().into_iter().flatten();
     let named = users.filter_map(|entry| match entry.get_ref() {
-        RawSelector::Name(name) if !name.is_any() => Some(Named {
+        RawSelector::Name(name) if !name.is_any() => Some(UserReference {
             name: name.clone(),
             file: source.path().to_owned(),
             span: entry.span(),
@@ -71,11 +77,15 @@ fn names(source: &Arc<Source>, raw: &RawAccess) -> Vec<Named> {
 }
 
 /// What an allow gives to each user as the user's own.
-fn of_users(source: &Arc<Source>, raw: &RawAccess, rule: &AccessRule) -> Vec<Own> {
+fn per_user_repositories_of(
+    source: &Arc<Source>,
+    raw: &RawAccess,
+    rule: &AccessRule,
+) -> Vec<PerUserRepository> {
     let repositories = raw.repositories.given().into_iter().flatten();
     let own = repositories
         .filter(|entry| !rule.deny && entry.get_ref().names_user())
-        .map(|entry| Own {
+        .map(|entry| PerUserRepository {
             repository: entry.get_ref().clone(),
             users: rule.users.clone(),
             file: source.path().to_owned(),
@@ -146,7 +156,7 @@ fn rule(
             .into_iter()
             .fold(Actions::default(), Actions::and),
         networks: networks?.map(plain),
-        place: Place {
+        location: RuleLocation {
             file: path.strip_prefix(directory).unwrap_or(path).to_owned(),
             line,
         },

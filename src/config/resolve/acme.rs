@@ -6,7 +6,8 @@ use secrecy::SecretString;
 
 use super::MainFile;
 use crate::config::acme::{
-    AcmeSettings, CaSettings, ChallengeKind, Directory, ExternalBinding, KnownCa, ValidationPorts,
+    AcmeDirectory, AcmeSettings, CaSettings, ChallengeKind, ExternalBinding, KnownCa,
+    ValidationPorts,
 };
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawAcmeSettings, RawCa, Setting};
@@ -121,7 +122,7 @@ fn challenges(
 
 /// Let's Encrypt where none is named.
 fn authorities(main: &MainFile, problems: &mut Problems) -> Vec<CaSettings> {
-    let default = || vec![CaSettings::new(Directory::Known(KnownCa::LetsEncrypt))];
+    let default = || vec![CaSettings::new(AcmeDirectory::Known(KnownCa::LetsEncrypt))];
     let Setting::Given(written, whole) = &main.raw.ca else {
         return default();
     };
@@ -201,7 +202,7 @@ fn authority(
             "write eab_key_id = \"ID\" beside it",
         );
     }
-    if let Some(Directory::Known(ca)) = directory.given()
+    if let Some(AcmeDirectory::Known(ca)) = directory.given()
         && ca.needs_binding()
         && eab_key_id.is_absent()
     {

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::process::Process;
-use super::{DomainFile, Listener};
+use super::{DomainFile, RequestedListener};
 use crate::config::problem::{Problem, Problems};
 use crate::config::source::Span;
 use crate::config::vhost::ListenAddress;
 use crate::registry::host::{Authority, HostName};
 
 /// A name that a file claims on its listeners.
-struct Claim<'a> {
+struct AddressClaim<'a> {
     file: &'a DomainFile,
-    listen: &'a [Listener],
+    listen: &'a [RequestedListener],
     name: &'a HostName,
     /// The one port on which an alias is claimed.
     port: Option<u16>,
@@ -22,8 +22,12 @@ struct Claim<'a> {
 }
 
 /// A domain is unique in the whole configuration, any other name on each listener.
-pub(super) fn names(files: &[DomainFile], listeners: &[Vec<Listener>], problems: &mut Problems) {
-    let mut claims: HashMap<&HostName, Vec<Claim<'_>>> = HashMap::new();
+pub(super) fn names(
+    files: &[DomainFile],
+    listeners: &[Vec<RequestedListener>],
+    problems: &mut Problems,
+) {
+    let mut claims: HashMap<&HostName, Vec<AddressClaim<'_>>> = HashMap::new();
     for (file, listen) in files.iter().zip(listeners) {
         for claim in claims_of(file, listen) {
             let earlier = claims.entry(claim.name).or_default();
@@ -35,10 +39,13 @@ pub(super) fn names(files: &[DomainFile], listeners: &[Vec<Listener>], problems:
     }
 }
 
-fn claims_of<'a>(file: &'a DomainFile, listen: &'a [Listener]) -> impl Iterator<Item = Claim<'a>> {
+fn claims_of<'a>(
+    file: &'a DomainFile,
+    listen: &'a [RequestedListener],
+) -> impl Iterator<Item = AddressClaim<'a>> {
     let raw = &file.raw;
     let domain = raw.domain.given().zip(raw.domain.span());
-    let domain = domain.map(|(name, span)| Claim {
+    let domain = domain.map(|(name, span)| AddressClaim {
         file,
         listen,
         name,
@@ -49,7 +56,7 @@ fn claims_of<'a>(file: &'a DomainFile, listen: &'a [Listener]) -> impl Iterator<
     let aliases = raw.aliases.given().into_iter().flatten();
     let aliases = aliases.map(move |alias| {
         let Authority { host: name, port } = alias.get_ref();
-        Claim {
+        AddressClaim {
             file,
             listen,
             name,
@@ -62,7 +69,7 @@ fn claims_of<'a>(file: &'a DomainFile, listen: &'a [Listener]) -> impl Iterator<
 }
 
 /// What is wrong with two claims to the same name. Those of one file are looked at with the file.
-fn dispute(claim: &Claim<'_>, other: &Claim<'_>) -> Option<Problem> {
+fn dispute(claim: &AddressClaim<'_>, other: &AddressClaim<'_>) -> Option<Problem> {
     if std::ptr::eq(claim.file, other.file) {
         return None;
     }
@@ -76,8 +83,9 @@ fn dispute(claim: &Claim<'_>, other: &Claim<'_>) -> Option<Problem> {
             "keep one of the two files",
         ));
     }
-    let claims =
-        |claim: &Claim<'_>, at: ListenAddress| claim.port.is_none_or(|port| port == at.0.port());
+    let claims = |claim: &AddressClaim<'_>, at: ListenAddress| {
+        claim.port.is_none_or(|port| port == at.0.port())
+    };
     let shared = |at: ListenAddress| {
         let theirs = other.listen.iter().any(|theirs| theirs.address == at);
         theirs && claims(claim, at) && claims(other, at)
@@ -132,14 +140,18 @@ impl Role {
 }
 
 /// Every address has one role, and no two of them overlap.
-pub(super) fn listeners(domains: &[Vec<Listener>], process: &Process, problems: &mut Problems) {
+pub(super) fn listeners(
+    domains: &[Vec<RequestedListener>],
+    process: &Process,
+    problems: &mut Problems,
+) {
     let https = domains
         .iter()
         .flatten()
         .map(|listener| (listener, Role::Https));
     let http = process.http.iter().map(|listener| (listener, Role::Http));
     let admin = process.admin.iter().map(|listener| (listener, Role::Admin));
-    let mut bound: Vec<(&Listener, Role)> = Vec::new();
+    let mut bound: Vec<(&RequestedListener, Role)> = Vec::new();
     for (listener, role) in https.chain(http).chain(admin) {
         if bound
             .iter()
@@ -167,7 +179,7 @@ fn overlap(a: ListenAddress, b: ListenAddress) -> bool {
 }
 
 /// Points at the one that is written; two defaults never collide.
-fn collision(one: (&Listener, Role), two: (&Listener, Role)) -> Option<Problem> {
+fn collision(one: (&RequestedListener, Role), two: (&RequestedListener, Role)) -> Option<Problem> {
     let ((at, role), (other, its)) = if one.0.written.is_some() {
         (one, two)
     } else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::process::{self, Process};
 use super::tls;
-use super::{DomainFile, Listener, access};
+use super::{DomainFile, RequestedListener, access};
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawAuth, RawAuthorization, RawMode, RawUpstream, Setting};
 use crate::config::source::Span;
@@ -19,7 +19,7 @@ use crate::registry::host::Authority;
 /// said about the file is noted in either case.
 pub(super) fn virtual_host(
     file: &DomainFile,
-    listen: &[Listener],
+    listen: &[RequestedListener],
     (directory, process): (&Path, &Process),
     problems: &mut Problems,
 ) -> Option<VirtualHost> {
@@ -72,7 +72,11 @@ pub(super) fn virtual_host(
 }
 
 /// Each alias once, and none that is the domain itself.
-fn aliases(file: &DomainFile, listen: &[Listener], problems: &mut Problems) -> Vec<Authority> {
+fn aliases(
+    file: &DomainFile,
+    listen: &[RequestedListener],
+    problems: &mut Problems,
+) -> Vec<Authority> {
     let mut aliases: Vec<Authority> = Vec::new();
     for alias in file.raw.aliases.given().into_iter().flatten() {
         let name = alias.get_ref();

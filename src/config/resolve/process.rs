@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::acme;
-use super::{Listener, MainFile, written};
+use super::{MainFile, RequestedListener, written};
 use crate::config::acme::AcmeSettings;
-use crate::config::network::Networks;
+use crate::config::network::TrustedProxies;
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{
     List, RawLimits, RawMainAuth, RawMainLimits, RawMainTimeouts, RawTimeouts,
@@ -22,10 +22,10 @@ pub(super) struct Process {
     pub(super) acme: AcmeSettings,
     /// The address of domains that write `acme = true`.
     pub(super) email: Option<String>,
-    pub(super) https: Vec<Listener>,
-    pub(super) http: Vec<Listener>,
-    pub(super) admin: Option<Listener>,
-    pub(super) trusted_proxies: Networks,
+    pub(super) https: Vec<RequestedListener>,
+    pub(super) http: Vec<RequestedListener>,
+    pub(super) admin: Option<RequestedListener>,
+    pub(super) trusted_proxies: TrustedProxies,
     pub(super) failures: FailureBudgets,
     pub(super) log: LogSettings,
     pub(super) connection: ConnectionSettings,
@@ -87,10 +87,10 @@ fn listeners(
     list: &List<ListenAddress>,
     default_port: u16,
     problems: &mut Problems,
-) -> Vec<Listener> {
+) -> Vec<RequestedListener> {
     if list.is_absent() {
         let everywhere = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), default_port);
-        return vec![Listener {
+        return vec![RequestedListener {
             address: ListenAddress(everywhere),
             written: None,
         }];
@@ -98,7 +98,7 @@ fn listeners(
     written(&main.source, key, list, problems)
 }
 
-fn admin(main: &MainFile, problems: &mut Problems) -> Option<Listener> {
+fn admin(main: &MainFile, problems: &mut Problems) -> Option<RequestedListener> {
     let setting = main.raw.admin.given()?;
     if setting.listen.is_absent() {
         let span = main.raw.admin.span()?;
@@ -117,13 +117,13 @@ fn admin(main: &MainFile, problems: &mut Problems) -> Option<Listener> {
             "write \"127.0.0.1:9180\", unless a firewall or a private network stands before it";
         problems.push(Problem::at(&main.source, &span, message, help).warning());
     }
-    Some(Listener {
+    Some(RequestedListener {
         address,
         written: Some((Arc::clone(&main.source), span)),
     })
 }
 
-fn trusted_proxies(main: &MainFile, problems: &mut Problems) -> Networks {
+fn trusted_proxies(main: &MainFile, problems: &mut Problems) -> TrustedProxies {
     let written = main.raw.trusted_proxies.given();
     for entry in written
         .into_iter()

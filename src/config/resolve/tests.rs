@@ -272,7 +272,7 @@ fn every_setting_arrives() {
         admin: Some(
             127.0.0.1:9180,
         ),
-        trusted_proxies: Networks(
+        trusted_proxies: TrustedProxies(
             [
                 Network(
                     10.0.0.0/8,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use toml::de::DeValue;
 
 use super::{InvalidValue, host_name, text};
-use crate::config::acme::{CertifiedName, Directory, KnownCa};
+use crate::config::acme::{AcmeDirectory, CertifiedName, KnownCa};
 
 /// Who the CA may write to, or `true` for the address of moorgate.toml.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(in crate::config) fn certified_name(
 }
 
 /// The name of a known CA, or the URL of a directory.
-pub(in crate::config) fn directory(value: &DeValue<'_>) -> Result<Directory, InvalidValue> {
+pub(in crate::config) fn directory(value: &DeValue<'_>) -> Result<AcmeDirectory, InvalidValue> {
     let known: Vec<_> = KnownCa::ALL
         .iter()
         .map(|ca| format!("\"{}\"", ca.name()))
@@ -71,7 +71,7 @@ pub(in crate::config) fn directory(value: &DeValue<'_>) -> Result<Directory, Inv
     );
     let text = text(value, &help)?;
     if let Some(ca) = KnownCa::ALL.into_iter().find(|ca| ca.name() == text) {
-        return Ok(Directory::Known(ca));
+        return Ok(AcmeDirectory::Known(ca));
     }
     let url = text
         .strip_prefix("https://")
@@ -81,7 +81,7 @@ pub(in crate::config) fn directory(value: &DeValue<'_>) -> Result<Directory, Inv
             .is_some_and(|host| !host.as_str().contains('@'))
     });
     match valid {
-        Some(_) => Ok(Directory::at(text)),
+        Some(_) => Ok(AcmeDirectory::at(text)),
         None => Err(InvalidValue::new(
             "is neither a known CA nor an https URL",
             help,
@@ -214,17 +214,17 @@ mod tests {
     fn a_directory_is_known_or_an_https_url() {
         assert_eq!(
             read("'letsencrypt'", directory),
-            Ok(Directory::Known(KnownCa::LetsEncrypt))
+            Ok(AcmeDirectory::Known(KnownCa::LetsEncrypt))
         );
         let url = "https://ca.example.com:9000/acme/directory";
         assert_eq!(
             read(&format!("'{url}'"), directory),
-            Ok(Directory::Url(url.to_owned()))
+            Ok(AcmeDirectory::Url(url.to_owned()))
         );
         for ca in KnownCa::ALL {
             assert_eq!(
                 read(&format!("'{}'", ca.url()), directory),
-                Ok(Directory::Known(ca))
+                Ok(AcmeDirectory::Known(ca))
             );
         }
         for bad in [

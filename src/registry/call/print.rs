@@ -11,7 +11,7 @@ impl Call {
     /// The method, and the path with its query. Reading them gives the same call again. Only what
     /// the call knows is in it: parameters that were ignored when it was read are not.
     pub fn print(&self) -> (Method, String) {
-        (self.method(), Target(self).to_string())
+        (self.method(), PrintedTarget(self).to_string())
     }
 
     fn method(&self) -> Method {
@@ -89,9 +89,9 @@ impl RepositoryCall {
     }
 }
 
-struct Target<'a>(&'a Call);
+struct PrintedTarget<'a>(&'a Call);
 
-impl fmt::Display for Target<'_> {
+impl fmt::Display for PrintedTarget<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Call::Ping { .. } => f.write_str("/v2/"),

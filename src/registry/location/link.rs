@@ -1,6 +1,6 @@
 //! `Link` headers (RFC 8288 §3): several links, each a reference in angle brackets and parameters.
 
-use super::{Answer, Rewriter, Rewritten};
+use super::{ResponseKind, Rewriter, Rewritten};
 
 impl Rewriter<'_> {
     /// The value of a `Link` header with each reference rewritten as a `Location` of the same
@@ -20,7 +20,7 @@ impl Rewriter<'_> {
                 return Some(result);
             }
             let (reference, after) = link.strip_prefix('<')?.split_once('>')?;
-            let rewritten = self.location(reference, Answer::Other);
+            let rewritten = self.location(reference, ResponseKind::Other);
             let reference = match &rewritten {
                 Rewritten::Unchanged | Rewritten::Foreign => reference,
                 Rewritten::Path(path) => path,

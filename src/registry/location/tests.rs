@@ -22,7 +22,7 @@ fn with_rewriter<T>(base_path: &str, run: impl FnOnce(Rewriter<'_>) -> T) -> T {
     })
 }
 
-fn rewrite(base: &str, value: &str, answer: Answer) -> String {
+fn rewrite(base: &str, value: &str, answer: ResponseKind) -> String {
     match with_rewriter(base, |rewriter| rewriter.location(value, answer)) {
         Rewritten::Unchanged => "unchanged".to_owned(),
         Rewritten::Path(path) => path,
@@ -43,25 +43,25 @@ fn an_answer_below_v2_is_ours_whatever_host_it_names() {
     ] {
         let value = format!("{origin}/v2/a/blobs/uploads/u?_state=a%2Fb==&x=%20");
         assert_eq!(
-            rewrite("", &value, Answer::Other),
+            rewrite("", &value, ResponseKind::Other),
             "/v2/a/blobs/uploads/u?_state=a%2Fb==&x=%20",
             "{value}"
         );
     }
     assert_eq!(
-        rewrite("", "/v2/a/blobs/uploads/u?_state=x", Answer::Other),
+        rewrite("", "/v2/a/blobs/uploads/u?_state=x", ResponseKind::Other),
         "unchanged"
     );
     assert_eq!(
-        rewrite("", "https://storage.example/bucket", Answer::Other),
+        rewrite("", "https://storage.example/bucket", ResponseKind::Other),
         "foreign"
     );
     assert_eq!(
-        rewrite("", "http://wrong.example/v2x/a", Answer::Other),
+        rewrite("", "http://wrong.example/v2x/a", ResponseKind::Other),
         "foreign"
     );
     assert_eq!(
-        rewrite("", "http://wrong.example/v2/../x", Answer::Other),
+        rewrite("", "http://wrong.example/v2/../x", ResponseKind::Other),
         "foreign"
     );
 }
@@ -69,28 +69,35 @@ fn an_answer_below_v2_is_ours_whatever_host_it_names() {
 #[test]
 fn a_redirect_is_ours_only_at_the_upstream_or_a_public_name() {
     assert_eq!(
-        rewrite("", "http://registry:5000/v2/", Answer::Redirect),
+        rewrite("", "http://registry:5000/v2/", ResponseKind::Redirect),
         "/v2/"
     );
     assert_eq!(
-        rewrite("", "http://REGISTRY.:5000/ui?x", Answer::Redirect),
+        rewrite("", "http://REGISTRY.:5000/ui?x", ResponseKind::Redirect),
         "/ui?x"
     );
-    assert_eq!(rewrite("", "http://registry:5000", Answer::Redirect), "/");
     assert_eq!(
-        rewrite("", "http://registry:5000?x", Answer::Redirect),
+        rewrite("", "http://registry:5000", ResponseKind::Redirect),
+        "/"
+    );
+    assert_eq!(
+        rewrite("", "http://registry:5000?x", ResponseKind::Redirect),
         "/?x"
     );
     assert_eq!(
-        rewrite("", "http://ci.example.com/v2/", Answer::Redirect),
+        rewrite("", "http://ci.example.com/v2/", ResponseKind::Redirect),
         "/v2/"
     );
     assert_eq!(
-        rewrite("", "http://ci.example.com/login", Answer::Redirect),
+        rewrite("", "http://ci.example.com/login", ResponseKind::Redirect),
         "/login"
     );
     assert_eq!(
-        rewrite("", "https://ci.example.com:5443/v2/", Answer::Redirect),
+        rewrite(
+            "",
+            "https://ci.example.com:5443/v2/",
+            ResponseKind::Redirect
+        ),
         "/v2/"
     );
     // The same names, but not the registry.
@@ -98,32 +105,36 @@ fn a_redirect_is_ours_only_at_the_upstream_or_a_public_name() {
         rewrite(
             "",
             "https://ci.example.com:9000/bucket/docker/registry/v2/blobs/x",
-            Answer::Redirect
+            ResponseKind::Redirect
         ),
         "foreign"
     );
     assert_eq!(
-        rewrite("", "https://registry:5000/v2/", Answer::Redirect),
+        rewrite("", "https://registry:5000/v2/", ResponseKind::Redirect),
         "foreign"
     );
     assert_eq!(
-        rewrite("", "http://registry/v2/", Answer::Redirect),
+        rewrite("", "http://registry/v2/", ResponseKind::Redirect),
         "foreign"
     );
     assert_eq!(
         rewrite(
             "",
             "https://storage.example/v2/x?X-Amz-Signature=1",
-            Answer::Redirect
+            ResponseKind::Redirect
         ),
         "foreign"
     );
     assert_eq!(
-        rewrite("", "https://storage.example//v2/../x", Answer::Redirect),
+        rewrite(
+            "",
+            "https://storage.example//v2/../x",
+            ResponseKind::Redirect
+        ),
         "foreign"
     );
     assert_eq!(
-        rewrite("", "//storage.example/x", Answer::Redirect),
+        rewrite("", "//storage.example/x", ResponseKind::Redirect),
         "foreign"
     );
 }
@@ -131,47 +142,57 @@ fn a_redirect_is_ours_only_at_the_upstream_or_a_public_name() {
 #[test]
 fn the_base_path_of_the_upstream_is_taken_off() {
     assert_eq!(
-        rewrite("/b/c", "/b/c/v2/a?x=/b/c", Answer::Other),
+        rewrite("/b/c", "/b/c/v2/a?x=/b/c", ResponseKind::Other),
         "/v2/a?x=/b/c"
     );
     assert_eq!(
-        rewrite("/b/c", "http://registry:5000/b/c/v2/a", Answer::Redirect),
+        rewrite(
+            "/b/c",
+            "http://registry:5000/b/c/v2/a",
+            ResponseKind::Redirect
+        ),
         "/v2/a"
     );
     assert_eq!(
-        rewrite("/b/c", "http://wrong.example/b/c/v2/a", Answer::Other),
+        rewrite("/b/c", "http://wrong.example/b/c/v2/a", ResponseKind::Other),
         "/v2/a"
     );
     assert_eq!(
-        rewrite("/b/c", "http://wrong.example/v2/a", Answer::Other),
+        rewrite("/b/c", "http://wrong.example/v2/a", ResponseKind::Other),
         "/v2/a"
     );
-    assert_eq!(rewrite("/b/c", "/b/c?x", Answer::Redirect), "/?x");
-    assert_eq!(rewrite("/b/c", "/b/cd/v2/a", Answer::Other), "unchanged");
+    assert_eq!(rewrite("/b/c", "/b/c?x", ResponseKind::Redirect), "/?x");
+    assert_eq!(
+        rewrite("/b/c", "/b/cd/v2/a", ResponseKind::Other),
+        "unchanged"
+    );
 }
 
 #[test]
 fn relative_references_refer_to_the_request() {
     for base in ["", "/b"] {
         assert_eq!(
-            rewrite(base, "u?_state=x", Answer::Other),
+            rewrite(base, "u?_state=x", ResponseKind::Other),
             "/v2/a/blobs/uploads/u?_state=x"
         );
         assert_eq!(
-            rewrite(base, "?_state=x:y", Answer::Other),
+            rewrite(base, "?_state=x:y", ResponseKind::Other),
             "/v2/a/blobs/uploads/?_state=x:y"
         );
         assert_eq!(
-            rewrite(base, "../sha256:0", Answer::Other),
+            rewrite(base, "../sha256:0", ResponseKind::Other),
             "/v2/a/blobs/sha256:0"
         );
         assert_eq!(
-            rewrite(base, "./u/.", Answer::Other),
+            rewrite(base, "./u/.", ResponseKind::Other),
             "/v2/a/blobs/uploads/u/"
         );
     }
-    assert_eq!(rewrite("", "../../../../../../x", Answer::Other), "/x");
-    assert_eq!(rewrite("", "/v2/a/../b", Answer::Other), "/v2/b");
+    assert_eq!(
+        rewrite("", "../../../../../../x", ResponseKind::Other),
+        "/x"
+    );
+    assert_eq!(rewrite("", "/v2/a/../b", ResponseKind::Other), "/v2/b");
 }
 
 #[test]
@@ -184,10 +205,20 @@ fn nothing_leads_elsewhere_by_a_second_slash() {
         "../../../..//evil.example",
         "http://ci.example.com//evil",
     ] {
-        assert_eq!(rewrite("/b", value, Answer::Redirect), "refused", "{value}");
+        assert_eq!(
+            rewrite("/b", value, ResponseKind::Redirect),
+            "refused",
+            "{value}"
+        );
     }
-    assert_eq!(rewrite("", "///evil.example", Answer::Redirect), "refused");
-    assert_eq!(rewrite("", "/\\evil.example", Answer::Redirect), "refused");
+    assert_eq!(
+        rewrite("", "///evil.example", ResponseKind::Redirect),
+        "refused"
+    );
+    assert_eq!(
+        rewrite("", "/\\evil.example", ResponseKind::Redirect),
+        "refused"
+    );
 }
 
 #[test]
@@ -220,8 +251,16 @@ fn what_is_no_reference_is_refused() {
         "//",
         "//u@h/v2/",
     ] {
-        assert_eq!(rewrite("", value, Answer::Other), "refused", "{value:?}");
-        assert_eq!(rewrite("", value, Answer::Redirect), "refused", "{value:?}");
+        assert_eq!(
+            rewrite("", value, ResponseKind::Other),
+            "refused",
+            "{value:?}"
+        );
+        assert_eq!(
+            rewrite("", value, ResponseKind::Redirect),
+            "refused",
+            "{value:?}"
+        );
     }
 }
 
@@ -275,7 +314,7 @@ fn a_relative_reference_brings_nothing_odd_of_the_request_along() {
             request_path,
         };
         assert_eq!(
-            rewriter.location("x", Answer::Other),
+            rewriter.location("x", ResponseKind::Other),
             Rewritten::Refused,
             "{request_path:?}"
         );
@@ -289,7 +328,7 @@ proptest! {
         redirect in any::<bool>(),
         base in prop_oneof![Just(""), Just("/base")],
     ) {
-        let answer = if redirect { Answer::Redirect } else { Answer::Other };
+        let answer = if redirect { ResponseKind::Redirect } else { ResponseKind::Other };
         with_rewriter(base, |rewriter| {
             let kept = match rewriter.location(&value, answer) {
                 Rewritten::Path(path) => path,
@@ -305,7 +344,7 @@ proptest! {
 
     #[test]
     fn a_query_is_kept_byte_for_byte(query in "[!$-;=?-\\[\\]-~]{0,20}") {
-        let path = rewrite("", &format!("http://registry:5000/v2/a?{query}"), Answer::Other);
+        let path = rewrite("", &format!("http://registry:5000/v2/a?{query}"), ResponseKind::Other);
         prop_assert_eq!(path, format!("/v2/a?{query}"));
     }
 

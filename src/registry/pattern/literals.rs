@@ -9,12 +9,12 @@ pub struct Literal {
     /// Not empty.
     pub text: Box<str>,
     /// Where it has to be.
-    pub at: At,
+    pub at: LiteralPosition,
 }
 
 /// Where in a text a part of it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum At {
+pub enum LiteralPosition {
     /// It is all of it.
     Whole,
     /// The text begins with it.
@@ -28,7 +28,7 @@ pub enum At {
 impl Pattern {
     /// What every text that it matches has.
     pub fn literals(&self) -> Vec<Literal> {
-        let mut parts = Parts::default();
+        let mut parts = LiteralParts::default();
         for (at, text) in self.0.split('*').enumerate() {
             if at > 0 {
                 parts.star();
@@ -43,7 +43,7 @@ impl RepositoryPattern {
     /// What every name that it matches has, whoever asks. Levels between which there may be others
     /// share the slash if there are none: `a/**/b` has `a/` and `/b`.
     pub fn literals(&self) -> Vec<Literal> {
-        let mut parts = Parts::default();
+        let mut parts = LiteralParts::default();
         let is_level = |component: &Component| *component != Component::Many;
         for (at, component) in self.components.iter().enumerate() {
             let (before, after) = self.components.split_at(at);
@@ -76,25 +76,29 @@ impl RepositoryPattern {
 
 /// Texts and stars, as they come.
 #[derive(Default)]
-struct Parts {
+struct LiteralParts {
     done: Vec<Literal>,
     open: String,
     /// Whether there was a star.
     loose: bool,
 }
 
-impl Parts {
+impl LiteralParts {
     fn push(&mut self, text: &str) {
         self.open.push_str(text);
     }
 
     fn star(&mut self) {
-        let at = if self.loose { At::Inside } else { At::Start };
+        let at = if self.loose {
+            LiteralPosition::Inside
+        } else {
+            LiteralPosition::Start
+        };
         self.loose = true;
         self.close(at);
     }
 
-    fn close(&mut self, at: At) {
+    fn close(&mut self, at: LiteralPosition) {
         if !self.open.is_empty() {
             self.done.push(Literal {
                 text: std::mem::take(&mut self.open).into(),
@@ -104,7 +108,11 @@ impl Parts {
     }
 
     fn all(mut self) -> Vec<Literal> {
-        let at = if self.loose { At::End } else { At::Whole };
+        let at = if self.loose {
+            LiteralPosition::End
+        } else {
+            LiteralPosition::Whole
+        };
         self.close(at);
         self.done
     }

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::literals::{At, Literal};
+use super::literals::{Literal, LiteralPosition};
 use super::*;
 
 fn matches(pattern: &str, repository: &str) -> bool {
@@ -89,10 +89,10 @@ fn what_is_no_pattern_says_why() {
 /// The parts as `^a` at the start, `a$` at the end, `^a$` for all of it.
 fn parts(literals: Vec<Literal>) -> String {
     let shown = literals.into_iter().map(|Literal { text, at }| match at {
-        At::Whole => format!("^{text}$"),
-        At::Start => format!("^{text}"),
-        At::End => format!("{text}$"),
-        At::Inside => text.into(),
+        LiteralPosition::Whole => format!("^{text}$"),
+        LiteralPosition::Start => format!("^{text}"),
+        LiteralPosition::End => format!("{text}$"),
+        LiteralPosition::Inside => text.into(),
     });
     shown.collect::<Vec<_>>().join(" ")
 }
@@ -181,10 +181,10 @@ fn naive_level(pattern: &[u8], text: &[u8]) -> bool {
 
 fn is_in(Literal { text, at }: &Literal, whole: &str) -> bool {
     match at {
-        At::Whole => **text == *whole,
-        At::Start => whole.starts_with(&**text),
-        At::End => whole.ends_with(&**text),
-        At::Inside => whole.contains(&**text),
+        LiteralPosition::Whole => **text == *whole,
+        LiteralPosition::Start => whole.starts_with(&**text),
+        LiteralPosition::End => whole.ends_with(&**text),
+        LiteralPosition::Inside => whole.contains(&**text),
     }
 }
 

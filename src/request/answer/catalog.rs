@@ -11,7 +11,7 @@ use super::paging::{self, query_value};
 use super::rewrite::{self, RequestMeta};
 use crate::registry::action::Action;
 use crate::registry::call::{Call, Pagination, QueryText, pairs};
-use crate::registry::location::{Answer, Rewriter, Rewritten};
+use crate::registry::location::{ResponseKind, Rewriter, Rewritten};
 use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
@@ -311,7 +311,7 @@ fn next_query(to: UpstreamRoute<'_>, answer: &Response<UpstreamBody>) -> Option<
         .get(header::LINK)
         .and_then(|link: &HeaderValue| link.to_str().ok())?;
     let (reference, _) = link.trim_start().strip_prefix('<')?.split_once('>')?;
-    let path = match rewriter.location(reference, Answer::Other) {
+    let path = match rewriter.location(reference, ResponseKind::Other) {
         Rewritten::Unchanged => reference.to_owned(),
         Rewritten::Path(path) => path,
         Rewritten::Foreign | Rewritten::Refused => return None,

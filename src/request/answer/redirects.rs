@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use super::rewrite::{RequestMeta, origin};
 use crate::config::vhost::{Redirects, Scheme, UpstreamUrl};
 use crate::registry::host::{Authority, HostName};
-use crate::registry::location::{Answer, Rewriter, Rewritten};
+use crate::registry::location::{ResponseKind, Rewriter, Rewritten};
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
@@ -98,7 +98,7 @@ fn redirect(
         is_public,
         request_path,
     };
-    match rewriter.location(text, Answer::Redirect) {
+    match rewriter.location(text, ResponseKind::Redirect) {
         Rewritten::Foreign if text.starts_with("//") => {
             let scheme = if from.scheme == Scheme::Https {
                 "https"

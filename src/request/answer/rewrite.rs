@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use crate::auth::upload_session::SessionOwner;
 use crate::config::vhost::{Redirects, Scheme, UpstreamAuthorization, UpstreamUrl};
 use crate::registry::host::HostName;
-use crate::registry::location::{Answer, Origin, Rewriter, Rewritten};
+use crate::registry::location::{Origin, ResponseKind, Rewriter, Rewritten};
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use crate::request::body::ResponseBody;
@@ -144,7 +144,7 @@ fn references(
             .host
             .as_deref()
             .and_then(|host| below_own_origin(text, host));
-        let path = match rewriter.location(own.unwrap_or(text), Answer::of(status)) {
+        let path = match rewriter.location(own.unwrap_or(text), ResponseKind::from_status(status)) {
             Rewritten::Unchanged | Rewritten::Foreign => own.map(str::to_owned),
             Rewritten::Path(path) => Some(path),
             Rewritten::Refused => return Err(Rejection::upstream_bad_location()),

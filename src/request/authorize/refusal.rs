@@ -1,7 +1,7 @@
 //! What somebody is told who may not do something: one sentence, with what they may do instead.
 
 use crate::auth::policy::{Asker, Decision};
-use crate::config::access::Place;
+use crate::config::access::RuleLocation;
 use crate::registry::action::Action;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
@@ -67,6 +67,6 @@ impl Refused<'_> {
 }
 
 /// A rule as the log names it.
-pub(super) fn named(rule: Option<&Place>) -> Box<str> {
+pub(super) fn named(rule: Option<&RuleLocation>) -> Box<str> {
     rule.map_or_else(|| "none".into(), |place| place.to_string().into())
 }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use moorgate::registry::host::HostName;
-use moorgate::registry::location::{Answer, Origin, Rewriter, Rewritten};
+use moorgate::registry::location::{ResponseKind, Origin, Rewriter, Rewritten};
 
 fuzz_target!(|input: &str| {
     let (request_path, value) = input.split_once('\n').unwrap_or(("/v2/", input));
@@ -16,7 +16,7 @@ fuzz_target!(|input: &str| {
             is_public: &|name| *name == public,
             request_path,
         };
-        for answer in [Answer::Redirect, Answer::Other] {
+        for answer in [ResponseKind::Redirect, ResponseKind::Other] {
             let kept = match rewriter.location(value, answer) {
                 Rewritten::Path(path) => path,
                 Rewritten::Unchanged => value.to_owned(),

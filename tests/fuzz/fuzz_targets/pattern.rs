@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moorgate::registry::pattern::literals::At;
+use moorgate::registry::pattern::literals::LiteralPosition;
 use moorgate::registry::pattern::{Pattern, RepositoryPattern};
 
 fuzz_target!(|input: &str| {
@@ -17,10 +17,10 @@ fuzz_target!(|input: &str| {
     if pattern.matches(name, Some(user)) {
         for literal in pattern.literals() {
             assert!(match literal.at {
-                At::Whole => *literal.text == *name,
-                At::Start => name.starts_with(&*literal.text),
-                At::End => name.ends_with(&*literal.text),
-                At::Inside => name.contains(&*literal.text),
+                LiteralPosition::Whole => *literal.text == *name,
+                LiteralPosition::Start => name.starts_with(&*literal.text),
+                LiteralPosition::End => name.ends_with(&*literal.text),
+                LiteralPosition::Inside => name.contains(&*literal.text),
             });
         }
     }

@@ -1,6 +1,6 @@
 //! What `moorgate explain` says is what a request gets, and the log names the rule that refused.
 
-use moorgate::cli::explain::{Answer, Options, answers};
+use moorgate::cli::explain::{AccessExplanation, ExplainOptions, answers};
 use moorgate::registry::action::Action;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -102,13 +102,13 @@ async fn is_done(
 
 /// What `explain` says of a question, and what its request is refused by in the log, if it is.
 struct Said {
-    answer: Answer,
+    answer: AccessExplanation,
     refused_by: String,
 }
 
 fn said(stage: &Stage, user: &str, action: Action, repository: &str) -> Said {
     let loaded = moorgate::config::load(stage.gateway.directory.path()).unwrap();
-    let options = Options {
+    let options = ExplainOptions {
         domain: None,
         client: "127.0.0.1".parse().unwrap(),
         json: false,
@@ -118,7 +118,8 @@ fn said(stage: &Stage, user: &str, action: Action, repository: &str) -> Said {
             .unwrap()
             .remove(0)
     };
-    let rule = |answer: &Answer| answer.rule.clone().unwrap_or_else(|| "none".to_owned());
+    let rule =
+        |answer: &AccessExplanation| answer.rule.clone().unwrap_or_else(|| "none".to_owned());
     let answer = asked(action, &what(action, repository));
     // Who may neither make nor move a tag is told that it may not be made.
     let push = asked(Action::Push, &what(Action::Overwrite, repository));

@@ -5,7 +5,7 @@ use aho_corasick::AhoCorasick;
 
 use super::Map;
 use super::rows::{Bits, Rows};
-use crate::registry::pattern::literals::{At, Literal};
+use crate::registry::pattern::literals::{Literal, LiteralPosition};
 
 /// Rows by patterns.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Texts {
             [
                 Literal {
                     text,
-                    at: At::Whole,
+                    at: LiteralPosition::Whole,
                 },
             ] => self.add_whole(row, text),
             _ => self.waiting.push((row, literals)),
@@ -66,7 +66,7 @@ impl Texts {
             let rarest = literals.iter().min_by_key(|literal| {
                 (
                     uses.get(literal),
-                    literal.at == At::Inside,
+                    literal.at == LiteralPosition::Inside,
                     std::cmp::Reverse(literal.text.len()),
                 )
             });
@@ -83,9 +83,9 @@ impl Texts {
                 continue;
             };
             match at {
-                At::Start => places.start.add(*row),
-                At::End => places.end.add(*row),
-                At::Whole | At::Inside => places.inside.add(*row),
+                LiteralPosition::Start => places.start.add(*row),
+                LiteralPosition::End => places.end.add(*row),
+                LiteralPosition::Whole | LiteralPosition::Inside => places.inside.add(*row),
             }
         }
         if texts.is_empty() {

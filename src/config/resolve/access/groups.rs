@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::access::Named;
+use crate::config::access::UserReference;
 use crate::config::problem::{Problem, Problems};
 use crate::config::resolve::DomainFile;
 use crate::config::source::{Source, Span};
@@ -55,9 +55,9 @@ impl Groups {
     }
 
     /// Every member, to be held against the htpasswd.
-    pub(super) fn named(&self) -> Vec<Named> {
+    pub(super) fn user_references(&self) -> Vec<UserReference> {
         let members = self.groups.values().flat_map(|group| &group.members);
-        let named = members.map(|(name, span)| Named {
+        let named = members.map(|(name, span)| UserReference {
             name: Pattern::new(name),
             file: self.source.path().to_owned(),
             span: span.clone(),

@@ -72,8 +72,8 @@ fn a_rule_is_what_it_says() {
         (allow.deny, &allow.tags, &allow.networks),
         (false, &None, &None)
     );
-    assert_eq!(allow.place.to_string(), "conf.d/ci.toml:10");
-    assert_eq!((deny.deny, deny.place.line), (true, 14));
+    assert_eq!(allow.location.to_string(), "conf.d/ci.toml:10");
+    assert_eq!((deny.deny, deny.location.line), (true, 14));
     assert!(
         deny.actions
             .iter()
@@ -109,7 +109,7 @@ fn groups_may_stand_in_a_file() {
         ("alice bob".to_owned(), "carol".to_owned())
     );
     let named: Vec<_> = settings
-        .named
+        .user_references
         .iter()
         .map(|n| (n.name.as_str(), &file[n.span.clone()]))
         .collect();

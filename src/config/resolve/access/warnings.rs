@@ -1,11 +1,11 @@
 //! What is allowed in rules and still cannot be meant: rules that never match, and tags that say
 //! nothing.
 
-mod dead;
+mod unreachable;
 
 use super::groups::Groups;
 use crate::config::access::{AccessRule, Selector};
-use crate::config::network::Networks;
+use crate::config::network::TrustedProxies;
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawMode, Setting};
 use crate::config::resolve::DomainFile;
@@ -17,7 +17,7 @@ pub(super) fn note(
     file: &DomainFile,
     rules: &[AccessRule],
     groups: &Groups,
-    proxies: &Networks,
+    proxies: &TrustedProxies,
     problems: &mut Problems,
 ) {
     let auth = file.raw.auth.given();
@@ -34,7 +34,7 @@ pub(super) fn note(
         let mut warn = |span: &_, message: String, help: String| {
             problems.push(Problem::at(&file.source, span, message, help).warning());
         };
-        if let Some((message, help)) = dead::dead(rule, rules, anonymous) {
+        if let Some((message, help)) = unreachable::unreachable_reason(rule, rules, anonymous) {
             warn(
                 &raw.span(),
                 format!("this rule can never match: {message}"),
@@ -66,7 +66,7 @@ pub(super) fn note(
             }
         }
         for entry in raw.get_ref().networks.given().into_iter().flatten() {
-            if let Some(proxies) = proxies.that_meets(*entry.get_ref()) {
+            if let Some(proxies) = proxies.overlapping(*entry.get_ref()) {
                 let message = format!(
                     "whoever is in `{proxies}` can claim any address, also of `{}`: it is in `trusted_proxies`",
                     entry.get_ref()

@@ -9,7 +9,7 @@ use crate::registry::action::Action;
 
 /// Who asks for what, and where.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct AccessQuery<'a> {
     pub(super) policy: &'a Policy,
     pub(super) host: &'a VirtualHost,
     pub(super) asker: Asker<'a>,
@@ -18,7 +18,7 @@ pub(super) struct Asked<'a> {
     pub(super) tag: Option<&'a str>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> AccessQuery<'a> {
     pub(super) fn decision(&self) -> Decision<'a> {
         self.policy
             .decide(self.asker, self.action, self.repository, self.tag)

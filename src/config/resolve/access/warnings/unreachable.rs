@@ -1,4 +1,4 @@
-//! Rules that are about nothing: whose users, actions or places are none, or are all denied.
+//! Unreachable rules: they match no user, action or repository, or a deny covers all of them.
 
 use ipnet::IpNet;
 
@@ -7,33 +7,33 @@ use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Action;
 use crate::registry::pattern::{Pattern, RepositoryPattern};
 
-/// Why a rule is about nothing.
-pub(super) fn dead(
+/// The reason why a rule never applies, and help.
+pub(super) fn unreachable_reason(
     rule: &AccessRule,
     rules: &[AccessRule],
     anonymous: AnonymousAccess,
 ) -> Option<(String, String)> {
     let is_empty = |selector: &Selector| matches!(selector, Selector::Group { members, .. } if members.is_empty());
-    let strangers = |selector: &Selector| *selector == Selector::Anonymous;
+    let is_anonymous = |selector: &Selector| *selector == Selector::Anonymous;
     if rule.users.iter().all(is_empty) {
         return Some((
             "its groups have nobody in them".to_owned(),
             "write the users of the group".to_owned(),
         ));
     }
-    let only_strangers = rule
+    let only_anonymous = rule
         .users
         .iter()
-        .all(|user| strangers(user) || is_empty(user));
+        .all(|user| is_anonymous(user) || is_empty(user));
     let user = |pattern: &RepositoryPattern| pattern.names_user();
-    if only_strangers && rule.deny && anonymous == AnonymousAccess::None {
+    if only_anonymous && rule.deny && anonymous == AnonymousAccess::None {
         let help = "leave it out, or write anonymous = \"pull\" in [auth]";
         return Some((
             "without a login nothing is allowed here anyway".to_owned(),
             help.to_owned(),
         ));
     }
-    if only_strangers && rule.deny && rule.repositories.iter().all(user) {
+    if only_anonymous && rule.deny && rule.repositories.iter().all(user) {
         let help = "`${user}` is for users who are logged in";
         return Some(("`@anonymous` has no name".to_owned(), help.to_owned()));
     }
@@ -53,7 +53,7 @@ pub(super) fn dead(
     let other = rules
         .iter()
         .find(|other| other.deny && !rule.deny && covers(other, rule))?;
-    let line = other.place.line;
+    let line = other.location.line;
     Some((
         format!("line {line} denies all of it"),
         "leave one of the two out: a deny beats every allow".to_owned(),
@@ -63,7 +63,7 @@ pub(super) fn dead(
 /// Whether a deny takes away everything that a rule gives, as far as their texts tell.
 fn covers(deny: &AccessRule, rule: &AccessRule) -> bool {
     let user = |selector: &Selector| {
-        let by_one = |name: &Pattern| deny.users.iter().any(|denied| has(denied, name));
+        let by_one = |name: &Pattern| deny.users.iter().any(|denied| includes(denied, name));
         match selector {
             // Its users may have it still, by other names.
             Selector::Anonymous => false,
@@ -98,7 +98,7 @@ fn covers(deny: &AccessRule, rule: &AccessRule) -> bool {
 }
 
 /// Whether users of such names are all among those of a deny.
-fn has(selector: &Selector, name: &Pattern) -> bool {
+fn includes(selector: &Selector, name: &Pattern) -> bool {
     match selector {
         Selector::Authenticated => true,
         Selector::Anonymous => false,
