@@ -1,9 +1,7 @@
-//! The files of a store's directory, and the locks of its repositories.
-//!
-//! `repositories/base+app/` is an OCI image layout. `blobs/` has a hard link to every blob of all
-//! repositories, so that a blob that is pushed again takes no space. `uploads/` and `pulled/` have
-//! what an image layout cannot express. `+` stands for the `/` of a repository's name, which cannot
-//! contain a `+`.
+//! The files of a store's directory, and the locks of its repositories: `repositories/base+app/` is
+//! an OCI image layout (`+` stands for the `/` of the name, which cannot contain a `+`), `blobs/` has
+//! a hard link to every blob, so that a blob that is pushed again takes no space, `uploads/` and
+//! `pulled/` have what an image layout cannot express.
 
 use std::fs::{File, Metadata};
 use std::io;
