@@ -46,6 +46,6 @@ pub(crate) fn from_sites(sites: &Sites) -> Option<Arc<Tokens>> {
 /// Writes and re-reads the token files. Blocks on the disk and on locks.
 pub(super) fn refresh(sites: &Sites) {
     if let Some(tokens) = from_sites(sites) {
-        tokens.look(time_of_day());
+        tokens.refresh(time_of_day());
     }
 }

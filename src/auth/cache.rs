@@ -75,7 +75,7 @@ impl Hasher for TagHasher {
 pub(super) type BuildTagHasher = BuildHasherDefault<TagHasher>;
 
 /// The remembered pairs. Only what was verified gets in, so that strangers cannot fill it.
-pub(super) struct Remembered {
+pub(super) struct PasswordCache {
     /// When each was verified.
     pairs: DashMap<Tag, Instant, BuildTagHasher>,
     lifetime: Duration,
@@ -84,16 +84,16 @@ pub(super) struct Remembered {
 
 /// What is known of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Memory {
+pub(super) enum CacheState {
     /// It is right.
     Fresh,
     /// It was right not long ago, and has to be verified again.
     Stale,
     /// Nothing.
-    Nothing,
+    Miss,
 }
 
-impl Remembered {
+impl PasswordCache {
     pub(super) fn new(lifetime: Duration, bound: usize) -> Self {
         Self {
             pairs: DashMap::default(),
@@ -102,14 +102,14 @@ impl Remembered {
         }
     }
 
-    pub(super) fn look(&self, tag: &Tag, now: Instant) -> Memory {
+    pub(super) fn get(&self, tag: &Tag, now: Instant) -> CacheState {
         let Some(verified) = self.pairs.get(tag).map(|verified| *verified) else {
-            return Memory::Nothing;
+            return CacheState::Miss;
         };
         match now.saturating_duration_since(verified) {
-            age if age < self.lifetime => Memory::Fresh,
-            age if age < self.lifetime.saturating_mul(STALE) => Memory::Stale,
-            _ => Memory::Nothing,
+            age if age < self.lifetime => CacheState::Fresh,
+            age if age < self.lifetime.saturating_mul(STALE) => CacheState::Stale,
+            _ => CacheState::Miss,
         }
     }
 
@@ -186,35 +186,40 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_goes_when_it_is_full() {
-        let remembered = Remembered::new(Duration::from_secs(3600), 10);
+        let cache = PasswordCache::new(Duration::from_secs(3600), 10);
         let tag = |n: u8| Tag([n; 32]);
         for n in 0..25 {
-            remembered.insert(tag(n), Instant::now());
+            cache.insert(tag(n), Instant::now());
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(remembered.len(), 10);
+        assert_eq!(cache.len(), 10);
         let now = Instant::now();
-        assert!((0..15).all(|n| remembered.look(&tag(n), now) == Memory::Nothing));
-        assert!((15..25).all(|n| remembered.look(&tag(n), now) == Memory::Fresh));
-        remembered.insert(tag(20), now);
+        assert!((0..15).all(|n| cache.get(&tag(n), now) == CacheState::Miss));
+        assert!((15..25).all(|n| cache.get(&tag(n), now) == CacheState::Fresh));
+        cache.insert(tag(20), now);
         assert_eq!(
-            remembered.look(&tag(15), now),
-            Memory::Fresh,
+            cache.get(&tag(15), now),
+            CacheState::Fresh,
             "verifying again drives out nobody"
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pair_grows_stale_and_is_forgotten() {
-        let remembered = Remembered::new(Duration::from_secs(60), 10);
+        let cache = PasswordCache::new(Duration::from_secs(60), 10);
         let start = Instant::now();
-        remembered.insert(Tag([1; 32]), start);
-        let after = |seconds| remembered.look(&Tag([1; 32]), start + Duration::from_secs(seconds));
+        cache.insert(Tag([1; 32]), start);
+        let after = |seconds| cache.get(&Tag([1; 32]), start + Duration::from_secs(seconds));
         assert_eq!(
             [59, 60, 119, 120].map(after),
-            [Memory::Fresh, Memory::Stale, Memory::Stale, Memory::Nothing]
+            [
+                CacheState::Fresh,
+                CacheState::Stale,
+                CacheState::Stale,
+                CacheState::Miss
+            ]
         );
-        remembered.insert(Tag([2; 32]), start + Duration::from_secs(120));
-        assert_eq!(remembered.len(), 1);
+        cache.insert(Tag([2; 32]), start + Duration::from_secs(120));
+        assert_eq!(cache.len(), 1);
     }
 }

@@ -13,11 +13,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cache::{Memory, Remembered, Tag};
+use super::cache::{CacheState, PasswordCache, Tag};
 use super::lockout::{Admission, Attempt, Lockout};
 use super::{BcryptHash, BcryptKey, Cost};
 use crate::config::snapshot::FailureBudgets;
-use line::Line;
+use line::Queue;
 
 /// A password to be checked. It is wiped when the check is done or given up.
 pub(super) struct Check {
@@ -48,7 +48,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) enum Ticket {
     /// It was verified in the meantime.
-    Remembered,
+    PasswordCache,
     /// The verdict will be here, or the sender will be gone if the check broke off.
     Waiting(watch::Receiver<Option<Verdict>>),
     /// The same, of a check that somebody else brought. What comes of it is counted for that one
@@ -61,21 +61,21 @@ pub(super) enum Ticket {
 pub(super) struct Full;
 
 /// Checks that wait, checks that run, and what came of them.
-pub(super) struct Gate {
-    pub(super) remembered: Remembered,
+pub(super) struct PasswordQueue {
+    pub(super) cache: PasswordCache,
     pub(super) lockout: Lockout,
-    line: Mutex<Line>,
+    line: Mutex<Queue>,
     arrived: Condvar,
     bound: usize,
     hashed: AtomicU64,
 }
 
-impl Gate {
+impl PasswordQueue {
     /// At most `bound` checks wait, besides those of known pairs.
-    pub(super) fn new(remembered: Remembered, lockout: Lockout, bound: usize) -> Self {
+    pub(super) fn new(cache: PasswordCache, lockout: Lockout, bound: usize) -> Self {
         let (line, arrived, hashed) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         Self {
-            remembered,
+            cache,
             lockout,
             line,
             arrived,
@@ -92,10 +92,10 @@ impl Gate {
         }
         // Under the lock, because a check that was right is remembered before its flight ends:
         // whoever sees no flight sees what it found.
-        let flight = match self.remembered.look(&check.tag, check.asked) {
-            Memory::Fresh => return Ok(Ticket::Remembered),
-            Memory::Stale => line.push_known(check),
-            Memory::Nothing => line.push_stranger(check, self.bound)?,
+        let flight = match self.cache.get(&check.tag, check.asked) {
+            CacheState::Fresh => return Ok(Ticket::PasswordCache),
+            CacheState::Stale => line.push_trusted(check),
+            CacheState::Miss => line.push_untrusted(check, self.bound)?,
         };
         drop(line);
         self.arrived.notify_one();
@@ -131,7 +131,7 @@ impl Gate {
         } else {
             self.verdict(check, verify)
         };
-        let flight = self.line().land(check);
+        let flight = self.line().complete(check);
         if let Some(flight) = flight {
             // After a panic: `None`, and the sender goes, which tells the clients.
             flight.send_replace(verdict);
@@ -144,7 +144,7 @@ impl Gate {
         self.hashed.fetch_add(1, Ordering::Relaxed);
         match verdict {
             Some(Verdict::Right) => {
-                self.remembered.insert(check.tag, check.asked);
+                self.cache.insert(check.tag, check.asked);
                 self.lockout.succeeded(&check.attempt, check.asked);
             }
             // Not remembered here: strangers could fill the memory with wrong passwords, and drive
@@ -162,7 +162,7 @@ impl Gate {
     /// Whether others of the same address or user have used up the budget while this one stood in
     /// line. A pair that was right not long ago needs none.
     fn is_used_up(&self, check: &Check) -> bool {
-        self.remembered.look(&check.tag, check.asked) == Memory::Nothing
+        self.cache.get(&check.tag, check.asked) == CacheState::Miss
             && matches!(
                 self.lockout
                     .judge(&check.attempt, &check.budgets, check.asked),
@@ -172,7 +172,7 @@ impl Gate {
 
     /// Lets the threads end and turns away whoever waits.
     pub(super) fn close(&self) {
-        *self.line() = Line::closed();
+        *self.line() = Queue::closed();
         self.arrived.notify_all();
     }
 
@@ -187,7 +187,7 @@ impl Gate {
     }
 
     /// Nothing under the lock panics, so a poisoned one is as good as another.
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, Queue> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::config::snapshot::FailureBudgets;
 use quota::LogQuota;
 pub use quota::Logged;
-use table::{Key, Keys, Moment, Table};
+use table::{Key, KeyHasher, Millis, Table};
 
 /// What is known of wrong passwords.
 ///
@@ -35,7 +35,7 @@ use table::{Key, Keys, Moment, Table};
 /// forgotten job for ever. A right password takes nothing back, or whoever has one account could
 /// guess at the others without end.
 pub struct Lockout {
-    keys: Keys,
+    keys: KeyHasher,
     start: Instant,
     addresses: Table,
     networks: Table,
@@ -43,7 +43,7 @@ pub struct Lockout {
     /// Only what was right gets in, so that strangers cannot fill it.
     pairs: Table,
     quota: LogQuota,
-    refused: [AtomicU64; Offender::ALL.len()],
+    refused: [AtomicU64; LimitKind::ALL.len()],
     repeated: AtomicU64,
     failed: AtomicU64,
 }
@@ -80,14 +80,14 @@ pub struct Refused {
     /// When the next try is possible.
     pub retry_after: Duration,
     /// Whose budget it is.
-    pub offender: Offender,
+    pub offender: LimitKind,
     /// Whether this is to be written to the log.
     pub logged: Logged,
 }
 
 /// Whose budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offender {
+pub enum LimitKind {
     /// That of an address.
     Address,
     /// That of a network of IPv6.
@@ -98,7 +98,7 @@ pub enum Offender {
     UserAtAddress,
 }
 
-impl Offender {
+impl LimitKind {
     /// All of them.
     pub const ALL: [Self; 4] = [
         Self::Address,
@@ -122,7 +122,7 @@ impl Offender {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockoutStatus {
     /// Logins refused since the start, without a hash, by whose budget was used up.
-    pub refused: [(Offender, u64); Offender::ALL.len()],
+    pub refused: [(LimitKind, u64); LimitKind::ALL.len()],
     /// Wrong passwords since the start that were counted.
     pub failed: u64,
     /// Passwords since the start that were known to be wrong, without a hash.
@@ -139,14 +139,14 @@ impl Lockout {
     /// Nothing has gone wrong so far.
     pub fn new(now: Instant) -> Self {
         Self {
-            keys: Keys::random(),
+            keys: KeyHasher::random(),
             start: now,
             addresses: Table::new(ADDRESSES),
             networks: Table::new(NETWORKS),
             users: Table::new(USERS),
             pairs: Table::new(PAIRS),
             quota: LogQuota::default(),
-            refused: [const { AtomicU64::new(0) }; Offender::ALL.len()],
+            refused: [const { AtomicU64::new(0) }; LimitKind::ALL.len()],
             repeated: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -154,7 +154,7 @@ impl Lockout {
 
     /// Names an attempt. `tag` is the same for the same domain, user, password and entry only.
     pub(super) fn attempt(&self, client: IpAddr, domain: &str, user: &str, tag: u64) -> Attempt {
-        // A record has 0 where it knows of none.
+        // Zero is an unused slot of a record.
         let (address, network) = (self.keys.address(client), self.keys.network(client));
         Attempt {
             address,
@@ -178,14 +178,14 @@ impl Lockout {
             Admission::Refused(refused) => {
                 self.refused_by(refused.offender)
                     .fetch_add(1, Ordering::Relaxed);
-                let now = self.moment(now);
+                let now = self.millis(now);
                 let is_due = match refused.offender {
-                    Offender::Address => self.addresses.log(attempt.address, now),
-                    Offender::Network => attempt
+                    LimitKind::Address => self.addresses.log(attempt.address, now),
+                    LimitKind::Network => attempt
                         .network
                         .is_some_and(|key| self.networks.log(key, now)),
-                    Offender::User => self.users.log(attempt.user, now),
-                    Offender::UserAtAddress => self.pairs.log(attempt.pair(), now),
+                    LimitKind::User => self.users.log(attempt.user, now),
+                    LimitKind::UserAtAddress => self.pairs.log(attempt.pair(), now),
                 };
                 refused.logged = if is_due {
                     self.quota.ask(now)
@@ -204,30 +204,27 @@ impl Lockout {
         budgets: &FailureBudgets,
         now: Instant,
     ) -> Admission {
-        let now = self.moment(now);
+        let now = self.millis(now);
         let Budgets {
             address,
             network,
             user,
         } = Budgets::of(budgets);
-        let (record, budget, refused) = match self.pairs.look(attempt.pair(), now) {
+        let (record, budget, refused) = match self.pairs.get(attempt.pair(), now) {
             Some(pair) => (
                 pair,
                 user,
-                user.refuses(pair.until, now, Offender::UserAtAddress),
+                user.refuses(pair.until, now, LimitKind::UserAtAddress),
             ),
             None => {
-                let own = self
-                    .addresses
-                    .look(attempt.address, now)
-                    .unwrap_or_default();
-                let all = self.users.look(attempt.user, now).unwrap_or_default();
-                let refused = address.refuses(own.until, now, Offender::Address);
+                let own = self.addresses.get(attempt.address, now).unwrap_or_default();
+                let all = self.users.get(attempt.user, now).unwrap_or_default();
+                let refused = address.refuses(own.until, now, LimitKind::Address);
                 // Until either the user's budget or the address's own record lets it in again.
                 let strict = user
-                    .refuses(all.until, now, Offender::User)
+                    .refuses(all.until, now, LimitKind::User)
                     .and_then(|of_user| {
-                        let alone = address.single().refuses(own.until, now, Offender::User)?;
+                        let alone = address.single().refuses(own.until, now, LimitKind::User)?;
                         Some(if alone.retry_after < of_user.retry_after {
                             alone
                         } else {
@@ -236,15 +233,15 @@ impl Lockout {
                     });
                 let net = attempt
                     .network
-                    .and_then(|key| self.networks.look(key, now))
+                    .and_then(|key| self.networks.get(key, now))
                     .unwrap_or_default();
-                let of_network = || network.refuses(net.until, now, Offender::Network);
+                let of_network = || network.refuses(net.until, now, LimitKind::Network);
                 (own, address, refused.or_else(of_network).or(strict))
             }
         };
         match refused {
             Some(refused) => Admission::Refused(refused),
-            None if record.knows(attempt.tag) => Admission::KnownWrong,
+            None if record.is_repeat(attempt.tag) => Admission::KnownWrong,
             None => Admission::Admitted {
                 failures: budget.outstanding(record.until, now),
             },
@@ -254,7 +251,7 @@ impl Lockout {
     /// Counts a wrong password.
     pub(super) fn failed(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        let now = self.moment(now);
+        let now = self.millis(now);
         let Budgets {
             address,
             network,
@@ -279,47 +276,47 @@ impl Lockout {
         self.pairs.know(
             attempt.pair(),
             [attempt.address, attempt.user],
-            self.moment(now),
+            self.millis(now),
         );
     }
 
     /// Forgets what has gone wrong at an address, in its network, and of users that log in from
     /// there. Returns whether there was something.
     pub(crate) fn unlock_address(&self, client: IpAddr, now: Instant) -> bool {
-        let (key, now) = (self.keys.address(client), self.moment(now));
-        let own = self.addresses.forgive(now, |record| record.is(key));
+        let (key, now) = (self.keys.address(client), self.millis(now));
+        let own = self.addresses.reset(now, |record| record.is(key));
         let network = self.keys.network(client);
-        let around = network.is_some_and(|key| self.networks.forgive(now, |record| record.is(key)));
-        let pairs = self.pairs.forgive(now, |record| record.belongs_to(key));
+        let around = network.is_some_and(|key| self.networks.reset(now, |record| record.is(key)));
+        let pairs = self.pairs.reset(now, |record| record.belongs_to(key));
         own || around || pairs
     }
 
     /// Forgets what has gone wrong with a user's name. Returns whether there was something.
     pub(crate) fn unlock_user(&self, domain: &str, user: &str, now: Instant) -> bool {
-        let (key, now) = (self.keys.user(domain, user), self.moment(now));
-        let own = self.users.forgive(now, |record| record.is(key));
-        let pairs = self.pairs.forgive(now, |record| record.belongs_to(key));
+        let (key, now) = (self.keys.user(domain, user), self.millis(now));
+        let own = self.users.reset(now, |record| record.is(key));
+        let pairs = self.pairs.reset(now, |record| record.belongs_to(key));
         own || pairs
     }
 
     /// Forgets all that has gone wrong.
     pub(crate) fn unlock_all(&self, now: Instant) {
-        let now = self.moment(now);
+        let now = self.millis(now);
         for table in self.tables() {
-            table.forgive(now, |_| true);
+            table.reset(now, |_| true);
         }
     }
 
     /// What it has come to.
     pub fn status(&self, now: Instant) -> LockoutStatus {
-        let now = self.moment(now);
+        let now = self.millis(now);
         LockoutStatus {
-            refused: Offender::ALL
+            refused: LimitKind::ALL
                 .map(|offender| (offender, self.refused_by(offender).load(Ordering::Relaxed))),
             failed: self.failed.load(Ordering::Relaxed),
             repeated: self.repeated.load(Ordering::Relaxed),
-            addresses: self.addresses.guilty(now),
-            users: self.users.guilty(now),
+            addresses: self.addresses.active_entries(now),
+            users: self.users.active_entries(now),
             bytes: self.tables().map(Table::bytes).iter().sum(),
         }
     }
@@ -328,18 +325,18 @@ impl Lockout {
         [&self.addresses, &self.networks, &self.users, &self.pairs]
     }
 
-    fn refused_by(&self, offender: Offender) -> &AtomicU64 {
+    fn refused_by(&self, offender: LimitKind) -> &AtomicU64 {
         let [address, network, user, pair] = &self.refused;
         match offender {
-            Offender::Address => address,
-            Offender::Network => network,
-            Offender::User => user,
-            Offender::UserAtAddress => pair,
+            LimitKind::Address => address,
+            LimitKind::Network => network,
+            LimitKind::User => user,
+            LimitKind::UserAtAddress => pair,
         }
     }
 
-    fn moment(&self, now: Instant) -> Moment {
-        Moment::after(now.saturating_duration_since(self.start))
+    fn millis(&self, now: Instant) -> Millis {
+        Millis::after(now.saturating_duration_since(self.start))
     }
 }
 
@@ -403,7 +400,7 @@ impl Budget {
     }
 
     /// The refusal, if there is no try left.
-    fn refuses(self, until: Moment, now: Moment, offender: Offender) -> Option<Refused> {
+    fn refuses(self, until: Millis, now: Millis, offender: LimitKind) -> Option<Refused> {
         let retry_after = until
             .since(now)
             .saturating_sub(self.each * (self.tries - 1));
@@ -415,7 +412,7 @@ impl Budget {
     }
 
     /// Failures that still count.
-    fn outstanding(self, until: Moment, now: Moment) -> u32 {
+    fn outstanding(self, until: Millis, now: Millis) -> u32 {
         u32::try_from(until.since(now).as_millis().div_ceil(self.each.as_millis()))
             .unwrap_or(u32::MAX)
     }

@@ -3,10 +3,10 @@
 //! A token names its user and the granted scopes, an upper bound: the access rules and the user's
 //! password entry are checked again with every request.
 
+mod cache;
 mod claims;
 mod entry_key;
 mod keys;
-mod remembered;
 
 pub mod refresh;
 
@@ -23,20 +23,20 @@ use super::UserName;
 use super::htpasswd::Htpasswd;
 use crate::crypto;
 use crate::state_file::{FileChange, FileWatch};
+use cache::{CachedToken, TokenCache};
 pub use claims::Access;
 use claims::{Claims, seconds};
 pub use entry_key::EntryKey;
 use keys::{ALGORITHM, Keys};
 pub use keys::{KeysError, read_entry_key};
 use refresh::{FileError, RefreshTokens};
-use remembered::{Known, Remembered};
 
 /// Gives and verifies tokens for all domains of the process.
 pub struct Tokens {
     state: PathBuf,
     keys: ArcSwap<Keys>,
-    refresh: Arc<RefreshTokens>,
-    remembered: Remembered,
+    refresh_tokens: Arc<RefreshTokens>,
+    cache: TokenCache,
     keys_watch: Mutex<FileWatch>,
     validation: Validation,
 }
@@ -109,16 +109,16 @@ impl Tokens {
         Ok(Self {
             state: state.to_owned(),
             keys: ArcSwap::from_pointee(keys),
-            refresh: Arc::new(RefreshTokens::open(state)?),
-            remembered: Remembered::new().ok_or(KeysError::NoRandomness)?,
+            refresh_tokens: Arc::new(RefreshTokens::open(state)?),
+            cache: TokenCache::new().ok_or(KeysError::NoRandomness)?,
             keys_watch: Mutex::new(keys_watch),
             validation,
         })
     }
 
     /// The refresh tokens.
-    pub fn refresh(&self) -> &Arc<RefreshTokens> {
-        &self.refresh
+    pub fn refresh_tokens(&self) -> &Arc<RefreshTokens> {
+        &self.refresh_tokens
     }
 
     /// Signs a token.
@@ -161,13 +161,17 @@ impl Tokens {
         users: &Htpasswd,
         now: SystemTime,
     ) -> Result<Verified, InvalidToken> {
-        let tag = self.remembered.tag(token);
-        let known = match self.remembered.look(&tag) {
+        let tag = self.cache.tag(token);
+        let known = match self.cache.get(&tag) {
             Some(known) => known,
             None => {
                 let claims = self.read(token).ok_or(InvalidToken::Foreign)?;
-                self.remembered
-                    .insert(tag, token.len(), Known::of(claims), seconds(now))
+                self.cache.insert(
+                    tag,
+                    token.len(),
+                    CachedToken::from_claims(claims),
+                    seconds(now),
+                )
             }
         };
         if known.issuer != domain || known.audience != domain {
@@ -221,9 +225,9 @@ impl Tokens {
 
     /// Reads what other processes have written, writes what has happened here, and makes the next
     /// key when it is time. Waits for the disk.
-    pub fn look(&self, now: SystemTime) {
+    pub fn refresh(&self, now: SystemTime) {
         self.refresh_keys(now);
-        self.refresh.look(now);
+        self.refresh_tokens.refresh(now);
     }
 
     fn refresh_keys(&self, now: SystemTime) {
@@ -243,7 +247,7 @@ impl Tokens {
                 watch.problem_ended();
                 let before = self.keys.swap(Arc::new(keys));
                 if !before.same_as(&self.keys.load()) {
-                    self.remembered.clear();
+                    self.cache.clear();
                     tracing::info!("token signing keys re-read");
                 }
             }

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
-use super::cache::{Memory, Remembered, Tag};
-use super::gate::{Check, Full, Gate, Ticket, Verdict};
+use super::cache::{CacheState, PasswordCache, Tag};
+use super::gate::{Check, Full, PasswordQueue, Ticket, Verdict};
 use super::htpasswd::{Claim, Htpasswd};
 use super::lockout::{Admission, Attempt, Lockout, LockoutStatus, Refused};
 use super::{BcryptHash, BcryptKey, UserName};
@@ -24,7 +24,7 @@ use crate::crypto::TagKey;
 /// password: both are one check of the same length that goes the same way.
 pub struct Verifier {
     key: TagKey,
-    gate: Arc<Gate>,
+    gate: Arc<PasswordQueue>,
 }
 
 /// How much is remembered and how much may wait.
@@ -132,8 +132,8 @@ impl Verifier {
         } = settings;
         let key = TagKey::random().map_err(|_| VerifierError::NoRandomness)?;
         let lockout = Lockout::new(Instant::now());
-        let gate = Arc::new(Gate::new(
-            Remembered::new(lifetime, remembered),
+        let gate = Arc::new(PasswordQueue::new(
+            PasswordCache::new(lifetime, remembered),
             lockout,
             waiting,
         ));
@@ -172,17 +172,17 @@ impl Verifier {
         } = users.claim(credentials.user());
         let tag = Tag::from_password(&self.key, domain, credentials, hash);
         let asked = Instant::now();
-        let memory = self.gate.remembered.look(&tag, asked);
-        if let (Memory::Fresh, Some(user)) = (memory, user) {
+        let cached = self.gate.cache.get(&tag, asked);
+        if let (CacheState::Fresh, Some(user)) = (cached, user) {
             return Ok(Entry::Remembered(user.clone()));
         }
         let attempt = self
             .gate
             .lockout
             .attempt(client, domain, credentials.user(), tag.short());
-        let rank = match memory {
-            Memory::Fresh | Memory::Stale => 0,
-            Memory::Nothing => match self.gate.lockout.admit(&attempt, budgets, asked) {
+        let rank = match cached {
+            CacheState::Fresh | CacheState::Stale => 0,
+            CacheState::Miss => match self.gate.lockout.admit(&attempt, budgets, asked) {
                 Admission::Admitted { failures } => failures,
                 Admission::KnownWrong => return Err(VerifyError::WrongPassword),
                 Admission::Refused(refused) => return Err(refused.into()),
@@ -297,7 +297,7 @@ impl Verifier {
         VerifierStatus {
             hashed: gate.hashed(),
             waiting: gate.waiting(),
-            remembered: gate.remembered.len(),
+            remembered: gate.cache.len(),
         }
     }
 

@@ -161,7 +161,10 @@ impl TokenIssuer<'_, '_> {
         );
         let admitted = verifier.admit_secret(domain, token, client, budgets);
         admitted.map_err(|error| self.refused(error))?;
-        self.tokens.refresh().catch_up(clock::time_of_day()).await;
+        self.tokens
+            .refresh_tokens()
+            .catch_up(clock::time_of_day())
+            .await;
         self.holder(token)
             .ok_or_else(|| self.refused(verifier.wrong_secret(domain, token, client, budgets)))
     }
@@ -170,7 +173,10 @@ impl TokenIssuer<'_, '_> {
     fn holder(&self, token: &str) -> Option<UserName> {
         let domain = self.cx.site.host.domain.as_str();
         let (lifetime, now) = (self.settings.refresh_lifetime, clock::time_of_day());
-        let record = self.tokens.refresh().redeem(token, domain, lifetime, now)?;
+        let record = self
+            .tokens
+            .refresh_tokens()
+            .redeem(token, domain, lifetime, now)?;
         let users = self.cx.site.users.current();
         let user = users.claim(&record.user).user?;
         (self.tokens.entry_tag(domain, user, &users) == record.entry).then(|| user.clone())
@@ -205,7 +211,7 @@ impl TokenIssuer<'_, '_> {
         };
         match self
             .tokens
-            .refresh()
+            .refresh_tokens()
             .issue(&holder, clock::time_of_day())
             .await
         {

@@ -44,7 +44,7 @@ pub(super) async fn revoke(
         TokenSelection::All => (Revoked::All, "at all".to_owned()),
     };
     match tokens
-        .refresh()
+        .refresh_tokens()
         .revoke(&revoked, domain, time_of_day())
         .await
     {

@@ -1,4 +1,4 @@
-//! Checks that wait: whose turn it is, and who has to give way.
+//! The order of the checks that wait, and which one a full queue drops.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,22 +9,22 @@ use super::{Check, Full, Verdict};
 
 /// Checks that wait or run.
 #[derive(Default)]
-pub(super) struct Line {
-    /// Pairs that were right not long ago. They go first and are not counted, since nobody can be
-    /// here without the password: a flood of strangers does not delay those who come every day.
-    known: VecDeque<Check>,
-    /// Everybody else, in the order in which they came. Not told apart by whether the user exists.
-    strangers: VecDeque<Check>,
-    /// One for each check that waits or runs; its receivers are the clients that still want to
-    /// know.
-    flights: Flights,
+pub(super) struct Queue {
+    /// Checks of pairs that were right not long ago. They go first and without a bound, since only
+    /// clients with the password get here: a flood of guesses does not delay regular users.
+    trusted: VecDeque<Check>,
+    /// All other checks, in the order of arrival, whether the user exists or not.
+    untrusted: VecDeque<Check>,
+    /// One sender for each check that waits or runs; its receivers are the clients that wait for the
+    /// verdict.
+    in_flight: InFlight,
     closed: bool,
 }
 
-type Flights = HashMap<Tag, watch::Sender<Option<Verdict>>, BuildTagHasher>;
+type InFlight = HashMap<Tag, watch::Sender<Option<Verdict>>, BuildTagHasher>;
 
-impl Line {
-    /// Nobody stands in it, and nobody is taken from it any more.
+impl Queue {
+    /// An empty queue that hands out no checks any more.
     pub(super) fn closed() -> Self {
         Self {
             closed: true,
@@ -36,12 +36,12 @@ impl Line {
         self.closed
     }
 
-    /// Waits for the same check with those who wait for it already, if there are any.
+    /// Subscribes to the same check if it waits or runs already.
     pub(super) fn join(&mut self, check: &Check) -> Option<watch::Receiver<Option<Verdict>>> {
-        let flight = self.flights.get(&check.tag)?;
-        // It is as much the check of the one who has less behind him.
+        let flight = self.in_flight.get(&check.tag)?;
+        // The check gets the better rank of the clients that wait for it.
         if let Some(waiting) = self
-            .strangers
+            .untrusted
             .iter_mut()
             .find(|waiting| waiting.tag == check.tag)
         {
@@ -50,102 +50,104 @@ impl Line {
         Some(flight.subscribe())
     }
 
-    /// Stands behind those who were right not long ago, in front of all others.
-    pub(super) fn push_known(&mut self, check: Check) -> watch::Receiver<Option<Verdict>> {
-        let receiver = self.fly(&check);
-        self.known.push_back(check);
+    /// Appends a check of a pair that was right not long ago: it runs before all others.
+    pub(super) fn push_trusted(&mut self, check: Check) -> watch::Receiver<Option<Verdict>> {
+        let receiver = self.insert_in_flight(&check);
+        self.trusted.push_back(check);
         receiver
     }
 
-    /// Stands in line as one of at most `bound`. Each check of an address that waits already ranks
-    /// behind the one before it, so that addresses take turns, however many connections each of
-    /// them has. In a full line, who ranks lower gives way.
-    pub(super) fn push_stranger(
+    /// Appends one of at most `bound` checks. Each further check of an address ranks behind the one
+    /// before it, so that addresses are served alternately, however many connections each of them
+    /// has. A full queue drops the check with the worst rank.
+    ///
+    /// Errors: [`Full`] if no other check ranks worse.
+    pub(super) fn push_untrusted(
         &mut self,
         mut check: Check,
         bound: usize,
     ) -> Result<watch::Receiver<Option<Verdict>>, Full> {
-        if self.strangers.len() >= bound {
-            let flights = &mut self.flights;
-            self.strangers.retain(|waiting| wanted(flights, waiting));
+        if self.untrusted.len() >= bound {
+            let in_flight = &mut self.in_flight;
+            self.untrusted.retain(|waiting| wanted(in_flight, waiting));
         }
         let own = |waiting: &&Check| waiting.attempt.address() == check.attempt.address();
-        let before = self.strangers.iter().filter(own).count();
+        let before = self.untrusted.iter().filter(own).count();
         check.rank = check
             .rank
             .saturating_add(u32::try_from(before).unwrap_or(u32::MAX));
-        if self.strangers.len() >= bound {
-            // The last of those that rank the same: nobody is driven out by his equal.
+        if self.untrusted.len() >= bound {
+            // The last of those that rank the same: an equal check is not dropped.
             let last = self
-                .strangers
+                .untrusted
                 .iter()
                 .enumerate()
                 .max_by_key(|(_, waiting)| waiting.rank);
             let (at, _) = last
                 .filter(|(_, waiting)| waiting.rank > check.rank)
                 .ok_or(Full)?;
-            // Its flight ends without a verdict: its clients are told to come back.
-            if let Some(gone) = self.strangers.remove(at) {
-                self.flights.remove(&gone.tag);
+            // Without a verdict its clients are asked to try again.
+            if let Some(gone) = self.untrusted.remove(at) {
+                self.in_flight.remove(&gone.tag);
             }
         }
-        let receiver = self.fly(&check);
-        self.strangers.push_back(check);
+        let receiver = self.insert_in_flight(&check);
+        self.untrusted.push_back(check);
         Ok(receiver)
     }
 
-    /// The next check that somebody still waits for: of those who were right, else of the strangers
-    /// with the least behind them the one that came first.
+    /// The next check that a client still waits for: a trusted one, or else the first of the
+    /// untrusted ones with the best rank.
     pub(super) fn take(&mut self) -> Option<Check> {
         loop {
-            let check = match self.known.pop_front() {
+            let check = match self.trusted.pop_front() {
                 Some(check) => check,
                 None => {
                     let next = self
-                        .strangers
+                        .untrusted
                         .iter()
                         .enumerate()
                         .min_by_key(|(_, waiting)| waiting.rank);
                     let at = next.map(|(at, _)| at)?;
-                    self.strangers.remove(at)?
+                    self.untrusted.remove(at)?
                 }
             };
-            if wanted(&mut self.flights, &check) {
+            if wanted(&mut self.in_flight, &check) {
                 return Some(check);
             }
         }
     }
 
-    /// Ends a check: what came of it is for the receivers of this.
-    pub(super) fn land(&mut self, check: &Check) -> Option<watch::Sender<Option<Verdict>>> {
-        self.flights.remove(&check.tag)
+    /// Ends a check. The verdict goes to the sender that this returns.
+    pub(super) fn complete(&mut self, check: &Check) -> Option<watch::Sender<Option<Verdict>>> {
+        self.in_flight.remove(&check.tag)
     }
 
-    /// How many wait.
+    /// The number of checks that wait.
     pub(super) fn waiting(&self) -> usize {
-        self.known.len() + self.strangers.len()
+        self.trusted.len() + self.untrusted.len()
     }
 
-    /// How many wait or run.
+    /// The number of checks that wait or run.
     #[cfg(test)]
-    pub(super) fn flights(&self) -> usize {
-        self.flights.len()
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
-    fn fly(&mut self, check: &Check) -> watch::Receiver<Option<Verdict>> {
+    fn insert_in_flight(&mut self, check: &Check) -> watch::Receiver<Option<Verdict>> {
         let (sender, receiver) = watch::channel(None);
-        self.flights.insert(check.tag, sender);
+        self.in_flight.insert(check.tag, sender);
         receiver
     }
 }
 
-/// Whether a client still waits for this check. If not, its flight ends here.
-fn wanted(flights: &mut Flights, check: &Check) -> bool {
-    let wanted = flights
+/// Whether a client still waits for this check. If not, it is no longer in flight.
+fn wanted(in_flight: &mut InFlight, check: &Check) -> bool {
+    let wanted = in_flight
         .get(&check.tag)
         .is_some_and(|flight| flight.receiver_count() > 0);
     if !wanted {
-        flights.remove(&check.tag);
+        in_flight.remove(&check.tag);
     }
     wanted
 }

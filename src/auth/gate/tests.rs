@@ -6,7 +6,7 @@ use crate::crypto::TagKey;
 
 /// A gate without threads, with room for two strangers. The domain makes one check another.
 struct Bench {
-    gate: Gate,
+    gate: PasswordQueue,
     key: TagKey,
 }
 
@@ -18,8 +18,8 @@ impl Bench {
     }
 
     fn with_room(bound: usize) -> Self {
-        let remembered = Remembered::new(Duration::from_secs(60), 10);
-        let gate = Gate::new(remembered, Lockout::new(Instant::now()), bound);
+        let remembered = PasswordCache::new(Duration::from_secs(60), 10);
+        let gate = PasswordQueue::new(remembered, Lockout::new(Instant::now()), bound);
         Self {
             gate,
             key: TagKey::random().expect("randomness"),
@@ -107,8 +107,8 @@ fn one_password_is_one_check_for_all_who_ask() {
         all.iter()
             .all(|receiver| verdict(receiver) == Some(Verdict::Right))
     );
-    assert!(matches!(bench.enter("a"), Ok(Ticket::Remembered)));
-    assert!(bench.gate.line().flights() == 0);
+    assert!(matches!(bench.enter("a"), Ok(Ticket::PasswordCache)));
+    assert!(bench.gate.line().in_flight() == 0);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_check_for_clients_that_have_gone_is_dropped() {
     drop(gone);
     assert_eq!(bench.work(|_| Verdict::Right), 1);
     assert_eq!(verdict(&stays), Some(Verdict::Right));
-    assert!(bench.gate.line().flights() == 0);
+    assert!(bench.gate.line().in_flight() == 0);
 }
 
 #[test]

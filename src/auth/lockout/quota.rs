@@ -1,9 +1,9 @@
-//! How much of the log offenders may fill: a hundred thousand of them are not a hundred thousand
-//! lines.
+//! Bounds the log lines about refused logins: a hundred thousand addresses do not cause a hundred
+//! thousand lines.
 
 use std::sync::{Mutex, PoisonError};
 
-use super::table::{MINUTE, Moment};
+use super::table::{MINUTE, Millis};
 
 /// Whether something is to be written to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +23,19 @@ pub(super) struct LogQuota(Mutex<Count>);
 
 #[derive(Debug, Default)]
 struct Count {
-    since: Moment,
+    since: Millis,
     lines: u32,
     left_out: u64,
 }
 
 impl LogQuota {
-    pub(super) fn ask(&self, now: Moment) -> Logged {
+    pub(super) fn ask(&self, now: Millis) -> Logged {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(count.since) >= MINUTE {
             count.since = now;
             count.lines = 0;
         }
-        if count.lines >= MOST {
+        if count.lines >= MAX_LINES_PER_MINUTE {
             count.left_out += 1;
             return Logged::No;
         }
@@ -46,5 +46,4 @@ impl LogQuota {
     }
 }
 
-/// Lines of a minute.
-const MOST: u32 = 100;
+const MAX_LINES_PER_MINUTE: u32 = 100;

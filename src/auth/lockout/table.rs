@@ -1,5 +1,5 @@
-//! A table of a fixed size of those who failed: the place of a record is chosen by a keyed hash,
-//! and a full set of places makes room in a way that nobody gains by.
+//! A table of failures with a fixed size: a keyed hash chooses the set of a record, and a full set
+//! evicts a record in a way that no attacker gains by.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -7,14 +7,15 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Makes keys. With randomness of the process, so that nobody can choose with whom to share a set.
-pub(super) struct Keys(RandomState);
+/// Hashes addresses and users to keys. It is seeded by each process, so that nobody can choose which
+/// others share a set.
+pub(super) struct KeyHasher(RandomState);
 
 /// Stands for an address, a user, or both together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Key(pub(super) u64);
 
-impl Keys {
+impl KeyHasher {
     pub(super) fn random() -> Self {
         Self(RandomState::new())
     }
@@ -54,11 +55,11 @@ impl Key {
     }
 }
 
-/// A moment: milliseconds since the table began, from 1.
+/// A time in milliseconds since the table was made, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(u64);
+pub(super) struct Millis(u64);
 
-impl Moment {
+impl Millis {
     pub(super) fn after(start: Duration) -> Self {
         Self(u64::try_from(start.as_millis()).unwrap_or(u64::MAX - 1) + 1)
     }
@@ -75,12 +76,12 @@ impl Moment {
     }
 }
 
-/// One who failed, or a pair that was right once.
+/// The failures of an address, network or user, or a pair that was right once.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Record {
+pub(super) struct FailureRecord {
     key: u64,
     /// Until when its failures count.
-    pub(super) until: Moment,
+    pub(super) until: Millis,
     /// The last tries that were wrong, of those whose failures still count; of a pair, see `of`.
     wrong: [u64; 3],
     /// What a pair is made of.
@@ -91,9 +92,9 @@ pub(super) struct Record {
     right: u32,
 }
 
-impl Record {
-    /// Whether this very try was wrong a moment ago.
-    pub(super) fn knows(&self, tag: u64) -> bool {
+impl FailureRecord {
+    /// Whether the same try was wrong a short time ago.
+    pub(super) fn is_repeat(&self, tag: u64) -> bool {
         self.wrong.contains(&tag)
     }
 
@@ -106,11 +107,11 @@ impl Record {
         self.of.contains(&half(key))
     }
 
-    fn charge(&mut self, tag: u64, each: Duration, now: Moment) {
+    fn charge(&mut self, tag: u64, each: Duration, now: Millis) {
         if self.until <= now {
             self.wrong = [0; 3];
         }
-        if self.knows(tag) {
+        if self.is_repeat(tag) {
             return;
         }
         self.until = self.until.max(now).plus(each);
@@ -130,7 +131,7 @@ fn upper(address: u128) -> u64 {
 /// Sets of records, a few hundred of them under each lock. A shard takes no memory before its first
 /// record.
 pub(super) struct Table {
-    shards: Box<[Mutex<Vec<Record>>]>,
+    shards: Box<[Mutex<Vec<FailureRecord>>]>,
     sets: usize,
 }
 
@@ -145,14 +146,14 @@ impl Table {
     }
 
     /// The record of a key whose failures still count, or of a pair that is known.
-    pub(super) fn look(&self, key: Key, now: Moment) -> Option<Record> {
+    pub(super) fn get(&self, key: Key, now: Millis) -> Option<FailureRecord> {
         let shard = self.shard(key);
         let set = shard.get(self.range(key))?;
         let found = set.iter().find(|record| record.key == key.0)?;
         (found.until > now || found.right != 0).then(|| match found.until > now {
             true => *found,
             // What was wrong then is looked at again.
-            false => Record {
+            false => FailureRecord {
                 wrong: [0; 3],
                 ..*found
             },
@@ -165,14 +166,14 @@ impl Table {
     /// failures are charged to the newcomer (as in the space-saving algorithm of Metwally, Agrawal
     /// and El Abbadi): who was driven out is charged as much when he fails again. So whoever fills
     /// the table makes it stricter, and can wash away nothing.
-    pub(super) fn charge(&self, key: Key, tag: u64, each: Duration, now: Moment) {
+    pub(super) fn charge(&self, key: Key, tag: u64, each: Duration, now: Millis) {
         let mut shard = self.shard(key);
         if let Some(record) = self.place(&mut shard, key, |record| record.until.max(now)) {
             if record.key != key.0 {
-                *record = Record {
+                *record = FailureRecord {
                     key: key.0,
                     until: record.until,
-                    ..Record::default()
+                    ..FailureRecord::default()
                 };
             }
             record.charge(tag, each, now);
@@ -180,7 +181,7 @@ impl Table {
     }
 
     /// Counts a failure of a pair that is known; false for any other.
-    pub(super) fn charge_known(&self, key: Key, tag: u64, each: Duration, now: Moment) -> bool {
+    pub(super) fn charge_known(&self, key: Key, tag: u64, each: Duration, now: Millis) -> bool {
         let mut shard = self.shard(key);
         let known = shard
             .get_mut(self.range(key))
@@ -192,15 +193,15 @@ impl Table {
     }
 
     /// Knows a pair from now on. The one that was right the longest ago makes room.
-    pub(super) fn know(&self, key: Key, of: [Key; 2], now: Moment) {
+    pub(super) fn know(&self, key: Key, of: [Key; 2], now: Millis) {
         let mut shard = self.shard(key);
-        if let Some(record) = self.place(&mut shard, key, |record| Moment(u64::from(record.right)))
+        if let Some(record) = self.place(&mut shard, key, |record| Millis(u64::from(record.right)))
         {
             if record.key != key.0 {
-                *record = Record {
+                *record = FailureRecord {
                     key: key.0,
                     of: of.map(half),
-                    ..Record::default()
+                    ..FailureRecord::default()
                 };
             }
             record.right = seconds(now);
@@ -208,7 +209,7 @@ impl Table {
     }
 
     /// Whether the log may say something of a key; if so, not again for a minute.
-    pub(super) fn log(&self, key: Key, now: Moment) -> bool {
+    pub(super) fn log(&self, key: Key, now: Millis) -> bool {
         let mut shard = self.shard(key);
         let found = shard
             .get_mut(self.range(key))
@@ -221,8 +222,8 @@ impl Table {
         due
     }
 
-    /// Forgets the failures of some. Returns whether there were any that counted.
-    pub(super) fn forgive(&self, now: Moment, whom: impl Fn(&Record) -> bool) -> bool {
+    /// Resets the failures of the selected entries. Returns whether there were any that counted.
+    pub(super) fn reset(&self, now: Millis, whom: impl Fn(&FailureRecord) -> bool) -> bool {
         let mut found = false;
         for shard in &self.shards {
             for record in lock(shard)
@@ -230,8 +231,8 @@ impl Table {
                 .filter(|record| record.key != 0 && whom(record))
             {
                 found |= record.until > now;
-                *record = Record {
-                    until: Moment::default(),
+                *record = FailureRecord {
+                    until: Millis::default(),
                     wrong: [0; 3],
                     ..*record
                 };
@@ -240,32 +241,32 @@ impl Table {
         found
     }
 
-    /// How many have failures that still count.
-    pub(super) fn guilty(&self, now: Moment) -> usize {
-        let guilty = |shard| {
+    /// The number of entries whose failures still count.
+    pub(super) fn active_entries(&self, now: Millis) -> usize {
+        let active_entries = |shard| {
             lock(shard)
                 .iter()
                 .filter(|record| record.until > now)
                 .count()
         };
-        self.shards.iter().map(guilty).sum()
+        self.shards.iter().map(active_entries).sum()
     }
 
-    /// The memory that is taken.
+    /// The allocated memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         let records: usize = self.shards.iter().map(|shard| lock(shard).capacity()).sum();
-        records * size_of::<Record>()
+        records * size_of::<FailureRecord>()
     }
 
     /// The place of a key: its own, a free one, or that of the record that comes first by `order`.
     fn place<'s, O: Ord>(
         &self,
-        shard: &'s mut Vec<Record>,
+        shard: &'s mut Vec<FailureRecord>,
         key: Key,
-        order: impl Fn(&Record) -> O,
-    ) -> Option<&'s mut Record> {
+        order: impl Fn(&FailureRecord) -> O,
+    ) -> Option<&'s mut FailureRecord> {
         if shard.is_empty() {
-            shard.resize(self.sets * WAYS, Record::default());
+            shard.resize(self.sets * WAYS, FailureRecord::default());
         }
         let set = shard.get_mut(self.range(key))?;
         let own = set.iter().position(|record| record.key == key.0);
@@ -280,7 +281,7 @@ impl Table {
         set.get_mut(at)
     }
 
-    fn shard(&self, key: Key) -> MutexGuard<'_, Vec<Record>> {
+    fn shard(&self, key: Key) -> MutexGuard<'_, Vec<FailureRecord>> {
         lock(
             self.shards
                 .get(index(key) % SHARDS)
@@ -296,7 +297,7 @@ impl Table {
 }
 
 /// A record is written whole, and nothing under the lock panics.
-fn lock(shard: &Mutex<Vec<Record>>) -> MutexGuard<'_, Vec<Record>> {
+fn lock(shard: &Mutex<Vec<FailureRecord>>) -> MutexGuard<'_, Vec<FailureRecord>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -305,7 +306,7 @@ fn index(key: Key) -> usize {
 }
 
 /// Never 0.
-fn seconds(moment: Moment) -> u32 {
+fn seconds(moment: Millis) -> u32 {
     u32::try_from(moment.0 / 1000)
         .unwrap_or(u32::MAX - 60)
         .saturating_add(1)

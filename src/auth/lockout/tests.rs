@@ -376,7 +376,7 @@ fn an_offender_is_logged_once_a_minute() {
 #[test]
 fn very_many_offenders_are_not_as_many_lines() {
     let (quota, minute) = (LogQuota::default(), Duration::from_secs(60));
-    let at = |minutes: u32| Moment::after(minute * minutes);
+    let at = |minutes: u32| Millis::after(minute * minutes);
     let lines = |minutes| {
         (0..1000)
             .filter(|_| quota.ask(at(minutes)) != Logged::No)
@@ -396,17 +396,17 @@ proptest! {
     ) {
         let table = Table::new(512);
         let each = Duration::from_secs(600);
-        let mut truth: HashMap<u64, Moment> = HashMap::new();
+        let mut truth: HashMap<u64, Millis> = HashMap::new();
         let mut passed = Duration::ZERO;
         for (number, (who, later)) in (1..).zip(guesses) {
             passed += Duration::from_millis(later);
-            let now = Moment::after(passed);
+            let now = Millis::after(passed);
             // Well spread, like a keyed hash.
             let key = Key(who.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             table.charge(key, number, each, now);
             let until = truth.entry(who).or_default();
-            *until = Moment::after((*until).max(now).since(Moment::after(Duration::ZERO)) + each);
-            let held = table.look(key, now).expect("just charged").until;
+            *until = Millis::after((*until).max(now).since(Millis::after(Duration::ZERO)) + each);
+            let held = table.get(key, now).expect("just charged").until;
             prop_assert!(held >= *until);
         }
         prop_assert!(table.bytes() <= 512 * 56);

@@ -25,10 +25,10 @@ use records::Records;
 /// The refresh tokens of the process, and of the others that share its state directory.
 pub struct RefreshTokens {
     path: PathBuf,
-    known: Mutex<Known>,
+    known: Mutex<RefreshTokenState>,
 }
 
-struct Known {
+struct RefreshTokenState {
     records: Records,
     /// What has happened since the file was written. The records have it already.
     pending: PendingChanges,
@@ -73,7 +73,7 @@ impl RefreshTokens {
         watch.poll([&path]);
         let records = Records::new(file::read(&path)?);
         watch.settle([&path]);
-        let known = Known {
+        let known = RefreshTokenState {
             records,
             pending: PendingChanges::default(),
             watch,
@@ -188,7 +188,7 @@ impl RefreshTokens {
 
     /// Writes what has happened, and reads what others have written. Says once what is wrong. Waits
     /// for the disk.
-    pub(super) fn look(&self, now: SystemTime) {
+    pub(super) fn refresh(&self, now: SystemTime) {
         let result = self.synchronize(seconds(now));
         let mut known = self.lock();
         match result {
@@ -246,7 +246,7 @@ impl RefreshTokens {
         };
         let (records, written) = {
             let mut known = self.lock();
-            let Known {
+            let RefreshTokenState {
                 records, pending, ..
             } = &mut *known;
             if let Some(others) = others {
@@ -270,12 +270,12 @@ impl RefreshTokens {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, RefreshTokenState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl RefreshTokenState {
     fn trim(&mut self, now: u64) {
         let Self {
             records, pending, ..

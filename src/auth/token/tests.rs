@@ -184,7 +184,7 @@ fn rotation_leaves_tokens_and_their_users_alone() {
             .unwrap();
         (decode_header(&token).unwrap().kid, token)
     };
-    stage.tokens.look(noon() + month);
+    stage.tokens.refresh(noon() + month);
     let (old_key, old) = give(noon() + month + hour - MINUTE);
     let (new_key, new) = give(noon() + month + hour);
     assert_ne!(old_key, new_key);
@@ -309,8 +309,8 @@ fn what_is_remembered_is_bounded() {
     assert!(
         stage
             .tokens
-            .remembered
-            .look(&stage.tokens.remembered.tag(&token))
+            .cache
+            .get(&stage.tokens.cache.tag(&token))
             .is_some()
     );
     let access = || Claims {
@@ -325,16 +325,16 @@ fn what_is_remembered_is_bounded() {
         entry: String::new(),
     };
     let insert = |number: u32, bytes| {
-        let tag = stage.tokens.remembered.tag(&number.to_string());
+        let tag = stage.tokens.cache.tag(&number.to_string());
         stage
             .tokens
-            .remembered
+            .cache
             .insert(tag, bytes, Known::of(access()), 0);
-        stage.tokens.remembered.look(&tag).is_some()
+        stage.tokens.cache.get(&tag).is_some()
     };
     for number in 0..10_000 {
         assert!(insert(number, 100));
-        assert!(stage.tokens.remembered.count() <= 4096);
+        assert!(stage.tokens.cache.count() <= 4096);
     }
     assert!(!insert(20_000, 4096), "long ones are not kept");
 }

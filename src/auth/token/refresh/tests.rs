@@ -117,10 +117,10 @@ async fn processes_share_the_file() {
             .unwrap(),
         1
     );
-    stage.tokens.look(day(1));
+    stage.tokens.refresh(day(1));
     assert!(user(&stage.tokens, &ours, day(1)).await.is_none());
     // What was used meanwhile does not bring back what was revoked.
-    stage.tokens.look(day(2));
+    stage.tokens.refresh(day(2));
     assert!(user(&stage.another(), &ours, day(2)).await.is_none());
     assert_eq!(
         user(&stage.another(), &theirs, day(2)).await.as_deref(),
@@ -134,9 +134,9 @@ async fn use_is_written_after_a_minute() {
     let token = issue(&stage.tokens, "alice", day(0)).await;
     user(&stage.tokens, &token, day(1)).await.unwrap();
     let before = stage.file();
-    stage.tokens.look(day(1) + Duration::from_secs(59));
+    stage.tokens.refresh(day(1) + Duration::from_secs(59));
     assert_eq!(stage.file(), before);
-    stage.tokens.look(day(1) + Duration::from_secs(60));
+    stage.tokens.refresh(day(1) + Duration::from_secs(60));
     let listed = list(stage.directory.path(), day(2)).unwrap();
     assert_eq!(listed[0].1.used, seconds(day(1)));
     assert_eq!(listed[0].0, TokenHash::of(&token).id());
@@ -191,7 +191,7 @@ async fn a_damaged_file_is_kept_and_nobody_gets_a_token_that_would_be_lost() {
         lifetime: DAY,
     };
     assert!(stage.tokens.issue(&holder, day(0)).await.is_err());
-    stage.tokens.look(day(0));
+    stage.tokens.refresh(day(0));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
 }
 
@@ -212,7 +212,7 @@ async fn nothing_grows_while_the_file_cannot_be_written() {
         let now = day(1) + Duration::from_secs(second);
         known(&stage.tokens, &token, now).unwrap();
         assert!(stage.tokens.issue(&holder, now).await.is_err());
-        stage.tokens.look(now);
+        stage.tokens.refresh(now);
     }
     let known = stage.tokens.lock();
     assert_eq!((known.pending.len(), known.records.iter().count()), (1, 1));

@@ -8,8 +8,8 @@ use dashmap::DashMap;
 use super::claims::{Access, Claims};
 use crate::crypto::{TagKey, keyed_tag};
 
-/// What a verified token says, in the form in which every request needs it.
-pub(super) struct Known {
+/// The claims of a verified token, in the form that requests use.
+pub(super) struct CachedToken {
     pub(super) issuer: String,
     pub(super) audience: String,
     pub(super) user: String,
@@ -19,8 +19,8 @@ pub(super) struct Known {
     pub(super) access: Arc<Access>,
 }
 
-impl Known {
-    pub(super) fn of(claims: Claims) -> Self {
+impl CachedToken {
+    pub(super) fn from_claims(claims: Claims) -> Self {
         let Claims {
             iss,
             sub,
@@ -45,13 +45,13 @@ impl Known {
     }
 }
 
-/// Verified tokens under a keyed hash: a table of the process's memory holds none of them.
-pub(super) struct Remembered {
+/// Verified tokens by their keyed hash. The tokens themselves are not kept in memory.
+pub(super) struct TokenCache {
     key: TagKey,
-    known: DashMap<[u8; 32], Arc<Known>>,
+    known: DashMap<[u8; 32], Arc<CachedToken>>,
 }
 
-impl Remembered {
+impl TokenCache {
     /// `None` if the system has no randomness.
     pub(super) fn new() -> Option<Self> {
         let key = TagKey::random().ok()?;
@@ -65,20 +65,26 @@ impl Remembered {
         keyed_tag(&self.key, &[token.as_bytes()])
     }
 
-    pub(super) fn look(&self, tag: &[u8; 32]) -> Option<Arc<Known>> {
+    pub(super) fn get(&self, tag: &[u8; 32]) -> Option<Arc<CachedToken>> {
         self.known.get(tag).map(|known| known.clone())
     }
 
     /// Remembers a verified token of so many bytes.
-    pub(super) fn insert(&self, tag: [u8; 32], bytes: usize, known: Known, now: u64) -> Arc<Known> {
+    pub(super) fn insert(
+        &self,
+        tag: [u8; 32],
+        bytes: usize,
+        known: CachedToken,
+        now: u64,
+    ) -> Arc<CachedToken> {
         let known = Arc::new(known);
-        if bytes > LONGEST {
+        if bytes > MAX_TOKEN_BYTES {
             return known;
         }
-        if self.known.len() >= MOST {
+        if self.known.len() >= MAX_TOKENS {
             self.known.retain(|_, known| known.expires > now);
         }
-        if self.known.len() >= MOST {
+        if self.known.len() >= MAX_TOKENS {
             // Where anybody gets a token, somebody may ask for many. Each of the others is verified
             // once more.
             self.known.clear();
@@ -97,7 +103,7 @@ impl Remembered {
     }
 }
 
-/// With the longest tokens, about 10 MiB in all.
-const MOST: usize = 4096;
-/// Longer ones are for many repositories, and verified each time.
-const LONGEST: usize = 2048;
+/// With tokens of the maximum size, about 10 MiB in all.
+const MAX_TOKENS: usize = 4096;
+/// Longer tokens are for many repositories, and are verified each time.
+const MAX_TOKEN_BYTES: usize = 2048;
