@@ -1,5 +1,5 @@
-//! Whether who asks may have what is asked for. The proof is a [`Grant`], and nothing goes on
-//! without.
+//! Decides whether a request is allowed. The proof is a [`Grant`], and nothing is answered without
+//! one.
 
 mod refusal;
 
@@ -23,26 +23,25 @@ use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
 use refusal::Refused;
 
-/// The proof that this identity may have this subject, and on which terms. Only [`authorize`] makes
-/// one.
+/// The proof that a request is allowed, and its obligations. Only [`authorize`] makes one.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    /// What is done: what was asked for, or what takes its place.
-    subject: RequestTarget,
-    terms: Obligations,
-    asker: Asking,
-    /// Whose an upload session is, of a call that is about one or opens one.
-    sessions: Option<SessionOwner>,
+    /// The target of the request, or what takes its place.
+    target: RequestTarget,
+    obligations: Obligations,
+    requester: Requester,
+    /// The owner of the upload session of a call that uses or opens one.
+    session_owner: Option<SessionOwner>,
 }
 
-/// Who asks, for as long as the request takes.
+/// The user and the address of a request.
 #[derive(Clone, Debug)]
-pub(crate) struct Asking {
+pub(crate) struct Requester {
     user: Option<UserName>,
     client: IpAddr,
 }
 
-impl Asking {
+impl Requester {
     pub(crate) fn asker(&self) -> Asker<'_> {
         Asker {
             user: self.user.as_ref().map(UserName::as_str),
@@ -53,34 +52,34 @@ impl Asking {
 
 impl Grant {
     pub(crate) fn target(&self) -> &RequestTarget {
-        &self.subject
+        &self.target
     }
 
     pub(crate) fn obligations(&self) -> &Obligations {
-        &self.terms
+        &self.obligations
     }
 
     pub(crate) fn asker(&self) -> Asker<'_> {
-        self.asker.asker()
+        self.requester.asker()
     }
 
     pub(crate) fn session_owner(&self) -> Option<&SessionOwner> {
-        self.sessions.as_ref()
+        self.session_owner.as_ref()
     }
 
     /// Takes out what is said of the tags.
     pub(crate) fn take_tag_writes(&mut self) -> Vec<TagObligation> {
-        match std::mem::replace(&mut self.terms, Obligations::Plain) {
+        match std::mem::replace(&mut self.obligations, Obligations::Plain) {
             Obligations::TagWrites(tags) => tags,
             other => {
-                self.terms = other;
+                self.obligations = other;
                 Vec::new()
             }
         }
     }
 }
 
-/// What came of a question: a grant, and the rule that hides what was asked for, if one does.
+/// A grant, and the rule that hides the repository, if one does.
 pub(crate) struct Authorized {
     pub(crate) grant: Grant,
     pub(crate) hidden_by: Option<Box<str>>,
@@ -95,39 +94,39 @@ pub(crate) fn authorize(
     site: &Site,
     client: IpAddr,
     Authenticated { identity, token }: Authenticated,
-    subject: RequestTarget,
+    target: RequestTarget,
 ) -> Result<Authorized, Rejection> {
     let user = match identity {
         Identity::User(user) => Some(user),
         Identity::Anonymous => None,
     };
-    let asker = Asking { user, client };
-    let (subject, terms, hidden_by) = match subject {
+    let requester = Requester { user, client };
+    let (target, obligations, hidden_by) = match target {
         RequestTarget::Page(used) => {
-            page(site, &asker, used)?;
+            page(site, &requester, used)?;
             (RequestTarget::Page(used), Obligations::Plain, None)
         }
-        RequestTarget::Call(call) => Judge {
+        RequestTarget::Call(call) => Authorizer {
             site,
-            asker: &asker,
+            requester: &requester,
         }
         .call(call)?,
     };
-    let (subject, terms) = match &token {
-        Some(access) => bearer::hold(access, subject, terms)?,
-        None => (subject, terms),
+    let (target, obligations) = match &token {
+        Some(access) => bearer::restrict_to_scope(access, target, obligations)?,
+        None => (target, obligations),
     };
     let names_sessions = |call: &&Arc<Call>| call.is_upload() || call.session().is_some();
-    let sessions = subject
+    let session_owner = target
         .call()
         .filter(names_sessions)
-        .and_then(|_| sessions(site, &asker));
+        .and_then(|_| owner(site, &requester));
     Ok(Authorized {
         grant: Grant {
-            subject,
-            terms,
-            asker,
-            sessions,
+            target,
+            obligations,
+            requester,
+            session_owner,
         },
         hidden_by,
     })
@@ -135,13 +134,13 @@ pub(crate) fn authorize(
 
 /// A page shows all repositories to whoever sees it, and changes any of them for whoever may press
 /// its buttons.
-fn page(site: &Site, asker: &Asking, used: PageAccess) -> Result<(), Rejection> {
-    let seen = site.policy.sees_everything(asker.asker());
+fn page(site: &Site, requester: &Requester, used: PageAccess) -> Result<(), Rejection> {
+    let seen = site.policy.sees_everything(requester.asker());
     if !seen.allowed {
         let message = "these pages show everything, and your user may not see all of it";
         return Err(Rejection::denied(message).decided_by(seen.rule));
     }
-    let changed = site.policy.changes_everything(asker.asker());
+    let changed = site.policy.changes_everything(requester.asker());
     if used == PageAccess::Change && !changed.allowed {
         let message = "these pages may be read, but not used to change something: \
                        that is for those who may do everything in all repositories";
@@ -150,20 +149,20 @@ fn page(site: &Site, asker: &Asking, used: PageAccess) -> Result<(), Rejection> 
     Ok(())
 }
 
-fn sessions(site: &Site, asker: &Asking) -> Option<SessionOwner> {
+fn owner(site: &Site, requester: &Requester) -> Option<SessionOwner> {
     let key = site.session_key.as_ref()?;
-    Some(key.owner(site.host.domain.as_str(), asker.user.clone()?))
+    Some(key.owner(site.host.domain.as_str(), requester.user.clone()?))
 }
 
-/// What comes of a call: what is done instead or as asked, the terms, and the rule that hides it.
-type Judged = (RequestTarget, Obligations, Option<Box<str>>);
+/// The target of a grant, its obligations, and the rule that hides the repository.
+type CallDecision = (RequestTarget, Obligations, Option<Box<str>>);
 
-struct Judge<'a> {
+struct Authorizer<'a> {
     site: &'a Site,
-    asker: &'a Asking,
+    requester: &'a Requester,
 }
 
-impl Judge<'_> {
+impl Authorizer<'_> {
     fn decide(
         &self,
         action: Action,
@@ -171,22 +170,24 @@ impl Judge<'_> {
         tag: Option<&Tag>,
     ) -> Decision<'_> {
         self.site.policy.decide(
-            self.asker.asker(),
+            self.requester.asker(),
             action,
             repository.as_str(),
             tag.map(Tag::as_str),
         )
     }
 
-    fn call(&self, call: Arc<Call>) -> Result<Judged, Rejection> {
+    fn call(&self, call: Arc<Call>) -> Result<CallDecision, Rejection> {
         let policy = &self.site.policy;
-        if self.is_free(&call) {
+        if self.needs_no_decision(&call) {
             return Ok((RequestTarget::Call(call), Obligations::Plain, None));
         }
         match &*call {
             Call::Ping { .. } => Ok((RequestTarget::Call(call), Obligations::Plain, None)),
             Call::Catalog { .. } => {
-                if policy.is_open() || !policy.may_somewhere(self.asker.asker(), Action::Catalog) {
+                if policy.is_open()
+                    || !policy.may_somewhere(self.requester.asker(), Action::Catalog)
+                {
                     let decision = Decision {
                         allowed: false,
                         rule: None,
@@ -204,7 +205,7 @@ impl Judge<'_> {
         call: &Arc<Call>,
         name: &RepositoryName,
         operation: &RepositoryCall,
-    ) -> Result<Judged, Rejection> {
+    ) -> Result<CallDecision, Rejection> {
         match operation {
             RepositoryCall::TagsList { .. } => self.seen(call, name, Action::List, None),
             RepositoryCall::ManifestRead { read, .. } | RepositoryCall::BlobRead { read, .. } => {
@@ -254,11 +255,11 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether there is nothing to decide. Whose an upload is, and whose turn it is to write a tag,
-    /// matters without rules, too.
-    fn is_free(&self, call: &Call) -> bool {
+    /// Whether every user may do it. Upload sessions have owners and tags are locked without rules
+    /// too.
+    fn needs_no_decision(&self, call: &Call) -> bool {
         let is_simple = !call.is_manifest_write() && call.session().is_none();
-        self.site.policy.is_open() && self.asker.user.is_some() && is_simple
+        self.site.policy.is_open() && self.requester.user.is_some() && is_simple
     }
 
     /// Something that is in a repository.
@@ -268,9 +269,9 @@ impl Judge<'_> {
         repository: &RepositoryName,
         action: Action,
         tag: Option<&Tag>,
-    ) -> Result<Judged, Rejection> {
+    ) -> Result<CallDecision, Rejection> {
         let decision = self.decide(action, repository, tag);
-        self.judged(call, repository, decision, (action, tag))
+        self.allow_or_hide(call, repository, decision, (action, tag))
     }
 
     /// Every client looks with HEAD whether there is already what it is about to push, or whether
@@ -280,7 +281,7 @@ impl Judge<'_> {
         call: &Arc<Call>,
         repository: &RepositoryName,
         read: Read,
-    ) -> Result<Judged, Rejection> {
+    ) -> Result<CallDecision, Rejection> {
         let mut decision = self.decide(Action::Pull, repository, None);
         if read == Read::Head && !decision.allowed && !decision.is_denied() {
             let push = self.decide(Action::Push, repository, None);
@@ -288,34 +289,34 @@ impl Judge<'_> {
                 decision = push;
             }
         }
-        self.judged(call, repository, decision, (Action::Pull, None))
+        self.allow_or_hide(call, repository, decision, (Action::Pull, None))
     }
 
-    fn judged(
+    fn allow_or_hide(
         &self,
         call: &Arc<Call>,
         repository: &RepositoryName,
         decision: Decision<'_>,
         (action, tag): (Action, Option<&Tag>),
-    ) -> Result<Judged, Rejection> {
+    ) -> Result<CallDecision, Rejection> {
         if decision.allowed {
             return Ok((RequestTarget::Call(call.clone()), Obligations::Plain, None));
         }
-        if self.asker.user.is_none()
+        if self.requester.user.is_none()
             || self
                 .site
                 .policy
-                .sees(self.asker.asker(), repository.as_str())
+                .sees(self.requester.asker(), repository.as_str())
         {
             return Err(self.refused(action, Some(repository), tag).by(decision));
         }
         let mut hidden = Call::clone(call);
         // Without randomness there is no name that a client cannot guess.
-        let Ok(stand_in) = stand_in(repository) else {
+        let Ok(placeholder) = placeholder_repository(repository) else {
             return Err(self.refused(action, Some(repository), tag).by(decision));
         };
         if let Call::Repository { name, .. } = &mut hidden {
-            *name = stand_in;
+            *name = placeholder;
         }
         let rule = refusal::named(decision.rule);
         Ok((
@@ -351,24 +352,24 @@ impl Judge<'_> {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        let mut terms: Vec<TagObligation> = Vec::new();
+        let mut obligations: Vec<TagObligation> = Vec::new();
         for tag in own.into_iter().chain(tags) {
-            if !terms.iter().any(|term| term.tag == *tag) {
-                terms.push(TagObligation {
+            if !obligations.iter().any(|term| term.tag == *tag) {
+                obligations.push(TagObligation {
                     tag: tag.clone(),
                     allowed: self.allowed_write(repository, tag)?,
                 });
             }
         }
-        if terms.is_empty() {
+        if obligations.is_empty() {
             self.push(repository)?;
         }
         // Where nobody may move a tag and not make it, or the other way round, nothing depends on
         // what is there.
         let depends =
             |term: &TagObligation| self.site.takes_turns || !matches!(term.allowed, TagWrite::Any);
-        Ok(if terms.iter().any(depends) {
-            Obligations::TagWrites(terms)
+        Ok(if obligations.iter().any(depends) {
+            Obligations::TagWrites(obligations)
         } else {
             Obligations::Plain
         })
@@ -390,10 +391,10 @@ impl Judge<'_> {
 
     /// The session as the registry knows it. What is somebody else's is as if it did not exist.
     fn open(&self, repository: &RepositoryName, upload: &UploadId) -> Result<UploadId, Rejection> {
-        let Some(sessions) = sessions(self.site, self.asker) else {
+        let Some(owner) = owner(self.site, self.requester) else {
             return Ok(upload.clone());
         };
-        sessions
+        owner
             .open(repository, upload)
             .ok_or_else(|| Rejection::bad_call(CallError::UploadUnknown))
     }
@@ -406,7 +407,7 @@ impl Judge<'_> {
     ) -> Refused<'r> {
         Refused {
             site: self.site,
-            asker: self.asker.asker(),
+            asker: self.requester.asker(),
             action,
             repository,
             tag,
@@ -416,8 +417,8 @@ impl Judge<'_> {
 
 /// A name of as many levels that nobody has and nobody can guess: what is said of it is what would
 /// be said of the repository if that did not exist.
-fn stand_in(repository: &RepositoryName) -> Result<RepositoryName, NoRandomness> {
-    let levels = repository.as_str().split('/').count().min(MOST_LEVELS);
+fn placeholder_repository(repository: &RepositoryName) -> Result<RepositoryName, NoRandomness> {
+    let levels = repository.as_str().split('/').count().min(MAX_LEVELS);
     let level = |_| crypto::random::<16>().map(|bytes| crypto::hex(&bytes));
     let name = (0..levels)
         .map(level)
@@ -427,4 +428,4 @@ fn stand_in(repository: &RepositoryName) -> Result<RepositoryName, NoRandomness>
 }
 
 /// 33 bytes each, with a slash.
-const MOST_LEVELS: usize = 7;
+const MAX_LEVELS: usize = 7;

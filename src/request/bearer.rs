@@ -1,5 +1,4 @@
-//! Tokens on registry calls: who shows one, what it was given for, and the challenge that asks for
-//! one.
+//! Tokens on registry calls: verifies them, restricts calls to their scope, and makes the challenge.
 
 use std::sync::Arc;
 
@@ -57,22 +56,22 @@ fn token(value: &HeaderValue) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Holds what was judged by the rules to what the token was given for.
+/// Restricts what the rules allow to the scope of the token.
 ///
 /// Errors: 401 if that is not enough. A mount from a repository that the token is not for becomes
 /// an upload. What is hidden stays so: a token is never given for it.
-pub(crate) fn hold(
+pub(crate) fn restrict_to_scope(
     access: &Access,
-    subject: RequestTarget,
-    terms: Obligations,
+    target: RequestTarget,
+    obligations: Obligations,
 ) -> Result<(RequestTarget, Obligations), Rejection> {
-    let RequestTarget::Call(call) = &subject else {
-        return Ok((subject, terms));
+    let RequestTarget::Call(call) = &target else {
+        return Ok((target, obligations));
     };
-    if matches!(terms, Obligations::Hidden(_)) {
-        return Ok((subject, terms));
+    if matches!(obligations, Obligations::Hidden(_)) {
+        return Ok((target, obligations));
     }
-    if !Need::of(call).is_met(access) {
+    if !RequiredScope::from_call(call).is_met(access) {
         return Err(Rejection::insufficient_scope());
     }
     match &**call {
@@ -83,7 +82,7 @@ pub(crate) fn hold(
             let upload = Arc::new(Call::upload_start(name));
             Ok((RequestTarget::Call(upload), Obligations::Unmounted))
         }
-        _ => Ok((subject, terms)),
+        _ => Ok((target, obligations)),
     }
 }
 
@@ -104,7 +103,7 @@ pub(crate) fn challenged(
         host(parts),
         site.host.domain
     );
-    if let Some(scope) = Need::of(call).scope(error.is_some()) {
+    if let Some(scope) = RequiredScope::from_call(call).scope(error.is_some()) {
         text.push_str(&format!(",scope=\"{scope}\""));
     }
     if let Some(error) = error {
@@ -129,16 +128,16 @@ fn host(parts: &Parts) -> &str {
         .unwrap_or_default()
 }
 
-/// What a call needs of a token.
-enum Need<'a> {
+/// The scope that a call needs.
+enum RequiredScope<'a> {
     Nothing,
     Catalog,
     /// One of these rights to a repository; and what is asked for to have it.
     Right(&'a RepositoryName, &'static [Right]),
 }
 
-impl<'a> Need<'a> {
-    fn of(call: &'a Call) -> Self {
+impl<'a> RequiredScope<'a> {
+    fn from_call(call: &'a Call) -> Self {
         match call {
             Call::Ping { .. } => Self::Nothing,
             Call::Catalog { .. } => Self::Catalog,
