@@ -83,7 +83,8 @@ fn serialize_tag_writes(sites: &mut [Site]) {
         .filter_map(behind)
         .collect();
     for site in sites {
-        site.takes_turns = behind(site).is_some_and(|registry| registries.contains(&registry));
+        site.serializes_tag_writes =
+            behind(site).is_some_and(|registry| registries.contains(&registry));
     }
 }
 

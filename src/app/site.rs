@@ -77,7 +77,7 @@ pub(super) fn build_site(
             .filter(|_| host.auth.mode.tokens().is_some())
             .cloned(),
         registry: registry?,
-        takes_turns: false,
+        serializes_tag_writes: false,
         storage: trust.filter(|_| follows_redirects(host)),
         browser: browser?,
         traffic: before.map_or_else(Arc::default, |site| site.traffic.clone()),

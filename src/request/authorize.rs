@@ -366,8 +366,9 @@ impl Authorizer<'_> {
         }
         // Where nobody may move a tag and not make it, or the other way round, nothing depends on
         // what is there.
-        let depends =
-            |term: &TagObligation| self.site.takes_turns || !matches!(term.allowed, TagWrite::Any);
+        let depends = |term: &TagObligation| {
+            self.site.serializes_tag_writes || !matches!(term.allowed, TagWrite::Any)
+        };
         Ok(if obligations.iter().any(depends) {
             Obligations::TagWrites(obligations)
         } else {

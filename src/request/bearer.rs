@@ -94,7 +94,7 @@ pub(crate) fn challenged(
     parts: &Parts,
     call: Option<&Call>,
 ) -> Rejection {
-    let Some(call) = call.filter(|_| rejection.wants_login()) else {
+    let Some(call) = call.filter(|_| rejection.needs_challenge()) else {
         return rejection;
     };
     let error = rejection.bearer_error();

@@ -20,12 +20,12 @@ use crate::registry::call::{Call, CallError};
 /// 414 and 431 beyond the limits of the connection.
 pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
-        return Err(Rejection::not_spoken("CONNECT is not spoken here"));
+        return Err(Rejection::not_implemented("CONNECT is not spoken here"));
     }
     // RFC 9110 §7.8 would let us ignore it, but bytes that follow it are meant for another
     // protocol.
     if parts.headers.contains_key(header::UPGRADE) {
-        return Err(Rejection::not_spoken(
+        return Err(Rejection::not_implemented(
             "no other protocol than HTTP is spoken here",
         ));
     }

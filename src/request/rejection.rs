@@ -114,7 +114,7 @@ impl Rejection {
 
     /// Another protocol is asked for. A client that hopes for the best has sent bytes of it
     /// already.
-    pub(crate) fn not_spoken(message: &'static str) -> Self {
+    pub(crate) fn not_implemented(message: &'static str) -> Self {
         let mut rejection = Self::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::Unsupported, message);
         rejection.close = true;
         rejection
@@ -203,7 +203,7 @@ impl Rejection {
     }
 
     /// The upstream does not tell what has to be known before it may be asked for the rest.
-    pub(crate) fn upstream_does_not_tell() -> Self {
+    pub(crate) fn upstream_inconclusive() -> Self {
         let message = "the registry behind does not tell what this depends on: try again";
         Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
     }
@@ -279,7 +279,7 @@ impl Rejection {
     }
 
     /// The upstream refused what moorgate sent as its own credentials.
-    pub(crate) fn upstream_wants_login() -> Self {
+    pub(crate) fn upstream_unauthorized() -> Self {
         let message = "the registry behind refused this proxy's own credentials: \
                        its administrator has to set [upstream] username and password";
         Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)

@@ -24,13 +24,13 @@ pub(crate) struct Site {
     pub(crate) host: SharedVirtualHost,
     pub(crate) users: Arc<UsersFile>,
     pub(crate) policy: Policy,
-    /// Who gives and verifies the tokens of clients; none where they send passwords.
+    /// Issues and verifies the tokens of clients; none where they send passwords.
     pub(crate) tokens: Option<Arc<Tokens>>,
-    /// With which upload sessions are bound to users; none where nothing is served.
+    /// Binds upload sessions to users; none where nothing is served.
     pub(crate) session_key: Option<SessionKey>,
     pub(crate) registry: Registry,
-    /// Whether writes to tags of its registry take turns. moorgate's own registry needs none.
-    pub(crate) takes_turns: bool,
+    /// Whether writes to tags of its registry are locked. moorgate's own registry needs no lock.
+    pub(crate) serializes_tag_writes: bool,
     /// For storage that the registry redirects to, where moorgate follows.
     pub(crate) storage: Option<Trust>,
     pub(crate) browser: Option<Backend>,

@@ -244,7 +244,7 @@ impl TokenIssuer<'_, '_> {
             .give(bearer, access, self.settings.lifetime, now)
             .map_err(|error| {
                 tracing::error!(domain, %error, "no token could be given");
-                Rejection::no_token()
+                Rejection::token_unavailable()
             })?;
         let answer = TokenResponse {
             token: &token,
@@ -255,7 +255,7 @@ impl TokenIssuer<'_, '_> {
             scope: &grant::scopes(access),
             refresh_token: refresh_token.as_ref().map(|token| token.as_str()),
         };
-        let text = serde_json::to_string(&answer).map_err(|_| Rejection::no_token())?;
+        let text = serde_json::to_string(&answer).map_err(|_| Rejection::token_unavailable())?;
         Ok(document(text, false, "no-store"))
     }
 }

@@ -221,7 +221,7 @@ pub(super) async fn from_upstream(
         };
         let (names, next) = match listed? {
             UpstreamPage::List { names, next } => (names, next),
-            UpstreamPage::Other(_) if has_page => return Err(Rejection::upstream_does_not_tell()),
+            UpstreamPage::Other(_) if has_page => return Err(Rejection::upstream_inconclusive()),
             UpstreamPage::Other(response) if found.restart(response.status()) => {
                 query = format!("n={UPSTREAM_PAGE_SIZE}");
                 continue;
@@ -238,7 +238,7 @@ pub(super) async fn from_upstream(
         };
         query = next;
     }
-    Err(Rejection::upstream_does_not_tell())
+    Err(Rejection::upstream_inconclusive())
 }
 
 /// The response to one request for a page.
@@ -288,10 +288,10 @@ async fn names(answer: Response<UpstreamBody>) -> Result<Vec<String>, Rejection>
         .collect()
         .await;
     let bytes = collected
-        .map_err(|_| Rejection::upstream_does_not_tell())?
+        .map_err(|_| Rejection::upstream_inconclusive())?
         .to_bytes();
     let document: CatalogDocument =
-        serde_json::from_slice(&bytes).map_err(|_| Rejection::upstream_does_not_tell())?;
+        serde_json::from_slice(&bytes).map_err(|_| Rejection::upstream_inconclusive())?;
     Ok(document.repositories.unwrap_or_default())
 }
 

@@ -73,12 +73,12 @@ async fn substitute_name(
     };
     let (placeholder, requested) = (placeholder.as_str(), requested.as_str());
     if response.headers().contains_key(header::CONTENT_ENCODING) {
-        return Err(Rejection::upstream_does_not_tell());
+        return Err(Rejection::upstream_inconclusive());
     }
     let (mut parts, body) = response.into_parts();
     let collected = Limited::new(body, MAX_BODY_BYTES).collect().await;
     let body = collected
-        .map_err(|_| Rejection::upstream_does_not_tell())?
+        .map_err(|_| Rejection::upstream_inconclusive())?
         .to_bytes();
     let body = match std::str::from_utf8(&body) {
         Ok(text) => Bytes::from(text.replace(placeholder, requested)),

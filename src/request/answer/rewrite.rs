@@ -116,7 +116,7 @@ fn check_login(route: &Route, status: StatusCode) -> Result<(), Rejection> {
         Some(UpstreamAuthorization::Strip | UpstreamAuthorization::Basic { .. }) => true,
     };
     if status == StatusCode::UNAUTHORIZED && own {
-        Err(Rejection::upstream_wants_login())
+        Err(Rejection::upstream_unauthorized())
     } else {
         Ok(())
     }

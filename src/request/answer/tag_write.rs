@@ -156,7 +156,7 @@ async fn head_manifest(
             digest: content_digest(response.headers()),
         })),
         StatusCode::NOT_FOUND => Ok(None),
-        _ => Err(Rejection::upstream_does_not_tell()),
+        _ => Err(Rejection::upstream_inconclusive()),
     }
 }
 

@@ -47,7 +47,7 @@ impl Rejection {
     }
 
     /// Whether credentials might help, so that a challenge belongs to it.
-    pub(crate) fn wants_login(&self) -> bool {
+    pub(crate) fn needs_challenge(&self) -> bool {
         matches!(self.extra, Extra::Challenge(_) | Extra::BearerError(_))
     }
 
@@ -90,7 +90,7 @@ impl Rejection {
     }
 
     /// moorgate cannot sign one. The log has why.
-    pub(crate) fn no_token() -> Self {
+    pub(crate) fn token_unavailable() -> Self {
         let message = "no token can be given: the administrator has to look into the log";
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
