@@ -48,7 +48,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) enum Ticket {
     /// It was verified in the meantime.
-    PasswordCache,
+    Verified,
     /// The verdict will be here, or the sender will be gone if the check broke off.
     Waiting(watch::Receiver<Option<Verdict>>),
     /// The same, of a check that somebody else brought. What comes of it is counted for that one
@@ -93,7 +93,7 @@ impl PasswordQueue {
         // Under the lock, because a check that was right is remembered before its flight ends:
         // whoever sees no flight sees what it found.
         let flight = match self.cache.get(&check.tag, check.asked) {
-            CacheState::Fresh => return Ok(Ticket::PasswordCache),
+            CacheState::Fresh => return Ok(Ticket::Verified),
             CacheState::Stale => line.push_trusted(check),
             CacheState::Miss => line.push_untrusted(check, self.bound)?,
         };

@@ -219,7 +219,7 @@ impl Verifier {
                 .and_then(|verdict| *verdict)
         };
         let verdict = match self.gate.enter(check) {
-            Ok(Ticket::Remembered) => Some(Verdict::Right),
+            Ok(Ticket::Verified) => Some(Verdict::Right),
             Ok(Ticket::Waiting(flight)) => landed(flight).await,
             Ok(Ticket::Joined(flight)) => {
                 let verdict = landed(flight).await;

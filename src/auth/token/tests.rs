@@ -329,7 +329,7 @@ fn what_is_remembered_is_bounded() {
         stage
             .tokens
             .cache
-            .insert(tag, bytes, Known::of(access()), 0);
+            .insert(tag, bytes, CachedToken::from_claims(access()), 0);
         stage.tokens.cache.get(&tag).is_some()
     };
     for number in 0..10_000 {

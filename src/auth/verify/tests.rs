@@ -206,7 +206,7 @@ async fn beyond_the_first_72_bytes_a_password_does_not_count() {
 /// Without threads, what is in line can be looked at.
 fn idle() -> Verifier {
     let gate = Arc::new(PasswordQueue::new(
-        Remembered::new(Duration::from_secs(60), 10),
+        PasswordCache::new(Duration::from_secs(60), 10),
         Lockout::new(Instant::now()),
         2,
     ));
