@@ -171,7 +171,7 @@ async fn an_upstream_goes_wrong(stage: &Stage) {
         client.answer().await.0.get("location"),
         Some("https://s3.test/x?sig=hunter2")
     );
-    stage.says("a kept connection was dead", 1).await;
+    stage.says("pooled connection was closed", 1).await;
 }
 
 async fn a_reload_goes_wrong(stage: &Stage) {

@@ -200,8 +200,8 @@ fn every_setting_arrives() {
                 },
                 access: AccessSettings {
                     rules: [],
-                    named: [],
-                    own: [],
+                    user_references: [],
+                    per_user_repositories: [],
                 },
                 registry: Upstream(
                     UpstreamSettings {
