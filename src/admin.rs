@@ -87,8 +87,8 @@ async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> 
     }
 }
 
-/// Whether the Host is an address or localhost: a web page could otherwise read the response through a
-/// name of its own that resolves to this address (DNS rebinding).
+/// Whether the Host is an address or localhost: a web page could otherwise read the response
+/// through a name of its own that resolves to this address (DNS rebinding).
 fn is_addressed_directly<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {

@@ -61,8 +61,8 @@ pub struct App {
     last_reload: ArcSwap<LastReload>,
 }
 
-/// Passes admin listeners to the layer above, which serves them. The app binds and stops them with all
-/// others.
+/// Passes admin listeners to the layer above, which serves them. The app binds and stops them with
+/// all others.
 #[derive(Debug)]
 struct AdminListeners {
     sender: mpsc::UnboundedSender<BoundListener>,
@@ -133,8 +133,8 @@ impl StartError {
     }
 }
 
-/// How often files are checked for changes. A `stat` costs microseconds and, unlike notifications of
-/// the kernel, works on bind mounts and network file systems.
+/// How often files are checked for changes. A `stat` costs microseconds and, unlike notifications
+/// of the kernel, works on bind mounts and network file systems.
 const FILE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl App {
@@ -247,8 +247,8 @@ impl App {
         Ok(())
     }
 
-    /// Stops accepting and waits for all connections to end, for `timeout` at most. Returns whether all
-    /// ended by themselves.
+    /// Stops accepting and waits for all connections to end, for `timeout` at most. Returns whether
+    /// all ended by themselves.
     pub async fn drain(&self, timeout: Duration) -> bool {
         self.ready.store(false, Ordering::Release);
         self.drain.cancel();
@@ -365,7 +365,8 @@ impl App {
         self.gate.sites.load().snapshot.clone()
     }
 
-    /// Re-reads changed certificate, htpasswd and token files, and renews leaves of the internal CA.
+    /// Re-reads changed certificate, htpasswd and token files, and renews leaves of the internal
+    /// CA.
     pub async fn refresh_files(self: &Arc<Self>) {
         tokio::join!(
             self.clone().refresh_certificates(),
@@ -374,8 +375,8 @@ impl App {
         );
     }
 
-    /// Each kind of file has a task of its own, so that one that waits for a lock or a disk does not
-    /// keep the others from being read: the removal of a user must take effect.
+    /// Each kind of file has a task of its own, so that one that waits for a lock or a disk does
+    /// not keep the others from being read: the removal of a user must take effect.
     fn watch_files(self: &Arc<Self>) {
         self.repeat(FILE_POLL_INTERVAL, Self::refresh_certificates);
         self.repeat(FILE_POLL_INTERVAL, Self::refresh_users);

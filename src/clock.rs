@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The time of day, for what outlives the process. Advancing the paused clock of a test advances it,
-/// too.
+/// The time of day, for what outlives the process. Advancing the paused clock of a test advances
+/// it, too.
 pub(crate) fn time_of_day() -> SystemTime {
     // Outside tests both are one clock, and the later reading is never before the earlier one.
     let real = std::time::Instant::now();
@@ -32,8 +32,8 @@ pub(crate) trait Deadline {
 /// A future that ends early when its deadline passes.
 ///
 /// The deadline may move with every byte, so progress does not touch the timer: it fires at the
-/// deadline that held when it was armed, checks the current one, and sleeps on. A deadline that becomes
-/// earlier while the future is not polled is noticed within [`MAX_RECHECK_INTERVAL`].
+/// deadline that held when it was armed, checks the current one, and sleeps on. A deadline that
+/// becomes earlier while the future is not polled is noticed within [`MAX_RECHECK_INTERVAL`].
 pub(crate) struct Watched<F, D> {
     future: F,
     watch: D,
@@ -78,8 +78,8 @@ impl<F, D: Deadline> Watched<F, D> {
                 self.armed = Some(at);
                 self.timer.as_mut().reset(at);
             }
-            // Outside the coop budget of this poll: a future that always uses it up (there is always
-            // more to read) would keep the timer from ever completing.
+            // Outside the coop budget of this poll: a future that always uses it up (there is
+            // always more to read) would keep the timer from ever completing.
             if pin!(unconstrained(self.timer.as_mut()))
                 .poll(cx)
                 .is_pending()

@@ -107,8 +107,8 @@ pub(crate) async fn serve_tls<IO>(
         Protocol::Http2 => {
             let writer = CoalescingWriter::new(secured.io, activity.clone());
             let io = TokioIo::new(WatchedIo::http2(writer.clone(), activity));
-            // h2 keeps the future of a stream until its response is read: 8 KiB for each of a hundred
-            // streams. Boxed, the memory is freed when the response is made.
+            // h2 keeps the future of a stream until its response is read: 8 KiB for each of a
+            // hundred streams. Boxed, the memory is freed when the response is made.
             let service = service_fn(move |request| Box::pin(service.clone().answer(request)));
             let connection = http2_settings(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
@@ -238,8 +238,8 @@ fn limits(snapshot: &Snapshot) -> ActivityLimits {
 
 fn http1_settings(settings: &ConnectionSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // `Activity` times heads and idle connections: hyper's own timeout counts from the end of the last
-    // response, which does not tell the two apart.
+    // `Activity` times heads and idle connections: hyper's own timeout counts from the end of the
+    // last response, which does not tell the two apart.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
@@ -253,8 +253,8 @@ fn http2_settings(settings: &ConnectionSettings) -> http2::Builder<StreamExecuto
     let mut builder = http2::Builder::new(StreamExecutor);
     builder
         .timer(TokioTimer::new())
-        // Starts at 64 KiB and grows with the bandwidth-delay product, only by bodies that are read:
-        // those of authenticated users.
+        // Starts at 64 KiB and grows with the bandwidth-delay product, only by bodies that are
+        // read: those of authenticated users.
         .adaptive_window(true)
         .max_concurrent_streams(settings.h2_streams)
         .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
@@ -266,8 +266,8 @@ fn http2_settings(settings: &ConnectionSettings) -> http2::Builder<StreamExecuto
 }
 
 /// What HTTP/1.1 reads ahead of the upstream (two records), and what it buffers of responses that a
-/// client does not read. With 32 KiB read from the socket, 64 KiB of records to be sent and 34 KiB in
-/// rustls, an unauthenticated client occupies 220 KiB at most.
+/// client does not read. With 32 KiB read from the socket, 64 KiB of records to be sent and 34 KiB
+/// in rustls, an unauthenticated client occupies 220 KiB at most.
 const READ_BUFFER_SIZE: usize = 32 * 1024;
 /// What an HTTP/2 stream buffers for a client that is slower than its upstream.
 const MAX_SEND_BUFFER: usize = 128 * 1024;
@@ -288,8 +288,8 @@ struct ConnectionDriver<'a> {
 }
 
 impl ConnectionDriver<'_> {
-    /// Polls a connection until it ends, its deadline passes, or it has shut down for the drain. After
-    /// each poll, `flush` writes what is pending to the socket.
+    /// Polls a connection until it ends, its deadline passes, or it has shut down for the drain.
+    /// After each poll, `flush` writes what is pending to the socket.
     async fn drive<C, E>(
         self,
         connection: C,

@@ -57,8 +57,8 @@ pub(crate) fn keyed_tag(key: &TagKey, fields: &[&[u8]]) -> [u8; 32] {
     tag
 }
 
-/// The first 128 bits of a [`keyed_tag`] in 22 characters of URL-safe base64: out of reach for guesses
-/// that each cost a request.
+/// The first 128 bits of a [`keyed_tag`] in 22 characters of URL-safe base64: out of reach for
+/// guesses that each cost a request.
 pub(crate) fn keyed_tag_text(key: &TagKey, fields: &[&[u8]]) -> String {
     URL_SAFE_NO_PAD.encode(&keyed_tag(key, fields)[..16])
 }

@@ -1,5 +1,5 @@
-//! Locks by key: tasks that name the same key exclude each other, all others never meet. Waiting has
-//! a timeout.
+//! Locks by key: tasks that name the same key exclude each other, all others never meet. Waiting
+//! has a timeout.
 
 use std::collections::HashMap;
 use std::hash::Hash;

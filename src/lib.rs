@@ -31,8 +31,8 @@
 //! upstream where the domain asks for it, and `request/answer/manifest_budget` bounds the memory of
 //! buffered manifests.
 //!
-//! Beside the line, `request/plain` answers plain HTTP (redirects to https, and http-01 challenges),
-//! and `request/token` issues the tokens ([`auth::token`]) of domains in token mode.
+//! Beside the line, `request/plain` answers plain HTTP (redirects to https, and http-01
+//! challenges), and `request/token` issues the tokens ([`auth::token`]) of domains in token mode.
 //!
 //! Around it, [`config`] turns files into an immutable [`config::snapshot::Snapshot`]. [`certs`]
 //! orders, renews and stores certificates and fills the table that handshakes read: `acme` is the

@@ -1,5 +1,6 @@
-//! The client of a registry (or of a browser page's server) behind a virtual host: sends requests and
-//! returns responses, over a pool of HTTP/1.1 connections. Knows nothing of a request's meaning.
+//! The client of a registry (or of a browser page's server) behind a virtual host: sends requests
+//! and returns responses, over a pool of HTTP/1.1 connections. Knows nothing of a request's
+//! meaning.
 
 pub(crate) mod body;
 pub(crate) mod connector;
@@ -61,8 +62,8 @@ pub(crate) enum UpstreamError {
 /// Registries send few and small headers.
 const MAX_RESPONSE_HEADERS: usize = 128;
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
-/// The most that one read takes from an upstream, and one write passes on. A client that takes none of
-/// it within `stall` is disconnected: at 2 min the slowest client may read 550 bytes per second.
+/// The most that one read takes from an upstream, and one write passes on. A client that takes none
+/// of it within `stall` is disconnected: at 2 min the slowest client may read 550 bytes per second.
 const READ_BUFFER_SIZE: usize = 64 * 1024;
 
 impl Upstream {
@@ -88,8 +89,9 @@ impl Upstream {
 
     /// Sends a request, whose target is in origin form, and returns when the response head is here.
     ///
-    /// Retries once on a fresh connection when a pooled one turns out to be closed: a request without
-    /// a body if no byte of a response came, a request with a body only if no byte of it was written.
+    /// Retries once on a fresh connection when a pooled one turns out to be closed: a request
+    /// without a body if no byte of a response came, a request with a body only if no byte of it
+    /// was written.
     pub(crate) async fn send(
         &self,
         mut request: Request<RequestBody>,
@@ -152,8 +154,8 @@ impl Upstream {
             .map_err(|_| UpstreamError::ConnectTimedOut)??;
         let watched = Watched::new(connection, progress.clone());
         let expiring = progress.clone();
-        // Ends with its connection: aborted by the lease's drop, by a timeout, or by the peer. Runs on
-        // the worker of the request, so that both halves of a request share a thread.
+        // Ends with its connection: aborted by the lease's drop, by a timeout, or by the peer. Runs
+        // on the worker of the request, so that both halves of a request share a thread.
         let driver = tokio::spawn(async move {
             match watched.await {
                 Ok(Ok(())) => {}
@@ -218,8 +220,8 @@ async fn send_on(
             connection_closed: false,
         });
     }
-    // An error response that comes before the end of the request body is final: the upstream does not
-    // want the rest.
+    // An error response that comes before the end of the request body is final: the upstream does
+    // not want the rest.
     if let Some(upload) = upload.filter(|upload| has_body && !upload.is_finished())
         && (answer.status().is_client_error() || answer.status().is_server_error())
     {

@@ -1,8 +1,8 @@
 //! The threads that serve connections: one for each core, each with a scheduler, a reactor and
 //! upstream connections of its own, so that a request is served from head to end on one thread.
 //!
-//! A scheduler over all threads would balance better, but costs each request several wake-ups. Instead,
-//! a new connection goes to the worker with the fewest.
+//! A scheduler over all threads would balance better, but costs each request several wake-ups.
+//! Instead, a new connection goes to the worker with the fewest.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! `/metrics`: the metrics in the text format of OpenMetrics, encoded for each scrape from the counters
-//! of the other modules.
+//! `/metrics`: the metrics in the text format of OpenMetrics, encoded for each scrape from the
+//! counters of the other modules.
 
 mod certificates;
 mod logins;

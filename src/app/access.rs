@@ -1,5 +1,5 @@
-//! Checks the names in access rules and groups against the existing users, and the users' names against
-//! the repositories that are to be their own.
+//! Checks the names in access rules and groups against the existing users, and the users' names
+//! against the repositories that are to be their own.
 
 use crate::auth::{UserName, UsersFile};
 use crate::config::access::{PerUserRepository, Selector, UserReference};

@@ -1,4 +1,5 @@
-//! Builds the live parts of a configuration, and keeps those of the previous one that are unchanged.
+//! Builds the live parts of a configuration, and keeps those of the previous one that are
+//! unchanged.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -66,8 +67,8 @@ pub(super) async fn sites(
     .await
 }
 
-/// Serializes tag writes at every registry where a rule allows to create a tag and not to overwrite it,
-/// or the reverse: also those through other domains whose own rules do not.
+/// Serializes tag writes at every registry where a rule allows to create a tag and not to overwrite
+/// it, or the reverse: also those through other domains whose own rules do not.
 fn serialize_tag_writes(sites: &mut [Site]) {
     let differs =
         |rule: &AccessRule| rule.actions.has(Action::Push) != rule.actions.has(Action::Overwrite);
@@ -97,7 +98,8 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
     problems
 }
 
-/// Opens the key that binds upload sessions to users. Kept across reloads, like the state directory.
+/// Opens the key that binds upload sessions to users. Kept across reloads, like the state
+/// directory.
 fn session_key(
     snapshot: &Snapshot,
     before: Option<&Sites>,
@@ -114,7 +116,8 @@ fn session_key(
         .any(|host| !host.access.rules.is_empty());
     match SessionKey::open(&snapshot.state) {
         Ok(key) => Some(key),
-        // Where every user may do everything, serving matters more than uploads that outlive a restart.
+        // Where every user may do everything, serving matters more than uploads that outlive a
+        // restart.
         Err(error) if !has_rules => {
             let file = snapshot.state.join(upload_session::FILE);
             tracing::warn!(file = %file.display(), %error, "upload session key cannot be stored, uploads end with this process");

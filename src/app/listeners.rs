@@ -1,5 +1,5 @@
-//! The listeners of the process: bound before a configuration takes effect, stopped after another one
-//! has.
+//! The listeners of the process: bound before a configuration takes effect, stopped after another
+//! one has.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -103,7 +103,8 @@ impl SiteBuilder<'_> {
         let auth = &self.host.auth;
         let before = self.before;
         if let Some(site) = before.filter(|site| site.host.auth.htpasswd == auth.htpasswd) {
-            // The poll finds changes of the file, and keeps the last valid content of an invalid one.
+            // The poll finds changes of the file, and keeps the last valid content of an invalid
+            // one.
             return Some(site.users.clone());
         }
         match UsersFile::open(&auth.htpasswd) {

@@ -1,5 +1,5 @@
-//! The keys of tokens and the refresh tokens: opened when a domain needs them, and refreshed as files
-//! are.
+//! The keys of tokens and the refresh tokens: opened when a domain needs them, and refreshed as
+//! files are.
 
 use std::sync::Arc;
 

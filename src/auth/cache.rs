@@ -16,9 +16,9 @@ use crate::crypto::{TagKey, keyed_tag};
 pub(super) struct Tag([u8; 32]);
 
 impl Tag {
-    /// The tag of a password. The entry is a part of it: a changed entry invalidates its password at
-    /// once. Of the password only what bcrypt sees is, so that one entry has one tag, and its owner
-    /// cannot drive out others with different tails.
+    /// The tag of a password. The entry is a part of it: a changed entry invalidates its password
+    /// at once. Of the password only what bcrypt sees is, so that one entry has one tag, and its
+    /// owner cannot drive out others with different tails.
     pub(super) fn from_password(
         key: &TagKey,
         domain: &str,

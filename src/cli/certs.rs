@@ -66,8 +66,8 @@ pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a line of a zone file for each name and CA. Reports why a line cannot be printed; fails if
-/// none can.
+/// Prints a line of a zone file for each name and CA. Reports why a line cannot be printed; fails
+/// if none can.
 pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let request = acme_request(snapshot, domain)?;
     let (addresses, names): (Vec<_>, Vec<_>) = request

@@ -241,9 +241,9 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Metadata>)> {
     }
 }
 
-/// Like [`crate::state_file::atomic_write`], but what replaces an old file belongs to the same owner and
-/// may be read by the same people: the proxy often runs as another user than the one who types
-/// this.
+/// Like [`crate::state_file::atomic_write`], but what replaces an old file belongs to the same
+/// owner and may be read by the same people: the proxy often runs as another user than the one who
+/// types this.
 fn replace(
     target: &Path,
     directory: &Path,

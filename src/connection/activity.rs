@@ -27,8 +27,8 @@ pub(crate) struct ActivityLimits {
     pub(crate) idle: Duration,
     /// With pending writes, of which the client takes nothing.
     pub(crate) stall: Duration,
-    /// With requests, but without a frame of any of them. Longer than an upstream may take to respond,
-    /// so that it only closes connections whose streams nobody reads.
+    /// With requests, but without a frame of any of them. Longer than an upstream may take to
+    /// respond, so that it only closes connections whose streams nobody reads.
     pub(crate) busy: Duration,
 }
 
@@ -150,9 +150,9 @@ impl Activity {
         }
     }
 
-    /// Nothing more will be sent. Returns whether the client's remaining bytes have to be read first:
-    /// closing a socket with unread bytes resets it, and the reset overtakes the response (RFC 9112
-    /// §9.6).
+    /// Nothing more will be sent. Returns whether the client's remaining bytes have to be read
+    /// first: closing a socket with unread bytes resets it, and the reset overtakes the response
+    /// (RFC 9112 §9.6).
     pub(super) fn begin_closing(&self) -> bool {
         let mut state = self.state();
         if state.phase != ConnectionPhase::Closing {

@@ -22,8 +22,8 @@ const RETAINED_CAPACITY: usize = 4 * 1024;
 
 /// A stream that buffers writes until there are enough of them, or until
 /// [`CoalescingWriter::poll_flush_pending`]. Its own flush returns at once: the driver of the
-/// connection flushes after each poll. Clones share one stream: h2 owns one, the driver another, and
-/// both run in one task.
+/// connection flushes after each poll. Clones share one stream: h2 owns one, the driver another,
+/// and both run in one task.
 #[derive(Debug)]
 pub(super) struct CoalescingWriter<IO>(Arc<Mutex<CoalescedStream<IO>>>);
 
@@ -66,8 +66,8 @@ impl<IO> CoalescingWriter<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> CoalescingWriter<IO> {
-    /// Flushes everything that is pending to the socket. `Poll::Pending`: the task is woken when the
-    /// socket takes more.
+    /// Flushes everything that is pending to the socket. `Poll::Pending`: the task is woken when
+    /// the socket takes more.
     pub(super) fn poll_flush_pending(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream().poll_flush(cx)
     }

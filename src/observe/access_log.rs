@@ -161,8 +161,8 @@ impl AccessLog {
             let written = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
             failures.report(written, &batch);
             batch.clear();
-            // The two buffers are swapped and kept: allocating one in other threads each time cost 10 MiB
-            // at 20,000 lines per second.
+            // The two buffers are swapped and kept: allocating one in other threads each time cost
+            // 10 MiB at 20,000 lines per second.
             batch.shrink_to(2 * BATCH_SIZE);
             if closed {
                 return;
@@ -328,8 +328,8 @@ fn write_text(out: &mut String, line: &AccessLogEntry<'_>) {
     }
 }
 
-/// Appends a value: plain if it is one word, else quoted with escapes, so that a user name with spaces
-/// or quotes cannot forge a field or a line.
+/// Appends a value: plain if it is one word, else quoted with escapes, so that a user name with
+/// spaces or quotes cannot forge a field or a line.
 fn push_value(out: &mut String, value: Option<&str>) {
     let is_plain = |text: &str| {
         text.bytes()

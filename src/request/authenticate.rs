@@ -70,7 +70,8 @@ pub(crate) fn user_of(identity: &Identity) -> Option<&UserName> {
 }
 
 /// Whether a request is authorized as anonymous. Never a ping: clients decide by its response alone
-/// whether they send a password. Never a page: a browser asks for a password only after a challenge.
+/// whether they send a password. Never a page: a browser asks for a password only after a
+/// challenge.
 pub(crate) fn is_anonymous_request(
     site: &Site,
     subject: &RequestTarget,

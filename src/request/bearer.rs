@@ -1,4 +1,5 @@
-//! Tokens on registry calls: verifies them, restricts calls to their scope, and makes the challenge.
+//! Tokens on registry calls: verifies them, restricts calls to their scope, and makes the
+//! challenge.
 
 use std::sync::Arc;
 

@@ -16,8 +16,8 @@ use crate::registry::call::{Call, CallError};
 
 /// Refuses what no host, path or user could make acceptable.
 ///
-/// Errors: 501 for CONNECT and Upgrade, 400 for an invalid target or ambiguous framing (RFC 9112 §6),
-/// 414 and 431 beyond the limits of the connection.
+/// Errors: 501 for CONNECT and Upgrade, 400 for an invalid target or ambiguous framing (RFC 9112
+/// §6), 414 and 431 beyond the limits of the connection.
 pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
         return Err(Rejection::not_implemented("CONNECT is not spoken here"));
@@ -109,8 +109,8 @@ fn is_ambiguous_path(path: &str) -> bool {
         || has(b"%00")
 }
 
-/// The segments as a server sees them that decodes slashes before it resolves dots. An encoded slash
-/// by itself is allowed: many pages name a repository with it.
+/// The segments as a server sees them that decodes slashes before it resolves dots. An encoded
+/// slash by itself is allowed: many pages name a repository with it.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
         .flat_map(|segment| segment.split("%2f"))
@@ -122,8 +122,9 @@ fn is_dots(segment: &str) -> bool {
     matches!(segment.split(';').next(), Some("." | ".."))
 }
 
-/// Whether a path outside of `/v2/` is one below it for a server that decodes it, ignores its case or
-/// cuts parameters off. Pages and registry may be one server, and pages need other rights than calls.
+/// Whether a path outside of `/v2/` is one below it for a server that decodes it, ignores its case
+/// or cuts parameters off. Pages and registry may be one server, and pages need other rights than
+/// calls.
 fn is_obfuscated_api_path(path: &str) -> bool {
     let once: Cow<[u8]> = percent_decode_str(path).into();
     let twice: Cow<[u8]> = percent_decode(&once).into();

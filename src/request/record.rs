@@ -1,4 +1,5 @@
-//! The record of a request: filled in along the line, written to the access log and counted at its end.
+//! The record of a request: filled in along the line, written to the access log and counted at its
+//! end.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,5 +1,5 @@
-//! Why a request is refused: status, code, message, and whether the connection may go on afterwards.
-//! [`respond`](super::respond) makes the response of it.
+//! Why a request is refused: status, code, message, and whether the connection may go on
+//! afterwards. [`respond`](super::respond) makes the response of it.
 
 mod token;
 
@@ -38,7 +38,8 @@ pub(crate) struct Rejection {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// A status of 400 or above. Only this module makes one, so that nothing else on the line can refuse.
+/// A status of 400 or above. Only this module makes one, so that nothing else on the line can
+/// refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ErrorStatus(StatusCode);
 

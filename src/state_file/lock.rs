@@ -35,8 +35,8 @@ impl FileLock {
         Self::acquire_open(open(path)?, LockMode::Exclusive, timeout).map_err(|e| name(e, path))
     }
 
-    /// As [`Self::acquire`], for a file at `path` that is replaced as a whole: what is locked is the
-    /// file with the extension `lock` beside it, which stays.
+    /// As [`Self::acquire`], for a file at `path` that is replaced as a whole: what is locked is
+    /// the file with the extension `lock` beside it, which stays.
     pub(crate) fn acquire_beside(path: &Path, timeout: Duration) -> io::Result<Self> {
         Self::acquire(&path.with_extension("lock"), timeout)
     }
@@ -103,7 +103,8 @@ fn name(error: io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// For locks that are held while a small file is rewritten: far more than that takes on a slow disk.
+/// For locks that are held while a small file is rewritten: far more than that takes on a slow
+/// disk.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const HELD: &str = "timed out waiting for the lock, another process holds it";
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);

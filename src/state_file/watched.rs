@@ -106,16 +106,16 @@ impl<const N: usize> FileWatch<N> {
         FileChange::None
     }
 
-    /// Records that the content read since the last poll has been dealt with, whether it was good or
-    /// bad. Returns `false`, and asks for another read, when the files changed during it: half of a
-    /// file that is being written is worth nothing.
+    /// Records that the content read since the last poll has been dealt with, whether it was good
+    /// or bad. Returns `false`, and asks for another read, when the files changed during it: half
+    /// of a file that is being written is worth nothing.
     pub(crate) fn settle(&mut self, paths: [&Path; N]) -> bool {
         self.settled = self.last == Some(paths.map(Fingerprint::from_path));
         self.settled
     }
 
-    /// Records that the files are as this process knows them: it has just replaced them, under a lock
-    /// that keeps other processes from doing so.
+    /// Records that the files are as this process knows them: it has just replaced them, under a
+    /// lock that keeps other processes from doing so.
     pub(crate) fn replaced(&mut self, paths: [&Path; N]) {
         self.last = Some(paths.map(Fingerprint::from_path));
         self.settled = true;

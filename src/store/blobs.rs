@@ -23,8 +23,8 @@ pub(crate) struct OpenBlob {
 /// The extension of a blob's name while a collection decides whether to remove it.
 const REMOVED_EXTENSION: &str = "removed";
 
-/// The age at which the modification time of a blob in use is updated: far below any grace period of
-/// the collection, and so rarely that a read of a blob rarely writes.
+/// The age at which the modification time of a blob in use is updated: far below any grace period
+/// of the collection, and so rarely that a read of a blob rarely writes.
 const TOUCH_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Opens a blob of a repository.
@@ -38,8 +38,8 @@ pub(super) fn open(
     Ok(OpenBlob { file, size })
 }
 
-/// Opens a blob for a client that will not push it if it exists: collections keep it from now on for
-/// their grace period.
+/// Opens a blob for a client that will not push it if it exists: collections keep it from now on
+/// for their grace period.
 pub(super) fn open_for_push(
     layout: &StoreLayout,
     name: &RepositoryName,
@@ -53,8 +53,8 @@ pub(super) fn open_for_push(
     Ok(blob)
 }
 
-/// Records a use of a blob: sets its modification time, unless that is recent. Returns whether it was
-/// set.
+/// Records a use of a blob: sets its modification time, unless that is recent. Returns whether it
+/// was set.
 pub(super) fn touch(file: &File) -> io::Result<bool> {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     if !is_older(&file.metadata()?, TOUCH_INTERVAL) {
@@ -203,8 +203,9 @@ pub(super) fn remove_unused(found: &BlobFile, grace: Duration) -> io::Result<boo
     Ok(false)
 }
 
-/// Cleans up after processes that were killed: removes their temporary files, and restores blobs that
-/// they had renamed to decide on their removal. `_lock` is exclusive: nobody else is still at it.
+/// Cleans up after processes that were killed: removes their temporary files, and restores blobs
+/// that they had renamed to decide on their removal. `_lock` is exclusive: nobody else is still at
+/// it.
 pub(super) fn recover(repository: &Path, _lock: &RepositoryLock) -> io::Result<()> {
     let blobs =
         DigestAlgorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));

@@ -1,7 +1,7 @@
 //! The files of a store's directory, and the locks of its repositories: `repositories/base+app/` is
-//! an OCI image layout (`+` stands for the `/` of the name, which cannot contain a `+`), `blobs/` has
-//! a hard link to every blob, so that a blob that is pushed again takes no space, `uploads/` and
-//! `pulled/` have what an image layout cannot express.
+//! an OCI image layout (`+` stands for the `/` of the name, which cannot contain a `+`), `blobs/`
+//! has a hard link to every blob, so that a blob that is pushed again takes no space, `uploads/`
+//! and `pulled/` have what an image layout cannot express.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -195,8 +195,8 @@ pub(super) struct RepositoryLock {
     _directory: FileLock,
 }
 
-/// A directory is a repository only if it has its layout file: making and removing one takes several
-/// steps.
+/// A directory is a repository only if it has its layout file: making and removing one takes
+/// several steps.
 fn lock(path: &Path, mode: LockMode, deadline: Instant) -> io::Result<Option<RepositoryLock>> {
     loop {
         let Some(directory) = if_exists(File::open(path))? else {

@@ -72,8 +72,8 @@ impl Store {
         .await
     }
 
-    /// All repositories after a name, in order, those without manifests included: reads the directory
-    /// once for callers that filter names before [`Self::with_manifests`].
+    /// All repositories after a name, in order, those without manifests included: reads the
+    /// directory once for callers that filter names before [`Self::with_manifests`].
     pub(crate) async fn repository_names(
         self: &Arc<Self>,
         after: String,

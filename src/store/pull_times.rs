@@ -1,5 +1,5 @@
-//! When manifests were last pulled, which an image layout cannot express: kept in memory and written
-//! once a minute. A process that is killed loses the pulls of the last minute.
+//! When manifests were last pulled, which an image layout cannot express: kept in memory and
+//! written once a minute. A process that is killed loses the pulls of the last minute.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -36,8 +36,8 @@ impl PullTimes {
         }
     }
 
-    /// Adds the pending pulls to the files, and removes manifests from these that the index does not
-    /// have. Pulls that cannot be written stay pending.
+    /// Adds the pending pulls to the files, and removes manifests from these that the index does
+    /// not have. Pulls that cannot be written stay pending.
     ///
     /// Errors: the last one; the other repositories are written all the same.
     pub(super) fn flush(

@@ -1,6 +1,6 @@
-//! Upload sessions: files that grow. Content is hashed and written as it arrives, and stays for later
-//! requests, also after a restart. A session ends by a commit, a cancel, or after a day without a
-//! request.
+//! Upload sessions: files that grow. Content is hashed and written as it arrives, and stays for
+//! later requests, also after a restart. A session ends by a commit, a cancel, or after a day
+//! without a request.
 
 mod file;
 mod quota;
@@ -34,8 +34,8 @@ use quota::{SessionQuota, SessionSlot};
 /// For the next request of a session.
 const SESSION_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Bytes of a body that are hashed and written at once, on another thread. Meanwhile the next batch is
-/// read: an upload has twice as much in memory.
+/// Bytes of a body that are hashed and written at once, on another thread. Meanwhile the next batch
+/// is read: an upload has twice as much in memory.
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// Timeouts for reading a request body.

@@ -189,10 +189,10 @@ const MISSING_EXTENSION: u8 = 109;
 
 /// Encrypted bytes that may be pending for the socket: four records, one `writev`.
 ///
-/// The memory of a connection is bounded by this, the read buffer of [`TlsTransport`] (32 KiB, while
-/// bytes come), the deframer of rustls (64 KiB in a handshake, 18 KiB after), and unread plaintext
-/// (about one record, 16 KiB): 130 KiB together, a few when idle, and 160 KiB in a handshake, below
-/// the 256 KiB that an unauthenticated client may occupy.
+/// The memory of a connection is bounded by this, the read buffer of [`TlsTransport`] (32 KiB,
+/// while bytes come), the deframer of rustls (64 KiB in a handshake, 18 KiB after), and unread
+/// plaintext (about one record, 16 KiB): 130 KiB together, a few when idle, and 160 KiB in a
+/// handshake, below the 256 KiB that an unauthenticated client may occupy.
 const MAX_OUTGOING: usize = 64 * 1024;
 
 #[cfg(test)]

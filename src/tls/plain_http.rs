@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 /// Sends a 400 that names https, and closes the connection so that the client can read it.
 ///
-/// What the client still sends is read and dropped, for a bounded time and size: closing a socket with
-/// unread bytes resets it, and the reset overtakes the response (RFC 9112 §9.6).
+/// What the client still sends is read and dropped, for a bounded time and size: closing a socket
+/// with unread bytes resets it, and the reset overtakes the response (RFC 9112 §9.6).
 pub async fn refuse_plain_http<IO>(mut io: IO) -> io::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin,

@@ -1,5 +1,5 @@
-//! The TLS settings that all listeners share. Certificates are in the table, so that a listener keeps
-//! its configuration, and clients their tickets, across reloads.
+//! The TLS settings that all listeners share. Certificates are in the table, so that a listener
+//! keeps its configuration, and clients their tickets, across reloads.
 
 use std::sync::Arc;
 
@@ -29,8 +29,9 @@ pub struct ServerConfigs {
     provider: Arc<CryptoProvider>,
     /// Two keys in memory, rotated every six hours.
     ///
-    /// A ticket carries the name that it was made for, and rustls resumes it for no other. A ticket of
-    /// one domain on another would be harmless, too: requests are authenticated, not connections.
+    /// A ticket carries the name that it was made for, and rustls resumes it for no other. A ticket
+    /// of one domain on another would be harmless, too: requests are authenticated, not
+    /// connections.
     ticketer: Arc<dyn ProducesTickets>,
 }
 
@@ -56,8 +57,8 @@ impl ServerConfigs {
             .with_cert_resolver(Arc::new(ListenerResolver { table, listen }));
         config.alpn_protocols = vec![ALPN_H2.into(), ALPN_HTTP1.into()];
         config.ticketer = self.ticketer.clone();
-        // One is enough: registry clients do not resume at all, and those that do get a new one each
-        // time. Each further ticket costs an encryption and 250 bytes in every handshake.
+        // One is enough: registry clients do not resume at all, and those that do get a new one
+        // each time. Each further ticket costs an encryption and 250 bytes in every handshake.
         config.send_tls13_tickets = 1;
         // Tickets carry the state, so that unauthenticated clients occupy no memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -1,5 +1,5 @@
-//! The stream between the socket and rustls: recognizes plain HTTP by the first byte, and reads large
-//! chunks while the peer is sending.
+//! The stream between the socket and rustls: recognizes plain HTTP by the first byte, and reads
+//! large chunks while the peer is sending.
 
 // rustls 0.23 asks for at most 4 KiB at a time (`DeframerVecBuffer::prepare_read`), so that an
 // upload would cost a system call for each quarter of a record. A read that fills what was asked

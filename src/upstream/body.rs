@@ -1,5 +1,6 @@
-//! Bodies that pass through: the client's towards the upstream and the upstream's towards the client.
-//! Both stream and report each frame to [`TransferProgress`], so that timeouts measure silence only.
+//! Bodies that pass through: the client's towards the upstream and the upstream's towards the
+//! client. Both stream and report each frame to [`TransferProgress`], so that timeouts measure
+//! silence only.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -136,10 +136,10 @@ fn server_name(target: &UpstreamUrl) -> Result<ServerName<'static>, ConnectorErr
 
 /// A connection that reports written and received bytes to its [`TransferProgress`].
 ///
-/// An upstream that refuses a body closes without reading the rest, which resets the connection right
-/// behind its response. The write then fails first, and hyper would give up with the response unread
-/// in the socket, which RFC 9112 §9.5 wants read. So a write error is ignored and writing stays
-/// pending: the reader finds the response, or the end.
+/// An upstream that refuses a body closes without reading the rest, which resets the connection
+/// right behind its response. The write then fails first, and hyper would give up with the response
+/// unread in the socket, which RFC 9112 §9.5 wants read. So a write error is ignored and writing
+/// stays pending: the reader finds the response, or the end.
 pub(crate) struct UpstreamIo {
     stream: UpstreamStream,
     progress: Arc<TransferProgress>,

@@ -16,8 +16,8 @@ pub(crate) struct Pool {
     workers: Box<[Mutex<Vec<PooledConnection>>]>,
 }
 
-/// Idle connections of one worker to one upstream: as many as two or three full HTTP/2 connections of
-/// clients use. `upstream_idle` closes what a burst leaves.
+/// Idle connections of one worker to one upstream: as many as two or three full HTTP/2 connections
+/// of clients use. `upstream_idle` closes what a burst leaves.
 const MAX_IDLE_CONNECTIONS: usize = 256;
 
 thread_local! {

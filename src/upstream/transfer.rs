@@ -1,5 +1,5 @@
-//! The progress of one connection to an upstream: what it waits for, since when, and for how long at
-//! most. Decides every timeout of a transfer, from its progress, never from its total time.
+//! The progress of one connection to an upstream: what it waits for, since when, and for how long
+//! at most. Decides every timeout of a transfer, from its progress, never from its total time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -219,7 +219,8 @@ impl TransferProgress {
         self.state().stalled_side
     }
 
-    /// The deadline has passed: records which side stalled, for those who find the connection closed.
+    /// The deadline has passed: records which side stalled, for those who find the connection
+    /// closed.
     pub(crate) fn expire(&self) {
         let mut state = self.state();
         state.stalled_side = match state.phase {

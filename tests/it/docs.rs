@@ -1,5 +1,5 @@
-//! The documentation, held against what it describes: settings, commands, log fields and metrics are
-//! documented if and only if they exist, and links between pages lead somewhere.
+//! The documentation, held against what it describes: settings, commands, log fields and metrics
+//! are documented if and only if they exist, and links between pages lead somewhere.
 
 mod markdown;
 
@@ -102,8 +102,8 @@ fn every_setting_is_documented() {
     assert_documented(&page.path, &documented, &existing);
 }
 
-/// The options and arguments of a command, as `moorgate NAME --option` and `moorgate NAME ARGUMENT`.
-/// Those that every command has are the root's.
+/// The options and arguments of a command, as `moorgate NAME --option` and `moorgate NAME
+/// ARGUMENT`. Those that every command has are the root's.
 fn arguments(name: &str, command: &clap::Command) -> BTreeSet<String> {
     let common = ["help", "version", "config"];
     let is_root = !name.contains(' ');

@@ -26,7 +26,8 @@ impl ControlSocket {
     pub(crate) fn bind(state: &Path) -> io::Result<Self> {
         private_directory(state)?;
         let path = Self::path(state);
-        // Created where nobody else can open it, since a socket gets its mode only after it listens.
+        // Created where nobody else can open it, since a socket gets its mode only after it
+        // listens.
         let directory = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
             .rand_bytes(4)

@@ -15,8 +15,8 @@ pub(super) struct Queue {
     trusted: VecDeque<Check>,
     /// All other checks, in the order of arrival, whether the user exists or not.
     untrusted: VecDeque<Check>,
-    /// One sender for each check that waits or runs; its receivers are the clients that wait for the
-    /// verdict.
+    /// One sender for each check that waits or runs; its receivers are the clients that wait for
+    /// the verdict.
     in_flight: InFlight,
     closed: bool,
 }

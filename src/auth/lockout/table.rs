@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Hashes addresses and users to keys. It is seeded by each process, so that nobody can choose which
-/// others share a set.
+/// Hashes addresses and users to keys. It is seeded by each process, so that nobody can choose
+/// which others share a set.
 pub(super) struct KeyHasher(RandomState);
 
 /// Stands for an address, a user, or both together.

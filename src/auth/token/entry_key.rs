@@ -1,5 +1,5 @@
-//! The claim of a token that names the user's entry in the htpasswd file, so that the token ends with
-//! the entry.
+//! The claim of a token that names the user's entry in the htpasswd file, so that the token ends
+//! with the entry.
 
 use crate::auth::UserName;
 use crate::auth::htpasswd::Htpasswd;

@@ -215,8 +215,8 @@ impl RefreshTokens {
         known.pending.push(hash, change);
     }
 
-    /// Writes the pending changes, and reads those of other processes. The first caller writes those
-    /// of all callers that wait for the lock.
+    /// Writes the pending changes, and reads those of other processes. The first caller writes
+    /// those of all callers that wait for the lock.
     fn synchronize(&self, now: u64) -> Result<(), FileError> {
         let result = self.exchange(now);
         if result.is_err() {

@@ -10,8 +10,8 @@ use crate::certs::state::storage::sorted;
 
 impl Issuer {
     /// What is left of each limit for each domain at each of its CAs, as this process knows it:
-    /// neither the disk nor the network is asked. The work grows with the domains plus the orders of
-    /// the last week.
+    /// neither the disk nor the network is asked. The work grows with the domains plus the orders
+    /// of the last week.
     pub fn budgets(&self) -> Vec<DomainBudget> {
         let (plan, now) = (self.context.plan.load(), self.context.now());
         let ledger = self.context.last_ledger.load_full();

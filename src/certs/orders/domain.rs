@@ -1,4 +1,5 @@
-//! A domain while the task runs: where it stands, what is wanted of it, and what is logged_at about it.
+//! A domain while the task runs: where it stands, what is wanted of it, and what is logged_at about
+//! it.
 
 use std::time::{Duration, SystemTime};
 

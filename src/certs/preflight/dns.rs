@@ -1,4 +1,5 @@
-//! Queries DNS for TXT, CAA and address records as a CA would, past the system's resolver and files.
+//! Queries DNS for TXT, CAA and address records as a CA would, past the system's resolver and
+//! files.
 //!
 //! hickory reads and writes the messages. The exchange (RFC 1035 §4.2, RFC 7766) is made here: a
 //! check before an order asks the configured servers in order, never sees a cached answer, and

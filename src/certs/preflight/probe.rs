@@ -119,8 +119,8 @@ impl Probe<'_> {
     }
 }
 
-/// By an answer to DEFAULT_HTTP_PORT. One that leads on, or that says that something is out of order, may yet
-/// end here.
+/// By an answer to DEFAULT_HTTP_PORT. One that leads on, or that says that something is out of
+/// order, may yet end here.
 fn from_http_response(text: &str, token: &str, at: SocketAddr) -> Reachability {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
     if body.contains(token) {

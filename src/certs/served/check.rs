@@ -37,8 +37,8 @@ pub fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem>
         .collect()
 }
 
-/// Reports on each domain, in the order of the domain files. Leaves of the internal CA are issued at
-/// the start, so that only their issuer is known here.
+/// Reports on each domain, in the order of the domain files. Leaves of the internal CA are issued
+/// at the start, so that only their issuer is known here.
 pub fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateReport> {
     snapshot
         .domains

@@ -328,7 +328,8 @@ impl AppliedLimit {
         Some(RetryAt { at, why })
     }
 
-    /// When each attempt that the CA counted, or may have counted, stops counting towards this limit.
+    /// When each attempt that the CA counted, or may have counted, stops counting towards this
+    /// limit.
     fn ends(
         &self,
         record: &CaRecord,

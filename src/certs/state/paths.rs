@@ -1,5 +1,5 @@
-//! The paths of the ACME files below `state`, and the format of an account. All files have mode 0600
-//! or lie below a directory of 0700, and are replaced by `state_file::atomic_write`.
+//! The paths of the ACME files below `state`, and the format of an account. All files have mode
+//! 0600 or lie below a directory of 0700, and are replaced by `state_file::atomic_write`.
 
 use std::fmt;
 use std::io;
@@ -79,8 +79,8 @@ impl CaId {
         shortened(name)
     }
 
-    /// The CA with a directory of this name. `None`: not the directory of a CA, or its URL is too long
-    /// to be restored.
+    /// The CA with a directory of this name. `None`: not the directory of a CA, or its URL is too
+    /// long to be restored.
     fn from_file_name(name: &str) -> Option<Self> {
         let mut text = Vec::with_capacity(name.len());
         let mut bytes = name.bytes();

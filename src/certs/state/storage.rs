@@ -1,5 +1,5 @@
-//! Reads and writes the ACME files below `state`: accounts, certificates, pending orders and what is
-//! known of each domain. The paths are those of `paths`. Blocks on the file system.
+//! Reads and writes the ACME files below `state`: accounts, certificates, pending orders and what
+//! is known of each domain. The paths are those of `paths`. Blocks on the file system.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -229,8 +229,8 @@ impl Storage {
         )
     }
 
-    /// The pending order at a CA for these names in this account, with its key. An order that cannot
-    /// be resumed is logged and removed.
+    /// The pending order at a CA for these names in this account, with its key. An order that
+    /// cannot be resumed is logged and removed.
     pub fn order(
         &self,
         ca: &CaId,

@@ -23,8 +23,8 @@ pub struct ImportArguments {
     ca: Option<CaId>,
 }
 
-/// Imports what the ACME domains of the configuration can use and prints a line for each item. Fails
-/// if the path has no files of a known tool, or if an item could not be written.
+/// Imports what the ACME domains of the configuration can use and prints a line for each item.
+/// Fails if the path has no files of a known tool, or if an item could not be written.
 pub fn run(
     snapshot: &Snapshot,
     arguments: &ImportArguments,

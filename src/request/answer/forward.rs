@@ -172,8 +172,9 @@ fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
     Ok(Uri::from(target))
 }
 
-/// Replaces the client's target where what was granted is not what was requested: by the path of the
-/// granted call, or by a query without the mount. Everywhere else path and query stay byte for byte.
+/// Replaces the client's target where what was granted is not what was requested: by the path of
+/// the granted call, or by a query without the mount. Everywhere else path and query stay byte for
+/// byte.
 pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejection> {
     let Some(call) = route.call() else {
         return Ok(());

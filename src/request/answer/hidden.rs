@@ -1,5 +1,5 @@
-//! Answers about a repository that the user may not see: what the registry says of one that does not
-//! exist, with the name that was requested in place of the placeholder.
+//! Answers about a repository that the user may not see: what the registry says of one that does
+//! not exist, with the name that was requested in place of the placeholder.
 
 use bytes::Bytes;
 use http::request::Parts;

@@ -1,5 +1,5 @@
-//! Memory budget for buffered manifests: 64 MiB per process, 16 MiB per user. Callers wait up to 10 s
-//! for a permit, with the body of the request unread.
+//! Memory budget for buffered manifests: 64 MiB per process, 16 MiB per user. Callers wait up to 10
+//! s for a permit, with the body of the request unread.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -1,5 +1,5 @@
-//! Locks for writes to tags of an upstream: between the question whether a tag exists and the end of
-//! the write nobody else writes it.
+//! Locks for writes to tags of an upstream: between the question whether a tag exists and the end
+//! of the write nobody else writes it.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! Writes to tags that not everybody may create or overwrite. At an upstream one write at a time for
-//! each tag, from the question whether it exists to the response; the store checks by itself. The
-//! manifest is buffered, so that no client makes others wait by sending slowly, and because writing
-//! the same manifest again overwrites nothing.
+//! Writes to tags that not everybody may create or overwrite. At an upstream one write at a time
+//! for each tag, from the question whether it exists to the response; the store checks by itself.
+//! The manifest is buffered, so that no client makes others wait by sending slowly, and because
+//! writing the same manifest again overwrites nothing.
 
 use aws_lc_rs::digest;
 use bytes::Bytes;

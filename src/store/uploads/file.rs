@@ -81,8 +81,8 @@ impl UploadFile {
         }
     }
 
-    /// The digest of the whole content, if it was hashed as it came. `None`: the file has to be read,
-    /// because another process wrote a part of it, or by this algorithm only now.
+    /// The digest of the whole content, if it was hashed as it came. `None`: the file has to be
+    /// read, because another process wrote a part of it, or by this algorithm only now.
     pub(super) fn running_digest(
         &self,
         algorithm: DigestAlgorithm,

@@ -1,7 +1,7 @@
 //! The number of upload sessions that each user may have open.
 //!
-//! A session takes an inode for up to a day. Sessions that were opened before a restart, or by another
-//! process, do not count.
+//! A session takes an inode for up to a day. Sessions that were opened before a restart, or by
+//! another process, do not count.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

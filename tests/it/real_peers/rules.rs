@@ -11,8 +11,8 @@ use super::engine::Engine;
 use super::process::Output;
 use super::stage::RegistriesFixture;
 
-/// Behind those of [`RegistriesFixture::ruled`]. The deny is the one of the documentation, once for where the
-/// clients are and once for where they are not.
+/// Behind those of [`RegistriesFixture::ruled`]. The deny is the one of the documentation, once for
+/// where the clients are and once for where they are not.
 const RULES: &str = r#"
 [groups]
 devs = ["dev"]

@@ -1,4 +1,5 @@
-//! What does not hold yet. Nothing is added here: the tests fail where an entry is no longer needed.
+//! What does not hold yet. Nothing is added here: the tests fail where an entry is no longer
+//! needed.
 
 /// Modules that use another one of their own layer.
 pub const SAME_LAYER: &[&str] = &[];

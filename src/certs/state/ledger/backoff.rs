@@ -125,8 +125,8 @@ impl Backoff {
         self.at + BACKOFF_RETENTION < now && self.retry_at.is_none_or(|at| at < now)
     }
 
-    /// Moves times in the future to `now`, after the clock was set back. What the CA demanded stays,
-    /// up to [`MAX_RETRY_AFTER`].
+    /// Moves times in the future to `now`, after the clock was set back. What the CA demanded
+    /// stays, up to [`MAX_RETRY_AFTER`].
     pub(super) fn settle(&mut self, now: SystemTime) {
         self.at = self.at.min(now);
         self.retry_at = self.retry_at.map(|at| at.min(now + MAX_RETRY_AFTER));

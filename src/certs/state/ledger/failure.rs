@@ -23,10 +23,11 @@ pub enum Fault {
     Validation,
     /// The CA said that a limit is used up.
     RateLimited(Scope),
-    /// The CA refused before validating: a name that it may not certify, a CAA record, a bad request.
+    /// The CA refused before validating: a name that it may not certify, a CAA record, a bad
+    /// request.
     Refused,
-    /// The CA could not be reached, timed out, or is out of order. Its `Retry-After` is meant for all
-    /// users. An order in flight stays in flight.
+    /// The CA could not be reached, timed out, or is out of order. Its `Retry-After` is meant for
+    /// all users. An order in flight stays in flight.
     Unavailable,
     /// The CA has not finished the order, which stays in flight. Its `Retry-After` is about this
     /// order; some CAs say a day for what takes minutes.

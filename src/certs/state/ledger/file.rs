@@ -16,8 +16,8 @@ pub struct LedgerFile {
     path: PathBuf,
     lock: PathBuf,
     ledger: Arc<Ledger>,
-    /// The file as it was last read or written; `None` after a write has failed: then memory is newer
-    /// than the disk.
+    /// The file as it was last read or written; `None` after a write has failed: then memory is
+    /// newer than the disk.
     seen: Option<Fingerprint>,
     clock: Clock,
 }
@@ -123,8 +123,8 @@ impl LedgerFile {
         (answer, written)
     }
 
-    /// Reads the file if another process has changed it. A file that is missing, unreadable or damaged
-    /// does not change the ledger in memory: the next write replaces the file.
+    /// Reads the file if another process has changed it. A file that is missing, unreadable or
+    /// damaged does not change the ledger in memory: the next write replaces the file.
     fn reload(&mut self, now: SystemTime) {
         let sight = Fingerprint::from_path(&self.path);
         if self.seen.is_none() || self.seen == sight {

@@ -38,8 +38,8 @@ pub struct CaLimits {
     pub duplicates: Rate,
     /// New certificates below a registered domain; renewals for the same names do not count.
     pub domain: Option<Rate>,
-    /// Consecutive failed authorizations of a name, after which the CA pauses the name. Each day one
-    /// stops counting.
+    /// Consecutive failed authorizations of a name, after which the CA pauses the name. Each day
+    /// one stops counting.
     pub consecutive_failures: Option<u32>,
     /// Renewals that name the certificate they replace (RFC 9773 §5). CAs exempt them; this is our
     /// own limit, in case a CA suggests one renewal after the other.

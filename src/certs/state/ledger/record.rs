@@ -59,8 +59,8 @@ impl OrderAttempt {
         matches!(self.stage, OrderProgress::Placed | OrderProgress::Ended)
     }
 
-    /// Until when the order counts as a certificate, because it was issued or may have been. An order
-    /// that was placed and not finalized cannot have been issued.
+    /// Until when the order counts as a certificate, because it was issued or may have been. An
+    /// order that was placed and not finalized cannot have been issued.
     pub(super) fn issue_counts_until(&self, rate: Rate, now: SystemTime) -> Option<SystemTime> {
         match self.stage {
             OrderProgress::Finalizing | OrderProgress::Issued => Some(rate.end(self.moved, now)),
@@ -248,7 +248,8 @@ impl CaRecord {
             .retain(|s| s.account != request.account || !request.names.contains(&s.name));
     }
 
-    /// Ends a placed order, if there is one. An order that was being finalized may have been issued.
+    /// Ends a placed order, if there is one. An order that was being finalized may have been
+    /// issued.
     pub(super) fn end(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
         let placed = |attempt: &&mut OrderAttempt| {
             attempt.stage == OrderProgress::Placed && attempt.is_for(request)
@@ -305,8 +306,8 @@ impl CaRecord {
         self.backoffs.insert(request.names.clone(), backoff);
     }
 
-    /// Ends the backoff of these names, unless an order is in flight: that would only be polled more
-    /// often.
+    /// Ends the backoff of these names, unless an order is in flight: that would only be polled
+    /// more often.
     pub(super) fn reset_backoff(&mut self, names: &NameSet) {
         if self
             .backoffs
