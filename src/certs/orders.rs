@@ -159,7 +159,7 @@ impl Issuer {
             return;
         };
         let Step { state, status, outcome } = step.unwrap_or_else(|error| {
-            tracing::error!(domain = %name, %error, "a step towards a certificate has broken down, please report this");
+            tracing::error!(domain = %name, %error, "certificate task panicked, please report this");
             // What panicked would do so again at once. The others go on meanwhile.
             let state = DomainState::Waiting { until: self.context.now() + PANIC_RETRY_DELAY, why: PANIC_MESSAGE.to_owned() };
             let status = AcmeStatus { error: Some(PANIC_MESSAGE.to_owned()), ..domain.status.clone() };

@@ -37,8 +37,9 @@ impl Stage {
         }
     }
 
-    /// Asserts that the last connection to the upstream is in order: bob, on a connection of his
-    /// own, gets his own answer. Returns what the upstream saw before, nothing of it malformed.
+    /// Asserts that the last connection to the upstream is in order: bob, on another connection,
+    /// gets the response to bob's request. Returns the requests that the upstream saw before, none
+    /// of them malformed.
     async fn seen(&self) -> Vec<Request> {
         settle().await;
         let mut bob = self.gateway.client().await;

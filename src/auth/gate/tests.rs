@@ -196,7 +196,7 @@ fn in_a_full_line_whoever_has_more_behind_him_gives_way() {
     let check = bench.take().expect("waiting");
     bench.gate.run(&check, |_| Verdict::Right);
     assert_eq!(verdict(&fresh), Some(Verdict::Right));
-    // Nobody is driven out by his equal, nor by one with more connections.
+    // An address does not evict one with as many connections, nor one with fewer.
     let equals = ["192.0.2.3", "192.0.2.4", "192.0.2.5"].map(|from| bench.wait_from(from, from));
     assert!(flood.iter().all(|receiver| receiver.has_changed().is_err()));
     for from in ["192.0.2.6", "192.0.2.3"] {

@@ -162,10 +162,10 @@ impl Table {
 
     /// Counts a failure.
     ///
-    /// Where there is no place, the record that would be forgotten first gives up its own, and its
-    /// failures are charged to the newcomer (as in the space-saving algorithm of Metwally, Agrawal
-    /// and El Abbadi): who was driven out is charged as much when he fails again. So whoever fills
-    /// the table makes it stricter, and can wash away nothing.
+    /// In a full table the record that would expire first is replaced, and its failures are charged
+    /// to the new one (the space-saving algorithm of Metwally, Agrawal and El Abbadi): a key that
+    /// was evicted is charged as much when it fails again. Filling the table makes it stricter and
+    /// cannot erase a failure.
     pub(super) fn charge(&self, key: Key, tag: u64, each: Duration, now: Millis) {
         let mut shard = self.shard(key);
         if let Some(record) = self.place(&mut shard, key, |record| record.until.max(now)) {

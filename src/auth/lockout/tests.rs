@@ -388,8 +388,7 @@ fn very_many_offenders_are_not_as_many_lines() {
 }
 
 proptest! {
-    /// In a table that is far too small for them, whoever fails is charged for at least all that he
-    /// has done.
+    /// In a table that is far too small, each key is charged for at least all of its failures.
     #[test]
     fn being_driven_out_washes_nothing_away(
         guesses in prop::collection::vec((0_u64..2000, 0_u64..200), 1..4000)

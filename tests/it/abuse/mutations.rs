@@ -149,7 +149,7 @@ fn no_change_makes_more_of_a_request_than_it_was() {
         .unwrap();
     let stage = runtime.block_on(async {
         let stage = Stage::new().await;
-        // From here on her password is remembered, and her requests wait for no other thread.
+        // From here on the password is cached, and requests wait for no other thread.
         let mut alice = stage.gateway.client().await;
         alice.send(requests()[0].clone()).await;
         assert_eq!(alice.answer().await.0.status(), 200);

@@ -5,7 +5,7 @@ use crate::harness::{RawPeer, basic, request};
 
 const PING: &str = "/v2/";
 
-/// What alice gets for a head of her own making, with `{auth}` where her credentials go; the
+/// What alice gets for a request head, with `{auth}` where her credentials go; the
 /// connection may go on or not.
 async fn status(stage: &Stage, head: &str) -> u16 {
     let mut client = stage.gateway.client().await;
@@ -105,7 +105,7 @@ async fn a_request_has_exactly_one_valid_host() {
 #[tokio::test]
 async fn the_handshake_and_the_host_agree_on_the_domain() {
     let stage = Stage::new().await;
-    // Whoever holds carol's password must not use it on a connection for ci.test, nor alice hers.
+    // carol's password must not work on a connection for ci.test, nor alice's elsewhere.
     for (host, user, password) in [
         ("other.test", "carol", "secret3"),
         ("OTHER.test.", "carol", "secret3"),

@@ -35,7 +35,7 @@ impl Rights {
         self.allowed.has(action) && !self.denied.has(action)
     }
 
-    /// Who pushes looks whether it is there already, unless he is told not to read.
+    /// A push checks for existing content first, unless the user may not read.
     fn may_look(&self) -> bool {
         self.has(Pull) || self.has(Push) && !self.denied.has(Pull)
     }
@@ -238,7 +238,7 @@ async fn staged(stage: &Stage, login: Login, seed: u64) -> Vec<Case> {
     cases(&image, &other, &sessions)
 }
 
-/// Makes every call of alice's under these rules, and compares with what her rights by them are.
+/// Makes every call as alice under these rules, and compares with the rights they give.
 async fn tried((stage, login): (&Stage, Login), rules: &str, rights: Rights, seed: u64) {
     let cases = staged(stage, login, seed).await;
     stage.rules(rules).await;

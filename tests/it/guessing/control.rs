@@ -211,7 +211,7 @@ async fn nonsense_on_the_socket_is_answered_or_cut_and_the_next_command_is_serve
         );
         assert!(!said.contains("done"), "{said}");
     }
-    // Somebody who never ends his line does not keep the others waiting for long.
+    // A client that never ends its line does not delay the others for long.
     let mut silent = connect().await;
     silent.send("{").await;
     let mut next = connect().await;
