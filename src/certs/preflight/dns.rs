@@ -1,9 +1,8 @@
-//! Queries DNS for TXT, CAA and address records as a CA would, past the system's resolver and
-//! files.
+//! Queries DNS for TXT, CAA and address records as a CA would, past the system's resolver: a check
+//! before an order asks the configured servers in order and never sees a cached answer.
 //!
-//! hickory reads and writes the messages. The exchange (RFC 1035 §4.2, RFC 7766) is made here: a
-//! check before an order asks the configured servers in order, never sees a cached answer, and
-//! compares the question over TCP as well.
+//! hickory reads and writes the messages. The exchange (RFC 1035 §4.2, RFC 7766) is made here, so
+//! that the question is compared over TCP as well.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
