@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use moorgate::auth::UserName;
 use moorgate::auth::basic;
 use moorgate::auth::htpasswd::Htpasswd;
-use moorgate::auth::policy::{Asker, Policy};
+use moorgate::auth::policy::{Policy, Principal};
 use moorgate::auth::token::{Access, Bearer, Tokens};
 use moorgate::auth::verify::{Entry, Login, Verifier, VerifierSettings};
 use moorgate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
@@ -314,14 +314,14 @@ fn authorize(criterion: &mut Criterion) {
         ("no rule", "base/other/app/deep/down"),
         ("own", "user42/app"),
     ] {
-        let asker = Asker {
+        let principal = Principal {
             user: Some("user42"),
             client,
         };
         group.bench_function(name, |b| {
             b.iter(|| {
                 mixed.decide(
-                    black_box(asker),
+                    black_box(principal),
                     Action::Push,
                     black_box(repository),
                     Some("v1"),
@@ -330,7 +330,7 @@ fn authorize(criterion: &mut Criterion) {
         });
     }
     // A write asks for two rights, and so does a mount.
-    let asker = Asker {
+    let principal = Principal {
         user: Some("user42"),
         client,
     };
@@ -339,7 +339,7 @@ fn authorize(criterion: &mut Criterion) {
             [Action::Push, Action::Overwrite].map(|action| {
                 mixed
                     .decide(
-                        black_box(asker),
+                        black_box(principal),
                         action,
                         black_box("base/team999/app"),
                         Some("v1"),
@@ -353,7 +353,7 @@ fn authorize(criterion: &mut Criterion) {
         for (action, tag) in [(Action::Pull, None), (Action::Push, Some("v77.1"))] {
             group.bench_function(format!("{name}, {action}"), |b| {
                 let repository = "base/team/app-project-77";
-                b.iter(|| policy.decide(black_box(asker), action, black_box(repository), tag));
+                b.iter(|| policy.decide(black_box(principal), action, black_box(repository), tag));
             });
         }
     }

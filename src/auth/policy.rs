@@ -30,7 +30,7 @@ pub struct Policy {
 
 /// Who asks, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker<'a> {
+pub struct Principal<'a> {
     /// The user's name; `None` for who is not logged in.
     pub user: Option<&'a str>,
     /// The client's address.
@@ -95,16 +95,16 @@ impl Policy {
     /// either is enough for it, and a deny of either is enough against it.
     pub fn decide(
         &self,
-        asker: Asker<'_>,
+        principal: Principal<'_>,
         action: Action,
         repository: &str,
         tag: Option<&str>,
     ) -> Decision<'_> {
-        let decision = self.decide_alone(asker, action, repository, tag);
+        let decision = self.decide_alone(principal, action, repository, tag);
         if action != Action::MountFrom || decision.is_denied() {
             return decision;
         }
-        let pull = self.decide_alone(asker, Action::Pull, repository, tag);
+        let pull = self.decide_alone(principal, Action::Pull, repository, tag);
         if decision.allowed && !pull.is_denied() {
             decision
         } else {
@@ -114,12 +114,12 @@ impl Policy {
 
     fn decide_alone(
         &self,
-        asker: Asker<'_>,
+        principal: Principal<'_>,
         action: Action,
         repository: &str,
         tag: Option<&str>,
     ) -> Decision<'_> {
-        if asker.user.is_none() && !self.anonymous.has(action) {
+        if principal.user.is_none() && !self.anonymous.has(action) {
             return Decision {
                 allowed: false,
                 rule: None,
@@ -132,7 +132,7 @@ impl Policy {
             };
         }
         let question = Question {
-            asker,
+            principal,
             action,
             repository,
             tag,
@@ -146,55 +146,61 @@ impl Policy {
 
     fn is_met(&self, Candidate { row, by_pattern }: Candidate, question: &Question<'_>) -> bool {
         let Question {
-            asker, repository, ..
+            principal,
+            repository,
+            ..
         } = *question;
         self.rule(row.rank).is_some_and(|rule| {
             let name = rule.repositories.get(row.repository);
-            name.is_some_and(|name| name.matches(repository, asker.user))
+            name.is_some_and(|name| name.matches(repository, principal.user))
                 && rule.is_about(question, by_pattern)
         })
     }
 
     /// Whether there is anything that may be done with a repository: otherwise it is as if it did
     /// not exist.
-    pub fn sees(&self, asker: Asker<'_>, repository: &str) -> bool {
+    pub fn sees(&self, principal: Principal<'_>, repository: &str) -> bool {
         Action::ALL
             .into_iter()
-            .any(|action| self.decide(asker, action, repository, None).allowed)
+            .any(|action| self.decide(principal, action, repository, None).allowed)
     }
 
     /// Whether there may be a repository with which this may be done.
-    pub fn may_somewhere(&self, asker: Asker<'_>, action: Action) -> bool {
-        let of_user = asker.user.is_some() || self.anonymous.has(action);
+    pub fn may_somewhere(&self, principal: Principal<'_>, action: Action) -> bool {
+        let of_user = principal.user.is_some() || self.anonymous.has(action);
         let gives = |rule: &Rule| !rule.deny && rule.actions.has(action);
-        let own = |rule: &Rule| rule.is_of(asker.user) && rule.is_from(asker.client);
+        let own = |rule: &Rule| rule.is_of(principal.user) && rule.is_from(principal.client);
         of_user && (self.open || self.rules.iter().any(|rule| gives(rule) && own(rule)))
     }
 
     /// Whether all repositories may be looked at, as pages beside the registry do that know no
     /// users: a rule allows `pull` and `catalog` everywhere, and none denies either anywhere.
-    pub fn sees_everything(&self, asker: Asker<'_>) -> Decision<'_> {
+    pub fn sees_everything(&self, principal: Principal<'_>) -> Decision<'_> {
         let reading: Actions = [Action::Pull, Action::Catalog].into_iter().collect();
-        self.everywhere(asker, reading, |rule| !(rule.deny && rule.tags.is_some()))
+        self.everywhere(principal, reading, |rule| {
+            !(rule.deny && rule.tags.is_some())
+        })
     }
 
     /// Whether anything may be done to all repositories, as pages do that know no users: a rule
     /// allows every action everywhere and for all tags, and none denies any of them anywhere.
-    pub fn changes_everything(&self, asker: Asker<'_>) -> Decision<'_> {
-        self.everywhere(asker, Actions::ALL, |rule| rule.deny || rule.tags.is_none())
+    pub fn changes_everything(&self, principal: Principal<'_>) -> Decision<'_> {
+        self.everywhere(principal, Actions::ALL, |rule| {
+            rule.deny || rule.tags.is_none()
+        })
     }
 
     /// By the rules that count: an allow is one of all these actions in `**`, a deny one of any of
     /// them.
     fn everywhere(
         &self,
-        asker: Asker<'_>,
+        principal: Principal<'_>,
         actions: Actions,
         counts: impl Fn(&Rule) -> bool,
     ) -> Decision<'_> {
-        if self.open || asker.user.is_none() {
+        if self.open || principal.user.is_none() {
             return Decision {
-                allowed: asker.user.is_some(),
+                allowed: principal.user.is_some(),
                 rule: None,
             };
         }
@@ -207,7 +213,7 @@ impl Policy {
             } else {
                 everywhere(rule)
             };
-            matters && counts(rule) && rule.is_of(asker.user) && rule.is_from(asker.client)
+            matters && counts(rule) && rule.is_of(principal.user) && rule.is_from(principal.client)
         }))
     }
 
@@ -254,7 +260,7 @@ fn after(address: IpAddr) -> Option<IpAddr> {
 }
 
 struct Question<'a> {
-    asker: Asker<'a>,
+    principal: Principal<'a>,
     action: Action,
     repository: &'a str,
     tag: Option<&'a str>,
@@ -294,18 +300,18 @@ impl Rule {
     /// for it; `by_pattern`: whose name is still to be compared.
     fn is_about(&self, question: &Question<'_>, by_pattern: bool) -> bool {
         let Question {
-            asker,
+            principal,
             action,
             repository: _,
             tag,
         } = *question;
         self.actions.has(action)
             && (!by_pattern
-                || asker
+                || principal
                     .user
                     .is_some_and(|user| self.names.iter().any(|name| name.matches(user))))
             && self.is_about_tag(action, tag)
-            && self.is_from(asker.client)
+            && self.is_from(principal.client)
     }
 
     fn is_about_tag(&self, action: Action, tag: Option<&str>) -> bool {

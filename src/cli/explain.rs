@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use self::query::AccessQuery;
-use crate::auth::policy::{Asker, Policy};
+use crate::auth::policy::{Policy, Principal};
 use crate::auth::{UserName, UsersFile};
 use crate::config::access::RuleLocation;
 use crate::config::snapshot::Snapshot;
@@ -92,7 +92,7 @@ pub fn answers(
         "@anonymous" => None,
         user => Some(UserName::new(user).with_context(|| format!("`{user}` is no user"))?),
     };
-    let asker = Asker {
+    let principal = Principal {
         user: user.as_ref().map(UserName::as_str),
         client: options.client.to_canonical(),
     };
@@ -103,14 +103,14 @@ pub fn answers(
         let asked = AccessQuery {
             policy: &policy,
             host,
-            asker,
+            principal,
             action,
             repository: repository.as_str(),
             tag,
         };
         let decision = asked.decision();
         let users = UsersFile::open(&host.auth.htpasswd)?;
-        let known = asker.user.is_none_or(|user| users.current().has(user));
+        let known = principal.user.is_none_or(|user| users.current().has(user));
         Ok(AccessExplanation {
             domain: host.domain.to_string(),
             known,

@@ -12,7 +12,7 @@ use super::obligations::{Obligations, TagObligation, TagWrite};
 use super::rejection::Rejection;
 use super::site::Site;
 use super::target::{PageAccess, RequestTarget};
-use crate::auth::policy::{Asker, Decision};
+use crate::auth::policy::{Decision, Principal};
 use crate::auth::upload_session::SessionOwner;
 use crate::auth::{Identity, UserName};
 use crate::crypto::{self, NoRandomness};
@@ -42,8 +42,8 @@ pub(crate) struct Requester {
 }
 
 impl Requester {
-    pub(crate) fn asker(&self) -> Asker<'_> {
-        Asker {
+    pub(crate) fn principal(&self) -> Principal<'_> {
+        Principal {
             user: self.user.as_ref().map(UserName::as_str),
             client: self.client,
         }
@@ -59,8 +59,8 @@ impl Grant {
         &self.obligations
     }
 
-    pub(crate) fn asker(&self) -> Asker<'_> {
-        self.requester.asker()
+    pub(crate) fn principal(&self) -> Principal<'_> {
+        self.requester.principal()
     }
 
     pub(crate) fn session_owner(&self) -> Option<&SessionOwner> {
@@ -135,12 +135,12 @@ pub(crate) fn authorize(
 /// A page shows all repositories to whoever sees it, and changes any of them for whoever may press
 /// its buttons.
 fn page(site: &Site, requester: &Requester, used: PageAccess) -> Result<(), Rejection> {
-    let seen = site.policy.sees_everything(requester.asker());
+    let seen = site.policy.sees_everything(requester.principal());
     if !seen.allowed {
         let message = "these pages show everything, and your user may not see all of it";
         return Err(Rejection::denied(message).decided_by(seen.rule));
     }
-    let changed = site.policy.changes_everything(requester.asker());
+    let changed = site.policy.changes_everything(requester.principal());
     if used == PageAccess::Change && !changed.allowed {
         let message = "these pages may be read, but not used to change something: \
                        that is for those who may do everything in all repositories";
@@ -170,7 +170,7 @@ impl Authorizer<'_> {
         tag: Option<&Tag>,
     ) -> Decision<'_> {
         self.site.policy.decide(
-            self.requester.asker(),
+            self.requester.principal(),
             action,
             repository.as_str(),
             tag.map(Tag::as_str),
@@ -186,7 +186,7 @@ impl Authorizer<'_> {
             Call::Ping { .. } => Ok((RequestTarget::Call(call), Obligations::Plain, None)),
             Call::Catalog { .. } => {
                 if policy.is_open()
-                    || !policy.may_somewhere(self.requester.asker(), Action::Catalog)
+                    || !policy.may_somewhere(self.requester.principal(), Action::Catalog)
                 {
                     let decision = Decision {
                         allowed: false,
@@ -306,7 +306,7 @@ impl Authorizer<'_> {
             || self
                 .site
                 .policy
-                .sees(self.requester.asker(), repository.as_str())
+                .sees(self.requester.principal(), repository.as_str())
         {
             return Err(self.refused(action, Some(repository), tag).by(decision));
         }
@@ -408,7 +408,7 @@ impl Authorizer<'_> {
     ) -> Refused<'r> {
         Refused {
             site: self.site,
-            asker: self.requester.asker(),
+            principal: self.requester.principal(),
             action,
             repository,
             tag,

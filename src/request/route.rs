@@ -7,7 +7,7 @@ use super::obligations::{Obligations, TagObligation};
 use super::rejection::Rejection;
 use super::site::{Backend, Registry, Site};
 use super::target::RequestTarget;
-use crate::auth::policy::Asker;
+use crate::auth::policy::Principal;
 use crate::auth::upload_session::SessionOwner;
 use crate::registry::call::Call;
 use crate::store::Store;
@@ -67,8 +67,8 @@ impl Route {
     }
 
     /// Who asks.
-    pub(crate) fn asker(&self) -> Asker<'_> {
-        self.grant.asker()
+    pub(crate) fn principal(&self) -> Principal<'_> {
+        self.grant.principal()
     }
 
     /// The owner of the upload session of a call that uses or opens one.

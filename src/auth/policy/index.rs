@@ -109,7 +109,7 @@ impl Index {
     /// The rows that can be about a question, those of the lowest rank first.
     pub(super) fn candidates(&self, question: &Question<'_>) -> impl Iterator<Item = Candidate> {
         let Question {
-            asker,
+            principal,
             action,
             repository,
             tag,
@@ -117,7 +117,7 @@ impl Index {
         let none = || Bits::none(self.rows.len());
         let mut sure = none();
         let mut found = none();
-        self.users.find(asker.user, &mut sure, &mut found);
+        self.users.find(principal.user, &mut sure, &mut found);
         found.add_all(&sure);
         let mut other = none();
         self.actions
@@ -128,7 +128,7 @@ impl Index {
         let parts: [&dyn Fn(&mut Bits); 3] = [
             &|bits: &mut Bits| self.repositories.find(repository, bits, None),
             &|bits: &mut Bits| self.tags.find(action, tag, bits),
-            &|bits: &mut Bits| self.networks.find(asker.client, bits),
+            &|bits: &mut Bits| self.networks.find(principal.client, bits),
         ];
         for find in parts {
             if found.count() <= FEW {

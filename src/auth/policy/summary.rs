@@ -1,6 +1,6 @@
 //! What somebody may do, in words: for the sentence that a refusal ends with.
 
-use super::{Asker, Policy, Rule};
+use super::{Policy, Principal, Rule};
 use crate::registry::action::{Action, Actions};
 
 /// How many rules and how many names of each are told before the rest is left out.
@@ -9,13 +9,15 @@ const MOST: usize = 4;
 impl Policy {
     /// What the allows say about somebody, like "pull base/**; push and overwrite alice/** (tag
     /// release)". None if they say nothing. Denies are not in it.
-    pub fn summary(&self, asker: Asker<'_>) -> Option<String> {
-        let own = |rule: &&Rule| !rule.deny && rule.is_of(asker.user) && rule.is_from(asker.client);
+    pub fn summary(&self, principal: Principal<'_>) -> Option<String> {
+        let own = |rule: &&Rule| {
+            !rule.deny && rule.is_of(principal.user) && rule.is_from(principal.client)
+        };
         let told = self
             .rules
             .iter()
             .filter(own)
-            .filter_map(|rule| self.told(rule, asker));
+            .filter_map(|rule| self.told(rule, principal));
         let mut told: Vec<_> = told.take(MOST + 1).collect();
         if told.len() > MOST {
             told.truncate(MOST);
@@ -24,8 +26,8 @@ impl Policy {
         (!told.is_empty()).then(|| told.join("; "))
     }
 
-    fn told(&self, rule: &Rule, asker: Asker<'_>) -> Option<String> {
-        let possible = |action: &Action| asker.user.is_some() || self.anonymous.has(*action);
+    fn told(&self, rule: &Rule, principal: Principal<'_>) -> Option<String> {
+        let possible = |action: &Action| principal.user.is_some() || self.anonymous.has(*action);
         let actions: Actions = rule.actions.iter().filter(possible).collect();
         if actions.is_empty() {
             return None;
@@ -39,7 +41,7 @@ impl Policy {
         text += &listed(
             rule.repositories
                 .iter()
-                .map(|pattern| pattern.for_user(asker.user)),
+                .map(|pattern| pattern.for_user(principal.user)),
             " and ",
         );
         if let Some(tags) = rule

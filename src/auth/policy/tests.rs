@@ -62,8 +62,8 @@ fn policy(rules: Vec<AccessRule>) -> Policy {
     )
 }
 
-fn by(user: &str) -> Asker<'_> {
-    Asker {
+fn by(user: &str) -> Principal<'_> {
+    Principal {
         user: (!user.is_empty()).then_some(user),
         client: "10.0.0.7".parse().unwrap(),
     }
@@ -224,16 +224,16 @@ fn networks_are_those_of_the_client() {
         ("2001:db8::1", true),
         ("::1", false),
     ] {
-        let asker = Asker {
+        let principal = Principal {
             user: Some("alice"),
             client: client.parse().unwrap(),
         };
         assert_eq!(
-            some.decide(asker, Pull, "a", None).allowed,
+            some.decide(principal, Pull, "a", None).allowed,
             allowed,
             "{client}"
         );
-        assert_eq!(some.summary(asker).is_some(), allowed);
+        assert_eq!(some.summary(principal).is_some(), allowed);
     }
 }
 
@@ -366,7 +366,7 @@ fn thousands() -> Vec<(&'static str, Policy)> {
 
 /// The rank of the rule that decides, without the index.
 fn walked(policy: &Policy, question: &Question<'_>) -> Option<usize> {
-    let user = question.asker.user;
+    let user = question.principal.user;
     policy.rules.iter().position(|rule| {
         rule.is_of(user)
             && rule.is_about(question, false)
@@ -396,7 +396,7 @@ fn of_a_thousand_rules_a_few_are_compared() {
                     "alice/app7/x",
                 ] {
                     let question = Question {
-                        asker: by(user),
+                        principal: by(user),
                         action,
                         repository,
                         tag,
@@ -514,10 +514,10 @@ proptest! {
     fn the_index_leaves_nothing_out(rules in prop::collection::vec(any_rule(), 1..12), asked in any_question()) {
         let some = policy(rules);
         let (user, action, repository, tag) = asked;
-        let asker = by(user);
-        let question = Question { asker, action, repository, tag };
-        if asker.user.is_some() || some.anonymous.has(action) {
-            prop_assert_eq!(some.decide_alone(asker, action, repository, tag), some.decided(walked(&some, &question)));
+        let principal = by(user);
+        let question = Question { principal, action, repository, tag };
+        if principal.user.is_some() || some.anonymous.has(action) {
+            prop_assert_eq!(some.decide_alone(principal, action, repository, tag), some.decided(walked(&some, &question)));
         }
     }
 

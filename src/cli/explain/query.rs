@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::auth::policy::{Asker, Decision, Policy};
+use crate::auth::policy::{Decision, Policy, Principal};
 use crate::config::vhost::VirtualHost;
 use crate::registry::action::Action;
 
@@ -12,7 +12,7 @@ use crate::registry::action::Action;
 pub(super) struct AccessQuery<'a> {
     pub(super) policy: &'a Policy,
     pub(super) host: &'a VirtualHost,
-    pub(super) asker: Asker<'a>,
+    pub(super) principal: Principal<'a>,
     pub(super) action: Action,
     pub(super) repository: &'a str,
     pub(super) tag: Option<&'a str>,
@@ -21,7 +21,7 @@ pub(super) struct AccessQuery<'a> {
 impl<'a> AccessQuery<'a> {
     pub(super) fn decision(&self) -> Decision<'a> {
         self.policy
-            .decide(self.asker, self.action, self.repository, self.tag)
+            .decide(self.principal, self.action, self.repository, self.tag)
     }
 
     /// Why the decision is what it is.
@@ -31,14 +31,14 @@ impl<'a> AccessQuery<'a> {
         let may_read = self.action == Action::MountFrom && strangers.has(Action::Pull);
         match decision.rule {
             Some(rule) => format!("by the rule at {rule}"),
-            None if self.asker.user.is_none() && !strangers.has(self.action) && !may_read => {
+            None if self.principal.user.is_none() && !strangers.has(self.action) && !may_read => {
                 if strangers.is_empty() {
                     "without a login nothing is allowed here, whatever the rules say".to_owned()
                 } else {
                     "without a login there is only reading here, whatever the rules say".to_owned()
                 }
             }
-            None if self.policy.is_open() && decision.allowed && self.asker.user.is_none() => {
+            None if self.policy.is_open() && decision.allowed && self.principal.user.is_none() => {
                 "there is no access rule, so that all may be read without a login".to_owned()
             }
             None if self.policy.is_open() && decision.allowed => {
@@ -100,9 +100,9 @@ impl<'a> AccessQuery<'a> {
     /// An address from which it is otherwise.
     fn elsewhere(&self) -> Option<String> {
         let of = |client: IpAddr| Self {
-            asker: Asker {
+            principal: Principal {
                 client,
-                ..self.asker
+                ..self.principal
             },
             ..*self
         };
@@ -114,7 +114,7 @@ impl<'a> AccessQuery<'a> {
             .map(of)
             .find(|asked| asked.decision().allowed != allowed)?;
         let verb = if allowed { "not allowed" } else { "allowed" };
-        let (here, there) = (self.asker.client, other.asker.client);
+        let (here, there) = (self.principal.client, other.principal.client);
         Some(format!(
             "this is from {here}: from {there}, as from some others, it is {verb}: {}",
             other.reason()

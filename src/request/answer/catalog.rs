@@ -69,7 +69,7 @@ impl FilteredPage {
     fn may_see(route: &Route, name: &str) -> bool {
         let policy = &route.site().policy;
         policy
-            .decide(route.asker(), Action::Catalog, name, None)
+            .decide(route.principal(), Action::Catalog, name, None)
             .allowed
     }
 }

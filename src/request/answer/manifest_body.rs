@@ -30,7 +30,7 @@ pub(super) async fn read(
     let user = format!(
         "{} {}",
         cx.site.host.domain,
-        route.asker().user.unwrap_or_default()
+        route.principal().user.unwrap_or_default()
     );
     let budget = &cx.gateway.manifest_budget;
     let permit = match budget.acquire(user, limit, &incoming).await {

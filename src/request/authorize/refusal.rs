@@ -1,6 +1,6 @@
 //! What somebody is told who may not do something: one sentence, with what they may do instead.
 
-use crate::auth::policy::{Asker, Decision};
+use crate::auth::policy::{Decision, Principal};
 use crate::config::access::RuleLocation;
 use crate::registry::action::Action;
 use crate::registry::name::RepositoryName;
@@ -11,7 +11,7 @@ use crate::request::site::Site;
 /// What is refused, and to whom.
 pub(super) struct Refused<'a> {
     pub(super) site: &'a Site,
-    pub(super) asker: Asker<'a>,
+    pub(super) principal: Principal<'a>,
     pub(super) action: Action,
     pub(super) repository: Option<&'a RepositoryName>,
     pub(super) tag: Option<&'a Tag>,
@@ -20,7 +20,7 @@ pub(super) struct Refused<'a> {
 impl Refused<'_> {
     /// The answer to it. The rule is for the log alone.
     pub(super) fn by(&self, decision: Decision<'_>) -> Rejection {
-        let rejection = match self.asker.user {
+        let rejection = match self.principal.user {
             // Whoever logs in may be allowed to.
             None => Rejection::unauthorized(self.site, "log in to use this registry"),
             Some(user) => Rejection::denied(self.sentence(user, decision.is_denied())),
@@ -53,7 +53,7 @@ impl Refused<'_> {
             (Action::Catalog, _) => "list the repositories".to_owned(),
             (Action::MountFrom, _) => format!("mount from {repository}"),
         };
-        match (self.site.policy.summary(self.asker), is_denied) {
+        match (self.site.policy.summary(self.principal), is_denied) {
             (Some(summary), false) => format!("{user} may not {what}, but may: {summary}"),
             (Some(summary), true) => {
                 format!(

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use crate::auth::UserName;
-use crate::auth::policy::{Asker, Policy};
+use crate::auth::policy::{Policy, Principal};
 use crate::auth::token::Access;
 use crate::registry::action::Action;
 use crate::registry::scope::{Resource, Right, Rights, Scope};
@@ -18,7 +18,7 @@ pub(super) fn granted(
     client: IpAddr,
     scopes: &[Scope],
 ) -> Access {
-    let asker = Asker {
+    let principal = Principal {
         user: user.map(UserName::as_str),
         client,
     };
@@ -28,11 +28,14 @@ pub(super) fn granted(
             continue;
         };
         let rights = match &resource {
-            Resource::Catalog if policy.may_somewhere(asker, Action::Catalog) => scope.rights(),
+            Resource::Catalog if policy.may_somewhere(principal, Action::Catalog) => scope.rights(),
             Resource::Catalog => Rights::NONE,
             Resource::Repository(name) => {
-                let may =
-                    |action: &Action| policy.decide(asker, *action, name.as_str(), None).allowed;
+                let may = |action: &Action| {
+                    policy
+                        .decide(principal, *action, name.as_str(), None)
+                        .allowed
+                };
                 scope
                     .rights()
                     .iter()

@@ -225,15 +225,17 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
     writer.join().unwrap();
     let found = of_asker(lines.try_iter());
     assert_eq!(found.len(), expected.len());
-    for (number, ((user, rule), (asker, expected))) in found.into_iter().zip(expected).enumerate() {
-        assert_eq!(user, asker, "line {number}");
+    for (number, ((user, rule), (principal, expected))) in
+        found.into_iter().zip(expected).enumerate()
+    {
+        assert_eq!(user, principal, "line {number}");
         let Some((is_refused, refused_by)) = expected else {
             continue;
         };
         assert_eq!(
             rule,
             is_refused.then_some(refused_by),
-            "{login:?}, line {number} of {asker}"
+            "{login:?}, line {number} of {principal}"
         );
     }
 }

@@ -22,7 +22,6 @@ pub const SPREAD_TYPES: &[&str] = &["certs::orders::attempt::Attempt", "store::S
 
 /// Names with a banned word.
 pub const BANNED_NAMES: &[&str] = &[
-    "Asker",
     "FEW",
     "Look",
     "MOST",
@@ -33,7 +32,6 @@ pub const BANNED_NAMES: &[&str] = &[
     "Pieces",
     "Sight",
     "asked",
-    "asker",
     "judge",
     "keep",
     "keeps",

@@ -32,7 +32,7 @@ pub(super) async fn start(
     digest: Option<&Digest>,
     body: RequestBody,
 ) -> Answered {
-    let user = request.route.asker().user;
+    let user = request.route.principal().user;
     let opened = request.store.start_upload(name, user).await;
     let id = opened.map_err(|error| request.rejection(error))?;
     let Some(digest) = digest else {
