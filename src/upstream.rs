@@ -2,10 +2,11 @@
 //! and returns responses, over a pool of HTTP/1.1 connections. Knows nothing of a request's
 //! meaning.
 
-pub(crate) mod body;
 pub(crate) mod connector;
 pub(crate) mod credential;
 pub(crate) mod pool;
+pub(crate) mod request_body;
+pub(crate) mod response_body;
 pub(crate) mod transfer;
 
 use std::error::Error;
@@ -18,9 +19,10 @@ use hyper_util::rt::TokioIo;
 
 use crate::clock::Watched;
 use crate::config::vhost::UpstreamUrl;
-use body::{RequestBody, Upload, UploadFailure, UpstreamBody};
 use connector::Connector;
 use pool::{Lease, Pool, PooledConnection};
+use request_body::{RequestBody, Upload, UploadFailure};
+use response_body::UpstreamBody;
 use transfer::{StalledSide, TransferLimits, TransferProgress};
 
 /// One upstream and its connections.

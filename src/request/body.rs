@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::conn_info::{ConnInfo, Protocol};
 use super::record::{End, Record};
 use crate::store::file_body::FileBody as Stored;
-use crate::upstream::body::UpstreamBody;
+use crate::upstream::response_body::UpstreamBody;
 
 /// The body of an answer, with the record of its request: when this is dropped, it is over.
 #[derive(Debug)]

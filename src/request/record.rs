@@ -15,7 +15,7 @@ use crate::auth::UserName;
 use crate::observe::access_log::{AccessLog, AccessLogEntry};
 use crate::observe::metrics::{Interruption, RequestLabel, RequestOutcome, Traffic};
 use crate::registry::call::Call;
-use crate::upstream::body::{Upload, UploadFailure};
+use crate::upstream::request_body::{Upload, UploadFailure};
 
 /// What is known of one request. Its line is written when it is dropped: after the last byte of
 /// the answer went to the connection, or when nobody wants the answer any more.

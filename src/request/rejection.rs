@@ -16,7 +16,7 @@ use crate::registry::call::CallError;
 use crate::registry::error_code::ErrorCode;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
-use crate::upstream::body::UploadFailure;
+use crate::upstream::request_body::UploadFailure;
 pub(crate) use token::OauthError;
 
 /// Why a request gets no answer from behind, and what its client is told.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::client::conn::http1::SendRequest;
 use tokio::task::AbortHandle;
 
-use super::body::{RequestBody, Upload};
+use super::request_body::{RequestBody, Upload};
 use super::transfer::TransferProgress;
 
 /// The connections of one upstream.

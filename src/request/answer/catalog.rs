@@ -19,7 +19,7 @@ use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
 use crate::store::{Page, Store, StoreError};
 use crate::upstream::UpstreamError;
-use crate::upstream::body::UpstreamBody;
+use crate::upstream::response_body::UpstreamBody;
 
 /// Entries asked of an upstream at once: some registries refuse to give more.
 const UPSTREAM_PAGE_SIZE: usize = 1000;

@@ -14,7 +14,8 @@ use crate::request::headers;
 use crate::request::obligations::Obligations;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
-use crate::upstream::body::{RequestBody, Upload, UpstreamBody};
+use crate::upstream::request_body::{RequestBody, Upload};
+use crate::upstream::response_body::UpstreamBody;
 
 /// Forwards the request and returns the response as the upstream gave it. The headers are moved out
 /// of the context.

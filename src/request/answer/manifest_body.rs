@@ -15,7 +15,7 @@ use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::store::StoreError;
-use crate::upstream::body::RequestBody;
+use crate::upstream::request_body::RequestBody;
 
 /// The whole body, within the manifest budget.
 ///

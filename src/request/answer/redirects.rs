@@ -11,8 +11,9 @@ use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
 use crate::upstream::Upstream;
-use crate::upstream::body::{RequestBody, UpstreamBody};
 use crate::upstream::connector::{Connector, Trust};
+use crate::upstream::request_body::RequestBody;
+use crate::upstream::response_body::UpstreamBody;
 
 /// The number of redirects of the storage that are followed.
 const MAX_REDIRECTS: usize = 5;

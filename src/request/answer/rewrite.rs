@@ -16,7 +16,7 @@ use crate::request::context::RequestContext;
 use crate::request::headers;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
-use crate::upstream::body::UpstreamBody;
+use crate::upstream::response_body::UpstreamBody;
 
 /// What rewriting needs of a request that has been forwarded.
 pub(crate) struct RequestMeta {

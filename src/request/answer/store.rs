@@ -23,7 +23,7 @@ use crate::request::rejection::Rejection;
 use crate::request::respond;
 use crate::request::route::{Route, StoreRoute};
 use crate::store::{BodyTimeouts, Store, StoreError};
-use crate::upstream::body::{RequestBody, Upload};
+use crate::upstream::request_body::{RequestBody, Upload};
 
 pub(super) use write::write_manifest;
 

@@ -21,7 +21,7 @@ use crate::request::headers::CONTENT_DIGEST;
 use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route, UpstreamRoute};
-use crate::upstream::body::RequestBody;
+use crate::upstream::request_body::RequestBody;
 use crate::upstream::transfer::TransferLimits;
 
 /// Writes a manifest to an upstream, if its tags may be written as they are there.

@@ -17,7 +17,7 @@ use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
 use crate::request::route::StoreRoute;
 use crate::store::{ContentRange, NewManifest, Precondition, PutOutcome, StoreError};
-use crate::upstream::body::RequestBody;
+use crate::upstream::request_body::RequestBody;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
