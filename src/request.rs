@@ -36,7 +36,7 @@ use body::ResponseBody;
 use conn_info::ConnInfo;
 use context::RequestContext;
 use gateway::Gateway;
-use record::Record;
+use record::RequestRecord;
 use rejection::Rejection;
 use respond::ResponseFormat;
 use site::Sites;
@@ -51,7 +51,7 @@ pub(crate) async fn handle(
 ) -> Response<ResponseBody> {
     let sites = gateway.sites.load_full();
     let conn = &conn.for_request(&sites.snapshot.trusted_proxies, request.headers());
-    let mut record = Record::begin(gateway, conn, request.method());
+    let mut record = RequestRecord::begin(gateway, conn, request.method());
     let format = ResponseFormat::from_request(conn, &request, open_requests);
     let response = line(gateway, &sites, conn, request, &mut record)
         .await
@@ -66,7 +66,7 @@ async fn line(
     sites: &Sites,
     conn: &Arc<ConnInfo>,
     request: Request<Incoming>,
-    record: &mut Record,
+    record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let (parts, body) = request.into_parts();
     classify::check(conn, &parts)?;

@@ -1,7 +1,7 @@
 //! Decides whether a request is allowed. The proof is a [`Grant`], and nothing is answered without
 //! one.
 
-mod refusal;
+mod denial;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::registry::call::{Call, CallError, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::registry::upload_id::UploadId;
-use refusal::Refused;
+use denial::Denial;
 
 /// The proof that a request is allowed, and its obligations. Only [`authorize`] makes one.
 #[derive(Debug)]
@@ -318,7 +318,7 @@ impl Authorizer<'_> {
         if let Call::Repository { name, .. } = &mut hidden {
             *name = placeholder;
         }
-        let rule = refusal::named(decision.rule);
+        let rule = denial::named(decision.rule);
         Ok((
             RequestTarget::Call(Arc::new(hidden)),
             Obligations::Hidden(repository.clone()),
@@ -405,8 +405,8 @@ impl Authorizer<'_> {
         action: Action,
         repository: Option<&'r RepositoryName>,
         tag: Option<&'r Tag>,
-    ) -> Refused<'r> {
-        Refused {
+    ) -> Denial<'r> {
+        Denial {
             site: self.site,
             principal: self.requester.principal(),
             action,

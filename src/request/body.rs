@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::conn_info::{ConnInfo, Protocol};
-use super::record::{End, Record};
+use super::record::{RequestEnd, RequestRecord};
 use crate::store::file_body::FileBody as Stored;
 use crate::upstream::response_body::UpstreamBody;
 
@@ -20,7 +20,7 @@ use crate::upstream::response_body::UpstreamBody;
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     content: Content,
-    record: Option<Box<Record>>,
+    record: Option<Box<RequestRecord>>,
 }
 
 #[derive(Debug)]
@@ -71,10 +71,10 @@ impl ResponseBody {
     }
 
     /// Gives it the record to keep until its end.
-    pub(super) fn recorded(mut self, mut record: Box<Record>) -> Self {
+    pub(super) fn recorded(mut self, mut record: Box<RequestRecord>) -> Self {
         if self.is_end_stream() {
             // hyper asks no body for frames that says there are none.
-            record.end(End::Complete);
+            record.end(RequestEnd::Complete);
         }
         self.record = Some(record);
         self
@@ -117,11 +117,11 @@ impl Body for ResponseBody {
                 Some(Ok(frame)) => {
                     record.sent(frame.data_ref().map_or(0, Bytes::len) as u64);
                     if ended {
-                        record.end(End::Complete);
+                        record.end(RequestEnd::Complete);
                     }
                 }
-                Some(Err(_)) => record.end(End::UpstreamCut),
-                None => record.end(End::Complete),
+                Some(Err(_)) => record.end(RequestEnd::UpstreamCut),
+                None => record.end(RequestEnd::Complete),
             }
         }
         Poll::Ready(next)

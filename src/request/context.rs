@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use super::conn_info::ConnInfo;
 use super::gateway::Gateway;
-use super::record::Record;
+use super::record::RequestRecord;
 use super::site::{Site, Sites};
 
 /// One request on its way along the line, once its virtual host is known. The body travels beside
@@ -19,5 +19,5 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) conn: &'a Arc<ConnInfo>,
     /// Head of the request. [`forward`](super::answer::forward) moves the headers out.
     pub(crate) parts: Parts,
-    pub(crate) record: &'a mut Record,
+    pub(crate) record: &'a mut RequestRecord,
 }

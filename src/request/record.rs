@@ -20,7 +20,7 @@ use crate::upstream::request_body::{Upload, UploadFailure};
 /// What is known of one request. Its line is written when it is dropped: after the last byte of
 /// the answer went to the connection, or when nobody wants the answer any more.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct RequestRecord {
     log: Arc<AccessLog>,
     unlocated_traffic: Arc<Traffic>,
     conn: Arc<ConnInfo>,
@@ -29,20 +29,20 @@ pub(crate) struct Record {
     method: Method,
     site: Option<Arc<Site>>,
     user: Option<UserName>,
-    asked: RequestLabel,
+    label: RequestLabel,
     call: Option<Arc<Call>>,
     upload: Option<Arc<Upload>>,
     forwarded: Option<Instant>,
     upstream: Option<Duration>,
     status: Option<StatusCode>,
     bytes_out: u64,
-    end: End,
+    end: RequestEnd,
     rule: Option<Box<str>>,
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum RequestEnd {
     /// Both bodies went through.
     Complete,
     /// The upstream broke off its answer.
@@ -51,7 +51,7 @@ pub(crate) enum End {
     ClientGone,
 }
 
-impl End {
+impl RequestEnd {
     fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -69,7 +69,7 @@ impl End {
     }
 }
 
-impl Record {
+impl RequestRecord {
     /// Begins the record of a request.
     pub(crate) fn begin(gateway: &Gateway, conn: &Arc<ConnInfo>, method: &Method) -> Box<Self> {
         Box::new(Self {
@@ -81,14 +81,14 @@ impl Record {
             method: method.clone(),
             site: None,
             user: None,
-            asked: RequestLabel::Nothing,
+            label: RequestLabel::Nothing,
             call: None,
             upload: None,
             forwarded: None,
             upstream: None,
             status: None,
             bytes_out: 0,
-            end: End::ClientGone,
+            end: RequestEnd::ClientGone,
             rule: None,
         })
     }
@@ -101,7 +101,7 @@ impl Record {
 
     /// The request has this target.
     pub(crate) fn called(&mut self, subject: &RequestTarget) {
-        (self.asked, self.call) = match subject {
+        (self.label, self.call) = match subject {
             RequestTarget::Call(call) => (RequestLabel::Call(call.kind()), Some(call.clone())),
             RequestTarget::Page(_) => (RequestLabel::Page, None),
         };
@@ -109,7 +109,7 @@ impl Record {
 
     /// The request is to an endpoint of moorgate itself.
     pub(crate) fn at(&mut self, endpoint: TokenEndpoint) {
-        self.asked = match endpoint {
+        self.label = match endpoint {
             TokenEndpoint::Token => RequestLabel::Token,
             TokenEndpoint::Keys => RequestLabel::Keys,
         };
@@ -159,14 +159,14 @@ impl Record {
     }
 
     /// The response has ended.
-    pub(super) fn end(&mut self, end: End) {
+    pub(super) fn end(&mut self, end: RequestEnd) {
         // Whoever broke off its upload has gone, whether or not it can still take the refusal.
         let is_cut = self
             .upload
             .as_ref()
             .is_some_and(|upload| upload.failure() == Some(UploadFailure::Cut));
-        self.end = if is_cut && end == End::Complete {
-            End::ClientGone
+        self.end = if is_cut && end == RequestEnd::Complete {
+            RequestEnd::ClientGone
         } else {
             end
         };
@@ -178,7 +178,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         let (status, duration) = (
             self.status.map(|status| status.as_u16()),
@@ -186,7 +186,7 @@ impl Drop for Record {
         );
         let bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes());
         let ended = RequestOutcome {
-            label: self.asked,
+            label: self.label,
             status,
             cut: self.end.cut(),
             received: bytes_in,
@@ -211,9 +211,9 @@ impl Drop for Record {
             user: self.user.as_ref().map(UserName::as_str),
             domain: self.domain(),
             method: self.method.as_str(),
-            call: match self.asked {
+            call: match self.label {
                 RequestLabel::Nothing | RequestLabel::Page => None,
-                asked => Some(asked.as_str()),
+                label => Some(label.as_str()),
             },
             repository: call.and_then(Call::repository).map(|name| name.as_str()),
             reference: call.and_then(Call::reference),

@@ -24,7 +24,7 @@ pub(crate) use token::OauthError;
 pub(crate) struct Rejection {
     pub(super) status: ErrorStatus,
     pub(super) code: ErrorCode,
-    fault: Fault,
+    error_source: ErrorSource,
     pub(super) message: Cow<'static, str>,
     pub(super) extra: Extra,
     /// Whether nothing that follows on an HTTP/1.1 connection is to be read as a request.
@@ -51,7 +51,7 @@ impl From<ErrorStatus> for StatusCode {
 
 /// Whose fault it is: decides how loudly it is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum ErrorSource {
     Client,
     Upstream,
     Store,
@@ -79,15 +79,15 @@ pub(super) struct UploadProgress {
 
 impl Rejection {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        let fault = if status.is_server_error() {
-            Fault::Upstream
+        let error_source = if status.is_server_error() {
+            ErrorSource::Upstream
         } else {
-            Fault::Client
+            ErrorSource::Client
         };
         Self {
             status: ErrorStatus(status),
             code,
-            fault,
+            error_source,
             message: message.into(),
             extra: Extra::None,
             close: false,
@@ -243,7 +243,7 @@ impl Rejection {
             ErrorCode::Unavailable,
             message,
         );
-        rejection.fault = Fault::Client;
+        rejection.error_source = ErrorSource::Client;
         rejection.with(Extra::RetryAfter(5))
     }
 
@@ -375,7 +375,7 @@ impl Rejection {
             ErrorCode::Unavailable,
             message,
         );
-        rejection.fault = Fault::Store;
+        rejection.error_source = ErrorSource::Store;
         rejection.with(Extra::RetryAfter(30)).caused_by(error)
     }
 
@@ -404,10 +404,12 @@ impl Rejection {
         let error = &**source as &dyn Error;
         let domain = domain.unwrap_or_default();
         let status = StatusCode::from(self.status).as_u16();
-        match self.fault {
-            Fault::Upstream => tracing::warn!(domain, status, error, "no answer from the upstream"),
-            Fault::Store => tracing::error!(domain, status, error, "the store failed"),
-            Fault::Client => {
+        match self.error_source {
+            ErrorSource::Upstream => {
+                tracing::warn!(domain, status, error, "no answer from the upstream")
+            }
+            ErrorSource::Store => tracing::error!(domain, status, error, "the store failed"),
+            ErrorSource::Client => {
                 tracing::debug!(domain, status, error, "the request was not completed")
             }
         }

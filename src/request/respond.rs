@@ -7,7 +7,7 @@ use hyper::body::Body;
 use super::body::ResponseBody;
 use super::conn_info::{ConnInfo, Protocol};
 use super::headers::API_VERSION;
-use super::record::Record;
+use super::record::RequestRecord;
 use super::rejection::{Extra, Rejection, UploadProgress};
 use super::target;
 use crate::registry::call::Read;
@@ -50,7 +50,7 @@ impl ResponseFormat {
     pub(crate) fn refuse(
         &self,
         mut rejection: Rejection,
-        record: &mut Record,
+        record: &mut RequestRecord,
     ) -> Response<ResponseBody> {
         record.refused(rejection.take_rule());
         rejection.log(record.domain());

@@ -18,13 +18,13 @@ use tokio_rustls::client::TlsStream;
 type Client = RawPeer<TlsStream<TcpStream>>;
 
 /// A gateway with `alice` and `bob` at `ci.test` and `carol` at `other.test`, and the two origins.
-struct Stage {
+struct AttackedGateway {
     gateway: Gateway,
     origin: Origin,
     other: Origin,
 }
 
-impl Stage {
+impl AttackedGateway {
     async fn new() -> Self {
         let (origin, other) = (Origin::new().await, Origin::new().await);
         let ci = Domain::new("ci.test", &origin.url()).user("bob", "hunter2");

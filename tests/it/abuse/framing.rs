@@ -1,6 +1,6 @@
 //! Where does the body end? Every way in which two servers were ever made to disagree about it.
 
-use super::{Client, HIDDEN, Stage, hidden, refused};
+use super::{AttackedGateway, Client, HIDDEN, hidden, refused};
 use crate::harness::{basic, bound, request};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/x";
@@ -25,13 +25,13 @@ fn patch(lines: &[u8]) -> Vec<u8> {
 
 /// Each is refused with 400, the connection ends, and the upstream has seen nothing.
 async fn all_refused(attacks: impl IntoIterator<Item = Vec<u8>>) {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for attack in attacks {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client.send(&attack).await;
         refused(&mut client, 400, &attack).await;
         assert_eq!(
-            stage.seen().await,
+            fixture.seen().await,
             [],
             "{:?}",
             String::from_utf8_lossy(&attack)
@@ -208,16 +208,16 @@ async fn a_line_end_in_a_target_makes_no_second_line() {
 
 /// Bodies after `Transfer-Encoding: chunked`.
 async fn chunks_never_arrive(bodies: &[&[u8]]) {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for body in bodies {
         let shown = String::from_utf8_lossy(body).into_owned();
         let head = [&begun("PATCH"), &b"Transfer-Encoding: chunked\r\n\r\n"[..]].concat();
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client
             .send([&head, *body, hidden().as_bytes()].concat())
             .await;
         refused(&mut client, 400, body).await;
-        assert_eq!(stage.seen().await, [], "{shown:?}");
+        assert_eq!(fixture.seen().await, [], "{shown:?}");
     }
 }
 
@@ -266,14 +266,14 @@ async fn a_chunk_with_a_crooked_end_is_an_upload_that_never_ends() {
 
 /// Sends alice's request and asserts that one request with this body came out of it; returns its
 /// client.
-async fn passes(stage: &Stage, attack: &[u8], body: &[u8]) -> Client {
+async fn passes(fixture: &AttackedGateway, attack: &[u8], body: &[u8]) -> Client {
     let shown = String::from_utf8_lossy(attack).into_owned();
-    let mut client = stage.gateway.client().await;
+    let mut client = fixture.gateway.client().await;
     client.send(attack).await;
     let (head, says) = client.answer().await;
     assert_eq!(head.status(), 200, "{shown:?}");
     assert!(says.ends_with(UPLOAD.as_bytes()), "{shown:?}");
-    let seen = stage.seen().await;
+    let seen = fixture.seen().await;
     assert_eq!(seen.len(), 1, "{shown:?}");
     assert_eq!(seen[0].body, body, "{shown:?}");
     client
@@ -281,15 +281,15 @@ async fn passes(stage: &Stage, attack: &[u8], body: &[u8]) -> Client {
 
 #[tokio::test]
 async fn what_hides_in_a_body_stays_in_the_body() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let hidden = hidden();
     for method in ["PATCH", "GET", "HEAD", "DELETE"] {
         let length = format!("Content-Length: {}\r\n", hidden.len());
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client.send(request(method, UPLOAD, &length)).await;
         client.send(&hidden).await;
         assert_eq!(client.head().await.status(), 200, "{method}");
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         assert_eq!(
             (seen.len(), &seen[0].body[..]),
             (1, hidden.as_bytes()),
@@ -299,7 +299,7 @@ async fn what_hides_in_a_body_stays_in_the_body() {
     let size = hidden.len();
     let chunk = format!("Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n{hidden}\r\n0\r\n\r\n");
     passes(
-        &stage,
+        &fixture,
         &[&begun("PATCH"), chunk.as_bytes()].concat(),
         hidden.as_bytes(),
     )
@@ -308,7 +308,7 @@ async fn what_hides_in_a_body_stays_in_the_body() {
 
 #[tokio::test]
 async fn chunks_are_made_anew_without_extensions() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for body in [
         "5;a=b\r\nhello\r\n0\r\n\r\n",
         "5;a=\"x;\"\r\nhello\r\n0;b\r\n\r\n",
@@ -322,20 +322,20 @@ async fn chunks_are_made_anew_without_extensions() {
             body.as_bytes(),
         ]
         .concat();
-        let mut client = passes(&stage, &attack, b"hello").await;
+        let mut client = passes(&fixture, &attack, b"hello").await;
         client.send(hidden()).await;
         assert_eq!(
             client.answer().await.0.status(),
             200,
             "the connection goes on after {body:?}"
         );
-        assert_eq!(stage.seen().await.len(), 1);
+        assert_eq!(fixture.seen().await.len(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_length_beside_chunks_counts_for_nothing_and_ends_the_connection() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for lines in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 5",
@@ -346,41 +346,41 @@ async fn a_length_beside_chunks_counts_for_nothing_and_ends_the_connection() {
     ] {
         let body = format!("\r\n\r\n5\r\nhello\r\n0\r\n\r\n{}", hidden());
         let attack = [&begun("PATCH"), lines.as_bytes(), body.as_bytes()].concat();
-        let mut client = passes(&stage, &attack, b"hello").await;
+        let mut client = passes(&fixture, &attack, b"hello").await;
         client.ended().await;
-        assert_eq!(stage.seen().await, [], "{lines}");
+        assert_eq!(fixture.seen().await, [], "{lines}");
     }
 }
 
 #[tokio::test]
 async fn the_same_length_twice_is_one_length() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let lines = b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello";
-    passes(&stage, &[&begun("PATCH"), &lines[..]].concat(), b"hello").await;
+    passes(&fixture, &[&begun("PATCH"), &lines[..]].concat(), b"hello").await;
     let lines = b"Content-Length: 005\r\n\r\nhello";
-    passes(&stage, &[&begun("PATCH"), &lines[..]].concat(), b"hello").await;
+    passes(&fixture, &[&begun("PATCH"), &lines[..]].concat(), b"hello").await;
 }
 
 #[tokio::test]
 async fn bare_line_feeds_mean_the_same_on_both_sides() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let (authorization, upload) = (basic("alice", "secret"), bound(UPLOAD));
     let lines = format!(
         "PATCH {upload} HTTP/1.1\nHost: ci.test\nAuthorization: {authorization}\nContent-Length: 5\n\nhello"
     );
-    passes(&stage, lines.as_bytes(), b"hello").await;
+    passes(&fixture, lines.as_bytes(), b"hello").await;
 }
 
 #[tokio::test]
 async fn a_name_that_only_looks_like_framing_frames_nothing() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for line in [
         "Transfer_Encoding: chunked",
         "Content_Length: 5",
         "X-Transfer-Encoding: chunked",
     ] {
         let mut client = passes(
-            &stage,
+            &fixture,
             &request("PATCH", UPLOAD, &format!("{line}\r\n")).into_bytes(),
             b"",
         )
@@ -390,14 +390,14 @@ async fn a_name_that_only_looks_like_framing_frames_nothing() {
             client.answer().await.1,
             format!("GET {HIDDEN}").into_bytes()
         );
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         assert_eq!(seen.len(), 1, "{line}");
     }
 }
 
 #[tokio::test]
 async fn connection_cannot_take_the_framing_off() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for named in [
         "content-length",
         "transfer-encoding",
@@ -406,7 +406,7 @@ async fn connection_cannot_take_the_framing_off() {
     ] {
         let lines = format!("Connection: {named}\r\nContent-Length: 5\r\n\r\nhello");
         passes(
-            &stage,
+            &fixture,
             &[&begun("PATCH"), lines.as_bytes()].concat(),
             b"hello",
         )
@@ -415,7 +415,7 @@ async fn connection_cannot_take_the_framing_off() {
             "Connection: {named}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
         );
         passes(
-            &stage,
+            &fixture,
             &[&begun("PATCH"), lines.as_bytes()].concat(),
             b"hello",
         )
@@ -425,23 +425,23 @@ async fn connection_cannot_take_the_framing_off() {
 
 #[tokio::test]
 async fn http_1_0_gets_no_chunks_and_no_guesses() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let (authorization, upload) = (basic("alice", "secret"), bound(UPLOAD));
     let old = |lines: &str| {
         format!("PATCH {upload} HTTP/1.0\r\nAuthorization: {authorization}\r\n{lines}\r\n")
     };
     let attack = old("Host: ci.test\r\nContent-Length: 5\r\n") + "hello";
-    let mut client = passes(&stage, attack.as_bytes(), b"hello").await;
+    let mut client = passes(&fixture, attack.as_bytes(), b"hello").await;
     client.ended().await;
     for lines in [
         "Host: ci.test\r\nTransfer-Encoding: chunked\r\n",
         "Content-Length: 0\r\n",
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client
             .send(format!("{}0\r\n\r\n{}", old(lines), hidden()))
             .await;
         refused(&mut client, 400, lines).await;
-        assert_eq!(stage.seen().await, [], "{lines}");
+        assert_eq!(fixture.seen().await, [], "{lines}");
     }
 }

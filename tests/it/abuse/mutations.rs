@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use super::{Stage, ask};
+use super::{AttackedGateway, ask};
 use crate::harness::{basic, bound, settle};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -111,8 +111,8 @@ fn requests() -> [Vec<u8>; 4] {
 }
 
 /// Returns how many requests came out.
-async fn play(stage: &Stage, bytes: &[u8]) -> usize {
-    let mut client = stage.gateway.client().await;
+async fn play(fixture: &AttackedGateway, bytes: &[u8]) -> usize {
+    let mut client = fixture.gateway.client().await;
     let _ = client.try_send(bytes).await;
     // The end must not overtake the answer: a client that has gone is not answered.
     for _ in 0..5 {
@@ -120,7 +120,7 @@ async fn play(stage: &Stage, bytes: &[u8]) -> usize {
     }
     let _ = tokio::io::AsyncWriteExt::shutdown(&mut client.io).await;
     let answers = client.rest().await;
-    let seen = stage.seen().await;
+    let seen = fixture.seen().await;
     let went_in = bytes.windows(5).filter(|window| window == b"HTTP/").count();
     assert!(seen.len() <= went_in, "{seen:?}");
     let served = answers
@@ -147,14 +147,14 @@ fn no_change_makes_more_of_a_request_than_it_was() {
         .enable_all()
         .build()
         .unwrap();
-    let stage = runtime.block_on(async {
-        let stage = Stage::new().await;
+    let fixture = runtime.block_on(async {
+        let fixture = AttackedGateway::new().await;
         // From here on the password is cached, and requests wait for no other thread.
-        let mut alice = stage.gateway.client().await;
+        let mut alice = fixture.gateway.client().await;
         alice.send(requests()[0].clone()).await;
         assert_eq!(alice.answer().await.0.status(), 200);
-        stage.seen().await;
-        stage
+        fixture.seen().await;
+        fixture
     });
     // Unlike the macro's, this runner keeps one gateway for all cases.
     let config = Config {
@@ -176,7 +176,7 @@ fn no_change_makes_more_of_a_request_than_it_was() {
                 1,
             );
             let bytes = changed(roomy.into_bytes(), &changes);
-            let count = if runtime.block_on(play(&stage, &bytes)) > 0 {
+            let count = if runtime.block_on(play(&fixture, &bytes)) > 0 {
                 &served
             } else {
                 &refused

@@ -1,6 +1,6 @@
 //! Guessing, counting and confusing users.
 
-use super::Stage;
+use super::AttackedGateway;
 use crate::harness::{Domain, Gateway, Head, Origin, RawPeer, Setup, basic, bound};
 use moorgate::app::{App, StartError, StartOptions};
 
@@ -47,8 +47,8 @@ async fn together(gateway: &Gateway, pairs: &[(&str, &str)]) -> Vec<u16> {
 
 #[tokio::test]
 async fn an_unknown_user_looks_and_costs_like_a_wrong_password() {
-    let stage = Stage::new().await;
-    let hashes = || stage.gateway.app.hashes();
+    let fixture = AttackedGateway::new().await;
+    let hashes = || fixture.gateway.app.hashes();
     let mut answers = Vec::new();
     for (user, password) in [
         ("alice", "wrong"),
@@ -58,7 +58,7 @@ async fn an_unknown_user_looks_and_costs_like_a_wrong_password() {
         ("", "x"),
     ] {
         let before = hashes();
-        let (mut head, body) = answer(&stage.gateway, &[&basic(user, password)]).await;
+        let (mut head, body) = answer(&fixture.gateway, &[&basic(user, password)]).await;
         head.headers.retain(|(name, _)| name != "date");
         assert_eq!(
             (head.status(), hashes() - before),
@@ -71,7 +71,7 @@ async fn an_unknown_user_looks_and_costs_like_a_wrong_password() {
         answers.iter().all(|answer| *answer == answers[0]),
         "{answers:?}"
     );
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 #[tokio::test]
@@ -133,21 +133,21 @@ async fn users_with_the_same_entry_are_not_joined() {
 
 #[tokio::test]
 async fn tries_at_once_cost_one_hash_for_users_and_strangers() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     // Dear enough that all of them come while the first is checked.
     let dear = format!("alice:{}\nbob:{}\n", hash(11, "secret"), hash(4, "hunter2"));
-    enlist(&stage.gateway, &dear).await;
+    enlist(&fixture.gateway, &dear).await;
     let mut costs = Vec::new();
     for user in ["alice", "bob", "nobody"] {
-        let before = stage.gateway.app.hashes();
+        let before = fixture.gateway.app.hashes();
         assert_eq!(
-            together(&stage.gateway, &[(user, "wrong"); 8]).await,
+            together(&fixture.gateway, &[(user, "wrong"); 8]).await,
             [401; 8]
         );
-        costs.push(stage.gateway.app.hashes() - before);
+        costs.push(fixture.gateway.app.hashes() - before);
     }
     assert_eq!(costs, [1, 1, 1]);
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 fn hash(cost: u32, password: &str) -> String {
@@ -162,13 +162,13 @@ async fn enlist(gateway: &Gateway, lines: &str) {
 
 #[tokio::test]
 async fn a_flood_of_wrong_passwords_does_not_keep_a_user_out() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for (user, password) in [("alice", "secret"), ("bob", "hunter2")] {
-        assert_eq!(login(&stage.gateway, user, password).await, 200);
+        assert_eq!(login(&fixture.gateway, user, password).await, 200);
     }
     let mut flood = Vec::new();
     for number in 0..200 {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         let authorization = basic("alice", &format!("wrong{number}"));
         client
             .send(format!(
@@ -177,22 +177,22 @@ async fn a_flood_of_wrong_passwords_does_not_keep_a_user_out() {
             .await;
         flood.push(client);
     }
-    let before = stage.gateway.app.hashes();
-    assert_eq!(login(&stage.gateway, "alice", "secret").await, 200);
+    let before = fixture.gateway.app.hashes();
+    assert_eq!(login(&fixture.gateway, "alice", "secret").await, 200);
     assert!(
-        stage.gateway.app.hashes() - before <= 20,
+        fixture.gateway.app.hashes() - before <= 20,
         "the budget of an address"
     );
     for mut client in flood {
         assert!(matches!(client.answer().await.0.status(), 401 | 429 | 503));
     }
-    assert_eq!(stage.seen().await.len(), 3);
+    assert_eq!(fixture.seen().await.len(), 3);
 }
 
 #[tokio::test]
 async fn a_remembered_login_covers_nothing_else() {
-    let stage = Stage::new().await;
-    assert_eq!(login(&stage.gateway, "alice", "secret").await, 200);
+    let fixture = AttackedGateway::new().await;
+    assert_eq!(login(&fixture.gateway, "alice", "secret").await, 200);
     for (user, password) in [
         ("alice", "secre"),
         ("alice", "secret "),
@@ -201,12 +201,12 @@ async fn a_remembered_login_covers_nothing_else() {
         ("alice", ""),
     ] {
         assert_eq!(
-            login(&stage.gateway, user, password).await,
+            login(&fixture.gateway, user, password).await,
             401,
             "{user}:{password}"
         );
     }
-    assert_eq!(stage.seen().await.len(), 1);
+    assert_eq!(fixture.seen().await.len(), 1);
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn a_damaged_entry_keeps_out_only_its_user() {
 
 #[tokio::test]
 async fn two_logins_are_refused_whichever_is_right() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let (good, bad) = (basic("alice", "secret"), basic("alice", "wrong"));
     for pair in [
         [&good, &bad],
@@ -280,7 +280,7 @@ async fn two_logins_are_refused_whichever_is_right() {
         [&good, &good],
         [&good, &"Bearer x".to_owned()],
     ] {
-        let (head, _) = answer(&stage.gateway, &pair.map(String::as_str)).await;
+        let (head, _) = answer(&fixture.gateway, &pair.map(String::as_str)).await;
         assert_eq!(head.status(), 400, "{pair:?}");
     }
     for joined in [
@@ -288,15 +288,15 @@ async fn two_logins_are_refused_whichever_is_right() {
         format!("{bad},{good}"),
         format!("{good} {good}"),
     ] {
-        assert_eq!(answer(&stage.gateway, &[&joined]).await.0.status(), 401);
+        assert_eq!(answer(&fixture.gateway, &[&joined]).await.0.status(), 401);
     }
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 #[tokio::test]
 async fn a_login_holds_for_one_request_only() {
-    let stage = Stage::new().await;
-    let mut client = stage.gateway.client().await;
+    let fixture = AttackedGateway::new().await;
+    let mut client = fixture.gateway.client().await;
     let alice = format!("Authorization: {}\r\n", basic("alice", "secret"));
     for (lines, expected) in [
         (alice.as_str(), 200),
@@ -312,7 +312,7 @@ async fn a_login_holds_for_one_request_only() {
             .await;
         assert_eq!(client.answer().await.0.status(), expected, "{lines}");
     }
-    assert_eq!(stage.seen().await.len(), 2);
+    assert_eq!(fixture.seen().await.len(), 2);
 }
 
 #[tokio::test]
@@ -363,21 +363,21 @@ async fn without_users_a_domain_does_not_start() {
 
 #[tokio::test]
 async fn the_catalogue_needs_a_login() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for target in [
         "/v2/_catalog",
         "/v2/_catalog?n=1",
         "/v2/a/tags/list",
         "/v2/a/referrers/sha256:x",
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client.send(super::ask("GET", target, &[])).await;
         assert!(
             matches!(client.answer().await.0.status(), 400 | 401),
             "{target}"
         );
     }
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 #[tokio::test]

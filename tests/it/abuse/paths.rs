@@ -1,6 +1,6 @@
 //! Paths that mean different things to different readers, and redirects to somewhere else.
 
-use super::{Stage, ask};
+use super::{AttackedGateway, ask};
 use crate::harness::frames::Outcome;
 use crate::harness::{Domain, Gateway, Origin, RawPeer, Setup, basic, request};
 use tokio::net::TcpStream;
@@ -155,7 +155,7 @@ async fn a_crooked_path_goes_nowhere_over_http_2_either() {
 
 #[tokio::test]
 async fn a_query_decides_nothing_and_arrives_as_it_was_sent() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for query in [
         "x=/v2/../_catalog",
         "/../../x",
@@ -167,19 +167,19 @@ async fn a_query_decides_nothing_and_arrives_as_it_was_sent() {
         "%0d%0aX-Injected:%201",
     ] {
         let target = format!("/v2/?{query}");
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client.send(ask("GET", &target, &[])).await;
         assert_eq!(client.answer().await.0.status(), 401, "{query}");
         client.send(request("GET", &target, "")).await;
         assert_eq!(client.answer().await.0.status(), 200, "{query}");
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         assert_eq!((seen.len(), seen[0].target()), (1, target.as_str()));
     }
 }
 
 #[tokio::test]
 async fn a_query_that_servers_read_in_different_ways_is_refused() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for query in [
         "\\",
         "%",
@@ -194,19 +194,19 @@ async fn a_query_that_servers_read_in_different_ways_is_refused() {
         "n=-1",
         "n=+1",
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client
             .send(request("GET", &format!("/v2/_catalog?{query}"), ""))
             .await;
         let (head, _) = client.answer().await;
         assert_eq!(head.status(), 400, "{query}");
-        stage.untouched().await;
+        fixture.untouched().await;
     }
 }
 
 #[tokio::test]
 async fn a_fragment_is_neither_judged_nor_forwarded() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for (target, judged) in [
         ("/v2/_catalog#", "/v2/_catalog"),
         ("/v2/#/../_catalog", "/v2/"),
@@ -215,14 +215,14 @@ async fn a_fragment_is_neither_judged_nor_forwarded() {
         ("/v2/a/manifests/x#@other.test/", "/v2/a/manifests/x"),
         ("http://ci.test/v2/#@other.test/", "/v2/"),
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client.send(request("GET", target, "")).await;
         assert_eq!(
             client.answer().await.1,
             format!("GET {judged}").into_bytes(),
             "{target}"
         );
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         assert_eq!((seen.len(), seen[0].target()), (1, judged));
     }
 }
@@ -250,8 +250,8 @@ async fn an_empty_path_is_a_slash() {
 
 #[tokio::test]
 async fn the_plain_port_only_ever_redirects() {
-    let stage = Stage::new().await;
-    let port = stage.gateway.https().port();
+    let fixture = AttackedGateway::new().await;
+    let port = fixture.gateway.https().port();
     let authorization = format!("Authorization: {}\r\n", basic("alice", "secret"));
     for method in [
         "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X",
@@ -275,7 +275,7 @@ async fn the_plain_port_only_ever_redirects() {
             ] {
                 let body = if body.is_empty() { "\r\n" } else { body };
                 let mut client =
-                    RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+                    RawPeer::new(TcpStream::connect(fixture.gateway.http()).await.unwrap());
                 client
                     .send(format!(
                         "{method} {target} HTTP/1.1\r\nHost: ci.test\r\n{authorization}{body}"
@@ -291,12 +291,12 @@ async fn the_plain_port_only_ever_redirects() {
             }
         }
     }
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 #[tokio::test]
 async fn a_redirect_never_names_a_host_that_is_not_served() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for lines in [
         "Host: evil.example",
         "Host: evil.example\r\nX-Forwarded-Host: ci.test",
@@ -314,7 +314,8 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
         "X: y",
     ] {
         for target in ["/v2/", "http://ci.test/v2/", "http://evil.example/v2/"] {
-            let mut client = RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+            let mut client =
+                RawPeer::new(TcpStream::connect(fixture.gateway.http()).await.unwrap());
             client
                 .send(format!("GET {target} HTTP/1.1\r\n{lines}\r\n\r\n"))
                 .await;
@@ -330,7 +331,7 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
         ("http://evil.example/", "ci.test"),
         ("http://ci.test/", "other.test"),
     ] {
-        let mut client = RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+        let mut client = RawPeer::new(TcpStream::connect(fixture.gateway.http()).await.unwrap());
         client
             .send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
             .await;
@@ -341,25 +342,25 @@ async fn a_redirect_never_names_a_host_that_is_not_served() {
         "Forwarded: host=evil.example",
         "X-Host: evil.example",
     ] {
-        let mut client = RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+        let mut client = RawPeer::new(TcpStream::connect(fixture.gateway.http()).await.unwrap());
         client
             .send(format!(
                 "GET /v2/ HTTP/1.1\r\nHost: CI.test.:80\r\n{lines}\r\n\r\n"
             ))
             .await;
-        let port = stage.gateway.https().port();
+        let port = fixture.gateway.https().port();
         assert_eq!(
             client.head().await.get("location"),
             Some(&*format!("https://ci.test:{port}/v2/"))
         );
     }
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 #[tokio::test]
 async fn the_plain_port_answers_a_chain_of_requests_once() {
-    let stage = Stage::new().await;
-    let mut client = RawPeer::new(TcpStream::connect(stage.gateway.http()).await.unwrap());
+    let fixture = AttackedGateway::new().await;
+    let mut client = RawPeer::new(TcpStream::connect(fixture.gateway.http()).await.unwrap());
     client
         .send(format!(
             "{}{}",
@@ -374,5 +375,5 @@ async fn the_plain_port_answers_a_chain_of_requests_once() {
         "{:?}",
         String::from_utf8_lossy(&rest)
     );
-    stage.untouched().await;
+    fixture.untouched().await;
 }

@@ -1,14 +1,14 @@
 //! Requests that mean to be somebody else's: other hosts, other protocols, other people's headers.
 
-use super::{Stage, ask, refused};
+use super::{AttackedGateway, ask, refused};
 use crate::harness::{RawPeer, basic, request};
 
 const PING: &str = "/v2/";
 
 /// What alice gets for a request head, with `{auth}` where her credentials go; the
 /// connection may go on or not.
-async fn status(stage: &Stage, head: &str) -> u16 {
-    let mut client = stage.gateway.client().await;
+async fn status(fixture: &AttackedGateway, head: &str) -> u16 {
+    let mut client = fixture.gateway.client().await;
     let head = head.replace(
         "{auth}",
         &format!("Authorization: {}", basic("alice", "secret")),
@@ -19,7 +19,7 @@ async fn status(stage: &Stage, head: &str) -> u16 {
 
 #[tokio::test]
 async fn an_absolute_target_names_the_host_that_the_host_header_names() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for target in [
         "http://ci.test/v2/",
         "https://ci.test/v2/",
@@ -27,11 +27,11 @@ async fn an_absolute_target_names_the_host_that_the_host_header_names() {
         "hTTps://ci.test/v2/?x",
     ] {
         let code = status(
-            &stage,
+            &fixture,
             &format!("GET {target} HTTP/1.1\r\nHost: ci.test\r\n{{auth}}\r\n\r\n"),
         )
         .await;
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         assert_eq!((code, seen.len()), (200, 1), "{target}");
         assert!(seen[0].target().starts_with(PING), "{target}");
         assert_eq!(seen[0].head.get("x-forwarded-host"), Some("ci.test"));
@@ -48,18 +48,18 @@ async fn an_absolute_target_names_the_host_that_the_host_header_names() {
         ("ci.test:443", "ci.test"),
     ] {
         let code = status(
-            &stage,
+            &fixture,
             &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{{auth}}\r\n\r\n"),
         )
         .await;
         assert_eq!(code, 400, "{target}");
-        stage.untouched().await;
+        fixture.untouched().await;
     }
 }
 
 #[tokio::test]
 async fn a_request_has_exactly_one_valid_host() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for lines in [
         "",
         "Host:",
@@ -93,18 +93,18 @@ async fn a_request_has_exactly_one_valid_host() {
             format!("{lines}\r\n")
         };
         let code = status(
-            &stage,
+            &fixture,
             &format!("GET {PING} HTTP/1.1\r\n{lines}{{auth}}\r\n\r\n"),
         )
         .await;
         assert_eq!(code, 400, "{lines:?}");
-        stage.untouched().await;
+        fixture.untouched().await;
     }
 }
 
 #[tokio::test]
 async fn the_handshake_and_the_host_agree_on_the_domain() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     // carol's password must not work on a connection for ci.test, nor alice's elsewhere.
     for (host, user, password) in [
         ("other.test", "carol", "secret3"),
@@ -115,8 +115,8 @@ async fn the_handshake_and_the_host_agree_on_the_domain() {
             "GET {PING} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {}\r\n\r\n",
             basic(user, password)
         );
-        assert_eq!(status(&stage, &head).await, 421, "{host}");
-        stage.untouched().await;
+        assert_eq!(status(&fixture, &head).await, 421, "{host}");
+        fixture.untouched().await;
     }
     for host in [
         "unknown.test",
@@ -126,21 +126,21 @@ async fn the_handshake_and_the_host_agree_on_the_domain() {
         "localhost",
     ] {
         let head = format!("GET {PING} HTTP/1.1\r\nHost: {host}\r\n{{auth}}\r\n\r\n");
-        assert_eq!(status(&stage, &head).await, 404, "{host}");
-        stage.untouched().await;
+        assert_eq!(status(&fixture, &head).await, 404, "{host}");
+        fixture.untouched().await;
     }
     for host in ["CI.TEST", "ci.test.", "ci.test:5000", "Ci.TeSt.:1"] {
         let head = format!("GET {PING} HTTP/1.1\r\nHost: {host}\r\n{{auth}}\r\n\r\n");
-        assert_eq!(status(&stage, &head).await, 200, "{host}");
-        assert_eq!(stage.seen().await.len(), 1, "{host}");
+        assert_eq!(status(&fixture, &head).await, 200, "{host}");
+        assert_eq!(fixture.seen().await.len(), 1, "{host}");
     }
 }
 
 #[tokio::test]
 async fn the_users_of_one_domain_are_nobody_on_another() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let mut client = RawPeer::new(
-        stage
+        fixture
             .gateway
             .tls("other.test", &["http/1.1"])
             .await
@@ -159,13 +159,13 @@ async fn the_users_of_one_domain_are_nobody_on_another() {
             .await;
         assert_eq!(client.answer().await.0.status(), expected, "{user}");
     }
-    assert_eq!(stage.other.requests().len(), 1);
-    stage.untouched().await;
+    assert_eq!(fixture.other.requests().len(), 1);
+    fixture.untouched().await;
 }
 
 #[tokio::test]
 async fn other_protocols_are_not_spoken_and_their_bytes_are_no_requests() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for lines in [
         "Connection: Upgrade\r\nUpgrade: websocket\r\n",
         "Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
@@ -173,28 +173,28 @@ async fn other_protocols_are_not_spoken_and_their_bytes_are_no_requests() {
         "Upgrade: \r\n",
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: 5\r\n",
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client.send(request("GET", PING, lines)).await;
         client.send(super::hidden()).await;
         let (head, _) = client.answer().await;
         assert_eq!((head.status(), head.get("upgrade")), (501, None), "{lines}");
         client.ended().await;
-        stage.untouched().await;
+        fixture.untouched().await;
     }
     for target in ["ci.test:443", "other.test:443", "127.0.0.1:22", "/v2/"] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client.send(request("CONNECT", target, "")).await;
         client.send(super::hidden()).await;
         let (head, _) = client.answer().await;
         assert!(matches!(head.status(), 400 | 501), "{target}: {head:?}");
         client.ended().await;
-        stage.untouched().await;
+        fixture.untouched().await;
     }
 }
 
 #[tokio::test]
 async fn every_method_needs_a_login() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let methods = [
         "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get", "Get", "GETT",
         "PROPFIND", "M-SEARCH", "X",
@@ -214,7 +214,7 @@ async fn every_method_needs_a_login() {
                 &[("Authorization", "Basic Og==")],
                 &[("X-HTTP-Method-Override", "GET")],
             ] {
-                let mut client = stage.gateway.client().await;
+                let mut client = fixture.gateway.client().await;
                 client.send(ask(method, target, lines)).await;
                 let head = client.head().await;
                 assert!(
@@ -224,28 +224,28 @@ async fn every_method_needs_a_login() {
             }
         }
     }
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 #[tokio::test]
 async fn methods_that_a_registry_does_not_know_go_nowhere() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for method in [
         "OPTIONS", "TRACE", "get", "Head", "PUSH", "PROPFIND", "POST",
     ] {
         assert_eq!(
-            status(&stage, &request(method, PING, "")).await,
+            status(&fixture, &request(method, PING, "")).await,
             405,
             "{method}"
         );
     }
-    assert_eq!(status(&stage, &request("OPTIONS", "*", "")).await, 400);
-    stage.untouched().await;
+    assert_eq!(status(&fixture, &request("OPTIONS", "*", "")).await, 400);
+    fixture.untouched().await;
 }
 
 #[tokio::test]
 async fn what_a_client_says_about_itself_is_dropped() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let lies = [
         "Forwarded",
         "X-Forwarded-For",
@@ -311,12 +311,12 @@ async fn what_a_client_says_about_itself_is_dropped() {
         } else {
             "6.6.6.6"
         };
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client
             .send(request("GET", PING, &format!("{name}: {value}\r\n")))
             .await;
         assert_eq!(client.answer().await.0.status(), 200, "{name}");
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         assert_eq!(seen.len(), 1, "{name}");
         let head = &seen[0].head;
         assert!(
@@ -344,7 +344,7 @@ fn sorted(mut names: Vec<&str>) -> Vec<&str> {
 
 #[tokio::test]
 async fn connection_takes_nothing_off_that_is_ours() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for named in [
         "X-Forwarded-For",
         "x-forwarded-for",
@@ -354,13 +354,13 @@ async fn connection_takes_nothing_off_that_is_ours() {
         "authorization, host, x-forwarded-for, content-length",
         "X-Real-Ip",
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         let lines = format!(
             "Connection: {named}\r\nConnection: X-Forwarded-Host\r\nX-Forwarded-For: 6.6.6.6\r\n"
         );
         client.send(request("GET", PING, &lines)).await;
         assert_eq!(client.answer().await.0.status(), 200, "{named}");
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         let head = &seen[0].head;
         assert_eq!(head.get("x-forwarded-for"), Some("127.0.0.1"), "{named}");
         assert_eq!(head.get("x-forwarded-proto"), Some("https"), "{named}");
@@ -370,8 +370,8 @@ async fn connection_takes_nothing_off_that_is_ours() {
 
 #[tokio::test]
 async fn connection_takes_off_what_else_it_names() {
-    let stage = Stage::new().await;
-    let mut client = stage.gateway.client().await;
+    let fixture = AttackedGateway::new().await;
+    let mut client = fixture.gateway.client().await;
     client
         .send(request(
             "GET",
@@ -380,7 +380,7 @@ async fn connection_takes_off_what_else_it_names() {
         ))
         .await;
     assert_eq!(client.answer().await.0.status(), 200);
-    let seen = stage.seen().await;
+    let seen = fixture.seen().await;
     let head = &seen[0].head;
     assert_eq!(
         (head.get("x-hop"), head.get("x-other"), head.get("x-third")),
@@ -391,7 +391,7 @@ async fn connection_takes_off_what_else_it_names() {
 
 #[tokio::test]
 async fn health_and_debug_pages_are_not_on_the_public_port() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for target in [
         "/",
         "/healthz",
@@ -413,18 +413,18 @@ async fn health_and_debug_pages_are_not_on_the_public_port() {
             &[("User-Agent", "GoogleHC/1.0")],
             &[("User-Agent", "kube-probe/1.30")],
         ] {
-            let mut client = stage.gateway.client().await;
+            let mut client = fixture.gateway.client().await;
             client.send(ask("GET", target, lines)).await;
             assert_eq!(client.answer().await.0.status(), 404, "{target}");
         }
     }
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
-    let stage = Stage::new().await;
-    let mut client = stage.gateway.client().await;
+    let fixture = AttackedGateway::new().await;
+    let mut client = fixture.gateway.client().await;
     let targets = ["/v2/a/tags/list", "/v2/b/tags/list", "/v2/c/tags/list"];
     let all: String = targets
         .iter()
@@ -438,5 +438,5 @@ async fn pipelined_requests_are_answered_in_their_order() {
         );
     }
     refused(&mut client, 400, "NONSENSE").await;
-    assert_eq!(stage.seen().await.len(), 3);
+    assert_eq!(fixture.seen().await.len(), 3);
 }

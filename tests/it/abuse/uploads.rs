@@ -1,7 +1,7 @@
 //! Uploads that break off, are answered early, or wait to be asked: what is left of them is never a
 //! request, and what was cut is never whole.
 
-use super::{Stage, ask, hidden};
+use super::{AttackedGateway, ask, hidden};
 use crate::harness::frames::{Outcome, RST_STREAM};
 use crate::harness::{Gateway, Upstream, basic, bound, request, settle};
 
@@ -9,7 +9,7 @@ const UPLOAD: &str = "/v2/a/blobs/uploads/x";
 
 #[tokio::test]
 async fn what_follows_our_early_refusal_is_never_a_request() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     let body = hidden();
     for login in [
         "",
@@ -21,7 +21,7 @@ async fn what_follows_our_early_refusal_is_never_a_request() {
             format!("Content-Length: {length}\r\n\r\n"),
             format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n"),
         ] {
-            let mut client = stage.gateway.client().await;
+            let mut client = fixture.gateway.client().await;
             client
                 .send(format!(
                     "PATCH {UPLOAD} HTTP/1.1\r\nHost: ci.test\r\n{login}{framing}{body}"
@@ -35,7 +35,7 @@ async fn what_follows_our_early_refusal_is_never_a_request() {
             );
             let _ = client.try_send(&body).await;
             client.ended().await;
-            stage.untouched().await;
+            fixture.untouched().await;
         }
     }
 }
@@ -104,7 +104,7 @@ async fn refused_by_the_upstream(status: &str, framing: &str, part: &str) {
 
 #[tokio::test]
 async fn a_cut_upload_never_arrives_whole() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for (framing, part) in [
         ("Content-Length: 10\r\n", ""),
         ("Content-Length: 10\r\n", "hello"),
@@ -120,20 +120,20 @@ async fn a_cut_upload_never_arrives_whole() {
             "5\r\nhello\r\n0\r\nx: y\r\n",
         ),
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client.send(request("PATCH", UPLOAD, framing)).await;
         client.send(part).await;
         crate::harness::settle().await;
         drop(client);
-        stage.untouched().await;
+        fixture.untouched().await;
     }
 }
 
 #[tokio::test]
 async fn a_reset_upload_never_arrives_whole() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for length in [None, Some("10")] {
-        let mut client = stage.gateway.frames().await;
+        let mut client = fixture.gateway.frames().await;
         let (login, upload) = (basic("alice", "secret"), bound(UPLOAD));
         let mut head = vec![
             (":method", "PATCH"),
@@ -156,14 +156,14 @@ async fn a_reset_upload_never_arrives_whole() {
             client.ask(&head).await,
             Outcome::Answer(200, b"GET /v2/".to_vec())
         );
-        assert_eq!(stage.seen().await.len(), 1);
+        assert_eq!(fixture.seen().await.len(), 1);
     }
 }
 
 #[tokio::test]
 async fn nobody_is_told_to_go_on_before_the_login() {
-    let stage = Stage::new().await;
-    let mut client = stage.gateway.client().await;
+    let fixture = AttackedGateway::new().await;
+    let mut client = fixture.gateway.client().await;
     client
         .send(ask(
             "PATCH",
@@ -174,14 +174,14 @@ async fn nobody_is_told_to_go_on_before_the_login() {
     let (head, _) = client.answer().await;
     assert_eq!(head.status(), 401);
     client.ended().await;
-    stage.untouched().await;
+    fixture.untouched().await;
 }
 
 #[tokio::test]
 async fn an_expectation_is_met_here_and_not_upstream() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for expectation in ["100-continue", "100-Continue"] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client
             .send(request(
                 "PATCH",
@@ -192,38 +192,38 @@ async fn an_expectation_is_met_here_and_not_upstream() {
         assert_eq!(client.head().await.first, "HTTP/1.1 100 Continue");
         client.send("hello").await;
         assert_eq!(client.answer().await.0.status(), 200);
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         assert_eq!(
             (seen.len(), seen[0].head.get("expect"), &seen[0].body[..]),
             (1, None, &b"hello"[..])
         );
     }
     // Without a body to wait for there is nothing to expect.
-    let mut client = stage.gateway.client().await;
+    let mut client = fixture.gateway.client().await;
     client
         .send(request("GET", "/v2/", "Expect: 100-continue\r\n"))
         .await;
     assert_eq!(client.answer().await.1, b"GET /v2/");
-    assert_eq!(stage.seen().await.len(), 1);
+    assert_eq!(fixture.seen().await.len(), 1);
 }
 
 #[tokio::test]
 async fn trailers_end_here() {
-    let stage = Stage::new().await;
+    let fixture = AttackedGateway::new().await;
     for trailers in [
         "X: y\r\n",
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
         "Host: other.test\r\n",
         "Authorization: Basic eDp5\r\nX-Forwarded-For: 6.6.6.6\r\n",
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         let lines = "Transfer-Encoding: chunked\r\nTrailer: X, Host\r\nTE: trailers\r\n";
         client.send(request("PATCH", UPLOAD, lines)).await;
         client
             .send(format!("5\r\nhello\r\n0\r\n{trailers}\r\n"))
             .await;
         assert_eq!(client.answer().await.0.status(), 200, "{trailers}");
-        let seen = stage.seen().await;
+        let seen = fixture.seen().await;
         assert_eq!(
             (seen.len(), &seen[0].body[..]),
             (1, &b"hello"[..]),
@@ -235,6 +235,6 @@ async fn trailers_end_here() {
         );
         client.send(request("GET", "/v2/", "")).await;
         assert_eq!(client.answer().await.1, b"GET /v2/");
-        assert_eq!(stage.seen().await.len(), 1);
+        assert_eq!(fixture.seen().await.len(), 1);
     }
 }

@@ -9,8 +9,7 @@ pub const CIRCLES: &[&str] = &["certs/state/ledger/backoff.rs", "config/resolve/
 
 /// Types whose name another type has too.
 pub const REPEATED_TYPES: &[&str] = &[
-    "Access", "Attempt", "Entry", "Fault", "Key", "Record", "Refused", "Scope", "Session",
-    "Severity", "Tag",
+    "Access", "Attempt", "Entry", "Key", "Scope", "Session", "Severity", "Tag",
 ];
 
 /// Types with `impl` blocks in more than three files.

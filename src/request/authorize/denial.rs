@@ -9,7 +9,7 @@ use crate::request::rejection::Rejection;
 use crate::request::site::Site;
 
 /// What is refused, and to whom.
-pub(super) struct Refused<'a> {
+pub(super) struct Denial<'a> {
     pub(super) site: &'a Site,
     pub(super) principal: Principal<'a>,
     pub(super) action: Action,
@@ -17,7 +17,7 @@ pub(super) struct Refused<'a> {
     pub(super) tag: Option<&'a Tag>,
 }
 
-impl Refused<'_> {
+impl Denial<'_> {
     /// The answer to it. The rule is for the log alone.
     pub(super) fn by(&self, decision: Decision<'_>) -> Rejection {
         let rejection = match self.principal.user {
