@@ -29,20 +29,23 @@ bench_binary() {
     echo "$binary"
 }
 
-# serve_moorgate UPSTREAM: starts MOORGATE_BIN, or else a release build, with the line UPSTREAM in [upstream].
+# moorgate_binary: MOORGATE_BIN, or else a release build.
+moorgate_binary() {
+    [[ -z ${MOORGATE_BIN:-} ]] || { echo "$MOORGATE_BIN" && return; }
+    note "building moorgate"
+    (cd "$repository" && cargo build --quiet --release --bin moorgate)
+    echo "${CARGO_TARGET_DIR:-$repository/target}/release/moorgate"
+}
+
+# serve_moorgate NAME BINARY UPSTREAM: starts a moorgate as the process NAME, with the line UPSTREAM in [upstream].
 serve_moorgate() {
-    local binary=${MOORGATE_BIN:-} directory=$work/moorgate
-    if [[ -z $binary ]]; then
-        note "building moorgate"
-        (cd "$repository" && cargo build --quiet --release --bin moorgate)
-        binary=${CARGO_TARGET_DIR:-$repository/target}/release/moorgate
-    fi
-    ports[moorgate]=$(free_port)
+    local name=$1 binary=$2 directory=$work/$1
+    ports[$name]=$(free_port)
     mkdir -p "$directory/conf.d"
-    "$binary" htpasswd "$directory/users.htpasswd" bench <<<"$password" >"$work/moorgate.log" 2>&1 ||
-        die "moorgate htpasswd failed: $(tail -n 5 "$work/moorgate.log")"
+    "$binary" htpasswd "$directory/users.htpasswd" bench <<<"$password" >"$work/$name.log" 2>&1 ||
+        die "$name htpasswd failed: $(tail -n 5 "$work/$name.log")"
     cat >"$directory/moorgate.toml" <<EOF
-https = ["127.0.0.1:${ports[moorgate]}"]
+https = ["127.0.0.1:${ports[$name]}"]
 http = []
 state = "state"
 EOF
@@ -54,9 +57,9 @@ key = "$work/key.pem"
 [auth]
 htpasswd = "../users.htpasswd"
 [upstream]
-$1
+$3
 EOF
-    start moorgate "$binary" run --config "$directory"
+    start "$name" "$binary" run --config "$directory"
 }
 
 # start NAME PROGRAM ARGUMENT...

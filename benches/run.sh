@@ -17,6 +17,7 @@
 # limit of 5 % is below the noise of whole processes and belongs to benches/hot_path.rs.
 #
 # MOORGATE_BIN: the binary to measure, instead of building target/release/moorgate. ORIGIN_BIN: likewise the origin.
+# BASELINE_BIN: an older moorgate to measure in the same run.
 
 set -euo pipefail
 export LC_ALL=C
@@ -27,7 +28,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/peers.sh"
 
 readonly ALL_WORKLOADS="small-h1 small-h2 connect down-h1 down-h2 up-h1 up-h2"
-readonly ALL_PROXIES="moorgate nginx haproxy caddy"
+readonly ALL_PROXIES="moorgate baseline nginx haproxy caddy"
 readonly BLOB=/v2/big/blobs/sha256:49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14
 readonly UPLOADS=/v2/big/blobs/uploads/
 readonly MANIFEST=/v2/small/manifests/latest
@@ -38,7 +39,8 @@ usage: ./ctl.sh bench [--quick] [--only WORKLOAD[,...]] [--proxies NAME[,...]] [
 
   --quick       one round of short runs: to see that it works, not to quote
   --only        of: $ALL_WORKLOADS
-  --proxies     of: $ALL_PROXIES (default: moorgate and those installed)
+  --proxies     of: $ALL_PROXIES (default: moorgate and those installed;
+                baseline is the moorgate that BASELINE_BIN names)
   --rounds N    default 3
   --access-log  the peers write access logs as moorgate does
 EOF
@@ -91,6 +93,7 @@ parse_options() {
         [[ " $ALL_PROXIES " == *" $word "* ]] || wrong_usage "unknown proxy $word"
     done
     [[ -n $proxies ]] || proxies=$(installed_proxies)
+    [[ " $proxies " != *" baseline "* || -n ${BASELINE_BIN:-} ]] || wrong_usage "baseline needs BASELINE_BIN"
     # The fixed work of one measurement.
     if [[ $quick == yes ]]; then
         small_seconds=1 small_requests=20000 bursts=20 gibibytes=1
@@ -102,7 +105,11 @@ parse_options() {
 installed_proxies() {
     local proxy
     for proxy in $ALL_PROXIES; do
-        if [[ $proxy == moorgate ]] || find_program "$proxy" >/dev/null; then echo "$proxy"; fi
+        case $proxy in
+        moorgate) echo "$proxy" ;;
+        baseline) [[ -z ${BASELINE_BIN:-} ]] || echo "$proxy" ;;
+        *) ! find_program "$proxy" >/dev/null || echo "$proxy" ;;
+        esac
     done | paste -sd ' '
 }
 
@@ -140,14 +147,19 @@ start_origin() {
     wait_for origin curl --silent --fail --output /dev/null "http://127.0.0.1:$origin_port/v2/"
 }
 
-start_moorgate() { serve_moorgate "url = \"http://127.0.0.1:$origin_port\""; }
+start_moorgate() { serve_moorgate moorgate "$(moorgate_binary)" "url = \"http://127.0.0.1:$origin_port\""; }
 
-# Ready is: answers the measured request. For moorgate also that it refuses a stranger, or its figures would mean nothing.
+start_baseline() { serve_moorgate baseline "$BASELINE_BIN" "url = \"http://127.0.0.1:$origin_port\""; }
+
+is_peer() { [[ $1 != moorgate && $1 != baseline ]]; }
+
+# Ready is: answers the measured request. For moorgate also that it refuses a request without a login, or its figures
+# would mean nothing.
 wait_until_ready() {
-    local proxy=$1 stranger
+    local proxy=$1 anonymous
     wait_for "$proxy" fetch "$proxy" --http1.1 --fail "$MANIFEST"
-    stranger=$(authorization="X-Nobody: 1" fetch "$proxy" --http1.1 "$MANIFEST")
-    [[ $proxy != moorgate || $stranger == 401\ * ]] || die "moorgate answered $stranger without a password"
+    anonymous=$(authorization="X-Nobody: 1" fetch "$proxy" --http1.1 "$MANIFEST")
+    is_peer "$proxy" || [[ $anonymous == 401\ * ]] || die "$proxy answered $anonymous without a password"
 }
 
 # -- the workloads: do the work against a proxy, print how many units were done, fail unless every answer was right ----
@@ -263,7 +275,7 @@ measure() {
         'BEGIN { printf "%s %.9f %.3f\n", name, ticks / hertz / units, units / us * 1e6 }' | tee -a "$work/results" >&2
 }
 
-# A block for each workload; the ratio is to the best of the peers, moorgate not counted.
+# A block for each workload; the ratio is to the best of the peers, neither moorgate counted.
 report() {
     local workload
     [[ -e $work/results ]] || die "nothing was measured"
@@ -284,7 +296,8 @@ report() {
                     name = names[i]
                     for (j = 1; j <= count[name]; j++) list[j] = cost[name, j] * scale
                     if (count[name]) middle[name] = median(list, count[name])
-                    if (name != "moorgate" && name in middle && (!best || middle[name] < best)) best = middle[name]
+                    peer = name != "moorgate" && name != "baseline"
+                    if (peer && name in middle && (!best || middle[name] < best)) best = middle[name]
                 }
                 for (i = 1; i <= total; i++) {
                     name = names[i]

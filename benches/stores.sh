@@ -23,7 +23,7 @@ main() {
     [[ -n $driver ]] || driver=$(bench_binary pushes)
     make_work_directory stores
     make_certificate -addext basicConstraints=critical,CA:FALSE
-    serve_moorgate 'directory = "bench"'
+    serve_moorgate moorgate "$(moorgate_binary)" 'directory = "bench"'
     start_docker_registry
     for registry in moorgate docker-registry; do wait_for "$registry" answers "$registry"; done
     for ((round = 0; round < rounds; round++)); do
