@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::harness::acme_ca::{AcmeCa, Told};
+use crate::harness::acme_ca::{AcmeCa, Scripted};
 use crate::harness::{Domain, Gateway, PATIENCE, RawPeer, Setup, within};
 
 const ASKS: &str = "acme = true";
@@ -148,7 +148,7 @@ async fn an_order_that_may_not_replace_is_made_as_any_other() {
     ca.windows(&[(40 * 86_400, 41 * 86_400)]);
     let gateway = gateway(&[&ca], ASKS).await;
     let before = issued(&gateway).await["serial"].clone();
-    ca.once("order", Told::Refuse("alreadyReplaced", 409, &[]));
+    ca.once("order", Scripted::Refuse("alreadyReplaced", 409, &[]));
     renew(&gateway, "ci.test").await;
     until(&gateway, "another", |shown| shown["serial"] != before).await;
     assert_eq!(replacing(&ca), [false, true, false]);
@@ -169,7 +169,7 @@ async fn a_replacement_may_be_refused_in_other_words() {
         ca.windows(&[(40 * 86_400, 41 * 86_400)]);
         let gateway = gateway(&[&ca], ASKS).await;
         let before = issued(&gateway).await["serial"].clone();
-        ca.once("order", Told::Refuse(kind, status, &[]));
+        ca.once("order", Scripted::Refuse(kind, status, &[]));
         renew(&gateway, "ci.test").await;
         until(&gateway, "another", |shown| shown["serial"] != before).await;
         assert_eq!(replacing(&ca), [false, true, false], "{kind}");
@@ -182,7 +182,7 @@ async fn an_order_that_does_not_say_what_it_replaces_is_gone_on_with() {
     ca.windows(&[(40 * 86_400, 41 * 86_400)]);
     let gateway = gateway(&[&ca], ASKS).await;
     let before = issued(&gateway).await["serial"].clone();
-    ca.once("order", Told::NotReplacing);
+    ca.once("order", Scripted::NotReplacing);
     renew(&gateway, "ci.test").await;
     until(&gateway, "another", |shown| shown["serial"] != before).await;
     assert_eq!(replacing(&ca), [false, true]);
@@ -205,7 +205,7 @@ async fn without_a_window_a_third_of_the_life_decides() {
 #[tokio::test]
 async fn a_challenge_that_has_failed_by_the_time_of_its_answer_is_a_failed_proof() {
     let ca = AcmeCa::new().await;
-    ca.once("challenge", Told::Unmet);
+    ca.once("challenge", Scripted::Unmet);
     let gateway = gateway(&[&ca], ASKS).await;
     let error = failed(&gateway).await["acme"]["error"]
         .as_str()
@@ -239,7 +239,7 @@ async fn a_limit_s_retry_after_is_waited_for() {
     let ca = AcmeCa::new().await;
     ca.once(
         "order",
-        Told::Refuse("rateLimited", 429, &[("retry-after", "7200")]),
+        Scripted::Refuse("rateLimited", 429, &[("retry-after", "7200")]),
     );
     let began = SystemTime::now();
     let gateway = gateway(&[&ca], ASKS).await;
@@ -263,7 +263,7 @@ async fn a_limit_s_retry_after_is_waited_for() {
 #[tokio::test]
 async fn a_page_of_html_is_told_as_the_status_that_it_has() {
     let ca = AcmeCa::new().await;
-    ca.once("order", Told::Html(503, &[("retry-after", "1800")]));
+    ca.once("order", Scripted::Html(503, &[("retry-after", "1800")]));
     let began = SystemTime::now();
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = failed(&gateway).await;
@@ -280,7 +280,7 @@ async fn refused_nonces_are_asked_for_again() {
     let ca = AcmeCa::new().await;
     for endpoint in ["account", "order", "finalize", "challenge", "cert"] {
         for _ in 0..5 {
-            ca.once(endpoint, Told::Refuse("badNonce", 400, &[]));
+            ca.once(endpoint, Scripted::Refuse("badNonce", 400, &[]));
         }
     }
     let gateway = gateway(&[&ca], ASKS).await;
@@ -290,7 +290,7 @@ async fn refused_nonces_are_asked_for_again() {
 #[tokio::test]
 async fn a_certificate_that_could_not_be_fetched_is_fetched_later_from_the_same_order() {
     let ca = AcmeCa::new().await;
-    ca.once("cert", Told::Html(500, &[]));
+    ca.once("cert", Scripted::Html(500, &[]));
     let gateway = gateway(&[&ca], ASKS).await;
     failed(&gateway).await;
     renew(&gateway, "ci.test").await;
@@ -304,7 +304,7 @@ async fn a_certificate_that_could_not_be_fetched_is_fetched_later_from_the_same_
 #[tokio::test]
 async fn a_ca_that_wants_to_be_asked_tomorrow_is_asked_for_some_time_first() {
     let ca = AcmeCa::new().await;
-    ca.once("finalize", Told::Busy(3, "86400"));
+    ca.once("finalize", Scripted::Busy(3, "86400"));
     let gateway = gateway(&[&ca], ASKS).await;
     issued(&gateway).await;
     assert_eq!(
@@ -316,7 +316,7 @@ async fn a_ca_that_wants_to_be_asked_tomorrow_is_asked_for_some_time_first() {
 #[tokio::test]
 async fn an_order_that_has_become_invalid_is_not_taken_up_again() {
     let ca = AcmeCa::new().await;
-    ca.once("finalize", Told::Invalid("serverInternal", 1));
+    ca.once("finalize", Scripted::Invalid("serverInternal", 1));
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = failed(&gateway).await;
     assert!(
@@ -335,7 +335,7 @@ async fn an_order_that_has_become_invalid_is_not_taken_up_again() {
 async fn an_order_that_is_further_than_it_seemed_is_gone_on_with() {
     let ca = AcmeCa::new().await;
     // As if an earlier request had been heard, and its answer lost.
-    ca.once("finalize", Told::Denied("orderNotReady", 403));
+    ca.once("finalize", Scripted::Denied("orderNotReady", 403));
     let gateway = gateway(&[&ca], ASKS).await;
     issued(&gateway).await;
     assert_eq!(
@@ -349,7 +349,7 @@ async fn a_chain_for_another_key_never_replaces_what_is_served() {
     let ca = AcmeCa::new().await;
     let gateway = gateway(&[&ca], ASKS).await;
     let before = issued(&gateway).await["serial"].clone();
-    ca.once("cert", Told::WrongChain);
+    ca.once("cert", Scripted::WrongChain);
     renew(&gateway, "ci.test").await;
     let shown = failed(&gateway).await;
     assert!(
@@ -367,7 +367,7 @@ async fn a_chain_that_does_not_hold_together_never_replaces_what_is_served() {
     let ca = AcmeCa::new().await;
     let gateway = gateway(&[&ca], ASKS).await;
     let before = issued(&gateway).await["serial"].clone();
-    ca.once("cert", Told::ForeignIssuer);
+    ca.once("cert", Scripted::ForeignIssuer);
     renew(&gateway, "ci.test").await;
     let shown = failed(&gateway).await;
     let error = shown["acme"]["error"].as_str().unwrap();
@@ -381,9 +381,9 @@ async fn a_chain_that_does_not_hold_together_never_replaces_what_is_served() {
 #[tokio::test]
 async fn a_ca_that_does_not_say_when_to_renew_is_not_waited_for() {
     for told in [
-        Told::Html(500, &[]),
-        Told::Refuse("malformed", 404, &[]),
-        Told::Html(404, &[]),
+        Scripted::Html(500, &[]),
+        Scripted::Refuse("malformed", 404, &[]),
+        Scripted::Html(404, &[]),
     ] {
         let ca = AcmeCa::new().await;
         ca.windows(&[(40 * 86_400, 41 * 86_400)]);
@@ -403,7 +403,7 @@ async fn a_ca_that_does_not_say_when_to_renew_is_not_waited_for() {
 #[tokio::test]
 async fn attempts_and_what_is_left_of_limits_are_told() {
     let ca = AcmeCa::new().await;
-    ca.once("order", Told::Refuse("caa", 403, &[]));
+    ca.once("order", Scripted::Refuse("caa", 403, &[]));
     let gateway = gateway(&[&ca], ASKS).await;
     let shown = failed(&gateway).await;
     assert_eq!(
@@ -473,7 +473,7 @@ async fn what_is_kept_is_pem_and_its_owner_s() {
 #[tokio::test]
 async fn a_forgotten_account_is_made_again() {
     let ca = AcmeCa::new().await;
-    ca.once("order", Told::Refuse("accountDoesNotExist", 400, &[]));
+    ca.once("order", Scripted::Refuse("accountDoesNotExist", 400, &[]));
     let gateway = gateway(&[&ca], ASKS).await;
     issued(&gateway).await;
     assert_eq!(ca.asked("account").len(), 2);
@@ -482,7 +482,7 @@ async fn a_forgotten_account_is_made_again() {
 #[tokio::test]
 async fn the_next_ca_is_asked_when_the_first_cannot_issue() {
     let (first, second) = (AcmeCa::new().await, AcmeCa::new().await);
-    first.once("order", Told::Refuse("caa", 403, &[]));
+    first.once("order", Scripted::Refuse("caa", 403, &[]));
     let gateway = gateway(&[&first, &second], ASKS).await;
     let shown = issued(&gateway).await;
     assert_eq!(
@@ -495,7 +495,7 @@ async fn the_next_ca_is_asked_when_the_first_cannot_issue() {
 #[tokio::test]
 async fn a_ca_that_never_answers_holds_up_nobody() {
     let ca = AcmeCa::new().await;
-    ca.once("dir", Told::Silence);
+    ca.once("dir", Scripted::Silence);
     let gateway = gateway(&[&ca], "acme = true\nfallback = \"internal\"").await;
     assert!(gateway.tls("ci.test", &["http/1.1"]).await.is_ok());
     assert!(
@@ -507,7 +507,7 @@ async fn a_ca_that_never_answers_holds_up_nobody() {
 #[tokio::test]
 async fn a_reload_neither_cancels_nor_repeats_an_order() {
     let ca = AcmeCa::new().await;
-    ca.once("finalize", Told::Busy(3, "1"));
+    ca.once("finalize", Scripted::Busy(3, "1"));
     let gateway = gateway(&[&ca], ASKS).await;
     ca.until_asked("finalize", 1).await;
     for _ in 0..3 {

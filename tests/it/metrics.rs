@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::net::TcpStream;
 
-use crate::harness::acme_ca::{AcmeCa, Told};
+use crate::harness::acme_ca::{AcmeCa, Scripted};
 use crate::harness::{
     Domain, Gateway, PATIENCE, ProxiedPair, RawPeer, Setup, basic, request, within,
 };
@@ -230,7 +230,7 @@ async fn wrong_passwords_are_counted_and_so_is_who_is_refused() {
 #[tokio::test]
 async fn attempts_at_certificates_and_what_is_left_of_limits_are_shown() {
     let ca = AcmeCa::new().await;
-    ca.once("order", Told::Refuse("caa", 403, &[]));
+    ca.once("order", Scripted::Refuse("caa", 403, &[]));
     let files = tempfile::tempdir().unwrap();
     let main = format!(
         "[acme]\nchallenges = [\"http-01\"]\n{}",

@@ -8,12 +8,12 @@
 
 mod clients;
 mod engine;
+mod fixture;
 mod image;
 mod machine;
 mod pebble_ca;
 mod ports;
 mod process;
-mod stage;
 mod transfer;
 
 mod access;

@@ -16,12 +16,12 @@ const SECRET: &str = "hunter2";
 const UPLOAD: &str = "/v2/a/blobs/uploads/session-hunter2?_state=hunter2";
 
 /// The real binary, the upstream behind it, and what is wrong with its requests.
-struct Stage {
+struct SecretsFixture {
     process: Process,
     upstream: Upstream,
 }
 
-impl Stage {
+impl SecretsFixture {
     async fn new(log: &str, alpn: &str) -> Self {
         let upstream = Upstream::new().await;
         let domain = Domain::new("ci.test", &upstream.url())
@@ -38,7 +38,10 @@ impl Stage {
     }
 
     /// A client whose request has come to the upstream, and the upstream's end.
-    async fn asked(&self, head: &str) -> (RawPeer<TlsStream<TcpStream>>, RawPeer<TcpStream>) {
+    async fn begin_request(
+        &self,
+        head: &str,
+    ) -> (RawPeer<TlsStream<TcpStream>>, RawPeer<TcpStream>) {
         let mut client = self.client().await;
         client.send(head).await;
         let mut registry = self.upstream.accept().await;
@@ -51,7 +54,7 @@ impl Stage {
     }
 
     /// Waits until an event has been written so many times, so that what is looked at is all there.
-    async fn says(&self, what: &str, times: usize) {
+    async fn wait_for_log(&self, what: &str, times: usize) {
         let begun = Instant::now();
         while self.process.said().matches(what).count() < times {
             assert!(
@@ -101,7 +104,7 @@ fn request(method: &str, target: &str, lines: &str) -> String {
 }
 
 /// Everything over HTTP/1.1 that moorgate writes an event about.
-async fn everything_goes_wrong(stage: &Stage) {
+async fn everything_goes_wrong(fixture: &SecretsFixture) {
     let wrong = basic("alice", "wrong-hunter2");
     for value in [
         wrong.as_str(),
@@ -109,7 +112,7 @@ async fn everything_goes_wrong(stage: &Stage) {
         "Bearer hunter2",
         "hunter2",
     ] {
-        let mut client = stage.client().await;
+        let mut client = fixture.client().await;
         client
             .send(format!(
                 "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {value}\r\n\r\n"
@@ -122,24 +125,26 @@ async fn everything_goes_wrong(stage: &Stage) {
         request("GET", "/v2/?token=hunter2", "Authorization hunter2\r\n"),
         request("GET", "/v2/\u{7f}?token=hunter2", ""),
     ] {
-        let mut client = stage.client().await;
+        let mut client = fixture.client().await;
         client.send(head).await;
         assert_eq!(client.head().await.status(), 400);
     }
-    stage.says("connection ended", 1).await;
-    let mut plain = RawPeer::new(TcpStream::connect(stage.process.https).await.unwrap());
+    fixture.wait_for_log("connection ended", 1).await;
+    let mut plain = RawPeer::new(TcpStream::connect(fixture.process.https).await.unwrap());
     plain.send(request("GET", "/v2/?token=hunter2", "")).await;
     plain.rest().await;
-    stage.says("plain HTTP on a TLS port", 1).await;
-    an_upstream_goes_wrong(stage).await;
-    a_reload_goes_wrong(stage).await;
+    fixture.wait_for_log("plain HTTP on a TLS port", 1).await;
+    an_upstream_goes_wrong(fixture).await;
+    a_reload_goes_wrong(fixture).await;
 }
 
-async fn an_upstream_goes_wrong(stage: &Stage) {
+async fn an_upstream_goes_wrong(fixture: &SecretsFixture) {
     let upload = request("PATCH", UPLOAD, "Content-Length: 10\r\n") + "hunter2";
-    let (client, _registry) = stage.asked(&upload).await;
+    let (client, _registry) = fixture.begin_request(&upload).await;
     drop(client);
-    stage.says("the request was not completed", 1).await;
+    fixture
+        .wait_for_log("the request was not completed", 1)
+        .await;
     let location = format!("HTTP/1.1 202 Accepted\r\nLocation: {UPLOAD}\r\n");
     for answer in [
         "",
@@ -147,14 +152,14 @@ async fn an_upstream_goes_wrong(stage: &Stage) {
         &format!("{location}hunter2\r\n\r\n"),
         &location,
     ] {
-        let (mut client, mut registry) = stage.asked(&upload).await;
+        let (mut client, mut registry) = fixture.begin_request(&upload).await;
         registry.send(answer).await;
         drop(registry);
         assert_eq!(client.head().await.status(), 502);
     }
-    stage.says("no answer from the upstream", 1).await;
+    fixture.wait_for_log("no answer from the upstream", 1).await;
     // A connection that ends when it is used again.
-    let (mut client, mut registry) = stage.asked(&request("GET", UPLOAD, "")).await;
+    let (mut client, mut registry) = fixture.begin_request(&request("GET", UPLOAD, "")).await;
     registry
         .send(format!("{location}Content-Length: 0\r\n\r\n"))
         .await;
@@ -162,7 +167,7 @@ async fn an_upstream_goes_wrong(stage: &Stage) {
     client.send(request("GET", UPLOAD, "")).await;
     registry.head().await;
     drop(registry);
-    let mut fresh = stage.upstream.accept().await;
+    let mut fresh = fixture.upstream.accept().await;
     fresh.head().await;
     fresh
         .send("HTTP/1.1 307 Else\r\nLocation: https://s3.test/x?sig=hunter2\r\nContent-Length: 0\r\n\r\n")
@@ -171,14 +176,16 @@ async fn an_upstream_goes_wrong(stage: &Stage) {
         client.answer().await.0.get("location"),
         Some("https://s3.test/x?sig=hunter2")
     );
-    stage.says("pooled connection was closed", 1).await;
+    fixture
+        .wait_for_log("pooled connection was closed", 1)
+        .await;
 }
 
-async fn a_reload_goes_wrong(stage: &Stage) {
+async fn a_reload_goes_wrong(fixture: &SecretsFixture) {
     let users = format!("{}bob:hunter2\nhunter2\ncarol:$apr1$hunter2\n", entry());
-    std::fs::write(stage.process.path("conf.d/ci.test.htpasswd"), users).unwrap();
-    stage.says("has a plain password", 1).await;
-    let file = stage.process.path("conf.d/ci.test.toml");
+    std::fs::write(fixture.process.path("conf.d/ci.test.htpasswd"), users).unwrap();
+    fixture.wait_for_log("has a plain password", 1).await;
+    let file = fixture.process.path("conf.d/ci.test.toml");
     let good = std::fs::read_to_string(&file).unwrap();
     let breaks = [
         ("password = ", "pasword = "),
@@ -188,28 +195,30 @@ async fn a_reload_goes_wrong(stage: &Stage) {
     ];
     for (times, (from, to)) in (1..).zip(breaks) {
         std::fs::write(&file, good.replace(from, to)).unwrap();
-        stage.process.signal(Signal::HUP);
-        stage.says("has problems and is not used", times).await;
+        fixture.process.signal(Signal::HUP);
+        fixture
+            .wait_for_log("has problems and is not used", times)
+            .await;
     }
 }
 
 #[tokio::test]
 async fn events_as_text_hold_no_secret() {
-    let stage = Stage::new("level = \"debug\"", "http/1.1").await;
-    everything_goes_wrong(&stage).await;
-    stage.keeps_its_secrets("");
+    let fixture = SecretsFixture::new("level = \"debug\"", "http/1.1").await;
+    everything_goes_wrong(&fixture).await;
+    fixture.keeps_its_secrets("");
 }
 
 #[tokio::test]
 async fn events_as_json_hold_no_secret() {
-    let stage = Stage::new("level = \"trace\"\nformat = \"json\"", "http/1.1").await;
-    everything_goes_wrong(&stage).await;
-    stage.keeps_its_secrets("");
+    let fixture = SecretsFixture::new("level = \"trace\"\nformat = \"json\"", "http/1.1").await;
+    everything_goes_wrong(&fixture).await;
+    fixture.keeps_its_secrets("");
 }
 
 #[tokio::test]
 async fn events_about_http2_hold_no_secret() {
-    let stage = Stage::new("level = \"trace\"", "h2").await;
+    let fixture = SecretsFixture::new("level = \"trace\"", "h2").await;
     let right = basic("alice", SECRET);
     for (path, value) in [
         (UPLOAD, right.as_str()),
@@ -218,7 +227,7 @@ async fn events_about_http2_hold_no_secret() {
         ("/v2/?token=hunter2", "hunter2\n"),
         ("/v2/?token=hunter2", "Basic hunter2"),
     ] {
-        let mut client = Frames::over(stage.process.tls().await, 65_535).await;
+        let mut client = Frames::over(fixture.process.tls().await, 65_535).await;
         let head = request_block(
             "GET",
             path,
@@ -228,7 +237,7 @@ async fn events_about_http2_hold_no_secret() {
             .send(HEADERS, END_HEADERS | END_STREAM, 1, &head)
             .await;
         if path == UPLOAD {
-            stage.upstream.accept().await.head().await;
+            fixture.upstream.accept().await.head().await;
         }
         while client
             .try_next()
@@ -236,8 +245,8 @@ async fn events_about_http2_hold_no_secret() {
             .is_some_and(|frame| frame.stream != 1)
         {}
     }
-    stage.says("no answer from the upstream", 1).await;
-    stage.keeps_its_secrets("");
+    fixture.wait_for_log("no answer from the upstream", 1).await;
+    fixture.keeps_its_secrets("");
 }
 
 #[tokio::test]
@@ -350,11 +359,11 @@ async fn tokens_stay_out_of_the_log() {
 
 #[tokio::test]
 async fn the_status_page_holds_no_secret() {
-    let stage = Stage::new("level = \"debug\"", "http/1.1").await;
-    let (_client, _registry) = stage
-        .asked(&request("PATCH", UPLOAD, "Content-Length: 10\r\n"))
+    let fixture = SecretsFixture::new("level = \"debug\"", "http/1.1").await;
+    let (_client, _registry) = fixture
+        .begin_request(&request("PATCH", UPLOAD, "Content-Length: 10\r\n"))
         .await;
-    let mut admin = RawPeer::new(TcpStream::connect(stage.process.admin).await.unwrap());
+    let mut admin = RawPeer::new(TcpStream::connect(fixture.process.admin).await.unwrap());
     admin
         .send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;
@@ -362,5 +371,5 @@ async fn the_status_page_holds_no_secret() {
     assert_eq!(head.status(), 200);
     let status = String::from_utf8(body).unwrap();
     assert!(status.contains("\"users\": 1"), "{status}");
-    stage.keeps_its_secrets(&status);
+    fixture.keeps_its_secrets(&status);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ASKS, AcmeCa, Told, ask, failed, gateway, issued, until};
+use super::{ASKS, AcmeCa, Scripted, ask, failed, gateway, issued, until};
 use crate::harness::{Domain, Setup, cli};
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_wish_that_has_to_wait_is_told_until_when() {
     issued(&gateway).await;
     ca.once(
         "order",
-        Told::Refuse("rateLimited", 429, &[("retry-after", "3600")]),
+        Scripted::Refuse("rateLimited", 429, &[("retry-after", "3600")]),
     );
     super::renew(&gateway, "ci.test").await;
     failed(&gateway).await;

@@ -224,7 +224,7 @@ async fn a_way_that_does_not_lead_here_is_not_the_first_to_be_tried() {
     outside.ca.offers(&["tls-alpn-01", "http-01"]);
     outside
         .ca
-        .once("challenge", super::Told::Refuse("connection", 400, &[]));
+        .once("challenge", super::Scripted::Refuse("connection", 400, &[]));
     outside
         .serve(
             "[\"tls-alpn-01\", \"http-01\"]",

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use moorgate::app::StartOptions;
 
-use super::{AcmeCa, PATIENCE, Told, issued, renew, until};
+use super::{AcmeCa, PATIENCE, Scripted, issued, renew, until};
 use crate::harness::dns::Dns;
 use crate::harness::{Domain, Gateway, Setup, cli, start_app, within};
 
@@ -30,7 +30,7 @@ fn calls(directory: &Path) -> Vec<String> {
 async fn a_record_that_a_stop_has_left_is_taken_away_at_the_next_start() {
     let ca = AcmeCa::new().await;
     ca.offers(&["dns-01"]);
-    ca.once("challenge", Told::Silence);
+    ca.once("challenge", Scripted::Silence);
     let beside = tempfile::tempdir().unwrap();
     let main = format!(
         "[acme]\nchallenges = [\"dns-01\"]\ndns_command = [\"{}\"]\n{}",

@@ -1,6 +1,6 @@
 //! What a reload with other `[acme]`, `[[ca]]` or `[tls]` tables changes, without a restart.
 
-use super::{ASKS, AcmeCa, Told, failed, gateway, issued, until};
+use super::{ASKS, AcmeCa, Scripted, failed, gateway, issued, until};
 use crate::harness::Gateway;
 
 /// Changes a file of the configuration, and reloads.
@@ -37,7 +37,7 @@ async fn another_ca_issues_at_once_and_what_is_held_is_served_meanwhile() {
     staging.windows(&[(40 * 86_400, 41 * 86_400)]);
     let gateway = gateway(&[&staging], ASKS).await;
     let before = issued(&gateway).await;
-    production.once("finalize", Told::Busy(1, "1"));
+    production.once("finalize", Scripted::Busy(1, "1"));
     name(&gateway, &[&production]).await;
     production.until_asked("finalize", 1).await;
     let meanwhile = super::shown(&gateway);
@@ -82,7 +82,7 @@ async fn a_second_ca_is_asked_as_soon_as_it_is_named() {
     let (first, second) = (AcmeCa::new().await, AcmeCa::new().await);
     first.always(
         "order",
-        Told::Refuse("caa", 403, &[("retry-after", "36000")]),
+        Scripted::Refuse("caa", 403, &[("retry-after", "36000")]),
     );
     let gateway = gateway(&[&first], ASKS).await;
     failed(&gateway).await;
@@ -94,7 +94,7 @@ async fn a_second_ca_is_asked_as_soon_as_it_is_named() {
 #[tokio::test]
 async fn other_challenges_end_the_waiting_after_failures() {
     let ca = AcmeCa::new().await;
-    ca.once("challenge", Told::Unmet);
+    ca.once("challenge", Scripted::Unmet);
     let gateway = gateway(&[&ca], ASKS).await;
     failed(&gateway).await;
     change(
@@ -128,8 +128,8 @@ async fn a_profile_of_the_ca_is_ordered_when_it_is_named() {
 #[tokio::test]
 async fn names_that_are_added_during_an_order_are_ordered_when_it_has_failed() {
     let ca = AcmeCa::new().await;
-    ca.once("finalize", Told::Busy(2, "1"));
-    ca.once("cert", Told::Html(500, &[]));
+    ca.once("finalize", Scripted::Busy(2, "1"));
+    ca.once("cert", Scripted::Html(500, &[]));
     let gateway = gateway(&[&ca], ASKS).await;
     ca.until_asked("finalize", 1).await;
     let both = "domain = \"ci.test\"\naliases = [\"alias.test\"]";
@@ -165,7 +165,7 @@ async fn a_damaged_file_costs_nothing_when_the_tables_change() {
     let ca = AcmeCa::new().await;
     let gateway = gateway(&[&ca], ASKS).await;
     let before = issued(&gateway).await;
-    ca.always("dir", Told::Hangup);
+    ca.always("dir", Scripted::Hangup);
     for path in certificates(&gateway) {
         std::fs::write(path, "damaged").unwrap();
     }

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::stage::{DAY, DOMAIN, MINUTE, Stage, alone, log, with};
-use crate::harness::acme_ca::Told;
+use crate::harness::acme_ca::Scripted;
 
 /// An order is refused so; for how long nothing is asked after that.
-fn is_left_alone(mut stage: Stage, told: Told, wait: Duration) {
+fn is_left_alone(mut stage: Stage, told: Scripted, wait: Duration) {
     stage.world.ca.once("order", told);
     stage.start();
     let asked = stage.world.ca.requests();
@@ -29,7 +29,7 @@ fn a_limit_s_retry_after_is_kept_to_the_minute() {
     alone(
         "answers::a_limit_s_retry_after_is_kept_to_the_minute",
         |stage| {
-            let told = Told::Refuse("rateLimited", 429, &[("retry-after", "7200")]);
+            let told = Scripted::Refuse("rateLimited", 429, &[("retry-after", "7200")]);
             is_left_alone(stage, told, Duration::from_secs(7200));
         },
     );
@@ -42,7 +42,7 @@ fn a_page_of_a_load_balancer_s_retry_after_is_kept_to_the_minute() {
         |stage| {
             is_left_alone(
                 stage,
-                Told::Html(503, &[("retry-after", "1800")]),
+                Scripted::Html(503, &[("retry-after", "1800")]),
                 Duration::from_secs(1800),
             );
         },
@@ -56,7 +56,7 @@ fn a_page_of_a_load_balancer_without_json_is_kept_away_from_too() {
         |stage| {
             is_left_alone(
                 stage,
-                Told::Html(429, &[("retry-after", "3600")]),
+                Scripted::Html(429, &[("retry-after", "3600")]),
                 Duration::from_secs(3600),
             );
         },
@@ -72,7 +72,7 @@ fn a_wish_that_has_to_wait_is_fulfilled_when_it_may_be() {
             let before = stage.served();
             stage.world.ca.once(
                 "order",
-                Told::Refuse("rateLimited", 429, &[("retry-after", "3600")]),
+                Scripted::Refuse("rateLimited", 429, &[("retry-after", "3600")]),
             );
             stage.renew();
             assert!(
@@ -102,7 +102,7 @@ const ENDPOINTS: [&str; 7] = [
 ];
 
 /// Each endpoint answers so once, and the certificate comes all the same.
-fn comes_all_the_same(stage: &mut Stage, told: &Told) {
+fn comes_all_the_same(stage: &mut Stage, told: &Scripted) {
     stage.start();
     for endpoint in ENDPOINTS {
         let before = stage.served();
@@ -128,7 +128,7 @@ fn a_gibibyte_of_json_costs_no_memory() {
     alone(
         "answers::a_gibibyte_of_json_costs_no_memory",
         |mut stage| {
-            comes_all_the_same(&mut stage, &Told::Endless(1 << 30));
+            comes_all_the_same(&mut stage, &Scripted::Endless(1 << 30));
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let peak = status
                 .lines()
@@ -148,7 +148,7 @@ fn a_page_of_html_in_place_of_json_stops_nothing_for_good() {
     alone(
         "answers::a_page_of_html_in_place_of_json_stops_nothing_for_good",
         |mut stage| {
-            comes_all_the_same(&mut stage, &Told::Html(200, &[]));
+            comes_all_the_same(&mut stage, &Scripted::Html(200, &[]));
         },
     );
 }
@@ -158,7 +158,7 @@ fn answers_that_are_lost_stop_nothing_for_good() {
     alone(
         "answers::answers_that_are_lost_stop_nothing_for_good",
         |mut stage| {
-            comes_all_the_same(&mut stage, &Told::Lost);
+            comes_all_the_same(&mut stage, &Scripted::Lost);
         },
     );
 }
@@ -168,7 +168,7 @@ fn a_chain_with_the_line_ends_of_windows_is_served() {
     alone(
         "answers::a_chain_with_the_line_ends_of_windows_is_served",
         |mut stage| {
-            stage.world.ca.once("cert", Told::WindowsLines);
+            stage.world.ca.once("cert", Scripted::WindowsLines);
             stage.start();
             let served = stage.served();
             assert!(served.is_some(), "{}", stage.error());
@@ -183,7 +183,7 @@ fn a_byte_now_and_then_does_not_keep_an_answer_alive() {
     alone(
         "answers::a_byte_now_and_then_does_not_keep_an_answer_alive",
         |mut stage| {
-            stage.world.ca.once("directory", Told::Trickle);
+            stage.world.ca.once("directory", Scripted::Trickle);
             stage.start_only();
             for _ in 0..5 {
                 stage.world.ca.drip();
@@ -216,7 +216,7 @@ fn an_order_that_never_ends_is_given_up_while_there_is_time() {
             stage
                 .world
                 .ca
-                .once("finalize", Told::Busy(u32::MAX, "3600"));
+                .once("finalize", Scripted::Busy(u32::MAX, "3600"));
             stage.pass_patiently(2 * MINUTE);
             assert_eq!(
                 (stage.served(), stage.orders()),
@@ -245,7 +245,7 @@ fn an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other() {
         stage
             .world
             .ca
-            .once("finalize", Told::Busy(u32::MAX, "86400"));
+            .once("finalize", Scripted::Busy(u32::MAX, "86400"));
         stage.start_only();
         stage.process().work_patiently(&stage.world.ca, 0);
         let serial = |stage: &Stage, name| stage.process().served(name).map(|facts| facts.serial);
@@ -300,7 +300,7 @@ fn a_wish_whose_order_takes_long_is_fulfilled_when_it_has_ended() {
             stage
                 .world
                 .ca
-                .once("finalize", Told::Busy(u32::MAX, "86400"));
+                .once("finalize", Scripted::Busy(u32::MAX, "86400"));
             let asked = stage.world.ca.requests();
             stage.process().renew(DOMAIN);
             stage.process().work_patiently(&stage.world.ca, asked);
@@ -323,7 +323,7 @@ fn a_wish_whose_order_takes_long_is_fulfilled_when_it_has_ended() {
 }
 
 fn is_replaced_by_another(mut stage: Stage, kind: &'static str) {
-    stage.world.ca.once("finalize", Told::Invalid(kind, 0));
+    stage.world.ca.once("finalize", Scripted::Invalid(kind, 0));
     stage.start();
     assert_eq!(
         (stage.served(), stage.orders()),
@@ -364,7 +364,7 @@ fn orders_that_the_ca_will_not_finalize_are_no_certificates() {
             stage
                 .world
                 .ca
-                .always("finalize", Told::Refuse("badCSR", 400, &[]));
+                .always("finalize", Scripted::Refuse("badCSR", 400, &[]));
             stage.start();
             for _ in 0..5 {
                 stage.renew();

@@ -1,7 +1,7 @@
 //! The challenge that works is remembered for each domain, and tried first from then on.
 
 use super::stage::{DOMAIN, MINUTE, Stage, with};
-use crate::harness::acme_ca::Told;
+use crate::harness::acme_ca::Scripted;
 
 const OTHER: &str = "classic2.example.com";
 
@@ -33,7 +33,7 @@ fn the_one_that_works_is_remembered_for_each_domain_across_a_restart() {
             // Nobody can be asked on port 443 of one domain.
             stage.world.ca.decides(Box::new(|asked| {
                 let (kind, name) = asked.challenge.as_ref()?;
-                (kind == "tls-alpn-01" && name == DOMAIN).then_some(Told::Unmet)
+                (kind == "tls-alpn-01" && name == DOMAIN).then_some(Scripted::Unmet)
             }));
             stage.start();
             stage.pass(5 * MINUTE);
@@ -63,9 +63,9 @@ fn one_that_works_stays_the_first_when_the_ca_itself_is_out_of_order() {
             stage.start();
             let mut expected = vec!["tls-alpn-01"];
             let hiccups = [
-                Told::Hangup,
-                Told::Html(503, &[]),
-                Told::Refuse("serverInternal", 500, &[]),
+                Scripted::Hangup,
+                Scripted::Html(503, &[]),
+                Scripted::Refuse("serverInternal", 500, &[]),
             ];
             for (endpoint, told) in ["challenge", "o", "challenge"].into_iter().zip(hiccups) {
                 let before = stage.served();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::stage::{DAY, DOMAIN, MINUTE, alone, content, log};
-use crate::harness::acme_ca::Told;
+use crate::harness::acme_ca::Scripted;
 
 const YEAR: i64 = 365 * 86_400;
 
@@ -16,7 +16,7 @@ fn a_wait_that_began_a_year_ahead_ends_when_the_clock_is_set_right() {
             stage
                 .world
                 .ca
-                .once("order", Told::Refuse("serverInternal", 500, &[]));
+                .once("order", Scripted::Refuse("serverInternal", 500, &[]));
             stage.start();
             assert_eq!(stage.served(), None);
             assert_ne!(stage.error(), "");
@@ -61,7 +61,7 @@ fn an_expired_certificate_is_announced_each_day() {
         "clock::an_expired_certificate_is_announced_each_day",
         |mut stage| {
             stage.start();
-            stage.world.ca.always("directory", Told::Hangup);
+            stage.world.ca.always("directory", Scripted::Hangup);
             let said = || {
                 log()
                     .matches("the certificate has expired and is served all the same")

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::stage::{DOMAIN, MINUTE, Stage, alone, content, log};
-use crate::harness::acme_ca::Told;
+use crate::harness::acme_ca::Scripted;
 
 /// Leaves half of a file.
 fn damage(stage: &Stage, name: &str) {
@@ -155,7 +155,7 @@ fn a_certificate_while_nobody_holds_it() {
 }
 
 fn order_after_damage(mut stage: Stage, name: &str, words: &str) {
-    stage.world.ca.once("cert", Told::Hangup);
+    stage.world.ca.once("cert", Scripted::Hangup);
     stage.start();
     assert_eq!(stage.served(), None);
     damage(&stage, name);
@@ -184,7 +184,7 @@ fn the_key_of_an_order_that_is_not_finalized_yet() {
     alone(
         "damage::the_key_of_an_order_that_is_not_finalized_yet",
         |mut stage| {
-            stage.world.ca.once("authz", Told::Hangup);
+            stage.world.ca.once("authz", Scripted::Hangup);
             stage.start();
             assert_eq!((stage.served(), stage.orders()), (None, 1));
             damage(&stage, &format!("CA/orders/{DOMAIN}.key"));
@@ -200,7 +200,7 @@ fn an_order_that_a_kill_left_behind_is_not_taken_for_a_renewal() {
     alone(
         "damage::an_order_that_a_kill_left_behind_is_not_taken_for_a_renewal",
         |mut stage| {
-            stage.world.ca.once("cert", Told::Hangup);
+            stage.world.ca.once("cert", Scripted::Hangup);
             stage.start();
             let files = ["json", "key"]
                 .map(|extension| stage.file(&format!("CA/orders/{DOMAIN}.{extension}")));

@@ -2,7 +2,7 @@
 //! outlives.
 
 use super::stage::{DAY, alone, log};
-use crate::harness::acme_ca::Told;
+use crate::harness::acme_ca::Scripted;
 
 #[test]
 fn the_end_of_a_certificate_is_announced_ever_more_loudly() {
@@ -11,7 +11,7 @@ fn the_end_of_a_certificate_is_announced_ever_more_loudly() {
         |mut stage| {
             stage.start();
             let before = stage.served();
-            stage.world.ca.always("directory", Told::Hangup);
+            stage.world.ca.always("directory", Scripted::Hangup);
             stage.pass(100 * DAY);
             let said = log();
             let mut said: Vec<String> = said

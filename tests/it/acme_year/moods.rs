@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::chance::Chance;
 use super::world::NAMES;
-use crate::harness::acme_ca::{Asked, Told, Whim};
+use crate::harness::acme_ca::{CaRequest, Handler, Scripted};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
@@ -46,7 +46,7 @@ impl Moods {
             .unwrap_or_default()
     }
 
-    pub fn whim(self: &Arc<Self>, chance: Chance) -> Whim {
+    pub fn whim(self: &Arc<Self>, chance: Chance) -> Handler {
         let moods = self.clone();
         let mut times = BTreeMap::<String, u64>::new();
         Box::new(move |asked| {
@@ -60,14 +60,14 @@ impl Moods {
         })
     }
 
-    fn decide(&self, asked: &Asked, chance: &mut Chance) -> Option<Told> {
+    fn decide(&self, asked: &CaRequest, chance: &mut Chance) -> Option<Scripted> {
         let mood = self.now.load(Ordering::SeqCst);
         if mood == Mood::Down as u8 {
             self.in_vain.fetch_add(1, Ordering::SeqCst);
             return Some(match chance.below(3) {
-                0 => Told::Hangup,
-                1 => Told::Html(503, &[("retry-after", "1800")]),
-                _ => Told::Refuse("serverInternal", 500, &[]),
+                0 => Scripted::Hangup,
+                1 => Scripted::Html(503, &[("retry-after", "1800")]),
+                _ => Scripted::Refuse("serverInternal", 500, &[]),
             });
         }
         let (_, name) = asked.challenge.as_ref()?;
@@ -78,7 +78,7 @@ impl Moods {
                 .find(|(_, names)| names.contains(&name.as_str()))
                 .expect("a name of ours");
             *self.failed.lock().unwrap().entry(profile).or_default() += 1;
-            Told::Unmet
+            Scripted::Unmet
         })
     }
 }

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::alone::CA;
 use crate::harness::Domain;
-use crate::harness::acme_ca::{AcmeCa, Nature};
+use crate::harness::acme_ca::{AcmeCa, CaOptions};
 use crate::harness::plain::answer_challenges;
 
 /// A domain: its profile, and its names.
@@ -75,13 +75,13 @@ impl World {
             .build()
             .unwrap();
         let clock = shared.clone();
-        let nature = Nature {
+        let options = CaOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 443)),
             host: Some(CA),
             clock: Arc::new(move || clock.now()),
             has_limits: true,
         };
-        let ca = runtime.block_on(AcmeCa::with(nature));
+        let ca = runtime.block_on(AcmeCa::with(options));
         ca.profiles_for(&PROFILES);
         configure(directory, &ca, domains, challenges);
         let challenges =

@@ -35,7 +35,7 @@ pub struct AcmeCa {
 }
 
 /// What it is, where it is not any CA that has just been founded.
-pub struct Nature {
+pub struct CaOptions {
     /// Where it listens.
     pub listen: SocketAddr,
     /// The host of its URLs; its address without one.
@@ -47,16 +47,16 @@ pub struct Nature {
 }
 
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-pub type Whim = Box<dyn FnMut(&Asked) -> Option<Told> + Send>;
+pub type Handler = Box<dyn FnMut(&CaRequest) -> Option<Scripted> + Send>;
 
 /// What it is asked for.
-pub struct Asked {
+pub struct CaRequest {
     pub endpoint: String,
     /// Of a challenge: its type and the name that is to be proved.
     pub challenge: Option<(String, String)>,
 }
 
-impl Default for Nature {
+impl Default for CaOptions {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -72,12 +72,12 @@ struct Shared {
     issuer: Issuer<'static, KeyPair>,
     issuer_pem: String,
     clock: Clock,
-    world: Mutex<World>,
+    state: Mutex<CaState>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct World {
+struct CaState {
     count: usize,
     nonces: HashSet<String>,
     /// The public keys of accounts, uncompressed points, by their URL.
@@ -85,9 +85,9 @@ struct World {
     orders: Vec<Order>,
     /// What was asked: the endpoint, and the payload; of a challenge, its type and name.
     asked: Vec<(String, Value)>,
-    once: HashMap<&'static str, VecDeque<Told>>,
+    once: HashMap<&'static str, VecDeque<Scripted>>,
     /// What decides when there is nothing that was told for once.
-    whim: Option<Whim>,
+    handler: Option<Handler>,
     profiles: Vec<(&'static str, Duration)>,
     /// As which it stands in DNS.
     identities: Vec<&'static str>,
@@ -101,7 +101,7 @@ struct World {
     revoked: Option<SystemTime>,
     limits: Option<Limits>,
     /// The answers that trickle.
-    drips: Vec<UnboundedSender<()>>,
+    slow_bodies: Vec<UnboundedSender<()>>,
 }
 
 struct Order {
@@ -131,7 +131,7 @@ enum Authorization {
 
 /// What an endpoint is told to do the next time, instead of its work.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum Scripted {
     /// Refuse by a problem: its type and status, and further header lines.
     Refuse(&'static str, u16, &'static [(&'static str, &'static str)]),
     /// Answer HTML.
@@ -169,16 +169,16 @@ type Answer = Response<Sending>;
 
 impl AcmeCa {
     pub async fn new() -> Self {
-        Self::with(Nature::default()).await
+        Self::with(CaOptions::default()).await
     }
 
-    pub async fn with(nature: Nature) -> Self {
-        let Nature {
+    pub async fn with(options: CaOptions) -> Self {
+        let CaOptions {
             listen,
             host,
             clock,
             has_limits,
-        } = nature;
+        } = options;
         let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let host = host.map_or_else(|| address.to_string(), str::to_owned);
@@ -202,17 +202,17 @@ impl AcmeCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer_pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
-        let world = World {
+        let state = CaState {
             limits: has_limits.then(Limits::new),
-            ..World::default()
+            ..CaState::default()
         };
-        let (world, changed) = (Mutex::new(world), Notify::new());
+        let (state, changed) = (Mutex::new(state), Notify::new());
         let shared = Arc::new(Shared {
             url: url.clone(),
             issuer,
             issuer_pem,
             clock,
-            world,
+            state,
             changed,
         });
         let ca = shared.clone();
@@ -262,28 +262,28 @@ impl AcmeCa {
     }
 
     /// Tells an endpoint what to do the next time.
-    pub fn once(&self, endpoint: &'static str, told: Told) {
-        self.world(|world| world.once.entry(endpoint).or_default().push_back(told));
+    pub fn once(&self, endpoint: &'static str, told: Scripted) {
+        self.state(|state| state.once.entry(endpoint).or_default().push_back(told));
     }
 
     /// Tells an endpoint what to do from now on, each time.
-    pub fn always(&self, endpoint: &'static str, told: Told) {
-        self.world(|world| {
-            world.whim = Some(Box::new(move |asked| {
+    pub fn always(&self, endpoint: &'static str, told: Scripted) {
+        self.state(|state| {
+            state.handler = Some(Box::new(move |asked| {
                 (asked.endpoint == endpoint).then(|| told.clone())
             }))
         });
     }
 
     /// Lets something decide from now on.
-    pub fn decides(&self, whim: Whim) {
-        self.world(|world| world.whim = Some(whim));
+    pub fn decides(&self, handler: Handler) {
+        self.state(|state| state.handler = Some(handler));
     }
 
     /// Has done what it was still processing.
     pub fn finishes(&self) {
-        self.world(|world| {
-            world
+        self.state(|state| {
+            state
                 .orders
                 .iter_mut()
                 .for_each(|order| order.busy = (0, ""))
@@ -292,12 +292,12 @@ impl AcmeCa {
 
     /// Sends the next byte of answers that trickle.
     pub fn drip(&self) {
-        self.world(|world| world.drips.retain(|answer| answer.send(()).is_ok()));
+        self.state(|state| state.slow_bodies.retain(|answer| answer.send(()).is_ok()));
     }
 
     /// Does its work again from now on.
     pub fn recovers(&self) {
-        self.world(|world| (world.whim, world.once) = (None, HashMap::new()));
+        self.state(|state| (state.handler, state.once) = (None, HashMap::new()));
     }
 
     /// Which profiles there are. Certificates live as long as Let's Encrypt's.
@@ -319,54 +319,54 @@ impl AcmeCa {
 
     /// As which it stands in DNS.
     pub fn identities(&self, identities: &[&'static str]) {
-        self.world(|world| world.identities = identities.to_vec());
+        self.state(|state| state.identities = identities.to_vec());
     }
 
     /// Which challenges it offers.
     pub fn offers(&self, kinds: &[&'static str]) {
-        self.world(|world| world.offers = kinds.to_vec());
+        self.state(|state| state.offers = kinds.to_vec());
     }
 
     /// Which profiles there are, and how long a certificate of each lives.
     pub fn profiles_for(&self, profiles: &[(&'static str, Duration)]) {
-        self.world(|world| world.profiles = profiles.to_vec());
+        self.state(|state| state.profiles = profiles.to_vec());
     }
 
     /// Suggests windows for the first, the second certificate and so on; the last one holds for all
     /// that follow.
     pub fn windows(&self, windows: &[(i64, i64)]) {
-        self.world(|world| world.windows = windows.to_vec());
+        self.state(|state| state.windows = windows.to_vec());
     }
 
     /// Suggests for each certificate a window around the moment at which a third of its life is
     /// left, or half of a short one.
     pub fn suggests(&self) {
-        self.world(|world| world.suggests = true);
+        self.state(|state| state.suggests = true);
     }
 
     /// Wants all certificates that exist replaced at once.
     pub fn revokes_all(&self) {
         let now = (self.shared.clock)();
-        self.world(|world| world.revoked = Some(now));
+        self.state(|state| state.revoked = Some(now));
     }
 
     /// The payloads that an endpoint was asked with so far.
     pub fn asked(&self, endpoint: &str) -> Vec<Value> {
-        let all = |world: &mut World| {
-            world
+        let all = |state: &mut CaState| {
+            state
                 .asked
                 .iter()
                 .filter(|(at, _)| at == endpoint)
                 .cloned()
                 .collect()
         };
-        let all: Vec<(String, Value)> = self.world(all);
+        let all: Vec<(String, Value)> = self.state(all);
         all.into_iter().map(|(_, payload)| payload).collect()
     }
 
     /// How often it was asked for anything.
     pub fn requests(&self) -> usize {
-        self.world(|world| world.asked.len())
+        self.state(|state| state.asked.len())
     }
 
     /// Waits until it was asked for anything so often.
@@ -382,8 +382,8 @@ impl AcmeCa {
 
     /// The certificates that were issued, oldest first: the names, the profile, and the life.
     pub fn issued(&self) -> Vec<(Vec<String>, String, (SystemTime, SystemTime))> {
-        self.world(|world| {
-            let issued = world.orders.iter().filter_map(|order| {
+        self.state(|state| {
+            let issued = state.orders.iter().filter_map(|order| {
                 Some((
                     order.names(),
                     order.profile.as_str().unwrap_or_default().to_owned(),
@@ -396,8 +396,8 @@ impl AcmeCa {
 
     /// What was refused because a limit was used up.
     pub fn refused_for_limits(&self) -> Vec<String> {
-        self.world(|world| {
-            world
+        self.state(|state| {
+            state
                 .limits
                 .as_ref()
                 .map_or_else(Vec::new, |limits| limits.refused.clone())
@@ -416,8 +416,8 @@ impl AcmeCa {
             }
         };
         let done = tokio::time::timeout(Duration::from_secs(30), waited).await;
-        let all = |world: &mut World| {
-            world
+        let all = |state: &mut CaState| {
+            state
                 .asked
                 .iter()
                 .map(|(at, _)| at.clone())
@@ -426,12 +426,12 @@ impl AcmeCa {
         assert!(
             done.is_ok(),
             "{endpoint} was not asked {times} times: {:?}",
-            self.world(all)
+            self.state(all)
         );
     }
 
-    fn world<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
-        change(&mut self.shared.world.lock().unwrap())
+    fn state<T>(&self, change: impl FnOnce(&mut CaState) -> T) -> T {
+        change(&mut self.shared.state.lock().unwrap())
     }
 }
 
@@ -451,7 +451,7 @@ impl Shared {
         let body = body.collect().await.ok()?.to_bytes();
         let path = parts.uri.path().to_owned();
         let endpoint = path.split('/').nth(1).unwrap().to_owned();
-        let told = self.world.lock().unwrap().told(&endpoint, &path);
+        let told = self.state.lock().unwrap().told(&endpoint, &path);
         let payload = if parts.method == Method::POST {
             self.verified(&path, &body)
         } else {
@@ -460,17 +460,17 @@ impl Shared {
         let answer = match payload {
             Err(problem) => Some(*problem),
             Ok((payload, account)) => {
-                self.world.lock().unwrap().note(&endpoint, &path, &payload);
+                self.state.lock().unwrap().note(&endpoint, &path, &payload);
                 self.changed.notify_waiters();
                 self.told_or_work(told, &endpoint, &path, &payload, &account)
                     .await
             }
         };
-        let mut world = self.world.lock().unwrap();
-        world.count += 1;
-        let nonce = format!("nonce-{}", world.count);
-        world.nonces.insert(nonce.clone());
-        drop(world);
+        let mut state = self.state.lock().unwrap();
+        state.count += 1;
+        let nonce = format!("nonce-{}", state.count);
+        state.nonces.insert(nonce.clone());
+        drop(state);
         let mut answer = answer?;
         answer
             .headers_mut()
@@ -479,15 +479,15 @@ impl Shared {
     }
 }
 
-impl World {
-    fn told(&mut self, endpoint: &str, path: &str) -> Option<Told> {
+impl CaState {
+    fn told(&mut self, endpoint: &str, path: &str) -> Option<Scripted> {
         let once = self.once.get_mut(endpoint).and_then(VecDeque::pop_front);
         once.or_else(|| {
-            let asked = Asked {
+            let asked = CaRequest {
                 endpoint: endpoint.to_owned(),
                 challenge: self.challenge(endpoint, path),
             };
-            self.whim.as_mut().and_then(|whim| whim(&asked))
+            self.handler.as_mut().and_then(|handler| handler(&asked))
         })
     }
 

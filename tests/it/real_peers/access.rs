@@ -7,9 +7,9 @@ use rustix::process::Signal;
 
 use super::clients::{Containerd, Tool, only_tells_of_its_pipe};
 use super::engine::Engine;
+use super::fixture::RegistriesFixture;
 use super::image::write_oci_layout;
 use super::process::{Output, until};
-use super::stage::RegistriesFixture;
 
 const RULES: &str = "
 [[access]]
@@ -99,34 +99,34 @@ pub fn refused(message: &str, words: &str) {
     assert!(message.contains(words), "{words:?} is not in {message}");
 }
 
-fn skopeo_under_rules(stage: &RegistriesFixture) {
-    let [one, two] = ["one", "two"].map(|word| stage.image_of(word));
-    stage.copied("ci-bot", &one, "base/app:v1").succeeded();
-    stage.copied("ci-bot", &one, "base/app:v1").succeeded();
+fn skopeo_under_rules(fixture: &RegistriesFixture) {
+    let [one, two] = ["one", "two"].map(|word| fixture.image_of(word));
+    fixture.copied("ci-bot", &one, "base/app:v1").succeeded();
+    fixture.copied("ci-bot", &one, "base/app:v1").succeeded();
     refused(
-        &stage.copied("ci-bot", &two, "base/app:v1").failed(),
+        &fixture.copied("ci-bot", &two, "base/app:v1").failed(),
         "ci-bot may not overwrite base/app:v1",
     );
-    stage.copied("ci-bot", &two, "base/app:v2").succeeded();
+    fixture.copied("ci-bot", &two, "base/app:v2").succeeded();
 
-    stage.inspected("reader", "base/app:v1").succeeded();
+    fixture.inspected("reader", "base/app:v1").succeeded();
     refused(
-        &stage.copied("reader", &two, "base/app:v3").failed(),
+        &fixture.copied("reader", &two, "base/app:v3").failed(),
         "denied",
     );
     refused(
-        &stage
+        &fixture
             .inspected("reader", "contractor/site:release")
             .failed(),
         "unknown",
     );
 
     for image in [&one, &two, &two] {
-        stage
+        fixture
             .copied("contractor", image, "contractor/site:release")
             .succeeded();
     }
-    let message = stage
+    let message = fixture
         .copied("contractor", &one, "contractor/site:latest")
         .failed();
     refused(
@@ -134,16 +134,16 @@ fn skopeo_under_rules(stage: &RegistriesFixture) {
         "but may: push and overwrite contractor/** (tag release)",
     );
     refused(
-        &stage
+        &fixture
             .copied("contractor", &one, "base/app:release")
             .failed(),
         "denied",
     );
     refused(
-        &stage.inspected("contractor", "base/app:v1").failed(),
+        &fixture.inspected("contractor", "base/app:v1").failed(),
         "unknown",
     );
-    let denied = stage.logged(&["call=manifest.write", "reference=latest", "status=403"]);
+    let denied = fixture.logged(&["call=manifest.write", "reference=latest", "status=403"]);
     assert!(denied[0].ends_with(" rule=none"), "{denied:?}");
 }
 
@@ -159,11 +159,11 @@ fn skopeo_under_rules_before_a_store() {
 
 #[test]
 fn of_two_pushes_for_one_tag_at_docker_registry_exactly_one_wins() {
-    let stage = RegistriesFixture::new().ruled();
-    let images = ["one", "two", "three"].map(|word| stage.image_of(word));
+    let fixture = RegistriesFixture::new().ruled();
+    let images = ["one", "two", "three"].map(|word| fixture.image_of(word));
     for (number, image) in images.iter().enumerate() {
         // So that the race is for the tag alone.
-        stage
+        fixture
             .copied("ci-bot", image, &format!("base/app:{number}"))
             .succeeded();
     }
@@ -171,8 +171,8 @@ fn of_two_pushes_for_one_tag_at_docker_registry_exactly_one_wins() {
         let to = format!("base/app:race-{round}");
         let outputs: Vec<Output> = std::thread::scope(|scope| {
             let pushes = images.each_ref().map(|image| {
-                let (stage, to) = (&stage, &to);
-                scope.spawn(move || stage.copied("ci-bot", image, to))
+                let (fixture, to) = (&fixture, &to);
+                scope.spawn(move || fixture.copied("ci-bot", image, to))
             });
             pushes.map(|push| push.join().unwrap()).into()
         });
@@ -188,13 +188,13 @@ fn of_two_pushes_for_one_tag_at_docker_registry_exactly_one_wins() {
 
 #[test]
 fn docker_under_rules() {
-    let stage = RegistriesFixture::new().ruled();
-    let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
-    let authority = stage.ci.by_name();
+    let fixture = RegistriesFixture::new().ruled();
+    let engine = Engine::start(&fixture.machine, &fixture.path().join("engine"));
+    let authority = fixture.ci.by_name();
     let name = |what: &str| format!("{authority}/{what}");
     let login = |user: &str| {
         engine
-            .login(&authority, user, stage.password(user))
+            .login(&authority, user, fixture.password(user))
             .succeeded()
     };
     let tagged = |from: &str, to: &str| engine.docker(&["tag", &name(from), &name(to)]).succeeded();
@@ -239,14 +239,14 @@ fn docker_under_rules() {
     // As `check` says: without a login the classic engine does not even ask.
     engine.docker(&["logout", &authority]).succeeded();
     engine.docker(&["pull", &name("public/app:v1")]).failed();
-    stage.logged(&["call=ping", "user=-", "status=401"]);
-    let log = stage.moorgate.stdout();
+    fixture.logged(&["call=ping", "user=-", "status=401"]);
+    let log = fixture.moorgate.stdout();
     assert!(
         !log.lines()
             .any(|line| line.contains(" user=- ") && line.contains("call=manifest.read")),
         "{log}"
     );
-    let checked = stage.cli(&["check"]);
+    let checked = fixture.cli(&["check"]);
     assert!(
         checked
             .stderr
@@ -257,12 +257,14 @@ fn docker_under_rules() {
 
 #[test]
 fn buildah_and_skopeo_under_rules_and_without_a_login() {
-    let stage = RegistriesFixture::of_stores().ruled();
-    let buildah = Tool::buildah(&stage);
-    let authority = stage.ci.by_name();
-    let image = stage.image_of("one");
-    stage.copied("ci-bot", &image, "public/app:v1").succeeded();
-    stage.copied("ci-bot", &image, "base/app:v1").succeeded();
+    let fixture = RegistriesFixture::of_stores().ruled();
+    let buildah = Tool::buildah(&fixture);
+    let authority = fixture.ci.by_name();
+    let image = fixture.image_of("one");
+    fixture
+        .copied("ci-bot", &image, "public/app:v1")
+        .succeeded();
+    fixture.copied("ci-bot", &image, "base/app:v1").succeeded();
 
     let public = format!("{authority}/public/app:v1");
     buildah.run(&["pull", &public]).succeeded();
@@ -272,10 +274,10 @@ fn buildah_and_skopeo_under_rules_and_without_a_login() {
             .failed(),
         "unauthorized",
     );
-    stage
+    fixture
         .skopeo(&["inspect", &format!("docker://{public}")])
         .succeeded();
-    stage
+    fixture
         .skopeo(&["inspect", &format!("docker://{authority}/base/app:v1")])
         .failed();
 
@@ -286,11 +288,11 @@ fn buildah_and_skopeo_under_rules_and_without_a_login() {
 }
 
 /// The same in each mode: nothing is different for these clients but the way in.
-pub fn podman_or_buildah(stage: &RegistriesFixture, tool: &Tool<'_>) {
-    let name = |what: &str| format!("{}/{what}", stage.ci.by_name());
-    let image = stage.image_of("one");
+pub fn podman_or_buildah(fixture: &RegistriesFixture, tool: &Tool<'_>) {
+    let name = |what: &str| format!("{}/{what}", fixture.ci.by_name());
+    let image = fixture.image_of("one");
     for what in ["public/app:v1", "base/app:v1"] {
-        stage.copied("ci-bot", &image, what).succeeded();
+        fixture.copied("ci-bot", &image, what).succeeded();
     }
     tool.run(&["pull", &name("public/app:v1")]).succeeded();
     refused(
@@ -321,13 +323,13 @@ pub fn podman_or_buildah(stage: &RegistriesFixture, tool: &Tool<'_>) {
 }
 
 /// The same for containerd, which has no login of its own: it shows what it is given each time.
-pub fn containerd(stage: &RegistriesFixture) {
-    let ctr = Containerd::start(&stage.machine, &stage.path().join("containerd"));
-    let name = |what: &str| format!("{}/{what}", stage.ci.by_name());
-    let of = |user: &str| format!("{user}:{}", stage.password(user));
-    let image = stage.image_of("one");
+pub fn containerd(fixture: &RegistriesFixture) {
+    let ctr = Containerd::start(&fixture.machine, &fixture.path().join("containerd"));
+    let name = |what: &str| format!("{}/{what}", fixture.ci.by_name());
+    let of = |user: &str| format!("{user}:{}", fixture.password(user));
+    let image = fixture.image_of("one");
     for what in ["public/app:v1", "base/app:v1"] {
-        stage.copied("ci-bot", &image, what).succeeded();
+        fixture.copied("ci-bot", &image, what).succeeded();
     }
     ctr.pull(None, &name("public/app:v1")).succeeded();
     refused(
@@ -339,7 +341,7 @@ pub fn containerd(stage: &RegistriesFixture) {
             .failed(),
         "not found",
     );
-    stage.logged(&[
+    fixture.logged(&[
         "user=contractor",
         "call=manifest.read",
         "repository=base/app",
@@ -363,10 +365,10 @@ pub fn containerd(stage: &RegistriesFixture) {
         &ctr.push(Some(&of("reader")), &name("base/app:v2")).failed(),
         "403 Forbidden",
     );
-    stage.logged(&["user=reader", "repository=base/app", "status=403"]);
+    fixture.logged(&["user=reader", "repository=base/app", "status=403"]);
     ctr.push(Some(&of("ci-bot")), &name("base/app:v2"))
         .succeeded();
-    stage.inspected("reader", "base/app:v2").succeeded();
+    fixture.inspected("reader", "base/app:v2").succeeded();
     ctr.tag(&name("base/app:v1"), &name("contractor/site:release"))
         .succeeded();
     for _ in 0..2 {
@@ -382,7 +384,7 @@ pub fn containerd(stage: &RegistriesFixture) {
         said.contains("403 Forbidden") || only_tells_of_its_pipe(&said),
         "{said}"
     );
-    stage.logged(&[
+    fixture.logged(&[
         "user=contractor",
         "call=manifest.write",
         "reference=v2",
@@ -392,12 +394,12 @@ pub fn containerd(stage: &RegistriesFixture) {
 
 #[test]
 fn podman_under_rules_and_without_a_login() {
-    let stage = RegistriesFixture::new().ruled();
-    podman_or_buildah(&stage, &Tool::podman(&stage));
+    let fixture = RegistriesFixture::new().ruled();
+    podman_or_buildah(&fixture, &Tool::podman(&fixture));
 }
 
 #[test]
 fn containerd_under_rules_and_without_a_login() {
-    let stage = RegistriesFixture::new().ruled();
-    containerd(&stage);
+    let fixture = RegistriesFixture::new().ruled();
+    containerd(&fixture);
 }

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::fixture::RegistriesFixture;
 use super::process::run;
-use super::stage::RegistriesFixture;
 use super::transfer::{Blob, Hash, Upload, with_digest};
 
 /// 3 GiB.
@@ -18,57 +18,60 @@ const PEAK_KIB: u64 = 64 * 1024;
 
 #[test]
 fn three_gibibytes_go_up_in_chunks_and_down_again() {
-    let stage = RegistriesFixture::new();
-    let before = Footprint::of(&stage);
-    let (digest, size) = push_in_chunks(&stage, "--http1.1", 1);
+    let fixture = RegistriesFixture::new();
+    let before = Footprint::of(&fixture);
+    let (digest, size) = push_in_chunks(&fixture, "--http1.1", 1);
     let path = format!("/v2/base/big/blobs/{digest}");
     assert_eq!(
-        stage.download(&stage.ci, "--http1.1", &path),
+        fixture.download(&fixture.ci, "--http1.1", &path),
         (digest, size)
     );
-    before.assert_nothing_kept(&stage);
+    before.assert_nothing_kept(&fixture);
 }
 
 #[test]
 fn three_gibibytes_go_up_in_one_piece_and_down_again_over_http2() {
-    let stage = RegistriesFixture::new();
-    let before = Footprint::of(&stage);
-    let (digest, size) = push_in_one_piece(&stage, "--http2", 2);
+    let fixture = RegistriesFixture::new();
+    let before = Footprint::of(&fixture);
+    let (digest, size) = push_in_one_piece(&fixture, "--http2", 2);
     let path = format!("/v2/base/big/blobs/{digest}");
-    assert_eq!(stage.download(&stage.ci, "--http2", &path), (digest, size));
-    before.assert_nothing_kept(&stage);
+    assert_eq!(
+        fixture.download(&fixture.ci, "--http2", &path),
+        (digest, size)
+    );
+    before.assert_nothing_kept(&fixture);
 }
 
 // The registry compares the digest when it commits: what it takes has come whole.
 
 #[test]
 fn three_gibibytes_go_up_in_one_piece() {
-    let stage = RegistriesFixture::new();
-    let before = Footprint::of(&stage);
-    push_in_one_piece(&stage, "--http1.1", 3);
-    before.assert_nothing_kept(&stage);
+    let fixture = RegistriesFixture::new();
+    let before = Footprint::of(&fixture);
+    push_in_one_piece(&fixture, "--http1.1", 3);
+    before.assert_nothing_kept(&fixture);
 }
 
 #[test]
 fn three_gibibytes_go_up_in_chunks_over_http2() {
-    let stage = RegistriesFixture::new();
-    let before = Footprint::of(&stage);
-    push_in_chunks(&stage, "--http2", 4);
-    before.assert_nothing_kept(&stage);
+    let fixture = RegistriesFixture::new();
+    let before = Footprint::of(&fixture);
+    push_in_chunks(&fixture, "--http2", 4);
+    before.assert_nothing_kept(&fixture);
 }
 
 /// As Docker does it: a PATCH of unknown length, then a PUT without a body. Returns digest and
 /// size.
-fn push_in_chunks(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (String, u64) {
-    let ci = &stage.ci;
+fn push_in_chunks(fixture: &RegistriesFixture, protocol: &str, seed: u64) -> (String, u64) {
+    let ci = &fixture.ci;
     let blob = Blob {
         seed,
         blocks: BLOCKS,
     };
-    let chunk = stage.start_upload(ci, protocol, "base/big");
+    let chunk = fixture.start_upload(ci, protocol, "base/big");
     // The head of the answer to PATCH says where the commit goes.
-    let heads = stage.machine.home().join("heads");
-    let mut curl = stage.curl_as_user(ci, protocol);
+    let heads = fixture.machine.home().join("heads");
+    let mut curl = fixture.curl_as_user(ci, protocol);
     curl.arg("--dump-header").arg(&heads);
     let mut upload = Upload::start(curl, "PATCH", &chunk);
     let mut hash = Hash::new();
@@ -76,7 +79,7 @@ fn push_in_chunks(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (Stri
         hash.update(block);
         upload.write(block);
         if index % LOOK == 0 {
-            assert_eq!(files_open_for_writing(stage), Vec::<PathBuf>::new());
+            assert_eq!(files_open_for_writing(fixture), Vec::<PathBuf>::new());
         }
     });
     assert_eq!(upload.finish().as_deref(), Ok("202"));
@@ -84,9 +87,9 @@ fn push_in_chunks(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (Stri
     let head = fs::read_to_string(heads).unwrap();
     let last = head.rsplit("HTTP/").next().unwrap();
     let commit = with_digest(&super::transfer::location(ci, last), &digest);
-    let mut curl = stage.curl_as_user(ci, protocol);
+    let mut curl = fixture.curl_as_user(ci, protocol);
     run(curl.args(["--request", "PUT", &commit]), "").succeeded();
-    let chunk = stage.logged(&["call=upload.chunk"]);
+    let chunk = fixture.logged(&["call=upload.chunk"]);
     assert!(
         chunk[0].contains(&format!(" bytes_in={} ", blob.size())),
         "{chunk:?}"
@@ -95,10 +98,10 @@ fn push_in_chunks(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (Stri
 }
 
 /// A PUT of known length. Returns digest and size.
-fn push_in_one_piece(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (String, u64) {
-    let ci = &stage.ci;
+fn push_in_one_piece(fixture: &RegistriesFixture, protocol: &str, seed: u64) -> (String, u64) {
+    let ci = &fixture.ci;
     // Mostly a hole, so that it costs neither disk nor time; curl knows its size.
-    let source = stage.machine.home().join("source");
+    let source = fixture.machine.home().join("source");
     let size = BLOCKS * Blob::BLOCK as u64;
     let file = File::create(&source).unwrap();
     file.set_len(size).unwrap();
@@ -111,8 +114,8 @@ fn push_in_one_piece(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (S
             .unwrap();
     });
     let digest = digest_of(&source);
-    let commit = with_digest(&stage.start_upload(ci, protocol, "base/big"), &digest);
-    let mut curl = stage.curl_as_user(ci, protocol);
+    let commit = with_digest(&fixture.start_upload(ci, protocol, "base/big"), &digest);
+    let mut curl = fixture.curl_as_user(ci, protocol);
     curl.arg("--upload-file").arg(&source).args([
         "--write-out",
         "%{http_version} %{http_code}",
@@ -120,7 +123,7 @@ fn push_in_one_piece(stage: &RegistriesFixture, protocol: &str, seed: u64) -> (S
     ]);
     let version = protocol.trim_start_matches("--http");
     assert_eq!(run(&mut curl, "").succeeded(), format!("{version} 201"));
-    let commit = stage.logged(&["call=upload.commit"]);
+    let commit = fixture.logged(&["call=upload.commit"]);
     assert!(
         commit[0].contains(&format!(" bytes_in={size} ")),
         "{commit:?}"
@@ -143,22 +146,22 @@ fn digest_of(path: &Path) -> String {
 struct Footprint(BTreeMap<PathBuf, u64>);
 
 impl Footprint {
-    fn of(stage: &RegistriesFixture) -> Self {
+    fn of(fixture: &RegistriesFixture) -> Self {
         let mut files = BTreeMap::new();
         for directory in ["state", "config", "cwd"] {
-            list(&stage.path().join(directory), &mut files);
+            list(&fixture.path().join(directory), &mut files);
         }
         Self(files)
     }
 
     /// Asserts that the disk is as it was, that hardly a byte was written, and that memory stayed
     /// small.
-    fn assert_nothing_kept(&self, stage: &RegistriesFixture) {
-        assert_eq!(files_open_for_writing(stage), Vec::<PathBuf>::new());
-        assert_eq!(Self::of(stage).0, self.0);
-        let written = number(&proc(stage, "io"), "write_bytes:");
+    fn assert_nothing_kept(&self, fixture: &RegistriesFixture) {
+        assert_eq!(files_open_for_writing(fixture), Vec::<PathBuf>::new());
+        assert_eq!(Self::of(fixture).0, self.0);
+        let written = number(&proc(fixture, "io"), "write_bytes:");
         assert!(written < 4 << 20, "{written} bytes written to disk");
-        let peak = number(&proc(stage, "status"), "VmHWM:");
+        let peak = number(&proc(fixture, "status"), "VmHWM:");
         eprintln!("peak resident memory: {peak} KiB, written: {written} bytes");
         assert!(peak < PEAK_KIB, "{peak} KiB at the peak");
     }
@@ -175,8 +178,8 @@ fn list(directory: &Path, files: &mut BTreeMap<PathBuf, u64>) {
 }
 
 /// Files on disk, deleted ones too, that moorgate could write to; without its two logs.
-fn files_open_for_writing(stage: &RegistriesFixture) -> Vec<PathBuf> {
-    let process = PathBuf::from(format!("/proc/{}", stage.moorgate.id()));
+fn files_open_for_writing(fixture: &RegistriesFixture) -> Vec<PathBuf> {
+    let process = PathBuf::from(format!("/proc/{}", fixture.moorgate.id()));
     let descriptors = fs::read_dir(process.join("fd"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name());
@@ -199,8 +202,8 @@ fn files_open_for_writing(stage: &RegistriesFixture) -> Vec<PathBuf> {
         .collect()
 }
 
-fn proc(stage: &RegistriesFixture, file: &str) -> String {
-    fs::read_to_string(format!("/proc/{}/{file}", stage.moorgate.id())).unwrap()
+fn proc(fixture: &RegistriesFixture, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{}/{file}", fixture.moorgate.id())).unwrap()
 }
 
 fn number(text: &str, name: &str) -> u64 {

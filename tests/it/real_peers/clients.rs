@@ -5,40 +5,40 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::fixture::RegistriesFixture;
 use super::machine::Machine;
 use super::process::{Output, Process, run, tool};
-use super::stage::RegistriesFixture;
 
 /// podman or buildah, which take the same options.
 pub struct Tool<'a> {
-    stage: &'a RegistriesFixture,
+    fixture: &'a RegistriesFixture,
     program: PathBuf,
     directory: PathBuf,
 }
 
 impl<'a> Tool<'a> {
-    pub fn podman(stage: &'a RegistriesFixture) -> Self {
-        Self::new(stage, "podman")
+    pub fn podman(fixture: &'a RegistriesFixture) -> Self {
+        Self::new(fixture, "podman")
     }
 
-    pub fn buildah(stage: &'a RegistriesFixture) -> Self {
-        Self::new(stage, "buildah")
+    pub fn buildah(fixture: &'a RegistriesFixture) -> Self {
+        Self::new(fixture, "buildah")
     }
 
-    fn new(stage: &'a RegistriesFixture, name: &'static str) -> Self {
-        let directory = stage.path().join(name);
+    fn new(fixture: &'a RegistriesFixture, name: &'static str) -> Self {
+        let directory = fixture.path().join(name);
         fs::create_dir(&directory).unwrap();
         // It does not look anything up in a file that is not there.
         fs::write(directory.join("auth.json"), "{}").unwrap();
         Self {
-            stage,
+            fixture,
             program: tool(name, name),
             directory,
         }
     }
 
     fn command(&self) -> Command {
-        let mut command = self.stage.machine.command(&self.program);
+        let mut command = self.fixture.machine.command(&self.program);
         command.env("REGISTRY_AUTH_FILE", self.directory.join("auth.json"));
         command.arg("--root").arg(self.directory.join("root"));
         command
@@ -54,9 +54,9 @@ impl<'a> Tool<'a> {
 
     /// Logs in at the first domain.
     pub fn login(&self, user: &str) -> Output {
-        let authority = self.stage.ci.by_name();
+        let authority = self.fixture.ci.by_name();
         let login = ["login", "--username", user, "--password-stdin", &authority];
-        run(self.command().args(login), self.stage.password(user))
+        run(self.command().args(login), self.fixture.password(user))
     }
 
     /// Pushes an image that is here to the first domain.
@@ -64,7 +64,7 @@ impl<'a> Tool<'a> {
         self.run(&[
             "push",
             image,
-            &format!("docker://{}/{to}", self.stage.ci.by_name()),
+            &format!("docker://{}/{to}", self.fixture.ci.by_name()),
         ])
     }
 }

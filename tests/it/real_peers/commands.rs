@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::fixture::RegistriesFixture;
 use super::process::{self, Output, moorgate, run, tool};
-use super::stage::RegistriesFixture;
 
 fn in_directory(path: &Path) -> Command {
     process::command(&moorgate(), path)
@@ -66,14 +66,14 @@ fn run_refuses_a_broken_configuration_with_the_same_words() {
 
 #[test]
 fn check_has_a_line_for_each_domain() {
-    let stage = RegistriesFixture::new();
-    let output = stage.cli(&["check"]);
+    let fixture = RegistriesFixture::new();
+    let output = fixture.cli(&["check"]);
     assert!(
         output.status.success() && output.stderr.is_empty(),
         "{}",
         output.stderr
     );
-    let (ci, cache) = (&stage.ci, &stage.cache);
+    let (ci, cache) = (&fixture.ci, &fixture.cache);
     let lines: Vec<_> = output.stdout.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     for (line, domain) in lines.iter().zip([cache, ci]) {
@@ -92,8 +92,8 @@ fn check_has_a_line_for_each_domain() {
 
 #[test]
 fn a_port_in_use_ends_a_start_with_status_1_and_the_address() {
-    let stage = RegistriesFixture::new();
-    let output = stage.cli(&["run"]);
+    let fixture = RegistriesFixture::new();
+    let output = fixture.cli(&["run"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         output.stderr.contains("cannot listen on 127.0.0.1:"),
@@ -153,12 +153,12 @@ fn apache_s_htpasswd_verifies_an_entry_of_moorgate_s() {
 
 #[test]
 fn the_printed_ca_has_signed_what_is_served() {
-    let stage = RegistriesFixture::new();
-    let ca = stage.path().join("ca.pem");
-    fs::write(&ca, stage.cli(&["certs", "ca"]).succeeded()).unwrap();
-    for domain in [&stage.ci, &stage.cache] {
+    let fixture = RegistriesFixture::new();
+    let ca = fixture.path().join("ca.pem");
+    fs::write(&ca, fixture.cli(&["certs", "ca"]).succeeded()).unwrap();
+    for domain in [&fixture.ci, &fixture.cache] {
         for authority in [domain.by_name(), domain.by_port()] {
-            let mut openssl = process::command(&tool("openssl", "openssl"), stage.path());
+            let mut openssl = process::command(&tool("openssl", "openssl"), fixture.path());
             let (name, port) = authority.split_once(':').unwrap();
             let address = format!("127.0.0.1:{port}");
             openssl.args([
@@ -181,7 +181,7 @@ fn the_printed_ca_has_signed_what_is_served() {
             );
         }
     }
-    let listed = stage.cli(&["certs"]).succeeded();
+    let listed = fixture.cli(&["certs"]).succeeded();
     let (_, listed) = listed
         .split_once("docker-ci.test  internal  until 20")
         .expect(&listed);

@@ -2,8 +2,8 @@
 //! Docker takes any from a registry whose name leads to 127.0.0.0/8.
 
 use super::engine::Engine;
+use super::fixture::RegistriesFixture;
 use super::process::until;
-use super::stage::RegistriesFixture;
 
 impl RegistriesFixture {
     fn engine(&self) -> Engine<'_> {
@@ -13,16 +13,16 @@ impl RegistriesFixture {
 
 #[test]
 fn docker_pushes_and_pulls_by_name() {
-    let stage = RegistriesFixture::new();
-    let engine = stage.engine();
-    let ci = &stage.ci;
+    let fixture = RegistriesFixture::new();
+    let engine = fixture.engine();
+    let ci = &fixture.ci;
     engine
         .login(&ci.by_name(), ci.user, ci.password)
         .succeeded();
     let name = format!("{}/base/app:v1", ci.by_name());
     engine.import(&name);
     engine.push_and_pull(&name);
-    let pushed = stage.logged(&["call=manifest.write", "repository=base/app", "reference=v1"]);
+    let pushed = fixture.logged(&["call=manifest.write", "repository=base/app", "reference=v1"]);
     assert!(
         pushed[0].contains(" user=ci-bot domain=docker-ci.test "),
         "{pushed:?}"
@@ -31,9 +31,9 @@ fn docker_pushes_and_pulls_by_name() {
 
 #[test]
 fn docker_pushes_and_pulls_through_the_port_of_the_domain() {
-    let stage = RegistriesFixture::new();
-    let engine = stage.engine();
-    for domain in [&stage.ci, &stage.cache] {
+    let fixture = RegistriesFixture::new();
+    let engine = fixture.engine();
+    for domain in [&fixture.ci, &fixture.cache] {
         engine
             .login(&domain.by_port(), domain.user, domain.password)
             .succeeded();
@@ -41,7 +41,7 @@ fn docker_pushes_and_pulls_through_the_port_of_the_domain() {
         engine.import(&name);
         engine.push_and_pull(&name);
     }
-    let pushed = stage.logged(&["call=manifest.write", "user=cache-bot"]);
+    let pushed = fixture.logged(&["call=manifest.write", "user=cache-bot"]);
     assert!(
         pushed[0].contains(" domain=docker-cache.test "),
         "{pushed:?}"
@@ -50,9 +50,9 @@ fn docker_pushes_and_pulls_through_the_port_of_the_domain() {
 
 #[test]
 fn docker_pushes_and_pulls_many_layers_and_tags() {
-    let stage = RegistriesFixture::new();
-    let engine = stage.engine();
-    let cache = &stage.cache;
+    let fixture = RegistriesFixture::new();
+    let engine = fixture.engine();
+    let cache = &fixture.cache;
     engine
         .login(&cache.by_name(), cache.user, cache.password)
         .succeeded();
@@ -77,9 +77,9 @@ fn docker_pushes_and_pulls_many_layers_and_tags() {
 
 #[test]
 fn docker_is_told_why_it_is_refused() {
-    let stage = RegistriesFixture::new();
-    let engine = stage.engine();
-    let (ci, cache) = (&stage.ci, &stage.cache);
+    let fixture = RegistriesFixture::new();
+    let engine = fixture.engine();
+    let (ci, cache) = (&fixture.ci, &fixture.cache);
     for authority in [ci.by_name(), ci.by_port()] {
         for (user, password) in [
             (ci.user, "wrong"),
@@ -93,7 +93,7 @@ fn docker_is_told_why_it_is_refused() {
             );
         }
     }
-    let log = stage.moorgate.stdout();
+    let log = fixture.moorgate.stdout();
     assert!(
         log.lines().all(|line| line.contains(" status=401 ")),
         "{log}"
@@ -102,15 +102,15 @@ fn docker_is_told_why_it_is_refused() {
 
 #[test]
 fn docker_shows_what_moorgate_says_when_the_kept_password_is_wrong_by_now() {
-    let stage = RegistriesFixture::new();
-    let engine = stage.engine();
-    let ci = &stage.ci;
+    let fixture = RegistriesFixture::new();
+    let engine = fixture.engine();
+    let ci = &fixture.ci;
     engine
         .login(&ci.by_name(), ci.user, ci.password)
         .succeeded();
-    stage.htpasswd("-bB", ci, &[ci.user, "another"]);
+    fixture.htpasswd("-bB", ci, &[ci.user, "another"]);
     until("the old password is wrong", || {
-        stage.login_status(&ci.by_name(), ci.user, ci.password) == "401"
+        fixture.login_status(&ci.by_name(), ci.user, ci.password) == "401"
     });
     let name = format!("{}/base/app:v1", ci.by_name());
     engine.import(&name);

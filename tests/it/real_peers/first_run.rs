@@ -13,10 +13,10 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::engine::Engine;
+use super::fixture::get;
 use super::machine::Machine;
 use super::ports::free_port;
 use super::process::{self, Output, Process, moorgate, run, tool};
-use super::stage::get;
 
 /// The ports that stand in ctl.sh, moorgate.toml and conf.d/.
 const PORTS: [&str; 5] = ["5001", "5002", "8080", "8443", "9180"];

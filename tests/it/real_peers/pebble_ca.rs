@@ -9,9 +9,9 @@ use base64::prelude::BASE64_STANDARD;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
+use super::fixture::get;
 use super::ports::free_port;
 use super::process::{self, Output, Process, run, tool, until};
-use super::stage::get;
 use crate::harness::Domain;
 
 /// A CA and what is asked of it. Dropped in this order, the directory last.

@@ -8,8 +8,8 @@ use std::fs;
 use self::clients::{Buildah, Client, Ctr, Curl, Docker, Podman, Skopeo};
 use super::clients::{Containerd, Tool};
 use super::engine::Engine;
+use super::fixture::RegistriesFixture;
 use super::process::Output;
-use super::stage::RegistriesFixture;
 
 /// Behind those of [`RegistriesFixture::ruled`]. The deny is the one of the documentation, once for
 /// where the clients are and once for where they are not.
@@ -190,18 +190,18 @@ impl RegistriesFixture {
         for user in USERS {
             self.htpasswd("-bB", &self.ci, &[user, "their password"]);
         }
-        let stage = self.ruled_by(auth, RULES);
+        let fixture = self.ruled_by(auth, RULES);
         for (image, to) in [
             ("three", "base/app:v1"),
             ("three", "shared/app:v1"),
             ("one", "lib/one:v1"),
             ("two", "lib/two:v1"),
         ] {
-            stage
-                .copied("keeper", &stage.image_of(image), to)
+            fixture
+                .copied("keeper", &fixture.image_of(image), to)
                 .succeeded();
         }
-        stage
+        fixture
     }
 
     fn named(&self, what: &str) -> String {
@@ -217,7 +217,7 @@ impl RegistriesFixture {
 }
 
 /// Plays all rows; each client that has a command for one is told what the table says.
-fn play(stage: &RegistriesFixture, client: &dyn Client) {
+fn play(fixture: &RegistriesFixture, client: &dyn Client) {
     for image in ["lib/one:v1", "lib/two:v1"] {
         client
             .act("keeper", Pull(image), image)
@@ -248,14 +248,14 @@ fn play(stage: &RegistriesFixture, client: &dyn Client) {
         let refused = |message: &str, words: &str, status: &str, by: &str| {
             let is_shown = message.contains(words) || client.is_silent(message);
             assert!(is_shown, "{words:?} is not shown: {row}");
-            let lines = stage.logged(&[&format!("user={user}"), &repository, status]);
+            let lines = fixture.logged(&[&format!("user={user}"), &repository, status]);
             assert!(
                 lines.iter().any(|line| line.ends_with(by)),
                 "{by:?} is not logged: {row}\n{lines:?}"
             );
         };
         let by = if matches!(answer, DeniedByRule(_)) {
-            stage.deny()
+            fixture.deny()
         } else {
             " rule=none".to_owned()
         };
@@ -286,21 +286,21 @@ fn what(act: Act) -> &'static str {
     }
 }
 
-fn all_clients(stage: &RegistriesFixture, tokens: bool) {
-    let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
-    let containerd = Containerd::start(&stage.machine, &stage.path().join("containerd"));
-    let podman = Podman(stage, Tool::podman(stage));
+fn all_clients(fixture: &RegistriesFixture, tokens: bool) {
+    let engine = Engine::start(&fixture.machine, &fixture.path().join("engine"));
+    let containerd = Containerd::start(&fixture.machine, &fixture.path().join("containerd"));
+    let podman = Podman(fixture, Tool::podman(fixture));
     let clients: [&dyn Client; 6] = [
         &podman,
-        &Buildah(stage, Tool::buildah(stage)),
-        &Ctr(stage, containerd),
-        &Skopeo(stage),
-        &Curl { stage, tokens },
+        &Buildah(fixture, Tool::buildah(fixture)),
+        &Ctr(fixture, containerd),
+        &Skopeo(fixture),
+        &Curl { fixture, tokens },
         // The last: the others look into its file of logins, and do not touch one with a refresh
         // token.
-        &Docker(stage, engine),
+        &Docker(fixture, engine),
     ];
-    clients.iter().for_each(|client| play(stage, *client));
+    clients.iter().for_each(|client| play(fixture, *client));
     let listed = podman.act("lister", Catalog, "").unwrap().succeeded();
     assert!(
         listed.contains("/base/app") && !listed.contains("/lib/"),
@@ -311,7 +311,7 @@ fn all_clients(stage: &RegistriesFixture, tokens: bool) {
     for client in ["docker", "ctr"] {
         let mounts = |user: &str, into: &str| {
             let repository = format!("repository={into}/{client}");
-            stage.logged(&["call=upload.mount", &format!("user={user}"), &repository])
+            fixture.logged(&["call=upload.mount", &format!("user={user}"), &repository])
         };
         let [builder, dev] = [mounts("builder", "built"), mounts("dev", "team")];
         assert!(

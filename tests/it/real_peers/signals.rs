@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
+use super::fixture::RegistriesFixture;
 use super::process::{until, was_killed};
-use super::stage::RegistriesFixture;
 use super::transfer::{Blob, Upload};
 
 impl RegistriesFixture {
@@ -66,45 +66,45 @@ fn holds_data(directory: &Path) -> bool {
 
 #[test]
 fn a_reload_with_a_broken_file_changes_nothing_and_is_reported() {
-    let stage = RegistriesFixture::new();
-    let ci = &stage.ci;
-    let file = stage.conf_d(ci, "toml");
+    let fixture = RegistriesFixture::new();
+    let ci = &fixture.ci;
+    let file = fixture.conf_d(ci, "toml");
     let good = fs::read_to_string(&file).unwrap();
     fs::write(&file, good.replace("[auth]", "[auht]")).unwrap();
-    stage.signal(Signal::HUP);
-    stage.says("the new configuration has problems and is not used");
-    stage.says("auht");
+    fixture.signal(Signal::HUP);
+    fixture.says("the new configuration has problems and is not used");
+    fixture.says("auht");
     assert_eq!(
-        stage.login_status(&ci.by_name(), ci.user, ci.password),
+        fixture.login_status(&ci.by_name(), ci.user, ci.password),
         "200"
     );
     assert_eq!(
-        stage.login_status(&ci.by_port(), ci.user, ci.password),
+        fixture.login_status(&ci.by_port(), ci.user, ci.password),
         "200"
     );
-    assert!(!stage.moorgate.stderr().contains("configuration reloaded"));
+    assert!(!fixture.moorgate.stderr().contains("configuration reloaded"));
 }
 
 #[test]
 fn a_reload_takes_new_aliases_and_drops_none_of_the_rest() {
-    let stage = RegistriesFixture::new();
-    let (ci, cache) = (&stage.ci, &stage.cache);
+    let fixture = RegistriesFixture::new();
+    let (ci, cache) = (&fixture.ci, &fixture.cache);
     let port = ci.by_name().rsplit(':').next().unwrap().to_owned();
     let new = format!("localhost:{port}");
-    let file = stage.conf_d(ci, "toml");
+    let file = fixture.conf_d(ci, "toml");
     let more = fs::read_to_string(&file)
         .unwrap()
         .replace("aliases = [", &format!("aliases = [\"{new}\", "));
     fs::write(&file, more).unwrap();
-    let mut upload = stage.running_upload();
-    stage.signal(Signal::HUP);
-    stage.says("configuration reloaded");
+    let mut upload = fixture.running_upload();
+    fixture.signal(Signal::HUP);
+    fixture.says("configuration reloaded");
     until("the new alias is served", || {
-        stage.curl_succeeds(&format!("https://{new}/v2/"))
+        fixture.curl_succeeds(&format!("https://{new}/v2/"))
     });
-    assert_eq!(stage.login_status(&new, ci.user, ci.password), "200");
+    assert_eq!(fixture.login_status(&new, ci.user, ci.password), "200");
     assert_eq!(
-        stage.login_status(&cache.by_name(), cache.user, cache.password),
+        fixture.login_status(&cache.by_name(), cache.user, cache.password),
         "200"
     );
     blob().each_block(|_, block| upload.write(block));
@@ -114,15 +114,15 @@ fn a_reload_takes_new_aliases_and_drops_none_of_the_rest() {
 #[test]
 fn a_stop_lets_a_running_upload_finish_and_refuses_new_connections() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut stage = RegistriesFixture::new();
-        let mut upload = stage.running_upload();
-        stage.signal(signal);
-        stage.says("draining: running transfers may finish");
-        stage.refuses_connections();
+        let mut fixture = RegistriesFixture::new();
+        let mut upload = fixture.running_upload();
+        fixture.signal(signal);
+        fixture.says("draining: running transfers may finish");
+        fixture.refuses_connections();
         blob().each_block(|_, block| upload.write(block));
         assert_eq!(upload.finish().as_deref(), Ok("202"));
-        assert!(stage.moorgate.ended().success());
-        let chunk = stage.logged(&["call=upload.chunk"]);
+        assert!(fixture.moorgate.ended().success());
+        let chunk = fixture.logged(&["call=upload.chunk"]);
         let whole = format!(" bytes_in={} ", 2 * blob().size());
         assert!(
             chunk[0].contains(&whole) && chunk[0].ends_with(" end=complete"),
@@ -133,14 +133,14 @@ fn a_stop_lets_a_running_upload_finish_and_refuses_new_connections() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let mut stage = RegistriesFixture::new();
-    let upload = stage.running_upload();
-    stage.signal(Signal::TERM);
-    stage.says("draining: running transfers may finish");
-    stage.signal(Signal::TERM);
-    let status = stage.moorgate.ended();
+    let mut fixture = RegistriesFixture::new();
+    let upload = fixture.running_upload();
+    fixture.signal(Signal::TERM);
+    fixture.says("draining: running transfers may finish");
+    fixture.signal(Signal::TERM);
+    let status = fixture.moorgate.ended();
     assert!(!was_killed(status), "it ends by itself: {status}");
-    stage.says("second signal, closing connections");
+    fixture.says("second signal, closing connections");
     let error = upload.finish().expect_err("cut off");
     assert!(error.starts_with("curl: ("), "{error}");
 }

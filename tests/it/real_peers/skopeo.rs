@@ -6,9 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::fixture::{Domain, RegistriesFixture};
 use super::image::write_oci_layout;
 use super::process::{Output, run, tool};
-use super::stage::{Domain, RegistriesFixture};
 
 impl RegistriesFixture {
     pub(super) fn skopeo(&self, arguments: &[&str]) -> Output {
@@ -89,10 +89,10 @@ impl RegistriesFixture {
 
 #[test]
 fn skopeo_pushes_and_pulls_by_name() {
-    let stage = RegistriesFixture::new();
-    stage.logged_in(&stage.ci, &stage.ci.by_name());
-    stage.push_and_pull(&stage.ci.by_name());
-    let commit = stage.logged(&["call=upload.commit", "domain=docker-ci.test"]);
+    let fixture = RegistriesFixture::new();
+    fixture.logged_in(&fixture.ci, &fixture.ci.by_name());
+    fixture.push_and_pull(&fixture.ci.by_name());
+    let commit = fixture.logged(&["call=upload.commit", "domain=docker-ci.test"]);
     assert!(
         commit
             .iter()
@@ -104,29 +104,29 @@ fn skopeo_pushes_and_pulls_by_name() {
             .all(|line| line.contains(" repository=base/app ")),
         "{commit:?}"
     );
-    for line in stage.moorgate.stdout().lines() {
+    for line in fixture.moorgate.stdout().lines() {
         assert!(line.ends_with(" end=complete"), "{line}");
     }
 }
 
 #[test]
 fn skopeo_pushes_and_pulls_through_the_port_of_the_domain() {
-    let stage = RegistriesFixture::new();
-    for domain in [&stage.ci, &stage.cache] {
-        stage.logged_in(domain, &domain.by_port());
-        stage.push_and_pull(&domain.by_port());
+    let fixture = RegistriesFixture::new();
+    for domain in [&fixture.ci, &fixture.cache] {
+        fixture.logged_in(domain, &domain.by_port());
+        fixture.push_and_pull(&domain.by_port());
     }
-    for line in stage.logged(&["call=upload.commit", "user=cache-bot"]) {
+    for line in fixture.logged(&["call=upload.commit", "user=cache-bot"]) {
         assert!(line.contains(" domain=docker-cache.test "), "{line}");
     }
 }
 
 #[test]
 fn skopeo_refuses_a_gateway_whose_ca_it_does_not_know() {
-    let stage = RegistriesFixture::new();
-    stage.machine.trusts("");
-    let ci = &stage.ci;
-    let message = stage
+    let fixture = RegistriesFixture::new();
+    fixture.machine.trusts("");
+    let ci = &fixture.ci;
+    let message = fixture
         .skopeo_login(&ci.by_name(), ci.user, ci.password)
         .failed();
     assert!(
@@ -137,16 +137,16 @@ fn skopeo_refuses_a_gateway_whose_ca_it_does_not_know() {
 
 #[test]
 fn an_image_of_one_domain_is_not_in_the_other() {
-    let stage = RegistriesFixture::new();
-    let (ci, cache) = (stage.ci.by_name(), stage.cache.by_name());
-    stage.logged_in(&stage.ci, &ci);
-    stage.logged_in(&stage.cache, &cache);
-    let (_, image) = stage.image(1);
-    stage.push(&image, &format!("docker://{ci}/base/app:v1"));
-    stage
+    let fixture = RegistriesFixture::new();
+    let (ci, cache) = (fixture.ci.by_name(), fixture.cache.by_name());
+    fixture.logged_in(&fixture.ci, &ci);
+    fixture.logged_in(&fixture.cache, &cache);
+    let (_, image) = fixture.image(1);
+    fixture.push(&image, &format!("docker://{ci}/base/app:v1"));
+    fixture
         .skopeo(&["inspect", &format!("docker://{ci}/base/app:v1")])
         .succeeded();
-    let message = stage
+    let message = fixture
         .skopeo(&["inspect", &format!("docker://{cache}/base/app:v1")])
         .failed();
     assert!(message.contains("manifest unknown"), "{message}");
@@ -154,16 +154,16 @@ fn an_image_of_one_domain_is_not_in_the_other() {
 
 #[test]
 fn skopeo_lists_tags_inspects_and_deletes() {
-    let stage = RegistriesFixture::new();
-    let authority = stage.ci.by_name();
-    stage.logged_in(&stage.ci, &authority);
-    let (_, image) = stage.image(2);
+    let fixture = RegistriesFixture::new();
+    let authority = fixture.ci.by_name();
+    fixture.logged_in(&fixture.ci, &authority);
+    let (_, image) = fixture.image(2);
     let remote = |tag: &str| format!("docker://{authority}/base/app{tag}");
     for tag in [":v1", ":v2", ":latest"] {
-        stage.push(&image, &remote(tag));
+        fixture.push(&image, &remote(tag));
     }
     let tags = |repository: &str| -> Value {
-        serde_json::from_str(&stage.skopeo(&["list-tags", repository]).succeeded()).unwrap()
+        serde_json::from_str(&fixture.skopeo(&["list-tags", repository]).succeeded()).unwrap()
     };
     let mut listed: Vec<_> = tags(&remote(""))["Tags"]
         .as_array()
@@ -173,56 +173,56 @@ fn skopeo_lists_tags_inspects_and_deletes() {
         .collect();
     listed.sort();
     assert_eq!(listed, ["latest", "v1", "v2"]);
-    let inspected = stage.skopeo(&["inspect", &remote(":v2")]).succeeded();
+    let inspected = fixture.skopeo(&["inspect", &remote(":v2")]).succeeded();
     let inspected: Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(inspected["Name"], format!("{authority}/base/app"));
     assert_eq!(inspected["Layers"].as_array().unwrap().len(), 2);
     // By digest, as the protocol has it: all three tags go.
-    stage.skopeo(&["delete", &remote(":v1")]).succeeded();
-    let message = stage.skopeo(&["inspect", &remote(":v2")]).failed();
+    fixture.skopeo(&["delete", &remote(":v1")]).succeeded();
+    let message = fixture.skopeo(&["inspect", &remote(":v2")]).failed();
     assert!(message.contains("manifest unknown"), "{message}");
-    assert!(stage.logged(&["call=manifest.delete"])[0].contains(" status=202 "));
+    assert!(fixture.logged(&["call=manifest.delete"])[0].contains(" status=202 "));
 }
 
 #[test]
 fn a_blob_is_mounted_from_another_repository() {
-    let stage = RegistriesFixture::new();
-    let authority = stage.ci.by_name();
-    stage.logged_in(&stage.ci, &authority);
-    let (_, image) = stage.image(2);
+    let fixture = RegistriesFixture::new();
+    let authority = fixture.ci.by_name();
+    fixture.logged_in(&fixture.ci, &authority);
+    let (_, image) = fixture.image(2);
     let (from, to) = (
         format!("docker://{authority}/base/app:v1"),
         format!("docker://{authority}/other/app:v1"),
     );
-    stage.push(&image, &from);
-    stage.skopeo(&["copy", &from, &to]).succeeded();
-    let mounts = stage.logged(&["call=upload.mount", "repository=other/app"]);
+    fixture.push(&image, &from);
+    fixture.skopeo(&["copy", &from, &to]).succeeded();
+    let mounts = fixture.logged(&["call=upload.mount", "repository=other/app"]);
     assert!(
         mounts.iter().all(|line| line.contains(" status=201 ")),
         "{mounts:?}"
     );
     assert!(mounts.len() >= 2, "both layers: {mounts:?}");
     // Its line comes after those of all uploads.
-    stage.logged(&["call=manifest.write", "repository=other/app"]);
-    let sent_again = stage.logged(&["call=upload.chunk", "repository=other/app"]);
+    fixture.logged(&["call=manifest.write", "repository=other/app"]);
+    let sent_again = fixture.logged(&["call=upload.chunk", "repository=other/app"]);
     assert_eq!(
         sent_again.len(),
         1,
         "only the config, which skopeo does not mount: {sent_again:?}"
     );
-    stage.skopeo(&["inspect", &to]).succeeded();
+    fixture.skopeo(&["inspect", &to]).succeeded();
 }
 
 #[test]
 fn many_layers_go_up_and_down_side_by_side() {
-    let stage = RegistriesFixture::new();
-    let authority = stage.cache.by_name();
-    stage.logged_in(&stage.cache, &authority);
-    let (pushed, image) = stage.image(24);
+    let fixture = RegistriesFixture::new();
+    let authority = fixture.cache.by_name();
+    fixture.logged_in(&fixture.cache, &authority);
+    let (pushed, image) = fixture.image(24);
     let remote = format!("docker://{authority}/release/many:v1");
-    stage.push(&image, &remote);
-    let pulled = stage.path().join("many");
-    stage
+    fixture.push(&image, &remote);
+    let pulled = fixture.path().join("many");
+    fixture
         .skopeo(&["copy", &remote, &format!("oci:{}:v1", pulled.display())])
         .succeeded();
     let names = |directory: &PathBuf| {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::engine::Engine;
+use super::fixture::RegistriesFixture;
 use super::image::{blob, sha256, write_oci_layout};
 use super::process::{Output, run, tool};
-use super::stage::RegistriesFixture;
 
 /// The names of the blobs of an image layout, each of which has to be what its name says.
 fn blobs(layout: &Path) -> Vec<String> {
@@ -81,55 +81,55 @@ impl RegistriesFixture {
 
 #[test]
 fn skopeo_pushes_pulls_lists_and_deletes() {
-    let stage = RegistriesFixture::of_stores();
-    let authority = stage.ci.by_name();
-    stage.logged_in(&stage.ci, &authority);
-    stage.push_and_pull(&authority);
+    let fixture = RegistriesFixture::of_stores();
+    let authority = fixture.ci.by_name();
+    fixture.logged_in(&fixture.ci, &authority);
+    fixture.push_and_pull(&authority);
     let remote = |tag: &str| format!("docker://{authority}/base/app{tag}");
     for tag in [":v2", ":latest"] {
-        stage
+        fixture
             .skopeo(&["copy", &remote(":v1"), &remote(tag)])
             .succeeded();
     }
-    assert_eq!(stage.tags(&remote("")), json!(["latest", "v1", "v2"]));
+    assert_eq!(fixture.tags(&remote("")), json!(["latest", "v1", "v2"]));
     // Layers come from where they are; nothing is sent again.
-    stage
+    fixture
         .skopeo(&[
             "copy",
             &remote(":v1"),
             &format!("docker://{authority}/other/app:v1"),
         ])
         .succeeded();
-    let mounts = stage.logged(&["call=upload.mount", "repository=other/app"]);
+    let mounts = fixture.logged(&["call=upload.mount", "repository=other/app"]);
     assert!(
         mounts.iter().all(|line| line.contains(" status=201 ")),
         "{mounts:?}"
     );
-    stage.skopeo(&["delete", &remote(":v1")]).succeeded();
-    let message = stage.skopeo(&["inspect", &remote(":v2")]).failed();
+    fixture.skopeo(&["delete", &remote(":v1")]).succeeded();
+    let message = fixture.skopeo(&["inspect", &remote(":v2")]).failed();
     assert!(message.contains("manifest unknown"), "{message}");
-    assert_eq!(stage.tags(&remote("")), json!([]));
-    stage
+    assert_eq!(fixture.tags(&remote("")), json!([]));
+    fixture
         .skopeo(&["inspect", &format!("docker://{authority}/other/app:v1")])
         .succeeded();
-    for line in stage.moorgate.stdout().lines() {
+    for line in fixture.moorgate.stdout().lines() {
         assert!(line.ends_with(" end=complete"), "{line}");
     }
 }
 
 #[test]
 fn skopeo_pushes_and_pulls_an_image_for_two_machines() {
-    let stage = RegistriesFixture::of_stores();
-    let authority = stage.ci.by_name();
-    stage.logged_in(&stage.ci, &authority);
-    let (pushed, image) = stage.two_images();
+    let fixture = RegistriesFixture::of_stores();
+    let authority = fixture.ci.by_name();
+    fixture.logged_in(&fixture.ci, &authority);
+    let (pushed, image) = fixture.two_images();
     let remote = format!("docker://{authority}/base/two:v1");
-    stage
+    fixture
         .skopeo(&["copy", "--all", "--preserve-digests", &image, &remote])
         .succeeded();
-    let pulled = stage.path().join("pulled");
+    let pulled = fixture.path().join("pulled");
     let to = format!("oci:{}:v1", pulled.display());
-    stage
+    fixture
         .skopeo(&["copy", "--all", "--preserve-digests", &remote, &to])
         .succeeded();
     assert_eq!(blobs(&pulled), blobs(&pushed));
@@ -139,7 +139,7 @@ fn skopeo_pushes_and_pulls_an_image_for_two_machines() {
         "an index, and of two images manifest, config and a layer; one of both"
     );
     for machine in ["amd64", "arm64"] {
-        let inspected = stage
+        let inspected = fixture
             .skopeo(&["inspect", "--override-arch", machine, &remote])
             .succeeded();
         assert!(inspected.contains("\"Layers\""), "{inspected}");
@@ -148,23 +148,23 @@ fn skopeo_pushes_and_pulls_an_image_for_two_machines() {
 
 #[test]
 fn other_tools_read_what_is_in_the_directory() {
-    let stage = RegistriesFixture::of_stores();
-    let authority = stage.ci.by_name();
-    stage.logged_in(&stage.ci, &authority);
-    let (pushed, image) = stage.image(3);
-    stage.push(&image, &format!("docker://{authority}/base/app:v1"));
-    stage.push(&image, &format!("docker://{authority}/base/app:v2"));
-    let layout = stage.layout(&stage.ci, "base/app");
+    let fixture = RegistriesFixture::of_stores();
+    let authority = fixture.ci.by_name();
+    fixture.logged_in(&fixture.ci, &authority);
+    let (pushed, image) = fixture.image(3);
+    fixture.push(&image, &format!("docker://{authority}/base/app:v1"));
+    fixture.push(&image, &format!("docker://{authority}/base/app:v2"));
+    let layout = fixture.layout(&fixture.ci, "base/app");
     assert_eq!(blobs(&layout), blobs(&pushed));
     let local = format!("oci:{}:v1", layout.display());
     let [here, there] = [local.clone(), format!("docker://{authority}/base/app:v1")].map(|name| {
         let inspected: Value =
-            serde_json::from_str(&stage.skopeo(&["inspect", &name]).succeeded()).unwrap();
+            serde_json::from_str(&fixture.skopeo(&["inspect", &name]).succeeded()).unwrap();
         (inspected["Digest"].clone(), inspected["Layers"].clone())
     });
     assert_eq!(here, there);
-    let copied = stage.path().join("copied");
-    stage
+    let copied = fixture.path().join("copied");
+    fixture
         .skopeo(&["copy", &local, &format!("dir:{}", copied.display())])
         .succeeded();
     for name in blobs(&pushed) {
@@ -182,21 +182,22 @@ fn other_tools_read_what_is_in_the_directory() {
 
 #[test]
 fn what_other_tools_write_into_the_directory_is_there() {
-    let stage = RegistriesFixture::of_stores();
-    let authority = stage.ci.by_name();
-    stage.logged_in(&stage.ci, &authority);
-    let (pushed, image) = stage.image(2);
-    let (both_pushed, both) = stage.two_images();
-    let layout =
-        |name: &str, tag: &str| format!("oci:{}:{tag}", stage.layout(&stage.ci, name).display());
+    let fixture = RegistriesFixture::of_stores();
+    let authority = fixture.ci.by_name();
+    fixture.logged_in(&fixture.ci, &authority);
+    let (pushed, image) = fixture.image(2);
+    let (both_pushed, both) = fixture.two_images();
+    let layout = |name: &str, tag: &str| {
+        format!("oci:{}:{tag}", fixture.layout(&fixture.ci, name).display())
+    };
     let remote = |name: &str| format!("docker://{authority}/{name}");
     // Into a repository that is there, and into one that was never pushed to.
-    stage.push(&image, &remote("base/app:v1"));
+    fixture.push(&image, &remote("base/app:v1"));
     for name in ["base/app", "tool/made"] {
-        stage
+        fixture
             .skopeo(&["copy", &image, &layout(name, "by-tool")])
             .succeeded();
-        stage
+        fixture
             .skopeo(&[
                 "copy",
                 "--all",
@@ -207,39 +208,42 @@ fn what_other_tools_write_into_the_directory_is_there() {
             .succeeded();
     }
     assert_eq!(
-        stage.tags(&remote("base/app")),
+        fixture.tags(&remote("base/app")),
         json!(["both", "by-tool", "v1"])
     );
-    assert_eq!(stage.tags(&remote("tool/made")), json!(["both", "by-tool"]));
+    assert_eq!(
+        fixture.tags(&remote("tool/made")),
+        json!(["both", "by-tool"])
+    );
     for (n, (tag, source)) in [("by-tool", &pushed), ("both", &both_pushed)]
         .into_iter()
         .enumerate()
     {
-        let pulled = stage.path().join(format!("pulled-{n}"));
+        let pulled = fixture.path().join(format!("pulled-{n}"));
         let to = format!("oci:{}:v1", pulled.display());
         let from = format!("{}:{tag}", remote("tool/made"));
-        stage
+        fixture
             .skopeo(&["copy", "--all", "--preserve-digests", &from, &to])
             .succeeded();
         assert_eq!(blobs(&pulled), blobs(source));
     }
     // What is pushed after that leaves it alone.
-    stage.push(&image, &remote("tool/made:v3"));
-    stage
+    fixture.push(&image, &remote("tool/made:v3"));
+    fixture
         .skopeo(&["inspect", &layout("tool/made", "both"), "--raw"])
         .succeeded();
-    stage
+    fixture
         .skopeo(&["inspect", &layout("tool/made", "v3")])
         .succeeded();
     assert_eq!(
-        stage.tags(&remote("tool/made")),
+        fixture.tags(&remote("tool/made")),
         json!(["both", "by-tool", "v3"])
     );
-    stage
+    fixture
         .skopeo(&["delete", &remote("tool/made:by-tool")])
         .succeeded();
     assert_eq!(
-        stage.tags(&remote("tool/made")),
+        fixture.tags(&remote("tool/made")),
         json!(["both"]),
         "two tags of one image"
     );
@@ -247,9 +251,9 @@ fn what_other_tools_write_into_the_directory_is_there() {
 
 #[test]
 fn docker_pushes_and_pulls() {
-    let stage = RegistriesFixture::of_stores();
-    let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
-    for domain in [&stage.ci, &stage.cache] {
+    let fixture = RegistriesFixture::of_stores();
+    let engine = Engine::start(&fixture.machine, &fixture.path().join("engine"));
+    for domain in [&fixture.ci, &fixture.cache] {
         engine
             .login(&domain.by_port(), domain.user, domain.password)
             .succeeded();
@@ -257,7 +261,7 @@ fn docker_pushes_and_pulls() {
         engine.import(&name);
         engine.push_and_pull(&name);
     }
-    let ci = &stage.ci;
+    let ci = &fixture.ci;
     engine
         .login(&ci.by_name(), ci.user, ci.password)
         .succeeded();
@@ -276,7 +280,7 @@ fn docker_pushes_and_pulls() {
     assert_eq!(engine.image_id(&format!("{name}:v2")), id);
     // Its manifests are of Docker's own type, and listed so. skopeo reads those of OCI's types
     // only.
-    let layout = stage.layout(ci, "release/many");
+    let layout = fixture.layout(ci, "release/many");
     let index: Value =
         serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     assert_eq!(
@@ -292,10 +296,10 @@ fn docker_pushes_and_pulls() {
 
 #[test]
 fn buildah_pushes_and_pulls() {
-    let stage = RegistriesFixture::of_stores();
-    let ci = &stage.ci;
+    let fixture = RegistriesFixture::of_stores();
+    let ci = &fixture.ci;
     let authority = ci.by_name();
-    stage
+    fixture
         .buildah(
             &[
                 "login",
@@ -307,10 +311,10 @@ fn buildah_pushes_and_pulls() {
             ci.password,
         )
         .succeeded();
-    let container = stage.buildah(&["from", "scratch"], "").succeeded();
-    let file = stage.path().join("hello");
+    let container = fixture.buildah(&["from", "scratch"], "").succeeded();
+    let file = fixture.path().join("hello");
     fs::write(&file, "hello\n").unwrap();
-    stage
+    fixture
         .buildah(
             &["copy", container.trim(), file.to_str().unwrap(), "/hello"],
             "",
@@ -319,7 +323,7 @@ fn buildah_pushes_and_pulls() {
     for (format, tag) in [("oci", "v1"), ("docker", "v2")] {
         let local = format!("localhost/app:{tag}");
         let remote = format!("docker://{authority}/base/app:{tag}");
-        let id = stage
+        let id = fixture
             .buildah(
                 &[
                     "commit",
@@ -332,18 +336,20 @@ fn buildah_pushes_and_pulls() {
                 "",
             )
             .succeeded();
-        stage.buildah(&["push", &local, &remote], "").succeeded();
-        stage
+        fixture.buildah(&["push", &local, &remote], "").succeeded();
+        fixture
             .buildah(&["rmi", "--force", id.trim()], "")
             .succeeded();
         assert_eq!(
-            stage.buildah(&["pull", "--quiet", &remote], "").succeeded(),
+            fixture
+                .buildah(&["pull", "--quiet", &remote], "")
+                .succeeded(),
             id
         );
     }
-    stage.logged_in(ci, &authority);
+    fixture.logged_in(ci, &authority);
     assert_eq!(
-        stage.tags(&format!("docker://{authority}/base/app")),
+        fixture.tags(&format!("docker://{authority}/base/app")),
         json!(["v1", "v2"])
     );
 }

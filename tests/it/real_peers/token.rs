@@ -6,7 +6,7 @@ use std::fs;
 use super::access::{containerd, podman_or_buildah, refused};
 use super::clients::Tool;
 use super::engine::Engine;
-use super::stage::RegistriesFixture;
+use super::fixture::RegistriesFixture;
 
 impl RegistriesFixture {
     fn with_tokens(self) -> Self {
@@ -14,22 +14,24 @@ impl RegistriesFixture {
     }
 }
 
-fn docker(stage: &RegistriesFixture) {
-    let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
-    let authority = stage.ci.by_name();
+fn docker(fixture: &RegistriesFixture) {
+    let engine = Engine::start(&fixture.machine, &fixture.path().join("engine"));
+    let authority = fixture.ci.by_name();
     let name = |what: &str| format!("{authority}/{what}");
     let login = |user: &str| {
         engine
-            .login(&authority, user, stage.password(user))
+            .login(&authority, user, fixture.password(user))
             .succeeded()
     };
-    let image = stage.image_of("one");
-    stage.copied("ci-bot", &image, "public/app:v1").succeeded();
-    stage.copied("ci-bot", &image, "base/app:v1").succeeded();
+    let image = fixture.image_of("one");
+    fixture
+        .copied("ci-bot", &image, "public/app:v1")
+        .succeeded();
+    fixture.copied("ci-bot", &image, "base/app:v1").succeeded();
 
     // What basic mode cannot: without a login it pulls, and after one it pushes.
     engine.docker(&["pull", &name("public/app:v1")]).succeeded();
-    stage.logged(&["user=-", "call=token", "status=200"]);
+    fixture.logged(&["user=-", "call=token", "status=200"]);
     refused(
         &engine.docker(&["pull", &name("base/app:v1")]).failed(),
         "log in to use this registry",
@@ -102,23 +104,23 @@ fn docker_does_so_at_a_store_too() {
 
 #[test]
 fn docker_keeps_a_refresh_token_that_can_be_taken_back() {
-    let stage = RegistriesFixture::of_stores().with_tokens();
-    let engine = Engine::start(&stage.machine, &stage.path().join("engine"));
-    let authority = stage.ci.by_name();
+    let fixture = RegistriesFixture::of_stores().with_tokens();
+    let engine = Engine::start(&fixture.machine, &fixture.path().join("engine"));
+    let authority = fixture.ci.by_name();
     let name = format!("{authority}/base/app:v1");
     engine
-        .login(&authority, "ci-bot", stage.password("ci-bot"))
+        .login(&authority, "ci-bot", fixture.password("ci-bot"))
         .succeeded();
-    let kept = fs::read_to_string(stage.machine.home().join(".docker/config.json")).unwrap();
+    let kept = fs::read_to_string(fixture.machine.home().join(".docker/config.json")).unwrap();
     assert!(kept.contains("identitytoken"), "{kept}");
     engine.import(&name);
     engine.docker(&["push", &name]).succeeded();
-    let listed = stage.cli(&["tokens", "list"]).succeeded();
+    let listed = fixture.cli(&["tokens", "list"]).succeeded();
     assert!(
         listed.contains("  ci-bot  docker-ci.test  docker  made "),
         "{listed}"
     );
-    let revoked = stage.cli(&["tokens", "revoke", "--user", "ci-bot"]);
+    let revoked = fixture.cli(&["tokens", "revoke", "--user", "ci-bot"]);
     assert_eq!(revoked.stderr, "1 refresh token revoked\n");
     engine
         .docker(&["tag", &name, &format!("{authority}/base/app:v2")])
@@ -127,13 +129,13 @@ fn docker_keeps_a_refresh_token_that_can_be_taken_back() {
         .docker(&["push", &format!("{authority}/base/app:v2")])
         .failed();
     engine
-        .login(&authority, "ci-bot", stage.password("ci-bot"))
+        .login(&authority, "ci-bot", fixture.password("ci-bot"))
         .succeeded();
     engine
         .docker(&["push", &format!("{authority}/base/app:v2")])
         .succeeded();
     // Whatever was written down, no token was.
-    let said = stage.moorgate.stdout() + &stage.moorgate.stderr();
+    let said = fixture.moorgate.stdout() + &fixture.moorgate.stderr();
     assert!(
         !said.contains("moorgate_") && !said.contains("eyJ"),
         "{said}"
@@ -147,51 +149,53 @@ fn containerd_pulls_without_a_login_and_pushes_with_one() {
 
 #[test]
 fn podman_pulls_without_a_login_and_pushes_after_one() {
-    let stage = RegistriesFixture::new().with_tokens();
-    podman_or_buildah(&stage, &Tool::podman(&stage));
+    let fixture = RegistriesFixture::new().with_tokens();
+    podman_or_buildah(&fixture, &Tool::podman(&fixture));
 }
 
 #[test]
 fn buildah_pulls_without_a_login_and_pushes_after_one() {
-    let stage = RegistriesFixture::of_stores().with_tokens();
-    podman_or_buildah(&stage, &Tool::buildah(&stage));
+    let fixture = RegistriesFixture::of_stores().with_tokens();
+    podman_or_buildah(&fixture, &Tool::buildah(&fixture));
 }
 
 #[test]
 fn skopeo_reads_copies_and_deletes() {
-    let stage = RegistriesFixture::new().with_tokens();
-    let [one, two] = ["one", "two"].map(|word| stage.image_of(word));
-    stage.copied("ci-bot", &one, "base/app:v1").succeeded();
+    let fixture = RegistriesFixture::new().with_tokens();
+    let [one, two] = ["one", "two"].map(|word| fixture.image_of(word));
+    fixture.copied("ci-bot", &one, "base/app:v1").succeeded();
     refused(
-        &stage.copied("ci-bot", &two, "base/app:v1").failed(),
+        &fixture.copied("ci-bot", &two, "base/app:v1").failed(),
         "ci-bot may not overwrite base/app:v1",
     );
-    stage.copied("ci-bot", &one, "public/app:v1").succeeded();
-    let remote = |what: &str| format!("docker://{}/{what}", stage.ci.by_name());
-    stage
+    fixture.copied("ci-bot", &one, "public/app:v1").succeeded();
+    let remote = |what: &str| format!("docker://{}/{what}", fixture.ci.by_name());
+    fixture
         .skopeo(&["inspect", &remote("public/app:v1")])
         .succeeded();
     refused(
-        &stage.skopeo(&["inspect", &remote("base/app:v1")]).failed(),
+        &fixture
+            .skopeo(&["inspect", &remote("base/app:v1")])
+            .failed(),
         "log in to use this registry",
     );
-    stage.inspected("reader", "base/app:v1").succeeded();
+    fixture.inspected("reader", "base/app:v1").succeeded();
     refused(
-        &stage.copied("reader", &two, "base/app:v3").failed(),
+        &fixture.copied("reader", &two, "base/app:v3").failed(),
         "denied",
     );
     refused(
-        &stage
+        &fixture
             .inspected("reader", "contractor/site:release")
             .failed(),
         "unknown",
     );
     for image in [&one, &two] {
-        stage
+        fixture
             .copied("contractor", image, "contractor/site:release")
             .succeeded();
     }
-    let message = stage
+    let message = fixture
         .copied("contractor", &one, "contractor/site:latest")
         .failed();
     refused(
@@ -199,7 +203,7 @@ fn skopeo_reads_copies_and_deletes() {
         "but may: push and overwrite contractor/** (tag release)",
     );
     // From one repository to another, with a token for both.
-    let credentials = format!("ci-bot:{}", stage.password("ci-bot"));
+    let credentials = format!("ci-bot:{}", fixture.password("ci-bot"));
     let copy = [
         "copy",
         "--src-creds",
@@ -207,7 +211,7 @@ fn skopeo_reads_copies_and_deletes() {
         "--dest-creds",
         &credentials,
     ];
-    stage
+    fixture
         .skopeo(
             &[
                 &copy[..],
@@ -216,13 +220,13 @@ fn skopeo_reads_copies_and_deletes() {
             .concat(),
         )
         .succeeded();
-    let delete = |what: &str| stage.skopeo(&["delete", "--creds", &credentials, &remote(what)]);
+    let delete = |what: &str| fixture.skopeo(&["delete", "--creds", &credentials, &remote(what)]);
     delete("public/copy:v1").succeeded();
     refused(
         &delete("base/app:v1").failed(),
         "ci-bot may not delete from base/app",
     );
-    let listed = stage
+    let listed = fixture
         .skopeo(&["list-tags", "--creds", &credentials, &remote("base/app")])
         .succeeded();
     assert!(listed.contains("v1"), "{listed}");

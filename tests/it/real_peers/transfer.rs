@@ -5,9 +5,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use super::fixture::{Domain, RegistriesFixture};
 use super::image::hex;
 use super::process::run;
-use super::stage::{Domain, RegistriesFixture};
 
 /// Bytes that no two blocks and no two seeds have in common.
 pub struct Blob {

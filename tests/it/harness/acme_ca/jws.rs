@@ -19,13 +19,13 @@ impl Shared {
             format!("{}{path}", self.url),
             "signed for another URL"
         );
-        let mut world = self.world.lock().unwrap();
-        if !world.nonces.remove(protected["nonce"].as_str().unwrap()) {
+        let mut state = self.state.lock().unwrap();
+        if !state.nonces.remove(protected["nonce"].as_str().unwrap()) {
             return Err(Box::new(problem("badNonce", 400)));
         }
         let account = protected["kid"].as_str().unwrap_or_default().to_owned();
         let key = match &protected["jwk"] {
-            Value::Null => match world.accounts.get(&account) {
+            Value::Null => match state.accounts.get(&account) {
                 Some(key) => key.clone(),
                 None => return Err(Box::new(problem("accountDoesNotExist", 400))),
             },
@@ -50,8 +50,8 @@ impl Shared {
             serde_json::from_slice(&payload).unwrap()
         };
         if protected["kid"].is_null() {
-            let url = format!("{}/account/{}", self.url, world.accounts.len());
-            world.accounts.insert(url.clone(), key);
+            let url = format!("{}/account/{}", self.url, state.accounts.len());
+            state.accounts.insert(url.clone(), key);
             return Ok((payload, url));
         }
         Ok((payload, account))

@@ -47,8 +47,8 @@ impl Body for Sending {
                     &PIECE[..usize::try_from(length).unwrap()],
                 ))
             }
-            Self::Trickling(drips) => {
-                std::task::ready!(drips.poll_recv(context)).map(|()| Bytes::from_static(b" "))
+            Self::Trickling(slow_bodies) => {
+                std::task::ready!(slow_bodies.poll_recv(context)).map(|()| Bytes::from_static(b" "))
             }
         };
         Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))

@@ -12,7 +12,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
 use super::sending::Sending;
-use super::{Answer, Authorization, Order, Shared, Told, USUAL_LIFE};
+use super::{Answer, Authorization, Order, Scripted, Shared, USUAL_LIFE};
 
 struct PublicKey(Vec<u8>);
 
@@ -30,7 +30,7 @@ impl Shared {
     /// `None`: nothing is answered, and the connection ends.
     pub(super) async fn told_or_work(
         &self,
-        told: Option<Told>,
+        told: Option<Scripted>,
         endpoint: &str,
         path: &str,
         payload: &Value,
@@ -39,70 +39,70 @@ impl Shared {
         let work = || self.work(endpoint, path, payload, account);
         Some(match told {
             None => work(),
-            Some(Told::Refuse(kind, status, lines)) => with(problem(kind, status), lines),
-            Some(Told::Html(status, lines)) => {
+            Some(Scripted::Refuse(kind, status, lines)) => with(problem(kind, status), lines),
+            Some(Scripted::Html(status, lines)) => {
                 let page = Sending::from("<html>\r\n<body>Come back later.</body>\r\n</html>\r\n");
                 with(
                     Response::builder().status(status).body(page).unwrap(),
                     lines,
                 )
             }
-            Some(Told::Busy(times, retry_after)) => {
+            Some(Scripted::Busy(times, retry_after)) => {
                 work();
-                self.world.lock().unwrap().orders[index_of(path)].busy = (times, retry_after);
+                self.state.lock().unwrap().orders[index_of(path)].busy = (times, retry_after);
                 self.show_order(index_of(path))
             }
-            Some(Told::Invalid(kind, times)) => {
-                let mut world = self.world.lock().unwrap();
-                let order = &mut world.orders[index_of(path)];
+            Some(Scripted::Invalid(kind, times)) => {
+                let mut state = self.state.lock().unwrap();
+                let order = &mut state.orders[index_of(path)];
                 (order.error, order.busy) = (Some(kind), (times, "1"));
-                drop(world);
+                drop(state);
                 self.show_order(index_of(path))
             }
-            Some(Told::NotReplacing) => {
+            Some(Scripted::NotReplacing) => {
                 let mut payload = payload.clone();
                 payload["replaces"] = json!(null);
                 self.work(endpoint, path, &payload, account)
             }
-            Some(Told::ForeignIssuer) => {
+            Some(Scripted::ForeignIssuer) => {
                 let key = KeyPair::generate().unwrap();
                 let mut params = CertificateParams::default();
                 params
                     .distinguished_name
                     .push(rcgen::DnType::CommonName, "a stranger");
                 let stranger = params.self_signed(&key).unwrap().pem();
-                let chain = self.world.lock().unwrap().orders[index_of(path)]
+                let chain = self.state.lock().unwrap().orders[index_of(path)]
                     .chain
                     .clone()
                     .unwrap();
                 chain_answer(chain.replace(&self.issuer_pem, &stranger))
             }
-            Some(Told::WrongChain) => {
+            Some(Scripted::WrongChain) => {
                 let stranger = KeyPair::generate().unwrap();
                 let params = CertificateParams::new(["ci.test".to_owned()]).unwrap();
                 let leaf = params.signed_by(&stranger, &self.issuer).unwrap();
                 chain_answer(format!("{}{}", leaf.pem(), self.issuer_pem))
             }
-            Some(Told::Unmet) => self.fail(path),
-            Some(Told::Silence) => std::future::pending().await,
-            Some(Told::Hangup) => return None,
-            Some(Told::Lost) => {
+            Some(Scripted::Unmet) => self.fail(path),
+            Some(Scripted::Silence) => std::future::pending().await,
+            Some(Scripted::Hangup) => return None,
+            Some(Scripted::Lost) => {
                 work();
                 return None;
             }
-            Some(Told::Denied(kind, status)) => {
+            Some(Scripted::Denied(kind, status)) => {
                 work();
                 problem(kind, status)
             }
-            Some(Told::Endless(length)) => {
+            Some(Scripted::Endless(length)) => {
                 json_answer(200, &json!(null)).map(|_| Sending::Endless(length))
             }
-            Some(Told::Trickle) => {
-                let (drips, body) = tokio::sync::mpsc::unbounded_channel();
-                self.world.lock().unwrap().drips.push(drips);
+            Some(Scripted::Trickle) => {
+                let (slow_bodies, body) = tokio::sync::mpsc::unbounded_channel();
+                self.state.lock().unwrap().slow_bodies.push(slow_bodies);
                 json_answer(200, &json!(null)).map(|_| Sending::Trickling(body))
             }
-            Some(Told::WindowsLines) => {
+            Some(Scripted::WindowsLines) => {
                 let (head, body) = work().into_parts();
                 let text = body.collect().await.unwrap().to_bytes();
                 let text = String::from_utf8_lossy(&text).replace('\n', "\r\n");
@@ -122,7 +122,7 @@ impl Shared {
             "authz" => json_answer(200, &self.authorization(index, parts_of(path).1)),
             "challenge" => {
                 let (_, number, kind) = parts_of(path);
-                self.world.lock().unwrap().orders[index].authorizations[number] =
+                self.state.lock().unwrap().orders[index].authorizations[number] =
                     Authorization::Valid;
                 json_answer(200, &self.challenge(index, number, &kind))
             }
@@ -131,7 +131,7 @@ impl Shared {
                 self.show_order(index)
             }
             "cert" => chain_answer(
-                self.world.lock().unwrap().orders[index]
+                self.state.lock().unwrap().orders[index]
                     .chain
                     .clone()
                     .unwrap(),
@@ -142,9 +142,9 @@ impl Shared {
     }
 
     fn directory(&self) -> Answer {
-        let world = self.world.lock().unwrap();
+        let state = self.state.lock().unwrap();
         let at = |endpoint: &str| format!("{}/{endpoint}", self.url);
-        let profiles: HashMap<_, _> = world
+        let profiles: HashMap<_, _> = state
             .profiles
             .iter()
             .map(|(name, _)| (*name, "a profile"))
@@ -152,9 +152,9 @@ impl Shared {
         let mut directory = json!({
             "newNonce": at("nonce"), "newAccount": at("account"), "newOrder": at("order"),
             "revokeCert": at("revoke"), "keyChange": at("key"),
-            "meta": { "profiles": profiles, "caaIdentities": world.identities },
+            "meta": { "profiles": profiles, "caaIdentities": state.identities },
         });
-        if world.suggests || !world.windows.is_empty() {
+        if state.suggests || !state.windows.is_empty() {
             directory["renewalInfo"] = json!(at("renewal"));
         }
         json_answer(200, &directory)
@@ -162,9 +162,9 @@ impl Shared {
 
     fn account(&self, url: &str) -> Answer {
         let now = (self.clock)();
-        let mut world = self.world.lock().unwrap();
-        if let Some(Err(words)) = world.limits.as_mut().map(|limits| limits.account(now)) {
-            world.accounts.remove(url);
+        let mut state = self.state.lock().unwrap();
+        if let Some(Err(words)) = state.limits.as_mut().map(|limits| limits.account(now)) {
+            state.accounts.remove(url);
             return limited(words);
         }
         with_location(json_answer(201, &json!({ "status": "valid" })), url)
@@ -172,11 +172,11 @@ impl Shared {
 
     fn new_order(&self, payload: &Value, account: &str) -> Answer {
         let now = (self.clock)();
-        let mut guard = self.world.lock().unwrap();
-        let world = &mut *guard;
+        let mut guard = self.state.lock().unwrap();
+        let state = &mut *guard;
         let replaced = payload["replaces"]
             .as_str()
-            .and_then(|id| world.orders.get(certificate_of(id)));
+            .and_then(|id| state.orders.get(certificate_of(id)));
         if replaced.is_some_and(|order| order.replaced) {
             return problem("alreadyReplaced", 409);
         }
@@ -193,14 +193,14 @@ impl Shared {
             busy: (0, ""),
             error: None,
         };
-        if let Some(limits) = &mut world.limits
+        if let Some(limits) = &mut state.limits
             && let Err(words) =
                 limits.order(account, &order.names(), !order.replaces.is_null(), now)
         {
             return limited(words);
         }
-        world.orders.push(order);
-        let index = world.orders.len() - 1;
+        state.orders.push(order);
+        let index = state.orders.len() - 1;
         drop(guard);
         with_location(
             json_answer(201, &self.order(index)),
@@ -210,8 +210,8 @@ impl Shared {
 
     fn show_order(&self, index: usize) -> Answer {
         let mut order = self.order(index);
-        let mut world = self.world.lock().unwrap();
-        let (times, retry_after) = &mut world.orders[index].busy;
+        let mut state = self.state.lock().unwrap();
+        let (times, retry_after) = &mut state.orders[index].busy;
         if *times == 0 {
             return json_answer(200, &order);
         }
@@ -221,7 +221,7 @@ impl Shared {
     }
 
     fn order(&self, index: usize) -> Value {
-        let world = self.world.lock().unwrap();
+        let state = self.state.lock().unwrap();
         let Order {
             identifiers,
             profile,
@@ -230,7 +230,7 @@ impl Shared {
             chain,
             error,
             ..
-        } = &world.orders[index];
+        } = &state.orders[index];
         let has_failed = |one: &Authorization| matches!(one, Authorization::Invalid(_));
         let is = match chain {
             Some(_) => "valid",
@@ -267,7 +267,7 @@ impl Shared {
     }
 
     fn authorization(&self, index: usize, number: usize) -> Value {
-        let offers = self.world.lock().unwrap().offers.clone();
+        let offers = self.state.lock().unwrap().offers.clone();
         let kinds = if offers.is_empty() {
             vec!["http-01", "tls-alpn-01"]
         } else {
@@ -277,8 +277,8 @@ impl Shared {
             .iter()
             .map(|kind| self.challenge(index, number, kind))
             .collect();
-        let world = self.world.lock().unwrap();
-        let order = &world.orders[index];
+        let state = self.state.lock().unwrap();
+        let order = &state.orders[index];
         let status = match order.authorizations[number] {
             Authorization::Pending => "pending",
             Authorization::Valid => "valid",
@@ -295,14 +295,14 @@ impl Shared {
     }
 
     fn challenge(&self, index: usize, number: usize, kind: &str) -> Value {
-        let world = self.world.lock().unwrap();
+        let state = self.state.lock().unwrap();
         let mut challenge = json!({
             "type": kind,
             "url": format!("{}/challenge/{index}-{number}-{kind}", self.url),
             "token": format!("a-token-of-more-than-22-characters-{index}-{number}"),
             "status": "pending",
         });
-        match &world.orders[index].authorizations[number] {
+        match &state.orders[index].authorizations[number] {
             Authorization::Invalid(failed) if failed == kind => {
                 challenge["status"] = json!("invalid");
                 let kind = "urn:ietf:params:acme:error:connection";
@@ -318,12 +318,12 @@ impl Shared {
     fn fail(&self, path: &str) -> Answer {
         let (index, number, kind) = parts_of(path);
         let now = (self.clock)();
-        let mut guard = self.world.lock().unwrap();
-        let world = &mut *guard;
-        let order = &mut world.orders[index];
+        let mut guard = self.state.lock().unwrap();
+        let state = &mut *guard;
+        let order = &mut state.orders[index];
         order.authorizations[number] = Authorization::Invalid(kind.clone());
         let name = order.names().swap_remove(number);
-        if let Some(limits) = &mut world.limits {
+        if let Some(limits) = &mut state.limits {
             limits.failed(&order.account, &name, now);
         }
         drop(guard);
@@ -336,10 +336,10 @@ impl Shared {
         let info = &request.certification_request_info;
         let key = PublicKey(info.subject_pki.subject_public_key.data.to_vec());
         let now = (self.clock)();
-        let mut guard = self.world.lock().unwrap();
-        let world = &mut *guard;
-        let order = &mut world.orders[index];
-        let profile = world
+        let mut guard = self.state.lock().unwrap();
+        let state = &mut *guard;
+        let order = &mut state.orders[index];
+        let profile = state
             .profiles
             .iter()
             .find(|(name, _)| order.profile == *name);
@@ -354,25 +354,25 @@ impl Shared {
         order.chain = Some(format!("{}{}", leaf.pem(), self.issuer_pem));
         order.life = Some(life);
         let replaces = order.replaces.as_str().map(certificate_of);
-        if let Some(limits) = &mut world.limits {
+        if let Some(limits) = &mut state.limits {
             limits.issued(&order.account, &order.names(), replaces.is_some(), now);
         }
-        if let Some(replaced) = replaces.and_then(|index| world.orders.get_mut(index)) {
+        if let Some(replaced) = replaces.and_then(|index| state.orders.get_mut(index)) {
             replaced.replaced = true;
         }
     }
 
     fn renewal_info(&self, path: &str) -> Answer {
         let now = (self.clock)();
-        let world = self.world.lock().unwrap();
+        let state = self.state.lock().unwrap();
         let moment = |at: SystemTime| jiff::Timestamp::try_from(at).unwrap().to_string();
-        if !world.suggests {
-            let issued = world
+        if !state.suggests {
+            let issued = state
                 .orders
                 .iter()
                 .filter(|order| order.chain.is_some())
                 .count();
-            let (start, end) = world.windows[issued.saturating_sub(1).min(world.windows.len() - 1)];
+            let (start, end) = state.windows[issued.saturating_sub(1).min(state.windows.len() - 1)];
             let now = jiff::Timestamp::try_from(now).unwrap();
             let at = |offset: i64| (now + jiff::SignedDuration::from_secs(offset)).to_string();
             return json_answer(
@@ -381,8 +381,8 @@ impl Shared {
             );
         }
         let id = path.rsplit('/').next().unwrap();
-        let (begin, end) = world.orders[certificate_of(id)].life.unwrap();
-        let window = match world.revoked {
+        let (begin, end) = state.orders[certificate_of(id)].life.unwrap();
+        let window = match state.revoked {
             Some(revoked) if begin + Duration::from_secs(3600) <= revoked => {
                 (revoked - 2 * DAY, revoked - DAY)
             }

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::Act::{self, Catalog, Delete, DeleteTag, List, Pull, Push};
 use crate::real_peers::clients::{Containerd, Tool, only_tells_of_its_pipe};
 use crate::real_peers::engine::Engine;
+use crate::real_peers::fixture::RegistriesFixture;
 use crate::real_peers::process::{Output, run};
-use crate::real_peers::stage::RegistriesFixture;
 
 /// A client that shows who asks each time, or logs in first.
 pub trait Client {
@@ -44,13 +44,13 @@ impl Client for Docker<'_> {
     }
 
     fn act(&self, user: &str, act: Act, what: &str) -> Option<Output> {
-        let Self(stage, engine) = self;
-        let name = stage.named(what);
+        let Self(fixture, engine) = self;
+        let name = fixture.named(what);
         let command = match act {
             Pull(_) => "pull",
             Push(image, _) => {
                 engine
-                    .docker(&["tag", &stage.named(&format!("lib/{image}:v1")), &name])
+                    .docker(&["tag", &fixture.named(&format!("lib/{image}:v1")), &name])
                     .succeeded();
                 "push"
             }
@@ -58,7 +58,7 @@ impl Client for Docker<'_> {
             List(_) | Catalog | Delete(_) | DeleteTag(_) => return None,
         };
         engine
-            .login(&stage.ci.by_name(), user, stage.password(user))
+            .login(&fixture.ci.by_name(), user, fixture.password(user))
             .succeeded();
         Some(engine.docker(&[command, "--quiet", &name]))
     }
@@ -76,9 +76,11 @@ impl Client for Podman<'_> {
     }
 
     fn act(&self, user: &str, act: Act, what: &str) -> Option<Output> {
-        let Self(stage, podman) = self;
+        let Self(fixture, podman) = self;
         match act {
-            Pull(_) | Push(..) => return pull_or_push(stage, podman, &["pull"], (user, act, what)),
+            Pull(_) | Push(..) => {
+                return pull_or_push(fixture, podman, &["pull"], (user, act, what));
+            }
             List(_) | Catalog => {}
             Delete(_) | DeleteTag(_) => return None,
         }
@@ -88,7 +90,7 @@ impl Client for Podman<'_> {
         } else {
             &[]
         };
-        Some(podman.run(&[&["search"], tags, &[&stage.named(what)]].concat()))
+        Some(podman.run(&[&["search"], tags, &[&fixture.named(what)]].concat()))
     }
 
     fn shown(&self, act: Act, words: &str) -> String {
@@ -122,15 +124,15 @@ impl Client for Buildah<'_> {
 }
 
 fn pull_or_push(
-    stage: &RegistriesFixture,
+    fixture: &RegistriesFixture,
     tool: &Tool<'_>,
     pull: &[&str],
     (user, act, what): (&str, Act, &str),
 ) -> Option<Output> {
     tool.login(user).succeeded();
     Some(match act {
-        Push(image, _) => tool.push(&stage.named(&format!("lib/{image}:v1")), what),
-        _ => tool.run(&[pull, &[&stage.named(what)]].concat()),
+        Push(image, _) => tool.push(&fixture.named(&format!("lib/{image}:v1")), what),
+        _ => tool.run(&[pull, &[&fixture.named(what)]].concat()),
     })
 }
 
@@ -142,15 +144,15 @@ impl Client for Ctr<'_> {
     }
 
     fn act(&self, user: &str, act: Act, what: &str) -> Option<Output> {
-        let Self(stage, ctr) = self;
+        let Self(fixture, ctr) = self;
         let (name, login) = (
-            stage.named(what),
-            format!("{user}:{}", stage.password(user)),
+            fixture.named(what),
+            format!("{user}:{}", fixture.password(user)),
         );
         match act {
             Pull(_) => Some(ctr.pull(Some(&login), &name)),
             Push(image, _) => {
-                ctr.tag(&stage.named(&format!("lib/{image}:v1")), &name)
+                ctr.tag(&fixture.named(&format!("lib/{image}:v1")), &name)
                     .succeeded();
                 Some(ctr.push(Some(&login), &name))
             }
@@ -180,27 +182,27 @@ impl Client for Skopeo<'_> {
     }
 
     fn act(&self, user: &str, act: Act, what: &str) -> Option<Output> {
-        let stage = self.0;
-        let login = format!("{user}:{}", stage.password(user));
-        let remote = format!("docker://{}", stage.named(what));
+        let fixture = self.0;
+        let login = format!("{user}:{}", fixture.password(user));
+        let remote = format!("docker://{}", fixture.named(what));
         let command = match act {
-            Push(image, _) => return Some(stage.copied(user, &stage.image_of(image), what)),
+            Push(image, _) => return Some(fixture.copied(user, &fixture.image_of(image), what)),
             Pull(_) => {
-                let to = format!("dir:{}", stage.path().join("skopeo-pulled").display());
-                return Some(stage.skopeo(&["copy", "--src-creds", &login, &remote, &to]));
+                let to = format!("dir:{}", fixture.path().join("skopeo-pulled").display());
+                return Some(fixture.skopeo(&["copy", "--src-creds", &login, &remote, &to]));
             }
             List(_) => "list-tags",
             Delete(_) => "delete",
             // It takes out a tag by the digest behind it, with all other tags of that.
             Catalog | DeleteTag(_) => return None,
         };
-        Some(stage.skopeo(&[command, "--creds", &login, &remote]))
+        Some(fixture.skopeo(&[command, "--creds", &login, &remote]))
     }
 }
 
 /// For the one call that no other client makes.
 pub struct Curl<'a> {
-    pub stage: &'a RegistriesFixture,
+    pub fixture: &'a RegistriesFixture,
     pub tokens: bool,
 }
 
@@ -210,20 +212,20 @@ impl Client for Curl<'_> {
     }
 
     fn act(&self, user: &str, act: Act, what: &str) -> Option<Output> {
-        let stage = self.stage;
+        let fixture = self.fixture;
         let (repository, tag) = what.rsplit_once(':')?;
         match act {
             DeleteTag(_) => {}
             // So that there is something to delete.
-            Push(image, _) => return Some(stage.copied(user, &stage.image_of(image), what)),
+            Push(image, _) => return Some(fixture.copied(user, &fixture.image_of(image), what)),
             Pull(_) | List(_) | Catalog | Delete(_) => return None,
         }
-        let login = format!("{user}:{}", stage.password(user));
-        let at = format!("https://{}", stage.ci.by_name());
-        let mut curl = stage.curl();
+        let login = format!("{user}:{}", fixture.password(user));
+        let at = format!("https://{}", fixture.ci.by_name());
+        let mut curl = fixture.curl();
         if self.tokens {
             let token = format!("{at}/token?scope=repository:{repository}:delete");
-            let answer = run(stage.curl().args(["--user", &login, &token]), "").succeeded();
+            let answer = run(fixture.curl().args(["--user", &login, &token]), "").succeeded();
             let answer: Value = serde_json::from_str(&answer).unwrap();
             curl.args([
                 "--header",

@@ -21,7 +21,7 @@ pub struct RegistriesFixture {
     directory: tempfile::TempDir,
 }
 
-/// A domain of the stage: its own registry and its own user.
+/// A domain of the fixture: its own registry and its own user.
 pub struct Domain {
     name: &'static str,
     shared_port: u16,
@@ -141,7 +141,7 @@ impl RegistriesFixture {
         let mut command = process::command(&process::moorgate(), &path.join("cwd"));
         command.arg("run").arg("--config").arg(path.join("config"));
         let moorgate = Process::start("moorgate", command, &path.join("logs"));
-        let mut stage = Self {
+        let mut fixture = Self {
             moorgate,
             _registries: registries,
             ci,
@@ -150,13 +150,13 @@ impl RegistriesFixture {
             admin,
             directory,
         };
-        stage.moorgate.becomes("ready", || {
-            get(stage.admin, "/readyz").starts_with("HTTP/1.1 200")
+        fixture.moorgate.becomes("ready", || {
+            get(fixture.admin, "/readyz").starts_with("HTTP/1.1 200")
         });
-        stage
+        fixture
             .machine
-            .trusts(&stage.cli(&["certs", "ca"]).succeeded());
-        stage
+            .trusts(&fixture.cli(&["certs", "ca"]).succeeded());
+        fixture
     }
 
     pub fn path(&self) -> &Path {
