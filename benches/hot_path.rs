@@ -11,8 +11,8 @@ use moorgate::auth::UserName;
 use moorgate::auth::basic;
 use moorgate::auth::htpasswd::Htpasswd;
 use moorgate::auth::policy::{Policy, Principal};
-use moorgate::auth::token::{Access, Bearer, Tokens};
-use moorgate::auth::verify::{Entry, Login, Verifier, VerifierSettings};
+use moorgate::auth::token::{Bearer, TokenAccess, Tokens};
+use moorgate::auth::verify::{Login, LoginAdmission, Verifier, VerifierSettings};
 use moorgate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
 use moorgate::config::snapshot::{ConnectionSettings, FailureBudgets};
 use moorgate::config::vhost::ListenAddress;
@@ -80,14 +80,17 @@ fn authenticate_a_remembered_user(criterion: &mut Criterion) {
             budgets,
         })
     };
-    let Ok(Entry::Admitted(first)) = admit(&credentials) else {
+    let Ok(LoginAdmission::Pending(first)) = admit(&credentials) else {
         panic!("not seen before")
     };
     runtime.block_on(verifier.verify(*first)).expect("right");
     criterion.bench_function("authenticate a remembered user", |b| {
         b.iter(|| {
             let credentials = basic::parse(black_box(header).as_bytes()).expect("Basic");
-            assert!(matches!(admit(&credentials), Ok(Entry::Remembered(_))));
+            assert!(matches!(
+                admit(&credentials),
+                Ok(LoginAdmission::Remembered(_))
+            ));
         });
     });
 }
@@ -103,7 +106,7 @@ fn verify_a_token(criterion: &mut Criterion) {
     let user = UserName::new("user42").expect("a name");
     let domain = "ci.example.com";
     let entry = tokens.entry_tag(domain, &user, &users);
-    let mut access = Access::default();
+    let mut access = TokenAccess::default();
     access.add(
         Resource::of_words("repository", "base/app").expect("a name"),
         Rights::ALL,
@@ -112,7 +115,7 @@ fn verify_a_token(criterion: &mut Criterion) {
         domain,
         user: Some((&user, &entry)),
     };
-    let give = |access: &Access| {
+    let give = |access: &TokenAccess| {
         tokens
             .give(bearer, access, Duration::from_secs(300), now)
             .expect("signed")

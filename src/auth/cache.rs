@@ -13,9 +13,9 @@ use crate::crypto::{TagKey, keyed_tag};
 /// Stands for one password of one user under one entry of one domain. Without the key of the
 /// process nobody can make one, nor guess how it begins: comparing and hashing it need no care.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tag([u8; 32]);
+pub(super) struct CredentialTag([u8; 32]);
 
-impl Tag {
+impl CredentialTag {
     /// The tag of a password. The entry is a part of it: a changed entry invalidates its password
     /// at once. Of the password only what bcrypt sees is, so that one entry has one tag, and its
     /// owner cannot drive out others with different tails.
@@ -48,7 +48,7 @@ impl Tag {
     }
 }
 
-impl Hash for Tag {
+impl Hash for CredentialTag {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.short());
     }
@@ -77,7 +77,7 @@ pub(super) type BuildTagHasher = BuildHasherDefault<TagHasher>;
 /// The remembered pairs. Only what was verified gets in, so that strangers cannot fill it.
 pub(super) struct PasswordCache {
     /// When each was verified.
-    pairs: DashMap<Tag, Instant, BuildTagHasher>,
+    pairs: DashMap<CredentialTag, Instant, BuildTagHasher>,
     lifetime: Duration,
     bound: usize,
 }
@@ -102,7 +102,7 @@ impl PasswordCache {
         }
     }
 
-    pub(super) fn get(&self, tag: &Tag, now: Instant) -> CacheState {
+    pub(super) fn get(&self, tag: &CredentialTag, now: Instant) -> CacheState {
         let Some(verified) = self.pairs.get(tag).map(|verified| *verified) else {
             return CacheState::Miss;
         };
@@ -115,7 +115,7 @@ impl PasswordCache {
 
     /// Remembers a pair that was right. Also the time to forget old ones: going through all of them
     /// is nothing beside the hash that was just computed.
-    pub(super) fn insert(&self, tag: Tag, at: Instant) {
+    pub(super) fn insert(&self, tag: CredentialTag, at: Instant) {
         let known = self.lifetime.saturating_mul(STALE);
         self.pairs
             .retain(|_, verified| at.saturating_duration_since(*verified) < known);
@@ -159,7 +159,7 @@ mod tests {
         let entry = BcryptHash::decoy(Cost::DEFAULT);
         let other_entry = BcryptHash::decoy(Cost::new(11).expect("allowed"));
         let tag = |domain: &str, pair: &str| {
-            Tag::from_password(&key, domain, &credentials(pair), &entry).0
+            CredentialTag::from_password(&key, domain, &credentials(pair), &entry).0
         };
         let all = [
             tag("d", "ab:c"),
@@ -169,8 +169,8 @@ mod tests {
             tag("d", "ab:c:"),
             tag("d", "ab:"),
             tag("", "dab:c"),
-            Tag::from_password(&key, "d", &credentials("ab:c"), &other_entry).0,
-            Tag::from_password(&other_key, "d", &credentials("ab:c"), &entry).0,
+            CredentialTag::from_password(&key, "d", &credentials("ab:c"), &other_entry).0,
+            CredentialTag::from_password(&other_key, "d", &credentials("ab:c"), &entry).0,
         ];
         for (at, one) in all.iter().enumerate() {
             assert_eq!(all.iter().position(|other| other == one), Some(at));
@@ -187,7 +187,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_oldest_goes_when_it_is_full() {
         let cache = PasswordCache::new(Duration::from_secs(3600), 10);
-        let tag = |n: u8| Tag([n; 32]);
+        let tag = |n: u8| CredentialTag([n; 32]);
         for n in 0..25 {
             cache.insert(tag(n), Instant::now());
             tokio::time::advance(Duration::from_secs(1)).await;
@@ -208,8 +208,13 @@ mod tests {
     async fn a_pair_grows_stale_and_is_forgotten() {
         let cache = PasswordCache::new(Duration::from_secs(60), 10);
         let start = Instant::now();
-        cache.insert(Tag([1; 32]), start);
-        let after = |seconds| cache.get(&Tag([1; 32]), start + Duration::from_secs(seconds));
+        cache.insert(CredentialTag([1; 32]), start);
+        let after = |seconds| {
+            cache.get(
+                &CredentialTag([1; 32]),
+                start + Duration::from_secs(seconds),
+            )
+        };
         assert_eq!(
             [59, 60, 119, 120].map(after),
             [
@@ -219,7 +224,7 @@ mod tests {
                 CacheState::Miss
             ]
         );
-        cache.insert(Tag([2; 32]), start + Duration::from_secs(120));
+        cache.insert(CredentialTag([2; 32]), start + Duration::from_secs(120));
         assert_eq!(cache.len(), 1);
     }
 }

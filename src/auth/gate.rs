@@ -13,22 +13,22 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cache::{CacheState, PasswordCache, Tag};
-use super::lockout::{Admission, Attempt, Lockout};
+use super::cache::{CacheState, CredentialTag, PasswordCache};
+use super::lockout::{Admission, Lockout, LoginAttempt};
 use super::{BcryptHash, BcryptKey, Cost};
 use crate::config::snapshot::FailureBudgets;
 use line::Queue;
 
 /// A password to be checked. It is wiped when the check is done or given up.
 pub(super) struct Check {
-    pub(super) tag: Tag,
+    pub(super) tag: CredentialTag,
     pub(super) key: BcryptKey,
     pub(super) hash: BcryptHash,
     /// What it costs to find the password wrong.
     pub(super) highest: Cost,
     pub(super) asked: Instant,
     /// Who shows it, as the budgets know it.
-    pub(super) attempt: Attempt,
+    pub(super) attempt: LoginAttempt,
     pub(super) budgets: FailureBudgets,
     /// What is against it: failures that still count, and checks in line before it. The least goes
     /// first.

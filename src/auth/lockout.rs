@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::config::snapshot::FailureBudgets;
 use quota::LogQuota;
 pub use quota::Logged;
-use table::{Key, KeyHasher, Millis, Table};
+use table::{KeyHasher, LockoutKey, Millis, Table};
 
 /// What is known of wrong passwords.
 ///
@@ -50,11 +50,11 @@ pub struct Lockout {
 
 /// Somebody who shows a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
-    address: Key,
+pub(super) struct LoginAttempt {
+    address: LockoutKey,
     /// Of IPv6 alone.
-    network: Option<Key>,
-    user: Key,
+    network: Option<LockoutKey>,
+    user: LockoutKey,
     /// Stands for domain, user, password and entry: the same for the same try only.
     tag: u64,
 }
@@ -70,17 +70,17 @@ pub(super) enum Admission {
     /// It was wrong a moment ago.
     KnownWrong,
     /// It may not.
-    Refused(Refused),
+    Refused(TooManyFailures),
 }
 
 /// Too many passwords were wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many wrong passwords")]
-pub struct Refused {
+pub struct TooManyFailures {
     /// When the next try is possible.
     pub retry_after: Duration,
     /// Whose budget it is.
-    pub offender: LimitKind,
+    pub limit: LimitKind,
     /// Whether this is to be written to the log.
     pub logged: Logged,
 }
@@ -153,10 +153,16 @@ impl Lockout {
     }
 
     /// Names an attempt. `tag` is the same for the same domain, user, password and entry only.
-    pub(super) fn attempt(&self, client: IpAddr, domain: &str, user: &str, tag: u64) -> Attempt {
+    pub(super) fn attempt(
+        &self,
+        client: IpAddr,
+        domain: &str,
+        user: &str,
+        tag: u64,
+    ) -> LoginAttempt {
         // Zero is an unused slot of a record.
         let (address, network) = (self.keys.address(client), self.keys.network(client));
-        Attempt {
+        LoginAttempt {
             address,
             network,
             user: self.keys.user(domain, user),
@@ -167,7 +173,7 @@ impl Lockout {
     /// Whether a password may be looked at. Counts and logs refusals.
     pub(super) fn admit(
         &self,
-        attempt: &Attempt,
+        attempt: &LoginAttempt,
         budgets: &FailureBudgets,
         now: Instant,
     ) -> Admission {
@@ -176,10 +182,10 @@ impl Lockout {
             Admission::Admitted { .. } => {}
             Admission::KnownWrong => drop(self.repeated.fetch_add(1, Ordering::Relaxed)),
             Admission::Refused(refused) => {
-                self.refused_by(refused.offender)
+                self.refused_by(refused.limit)
                     .fetch_add(1, Ordering::Relaxed);
                 let now = self.millis(now);
-                let is_due = match refused.offender {
+                let is_due = match refused.limit {
                     LimitKind::Address => self.addresses.log(attempt.address, now),
                     LimitKind::Network => attempt
                         .network
@@ -200,7 +206,7 @@ impl Lockout {
     /// Whether a password may be looked at.
     pub(super) fn judge(
         &self,
-        attempt: &Attempt,
+        attempt: &LoginAttempt,
         budgets: &FailureBudgets,
         now: Instant,
     ) -> Admission {
@@ -249,7 +255,7 @@ impl Lockout {
     }
 
     /// Counts a wrong password.
-    pub(super) fn failed(&self, attempt: &Attempt, budgets: &FailureBudgets, now: Instant) {
+    pub(super) fn failed(&self, attempt: &LoginAttempt, budgets: &FailureBudgets, now: Instant) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let now = self.millis(now);
         let Budgets {
@@ -272,7 +278,7 @@ impl Lockout {
     }
 
     /// Remembers that a user has logged in from an address.
-    pub(super) fn succeeded(&self, attempt: &Attempt, now: Instant) {
+    pub(super) fn succeeded(&self, attempt: &LoginAttempt, now: Instant) {
         self.pairs.know(
             attempt.pair(),
             [attempt.address, attempt.user],
@@ -312,7 +318,7 @@ impl Lockout {
         let now = self.millis(now);
         LockoutStatus {
             refused: LimitKind::ALL
-                .map(|offender| (offender, self.refused_by(offender).load(Ordering::Relaxed))),
+                .map(|limit| (limit, self.refused_by(limit).load(Ordering::Relaxed))),
             failed: self.failed.load(Ordering::Relaxed),
             repeated: self.repeated.load(Ordering::Relaxed),
             addresses: self.addresses.active_entries(now),
@@ -325,9 +331,9 @@ impl Lockout {
         [&self.addresses, &self.networks, &self.users, &self.pairs]
     }
 
-    fn refused_by(&self, offender: LimitKind) -> &AtomicU64 {
+    fn refused_by(&self, limit: LimitKind) -> &AtomicU64 {
         let [address, network, user, pair] = &self.refused;
-        match offender {
+        match limit {
             LimitKind::Address => address,
             LimitKind::Network => network,
             LimitKind::User => user,
@@ -340,13 +346,13 @@ impl Lockout {
     }
 }
 
-impl Attempt {
+impl LoginAttempt {
     /// The client's address, without naming it.
     pub(super) fn address(&self) -> u64 {
         self.address.0
     }
 
-    fn pair(&self) -> Key {
+    fn pair(&self) -> LockoutKey {
         self.address.and(self.user)
     }
 }
@@ -400,13 +406,13 @@ impl Budget {
     }
 
     /// The refusal, if there is no try left.
-    fn refuses(self, until: Millis, now: Millis, offender: LimitKind) -> Option<Refused> {
+    fn refuses(self, until: Millis, now: Millis, limit: LimitKind) -> Option<TooManyFailures> {
         let retry_after = until
             .since(now)
             .saturating_sub(self.each * (self.tries - 1));
-        (!retry_after.is_zero()).then_some(Refused {
+        (!retry_after.is_zero()).then_some(TooManyFailures {
             retry_after,
-            offender,
+            limit,
             logged: Logged::No,
         })
     }

@@ -24,7 +24,7 @@ use super::htpasswd::Htpasswd;
 use crate::crypto;
 use crate::state_file::{FileChange, FileWatch};
 use cache::{CachedToken, TokenCache};
-pub use claims::Access;
+pub use claims::TokenAccess;
 use claims::{Claims, seconds};
 pub use entry_key::EntryKey;
 use keys::{ALGORITHM, Keys};
@@ -67,7 +67,7 @@ pub struct Verified {
     /// Whose it is; none if it is anybody's.
     pub user: Option<UserName>,
     /// What it was given for.
-    pub access: Arc<Access>,
+    pub access: Arc<TokenAccess>,
 }
 
 /// The token is worth nothing here and now.
@@ -125,7 +125,7 @@ impl Tokens {
     pub fn give(
         &self,
         bearer: Bearer<'_>,
-        access: &Access,
+        access: &TokenAccess,
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<String, SigningFailed> {

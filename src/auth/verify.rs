@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
-use super::cache::{CacheState, PasswordCache, Tag};
+use super::cache::{CacheState, CredentialTag, PasswordCache};
 use super::gate::{Check, Full, PasswordQueue, Ticket, Verdict};
 use super::htpasswd::{Claim, Htpasswd};
-use super::lockout::{Admission, Attempt, Lockout, LockoutStatus, Refused};
+use super::lockout::{Admission, Lockout, LockoutStatus, LoginAttempt, TooManyFailures};
 use super::{BcryptHash, BcryptKey, UserName};
 use crate::config::snapshot::FailureBudgets;
 use crate::crypto::TagKey;
@@ -68,15 +68,15 @@ pub struct Login<'a> {
 }
 
 /// What is known of a login without a hash.
-pub enum Entry {
+pub enum LoginAdmission {
     /// This very password was verified not long ago.
     Remembered(UserName),
     /// It may be checked.
-    Admitted(Box<Admitted>),
+    Pending(Box<PendingLogin>),
 }
 
 /// A login that may be checked: there is no other way to a hash.
-pub struct Admitted {
+pub struct PendingLogin {
     user: Option<UserName>,
     check: Check,
 }
@@ -89,7 +89,7 @@ pub enum VerifyError {
     WrongPassword,
     /// Too many passwords were wrong: this one was not looked at.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] TooManyFailures),
     /// Too many passwords wait to be checked, or this check broke off: nothing is known, try again.
     #[error("too many passwords are being checked")]
     Overloaded,
@@ -157,7 +157,7 @@ impl Verifier {
     /// A password that is remembered, also one that has to be verified again, passes whatever its
     /// address or its user's name were used for. Errors: too many were wrong, or this very one was
     /// a moment ago.
-    pub fn admit(&self, login: &Login<'_>) -> Result<Entry, VerifyError> {
+    pub fn admit(&self, login: &Login<'_>) -> Result<LoginAdmission, VerifyError> {
         let Login {
             domain,
             users,
@@ -170,11 +170,11 @@ impl Verifier {
             hash,
             highest,
         } = users.claim(credentials.user());
-        let tag = Tag::from_password(&self.key, domain, credentials, hash);
+        let tag = CredentialTag::from_password(&self.key, domain, credentials, hash);
         let asked = Instant::now();
         let cached = self.gate.cache.get(&tag, asked);
         if let (CacheState::Fresh, Some(user)) = (cached, user) {
-            return Ok(Entry::Remembered(user.clone()));
+            return Ok(LoginAdmission::Remembered(user.clone()));
         }
         let attempt = self
             .gate
@@ -199,7 +199,7 @@ impl Verifier {
             budgets: *budgets,
             rank,
         };
-        Ok(Entry::Admitted(Box::new(Admitted {
+        Ok(LoginAdmission::Pending(Box::new(PendingLogin {
             user: user.cloned(),
             check,
         })))
@@ -207,8 +207,8 @@ impl Verifier {
 
     /// The user, if the password is right. Waits for a hash; whoever stops waiting (drops the
     /// future) before the hash began has it dropped too.
-    pub async fn verify(&self, admitted: Admitted) -> Result<UserName, VerifyError> {
-        let Admitted { user, check } = admitted;
+    pub async fn verify(&self, pending: PendingLogin) -> Result<UserName, VerifyError> {
+        let PendingLogin { user, check } = pending;
         let (attempt, budgets, asked) = (check.attempt, check.budgets, check.asked);
         let lockout = &self.gate.lockout;
         let landed = async |mut flight: watch::Receiver<Option<Verdict>>| {
@@ -282,8 +282,8 @@ impl Verifier {
         VerifyError::WrongPassword
     }
 
-    fn attempt_of_secret(&self, domain: &str, secret: &str, client: IpAddr) -> Attempt {
-        let tag = Tag::from_secret(&self.key, domain, secret).short();
+    fn attempt_of_secret(&self, domain: &str, secret: &str, client: IpAddr) -> LoginAttempt {
+        let tag = CredentialTag::from_secret(&self.key, domain, secret).short();
         // No domain is called so: in place of a user's name, whose budget others would use up, the
         // address.
         self.gate

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::admin::control::{ControlCommand, TokenSelection};
 use crate::auth::htpasswd::Htpasswd;
-use crate::auth::token::refresh::{self, Record};
+use crate::auth::token::refresh::{self, RefreshTokenRecord};
 use crate::auth::token::{self, EntryKey};
 use crate::auth::{HtpasswdError, UsersFile};
 use crate::config::snapshot::Snapshot;
@@ -108,7 +108,7 @@ impl Holders {
     }
 
     /// Whether a token's domain gives none, or its user is gone or has another entry.
-    fn are_over(&self, record: &Record) -> bool {
+    fn are_over(&self, record: &RefreshTokenRecord) -> bool {
         let Some(users) = self.users.get(&record.domain) else {
             return true;
         };
@@ -134,8 +134,8 @@ pub fn revoke(
     super::send_command(config, &ControlCommand::RevokeTokens { which, domain })
 }
 
-fn line(id: &str, record: &Record, good: bool) -> anyhow::Result<String> {
-    let Record {
+fn line(id: &str, record: &RefreshTokenRecord, good: bool) -> anyhow::Result<String> {
+    let RefreshTokenRecord {
         domain,
         user,
         entry: _,
@@ -156,8 +156,8 @@ fn line(id: &str, record: &Record, good: bool) -> anyhow::Result<String> {
     ))
 }
 
-fn object(id: &str, record: &Record, good: bool) -> serde_json::Value {
-    let Record {
+fn object(id: &str, record: &RefreshTokenRecord, good: bool) -> serde_json::Value {
+    let RefreshTokenRecord {
         domain,
         user,
         entry: _,
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_line_and_an_object_tell_all_but_what_is_secret() {
-        let record = Record {
+        let record = RefreshTokenRecord {
             domain: "ci.test".to_owned(),
             user: "alice".to_owned(),
             entry: "s3cret".to_owned(),

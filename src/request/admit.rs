@@ -8,8 +8,8 @@ use super::rejection::Rejection;
 use super::site::Site;
 use crate::auth::UserName;
 use crate::auth::basic::{self, BasicError, Credentials};
-use crate::auth::lockout::{Logged, Refused};
-use crate::auth::verify::{Entry, Login, Verifier, VerifyError};
+use crate::auth::lockout::{Logged, TooManyFailures};
+use crate::auth::verify::{Login, LoginAdmission, Verifier, VerifyError};
 use crate::config::snapshot::FailureBudgets;
 
 /// Admits users whose password is cached, and to the check of the password those with tries left.
@@ -23,7 +23,7 @@ pub(crate) fn admit(
     conn: &ConnInfo,
     budgets: &FailureBudgets,
     headers: &HeaderMap,
-) -> Result<Entry, Rejection> {
+) -> Result<LoginAdmission, Rejection> {
     let credentials = credentials(site, headers)?
         .ok_or_else(|| Rejection::unauthorized(site, "log in to use this registry"))?;
     login(verifier, site, conn, budgets, &credentials)
@@ -36,7 +36,7 @@ pub(crate) fn login(
     conn: &ConnInfo,
     budgets: &FailureBudgets,
     credentials: &Credentials,
-) -> Result<Entry, Rejection> {
+) -> Result<LoginAdmission, Rejection> {
     let users = site.users.current();
     let domain = site.host.domain.as_str();
     let client = conn.client_address();
@@ -100,13 +100,13 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>,
 }
 
 /// Logs a refused login, once a minute for each address or user.
-pub(crate) fn log(refused: &Refused, site: &Site, conn: &ConnInfo, user: Option<&str>) {
+pub(crate) fn log(refused: &TooManyFailures, site: &Site, conn: &ConnInfo, user: Option<&str>) {
     let Logged::Yes { left_out } = refused.logged else {
         return;
     };
     let domain = site.host.domain.as_str();
     let retry_after_s = refused.retry_after.as_secs();
-    let of = refused.offender.as_str();
+    let of = refused.limit.as_str();
     let client = conn.client_address();
     tracing::warn!(domain, %client, user, of, retry_after_s, "too many wrong passwords: logins are refused");
     if left_out > 0 {

@@ -10,8 +10,8 @@ use super::rejection::Rejection;
 use super::site::Site;
 use super::target::RequestTarget;
 use crate::auth::basic;
-use crate::auth::token::{Access, Verified};
-use crate::auth::verify::{Entry, Verifier};
+use crate::auth::token::{TokenAccess, Verified};
+use crate::auth::verify::{LoginAdmission, Verifier};
 use crate::auth::{Identity, UserName};
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::call::Call;
@@ -20,7 +20,7 @@ use crate::registry::call::Call;
 pub(crate) struct Authenticated {
     pub(crate) identity: Identity,
     /// The access that the token was issued for. Without a token the rules alone decide.
-    pub(crate) token: Option<Arc<Access>>,
+    pub(crate) token: Option<Arc<TokenAccess>>,
 }
 
 impl From<Identity> for Authenticated {
@@ -48,14 +48,14 @@ impl From<Verified> for Authenticated {
 pub(crate) async fn authenticate(
     verifier: &Verifier,
     site: &Site,
-    entry: Entry,
+    admission: LoginAdmission,
 ) -> Result<Identity, Rejection> {
-    let admitted = match entry {
-        Entry::Remembered(user) => return Ok(Identity::User(user)),
-        Entry::Admitted(admitted) => admitted,
+    let pending = match admission {
+        LoginAdmission::Remembered(user) => return Ok(Identity::User(user)),
+        LoginAdmission::Pending(pending) => pending,
     };
     // Boxed to keep this rare, large future out of every request's future.
-    match Box::pin(verifier.verify(*admitted)).await {
+    match Box::pin(verifier.verify(*pending)).await {
         Ok(user) => Ok(Identity::User(user)),
         Err(error) => Err(admit::rejection(error, site)),
     }

@@ -11,7 +11,7 @@ use super::obligations::Obligations;
 use super::rejection::Rejection;
 use super::site::Site;
 use super::target::RequestTarget;
-use crate::auth::token::{Access, Tokens, Verified};
+use crate::auth::token::{TokenAccess, Tokens, Verified};
 use crate::clock;
 use crate::registry::call::{Call, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
@@ -62,7 +62,7 @@ fn token(value: &HeaderValue) -> Option<&str> {
 /// Errors: 401 if that is not enough. A mount from a repository that the token is not for becomes
 /// an upload. What is hidden stays so: a token is never given for it.
 pub(crate) fn restrict_to_scope(
-    access: &Access,
+    access: &TokenAccess,
     target: RequestTarget,
     obligations: Obligations,
 ) -> Result<(RequestTarget, Obligations), Rejection> {
@@ -146,7 +146,7 @@ impl<'a> RequiredScope<'a> {
         }
     }
 
-    fn is_met(&self, access: &Access) -> bool {
+    fn is_met(&self, access: &TokenAccess) -> bool {
         match self {
             Self::Nothing => true,
             Self::Catalog => access.has_catalog(),

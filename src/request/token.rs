@@ -18,7 +18,7 @@ use super::target::TokenEndpoint;
 use super::{admit, authenticate};
 use crate::auth::basic::Credentials;
 use crate::auth::token::refresh::Holder;
-use crate::auth::token::{Access, Bearer, Tokens};
+use crate::auth::token::{Bearer, TokenAccess, Tokens};
 use crate::auth::verify::VerifyError;
 use crate::auth::{Identity, UserName};
 use crate::clock;
@@ -226,7 +226,7 @@ impl TokenIssuer<'_, '_> {
     fn response(
         &self,
         user: Option<&UserName>,
-        access: &Access,
+        access: &TokenAccess,
         refresh_token: Option<Zeroizing<String>>,
     ) -> Result<Response<ResponseBody>, Rejection> {
         let domain = self.cx.site.host.domain.as_str();

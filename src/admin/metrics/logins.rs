@@ -33,7 +33,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     out.counter(&metric, lockout.repeated)?;
     let refused = lockout
         .refused
-        .map(|(offender, count)| ([("budget", offender.as_str())], count));
+        .map(|(limit, count)| ([("budget", limit.as_str())], count));
     let metric = MetricDescriptor::new(
         "moorgate_logins_refused",
         "Logins refused without a hash, and whose budget was used up",

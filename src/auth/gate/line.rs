@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::watch;
 
-use super::super::cache::{BuildTagHasher, Tag};
+use super::super::cache::{BuildTagHasher, CredentialTag};
 use super::{Check, Full, Verdict};
 
 /// Checks that wait or run.
@@ -21,7 +21,7 @@ pub(super) struct Queue {
     closed: bool,
 }
 
-type InFlight = HashMap<Tag, watch::Sender<Option<Verdict>>, BuildTagHasher>;
+type InFlight = HashMap<CredentialTag, watch::Sender<Option<Verdict>>, BuildTagHasher>;
 
 impl Queue {
     /// An empty queue that hands out no checks any more.

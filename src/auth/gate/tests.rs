@@ -30,7 +30,7 @@ impl Bench {
         let credentials = basic::parse(b"Basic YTpi").expect("credentials");
         let hash = BcryptHash::decoy(Cost::DEFAULT);
         let (tag, key) = (
-            Tag::from_password(&self.key, domain, &credentials, &hash),
+            CredentialTag::from_password(&self.key, domain, &credentials, &hash),
             BcryptKey::new(b"b"),
         );
         let from = from.parse().expect("an address");

@@ -13,7 +13,7 @@ pub(super) struct KeyHasher(RandomState);
 
 /// Stands for an address, a user, or both together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Key(pub(super) u64);
+pub(super) struct LockoutKey(pub(super) u64);
 
 impl KeyHasher {
     pub(super) fn random() -> Self {
@@ -22,7 +22,7 @@ impl KeyHasher {
 
     /// Of an address: an IPv4 address, or the /64 of an IPv6 address, which is what one customer
     /// has at least.
-    pub(super) fn address(&self, address: IpAddr) -> Key {
+    pub(super) fn address(&self, address: IpAddr) -> LockoutKey {
         self.key(match address.to_canonical() {
             IpAddr::V4(v4) => (4, u64::from(u32::from(v4))),
             IpAddr::V6(v6) => (6, upper(u128::from(v6))),
@@ -30,7 +30,7 @@ impl KeyHasher {
     }
 
     /// Of the /48 that an IPv6 address is in, which is what one customer has at most.
-    pub(super) fn network(&self, address: IpAddr) -> Option<Key> {
+    pub(super) fn network(&self, address: IpAddr) -> Option<LockoutKey> {
         match address.to_canonical() {
             IpAddr::V4(_) => None,
             IpAddr::V6(v6) => Some(self.key((48, upper(u128::from(v6)) >> 16))),
@@ -38,17 +38,17 @@ impl KeyHasher {
     }
 
     /// Of a user of a domain, real or not.
-    pub(super) fn user(&self, domain: &str, user: &str) -> Key {
+    pub(super) fn user(&self, domain: &str, user: &str) -> LockoutKey {
         self.key((domain, user))
     }
 
-    fn key(&self, of: impl std::hash::Hash) -> Key {
+    fn key(&self, of: impl std::hash::Hash) -> LockoutKey {
         // Zero is a free place.
-        Key(self.0.hash_one(of).max(1))
+        LockoutKey(self.0.hash_one(of).max(1))
     }
 }
 
-impl Key {
+impl LockoutKey {
     /// Of two together. Both are as good as random already.
     pub(super) fn and(self, other: Self) -> Self {
         Self((self.0 ^ other.0.rotate_left(32)).max(1))
@@ -98,12 +98,12 @@ impl FailureRecord {
         self.wrong.contains(&tag)
     }
 
-    pub(super) fn is(&self, key: Key) -> bool {
+    pub(super) fn is(&self, key: LockoutKey) -> bool {
         self.key == key.0
     }
 
     /// Whether this pair has the key as a part. Of four thousand million others one has, too.
-    pub(super) fn belongs_to(&self, key: Key) -> bool {
+    pub(super) fn belongs_to(&self, key: LockoutKey) -> bool {
         self.of.contains(&half(key))
     }
 
@@ -120,7 +120,7 @@ impl FailureRecord {
     }
 }
 
-fn half(key: Key) -> u32 {
+fn half(key: LockoutKey) -> u32 {
     u32::try_from(key.0 >> 32).unwrap_or_default()
 }
 
@@ -146,7 +146,7 @@ impl Table {
     }
 
     /// The record of a key whose failures still count, or of a pair that is known.
-    pub(super) fn get(&self, key: Key, now: Millis) -> Option<FailureRecord> {
+    pub(super) fn get(&self, key: LockoutKey, now: Millis) -> Option<FailureRecord> {
         let shard = self.shard(key);
         let set = shard.get(self.range(key))?;
         let found = set.iter().find(|record| record.key == key.0)?;
@@ -166,7 +166,7 @@ impl Table {
     /// to the new one (the space-saving algorithm of Metwally, Agrawal and El Abbadi): a key that
     /// was evicted is charged as much when it fails again. Filling the table makes it stricter and
     /// cannot erase a failure.
-    pub(super) fn charge(&self, key: Key, tag: u64, each: Duration, now: Millis) {
+    pub(super) fn charge(&self, key: LockoutKey, tag: u64, each: Duration, now: Millis) {
         let mut shard = self.shard(key);
         if let Some(record) = self.place(&mut shard, key, |record| record.until.max(now)) {
             if record.key != key.0 {
@@ -181,7 +181,13 @@ impl Table {
     }
 
     /// Counts a failure of a pair that is known; false for any other.
-    pub(super) fn charge_known(&self, key: Key, tag: u64, each: Duration, now: Millis) -> bool {
+    pub(super) fn charge_known(
+        &self,
+        key: LockoutKey,
+        tag: u64,
+        each: Duration,
+        now: Millis,
+    ) -> bool {
         let mut shard = self.shard(key);
         let known = shard
             .get_mut(self.range(key))
@@ -193,7 +199,7 @@ impl Table {
     }
 
     /// Knows a pair from now on. The one that was right the longest ago makes room.
-    pub(super) fn know(&self, key: Key, of: [Key; 2], now: Millis) {
+    pub(super) fn know(&self, key: LockoutKey, of: [LockoutKey; 2], now: Millis) {
         let mut shard = self.shard(key);
         if let Some(record) = self.place(&mut shard, key, |record| Millis(u64::from(record.right)))
         {
@@ -209,7 +215,7 @@ impl Table {
     }
 
     /// Whether the log may say something of a key; if so, not again for a minute.
-    pub(super) fn log(&self, key: Key, now: Millis) -> bool {
+    pub(super) fn log(&self, key: LockoutKey, now: Millis) -> bool {
         let mut shard = self.shard(key);
         let found = shard
             .get_mut(self.range(key))
@@ -262,7 +268,7 @@ impl Table {
     fn place<'s, O: Ord>(
         &self,
         shard: &'s mut Vec<FailureRecord>,
-        key: Key,
+        key: LockoutKey,
         order: impl Fn(&FailureRecord) -> O,
     ) -> Option<&'s mut FailureRecord> {
         if shard.is_empty() {
@@ -281,7 +287,7 @@ impl Table {
         set.get_mut(at)
     }
 
-    fn shard(&self, key: Key) -> MutexGuard<'_, Vec<FailureRecord>> {
+    fn shard(&self, key: LockoutKey) -> MutexGuard<'_, Vec<FailureRecord>> {
         lock(
             self.shards
                 .get(index(key) % SHARDS)
@@ -290,7 +296,7 @@ impl Table {
     }
 
     /// Where in its shard the set of a key is.
-    fn range(&self, key: Key) -> std::ops::Range<usize> {
+    fn range(&self, key: LockoutKey) -> std::ops::Range<usize> {
         let set = (index(key) / SHARDS) % self.sets;
         set * WAYS..(set + 1) * WAYS
     }
@@ -301,7 +307,7 @@ fn lock(shard: &Mutex<Vec<FailureRecord>>) -> MutexGuard<'_, Vec<FailureRecord>>
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn index(key: Key) -> usize {
+fn index(key: LockoutKey) -> usize {
     usize::try_from(key.0 >> 8).unwrap_or_default()
 }
 

@@ -26,7 +26,7 @@ impl Bench {
         }
     }
 
-    fn attempt(&self, from: &str, user: &str, password: u64) -> Attempt {
+    fn attempt(&self, from: &str, user: &str, password: u64) -> LoginAttempt {
         self.lockout
             .attempt(from.parse().expect("an address"), "ci.test", user, password)
     }
@@ -40,7 +40,7 @@ impl Bench {
                 "hashed"
             }
             Admission::KnownWrong => "known",
-            Admission::Refused(refused) => refused.offender.as_str(),
+            Admission::Refused(refused) => refused.limit.as_str(),
         }
     }
 
@@ -401,7 +401,7 @@ proptest! {
             passed += Duration::from_millis(later);
             let now = Millis::after(passed);
             // Well spread, like a keyed hash.
-            let key = Key(who.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let key = LockoutKey(who.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             table.charge(key, number, each, now);
             let until = truth.entry(who).or_default();
             *until = Millis::after((*until).max(now).since(Millis::after(Duration::ZERO)) + each);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 
-use super::claims::{Access, Claims};
+use super::claims::{Claims, TokenAccess};
 use crate::crypto::{TagKey, keyed_tag};
 
 /// The claims of a verified token, in the form that requests use.
@@ -16,7 +16,7 @@ pub(super) struct CachedToken {
     pub(super) entry: String,
     pub(super) begins: u64,
     pub(super) expires: u64,
-    pub(super) access: Arc<Access>,
+    pub(super) access: Arc<TokenAccess>,
 }
 
 impl CachedToken {
@@ -32,7 +32,7 @@ impl CachedToken {
             access,
             entry,
         } = claims;
-        let access = Arc::new(Access::of_entries(&access));
+        let access = Arc::new(TokenAccess::of_entries(&access));
         Self {
             issuer: iss,
             audience: aud,

@@ -36,9 +36,9 @@ pub(super) struct AccessEntry {
 
 /// Resources and the rights to each of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access(Vec<(Resource, Rights)>);
+pub struct TokenAccess(Vec<(Resource, Rights)>);
 
-impl Access {
+impl TokenAccess {
     /// Adds rights to a resource.
     pub fn add(&mut self, resource: Resource, rights: Rights) {
         match self.0.iter_mut().find(|(known, _)| *known == resource) {
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn rights_come_together_and_survive_the_token() {
-        let mut access = Access::default();
+        let mut access = TokenAccess::default();
         access.add(repository("a"), Right::Pull.into());
         access.add(repository("b"), Rights::NONE);
         access.add(repository("a"), Right::Push.into());
@@ -144,7 +144,7 @@ mod tests {
             text,
             r#"[{"type":"repository","name":"a","actions":["pull","push"]},{"type":"repository","name":"b","actions":[]},{"type":"registry","name":"catalog","actions":["*"]}]"#
         );
-        assert_eq!(Access::of_entries(&entries), access);
+        assert_eq!(TokenAccess::of_entries(&entries), access);
         let name = |name| RepositoryName::parse(name).unwrap();
         assert!(
             access.may_pull(&name("a"))
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_empty_right_to_the_catalog_is_none() {
-        let mut access = Access::default();
+        let mut access = TokenAccess::default();
         access.add(Resource::Catalog, Rights::NONE);
         assert!(!access.has_catalog());
     }

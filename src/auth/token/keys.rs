@@ -25,12 +25,12 @@ pub(super) const ALGORITHM: Algorithm = Algorithm::ES256;
 /// All keys that count now.
 pub(super) struct Keys {
     /// The oldest first, at least one.
-    all: Vec<Key>,
+    all: Vec<SigningKey>,
     pub(super) entry_key: EntryKey,
 }
 
 /// A key pair and its name.
-pub(super) struct Key {
+pub(super) struct SigningKey {
     made: u64,
     /// The RFC 7638 thumbprint of the public key.
     pub(super) id: String,
@@ -129,7 +129,11 @@ impl Keys {
             return None;
         }
         let entry_key = EntryKey::new(&entry_key);
-        let all: Vec<Key> = stored.keys.iter().map(Key::of).collect::<Option<_>>()?;
+        let all: Vec<SigningKey> = stored
+            .keys
+            .iter()
+            .map(SigningKey::of)
+            .collect::<Option<_>>()?;
         (!all.is_empty()).then_some(Self { all, entry_key })
     }
 
@@ -151,14 +155,14 @@ impl Keys {
     }
 
     /// The key that signs: the newest that every process has had time to read.
-    pub(super) fn signing(&self, now: SystemTime) -> &Key {
-        let known = |key: &&Key| key.made.saturating_add(LEAD.as_secs()) <= seconds(now);
+    pub(super) fn signing(&self, now: SystemTime) -> &SigningKey {
+        let known = |key: &&SigningKey| key.made.saturating_add(LEAD.as_secs()) <= seconds(now);
         let key = self.all.iter().rev().find(known).or(self.all.first());
         key.expect("there is at least one key")
     }
 
     /// The key of a name.
-    pub(super) fn find(&self, id: &str) -> Option<&Key> {
+    pub(super) fn find(&self, id: &str) -> Option<&SigningKey> {
         self.all.iter().find(|key| key.id == id)
     }
 
@@ -191,7 +195,7 @@ fn stored(path: &Path) -> Result<Stored, KeysError> {
     serde_json::from_slice(&Zeroizing::new(text)).map_err(|_| KeysError::Damaged(path.to_owned()))
 }
 
-impl Key {
+impl SigningKey {
     fn of(stored: &StoredKey) -> Option<Self> {
         let pkcs8 = Zeroizing::new(STANDARD.decode(&stored.pkcs8).ok()?);
         let signing = EncodingKey::from_ec_der(&pkcs8);

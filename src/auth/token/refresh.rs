@@ -18,7 +18,7 @@ use crate::auth::UserName;
 use crate::crypto;
 use crate::state_file::{FileChange, FileLock, FileWatch, LOCK_TIMEOUT, run_blocking};
 
-pub use file::{FileError, Record};
+pub use file::{FileError, RefreshTokenRecord};
 use pending::{Change, PendingChanges};
 use records::Records;
 
@@ -99,7 +99,7 @@ impl RefreshTokens {
             lifetime,
         } = holder;
         let now = seconds(now);
-        let record = Record {
+        let record = RefreshTokenRecord {
             domain: (*domain).to_owned(),
             user: user.to_string(),
             entry: (*entry).to_owned(),
@@ -129,7 +129,7 @@ impl RefreshTokens {
         domain: &str,
         lifetime: Duration,
         now: SystemTime,
-    ) -> Option<Arc<Record>> {
+    ) -> Option<Arc<RefreshTokenRecord>> {
         let (hash, now) = (TokenHash::of(token), seconds(now));
         let record = self.lock().records.get(&hash)?.clone();
         // A lifetime that became shorter counts at once.
@@ -164,7 +164,7 @@ impl RefreshTokens {
         let now = seconds(now);
         // First what others have made.
         self.written(now).await?;
-        let is_meant = |(hash, record): &(&TokenHash, &Arc<Record>)| {
+        let is_meant = |(hash, record): &(&TokenHash, &Arc<RefreshTokenRecord>)| {
             domain.is_none_or(|domain| record.domain == domain)
                 && match which {
                     Revoked::Id(id) => hash.id() == *id,
@@ -312,7 +312,7 @@ fn random_token() -> Option<Zeroizing<String>> {
 
 /// The tokens that are kept below a state directory, each with its id, the oldest first. For
 /// commands.
-pub fn list(state: &Path, now: SystemTime) -> Result<Vec<(String, Record)>, FileError> {
+pub fn list(state: &Path, now: SystemTime) -> Result<Vec<(String, RefreshTokenRecord)>, FileError> {
     let now = seconds(now);
     let records = file::read(&file::path(state))?;
     let alive = records

@@ -30,8 +30,8 @@ impl Stage {
         }
     }
 
-    fn access() -> Access {
-        let mut access = Access::default();
+    fn access() -> TokenAccess {
+        let mut access = TokenAccess::default();
         access.add(
             Resource::Repository(RepositoryName::parse("a/b").unwrap()),
             Right::Pull.into(),

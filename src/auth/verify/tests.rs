@@ -37,8 +37,8 @@ async fn verify(
     credentials: &Credentials,
 ) -> Result<UserName, VerifyError> {
     match admit(verifier, domain, users, credentials)? {
-        Entry::Remembered(user) => Ok(user),
-        Entry::Admitted(admitted) => verifier.verify(*admitted).await,
+        LoginAdmission::Remembered(user) => Ok(user),
+        LoginAdmission::Pending(pending) => verifier.verify(*pending).await,
     }
 }
 
@@ -47,7 +47,7 @@ fn admit(
     domain: &str,
     users: &Htpasswd,
     credentials: &Credentials,
-) -> Result<Entry, VerifyError> {
+) -> Result<LoginAdmission, VerifyError> {
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     verifier.admit(&Login {
         domain,
@@ -65,8 +65,8 @@ fn remembered(
     credentials: &Credentials,
 ) -> Option<UserName> {
     match admit(verifier, domain, users, credentials) {
-        Ok(Entry::Remembered(user)) => Some(user),
-        Ok(Entry::Admitted(_)) | Err(_) => None,
+        Ok(LoginAdmission::Remembered(user)) => Some(user),
+        Ok(LoginAdmission::Pending(_)) | Err(_) => None,
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::auth::UserName;
 use crate::auth::policy::{Policy, Principal};
-use crate::auth::token::Access;
+use crate::auth::token::TokenAccess;
 use crate::registry::action::Action;
 use crate::registry::scope::{Resource, Right, Rights, Scope};
 
@@ -17,12 +17,12 @@ pub(super) fn granted(
     user: Option<&UserName>,
     client: IpAddr,
     scopes: &[Scope],
-) -> Access {
+) -> TokenAccess {
     let principal = Principal {
         user: user.map(UserName::as_str),
         client,
     };
-    let mut access = Access::default();
+    let mut access = TokenAccess::default();
     for scope in scopes {
         let Some(resource) = scope.resource() else {
             continue;
@@ -51,7 +51,7 @@ pub(super) fn granted(
 }
 
 /// As scopes, for the answer.
-pub(super) fn scopes(access: &Access) -> String {
+pub(super) fn scopes(access: &TokenAccess) -> String {
     let scope = |(resource, rights): (&Resource, Rights)| {
         let (resource_type, name) = resource.words();
         format!(

@@ -8,9 +8,7 @@ pub const SAME_LAYER: &[&str] = &[];
 pub const CIRCLES: &[&str] = &["certs/state/ledger/backoff.rs", "config/resolve/domain.rs"];
 
 /// Types whose name another type has too.
-pub const REPEATED_TYPES: &[&str] = &[
-    "Access", "Attempt", "Entry", "Key", "Scope", "Session", "Severity", "Tag",
-];
+pub const REPEATED_TYPES: &[&str] = &["Scope", "Session", "Severity"];
 
 /// Types with `impl` blocks in more than three files.
 pub const SPREAD_TYPES: &[&str] = &["certs::orders::attempt::Attempt", "store::Store"];
@@ -39,7 +37,6 @@ pub const BANNED_NAMES: &[&str] = &[
     "note",
     "notes",
     "of_words",
-    "offender",
     "stage",
     "strangers",
     "told",

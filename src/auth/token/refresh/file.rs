@@ -14,7 +14,7 @@ use crate::state_file::{Access, atomic_write};
 
 /// What is known of a refresh token. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct RefreshTokenRecord {
     /// Where it counts.
     pub domain: String,
     /// Whose it is.
@@ -31,7 +31,7 @@ pub struct Record {
     pub expires: u64,
 }
 
-impl Record {
+impl RefreshTokenRecord {
     /// Records a use, which puts off the end.
     pub(super) fn use_at(&mut self, at: u64, expires: u64) {
         self.used = self.used.max(at);
@@ -62,11 +62,11 @@ impl FileError {
 
 #[derive(Serialize, Deserialize)]
 struct Document<R> {
-    tokens: Vec<Entry<R>>,
+    tokens: Vec<StoredRefreshToken<R>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry<R> {
+struct StoredRefreshToken<R> {
     /// SHA-256 of the token, in hexadecimal digits.
     hash: String,
     #[serde(flatten)]
@@ -77,7 +77,7 @@ pub(super) fn path(state: &Path) -> PathBuf {
     state.join("refresh-tokens.json")
 }
 
-pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, Record>, FileError> {
+pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, RefreshTokenRecord>, FileError> {
     let damaged = || {
         FileError::new(
             path,
@@ -90,7 +90,8 @@ pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, Record>, FileError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(error) => return Err(FileError::new(path, error)),
     }
-    let document: Document<Record> = serde_json::from_slice(&text).map_err(|_| damaged())?;
+    let document: Document<RefreshTokenRecord> =
+        serde_json::from_slice(&text).map_err(|_| damaged())?;
     let entries = document.tokens.into_iter();
     entries
         .map(|entry| Some((TokenHash(crypto::from_hex(&entry.hash)?), entry.record)))
@@ -98,10 +99,10 @@ pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, Record>, FileError>
         .ok_or_else(damaged)
 }
 
-pub(super) fn content(records: Vec<(TokenHash, Arc<Record>)>) -> Vec<u8> {
+pub(super) fn content(records: Vec<(TokenHash, Arc<RefreshTokenRecord>)>) -> Vec<u8> {
     let mut tokens: Vec<_> = records
         .iter()
-        .map(|(hash, record)| Entry {
+        .map(|(hash, record)| StoredRefreshToken {
             hash: crypto::hex(&hash.0),
             record: &**record,
         })

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::{Record, TokenHash};
+use super::{RefreshTokenRecord, TokenHash};
 
 /// What happened to a token.
 #[derive(Clone)]
 pub(super) enum Change {
-    Add(Arc<Record>),
+    Add(Arc<RefreshTokenRecord>),
     /// It was used at a time, and now expires at another one (seconds since 1970).
     Use {
         at: u64,
@@ -161,8 +161,8 @@ const USE_DELAY_SECONDS: u64 = 60;
 mod tests {
     use super::*;
 
-    fn record() -> Arc<Record> {
-        Arc::new(Record {
+    fn record() -> Arc<RefreshTokenRecord> {
+        Arc::new(RefreshTokenRecord {
             domain: "ci.test".to_owned(),
             user: "alice".to_owned(),
             entry: String::new(),

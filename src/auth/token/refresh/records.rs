@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::pending::Change;
-use super::{Record, TokenHash};
+use super::{RefreshTokenRecord, TokenHash};
 
 /// What is known of each token, and how many each user has.
 #[derive(Default)]
 pub(super) struct Records {
-    all: HashMap<TokenHash, Arc<Record>>,
+    all: HashMap<TokenHash, Arc<RefreshTokenRecord>>,
     /// By domain and user.
     counts: HashMap<(String, String), usize>,
 }
 
 impl Records {
-    pub(super) fn new(all: HashMap<TokenHash, Record>) -> Self {
+    pub(super) fn new(all: HashMap<TokenHash, RefreshTokenRecord>) -> Self {
         let all: HashMap<_, _> = all
             .into_iter()
             .map(|(hash, record)| (hash, Arc::new(record)))
@@ -27,16 +27,16 @@ impl Records {
         Self { all, counts }
     }
 
-    pub(super) fn get(&self, hash: &TokenHash) -> Option<&Arc<Record>> {
+    pub(super) fn get(&self, hash: &TokenHash) -> Option<&Arc<RefreshTokenRecord>> {
         self.all.get(hash)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&TokenHash, &Arc<Record>)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&TokenHash, &Arc<RefreshTokenRecord>)> {
         self.all.iter()
     }
 
     /// All as they are now: what is done with them holds up nobody.
-    pub(super) fn snapshot(&self) -> Vec<(TokenHash, Arc<Record>)> {
+    pub(super) fn snapshot(&self) -> Vec<(TokenHash, Arc<RefreshTokenRecord>)> {
         self.all
             .iter()
             .map(|(hash, record)| (*hash, record.clone()))
@@ -99,7 +99,7 @@ impl Records {
     }
 
     /// Forgets so many of some, those first that were not used for the longest time.
-    fn forget(&mut self, count: usize, of: impl Fn(&Record) -> bool) {
+    fn forget(&mut self, count: usize, of: impl Fn(&RefreshTokenRecord) -> bool) {
         let Some(last) = count.checked_sub(1) else {
             return;
         };
@@ -117,7 +117,7 @@ impl Records {
     }
 }
 
-fn owner(record: &Record) -> (String, String) {
+fn owner(record: &RefreshTokenRecord) -> (String, String) {
     (record.domain.clone(), record.user.clone())
 }
 
@@ -131,8 +131,8 @@ const MOST: usize = 20_000;
 mod tests {
     use super::*;
 
-    fn record(user: usize, used: u64) -> Record {
-        Record {
+    fn record(user: usize, used: u64) -> RefreshTokenRecord {
+        RefreshTokenRecord {
             domain: "ci.test".to_owned(),
             user: user.to_string(),
             entry: String::new(),
