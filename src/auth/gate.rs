@@ -26,7 +26,7 @@ pub(super) struct Check {
     pub(super) hash: BcryptHash,
     /// What it costs to find the password wrong.
     pub(super) highest: Cost,
-    pub(super) asked: Instant,
+    pub(super) requested_at: Instant,
     /// Who shows it, as the budgets know it.
     pub(super) attempt: LoginAttempt,
     pub(super) budgets: FailureBudgets,
@@ -92,7 +92,7 @@ impl PasswordQueue {
         }
         // Under the lock, because a check that was right is remembered before its flight ends:
         // whoever sees no flight sees what it found.
-        let flight = match self.cache.get(&check.tag, check.asked) {
+        let flight = match self.cache.get(&check.tag, check.requested_at) {
             CacheState::Fresh => return Ok(Ticket::Verified),
             CacheState::Stale => line.push_trusted(check),
             CacheState::Miss => line.push_untrusted(check, self.bound)?,
@@ -144,14 +144,14 @@ impl PasswordQueue {
         self.hashed.fetch_add(1, Ordering::Relaxed);
         match verdict {
             Some(Verdict::Right) => {
-                self.cache.insert(check.tag, check.asked);
-                self.lockout.succeeded(&check.attempt, check.asked);
+                self.cache.insert(check.tag, check.requested_at);
+                self.lockout.succeeded(&check.attempt, check.requested_at);
             }
             // Not remembered here: strangers could fill the memory with wrong passwords, and drive
             // out right ones. Here and not by the client, which may have gone to escape it.
             Some(Verdict::Wrong) => {
                 self.lockout
-                    .failed(&check.attempt, &check.budgets, check.asked)
+                    .failed(&check.attempt, &check.budgets, check.requested_at)
             }
             Some(Verdict::Refused) => {}
             None => tracing::error!("a password check broke off: this is a bug in moorgate"),
@@ -162,10 +162,10 @@ impl PasswordQueue {
     /// Whether others of the same address or user have used up the budget while this one stood in
     /// line. A pair that was right not long ago needs none.
     fn is_used_up(&self, check: &Check) -> bool {
-        self.cache.get(&check.tag, check.asked) == CacheState::Miss
+        self.cache.get(&check.tag, check.requested_at) == CacheState::Miss
             && matches!(
                 self.lockout
-                    .judge(&check.attempt, &check.budgets, check.asked),
+                    .evaluate(&check.attempt, &check.budgets, check.requested_at),
                 Admission::Refused(_)
             )
     }

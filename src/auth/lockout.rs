@@ -177,7 +177,7 @@ impl Lockout {
         budgets: &FailureBudgets,
         now: Instant,
     ) -> Admission {
-        let mut admission = self.judge(attempt, budgets, now);
+        let mut admission = self.evaluate(attempt, budgets, now);
         match &mut admission {
             Admission::Admitted { .. } => {}
             Admission::KnownWrong => drop(self.repeated.fetch_add(1, Ordering::Relaxed)),
@@ -204,7 +204,7 @@ impl Lockout {
     }
 
     /// Whether a password may be looked at.
-    pub(super) fn judge(
+    pub(super) fn evaluate(
         &self,
         attempt: &LoginAttempt,
         budgets: &FailureBudgets,

@@ -55,7 +55,7 @@ impl Default for VerifierSettings {
 /// Somebody who shows a password.
 #[derive(Clone, Copy)]
 pub struct Login<'a> {
-    /// The domain that is asked for.
+    /// The domain that the request is for.
     pub domain: &'a str,
     /// Its users.
     pub users: &'a Htpasswd,
@@ -171,8 +171,8 @@ impl Verifier {
             highest,
         } = users.claim(credentials.user());
         let tag = CredentialTag::from_password(&self.key, domain, credentials, hash);
-        let asked = Instant::now();
-        let cached = self.gate.cache.get(&tag, asked);
+        let requested_at = Instant::now();
+        let cached = self.gate.cache.get(&tag, requested_at);
         if let (CacheState::Fresh, Some(user)) = (cached, user) {
             return Ok(LoginAdmission::Remembered(user.clone()));
         }
@@ -182,7 +182,7 @@ impl Verifier {
             .attempt(client, domain, credentials.user(), tag.short());
         let rank = match cached {
             CacheState::Fresh | CacheState::Stale => 0,
-            CacheState::Miss => match self.gate.lockout.admit(&attempt, budgets, asked) {
+            CacheState::Miss => match self.gate.lockout.admit(&attempt, budgets, requested_at) {
                 Admission::Admitted { failures } => failures,
                 Admission::KnownWrong => return Err(VerifyError::WrongPassword),
                 Admission::Refused(refused) => return Err(refused.into()),
@@ -194,7 +194,7 @@ impl Verifier {
             key,
             hash: *hash,
             highest,
-            asked,
+            requested_at,
             attempt,
             budgets: *budgets,
             rank,
@@ -209,7 +209,7 @@ impl Verifier {
     /// future) before the hash began has it dropped too.
     pub async fn verify(&self, pending: PendingLogin) -> Result<UserName, VerifyError> {
         let PendingLogin { user, check } = pending;
-        let (attempt, budgets, asked) = (check.attempt, check.budgets, check.asked);
+        let (attempt, budgets, requested_at) = (check.attempt, check.budgets, check.requested_at);
         let lockout = &self.gate.lockout;
         let landed = async |mut flight: watch::Receiver<Option<Verdict>>| {
             flight
@@ -224,8 +224,8 @@ impl Verifier {
             Ok(Ticket::Joined(flight)) => {
                 let verdict = landed(flight).await;
                 match verdict {
-                    Some(Verdict::Right) => lockout.succeeded(&attempt, asked),
-                    Some(Verdict::Wrong) => lockout.failed(&attempt, &budgets, asked),
+                    Some(Verdict::Right) => lockout.succeeded(&attempt, requested_at),
+                    Some(Verdict::Wrong) => lockout.failed(&attempt, &budgets, requested_at),
                     Some(Verdict::Refused) | None => {}
                 }
                 verdict
@@ -238,11 +238,13 @@ impl Verifier {
             (Some(Verdict::Right), None) | (Some(Verdict::Wrong), _) => {
                 Err(VerifyError::WrongPassword)
             }
-            (Some(Verdict::Refused), _) => Err(match lockout.admit(&attempt, &budgets, asked) {
-                Admission::Refused(refused) => refused.into(),
-                // It was the budget of whoever brought the check.
-                Admission::Admitted { .. } | Admission::KnownWrong => VerifyError::Overloaded,
-            }),
+            (Some(Verdict::Refused), _) => {
+                Err(match lockout.admit(&attempt, &budgets, requested_at) {
+                    Admission::Refused(refused) => refused.into(),
+                    // It was the budget of whoever brought the check.
+                    Admission::Admitted { .. } | Admission::KnownWrong => VerifyError::Overloaded,
+                })
+            }
             (None, _) => Err(VerifyError::Overloaded),
         }
     }

@@ -5,13 +5,13 @@ use proptest::prelude::*;
 use super::*;
 
 /// Budgets of 4 tries for an address and 6 for a user in a minute, and a clock.
-struct Bench {
+struct TestLockout {
     lockout: Lockout,
     budgets: FailureBudgets,
     now: Instant,
 }
 
-impl Bench {
+impl TestLockout {
     fn new() -> Self {
         let now = Instant::now();
         let budgets = FailureBudgets {
@@ -54,7 +54,7 @@ impl Bench {
     fn is_heard(&self, from: &str, user: &str) -> bool {
         let attempt = self.attempt(from, user, u64::MAX);
         matches!(
-            self.lockout.judge(&attempt, &self.budgets, self.now),
+            self.lockout.evaluate(&attempt, &self.budgets, self.now),
             Admission::Admitted { .. }
         )
     }
@@ -66,7 +66,7 @@ impl Bench {
 
     fn retry_after(&self, from: &str, user: &str) -> Duration {
         let attempt = self.attempt(from, user, u64::MAX);
-        match self.lockout.judge(&attempt, &self.budgets, self.now) {
+        match self.lockout.evaluate(&attempt, &self.budgets, self.now) {
             Admission::Refused(refused) => refused.retry_after,
             other => panic!("{other:?}"),
         }
@@ -79,45 +79,48 @@ impl Bench {
 
 #[test]
 fn an_address_has_its_tries_and_no_more() {
-    let bench = Bench::new();
-    assert_eq!(bench.guess_on("192.0.2.1", "alice", 1), 4);
+    let fixture = TestLockout::new();
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", 1), 4);
     assert_eq!(
-        bench.guess("192.0.2.1", "bob", 9),
+        fixture.guess("192.0.2.1", "bob", 9),
         "address",
         "whoever it tries"
     );
-    assert!(bench.is_heard("192.0.2.2", "alice"));
+    assert!(fixture.is_heard("192.0.2.2", "alice"));
 }
 
 #[test]
 fn the_same_wrong_password_counts_once_also_between_others() {
-    let bench = Bench::new();
+    let fixture = TestLockout::new();
     let tries: Vec<_> = (0..5)
-        .map(|_| bench.guess("192.0.2.1", "alice", 1))
+        .map(|_| fixture.guess("192.0.2.1", "alice", 1))
         .collect();
     assert_eq!(tries, ["hashed", "known", "known", "known", "known"]);
     // As from three jobs behind one address.
     let tries: Vec<_> = (0..4)
-        .flat_map(|_| [1, 2, 3].map(|p| bench.guess("192.0.2.1", "alice", p)))
+        .flat_map(|_| [1, 2, 3].map(|p| fixture.guess("192.0.2.1", "alice", p)))
         .collect();
     assert_eq!(
         tries.iter().filter(|what| **what == "hashed").count(),
         2,
         "{tries:?}"
     );
-    assert_eq!(bench.guess_on("192.0.2.1", "alice", 4), 1);
-    assert_eq!(bench.lockout.status(bench.now).repeated, 4 + 10);
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", 4), 1);
+    assert_eq!(fixture.lockout.status(fixture.now).repeated, 4 + 10);
 }
 
 #[test]
 fn the_same_wrong_password_from_many_addresses_counts_once_for_the_user() {
-    let bench = Bench::new();
+    let fixture = TestLockout::new();
     // As from the machines of a farm whose password was changed.
     for machine in 1..=50 {
-        assert_eq!(bench.guess(&format!("10.0.0.{machine}"), "ci", 1), "hashed");
+        assert_eq!(
+            fixture.guess(&format!("10.0.0.{machine}"), "ci", 1),
+            "hashed"
+        );
     }
     assert_eq!(
-        bench.guess("10.0.0.1", "ci", 2),
+        fixture.guess("10.0.0.1", "ci", 2),
         "hashed",
         "its budget is not used up"
     );
@@ -125,58 +128,58 @@ fn the_same_wrong_password_from_many_addresses_counts_once_for_the_user() {
 
 #[test]
 fn tries_come_back_one_by_one() {
-    let mut bench = Bench::new();
-    bench.guess_on("192.0.2.1", "alice", 1);
+    let mut fixture = TestLockout::new();
+    fixture.guess_on("192.0.2.1", "alice", 1);
     assert_eq!(
-        bench.retry_after("192.0.2.1", "alice"),
+        fixture.retry_after("192.0.2.1", "alice"),
         Duration::from_secs(15)
     );
-    bench.wait(14);
-    assert_eq!(bench.guess("192.0.2.1", "alice", 10), "address");
+    fixture.wait(14);
+    assert_eq!(fixture.guess("192.0.2.1", "alice", 10), "address");
     assert_eq!(
-        bench.retry_after("192.0.2.1", "alice"),
+        fixture.retry_after("192.0.2.1", "alice"),
         Duration::from_secs(1)
     );
-    bench.wait(1);
-    assert_eq!(bench.guess_on("192.0.2.1", "alice", 11), 1);
-    bench.wait(60);
-    assert_eq!(bench.lockout.status(bench.now).addresses, 0);
-    assert_eq!(bench.guess_on("192.0.2.1", "alice", 20), 4);
+    fixture.wait(1);
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", 11), 1);
+    fixture.wait(60);
+    assert_eq!(fixture.lockout.status(fixture.now).addresses, 0);
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", 20), 4);
 }
 
 #[test]
 fn what_was_wrong_is_looked_at_again_when_it_no_longer_counts() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.guess("192.0.2.1", "alice", 1), "hashed");
-    bench.wait(14);
-    assert_eq!(bench.guess("192.0.2.1", "alice", 1), "known");
-    bench.wait(1);
-    assert_eq!(bench.guess("192.0.2.1", "alice", 1), "hashed");
+    let mut fixture = TestLockout::new();
+    assert_eq!(fixture.guess("192.0.2.1", "alice", 1), "hashed");
+    fixture.wait(14);
+    assert_eq!(fixture.guess("192.0.2.1", "alice", 1), "known");
+    fixture.wait(1);
+    assert_eq!(fixture.guess("192.0.2.1", "alice", 1), "hashed");
 }
 
 #[test]
 fn a_network_of_ipv6_is_one_address() {
-    let bench = Bench::new();
-    assert_eq!(bench.guess_on("2001:db8:0:1::1", "alice", 1), 4);
+    let fixture = TestLockout::new();
+    assert_eq!(fixture.guess_on("2001:db8:0:1::1", "alice", 1), 4);
     assert_eq!(
-        bench.guess("2001:db8:0:1:ffff:ffff:ffff:ffff", "alice", 9),
+        fixture.guess("2001:db8:0:1:ffff:ffff:ffff:ffff", "alice", 9),
         "address"
     );
-    assert!(bench.is_heard("2001:db8:0:2::1", "alice"));
+    assert!(fixture.is_heard("2001:db8:0:2::1", "alice"));
     // An IPv4 address is the same over an IPv6 socket, and is alone.
-    assert_eq!(bench.guess_on("::ffff:192.0.2.1", "bob", 1), 4);
-    assert_eq!(bench.guess("192.0.2.1", "bob", 9), "address");
-    assert!(bench.is_heard("192.0.2.2", "bob"));
+    assert_eq!(fixture.guess_on("::ffff:192.0.2.1", "bob", 1), 4);
+    assert_eq!(fixture.guess("192.0.2.1", "bob", 9), "address");
+    assert!(fixture.is_heard("192.0.2.2", "bob"));
 }
 
 #[test]
 fn the_networks_of_one_customer_have_the_tries_of_sixteen() {
-    let mut bench = Bench::new();
-    bench.log_in("2001:db8:1:fff0::1", "alice");
-    let guess = |bench: &Bench, network: u64| {
-        bench.guess(&format!("2001:db8:1:{network:x}::1"), "alice", network + 1)
+    let mut fixture = TestLockout::new();
+    fixture.log_in("2001:db8:1:fff0::1", "alice");
+    let guess = |fixture: &TestLockout, network: u64| {
+        fixture.guess(&format!("2001:db8:1:{network:x}::1"), "alice", network + 1)
     };
-    let answers: Vec<_> = (0..1000).map(|network| guess(&bench, network)).collect();
+    let answers: Vec<_> = (0..1000).map(|network| guess(&fixture, network)).collect();
     assert_eq!(
         answers.iter().filter(|answer| **answer == "hashed").count(),
         64,
@@ -187,124 +190,123 @@ fn the_networks_of_one_customer_have_the_tries_of_sixteen() {
         "{answers:?}"
     );
     assert!(
-        !bench.is_heard("2001:db8:1:ffff::1", "bob"),
+        !fixture.is_heard("2001:db8:1:ffff::1", "bob"),
         "whatever name it is"
     );
-    assert!(bench.is_heard("2001:db8:2::1", "alice") && bench.is_heard("192.0.2.1", "alice"));
+    assert!(fixture.is_heard("2001:db8:2::1", "alice") && fixture.is_heard("192.0.2.1", "alice"));
     assert_eq!(
-        bench.guess_on("2001:db8:1:fff0::1", "alice", 2000),
+        fixture.guess_on("2001:db8:1:fff0::1", "alice", 2000),
         6,
         "where the user is at home"
     );
     // As an address has it, spread over sixteen times as many.
-    bench.wait(1);
+    fixture.wait(1);
     assert_eq!(
         (1000..1010)
-            .filter(|network| guess(&bench, *network) == "hashed")
+            .filter(|network| guess(&fixture, *network) == "hashed")
             .count(),
         1
     );
-    assert!(
-        bench
-            .lockout
-            .unlock_address("2001:db8:1:ffff::1".parse().expect("an address"), bench.now)
-    );
-    assert_eq!(guess(&bench, 2000), "hashed");
+    assert!(fixture.lockout.unlock_address(
+        "2001:db8:1:ffff::1".parse().expect("an address"),
+        fixture.now
+    ));
+    assert_eq!(guess(&fixture, 2000), "hashed");
 }
 
 #[test]
 fn guessing_from_many_addresses_leaves_each_of_them_one_try_and_locks_out_nobody() {
-    let mut bench = Bench::new();
-    bench.log_in("10.0.0.1", "alice");
+    let mut fixture = TestLockout::new();
+    fixture.log_in("10.0.0.1", "alice");
     for machine in 1..=6 {
         assert_eq!(
-            bench.guess(&format!("192.0.2.{machine}"), "alice", machine),
+            fixture.guess(&format!("192.0.2.{machine}"), "alice", machine),
             "hashed"
         );
     }
     for machine in 1..=6 {
         assert_eq!(
-            bench.guess(&format!("192.0.2.{machine}"), "alice", 10 + machine),
+            fixture.guess(&format!("192.0.2.{machine}"), "alice", 10 + machine),
             "user"
         );
     }
     // Whoever has done nothing wrong is heard, and has one try.
-    assert!(bench.is_heard("192.0.2.7", "alice"));
-    assert_eq!(bench.guess_on("192.0.2.7", "alice", 20), 1);
+    assert!(fixture.is_heard("192.0.2.7", "alice"));
+    assert_eq!(fixture.guess_on("192.0.2.7", "alice", 20), 1);
     // Other names, and the user where it is at home, are as before.
-    assert_eq!(bench.guess("192.0.2.1", "bob", 30), "hashed");
-    assert_eq!(bench.guess_on("10.0.0.1", "alice", 40), 6);
-    bench.wait(60);
-    assert_eq!(bench.guess_on("192.0.2.1", "alice", 50), 4);
+    assert_eq!(fixture.guess("192.0.2.1", "bob", 30), "hashed");
+    assert_eq!(fixture.guess_on("10.0.0.1", "alice", 40), 6);
+    fixture.wait(60);
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", 50), 4);
 }
 
 #[test]
 fn a_user_has_tries_of_its_own_where_it_has_logged_in() {
-    let bench = Bench::new();
-    bench.log_in("192.0.2.1", "alice");
-    assert_eq!(bench.guess_on("192.0.2.1", "bob", 1), 4);
-    assert_eq!(bench.guess("192.0.2.1", "carol", 9), "address");
+    let fixture = TestLockout::new();
+    fixture.log_in("192.0.2.1", "alice");
+    assert_eq!(fixture.guess_on("192.0.2.1", "bob", 1), 4);
+    assert_eq!(fixture.guess("192.0.2.1", "carol", 9), "address");
     assert!(
-        bench.is_heard("192.0.2.1", "alice"),
+        fixture.is_heard("192.0.2.1", "alice"),
         "who shares the address does not lock out the user"
     );
-    assert_eq!(bench.guess_on("192.0.2.1", "alice", 10), 6);
-    assert_eq!(bench.guess("192.0.2.1", "alice", 20), "user at address");
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", 10), 6);
+    assert_eq!(fixture.guess("192.0.2.1", "alice", 20), "user at address");
     assert!(
-        bench.is_heard("192.0.2.9", "alice"),
+        fixture.is_heard("192.0.2.9", "alice"),
         "these say nothing of the name elsewhere"
     );
 }
 
 #[test]
 fn a_right_password_washes_nothing_away() {
-    let bench = Bench::new();
+    let fixture = TestLockout::new();
     let mut hashed = 0;
     for round in 0..10 {
-        hashed += u32::from(bench.guess("192.0.2.1", "alice", round + 1) == "hashed");
-        bench.log_in("192.0.2.1", "mallory");
+        hashed += u32::from(fixture.guess("192.0.2.1", "alice", round + 1) == "hashed");
+        fixture.log_in("192.0.2.1", "mallory");
     }
     assert_eq!(hashed, 4);
 }
 
 #[test]
 fn those_with_less_behind_them_are_told_from_those_with_more() {
-    let bench = Bench::new();
-    let failures = |from| match bench.lockout.judge(
-        &bench.attempt(from, "alice", 99),
-        &bench.budgets,
-        bench.now,
+    let fixture = TestLockout::new();
+    let failures = |from| match fixture.lockout.evaluate(
+        &fixture.attempt(from, "alice", 99),
+        &fixture.budgets,
+        fixture.now,
     ) {
         Admission::Admitted { failures } => failures,
         other => panic!("{other:?}"),
     };
     for count in 0..4 {
         assert_eq!(failures("192.0.2.1"), count);
-        bench.guess("192.0.2.1", "alice", u64::from(count) + 1);
+        fixture.guess("192.0.2.1", "alice", u64::from(count) + 1);
     }
 }
 
 #[test]
 fn what_is_unlocked_has_all_its_tries_again() {
-    let bench = Bench::new();
+    let fixture = TestLockout::new();
     let address = |text: &str| text.parse().expect("an address");
-    let (lockout, now) = (&bench.lockout, bench.now);
-    bench.log_in("192.0.2.1", "alice");
-    bench.guess_on("192.0.2.1", "alice", 1);
-    bench.guess_on("192.0.2.1", "bob", 10);
+    let (lockout, now) = (&fixture.lockout, fixture.now);
+    fixture.log_in("192.0.2.1", "alice");
+    fixture.guess_on("192.0.2.1", "alice", 1);
+    fixture.guess_on("192.0.2.1", "bob", 10);
     assert!(
         !lockout.unlock_user("other.test", "alice", now)
             && !lockout.unlock_address(address("::1"), now)
     );
     assert!(lockout.unlock_user("ci.test", "alice", now));
     assert!(!lockout.unlock_user("ci.test", "alice", now), "it is done");
-    assert_eq!(bench.guess("192.0.2.1", "bob", 19), "address");
-    assert_eq!(bench.guess_on("192.0.2.1", "alice", 20), 6);
+    assert_eq!(fixture.guess("192.0.2.1", "bob", 19), "address");
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", 20), 6);
     assert!(lockout.unlock_address(address("192.0.2.1"), now));
-    assert_eq!(bench.guess_on("192.0.2.1", "carol", 30), 4);
-    assert_eq!(bench.guess_on("192.0.2.1", "alice", 40), 6);
+    assert_eq!(fixture.guess_on("192.0.2.1", "carol", 30), 4);
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", 40), 6);
     lockout.unlock_all(now);
-    assert!(bench.is_heard("192.0.2.1", "alice") && bench.is_heard("192.0.2.1", "bob"));
+    assert!(fixture.is_heard("192.0.2.1", "alice") && fixture.is_heard("192.0.2.1", "bob"));
     assert_eq!(
         (lockout.status(now).addresses, lockout.status(now).users),
         (0, 0)
@@ -313,9 +315,9 @@ fn what_is_unlocked_has_all_its_tries_again() {
 
 #[test]
 fn a_hundred_thousand_addresses_and_ten_thousand_names_take_what_there_is_and_no_more() {
-    let bench = Bench::new();
+    let fixture = TestLockout::new();
     assert_eq!(
-        bench.lockout.status(bench.now).bytes,
+        fixture.lockout.status(fixture.now).bytes,
         0,
         "nothing before somebody fails"
     );
@@ -328,43 +330,47 @@ fn a_hundred_thousand_addresses_and_ten_thousand_names_take_what_there_is_and_no
             };
             let user = format!("user{}", number % 10_000);
             let tag = u64::from(round * 100_000 + number + 1);
-            let attempt = bench.lockout.attempt(from, "ci.test", &user, tag);
-            bench.lockout.admit(&attempt, &bench.budgets, bench.now);
-            bench.lockout.failed(&attempt, &bench.budgets, bench.now);
+            let attempt = fixture.lockout.attempt(from, "ci.test", &user, tag);
+            fixture
+                .lockout
+                .admit(&attempt, &fixture.budgets, fixture.now);
+            fixture
+                .lockout
+                .failed(&attempt, &fixture.budgets, fixture.now);
         }
     }
-    let status = bench.lockout.status(bench.now);
+    let status = fixture.lockout.status(fixture.now);
     assert!(status.bytes < 6 << 20, "{status:?}");
     assert!(
         status.addresses > ADDRESSES * 9 / 10 && status.users > 9_500,
         "{status:?}"
     );
     assert!(
-        bench.is_heard("192.0.2.1", "alice"),
+        fixture.is_heard("192.0.2.1", "alice"),
         "and who has done nothing is heard"
     );
 }
 
 #[test]
 fn an_offender_is_logged_once_a_minute() {
-    let mut bench = Bench::new();
-    let logged = |bench: &Bench, from: &str| match bench.lockout.admit(
-        &bench.attempt(from, "alice", 99),
-        &bench.budgets,
-        bench.now,
+    let mut fixture = TestLockout::new();
+    let logged = |fixture: &TestLockout, from: &str| match fixture.lockout.admit(
+        &fixture.attempt(from, "alice", 99),
+        &fixture.budgets,
+        fixture.now,
     ) {
         Admission::Refused(refused) => refused.logged != Logged::No,
         other => panic!("{other:?}"),
     };
-    bench.guess_on("192.0.2.1", "bob", 1);
+    fixture.guess_on("192.0.2.1", "bob", 1);
     // The one that ended the guessing was logged.
-    assert!((0..10).all(|_| !logged(&bench, "192.0.2.1")));
+    assert!((0..10).all(|_| !logged(&fixture, "192.0.2.1")));
     // It goes on for minutes, with each try that comes back.
     let mut lines = Vec::new();
     for step in 0..12 {
-        bench.wait(15);
-        assert_eq!(bench.guess("192.0.2.1", "bob", 20 + step), "hashed");
-        lines.push(logged(&bench, "192.0.2.1"));
+        fixture.wait(15);
+        assert_eq!(fixture.guess("192.0.2.1", "bob", 20 + step), "hashed");
+        lines.push(logged(&fixture, "192.0.2.1"));
     }
     let minutes: Vec<_> = lines
         .chunks(4)
@@ -416,13 +422,13 @@ proptest! {
     fn a_clean_address_is_always_heard(
         guesses in prop::collection::vec((0_u8..4, 0_u8..4, 1_u64..20, 0_u64..30), 0..300)
     ) {
-        let mut bench = Bench::new();
+        let mut fixture = TestLockout::new();
         for (from, user, password, later) in guesses {
-            bench.wait(later);
-            bench.guess(&format!("10.0.0.{from}"), &format!("user{user}"), password);
+            fixture.wait(later);
+            fixture.guess(&format!("10.0.0.{from}"), &format!("user{user}"), password);
         }
         for user in ["user0", "user1", "user2", "user3", "alice"] {
-            prop_assert!(bench.is_heard("192.0.2.1", user));
+            prop_assert!(fixture.is_heard("192.0.2.1", user));
         }
     }
 
@@ -431,13 +437,13 @@ proptest! {
     fn no_address_gets_more_than_its_budget(
         guesses in prop::collection::vec((0_u8..4, 0_u64..5), 0..300)
     ) {
-        let mut bench = Bench::new();
+        let mut fixture = TestLockout::new();
         let mut hashed = 0_u64;
         let mut passed = 0;
         for (number, (user, later)) in guesses.into_iter().enumerate() {
-            bench.wait(later);
+            fixture.wait(later);
             passed += later;
-            hashed += u64::from(bench.guess("10.0.0.1", &format!("user{user}"), number as u64 + 1) == "hashed");
+            hashed += u64::from(fixture.guess("10.0.0.1", &format!("user{user}"), number as u64 + 1) == "hashed");
             prop_assert!(hashed <= 4 + passed / 15);
         }
     }

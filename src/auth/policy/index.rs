@@ -51,10 +51,10 @@ struct Users {
     named: Texts,
     /// Of every user.
     authenticated: Rows,
-    /// What those may who are not logged in, and with them everybody.
-    everybody: Rows,
+    /// What those may who are not logged in, and with them everyone.
+    everyone: Rows,
     /// What those may not.
-    strangers: Rows,
+    anonymous_only: Rows,
 }
 
 #[derive(Debug, Default)]
@@ -124,19 +124,19 @@ impl Index {
             .iter()
             .filter(|(of, _)| *of == action)
             .for_each(|(_, rows)| other.add(rows));
-        found.keep(&other);
+        found.intersect(&other);
         let parts: [&dyn Fn(&mut Bits); 3] = [
             &|bits: &mut Bits| self.repositories.find(repository, bits, None),
             &|bits: &mut Bits| self.tags.find(action, tag, bits),
             &|bits: &mut Bits| self.networks.find(principal.client, bits),
         ];
         for find in parts {
-            if found.count() <= FEW {
+            if found.count() <= MAX_COMPARED_ROWS {
                 break;
             }
             other.clear();
             find(&mut other);
-            found.keep(&other);
+            found.intersect(&other);
         }
         found.into_iter().filter_map(move |row| {
             Some(Candidate {
@@ -159,21 +159,21 @@ impl Users {
                         .for_each(|member| self.named.add_whole(row, member));
                 }
                 Selector::Authenticated => self.authenticated.add(row),
-                Selector::Anonymous if rule.deny => self.strangers.add(row),
-                Selector::Anonymous => self.everybody.add(row),
+                Selector::Anonymous if rule.deny => self.anonymous_only.add(row),
+                Selector::Anonymous => self.everyone.add(row),
             }
         }
     }
 
     /// `sure` are about the user, `perhaps` by patterns that may be like the name.
     fn find(&self, user: Option<&str>, sure: &mut Bits, perhaps: &mut Bits) {
-        sure.add(&self.everybody);
+        sure.add(&self.everyone);
         match user {
             Some(user) => {
                 sure.add(&self.authenticated);
                 self.named.find(user, perhaps, Some(sure));
             }
-            None => sure.add(&self.strangers),
+            None => sure.add(&self.anonymous_only),
         }
     }
 }
@@ -206,7 +206,7 @@ impl Tags {
 }
 
 /// As many rows are compared one by one rather than looked for further, which would cost no less.
-const FEW: usize = 4;
+const MAX_COMPARED_ROWS: usize = 4;
 
 /// FNV-1a: for a few short keys it costs a third of the standard hash.
 struct Fnv(u64);

@@ -3,8 +3,8 @@
 use super::{Policy, Principal, Rule};
 use crate::registry::action::{Action, Actions};
 
-/// How many rules and how many names of each are told before the rest is left out.
-const MOST: usize = 4;
+/// The maximum number of rules, and half that of the names of each, before the rest is left out.
+const MAX_LISTED_RULES: usize = 4;
 
 impl Policy {
     /// What the allows say about somebody, like "pull base/**; push and overwrite alice/** (tag
@@ -13,20 +13,20 @@ impl Policy {
         let own = |rule: &&Rule| {
             !rule.deny && rule.is_of(principal.user) && rule.is_from(principal.client)
         };
-        let told = self
+        let descriptions = self
             .rules
             .iter()
             .filter(own)
-            .filter_map(|rule| self.told(rule, principal));
-        let mut told: Vec<_> = told.take(MOST + 1).collect();
-        if told.len() > MOST {
-            told.truncate(MOST);
-            told.push("…".to_owned());
+            .filter_map(|rule| self.describe(rule, principal));
+        let mut descriptions: Vec<_> = descriptions.take(MAX_LISTED_RULES + 1).collect();
+        if descriptions.len() > MAX_LISTED_RULES {
+            descriptions.truncate(MAX_LISTED_RULES);
+            descriptions.push("…".to_owned());
         }
-        (!told.is_empty()).then(|| told.join("; "))
+        (!descriptions.is_empty()).then(|| descriptions.join("; "))
     }
 
-    fn told(&self, rule: &Rule, principal: Principal<'_>) -> Option<String> {
+    fn describe(&self, rule: &Rule, principal: Principal<'_>) -> Option<String> {
         let possible = |action: &Action| principal.user.is_some() || self.anonymous.has(*action);
         let actions: Actions = rule.actions.iter().filter(possible).collect();
         if actions.is_empty() {
@@ -58,9 +58,9 @@ impl Policy {
 }
 
 fn listed(all: impl Iterator<Item = String>, last: &str) -> String {
-    let mut all: Vec<_> = all.take(2 * MOST + 1).collect();
-    if all.len() > 2 * MOST {
-        all.truncate(2 * MOST);
+    let mut all: Vec<_> = all.take(2 * MAX_LISTED_RULES + 1).collect();
+    if all.len() > 2 * MAX_LISTED_RULES {
+        all.truncate(2 * MAX_LISTED_RULES);
         all.push("…".to_owned());
     }
     match all.split_last() {

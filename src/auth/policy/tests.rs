@@ -444,9 +444,9 @@ prop_compose! {
     }
 }
 
-type Asked = (&'static str, Action, &'static str, Option<&'static str>);
+type QuestionParts = (&'static str, Action, &'static str, Option<&'static str>);
 
-fn any_question() -> impl Strategy<Value = Asked> {
+fn any_question() -> impl Strategy<Value = QuestionParts> {
     (
         prop::sample::select(vec!["alice", "bob", "carol", ""]),
         prop::sample::select(Action::ALL.to_vec()),
@@ -465,7 +465,7 @@ fn any_question() -> impl Strategy<Value = Asked> {
     )
 }
 
-fn allows(rules: &[AccessRule], (user, action, name, tag): Asked) -> bool {
+fn allows(rules: &[AccessRule], (user, action, name, tag): QuestionParts) -> bool {
     policy(rules.to_vec())
         .decide(by(user), action, name, tag)
         .allowed
@@ -473,7 +473,7 @@ fn allows(rules: &[AccessRule], (user, action, name, tag): Asked) -> bool {
 
 proptest! {
     #[test]
-    fn removing_an_allow_never_grants(rules in prop::collection::vec(any_rule(), 2..6), at in 0_usize..6, asked in any_question()) {
+    fn removing_an_allow_never_grants(rules in prop::collection::vec(any_rule(), 2..6), at in 0_usize..6, question in any_question()) {
         let mut fewer = rules.clone();
         if let Some(position) = rules.iter().position(|rule| !rule.deny).map(|first| first.max(at % rules.len()))
             && !fewer[position].deny
@@ -481,19 +481,19 @@ proptest! {
             fewer.remove(position);
             // The last rule of all is not a right more or less: without any, the file says nothing.
             prop_assume!(!fewer.is_empty());
-            prop_assert!(!allows(&fewer, asked) || allows(&rules, asked));
+            prop_assert!(!allows(&fewer, question) || allows(&rules, question));
         }
     }
 
     #[test]
-    fn adding_a_deny_never_grants(rules in prop::collection::vec(any_rule(), 0..5), deny in any_rule(), at in 0_usize..6, asked in any_question()) {
+    fn adding_a_deny_never_grants(rules in prop::collection::vec(any_rule(), 0..5), deny in any_rule(), at in 0_usize..6, question in any_question()) {
         let mut more = rules.clone();
         more.insert(at.min(rules.len()), AccessRule { deny: true, ..deny });
-        prop_assert!(!allows(&more, asked) || allows(&rules, asked));
+        prop_assert!(!allows(&more, question) || allows(&rules, question));
     }
 
     #[test]
-    fn a_group_is_its_members(rules in prop::collection::vec(any_rule(), 1..5), asked in any_question()) {
+    fn a_group_is_its_members(rules in prop::collection::vec(any_rule(), 1..5), question in any_question()) {
         let listed = |rule: &AccessRule| {
             let users = rule.users.iter().flat_map(|selector| match selector {
                 Selector::Group { members, .. } => {
@@ -504,16 +504,16 @@ proptest! {
             AccessRule { users: users.collect(), ..rule.clone() }
         };
         let spelt: Vec<_> = rules.iter().map(listed).collect();
-        let (user, action, name, tag) = asked;
+        let (user, action, name, tag) = question;
         let [by_group, by_name] = [policy(rules), policy(spelt)];
         prop_assert_eq!(by_group.decide(by(user), action, name, tag), by_name.decide(by(user), action, name, tag));
     }
 
     /// What the index finds is what a walk over all rules finds.
     #[test]
-    fn the_index_leaves_nothing_out(rules in prop::collection::vec(any_rule(), 1..12), asked in any_question()) {
+    fn the_index_leaves_nothing_out(rules in prop::collection::vec(any_rule(), 1..12), question in any_question()) {
         let some = policy(rules);
-        let (user, action, repository, tag) = asked;
+        let (user, action, repository, tag) = question;
         let principal = by(user);
         let question = Question { principal, action, repository, tag };
         if principal.user.is_some() || some.anonymous.has(action) {
@@ -522,9 +522,9 @@ proptest! {
     }
 
     #[test]
-    fn whoever_sees_everything_is_allowed_everywhere(rules in prop::collection::vec(any_rule(), 1..6), asked in any_question()) {
+    fn whoever_sees_everything_is_allowed_everywhere(rules in prop::collection::vec(any_rule(), 1..6), question in any_question()) {
         let some = policy(rules);
-        let (user, _, repository, _) = asked;
+        let (user, _, repository, _) = question;
         if some.sees_everything(by(user)).allowed {
             for action in [Pull, Catalog] {
                 prop_assert!(some.decide(by(user), action, repository, None).allowed);

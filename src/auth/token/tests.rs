@@ -13,13 +13,13 @@ fn noon() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-struct Stage {
+struct TestTokens {
     tokens: Tokens,
     users: Htpasswd,
     directory: tempfile::TempDir,
 }
 
-impl Stage {
+impl TestTokens {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let tokens = Tokens::open(directory.path(), noon()).unwrap();
@@ -80,20 +80,20 @@ impl Stage {
 
 #[test]
 fn a_token_says_who_and_for_what_for_its_time() {
-    let stage = Stage::new();
-    let token = stage.give("ci.test", Some("alice"));
+    let fixture = TestTokens::new();
+    let token = fixture.give("ci.test", Some("alice"));
     let alice = Ok(Some("alice".to_owned()));
     let early = |seconds| noon() - Duration::from_secs(seconds);
     // Twice: from the signature and from memory.
     for _ in 0..2 {
-        assert_eq!(stage.verify(&token, "ci.test", noon()), alice);
-        assert_eq!(stage.verify(&token, "ci.test", early(10)), alice);
+        assert_eq!(fixture.verify(&token, "ci.test", noon()), alice);
+        assert_eq!(fixture.verify(&token, "ci.test", early(10)), alice);
         assert_eq!(
-            stage.verify(&token, "ci.test", early(11)),
+            fixture.verify(&token, "ci.test", early(11)),
             Err(InvalidToken::Early)
         );
         assert_eq!(
-            stage.verify(
+            fixture.verify(
                 &token,
                 "ci.test",
                 noon() + 5 * MINUTE - Duration::from_secs(1)
@@ -101,45 +101,45 @@ fn a_token_says_who_and_for_what_for_its_time() {
             alice
         );
         assert_eq!(
-            stage.verify(&token, "ci.test", noon() + 5 * MINUTE),
+            fixture.verify(&token, "ci.test", noon() + 5 * MINUTE),
             Err(InvalidToken::Expired)
         );
         assert_eq!(
-            stage.verify(&token, "other.test", noon()),
+            fixture.verify(&token, "other.test", noon()),
             Err(InvalidToken::Foreign)
         );
     }
     assert_eq!(
-        stage.verify(&stage.give("ci.test", None), "ci.test", noon()),
+        fixture.verify(&fixture.give("ci.test", None), "ci.test", noon()),
         Ok(None)
     );
 }
 
 #[test]
 fn a_token_ends_with_the_entry_of_its_user() {
-    let mut stage = Stage::new();
-    let token = stage.give("ci.test", Some("alice"));
+    let mut fixture = TestTokens::new();
+    let token = fixture.give("ci.test", Some("alice"));
     for other in ["", OTHER, &ONE.replace("alice", "bob")] {
-        stage.users = Htpasswd::parse(other.as_bytes());
+        fixture.users = Htpasswd::parse(other.as_bytes());
         assert_eq!(
-            stage.verify(&token, "ci.test", noon()),
+            fixture.verify(&token, "ci.test", noon()),
             Err(InvalidToken::UserChanged),
             "{other}"
         );
     }
-    stage.users = Htpasswd::parse(format!("bob:x\n{ONE}").as_bytes());
+    fixture.users = Htpasswd::parse(format!("bob:x\n{ONE}").as_bytes());
     assert!(
-        stage.verify(&token, "ci.test", noon()).is_ok(),
+        fixture.verify(&token, "ci.test", noon()).is_ok(),
         "others do not matter"
     );
 }
 
 #[test]
 fn the_fingerprint_of_an_entry_is_of_its_domain_and_user_too() {
-    let stage = Stage::new();
+    let fixture = TestTokens::new();
     let entry = |domain: &str, user: &str| {
         let users = Htpasswd::parse(ONE.replace("alice", user).as_bytes());
-        stage
+        fixture
             .tokens
             .entry_tag(domain, &UserName::new(user).unwrap(), &users)
     };
@@ -156,11 +156,11 @@ fn the_fingerprint_of_an_entry_is_of_its_domain_and_user_too() {
 
 #[test]
 fn other_processes_and_later_ones_believe_it() {
-    let mut stage = Stage::new();
-    let token = stage.give("ci.test", Some("alice"));
-    stage.tokens = Tokens::open(stage.directory.path(), noon()).unwrap();
-    assert!(stage.verify(&token, "ci.test", noon()).is_ok());
-    let elsewhere = Stage::new();
+    let mut fixture = TestTokens::new();
+    let token = fixture.give("ci.test", Some("alice"));
+    fixture.tokens = Tokens::open(fixture.directory.path(), noon()).unwrap();
+    assert!(fixture.verify(&token, "ci.test", noon()).is_ok());
+    let elsewhere = TestTokens::new();
     assert_eq!(
         elsewhere.verify(&token, "ci.test", noon()),
         Err(InvalidToken::Foreign)
@@ -169,90 +169,92 @@ fn other_processes_and_later_ones_believe_it() {
 
 #[test]
 fn rotation_leaves_tokens_and_their_users_alone() {
-    let stage = Stage::new();
+    let fixture = TestTokens::new();
     let (month, hour) = (Duration::from_secs(30 * 86_400), 60 * MINUTE);
     let user = UserName::new("alice").unwrap();
-    let entry = stage.tokens.entry_tag("ci.test", &user, &stage.users);
+    let entry = fixture.tokens.entry_tag("ci.test", &user, &fixture.users);
     let give = |now| {
         let bearer = Bearer {
             domain: "ci.test",
             user: Some((&user, &entry)),
         };
-        let token = stage
+        let token = fixture
             .tokens
-            .give(bearer, &Stage::access(), 24 * hour, now)
+            .give(bearer, &TestTokens::access(), 24 * hour, now)
             .unwrap();
         (decode_header(&token).unwrap().kid, token)
     };
-    stage.tokens.refresh(noon() + month);
+    fixture.tokens.refresh(noon() + month);
     let (old_key, old) = give(noon() + month + hour - MINUTE);
     let (new_key, new) = give(noon() + month + hour);
     assert_ne!(old_key, new_key);
     let later = noon() + month + 24 * hour;
     for token in [&old, &new] {
-        assert!(stage.verify(token, "ci.test", later).is_ok());
+        assert!(fixture.verify(token, "ci.test", later).is_ok());
     }
 }
 
 #[test]
 fn what_is_signed_is_still_looked_at() {
-    let stage = Stage::new();
-    let verify = |token: String| stage.verify(&token, "ci.test", noon()).err();
-    assert_eq!(verify(stage.forged(|_| {})), None);
+    let fixture = TestTokens::new();
+    let verify = |token: String| fixture.verify(&token, "ci.test", noon()).err();
+    assert_eq!(verify(fixture.forged(|_| {})), None);
     assert_eq!(
-        verify(stage.forged(|claims| claims["aud"] = "other.test".into())),
+        verify(fixture.forged(|claims| claims["aud"] = "other.test".into())),
         Some(InvalidToken::Foreign)
     );
     assert_eq!(
-        verify(stage.forged(|claims| claims["iss"] = "other.test".into())),
+        verify(fixture.forged(|claims| claims["iss"] = "other.test".into())),
         Some(InvalidToken::Foreign)
     );
     assert_eq!(
-        verify(stage.forged(|claims| claims["aud"] = serde_json::json!(["ci.test", "other.test"]))),
+        verify(
+            fixture.forged(|claims| claims["aud"] = serde_json::json!(["ci.test", "other.test"]))
+        ),
         Some(InvalidToken::Foreign)
     );
     assert_eq!(
-        verify(stage.forged(|claims| claims["sub"] = "bob".into())),
+        verify(fixture.forged(|claims| claims["sub"] = "bob".into())),
         Some(InvalidToken::UserChanged)
     );
     assert_eq!(
-        verify(stage.forged(|claims| claims["exp"] = 1.into())),
+        verify(fixture.forged(|claims| claims["exp"] = 1.into())),
         Some(InvalidToken::Expired)
     );
     assert_eq!(
-        verify(stage.forged(|claims| claims["nbf"] = 1_900_000_000.into())),
+        verify(fixture.forged(|claims| claims["nbf"] = 1_900_000_000.into())),
         Some(InvalidToken::Early)
     );
     for claim in [
         "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "access", "entry",
     ] {
-        let without = stage.forged(|claims| drop(claims.as_object_mut().unwrap().remove(claim)));
+        let without = fixture.forged(|claims| drop(claims.as_object_mut().unwrap().remove(claim)));
         assert_eq!(verify(without), Some(InvalidToken::Foreign), "{claim}");
     }
 }
 
 #[test]
 fn the_header_decides_nothing() {
-    let stage = Stage::new();
-    let token = stage.give("ci.test", Some("alice"));
+    let fixture = TestTokens::new();
+    let token = fixture.give("ci.test", Some("alice"));
     let (id, public) = {
-        let keys = stage.tokens.keys.load();
+        let keys = fixture.tokens.keys.load();
         (keys.signing(noon()).id.clone(), keys.public()[0].clone())
     };
     let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
         panic!("{token}")
     };
     let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    let verify = |token: &str| stage.verify(token, "ci.test", noon()).err();
+    let verify = |token: &str| fixture.verify(token, "ci.test", noon()).err();
     let none = encoded(&format!(r#"{{"typ":"JWT","alg":"none","kid":"{id}"}}"#));
     let claims: serde_json::Value =
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
     let point = serde_json::to_value(&public).unwrap();
     let secrets = [
         point["x"].as_str().unwrap().as_bytes().to_vec(),
-        stage.tokens.public_keys().into_bytes(),
+        fixture.tokens.public_keys().into_bytes(),
         serde_json::to_vec(&public).unwrap(),
-        stage
+        fixture
             .tokens
             .keys
             .load()
@@ -295,7 +297,7 @@ fn the_header_decides_nothing() {
     let token = encode(
         &critical,
         &claims,
-        &stage.tokens.keys.load().signing(noon()).signing,
+        &fixture.tokens.keys.load().signing(noon()).signing,
     )
     .unwrap();
     assert_eq!(verify(&token), Some(InvalidToken::Foreign));
@@ -303,14 +305,14 @@ fn the_header_decides_nothing() {
 
 #[test]
 fn what_is_remembered_is_bounded() {
-    let stage = Stage::new();
-    let token = stage.give("ci.test", Some("alice"));
-    stage.verify(&token, "ci.test", noon()).unwrap();
+    let fixture = TestTokens::new();
+    let token = fixture.give("ci.test", Some("alice"));
+    fixture.verify(&token, "ci.test", noon()).unwrap();
     assert!(
-        stage
+        fixture
             .tokens
             .cache
-            .get(&stage.tokens.cache.tag(&token))
+            .get(&fixture.tokens.cache.tag(&token))
             .is_some()
     );
     let access = || Claims {
@@ -325,16 +327,16 @@ fn what_is_remembered_is_bounded() {
         entry: String::new(),
     };
     let insert = |number: u32, bytes| {
-        let tag = stage.tokens.cache.tag(&number.to_string());
-        stage
+        let tag = fixture.tokens.cache.tag(&number.to_string());
+        fixture
             .tokens
             .cache
             .insert(tag, bytes, CachedToken::from_claims(access()), 0);
-        stage.tokens.cache.get(&tag).is_some()
+        fixture.tokens.cache.get(&tag).is_some()
     };
     for number in 0..10_000 {
         assert!(insert(number, 100));
-        assert!(stage.tokens.cache.count() <= 4096);
+        assert!(fixture.tokens.cache.count() <= 4096);
     }
     assert!(!insert(20_000, 4096), "long ones are not kept");
 }
@@ -342,15 +344,15 @@ fn what_is_remembered_is_bounded() {
 proptest! {
     #[test]
     fn no_other_text_is_a_token(at in 0usize..400, byte in 0u8..=255, cut in 0usize..400) {
-        let stage = Stage::new();
-        let token = stage.give("ci.test", Some("alice"));
+        let fixture = TestTokens::new();
+        let token = fixture.give("ci.test", Some("alice"));
         let mut bytes = token.clone().into_bytes();
         let at = at % bytes.len();
         bytes[at] = byte;
         if let Ok(changed) = String::from_utf8(bytes) && changed != token {
-            prop_assert_eq!(stage.verify(&changed, "ci.test", noon()), Err(InvalidToken::Foreign));
+            prop_assert_eq!(fixture.verify(&changed, "ci.test", noon()), Err(InvalidToken::Foreign));
         }
         let cut = cut % token.len();
-        prop_assert_eq!(stage.verify(&token[..cut], "ci.test", noon()), Err(InvalidToken::Foreign));
+        prop_assert_eq!(fixture.verify(&token[..cut], "ci.test", noon()), Err(InvalidToken::Foreign));
     }
 }

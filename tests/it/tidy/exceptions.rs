@@ -15,17 +15,12 @@ pub const SPREAD_TYPES: &[&str] = &["certs::orders::attempt::Attempt", "store::S
 
 /// Names with a banned word.
 pub const BANNED_NAMES: &[&str] = &[
-    "FEW",
     "Look",
-    "MOST",
-    "MOST_BYTES",
-    "MOST_OF_USER",
     "NotAsking",
     "Piece",
     "Pieces",
     "Sight",
     "asked",
-    "judge",
     "keep",
     "keeps",
     "keeps_order",
@@ -38,7 +33,5 @@ pub const BANNED_NAMES: &[&str] = &[
     "notes",
     "of_words",
     "stage",
-    "strangers",
-    "told",
     "words",
 ];

@@ -46,7 +46,7 @@ impl Bits {
     }
 
     /// Takes out what is not among others.
-    pub(super) fn keep(&mut self, others: &Self) {
+    pub(super) fn intersect(&mut self, others: &Self) {
         self.0
             .iter_mut()
             .zip(&others.0)

@@ -85,7 +85,7 @@ pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, RefreshTokenRecord>
         )
     };
     let mut text = Vec::new();
-    match File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text)) {
+    match File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(error) => return Err(FileError::new(path, error)),
@@ -116,4 +116,4 @@ pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// More than the most tokens take.
-const MOST_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;

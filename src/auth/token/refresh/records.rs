@@ -86,16 +86,16 @@ impl Records {
         let too_many = self
             .counts
             .iter()
-            .filter(|(_, count)| **count > MOST_OF_USER);
+            .filter(|(_, count)| **count > MAX_TOKENS_OF_USER);
         let too_many: Vec<_> = too_many
             .map(|(owner, count)| (owner.clone(), *count))
             .collect();
         for ((domain, user), count) in too_many {
-            self.forget(count - MOST_OF_USER, |record| {
+            self.forget(count - MAX_TOKENS_OF_USER, |record| {
                 record.domain == domain && record.user == user
             });
         }
-        self.forget(self.all.len().saturating_sub(MOST), |_| true);
+        self.forget(self.all.len().saturating_sub(MAX_TOKENS), |_| true);
     }
 
     /// Forgets so many of some, those first that were not used for the longest time.
@@ -123,9 +123,9 @@ fn owner(record: &RefreshTokenRecord) -> (String, String) {
 
 /// Every `docker login` makes one. A job that waits an hour between its login and its push must not
 /// lose its own to those that came meanwhile.
-const MOST_OF_USER: usize = 2000;
+const MAX_TOKENS_OF_USER: usize = 2000;
 /// About 6 MB of a file that is written with every login.
-const MOST: usize = 20_000;
+const MAX_TOKENS: usize = 20_000;
 
 #[cfg(test)]
 mod tests {
@@ -160,12 +160,12 @@ mod tests {
         let mut of_one = records(3000, |_| 0);
         of_one.apply(&hash(9999), &Change::Add(Arc::new(record(1, 0))));
         of_one.trim(1);
-        assert_eq!(of_one.all.len(), MOST_OF_USER + 1);
+        assert_eq!(of_one.all.len(), MAX_TOKENS_OF_USER + 1);
         assert!(of_one.get(&hash(999)).is_none() && of_one.get(&hash(1000)).is_some());
         assert!(of_one.get(&hash(9999)).is_some(), "of another user");
         let mut of_many = records(30_000, |number| number % 100);
         of_many.trim(1);
-        assert_eq!(of_many.all.len(), MOST);
+        assert_eq!(of_many.all.len(), MAX_TOKENS);
         assert!(of_many.get(&hash(9_999)).is_none() && of_many.get(&hash(10_000)).is_some());
         of_many.trim(1_000_000);
         assert!(

@@ -8,12 +8,12 @@ fn day(day: u32) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + DAY * day
 }
 
-struct Stage {
+struct TestRefreshTokens {
     directory: tempfile::TempDir,
     tokens: Arc<RefreshTokens>,
 }
 
-impl Stage {
+impl TestRefreshTokens {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let tokens = Arc::new(RefreshTokens::open(directory.path()).unwrap());
@@ -54,59 +54,67 @@ async fn user(tokens: &Arc<RefreshTokens>, token: &str, now: SystemTime) -> Opti
 
 #[tokio::test]
 async fn a_token_is_its_domains_and_lives_as_long_as_it_is_used() {
-    let stage = Stage::new();
-    let token = issue(&stage.tokens, "alice", day(0)).await;
+    let fixture = TestRefreshTokens::new();
+    let token = issue(&fixture.tokens, "alice", day(0)).await;
     assert_eq!(token.len(), "moorgate_".len() + 43);
     assert!(
-        !stage.file().contains(&token["moorgate_".len()..]),
+        !fixture.file().contains(&token["moorgate_".len()..]),
         "its hash is kept, and nothing else"
     );
-    let mode = std::fs::metadata(file::path(stage.directory.path()))
+    let mode = std::fs::metadata(file::path(fixture.directory.path()))
         .unwrap()
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(
-        stage.tokens.lock().records.iter().next().unwrap().1.client,
+        fixture
+            .tokens
+            .lock()
+            .records
+            .iter()
+            .next()
+            .unwrap()
+            .1
+            .client,
         "docker"
     );
     assert!(
-        stage
+        fixture
             .tokens
             .redeem(&token, "other.test", 90 * DAY, day(1))
             .is_none()
     );
-    assert!(user(&stage.tokens, "moorgate_x", day(1)).await.is_none());
+    assert!(user(&fixture.tokens, "moorgate_x", day(1)).await.is_none());
     for at in [80, 160, 240] {
         assert_eq!(
-            user(&stage.tokens, &token, day(at)).await.as_deref(),
+            user(&fixture.tokens, &token, day(at)).await.as_deref(),
             Some("alice"),
             "{at}"
         );
     }
     assert!(
-        stage
+        fixture
             .tokens
             .redeem(&token, "ci.test", 7 * DAY, day(248))
             .is_none(),
         "shorter now"
     );
-    assert!(user(&stage.tokens, &token, day(330)).await.is_none());
+    assert!(user(&fixture.tokens, &token, day(330)).await.is_none());
 }
 
 #[tokio::test]
 async fn processes_share_the_file() {
-    let stage = Stage::new();
-    let other = stage.another();
-    let ours = issue(&stage.tokens, "alice", day(0)).await;
+    let fixture = TestRefreshTokens::new();
+    let other = fixture.another();
+    let ours = issue(&fixture.tokens, "alice", day(0)).await;
     let theirs = issue(&other, "bob", day(0)).await;
     assert_eq!(
-        known(&stage.tokens, &theirs, day(1)),
+        known(&fixture.tokens, &theirs, day(1)),
         None,
         "without a look at the disk"
     );
     assert_eq!(
-        user(&stage.tokens, &theirs, day(1)).await.as_deref(),
+        user(&fixture.tokens, &theirs, day(1)).await.as_deref(),
         Some("bob")
     );
     assert_eq!(user(&other, &ours, day(1)).await.as_deref(), Some("alice"));
@@ -117,71 +125,71 @@ async fn processes_share_the_file() {
             .unwrap(),
         1
     );
-    stage.tokens.refresh(day(1));
-    assert!(user(&stage.tokens, &ours, day(1)).await.is_none());
+    fixture.tokens.refresh(day(1));
+    assert!(user(&fixture.tokens, &ours, day(1)).await.is_none());
     // What was used meanwhile does not bring back what was revoked.
-    stage.tokens.refresh(day(2));
-    assert!(user(&stage.another(), &ours, day(2)).await.is_none());
+    fixture.tokens.refresh(day(2));
+    assert!(user(&fixture.another(), &ours, day(2)).await.is_none());
     assert_eq!(
-        user(&stage.another(), &theirs, day(2)).await.as_deref(),
+        user(&fixture.another(), &theirs, day(2)).await.as_deref(),
         Some("bob")
     );
 }
 
 #[tokio::test]
 async fn use_is_written_after_a_minute() {
-    let stage = Stage::new();
-    let token = issue(&stage.tokens, "alice", day(0)).await;
-    user(&stage.tokens, &token, day(1)).await.unwrap();
-    let before = stage.file();
-    stage.tokens.refresh(day(1) + Duration::from_secs(59));
-    assert_eq!(stage.file(), before);
-    stage.tokens.refresh(day(1) + Duration::from_secs(60));
-    let listed = list(stage.directory.path(), day(2)).unwrap();
+    let fixture = TestRefreshTokens::new();
+    let token = issue(&fixture.tokens, "alice", day(0)).await;
+    user(&fixture.tokens, &token, day(1)).await.unwrap();
+    let before = fixture.file();
+    fixture.tokens.refresh(day(1) + Duration::from_secs(59));
+    assert_eq!(fixture.file(), before);
+    fixture.tokens.refresh(day(1) + Duration::from_secs(60));
+    let listed = list(fixture.directory.path(), day(2)).unwrap();
     assert_eq!(listed[0].1.used, seconds(day(1)));
     assert_eq!(listed[0].0, TokenHash::of(&token).id());
 }
 
 #[tokio::test]
 async fn what_is_used_all_the_time_is_noted_once_a_second() {
-    let stage = Stage::new();
-    let token = issue(&stage.tokens, "alice", day(0)).await;
+    let fixture = TestRefreshTokens::new();
+    let token = issue(&fixture.tokens, "alice", day(0)).await;
     for _ in 0..100 {
-        user(&stage.tokens, &token, day(1)).await.unwrap();
+        user(&fixture.tokens, &token, day(1)).await.unwrap();
     }
-    assert_eq!(stage.tokens.lock().pending.len(), 1);
+    assert_eq!(fixture.tokens.lock().pending.len(), 1);
 }
 
 #[tokio::test]
 async fn revoking_takes_what_is_meant() {
-    let stage = Stage::new();
+    let fixture = TestRefreshTokens::new();
     let mut all = Vec::new();
     for name in ["alice", "alice", "bob", "carol"] {
-        all.push(issue(&stage.tokens, name, day(0)).await);
+        all.push(issue(&fixture.tokens, name, day(0)).await);
     }
     let revoke = async |which: Revoked<'_>, domain| {
-        stage.tokens.revoke(&which, domain, day(1)).await.unwrap()
+        fixture.tokens.revoke(&which, domain, day(1)).await.unwrap()
     };
     assert_eq!(revoke(Revoked::User("alice"), Some("other.test")).await, 0);
     assert_eq!(
         revoke(Revoked::Id(&TokenHash::of(&all[0]).id()), None).await,
         1
     );
-    assert!(user(&stage.tokens, &all[0], day(1)).await.is_none());
-    assert!(user(&stage.tokens, &all[1], day(1)).await.is_some());
+    assert!(user(&fixture.tokens, &all[0], day(1)).await.is_none());
+    assert!(user(&fixture.tokens, &all[1], day(1)).await.is_some());
     assert_eq!(revoke(Revoked::User("alice"), Some("ci.test")).await, 1);
     assert_eq!(revoke(Revoked::Id(""), None).await, 0);
     assert_eq!(revoke(Revoked::All, None).await, 2);
-    assert_eq!(list(stage.directory.path(), day(1)).unwrap(), []);
+    assert_eq!(list(fixture.directory.path(), day(1)).unwrap(), []);
 }
 
 #[tokio::test]
 async fn a_damaged_file_is_kept_and_nobody_gets_a_token_that_would_be_lost() {
-    let stage = Stage::new();
-    issue(&stage.tokens, "alice", day(0)).await;
-    let path = file::path(stage.directory.path());
+    let fixture = TestRefreshTokens::new();
+    issue(&fixture.tokens, "alice", day(0)).await;
+    let path = file::path(fixture.directory.path());
     std::fs::write(&path, "{").unwrap();
-    assert!(RefreshTokens::open(stage.directory.path()).is_err());
+    assert!(RefreshTokens::open(fixture.directory.path()).is_err());
     let bob = UserName::new("bob").unwrap();
     let holder = Holder {
         domain: "ci.test",
@@ -190,16 +198,16 @@ async fn a_damaged_file_is_kept_and_nobody_gets_a_token_that_would_be_lost() {
         client: "",
         lifetime: DAY,
     };
-    assert!(stage.tokens.issue(&holder, day(0)).await.is_err());
-    stage.tokens.refresh(day(0));
+    assert!(fixture.tokens.issue(&holder, day(0)).await.is_err());
+    fixture.tokens.refresh(day(0));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
 }
 
 #[tokio::test]
 async fn nothing_grows_while_the_file_cannot_be_written() {
-    let stage = Stage::new();
-    let token = issue(&stage.tokens, "alice", day(0)).await;
-    std::fs::write(file::path(stage.directory.path()), "{").unwrap();
+    let fixture = TestRefreshTokens::new();
+    let token = issue(&fixture.tokens, "alice", day(0)).await;
+    std::fs::write(file::path(fixture.directory.path()), "{").unwrap();
     let bob = UserName::new("bob").unwrap();
     let holder = Holder {
         domain: "ci.test",
@@ -210,10 +218,10 @@ async fn nothing_grows_while_the_file_cannot_be_written() {
     };
     for second in 0..200 {
         let now = day(1) + Duration::from_secs(second);
-        known(&stage.tokens, &token, now).unwrap();
-        assert!(stage.tokens.issue(&holder, now).await.is_err());
-        stage.tokens.refresh(now);
+        known(&fixture.tokens, &token, now).unwrap();
+        assert!(fixture.tokens.issue(&holder, now).await.is_err());
+        fixture.tokens.refresh(now);
     }
-    let known = stage.tokens.lock();
+    let known = fixture.tokens.lock();
     assert_eq!((known.pending.len(), known.records.iter().count()), (1, 1));
 }
