@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 use crate::harness::{Clock, Domain, Gateway, Head, Origin, RawPeer, Setup, basic};
 
 /// A gateway that believes this machine about the addresses of clients.
-struct Stage {
+struct GuessingFixture {
     gateway: Gateway,
     origin: Origin,
     client: RawPeer<TlsStream<TcpStream>>,
@@ -19,7 +19,7 @@ struct Stage {
     clock: Clock,
 }
 
-impl Stage {
+impl GuessingFixture {
     /// With so many tries for an address and for a user, in ten minutes.
     async fn new(address: u32, user: u32) -> Self {
         let origin = Origin::new().await;

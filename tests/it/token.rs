@@ -5,5 +5,5 @@ mod attacks;
 mod calls;
 mod changes;
 mod endpoint;
+mod fixture;
 mod refresh;
-mod stage;

@@ -1,7 +1,7 @@
 //! `anonymous = "pull"` in basic mode: some things without a login, and the challenge for
 //! everything else.
 
-use super::stage::{KINDS, Kind, Stage};
+use super::fixture::{AccessFixture, KINDS, Kind};
 use crate::store::image::{Image, sha256};
 
 const PUBLIC: &str = "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n\
@@ -10,9 +10,10 @@ const PUBLIC: &str = "[[access]]\nusers = ['@anonymous']\nrepositories = ['publi
 #[tokio::test]
 async fn what_anonymous_may_pull_needs_no_login_and_all_else_a_challenge() {
     for kind in KINDS {
-        let stage = Stage::with(kind, PUBLIC, |domain| domain.auth("anonymous = 'pull'")).await;
-        let image = stage.seeded(1, &["public/app", "own/app"], "v1").await;
-        let mut stranger = stage.anonymous();
+        let fixture =
+            AccessFixture::with(kind, PUBLIC, |domain| domain.auth("anonymous = 'pull'")).await;
+        let image = fixture.seeded(1, &["public/app", "own/app"], "v1").await;
+        let mut stranger = fixture.anonymous();
         stranger.check("public/app", "v1", &image).await;
         stranger.get("/v2/public/app/tags/list").await.is(200);
         let empty = crate::harness::basic("", "");
@@ -45,7 +46,7 @@ async fn what_anonymous_may_pull_needs_no_login_and_all_else_a_challenge() {
             );
         }
         // Who logs in loses nothing by it.
-        let mut alice = stage.client("alice");
+        let mut alice = fixture.client("alice");
         alice.check("public/app", "v1", &image).await;
         let wrong = [("authorization", "Basic YWxpY2U6d3Jvbmc=")];
         stranger
@@ -57,7 +58,7 @@ async fn what_anonymous_may_pull_needs_no_login_and_all_else_a_challenge() {
 
 #[tokio::test]
 async fn without_rules_anonymous_may_pull_everything_and_without_the_setting_nothing() {
-    let open = Stage::with(Kind::Store, "", |domain| {
+    let open = AccessFixture::with(Kind::Store, "", |domain| {
         domain.tables("").auth("anonymous = 'pull'")
     })
     .await;
@@ -72,7 +73,7 @@ async fn without_rules_anonymous_may_pull_everything_and_without_the_setting_not
         .get("/v2/_catalog")
         .await
         .refused(401, "UNAUTHORIZED");
-    let closed = Stage::new(Kind::Store, PUBLIC).await;
+    let closed = AccessFixture::new(Kind::Store, PUBLIC).await;
     closed.seeded(1, &["public/app"], "v1").await;
     closed
         .anonymous()

@@ -5,7 +5,7 @@ use moorgate::registry::action::Action::{
 };
 use moorgate::registry::action::{Action, Actions};
 
-use super::stage::{INBOX, KINDS, Kind, Login, Stage, allow};
+use super::fixture::{AccessFixture, INBOX, KINDS, Kind, Login, allow};
 use crate::store::client::{Answer, Client};
 use crate::store::image::{Image, MANIFEST, sha256};
 
@@ -212,9 +212,9 @@ async fn made(client: &mut Client, case: &Case) -> Answer {
 const BASE: [&str; 2] = ["base/app", "base/other"];
 
 /// Makes what the calls are about, as root, but for the sessions, which are alice's own.
-async fn staged(stage: &Stage, login: Login, seed: u64) -> Vec<Case> {
-    stage.rules(&allow("base/**", "'push'")).await;
-    let mut root = stage.login(login, "root", &BASE).await;
+async fn staged(fixture: &AccessFixture, login: Login, seed: u64) -> Vec<Case> {
+    fixture.rules(&allow("base/**", "'push'")).await;
+    let mut root = fixture.login(login, "root", &BASE).await;
     let (image, other) = (Image::small(2 * seed), Image::small(2 * seed + 1));
     root.push("base/other", "v1", &image).await;
     root.push("base/app", "v1", &image).await;
@@ -233,16 +233,16 @@ async fn staged(stage: &Stage, login: Login, seed: u64) -> Vec<Case> {
         .await
         .is(201);
     root.push_blob("base/app", b"alone").await;
-    let mut alice = stage.login(login, "alice", &BASE).await;
+    let mut alice = fixture.login(login, "alice", &BASE).await;
     let sessions = [alice.start("base/app").await, alice.start("base/app").await];
     cases(&image, &other, &sessions)
 }
 
 /// Makes every call as alice under these rules, and compares with the rights they give.
-async fn tried((stage, login): (&Stage, Login), rules: &str, rights: Rights, seed: u64) {
-    let cases = staged(stage, login, seed).await;
-    stage.rules(rules).await;
-    let mut alice = stage.login(login, "alice", &BASE).await;
+async fn tried((fixture, login): (&AccessFixture, Login), rules: &str, rights: Rights, seed: u64) {
+    let cases = staged(fixture, login, seed).await;
+    fixture.rules(rules).await;
+    let mut alice = fixture.login(login, "alice", &BASE).await;
     for case in &cases {
         let Case {
             name,
@@ -275,9 +275,9 @@ async fn tried((stage, login): (&Stage, Login), rules: &str, rights: Rights, see
     alice.get("/v2/").await.is(200);
 }
 
-/// A stage of every kind with passwords, and of two with tokens. Of groups, alice is in `devs`
+/// A fixture of every kind with passwords, and of two with tokens. Of groups, alice is in `devs`
 /// alone.
-async fn columns() -> Vec<(Stage, Login)> {
+async fn columns() -> Vec<(AccessFixture, Login)> {
     let mut all = Vec::new();
     let passwords = KINDS.map(|kind| (kind, Login::Password));
     for (kind, login) in passwords
@@ -291,7 +291,7 @@ async fn columns() -> Vec<(Stage, Login)> {
         };
         let auth = format!("{mode}[groups]\ndevs = ['alice', 'carol']\nops = ['bob', 'root']");
         all.push((
-            Stage::with(kind, "", move |domain| domain.auth(&auth)).await,
+            AccessFixture::with(kind, "", move |domain| domain.auth(&auth)).await,
             login,
         ));
     }
@@ -300,7 +300,7 @@ async fn columns() -> Vec<(Stage, Login)> {
 
 #[tokio::test]
 async fn one_action_allows_its_own_calls_alone() {
-    for (stage, login) in columns().await {
+    for (fixture, login) in columns().await {
         let alone = Action::ALL.map(|action| vec![action]);
         let mounts = [
             vec![Push, MountFrom],
@@ -310,7 +310,7 @@ async fn one_action_allows_its_own_calls_alone() {
         for (seed, actions) in (0..).zip(alone.into_iter().chain(mounts)) {
             let words: Vec<_> = actions.iter().map(|action| format!("'{action}'")).collect();
             tried(
-                (&stage, login),
+                (&fixture, login),
                 &allow("base/**", &words.join(", ")),
                 Rights::of(actions),
                 seed,
@@ -322,7 +322,7 @@ async fn one_action_allows_its_own_calls_alone() {
 
 #[tokio::test]
 async fn a_deny_takes_its_own_calls_alone() {
-    for (stage, login) in columns().await {
+    for (fixture, login) in columns().await {
         for (seed, action) in (0..).zip(Action::ALL) {
             let deny = format!(
                 "[[access]]\ndeny = true\nusers = ['alice']\nrepositories = ['base/*']\nactions = ['{action}']\n\
@@ -330,7 +330,7 @@ async fn a_deny_takes_its_own_calls_alone() {
             );
             let rules = format!("{}{deny}", allow("base/**", "'all'"));
             tried(
-                (&stage, login),
+                (&fixture, login),
                 &rules,
                 Rights::of(Action::ALL).without(action),
                 seed,
@@ -359,10 +359,10 @@ async fn a_rule_counts_for_whom_and_from_where_it_says() {
         // What those may do who are not logged in, all may; what they may not, only they may not.
         ("'@anonymous'", "", true),
     ];
-    for (stage, login) in columns()
+    for (fixture, login) in columns()
         .await
         .into_iter()
-        .filter(|(stage, _)| stage.kind() == Kind::Store)
+        .filter(|(fixture, _)| fixture.kind() == Kind::Store)
     {
         for (seed, (users, networks, counts)) in (0..).zip(users) {
             let rule = |deny: bool| {
@@ -373,12 +373,12 @@ async fn a_rule_counts_for_whom_and_from_where_it_says() {
             };
             let rights = Rights::of(if counts { vec![Push, Pull] } else { vec![Push] });
             let rules = format!("{}{}", allow("base/**", "'push'"), rule(false));
-            tried((&stage, login), &rules, rights, 2 * seed).await;
+            tried((&fixture, login), &rules, rights, 2 * seed).await;
             let all = Rights::of(Action::ALL);
             let denied = counts && users != "'@anonymous'";
             let rules = format!("{}{}", allow("base/**", "'all'"), rule(true));
             tried(
-                (&stage, login),
+                (&fixture, login),
                 &rules,
                 if denied { all.without(Pull) } else { all },
                 2 * seed + 1,
@@ -399,7 +399,7 @@ async fn a_rule_of_tags_is_held_against_what_a_delete_takes_away() {
     };
     let only = |action: &str| format!("{}tags = ['v*']\n", allow("base/**", action));
     for kind in KINDS {
-        let stage = Stage::new(kind, "").await;
+        let fixture = AccessFixture::new(kind, "").await;
         // Of the tag `v1`, the tag `other`, a manifest that has no tag of the rule, and a blob.
         for (rules, expected) in [
             (only("'delete-tag'"), [202, 403, 403, 403]),
@@ -411,13 +411,13 @@ async fn a_rule_of_tags_is_held_against_what_a_delete_takes_away() {
             (deny("'delete-manifest'"), [202, 202, 403, 403]),
             (deny("'all'"), [403, 202, 403, 403]),
         ] {
-            stage.rules("").await;
-            let image = stage.seeded(1, &["base/app"], "v1").await;
-            let other = stage.seeded(2, &["base/app"], "other").await;
-            stage.client("root").push_blob("base/app", b"alone").await;
+            fixture.rules("").await;
+            let image = fixture.seeded(1, &["base/app"], "v1").await;
+            let other = fixture.seeded(2, &["base/app"], "other").await;
+            fixture.client("root").push_blob("base/app", b"alone").await;
             assert_ne!(image.digest(), other.digest());
-            stage.rules(&rules).await;
-            let mut alice = stage.client("alice");
+            fixture.rules(&rules).await;
+            let mut alice = fixture.client("alice");
             let targets = [
                 "manifests/v1".to_owned(),
                 "manifests/other".to_owned(),
@@ -439,9 +439,9 @@ async fn a_rule_of_tags_is_held_against_what_a_delete_takes_away() {
 async fn a_denied_pull_is_denied_to_head_also() {
     for kind in KINDS {
         let deny = "[[access]]\ndeny = true\nusers = ['alice']\nrepositories = ['**']\nactions = ['pull']\n";
-        let stage = Stage::new(kind, &format!("{}{deny}", allow("**", "'all'"))).await;
-        stage.seeded(1, &["base/app"], "v1").await;
-        let mut alice = stage.client("alice");
+        let fixture = AccessFixture::new(kind, &format!("{}{deny}", allow("**", "'all'"))).await;
+        fixture.seeded(1, &["base/app"], "v1").await;
+        let mut alice = fixture.client("alice");
         for method in ["GET", "HEAD"] {
             alice.ask(method, "/v2/base/app/manifests/v1").await.is(403);
         }
@@ -451,11 +451,11 @@ async fn a_denied_pull_is_denied_to_head_also() {
 
 #[tokio::test]
 async fn without_a_rule_every_user_may_do_everything() {
-    let stage = Stage::with(Kind::Store, "", |domain| domain.tables("")).await;
+    let fixture = AccessFixture::with(Kind::Store, "", |domain| domain.tables("")).await;
     let image = Image::small(1);
-    let mut bob = stage.client("bob");
+    let mut bob = fixture.client("bob");
     bob.push("any/where", "v1", &image).await;
-    let mut carol = stage.client("carol");
+    let mut carol = fixture.client("carol");
     carol.push("any/where", "v1", &Image::small(2)).await;
     carol
         .ask("DELETE", "/v2/any/where/manifests/v1")
@@ -473,9 +473,11 @@ async fn without_a_rule_every_user_may_do_everything() {
 #[tokio::test]
 async fn an_inbox_takes_its_own_tag_and_shows_nothing_else() {
     for kind in KINDS {
-        let stage = Stage::new(kind, INBOX).await;
-        stage.seeded(1, &["base/app", "bob/site"], "release").await;
-        let mut alice = stage.client("alice");
+        let fixture = AccessFixture::new(kind, INBOX).await;
+        fixture
+            .seeded(1, &["base/app", "bob/site"], "release")
+            .await;
+        let mut alice = fixture.client("alice");
         for seed in [2, 3, 3] {
             alice
                 .push("alice/site", "release", &Image::small(seed))
@@ -510,21 +512,21 @@ async fn an_inbox_takes_its_own_tag_and_shows_nothing_else() {
 
 #[tokio::test]
 async fn rules_and_groups_hold_as_soon_as_they_are_loaded() {
-    let stage = Stage::new(Kind::Store, &allow("base/**", "'pull'")).await;
-    stage.seeded(1, &["base/app"], "v1").await;
-    let mut alice = stage.client("alice");
+    let fixture = AccessFixture::new(Kind::Store, &allow("base/**", "'pull'")).await;
+    fixture.seeded(1, &["base/app"], "v1").await;
+    let mut alice = fixture.client("alice");
     let target = "/v2/base/app/manifests/v1";
     alice.get(target).await.is(200);
-    let path = stage.gateway.path("conf.d/ci.test.toml");
-    let text =
-        stage.domain("[[access]]\nusers = ['@devs']\nrepositories = ['**']\nactions = ['pull']\n");
+    let path = fixture.gateway.path("conf.d/ci.test.toml");
+    let text = fixture
+        .domain("[[access]]\nusers = ['@devs']\nrepositories = ['**']\nactions = ['pull']\n");
     std::fs::write(path, text.top("groups_file = 'groups'").toml()).unwrap();
     for (groups, status) in [("devs: alice\n", 200), ("devs: bob\n", 404)] {
-        std::fs::write(stage.gateway.path("conf.d/groups"), groups).unwrap();
-        stage.gateway.app.reload().await.unwrap();
+        std::fs::write(fixture.gateway.path("conf.d/groups"), groups).unwrap();
+        fixture.gateway.app.reload().await.unwrap();
         alice.get(target).await.is(status);
     }
-    std::fs::write(stage.gateway.path("conf.d/groups"), "devs alice\n").unwrap();
-    assert!(stage.gateway.app.reload().await.is_err());
+    std::fs::write(fixture.gateway.path("conf.d/groups"), "devs alice\n").unwrap();
+    assert!(fixture.gateway.app.reload().await.is_err());
     alice.get(target).await.is(404);
 }

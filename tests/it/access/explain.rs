@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::stage::{Kind, Login, Stage, allow};
+use super::fixture::{AccessFixture, Kind, Login, allow};
 use crate::harness::{log_lines, settle};
 use crate::store::client::Client;
 use crate::store::image::{Image, MANIFEST, sha256};
@@ -106,8 +106,8 @@ struct Said {
     refused_by: String,
 }
 
-fn said(stage: &Stage, user: &str, action: Action, repository: &str) -> Said {
-    let loaded = moorgate::config::load(stage.gateway.directory.path()).unwrap();
+fn said(fixture: &AccessFixture, user: &str, action: Action, repository: &str) -> Said {
+    let loaded = moorgate::config::load(fixture.gateway.directory.path()).unwrap();
     let options = ExplainOptions {
         domain: None,
         client: "127.0.0.1".parse().unwrap(),
@@ -154,9 +154,9 @@ fn of_asker(lines: impl Iterator<Item = String>) -> Vec<(String, Option<String>)
 }
 
 /// Makes what the questions are about, as root, who may do everything at that time.
-async fn prepared(stage: &Stage, login: Login, repository: &str, images: &[Image; 2]) {
-    stage.rules("").await;
-    let mut root = stage.login(login, "root", &[repository]).await;
+async fn prepared(fixture: &AccessFixture, login: Login, repository: &str, images: &[Image; 2]) {
+    fixture.rules("").await;
+    let mut root = fixture.login(login, "root", &[repository]).await;
     root.push(repository, "v1", &images[0]).await;
     root.push(repository, "other", &images[1]).await;
     root.push_manifest(repository, "away", &images[0].manifest)
@@ -175,8 +175,8 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
         ""
     };
     let auth = format!("anonymous = 'pull'\n{mode}[groups]\ndevs = ['alice', 'carol']");
-    let stage = Stage::with(kind, "", move |domain| domain.auth(&auth)).await;
-    let (lines, writer) = log_lines(&stage.gateway);
+    let fixture = AccessFixture::with(kind, "", move |domain| domain.auth(&auth)).await;
+    let (lines, writer) = log_lines(&fixture.gateway);
     let images = [Image::small(1), Image::small(2)];
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
@@ -196,13 +196,15 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
         let rules = format!("{}{EXTRA}", rules.concat());
         for action in Action::ALL {
             // Afresh, as root: a deny of all users would be one of root too.
-            prepared(&stage, login, repository, &images).await;
-            stage.rules(&rules).await;
-            let Said { answer, refused_by } = said(&stage, user, action, repository);
-            let mut client = stage.login(login, user, &[repository, "mounted/app"]).await;
+            prepared(&fixture, login, repository, &images).await;
+            fixture.rules(&rules).await;
+            let Said { answer, refused_by } = said(&fixture, user, action, repository);
+            let mut client = fixture
+                .login(login, user, &[repository, "mounted/app"])
+                .await;
             let done = is_done(&mut client, action, repository, &images).await;
             // In `alice/app` nothing is mounted: the right to push there is another question.
-            let push = said(&stage, user, Action::Push, "mounted/app").answer;
+            let push = said(&fixture, user, Action::Push, "mounted/app").answer;
             if action != Action::MountFrom || push.allowed {
                 let told = format!(
                     "{login:?}, round {round}: {user} {action} {repository}: {answer:?}\n{rules}"
@@ -220,8 +222,8 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
         (asked / 8..asked * 7 / 8).contains(&allowed),
         "{allowed} of {asked} were allowed"
     );
-    stage.gateway.stop().await;
-    stage.gateway.app.access_log().close();
+    fixture.gateway.stop().await;
+    fixture.gateway.app.access_log().close();
     writer.join().unwrap();
     let found = of_asker(lines.try_iter());
     assert_eq!(found.len(), expected.len());
@@ -255,13 +257,13 @@ async fn what_explain_says_is_what_a_request_with_a_token_gets() {
 #[tokio::test]
 async fn the_log_line_of_a_refusal_names_the_rule() {
     let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/secret']\nactions = ['pull', 'list']\n";
-    let stage = Stage::new(
+    let fixture = AccessFixture::new(
         Kind::Store,
         &format!("{}{deny}", allow("base/**", "'pull'")),
     )
     .await;
-    let (lines, writer) = log_lines(&stage.gateway);
-    let mut alice = stage.client("alice");
+    let (lines, writer) = log_lines(&fixture.gateway);
+    let mut alice = fixture.client("alice");
     alice.get("/v2/base/app/manifests/v1").await.is(404);
     alice.get("/v2/base/secret/manifests/v1").await.is(404);
     alice.get("/v2/other/manifests/v1").await.is(404);
@@ -271,10 +273,10 @@ async fn the_log_line_of_a_refusal_names_the_rule() {
         .is(403);
     settle().await;
     drop(alice);
-    stage.gateway.stop().await;
-    stage.gateway.app.access_log().close();
+    fixture.gateway.stop().await;
+    fixture.gateway.app.access_log().close();
     writer.join().unwrap();
-    let text = std::fs::read_to_string(stage.gateway.path("conf.d/ci.test.toml")).unwrap();
+    let text = std::fs::read_to_string(fixture.gateway.path("conf.d/ci.test.toml")).unwrap();
     let deny = text.lines().position(|line| line == "deny = true").unwrap();
     let rule = |line: String| line.split_once(" end=complete").unwrap().1.to_owned();
     let rules: Vec<_> = lines.try_iter().map(rule).collect();
@@ -287,14 +289,14 @@ async fn the_log_line_of_a_refusal_names_the_rule() {
 async fn a_refusal_says_when_a_rule_forbids_it() {
     let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/**']\ntags = ['v*']\n\
         actions = ['overwrite']\n[[access]]\ndeny = true\nusers = ['bob']\nrepositories = ['**']\nactions = ['push']\n";
-    let stage = Stage::new(Kind::Store, &format!("{}{deny}", allow("**", "'all'"))).await;
+    let fixture = AccessFixture::new(Kind::Store, &format!("{}{deny}", allow("**", "'all'"))).await;
     let [image, other] = [Image::small(1), Image::small(2)];
-    let mut alice = stage.client("alice");
+    let mut alice = fixture.client("alice");
     alice.push("base/app", "v1", &image).await;
     alice.push("base/app", "other", &other).await;
     let refused = alice.push_manifest("base/app", "v1", &other.manifest).await;
     insta::assert_snapshot!(refused.refused(403, "DENIED"), @"alice may not overwrite base/app:v1, which is there already: a rule forbids it. Where none does, alice may: do everything in **");
-    let refused = stage
+    let refused = fixture
         .client("bob")
         .ask("POST", "/v2/base/app/blobs/uploads/")
         .await;

@@ -1,7 +1,7 @@
 //! A repository that one may not see answers as one that does not exist: the same status, code and
 //! words.
 
-use super::stage::{KINDS, Stage, allow};
+use super::fixture::{AccessFixture, KINDS, allow};
 use crate::harness::{ProxiedPair, request};
 use crate::store::client::Answer;
 use crate::store::image::sha256;
@@ -27,8 +27,8 @@ fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
 #[tokio::test]
 async fn what_may_not_be_seen_answers_as_if_it_did_not_exist() {
     for kind in KINDS {
-        let stage = Stage::new(kind, &allow("own/**", "'pull', 'push'")).await;
-        let image = stage.seeded(1, &["secret/app"], "v1").await;
+        let fixture = AccessFixture::new(kind, &allow("own/**", "'pull', 'push'")).await;
+        let image = fixture.seeded(1, &["secret/app"], "v1").await;
         let (digest, blob) = (image.digest(), sha256(&image.layers[0]));
         let targets = [
             ("GET", "manifests/v1".to_owned()),
@@ -47,33 +47,36 @@ async fn what_may_not_be_seen_answers_as_if_it_did_not_exist() {
         for (method, target) in targets {
             // Who may see everything is told the truth about what is not there; as long as the
             // other name.
-            let truth = stage
+            let truth = fixture
                 .client("root")
                 .ask(method, &format!("/v2/secret/nil/{target}"))
                 .await;
-            let told = stage
+            let told = fixture
                 .client("alice")
                 .ask(method, &format!("/v2/secret/app/{target}"))
                 .await;
             let (status, headers, body) = seen(&told);
             let told = (status, headers, body.replace("secret/app", "secret/nil"));
             assert_eq!(told, seen(&truth), "{kind:?} {method} {target}");
-            let free = stage
+            let free = fixture
                 .client("alice")
                 .ask(method, &format!("/v2/secret/nil/{target}"))
                 .await;
             assert_eq!(seen(&free), seen(&truth), "{kind:?} {method} {target}");
         }
-        stage.client("root").check("secret/app", "v1", &image).await;
+        fixture
+            .client("root")
+            .check("secret/app", "v1", &image)
+            .await;
     }
 }
 
 #[tokio::test]
 async fn a_push_is_refused_alike_whether_the_repository_exists_or_not() {
     for kind in KINDS {
-        let stage = Stage::new(kind, &allow("own/**", "'pull', 'push'")).await;
-        let image = stage.seeded(1, &["secret/app"], "v1").await;
-        let mut alice = stage.client("alice");
+        let fixture = AccessFixture::new(kind, &allow("own/**", "'pull', 'push'")).await;
+        let image = fixture.seeded(1, &["secret/app"], "v1").await;
+        let mut alice = fixture.client("alice");
         for (method, target) in [
             ("POST", "blobs/uploads/".to_owned()),
             (

@@ -4,7 +4,7 @@
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::stage::{KINDS, Stage, allow};
+use super::fixture::{AccessFixture, KINDS, allow};
 use crate::harness::{Clock, Domain, RawPeer, Setup, seconds};
 use crate::store::client::{Client, Endpoint};
 use crate::store::image::sha256;
@@ -46,12 +46,12 @@ async fn the_catalog_shows_what_may_be_seen_in_whole_pages() {
             allow("more/**", "'pull'"),
             deny
         );
-        let stage = Stage::new(kind, &rules.replace("['*']", "['alice']")).await;
+        let fixture = AccessFixture::new(kind, &rules.replace("['*']", "['alice']")).await;
         let names = [
             "a/x", "base/a", "base/b", "base/c", "base/d", "base/d/e", "base/z", "more/a", "z",
         ];
-        stage.seeded(1, &names, "v1").await;
-        let mut alice = stage.client("alice");
+        fixture.seeded(1, &names, "v1").await;
+        let mut alice = fixture.client("alice");
         let seen = ["base/a", "base/b", "base/d", "base/z"];
         for n in 1..6 {
             let pages = catalog(&mut alice, n).await;
@@ -80,7 +80,7 @@ async fn the_catalog_shows_what_may_be_seen_in_whole_pages() {
             serde_json::json!(["base/d", "base/z"])
         );
         assert_eq!(
-            catalog(&mut stage.client("root"), 4).await.concat(),
+            catalog(&mut fixture.client("root"), 4).await.concat(),
             names,
             "{kind:?}"
         );
@@ -267,12 +267,12 @@ async fn a_mount_from_what_may_not_be_read_is_an_upload() {
             allow("read/**", "'pull'"),
             allow("lent/**", "'mount-from'")
         );
-        let stage = Stage::new(kind, &rules).await;
-        let image = stage
+        let fixture = AccessFixture::new(kind, &rules).await;
+        let image = fixture
             .seeded(1, &["read/app", "lent/app", "secret/app"], "v1")
             .await;
         let blob = sha256(&image.layers[0]);
-        let mut alice = stage.client("alice");
+        let mut alice = fixture.client("alice");
         for (from, status, to) in [
             ("secret", 202, "to/a"),
             ("read", 201, "to/b"),

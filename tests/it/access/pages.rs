@@ -1,15 +1,15 @@
 //! The pages of `[browser]` know no users: who may see them, and who may change something through
 //! them.
 
-use super::stage::{Kind, Stage, allow};
+use super::fixture::{AccessFixture, Kind, allow};
 use crate::harness::Origin;
 
-/// A stage whose pages come from an origin, and the origin.
-async fn before_pages(rules: &str) -> (Stage, Origin) {
+/// A fixture whose pages come from an origin, and the origin.
+async fn before_pages(rules: &str) -> (AccessFixture, Origin) {
     let page = Origin::new().await;
     let browser = format!("[browser]\nurl = '{}'\n", page.url());
     (
-        Stage::new(Kind::Store, &format!("{browser}{rules}")).await,
+        AccessFixture::new(Kind::Store, &format!("{browser}{rules}")).await,
         page,
     )
 }
@@ -18,11 +18,11 @@ async fn before_pages(rules: &str) -> (Stage, Origin) {
 async fn pages_are_for_those_who_may_see_everything() {
     let rules =
         "[[access]]\nusers = ['bob']\nrepositories = ['**']\nactions = ['pull', 'catalog']\n";
-    let (stage, page) = before_pages(&format!("{}{rules}", allow("base/**", "'all'"))).await;
-    stage.client("alice").get("/").await.is(403);
+    let (fixture, page) = before_pages(&format!("{}{rules}", allow("base/**", "'all'"))).await;
+    fixture.client("alice").get("/").await.is(403);
     assert!(page.requests().is_empty());
     for user in ["bob", "root"] {
-        stage.client(user).get("/").await.is(200);
+        fixture.client(user).get("/").await.is(200);
     }
 }
 
@@ -62,8 +62,8 @@ async fn only_who_may_do_everything_changes_something_through_a_page() {
         ),
         (format!("{all}{}", deny("bob", "actions = ['all']")), true),
     ] {
-        let (stage, page) = before_pages(&rules).await;
-        let mut alice = stage.client("alice");
+        let (fixture, page) = before_pages(&rules).await;
+        let mut alice = fixture.client("alice");
         for method in ["GET", "HEAD", "OPTIONS"] {
             alice.ask(method, "/repo/a").await.is(200);
         }
@@ -90,7 +90,7 @@ async fn only_who_may_do_everything_changes_something_through_a_page() {
             if may_change { 6 } else { 0 },
             "{rules}"
         );
-        stage
+        fixture
             .client("root")
             .ask_with("POST", "/repo/a/delete", &[], "token=x")
             .await

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use super::stage::allow;
+use super::fixture::allow;
 use crate::harness::{Domain, Gateway, RawPeer, Setup, Upstream};
 use crate::store::client::{Answer, Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
 
 /// Two domains with rules of their own before one registry, the first of which has another name,
 /// too. In `base/app` are the parts of both images.
-struct Stage {
+struct SharedRegistryFixture {
     gateway: Gateway,
     images: [Image; 2],
     _behind: Gateway,
 }
 
-impl Stage {
+impl SharedRegistryFixture {
     async fn new() -> Self {
         let registry = Domain::store("registry.test", "behind").top("aliases = ['127.0.0.1']");
         let behind = Setup::new().domain(registry).start().await;
@@ -37,18 +37,18 @@ impl Stage {
             .start()
             .await;
         let images = [Image::small(1), Image::small(2)];
-        let stage = Self {
+        let fixture = Self {
             gateway,
             images,
             _behind: behind,
         };
-        for blob in stage.images.iter().flat_map(Image::blobs) {
-            stage
+        for blob in fixture.images.iter().flat_map(Image::blobs) {
+            fixture
                 .client("ci.test", "http/1.1")
                 .push_blob("base/app", blob)
                 .await;
         }
-        stage
+        fixture
     }
 
     fn client(&self, host: &str, alpn: &str) -> Client {
@@ -76,7 +76,7 @@ const WAY: Way = Way {
 };
 
 impl Way {
-    async fn push(self, stage: &Stage, image: &Image, tag: &str) -> Answer {
+    async fn push(self, fixture: &SharedRegistryFixture, image: &Image, tag: &str) -> Answer {
         let target = match self.by_digest {
             true => format!(
                 "/v2/base/app/manifests/{}?tag={tag}&tag=other-{tag}",
@@ -85,7 +85,7 @@ impl Way {
             false => format!("/v2/base/app/manifests/{tag}"),
         };
         let kind = [("content-type", MANIFEST)];
-        stage
+        fixture
             .client(self.host, self.alpn)
             .ask_with("PUT", &target, &kind, image.manifest.clone())
             .await
@@ -94,7 +94,7 @@ impl Way {
 
 #[tokio::test]
 async fn exactly_one_of_two_pushes_wins_whichever_way_they_come() {
-    let stage = Stage::new().await;
+    let fixture = SharedRegistryFixture::new().await;
     let (http2, alias) = (
         Way { alpn: "h2", ..WAY },
         Way {
@@ -129,10 +129,10 @@ async fn exactly_one_of_two_pushes_wins_whichever_way_they_come() {
     for (number, (one, other)) in pairs.into_iter().enumerate() {
         for round in 0..6 {
             let tag = format!("v{number}.{round}");
-            let [first, last] = &stage.images;
+            let [first, last] = &fixture.images;
             let (a, b) = tokio::join!(
-                one.push(&stage, first, &tag),
-                other.push(&stage, last, &tag)
+                one.push(&fixture, first, &tag),
+                other.push(&fixture, last, &tag)
             );
             let told = format!("{one:?}, {other:?}: {a:?}, {b:?}");
             assert_eq!(
@@ -153,7 +153,7 @@ async fn exactly_one_of_two_pushes_wins_whichever_way_they_come() {
                     .starts_with("alice may not overwrite base/app:"),
                 "{told}"
             );
-            let mut client = stage.client(WAY.host, WAY.alpn);
+            let mut client = fixture.client(WAY.host, WAY.alpn);
             let there = client
                 .get(&format!("/v2/base/app/manifests/{tag}"))
                 .await

@@ -1,6 +1,6 @@
 //! Upload sessions are their user's, also after a restart.
 
-use super::stage::{KINDS, Kind, Stage};
+use super::fixture::{AccessFixture, KINDS, Kind};
 use crate::harness::{Domain, ProxiedPair, RawPeer, Setup, Upstream, basic, json, request};
 use crate::store::image::sha256;
 
@@ -9,15 +9,15 @@ const BOTH: &str = "[[access]]\nusers = ['alice', 'bob']\nrepositories = ['base/
 #[tokio::test]
 async fn nobody_else_goes_on_with_an_upload() {
     for kind in KINDS {
-        let mut stage = Stage::new(kind, BOTH).await;
-        let session = stage.client("alice").start("base/app").await;
+        let mut fixture = AccessFixture::new(kind, BOTH).await;
+        let session = fixture.client("alice").start("base/app").await;
         let tag = session.split_once('~').unwrap().1.to_owned();
         let commit = format!("?digest={}", sha256(b"0123456789"));
         for restarted in [false, true] {
             if restarted {
-                stage.restart().await;
+                fixture.restart().await;
             }
-            let mut bob = stage.client("bob");
+            let mut bob = fixture.client("bob");
             let unbound = session.split_once('~').unwrap().0.to_owned();
             let own = bob.start("base/app").await;
             let borrowed = format!("{unbound}~{}", own.split_once('~').unwrap().1);
@@ -43,23 +43,23 @@ async fn nobody_else_goes_on_with_an_upload() {
             }
             // Not in another repository either, and not for its owner under another name.
             let elsewhere = session.replace("base/app", "base/other");
-            stage
+            fixture
                 .client("alice")
                 .ask("GET", &elsewhere)
                 .await
                 .refused(404, "BLOB_UPLOAD_UNKNOWN");
-            stage
+            fixture
                 .client("alice")
                 .ask("GET", &unbound)
                 .await
                 .refused(404, "BLOB_UPLOAD_UNKNOWN");
-            stage
+            fixture
                 .client("root")
                 .ask("GET", &session)
                 .await
                 .refused(404, "BLOB_UPLOAD_UNKNOWN");
         }
-        let mut alice = stage.client("alice");
+        let mut alice = fixture.client("alice");
         let status = alice.ask("GET", &session).await.is(204);
         assert_eq!(status.header("location"), session);
         let next = alice
@@ -222,14 +222,14 @@ async fn a_session_of_one_domain_is_none_of_another() {
 
 #[tokio::test]
 async fn without_a_rule_an_upload_is_its_users_too() {
-    let mut stage = Stage::with(Kind::Store, "", |domain| domain.tables("")).await;
-    let session = stage.client("bob").start("any/where").await;
+    let mut fixture = AccessFixture::with(Kind::Store, "", |domain| domain.tables("")).await;
+    let session = fixture.client("bob").start("any/where").await;
     let commit = format!("?digest={}", sha256(b"01234"));
     for restarted in [false, true] {
         if restarted {
-            stage.restart().await;
+            fixture.restart().await;
         }
-        let mut carol = stage.client("carol");
+        let mut carol = fixture.client("carol");
         for (method, query) in [
             ("GET", ""),
             ("HEAD", ""),
@@ -243,7 +243,7 @@ async fn without_a_rule_an_upload_is_its_users_too() {
                 .is(404);
         }
     }
-    let mut bob = stage.client("bob");
+    let mut bob = fixture.client("bob");
     bob.ask_with("PUT", &format!("{session}{commit}"), &[], "01234")
         .await
         .is(201);

@@ -1,6 +1,6 @@
 //! Tags that may be made and not moved: looked up and written in one go.
 
-use super::stage::{KINDS, Kind, Stage, allow};
+use super::fixture::{AccessFixture, KINDS, Kind, allow};
 use crate::harness::{
     BodySender, Clock, Domain, Http2, ProxiedPair, RawPeer, Setup, Upstream, json, promptly,
     request, request2, seconds, settle,
@@ -12,11 +12,11 @@ use crate::store::image::{Image, MANIFEST};
 async fn of_two_pushes_for_one_protected_tag_exactly_one_wins() {
     for kind in KINDS {
         let rules = "[[access]]\nusers = ['alice', 'bob']\nrepositories = ['base/**']\nactions = ['push', 'pull']\n";
-        let stage = Stage::new(kind, rules).await;
+        let fixture = AccessFixture::new(kind, rules).await;
         let images: Vec<_> = (0..4).map(Image::small).collect();
         for image in &images {
             for blob in image.blobs() {
-                stage.client("root").push_blob("base/app", blob).await;
+                fixture.client("root").push_blob("base/app", blob).await;
             }
         }
         for round in 0..10 {
@@ -26,7 +26,7 @@ async fn of_two_pushes_for_one_protected_tag_exactly_one_wins() {
                     .iter()
                     .zip(["alice", "bob", "alice", "bob"])
                     .map(|(image, user)| {
-                        let mut client = stage.client(user);
+                        let mut client = fixture.client(user);
                         let tag = &tag;
                         async move { client.push_manifest("base/app", tag, &image.manifest).await }
                     });
@@ -38,7 +38,7 @@ async fn of_two_pushes_for_one_protected_tag_exactly_one_wins() {
             for answer in answers.iter().filter(|answer| answer.status != 201) {
                 answer.refused(403, "DENIED");
             }
-            let there = stage
+            let there = fixture
                 .client("alice")
                 .get(&format!("/v2/base/app/manifests/{tag}"))
                 .await
@@ -53,9 +53,10 @@ async fn every_tag_of_a_push_by_digest_counts() {
     for kind in KINDS {
         let deny = "[[access]]\ndeny = true\nusers = ['alice']\nrepositories = ['**']\ntags = ['v*']\n\
             actions = ['push', 'overwrite']\n";
-        let stage = Stage::new(kind, &format!("{}{deny}", allow("base/**", "'all'"))).await;
-        let image = stage.seeded(1, &["base/app"], "v1").await;
-        let mut alice = stage.client("alice");
+        let fixture =
+            AccessFixture::new(kind, &format!("{}{deny}", allow("base/**", "'all'"))).await;
+        let image = fixture.seeded(1, &["base/app"], "v1").await;
+        let mut alice = fixture.client("alice");
         let target = |query: &str| format!("/v2/base/app/manifests/{}{query}", image.digest());
         for (query, status) in [
             ("", 201),
@@ -280,23 +281,23 @@ async fn a_push_through_another_domain_of_the_same_registry_waits_for_its_turn()
 
 #[tokio::test]
 async fn of_two_processes_over_one_store_only_one_makes_a_tag() {
-    let stage = Stage::new(Kind::Store, &allow("base/**", "'push', 'pull'")).await;
-    let beside = super::stage::start(stage.gateway.directory.path()).await;
+    let fixture = AccessFixture::new(Kind::Store, &allow("base/**", "'push', 'pull'")).await;
+    let beside = super::fixture::start(fixture.gateway.directory.path()).await;
     let beside = crate::harness::Gateway {
         app: beside,
         directory: tempfile::tempdir().unwrap(),
     };
     let endpoint = Endpoint {
         address: beside.https(),
-        ..Endpoint::new(&stage.gateway, "http/1.1")
+        ..Endpoint::new(&fixture.gateway, "http/1.1")
     };
     let images = [Image::small(1), Image::small(2)];
     for blob in images.iter().flat_map(Image::blobs) {
-        stage.client("root").push_blob("base/app", blob).await;
+        fixture.client("root").push_blob("base/app", blob).await;
     }
     for round in 0..20 {
         let tag = format!("v{round}");
-        let mut clients: [Client; 2] = [stage.client("alice"), endpoint.client()];
+        let mut clients: [Client; 2] = [fixture.client("alice"), endpoint.client()];
         let [here, there] = &mut clients;
         let (a, b) = tokio::join!(
             here.push_manifest("base/app", &tag, &images[0].manifest),
@@ -307,7 +308,7 @@ async fn of_two_processes_over_one_store_only_one_makes_a_tag() {
             "alice may not overwrite base/app:{tag}, which is there already, but may: pull and push base/**"
         );
         assert_eq!(lost.refused(403, "DENIED"), expected);
-        let there = stage
+        let there = fixture
             .client("alice")
             .get(&format!("/v2/base/app/manifests/{tag}"))
             .await

@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::Stage;
+use super::GuessingFixture;
 use crate::harness::{Domain, Gateway, Origin, RawPeer, Setup, promptly};
 
 /// How a command ends that has no data to print, and what it says.
@@ -18,23 +18,23 @@ async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn unlocking_gives_the_tries_back() {
-    let mut stage = Stage::new(5, 5).await;
-    let directory = stage.gateway.directory.path().to_owned();
-    stage.guess_on("192.0.2.1", "alice", "wrong").await;
+    let mut fixture = GuessingFixture::new(5, 5).await;
+    let directory = fixture.gateway.directory.path().to_owned();
+    fixture.guess_on("192.0.2.1", "alice", "wrong").await;
     for from in ["192.0.2.1", "192.0.2.2"] {
-        stage
+        fixture
             .guess_on(from, "alice", &format!("wrong from {from}"))
             .await;
     }
-    assert_eq!(stage.login("192.0.2.2", "alice", "secret").await, 429);
+    assert_eq!(fixture.login("192.0.2.2", "alice", "secret").await, 429);
     let done = cli(&directory, &["unlock", "alice"]).await;
     assert_eq!(
         done,
         (Some(0), "alice has all tries again at ci.test\n".to_owned())
     );
-    assert_eq!(stage.login("192.0.2.2", "alice", "secret").await, 200);
+    assert_eq!(fixture.login("192.0.2.2", "alice", "secret").await, 200);
     assert_eq!(
-        stage.login("192.0.2.1", "bob", "hunter2").await,
+        fixture.login("192.0.2.1", "bob", "hunter2").await,
         429,
         "the address is another matter"
     );
@@ -43,16 +43,16 @@ async fn unlocking_gives_the_tries_back() {
         done,
         (Some(0), "192.0.2.1 has all its tries again\n".to_owned())
     );
-    assert_eq!(stage.login("192.0.2.1", "bob", "hunter2").await, 200);
-    stage.guess_on("192.0.2.9", "nobody", "wrong").await;
+    assert_eq!(fixture.login("192.0.2.1", "bob", "hunter2").await, 200);
+    fixture.guess_on("192.0.2.9", "nobody", "wrong").await;
     assert_eq!(cli(&directory, &["unlock", "--all"]).await.0, Some(0));
-    assert_eq!(stage.login("192.0.2.9", "nobody", "wrong").await, 401);
+    assert_eq!(fixture.login("192.0.2.9", "nobody", "wrong").await, 401);
 }
 
 #[tokio::test]
 async fn unlocking_says_what_there_was_to_do() {
-    let stage = Stage::new(5, 5).await;
-    let directory = stage.gateway.directory.path().to_owned();
+    let fixture = GuessingFixture::new(5, 5).await;
+    let directory = fixture.gateway.directory.path().to_owned();
     for (arguments, code, said) in [
         (
             &["unlock", "carol"][..],
@@ -120,24 +120,24 @@ async fn reload_prints_what_is_wrong_and_the_old_configuration_stays() {
 
 #[tokio::test]
 async fn reload_takes_the_new_budgets_and_proxies() {
-    let mut stage = Stage::new(5, 100).await;
-    assert_eq!(stage.guess_on("192.0.2.1", "alice", "wrong").await, 5);
-    let main = stage.gateway.path("moorgate.toml");
+    let mut fixture = GuessingFixture::new(5, 100).await;
+    assert_eq!(fixture.guess_on("192.0.2.1", "alice", "wrong").await, 5);
+    let main = fixture.gateway.path("moorgate.toml");
     let text = std::fs::read_to_string(&main).unwrap();
     std::fs::write(
         &main,
         text.replace("address_failures = 5", "address_failures = 50"),
     )
     .unwrap();
-    let directory = stage.gateway.directory.path().to_owned();
+    let directory = fixture.gateway.directory.path().to_owned();
     assert_eq!(cli(&directory, &["reload"]).await.0, Some(0));
-    assert_eq!(stage.guess_on("192.0.2.2", "alice", "wrong").await, 50);
+    assert_eq!(fixture.guess_on("192.0.2.2", "alice", "wrong").await, 50);
     std::fs::write(&main, text.replace("\"127.0.0.1\"", "")).unwrap();
     assert_eq!(cli(&directory, &["reload"]).await.0, Some(0));
-    stage.origin.requests();
-    assert_eq!(stage.login("192.0.2.77", "bob", "hunter2").await, 200);
+    fixture.origin.requests();
+    assert_eq!(fixture.login("192.0.2.77", "bob", "hunter2").await, 200);
     assert_eq!(
-        stage.origin.requests()[0].head.get("x-forwarded-for"),
+        fixture.origin.requests()[0].head.get("x-forwarded-for"),
         Some("127.0.0.1"),
         "on the same connection"
     );

@@ -1,7 +1,7 @@
 //! What the log says of those who guess: once a minute for each of them, and never a name that
 //! nobody has.
 
-use super::Stage;
+use super::GuessingFixture;
 use crate::harness::{Events, seconds};
 
 const WORDS: &str = "too many wrong passwords: logins are refused";
@@ -15,10 +15,10 @@ fn line(said: &str) -> (String, u64) {
 #[tokio::test]
 async fn an_offender_is_in_the_log_once_a_minute() {
     let events = Events::kept();
-    let mut stage = Stage::new(5, 20).await;
-    stage.guess_on("192.0.2.1", "alice", "wrong").await;
+    let mut fixture = GuessingFixture::new(5, 20).await;
+    fixture.guess_on("192.0.2.1", "alice", "wrong").await;
     for _ in 0..20 {
-        assert_eq!(stage.login("192.0.2.1", "bob", "hunter2").await, 429);
+        assert_eq!(fixture.login("192.0.2.1", "bob", "hunter2").await, 429);
     }
     let said = events.with(WORDS);
     assert_eq!(said.len(), 1, "{said:?}");
@@ -27,9 +27,9 @@ async fn an_offender_is_in_the_log_once_a_minute() {
                  domain=\"ci.test\" client=192.0.2.1 user=\"alice\" of=\"address\"";
     assert_eq!(fields, words);
     assert_eq!(wait, 120);
-    stage.clock.jump(seconds(61)).await;
+    fixture.clock.jump(seconds(61)).await;
     for _ in 0..20 {
-        assert_eq!(stage.login("192.0.2.1", "bob", "hunter2").await, 429);
+        assert_eq!(fixture.login("192.0.2.1", "bob", "hunter2").await, 429);
     }
     let said = events.with(WORDS);
     assert_eq!(said.len(), 2, "{said:?}");
@@ -42,11 +42,13 @@ async fn an_offender_is_in_the_log_once_a_minute() {
 #[tokio::test]
 async fn each_offender_is_in_the_log_but_no_name_that_nobody_has() {
     let events = Events::kept();
-    let mut stage = Stage::new(5, 5).await;
+    let mut fixture = GuessingFixture::new(5, 5).await;
     // Perhaps a password in the wrong field.
-    stage.guess_on("192.0.2.1", "correct horse", "wrong").await;
+    fixture
+        .guess_on("192.0.2.1", "correct horse", "wrong")
+        .await;
     for machine in [2, 3, 4, 5] {
-        stage
+        fixture
             .guess_on(
                 &format!("192.0.2.{machine}"),
                 "bob",
@@ -54,8 +56,8 @@ async fn each_offender_is_in_the_log_but_no_name_that_nobody_has() {
             )
             .await;
     }
-    assert_eq!(stage.login("192.0.2.9", "alice", "secret").await, 200);
-    stage.guess_on("192.0.2.9", "alice", "wrong").await;
+    assert_eq!(fixture.login("192.0.2.9", "alice", "secret").await, 200);
+    fixture.guess_on("192.0.2.9", "alice", "wrong").await;
     let said: Vec<_> = events.with(WORDS).iter().map(|said| line(said).0).collect();
     let ends: Vec<_> = said
         .iter()

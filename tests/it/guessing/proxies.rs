@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::Stage;
+use super::GuessingFixture;
 use crate::harness::{Domain, Gateway, Origin, RawPeer, Setup, basic, promptly, request};
 
 /// A gateway that believes 127.0.0.5 alone.
@@ -118,7 +118,7 @@ async fn nobody_else_is_believed() {
 
 #[tokio::test]
 async fn an_attacker_behind_a_trusted_proxy_is_told_from_the_others_behind_it() {
-    let mut stage = Stage::new(5, 20).await;
+    let mut fixture = GuessingFixture::new(5, 20).await;
     let invented = [
         "198.51.100.1, 192.0.2.1",
         "203.0.113.9,192.0.2.1",
@@ -128,18 +128,20 @@ async fn an_attacker_behind_a_trusted_proxy_is_told_from_the_others_behind_it() 
     for from in invented.iter().cycle().take(5) {
         number += 1;
         assert_eq!(
-            stage.login(from, "alice", &format!("wrong {number}")).await,
+            fixture
+                .login(from, "alice", &format!("wrong {number}"))
+                .await,
             401
         );
     }
     assert_eq!(
-        stage
+        fixture
             .login("203.0.113.77, 192.0.2.1", "alice", "secret")
             .await,
         429,
         "whatever it invents"
     );
-    assert_eq!(stage.login("192.0.2.2", "alice", "secret").await, 200);
+    assert_eq!(fixture.login("192.0.2.2", "alice", "secret").await, 200);
 }
 
 fn version2(address: [u8; 4]) -> Vec<u8> {

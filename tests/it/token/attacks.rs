@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::stage::{Stage, part};
+use super::fixture::{TokenFixture, part};
 use crate::harness::{Domain, Origin, Setup};
 use crate::store::client::Endpoint;
 
 const SCOPE: &str = "repository:a:pull,push";
 
-async fn refused(stage: &Stage, token: &str) {
+async fn refused(fixture: &TokenFixture, token: &str) {
     for target in ["/v2/", "/v2/a/tags/list"] {
-        let answer = stage.client().bearing(token).get(target).await;
+        let answer = fixture.client().bearing(token).get(target).await;
         answer.refused(401, "UNAUTHORIZED");
         let challenge = answer.header("www-authenticate");
         assert!(
@@ -38,22 +38,22 @@ fn signed(key: &EncodingKey, id: &str, claims: &Value) -> String {
 
 #[tokio::test]
 async fn unsigned_and_otherwise_signed_tokens() {
-    let stage = Stage::new("").await;
-    let good = stage.token("alice", SCOPE).await;
-    stage.client().bearing(&good).get("/v2/").await.is(200);
+    let fixture = TokenFixture::new("").await;
+    let good = fixture.token("alice", SCOPE).await;
+    fixture.client().bearing(&good).get("/v2/").await.is(200);
     let claims = part(&good, 1);
-    let (_, id) = stage.key().await;
+    let (_, id) = fixture.key().await;
     let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else {
         panic!("{good}")
     };
     for alg in ["none", "None", "NONE", ""] {
         let none =
             URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": alg, "kid": id }).to_string());
-        refused(&stage, &format!("{none}.{payload}.")).await;
-        refused(&stage, &format!("{none}.{payload}.{signature}")).await;
+        refused(&fixture, &format!("{none}.{payload}.")).await;
+        refused(&fixture, &format!("{none}.{payload}.{signature}")).await;
     }
     // The public key is no secret: whoever takes its bytes for one can sign with HS256.
-    let shown = stage.client().get("/.well-known/jwks.json").await.is(200);
+    let shown = fixture.client().get("/.well-known/jwks.json").await.is(200);
     let jwk = shown.json()["keys"][0].clone();
     let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
     let point = [vec![4], coordinate("x"), coordinate("y")].concat();
@@ -67,17 +67,17 @@ async fn unsigned_and_otherwise_signed_tokens() {
             let mut header = Header::new(alg);
             header.kid = Some(id.clone());
             refused(
-                &stage,
+                &fixture,
                 &encode(&header, &claims, &EncodingKey::from_secret(&secret)).unwrap(),
             )
             .await;
         }
     }
     // Somebody else's key under our name, under its own, and shown in the header.
-    let other = Stage::new("").await;
+    let other = TokenFixture::new("").await;
     let (key, other_id) = other.key().await;
-    refused(&stage, &signed(&key, &id, &claims)).await;
-    refused(&stage, &signed(&key, &other_id, &claims)).await;
+    refused(&fixture, &signed(&key, &id, &claims)).await;
+    refused(&fixture, &signed(&key, &other_id, &claims)).await;
     let mut header_with_key = Header::new(Algorithm::ES256);
     header_with_key.kid = Some(other_id);
     header_with_key.jwk = serde_json::from_value(
@@ -85,7 +85,7 @@ async fn unsigned_and_otherwise_signed_tokens() {
     )
     .unwrap();
     header_with_key.jku = Some("https://other.test/.well-known/jwks.json".to_owned());
-    refused(&stage, &encode(&header_with_key, &claims, &key).unwrap()).await;
+    refused(&fixture, &encode(&header_with_key, &claims, &key).unwrap()).await;
     // The right signature with another name of the key, or none.
     for kid in [
         json!("x"),
@@ -97,7 +97,7 @@ async fn unsigned_and_otherwise_signed_tokens() {
     ] {
         let header =
             URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": "ES256", "kid": kid }).to_string());
-        refused(&stage, &format!("{header}.{payload}.{signature}")).await;
+        refused(&fixture, &format!("{header}.{payload}.{signature}")).await;
     }
     for broken in [
         format!("{header}.{payload}"),
@@ -110,12 +110,12 @@ async fn unsigned_and_otherwise_signed_tokens() {
         "x".to_owned(),
         "...".to_owned(),
     ] {
-        refused(&stage, &broken).await;
+        refused(&fixture, &broken).await;
     }
     let mut more = claims.clone();
     more["sub"] = "root".into();
     refused(
-        &stage,
+        &fixture,
         &format!(
             "{header}.{}.{signature}",
             URL_SAFE_NO_PAD.encode(more.to_string())
@@ -150,16 +150,16 @@ fn spki(point: &[u8]) -> [Vec<u8>; 3] {
 
 #[tokio::test]
 async fn claims_that_do_not_hold_here_and_now() {
-    let stage = Stage::new("").await;
-    let claims = part(&stage.token("alice", SCOPE).await, 1);
-    let (key, id) = stage.key().await;
+    let fixture = TokenFixture::new("").await;
+    let claims = part(&fixture.token("alice", SCOPE).await, 1);
+    let (key, id) = fixture.key().await;
     let with = |claim: &str, value: Value| {
         let mut claims = claims.clone();
         claims[claim] = value;
         signed(&key, &id, &claims)
     };
     let now = claims["iat"].as_u64().unwrap();
-    stage
+    fixture
         .client()
         .bearing(&with("jti", "same otherwise".into()))
         .get("/v2/")
@@ -179,19 +179,19 @@ async fn claims_that_do_not_hold_here_and_now() {
         ("access", json!("all")),
         ("exp", json!("tomorrow")),
     ] {
-        refused(&stage, &with(claim, value)).await;
+        refused(&fixture, &with(claim, value)).await;
     }
     for claim in ["exp", "nbf", "iss", "aud", "sub", "access"] {
         let mut claims = claims.clone();
         claims.as_object_mut().unwrap().remove(claim);
-        refused(&stage, &signed(&key, &id, &claims)).await;
+        refused(&fixture, &signed(&key, &id, &claims)).await;
     }
 }
 
 #[tokio::test]
 async fn a_token_of_ten_mebibytes_is_not_read() {
-    let stage = Stage::new("").await;
-    let mut client = stage.0.gateway.client().await;
+    let fixture = TokenFixture::new("").await;
+    let mut client = fixture.0.gateway.client().await;
     // The gateway stops reading long before the end.
     let head = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer ";
     client.send(head).await;
@@ -203,7 +203,7 @@ async fn a_token_of_ten_mebibytes_is_not_read() {
     }
     assert_eq!(client.head().await.status(), 431);
     // One that fits into a head is refused like any other.
-    refused(&stage, &"A".repeat(16 << 10)).await;
+    refused(&fixture, &"A".repeat(16 << 10)).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a token is good for: the challenge of each call, scopes and rules together, and mounts.
 
-use super::stage::{Kind, Stage};
-use crate::access::stage::{INBOX, KINDS, allow};
+use super::fixture::{Kind, TokenFixture};
+use crate::access::fixture::{INBOX, KINDS, allow};
 use crate::harness::{Domain, Origin, Setup, basic};
 use crate::store::client::Answer;
 use crate::store::image::{Image, sha256};
@@ -131,8 +131,8 @@ async fn a_token_never_reaches_the_registry() {
 #[tokio::test]
 async fn a_token_is_good_for_its_scope_and_nothing_else() {
     for kind in KINDS {
-        let stage = Stage::with(kind, "", "").await;
-        let image = stage.seeded(&["a/b", "a/bc", "c"], "v1").await;
+        let fixture = TokenFixture::with(kind, "", "").await;
+        let image = fixture.seeded(&["a/b", "a/bc", "c"], "v1").await;
         let scopes = [
             "",
             "repository:a/b:pull",
@@ -141,7 +141,7 @@ async fn a_token_is_good_for_its_scope_and_nothing_else() {
             "repository:a/bc:pull,push,delete",
         ];
         for scope in scopes {
-            let mut root = stage.bearer("root", scope).await;
+            let mut root = fixture.bearer("root", scope).await;
             root.get("/v2/").await.is(200);
             for (method, target, actions) in calls() {
                 let given = scope.rsplit(':').next().unwrap();
@@ -153,7 +153,7 @@ async fn a_token_is_good_for_its_scope_and_nothing_else() {
                     None => target,
                     // What is nobody's session is unknown, whatever the token says.
                     Some((_, rest)) => {
-                        let mut pusher = stage.bearer("root", "repository:a/b:push").await;
+                        let mut pusher = fixture.bearer("root", "repository:a/b:push").await;
                         pusher.start("a/b").await + rest
                     }
                 };
@@ -175,21 +175,21 @@ async fn a_token_is_good_for_its_scope_and_nothing_else() {
                 }
             }
             if scope.ends_with("/b:delete") {
-                stage.seeded(&["a/b"], "v1").await;
+                fixture.seeded(&["a/b"], "v1").await;
             }
         }
-        stage
+        fixture
             .bearer("root", "repository:c:pull")
             .await
             .check("c", "v1", &image)
             .await;
-        let mut root = stage.bearer("root", "repository:c:pull,push").await;
+        let mut root = fixture.bearer("root", "repository:c:pull,push").await;
         let answer = root.get("/v2/_catalog").await.is(401);
         assert_eq!(
             challenge(&answer),
             ",scope=\"registry:catalog:*\",error=\"insufficient_scope\""
         );
-        let names = stage
+        let names = fixture
             .bearer("root", "registry:catalog:*")
             .await
             .get("/v2/_catalog")
@@ -207,9 +207,9 @@ async fn a_token_is_good_for_its_scope_and_nothing_else() {
 async fn what_the_rules_refuse_is_refused_with_their_words_whatever_the_token_says() {
     for kind in KINDS {
         let rules = format!("{}{INBOX}", allow("base/**", "'pull', 'list'"));
-        let stage = Stage::with(kind, "", &rules).await;
-        let image = stage.seeded(&["base/app", "secret/app"], "v1").await;
-        let mut alice = stage
+        let fixture = TokenFixture::with(kind, "", &rules).await;
+        let image = fixture.seeded(&["base/app", "secret/app"], "v1").await;
+        let mut alice = fixture
             .bearer(
                 "alice",
                 "repository:base/app:pull,push repository:secret/app:pull",
@@ -232,7 +232,7 @@ async fn what_the_rules_refuse_is_refused_with_their_words_whatever_the_token_sa
         assert_eq!((hidden.status, missing.status), (404, 404));
         assert_eq!(name(&hidden, "secret/app"), name(&missing, "nowhere"));
         // The inbox works as it does with a password.
-        let mut bob = stage.bearer("bob", "repository:bob/site:pull,push").await;
+        let mut bob = fixture.bearer("bob", "repository:bob/site:pull,push").await;
         bob.push("bob/site", "release", &image).await;
         bob.ask("HEAD", "/v2/bob/site/manifests/release")
             .await
@@ -251,8 +251,11 @@ async fn what_the_rules_refuse_is_refused_with_their_words_whatever_the_token_sa
 #[tokio::test]
 async fn a_mount_needs_the_other_repository_in_the_token_too() {
     for kind in KINDS {
-        for stage in [Stage::open(kind).await, Stage::with(kind, "", "").await] {
-            let image = stage.seeded(&["from/app"], "v1").await;
+        for fixture in [
+            TokenFixture::open(kind).await,
+            TokenFixture::with(kind, "", "").await,
+        ] {
+            let image = fixture.seeded(&["from/app"], "v1").await;
             let digest = sha256(&image.config);
             let target = format!("/v2/to/app/blobs/uploads/?mount={digest}&from=from/app");
             for (scopes, status) in [
@@ -260,7 +263,7 @@ async fn a_mount_needs_the_other_repository_in_the_token_too() {
                 ("repository:to/app:push repository:from/app:push", 202),
                 ("repository:to/app:push repository:from/app:pull", 201),
             ] {
-                let mut alice = stage.bearer("root", scopes).await;
+                let mut alice = fixture.bearer("root", scopes).await;
                 let answer = alice.ask("POST", &target).await;
                 assert_eq!(answer.status, status, "{scopes}: {answer:?}");
                 if status == 202 {
@@ -271,7 +274,7 @@ async fn a_mount_needs_the_other_repository_in_the_token_too() {
                         .ask_with("PUT", &format!("{session}?digest={digest}"), &[], body)
                         .await
                         .is(201);
-                    let mut root = stage.bearer("root", "repository:to/app:delete").await;
+                    let mut root = fixture.bearer("root", "repository:to/app:delete").await;
                     root.ask("DELETE", &format!("/v2/to/app/blobs/{digest}"))
                         .await
                         .is(202);
@@ -285,16 +288,18 @@ async fn a_mount_needs_the_other_repository_in_the_token_too() {
 async fn pulls_without_a_login_need_no_token_and_all_else_one() {
     let rules =
         "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n";
-    let stage = Stage::with(Kind::Store, "anonymous = 'pull'", rules).await;
-    let image = stage.seeded(&["public/app", "own/app"], "v1").await;
-    stage.client().check("public/app", "v1", &image).await;
-    let bare = stage.client().get("/v2/").await;
+    let fixture = TokenFixture::with(Kind::Store, "anonymous = 'pull'", rules).await;
+    let image = fixture.seeded(&["public/app", "own/app"], "v1").await;
+    fixture.client().check("public/app", "v1", &image).await;
+    let bare = fixture.client().get("/v2/").await;
     bare.refused(401, "UNAUTHORIZED");
-    let anonymous = stage
+    let anonymous = fixture
         .asked(None, "scope=repository:public/app:pull,push")
         .await
         .json();
-    let mut stranger = stage.client().bearing(anonymous["token"].as_str().unwrap());
+    let mut stranger = fixture
+        .client()
+        .bearing(anonymous["token"].as_str().unwrap());
     stranger.check("public/app", "v1", &image).await;
     // No other token would help, but a login: so it says nothing of the token.
     let answer = stranger.ask("POST", "/v2/public/app/blobs/uploads/").await;
@@ -311,7 +316,7 @@ async fn pulls_without_a_login_need_no_token_and_all_else_one() {
         .await
         .refused(401, "UNAUTHORIZED");
     // A bad token is not nobody's.
-    stage
+    fixture
         .client()
         .bearing("x")
         .get("/v2/public/app/manifests/v1")
@@ -321,17 +326,17 @@ async fn pulls_without_a_login_need_no_token_and_all_else_one() {
 
 #[tokio::test]
 async fn the_log_names_the_user_and_the_endpoint() {
-    let stage = Stage::open(Kind::Store).await;
-    let alice = stage.bearer("alice", "repository:a:pull,push").await;
+    let fixture = TokenFixture::open(Kind::Store).await;
+    let alice = fixture.bearer("alice", "repository:a:pull,push").await;
     let image = Image::small(3);
     let mut alice = alice;
     alice.push("a", "v1", &image).await;
-    stage.client().get("/.well-known/jwks.json").await.is(200);
+    fixture.client().get("/.well-known/jwks.json").await.is(200);
     drop(alice);
     let mut lines = Vec::new();
-    assert!(stage.0.gateway.stop().await);
-    stage.0.gateway.app.access_log().close();
-    stage.0.gateway.app.access_log().run(&mut lines);
+    assert!(fixture.0.gateway.stop().await);
+    fixture.0.gateway.app.access_log().close();
+    fixture.0.gateway.app.access_log().run(&mut lines);
     let log = String::from_utf8(lines).unwrap();
     let has = |words: &[&str]| {
         log.lines()

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::stage::{Kind, Stage};
-use crate::access::stage::allow;
+use super::fixture::{Kind, TokenFixture};
+use crate::access::fixture::allow;
 use crate::harness::{Domain, Setup, Upstream, bound, jump, seconds};
 use crate::store::client::Endpoint;
 use crate::store::image::sha256;
@@ -12,11 +12,11 @@ const SCOPE: &str = "repository:own/app:pull,push,delete";
 
 #[tokio::test]
 async fn a_user_who_is_taken_out_or_has_another_password_is_out_at_once() {
-    let stage = Stage::new(&allow("own/**", "'all'")).await;
-    let mut alice = stage.bearer("alice", SCOPE).await;
-    let mut bob = stage.bearer("bob", "").await;
+    let fixture = TokenFixture::new(&allow("own/**", "'all'")).await;
+    let mut alice = fixture.bearer("alice", SCOPE).await;
+    let mut bob = fixture.bearer("bob", "").await;
     alice.get("/v2/").await.is(200);
-    stage.users(&["root", "bob", "carol"]).await;
+    fixture.users(&["root", "bob", "carol"]).await;
     let gone = alice.get("/v2/").await;
     gone.refused(401, "UNAUTHORIZED");
     assert!(
@@ -25,42 +25,47 @@ async fn a_user_who_is_taken_out_or_has_another_password_is_out_at_once() {
     );
     // As `users` makes new entries of the same passwords, the tokens of others ended too.
     bob.get("/v2/").await.refused(401, "UNAUTHORIZED");
-    stage.users(&["alice", "root", "bob"]).await;
+    fixture.users(&["alice", "root", "bob"]).await;
     alice.get("/v2/").await.refused(401, "UNAUTHORIZED");
-    stage.bearer("alice", SCOPE).await.get("/v2/").await.is(200);
+    fixture
+        .bearer("alice", SCOPE)
+        .await
+        .get("/v2/")
+        .await
+        .is(200);
 }
 
 #[tokio::test]
 async fn who_stays_in_the_file_stays_logged_in() {
-    let stage = Stage::new("").await;
-    let mut alice = stage.bearer("alice", SCOPE).await;
-    let path = stage.0.gateway.path("conf.d/ci.test.htpasswd");
+    let fixture = TokenFixture::new("").await;
+    let mut alice = fixture.bearer("alice", SCOPE).await;
+    let path = fixture.0.gateway.path("conf.d/ci.test.htpasswd");
     let users = std::fs::read_to_string(&path).unwrap();
     let less: String = users
         .lines()
         .filter(|line| !line.starts_with("bob:"))
         .map(|l| format!("{l}\n"))
         .collect();
-    let mut bob = stage.bearer("bob", SCOPE).await;
+    let mut bob = fixture.bearer("bob", SCOPE).await;
     std::fs::write(&path, less).unwrap();
-    stage.0.gateway.app.refresh_files().await;
+    fixture.0.gateway.app.refresh_files().await;
     alice.get("/v2/").await.is(200);
     bob.get("/v2/").await.refused(401, "UNAUTHORIZED");
     // With the same entry it is the same user.
     std::fs::write(&path, users).unwrap();
-    stage.0.gateway.app.refresh_files().await;
+    fixture.0.gateway.app.refresh_files().await;
     bob.get("/v2/").await.is(200);
 }
 
 #[tokio::test]
 async fn a_tightened_rule_counts_for_tokens_that_were_given_before() {
     for kind in [Kind::Store, Kind::Upstream] {
-        let stage = Stage::with(kind, "", &allow("own/**", "'all'")).await;
-        let image = stage.seeded(&["own/app"], "v1").await;
-        let mut alice = stage.bearer("alice", SCOPE).await;
+        let fixture = TokenFixture::with(kind, "", &allow("own/**", "'all'")).await;
+        let image = fixture.seeded(&["own/app"], "v1").await;
+        let mut alice = fixture.bearer("alice", SCOPE).await;
         alice.check("own/app", "v1", &image).await;
         let blob = sha256(&image.config);
-        stage.0.rules(&allow("own/**", "'pull'")).await;
+        fixture.0.rules(&allow("own/**", "'pull'")).await;
         alice.check("own/app", "v1", &image).await;
         alice
             .ask("POST", "/v2/own/app/blobs/uploads/")
@@ -70,18 +75,18 @@ async fn a_tightened_rule_counts_for_tokens_that_were_given_before() {
             .ask("DELETE", &format!("/v2/own/app/blobs/{blob}"))
             .await
             .refused(403, "DENIED");
-        stage.0.rules("").await;
+        fixture.0.rules("").await;
         alice.get("/v2/own/app/manifests/v1").await.is(404);
         // A rule that is loosened gives the token nothing: it says which one would do.
-        let mut little = stage.bearer("alice", SCOPE).await;
-        stage.0.rules(&allow("own/**", "'all'")).await;
+        let mut little = fixture.bearer("alice", SCOPE).await;
+        fixture.0.rules(&allow("own/**", "'all'")).await;
         let answer = little.get("/v2/own/app/manifests/v1").await.is(401);
         assert!(
             answer
                 .header("www-authenticate")
                 .contains("scope=\"repository:own/app:pull\",error=\"insufficient_scope\"")
         );
-        stage
+        fixture
             .bearer("alice", SCOPE)
             .await
             .check("own/app", "v1", &image)
@@ -93,25 +98,25 @@ async fn a_tightened_rule_counts_for_tokens_that_were_given_before() {
 async fn anonymous_tokens_end_with_the_setting() {
     let rules =
         "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['pull']\n";
-    let stage = Stage::with(Kind::Store, "anonymous = 'pull'", rules).await;
-    stage.seeded(&["public/app"], "v1").await;
-    let answer = stage
+    let fixture = TokenFixture::with(Kind::Store, "anonymous = 'pull'", rules).await;
+    fixture.seeded(&["public/app"], "v1").await;
+    let answer = fixture
         .asked(None, "scope=repository:public/app:pull")
         .await
         .json();
-    let mut stranger = stage.client().bearing(answer["token"].as_str().unwrap());
+    let mut stranger = fixture.client().bearing(answer["token"].as_str().unwrap());
     stranger.get("/v2/public/app/manifests/v1").await.is(200);
     stranger.get("/v2/").await.is(200);
-    let file = stage.0.gateway.path("conf.d/ci.test.toml");
+    let file = fixture.0.gateway.path("conf.d/ci.test.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("anonymous = 'pull'", "")).unwrap();
-    stage.0.gateway.app.reload().await.unwrap();
+    fixture.0.gateway.app.reload().await.unwrap();
     stranger
         .get("/v2/public/app/manifests/v1")
         .await
         .refused(401, "UNAUTHORIZED");
     stranger.get("/v2/").await.refused(401, "UNAUTHORIZED");
-    stage
+    fixture
         .asked(None, "")
         .await
         .refused_token(401, "UNAUTHORIZED");
@@ -184,84 +189,84 @@ async fn a_token_lives_for_its_time_and_is_looked_at_when_a_request_begins() {
 
 #[tokio::test]
 async fn a_restart_leaves_tokens_and_refresh_tokens_good() {
-    let mut stage = Stage::new(&allow("own/**", "'all'")).await;
-    let token = stage.token("alice", SCOPE).await;
-    let answer = stage
+    let mut fixture = TokenFixture::new(&allow("own/**", "'all'")).await;
+    let token = fixture.token("alice", SCOPE).await;
+    let answer = fixture
         .asked(Some(("alice", "secret")), "offline_token=true")
         .await
         .json();
     let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
-    let keys = stage.client().get("/.well-known/jwks.json").await.body;
-    stage.0.restart().await;
-    stage.client().bearing(&token).get("/v2/").await.is(200);
-    stage
+    let keys = fixture.client().get("/.well-known/jwks.json").await.body;
+    fixture.0.restart().await;
+    fixture.client().bearing(&token).get("/v2/").await.is(200);
+    fixture
         .posted(&format!("grant_type=refresh_token&refresh_token={refresh}"))
         .await
         .is(200);
     assert_eq!(
-        stage.client().get("/.well-known/jwks.json").await.body,
+        fixture.client().get("/.well-known/jwks.json").await.body,
         keys
     );
 }
 
 #[tokio::test]
 async fn keys_follow_one_another() {
-    let stage = Stage::with(Kind::Store, "token_lifetime = '24h'", "").await;
-    let (_, first) = stage.key().await;
+    let fixture = TokenFixture::with(Kind::Store, "token_lifetime = '24h'", "").await;
+    let (_, first) = fixture.key().await;
     let kid = |token: &str| {
-        super::stage::part(token, 0)["kid"]
+        super::fixture::part(token, 0)["kid"]
             .as_str()
             .unwrap()
             .to_owned()
     };
     jump(Duration::from_secs(30 * 86_400)).await;
-    stage.0.gateway.app.refresh_files().await;
-    let shown = stage.client().get("/.well-known/jwks.json").await.json();
+    fixture.0.gateway.app.refresh_files().await;
+    let shown = fixture.client().get("/.well-known/jwks.json").await.json();
     assert_eq!(
         shown["keys"].as_array().unwrap().len(),
         2,
         "the next one is shown"
     );
-    let old = stage.token("alice", SCOPE).await;
+    let old = fixture.token("alice", SCOPE).await;
     assert_eq!(kid(&old), first, "before it signs");
     jump(Duration::from_secs(3601)).await;
-    let new = stage.token("alice", SCOPE).await;
+    let new = fixture.token("alice", SCOPE).await;
     assert_ne!(kid(&new), first);
     for token in [&old, &new] {
-        stage.client().bearing(token).get("/v2/").await.is(200);
+        fixture.client().bearing(token).get("/v2/").await.is(200);
     }
     jump(Duration::from_secs(30 * 86_400)).await;
-    stage.0.gateway.app.refresh_files().await;
-    let shown = stage.client().get("/.well-known/jwks.json").await.json();
+    fixture.0.gateway.app.refresh_files().await;
+    let shown = fixture.client().get("/.well-known/jwks.json").await.json();
     assert!(!shown.to_string().contains(&first), "gone with its tokens");
 }
 
 #[tokio::test]
 async fn reloads_bring_token_mode_and_take_it_away() {
-    let stage = Stage::new("").await;
-    let token = stage.token("alice", SCOPE).await;
-    let file = stage.0.gateway.path("conf.d/ci.test.toml");
+    let fixture = TokenFixture::new("").await;
+    let token = fixture.token("alice", SCOPE).await;
+    let file = fixture.0.gateway.path("conf.d/ci.test.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let password = [("authorization", crate::harness::basic("alice", "secret"))];
     let password = password
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
     std::fs::write(&file, text.replace("mode = 'token'", "mode = 'basic'")).unwrap();
-    stage.0.gateway.app.reload().await.unwrap();
-    let answer = stage.client().bearing(&token).get("/v2/").await;
+    fixture.0.gateway.app.reload().await.unwrap();
+    let answer = fixture.client().bearing(&token).get("/v2/").await;
     assert_eq!(
         (answer.status, answer.header("www-authenticate")),
         (401, "Basic realm=\"ci.test\"")
     );
-    stage
+    fixture
         .client()
         .ask_with("GET", "/v2/", &password, "")
         .await
         .is(200);
     std::fs::write(&file, text).unwrap();
-    stage.0.gateway.app.reload().await.unwrap();
-    stage.client().bearing(&token).get("/v2/").await.is(200);
-    stage
+    fixture.0.gateway.app.reload().await.unwrap();
+    fixture.client().bearing(&token).get("/v2/").await.is(200);
+    fixture
         .client()
         .ask_with("GET", "/v2/", &password, "")
         .await

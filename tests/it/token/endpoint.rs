@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::stage::{FORM, Kind, Stage, part};
-use crate::access::stage::{INBOX, allow};
+use super::fixture::{FORM, Kind, TokenFixture, part};
+use crate::access::fixture::{INBOX, allow};
 use crate::harness::{Domain, Gateway, RawPeer, Setup, basic};
 
 #[tokio::test]
@@ -13,12 +13,15 @@ async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
         allow("base/**", "'pull', 'list'"),
         allow("own/*", "'pull', 'push', 'delete-tag'")
     );
-    let stage = Stage::new(&rules).await;
+    let fixture = TokenFixture::new(&rules).await;
     let scope = |query: &'static str| {
-        let stage = &stage;
+        let fixture = &fixture;
         async move {
             let query = format!("account=alice&service=ci.test&client_id=docker&{query}");
-            let answer = stage.asked(Some(("alice", "secret")), &query).await.is(200);
+            let answer = fixture
+                .asked(Some(("alice", "secret")), &query)
+                .await
+                .is(200);
             assert_eq!(answer.header("cache-control"), "no-store");
             answer.json()["scope"].as_str().unwrap().to_owned()
         }
@@ -65,7 +68,7 @@ async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
     ] {
         assert_eq!(scope(query).await, expected, "{query}");
     }
-    let root = stage
+    let root = fixture
         .asked(Some(("root", "secret")), "scope=registry:catalog:*")
         .await
         .json();
@@ -74,8 +77,8 @@ async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
 
 #[tokio::test]
 async fn the_answer_and_the_token_are_those_of_the_specification() {
-    let stage = Stage::new(&allow("a", "'all'")).await;
-    let answer = stage
+    let fixture = TokenFixture::new(&allow("a", "'all'")).await;
+    let answer = fixture
         .asked(Some(("alice", "secret")), "scope=repository:a:pull")
         .await
         .is(200);
@@ -88,7 +91,7 @@ async fn the_answer_and_the_token_are_those_of_the_specification() {
         "nobody asked for one"
     );
     let token = answer["token"].as_str().unwrap();
-    let (_, kid) = stage.key().await;
+    let (_, kid) = fixture.key().await;
     assert_eq!(
         part(token, 0),
         json!({ "typ": "JWT", "alg": "ES256", "kid": kid })
@@ -116,19 +119,19 @@ async fn the_answer_and_the_token_are_those_of_the_specification() {
         .parse::<jiff::Timestamp>()
         .unwrap();
     assert_eq!(issued.as_second(), i64::try_from(seconds("iat")).unwrap());
-    let other = stage.token("alice", "repository:a:pull").await;
+    let other = fixture.token("alice", "repository:a:pull").await;
     assert_ne!(part(&other, 1)["jti"], claims["jti"]);
-    let keys = stage.client().get("/.well-known/jwks.json").await.is(200);
+    let keys = fixture.client().get("/.well-known/jwks.json").await.is(200);
     assert_eq!(keys.header("content-type"), "application/json");
     assert_eq!(keys.json()["keys"].as_array().unwrap().len(), 1);
     assert!(keys.json()["keys"][0].get("d").is_none());
-    let head = stage
+    let head = fixture
         .client()
         .ask("HEAD", "/.well-known/jwks.json")
         .await
         .is(200);
     assert_eq!(head.header("content-length"), keys.body.len().to_string());
-    stage
+    fixture
         .client()
         .ask("POST", "/.well-known/jwks.json")
         .await
@@ -137,22 +140,22 @@ async fn the_answer_and_the_token_are_those_of_the_specification() {
 
 #[tokio::test]
 async fn the_form_gets_what_the_query_gets() {
-    let stage = Stage::new(&allow("own/**", "'pull', 'push'")).await;
+    let fixture = TokenFixture::new(&allow("own/**", "'pull', 'push'")).await;
     let form = "grant_type=password&service=ci.test&client_id=containerd-client&username=alice&password=secret\
                 &scope=repository%3Aown%2Fa%3Apull%2Cpush+repository:other:pull";
-    let answer = stage.posted(form).await.is(200).json();
+    let answer = fixture.posted(form).await.is(200).json();
     assert_eq!(answer["scope"], "repository:own/a:pull,push");
     assert_eq!(answer["token"], answer["access_token"]);
     let kind = (
         "content-type",
         "Application/X-WWW-Form-Urlencoded; charset=utf-8",
     );
-    stage
+    fixture
         .client()
         .ask_with("POST", "/token", &[kind], form)
         .await
         .is(200);
-    stage
+    fixture
         .client()
         .bearing(answer["token"].as_str().unwrap())
         .push_blob("own/a", b"blob")
@@ -161,11 +164,11 @@ async fn the_form_gets_what_the_query_gets() {
 
 #[tokio::test]
 async fn wrong_credentials_get_401_and_are_counted() {
-    let stage = Stage::new("").await;
+    let fixture = TokenFixture::new("").await;
     // Tries come back with time.
     let _clock = crate::harness::Clock::stopped();
     for (user, password) in [("alice", "wrong"), ("nobody", "secret"), ("alice", "")] {
-        let answer = stage
+        let answer = fixture
             .asked(Some((user, password)), "scope=repository:a:pull")
             .await;
         assert_eq!(
@@ -174,35 +177,38 @@ async fn wrong_credentials_get_401_and_are_counted() {
         );
         assert_eq!(answer.header("www-authenticate"), "Basic realm=\"ci.test\"");
         let form = format!("grant_type=password&username={user}&password={password}");
-        stage.posted(&form).await.refused_token(401, "UNAUTHORIZED");
+        fixture
+            .posted(&form)
+            .await
+            .refused_token(401, "UNAUTHORIZED");
     }
-    let bare = stage.asked(None, "scope=repository:a:pull").await;
+    let bare = fixture.asked(None, "scope=repository:a:pull").await;
     assert_eq!(
         bare.refused_token(401, "UNAUTHORIZED"),
         "log in to use this registry"
     );
     assert_eq!(bare.header("www-authenticate"), "Basic realm=\"ci.test\"");
-    stage
+    fixture
         .asked(Some(("", "")), "")
         .await
         .refused_token(401, "UNAUTHORIZED");
-    stage
+    fixture
         .posted("grant_type=password&username=&password=")
         .await
         .refused_token(401, "UNAUTHORIZED");
     let bearer = [("authorization", "Bearer x")];
-    stage
+    fixture
         .client()
         .ask_with("GET", "/token", &bearer, "")
         .await
         .refused_token(401, "UNAUTHORIZED");
     // Whichever way a password comes, it is one try.
     for number in 0..30 {
-        stage
+        fixture
             .asked(Some(("alice", &format!("guess {number}"))), "")
             .await;
     }
-    let refused = stage
+    let refused = fixture
         .posted("grant_type=password&username=alice&password=another")
         .await;
     refused.refused_token(429, "TOOMANYREQUESTS");
@@ -212,7 +218,7 @@ async fn wrong_credentials_get_401_and_are_counted() {
 
 #[tokio::test]
 async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
-    let stage = Stage::new("").await;
+    let fixture = TokenFixture::new("").await;
     let alice = Some(("alice", "secret"));
     let invalid = |error: &'static str| {
         move |answer: crate::store::client::Answer| {
@@ -227,7 +233,7 @@ async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
         "service=%zz",
         "account=%ff",
     ] {
-        invalid("invalid_request")(stage.asked(alice, query).await);
+        invalid("invalid_request")(fixture.asked(alice, query).await);
     }
     let many = "scope=repository:a:pull&".repeat(101);
     let long = format!("scope=repository:{}:pull&", "a".repeat(200)).repeat(28);
@@ -238,11 +244,11 @@ async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
         "scope=repository:a%20b:pull",
         &many,
     ] {
-        invalid("invalid_scope")(stage.asked(alice, query).await);
+        invalid("invalid_scope")(fixture.asked(alice, query).await);
     }
-    stage.asked(alice, &long).await.is(200);
+    fixture.asked(alice, &long).await.is(200);
     let form = |more: &str| format!("grant_type=password&username=alice&password=secret&{more}");
-    invalid("invalid_scope")(stage.posted(&form(&longer)).await);
+    invalid("invalid_scope")(fixture.posted(&form(&longer)).await);
     for body in [
         "",
         "username=alice&password=secret",
@@ -253,33 +259,33 @@ async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
         &form("service=other.test"),
         "grant_type=%",
     ] {
-        invalid("invalid_request")(stage.posted(body).await);
+        invalid("invalid_request")(fixture.posted(body).await);
     }
     for kind in ["authorization_code", "client_credentials", "Password"] {
-        let answer = stage
+        let answer = fixture
             .posted(&format!("grant_type={kind}&username=alice&password=secret"))
             .await;
         invalid("unsupported_grant_type")(answer);
     }
     for kind in [("content-type", "application/json"), ("accept", "*/*")] {
         invalid("invalid_request")(
-            stage
+            fixture
                 .client()
                 .ask_with("POST", "/token", &[kind], form(""))
                 .await,
         );
     }
     let large = form(&format!("x={}", "x".repeat(16 << 10)));
-    stage
+    fixture
         .posted(&large)
         .await
         .refused_token(413, "SIZE_INVALID");
-    stage
+    fixture
         .posted("grant_type=password&username=alice&password=a%00b")
         .await
         .refused_token(401, "UNAUTHORIZED");
     for method in ["HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"] {
-        let answer = stage
+        let answer = fixture
             .client()
             .ask_with(method, "/token", &[FORM], "")
             .await
@@ -290,15 +296,15 @@ async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
         "GET /token HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {}\r\nAuthorization: Basic eDp5\r\n\r\n",
         basic("alice", "secret")
     );
-    let mut peer = stage.0.gateway.client().await;
+    let mut peer = fixture.0.gateway.client().await;
     peer.send(twice).await;
     assert_eq!(peer.head().await.status(), 400);
 }
 
 #[tokio::test]
 async fn it_is_the_same_over_http2() {
-    let stage = Stage::new(&allow("own/**", "'pull', 'push'")).await;
-    let client = || crate::store::client::Endpoint::new(&stage.0.gateway, "h2").client();
+    let fixture = TokenFixture::new(&allow("own/**", "'pull', 'push'")).await;
+    let client = || crate::store::client::Endpoint::new(&fixture.0.gateway, "h2").client();
     let form =
         "grant_type=password&username=alice&password=secret&scope=repository:own/a:pull,push";
     let bare = client()
@@ -327,8 +333,8 @@ async fn it_is_the_same_over_http2() {
 
 #[tokio::test]
 async fn a_form_that_stops_coming_is_given_up() {
-    let stage = Stage::new("").await;
-    let mut peer = stage.0.gateway.client().await;
+    let fixture = TokenFixture::new("").await;
+    let mut peer = fixture.0.gateway.client().await;
     let (name, kind) = FORM;
     peer.send(format!(
         "POST /token HTTP/1.1\r\nHost: ci.test\r\n{name}: {kind}\r\nContent-Length: 50\r\n\r\ngrant"
@@ -343,20 +349,20 @@ async fn a_form_that_stops_coming_is_given_up() {
 async fn without_a_login_there_is_a_token_for_what_anonymous_may_do() {
     let rules =
         "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n";
-    let stage = Stage::with(Kind::Store, "anonymous = 'pull'", rules).await;
-    let image = stage.seeded(&["public/app", "own/app"], "v1").await;
+    let fixture = TokenFixture::with(Kind::Store, "anonymous = 'pull'", rules).await;
+    let image = fixture.seeded(&["public/app", "own/app"], "v1").await;
     let scopes = "scope=repository:public/app:pull,push&scope=repository:own/app:pull&scope=registry:catalog:*";
-    let answer = stage.asked(None, scopes).await.is(200).json();
+    let answer = fixture.asked(None, scopes).await.is(200).json();
     assert_eq!(answer["scope"], "repository:public/app:pull");
     let token = answer["token"].as_str().unwrap();
     assert_eq!(part(token, 1)["sub"], "");
-    stage
+    fixture
         .client()
         .bearing(token)
         .check("public/app", "v1", &image)
         .await;
     // The empty pair that some clients send, in either form; and what it asks for beside.
-    let empty = stage
+    let empty = fixture
         .asked(
             Some(("", "")),
             "scope=repository:public/app:pull&offline_token=true",
@@ -364,16 +370,16 @@ async fn without_a_login_there_is_a_token_for_what_anonymous_may_do() {
         .await
         .is(200);
     assert!(empty.json().get("refresh_token").is_none());
-    stage
+    fixture
         .posted("grant_type=password&username=&password=")
         .await
         .is(200);
     // Who names an account wants to log in.
-    stage
+    fixture
         .asked(None, "account=alice")
         .await
         .refused_token(401, "UNAUTHORIZED");
-    stage
+    fixture
         .asked(Some(("alice", "wrong")), "")
         .await
         .refused_token(401, "UNAUTHORIZED");
@@ -381,9 +387,9 @@ async fn without_a_login_there_is_a_token_for_what_anonymous_may_do() {
 
 #[tokio::test]
 async fn an_inbox_gets_what_its_pushes_need() {
-    let stage = Stage::new(INBOX).await;
+    let fixture = TokenFixture::new(INBOX).await;
     let query = "scope=repository:bob/site:pull,push,delete&scope=repository:alice/site:pull,push";
-    let answer = stage.asked(Some(("bob", "secret")), query).await.json();
+    let answer = fixture.asked(Some(("bob", "secret")), query).await.json();
     assert_eq!(answer["scope"], "repository:bob/site:push");
 }
 

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::stage::{Kind, Stage};
-use crate::access::stage::allow;
+use super::fixture::{Kind, TokenFixture};
+use crate::access::fixture::allow;
 use crate::harness::{Clock, Domain, Setup, cli, jump, seconds};
 use crate::store::image::sha256;
 
-async fn refresh_token(stage: &Stage, user: &str) -> String {
+async fn refresh_token(fixture: &TokenFixture, user: &str) -> String {
     let query = "offline_token=true&client_id=docker&service=ci.test";
-    let answer = stage
+    let answer = fixture
         .asked(Some((user, "secret")), query)
         .await
         .is(200)
@@ -19,8 +19,8 @@ async fn refresh_token(stage: &Stage, user: &str) -> String {
     answer["refresh_token"].as_str().unwrap().to_owned()
 }
 
-async fn redeemed(stage: &Stage, token: &str) -> u16 {
-    stage
+async fn redeemed(fixture: &TokenFixture, token: &str) -> u16 {
+    fixture
         .posted(&format!(
             "grant_type=refresh_token&service=ci.test&refresh_token={token}"
         ))
@@ -30,12 +30,12 @@ async fn redeemed(stage: &Stage, token: &str) -> u16 {
 
 #[tokio::test]
 async fn who_asks_for_one_gets_tokens_without_the_password() {
-    let stage = Stage::new(&allow("own/**", "'pull', 'push'")).await;
+    let fixture = TokenFixture::new(&allow("own/**", "'pull', 'push'")).await;
     for answer in [
-        stage
+        fixture
             .asked(Some(("alice", "secret")), "offline_token=true")
             .await,
-        stage
+        fixture
             .posted("grant_type=password&username=alice&password=secret&access_type=offline")
             .await,
     ] {
@@ -47,22 +47,22 @@ async fn who_asks_for_one_gets_tokens_without_the_password() {
             "grant_type=refresh_token&service=ci.test&client_id=docker&refresh_token={refresh}\
              &scope=repository:own/a:pull,push repository:other:pull"
         );
-        let answer = stage.posted(&form.replace(' ', "+")).await.is(200).json();
+        let answer = fixture.posted(&form.replace(' ', "+")).await.is(200).json();
         assert_eq!(answer["scope"], "repository:own/a:pull,push");
         assert!(answer.get("refresh_token").is_none());
-        stage
+        fixture
             .client()
             .bearing(answer["token"].as_str().unwrap())
             .push_blob("own/a", b"x")
             .await;
         // It is for the endpoint alone.
-        stage
+        fixture
             .client()
             .bearing(&refresh)
             .get("/v2/")
             .await
             .refused(401, "UNAUTHORIZED");
-        stage
+        fixture
             .client()
             .ask_with(
                 "GET",
@@ -74,7 +74,7 @@ async fn who_asks_for_one_gets_tokens_without_the_password() {
             .is(401);
     }
     for query in ["", "offline_token=false", "offline_token="] {
-        let answer = stage
+        let answer = fixture
             .asked(Some(("alice", "secret")), query)
             .await
             .is(200)
@@ -85,9 +85,10 @@ async fn who_asks_for_one_gets_tokens_without_the_password() {
 
 #[tokio::test]
 async fn what_the_state_directory_has_gives_nobody_a_token() {
-    let stage = Stage::new("").await;
-    let token = refresh_token(&stage, "alice").await;
-    let text = std::fs::read_to_string(stage.0.gateway.path("state/refresh-tokens.json")).unwrap();
+    let fixture = TokenFixture::new("").await;
+    let token = refresh_token(&fixture, "alice").await;
+    let text =
+        std::fs::read_to_string(fixture.0.gateway.path("state/refresh-tokens.json")).unwrap();
     let random = token.strip_prefix("moorgate_").unwrap();
     assert!(!text.contains(random));
     let hash = serde_json::from_str::<Value>(&text).unwrap()["tokens"][0]["hash"]
@@ -95,48 +96,48 @@ async fn what_the_state_directory_has_gives_nobody_a_token() {
         .unwrap()
         .to_owned();
     for guess in [hash.clone(), format!("moorgate_{hash}"), random.to_owned()] {
-        assert_eq!(redeemed(&stage, &guess).await, 401);
+        assert_eq!(redeemed(&fixture, &guess).await, 401);
     }
-    assert_eq!(redeemed(&stage, &token).await, 200);
+    assert_eq!(redeemed(&fixture, &token).await, 200);
 }
 
 #[tokio::test]
 async fn it_ends_with_the_user_the_password_and_its_time() {
-    let stage = Stage::with(Kind::Store, "refresh_token_lifetime = '1d'", "").await;
-    let token = refresh_token(&stage, "alice").await;
+    let fixture = TokenFixture::with(Kind::Store, "refresh_token_lifetime = '1d'", "").await;
+    let token = refresh_token(&fixture, "alice").await;
     for _ in 0..3 {
         jump(seconds(86_000)).await;
         assert_eq!(
-            redeemed(&stage, &token).await,
+            redeemed(&fixture, &token).await,
             200,
             "it lives as long as it is used"
         );
     }
     jump(seconds(86_400)).await;
-    assert_eq!(redeemed(&stage, &token).await, 401);
-    let token = refresh_token(&stage, "alice").await;
-    stage.users(&["root", "bob"]).await;
-    assert_eq!(redeemed(&stage, &token).await, 401, "the user is gone");
-    stage.users(&["root", "alice"]).await;
-    assert_eq!(redeemed(&stage, &token).await, 401, "it is another entry");
+    assert_eq!(redeemed(&fixture, &token).await, 401);
+    let token = refresh_token(&fixture, "alice").await;
+    fixture.users(&["root", "bob"]).await;
+    assert_eq!(redeemed(&fixture, &token).await, 401, "the user is gone");
+    fixture.users(&["root", "alice"]).await;
+    assert_eq!(redeemed(&fixture, &token).await, 401, "it is another entry");
 }
 
 #[tokio::test]
 async fn wrong_ones_are_counted_for_the_address_and_right_ones_always_pass() {
-    let stage = Stage::new("").await;
+    let fixture = TokenFixture::new("").await;
     // Tries come back with time.
     let _clock = Clock::stopped();
-    let token = refresh_token(&stage, "alice").await;
+    let token = refresh_token(&fixture, "alice").await;
     for _ in 0..100 {
         assert_eq!(
-            redeemed(&stage, "moorgate_stale").await,
+            redeemed(&fixture, "moorgate_stale").await,
             401,
             "the same one counts once"
         );
     }
     let mut refused = 0;
     for number in 0..40 {
-        match redeemed(&stage, &format!("moorgate_{number}")).await {
+        match redeemed(&fixture, &format!("moorgate_{number}")).await {
             401 => {}
             429 => refused += 1,
             other => panic!("{other}"),
@@ -144,13 +145,13 @@ async fn wrong_ones_are_counted_for_the_address_and_right_ones_always_pass() {
     }
     assert_eq!(refused, 21, "20 are looked at, one of them the stale one");
     assert_eq!(
-        stage.asked(Some(("bob", "wrong")), "").await.status,
+        fixture.asked(Some(("bob", "wrong")), "").await.status,
         429,
         "it is one budget"
     );
-    assert_eq!(redeemed(&stage, &token).await, 200);
+    assert_eq!(redeemed(&fixture, &token).await, 200);
     assert_eq!(
-        stage
+        fixture
             .posted("grant_type=refresh_token&refresh_token=x")
             .await
             .header("retry-after"),
@@ -159,8 +160,8 @@ async fn wrong_ones_are_counted_for_the_address_and_right_ones_always_pass() {
 }
 
 /// Puts a token into the file as another process would that shares the state directory.
-fn made_elsewhere(stage: &Stage, token: &str) {
-    let path = stage.0.gateway.path("state/refresh-tokens.json");
+fn made_elsewhere(fixture: &TokenFixture, token: &str) {
+    let path = fixture.0.gateway.path("state/refresh-tokens.json");
     let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let mut entry = file["tokens"][0].clone();
     let hash = sha256(token.as_bytes());
@@ -171,35 +172,35 @@ fn made_elsewhere(stage: &Stage, token: &str) {
 
 #[tokio::test]
 async fn the_disk_is_asked_for_an_unknown_one_within_the_budget_alone() {
-    let stage = Stage::new("").await;
-    let ours = refresh_token(&stage, "alice").await;
+    let fixture = TokenFixture::new("").await;
+    let ours = refresh_token(&fixture, "alice").await;
     // So that the file is not looked at by itself meanwhile.
     let clock = Clock::stopped();
-    made_elsewhere(&stage, "moorgate_one");
+    made_elsewhere(&fixture, "moorgate_one");
     assert_eq!(
-        redeemed(&stage, "moorgate_one").await,
+        redeemed(&fixture, "moorgate_one").await,
         200,
         "it is looked for"
     );
     for number in 0..20 {
         assert_eq!(
-            redeemed(&stage, &format!("moorgate_wrong_{number}")).await,
+            redeemed(&fixture, &format!("moorgate_wrong_{number}")).await,
             401
         );
     }
-    made_elsewhere(&stage, "moorgate_two");
+    made_elsewhere(&fixture, "moorgate_two");
     for token in ["moorgate_two", "moorgate_wrong"] {
         assert_eq!(
-            redeemed(&stage, token).await,
+            redeemed(&fixture, token).await,
             429,
             "whether it is there or not"
         );
     }
     for token in [&ours, "moorgate_one"] {
-        assert_eq!(redeemed(&stage, token).await, 200, "known by now");
+        assert_eq!(redeemed(&fixture, token).await, 200, "known by now");
     }
-    stage.0.gateway.app.refresh_files().await;
-    assert_eq!(redeemed(&stage, "moorgate_two").await, 200);
+    fixture.0.gateway.app.refresh_files().await;
+    assert_eq!(redeemed(&fixture, "moorgate_two").await, 200);
     drop(clock);
 }
 
@@ -213,23 +214,23 @@ fn open_handles(path: &Path) -> usize {
 
 #[tokio::test]
 async fn a_locked_file_of_refresh_tokens_delays_no_revocation() {
-    let stage = Stage::new("").await;
-    let mut alice = stage.bearer("alice", "").await;
+    let fixture = TokenFixture::new("").await;
+    let mut alice = fixture.bearer("alice", "").await;
     alice.get("/v2/").await.is(200);
-    refresh_token(&stage, "bob").await;
-    let path = stage.0.gateway.path("state/refresh-tokens.lock");
+    refresh_token(&fixture, "bob").await;
+    let path = fixture.0.gateway.path("state/refresh-tokens.lock");
     let path = path.canonicalize().unwrap();
     let lock = std::fs::File::open(&path).unwrap();
     lock.lock().unwrap();
     // It waits for the lock as long as it may, and gives up before the watcher does, which begins
     // to wait after it.
-    let waiting = stage.asked(Some(("bob", "secret")), "offline_token=true");
+    let waiting = fixture.asked(Some(("bob", "secret")), "offline_token=true");
     let revoked = async {
         // This test, the request and the watcher.
         while open_handles(&path) < 3 {
             alice.get("/v2/").await.is(200);
         }
-        let users = stage.0.gateway.path("conf.d/ci.test.htpasswd");
+        let users = fixture.0.gateway.path("conf.d/ci.test.htpasswd");
         let text = std::fs::read_to_string(&users).unwrap();
         let others = text.lines().filter(|line| !line.starts_with("alice:"));
         std::fs::write(
@@ -249,10 +250,10 @@ async fn a_locked_file_of_refresh_tokens_delays_no_revocation() {
 
 #[tokio::test]
 async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
-    let stage = Stage::new("").await;
-    let directory = stage.0.gateway.directory.path().to_owned();
+    let fixture = TokenFixture::new("").await;
+    let directory = fixture.0.gateway.directory.path().to_owned();
     for user in ["alice", "bob", "carol"] {
-        refresh_token(&stage, user).await;
+        refresh_token(&fixture, user).await;
     }
     let listed = async || {
         let (code, listed, said) = cli(&directory, &["tokens", "list"]).await;
@@ -267,7 +268,7 @@ async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
         ["alice", "bob", "carol"].map(over)
     };
     assert_eq!(listed().await, [false, false, false]);
-    let path = stage.0.gateway.path("conf.d/ci.test.htpasswd");
+    let path = fixture.0.gateway.path("conf.d/ci.test.htpasswd");
     let users = std::fs::read_to_string(&path).unwrap();
     let other = Domain::htpasswd(&[("bob".to_owned(), "other".to_owned())]);
     let changed = users
@@ -297,7 +298,7 @@ async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
         [good("alice"), good("bob"), good("carol")],
         [true, false, false]
     );
-    let file = stage.0.gateway.path("conf.d/ci.test.toml");
+    let file = fixture.0.gateway.path("conf.d/ci.test.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("mode = 'token'", "mode = 'basic'")).unwrap();
     assert_eq!(
@@ -309,11 +310,11 @@ async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
 
 #[tokio::test]
 async fn they_are_listed_and_taken_back_at_once() {
-    let stage = Stage::new("").await;
-    let directory = stage.0.gateway.directory.path().to_owned();
+    let fixture = TokenFixture::new("").await;
+    let directory = fixture.0.gateway.directory.path().to_owned();
     let mut all = Vec::new();
     for user in ["alice", "alice", "bob"] {
-        all.push(refresh_token(&stage, user).await);
+        all.push(refresh_token(&fixture, user).await);
     }
     let (code, listed, said) = cli(&directory, &["tokens", "list"]).await;
     assert_eq!(
@@ -349,8 +350,8 @@ async fn they_are_listed_and_taken_back_at_once() {
         revoke(&[id]).await,
         (Some(0), "1 refresh token revoked\n".to_owned())
     );
-    assert_eq!(redeemed(&stage, &all[2]).await, 401);
-    assert_eq!(redeemed(&stage, &all[0]).await, 200);
+    assert_eq!(redeemed(&fixture, &all[2]).await, 401);
+    assert_eq!(redeemed(&fixture, &all[0]).await, 200);
     let said =
         format!("there is no refresh token with the id {id}; `moorgate tokens list` shows all\n");
     assert_eq!(revoke(&[id]).await, (Some(1), said));
@@ -363,7 +364,7 @@ async fn they_are_listed_and_taken_back_at_once() {
         revoke(&["--user", "alice"]).await,
         (Some(0), "2 refresh tokens revoked\n".to_owned())
     );
-    assert_eq!(redeemed(&stage, &all[0]).await, 401);
+    assert_eq!(redeemed(&fixture, &all[0]).await, 401);
     assert_eq!(
         revoke(&["--all"]).await,
         (Some(0), "there was no refresh token\n".to_owned())

@@ -42,7 +42,7 @@ impl Kind {
 }
 
 /// Every user's password is `secret`; `root` may do everything.
-pub struct Stage {
+pub struct AccessFixture {
     pub gateway: Gateway,
     kind: Kind,
     domain: Box<dyn Fn(&str) -> Domain>,
@@ -51,7 +51,7 @@ pub struct Stage {
 
 const ROOT: &str = "[[access]]\nusers = ['root']\nrepositories = ['**']\nactions = ['all']\n";
 
-impl Stage {
+impl AccessFixture {
     pub async fn new(kind: Kind, rules: &str) -> Self {
         Self::with(kind, rules, |domain| domain).await
     }

@@ -5,19 +5,19 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use crate::access::stage;
+use crate::access::fixture::AccessFixture;
 use crate::harness::{Domain, basic};
 use crate::store::client::{Answer, Client};
 use crate::store::image::Image;
 
-pub use stage::Kind;
+pub use crate::access::fixture::Kind;
 
 /// Users as at the access rules: the password of each is `secret`, and `root` may do everything.
-pub struct Stage(pub stage::Stage);
+pub struct TokenFixture(pub AccessFixture);
 
 pub const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
-impl Stage {
+impl TokenFixture {
     pub async fn new(rules: &str) -> Self {
         Self::with(Kind::Store, "", rules).await
     }
@@ -25,13 +25,13 @@ impl Stage {
     /// With further keys of `[auth]`.
     pub async fn with(kind: Kind, auth: &'static str, rules: &str) -> Self {
         let settings = move |domain: Domain| domain.auth(&format!("mode = 'token'\n{auth}"));
-        Self(stage::Stage::with(kind, rules, settings).await)
+        Self(AccessFixture::with(kind, rules, settings).await)
     }
 
     /// Without access rules: every user may do everything.
     pub async fn open(kind: Kind) -> Self {
         let settings = |domain: Domain| domain.auth("mode = 'token'").tables("");
-        Self(stage::Stage::with(kind, "", settings).await)
+        Self(AccessFixture::with(kind, "", settings).await)
     }
 
     pub fn client(&self) -> Client {
