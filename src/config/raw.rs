@@ -74,6 +74,16 @@ impl<T: Clone + Default> Setting<T> {
     pub(super) fn or_empty(&self) -> T {
         self.given().cloned().unwrap_or_default()
     }
+
+    /// A table that every domain needs, and where its header is; an absent table counts as an empty
+    /// one. None for an invalid table, whose problem is reported already.
+    pub(super) fn table(&self) -> Option<(T, Option<&Span>)> {
+        match self {
+            Self::Absent => Some((T::default(), None)),
+            Self::Invalid => None,
+            Self::Given(table, header) => Some((table.clone(), Some(header))),
+        }
+    }
 }
 
 /// Listen addresses and names, each with its place.

@@ -43,6 +43,17 @@ pub(super) struct DomainFile {
     pub(super) groups: Option<Arc<Source>>,
 }
 
+impl DomainFile {
+    /// The problem of a missing key: at the table that lacks it, or of the file where the table is
+    /// missing as well.
+    fn missing(&self, table: Option<&Span>, message: &str, help: &str) -> Problem {
+        match table {
+            Some(span) => Problem::at(&self.source, span, message, help),
+            None => Problem::in_file(self.source.path(), message, help),
+        }
+    }
+}
+
 /// The whole configuration, where each domain could be made. Whether it may be used is for
 /// `problems` to say.
 pub(super) fn snapshot(

@@ -42,13 +42,7 @@ pub(super) fn virtual_host(
         Setting::Given(browser, header) => {
             if browser.url.is_absent() {
                 let help = "write url = \"http://registry-browser:8080\", or leave the table out";
-                missing(
-                    file,
-                    Some(header),
-                    "`browser.url` is missing",
-                    help,
-                    problems,
-                );
+                problems.push(file.missing(Some(header), "`browser.url` is missing", help));
             }
             browser
                 .url
@@ -101,7 +95,7 @@ fn aliases(
 }
 
 fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
-    let (raw, header) = required(&file.raw.auth)?;
+    let (raw, header) = file.raw.auth.table()?;
     let RawAuth {
         htpasswd,
         realm,
@@ -110,13 +104,8 @@ fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
     } = &raw;
     if htpasswd.is_absent() {
         let help = "write htpasswd = \"../credentials/NAME.htpasswd\" in [auth]; `moorgate htpasswd` makes one";
-        missing(
-            file,
-            header,
-            "`auth.htpasswd` is missing: nobody could log in",
-            help,
-            problems,
-        );
+        let message = "`auth.htpasswd` is missing: nobody could log in";
+        problems.push(file.missing(header, message, help));
     }
     let htpasswd = file.source.beside(htpasswd.given()?);
     let realm = match realm.given() {
@@ -181,7 +170,7 @@ fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<Aut
 
 /// Exactly one of `url` and `directory`.
 fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<RegistrySettings> {
-    let (raw, header) = required(&file.raw.upstream)?;
+    let (raw, header) = file.raw.upstream.table()?;
     if raw.directory.is_absent() {
         return upstream(file, &raw, header, problems).map(RegistrySettings::Upstream);
     }
@@ -230,7 +219,7 @@ fn upstream(
     if upstream.url.is_absent() {
         let help = "write url = \"http://registry:5000\" in [upstream], or directory = \"NAME\" \
                     for a registry that moorgate keeps itself";
-        missing(file, header, "`upstream.url` is missing", help, problems);
+        problems.push(file.missing(header, "`upstream.url` is missing", help));
     }
     for (key, span) in [
         ("gc", upstream.gc.span()),
@@ -314,28 +303,4 @@ fn authorization(
         username: username.given()?.clone(),
         password: file.password.clone()?,
     })
-}
-
-/// A table that every domain has, with the place of its header; an absent one is like an empty
-/// one. None where it is wrong as a whole, which is noted already.
-pub(super) fn required<T: Clone + Default>(table: &Setting<T>) -> Option<(T, Option<&Span>)> {
-    match table {
-        Setting::Absent => Some((T::default(), None)),
-        Setting::Invalid => None,
-        Setting::Given(table, header) => Some((table.clone(), Some(header))),
-    }
-}
-
-/// Notes a missing key at the place that lacks it, or at the file.
-pub(super) fn missing(
-    file: &DomainFile,
-    place: Option<&Span>,
-    message: &str,
-    help: &str,
-    problems: &mut Problems,
-) {
-    problems.push(match place {
-        Some(span) => Problem::at(&file.source, span, message, help),
-        None => Problem::in_file(file.source.path(), message, help),
-    });
 }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::DomainFile;
-use super::domain::{missing, required};
 use super::process::Process;
 use crate::config::acme::{AcmeRequest, CertifiedName};
 use crate::config::problem::{Problem, Problems};
@@ -20,7 +19,7 @@ pub(super) fn certificate(
     process: &Process,
     problems: &mut Problems,
 ) -> Option<CertificateSource> {
-    let (raw, header) = required(&file.raw.tls)?;
+    let (raw, header) = file.raw.tls.table()?;
     let RawTls {
         acme,
         names: _,
@@ -53,13 +52,8 @@ pub(super) fn certificate(
     let files = certificate.span().or(key.span());
     let is_absent = certificate.is_absent() && key.is_absent();
     if internal.is_absent() && acme.is_absent() && is_absent {
-        missing(
-            file,
-            header,
-            "nothing says where the certificate comes from",
-            HELP,
-            problems,
-        );
+        let message = "nothing says where the certificate comes from";
+        problems.push(file.missing(header, message, HELP));
         return None;
     }
     let mut sources: Vec<&Span> = [acme.span(), internal.span(), files]
@@ -98,23 +92,13 @@ fn from_files(
 ) -> Option<CertificateSource> {
     if certificate.is_absent() {
         let help = "write certificate = \"PATH\", the chain that belongs to the key";
-        missing(
-            file,
-            key.span().or(header),
-            "`tls.certificate` is missing",
-            help,
-            problems,
-        );
+        let place = key.span().or(header);
+        problems.push(file.missing(place, "`tls.certificate` is missing", help));
     }
     if key.is_absent() {
         let help = "write key = \"PATH\", the private key of the certificate";
-        missing(
-            file,
-            certificate.span().or(header),
-            "`tls.key` is missing",
-            help,
-            problems,
-        );
+        let place = certificate.span().or(header);
+        problems.push(file.missing(place, "`tls.key` is missing", help));
     }
     let beside = |path| file.source.beside(path);
     Some(CertificateSource::Files {
