@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::config::Loaded;
-use crate::config::problem::{Colour, Problem, Problems, Severity};
+use crate::config::problem::{Colour, Problem, ProblemSeverity, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, ListenAddress, UpstreamAuthorization, VirtualHost};
 
@@ -57,8 +57,8 @@ pub fn write_problems(problems: &Problems, colour: Colour, to: &mut dyn Write) -
         return Ok(());
     }
     let (errors, warnings) = (
-        problems.count(Severity::Error),
-        problems.count(Severity::Warning),
+        problems.count(ProblemSeverity::Error),
+        problems.count(ProblemSeverity::Warning),
     );
     let counts = match (errors, warnings) {
         (0, _) => counted(warnings, "warning"),
@@ -145,8 +145,8 @@ fn json(problems: &Problems, snapshot: Option<&Snapshot>) -> Value {
 
 fn problem(problem: &Problem) -> Value {
     let severity = match problem.severity() {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
+        ProblemSeverity::Error => "error",
+        ProblemSeverity::Warning => "warning",
     };
     let position = problem.position();
     json!({

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::problem::{Problem, Problems, Severity};
+use super::problem::{Problem, ProblemSeverity, Problems};
 use super::raw::{self, RawCa, RawDomain, Setting};
 use super::resolve::{DomainFile, MainFile};
 use super::source::{Source, open_regular};
@@ -181,35 +181,51 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// A certificate that is missing never stops another domain; a missing htpasswd would leave its
 /// domain without users, and missing roots an upstream without trust.
 fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) {
-    let mut check = |key: &str, setting: &Setting<PathBuf>, severity: Severity, help: &str| {
-        let Setting::Given(written, span) = setting else {
-            return;
+    let mut check =
+        |key: &str, setting: &Setting<PathBuf>, severity: ProblemSeverity, help: &str| {
+            let Setting::Given(written, span) = setting else {
+                return;
+            };
+            let path = source.beside(written);
+            let Err(error) = open_regular(&path) else {
+                return;
+            };
+            let message = format!("`{key}` cannot be read: {}: {error}", path.display());
+            let problem = Problem::at(source, span, message, help);
+            problems.push(match severity {
+                ProblemSeverity::Error => problem,
+                ProblemSeverity::Warning => problem.warning(),
+            });
         };
-        let path = source.beside(written);
-        let Err(error) = open_regular(&path) else {
-            return;
-        };
-        let message = format!("`{key}` cannot be read: {}: {error}", path.display());
-        let problem = Problem::at(source, span, message, help);
-        problems.push(match severity {
-            Severity::Error => problem,
-            Severity::Warning => problem.warning(),
-        });
-    };
     if let Some(auth) = raw.auth.given() {
         let help = "`moorgate htpasswd FILE USER` makes it; a relative path starts at the file that names it";
-        check("auth.htpasswd", &auth.htpasswd, Severity::Error, help);
+        check(
+            "auth.htpasswd",
+            &auth.htpasswd,
+            ProblemSeverity::Error,
+            help,
+        );
     }
     if let Some(tls) = raw.tls.given() {
         let help =
             "the domain has no certificate until the file is there and moorgate's user may read it";
-        check("tls.certificate", &tls.certificate, Severity::Warning, help);
-        check("tls.key", &tls.key, Severity::Warning, help);
+        check(
+            "tls.certificate",
+            &tls.certificate,
+            ProblemSeverity::Warning,
+            help,
+        );
+        check("tls.key", &tls.key, ProblemSeverity::Warning, help);
     }
     if let Some(upstream) = raw.upstream.given() {
         let help =
             "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
-        check("upstream.roots", &upstream.roots, Severity::Error, help);
+        check(
+            "upstream.roots",
+            &upstream.roots,
+            ProblemSeverity::Error,
+            help,
+        );
     }
 }
 

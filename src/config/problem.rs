@@ -10,7 +10,7 @@ use super::source::{Excerpt, Source, Span};
 
 /// Whether a configuration with this problem may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
+pub enum ProblemSeverity {
     /// It may not.
     Error,
     /// It may, but somebody should look.
@@ -29,7 +29,7 @@ pub enum Colour {
 /// One problem of the configuration. Its text never holds a secret.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    severity: Severity,
+    severity: ProblemSeverity,
     place: ProblemLocation,
     message: String,
     help: String,
@@ -104,7 +104,7 @@ impl Problem {
     fn new(place: ProblemLocation, message: String, help: String) -> Self {
         let (message, help) = (without_controls(&message), without_controls(&help));
         Self {
-            severity: Severity::Error,
+            severity: ProblemSeverity::Error,
             place,
             message,
             help,
@@ -115,13 +115,13 @@ impl Problem {
     #[must_use]
     pub fn warning(self) -> Self {
         Self {
-            severity: Severity::Warning,
+            severity: ProblemSeverity::Warning,
             ..self
         }
     }
 
     /// Error or warning.
-    pub fn severity(&self) -> Severity {
+    pub fn severity(&self) -> ProblemSeverity {
         self.severity
     }
 
@@ -154,8 +154,8 @@ impl Problem {
     /// The problem as text for people, without a line break at the end.
     pub fn render(&self, colour: Colour) -> String {
         let level = match self.severity {
-            Severity::Error => Level::ERROR,
-            Severity::Warning => Level::WARNING,
+            ProblemSeverity::Error => Level::ERROR,
+            ProblemSeverity::Warning => Level::WARNING,
         };
         let path = self.file().to_string_lossy().into_owned();
         let title = Group::with_title(level.primary_title(&self.message));
@@ -226,11 +226,11 @@ impl Problems {
 
     /// Whether one of them forbids using the configuration.
     pub fn has_errors(&self) -> bool {
-        self.count(Severity::Error) > 0
+        self.count(ProblemSeverity::Error) > 0
     }
 
     /// How many there are of one kind.
-    pub fn count(&self, severity: Severity) -> usize {
+    pub fn count(&self, severity: ProblemSeverity) -> usize {
         self.0
             .iter()
             .filter(|problem| problem.severity == severity)
@@ -389,8 +389,8 @@ mod tests {
         assert_eq!(order[2].1, Some((1, 5)));
         assert_eq!(
             (
-                problems.count(Severity::Error),
-                problems.count(Severity::Warning)
+                problems.count(ProblemSeverity::Error),
+                problems.count(ProblemSeverity::Warning)
             ),
             (2, 1)
         );

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::problem::{Colour, Severity};
+use crate::config::problem::{Colour, ProblemSeverity};
 
 const DOMAIN: &str = "domain = 'ci.example.com'\n[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n\
     [upstream]\nurl = 'http://registry:5000'\n";
@@ -209,7 +209,7 @@ fn a_missing_certificate_is_a_warning() {
     let text = DOMAIN.replace("internal = true", "certificate = 'ci.pem'\nkey = 'ci.key'");
     let directory = ConfigDirectory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
     let loaded = directory.load().expect("valid");
-    assert_eq!(loaded.warnings.count(Severity::Warning), 2);
+    assert_eq!(loaded.warnings.count(ProblemSeverity::Warning), 2);
     directory.write("conf.d/ci.pem", "");
     directory.write("conf.d/ci.key", "");
     assert!(directory.load().expect("valid").warnings.is_empty());

@@ -39,7 +39,7 @@ fn every_key_of_the_schema_is_read() {
                     FileKind::Main => drop(super::main(&source, &mut problems)),
                 }
                 assert_eq!(
-                    problems.count(crate::config::problem::Severity::Error),
+                    problems.count(crate::config::problem::ProblemSeverity::Error),
                     1,
                     "{table} {key}"
                 );

@@ -17,7 +17,7 @@ use crate::config::access::{
     AccessRule, AccessSettings, PerUserRepository, RuleLocation, Selector, UserReference,
 };
 use crate::config::network::TrustedProxies;
-use crate::config::problem::{Problem, Problems, Severity};
+use crate::config::problem::{Problem, ProblemSeverity, Problems};
 use crate::config::raw::access::RawAccess;
 use crate::config::raw::{List, Setting};
 use crate::config::source::{Source, Span};
@@ -32,7 +32,7 @@ pub(super) fn settings(
     proxies: &TrustedProxies,
     problems: &mut Problems,
 ) -> Option<AccessSettings> {
-    let errors = problems.count(Severity::Error);
+    let errors = problems.count(ProblemSeverity::Error);
     let groups = groups::groups(file, problems);
     let mut rules = Vec::new();
     let mut user_references = groups.user_references();
@@ -48,7 +48,7 @@ pub(super) fn settings(
     if matches!(file.raw.access, Setting::Invalid) {
         return None;
     }
-    if problems.count(Severity::Error) > errors {
+    if problems.count(ProblemSeverity::Error) > errors {
         return None;
     }
     warnings::note(file, &rules, &groups, proxies, problems);

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::config::acme::{ChallengeKind, Fallback};
-use crate::config::problem::{Colour, Severity};
+use crate::config::problem::{Colour, ProblemSeverity};
 use crate::config::raw;
 use crate::config::vhost::{
     AuthMode, CertificateSource, Limits, Redirects, Timeouts, TokenSettings, UpstreamAuthorization,
@@ -76,8 +76,8 @@ fn valid(main: &str, domains: &[&str]) -> Snapshot {
 fn messages(main: &str, domains: &[&str]) -> Vec<String> {
     let (_, problems) = resolve(main, domains);
     let severity = |problem: &Problem| match problem.severity() {
-        Severity::Error => "",
-        Severity::Warning => "warning: ",
+        ProblemSeverity::Error => "",
+        ProblemSeverity::Warning => "warning: ",
     };
     problems
         .iter()
