@@ -50,7 +50,8 @@ pub struct AccessExplanation {
     /// Why, in words.
     pub reason: String,
     /// What else a client may meet that asks for it.
-    pub notes: Vec<String>,
+    #[serde(rename = "notes")]
+    pub caveats: Vec<String>,
 }
 
 /// Tells what each domain says about a user, an action, and a repository with or without a tag.
@@ -122,7 +123,7 @@ pub fn answers(
             } else {
                 "no user in the htpasswd file is called so".to_owned()
             },
-            notes: if known { asked.notes() } else { Vec::new() },
+            caveats: if known { asked.caveats() } else { Vec::new() },
         })
     };
     hosts.into_iter().map(answer).collect()
@@ -159,11 +160,14 @@ fn line(answer: &AccessExplanation, (user, action, what): (&str, Action, &str)) 
         rule: _,
         open: _,
         reason,
-        notes,
+        caveats,
     } = answer;
     let verb = if *allowed { "may" } else { "may not" };
-    let notes: String = notes.iter().map(|note| format!("\n  {note}")).collect();
-    format!("{domain}: {user} {verb} {action} {what}: {reason}{notes}")
+    let caveats: String = caveats
+        .iter()
+        .map(|caveat| format!("\n  {caveat}"))
+        .collect();
+    format!("{domain}: {user} {verb} {action} {what}: {reason}{caveats}")
 }
 
 #[cfg(test)]

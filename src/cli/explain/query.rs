@@ -49,7 +49,7 @@ impl<'a> AccessQuery<'a> {
     }
 
     /// What the decision alone does not say.
-    pub(super) fn notes(&self) -> Vec<String> {
+    pub(super) fn caveats(&self) -> Vec<String> {
         [self.head(), self.of_the_tag(), self.elsewhere()]
             .into_iter()
             .flatten()

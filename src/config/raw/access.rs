@@ -48,7 +48,7 @@ pub(super) fn groups(top: &mut TableReader<'_>) -> Setting<Vec<RawGroup>> {
                 members,
             }),
             Err(error) => {
-                table.note(
+                table.report(
                     &name.span(),
                     format!("`groups.{}` {error}", name.get_ref()),
                     error.help,

@@ -49,7 +49,7 @@ impl<'a> TableReader<'a> {
                 } else {
                     format!(" in [{}]", self.name)
                 };
-                self.note(&key.span(), format!("unknown key `{name}`{place}"), help);
+                self.report(&key.span(), format!("unknown key `{name}`{place}"), help);
             }
         }
         self
@@ -213,7 +213,7 @@ impl<'a> TableReader<'a> {
 
     fn invalid<T>(&mut self, key: &str, span: &Span, error: InvalidValue) -> Setting<T> {
         let dot = if self.name.is_empty() { "" } else { "." };
-        self.note(
+        self.report(
             span,
             format!("`{}{dot}{key}` {error}", self.name),
             error.help,
@@ -221,7 +221,8 @@ impl<'a> TableReader<'a> {
         Setting::Invalid
     }
 
-    pub(super) fn note(&mut self, span: &Span, message: String, help: String) {
+    /// Adds a problem at a place of this file.
+    pub(super) fn report(&mut self, span: &Span, message: String, help: String) {
         self.problems
             .push(Problem::at(self.source, span, message, help));
     }
