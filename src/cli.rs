@@ -105,7 +105,7 @@ enum Command {
     /// List refresh tokens, which clients keep in place of passwords, or take them back.
     Tokens {
         #[command(subcommand)]
-        command: tokens::TokensCommand,
+        command: TokensCommand,
     },
     /// Print a completion script for a shell.
     Completions {
@@ -169,18 +169,7 @@ pub fn run() -> ExitCode {
 fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { debug } => run::run(config, debug),
-        Command::Check { json } => {
-            let form = if json {
-                ReportFormat::Json
-            } else {
-                ReportFormat::Text
-            };
-            let outcome = crate::config::load(&config);
-            let extra = outcome
-                .as_ref()
-                .map_or_else(|_| Vec::new(), |loaded| file_problems(&loaded.snapshot));
-            Ok(check::report(&outcome, extra, form)?)
-        }
+        Command::Check { json } => check(&config, json),
         Command::Htpasswd {
             file,
             user,
@@ -208,14 +197,7 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         }),
         Command::Reload => reload::run(&config),
         Command::Unlock { options, domain } => unlock::run(&config, options, domain),
-        Command::Tokens {
-            command: TokensCommand::List { json },
-        } => with_snapshot(&config, |snapshot| {
-            tokens::list(snapshot, json, &mut std::io::stdout().lock())
-        }),
-        Command::Tokens {
-            command: TokensCommand::Revoke { which, domain },
-        } => tokens::revoke(&config, which, domain),
+        Command::Tokens { command } => tokens(&config, command),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -226,6 +208,19 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn check(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let form = if json {
+        ReportFormat::Json
+    } else {
+        ReportFormat::Text
+    };
+    let outcome = crate::config::load(config);
+    let extra = outcome
+        .as_ref()
+        .map_or_else(|_| Vec::new(), |loaded| file_problems(&loaded.snapshot));
+    Ok(check::report(&outcome, extra, form)?)
 }
 
 /// Runs a command that needs a valid configuration.
@@ -274,6 +269,15 @@ fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Re
         Some(CertsCommand::Import(arguments)) => with_snapshot(config, |snapshot| {
             certs::import::run(snapshot, &arguments, &mut out())
         }),
+    }
+}
+
+fn tokens(config: &Path, command: TokensCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        TokensCommand::List { json } => with_snapshot(config, |snapshot| {
+            tokens::list(snapshot, json, &mut std::io::stdout().lock())
+        }),
+        TokensCommand::Revoke { which, domain } => tokens::revoke(config, which, domain),
     }
 }
 

@@ -85,22 +85,7 @@ impl Source {
     /// The lines that a place touches, without secrets. `None` where the file is so broken that
     /// nobody can tell what a secret is.
     pub(super) fn excerpt(&self, span: &Span) -> Option<Excerpt> {
-        let start = self
-            .text
-            .get(..span.start)?
-            .rfind('\n')
-            .map_or(0, |newline| newline + 1);
-        let end = span.end;
-        let end = self
-            .text
-            .get(end..)?
-            .find('\n')
-            .map_or(self.text.len(), |newline| end + newline);
-        let end = if self.text.get(span.end..end)?.ends_with('\r') {
-            end - 1
-        } else {
-            end
-        };
+        let Range { start, end } = self.lines_around(span)?;
         let (first_line, _) = self.position(start);
         let hidden = match DeTable::parse(&self.text) {
             Ok(document) => hidden_values(document.get_ref()),
@@ -136,6 +121,17 @@ impl Source {
         excerpt.text.push_str(self.text.get(at..end)?);
         excerpt.span = place.span(excerpt.text.len());
         Some(excerpt)
+    }
+
+    /// The whole lines that a place touches, without the end of the last line. `None` for a place
+    /// outside the text or within a character.
+    fn lines_around(&self, span: &Span) -> Option<Span> {
+        let before = self.text.get(..span.start)?;
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let after = self.text.get(span.end..)?;
+        let rest = after.split('\n').next().unwrap_or_default();
+        let rest = rest.strip_suffix('\r').unwrap_or(rest);
+        Some(start..span.end + rest.len())
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn settings(
     if problems.count(ProblemSeverity::Error) > errors {
         return None;
     }
-    warnings::note(file, &rules, &groups, proxies, problems);
+    warnings::add(file, &rules, &groups, proxies, problems);
     Some(AccessSettings {
         rules,
         user_references,
@@ -110,36 +110,16 @@ fn rule(
         networks,
     } = raw.get_ref();
     let place = raw.span();
-    let mut needed = |key: &str, is_absent: bool, help: &str| {
-        if is_absent {
-            problems.push(Problem::at(
-                &file.source,
-                &place,
-                format!("`access.{key}` is missing in this rule"),
-                help,
-            ));
-        }
-    };
-    needed("users", users.is_absent(), USERS);
-    needed("repositories", repositories.is_absent(), REPOSITORIES);
-    needed("actions", actions.is_absent(), ACTIONS);
-    let mut filled = Filled {
+    let mut lists = ListReader {
         source: &file.source,
+        rule: &place,
         problems,
     };
-    let users = filled.list("users", users, USERS);
-    let repositories = filled.list("repositories", repositories, REPOSITORIES);
-    let actions = filled.list("actions", actions, ACTIONS);
-    let tags = filled.optional(
-        "tags",
-        tags,
-        "write tags, or leave the key out for all tags",
-    );
-    let networks = filled.optional(
-        "networks",
-        networks,
-        "write networks, or leave the key out for all",
-    );
+    let users = lists.required("users", users, USERS);
+    let repositories = lists.required("repositories", repositories, REPOSITORIES);
+    let actions = lists.required("actions", actions, ACTIONS);
+    let tags = lists.optional("tags", tags, TAGS);
+    let networks = lists.optional("networks", networks, NETWORKS);
     let users = users
         .into_iter()
         .flatten()
@@ -198,22 +178,35 @@ fn selector(
     }
 }
 
-/// Lists that must not be empty.
-struct Filled<'a> {
+/// Reads the lists of one rule, none of which may be empty.
+struct ListReader<'a> {
     source: &'a Arc<Source>,
+    rule: &'a Span,
     problems: &'a mut Problems,
 }
 
-impl Filled<'_> {
-    fn list<T: Clone>(&mut self, key: &str, list: &List<T>, help: &str) -> Option<Vec<Spanned<T>>> {
-        let Setting::Given(entries, span) = list else {
-            return None;
-        };
-        if entries.is_empty() {
-            self.empty(key, span, help);
-            return None;
+impl ListReader<'_> {
+    /// A list that every rule has.
+    fn required<T: Clone>(
+        &mut self,
+        key: &str,
+        list: &List<T>,
+        help: &str,
+    ) -> Option<Vec<Spanned<T>>> {
+        match list {
+            Setting::Absent => {
+                let message = format!("`access.{key}` is missing in this rule");
+                self.report(self.rule, message, help);
+                None
+            }
+            Setting::Invalid => None,
+            Setting::Given(entries, span) if entries.is_empty() => {
+                let message = format!("`access.{key}` is empty: the rule could never match");
+                self.report(span, message, help);
+                None
+            }
+            Setting::Given(entries, _) => Some(entries.clone()),
         }
-        Some(entries.clone())
     }
 
     /// `Some(None)` where it is not written.
@@ -226,12 +219,11 @@ impl Filled<'_> {
         if list.is_absent() {
             Some(None)
         } else {
-            self.list(key, list, help).map(Some)
+            self.required(key, list, help).map(Some)
         }
     }
 
-    fn empty(&mut self, key: &str, span: &Span, help: &str) {
-        let message = format!("`access.{key}` is empty: the rule could never match");
+    fn report(&mut self, span: &Span, message: String, help: &str) {
         self.problems
             .push(Problem::at(self.source, span, message, help));
     }
@@ -240,3 +232,5 @@ impl Filled<'_> {
 const USERS: &str = "write users = [\"alice\", \"@devs\"], or [\"*\"] for every user";
 const REPOSITORIES: &str = "write repositories = [\"base/**\"], or [\"**\"] for all";
 const ACTIONS: &str = "write actions = [\"pull\"], or [\"all\"]";
+const TAGS: &str = "write tags, or leave the key out for all tags";
+const NETWORKS: &str = "write networks, or leave the key out for all";

@@ -85,11 +85,11 @@ fn challenges(
             .map(|(kind, _)| kind)
             .collect();
     };
-    let mut note = |span: &Span, message: &str, help: &str| {
+    let mut report = |span: &Span, message: &str, help: &str| {
         problems.push(Problem::at(&main.source, span, message, help));
     };
     if let Some(span) = raw.challenges.span().filter(|_| written.is_empty()) {
-        note(
+        report(
             span,
             "`acme.challenges` is empty: no name could be proved",
             "leave the key out for the default",
@@ -99,11 +99,11 @@ fn challenges(
         match kind.get_ref() {
             ChallengeKind::Dns01 if !has_command => {
                 let help = "write dns_command = [\"/usr/local/bin/set-txt\"] in [acme]";
-                note(&kind.span(), "\"dns-01\" needs `acme.dns_command`", help);
+                report(&kind.span(), "\"dns-01\" needs `acme.dns_command`", help);
             }
             ChallengeKind::Http01 if !listens => {
                 let help = "write http = [\":80\"], or leave \"http-01\" out";
-                note(&kind.span(), "\"http-01\" needs a listener in `http`", help);
+                report(&kind.span(), "\"http-01\" needs a listener in `http`", help);
             }
             ChallengeKind::TlsAlpn01
             | ChallengeKind::Http01
@@ -173,46 +173,21 @@ fn authority(
         profile,
         chain,
         eab_key_id,
-        eab_hmac_key,
+        eab_hmac_key: _,
         public,
         http_port,
         tls_port,
     } = raw;
-    let mut note = |span: &Span, message: &str, help: &str| {
-        problems.push(Problem::at(source, span, message, help));
-    };
     if directory.is_absent() {
-        note(
+        let help = "write directory = \"letsencrypt\", or a URL";
+        problems.push(Problem::at(
+            source,
             header,
             "`ca.directory` is missing",
-            "write directory = \"letsencrypt\", or a URL",
-        );
-    }
-    if let Some(span) = eab_key_id.span().filter(|_| eab_hmac_key.is_absent()) {
-        note(
-            span,
-            "`ca.eab_key_id` has no `eab_hmac_key`",
-            "write eab_hmac_key = { file = \"PATH\" }",
-        );
-    }
-    if let Some(span) = eab_hmac_key.span().filter(|_| eab_key_id.is_absent()) {
-        note(
-            span,
-            "`ca.eab_hmac_key` has no `eab_key_id`",
-            "write eab_key_id = \"ID\" beside it",
-        );
-    }
-    if let Some(AcmeDirectory::Known(ca)) = directory.given()
-        && ca.needs_binding()
-        && eab_key_id.is_absent()
-    {
-        let help = "write `eab_key_id` and `eab_hmac_key`, which its web page gives out";
-        note(
-            header,
-            &format!("\"{}\" needs an external account binding", ca.name()),
             help,
-        );
+        ));
     }
+    check_binding(source, raw, header, problems);
     let binding = eab_key_id.given().cloned().zip(secret);
     let usual = ValidationPorts::default();
     Some(CaSettings {
@@ -227,4 +202,33 @@ fn authority(
             tls: tls_port.given().copied().unwrap_or(usual.tls),
         },
     })
+}
+
+/// `eab_key_id` and `eab_hmac_key` together, and both for a CA that needs them.
+fn check_binding(source: &Arc<Source>, raw: &RawCa, header: &Span, problems: &mut Problems) {
+    let RawCa {
+        directory,
+        eab_key_id,
+        eab_hmac_key,
+        ..
+    } = raw;
+    let mut report = |span: &Span, message: &str, help: &str| {
+        problems.push(Problem::at(source, span, message, help));
+    };
+    if let Some(span) = eab_key_id.span().filter(|_| eab_hmac_key.is_absent()) {
+        let help = "write eab_hmac_key = { file = \"PATH\" }";
+        report(span, "`ca.eab_key_id` has no `eab_hmac_key`", help);
+    }
+    if let Some(span) = eab_hmac_key.span().filter(|_| eab_key_id.is_absent()) {
+        let help = "write eab_key_id = \"ID\" beside it";
+        report(span, "`ca.eab_hmac_key` has no `eab_key_id`", help);
+    }
+    if let Some(AcmeDirectory::Known(ca)) = directory.given()
+        && ca.needs_binding()
+        && eab_key_id.is_absent()
+    {
+        let message = format!("\"{}\" needs an external account binding", ca.name());
+        let help = "write `eab_key_id` and `eab_hmac_key`, which its web page gives out";
+        report(header, &message, help);
+    }
 }

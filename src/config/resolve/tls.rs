@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use toml::Spanned;
+
 use super::DomainFile;
 use super::process::Process;
 use crate::config::acme::{AcmeRequest, CertifiedName};
@@ -29,57 +31,51 @@ pub(super) fn certificate(
         key,
         internal,
     } = &raw;
-    let mut said = false;
-    let flag = matches!(acme.given(), Some(RawAcme::Flag(false)))
-        .then_some(acme.span())
-        .flatten();
-    let flags = [
-        (flag, "acme"),
-        (
-            internal.span().filter(|_| internal.given() == Some(&false)),
-            "internal",
-        ),
-    ];
-    for (span, name) in flags {
-        let Some(span) = span else { continue };
-        let message = format!("`tls.{name}` is false, which says nothing");
-        problems.push(Problem::at(&file.source, span, message, HELP));
-        said = true;
-    }
-    if said || matches!(internal, Setting::Invalid) || matches!(acme, Setting::Invalid) {
+    let has_false = refuse_false(file, &raw, problems);
+    if has_false || matches!(internal, Setting::Invalid) || matches!(acme, Setting::Invalid) {
         return None;
     }
-    let files = certificate.span().or(key.span());
-    let is_absent = certificate.is_absent() && key.is_absent();
-    if internal.is_absent() && acme.is_absent() && is_absent {
+    let has_files = !(certificate.is_absent() && key.is_absent());
+    if internal.is_absent() && acme.is_absent() && !has_files {
         let message = "nothing says where the certificate comes from";
         problems.push(file.missing(header, message, HELP));
         return None;
     }
+    let files = certificate.span().or(key.span());
     let mut sources: Vec<&Span> = [acme.span(), internal.span(), files]
         .into_iter()
         .flatten()
         .collect();
     sources.sort_by_key(|span| span.start);
     if let [_, .., last] = sources[..] {
-        problems.push(Problem::at(
-            &file.source,
-            last,
-            "`tls` names two sources of the certificate",
-            HELP,
-        ));
+        let message = "`tls` names two sources of the certificate";
+        problems.push(Problem::at(&file.source, last, message, HELP));
         return None;
     }
-    if let Some(acme) = acme.given() {
-        return is_absent
-            .then(|| request(file, &raw, acme, aliases, process, problems))
-            .flatten();
+    // Of two sources, one of them invalid, that one is reported already.
+    if acme.given().is_some() {
+        let request = || AcmeDomain::new(file, &raw, aliases, process)?.request(problems);
+        return (!has_files).then(request)?.map(CertificateSource::Acme);
     }
     refuse_acme_keys(file, &raw, problems);
-    if internal.span().is_some() {
-        return is_absent.then_some(CertificateSource::Internal);
+    if internal.given().is_some() {
+        return (!has_files).then_some(CertificateSource::Internal);
     }
     from_files(file, &raw, header, problems)
+}
+
+/// Reports `acme = false` and `internal = false`; whether there is one of them.
+fn refuse_false(file: &DomainFile, raw: &RawTls, problems: &mut Problems) -> bool {
+    let is_false = matches!(raw.acme.given(), Some(RawAcme::Flag(false)));
+    let acme = raw.acme.span().filter(|_| is_false);
+    let is_false = raw.internal.given() == Some(&false);
+    let internal = raw.internal.span().filter(|_| is_false);
+    for (span, key) in [(acme, "acme"), (internal, "internal")] {
+        let Some(span) = span else { continue };
+        let message = format!("`tls.{key}` is false, which says nothing");
+        problems.push(Problem::at(&file.source, span, message, HELP));
+    }
+    acme.is_some() || internal.is_some()
 }
 
 fn from_files(
@@ -125,113 +121,120 @@ fn refuse_acme_keys(file: &DomainFile, raw: &RawTls, problems: &mut Problems) {
     }
 }
 
-fn request(
-    file: &DomainFile,
-    raw: &RawTls,
-    acme: &RawAcme,
-    aliases: &[Authority],
-    process: &Process,
-    problems: &mut Problems,
-) -> Option<CertificateSource> {
-    let domain = file.raw.domain.given()?;
-    let names = match &raw.names {
-        Setting::Invalid => return None,
-        Setting::Absent => own_names(file, domain, aliases, process, problems)?,
-        Setting::Given(written, span) => {
-            if written.is_empty() {
-                let help = "leave the key out for the domain and its aliases";
-                problems.push(Problem::at(
-                    &file.source,
-                    span,
-                    "`tls.names` is empty",
-                    help,
-                ));
-            }
-            let mut names: Vec<CertifiedName> = Vec::new();
-            for name in written {
-                if !names.contains(name.get_ref()) {
-                    names.push(name.get_ref().clone());
-                }
-            }
-            let hosts = std::iter::once(domain).chain(aliases.iter().map(|alias| &alias.host));
-            for host in hosts.filter(|host| !names.iter().any(|name| name.covers(host))) {
-                let message = format!("no name in `tls.names` covers `{host}`");
-                problems.push(Problem::at(&file.source, span, message, "add it").warning());
-            }
-            names
-        }
-    };
-    unprovable(file, raw, &names, process, problems);
-    let contact = match acme {
-        RawAcme::Contact(contact) => Some(contact.clone()),
-        RawAcme::Flag(_) => process.email.clone(),
-    };
-    Some(CertificateSource::Acme(AcmeRequest {
-        contact,
-        names,
-        profile: raw.profile.given().cloned(),
-        fallback: raw.fallback.or_empty(),
-    }))
+/// A domain that gets its certificate from a CA.
+struct AcmeDomain<'a> {
+    file: &'a DomainFile,
+    raw: &'a RawTls,
+    /// What `acme` says.
+    acme: &'a RawAcme,
+    domain: &'a HostName,
+    aliases: &'a [Authority],
+    process: &'a Process,
 }
 
-/// The domain and its aliases, without those that a public CA would refuse.
-fn own_names(
-    file: &DomainFile,
-    domain: &HostName,
-    aliases: &[Authority],
-    process: &Process,
-    problems: &mut Problems,
-) -> Option<Vec<CertifiedName>> {
-    let public = process
-        .acme
-        .authorities
-        .iter()
-        .any(|ca| ca.directory.is_public());
-    let refused = |name: &HostName| public && !is_public(name);
-    if refused(domain) {
-        let message = format!("no public CA certifies `{domain}`");
-        let help = "write internal = true in [tls], or name a CA of your own in moorgate.toml";
-        problems.push(Problem::at(
-            &file.source,
-            file.raw.domain.span()?,
-            message,
-            help,
-        ));
-        return None;
+impl<'a> AcmeDomain<'a> {
+    /// None for a domain without a name or without `acme`.
+    fn new(
+        file: &'a DomainFile,
+        raw: &'a RawTls,
+        aliases: &'a [Authority],
+        process: &'a Process,
+    ) -> Option<Self> {
+        Some(Self {
+            file,
+            raw,
+            acme: raw.acme.given()?,
+            domain: file.raw.domain.given()?,
+            aliases,
+            process,
+        })
     }
-    let mut names = vec![CertifiedName::Host(domain.clone())];
-    for alias in aliases {
-        let name = CertifiedName::Host(alias.host.clone());
-        if !refused(&alias.host) && !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    Some(names)
-}
 
-/// Notes the names that none of the challenges can prove.
-fn unprovable(
-    file: &DomainFile,
-    raw: &RawTls,
-    names: &[CertifiedName],
-    process: &Process,
-    problems: &mut Problems,
-) {
-    for name in names {
-        if process.acme.challenges.iter().any(|kind| kind.proves(name)) {
-            continue;
-        }
-        let help = match name {
-            CertifiedName::Wildcard(_) => {
-                "set `dns_command` in [acme] of moorgate.toml: a wildcard is proved by DNS"
-            }
-            CertifiedName::Host(_) => {
-                "allow \"tls-alpn-01\" or \"http-01\" in `challenges` of moorgate.toml"
-            }
+    fn request(&self, problems: &mut Problems) -> Option<AcmeRequest> {
+        let names = match &self.raw.names {
+            Setting::Invalid => return None,
+            Setting::Absent => self.own_names(problems)?,
+            Setting::Given(written, span) => self.written_names(written, span, problems),
         };
-        let message = format!("no challenge can prove `{name}`");
-        let place = raw.names.span().or(raw.acme.span());
-        problems.extend(place.map(|span| Problem::at(&file.source, span, message, help)));
+        self.report_unprovable(&names, problems);
+        let contact = match self.acme {
+            RawAcme::Contact(contact) => Some(contact.clone()),
+            RawAcme::Flag(_) => self.process.email.clone(),
+        };
+        Some(AcmeRequest {
+            contact,
+            names,
+            profile: self.raw.profile.given().cloned(),
+            fallback: self.raw.fallback.or_empty(),
+        })
+    }
+
+    /// Each name of `tls.names` once.
+    fn written_names(
+        &self,
+        written: &[Spanned<CertifiedName>],
+        span: &Span,
+        problems: &mut Problems,
+    ) -> Vec<CertifiedName> {
+        let source = &self.file.source;
+        if written.is_empty() {
+            let help = "leave the key out for the domain and its aliases";
+            problems.push(Problem::at(source, span, "`tls.names` is empty", help));
+        }
+        let mut names: Vec<CertifiedName> = Vec::new();
+        for name in written {
+            if !names.contains(name.get_ref()) {
+                names.push(name.get_ref().clone());
+            }
+        }
+        let hosts =
+            std::iter::once(self.domain).chain(self.aliases.iter().map(|alias| &alias.host));
+        for host in hosts.filter(|host| !names.iter().any(|name| name.covers(host))) {
+            let message = format!("no name in `tls.names` covers `{host}`");
+            problems.push(Problem::at(source, span, message, "add it").warning());
+        }
+        names
+    }
+
+    /// The domain and its aliases, without those that a public CA would refuse.
+    fn own_names(&self, problems: &mut Problems) -> Option<Vec<CertifiedName>> {
+        let mut authorities = self.process.acme.authorities.iter();
+        let is_public_ca = authorities.any(|ca| ca.directory.is_public());
+        let is_refused = |name: &HostName| is_public_ca && !is_public(name);
+        if is_refused(self.domain) {
+            let message = format!("no public CA certifies `{}`", self.domain);
+            let help = "write internal = true in [tls], or name a CA of your own in moorgate.toml";
+            let span = self.file.raw.domain.span()?;
+            problems.push(Problem::at(&self.file.source, span, message, help));
+            return None;
+        }
+        let mut names = vec![CertifiedName::Host(self.domain.clone())];
+        for alias in self.aliases {
+            let name = CertifiedName::Host(alias.host.clone());
+            if !is_refused(&alias.host) && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Some(names)
+    }
+
+    /// Reports the names that none of the challenges can prove.
+    fn report_unprovable(&self, names: &[CertifiedName], problems: &mut Problems) {
+        let challenges = &self.process.acme.challenges;
+        let can_prove = |name| challenges.iter().any(|kind| kind.proves(name));
+        for name in names.iter().filter(|name| !can_prove(name)) {
+            let help = match name {
+                CertifiedName::Wildcard(_) => {
+                    "set `dns_command` in [acme] of moorgate.toml: a wildcard is proved by DNS"
+                }
+                CertifiedName::Host(_) => {
+                    "allow \"tls-alpn-01\" or \"http-01\" in `challenges` of moorgate.toml"
+                }
+            };
+            let message = format!("no challenge can prove `{name}`");
+            let span = self.raw.names.span().or(self.raw.acme.span());
+            problems.extend(span.map(|span| Problem::at(&self.file.source, span, message, help)));
+        }
     }
 }
 

@@ -84,17 +84,17 @@ pub(super) fn groups(file: &DomainFile, problems: &mut Problems) -> Groups {
         problems.push(Problem::at(&file.source, span, message, help));
     }
     match &file.groups {
-        Some(source) => of_file(source, problems),
+        Some(source) => from_file(source, problems),
         None => Groups {
             known: raw.groups_file.is_absent()
                 && (raw.groups.is_absent() || raw.groups.given().is_some()),
-            groups: of_table(file, problems),
+            groups: from_table(file, problems),
             source: file.source.clone(),
         },
     }
 }
 
-fn of_table(file: &DomainFile, problems: &mut Problems) -> BTreeMap<String, Group> {
+fn from_table(file: &DomainFile, problems: &mut Problems) -> BTreeMap<String, Group> {
     let mut groups = BTreeMap::new();
     for group in file.raw.groups.given().into_iter().flatten() {
         let mut members = Vec::new();
@@ -119,76 +119,86 @@ fn of_table(file: &DomainFile, problems: &mut Problems) -> BTreeMap<String, Grou
 }
 
 /// Lines of a name, a colon, and users with spaces between them; `#` begins a comment.
-fn of_file(source: &Arc<Source>, problems: &mut Problems) -> Groups {
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    let mut known = true;
-    let mut note = |span: &Span, message: String, help: &str| {
-        problems.push(Problem::at(source, span, message, help));
-        known = false;
+fn from_file(source: &Arc<Source>, problems: &mut Problems) -> Groups {
+    let mut reader = GroupsFileReader {
+        source,
+        groups: BTreeMap::new(),
+        is_complete: true,
+        problems,
     };
-    let mut at = 0;
+    let mut start = 0;
     for line in source.text().split_inclusive('\n') {
-        let start = at;
-        at += line.len();
         let text = line.trim();
-        if text.is_empty() || text.starts_with('#') {
-            continue;
+        if !text.is_empty() && !text.starts_with('#') {
+            let indent = line.len() - line.trim_start().len();
+            reader.read_line(text, start + indent);
         }
-        let start = start + (line.len() - line.trim_start().len());
-        let whole = start..start + text.len();
-        let Some((name, users)) = text.split_once(':') else {
-            note(
-                &whole,
-                "this line is not a group".to_owned(),
-                "write a line like `devs: alice bob`",
-            );
-            continue;
-        };
-        let name = name.trim();
-        match group_name(name) {
-            Err(error) => note(&whole, format!("`{name}` {error}"), &error.help),
-            Ok(_) if groups.contains_key(name) => {
-                note(
-                    &whole,
-                    format!("the group `{name}` is there twice"),
-                    "write all of its users on one line",
-                );
-            }
-            Ok(name) => {
-                let first = start + text.len() - users.len();
-                let members = words(users).map(|(offset, word)| (word, first + offset));
-                let (good, bad): (Vec<_>, Vec<_>) =
-                    members.partition(|(word, _)| is_user(word) && !word.contains('*'));
-                for (word, at) in bad {
-                    let message = format!("`{word}` in the group `{name}` is not a user name");
-                    note(
-                        &(at..at + word.len()),
-                        message,
-                        "write the names of users in the htpasswd file",
-                    );
-                }
-                let members = good
-                    .into_iter()
-                    .map(|(word, at)| (word.into(), at..at + word.len()));
-                groups.insert(
-                    name,
-                    Group {
-                        members: members.collect(),
-                        span: whole,
-                    },
-                );
-            }
-        }
+        start += line.len();
     }
     Groups {
-        groups,
-        known,
+        groups: reader.groups,
+        known: reader.is_complete,
         source: source.clone(),
     }
 }
 
-/// Each word and where it begins.
-fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+struct GroupsFileReader<'a> {
+    source: &'a Arc<Source>,
+    groups: BTreeMap<String, Group>,
+    /// Whether every line so far is valid.
+    is_complete: bool,
+    problems: &'a mut Problems,
+}
+
+impl GroupsFileReader<'_> {
+    /// Reads a line, without the white space around it, that begins at the byte `start`.
+    fn read_line(&mut self, line: &str, start: usize) {
+        let span = start..start + line.len();
+        let Some((name, users)) = line.split_once(':') else {
+            let message = "this line is not a group".to_owned();
+            self.report(&span, message, "write a line like `devs: alice bob`");
+            return;
+        };
+        let name = name.trim();
+        match group_name(name) {
+            Err(error) => self.report(&span, format!("`{name}` {error}"), &error.help),
+            Ok(_) if self.groups.contains_key(name) => {
+                let message = format!("the group `{name}` is there twice");
+                self.report(&span, message, "write all of its users on one line");
+            }
+            Ok(name) => {
+                let members = self.read_members(&name, users, span.end - users.len());
+                self.groups.insert(name, Group { members, span });
+            }
+        }
+    }
+
+    /// The valid members in `users`, which begins at the byte `start`.
+    fn read_members(&mut self, group: &str, users: &str, start: usize) -> Vec<(Box<str>, Span)> {
+        let mut members = Vec::new();
+        for (offset, user) in split_with_offsets(users) {
+            let at = start + offset;
+            let span = at..at + user.len();
+            if is_user(user) && !user.contains('*') {
+                members.push((user.into(), span));
+            } else {
+                let message = format!("`{user}` in the group `{group}` is not a user name");
+                let help = "write the names of users in the htpasswd file";
+                self.report(&span, message, help);
+            }
+        }
+        members
+    }
+
+    fn report(&mut self, span: &Span, message: String, help: &str) {
+        self.problems
+            .push(Problem::at(self.source, span, message, help));
+        self.is_complete = false;
+    }
+}
+
+/// Splits at white space; each part comes with its offset in bytes.
+fn split_with_offsets(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut end = 0;
     text.split_whitespace().map(move |word| {
         let start = end

@@ -3,17 +3,23 @@
 
 mod unreachable;
 
+use std::sync::Arc;
+
+use toml::Spanned;
+
 use super::groups::Groups;
 use crate::config::access::{AccessRule, Selector};
 use crate::config::network::TrustedProxies;
 use crate::config::problem::{Problem, Problems};
+use crate::config::raw::access::RawAccess;
 use crate::config::raw::{RawMode, Setting};
 use crate::config::resolve::DomainFile;
+use crate::config::source::{Source, Span};
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Action;
 
-/// Notes all warnings about the rules of a file. `rules` are those of the file, one for each.
-pub(super) fn note(
+/// Adds all warnings about the rules of a file. `rules` are those of the file, one for each.
+pub(super) fn add(
     file: &DomainFile,
     rules: &[AccessRule],
     groups: &Groups,
@@ -27,58 +33,90 @@ pub(super) fn note(
         problems
             .push(Problem::at(source, span, message, "write its users, or leave it out").warning());
     }
-    for (rule, raw) in rules
-        .iter()
-        .zip(file.raw.access.given().into_iter().flatten())
-    {
-        let mut warn = |span: &_, message: String, help: String| {
-            problems.push(Problem::at(&file.source, span, message, help).warning());
-        };
-        if let Some((message, help)) = unreachable::unreachable_reason(rule, rules, anonymous) {
-            warn(
-                &raw.span(),
-                format!("this rule can never match: {message}"),
-                help,
-            );
-        }
-        if let Some((message, help)) = idle_tags(rule) {
-            warn(
-                raw.get_ref().tags.span().unwrap_or(&raw.span()),
-                message,
-                help,
-            );
-        }
-        if let Some((message, help)) = moved_tags(rule, rules) {
-            warn(
-                raw.get_ref().actions.span().unwrap_or(&raw.span()),
-                message,
-                help,
-            );
-        }
-        for entry in raw.get_ref().repositories.given().into_iter().flatten() {
-            if !entry.get_ref().is_possible(None) {
-                let name = entry.get_ref().as_str();
-                warn(
-                    &entry.span(),
-                    format!("no repository can be called like `{name}`"),
-                    NAMES.to_owned(),
-                );
-            }
-        }
-        for entry in raw.get_ref().networks.given().into_iter().flatten() {
-            if let Some(proxies) = proxies.overlapping(*entry.get_ref()) {
-                let message = format!(
-                    "whoever is in `{proxies}` can claim any address, also of `{}`: it is in `trusted_proxies`",
-                    entry.get_ref()
-                );
-                let help = "name the proxies alone in `trusted_proxies` of moorgate.toml, without their neighbours";
-                warn(&entry.span(), message, help.to_owned());
-            }
-        }
+    let written = file.raw.access.given().into_iter().flatten();
+    for (rule, raw) in rules.iter().zip(written) {
+        let about = about_rule(rule, raw, rules, anonymous)
+            .into_iter()
+            .chain(about_repositories(raw.get_ref()))
+            .chain(about_networks(raw.get_ref(), proxies));
+        problems.extend(about.map(|warning| warning.into_problem(&file.source)));
     }
     if anonymous == AnonymousAccess::Pull {
-        of_anonymous(file, rules, problems);
+        add_about_anonymous(file, rules, problems);
     }
+}
+
+/// A warning about a place of the file.
+struct Warning {
+    span: Span,
+    message: String,
+    help: String,
+}
+
+impl Warning {
+    fn into_problem(self, source: &Arc<Source>) -> Problem {
+        Problem::at(source, &self.span, self.message, self.help).warning()
+    }
+}
+
+/// Whether a rule as a whole does what it seems to do.
+fn about_rule(
+    rule: &AccessRule,
+    raw: &Spanned<RawAccess>,
+    rules: &[AccessRule],
+    anonymous: AnonymousAccess,
+) -> Vec<Warning> {
+    let whole = raw.span();
+    let RawAccess { tags, actions, .. } = raw.get_ref();
+    let unreachable = unreachable::unreachable_reason(rule, rules, anonymous)
+        .map(|(reason, help)| (format!("this rule can never match: {reason}"), help));
+    let found = [
+        (&whole, unreachable),
+        (tags.span().unwrap_or(&whole), idle_tags(rule)),
+        (actions.span().unwrap_or(&whole), moved_tags(rule, rules)),
+    ];
+    found
+        .into_iter()
+        .filter_map(|(span, text)| {
+            let (message, help) = text?;
+            Some(Warning {
+                span: span.clone(),
+                message,
+                help,
+            })
+        })
+        .collect()
+}
+
+/// Patterns that match no valid name.
+fn about_repositories(raw: &RawAccess) -> impl Iterator<Item = Warning> {
+    let written = raw.repositories.given().into_iter().flatten();
+    let impossible = written.filter(|entry| !entry.get_ref().is_possible(None));
+    impossible.map(|entry| Warning {
+        span: entry.span(),
+        message: format!(
+            "no repository can be called like `{}`",
+            entry.get_ref().as_str()
+        ),
+        help: NAMES.to_owned(),
+    })
+}
+
+/// Networks whose addresses a trusted proxy can claim.
+fn about_networks(raw: &RawAccess, proxies: &TrustedProxies) -> impl Iterator<Item = Warning> {
+    let written = raw.networks.given().into_iter().flatten();
+    written.filter_map(move |entry| {
+        let network = entry.get_ref();
+        let proxies = proxies.overlapping(*network)?;
+        Some(Warning {
+            span: entry.span(),
+            message: format!(
+                "whoever is in `{proxies}` can claim any address, also of `{network}`: it is in `trusted_proxies`"
+            ),
+            help: "name the proxies alone in `trusted_proxies` of moorgate.toml, without their neighbours"
+                .to_owned(),
+        })
+    })
 }
 
 /// What `tags` do not say, though it looks so.
@@ -141,7 +179,7 @@ fn moved_tags(rule: &AccessRule, rules: &[AccessRule]) -> Option<(String, String
 }
 
 /// For whom pulls without a login do not work.
-fn of_anonymous(file: &DomainFile, rules: &[AccessRule], problems: &mut Problems) {
+fn add_about_anonymous(file: &DomainFile, rules: &[AccessRule], problems: &mut Problems) {
     let Some(auth) = file.raw.auth.given() else {
         return;
     };
