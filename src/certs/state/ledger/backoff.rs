@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::display::{BlockReason, RetryAt};
-use super::failure::{Failure, Fault};
+use super::failure::{Failure, Fault, MAX_RETRY_AFTER, MAX_UNFINISHED_WAIT};
 use crate::certs::renewal::Seed;
 use crate::certs::timestamps;
 
@@ -138,10 +138,6 @@ impl Backoff {
     }
 }
 
-/// The longest window of any published limit, and a day. A longer `Retry-After` is a mistake.
-pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_hours(8 * 24);
-/// An order that the CA is processing is polled at least this often.
-pub(super) const MAX_UNFINISHED_WAIT: Duration = Duration::from_hours(1);
 const BACKOFF_RETENTION: Duration = Duration::from_hours(30 * 24);
 /// A CA's error may be a whole page.
 const MAX_MESSAGE_CHARS: usize = 300;

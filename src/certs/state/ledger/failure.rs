@@ -4,8 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::backoff::{MAX_RETRY_AFTER, MAX_UNFINISHED_WAIT};
-
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -88,3 +86,8 @@ impl Failure {
         }
     }
 }
+
+/// The longest window of any published limit, and a day. A longer `Retry-After` is a mistake.
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_hours(8 * 24);
+/// An order that the CA is processing is polled at least this often.
+pub(super) const MAX_UNFINISHED_WAIT: Duration = Duration::from_hours(1);
