@@ -23,7 +23,7 @@ use crate::certs::names::NameSet;
 use crate::certs::state::paths::CaId;
 use crate::certs::timestamps;
 pub use display::{BlockReason, Limit, RetryAt};
-pub use failure::{Failure, Fault, Scope};
+pub use failure::{Failure, FailureKind, RateLimitScope};
 use limits::{CaLimits, Rate, registered_domain};
 pub use record::OrderKind;
 use record::{CaRecord, OrderAttempt, OrderProgress};

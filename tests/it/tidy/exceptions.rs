@@ -8,7 +8,7 @@ pub const SAME_LAYER: &[&str] = &[];
 pub const CIRCLES: &[&str] = &[];
 
 /// Types whose name another type has too.
-pub const REPEATED_TYPES: &[&str] = &["Scope", "Session"];
+pub const REPEATED_TYPES: &[&str] = &["Session"];
 
 /// Types with `impl` blocks in more than three files.
 pub const SPREAD_TYPES: &[&str] = &["certs::orders::attempt::Attempt", "store::Store"];

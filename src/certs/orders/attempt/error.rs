@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::certs::acme::AcmeError;
 use crate::certs::orders::domain_state::DomainState;
 use crate::certs::orders::local_error::LocalError;
-use crate::certs::state::ledger::{BlockReason, Failure, Fault, RetryAt, Scope};
+use crate::certs::state::ledger::{BlockReason, Failure, FailureKind, RateLimitScope, RetryAt};
 
 /// Why there is no certificate from a CA in this attempt.
 pub(in crate::certs::orders) enum AttemptError {
@@ -48,38 +48,38 @@ pub(super) fn failure(error: &AcmeError) -> Failure {
     }
 }
 
-fn fault(error: &AcmeError) -> Fault {
+fn fault(error: &AcmeError) -> FailureKind {
     match error {
         AcmeError::OrderFailed(why) => fault(why),
-        AcmeError::RateLimited { text, .. } => Fault::RateLimited(scope(text)),
-        AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } => Fault::Unavailable,
-        AcmeError::NotFinished { .. } => Fault::Slow,
-        AcmeError::NotAuthorized(_) => Fault::Validation,
+        AcmeError::RateLimited { text, .. } => FailureKind::RateLimited(scope(text)),
+        AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } => FailureKind::Unavailable,
+        AcmeError::NotFinished { .. } => FailureKind::Slow,
+        AcmeError::NotAuthorized(_) => FailureKind::Validation,
         AcmeError::Roots(_)
         | AcmeError::AccountKey
         | AcmeError::NoProfile { .. }
         | AcmeError::NoChallenge { .. }
-        | AcmeError::Unanswerable(_) => Fault::Ours,
+        | AcmeError::Unanswerable(_) => FailureKind::Ours,
         AcmeError::AccountGone(_)
         | AcmeError::OrderGone(_)
         | AcmeError::ReplacesRefused(_)
         | AcmeError::Refused(_)
-        | AcmeError::InvalidResponse(_) => Fault::Refused,
+        | AcmeError::InvalidResponse(_) => FailureKind::Refused,
     }
 }
 
 /// Whom a limit concerns, by the words that Boulder, Let's Encrypt's server, uses.
-fn scope(text: &str) -> Scope {
+fn scope(text: &str) -> RateLimitScope {
     let scopes = [
-        ("too many new orders", Scope::Account),
-        ("too many new registrations", Scope::Ca),
-        ("too many certificates", Scope::Names),
-        ("too many failed authorizations", Scope::Names),
-        ("service busy", Scope::Ca),
+        ("too many new orders", RateLimitScope::Account),
+        ("too many new registrations", RateLimitScope::Ca),
+        ("too many certificates", RateLimitScope::Names),
+        ("too many failed authorizations", RateLimitScope::Names),
+        ("service busy", RateLimitScope::Ca),
     ];
     let text = text.to_ascii_lowercase();
     let found = scopes.into_iter().find(|(words, _)| text.contains(words));
-    found.map_or(Scope::Unknown, |(_, scope)| scope)
+    found.map_or(RateLimitScope::Unknown, |(_, scope)| scope)
 }
 
 /// The earliest of what was waited for.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::display::{BlockReason, RetryAt};
-use super::failure::{Failure, Fault, MAX_RETRY_AFTER, MAX_UNFINISHED_WAIT};
+use super::failure::{Failure, FailureKind, MAX_RETRY_AFTER, MAX_UNFINISHED_WAIT};
 use crate::certs::renewal::Seed;
 use crate::certs::timestamps;
 
@@ -56,11 +56,12 @@ impl Backoff {
             at: now,
             last: failure.words.chars().take(MAX_MESSAGE_CHARS).collect(),
             bound: match failure.fault {
-                Fault::Unavailable => BackoffBound::Unavailable,
-                Fault::Slow => BackoffBound::Unfinished,
-                Fault::Validation | Fault::RateLimited(_) | Fault::Refused | Fault::Ours => {
-                    BackoffBound::Usual
-                }
+                FailureKind::Unavailable => BackoffBound::Unavailable,
+                FailureKind::Slow => BackoffBound::Unfinished,
+                FailureKind::Validation
+                | FailureKind::RateLimited(_)
+                | FailureKind::Refused
+                | FailureKind::Ours => BackoffBound::Usual,
             },
             jitter: seed.with(seconds).below(1000),
             retry_at: failure.names_retry_at(now),

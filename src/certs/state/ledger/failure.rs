@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    pub fault: Fault,
+    pub fault: FailureKind,
     /// The `Retry-After` of the CA, from now on.
     pub retry_after: Option<Duration>,
     /// One sentence without a full stop, for people. Never contains a key or a token.
@@ -16,11 +16,11 @@ pub struct Failure {
 
 /// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FailureKind {
     /// The CA could not validate at least one of the names.
     Validation,
     /// The CA said that a limit is used up.
-    RateLimited(Scope),
+    RateLimited(RateLimitScope),
     /// The CA refused before validating: a name that it may not certify, a CAA record, a bad
     /// request.
     Refused,
@@ -37,7 +37,7 @@ pub enum Fault {
 /// What a `rateLimited` error of the CA applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Scope {
+pub enum RateLimitScope {
     /// This set of names.
     Names,
     /// All orders of the account.
@@ -54,35 +54,35 @@ impl Failure {
     pub(super) fn names_retry_at(&self, now: SystemTime) -> Option<SystemTime> {
         let wait = self.retry_after?;
         match self.fault {
-            Fault::RateLimited(Scope::Account | Scope::Ca) => None,
-            Fault::Slow => Some(now + wait.min(MAX_UNFINISHED_WAIT)),
-            Fault::RateLimited(Scope::Names | Scope::Unknown)
-            | Fault::Validation
-            | Fault::Refused
-            | Fault::Unavailable
-            | Fault::Ours => Some(now + wait.min(MAX_RETRY_AFTER)),
+            FailureKind::RateLimited(RateLimitScope::Account | RateLimitScope::Ca) => None,
+            FailureKind::Slow => Some(now + wait.min(MAX_UNFINISHED_WAIT)),
+            FailureKind::RateLimited(RateLimitScope::Names | RateLimitScope::Unknown)
+            | FailureKind::Validation
+            | FailureKind::Refused
+            | FailureKind::Unavailable
+            | FailureKind::Ours => Some(now + wait.min(MAX_RETRY_AFTER)),
         }
     }
 
     /// Which other orders have to wait, and how long.
-    pub(super) fn pause(&self) -> Option<(Scope, Duration)> {
+    pub(super) fn pause(&self) -> Option<(RateLimitScope, Duration)> {
         let wait = self.retry_after.unwrap_or(Duration::from_mins(1));
         match self.fault {
-            Fault::RateLimited(Scope::Unknown) => {
-                Some((Scope::Account, wait.min(Duration::from_mins(10))))
+            FailureKind::RateLimited(RateLimitScope::Unknown) => {
+                Some((RateLimitScope::Account, wait.min(Duration::from_mins(10))))
             }
-            Fault::RateLimited(scope @ (Scope::Account | Scope::Ca)) => {
+            FailureKind::RateLimited(scope @ (RateLimitScope::Account | RateLimitScope::Ca)) => {
                 Some((scope, wait.min(Duration::from_hours(24))))
             }
-            Fault::Unavailable if self.retry_after.is_some() => {
-                Some((Scope::Ca, wait.min(Duration::from_hours(6))))
+            FailureKind::Unavailable if self.retry_after.is_some() => {
+                Some((RateLimitScope::Ca, wait.min(Duration::from_hours(6))))
             }
-            Fault::RateLimited(Scope::Names)
-            | Fault::Validation
-            | Fault::Refused
-            | Fault::Unavailable
-            | Fault::Slow
-            | Fault::Ours => None,
+            FailureKind::RateLimited(RateLimitScope::Names)
+            | FailureKind::Validation
+            | FailureKind::Refused
+            | FailureKind::Unavailable
+            | FailureKind::Slow
+            | FailureKind::Ours => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
 use super::display::{BlockReason, RetryAt};
-use super::failure::{Failure, Fault, Scope};
+use super::failure::{Failure, FailureKind, RateLimitScope};
 use super::limits::{CaLimits, Rate};
 use super::{OrderRequest, SLACK};
 use crate::certs::names::NameSet;
@@ -279,7 +279,7 @@ impl CaRecord {
 
     pub(super) fn failed(&mut self, request: &OrderRequest<'_>, failure: Failure, now: SystemTime) {
         match failure.fault {
-            Fault::Validation => {
+            FailureKind::Validation => {
                 self.advance(request, OrderProgress::Ended, now);
                 request
                     .names
@@ -287,11 +287,13 @@ impl CaRecord {
                     .for_each(|name| self.count(request.account, name, now));
             }
             // The order may be resumed.
-            Fault::Unavailable | Fault::Slow => {}
-            Fault::RateLimited(_) | Fault::Refused | Fault::Ours => self.end(request, now),
+            FailureKind::Unavailable | FailureKind::Slow => {}
+            FailureKind::RateLimited(_) | FailureKind::Refused | FailureKind::Ours => {
+                self.end(request, now)
+            }
         }
         if let Some((scope, wait)) = failure.pause() {
-            let account = (scope == Scope::Account).then(|| request.account.to_owned());
+            let account = (scope == RateLimitScope::Account).then(|| request.account.to_owned());
             self.closed.push(CaPause {
                 account,
                 until: now + wait,

@@ -7,7 +7,7 @@ mod model;
 use std::time::{Duration, SystemTime};
 
 use super::file::Clock;
-use super::{Event, Failure, Fault, Ledger, OrderKind, OrderRequest};
+use super::{Event, Failure, FailureKind, Ledger, OrderKind, OrderRequest};
 use crate::certs::names::NameSet;
 use crate::certs::renewal::{AriAnswer, AriWindow, Seed, Urgency, ask_ari_again, renewal, urgency};
 use crate::certs::state::paths::CaId;
@@ -223,14 +223,14 @@ impl Year {
         }
         if self.ca.is_down(self.now) {
             self.tally.unavailable += 1;
-            return self.failed(request, Fault::Unavailable);
+            return self.failed(request, FailureKind::Unavailable);
         }
         self.ca.new_order(&names, replaces, self.now);
         self.now += Duration::from_secs(20);
         if self.happens(4) {
             self.tally.validation_failures += 1;
             self.ca.validation_failed(&names, self.now);
-            return self.failed(request, Fault::Validation);
+            return self.failed(request, FailureKind::Validation);
         }
         if self.happens(5) {
             // Killed before the order was finalized, and the order is lost.
@@ -251,7 +251,7 @@ impl Year {
         Duration::ZERO
     }
 
-    fn failed(&mut self, request: OrderRequest<'_>, fault: Fault) -> Duration {
+    fn failed(&mut self, request: OrderRequest<'_>, fault: FailureKind) -> Duration {
         let failure = Failure {
             fault,
             retry_after: None,

@@ -28,7 +28,7 @@ fn request<'a>(ca: &'a CaId, names: &'a NameSet, kind: OrderKind) -> OrderReques
     }
 }
 
-fn failure(fault: Fault, retry_after: Option<Duration>) -> Failure {
+fn failure(fault: FailureKind, retry_after: Option<Duration>) -> Failure {
     Failure {
         fault,
         retry_after,
@@ -44,7 +44,7 @@ fn waits_grow_to_a_day_and_no_further() {
     for expected in [1, 10, 100, 1440, 1440, 1440] {
         ledger.place(request, now).expect("free");
         ledger.record(
-            Event::Failed(request, failure(Fault::Validation, None)),
+            Event::Failed(request, failure(FailureKind::Validation, None)),
             now,
         );
         let until = ledger.may_order(&request, now).expect_err("backing off");
@@ -80,7 +80,7 @@ fn names_that_fail_together_do_not_return_together() {
             let request = request(&ca, &names, OrderKind::Renewal);
             for _ in 0..4 {
                 ledger.record(
-                    Event::Failed(request, failure(Fault::Unavailable, None)),
+                    Event::Failed(request, failure(FailureKind::Unavailable, None)),
                     start(),
                 );
             }
@@ -120,7 +120,7 @@ fn what_is_about_to_end_is_tried_more_often_than_daily() {
     for _ in 0..5 {
         let request = request(&ca, &names, OrderKind::Renewal);
         ledger.record(
-            Event::Failed(request, failure(Fault::Refused, None)),
+            Event::Failed(request, failure(FailureKind::Refused, None)),
             start(),
         );
     }
@@ -134,7 +134,7 @@ fn what_is_about_to_end_is_tried_more_often_than_daily() {
     assert!(wait(&ledger, None) > 20 * HOUR);
     let request = request(&ca, &names, OrderKind::Renewal);
     ledger.record(
-        Event::Failed(request, failure(Fault::Unavailable, None)),
+        Event::Failed(request, failure(FailureKind::Unavailable, None)),
         start(),
     );
     assert!(
@@ -156,7 +156,7 @@ fn an_order_that_takes_long_is_looked_at_each_hour() {
     ledger.record(Event::Finalizing(request), start());
     for _ in 0..6 {
         ledger.record(
-            Event::Failed(request, failure(Fault::Slow, Some(DAY))),
+            Event::Failed(request, failure(FailureKind::Slow, Some(DAY))),
             start(),
         );
         let until = ledger
@@ -209,8 +209,12 @@ fn what_the_ca_has_not_issued_is_no_certificate() {
             .collect::<Vec<_>>()
     };
     for _ in 0..7 {
-        finalized(&mut ledger, Event::NotIssued(request), Fault::Refused);
-        finalized(&mut ledger, Event::NotIssued(request), Fault::Unavailable);
+        finalized(&mut ledger, Event::NotIssued(request), FailureKind::Refused);
+        finalized(
+            &mut ledger,
+            Event::NotIssued(request),
+            FailureKind::Unavailable,
+        );
     }
     assert_eq!(
         left(&ledger),
@@ -225,7 +229,7 @@ fn what_the_ca_has_not_issued_is_no_certificate() {
         ledger.place(request, start()).expect("free");
         ledger.record(Event::Finalizing(request), start());
         ledger.record(
-            Event::Failed(request, failure(Fault::Refused, None)),
+            Event::Failed(request, failure(FailureKind::Refused, None)),
             start(),
         );
         ledger.record(
@@ -285,30 +289,36 @@ fn retry_after_holds_for_whom_it_is_meant() {
         ]
     };
     assert_eq!(
-        waits(Fault::RateLimited(Scope::Names), 34 * HOUR),
+        waits(FailureKind::RateLimited(RateLimitScope::Names), 34 * HOUR),
         [68, 0, 0, 0]
     );
     assert_eq!(
-        waits(Fault::RateLimited(Scope::Account), 2 * HOUR),
+        waits(FailureKind::RateLimited(RateLimitScope::Account), 2 * HOUR),
         [4, 4, 0, 0]
     );
-    assert_eq!(waits(Fault::RateLimited(Scope::Ca), 2 * HOUR), [4, 4, 4, 4]);
-    assert_eq!(waits(Fault::Unavailable, 2 * HOUR), [4, 4, 4, 4]);
     assert_eq!(
-        waits(Fault::RateLimited(Scope::Unknown), 34 * HOUR),
+        waits(FailureKind::RateLimited(RateLimitScope::Ca), 2 * HOUR),
+        [4, 4, 4, 4]
+    );
+    assert_eq!(waits(FailureKind::Unavailable, 2 * HOUR), [4, 4, 4, 4]);
+    assert_eq!(
+        waits(FailureKind::RateLimited(RateLimitScope::Unknown), 34 * HOUR),
         [68, 0, 0, 0]
     );
-    assert_eq!(waits(Fault::Validation, 2 * HOUR), [4, 0, 0, 0]);
+    assert_eq!(waits(FailureKind::Validation, 2 * HOUR), [4, 0, 0, 0]);
     // About one order, which is to be looked at again while it is kept.
-    assert_eq!(waits(Fault::Slow, HOUR / 2), [1, 0, 0, 0]);
-    assert_eq!(waits(Fault::Slow, DAY), [2, 0, 0, 0]);
+    assert_eq!(waits(FailureKind::Slow, HOUR / 2), [1, 0, 0, 0]);
+    assert_eq!(waits(FailureKind::Slow, DAY), [2, 0, 0, 0]);
     // A mistake of the CA, or somebody in between.
     assert_eq!(
-        waits(Fault::RateLimited(Scope::Names), Duration::MAX),
+        waits(
+            FailureKind::RateLimited(RateLimitScope::Names),
+            Duration::MAX
+        ),
         [8 * 48, 0, 0, 0]
     );
     assert_eq!(
-        waits(Fault::RateLimited(Scope::Ca), Duration::MAX),
+        waits(FailureKind::RateLimited(RateLimitScope::Ca), Duration::MAX),
         [48, 48, 48, 48]
     );
 }
@@ -401,7 +411,7 @@ fn budgets_say_what_is_left() {
     assert_eq!(shown(&ledger), fresh);
     ledger.place(request, start()).expect("free");
     ledger.record(
-        Event::Failed(request, failure(Fault::Validation, None)),
+        Event::Failed(request, failure(FailureKind::Validation, None)),
         start(),
     );
     assert_eq!(
@@ -461,7 +471,7 @@ proptest! {
             ledger.record(Event::Placed(request), now);
             match step {
                 0 | 1 => ledger.record(Event::Issued(request), now),
-                2 => ledger.record(Event::Failed(request, failure(Fault::Validation, None)), now),
+                2 => ledger.record(Event::Failed(request, failure(FailureKind::Validation, None)), now),
                 3 => ledger.record(Event::Finalizing(request), now),
                 4 => ledger.record(Event::NotIssued(request), now),
                 _ => {}
@@ -546,7 +556,7 @@ fn years_of_failures_never_pause_the_name() {
         (level, filled) = ((level - days).max(0.0) + 1.0, now);
         assert!(level < 1152.0, "the CA pauses the name");
         ledger.record(
-            Event::Failed(request, failure(Fault::Validation, None)),
+            Event::Failed(request, failure(FailureKind::Validation, None)),
             now,
         );
         // An impatient administrator.
@@ -574,14 +584,17 @@ fn the_administrator_ends_our_waiting_but_not_the_cas() {
         domain: "a.example.com",
         names: &names,
     };
-    ledger.record(Event::Failed(request, failure(Fault::Ours, None)), start());
+    ledger.record(
+        Event::Failed(request, failure(FailureKind::Ours, None)),
+        start(),
+    );
     assert_eq!(ledger.last_failure(&ca, &names), Some("as the CA put it"));
     ledger.record(confirm.clone(), start());
     assert_eq!(ledger.may_order(&request, start()), Ok(()));
     ledger.record(
         Event::Failed(
             request,
-            failure(Fault::RateLimited(Scope::Names), Some(HOUR)),
+            failure(FailureKind::RateLimited(RateLimitScope::Names), Some(HOUR)),
         ),
         start(),
     );
@@ -603,7 +616,7 @@ fn what_no_longer_counts_is_forgotten() {
         let now = start() + MINUTE * n;
         ledger.record(Event::NewAccount { ca: &ca }, now);
         ledger.place(request, now).expect("free");
-        let failed = Event::Failed(request, failure(Fault::Validation, Some(HOUR)));
+        let failed = Event::Failed(request, failure(FailureKind::Validation, Some(HOUR)));
         ledger.record(
             if n % 2 == 0 {
                 Event::Issued(request)
@@ -640,7 +653,7 @@ enum Step {
 #[derive(Clone, Copy, Debug)]
 enum End {
     Issued,
-    Failed(Fault, Option<Duration>),
+    Failed(FailureKind, Option<Duration>),
     /// Nothing is recorded any more: the process died.
     Lost,
     /// After it was finalized: the CA issued, but nobody knows.
@@ -654,11 +667,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(OrderKind::Replacement)
     ];
     let fault = prop_oneof![
-        3 => Just(Fault::Validation),
-        3 => Just(Fault::Unavailable),
-        3 => Just(Fault::Refused),
-        1 => Just(Fault::RateLimited(Scope::Unknown)),
-        1 => Just(Fault::RateLimited(Scope::Ca)),
+        3 => Just(FailureKind::Validation),
+        3 => Just(FailureKind::Unavailable),
+        3 => Just(FailureKind::Refused),
+        1 => Just(FailureKind::RateLimited(RateLimitScope::Unknown)),
+        1 => Just(FailureKind::RateLimited(RateLimitScope::Ca)),
     ];
     let retry_after = prop_oneof![
         4 => Just(None),
@@ -734,7 +747,7 @@ fn live(ca: &CaId, steps: Vec<Step>) -> (Ledger, Seen, SystemTime) {
                 }
                 if matches!(
                     end,
-                    End::Failed(Fault::Validation | Fault::Unavailable, _) | End::Lost
+                    End::Failed(FailureKind::Validation | FailureKind::Unavailable, _) | End::Lost
                 ) {
                     names
                         .iter()
