@@ -30,6 +30,5 @@ pub const BANNED_NAMES: &[&str] = &[
     "match_pieces",
     "moment",
     "of_words",
-    "stage",
     "words",
 ];

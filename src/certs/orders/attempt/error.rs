@@ -42,15 +42,15 @@ pub(super) fn failure(error: &AcmeError) -> Failure {
         .retry_at()
         .and_then(|until| until.duration_since(SystemTime::now()).ok());
     Failure {
-        fault: fault(error),
+        kind: failure_kind(error),
         retry_after,
-        words: error.to_string(),
+        message: error.to_string(),
     }
 }
 
-fn fault(error: &AcmeError) -> FailureKind {
+fn failure_kind(error: &AcmeError) -> FailureKind {
     match error {
-        AcmeError::OrderFailed(why) => fault(why),
+        AcmeError::OrderFailed(why) => failure_kind(why),
         AcmeError::RateLimited { text, .. } => FailureKind::RateLimited(scope(text)),
         AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } => FailureKind::Unavailable,
         AcmeError::NotFinished { .. } => FailureKind::Slow,

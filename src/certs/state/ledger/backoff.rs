@@ -54,8 +54,8 @@ impl Backoff {
         Self {
             times: before.map_or(0, |before| before.times).saturating_add(1),
             at: now,
-            last: failure.words.chars().take(MAX_MESSAGE_CHARS).collect(),
-            bound: match failure.fault {
+            last: failure.message.chars().take(MAX_MESSAGE_CHARS).collect(),
+            bound: match failure.kind {
                 FailureKind::Unavailable => BackoffBound::Unavailable,
                 FailureKind::Slow => BackoffBound::Unfinished,
                 FailureKind::Validation

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    pub fault: FailureKind,
+    pub kind: FailureKind,
     /// The `Retry-After` of the CA, from now on.
     pub retry_after: Option<Duration>,
     /// One sentence without a full stop, for people. Never contains a key or a token.
-    pub words: String,
+    pub message: String,
 }
 
 /// Who is at fault.
@@ -53,7 +53,7 @@ impl Failure {
     /// Until when the CA accepts no order for these names.
     pub(super) fn names_retry_at(&self, now: SystemTime) -> Option<SystemTime> {
         let wait = self.retry_after?;
-        match self.fault {
+        match self.kind {
             FailureKind::RateLimited(RateLimitScope::Account | RateLimitScope::Ca) => None,
             FailureKind::Slow => Some(now + wait.min(MAX_UNFINISHED_WAIT)),
             FailureKind::RateLimited(RateLimitScope::Names | RateLimitScope::Unknown)
@@ -67,7 +67,7 @@ impl Failure {
     /// Which other orders have to wait, and how long.
     pub(super) fn pause(&self) -> Option<(RateLimitScope, Duration)> {
         let wait = self.retry_after.unwrap_or(Duration::from_mins(1));
-        match self.fault {
+        match self.kind {
             FailureKind::RateLimited(RateLimitScope::Unknown) => {
                 Some((RateLimitScope::Account, wait.min(Duration::from_mins(10))))
             }

@@ -38,7 +38,8 @@ pub(super) struct OrderAttempt {
     /// When the order made its last progress.
     #[serde(with = "timestamps")]
     pub(super) moved: SystemTime,
-    stage: OrderProgress,
+    #[serde(rename = "stage")]
+    progress: OrderProgress,
 }
 
 /// The progress of an order, as far as a limit depends on it.
@@ -56,13 +57,13 @@ pub(super) enum OrderProgress {
 impl OrderAttempt {
     /// Whether the CA counted, or may yet count, a failed authorization for its names.
     pub(super) fn may_have_failed(&self) -> bool {
-        matches!(self.stage, OrderProgress::Placed | OrderProgress::Ended)
+        matches!(self.progress, OrderProgress::Placed | OrderProgress::Ended)
     }
 
     /// Until when the order counts as a certificate, because it was issued or may have been. An
     /// order that was placed and not finalized cannot have been issued.
     pub(super) fn issue_counts_until(&self, rate: Rate, now: SystemTime) -> Option<SystemTime> {
-        match self.stage {
+        match self.progress {
             OrderProgress::Finalizing | OrderProgress::Issued => Some(rate.end(self.moved, now)),
             OrderProgress::Placed => Some(self.moved.min(now) + MAX_IN_FLIGHT),
             OrderProgress::Ended | OrderProgress::NotIssued => None,
@@ -71,7 +72,7 @@ impl OrderAttempt {
 
     fn is_open(&self) -> bool {
         matches!(
-            self.stage,
+            self.progress,
             OrderProgress::Placed | OrderProgress::Finalizing
         )
     }
@@ -112,7 +113,8 @@ struct CaPause {
     account: Option<String>,
     #[serde(with = "timestamps")]
     until: SystemTime,
-    words: String,
+    #[serde(rename = "words")]
+    message: String,
 }
 
 impl CaPause {
@@ -121,7 +123,7 @@ impl CaPause {
         RetryAt {
             at: self.until.min(now + Duration::from_hours(24)),
             why: BlockReason::RetryAfter {
-                last: self.words.clone(),
+                last: self.message.clone(),
             },
         }
     }
@@ -195,7 +197,7 @@ impl CaRecord {
         };
         let pauses = self.streaks.iter().filter(of_these).filter_map(|streak| {
             let in_flight = self.attempts.iter().filter(|attempt| {
-                attempt.stage == OrderProgress::Placed
+                attempt.progress == OrderProgress::Placed
                     && attempt.account == streak.account
                     && attempt.names.contains(&streak.name)
             });
@@ -226,7 +228,7 @@ impl CaRecord {
     pub(super) fn advance(
         &mut self,
         request: &OrderRequest<'_>,
-        stage: OrderProgress,
+        progress: OrderProgress,
         now: SystemTime,
     ) {
         let open = self
@@ -235,9 +237,9 @@ impl CaRecord {
             .rev()
             .find(|attempt| attempt.is_open() && attempt.is_for(request));
         match open {
-            Some(attempt) => (attempt.stage, attempt.moved) = (stage, now),
+            Some(attempt) => (attempt.progress, attempt.moved) = (progress, now),
             // The ledger was lost while the order was in flight.
-            None => self.push(request, stage, now),
+            None => self.push(request, progress, now),
         }
     }
 
@@ -252,10 +254,10 @@ impl CaRecord {
     /// issued.
     pub(super) fn end(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
         let placed = |attempt: &&mut OrderAttempt| {
-            attempt.stage == OrderProgress::Placed && attempt.is_for(request)
+            attempt.progress == OrderProgress::Placed && attempt.is_for(request)
         };
         if let Some(attempt) = self.attempts.iter_mut().rev().find(placed) {
-            (attempt.stage, attempt.moved) = (OrderProgress::Ended, now);
+            (attempt.progress, attempt.moved) = (OrderProgress::Ended, now);
         }
     }
 
@@ -267,18 +269,18 @@ impl CaRecord {
             .rev()
             .find(|attempt| attempt.is_open() && attempt.is_for(request));
         if let Some(attempt) = open {
-            let was_finalized = attempt.stage == OrderProgress::Finalizing;
-            let stage = if was_finalized {
+            let was_finalized = attempt.progress == OrderProgress::Finalizing;
+            let progress = if was_finalized {
                 OrderProgress::NotIssued
             } else {
                 OrderProgress::Ended
             };
-            (attempt.stage, attempt.moved) = (stage, now);
+            (attempt.progress, attempt.moved) = (progress, now);
         }
     }
 
     pub(super) fn failed(&mut self, request: &OrderRequest<'_>, failure: Failure, now: SystemTime) {
-        match failure.fault {
+        match failure.kind {
             FailureKind::Validation => {
                 self.advance(request, OrderProgress::Ended, now);
                 request
@@ -297,7 +299,7 @@ impl CaRecord {
             self.closed.push(CaPause {
                 account,
                 until: now + wait,
-                words: failure.words.clone(),
+                message: failure.message.clone(),
             });
         }
         let seed = request
@@ -344,7 +346,7 @@ impl CaRecord {
         }
     }
 
-    fn push(&mut self, request: &OrderRequest<'_>, stage: OrderProgress, now: SystemTime) {
+    fn push(&mut self, request: &OrderRequest<'_>, progress: OrderProgress, now: SystemTime) {
         let OrderRequest {
             ca: _,
             account,
@@ -358,7 +360,7 @@ impl CaRecord {
             kind,
             placed: now,
             moved: now,
-            stage,
+            progress,
         });
     }
 
@@ -387,7 +389,7 @@ impl CaRecord {
         }
         self.attempts.retain(|attempt| {
             let may_be_issued = matches!(
-                attempt.stage,
+                attempt.progress,
                 OrderProgress::Finalizing | OrderProgress::Issued
             );
             !old(

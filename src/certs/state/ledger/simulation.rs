@@ -18,7 +18,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// One domain as the manager of certificates keeps it.
-struct Domain {
+struct SimulatedDomain {
     names: NameSet,
     held: Option<SimulatedCertificate>,
     window: Option<AriWindow>,
@@ -50,7 +50,7 @@ struct Year {
     revoked: SystemTime,
     seed: Seed,
     tally: Tally,
-    domains: Vec<Domain>,
+    domains: Vec<SimulatedDomain>,
 }
 
 impl Year {
@@ -69,7 +69,7 @@ impl Year {
             let names = NameSet::new([format!("ci{n}.example.com")].into_iter().chain(second))
                 .expect("names");
             let (held, window, ari_failures) = (None, None, 0);
-            Domain {
+            SimulatedDomain {
                 names,
                 held,
                 window,
@@ -251,11 +251,11 @@ impl Year {
         Duration::ZERO
     }
 
-    fn failed(&mut self, request: OrderRequest<'_>, fault: FailureKind) -> Duration {
+    fn failed(&mut self, request: OrderRequest<'_>, kind: FailureKind) -> Duration {
         let failure = Failure {
-            fault,
+            kind,
             retry_after: None,
-            words: "as the CA put it".into(),
+            message: "as the CA put it".into(),
         };
         self.record(Event::Failed(request, failure));
         let clock = self.clock();

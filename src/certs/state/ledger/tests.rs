@@ -28,11 +28,11 @@ fn request<'a>(ca: &'a CaId, names: &'a NameSet, kind: OrderKind) -> OrderReques
     }
 }
 
-fn failure(fault: FailureKind, retry_after: Option<Duration>) -> Failure {
+fn failure(kind: FailureKind, retry_after: Option<Duration>) -> Failure {
     Failure {
-        fault,
+        kind,
         retry_after,
-        words: "as the CA put it".into(),
+        message: "as the CA put it".into(),
     }
 }
 
@@ -638,12 +638,12 @@ fn what_no_longer_counts_is_forgotten() {
 
 /// One thing that happens to a ledger.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum LedgerAction {
     /// An order for one of the sets, and how it ends.
     Order {
         set: usize,
         kind: OrderKind,
-        end: End,
+        end: OrderEnd,
     },
     Wait(Duration),
     /// The process is started again.
@@ -651,7 +651,7 @@ enum Step {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum End {
+enum OrderEnd {
     Issued,
     Failed(FailureKind, Option<Duration>),
     /// Nothing is recorded any more: the process died.
@@ -660,7 +660,7 @@ enum End {
     LostIssued,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn actions() -> impl Strategy<Value = Vec<LedgerAction>> {
     let kind = prop_oneof![
         Just(OrderKind::New),
         Just(OrderKind::Renewal),
@@ -679,20 +679,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Some(Duration::MAX)),
     ];
     let end = prop_oneof![
-        4 => Just(End::Issued),
-        3 => (fault, retry_after).prop_map(|(fault, after)| End::Failed(fault, after)),
-        1 => Just(End::Lost),
-        1 => Just(End::LostIssued),
+        4 => Just(OrderEnd::Issued),
+        3 => (fault, retry_after).prop_map(|(fault, after)| OrderEnd::Failed(fault, after)),
+        1 => Just(OrderEnd::Lost),
+        1 => Just(OrderEnd::LostIssued),
     ];
-    let order =
-        (0..SETS.len(), kind, end).prop_map(|(set, kind, end)| Step::Order { set, kind, end });
+    let order = (0..SETS.len(), kind, end).prop_map(|(set, kind, end)| LedgerAction::Order {
+        set,
+        kind,
+        end,
+    });
     let wait = prop_oneof![
         (0..120_u64).prop_map(Duration::from_secs),
         (0..7200_u64).prop_map(Duration::from_secs),
         (0..86_400 * 3_u64).prop_map(Duration::from_secs),
     ];
     proptest::collection::vec(
-        prop_oneof![6 => order, 3 => wait.prop_map(Step::Wait), 1 => Just(Step::Restart)],
+        prop_oneof![6 => order, 3 => wait.prop_map(LedgerAction::Wait), 1 => Just(LedgerAction::Restart)],
         1..250,
     )
 }
@@ -721,24 +724,24 @@ fn exceeds(times: &[SystemTime], most: usize, per: Duration) -> bool {
     })
 }
 
-/// Lives through the steps and tells what the CA saw of them.
-fn live(ca: &CaId, steps: Vec<Step>) -> (Ledger, Seen, SystemTime) {
+/// Lives through the actions and tells what the CA saw of them.
+fn live(ca: &CaId, actions: Vec<LedgerAction>) -> (Ledger, Seen, SystemTime) {
     let (mut ledger, mut now, mut seen) = (Ledger::new(start()), start(), Seen::default());
-    for step in steps {
-        match step {
-            Step::Wait(wait) => now += wait,
-            Step::Restart => {
+    for action in actions {
+        match action {
+            LedgerAction::Wait(wait) => now += wait,
+            LedgerAction::Restart => {
                 let text = serde_json::to_string(&ledger).expect("JSON");
                 ledger = serde_json::from_str(&text).expect("whole");
             }
-            Step::Order { set, kind, end } => {
+            LedgerAction::Order { set, kind, end } => {
                 let names = names(SETS[set]);
                 let request = request(ca, &names, kind);
                 if ledger.place(request, now).is_err() {
                     continue;
                 }
                 seen.orders.push(now);
-                let issued = matches!(end, End::Issued | End::LostIssued);
+                let issued = matches!(end, OrderEnd::Issued | OrderEnd::LostIssued);
                 if issued {
                     ledger.record(Event::Finalizing(request), now);
                 }
@@ -747,18 +750,19 @@ fn live(ca: &CaId, steps: Vec<Step>) -> (Ledger, Seen, SystemTime) {
                 }
                 if matches!(
                     end,
-                    End::Failed(FailureKind::Validation | FailureKind::Unavailable, _) | End::Lost
+                    OrderEnd::Failed(FailureKind::Validation | FailureKind::Unavailable, _)
+                        | OrderEnd::Lost
                 ) {
                     names
                         .iter()
                         .for_each(|name| seen.failures.entry(name.into()).or_default().push(now));
                 }
                 match end {
-                    End::Issued => ledger.record(Event::Issued(request), now),
-                    End::Failed(fault, after) => {
+                    OrderEnd::Issued => ledger.record(Event::Issued(request), now),
+                    OrderEnd::Failed(fault, after) => {
                         ledger.record(Event::Failed(request, failure(fault, after)), now)
                     }
-                    End::Lost | End::LostIssued => {}
+                    OrderEnd::Lost | OrderEnd::LostIssued => {}
                 }
             }
         }
@@ -770,9 +774,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_limit_is_exceeded_in_any_window(steps in steps()) {
+    fn no_limit_is_exceeded_in_any_window(actions in actions()) {
         let ca = lets_encrypt();
-        let (_, seen, _) = live(&ca, steps);
+        let (_, seen, _) = live(&ca, actions);
         prop_assert!(!exceeds(&seen.orders, 300, 3 * HOUR));
         for (name, times) in &seen.failures {
             prop_assert!(!exceeds(times, 5, HOUR), "{name}: {times:?}");
@@ -783,9 +787,9 @@ proptest! {
     }
 
     #[test]
-    fn it_always_admits_again(steps in steps(), set in 0..SETS.len(), back in 0..400_u64) {
+    fn it_always_admits_again(actions in actions(), set in 0..SETS.len(), back in 0..400_u64) {
         let ca = lets_encrypt();
-        let (ledger, _, now) = live(&ca, steps);
+        let (ledger, _, now) = live(&ca, actions);
         // The clock was set back while nobody was looking, by up to 400 days.
         let mut now = now - DAY * u32::try_from(back).expect("few");
         let begun = now;
@@ -803,16 +807,16 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_again(steps in steps()) {
-        let (ledger, _, _) = live(&lets_encrypt(), steps);
+    fn what_is_written_is_read_again(actions in actions()) {
+        let (ledger, _, _) = live(&lets_encrypt(), actions);
         let text = serde_json::to_string(&ledger).expect("JSON");
         prop_assert_eq!(serde_json::from_str::<Ledger>(&text).expect("whole"), ledger);
     }
 
     #[test]
-    fn a_wish_waits_as_long_as_it_is_told(steps in steps(), set in 0..SETS.len()) {
+    fn a_wish_waits_as_long_as_it_is_told(actions in actions(), set in 0..SETS.len()) {
         let ca = lets_encrypt();
-        let (ledger, _, now) = live(&ca, steps);
+        let (ledger, _, now) = live(&ca, actions);
         let names = names(SETS[set]);
         let request = request(&ca, &names, OrderKind::Renewal);
         if let Err(until) = ledger.may_order(&request, now) {
