@@ -16,49 +16,19 @@ pub struct Htpasswd {
 }
 
 impl Htpasswd {
-    /// Reads a whole file. Lines that are no bcrypt entry are skipped, each with its reason; the
-    /// first line of a user counts, as with `htpasswd`, even if it cannot be used.
+    /// Parses a whole file. Lines without a usable bcrypt entry are skipped, each with its reason.
+    /// The first line of a user counts, as with `htpasswd`, even if it cannot be used.
     pub fn parse(file: &[u8]) -> Self {
         let mut entries = HashMap::new();
         let mut skipped = Vec::new();
         let mut first_lines = HashMap::new();
         for (line, text) in (1..).zip(without_mark(file).split(|&b| b == b'\n')) {
-            let fields = match Line::read(text) {
-                Line::Blank => continue,
-                Line::NoColon => {
-                    skipped.push(Skipped {
-                        line,
-                        user: None,
-                        reason: SkipReason::NoColon,
-                    });
-                    continue;
+            match parse_line(line, text, &mut first_lines) {
+                Ok(Some((user, hash))) => {
+                    entries.insert(user, hash);
                 }
-                Line::Entry { user, hash } => (user, hash),
-            };
-            let Some(user) = std::str::from_utf8(fields.0)
-                .ok()
-                .and_then(|name| UserName::new(name).ok())
-            else {
-                skipped.push(Skipped {
-                    line,
-                    user: None,
-                    reason: SkipReason::UserName,
-                });
-                continue;
-            };
-            let first = *first_lines.entry(user.clone()).or_insert(line);
-            let entry = if first == line {
-                entry(fields.1)
-            } else {
-                Err(SkipReason::Repeated { first })
-            };
-            match entry {
-                Ok(hash) => _ = entries.insert(user, hash),
-                Err(reason) => skipped.push(Skipped {
-                    line,
-                    user: Some(user),
-                    reason,
-                }),
+                Ok(None) => {}
+                Err(error) => skipped.push(error),
             }
         }
         let highest = entries
@@ -244,7 +214,36 @@ fn write_remedy(f: &mut fmt::Formatter<'_>, skipped: &Skipped) -> fmt::Result {
     )
 }
 
-fn entry(hash: &[u8]) -> Result<BcryptHash, SkipReason> {
+/// Parses one line; `None` for an empty line or a comment. `first_lines` has the number of the first
+/// line of each user so far.
+fn parse_line(
+    line: usize,
+    text: &[u8],
+    first_lines: &mut HashMap<UserName, usize>,
+) -> Result<Option<(UserName, BcryptHash)>, Skipped> {
+    let skipped = |user, reason| Skipped { line, user, reason };
+    let (user, hash) = match Line::read(text) {
+        Line::Blank => return Ok(None),
+        Line::NoColon => return Err(skipped(None, SkipReason::NoColon)),
+        Line::Entry { user, hash } => (user, hash),
+    };
+    let user = std::str::from_utf8(user)
+        .ok()
+        .and_then(|name| UserName::new(name).ok())
+        .ok_or_else(|| skipped(None, SkipReason::UserName))?;
+    let first = *first_lines.entry(user.clone()).or_insert(line);
+    let hash = if first == line {
+        parse_hash(hash)
+    } else {
+        Err(SkipReason::Repeated { first })
+    };
+    match hash {
+        Ok(hash) => Ok(Some((user, hash))),
+        Err(reason) => Err(skipped(Some(user), reason)),
+    }
+}
+
+fn parse_hash(hash: &[u8]) -> Result<BcryptHash, SkipReason> {
     if hash.starts_with(b"$2") {
         return BcryptHash::parse(hash).map_err(|error| match error {
             HashError::Broken => SkipReason::BrokenBcrypt,
