@@ -1,6 +1,6 @@
 //! Files that are never seen half-written, and directories that only their owner may read.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -12,15 +12,9 @@ pub enum Access {
     Private,
     /// 0644: certificates.
     Public,
-}
-
-impl Access {
-    fn mode(self) -> u32 {
-        match self {
-            Self::Private => 0o600,
-            Self::Public => 0o644,
-        }
-    }
+    /// The mode, owner and group of the file that is replaced; 0600 for a new file. For files that
+    /// an administrator owns.
+    Inherited,
 }
 
 /// The prefix of the names of incomplete files. A process that is killed may leave one behind.
@@ -31,23 +25,60 @@ pub const TEMPORARY_PREFIX: &str = ".moorgate-";
 /// links, so that a linked file stays linked. Run by root, it leaves the file to the owner of the
 /// file that it replaces, or of the directory.
 ///
-/// Errors: those of the file system, each with the path.
+/// Errors: those of the file system, each with the path; with [`Access::Inherited`],
+/// `PermissionDenied` if this process cannot give the file to the owner and group of the old one.
 pub fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = parent(&target);
     let mut file = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
-        .permissions(Permissions::from_mode(access.mode()))
+        .permissions(Permissions::from_mode(0o600))
         .tempfile_in(directory)?;
-    let model = if target.exists() { &target } else { directory };
+    let replaced = metadata(&target)?;
+    let mode = match (access, &replaced) {
+        (Access::Private, _) | (Access::Inherited, None) => 0o600,
+        (Access::Public, _) => 0o644,
+        (Access::Inherited, Some(replaced)) => {
+            inherit_owner(replaced, file.as_file())?;
+            replaced.mode() & 0o777
+        }
+    };
+    let model = if replaced.is_some() {
+        &target
+    } else {
+        directory
+    };
     give_owner_of(model, file.as_file())?;
     file.write_all(content)?;
     // The process's umask must not decide whether a proxy of another user can read a public file.
     file.as_file()
-        .set_permissions(Permissions::from_mode(access.mode()))?;
+        .set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(&target).map_err(|error| error.error)?;
     File::open(directory)?.sync_all()
+}
+
+fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives `file` the owner and group of the file that it replaces, whoever runs this process.
+fn inherit_owner(replaced: &Metadata, file: &File) -> io::Result<()> {
+    let new = file.metadata()?;
+    let changed = |old: u32, new: u32| (old != new).then_some(old);
+    let user = changed(replaced.uid(), new.uid());
+    let group = changed(replaced.gid(), new.gid());
+    if user.is_none() && group.is_none() {
+        return Ok(());
+    }
+    fchown(file, user, group).map_err(|error| {
+        let text = "the file belongs to another user or group: run this as its owner or as root";
+        io::Error::new(error.kind(), text)
+    })
 }
 
 /// Gives `file` the owner and group of `model`. Does nothing unless the process is root's: a
@@ -114,6 +145,24 @@ mod tests {
             std::fs::read_dir(directory.path()).expect("listed").count(),
             1
         );
+    }
+
+    #[test]
+    fn a_replaced_file_passes_on_its_owner_and_mode() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("users");
+        let data = || std::fs::metadata(&path).expect("there");
+        atomic_write(&path, b"new", Access::Inherited).expect("written");
+        assert_eq!(data().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("set");
+        // An ordinary user can give no file away, and may have one group alone.
+        let own = (data().uid(), data().gid());
+        let is_root = rustix::process::geteuid().is_root();
+        let (user, group) = if is_root { (65534, 65533) } else { own };
+        chown(&path, Some(user), Some(group)).expect("given away");
+        atomic_write(&path, b"newer", Access::Inherited).expect("replaced");
+        let now = (data().uid(), data().gid(), data().mode() & 0o777);
+        assert_eq!(now, (user, group, 0o640));
     }
 
     #[test]
