@@ -1,15 +1,16 @@
 //! `moorgate htpasswd FILE USER`: adds, changes or deletes one entry of an htpasswd file.
 
-use std::fs::{File, Metadata, Permissions};
-use std::io::{self, BufRead, IsTerminal, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::fs::File;
+use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use secrecy::zeroize::Zeroizing;
 
 use crate::auth::htpasswd::{BYTE_ORDER_MARK, Htpasswd, Line};
 use crate::auth::{BcryptHash, BcryptKey, Cost, UserName};
+use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, LockMode, atomic_write};
 
 /// How the entry is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
@@ -129,9 +130,8 @@ fn change(
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
         .to_owned();
-    let _lock = lock(&directory)?;
-    let (old, metadata) =
-        read(&target).with_context(|| format!("cannot read {}", file.display()))?;
+    let _lock = lock(&directory, LOCK_TIMEOUT)?;
+    let old = read(&target).with_context(|| format!("cannot read {}", file.display()))?;
     let (new, done) = match (entry, without_user(&old, user)) {
         (Some(entry), Some(_)) => (with_entry(&old, user, entry), "changed"),
         (Some(entry), None) => (with_entry(&old, user, entry), "added"),
@@ -146,7 +146,7 @@ fn change(
         "{} would not read as it should: nothing was changed",
         file.display()
     );
-    replace(&target, &directory, &new, metadata.as_ref())
+    atomic_write(&target, &new, Access::Inherited)
         .with_context(|| format!("cannot write {}: nothing was changed", file.display()))?;
     Ok(done)
 }
@@ -213,69 +213,44 @@ fn line_end(line: &[u8]) -> &[u8] {
     }
 }
 
-/// Keeps a second run out until this one has read and written. The directory itself is locked: it
-/// needs no further file that would be left over, or could belong to somebody else.
-fn lock(directory: &Path) -> anyhow::Result<File> {
-    let lock =
+/// Locks the directory against other runs of this command until the file is replaced. The directory
+/// needs no lock file, which would be left over or could belong to another user.
+fn lock(directory: &Path, timeout: Duration) -> anyhow::Result<Option<FileLock>> {
+    let open =
         File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
-    if let Err(error) = lock.lock() {
-        // Some network file systems lock no directories.
-        eprintln!(
-            "warning: cannot lock {} ({error}): change its files one at a time",
-            directory.display()
-        );
-    }
-    Ok(lock)
-}
-
-fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Metadata>)> {
-    match File::open(path) {
-        Ok(mut file) => {
-            let metadata = file.metadata()?;
-            let mut content = Vec::new();
-            file.read_to_end(&mut content)?;
-            Ok((content, Some(metadata)))
+    match FileLock::acquire_open(open, LockMode::Exclusive, timeout) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            bail!(
+                "cannot lock {}: another command has held the lock for {} s, nothing was changed",
+                directory.display(),
+                timeout.as_secs()
+            )
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), None)),
-        Err(error) => Err(error),
+        Err(error) => {
+            // Some network file systems lock no directories.
+            eprintln!(
+                "warning: cannot lock {} ({error}): change its files one at a time",
+                directory.display()
+            );
+            Ok(None)
+        }
     }
 }
 
-/// Like [`crate::state_file::atomic_write`], but what replaces an old file belongs to the same
-/// owner and may be read by the same people: the proxy often runs as another user than the one who
-/// types this.
-fn replace(
-    target: &Path,
-    directory: &Path,
-    content: &[u8],
-    old: Option<&Metadata>,
-) -> io::Result<()> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".moorgate-")
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(directory)?;
-    file.write_all(content)?;
-    if let Some(old) = old {
-        let new = file.as_file().metadata()?;
-        let kept = |old: u32, new: u32| (old != new).then_some(old);
-        let (user, group) = (kept(old.uid(), new.uid()), kept(old.gid(), new.gid()));
-        if user.is_some() || group.is_some() {
-            fchown(file.as_file(), user, group).map_err(|error| {
-                let text =
-                    "it belongs to somebody else, and has to: run this as its owner or as root";
-                io::Error::new(error.kind(), text)
-            })?;
-        }
-        file.as_file()
-            .set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
+/// The content of the file; empty if there is none.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        content => content,
     }
-    file.as_file().sync_all()?;
-    file.persist(target).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -369,6 +344,19 @@ mod tests {
             std::fs::read_dir(directory.path()).expect("listed").count(),
             2,
             "nothing is left over"
+        );
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_ends_the_command() {
+        let directory = tempfile::tempdir().expect("directory");
+        let held = lock(directory.path(), Duration::ZERO).expect("free");
+        assert!(held.is_some());
+        let error = lock(directory.path(), Duration::from_millis(20)).expect_err("held");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("cannot lock") && text.ends_with("nothing was changed"),
+            "{text}"
         );
     }
 
