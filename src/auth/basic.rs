@@ -1,4 +1,4 @@
-//! The value of an `Authorization` header: Basic credentials (RFC 7617).
+//! Basic credentials of an `Authorization` header (RFC 7617).
 
 use std::fmt;
 
@@ -11,14 +11,13 @@ use secrecy::zeroize::Zeroizing;
 pub struct Credentials {
     /// `user:password`. One buffer, since this is made for every request.
     pair: Zeroizing<Vec<u8>>,
-    /// Where the first colon is; what stands before it is UTF-8.
+    /// The position of the first colon; the bytes before it are UTF-8.
     colon: usize,
 }
 
-/// Why a header value holds no Basic credentials.
+/// Why a header value has no Basic credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BasicError {
-    /// Another scheme.
     #[error("the authorization scheme is not Basic")]
     NotBasic,
     /// No scheme, bad base64, no colon, a control character, a user name that is not UTF-8, or too
@@ -27,8 +26,8 @@ pub enum BasicError {
     Malformed,
 }
 
-/// Reads a header value. The scheme may be in any case; padding may be missing, since that leaves
-/// only one reading; everything else that RFC 4648 calls non-canonical is refused.
+/// Parses a header value. The scheme is case-insensitive and the padding optional; all other
+/// non-canonical base64 (RFC 4648 §3.5) is refused.
 pub fn parse(value: &[u8]) -> Result<Credentials, BasicError> {
     let (scheme, rest) = match value.iter().position(|&b| b == b' ') {
         Some(space) => value.split_at(space),
@@ -49,28 +48,27 @@ impl Credentials {
         if encoded.len() > MAX_ENCODED {
             return None;
         }
-        // As large as it can become, so that no copy of it is left behind by growing.
+        // Allocated at its maximum size: growing would leave a copy of the password in memory.
         let mut pair = Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
         let length = BASE64.decode_slice(encoded, &mut pair).ok()?;
         pair.truncate(length);
-        Self::of(pair)
+        Self::from_pair(pair)
     }
 
-    /// The same from a form. `None` for what no header could say either.
+    /// Makes credentials from the fields of a form. `None` for those that no header can carry.
     pub(crate) fn new(user: &str, password: &str) -> Option<Self> {
         if user.contains(':') || user.len() + password.len() > MAX_ENCODED / 4 * 3 {
             return None;
         }
-        Self::of(Zeroizing::new(
+        Self::from_pair(Zeroizing::new(
             [user.as_bytes(), b":", password.as_bytes()].concat(),
         ))
     }
 
-    fn of(pair: Zeroizing<Vec<u8>>) -> Option<Self> {
+    fn from_pair(pair: Zeroizing<Vec<u8>>) -> Option<Self> {
         let colon = pair.iter().position(|&b| b == b':')?;
         let (user, password) = pair.split_at(colon);
-        // RFC 7617 §2: neither has control characters. A NUL would also end the password for
-        // bcrypt.
+        // RFC 7617 §2: neither has control characters. Bcrypt also ends a password at a NUL.
         if std::str::from_utf8(user)
             .ok()?
             .chars()
@@ -90,13 +88,13 @@ impl Credentials {
         std::str::from_utf8(user).expect("checked when it was decoded")
     }
 
-    /// The password, which may hold colons and need not be UTF-8.
+    /// The password. It may contain colons and need not be UTF-8.
     pub(crate) fn password(&self) -> &[u8] {
         let (_, password) = self.pair.split_at(self.colon);
         password.strip_prefix(b":").unwrap_or_default()
     }
 
-    /// Whether both are empty: what some clients send when they have nothing to send.
+    /// Whether user and password are empty: some clients send that in place of no header.
     pub fn is_empty(&self) -> bool {
         self.pair.as_slice() == b":"
     }
@@ -110,7 +108,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Base64 of 6 KiB: more than any password that is not a mistake.
+/// Base64 of 6 KiB, more than any password has.
 const MAX_ENCODED: usize = 8 << 10;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_pair_can_be_told() {
+    fn an_empty_pair_is_recognized() {
         assert!(
             parse(encoded(b":").as_bytes())
                 .expect("readable")
@@ -179,21 +177,28 @@ mod tests {
     }
 
     #[test]
-    fn a_form_says_what_a_header_can() {
-        let of_form = |user: &str, password: &str| {
+    fn a_form_has_the_limits_of_a_header() {
+        let from_form = |user: &str, password: &str| {
             Credentials::new(user, password).map(|c| (c.user().to_owned(), c.password().to_vec()))
         };
-        assert_eq!(of_form("a", "b:c"), Some(("a".to_owned(), b"b:c".to_vec())));
-        assert_eq!(of_form("", ""), Some((String::new(), Vec::new())));
-        assert_eq!(of_form("a:b", "c"), None, "it would be another user's");
+        assert_eq!(
+            from_form("a", "b:c"),
+            Some(("a".to_owned(), b"b:c".to_vec()))
+        );
+        assert_eq!(from_form("", ""), Some((String::new(), Vec::new())));
+        assert_eq!(
+            from_form("a:b", "c"),
+            None,
+            "a colon would make it the name of another user"
+        );
         for (user, password) in [("a\0", "b"), ("a", "b\0c"), ("a", "b\n")] {
-            assert_eq!(of_form(user, password), None);
+            assert_eq!(from_form(user, password), None);
         }
-        assert_eq!(of_form("a", &"b".repeat(8 << 10)), None);
+        assert_eq!(from_form("a", &"b".repeat(8 << 10)), None);
     }
 
     #[test]
-    fn other_schemes_are_told_from_nonsense() {
+    fn other_schemes_differ_from_malformed_values() {
         for value in ["Bearer abc", "Negotiate", "Basicx QTpi", "Digest a=b"] {
             assert_eq!(pair(value), Err(BasicError::NotBasic), "{value}");
         }
@@ -251,7 +256,7 @@ mod tests {
         }
 
         #[test]
-        fn what_a_client_encodes_comes_back(user in "[^:\\p{Cc}]*", password in "\\P{Cc}*") {
+        fn encoded_credentials_are_decoded(user in "[^:\\p{Cc}]*", password in "\\P{Cc}*") {
             let (got_user, got_password) = pair(&encoded(format!("{user}:{password}").as_bytes())).expect("readable");
             prop_assert_eq!(got_user, user);
             prop_assert_eq!(got_password, password.into_bytes());
