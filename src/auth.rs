@@ -1,8 +1,8 @@
-//! Passwords: who is asking, and whether it is true; and what they may do then.
+//! Authentication of users and the access rules.
 //!
-//! [`basic`] reads what the client says, [`UsersFile`] knows whom to believe, [`verify`] compares
-//! the two without letting a stranger spend more of the processor than one low-priority thread has.
-//! [`policy`] knows the access rules, and [`token`] gives and verifies what stands for a password.
+//! [`basic`] parses the credentials of a request, [`UsersFile`] has the users, and [`verify`] checks
+//! a password at a bounded cost: hashing runs on low-priority threads. [`policy`] evaluates the
+//! access rules, [`token`] issues and verifies the tokens that replace a password.
 
 pub mod basic;
 mod hash;
@@ -15,7 +15,7 @@ mod users_file;
 pub mod verify;
 
 mod cache;
-mod gate;
+mod password_queue;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -24,24 +24,22 @@ use std::sync::Arc;
 pub(crate) use hash::{BcryptHash, BcryptKey, Cost};
 pub use users_file::{HtpasswdError, Refreshed, UsersFile};
 
-/// Who is asking.
+/// The identity that a request is authenticated as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// Somebody who knew the password.
+    /// A user whose password or token was verified.
     User(UserName),
-    /// Anybody.
+    /// A client without a login.
     Anonymous,
 }
 
-/// The name of a user, in a form that an htpasswd file can hold and a client can send. Cheap to
-/// clone.
+/// A user name that an htpasswd file can contain and a client can send. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserName(Arc<str>);
 
-/// Why a text is not a user name.
+/// Why a text is no user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserNameError {
-    /// Nothing there.
     #[error("the user name is empty")]
     Empty,
     /// Over 255 bytes, which is also the bound of Apache's `htpasswd`.
@@ -50,16 +48,16 @@ pub enum UserNameError {
     /// A colon ends the name, in the file (RFC 7617 §2) and on the wire.
     #[error("the user name has a colon")]
     Colon,
-    /// RFC 7617 §2 forbids them.
+    /// RFC 7617 §2 forbids control characters.
     #[error("the user name has a control character")]
     Control,
-    /// It would be trimmed away, or make the line a comment.
+    /// Readers of an htpasswd file trim white space and take a line with `#` for a comment.
     #[error("the user name begins or ends with white space, or begins with `#`")]
     Edge,
 }
 
 impl UserName {
-    /// Checks a name. Upper and lower case are different users, as with `htpasswd`.
+    /// Parses a name. Names are case-sensitive, as with `htpasswd`.
     pub fn new(name: &str) -> Result<Self, UserNameError> {
         if name.is_empty() {
             return Err(UserNameError::Empty);
@@ -80,14 +78,13 @@ impl UserName {
         Ok(Self(name.into()))
     }
 
-    /// The name itself.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// `str` hashes and compares like the name that holds it, so that a map can be asked with what was
-/// sent.
+/// A map of users can be searched by the bytes that a client sent: `str` hashes and compares as
+/// the name does.
 impl Borrow<str> for UserName {
     fn borrow(&self) -> &str {
         &self.0

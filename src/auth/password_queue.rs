@@ -1,10 +1,10 @@
-//! The gate before bcrypt: one check per password at a time, few at once, few waiting.
+//! The queue in front of bcrypt: one check per password at a time, on a few threads, with a bound on
+//! the checks that wait.
 //!
-//! Threads of its own instead of the runtime's blocking pool, for two reasons: a nice value is a
-//! property of a thread and cannot be taken back, and the line before them can be seen, bounded and
-//! tidied under one lock.
+//! It has threads of its own instead of the runtime's blocking pool: a thread cannot lower its nice
+//! value again, and one lock makes the queue measurable and bounded.
 
-mod line;
+mod order;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,129 +17,128 @@ use super::cache::{CacheState, CredentialTag, PasswordCache};
 use super::lockout::{Admission, Lockout, LoginAttempt};
 use super::{BcryptHash, BcryptKey, Cost};
 use crate::config::snapshot::FailureBudgets;
-use line::Queue;
+use order::Queue;
 
-/// A password to be checked. It is wiped when the check is done or given up.
+/// A password to be checked. It is wiped when the check ends or is dropped.
 pub(super) struct Check {
     pub(super) tag: CredentialTag,
     pub(super) key: BcryptKey,
     pub(super) hash: BcryptHash,
-    /// What it costs to find the password wrong.
+    /// The cost at which every wrong password of the file is checked.
     pub(super) highest: Cost,
     pub(super) requested_at: Instant,
-    /// Who shows it, as the budgets know it.
+    /// The client and user whose failure budgets it counts for.
     pub(super) attempt: LoginAttempt,
     pub(super) budgets: FailureBudgets,
-    /// What is against it: failures that still count, and checks in line before it. The least goes
+    /// Failures that still count plus checks of the same address before it. The lowest rank runs
     /// first.
     pub(super) rank: u32,
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Right,
     Wrong,
-    /// It was not looked at: its budget was used up by those before it in line.
+    /// It was not checked: checks before it in the queue used up the failure budget.
     Refused,
 }
 
-/// What somebody gets who brings a check.
+/// The result of [`PasswordQueue::enter`].
 #[derive(Debug)]
 pub(super) enum Ticket {
-    /// It was verified in the meantime.
+    /// The same pair was verified in the meantime.
     Verified,
-    /// The verdict will be here, or the sender will be gone if the check broke off.
+    /// Receives the verdict; closed without one if the check failed.
     Waiting(watch::Receiver<Option<Verdict>>),
-    /// The same, of a check that somebody else brought. What comes of it is counted for that one
-    /// only.
+    /// Receives the verdict of a check that another request entered. The verdict is counted for that
+    /// request only.
     Joined(watch::Receiver<Option<Verdict>>),
 }
 
-/// Too many are waiting.
+/// Too many checks wait.
 #[derive(Debug)]
 pub(super) struct Full;
 
-/// Checks that wait, checks that run, and what came of them.
+/// Checks that wait or run, and the cache and failure budgets that their verdicts update.
 pub(super) struct PasswordQueue {
     pub(super) cache: PasswordCache,
     pub(super) lockout: Lockout,
-    line: Mutex<Queue>,
+    queue: Mutex<Queue>,
     arrived: Condvar,
     bound: usize,
     hashed: AtomicU64,
 }
 
 impl PasswordQueue {
-    /// At most `bound` checks wait, besides those of known pairs.
+    /// A queue in which at most `bound` checks wait, besides those of known pairs.
     pub(super) fn new(cache: PasswordCache, lockout: Lockout, bound: usize) -> Self {
-        let (line, arrived, hashed) = (Mutex::default(), Condvar::new(), AtomicU64::new(0));
         Self {
             cache,
             lockout,
-            line,
-            arrived,
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
             bound,
-            hashed,
+            hashed: AtomicU64::new(0),
         }
     }
 
-    /// Joins the check of the same password that waits or runs, or stands in line with this one.
+    /// Joins the check of the same password that waits or runs, or appends this one.
     pub(super) fn enter(&self, check: Check) -> Result<Ticket, Full> {
-        let mut line = self.line();
-        if let Some(flight) = line.join(&check) {
+        let mut queue = self.queue();
+        if let Some(flight) = queue.join(&check) {
             return Ok(Ticket::Joined(flight));
         }
-        // Under the lock, because a check that was right is remembered before its flight ends:
-        // whoever sees no flight sees what it found.
+        // Under the lock: a right password is cached before its check leaves the queue, so that a
+        // caller that finds no check finds its result.
         let flight = match self.cache.get(&check.tag, check.requested_at) {
             CacheState::Fresh => return Ok(Ticket::Verified),
-            CacheState::Stale => line.push_trusted(check),
-            CacheState::Miss => line.push_untrusted(check, self.bound)?,
+            CacheState::Stale => queue.push_trusted(check),
+            CacheState::Miss => queue.push_untrusted(check, self.bound)?,
         };
-        drop(line);
+        drop(queue);
         self.arrived.notify_one();
         Ok(Ticket::Waiting(flight))
     }
 
-    /// Checks passwords until the gate is closed: what each of its threads does.
+    /// Checks passwords until the queue is closed. Each thread runs this.
     pub(super) fn work(&self, verify: impl Fn(&Check) -> Verdict) {
         while let Some(check) = self.next() {
             self.run(&check, &verify);
         }
     }
 
-    /// The next check that somebody still waits for; `None` when the gate is closed.
+    /// The next check that a client still waits for; `None` when the queue is closed. Blocks.
     pub(super) fn next(&self) -> Option<Check> {
-        let mut line = self.line();
-        while !line.is_closed() {
-            if let Some(check) = line.take() {
+        let mut queue = self.queue();
+        while !queue.is_closed() {
+            if let Some(check) = queue.take() {
                 return Some(check);
             }
-            line = self
+            queue = self
                 .arrived
-                .wait(line)
+                .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         None
     }
 
-    /// Checks one password, counts what came of it, and tells everybody who waits for it.
+    /// Checks one password, counts the verdict, and sends it to all clients that wait for it.
     pub(super) fn run(&self, check: &Check, verify: impl Fn(&Check) -> Verdict) {
         let verdict = if self.is_used_up(check) {
             Some(Verdict::Refused)
         } else {
             self.verdict(check, verify)
         };
-        let flight = self.line().complete(check);
+        let flight = self.queue().complete(check);
         if let Some(flight) = flight {
-            // After a panic: `None`, and the sender goes, which tells the clients.
+            // After a panic the verdict is `None`, and dropping the sender ends the wait.
             flight.send_replace(verdict);
         }
     }
 
     fn verdict(&self, check: &Check, verify: impl Fn(&Check) -> Verdict) -> Option<Verdict> {
-        // One that panics must not take the thread with it.
+        // A panic of one check must not end the thread.
         let verdict = catch_unwind(AssertUnwindSafe(|| verify(check))).ok();
         self.hashed.fetch_add(1, Ordering::Relaxed);
         match verdict {
@@ -147,20 +146,20 @@ impl PasswordQueue {
                 self.cache.insert(check.tag, check.requested_at);
                 self.lockout.succeeded(&check.attempt, check.requested_at);
             }
-            // Not remembered here: strangers could fill the memory with wrong passwords, and drive
-            // out right ones. Here and not by the client, which may have gone to escape it.
+            // Not cached: clients without credentials could evict right passwords with wrong ones.
+            // Counted here and not by the request, which a client can cancel.
             Some(Verdict::Wrong) => {
                 self.lockout
                     .failed(&check.attempt, &check.budgets, check.requested_at)
             }
             Some(Verdict::Refused) => {}
-            None => tracing::error!("a password check broke off: this is a bug in moorgate"),
+            None => tracing::error!("password check panicked, this is a bug in moorgate"),
         }
         verdict
     }
 
-    /// Whether others of the same address or user have used up the budget while this one stood in
-    /// line. A pair that was right not long ago needs none.
+    /// Whether other checks of the same address or user have used up the failure budget while this
+    /// one waited. A pair that was right not long ago needs none.
     fn is_used_up(&self, check: &Check) -> bool {
         self.cache.get(&check.tag, check.requested_at) == CacheState::Miss
             && matches!(
@@ -170,25 +169,25 @@ impl PasswordQueue {
             )
     }
 
-    /// Lets the threads end and turns away whoever waits.
+    /// Ends the threads and drops the checks that wait.
     pub(super) fn close(&self) {
-        *self.line() = Queue::closed();
+        *self.queue() = Queue::closed();
         self.arrived.notify_all();
     }
 
-    /// Checks done since the start.
+    /// The number of checks that ran since the start.
     pub(super) fn hashed(&self) -> u64 {
         self.hashed.load(Ordering::Relaxed)
     }
 
-    /// Checks in line.
+    /// The number of checks that wait.
     pub(super) fn waiting(&self) -> usize {
-        self.line().waiting()
+        self.queue().waiting()
     }
 
-    /// Nothing under the lock panics, so a poisoned one is as good as another.
-    fn line(&self) -> MutexGuard<'_, Queue> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nothing under the lock panics.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

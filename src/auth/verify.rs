@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::basic::Credentials;
 use super::cache::{CacheState, CredentialTag, PasswordCache};
-use super::gate::{Check, Full, PasswordQueue, Ticket, Verdict};
 use super::htpasswd::{Claim, Htpasswd};
 use super::lockout::{Admission, Lockout, LockoutStatus, LoginAttempt, TooManyFailures};
+use super::password_queue::{Check, Full, PasswordQueue, Ticket, Verdict};
 use super::{BcryptHash, BcryptKey, UserName};
 use crate::config::snapshot::FailureBudgets;
 use crate::crypto::TagKey;
@@ -24,7 +24,7 @@ use crate::crypto::TagKey;
 /// password: both are one check of the same length that goes the same way.
 pub struct Verifier {
     key: TagKey,
-    gate: Arc<PasswordQueue>,
+    queue: Arc<PasswordQueue>,
 }
 
 /// How much is remembered and how much may wait.
@@ -132,21 +132,21 @@ impl Verifier {
         } = settings;
         let key = TagKey::random().map_err(|_| VerifierError::NoRandomness)?;
         let lockout = Lockout::new(Instant::now());
-        let gate = Arc::new(PasswordQueue::new(
+        let queue = Arc::new(PasswordQueue::new(
             PasswordCache::new(lifetime, remembered),
             lockout,
             waiting,
         ));
         // From here on, an early return drops the verifier and so ends the threads that were
         // started.
-        let verifier = Self { key, gate };
+        let verifier = Self { key, queue };
         for _ in 0..threads.max(1) {
-            let gate = verifier.gate.clone();
+            let queue = verifier.queue.clone();
             thread::Builder::new()
                 .name("password".to_owned())
                 .spawn(move || {
                     yield_to_traffic();
-                    gate.work(check);
+                    queue.work(check);
                 })?;
         }
         Ok(verifier)
@@ -172,17 +172,17 @@ impl Verifier {
         } = users.claim(credentials.user());
         let tag = CredentialTag::from_password(&self.key, domain, credentials, hash);
         let requested_at = Instant::now();
-        let cached = self.gate.cache.get(&tag, requested_at);
+        let cached = self.queue.cache.get(&tag, requested_at);
         if let (CacheState::Fresh, Some(user)) = (cached, user) {
             return Ok(LoginAdmission::Remembered(user.clone()));
         }
         let attempt = self
-            .gate
+            .queue
             .lockout
             .attempt(client, domain, credentials.user(), tag.short());
         let rank = match cached {
             CacheState::Fresh | CacheState::Stale => 0,
-            CacheState::Miss => match self.gate.lockout.admit(&attempt, budgets, requested_at) {
+            CacheState::Miss => match self.queue.lockout.admit(&attempt, budgets, requested_at) {
                 Admission::Admitted { failures } => failures,
                 Admission::KnownWrong => return Err(VerifyError::WrongPassword),
                 Admission::Refused(refused) => return Err(refused.into()),
@@ -210,7 +210,7 @@ impl Verifier {
     pub async fn verify(&self, pending: PendingLogin) -> Result<UserName, VerifyError> {
         let PendingLogin { user, check } = pending;
         let (attempt, budgets, requested_at) = (check.attempt, check.budgets, check.requested_at);
-        let lockout = &self.gate.lockout;
+        let lockout = &self.queue.lockout;
         let landed = async |mut flight: watch::Receiver<Option<Verdict>>| {
             flight
                 .wait_for(Option::is_some)
@@ -218,7 +218,7 @@ impl Verifier {
                 .ok()
                 .and_then(|verdict| *verdict)
         };
-        let verdict = match self.gate.enter(check) {
+        let verdict = match self.queue.enter(check) {
             Ok(Ticket::Verified) => Some(Verdict::Right),
             Ok(Ticket::Waiting(flight)) => landed(flight).await,
             Ok(Ticket::Joined(flight)) => {
@@ -259,7 +259,7 @@ impl Verifier {
         budgets: &FailureBudgets,
     ) -> Result<(), VerifyError> {
         let attempt = self.attempt_of_secret(domain, secret, client);
-        match self.gate.lockout.admit(&attempt, budgets, Instant::now()) {
+        match self.queue.lockout.admit(&attempt, budgets, Instant::now()) {
             Admission::Refused(refused) => Err(refused.into()),
             Admission::KnownWrong => Err(VerifyError::WrongPassword),
             Admission::Admitted { .. } => Ok(()),
@@ -280,7 +280,7 @@ impl Verifier {
             return error;
         }
         let attempt = self.attempt_of_secret(domain, secret, client);
-        self.gate.lockout.failed(&attempt, budgets, Instant::now());
+        self.queue.lockout.failed(&attempt, budgets, Instant::now());
         VerifyError::WrongPassword
     }
 
@@ -288,35 +288,35 @@ impl Verifier {
         let tag = CredentialTag::from_secret(&self.key, domain, secret).short();
         // No domain is called so: in place of a user's name, whose budget others would use up, the
         // address.
-        self.gate
+        self.queue
             .lockout
             .attempt(client, "", &client.to_string(), tag)
     }
 
     /// What it has done so far.
     pub fn status(&self) -> VerifierStatus {
-        let gate = &self.gate;
+        let queue = &self.queue;
         VerifierStatus {
-            hashed: gate.hashed(),
-            waiting: gate.waiting(),
-            remembered: gate.cache.len(),
+            hashed: queue.hashed(),
+            waiting: queue.waiting(),
+            remembered: queue.cache.len(),
         }
     }
 
     /// What was refused so far.
     pub fn lockout_status(&self) -> LockoutStatus {
-        self.gate.lockout.status(Instant::now())
+        self.queue.lockout.status(Instant::now())
     }
 
     /// The budgets, to give them back.
     pub(crate) fn lockout(&self) -> &Lockout {
-        &self.gate.lockout
+        &self.queue.lockout
     }
 }
 
 impl Drop for Verifier {
     fn drop(&mut self) {
-        self.gate.close();
+        self.queue.close();
     }
 }
 

@@ -4,9 +4,9 @@ use super::*;
 use crate::auth::basic;
 use crate::crypto::TagKey;
 
-/// A gate without threads, with room for two strangers. The domain makes one check another.
+/// A queue without threads, with room for two strangers. The domain makes one check another.
 struct TestQueue {
-    gate: PasswordQueue,
+    queue: PasswordQueue,
     key: TagKey,
 }
 
@@ -19,9 +19,9 @@ impl TestQueue {
 
     fn with_room(bound: usize) -> Self {
         let remembered = PasswordCache::new(Duration::from_secs(60), 10);
-        let gate = PasswordQueue::new(remembered, Lockout::new(Instant::now()), bound);
+        let queue = PasswordQueue::new(remembered, Lockout::new(Instant::now()), bound);
         Self {
-            gate,
+            queue,
             key: TagKey::random().expect("randomness"),
         }
     }
@@ -34,13 +34,13 @@ impl TestQueue {
             BcryptKey::new(b"b"),
         );
         let from = from.parse().expect("an address");
-        let attempt = self.gate.lockout.attempt(from, domain, "a", tag.short());
+        let attempt = self.queue.lockout.attempt(from, domain, "a", tag.short());
         let budgets = FailureBudgets {
             address: 4,
             ..FailureBudgets::default()
         };
         let rank = match self
-            .gate
+            .queue
             .lockout
             .evaluate(&attempt, &budgets, Instant::now())
         {
@@ -60,7 +60,7 @@ impl TestQueue {
     }
 
     fn enter(&self, domain: &str) -> Result<Ticket, Full> {
-        self.gate.enter(self.check(domain, "192.0.2.1"))
+        self.queue.enter(self.check(domain, "192.0.2.1"))
     }
 
     fn wait(&self, domain: &str) -> Receiver {
@@ -68,7 +68,7 @@ impl TestQueue {
     }
 
     fn wait_from(&self, from: &str, domain: &str) -> Receiver {
-        match self.gate.enter(self.check(domain, from)) {
+        match self.queue.enter(self.check(domain, from)) {
             Ok(Ticket::Waiting(receiver) | Ticket::Joined(receiver)) => receiver,
             other => panic!("expected to wait, got {other:?}"),
         }
@@ -84,16 +84,16 @@ impl TestQueue {
     }
 
     fn take(&self) -> Option<Check> {
-        self.gate.line().take()
+        self.queue.queue().take()
     }
 
     /// Does everything that waits, and says how many hashes that were.
     fn work(&self, verify: impl Fn(&Check) -> Verdict) -> u64 {
-        let before = self.gate.hashed();
+        let before = self.queue.hashed();
         while let Some(check) = self.take() {
-            self.gate.run(&check, &verify);
+            self.queue.run(&check, &verify);
         }
-        self.gate.hashed() - before
+        self.queue.hashed() - before
     }
 }
 
@@ -105,14 +105,14 @@ fn verdict(receiver: &Receiver) -> Option<Verdict> {
 fn one_password_is_one_check_for_all_who_ask() {
     let fixture = TestQueue::new();
     let all: Vec<_> = (0..100).map(|_| fixture.wait("a")).collect();
-    assert_eq!(fixture.gate.waiting(), 1);
+    assert_eq!(fixture.queue.waiting(), 1);
     assert_eq!(fixture.work(|_| Verdict::Right), 1);
     assert!(
         all.iter()
             .all(|receiver| verdict(receiver) == Some(Verdict::Right))
     );
     assert!(matches!(fixture.enter("a"), Ok(Ticket::Verified)));
-    assert!(fixture.gate.line().in_flight() == 0);
+    assert!(fixture.queue.queue().in_flight() == 0);
 }
 
 #[test]
@@ -122,11 +122,11 @@ fn whoever_comes_while_it_runs_gets_its_verdict() {
     let check = fixture.take().expect("waiting");
     let second = fixture.wait("a");
     assert!(fixture.take().is_none());
-    fixture.gate.run(&check, |_| Verdict::Wrong);
+    fixture.queue.run(&check, |_| Verdict::Wrong);
     assert_eq!([&first, &second].map(verdict), [Some(Verdict::Wrong); 2]);
     let _third = fixture.wait_from("192.0.2.2", "a");
     assert_eq!(
-        fixture.gate.waiting(),
+        fixture.queue.waiting(),
         1,
         "a wrong password is not remembered for others"
     );
@@ -140,7 +140,7 @@ fn a_check_for_clients_that_have_gone_is_dropped() {
     drop(gone);
     assert_eq!(fixture.work(|_| Verdict::Right), 1);
     assert_eq!(verdict(&stays), Some(Verdict::Right));
-    assert!(fixture.gate.line().in_flight() == 0);
+    assert!(fixture.queue.queue().in_flight() == 0);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn in_a_full_line_whoever_has_more_behind_him_gives_way() {
     );
     assert!(flood[0].has_changed().is_ok() && flood[1].has_changed().is_ok());
     let check = fixture.take().expect("waiting");
-    fixture.gate.run(&check, |_| Verdict::Right);
+    fixture.queue.run(&check, |_| Verdict::Right);
     assert_eq!(verdict(&fresh), Some(Verdict::Right));
     // An address does not evict one with as many connections, nor one with fewer.
     let equals = ["192.0.2.3", "192.0.2.4", "192.0.2.5"].map(|from| fixture.wait_from(from, from));
@@ -206,7 +206,7 @@ fn in_a_full_line_whoever_has_more_behind_him_gives_way() {
     for from in ["192.0.2.6", "192.0.2.3"] {
         assert!(
             matches!(
-                fixture.gate.enter(fixture.check("another", from)),
+                fixture.queue.enter(fixture.check("another", from)),
                 Err(Full)
             ),
             "{from}"
@@ -224,7 +224,7 @@ fn a_check_that_somebody_with_less_behind_him_joins_is_his() {
     let _more = fixture.wait_from("192.0.2.2", "more");
     let joined = fixture.wait_from("192.0.2.3", "shared");
     let first = fixture.take().expect("waiting");
-    fixture.gate.run(&first, |_| Verdict::Right);
+    fixture.queue.run(&first, |_| Verdict::Right);
     assert_eq!([&shared, &joined].map(verdict), [Some(Verdict::Right); 2]);
 }
 
@@ -253,10 +253,10 @@ fn who_leaves_before_the_verdict_is_charged_all_the_same() {
         let gone = fixture.wait_from("192.0.2.1", &format!("gone {n}"));
         let check = fixture.take().expect("waiting");
         drop(gone);
-        fixture.gate.run(&check, |_| Verdict::Wrong);
+        fixture.queue.run(&check, |_| Verdict::Wrong);
     }
     let attempt = fixture
-        .gate
+        .queue
         .lockout
         .attempt("192.0.2.1".parse().expect("valid"), "d", "a", 1);
     let budgets = FailureBudgets {
@@ -265,7 +265,7 @@ fn who_leaves_before_the_verdict_is_charged_all_the_same() {
     };
     assert!(matches!(
         fixture
-            .gate
+            .queue
             .lockout
             .evaluate(&attempt, &budgets, Instant::now()),
         Admission::Refused(_)
@@ -281,9 +281,9 @@ async fn who_was_right_an_hour_ago_does_not_stand_behind_strangers() {
     let _strangers = [fixture.wait("a"), fixture.wait("b")];
     let known = fixture.wait("known");
     let check = fixture.take().expect("waiting");
-    fixture.gate.run(&check, |_| Verdict::Right);
+    fixture.queue.run(&check, |_| Verdict::Right);
     assert_eq!(verdict(&known), Some(Verdict::Right));
-    assert_eq!(fixture.gate.waiting(), 2);
+    assert_eq!(fixture.queue.waiting(), 2);
 }
 
 #[test]
@@ -304,13 +304,13 @@ fn a_panic_ends_one_check_and_not_the_gate() {
 fn closing_ends_the_threads_and_turns_away_who_waits() {
     let fixture = TestQueue::new();
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| fixture.gate.work(|_| Verdict::Wrong));
-        fixture.gate.close();
+        let thread = scope.spawn(|| fixture.queue.work(|_| Verdict::Wrong));
+        fixture.queue.close();
         thread.join().expect("no panic");
     });
     let waiting = fixture.wait("a");
-    fixture.gate.close();
+    fixture.queue.close();
     assert!(waiting.has_changed().is_err());
-    fixture.gate.work(|_| Verdict::Wrong);
-    assert_eq!(fixture.gate.hashed(), 0);
+    fixture.queue.work(|_| Verdict::Wrong);
+    assert_eq!(fixture.queue.hashed(), 0);
 }

@@ -205,14 +205,14 @@ async fn beyond_the_first_72_bytes_a_password_does_not_count() {
 
 /// Without threads, what is in line can be looked at.
 fn idle() -> Verifier {
-    let gate = Arc::new(PasswordQueue::new(
+    let queue = Arc::new(PasswordQueue::new(
         PasswordCache::new(Duration::from_secs(60), 10),
         Lockout::new(Instant::now()),
         2,
     ));
     Verifier {
         key: TagKey::random().expect("randomness"),
-        gate,
+        queue,
     }
 }
 
@@ -232,11 +232,11 @@ async fn an_unknown_user_costs_what_a_wrong_password_costs() {
         };
         let work = async {
             assert_eq!(verifier.status().waiting, 1);
-            let taken = verifier.gate.next().expect("one check");
+            let taken = verifier.queue.next().expect("one check");
             let costs = std::iter::once(taken.hash.cost())
                 .chain(taken.hash.cost().missing_to(taken.highest));
             rounds.push(costs.map(Cost::rounds).sum::<u32>());
-            verifier.gate.run(&taken, check);
+            verifier.queue.run(&taken, check);
         };
         let ((first, second), ()) = tokio::join!(biased; both, work);
         assert_eq!(
