@@ -42,7 +42,7 @@ pub use listeners::{ListenerKind, ListenerStatus};
 /// A running moorgate.
 pub struct App {
     directory: PathBuf,
-    gate: Arc<Gateway>,
+    gateway: Arc<Gateway>,
     certificates: Arc<Certificates>,
     issuer: Arc<Issuer>,
     server_configs: ServerConfigs,
@@ -166,7 +166,7 @@ impl App {
         ));
         let app = Arc::new(Self {
             directory,
-            gate: Arc::new(Gateway {
+            gateway: Arc::new(Gateway {
                 sites: ArcSwap::from(sites),
                 verifier,
                 access_log,
@@ -222,7 +222,7 @@ impl App {
 
     async fn reload_alone(self: &Arc<Self>) -> Result<(), StartError> {
         let snapshot = build::load(self.directory.clone()).await?;
-        let current = self.gate.sites.load_full();
+        let current = self.gateway.sites.load_full();
         build::warn_of_fixed(&current.snapshot, &snapshot);
         let bound = self.bind_missing(&snapshot)?;
         let sites = build::sites(snapshot.clone(), Some(&current), self.workers.count()).await?;
@@ -233,9 +233,9 @@ impl App {
             build::refresh_users(&kept)
         })
         .await;
-        self.gate.sites.store(sites);
+        self.gateway.sites.store(sites);
         self.issuer.apply(&snapshot);
-        self.gate
+        self.gateway
             .access_log
             .configure(snapshot.log.access, snapshot.log.format);
         if let Some(log) = &self.log {
@@ -273,7 +273,7 @@ impl App {
 
     /// The `drain` timeout of the configuration in force.
     pub fn drain_limit(&self) -> Duration {
-        self.gate.sites.load().snapshot.connection.drain
+        self.gateway.sites.load().snapshot.connection.drain
     }
 
     /// Whether connections are accepted.
@@ -303,16 +303,16 @@ impl App {
     }
 
     pub fn access_log(&self) -> &Arc<AccessLog> {
-        &self.gate.access_log
+        &self.gateway.access_log
     }
 
     /// The number of bcrypt hashes computed since the start.
     pub fn hashes(&self) -> u64 {
-        self.gate.verifier.status().hashed
+        self.gateway.verifier.status().hashed
     }
 
-    pub(crate) fn gate(&self) -> &Arc<Gateway> {
-        &self.gate
+    pub(crate) fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
     }
 
     /// The certificate of each domain and the state of its renewal.
@@ -357,12 +357,12 @@ impl App {
     }
 
     fn is_trusted_proxy(&self, address: IpAddr) -> bool {
-        let sites = self.gate.sites.load();
+        let sites = self.gateway.sites.load();
         sites.snapshot.trusted_proxies.contain(address)
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        self.gate.sites.load().snapshot.clone()
+        self.gateway.sites.load().snapshot.clone()
     }
 
     /// Re-reads changed certificate, htpasswd and token files, and renews leaves of the internal
@@ -420,7 +420,7 @@ impl App {
     }
 
     async fn run_on_sites(&self, what: &str, work: fn(&Sites)) {
-        let sites = self.gate.sites.load_full();
+        let sites = self.gateway.sites.load_full();
         run_logged(what, move || work(&sites)).await;
     }
 }

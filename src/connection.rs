@@ -53,7 +53,7 @@ pub(crate) struct AcceptedConnection<IO> {
 pub(crate) async fn serve_tls<IO>(
     accepted: AcceptedConnection<IO>,
     config: Arc<ListenerConfig>,
-    gate: Arc<Gateway>,
+    gateway: Arc<Gateway>,
     drain: CancellationToken,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -64,7 +64,7 @@ pub(crate) async fn serve_tls<IO>(
         listener,
         at,
     } = accepted;
-    let snapshot = gate.sites.load().snapshot.clone();
+    let snapshot = gateway.sites.load().snapshot.clone();
     let settings = snapshot.connection;
     let securing = secure(io, peer, &snapshot.trusted_proxies, config);
     let secured = tokio::time::timeout(settings.handshake, securing)
@@ -87,7 +87,7 @@ pub(crate) async fn serve_tls<IO>(
         &settings,
     ));
     let service = ConnectionService {
-        gate,
+        gateway,
         conn: conn.clone(),
         activity: activity.clone(),
     };
@@ -340,7 +340,7 @@ impl ConnectionDriver<'_> {
 /// The HTTP service of one connection.
 #[derive(Clone)]
 struct ConnectionService {
-    gate: Arc<Gateway>,
+    gateway: Arc<Gateway>,
     conn: Arc<ConnInfo>,
     activity: Arc<Activity>,
 }
@@ -351,7 +351,7 @@ impl ConnectionService {
         request: Request<Incoming>,
     ) -> Result<Response<GuardedBody<request::body::ResponseBody>>, Infallible> {
         let guard = self.activity.request(!request.body().is_end_stream());
-        let response = request::handle(&self.gate, &self.conn, request, guard.open).await;
+        let response = request::handle(&self.gateway, &self.conn, request, guard.open).await;
         Ok(response.map(|body| GuardedBody {
             body,
             _guard: guard,

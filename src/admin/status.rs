@@ -12,7 +12,7 @@ use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::request::site::Site;
 
 pub(super) fn status(app: &Arc<App>) -> Value {
-    let sites = app.gate().sites.load();
+    let sites = app.gateway().sites.load();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": app.is_ready(),
@@ -32,7 +32,7 @@ pub(super) fn status(app: &Arc<App>) -> Value {
 
 /// Password checks and lockouts.
 fn logins(app: &App) -> Value {
-    let verifier = &app.gate().verifier;
+    let verifier = &app.gateway().verifier;
     let (checks, lockout) = (verifier.status(), verifier.lockout_status());
     json!({
         "hashed": checks.hashed,

@@ -195,7 +195,8 @@ impl App {
             stop,
             move |address| own.is_trusted_proxy(address),
             move |stream, peer, permit| {
-                let (config, gate, drain) = (config.clone(), app.gate.clone(), app.drain.clone());
+                let (config, gateway, drain) =
+                    (config.clone(), app.gateway.clone(), app.drain.clone());
                 app.workers.serve(stream, peer, async move |io, peer| {
                     let _ = io.set_nodelay(true);
                     let accepted = AcceptedConnection {
@@ -204,7 +205,7 @@ impl App {
                         listener,
                         at: Instant::now(),
                     };
-                    serve_tls(accepted, config, gate, drain).await;
+                    serve_tls(accepted, config, gateway, drain).await;
                     drop(permit);
                 });
             },
@@ -255,7 +256,7 @@ impl App {
             self.address(ListenerKind::Https, configured)
                 .map_or(configured.0.port(), |real| real.port())
         };
-        let sites = self.gate.sites.load_full();
+        let sites = self.gateway.sites.load_full();
         let challenges = self.certificates.table().challenges();
         answer_plain(&sites, challenges, &request, &port).await
     }

@@ -23,7 +23,7 @@ pub(super) async fn revoke(
     which: &TokenSelection,
     domain: Option<&str>,
 ) -> ControlReply {
-    let sites = app.gate().sites.load_full();
+    let sites = app.gateway().sites.load_full();
     let Some(tokens) = crate::app::tokens::from_sites(&sites) else {
         return ControlReply::failed("no domain gives tokens: none has mode = \"token\" in [auth]");
     };

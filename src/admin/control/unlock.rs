@@ -20,7 +20,7 @@ pub(crate) enum UnlockTarget {
 }
 
 pub(super) fn unlock(app: &App, target: &UnlockTarget, domain: Option<&str>) -> ControlReply {
-    let lockout = app.gate().verifier.lockout();
+    let lockout = app.gateway().verifier.lockout();
     let now = Instant::now();
     let reply = match target {
         UnlockTarget::User(user) => unlock_user(app, user, domain, now),
@@ -46,8 +46,8 @@ pub(super) fn unlock(app: &App, target: &UnlockTarget, domain: Option<&str>) -> 
 }
 
 fn unlock_user(app: &App, user: &str, domain: Option<&str>, now: Instant) -> ControlReply {
-    let lockout = app.gate().verifier.lockout();
-    let sites = app.gate().sites.load();
+    let lockout = app.gateway().verifier.lockout();
+    let sites = app.gateway().sites.load();
     let all: Vec<&str> = sites
         .all
         .iter()

@@ -6,7 +6,7 @@ use super::{MetricDescriptor, MetricsEncoder, count};
 use crate::app::App;
 
 pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
-    let verifier = &app.gate().verifier;
+    let verifier = &app.gateway().verifier;
     let (checks, lockout) = (verifier.status(), verifier.lockout_status());
     out.counter(
         &MetricDescriptor::new("moorgate_password_hashes", "Passwords that were hashed"),

@@ -8,14 +8,14 @@ use crate::app::App;
 use crate::observe::metrics::Traffic;
 
 pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
-    let gate = app.gate();
-    let sites = gate.sites.load();
+    let gateway = app.gateway();
+    let sites = gateway.sites.load();
     let mut all: Vec<(&str, &Arc<Traffic>)> = sites
         .all
         .iter()
         .map(|site| (site.host.domain.as_str(), &site.traffic))
         .collect();
-    all.push(("", &gate.unlocated_traffic));
+    all.push(("", &gateway.unlocated_traffic));
     let of_each = || {
         all.iter()
             .map(|(domain, traffic)| ([("domain", *domain)], *traffic))
