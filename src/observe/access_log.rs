@@ -42,6 +42,57 @@ pub struct AccessLogEntry<'a> {
     pub rule: Option<&'a str>,
 }
 
+/// A field of a line, apart from the time. `None`: unknown.
+enum LogField<'a> {
+    Text(Option<&'a str>),
+    Number(Option<u64>),
+    Duration(Option<Duration>),
+}
+
+impl<'a> AccessLogEntry<'a> {
+    /// The fields after the time, in the order of the text format.
+    fn fields(&self) -> [(&'static str, LogField<'a>); FIELDS] {
+        let Self {
+            time: _,
+            client,
+            user,
+            domain,
+            method,
+            call,
+            repository,
+            reference,
+            status,
+            bytes_in,
+            bytes_out,
+            duration,
+            upstream,
+            protocol,
+            end,
+            rule,
+        } = *self;
+        [
+            ("client", LogField::Text(Some(client))),
+            ("user", LogField::Text(user)),
+            ("domain", LogField::Text(domain)),
+            ("method", LogField::Text(Some(method))),
+            ("call", LogField::Text(call)),
+            ("repository", LogField::Text(repository)),
+            ("reference", LogField::Text(reference)),
+            ("status", LogField::Number(status.map(u64::from))),
+            ("bytes_in", LogField::Number(Some(bytes_in))),
+            ("bytes_out", LogField::Number(Some(bytes_out))),
+            ("duration_ms", LogField::Duration(Some(duration))),
+            ("upstream_ms", LogField::Duration(upstream)),
+            ("protocol", LogField::Text(Some(protocol))),
+            ("end", LogField::Text(Some(end))),
+            (RULE, LogField::Text(rule)),
+        ]
+    }
+}
+
+const FIELDS: usize = 15;
+const RULE: &str = "rule";
+
 /// Buffers lines and writes them in batches, so that a request never waits for a slow reader of the
 /// log. When 4 MiB are pending, lines are dropped and counted.
 #[derive(Debug)]
@@ -99,14 +150,14 @@ impl AccessLog {
     }
 
     /// Adds a line.
-    pub fn write(&self, line: &AccessLogEntry<'_>) {
+    pub fn write(&self, entry: &AccessLogEntry<'_>) {
         // A thread that is ending has lost its buffer.
         let mut text = LINE_BUFFER.try_with(Cell::take).unwrap_or_default();
         text.clear();
         if self.json.load(Ordering::Relaxed) == 1 {
-            write_json(&mut text, line)
+            write_json(&mut text, entry);
         } else {
-            write_text(&mut text, line)
+            write_text(&mut text, entry);
         }
         text.push('\n');
         self.add(&text);
@@ -260,159 +311,72 @@ fn push_digits(out: &mut String, number: u64, width: usize) {
     out.push_str(digits);
 }
 
-/// `key=value` pairs in a fixed order; unknown values are `-`. The rule, if there is one, is last.
-fn write_text(out: &mut String, line: &AccessLogEntry<'_>) {
-    let AccessLogEntry {
-        time,
-        client,
-        user,
-        domain,
-        method,
-        call,
-        repository,
-        reference,
-        ..
-    } = *line;
-    let AccessLogEntry {
-        status,
-        bytes_in,
-        bytes_out,
-        duration,
-        upstream,
-        protocol,
-        end,
-        rule,
-        ..
-    } = *line;
-    push_time(out, time);
-    for (key, value) in [
-        (" client=", Some(client)),
-        (" user=", user),
-        (" domain=", domain),
-        (" method=", Some(method)),
-        (" call=", call),
-        (" repository=", repository),
-        (" reference=", reference),
-    ] {
-        out.push_str(key);
-        push_value(out, value);
-    }
-    for (key, number) in [
-        (" status=", status.map(u64::from)),
-        (" bytes_in=", Some(bytes_in)),
-        (" bytes_out=", Some(bytes_out)),
-    ] {
-        out.push_str(key);
-        match number {
-            Some(number) => push_digits(out, number, 1),
-            None => out.push('-'),
+/// `key=value` pairs in a fixed order; unknown values are `-`. The rule is left out if it is unknown.
+fn write_text(out: &mut String, entry: &AccessLogEntry<'_>) {
+    push_time(out, entry.time);
+    for (key, field) in entry.fields() {
+        if key == RULE && entry.rule.is_none() {
+            continue;
         }
-    }
-    for (key, duration) in [
-        (" duration_ms=", Some(duration)),
-        (" upstream_ms=", upstream),
-    ] {
+        out.push(' ');
         out.push_str(key);
-        match duration {
-            Some(duration) => push_ms(out, duration),
-            None => out.push('-'),
+        out.push('=');
+        match field {
+            LogField::Text(Some(text)) => push_text(out, text),
+            LogField::Number(Some(number)) => push_digits(out, number, 1),
+            LogField::Duration(Some(duration)) => push_ms(out, duration),
+            LogField::Text(None) | LogField::Number(None) | LogField::Duration(None) => {
+                out.push('-');
+            }
         }
-    }
-    for (key, value) in [(" protocol=", protocol), (" end=", end)] {
-        out.push_str(key);
-        out.push_str(value);
-    }
-    if rule.is_some() {
-        out.push_str(" rule=");
-        push_value(out, rule);
     }
 }
 
-/// Appends a value: plain if it is one word, else quoted with escapes, so that a user name with
+/// Appends a text: plain if it is one word, else quoted with escapes, so that a user name with
 /// spaces or quotes cannot forge a field or a line.
-fn push_value(out: &mut String, value: Option<&str>) {
+fn push_text(out: &mut String, text: &str) {
     let is_plain = |text: &str| {
         text.bytes()
             .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=')
     };
-    match value {
-        None => out.push('-'),
-        Some(text) if !text.is_empty() && text != "-" && is_plain(text) => out.push_str(text),
-        Some(text) => {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "{text:?}");
-        }
+    if !text.is_empty() && text != "-" && is_plain(text) {
+        out.push_str(text);
+    } else {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{text:?}");
     }
 }
 
-/// One JSON object with the same fields; unknown values are null.
-fn write_json(out: &mut String, line: &AccessLogEntry<'_>) {
-    let AccessLogEntry {
-        time,
-        client,
-        user,
-        domain,
-        method,
-        call,
-        repository,
-        reference,
-        ..
-    } = *line;
-    let AccessLogEntry {
-        status,
-        bytes_in,
-        bytes_out,
-        duration,
-        upstream,
-        protocol,
-        end,
-        rule,
-        ..
-    } = *line;
+/// One JSON object with the same fields, texts first; unknown values are null.
+fn write_json(out: &mut String, entry: &AccessLogEntry<'_>) {
     out.push_str("{\"time\":\"");
-    push_time(out, time);
+    push_time(out, entry.time);
     out.push('"');
-    for (key, value) in [
-        ("client", Some(client)),
-        ("user", user),
-        ("domain", domain),
-        ("method", Some(method)),
-        ("call", call),
-        ("repository", repository),
-        ("reference", reference),
-        ("protocol", Some(protocol)),
-        ("end", Some(end)),
-        ("rule", rule),
-    ] {
-        let quoted = value.and_then(|text| serde_json::to_string(text).ok());
-        push_member(out, key, quoted.as_deref());
-    }
-    for (key, number) in [
-        ("status", status.map(u64::from)),
-        ("bytes_in", Some(bytes_in)),
-        ("bytes_out", Some(bytes_out)),
-    ] {
-        push_member(out, key, number.map(|number| number.to_string()).as_deref());
-    }
-    for (key, duration) in [("duration_ms", Some(duration)), ("upstream_ms", upstream)] {
-        let mut text = String::new();
-        if let Some(duration) = duration {
-            push_ms(&mut text, duration);
+    let fields = entry.fields();
+    let is_text = |field: &LogField<'_>| matches!(field, LogField::Text(_));
+    let texts = fields.iter().filter(|(_, field)| is_text(field));
+    let numbers = fields.iter().filter(|(_, field)| !is_text(field));
+    for (key, field) in texts.chain(numbers) {
+        out.push_str(",\"");
+        out.push_str(key);
+        out.push_str("\":");
+        match field {
+            LogField::Text(Some(text)) => push_json_string(out, text),
+            LogField::Number(Some(number)) => push_digits(out, *number, 1),
+            LogField::Duration(Some(duration)) => push_ms(out, *duration),
+            LogField::Text(None) | LogField::Number(None) | LogField::Duration(None) => {
+                out.push_str("null");
+            }
         }
-        push_member(
-            out,
-            key,
-            Some(text.as_str()).filter(|text| !text.is_empty()),
-        );
     }
     out.push('}');
 }
 
-fn push_member(out: &mut String, key: &str, value: Option<&str>) {
-    out.push_str(",\"");
-    out.push_str(key);
-    out.push_str("\":");
-    out.push_str(value.unwrap_or("null"));
+fn push_json_string(out: &mut String, text: &str) {
+    match serde_json::to_string(text) {
+        Ok(quoted) => out.push_str(&quoted),
+        Err(_) => out.push_str("null"),
+    }
 }
 
 #[cfg(test)]
@@ -459,8 +423,9 @@ mod tests {
 
     #[test]
     fn a_json_line_is_one_object() {
-        let value: serde_json::Value =
-            serde_json::from_str(&written(LogFormat::Json)).expect("JSON");
+        let line = written(LogFormat::Json);
+        insta::assert_snapshot!(line, @r#"{"time":"2026-09-21T14:13:20.123Z","client":"127.0.0.1","user":"ci bot\n","domain":"ci.example.com","method":"GET","call":"manifest.read","repository":"base/app","reference":"v1","protocol":"HTTP/2","end":"complete","rule":null,"status":200,"bytes_in":0,"bytes_out":512,"duration_ms":1.250,"upstream_ms":null}"#);
+        let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(value["user"], "ci bot\n");
         assert_eq!(value["upstream_ms"], serde_json::Value::Null);
         assert_eq!(value["duration_ms"], 1.25);
