@@ -1,80 +1,95 @@
 //! Metrics of requests by domain. Those that reached no domain have an empty label.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::{MetricDescriptor, MetricsEncoder};
 use crate::app::App;
 use crate::observe::metrics::Traffic;
 
+/// The requests of one domain.
+struct DomainTraffic<'a> {
+    domain: &'a str,
+    traffic: &'a Traffic,
+}
+
 pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let gateway = app.gateway();
     let sites = gateway.sites.load();
-    let mut all: Vec<(&str, &Arc<Traffic>)> = sites
+    let mut all: Vec<DomainTraffic<'_>> = sites
         .all
         .iter()
-        .map(|site| (site.host.domain.as_str(), &site.traffic))
+        .map(|site| DomainTraffic {
+            domain: site.host.domain.as_str(),
+            traffic: &site.traffic,
+        })
         .collect();
-    all.push(("", &gateway.unlocated_traffic));
-    let of_each = || {
-        all.iter()
-            .map(|(domain, traffic)| ([("domain", *domain)], *traffic))
-    };
-    let requests = all.iter().flat_map(|(domain, traffic)| {
-        traffic.requests().map(|(label, status, count)| {
-            (
-                [
-                    ("domain", *domain),
-                    ("call", label.as_str()),
-                    ("status", status),
-                ],
-                count,
-            )
+    all.push(DomainTraffic {
+        domain: "",
+        traffic: &gateway.unlocated_traffic,
+    });
+    write_requests(out, &all)?;
+    write_durations(out, &all)?;
+    write_bytes(out, &all)?;
+    write_interruptions(out, &all)
+}
+
+/// A series for each domain.
+fn by_domain<'a, V>(
+    all: &[DomainTraffic<'a>],
+    value: fn(&Traffic) -> V,
+) -> impl Iterator<Item = ([(&'static str, &'a str); 1], V)> {
+    all.iter()
+        .map(move |of| ([("domain", of.domain)], value(of.traffic)))
+}
+
+fn write_requests(out: &mut MetricsEncoder<'_>, all: &[DomainTraffic<'_>]) -> fmt::Result {
+    let finished = all.iter().flat_map(|of| {
+        of.traffic.requests().map(|(label, status, count)| {
+            let labels = [
+                ("domain", of.domain),
+                ("call", label.as_str()),
+                ("status", status),
+            ];
+            (labels, count)
         })
     });
-    out.counters(
-        &MetricDescriptor::new("moorgate_requests", "Requests that are over"),
-        requests,
-    )?;
-    let open = of_each().map(|(labels, traffic)| (labels, traffic.open()));
-    out.gauges(
-        &MetricDescriptor::new("moorgate_requests_in_flight", "Requests that go on"),
-        open,
-    )?;
-    let durations = of_each().map(|(labels, traffic)| (labels, traffic.durations()));
+    let metric = MetricDescriptor::new("moorgate_requests", "Requests that are over");
+    out.counters(&metric, finished)?;
+    let metric = MetricDescriptor::new("moorgate_requests_in_flight", "Requests that go on");
+    out.gauges(&metric, by_domain(all, Traffic::open))
+}
+
+fn write_durations(out: &mut MetricsEncoder<'_>, all: &[DomainTraffic<'_>]) -> fmt::Result {
     let metric = MetricDescriptor::new(
         "moorgate_request_duration",
         "From the head of a request to the end of its answer",
     );
-    out.durations(&metric, durations)?;
-    let upstream = of_each().map(|(labels, traffic)| (labels, traffic.upstream()));
+    out.durations(&metric, by_domain(all, Traffic::durations))?;
     let metric = MetricDescriptor::new(
         "moorgate_upstream_response",
         "From forwarding to the head of the upstream's answer",
     );
-    out.durations(&metric, upstream)?;
-    let received = of_each().map(|(labels, traffic)| (labels, traffic.received()));
-    out.counters(
-        &MetricDescriptor::new("moorgate_received", "Bodies of requests that are over").bytes(),
-        received,
-    )?;
-    let sent = of_each().map(|(labels, traffic)| (labels, traffic.sent()));
-    out.counters(
-        &MetricDescriptor::new("moorgate_sent", "Bodies of answers that are over").bytes(),
-        sent,
-    )?;
-    let cut = all.iter().flat_map(|(domain, traffic)| {
+    out.durations(&metric, by_domain(all, Traffic::upstream))
+}
+
+fn write_bytes(out: &mut MetricsEncoder<'_>, all: &[DomainTraffic<'_>]) -> fmt::Result {
+    let metric = MetricDescriptor::new("moorgate_received", "Bodies of requests that are over");
+    out.counters(&metric.bytes(), by_domain(all, Traffic::received))?;
+    let metric = MetricDescriptor::new("moorgate_sent", "Bodies of answers that are over");
+    out.counters(&metric.bytes(), by_domain(all, Traffic::sent))
+}
+
+fn write_interruptions(out: &mut MetricsEncoder<'_>, all: &[DomainTraffic<'_>]) -> fmt::Result {
+    let interrupted = all.iter().flat_map(|of| {
         [
-            ("upstream", traffic.upstream_cut()),
-            ("client", traffic.client_gone()),
+            ("upstream", of.traffic.upstream_cut()),
+            ("client", of.traffic.client_gone()),
         ]
-        .map(|(by, count)| ([("domain", *domain), ("by", by)], count))
+        .map(|(by, count)| ([("domain", of.domain), ("by", by)], count))
     });
-    out.counters(
-        &MetricDescriptor::new(
-            "moorgate_interrupted",
-            "Requests that were broken off, and by whom",
-        ),
-        cut,
-    )
+    let metric = MetricDescriptor::new(
+        "moorgate_interrupted",
+        "Requests that were broken off, and by whom",
+    );
+    out.counters(&metric, interrupted)
 }
