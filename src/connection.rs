@@ -49,7 +49,7 @@ pub(crate) struct AcceptedConnection<IO> {
     pub(crate) at: Instant,
 }
 
-/// An https connection, from its first byte to its last.
+/// Serves an https connection: secures it, then answers its requests until it ends.
 pub(crate) async fn serve_tls<IO>(
     accepted: AcceptedConnection<IO>,
     config: Arc<ListenerConfig>,
@@ -70,47 +70,54 @@ pub(crate) async fn serve_tls<IO>(
     let secured = tokio::time::timeout(settings.handshake, securing)
         .await
         .unwrap_or(Err(SecureError::TimedOut));
-    let (secured, peer) = match secured {
+    let (Secured { io, sni, alpn }, client) = match secured {
         Ok(secured) => secured,
         Err(error) => return refuse(error, peer, listener).await,
     };
-    let activity = Arc::new(Activity::new(at, limits(&snapshot)));
-    let protocol = match secured.alpn {
+    let protocol = match alpn {
         Alpn::Http1 => Protocol::Http1,
         Alpn::H2 => Protocol::Http2,
     };
-    let conn = Arc::new(ConnInfo::new(
-        listener,
-        peer,
-        secured.sni,
-        protocol,
-        &settings,
-    ));
+    let activity = Arc::new(Activity::new(at, limits(&snapshot)));
+    let conn = Arc::new(ConnInfo::new(listener, client, sni, protocol, &settings));
     let service = ConnectionService {
         gateway,
         conn: conn.clone(),
         activity: activity.clone(),
     };
     let driver = ConnectionDriver {
-        activity: activity.clone(),
+        activity,
         drain,
         conn: &conn,
     };
-    match protocol {
+    serve_requests(io, service, driver, &settings).await;
+}
+
+/// Answers the requests of a TLS stream in the protocol that was negotiated.
+async fn serve_requests<IO>(
+    io: IO,
+    service: ConnectionService,
+    driver: ConnectionDriver<'_>,
+    settings: &ConnectionSettings,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = service.activity.clone();
+    match service.conn.protocol {
         Protocol::Http1 => {
             let service = service_fn(move |request| service.clone().answer(request));
-            let io = TokioIo::new(WatchedIo::http1(secured.io, activity));
-            let connection = http1_settings(&settings).serve_connection(io, service);
+            let io = TokioIo::new(WatchedIo::http1(io, activity));
+            let connection = http1_settings(settings).serve_connection(io, service);
             let end = http1::Connection::graceful_shutdown;
             driver.drive(connection, end, nothing_pending).await;
         }
         Protocol::Http2 => {
-            let writer = CoalescingWriter::new(secured.io, activity.clone());
+            let writer = CoalescingWriter::new(io, activity.clone());
             let io = TokioIo::new(WatchedIo::http2(writer.clone(), activity));
             // h2 keeps the future of a stream until its response is read: 8 KiB for each of a
             // hundred streams. Boxed, the memory is freed when the response is made.
             let service = service_fn(move |request| Box::pin(service.clone().answer(request)));
-            let connection = http2_settings(&settings).serve_connection(io, service);
+            let connection = http2_settings(settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
             driver
                 .drive(connection, end, |cx| writer.poll_flush_pending(cx))
