@@ -1,6 +1,7 @@
 //! The composition root: builds every part in order, swaps the configuration, owns the tasks.
 
 mod access;
+mod background;
 mod build;
 pub(crate) mod lifecycle;
 mod listeners;
@@ -19,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
+use crate::auth::verify::VerifierError;
 use crate::certs::orders::Issuer;
 use crate::certs::served::manager::Certificates;
 use crate::config::problem::{Colour, Problems};
@@ -28,12 +29,10 @@ use crate::config::vhost::ListenAddress;
 use crate::listen::limits::ConnectionLimits;
 use crate::observe::access_log::AccessLog;
 use crate::observe::logging::LogControl;
-use crate::request::answer::manifest_budget::ManifestBudget;
-use crate::request::answer::tag_locks::TagLocks;
 use crate::request::gateway::Gateway;
-use crate::request::site::Sites;
 use crate::tls::server_config::ServerConfigs;
 use crate::workers::Workers;
+use background::run_logged;
 pub(crate) use build::problems as file_problems;
 pub(crate) use listeners::BoundListener;
 use listeners::RunningListeners;
@@ -89,6 +88,15 @@ pub(crate) struct LastReload {
     pub(crate) loaded: SystemTime,
 }
 
+impl LastReload {
+    fn accepted() -> Self {
+        Self {
+            accepted: true,
+            loaded: SystemTime::now(),
+        }
+    }
+}
+
 /// How an [`App`] is started.
 #[derive(Debug)]
 pub struct StartOptions {
@@ -133,10 +141,6 @@ impl StartError {
     }
 }
 
-/// How often files are checked for changes. A `stat` costs microseconds and, unlike notifications
-/// of the kernel, works on bind mounts and network file systems.
-const FILE_POLL_INTERVAL: Duration = Duration::from_secs(1);
-
 impl App {
     /// Reads the configuration, binds the listeners and serves. Logs warnings.
     pub async fn start(options: StartOptions) -> Result<Arc<Self>, StartError> {
@@ -148,34 +152,20 @@ impl App {
         } = options;
         let snapshot = build::load(directory.clone()).await?;
         let log = install_log.then(|| crate::observe::logging::install(&snapshot.log, log_floor));
-        let drain = CancellationToken::new();
         let workers = match workers {
             Some(count) => Workers::start(count).map_err(StartError::Worker)?,
             None => Workers::here(),
         };
         let sites = build::sites(snapshot.clone(), None, workers.count()).await?;
-        let verifier = Arc::new(Verifier::new(VerifierSettings::default())?);
-        let access_log = Arc::new(AccessLog::new());
-        access_log.configure(snapshot.log.access, snapshot.log.format);
+        let gateway = Arc::new(Gateway::new(sites)?);
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
         build::apply_certificates(&certificates, &snapshot).await;
-        let issuer = Arc::new(Issuer::new(
-            certificates.clone(),
-            &snapshot,
-            Arc::new(SystemTime::now),
-        ));
+        let now = Arc::new(SystemTime::now);
         let app = Arc::new(Self {
             directory,
-            gateway: Arc::new(Gateway {
-                sites: ArcSwap::from(sites),
-                verifier,
-                access_log,
-                unlocated_traffic: Arc::default(),
-                tag_locks: TagLocks::new(),
-                manifest_budget: ManifestBudget::new(),
-            }),
+            gateway,
+            issuer: Arc::new(Issuer::new(certificates.clone(), &snapshot, now)),
             certificates,
-            issuer,
             server_configs: ServerConfigs::new()
                 .map_err(|error| StartError::Tls(error.to_string()))?,
             workers,
@@ -183,21 +173,16 @@ impl App {
             listeners: Mutex::default(),
             admin_listeners: AdminListeners::new(),
             tasks: TaskTracker::new(),
-            drain,
+            drain: CancellationToken::new(),
             ready: AtomicBool::new(false),
             started: SystemTime::now(),
             log,
             reloading: tokio::sync::Mutex::default(),
-            last_reload: ArcSwap::from_pointee(LastReload {
-                accepted: true,
-                loaded: SystemTime::now(),
-            }),
+            last_reload: ArcSwap::from_pointee(LastReload::accepted()),
         });
         let bound = app.bind_missing(&snapshot)?;
         app.listen(bound);
-        app.watch_files();
-        app.repeat(stores::MAINTENANCE_INTERVAL, Self::maintain_stores);
-        app.tasks.spawn(app.issuer.clone().run(app.drain.clone()));
+        app.start_background_tasks();
         app.ready.store(true, Ordering::Release);
         Ok(app)
     }
@@ -208,10 +193,7 @@ impl App {
         let before = **self.last_reload.load();
         let done = self.reload_alone().await;
         self.last_reload.store(Arc::new(match &done {
-            Ok(()) => LastReload {
-                accepted: true,
-                loaded: SystemTime::now(),
-            },
+            Ok(()) => LastReload::accepted(),
             Err(_) => LastReload {
                 accepted: false,
                 ..before
@@ -228,9 +210,9 @@ impl App {
         let sites = build::sites(snapshot.clone(), Some(&current), self.workers.count()).await?;
         build::apply_certificates(&self.certificates, &snapshot).await;
         // Files of the previous configuration may have changed since the last poll.
-        let kept = sites.clone();
+        let own = sites.clone();
         run_logged("re-reading htpasswd files", move || {
-            build::refresh_users(&kept)
+            build::refresh_users(&own)
         })
         .await;
         self.gateway.sites.store(sites);
@@ -363,73 +345,6 @@ impl App {
 
     fn snapshot(&self) -> Arc<Snapshot> {
         self.gateway.sites.load().snapshot.clone()
-    }
-
-    /// Re-reads changed certificate, htpasswd and token files, and renews leaves of the internal
-    /// CA.
-    pub async fn refresh_files(self: &Arc<Self>) {
-        tokio::join!(
-            self.clone().refresh_certificates(),
-            self.clone().refresh_users(),
-            self.clone().refresh_tokens(),
-        );
-    }
-
-    /// Each kind of file has a task of its own, so that one that waits for a lock or a disk does
-    /// not keep the others from being read: the removal of a user must take effect.
-    fn watch_files(self: &Arc<Self>) {
-        self.repeat(FILE_POLL_INTERVAL, Self::refresh_certificates);
-        self.repeat(FILE_POLL_INTERVAL, Self::refresh_users);
-        self.repeat(FILE_POLL_INTERVAL, Self::refresh_tokens);
-    }
-
-    async fn refresh_certificates(self: Arc<Self>) {
-        let certificates = self.certificates.clone();
-        run_logged("refreshing certificates", move || certificates.refresh()).await;
-    }
-
-    async fn refresh_users(self: Arc<Self>) {
-        self.run_on_sites("re-reading htpasswd files", build::refresh_users)
-            .await;
-    }
-
-    async fn refresh_tokens(self: Arc<Self>) {
-        self.run_on_sites("refreshing tokens", tokens::refresh)
-            .await;
-    }
-
-    async fn maintain_stores(self: Arc<Self>) {
-        self.run_on_sites("maintaining stores", stores::maintain)
-            .await;
-    }
-
-    /// Runs `work` now and after each `interval`, until the app drains.
-    fn repeat<F>(self: &Arc<Self>, interval: Duration, work: fn(Arc<Self>) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let app = self.clone();
-        self.spawn_until_drain(async move {
-            let mut tick = tokio::time::interval(interval);
-            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tick.tick().await;
-                work(app.clone()).await;
-            }
-        });
-    }
-
-    async fn run_on_sites(&self, what: &str, work: fn(&Sites)) {
-        let sites = self.gateway.sites.load_full();
-        run_logged(what, move || work(&sites)).await;
-    }
-}
-
-/// Runs work that waits for the disk. A panic of it is logged and does not end the caller.
-#[expect(clippy::disallowed_methods, reason = "awaited at once")]
-async fn run_logged(what: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = tokio::task::spawn_blocking(work).await {
-        tracing::error!(%error, "{what} failed");
     }
 }
 

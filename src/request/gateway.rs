@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::answer::manifest_budget::ManifestBudget;
 use super::answer::tag_locks::TagLocks;
 use super::site::Sites;
-use crate::auth::verify::Verifier;
+use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Traffic;
 
@@ -21,4 +21,22 @@ pub(crate) struct Gateway {
     pub(crate) unlocated_traffic: Arc<Traffic>,
     pub(crate) tag_locks: TagLocks,
     pub(crate) manifest_budget: ManifestBudget,
+}
+
+impl Gateway {
+    /// Serves these sites. Fails if the passwords of logins cannot be verified.
+    pub(crate) fn new(sites: Arc<Sites>) -> Result<Self, VerifierError> {
+        let verifier = Arc::new(Verifier::new(VerifierSettings::default())?);
+        let access_log = Arc::new(AccessLog::new());
+        let log = &sites.snapshot.log;
+        access_log.configure(log.access, log.format);
+        Ok(Self {
+            sites: ArcSwap::from(sites),
+            verifier,
+            access_log,
+            unlocated_traffic: Arc::default(),
+            tag_locks: TagLocks::new(),
+            manifest_budget: ManifestBudget::new(),
+        })
+    }
 }
