@@ -13,5 +13,6 @@ pub mod upload_id;
 pub mod action;
 pub mod call;
 pub mod error_code;
+pub(crate) mod link;
 pub mod location;
 pub mod scope;

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderName, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{HOST, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -25,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::dial::dial;
 use crate::certs::roots::{self, RootsError};
+use crate::registry::link::links;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -313,24 +314,18 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
     }
 }
 
-/// RFC 8555 §7.4.2: `Link: <URL>;rel="alternate"`.
+/// The URLs of the other chains (RFC 8555 §7.4.2).
 fn alternates(headers: &HeaderMap) -> Vec<String> {
-    let link: HeaderName = LINK;
-    let values = headers
-        .get_all(link)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let links = values.flat_map(|value| value.split(','));
-    let found = links.filter_map(|link| {
-        let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let is_alternate = parameters.split(';').any(|one| {
-            one.trim()
-                .strip_prefix("rel=")
-                .is_some_and(|rel| rel.trim_matches('"') == "alternate")
-        });
-        is_alternate.then(|| url.to_owned())
-    });
-    found.take(MAX_ALTERNATES).collect()
+    let values = headers.get_all(LINK).iter();
+    let links = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(links)
+        .flatten();
+    links
+        .filter(|link| link.has_relation("alternate"))
+        .map(|link| link.target.to_owned())
+        .take(MAX_ALTERNATES)
+        .collect()
 }
 
 /// Name, TCP and TLS.
@@ -387,9 +382,9 @@ mod tests {
         headers.append(
             LINK,
             HeaderValue::from_static(
-                "<https://ca/1>;rel=\"alternate\", <https://ca/2>; rel=alternate",
+                "<https://ca/1,2>;rel=\"alternate\", <https://ca/3>; rel=alternate",
             ),
         );
-        assert_eq!(alternates(&headers), ["https://ca/1", "https://ca/2"]);
+        assert_eq!(alternates(&headers), ["https://ca/1,2", "https://ca/3"]);
     }
 }

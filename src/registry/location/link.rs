@@ -1,6 +1,7 @@
-//! `Link` headers (RFC 8288 §3): several links, each a reference in angle brackets and parameters.
+//! The references of `Link` headers.
 
 use super::{ResponseKind, Rewriter, Rewritten};
+use crate::registry::link::links;
 
 impl Rewriter<'_> {
     /// The value of a `Link` header with each reference rewritten as a `Location` of the same
@@ -11,40 +12,19 @@ impl Rewriter<'_> {
             return None;
         }
         let mut result = String::with_capacity(value.len());
-        let mut rest = value;
-        loop {
-            let link = rest.trim_start_matches([' ', '\t', ',']);
-            let (separators, _) = rest.split_at(rest.len() - link.len());
-            result.push_str(separators);
-            if link.is_empty() {
-                return Some(result);
-            }
-            let (reference, after) = link.strip_prefix('<')?.split_once('>')?;
-            let rewritten = self.location(reference, ResponseKind::Other);
-            let reference = match &rewritten {
-                Rewritten::Unchanged | Rewritten::Foreign => reference,
+        let mut copied = 0;
+        for link in links(value) {
+            let link = link.ok()?;
+            let path = match self.location(link.target, ResponseKind::Other) {
+                Rewritten::Unchanged | Rewritten::Foreign => continue,
                 Rewritten::Path(path) => path,
                 Rewritten::Refused => return None,
             };
-            let (parameters, next) = after.split_at(parameters_length(after));
-            result.extend(["<", reference, ">", parameters]);
-            rest = next;
+            result.push_str(value.get(copied..link.range.start)?);
+            result.push_str(&path);
+            copied = link.range.end;
         }
+        result.push_str(value.get(copied..)?);
+        Some(result)
     }
-}
-
-/// Up to the comma before the next link: one outside a quoted string (RFC 9110 §5.6.4).
-fn parameters_length(text: &str) -> usize {
-    let mut quoted = false;
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b',' if !quoted => return at,
-            _ => {}
-        }
-    }
-    text.len()
 }

@@ -1,7 +1,7 @@
 //! The catalog without the repositories that the user may not see: reads the pages of the registry
 //! one after the other, filters them, and cuts the rest into pages of the requested size.
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use super::paging::{self, query_value};
 use super::rewrite::{self, RequestMeta};
 use crate::registry::action::Action;
 use crate::registry::call::{Call, Pagination, QueryText, pairs};
+use crate::registry::link::{Link, links};
 use crate::registry::location::{ResponseKind, Rewriter, Rewritten};
 use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
@@ -306,13 +307,17 @@ fn next_query(to: UpstreamRoute<'_>, answer: &Response<UpstreamBody>) -> Option<
         is_public: &is_public,
         request_path: "/v2/_catalog",
     };
-    let link = answer
-        .headers()
-        .get(header::LINK)
-        .and_then(|link: &HeaderValue| link.to_str().ok())?;
-    let (reference, _) = link.trim_start().strip_prefix('<')?.split_once('>')?;
-    let path = match rewriter.location(reference, ResponseKind::Other) {
-        Rewritten::Unchanged => reference.to_owned(),
+    let values = answer.headers().get_all(header::LINK).iter();
+    let links: Vec<Link<'_>> = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(links)
+        .flatten()
+        .collect();
+    // Clients of registries also follow a link that does not say what it is.
+    let next = links.iter().find(|link| link.has_relation("next"));
+    let next = next.or_else(|| links.iter().find(|link| link.relations().is_none()))?;
+    let path = match rewriter.location(next.target, ResponseKind::Other) {
+        Rewritten::Unchanged => next.target.to_owned(),
         Rewritten::Path(path) => path,
         Rewritten::Foreign | Rewritten::Refused => return None,
     };

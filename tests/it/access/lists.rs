@@ -226,6 +226,35 @@ async fn a_name_that_no_link_can_hold_ends_nothing() {
 }
 
 #[tokio::test]
+async fn the_next_page_is_found_among_several_links() {
+    let first = "</v2/_catalog?n=1000>; title=\"a, b; rel=next\"; rel=\"prev first\"";
+    for next in [
+        "rel=\"next\"",
+        "REL=Next",
+        "title=\"a, b\"; rel=\"last next\"",
+    ] {
+        let answers = move |query: &str| {
+            let next = format!("</v2/_catalog?n=1000&last=a,b;c>; {next}");
+            let page = match query {
+                "n=1000" => listed(&["a"], None).replacen(
+                    "Content-Length",
+                    &format!("Link: {first}\r\nLink: {first}, {next}\r\nContent-Length"),
+                    1,
+                ),
+                "n=1000&last=a,b;c" => listed(&["b"], None),
+                other => panic!("asked for {other}"),
+            };
+            Some(page)
+        };
+        let url = catalog_of(answers).await;
+        let domain = Domain::new("ci.test", &url).tables(&allow("**", "'all'"));
+        let gateway = Setup::new().domain(domain).start().await;
+        let mut alice = Endpoint::new(&gateway, "http/1.1").client();
+        assert_eq!(catalog(&mut alice, 9).await.concat(), ["a", "b"], "{next}");
+    }
+}
+
+#[tokio::test]
 async fn a_catalog_that_takes_too_long_ends_with_a_link() {
     let clock = Clock::stopped();
     let (silent, mut is_silent) = unbounded_channel();
