@@ -108,7 +108,7 @@ fn verify_a_token(criterion: &mut Criterion) {
     let entry = tokens.entry_tag(domain, &user, &users);
     let mut access = TokenAccess::default();
     access.add(
-        Resource::of_words("repository", "base/app").expect("a name"),
+        Resource::from_type_and_name("repository", "base/app").expect("a name"),
         Rights::ALL,
     );
     let bearer = Bearer {
@@ -126,7 +126,7 @@ fn verify_a_token(criterion: &mut Criterion) {
     for number in 0..30 {
         let name = format!("base/application-{number}");
         much.add(
-            Resource::of_words("repository", &name).expect("a name"),
+            Resource::from_type_and_name("repository", &name).expect("a name"),
             Rights::ALL,
         );
     }

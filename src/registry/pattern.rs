@@ -26,11 +26,11 @@ enum Component {
     /// Any number of any name, none included.
     Many,
     /// One made of these.
-    Pieces(Box<[Piece]>),
+    Glob(Box<[GlobToken]>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Piece {
+enum GlobToken {
     Text(Box<str>),
     Star,
     User,
@@ -83,8 +83,8 @@ impl Pattern {
         matches_list(
             pattern,
             text,
-            |piece| *piece == b'*',
-            |piece, byte| piece == byte,
+            |token| *token == b'*',
+            |token, byte| token == byte,
         )
     }
 }
@@ -141,14 +141,14 @@ impl RepositoryPattern {
     /// user's name is one level: one with a slash in it is never there.
     pub fn matches(&self, repository: &str, user: Option<&str>) -> bool {
         // Names have at most 128 levels, nearly all have fewer than eight.
-        let mut few = [""; 8];
+        let mut inline = [""; 8];
         let count = repository.bytes().filter(|b| *b == b'/').count() + 1;
-        let mut many = Vec::new();
-        let levels: &mut [&str] = match few.get_mut(..count) {
+        let mut allocated = Vec::new();
+        let levels: &mut [&str] = match inline.get_mut(..count) {
             Some(levels) => levels,
             None => {
-                many.resize(count, "");
-                &mut many
+                allocated.resize(count, "");
+                &mut allocated
             }
         };
         levels
@@ -167,28 +167,28 @@ impl Component {
         match self {
             Self::Literal(text) => **text == *level,
             Self::Any | Self::Many => true,
-            Self::Pieces(pieces) => match_pieces(pieces, level, user),
+            Self::Glob(tokens) => match_glob(tokens, level, user),
         }
     }
 }
 
 /// Tries each place for the first star, and no more for the others than are needed: a star takes as
-/// little as lets the next piece follow, and the last piece has to end the level.
-fn match_pieces(pieces: &[Piece], level: &str, user: Option<&str>) -> bool {
+/// little as lets the next token follow, and the last token has to end the level.
+fn match_glob(tokens: &[GlobToken], level: &str, user: Option<&str>) -> bool {
     let (mut rest, mut loose) = (level, false);
-    for (at, piece) in pieces.iter().enumerate() {
-        let text = match piece {
-            Piece::Star => {
+    for (at, token) in tokens.iter().enumerate() {
+        let text = match token {
+            GlobToken::Star => {
                 loose = true;
                 continue;
             }
-            Piece::Text(text) => text,
-            Piece::User => match user.filter(|user| !user.contains('/')) {
+            GlobToken::Text(text) => text,
+            GlobToken::User => match user.filter(|user| !user.contains('/')) {
                 Some(user) => user,
                 None => return false,
             },
         };
-        let is_last = at + 1 == pieces.len();
+        let is_last = at + 1 == tokens.len();
         let found = match (loose, is_last) {
             (true, true) => return rest.ends_with(text),
             (true, false) => rest.split_once(text).map(|(_, after)| after),
@@ -200,7 +200,7 @@ fn match_pieces(pieces: &[Piece], level: &str, user: Option<&str>) -> bool {
     loose || rest.is_empty()
 }
 
-/// Whether a list is like a pattern in which some pieces stand for any number of entries. Going
+/// Whether a list is like a pattern in which some tokens stand for any number of entries. Going
 /// back to the last of those alone is enough, so that it takes at most as many steps as the product
 /// of the lengths.
 fn matches_list<P, T>(
@@ -213,11 +213,11 @@ fn matches_list<P, T>(
     let mut back: Option<(usize, usize)> = None;
     while let Some(entry) = list.get(t) {
         match pattern.get(p) {
-            Some(piece) if is_many(piece) => {
+            Some(token) if is_many(token) => {
                 back = Some((p, t));
                 p += 1;
             }
-            Some(piece) if matches(piece, entry) => {
+            Some(token) if matches(token, entry) => {
                 p += 1;
                 t += 1;
             }
@@ -241,14 +241,14 @@ fn component(text: &str) -> Result<Component, InvalidPattern> {
         _ if text.contains("**") => return Err(InvalidPattern::StarsInLevel),
         _ => {}
     }
-    let mut pieces = Vec::new();
+    let mut tokens = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         if let Some(after) = rest.strip_prefix(USER) {
-            pieces.push(Piece::User);
+            tokens.push(GlobToken::User);
             rest = after;
         } else if let Some(after) = rest.strip_prefix('*') {
-            pieces.push(Piece::Star);
+            tokens.push(GlobToken::Star);
             rest = after;
         } else if first == '$' {
             return Err(InvalidPattern::Variable);
@@ -260,14 +260,14 @@ fn component(text: &str) -> Result<Component, InvalidPattern> {
             {
                 return Err(InvalidPattern::Character);
             }
-            pieces.push(Piece::Text(plain.into()));
+            tokens.push(GlobToken::Text(plain.into()));
             rest = after;
         }
     }
-    Ok(match <[Piece; 1]>::try_from(pieces) {
-        Ok([Piece::Text(text)]) => Component::Literal(text),
-        Ok(pieces) => Component::Pieces(pieces.into()),
-        Err(pieces) => Component::Pieces(pieces.into()),
+    Ok(match <[GlobToken; 1]>::try_from(tokens) {
+        Ok([GlobToken::Text(text)]) => Component::Literal(text),
+        Ok(tokens) => Component::Glob(tokens.into()),
+        Err(tokens) => Component::Glob(tokens.into()),
     })
 }
 

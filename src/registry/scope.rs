@@ -109,7 +109,7 @@ pub enum Resource {
 
 impl Resource {
     /// The type and the name, as a scope and a token spell them.
-    pub fn words(&self) -> (&'static str, &str) {
+    pub fn type_and_name(&self) -> (&'static str, &str) {
         match self {
             Self::Catalog => ("registry", CATALOG),
             Self::Repository(name) => ("repository", name.as_str()),
@@ -117,7 +117,7 @@ impl Resource {
     }
 
     /// Reads what a token spells.
-    pub fn of_words(resource_type: &str, name: &str) -> Option<Self> {
+    pub fn from_type_and_name(resource_type: &str, name: &str) -> Option<Self> {
         let (resource_type, name) = (resource_type.into(), name.into());
         Scope {
             resource_type,
@@ -239,7 +239,7 @@ mod tests {
         );
         assert_eq!(
             plain.resource(),
-            Resource::of_words("repository", "samalba/my-app")
+            Resource::from_type_and_name("repository", "samalba/my-app")
         );
         let port = scope("repository:localhost:5000/app:pull");
         assert_eq!(

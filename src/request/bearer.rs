@@ -175,7 +175,7 @@ impl<'a> RequiredScope<'a> {
                 )
             }
         };
-        let (resource_type, name) = resource.words();
+        let (resource_type, name) = resource.type_and_name();
         Some(format!(
             "{resource_type}:{name}:{}",
             resource.actions(rights).join(",")

@@ -75,7 +75,7 @@ impl TokenAccess {
 
     pub(super) fn to_entries(&self) -> Vec<AccessEntry> {
         let entry = |(resource, rights): (&Resource, Rights)| {
-            let (resource_type, name) = resource.words();
+            let (resource_type, name) = resource.type_and_name();
             AccessEntry {
                 resource_type: resource_type.to_owned(),
                 name: name.to_owned(),
@@ -93,7 +93,8 @@ impl TokenAccess {
     pub(super) fn of_entries(entries: &[AccessEntry]) -> Self {
         let mut access = Self::default();
         for entry in entries {
-            let Some(resource) = Resource::of_words(&entry.resource_type, &entry.name) else {
+            let Some(resource) = Resource::from_type_and_name(&entry.resource_type, &entry.name)
+            else {
                 continue;
             };
             let known = |word: &String| match word.as_str() {

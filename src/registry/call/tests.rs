@@ -17,8 +17,8 @@ fn call(method: Method, target: &str) -> Result<Call, CallError> {
     Call::parse(&method, path, query)
 }
 
-/// The call in words: its name, repository and reference.
-fn words(method: Method, target: &str) -> String {
+/// The name, repository and reference of a call.
+fn summary(method: Method, target: &str) -> String {
     let call = call(method, target).unwrap_or_else(|error| panic!("{target}: {error}"));
     let repository = call.repository().map_or("-", RepositoryName::as_str);
     format!(
@@ -30,68 +30,68 @@ fn words(method: Method, target: &str) -> String {
 
 #[test]
 fn every_endpoint_is_read() {
-    assert_eq!(words(Method::GET, "/v2/"), "ping - -");
-    assert_eq!(words(Method::HEAD, "/v2"), "ping - -");
-    assert_eq!(words(Method::GET, "/v2/_catalog?n=2"), "catalog - -");
-    assert_eq!(words(Method::GET, "/v2/a/b/tags/list"), "tags.list a/b -");
+    assert_eq!(summary(Method::GET, "/v2/"), "ping - -");
+    assert_eq!(summary(Method::HEAD, "/v2"), "ping - -");
+    assert_eq!(summary(Method::GET, "/v2/_catalog?n=2"), "catalog - -");
+    assert_eq!(summary(Method::GET, "/v2/a/b/tags/list"), "tags.list a/b -");
     assert_eq!(
-        words(Method::GET, "/v2/a/manifests/latest"),
+        summary(Method::GET, "/v2/a/manifests/latest"),
         "manifest.read a latest"
     );
     assert_eq!(
-        words(Method::HEAD, "/v2/a/manifests/DIGEST"),
+        summary(Method::HEAD, "/v2/a/manifests/DIGEST"),
         "manifest.read a DIGEST"
     );
     assert_eq!(
-        words(Method::PUT, "/v2/a/manifests/DIGEST?tag=x"),
+        summary(Method::PUT, "/v2/a/manifests/DIGEST?tag=x"),
         "manifest.write a DIGEST"
     );
     assert_eq!(
-        words(Method::DELETE, "/v2/a/manifests/x"),
+        summary(Method::DELETE, "/v2/a/manifests/x"),
         "manifest.delete a x"
     );
     assert_eq!(
-        words(Method::GET, "/v2/a/blobs/DIGEST"),
+        summary(Method::GET, "/v2/a/blobs/DIGEST"),
         "blob.read a DIGEST"
     );
     assert_eq!(
-        words(Method::DELETE, "/v2/a/blobs/DIGEST"),
+        summary(Method::DELETE, "/v2/a/blobs/DIGEST"),
         "blob.delete a DIGEST"
     );
     assert_eq!(
-        words(Method::POST, "/v2/a/blobs/uploads/"),
+        summary(Method::POST, "/v2/a/blobs/uploads/"),
         "upload.start a -"
     );
     assert_eq!(
-        words(Method::POST, "/v2/a/blobs/uploads"),
+        summary(Method::POST, "/v2/a/blobs/uploads"),
         "upload.start a -"
     );
     assert_eq!(
-        words(Method::POST, "/v2/a/blobs/uploads/?digest=DIGEST"),
+        summary(Method::POST, "/v2/a/blobs/uploads/?digest=DIGEST"),
         "upload.start a DIGEST"
     );
     assert_eq!(
-        words(Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST&from=b"),
+        summary(Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST&from=b"),
         "upload.mount a DIGEST"
     );
     assert_eq!(
-        words(Method::GET, "/v2/a/blobs/uploads/u1?_state=x"),
+        summary(Method::GET, "/v2/a/blobs/uploads/u1?_state=x"),
         "upload.status a -"
     );
     assert_eq!(
-        words(Method::PATCH, "/v2/a/blobs/uploads/u1"),
+        summary(Method::PATCH, "/v2/a/blobs/uploads/u1"),
         "upload.chunk a -"
     );
     assert_eq!(
-        words(Method::PUT, "/v2/a/blobs/uploads/u1?_state=x&digest=DIGEST"),
+        summary(Method::PUT, "/v2/a/blobs/uploads/u1?_state=x&digest=DIGEST"),
         "upload.commit a DIGEST"
     );
     assert_eq!(
-        words(Method::DELETE, "/v2/a/blobs/uploads/u1"),
+        summary(Method::DELETE, "/v2/a/blobs/uploads/u1"),
         "upload.cancel a -"
     );
     assert_eq!(
-        words(Method::GET, "/v2/a/referrers/DIGEST"),
+        summary(Method::GET, "/v2/a/referrers/DIGEST"),
         "referrers a DIGEST"
     );
 }
@@ -99,42 +99,42 @@ fn every_endpoint_is_read() {
 #[test]
 fn repositories_may_be_called_like_endpoints() {
     assert_eq!(
-        words(Method::GET, "/v2/a/blobs/b/manifests/c"),
+        summary(Method::GET, "/v2/a/blobs/b/manifests/c"),
         "manifest.read a/blobs/b c"
     );
     assert_eq!(
-        words(Method::GET, "/v2/a/blobs/uploads/manifests/c"),
+        summary(Method::GET, "/v2/a/blobs/uploads/manifests/c"),
         "manifest.read a/blobs/uploads c"
     );
     assert_eq!(
-        words(Method::GET, "/v2/tags/list/tags/list"),
+        summary(Method::GET, "/v2/tags/list/tags/list"),
         "tags.list tags/list -"
     );
     assert_eq!(
-        words(Method::GET, "/v2/a/manifests/tags/list"),
+        summary(Method::GET, "/v2/a/manifests/tags/list"),
         "tags.list a/manifests -"
     );
     assert_eq!(
-        words(Method::GET, "/v2/manifests/manifests/manifests"),
+        summary(Method::GET, "/v2/manifests/manifests/manifests"),
         "manifest.read manifests manifests"
     );
     assert_eq!(
-        words(Method::GET, "/v2/a/blobs/uploads/blobs/DIGEST"),
+        summary(Method::GET, "/v2/a/blobs/uploads/blobs/DIGEST"),
         "blob.read a/blobs/uploads DIGEST"
     );
     assert_eq!(
-        words(Method::POST, "/v2/a/blobs/uploads/blobs/uploads/"),
+        summary(Method::POST, "/v2/a/blobs/uploads/blobs/uploads/"),
         "upload.start a/blobs/uploads -"
     );
     assert_eq!(
-        words(Method::POST, "/v2/blobs/blobs/uploads"),
+        summary(Method::POST, "/v2/blobs/blobs/uploads"),
         "upload.start blobs -"
     );
     assert_eq!(
-        words(Method::PATCH, "/v2/a/manifests/blobs/uploads/uploads"),
+        summary(Method::PATCH, "/v2/a/manifests/blobs/uploads/uploads"),
         "upload.chunk a/manifests -"
     );
-    assert_eq!(words(Method::GET, "/v2/v2/tags/list"), "tags.list v2 -");
+    assert_eq!(summary(Method::GET, "/v2/v2/tags/list"), "tags.list v2 -");
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn queries_are_decoded() {
     ));
     // An empty value counts as none, and `from` alone means nothing.
     assert_eq!(
-        words(Method::POST, "/v2/a/blobs/uploads/?mount=&digest&from=b"),
+        summary(Method::POST, "/v2/a/blobs/uploads/?mount=&digest&from=b"),
         "upload.start a -"
     );
     let page = call(Method::GET, "/v2/_catalog?n=0100&last=a+b%2f").unwrap();

@@ -1,7 +1,7 @@
 //! Whether one pattern is about everything that another one is about, and whether there is such a
 //! name at all.
 
-use super::{Component, Pattern, Piece, RepositoryPattern, USER, matches_list};
+use super::{Component, GlobToken, Pattern, RepositoryPattern, USER, matches_list};
 use crate::registry::name::RepositoryName;
 
 impl Pattern {
@@ -17,7 +17,12 @@ impl RepositoryPattern {
     /// takes more than comparing them level by level.
     pub fn covers(&self, other: &Self) -> bool {
         let is_many = |component: &Component| *component == Component::Many;
-        let forms = |pattern: &Self| [pattern.components.to_vec(), turned(&pattern.components)];
+        let forms = |pattern: &Self| {
+            [
+                pattern.components.to_vec(),
+                many_before_any(&pattern.components),
+            ]
+        };
         let others = forms(other);
         forms(self).iter().any(|own| {
             others
@@ -42,12 +47,12 @@ impl RepositoryPattern {
 }
 
 /// The same pattern where it ends with any levels, at least one: the one last instead of first.
-fn turned(components: &[Component]) -> Vec<Component> {
-    let mut turned = components.to_vec();
-    if let [.., one @ Component::Any, many @ Component::Many] = turned.as_mut_slice() {
+fn many_before_any(components: &[Component]) -> Vec<Component> {
+    let mut many_before_any = components.to_vec();
+    if let [.., one @ Component::Any, many @ Component::Many] = many_before_any.as_mut_slice() {
         std::mem::swap(one, many);
     }
-    turned
+    many_before_any
 }
 
 impl Component {
@@ -56,35 +61,35 @@ impl Component {
             return false;
         }
         matches_list(
-            &self.signs(),
-            &other.signs(),
-            |sign| *sign == Sign::Star,
+            &self.symbols(),
+            &other.symbols(),
+            |symbol| *symbol == GlobSymbol::Star,
             |own, other| own == other,
         )
     }
 
-    fn signs(&self) -> Vec<Sign> {
+    fn symbols(&self) -> Vec<GlobSymbol> {
         match self {
-            Self::Literal(text) => text.bytes().map(Sign::Byte).collect(),
-            Self::Any | Self::Many => vec![Sign::Star],
-            Self::Pieces(pieces) => pieces.iter().flat_map(Piece::signs).collect(),
+            Self::Literal(text) => text.bytes().map(GlobSymbol::Byte).collect(),
+            Self::Any | Self::Many => vec![GlobSymbol::Star],
+            Self::Glob(tokens) => tokens.iter().flat_map(GlobToken::symbols).collect(),
         }
     }
 }
 
-impl Piece {
-    fn signs(&self) -> Vec<Sign> {
+impl GlobToken {
+    fn symbols(&self) -> Vec<GlobSymbol> {
         match self {
-            Self::Text(text) => text.bytes().map(Sign::Byte).collect(),
-            Self::Star => vec![Sign::Star],
-            Self::User => vec![Sign::User],
+            Self::Text(text) => text.bytes().map(GlobSymbol::Byte).collect(),
+            Self::Star => vec![GlobSymbol::Star],
+            Self::User => vec![GlobSymbol::User],
         }
     }
 }
 
-/// One sign of a level.
+/// A byte, star or variable of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sign {
+enum GlobSymbol {
     Byte(u8),
     Star,
     User,

@@ -1,7 +1,7 @@
 //! What every text that is like a pattern has in it: the parts of the pattern between its stars, by
 //! which patterns are looked up.
 
-use super::{Component, Pattern, Piece, RepositoryPattern};
+use super::{Component, GlobToken, Pattern, RepositoryPattern};
 
 /// A part without a star.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,17 +56,17 @@ impl RepositoryPattern {
                     parts.star();
                     continue;
                 }
-                Component::Literal(_) | Component::Any | Component::Pieces(_) if is_below => {
+                Component::Literal(_) | Component::Any | Component::Glob(_) if is_below => {
                     parts.push("/")
                 }
-                Component::Literal(_) | Component::Any | Component::Pieces(_) => {}
+                Component::Literal(_) | Component::Any | Component::Glob(_) => {}
             }
             match component {
                 Component::Literal(text) => parts.push(text),
                 Component::Any | Component::Many => parts.star(),
-                Component::Pieces(pieces) => pieces.iter().for_each(|piece| match piece {
-                    Piece::Text(text) => parts.push(text),
-                    Piece::Star | Piece::User => parts.star(),
+                Component::Glob(tokens) => tokens.iter().for_each(|token| match token {
+                    GlobToken::Text(text) => parts.push(text),
+                    GlobToken::Star | GlobToken::User => parts.star(),
                 }),
             }
         }

@@ -53,7 +53,7 @@ pub(super) fn granted(
 /// As scopes, for the answer.
 pub(super) fn scopes(access: &TokenAccess) -> String {
     let scope = |(resource, rights): (&Resource, Rights)| {
-        let (resource_type, name) = resource.words();
+        let (resource_type, name) = resource.type_and_name();
         format!(
             "{resource_type}:{name}:{}",
             resource.actions(rights).join(",")

@@ -17,8 +17,6 @@ pub const SPREAD_TYPES: &[&str] = &["certs::orders::attempt::Attempt", "store::S
 pub const BANNED_NAMES: &[&str] = &[
     "Look",
     "NotAsking",
-    "Piece",
-    "Pieces",
     "Sight",
     "asked",
     "keep",
@@ -27,8 +25,6 @@ pub const BANNED_NAMES: &[&str] = &[
     "last_words",
     "look",
     "look_for",
-    "match_pieces",
     "moment",
-    "of_words",
     "words",
 ];
