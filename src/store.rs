@@ -37,14 +37,14 @@ use locks::RepositoryLocks;
 use pull_times::PullTimes;
 use repository::StoredRepository;
 use repository_cache::RepositoryCache;
-use uploads::{Chunk, Uploads};
+use uploads::Uploads;
 
 pub(crate) use blobs::OpenBlob;
 pub(crate) use error::StoreError;
 pub(crate) use lists::{Page, PageRequest};
 pub(crate) use precondition::Precondition;
 pub(crate) use repository::{NewManifest, PutOutcome};
-pub(crate) use uploads::{BodyTimeouts, ContentRange};
+pub(crate) use uploads::{BodyTimeouts, ContentRange, UploadChunk, UploadKey};
 
 /// One store. Several processes may have the same directory open.
 pub(crate) struct Store {
@@ -136,7 +136,7 @@ impl Store {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StoreError> {
-        DigestAlgorithm::of(digest)?;
+        DigestAlgorithm::from_digest(digest)?;
         let lock = self.write(name).await?.ok_or(StoreError::BlobUnknown)?;
         let (name, digest) = (name.clone(), digest.clone());
         self.run_write(move |store| {
@@ -184,53 +184,40 @@ impl Store {
     /// The number of bytes received of an upload.
     pub(crate) async fn upload_length(
         self: &Arc<Self>,
-        name: &RepositoryName,
-        id: &UploadId,
+        upload: UploadKey<'_>,
     ) -> Result<u64, StoreError> {
-        let (name, id) = (name.clone(), id.clone());
+        let (name, id) = (upload.repository.clone(), upload.id.clone());
         self.run_read(move |store| store.uploads.length(&name, &id))
             .await
     }
 
-    /// Adds a body to an upload, and returns the number of bytes received then. What came stays,
+    /// Adds a body to an upload, and returns the number of bytes received so far. They stay,
     /// however the body ended.
     pub(crate) async fn append<B: Body<Data = Bytes> + Unpin>(
         &self,
-        upload: (&RepositoryName, &UploadId),
-        range: ContentRange,
-        body: B,
-        timeouts: BodyTimeouts,
+        upload: UploadKey<'_>,
+        chunk: UploadChunk<B>,
     ) -> Result<u64, StoreError> {
-        let chunk = Chunk {
-            range,
-            algorithm: None,
-            body,
-            timeouts,
-        };
-        let received = self.uploads.receive(&self.lanes, upload, chunk).await?;
+        let receiving = self.uploads.receive(&self.lanes, upload, None, chunk);
+        let received = receiving.await?;
         Ok(received.length())
     }
 
-    /// Adds a body to an upload, and makes the whole a blob. Content that does not match the digest
-    /// ends the upload.
+    /// Adds a body to an upload, and publishes the whole as a blob. Content that does not match the
+    /// digest ends the upload.
     pub(crate) async fn commit<B: Body<Data = Bytes> + Unpin>(
         self: &Arc<Self>,
-        upload: (&RepositoryName, &UploadId),
+        upload: UploadKey<'_>,
         digest: &Digest,
-        range: ContentRange,
-        body: B,
-        timeouts: BodyTimeouts,
+        chunk: UploadChunk<B>,
     ) -> Result<(), StoreError> {
-        // Before the body comes for nothing.
-        let algorithm = DigestAlgorithm::of(digest)?;
-        let chunk = Chunk {
-            range,
-            algorithm: Some(algorithm),
-            body,
-            timeouts,
-        };
-        let received = self.uploads.receive(&self.lanes, upload, chunk).await?;
-        let (name, id) = (upload.0.clone(), upload.1.clone());
+        // Before the body is read in vain.
+        let algorithm = DigestAlgorithm::from_digest(digest)?;
+        let receiving = self
+            .uploads
+            .receive(&self.lanes, upload, Some(algorithm), chunk);
+        let received = receiving.await?;
+        let (name, id) = (upload.repository.clone(), upload.id.clone());
         let verified = self
             .uploads
             .verify(&self.lanes, &id, digest, received)
@@ -250,10 +237,9 @@ impl Store {
     /// Ends an upload without a blob.
     pub(crate) async fn cancel_upload(
         self: &Arc<Self>,
-        name: &RepositoryName,
-        id: &UploadId,
+        upload: UploadKey<'_>,
     ) -> Result<(), StoreError> {
-        let (name, id) = (name.clone(), id.clone());
+        let (name, id) = (upload.repository.clone(), upload.id.clone());
         self.run_write(move |store| store.uploads.cancel(&name, &id))
             .await
     }

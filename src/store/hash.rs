@@ -18,7 +18,7 @@ pub(super) enum DigestAlgorithm {
 impl DigestAlgorithm {
     pub(super) const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
 
-    pub(super) fn of(digest: &Digest) -> Result<Self, StoreError> {
+    pub(super) fn from_digest(digest: &Digest) -> Result<Self, StoreError> {
         let known = Self::ALL
             .into_iter()
             .find(|algorithm| algorithm.name() == digest.algorithm());
@@ -112,13 +112,13 @@ mod tests {
             assert_eq!(algorithm.digest(b"abc").as_str(), digest);
             assert_eq!(algorithm.digest_file(&file).unwrap().as_str(), digest);
             assert_eq!(
-                DigestAlgorithm::of(&Digest::parse(digest).unwrap()).unwrap(),
+                DigestAlgorithm::from_digest(&Digest::parse(digest).unwrap()).unwrap(),
                 algorithm
             );
         }
         let other = Digest::parse(&format!("md5:{}", "a".repeat(32))).unwrap();
         assert!(matches!(
-            DigestAlgorithm::of(&other),
+            DigestAlgorithm::from_digest(&other),
             Err(StoreError::DigestUnsupported)
         ));
     }

@@ -84,13 +84,17 @@ impl StoreLayout {
         Ok(blob_in(
             &self.repository(name),
             digest,
-            DigestAlgorithm::of(digest)?,
+            DigestAlgorithm::from_digest(digest)?,
         ))
     }
 
     /// The name that a blob has beside those in repositories.
     pub(super) fn shared_blob(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
-        Ok(blob_in(&self.root, digest, DigestAlgorithm::of(digest)?))
+        Ok(blob_in(
+            &self.root,
+            digest,
+            DigestAlgorithm::from_digest(digest)?,
+        ))
     }
 
     /// Locks a repository for adding blobs: others may add blobs too, but nobody changes the index

@@ -40,5 +40,6 @@ impl Precondition {
 }
 
 fn is_digest_of(digest: &Digest, manifest: &[u8]) -> bool {
-    DigestAlgorithm::of(digest).is_ok_and(|algorithm| algorithm.digest(manifest) == *digest)
+    DigestAlgorithm::from_digest(digest)
+        .is_ok_and(|algorithm| algorithm.digest(manifest) == *digest)
 }

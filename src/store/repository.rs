@@ -74,7 +74,7 @@ impl NewManifest {
         let parsed = ParsedManifest::read(self.content_type.as_deref(), &self.bytes)?;
         let digest = match &self.reference {
             Reference::Tag(_) => DigestAlgorithm::Sha256.digest(&self.bytes),
-            Reference::Digest(digest) => DigestAlgorithm::of(digest)?.digest(&self.bytes),
+            Reference::Digest(digest) => DigestAlgorithm::from_digest(digest)?.digest(&self.bytes),
         };
         if matches!(&self.reference, Reference::Digest(claimed) if *claimed != digest) {
             return Err(StoreError::DigestMismatch);

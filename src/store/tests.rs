@@ -44,6 +44,18 @@ fn body(content: &[u8], parts: usize, breaks: bool) -> Parts {
     Parts(parts.chain(breaks.then_some(None)).collect())
 }
 
+fn upload_key<'a>(repository: &'a RepositoryName, id: &'a UploadId) -> UploadKey<'a> {
+    UploadKey { repository, id }
+}
+
+fn chunk<B>(range: ContentRange, body: B) -> UploadChunk<B> {
+    UploadChunk {
+        range,
+        body,
+        timeouts: BODY_TIMEOUTS,
+    }
+}
+
 /// What a client may do with an upload, or what may happen to it.
 #[derive(Clone, Debug)]
 enum Step {
@@ -112,13 +124,13 @@ impl Uploading {
 
     async fn append(&self, range: ContentRange, body: Parts) -> Result<u64, StoreError> {
         self.stores[0]
-            .append((&self.name, &self.id), range, body, BODY_TIMEOUTS)
+            .append(upload_key(&self.name, &self.id), chunk(range, body))
             .await
     }
 
     async fn length(&self) -> usize {
         let length = self.stores[0]
-            .upload_length(&self.name, &self.id)
+            .upload_length(upload_key(&self.name, &self.id))
             .await
             .unwrap();
         usize::try_from(length).unwrap()
@@ -181,15 +193,9 @@ impl Uploading {
         let whole = &self.content[..(self.here + last).min(self.content.len())];
         let digest = algorithm.digest(whole);
         let rest = body(&whole[self.here..], 2, false);
-        let upload = (&self.name, &self.id);
+        let upload = upload_key(&self.name, &self.id);
         self.stores[0]
-            .commit(
-                upload,
-                &digest,
-                ContentRange::default(),
-                rest,
-                BODY_TIMEOUTS,
-            )
+            .commit(upload, &digest, chunk(ContentRange::default(), rest))
             .await
             .unwrap();
         let blob = self.stores[1]
@@ -198,7 +204,9 @@ impl Uploading {
             .unwrap();
         assert_eq!(blob.size, whole.len() as u64);
         assert_eq!(algorithm.digest_file(&blob.file).unwrap(), digest);
-        let gone = self.stores[1].upload_length(&self.name, &self.id).await;
+        let gone = self.stores[1]
+            .upload_length(upload_key(&self.name, &self.id))
+            .await;
         assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
     }
 }
@@ -250,11 +258,9 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     let some = body(b"some", 1, false);
     store
         .commit(
-            (&name, &id),
+            upload_key(&name, &id),
             &digest,
-            ContentRange::default(),
-            some,
-            BODY_TIMEOUTS,
+            chunk(ContentRange::default(), some),
         )
         .await
         .unwrap();
@@ -287,11 +293,9 @@ async fn push_blob(store: &Arc<Store>, name: &RepositoryName, content: &[u8]) ->
         let content = body(content, 2, false);
         store
             .commit(
-                (name, &id),
+                upload_key(name, &id),
                 &digest,
-                ContentRange::default(),
-                content,
-                BODY_TIMEOUTS,
+                chunk(ContentRange::default(), content),
             )
             .await
             .unwrap();
@@ -569,11 +573,9 @@ async fn an_upload_is_hashed_as_it_comes_by_the_algorithm_of_its_digest() {
         // Were the file read again, its content would be another.
         store
             .commit(
-                (&name, &id),
+                upload_key(&name, &id),
                 &digest,
-                ContentRange::default(),
-                body,
-                BODY_TIMEOUTS,
+                chunk(ContentRange::default(), body),
             )
             .await
             .unwrap();

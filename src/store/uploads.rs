@@ -53,6 +53,20 @@ pub(crate) struct ContentRange {
     pub(crate) length: Option<u64>,
 }
 
+/// An upload session and its repository.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UploadKey<'a> {
+    pub(crate) repository: &'a RepositoryName,
+    pub(crate) id: &'a UploadId,
+}
+
+/// A body to be added to an upload.
+pub(crate) struct UploadChunk<B> {
+    pub(crate) range: ContentRange,
+    pub(crate) body: B,
+    pub(crate) timeouts: BodyTimeouts,
+}
+
 /// The sessions of a store.
 pub(super) struct Uploads {
     layout: StoreLayout,
@@ -233,15 +247,6 @@ impl UploadSession {
     }
 }
 
-/// A body to be added to an upload.
-pub(super) struct Chunk<B> {
-    pub(super) range: ContentRange,
-    /// By which the whole upload is to be hashed, where that is known.
-    pub(super) algorithm: Option<DigestAlgorithm>,
-    pub(super) body: B,
-    pub(super) timeouts: BodyTimeouts,
-}
-
 /// An upload whose content matches its digest and is synced.
 pub(super) struct VerifiedUpload(ReceivedUpload);
 
@@ -263,7 +268,7 @@ impl Uploads {
         digest: &Digest,
         received: ReceivedUpload,
     ) -> Result<VerifiedUpload, StoreError> {
-        let algorithm = DigestAlgorithm::of(digest)?;
+        let algorithm = DigestAlgorithm::from_digest(digest)?;
         let running = lanes.write.run(move || {
             // The request before may have committed it.
             let file = if_exists(File::open(&received.session.path))?;
@@ -300,12 +305,14 @@ impl Uploads {
             .await
     }
 
-    /// Adds a body to an upload. What came stays, however the body ended.
+    /// Adds a body to an upload, and hashes it by `algorithm` where that is known. The received
+    /// bytes stay, however the body ended.
     pub(super) async fn receive<B>(
         self: &Arc<Self>,
         lanes: &Lanes,
-        (name, id): (&RepositoryName, &UploadId),
-        mut chunk: Chunk<B>,
+        upload: UploadKey<'_>,
+        algorithm: Option<DigestAlgorithm>,
+        mut chunk: UploadChunk<B>,
     ) -> Result<ReceivedUpload, StoreError>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -316,11 +323,8 @@ impl Uploads {
             return Err(StoreError::BadRange);
         }
         let uploads = self.clone();
-        let (owned_name, owned_id) = (name.clone(), id.clone());
-        let session = lanes
-            .read
-            .run(move || uploads.find(&owned_name, &owned_id))
-            .await?;
+        let (name, id) = (upload.repository.clone(), upload.id.clone());
+        let session = lanes.read.run(move || uploads.find(&name, &id)).await?;
         let token = session.take_over();
         let mut file = session.content.clone().lock_owned().await;
         let begin = chunk.range.begin;
@@ -328,7 +332,7 @@ impl Uploads {
             tracing::debug!(begin, at = file.length, "chunk out of order");
             return Err(StoreError::OutOfOrder { at: file.length });
         }
-        if let Some(algorithm) = chunk.algorithm {
+        if let Some(algorithm) = algorithm {
             file.hash_by(algorithm);
         }
         let mut writer = BodyWriter {

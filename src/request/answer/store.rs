@@ -15,14 +15,13 @@ use hyper::body::Incoming;
 use super::{forward, rewrite};
 use crate::registry::call::{Call, RepositoryCall, UploadStep};
 use crate::registry::name::RepositoryName;
-use crate::registry::upload_id::UploadId;
 use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::headers::API_VERSION;
 use crate::request::rejection::Rejection;
 use crate::request::respond;
 use crate::request::route::{Route, StoreRoute};
-use crate::store::{BodyTimeouts, Store, StoreError};
+use crate::store::{BodyTimeouts, Store, StoreError, UploadKey};
 use crate::upstream::request_body::{RequestBody, Upload};
 
 pub(super) use write::write_manifest;
@@ -130,14 +129,18 @@ async fn repository(
             write::mount(request, name, digest, from.as_ref()).await
         }
         RepositoryCall::Upload { session, step } => {
-            upload(request, (name, session), step, body).await
+            let session = UploadKey {
+                repository: name,
+                id: session,
+            };
+            upload(request, session, step, body).await
         }
     }
 }
 
 async fn upload(
     request: &StoreRequest<'_>,
-    session: (&RepositoryName, &UploadId),
+    session: UploadKey<'_>,
     step: &UploadStep,
     body: RequestBody,
 ) -> Answered {
@@ -146,7 +149,7 @@ async fn upload(
         UploadStep::Chunk => write::chunk(request, session, body).await,
         UploadStep::Commit { digest } => write::commit(request, session, digest, body).await,
         UploadStep::Cancel => {
-            let cancelled = request.store.cancel_upload(session.0, session.1).await;
+            let cancelled = request.store.cancel_upload(session).await;
             cancelled
                 .map(|()| empty(StatusCode::NO_CONTENT))
                 .map_err(|error| request.rejection(error))

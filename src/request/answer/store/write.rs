@@ -9,21 +9,20 @@ use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
-use crate::registry::upload_id::UploadId;
 use crate::request::answer::manifest_body;
 use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
 use crate::request::route::StoreRoute;
-use crate::store::{ContentRange, NewManifest, Precondition, PutOutcome, StoreError};
+use crate::store::{
+    ContentRange, NewManifest, Precondition, PutOutcome, StoreError, UploadChunk, UploadKey,
+};
 use crate::upstream::request_body::RequestBody;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
-
-type Session<'a> = (&'a RepositoryName, &'a UploadId);
 
 /// Opens a session, or with a digest takes in the whole blob at once.
 pub(super) async fn start(
@@ -35,22 +34,22 @@ pub(super) async fn start(
     let user = request.route.principal().user;
     let opened = request.store.start_upload(name, user).await;
     let id = opened.map_err(|error| request.rejection(error))?;
-    let Some(digest) = digest else {
-        return Ok(standing(request, StatusCode::ACCEPTED, (name, &id), 0));
+    let session = UploadKey {
+        repository: name,
+        id: &id,
     };
-    let committed = request
-        .store
-        .commit(
-            (name, &id),
-            digest,
-            ContentRange::default(),
-            body,
-            request.timeouts,
-        )
-        .await;
+    let Some(digest) = digest else {
+        return Ok(progress(request, StatusCode::ACCEPTED, session, 0));
+    };
+    let chunk = UploadChunk {
+        range: ContentRange::default(),
+        body,
+        timeouts: request.timeouts,
+    };
+    let committed = request.store.commit(session, digest, chunk).await;
     if let Err(error) = committed {
         // Nobody knows of this session, so that nobody can continue it. It may be gone already.
-        let _ = request.store.cancel_upload(name, &id).await;
+        let _ = request.store.cancel_upload(session).await;
         return Err(request.rejection(error));
     }
     Ok(created(name, digest))
@@ -80,58 +79,61 @@ pub(super) async fn mount(
     }
 }
 
-pub(super) async fn status(request: &StoreRequest<'_>, session: Session<'_>) -> Answered {
-    let (name, id) = session;
+pub(super) async fn status(request: &StoreRequest<'_>, session: UploadKey<'_>) -> Answered {
     let length = request
         .store
-        .upload_length(name, id)
+        .upload_length(session)
         .await
         .map_err(|error| request.rejection(error))?;
-    Ok(standing(request, StatusCode::NO_CONTENT, session, length))
+    Ok(progress(request, StatusCode::NO_CONTENT, session, length))
 }
 
 pub(super) async fn chunk(
     request: &StoreRequest<'_>,
-    session: Session<'_>,
+    session: UploadKey<'_>,
     body: RequestBody,
 ) -> Answered {
-    let range = content_range(request, &body)?;
-    let added = request
-        .store
-        .append(session, range, body, request.timeouts)
-        .await;
-    let length = added.map_err(|error| misplaced(request, session, error))?;
-    Ok(standing(request, StatusCode::ACCEPTED, session, length))
+    let chunk = upload_chunk(request, body)?;
+    let added = request.store.append(session, chunk).await;
+    let length = added.map_err(|error| upload_rejection(request, session, error))?;
+    Ok(progress(request, StatusCode::ACCEPTED, session, length))
 }
 
 pub(super) async fn commit(
     request: &StoreRequest<'_>,
-    session: Session<'_>,
+    session: UploadKey<'_>,
     digest: &Digest,
     body: RequestBody,
 ) -> Answered {
-    let range = content_range(request, &body)?;
-    let committed = request
-        .store
-        .commit(session, digest, range, body, request.timeouts)
-        .await;
-    committed.map_err(|error| misplaced(request, session, error))?;
-    Ok(created(session.0, digest))
+    let chunk = upload_chunk(request, body)?;
+    let committed = request.store.commit(session, digest, chunk).await;
+    committed.map_err(|error| upload_rejection(request, session, error))?;
+    Ok(created(session.repository, digest))
 }
 
-/// Where the body belongs; an empty one belongs anywhere.
-fn content_range(
+/// The body with its place in the upload. An empty one fits anywhere.
+fn upload_chunk(
     request: &StoreRequest<'_>,
-    body: &RequestBody,
-) -> Result<ContentRange, Rejection> {
-    if body.is_empty() {
-        return Ok(ContentRange::default());
-    }
-    conditions::content_range(request.headers)
-        .ok_or_else(|| request.rejection(StoreError::BadRange))
+    body: RequestBody,
+) -> Result<UploadChunk<RequestBody>, Rejection> {
+    let range = if body.is_empty() {
+        ContentRange::default()
+    } else {
+        conditions::content_range(request.headers)
+            .ok_or_else(|| request.rejection(StoreError::BadRange))?
+    };
+    Ok(UploadChunk {
+        range,
+        body,
+        timeouts: request.timeouts,
+    })
 }
 
-fn misplaced(request: &StoreRequest<'_>, session: Session<'_>, error: StoreError) -> Rejection {
+fn upload_rejection(
+    request: &StoreRequest<'_>,
+    session: UploadKey<'_>,
+    error: StoreError,
+) -> Rejection {
     let StoreError::OutOfOrder { at } = error else {
         return request.rejection(error);
     };
@@ -141,12 +143,14 @@ fn misplaced(request: &StoreRequest<'_>, session: Session<'_>, error: StoreError
 }
 
 /// Where the session is, under the name that its owner gets.
-fn path(request: &StoreRequest<'_>, (name, id): Session<'_>) -> String {
+fn path(request: &StoreRequest<'_>, session: UploadKey<'_>) -> String {
+    let UploadKey { repository, id } = session;
     let bound = request
         .route
         .session_owner()
-        .and_then(|owner| owner.bind(name, id));
-    format!("/v2/{name}/blobs/uploads/{}", bound.as_ref().unwrap_or(id))
+        .and_then(|owner| owner.bind(repository, id));
+    let id = bound.as_ref().unwrap_or(id);
+    format!("/v2/{repository}/blobs/uploads/{id}")
 }
 
 /// The bytes that are here. None at all are written as the first one would be, since all clients
@@ -155,18 +159,18 @@ fn received(length: u64) -> HeaderValue {
     value(format!("0-{}", length.saturating_sub(1)))
 }
 
-/// Says how far an upload is.
-fn standing(
+/// The number of bytes received of an upload.
+fn progress(
     request: &StoreRequest<'_>,
     status: StatusCode,
-    session: Session<'_>,
+    session: UploadKey<'_>,
     length: u64,
 ) -> Response<ResponseBody> {
     let mut response = empty(status);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, value(path(request, session)));
     headers.insert(header::RANGE, received(length));
-    headers.insert(UPLOAD_UUID, value(session.1.as_str()));
+    headers.insert(UPLOAD_UUID, value(session.id.as_str()));
     response
 }
 
