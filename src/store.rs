@@ -54,7 +54,7 @@ pub(crate) struct Store {
     uploads: Arc<Uploads>,
     pull_times: PullTimes,
     locks: RepositoryLocks,
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
 }
 
 /// A manifest, byte for byte as it was pushed.
@@ -70,13 +70,14 @@ impl Store {
     pub(crate) fn open(directory: PathBuf) -> io::Result<Arc<Self>> {
         let layout = StoreLayout::create(directory)?;
         let uploads = Arc::new(Uploads::new(layout.clone()));
+        let lanes = Arc::new(Lanes::start()?);
         Ok(Arc::new(Self {
+            locks: RepositoryLocks::new(layout.clone(), lanes.clone()),
             layout,
             repositories: RepositoryCache::default(),
             uploads,
             pull_times: PullTimes::default(),
-            locks: RepositoryLocks::new(),
-            lanes: Lanes::start()?,
+            lanes,
         }))
     }
 
@@ -137,14 +138,14 @@ impl Store {
         digest: &Digest,
     ) -> Result<(), StoreError> {
         DigestAlgorithm::from_digest(digest)?;
-        let lock = self.write(name).await?.ok_or(StoreError::BlobUnknown)?;
-        let (name, digest) = (name.clone(), digest.clone());
-        self.run_write(move |store| {
-            store
-                .repository(&name)
-                .delete_blob(&digest, &lock.directory)
-        })
-        .await
+        let (store, digest) = (self.clone(), digest.clone());
+        let repository = name.clone();
+        self.locks
+            .write(name, move |lock| {
+                let lock = lock.ok_or(StoreError::BlobUnknown)?;
+                store.repository(&repository).delete_blob(&digest, lock)
+            })
+            .await
     }
 
     /// Makes a blob of `from` a blob of `name`, too. `false`: it does not exist.
@@ -162,12 +163,13 @@ impl Store {
             Err(StoreError::BlobUnknown | StoreError::DigestUnsupported) => return Ok(false),
             opened => opened?,
         };
-        let lock = self.read(name).await?;
-        let (name, from, digest) = (name.clone(), from.clone(), digest.clone());
-        self.run_write(move |store| {
-            blobs::mount(&store.layout, &from, &name, &digest, &lock.directory)
-        })
-        .await
+        let (layout, to) = (self.layout.clone(), name.clone());
+        let (from, digest) = (from.clone(), digest.clone());
+        self.locks
+            .read(name, move |lock| {
+                blobs::mount(&layout, &from, &to, &digest, lock)
+            })
+            .await
     }
 
     /// Opens an upload session for a user; `None` for all clients that are not logged in.
@@ -222,16 +224,14 @@ impl Store {
             .uploads
             .verify(&self.lanes, &id, digest, received)
             .await?;
-        let lock = self.read(&name).await?;
-        let digest = digest.clone();
-        self.run_write(move |store| {
-            let directory = &lock.directory;
-            let file = verified.path();
-            blobs::publish(&store.layout, &name, &digest, file, directory)?;
-            store.uploads.forget(&id);
-            Ok(())
-        })
-        .await
+        let (store, digest) = (self.clone(), digest.clone());
+        self.locks
+            .read(upload.repository, move |lock| {
+                blobs::publish(&store.layout, &name, &digest, verified.path(), lock)?;
+                store.uploads.forget(&id);
+                Ok(())
+            })
+            .await
     }
 
     /// Ends an upload without a blob.
@@ -278,20 +278,20 @@ impl Store {
         manifest: NewManifest,
     ) -> Result<PutOutcome, StoreError> {
         let checked = self.run_write(move |_| manifest.check()).await?;
-        // A repository that does not exist has nothing that a manifest could need.
-        let lock = match checked.first_blob() {
-            None => self.write_or_create(name).await?,
-            Some(blob) => match self.write(name).await? {
-                Some(lock) => lock,
-                None => {
-                    checked.check_preconditions(&index::RepositoryIndex::default())?;
-                    return Err(StoreError::Missing(blob.clone()));
-                }
-            },
+        let (store, repository) = (self.clone(), name.clone());
+        let Some(blob) = checked.first_blob().cloned() else {
+            let put = move |lock: &_| store.repository(&repository).put(checked, lock);
+            return self.locks.write_or_create(name, put).await;
         };
-        let name = name.clone();
-        self.run_write(move |store| store.repository(&name).put(checked, &lock.directory))
-            .await
+        let put = move |lock: Option<&_>| match lock {
+            Some(lock) => store.repository(&repository).put(checked, lock),
+            // A repository that does not exist has nothing that a manifest could need.
+            None => {
+                checked.check_preconditions(&index::RepositoryIndex::default())?;
+                Err(StoreError::Missing(blob))
+            }
+        };
+        self.locks.write(name, put).await
     }
 
     /// Deletes a tag, or with a digest a manifest and its tags.
@@ -300,10 +300,13 @@ impl Store {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<(), StoreError> {
-        let lock = self.write(name).await?;
-        let lock = lock.ok_or(StoreError::RepositoryUnknown)?;
-        let (name, reference) = (name.clone(), reference.clone());
-        self.run_write(move |store| store.repository(&name).delete(&reference, &lock.directory))
+        let (store, reference) = (self.clone(), reference.clone());
+        let repository = name.clone();
+        self.locks
+            .write(name, move |lock| {
+                let lock = lock.ok_or(StoreError::RepositoryUnknown)?;
+                store.repository(&repository).delete(&reference, lock)
+            })
             .await
     }
 

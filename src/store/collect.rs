@@ -2,7 +2,6 @@
 //! points at, while the store serves. It locks one repository at a time.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,8 +12,7 @@ use super::Store;
 use super::blobs::{self, BlobFile};
 use super::error::StoreError;
 use super::index::RepositoryIndex;
-use super::layout::{RepositoryLock, StoreLayout, if_exists, remove_if_empty};
-use super::locks::REPOSITORY_LOCK_TIMEOUT;
+use super::layout::{RepositoryLock, if_exists, remove_if_empty};
 use super::manifest::ParsedManifest;
 use super::repository::StoredRepository;
 use crate::registry::digest::Digest;
@@ -38,9 +36,9 @@ pub(crate) struct CollectionSummary {
 /// How a collection is done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CollectionOptions {
-    /// How long what nothing points at is left alone: longer than any push lasts.
+    /// The age up to which unreferenced content is kept: longer than any push lasts.
     pub(crate) grace: Duration,
-    /// Only find out what would be removed.
+    /// Removes nothing, and only reports what it would remove.
     pub(crate) dry_run: bool,
 }
 
@@ -88,24 +86,18 @@ impl Store {
         collection: CollectionOptions,
         collected: &mut CollectionSummary,
     ) -> Result<Vec<Digest>, StoreError> {
-        // Requests of this process queue for the repository; those of others try again.
-        let _key = self.locks.blocking_write(name)?;
-        let locked = self.layout.lock_existing(name, REPOSITORY_LOCK_TIMEOUT);
-        let lock = match locked {
-            Ok(Some(lock)) => lock,
-            Ok(None) => return Ok(Vec::new()),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(StoreError::Locked);
-            }
-            Err(error) => return Err(error.into()),
+        let Some(lock) = self.locks.blocking_write(name)? else {
+            return Ok(Vec::new());
         };
-        let target = CollectionTarget {
-            layout: &self.layout,
+        let collector = RepositoryCollector {
+            repository: &self.repository(name),
             path: self.layout.repository(name),
-            lock,
+            // Only files of the store's own user can show that somebody uses them.
+            owner: std::fs::metadata(self.layout.root())?.uid(),
+            lock: &lock.directory,
+            options: collection,
         };
-        self.repository(name)
-            .collect(&target, collection, collected)
+        collector.collect(collected)
     }
 
     /// Removes the shared link of a blob that no repository has any more. A push of the blob at the
@@ -134,169 +126,170 @@ impl Store {
     }
 }
 
-/// A repository that is locked exclusively.
-struct CollectionTarget<'a> {
-    layout: &'a StoreLayout,
+/// The collection of one repository, which is locked exclusively.
+struct RepositoryCollector<'a> {
+    repository: &'a StoredRepository,
     path: PathBuf,
-    lock: RepositoryLock,
+    /// The user whose blobs may be removed.
+    owner: u32,
+    lock: &'a RepositoryLock,
+    options: CollectionOptions,
 }
 
-impl StoredRepository {
+type ParsedManifests = HashMap<Digest, ParsedManifest>;
+
+impl RepositoryCollector<'_> {
     /// Collects the garbage. Returns the digests of the removed blobs.
-    fn collect(
-        &self,
-        CollectionTarget { layout, path, lock }: &CollectionTarget<'_>,
-        collection: CollectionOptions,
-        collected: &mut CollectionSummary,
-    ) -> Result<Vec<Digest>, StoreError> {
-        let index = self.index_or_empty(lock)?;
-        if !collection.dry_run {
-            blobs::recover(path, lock)?;
+    fn collect(&self, collected: &mut CollectionSummary) -> Result<Vec<Digest>, StoreError> {
+        let index = self.repository.index_or_empty(self.lock)?;
+        if !self.options.dry_run {
+            blobs::recover(&self.path, self.lock)?;
         }
-        let Some(documents) = self.documents(&index)? else {
-            let repository = self.name().as_str();
+        let Some(manifests) = self.parse_manifests(&index)? else {
+            let repository = self.repository.name().as_str();
             tracing::warn!(
                 repository,
                 "repository not collected: it has a manifest that cannot be read"
             );
             return Ok(Vec::new());
         };
-        // Only files of the store's own user can show that somebody uses them.
-        let owner = std::fs::metadata(layout.root())?.uid();
-        let is_unused = |blob: &BlobFile| {
-            blob.data.uid() == owner && blobs::is_older(&blob.data, collection.grace)
-        };
-        let (found, kept) = loop {
-            let found = blobs::list(path)?;
-            let used = found.iter().filter(|blob| !is_unused(blob));
-            let young: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
-            let kept = kept(&index, &documents, |digest| young.contains(digest));
-            if collection.dry_run || self.forget_all_but(&kept, &index, collection.grace, lock)? {
-                break (found, kept);
-            }
-        };
-        collected.manifests += index
-            .manifests()
-            .filter(|(digest, _)| !kept.contains(digest))
-            .count();
-        let needed = needed(&kept, &documents);
-        let mut removed = Vec::new();
-        for blob in found
-            .iter()
-            .filter(|blob| !needed.contains(&blob.digest) && is_unused(blob))
-        {
-            if collection.dry_run || blobs::remove_unused(blob, collection.grace)? {
-                removed.push(blob.digest.clone());
-                // One that has another name is counted with that.
-                collected.bytes += if blobs::has_one_name(&blob.data) {
-                    blob.data.len()
-                } else {
-                    0
-                };
-            }
-        }
+        let (found, kept) = self.remove_manifests(&index, &manifests)?;
+        let all = index.manifests().map(|(digest, _)| digest);
+        collected.manifests += all.filter(|digest| !kept.contains(digest)).count();
+        let removed = self.remove_blobs(&found, &needed(&kept, &manifests), collected)?;
         collected.blobs += removed.len();
         let is_empty = found.len() == removed.len() && kept.is_empty() && !index.has_others();
-        if is_empty && (collection.dry_run || remove_if_empty(path, lock)?) {
+        if is_empty && (self.options.dry_run || remove_if_empty(&self.path, self.lock)?) {
             collected.repositories += 1;
         }
         Ok(removed)
     }
 
-    /// Takes manifests out of the index. `false`: a client was told of one of them meanwhile, and
-    /// nothing has changed.
-    fn forget_all_but(
+    /// The parsed manifests. `None`: one of them exists but cannot be read, so that its blobs are
+    /// unknown.
+    fn parse_manifests(
         &self,
-        kept: &HashSet<Digest>,
         index: &RepositoryIndex,
-        grace: Duration,
-        locked: &RepositoryLock,
+    ) -> Result<Option<ParsedManifests>, StoreError> {
+        let mut manifests = HashMap::new();
+        for (digest, entry) in index.manifests() {
+            if let Some(manifest) = self.repository.document(digest, entry)? {
+                manifests.insert(digest.clone(), manifest);
+            } else if self.repository.has(digest)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(manifests))
+    }
+
+    /// Removes the manifests that are garbage from the index. Returns the blobs of the repository,
+    /// and the manifests that stay.
+    fn remove_manifests(
+        &self,
+        index: &RepositoryIndex,
+        manifests: &ParsedManifests,
+    ) -> Result<(Vec<BlobFile>, HashSet<Digest>), StoreError> {
+        loop {
+            let found = blobs::list(&self.path)?;
+            let used = found.iter().filter(|blob| !self.is_unused(blob));
+            let young: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
+            let kept = kept(index, manifests, |digest| young.contains(digest));
+            if self.options.dry_run || self.write_index(index, &kept)? {
+                return Ok((found, kept));
+            }
+        }
+    }
+
+    /// Writes the index with only the manifests of `kept`. `false`: a client was told of one of the
+    /// others meanwhile, and the index is as it was.
+    fn write_index(
+        &self,
+        index: &RepositoryIndex,
+        kept: &HashSet<Digest>,
     ) -> Result<bool, StoreError> {
-        let gone: Vec<&Digest> = index
-            .manifests()
-            .map(|(digest, _)| digest)
-            .filter(|digest| !kept.contains(digest))
-            .collect();
-        if gone.is_empty() {
+        let all = index.manifests().map(|(digest, _)| digest);
+        let removed: Vec<&Digest> = all.filter(|digest| !kept.contains(digest)).collect();
+        if removed.is_empty() {
             return Ok(true);
         }
         let mut rest = index.clone();
-        for digest in &gone {
+        for digest in &removed {
             rest.remove(digest);
         }
-        self.write(rest.clone(), locked)?;
-        // Whoever sets the sign of use looks at the index after that: at least one of the two sees
-        // the other.
-        for digest in gone {
-            if self.is_younger(digest, grace)? {
-                self.write(index.clone(), locked)?;
+        self.repository.write(rest.clone(), self.lock)?;
+        // A reader that marks a manifest as used reads the index after that: at least one of the
+        // two sees the other.
+        for digest in removed {
+            if self.repository.is_younger(digest, self.options.grace)? {
+                self.repository.write(index.clone(), self.lock)?;
                 return Ok(false);
             }
         }
-        self.forget_removed(&rest);
+        self.repository.forget_removed(&rest);
         Ok(true)
     }
 
-    /// What all manifests say. `None`: one is there and cannot be read, so that nobody knows what
-    /// it needs.
-    fn documents(
+    /// Removes the unused blobs that are not needed, and adds their size to the summary. Returns
+    /// their digests.
+    fn remove_blobs(
         &self,
-        index: &RepositoryIndex,
-    ) -> Result<Option<HashMap<Digest, ParsedManifest>>, StoreError> {
-        let mut documents = HashMap::new();
-        for (digest, entry) in index.manifests() {
-            match self.document(digest, entry)? {
-                Some(document) => drop(documents.insert(digest.clone(), document)),
-                None if self.has(digest)? => return Ok(None),
-                None => {}
+        found: &[BlobFile],
+        needed: &HashSet<&Digest>,
+        collected: &mut CollectionSummary,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let mut removed = Vec::new();
+        let garbage = |blob: &&BlobFile| !needed.contains(&blob.digest) && self.is_unused(blob);
+        for blob in found.iter().filter(garbage) {
+            if !self.options.dry_run && !blobs::remove_unused(blob, self.options.grace)? {
+                continue;
+            }
+            removed.push(blob.digest.clone());
+            // A blob with another hard link is counted with the last of its links.
+            if blobs::has_one_name(&blob.data) {
+                collected.bytes += blob.data.len();
             }
         }
-        Ok(Some(documents))
+        Ok(removed)
+    }
+
+    fn is_unused(&self, blob: &BlobFile) -> bool {
+        blob.data.uid() == self.owner && blobs::is_older(&blob.data, self.options.grace)
     }
 }
 
-/// The blobs of these manifests, their own included.
-fn needed<'a>(
-    kept: &'a HashSet<Digest>,
-    documents: &'a HashMap<Digest, ParsedManifest>,
-) -> HashSet<&'a Digest> {
-    let documents = kept.iter().filter_map(|digest| documents.get(digest));
-    documents
-        .flat_map(|document| document.blobs.iter().map(|blob| &blob.digest))
+/// The blobs that the kept manifests reference, and those of the manifests themselves.
+fn needed<'a>(kept: &'a HashSet<Digest>, manifests: &'a ParsedManifests) -> HashSet<&'a Digest> {
+    let manifests = kept.iter().filter_map(|digest| manifests.get(digest));
+    manifests
+        .flat_map(|manifest| manifest.blobs.iter().map(|blob| &blob.digest))
         .chain(kept)
         .collect()
 }
 
-/// The manifests that are not garbage: those that a name points at, the young ones, and with each
-/// of these what it lists and what says something about it.
+/// The manifests that are not garbage: those with a tag or another name, the young ones, and, for
+/// each of these, the manifests that it lists and its referrers.
 fn kept(
     index: &RepositoryIndex,
-    documents: &HashMap<Digest, ParsedManifest>,
+    manifests: &ParsedManifests,
     is_young: impl Fn(&Digest) -> bool,
 ) -> HashSet<Digest> {
-    let mut about: HashMap<&Digest, Vec<&Digest>> = HashMap::new();
-    for (digest, document) in documents {
-        if let Some(subject) = &document.subject {
-            about.entry(subject).or_default().push(digest);
+    let mut referrers: HashMap<&Digest, Vec<&Digest>> = HashMap::new();
+    for (digest, manifest) in manifests {
+        if let Some(subject) = &manifest.subject {
+            referrers.entry(subject).or_default().push(digest);
         }
     }
-    let young = index
-        .manifests()
-        .map(|(digest, _)| digest)
-        .filter(|digest| is_young(digest));
-    let mut waiting: Vec<&Digest> = index.named().chain(young).collect();
+    let all = index.manifests().map(|(digest, _)| digest);
+    let young = all.filter(|digest| is_young(digest));
+    let mut pending: Vec<&Digest> = index.named().chain(young).collect();
     let mut kept = HashSet::new();
-    while let Some(digest) = waiting.pop() {
+    while let Some(digest) = pending.pop() {
         if index.manifest(digest).is_none() || !kept.insert(digest.clone()) {
             continue;
         }
-        let document = documents.get(digest);
-        waiting.extend(
-            document
-                .into_iter()
-                .flat_map(|d| d.manifests.iter().map(|child| &child.digest)),
-        );
-        waiting.extend(about.get(digest).into_iter().flatten());
+        let children = manifests.get(digest).map(|manifest| &manifest.manifests);
+        pending.extend(children.into_iter().flatten().map(|child| &child.digest));
+        pending.extend(referrers.get(digest).into_iter().flatten());
     }
     kept
 }

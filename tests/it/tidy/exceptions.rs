@@ -8,10 +8,10 @@ pub const SAME_LAYER: &[&str] = &[];
 pub const CIRCLES: &[&str] = &[];
 
 /// Types whose name another type has too.
-pub const REPEATED_TYPES: &[&str] = &["Session"];
+pub const REPEATED_TYPES: &[&str] = &[];
 
 /// Types with `impl` blocks in more than three files.
-pub const SPREAD_TYPES: &[&str] = &["certs::orders::attempt::Attempt", "store::Store"];
+pub const SPREAD_TYPES: &[&str] = &["certs::orders::attempt::Attempt"];
 
 /// Names with a banned word.
 pub const BANNED_NAMES: &[&str] = &[
