@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode;
+
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
@@ -137,9 +139,8 @@ impl<'a> Parameters<'a> {
         if !query.bytes().fold(true, |so_far, b| so_far & known(b)) {
             return Err(QueryError::Encoding);
         }
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
+        for pair in decoded_pairs(query) {
+            let (name, value) = pair?;
             let same =
                 |parameter: &Parameter| name.eq_ignore_ascii_case(parameter.as_str().as_bytes());
             let Some(parameter) = Parameter::ALL.into_iter().find(same) else {
@@ -222,14 +223,22 @@ impl<'a> Parameters<'a> {
 pub fn pairs(
     query: &str,
 ) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), QueryError>> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decoded = |part| text(decode(part)?).ok_or(QueryError::Encoding);
-            Ok((decoded(name)?, decoded(value)?))
-        })
+    decoded_pairs(query).map(|pair| {
+        let (name, value) = pair?;
+        let text = |part| text(part).ok_or(QueryError::Encoding);
+        Ok((text(name)?, text(value)?))
+    })
+}
+
+/// A name and its value, which need not be UTF-8.
+type DecodedPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+fn decoded_pairs(query: &str) -> impl Iterator<Item = Result<DecodedPair<'_>, QueryError>> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((decode(name)?, decode(value)?))
+    })
 }
 
 /// A query that was accepted without some of its parameters, however they are encoded; the others
@@ -278,32 +287,24 @@ fn text(value: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Undoes percent-encoding, and `+` for a space.
+/// Decodes `+` and percent-encoded bytes (WHATWG URL §5.1), but refuses malformed escapes.
 fn decode(text: &str) -> Result<Cow<'_, [u8]>, QueryError> {
-    if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
-        return Ok(Cow::Borrowed(text.as_bytes()));
+    if !has_valid_escapes(text) {
+        return Err(QueryError::Encoding);
     }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let high = hexadecimal(bytes.next()).ok_or(QueryError::Encoding)?;
-                let low = hexadecimal(bytes.next()).ok_or(QueryError::Encoding)?;
-                high << 4 | low
-            }
-            plain => plain,
-        });
-    }
-    Ok(Cow::Owned(decoded))
+    Ok(if text.contains('+') {
+        let text = text.replace('+', " ");
+        Cow::Owned(percent_decode(text.as_bytes()).collect())
+    } else {
+        percent_decode(text.as_bytes()).into()
+    })
 }
 
-fn hexadecimal(digit: Option<u8>) -> Option<u8> {
-    match digit? {
-        digit @ b'0'..=b'9' => Some(digit - b'0'),
-        digit @ b'a'..=b'f' => Some(digit - b'a' + 10),
-        digit @ b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+/// Whether two hexadecimal digits follow each percent sign.
+fn has_valid_escapes(text: &str) -> bool {
+    let mut after_percent = text.as_bytes().split(|byte| *byte == b'%').skip(1);
+    after_percent.all(|rest| {
+        let digits = rest.first_chunk::<2>();
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
