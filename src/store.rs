@@ -41,6 +41,7 @@ use uploads::Uploads;
 
 pub(crate) use blobs::OpenBlob;
 pub(crate) use error::StoreError;
+pub(crate) use hash::is_digest_of;
 pub(crate) use lists::{Page, PageRequest};
 pub(crate) use precondition::Precondition;
 pub(crate) use repository::{NewManifest, PutOutcome};

@@ -66,6 +66,12 @@ impl DigestAlgorithm {
     }
 }
 
+/// Whether a digest is that of some content. A digest by an algorithm that the store does not
+/// support is not.
+pub(crate) fn is_digest_of(digest: &Digest, content: &[u8]) -> bool {
+    DigestAlgorithm::from_digest(digest).is_ok_and(|algorithm| algorithm.digest(content) == *digest)
+}
+
 /// A running hash.
 #[derive(Clone)]
 pub(super) struct ContentHasher {
@@ -110,6 +116,8 @@ mod tests {
             (DigestAlgorithm::Sha512, SHA512_OF_ABC),
         ] {
             assert_eq!(algorithm.digest(b"abc").as_str(), digest);
+            assert!(is_digest_of(&Digest::parse(digest).unwrap(), b"abc"));
+            assert!(!is_digest_of(&Digest::parse(digest).unwrap(), b"abd"));
             assert_eq!(algorithm.digest_file(&file).unwrap().as_str(), digest);
             assert_eq!(
                 DigestAlgorithm::from_digest(&Digest::parse(digest).unwrap()).unwrap(),
@@ -117,6 +125,7 @@ mod tests {
             );
         }
         let other = Digest::parse(&format!("md5:{}", "a".repeat(32))).unwrap();
+        assert!(!is_digest_of(&other, b"abc"));
         assert!(matches!(
             DigestAlgorithm::from_digest(&other),
             Err(StoreError::DigestUnsupported)

@@ -2,9 +2,8 @@
 //! repository's lock, so that they hold whoever else writes, in this process or another.
 
 use super::error::StoreError;
-use super::hash::DigestAlgorithm;
+use super::hash::is_digest_of;
 use super::index::RepositoryIndex;
-use crate::registry::digest::Digest;
 use crate::registry::reference::Tag;
 
 /// A condition on a tag. A tag without one may be written in any state.
@@ -37,9 +36,4 @@ impl Precondition {
             Err(StoreError::PreconditionFailed(tag.clone()))
         }
     }
-}
-
-fn is_digest_of(digest: &Digest, manifest: &[u8]) -> bool {
-    DigestAlgorithm::from_digest(digest)
-        .is_ok_and(|algorithm| algorithm.digest(manifest) == *digest)
 }

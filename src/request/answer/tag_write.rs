@@ -3,14 +3,12 @@
 //! The manifest is buffered, so that no client makes others wait by sending slowly, and because
 //! writing the same manifest again overwrites nothing.
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::rewrite::{self, RequestMeta};
 use super::{forward, manifest_body, store};
-use crate::crypto;
 use crate::keyed_lock::KeyGuard;
 use crate::registry::call::Call;
 use crate::registry::digest::Digest;
@@ -21,6 +19,7 @@ use crate::request::headers::CONTENT_DIGEST;
 use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route, UpstreamRoute};
+use crate::store::is_digest_of;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::transfer::TransferLimits;
 
@@ -127,11 +126,10 @@ struct ExistingManifest {
 }
 
 impl ExistingManifest {
-    /// A digest by an algorithm that is not computed here is of another manifest.
     fn is_digest_of(&self, manifest: &[u8]) -> bool {
         self.digest
             .as_ref()
-            .is_some_and(|digest| is_of(digest, manifest))
+            .is_some_and(|digest| is_digest_of(digest, manifest))
     }
 }
 
@@ -162,18 +160,6 @@ async fn head_manifest(
 
 fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     Digest::parse(headers.get(CONTENT_DIGEST)?.to_str().ok()?).ok()
-}
-
-/// Whether a manifest is that of a digest; one of an algorithm that nobody computes here is
-/// another.
-fn is_of(digest: &Digest, manifest: &[u8]) -> bool {
-    let algorithm = match digest.algorithm() {
-        "sha256" => &digest::SHA256,
-        "sha512" => &digest::SHA512,
-        _ => return false,
-    };
-    let computed = digest::digest(algorithm, manifest);
-    crypto::hex(computed.as_ref()) == digest.encoded()
 }
 
 /// Without its own type, registries convert a manifest, or say that there is none.
