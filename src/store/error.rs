@@ -1,4 +1,4 @@
-//! The errors of the store.
+//! Errors of the store.
 
 use std::borrow::Cow;
 use std::io;
@@ -6,64 +6,64 @@ use std::io;
 use crate::registry::digest::Digest;
 use crate::registry::reference::Tag;
 
-/// An error of the store. Its text is for clients.
+/// An error of the store. Clients see its text.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("the repository is not here")]
+    #[error("repository not found")]
     RepositoryUnknown,
-    #[error("the blob is not here")]
+    #[error("blob not found")]
     BlobUnknown,
-    #[error("the manifest is not here")]
+    #[error("manifest not found")]
     ManifestUnknown,
-    /// The session does not exist in this repository: finished, cancelled or expired.
-    #[error("the upload is not here: start it again")]
+    /// The repository has no such session: it was committed, cancelled or expired.
+    #[error("upload not found: start it again")]
     UploadUnknown,
-    #[error("the content is not what the digest says")]
+    #[error("the content does not match the digest")]
     DigestMismatch,
-    #[error("only sha256 and sha512 digests are kept here")]
+    #[error("only sha256 and sha512 digests are supported")]
     DigestUnsupported,
     /// A chunk does not begin at the end of the upload.
-    #[error("the upload stands at byte {at}")]
+    #[error("the next chunk of the upload begins at byte {at}")]
     OutOfOrder {
-        /// Bytes received so far.
+        /// The number of bytes received so far.
         at: u64,
     },
-    /// A chunk is not as long as its `Content-Range` says, or that header is malformed.
-    #[error("the Content-Range does not fit the body")]
+    /// The length of a chunk differs from its `Content-Range`, or that header is malformed.
+    #[error("the Content-Range does not match the body")]
     BadRange,
     /// Deleting the blob would break a manifest.
-    #[error("the blob is part of the manifest {0}: delete that first")]
+    #[error("the blob is referenced by the manifest {0}: delete that first")]
     BlobInUse(Digest),
     /// Deleting the manifest would break an index.
-    #[error("the manifest is part of the index {0}: delete that first")]
+    #[error("the manifest is referenced by the index {0}: delete that first")]
     ManifestInUse(Digest),
     #[error("{0}")]
     ManifestInvalid(Cow<'static, str>),
     /// The repository lacks something that the manifest references.
-    #[error("the manifest needs {0}, which is not in this repository: push it first")]
+    #[error("the manifest references {0}, which is not in this repository: push it first")]
     Missing(Digest),
-    #[error("the tag {0} is not as this write expects it")]
+    #[error("the tag {0} is not in the state that this write requires")]
     PreconditionFailed(Tag),
     #[error("the request body ended early")]
     BodyCut,
     #[error("the request body stopped coming")]
     BodyStalled,
     /// Another request continues the same upload.
-    #[error("another request continues this upload")]
+    #[error("another request has taken over this upload")]
     Superseded,
     /// Another request, a collection or another process has the repository locked.
     #[error("the repository is locked by another operation")]
     Locked,
-    /// More disk work is queued than the store takes.
-    #[error("the registry has too much to do")]
+    /// The queue for disk work is full.
+    #[error("the registry is overloaded")]
     Overloaded,
-    /// The user has as many open upload sessions as one may have.
+    /// The user has the maximum number of open upload sessions.
     #[error("too many open uploads: finish or cancel some of them")]
     TooManyUploads,
-    /// The disk or a quota is full.
+    /// The disk is full, or a quota is used up.
     #[error("the disk of the registry is full")]
     Full(#[source] io::Error),
-    #[error("the disk of the registry fails")]
+    #[error("the disk of the registry failed")]
     Io(#[source] io::Error),
 }
 

@@ -1,6 +1,5 @@
 //! A repository's `index.json`: its tags and its manifests (OCI image specification, "Image Index"
-//! and "Image Layout"). What other tools wrote into it and moorgate does not understand stays
-//! there.
+//! and "Image Layout"). Entries of other tools that moorgate does not understand are preserved.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +14,11 @@ use crate::registry::reference::Tag;
 pub(super) struct RepositoryIndex {
     manifests: BTreeMap<Digest, ManifestEntry>,
     tags: BTreeMap<Tag, Digest>,
-    /// Descriptors that are no manifest of ours: names that are no tags, digests that are none.
+    /// Descriptors whose name is not a tag or whose digest is not valid, as another tool wrote them.
     others: Vec<Value>,
 }
 
-/// What the index says about a manifest.
+/// A manifest's entry in the index.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ManifestEntry {
     pub(super) media_type: String,
@@ -94,7 +93,7 @@ impl RepositoryIndex {
         Ok(listed.manifests.is_empty())
     }
 
-    /// Whether all of a descriptor could be taken in.
+    /// Adds a descriptor. Returns whether all of it is represented.
     fn add(&mut self, value: &Value) -> bool {
         let Ok(mut descriptor) = IndexDescriptor::deserialize(value) else {
             return false;
@@ -162,7 +161,7 @@ impl RepositoryIndex {
         self.manifests.is_empty() && self.others.is_empty()
     }
 
-    /// Whether another tool listed something that is no manifest of ours.
+    /// Whether the index has descriptors that moorgate does not understand.
     pub(super) fn has_others(&self) -> bool {
         !self.others.is_empty()
     }
@@ -172,7 +171,7 @@ impl RepositoryIndex {
         self.tags.get(tag)
     }
 
-    /// The tags that come after a text, in order.
+    /// The tags that sort after a text, in order.
     pub(super) fn tags_after<'a>(&'a self, last: &'a str) -> impl Iterator<Item = &'a Tag> {
         self.tags.keys().skip_while(move |tag| tag.as_str() <= last)
     }
@@ -186,7 +185,7 @@ impl RepositoryIndex {
         self.manifests.iter()
     }
 
-    /// Those that a tag, or another tool's name, points at.
+    /// The manifests that a tag or another tool's name points at.
     pub(super) fn named(&self) -> impl Iterator<Item = &Digest> {
         let others = self.others.iter().filter_map(|other| {
             let digest = Digest::parse(other.get("digest")?.as_str()?).ok()?;
@@ -197,22 +196,22 @@ impl RepositoryIndex {
         self.tags.values().chain(others)
     }
 
-    /// Adds a manifest; what is known about one that is there already stays.
+    /// Adds a manifest. An existing entry stays as it is.
     pub(super) fn insert(&mut self, digest: &Digest, entry: ManifestEntry) {
         self.manifests.entry(digest.clone()).or_insert(entry);
     }
 
-    /// Points a tag at a manifest that is there. Returns whether that changed anything.
+    /// Points a tag at a manifest of the index. Returns whether that changed anything.
     pub(super) fn point(&mut self, tag: Tag, digest: &Digest) -> bool {
         self.tags.insert(tag, digest.clone()).as_ref() != Some(digest)
     }
 
-    /// Takes a tag away. Returns whether it was there.
+    /// Removes a tag. Returns whether it existed.
     pub(super) fn untag(&mut self, tag: &Tag) -> bool {
         self.tags.remove(tag).is_some()
     }
 
-    /// Takes a manifest away with everything that points at it. Returns whether it was there.
+    /// Removes a manifest with its tags and other names. Returns whether it existed.
     pub(super) fn remove(&mut self, digest: &Digest) -> bool {
         self.tags.retain(|_, tagged| tagged != digest);
         self.others
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_tools_wrote_stays() {
+    fn entries_of_other_tools_are_preserved() {
         let text = format!(
             r#"{{"schemaVersion":2,"manifests":[
             {{"mediaType":"a/b","digest":"{0}","size":7,"platform":{{"os":"linux"}},
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_manifest_takes_its_tags_with_it() {
+    fn removing_a_manifest_removes_its_tags() {
         let mut index = RepositoryIndex::default();
         index.insert(&digest(1), entry());
         assert!(index.point(tag("a"), &digest(1)));
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_begin_after_a_text_that_need_not_be_a_tag() {
+    fn pages_start_after_any_text() {
         let mut index = RepositoryIndex::default();
         index.insert(&digest(1), entry());
         for name in ["A", "_x", "a", "a.b", "b"] {

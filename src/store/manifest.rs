@@ -1,5 +1,5 @@
-//! What a manifest says: its type, what it needs, and what it refers to. The types that are known
-//! are checked; content of any other type is kept as it is.
+//! Parses manifests: the media type, the blobs and manifests that they reference, the subject.
+//! Manifests of known media types are validated; content of any other type is stored as it is.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use serde::Deserialize;
 use super::error::StoreError;
 use crate::registry::digest::Digest;
 
-/// What a manifest says about itself.
+/// A parsed manifest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ParsedManifest {
     pub(super) media_type: String,
-    /// Its configuration and layers, without those that may lie elsewhere.
+    /// The config and the layers, except layers that clients download from other URLs.
     pub(super) blobs: Vec<Descriptor>,
-    /// The manifests of an index.
+    /// The manifests that an index lists.
     pub(super) manifests: Vec<Descriptor>,
-    /// The manifest that it says something about; that need not be here.
+    /// The manifest that this one refers to; it need not exist.
     pub(super) subject: Option<Digest>,
     pub(super) artifact_type: Option<String>,
     pub(super) annotations: BTreeMap<String, String>,
 }
 
-/// Something that a manifest needs.
+/// A blob or manifest that a manifest references.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Descriptor {
     pub(super) media_type: String,
@@ -66,10 +66,12 @@ struct DescriptorJson {
 }
 
 impl ParsedManifest {
-    /// Reads a manifest that was sent with this `Content-Type`.
+    /// Parses a manifest that was pushed with this `Content-Type`.
+    ///
+    /// Errors: `ManifestInvalid`.
     pub(super) fn read(content_type: Option<&str>, bytes: &[u8]) -> Result<Self, StoreError> {
-        let declared = content_type.map(bare);
-        // What clients say that know no better.
+        let declared = content_type.map(essence);
+        // The defaults of clients that do not know the media type.
         let declared = declared
             .filter(|kind| !matches!(*kind, "" | "application/json" | "application/octet-stream"));
         if declared.is_some_and(|kind| SCHEMA_1.contains(&kind)) {
@@ -82,15 +84,16 @@ impl ParsedManifest {
         if raw.schema_version == Some(1) {
             return Err(schema_1());
         }
-        let own = raw.media_type.as_deref().map(bare);
+        let own = raw.media_type.as_deref().map(essence);
         if own.is_some_and(|kind| SCHEMA_1.contains(&kind)) {
             return Err(schema_1());
         }
         if let (Some(declared), Some(own)) = (declared, own)
             && declared != own
         {
-            let message =
-                format!("the Content-Type is {declared}, but the manifest says that it is {own}");
+            let message = format!(
+                "the Content-Type is {declared}, but the mediaType of the manifest is {own}"
+            );
             return Err(StoreError::invalid(message));
         }
         let media_type = match declared.or(own) {
@@ -99,15 +102,15 @@ impl ParsedManifest {
             None if raw.config.is_some() => OCI_MANIFEST.to_owned(),
             None => {
                 return Err(StoreError::invalid(
-                    "neither a Content-Type nor the manifest says what it is",
+                    "neither the Content-Type nor the manifest gives a media type",
                 ));
             }
         };
-        check(&media_type, &raw)?;
-        Self::of(media_type, raw)
+        check_fields(&media_type, &raw)?;
+        Self::from_json(media_type, raw)
     }
 
-    /// Content that is no JSON of ours: fine, unless it claims to be.
+    /// Content that is not the JSON of a manifest: valid unless its media type says that it is.
     fn opaque(declared: Option<&str>, error: &serde_json::Error) -> Result<Self, StoreError> {
         match declared {
             Some(kind) if !CHECKED_TYPES.contains(&kind) => Ok(Self {
@@ -115,18 +118,18 @@ impl ParsedManifest {
                 ..Self::default()
             }),
             _ => Err(StoreError::invalid(format!(
-                "the manifest cannot be read: {error}"
+                "the manifest is not valid: {error}"
             ))),
         }
     }
 
-    fn of(media_type: String, raw: ManifestJson) -> Result<Self, StoreError> {
+    fn from_json(media_type: String, raw: ManifestJson) -> Result<Self, StoreError> {
         let config_type = raw.config.as_ref().map(|config| config.media_type.clone());
         let lists = [raw.layers, raw.blobs].into_iter().flatten().flatten();
         let blobs = raw
             .config
             .into_iter()
-            .chain(lists.filter(|layer| !layer.lies_elsewhere()));
+            .chain(lists.filter(|layer| !layer.is_foreign()));
         let descriptors =
             |list: Vec<DescriptorJson>| list.into_iter().map(DescriptorJson::read).collect();
         Ok(Self {
@@ -148,24 +151,24 @@ impl ParsedManifest {
     }
 }
 
-/// Whether a manifest of this type lists others.
+/// Whether a manifest of this media type lists other manifests.
 pub(super) fn is_index(media_type: &str) -> bool {
     [OCI_INDEX, DOCKER_LIST].contains(&media_type)
 }
 
-/// A media type without parameters.
-fn bare(media_type: &str) -> &str {
+/// A media type without its parameters.
+fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim()
 }
 
 fn schema_1() -> StoreError {
     StoreError::invalid(
-        "manifests of schema 1 are not kept here: push with Docker 1.10 or newer, or another client of this decade",
+        "schema 1 manifests are not supported: push with Docker 1.10 or newer, or another current client",
     )
 }
 
-/// The parts without which a manifest of a known type is none.
-fn check(media_type: &str, raw: &ManifestJson) -> Result<(), StoreError> {
+/// Checks that a manifest of a known media type has the fields that it needs.
+fn check_fields(media_type: &str, raw: &ManifestJson) -> Result<(), StoreError> {
     let missing = match media_type {
         OCI_MANIFEST | DOCKER_MANIFEST => match raw {
             ManifestJson {
@@ -179,8 +182,8 @@ fn check(media_type: &str, raw: &ManifestJson) -> Result<(), StoreError> {
             }
             ManifestJson {
                 manifests: Some(_), ..
-            } => "an image manifest has no manifests",
-            _ => "an image manifest has schemaVersion 2, a config and layers",
+            } => "an image manifest must not have manifests",
+            _ => "an image manifest must have schemaVersion 2, a config and layers",
         },
         OCI_INDEX | DOCKER_LIST => match raw {
             ManifestJson {
@@ -194,8 +197,8 @@ fn check(media_type: &str, raw: &ManifestJson) -> Result<(), StoreError> {
             }
             ManifestJson {
                 manifests: Some(_), ..
-            } => "an image index has schemaVersion 2 and neither config nor layers",
-            _ => "an image index has manifests",
+            } => "an image index must have schemaVersion 2 and neither config nor layers",
+            _ => "an image index must have manifests",
         },
         _ => return Ok(()),
     };
@@ -203,8 +206,9 @@ fn check(media_type: &str, raw: &ManifestJson) -> Result<(), StoreError> {
 }
 
 impl DescriptorJson {
-    /// Layers that were never meant to be pushed, as those of Windows are.
-    fn lies_elsewhere(&self) -> bool {
+    /// Whether it is a layer that is not pushed, such as a base layer of Windows: clients download
+    /// it from its URLs.
+    fn is_foreign(&self) -> bool {
         let foreign =
             self.media_type.contains("nondistributable") || self.media_type.contains(".foreign.");
         foreign && self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
@@ -212,7 +216,7 @@ impl DescriptorJson {
 
     fn read(self) -> Result<Descriptor, StoreError> {
         let digest = Digest::parse(&self.digest)
-            .map_err(|_| StoreError::invalid("the manifest names a digest that is not valid"))?;
+            .map_err(|_| StoreError::invalid("the manifest has an invalid digest"))?;
         Ok(Descriptor {
             media_type: self.media_type,
             digest,
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_needs_its_configuration_and_layers() {
+    fn an_image_references_its_config_and_layers() {
         let document = read("", &image()).unwrap();
         assert_eq!(document.media_type, OCI_MANIFEST);
         assert_eq!(
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_needs_its_manifests() {
+    fn an_index_references_its_manifests() {
         let index = json!({"schemaVersion": 2, "manifests": [descriptor(3)], "subject": descriptor(4), "artifactType": "a/b"});
         let document = read(OCI_INDEX, &index).unwrap();
         assert_eq!(document.manifests.len(), 1);
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_lie_elsewhere_are_not_needed() {
+    fn foreign_layers_are_not_referenced() {
         let foreign = json!({"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
             "digest": digest(9), "size": 9, "urls": ["https://example.com/layer"]});
         let document = read("", &with(image(), "layers", json!([foreign]))).unwrap();
@@ -294,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_refused_in_words() {
+    fn an_invalid_manifest_is_refused_with_a_reason() {
         let cases = [
             (DOCKER_MANIFEST, image(), "the Content-Type is"),
             ("", with(image(), "schemaVersion", json!(1)), "schema 1"),
@@ -307,26 +311,26 @@ mod tests {
             (
                 "",
                 with(image(), "manifests", json!([])),
-                "has no manifests",
+                "must not have manifests",
             ),
             (
                 "",
                 with(image(), "config", json!({"digest": "sha256:0", "size": 1})),
-                "a digest that is not valid",
+                "an invalid digest",
             ),
             (
                 "",
                 with(image(), "layers", json!([{"digest": digest(1)}])),
-                "cannot be read",
+                "is not valid",
             ),
-            ("", json!({"schemaVersion": 2}), "says what it is"),
-            (OCI_INDEX, json!([]), "cannot be read"),
+            ("", json!({"schemaVersion": 2}), "gives a media type"),
+            (OCI_INDEX, json!([]), "is not valid"),
         ];
-        for (content_type, value, words) in cases {
+        for (content_type, value, expected) in cases {
             let error = read(content_type, &value).unwrap_err();
-            assert!(error.contains(words), "{value}: {error}");
+            assert!(error.contains(expected), "{value}: {error}");
         }
-        // Programs disagree on which of the two counts.
+        // Parsers disagree on which of two equal keys counts.
         let twice = image()
             .to_string()
             .replacen('{', r#"{"config":{"digest":"x","size":1},"#, 1);
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn other_types_are_kept_as_they_are() {
+    fn content_of_other_types_is_stored_as_it_is() {
         assert_eq!(
             ParsedManifest::read(Some("application/x-thing"), b"\0\x01")
                 .unwrap()
@@ -351,8 +355,8 @@ mod tests {
         }
     }
 
-    /// Texts that are types, that are nearly types, and that are none.
-    fn kinds() -> impl Strategy<Value = Option<String>> {
+    /// Media types, near misses, and texts that are not media types.
+    fn media_types() -> impl Strategy<Value = Option<String>> {
         prop::option::of(prop::sample::select(vec![
             OCI_MANIFEST,
             OCI_INDEX,
@@ -369,11 +373,12 @@ mod tests {
     }
 
     proptest! {
-        /// What was accepted needs the same whenever it is read again: else it could lose that.
+        /// An accepted manifest references the same blobs whenever it is parsed again: otherwise a
+        /// collection could remove some of them.
         #[test]
-        fn an_accepted_manifest_is_read_again_as_the_same(
-            content_type in kinds(),
-            own in kinds(),
+        fn an_accepted_manifest_is_parsed_again_as_the_same(
+            content_type in media_types(),
+            own in media_types(),
             parts in prop::collection::vec(
                 prop::sample::select(vec!["config", "layers", "manifests", "subject", "blobs", "schemaVersion"]), 0..5),
         ) {

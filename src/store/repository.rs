@@ -462,7 +462,7 @@ fn check_size(digest: &Digest, said: u64, size: u64) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::invalid(format!(
-        "the manifest says that {digest} has {said} bytes, and it has {size}"
+        "the manifest gives the size of {digest} as {said} bytes, but it has {size}"
     )))
 }
 

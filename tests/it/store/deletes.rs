@@ -77,7 +77,7 @@ async fn what_something_needs_is_not_deleted() {
     assert_eq!(
         message,
         format!(
-            "the manifest is part of the index {}: delete that first",
+            "the manifest is referenced by the index {}: delete that first",
             sha256(&list)
         )
     );
@@ -86,7 +86,7 @@ async fn what_something_needs_is_not_deleted() {
     assert_eq!(
         message,
         format!(
-            "the blob is part of the manifest {}: delete that first",
+            "the blob is referenced by the manifest {}: delete that first",
             child.digest()
         )
     );

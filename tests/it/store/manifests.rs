@@ -56,7 +56,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
                 .await;
             assert_eq!(
                 answer.refused(404, "MANIFEST_UNKNOWN"),
-                "the manifest is not here"
+                "manifest not found"
             );
         }
         client
@@ -86,7 +86,7 @@ async fn a_manifest_needs_what_it_lists() {
         .refused(400, "MANIFEST_BLOB_UNKNOWN");
     assert_eq!(
         message,
-        format!("the manifest needs {layer}, which is not in this repository: push it first")
+        format!("the manifest references {layer}, which is not in this repository: push it first")
     );
     client.get("/v2/a/manifests/v1").await.is(404);
     client.push("a", "v1", &image).await;
@@ -108,7 +108,7 @@ async fn a_manifest_needs_what_it_lists() {
         .refused(400, "MANIFEST_INVALID");
     assert_eq!(
         message,
-        format!("the manifest says that {layer} has 1 bytes, and it has 2000")
+        format!("the manifest gives the size of {layer} as 1 bytes, but it has 2000")
     );
     stage.disk().is_sound();
 }
@@ -229,18 +229,18 @@ async fn what_is_no_manifest_is_refused_with_a_sentence() {
         (
             schema_1,
             "{}",
-            "manifests of schema 1 are not kept here: push with Docker 1.10 or newer",
+            "schema 1 manifests are not supported: push with Docker 1.10 or newer",
         ),
         (
             MANIFEST,
             r#"{"schemaVersion":1}"#,
-            "manifests of schema 1 are not kept here",
+            "schema 1 manifests are not supported",
         ),
-        (MANIFEST, "{", "the manifest cannot be read"),
+        (MANIFEST, "{", "the manifest is not valid"),
         (
             MANIFEST,
             r#"{"schemaVersion":2}"#,
-            "an image manifest has schemaVersion 2, a config and layers",
+            "an image manifest must have schemaVersion 2, a config and layers",
         ),
         (
             INDEX,
@@ -250,7 +250,7 @@ async fn what_is_no_manifest_is_refused_with_a_sentence() {
         (
             "application/json",
             r#"{"schemaVersion":2}"#,
-            "says what it is",
+            "gives a media type",
         ),
     ] {
         let answer = client

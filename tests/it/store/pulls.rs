@@ -27,7 +27,7 @@ async fn a_blob_comes_whole_or_by_its_head_alone() {
         let missing = format!("/v2/base/app/blobs/{}", sha256(b"missing"));
         assert_eq!(
             client.get(&missing).await.refused(404, "BLOB_UNKNOWN"),
-            "the blob is not here"
+            "blob not found"
         );
         assert!(client.ask("HEAD", &missing).await.is(404).body.is_empty());
         client

@@ -158,7 +158,7 @@ async fn a_chunk_out_of_order_is_told_where_the_upload_stands() {
                     .ask_with(method, &target, &headers, blob[begin..end].to_vec())
                     .await;
                 let message = answer.refused(416, "RANGE_INVALID");
-                assert_eq!(message, "the upload stands at byte 500");
+                assert_eq!(message, "the next chunk of the upload begins at byte 500");
                 assert_eq!(
                     (answer.header("range"), answer.header("location")),
                     ("0-499", session.as_str())
@@ -238,7 +238,7 @@ async fn content_that_is_not_its_digest_is_refused_and_forgotten() {
         .await;
     assert_eq!(
         answer.refused(400, "DIGEST_INVALID"),
-        "only sha256 and sha512 digests are kept here"
+        "only sha256 and sha512 digests are supported"
     );
     client
         .ask("PUT", &format!("{session}?digest={}", sha256(&blob)))
