@@ -56,6 +56,9 @@ pub(crate) struct Store {
     pull_times: PullTimes,
     locks: RepositoryLocks,
     lanes: Arc<Lanes>,
+    /// How often the directory of repositories was read.
+    #[cfg(test)]
+    directory_reads: std::sync::atomic::AtomicUsize,
 }
 
 /// A manifest, byte for byte as it was pushed.
@@ -79,6 +82,8 @@ impl Store {
             uploads,
             pull_times: PullTimes::default(),
             lanes,
+            #[cfg(test)]
+            directory_reads: std::sync::atomic::AtomicUsize::new(0),
         }))
     }
 
@@ -337,6 +342,9 @@ impl Store {
 
     /// The repositories that have a directory, in no order.
     fn names(&self) -> io::Result<Vec<RepositoryName>> {
+        #[cfg(test)]
+        self.directory_reads
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(self.layout.repositories())? {
             names.extend(layout::repository_of(&entry?.file_name().to_string_lossy()));

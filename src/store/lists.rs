@@ -58,6 +58,9 @@ struct ReferrerDescriptor<'a> {
     annotations: &'a std::collections::BTreeMap<String, String>,
 }
 
+/// Decisions on names that a serving thread makes without a pause.
+const DECISIONS_AT_ONCE: usize = 1000;
+
 impl Store {
     /// The repositories that have a manifest, in order.
     pub(crate) async fn catalog(
@@ -72,26 +75,32 @@ impl Store {
         .await
     }
 
-    /// All repositories after a name, in order, those without manifests included: reads the
-    /// directory once for callers that filter names before [`Self::with_manifests`].
-    pub(crate) async fn repository_names(
+    /// As [`Self::catalog`], with only the repositories that a user may see. Reads the directory
+    /// once, and no index that the page does not need.
+    pub(crate) async fn filtered_catalog(
         self: &Arc<Self>,
-        after: String,
-    ) -> Result<Vec<RepositoryName>, StoreError> {
-        self.run_read(move |store| Ok(store.names_after(&after)?))
-            .await
-    }
-
-    /// Those of `names` that have a manifest.
-    pub(crate) async fn with_manifests(
-        self: &Arc<Self>,
-        mut names: Vec<RepositoryName>,
-    ) -> Result<Vec<RepositoryName>, StoreError> {
-        self.run_read(move |store| {
-            names.retain(|name| store.is_listed(name));
-            Ok(names)
-        })
-        .await
+        request: PageRequest,
+        may_see: impl Fn(&RepositoryName) -> bool,
+    ) -> Result<Page, StoreError> {
+        let after = request.after.clone();
+        let names = self
+            .run_read(move |store| Ok(store.names_after(&after)?))
+            .await?;
+        let mut entries = Vec::new();
+        // A chunk at a time: other requests of this thread run between the decisions.
+        for chunk in names.chunks(DECISIONS_AT_ONCE) {
+            let mut visible: Vec<_> = chunk.iter().filter(|name| may_see(name)).cloned().collect();
+            let missing = request.limit.saturating_add(1) - entries.len();
+            let listed = self.run_read(move |store| {
+                visible.retain(|name| store.is_listed(name));
+                Ok(visible)
+            });
+            entries.extend(listed.await?.iter().take(missing).map(ToString::to_string));
+            if entries.len() > request.limit {
+                break;
+            }
+        }
+        Ok(Page::take(&request, entries.into_iter()))
     }
 
     fn names_after(&self, after: &str) -> std::io::Result<Vec<RepositoryName>> {

@@ -614,3 +614,55 @@ async fn a_catalog_keeps_no_indexes_in_memory() {
         assert!(store.repositories.peek(name).is_none(), "{name}");
     }
 }
+
+/// A page of the catalog, and what it cost: reads of the directory, and decisions.
+async fn filtered_page(
+    store: &Arc<Store>,
+    limit: usize,
+    after: &str,
+    is_visible: fn(&str) -> bool,
+) -> (Page, usize, usize) {
+    let request = PageRequest {
+        limit,
+        after: after.to_owned(),
+    };
+    let decisions = std::cell::Cell::new(0);
+    let may_see = |name: &RepositoryName| {
+        decisions.set(decisions.get() + 1);
+        is_visible(name.as_str())
+    };
+    let page = store.filtered_catalog(request, may_see).await.unwrap();
+    let reads = &store.directory_reads;
+    let reads = reads.swap(0, std::sync::atomic::Ordering::Relaxed);
+    (page, reads, decisions.get())
+}
+
+#[tokio::test]
+async fn a_filtered_catalog_reads_the_directory_once_and_decides_on_each_name_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let count = 2500;
+    for n in 0..count {
+        let name = RepositoryName::parse(&format!("app-{n:04}")).unwrap();
+        let path = store.layout.repository(&name);
+        std::fs::create_dir(&path).unwrap();
+        let index = r#"{"schemaVersion":2,"manifests":[{}]}"#;
+        std::fs::write(path.join(layout::INDEX_FILE), index).unwrap();
+    }
+    let (last, reads, decisions) = filtered_page(&store, 10, "", |name| name == "app-2499").await;
+    assert_eq!(last.entries, ["app-2499"]);
+    assert_eq!((last.has_more, reads, decisions), (false, 1, count));
+    let mut all: Vec<String> = Vec::new();
+    loop {
+        let after = all.last().cloned().unwrap_or_default();
+        let (page, reads, decisions) = filtered_page(&store, 900, &after, |_| true).await;
+        assert_eq!(reads, 1);
+        assert!(decisions <= 1000, "{decisions} decisions after {after:?}");
+        all.extend(page.entries);
+        if !page.has_more {
+            break;
+        }
+    }
+    assert_eq!(all.len(), count);
+    assert!(all.is_sorted());
+}

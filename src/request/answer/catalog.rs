@@ -18,13 +18,12 @@ use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
-use crate::store::{Page, Store, StoreError};
+use crate::store::{Page, PageRequest, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::upstream::response_body::UpstreamBody;
 
 /// Entries asked of an upstream at once: some registries refuse to give more.
 const UPSTREAM_PAGE_SIZE: usize = 1000;
-const DECISIONS_AT_ONCE: usize = 1000;
 /// 1,000 names of 255 bytes, and as much again.
 const MAX_PAGE_BYTES: usize = 512 * 1024;
 /// Pages that are read from an upstream for one page of the answer.
@@ -53,11 +52,7 @@ impl FilteredPage {
         // What no query can carry would end the list: nothing could come after it.
         let can_be_last = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic());
         let names = names.into_iter().filter(can_be_last);
-        self.extend(names.filter(|name| Self::may_see(route, name)))
-    }
-
-    fn extend(&mut self, names: impl IntoIterator<Item = String>) -> bool {
-        for name in names {
+        for name in names.filter(|name| may_see(route, name)) {
             if self.page.entries.len() == self.limit {
                 self.page.has_more = true;
                 return true;
@@ -66,13 +61,13 @@ impl FilteredPage {
         }
         false
     }
+}
 
-    fn may_see(route: &Route, name: &str) -> bool {
-        let policy = &route.site().policy;
-        policy
-            .decide(route.principal(), Action::Catalog, name, None)
-            .allowed
-    }
+fn may_see(route: &Route, name: &str) -> bool {
+    let policy = &route.site().policy;
+    policy
+        .decide(route.principal(), Action::Catalog, name, None)
+        .allowed
 }
 
 /// What has been found so far where the registry may page by tokens of its own, which it gives
@@ -166,28 +161,14 @@ fn is_after(query: &str, name: &str) -> bool {
         .any(|pair| pair.is_ok_and(|(parameter, value)| parameter == "last" && value == name))
 }
 
-/// From moorgate's own registry.
+/// A page of the catalog of moorgate's own registry.
 pub(crate) async fn from_store(
     route: &Route,
     store: &std::sync::Arc<Store>,
-    pagination: &Pagination,
+    request: PageRequest,
 ) -> Result<Page, StoreError> {
-    let mut found = FilteredPage::new(pagination);
-    let after = pagination
-        .last
-        .as_ref()
-        .map_or(String::new(), |last| last.as_str().to_owned());
-    let names = store.repository_names(after).await?;
-    // One chunk of decisions at a time, so that other requests of this thread get on between them.
-    for chunk in names.chunks(DECISIONS_AT_ONCE) {
-        let may_see = |name: &&RepositoryName| FilteredPage::may_see(route, name.as_str());
-        let visible: Vec<_> = chunk.iter().filter(may_see).cloned().collect();
-        let listed = store.with_manifests(visible).await?;
-        if found.extend(listed.iter().map(ToString::to_string)) {
-            break;
-        }
-    }
-    Ok(found.page)
+    let may_see = |name: &RepositoryName| may_see(route, name.as_str());
+    store.filtered_catalog(request, may_see).await
 }
 
 #[derive(Deserialize)]

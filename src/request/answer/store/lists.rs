@@ -18,7 +18,7 @@ const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 pub(super) async fn catalog(request: &StoreRequest<'_>, pagination: &Pagination) -> Answered {
     let listed = match request.route.obligations() {
         Obligations::Filtered => {
-            catalog::from_store(request.route, request.store, pagination).await
+            catalog::from_store(request.route, request.store, page_request(pagination)).await
         }
         _ => request.store.catalog(page_request(pagination)).await,
     };
