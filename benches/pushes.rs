@@ -30,15 +30,15 @@ use tokio_rustls::TlsConnector;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-const LARGE: u64 = 1 << 30;
-const PIECE: usize = 64 * 1024;
-const SMALL: u64 = 2000;
+const LARGE_BLOB_BYTES: u64 = 1 << 30;
+const FRAME_BYTES: usize = 64 * 1024;
+const SMALL_BLOBS: u64 = 2000;
 const CLIENTS: u64 = 8;
 
-/// Bytes that repeat a piece, whose first bytes make a blob unlike any other.
+/// Bytes that repeat a frame, whose first bytes make a blob unlike any other.
 #[derive(Clone)]
 struct Blob {
-    piece: Bytes,
+    frame: Bytes,
     left: u64,
 }
 
@@ -50,10 +50,10 @@ impl Body for Blob {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let length = (self.piece.len() as u64).min(self.left);
+        let length = (self.frame.len() as u64).min(self.left);
         self.left -= length;
-        let piece = self.piece.slice(..usize::try_from(length).unwrap_or(0));
-        Poll::Ready((length > 0).then(|| Ok(Frame::data(piece))))
+        let frame = self.frame.slice(..usize::try_from(length).unwrap_or(0));
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -67,12 +67,12 @@ impl Body for Blob {
 
 impl Blob {
     fn new(seed: &[u8], length: u64) -> Self {
-        let mut piece = vec![0; PIECE];
-        for (slot, byte) in piece.iter_mut().zip(seed) {
+        let mut frame = vec![0; FRAME_BYTES];
+        for (slot, byte) in frame.iter_mut().zip(seed) {
             *slot = *byte;
         }
         Self {
-            piece: piece.into(),
+            frame: frame.into(),
             left: length,
         }
     }
@@ -81,8 +81,8 @@ impl Blob {
         let mut context = digest::Context::new(&digest::SHA256);
         let mut left = self.left;
         while left > 0 {
-            let length = left.min(PIECE as u64);
-            context.update(&self.piece[..usize::try_from(length).unwrap_or(0)]);
+            let length = left.min(FRAME_BYTES as u64);
+            context.update(&self.frame[..usize::try_from(length).unwrap_or(0)]);
             left -= length;
         }
         let hex: String = context
@@ -199,14 +199,14 @@ impl Client<'_> {
 }
 
 async fn large(registry: &Registry, seed: &[u8]) -> Result<(), Failure> {
-    let blob = Blob::new(seed, LARGE);
+    let blob = Blob::new(seed, LARGE_BLOB_BYTES);
     let digest = blob.digest();
     let mut client = registry.client().await?;
     let start = Instant::now();
     client.push(&blob, &digest).await?;
     println!("push {:.3}", start.elapsed().as_secs_f64());
     let start = Instant::now();
-    if client.pull(&digest).await? != LARGE {
+    if client.pull(&digest).await? != LARGE_BLOB_BYTES {
         return Err("the blob came back with another length".into());
     }
     println!("pull {:.3}", start.elapsed().as_secs_f64());
@@ -223,7 +223,7 @@ async fn small(registry: Arc<Registry>, seed: [u8; 16]) -> Result<(), Failure> {
                 let mut client = registry.client().await?;
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= SMALL {
+                    if n >= SMALL_BLOBS {
                         return Ok::<_, Failure>(());
                     }
                     let own = [&seed[..], &n.to_be_bytes()].concat();

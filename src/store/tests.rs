@@ -58,7 +58,7 @@ fn chunk<B>(range: ContentRange, body: B) -> UploadChunk<B> {
 
 /// What a client may do with an upload, or what may happen to it.
 #[derive(Clone, Debug)]
-enum Step {
+enum ClientAction {
     /// So many bytes more, in parts, with or without saying where they belong.
     Patch {
         bytes: usize,
@@ -77,17 +77,17 @@ enum Step {
     Elsewhere,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn action() -> impl Strategy<Value = ClientAction> {
     // Around what is collected before it is written, too.
     let bytes = || prop_oneof![1_usize..2000, 250_000_usize..530_000];
     prop_oneof![
         4 => (bytes(), 1_usize..5, any::<bool>())
-            .prop_map(|(bytes, parts, placed)| Step::Patch { bytes, parts, placed }),
-        1 => bytes().prop_map(|bytes| Step::Cut { bytes }),
-        1 => (0_u64..600_000).prop_map(|begin| Step::Misplaced { begin }),
-        1 => Just(Step::Status),
-        1 => Just(Step::Restart),
-        1 => Just(Step::Elsewhere),
+            .prop_map(|(bytes, parts, placed)| ClientAction::Patch { bytes, parts, placed }),
+        1 => bytes().prop_map(|bytes| ClientAction::Cut { bytes }),
+        1 => (0_u64..600_000).prop_map(|begin| ClientAction::Misplaced { begin }),
+        1 => Just(ClientAction::Status),
+        1 => Just(ClientAction::Restart),
+        1 => Just(ClientAction::Elsewhere),
     ]
 }
 
@@ -136,10 +136,10 @@ impl Uploading {
         usize::try_from(length).unwrap()
     }
 
-    async fn take(&mut self, step: Step) {
+    async fn take(&mut self, action: ClientAction) {
         let rest = &self.content[self.here..];
-        match step {
-            Step::Patch {
+        match action {
+            ClientAction::Patch {
                 bytes,
                 parts,
                 placed,
@@ -158,7 +158,7 @@ impl Uploading {
                 assert_eq!(length, (self.here + sent.len()) as u64);
                 self.here += sent.len();
             }
-            Step::Cut { bytes } => {
+            ClientAction::Cut { bytes } => {
                 let sent = &rest[..bytes.min(rest.len())];
                 let cut = self
                     .append(ContentRange::default(), body(sent, 3, true))
@@ -168,7 +168,7 @@ impl Uploading {
                 assert_eq!(self.length().await, self.here + sent.len());
                 self.here += sent.len();
             }
-            Step::Misplaced { begin } if begin != self.here as u64 => {
+            ClientAction::Misplaced { begin } if begin != self.here as u64 => {
                 let range = ContentRange {
                     begin: Some(begin),
                     length: None,
@@ -180,12 +180,12 @@ impl Uploading {
                     "{refused:?}"
                 );
             }
-            Step::Misplaced { .. } => {}
-            Step::Status => assert_eq!(self.length().await, self.here),
-            Step::Restart => {
+            ClientAction::Misplaced { .. } => {}
+            ClientAction::Status => assert_eq!(self.length().await, self.here),
+            ClientAction::Restart => {
                 self.stores[0] = Store::open(self.directory.path().join("ci")).unwrap()
             }
-            Step::Elsewhere => self.stores.swap(0, 1),
+            ClientAction::Elsewhere => self.stores.swap(0, 1),
         }
     }
 
@@ -216,15 +216,15 @@ proptest! {
 
     #[test]
     fn any_way_of_uploading_gives_the_right_bytes(
-        steps in prop::collection::vec(step(), 0..12),
+        actions in prop::collection::vec(action(), 0..12),
         sha512 in any::<bool>(),
         last in 0_usize..300_000,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut uploading = Uploading::new().await;
-            for step in steps {
-                uploading.take(step).await;
+            for action in actions {
+                uploading.take(action).await;
             }
             let algorithm = if sha512 { DigestAlgorithm::Sha512 } else { DigestAlgorithm::Sha256 };
             uploading.finish(algorithm, last).await;
@@ -237,13 +237,13 @@ async fn what_another_process_added_belongs_to_the_upload() {
     let mut uploading = Uploading::new().await;
     for bytes in [100, 200, 50] {
         uploading
-            .take(Step::Patch {
+            .take(ClientAction::Patch {
                 bytes,
                 parts: 1,
                 placed: false,
             })
             .await;
-        uploading.take(Step::Elsewhere).await;
+        uploading.take(ClientAction::Elsewhere).await;
     }
     uploading.finish(DigestAlgorithm::Sha256, 10).await;
 }

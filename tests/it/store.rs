@@ -2,8 +2,8 @@
 //! the disk, and what is left when the process, the disk or a client fails.
 
 pub mod client;
+mod fixture;
 pub mod image;
-mod stage;
 
 // The distribution specification, endpoint by endpoint.
 mod deletes;

@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
+use super::fixture::StoreFixture;
 use super::image::{Image, bytes, descriptor, index, sha256};
-use super::stage::Stage;
 
 #[tokio::test]
 async fn a_tag_goes_and_its_manifest_stays() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let image = Image::small(1);
     for tag in ["v1", "v2"] {
         client.push("a", tag, &image).await;
@@ -33,8 +33,8 @@ async fn a_tag_goes_and_its_manifest_stays() {
 
 #[tokio::test]
 async fn a_manifest_goes_with_all_its_tags() {
-    let stage = Stage::new().await;
-    let mut client = stage.http2();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http2();
     let (image, other) = (Image::small(2), Image::small(3));
     for tag in ["v1", "v2"] {
         client.push("a", tag, &image).await;
@@ -64,8 +64,8 @@ async fn a_manifest_goes_with_all_its_tags() {
 
 #[tokio::test]
 async fn what_something_needs_is_not_deleted() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let child = Image::small(4);
     client.push("a", &child.digest(), &child).await;
     let list = index(&[child.descriptor()]);
@@ -117,8 +117,8 @@ async fn what_something_needs_is_not_deleted() {
 
 #[tokio::test]
 async fn a_blob_goes_in_one_repository_and_stays_in_another() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let blob = bytes(5, 1000);
     let digest = client.push_blob("a", &blob).await;
     client.push_blob("b", &blob).await;

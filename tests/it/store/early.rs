@@ -1,7 +1,7 @@
 //! Answers that come before their request has ended, and bodies that break or stop.
 
+use super::fixture::StoreFixture;
 use super::image::{bytes, sha256};
-use super::stage::Stage;
 use crate::harness::{Clock, Head, RawPeer, promptly, request, seconds};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -22,8 +22,8 @@ async fn send_on_and_read<IO: AsyncRead + AsyncWrite + Unpin>(
 
 #[tokio::test]
 async fn a_refusal_reaches_a_client_that_keeps_sending() {
-    let stage = Stage::new().await;
-    let session = stage.http1().start("a").await;
+    let fixture = StoreFixture::new().await;
+    let session = fixture.http1().start("a").await;
     let missing = format!("/v2/a/blobs/uploads/{}", "0".repeat(32));
     for (method, target, lines, status) in [
         ("PATCH", missing.as_str(), "", 404),
@@ -33,7 +33,7 @@ async fn a_refusal_reaches_a_client_that_keeps_sending() {
         // Without a digest the body is nobody's.
         ("POST", "/v2/a/blobs/uploads/", "", 202),
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client
             .send(request(
                 method,
@@ -52,8 +52,8 @@ async fn a_refusal_reaches_a_client_that_keeps_sending() {
 
 #[tokio::test]
 async fn what_was_left_unread_never_becomes_a_request() {
-    let stage = Stage::new().await;
-    stage
+    let fixture = StoreFixture::new().await;
+    fixture
         .http1()
         .push("a", "v1", &super::image::Image::small(1))
         .await;
@@ -62,7 +62,7 @@ async fn what_was_left_unread_never_becomes_a_request() {
         format!("Content-Length: {length}\r\n"),
         "Transfer-Encoding: chunked\r\n".to_owned(),
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         let body = match lines.starts_with("Content") {
             true => SMUGGLED.to_owned(),
             false => format!("{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"),
@@ -77,14 +77,14 @@ async fn what_was_left_unread_never_becomes_a_request() {
         let rest = promptly(client.rest()).await;
         assert_eq!(String::from_utf8_lossy(&rest), "", "{lines}");
     }
-    stage.http1().get("/v2/a/manifests/v1").await.is(200);
+    fixture.http1().get("/v2/a/manifests/v1").await.is(200);
 }
 
 #[tokio::test]
 async fn an_answer_with_its_request_read_keeps_the_connection() {
-    let stage = Stage::new().await;
-    let session = stage.http1().start("a").await;
-    let mut client = stage.gateway.client().await;
+    let fixture = StoreFixture::new().await;
+    let session = fixture.http1().start("a").await;
+    let mut client = fixture.gateway.client().await;
     for (method, target, body, status) in [
         ("PATCH", session.clone(), "some", 202),
         (
@@ -116,10 +116,10 @@ async fn an_answer_with_its_request_read_keeps_the_connection() {
 
 #[tokio::test]
 async fn expect_continue_is_answered_where_the_body_is_wanted() {
-    let stage = Stage::new().await;
-    let session = stage.http1().start("a").await;
+    let fixture = StoreFixture::new().await;
+    let session = fixture.http1().start("a").await;
     let blob = bytes(1, 100);
-    let mut client = stage.gateway.client().await;
+    let mut client = fixture.gateway.client().await;
     let target = format!("{session}?digest={}", sha256(&blob));
     client
         .send(request(
@@ -144,15 +144,15 @@ async fn expect_continue_is_answered_where_the_body_is_wanted() {
 
 #[tokio::test]
 async fn a_body_that_stops_coming_ends_the_request_and_not_the_upload() {
-    let stage = Stage::new().await;
-    let session = stage.http1().start("a").await;
-    let mut client = stage.gateway.client().await;
+    let fixture = StoreFixture::new().await;
+    let session = fixture.http1().start("a").await;
+    let mut client = fixture.gateway.client().await;
     client
         .send(request("PATCH", &session, "Content-Length: 1000000\r\n"))
         .await;
     client.send(bytes(2, 300_000)).await;
     // What is written comes from the body: its reader has begun.
-    let mut other = stage.http1();
+    let mut other = fixture.http1();
     promptly(async { while other.get(&session).await.header("range") == "0-0" {} }).await;
     let clock = Clock::stopped();
     clock.jump(seconds(119)).await;
@@ -171,23 +171,23 @@ async fn a_body_that_stops_coming_ends_the_request_and_not_the_upload() {
     drop(clock);
     tokio::time::resume();
     assert_eq!(
-        stage.http1().get(&session).await.is(204).header("range"),
+        fixture.http1().get(&session).await.is(204).header("range"),
         "0-299999"
     );
 }
 
 #[tokio::test]
 async fn a_manifest_that_is_cut_is_none() {
-    let stage = Stage::new().await;
-    let mut client = stage.gateway.client().await;
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.gateway.client().await;
     let lines = "Content-Type: application/x-bytes\r\nContent-Length: 100\r\n";
     client
         .send(request("PUT", "/v2/a/manifests/v1", lines))
         .await;
     client.send([b'x'; 50]).await;
     drop(client);
-    let session = stage.http1().start("a").await;
-    stage.http1().get(&session).await.is(204);
-    stage.http1().get("/v2/a/manifests/v1").await.is(404);
-    stage.disk().is_sound();
+    let session = fixture.http1().start("a").await;
+    fixture.http1().get(&session).await.is(204);
+    fixture.http1().get("/v2/a/manifests/v1").await.is(404);
+    fixture.disk().is_sound();
 }

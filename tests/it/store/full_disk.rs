@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::client::{Answer, Client};
+use super::fixture::{Disk, Killable};
 use super::image::{Image, bytes, sha256};
-use super::stage::{Disk, Killable};
 use crate::harness::{Domain, Setup};
 
 /// A process whose state lies on a file system of 6 MiB, which is its alone.
@@ -32,7 +32,7 @@ impl Small {
         }
         command.args(["--mount", "sh", "-c", script]).arg(&state);
         command
-            .arg(super::stage::binary())
+            .arg(super::fixture::binary())
             .args(["run", "--config"])
             .arg(directory.path());
         let process = Killable::spawn(directory.path(), command);

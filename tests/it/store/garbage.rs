@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde_json::json;
 
 use super::client::Client;
+use super::fixture::{DAY, Disk, Killable, StoreFixture, age, binary, gc};
 use super::image::{Image, bytes, index, referrer, sha256};
-use super::stage::{DAY, Disk, Killable, Stage, age, binary, gc};
 use crate::harness::{Domain, promptly, seconds};
 
 #[tokio::test]
 async fn what_no_tag_leads_to_goes_when_it_is_old() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let [tagged, untagged, child] = [1, 2, 3].map(Image::small);
     client.push("a", "v1", &tagged).await;
     client.push("a", &untagged.digest(), &untagged).await;
@@ -36,13 +36,13 @@ async fn what_no_tag_leads_to_goes_when_it_is_old() {
     client.push_blob("b", &bytes(5, 5000)).await;
     // All of it is young.
     let nothing = json!({"manifests": 0, "blobs": 0, "uploads": 0, "repositories": 0, "bytes": 0});
-    assert_eq!(stage.gc(&[]), nothing);
-    stage.disk().age(DAY + seconds(1));
-    let dry = stage.gc(&["--dry-run"]);
-    assert_eq!(stage.gc(&["--dry-run"]), dry);
+    assert_eq!(fixture.gc(&[]), nothing);
+    fixture.disk().age(DAY + seconds(1));
+    let dry = fixture.gc(&["--dry-run"]);
+    assert_eq!(fixture.gc(&["--dry-run"]), dry);
     client.check("a", &untagged.digest(), &untagged).await;
-    stage.disk().age(DAY + seconds(1));
-    assert_eq!(stage.gc(&[]), dry, "what was said that would be removed");
+    fixture.disk().age(DAY + seconds(1));
+    assert_eq!(fixture.gc(&[]), dry, "what was said that would be removed");
     assert_eq!(
         (&dry["manifests"], &dry["repositories"]),
         (&json!(2), &json!(1)),
@@ -74,25 +74,28 @@ async fn what_no_tag_leads_to_goes_when_it_is_old() {
         client.get(&about(&untagged)).await.json()["manifests"],
         json!([])
     );
-    assert_eq!(stage.disk().repositories(), ["a"]);
-    stage.disk().is_sound();
-    assert_eq!(stage.gc(&[]), nothing);
+    assert_eq!(fixture.disk().repositories(), ["a"]);
+    fixture.disk().is_sound();
+    assert_eq!(fixture.gc(&[]), nothing);
 }
 
 #[tokio::test]
 async fn the_command_says_what_it_did_or_why_it_could_not() {
-    let stage = Stage::new().await;
+    let fixture = StoreFixture::new().await;
     let run = |arguments: &[&str]| {
         let mut command = Command::new(binary());
         command
             .arg("gc")
             .args(arguments)
             .arg("--config")
-            .arg(stage.gateway.directory.path());
+            .arg(fixture.gateway.directory.path());
         let output = command.output().unwrap();
         let text = |bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).unwrap();
-            text.replace(&stage.gateway.directory.path().display().to_string(), "DIR")
+            text.replace(
+                &fixture.gateway.directory.path().display().to_string(),
+                "DIR",
+            )
         };
         format!(
             "{:?} {}{}",
@@ -101,9 +104,9 @@ async fn the_command_says_what_it_did_or_why_it_could_not() {
             text(output.stderr)
         )
     };
-    let mut client = stage.http1();
+    let mut client = fixture.http1();
     client.push_blob("a", &bytes(1, 3_000_000)).await;
-    stage.disk().age(DAY);
+    fixture.disk().age(DAY);
     insta::assert_snapshot!(run(&["ci.test", "--dry-run"]), @"Some(0) would remove 0 manifests, 1 blobs, 0 expired uploads and 1 empty repositories: 3 MiB");
     insta::assert_snapshot!(run(&["ci.test"]), @"Some(0) removed 0 manifests, 1 blobs, 0 expired uploads and 1 empty repositories: 3 MiB");
     insta::assert_snapshot!(run(&["no.test"]), @"Some(1) moorgate: there is no domain no.test; there are: ci.test");
@@ -123,14 +126,15 @@ async fn a_domain_without_a_store_has_no_garbage_of_ours() {
 
 #[tokio::test]
 async fn garbage_is_collected_on_schedule() {
-    let stage =
-        Stage::with(|domain: Domain| domain.upstream("directory = \"ci\"\ngc = \"2h\"")).await;
-    let mut client = stage.http1();
+    let fixture =
+        StoreFixture::with(|domain: Domain| domain.upstream("directory = \"ci\"\ngc = \"2h\""))
+            .await;
+    let mut client = fixture.http1();
     let lone = client.push_blob("a", b"lone").await;
     let image = Image::small(1);
     client.push("a", "v1", &image).await;
-    stage.disk().age(DAY);
-    let collected = stage.disk().0.join("collected");
+    fixture.disk().age(DAY);
+    let collected = fixture.disk().0.join("collected");
     promptly(async {
         while !collected.exists() {
             tokio::task::yield_now().await

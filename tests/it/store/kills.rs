@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use super::client::{Client, Endpoint};
+use super::fixture::Killable;
 use super::image::{Image, bytes, sha256};
-use super::stage::Killable;
 use crate::harness::PATIENCE;
 
 const KILLS: u64 = 200;
@@ -310,7 +310,7 @@ async fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
         .client()
         .push("team/app-0", "after", &image)
         .await;
-    super::stage::gc(directory.path(), &[]);
+    super::fixture::gc(directory.path(), &[]);
     process
         .endpoint
         .client()

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::client::Client;
+use super::fixture::StoreFixture;
 use super::image::Image;
-use super::stage::Stage;
 
 /// Goes through all pages by their links, as clients do. Returns what each had.
 async fn pages(client: &mut Client, first: &str, key: &str) -> Vec<Vec<String>> {
@@ -33,8 +33,8 @@ async fn pages(client: &mut Client, first: &str, key: &str) -> Vec<Vec<String>> 
 
 #[tokio::test]
 async fn tags_come_in_order_and_in_pages() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let image = Image::small(1);
     for tag in ["v2", "latest", "V1", "_x", "v10", "v1"] {
         client.push("base/app", tag, &image).await;
@@ -46,7 +46,7 @@ async fn tags_come_in_order_and_in_pages() {
         (answer.header("content-type"), answer.has("link")),
         ("application/json", false)
     );
-    for mut client in [stage.http1(), stage.http2()] {
+    for mut client in [fixture.http1(), fixture.http2()] {
         for n in 1..=7 {
             let pages = pages(
                 &mut client,
@@ -81,8 +81,8 @@ async fn tags_come_in_order_and_in_pages() {
 
 #[tokio::test]
 async fn the_catalog_lists_what_has_a_manifest_in_order_and_in_pages() {
-    let stage = Stage::new().await;
-    let mut client = stage.http2();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http2();
     assert_eq!(
         client.get("/v2/_catalog").await.is(200).json(),
         json!({"repositories": []})
@@ -120,8 +120,8 @@ async fn the_catalog_lists_what_has_a_manifest_in_order_and_in_pages() {
 
 #[tokio::test]
 async fn the_store_says_that_it_is_a_registry() {
-    let stage = Stage::new().await;
-    for mut client in [stage.http1(), stage.http2()] {
+    let fixture = StoreFixture::new().await;
+    for mut client in [fixture.http1(), fixture.http2()] {
         let answer = client.get("/v2/").await.is(200);
         assert_eq!(
             answer.header("docker-distribution-api-version"),
@@ -135,12 +135,12 @@ async fn the_store_says_that_it_is_a_registry() {
 
 #[tokio::test]
 async fn a_repository_with_a_damaged_index_is_in_the_catalog() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     for name in ["a", "b", "c"] {
         client.push(name, "v1", &Image::small(1)).await;
     }
-    let index = stage.disk().repository("b").join("index.json");
+    let index = fixture.disk().repository("b").join("index.json");
     std::fs::write(index, "{\"half").unwrap();
     let listed = client.get("/v2/_catalog").await.is(200).json();
     assert_eq!(listed["repositories"], json!(["a", "b", "c"]));

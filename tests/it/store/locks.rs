@@ -5,20 +5,20 @@ use std::fs::File;
 use tokio::task::JoinSet;
 
 use super::client::Endpoint;
+use super::fixture::StoreFixture;
 use super::image::{Image, bytes, sha256};
-use super::stage::Stage;
 use crate::harness::{Clock, promptly, seconds};
 
 #[tokio::test]
 async fn pushes_to_a_locked_repository_stop_no_pull_and_no_push_of_another() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let image = Image::small(1);
     client.push("a", "v1", &image).await;
     client.push("b", "v1", &image).await;
-    let lock = File::open(stage.disk().repository("a")).unwrap();
+    let lock = File::open(fixture.disk().repository("a")).unwrap();
     lock.lock().unwrap();
-    let endpoint = Endpoint::new(&stage.gateway, "http/1.1");
+    let endpoint = Endpoint::new(&fixture.gateway, "http/1.1");
     let pushes: Vec<_> = (0..30)
         .map(|n| {
             let mut client = endpoint.client();
@@ -28,9 +28,9 @@ async fn pushes_to_a_locked_repository_stop_no_pull_and_no_push_of_another() {
         })
         .collect();
     // All of the pushes have come.
-    let uploads = stage.disk().0.join("uploads/a");
+    let uploads = fixture.disk().0.join("uploads/a");
     promptly(async {
-        while super::stage::Disk::list(&uploads).len() < 30 {
+        while super::fixture::Disk::list(&uploads).len() < 30 {
             tokio::task::yield_now().await;
         }
     })
@@ -48,17 +48,17 @@ async fn pushes_to_a_locked_repository_stop_no_pull_and_no_push_of_another() {
 
 #[tokio::test]
 async fn writes_of_a_repository_that_stays_locked_are_told_to_come_back() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     client.push("a", "v1", &Image::small(1)).await;
     let blob = bytes(2, 10_000);
     let digest = sha256(&blob);
     let session = client.start("a").await;
     client.ask_with("PATCH", &session, &[], blob).await.is(202);
-    let lock = File::open(stage.disk().repository("a")).unwrap();
+    let lock = File::open(fixture.disk().repository("a")).unwrap();
     lock.lock().unwrap();
     let commit = format!("{session}?digest={digest}");
-    let endpoint = Endpoint::new(&stage.gateway, "http/1.1");
+    let endpoint = Endpoint::new(&fixture.gateway, "http/1.1");
     let mut clients = Vec::new();
     for _ in 0..3 {
         let mut client = endpoint.client();

@@ -1,13 +1,13 @@
 //! Who gets in, and what the access log says: as for registries behind moorgate.
 
+use super::fixture::StoreFixture;
 use super::image::{Image, sha256};
-use super::stage::Stage;
 use crate::harness::{log_lines, promptly, request};
 
 #[tokio::test]
 async fn nobody_gets_in_without_a_password() {
-    let stage = Stage::new().await;
-    let digest = stage.http1().push("a", "v1", &Image::small(1)).await;
+    let fixture = StoreFixture::new().await;
+    let digest = fixture.http1().push("a", "v1", &Image::small(1)).await;
     for (method, target) in [
         ("GET", "/v2/".to_owned()),
         ("GET", "/v2/_catalog".to_owned()),
@@ -18,7 +18,7 @@ async fn nobody_gets_in_without_a_password() {
         ("POST", "/v2/a/blobs/uploads/".to_owned()),
         ("GET", format!("/v2/a/referrers/{digest}")),
     ] {
-        let mut client = stage.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         client
             .send(format!(
                 "{method} {target} HTTP/1.1\r\nHost: ci.test\r\nContent-Length: 0\r\n\r\n"
@@ -31,14 +31,14 @@ async fn nobody_gets_in_without_a_password() {
             "{method} {target}"
         );
     }
-    stage.http1().get("/v2/a/manifests/v1").await.is(200);
+    fixture.http1().get("/v2/a/manifests/v1").await.is(200);
 }
 
 #[tokio::test]
 async fn every_call_is_a_line_with_all_that_is_known() {
-    let stage = Stage::new().await;
-    let log = log_lines(&stage.gateway).0;
-    let mut client = stage.http2();
+    let fixture = StoreFixture::new().await;
+    let log = log_lines(&fixture.gateway).0;
+    let mut client = fixture.http2();
     let image = Image::new(1, vec![]);
     client.push("base/app", "v1", &image).await;
     client.get("/v2/base/app/manifests/v1").await.is(200);
@@ -94,10 +94,10 @@ async fn every_call_is_a_line_with_all_that_is_known() {
 
 #[tokio::test]
 async fn an_upload_that_was_cut_is_logged_as_that() {
-    let stage = Stage::new().await;
-    let session = stage.http1().start("a").await;
-    let log = log_lines(&stage.gateway).0;
-    let mut client = stage.gateway.client().await;
+    let fixture = StoreFixture::new().await;
+    let session = fixture.http1().start("a").await;
+    let log = log_lines(&fixture.gateway).0;
+    let mut client = fixture.gateway.client().await;
     client
         .send(request("PATCH", &session, "Content-Length: 1000\r\n"))
         .await;

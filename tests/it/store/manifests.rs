@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
+use super::fixture::StoreFixture;
 use super::image::{INDEX, Image, MANIFEST, bytes, descriptor, index, referrer, sha256, sha512};
-use super::stage::Stage;
 use crate::harness::{Domain, request};
 
 #[tokio::test]
 async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
-    let stage = Stage::new().await;
-    for (mut client, name) in [(stage.http1(), "base/one"), (stage.http2(), "base/two")] {
+    let fixture = StoreFixture::new().await;
+    for (mut client, name) in [(fixture.http1(), "base/one"), (fixture.http2(), "base/two")] {
         let image = Image::new(1, vec![bytes(1, 1000), bytes(2, 200_000)]);
         for blob in image.blobs() {
             client.push_blob(name, blob).await;
@@ -64,13 +64,13 @@ async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
             .await
             .refused(404, "NAME_UNKNOWN");
     }
-    stage.disk().is_sound();
+    fixture.disk().is_sound();
 }
 
 #[tokio::test]
 async fn a_manifest_needs_what_it_lists() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let image = Image::small(3);
     let layer = sha256(&image.layers[0]);
     client
@@ -110,13 +110,13 @@ async fn a_manifest_needs_what_it_lists() {
         message,
         format!("the manifest gives the size of {layer} as 1 bytes, but it has 2000")
     );
-    stage.disk().is_sound();
+    fixture.disk().is_sound();
 }
 
 #[tokio::test]
 async fn an_index_of_images_for_many_machines_is_pushed_and_pulled() {
-    let stage = Stage::new().await;
-    let mut client = stage.http2();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http2();
     let images = [Image::small(5), Image::small(6)];
     for image in &images {
         client.push("a", &image.digest(), image).await;
@@ -136,8 +136,8 @@ async fn an_index_of_images_for_many_machines_is_pushed_and_pulled() {
 
 #[tokio::test]
 async fn a_manifest_by_its_digest_gets_all_tags_of_the_query() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let image = Image::small(7);
     for blob in image.blobs() {
         client.push_blob("a", blob).await;
@@ -162,8 +162,8 @@ async fn a_manifest_by_its_digest_gets_all_tags_of_the_query() {
 
 #[tokio::test]
 async fn a_manifest_may_be_named_by_sha512() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let image = Image::small(8);
     for blob in image.blobs() {
         client.push_blob("a", blob).await;
@@ -184,13 +184,13 @@ async fn a_manifest_may_be_named_by_sha512() {
             (&*digest, &image.manifest[..])
         );
     }
-    stage.disk().is_sound();
+    fixture.disk().is_sound();
 }
 
 #[tokio::test]
 async fn other_types_are_kept_as_they_are() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let docker = "application/vnd.docker.distribution.manifest.v2+json";
     let image = Image::small(9);
     for blob in image.blobs() {
@@ -222,8 +222,8 @@ async fn other_types_are_kept_as_they_are() {
 
 #[tokio::test]
 async fn what_is_no_manifest_is_refused_with_a_sentence() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let schema_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
     for (kind, content, words) in [
         (
@@ -269,9 +269,10 @@ async fn what_is_no_manifest_is_refused_with_a_sentence() {
 
 #[tokio::test]
 async fn a_manifest_over_the_limit_is_refused_however_it_comes() {
-    let stage = Stage::with(|domain: Domain| domain.tables("[limits]\nmanifest = \"4 KiB\"")).await;
+    let fixture =
+        StoreFixture::with(|domain: Domain| domain.tables("[limits]\nmanifest = \"4 KiB\"")).await;
     let kind = [("content-type", "application/x-bytes")];
-    for (mut client, tag) in [(stage.http1(), "v1"), (stage.http2(), "v2")] {
+    for (mut client, tag) in [(fixture.http1(), "v1"), (fixture.http2(), "v2")] {
         let target = format!("/v2/a/manifests/{tag}");
         client
             .ask_with("PUT", &target, &kind, vec![b'x'; 4096])
@@ -282,7 +283,7 @@ async fn a_manifest_over_the_limit_is_refused_however_it_comes() {
             .await
             .refused(413, "SIZE_INVALID");
     }
-    let mut client = stage.gateway.client().await;
+    let mut client = fixture.gateway.client().await;
     let lines = "Content-Type: application/x-bytes\r\nTransfer-Encoding: chunked\r\n";
     client
         .send(request("PUT", "/v2/a/manifests/v3", lines))
@@ -295,8 +296,8 @@ async fn a_manifest_over_the_limit_is_refused_however_it_comes() {
 
 #[tokio::test]
 async fn a_signature_is_found_by_what_it_is_about() {
-    let stage = Stage::new().await;
-    for (mut client, name) in [(stage.http1(), "base/one"), (stage.http2(), "base/two")] {
+    let fixture = StoreFixture::new().await;
+    for (mut client, name) in [(fixture.http1(), "base/one"), (fixture.http2(), "base/two")] {
         let image = Image::small(10);
         let referrers = format!("/v2/{name}/referrers/{}", image.digest());
         // Nothing is known of it yet: that is an empty list, not an error.

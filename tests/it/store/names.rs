@@ -1,13 +1,13 @@
 //! Names of repositories cannot leave the store's directory, nor get in each other's way in it.
 
+use super::fixture::{Disk, StoreFixture};
 use super::image::{Image, sha256};
-use super::stage::{Disk, Stage};
 use crate::harness::request;
 
 #[tokio::test]
 async fn every_valid_name_is_a_repository_of_its_own() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let longest = "a".repeat(255);
     let names = [
         "a",
@@ -40,20 +40,23 @@ async fn every_valid_name_is_a_repository_of_its_own() {
         client.get("/v2/_catalog").await.json()["repositories"],
         serde_json::json!(sorted)
     );
-    let mut on_disk = stage.disk().repositories();
+    let mut on_disk = fixture.disk().repositories();
     on_disk.sort();
     assert_eq!(on_disk, sorted);
-    stage.disk().is_sound();
+    fixture.disk().is_sound();
     drop(client);
     // What may be written late is written in the end, also for the longest name.
-    assert!(stage.gateway.stop().await);
-    assert_eq!(Disk::list(stage.disk().0.join("pulled")).len(), names.len());
+    assert!(fixture.gateway.stop().await);
+    assert_eq!(
+        Disk::list(fixture.disk().0.join("pulled")).len(),
+        names.len()
+    );
 }
 
 #[tokio::test]
 async fn no_other_name_touches_the_disk() {
-    let stage = Stage::new().await;
-    let before = Disk::list(stage.disk().0.join("repositories"));
+    let fixture = StoreFixture::new().await;
+    let before = Disk::list(fixture.disk().0.join("repositories"));
     let outside = sha256(b"outside");
     for name in [
         "..", "../..", "a/..", "%2e%2e", "a%2fb", ".", "A", "a+b", "a/", "a//b", ".hidden", "a\\b",
@@ -65,7 +68,7 @@ async fn no_other_name_touches_the_disk() {
             ("POST", "blobs/uploads/".to_owned()),
             ("PUT", "manifests/v1".to_owned()),
         ] {
-            let mut client = stage.gateway.client().await;
+            let mut client = fixture.gateway.client().await;
             client
                 .send(request(
                     method,
@@ -77,7 +80,7 @@ async fn no_other_name_touches_the_disk() {
             assert!([400, 404].contains(&status), "{name} {rest}: {status}");
         }
     }
-    assert_eq!(Disk::list(stage.disk().0.join("repositories")), before);
-    assert_eq!(Disk::list(stage.disk().0.join("uploads")), [""; 0]);
-    assert_eq!(Disk::list(stage.gateway.path("state/store")), ["ci"]);
+    assert_eq!(Disk::list(fixture.disk().0.join("repositories")), before);
+    assert_eq!(Disk::list(fixture.disk().0.join("uploads")), [""; 0]);
+    assert_eq!(Disk::list(fixture.gateway.path("state/store")), ["ci"]);
 }

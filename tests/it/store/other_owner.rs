@@ -5,8 +5,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Command;
 
+use super::fixture::{DAY, Killable, binary, gc};
 use super::image::{Image, sha256};
-use super::stage::{DAY, Killable, binary, gc};
 use crate::harness::{Domain, Setup, seconds};
 
 const NOBODY: u32 = 65_534;

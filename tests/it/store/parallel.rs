@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::client::{Client, Endpoint};
+use super::fixture::StoreFixture;
 use super::image::{Image, bytes, sha256};
-use super::stage::Stage;
 
 /// An image whose layers several others have, too.
 fn image(n: u64) -> Image {
@@ -71,8 +71,8 @@ async fn push(mut client: Client, n: u64) {
 
 #[tokio::test]
 async fn two_hundred_pushes_at_once_are_all_right_and_share_their_layers() {
-    let stage = Stage::new().await;
-    let endpoints = ["http/1.1", "h2"].map(|alpn| Endpoint::new(&stage.gateway, alpn));
+    let fixture = StoreFixture::new().await;
+    let endpoints = ["http/1.1", "h2"].map(|alpn| Endpoint::new(&fixture.gateway, alpn));
     let clients = endpoints.iter().cycle().map(Endpoint::client);
     let pushes: Vec<_> = (0..200)
         .zip(clients)
@@ -81,12 +81,12 @@ async fn two_hundred_pushes_at_once_are_all_right_and_share_their_layers() {
     for push in pushes {
         push.await.unwrap();
     }
-    let mut client = stage.http1();
+    let mut client = fixture.http1();
     for n in 0..200 {
         let (repository, tag) = place(n);
         client.check(&repository, &tag, &image(n)).await;
     }
-    let disk = stage.disk();
+    let disk = fixture.disk();
     disk.is_sound();
     for n in 0..200 {
         let (repository, _) = place(n);
@@ -101,13 +101,13 @@ async fn two_hundred_pushes_at_once_are_all_right_and_share_their_layers() {
             );
         }
     }
-    assert_eq!(stage.gc(&["--dry-run"])["blobs"], 0);
+    assert_eq!(fixture.gc(&["--dry-run"])["blobs"], 0);
 }
 
 #[tokio::test]
 async fn one_tag_pushed_by_many_at_once_is_one_of_theirs() {
-    let stage = Stage::new().await;
-    let endpoint = Endpoint::new(&stage.gateway, "http/1.1");
+    let fixture = StoreFixture::new().await;
+    let endpoint = Endpoint::new(&fixture.gateway, "http/1.1");
     let pushes: Vec<_> = (0..20)
         .map(|n| {
             let mut client = endpoint.client();
@@ -130,8 +130,8 @@ async fn one_tag_pushed_by_many_at_once_is_one_of_theirs() {
 
 #[tokio::test]
 async fn one_blob_pushed_by_many_at_once_is_there_for_each() {
-    let stage = Stage::new().await;
-    let endpoint = Endpoint::new(&stage.gateway, "h2");
+    let fixture = StoreFixture::new().await;
+    let endpoint = Endpoint::new(&fixture.gateway, "h2");
     let blob = bytes(1, 500_000);
     let pushes: Vec<_> = (0..20)
         .map(|n| {
@@ -150,6 +150,6 @@ async fn one_blob_pushed_by_many_at_once_is_there_for_each() {
     for push in pushes {
         assert!(push.await.unwrap());
     }
-    let shared = stage.disk().shared(&sha256(&blob)).metadata().unwrap();
+    let shared = fixture.disk().shared(&sha256(&blob)).metadata().unwrap();
     assert_eq!(shared.nlink(), 5);
 }

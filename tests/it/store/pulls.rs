@@ -1,16 +1,16 @@
 //! Pulling blobs: whole, in part, and not at all where the client has them.
 
+use super::fixture::StoreFixture;
 use super::image::{Image, bytes, sha256};
-use super::stage::Stage;
 use crate::harness::{promptly, request};
 
 #[tokio::test]
 async fn a_blob_comes_whole_or_by_its_head_alone() {
-    let stage = Stage::new().await;
+    let fixture = StoreFixture::new().await;
     let blob = bytes(1, 400_000);
-    let digest = stage.http1().push_blob("base/app", &blob).await;
+    let digest = fixture.http1().push_blob("base/app", &blob).await;
     let target = format!("/v2/base/app/blobs/{digest}");
-    for mut client in [stage.http1(), stage.http2()] {
+    for mut client in [fixture.http1(), fixture.http2()] {
         for method in ["GET", "HEAD"] {
             let answer = client.ask(method, &target).await.is(200);
             assert_eq!(answer.header("content-length"), "400000");
@@ -43,11 +43,11 @@ async fn a_blob_comes_whole_or_by_its_head_alone() {
 
 #[tokio::test]
 async fn a_download_goes_on_where_it_was_cut() {
-    let stage = Stage::new().await;
+    let fixture = StoreFixture::new().await;
     let blob = bytes(2, 300_000);
-    let digest = stage.http1().push_blob("a", &blob).await;
+    let digest = fixture.http1().push_blob("a", &blob).await;
     let target = format!("/v2/a/blobs/{digest}");
-    for mut client in [stage.http1(), stage.http2()] {
+    for mut client in [fixture.http1(), fixture.http2()] {
         for (range, begin, end) in [
             ("bytes=0-0", 0, 1),
             ("bytes=131072-", 131_072, 300_000),
@@ -84,8 +84,8 @@ async fn a_download_goes_on_where_it_was_cut() {
 
 #[tokio::test]
 async fn what_the_client_has_is_not_sent_again() {
-    let stage = Stage::new().await;
-    let mut client = stage.http2();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http2();
     let image = Image::small(3);
     let digest = client.push("a", "v1", &image).await;
     let blob = sha256(&image.layers[0]);
@@ -129,8 +129,8 @@ async fn what_the_client_has_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_blob_belongs_to_its_repository() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let digest = client.push_blob("base/app", b"some").await;
     for name in ["base", "base/app/x", "other/app"] {
         client
@@ -142,15 +142,15 @@ async fn a_blob_belongs_to_its_repository() {
 
 #[tokio::test]
 async fn a_blob_whose_file_was_cut_short_looks_cut() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     // More than sockets hold.
     let digest = client.push_blob("a", &vec![b'x'; 32 << 20]).await;
     let file = std::fs::File::options()
         .write(true)
-        .open(stage.disk().blob("a", &digest))
+        .open(fixture.disk().blob("a", &digest))
         .unwrap();
-    let mut reader = stage.gateway.client().await;
+    let mut reader = fixture.gateway.client().await;
     reader
         .send(request("GET", &format!("/v2/a/blobs/{digest}"), ""))
         .await;

@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::client::Client;
+use super::fixture::Killable;
 use super::image::{bytes, sha256};
-use super::stage::Killable;
 use crate::harness::{RawPeer, request};
 
 #[derive(Clone, Debug)]

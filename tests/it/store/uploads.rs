@@ -4,8 +4,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::client::Client;
+use super::fixture::{DAY, Disk, StoreFixture, age};
 use super::image::{bytes, sha256, sha512};
-use super::stage::{DAY, Disk, Stage, age};
 use crate::harness::{bound, promptly, request, seconds};
 
 /// Asserts that a blob is there with the right bytes.
@@ -37,8 +37,8 @@ async fn stands_above(client: &mut Client, session: &str, least: usize) -> usize
 
 #[tokio::test]
 async fn a_blob_is_pushed_at_once_or_in_a_session() {
-    let stage = Stage::new().await;
-    for (mut client, name) in [(stage.http1(), "base/one"), (stage.http2(), "base/two")] {
+    let fixture = StoreFixture::new().await;
+    for (mut client, name) in [(fixture.http1(), "base/one"), (fixture.http2(), "base/two")] {
         let blob = bytes(1, 300_000);
         let digest = sha256(&blob);
         let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
@@ -87,15 +87,18 @@ async fn a_blob_is_pushed_at_once_or_in_a_session() {
         client.push_blob(name, b"").await;
         holds(&mut client, name, b"").await;
     }
-    stage.disk().is_sound();
-    assert_eq!(Disk::list(stage.disk().0.join("uploads/base+one")), [""; 0]);
+    fixture.disk().is_sound();
+    assert_eq!(
+        Disk::list(fixture.disk().0.join("uploads/base+one")),
+        [""; 0]
+    );
 }
 
 #[tokio::test]
 async fn a_blob_is_pushed_in_chunks_and_the_upload_says_how_far_it_is() {
-    let stage = Stage::new().await;
+    let fixture = StoreFixture::new().await;
     let blob = bytes(3, 100_000);
-    for (mut client, name) in [(stage.http1(), "one"), (stage.http2(), "two")] {
+    for (mut client, name) in [(fixture.http1(), "one"), (fixture.http2(), "two")] {
         let session = client.start(name).await;
         for (begin, end, range) in [
             (0, 10, "0-9".to_owned()),
@@ -131,9 +134,9 @@ async fn a_blob_is_pushed_in_chunks_and_the_upload_says_how_far_it_is() {
 
 #[tokio::test]
 async fn a_chunk_out_of_order_is_told_where_the_upload_stands() {
-    let stage = Stage::new().await;
+    let fixture = StoreFixture::new().await;
     let blob = bytes(4, 1000);
-    for (mut client, name) in [(stage.http1(), "one"), (stage.http2(), "two")] {
+    for (mut client, name) in [(fixture.http1(), "one"), (fixture.http2(), "two")] {
         let session = client.start(name).await;
         client
             .ask_with(
@@ -192,8 +195,8 @@ async fn a_chunk_out_of_order_is_told_where_the_upload_stands() {
 
 #[tokio::test]
 async fn content_that_is_not_its_digest_is_refused_and_forgotten() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let (blob, other) = (bytes(5, 1000), sha256(b"other"));
     let answer = client
         .ask_with(
@@ -226,7 +229,7 @@ async fn content_that_is_not_its_digest_is_refused_and_forgotten() {
             .await
             .refused(404, "BLOB_UNKNOWN");
     }
-    assert_eq!(Disk::list(stage.disk().0.join("uploads/a")), [""; 0]);
+    assert_eq!(Disk::list(fixture.disk().0.join("uploads/a")), [""; 0]);
     // A digest of which nothing can be known leaves the upload alone.
     let session = client.start("a").await;
     client
@@ -248,8 +251,8 @@ async fn content_that_is_not_its_digest_is_refused_and_forgotten() {
 
 #[tokio::test]
 async fn a_blob_may_be_named_by_sha512() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let blob = bytes(6, 200_000);
     let digest = sha512(&blob);
     let session = client.start("a").await;
@@ -275,13 +278,13 @@ async fn a_blob_may_be_named_by_sha512() {
         .get(&format!("/v2/a/blobs/{}", sha256(&blob)))
         .await
         .refused(404, "BLOB_UNKNOWN");
-    stage.disk().is_sound();
+    fixture.disk().is_sound();
 }
 
 #[tokio::test]
 async fn a_cancelled_upload_is_gone() {
-    let stage = Stage::new().await;
-    let mut client = stage.http2();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http2();
     let session = client.start("a").await;
     client
         .ask_with("PATCH", &session, &[], "some")
@@ -294,13 +297,13 @@ async fn a_cancelled_upload_is_gone() {
             .await
             .refused(404, "BLOB_UPLOAD_UNKNOWN");
     }
-    assert!(!stage.disk().upload(&session).exists());
+    assert!(!fixture.disk().upload(&session).exists());
 }
 
 #[tokio::test]
 async fn an_upload_belongs_to_its_repository() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let session = client.start("base/app").await;
     client
         .ask_with("PATCH", &session, &[], "some")
@@ -333,11 +336,11 @@ async fn an_upload_belongs_to_its_repository() {
 
 #[tokio::test]
 async fn an_upload_goes_on_after_a_cut_connection() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let blob = bytes(7, 3_000_000);
     let session = client.start("a").await;
-    let mut cut = stage.gateway.client().await;
+    let mut cut = fixture.gateway.client().await;
     cut.send(request(
         "PATCH",
         &session,
@@ -375,11 +378,11 @@ async fn an_upload_goes_on_after_a_cut_connection() {
 
 #[tokio::test]
 async fn of_two_requests_that_continue_an_upload_the_newer_wins() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let blob = bytes(8, 600_000);
     let session = client.start("a").await;
-    let mut old = stage.gateway.client().await;
+    let mut old = fixture.gateway.client().await;
     old.send(request("PATCH", &session, "Content-Length: 600000\r\n"))
         .await;
     old.send(&blob[..300_000]).await;
@@ -418,8 +421,8 @@ async fn of_two_requests_that_continue_an_upload_the_newer_wins() {
 
 #[tokio::test]
 async fn a_blob_is_mounted_from_a_repository_that_has_it() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let blob = bytes(9, 5000);
     let digest = client.push_blob("base/app", &blob).await;
     let target = format!("/v2/other/app/blobs/uploads/?mount={digest}&from=base/app");
@@ -430,7 +433,11 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it() {
     );
     assert_eq!(answer.header("docker-content-digest"), digest);
     holds(&mut client, "other/app", &blob).await;
-    let names = stage.disk().blob("other/app", &digest).metadata().unwrap();
+    let names = fixture
+        .disk()
+        .blob("other/app", &digest)
+        .metadata()
+        .unwrap();
     assert_eq!(
         names.nlink(),
         3,
@@ -438,7 +445,7 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it() {
     );
     assert_eq!(
         names.ino(),
-        stage
+        fixture
             .disk()
             .blob("base/app", &digest)
             .metadata()
@@ -474,19 +481,19 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it() {
 
 #[tokio::test]
 async fn an_upload_that_nobody_continues_for_a_day_is_gone() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let (left, used) = (client.start("a").await, client.start("a").await);
     for session in [&left, &used] {
         client.ask_with("PATCH", session, &[], "some").await.is(202);
-        age(&stage.disk().upload(session), DAY + seconds(1));
+        age(&fixture.disk().upload(session), DAY + seconds(1));
     }
     client.ask_with("PATCH", &used, &[], " more").await.is(202);
     // The store is looked after once in a minute.
     crate::harness::jump(seconds(61)).await;
     promptly(async { while client.get(&left).await.status == 204 {} }).await;
     client.get(&left).await.refused(404, "BLOB_UPLOAD_UNKNOWN");
-    assert!(!stage.disk().upload(&left).exists());
+    assert!(!fixture.disk().upload(&left).exists());
     client
         .ask("PUT", &format!("{used}?digest={}", sha256(b"some more")))
         .await
@@ -495,20 +502,20 @@ async fn an_upload_that_nobody_continues_for_a_day_is_gone() {
 
 #[tokio::test]
 async fn uploads_go_on_after_a_reload() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let blob = bytes(10, 1000);
     let session = client.start("a").await;
     client
         .ask_with("PATCH", &session, &[], blob[..300].to_vec())
         .await
         .is(202);
-    let mut other = stage.gateway.client().await;
+    let mut other = fixture.gateway.client().await;
     other
         .send(request("PATCH", &session, "Content-Length: 700\r\n"))
         .await;
     other.send(&blob[300..600]).await;
-    stage.gateway.app.reload().await.unwrap();
+    fixture.gateway.app.reload().await.unwrap();
     other.send(&blob[600..]).await;
     let (head, _) = promptly(other.answer()).await;
     assert_eq!((head.status(), head.get("range")), (202, Some("0-999")));
@@ -521,8 +528,8 @@ async fn uploads_go_on_after_a_reload() {
 
 #[tokio::test]
 async fn a_user_has_a_thousand_uploads_at_most() {
-    let stage = Stage::new().await;
-    let mut client = stage.http1();
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
     let first = client.start("a").await;
     for _ in 1..1000 {
         client.start("a").await;

@@ -18,11 +18,11 @@ use crate::harness::gateway::client_config;
 use crate::harness::{Domain, Gateway, Setup};
 
 /// A gateway of this process with a store as the registry of `ci.test`.
-pub struct Stage {
+pub struct StoreFixture {
     pub gateway: Gateway,
 }
 
-impl Stage {
+impl StoreFixture {
     pub async fn new() -> Self {
         Self::with(|domain| domain).await
     }
@@ -98,7 +98,7 @@ impl Killable {
         Self::spawn(directory, command)
     }
 
-    /// Starts it by a command, which may set the stage before it becomes moorgate.
+    /// Starts it by a command, which may prepare the process before it becomes moorgate.
     pub fn spawn(directory: &Path, mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::null())
