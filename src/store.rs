@@ -1,5 +1,5 @@
-//! The registry that moorgate keeps itself, in a directory: what a call does to the files. It knows
-//! nothing of HTTP but the bodies that it reads and returns; `request/answer/store` translates.
+//! moorgate's own registry in a directory: what each call does to the files. Of HTTP it knows only
+//! the bodies that it reads and returns; `request/answer/store` translates between the two.
 
 mod blobs;
 pub(crate) mod collect;
@@ -50,18 +50,18 @@ pub(crate) use uploads::{BodyTimeouts, ContentRange, UploadChunk, UploadKey};
 /// One store. Several processes may have the same directory open.
 pub(crate) struct Store {
     layout: StoreLayout,
-    /// Only repositories that exist.
+    /// Existing repositories only.
     repositories: RepositoryCache,
     uploads: Arc<Uploads>,
     pull_times: PullTimes,
     locks: RepositoryLocks,
     lanes: Arc<Lanes>,
-    /// How often the directory of repositories was read.
+    /// The number of reads of the directory of repositories.
     #[cfg(test)]
     directory_reads: std::sync::atomic::AtomicUsize,
 }
 
-/// A manifest, byte for byte as it was pushed.
+/// A manifest as it was pushed, byte for byte.
 #[derive(Debug)]
 pub(crate) struct StoredManifest {
     pub(crate) digest: Digest,
@@ -70,7 +70,7 @@ pub(crate) struct StoredManifest {
 }
 
 impl Store {
-    /// Opens the store in a directory, which is made if it is not there. Waits for the disk.
+    /// Opens the store in a directory, which it creates if necessary. Blocks on the disk.
     pub(crate) fn open(directory: PathBuf) -> io::Result<Arc<Self>> {
         let layout = StoreLayout::create(directory)?;
         let uploads = Arc::new(Uploads::new(layout.clone()));
@@ -96,7 +96,7 @@ impl Store {
             return cached;
         }
         let repository = Arc::new(StoredRepository::new(self.layout.clone(), name.clone()));
-        // Names that do not exist, which anybody can make up, are not cached.
+        // Not cached: clients can invent any number of names that do not exist.
         if !self.layout.repository(name).exists() {
             return repository;
         }
@@ -119,7 +119,7 @@ impl Store {
         self.lanes.write.run(move || work(&store)).await
     }
 
-    /// Opens a blob. `for_push`: the client only wants to know that it need not push it.
+    /// Opens a blob. `for_push`: the client asks whether it must push the blob.
     pub(crate) async fn blob(
         self: &Arc<Self>,
         name: &RepositoryName,
@@ -154,7 +154,7 @@ impl Store {
             .await
     }
 
-    /// Makes a blob of `from` a blob of `name`, too. `false`: it does not exist.
+    /// Mounts a blob of `from` into `name`. Returns `false` if `from` does not have it.
     pub(crate) async fn mount(
         self: &Arc<Self>,
         name: &RepositoryName,
@@ -178,7 +178,7 @@ impl Store {
             .await
     }
 
-    /// Opens an upload session for a user; `None` for all clients that are not logged in.
+    /// Opens an upload session for a user; `None` stands for all clients that are not logged in.
     pub(crate) async fn start_upload(
         self: &Arc<Self>,
         name: &RepositoryName,
@@ -240,7 +240,7 @@ impl Store {
             .await
     }
 
-    /// Ends an upload without a blob.
+    /// Cancels an upload: its bytes are deleted.
     pub(crate) async fn cancel_upload(
         self: &Arc<Self>,
         upload: UploadKey<'_>,
@@ -250,7 +250,7 @@ impl Store {
             .await
     }
 
-    /// A manifest by tag or digest. `pulled`: it is for a client that wants the image.
+    /// Reads a manifest by tag or digest. `pulled`: the client pulls the image, which is recorded.
     pub(crate) async fn manifest(
         self: &Arc<Self>,
         name: &RepositoryName,
@@ -277,7 +277,7 @@ impl Store {
         .await
     }
 
-    /// Stores a manifest under its digest, and points its tags at it, if all preconditions hold.
+    /// Stores a manifest under its digest and points its tags at it, if all preconditions hold.
     pub(crate) async fn put_manifest(
         self: &Arc<Self>,
         name: &RepositoryName,
@@ -291,7 +291,7 @@ impl Store {
         };
         let put = move |lock: Option<&_>| match lock {
             Some(lock) => store.repository(&repository).put(checked, lock),
-            // A repository that does not exist has nothing that a manifest could need.
+            // A repository that does not exist has no blobs.
             None => {
                 checked.check_preconditions(&index::RepositoryIndex::default())?;
                 Err(StoreError::Missing(blob))
@@ -300,7 +300,7 @@ impl Store {
         self.locks.write(name, put).await
     }
 
-    /// Deletes a tag, or with a digest a manifest and its tags.
+    /// Deletes a tag, or, by digest, a manifest with its tags.
     pub(crate) async fn delete_manifest(
         self: &Arc<Self>,
         name: &RepositoryName,
@@ -316,14 +316,14 @@ impl Store {
             .await
     }
 
-    /// Removes expired uploads, and writes pending pull times. Waits for the disk.
+    /// Removes expired uploads and writes pending pull times. Blocks on the disk.
     pub(crate) fn maintain(&self) -> Result<(), StoreError> {
         self.uploads.expire()?;
         self.pull_times
             .flush(&self.layout, |name| self.repository(name).index())
     }
 
-    /// When the last scheduled collection of any process ended.
+    /// The end of the last scheduled collection, by this or another process.
     pub(crate) fn collected_at(&self) -> Option<SystemTime> {
         std::fs::metadata(self.layout.root().join(LAST_COLLECTION_FILE))
             .ok()?
@@ -331,7 +331,7 @@ impl Store {
             .ok()
     }
 
-    /// Records that a scheduled collection has ended.
+    /// Records the end of a scheduled collection.
     pub(crate) fn record_collection(&self) -> io::Result<()> {
         crate::state_file::atomic_write(
             &self.layout.root().join(LAST_COLLECTION_FILE),
@@ -340,7 +340,7 @@ impl Store {
         )
     }
 
-    /// The repositories that have a directory, in no order.
+    /// The repositories that have a directory, in no particular order.
     fn names(&self) -> io::Result<Vec<RepositoryName>> {
         #[cfg(test)]
         self.directory_reads
@@ -353,7 +353,7 @@ impl Store {
     }
 }
 
-/// An empty file that is modified at the end of each scheduled collection.
+/// An empty file whose modification time is the end of the last scheduled collection.
 const LAST_COLLECTION_FILE: &str = "collected";
 
 #[cfg(test)]

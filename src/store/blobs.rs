@@ -1,5 +1,5 @@
-//! Blobs: complete content under its digest. One appears there in one step, when its bytes are
-//! known to be right and are on the disk; its bytes never change.
+//! Blobs: complete content under its digest. A blob appears in one step, after its bytes were
+//! verified and synced; they never change.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -20,11 +20,11 @@ pub(crate) struct OpenBlob {
     pub(crate) size: u64,
 }
 
-/// The extension of a blob's name while a collection decides whether to remove it.
+/// The file name extension of a blob while a collection decides whether to remove it.
 const REMOVED_EXTENSION: &str = "removed";
 
-/// The age at which the modification time of a blob in use is updated: far below any grace period
-/// of the collection, and so rarely that a read of a blob rarely writes.
+/// The age at which a use updates the modification time of a blob: far below any grace period of
+/// the collection, and high enough that reads rarely write.
 const TOUCH_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Opens a blob of a repository.
@@ -38,8 +38,8 @@ pub(super) fn open(
     Ok(OpenBlob { file, size })
 }
 
-/// Opens a blob for a client that will not push it if it exists: collections keep it from now on
-/// for their grace period.
+/// Opens a blob for a client that does not push it if it exists: collections keep it for their
+/// grace period from now on.
 pub(super) fn open_for_push(
     layout: &StoreLayout,
     name: &RepositoryName,
@@ -47,7 +47,7 @@ pub(super) fn open_for_push(
 ) -> Result<OpenBlob, StoreError> {
     let blob = open(layout, name, digest)?;
     if touch(&blob.file)? && if_exists(std::fs::metadata(layout.blob(name, digest)?))?.is_none() {
-        // The collection took its name away before it could see the sign of use.
+        // A collection renamed it before it could see the new modification time.
         return Err(StoreError::BlobUnknown);
     }
     Ok(blob)
@@ -62,19 +62,19 @@ pub(super) fn touch(file: &File) -> io::Result<bool> {
     }
     match file.set_modified(SystemTime::now()) {
         Ok(()) => Ok(true),
-        // Another user's, or on a disk that nobody writes to: no collection takes these.
+        // It belongs to another user, or the disk is read-only: no collection removes it.
         Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Whether a blob has not been used for `than`. A time in the future counts as now.
+/// Whether a blob was last used at least `than` ago. A time in the future counts as now.
 pub(super) fn is_older(data: &Metadata, than: Duration) -> bool {
     data.modified()
         .is_ok_and(|at| at.elapsed().unwrap_or_default() >= than)
 }
 
-/// Moves a complete, synced file into a repository. `_lock` is shared at least.
+/// Moves a complete, synced file into a repository. `_lock` may be shared.
 pub(super) fn publish(
     layout: &StoreLayout,
     name: &RepositoryName,
@@ -85,8 +85,8 @@ pub(super) fn publish(
     let blob = layout.blob(name, digest)?;
     let shared = layout.shared_blob(digest)?;
     share(file, &shared)?;
-    // Without a shared one, because of the collection or a file system without links, this file
-    // itself moves; so it does where a disk that failed once has left another length.
+    // The file itself is moved if there is no shared link (a collection removed it, or the file
+    // system has no hard links), or if a disk failure left one of another length.
     if !link(&shared, &blob)? || !is_as_long(&blob, file)? {
         std::fs::rename(file, &blob)?;
     }
@@ -95,8 +95,8 @@ pub(super) fn publish(
     Ok(())
 }
 
-/// Links a blob of one repository into another, whose `_lock` is shared at least. Returns whether
-/// the blob exists.
+/// Links a blob of one repository into another, whose `_lock` may be shared. Returns whether the
+/// blob exists.
 pub(super) fn mount(
     layout: &StoreLayout,
     from: &RepositoryName,
@@ -113,9 +113,9 @@ pub(super) fn mount(
     Ok(linked)
 }
 
-/// Gives the content its second name, unless it has one that can be used.
+/// Links the content below `blobs/`, unless a usable link exists.
 fn share(file: &Path, shared: &Path) -> io::Result<()> {
-    // A disk that failed once may have left another length.
+    // A disk failure may have left another length.
     if link(file, shared)? && !is_as_long(shared, file)? {
         if_exists(std::fs::remove_file(shared))?;
         link(file, shared)?;
@@ -123,20 +123,20 @@ fn share(file: &Path, shared: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a name leads to as many bytes as a file has, or to nothing any more.
+/// Whether the file of a name is as long as another file, or is gone.
 fn is_as_long(name: &Path, file: &Path) -> io::Result<bool> {
     let there = if_exists(std::fs::metadata(name))?;
     let size = std::fs::metadata(file)?.len();
     Ok(there.is_none_or(|there| there.len() == size))
 }
 
-/// A second name for a file. Returns whether the content has it, new or not.
+/// Creates a hard link. Returns whether the link exists, new or not.
 fn link(file: &Path, name: &Path) -> io::Result<bool> {
     match std::fs::hard_link(file, name) {
         Ok(()) => Ok(true),
         Err(error) => match error.kind() {
             io::ErrorKind::AlreadyExists => Ok(true),
-            // As many names as the file system allows, none allowed, or no such file.
+            // The maximum number of links, no support for links, or no such file.
             io::ErrorKind::TooManyLinks
             | io::ErrorKind::Unsupported
             | io::ErrorKind::PermissionDenied
@@ -146,7 +146,7 @@ fn link(file: &Path, name: &Path) -> io::Result<bool> {
     }
 }
 
-/// The name and the sign of use of a blob that was just linked reach the disk.
+/// Syncs the link and the modification time of a blob that was just linked.
 fn finish(blob: &Path) -> io::Result<()> {
     touch(&File::open(blob)?)?;
     sync_directory(blob.parent().unwrap_or(Path::new("/")))
@@ -159,7 +159,7 @@ pub(super) struct BlobFile {
     pub(super) data: Metadata,
 }
 
-/// All blobs of a repository, or, with the root, of the store.
+/// All blobs of a repository, or, given the root, of the store.
 pub(super) fn list(directory: &Path) -> io::Result<Vec<BlobFile>> {
     let mut all = Vec::new();
     for algorithm in DigestAlgorithm::ALL {
@@ -188,10 +188,10 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<BlobFile>> {
     Ok(all)
 }
 
-/// Removes a blob if nobody has shown a use of it for `grace`. Returns whether it is gone.
+/// Removes a blob that was not used for `grace`. Returns whether it was removed.
 ///
-/// It loses its name first and is looked at after that: whoever sets the sign of use looks for the
-/// name after that ([`open_for_push`]), so that at least one of the two sees the other.
+/// It is renamed before its modification time is read. A user of the blob sets that time before it
+/// checks the name ([`open_for_push`]), so that at least one of the two sees the other.
 pub(super) fn remove_unused(found: &BlobFile, grace: Duration) -> io::Result<bool> {
     let aside = found.path.with_extension(REMOVED_EXTENSION);
     std::fs::rename(&found.path, &aside)?;
@@ -203,9 +203,8 @@ pub(super) fn remove_unused(found: &BlobFile, grace: Duration) -> io::Result<boo
     Ok(false)
 }
 
-/// Cleans up after processes that were killed: removes their temporary files, and restores blobs
-/// that they had renamed to decide on their removal. `_lock` is exclusive: nobody else is still at
-/// it.
+/// Cleans up after killed processes: removes their temporary files, and restores the names of blobs
+/// that they were about to remove. `_lock` must be exclusive: no living process has such files.
 pub(super) fn recover(repository: &Path, _lock: &RepositoryLock) -> io::Result<()> {
     let blobs =
         DigestAlgorithm::ALL.map(|algorithm| repository.join("blobs").join(algorithm.name()));
@@ -229,7 +228,7 @@ pub(super) fn recover(repository: &Path, _lock: &RepositoryLock) -> io::Result<(
     Ok(())
 }
 
-/// Whether a blob has one hard link only.
+/// Whether a blob has only one hard link.
 pub(super) fn has_one_name(data: &Metadata) -> bool {
     data.nlink() == 1
 }

@@ -1,4 +1,4 @@
-//! The content of a blob, or a part of it, as the body of an answer.
+//! A blob, or a range of it, as a response body.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::JoinHandle;
 
-/// A range of a file. What the system has in memory is copied at once; only where the disk has to
-/// be waited for, another thread does that.
+/// A range of a file. Bytes in the page cache are copied at once; a blocking thread reads the
+/// others from the disk.
 #[derive(Debug)]
 pub(crate) struct FileBody {
     file: Arc<File>,
@@ -22,7 +22,7 @@ pub(crate) struct FileBody {
     waiting: Option<JoinHandle<io::Result<Vec<u8>>>>,
 }
 
-/// Read at once: 8 records of TLS.
+/// The maximum size of a read: 8 TLS records.
 const MAX_READ_BYTES: usize = 128 * 1024;
 
 impl FileBody {
@@ -41,7 +41,7 @@ impl FileBody {
             .min(MAX_READ_BYTES)
     }
 
-    /// What is in memory; `None`: nothing is, or the file system cannot say.
+    /// Reads from the page cache. `None`: the bytes are not cached, or the file system cannot tell.
     fn read_cached(&self) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; self.part()];
         match preadv2(
@@ -54,7 +54,7 @@ impl FileBody {
                 bytes.truncate(count);
                 Ok(Some(bytes))
             }
-            // Cut short behind our back: the reading thread finds out.
+            // The file was truncated: the blocking read reports it.
             Ok(_)
             | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {
                 Ok(None)
@@ -73,7 +73,6 @@ impl FileBody {
                 return Poll::Ready(Ok(bytes));
             }
             let (file, at, count) = (self.file.clone(), self.at, self.part());
-            // Ends with its one read.
             self.waiting = Some(tokio::task::spawn_blocking(move || {
                 let mut bytes = vec![0; count];
                 file.read_exact_at(&mut bytes, at).map(|()| bytes)

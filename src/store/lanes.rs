@@ -1,7 +1,7 @@
-//! Threads for disk work, in two lanes: short reads never queue behind writes and hashes.
+//! Threads for disk work in two lanes, so that short reads never queue behind writes and hashes.
 //!
 //! Each lane is the blocking pool of a small runtime of its own. The pools of the workers' runtimes
-//! would do, but each may hold two threads per job at once, and each thread costs about 1 MiB.
+//! would need up to two threads per job at once, and a thread costs about 1 MiB.
 
 use std::io;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use super::error::StoreError;
 /// The threads of a store.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// Work that reads a small file or opens one.
+    /// Jobs that read or open a small file.
     pub(super) read: Lane,
-    /// Work that writes, syncs or hashes. It never waits for a lock.
+    /// Jobs that write, sync or hash. They never wait for a lock.
     pub(super) write: Lane,
 }
 
@@ -35,12 +35,12 @@ pub(super) struct Lane {
 #[must_use]
 pub(super) struct DiskJob<T>(JoinHandle<Result<T, StoreError>>);
 
-/// Enough that the files of many small pushes reach the disk together.
+/// Enough to sync the files of many small pushes at the same time.
 const THREADS_PER_LANE: usize = 8;
 /// How long an idle thread waits for more work.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Jobs that a lane runs or queues. A request has two at most, so this is reached only if the disk
-/// does not keep up with thousands of requests.
+/// Jobs that a lane runs or queues. A request has two at most, so the limit is reached only if the
+/// disk does not keep up with thousands of requests.
 const MAX_JOBS: usize = 4096;
 
 impl Lanes {
@@ -65,7 +65,7 @@ impl Lane {
         })
     }
 
-    /// Queues a job. It begins as soon as a thread is free.
+    /// Queues a job, which starts as soon as a thread is free.
     ///
     /// Errors: `Overloaded` if the queue is full.
     pub(super) fn start_job<T: Send + 'static>(
@@ -96,7 +96,7 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        // Jobs that run go on. Waiting for them here would block a serving thread.
+        // Running jobs continue. Waiting for them here would block a serving thread.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,7 +1,7 @@
-//! The files of a store's directory, and the locks of its repositories: `repositories/base+app/` is
-//! an OCI image layout (`+` stands for the `/` of the name, which cannot contain a `+`), `blobs/`
-//! has a hard link to every blob, so that a blob that is pushed again takes no space, `uploads/`
-//! and `pulled/` have what an image layout cannot express.
+//! The files of a store's directory, and the locks of its repositories. `repositories/base+app/` is
+//! an OCI image layout (`+` stands for `/`: names cannot contain a `+`); `blobs/` has a hard link
+//! to every blob, so that a blob in several repositories takes its space once; `uploads/` and
+//! `pulled/` hold what an image layout cannot express.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -29,7 +29,7 @@ const LAYOUT_FILE_CONTENT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}\n";
 pub(super) const INDEX_FILE: &str = "index.json";
 
 impl StoreLayout {
-    /// Makes the directory if it is not there.
+    /// Creates the directory if it does not exist.
     pub(super) fn create(root: PathBuf) -> io::Result<Self> {
         let layout = Self { root };
         for directory in [
@@ -71,7 +71,7 @@ impl StoreLayout {
     }
 
     pub(super) fn pull_times_of(&self, name: &RepositoryName) -> PathBuf {
-        // Nothing is added to the name, which may be as long as that of a file may be.
+        // Without an extension: a repository name may be as long as a file name may be.
         self.pull_times().join(file_name(name))
     }
 
@@ -88,7 +88,7 @@ impl StoreLayout {
         ))
     }
 
-    /// The name that a blob has beside those in repositories.
+    /// The link of a blob that is shared by all repositories.
     pub(super) fn shared_blob(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
         Ok(blob_in(
             &self.root,
@@ -97,8 +97,8 @@ impl StoreLayout {
         ))
     }
 
-    /// Locks a repository for adding blobs: others may add blobs too, but nobody changes the index
-    /// or removes blobs. Makes the repository if it does not exist. Blocks for `timeout` at most.
+    /// Locks a repository for adding blobs: others may add blobs, too, but nobody changes the index
+    /// or removes blobs. Creates the repository if it does not exist. Blocks for `timeout` at most.
     ///
     /// Errors: `TimedOut`; those of the file system.
     pub(super) fn lock_shared(
@@ -109,7 +109,7 @@ impl StoreLayout {
         self.lock_or_create(name, LockMode::Shared, timeout)
     }
 
-    /// As [`Self::lock_shared`] for any change: nobody else has a lock.
+    /// As [`Self::lock_shared`], for any change: nobody else has a lock.
     pub(super) fn lock_exclusive(
         &self,
         name: &RepositoryName,
@@ -118,7 +118,7 @@ impl StoreLayout {
         self.lock_or_create(name, LockMode::Exclusive, timeout)
     }
 
-    /// As [`Self::lock_exclusive`] for a repository that exists. `None`: it does not.
+    /// As [`Self::lock_exclusive`], but returns `None` for a repository that does not exist.
     pub(super) fn lock_existing(
         &self,
         name: &RepositoryName,
@@ -137,7 +137,7 @@ impl StoreLayout {
         let deadline = Instant::now() + timeout;
         let path = self.repository(name);
         loop {
-            // Other tools make only the directories that they need.
+            // Other tools create only the directories that they need.
             if let Some(lock) = lock(&path, mode, deadline)?.filter(|_| has_all_directories(&path))
             {
                 return Ok(lock);
@@ -153,8 +153,7 @@ impl StoreLayout {
         }
         sync_directory(&path.join("blobs"))?;
         let layout_file = path.join(LAYOUT_FILE);
-        // Once it exists, the repository's own lock counts, and a collection removes temporary
-        // files.
+        // From then on the repository's own lock applies, and a collection removes temporary files.
         if !layout_file.exists() {
             atomic_write(
                 &layout_file,
@@ -183,7 +182,7 @@ pub(super) fn file_name(name: &RepositoryName) -> String {
     name.as_str().replace('/', "+")
 }
 
-/// The repository whose directory has this name.
+/// The repository with this directory name.
 pub(super) fn repository_of(file_name: &str) -> Option<RepositoryName> {
     RepositoryName::parse(&file_name.replace('+', "/")).ok()
 }
@@ -192,15 +191,15 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// A locked repository, until this is dropped. It excludes other processes and other callers of
-/// this one; the kernel releases the lock of a process that dies.
+/// The lock of a repository, released on drop. It excludes other processes and other callers in
+/// this process; the kernel releases the locks of a process that dies.
 #[derive(Debug)]
 pub(super) struct RepositoryLock {
     _directory: FileLock,
 }
 
-/// A directory is a repository only if it has its layout file: making and removing one takes
-/// several steps.
+/// Locks a directory. It is a repository only if it has a layout file: creating and removing one
+/// takes several steps.
 fn lock(path: &Path, mode: LockMode, deadline: Instant) -> io::Result<Option<RepositoryLock>> {
     loop {
         let Some(directory) = if_exists(File::open(path))? else {
@@ -208,7 +207,7 @@ fn lock(path: &Path, mode: LockMode, deadline: Instant) -> io::Result<Option<Rep
         };
         let locked = directory.metadata()?;
         let lock = FileLock::acquire_open(directory, mode, remaining(deadline))?;
-        // It may have been removed, and made again, while this waited.
+        // It may have been removed and created again during the wait.
         let Some(current) = if_exists(std::fs::metadata(path))? else {
             return Ok(None);
         };
@@ -220,8 +219,8 @@ fn lock(path: &Path, mode: LockMode, deadline: Instant) -> io::Result<Option<Rep
     }
 }
 
-/// Only one caller at a time makes or removes a repository, in steps that nobody else may get
-/// between. A caller that removes one has its lock already; a caller that makes one has no other.
+/// Creating and removing a repository takes several steps, which this lock makes atomic. A caller
+/// that removes a repository already has its lock; one that creates it has no other lock.
 fn lock_parent(repository: &Path, deadline: Instant) -> io::Result<FileLock> {
     let parent = File::open(repository.parent().unwrap_or(Path::new("/")))?;
     FileLock::acquire_open(parent, LockMode::Exclusive, remaining(deadline))
@@ -240,7 +239,7 @@ pub(super) fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Removes a repository's directory if it has no blobs; `_lock` is exclusive.
+/// Removes the directory of a repository without blobs. `_lock` must be exclusive.
 pub(super) fn remove_if_empty(path: &Path, _lock: &RepositoryLock) -> io::Result<bool> {
     let _parent = lock_parent(path, Instant::now() + LOCK_TIMEOUT)?;
     let directories =
@@ -252,7 +251,7 @@ pub(super) fn remove_if_empty(path: &Path, _lock: &RepositoryLock) -> io::Result
             return Ok(false);
         }
     }
-    // Without its layout file it is no repository, wherever this is interrupted.
+    // First the layout file: without it, an interrupted removal leaves no repository.
     for file in [LAYOUT_FILE, INDEX_FILE] {
         if_exists(std::fs::remove_file(path.join(file)))?;
     }

@@ -1,4 +1,4 @@
-//! The lists of a store: repositories, tags, referrers; sorted and cut into pages.
+//! The lists of a store: repositories, tags and referrers; sorted and paginated.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::repository::StoredRepository;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
-/// The page of a list that a client asks for.
+/// The page of a list that a client requests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PageRequest {
     /// The maximum number of entries.
@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// As [`Self::catalog`], with only the repositories that a user may see. Reads the directory
-    /// once, and no index that the page does not need.
+    /// once, and stops when the page is full.
     pub(crate) async fn filtered_catalog(
         self: &Arc<Self>,
         request: PageRequest,
@@ -87,7 +87,7 @@ impl Store {
             .run_read(move |store| Ok(store.names_after(&after)?))
             .await?;
         let mut entries = Vec::new();
-        // A chunk at a time: other requests of this thread run between the decisions.
+        // In chunks: other requests of this thread run between them.
         for chunk in names.chunks(DECISIONS_AT_ONCE) {
             let mut visible: Vec<_> = chunk.iter().filter(|name| may_see(name)).cloned().collect();
             let missing = request.limit.saturating_add(1) - entries.len();
@@ -110,8 +110,8 @@ impl Store {
         Ok(names)
     }
 
-    /// Whether the catalog lists a repository. One whose index cannot be read is listed: it exists,
-    /// and one damaged file must neither hide it nor fail the whole catalog.
+    /// Whether the catalog lists a repository: it has a manifest, or its index cannot be read. A
+    /// damaged index must neither hide its repository nor fail the whole catalog.
     fn is_listed(&self, name: &RepositoryName) -> bool {
         let cached = self.repositories.peek(name);
         let repository = cached

@@ -1,5 +1,5 @@
-//! Conditions that a write sets on its tags. They are checked against the index under the
-//! repository's lock, so that they hold whoever else writes, in this process or another.
+//! Conditions of a write on its tags. They are checked against the index under the repository's
+//! lock, so that they hold against other writers of this and other processes.
 
 use super::error::StoreError;
 use super::hash::is_digest_of;

@@ -1,5 +1,5 @@
-//! When manifests were last pulled, which an image layout cannot express: kept in memory and
-//! written once a minute. A process that is killed loses the pulls of the last minute.
+//! The times of the last pulls of manifests, which an image layout cannot express. They are
+//! collected in memory and written once a minute; a killed process loses the last minute.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -16,14 +16,14 @@ use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, LockMode, atomic_write};
 
 type Pulls = BTreeMap<Digest, u64>;
 
-/// The pulls that are not written yet, in seconds since 1970.
+/// The pulls that are not yet written, in seconds since 1970.
 #[derive(Debug, Default)]
 pub(super) struct PullTimes {
     pending: Mutex<HashMap<RepositoryName, Pulls>>,
 }
 
 impl PullTimes {
-    /// Records a pull of a manifest at this time.
+    /// Records that a manifest is pulled now.
     pub(super) fn record(&self, name: &RepositoryName, digest: &Digest) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -36,10 +36,10 @@ impl PullTimes {
         }
     }
 
-    /// Adds the pending pulls to the files, and removes manifests from these that the index does
-    /// not have. Pulls that cannot be written stay pending.
+    /// Adds the pending pulls to the files, and drops the manifests that the index does not have.
+    /// Pulls that cannot be written stay pending.
     ///
-    /// Errors: the last one; the other repositories are written all the same.
+    /// Errors: the last error; the other repositories are written nevertheless.
     pub(super) fn flush(
         &self,
         layout: &StoreLayout,
@@ -49,7 +49,7 @@ impl PullTimes {
         if pending.is_empty() {
             return Ok(());
         }
-        // Other processes read these files, add to them and write them, too.
+        // Other processes update these files, too.
         let locked = File::open(layout.pull_times()).and_then(|directory| {
             FileLock::acquire_open(directory, LockMode::Exclusive, LOCK_TIMEOUT)
         });
@@ -72,7 +72,7 @@ impl PullTimes {
         flushed
     }
 
-    /// Later pulls of the same manifests count.
+    /// Returns pulls to the pending ones. The later pull of a manifest counts.
     fn put_back(&self, name: RepositoryName, mut pulls: Pulls) {
         let mut pending = self.pending();
         let later = pending.entry(name).or_default();
@@ -94,7 +94,7 @@ fn write(
     let index = match index {
         Ok(index) => index,
         Err(StoreError::RepositoryUnknown) => Arc::default(),
-        // Nobody knows which manifests are gone: none is removed.
+        // It is unknown which manifests are gone, so that none may be dropped.
         Err(error) => return Err(error),
     };
     let mut all = read(layout, name)?;
@@ -113,7 +113,7 @@ fn write(
     )?)
 }
 
-/// The times of last pulls by digest.
+/// The times of the last pulls, by digest.
 ///
 /// Errors: `InvalidData` for a damaged file; those of the file system.
 pub(super) fn read(

@@ -1,5 +1,5 @@
-//! One repository: its index in memory, which is read again whenever the file has changed and is
-//! changed under the repository's lock, and its manifests.
+//! One repository: its manifests and its index. The index is cached in memory, read again when the
+//! file has changed, and written only under the repository's lock.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -28,7 +28,7 @@ pub(super) struct StoredRepository {
     layout: StoreLayout,
     name: RepositoryName,
     read: Mutex<Option<(Fingerprint, Arc<RepositoryIndex>)>>,
-    /// By digest; `None` for manifests without a subject.
+    /// By the digest of the manifest; `None` for manifests without a subject.
     referrers: Mutex<HashMap<Digest, Option<Arc<Referrer>>>>,
 }
 
@@ -44,14 +44,14 @@ pub(super) struct Referrer {
 #[derive(Debug)]
 pub(crate) struct NewManifest {
     pub(crate) reference: Reference,
-    /// Further tags that are to point at it.
+    /// Further tags that will point at it.
     pub(crate) tags: Vec<Tag>,
     pub(crate) preconditions: Vec<Precondition>,
     pub(crate) content_type: Option<String>,
     pub(crate) bytes: Bytes,
 }
 
-/// A manifest that is valid in itself: what it references may be missing.
+/// A manifest that is valid in itself. The blobs that it references may be missing.
 #[derive(Debug)]
 pub(super) struct CheckedManifest {
     new: NewManifest,
@@ -88,7 +88,7 @@ impl NewManifest {
 }
 
 impl CheckedManifest {
-    /// One of the blobs that it needs.
+    /// One of the blobs that it references.
     pub(super) fn first_blob(&self) -> Option<&Digest> {
         self.parsed.blobs.first().map(|blob| &blob.digest)
     }
@@ -123,14 +123,14 @@ impl StoredRepository {
         self.layout.repository(&self.name)
     }
 
-    /// The size of the index file that is in memory; 0 while it is being read.
+    /// The size in bytes of the cached index file; 0 while it is being read.
     pub(super) fn index_bytes(&self) -> u64 {
         let read = self.read.try_lock().ok();
         read.and_then(|read| read.as_ref().map(|(fingerprint, _)| fingerprint.size()))
             .unwrap_or_default()
     }
 
-    /// Whether the index lists nothing. Does not keep an index in memory that was not in use.
+    /// Whether the index lists nothing. Does not cache an index that was not cached.
     ///
     /// Errors: as of [`Self::index`].
     pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
@@ -142,7 +142,8 @@ impl StoredRepository {
         RepositoryIndex::is_empty_file(&bytes).map_err(|error| damaged(&path, &error).into())
     }
 
-    /// The index as it is now. `RepositoryUnknown`: no manifest was ever pushed, or all are gone.
+    /// The current index. Errors: `RepositoryUnknown` if there is no index file; `Io` if it is
+    /// damaged.
     pub(super) fn index(&self) -> Result<Arc<RepositoryIndex>, StoreError> {
         let path = self.path().join(INDEX_FILE);
         let mut read = lock(&self.read);
@@ -159,14 +160,14 @@ impl StoredRepository {
         let mut index = RepositoryIndex::parse(&bytes).map_err(|error| damaged(&path, &error))?;
         self.list_children(&mut index)?;
         let index = Arc::new(index);
-        // The file did not change while it was read: a replaced one is another inode.
+        // Cached only if the file was not replaced meanwhile: another file has another inode.
         *read = fingerprint
             .filter(|before| Fingerprint::from_path(&path) == Some(*before))
             .map(|f| (f, index.clone()));
         Ok(index)
     }
 
-    /// Other tools list only an image index, and leave its manifests among the blobs.
+    /// Adds the manifests of image indexes: other tools list only the image index itself.
     fn list_children(&self, index: &mut RepositoryIndex) -> Result<(), StoreError> {
         let mut waiting: Vec<(Digest, ManifestEntry)> = index
             .manifests()
@@ -189,7 +190,7 @@ impl StoredRepository {
         Ok(())
     }
 
-    /// Replaces the index. `_lock` is exclusive.
+    /// Replaces the index. `_lock` must be exclusive.
     pub(super) fn write(
         &self,
         index: RepositoryIndex,
@@ -202,7 +203,7 @@ impl StoredRepository {
         Ok(())
     }
 
-    /// The index, an empty one if there is none. `_lock` is exclusive.
+    /// The index, or an empty one if there is no file. `_lock` must be exclusive.
     pub(super) fn index_or_empty(
         &self,
         _lock: &RepositoryLock,
@@ -215,7 +216,7 @@ impl StoredRepository {
     }
 
     /// Stores a manifest under its digest and points its tags at it, if all preconditions hold.
-    /// `lock` is exclusive.
+    /// `lock` must be exclusive.
     pub(super) fn put(
         &self,
         checked: CheckedManifest,
@@ -251,7 +252,7 @@ impl StoredRepository {
         })
     }
 
-    /// Checks that everything that a manifest references exists in the size that it says.
+    /// Checks that the blobs and manifests that a manifest references exist with the given sizes.
     fn check_references(
         &self,
         document: &ParsedManifest,
@@ -277,7 +278,7 @@ impl StoredRepository {
         Ok(())
     }
 
-    /// Writes the bytes of a manifest as a blob, under the exclusive lock.
+    /// Writes the bytes of a manifest as a blob. The caller has the exclusive lock.
     fn write_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
         if let Some(file) = if_exists(File::open(&path))?
@@ -287,7 +288,7 @@ impl StoredRepository {
             return Ok(());
         }
         let directory = path.parent().unwrap_or(Path::new("/"));
-        // Other tools make only the one that they need.
+        // Other tools create only the directories that they need.
         crate::state_file::private_directory(directory)?;
         let mut file = tempfile::Builder::new()
             .prefix(crate::state_file::TEMPORARY_PREFIX)
@@ -298,15 +299,15 @@ impl StoredRepository {
         Ok(super::layout::sync_directory(directory)?)
     }
 
-    /// The index and what a reference leads to in it. The collection leaves that alone from now on
-    /// for its grace period: it may be about to become a part of an index.
+    /// The index, and the digest that a reference resolves to. Collections keep that manifest for
+    /// their grace period from now on: the client may be about to push an index that lists it.
     pub(super) fn find(
         &self,
         reference: &Reference,
     ) -> Result<(Arc<RepositoryIndex>, Digest), StoreError> {
         let (index, digest) = self.resolve(reference)?;
         let file = if_exists(File::open(self.layout.blob(&self.name, &digest)?))?;
-        // A collection may have removed an old one meanwhile. Then the index shows that.
+        // A collection may have removed an old manifest meanwhile; the index shows it.
         if blobs::touch(&file.ok_or(StoreError::ManifestUnknown)?)? {
             return self.resolve(reference);
         }
@@ -334,7 +335,7 @@ impl StoredRepository {
         Ok(if_exists(std::fs::metadata(path))?.is_some())
     }
 
-    /// Whether a manifest was used within `than`.
+    /// Whether a manifest was used within the last `than`.
     pub(super) fn is_younger(&self, digest: &Digest, than: Duration) -> Result<bool, StoreError> {
         let Ok(path) = self.layout.blob(&self.name, digest) else {
             return Ok(false);
@@ -348,7 +349,7 @@ impl StoredRepository {
         if_exists(std::fs::read(path))?.ok_or(StoreError::ManifestUnknown)
     }
 
-    /// Deletes a tag, or a manifest with its tags. `lock` is exclusive.
+    /// Deletes a tag, or a manifest with its tags. `lock` must be exclusive.
     pub(super) fn delete(
         &self,
         reference: &Reference,
@@ -377,7 +378,7 @@ impl StoredRepository {
         self.write(index, lock)
     }
 
-    /// Deletes a blob that no manifest references. `lock` is exclusive.
+    /// Deletes a blob that no manifest references. `lock` must be exclusive.
     pub(super) fn delete_blob(
         &self,
         digest: &Digest,
@@ -412,7 +413,7 @@ impl StoredRepository {
         Ok(None)
     }
 
-    /// The parsed manifest. `None`: another tool listed it, and it is missing or not valid.
+    /// The parsed manifest. `None`: another tool listed it, but it is missing or not valid.
     pub(super) fn document(
         &self,
         digest: &Digest,
@@ -451,7 +452,7 @@ impl StoredRepository {
         Ok(referrer)
     }
 
-    /// Drops removed manifests from memory.
+    /// Drops the cached referrers that the index no longer has.
     pub(super) fn forget_removed(&self, index: &RepositoryIndex) {
         lock(&self.referrers).retain(|digest, _| index.manifest(digest).is_some());
     }
@@ -472,6 +473,6 @@ fn damaged(path: &Path, error: &serde_json::Error) -> io::Error {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole values are put in at once: a panic elsewhere leaves nothing half-done.
+    // A panic leaves no partial value: values are inserted as a whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

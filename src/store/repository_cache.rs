@@ -1,4 +1,4 @@
-//! The repositories whose indexes are in memory: those used last, within a bound.
+//! Caches the indexes of the repositories that were used last, within bounds.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ pub(super) struct RepositoryCache {
 #[derive(Debug, Default)]
 struct Entries {
     by_name: HashMap<RepositoryName, CachedRepository>,
-    /// Counts uses.
+    /// The number of uses so far.
     clock: u64,
 }
 
@@ -26,7 +26,7 @@ struct CachedRepository {
 }
 
 const MAX_REPOSITORIES: usize = 1024;
-/// Of the index files. Parsed, an index takes about three times as much.
+/// By the size of the index files. A parsed index takes about three times as much.
 const MAX_INDEX_BYTES: u64 = 32 * 1024 * 1024;
 
 impl RepositoryCache {
@@ -39,14 +39,14 @@ impl RepositoryCache {
         Some(cached.repository.clone())
     }
 
-    /// As [`Self::get`], without counting as a use: a catalog passes by all repositories.
+    /// As [`Self::get`], without counting as a use: a catalog reads all repositories.
     pub(super) fn peek(&self, name: &RepositoryName) -> Option<Arc<StoredRepository>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = entries.by_name.get(name)?;
         Some(cached.repository.clone())
     }
 
-    /// Adds a repository unless another caller did, and returns the one that is cached.
+    /// Adds a repository unless another caller did, and returns the cached one.
     pub(super) fn insert(
         &self,
         name: &RepositoryName,
@@ -65,8 +65,8 @@ impl RepositoryCache {
 }
 
 impl Entries {
-    /// Drops a quarter at once where a bound is reached, so that the sorting costs each insertion
-    /// little. A repository that a request uses stays alive until that is done with it.
+    /// Drops a quarter of the entries when a bound is reached, so that the sort costs each
+    /// insertion little. A repository stays alive until the requests that use it end.
     fn make_space(&mut self) {
         let bytes: u64 = self
             .by_name

@@ -1,6 +1,5 @@
-//! Upload sessions: files that grow. Content is hashed and written as it arrives, and stays for
-//! later requests, also after a restart. A session ends by a commit, a cancel, or after a day
-//! without a request.
+//! Upload sessions: growing files. Content is hashed and written as it arrives, and survives a
+//! restart. A session ends by a commit, a cancel, or after a day without a request.
 
 mod file;
 mod quota;
@@ -31,22 +30,22 @@ use crate::registry::upload_id::UploadId;
 use file::{Batch, UploadFile};
 use quota::{SessionQuota, SessionSlot};
 
-/// For the next request of a session.
+/// How long a session waits for its next request.
 const SESSION_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Bytes of a body that are hashed and written at once, on another thread. Meanwhile the next batch
-/// is read: an upload has twice as much in memory.
+/// Bytes of a body that one disk job hashes and writes. Meanwhile the next batch is read, so that
+/// an upload has up to twice as much in memory.
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// Timeouts for reading a request body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyTimeouts {
     pub(crate) first_byte: Duration,
-    /// Between two frames.
+    /// The maximum time between two frames.
     pub(crate) stall: Duration,
 }
 
-/// The position and length of a chunk, where the client sends a `Content-Range`.
+/// The position and length of a chunk, if the client sends a `Content-Range`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ContentRange {
     pub(crate) begin: Option<u64>,
@@ -70,19 +69,19 @@ pub(crate) struct UploadChunk<B> {
 /// The sessions of a store.
 pub(super) struct Uploads {
     layout: StoreLayout,
-    /// Those that this process has seen. They are removed with their files.
+    /// The sessions that this process has used. They are removed with their files.
     sessions: DashMap<UploadId, Arc<UploadSession>>,
     quota: SessionQuota,
-    /// For reading whole files to hash them.
+    /// Permits for hashing whole files.
     rehashes: Semaphore,
 }
 
 struct UploadSession {
     path: PathBuf,
-    /// Bytes that are hashed and written.
+    /// The number of bytes that are hashed and written.
     length: AtomicU64,
     content: Arc<tokio::sync::Mutex<UploadFile>>,
-    /// Ends the request that adds to it now.
+    /// Cancels the request that is adding to it.
     writer: Mutex<CancellationToken>,
     /// `None` for a session that another process opened.
     _slot: Option<SessionSlot>,
@@ -90,7 +89,7 @@ struct UploadSession {
 
 type FileGuard = OwnedMutexGuard<UploadFile>;
 
-/// An upload after a body was added to it. Nobody else adds to it while this lives.
+/// An upload after a body was added to it. It is locked until this is dropped.
 pub(super) struct ReceivedUpload {
     file: FileGuard,
     session: Arc<UploadSession>,
@@ -138,7 +137,7 @@ impl Uploads {
         Ok(self.find(name, id)?.length.load(Ordering::Acquire))
     }
 
-    /// Ends a session without a blob.
+    /// Cancels a session and deletes its file.
     pub(super) fn cancel(&self, name: &RepositoryName, id: &UploadId) -> Result<(), StoreError> {
         let session = self.find(name, id)?;
         session.take_over();
@@ -150,7 +149,7 @@ impl Uploads {
         if_exists(std::fs::remove_file(&session.path)).map(drop)
     }
 
-    /// Ends a session whose file is gone.
+    /// Drops a session whose file is gone.
     pub(super) fn forget(&self, id: &UploadId) {
         self.sessions.remove(id);
     }
@@ -161,7 +160,7 @@ impl Uploads {
         }
         let path = self.layout.uploads_of(name).join(id.as_str());
         let known = self.sessions.get(id).map(|session| session.clone());
-        // With this guard, no request of this process writes; without it, one does.
+        // With this guard no request of this process writes; without it one does.
         let content = known
             .as_ref()
             .and_then(|session| session.content.clone().try_lock_owned().ok());
@@ -180,9 +179,9 @@ impl Uploads {
         Ok(known.unwrap_or_else(new))
     }
 
-    /// Removes the sessions without a request for a day. Returns their number.
+    /// Removes the sessions that had no request for [`SESSION_LIFETIME`]. Returns their number.
     pub(super) fn expire(&self) -> io::Result<usize> {
-        // Another process ended these.
+        // Another process has removed the files of these.
         self.sessions.retain(|_, session| session.path.exists());
         self.each_expired(|file| {
             if let Ok(id) = UploadId::parse(&file.file_name().to_string_lossy()) {
@@ -201,7 +200,7 @@ impl Uploads {
         let mut count = 0;
         for repository in std::fs::read_dir(self.layout.uploads())? {
             let repository = repository?.path();
-            // Another process may do the same.
+            // Another process may remove it at the same time.
             for file in if_exists(std::fs::read_dir(&repository))?
                 .into_iter()
                 .flatten()
@@ -216,7 +215,7 @@ impl Uploads {
                 work(&file)?;
                 count += 1;
             }
-            // Fails where there are sessions left.
+            // Fails if it still has sessions.
             let _ = std::fs::remove_dir(&repository);
         }
         Ok(count)
@@ -237,8 +236,8 @@ impl UploadSession {
         })
     }
 
-    /// Ends the request that adds to it now: a client that lost its connection comes back on a new
-    /// one before the old one is known to be dead.
+    /// Cancels the request that is adding to it: a client that lost its connection may return on a
+    /// new one before the old one is known to be dead.
     fn take_over(&self) -> CancellationToken {
         let token = CancellationToken::new();
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -257,10 +256,10 @@ impl VerifiedUpload {
 }
 
 impl Uploads {
-    /// Checks the content against a digest. An upload that does not match is over.
+    /// Checks the content against a digest and syncs it. An upload that does not match is removed.
     ///
-    /// Errors: `DigestMismatch`, `UploadUnknown`; `Overloaded` if too many uploads have to be read
-    /// again for their hash.
+    /// Errors: `DigestMismatch`, `UploadUnknown`; `Overloaded` after [`REHASH_TIMEOUT`] if too many
+    /// other uploads are being rehashed.
     pub(super) async fn verify(
         self: &Arc<Self>,
         lanes: &Lanes,
@@ -270,7 +269,7 @@ impl Uploads {
     ) -> Result<VerifiedUpload, StoreError> {
         let algorithm = DigestAlgorithm::from_digest(digest)?;
         let running = lanes.write.run(move || {
-            // The request before may have committed it.
+            // The previous request may have committed it.
             let file = if_exists(File::open(&received.session.path))?;
             let file = file.ok_or(StoreError::UploadUnknown)?;
             let digest = received.file.running_digest(algorithm, &file)?;
@@ -344,7 +343,7 @@ impl Uploads {
         let read = token
             .run_until_cancelled(writer.read(&mut chunk.body, chunk.timeouts))
             .await;
-        // All that came is written, however the body ended, before anybody learns the length.
+        // The received bytes are written before the length is reported, however the body ended.
         let file = writer.finish().await;
         drop(writer);
         read.unwrap_or(Err(StoreError::Superseded))?;
@@ -353,12 +352,12 @@ impl Uploads {
     }
 }
 
-/// Writes a body to the file, a batch at a time, and reads on meanwhile.
+/// Writes a body to the file in batches, and reads the next batch meanwhile.
 struct BodyWriter<'a> {
     lanes: &'a Lanes,
     session: &'a Arc<UploadSession>,
     file: Option<FileGuard>,
-    /// The batch comes back: memory that another thread frees is not reused here for long.
+    /// Returns the batch: memory that another thread frees is not soon reused by this one.
     writing: Option<DiskJob<(FileGuard, Batch)>>,
 }
 
@@ -394,7 +393,7 @@ impl BodyWriter<'_> {
         ended
     }
 
-    /// Waits for the batch before, then begins with this one.
+    /// Waits for the previous batch, then starts to write this one.
     async fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
         let Some(mut file) = self.finish().await? else {
             return Err(StoreError::Superseded);
@@ -405,10 +404,10 @@ impl BodyWriter<'_> {
         Ok(())
     }
 
-    /// Waits for the write that goes on. `None`: it has failed before.
+    /// Waits for the current write. `None`: an earlier write failed.
     async fn finish(&mut self) -> Result<Option<FileGuard>, StoreError> {
         match self.writing.as_mut() {
-            // Cancel-safe: it stays here until it has ended.
+            // Cancel-safe: the job stays in `self` until it has ended.
             Some(writing) => {
                 let written = writing.end().await;
                 self.writing = None;
@@ -425,12 +424,12 @@ fn new_id() -> Result<UploadId, StoreError> {
     Ok(UploadId::parse(&text).expect("hexadecimal digits"))
 }
 
-/// Whether it is a name that [`new_id`] makes, and so one that is safe as a file's.
+/// Whether [`new_id`] could have made it, so that it is safe as a file name.
 fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Each reads a whole file: the other threads stay free for other uploads.
+/// Whole files hashed at a time: the other threads stay free for other uploads.
 const MAX_REHASHES: usize = 2;
 const REHASH_TIMEOUT: Duration = Duration::from_mins(1);
 

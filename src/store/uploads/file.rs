@@ -15,12 +15,12 @@ use crate::store::error::StoreError;
 use crate::store::hash::{ContentHasher, DigestAlgorithm};
 use crate::store::layout::if_exists;
 
-/// What has been written, and its hash. A write owns its lock to its end, even if its request is
+/// The written bytes and their hash. A disk job owns the lock until it ends, even if its request is
 /// gone.
 pub(super) struct UploadFile {
     session: Weak<UploadSession>,
     pub(super) length: u64,
-    /// `None`: another process wrote a part of the file, which has to be hashed as a whole.
+    /// `None`: another process wrote a part of the file, so that it must be hashed as a whole.
     hasher: Option<ContentHasher>,
 }
 
@@ -34,13 +34,13 @@ impl UploadFile {
         }
     }
 
-    /// Writes and hashes; whatever fails, length and hash are those of what is in the file.
+    /// Writes and hashes a batch. If that fails, length and hash still match the file.
     pub(super) fn add(&mut self, path: &Path, batch: &Batch) -> Result<(), StoreError> {
         let file =
             if_exists(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
         let written = self.write(&file, batch);
         if written.is_err() {
-            // Half a batch does no harm, but it takes space.
+            // Half a batch is harmless, but it takes space.
             let _ = file.set_len(self.length);
         }
         self.publish_length();
@@ -64,7 +64,7 @@ impl UploadFile {
         }
     }
 
-    /// Another process may have added to the file, or may have taken a part of it back.
+    /// Follows another process, which may have added to the file or truncated it.
     pub(super) fn follow(&mut self, length: u64) {
         if self.length == length {
             return;
@@ -81,8 +81,8 @@ impl UploadFile {
         }
     }
 
-    /// The digest of the whole content, if it was hashed as it came. `None`: the file has to be
-    /// read, because another process wrote a part of it, or by this algorithm only now.
+    /// The digest of the whole content, if it was hashed as it arrived. `None`: the file must be
+    /// read, because another process wrote a part of it, or it was hashed by another algorithm.
     pub(super) fn running_digest(
         &self,
         algorithm: DigestAlgorithm,
@@ -95,12 +95,12 @@ impl UploadFile {
     }
 }
 
-/// The running hash is known only from the first byte on.
+/// A running hash must see the first byte.
 fn empty_hasher(length: u64) -> Option<ContentHasher> {
     (length == 0).then(|| DigestAlgorithm::Sha256.hasher())
 }
 
-/// Parts of a body that are written together.
+/// Parts of a body that one disk job writes.
 #[derive(Default)]
 pub(super) struct Batch {
     parts: Vec<Bytes>,

@@ -1,7 +1,7 @@
-//! The number of upload sessions that each user may have open.
+//! Limits the number of open upload sessions of each user.
 //!
-//! A session takes an inode for up to a day. Sessions that were opened before a restart, or by
-//! another process, do not count.
+//! A session occupies an inode for up to a day. Sessions that were opened before a restart or by
+//! another process do not count.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,11 +22,11 @@ pub(super) struct SessionSlot {
     open: Arc<Mutex<Counts>>,
 }
 
-/// Of a user and store. A client has as many open at once as it pushes layers in parallel.
+/// By user and store. A client has one open session for each layer that it pushes in parallel.
 pub(super) const MAX_SESSIONS: usize = 1000;
 
 impl SessionQuota {
-    /// Counts a session. `None`: the user has [`MAX_SESSIONS`].
+    /// Counts a session. `None`: the user already has [`MAX_SESSIONS`].
     pub(super) fn take(&self, user: Option<String>) -> Option<SessionSlot> {
         let mut counts = lock(&self.open);
         let count = counts.entry(user.clone()).or_default();
