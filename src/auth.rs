@@ -15,6 +15,8 @@ mod users_file;
 pub mod verify;
 
 mod cache;
+mod credential_tag;
+mod password_cache;
 mod password_queue;
 
 use std::borrow::Borrow;

@@ -13,8 +13,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cache::{CacheState, CredentialTag, PasswordCache};
+use super::credential_tag::CredentialTag;
 use super::lockout::{Admission, Lockout, LoginAttempt};
+use super::password_cache::{CacheState, PasswordCache};
 use super::{BcryptHash, BcryptKey, Cost};
 use crate::config::snapshot::FailureBudgets;
 use order::Queue;

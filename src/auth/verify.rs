@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
-use super::cache::{CacheState, CredentialTag, PasswordCache};
+use super::credential_tag::CredentialTag;
 use super::htpasswd::{Claim, Htpasswd};
 use super::lockout::{Admission, Lockout, LockoutStatus, LoginAttempt, TooManyFailures};
+use super::password_cache::{CacheState, PasswordCache};
 use super::password_queue::{Check, Full, PasswordQueue, Ticket, Verdict};
 use super::{BcryptHash, BcryptKey, UserName};
 use crate::config::snapshot::FailureBudgets;

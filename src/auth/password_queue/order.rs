@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::watch;
 
-use super::super::cache::{BuildTagHasher, CredentialTag};
+use super::super::credential_tag::{BuildTagHasher, CredentialTag};
 use super::{Check, Full, Verdict};
 
 /// Checks that wait or run.

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use dashmap::DashMap;
-
 use super::claims::{Claims, TokenAccess};
-use crate::crypto::{TagKey, keyed_tag};
+use crate::auth::cache::{BoundedCache, Expiring};
+use crate::auth::credential_tag::CredentialTag;
+use crate::crypto::TagKey;
 
 /// The claims of a verified token, in the form that requests use.
 pub(super) struct CachedToken {
@@ -45,65 +45,67 @@ impl CachedToken {
     }
 }
 
-/// Verified tokens by their keyed hash. The tokens themselves are not kept in memory.
+impl Expiring for Arc<CachedToken> {
+    /// Seconds since 1970.
+    type Time = u64;
+
+    fn expires(&self) -> u64 {
+        self.expires
+    }
+}
+
+/// Verified tokens.
 pub(super) struct TokenCache {
     key: TagKey,
-    known: DashMap<[u8; 32], Arc<CachedToken>>,
+    tokens: BoundedCache<Arc<CachedToken>>,
 }
 
 impl TokenCache {
     /// `None` if the system has no randomness.
     pub(super) fn new() -> Option<Self> {
-        let key = TagKey::random().ok()?;
         Some(Self {
-            key,
-            known: DashMap::new(),
+            key: TagKey::random().ok()?,
+            tokens: BoundedCache::new(MAX_TOKENS, EVICTED_TOKENS),
         })
     }
 
-    pub(super) fn tag(&self, token: &str) -> [u8; 32] {
-        keyed_tag(&self.key, &[token.as_bytes()])
+    pub(super) fn tag(&self, token: &str) -> CredentialTag {
+        CredentialTag::from_token(&self.key, token)
     }
 
-    pub(super) fn get(&self, tag: &[u8; 32]) -> Option<Arc<CachedToken>> {
-        self.known.get(tag).map(|known| known.clone())
+    pub(super) fn get(&self, tag: &CredentialTag) -> Option<Arc<CachedToken>> {
+        self.tokens.get(tag)
     }
 
     /// Remembers a verified token of so many bytes.
     pub(super) fn insert(
         &self,
-        tag: [u8; 32],
+        tag: CredentialTag,
         bytes: usize,
-        known: CachedToken,
+        token: CachedToken,
         now: u64,
     ) -> Arc<CachedToken> {
-        let known = Arc::new(known);
-        if bytes > MAX_TOKEN_BYTES {
-            return known;
+        let token = Arc::new(token);
+        if bytes <= MAX_TOKEN_BYTES {
+            self.tokens.insert(tag, token.clone(), now);
         }
-        if self.known.len() >= MAX_TOKENS {
-            self.known.retain(|_, known| known.expires > now);
-        }
-        if self.known.len() >= MAX_TOKENS {
-            // Where anybody gets a token, somebody may ask for many. Each of the others is verified
-            // once more.
-            self.known.clear();
-        }
-        self.known.insert(tag, known.clone());
-        known
+        token
     }
 
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.known.len()
+        self.tokens.len()
     }
 
     pub(super) fn clear(&self) {
-        self.known.clear();
+        self.tokens.clear();
     }
 }
 
 /// With tokens of the maximum size, about 10 MiB in all.
 const MAX_TOKENS: usize = 4096;
+/// Where anonymous clients get tokens, one client may fill the cache on a thread that serves
+/// requests: at this number, each of its tokens costs the comparison of eight others.
+const EVICTED_TOKENS: usize = MAX_TOKENS / 8;
 /// Longer tokens are for many repositories, and are verified each time.
 const MAX_TOKEN_BYTES: usize = 2048;
