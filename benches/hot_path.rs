@@ -117,7 +117,7 @@ fn verify_a_token(criterion: &mut Criterion) {
     };
     let give = |access: &TokenAccess| {
         tokens
-            .give(bearer, access, Duration::from_secs(300), now)
+            .issue(bearer, access, Duration::from_secs(300), now)
             .expect("signed")
     };
     let known = give(&access);

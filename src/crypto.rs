@@ -14,7 +14,7 @@ use secrecy::zeroize::Zeroizing;
 /// A key for [`keyed_tag`].
 pub(crate) struct TagKey(hmac::Key);
 
-/// The operating system gives no random bytes.
+/// The operating system provides no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the system has no randomness")]
 pub(crate) struct NoRandomness;
@@ -31,7 +31,7 @@ impl TagKey {
     }
 }
 
-/// Not the key: it does not belong into logs.
+/// Omits the key, which must not appear in logs.
 impl fmt::Debug for TagKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TagKey")
@@ -57,8 +57,8 @@ pub(crate) fn keyed_tag(key: &TagKey, fields: &[&[u8]]) -> [u8; 32] {
     tag
 }
 
-/// The first 128 bits of a [`keyed_tag`] in 22 characters of URL-safe base64: out of reach for
-/// guesses that each cost a request.
+/// The first 128 bits of a [`keyed_tag`] in 22 characters of URL-safe base64: more than an
+/// attacker can guess who needs a request for each try.
 pub(crate) fn keyed_tag_text(key: &TagKey, fields: &[&[u8]]) -> String {
     URL_SAFE_NO_PAD.encode(&keyed_tag(key, fields)[..16])
 }
@@ -90,7 +90,7 @@ pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     bytes.try_into().ok()
 }
 
-/// `N` bytes that nobody can predict.
+/// `N` random bytes from the operating system's generator.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_tells_fields_apart_by_their_borders() {
+    fn tags_differ_by_the_lengths_of_their_fields() {
         let key = TagKey::new(&[7; 32]);
         let lists: [&[&[u8]]; 6] = [
             &[b"ab", b"c"],
@@ -133,9 +133,9 @@ mod tests {
         );
     }
 
-    /// Files and names that clients hold depend on it.
+    /// Files below `state` and the names of sessions depend on it.
     #[test]
-    fn the_form_of_a_tag_stays() {
+    fn tags_have_a_stable_form() {
         let tag = keyed_tag(&TagKey::new(&[7; 32]), &[b"ci.test", b"alice", b""]);
         assert_eq!(
             hex(&tag),
@@ -145,7 +145,7 @@ mod tests {
 
     // FIPS 180-4, the example "abc".
     #[test]
-    fn the_example_of_the_standard_comes_out() {
+    fn the_example_of_the_standard_is_hashed_as_there() {
         assert_eq!(
             sha256_hex(b"abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_hexadecimal_is_refused() {
+    fn malformed_hexadecimal_is_refused() {
         assert_eq!(from_hex("00fF"), Some([0, 255]));
         for text in ["", "00f", "00ff00", "00fg", "+0ff", "é0"] {
             assert_eq!(from_hex::<2>(text), None, "{text}");

@@ -121,7 +121,7 @@ fn session_key(
         Err(error) if !has_rules => {
             let file = snapshot.state.join(upload_session::FILE);
             tracing::warn!(file = %file.display(), %error, "upload session key cannot be stored, uploads end with this process");
-            SessionKey::of_process().ok()
+            SessionKey::ephemeral().ok()
         }
         Err(error) => {
             let message = format!(

@@ -6,15 +6,16 @@ use super::basic::Credentials;
 use super::{BcryptHash, BcryptKey};
 use crate::crypto::{TagKey, keyed_tag};
 
-/// Stands for one password of one user under one entry of one domain. Without the key of the
-/// process nobody can make one, nor guess how it begins: comparing and hashing it need no care.
+/// The keyed hash of a credential: of one password of one user under one entry of one domain, or of
+/// a token. Without the key of the process no client can compute one or guess a prefix, so that
+/// comparing and hashing it need not take constant time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct CredentialTag([u8; 32]);
 
 impl CredentialTag {
-    /// The tag of a password. The entry is a part of it: a changed entry invalidates its password
-    /// at once. Of the password only what bcrypt sees is, so that one entry has one tag, and its
-    /// owner cannot drive out others with different tails.
+    /// The tag of a password. It covers the user's entry, so that a changed entry invalidates the
+    /// password at once, and only those bytes of the password that bcrypt uses: an entry has one
+    /// tag, and its owner cannot evict others with passwords that differ after byte 72.
     pub(super) fn from_password(
         key: &TagKey,
         domain: &str,
@@ -32,12 +33,13 @@ impl CredentialTag {
         ))
     }
 
-    /// The tag of a secret that is no password: it has fewer fields than one of a password.
+    /// The tag of a secret that is no password, such as a refresh token. It has fewer fields than
+    /// the tag of a password, so that the two never collide.
     pub(super) fn from_secret(key: &TagKey, domain: &str, secret: &str) -> Self {
         Self(keyed_tag(key, &[domain.as_bytes(), secret.as_bytes()]))
     }
 
-    /// The tag of an access token. A cache of tokens has a key of its own.
+    /// The tag of an access token, under a key for tokens alone.
     pub(super) fn from_token(key: &TagKey, token: &str) -> Self {
         Self(keyed_tag(key, &[token.as_bytes()]))
     }
@@ -47,7 +49,7 @@ impl CredentialTag {
         Self(bytes)
     }
 
-    /// Its first eight bytes. Of a million others none is likely to have the same.
+    /// The first eight bytes. Two of a million tags are unlikely to share them.
     pub(super) fn short(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_ne_bytes([a, b, c, d, e, f, g, h])
@@ -60,7 +62,7 @@ impl Hash for CredentialTag {
     }
 }
 
-/// A tag is as good as random already.
+/// Takes the first bytes of a tag for its hash: they are uniformly distributed.
 #[derive(Default)]
 pub(super) struct TagHasher(u64);
 
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_makes_another_tag() {
+    fn each_field_changes_the_tag() {
         let key = TagKey::random().expect("randomness");
         let other_key = TagKey::random().expect("randomness");
         let entry = BcryptHash::decoy(Cost::DEFAULT);
@@ -120,7 +122,7 @@ mod tests {
         assert_eq!(
             tag("d", &format!("a:{long}")),
             tag("d", &format!("a:{long}y")),
-            "what bcrypt sees is equal"
+            "bcrypt uses the first 72 bytes"
         );
     }
 }

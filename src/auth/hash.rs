@@ -1,4 +1,4 @@
-//! One bcrypt hash: its text in an htpasswd file, and a password checked against it.
+//! Bcrypt hashes: their form in an htpasswd file, and the check of a password.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::crypto;
 
-/// A bcrypt hash. `$2a$`, `$2b$` and `$2y$` are one algorithm under three names.
+/// A bcrypt hash. `$2a$`, `$2b$` and `$2y$` name the same algorithm.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BcryptHash {
     cost: Cost,
@@ -17,36 +17,36 @@ pub(crate) struct BcryptHash {
     digest: [u8; 23],
 }
 
-/// How many rounds: 2 to the power of this.
+/// The binary logarithm of the number of rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cost(u32);
 
-/// Why a text is not a hash that can be used.
+/// Why a text is no usable hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HashError {
-    /// Not 60 characters of the known form.
+    /// It is not 60 characters of the known form.
     Broken,
-    /// Whole, but cheaper or dearer than moorgate computes.
+    /// It is well-formed, but its cost is outside of the bounds.
     Cost(u32),
 }
 
 impl Cost {
-    /// Below: bcrypt does not define it.
+    /// Bcrypt defines no lower cost.
     pub(crate) const LOWEST: u32 = 4;
-    /// Above: one wrong password would keep a core busy for more than ten seconds.
+    /// Above it, one wrong password would occupy a core for more than ten seconds.
     pub(crate) const HIGHEST: u32 = 17;
-    /// For new entries, and for strangers where there are no entries: 50 to 100 ms.
+    /// For new entries, and for unknown users of a file without entries: 50 to 100 ms.
     pub(crate) const DEFAULT: Self = Self(10);
 
-    /// Checks the bounds.
+    /// `None` outside of the bounds.
     pub(crate) fn new(cost: u32) -> Option<Self> {
         (Self::LOWEST..=Self::HIGHEST)
             .contains(&cost)
             .then_some(Self(cost))
     }
 
-    /// The costs whose hashes take, after one hash of `self`, as much time as `goal` needs in all:
-    /// each step doubles, so `c + (c, c+1, …, g-1)` is as long as `g`.
+    /// The costs of the hashes that take, with one hash of `self`, as long as one hash of `goal`: each
+    /// step doubles the time, so that `c` and `c, c+1, …, g-1` sum up to `g`.
     pub(crate) fn missing_to(self, goal: Self) -> impl Iterator<Item = Self> {
         (self.0..goal.0).map(Self)
     }
@@ -68,8 +68,8 @@ impl BcryptHash {
         })
     }
 
-    /// A hash that stands for nobody's password. Checking against it takes as long as against any
-    /// other.
+    /// A hash of no password, for unknown users. Checking a password against it takes as long as
+    /// against any other hash of the cost.
     pub(crate) const fn decoy(cost: Cost) -> Self {
         Self {
             cost,
@@ -78,7 +78,10 @@ impl BcryptHash {
         }
     }
 
-    /// Reads `$2y$10$` followed by 22 characters of salt and 31 of hash.
+    /// Parses `$2y$10$`, 22 characters of salt and 31 of digest.
+    ///
+    /// Not by `bcrypt::HashParts`, which accepts `$2x$` and a cost of `+4`, refuses the trailing bits
+    /// of other libraries, and gives no access to the digest.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, HashError> {
         let (prefix, rest) = text.split_at_checked(7).ok_or(HashError::Broken)?;
         let (salt, hash) = rest.split_at_checked(22).ok_or(HashError::Broken)?;
@@ -103,18 +106,17 @@ impl BcryptHash {
         })
     }
 
-    /// How much a check costs.
     pub(crate) fn cost(&self) -> Cost {
         self.cost
     }
 
-    /// Whether this is the password. Takes as long as the cost says: never on a thread that does
-    /// I/O.
+    /// Whether the password matches. Takes as long as the cost says: never call it on a thread that
+    /// serves connections.
     pub(crate) fn matches(&self, key: &BcryptKey) -> bool {
         crypto::equal_in_constant_time(&digest(key, self.cost, self.salt), &self.digest)
     }
 
-    /// All that makes this hash different from another one, always equally long.
+    /// Cost, salt and digest, in a fixed length.
     pub(crate) fn to_bytes(self) -> [u8; 40] {
         let mut bytes = [0; 40];
         let (head, digest) = bytes.split_at_mut(17);
@@ -139,7 +141,7 @@ impl fmt::Display for BcryptHash {
     }
 }
 
-/// Not the hash: it does not belong into logs.
+/// Omits the digest, which must not appear in logs.
 impl fmt::Debug for BcryptHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BcryptHash")
@@ -148,11 +150,11 @@ impl fmt::Debug for BcryptHash {
     }
 }
 
-/// What bcrypt sees of a password: its bytes and a NUL, 72 at most. Wiped on drop.
+/// The bytes of a password that bcrypt uses: with a final NUL, 72 at most. Wiped on drop.
 pub(crate) struct BcryptKey(Zeroizing<Vec<u8>>);
 
 impl BcryptKey {
-    /// Of a password without NUL: bcrypt could not tell `a\0b` from `a`.
+    /// The key of a password without NUL: for bcrypt, `a\0b` would equal `a`.
     pub(crate) fn new(password: &[u8]) -> Self {
         let seen = Self::seen(password);
         let mut key = Zeroizing::new(Vec::with_capacity(seen.len() + 1));
@@ -163,17 +165,17 @@ impl BcryptKey {
         Self(key)
     }
 
-    /// The part of a password that counts.
+    /// The part of a password that bcrypt uses.
     pub(crate) fn seen(password: &[u8]) -> &[u8] {
         password.get(..Self::MAX).unwrap_or(password)
     }
 
-    /// In bytes.
+    /// The maximum length in bytes.
     pub(crate) const MAX: usize = 72;
 }
 
 fn digest(key: &BcryptKey, cost: Cost, salt: [u8; 16]) -> [u8; 23] {
-    // The 24th byte is left out of every bcrypt hash that is written down.
+    // The form of a hash leaves out the 24th byte.
     let [digest @ .., _] = bcrypt::bcrypt(cost.0, salt, &key.0);
     digest
 }
@@ -182,7 +184,7 @@ fn decode<const N: usize>(text: &[u8], length: usize) -> Result<[u8; N], HashErr
     if text.len() != length {
         return Err(HashError::Broken);
     }
-    // The decoder wants room for its own estimate, which is up to two bytes more.
+    // The decoder needs space for its estimate, which is up to two bytes more.
     let mut bytes = [0; 24];
     BASE64
         .decode_slice(text, &mut bytes)
@@ -190,7 +192,7 @@ fn decode<const N: usize>(text: &[u8], length: usize) -> Result<[u8; N], HashErr
     bytes.first_chunk().copied().ok_or(HashError::Broken)
 }
 
-/// The bits that do not make a whole byte are ignored: some libraries write other ones than zero.
+/// Ignores the trailing bits that make no whole byte: some libraries do not write zeros.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &BCRYPT,
     GeneralPurposeConfig::new()
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_refused() {
+    fn malformed_hashes_are_refused() {
         let good = "$2y$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie";
         for bad in [
             "",
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_low_cost_is_brought_to_the_highest() {
+    fn missing_costs_sum_up_to_the_goal() {
         for (low, high) in [(4, 4), (4, 5), (5, 12), (10, 17)] {
             let (low, high) = (Cost(low), Cost(high));
             let rounds: u32 = std::iter::once(low)

@@ -1,4 +1,4 @@
-//! The content of an htpasswd file: who is in it, and which lines cannot be used.
+//! The content of an htpasswd file: its users, and the lines that are skipped.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::fmt;
 use super::hash::HashError;
 use super::{BcryptHash, Cost, UserName};
 
-/// The users of a file. Immutable: a changed file becomes another one.
+/// The users of a file. Immutable: a changed file is parsed to another value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Htpasswd {
     entries: HashMap<UserName, BcryptHash>,
-    /// Against which strangers are checked: as dear as the dearest entry.
+    /// The hash that unknown users are checked against. Its cost is the highest of the file.
     decoy: BcryptHash,
     skipped: Vec<Skipped>,
 }
@@ -43,27 +43,27 @@ impl Htpasswd {
         }
     }
 
-    /// How many users can log in.
+    /// The number of users that can log in.
     pub fn users(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether somebody of this name can log in.
+    /// Whether a user of this name can log in.
     pub fn has(&self, user: &str) -> bool {
         self.entries.contains_key(user)
     }
 
-    /// Who can log in, in no order.
+    /// The users that can log in, in no order.
     pub fn names(&self) -> impl Iterator<Item = &UserName> {
         self.entries.keys()
     }
 
-    /// The lines that nobody can log in with, in the order of the file.
+    /// The lines without a usable entry, in the order of the file.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 
-    /// What somebody who claims to be `user` is checked against.
+    /// The hash that a client who claims to be `user` is checked against.
     pub(crate) fn claim(&self, user: &str) -> Claim<'_> {
         let highest = self.decoy.cost();
         match self.entries.get_key_value(user) {
@@ -81,63 +81,56 @@ impl Htpasswd {
     }
 }
 
-/// What somebody is checked against: the same work, whether the user exists or not.
+/// The hash that a login is checked against: the same work, whether the user exists or not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim<'a> {
     /// The user, if there is one.
     pub(crate) user: Option<&'a UserName>,
     /// The user's entry, or the decoy.
     pub(crate) hash: &'a BcryptHash,
-    /// What finding a wrong password must cost.
+    /// The cost of a wrong password: the highest of the file.
     pub(crate) highest: Cost,
 }
 
-/// A line that nobody can log in with. Its text says what it is and what to do, never what stands
-/// there.
+/// A line without a usable entry. Its `Display` says what the problem is and what to do, and never
+/// quotes the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// Counted from 1.
     pub line: usize,
-    /// Whose it is, if that can be told.
+    /// The user, if the name is readable.
     pub user: Option<UserName>,
-    /// Why.
     pub reason: SkipReason,
 }
 
-/// Why a line is no entry.
+/// Why a line is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipReason {
     /// Neither a comment nor `user:hash`.
     NoColon,
     /// Not UTF-8, empty, too long, or with characters that no client can send.
     UserName,
-    /// The same user stands on an earlier line.
-    Repeated {
-        /// That line.
-        first: usize,
-    },
+    /// An earlier line has the same user.
+    Repeated { first: usize },
     /// Nothing after the colon.
     Empty,
-    /// A bcrypt hash that is cut short or misspelt, or `$2x$`.
+    /// A malformed bcrypt hash, or `$2x$`.
     BrokenBcrypt,
-    /// A bcrypt hash of a cost that moorgate does not compute.
-    Cost {
-        /// As it stands there.
-        cost: u32,
-    },
+    /// A bcrypt hash whose cost is outside of the bounds.
+    Cost { cost: u32 },
     /// `$apr1$`.
     Md5,
     /// `{SHA}`.
     Sha1,
     /// `{SSHA}`.
     SaltedSha1,
-    /// `$1$`, `$5$`, `$6$` and what else crypt(3) knows.
+    /// `$1$`, `$5$`, `$6$` and other forms of crypt(3).
     Crypt,
-    /// 13 characters: crypt(3) of old.
+    /// 13 characters: the DES form of crypt(3).
     DesCrypt,
-    /// `{…}` of another kind.
+    /// Another scheme in braces.
     Unknown,
-    /// Anything else is taken for the password itself.
+    /// Anything else is taken for a plain password.
     Plain,
 }
 
@@ -157,7 +150,7 @@ impl fmt::Display for Skipped {
                 write!(
                     f,
                     "{} is already on line {first}, which is the one that counts",
-                    Named(self)
+                    UserOf(self)
                 )?;
                 return f.write_str(": delete one of them");
             }
@@ -168,7 +161,7 @@ impl fmt::Display for Skipped {
                 write!(
                     f,
                     "{} has a bcrypt hash of cost {cost}, not {lowest} to {highest}",
-                    Named(self)
+                    UserOf(self)
                 )?;
                 return write_remedy(f, self);
             }
@@ -180,14 +173,14 @@ impl fmt::Display for Skipped {
             SkipReason::Unknown => "a password of an unknown kind",
             SkipReason::Plain => "a plain password",
         };
-        write!(f, "{} has {kind}, only bcrypt is accepted", Named(self))?;
+        write!(f, "{} has {kind}, only bcrypt is accepted", UserOf(self))?;
         write_remedy(f, self)
     }
 }
 
-struct Named<'a>(&'a Skipped);
+struct UserOf<'a>(&'a Skipped);
 
-impl fmt::Display for Named<'_> {
+impl fmt::Display for UserOf<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.user {
             Some(user) => write!(f, "`{user}`"),
@@ -197,7 +190,7 @@ impl fmt::Display for Named<'_> {
 }
 
 fn write_remedy(f: &mut fmt::Formatter<'_>, skipped: &Skipped) -> fmt::Result {
-    // A name that a shell would read otherwise is left to the reader.
+    // A name with characters that a shell interprets is replaced by `USER`.
     let plain = |name: &&str| {
         name.bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b))
@@ -222,7 +215,7 @@ fn parse_line(
     first_lines: &mut HashMap<UserName, usize>,
 ) -> Result<Option<(UserName, BcryptHash)>, Skipped> {
     let skipped = |user, reason| Skipped { line, user, reason };
-    let (user, hash) = match Line::read(text) {
+    let (user, hash) = match Line::parse(text) {
         Line::Blank => return Ok(None),
         Line::NoColon => return Err(skipped(None, SkipReason::NoColon)),
         Line::Entry { user, hash } => (user, hash),
@@ -253,9 +246,9 @@ fn parse_hash(hash: &[u8]) -> Result<BcryptHash, SkipReason> {
     Err(kind(hash))
 }
 
-/// What a password field is that is not bcrypt.
+/// The kind of a password field that is not bcrypt.
 fn kind(hash: &[u8]) -> SkipReason {
-    let of_crypt = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'/');
+    let is_crypt = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'/');
     match hash {
         [] => SkipReason::Empty,
         [b'$', b'a', b'p', b'r', b'1', b'$', ..] => SkipReason::Md5,
@@ -263,26 +256,26 @@ fn kind(hash: &[u8]) -> SkipReason {
         [b'{', b'S', b'S', b'H', b'A', b'}', ..] => SkipReason::SaltedSha1,
         [b'{', rest @ ..] if rest.contains(&b'}') => SkipReason::Unknown,
         [b'$', rest @ ..] if rest.contains(&b'$') => SkipReason::Crypt,
-        _ if hash.len() == 13 && hash.iter().all(of_crypt) => SkipReason::DesCrypt,
+        _ if hash.len() == 13 && hash.iter().all(is_crypt) => SkipReason::DesCrypt,
         _ => SkipReason::Plain,
     }
 }
 
-/// A line as Apache reads it: white space around it does not count, and the hash ends at a second
+/// A line as Apache parses it: white space around it is ignored, and the hash ends at a second
 /// colon.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
-    /// Empty or a comment.
+    /// An empty line or a comment.
     Blank,
-    /// Something that is not `user:hash`.
+    /// A line that is not `user:hash`.
     NoColon,
     /// `user:hash`, both unchecked.
     Entry { user: &'a [u8], hash: &'a [u8] },
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line, with or without its end.
-    pub(crate) fn read(line: &'a [u8]) -> Self {
+    /// Parses a line, with or without its line end.
+    pub(crate) fn parse(line: &'a [u8]) -> Self {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             return Self::Blank;
@@ -295,7 +288,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The UTF-8 byte order mark that some editors put before the first line.
+/// The UTF-8 byte order mark that some editors write before the first line.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn without_mark(file: &[u8]) -> &[u8] {

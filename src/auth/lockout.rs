@@ -1,7 +1,7 @@
-//! Wrong passwords, counted per client address and per user, and who has no try left.
+//! Counts wrong passwords by client address and by user, and locks out those over their budget.
 //!
-//! Pure: the time is an argument, and nothing is counted but what is said here. All memory is taken
-//! by tables of a fixed size, however many addresses and names come.
+//! Pure: the time is an argument, and only calls of this module count anything. The tables have a
+//! fixed size, however many addresses and names are tried.
 
 mod quota;
 mod table;
@@ -17,30 +17,31 @@ use quota::LogQuota;
 pub use quota::Logged;
 use table::{KeyHasher, LockoutKey, Millis, Table};
 
-/// What is known of wrong passwords.
+/// The wrong passwords that still count.
 ///
-/// Three budgets, each of them a number of tries that comes back evenly over the window:
-/// - of an *address* (IPv6: of its /64), for everything that is tried from there; and of a
-///   *network*, the /48 of IPv6 that one customer may have whole, sixteen times as much, or its 65
-///   536 /64s would be as many addresses that have done nothing wrong;
-/// - of a *user* of a domain, for what is tried under the name from addresses that it never logged
-///   in from. While this one is used up, such an address has a single try instead of its own
-///   budget. So guessing from many addresses is slowed down, and nobody can lock out a user: an
-///   address that has done nothing wrong is always heard;
-/// - of a user *at an address* that it has logged in from, in place of both, so that neither who
-///   guesses the name nor who shares the address (NAT) uses up the user's tries.
+/// There are three budgets, each a number of tries that are restored evenly over the window:
+/// - of an *address* (IPv6: its /64), for all tries from there; and of a *network*, the /48 of IPv6
+///   that one customer may have as a whole, sixteen times the budget of an address: otherwise its
+///   65,536 /64s would have a budget each;
+/// - of a *user* of a domain, for tries under the name from addresses that the user never logged in
+///   from. While it is used up, each such address has a single try instead of its own budget. This
+///   slows down guessing from many addresses and lets no attacker lock out a user: an address
+///   without failures is always admitted;
+/// - of a user *at an address* that the user has logged in from, in place of both, so that neither
+///   an attacker who guesses at the name nor others behind the same address (NAT) use up the user's
+///   tries.
 ///
-/// A try that was found wrong from this address a moment ago is known to be wrong: it costs no hash
+/// A try that was wrong from this address a short time ago is known to be wrong: it costs no hash
 /// and is not counted again. containerd repeats a wrong password five times in a row, and a
-/// forgotten job for ever. A right password takes nothing back, or whoever has one account could
-/// guess at the others without end.
+/// forgotten job for ever. A right password resets no budget: otherwise the owner of one account
+/// could guess at others without end.
 pub struct Lockout {
     keys: KeyHasher,
     start: Instant,
     addresses: Table,
     networks: Table,
     users: Table,
-    /// Only what was right gets in, so that strangers cannot fill it.
+    /// Has pairs with a right password only, so that clients without credentials cannot fill it.
     pairs: Table,
     quota: LogQuota,
     refused: [AtomicU64; LimitKind::ALL.len()],
@@ -48,28 +49,28 @@ pub struct Lockout {
     failed: AtomicU64,
 }
 
-/// Somebody who shows a password.
+/// The keys of one attempt to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LoginAttempt {
     address: LockoutKey,
-    /// Of IPv6 alone.
+    /// The /48; `None` for IPv4.
     network: Option<LockoutKey>,
     user: LockoutKey,
-    /// Stands for domain, user, password and entry: the same for the same try only.
+    /// The tag of domain, user, password and entry: equal for a repeated try only.
     tag: u64,
 }
 
-/// Whether a password may be looked at.
+/// Whether a password may be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It may; those with few failures behind them first.
+    /// It may be checked, those of clients with few failures first.
     Admitted {
-        /// Failures that still count.
+        /// The failures that still count.
         failures: u32,
     },
-    /// It was wrong a moment ago.
+    /// The same password was wrong a short time ago.
     KnownWrong,
-    /// It may not.
+    /// The budget is used up.
     Refused(TooManyFailures),
 }
 
@@ -77,29 +78,28 @@ pub(super) enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many wrong passwords")]
 pub struct TooManyFailures {
-    /// When the next try is possible.
+    /// The time until the next try is admitted.
     pub retry_after: Duration,
-    /// Whose budget it is.
+    /// The budget that is used up.
     pub limit: LimitKind,
-    /// Whether this is to be written to the log.
+    /// Whether the log gets a line.
     pub logged: Logged,
 }
 
-/// Whose budget is used up.
+/// The budgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitKind {
-    /// That of an address.
+    /// Of an address.
     Address,
-    /// That of a network of IPv6.
+    /// Of a /48 of IPv6.
     Network,
-    /// That of a user, for addresses that it never logged in from.
+    /// Of a user, for addresses that the user never logged in from.
     User,
-    /// That of a user at an address that it has logged in from.
+    /// Of a user at an address that the user has logged in from.
     UserAtAddress,
 }
 
 impl LimitKind {
-    /// All of them.
     pub const ALL: [Self; 4] = [
         Self::Address,
         Self::Network,
@@ -107,7 +107,7 @@ impl LimitKind {
         Self::UserAtAddress,
     ];
 
-    /// As it stands in the log.
+    /// The name in the log and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Address => "address",
@@ -118,12 +118,12 @@ impl LimitKind {
     }
 }
 
-/// What the counting has come to, for the status page.
+/// The counters, for the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockoutStatus {
-    /// Logins refused since the start, without a hash, by whose budget was used up.
+    /// Logins refused since the start, without a hash, by the budget that was used up.
     pub refused: [(LimitKind, u64); LimitKind::ALL.len()],
-    /// Wrong passwords since the start that were counted.
+    /// Wrong passwords counted since the start.
     pub failed: u64,
     /// Passwords since the start that were known to be wrong, without a hash.
     pub repeated: u64,
@@ -131,12 +131,12 @@ pub struct LockoutStatus {
     pub addresses: usize,
     /// Users, real or not, with failures that still count.
     pub users: usize,
-    /// Bytes that the tables take.
+    /// The memory of the tables in bytes.
     pub bytes: usize,
 }
 
 impl Lockout {
-    /// Nothing has gone wrong so far.
+    /// Empty tables. `now` is the origin of their clock.
     pub fn new(now: Instant) -> Self {
         Self {
             keys: KeyHasher::random(),
@@ -152,7 +152,7 @@ impl Lockout {
         }
     }
 
-    /// Names an attempt. `tag` is the same for the same domain, user, password and entry only.
+    /// The keys of an attempt. `tag` is equal for the same domain, user, password and entry only.
     pub(super) fn attempt(
         &self,
         client: IpAddr,
@@ -170,7 +170,7 @@ impl Lockout {
         }
     }
 
-    /// Whether a password may be looked at. Counts and logs refusals.
+    /// Whether a password may be checked. Counts refusals and decides which of them are logged.
     pub(super) fn admit(
         &self,
         attempt: &LoginAttempt,
@@ -194,7 +194,7 @@ impl Lockout {
                     LimitKind::UserAtAddress => self.pairs.log(attempt.pair(), now),
                 };
                 refused.logged = if is_due {
-                    self.quota.ask(now)
+                    self.quota.admit(now)
                 } else {
                     Logged::No
                 };
@@ -203,7 +203,7 @@ impl Lockout {
         admission
     }
 
-    /// Whether a password may be looked at.
+    /// Whether a password may be checked. Counts nothing.
     pub(super) fn evaluate(
         &self,
         attempt: &LoginAttempt,
@@ -215,7 +215,7 @@ impl Lockout {
             address,
             network,
             user,
-        } = Budgets::of(budgets);
+        } = Budgets::from_settings(budgets);
         let (record, budget, refused) = match self.pairs.get(attempt.pair(), now) {
             Some(pair) => (
                 pair,
@@ -226,7 +226,7 @@ impl Lockout {
                 let own = self.addresses.get(attempt.address, now).unwrap_or_default();
                 let all = self.users.get(attempt.user, now).unwrap_or_default();
                 let refused = address.refuses(own.until, now, LimitKind::Address);
-                // Until either the user's budget or the address's own record lets it in again.
+                // Until either the user's budget or the record of the address admits it again.
                 let strict = user
                     .refuses(all.until, now, LimitKind::User)
                     .and_then(|of_user| {
@@ -262,7 +262,7 @@ impl Lockout {
             address,
             network,
             user,
-        } = Budgets::of(budgets);
+        } = Budgets::from_settings(budgets);
         if self
             .pairs
             .charge_known(attempt.pair(), attempt.tag, user.each, now)
@@ -277,7 +277,7 @@ impl Lockout {
         self.users.charge(attempt.user, attempt.tag, user.each, now);
     }
 
-    /// Remembers that a user has logged in from an address.
+    /// Records that a user has logged in from an address.
     pub(super) fn succeeded(&self, attempt: &LoginAttempt, now: Instant) {
         self.pairs.know(
             attempt.pair(),
@@ -286,8 +286,8 @@ impl Lockout {
         );
     }
 
-    /// Forgets what has gone wrong at an address, in its network, and of users that log in from
-    /// there. Returns whether there was something.
+    /// Resets the failures of an address, of its network, and of users at the address. Returns
+    /// whether any counted.
     pub(crate) fn unlock_address(&self, client: IpAddr, now: Instant) -> bool {
         let (key, now) = (self.keys.address(client), self.millis(now));
         let own = self.addresses.reset(now, |record| record.is(key));
@@ -297,7 +297,7 @@ impl Lockout {
         own || around || pairs
     }
 
-    /// Forgets what has gone wrong with a user's name. Returns whether there was something.
+    /// Resets the failures of a user. Returns whether any counted.
     pub(crate) fn unlock_user(&self, domain: &str, user: &str, now: Instant) -> bool {
         let (key, now) = (self.keys.user(domain, user), self.millis(now));
         let own = self.users.reset(now, |record| record.is(key));
@@ -305,7 +305,7 @@ impl Lockout {
         own || pairs
     }
 
-    /// Forgets all that has gone wrong.
+    /// Resets all failures.
     pub(crate) fn unlock_all(&self, now: Instant) {
         let now = self.millis(now);
         for table in self.tables() {
@@ -313,7 +313,6 @@ impl Lockout {
         }
     }
 
-    /// What it has come to.
     pub fn status(&self, now: Instant) -> LockoutStatus {
         let now = self.millis(now);
         LockoutStatus {
@@ -347,7 +346,7 @@ impl Lockout {
 }
 
 impl LoginAttempt {
-    /// The client's address, without naming it.
+    /// The key of the client address.
     pub(super) fn address(&self) -> u64 {
         self.address.0
     }
@@ -357,7 +356,7 @@ impl LoginAttempt {
     }
 }
 
-/// The budgets, in the unit of the tables.
+/// The budgets of the settings, in the unit of the tables.
 struct Budgets {
     address: Budget,
     network: Budget,
@@ -365,7 +364,7 @@ struct Budgets {
 }
 
 impl Budgets {
-    fn of(settings: &FailureBudgets) -> Self {
+    fn from_settings(settings: &FailureBudgets) -> Self {
         let FailureBudgets {
             address,
             user,
@@ -382,8 +381,8 @@ impl Budgets {
     }
 }
 
-/// A number of tries that come back one by one. A record says until when its failures count: each
-/// of them moves that by `each`, and it comes nearer by itself.
+/// A number of tries that are restored one by one. A record has the time until which its failures
+/// count: each failure moves it by `each`.
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     each: Duration,
@@ -400,7 +399,7 @@ impl Budget {
         }
     }
 
-    /// One try, and the next when all failures are forgotten.
+    /// A budget of one try; the next is admitted when no failure counts any more.
     fn single(self) -> Self {
         Self { tries: 1, ..self }
     }
@@ -417,17 +416,17 @@ impl Budget {
         })
     }
 
-    /// Failures that still count.
+    /// The number of failures that still count.
     fn outstanding(self, until: Millis, now: Millis) -> u32 {
         u32::try_from(until.since(now).as_millis().div_ceil(self.each.as_millis()))
             .unwrap_or(u32::MAX)
     }
 }
 
-/// How many addresses' tries the /48 of IPv6 has in all.
+/// The budget of a /48 of IPv6, in budgets of an address.
 const ADDRESSES_OF_NETWORK: u32 = 16;
 
-/// Records. 56 bytes each, the pairs too: 5.7 MiB when all are taken.
+/// Numbers of records, of 56 bytes each: 5.7 MiB in all when every table is full.
 const ADDRESSES: usize = 1 << 16;
 const NETWORKS: usize = 1 << 13;
 const USERS: usize = 1 << 14;

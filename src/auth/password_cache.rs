@@ -1,4 +1,4 @@
-//! Verified pairs of user and password, remembered without the password.
+//! Verified pairs of user and password, cached without the password.
 
 use std::time::Duration;
 
@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use super::cache::{BoundedCache, Expiring};
 use super::credential_tag::CredentialTag;
 
-/// The verified pairs, each until it is no longer known at all.
+/// The verified pairs.
 pub(super) struct PasswordCache {
     pairs: BoundedCache<KnownUntil>,
     lifetime: Duration,
 }
 
+/// When a pair is removed.
 #[derive(Clone, Copy)]
 struct KnownUntil(Instant);
 
@@ -24,14 +25,14 @@ impl Expiring for KnownUntil {
     }
 }
 
-/// What is known of a pair.
+/// The state of a pair in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CacheState {
-    /// It is right.
+    /// The password is right.
     Fresh,
-    /// It was right not long ago, and has to be verified again.
+    /// The password was right not long ago, and has to be verified again.
     Stale,
-    /// Nothing.
+    /// The pair is not in the cache.
     Miss,
 }
 
@@ -59,8 +60,8 @@ impl PasswordCache {
         }
     }
 
-    /// Remembers a pair that was right. Removes the expired ones, too: comparing all of them costs
-    /// nothing beside the hash that was just computed.
+    /// Stores a verified pair and removes the expired ones: the scan costs nothing beside the hash
+    /// that was just computed.
     pub(super) fn insert(&self, tag: CredentialTag, at: Instant) {
         self.pairs.remove_expired(at);
         let known_until = KnownUntil(at + self.lifetime + self.lifetime);
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_goes_when_it_is_full() {
+    async fn a_full_cache_evicts_the_oldest_pair() {
         let cache = PasswordCache::new(Duration::from_secs(3600), 10);
         let tag = |n: u8| CredentialTag::from_bytes([n; 32]);
         for n in 0..25 {
@@ -92,12 +93,12 @@ mod tests {
         assert_eq!(
             cache.get(&tag(15), now),
             CacheState::Fresh,
-            "verifying again drives out nobody"
+            "verifying a pair again evicts no other"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pair_grows_stale_and_is_forgotten() {
+    async fn a_pair_becomes_stale_and_is_removed() {
         let cache = PasswordCache::new(Duration::from_secs(60), 10);
         let start = Instant::now();
         cache.insert(CredentialTag::from_bytes([1; 32]), start);

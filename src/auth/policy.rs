@@ -1,5 +1,5 @@
-//! Who may do what: the access rules of a virtual host, compiled once so that a decision looks only
-//! at the rules that can be about who asks and what is asked for. Pure: no I/O, no async.
+//! The access rules of a virtual host, compiled to an index, so that a decision compares only the
+//! few rules that can match. Pure: no I/O, no async.
 
 mod index;
 mod summary;
@@ -16,38 +16,36 @@ use crate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
 use crate::registry::action::{Action, Actions};
 use crate::registry::pattern::{Pattern, RepositoryPattern};
 
-/// The rules of a virtual host. A deny beats every allow; what no rule allows is not allowed.
+/// The rules of a virtual host. A deny beats every allow; what no rule allows is denied.
 #[derive(Debug)]
 pub struct Policy {
-    /// By rank: all denies before all allows, and each in the order of the file, so that the rule
-    /// that decides is the first that is about the question.
+    /// By rank: all denies before all allows, and each kind in the order of the file, so that the
+    /// first rule that matches a question decides it.
     rules: Box<[Rule]>,
     index: Index,
-    /// Without a rule every user may do everything.
+    /// There are no rules: every user may do everything.
     open: bool,
     anonymous: Actions,
 }
 
-/// Who asks, and from where.
+/// The user and the address that a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Principal<'a> {
-    /// The user's name; `None` for who is not logged in.
+    /// The name of the user; `None` for a client without a login.
     pub user: Option<&'a str>,
-    /// The client's address.
     pub client: IpAddr,
 }
 
-/// What a policy says.
+/// The decision of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision<'p> {
-    /// Whether it may be done.
     pub allowed: bool,
-    /// The rule that decided; `None` if there is none that is about it.
+    /// The rule that decided; `None` if no rule matches.
     pub rule: Option<&'p RuleLocation>,
 }
 
 impl Decision<'_> {
-    /// Whether a rule says no, rather than none saying yes.
+    /// Whether a rule denies it; false where no rule matches.
     pub fn is_denied(&self) -> bool {
         !self.allowed && self.rule.is_some()
     }
@@ -56,7 +54,7 @@ impl Decision<'_> {
 #[derive(Debug)]
 struct Rule {
     deny: bool,
-    /// Names with a star, which the index cannot look up.
+    /// The user names with a star, which the index cannot find by their text.
     names: Box<[Pattern]>,
     repositories: Box<[RepositoryPattern]>,
     tags: Option<Box<[Pattern]>>,
@@ -67,7 +65,7 @@ struct Rule {
 }
 
 impl Policy {
-    /// Compiles rules. `anonymous` is what may be done without a login, where a rule allows it.
+    /// Compiles rules. `anonymous` are the actions that rules can allow without a login.
     pub fn new(settings: &AccessSettings, anonymous: Actions) -> Self {
         let AccessSettings {
             rules,
@@ -85,14 +83,14 @@ impl Policy {
         }
     }
 
-    /// Whether there is no rule, so that every user may do everything.
+    /// Whether there are no rules, so that every user may do everything.
     pub fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Whether this may be done. An action of tags without a tag asks for some tag: any will do,
-    /// and a deny of certain tags does not matter. A mount reads as a pull does: the right to
-    /// either is enough for it, and a deny of either is enough against it.
+    /// Whether an action is allowed. Without a tag, an action on tags is allowed if it is allowed for
+    /// any tag, and a deny of certain tags does not count. A mount reads as a pull does: an allow of
+    /// either allows it, and a deny of either denies it.
     pub fn decide(
         &self,
         principal: Principal<'_>,
@@ -157,15 +155,14 @@ impl Policy {
         })
     }
 
-    /// Whether there is anything that may be done with a repository: otherwise it is as if it did
-    /// not exist.
+    /// Whether any action on a repository is allowed. Otherwise it is treated as nonexistent.
     pub fn sees(&self, principal: Principal<'_>, repository: &str) -> bool {
         Action::ALL
             .into_iter()
             .any(|action| self.decide(principal, action, repository, None).allowed)
     }
 
-    /// Whether there may be a repository with which this may be done.
+    /// Whether an action may be allowed on some repository.
     pub fn may_somewhere(&self, principal: Principal<'_>, action: Action) -> bool {
         let of_user = principal.user.is_some() || self.anonymous.has(action);
         let gives = |rule: &Rule| !rule.deny && rule.actions.has(action);
@@ -173,8 +170,8 @@ impl Policy {
         of_user && (self.open || self.rules.iter().any(|rule| gives(rule) && own(rule)))
     }
 
-    /// Whether all repositories may be looked at, as pages beside the registry do that know no
-    /// users: a rule allows `pull` and `catalog` everywhere, and none denies either anywhere.
+    /// Whether all repositories may be read, as the pages of a registry browser do: a rule allows
+    /// `pull` and `catalog` everywhere, and no rule denies either anywhere.
     pub fn sees_everything(&self, principal: Principal<'_>) -> Decision<'_> {
         let reading: Actions = [Action::Pull, Action::Catalog].into_iter().collect();
         self.everywhere(principal, reading, |rule| {
@@ -182,16 +179,17 @@ impl Policy {
         })
     }
 
-    /// Whether anything may be done to all repositories, as pages do that know no users: a rule
-    /// allows every action everywhere and for all tags, and none denies any of them anywhere.
+    /// Whether every action on all repositories is allowed, as the pages of a registry browser need
+    /// to write: a rule allows every action everywhere and for all tags, and no rule denies any
+    /// action anywhere.
     pub fn changes_everything(&self, principal: Principal<'_>) -> Decision<'_> {
         self.everywhere(principal, Actions::ALL, |rule| {
             rule.deny || rule.tags.is_none()
         })
     }
 
-    /// By the rules that count: an allow is one of all these actions in `**`, a deny one of any of
-    /// them.
+    /// The decision about `actions` on all repositories, by the rules that `counts` selects: an allow
+    /// must have all actions and `**`, a deny any of the actions.
     fn everywhere(
         &self,
         principal: Principal<'_>,
@@ -217,11 +215,11 @@ impl Policy {
         }))
     }
 
-    /// Addresses of which each network of the rules, and each part of it that another one is, has
-    /// at least one, and the rest of the world too: where the answer to a question does not change
-    /// between them, it changes nowhere.
-    pub(crate) fn places(&self) -> Vec<IpAddr> {
-        // What is in which networks changes at the first address of one, and behind its last.
+    /// Addresses that represent all others: at least one of each network of the rules, of each
+    /// intersection of them, and of the addresses in none. If a decision is equal for all of these,
+    /// it is equal for every address.
+    pub(crate) fn representative_addresses(&self) -> Vec<IpAddr> {
+        // Membership changes at the first address of a network and behind its last.
         let networks = self
             .rules
             .iter()
@@ -296,8 +294,8 @@ impl Rule {
         }
     }
 
-    /// Whether it is about a question, the repository apart, of somebody whom the index has found
-    /// for it; `by_pattern`: whose name is still to be compared.
+    /// Whether it matches a question, apart from the repository, whose user the index has found.
+    /// `by_pattern`: the user's name has to be compared with the patterns.
     fn is_about(&self, question: &Question<'_>, by_pattern: bool) -> bool {
         let Question {
             principal,
@@ -317,14 +315,12 @@ impl Rule {
     fn is_about_tag(&self, action: Action, tag: Option<&str>) -> bool {
         let Some(tags) = &self.tags else { return true };
         match (action, tag) {
-            // What it deletes may have any tag, so that a deny of tags counts and an allow of some
-            // does not.
+            // The manifest may have any tag: a deny of some tags counts, an allow of some does not.
             (Action::DeleteManifest, _) => self.deny,
             (Action::Push | Action::Overwrite | Action::DeleteTag, Some(tag)) => {
                 tags.iter().any(|pattern| pattern.matches(tag))
             }
-            // What has no tag, or shows its tag to nobody: blobs, manifests by digest, everything
-            // that reads.
+            // Blobs, manifests by digest and all reads have no tag that a rule could restrict.
             _ => !self.deny,
         }
     }

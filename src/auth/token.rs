@@ -1,6 +1,6 @@
 //! Tokens of the Docker token protocol: issued for a password, and verified in its place.
 //!
-//! A token names its user and the granted scopes, an upper bound: the access rules and the user's
+//! A token has its user and the granted scopes as an upper bound: the access rules and the user's
 //! password entry are checked again with every request.
 
 mod cache;
@@ -31,7 +31,7 @@ use keys::{ALGORITHM, Keys};
 pub use keys::{KeysError, read_entry_key};
 use refresh::{FileError, RefreshTokens};
 
-/// Gives and verifies tokens for all domains of the process.
+/// Issues and verifies tokens for all domains of the process.
 pub struct Tokens {
     state: PathBuf,
     keys: ArcSwap<Keys>,
@@ -41,49 +41,44 @@ pub struct Tokens {
     validation: Validation,
 }
 
-/// Why there are no tokens.
+/// Why tokens cannot be issued.
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
-    /// No keys to sign with.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// Refresh tokens cannot be kept.
     #[error(transparent)]
     Refresh(#[from] FileError),
 }
 
-/// For whom a token is.
+/// The domain and user of a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Bearer<'a> {
-    /// Where it counts.
     pub domain: &'a str,
-    /// The user and what stands for its entry; none for anybody.
+    /// The user and the tag of its entry; `None` for a token without a login.
     pub user: Option<(&'a UserName, &'a str)>,
 }
 
-/// A token that is good.
+/// A verified token.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// Whose it is; none if it is anybody's.
+    /// The user; `None` for a token without a login.
     pub user: Option<UserName>,
-    /// What it was given for.
+    /// The granted access.
     pub access: Arc<TokenAccess>,
 }
 
-/// The token is worth nothing here and now.
+/// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
-    /// Not a token that was signed here, or for another domain.
+    /// It was not signed with a key of this registry, or for another domain.
     #[error("the token is not one of this registry")]
     Foreign,
-    /// Its time is over.
     #[error("the token has expired")]
     Expired,
-    /// Its time has not come.
     #[error("the token is not valid yet")]
     Early,
-    /// The user is gone, or has another password.
-    #[error("the user of the token has gone, or has another password")]
+    /// The user was deleted or has another password.
+    #[error("the user of the token was deleted, or has another password")]
     UserChanged,
 }
 
@@ -93,11 +88,10 @@ pub enum InvalidToken {
 pub struct SigningFailed(#[from] jsonwebtoken::errors::Error);
 
 impl Tokens {
-    /// Reads keys and refresh tokens below the state directory; makes what is not there. Waits for
-    /// the disk.
+    /// Reads keys and refresh tokens below the state directory, and generates missing keys. Blocks.
     pub fn open(state: &Path, now: SystemTime) -> Result<Self, TokensError> {
         let mut validation = Validation::new(ALGORITHM);
-        // All claims are looked at below, with this process's idea of the time.
+        // `verify` checks all claims, with the time that it is given.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
@@ -116,13 +110,12 @@ impl Tokens {
         })
     }
 
-    /// The refresh tokens.
     pub fn refresh_tokens(&self) -> &Arc<RefreshTokens> {
         &self.refresh_tokens
     }
 
     /// Signs a token.
-    pub fn give(
+    pub fn issue(
         &self,
         bearer: Bearer<'_>,
         access: &TokenAccess,
@@ -152,8 +145,8 @@ impl Tokens {
         Ok(encode(&header, &claims, &key.signing)?)
     }
 
-    /// What a token is good for at a domain with these users. Costs one signature for a new token,
-    /// and a hash for one that was seen before.
+    /// Verifies a token at a domain with these users. Costs one signature for a new token, and a hash
+    /// for a cached one.
     pub fn verify(
         &self,
         token: &str,
@@ -197,10 +190,10 @@ impl Tokens {
         }
     }
 
-    /// The claims of a token that was signed by one of our keys in the one way that we sign.
+    /// The claims of a token that was signed with a key of this registry and [`ALGORITHM`].
     fn read(&self, token: &str) -> Option<Claims> {
         let header = decode_header(token).ok()?;
-        // An extension that must be understood (RFC 7515 §4.1.11) is none that we know.
+        // `crit` lists extensions that must be understood (RFC 7515 §4.1.11): none is supported.
         if header.alg != ALGORITHM || header.crit.is_some() {
             return None;
         }
@@ -223,8 +216,8 @@ impl Tokens {
         serde_json::json!({ "keys": self.keys.load().public() }).to_string()
     }
 
-    /// Reads what other processes have written, writes what has happened here, and makes the next
-    /// key when it is time. Waits for the disk.
+    /// Exchanges changes with the other processes through the files, and generates the next key when
+    /// it is due. Blocks.
     pub fn refresh(&self, now: SystemTime) {
         self.refresh_keys(now);
         self.refresh_tokens.refresh(now);
@@ -242,7 +235,7 @@ impl Tokens {
         }
         match Keys::open(&self.state, now) {
             Ok(keys) => {
-                // If this process has written the file just now, it reads it once more.
+                // If this process has just written the file, it reads it once more.
                 watch.settle([&path]);
                 watch.problem_ended();
                 let before = self.keys.swap(Arc::new(keys));
@@ -261,7 +254,7 @@ impl Tokens {
 }
 
 fn random_id() -> String {
-    // Only a name for the token: nothing depends on it.
+    // Only identifies the token: no check depends on it.
     URL_SAFE_NO_PAD.encode(crypto::random::<16>().unwrap_or_default())
 }
 

@@ -1,6 +1,5 @@
-//! Whose an upload session is: its name, as the client gets it, ends with a tag that only this
-//! domain's user could have been given. Nothing is stored but the key, so that a restart changes
-//! nothing.
+//! Binds upload sessions to their users: the session id that a client receives ends with a tag over
+//! domain, user and repository. Only the key is stored, so that sessions survive a restart.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +15,7 @@ use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_di
 #[derive(Clone)]
 pub struct SessionKey(Arc<TagKey>);
 
-/// Whose sessions, and where.
+/// The domain and user that sessions are bound to.
 #[derive(Clone, Debug)]
 pub struct SessionOwner {
     key: SessionKey,
@@ -25,8 +24,8 @@ pub struct SessionOwner {
 }
 
 impl SessionKey {
-    /// Reads the key below the state directory, or makes one there. Waits for the disk, and for
-    /// other processes that do the same.
+    /// Reads the key below the state directory, or generates it. Blocks on the disk, and for
+    /// [`LOCK_TIMEOUT`] at most on other processes that do the same.
     pub fn open(state: &Path) -> io::Result<Self> {
         let path = state.join(FILE);
         if let Some(key) = Self::read(&path)? {
@@ -47,15 +46,15 @@ impl SessionKey {
             Ok(key) if key.len() == KEY_BYTES => Ok(Some(Self::new(&key))),
             Ok(_) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "it is not a key",
+                "the file is not a key",
             )),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// One that ends with the process, and all sessions with it.
-    pub fn of_process() -> io::Result<Self> {
+    /// A key in memory: all sessions end with the process.
+    pub fn ephemeral() -> io::Result<Self> {
         Ok(Self(Arc::new(TagKey::random()?)))
     }
 
@@ -63,7 +62,7 @@ impl SessionKey {
         Self(Arc::new(TagKey::new(key)))
     }
 
-    /// For the sessions of a user.
+    /// The owner of the sessions of a user.
     pub fn owner(&self, domain: &str, user: UserName) -> SessionOwner {
         SessionOwner {
             key: self.clone(),
@@ -80,15 +79,15 @@ impl std::fmt::Debug for SessionKey {
 }
 
 impl SessionOwner {
-    /// The name that the owner gets. `None` if it is too long for one.
+    /// The session id for the owner. `None` if it is too long.
     pub fn bind(&self, repository: &RepositoryName, session: &UploadId) -> Option<UploadId> {
         let tag = self.tag(repository, session.as_str());
-        UploadId::parse(&format!("{session}{MARK}{tag}")).ok()
+        UploadId::parse(&format!("{session}{SEPARATOR}{tag}")).ok()
     }
 
-    /// The name that the registry gave, if this is one of the owner's.
-    pub fn open(&self, repository: &RepositoryName, bound: &UploadId) -> Option<UploadId> {
-        let (session, tag) = bound.as_str().rsplit_once(MARK)?;
+    /// The session id of the registry, if `bound` belongs to the owner.
+    pub fn unbind(&self, repository: &RepositoryName, bound: &UploadId) -> Option<UploadId> {
+        let (session, tag) = bound.as_str().rsplit_once(SEPARATOR)?;
         let own = self.tag(repository, session);
         if crypto::equal_in_constant_time(own.as_bytes(), tag.as_bytes()) {
             UploadId::parse(session).ok()
@@ -108,11 +107,12 @@ impl SessionOwner {
     }
 }
 
-/// The file of the key, below the state directory.
+/// The name of the file of the key below the state directory.
 pub const FILE: &str = "upload-sessions.key";
 const KEY_BYTES: usize = 32;
-/// Registries use UUIDs and base64; whatever stands before the last one is theirs.
-const MARK: char = '~';
+/// Separates the session id of the registry from the tag. Registries use UUIDs and base64; a session
+/// id may contain the separator, as the last one counts.
+const SEPARATOR: char = '~';
 
 #[cfg(test)]
 mod tests {
@@ -141,7 +141,7 @@ mod tests {
             .unwrap();
         let again = SessionKey::open(&state).unwrap();
         assert_eq!(
-            owner(&again, "ci.test", "alice").open(&name("a"), &bound),
+            owner(&again, "ci.test", "alice").unbind(&name("a"), &bound),
             Some(session.clone())
         );
         for (domain, user, repository) in [
@@ -150,19 +150,19 @@ mod tests {
             ("ci.test", "alice", "b"),
         ] {
             assert_eq!(
-                owner(&key, domain, user).open(&name(repository), &bound),
+                owner(&key, domain, user).unbind(&name(repository), &bound),
                 None,
                 "{user}"
             );
         }
         assert_eq!(
-            owner(&key, "ci.test", "alice").open(&name("a"), &session),
+            owner(&key, "ci.test", "alice").unbind(&name("a"), &session),
             None,
             "without a tag"
         );
         let other = SessionKey::open(&directory.path().join("other")).unwrap();
         assert_eq!(
-            owner(&other, "ci.test", "alice").open(&name("a"), &bound),
+            owner(&other, "ci.test", "alice").unbind(&name("a"), &bound),
             None
         );
         let mode = std::fs::metadata(state.join(FILE))
@@ -184,7 +184,7 @@ mod tests {
         let bound = owner(&key, "ci", "alice")
             .bind(&name("a"), &session)
             .unwrap();
-        assert_eq!(owner(&key, "cia", "lice").open(&name("a"), &bound), None);
+        assert_eq!(owner(&key, "cia", "lice").unbind(&name("a"), &bound), None);
     }
 
     proptest! {
@@ -192,9 +192,9 @@ mod tests {
         fn no_other_text_is_a_session(text in "[A-Za-z0-9_=.~-]{1,60}") {
             let alice = owner(&SessionKey::new(&[7; KEY_BYTES]), "ci", "alice");
             if let Ok(session) = UploadId::parse(&text) {
-                prop_assert_eq!(alice.open(&name("a"), &session), None);
+                prop_assert_eq!(alice.unbind(&name("a"), &session), None);
                 let bound = alice.bind(&name("a"), &session).unwrap();
-                prop_assert_eq!(alice.open(&name("a"), &bound), Some(session));
+                prop_assert_eq!(alice.unbind(&name("a"), &bound), Some(session));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! An htpasswd file that is read again when it changes. The last good content counts.
+//! An htpasswd file that is re-read when it changes. The last usable content counts.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::htpasswd::{Htpasswd, Skipped};
 use crate::state_file::{FileChange, FileWatch};
 
-/// An htpasswd file and its last good content. A file that becomes unusable neither opens a domain
-/// nor closes it to its users; one that has no entries for two seconds closes it.
+/// An htpasswd file and its last usable content. While a file is unusable, its previous users can log
+/// in; a file without entries for two seconds ends all logins.
 #[derive(Debug)]
 pub struct UsersFile {
     path: PathBuf,
@@ -25,25 +25,23 @@ pub struct UsersFile {
 #[derive(Debug)]
 struct UsersFileWatch {
     file: FileWatch,
-    /// Since when the file has no entries.
+    /// The time from which on the file has had no entries.
     empty_since: Option<Instant>,
 }
 
-/// Why a file gives no users.
+/// Why a file has no users.
 #[derive(Debug, thiserror::Error)]
 pub enum HtpasswdError {
     #[error("there is no password file `{}`: make it with `moorgate htpasswd {} USER`", path.display(), path.display())]
     Missing { path: PathBuf },
     #[error("the password file `{}` cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    /// A directory, a device, or larger than 4 MiB.
     #[error("`{}` is not a password file: it is no regular file, or larger than 4 MiB", path.display())]
     NotAPasswordFile { path: PathBuf },
-    /// With such a file nobody could log in.
     #[error("the password file `{}` has no usable entry{}", path.display(), listed(skipped))]
     NoUsers {
         path: PathBuf,
-        /// The lines that are no entries.
+        /// The lines without a usable entry.
         skipped: Vec<Skipped>,
     },
 }
@@ -51,19 +49,19 @@ pub enum HtpasswdError {
 /// The result of [`UsersFile::refresh`].
 #[derive(Debug)]
 pub enum Refreshed {
-    /// The users, and the problem if there is one, are those of the refresh before.
+    /// The users, and the problem if there is one, are unchanged.
     Unchanged,
     /// The users changed, or the file is usable again. Users without an entry are refused from now
     /// on.
     Reloaded(Arc<Htpasswd>),
-    /// The file has a new problem; the users are those of the last good content.
+    /// The file has a new problem; the users are those of the last usable content.
     KeptOld(HtpasswdError),
     /// The file has no entries any more: all logins are refused from now on.
     Emptied(HtpasswdError),
 }
 
 impl UsersFile {
-    /// Reads the file for the first time.
+    /// Reads the file. Blocks.
     pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
         let mut file = FileWatch::default();
         file.poll([path]);
@@ -79,7 +77,7 @@ impl UsersFile {
         })
     }
 
-    /// The users of the last good content. A request loads them once.
+    /// The users of the last usable content. A request loads them once.
     pub fn current(&self) -> Arc<Htpasswd> {
         self.users.load_full()
     }
@@ -88,7 +86,7 @@ impl UsersFile {
         &self.path
     }
 
-    /// Reads the file again if it changed. Costs one `stat` as long as it did not. Blocks.
+    /// Re-reads the file if it changed; otherwise costs one `stat`. Blocks.
     pub fn refresh(&self) -> Refreshed {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let change = watch.file.poll([&self.path]);
@@ -107,7 +105,7 @@ impl UsersFile {
             Ok(users) => self.replace(users, &mut watch),
             Err(error) if error.is_empty() => self.empty(error, &mut watch),
             Err(error) => {
-                // What was wrong may pass without a change of the file (too many open files, say).
+                // The cause may end without a change of the file, such as too many open files.
                 watch.file.retry();
                 if watch.file.problem_began(error.to_string()) {
                     Refreshed::KeptOld(error)
@@ -128,8 +126,8 @@ impl UsersFile {
         Refreshed::Reloaded(users)
     }
 
-    /// An administrator who deletes the last user means it. But a file that is written in place is
-    /// empty for a short time too, and only the time tells the one from the other.
+    /// An administrator may delete the last user. A file that is written in place is empty for a short
+    /// time, too, and only the time distinguishes the two.
     fn empty(&self, error: HtpasswdError, watch: &mut UsersFileWatch) -> Refreshed {
         if self.users.load().users() == 0 {
             return Refreshed::Unchanged;
@@ -146,8 +144,7 @@ impl UsersFile {
 }
 
 impl HtpasswdError {
-    /// Whether the file is meant to have no users: it can be read, and no line of it looks like an
-    /// entry.
+    /// Whether the file is empty on purpose: it is readable, and has no line that could be an entry.
     fn is_empty(&self) -> bool {
         matches!(self, Self::NoUsers { skipped, .. } if skipped.is_empty())
     }
@@ -176,8 +173,7 @@ fn read(path: &Path) -> Result<Htpasswd, HtpasswdError> {
     Ok(users)
 }
 
-/// The content; `None` for what is no regular file or is too large. Opening a pipe would block for
-/// ever.
+/// The content; `None` if this is no regular file, since opening a pipe would block, or too large.
 fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if !std::fs::metadata(path)?.is_file() {
         return Ok(None);
@@ -197,13 +193,13 @@ fn listed(skipped: &[Skipped]) -> String {
         .collect()
 }
 
-/// A file that is being written in place is empty for less than this.
+/// A file that is written in place is empty for less than this.
 const MAX_REWRITE_TIME: Duration = Duration::from_secs(2);
 
 /// About 40,000 users.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Bounds the message about a file of another kind, all of whose lines are bad.
+/// Bounds the message about a file without a single usable line.
 const MAX_LISTED_LINES: usize = 10;
 
 #[cfg(test)]

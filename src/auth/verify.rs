@@ -1,4 +1,4 @@
-//! Whether a user name and a password are right, at the price of one bcrypt per password.
+//! Verifies user names and passwords, at the cost of one bcrypt hash for each password.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -21,23 +21,24 @@ use crate::crypto::TagKey;
 
 /// Checks passwords for all domains of the process.
 ///
-/// Neither time, nor waiting in line, nor what is remembered tells an unknown user from a wrong
-/// password: both are one check of the same length that goes the same way.
+/// An unknown user and a wrong password take the same check of the same cost through the same queue,
+/// so that neither the time nor the cache reveals which users exist.
 pub struct Verifier {
     key: TagKey,
     queue: Arc<PasswordQueue>,
 }
 
-/// How much is remembered and how much may wait.
+/// The limits of a [`Verifier`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifierSettings {
-    /// For how long a password counts as verified. Default 1 h. A changed entry ends it at once.
+    /// How long a password counts as verified. Default 1 h. A changed entry ends it at once.
     pub lifetime: Duration,
-    /// How many pairs of user and password are remembered. Default 10 000.
+    /// The maximum number of cached pairs of user and password. Default 10,000.
     pub remembered: usize,
-    /// How many threads compute hashes, at least one. Default: one less than the processors.
+    /// The number of threads that compute hashes, at least one. Default: one less than the
+    /// processors.
     pub threads: usize,
-    /// How many checks may wait. Default 64: 3 to 6 s for one thread at bcrypt's cost 10.
+    /// The maximum number of checks that wait. Default 64: 3 to 6 s for one thread at cost 10.
     pub waiting: usize,
 }
 
@@ -53,76 +54,72 @@ impl Default for VerifierSettings {
     }
 }
 
-/// Somebody who shows a password.
+/// One attempt to log in with a password.
 #[derive(Clone, Copy)]
 pub struct Login<'a> {
-    /// The domain that the request is for.
     pub domain: &'a str,
-    /// Its users.
+    /// The users of the domain.
     pub users: &'a Htpasswd,
-    /// What is shown.
     pub credentials: &'a Credentials,
-    /// From where.
     pub client: IpAddr,
-    /// How much may have been wrong before.
+    /// The number of failures after which a client or user is locked out.
     pub budgets: &'a FailureBudgets,
 }
 
-/// What is known of a login without a hash.
+/// The result of [`Verifier::admit`].
 pub enum LoginAdmission {
-    /// This very password was verified not long ago.
+    /// The cache has the password as verified.
     Remembered(UserName),
-    /// It may be checked.
+    /// The password has to be checked.
     Pending(Box<PendingLogin>),
 }
 
-/// A login that may be checked: there is no other way to a hash.
+/// A login whose password may be checked. Only [`Verifier::admit`] makes one, so that no hash
+/// escapes the failure budgets.
 pub struct PendingLogin {
     user: Option<UserName>,
     check: Check,
 }
 
-/// Why somebody is not let in.
+/// Why a login is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// No such user, or another password.
+    /// There is no such user, or the password is another.
     #[error("wrong user name or password")]
     WrongPassword,
-    /// Too many passwords were wrong: this one was not looked at.
+    /// Too many passwords were wrong: this one was not checked.
     #[error(transparent)]
     Refused(#[from] TooManyFailures),
-    /// Too many passwords wait to be checked, or this check broke off: nothing is known, try again.
+    /// Too many passwords wait to be checked, or this check panicked. The client may try again.
     #[error("too many passwords are being checked")]
     Overloaded,
 }
 
-/// Why there can be no verifier.
+/// Why a verifier cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifierError {
-    /// The system gives no random key.
     #[error("the system has no randomness for the key of verified passwords")]
     NoRandomness,
-    /// The system gives no thread.
     #[error("cannot start a thread that checks passwords: {0}")]
     NoThread(#[from] std::io::Error),
 }
 
-/// What a verifier has done, for the status page.
+/// The counters of a verifier, for the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifierStatus {
-    /// Checks done since the start.
+    /// Checks that ran since the start.
     pub hashed: u64,
-    /// Checks in line.
+    /// Checks that wait.
     pub waiting: usize,
-    /// Pairs remembered.
+    /// Pairs in the cache.
     pub remembered: usize,
 }
 
 impl Verifier {
-    /// A verifier with its threads, which end when it is dropped.
+    /// Starts the threads of a verifier. They end when it is dropped.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the threads that hash; end with their queue"
+        reason = "the threads that hash end with their queue"
     )]
     pub fn new(settings: VerifierSettings) -> Result<Self, VerifierError> {
         let VerifierSettings {
@@ -138,8 +135,7 @@ impl Verifier {
             lockout,
             waiting,
         ));
-        // From here on, an early return drops the verifier and so ends the threads that were
-        // started.
+        // An early return drops the verifier and so ends the threads that were started.
         let verifier = Self { key, queue };
         for _ in 0..threads.max(1) {
             let queue = verifier.queue.clone();
@@ -153,11 +149,10 @@ impl Verifier {
         Ok(verifier)
     }
 
-    /// Whether a login needs a check, and may have one. Never waits, and costs no hash.
+    /// Whether a login needs a check and is admitted to one. Never waits and never hashes.
     ///
-    /// A password that is remembered, also one that has to be verified again, passes whatever its
-    /// address or its user's name were used for. Errors: too many were wrong, or this very one was
-    /// a moment ago.
+    /// A cached password, also a stale one, passes whatever failures its address and user have.
+    /// Errors: too many passwords were wrong, or the same one was wrong a short time ago.
     pub fn admit(&self, login: &Login<'_>) -> Result<LoginAdmission, VerifyError> {
         let Login {
             domain,
@@ -206,13 +201,13 @@ impl Verifier {
         })))
     }
 
-    /// The user, if the password is right. Waits for a hash; whoever stops waiting (drops the
-    /// future) before the hash began has it dropped too.
+    /// The user, if the password is right. Waits for the hash. Dropping the future before the hash
+    /// has begun cancels it.
     pub async fn verify(&self, pending: PendingLogin) -> Result<UserName, VerifyError> {
         let PendingLogin { user, check } = pending;
         let (attempt, budgets, requested_at) = (check.attempt, check.budgets, check.requested_at);
         let lockout = &self.queue.lockout;
-        let landed = async |mut flight: watch::Receiver<Option<Verdict>>| {
+        let wait = async |mut flight: watch::Receiver<Option<Verdict>>| {
             flight
                 .wait_for(Option::is_some)
                 .await
@@ -221,9 +216,9 @@ impl Verifier {
         };
         let verdict = match self.queue.enter(check) {
             Ok(Ticket::Verified) => Some(Verdict::Right),
-            Ok(Ticket::Waiting(flight)) => landed(flight).await,
+            Ok(Ticket::Waiting(flight)) => wait(flight).await,
             Ok(Ticket::Joined(flight)) => {
-                let verdict = landed(flight).await;
+                let verdict = wait(flight).await;
                 match verdict {
                     Some(Verdict::Right) => lockout.succeeded(&attempt, requested_at),
                     Some(Verdict::Wrong) => lockout.failed(&attempt, &budgets, requested_at),
@@ -235,14 +230,14 @@ impl Verifier {
         };
         match (verdict, user) {
             (Some(Verdict::Right), Some(user)) => Ok(user),
-            // A password that fits the decoy is still no user's.
+            // The decoy belongs to no user, even if a password matches it.
             (Some(Verdict::Right), None) | (Some(Verdict::Wrong), _) => {
                 Err(VerifyError::WrongPassword)
             }
             (Some(Verdict::Refused), _) => {
                 Err(match lockout.admit(&attempt, &budgets, requested_at) {
                     Admission::Refused(refused) => refused.into(),
-                    // It was the budget of whoever brought the check.
+                    // The budget of the request that entered the check was used up, not this one's.
                     Admission::Admitted { .. } | Admission::KnownWrong => VerifyError::Overloaded,
                 })
             }
@@ -250,8 +245,8 @@ impl Verifier {
         }
     }
 
-    /// Whether a secret that is not a password, such as a refresh token, may be looked for: it is
-    /// not known here.
+    /// Whether an unknown secret that is not a password, such as a refresh token, may be searched
+    /// for: the failures of its address count.
     pub fn admit_secret(
         &self,
         domain: &str,
@@ -267,8 +262,8 @@ impl Verifier {
         }
     }
 
-    /// Counts a secret that is not a password and was wrong. It counts for the client's address
-    /// alone, and once if it comes again. What to answer.
+    /// Counts a wrong secret that is not a password, for the client's address alone, and once if it
+    /// is repeated. Returns the error for the client.
     pub fn wrong_secret(
         &self,
         domain: &str,
@@ -276,7 +271,7 @@ impl Verifier {
         client: IpAddr,
         budgets: &FailureBudgets,
     ) -> VerifyError {
-        // Others from there may have used up what was left.
+        // Other requests of the address may have used up its budget meanwhile.
         if let Err(error) = self.admit_secret(domain, secret, client, budgets) {
             return error;
         }
@@ -287,14 +282,13 @@ impl Verifier {
 
     fn attempt_of_secret(&self, domain: &str, secret: &str, client: IpAddr) -> LoginAttempt {
         let tag = CredentialTag::from_secret(&self.key, domain, secret).short();
-        // No domain is called so: in place of a user's name, whose budget others would use up, the
-        // address.
+        // The address takes the place of a user, whose budget others could use up; no domain has an
+        // empty name.
         self.queue
             .lockout
             .attempt(client, "", &client.to_string(), tag)
     }
 
-    /// What it has done so far.
     pub fn status(&self) -> VerifierStatus {
         let queue = &self.queue;
         VerifierStatus {
@@ -304,12 +298,10 @@ impl Verifier {
         }
     }
 
-    /// What was refused so far.
     pub fn lockout_status(&self) -> LockoutStatus {
         self.queue.lockout.status(Instant::now())
     }
 
-    /// The budgets, to give them back.
     pub(crate) fn lockout(&self) -> &Lockout {
         &self.queue.lockout
     }
@@ -321,10 +313,10 @@ impl Drop for Verifier {
     }
 }
 
-/// The work of one check. A wrong password costs what the file's dearest entry costs, so that a
-/// user whose own entry is cheaper is not told from one that does not exist; a right one tells that
-/// by itself. It is done to the end even if the client has gone, or the next in line could see from
-/// its own waiting which it was.
+/// Runs one check. A wrong password costs as much as the most expensive entry of the file, so that
+/// its time does not distinguish a user with a cheaper entry from an unknown one. The check runs to
+/// its end even if the client has gone: the waiting time of the next check would reveal the
+/// difference.
 fn check(check: &Check) -> Verdict {
     if check.hash.matches(&check.key) {
         return Verdict::Right;
@@ -335,16 +327,16 @@ fn check(check: &Check) -> Verdict {
     Verdict::Wrong
 }
 
-/// Hashing takes what the threads that move bytes leave over: on Linux, a nice value is a thread's
-/// own.
+/// Lowers the priority of this thread below that of the threads that move bytes. On Linux each
+/// thread has its own nice value.
 fn yield_to_traffic() {
     if let Err(error) = rustix::process::nice(NICE) {
-        tracing::warn!(%error, "password checks run at the same priority as traffic");
+        tracing::warn!(%error, "password check thread could not be given a lower priority");
     }
 }
 
-/// About a tenth of the weight of a normal thread: little while traffic needs the processor, and
-/// never nothing.
+/// About a tenth of the weight of a normal thread: hashing proceeds slowly under load and never
+/// stops.
 const NICE: i32 = 10;
 
 #[cfg(test)]

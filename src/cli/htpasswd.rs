@@ -12,20 +12,20 @@ use crate::auth::htpasswd::{BYTE_ORDER_MARK, Htpasswd, Line};
 use crate::auth::{BcryptHash, BcryptKey, Cost, UserName};
 use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, LockMode, atomic_write};
 
-/// How the entry is made.
+/// The options of the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct HtpasswdOptions {
     /// Delete the user instead.
     #[arg(long, conflicts_with = "cost")]
     pub delete: bool,
-    /// How dear a guess is: each step doubles the time of a login and of an attack.
+    /// Cost of bcrypt: each step doubles the time of a login and of a guess.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(4..=17))]
     pub cost: u32,
 }
 
-/// Adds, changes or deletes the entry of a user. The password comes from the terminal, asked twice,
-/// or else from the first line of standard input. The file is replaced as a whole and keeps its
-/// owner and permissions.
+/// Adds, changes or deletes the entry of a user. The password comes from two prompts at the terminal,
+/// or else from the first line of standard input. The file is replaced atomically and keeps its
+/// owner, group and mode.
 pub fn run(file: &Path, user: &str, options: HtpasswdOptions) -> anyhow::Result<()> {
     let user = UserName::new(user)?;
     let HtpasswdOptions { delete, cost } = options;
@@ -48,7 +48,7 @@ fn new_entry(user: &UserName, cost: u32) -> anyhow::Result<BcryptHash> {
         )
     })?;
     let password = if io::stdin().is_terminal() {
-        ask(user)?
+        prompt_twice(user)?
     } else {
         first_line(io::stdin().lock())?
     };
@@ -65,7 +65,7 @@ fn new_entry(user: &UserName, cost: u32) -> anyhow::Result<BcryptHash> {
 
 type Password = Zeroizing<Vec<u8>>;
 
-fn ask(user: &UserName) -> anyhow::Result<Password> {
+fn prompt_twice(user: &UserName) -> anyhow::Result<Password> {
     let prompt = |text: String| -> anyhow::Result<Password> {
         let answer = rpassword::prompt_password(text).context("cannot read the password")?;
         Ok(Zeroizing::new(answer.into_bytes()))
@@ -79,7 +79,7 @@ fn ask(user: &UserName) -> anyhow::Result<Password> {
 }
 
 fn first_line(input: impl BufRead) -> anyhow::Result<Password> {
-    // With room for all that is read, so that no copy is left behind by growing.
+    // Allocated at its maximum size: growing would leave a copy of the password in memory.
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD + 2));
     input
         .take(MAX_PASSWORD as u64 + 2)
@@ -94,7 +94,7 @@ fn first_line(input: impl BufRead) -> anyhow::Result<Password> {
     Ok(line)
 }
 
-/// What a client can send (RFC 7617 §2) and bcrypt can tell apart.
+/// Refuses passwords that no client can send (RFC 7617 §2) or that bcrypt would cut at a NUL.
 fn check(password: &[u8]) -> anyhow::Result<()> {
     ensure!(
         !password.is_empty(),
@@ -115,7 +115,7 @@ fn check(password: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Far more than the 72 bytes that count, far less than what clients may send.
+/// In bytes: far more than the 72 that bcrypt uses, far less than clients may send.
 const MAX_PASSWORD: usize = 1024;
 
 fn change(
@@ -123,7 +123,7 @@ fn change(
     user: &UserName,
     entry: Option<&BcryptHash>,
 ) -> anyhow::Result<&'static str> {
-    // A linked file stays linked; a new one is made where its name says.
+    // A linked file stays linked, and its directory is the one to lock.
     let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let directory = target
         .parent()
@@ -143,7 +143,7 @@ fn change(
     let read_back = claim.user.map(|_| claim.hash);
     ensure!(
         read_back == entry,
-        "{} would not read as it should: nothing was changed",
+        "{} would not be read back as written: nothing was changed",
         file.display()
     );
     atomic_write(&target, &new, Access::Inherited)
@@ -151,8 +151,8 @@ fn change(
     Ok(done)
 }
 
-/// The file with this entry for the user: in place of the first line of that user, or at the end.
-/// Further lines of the same user go, since they never count. All other bytes stay.
+/// Sets the entry of a user: in place of the first line of the user, or at the end. Further lines of
+/// the user are removed, since they never count. All other bytes stay.
 fn with_entry(file: &[u8], user: &UserName, entry: &BcryptHash) -> Vec<u8> {
     let line = format!("{user}:{entry}");
     let mut placed = false;
@@ -173,14 +173,14 @@ fn with_entry(file: &[u8], user: &UserName, entry: &BcryptHash) -> Vec<u8> {
     new
 }
 
-/// The file without the lines of the user; `None` if there are none.
+/// Removes the lines of a user; `None` if there are none.
 fn without_user(file: &[u8], user: &UserName) -> Option<Vec<u8>> {
     let mut found = false;
     let new = rebuilt(file, user, |_, _| found = true);
     found.then_some(new)
 }
 
-/// Copies all lines but the user's; of each of those, `with_line` is given the line's end.
+/// Copies all lines but those of the user, for each of which it calls `with_line` with the line end.
 fn rebuilt(
     file: &[u8],
     user: &UserName,
@@ -195,7 +195,7 @@ fn rebuilt(
         None => file,
     };
     for line in lines.split_inclusive(|&b| b == b'\n') {
-        match Line::read(line) {
+        match Line::parse(line) {
             Line::Entry { user: name, .. } if name == user.as_str().as_bytes() => {
                 with_line(line_end(line), &mut new)
             }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_user_takes_all_its_lines() {
+    fn deleting_a_user_removes_all_its_lines() {
         let without = |file: &str| without_user(file.as_bytes(), &user("ci"));
         assert_eq!(
             without("a:x\nci:y\nb:z\nci:w"),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_at_once_lose_no_entry() {
+    fn concurrent_runs_lose_no_entry() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("users");
         std::thread::scope(|scope| {

@@ -396,7 +396,7 @@ impl Authorizer<'_> {
             return Ok(upload.clone());
         };
         owner
-            .open(repository, upload)
+            .unbind(repository, upload)
             .ok_or_else(|| Rejection::bad_call(CallError::UploadUnknown))
     }
 

@@ -241,7 +241,7 @@ impl TokenIssuer<'_, '_> {
         };
         let token = self
             .tokens
-            .give(bearer, access, self.settings.lifetime, now)
+            .issue(bearer, access, self.settings.lifetime, now)
             .map_err(|error| {
                 tracing::error!(domain, %error, "no token could be given");
                 Rejection::token_unavailable()

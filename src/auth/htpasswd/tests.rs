@@ -29,7 +29,7 @@ fn comments_line_ends_marks_and_white_space_do_not_count() {
 }
 
 #[test]
-fn other_kinds_are_told_apart() {
+fn other_kinds_are_named() {
     let file = b"a:$apr1$abc$def\nb:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\nc:{SSHA}xyz\nd:$1$a$b\ne:$5$a$b\nf:$6$a$b\n\
         g:rqXexS6ZhobKA\nh:s3cret\ni:\nj:$2y$10$short\nk:$2x$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie\n\
         l:$2y$31$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie\nm:{MD5}x\nn:$argon2id$v=19$x\n";
@@ -95,7 +95,7 @@ fn the_first_line_of_a_user_counts_even_if_it_cannot_be_used() {
 }
 
 #[test]
-fn strangers_cost_as_much_as_the_dearest_entry() {
+fn unknown_users_cost_as_much_as_the_highest_entry() {
     let file = format!("a:{HASH}\nb:{}\n", HASH.replace("$04$", "$09$"));
     let users = Htpasswd::parse(file.as_bytes());
     let nine = Cost::new(9).expect("allowed");
@@ -111,7 +111,7 @@ fn strangers_cost_as_much_as_the_dearest_entry() {
 }
 
 #[test]
-fn messages_say_what_to_do_and_never_what_stands_there() {
+fn messages_say_what_to_do_and_never_quote_the_line() {
     let file = b"ci:$apr1$abc$def\nci:x\na b:s3cret\ns3cret\nx:$2y$03$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie\n\0:a\n";
     let messages: Vec<_> = Htpasswd::parse(file)
         .skipped()

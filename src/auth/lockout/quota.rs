@@ -1,23 +1,20 @@
-//! Bounds the log lines about refused logins: a hundred thousand addresses do not cause a hundred
-//! thousand lines.
+//! Bounds the log lines about refused logins, however many addresses are refused.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::table::{MINUTE, Millis};
 
-/// Whether something is to be written to the log.
+/// Whether a line is written to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logged {
-    /// Not this time.
     No,
-    /// It is.
     Yes {
-        /// How many others were left out of the minute before.
+        /// The number of lines that were left out since the last one.
         left_out: u64,
     },
 }
 
-/// Lets the first lines of each minute through, and counts the others.
+/// Admits the first lines of each minute and counts the others.
 #[derive(Debug, Default)]
 pub(super) struct LogQuota(Mutex<Count>);
 
@@ -29,7 +26,7 @@ struct Count {
 }
 
 impl LogQuota {
-    pub(super) fn ask(&self, now: Millis) -> Logged {
+    pub(super) fn admit(&self, now: Millis) -> Logged {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(count.since) >= MINUTE {
             count.since = now;

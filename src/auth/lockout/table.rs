@@ -11,7 +11,8 @@ use std::time::Duration;
 /// which others share a set.
 pub(super) struct KeyHasher(RandomState);
 
-/// Stands for an address, a user, or both together.
+/// The hash of an address, a network, a user, or an address and a user together. Zero marks a free
+/// record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LockoutKey(pub(super) u64);
 
@@ -20,8 +21,7 @@ impl KeyHasher {
         Self(RandomState::new())
     }
 
-    /// Of an address: an IPv4 address, or the /64 of an IPv6 address, which is what one customer
-    /// has at least.
+    /// The key of an IPv4 address, or of the /64 of an IPv6 address, the least that one customer has.
     pub(super) fn address(&self, address: IpAddr) -> LockoutKey {
         self.key(match address.to_canonical() {
             IpAddr::V4(v4) => (4, u64::from(u32::from(v4))),
@@ -29,7 +29,7 @@ impl KeyHasher {
         })
     }
 
-    /// Of the /48 that an IPv6 address is in, which is what one customer has at most.
+    /// The key of the /48 of an IPv6 address, the most that one customer has. `None` for IPv4.
     pub(super) fn network(&self, address: IpAddr) -> Option<LockoutKey> {
         match address.to_canonical() {
             IpAddr::V4(_) => None,
@@ -37,19 +37,18 @@ impl KeyHasher {
         }
     }
 
-    /// Of a user of a domain, real or not.
+    /// The key of a user name at a domain, whether the user exists or not.
     pub(super) fn user(&self, domain: &str, user: &str) -> LockoutKey {
         self.key((domain, user))
     }
 
     fn key(&self, of: impl std::hash::Hash) -> LockoutKey {
-        // Zero is a free place.
         LockoutKey(self.0.hash_one(of).max(1))
     }
 }
 
 impl LockoutKey {
-    /// Of two together. Both are as good as random already.
+    /// The key of two keys together, which are uniformly distributed.
     pub(super) fn and(self, other: Self) -> Self {
         Self((self.0 ^ other.0.rotate_left(32)).max(1))
     }
@@ -76,19 +75,20 @@ impl Millis {
     }
 }
 
-/// The failures of an address, network or user, or a pair that was right once.
+/// The failures of an address, network or user, or of a user at an address that the user has logged
+/// in from (a pair).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FailureRecord {
     key: u64,
-    /// Until when its failures count.
+    /// The time until which its failures count.
     pub(super) until: Millis,
-    /// The last tries that were wrong, of those whose failures still count; of a pair, see `of`.
+    /// The tags of the last wrong tries whose failures still count.
     wrong: [u64; 3],
-    /// What a pair is made of.
+    /// The upper halves of the keys of a pair.
     of: [u32; 2],
-    /// When the log has said something of it, in seconds; 0: never.
+    /// The time of its last log line in seconds; 0 for none.
     logged: u32,
-    /// When a pair was right, in seconds.
+    /// The time of the last login of a pair in seconds; 0 for all others.
     right: u32,
 }
 
@@ -102,7 +102,7 @@ impl FailureRecord {
         self.key == key.0
     }
 
-    /// Whether this pair has the key as a part. Of four thousand million others one has, too.
+    /// Whether the key is a part of this pair. One of four thousand million other keys matches, too.
     pub(super) fn belongs_to(&self, key: LockoutKey) -> bool {
         self.of.contains(&half(key))
     }
@@ -128,15 +128,14 @@ fn upper(address: u128) -> u64 {
     u64::try_from(address >> 64).unwrap_or_default()
 }
 
-/// Sets of records, a few hundred of them under each lock. A shard takes no memory before its first
-/// record.
+/// Sets of records, a few hundred of them under each lock. A shard allocates with its first record.
 pub(super) struct Table {
     shards: Box<[Mutex<Vec<FailureRecord>>]>,
     sets: usize,
 }
 
 impl Table {
-    /// A table for so many records, a power of two above 512.
+    /// A table of `records` records, a power of two above 512.
     pub(super) fn new(records: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self {
@@ -152,7 +151,7 @@ impl Table {
         let found = set.iter().find(|record| record.key == key.0)?;
         (found.until > now || found.right != 0).then(|| match found.until > now {
             true => *found,
-            // What was wrong then is looked at again.
+            // The wrong passwords of then are checked again.
             false => FailureRecord {
                 wrong: [0; 3],
                 ..*found
@@ -198,7 +197,7 @@ impl Table {
         })
     }
 
-    /// Knows a pair from now on. The one that was right the longest ago makes room.
+    /// Records a login of a pair. A full set evicts the pair whose last login is the oldest.
     pub(super) fn know(&self, key: LockoutKey, of: [LockoutKey; 2], now: Millis) {
         let mut shard = self.shard(key);
         if let Some(record) = self.place(&mut shard, key, |record| Millis(u64::from(record.right)))
@@ -214,7 +213,7 @@ impl Table {
         }
     }
 
-    /// Whether the log may say something of a key; if so, not again for a minute.
+    /// Whether a log line about a key is due: at most one in a minute.
     pub(super) fn log(&self, key: LockoutKey, now: Millis) -> bool {
         let mut shard = self.shard(key);
         let found = shard
@@ -229,12 +228,12 @@ impl Table {
     }
 
     /// Resets the failures of the selected entries. Returns whether there were any that counted.
-    pub(super) fn reset(&self, now: Millis, whom: impl Fn(&FailureRecord) -> bool) -> bool {
+    pub(super) fn reset(&self, now: Millis, is_selected: impl Fn(&FailureRecord) -> bool) -> bool {
         let mut found = false;
         for shard in &self.shards {
             for record in lock(shard)
                 .iter_mut()
-                .filter(|record| record.key != 0 && whom(record))
+                .filter(|record| record.key != 0 && is_selected(record))
             {
                 found |= record.until > now;
                 *record = FailureRecord {
@@ -264,7 +263,7 @@ impl Table {
         records * size_of::<FailureRecord>()
     }
 
-    /// The place of a key: its own, a free one, or that of the record that comes first by `order`.
+    /// The record of a key: its own, a free one, or the first by `order`, which is evicted.
     fn place<'s, O: Ord>(
         &self,
         shard: &'s mut Vec<FailureRecord>,
@@ -295,14 +294,14 @@ impl Table {
         )
     }
 
-    /// Where in its shard the set of a key is.
+    /// The range of the set of a key in its shard.
     fn range(&self, key: LockoutKey) -> std::ops::Range<usize> {
         let set = (index(key) / SHARDS) % self.sets;
         set * WAYS..(set + 1) * WAYS
     }
 }
 
-/// A record is written whole, and nothing under the lock panics.
+/// Nothing under the lock panics.
 fn lock(shard: &Mutex<Vec<FailureRecord>>) -> MutexGuard<'_, Vec<FailureRecord>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -312,8 +311,8 @@ fn index(key: LockoutKey) -> usize {
 }
 
 /// Never 0.
-fn seconds(moment: Millis) -> u32 {
-    u32::try_from(moment.0 / 1000)
+fn seconds(time: Millis) -> u32 {
+    u32::try_from(time.0 / 1000)
         .unwrap_or(u32::MAX - 60)
         .saturating_add(1)
 }

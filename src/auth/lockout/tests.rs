@@ -44,14 +44,14 @@ impl TestLockout {
         }
     }
 
-    /// Guesses until nothing more is looked at: how many were.
+    /// Guesses until a try is not hashed. Returns the number of hashes.
     fn guess_on(&self, from: &str, user: &str, first: u64) -> u64 {
         (first..)
             .take_while(|&password| self.guess(from, user, password) == "hashed")
             .count() as u64
     }
 
-    fn is_heard(&self, from: &str, user: &str) -> bool {
+    fn is_admitted(&self, from: &str, user: &str) -> bool {
         let attempt = self.attempt(from, user, u64::MAX);
         matches!(
             self.lockout.evaluate(&attempt, &self.budgets, self.now),
@@ -86,11 +86,11 @@ fn an_address_has_its_tries_and_no_more() {
         "address",
         "whoever it tries"
     );
-    assert!(fixture.is_heard("192.0.2.2", "alice"));
+    assert!(fixture.is_admitted("192.0.2.2", "alice"));
 }
 
 #[test]
-fn the_same_wrong_password_counts_once_also_between_others() {
+fn a_repeated_password_counts_once_also_between_others() {
     let fixture = TestLockout::new();
     let tries: Vec<_> = (0..5)
         .map(|_| fixture.guess("192.0.2.1", "alice", 1))
@@ -110,7 +110,7 @@ fn the_same_wrong_password_counts_once_also_between_others() {
 }
 
 #[test]
-fn the_same_wrong_password_from_many_addresses_counts_once_for_the_user() {
+fn a_password_repeated_from_many_addresses_counts_once_for_the_user() {
     let fixture = TestLockout::new();
     // As from the machines of a farm whose password was changed.
     for machine in 1..=50 {
@@ -127,7 +127,7 @@ fn the_same_wrong_password_from_many_addresses_counts_once_for_the_user() {
 }
 
 #[test]
-fn tries_come_back_one_by_one() {
+fn tries_are_restored_one_by_one() {
     let mut fixture = TestLockout::new();
     fixture.guess_on("192.0.2.1", "alice", 1);
     assert_eq!(
@@ -148,7 +148,7 @@ fn tries_come_back_one_by_one() {
 }
 
 #[test]
-fn what_was_wrong_is_looked_at_again_when_it_no_longer_counts() {
+fn a_wrong_password_is_hashed_again_when_its_failure_no_longer_counts() {
     let mut fixture = TestLockout::new();
     assert_eq!(fixture.guess("192.0.2.1", "alice", 1), "hashed");
     fixture.wait(14);
@@ -165,11 +165,11 @@ fn a_network_of_ipv6_is_one_address() {
         fixture.guess("2001:db8:0:1:ffff:ffff:ffff:ffff", "alice", 9),
         "address"
     );
-    assert!(fixture.is_heard("2001:db8:0:2::1", "alice"));
+    assert!(fixture.is_admitted("2001:db8:0:2::1", "alice"));
     // An IPv4 address is the same over an IPv6 socket, and is alone.
     assert_eq!(fixture.guess_on("::ffff:192.0.2.1", "bob", 1), 4);
     assert_eq!(fixture.guess("192.0.2.1", "bob", 9), "address");
-    assert!(fixture.is_heard("192.0.2.2", "bob"));
+    assert!(fixture.is_admitted("192.0.2.2", "bob"));
 }
 
 #[test]
@@ -190,10 +190,12 @@ fn the_networks_of_one_customer_have_the_tries_of_sixteen() {
         "{answers:?}"
     );
     assert!(
-        !fixture.is_heard("2001:db8:1:ffff::1", "bob"),
+        !fixture.is_admitted("2001:db8:1:ffff::1", "bob"),
         "whatever name it is"
     );
-    assert!(fixture.is_heard("2001:db8:2::1", "alice") && fixture.is_heard("192.0.2.1", "alice"));
+    assert!(
+        fixture.is_admitted("2001:db8:2::1", "alice") && fixture.is_admitted("192.0.2.1", "alice")
+    );
     assert_eq!(
         fixture.guess_on("2001:db8:1:fff0::1", "alice", 2000),
         6,
@@ -231,7 +233,7 @@ fn guessing_from_many_addresses_leaves_each_of_them_one_try_and_locks_out_nobody
         );
     }
     // Whoever has done nothing wrong is heard, and has one try.
-    assert!(fixture.is_heard("192.0.2.7", "alice"));
+    assert!(fixture.is_admitted("192.0.2.7", "alice"));
     assert_eq!(fixture.guess_on("192.0.2.7", "alice", 20), 1);
     // Other names, and the user where it is at home, are as before.
     assert_eq!(fixture.guess("192.0.2.1", "bob", 30), "hashed");
@@ -247,19 +249,19 @@ fn a_user_has_tries_of_its_own_where_it_has_logged_in() {
     assert_eq!(fixture.guess_on("192.0.2.1", "bob", 1), 4);
     assert_eq!(fixture.guess("192.0.2.1", "carol", 9), "address");
     assert!(
-        fixture.is_heard("192.0.2.1", "alice"),
+        fixture.is_admitted("192.0.2.1", "alice"),
         "who shares the address does not lock out the user"
     );
     assert_eq!(fixture.guess_on("192.0.2.1", "alice", 10), 6);
     assert_eq!(fixture.guess("192.0.2.1", "alice", 20), "user at address");
     assert!(
-        fixture.is_heard("192.0.2.9", "alice"),
+        fixture.is_admitted("192.0.2.9", "alice"),
         "these say nothing of the name elsewhere"
     );
 }
 
 #[test]
-fn a_right_password_washes_nothing_away() {
+fn a_right_password_resets_no_budget() {
     let fixture = TestLockout::new();
     let mut hashed = 0;
     for round in 0..10 {
@@ -270,7 +272,7 @@ fn a_right_password_washes_nothing_away() {
 }
 
 #[test]
-fn those_with_less_behind_them_are_told_from_those_with_more() {
+fn an_admission_says_how_many_failures_count() {
     let fixture = TestLockout::new();
     let failures = |from| match fixture.lockout.evaluate(
         &fixture.attempt(from, "alice", 99),
@@ -287,7 +289,7 @@ fn those_with_less_behind_them_are_told_from_those_with_more() {
 }
 
 #[test]
-fn what_is_unlocked_has_all_its_tries_again() {
+fn an_unlocked_address_or_user_has_all_tries() {
     let fixture = TestLockout::new();
     let address = |text: &str| text.parse().expect("an address");
     let (lockout, now) = (&fixture.lockout, fixture.now);
@@ -306,7 +308,7 @@ fn what_is_unlocked_has_all_its_tries_again() {
     assert_eq!(fixture.guess_on("192.0.2.1", "carol", 30), 4);
     assert_eq!(fixture.guess_on("192.0.2.1", "alice", 40), 6);
     lockout.unlock_all(now);
-    assert!(fixture.is_heard("192.0.2.1", "alice") && fixture.is_heard("192.0.2.1", "bob"));
+    assert!(fixture.is_admitted("192.0.2.1", "alice") && fixture.is_admitted("192.0.2.1", "bob"));
     assert_eq!(
         (lockout.status(now).addresses, lockout.status(now).users),
         (0, 0)
@@ -314,7 +316,7 @@ fn what_is_unlocked_has_all_its_tries_again() {
 }
 
 #[test]
-fn a_hundred_thousand_addresses_and_ten_thousand_names_take_what_there_is_and_no_more() {
+fn the_memory_for_many_addresses_and_names_is_bounded() {
     let fixture = TestLockout::new();
     assert_eq!(
         fixture.lockout.status(fixture.now).bytes,
@@ -346,13 +348,13 @@ fn a_hundred_thousand_addresses_and_ten_thousand_names_take_what_there_is_and_no
         "{status:?}"
     );
     assert!(
-        fixture.is_heard("192.0.2.1", "alice"),
+        fixture.is_admitted("192.0.2.1", "alice"),
         "and who has done nothing is heard"
     );
 }
 
 #[test]
-fn an_offender_is_logged_once_a_minute() {
+fn an_address_is_logged_once_a_minute() {
     let mut fixture = TestLockout::new();
     let logged = |fixture: &TestLockout, from: &str| match fixture.lockout.admit(
         &fixture.attempt(from, "alice", 99),
@@ -380,23 +382,23 @@ fn an_offender_is_logged_once_a_minute() {
 }
 
 #[test]
-fn very_many_offenders_are_not_as_many_lines() {
+fn the_log_lines_of_a_minute_are_bounded() {
     let (quota, minute) = (LogQuota::default(), Duration::from_secs(60));
     let at = |minutes: u32| Millis::after(minute * minutes);
     let lines = |minutes| {
         (0..1000)
-            .filter(|_| quota.ask(at(minutes)) != Logged::No)
+            .filter(|_| quota.admit(at(minutes)) != Logged::No)
             .count()
     };
     assert_eq!(lines(1), 100);
-    assert_eq!(quota.ask(at(2)), Logged::Yes { left_out: 900 });
-    assert_eq!(quota.ask(at(2)), Logged::Yes { left_out: 0 });
+    assert_eq!(quota.admit(at(2)), Logged::Yes { left_out: 900 });
+    assert_eq!(quota.admit(at(2)), Logged::Yes { left_out: 0 });
 }
 
 proptest! {
     /// In a table that is far too small, each key is charged for at least all of its failures.
     #[test]
-    fn being_driven_out_washes_nothing_away(
+    fn an_eviction_erases_no_failure(
         guesses in prop::collection::vec((0_u64..2000, 0_u64..200), 1..4000)
     ) {
         let table = Table::new(512);
@@ -428,7 +430,7 @@ proptest! {
             fixture.guess(&format!("10.0.0.{from}"), &format!("user{user}"), password);
         }
         for user in ["user0", "user1", "user2", "user3", "alice"] {
-            prop_assert!(fixture.is_heard("192.0.2.1", user));
+            prop_assert!(fixture.is_admitted("192.0.2.1", user));
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::auth::basic;
 use crate::crypto::TagKey;
 
-/// A queue without threads, with room for two strangers. The domain makes one check another.
+/// A queue without threads for two untrusted checks. Checks differ by their domain.
 struct TestQueue {
     queue: PasswordQueue,
     key: TagKey,
@@ -14,10 +14,10 @@ type Receiver = watch::Receiver<Option<Verdict>>;
 
 impl TestQueue {
     fn new() -> Self {
-        Self::with_room(2)
+        Self::with_bound(2)
     }
 
-    fn with_room(bound: usize) -> Self {
+    fn with_bound(bound: usize) -> Self {
         let remembered = PasswordCache::new(Duration::from_secs(60), 10);
         let queue = PasswordQueue::new(remembered, Lockout::new(Instant::now()), bound);
         Self {
@@ -74,7 +74,7 @@ impl TestQueue {
         }
     }
 
-    /// Fails so many times from an address.
+    /// Fails `times` times from an address.
     fn fail(&self, from: &str, times: usize) {
         for time in 0..times {
             let wrong = self.wait_from(from, &format!("{from} {time}"));
@@ -87,7 +87,7 @@ impl TestQueue {
         self.queue.queue().take()
     }
 
-    /// Does everything that waits, and says how many hashes that were.
+    /// Runs all checks that wait. Returns the number of hashes.
     fn work(&self, verify: impl Fn(&Check) -> Verdict) -> u64 {
         let before = self.queue.hashed();
         while let Some(check) = self.take() {
@@ -102,7 +102,7 @@ fn verdict(receiver: &Receiver) -> Option<Verdict> {
 }
 
 #[test]
-fn one_password_is_one_check_for_all_who_ask() {
+fn equal_passwords_share_one_check() {
     let fixture = TestQueue::new();
     let all: Vec<_> = (0..100).map(|_| fixture.wait("a")).collect();
     assert_eq!(fixture.queue.waiting(), 1);
@@ -116,7 +116,7 @@ fn one_password_is_one_check_for_all_who_ask() {
 }
 
 #[test]
-fn whoever_comes_while_it_runs_gets_its_verdict() {
+fn a_request_that_joins_a_running_check_gets_its_verdict() {
     let fixture = TestQueue::new();
     let first = fixture.wait("a");
     let check = fixture.take().expect("waiting");
@@ -125,15 +125,11 @@ fn whoever_comes_while_it_runs_gets_its_verdict() {
     fixture.queue.run(&check, |_| Verdict::Wrong);
     assert_eq!([&first, &second].map(verdict), [Some(Verdict::Wrong); 2]);
     let _third = fixture.wait_from("192.0.2.2", "a");
-    assert_eq!(
-        fixture.queue.waiting(),
-        1,
-        "a wrong password is not remembered for others"
-    );
+    assert_eq!(fixture.queue.waiting(), 1, "a wrong password is not cached");
 }
 
 #[test]
-fn a_check_for_clients_that_have_gone_is_dropped() {
+fn a_check_whose_clients_have_gone_is_dropped() {
     let fixture = TestQueue::new();
     drop([fixture.wait("a"), fixture.wait("a")]);
     let (gone, stays) = (fixture.wait("b"), fixture.wait("b"));
@@ -144,7 +140,7 @@ fn a_check_for_clients_that_have_gone_is_dropped() {
 }
 
 #[test]
-fn a_full_line_turns_away_strangers_but_nobody_who_joins() {
+fn a_full_queue_refuses_new_checks_and_none_that_join() {
     let fixture = TestQueue::new();
     let (a, _b) = (fixture.wait("a"), fixture.wait("b"));
     assert!(matches!(fixture.enter("c"), Err(Full)));
@@ -156,8 +152,8 @@ fn a_full_line_turns_away_strangers_but_nobody_who_joins() {
 }
 
 #[test]
-fn who_has_less_behind_him_goes_first() {
-    let fixture = TestQueue::with_room(10);
+fn checks_of_addresses_with_fewer_failures_run_first() {
+    let fixture = TestQueue::with_bound(10);
     fixture.fail("192.0.2.1", 2);
     fixture.fail("192.0.2.2", 1);
     let from = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
@@ -172,8 +168,8 @@ fn who_has_less_behind_him_goes_first() {
 }
 
 #[test]
-fn addresses_take_turns_however_many_connections_they_have() {
-    let fixture = TestQueue::with_room(10);
+fn addresses_alternate_however_many_connections_they_have() {
+    let fixture = TestQueue::with_bound(10);
     let _many: Vec<_> = (0..3)
         .map(|n| fixture.wait_from("192.0.2.1", &format!("many {n}")))
         .collect();
@@ -187,14 +183,14 @@ fn addresses_take_turns_however_many_connections_they_have() {
 }
 
 #[test]
-fn in_a_full_line_whoever_has_more_behind_him_gives_way() {
-    let fixture = TestQueue::with_room(3);
+fn a_full_queue_drops_the_check_with_the_worst_rank() {
+    let fixture = TestQueue::with_bound(3);
     fixture.fail("192.0.2.1", 1);
     let flood = [0, 1, 2].map(|n| fixture.wait_from("192.0.2.1", &format!("flood {n}")));
     let fresh = fixture.wait_from("192.0.2.2", "fresh");
     assert!(
         flood[2].has_changed().is_err(),
-        "the last of the flood is told to come back"
+        "the last check of the flood is dropped"
     );
     assert!(flood[0].has_changed().is_ok() && flood[1].has_changed().is_ok());
     let check = fixture.take().expect("waiting");
@@ -216,8 +212,8 @@ fn in_a_full_line_whoever_has_more_behind_him_gives_way() {
 }
 
 #[test]
-fn a_check_that_somebody_with_less_behind_him_joins_is_his() {
-    let fixture = TestQueue::with_room(10);
+fn a_shared_check_has_the_better_rank_of_its_clients() {
+    let fixture = TestQueue::with_bound(10);
     fixture.fail("192.0.2.1", 2);
     let shared = fixture.wait_from("192.0.2.1", "shared");
     let _other = fixture.wait_from("192.0.2.2", "other");
@@ -229,8 +225,8 @@ fn a_check_that_somebody_with_less_behind_him_joins_is_his() {
 }
 
 #[test]
-fn what_an_address_has_in_line_costs_no_hash_when_its_tries_are_used_up() {
-    let fixture = TestQueue::with_room(10);
+fn waiting_checks_cost_no_hash_when_the_budget_is_used_up() {
+    let fixture = TestQueue::with_bound(10);
     let flood: Vec<_> = (0..10)
         .map(|n| fixture.wait_from("192.0.2.1", &format!("flood {n}")))
         .collect();
@@ -247,8 +243,8 @@ fn what_an_address_has_in_line_costs_no_hash_when_its_tries_are_used_up() {
 }
 
 #[test]
-fn who_leaves_before_the_verdict_is_charged_all_the_same() {
-    let fixture = TestQueue::with_room(10);
+fn a_failure_counts_when_the_client_leaves_before_the_verdict() {
+    let fixture = TestQueue::with_bound(10);
     for n in 0..4 {
         let gone = fixture.wait_from("192.0.2.1", &format!("gone {n}"));
         let check = fixture.take().expect("waiting");
@@ -273,12 +269,12 @@ fn who_leaves_before_the_verdict_is_charged_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_right_an_hour_ago_does_not_stand_behind_strangers() {
+async fn a_stale_pair_runs_before_untrusted_checks() {
     let fixture = TestQueue::new();
     let _first = fixture.wait("known");
     fixture.work(|_| Verdict::Right);
     tokio::time::advance(Duration::from_secs(60)).await;
-    let _strangers = [fixture.wait("a"), fixture.wait("b")];
+    let _untrusted = [fixture.wait("a"), fixture.wait("b")];
     let known = fixture.wait("known");
     let check = fixture.take().expect("waiting");
     fixture.queue.run(&check, |_| Verdict::Right);
@@ -287,7 +283,7 @@ async fn who_was_right_an_hour_ago_does_not_stand_behind_strangers() {
 }
 
 #[test]
-fn a_panic_ends_one_check_and_not_the_gate() {
+fn a_panic_ends_one_check_and_not_the_queue() {
     let fixture = TestQueue::new();
     let broken = fixture.wait("a");
     assert_eq!(fixture.work(|_| panic!("as if bcrypt had a bug")), 1);
@@ -301,7 +297,7 @@ fn a_panic_ends_one_check_and_not_the_gate() {
 }
 
 #[test]
-fn closing_ends_the_threads_and_turns_away_who_waits() {
+fn closing_ends_the_threads_and_the_waits() {
     let fixture = TestQueue::new();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| fixture.queue.work(|_| Verdict::Wrong));

@@ -1,6 +1,5 @@
-//! Which rules can be about a question. Each of its parts (user, action, repository, tag, address)
-//! says which rows can be, as a set of bits; what is in all of the sets is few, and is compared one
-//! by one.
+//! Finds the rules that can match a question. Each part of the question (user, action, repository,
+//! tag, address) selects a set of rows; the few rows in all of the sets are compared one by one.
 
 mod networks;
 mod rows;
@@ -16,7 +15,7 @@ use super::{Question, Rule};
 use crate::config::access::Selector;
 use crate::registry::action::Action;
 
-/// Where to look for rules.
+/// The rules by each part of a question.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// By rank, and in the order of the rule's repositories.
@@ -28,38 +27,38 @@ pub(super) struct Index {
     networks: Networks,
 }
 
-/// A rule and one of its repositories: a rule with a thousand of them costs no more than a thousand
-/// rules.
+/// A rule and one of its repositories, so that a rule with a thousand repositories costs as much as
+/// a thousand rules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) rank: usize,
-    /// The place of the repository in the rule.
+    /// The index of the repository in the rule.
     pub(super) repository: usize,
 }
 
-/// A row that can be about a question.
+/// A row that can match a question.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
     pub(super) row: Row,
-    /// Whether the user's name still is to be compared with patterns of names.
+    /// Whether the user's name has to be compared with the patterns of the rule.
     pub(super) by_pattern: bool,
 }
 
 #[derive(Debug, Default)]
 struct Users {
-    /// Of some users: by name, by group, and by patterns of names.
+    /// Rules for some users: by name, by group, and by patterns of names.
     named: Texts,
-    /// Of every user.
+    /// Rules for every user with a login.
     authenticated: Rows,
-    /// What those may who are not logged in, and with them everyone.
+    /// Allows for `@anonymous`, which count for users, too.
     everyone: Rows,
-    /// What those may not.
+    /// Denies for `@anonymous`.
     anonymous_only: Rows,
 }
 
 #[derive(Debug, Default)]
 struct Tags {
-    /// Of rules that say no tags.
+    /// Rules without tags.
     any: Rows,
     denies: Rows,
     allows: Rows,
@@ -70,7 +69,7 @@ struct Tags {
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<Fnv>>;
 
 impl Index {
-    /// Indexes rules, whose place is their rank.
+    /// Indexes rules that are ordered by rank.
     pub(super) fn new(rules: &[Rule]) -> Self {
         let mut index = Self {
             actions: Action::ALL.map(|action| (action, Rows::default())).into(),
@@ -106,7 +105,7 @@ impl Index {
         index
     }
 
-    /// The rows that can be about a question, those of the lowest rank first.
+    /// The rows that can match a question, by rank.
     pub(super) fn candidates(&self, question: &Question<'_>) -> impl Iterator<Item = Candidate> {
         let Question {
             principal,
@@ -165,7 +164,7 @@ impl Users {
         }
     }
 
-    /// `sure` are about the user, `perhaps` by patterns that may be like the name.
+    /// Adds the rows for the user to `sure`, and to `perhaps` those whose patterns may match the name.
     fn find(&self, user: Option<&str>, sure: &mut Bits, perhaps: &mut Bits) {
         sure.add(&self.everyone);
         match user {
@@ -192,7 +191,7 @@ impl Tags {
             .for_each(|tag| self.named.add(row, tag.literals()));
     }
 
-    /// As [`Rule::is_about_tag`] says it of one rule.
+    /// As [`Rule::is_about_tag`], for all rows.
     fn find(&self, action: Action, tag: Option<&str>, to: &mut Bits) {
         to.add(&self.any);
         match (action, tag) {
@@ -205,7 +204,7 @@ impl Tags {
     }
 }
 
-/// As many rows are compared one by one rather than looked for further, which would cost no less.
+/// So few rows are compared one by one: searching on would cost as much.
 const MAX_COMPARED_ROWS: usize = 4;
 
 /// FNV-1a: for a few short keys it costs a third of the standard hash.

@@ -1,4 +1,4 @@
-//! What somebody may do, in words: for the sentence that a refusal ends with.
+//! The allowed actions of a principal as a text, for the message of a refusal.
 
 use super::{Policy, Principal, Rule};
 use crate::registry::action::{Action, Actions};
@@ -7,8 +7,8 @@ use crate::registry::action::{Action, Actions};
 const MAX_LISTED_RULES: usize = 4;
 
 impl Policy {
-    /// What the allows say about somebody, like "pull base/**; push and overwrite alice/** (tag
-    /// release)". None if they say nothing. Denies are not in it.
+    /// The allows for a principal, like "pull base/**; push and overwrite alice/** (tag release)".
+    /// `None` if there are none. Denies are left out.
     pub fn summary(&self, principal: Principal<'_>) -> Option<String> {
         let own = |rule: &&Rule| {
             !rule.deny && rule.is_of(principal.user) && rule.is_from(principal.client)

@@ -93,7 +93,7 @@ fn without_a_rule_every_user_may_do_everything() {
             }
         );
         let stranger = open.decide(by(""), action, "a", None);
-        // To mount is to read, and to push elsewhere, which strangers may not.
+        // A mount also pushes elsewhere, which is decided by another rule.
         assert_eq!(
             stranger.allowed,
             matches!(action, Pull | List | MountFrom),
@@ -119,7 +119,7 @@ fn with_a_rule_nothing_else_is_allowed_and_the_first_rule_decides() {
 }
 
 #[test]
-fn a_deny_beats_every_allow_wherever_it_stands() {
+fn a_deny_beats_every_allow_in_any_order() {
     let some = policy(vec![
         rule(1, "allow", &["alice"], &["**"], &Action::ALL),
         rule(2, "deny", &["*"], &["base/**"], &[Overwrite]),
@@ -178,7 +178,7 @@ fn tags_restrict_writes_to_tags_alone() {
 }
 
 #[test]
-fn what_strangers_may_users_may_and_a_deny_of_strangers_is_theirs() {
+fn rules_for_anonymous_allow_users_and_deny_anonymous_alone() {
     let some = policy(vec![
         rule(1, "allow", &["@anonymous"], &["public/**"], &Action::ALL),
         rule(2, "deny", &["@anonymous"], &["public/secret"], &[Pull]),
@@ -238,7 +238,7 @@ fn networks_are_those_of_the_client() {
 }
 
 #[test]
-fn an_answer_that_no_place_changes_is_that_of_every_address() {
+fn the_places_cover_every_network_and_its_complement() {
     let mut wide = rule(1, "allow", &["*"], &["**"], &[Pull]);
     wide.networks = Some(vec![
         "10.0.0.0/8".parse().unwrap(),
@@ -250,7 +250,7 @@ fn an_answer_that_no_place_changes_is_that_of_every_address() {
         "255.255.255.0/24".parse().unwrap(),
     ]);
     let places = policy(vec![wide, narrow])
-        .places()
+        .representative_addresses()
         .iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>()
@@ -262,7 +262,7 @@ fn an_answer_that_no_place_changes_is_that_of_every_address() {
 }
 
 #[test]
-fn pages_are_for_those_who_see_everything() {
+fn pages_need_the_right_to_see_everything() {
     let some = policy(vec![
         rule(1, "allow", &["alice"], &["**"], &[Pull, Catalog]),
         rule(2, "allow", &["bob"], &["base/**"], &Action::ALL),

@@ -1,4 +1,4 @@
-//! Tokens whose signature was verified, so that each costs one verification and not one for each
+//! Tokens whose signature was verified, so that a token costs one verification and not one for each
 //! request.
 
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl CachedToken {
             access,
             entry,
         } = claims;
-        let access = Arc::new(TokenAccess::of_entries(&access));
+        let access = Arc::new(TokenAccess::from_entries(&access));
         Self {
             issuer: iss,
             audience: aud,
@@ -77,7 +77,7 @@ impl TokenCache {
         self.tokens.get(tag)
     }
 
-    /// Remembers a verified token of so many bytes.
+    /// Stores a verified token of `bytes` bytes, unless it is too long.
     pub(super) fn insert(
         &self,
         tag: CredentialTag,

@@ -1,4 +1,4 @@
-//! What stands in a token, and what it lets its bearer do.
+//! The claims of a token, and the access that they grant.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,18 +11,18 @@ use crate::registry::scope::{Resource, Right, Rights};
 /// specification's "Token Authentication Implementation" has it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Claims {
-    /// The domain that gave it.
+    /// The issuing domain.
     pub(super) iss: String,
-    /// The user; empty for anybody.
+    /// The user; empty for a token without a login.
     pub(super) sub: String,
-    /// The domain that it is for.
+    /// The domain that the token is for, which is the issuing one.
     pub(super) aud: String,
     pub(super) exp: u64,
     pub(super) nbf: u64,
     pub(super) iat: u64,
     pub(super) jti: String,
     pub(super) access: Vec<AccessEntry>,
-    /// Stands for the user's entry in the htpasswd file, so that a token ends with it.
+    /// The tag of the user's entry in the htpasswd file, so that the token ends with the entry.
     pub(super) entry: String,
 }
 
@@ -56,19 +56,19 @@ impl TokenAccess {
             .map_or(Rights::NONE, |(_, rights)| *rights)
     }
 
-    /// Whether a repository may be read.
+    /// Whether the token grants to pull from a repository.
     pub fn may_pull(&self, repository: &RepositoryName) -> bool {
         self.rights(repository).has(Right::Pull)
     }
 
-    /// Whether the list of repositories may be read.
+    /// Whether the token grants any access to the catalog.
     pub fn has_catalog(&self) -> bool {
         self.0
             .iter()
             .any(|(resource, rights)| *resource == Resource::Catalog && *rights != Rights::NONE)
     }
 
-    /// Each resource with its rights, as it was added.
+    /// The resources with their rights, in the order of their addition.
     pub fn iter(&self) -> impl Iterator<Item = (&Resource, Rights)> {
         self.0.iter().map(|(resource, rights)| (resource, *rights))
     }
@@ -89,8 +89,8 @@ impl TokenAccess {
         self.iter().map(entry).collect()
     }
 
-    /// What is not known here any more is left out: it gives no right.
-    pub(super) fn of_entries(entries: &[AccessEntry]) -> Self {
+    /// Leaves out unknown resources and rights, which grant nothing.
+    pub(super) fn from_entries(entries: &[AccessEntry]) -> Self {
         let mut access = Self::default();
         for entry in entries {
             let Some(resource) = Resource::from_type_and_name(&entry.resource_type, &entry.name)
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_come_together_and_survive_the_token() {
+    fn rights_are_merged_and_read_back_from_the_claims() {
         let mut access = TokenAccess::default();
         access.add(repository("a"), Right::Pull.into());
         access.add(repository("b"), Rights::NONE);
@@ -145,7 +145,7 @@ mod tests {
             text,
             r#"[{"type":"repository","name":"a","actions":["pull","push"]},{"type":"repository","name":"b","actions":[]},{"type":"registry","name":"catalog","actions":["*"]}]"#
         );
-        assert_eq!(TokenAccess::of_entries(&entries), access);
+        assert_eq!(TokenAccess::from_entries(&entries), access);
         let name = |name| RepositoryName::parse(name).unwrap();
         assert!(
             access.may_pull(&name("a"))
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_right_to_the_catalog_is_none() {
+    fn no_rights_to_the_catalog_grant_no_access() {
         let mut access = TokenAccess::default();
         access.add(Resource::Catalog, Rights::NONE);
         assert!(!access.has_catalog());

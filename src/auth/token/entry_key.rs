@@ -1,11 +1,11 @@
-//! The claim of a token that names the user's entry in the htpasswd file, so that the token ends
+//! The tag of a user's entry in the htpasswd file. A token has it as a claim, so that the token ends
 //! with the entry.
 
 use crate::auth::UserName;
 use crate::auth::htpasswd::Htpasswd;
 use crate::crypto::{TagKey, keyed_tag_text};
 
-/// The key under which entries are tagged. It is kept with those that sign tokens.
+/// The key of these tags. It is stored with the signing keys.
 pub struct EntryKey(TagKey);
 
 impl EntryKey {
@@ -13,8 +13,8 @@ impl EntryKey {
         Self(TagKey::new(key))
     }
 
-    /// The tag of a user's entry: another one for another password, domain or user. It does not
-    /// reveal the entry.
+    /// The tag of a user's entry. It differs for another password, domain or user, and does not reveal
+    /// the entry.
     pub fn tag(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
         let entry = users.claim(user.as_str()).hash.to_bytes();
         let fields = [domain.as_bytes(), user.as_str().as_bytes(), &entry];

@@ -1,5 +1,5 @@
-//! The keys that tokens are signed with: made once below `state`, shared by the processes that use
-//! it, and followed by new ones long before anybody might want that.
+//! The keys that sign tokens: generated below `state`, shared by all processes that use it, and
+//! rotated.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,17 +19,17 @@ use super::entry_key::EntryKey;
 use crate::crypto;
 use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
 
-/// The algorithm of every token (RFC 7518 §3.4). The header of a token has no say in it.
+/// The algorithm of every token (RFC 7518 §3.4), whatever the header of a token says.
 pub(super) const ALGORITHM: Algorithm = Algorithm::ES256;
 
-/// All keys that count now.
+/// The valid keys.
 pub(super) struct Keys {
     /// The oldest first, at least one.
     all: Vec<SigningKey>,
     pub(super) entry_key: EntryKey,
 }
 
-/// A key pair and its name.
+/// A key pair and its id.
 pub(super) struct SigningKey {
     made: u64,
     /// The RFC 7638 thumbprint of the public key.
@@ -39,28 +39,21 @@ pub(super) struct SigningKey {
     public: Jwk,
 }
 
-/// Why there are no keys.
+/// Why keys cannot be read or generated.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read or written.
-    #[error("the keys of tokens in {path} cannot be used: {source}")]
-    Io {
-        /// Of the file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is not one of ours, or damaged.
+    #[error("the token keys in {path} cannot be used: {source}")]
+    Io { path: PathBuf, source: io::Error },
     #[error(
-        "{0} does not hold keys of tokens; without it new ones are made, and everybody has to log in again"
+        "{0} has no token keys; without the file new ones are generated, and all users have to log in again"
     )]
     Damaged(PathBuf),
-    /// No key can be made.
     #[error("the system has no randomness for a key")]
     NoRandomness,
 }
 
-/// The file. Never shown: it holds private keys.
+/// The content of the file. It has no `Debug`: it contains private keys.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -87,9 +80,9 @@ impl Drop for Stored {
 }
 
 impl Keys {
-    /// Reads the keys below the state directory; makes the first one, or the next, if it is time.
-    /// Of several processes that do so at once, one makes it and the others read it. Waits for the
-    /// disk.
+    /// Reads the keys below the state directory, and generates the next one if it is due. Of several
+    /// processes that do so at once, one generates the key and the others read it. Blocks on the disk,
+    /// and for [`LOCK_TIMEOUT`] at most on the other processes.
     pub(super) fn open(state: &Path, now: SystemTime) -> Result<Self, KeysError> {
         let path = path(state);
         let io = |source| KeysError::Io {
@@ -97,13 +90,13 @@ impl Keys {
             source,
         };
         private_directory(state).map_err(io)?;
-        let _alone = FileLock::acquire_beside(&path, LOCK_TIMEOUT).map_err(io)?;
+        let _lock = FileLock::acquire_beside(&path, LOCK_TIMEOUT).map_err(io)?;
         let stored = match stored(&path) {
             Ok(stored) => Some(stored),
             Err(KeysError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let was_there = stored.is_some();
+        let exists = stored.is_some();
         let mut stored = match stored {
             Some(stored) => stored,
             None => Stored {
@@ -111,11 +104,11 @@ impl Keys {
                 keys: Vec::new(),
             },
         };
-        // Before anything is written in its place.
-        if Self::from_stored(&stored).is_none() && was_there {
+        // Checked before the file is replaced.
+        if Self::from_stored(&stored).is_none() && exists {
             return Err(KeysError::Damaged(path));
         }
-        if rotate(&mut stored.keys, seconds(now))? || !was_there {
+        if rotate(&mut stored.keys, seconds(now))? || !exists {
             let text =
                 Zeroizing::new(serde_json::to_vec_pretty(&stored).expect("texts always serialize"));
             atomic_write(&path, &text, Access::Private).map_err(io)?;
@@ -132,7 +125,7 @@ impl Keys {
         let all: Vec<SigningKey> = stored
             .keys
             .iter()
-            .map(SigningKey::of)
+            .map(SigningKey::from_stored)
             .collect::<Option<_>>()?;
         (!all.is_empty()).then_some(Self { all, entry_key })
     }
@@ -143,7 +136,7 @@ impl Keys {
         is_due(newest, seconds(now))
     }
 
-    /// Whether these are the same keys, by their names.
+    /// Whether the key ids are equal.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         let ids = |keys: &Self| {
             keys.all
@@ -154,14 +147,14 @@ impl Keys {
         ids(self) == ids(other)
     }
 
-    /// The key that signs: the newest that every process has had time to read.
+    /// The signing key: the newest that every process has had the time to read.
     pub(super) fn signing(&self, now: SystemTime) -> &SigningKey {
         let known = |key: &&SigningKey| key.made.saturating_add(LEAD.as_secs()) <= seconds(now);
         let key = self.all.iter().rev().find(known).or(self.all.first());
         key.expect("there is at least one key")
     }
 
-    /// The key of a name.
+    /// The key with an id.
     pub(super) fn find(&self, id: &str) -> Option<&SigningKey> {
         self.all.iter().find(|key| key.id == id)
     }
@@ -172,8 +165,8 @@ impl Keys {
     }
 }
 
-/// Reads the key of the entries below a state directory, for commands. `None` where there is none;
-/// makes nothing.
+/// Reads the entry key below a state directory, for commands. `None` if there is none; never generates
+/// one.
 pub fn read_entry_key(state: &Path) -> Result<Option<EntryKey>, KeysError> {
     let path = path(state);
     let stored = match stored(&path) {
@@ -196,7 +189,7 @@ fn stored(path: &Path) -> Result<Stored, KeysError> {
 }
 
 impl SigningKey {
-    fn of(stored: &StoredKey) -> Option<Self> {
+    fn from_stored(stored: &StoredKey) -> Option<Self> {
         let pkcs8 = Zeroizing::new(STANDARD.decode(&stored.pkcs8).ok()?);
         let signing = EncodingKey::from_ec_der(&pkcs8);
         let mut public = Jwk::from_encoding_key(&signing, ALGORITHM).ok()?;
@@ -217,8 +210,8 @@ impl SigningKey {
     }
 }
 
-/// Makes the next key if it is due, and drops those whose last tokens have expired. Whether
-/// something changed.
+/// Generates the next key if it is due, and drops the keys whose last tokens have expired. Returns
+/// whether anything changed.
 fn rotate(keys: &mut Vec<StoredKey>, now: u64) -> Result<bool, KeysError> {
     let newest = keys.iter().map(|key| key.made).max();
     if newest.is_some_and(|newest| !is_due(newest, now)) {
@@ -226,7 +219,7 @@ fn rotate(keys: &mut Vec<StoredKey>, now: u64) -> Result<bool, KeysError> {
     }
     let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
     let pkcs8 = made.map_err(|_| KeysError::NoRandomness)?;
-    // A clock that was wrong when it was made must not keep a key for ever.
+    // A key from the future was made with a wrong clock and would never expire.
     keys.retain(|key| key.made <= now && now - key.made < (ROTATION + LEAD + OVERLAP).as_secs());
     keys.push(StoredKey {
         made: now,
@@ -235,7 +228,7 @@ fn rotate(keys: &mut Vec<StoredKey>, now: u64) -> Result<bool, KeysError> {
     Ok(true)
 }
 
-/// Also when the newest key is from a future that a wrong clock believed in.
+/// Whether the next key is due. True as well if the newest key was made with a clock that was ahead.
 fn is_due(newest: u64, now: u64) -> bool {
     now.saturating_sub(newest) >= ROTATION.as_secs() || newest.saturating_sub(now) > LEAD.as_secs()
 }
@@ -249,12 +242,13 @@ pub(super) fn path(state: &Path) -> PathBuf {
     state.join("token-keys.json")
 }
 
-/// How long a key is the newest.
+/// The time from one key to the next.
 const ROTATION: Duration = Duration::from_secs(30 * 86_400);
-/// How long a key is shown before it signs: other processes look once a second, and readers of the
-/// JWKS may keep it for minutes.
+/// The time from the publication of a key to its first signature: other processes poll once a second,
+/// and readers may cache the JWKS for minutes.
 const LEAD: Duration = Duration::from_secs(3600);
-/// How long it verifies after the next one signs: as long as a token may live, and a day.
+/// How long a key verifies after the next one has begun to sign: the maximum lifetime of a token and
+/// a day.
 const OVERLAP: Duration = Duration::from_secs(2 * 86_400);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Refresh tokens: what a client keeps instead of a password. Random, known here by their hashes
-//! alone, kept in a file below `state` that several processes may share.
+//! Refresh tokens, which a client stores instead of a password. They are random, and only their hashes
+//! are stored, in a file below `state` that several processes may share.
 
 mod file;
 mod pending;
@@ -30,43 +30,40 @@ pub struct RefreshTokens {
 
 struct RefreshTokenState {
     records: Records,
-    /// What has happened since the file was written. The records have it already.
+    /// The changes since the file was written. They are applied to the records already.
     pending: PendingChanges,
     watch: FileWatch,
 }
 
-/// SHA-256 of a token. Of 256 random bits it tells nothing.
+/// The SHA-256 hash of a token of 256 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TokenHash([u8; 32]);
 
-/// For whom a token is made.
+/// The owner of a new token.
 #[derive(Clone, Debug)]
 pub struct Holder<'a> {
-    /// Where it counts.
     pub domain: &'a str,
-    /// Whose it is.
     pub user: &'a UserName,
-    /// Stands for the user's entry: with another one it is worth nothing.
+    /// The tag of the user's entry: the token ends when the entry changes.
     pub entry: &'a str,
-    /// What the client calls itself.
+    /// The name that the client gives itself.
     pub client: &'a str,
-    /// How long it lives without being used.
+    /// The lifetime after the last use.
     pub lifetime: Duration,
 }
 
-/// Which tokens are taken back.
+/// The tokens to revoke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revoked<'a> {
-    /// The one with this id.
+    /// The token with this id.
     Id(&'a str),
-    /// All of a user.
+    /// All tokens of a user.
     User(&'a str),
-    /// All.
     All,
 }
 
 impl RefreshTokens {
-    /// Reads the file below the state directory, if there is one. Waits for the disk.
+    /// Reads the file below the state directory, if there is one. Blocks.
     pub(super) fn open(state: &Path) -> Result<Self, FileError> {
         let path = file::path(state);
         let mut watch = FileWatch::of_replaced_files();
@@ -84,7 +81,7 @@ impl RefreshTokens {
         })
     }
 
-    /// Makes a token. It is in the file when this returns.
+    /// Issues a token. It is in the file when this returns.
     pub async fn issue(
         self: &Arc<Self>,
         holder: &Holder<'_>,
@@ -112,17 +109,17 @@ impl RefreshTokens {
             used: now,
             expires: now.saturating_add(lifetime.as_secs()),
         };
-        let hash = TokenHash::of(&token);
+        let hash = TokenHash::from_token(&token);
         self.change(hash, Change::Add(Arc::new(record)));
         if let Err(error) = self.written(now).await {
-            // Nobody gets it, and it must not drive out others of its user.
+            // No client gets the token, and it must not evict others of its user.
             self.lock().discard(&hash);
             return Err(error);
         }
         Ok(token)
     }
 
-    /// The record of a token that is known here and counts at this domain. It has been used now.
+    /// The record of a token that is valid at this domain. Counts as a use.
     pub fn redeem(
         &self,
         token: &str,
@@ -130,9 +127,9 @@ impl RefreshTokens {
         lifetime: Duration,
         now: SystemTime,
     ) -> Option<Arc<RefreshTokenRecord>> {
-        let (hash, now) = (TokenHash::of(token), seconds(now));
+        let (hash, now) = (TokenHash::from_token(token), seconds(now));
         let record = self.lock().records.get(&hash)?.clone();
-        // A lifetime that became shorter counts at once.
+        // A lifetime that was shortened counts at once.
         let limit = record
             .used
             .saturating_add(lifetime.as_secs())
@@ -141,20 +138,20 @@ impl RefreshTokens {
             return None;
         }
         let expires = now.saturating_add(lifetime.as_secs());
-        // Once a second is all that the file can tell.
+        // The file has a resolution of one second.
         if (record.used, record.expires) != (now, expires) {
             self.change(hash, Change::Use { at: now, expires });
         }
         Some(record)
     }
 
-    /// Knows what other processes have made since the last look, unless the file cannot be used.
+    /// Reads the tokens that other processes have issued, unless the file cannot be used.
     pub async fn catch_up(self: &Arc<Self>, now: SystemTime) {
-        // Said with the next look.
+        // The next refresh reports an error.
         let _: Result<(), _> = self.written(seconds(now)).await;
     }
 
-    /// Takes tokens back, at one domain or at all. How many there were.
+    /// Revokes tokens, at one domain or at all. Returns how many there were.
     pub async fn revoke(
         self: &Arc<Self>,
         which: &Revoked<'_>,
@@ -162,9 +159,9 @@ impl RefreshTokens {
         now: SystemTime,
     ) -> Result<usize, FileError> {
         let now = seconds(now);
-        // First what others have made.
+        // Reads the tokens of other processes.
         self.written(now).await?;
-        let is_meant = |(hash, record): &(&TokenHash, &Arc<RefreshTokenRecord>)| {
+        let is_selected = |(hash, record): &(&TokenHash, &Arc<RefreshTokenRecord>)| {
             domain.is_none_or(|domain| record.domain == domain)
                 && match which {
                     Revoked::Id(id) => hash.id() == *id,
@@ -176,7 +173,7 @@ impl RefreshTokens {
             .lock()
             .records
             .iter()
-            .filter(is_meant)
+            .filter(is_selected)
             .map(|(hash, _)| *hash)
             .collect();
         for hash in &hashes {
@@ -186,8 +183,7 @@ impl RefreshTokens {
         Ok(hashes.len())
     }
 
-    /// Writes what has happened, and reads what others have written. Says once what is wrong. Waits
-    /// for the disk.
+    /// Writes the pending changes and reads those of other processes. Logs a problem once. Blocks.
     pub(super) fn refresh(&self, now: SystemTime) {
         let result = self.synchronize(seconds(now));
         let mut known = self.lock();
@@ -220,7 +216,7 @@ impl RefreshTokens {
     fn synchronize(&self, now: u64) -> Result<(), FileError> {
         let result = self.exchange(now);
         if result.is_err() {
-            // Otherwise done before each write.
+            // Otherwise each write trims.
             self.lock().trim(now);
         }
         result
@@ -262,7 +258,7 @@ impl RefreshTokens {
             known.trim(now);
             (known.records.snapshot(), known.pending.next())
         };
-        // Requests go on meanwhile.
+        // Written without the lock, so that requests are served meanwhile.
         file::write(&self.path, &file::content(records)).map_err(io)?;
         let mut known = self.lock();
         known.pending.written(written);
@@ -291,17 +287,17 @@ impl RefreshTokenState {
 }
 
 impl TokenHash {
-    fn of(token: &str) -> Self {
+    fn from_token(token: &str) -> Self {
         Self(crypto::sha256(token.as_bytes()))
     }
 
-    /// By what people and commands call the token.
+    /// The id of the token for administrators.
     pub(super) fn id(&self) -> String {
         crypto::hex(&self.0[..6])
     }
 }
 
-/// 256 bits, behind a word by which scanners for secrets can find them.
+/// 256 random bits with a prefix for secret scanners.
 fn random_token() -> Option<Zeroizing<String>> {
     let bytes = crypto::random_secret::<32>().ok()?;
     Some(Zeroizing::new(format!(
@@ -310,8 +306,7 @@ fn random_token() -> Option<Zeroizing<String>> {
     )))
 }
 
-/// The tokens that are kept below a state directory, each with its id, the oldest first. For
-/// commands.
+/// The tokens below a state directory with their ids, the oldest first. For commands.
 pub fn list(state: &Path, now: SystemTime) -> Result<Vec<(String, RefreshTokenRecord)>, FileError> {
     let now = seconds(now);
     let records = file::read(&file::path(state))?;

@@ -49,7 +49,7 @@ impl TestTokens {
             user: user.as_ref().zip(entry.as_deref()),
         };
         self.tokens
-            .give(bearer, &Self::access(), 5 * MINUTE, noon())
+            .issue(bearer, &Self::access(), 5 * MINUTE, noon())
             .unwrap()
     }
 
@@ -79,7 +79,7 @@ impl TestTokens {
 }
 
 #[test]
-fn a_token_says_who_and_for_what_for_its_time() {
+fn a_token_identifies_its_user_until_it_expires() {
     let fixture = TestTokens::new();
     let token = fixture.give("ci.test", Some("alice"));
     let alice = Ok(Some("alice".to_owned()));
@@ -135,7 +135,7 @@ fn a_token_ends_with_the_entry_of_its_user() {
 }
 
 #[test]
-fn the_fingerprint_of_an_entry_is_of_its_domain_and_user_too() {
+fn the_tag_of_an_entry_covers_its_domain_and_user() {
     let fixture = TestTokens::new();
     let entry = |domain: &str, user: &str| {
         let users = Htpasswd::parse(ONE.replace("alice", user).as_bytes());
@@ -155,7 +155,7 @@ fn the_fingerprint_of_an_entry_is_of_its_domain_and_user_too() {
 }
 
 #[test]
-fn other_processes_and_later_ones_believe_it() {
+fn processes_with_the_same_state_accept_a_token() {
     let mut fixture = TestTokens::new();
     let token = fixture.give("ci.test", Some("alice"));
     fixture.tokens = Tokens::open(fixture.directory.path(), noon()).unwrap();
@@ -168,7 +168,7 @@ fn other_processes_and_later_ones_believe_it() {
 }
 
 #[test]
-fn rotation_leaves_tokens_and_their_users_alone() {
+fn tokens_survive_a_rotation_of_keys() {
     let fixture = TestTokens::new();
     let (month, hour) = (Duration::from_secs(30 * 86_400), 60 * MINUTE);
     let user = UserName::new("alice").unwrap();
@@ -180,7 +180,7 @@ fn rotation_leaves_tokens_and_their_users_alone() {
         };
         let token = fixture
             .tokens
-            .give(bearer, &TestTokens::access(), 24 * hour, now)
+            .issue(bearer, &TestTokens::access(), 24 * hour, now)
             .unwrap();
         (decode_header(&token).unwrap().kid, token)
     };
@@ -195,7 +195,7 @@ fn rotation_leaves_tokens_and_their_users_alone() {
 }
 
 #[test]
-fn what_is_signed_is_still_looked_at() {
+fn the_claims_of_a_signed_token_are_checked() {
     let fixture = TestTokens::new();
     let verify = |token: String| fixture.verify(&token, "ci.test", noon()).err();
     assert_eq!(verify(fixture.forged(|_| {})), None);
@@ -234,7 +234,7 @@ fn what_is_signed_is_still_looked_at() {
 }
 
 #[test]
-fn the_header_decides_nothing() {
+fn the_header_does_not_choose_the_algorithm() {
     let fixture = TestTokens::new();
     let token = fixture.give("ci.test", Some("alice"));
     let (id, public) = {
@@ -304,7 +304,7 @@ fn the_header_decides_nothing() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn the_cache_of_tokens_is_bounded() {
     let fixture = TestTokens::new();
     let token = fixture.give("ci.test", Some("alice"));
     fixture.verify(&token, "ci.test", noon()).unwrap();

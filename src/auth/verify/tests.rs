@@ -29,7 +29,7 @@ fn verifier(settings: VerifierSettings) -> Verifier {
     Verifier::new(settings).expect("threads")
 }
 
-/// What `verifier` says of a login from this machine.
+/// Verifies a login from the loopback address.
 async fn verify(
     verifier: &Verifier,
     domain: &str,
@@ -75,7 +75,7 @@ fn name(result: Result<UserName, VerifyError>) -> Result<String, VerifyError> {
 }
 
 #[tokio::test]
-async fn a_right_password_is_hashed_once_and_remembered() {
+async fn a_right_password_is_hashed_once_and_cached() {
     let verifier = verifier(VerifierSettings::default());
     let users = users(&[("ci", &hash("secret", 4))]);
     let right = credentials("ci", "secret");
@@ -120,7 +120,7 @@ async fn a_right_password_is_hashed_once_and_remembered() {
 }
 
 #[tokio::test]
-async fn a_hundred_first_uses_at_once_cost_one_hash() {
+async fn a_hundred_concurrent_logins_cost_one_hash() {
     let verifier = Arc::new(verifier(VerifierSettings::default()));
     let users = Arc::new(users(&[("ci", &hash("secret", 4))]));
     for password in ["secret", "wrong"] {
@@ -138,7 +138,7 @@ async fn a_hundred_first_uses_at_once_cost_one_hash() {
 }
 
 #[tokio::test]
-async fn a_changed_or_deleted_entry_is_forgotten_at_once() {
+async fn a_changed_or_deleted_entry_invalidates_the_password_at_once() {
     let verifier = verifier(VerifierSettings::default());
     let before = users(&[("ci", &hash("old", 4))]);
     let old = credentials("ci", "old");
@@ -175,7 +175,7 @@ async fn a_password_is_verified_again_after_its_lifetime() {
 }
 
 #[tokio::test]
-async fn beyond_the_first_72_bytes_a_password_does_not_count() {
+async fn passwords_are_compared_by_their_first_72_bytes() {
     let verifier = verifier(VerifierSettings::default());
     let users = users(&[("ci", &hash(&"x".repeat(80), 4))]);
     for length in 72..80 {
@@ -203,8 +203,8 @@ async fn beyond_the_first_72_bytes_a_password_does_not_count() {
     );
 }
 
-/// Without threads, what is in line can be looked at.
-fn idle() -> Verifier {
+/// A verifier without threads, whose queue can be inspected.
+fn without_threads() -> Verifier {
     let queue = Arc::new(PasswordQueue::new(
         PasswordCache::new(Duration::from_secs(60), 10),
         Lockout::new(Instant::now()),
@@ -221,9 +221,9 @@ async fn an_unknown_user_costs_what_a_wrong_password_costs() {
     let users = users(&[("low", &hash("a", 4)), ("high", &hash("a", 6))]);
     let mut rounds = Vec::new();
     for user in ["low", "high", "nobody"] {
-        let verifier = idle();
+        let verifier = without_threads();
         let wrong = credentials(user, "wrong");
-        // Twice at once: also the second one joins the first for every user alike.
+        // Two at once: the second joins the first for every user alike.
         let both = async {
             tokio::join!(
                 verify(&verifier, "a", &users, &wrong),
@@ -259,8 +259,8 @@ async fn an_unknown_user_costs_what_a_wrong_password_costs() {
 }
 
 #[tokio::test]
-async fn too_many_are_turned_away_and_who_has_gone_leaves_room() {
-    let verifier = idle();
+async fn a_full_queue_refuses_checks_until_a_client_leaves() {
+    let verifier = without_threads();
     let users = users(&[("ci", &hash("secret", 4))]);
     let names = ["ci", "b", "nobody"].map(|user| credentials(user, "wrong"));
     let mut waiting: Vec<_> = names
@@ -284,12 +284,12 @@ async fn too_many_are_turned_away_and_who_has_gone_leaves_room() {
     assert_eq!(
         verifier.status().waiting,
         1,
-        "those who have gone are out of the line"
+        "the checks of clients that have gone are removed"
     );
 }
 
 #[test]
-fn the_threads_step_back_behind_traffic() {
+fn password_threads_have_a_lower_priority() {
     let before = rustix::process::getpriority_process(None).expect("known");
     let inside = thread::spawn(|| {
         yield_to_traffic();
@@ -299,7 +299,7 @@ fn the_threads_step_back_behind_traffic() {
     assert_eq!(
         rustix::process::getpriority_process(None).expect("known"),
         before,
-        "this thread is as before"
+        "the priority of this thread is unchanged"
     );
 }
 

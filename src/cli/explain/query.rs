@@ -109,7 +109,7 @@ impl<'a> AccessQuery<'a> {
         let allowed = self.decision().allowed;
         let other = self
             .policy
-            .places()
+            .representative_addresses()
             .into_iter()
             .map(of)
             .find(|asked| asked.decision().allowed != allowed)?;

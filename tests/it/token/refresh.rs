@@ -434,7 +434,7 @@ async fn a_state_that_cannot_be_used_is_a_problem_of_the_configuration() {
     };
     let problems = problems.render(moorgate::config::problem::Colour::Never);
     assert!(
-        problems.contains("does not hold keys of tokens"),
+        problems.contains("has no token keys"),
         "{problems}"
     );
 }

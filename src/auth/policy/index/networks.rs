@@ -1,5 +1,4 @@
-//! Rows by the networks of their rules: for each length of a prefix, the network of that length
-//! that an address is in.
+//! Rows by the networks of their rules: for each prefix length in use, a map by network.
 
 use std::net::IpAddr;
 
@@ -11,9 +10,9 @@ use super::rows::{Bits, Rows};
 /// Rows by network.
 #[derive(Debug, Default)]
 pub(super) struct Networks {
-    /// Of rules that say no network.
+    /// Rules without networks.
     any: Rows,
-    /// By the lengths that there are.
+    /// By prefix length.
     some: Vec<(u8, Map<IpNet, Rows>)>,
 }
 
@@ -39,7 +38,7 @@ impl Networks {
         }
     }
 
-    /// Those that an address is in.
+    /// Adds the rows whose networks contain an address.
     pub(super) fn find(&self, client: IpAddr, to: &mut Bits) {
         to.add(&self.any);
         for (length, map) in &self.some {

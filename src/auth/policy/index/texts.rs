@@ -1,5 +1,5 @@
-//! Rows by the patterns of a text: each pattern is filed under the one of its literals that the
-//! fewest others have, and an automaton finds the literals of all of them in one walk along a text.
+//! Rows by the patterns of a text: each pattern is indexed by its rarest literal, and an automaton
+//! finds the literals of all patterns in one pass over a text.
 
 use aho_corasick::AhoCorasick;
 
@@ -10,18 +10,18 @@ use crate::registry::pattern::literals::{Literal, LiteralPosition};
 /// Rows by patterns.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    /// By patterns that are one text.
+    /// By patterns without a wildcard.
     whole: Map<Box<str>, Rows>,
-    /// By patterns without any literal.
+    /// Rows of patterns without a literal.
     any: Rows,
-    /// Those that are still to be filed, with their literals.
+    /// Rows that are not indexed yet, with their literals.
     waiting: Vec<(usize, Vec<Literal>)>,
     literals: Vec<Places>,
-    /// Of `literals`, in their order; none where there are none.
+    /// Finds `literals` by their index; `None` where there are none.
     automaton: Option<AhoCorasick>,
 }
 
-/// The rows of a literal, by where it has to be.
+/// The rows of a literal, by its position in the text.
 #[derive(Debug, Default)]
 struct Places {
     start: Rows,
@@ -30,7 +30,7 @@ struct Places {
 }
 
 impl Texts {
-    /// Adds the last row so far, or one more, by what its pattern has.
+    /// Adds the last row so far, or the next one, with the literals of its pattern.
     pub(super) fn add(&mut self, row: usize, literals: Vec<Literal>) {
         match literals.as_slice() {
             [] => self.any.add(row),
@@ -45,15 +45,14 @@ impl Texts {
     }
 
     pub(super) fn add_whole(&mut self, row: usize, text: &str) {
-        // Nearly always there already in a group, so that the key is not copied for each member
-        // again.
+        // `entry` would copy the key; members of a group are nearly always there already.
         match self.whole.get_mut(text) {
             Some(rows) => rows.add(row),
             None => self.whole.entry(text.into()).or_default().add(row),
         }
     }
 
-    /// Files what was added.
+    /// Indexes the rows that were added.
     pub(super) fn finish(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         let mut uses: Map<&Literal, usize> = Map::default();
@@ -93,13 +92,13 @@ impl Texts {
         }
         match AhoCorasick::new(&texts) {
             Ok(automaton) => self.automaton = Some(automaton),
-            // More than 2 GiB of patterns: slow, but right.
+            // More than 2 GiB of patterns: all of them are compared.
             Err(_) => waiting.iter().for_each(|(row, _)| self.any.add(*row)),
         }
     }
 
-    /// Those whose pattern can be like a text; what is it exactly goes to `whole`, if that is
-    /// given.
+    /// Adds the rows whose pattern can match a text to `to`, and those of a pattern without a wildcard
+    /// to `whole`, if it is given.
     pub(super) fn find(&self, text: &str, to: &mut Bits, whole: Option<&mut Bits>) {
         to.add(&self.any);
         if let Some(rows) = self.whole.get(text) {

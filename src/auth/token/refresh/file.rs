@@ -1,4 +1,4 @@
-//! The file that refresh tokens are kept in.
+//! The file of the refresh tokens.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,34 +12,32 @@ use super::TokenHash;
 use crate::crypto;
 use crate::state_file::{Access, atomic_write};
 
-/// What is known of a refresh token. Times are seconds since 1970.
+/// The record of a refresh token. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefreshTokenRecord {
-    /// Where it counts.
     pub domain: String,
-    /// Whose it is.
     pub user: String,
-    /// Stands for the user's entry in the htpasswd file.
+    /// The tag of the user's entry in the htpasswd file.
     pub entry: String,
-    /// What the client that asked for it calls itself.
+    /// The name that the client gave itself.
     pub client: String,
-    /// When it was made.
+    /// When it was issued.
     pub created: u64,
-    /// When it was last used, give or take a minute.
+    /// When it was last used, to a minute.
     pub used: u64,
-    /// When it ends, unless it is used before.
+    /// When it expires, unless it is used before.
     pub expires: u64,
 }
 
 impl RefreshTokenRecord {
-    /// Records a use, which puts off the end.
+    /// Records a use, which extends the lifetime.
     pub(super) fn use_at(&mut self, at: u64, expires: u64) {
         self.used = self.used.max(at);
         self.expires = expires;
     }
 }
 
-/// Why refresh tokens cannot be kept.
+/// Why the file of the refresh tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the refresh tokens in {} cannot be used: {source}", path.display())]
 pub struct FileError {
@@ -67,7 +65,7 @@ struct Document<R> {
 
 #[derive(Serialize, Deserialize)]
 struct StoredRefreshToken<R> {
-    /// SHA-256 of the token, in hexadecimal digits.
+    /// The SHA-256 hash of the token in hexadecimal digits.
     hash: String,
     #[serde(flatten)]
     record: R,
@@ -81,7 +79,7 @@ pub(super) fn read(path: &Path) -> Result<HashMap<TokenHash, RefreshTokenRecord>
     let damaged = || {
         FileError::new(
             path,
-            io::Error::new(io::ErrorKind::InvalidData, "it is damaged"),
+            io::Error::new(io::ErrorKind::InvalidData, "the file is damaged"),
         )
     };
     let mut text = Vec::new();
@@ -115,5 +113,5 @@ pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     atomic_write(path, content, Access::Private)
 }
 
-/// More than the most tokens take.
+/// More than the maximum number of tokens takes.
 const MAX_BYTES: u64 = 64 << 20;

@@ -10,7 +10,7 @@ use super::{RefreshTokenRecord, TokenHash};
 #[derive(Clone)]
 pub(super) enum Change {
     Add(Arc<RefreshTokenRecord>),
-    /// It was used at a time, and now expires at another one (seconds since 1970).
+    /// A use at `at`, which moved the expiry to `expires` (seconds since 1970).
     Use {
         at: u64,
         expires: u64,
@@ -70,12 +70,12 @@ impl PendingChanges {
             .map(|(hash, pending)| (hash, &pending.change))
     }
 
-    /// The number that the next change gets: what has a lower one is in a snapshot taken now.
+    /// The number of the next change: a snapshot taken now has all changes with lower numbers.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Forgets the changes below a number, which have been written.
+    /// Removes the changes below a number, which have been written.
     pub(super) fn written(&mut self, before: u64) {
         self.by_token.retain(|_, pending| {
             if pending.last < before {
@@ -101,19 +101,19 @@ impl PendingChanges {
         });
     }
 
-    /// Forgets the changes of tokens that are not kept.
+    /// Removes the changes of tokens that were removed.
     pub(super) fn retain(&mut self, is_kept: impl Fn(&TokenHash) -> bool) {
         self.by_token
             .retain(|hash, pending| matches!(pending.change, Change::Remove) || is_kept(hash));
     }
 
-    /// Forgets what happened to a token.
+    /// Removes the changes of a token.
     pub(super) fn discard(&mut self, hash: &TokenHash) {
         self.by_token.remove(hash);
     }
 
-    /// Whether everything may be written later: that a token was used is written after a minute, so
-    /// that the file is not written all the time for a busy one.
+    /// Whether the write can be deferred: a use is written after a minute, so that a busy token does not
+    /// cause a write each second.
     pub(super) fn can_wait(&self, now: u64) -> bool {
         self.by_token.values().all(|pending| {
             pending

@@ -1,4 +1,4 @@
-//! The refresh tokens that are known, and how many there may be.
+//! The refresh tokens of the process, and the bounds on their number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::pending::Change;
 use super::{RefreshTokenRecord, TokenHash};
 
-/// What is known of each token, and how many each user has.
+/// The record of each token, and the number of tokens of each user.
 #[derive(Default)]
 pub(super) struct Records {
     all: HashMap<TokenHash, Arc<RefreshTokenRecord>>,
@@ -35,7 +35,7 @@ impl Records {
         self.all.iter()
     }
 
-    /// All as they are now: what is done with them holds up nobody.
+    /// A copy that is used without the lock.
     pub(super) fn snapshot(&self) -> Vec<(TokenHash, Arc<RefreshTokenRecord>)> {
         self.all
             .iter()
@@ -43,8 +43,8 @@ impl Records {
             .collect()
     }
 
-    /// The price of a use does not depend on how many there are: it is paid by a thread that serves
-    /// requests.
+    /// Applies a change. The cost of a use does not depend on the number of tokens: a thread that serves
+    /// requests pays it.
     pub(super) fn apply(&mut self, hash: &TokenHash, change: &Change) {
         match change {
             Change::Add(record) => {
@@ -74,7 +74,7 @@ impl Records {
         }
     }
 
-    /// Forgets what has expired, and of too many those that were not used for the longest time.
+    /// Removes the expired tokens, and the least recently used ones above the bounds.
     pub(super) fn trim(&mut self, now: u64) {
         let expired: Vec<_> = self
             .all
@@ -91,15 +91,19 @@ impl Records {
             .map(|(owner, count)| (owner.clone(), *count))
             .collect();
         for ((domain, user), count) in too_many {
-            self.forget(count - MAX_TOKENS_OF_USER, |record| {
+            self.remove_least_recently_used(count - MAX_TOKENS_OF_USER, |record| {
                 record.domain == domain && record.user == user
             });
         }
-        self.forget(self.all.len().saturating_sub(MAX_TOKENS), |_| true);
+        self.remove_least_recently_used(self.all.len().saturating_sub(MAX_TOKENS), |_| true);
     }
 
-    /// Forgets so many of some, those first that were not used for the longest time.
-    fn forget(&mut self, count: usize, of: impl Fn(&RefreshTokenRecord) -> bool) {
+    /// Removes the `count` least recently used of the selected tokens.
+    fn remove_least_recently_used(
+        &mut self,
+        count: usize,
+        of: impl Fn(&RefreshTokenRecord) -> bool,
+    ) {
         let Some(last) = count.checked_sub(1) else {
             return;
         };
@@ -121,8 +125,8 @@ fn owner(record: &RefreshTokenRecord) -> (String, String) {
     (record.domain.clone(), record.user.clone())
 }
 
-/// Every `docker login` makes one. A job that waits an hour between its login and its push must not
-/// lose its own to those that came meanwhile.
+/// Every `docker login` issues one. A job that waits an hour between its login and its push must not
+/// lose its token to the logins of other jobs.
 const MAX_TOKENS_OF_USER: usize = 2000;
 /// About 6 MB of a file that is written with every login.
 const MAX_TOKENS: usize = 20_000;
@@ -144,7 +148,7 @@ mod tests {
     }
 
     fn hash(number: usize) -> TokenHash {
-        TokenHash::of(&number.to_string())
+        TokenHash::from_token(&number.to_string())
     }
 
     fn records(count: usize, user: impl Fn(usize) -> usize) -> Records {
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn their_number_is_bounded_and_those_in_use_stay() {
+    fn the_least_recently_used_tokens_above_the_bounds_are_removed() {
         let mut of_one = records(3000, |_| 0);
         of_one.apply(&hash(9999), &Change::Add(Arc::new(record(1, 0))));
         of_one.trim(1);
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_use_looks_at_nobody_else() {
+    fn a_use_evicts_no_token() {
         // As two processes may bring them together, before the next login.
         let mut records = records(3000, |_| 0);
         let used = Change::Use {
@@ -193,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn each_users_tokens_are_counted_as_they_come_and_go() {
+    fn the_tokens_of_each_user_are_counted() {
         let mut records = records(4, |number| number % 2);
         let count = |records: &Records, user: &str| {
             records

@@ -53,7 +53,7 @@ async fn user(tokens: &Arc<RefreshTokens>, token: &str, now: SystemTime) -> Opti
 }
 
 #[tokio::test]
-async fn a_token_is_its_domains_and_lives_as_long_as_it_is_used() {
+async fn a_token_counts_at_its_domain_as_long_as_it_is_used() {
     let fixture = TestRefreshTokens::new();
     let token = issue(&fixture.tokens, "alice", day(0)).await;
     assert_eq!(token.len(), "moorgate_".len() + 43);
@@ -147,11 +147,11 @@ async fn use_is_written_after_a_minute() {
     fixture.tokens.refresh(day(1) + Duration::from_secs(60));
     let listed = list(fixture.directory.path(), day(2)).unwrap();
     assert_eq!(listed[0].1.used, seconds(day(1)));
-    assert_eq!(listed[0].0, TokenHash::of(&token).id());
+    assert_eq!(listed[0].0, TokenHash::from_token(&token).id());
 }
 
 #[tokio::test]
-async fn what_is_used_all_the_time_is_noted_once_a_second() {
+async fn uses_are_recorded_once_a_second() {
     let fixture = TestRefreshTokens::new();
     let token = issue(&fixture.tokens, "alice", day(0)).await;
     for _ in 0..100 {
@@ -161,7 +161,7 @@ async fn what_is_used_all_the_time_is_noted_once_a_second() {
 }
 
 #[tokio::test]
-async fn revoking_takes_what_is_meant() {
+async fn revoking_removes_the_selected_tokens() {
     let fixture = TestRefreshTokens::new();
     let mut all = Vec::new();
     for name in ["alice", "alice", "bob", "carol"] {
@@ -172,7 +172,7 @@ async fn revoking_takes_what_is_meant() {
     };
     assert_eq!(revoke(Revoked::User("alice"), Some("other.test")).await, 0);
     assert_eq!(
-        revoke(Revoked::Id(&TokenHash::of(&all[0]).id()), None).await,
+        revoke(Revoked::Id(&TokenHash::from_token(&all[0]).id()), None).await,
         1
     );
     assert!(user(&fixture.tokens, &all[0], day(1)).await.is_none());
@@ -184,7 +184,7 @@ async fn revoking_takes_what_is_meant() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_kept_and_nobody_gets_a_token_that_would_be_lost() {
+async fn a_damaged_file_is_kept_and_no_token_is_issued() {
     let fixture = TestRefreshTokens::new();
     issue(&fixture.tokens, "alice", day(0)).await;
     let path = file::path(fixture.directory.path());
