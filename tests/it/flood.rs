@@ -31,7 +31,7 @@ const LASTING: &str =
     "[auth]\naddress_failures = 1000\nuser_failures = 10000\nfailure_window = \"24h\"";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_of_users_take_as_long_as_in_calm() {
+async fn requests_of_users_take_no_longer_during_a_flood() {
     let process = process(10, UNBOUNDED).await;
     compare(
         &process,
@@ -50,7 +50,7 @@ async fn requests_of_users_take_as_long_as_in_calm() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_of_users_take_as_long_while_each_guess_comes_from_another_address_and_user() {
+async fn requests_of_users_take_no_longer_during_a_flood_from_many_addresses() {
     let process = process(10, LASTING).await;
     compare(
         &process,

@@ -32,7 +32,7 @@ async fn login(gateway: &Gateway, upstream: &Upstream, user: &str, password: &st
 }
 
 #[tokio::test]
-async fn a_hundred_first_uses_of_one_password_cost_one_hash() {
+async fn a_hundred_concurrent_logins_cost_one_hash() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     // Dear enough that all of them come while the first is checked.
@@ -71,7 +71,7 @@ async fn a_hundred_first_uses_of_one_password_cost_one_hash() {
 }
 
 #[tokio::test]
-async fn a_hundred_tries_of_one_wrong_password_cost_one_hash_whether_or_not_the_user_exists() {
+async fn a_repeated_wrong_password_costs_one_hash_for_known_and_unknown_users() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     change(
@@ -99,7 +99,7 @@ async fn a_hundred_tries_of_one_wrong_password_cost_one_hash_whether_or_not_the_
 }
 
 #[tokio::test]
-async fn a_remembered_password_costs_no_hash_and_a_wrong_one_is_not_covered_by_it() {
+async fn a_cached_password_costs_no_hash_and_admits_no_other() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     for _ in 0..3 {
@@ -156,7 +156,7 @@ async fn an_unknown_user_takes_as_long_as_a_wrong_password() {
 }
 
 #[tokio::test]
-async fn a_changed_entry_is_forgotten_at_once() {
+async fn a_changed_entry_ends_the_old_password_at_once() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
@@ -170,7 +170,7 @@ async fn a_changed_entry_is_forgotten_at_once() {
 }
 
 #[tokio::test]
-async fn a_removed_user_is_out_at_once() {
+async fn a_removed_user_is_refused_at_once() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
@@ -184,7 +184,7 @@ async fn a_removed_user_is_out_at_once() {
 }
 
 #[tokio::test]
-async fn an_emptied_file_keeps_its_users_for_a_moment_and_then_lets_nobody_in() {
+async fn an_emptied_file_ends_all_logins_after_two_seconds() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
@@ -206,7 +206,7 @@ async fn an_emptied_file_keeps_its_users_for_a_moment_and_then_lets_nobody_in() 
 }
 
 #[tokio::test]
-async fn taking_out_the_last_user_counts_without_a_restart() {
+async fn removing_the_last_user_counts_without_a_restart() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
@@ -240,7 +240,7 @@ const UNREADABLE: [(&str, &str); 3] = [
 ];
 
 #[tokio::test]
-async fn a_file_that_cannot_be_read_any_more_keeps_its_users_until_it_can() {
+async fn an_unreadable_file_keeps_its_users() {
     for (how, _) in UNREADABLE {
         let upstream = Upstream::new().await;
         let gateway = Gateway::before(&upstream.url()).await;
@@ -315,7 +315,7 @@ async fn refusal(directory: &Path) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_pair_of_user_and_password_is_refused() {
+async fn malformed_credentials_are_refused() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let right = basic("alice", "secret");
@@ -404,7 +404,7 @@ async fn a_long_password_counts_with_its_first_72_bytes() {
 }
 
 #[tokio::test]
-async fn a_domain_without_users_does_not_open() {
+async fn a_domain_without_users_refuses_all_logins() {
     let without_users = ["", "# nobody\n", "alice:plain\n"].map(Some);
     for content in [None].into_iter().chain(without_users) {
         let directory = tempfile::tempdir().unwrap();

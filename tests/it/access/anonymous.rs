@@ -8,7 +8,7 @@ const PUBLIC: &str = "[[access]]\nusers = ['@anonymous']\nrepositories = ['publi
     [[access]]\nusers = ['alice']\nrepositories = ['own/**']\nactions = ['all']\n";
 
 #[tokio::test]
-async fn what_anonymous_may_pull_needs_no_login_and_all_else_a_challenge() {
+async fn anonymous_pulls_need_no_login_and_all_other_calls_are_challenged() {
     for kind in KINDS {
         let fixture =
             AccessFixture::with(kind, PUBLIC, |domain| domain.auth("anonymous = 'pull'")).await;

@@ -321,7 +321,7 @@ async fn one_action_allows_its_own_calls_alone() {
 }
 
 #[tokio::test]
-async fn a_deny_takes_its_own_calls_alone() {
+async fn a_deny_denies_its_own_calls_alone() {
     for (fixture, login) in columns().await {
         for (seed, action) in (0..).zip(Action::ALL) {
             let deny = format!(
@@ -341,7 +341,7 @@ async fn a_deny_takes_its_own_calls_alone() {
 }
 
 #[tokio::test]
-async fn a_rule_counts_for_whom_and_from_where_it_says() {
+async fn a_rule_counts_for_its_users_and_networks() {
     let here = "networks = ['127.0.0.0/8', '10.0.0.0/8']\n";
     let elsewhere = "networks = ['10.0.0.0/8', '::1/128']\n";
     let users = [
@@ -389,7 +389,7 @@ async fn a_rule_counts_for_whom_and_from_where_it_says() {
 }
 
 #[tokio::test]
-async fn a_rule_of_tags_is_held_against_what_a_delete_takes_away() {
+async fn a_rule_of_tags_is_applied_to_all_tags_that_a_delete_removes() {
     let deny = |action: &str| {
         let all = allow("base/**", "'all'");
         format!(
@@ -436,7 +436,7 @@ async fn a_rule_of_tags_is_held_against_what_a_delete_takes_away() {
 }
 
 #[tokio::test]
-async fn a_denied_pull_is_denied_to_head_also() {
+async fn a_denied_pull_is_denied_for_head() {
     for kind in KINDS {
         let deny = "[[access]]\ndeny = true\nusers = ['alice']\nrepositories = ['**']\nactions = ['pull']\n";
         let fixture = AccessFixture::new(kind, &format!("{}{deny}", allow("**", "'all'"))).await;
@@ -471,7 +471,7 @@ async fn without_a_rule_every_user_may_do_everything() {
 }
 
 #[tokio::test]
-async fn an_inbox_takes_its_own_tag_and_shows_nothing_else() {
+async fn an_inbox_accepts_its_own_tag_and_hides_all_others() {
     for kind in KINDS {
         let fixture = AccessFixture::new(kind, INBOX).await;
         fixture
@@ -511,7 +511,7 @@ async fn an_inbox_takes_its_own_tag_and_shows_nothing_else() {
 }
 
 #[tokio::test]
-async fn rules_and_groups_hold_as_soon_as_they_are_loaded() {
+async fn rules_and_groups_apply_as_soon_as_they_are_loaded() {
     let fixture = AccessFixture::new(Kind::Store, &allow("base/**", "'pull'")).await;
     fixture.seeded(1, &["base/app"], "v1").await;
     let mut alice = fixture.client("alice");

@@ -243,13 +243,13 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
 }
 
 #[tokio::test]
-async fn what_explain_says_is_what_a_request_gets() {
+async fn explain_agrees_with_requests() {
     compared(Kind::Store, Login::Password, 30).await;
     compared(Kind::Upstream, Login::Password, 12).await;
 }
 
 #[tokio::test]
-async fn what_explain_says_is_what_a_request_with_a_token_gets() {
+async fn explain_agrees_with_requests_with_tokens() {
     compared(Kind::Store, Login::Token, 20).await;
     compared(Kind::UpstreamHttp2, Login::Token, 8).await;
 }

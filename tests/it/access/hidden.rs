@@ -25,7 +25,7 @@ fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
 }
 
 #[tokio::test]
-async fn what_may_not_be_seen_answers_as_if_it_did_not_exist() {
+async fn an_invisible_repository_answers_as_a_nonexistent_one() {
     for kind in KINDS {
         let fixture = AccessFixture::new(kind, &allow("own/**", "'pull', 'push'")).await;
         let image = fixture.seeded(1, &["secret/app"], "v1").await;
@@ -108,7 +108,7 @@ async fn a_push_is_refused_alike_whether_the_repository_exists_or_not() {
 }
 
 #[tokio::test]
-async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
+async fn errors_of_the_registry_have_the_requested_name() {
     let rules = allow("own/**", "'pull'");
     let mut between = ProxiedPair::with(|domain| domain.tables(&rules)).await;
     let digest = sha256(b"x");
@@ -148,7 +148,7 @@ async fn the_registrys_own_words_come_with_the_name_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn words_that_have_to_be_read_are_asked_for_as_they_are() {
+async fn bodies_that_are_rewritten_are_requested_without_compression() {
     let mut between = ProxiedPair::with(|domain| domain.tables(&allow("own/**", "'pull'"))).await;
     let lines = "Accept-Encoding: gzip, br\r\nRange: bytes=5-\r\nIf-Range: \"a\"\r\nIf-None-Match: \"a\"\r\n\
         If-Match: *\r\nIf-Modified-Since: Fri, 27 Nov 2026 00:00:00 GMT\r\n\

@@ -37,7 +37,7 @@ async fn catalog(client: &mut Client, n: usize) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn the_catalog_shows_what_may_be_seen_in_whole_pages() {
+async fn a_filtered_catalog_has_full_pages() {
     for kind in KINDS {
         let deny = "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/c']\nactions = ['catalog']\n";
         let rules = format!(
@@ -216,7 +216,7 @@ fn listed(names: &[&str], next: Option<&str>) -> String {
 }
 
 #[tokio::test]
-async fn a_name_that_no_link_can_hold_ends_nothing() {
+async fn a_name_that_no_link_can_contain_ends_no_connection() {
     let url = catalog_of(|_| Some(listed(&["a\u{7}", "b", "c&d>", "\u{fc}", "e"], None))).await;
     let domain = Domain::new("ci.test", &url).tables(&allow("**", "'all'"));
     let gateway = Setup::new().domain(domain).start().await;
@@ -288,7 +288,7 @@ async fn a_catalog_that_takes_too_long_ends_with_a_link() {
 }
 
 #[tokio::test]
-async fn a_mount_from_what_may_not_be_read_is_an_upload() {
+async fn a_mount_from_an_unreadable_repository_is_an_upload() {
     for kind in KINDS {
         let rules = format!(
             "{}{}{}",

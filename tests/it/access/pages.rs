@@ -15,7 +15,7 @@ async fn before_pages(rules: &str) -> (AccessFixture, Origin) {
 }
 
 #[tokio::test]
-async fn pages_are_for_those_who_may_see_everything() {
+async fn pages_need_the_right_to_see_everything() {
     let rules =
         "[[access]]\nusers = ['bob']\nrepositories = ['**']\nactions = ['pull', 'catalog']\n";
     let (fixture, page) = before_pages(&format!("{}{rules}", allow("base/**", "'all'"))).await;
@@ -27,7 +27,7 @@ async fn pages_are_for_those_who_may_see_everything() {
 }
 
 #[tokio::test]
-async fn only_who_may_do_everything_changes_something_through_a_page() {
+async fn writes_through_a_page_need_the_right_to_everything() {
     let all = allow("**", "'all'");
     let read = allow("**", "'pull', 'catalog'");
     let deny = |user: &str, rest: &str| {

@@ -7,7 +7,7 @@ use crate::store::image::sha256;
 const BOTH: &str = "[[access]]\nusers = ['alice', 'bob']\nrepositories = ['base/**']\nactions = ['push', 'pull']\n";
 
 #[tokio::test]
-async fn nobody_else_goes_on_with_an_upload() {
+async fn no_other_user_continues_an_upload() {
     for kind in KINDS {
         let mut fixture = AccessFixture::new(kind, BOTH).await;
         let session = fixture.client("alice").start("base/app").await;
@@ -127,7 +127,7 @@ async fn the_rest_of_the_target_reaches_the_registry_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_kept_stops_no_domain_without_rules() {
+async fn a_session_key_that_cannot_be_stored_stops_no_domain_without_rules() {
     for (rules, starts) in [("", true), (BOTH, false)] {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("state")).unwrap();
@@ -168,7 +168,7 @@ async fn a_key_that_cannot_be_kept_stops_no_domain_without_rules() {
 }
 
 #[tokio::test]
-async fn a_session_of_one_domain_is_none_of_another() {
+async fn a_session_is_unknown_at_another_domain() {
     for rules in ["", BOTH] {
         // The same registry behind both, the same user, and one key for all of them.
         let upstream = Upstream::new().await;
@@ -221,7 +221,7 @@ async fn a_session_of_one_domain_is_none_of_another() {
 }
 
 #[tokio::test]
-async fn without_a_rule_an_upload_is_its_users_too() {
+async fn uploads_are_bound_to_their_users_without_rules() {
     let mut fixture = AccessFixture::with(Kind::Store, "", |domain| domain.tables("")).await;
     let session = fixture.client("bob").start("any/where").await;
     let commit = format!("?digest={}", sha256(b"01234"));

@@ -89,7 +89,7 @@ async fn restricted() -> ProxiedPair {
 }
 
 #[tokio::test]
-async fn the_registry_is_asked_first_and_gets_the_push_unchanged() {
+async fn the_registry_is_queried_first_and_gets_the_push_unchanged() {
     let mut between = restricted().await;
     let look = between.forwarded(push("v1", "{\"a\":1}")).await;
     assert_eq!(look.first, "HEAD /v2/base/app/manifests/v1 HTTP/1.1");
@@ -121,7 +121,7 @@ async fn the_registry_is_asked_first_and_gets_the_push_unchanged() {
 }
 
 #[tokio::test]
-async fn what_the_registry_does_not_tell_is_not_taken_for_absent() {
+async fn an_error_of_the_registry_is_not_taken_for_an_absent_tag() {
     for answer in [
         "500 Oops",
         "401 Unauthorized",
@@ -150,7 +150,7 @@ async fn what_the_registry_does_not_tell_is_not_taken_for_absent() {
 }
 
 #[tokio::test]
-async fn a_push_whose_client_leaves_still_keeps_the_next_one_waiting() {
+async fn a_push_without_its_client_still_delays_the_next_one() {
     let mut between = restricted().await;
     between.forwarded(push("v1", "{}")).await;
     between
@@ -184,7 +184,7 @@ async fn a_push_whose_client_leaves_still_keeps_the_next_one_waiting() {
 }
 
 #[tokio::test]
-async fn a_manifest_over_the_limit_is_refused_before_the_registry_hears_of_it() {
+async fn a_manifest_over_the_limit_is_refused_before_the_registry_gets_it() {
     let settings = format!(
         "[limits]\nmanifest = '1 KiB'\n{}",
         allow("base/**", "'push'")
@@ -228,7 +228,7 @@ async fn beside_an_open_domain() -> ProxiedPair {
 }
 
 #[tokio::test]
-async fn a_push_through_another_domain_of_the_same_registry_waits_for_its_turn() {
+async fn pushes_through_two_domains_of_one_registry_are_serialized() {
     let mut between = beside_an_open_domain().await;
     let of_open = |request: String| request.replace("Host: ci.test", "Host: open.test");
     let mut open = RawPeer::new(
@@ -319,7 +319,7 @@ async fn of_two_processes_over_one_store_only_one_makes_a_tag() {
 }
 
 #[tokio::test]
-async fn a_manifest_streams_where_no_tag_depends_on_what_is_there() {
+async fn a_manifest_is_streamed_where_no_rule_depends_on_existing_tags() {
     for rules in ["'push', 'overwrite'", "'all'"] {
         let mut between = ProxiedPair::with(|domain| domain.tables(&allow("base/**", rules))).await;
         let whole = push("v1", "{\"a\":1}");
@@ -336,7 +336,7 @@ async fn a_manifest_streams_where_no_tag_depends_on_what_is_there() {
 }
 
 #[tokio::test]
-async fn manifests_that_wait_for_memory_are_not_read_and_not_kept_waiting_for_ever() {
+async fn manifests_wait_for_memory_unread_and_for_a_limited_time() {
     let mut between = restricted().await;
     // Her password is known then.
     between.passed(request("GET", "/v2/", "")).await;

@@ -19,7 +19,7 @@ type Client = RawPeer<TlsStream<TcpStream>>;
 const TOKENS: &str = "/token?service=ci.test&scope=repository:base/app:pull";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_addresses_and_ten_thousand_users_take_no_memory_and_no_time() {
+async fn guesses_from_many_addresses_take_bounded_memory_and_time() {
     let process = process_of((6, LASTING), "mode = 'token'").await;
     sweep(&process, 0..10_000).await;
     let before = process.memory();

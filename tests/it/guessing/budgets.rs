@@ -64,7 +64,7 @@ async fn over_http2_it_is_the_same() {
 }
 
 #[tokio::test]
-async fn the_tries_of_known_and_unknown_users_are_as_many() {
+async fn known_and_unknown_users_have_equal_budgets() {
     let mut fixture = GuessingFixture::new(5, 20).await;
     let known = fixture.guess_on("192.0.2.1", "alice", "wrong").await;
     let unknown = fixture.guess_on("192.0.2.2", "nobody", "wrong").await;
@@ -74,7 +74,7 @@ async fn the_tries_of_known_and_unknown_users_are_as_many() {
 }
 
 #[tokio::test]
-async fn five_equal_wrong_tries_count_once_and_cost_one_hash() {
+async fn a_wrong_password_repeated_five_times_counts_once_and_costs_one_hash() {
     let mut fixture = GuessingFixture::new(5, 20).await;
     for (from, user) in [("192.0.2.1", "alice"), ("192.0.2.2", "nobody")] {
         let before = fixture.hashes();
@@ -102,7 +102,7 @@ async fn a_password_that_was_wrong_and_becomes_right_is_right_at_once() {
 }
 
 #[tokio::test]
-async fn a_remembered_password_passes_from_any_address_whatever_was_guessed_there() {
+async fn a_cached_password_is_accepted_from_any_address() {
     let mut fixture = GuessingFixture::new(5, 5).await;
     assert_eq!(fixture.login("10.0.0.1", "alice", "secret").await, 200);
     fixture.guess_on("192.0.2.1", "alice", "wrong").await;
@@ -120,7 +120,7 @@ async fn a_remembered_password_passes_from_any_address_whatever_was_guessed_ther
 }
 
 #[tokio::test]
-async fn tries_come_back_evenly_over_the_window() {
+async fn tries_are_restored_evenly_over_the_window() {
     let mut fixture = GuessingFixture::new(5, 20).await;
     fixture.guess_on("192.0.2.1", "alice", "wrong").await;
     // A fifth of ten minutes each.
@@ -215,7 +215,7 @@ async fn the_ipv6_networks_of_one_customer_are_stopped_together() {
 }
 
 #[tokio::test]
-async fn a_flood_from_one_address_costs_its_budget_in_hashes_and_no_more() {
+async fn a_flood_from_one_address_costs_its_budget_in_hashes() {
     let mut fixture = GuessingFixture::new(5, 20).await;
     let mut flood = Vec::new();
     for number in 0..50 {

@@ -17,7 +17,7 @@ async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn unlocking_gives_the_tries_back() {
+async fn unlocking_restores_the_tries() {
     let mut fixture = GuessingFixture::new(5, 5).await;
     let directory = fixture.gateway.directory.path().to_owned();
     fixture.guess_on("192.0.2.1", "alice", "wrong").await;
@@ -50,7 +50,7 @@ async fn unlocking_gives_the_tries_back() {
 }
 
 #[tokio::test]
-async fn unlocking_says_what_there_was_to_do() {
+async fn unlocking_reports_what_it_reset() {
     let fixture = GuessingFixture::new(5, 5).await;
     let directory = fixture.gateway.directory.path().to_owned();
     for (arguments, code, said) in [
@@ -92,7 +92,7 @@ async fn unlocking_says_what_there_was_to_do() {
 }
 
 #[tokio::test]
-async fn reload_prints_what_is_wrong_and_the_old_configuration_stays() {
+async fn a_failed_reload_prints_the_problems_and_changes_nothing() {
     let origin = Origin::new().await;
     let gateway = Gateway::before(&origin.url()).await;
     let directory = gateway.directory.path().to_owned();
@@ -119,7 +119,7 @@ async fn reload_prints_what_is_wrong_and_the_old_configuration_stays() {
 }
 
 #[tokio::test]
-async fn reload_takes_the_new_budgets_and_proxies() {
+async fn a_reload_applies_new_budgets_and_proxies() {
     let mut fixture = GuessingFixture::new(5, 100).await;
     assert_eq!(fixture.guess_on("192.0.2.1", "alice", "wrong").await, 5);
     let main = fixture.gateway.path("moorgate.toml");
@@ -144,7 +144,7 @@ async fn reload_takes_the_new_budgets_and_proxies() {
 }
 
 #[tokio::test]
-async fn without_a_process_the_commands_say_so() {
+async fn commands_report_that_no_process_runs() {
     let directory = tempfile::tempdir().unwrap();
     Setup::new()
         .domain(Domain::new("ci.test", "http://127.0.0.1:1"))
@@ -170,7 +170,7 @@ async fn without_a_process_the_commands_say_so() {
 }
 
 #[tokio::test]
-async fn the_socket_is_its_owners_replaces_a_stale_one_and_goes_with_the_process() {
+async fn the_control_socket_is_private_and_replaces_a_stale_one() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
     let socket = gateway.path("state/control.sock");
     assert_eq!(
@@ -182,7 +182,7 @@ async fn the_socket_is_its_owners_replaces_a_stale_one_and_goes_with_the_process
 }
 
 #[tokio::test]
-async fn nonsense_on_the_socket_is_answered_or_cut_and_the_next_command_is_served() {
+async fn a_malformed_command_does_not_stop_the_next_one() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
     let connect = async || {
         RawPeer::new(

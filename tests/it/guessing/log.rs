@@ -13,7 +13,7 @@ fn line(said: &str) -> (String, u64) {
 }
 
 #[tokio::test]
-async fn an_offender_is_in_the_log_once_a_minute() {
+async fn a_locked_out_address_is_logged_once_a_minute() {
     let events = Events::kept();
     let mut fixture = GuessingFixture::new(5, 20).await;
     fixture.guess_on("192.0.2.1", "alice", "wrong").await;
@@ -40,7 +40,7 @@ async fn an_offender_is_in_the_log_once_a_minute() {
 }
 
 #[tokio::test]
-async fn each_offender_is_in_the_log_but_no_name_that_nobody_has() {
+async fn refused_addresses_and_users_are_logged_and_unknown_names_are_not() {
     let events = Events::kept();
     let mut fixture = GuessingFixture::new(5, 5).await;
     // Perhaps a password in the wrong field.

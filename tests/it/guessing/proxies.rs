@@ -64,7 +64,7 @@ async fn client_of(
 const PROXY: [u8; 4] = [127, 0, 0, 5];
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed_about_each_request() {
+async fn the_header_of_a_trusted_proxy_counts_for_each_request() {
     let origin = Origin::new().await;
     let gateway = gateway(&origin).await;
     let mut client = begin(&gateway, PROXY, b"").await.unwrap();
@@ -94,7 +94,7 @@ async fn a_trusted_proxy_is_believed_about_each_request() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_believed() {
+async fn headers_of_untrusted_peers_are_ignored() {
     let origin = Origin::new().await;
     let gateway = gateway(&origin).await;
     let mut client = begin(&gateway, [127, 0, 0, 1], b"").await.unwrap();
@@ -117,7 +117,7 @@ async fn nobody_else_is_believed() {
 }
 
 #[tokio::test]
-async fn an_attacker_behind_a_trusted_proxy_is_told_from_the_others_behind_it() {
+async fn an_attacker_behind_a_trusted_proxy_does_not_lock_out_others_behind_it() {
     let mut fixture = GuessingFixture::new(5, 20).await;
     let invented = [
         "198.51.100.1, 192.0.2.1",
@@ -155,7 +155,7 @@ fn version2(address: [u8; 4]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_may_say_it_before_tls() {
+async fn a_trusted_proxy_may_send_the_address_before_tls() {
     let origin = Origin::new().await;
     let gateway = gateway(&origin).await;
     for (first, address) in [
@@ -193,7 +193,7 @@ async fn a_trusted_proxy_may_say_it_before_tls() {
 }
 
 #[tokio::test]
-async fn a_header_of_anybody_else_is_refused() {
+async fn a_proxy_header_of_an_untrusted_peer_is_refused() {
     let origin = Origin::new().await;
     let gateway = gateway(&origin).await;
     for first in [

@@ -37,7 +37,7 @@ fn signed(key: &EncodingKey, id: &str, claims: &Value) -> String {
 }
 
 #[tokio::test]
-async fn unsigned_and_otherwise_signed_tokens() {
+async fn tokens_with_other_signatures_are_refused() {
     let fixture = TokenFixture::new("").await;
     let good = fixture.token("alice", SCOPE).await;
     fixture.client().bearing(&good).get("/v2/").await.is(200);
@@ -149,7 +149,7 @@ fn spki(point: &[u8]) -> [Vec<u8>; 3] {
 }
 
 #[tokio::test]
-async fn claims_that_do_not_hold_here_and_now() {
+async fn tokens_with_other_claims_are_refused() {
     let fixture = TokenFixture::new("").await;
     let claims = part(&fixture.token("alice", SCOPE).await, 1);
     let (key, id) = fixture.key().await;
@@ -207,7 +207,7 @@ async fn a_token_of_ten_mebibytes_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_token_of_one_domain_is_worth_nothing_at_another() {
+async fn a_token_of_one_domain_is_refused_at_another() {
     let origin = Origin::new().await;
     let domain = |name| Domain::new(name, &origin.url()).auth("mode = 'token'");
     let setup = Setup::new()

@@ -47,7 +47,7 @@ fn calls() -> Vec<(&'static str, String, &'static str)> {
 }
 
 #[tokio::test]
-async fn without_a_token_each_call_says_where_to_get_which() {
+async fn each_call_without_a_token_is_challenged_for_its_scope() {
     let origin = Origin::new().await;
     for anonymous in ["", "\nanonymous = 'pull'"] {
         let rules = "[[access]]\nusers = ['alice']\nrepositories = ['**']\nactions = ['all']\n";
@@ -129,7 +129,7 @@ async fn a_token_never_reaches_the_registry() {
 }
 
 #[tokio::test]
-async fn a_token_is_good_for_its_scope_and_nothing_else() {
+async fn a_token_grants_its_scope_and_nothing_else() {
     for kind in KINDS {
         let fixture = TokenFixture::with(kind, "", "").await;
         let image = fixture.seeded(&["a/b", "a/bc", "c"], "v1").await;
@@ -204,7 +204,7 @@ async fn a_token_is_good_for_its_scope_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_the_rules_refuse_is_refused_with_their_words_whatever_the_token_says() {
+async fn the_rules_refuse_calls_that_a_token_grants() {
     for kind in KINDS {
         let rules = format!("{}{INBOX}", allow("base/**", "'pull', 'list'"));
         let fixture = TokenFixture::with(kind, "", &rules).await;
@@ -285,7 +285,7 @@ async fn a_mount_needs_the_other_repository_in_the_token_too() {
 }
 
 #[tokio::test]
-async fn pulls_without_a_login_need_no_token_and_all_else_one() {
+async fn anonymous_pulls_need_no_token_and_all_other_calls_one() {
     let rules =
         "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n";
     let fixture = TokenFixture::with(Kind::Store, "anonymous = 'pull'", rules).await;

@@ -11,7 +11,7 @@ use crate::store::image::sha256;
 const SCOPE: &str = "repository:own/app:pull,push,delete";
 
 #[tokio::test]
-async fn a_user_who_is_taken_out_or_has_another_password_is_out_at_once() {
+async fn a_user_who_is_removed_or_has_another_password_is_refused_at_once() {
     let fixture = TokenFixture::new(&allow("own/**", "'all'")).await;
     let mut alice = fixture.bearer("alice", SCOPE).await;
     let mut bob = fixture.bearer("bob", "").await;
@@ -36,7 +36,7 @@ async fn a_user_who_is_taken_out_or_has_another_password_is_out_at_once() {
 }
 
 #[tokio::test]
-async fn who_stays_in_the_file_stays_logged_in() {
+async fn users_that_stay_in_the_file_stay_logged_in() {
     let fixture = TokenFixture::new("").await;
     let mut alice = fixture.bearer("alice", SCOPE).await;
     let path = fixture.0.gateway.path("conf.d/ci.test.htpasswd");
@@ -58,7 +58,7 @@ async fn who_stays_in_the_file_stays_logged_in() {
 }
 
 #[tokio::test]
-async fn a_tightened_rule_counts_for_tokens_that_were_given_before() {
+async fn a_tightened_rule_counts_for_tokens_issued_before() {
     for kind in [Kind::Store, Kind::Upstream] {
         let fixture = TokenFixture::with(kind, "", &allow("own/**", "'all'")).await;
         let image = fixture.seeded(&["own/app"], "v1").await;
@@ -123,7 +123,7 @@ async fn anonymous_tokens_end_with_the_setting() {
 }
 
 #[tokio::test]
-async fn a_token_lives_for_its_time_and_is_looked_at_when_a_request_begins() {
+async fn a_token_is_checked_when_a_request_begins() {
     let upstream = Upstream::new().await;
     let domain =
         Domain::new("ci.test", &upstream.url()).auth("mode = 'token'\ntoken_lifetime = '10min'");
@@ -210,7 +210,7 @@ async fn a_restart_leaves_tokens_and_refresh_tokens_good() {
 }
 
 #[tokio::test]
-async fn keys_follow_one_another() {
+async fn signing_keys_are_rotated() {
     let fixture = TokenFixture::with(Kind::Store, "token_lifetime = '24h'", "").await;
     let (_, first) = fixture.key().await;
     let kid = |token: &str| {
@@ -242,7 +242,7 @@ async fn keys_follow_one_another() {
 }
 
 #[tokio::test]
-async fn reloads_bring_token_mode_and_take_it_away() {
+async fn reloads_turn_token_mode_on_and_off() {
     let fixture = TokenFixture::new("").await;
     let token = fixture.token("alice", SCOPE).await;
     let file = fixture.0.gateway.path("conf.d/ci.test.toml");

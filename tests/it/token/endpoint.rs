@@ -217,7 +217,7 @@ async fn wrong_credentials_get_401_and_are_counted() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_told_in_the_words_of_oauth() {
+async fn malformed_token_requests_get_oauth_errors() {
     let fixture = TokenFixture::new("").await;
     let alice = Some(("alice", "secret"));
     let invalid = |error: &'static str| {
@@ -332,7 +332,7 @@ async fn it_is_the_same_over_http2() {
 }
 
 #[tokio::test]
-async fn a_form_that_stops_coming_is_given_up() {
+async fn a_stalled_form_is_timed_out() {
     let fixture = TokenFixture::new("").await;
     let mut peer = fixture.0.gateway.client().await;
     let (name, kind) = FORM;
@@ -346,7 +346,7 @@ async fn a_form_that_stops_coming_is_given_up() {
 }
 
 #[tokio::test]
-async fn without_a_login_there_is_a_token_for_what_anonymous_may_do() {
+async fn anonymous_tokens_grant_what_anonymous_may_do() {
     let rules =
         "[[access]]\nusers = ['@anonymous']\nrepositories = ['public/**']\nactions = ['all']\n";
     let fixture = TokenFixture::with(Kind::Store, "anonymous = 'pull'", rules).await;
@@ -386,7 +386,7 @@ async fn without_a_login_there_is_a_token_for_what_anonymous_may_do() {
 }
 
 #[tokio::test]
-async fn an_inbox_gets_what_its_pushes_need() {
+async fn an_inbox_grants_what_its_pushes_need() {
     let fixture = TokenFixture::new(INBOX).await;
     let query = "scope=repository:bob/site:pull,push,delete&scope=repository:alice/site:pull,push";
     let answer = fixture.asked(Some(("bob", "secret")), query).await.json();
@@ -394,7 +394,7 @@ async fn an_inbox_gets_what_its_pushes_need() {
 }
 
 #[tokio::test]
-async fn basic_mode_has_no_endpoint_and_token_mode_takes_it_from_the_pages() {
+async fn the_token_endpoint_exists_in_token_mode_alone() {
     let pages = crate::harness::Origin::new().await;
     let browser = format!("[browser]\nurl = '{}'", pages.url());
     let basic_domain = Domain::store("ci.test", "ci").tables(&browser);
@@ -438,7 +438,7 @@ async fn basic_mode_has_no_endpoint_and_token_mode_takes_it_from_the_pages() {
 }
 
 #[tokio::test]
-async fn the_realm_is_where_the_client_came_to() {
+async fn the_realm_has_the_host_of_the_request() {
     let domain = Domain::store("ci.test", "ci")
         .top("aliases = ['alias.test', '127.0.0.1']")
         .auth("mode = 'token'");

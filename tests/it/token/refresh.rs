@@ -29,7 +29,7 @@ async fn redeemed(fixture: &TokenFixture, token: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn who_asks_for_one_gets_tokens_without_the_password() {
+async fn a_refresh_token_replaces_the_password() {
     let fixture = TokenFixture::new(&allow("own/**", "'pull', 'push'")).await;
     for answer in [
         fixture
@@ -84,7 +84,7 @@ async fn who_asks_for_one_gets_tokens_without_the_password() {
 }
 
 #[tokio::test]
-async fn what_the_state_directory_has_gives_nobody_a_token() {
+async fn the_state_directory_contains_no_usable_refresh_token() {
     let fixture = TokenFixture::new("").await;
     let token = refresh_token(&fixture, "alice").await;
     let text =
@@ -102,7 +102,7 @@ async fn what_the_state_directory_has_gives_nobody_a_token() {
 }
 
 #[tokio::test]
-async fn it_ends_with_the_user_the_password_and_its_time() {
+async fn a_refresh_token_ends_with_its_user_password_or_lifetime() {
     let fixture = TokenFixture::with(Kind::Store, "refresh_token_lifetime = '1d'", "").await;
     let token = refresh_token(&fixture, "alice").await;
     for _ in 0..3 {
@@ -123,7 +123,7 @@ async fn it_ends_with_the_user_the_password_and_its_time() {
 }
 
 #[tokio::test]
-async fn wrong_ones_are_counted_for_the_address_and_right_ones_always_pass() {
+async fn wrong_refresh_tokens_count_for_the_address_alone() {
     let fixture = TokenFixture::new("").await;
     // Tries come back with time.
     let _clock = Clock::stopped();
@@ -171,7 +171,7 @@ fn made_elsewhere(fixture: &TokenFixture, token: &str) {
 }
 
 #[tokio::test]
-async fn the_disk_is_asked_for_an_unknown_one_within_the_budget_alone() {
+async fn unknown_refresh_tokens_read_the_disk_within_the_budget_alone() {
     let fixture = TokenFixture::new("").await;
     let ours = refresh_token(&fixture, "alice").await;
     // So that the file is not looked at by itself meanwhile.
@@ -249,7 +249,7 @@ async fn a_locked_file_of_refresh_tokens_delays_no_revocation() {
 }
 
 #[tokio::test]
-async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
+async fn refresh_tokens_of_changed_entries_are_listed_as_ended() {
     let fixture = TokenFixture::new("").await;
     let directory = fixture.0.gateway.directory.path().to_owned();
     for user in ["alice", "bob", "carol"] {
@@ -309,7 +309,7 @@ async fn those_that_ended_with_their_users_entry_are_listed_as_such() {
 }
 
 #[tokio::test]
-async fn they_are_listed_and_taken_back_at_once() {
+async fn refresh_tokens_are_listed_and_revoked_at_once() {
     let fixture = TokenFixture::new("").await;
     let directory = fixture.0.gateway.directory.path().to_owned();
     let mut all = Vec::new();
@@ -380,7 +380,7 @@ async fn they_are_listed_and_taken_back_at_once() {
 }
 
 #[tokio::test]
-async fn without_a_process_they_are_listed_and_revoking_says_why_not() {
+async fn refresh_tokens_are_listed_without_a_process_and_not_revoked() {
     let directory = tempfile::tempdir().unwrap();
     Setup::new()
         .domain(Domain::store("ci.test", "ci").auth("mode = 'token'"))
@@ -399,7 +399,7 @@ async fn without_a_process_they_are_listed_and_revoking_says_why_not() {
 }
 
 #[tokio::test]
-async fn a_domain_without_tokens_has_none_to_take_back() {
+async fn a_domain_without_tokens_has_none_to_revoke() {
     let gateway = Setup::new()
         .domain(Domain::store("ci.test", "ci"))
         .start()
@@ -433,8 +433,5 @@ async fn a_state_that_cannot_be_used_is_a_problem_of_the_configuration() {
         panic!("it started");
     };
     let problems = problems.render(moorgate::config::problem::Colour::Never);
-    assert!(
-        problems.contains("has no token keys"),
-        "{problems}"
-    );
+    assert!(problems.contains("has no token keys"), "{problems}");
 }
