@@ -289,6 +289,29 @@ mod tests {
         }
     }
 
+    /// Why the parser of the bcrypt crate does not take the place of this one.
+    #[test]
+    fn the_parser_of_the_crate_accepts_other_forms() {
+        let accepted = |text: &str| {
+            (
+                BcryptHash::parse(text.as_bytes()).is_ok(),
+                text.parse::<bcrypt::HashParts>().is_ok(),
+            )
+        };
+        let good = "$2y$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie";
+        for same in ["$2a$04", "$2b$04", "$2y$17"] {
+            assert_eq!(accepted(&good.replace("$2y$04", same)), (true, true));
+        }
+        for by_crate in ["$2x$04", "$2y$+4", "$2y$03", "$2y$99"] {
+            let text = good.replace("$2y$04", by_crate);
+            assert_eq!(accepted(&text), (false, true), "{text}");
+        }
+        for (canonical, trailing_bits) in [("HQO", "HQP"), ("cie", "cif")] {
+            let text = good.replace(canonical, trailing_bits);
+            assert_eq!(accepted(&text), (true, false), "{text}");
+        }
+    }
+
     #[test]
     fn missing_costs_sum_up_to_the_goal() {
         for (low, high) in [(4, 4), (4, 5), (5, 12), (10, 17)] {
@@ -306,6 +329,14 @@ mod tests {
         fn parsing_never_panics(text: Vec<u8>) {
             let _ = BcryptHash::parse(&text);
             let _ = BcryptHash::parse(&[b"$2y$10$", &text[..]].concat());
+        }
+
+        #[test]
+        fn canonical_hashes_are_those_of_the_crate(cost in 4u32..=17, salt: [u8; 16], digest: [u8; 23]) {
+            let hash = BcryptHash { cost: Cost(cost), salt, digest };
+            let parts: bcrypt::HashParts = hash.to_string().parse().expect("canonical");
+            prop_assert_eq!((parts.get_cost(), parts.get_salt_raw()), (cost, salt));
+            prop_assert_eq!(parts.format_for_version(bcrypt::Version::TwoY), hash.to_string());
         }
 
         #[test]
