@@ -26,6 +26,8 @@ use records::Records;
 pub struct RefreshTokens {
     path: PathBuf,
     known: Mutex<RefreshTokenState>,
+    /// Held by the request that waits for the file on a thread that may block.
+    exchange_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct RefreshTokenState {
@@ -78,6 +80,7 @@ impl RefreshTokens {
         Ok(Self {
             path,
             known: Mutex::new(known),
+            exchange_lock: Arc::default(),
         })
     }
 
@@ -200,9 +203,20 @@ impl RefreshTokens {
         }
     }
 
+    /// Exchanges changes with the file. One request at a time does so on a thread that may block:
+    /// while another process holds the lock of the file, the others wait without a thread each.
     async fn written(self: &Arc<Self>, now: u64) -> Result<(), FileError> {
+        let lock = self.exchange_lock.clone().lock_owned();
+        let lock = tokio::time::timeout(LOCK_TIMEOUT, lock)
+            .await
+            .map_err(|_| FileError::timed_out(&self.path))?;
         let this = self.clone();
-        run_blocking(move || this.synchronize(now)).await
+        run_blocking(move || {
+            // Moved here, since the work goes on when the request is dropped.
+            let _lock = lock;
+            this.synchronize(now)
+        })
+        .await
     }
 
     fn change(&self, hash: TokenHash, change: Change) {

@@ -53,6 +53,11 @@ impl FileError {
         }
     }
 
+    pub(super) fn timed_out(path: &Path) -> Self {
+        let text = "timed out waiting for other requests that use the file";
+        Self::new(path, io::Error::new(io::ErrorKind::TimedOut, text))
+    }
+
     pub(super) fn no_randomness(path: &Path) -> Self {
         Self::new(path, io::Error::other("the system has no randomness"))
     }

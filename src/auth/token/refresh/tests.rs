@@ -203,6 +203,32 @@ async fn a_damaged_file_is_kept_and_no_token_is_issued() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
 }
 
+#[test]
+fn logins_that_wait_for_a_locked_file_take_one_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let fixture = TestRefreshTokens::new();
+        let path = file::path(fixture.directory.path());
+        let lock = FileLock::acquire_beside(&path, Duration::ZERO).unwrap();
+        let mut logins = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let tokens = fixture.tokens.clone();
+            logins.spawn(async move { issue(&tokens, "alice", day(0)).await });
+        }
+        tokio::task::yield_now().await;
+        tokio::select! {
+            () = run_blocking(|| ()) => {}
+            ended = logins.join_next() => panic!("a login ended before other work began: {ended:?}"),
+        }
+        drop(lock);
+        assert_eq!(logins.join_all().await.len(), 8);
+    });
+}
+
 #[tokio::test]
 async fn nothing_grows_while_the_file_cannot_be_written() {
     let fixture = TestRefreshTokens::new();
