@@ -2,6 +2,7 @@
 //! What it gets lies below `state`, where [`Certificates`] finds it.
 
 mod attempt;
+mod attempt_error;
 mod budgets;
 mod changes;
 mod contacts;

@@ -1,9 +1,6 @@
 //! An attempt to get a certificate: from the right to try to the file below `state`. Everything
 //! that must not be done twice is on disk before it is done.
 
-mod account;
-mod error;
-mod lost_state;
 mod place;
 mod preflight;
 
@@ -13,9 +10,8 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
-pub(super) use self::error::AttemptError;
-use self::error::{failure, next_wait};
 use self::preflight::identities;
+use super::attempt_error::{AttemptError, allowed, failure, next_wait};
 use super::context::OrderContext;
 use super::domain_state::{AttemptOutcome, DomainState};
 use super::local_error::LocalError;
@@ -299,10 +295,10 @@ impl Attempt<'_> {
 
     async fn may_order(&self, at: &CaAttempt<'_>, resumes: bool) -> Result<(), AttemptError> {
         let key = at.key.clone();
-        let allowed = self
+        let answer = self
             .context
             .ledger(move |ledger, now| ledger.may_order(&key.request(), now));
-        error::allowed(allowed.await.map_err(AttemptError::Local)?, resumes)
+        allowed(answer.await.map_err(AttemptError::Local)?, resumes)
     }
 
     /// Asks for the certificate, if that was not done yet, and waits for its chain.

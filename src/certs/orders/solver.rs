@@ -10,7 +10,7 @@ use std::sync::Arc;
 use self::command::{CommandError, DnsCommand};
 use self::txt_records::TxtRecords;
 pub(super) use self::txt_records::clean_up;
-use super::attempt::AttemptError;
+use super::attempt_error::AttemptError;
 use super::context::OrderContext;
 use crate::certs::acme::{AcmeError, Authorization, Challenge, Order};
 use crate::certs::challenge::{ChallengeResponse, ChallengeResponseError, Challenges};

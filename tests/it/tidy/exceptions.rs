@@ -11,7 +11,7 @@ pub const CIRCLES: &[&str] = &[];
 pub const REPEATED_TYPES: &[&str] = &[];
 
 /// Types with `impl` blocks in more than three files.
-pub const SPREAD_TYPES: &[&str] = &["certs::orders::attempt::Attempt"];
+pub const SPREAD_TYPES: &[&str] = &[];
 
 /// Names with a banned word.
 pub const BANNED_NAMES: &[&str] = &[

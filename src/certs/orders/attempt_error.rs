@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::domain_state::DomainState;
+use super::local_error::LocalError;
 use crate::certs::acme::AcmeError;
-use crate::certs::orders::domain_state::DomainState;
-use crate::certs::orders::local_error::LocalError;
 use crate::certs::state::ledger::{BlockReason, Failure, FailureKind, RateLimitScope, RetryAt};
 
 /// Why there is no certificate from a CA in this attempt.
-pub(in crate::certs::orders) enum AttemptError {
+pub(super) enum AttemptError {
     /// It is not time yet.
     Wait(SystemTime, String),
     /// The CA, or the way to it.
