@@ -43,7 +43,7 @@ use crate::config::acme::{CaSettings, CertifiedName};
 use crate::state_file::run_blocking;
 
 /// A session with one CA under one account.
-pub(super) struct Session {
+pub(super) struct AcmeSession {
     account: instant_acme::Account,
     transport: Arc<Transport>,
 }
@@ -79,7 +79,7 @@ pub(super) struct RenewalInfo {
     pub(super) retry_at: Option<SystemTime>,
 }
 
-impl Session {
+impl AcmeSession {
     /// With an account that exists; one that the CA has forgotten shows at the first request.
     pub(super) async fn open(ca: &CaSettings, account: &Account) -> Result<Self, AcmeError> {
         let transport = transport(ca).await?;

@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::changes::AppliedChanges;
 use self::context::OrderContext;
-use self::domain::Domain;
+use self::domain::ManagedDomain;
 use self::domain_state::{AttemptOutcome, DomainState};
 use self::plan::Plan;
-use self::step::Step;
+use self::step::StepResult;
 use crate::certs::served::manager::Certificates;
 use crate::certs::served::report::AcmeStatus;
 use crate::config::snapshot::Snapshot;
@@ -49,7 +49,7 @@ pub struct Issuer {
 /// The steps that are being taken.
 #[derive(Default)]
 struct Running {
-    steps: JoinSet<Step>,
+    steps: JoinSet<StepResult>,
     /// Whose. One that has panicked cannot say it itself.
     names: HashMap<task::Id, HostName>,
 }
@@ -57,8 +57,8 @@ struct Running {
 impl Running {
     fn ended(
         &mut self,
-        done: Result<(task::Id, Step), JoinError>,
-    ) -> (HostName, Result<Step, JoinError>) {
+        done: Result<(task::Id, StepResult), JoinError>,
+    ) -> (HostName, Result<StepResult, JoinError>) {
         let (id, step) = match done {
             Ok((id, step)) => (id, Ok(step)),
             Err(error) => (error.id(), Err(error)),
@@ -97,7 +97,7 @@ impl Issuer {
 
     /// Orders and renews until `stop`. What is under way then is taken up after the next start.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut domains: HashMap<HostName, Domain> = HashMap::new();
+        let mut domains: HashMap<HostName, ManagedDomain> = HashMap::new();
         let mut running = Running::default();
         if !self.context.plan.load().hosts.is_empty()
             && let Err(error) = self.context.ledger(|_, _| ()).await
@@ -131,7 +131,11 @@ impl Issuer {
         updates
     }
 
-    fn start_due(self: &Arc<Self>, domains: &mut HashMap<HostName, Domain>, running: &mut Running) {
+    fn start_due(
+        self: &Arc<Self>,
+        domains: &mut HashMap<HostName, ManagedDomain>,
+        running: &mut Running,
+    ) {
         let now = self.context.now();
         for domain in domains.values_mut() {
             if running.steps.len() >= MAX_CONCURRENT_STEPS {
@@ -152,19 +156,19 @@ impl Issuer {
 
     fn settle(
         &self,
-        domains: &mut HashMap<HostName, Domain>,
+        domains: &mut HashMap<HostName, ManagedDomain>,
         name: &HostName,
-        step: Result<Step, JoinError>,
+        step: Result<StepResult, JoinError>,
     ) {
         let Some(domain) = domains.get_mut(name) else {
             return;
         };
-        let Step { state, status, outcome } = step.unwrap_or_else(|error| {
+        let StepResult { state, status, outcome } = step.unwrap_or_else(|error| {
             tracing::error!(domain = %name, %error, "certificate task panicked, please report this");
             // What panicked would do so again at once. The others go on meanwhile.
             let state = DomainState::Waiting { until: self.context.now() + PANIC_RETRY_DELAY, why: PANIC_MESSAGE.to_owned() };
             let status = AcmeStatus { error: Some(PANIC_MESSAGE.to_owned()), ..domain.status.clone() };
-            Step { state, status, outcome: Some(AttemptOutcome::Failed) }
+            StepResult { state, status, outcome: Some(AttemptOutcome::Failed) }
         });
         domain.status = status;
         domain.count_outcome(outcome);
@@ -172,7 +176,7 @@ impl Issuer {
     }
 
     /// Until something is due, and never so long that a clock that was set goes unnoticed.
-    fn pause(&self, domains: &HashMap<HostName, Domain>, running: usize) -> Duration {
+    fn pause(&self, domains: &HashMap<HostName, ManagedDomain>, running: usize) -> Duration {
         if running >= MAX_CONCURRENT_STEPS {
             return MAX_IDLE;
         }
@@ -185,7 +189,7 @@ impl Issuer {
     }
 
     /// Shows what is going on, and says what presses.
-    fn publish_status(&self, domains: &mut HashMap<HostName, Domain>) {
+    fn publish_status(&self, domains: &mut HashMap<HostName, ManagedDomain>) {
         let now = self.context.now();
         for domain in domains.values_mut() {
             let held = self.context.certificates.issued(&domain.host.domain);

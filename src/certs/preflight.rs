@@ -19,7 +19,7 @@ use self::caa::forbidden;
 use self::probe::{Probe, Reachability};
 pub(crate) use self::served_certificate::served_certificate;
 use crate::certs::challenge::Challenges;
-use crate::certs::preflight::backoff::Severity;
+use crate::certs::preflight::backoff::Certainty;
 use crate::certs::preflight::dns::Resolver;
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::config::acme::{CertifiedName, ChallengeKind, ValidationPorts};
@@ -47,13 +47,13 @@ pub(crate) struct Findings {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) text: String,
-    pub(crate) severity: Severity,
+    pub(crate) certainty: Certainty,
 }
 
 impl Findings {
     /// The heaviest, if there is any.
-    pub(crate) fn severity(&self) -> Option<Severity> {
-        self.all.iter().map(|finding| finding.severity).max()
+    pub(crate) fn certainty(&self) -> Option<Certainty> {
+        self.all.iter().map(|finding| finding.certainty).max()
     }
 
     /// In words.
@@ -67,14 +67,14 @@ impl Findings {
     fn certain(&mut self, text: String) {
         self.all.push(Finding {
             text,
-            severity: Severity::Certain,
+            certainty: Certainty::Certain,
         });
     }
 
     fn doubtful(&mut self, text: String) {
         self.all.push(Finding {
             text,
-            severity: Severity::Doubtful,
+            certainty: Certainty::Doubtful,
         });
     }
 }

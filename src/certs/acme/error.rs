@@ -112,7 +112,7 @@ impl AcmeError {
 
     /// Whether the order goes on without us and is to be looked at again. One that is over does
     /// not, whatever its reason, and be it that the CA was out of order for a moment.
-    pub(in crate::certs) fn keeps_order(&self) -> bool {
+    pub(in crate::certs) fn is_order_resumable(&self) -> bool {
         matches!(
             self,
             Self::Unreachable(_)

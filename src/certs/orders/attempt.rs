@@ -28,7 +28,7 @@ use crate::config::vhost::SharedVirtualHost;
 use crate::state_file::run_blocking;
 
 /// What is to be tried, and for whom.
-pub(super) struct Attempt<'a> {
+pub(super) struct OrderAttempt<'a> {
     pub(super) context: &'a Arc<OrderContext>,
     pub(super) host: &'a SharedVirtualHost,
     pub(super) request: &'a AcmeRequest,
@@ -88,7 +88,7 @@ impl OrderKey {
     }
 }
 
-impl Attempt<'_> {
+impl OrderAttempt<'_> {
     /// An error is the disk's: nothing was ordered, or nothing is lost.
     pub(super) async fn run(&self, record: &mut DomainRecord) -> Result<AttemptResult, LocalError> {
         let plan = self.context.plan.load_full();
@@ -391,7 +391,7 @@ impl Attempt<'_> {
     ) -> Result<(SystemTime, String), LocalError> {
         let now = self.context.now();
         tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, %error, "no certificate from this CA");
-        if !error.keeps_order() {
+        if !error.is_order_resumable() {
             self.forget(at).await?;
         }
         record.error = Some(error.to_string());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::Issuer;
-use super::domain::Domain;
+use super::domain::ManagedDomain;
 use super::plan::{Plan, request_of};
 use crate::certs::state::ledger::file::Clock;
 use crate::registry::host::HostName;
@@ -33,11 +33,15 @@ impl AppliedChanges {
     }
 
     /// Applies what has changed since the last call.
-    pub(super) fn update(&mut self, issuer: &Issuer, domains: &mut HashMap<HostName, Domain>) {
+    pub(super) fn update(
+        &mut self,
+        issuer: &Issuer,
+        domains: &mut HashMap<HostName, ManagedDomain>,
+    ) {
         let clock = issuer.context.clock();
         if was_set_back(std::mem::replace(&mut self.clock, clock), clock) {
             tracing::info!("the clock was set back: all certificates are looked at again");
-            domains.values_mut().for_each(Domain::reevaluate);
+            domains.values_mut().for_each(ManagedDomain::reevaluate);
         }
         let plan = issuer.context.plan.load_full();
         let before = std::mem::replace(&mut self.plan, plan.clone());
@@ -46,7 +50,7 @@ impl AppliedChanges {
                 self._contact_updates = issuer.start_contact_updates(plan.clone());
             }
             if before.settings != plan.settings {
-                domains.values_mut().for_each(Domain::change);
+                domains.values_mut().for_each(ManagedDomain::change);
             }
         }
         apply_hosts(&plan, domains);
@@ -65,11 +69,11 @@ impl AppliedChanges {
     }
 }
 
-fn apply_hosts(plan: &Plan, domains: &mut HashMap<HostName, Domain>) {
+fn apply_hosts(plan: &Plan, domains: &mut HashMap<HostName, ManagedDomain>) {
     domains.retain(|name, _| plan.hosts.iter().any(|host| host.domain == *name));
     for host in &plan.hosts {
         let Some(known) = domains.get_mut(&host.domain) else {
-            domains.insert(host.domain.clone(), Domain::new(host.clone()));
+            domains.insert(host.domain.clone(), ManagedDomain::new(host.clone()));
             continue;
         };
         if !Arc::ptr_eq(&known.host, host) {

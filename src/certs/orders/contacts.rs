@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::context::OrderContext;
 use super::plan::Plan;
-use crate::certs::acme::{AcmeError, Session};
+use crate::certs::acme::{AcmeError, AcmeSession};
 use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::Account;
 use crate::config::acme::CaSettings;
@@ -47,14 +47,14 @@ impl OrderContext {
         let Some(account) = account.filter(|account| account.stored.contacts != contacts) else {
             return Ok(());
         };
-        let session = Session::open(ca, &account).await?;
+        let session = AcmeSession::open(ca, &account).await?;
         self.update_contacts_in(&session, id, contacts).await
     }
 
     /// Tells the contacts in a session, unless somebody else just has.
     pub(super) async fn update_contacts_in(
         &self,
-        session: &Session,
+        session: &AcmeSession,
         id: &CaId,
         contacts: &[String],
     ) -> Result<(), ContactsError> {

@@ -11,7 +11,7 @@ use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
 
 /// A domain that asks a CA.
-pub(super) struct Domain {
+pub(super) struct ManagedDomain {
     pub(super) host: SharedVirtualHost,
     pub(super) state: DomainState,
     pub(super) status: AcmeStatus,
@@ -41,7 +41,7 @@ pub(super) struct Trigger {
     pub(super) changed: bool,
 }
 
-impl Domain {
+impl ManagedDomain {
     pub(super) fn new(host: SharedVirtualHost) -> Self {
         let (state, status, attempts) =
             (DomainState::New, AcmeStatus::default(), Attempts::default());

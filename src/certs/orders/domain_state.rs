@@ -13,7 +13,7 @@ pub(super) enum DomainState {
         /// When it is to be renewed.
         renewal: SystemTime,
         /// When to look before that: the CA may change its advice.
-        look: SystemTime,
+        recheck: SystemTime,
         /// Whose choice the renewal is.
         why: String,
     },
@@ -54,7 +54,9 @@ impl DomainState {
     pub(super) fn due(&self) -> SystemTime {
         match self {
             Self::New => SystemTime::UNIX_EPOCH,
-            Self::Good { renewal, look, .. } => *renewal.min(look),
+            Self::Good {
+                renewal, recheck, ..
+            } => *renewal.min(recheck),
             Self::Waiting { until, .. }
             | Self::Elsewhere { until }
             | Self::AwaitingConfirmation { until, .. } => *until,

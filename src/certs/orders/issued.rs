@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certs::Certificate;
-use crate::certs::acme::Session;
+use crate::certs::acme::AcmeSession;
 use crate::certs::inspect::{CertificateFacts, InspectError};
 use crate::config::acme::CertifiedName;
 
@@ -50,7 +50,11 @@ pub(crate) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<
 }
 
 /// The chain whose topmost issuer has the wanted name, or else the CA's own choice.
-pub(crate) async fn preferred(chain: String, session: &Session, wanted: Option<&str>) -> String {
+pub(crate) async fn preferred(
+    chain: String,
+    session: &AcmeSession,
+    wanted: Option<&str>,
+) -> String {
     let Some(wanted) = wanted else { return chain };
     if top_issuer(&chain).as_deref() == Some(wanted) {
         return chain;

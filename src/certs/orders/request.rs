@@ -30,7 +30,7 @@ pub enum ScheduledOrder {
 pub enum RenewRequestError {
     /// Its domain file does not say `acme`, or there is none.
     #[error("no CA is asked for the certificate of {0}: its [tls] does not say `acme`")]
-    NotAsking(HostName),
+    NotAcme(HostName),
     /// Nothing is ordered that could not be taken down.
     #[error("nothing can be ordered: {0}")]
     Disk(String),
@@ -77,7 +77,7 @@ impl Issuer {
         let plan = self.context.plan.load_full();
         let host = plan.hosts.iter().find(|host| host.domain == *domain);
         let Some((host, request)) = host.and_then(|host| Some((host, request_of(host)?))) else {
-            return Err(RenewRequestError::NotAsking(domain.clone()));
+            return Err(RenewRequestError::NotAcme(domain.clone()));
         };
         let names = NameSet::new(sorted(&request.names)).expect("a request has a name");
         let renews = self

@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
-use super::attempt::{Attempt, AttemptResult};
+use super::attempt::{AttemptResult, OrderAttempt};
 use super::context::OrderContext;
 use super::domain::Trigger;
 use super::domain_state::{AttemptOutcome, DomainState};
 use super::local_error::LocalError;
 use super::plan::request_of;
 use super::solver::clean_up;
-use crate::certs::acme::{AcmeError, Session};
+use crate::certs::acme::{AcmeError, AcmeSession};
 use crate::certs::renewal::{AriAnswer, AriWindow, Life, Seed, ask_ari_again, renewal};
 use crate::certs::served::manager::Issued;
 use crate::certs::served::report::AcmeStatus;
@@ -27,7 +27,7 @@ use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
 /// What a step has come to.
-pub(super) struct Step {
+pub(super) struct StepResult {
     pub(super) state: DomainState,
     pub(super) status: AcmeStatus,
     /// `None`: no order was wanted, or another process has it in hand.
@@ -36,10 +36,14 @@ pub(super) struct Step {
 
 impl OrderContext {
     /// Looks after a domain once.
-    pub(super) async fn step(self: &Arc<Self>, host: &SharedVirtualHost, trigger: Trigger) -> Step {
+    pub(super) async fn step(
+        self: &Arc<Self>,
+        host: &SharedVirtualHost,
+        trigger: Trigger,
+    ) -> StepResult {
         let Trigger { requested, changed } = trigger;
         let Some(request) = request_of(host) else {
-            return Step {
+            return StepResult {
                 state: DomainState::New,
                 status: AcmeStatus::default(),
                 outcome: None,
@@ -65,7 +69,7 @@ impl OrderContext {
                 return self.step_result(host, request, &record, next, None);
             }
         }
-        let attempt = Attempt {
+        let attempt = OrderAttempt {
             context: self,
             host,
             request,
@@ -117,7 +121,7 @@ impl OrderContext {
         request: &AcmeRequest,
         record: DomainRecord,
         error: LocalError,
-    ) -> Step {
+    ) -> StepResult {
         tracing::error!(domain = %host.domain, %error, "nothing can be ordered");
         let until = self.now() + DISK_RETRY_DELAY;
         let record = DomainRecord {
@@ -138,7 +142,7 @@ impl OrderContext {
         record: &DomainRecord,
         state: DomainState,
         outcome: Option<AttemptOutcome>,
-    ) -> Step {
+    ) -> StepResult {
         let issued = self.certificates.issued(&host.domain);
         let facts = issued.as_ref().map(|issued| &issued.certificate.facts);
         let plan = self.plan.load();
@@ -150,7 +154,7 @@ impl OrderContext {
                 .first()
                 .map_or_else(String::new, |ca| ca.directory.to_string()),
         };
-        Step {
+        StepResult {
             state,
             outcome,
             status: AcmeStatus {
@@ -202,7 +206,12 @@ impl OrderContext {
         let account = run_blocking(move || storage.account(&its)).await?;
         let account = account.map_or_else(|| unregistered_account(id), Ok)?;
         let leaf: CertificateDer<'static> = leaf.clone();
-        let asked = async { Session::open(ca, &account).await?.renewal_info(&leaf).await };
+        let asked = async {
+            AcmeSession::open(ca, &account)
+                .await?
+                .renewal_info(&leaf)
+                .await
+        };
         match asked.await {
             Ok(Some(advice)) => Ok(Some(RenewalInfoResponse {
                 window: AriWindow::new(advice.start, advice.end),
@@ -332,10 +341,10 @@ fn planned(issued: &Issued, record: &DomainRecord) -> DomainState {
         .and_then(|advice| advice.window)
         .and_then(|(start, end)| AriWindow::new(start, end));
     let next = renewal(life, window, Seed::of(&facts.serial));
-    let look = advice.map_or(next.at, |advice| advice.ask_again);
+    let recheck = advice.map_or(next.at, |advice| advice.ask_again);
     DomainState::Good {
         renewal: next.at,
-        look,
+        recheck,
         why: next.why.to_string(),
     }
 }

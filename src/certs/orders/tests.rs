@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::attempt::{Attempt, AttemptResult};
+use super::attempt::{AttemptResult, OrderAttempt};
 use super::*;
 use crate::certs::served::report::CertificateReport;
 use crate::certs::state::storage::{DomainRecord, RenewalAdvice};
@@ -109,7 +109,7 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
     let host = &issuer.context.plan.load().hosts[0];
     let attempt = |held| {
         let request = plan::request_of(host).expect("it asks");
-        Attempt {
+        OrderAttempt {
             context: &issuer.context,
             host,
             request,

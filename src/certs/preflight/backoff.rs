@@ -9,7 +9,7 @@ use crate::certs::timestamps;
 
 /// How much a finding says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Severity {
+pub(crate) enum Certainty {
     /// Something could not be seen. That is no sign of trouble: the CA looks from another place.
     Doubtful,
     /// The order would fail, if the CA sees what we see.
@@ -36,7 +36,7 @@ pub(crate) struct PreflightBackoff {
 /// failures are counted by the hour, and Let's Encrypt forgives one of those in a row each day.
 pub(crate) fn next_retry(
     before: Option<PreflightBackoff>,
-    severity: Severity,
+    certainty: Certainty,
     held_until: Option<SystemTime>,
     now: SystemTime,
 ) -> Option<(PreflightBackoff, SystemTime)> {
@@ -44,9 +44,11 @@ pub(crate) fn next_retry(
     let since = before.map_or(now, |before| before.since.min(now));
     let times = before.map_or(0, |before| before.times);
     let left = held_until.map(|end| end.duration_since(now).unwrap_or_default());
-    let limit = match severity {
-        Severity::Doubtful => MAX_DOUBTFUL_DELAY,
-        Severity::Certain => left.map_or(MAX_CERTAIN_DELAY, |left| MAX_CERTAIN_DELAY.min(left / 8)),
+    let limit = match certainty {
+        Certainty::Doubtful => MAX_DOUBTFUL_DELAY,
+        Certainty::Certain => {
+            left.map_or(MAX_CERTAIN_DELAY, |left| MAX_CERTAIN_DELAY.min(left / 8))
+        }
     };
     let end = since + limit;
     if end <= now {
@@ -75,12 +77,12 @@ mod tests {
     }
 
     /// The minutes, from the first look, of all looks until an order is tried.
-    fn looks(severity: Severity, held_for: Option<Duration>) -> Vec<u64> {
+    fn looks(certainty: Certainty, held_for: Option<Duration>) -> Vec<u64> {
         let (mut before, mut now, mut looks) = (None, start(), Vec::new());
         let held_until = held_for.map(|held| start() + held);
         loop {
             looks.push(now.duration_since(start()).expect("later").as_secs() / 60);
-            let Some((postponed, next)) = next_retry(before, severity, held_until, now) else {
+            let Some((postponed, next)) = next_retry(before, certainty, held_until, now) else {
                 return looks;
             };
             assert!(next > now && next <= now + HOUR);
@@ -90,17 +92,17 @@ mod tests {
 
     #[test]
     fn a_doubt_holds_an_order_up_for_minutes_and_a_finding_for_a_day() {
-        assert_eq!(looks(Severity::Doubtful, None), [0, 1, 3]);
-        let certain = looks(Severity::Certain, None);
+        assert_eq!(looks(Certainty::Doubtful, None), [0, 1, 3]);
+        let certain = looks(Certainty::Certain, None);
         assert_eq!(certain[..8], [0, 1, 3, 7, 15, 31, 63, 123]);
         assert_eq!(certain.last(), Some(&(24 * 60)));
-        assert_eq!(looks(Severity::Certain, Some(30 * 24 * HOUR)), certain);
+        assert_eq!(looks(Certainty::Certain, Some(30 * 24 * HOUR)), certain);
     }
 
     #[test]
     fn a_certificate_that_ends_soon_is_not_let_go_for_a_finding() {
         let tried = |held| {
-            looks(Severity::Certain, Some(held))
+            looks(Certainty::Certain, Some(held))
                 .last()
                 .copied()
                 .expect("a look")
@@ -120,7 +122,7 @@ mod tests {
             times: 3,
         };
         let (postponed, _) =
-            next_retry(Some(before), Severity::Certain, None, start()).expect("postponed");
+            next_retry(Some(before), Certainty::Certain, None, start()).expect("postponed");
         assert_eq!(postponed.since, start());
     }
 }

@@ -63,7 +63,7 @@ impl PersistRecord {
         wanted.first() == found.first()
             && wanted.iter().all(|part| found.contains(part))
             && holds
-                .map(moment)
+                .map(from_unix_seconds)
                 .all(|until| until.is_some_and(|until| now <= until))
     }
 }
@@ -76,7 +76,7 @@ impl fmt::Display for PersistRecord {
 }
 
 /// Seconds since 1970. A CA does not take what is no number for a moment.
-fn moment(text: &str) -> Option<SystemTime> {
+fn from_unix_seconds(text: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(text.parse().ok()?))
 }
 

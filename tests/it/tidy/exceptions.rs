@@ -15,16 +15,5 @@ pub const SPREAD_TYPES: &[&str] = &[];
 
 /// Names with a banned word.
 pub const BANNED_NAMES: &[&str] = &[
-    "Look",
-    "NotAsking",
-    "Sight",
-    "asked",
-    "keep",
-    "keeps",
-    "keeps_order",
-    "last_words",
-    "look",
-    "look_for",
-    "moment",
-    "words",
+    "Look", "Sight", "asked", "keep", "keeps", "look_for", "moment", "words",
 ];

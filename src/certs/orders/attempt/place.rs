@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Attempt, CaAttempt, OrderKey};
-use crate::certs::acme::{AcmeError, NewOrder, Order, Session};
+use super::{CaAttempt, OrderAttempt, OrderKey};
+use crate::certs::acme::{AcmeError, AcmeSession, NewOrder, Order};
 use crate::certs::orders::attempt_error::{AttemptError, allowed};
 use crate::certs::orders::contacts::ContactsError;
 use crate::certs::orders::local_error::LocalError;
@@ -16,19 +16,19 @@ use crate::certs::state::pending_order::OpenOrder;
 use crate::certs::state::storage::Account;
 use crate::state_file::run_blocking;
 
-impl Attempt<'_> {
+impl OrderAttempt<'_> {
     /// A session under the account. An order in flight belongs to the account that made it, so that
     /// only without one is the account asked for, and made again where it is gone.
     pub(super) async fn session(
         &self,
         at: &mut CaAttempt<'_>,
         in_flight: bool,
-    ) -> Result<Session, AttemptError> {
+    ) -> Result<AcmeSession, AttemptError> {
         let Some(account) = self.account(at).await? else {
             return self.register(at).await;
         };
         at.key.account.clone_from(&account.stored.url);
-        let session = match Session::open(at.ca, &account).await {
+        let session = match AcmeSession::open(at.ca, &account).await {
             Ok(session) => session,
             Err(error @ AcmeError::AccountKey) => {
                 tracing::error!(ca = %at.ca.directory, %error, "the account is of no use, another one is made");
@@ -59,7 +59,10 @@ impl Attempt<'_> {
     }
 
     /// A new account, once for all domains and processes.
-    pub(super) async fn register(&self, at: &mut CaAttempt<'_>) -> Result<Session, AttemptError> {
+    pub(super) async fn register(
+        &self,
+        at: &mut CaAttempt<'_>,
+    ) -> Result<AcmeSession, AttemptError> {
         let before = at.key.account.clone();
         let (storage, id) = (self.context.storage.clone(), at.key.ca.clone());
         let limit = self.context.account_lock_timeout;
@@ -74,7 +77,7 @@ impl Attempt<'_> {
             && account.stored.url != before
         {
             at.key.account.clone_from(&account.stored.url);
-            return Ok(Session::open(at.ca, &account).await?);
+            return Ok(AcmeSession::open(at.ca, &account).await?);
         }
         let id = at.key.ca.clone();
         let may = self.context.ledger(move |ledger, now| {
@@ -84,7 +87,7 @@ impl Attempt<'_> {
         });
         allowed(may.await.map_err(AttemptError::Local)?, false)?;
         let contacts = self.context.plan.load().contacts.clone();
-        let (session, account) = Session::register(at.ca, &at.key.ca, &contacts).await?;
+        let (session, account) = AcmeSession::register(at.ca, &at.key.ca, &contacts).await?;
         tracing::info!(ca = %at.ca.directory, account = account.stored.url, "made an account");
         at.key.account.clone_from(&account.stored.url);
         self.store_account(account).await?;
@@ -135,7 +138,7 @@ impl Attempt<'_> {
     pub(super) async fn resume(
         &self,
         at: &CaAttempt<'_>,
-        session: &Session,
+        session: &AcmeSession,
         open: &OpenOrder,
     ) -> Result<Option<Order>, AttemptError> {
         tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "taking up an order");
@@ -156,7 +159,7 @@ impl Attempt<'_> {
     pub(super) async fn place_with_known_account(
         &self,
         at: &mut CaAttempt<'_>,
-        session: &mut Session,
+        session: &mut AcmeSession,
     ) -> Result<(Order, SecretString), AttemptError> {
         match self.place(at, session).await {
             Err(AttemptError::Failed(AcmeError::AccountGone(reason))) => {
@@ -174,7 +177,7 @@ impl Attempt<'_> {
     async fn place(
         &self,
         at: &mut CaAttempt<'_>,
-        session: &Session,
+        session: &AcmeSession,
     ) -> Result<(Order, SecretString), AttemptError> {
         if !session.supports_renewal_info() {
             at.replaces = None;
@@ -215,7 +218,7 @@ impl Attempt<'_> {
     async fn store_order(
         &self,
         at: &CaAttempt<'_>,
-        session: &Session,
+        session: &AcmeSession,
         order: &Order,
     ) -> Result<SecretString, AttemptError> {
         let OrderKey {

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Attempt, CaAttempt};
-use crate::certs::acme::Session;
+use super::{CaAttempt, OrderAttempt};
+use crate::certs::acme::AcmeSession;
 use crate::certs::inspect::CertificateFacts;
 use crate::certs::orders::attempt_error::AttemptError;
 use crate::certs::orders::domain_state::DomainState;
@@ -20,7 +20,7 @@ use crate::certs::state::storage::DomainRecord;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
 use crate::state_file::run_blocking;
 
-impl Attempt<'_> {
+impl OrderAttempt<'_> {
     /// Whether the first order is held back because the state directory seems to have been lost.
     /// Once it is, it stays so, whoever serves the name meanwhile: until that is confirmed, there
     /// is a certificate, or the one that was found has expired.
@@ -113,7 +113,7 @@ impl Attempt<'_> {
     pub(super) async fn run_preflight(
         &self,
         at: &mut CaAttempt<'_>,
-        session: &Session,
+        session: &AcmeSession,
         record: &mut DomainRecord,
     ) -> Result<(), AttemptError> {
         let resolver = self.resolver(at.settings).await;
@@ -132,15 +132,15 @@ impl Attempt<'_> {
         preflight
             .check_persistent_records(&self.request.names, session.account_url(), &mut found)
             .await;
-        let (severity, texts) = (found.severity(), found.texts());
+        let (certainty, texts) = (found.certainty(), found.texts());
         at.found = Some(found);
         let before = record.postponed.remove(&at.key.ca);
-        let Some(severity) = severity.filter(|_| !self.requested) else {
+        let Some(certainty) = certainty.filter(|_| !self.requested) else {
             return Ok(());
         };
         let now = self.context.now();
         let words = texts.join("; ");
-        let Some((postponed, until)) = next_retry(before, severity, at.key.held_until, now) else {
+        let Some((postponed, until)) = next_retry(before, certainty, at.key.held_until, now) else {
             tracing::warn!(domain = %self.host.domain, found = words, "an order is tried in spite of what was found");
             return Ok(());
         };
@@ -178,7 +178,7 @@ impl CaAttempt<'_> {
 }
 
 /// The domains that stand for a CA in DNS, its own word first.
-pub(super) fn identities(ca: &CaSettings, session: &Session) -> Vec<String> {
+pub(super) fn identities(ca: &CaSettings, session: &AcmeSession) -> Vec<String> {
     let mut all: Vec<String> = session.dns_identities();
     all.extend(
         ca.directory

@@ -71,7 +71,7 @@ impl DnsCommand<'_> {
         } else {
             &output.stderr
         };
-        let said = last_words(&String::from_utf8_lossy(said));
+        let said = output_tail(&String::from_utf8_lossy(said));
         Err(CommandError::Failed {
             program,
             action,
@@ -82,7 +82,7 @@ impl DnsCommand<'_> {
 }
 
 /// The end of what a program said, on one line: the reason usually stands last.
-fn last_words(text: &str) -> String {
+fn output_tail(text: &str) -> String {
     let line: Vec<&str> = text.split_whitespace().collect();
     let line = line.join(" ");
     let skipped = line.chars().count().saturating_sub(MAX_OUTPUT_CHARS);
