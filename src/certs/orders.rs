@@ -141,7 +141,7 @@ impl Issuer {
             if running.steps.len() >= MAX_CONCURRENT_STEPS {
                 return;
             }
-            if domain.running || !(domain.requested || domain.state.is_due(now)) {
+            if domain.next_step().is_none_or(|at| now < at) {
                 continue;
             }
             let (context, host, trigger) =
@@ -171,8 +171,7 @@ impl Issuer {
             StepResult { state, status, outcome: Some(AttemptOutcome::Failed) }
         });
         domain.status = status;
-        domain.count_outcome(outcome);
-        domain.end(state);
+        domain.end(state, outcome);
     }
 
     /// Until something is due, and never so long that a clock that was set goes unnoticed.
@@ -181,8 +180,7 @@ impl Issuer {
             return MAX_IDLE;
         }
         let now = self.context.now();
-        let idle = domains.values().filter(|domain| !domain.running);
-        let next = idle.map(|domain| domain.state.due()).min();
+        let next = domains.values().filter_map(ManagedDomain::next_step).min();
         next.map_or(MAX_IDLE, |at| {
             at.duration_since(now).unwrap_or_default().min(MAX_IDLE)
         })

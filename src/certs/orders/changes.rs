@@ -62,7 +62,7 @@ impl AppliedChanges {
         );
         for domain in requested {
             match domains.get_mut(&domain) {
-                Some(known) => known.requested = true,
+                Some(known) => known.request_renewal(),
                 None => tracing::warn!(%domain, "no CA is asked for this domain's certificate"),
             }
         }

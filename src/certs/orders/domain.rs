@@ -1,5 +1,5 @@
-//! A domain while the task runs: where it stands, what is wanted of it, and what is logged_at about
-//! it.
+//! A domain whose certificate comes from a CA, while the task runs: its state, what was requested for
+//! it, and what was last logged about it.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,32 +10,44 @@ use crate::certs::served::report::{AcmeStatus, Attempts};
 use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
 
-/// A domain that asks a CA.
+/// A domain whose certificate comes from a CA.
 pub(super) struct ManagedDomain {
     pub(super) host: SharedVirtualHost,
-    pub(super) state: DomainState,
     pub(super) status: AcmeStatus,
-    /// Whether a step is being taken.
-    pub(super) running: bool,
-    /// Whether that step was decided on by what holds no more.
-    outdated: bool,
-    /// Whether the configuration wants something else since the last step began.
-    changed: bool,
-    /// Whether somebody has asked for a certificate since the last step began.
-    pub(super) requested: bool,
-    /// Whether somebody has, and has not been served yet.
-    pub(super) renew_requested: bool,
+    activity: Activity,
+    renewal: RenewalRequest,
+    /// Whether the configuration of its certificate has changed since the last step began.
+    config_changed: bool,
     attempts: Attempts,
-    /// What was last logged_at about the end of its certificate.
+    /// The urgency that was last logged, and when.
     urgency: Urgency,
-    /// When.
     logged_at: SystemTime,
 }
 
-/// Why a step is taken, beside that it is time.
+/// Whether a step of the domain runs.
+enum Activity {
+    Idle(DomainState),
+    /// `before` is the state from which the step began; `None`: what the step was decided by no
+    /// longer holds, and its result does not count as a state.
+    Running {
+        before: Option<DomainState>,
+    },
+}
+
+/// A request of the administrator to renew the certificate, due or not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RenewalRequest {
+    None,
+    /// No step has begun since.
+    New,
+    /// Steps order for it until one issues or fails. Postponed ones leave it.
+    Started,
+}
+
+/// Why a step is taken, besides being due.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Trigger {
-    /// Somebody has asked for a certificate: it is ordered, whether due or not.
+    /// A renewal was requested: the certificate is ordered, due or not.
     pub(super) requested: bool,
     /// The configuration has changed: what has failed before may work now.
     pub(super) changed: bool,
@@ -43,102 +55,111 @@ pub(super) struct Trigger {
 
 impl ManagedDomain {
     pub(super) fn new(host: SharedVirtualHost) -> Self {
-        let (state, status, attempts) =
-            (DomainState::New, AcmeStatus::default(), Attempts::default());
-        let (running, outdated, changed, requested, renew_requested) =
-            (false, false, false, false, false);
-        let (urgency, logged_at) = (Urgency::Calm, SystemTime::UNIX_EPOCH);
         Self {
             host,
-            state,
-            status,
-            running,
-            outdated,
-            changed,
-            requested,
-            renew_requested,
-            attempts,
-            urgency,
-            logged_at,
+            status: AcmeStatus::default(),
+            activity: Activity::Idle(DomainState::New),
+            renewal: RenewalRequest::None,
+            config_changed: false,
+            attempts: Attempts::default(),
+            urgency: Urgency::Calm,
+            logged_at: SystemTime::UNIX_EPOCH,
         }
     }
 
-    /// What was decided may be wrong now: it is decided again, after the step that is being taken.
+    /// Discards what was decided. A step that runs is followed by another one.
     pub(super) fn reevaluate(&mut self) {
-        self.state = DomainState::New;
-        self.outdated = self.running;
-    }
-
-    /// The configuration wants something else.
-    pub(super) fn change(&mut self) {
-        self.changed = true;
-        self.reevaluate();
-    }
-
-    /// Before a step.
-    pub(super) fn begin(&mut self) -> Trigger {
-        self.running = true;
-        self.renew_requested |= std::mem::take(&mut self.requested);
-        Trigger {
-            requested: self.renew_requested,
-            changed: std::mem::take(&mut self.changed),
-        }
-    }
-
-    /// After it.
-    pub(super) fn end(&mut self, state: DomainState) {
-        self.running = false;
-        self.state = if std::mem::take(&mut self.outdated) {
-            DomainState::New
-        } else {
-            state
+        self.activity = match self.activity {
+            Activity::Idle(_) => Activity::Idle(DomainState::New),
+            Activity::Running { .. } => Activity::Running { before: None },
         };
     }
 
-    /// After a step.
-    pub(super) fn count_outcome(&mut self, outcome: Option<AttemptOutcome>) {
-        let Attempts {
-            issued,
-            failed,
-            postponed,
-        } = &mut self.attempts;
-        match outcome {
-            // Whoever has asked meanwhile has what was asked for.
-            Some(AttemptOutcome::Issued) => {
-                (*issued, self.renew_requested, self.requested) = (*issued + 1, false, false)
+    /// Applies another configuration of the certificate.
+    pub(super) fn change(&mut self) {
+        self.config_changed = true;
+        self.reevaluate();
+    }
+
+    /// Requests a renewal, due or not.
+    pub(super) fn request_renewal(&mut self) {
+        self.renewal = RenewalRequest::New;
+    }
+
+    /// When the next step begins, unless one runs.
+    pub(super) fn next_step(&self) -> Option<SystemTime> {
+        match &self.activity {
+            Activity::Running { .. } => None,
+            Activity::Idle(_) if self.renewal == RenewalRequest::New => {
+                Some(SystemTime::UNIX_EPOCH)
             }
-            Some(AttemptOutcome::Failed) => (*failed, self.renew_requested) = (*failed + 1, false),
-            // A wish that had to wait is still one.
-            Some(AttemptOutcome::Postponed) => *postponed += 1,
+            Activity::Idle(state) => Some(state.due()),
+        }
+    }
+
+    /// Begins a step.
+    pub(super) fn begin(&mut self) -> Trigger {
+        if let Activity::Idle(state) = &self.activity {
+            let before = Some(state.clone());
+            self.activity = Activity::Running { before };
+        }
+        if self.renewal == RenewalRequest::New {
+            self.renewal = RenewalRequest::Started;
+        }
+        Trigger {
+            requested: self.renewal == RenewalRequest::Started,
+            changed: std::mem::take(&mut self.config_changed),
+        }
+    }
+
+    /// Ends a step.
+    pub(super) fn end(&mut self, state: DomainState, outcome: Option<AttemptOutcome>) {
+        self.count(outcome);
+        let is_outdated = matches!(self.activity, Activity::Running { before: None });
+        self.activity = Activity::Idle(if is_outdated { DomainState::New } else { state });
+    }
+
+    fn count(&mut self, outcome: Option<AttemptOutcome>) {
+        match outcome {
+            Some(AttemptOutcome::Issued) => {
+                self.attempts.issued += 1;
+                // A request that came during the step is met as well.
+                self.renewal = RenewalRequest::None;
+            }
+            Some(AttemptOutcome::Failed) => {
+                self.attempts.failed += 1;
+                if self.renewal == RenewalRequest::Started {
+                    self.renewal = RenewalRequest::None;
+                }
+            }
+            Some(AttemptOutcome::Postponed) => self.attempts.postponed += 1,
             None => {}
         }
     }
 
     pub(super) fn report(&self) -> AcmeStatus {
-        let state = if self.running {
-            "being checked".to_owned()
-        } else {
-            self.state.to_string()
+        let (state, known) = match &self.activity {
+            Activity::Idle(state) => (state.to_string(), Some(state)),
+            Activity::Running { before } => ("being checked".to_owned(), before.as_ref()),
         };
-        let (next_attempt, attempts) = (self.state.next(), self.attempts);
         AcmeStatus {
             state,
-            next_attempt,
-            attempts,
+            next_attempt: known.and_then(DomainState::next),
+            attempts: self.attempts,
             ..self.status.clone()
         }
     }
 
-    /// Says how near the end of its certificate is, when that changes, and each day when it is
-    /// over.
-    pub(super) fn warn_of_expiry(&mut self, held: Option<CertificateFacts>, now: SystemTime) {
-        let life = held.map(|facts| Life {
+    /// Logs how close the certificate is to its end: when that changes, and once a day after it has
+    /// expired.
+    pub(super) fn warn_of_expiry(&mut self, served: Option<CertificateFacts>, now: SystemTime) {
+        let life = served.map(|facts| Life {
             not_before: facts.not_before,
             not_after: facts.not_after,
         });
         let urgency = life.map_or(Urgency::Calm, |life| urgency(life, now));
-        let is_again =
-            urgency == Urgency::Expired && !(self.logged_at..self.logged_at + DAY).contains(&now);
+        let is_again = urgency == Urgency::Expired
+            && !(self.logged_at..self.logged_at + EXPIRED_LOG_INTERVAL).contains(&now);
         if is_again || urgency != std::mem::replace(&mut self.urgency, urgency) {
             self.logged_at = now;
             log_urgency(&self.host.domain, urgency, self.status.error.as_deref());
@@ -146,7 +167,6 @@ impl ManagedDomain {
     }
 }
 
-/// Louder, the nearer the end.
 fn log_urgency(domain: &HostName, urgency: Urgency, error: Option<&str>) {
     let error = error.unwrap_or("none yet");
     match urgency {
@@ -166,4 +186,4 @@ fn log_urgency(domain: &HostName, urgency: Urgency, error: Option<&str>) {
     }
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const EXPIRED_LOG_INTERVAL: Duration = Duration::from_hours(24);

@@ -63,11 +63,6 @@ impl DomainState {
         }
     }
 
-    /// Whether it is.
-    pub(super) fn is_due(&self, now: SystemTime) -> bool {
-        self.due() <= now
-    }
-
     /// When an order will be tried next.
     pub(super) fn next(&self) -> Option<SystemTime> {
         match self {
