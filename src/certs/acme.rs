@@ -34,7 +34,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use secrecy::ExposeSecret;
 
-pub(super) use self::error::{AcmeError, FailedAuthorization};
+pub(super) use self::error::{AcmeError, FailedAuthorization, Quoted, join};
 pub(super) use self::order::{Authorization, Challenge, Order, OrderStatus};
 use self::transport::{AcmeHttpClient, Transport};
 use crate::certs::state::paths::{CaId, StoredAccount};
@@ -188,14 +188,11 @@ impl AcmeSession {
                 if error.to_string().starts_with(REPLACES_NOT_ECHOED) =>
             {
                 let url = self.transport.last_response().location;
-                self.resume(&url.ok_or_else(|| {
-                    AcmeError::InvalidResponse("an order without a URL".to_owned())
-                })?)
-                .await
+                self.resume(&url.ok_or(AcmeError::NoOrderUrl)?).await
             }
-            Err(instant_acme::Error::Unsupported(_)) if replaces => Err(
-                AcmeError::ReplacesRefused("the CA knows no renewal information".to_owned()),
-            ),
+            Err(instant_acme::Error::Unsupported(_)) if replaces => {
+                Err(AcmeError::ReplacesUnsupported)
+            }
             Err(error) => Err(self.error(error).into_refused_replacement(replaces)),
         }
     }

@@ -11,6 +11,7 @@ mod domain;
 mod domain_state;
 mod issued;
 mod local_error;
+mod order_error;
 mod plan;
 mod request;
 mod solver;

@@ -1,89 +1,151 @@
-//! What goes wrong between us and a CA, told apart by what to do about it.
+//! Why a CA has not done what was requested, by what follows from it.
 
 use std::fmt;
 use std::time::SystemTime;
+
+use http::StatusCode;
 
 use super::transport::{Transport, TransportError};
 use crate::certs::roots::RootsError;
 use crate::config::acme::ChallengeKind;
 
-/// Why a CA has not done what was asked.
+/// Why a CA has not done what was requested.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::certs) enum AcmeError {
-    /// Whose certificate to believe cannot be told.
     #[error(transparent)]
     Roots(#[from] RootsError),
-    /// The network, or its server.
-    #[error("{0}")]
-    Unreachable(String),
-    /// One of its limits is reached.
-    #[error("the CA's limit is reached: {text}")]
+    /// The network, or the server of the CA.
+    #[error("{}", with_sources(.0))]
+    Unreachable(#[source] TransportError),
+    #[error("the CA's limit is reached: {problem}")]
     RateLimited {
-        text: String,
+        #[source]
+        problem: CaProblem,
         until: Option<SystemTime>,
     },
-    /// It is out of order.
-    #[error("the CA is out of order: {text}")]
+    #[error("the CA is out of order: {problem}")]
     Unavailable {
-        text: String,
+        #[source]
+        problem: CaProblem,
         until: Option<SystemTime>,
     },
-    /// The account is not there, or no longer valid.
     #[error("the CA does not know the account: {0}")]
-    AccountGone(String),
+    AccountGone(#[source] CaProblem),
     /// The stored key of the account cannot be read.
     #[error("the key of the account is damaged")]
     AccountKey,
-    /// The order is not there.
     #[error("the CA does not know the order: {0}")]
-    OrderGone(String),
+    OrderGone(#[source] CaProblem),
     /// The order may be made, but not as a replacement.
     #[error("the CA does not accept a replacement: {0}")]
-    ReplacesRefused(String),
-    /// It does not have what the configuration asks for.
-    #[error("the CA has no profile \"{wanted}\"; it has {}", quoted(.offered))]
+    ReplacesRefused(#[source] CaProblem),
+    #[error("the CA does not accept a replacement: the CA knows no renewal information")]
+    ReplacesUnsupported,
+    #[error("the CA has no profile \"{wanted}\"; it has {}", Quoted(.offered))]
     NoProfile {
         wanted: String,
         offered: Vec<String>,
     },
-    /// It was not convinced that the names are ours.
-    #[error("{}", join_failures(.0))]
+    /// The CA has found challenges not to be met.
+    #[error("{}", join(.0, "; "))]
     NotAuthorized(Vec<FailedAuthorization>),
-    /// No challenge that it offers can be met here.
-    #[error("the CA offers no challenge for {name} that can be met: it offers {}", quoted(.offered))]
-    NoChallenge { name: String, offered: Vec<String> },
-    /// What answers the challenge cannot be put in place.
-    #[error("the challenge cannot be answered: {0}")]
-    Unanswerable(String),
-    /// Anything else that it says no to.
+    /// Any other refusal.
     #[error("the CA refuses: {0}")]
-    Refused(String),
-    /// The order is over, and the CA has issued nothing for it. This is why.
+    Refused(#[source] CaProblem),
+    /// Neither the order nor its authorizations say why.
+    #[error("the CA refuses: the order has become invalid")]
+    OrderInvalid,
+    /// The order has ended without a certificate, and this is why.
     #[error("{0}")]
-    OrderFailed(Box<AcmeError>),
-    /// It has not come to an end in time. The order stays.
+    OrderFailed(#[source] Box<AcmeError>),
+    /// The CA has not finished the order in time. The order stays.
     #[error("the CA has not finished the order yet")]
     NotFinished { until: Option<SystemTime> },
-    /// It does not keep to the protocol, or the certificate is not the one that was asked for.
+    /// The CA does not keep to the protocol.
     #[error("the CA's answer cannot be used: {0}")]
-    InvalidResponse(String),
+    InvalidResponse(#[source] instant_acme::Error),
+    #[error("the CA's answer cannot be used: an order without a URL")]
+    NoOrderUrl,
+    #[error("the CA's answer cannot be used: no {kind} for {name}")]
+    ChallengeGone { kind: ChallengeKind, name: String },
 }
 
-/// A name that was not proved, and why not, in the CA's words.
+/// A problem document of a CA (RFC 8555 §6.7), or the status of an answer without one. It is
+/// displayed with its type, and with what it says of single names (RFC 8555 §6.7.1).
+#[derive(Clone, Debug)]
+pub(in crate::certs) struct CaProblem(instant_acme::Problem);
+
+/// A name that the CA could not validate, and why.
 #[derive(Clone, Debug)]
 pub(in crate::certs) struct FailedAuthorization {
     pub(in crate::certs) name: String,
+    /// `None`: a challenge of a kind that is not known here.
     pub(in crate::certs) kind: Option<ChallengeKind>,
-    pub(in crate::certs) text: String,
+    pub(in crate::certs) problem: CaProblem,
+}
+
+/// Words in quotation marks, with commas between them.
+pub(in crate::certs) struct Quoted<'a>(pub(in crate::certs) &'a [String]);
+
+impl CaProblem {
+    fn from_status(status: StatusCode) -> Self {
+        Self(instant_acme::Problem {
+            r#type: None,
+            detail: Some(format!("HTTP {status}")),
+            status: Some(status.as_u16()),
+            subproblems: Vec::new(),
+        })
+    }
+
+    /// The type without the namespace of ACME; empty where it has none.
+    fn kind(&self) -> &str {
+        kind(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&instant_acme::Problem> for CaProblem {
+    fn from(problem: &instant_acme::Problem) -> Self {
+        Self(problem.clone())
+    }
+}
+
+impl std::error::Error for CaProblem {}
+
+impl fmt::Display for CaProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(problem) = self;
+        f.write_str(problem.detail.as_deref().unwrap_or("no reason given"))?;
+        for sub in &problem.subproblems {
+            write!(f, "; {sub}")?;
+        }
+        match kind(problem) {
+            Some(kind) => write!(f, " ({kind})"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for FailedAuthorization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, kind, text } = self;
+        let Self {
+            name,
+            kind,
+            problem,
+        } = self;
         match kind {
-            Some(kind) => write!(f, "{name} was not proved by {kind}: {text}"),
-            None => write!(f, "{name} was not proved: {text}"),
+            Some(kind) => write!(f, "{name} was not proved by {kind}: {problem}"),
+            None => write!(f, "{name} was not proved: {problem}"),
         }
+    }
+}
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted: Vec<_> = self.0.iter().map(|word| format!("\"{word}\"")).collect();
+        if quoted.is_empty() {
+            return f.write_str("none");
+        }
+        f.write_str(&quoted.join(", "))
     }
 }
 
@@ -101,17 +163,19 @@ impl AcmeError {
             | Self::AccountKey
             | Self::OrderGone(_)
             | Self::ReplacesRefused(_)
+            | Self::ReplacesUnsupported
             | Self::NoProfile { .. }
             | Self::NotAuthorized(_)
-            | Self::NoChallenge { .. }
-            | Self::Unanswerable(_)
             | Self::Refused(_)
-            | Self::InvalidResponse(_) => None,
+            | Self::OrderInvalid
+            | Self::InvalidResponse(_)
+            | Self::NoOrderUrl
+            | Self::ChallengeGone { .. } => None,
         }
     }
 
-    /// Whether the order goes on without us and is to be looked at again. One that is over does
-    /// not, whatever its reason, and be it that the CA was out of order for a moment.
+    /// Whether the order may still come to a certificate and is resumed later. One that has ended
+    /// may not, whatever ended it: not even an outage of the CA.
     pub(in crate::certs) fn is_order_resumable(&self) -> bool {
         matches!(
             self,
@@ -123,55 +187,51 @@ impl AcmeError {
     }
 
     pub(super) fn from_library(error: instant_acme::Error, transport: &Transport) -> Self {
-        let seen = transport.last_response();
+        let response = transport.last_response();
         match error {
-            instant_acme::Error::Api(problem) => Self::from_problem(&problem, seen.retry_after),
+            instant_acme::Error::Api(problem) => Self::from_problem(&problem, response.retry_after),
             instant_acme::Error::Other(error) => match error.downcast::<TransportError>() {
-                Ok(error) => Self::Unreachable(with_sources(&error)),
-                Err(error) => Self::InvalidResponse(error.to_string()),
+                Ok(error) => Self::Unreachable(*error),
+                Err(error) => Self::InvalidResponse(instant_acme::Error::Other(error)),
             },
-            // What was refused without a word that the library understands.
-            error => match seen
-                .status
-                .filter(|status| status.is_server_error() || status.as_u16() == 429)
-            {
-                Some(status) => Self::Unavailable {
-                    text: format!("HTTP {status}"),
-                    until: seen.retry_after,
-                },
-                None => Self::InvalidResponse(error.to_string()),
+            // The library makes other errors of a refusal that it cannot read.
+            error => match response.status {
+                Some(status) if status.is_server_error() || status.as_u16() == 429 => {
+                    Self::Unavailable {
+                        problem: CaProblem::from_status(status),
+                        until: response.retry_after,
+                    }
+                }
+                _ => Self::InvalidResponse(error),
             },
         }
     }
 
     /// By the type of the problem (RFC 8555 §6.7), then by the status.
     pub(super) fn from_problem(problem: &instant_acme::Problem, until: Option<SystemTime>) -> Self {
-        let kind = problem
-            .r#type
-            .as_deref()
-            .and_then(|kind| kind.strip_prefix(ERROR_NAMESPACE))
-            .unwrap_or_default();
-        let text = problem_text(problem);
-        match (kind, problem.status) {
-            ("rateLimited", _) | (_, Some(429)) => Self::RateLimited { text, until },
-            ("accountDoesNotExist", _) => Self::AccountGone(text),
-            ("alreadyReplaced", _) => Self::ReplacesRefused(text),
-            ("serverInternal", _) | (_, Some(500..=599)) => Self::Unavailable { text, until },
-            ("badNonce", _) => Self::Unavailable { text, until },
-            _ => Self::Refused(text),
+        let status = problem.status;
+        let problem = CaProblem::from(problem);
+        match (problem.kind(), status) {
+            ("rateLimited", _) | (_, Some(429)) => Self::RateLimited { problem, until },
+            ("accountDoesNotExist", _) => Self::AccountGone(problem),
+            ("alreadyReplaced", _) => Self::ReplacesRefused(problem),
+            ("serverInternal" | "badNonce", _) | (_, Some(500..=599)) => {
+                Self::Unavailable { problem, until }
+            }
+            _ => Self::Refused(problem),
         }
     }
 
-    /// A refused order that named a certificate to be replaced may have been refused for that.
+    /// A refused order that names a certificate to be replaced may have been refused for that.
     pub(super) fn into_refused_replacement(self, replaces: bool) -> Self {
         match self {
-            Self::Refused(text) if replaces => Self::ReplacesRefused(text),
+            Self::Refused(problem) if replaces => Self::ReplacesRefused(problem),
             other => other,
         }
     }
 
-    /// What makes an order invalid makes it so for good. A refusal to finalize one ends it, too,
-    /// for us: the same would be refused again.
+    /// An invalid order stays invalid (RFC 8555 §7.1.6). A refusal to finalize ends an order for us
+    /// as well: the same request would be refused again.
     pub(super) fn ending_order(self) -> Self {
         Self::OrderFailed(Box::new(self))
     }
@@ -179,7 +239,7 @@ impl AcmeError {
     /// A refusal to show an order means that it is not there, or not ours.
     pub(super) fn into_missing_order(self) -> Self {
         match self {
-            Self::Refused(text) => Self::OrderGone(text),
+            Self::Refused(problem) => Self::OrderGone(problem),
             other => other,
         }
     }
@@ -188,42 +248,20 @@ impl AcmeError {
 /// Whether only the nonce was refused: nothing has been done, and the same may be asked again (RFC
 /// 8555 §6.5).
 pub(super) fn is_bad_nonce(error: &instant_acme::Error) -> bool {
-    is_of_type(error, "badNonce")
+    is_of_kind(error, "badNonce")
 }
 
-/// Whether the order is at another stage than one at which it can be finalized (RFC 8555 §7.4).
+/// Whether the order cannot be finalized in its present status (RFC 8555 §7.4).
 pub(super) fn is_not_ready(error: &instant_acme::Error) -> bool {
-    is_of_type(error, "orderNotReady")
+    is_of_kind(error, "orderNotReady")
 }
 
-fn is_of_type(error: &instant_acme::Error, kind: &str) -> bool {
-    let instant_acme::Error::Api(problem) = error else {
-        return false;
-    };
-    problem
-        .r#type
-        .as_deref()
-        .and_then(|kind| kind.strip_prefix(ERROR_NAMESPACE))
-        == Some(kind)
+fn is_of_kind(error: &instant_acme::Error, wanted: &str) -> bool {
+    matches!(error, instant_acme::Error::Api(problem) if kind(problem) == Some(wanted))
 }
 
-/// The CA's words, those about single names included.
-pub(super) fn problem_text(problem: &instant_acme::Problem) -> String {
-    let kind = problem
-        .r#type
-        .as_deref()
-        .and_then(|kind| kind.strip_prefix(ERROR_NAMESPACE));
-    let mut text = problem
-        .detail
-        .clone()
-        .unwrap_or_else(|| "no reason given".to_owned());
-    for sub in &problem.subproblems {
-        text.push_str(&format!("; {sub}"));
-    }
-    match kind {
-        Some(kind) => format!("{text} ({kind})"),
-        None => text,
-    }
+fn kind(problem: &instant_acme::Problem) -> Option<&str> {
+    problem.r#type.as_deref()?.strip_prefix(ERROR_NAMESPACE)
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {
@@ -239,23 +277,9 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn quoted(words: &[String]) -> String {
-    match words {
-        [] => "none".to_owned(),
-        words => words
-            .iter()
-            .map(|word| format!("\"{word}\""))
-            .collect::<Vec<_>>()
-            .join(", "),
-    }
-}
-
-fn join_failures(failures: &[FailedAuthorization]) -> String {
-    failures
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+pub(in crate::certs) fn join(all: &[impl fmt::Display], separator: &str) -> String {
+    let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
+    texts.join(separator)
 }
 
 const ERROR_NAMESPACE: &str = "urn:ietf:params:acme:error:";

@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use instant_acme::{AuthorizationStatus, ChallengeType};
 use tokio::time::{Instant, sleep};
 
-use super::error::{is_not_ready, problem_text};
+use super::error::is_not_ready;
 use super::transport::Transport;
 use super::{AcmeError, FailedAuthorization};
 use crate::config::acme::ChallengeKind;
@@ -161,14 +161,17 @@ impl Order {
         wildcard: bool,
         kind: ChallengeKind,
     ) -> Result<(), AcmeError> {
-        let Some(told) = self.set_ready(name, wildcard, kind).await else {
-            return Err(AcmeError::InvalidResponse(format!("no {kind} for {name}")));
+        let Some(result) = self.set_ready(name, wildcard, kind).await else {
+            return Err(AcmeError::ChallengeGone {
+                kind,
+                name: name.to_owned(),
+            });
         };
-        let Err(error) = told else { return Ok(()) };
+        let Err(error) = result else { return Ok(()) };
         // The library makes the same error of a refused request and of a challenge that has failed.
-        let is_said = matches!(error, instant_acme::Error::Api(_));
+        let is_problem = matches!(error, instant_acme::Error::Api(_));
         let error = AcmeError::from_library(error, &self.transport);
-        let failed_authorizations = if is_said {
+        let failed_authorizations = if is_problem {
             self.failed_authorizations().await
         } else {
             Vec::new()
@@ -212,7 +215,10 @@ impl Order {
     /// Waits until the names are proved.
     pub(in crate::certs) async fn wait_authorized(&mut self) -> Result<(), AcmeError> {
         match self
-            .poll_until(|stage| stage != OrderStatus::Pending, AUTHORIZATION_TIMEOUT)
+            .poll_until(
+                |status| status != OrderStatus::Pending,
+                AUTHORIZATION_TIMEOUT,
+            )
             .await?
         {
             OrderStatus::Invalid => Err(self.failure().await),
@@ -246,7 +252,7 @@ impl Order {
 
     /// Waits for the chain, in PEM.
     pub(in crate::certs) async fn download_chain(&mut self) -> Result<String, AcmeError> {
-        let done = |stage| matches!(stage, OrderStatus::Valid | OrderStatus::Invalid);
+        let done = |status| matches!(status, OrderStatus::Valid | OrderStatus::Invalid);
         if !done(self.status()) {
             self.poll_until(done, ORDER_TIMEOUT).await?;
         }
@@ -270,14 +276,14 @@ impl Order {
         let mut pause = MIN_POLL_INTERVAL;
         loop {
             self.refresh().await?;
-            let stage = self.status();
-            if done(stage) {
-                return Ok(stage);
+            let status = self.status();
+            if done(status) {
+                return Ok(status);
             }
             let until = self.transport.last_response().retry_after;
-            let asked = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
+            let retry_after = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
             let left = end.saturating_duration_since(Instant::now());
-            let wait = asked.filter(|asked| *asked <= left).unwrap_or(pause);
+            let wait = retry_after.filter(|wait| *wait <= left).unwrap_or(pause);
             if wait > left {
                 return Err(AcmeError::NotFinished { until });
             }
@@ -299,7 +305,7 @@ impl Order {
         }
         let why = match &self.inner.state().error {
             Some(problem) => AcmeError::from_problem(problem, None),
-            None => AcmeError::Refused("the order has become invalid".to_owned()),
+            None => AcmeError::OrderInvalid,
         };
         why.ending_order()
     }
@@ -321,7 +327,7 @@ impl Order {
                 Some(FailedAuthorization {
                     name: name.clone(),
                     kind,
-                    text: problem_text(problem),
+                    problem: problem.into(),
                 })
             });
             failed_authorizations.extend(errors);

@@ -11,12 +11,13 @@ use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
 use self::preflight::identities;
-use super::attempt_error::{AttemptError, allowed, failure, next_wait};
+use super::attempt_error::{AttemptError, Wait, allowed, earliest_wait, failure};
 use super::context::OrderContext;
 use super::domain_state::{AttemptOutcome, DomainState};
 use super::local_error::LocalError;
-use super::solver::{CaIdentity, ChallengeSolver};
-use crate::certs::acme::{AcmeError, Order, OrderStatus};
+use super::order_error::OrderError;
+use super::solver::{CaIdentity, ChallengeSolver, DnsCommand, TxtRecords};
+use crate::certs::acme::{AcmeError, AcmeSession, Order, OrderStatus};
 use crate::certs::names::NameSet;
 use crate::certs::orders::issued;
 use crate::certs::preflight::Findings;
@@ -132,7 +133,7 @@ impl OrderAttempt<'_> {
         cas: Vec<(&CaSettings, CaId)>,
         record: &mut DomainRecord,
     ) -> Result<AttemptResult, LocalError> {
-        let mut waits: Vec<(SystemTime, String)> = Vec::new();
+        let mut waits: Vec<Wait> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
         let mut outcome = AttemptOutcome::Postponed;
         let mut found: Option<Vec<String>> = None;
@@ -150,11 +151,11 @@ impl OrderAttempt<'_> {
                         outcome: Some(AttemptOutcome::Issued),
                     });
                 }
-                Err(AttemptError::Wait(at, why)) => waits.push((at, why)),
+                Err(AttemptError::Wait(wait)) => waits.push(wait),
                 Err(AttemptError::Local(error)) => return Err(error),
                 Err(AttemptError::Failed(error)) => {
-                    // What takes long goes on, and so does the wish for it.
-                    if !matches!(error, AcmeError::NotFinished { .. }) {
+                    // An order that takes long goes on, and so does the request for it.
+                    if !matches!(error, OrderError::Acme(AcmeError::NotFinished { .. })) {
                         outcome = AttemptOutcome::Failed;
                     }
                     errors.push(format!("{}: {error}", ca.directory));
@@ -171,7 +172,7 @@ impl OrderAttempt<'_> {
         }
         self.context.store_record(&self.host.domain, record).await?;
         Ok(AttemptResult {
-            state: next_wait(waits, self.context.now()),
+            state: earliest_wait(waits, self.context.now()),
             outcome: Some(outcome),
         })
     }
@@ -261,36 +262,44 @@ impl OrderAttempt<'_> {
             None => self.place_with_known_account(at, &mut session).await?,
         };
         if order.status() == OrderStatus::Pending {
-            let issuers = identities(at.ca, &session);
-            let identity = CaIdentity {
-                issuers,
-                account: session.account_url().to_owned(),
-            };
-            let kinds = at.ranked_challenges(record);
-            let solver = ChallengeSolver::new(
-                self.context,
-                &self.host.domain,
-                at.settings,
-                self.request,
-                kinds,
-                identity,
-            );
-            let (used, proved) = solver.prove(&mut order).await;
-            match proved {
-                Ok(()) => record.record_success(&used.kinds),
-                Err(stop) => {
-                    record.record_failure(&used.failed, &at.settings.challenges);
-                    return Err(stop);
-                }
-            }
+            self.authorize(at, &session, &mut order, record).await?;
         }
         let chain = self.issue(at, &mut order, &key).await?;
         let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
-        let facts = issued::check(key.expose_secret(), &chain, &self.request.names);
-        let facts = facts.map_err(|error| AcmeError::InvalidResponse(error.to_string()))?;
+        let facts = issued::check(key.expose_secret(), &chain, &self.request.names)
+            .map_err(OrderError::from)?;
         self.store(at, key, chain).await?;
-        (record.serial, record.profile) = (Some(facts.serial), at.profile.map(str::to_owned));
+        record.serial = Some(facts.serial);
+        record.profile = at.profile.map(str::to_owned);
         Ok(())
+    }
+
+    /// Completes the authorizations of an order, and records which challenges work.
+    async fn authorize(
+        &self,
+        at: &CaAttempt<'_>,
+        session: &AcmeSession,
+        order: &mut Order,
+        record: &mut DomainRecord,
+    ) -> Result<(), AttemptError> {
+        let solver = ChallengeSolver {
+            challenges: self.context.certificates.table().challenges().clone(),
+            command: at.settings.dns_command.as_deref().map(DnsCommand),
+            txt_records: TxtRecords::new(&self.context.storage, &self.host.domain),
+            names: &self.request.names,
+            resolvers: &at.settings.resolvers,
+            kinds: at.ranked_challenges(record),
+            identity: CaIdentity {
+                issuers: identities(at.ca, session),
+                account: session.account_url().to_owned(),
+            },
+        };
+        let (tried, result) = solver.solve(order).await;
+        match &result {
+            Ok(()) => record.record_success(&tried.kinds),
+            Err(_) => record.record_failure(&tried.failed, &at.settings.challenges),
+        }
+        Ok(result?)
     }
 
     async fn may_order(&self, at: &CaAttempt<'_>, resumes: bool) -> Result<(), AttemptError> {
@@ -298,7 +307,7 @@ impl OrderAttempt<'_> {
         let answer = self
             .context
             .ledger(move |ledger, now| ledger.may_order(&key.request(), now));
-        allowed(answer.await.map_err(AttemptError::Local)?, resumes)
+        allowed(answer.await?, resumes)
     }
 
     /// Asks for the certificate, if that was not done yet, and waits for its chain.
@@ -314,7 +323,7 @@ impl OrderAttempt<'_> {
         }
         if order.status() == OrderStatus::Ready {
             let request = issued::signing_request(key.expose_secret(), &self.request.names)
-                .map_err(|error| AttemptError::Local(LocalError::SigningRequest(error)))?;
+                .map_err(LocalError::SigningRequest)?;
             self.record_event(at, |key| Event::Finalizing(key.request()))
                 .await?;
             order.finalize(&request).await?;
@@ -338,7 +347,7 @@ impl OrderAttempt<'_> {
             storage.write_certificate(&id, &domain, key.expose_secret(), &chain)
         })
         .await;
-        written.map_err(|error| AttemptError::Local(LocalError::StoreCertificate(error)))?;
+        written.map_err(LocalError::StoreCertificate)?;
         self.record_event(at, |key| Event::Issued(key.request()))
             .await
     }
@@ -349,11 +358,10 @@ impl OrderAttempt<'_> {
         event: impl for<'e> FnOnce(&'e OrderKey) -> Event<'e> + Send + 'static,
     ) -> Result<(), AttemptError> {
         let key = at.key.clone();
-        let told = self
+        let recorded = self
             .context
-            .ledger(move |ledger, now| ledger.record(event(&key), now))
-            .await;
-        told.map_err(AttemptError::Local)
+            .ledger(move |ledger, now| ledger.record(event(&key), now));
+        Ok(recorded.await?)
     }
 
     async fn forget(&self, at: &CaAttempt<'_>) -> Result<(), LocalError> {
@@ -382,26 +390,26 @@ impl OrderAttempt<'_> {
         Ok(())
     }
 
-    /// Takes down a failure; answers when the next attempt at this CA may be made.
+    /// Records a failure. Returns when the next attempt at this CA may be made.
     async fn record_failure(
         &self,
         at: &CaAttempt<'_>,
         record: &mut DomainRecord,
-        error: &AcmeError,
-    ) -> Result<(SystemTime, String), LocalError> {
+        error: &OrderError,
+    ) -> Result<Wait, LocalError> {
         let now = self.context.now();
         tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, %error, "no certificate from this CA");
         if !error.is_order_resumable() {
             self.forget(at).await?;
         }
         record.error = Some(error.to_string());
-        // Anything else says nothing about how the names can be proved.
-        if let AcmeError::NotAuthorized(failures) = error {
+        // Other errors say nothing about the challenges.
+        if let OrderError::Acme(AcmeError::NotAuthorized(failures)) = error {
             let kinds: Vec<_> = failures.iter().filter_map(|failure| failure.kind).collect();
             record.record_failure(&kinds, &at.settings.challenges);
         }
         let (key, failure) = (at.key.clone(), failure(error));
-        let is_over = matches!(error, AcmeError::OrderFailed(_));
+        let is_over = error.is_order_failed();
         let next = self.context.ledger(move |ledger, now| {
             if is_over {
                 ledger.record(Event::NotIssued(key.request()), now);
@@ -410,8 +418,14 @@ impl OrderAttempt<'_> {
             ledger.may_order(&key.request(), now)
         });
         Ok(match next.await? {
-            Ok(()) => (now + MIN_RETRY_DELAY, error.to_string()),
-            Err(until) => (until.at, until.why.to_string()),
+            Ok(()) => Wait {
+                until: now + MIN_RETRY_DELAY,
+                why: error.to_string(),
+            },
+            Err(blocked) => Wait {
+                until: blocked.at,
+                why: blocked.why.to_string(),
+            },
         })
     }
 }

@@ -1,29 +1,42 @@
-//! What stops an attempt, and what follows from it: whose fault it was, and when to try again.
+//! What ends an attempt at a CA without a certificate, whose fault it is, and when the next attempt
+//! may be made.
 
 use std::time::{Duration, SystemTime};
 
 use super::domain_state::DomainState;
 use super::local_error::LocalError;
+use super::order_error::OrderError;
 use crate::certs::acme::AcmeError;
 use crate::certs::state::ledger::{BlockReason, Failure, FailureKind, RateLimitScope, RetryAt};
 
+/// A time before which nothing may be asked of a CA, and why.
+#[derive(Debug)]
+pub(super) struct Wait {
+    pub(super) until: SystemTime,
+    pub(super) why: String,
+}
+
 /// Why there is no certificate from a CA in this attempt.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum AttemptError {
-    /// It is not time yet.
-    Wait(SystemTime, String),
-    /// The CA, or the way to it.
-    Failed(AcmeError),
-    /// The disk: another CA would not help.
-    Local(LocalError),
+    #[error("{}", .0.why)]
+    Wait(Wait),
+    /// The CA, the way to it, or its challenges.
+    #[error(transparent)]
+    Failed(#[from] OrderError),
+    /// This machine: another CA would not help.
+    #[error(transparent)]
+    Local(#[from] LocalError),
 }
 
 impl From<AcmeError> for AttemptError {
     fn from(error: AcmeError) -> Self {
-        Self::Failed(error)
+        Self::Failed(error.into())
     }
 }
 
-/// What the ledger says. An order that is in flight has been counted, so that no limit holds it up.
+/// The ledger's answer as an error. A pending order has been counted already, so that no limit
+/// delays it.
 pub(super) fn allowed(answer: Result<(), RetryAt>, resumes: bool) -> Result<(), AttemptError> {
     match answer {
         Ok(()) => Ok(()),
@@ -31,13 +44,16 @@ pub(super) fn allowed(answer: Result<(), RetryAt>, resumes: bool) -> Result<(), 
             why: BlockReason::Limit { .. } | BlockReason::Full,
             ..
         }) if resumes => Ok(()),
-        Err(RetryAt { at, why }) => Err(AttemptError::Wait(at, why.to_string())),
+        Err(RetryAt { at, why }) => Err(AttemptError::Wait(Wait {
+            until: at,
+            why: why.to_string(),
+        })),
     }
 }
 
-/// As the ledger wants to know it.
-pub(super) fn failure(error: &AcmeError) -> Failure {
-    // The transport has dated it by the system's clock, which need not be the issuer's.
+/// The failure as the ledger records it.
+pub(super) fn failure(error: &OrderError) -> Failure {
+    // The transport dates it by the system's clock, which need not be the issuer's.
     let retry_after = error
         .retry_at()
         .and_then(|until| until.duration_since(SystemTime::now()).ok());
@@ -48,27 +64,39 @@ pub(super) fn failure(error: &AcmeError) -> Failure {
     }
 }
 
-fn failure_kind(error: &AcmeError) -> FailureKind {
+fn failure_kind(error: &OrderError) -> FailureKind {
     match error {
-        AcmeError::OrderFailed(why) => failure_kind(why),
-        AcmeError::RateLimited { text, .. } => FailureKind::RateLimited(scope(text)),
-        AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } => FailureKind::Unavailable,
-        AcmeError::NotFinished { .. } => FailureKind::Slow,
-        AcmeError::NotAuthorized(_) => FailureKind::Validation,
-        AcmeError::Roots(_)
-        | AcmeError::AccountKey
-        | AcmeError::NoProfile { .. }
-        | AcmeError::NoChallenge { .. }
-        | AcmeError::Unanswerable(_) => FailureKind::Ours,
-        AcmeError::AccountGone(_)
-        | AcmeError::OrderGone(_)
-        | AcmeError::ReplacesRefused(_)
-        | AcmeError::Refused(_)
-        | AcmeError::InvalidResponse(_) => FailureKind::Refused,
+        OrderError::Acme(error) => acme_failure_kind(error),
+        OrderError::NoChallenge { .. } | OrderError::Unanswerable(_) => FailureKind::Ours,
+        OrderError::UnknownName(_) | OrderError::UnusableChain(_) => FailureKind::Refused,
     }
 }
 
-/// Whom a limit concerns, by the words that Boulder, Let's Encrypt's server, uses.
+fn acme_failure_kind(error: &AcmeError) -> FailureKind {
+    match error {
+        AcmeError::OrderFailed(why) => acme_failure_kind(why),
+        AcmeError::RateLimited { problem, .. } => {
+            FailureKind::RateLimited(scope(&problem.to_string()))
+        }
+        AcmeError::Unreachable(_) | AcmeError::Unavailable { .. } => FailureKind::Unavailable,
+        AcmeError::NotFinished { .. } => FailureKind::Slow,
+        AcmeError::NotAuthorized(_) => FailureKind::Validation,
+        AcmeError::Roots(_) | AcmeError::AccountKey | AcmeError::NoProfile { .. } => {
+            FailureKind::Ours
+        }
+        AcmeError::AccountGone(_)
+        | AcmeError::OrderGone(_)
+        | AcmeError::ReplacesRefused(_)
+        | AcmeError::ReplacesUnsupported
+        | AcmeError::Refused(_)
+        | AcmeError::OrderInvalid
+        | AcmeError::InvalidResponse(_)
+        | AcmeError::NoOrderUrl
+        | AcmeError::ChallengeGone { .. } => FailureKind::Refused,
+    }
+}
+
+/// What a limit applies to, by the error messages of Boulder, the server of Let's Encrypt.
 fn scope(text: &str) -> RateLimitScope {
     let scopes = [
         ("too many new orders", RateLimitScope::Account),
@@ -78,20 +106,18 @@ fn scope(text: &str) -> RateLimitScope {
         ("service busy", RateLimitScope::Ca),
     ];
     let text = text.to_ascii_lowercase();
-    let found = scopes.into_iter().find(|(words, _)| text.contains(words));
+    let found = scopes.into_iter().find(|(phrase, _)| text.contains(phrase));
     found.map_or(RateLimitScope::Unknown, |(_, scope)| scope)
 }
 
-/// The earliest of what was waited for.
-pub(super) fn next_wait(waits: Vec<(SystemTime, String)>, now: SystemTime) -> DomainState {
-    let earliest = waits.into_iter().min_by_key(|(at, _)| *at);
-    let (until, why) = earliest.unwrap_or_else(|| {
-        (
-            now + NO_AUTHORITY_RETRY_DELAY,
-            "there is no CA to ask".to_owned(),
-        )
+/// The state until the earliest of these times.
+pub(super) fn earliest_wait(waits: Vec<Wait>, now: SystemTime) -> DomainState {
+    let earliest = waits.into_iter().min_by_key(|wait| wait.until);
+    let Wait { until, why } = earliest.unwrap_or_else(|| Wait {
+        until: now + NO_AUTHORITY_RETRY_DELAY,
+        why: "there is no CA to ask".to_owned(),
     });
     DomainState::Waiting { until, why }
 }
 
-const NO_AUTHORITY_RETRY_DELAY: Duration = Duration::from_secs(3600);
+const NO_AUTHORITY_RETRY_DELAY: Duration = Duration::from_hours(1);

@@ -15,7 +15,7 @@ use crate::config::acme::CertifiedName;
 
 /// Why a chain cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum IssuedError {
+pub(super) enum IssuedError {
     #[error("the chain is not PEM")]
     NotPem,
     #[error("the chain holds what is not X.509")]
@@ -36,7 +36,7 @@ pub(crate) enum IssuedError {
 
 /// A signing request in DER for these names, with a key in PEM. The subject is empty: the CA
 /// decides.
-pub(crate) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<u8>, rcgen::Error> {
+pub(super) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<u8>, rcgen::Error> {
     let key = KeyPair::from_pem(key)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -50,7 +50,7 @@ pub(crate) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<
 }
 
 /// The chain whose topmost issuer has the wanted name, or else the CA's own choice.
-pub(crate) async fn preferred(
+pub(super) async fn preferred(
     chain: String,
     session: &AcmeSession,
     wanted: Option<&str>,
@@ -92,7 +92,7 @@ fn top_issuer(chain: &str) -> Option<String> {
 
 /// What the leaf of a chain says that can be served: in order, for this key, and with all names
 /// that were asked for.
-pub(crate) fn check(
+pub(super) fn check(
     key: &str,
     chain: &str,
     names: &[CertifiedName],

@@ -6,7 +6,7 @@ use crate::certs::state::ledger::file::LedgerError;
 
 /// Why this machine can order nothing now. Another CA would not help.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LocalError {
+pub enum LocalError {
     /// The directories or the lock of the domain.
     #[error("the state directory cannot be used: {0}")]
     StateDirectory(#[source] io::Error),

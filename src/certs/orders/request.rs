@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use super::Issuer;
+use super::local_error::LocalError;
 use super::plan::request_of;
 use crate::certs::inspect::Rfc3339;
 use crate::certs::names::NameSet;
@@ -26,14 +27,14 @@ pub enum ScheduledOrder {
 }
 
 /// Why nothing will come of it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum RenewRequestError {
     /// Its domain file does not say `acme`, or there is none.
     #[error("no CA is asked for the certificate of {0}: its [tls] does not say `acme`")]
     NotAcme(HostName),
-    /// Nothing is ordered that could not be taken down.
+    /// The request cannot be recorded, and nothing is ordered without a record.
     #[error("nothing can be ordered: {0}")]
-    Disk(String),
+    Disk(#[from] LocalError),
 }
 
 impl fmt::Display for ScheduledOrder {
@@ -89,7 +90,7 @@ impl Issuer {
             .map(|(ca, id)| (ca.directory.to_string(), id))
             .collect();
         let name = domain.clone();
-        let asked = move |ledger: &mut Ledger, now| {
+        let record = move |ledger: &mut Ledger, now| {
             ledger.record(
                 Event::Confirmed {
                     domain: name.as_str(),
@@ -99,13 +100,9 @@ impl Issuer {
             );
             soonest(ledger, &cas, &names, renews.as_ref(), now)
         };
-        let renew_requested = self
-            .context
-            .ledger(asked)
-            .await
-            .map_err(|error| RenewRequestError::Disk(error.to_string()))?;
+        let scheduled = self.context.ledger(record).await?;
         self.renew(domain.clone());
-        Ok(renew_requested)
+        Ok(scheduled)
     }
 }
 

@@ -1,35 +1,36 @@
 //! Proves the names of an order: chooses a challenge for each, puts the answers in place, and takes
 //! them away when the CA has looked.
 
-mod command;
+pub(super) mod command;
 mod txt_records;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use self::command::{CommandError, DnsCommand};
-use self::txt_records::TxtRecords;
+use self::command::CommandError;
+pub(super) use self::command::DnsCommand;
+pub(super) use self::txt_records::TxtRecords;
 pub(super) use self::txt_records::clean_up;
-use super::attempt_error::AttemptError;
-use super::context::OrderContext;
-use crate::certs::acme::{AcmeError, Authorization, Challenge, Order};
-use crate::certs::challenge::{ChallengeResponse, ChallengeResponseError, Challenges};
-use crate::certs::preflight::dns::{DnsError, Resolver};
+use super::order_error::{OrderError, ResponseError};
+use crate::certs::acme::{AcmeError, Authorization, Challenge, Order, join};
+use crate::certs::challenge::{ChallengeResponse, Challenges};
+use crate::certs::preflight::dns::Resolver;
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::certs::state::storage::Txt;
-use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName, ChallengeKind};
-use crate::registry::host::HostName;
+use crate::config::acme::{CertifiedName, ChallengeKind};
 use crate::state_file::run_blocking;
 
 /// How names are proved, the most promising way first.
 pub(super) struct ChallengeSolver<'a> {
-    challenges: Arc<Challenges>,
-    command: Option<DnsCommand<'a>>,
-    txt_records: TxtRecords,
-    names: &'a [CertifiedName],
-    resolvers: &'a [SocketAddr],
-    order: Vec<ChallengeKind>,
-    identity: CaIdentity,
+    pub(super) challenges: Arc<Challenges>,
+    pub(super) command: Option<DnsCommand<'a>>,
+    pub(super) txt_records: TxtRecords,
+    /// The names of the order.
+    pub(super) names: &'a [CertifiedName],
+    pub(super) resolvers: &'a [SocketAddr],
+    /// The kinds of challenges that may be used, the most promising first.
+    pub(super) kinds: Vec<ChallengeKind>,
+    pub(super) identity: CaIdentity,
 }
 
 /// Who issues, and for whom, as a TXT record says it.
@@ -59,97 +60,61 @@ enum ActiveResponse {
     Persistent,
 }
 
-/// Why a response cannot be put in place.
-#[derive(Debug, thiserror::Error)]
-enum ResponseError {
-    #[error(transparent)]
-    Response(#[from] ChallengeResponseError),
-    #[error("there is no `dns_command`")]
-    NoCommand,
-    #[error(transparent)]
-    Command(#[from] CommandError),
-    #[error(transparent)]
-    StoreTxt(std::io::Error),
-    #[error("the CA does not say under which domain it stands in DNS")]
-    NoCaIdentity,
-    #[error("{0}")]
-    MissingRecord(PersistRecord),
-    #[error("the record of {name} cannot be looked up: {source}")]
-    Lookup { name: String, source: DnsError },
-}
-
-impl<'a> ChallengeSolver<'a> {
-    pub(super) fn new(
-        context: &OrderContext,
-        domain: &HostName,
-        settings: &'a AcmeSettings,
-        request: &'a AcmeRequest,
-        order: Vec<ChallengeKind>,
-        identity: CaIdentity,
-    ) -> Self {
-        Self {
-            challenges: context.certificates.table().challenges().clone(),
-            command: settings.dns_command.as_deref().map(DnsCommand),
-            txt_records: TxtRecords::new(&context.storage, domain),
-            names: &request.names,
-            resolvers: &settings.resolvers,
-            order,
-            identity,
-        }
-    }
-
-    /// Proves what is not proved yet.
-    pub(super) async fn prove(
+impl ChallengeSolver<'_> {
+    /// Completes the pending authorizations of an order. The responses are removed when the CA has
+    /// validated them, or has not. What was tried is returned on failure as well.
+    pub(super) async fn solve(
         &self,
         order: &mut Order,
-    ) -> (ChallengesTried, Result<(), AttemptError>) {
-        let (mut used, mut in_place) = (ChallengesTried::default(), Vec::new());
-        let result = self.respond_all(order, &mut used, &mut in_place).await;
-        for answer in in_place {
-            self.remove_response(answer).await;
+    ) -> (ChallengesTried, Result<(), OrderError>) {
+        let mut tried = ChallengesTried::default();
+        let mut active = Vec::new();
+        let result = self.respond_all(order, &mut tried, &mut active).await;
+        for response in active {
+            self.remove_response(response).await;
         }
-        (used, result.map_err(AttemptError::from))
+        (tried, result)
     }
 
     async fn respond_all(
         &self,
         order: &mut Order,
-        used: &mut ChallengesTried,
-        in_place: &mut Vec<ActiveResponse>,
-    ) -> Result<(), AcmeError> {
+        tried: &mut ChallengesTried,
+        active: &mut Vec<ActiveResponse>,
+    ) -> Result<(), OrderError> {
         let authorizations = order.pending_authorizations().await?;
-        let mut begun = Vec::new();
+        let mut prepared = Vec::new();
         for authorization in &authorizations {
-            let (kind, answer) = self.answer(authorization, used).await?;
-            in_place.push(answer);
-            if !used.kinds.contains(&kind) {
-                used.kinds.push(kind);
+            let (kind, response) = self.prepare_first(authorization, tried).await?;
+            active.push(response);
+            if !tried.kinds.contains(&kind) {
+                tried.kinds.push(kind);
             }
-            begun.push((authorization, kind));
+            prepared.push((authorization, kind));
         }
-        // All answers are there before the CA looks for the first.
-        for (authorization, kind) in begun {
-            let begun = order
+        // All responses are in place before the CA validates the first.
+        for (authorization, kind) in prepared {
+            let accepted = order
                 .respond(&authorization.name, authorization.wildcard, kind)
                 .await;
-            if matches!(begun, Err(AcmeError::Refused(_))) {
-                used.failed.push(kind);
+            if matches!(accepted, Err(AcmeError::Refused(_))) {
+                tried.failed.push(kind);
             }
-            begun?;
+            accepted?;
         }
-        order.wait_authorized().await
+        Ok(order.wait_authorized().await?)
     }
 
-    /// Puts an answer in place, in the most promising way that can be gone: the order is there, and
-    /// what stands in one way need not stand in another.
-    async fn answer(
+    /// Puts a response in place for the first challenge for which that works: the order exists, and
+    /// what prevents one response need not prevent another.
+    async fn prepare_first(
         &self,
         authorization: &Authorization,
-        used: &mut ChallengesTried,
-    ) -> Result<(ChallengeKind, ActiveResponse), AcmeError> {
+        tried: &mut ChallengesTried,
+    ) -> Result<(ChallengeKind, ActiveResponse), OrderError> {
         let name = self.requested_name(authorization)?;
         let mut reasons = Vec::new();
-        for kind in self.order.iter().filter(|kind| kind.proves(name)) {
+        for kind in self.kinds.iter().filter(|kind| kind.proves(name)) {
             let Some(challenge) = authorization
                 .challenges
                 .iter()
@@ -158,37 +123,37 @@ impl<'a> ChallengeSolver<'a> {
                 continue;
             };
             match self.prepare_response(name, authorization, challenge).await {
-                Ok(answer) if reasons.is_empty() => return Ok((*kind, answer)),
-                Ok(answer) => {
-                    let reasons = reasons.join("; ");
-                    tracing::warn!(%name, %kind, reasons, "a challenge cannot be answered, the next one is tried");
-                    return Ok((*kind, answer));
+                Ok(response) => {
+                    if !reasons.is_empty() {
+                        let reasons = join(&reasons, "; ");
+                        tracing::warn!(%name, %kind, reasons, "a challenge cannot be answered, the next one is tried");
+                    }
+                    return Ok((*kind, response));
                 }
                 Err(reason) => {
-                    used.failed.push(*kind);
-                    reasons.push(reason.to_string());
+                    tried.failed.push(*kind);
+                    reasons.push(reason);
                 }
             }
         }
-        Err(match reasons.is_empty() {
-            true => AcmeError::NoChallenge {
-                name: name.to_string(),
+        if reasons.is_empty() {
+            return Err(OrderError::NoChallenge {
+                name: name.clone(),
                 offered: authorization.offered_types.clone(),
-            },
-            false => AcmeError::Unanswerable(reasons.join("; ")),
-        })
+            });
+        }
+        Err(OrderError::Unanswerable(reasons))
     }
 
-    /// A CA's word becomes part of file names and of a command's arguments: only what we asked for.
-    fn requested_name(&self, authorization: &Authorization) -> Result<&CertifiedName, AcmeError> {
+    /// The name of an authorization, if we have ordered it: it becomes part of file names and of a
+    /// command's arguments.
+    fn requested_name(&self, authorization: &Authorization) -> Result<&CertifiedName, OrderError> {
         let is_it = |name: &&CertifiedName| {
             name.base().as_str() == authorization.name
                 && name.is_wildcard() == authorization.wildcard
         };
         let ours = self.names.iter().find(is_it);
-        ours.ok_or_else(|| {
-            AcmeError::InvalidResponse(format!("{:?} was not asked for", authorization.name))
-        })
+        ours.ok_or_else(|| OrderError::UnknownName(authorization.name.clone()))
     }
 
     async fn prepare_response(
@@ -262,7 +227,7 @@ impl<'a> ChallengeSolver<'a> {
             Ok(None) => Ok(ActiveResponse::Persistent),
             Ok(Some(record)) => Err(ResponseError::MissingRecord(record)),
             Err(source) => Err(ResponseError::Lookup {
-                name: name.to_string(),
+                name: name.clone(),
                 source,
             }),
         }

@@ -8,9 +8,10 @@ use secrecy::SecretString;
 
 use super::{CaAttempt, OrderAttempt, OrderKey};
 use crate::certs::acme::{AcmeError, AcmeSession, NewOrder, Order};
-use crate::certs::orders::attempt_error::{AttemptError, allowed};
+use crate::certs::orders::attempt_error::{AttemptError, Wait, allowed};
 use crate::certs::orders::contacts::ContactsError;
 use crate::certs::orders::local_error::LocalError;
+use crate::certs::orders::order_error::OrderError;
 use crate::certs::state::ledger::{Event, OrderKind};
 use crate::certs::state::pending_order::OpenOrder;
 use crate::certs::state::storage::Account;
@@ -47,7 +48,7 @@ impl OrderAttempt<'_> {
         {
             Ok(()) => {}
             Err(ContactsError::Disk(error)) => {
-                return Err(AttemptError::Local(LocalError::StoreAccount(error)));
+                return Err(LocalError::StoreAccount(error).into());
             }
             Err(ContactsError::Ca(AcmeError::AccountGone(_))) => return self.register(at).await,
             // No reason to go without a certificate.
@@ -67,11 +68,11 @@ impl OrderAttempt<'_> {
         let (storage, id) = (self.context.storage.clone(), at.key.ca.clone());
         let limit = self.context.account_lock_timeout;
         let locked = run_blocking(move || storage.lock_account(&id, limit)).await;
-        let locked =
-            locked.map_err(|error| AttemptError::Local(LocalError::StateDirectory(error)))?;
-        let Some(_lock) = locked else {
-            let retry_at = self.context.now() + ACCOUNT_RETRY_DELAY;
-            return Err(AttemptError::Wait(retry_at, ACCOUNT_LOCKED.to_owned()));
+        let Some(_lock) = locked.map_err(LocalError::StateDirectory)? else {
+            return Err(AttemptError::Wait(Wait {
+                until: self.context.now() + ACCOUNT_RETRY_DELAY,
+                why: ACCOUNT_LOCKED.to_owned(),
+            }));
         };
         if let Some(account) = self.account(at).await?
             && account.stored.url != before
@@ -85,7 +86,7 @@ impl OrderAttempt<'_> {
             ledger.record(Event::NewAccount { ca: &id }, now);
             Ok(())
         });
-        allowed(may.await.map_err(AttemptError::Local)?, false)?;
+        allowed(may.await?, false)?;
         let contacts = self.context.plan.load().contacts.clone();
         let (session, account) = AcmeSession::register(at.ca, &at.key.ca, &contacts).await?;
         tracing::info!(ca = %at.ca.directory, account = account.stored.url, "made an account");
@@ -100,13 +101,13 @@ impl OrderAttempt<'_> {
     ) -> Result<Option<Account>, AttemptError> {
         let (storage, id) = (self.context.storage.clone(), at.key.ca.clone());
         let read = run_blocking(move || storage.account(&id)).await;
-        read.map_err(|error| AttemptError::Local(LocalError::ReadAccount(error)))
+        Ok(read.map_err(LocalError::ReadAccount)?)
     }
 
     async fn store_account(&self, account: Account) -> Result<(), AttemptError> {
         let storage = self.context.storage.clone();
         let written = run_blocking(move || storage.write_account(&account)).await;
-        written.map_err(|error| AttemptError::Local(LocalError::StoreAccount(error)))
+        Ok(written.map_err(LocalError::StoreAccount)?)
     }
 
     /// The order that is in flight at the CA, if it is still the one that is wanted.
@@ -127,7 +128,7 @@ impl OrderAttempt<'_> {
         let read =
             run_blocking(move || storage.order(&key.ca, &domain, &key.account, &key.names, now))
                 .await;
-        let found = read.map_err(|error| AttemptError::Local(LocalError::ReadOrder(error)))?;
+        let found = read.map_err(LocalError::ReadOrder)?;
         if let Some((open, _)) = &found {
             at.key.kind = open.kind;
         }
@@ -145,8 +146,8 @@ impl OrderAttempt<'_> {
         match session.resume(&open.url).await {
             Ok(order) => Ok(Some(order)),
             Err(AcmeError::OrderGone(reason)) => {
-                tracing::info!(domain = %self.host.domain, reason, "the CA does not know the order any more");
-                self.forget(at).await.map_err(AttemptError::Local)?;
+                tracing::info!(domain = %self.host.domain, %reason, "the CA does not know the order any more");
+                self.forget(at).await?;
                 self.record_event(at, |key| Event::Abandoned(key.request()))
                     .await?;
                 Ok(None)
@@ -162,8 +163,8 @@ impl OrderAttempt<'_> {
         session: &mut AcmeSession,
     ) -> Result<(Order, SecretString), AttemptError> {
         match self.place(at, session).await {
-            Err(AttemptError::Failed(AcmeError::AccountGone(reason))) => {
-                tracing::warn!(ca = %at.ca.directory, reason, "the CA has forgotten the account, it is made again");
+            Err(AttemptError::Failed(OrderError::Acme(AcmeError::AccountGone(reason)))) => {
+                tracing::warn!(ca = %at.ca.directory, %reason, "the CA has forgotten the account, it is made again");
                 self.record_event(at, |key| Event::Abandoned(key.request()))
                     .await?;
                 *session = self.register(at).await?;
@@ -191,19 +192,21 @@ impl OrderAttempt<'_> {
                 .context
                 .ledger(move |ledger, now| ledger.place(key.request(), now))
                 .await;
-            allowed(placed.map_err(AttemptError::Local)?, false)?;
-            let wish = NewOrder {
+            allowed(placed?, false)?;
+            let request = NewOrder {
                 names: &self.request.names,
                 profile: at.profile,
                 replaces: at.replaces.as_ref(),
             };
-            match session.order(&wish).await {
+            match session.order(&request).await {
                 Ok(order) => {
                     let key = self.store_order(at, session, &order).await?;
                     return Ok((order, key));
                 }
-                Err(AcmeError::ReplacesRefused(reason)) if at.replaces.is_some() => {
-                    tracing::info!(domain = %self.host.domain, reason, "the CA does not take it as a replacement");
+                Err(error @ (AcmeError::ReplacesRefused(_) | AcmeError::ReplacesUnsupported))
+                    if at.replaces.is_some() =>
+                {
+                    tracing::info!(domain = %self.host.domain, reason = %error, "CA refuses the order as a replacement, placing it without");
                     self.record_event(at, |key| Event::Abandoned(key.request()))
                         .await?;
                     at.replaces = None;
@@ -242,7 +245,7 @@ impl OrderAttempt<'_> {
             Ok(SecretString::from(key))
         });
         let written: Result<SecretString, std::io::Error> = written.await;
-        written.map_err(|error| AttemptError::Local(LocalError::StoreOrder(error)))
+        Ok(written.map_err(LocalError::StoreOrder)?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{CaAttempt, OrderAttempt};
 use crate::certs::acme::AcmeSession;
 use crate::certs::inspect::CertificateFacts;
-use crate::certs::orders::attempt_error::AttemptError;
+use crate::certs::orders::attempt_error::{AttemptError, Wait};
 use crate::certs::orders::domain_state::DomainState;
 use crate::certs::orders::local_error::LocalError;
 use crate::certs::preflight::backoff::next_retry;
@@ -139,19 +139,19 @@ impl OrderAttempt<'_> {
             return Ok(());
         };
         let now = self.context.now();
-        let words = texts.join("; ");
+        let found = texts.join("; ");
         let Some((postponed, until)) = next_retry(before, certainty, at.key.held_until, now) else {
-            tracing::warn!(domain = %self.host.domain, found = words, "an order is tried in spite of what was found");
+            tracing::warn!(domain = %self.host.domain, found, "an order is tried in spite of what was found");
             return Ok(());
         };
         if before.is_none() {
-            tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, found = words, "the order is postponed");
+            tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, found, "the order is postponed");
         }
         record.postponed.insert(at.key.ca.clone(), postponed);
-        Err(AttemptError::Wait(
+        Err(AttemptError::Wait(Wait {
             until,
-            format!("no order is placed yet: {words}"),
-        ))
+            why: format!("no order is placed yet: {found}"),
+        }))
     }
 
     /// The certificate that the world sees under the domain.

@@ -8,11 +8,11 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 /// The program and its first arguments.
-pub(super) struct DnsCommand<'a>(pub(super) &'a [String]);
+pub(in crate::certs::orders) struct DnsCommand<'a>(pub(in crate::certs::orders) &'a [String]);
 
 /// Why a record is not set, or not taken away.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CommandError {
+pub(in crate::certs::orders) enum CommandError {
     /// It cannot be started.
     #[error("`{program}` cannot be started: {source}")]
     Start {

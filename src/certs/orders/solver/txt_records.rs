@@ -10,13 +10,13 @@ use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
 /// Those of a domain. Whoever writes holds the domain's lock.
-pub(super) struct TxtRecords {
+pub(in crate::certs::orders) struct TxtRecords {
     storage: Storage,
     domain: HostName,
 }
 
 impl TxtRecords {
-    pub(super) fn new(storage: &Storage, domain: &HostName) -> Self {
+    pub(in crate::certs::orders) fn new(storage: &Storage, domain: &HostName) -> Self {
         Self {
             storage: storage.clone(),
             domain: domain.clone(),

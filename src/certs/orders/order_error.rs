@@ -1,0 +1,80 @@
+//! Why an order has not come to a certificate, and why a challenge of it cannot be answered.
+
+use std::io;
+use std::time::SystemTime;
+
+use super::issued::IssuedError;
+use super::solver::command::CommandError;
+use crate::certs::acme::{AcmeError, Quoted, join};
+use crate::certs::challenge::ChallengeResponseError;
+use crate::certs::preflight::dns::DnsError;
+use crate::certs::preflight::dns_persist::PersistRecord;
+use crate::config::acme::CertifiedName;
+
+/// Why there is no certificate from a CA.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OrderError {
+    #[error(transparent)]
+    Acme(#[from] AcmeError),
+    #[error(
+        "the CA offers no challenge for {name} that can be met: it offers {}",
+        Quoted(.offered)
+    )]
+    NoChallenge {
+        name: CertifiedName,
+        offered: Vec<String>,
+    },
+    /// In all ways in which it could be, in order.
+    #[error("the challenge cannot be answered: {}", join(.0, "; "))]
+    Unanswerable(Vec<ResponseError>),
+    /// The order has an authorization for another name.
+    #[error("the CA's answer cannot be used: {0:?} was not asked for")]
+    UnknownName(String),
+    #[error("the CA's answer cannot be used: {0}")]
+    UnusableChain(#[from] IssuedError),
+}
+
+/// Why the response to a challenge cannot be put in place.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ResponseError {
+    #[error(transparent)]
+    Response(#[from] ChallengeResponseError),
+    #[error("there is no `dns_command`")]
+    NoCommand,
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error(transparent)]
+    StoreTxt(io::Error),
+    #[error("the CA does not say under which domain it stands in DNS")]
+    NoCaIdentity,
+    #[error("{0}")]
+    MissingRecord(PersistRecord),
+    #[error("the record of {name} cannot be looked up: {source}")]
+    Lookup {
+        name: CertifiedName,
+        source: DnsError,
+    },
+}
+
+impl OrderError {
+    /// When the CA wants to be asked again, if it says so.
+    pub(super) fn retry_at(&self) -> Option<SystemTime> {
+        match self {
+            Self::Acme(error) => error.retry_at(),
+            Self::NoChallenge { .. }
+            | Self::Unanswerable(_)
+            | Self::UnknownName(_)
+            | Self::UnusableChain(_) => None,
+        }
+    }
+
+    /// Whether the order may still come to a certificate and is resumed later.
+    pub(super) fn is_order_resumable(&self) -> bool {
+        matches!(self, Self::Acme(error) if error.is_order_resumable())
+    }
+
+    /// Whether the CA has ended the order without a certificate.
+    pub(super) fn is_order_failed(&self) -> bool {
+        matches!(self, Self::Acme(AcmeError::OrderFailed(_)))
+    }
+}
