@@ -23,6 +23,7 @@ use crate::certs::preflight::backoff::Certainty;
 use crate::certs::preflight::dns::Resolver;
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::config::acme::{CertifiedName, ChallengeKind, ValidationPorts};
+use crate::registry::host::HostName;
 
 /// How names are looked at.
 pub(crate) struct Preflight<'a> {
@@ -48,6 +49,16 @@ pub(crate) struct Findings {
 pub(crate) struct Finding {
     pub(crate) text: String,
     pub(crate) certainty: Certainty,
+}
+
+/// A name to which a CA connects to validate it.
+struct ProbeTarget<'a> {
+    name: &'a HostName,
+    addresses: Vec<IpAddr>,
+    /// The challenges for which it connects.
+    kinds: Vec<ChallengeKind>,
+    /// Whether no other challenge can prove the name.
+    required: bool,
 }
 
 impl Findings {
@@ -145,7 +156,7 @@ impl Preflight<'_> {
             return;
         }
         // Where DNS can prove the name, it need not lead anywhere.
-        let needed = !self
+        let required = !self
             .kinds
             .iter()
             .any(|kind| !probed.contains(kind) && kind.proves(name));
@@ -153,7 +164,7 @@ impl Preflight<'_> {
             Some(address) => vec![address],
             None => match self.resolver.addresses(base.as_str()).await {
                 Ok(addresses) => addresses,
-                Err(error) if needed => {
+                Err(error) if required => {
                     findings.doubtful(format!("{base} cannot be looked up: {error}"));
                     return;
                 }
@@ -162,34 +173,32 @@ impl Preflight<'_> {
         };
         if addresses.is_empty() {
             findings.unfit.extend(&probed);
-            if needed {
+            if required {
                 findings.certain(format!(
                     "{base} does not resolve: DNS knows no address for it"
                 ));
             }
             return;
         }
-        self.probe(name, &addresses, &probed, needed, findings)
-            .await;
+        let target = ProbeTarget {
+            name: base,
+            addresses,
+            kinds: probed,
+            required,
+        };
+        self.probe(&target, findings).await;
     }
 
-    /// Looks where a name leads.
-    async fn probe(
-        &self,
-        name: &CertifiedName,
-        addresses: &[IpAddr],
-        kinds: &[ChallengeKind],
-        needed: bool,
-        findings: &mut Findings,
-    ) {
+    /// Connects to a name as a CA would for each kind of challenge.
+    async fn probe(&self, target: &ProbeTarget<'_>, findings: &mut Findings) {
         let probe = Probe {
             challenges: self.challenges,
-            name: name.base(),
+            name: target.name,
             ports: self.ports,
         };
         let mut results = Vec::new();
-        for kind in kinds {
-            results.push((*kind, probe.all(*kind, addresses).await));
+        for kind in &target.kinds {
+            results.push((*kind, probe.all(*kind, &target.addresses).await));
         }
         if results
             .iter()
@@ -201,28 +210,28 @@ impl Preflight<'_> {
             findings.unfit.extend(others.map(|(kind, _)| kind));
             return;
         }
-        if !needed {
-            findings.unfit.extend(kinds);
+        if !target.required {
+            findings.unfit.extend(&target.kinds);
             return;
         }
         let is_certain = results
             .iter()
             .all(|(_, result)| matches!(result, Reachability::Elsewhere(_)));
-        let words = results
+        let reasons = results
             .into_iter()
             .filter_map(|(kind, result)| match result {
                 Reachability::Here => None,
-                Reachability::Elsewhere(words) | Reachability::Unknown(words) => {
-                    Some(format!("{words} ({kind})"))
+                Reachability::Elsewhere(reason) | Reachability::Unknown(reason) => {
+                    Some(format!("{reason} ({kind})"))
                 }
             });
-        let words = words.collect::<Vec<_>>().join("; ");
+        let reasons = reasons.collect::<Vec<_>>().join("; ");
+        let name = target.name;
         if is_certain {
-            findings.certain(format!("{} does not lead here: {words}", name.base()));
+            findings.certain(format!("{name} does not lead here: {reasons}"));
         } else {
             findings.doubtful(format!(
-                "it cannot be seen whether {} leads here: {words}",
-                name.base()
+                "it cannot be seen whether {name} leads here: {reasons}"
             ));
         }
     }

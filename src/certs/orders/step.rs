@@ -66,7 +66,11 @@ impl OrderContext {
             }
             let next = planned(&issued, &record);
             if next.next().is_some_and(|renewal| self.now() < renewal) {
-                return self.step_result(host, request, &record, next, None);
+                let result = AttemptResult {
+                    state: next,
+                    outcome: None,
+                };
+                return self.step_result(host, request, &record, result);
             }
         }
         let attempt = OrderAttempt {
@@ -78,9 +82,7 @@ impl OrderContext {
             previous_serial: held,
         };
         match attempt.run(&mut record).await {
-            Ok(AttemptResult { state, outcome }) => {
-                self.step_result(host, request, &record, state, outcome)
-            }
+            Ok(result) => self.step_result(host, request, &record, result),
             Err(error) => self.disk_failed(host, request, record, error).await,
         }
     }
@@ -132,7 +134,11 @@ impl OrderContext {
             until,
             why: error.to_string(),
         };
-        self.step_result(host, request, &record, state, Some(AttemptOutcome::Failed))
+        let result = AttemptResult {
+            state,
+            outcome: Some(AttemptOutcome::Failed),
+        };
+        self.step_result(host, request, &record, result)
     }
 
     fn step_result(
@@ -140,8 +146,7 @@ impl OrderContext {
         host: &SharedVirtualHost,
         request: &AcmeRequest,
         record: &DomainRecord,
-        state: DomainState,
-        outcome: Option<AttemptOutcome>,
+        result: AttemptResult,
     ) -> StepResult {
         let issued = self.certificates.issued(&host.domain);
         let facts = issued.as_ref().map(|issued| &issued.certificate.facts);
@@ -155,8 +160,8 @@ impl OrderContext {
                 .map_or_else(String::new, |ca| ca.directory.to_string()),
         };
         StepResult {
-            state,
-            outcome,
+            state: result.state,
+            outcome: result.outcome,
             status: AcmeStatus {
                 ca,
                 ..status::status(record, request, facts)

@@ -1,7 +1,7 @@
 //! What is found out before an order, and what follows: it is placed, postponed, or waits for the
 //! administrator's word.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{CaAttempt, OrderAttempt};
 use crate::certs::acme::AcmeSession;
@@ -21,66 +21,68 @@ use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
 use crate::state_file::run_blocking;
 
 impl OrderAttempt<'_> {
-    /// Whether the first order is held back because the state directory seems to have been lost.
-    /// Once it is, it stays so, whoever serves the name meanwhile: until that is confirmed, there
-    /// is a certificate, or the one that was found has expired.
+    /// The state in which the first order waits for the administrator because the state directory
+    /// seems to have been lost; `None`: it need not wait. It goes on waiting, whoever serves the
+    /// name meanwhile, until it is confirmed, there is a certificate, or the certificate that was
+    /// found has expired.
     pub(super) async fn check_lost_state(
         &self,
         settings: &AcmeSettings,
         record: &mut DomainRecord,
     ) -> Result<Option<DomainState>, LocalError> {
         let before = record.held.take();
+        let issued = self.context.certificates.issued(&self.host.domain);
         let is_production = settings.authorities.iter().any(CaSettings::is_public);
-        if !is_production
-            || self.requested
-            || self
-                .context
-                .certificates
-                .issued(&self.host.domain)
-                .is_some()
-        {
+        if self.requested || issued.is_some() || !is_production {
             return Ok(None);
         }
         let (domain, names) = (self.host.domain.clone(), self.names());
-        let asked = self.context.ledger(move |ledger, _| {
-            (
-                ledger.knows(&names),
-                ledger.is_confirmed(domain.as_str()),
-                ledger.founded(),
-            )
+        let founded = self.context.ledger(move |ledger, _| {
+            let is_settled = ledger.knows(&names) || ledger.is_confirmed(domain.as_str());
+            (!is_settled).then(|| ledger.founded())
         });
-        let (is_known, is_confirmed, founded) = asked.await?;
-        if is_known || is_confirmed {
+        let Some(founded) = founded.await? else {
             return Ok(None);
-        }
+        };
         let now = self.context.now();
-        record.held = match before.filter(|before| now < before.until) {
+        let unconfirmed = match before.filter(|before| now < before.until) {
             Some(before) => Some(before),
-            None => {
-                let found = self.served(settings).await;
-                let facts = LostStateFacts {
-                    is_production,
-                    is_known,
-                    is_confirmed,
-                    founded,
-                    found: found.as_ref(),
-                };
-                let held = lost_state_guard(self.host.domain.as_str(), facts, now);
-                held.map(|held| UnconfirmedOrder {
-                    why: held.to_string(),
-                    until: held.until(),
-                })
-            }
+            None => self.find_lost_state(settings, founded, now).await,
         };
-        let Some(UnconfirmedOrder { why, .. }) = record.held.clone() else {
+        let Some(unconfirmed) = unconfirmed else {
             return Ok(None);
         };
+        let why = unconfirmed.why.clone();
         tracing::error!(domain = %self.host.domain, "{why}");
+        record.held = Some(unconfirmed);
         self.context.store_record(&self.host.domain, record).await?;
         Ok(Some(DomainState::AwaitingConfirmation {
             until: now + LOST_STATE_POLL_INTERVAL,
             why,
         }))
+    }
+
+    /// Compares the certificate that is served under the domain with the age of the state
+    /// directory, which knows nothing of the domain.
+    async fn find_lost_state(
+        &self,
+        settings: &AcmeSettings,
+        founded: SystemTime,
+        now: SystemTime,
+    ) -> Option<UnconfirmedOrder> {
+        let served = self.served(settings).await;
+        let facts = LostStateFacts {
+            is_production: true,
+            is_known: false,
+            is_confirmed: false,
+            founded,
+            found: served.as_ref(),
+        };
+        let warning = lost_state_guard(self.host.domain.as_str(), facts, now)?;
+        Some(UnconfirmedOrder {
+            why: warning.to_string(),
+            until: warning.until(),
+        })
     }
 
     /// Takes down that somebody has asked for the order.
