@@ -302,15 +302,12 @@ fn adapt_response(mut answer: Response<Bytes>, asked_get: bool) -> Response<Byte
     answer
 }
 
-/// RFC 9110 §10.2.3: seconds, or a date.
+/// RFC 9110 §10.2.3: seconds, or a date in one of the three forms of §5.6.7.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     match value.parse::<u64>() {
         Ok(seconds) => now.checked_add(Duration::from_secs(seconds)),
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::parse(value).ok()?;
-            Some(date.timestamp().into())
-        }
+        Err(_) => httpdate::parse_http_date(value).ok(),
     }
 }
 
@@ -366,7 +363,13 @@ mod tests {
             at.duration_since(now).ok().map(|left| left.as_secs())
         };
         assert_eq!(at("120"), Some(120));
-        assert_eq!(at("Sun, 09 Sep 2001 01:47:40 GMT"), Some(60));
+        for date in [
+            "Sun, 09 Sep 2001 01:47:40 GMT",
+            "Sunday, 09-Sep-01 01:47:40 GMT",
+            "Sun Sep  9 01:47:40 2001",
+        ] {
+            assert_eq!(at(date), Some(60), "{date}");
+        }
         for nonsense in ["", "soon", "-1"] {
             assert_eq!(at(nonsense), None, "{nonsense}");
         }
