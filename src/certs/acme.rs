@@ -17,6 +17,7 @@ macro_rules! retry_bad_nonce {
     }};
 }
 
+mod connection;
 mod dial;
 mod error;
 mod order;
@@ -34,6 +35,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use secrecy::ExposeSecret;
 
+pub(super) use self::connection::{ExchangeError, HttpConnection};
 pub(super) use self::error::{AcmeError, FailedAuthorization, Quoted, join};
 pub(super) use self::order::{Authorization, Challenge, Order, OrderStatus};
 use self::transport::{AcmeHttpClient, Transport};

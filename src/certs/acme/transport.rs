@@ -1,20 +1,17 @@
 //! HTTP towards a CA: our own time limits, roots and bounds, and what the ACME library would not
 //! tell: when to come back, alternate chains, and answers that are no JSON.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{HOST, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -23,6 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::connection::{ExchangeError, HttpConnection};
 use super::dial::dial;
 use crate::certs::roots::{self, RootsError};
 use crate::registry::link::links;
@@ -38,10 +36,7 @@ pub(in crate::certs) enum TransportError {
     TimedOut(String),
     /// The connection broke, or what came is not HTTP.
     #[error("{host} does not answer properly: {source}")]
-    Broken {
-        host: String,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Broken { host: String, source: ExchangeError },
     /// A URL of the CA that leads nowhere.
     #[error("the CA names the address {0:?}, which cannot be used")]
     Address(String),
@@ -67,18 +62,11 @@ pub(super) struct ResponseInfo {
 /// A client with one kept connection, for one session with one CA.
 pub(super) struct Transport {
     tls: TlsConnector,
-    idle: Mutex<Option<(String, Connection)>>,
+    idle: Mutex<Option<(String, TlsConnection)>>,
     last_response: Mutex<ResponseInfo>,
 }
 
-type Driver = http1::Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
-
-/// A connection and what drives it. Nobody polls it between two requests: it is looked at before
-/// reuse.
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    connection: Pin<Box<Driver>>,
-}
+type TlsConnection = HttpConnection<TlsStream<TcpStream>>;
 
 /// The form in which the ACME library wants it.
 pub(super) struct AcmeHttpClient(pub(super) Arc<Transport>);
@@ -148,19 +136,22 @@ impl Transport {
             Some(connection) => connection,
             None => self.connect(&host).await?,
         };
-        let answer = timeout(RESPONSE_TIMEOUT, connection.exchange(prepared))
-            .await
-            .map_err(|_| TransportError::TimedOut(host.clone()))?
-            .map_err(|source| TransportError::Broken {
-                host: host.clone(),
-                source,
-            })?;
+        let answer = timeout(
+            RESPONSE_TIMEOUT,
+            connection.exchange(prepared, MAX_RESPONSE_SIZE),
+        )
+        .await
+        .map_err(|_| TransportError::TimedOut(host.clone()))?
+        .map_err(|source| TransportError::Broken {
+            host: host.clone(),
+            source,
+        })?;
         *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some((host, connection));
         self.record_response(request.method(), &answer);
         Ok(answer)
     }
 
-    async fn idle_connection(&self, host: &str) -> Option<Connection> {
+    async fn idle_connection(&self, host: &str) -> Option<TlsConnection> {
         let kept = self
             .idle
             .lock()
@@ -170,7 +161,7 @@ impl Transport {
         connection.is_alive().await.then_some(connection)
     }
 
-    async fn connect(&self, host: &str) -> Result<Connection, TransportError> {
+    async fn connect(&self, host: &str) -> Result<TlsConnection, TransportError> {
         let connecting = async {
             let uri: Uri = format!("https://{host}/")
                 .parse()
@@ -186,13 +177,7 @@ impl Transport {
             tcp.set_nodelay(true)?;
             let name = ServerName::try_from(name).map_err(io::Error::other)?;
             let stream = self.tls.connect(name, tcp).await?;
-            let (sender, connection) = http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(io::Error::other)?;
-            Ok(Connection {
-                sender,
-                connection: Box::pin(connection),
-            })
+            TlsConnection::new(stream).await.map_err(io::Error::other)
         };
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connection) => connection.map_err(|source| TransportError::Connect {
@@ -225,40 +210,6 @@ impl Transport {
             last_response.chain = Some(answer.body().clone());
             last_response.alternates = alternates(headers);
         }
-    }
-}
-
-impl Connection {
-    /// Whether the other end has not closed it meanwhile.
-    async fn is_alive(&mut self) -> bool {
-        let open = poll_fn(|cx| Poll::Ready(self.connection.as_mut().poll(cx).is_pending())).await;
-        open && self.sender.is_ready()
-    }
-
-    async fn exchange(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
-        let Self { sender, connection } = self;
-        let exchange = async {
-            let (parts, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, MAX_RESPONSE_SIZE)
-                .collect()
-                .await?
-                .to_bytes();
-            Ok(Response::from_parts(parts, body))
-        };
-        let mut exchange = std::pin::pin!(exchange);
-        let mut over = false;
-        // The connection is driven only while something is asked. When it ends, the answer is
-        // either there already or will say so.
-        poll_fn(|cx| {
-            if !over {
-                over = connection.as_mut().poll(cx).is_ready();
-            }
-            exchange.as_mut().poll(cx)
-        })
-        .await
     }
 }
 

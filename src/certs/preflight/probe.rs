@@ -7,11 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use self::handshake::AlpnHandshake;
+use crate::certs::acme::{ExchangeError, HttpConnection};
 use crate::certs::challenge::Challenges;
 use crate::config::acme::{ChallengeKind, ValidationPorts};
 use crate::crypto;
@@ -35,6 +39,17 @@ pub(super) enum Reachability {
     /// It cannot be seen from here. Behind a router that does not lead its own network back in
     /// through its public address, this is how all is well.
     Unknown(String),
+}
+
+/// Why nothing was fetched.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Connect(#[from] io::Error),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error(transparent)]
+    Request(#[from] http::Error),
 }
 
 impl Probe<'_> {
@@ -72,24 +87,29 @@ impl Probe<'_> {
         run_blocking(move || drop(answer)).await;
         match fetched {
             Err(_) => Reachability::Unknown(format!("nobody answers at {at}")),
+            Ok(Ok(response)) if contains(response.body(), token.as_bytes()) => Reachability::Here,
+            Ok(Ok(response)) => from_status(response.status(), at),
+            Ok(Err(FetchError::Exchange(ExchangeError::TooLarge(status)))) => {
+                from_status(status, at)
+            }
+            Ok(Err(error)) if error.is_not_http() => another_server(at),
             Ok(Err(error)) => Reachability::Unknown(format!("{at} cannot be asked: {error}")),
-            Ok(Ok(text)) => from_http_response(&text, &token, at),
         }
     }
 
-    async fn fetch(&self, at: SocketAddr, token: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(at).await?;
-        let host = self.name.authority(self.ports.http, DEFAULT_HTTP_PORT);
-        let request = format!(
-            "GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream
-            .take(MAX_RESPONSE_SIZE)
-            .read_to_end(&mut answer)
-            .await?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+    async fn fetch(&self, at: SocketAddr, token: &str) -> Result<Response<Bytes>, FetchError> {
+        let stream = TcpStream::connect(at).await?;
+        let mut connection = HttpConnection::new(stream)
+            .await
+            .map_err(ExchangeError::from)?;
+        let request = Request::get(format!("/.well-known/acme-challenge/{token}"))
+            .header(
+                HOST,
+                self.name.authority(self.ports.http, DEFAULT_HTTP_PORT),
+            )
+            .header(CONNECTION, "close")
+            .body(Full::default())?;
+        Ok(connection.exchange(request, MAX_RESPONSE_SIZE).await?)
     }
 
     async fn by_handshake(&self, address: IpAddr) -> Reachability {
@@ -119,27 +139,31 @@ impl Probe<'_> {
     }
 }
 
-/// By an answer to DEFAULT_HTTP_PORT. One that leads on, or that says that something is out of
-/// order, may yet end here.
-fn from_http_response(text: &str, token: &str, at: SocketAddr) -> Reachability {
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
-    if body.contains(token) {
-        return Reachability::Here;
+impl FetchError {
+    /// Whether a server is there that answers something else than HTTP, or nothing.
+    fn is_not_http(&self) -> bool {
+        matches!(
+            self,
+            Self::Exchange(ExchangeError::Http(error))
+                if error.is_parse()
+                    || error.is_incomplete_message()
+                    || error.is_canceled()
+                    || error.is_closed()
+        )
     }
-    match head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.chars().next())
-    {
-        Some('3' | '5') => {
-            let line = head.lines().next().unwrap_or_default();
-            Reachability::Unknown(format!(
-                "{at} answers \"{}\"",
-                line.chars().take(60).collect::<String>()
-            ))
-        }
-        _ => another_server(at),
+}
+
+/// By the status of a response that is not ours. A redirect may lead here yet, and a server that is
+/// out of order may pass the request on later.
+fn from_status(status: StatusCode, at: SocketAddr) -> Reachability {
+    if status.is_redirection() || status.is_server_error() {
+        return Reachability::Unknown(format!("{at} answers \"HTTP {status}\""));
     }
+    another_server(at)
+}
+
+fn contains(body: &[u8], token: &[u8]) -> bool {
+    body.windows(token.len()).any(|part| part == token)
 }
 
 fn another_server(at: SocketAddr) -> Reachability {
@@ -149,4 +173,4 @@ fn another_server(at: SocketAddr) -> Reachability {
 const DEFAULT_HTTP_PORT: u16 = 80;
 const MAX_ADDRESSES: usize = 4;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_RESPONSE_SIZE: u64 = 16 * 1024;
+const MAX_RESPONSE_SIZE: usize = 16 * 1024;
