@@ -152,6 +152,48 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
 }
 
 #[tokio::test]
+async fn an_order_waits_while_another_process_has_the_account_locked() {
+    let directory = tempfile::tempdir().expect("directory");
+    let snapshot = asking(directory.path(), &["a.example.com"]);
+    let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
+    certificates.apply(&snapshot);
+    let mut context = OrderContext::new(certificates, &snapshot, Arc::new(SystemTime::now));
+    context.account_lock_timeout = Duration::from_millis(50);
+    let context = Arc::new(context);
+    let plan = context.plan.load_full();
+    let host = &plan.hosts[0];
+    let order = async || {
+        let attempt = OrderAttempt {
+            context: &context,
+            host,
+            request: plan::request_of(host).expect("it asks"),
+            requested: false,
+            changed: false,
+            previous_serial: None,
+        };
+        let mut record = DomainRecord::default();
+        let ordered = attempt.run(&mut record);
+        let ordered = tokio::time::timeout(Duration::from_secs(30), ordered).await;
+        ordered.expect("bounded").expect("a disk")
+    };
+    let (_, ca) = plan.authorities().next().expect("a CA");
+    context.storage.prepare(&ca).expect("a disk");
+    let locked = context.storage.lock_account(&ca, Duration::ZERO);
+    let lock = locked.expect("a disk").expect("free");
+    let before = SystemTime::now();
+    let AttemptResult { state, outcome } = order().await;
+    assert_eq!(outcome, Some(AttemptOutcome::Postponed));
+    let DomainState::Waiting { until, why } = state else {
+        panic!("{state:?}");
+    };
+    assert_eq!(why, "another process is creating the account at this CA");
+    assert!(before + Duration::from_mins(1) <= until, "{until:?}");
+    drop(lock);
+    let AttemptResult { outcome, .. } = order().await;
+    assert_eq!(outcome, Some(AttemptOutcome::Failed), "the CA is asked");
+}
+
+#[tokio::test]
 async fn advice_is_kept_beside_what_another_process_has_written() {
     let directory = tempfile::tempdir().expect("directory");
     let snapshot = asking(directory.path(), &["a.example.com"]);

@@ -251,4 +251,4 @@ impl OrderAttempt<'_> {
 
 /// Another process, or another domain's attempt, has the account locked while it talks to the CA.
 const ACCOUNT_RETRY_DELAY: Duration = Duration::from_mins(1);
-const ACCOUNT_LOCKED: &str = "another order is making the account at this CA";
+const ACCOUNT_LOCKED: &str = "another process is creating the account at this CA";
