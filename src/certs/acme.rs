@@ -1,17 +1,17 @@
-//! ACME (RFC 8555) as the manager wants it: a session with one CA, and orders in it. The only
-//! place, with `acme/transport`, that names the library, whose gaps are closed here.
+//! An ACME client (RFC 8555): a session with one CA, and the orders in it. This module alone uses
+//! `instant_acme`, and adds what the library lacks: alternate chains, Retry-After, bounded waits.
 
-/// Asks again while only the nonce is refused: the library gives up after three, a busy CA may
-/// refuse more.
+/// Repeats a request while the CA refuses only its nonce (RFC 8555 §6.5). The library gives up after
+/// three, and a busy CA may refuse more.
 macro_rules! retry_bad_nonce {
-    ($ask:expr) => {{
+    ($request:expr) => {{
         let mut tries = 0;
         loop {
-            match $ask.await {
+            match $request.await {
                 Err(error) if tries < 4 && crate::certs::acme::error::is_bad_nonce(&error) => {
                     tries += 1
                 }
-                ended => break ended,
+                result => break result,
             }
         }
     }};
@@ -50,7 +50,8 @@ pub(super) struct AcmeSession {
     transport: Arc<Transport>,
 }
 
-/// What the library hides of the directory (RFC 8555 §7.1.1, RFC 9773 §4.1).
+/// The fields of the directory object that the library does not expose (RFC 8555 §7.1.1, RFC 9773
+/// §4.1).
 #[derive(Default, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Directory {
@@ -64,25 +65,26 @@ struct Meta {
     caa_identities: Vec<String>,
 }
 
-/// What is to be ordered.
+/// The content of a newOrder request (RFC 8555 §7.4).
 pub(super) struct NewOrder<'a> {
     pub(super) names: &'a [CertifiedName],
     pub(super) profile: Option<&'a str>,
-    /// The certificate that it will replace (RFC 9773 §5).
+    /// The certificate that the new one replaces (RFC 9773 §5).
     pub(super) replaces: Option<&'a CertificateDer<'static>>,
 }
 
-/// What a CA says about renewing.
+/// The renewal information of a certificate (RFC 9773 §4.2).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RenewalInfo {
     pub(super) start: SystemTime,
     pub(super) end: SystemTime,
-    /// When to ask again, if it says so.
+    /// When to fetch it again, if the CA says so.
     pub(super) retry_at: Option<SystemTime>,
 }
 
 impl AcmeSession {
-    /// With an account that exists; one that the CA has forgotten shows at the first request.
+    /// Opens a session with an existing account. That the CA does not know the account shows at the
+    /// first request.
     pub(super) async fn open(ca: &CaSettings, account: &Account) -> Result<Self, AcmeError> {
         let transport = transport(ca).await?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(account.key.as_bytes());
@@ -99,8 +101,8 @@ impl AcmeSession {
         Ok(Self { account, transport })
     }
 
-    /// With a new account and a new key. The terms of service are agreed to: whoever writes `acme`
-    /// does.
+    /// Opens a session with a new account and a new key. Agrees to the terms of service, as the
+    /// administrator does who writes `acme`.
     pub(super) async fn register(
         ca: &CaSettings,
         id: &CaId,
@@ -108,7 +110,7 @@ impl AcmeSession {
     ) -> Result<(Self, Account), AcmeError> {
         let transport = transport(ca).await?;
         let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
-        let wanted = NewAccount {
+        let request = NewAccount {
             contact: &contact,
             terms_of_service_agreed: true,
             only_return_existing: false,
@@ -121,7 +123,7 @@ impl AcmeSession {
         });
         let directory = || ca.directory.url().to_owned();
         let created =
-            retry_bad_nonce!(builder(&transport).create(&wanted, directory(), binding.as_ref()));
+            retry_bad_nonce!(builder(&transport).create(&request, directory(), binding.as_ref()));
         let (account, credentials) =
             created.map_err(|error| AcmeError::from_library(error, &transport))?;
         let session = Self { account, transport };
@@ -135,23 +137,22 @@ impl AcmeSession {
         Ok((session, Account { stored, key }))
     }
 
-    /// Tells the CA other contacts.
+    /// Replaces the contacts of the account (RFC 8555 §7.3.2).
     pub(super) async fn update_contacts(&self, contacts: &[String]) -> Result<(), AcmeError> {
         let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
         retry_bad_nonce!(self.account.update_contacts(&contact)).map_err(|error| self.error(error))
     }
 
-    /// The URL of the account.
     pub(super) fn account_url(&self) -> &str {
         self.account.id()
     }
 
-    /// Whether the CA gives advice about renewing, and thus knows what a replacement is.
+    /// Whether the CA offers renewal information, and with it `replaces` in orders (RFC 9773).
     pub(super) fn supports_renewal_info(&self) -> bool {
         self.directory().renewal_info.is_some()
     }
 
-    /// The domains that stand for the CA in DNS, by its own account, in lower case.
+    /// The CA's own `caaIdentities` (RFC 8555 §7.1.1), in lower case.
     pub(super) fn dns_identities(&self) -> Vec<String> {
         let all = self.directory().meta.caa_identities;
         all.into_iter()
@@ -164,7 +165,7 @@ impl AcmeSession {
             .unwrap_or_default()
     }
 
-    /// Makes an order.
+    /// Places an order.
     pub(super) async fn order(&self, request: &NewOrder<'_>) -> Result<Order, AcmeError> {
         self.ensure_profile(request.profile)?;
         let names: Vec<Identifier> = request.names.iter().map(identifier).collect();
@@ -185,7 +186,7 @@ impl AcmeSession {
                 self.account.key_thumbprint(),
                 self.transport.clone(),
             )),
-            // RFC 9773 §5 wants it echoed. The order is there all the same.
+            // The CA has placed the order without echoing `replaces` (RFC 9773 §5).
             Err(instant_acme::Error::Other(error))
                 if error.to_string().starts_with(REPLACES_NOT_ECHOED) =>
             {
@@ -199,7 +200,7 @@ impl AcmeSession {
         }
     }
 
-    /// Takes up an order of this account.
+    /// Fetches an existing order of the account.
     pub(super) async fn resume(&self, url: &str) -> Result<Order, AcmeError> {
         match retry_bad_nonce!(self.account.order(url.to_owned())) {
             Ok(order) => Ok(Order::new(
@@ -211,7 +212,7 @@ impl AcmeSession {
         }
     }
 
-    /// Asks when a certificate should be renewed; `None` where the CA gives no such advice.
+    /// Fetches the renewal information of a certificate; `None`: the CA offers none.
     pub(super) async fn renewal_info(
         &self,
         leaf: &CertificateDer<'static>,
@@ -230,13 +231,13 @@ impl AcmeSession {
         }
     }
 
-    /// The other chains that the CA offers for the certificate that was sent last. Those that
-    /// cannot be had are left out.
+    /// Fetches the alternate chains of the certificate that was downloaded last (RFC 8555 §7.4.2),
+    /// without those that cannot be fetched.
     pub(super) async fn alternates(&self) -> Vec<String> {
         let mut chains = Vec::new();
         for url in self.transport.last_response().alternates {
-            // The library cannot fetch a chain by its URL, but it can ask for any URL as for an
-            // order; what comes is no order, and the transport has kept it.
+            // The library cannot fetch a chain by its URL, but it can fetch any URL as an order.
+            // The response is not an order, and the transport has recorded it.
             let _ = retry_bad_nonce!(self.account.order(url.clone()));
             let chain = self
                 .transport
@@ -248,9 +249,12 @@ impl AcmeSession {
         chains
     }
 
-    /// A profile that the CA does not offer would be refused after the order has cost something.
+    /// Fails for a profile that the CA does not offer: it would be refused only after the order has
+    /// used up some of a limit.
     fn ensure_profile(&self, profile: Option<&str>) -> Result<(), AcmeError> {
-        let Some(wanted) = profile else { return Ok(()) };
+        let Some(wanted) = profile else {
+            return Ok(());
+        };
         let mut offered: Vec<String> = self
             .account
             .profiles()
@@ -288,7 +292,7 @@ fn identifier(name: &CertifiedName) -> Identifier {
     }
 }
 
-/// RFC 7468.
+/// Encodes as PEM (RFC 7468).
 pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);
     let mut pem = format!("-----BEGIN {label}-----\n");
@@ -299,5 +303,5 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
     pem
 }
 
-/// How the library begins when an order comes back without `replaces`.
+/// The start of the library's error for an order that comes back without `replaces`.
 const REPLACES_NOT_ECHOED: &str = "replaces field mismatch";

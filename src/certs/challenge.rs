@@ -1,5 +1,5 @@
-//! The answers to challenges while a CA asks: read by the plain listeners and by handshakes. They
-//! also lie in files, so that another process on the same state directory can answer.
+//! The responses to ACME challenges, read by the plain listeners and by TLS handshakes. They are also
+//! in files, so that another process on the same state directory can give them.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,21 +18,20 @@ use tokio::time::timeout;
 
 use crate::state_file::{Access, atomic_write};
 
-/// All answers of the process. Only what this or another moorgate on the directory has put there is
-/// answered.
+/// All responses of this process, and of others on the same directory.
 #[derive(Debug)]
 pub struct Challenges {
-    /// By token.
+    /// Key authorizations by token.
     http: DashMap<Box<str>, Arc<str>>,
-    /// By the name in the handshake.
+    /// Certificates by the server name of the handshake.
     handshakes: DashMap<Box<str>, Arc<CertifiedKey>>,
     directory: Option<PathBuf>,
-    /// Strangers can make us look for files that are not there: only so many at once.
+    /// Bounds how many files are read at once: anybody can request tokens that do not exist.
     file_lookups: Semaphore,
 }
 
-/// An answer that is in place until this is dropped.
-#[must_use = "the answer is gone when this is dropped"]
+/// A response that is in place until this is dropped.
+#[must_use = "the response is removed when this is dropped"]
 #[derive(Debug)]
 pub struct ChallengeResponse {
     challenges: Arc<Challenges>,
@@ -46,20 +45,18 @@ enum ChallengeResponseKind {
     Handshake,
 }
 
-/// Why a certificate for a handshake cannot be made.
+/// Why a response cannot be put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum ChallengeResponseError {
-    /// What the CA has sent is no token (RFC 8555 §8.3).
-    #[error("the CA's token is not one")]
+    /// The token is not base64url, or too short (RFC 8555 §8.3).
+    #[error("the token of the challenge is invalid")]
     Token,
-    /// The name cannot stand in a certificate, or there is no randomness.
-    #[error("the certificate of a challenge cannot be made: {0}")]
+    /// The name is not valid in a certificate, or there is no randomness.
+    #[error("the certificate of the challenge cannot be created: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// The key cannot be used.
-    #[error("the key of a challenge cannot be used: {0}")]
+    #[error("the key of the challenge cannot be used: {0}")]
     Key(#[from] rustls::Error),
-    /// The file cannot be written.
-    #[error("the answer to a challenge cannot be written: {0}")]
+    #[error("the response to the challenge cannot be written: {0}")]
     Write(#[from] io::Error),
 }
 
@@ -70,19 +67,18 @@ impl Default for Challenges {
 }
 
 impl Challenges {
-    /// Without any answer. `directory` is shared with other processes, and need not exist yet.
+    /// `directory` is shared with other processes, and need not exist yet.
     pub fn new(directory: Option<PathBuf>) -> Self {
-        let (http, handshakes) = (DashMap::new(), DashMap::new());
         Self {
-            http,
-            handshakes,
+            http: DashMap::new(),
+            handshakes: DashMap::new(),
             directory,
             file_lookups: Semaphore::new(MAX_FILE_LOOKUPS),
         }
     }
 
-    /// Answers http-01 for a token from now on. Writes a file, and the end of the answer removes
-    /// it.
+    /// Puts the response to an http-01 challenge in place (RFC 8555 §8.3). Writes a file, which is
+    /// removed with the response.
     pub fn answer_http(
         self: &Arc<Self>,
         token: &str,
@@ -100,8 +96,8 @@ impl Challenges {
         })
     }
 
-    /// Answers tls-alpn-01 for a name or an address from now on, with a file as above. `digest` is
-    /// that of the key authorization.
+    /// Puts the response to a tls-alpn-01 challenge of a name or an address in place (RFC 8737 §3),
+    /// with a file as for http-01. `digest` is the SHA-256 of the key authorization.
     pub fn answer_handshake(
         self: &Arc<Self>,
         name: &str,
@@ -119,7 +115,7 @@ impl Challenges {
         })
     }
 
-    /// What answers a token.
+    /// The key authorization for a token, of this or another process.
     pub async fn find_http(&self, token: &str) -> Option<Arc<str>> {
         if let Some(found) = self.http.get(token) {
             return Some(found.clone());
@@ -132,12 +128,12 @@ impl Challenges {
             .map(Arc::from)
     }
 
-    /// What answers a handshake for `acme-tls/1` in this process.
+    /// The certificate for a handshake with `acme-tls/1`, of this process.
     pub fn find_handshake(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
         self.handshakes.get(server_name).map(|found| found.clone())
     }
 
-    /// The same if another process has put it there.
+    /// The certificate for a handshake with `acme-tls/1`, of another process.
     pub async fn find_shared_handshake(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if server_name.starts_with('.')
@@ -156,8 +152,7 @@ impl Challenges {
 
     async fn shared(&self, kind: ChallengeResponseKind, key: &str) -> Option<String> {
         let path = self.path(kind, key)?;
-        // A CA asks from several places at once, for several names: who comes at the same time
-        // waits.
+        // A CA validates from several places at once, and several names: those wait for a permit.
         let _permit = timeout(FILE_LOOKUP_TIMEOUT, self.file_lookups.acquire())
             .await
             .ok()?
@@ -193,19 +188,19 @@ impl Drop for ChallengeResponse {
             ChallengeResponseKind::Handshake => drop(challenges.handshakes.remove(key.as_ref())),
         }
         if let Some(path) = challenges.path(*kind, key) {
-            // It answers a challenge that is over: nobody will ask.
+            // The challenge is over: a file that stays does no harm.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Base64url, of a length that can be a token: then it is a file name, too.
+/// Whether it is base64url of a valid length, and so a safe file name.
 fn is_token(token: &str) -> bool {
     let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (MIN_TOKEN_LENGTH..=MAX_TOKEN_LENGTH).contains(&token.len()) && token.bytes().all(is_base64url)
 }
 
-/// What a CA puts into a handshake: an address by its reverse name (RFC 8738 §6).
+/// The server name of a CA's handshake: for an address, its reverse name (RFC 8738 §6).
 pub(super) fn server_name(name: &str) -> Box<str> {
     match name.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => {
@@ -224,7 +219,7 @@ pub(super) fn server_name(name: &str) -> Box<str> {
     }
 }
 
-/// Self-signed, for the one name, with the digest in a critical extension (RFC 8737 §3).
+/// A self-signed certificate for the name, with the digest in a critical extension (RFC 8737 §3).
 fn certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, ChallengeResponseError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new([name.to_owned()])?;
@@ -257,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_processes_answer_and_neither_when_it_is_over() {
+    async fn both_processes_respond_until_the_response_is_dropped() {
         let (directory, [one, other]) = shared();
         let http = one.answer_http(TOKEN, "content").expect("in place");
         let handshake = one
@@ -281,20 +276,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_places_that_a_ca_asks_from_get_another_process_s_answer() {
+    async fn many_requests_at_once_get_the_response_of_another_process() {
         let (_directory, [one, other]) = shared();
         let _answer = one.answer_http(TOKEN, "content").expect("in place");
-        let mut places = tokio::task::JoinSet::new();
+        let mut requests = tokio::task::JoinSet::new();
         for _ in 0..40 {
             let other = other.clone();
-            places.spawn(async move { other.find_http(TOKEN).await });
+            requests.spawn(async move { other.find_http(TOKEN).await });
         }
-        let found = places.join_all().await;
+        let found = requests.join_all().await;
         assert_eq!(found.iter().flatten().count(), 40);
     }
 
     #[tokio::test]
-    async fn no_token_and_no_name_leads_out_of_the_directory() {
+    async fn no_token_or_name_reads_files_outside_the_directory() {
         let (directory, [one, _]) = shared();
         std::fs::write(
             directory.path().join("secret-that-is-long-enough"),
@@ -314,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_asked_for_by_their_reverse_names() {
+    fn addresses_have_their_reverse_names_as_server_names() {
         assert_eq!(&*server_name("192.0.2.1"), "1.2.0.192.in-addr.arpa");
         let v6 = server_name("2001:db8::1");
         assert!(

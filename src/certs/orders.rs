@@ -1,5 +1,5 @@
-//! Orders certificates from CAs and renews them: one task for the process, a state for each domain.
-//! What it gets lies below `state`, where [`Certificates`] finds it.
+//! Orders certificates from CAs and renews them: one scheduler for the process, one state for each
+//! domain. It stores certificates below `state`, where [`Certificates`] finds them.
 
 mod attempt;
 mod attempt_error;
@@ -36,27 +36,27 @@ use crate::certs::served::report::AcmeStatus;
 use crate::config::snapshot::Snapshot;
 use crate::registry::host::HostName;
 
-/// What the wall's clock shows. Another one in tests.
+/// The system clock, or another one in tests.
 pub type SystemClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// Orders and renews. [`run`](Self::run) does it; everything else only tells it something.
+/// Schedules orders and renewals. [`run`](Self::run) is the task; the other methods send to it.
 pub struct Issuer {
     context: Arc<OrderContext>,
-    /// Domains whose renewal was requested and not yet taken up.
+    /// Requests to renew that `run` has not seen yet.
     requested: Mutex<Vec<HostName>>,
     wake: Notify,
 }
 
-/// The steps that are being taken.
+/// The steps that run.
 #[derive(Default)]
 struct Running {
     steps: JoinSet<StepResult>,
-    /// Whose. One that has panicked cannot say it itself.
+    /// The domain of each: the result of a task that has panicked does not say it.
     names: HashMap<task::Id, HostName>,
 }
 
 impl Running {
-    fn ended(
+    fn finish(
         &mut self,
         done: Result<(task::Id, StepResult), JoinError>,
     ) -> (HostName, Result<StepResult, JoinError>) {
@@ -67,14 +67,14 @@ impl Running {
         (
             self.names
                 .remove(&id)
-                .expect("each step is entered when it is spawned"),
+                .expect("a step is inserted when it is spawned"),
             step,
         )
     }
 }
 
 impl Issuer {
-    /// For the certificates of a process and their state directory. Nothing happens before
+    /// Creates the scheduler for the certificates of a process. Nothing is read before
     /// [`run`](Self::run).
     pub fn new(
         certificates: Arc<Certificates>,
@@ -88,7 +88,7 @@ impl Issuer {
         }
     }
 
-    /// Takes another configuration. Neither cancels nor repeats an order that is under way.
+    /// Applies another configuration. Orders in progress go on.
     pub fn apply(&self, snapshot: &Snapshot) {
         self.context
             .plan
@@ -96,15 +96,15 @@ impl Issuer {
         self.wake.notify_one();
     }
 
-    /// Orders and renews until `stop`. What is under way then is taken up after the next start.
+    /// Orders and renews until `stop`. Orders in progress are resumed after the next start.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut domains: HashMap<HostName, ManagedDomain> = HashMap::new();
         let mut running = Running::default();
         if !self.context.plan.load().hosts.is_empty()
             && let Err(error) = self.context.ledger(|_, _| ()).await
         {
-            // Attempts will say so, and not be made.
-            tracing::debug!(%error, "the ledger of attempts cannot be opened yet");
+            // Attempts fail with the same error and order nothing.
+            tracing::debug!(%error, "ledger cannot be opened");
         }
         let mut applied = AppliedChanges::new(&self);
         loop {
@@ -113,10 +113,10 @@ impl Issuer {
             self.publish_status(&mut domains);
             let pause = self.pause(&domains, running.steps.len());
             tokio::select! {
-                // Each only waits: what one misses is there in the next round.
+                // All branches are cancel safe: a missed event is seen in the next round.
                 () = stop.cancelled() => return,
                 Some(done) = running.steps.join_next_with_id() => {
-                    let (name, step) = running.ended(done);
+                    let (name, step) = running.finish(done);
                     self.settle(&mut domains, &name, step);
                 }
                 () = tokio::time::sleep(pause) => {}
@@ -125,7 +125,7 @@ impl Issuer {
         }
     }
 
-    /// Tells the CAs the contacts, as long as the answer is kept.
+    /// Updates the contacts at the CAs, in a task that ends when the result is dropped.
     fn start_contact_updates(&self, plan: Arc<Plan>) -> JoinSet<()> {
         let mut updates = JoinSet::new();
         updates.spawn(self.context.clone().update_contacts(plan));
@@ -166,7 +166,7 @@ impl Issuer {
         };
         let StepResult { state, status, outcome } = step.unwrap_or_else(|error| {
             tracing::error!(domain = %name, %error, "certificate task panicked, please report this");
-            // What panicked would do so again at once. The others go on meanwhile.
+            // A step that has panicked would panic again at once. Other domains go on.
             let state = DomainState::Waiting { until: self.context.now() + PANIC_RETRY_DELAY, why: PANIC_MESSAGE.to_owned() };
             let status = AcmeStatus { error: Some(PANIC_MESSAGE.to_owned()), ..domain.status.clone() };
             StepResult { state, status, outcome: Some(AttemptOutcome::Failed) }
@@ -175,7 +175,7 @@ impl Issuer {
         domain.end(state, outcome);
     }
 
-    /// Until something is due, and never so long that a clock that was set goes unnoticed.
+    /// The time until the next step, at most a minute so that a change of the clock is noticed.
     fn pause(&self, domains: &HashMap<HostName, ManagedDomain>, running: usize) -> Duration {
         if running >= MAX_CONCURRENT_STEPS {
             return MAX_IDLE;
@@ -187,12 +187,12 @@ impl Issuer {
         })
     }
 
-    /// Shows what is going on, and says what presses.
+    /// Publishes the status of all domains, and logs which certificates are close to their end.
     fn publish_status(&self, domains: &mut HashMap<HostName, ManagedDomain>) {
         let now = self.context.now();
         for domain in domains.values_mut() {
-            let held = self.context.certificates.issued(&domain.host.domain);
-            domain.warn_of_expiry(held.map(|held| held.certificate.facts), now);
+            let issued = self.context.certificates.issued(&domain.host.domain);
+            domain.warn_of_expiry(issued.map(|issued| issued.certificate.facts), now);
         }
         let status = domains
             .iter()
@@ -201,13 +201,12 @@ impl Issuer {
     }
 }
 
-/// Domains that are looked after at the same time. A CA answers an order in seconds, and a thousand
-/// domains on one account are bounded by its limit of orders, not by this.
+/// A CA completes an order within seconds, and a thousand domains on one account are limited by its
+/// orders per account, not by this.
 const MAX_CONCURRENT_STEPS: usize = 8;
 const MAX_IDLE: Duration = Duration::from_secs(60);
-const PANIC_RETRY_DELAY: Duration = Duration::from_secs(60 * 60);
-const PANIC_MESSAGE: &str =
-    "moorgate itself has failed here, as its log says; it goes on in an hour";
+const PANIC_RETRY_DELAY: Duration = Duration::from_hours(1);
+const PANIC_MESSAGE: &str = "internal error, see the log; the next attempt follows in an hour";
 
 #[cfg(test)]
 mod tests;

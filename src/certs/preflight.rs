@@ -1,5 +1,5 @@
-//! What can be found out about the names of a domain before a CA is asked: whether DNS knows them,
-//! whether they lead here, and whether the CA may issue for them.
+//! Checks of the names of an order before it is placed: whether they resolve, whether a CA would
+//! reach this process under them, and whether CAA records allow the CA.
 
 pub(crate) mod backoff;
 mod caa;
@@ -25,18 +25,18 @@ use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::config::acme::{CertifiedName, ChallengeKind, ValidationPorts};
 use crate::registry::host::HostName;
 
-/// How names are looked at.
+/// The checks before an order at one CA.
 pub(crate) struct Preflight<'a> {
     pub(crate) resolver: &'a Resolver,
     pub(crate) challenges: &'a Arc<Challenges>,
-    /// The ways in which names may be proved.
+    /// The kinds of challenges that are configured.
     pub(crate) kinds: &'a [ChallengeKind],
-    /// The domains that stand for the CA in DNS; none: CAA is not looked at.
+    /// The domains that identify the CA in DNS; none: CAA records are not checked.
     pub(crate) identities: &'a [String],
     pub(crate) ports: ValidationPorts,
 }
 
-/// What was found; nothing where all is well.
+/// What speaks against an order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     pub(crate) all: Vec<Finding>,
@@ -44,7 +44,7 @@ pub(crate) struct Findings {
     pub(crate) unfit: Vec<ChallengeKind>,
 }
 
-/// Something that stands against an order.
+/// A reason against an order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) text: String,
@@ -62,12 +62,11 @@ struct ProbeTarget<'a> {
 }
 
 impl Findings {
-    /// The heaviest, if there is any.
+    /// The highest certainty of all findings; `None`: there are none.
     pub(crate) fn certainty(&self) -> Option<Certainty> {
         self.all.iter().map(|finding| finding.certainty).max()
     }
 
-    /// In words.
     pub(crate) fn texts(&self) -> Vec<String> {
         self.all
             .iter()
@@ -91,29 +90,29 @@ impl Findings {
 }
 
 impl Preflight<'_> {
-    /// Looks at all names, as long as that takes a minute at most.
+    /// Checks all names, for a minute at most.
     pub(crate) async fn check(&self, names: &[CertifiedName]) -> Findings {
         let mut findings = Findings::default();
-        let looking = async {
+        let checks = async {
             for name in names {
                 self.check_name(name, &mut findings).await;
             }
         };
-        if timeout(PREFLIGHT_TIMEOUT, looking).await.is_err() {
-            findings.doubtful("looking at the names took too long".to_owned());
+        if timeout(PREFLIGHT_TIMEOUT, checks).await.is_err() {
+            findings.doubtful("the checks of the names did not end within a minute".to_owned());
         }
         findings
     }
 
-    /// Looks for the record of each name that nothing else can prove. It is the administrator's to
-    /// set, perhaps hours from now: no order is spent before.
+    /// Checks the dns-persist-01 records of the names that no other challenge can prove. The
+    /// administrator has to set them, perhaps hours from now: no order is spent before.
     pub(crate) async fn check_persistent_records(
         &self,
         names: &[CertifiedName],
         account: &str,
         findings: &mut Findings,
     ) {
-        let only_stands = |name: &&CertifiedName| {
+        let needs_record = |name: &&CertifiedName| {
             let mut kinds = self
                 .kinds
                 .iter()
@@ -121,7 +120,7 @@ impl Preflight<'_> {
                 .peekable();
             kinds.peek().is_some() && kinds.all(|kind| *kind == ChallengeKind::DnsPersist01)
         };
-        for name in names.iter().filter(only_stands) {
+        for name in names.iter().filter(needs_record) {
             match PersistRecord::missing(name, self.identities, account, self.resolver).await {
                 Ok(None) => {}
                 Ok(Some(record)) => findings.certain(record.to_string()),
@@ -155,7 +154,7 @@ impl Preflight<'_> {
         if name.is_wildcard() || probed.is_empty() {
             return;
         }
-        // Where DNS can prove the name, it need not lead anywhere.
+        // A name that DNS can prove need not lead here.
         let required = !self
             .kinds
             .iter()

@@ -1,5 +1,5 @@
-//! The TCP connection to a CA: to one of its addresses that answers, whichever family of addresses
-//! works here.
+//! Opens the TCP connection to a CA: to the first of its addresses that answers, IPv6 and IPv4 in
+//! alternation.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-/// To a name or an address. The caller bounds the whole; each address but the last has a few
-/// seconds of it, so that one which leads nowhere does not use it up.
+/// Connects to a name or an address. The caller bounds the whole. Each address but the last has
+/// [`ADDRESS_TIMEOUT`], so that one that does not answer leaves time for the others.
 pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = lookup_host((host, port)).await?.collect();
     connect_first(&interleaved(addresses), ADDRESS_TIMEOUT).await
@@ -30,8 +30,8 @@ async fn connect_first(addresses: &[SocketAddr], each: Duration) -> io::Result<T
     TcpStream::connect(last).await
 }
 
-/// In the resolver's order, but the families in turns (RFC 8305 §4): where one does not work, the
-/// second try is the other's.
+/// Alternates between the address families (RFC 8305 §4), in the resolver's order otherwise: where
+/// one family does not work, the second attempt uses the other.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addresses.first().map(SocketAddr::is_ipv6);
     let (one, other): (Vec<_>, Vec<_>) = addresses
@@ -47,7 +47,7 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     all
 }
 
-/// A connection across the world takes a quarter of a second; a first packet that is lost costs one
+/// A connection across the world takes a quarter of a second; a lost first packet costs one second
 /// more.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -58,13 +58,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_take_turns_from_the_resolver_s_first_on() {
+    fn address_families_alternate_beginning_with_the_resolver_s_first() {
         let addresses = |all: &[&str]| {
             all.iter()
                 .map(|one| one.parse().expect("an address"))
                 .collect()
         };
-        let turned = |all: &[&str]| interleaved(addresses(all));
+        let interleaved = |all: &[&str]| interleaved(addresses(all));
         let all = [
             "[2001:db8::1]:443",
             "[2001:db8::2]:443",
@@ -72,22 +72,22 @@ mod tests {
             "192.0.2.1:443",
         ];
         assert_eq!(
-            turned(&all),
+            interleaved(&all),
             addresses(&[all[0], all[3], all[1], all[2]]) as Vec<SocketAddr>
         );
         let all = ["192.0.2.1:443", "[2001:db8::1]:443", "[2001:db8::2]:443"];
-        assert_eq!(turned(&all), addresses(&all) as Vec<SocketAddr>);
-        assert_eq!(turned(&[]), []);
+        assert_eq!(interleaved(&all), addresses(&all) as Vec<SocketAddr>);
+        assert_eq!(interleaved(&[]), []);
     }
 
     #[tokio::test]
-    async fn an_address_that_leads_nowhere_does_not_use_up_the_time_of_the_others() {
-        let hole = TcpSocket::new_v4().expect("made");
-        hole.bind("127.0.0.1:0".parse().expect("an address"))
+    async fn an_address_that_does_not_answer_leaves_time_for_the_others() {
+        let full = TcpSocket::new_v4().expect("made");
+        full.bind("127.0.0.1:0".parse().expect("an address"))
             .expect("bound");
-        let hole = hole.listen(1).expect("listening");
-        let at = hole.local_addr().expect("bound");
-        // Nobody accepts: once the queue is full, whoever else comes is not answered.
+        let full = full.listen(1).expect("listening");
+        let at = full.local_addr().expect("bound");
+        // Nothing accepts: once the backlog is full, further connections are not answered.
         let mut queue = Vec::new();
         while let Ok(Ok(stream)) = timeout(TEST_TIMEOUT, TcpStream::connect(at)).await {
             queue.push(stream);

@@ -16,48 +16,48 @@ use crate::config::acme::ChallengeKind;
 /// An order at a CA.
 pub(in crate::certs) struct Order {
     inner: instant_acme::Order,
-    /// Of the account's key (RFC 7638).
+    /// The thumbprint of the account's key (RFC 7638).
     thumbprint: String,
     transport: Arc<Transport>,
 }
 
-/// How far an order is.
+/// The status of an order (RFC 8555 §7.1.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::certs) enum OrderStatus {
-    /// Names are still to be proved.
+    /// It has authorizations that are not valid yet.
     Pending,
-    /// The certificate may be asked for.
+    /// It can be finalized.
     Ready,
-    /// It has been asked for.
+    /// The certificate is being issued.
     Processing,
-    /// It is there.
+    /// The certificate is issued.
     Valid,
-    /// There will never be one.
+    /// There will be no certificate.
     Invalid,
 }
 
-/// A name that is to be proved.
+/// A pending authorization of a name (RFC 8555 §7.1.4).
 #[derive(Clone, Debug)]
 pub(in crate::certs) struct Authorization {
     /// Without the star of a wildcard.
     pub(in crate::certs) name: String,
     pub(in crate::certs) wildcard: bool,
-    /// What the CA accepts.
+    /// The challenges that the CA offers and moorgate knows.
     pub(in crate::certs) challenges: Vec<Challenge>,
-    /// The same in its own words.
+    /// The types of all challenges that the CA offers.
     pub(in crate::certs) offered_types: Vec<String>,
 }
 
-/// A challenge, and what answers it.
+/// A challenge and the values of its response.
 #[derive(Clone, Debug)]
 pub(in crate::certs) struct Challenge {
     pub(in crate::certs) kind: ChallengeKind,
     pub(in crate::certs) token: String,
-    /// What stands at the token's URL (RFC 8555 §8.1).
+    /// The content of the token's URL (RFC 8555 §8.1, §8.3).
     pub(in crate::certs) key_authorization: String,
-    /// Its SHA-256, for a handshake (RFC 8737 §3).
+    /// The SHA-256 of the key authorization, for a handshake (RFC 8737 §3).
     pub(in crate::certs) digest: Vec<u8>,
-    /// The same in base64url, for a TXT record (RFC 8555 §8.4).
+    /// The digest in base64url, for a TXT record (RFC 8555 §8.4).
     pub(in crate::certs) dns_value: String,
 }
 
@@ -91,12 +91,11 @@ impl Order {
         }
     }
 
-    /// Where it is.
     pub(in crate::certs) fn url(&self) -> &str {
         self.inner.url()
     }
 
-    /// How far it was when it was last looked at.
+    /// The status as of the last response.
     pub(in crate::certs) fn status(&mut self) -> OrderStatus {
         match self.inner.state().status {
             instant_acme::OrderStatus::Pending => OrderStatus::Pending,
@@ -107,11 +106,11 @@ impl Order {
         }
     }
 
-    /// The names that are still to be proved.
+    /// Fetches the authorizations that are pending.
     pub(in crate::certs) async fn pending_authorizations(
         &mut self,
     ) -> Result<Vec<Authorization>, AcmeError> {
-        // What has been fetched is not fetched again, so that starting over costs nothing.
+        // The library caches each authorization, so that a repeated request fetches the rest.
         retry_bad_nonce!(self.fetch_authorizations())
             .map_err(|error| AcmeError::from_library(error, &self.transport))
     }
@@ -153,8 +152,8 @@ impl Order {
         Ok(pending_authorizations)
     }
 
-    /// Tells the CA that the answer to a challenge is in place. One that it has found not to be met
-    /// by the time of its answer is a failed proof, as one that it finds later.
+    /// Tells the CA that the response to a challenge is in place (RFC 8555 §7.5.1). A challenge that
+    /// has failed by the time of the CA's answer is a failed authorization, as one that fails later.
     pub(in crate::certs) async fn respond(
         &mut self,
         name: &str,
@@ -183,7 +182,7 @@ impl Order {
         })
     }
 
-    /// `None`: there is no such challenge.
+    /// `None`: the order has no such challenge.
     async fn set_ready(
         &mut self,
         name: &str,
@@ -212,7 +211,7 @@ impl Order {
         None
     }
 
-    /// Waits until the names are proved.
+    /// Waits until all authorizations are valid, for five minutes at most.
     pub(in crate::certs) async fn wait_authorized(&mut self) -> Result<(), AcmeError> {
         match self
             .poll_until(
@@ -229,14 +228,13 @@ impl Order {
         }
     }
 
-    /// Asks for the certificate of a signing request, in DER.
+    /// Finalizes the order with a signing request in DER (RFC 8555 §7.4).
     pub(in crate::certs) async fn finalize(&mut self, request: &[u8]) -> Result<(), AcmeError> {
         let Err(error) = retry_bad_nonce!(self.inner.finalize_csr(request)) else {
             return Ok(());
         };
         if is_not_ready(&error) {
-            // The answer to an earlier request may have been lost: then there may be a certificate
-            // all the same.
+            // The response to an earlier request may have been lost, and the certificate issued.
             self.refresh().await?;
             match self.status() {
                 OrderStatus::Processing | OrderStatus::Valid => return Ok(()),
@@ -250,7 +248,8 @@ impl Order {
         }
     }
 
-    /// Waits for the chain, in PEM.
+    /// Waits until the certificate is issued, for two minutes at most, and downloads its chain in
+    /// PEM.
     pub(in crate::certs) async fn download_chain(&mut self) -> Result<String, AcmeError> {
         let done = |status| matches!(status, OrderStatus::Valid | OrderStatus::Invalid);
         if !done(self.status()) {
@@ -264,9 +263,8 @@ impl Order {
         chain.ok_or(AcmeError::NotFinished { until: None })
     }
 
-    /// Looks again, as often as the CA wishes, until `done` or until patience is over. A CA that
-    /// wants to be asked again after that is asked at our own pace until then: some say "in a day"
-    /// of what takes seconds.
+    /// Polls the status until it is `done` or the limit has passed, at the CA's Retry-After. One that
+    /// lies beyond the limit is ignored: some CAs say a day for what takes seconds.
     async fn poll_until(
         &mut self,
         done: impl Fn(OrderStatus) -> bool,
@@ -293,11 +291,12 @@ impl Order {
     }
 
     async fn refresh(&mut self) -> Result<(), AcmeError> {
-        let looked = retry_bad_nonce!(self.inner.refresh()).map(|_| ());
-        looked.map_err(|error| AcmeError::from_library(error, &self.transport).into_missing_order())
+        let refreshed = retry_bad_nonce!(self.inner.refresh()).map(|_| ());
+        refreshed
+            .map_err(|error| AcmeError::from_library(error, &self.transport).into_missing_order())
     }
 
-    /// Why an order became invalid: what each authorization says, or else the order itself.
+    /// Why the order became invalid: by its authorizations, or else by the order itself.
     async fn failure(&mut self) -> AcmeError {
         let failed_authorizations = self.failed_authorizations().await;
         if !failed_authorizations.is_empty() {
@@ -310,7 +309,7 @@ impl Order {
         why.ending_order()
     }
 
-    /// The challenges that the CA has found not to be met.
+    /// Fetches the errors of the challenges.
     async fn failed_authorizations(&mut self) -> Vec<FailedAuthorization> {
         let mut failed_authorizations = Vec::new();
         let mut authorizations = self.inner.authorizations();
@@ -350,15 +349,14 @@ fn challenge_type_name(kind: &ChallengeType) -> &str {
         ChallengeType::Http01 => "http-01",
         ChallengeType::Dns01 => "dns-01",
         ChallengeType::TlsAlpn01 => "tls-alpn-01",
-        ChallengeType::Unknown(word) => word,
-        _ => "another",
+        ChallengeType::Unknown(name) => name,
+        _ => "unknown",
     }
 }
 
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// Longer than a CA usually takes; the order is taken up again later.
+/// Longer than a CA usually takes. The order is resumed later.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
-/// What answers the challenges is taken away afterwards, so that one who looks late has seen
-/// nothing.
+/// The responses to the challenges are removed afterwards.
 const AUTHORIZATION_TIMEOUT: Duration = Duration::from_secs(300);

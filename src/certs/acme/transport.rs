@@ -1,5 +1,6 @@
-//! HTTP towards a CA: our own time limits, roots and bounds, and what the ACME library would not
-//! tell: when to come back, alternate chains, and answers that are no JSON.
+//! HTTP to a CA for the ACME library: bounded in time and size, with the configured roots. It
+//! records what the library drops (Retry-After, alternate chains, the directory) and makes problem
+//! documents of other refusals.
 
 use std::future::Future;
 use std::io;
@@ -25,41 +26,40 @@ use super::dial::dial;
 use crate::certs::roots::{self, RootsError};
 use crate::registry::link::links;
 
-/// Why there is no answer.
+/// Why a request has no response.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::certs) enum TransportError {
-    /// Its name, its port or its certificate.
+    /// DNS, TCP or TLS.
     #[error("{host} cannot be reached: {source}")]
     Connect { host: String, source: io::Error },
-    /// It has not answered in time.
+    /// No connection within 15 seconds, or no response within 60.
     #[error("{0} does not answer")]
     TimedOut(String),
-    /// The connection broke, or what came is not HTTP.
-    #[error("{host} does not answer properly: {source}")]
+    /// The connection broke, or the response is not HTTP or too large.
+    #[error("no valid response from {host}: {source}")]
     Broken { host: String, source: ExchangeError },
-    /// A URL of the CA that leads nowhere.
-    #[error("the CA names the address {0:?}, which cannot be used")]
+    /// A URL that is not an absolute one with `https`.
+    #[error("the CA names the URL {0:?}, which cannot be used")]
     Address(String),
 }
 
-/// What an answer said besides its body.
+/// What the last responses said besides their bodies.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ResponseInfo {
-    /// The status of the last answer.
     pub(super) status: Option<StatusCode>,
-    /// When the last answer said to come back.
+    /// The Retry-After of the last response.
     pub(super) retry_after: Option<SystemTime>,
-    /// The URL of what the last answer has made.
+    /// The Location of the last response.
     pub(super) location: Option<String>,
-    /// The last chain that was sent, in PEM.
+    /// The last chain that was downloaded, in PEM.
     pub(super) chain: Option<Bytes>,
-    /// Where the other chains of the same certificate are.
+    /// The URLs of the alternates of that chain.
     pub(super) alternates: Vec<String>,
-    /// The directory object.
+    /// The directory object (RFC 8555 §7.1.1).
     pub(super) directory: Option<Bytes>,
 }
 
-/// A client with one kept connection, for one session with one CA.
+/// A client with at most one idle connection, for one session with one CA.
 pub(super) struct Transport {
     tls: TlsConnector,
     idle: Mutex<Option<(String, TlsConnection)>>,
@@ -68,7 +68,7 @@ pub(super) struct Transport {
 
 type TlsConnection = HttpConnection<TlsStream<TcpStream>>;
 
-/// The form in which the ACME library wants it.
+/// The transport as the ACME library calls it.
 pub(super) struct AcmeHttpClient(pub(super) Arc<Transport>);
 
 impl HttpClient for AcmeHttpClient {
@@ -83,18 +83,18 @@ impl HttpClient for AcmeHttpClient {
                 Ok(body) => body.to_bytes(),
                 Err(never) => match never {},
             };
-            let asked_get = parts.method == Method::GET;
-            let answer = transport.exchange(Request::from_parts(parts, body)).await;
-            let answer = answer.map_err(|error| instant_acme::Error::Other(Box::new(error)))?;
+            let is_get = parts.method == Method::GET;
+            let response = transport.exchange(Request::from_parts(parts, body)).await;
+            let response = response.map_err(|error| instant_acme::Error::Other(Box::new(error)))?;
             Ok(BytesResponse::from(
-                adapt_response(answer, asked_get).map(Full::new),
+                adapt_response(response, is_get).map(Full::new),
             ))
         })
     }
 }
 
 impl Transport {
-    /// With the roots of a file, or else the system's. Reads files.
+    /// Trusts the roots of a file, or else the system's. Reads files.
     pub(super) fn new(file: Option<&Path>) -> Result<Self, RootsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -110,7 +110,7 @@ impl Transport {
         })
     }
 
-    /// What the last answers said.
+    /// What the last responses said.
     pub(super) fn last_response(&self) -> ResponseInfo {
         self.lock_last_response().clone()
     }
@@ -136,7 +136,7 @@ impl Transport {
             Some(connection) => connection,
             None => self.connect(&host).await?,
         };
-        let answer = timeout(
+        let response = timeout(
             RESPONSE_TIMEOUT,
             connection.exchange(prepared, MAX_RESPONSE_SIZE),
         )
@@ -147,17 +147,17 @@ impl Transport {
             source,
         })?;
         *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some((host, connection));
-        self.record_response(request.method(), &answer);
-        Ok(answer)
+        self.record_response(request.method(), &response);
+        Ok(response)
     }
 
     async fn idle_connection(&self, host: &str) -> Option<TlsConnection> {
-        let kept = self
+        let idle = self
             .idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let (_, mut connection) = kept.filter(|(other, _)| other == host)?;
+        let (_, mut connection) = idle.filter(|(other, _)| other == host)?;
         connection.is_alive().await.then_some(connection)
     }
 
@@ -172,7 +172,7 @@ impl Transport {
                 .trim_matches(['[', ']'])
                 .to_owned();
             let port = uri.port_u16().unwrap_or(443);
-            // HTTP_PROXY and its kin are never looked at.
+            // HTTP_PROXY and the like are ignored.
             let tcp = dial(&name, port).await?;
             tcp.set_nodelay(true)?;
             let name = ServerName::try_from(name).map_err(io::Error::other)?;
@@ -188,10 +188,10 @@ impl Transport {
         }
     }
 
-    fn record_response(&self, method: &Method, answer: &Response<Bytes>) {
-        let headers = answer.headers();
+    fn record_response(&self, method: &Method, response: &Response<Bytes>) {
+        let headers = response.headers();
         let mut last_response = self.lock_last_response();
-        last_response.status = Some(answer.status());
+        last_response.status = Some(response.status());
         last_response.retry_after = retry_after(headers, SystemTime::now());
         last_response.location = headers
             .get(LOCATION)
@@ -199,21 +199,21 @@ impl Transport {
             .map(str::to_owned);
         if last_response.directory.is_none()
             && method == Method::GET
-            && answer.status().is_success()
+            && response.status().is_success()
         {
-            last_response.directory = Some(answer.body().clone());
+            last_response.directory = Some(response.body().clone());
         }
         let kind = headers
             .get(http::header::CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok());
         if kind.is_some_and(|kind| kind.starts_with("application/pem-certificate-chain")) {
-            last_response.chain = Some(answer.body().clone());
+            last_response.chain = Some(response.body().clone());
             last_response.alternates = alternates(headers);
         }
     }
 }
 
-/// In the form of HTTP/1.1, and in our name (RFC 8555 §6.1).
+/// The request in origin form, with Host and our User-Agent (RFC 8555 §6.1).
 fn build_request(request: &Request<Bytes>, host: &str) -> Option<Request<Full<Bytes>>> {
     let target = request
         .uri()
@@ -234,23 +234,23 @@ fn build_request(request: &Request<Bytes>, host: &str) -> Option<Request<Full<By
     Some(prepared)
 }
 
-/// What the ACME library needs to find: a JSON problem in every refusal, and on renewal information
-/// the time to ask again, without which it does not look at the answer at all.
-fn adapt_response(mut answer: Response<Bytes>, asked_get: bool) -> Response<Bytes> {
-    if asked_get && !answer.headers().contains_key(RETRY_AFTER) {
-        answer
+/// Adds what the ACME library requires: a problem document in every refusal, and Retry-After in
+/// renewal information, whose body it does not read otherwise.
+fn adapt_response(mut response: Response<Bytes>, is_get: bool) -> Response<Bytes> {
+    if is_get && !response.headers().contains_key(RETRY_AFTER) {
+        response
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from_static(DEFAULT_RETRY_AFTER));
     }
-    let refused = answer.status().is_client_error() || answer.status().is_server_error();
-    let is_problem = || serde_json::from_slice::<instant_acme::Problem>(answer.body()).is_ok();
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    let is_problem = || serde_json::from_slice::<instant_acme::Problem>(response.body()).is_ok();
     if refused && !is_problem() {
-        let status = answer.status();
+        let status = response.status();
         let problem =
             serde_json::json!({ "status": status.as_u16(), "detail": format!("HTTP {status}") });
-        *answer.body_mut() = Bytes::from(problem.to_string());
+        *response.body_mut() = Bytes::from(problem.to_string());
     }
-    answer
+    response
 }
 
 /// RFC 9110 §10.2.3: seconds, or a date in one of the three forms of §5.6.7.
@@ -276,9 +276,9 @@ fn alternates(headers: &HeaderMap) -> Vec<String> {
         .collect()
 }
 
-/// Name, TCP and TLS.
+/// For DNS, TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// From a request to the end of its answer. Let's Encrypt finalizes within seconds.
+/// From a request to the end of its response. Let's Encrypt finalizes within seconds.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A chain has some 10 KiB, an order for 100 names as much.
 const MAX_RESPONSE_SIZE: usize = 1024 * 1024;
@@ -295,7 +295,7 @@ mod tests {
         let html = Response::builder()
             .status(503)
             .body(Bytes::from_static(b"<html>busy</html>"));
-        let amended = adapt_response(html.expect("an answer"), false);
+        let amended = adapt_response(html.expect("a response"), false);
         let problem: instant_acme::Problem =
             serde_json::from_slice(amended.body()).expect("a problem");
         assert_eq!(
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn times_to_come_back_are_seconds_or_dates() {
+    fn retry_after_is_in_seconds_or_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let at = |value: &'static str| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);

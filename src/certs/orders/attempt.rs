@@ -1,5 +1,5 @@
-//! An attempt to get a certificate: from the right to try to the file below `state`. Everything
-//! that must not be done twice is on disk before it is done.
+//! An attempt to get a certificate for a domain, from the lock of the domain to the file below
+//! `state`. What must not be done twice is recorded on disk before it is done.
 
 mod place;
 mod preflight;
@@ -28,27 +28,27 @@ use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
 use crate::config::vhost::SharedVirtualHost;
 use crate::state_file::run_blocking;
 
-/// What is to be tried, and for whom.
+/// An attempt for one domain.
 pub(super) struct OrderAttempt<'a> {
     pub(super) context: &'a Arc<OrderContext>,
     pub(super) host: &'a SharedVirtualHost,
     pub(super) request: &'a AcmeRequest,
-    /// Whether somebody has asked for it.
+    /// Whether the administrator has requested it.
     pub(super) requested: bool,
     /// Whether the configuration has changed since the last attempt.
     pub(super) changed: bool,
-    /// The serial number of what was held before it was decided that an order is wanted.
+    /// The serial number of the certificate that was served when the attempt was decided on.
     pub(super) previous_serial: Option<String>,
 }
 
-/// How an attempt ended that the disk took part in.
+/// The result of an attempt that no error of this machine has ended.
 pub(super) struct AttemptResult {
     pub(super) state: DomainState,
-    /// `None`: another process has the domain in hand.
+    /// `None`: another process orders for the domain.
     pub(super) outcome: Option<AttemptOutcome>,
 }
 
-/// What the ledger is asked about, and told.
+/// An order as the ledger identifies it.
 #[derive(Clone)]
 struct OrderKey {
     ca: CaId,
@@ -58,15 +58,15 @@ struct OrderKey {
     held_until: Option<SystemTime>,
 }
 
-/// One CA during an attempt.
+/// The part of an attempt at one CA.
 struct CaAttempt<'a> {
     settings: &'a AcmeSettings,
     ca: &'a CaSettings,
     profile: Option<&'a str>,
     key: OrderKey,
-    /// The certificate that would be replaced.
+    /// The certificate that the order replaces (RFC 9773 §5).
     replaces: Option<CertificateDer<'static>>,
-    /// What was found out about the names, if they were looked at.
+    /// The findings of the preflight, if there was one.
     found: Option<Findings>,
 }
 
@@ -90,7 +90,7 @@ impl OrderKey {
 }
 
 impl OrderAttempt<'_> {
-    /// An error is the disk's: nothing was ordered, or nothing is lost.
+    /// Runs the attempt. After an error either nothing was ordered, or the order is stored.
     pub(super) async fn run(&self, record: &mut DomainRecord) -> Result<AttemptResult, LocalError> {
         let plan = self.context.plan.load_full();
         let cas: Vec<_> = plan.authorities().collect();
@@ -110,23 +110,23 @@ impl OrderAttempt<'_> {
                 outcome: None,
             });
         }
-        // What another process has written into it before we had the lock.
+        // Another process may have written it before the lock was taken.
         *record = self.context.load_record(&self.host.domain).await?;
         if self.requested {
             self.confirm().await?;
         } else if self.changed {
             self.reset_backoff().await?;
         }
-        if let Some(held) = self.check_lost_state(&plan.settings, record).await? {
+        if let Some(state) = self.check_lost_state(&plan.settings, record).await? {
             return Ok(AttemptResult {
-                state: held,
+                state,
                 outcome: Some(AttemptOutcome::Postponed),
             });
         }
         self.try_authorities(&plan.settings, cas, record).await
     }
 
-    /// Asks one CA after the other.
+    /// Tries one CA after the other.
     async fn try_authorities(
         &self,
         settings: &AcmeSettings,
@@ -177,7 +177,7 @@ impl OrderAttempt<'_> {
         })
     }
 
-    /// The right to order for the domain; `None` while another process has it.
+    /// Locks the domain; `None`: another process has locked it.
     async fn lock(
         &self,
         cas: Vec<CaId>,
@@ -190,9 +190,8 @@ impl OrderAttempt<'_> {
         locked.await.map_err(LocalError::StateDirectory)
     }
 
-    /// Whether the certificate is another than when this attempt was decided on. What it was is not
-    /// asked here: the files are looked at each second, and another process may have been through
-    /// before we had the lock.
+    /// Whether the certificate has changed since the attempt was decided on: another process may
+    /// have renewed it before the lock was taken.
     async fn was_renewed_elsewhere(&self) -> bool {
         self.refresh().await;
         !self.requested && self.context.serial(&self.host.domain) != self.previous_serial
@@ -208,18 +207,18 @@ impl OrderAttempt<'_> {
     }
 
     fn at<'p>(&'p self, settings: &'p AcmeSettings, ca: &'p CaSettings, id: CaId) -> CaAttempt<'p> {
-        let held = self.context.certificates.issued(&self.host.domain);
-        let held_until = held.as_ref().map(|held| held.certificate.facts.not_after);
+        let issued = self.context.certificates.issued(&self.host.domain);
+        let held_until = issued.map(|issued| issued.certificate.facts.not_after);
         let renews = self
             .context
             .issued_for_names(self.host, self.request)
-            .filter(|held| held.ca == id);
+            .filter(|issued| issued.ca == id);
         let kind = if renews.is_some() {
             OrderKind::Renewal
         } else {
             OrderKind::New
         };
-        let replaces = renews.and_then(|held| held.certificate.key.cert.first().cloned());
+        let replaces = renews.and_then(|issued| issued.certificate.key.cert.first().cloned());
         let profile = self.request.profile.as_deref().or(ca.profile.as_deref());
         let key = OrderKey {
             ca: id,
@@ -238,7 +237,7 @@ impl OrderAttempt<'_> {
         }
     }
 
-    /// Gets the certificate from one CA.
+    /// Orders the certificate from one CA, or resumes the pending order.
     async fn order_from(
         &self,
         at: &mut CaAttempt<'_>,
@@ -310,7 +309,7 @@ impl OrderAttempt<'_> {
         allowed(answer.await?, resumes)
     }
 
-    /// Asks for the certificate, if that was not done yet, and waits for its chain.
+    /// Finalizes the order, if that was not done yet, and downloads the chain.
     async fn issue(
         &self,
         at: &CaAttempt<'_>,
@@ -318,7 +317,7 @@ impl OrderAttempt<'_> {
         key: &SecretString,
     ) -> Result<String, AttemptError> {
         if matches!(order.status(), OrderStatus::Pending | OrderStatus::Invalid) {
-            // It says why.
+            // Fails with the reason.
             order.wait_authorized().await?;
         }
         if order.status() == OrderStatus::Ready {
@@ -331,7 +330,7 @@ impl OrderAttempt<'_> {
         Ok(order.download_chain().await?)
     }
 
-    /// The order stays until the certificate is on disk, so that a full disk loses neither.
+    /// Stores the certificate. The order is removed afterwards, so that a full disk loses neither.
     async fn store(
         &self,
         at: &CaAttempt<'_>,
@@ -364,7 +363,7 @@ impl OrderAttempt<'_> {
         Ok(recorded.await?)
     }
 
-    async fn forget(&self, at: &CaAttempt<'_>) -> Result<(), LocalError> {
+    async fn remove_order(&self, at: &CaAttempt<'_>) -> Result<(), LocalError> {
         let (storage, domain, id) = (
             self.context.storage.clone(),
             self.host.domain.clone(),
@@ -373,7 +372,7 @@ impl OrderAttempt<'_> {
         Ok(run_blocking(move || storage.remove_order(&id, &domain)).await?)
     }
 
-    /// After a success.
+    /// Records success and removes the order.
     async fn finish(
         &self,
         at: &CaAttempt<'_>,
@@ -384,9 +383,9 @@ impl OrderAttempt<'_> {
         record.postponed.clear();
         record.advice = None;
         self.context.store_record(&self.host.domain, record).await?;
-        self.forget(at).await?;
+        self.remove_order(at).await?;
         self.refresh().await;
-        tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "the CA has issued a certificate");
+        tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "certificate issued");
         Ok(())
     }
 
@@ -398,9 +397,9 @@ impl OrderAttempt<'_> {
         error: &OrderError,
     ) -> Result<Wait, LocalError> {
         let now = self.context.now();
-        tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, %error, "no certificate from this CA");
+        tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, %error, "certificate order failed");
         if !error.is_order_resumable() {
-            self.forget(at).await?;
+            self.remove_order(at).await?;
         }
         record.error = Some(error.to_string());
         // Other errors say nothing about the challenges.
@@ -430,7 +429,7 @@ impl OrderAttempt<'_> {
     }
 }
 
-/// How soon to look what became of another process's order.
+/// How often to check for the result of another process's order.
 const OTHER_PROCESS_POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// Where the ledger sees no reason to wait.
+/// Where the ledger sets no other delay.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What is left of the CAs' limits, for whoever watches.
+//! The remaining rate limits at the CAs, for status and metrics.
 
 use super::Issuer;
 use super::plan::request_of;
@@ -9,9 +9,8 @@ use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::sorted;
 
 impl Issuer {
-    /// What is left of each limit for each domain at each of its CAs, as this process knows it:
-    /// neither the disk nor the network is asked. The work grows with the domains plus the orders
-    /// of the last week.
+    /// What remains of each limit for each domain at each of its CAs, as this process knows it:
+    /// reads no files and sends nothing. Costs domains × CAs plus the orders of the last week.
     pub fn budgets(&self) -> Vec<DomainBudget> {
         let (plan, now) = (self.context.plan.load(), self.context.now());
         let ledger = self.context.last_ledger.load_full();
@@ -32,9 +31,9 @@ impl Issuer {
             let Ok(names) = NameSet::new(sorted(&request.names)) else {
                 continue;
             };
-            let held = self.context.issued_for_names(host, request);
+            let issued = self.context.issued_for_names(host, request);
             for (ca, usage) in &cas {
-                let renews = held.as_ref().is_some_and(|held| held.ca == *ca);
+                let renews = issued.as_ref().is_some_and(|issued| issued.ca == *ca);
                 let kind = if renews {
                     OrderKind::Renewal
                 } else {

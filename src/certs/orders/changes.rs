@@ -1,5 +1,5 @@
-//! What makes domains be looked at anew, whatever was decided about them: another configuration, a
-//! clock that was set back, somebody's wish.
+//! Changes that discard the states of domains: another configuration, a clock that was set back, a
+//! requested renewal.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -13,16 +13,16 @@ use super::plan::{Plan, request_of};
 use crate::certs::state::ledger::file::Clock;
 use crate::registry::host::HostName;
 
-/// What the states of the domains were decided by.
+/// The configuration and clock by which the states of the domains were decided.
 pub(super) struct AppliedChanges {
     plan: Arc<Plan>,
     clock: Clock,
-    /// Tells the CAs the contacts, until others are to be told.
+    /// Updates the contacts at the CAs. Replaced, and so ended, when they change again.
     _contact_updates: JoinSet<()>,
 }
 
 impl AppliedChanges {
-    /// The current configuration and clock. CAs that know other contacts are sent the current ones.
+    /// The current configuration and clock. Begins to update the contacts at the CAs.
     pub(super) fn new(issuer: &Issuer) -> Self {
         let plan = issuer.context.plan.load_full();
         Self {
@@ -40,7 +40,7 @@ impl AppliedChanges {
     ) {
         let clock = issuer.context.clock();
         if was_set_back(std::mem::replace(&mut self.clock, clock), clock) {
-            tracing::info!("the clock was set back: all certificates are looked at again");
+            tracing::info!("clock was set back, reevaluating all certificates");
             domains.values_mut().for_each(ManagedDomain::reevaluate);
         }
         let plan = issuer.context.plan.load_full();
@@ -63,7 +63,9 @@ impl AppliedChanges {
         for domain in requested {
             match domains.get_mut(&domain) {
                 Some(known) => known.request_renewal(),
-                None => tracing::warn!(%domain, "no CA is asked for this domain's certificate"),
+                None => {
+                    tracing::warn!(%domain, "renewal requested for a domain whose certificate is not from a CA")
+                }
             }
         }
     }
@@ -85,18 +87,18 @@ fn apply_hosts(plan: &Plan, domains: &mut HashMap<HostName, ManagedDomain>) {
     }
 }
 
-/// Moments that were decided on lie too far ahead then, perhaps by years: a machine may start with
-/// any clock.
+/// Whether the clock was set back. Scheduled times are then too far ahead, perhaps by years: a
+/// machine may start with any clock.
 fn was_set_back(before: Clock, now: Clock) -> bool {
-    let Some(steadily) = now.steady.checked_sub(before.steady) else {
+    let Some(elapsed) = now.steady.checked_sub(before.steady) else {
         return false;
     };
-    (before.now + steadily)
+    (before.now + elapsed)
         .duration_since(now.now)
         .is_ok_and(|lost| lost > MIN_CLOCK_STEP)
 }
 
-/// Smaller differences are a clock that is being slewed, or a loaded machine.
+/// Smaller differences come from a clock that is being slewed, or a loaded machine.
 const MIN_CLOCK_STEP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! To whom the CAs write: they are told when that changes, not only when something is ordered next.
+//! Updates the contacts of the accounts at the CAs when the configuration changes them.
 
 use std::sync::Arc;
 
@@ -10,10 +10,9 @@ use crate::certs::state::storage::Account;
 use crate::config::acme::CaSettings;
 use crate::state_file::run_blocking;
 
-/// Why a CA does not know the contacts.
+/// Why the contacts of an account are not updated.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ContactsError {
-    /// The CA, or the way to it.
     #[error(transparent)]
     Ca(#[from] AcmeError),
     #[error(transparent)]
@@ -23,15 +22,15 @@ pub(super) enum ContactsError {
 }
 
 impl OrderContext {
-    /// Tells each CA that has an account of ours and knows other contacts. Where that fails, the
-    /// next order tries again.
+    /// Updates the contacts of all accounts that have other ones. Where that fails, the next order
+    /// tries again.
     pub(super) async fn update_contacts(self: Arc<Self>, plan: Arc<Plan>) {
         if plan.hosts.is_empty() {
             return;
         }
         for (ca, id) in plan.authorities() {
             if let Err(error) = self.update_contacts_at(ca, &id, &plan.contacts).await {
-                tracing::warn!(ca = %ca.directory, %error, "the CA was not told the new contacts");
+                tracing::warn!(ca = %ca.directory, %error, "contacts cannot be updated at the CA");
             }
         }
     }
@@ -42,8 +41,8 @@ impl OrderContext {
         id: &CaId,
         contacts: &[String],
     ) -> Result<(), ContactsError> {
-        let (storage, its) = (self.storage.clone(), id.clone());
-        let account = run_blocking(move || storage.account(&its)).await?;
+        let (storage, ca_id) = (self.storage.clone(), id.clone());
+        let account = run_blocking(move || storage.account(&ca_id)).await?;
         let Some(account) = account.filter(|account| account.stored.contacts != contacts) else {
             return Ok(());
         };
@@ -51,25 +50,25 @@ impl OrderContext {
         self.update_contacts_in(&session, id, contacts).await
     }
 
-    /// Tells the contacts in a session, unless somebody else just has.
+    /// Updates the contacts in a session, unless another process has done so.
     pub(super) async fn update_contacts_in(
         &self,
         session: &AcmeSession,
         id: &CaId,
         contacts: &[String],
     ) -> Result<(), ContactsError> {
-        let (storage, its) = (self.storage.clone(), id.clone());
+        let (storage, ca_id) = (self.storage.clone(), id.clone());
         let limit = self.account_lock_timeout;
         let locked = run_blocking(move || {
-            let Some(lock) = storage.lock_account(&its, limit)? else {
+            let Some(lock) = storage.lock_account(&ca_id, limit)? else {
                 return Ok(None);
             };
-            Ok::<_, std::io::Error>(Some((lock, storage.account(&its)?)))
+            Ok::<_, std::io::Error>(Some((lock, storage.account(&ca_id)?)))
         });
         let (_lock, account) = locked.await?.ok_or(ContactsError::AccountLocked)?;
-        let is_its = |account: &Account| account.stored.url == session.account_url();
+        let is_current = |account: &Account| account.stored.url == session.account_url();
         let Some(mut account) = account
-            .filter(is_its)
+            .filter(is_current)
             .filter(|known| known.stored.contacts != contacts)
         else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What all attempts share: the files, the certificates that are served, the configuration, the
+//! What all attempts share: storage, the certificates that are served, the configuration, the
 //! ledger and the clock.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,18 +21,18 @@ use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
-/// What a step and its attempt work with.
+/// The shared state of steps and attempts.
 pub(super) struct OrderContext {
     pub(super) storage: Storage,
     pub(super) certificates: Arc<Certificates>,
     pub(super) plan: ArcSwap<Plan>,
-    /// Opened by the first caller.
+    /// Opened by the first access.
     ledger: Mutex<Option<LedgerFile>>,
     /// The ledger as of the last access.
     pub(super) last_ledger: ArcSwapOption<Ledger>,
     pub(super) system_clock: SystemClock,
     started: Instant,
-    /// How long to wait for another process that makes or changes an account.
+    /// How long to wait for the lock of an account.
     pub(super) account_lock_timeout: Duration,
 }
 
@@ -65,8 +65,8 @@ impl OrderContext {
         }
     }
 
-    /// Reads or changes the ledger, on a blocking thread. After an error nothing that a CA counts
-    /// may follow.
+    /// Reads or changes the ledger on a blocking thread. After an error nothing may be requested that
+    /// counts for a limit of the CA.
     pub(super) async fn ledger<R: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Ledger, SystemTime) -> R + Send + 'static,
@@ -88,15 +88,15 @@ impl OrderContext {
                     opened.insert(file)
                 }
             };
-            let (answer, written) = file.update(clock, change);
+            let (result, written) = file.update(clock, change);
             context.last_ledger.store(Some(file.ledger().clone()));
             written?;
-            Ok(answer)
+            Ok(result)
         })
         .await
     }
 
-    /// The certificate of the domain, if it is for exactly the names of the request.
+    /// The certificate of the domain, if it has exactly the names of the request.
     pub(super) fn issued_for_names(
         &self,
         host: &SharedVirtualHost,
@@ -128,5 +128,5 @@ impl OrderContext {
     }
 }
 
-/// An account is locked while the CA is asked to make or change it.
+/// An account is locked for as long as requests to create or change it take.
 const ACCOUNT_LOCK_TIMEOUT: Duration = Duration::from_mins(2);

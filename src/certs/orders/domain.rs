@@ -172,16 +172,16 @@ fn log_urgency(domain: &HostName, urgency: Urgency, error: Option<&str>) {
     match urgency {
         Urgency::Calm => {}
         Urgency::Notice => {
-            tracing::warn!(%domain, error, "less than a fifth of the certificate's life is left, and it is not renewed")
+            tracing::warn!(%domain, error, "certificate not renewed, less than a fifth of its lifetime left")
         }
         Urgency::Warning => {
-            tracing::warn!(%domain, error, "less than a tenth of the certificate's life is left, and it is not renewed")
+            tracing::warn!(%domain, error, "certificate not renewed, less than a tenth of its lifetime left")
         }
         Urgency::Alarm => {
-            tracing::error!(%domain, error, "less than a twentieth of the certificate's life is left, and it is not renewed")
+            tracing::error!(%domain, error, "certificate not renewed, less than a twentieth of its lifetime left")
         }
         Urgency::Expired => {
-            tracing::error!(%domain, error, "the certificate has expired and is served all the same")
+            tracing::error!(%domain, error, "certificate has expired and is served nevertheless")
         }
     }
 }

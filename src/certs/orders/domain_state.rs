@@ -1,51 +1,43 @@
-//! The states of a domain between two steps. Each says when the next step is due.
+//! The state of a domain between two steps, which says when the next step is due.
 
 use std::fmt;
 use std::time::SystemTime;
 
-/// Where a domain stands.
+/// The state of a domain between two steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DomainState {
-    /// Not looked at since it appeared, or since something about it changed.
+    /// Not checked since it was added or changed.
     New,
-    /// What is held is good.
+    /// The certificate needs no renewal yet.
     Good {
-        /// When it is to be renewed.
         renewal: SystemTime,
-        /// When to look before that: the CA may change its advice.
+        /// When to fetch the CA's renewal information again.
         recheck: SystemTime,
-        /// Whose choice the renewal is.
+        /// How the time of renewal was chosen.
         why: String,
     },
-    /// An order is wanted and has to wait.
-    Waiting {
-        /// When it may be made.
-        until: SystemTime,
-        /// What stands against it.
-        why: String,
-    },
-    /// Another process on this state directory has the domain in hand.
+    /// An order is needed and has to wait.
+    Waiting { until: SystemTime, why: String },
+    /// Another process on this state directory orders for the domain.
     Elsewhere {
-        /// When to look what became of it.
+        /// When to check for its result.
         until: SystemTime,
     },
-    /// An order is possible, but would perhaps be a mistake.
+    /// An order is possible, but may be a mistake that the administrator has to rule out.
     AwaitingConfirmation {
-        /// When to look again.
+        /// When to check again.
         until: SystemTime,
         /// Why, and what to do.
         why: String,
     },
 }
 
-/// How a step ended that wanted an order.
+/// How a step ended that needed an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AttemptOutcome {
-    /// With a certificate.
     Issued,
-    /// Without one.
     Failed,
-    /// Before anything was asked of a CA, or while it was still at it.
+    /// Nothing was ordered yet, or the CA has not finished the order.
     Postponed,
 }
 
@@ -63,7 +55,7 @@ impl DomainState {
         }
     }
 
-    /// When an order will be tried next.
+    /// When an order is tried next, if that is known.
     pub(super) fn next(&self) -> Option<SystemTime> {
         match self {
             Self::Good { renewal, .. } => Some(*renewal),

@@ -1,5 +1,5 @@
-//! What is asked of a CA and what it has sent: the signing request, the chain that is wanted, and
-//! whether it is what was asked for.
+//! The signing request to a CA, and the chain that it has issued: chosen among the alternates, and
+//! checked against the request.
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -13,12 +13,12 @@ use crate::certs::acme::AcmeSession;
 use crate::certs::inspect::{CertificateFacts, InspectError};
 use crate::config::acme::CertifiedName;
 
-/// Why a chain cannot be served.
+/// Why an issued chain cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IssuedError {
     #[error("the chain is not PEM")]
     NotPem,
-    #[error("the chain holds what is not X.509")]
+    #[error("the chain contains a certificate that is not X.509")]
     NotX509,
     #[error("{upper} does not sign {lower} in the chain")]
     Order { upper: String, lower: String },
@@ -34,8 +34,8 @@ pub(super) enum IssuedError {
     MissingName(String),
 }
 
-/// A signing request in DER for these names, with a key in PEM. The subject is empty: the CA
-/// decides.
+/// Creates a signing request in DER for these names from a key in PEM. The subject is empty, as CAs
+/// decide on it.
 pub(super) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<u8>, rcgen::Error> {
     let key = KeyPair::from_pem(key)?;
     let mut params = CertificateParams::default();
@@ -49,7 +49,7 @@ pub(super) fn signing_request(key: &str, names: &[CertifiedName]) -> Result<Vec<
     Ok(params.serialize_request(&key)?.der().to_vec())
 }
 
-/// The chain whose topmost issuer has the wanted name, or else the CA's own choice.
+/// The chain whose topmost issuer has this common name, or else the CA's default chain.
 pub(super) async fn preferred(
     chain: String,
     session: &AcmeSession,
@@ -68,7 +68,7 @@ pub(super) async fn preferred(
         None => {
             tracing::warn!(
                 wanted,
-                "the CA offers no chain below this issuer, its own choice is used"
+                "CA offers no chain with the preferred issuer, using its default chain"
             );
             chain
         }
@@ -90,8 +90,8 @@ fn top_issuer(chain: &str) -> Option<String> {
     Some(name)
 }
 
-/// What the leaf of a chain says that can be served: in order, for this key, and with all names
-/// that were asked for.
+/// Checks that a chain in PEM is in order, for this key, and has all these names. Returns the facts
+/// of its leaf.
 pub(super) fn check(
     key: &str,
     chain: &str,

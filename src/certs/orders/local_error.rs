@@ -1,30 +1,30 @@
-//! What goes wrong on this machine around an order.
+//! Errors of this machine around an order.
 
 use std::io;
 
 use crate::certs::state::ledger::file::LedgerError;
 
-/// Why this machine can order nothing now. Another CA would not help.
+/// Why this machine cannot order now, from no CA.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// The directories or the lock of the domain.
+    /// The directories or a lock.
     #[error("the state directory cannot be used: {0}")]
     StateDirectory(#[source] io::Error),
     #[error("the account cannot be read: {0}")]
     ReadAccount(#[source] io::Error),
-    #[error("the account cannot be kept: {0}")]
+    #[error("the account cannot be stored: {0}")]
     StoreAccount(#[source] io::Error),
     #[error("the order cannot be read: {0}")]
     ReadOrder(#[source] io::Error),
-    #[error("the order cannot be kept: {0}")]
+    #[error("the order cannot be stored: {0}")]
     StoreOrder(#[source] io::Error),
-    #[error("the certificate cannot be kept: {0}")]
+    #[error("the certificate cannot be stored: {0}")]
     StoreCertificate(#[source] io::Error),
-    #[error("the signing request cannot be made: {0}")]
+    #[error("the signing request cannot be created: {0}")]
     SigningRequest(#[source] rcgen::Error),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// A record or the file of an order that is over.
+    /// The record of a domain, or the file of a finished order.
     #[error(transparent)]
     File(#[from] io::Error),
 }

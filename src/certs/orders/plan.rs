@@ -1,26 +1,26 @@
-//! What is wanted of the CAs, as a configuration says it.
+//! The certificates that a configuration orders from CAs.
 
 use crate::certs::state::paths::CaId;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CaSettings};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 
-/// What is wanted. Swapped whole by a reload; an order that is under way goes on.
+/// The part of a configuration that concerns CAs. A reload replaces it whole.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) settings: AcmeSettings,
     pub(super) hosts: Vec<SharedVirtualHost>,
-    /// As the CAs are to know them: those of all domains.
+    /// The contacts of all domains as URLs, sorted.
     pub(super) contacts: Vec<String>,
 }
 
 impl Plan {
     pub(super) fn from_snapshot(snapshot: &Snapshot) -> Self {
-        let asking = snapshot
+        let with_acme = snapshot
             .domains
             .iter()
             .filter(|host| request_of(host).is_some());
-        let hosts: Vec<SharedVirtualHost> = asking.cloned().collect();
+        let hosts: Vec<SharedVirtualHost> = with_acme.cloned().collect();
         let contacts = hosts
             .iter()
             .filter_map(|host| request_of(host)?.contact.as_ref());
@@ -36,13 +36,13 @@ impl Plan {
         }
     }
 
-    /// The CAs, in the order in which they are asked.
+    /// The CAs in the order in which they are tried.
     pub(super) fn authorities(&self) -> impl Iterator<Item = (&CaSettings, CaId)> {
         let all = self.settings.authorities.iter();
         all.filter_map(|ca| Some((ca, CaId::new(ca.directory.url()).ok()?)))
     }
 
-    /// The settings of a CA, if it is one of those that are asked.
+    /// The settings of a CA, if it is configured.
     pub(super) fn authority(&self, id: &CaId) -> Option<&CaSettings> {
         self.authorities()
             .find(|(_, known)| known == id)
@@ -50,7 +50,7 @@ impl Plan {
     }
 }
 
-/// What a domain asks for, if it asks a CA.
+/// The request of a domain, if its certificate comes from a CA.
 pub(super) fn request_of(host: &SharedVirtualHost) -> Option<&AcmeRequest> {
     match &host.certificate {
         CertificateSource::Acme(request) => Some(request),

@@ -1,4 +1,4 @@
-//! Somebody wants a certificate now: notes the wish, and says what will come of it.
+//! Requests to renew a certificate now: schedules the order, and says when it will be placed.
 
 use std::fmt;
 use std::sync::PoisonError;
@@ -14,22 +14,21 @@ use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::sorted;
 use crate::registry::host::HostName;
 
-/// What comes of the wish for a certificate.
+/// When a requested certificate is ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScheduledOrder {
-    /// It is ordered now.
     Now {
-        /// The CA that is asked first.
+        /// The directory of the CA that is tried first.
         ca: String,
     },
-    /// It is ordered as soon as that is allowed.
+    /// As soon as a limit or an earlier failure allows.
     Later(RetryAt),
 }
 
-/// Why nothing will come of it.
+/// Why a requested certificate is not ordered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewRequestError {
-    /// Its domain file does not say `acme`, or there is none.
+    /// The domain file does not say `acme`, or there is none.
     #[error("no CA is asked for the certificate of {0}: its [tls] does not say `acme`")]
     NotAcme(HostName),
     /// The request cannot be recorded, and nothing is ordered without a record.
@@ -54,7 +53,7 @@ impl fmt::Display for ScheduledOrder {
 }
 
 impl Issuer {
-    /// The domain whose certificate is to have this name.
+    /// The domain whose certificate has this name.
     pub(crate) fn domain_of_name(&self, name: &HostName) -> Option<HostName> {
         let plan = self.context.plan.load();
         plan.hosts
@@ -63,8 +62,8 @@ impl Issuer {
             .map(|host| host.domain.clone())
     }
 
-    /// Renews a domain's certificate as soon as limits allow, due or not, and whatever was found
-    /// out about its names, held back, or failed before.
+    /// Renews a domain's certificate as soon as limits allow: due or not, and in spite of preflight
+    /// findings, a suspected loss of state, or earlier failures.
     pub fn renew(&self, domain: HostName) {
         self.requested
             .lock()
@@ -73,7 +72,8 @@ impl Issuer {
         self.wake.notify_one();
     }
 
-    /// The same, and says what will come of it.
+    /// Records the request as a confirmation, and renews the certificate as [`renew`](Self::renew)
+    /// does. Returns when it will be ordered.
     pub async fn order_now(&self, domain: &HostName) -> Result<ScheduledOrder, RenewRequestError> {
         let plan = self.context.plan.load_full();
         let host = plan.hosts.iter().find(|host| host.domain == *domain);
@@ -84,7 +84,7 @@ impl Issuer {
         let renews = self
             .context
             .issued_for_names(host, request)
-            .map(|held| held.ca);
+            .map(|issued| issued.ca);
         let cas: Vec<(String, CaId)> = plan
             .authorities()
             .map(|(ca, id)| (ca.directory.to_string(), id))
@@ -106,7 +106,7 @@ impl Issuer {
     }
 }
 
-/// When the first of the CAs may be asked.
+/// When the first of the CAs may be used.
 fn soonest(
     ledger: &Ledger,
     cas: &[(String, CaId)],

@@ -1,5 +1,5 @@
-//! Proves the names of an order: chooses a challenge for each, puts the answers in place, and takes
-//! them away when the CA has looked.
+//! Completes the authorizations of an order: chooses a challenge for each, puts the responses in
+//! place, and removes them when the CA has validated them.
 
 pub(super) mod command;
 mod txt_records;
@@ -20,7 +20,7 @@ use crate::certs::state::storage::Txt;
 use crate::config::acme::{CertifiedName, ChallengeKind};
 use crate::state_file::run_blocking;
 
-/// How names are proved, the most promising way first.
+/// Completes the authorizations of one order.
 pub(super) struct ChallengeSolver<'a> {
     pub(super) challenges: Arc<Challenges>,
     pub(super) command: Option<DnsCommand<'a>>,
@@ -33,26 +33,26 @@ pub(super) struct ChallengeSolver<'a> {
     pub(super) identity: CaIdentity,
 }
 
-/// Who issues, and for whom, as a TXT record says it.
+/// The CA and the account as a dns-persist-01 record names them.
 pub(super) struct CaIdentity {
-    /// The domains that stand for the CA, its favourite first.
+    /// The domains that identify the CA, the preferred one first.
     pub(super) issuers: Vec<String>,
     /// The URL of the account.
     pub(super) account: String,
 }
 
-/// What was tried.
+/// The kinds of challenges that were tried.
 #[derive(Default)]
 pub(super) struct ChallengesTried {
-    /// The challenges whose answers were put in place.
+    /// Those whose responses were put in place.
     pub(super) kinds: Vec<ChallengeKind>,
-    /// Those that cannot be answered here, or that the CA would not look at.
+    /// Those that cannot be answered here, or that the CA refused to validate.
     pub(super) failed: Vec<ChallengeKind>,
 }
 
-/// What answers a challenge.
+/// A response that is in place.
 enum ActiveResponse {
-    /// Gone when it is dropped.
+    /// Removed when it is dropped.
     Served(ChallengeResponse),
     /// A TXT record that the command has set.
     Txt(Txt),
@@ -126,7 +126,7 @@ impl ChallengeSolver<'_> {
                 Ok(response) => {
                     if !reasons.is_empty() {
                         let reasons = join(&reasons, "; ");
-                        tracing::warn!(%name, %kind, reasons, "a challenge cannot be answered, the next one is tried");
+                        tracing::warn!(%name, %kind, reasons, "challenge cannot be answered, using the next one");
                     }
                     return Ok((*kind, response));
                 }
@@ -170,15 +170,15 @@ impl ChallengeSolver<'_> {
                     key_authorization,
                     ..
                 } = challenge.clone();
-                let answer =
+                let response =
                     run_blocking(move || challenges.answer_http(&token, &key_authorization)).await;
-                Ok(ActiveResponse::Served(answer?))
+                Ok(ActiveResponse::Served(response?))
             }
             ChallengeKind::TlsAlpn01 => {
                 let (name, digest) = (authorization.name.clone(), challenge.digest.clone());
-                let answer =
+                let response =
                     run_blocking(move || challenges.answer_handshake(&name, &digest)).await;
-                Ok(ActiveResponse::Served(answer?))
+                Ok(ActiveResponse::Served(response?))
             }
             ChallengeKind::Dns01 => self.set_txt(authorization, challenge).await,
             ChallengeKind::DnsPersist01 => self.find_persistent_record(name).await,
@@ -203,7 +203,7 @@ impl ChallengeSolver<'_> {
         match command.present(&txt.name, &txt.value).await {
             Ok(()) => Ok(ActiveResponse::Txt(txt)),
             Err(error) => {
-                // Whether one that did not end has set it is not known.
+                // A command that did not end may have set the record.
                 if !matches!(error, CommandError::TimedOut { .. }) {
                     self.txt_records.remove(&txt).await;
                 }
@@ -212,7 +212,7 @@ impl ChallengeSolver<'_> {
         }
     }
 
-    /// Looks for the record that stays, so that no attempt is spent on one that is not there.
+    /// Looks up the persistent record, so that no attempt is spent on a missing one.
     async fn find_persistent_record(
         &self,
         name: &CertifiedName,
@@ -233,18 +233,18 @@ impl ChallengeSolver<'_> {
         }
     }
 
-    async fn remove_response(&self, answer: ActiveResponse) {
-        let txt = match answer {
+    async fn remove_response(&self, response: ActiveResponse) {
+        let txt = match response {
             ActiveResponse::Txt(txt) => txt,
-            ActiveResponse::Served(answer) => return run_blocking(move || drop(answer)).await,
+            ActiveResponse::Served(response) => return run_blocking(move || drop(response)).await,
             ActiveResponse::Persistent => return,
         };
         let Some(command) = &self.command else { return };
         match command.cleanup(&txt.name, &txt.value).await {
             Ok(()) => self.txt_records.remove(&txt).await,
-            // It is tried once more before the next order.
+            // It is tried again before the next order.
             Err(error) => {
-                tracing::warn!(name = txt.name, %error, "the TXT record of a challenge was not taken away")
+                tracing::warn!(name = txt.name, %error, "TXT record of a challenge cannot be removed")
             }
         }
     }

@@ -1,10 +1,8 @@
-//! One step of a domain: is what is held good, does the CA want it renewed, or is an order to be
-//! made.
+//! One step of a domain: checks its certificate, fetches renewal information, and orders where that
+//! is due.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-use rustls::pki_types::CertificateDer;
 
 use super::attempt::{AttemptResult, OrderAttempt};
 use super::context::OrderContext;
@@ -26,16 +24,16 @@ use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
-/// What a step has come to.
+/// The result of a step.
 pub(super) struct StepResult {
     pub(super) state: DomainState,
     pub(super) status: AcmeStatus,
-    /// `None`: no order was wanted, or another process has it in hand.
+    /// `None`: no order was needed, or another process orders.
     pub(super) outcome: Option<AttemptOutcome>,
 }
 
 impl OrderContext {
-    /// Looks after a domain once.
+    /// Takes one step of a domain.
     pub(super) async fn step(
         self: &Arc<Self>,
         host: &SharedVirtualHost,
@@ -49,8 +47,8 @@ impl OrderContext {
                 outcome: None,
             };
         };
-        // Before anything is decided by it.
-        let held = self.serial(&host.domain);
+        // Read before anything is decided by the certificate.
+        let previous_serial = self.serial(&host.domain);
         clean_up(self, &host.domain).await;
         let mut record = match self.load_record(&host.domain).await {
             Ok(record) => record,
@@ -62,7 +60,7 @@ impl OrderContext {
         };
         if !requested && let Some(issued) = self.satisfying_certificate(host, request, &record) {
             if let Err(error) = self.refresh_renewal_info(host, &issued, &mut record).await {
-                tracing::debug!(domain = %host.domain, %error, "the CA's advice could not be kept");
+                tracing::debug!(domain = %host.domain, %error, "renewal information cannot be stored");
             }
             let next = planned(&issued, &record);
             if next.next().is_some_and(|renewal| self.now() < renewal) {
@@ -79,7 +77,7 @@ impl OrderContext {
             request,
             requested,
             changed,
-            previous_serial: held,
+            previous_serial,
         };
         match attempt.run(&mut record).await {
             Ok(result) => self.step_result(host, request, &record, result),
@@ -87,10 +85,10 @@ impl OrderContext {
         }
     }
 
-    /// What is held, if it is what is wanted. Where it was ordered here, it is for just these
-    /// names, from a CA that is still named, and with the profile. With which profile one was made
-    /// that was taken over cannot be known; it is good until it is to be renewed, also with more
-    /// names, and, where nothing was ordered here since, of any CA.
+    /// The certificate of the domain, if it satisfies the request. One that was ordered here must
+    /// have exactly these names and the profile, and come from a CA that is still configured. An
+    /// imported one, whose profile is not known, satisfies until its renewal: also with more names,
+    /// and from any CA as long as nothing was ordered here.
     fn satisfying_certificate(
         &self,
         host: &SharedVirtualHost,
@@ -116,7 +114,7 @@ impl OrderContext {
         is_good.then_some(issued)
     }
 
-    /// The disk does not do its part: nothing is ordered that could not be kept.
+    /// The result of an error of this machine: nothing is ordered that could not be stored.
     async fn disk_failed(
         &self,
         host: &SharedVirtualHost,
@@ -124,7 +122,7 @@ impl OrderContext {
         record: DomainRecord,
         error: LocalError,
     ) -> StepResult {
-        tracing::error!(domain = %host.domain, %error, "nothing can be ordered");
+        tracing::error!(domain = %host.domain, %error, "certificates cannot be ordered");
         let until = self.now() + DISK_RETRY_DELAY;
         let record = DomainRecord {
             error: Some(error.to_string()),
@@ -169,7 +167,7 @@ impl OrderContext {
         }
     }
 
-    /// Asks the CA when to renew, if it is time to ask.
+    /// Fetches the CA's renewal information, if it is due.
     async fn refresh_renewal_info(
         self: &Arc<Self>,
         host: &SharedVirtualHost,
@@ -182,12 +180,9 @@ impl OrderContext {
             .advice
             .take()
             .filter(|advice| advice.serial == *serial);
-        // A moment beyond any that is ever waited for was decided on while the clock was wrong.
-        let is_to_be_asked = |at: SystemTime| at <= now || now + MAX_RENEWAL_INFO_INTERVAL < at;
-        if let Some(known) = before
-            .as_ref()
-            .filter(|advice| !is_to_be_asked(advice.ask_again))
-        {
+        // A time beyond the longest interval was decided on while the clock was wrong.
+        let is_due = |at: SystemTime| at <= now || now + MAX_RENEWAL_INFO_INTERVAL < at;
+        if let Some(known) = before.as_ref().filter(|advice| !is_due(advice.ask_again)) {
             record.advice = Some(known.clone());
             return Ok(());
         }
@@ -196,7 +191,7 @@ impl OrderContext {
         self.store_advice(&host.domain, record).await
     }
 
-    /// `Ok(None)`: this CA gives no advice, or is not asked any more.
+    /// `Ok(None)`: the CA offers no renewal information, or is not configured any more.
     async fn fetch_renewal_info(
         self: &Arc<Self>,
         issued: &Issued,
@@ -207,31 +202,23 @@ impl OrderContext {
         else {
             return Ok(None);
         };
-        let (storage, its) = (self.storage.clone(), id.clone());
-        let account = run_blocking(move || storage.account(&its)).await?;
+        let (storage, ca_id) = (self.storage.clone(), id.clone());
+        let account = run_blocking(move || storage.account(&ca_id)).await?;
         let account = account.map_or_else(|| unregistered_account(id), Ok)?;
-        let leaf: CertificateDer<'static> = leaf.clone();
-        let asked = async {
-            AcmeSession::open(ca, &account)
-                .await?
-                .renewal_info(&leaf)
-                .await
-        };
-        match asked.await {
-            Ok(Some(advice)) => Ok(Some(RenewalInfoResponse {
-                window: AriWindow::new(advice.start, advice.end),
-                // The transport has dated it by the system's clock, which need not be the issuer's.
-                retry_after: advice
-                    .retry_at
-                    .and_then(|at| at.duration_since(SystemTime::now()).ok()),
-            })),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let session = AcmeSession::open(ca, &account).await?;
+        let info = session.renewal_info(leaf).await?;
+        Ok(info.map(|info| RenewalInfoResponse {
+            window: AriWindow::new(info.start, info.end),
+            // The transport dates it by the system's clock, which need not be the issuer's.
+            retry_after: info
+                .retry_at
+                .and_then(|at| at.duration_since(SystemTime::now()).ok()),
+        }))
     }
 
-    /// Keeps what the CA has advised beside what another process may have written meanwhile. One
-    /// that is about to order will write about another certificate.
+    /// Stores the renewal information beside what another process may have written meanwhile. While
+    /// another process has locked the domain, nothing is stored: it is about to replace the
+    /// certificate.
     pub(super) async fn store_advice(
         &self,
         domain: &HostName,
@@ -239,26 +226,25 @@ impl OrderContext {
     ) -> Result<(), LocalError> {
         let (storage, domain, advice) =
             (self.storage.clone(), domain.clone(), record.advice.clone());
-        let kept = run_blocking(move || {
+        let stored = run_blocking(move || {
             let Some(_lock) = storage.try_lock(&domain)? else {
                 return Ok(None);
             };
-            let kept = DomainRecord {
+            let merged = DomainRecord {
                 advice,
                 ..storage.record(&domain)?
             };
-            storage.write_record(&domain, &kept)?;
-            Ok(Some(kept))
+            storage.write_record(&domain, &merged)?;
+            Ok(Some(merged))
         });
-        let kept: std::io::Result<Option<DomainRecord>> = kept.await;
-        *record = kept?.unwrap_or_else(|| std::mem::take(record));
+        let stored: std::io::Result<Option<DomainRecord>> = stored.await;
+        *record = stored?.unwrap_or_else(|| std::mem::take(record));
         Ok(())
     }
 }
 
-/// An account that the CA knows nothing of. Its advice is for everybody, and asked for without a
-/// signature (RFC 9773 §4.1): what was taken over without its account is renewed when its CA
-/// suggests, too.
+/// An account that the CA does not know. Renewal information is public and requested without a
+/// signature (RFC 9773 §4.1), so that certificates imported without their account have it too.
 fn unregistered_account(directory: CaId) -> Result<Account, rcgen::Error> {
     let key = rcgen::KeyPair::generate()?.serialize_pem();
     let url = format!("{directory}/nobody");
@@ -273,14 +259,14 @@ fn unregistered_account(directory: CaId) -> Result<Account, rcgen::Error> {
     })
 }
 
-/// Why a CA has not said when to renew.
+/// Why there is no renewal information.
 #[derive(Debug, thiserror::Error)]
 enum RenewalInfoError {
     #[error(transparent)]
     Ca(#[from] AcmeError),
     #[error("the account cannot be read: {0}")]
     Account(#[from] std::io::Error),
-    #[error("a key cannot be made: {0}")]
+    #[error("a key cannot be created: {0}")]
     Key(#[from] rcgen::Error),
 }
 
@@ -289,7 +275,7 @@ struct RenewalInfoResponse {
     retry_after: Option<Duration>,
 }
 
-/// What is known after a question. An unanswered one leaves the window that was known before.
+/// The renewal information after a request. A failed one leaves the window that was known before.
 fn advice(
     serial: &str,
     before: Option<RenewalAdvice>,
@@ -312,7 +298,7 @@ fn advice(
             }
         }
         Err(error) => {
-            tracing::debug!(%error, "the CA was asked when to renew, and did not say");
+            tracing::debug!(%error, "renewal information cannot be fetched");
             let times = before
                 .as_ref()
                 .map_or(0, |before| before.failures)
@@ -334,7 +320,7 @@ fn advice(
     }
 }
 
-/// The state of a certificate that is good until it is to be renewed.
+/// The state of a certificate until its renewal.
 fn planned(issued: &Issued, record: &DomainRecord) -> DomainState {
     let facts = &issued.certificate.facts;
     let life = Life {
@@ -354,6 +340,6 @@ fn planned(issued: &Issued, record: &DomainRecord) -> DomainState {
     }
 }
 
-const DISK_RETRY_DELAY: Duration = Duration::from_secs(60);
+const DISK_RETRY_DELAY: Duration = Duration::from_mins(1);
 /// As long as `ask_ari_again` waits at most.
-const MAX_RENEWAL_INFO_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_RENEWAL_INFO_INTERVAL: Duration = Duration::from_hours(24);

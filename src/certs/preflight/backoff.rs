@@ -1,5 +1,4 @@
-//! For how long an order is postponed for what was found out about its names. Facts and time in, a
-//! decision out.
+//! For how long findings postpone an order. Pure: from facts and the time to a decision.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,40 +6,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::certs::timestamps;
 
-/// How much a finding says.
+/// How certain a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Certainty {
-    /// Something could not be seen. That is no sign of trouble: the CA looks from another place.
+    /// Something could not be checked. The CA, in another network, may be able to.
     Doubtful,
-    /// The order would fail, if the CA sees what we see.
+    /// The order would fail if the CA sees the same.
     Certain,
 }
 
-/// An order that was postponed, and may be again.
+/// The record of a postponed order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PreflightBackoff {
-    /// Since when nothing has been asked of the CA.
+    /// When the order was postponed first.
     #[serde(with = "timestamps")]
     pub(crate) since: SystemTime,
-    /// How often.
+    /// How many times it was postponed.
     pub(crate) times: u32,
 }
 
-/// When to look again, if the order is not to be placed now; `None`: it is tried all the same.
+/// When to check again, if the order is postponed; `None`: it is placed in spite of the findings.
 ///
-/// Checks follow after 1, 2, 4 minutes and so on, up to an hour. They cost a CA nothing, but what
-/// they see is seen from here: with DNS of two faces, or a router that does not lead back in, it is
-/// wrong for ever. So a doubt holds an order up for three minutes, long enough for a network that
-/// is just coming up, and a certain finding for a day, or for an eighth of what is left of the
-/// certificate that is being served. One attempt a day is far below what uses up any limit of a CA:
-/// failures are counted by the hour, and Let's Encrypt forgives one of those in a row each day.
+/// Checks follow after 1, 2, 4 minutes and so on, up to an hour. They cost a CA nothing, but they see
+/// the names from here: with split-horizon DNS, or a router without hairpin NAT, that stays wrong.
+/// So a doubt postpones an order for three minutes, long enough for a network that is just coming
+/// up, and a certain finding for a day, or for an eighth of the remaining lifetime of the served
+/// certificate. One attempt a day is far below every limit of a CA: failures are counted by the
+/// hour, and Let's Encrypt takes back one of consecutive ones each day.
 pub(crate) fn next_retry(
     before: Option<PreflightBackoff>,
     certainty: Certainty,
     held_until: Option<SystemTime>,
     now: SystemTime,
 ) -> Option<(PreflightBackoff, SystemTime)> {
-    // A clock that was set back must not make it longer.
+    // A clock that was set back must not prolong the delay.
     let since = before.map_or(now, |before| before.since.min(now));
     let times = before.map_or(0, |before| before.times);
     let left = held_until.map(|end| end.duration_since(now).unwrap_or_default());
@@ -62,52 +61,55 @@ pub(crate) fn next_retry(
     Some((postponed, (now + wait).min(end)))
 }
 
-const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(60);
-const MAX_DOUBTFUL_DELAY: Duration = Duration::from_secs(3 * 60);
-const MAX_CERTAIN_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_mins(1);
+const MAX_DOUBTFUL_DELAY: Duration = Duration::from_mins(3);
+const MAX_CERTAIN_DELAY: Duration = Duration::from_hours(24);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(60 * 60);
-
     fn start() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000)
     }
 
-    /// The minutes, from the first look, of all looks until an order is tried.
-    fn looks(certainty: Certainty, held_for: Option<Duration>) -> Vec<u64> {
-        let (mut before, mut now, mut looks) = (None, start(), Vec::new());
+    /// The minutes, from the first check, of all checks until an order is placed.
+    fn checks(certainty: Certainty, held_for: Option<Duration>) -> Vec<u64> {
+        let mut before = None;
+        let mut now = start();
+        let mut checks = Vec::new();
         let held_until = held_for.map(|held| start() + held);
         loop {
-            looks.push(now.duration_since(start()).expect("later").as_secs() / 60);
+            checks.push(now.duration_since(start()).expect("later").as_secs() / 60);
             let Some((postponed, next)) = next_retry(before, certainty, held_until, now) else {
-                return looks;
+                return checks;
             };
-            assert!(next > now && next <= now + HOUR);
+            assert!(next > now && next <= now + Duration::from_hours(1));
             (before, now) = (Some(postponed), next);
         }
     }
 
     #[test]
-    fn a_doubt_holds_an_order_up_for_minutes_and_a_finding_for_a_day() {
-        assert_eq!(looks(Certainty::Doubtful, None), [0, 1, 3]);
-        let certain = looks(Certainty::Certain, None);
+    fn a_doubt_postpones_an_order_for_minutes_and_a_finding_for_a_day() {
+        assert_eq!(checks(Certainty::Doubtful, None), [0, 1, 3]);
+        let certain = checks(Certainty::Certain, None);
         assert_eq!(certain[..8], [0, 1, 3, 7, 15, 31, 63, 123]);
         assert_eq!(certain.last(), Some(&(24 * 60)));
-        assert_eq!(looks(Certainty::Certain, Some(30 * 24 * HOUR)), certain);
+        assert_eq!(
+            checks(Certainty::Certain, Some(Duration::from_hours(30 * 24))),
+            certain
+        );
     }
 
     #[test]
-    fn a_certificate_that_ends_soon_is_not_let_go_for_a_finding() {
-        let tried = |held| {
-            looks(Certainty::Certain, Some(held))
+    fn findings_postpone_less_when_the_certificate_expires_soon() {
+        let tried = |left| {
+            checks(Certainty::Certain, Some(left))
                 .last()
                 .copied()
-                .expect("a look")
+                .expect("a check")
         };
-        assert!(tried(16 * HOUR) <= 120);
+        assert!(tried(Duration::from_hours(16)) <= 120);
         assert_eq!(
             tried(Duration::ZERO),
             0,
@@ -116,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_makes_it_no_longer() {
+    fn a_clock_that_was_set_back_does_not_prolong_the_delay() {
         let before = PreflightBackoff {
-            since: start() + 9 * HOUR,
+            since: start() + Duration::from_hours(9),
             times: 3,
         };
         let (postponed, _) =

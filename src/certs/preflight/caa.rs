@@ -1,10 +1,10 @@
-//! What the CAA records of a name say against a CA (RFC 8659).
+//! Whether the CAA records of a name allow a CA (RFC 8659).
 
 use crate::certs::preflight::dns::{CaaProperty, DnsError, Resolver};
 use crate::config::acme::CertifiedName;
 
-/// What the records of a name, or of the nearest domain above it that has any, say against all of a
-/// CA's identities (RFC 8659 §3).
+/// Why the records of a name, or of the nearest domain above it that has any, forbid a CA with these
+/// identities to issue (RFC 8659 §3); `None`: they do not.
 pub(super) async fn forbidden(
     resolver: &Resolver,
     name: &CertifiedName,
@@ -20,14 +20,14 @@ pub(super) async fn forbidden(
             if allowed.iter().any(|allowed| identities.contains(allowed)) {
                 return Ok(None);
             }
-            let words = if allowed.is_empty() {
+            let permitted = if allowed.is_empty() {
                 "no CA".to_owned()
             } else {
                 format!("only {}", allowed.join(", "))
             };
             let identities = identities.join(" or ");
             return Ok(Some(format!(
-                "the CAA records of {domain} allow {words}, not {identities}"
+                "the CAA records of {domain} allow {permitted}, not {identities}"
             )));
         }
         match domain.split_once('.') {
@@ -37,9 +37,9 @@ pub(super) async fn forbidden(
     }
 }
 
-/// The CAs that may issue; `None`: any may.
+/// The identities of the CAs that may issue; `None`: any CA may.
 fn allowed(properties: &[CaaProperty], wildcard: bool) -> Option<Vec<String>> {
-    let of = |tag: &str| {
+    let issuers = |tag: &str| {
         let values = properties.iter().filter(|property| property.tag == tag);
         values
             .map(|property| {
@@ -53,14 +53,14 @@ fn allowed(properties: &[CaaProperty], wildcard: bool) -> Option<Vec<String>> {
             })
             .collect()
     };
-    let (issue, wild): (Vec<String>, Vec<String>) = (of("issue"), of("issuewild"));
-    let decides = if wildcard && !wild.is_empty() {
-        wild
+    let for_wildcards: Vec<String> = issuers("issuewild");
+    let relevant = if wildcard && !for_wildcards.is_empty() {
+        for_wildcards
     } else {
-        issue
+        issuers("issue")
     };
-    (!decides.is_empty()).then(|| {
-        decides
+    (!relevant.is_empty()).then(|| {
+        relevant
             .into_iter()
             .filter(|domain| !domain.is_empty())
             .collect()

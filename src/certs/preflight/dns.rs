@@ -1,7 +1,7 @@
-//! Queries DNS for TXT, CAA and address records as a CA would, past the system's resolver: a check
+//! Queries DNS for TXT, CAA and address records as a CA would, without the system's resolver: a check
 //! before an order asks the configured servers in order and never sees a cached answer.
 //!
-//! hickory reads and writes the messages. The exchange (RFC 1035 §4.2, RFC 7766) is made here, so
+//! hickory encodes and decodes the messages. The exchange (RFC 1035 §4.2, RFC 7766) is done here, so
 //! that the question is compared over TCP as well.
 
 use std::io;

@@ -1,5 +1,5 @@
-//! dns-persist-01: one TXT record that stays, says who may issue and for which account, and is
-//! checked before a CA is told to look (draft-ietf-acme-dns-persist).
+//! dns-persist-01: a permanent TXT record that names a CA and an account, and is checked before the
+//! CA is told to validate it (draft-ietf-acme-dns-persist).
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -7,17 +7,15 @@ use std::time::{Duration, SystemTime};
 use super::dns::{DnsError, Resolver};
 use crate::config::acme::CertifiedName;
 
-/// The record that a name needs.
+/// The TXT record that a name needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersistRecord {
-    /// Where it stands.
     pub name: String,
-    /// What it says.
     pub value: String,
 }
 
 impl PersistRecord {
-    /// For a name, at the CA that this domain stands for in DNS, under an account.
+    /// The record for a name, the CA that `issuer` identifies in DNS, and the URL of an account.
     pub fn new(name: &CertifiedName, issuer: &str, account: &str) -> Self {
         let policy = if name.is_wildcard() {
             "; policy=wildcard"
@@ -30,7 +28,7 @@ impl PersistRecord {
         }
     }
 
-    /// The record that is to be set for a name, for one of a CA's domains; `None`: one of them is.
+    /// The record that is missing for a name; `None`: there is one for one of the CA's domains.
     pub(crate) async fn missing(
         name: &CertifiedName,
         issuers: &[String],
@@ -48,7 +46,7 @@ impl PersistRecord {
         Ok(missing)
     }
 
-    /// Whether it is there, or another that says as much.
+    /// Whether the name has it, or an equivalent one.
     async fn is_set(&self, resolver: &Resolver) -> Result<bool, DnsError> {
         let texts = resolver.texts(&self.name).await?;
         let now = SystemTime::now();
@@ -56,13 +54,14 @@ impl PersistRecord {
     }
 
     fn is_met_by(&self, text: &str, now: SystemTime) -> bool {
-        let (wanted, found) = (parts(&self.value), parts(text));
-        let holds = found
+        let wanted = parts(&self.value);
+        let found = parts(text);
+        let ends = found
             .iter()
             .filter_map(|part| part.strip_prefix("persistUntil="));
         wanted.first() == found.first()
             && wanted.iter().all(|part| found.contains(part))
-            && holds
+            && ends
                 .map(from_unix_seconds)
                 .all(|until| until.is_some_and(|until| now <= until))
     }
@@ -75,12 +74,12 @@ impl fmt::Display for PersistRecord {
     }
 }
 
-/// Seconds since 1970. A CA does not take what is no number for a moment.
+/// Parses seconds since 1970. A record with anything else does not count for a CA.
 fn from_unix_seconds(text: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(text.parse().ok()?))
 }
 
-/// The issuer, and the parameters in any order.
+/// The issuer, then the parameters.
 fn parts(text: &str) -> Vec<&str> {
     text.split(';').map(str::trim).collect()
 }
@@ -91,7 +90,7 @@ mod tests {
     use crate::certs::testing::name;
 
     #[test]
-    fn a_record_is_met_by_what_says_as_much() {
+    fn an_equivalent_record_counts() {
         let account = "https://ca.example/account/1";
         let host = PersistRecord::new(
             &CertifiedName::Host(name("a.example.com")),

@@ -1,5 +1,5 @@
-//! Whether a first order is held back because the state directory seems to have been lost: each
-//! such order would be one more account and one more of five certificates in a week.
+//! Whether a first order waits for a confirmation because the state directory seems to have been
+//! lost: each such order would use up a new account and one of five certificates in a week.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::certs::inspect::{CertificateFacts, Rfc3339};
 
-/// What is known before the first order for a domain's names.
+/// The facts before the first order for the names of a domain.
 #[derive(Clone, Copy, Debug)]
 pub struct LostStateFacts<'a> {
-    /// Whether the CA's budget is precious: `CaLimits::is_production`.
+    /// Whether the CA has the limits of production: `CaLimits::is_production`.
     pub is_production: bool,
     /// Whether a certificate for the domain, however old, or an order is below `state`.
     pub is_known: bool,
-    /// Whether the administrator has said that it is to be ordered: `Ledger::is_confirmed`.
+    /// Whether the administrator has confirmed the order: `Ledger::is_confirmed`.
     pub is_confirmed: bool,
-    /// When the state directory was begun: `Ledger::founded`.
+    /// When the state directory was created: `Ledger::founded`.
     pub founded: SystemTime,
-    /// The certificate that is served under the domain's name at its public address, if the public
-    /// trusts its issuer. One that nobody trusts, like a placeholder, is none.
+    /// The certificate that is served under the domain at its public address, if its issuer is a
+    /// public CA.
     pub found: Option<&'a CertificateFacts>,
 }
 
-/// The order waits for the administrator.
+/// Why an order waits for the administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostStateWarning {
     domain: String,
@@ -34,21 +34,20 @@ pub struct LostStateWarning {
     founded: SystemTime,
 }
 
-/// What is remembered of it.
+/// The record of an order that waits for the administrator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnconfirmedOrder {
     /// Why, and what to do.
     pub why: String,
-    /// The end of the certificate that was found: there is nothing to be lost then.
+    /// The end of the certificate that was found. The order does not wait longer.
     pub until: SystemTime,
 }
 
-/// `Some`: the order is held back. So it is when the domain is served with a certificate of a
-/// public CA that is valid and older than the state directory, which knows nothing of it: either
-/// the directory was lost or is made anew with each start, or another server's certificates were
-/// not imported.
+/// Why the order has to wait: the domain is served with a valid certificate of a public CA that is
+/// older than the state directory and not in it. Either the directory was lost or is created anew at
+/// each start, or the certificates of another server were not imported.
 ///
-/// A domain that is new, or whose certificate has expired, is never held back.
+/// `None` for a domain that is new, or whose certificate has expired.
 pub fn lost_state_guard(
     domain: &str,
     facts: LostStateFacts<'_>,
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_else_does_not_wait() {
+    fn other_domains_do_not_wait() {
         let found = certificate();
         let free = [
             (

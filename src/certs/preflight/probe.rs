@@ -1,4 +1,4 @@
-//! Fetches an answer of our own through the public name, in the ways in which a CA will.
+//! Connects to a name as a CA does for http-01 and tls-alpn-01, to see whether this process answers.
 
 mod handshake;
 
@@ -22,22 +22,21 @@ use crate::crypto;
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
-/// A name that should lead here.
+/// A name that is to be validated.
 pub(super) struct Probe<'a> {
     pub(super) challenges: &'a Arc<Challenges>,
     pub(super) name: &'a HostName,
     pub(super) ports: ValidationPorts,
 }
 
-/// What stands at the end of a name.
+/// What answers under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reachability {
-    /// We, or another process on the same state directory.
+    /// This process, or another one on the same state directory.
     Here,
-    /// Somebody else.
+    /// Another server, and where.
     Elsewhere(String),
-    /// It cannot be seen from here. Behind a router that does not lead its own network back in
-    /// through its public address, this is how all is well.
+    /// Not known, and why. Behind a router without hairpin NAT that is normal.
     Unknown(String),
 }
 
@@ -53,7 +52,7 @@ enum FetchError {
 }
 
 impl Probe<'_> {
-    /// Looks at all addresses: a CA takes any of them.
+    /// Connects to all addresses: a CA may use any of them.
     pub(super) async fn all(&self, kind: ChallengeKind, addresses: &[IpAddr]) -> Reachability {
         let mut seen = Reachability::Unknown("it has no address".to_owned());
         for (index, address) in addresses.iter().take(MAX_ADDRESSES).enumerate() {
@@ -79,21 +78,22 @@ impl Probe<'_> {
         };
         let token = crypto::hex(&random);
         let (challenges, content) = (self.challenges.clone(), token.clone());
-        let answer = match run_blocking(move || challenges.answer_http(&content, &content)).await {
-            Ok(answer) => answer,
+        let response = match run_blocking(move || challenges.answer_http(&content, &content)).await
+        {
+            Ok(response) => response,
             Err(error) => return Reachability::Unknown(error.to_string()),
         };
         let fetched = timeout(PROBE_TIMEOUT, self.fetch(at, &token)).await;
-        run_blocking(move || drop(answer)).await;
+        run_blocking(move || drop(response)).await;
         match fetched {
-            Err(_) => Reachability::Unknown(format!("nobody answers at {at}")),
+            Err(_) => Reachability::Unknown(format!("{at} does not answer")),
             Ok(Ok(response)) if contains(response.body(), token.as_bytes()) => Reachability::Here,
             Ok(Ok(response)) => from_status(response.status(), at),
             Ok(Err(FetchError::Exchange(ExchangeError::TooLarge(status)))) => {
                 from_status(status, at)
             }
             Ok(Err(error)) if error.is_not_http() => another_server(at),
-            Ok(Err(error)) => Reachability::Unknown(format!("{at} cannot be asked: {error}")),
+            Ok(Err(error)) => Reachability::Unknown(format!("no answer from {at}: {error}")),
         }
     }
 
@@ -122,19 +122,19 @@ impl Probe<'_> {
             Err(error) => return Reachability::Unknown(error.to_string()),
         };
         let (challenges, name) = (self.challenges.clone(), self.name.clone());
-        let answer =
+        let response =
             match run_blocking(move || challenges.answer_handshake(name.as_str(), &digest)).await {
-                Ok(answer) => answer,
+                Ok(response) => response,
                 Err(error) => return Reachability::Unknown(error.to_string()),
             };
         let done = timeout(PROBE_TIMEOUT, handshake.shows(at, &digest)).await;
-        run_blocking(move || drop(answer)).await;
+        run_blocking(move || drop(response)).await;
         match done {
-            Err(_) => Reachability::Unknown(format!("nobody answers at {at}")),
+            Err(_) => Reachability::Unknown(format!("{at} does not answer")),
             Ok(Ok(true)) => Reachability::Here,
             Ok(Ok(false)) => another_server(at),
             Ok(Err(error)) if handshake::is_refusal(&error) => another_server(at),
-            Ok(Err(error)) => Reachability::Unknown(format!("{at} cannot be asked: {error}")),
+            Ok(Err(error)) => Reachability::Unknown(format!("no answer from {at}: {error}")),
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::certs::roots;
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
-/// What a client gets there that trusts the system's roots and those of the files; `None` also
-/// where nobody can be asked.
+/// The facts of the certificate that a client gets which trusts the system's roots and those of the
+/// files; `None`: there is none, or no server answers.
 pub(crate) async fn served_certificate(
     resolver: &Resolver,
     name: &HostName,

@@ -63,7 +63,7 @@ impl Outside {
         until(&self.gateway, "postponed", postponed).await
     }
 
-    /// Waits until the order is postponed, and says for what.
+    /// Waits until the order is postponed, and returns the only finding.
     async fn finding(&self) -> String {
         let shown = self.postponed().await;
         assert_eq!(self.orders(), 0);
@@ -203,7 +203,7 @@ async fn what_cannot_be_seen_is_only_a_doubt() {
     closed.serve("[\"http-01\"]", 1, "").await;
     let finding = closed.finding().await;
     let begins =
-        "it cannot be seen whether ci.example.com leads here: 127.0.0.2:1 cannot be asked: ";
+        "it cannot be seen whether ci.example.com leads here: no answer from 127.0.0.2:1: ";
     assert!(finding.starts_with(begins), "{finding}");
 }
 

@@ -27,7 +27,11 @@ fn renewal_without_disk(mut stage: Stage, take: fn(&Stage), give: fn(&Stage), wo
         acme.state.starts_with("waiting: ") && acme.next_attempt.is_some(),
         "{acme:#?}"
     );
-    assert!(log().contains("nothing can be ordered"), "{}", log());
+    assert!(
+        log().contains("certificates cannot be ordered"),
+        "{}",
+        log()
+    );
     assert_eq!(
         stage.orders(),
         1,
@@ -109,7 +113,7 @@ fn a_certificate_that_could_not_be_kept_comes_from_the_same_order() {
             stage.start();
             assert_eq!(stage.served(), None);
             assert!(
-                stage.error().contains("the certificate cannot be kept"),
+                stage.error().contains("the certificate cannot be stored"),
                 "{}",
                 stage.error()
             );
@@ -130,7 +134,7 @@ fn an_order_that_could_not_be_kept_is_not_gone_on_with() {
             fills_at(&stage, "order");
             stage.start();
             assert!(
-                stage.error().contains("the order cannot be kept"),
+                stage.error().contains("the order cannot be stored"),
                 "{}",
                 stage.error()
             );

@@ -17,17 +17,17 @@ fn the_end_of_a_certificate_is_announced_ever_more_loudly() {
             let mut said: Vec<String> = said
                 .lines()
                 .filter(|line| {
-                    line.contains("certificate's life") || line.contains("has expired and")
+                    line.contains("certificate not renewed") || line.contains("has expired and")
                 })
                 .map(|line| line.trim().split(" domain=").next().unwrap().to_owned())
                 .collect();
             // The last one each day.
             said.dedup();
             insta::assert_snapshot!(said.join("\n"), @r"
-        WARN less than a fifth of the certificate's life is left, and it is not renewed
-        WARN less than a tenth of the certificate's life is left, and it is not renewed
-        ERROR less than a twentieth of the certificate's life is left, and it is not renewed
-        ERROR the certificate has expired and is served all the same
+        WARN certificate not renewed, less than a fifth of its lifetime left
+        WARN certificate not renewed, less than a tenth of its lifetime left
+        ERROR certificate not renewed, less than a twentieth of its lifetime left
+        ERROR certificate has expired and is served nevertheless
         ");
             let whole = log();
             let loudest = whole
@@ -36,7 +36,7 @@ fn the_end_of_a_certificate_is_announced_ever_more_loudly() {
                 .unwrap();
             assert!(
                 loudest.contains("error=\"Let's Encrypt")
-                    || loudest.contains("does not answer properly"),
+                    || loudest.contains("no valid response from"),
                 "{loudest}"
             );
             assert_eq!(

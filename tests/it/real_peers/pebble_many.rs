@@ -74,7 +74,7 @@ fn orders_with_kills(round: usize) -> usize {
         });
         let said = acme.kill();
         let failed = said.matches(FAILED).count();
-        resumed += said.matches("taking up an order").count();
+        resumed += said.matches("resuming the stored order").count();
         let new = acme.asked(ORDER) - placed;
         let wanted = names.len() - before.0.union(&before.1).count();
         assert!(
@@ -116,7 +116,7 @@ const ROUNDS: usize = 4;
 /// Each may cost every name a failed validation, of which a CA allows five an hour: two are left
 /// for a CA that looks too late, on a machine with much to do.
 const KILLS: usize = 3;
-const FAILED: &str = "no certificate from this CA";
+const FAILED: &str = "certificate order failed";
 
 /// The names that have a certificate on disk, and those that have an order there.
 fn on_disk(acme: &Acme) -> (BTreeSet<String>, BTreeSet<String>) {

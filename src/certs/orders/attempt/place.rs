@@ -1,6 +1,6 @@
-//! The account and the order of an attempt at one CA. An account is made once, and again when the CA
-//! has forgotten it; an order is the one that is in flight, or a new one, which is on disk before
-//! anything is done with it.
+//! The account and the order of an attempt at one CA. An account is registered once, and again when
+//! the CA no longer knows it. A pending order is resumed; a new one is stored before anything is
+//! done with it.
 
 use std::time::Duration;
 
@@ -18,12 +18,13 @@ use crate::certs::state::storage::Account;
 use crate::state_file::run_blocking;
 
 impl OrderAttempt<'_> {
-    /// A session under the account. An order in flight belongs to the account that made it, so that
-    /// only without one is the account asked for, and made again where it is gone.
+    /// Opens a session with the account, and registers one where there is none. A pending order
+    /// belongs to the account that placed it: with one, the contacts are not updated, which could
+    /// end in another account.
     pub(super) async fn session(
         &self,
         at: &mut CaAttempt<'_>,
-        in_flight: bool,
+        is_pending: bool,
     ) -> Result<AcmeSession, AttemptError> {
         let Some(account) = self.account(at).await? else {
             return self.register(at).await;
@@ -32,13 +33,13 @@ impl OrderAttempt<'_> {
         let session = match AcmeSession::open(at.ca, &account).await {
             Ok(session) => session,
             Err(error @ AcmeError::AccountKey) => {
-                tracing::error!(ca = %at.ca.directory, %error, "the account is of no use, another one is made");
+                tracing::error!(ca = %at.ca.directory, %error, "account key is damaged, registering another account");
                 return self.register(at).await;
             }
             Err(error) => return Err(error.into()),
         };
         let contacts = self.context.plan.load().contacts.clone();
-        if in_flight || account.stored.contacts == contacts {
+        if is_pending || account.stored.contacts == contacts {
             return Ok(session);
         }
         match self
@@ -51,15 +52,15 @@ impl OrderAttempt<'_> {
                 return Err(LocalError::StoreAccount(error).into());
             }
             Err(ContactsError::Ca(AcmeError::AccountGone(_))) => return self.register(at).await,
-            // No reason to go without a certificate.
+            // The certificate does not depend on the contacts.
             Err(error) => {
-                tracing::warn!(ca = %at.ca.directory, %error, "the CA was not told the new contacts")
+                tracing::warn!(ca = %at.ca.directory, %error, "contacts cannot be updated at the CA")
             }
         }
         Ok(session)
     }
 
-    /// A new account, once for all domains and processes.
+    /// Registers an account, once for all domains and processes.
     pub(super) async fn register(
         &self,
         at: &mut CaAttempt<'_>,
@@ -89,7 +90,7 @@ impl OrderAttempt<'_> {
         allowed(may.await?, false)?;
         let contacts = self.context.plan.load().contacts.clone();
         let (session, account) = AcmeSession::register(at.ca, &at.key.ca, &contacts).await?;
-        tracing::info!(ca = %at.ca.directory, account = account.stored.url, "made an account");
+        tracing::info!(ca = %at.ca.directory, account = account.stored.url, "account registered");
         at.key.account.clone_from(&account.stored.url);
         self.store_account(account).await?;
         Ok(session)
@@ -110,7 +111,7 @@ impl OrderAttempt<'_> {
         Ok(written.map_err(LocalError::StoreAccount)?)
     }
 
-    /// The order that is in flight at the CA, if it is still the one that is wanted.
+    /// The stored order, if it is for the same account and names.
     pub(super) async fn pending(
         &self,
         at: &mut CaAttempt<'_>,
@@ -135,19 +136,19 @@ impl OrderAttempt<'_> {
         Ok(found)
     }
 
-    /// `None`: the CA does not know it any more.
+    /// Resumes a stored order; `None`: the CA no longer knows it.
     pub(super) async fn resume(
         &self,
         at: &CaAttempt<'_>,
         session: &AcmeSession,
         open: &OpenOrder,
     ) -> Result<Option<Order>, AttemptError> {
-        tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "taking up an order");
+        tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "resuming the stored order");
         match session.resume(&open.url).await {
             Ok(order) => Ok(Some(order)),
             Err(AcmeError::OrderGone(reason)) => {
-                tracing::info!(domain = %self.host.domain, %reason, "the CA does not know the order any more");
-                self.forget(at).await?;
+                tracing::info!(domain = %self.host.domain, %reason, "CA no longer knows the stored order, placing a new one");
+                self.remove_order(at).await?;
                 self.record_event(at, |key| Event::Abandoned(key.request()))
                     .await?;
                 Ok(None)
@@ -156,7 +157,7 @@ impl OrderAttempt<'_> {
         }
     }
 
-    /// Places an order, with a new account where the CA has forgotten ours.
+    /// Places an order, with a new account where the CA no longer knows ours.
     pub(super) async fn place_with_known_account(
         &self,
         at: &mut CaAttempt<'_>,
@@ -164,7 +165,7 @@ impl OrderAttempt<'_> {
     ) -> Result<(Order, SecretString), AttemptError> {
         match self.place(at, session).await {
             Err(AttemptError::Failed(OrderError::Acme(AcmeError::AccountGone(reason)))) => {
-                tracing::warn!(ca = %at.ca.directory, %reason, "the CA has forgotten the account, it is made again");
+                tracing::warn!(ca = %at.ca.directory, %reason, "CA no longer knows the account, registering another one");
                 self.record_event(at, |key| Event::Abandoned(key.request()))
                     .await?;
                 *session = self.register(at).await?;
@@ -217,7 +218,7 @@ impl OrderAttempt<'_> {
         }
     }
 
-    /// Stores the order with the key of its certificate, which the CA has not seen yet.
+    /// Stores the order with a new key for its certificate.
     async fn store_order(
         &self,
         at: &CaAttempt<'_>,
@@ -249,6 +250,6 @@ impl OrderAttempt<'_> {
     }
 }
 
-/// Another process, or another domain's attempt, has the account locked while it talks to the CA.
+/// Another process has locked the account longer than `account_lock_timeout`.
 const ACCOUNT_RETRY_DELAY: Duration = Duration::from_mins(1);
 const ACCOUNT_LOCKED: &str = "another process is creating the account at this CA";

@@ -1,5 +1,5 @@
-//! What is found out before an order, and what follows: it is placed, postponed, or waits for the
-//! administrator's word.
+//! The checks before an order, by which it is placed, postponed, or waits for a confirmation of the
+//! administrator.
 
 use std::time::{Duration, SystemTime};
 
@@ -85,7 +85,7 @@ impl OrderAttempt<'_> {
         })
     }
 
-    /// Takes down that somebody has asked for the order.
+    /// Records that the administrator has requested the order.
     pub(super) async fn confirm(&self) -> Result<(), LocalError> {
         let (domain, names) = (self.host.domain.clone(), self.names());
         let confirm = move |ledger: &mut Ledger, now| {
@@ -100,7 +100,7 @@ impl OrderAttempt<'_> {
         self.context.ledger(confirm).await
     }
 
-    /// Takes down that what has failed may work now.
+    /// Records that the configuration has changed: what has failed may work now.
     pub(super) async fn reset_backoff(&self) -> Result<(), LocalError> {
         let names = self.names();
         let reset =
@@ -108,10 +108,9 @@ impl OrderAttempt<'_> {
         self.context.ledger(reset).await
     }
 
-    /// Looks at the names where the CA looks from outside, as everybody does; the view of a CA
-    /// inside somebody's network is another. Records that have to stand in DNS are always looked
-    /// for. Stops the attempt as long as what is found calls for that, unless somebody has asked
-    /// for the order: then it is told, and no more.
+    /// Checks the names if the CA validates them from the Internet: a CA in a private network may
+    /// see other addresses. Records that dns-persist-01 needs are checked for every CA. Findings
+    /// postpone the order for a while, but never one that the administrator has requested.
     pub(super) async fn run_preflight(
         &self,
         at: &mut CaAttempt<'_>,
@@ -143,11 +142,11 @@ impl OrderAttempt<'_> {
         let now = self.context.now();
         let found = texts.join("; ");
         let Some((postponed, until)) = next_retry(before, certainty, at.key.held_until, now) else {
-            tracing::warn!(domain = %self.host.domain, found, "an order is tried in spite of what was found");
+            tracing::warn!(domain = %self.host.domain, found, "placing the order in spite of preflight findings");
             return Ok(());
         };
         if before.is_none() {
-            tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, found, "the order is postponed");
+            tracing::warn!(domain = %self.host.domain, ca = %at.ca.directory, found, "order postponed because of preflight findings");
         }
         record.postponed.insert(at.key.ca.clone(), postponed);
         Err(AttemptError::Wait(Wait {
@@ -156,7 +155,7 @@ impl OrderAttempt<'_> {
         }))
     }
 
-    /// The certificate that the world sees under the domain.
+    /// The certificate that clients on the Internet get under the domain.
     pub(super) async fn served(&self, settings: &AcmeSettings) -> Option<CertificateFacts> {
         let resolver = self.resolver(settings).await;
         let public = || settings.authorities.iter().filter(|ca| ca.is_public());
@@ -172,14 +171,15 @@ impl OrderAttempt<'_> {
 }
 
 impl CaAttempt<'_> {
-    /// The challenges that may be tried, the most promising first.
+    /// The kinds of challenges that may be used, the most promising first.
     pub(super) fn ranked_challenges(&self, record: &DomainRecord) -> Vec<ChallengeKind> {
         let unfit = self.found.as_ref().map_or(&[][..], |found| &found.unfit);
         record.ranked(&self.settings.challenges, unfit)
     }
 }
 
-/// The domains that stand for a CA in DNS, its own word first.
+/// The domains that identify a CA in CAA records: as the CA says, or else as known for its
+/// directory.
 pub(super) fn identities(ca: &CaSettings, session: &AcmeSession) -> Vec<String> {
     let mut all: Vec<String> = session.dns_identities();
     all.extend(
@@ -191,5 +191,5 @@ pub(super) fn identities(ca: &CaSettings, session: &AcmeSession) -> Vec<String> 
     all
 }
 
-/// A volume that is mounted late is found again.
+/// A volume that is mounted late is noticed then.
 const LOST_STATE_POLL_INTERVAL: Duration = Duration::from_secs(600);

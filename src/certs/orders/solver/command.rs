@@ -10,24 +10,22 @@ use tokio::time::timeout;
 /// The program and its first arguments.
 pub(in crate::certs::orders) struct DnsCommand<'a>(pub(in crate::certs::orders) &'a [String]);
 
-/// Why a record is not set, or not taken away.
+/// Why a record is not set, or not removed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::certs::orders) enum CommandError {
-    /// It cannot be started.
     #[error("`{program}` cannot be started: {source}")]
     Start {
         program: String,
         source: std::io::Error,
     },
-    /// It ended with an error.
-    #[error("`{program} {action}` failed ({status}): {said}")]
+    #[error("`{program} {action}` failed ({status}): {output}")]
     Failed {
         program: String,
         action: &'static str,
         status: std::process::ExitStatus,
-        said: String,
+        /// The end of what it wrote.
+        output: String,
     },
-    /// It did not end.
     #[error("`{program} {action}` did not end within {} minutes", COMMAND_TIMEOUT.as_secs() / 60)]
     TimedOut {
         program: String,
@@ -36,12 +34,12 @@ pub(in crate::certs::orders) enum CommandError {
 }
 
 impl DnsCommand<'_> {
-    /// Sets a record beside others of the name. The command ends when the world can see it.
+    /// Sets a record beside others of the name. The command ends when all resolvers can see it.
     pub(super) async fn present(&self, name: &str, value: &str) -> Result<(), CommandError> {
         self.run("present", name, value).await
     }
 
-    /// Takes the record away.
+    /// Removes the record.
     pub(super) async fn cleanup(&self, name: &str, value: &str) -> Result<(), CommandError> {
         self.run("cleanup", name, value).await
     }
@@ -66,34 +64,33 @@ impl DnsCommand<'_> {
         if output.status.success() {
             return Ok(());
         }
-        let said = if output.stderr.is_empty() {
+        let written = if output.stderr.is_empty() {
             &output.stdout
         } else {
             &output.stderr
         };
-        let said = output_tail(&String::from_utf8_lossy(said));
         Err(CommandError::Failed {
             program,
             action,
             status: output.status,
-            said,
+            output: output_tail(&String::from_utf8_lossy(written)),
         })
     }
 }
 
-/// The end of what a program said, on one line: the reason usually stands last.
+/// The end of the output of a program on one line: the reason of a failure usually comes last.
 fn output_tail(text: &str) -> String {
     let line: Vec<&str> = text.split_whitespace().collect();
     let line = line.join(" ");
     let skipped = line.chars().count().saturating_sub(MAX_OUTPUT_CHARS);
     if line.is_empty() {
-        "it said nothing".to_owned()
+        "no output".to_owned()
     } else {
         line.chars().skip(skipped).collect()
     }
 }
 
-/// DNS takes its time; two minutes are common.
+/// Two minutes are common until all servers of a zone have a record.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_OUTPUT_CHARS: usize = 500;
 
@@ -108,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn the_command_gets_action_name_and_value() {
         let directory = tempfile::tempdir().expect("directory");
-        let file = directory.path().join("said");
+        let file = directory.path().join("arguments");
         let command = shell(&format!("echo \"$@\" >>{}", file.display()));
         DnsCommand(&command)
             .present("_acme-challenge.a.test", "value")
@@ -117,16 +114,16 @@ mod tests {
         DnsCommand(&command)
             .cleanup("_acme-challenge.a.test", "value")
             .await
-            .expect("taken away");
-        let said = std::fs::read_to_string(file).expect("read");
+            .expect("removed");
+        let arguments = std::fs::read_to_string(file).expect("read");
         assert_eq!(
-            said,
+            arguments,
             "present _acme-challenge.a.test value\ncleanup _acme-challenge.a.test value\n"
         );
     }
 
     #[tokio::test]
-    async fn a_failure_is_told_in_the_command_s_words() {
+    async fn an_error_quotes_the_output_of_the_command() {
         let command = shell("echo 'no such\nzone' >&2; exit 3");
         let error = DnsCommand(&command)
             .present("a", "b")

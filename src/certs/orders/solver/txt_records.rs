@@ -1,5 +1,5 @@
-//! The TXT records of challenges, kept on disk while they are set: a process that ends meanwhile
-//! leaves them to the next one.
+//! The TXT records of challenges, stored while they are set, so that the next process can remove
+//! those that a stopped one has left.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::certs::state::storage::{Storage, Txt};
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
-/// Those of a domain. Whoever writes holds the domain's lock.
+/// The TXT records that are set for a domain. Changes require the lock of the domain.
 pub(in crate::certs::orders) struct TxtRecords {
     storage: Storage,
     domain: HostName,
@@ -23,17 +23,20 @@ impl TxtRecords {
         }
     }
 
-    /// Before a record is set.
+    /// Stores a record before it is set.
     pub(super) async fn add(&self, txt: &Txt) -> io::Result<()> {
         let txt = txt.clone();
         self.change(move |all| all.push(txt)).await
     }
 
-    /// When it is gone.
+    /// Forgets a record that was removed.
     pub(super) async fn remove(&self, txt: &Txt) {
-        let (name, gone) = (txt.name.clone(), txt.clone());
-        if let Err(error) = self.change(move |all| all.retain(|txt| *txt != gone)).await {
-            tracing::warn!(name, %error, "it cannot be noted that a TXT record is gone");
+        let (name, removed) = (txt.name.clone(), txt.clone());
+        if let Err(error) = self
+            .change(move |all| all.retain(|txt| *txt != removed))
+            .await
+        {
+            tracing::warn!(name, %error, "removal of a TXT record cannot be stored");
         }
     }
 
@@ -48,7 +51,7 @@ impl TxtRecords {
     }
 }
 
-/// Takes away the TXT records that an earlier process has left behind. Each is tried once.
+/// Removes the TXT records that an earlier process has left. Each is tried once.
 pub(in crate::certs::orders) async fn clean_up(context: &OrderContext, domain: &HostName) {
     let (storage, name) = (context.storage.clone(), domain.clone());
     let left = run_blocking(move || {
@@ -68,13 +71,13 @@ pub(in crate::certs::orders) async fn clean_up(context: &OrderContext, domain: &
         };
         match done {
             Ok(()) if plan.settings.dns_command.is_some() => {
-                tracing::info!(%domain, name = txt.name, "took away the TXT record of an earlier challenge");
+                tracing::info!(%domain, name = txt.name, "removed the TXT record of an earlier challenge");
             }
             Ok(()) => {
-                tracing::warn!(%domain, name = txt.name, "a TXT record of an earlier challenge is left, and there is no `dns_command` any more");
+                tracing::warn!(%domain, name = txt.name, "TXT record of an earlier challenge is left, and there is no `dns_command` to remove it");
             }
             Err(error) => {
-                tracing::warn!(%domain, name = txt.name, %error, "the TXT record of an earlier challenge is left: take it away by hand");
+                tracing::warn!(%domain, name = txt.name, %error, "TXT record of an earlier challenge cannot be removed, remove it by hand");
             }
         }
         txt_records.remove(&txt).await;

@@ -1,5 +1,5 @@
-//! A handshake as a CA makes one for tls-alpn-01 (RFC 8737 §3): whatever the certificate, it is
-//! looked at.
+//! A TLS handshake as a CA makes it for tls-alpn-01 (RFC 8737 §3), which accepts any certificate and
+//! then inspects it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,15 +15,14 @@ use tokio_rustls::TlsConnector;
 use crate::certs::challenge::server_name;
 use crate::registry::host::HostName;
 
-/// A handshake for one name.
+/// A client for handshakes with one name.
 pub(super) struct AlpnHandshake {
     connector: TlsConnector,
     server: ServerName<'static>,
 }
 
-/// Believes everybody: who shows our digest is looked at afterwards, and nothing is ever sent.
-/// Signatures cannot be verified, as webpki reads no certificate with a critical extension that it
-/// does not know.
+/// Accepts any certificate: it is searched for our digest afterwards, and nothing is sent.
+/// Signatures cannot be verified, as webpki rejects a certificate with an unknown critical extension.
 #[derive(Debug)]
 struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
@@ -47,7 +46,8 @@ impl AlpnHandshake {
         })
     }
 
-    /// Whether the certificate of the challenge is shown there: nobody else can know the digest.
+    /// Whether the server there presents the certificate of the challenge: no other server knows the
+    /// digest.
     pub(super) async fn shows(&self, at: SocketAddr, digest: &[u8]) -> io::Result<bool> {
         let tcp = TcpStream::connect(at).await?;
         let stream = self.connector.connect(self.server.clone(), tcp).await?;
@@ -60,7 +60,7 @@ impl AlpnHandshake {
     }
 }
 
-/// Whether a TLS server was there and did not want this handshake.
+/// Whether a TLS server has refused the handshake.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
     error
         .get_ref()
