@@ -8,7 +8,7 @@ use rcgen::KeyPair;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::ledger::OrderKind;
+use super::ledger::{OrderKind, OrderRequest};
 use crate::certs::names::NameSet;
 use crate::certs::state::paths::{CaId, CaPaths};
 use crate::certs::timestamps;
@@ -77,12 +77,12 @@ impl OpenOrder {
         atomic_write(&files.order(domain), &text, Access::Private)
     }
 
-    /// The order of a domain and its key in PEM, if there is one for these names in this account.
+    /// The order of a domain and its key in PEM, if there is one for the names and the account of
+    /// `request`, whatever kind of order it asks for now.
     pub fn find(
         files: &CaPaths,
         domain: &str,
-        account: &str,
-        names: &NameSet,
+        request: &OrderRequest<'_>,
         now: SystemTime,
     ) -> Result<Option<(Self, SecretString)>, OrderLost> {
         let path = files.order(domain);
@@ -94,7 +94,7 @@ impl OpenOrder {
         let Ok(order) = serde_json::from_slice::<Self>(&text) else {
             return Err(OrderLost::Damaged(path));
         };
-        if order.account != account || order.names != *names {
+        if order.account != request.account || order.names != *request.names {
             return Err(OrderLost::Unwanted {
                 path,
                 names: order.names,
@@ -160,7 +160,14 @@ mod tests {
             placed,
         };
         let find = |name: &str, account: &str, now| {
-            OpenOrder::find(&files, "a.example.com", account, &names(name), now)
+            let request = OrderRequest {
+                ca: &order.ca,
+                account,
+                names: &names(name),
+                kind: OrderKind::Renewal,
+                held_until: None,
+            };
+            OpenOrder::find(&files, "a.example.com", &request, now)
         };
         assert!(
             find("a.example.com", &order.account, placed)

@@ -10,9 +10,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::certs::names::NameSet;
 use crate::certs::preflight::backoff::PreflightBackoff;
 use crate::certs::preflight::lost_state_guard::UnconfirmedOrder;
+use crate::certs::state::ledger::OrderRequest;
 use crate::certs::state::paths::{CaId, StatePaths, StoredAccount, lock, try_lock};
 use crate::certs::state::pending_order::OpenOrder;
 use crate::config::acme::{CertifiedName, ChallengeKind};
@@ -229,21 +229,19 @@ impl Storage {
         )
     }
 
-    /// The pending order at a CA for these names in this account, with its key. An order that
-    /// cannot be resumed is logged and removed.
+    /// The pending order of a domain that serves `request`, with the key of its certificate. An
+    /// order that cannot be resumed is logged and removed.
     pub fn order(
         &self,
-        ca: &CaId,
         domain: &HostName,
-        account: &str,
-        names: &NameSet,
+        request: &OrderRequest<'_>,
         now: SystemTime,
     ) -> io::Result<Option<(OpenOrder, SecretString)>> {
-        let files = self.state.ca(ca);
-        match OpenOrder::find(&files, domain.as_str(), account, names, now) {
-            // A process was killed after the certificate was there: the order would only give it
-            // again.
-            Ok(Some((_, key))) if self.has_certificate_for(ca, domain, &key) => {
+        let files = self.state.ca(request.ca);
+        match OpenOrder::find(&files, domain.as_str(), request, now) {
+            // A process was killed after it had stored the certificate: the order would only yield
+            // the same one again.
+            Ok(Some((_, key))) if self.has_certificate_for(request.ca, domain, &key) => {
                 OpenOrder::forget(&files, domain.as_str())?;
                 Ok(None)
             }

@@ -126,9 +126,7 @@ impl OrderAttempt<'_> {
             self.context.now(),
         );
         let key = at.key.clone();
-        let read =
-            run_blocking(move || storage.order(&key.ca, &domain, &key.account, &key.names, now))
-                .await;
+        let read = run_blocking(move || storage.order(&domain, &key.request(), now)).await;
         let found = read.map_err(LocalError::ReadOrder)?;
         if let Some((open, _)) = &found {
             at.key.kind = open.kind;
