@@ -120,6 +120,23 @@ impl fmt::Display for ImportedItem {
 )]
 pub struct NothingFound(PathBuf);
 
+/// Why a file of another tool cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum SourceFileError {
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} is too large to be what it should be", .0.display())]
+    TooLarge(PathBuf),
+    #[error("{} is not JSON: {source}", path.display())]
+    NotJson {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+}
+
 /// Imports all usable items and returns the outcome of each.
 pub fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, NothingFound> {
     let mut found = FoundFiles::default();
@@ -231,35 +248,36 @@ impl FoundFiles {
                 chain: chain_pem,
                 key: key_pem,
             }),
-            (Err(why), _) | (_, Err(why)) => self.skip(name, chain, why),
+            (Err(error), _) | (_, Err(error)) => self.skip(name, chain, error),
         }
     }
 
-    fn skip(&mut self, what: &str, from: &Path, why: String) {
-        let outcome = ImportOutcome::Skipped(why);
+    fn skip(&mut self, what: &str, from: &Path, reason: impl fmt::Display) {
         self.unusable.push(ImportedItem {
             from: from.to_owned(),
             what: what.to_owned(),
-            outcome,
+            outcome: ImportOutcome::Skipped(reason.to_string()),
         });
     }
 }
 
 /// Reads a file of another tool, up to [`MAX_FILE_BYTES`].
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    if std::fs::metadata(path).map_err(cannot)?.len() > MAX_FILE_BYTES {
-        return Err(format!(
-            "{} is too large to be what it should be",
-            path.display()
-        ));
+fn read(path: &Path) -> Result<Vec<u8>, SourceFileError> {
+    let unreadable = |source| SourceFileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
+        return Err(SourceFileError::TooLarge(path.to_owned()));
     }
-    std::fs::read(path).map_err(cannot)
+    std::fs::read(path).map_err(unreadable)
 }
 
-fn read_json(path: &Path) -> Result<serde_json::Value, String> {
-    serde_json::from_slice(&read(path)?)
-        .map_err(|error| format!("{} is not JSON: {error}", path.display()))
+fn read_json(path: &Path) -> Result<serde_json::Value, SourceFileError> {
+    serde_json::from_slice(&read(path)?).map_err(|source| SourceFileError::NotJson {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The directories in a directory, sorted by name; none if it cannot be read.

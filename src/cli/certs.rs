@@ -14,9 +14,9 @@ use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::certs::served::check;
 use crate::certs::served::internal_ca::InternalCa;
 use crate::certs::served::report;
-use crate::certs::state::paths::CaId;
+use crate::certs::state::paths::{CaId, InvalidDirectoryUrl};
 use crate::certs::state::storage::{Account, Storage};
-use crate::config::acme::{AcmeRequest, CaSettings};
+use crate::config::acme::{AcmeDirectory, AcmeRequest, CaSettings};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::CertificateSource;
 
@@ -87,12 +87,13 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
         .iter()
         .filter(|_| !names.is_empty())
     {
-        let (issuer, account) = match identity_and_account(snapshot, ca)? {
+        let (issuer, account) = match identity_and_account(snapshot, ca) {
             Ok(known) => known,
-            Err(why) => {
-                problems.push(why);
+            Err(error @ (IdentityError::NoAccount(_) | IdentityError::NoDnsIdentity(_))) => {
+                problems.push(error.to_string());
                 continue;
             }
+            Err(error) => return Err(error.into()),
         };
         for name in &names {
             let PersistRecord { name, value } =
@@ -109,27 +110,34 @@ pub fn dns(snapshot: &Snapshot, domain: &str, out: &mut impl Write) -> anyhow::R
     Ok(())
 }
 
-/// The domain that identifies a CA in DNS, and the account there; or why one of them is unknown.
+/// Why the record for a CA cannot be printed.
+#[derive(Debug, thiserror::Error)]
+enum IdentityError {
+    #[error("there is no account at {0} yet: moorgate makes it when it first runs")]
+    NoAccount(AcmeDirectory),
+    #[error(
+        "{0} has not said under which domain it stands in DNS; with \"dns-persist-01\" in `challenges`, the error \
+         that `moorgate certs` shows names the record where the CA offers that challenge"
+    )]
+    NoDnsIdentity(AcmeDirectory),
+    #[error(transparent)]
+    Directory(#[from] InvalidDirectoryUrl),
+    #[error(transparent)]
+    Storage(#[from] std::io::Error),
+}
+
+/// The domain that identifies a CA in DNS, and the account there.
 fn identity_and_account(
     snapshot: &Snapshot,
     ca: &CaSettings,
-) -> anyhow::Result<Result<(String, Account), String>> {
+) -> Result<(String, Account), IdentityError> {
     let account = Storage::below(&snapshot.state).account(&CaId::new(ca.directory.url())?)?;
-    let Some(account) = account else {
-        return Ok(Err(format!(
-            "there is no account at {} yet: moorgate makes it when it first runs",
-            ca.directory
-        )));
-    };
+    let account = account.ok_or_else(|| IdentityError::NoAccount(ca.directory.clone()))?;
     let known = ca.directory.dns_identity().map(str::to_owned);
-    let Some(issuer) = known.or_else(|| account.stored.identities.first().cloned()) else {
-        return Ok(Err(format!(
-            "{} has not said under which domain it stands in DNS; with \"dns-persist-01\" in `challenges`, the error \
-             that `moorgate certs` shows names the record where the CA offers that challenge",
-            ca.directory
-        )));
-    };
-    Ok(Ok((issuer, account)))
+    let issuer = known
+        .or_else(|| account.stored.identities.first().cloned())
+        .ok_or_else(|| IdentityError::NoDnsIdentity(ca.directory.clone()))?;
+    Ok((issuer, account))
 }
 
 /// The ACME request of the domain with this name or alias.
@@ -155,7 +163,7 @@ mod tests {
     use super::*;
     use crate::certs::state::paths::StoredAccount;
     use crate::certs::testing::{self, host, pair, snapshot};
-    use crate::config::acme::{AcmeDirectory, CertifiedName, Fallback};
+    use crate::config::acme::{CertifiedName, Fallback};
 
     #[test]
     fn each_domain_has_a_line_and_a_json_object() {

@@ -41,7 +41,7 @@ pub(super) fn read_v2(place: &Path, found: &mut FoundFiles) {
             found.skip(
                 "Caddy's own CA",
                 &ca_directory,
-                "its clients trust it alone: set `internal = true` for such a domain".into(),
+                "its clients trust it alone: set `internal = true` for such a domain",
             );
             continue;
         }
@@ -89,7 +89,10 @@ fn account(user: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
     };
     let json = match read_json(&about) {
         Ok(json) => json,
-        Err(why) => return found.skip(&format!("account {}", file_name(user)), &about, why),
+        Err(error) => {
+            let account = format!("account {}", file_name(user));
+            return found.skip(&account, &about, error);
+        }
     };
     // Version 2; version 1 with either of its libraries.
     let url = ["/location", "/Registration/uri", "/Registration/location"];

@@ -96,7 +96,10 @@ fn account(directory: &Path, key: &Path, url: &str, found: &mut FoundFiles) {
     let about = directory.join("regr.json");
     let json = match read_json(&about) {
         Ok(json) => json,
-        Err(why) => return found.skip(&format!("account {}", file_name(directory)), &about, why),
+        Err(error) => {
+            let account = format!("account {}", file_name(directory));
+            return found.skip(&account, &about, error);
+        }
     };
     let contacts = json.pointer("/body/contact").and_then(Value::as_array);
     found.accounts.push(FoundAccount {

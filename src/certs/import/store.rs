@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
@@ -10,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::super::Certificate;
-use super::super::inspect::{CertificateFacts, Rfc3339};
+use super::super::inspect::{CertificateFacts, InspectError, Rfc3339};
 use super::keys::pem;
 use super::{
     FoundAccount, FoundCertificate, ImportOptions, ImportOutcome, ImportTarget, ImportedItem, until,
@@ -30,6 +31,28 @@ struct Usable {
     pem: String,
 }
 
+/// Why a certificate cannot be served.
+#[derive(Debug, thiserror::Error)]
+enum UnusableCertificate {
+    #[error("the certificate is not valid PEM")]
+    NotPem,
+    #[error("there is no certificate in it")]
+    NoCertificate,
+    #[error("the private key is missing or encrypted")]
+    NoKey,
+    #[error("the private key is of a kind that cannot be used")]
+    UnsupportedKey,
+    #[error("the private key does not belong to the certificate")]
+    KeyOfAnother,
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    #[error("it expired on {}", Rfc3339(*.0))]
+    Expired(SystemTime),
+    /// Neither the other tool nor the administrator names the CA.
+    #[error("nothing says from which CA it is: name the URL of its directory with --ca")]
+    UnknownCa,
+}
+
 /// Imports the certificates that the targets can use.
 pub(super) fn certificates(
     found: Vec<FoundCertificate>,
@@ -40,10 +63,10 @@ pub(super) fn certificates(
         let (from, what) = (certificate.from.clone(), certificate.name.clone());
         match check(certificate, options) {
             Ok(certificate) => usable.push(certificate),
-            Err(why) => lines.push(ImportedItem {
+            Err(error) => lines.push(ImportedItem {
                 from,
                 what,
-                outcome: ImportOutcome::Skipped(why),
+                outcome: ImportOutcome::Skipped(error.to_string()),
             }),
         }
     }
@@ -82,8 +105,11 @@ pub(super) fn certificates(
     lines
 }
 
-/// Checks that a certificate can be served; the error says why not.
-fn check(found: FoundCertificate, options: &ImportOptions<'_>) -> Result<Usable, String> {
+/// Checks that a certificate can be served.
+fn check(
+    found: FoundCertificate,
+    options: &ImportOptions<'_>,
+) -> Result<Usable, UnusableCertificate> {
     let FoundCertificate {
         from,
         name,
@@ -92,27 +118,22 @@ fn check(found: FoundCertificate, options: &ImportOptions<'_>) -> Result<Usable,
         key,
     } = found;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
-    let chain = chain.map_err(|_| "the certificate is not valid PEM")?;
+    let chain = chain.map_err(|_| UnusableCertificate::NotPem)?;
     if chain.is_empty() {
-        return Err("there is no certificate in it".into());
+        return Err(UnusableCertificate::NoCertificate);
     }
-    let key = PrivateKeyDer::from_pem_slice(&key)
-        .map_err(|_| "the private key is missing or encrypted")?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| UnusableCertificate::NoKey)?;
     let text = key_and_chain(&key, &chain);
-    let signing =
-        any_supported_type(&key).map_err(|_| "the private key is of a kind that cannot be used")?;
+    let signing = any_supported_type(&key).map_err(|_| UnusableCertificate::UnsupportedKey)?;
     let pair = CertifiedKey::new(chain, signing);
     pair.keys_match()
-        .map_err(|_| "the private key does not belong to the certificate")?;
-    let facts = Certificate::new(pair)
-        .map_err(|error| error.to_string())?
-        .facts;
+        .map_err(|_| UnusableCertificate::KeyOfAnother)?;
+    let facts = Certificate::new(pair)?.facts;
     if facts.not_after <= options.now {
-        return Err(format!("it expired on {}", Rfc3339(facts.not_after)));
+        return Err(UnusableCertificate::Expired(facts.not_after));
     }
     let ca = ca.or_else(|| options.ca.cloned());
-    let ca =
-        ca.ok_or("nothing says from which CA it is: name the URL of its directory with --ca")?;
+    let ca = ca.ok_or(UnusableCertificate::UnknownCa)?;
     Ok(Usable {
         from,
         name,
@@ -137,7 +158,7 @@ fn key_and_chain(key: &PrivateKeyDer<'_>, chain: &[CertificateDer<'_>]) -> Strin
 }
 
 /// More of the names first, then the later end.
-fn rank(facts: &CertificateFacts, target: &ImportTarget) -> (usize, std::time::SystemTime) {
+fn rank(facts: &CertificateFacts, target: &ImportTarget) -> (usize, SystemTime) {
     (
         target
             .names

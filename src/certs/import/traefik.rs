@@ -16,7 +16,7 @@ pub(super) fn read_traefik(place: &Path, found: &mut FoundFiles) {
     }
     let json = match read_json(place) {
         Ok(json) => json,
-        Err(why) => return found.skip("Traefik's file", place, why),
+        Err(error) => return found.skip("Traefik's file", place, error),
     };
     let is_resolver =
         |value: &&Value| get(value, "Account").is_some() || get(value, "Certificates").is_some();
@@ -54,7 +54,7 @@ fn read_resolver(place: &Path, resolver: &Value, found: &mut FoundFiles) {
                 chain,
                 key,
             }),
-            _ => found.skip(name, place, "its certificate or its key is damaged".into()),
+            _ => found.skip(name, place, "its certificate or its key is damaged"),
         }
     }
     let Some((account, key)) =
