@@ -5,3 +5,5 @@ pub mod ledger;
 pub mod paths;
 pub mod pending_order;
 pub mod storage;
+#[cfg(test)]
+mod tests;
