@@ -1,40 +1,33 @@
-//! Moments in the files below `state`: RFC 3339 in UTC, so that a person can read them.
+//! Serde adapters for times in the files below `state`: RFC 3339 in UTC, by the serde of
+//! [`jiff::Timestamp`].
 
 use std::time::SystemTime;
 
-use serde::de::Error as _;
+use jiff::Timestamp;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-fn text(at: SystemTime) -> Result<String, jiff::Error> {
-    Ok(jiff::Timestamp::try_from(at)?.to_string())
-}
-
-fn moment(text: &str) -> Result<SystemTime, jiff::Error> {
-    Ok(text.parse::<jiff::Timestamp>()?.into())
-}
-
 pub(super) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    text(*at).map_err(S::Error::custom)?.serialize(serializer)
+    Timestamp::try_from(*at)
+        .map_err(S::Error::custom)?
+        .serialize(serializer)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<SystemTime, D::Error> {
-    moment(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    Timestamp::deserialize(deserializer).map(SystemTime::from)
 }
 
-/// A moment or none.
+/// For `Option<SystemTime>`.
 pub(super) mod option {
-    use super::{Deserialize, Deserializer, Serialize, Serializer, SystemTime, moment, text};
-    use serde::de::Error as _;
-    use serde::ser::Error as _;
+    use super::*;
 
     pub(in super::super) fn serialize<S: Serializer>(
         at: &Option<SystemTime>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        at.map(text)
+        at.map(Timestamp::try_from)
             .transpose()
             .map_err(S::Error::custom)?
             .serialize(serializer)
@@ -43,43 +36,35 @@ pub(super) mod option {
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<SystemTime>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| moment(&text))
-            .transpose()
-            .map_err(D::Error::custom)
+        Ok(Option::<Timestamp>::deserialize(deserializer)?.map(SystemTime::from))
     }
 }
 
-/// Moments in a row.
+/// For `Vec<SystemTime>`.
 pub(super) mod list {
-    use super::{Deserialize, Deserializer, Serialize, Serializer, SystemTime, moment, text};
-    use serde::de::Error as _;
-    use serde::ser::Error as _;
+    use super::*;
 
     pub(in super::super) fn serialize<S: Serializer>(
-        all: &[SystemTime],
+        times: &[SystemTime],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let all: Result<Vec<_>, _> = all.iter().map(|at| text(*at)).collect();
-        all.map_err(S::Error::custom)?.serialize(serializer)
+        let times: Result<Vec<_>, _> = times.iter().map(|at| Timestamp::try_from(*at)).collect();
+        times.map_err(S::Error::custom)?.serialize(serializer)
     }
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<SystemTime>, D::Error> {
-        let all = Vec::<String>::deserialize(deserializer)?;
-        all.iter()
-            .map(|text| moment(text))
-            .collect::<Result<_, _>>()
-            .map_err(D::Error::custom)
+        let times = Vec::<Timestamp>::deserialize(deserializer)?;
+        Ok(times.into_iter().map(SystemTime::from).collect())
     }
 }
 
-/// A map whose keys are no texts, as JSON demands, becomes a list of pairs.
+/// For maps whose keys are not strings, which JSON does not allow: a list of pairs.
 pub(super) mod pairs {
     use std::collections::BTreeMap;
 
-    use super::{Deserialize, Deserializer, Serialize, Serializer};
+    use super::*;
 
     pub(in super::super) fn serialize<S: Serializer, K: Serialize, V: Serialize>(
         map: &BTreeMap<K, V>,
