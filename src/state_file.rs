@@ -4,11 +4,9 @@
 mod atomic;
 mod blocking;
 mod lock;
-#[cfg_attr(not(test), expect(dead_code, reason = "callers follow"))]
 mod watched;
 
 pub use atomic::{Access, TEMPORARY_PREFIX, atomic_write, private_directory};
 pub(crate) use blocking::run_blocking;
 pub(crate) use lock::{FileLock, LOCK_TIMEOUT, LockMode};
-pub(crate) use watched::Fingerprint;
-pub(crate) use watched::{FileChange, FileWatch};
+pub(crate) use watched::{FileChange, FileWatch, Fingerprint};

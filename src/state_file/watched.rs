@@ -139,13 +139,13 @@ impl<const N: usize> FileWatch<N> {
         self.problem.take().is_some()
     }
 
-    #[cfg(test)]
+    /// Whether the files of the last poll have been dealt with.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled
     }
 
-    /// The problem that is not mended yet.
-    pub(crate) fn problem(&self) -> Option<&str> {
+    #[cfg(test)]
+    fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 }

@@ -1,8 +1,6 @@
 //! Keeps the table: loads and issues what a configuration asks for, re-reads files that changed,
 //! renews what is due. One domain's trouble never touches another's certificate.
 
-mod watch;
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +24,7 @@ use crate::config::acme::{AcmeRequest, Fallback};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, SharedVirtualHost};
 use crate::registry::host::HostName;
-use watch::{Sight, Watch};
+use crate::state_file::{FileChange, FileWatch};
 
 /// All certificates of the process.
 ///
@@ -196,9 +194,9 @@ struct ManagedDomain {
     stored: StoredCertificates,
     /// Why the newest attempt to get a certificate failed.
     fault: Option<String>,
-    /// The problem that was logged last.
-    said: Option<String>,
-    watch: Watch,
+    /// The chain and the key of a pair of files, and the problem that was logged last, whatever the
+    /// source.
+    watch: FileWatch<2>,
 }
 
 /// How much a look may conclude from a pair that does not match.
@@ -213,15 +211,13 @@ enum Look {
 
 impl ManagedDomain {
     fn new(host: SharedVirtualHost) -> Self {
-        let (stored, watch) = (StoredCertificates::default(), Watch::default());
         Self {
             host,
             certificate: None,
             stand_in: None,
-            stored,
+            stored: StoredCertificates::default(),
             fault: None,
-            said: None,
-            watch,
+            watch: FileWatch::default(),
         }
     }
 
@@ -265,26 +261,24 @@ impl ManagedDomain {
     }
 
     fn reread(&mut self, certificate: &Path, key: &Path, look: Look) -> bool {
-        // Before the files are read: a change in between is seen by the next look.
-        let Some(sight) = self.watch.look(certificate, key) else {
+        let change = self.watch.poll([certificate, key]);
+        if change == FileChange::None {
             return false;
-        };
+        }
         match files::load(certificate, key) {
             Ok(loaded) => {
-                self.watch.settled = true;
+                self.watch.settle([certificate, key]);
                 self.fault = None;
                 self.replace(loaded)
             }
-            Err(_) if look == Look::Repeated && sight == Sight::Changed => {
-                self.watch.settled = false;
-                false
-            }
+            // Not settled: the next poll reads them again.
+            Err(_) if look == Look::Repeated && change == FileChange::Certain => false,
             Err(error) => {
-                if !self.watch.settled {
-                    // The same words about another change are said again.
-                    self.said = None;
+                if !self.watch.is_settled() {
+                    // The same problem with another change is logged again.
+                    self.watch.problem_ended();
                 }
-                self.watch.settled = true;
+                self.watch.settle([certificate, key]);
                 self.fault = Some(error.to_string());
                 false
             }
@@ -402,7 +396,11 @@ impl ManagedDomain {
             .as_ref()
             .map(|certificate| &certificate.facts);
         let problem = report::problem(&self.host, facts, self.fault.as_deref(), now);
-        if problem == self.said {
+        let is_news = match &problem {
+            Some(problem) => self.watch.problem_began(problem.clone()),
+            None => self.watch.problem_ended(),
+        };
+        if !is_news {
             return false;
         }
         match &problem {
@@ -417,7 +415,6 @@ impl ManagedDomain {
             }
             None => tracing::info!(domain = %self.host.domain, "certificate is in order again"),
         }
-        self.said = problem;
         true
     }
 }

@@ -12,7 +12,7 @@ use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::Storage;
 use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName};
 use crate::registry::host::HostName;
-use crate::state_file::Fingerprint;
+use crate::state_file::{FileChange, FileWatch};
 
 /// The CAs from which there may be certificates.
 #[derive(Default)]
@@ -63,7 +63,7 @@ struct StoredCertificate {
     /// Whether the configuration names the CA.
     is_configured: bool,
     path: PathBuf,
-    seen: Option<Fingerprint>,
+    watch: FileWatch,
     held: Option<Certificate>,
     fault: Option<String>,
 }
@@ -89,7 +89,7 @@ impl StoredCertificates {
                         ca: ca.clone(),
                         is_configured,
                         path,
-                        seen: None,
+                        watch: FileWatch::default(),
                         held: None,
                         fault: None,
                     }
@@ -149,11 +149,9 @@ impl StoredCertificates {
 
 impl StoredCertificate {
     fn update(&mut self) {
-        let seen = Fingerprint::from_path(&self.path);
-        if seen == self.seen && !seen.is_some_and(|seen| seen.is_fresh()) {
+        if self.watch.poll([&self.path]) == FileChange::None {
             return;
         }
-        self.seen = seen;
         match files::load(&self.path, &self.path) {
             Ok(certificate) => {
                 self.held = Some(certificate);
@@ -168,6 +166,7 @@ impl StoredCertificate {
             }
             Err(error) => self.fault = Some(error.to_string()),
         }
+        self.watch.settle([&self.path]);
     }
 }
 

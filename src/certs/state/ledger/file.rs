@@ -18,6 +18,11 @@ pub struct LedgerFile {
     ledger: Arc<Ledger>,
     /// The file as it was last read or written; `None` after a write has failed: then memory is
     /// newer than the disk.
+    ///
+    /// Not a `FileWatch`, which tells whether a file changed since its last poll. Here each update
+    /// runs under the lock and compares the file with this process's own last write: an equal
+    /// fingerprint then proves an equal file, however fresh, and after a failed write no change of
+    /// the file leads to another read.
     seen: Option<Fingerprint>,
     clock: Clock,
 }
