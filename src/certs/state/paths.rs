@@ -370,6 +370,40 @@ mod tests {
     }
 
     #[test]
+    fn the_directory_names_of_cas_are_these() {
+        let names = [
+            (
+                "https://acme.zerossl.com/v2/DV90",
+                "acme.zerossl.com+v2+DV90",
+            ),
+            (
+                "https://ca.example:14000/dir?a=1&b=%20+c~d",
+                "ca.example:14000+dir%3Fa%3D1%26b%3D%2520%2Bc%7Ed",
+            ),
+            ("http://ca.example/", "http:++ca.example+"),
+            ("https://[2001:db8::1]/a_b-c", "[2001:db8::1]+a_b-c"),
+            ("https://.hidden/a.b", "%2Ehidden+a.b"),
+            ("https://../a", "%2E.+a"),
+            (
+                "https://ca.example/!$'()*,;@",
+                "ca.example+%21%24%27%28%29%2A%2C%3B%40",
+            ),
+        ];
+        for (url, name) in names {
+            assert_eq!(ca(url).file_name(), name);
+            assert_eq!(CaId::from_file_name(name), Some(ca(url)), "{name}");
+        }
+        let long = ca(&format!("https://ca.example/{}~", "x".repeat(300)));
+        assert_eq!(
+            long.file_name(),
+            format!(
+                "ca.example+{}~c60165dc28d8f77c5baac5aa350b3b05",
+                "x".repeat(156)
+            )
+        );
+    }
+
+    #[test]
     fn a_url_that_is_no_directory_is_rejected() {
         for text in [
             "",
