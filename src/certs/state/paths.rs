@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::crypto;
@@ -56,47 +57,22 @@ impl CaId {
     /// The name of the directory of this CA: unique for each URL, safe as a file name.
     fn file_name(&self) -> String {
         let text = self.0.strip_prefix("https://").unwrap_or(&self.0);
-        let mut name = String::with_capacity(text.len());
-        for (index, byte) in text.bytes().enumerate() {
-            match byte {
-                b'/' => name.push('+'),
-                // A leading dot would hide the directory, and `..` would leave it.
-                b'.' if index == 0 => name.push_str("%2E"),
-                b'a'..=b'z'
-                | b'A'..=b'Z'
-                | b'0'..=b'9'
-                | b'.'
-                | b'-'
-                | b'_'
-                | b':'
-                | b'['
-                | b']' => {
-                    name.push(char::from(byte));
-                }
-                other => name.push_str(&format!("%{other:02X}")),
-            }
-        }
-        shortened(name)
+        let name = utf8_percent_encode(text, ENCODED).to_string();
+        let name = name.replace('/', "+");
+        // A leading dot would hide the directory, and `..` would leave it.
+        shortened(match name.strip_prefix('.') {
+            Some(rest) => format!("%2E{rest}"),
+            None => name,
+        })
     }
 
     /// The CA with a directory of this name. `None`: not the directory of a CA, or its URL is too
     /// long to be restored.
     fn from_file_name(name: &str) -> Option<Self> {
-        let mut text = Vec::with_capacity(name.len());
-        let mut bytes = name.bytes();
-        while let Some(byte) = bytes.next() {
-            text.push(match byte {
-                b'+' => b'/',
-                b'%' => {
-                    let digits = [bytes.next()?, bytes.next()?];
-                    u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-                }
-                other => other,
-            });
-        }
-        let text = String::from_utf8(text).ok()?;
+        let encoded = name.replace('+', "/");
+        let text = percent_decode_str(&encoded).decode_utf8().ok()?;
         let https = format!("https://{text}");
-        let urls = [text, https];
+        let urls = [text.into_owned(), https];
         urls.iter()
             .filter_map(|url| Self::new(url).ok())
             .find(|ca| ca.file_name() == name)
@@ -294,6 +270,16 @@ fn shortened(name: String) -> String {
     format!("{kept}~{digest}")
 }
 
+/// What is encoded in the name of a CA's directory. The slash becomes a plus sign, which is encoded
+/// itself.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b':')
+    .remove(b'[')
+    .remove(b']');
 /// Leaves space for a suffix and for the prefix of a temporary file.
 const MAX_FILE_NAME_BYTES: usize = 200;
 
