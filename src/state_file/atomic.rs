@@ -81,7 +81,7 @@ fn inherit_owner(replaced: &Metadata, file: &File) -> io::Result<()> {
     })
 }
 
-/// Gives `file` the owner and group of `model`. Does nothing unless the process is root's: a
+/// Gives `file`, or a directory, the owner and group of `model`. Does nothing unless the process is root's: a
 /// command that root runs must not take files away from the user that the service runs as.
 pub(crate) fn give_owner_of(model: &Path, file: &File) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {

@@ -21,7 +21,9 @@ use crate::certs::Certificate;
 use crate::certs::inspect::{self, InspectError};
 use crate::crypto;
 use crate::registry::host::HostName;
-use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
+use crate::state_file::{
+    Access, FileLock, LOCK_TIMEOUT, atomic_write, give_owner_of, private_directory,
+};
 
 /// The CA, ready to sign.
 pub struct InternalCa {
@@ -301,6 +303,9 @@ fn keep(state: &Path, certificate: &str, key: &str) -> io::Result<()> {
         .prefix(".internal-ca-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(state)?;
+    // `moorgate certs ca` may be run by root: the service must be able to enter the directory. The
+    // files get the owner of the directory.
+    give_owner_of(state, &File::open(staging.path())?)?;
     atomic_write(
         &staging.path().join("ca.key"),
         key.as_bytes(),
@@ -326,6 +331,8 @@ const CLOCK_SLACK: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, chown};
+
     use x509_parser::extensions::ParsedExtension;
 
     use super::*;
@@ -372,6 +379,28 @@ mod tests {
             2,
             "the directory and the lock"
         );
+    }
+
+    #[test]
+    fn the_ca_that_root_makes_belongs_to_the_owner_of_the_state() {
+        // An ordinary user can make nothing that belongs to somebody else: there is one owner.
+        let owner = if rustix::process::geteuid().is_root() {
+            65534
+        } else {
+            rustix::process::geteuid().as_raw()
+        };
+        let state = tempfile::tempdir().expect("directory");
+        chown(state.path(), Some(owner), None).expect("given away");
+        InternalCa::open_or_make(state.path()).expect("made");
+        for path in [
+            "internal-ca.lock",
+            "internal-ca",
+            "internal-ca/ca.key",
+            "internal-ca/ca.pem",
+        ] {
+            let data = std::fs::metadata(state.path().join(path)).expect("there");
+            assert_eq!(data.uid(), owner, "{path}");
+        }
     }
 
     #[test]
