@@ -91,8 +91,8 @@ impl CertificateFacts {
             issuer: certificate.issuer().to_string(),
             serial: certificate.raw_serial_as_string(),
             names,
-            not_before: moment(certificate.validity().not_before)?,
-            not_after: moment(certificate.validity().not_after)?,
+            not_before: system_time(certificate.validity().not_before)?,
+            not_after: system_time(certificate.validity().not_after)?,
         })
     }
 
@@ -178,7 +178,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-pub(crate) fn moment(time: ASN1Time) -> Result<SystemTime, InspectError> {
+pub(crate) fn system_time(time: ASN1Time) -> Result<SystemTime, InspectError> {
     let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
     let moment = if time.timestamp() < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(seconds)

@@ -78,7 +78,7 @@ impl AriWindow {
     }
 
     /// A moment in it, the same for the same window and seed.
-    fn moment(&self, seed: Seed) -> SystemTime {
+    fn random_time(&self, seed: Seed) -> SystemTime {
         let since = |at: SystemTime| {
             at.duration_since(SystemTime::UNIX_EPOCH)
                 .unwrap_or_default()
@@ -208,10 +208,10 @@ pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
     } else {
         length / 5
     });
-    let wished = window.moment(seed);
-    if wished <= latest {
+    let chosen = window.random_time(seed);
+    if chosen <= latest {
         Renewal {
-            at: wished,
+            at: chosen,
             why: Why::Ari(window),
         }
     } else {

@@ -125,7 +125,7 @@ impl InternalCa {
             return Ok(ca);
         }
         let (certificate, key) = generate(SystemTime::now())?;
-        keep(state, &certificate, &key).map_err(unwritable)?;
+        store(state, &certificate, &key).map_err(unwritable)?;
         tracing::info!(directory = %state.join(DIRECTORY).display(), "made the internal CA");
         Self::read(&Files::below(state), certificate, &key)
     }
@@ -233,7 +233,7 @@ impl InternalCa {
         if again.subject().as_raw() != certificate.subject().as_raw() || !certificate.is_ca() {
             return Err(damaged());
         }
-        let not_after = inspect::moment(certificate.validity().not_after)?;
+        let not_after = inspect::system_time(certificate.validity().not_after)?;
         let subject = certificate.subject().to_string();
         let directory = files.directory.clone();
         Ok(Self {
@@ -298,7 +298,7 @@ fn ca_params(common_name: &str) -> CertificateParams {
 }
 
 /// Puts both halves in place at once, by renaming their directory: a crash leaves no half behind.
-fn keep(state: &Path, certificate: &str, key: &str) -> io::Result<()> {
+fn store(state: &Path, certificate: &str, key: &str) -> io::Result<()> {
     let staging = tempfile::Builder::new()
         .prefix(".internal-ca-")
         .permissions(Permissions::from_mode(0o700))

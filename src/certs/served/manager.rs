@@ -38,7 +38,7 @@ pub struct Certificates {
     issued: ArcSwap<HashMap<HostName, Issued>>,
     /// How far what CAs are asked for is, by domain.
     acme: Mutex<HashMap<HostName, AcmeStatus>>,
-    held: Mutex<ManagedDomains>,
+    managed: Mutex<ManagedDomains>,
 }
 
 /// A certificate that a CA of the configuration has given.
@@ -69,7 +69,7 @@ impl Certificates {
             reports,
             issued,
             acme: Mutex::default(),
-            held: Mutex::default(),
+            managed: Mutex::default(),
         }
     }
 
@@ -110,25 +110,25 @@ impl Certificates {
     /// new is loaded or issued, the rest is dropped, and the table changes once.
     pub fn apply(&self, snapshot: &Snapshot) {
         let now = SystemTime::now();
-        let mut held = self.lock();
+        let mut managed = self.lock();
         let ManagedDomains {
             ca,
             sources,
             domains,
-        } = &mut *held;
+        } = &mut *managed;
         let storage = Storage::below(&self.state);
-        *sources = CandidateCas::of(&storage, &snapshot.acme);
+        *sources = CandidateCas::from_settings(&storage, &snapshot.acme);
         let previous = domains
             .drain(..)
             .map(|domain| (domain.host.domain.clone(), domain));
         let mut previous: HashMap<HostName, ManagedDomain> = previous.collect();
         for host in &snapshot.domains {
             let mut domain = match previous.remove(&host.domain) {
-                Some(domain) if domain.keeps(host) => domain.with_host(host.clone()),
+                Some(domain) if domain.is_reusable_for(host) => domain.with_host(host.clone()),
                 Some(_) | None => ManagedDomain::new(host.clone()),
             };
-            domain.look_for(&storage, sources);
-            domain.update(ca, &self.state, now, Look::Final);
+            domain.update_candidates(&storage, sources);
+            domain.update(ca, &self.state, now, UpdateReason::Apply);
             domains.push(domain);
         }
         self.publish(domains, now);
@@ -140,20 +140,20 @@ impl Certificates {
     }
 
     pub(crate) fn refresh_at(&self, now: SystemTime) {
-        let mut held = self.lock();
+        let mut managed = self.lock();
         let ManagedDomains {
             ca,
             sources,
             domains,
-        } = &mut *held;
+        } = &mut *managed;
         let storage = Storage::below(&self.state);
-        let imported = sources.look(&storage);
+        let imported = sources.refresh(&storage);
         let mut changed = false;
         for domain in domains.iter_mut() {
             if imported {
-                domain.look_for(&storage, sources);
+                domain.update_candidates(&storage, sources);
             }
-            changed |= domain.update(ca, &self.state, now, Look::Repeated);
+            changed |= domain.update(ca, &self.state, now, UpdateReason::Poll);
         }
         if changed {
             self.publish(domains, now);
@@ -180,7 +180,7 @@ impl Certificates {
 
     /// A panic in an earlier call left at worst a domain with its older certificate.
     fn lock(&self) -> MutexGuard<'_, ManagedDomains> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.managed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,14 +199,14 @@ struct ManagedDomain {
     watch: FileWatch<2>,
 }
 
-/// How much a look may conclude from a pair that does not match.
+/// What an update is part of. Decides when a pair of files that does not match is reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// There is no later one before certificates are needed: report what is wrong now.
-    Final,
-    /// Another follows in a second. Renewal tools replace the two files one after the other, so a
-    /// bad pair is reported when it is still there then.
-    Repeated,
+enum UpdateReason {
+    /// A new configuration: certificates are needed now, so problems are reported now.
+    Apply,
+    /// A poll, which another one follows in a second. Renewal tools replace the two files one after
+    /// the other, so a bad pair is reported if the next poll finds it too.
+    Poll,
 }
 
 impl ManagedDomain {
@@ -223,7 +223,7 @@ impl ManagedDomain {
 
     /// Whether what is held is of use to another configuration of the domain: that of a CA is,
     /// until there is another.
-    fn keeps(&self, host: &SharedVirtualHost) -> bool {
+    fn is_reusable_for(&self, host: &SharedVirtualHost) -> bool {
         use CertificateSource::Acme;
         matches!(
             (&self.host.certificate, &host.certificate),
@@ -231,8 +231,9 @@ impl ManagedDomain {
         ) || self.host.certificate == host.certificate
     }
 
-    fn look_for(&mut self, storage: &Storage, sources: &CandidateCas) {
-        self.stored = std::mem::take(&mut self.stored).of(storage, sources, &self.host.domain);
+    fn update_candidates(&mut self, storage: &Storage, sources: &CandidateCas) {
+        self.stored =
+            std::mem::take(&mut self.stored).with_cas(storage, sources, &self.host.domain);
     }
 
     fn with_host(self, host: SharedVirtualHost) -> Self {
@@ -245,11 +246,11 @@ impl ManagedDomain {
         ca: &mut Option<InternalCa>,
         state: &Path,
         now: SystemTime,
-        look: Look,
+        reason: UpdateReason,
     ) -> bool {
         let host = self.host.clone();
         let replaced = match &host.certificate {
-            CertificateSource::Files { certificate, key } => self.reread(certificate, key, look),
+            CertificateSource::Files { certificate, key } => self.reload(certificate, key, reason),
             CertificateSource::Internal => self.reissue(ca, state, now),
             CertificateSource::Acme(request) => self.take_issued(request, ca, state, now),
         };
@@ -260,7 +261,7 @@ impl ManagedDomain {
         replaced || spoke
     }
 
-    fn reread(&mut self, certificate: &Path, key: &Path, look: Look) -> bool {
+    fn reload(&mut self, certificate: &Path, key: &Path, reason: UpdateReason) -> bool {
         let change = self.watch.poll([certificate, key]);
         if change == FileChange::None {
             return false;
@@ -272,7 +273,7 @@ impl ManagedDomain {
                 self.replace(loaded)
             }
             // Not settled: the next poll reads them again.
-            Err(_) if look == Look::Repeated && change == FileChange::Certain => false,
+            Err(_) if reason == UpdateReason::Poll && change == FileChange::Certain => false,
             Err(error) => {
                 if !self.watch.is_settled() {
                     // The same problem with another change is logged again.

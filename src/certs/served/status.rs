@@ -20,9 +20,9 @@ pub(crate) fn report(
 ) -> CertificateReport {
     let storage = Storage::below(&snapshot.state);
     let record = storage.record(&host.domain).unwrap_or_default();
-    let mut stored = StoredCertificates::default().of(
+    let mut stored = StoredCertificates::default().with_cas(
         &storage,
-        &CandidateCas::of(&storage, &snapshot.acme),
+        &CandidateCas::from_settings(&storage, &snapshot.acme),
         &host.domain,
     );
     stored.update();

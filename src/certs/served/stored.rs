@@ -26,7 +26,7 @@ pub(in crate::certs) struct CandidateCas {
 
 impl CandidateCas {
     /// Of a configuration and its state directory.
-    pub(in crate::certs) fn of(storage: &Storage, settings: &AcmeSettings) -> Self {
+    pub(in crate::certs) fn from_settings(storage: &Storage, settings: &AcmeSettings) -> Self {
         let ids = settings
             .authorities
             .iter()
@@ -38,7 +38,7 @@ impl CandidateCas {
     }
 
     /// Looks at the state directory again; whether there is another CA.
-    pub(super) fn look(&mut self, storage: &Storage) -> bool {
+    pub(super) fn refresh(&mut self, storage: &Storage) -> bool {
         let kept = storage.state().cas();
         std::mem::replace(&mut self.kept, kept) != self.kept
     }
@@ -70,7 +70,7 @@ struct StoredCertificate {
 
 impl StoredCertificates {
     /// For these CAs; what is known of those that stay is kept.
-    pub(in crate::certs) fn of(
+    pub(in crate::certs) fn with_cas(
         self,
         storage: &Storage,
         sources: &CandidateCas,

@@ -16,10 +16,10 @@ use crate::state_file::{Access, atomic_write};
 
 /// An order that has been placed and is not over.
 ///
-/// How to use it: when `newOrder` has answered, [`keep`](Self::keep) it with the key that its
+/// How to use it: when `newOrder` has answered, [`store`](Self::store) it with the key that its
 /// certificate will have, before anything else. At the start, and before each new order for a
 /// domain, [`find`](Self::find) it and go on from whatever state its URL says; a certificate that
-/// was issued just before a crash is downloaded then, for the key is here. [`forget`](Self::forget)
+/// was issued just before a crash is downloaded then, for the key is here. [`remove`](Self::remove)
 /// it when its certificate is stored or the CA says that the order is invalid or unknown. The
 /// ledger is told of a resumed order only when it moves on (`Finalizing`, `Issued`, `Failed`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub enum OrderLost {
 
 impl OpenOrder {
     /// Writes the order, after its key: there is never an order without one.
-    pub fn keep(&self, files: &CaPaths, domain: &str, key_pem: &str) -> io::Result<()> {
+    pub fn store(&self, files: &CaPaths, domain: &str, key_pem: &str) -> io::Result<()> {
         files.make_directories()?;
         atomic_write(
             &files.order_key(domain),
@@ -102,7 +102,7 @@ impl OpenOrder {
         }
         if now
             .duration_since(order.placed)
-            .is_ok_and(|age| age > OLDEST)
+            .is_ok_and(|age| age > MAX_ORDER_AGE)
         {
             return Err(OrderLost::TooOld(path));
         }
@@ -116,13 +116,13 @@ impl OpenOrder {
     }
 
     /// Removes the order and its key, if there are any.
-    pub fn forget(files: &CaPaths, domain: &str) -> io::Result<()> {
-        remove(&files.order(domain))?;
-        remove(&files.order_key(domain))
+    pub fn remove(files: &CaPaths, domain: &str) -> io::Result<()> {
+        remove_if_exists(&files.order(domain))?;
+        remove_if_exists(&files.order_key(domain))
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+fn remove_if_exists(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -132,7 +132,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. One
 /// that has come to no end in a day never will, and a certificate of 160 hours cannot wait for
 /// longer.
-const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_ORDER_AGE: Duration = Duration::from_hours(24);
 
 #[cfg(test)]
 mod tests {
@@ -175,7 +175,7 @@ mod tests {
                 .is_none()
         );
         let pem = KeyPair::generate().expect("made").serialize_pem();
-        order.keep(&files, "a.example.com", &pem).expect("kept");
+        order.store(&files, "a.example.com", &pem).expect("kept");
         let (found, key) = find("a.example.com", &order.account, placed)
             .expect("whole")
             .expect("there");
@@ -191,7 +191,7 @@ mod tests {
             lost("a.example.com", "another", placed),
             OrderLost::Unwanted { .. }
         ));
-        let late = placed + OLDEST + Duration::from_secs(1);
+        let late = placed + MAX_ORDER_AGE + Duration::from_secs(1);
         assert!(matches!(
             lost("a.example.com", &order.account, late),
             OrderLost::TooOld(_)
@@ -212,8 +212,8 @@ mod tests {
             OrderLost::Damaged(_)
         ));
 
-        OpenOrder::forget(&files, "a.example.com").expect("forgotten");
-        OpenOrder::forget(&files, "a.example.com").expect("nothing left to forget");
+        OpenOrder::remove(&files, "a.example.com").expect("forgotten");
+        OpenOrder::remove(&files, "a.example.com").expect("nothing left to forget");
         assert!(
             find("a.example.com", &order.account, placed)
                 .expect("none")

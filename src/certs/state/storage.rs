@@ -156,12 +156,12 @@ impl Storage {
         for part in [CHALLENGES, DOMAINS] {
             private_directory(&self.state.root().join(part))?;
         }
-        self.forget_old_challenges();
+        self.remove_old_challenges();
         self.state.ca(ca).make_directories()
     }
 
     /// A process that was killed leaves its answers behind.
-    fn forget_old_challenges(&self) {
+    fn remove_old_challenges(&self) {
         let Ok(entries) = std::fs::read_dir(self.challenges()) else {
             return;
         };
@@ -242,13 +242,13 @@ impl Storage {
             // A process was killed after it had stored the certificate: the order would only yield
             // the same one again.
             Ok(Some((_, key))) if self.has_certificate_for(request.ca, domain, &key) => {
-                OpenOrder::forget(&files, domain.as_str())?;
+                OpenOrder::remove(&files, domain.as_str())?;
                 Ok(None)
             }
             Ok(found) => Ok(found),
             Err(lost) => {
                 tracing::warn!(%domain, %lost, "stored order cannot be resumed, discarding it");
-                OpenOrder::forget(&files, domain.as_str())?;
+                OpenOrder::remove(&files, domain.as_str())?;
                 Ok(None)
             }
         }
@@ -261,12 +261,12 @@ impl Storage {
 
     /// Stores an order and the key of its certificate, before the order is used.
     pub fn write_order(&self, domain: &HostName, order: &OpenOrder, key: &str) -> io::Result<()> {
-        order.keep(&self.state.ca(&order.ca), domain.as_str(), key)
+        order.store(&self.state.ca(&order.ca), domain.as_str(), key)
     }
 
     /// Removes an order that has ended.
     pub fn remove_order(&self, ca: &CaId, domain: &HostName) -> io::Result<()> {
-        OpenOrder::forget(&self.state.ca(ca), domain.as_str())
+        OpenOrder::remove(&self.state.ca(ca), domain.as_str())
     }
 
     /// The right to order for a domain; `None` while another process has it.

@@ -14,6 +14,4 @@ pub const REPEATED_TYPES: &[&str] = &[];
 pub const SPREAD_TYPES: &[&str] = &[];
 
 /// Names with a banned word.
-pub const BANNED_NAMES: &[&str] = &[
-    "Look", "Sight", "asked", "keep", "keeps", "look_for", "moment", "words",
-];
+pub const BANNED_NAMES: &[&str] = &["asked", "keep", "moment", "words"];

@@ -43,8 +43,8 @@ struct Year {
     ca: ModelCa,
     id: CaId,
     ledger: Ledger,
-    /// At the last look at the ledger.
-    looked: Clock,
+    /// At the last use of the ledger.
+    last_clock: Clock,
     begun: SystemTime,
     now: SystemTime,
     revoked: SystemTime,
@@ -56,7 +56,7 @@ struct Year {
 impl Year {
     fn new(lifetime: Duration, has_ari: bool, number: u64) -> Self {
         let begun = SystemTime::UNIX_EPOCH + 20_000 * DAY;
-        let looked = Clock {
+        let last_clock = Clock {
             now: begun,
             steady: Duration::ZERO,
         };
@@ -82,7 +82,7 @@ impl Year {
             ca: ModelCa::new(lifetime, has_ari, begun, down..down + 72 * HOUR),
             id: CaId::new("https://acme-v02.api.letsencrypt.org/directory").expect("a URL"),
             ledger: Ledger::new(begun),
-            looked,
+            last_clock,
             begun,
             now: begun,
             revoked: begun + 250 * DAY,
@@ -123,7 +123,7 @@ impl Year {
             if self.happens(1) && self.happens(20) {
                 self.restart();
             }
-            let sleep = self.look(index);
+            let sleep = self.process(index);
             // A clock may jump while nobody looks.
             self.domains[index].wake = self.now + sleep.clamp(Duration::from_secs(1), HOUR);
         }
@@ -137,15 +137,15 @@ impl Year {
         let text = serde_json::to_string(&self.ledger).expect("JSON");
         self.ledger = serde_json::from_str(&text).expect("whole");
         // Jumps while nobody was looking are not seen.
-        self.looked = self.clock();
+        self.last_clock = self.clock();
         for domain in &mut self.domains {
             // Only what is on disk is left: the certificate.
             (domain.window, domain.ari_failures, domain.ask_ari_at) = (None, 0, self.begun);
         }
     }
 
-    /// One look at a domain; how long to sleep then.
-    fn look(&mut self, index: usize) -> Duration {
+    /// Does what is due for a domain. Returns how long to sleep.
+    fn process(&mut self, index: usize) -> Duration {
         self.check(index);
         self.ask_ari(index);
         let clock = self.clock();
@@ -273,7 +273,7 @@ impl Year {
     }
 
     fn follow(&mut self, clock: Clock) {
-        let jump = std::mem::replace(&mut self.looked, clock).jump(clock);
+        let jump = std::mem::replace(&mut self.last_clock, clock).jump(clock);
         self.ledger.follow(clock.now, jump);
     }
 }
