@@ -1,7 +1,6 @@
-//! The certificate plane: where certificates come from, what they say, and the table that a
-//! handshake asks. `served` keeps the table, on a blocking thread; only `tls` reads it, and a
-//! handshake never waits. `orders` gets from CAs, by `acme`, what `served` then finds in `state`;
-//! `preflight` looks at the names of an order first.
+//! The certificate plane. `served` maintains the table that handshakes read, on a blocking thread;
+//! handshakes never wait for it. `orders` obtains certificates from CAs through `acme` and stores
+//! them in `state`, where `served` finds them; `preflight` checks the names before an order.
 
 mod acme;
 pub mod challenge;
@@ -24,12 +23,12 @@ use rustls::sign::CertifiedKey;
 
 use inspect::{CertificateFacts, InspectError};
 
-/// A chain with the key of its leaf, and what the leaf says.
+/// A certificate chain with the private key of its leaf, and the contents of the leaf.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// What is handed to clients.
+    /// The chain that is sent to clients, with its key.
     pub key: Arc<CertifiedKey>,
-    /// What the leaf says about itself.
+    /// The contents of the leaf.
     pub facts: CertificateFacts,
 }
 

@@ -1,5 +1,5 @@
-//! Locks by key: tasks that name the same key exclude each other, all others never meet. Waiting
-//! has a timeout.
+//! Locks by key: tasks with the same key exclude each other, and never affect others. Each wait has
+//! a timeout.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-/// One lock for each key that somebody holds or waits for. Others take no memory.
+/// One lock for each key that is held or waited for. Other keys take no memory.
 #[derive(Debug)]
 pub(crate) struct KeyedLock<K> {
     locks: Mutex<Locks<K>>,
@@ -20,8 +20,8 @@ pub(crate) struct KeyedLock<K> {
 #[derive(Debug)]
 struct Locks<K> {
     by_key: HashMap<K, Weak<RwLock<()>>>,
-    /// The number of keys at which the unused ones are removed: twice as many as were left the last
-    /// time, so that a removal costs each insertion a constant.
+    /// The number of keys at which the unused ones are removed: twice as many as were left by the
+    /// last removal, so that removals cost each insertion constant time.
     sweep_at: usize,
 }
 
@@ -30,12 +30,12 @@ struct Locks<K> {
 #[error("timed out after {} s waiting for a lock", .0.as_secs())]
 pub(crate) struct LockTimeout(Duration);
 
-/// A shared hold on a key, until it is dropped.
+/// A shared lock of a key, released on drop.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct SharedKeyGuard(#[expect(dead_code, reason = "dropped")] OwnedRwLockReadGuard<()>);
 
-/// The only hold on a key, until it is dropped.
+/// The exclusive lock of a key, released on drop.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct KeyGuard(#[expect(dead_code, reason = "dropped")] OwnedRwLockWriteGuard<()>);
@@ -50,10 +50,10 @@ impl<K: Eq + Hash> KeyedLock<K> {
         }
     }
 
-    /// Waits until nobody has the key exclusively, for `timeout` at most. Callers are served in
-    /// order, so that a stream of shared ones cannot keep an exclusive one waiting.
+    /// Locks the key for shared use. Waits for up to `timeout`. Callers are served in order, so
+    /// that a stream of shared locks cannot starve an exclusive one.
     ///
-    /// Cancel-safe: a dropped future leaves no trace.
+    /// Cancel-safe: a dropped future holds nothing.
     pub(crate) async fn read(
         &self,
         key: K,
@@ -64,14 +64,14 @@ impl<K: Eq + Hash> KeyedLock<K> {
         guard.map(SharedKeyGuard).map_err(|_| LockTimeout(timeout))
     }
 
-    /// Waits until nobody else has the key, for `timeout` at most. Otherwise as [`Self::read`].
+    /// Locks the key for exclusive use. Otherwise like [`Self::read`].
     pub(crate) async fn write(&self, key: K, timeout: Duration) -> Result<KeyGuard, LockTimeout> {
         let lock = self.lock(key);
         let guard = tokio::time::timeout(timeout, lock.write_owned()).await;
         guard.map(KeyGuard).map_err(|_| LockTimeout(timeout))
     }
 
-    /// As [`Self::write`], on a thread that may block.
+    /// Like [`Self::write`], on a thread that may block.
     pub(crate) fn blocking_write(
         &self,
         key: K,

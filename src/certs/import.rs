@@ -70,7 +70,7 @@ pub struct ImportOptions<'a> {
 pub struct ImportedItem {
     /// Where it was found.
     pub from: PathBuf,
-    /// The domain or account.
+    /// The name of the domain, or the URL of the account.
     pub what: String,
     pub outcome: ImportOutcome,
 }
@@ -78,13 +78,13 @@ pub struct ImportedItem {
 /// The outcome for one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportOutcome {
-    /// Imported, or would be without `dry_run`; with notes for the administrator.
+    /// Imported, or importable in a dry run; with remarks for the administrator.
     Imported(Vec<String>),
-    /// The stored one is as good or newer.
+    /// The stored item is as good or newer.
     Unchanged,
-    /// Not usable, and why.
+    /// The item cannot be used; the reason.
     Skipped(String),
-    /// Not written, and why.
+    /// The item could not be written; the reason.
     Failed(String),
 }
 
@@ -165,7 +165,7 @@ pub fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, NothingFo
     Ok(lines)
 }
 
-/// The paths where the files of each tool may be, starting from the named one.
+/// The paths below `from` at which tools store their files, `from` included.
 fn places(from: &Path) -> Vec<PathBuf> {
     let below = [
         "",
@@ -187,7 +187,7 @@ fn places(from: &Path) -> Vec<PathBuf> {
             from.join(name)
         }
     }) {
-        // Links may lead to the same place twice.
+        // Symbolic links may lead to the same path twice.
         let Ok(path) = path.canonicalize() else {
             continue;
         };
@@ -198,7 +198,7 @@ fn places(from: &Path) -> Vec<PathBuf> {
     places
 }
 
-/// What was found at all places.
+/// The items found at all paths.
 #[derive(Default)]
 struct FoundFiles {
     tools: Vec<Tool>,
@@ -207,11 +207,11 @@ struct FoundFiles {
     unusable: Vec<ImportedItem>,
 }
 
-/// A certificate as another tool keeps it.
+/// A certificate as stored by another tool.
 struct FoundCertificate {
-    /// For people.
+    /// The path for messages.
     from: PathBuf,
-    /// How the other tool calls it.
+    /// Its name in the other tool.
     name: String,
     ca: Option<CaId>,
     /// PEM, leaf first.
@@ -220,16 +220,16 @@ struct FoundCertificate {
     key: Vec<u8>,
 }
 
-/// An account as another tool keeps it.
+/// An account as stored by another tool.
 struct FoundAccount {
-    /// For people.
+    /// The path for messages.
     from: PathBuf,
     ca: Option<CaId>,
     url: Option<String>,
     contacts: Vec<String>,
-    /// PKCS#8 in PEM, if it is of the kind that we use.
+    /// PKCS#8 in PEM, if it is an ECDSA P-256 key.
     key: Result<String, KeyFault>,
-    /// Of several, the newest is taken.
+    /// When it was last modified: of several accounts at a CA, the newest is imported.
     changed: Option<SystemTime>,
 }
 
@@ -238,7 +238,7 @@ impl FoundFiles {
         self.tools.push(tool);
     }
 
-    /// A certificate in two files.
+    /// Adds a certificate in two files.
     fn pair(&mut self, name: &str, ca: Option<CaId>, chain: &Path, key: &Path) {
         match (read(chain), read(key)) {
             (Ok(chain_pem), Ok(key_pem)) => self.certificates.push(FoundCertificate {
@@ -280,7 +280,7 @@ fn read_json(path: &Path) -> Result<serde_json::Value, SourceFileError> {
     })
 }
 
-/// The directories in a directory, sorted by name; none if it cannot be read.
+/// The subdirectories, sorted by name; none if the directory cannot be read.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let mut all: Vec<_> = std::fs::read_dir(path)
         .into_iter()

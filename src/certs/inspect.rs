@@ -1,4 +1,4 @@
-//! What a certificate says about itself, and what is wrong with it for the names it should serve.
+//! Reads the contents of a certificate and finds its defects for the names that it should serve.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,18 +11,18 @@ use x509_parser::time::ASN1Time;
 
 use crate::registry::host::HostName;
 
-/// What a leaf says about itself.
+/// The contents of a leaf certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// The distinguished name of who signed it.
+    /// The distinguished name of the issuer.
     pub issuer: String,
     /// The serial number, in hexadecimal with colons.
     pub serial: String,
-    /// The subject alternative names that are DNS names or addresses. Clients look at nothing else.
+    /// The subject alternative names that are DNS names or addresses. Clients check no others.
     pub names: Vec<CertificateName>,
-    /// The first moment of its life.
+    /// The start of its validity.
     pub not_before: SystemTime,
-    /// The last moment of its life.
+    /// The end of its validity.
     pub not_after: SystemTime,
 }
 
@@ -38,39 +38,39 @@ pub enum CertificateName {
 /// Why a leaf cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
-    /// There is no leaf at all.
+    /// The chain has no leaf.
     #[error("the chain is empty")]
     Empty,
-    /// Not X.509, or cut.
+    /// The bytes are not X.509, or are truncated.
     #[error("the certificate is not valid X.509")]
     Malformed,
 }
 
-/// What is wrong with a certificate that could be read. It is served all the same: a client that
-/// refuses it tells its user why.
+/// A defect of a certificate that could be read. The certificate is served all the same: a client
+/// that rejects it tells its user why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// Its life is over.
+    /// It has expired.
     #[error("the certificate expired on {}", Rfc3339(*.0))]
     Expired(SystemTime),
-    /// Its life is about to end, and nobody has renewed it.
+    /// It expires soon and has not been renewed.
     #[error("the certificate expires on {}, in less than {days} days", Rfc3339(*.at))]
     ExpiresSoon {
-        /// The last moment of its life.
+        /// The end of its validity.
         at: SystemTime,
-        /// The days left, the running one counted.
+        /// The days left, including the current one.
         days: u64,
     },
-    /// Its life has not begun, or this machine's clock is slow.
+    /// Its validity has not begun, or the clock of this machine is slow.
     #[error("the certificate is not valid before {}", Rfc3339(*.0))]
     NotYetValid(SystemTime),
-    /// It lacks a name that it is served for.
+    /// It does not cover a name that it is served for.
     #[error("the certificate does not cover {0}")]
     DoesNotCover(HostName),
 }
 
 impl CertificateFacts {
-    /// Reads them from a leaf (RFC 5280 §4.1, §4.2.1.6).
+    /// Reads the contents of a leaf (RFC 5280 §4.1, §4.2.1.6).
     pub fn read(leaf: &CertificateDer<'_>) -> Result<Self, InspectError> {
         let (_, certificate) =
             X509Certificate::from_der(leaf).map_err(|_| InspectError::Malformed)?;
@@ -101,7 +101,7 @@ impl CertificateFacts {
         self.names.iter().any(|name| name.matches(host))
     }
 
-    /// Everything that is wrong with it for a host of these names.
+    /// All defects of the certificate for a host with these names.
     pub fn defects<'a>(
         &self,
         now: SystemTime,
@@ -124,8 +124,8 @@ impl CertificateFacts {
             .not_after
             .duration_since(self.not_before)
             .unwrap_or_default();
-        // A week is time enough for a person; a certificate that lives for six days is renewed
-        // later.
+        // A week gives an administrator time to act. A certificate with a lifetime of six days is
+        // renewed later than that.
         if left >= NOTICE.min(life / 5) {
             return None;
         }
@@ -163,7 +163,7 @@ impl fmt::Display for CertificateName {
     }
 }
 
-/// A star stands for exactly one whole label, the first.
+/// A wildcard matches exactly one whole label, the first (RFC 9525 §6.3).
 fn dns_matches(pattern: &str, host: &str) -> bool {
     let Some(parent) = pattern.strip_prefix("*.") else {
         return pattern == host;
@@ -188,7 +188,7 @@ pub(crate) fn system_time(time: ASN1Time) -> Result<SystemTime, InspectError> {
     moment.ok_or(InspectError::Malformed)
 }
 
-/// A moment as people and scripts read it: RFC 3339 in UTC.
+/// A time in the form of RFC 3339, in UTC.
 #[derive(Clone, Copy, Debug)]
 pub struct Rfc3339(pub SystemTime);
 
@@ -196,7 +196,7 @@ impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::try_from(self.0) {
             Ok(timestamp) => timestamp.fmt(f),
-            // Beyond the year 9999 (RFC 5280 §4.1.2.5: such a certificate has no end).
+            // Beyond the year 9999 (RFC 5280 §4.1.2.5: such a certificate never expires).
             Err(_) => f.write_str("a day far away"),
         }
     }

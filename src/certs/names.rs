@@ -1,5 +1,5 @@
-//! The set of names that one certificate is ordered for, in one spelling: two orders for the same
-//! set are duplicates to a CA, whatever the order and case in which the names are written.
+//! The set of names of one certificate in a canonical spelling: two orders for the same set count
+//! as duplicates at a CA, whatever the order and case in which the names are written.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,18 +7,18 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// DNS names in lower case, whose first label may be `*`, and addresses; sorted, never empty.
+/// DNS names in lower case, whose first label may be `*`, and IP addresses; sorted, never empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "BTreeSet<String>", into = "BTreeSet<String>")]
 pub struct NameSet(BTreeSet<String>);
 
-/// There is no name at all.
+/// The set is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a certificate needs at least one name")]
 pub struct NoNames;
 
 impl NameSet {
-    /// Of names as they are written.
+    /// Converts names to the canonical spelling.
     pub fn new<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Result<Self, NoNames> {
         let names: BTreeSet<String> = names.into_iter().map(|name| spell(name.as_ref())).collect();
         if names.is_empty() {
@@ -28,18 +28,18 @@ impl NameSet {
         }
     }
 
-    /// Each name, sorted.
+    /// The names, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
-    /// How many names; never 0.
+    /// The number of names; never 0.
     #[expect(clippy::len_without_is_empty, reason = "a set of names is never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether the name is among them, written as it is here.
+    /// Whether the set contains the name, which must be in the canonical spelling.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains(name)
     }
@@ -66,7 +66,7 @@ impl From<NameSet> for BTreeSet<String> {
     }
 }
 
-/// The names with commas; of a long list the first few and how many there are more.
+/// The names separated by commas; of a long list the first three and the number of the others.
 impl fmt::Display for NameSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, name) in self.iter().take(SHOWN).enumerate() {

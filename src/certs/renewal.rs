@@ -1,13 +1,13 @@
-//! When a certificate is to be renewed, how soon the CA is asked for its advice again, and how
-//! loudly to warn when renewal fails. Facts and time in, a decision out.
+//! Decides when a certificate is renewed, when the CA's renewal information is fetched again, and
+//! how urgent a failing renewal is. Pure: takes facts and the time, returns a decision.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::inspect::Rfc3339;
 
-/// Whether less than a third of its life is left. One whose life has not begun is due too: it was
-/// made under a wrong clock. For certificates of the internal CA, which cost nothing.
+/// Whether less than a third of the lifetime is left. A certificate that is not valid yet is due
+/// too: it was issued by a wrong clock. For certificates of the internal CA, which cost nothing.
 pub fn is_due(now: SystemTime, not_before: SystemTime, not_after: SystemTime) -> bool {
     let (Ok(left), Ok(life)) = (
         not_after.duration_since(now),
@@ -18,29 +18,27 @@ pub fn is_due(now: SystemTime, not_before: SystemTime, not_after: SystemTime) ->
     now < not_before || left < life / 3
 }
 
-/// The first and the last moment of a certificate.
+/// The period of validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// The first.
     pub not_before: SystemTime,
-    /// The last.
     pub not_after: SystemTime,
 }
 
 impl Life {
-    /// From the first to the last moment; zero if they are the wrong way round.
+    /// The length of the period; zero if it ends before it begins.
     pub fn length(&self) -> Duration {
         self.not_after
             .duration_since(self.not_before)
             .unwrap_or_default()
     }
 
-    /// What is left of it; zero when it is over.
+    /// The remaining time; zero after the end.
     pub fn left(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
     }
 
-    /// The moment at which this much is left; never before the first moment.
+    /// When `left` remains; never before `not_before`.
     fn with_left(&self, left: Duration) -> SystemTime {
         self.not_after
             .checked_sub(left)
@@ -52,7 +50,7 @@ impl Life {
     }
 }
 
-/// In which span of time the CA wishes a certificate to be renewed (RFC 9773 §4.2).
+/// The window in which the CA suggests to renew a certificate (RFC 9773 §4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AriWindow {
     start: SystemTime,
@@ -60,24 +58,22 @@ pub struct AriWindow {
 }
 
 impl AriWindow {
-    /// `None` unless it ends after its start, as RFC 9773 §4.2 demands: the CA's advice is then to
-    /// be ignored, as if it had none. So is a moment before 1970: programs in Go send the year 1
-    /// for none at all.
+    /// Returns `None` unless the window ends after its start: RFC 9773 §4.2 demands that clients
+    /// ignore such a window. A start before 1970 is ignored too: CAs written in Go send the year 1
+    /// for a missing time.
     pub fn new(start: SystemTime, end: SystemTime) -> Option<Self> {
         (SystemTime::UNIX_EPOCH <= start && start < end).then_some(Self { start, end })
     }
 
-    /// Its first moment.
     pub fn start(&self) -> SystemTime {
         self.start
     }
 
-    /// Its end.
     pub fn end(&self) -> SystemTime {
         self.end
     }
 
-    /// A moment in it, the same for the same window and seed.
+    /// A random time in the window, the same for the same window and seed.
     fn random_time(&self, seed: Seed) -> SystemTime {
         let since = |at: SystemTime| {
             at.duration_since(SystemTime::UNIX_EPOCH)
@@ -90,22 +86,22 @@ impl AriWindow {
     }
 }
 
-/// What makes the random choices for one certificate, so that they are the same after a restart.
+/// The seed of the random choices for one certificate, so that they are the same after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(u64);
 
 impl Seed {
-    /// Of a number.
     pub fn new(number: u64) -> Self {
         Self(0).with(number)
     }
 
-    /// Of a text that no other certificate has, like its serial number (CAs choose it at random).
+    /// Derives a seed from a text that is unique to the certificate, like its serial number, which
+    /// CAs choose at random.
     pub fn of(text: &str) -> Self {
         Self(0).and(text)
     }
 
-    /// Mixed with a further text.
+    /// Mixes in a text.
     pub fn and(self, text: &str) -> Self {
         text.bytes()
             .fold(self.with(text.len() as u64), |seed, byte| {
@@ -113,7 +109,7 @@ impl Seed {
             })
     }
 
-    /// Mixed with a further number (the finalizer of SplitMix64).
+    /// Mixes in a number (the finalizer of SplitMix64).
     pub fn with(self, number: u64) -> Self {
         let mut z = (self.0 ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -121,41 +117,39 @@ impl Seed {
         Self(z ^ (z >> 31))
     }
 
-    /// From 0 up to, but not, 1.
+    /// A number from 0 up to but excluding 1.
     pub fn fraction(self) -> f64 {
         f64::from(u32::try_from(self.0 >> 32).unwrap_or(u32::MAX)) / (f64::from(u32::MAX) + 1.0)
     }
 
-    /// From 0 up to, but not, `end`.
+    /// A number from 0 up to but excluding `end`.
     pub fn below(self, end: u16) -> u16 {
         u16::try_from(((self.0 >> 48) * u64::from(end)) >> 16).unwrap_or_default()
     }
 }
 
-/// When a certificate is to be renewed, and why then.
+/// When a certificate is renewed, and what determined that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewal {
-    /// From when on. In the past: at once.
+    /// The earliest time. In the past: at once.
     pub at: SystemTime,
-    /// Whose choice it is.
     pub why: Why,
 }
 
 impl Renewal {
-    /// Whether it is time.
     pub fn is_due(&self, now: SystemTime) -> bool {
         self.at <= now
     }
 }
 
-/// Why a certificate is renewed when it is.
+/// What determined the time of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The CA wishes it in this window.
+    /// The CA suggests this window.
     Ari(AriWindow),
     /// The CA's window is later than is safe: renewal must still succeed after days of failures.
     TooLateForSafety(AriWindow),
-    /// The CA has no advice: a third of the life is left, or half of a short one.
+    /// The CA suggests no window: a third of the lifetime is left, or half of a short one.
     LifeLeft,
 }
 
@@ -181,14 +175,14 @@ impl fmt::Display for Why {
     }
 }
 
-/// When to renew. Independent of the time at which it is asked, so that looking often or rarely, or
-/// after a clock has jumped, changes nothing.
+/// Decides when to renew. The result does not depend on the current time, so that neither the
+/// frequency of calls nor a jump of the clock changes it.
 ///
-/// With a window of the CA: a random moment in it, however early (after a mass revocation it lies
-/// in the past, which means at once), but never so late that a fifth of the life is left (9/20 of
-/// one below 10 days: then still 72 hours of 160). Without: when a third of the life is left (half
-/// below 10 days), or up to 1/25 of the life earlier, so that what was issued together is not
-/// renewed together.
+/// With a window of the CA: a random time in it, however early (after a mass revocation the window
+/// lies in the past, which means at once), but not later than when a fifth of the lifetime is left
+/// (9/20 of a lifetime below 10 days: 72 of 160 hours). Without a window: when a third of the
+/// lifetime is left (half below 10 days), or up to 1/25 of the lifetime earlier, so that
+/// certificates that were issued together are not renewed together.
 pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
     let length = life.length();
     let Some(window) = window else {
@@ -222,27 +216,26 @@ pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
     }
 }
 
-/// How an attempt to ask the CA for its window ended.
+/// The result of fetching renewal information from the CA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AriAnswer {
-    /// With a window, or with one that makes no sense; and how long to wait until the next
-    /// question.
+    /// The CA has answered, with a valid window or an invalid one.
     Answered {
-        /// What the CA said (RFC 9773 §4.3).
+        /// The `Retry-After` of the CA (RFC 9773 §4.3).
         retry_after: Option<Duration>,
     },
-    /// Not at all, or with an error, for the nth time in a row (from 1); and how long it said to
-    /// wait.
+    /// The CA could not be reached, or has answered with an error.
     Failed {
-        /// How often in a row.
+        /// Consecutive failures, from 1.
         times: u32,
-        /// What the CA said, if anything.
+        /// The `Retry-After` of the CA, if it sent one.
         retry_after: Option<Duration>,
     },
 }
 
-/// When to ask the CA for its window again: as it says, but from 1 minute to 1 day (RFC 9773
-/// §4.3.2); 6 hours if it does not say. After failures 1, 10, 100 minutes, then every 6 hours.
+/// When to fetch renewal information again: after the CA's `Retry-After`, clamped to 1 minute to 1
+/// day (RFC 9773 §4.3.2), or 6 hours without one. After failures: 1, 10, 100 minutes, then every 6
+/// hours.
 pub fn ask_ari_again(asked: SystemTime, answer: AriAnswer) -> SystemTime {
     let wait = match answer {
         AriAnswer::Answered { retry_after } => retry_after.unwrap_or(ARI_USUALLY),
@@ -259,22 +252,22 @@ pub fn ask_ari_again(asked: SystemTime, answer: AriAnswer) -> SystemTime {
     asked + wait.clamp(MINUTE, 24 * HOUR)
 }
 
-/// How much the end of a certificate presses, for the log and for backing off.
+/// How close a certificate is to its end, for the level of log messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// At least a fifth of its life is left: nothing to say.
+    /// At least a fifth of the lifetime is left.
     Calm,
-    /// Less than a fifth: renewal has been failing.
+    /// Less than a fifth is left: renewal has been failing.
     Notice,
-    /// Less than a tenth.
+    /// Less than a tenth is left.
     Warning,
-    /// Less than a twentieth.
+    /// Less than a twentieth is left.
     Alarm,
     /// Its life is over.
     Expired,
 }
 
-/// How much it presses at this moment.
+/// The urgency at the time `now`.
 pub fn urgency(life: Life, now: SystemTime) -> Urgency {
     let (length, left) = (life.length(), life.left(now));
     if left.is_zero() {
@@ -295,9 +288,9 @@ pub fn urgency(life: Life, now: SystemTime) -> Urgency {
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Twice a day is the least that Let's Encrypt asks for, and 6 hours what it answers.
+/// Let's Encrypt asks for at least two fetches a day, and answers with 6 hours.
 const ARI_USUALLY: Duration = Duration::from_secs(6 * 60 * 60);
-/// Below this, a third of the life is too little time for a person to mend what is wrong.
+/// Below this lifetime, a third of it is too little time for an administrator to solve a problem.
 const SHORT: Duration = Duration::from_secs(10 * 24 * 60 * 60);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Whose certificates are believed when moorgate is the client: the system's roots, or those of a
-//! file.
+//! The trusted roots for connections that moorgate makes as a client: those of the system, or those
+//! of a file.
 
 use std::path::{Path, PathBuf};
 
@@ -7,23 +7,18 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-/// Why roots cannot be had.
+/// Why roots cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootsError {
-    /// The file cannot be read, or holds no certificate that can be used.
+    /// The file cannot be read, or contains no usable certificate.
     #[error("the roots file {path} cannot be used: {reason}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The system has none.
+    File { path: PathBuf, reason: String },
+    /// The system has no root certificates.
     #[error("this system has no root certificates: install ca-certificates, or set `roots`")]
     NoSystemRoots,
 }
 
-/// Those of the file, or else the system's. Reads files.
+/// Loads the roots of the file, or those of the system. Blocks on the file system.
 pub(crate) fn roots(file: Option<&Path>) -> Result<RootCertStore, RootsError> {
     match file {
         Some(path) => of_file(path),
@@ -31,7 +26,7 @@ pub(crate) fn roots(file: Option<&Path>) -> Result<RootCertStore, RootsError> {
     }
 }
 
-/// All certificates of a PEM file, at least one.
+/// Loads all certificates of a PEM file, at least one.
 pub(crate) fn of_file(path: &Path) -> Result<RootCertStore, RootsError> {
     let unusable = |reason: String| RootsError::File {
         path: path.to_owned(),
@@ -53,7 +48,7 @@ pub(crate) fn of_file(path: &Path) -> Result<RootCertStore, RootsError> {
     }
 }
 
-/// What the system trusts; what is damaged there is left out.
+/// Loads the roots of the system. Damaged ones are skipped.
 pub(crate) fn of_system() -> Result<RootCertStore, RootsError> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -1,4 +1,5 @@
-//! `moorgate certs`: lists the certificates of a configuration, and prints the internal CA's.
+//! `moorgate certs`: lists the certificates of a configuration, prints the certificate of the
+//! internal CA, and prints DNS records for validation.
 
 pub mod import;
 

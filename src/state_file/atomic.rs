@@ -17,13 +17,13 @@ pub enum Access {
     Inherited,
 }
 
-/// The prefix of the names of incomplete files. A process that is killed may leave one behind.
+/// The prefix of the names of incomplete files. A killed process may leave one behind.
 pub const TEMPORARY_PREFIX: &str = ".moorgate-";
 
 /// Replaces the file at `path` atomically: writes a temporary file beside it, syncs it, renames it
-/// and syncs the directory. After a crash the old file is there or the new one. Follows symbolic
-/// links, so that a linked file stays linked. Run by root, it leaves the file to the owner of the
-/// file that it replaces, or of the directory.
+/// and syncs the directory. After a crash either the old file exists or the new one. Follows
+/// symbolic links, so that a linked file stays linked. Run by root, it gives the file the owner of
+/// the file that it replaces, or of the directory.
 ///
 /// Errors: those of the file system, each with the path; with [`Access::Inherited`],
 /// `PermissionDenied` if this process cannot give the file to the owner and group of the old one.
@@ -81,8 +81,8 @@ fn inherit_owner(replaced: &Metadata, file: &File) -> io::Result<()> {
     })
 }
 
-/// Gives `file`, or a directory, the owner and group of `model`. Does nothing unless the process is root's: a
-/// command that root runs must not take files away from the user that the service runs as.
+/// Gives `file`, or a directory, the owner and group of `model`. Does nothing unless the process
+/// runs as root: a command that root runs must not take files away from the user of the service.
 pub(crate) fn give_owner_of(model: &Path, file: &File) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -91,8 +91,8 @@ pub(crate) fn give_owner_of(model: &Path, file: &File) -> io::Result<()> {
     fchown(file, Some(model.uid()), Some(model.gid()))
 }
 
-/// Makes a directory and its missing parents with mode 0700. Run by root, it leaves each new
-/// directory to the owner of its parent. Syncs the parent of each directory that it makes.
+/// Creates a directory and its missing parents with mode 0700. Run by root, it gives each new
+/// directory the owner of its parent. Syncs the parent of each directory that it creates.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     let missing: Vec<PathBuf> = path
         .ancestors()
@@ -102,7 +102,7 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
     for directory in missing.iter().rev() {
         match std::fs::DirBuilder::new().mode(0o700).create(directory) {
             Ok(()) => {}
-            // Another process made it meanwhile.
+            // Another process has created it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {
                 continue;
             }

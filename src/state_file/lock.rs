@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::atomic::give_owner_of;
 
-/// What others may do meanwhile.
+/// Whether others may hold locks at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockMode {
     /// Others may hold shared locks.
     Shared,
-    /// Nobody else holds a lock.
+    /// Nobody else may hold a lock.
     Exclusive,
 }
 
@@ -26,8 +26,8 @@ pub(crate) struct FileLock {
 }
 
 impl FileLock {
-    /// Locks the file at `path` exclusively; makes it (0600) where there is none. Blocks for
-    /// `timeout` at most.
+    /// Locks the file at `path` exclusively; creates it (0600) if it does not exist. Blocks for up
+    /// to `timeout`.
     ///
     /// Errors: `TimedOut` when another holder does not release it in time; those of the file
     /// system.
@@ -35,13 +35,13 @@ impl FileLock {
         Self::acquire_open(open(path)?, LockMode::Exclusive, timeout).map_err(|e| name(e, path))
     }
 
-    /// As [`Self::acquire`], for a file at `path` that is replaced as a whole: what is locked is
-    /// the file with the extension `lock` beside it, which stays.
+    /// Like [`Self::acquire`], for a file at `path` that is replaced as a whole: locks the file
+    /// with the extension `lock` beside it, which is never replaced.
     pub(crate) fn acquire_beside(path: &Path, timeout: Duration) -> io::Result<Self> {
         Self::acquire(&path.with_extension("lock"), timeout)
     }
 
-    /// As [`Self::acquire`], without waiting. `None`: somebody else holds it.
+    /// Like [`Self::acquire`], without waiting. `None`: somebody else holds the lock.
     pub(crate) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         match Self::acquire_open(open(path)?, LockMode::Exclusive, Duration::ZERO) {
             Ok(lock) => Ok(Some(lock)),
@@ -50,11 +50,11 @@ impl FileLock {
         }
     }
 
-    /// Locks an open file or directory. Blocks for `timeout` at most.
+    /// Locks an open file or directory. Blocks for up to `timeout`.
     ///
     /// Errors: `TimedOut` when another holder does not release it in time.
     pub(crate) fn acquire_open(file: File, mode: LockMode, timeout: Duration) -> io::Result<Self> {
-        // The kernel's own wait for these locks has no timeout, so this asks again and again.
+        // The kernel's own wait for these locks has no timeout, so this polls.
         let deadline = Instant::now() + timeout;
         let mut interval = MIN_POLL_INTERVAL;
         loop {
@@ -103,7 +103,7 @@ fn name(error: io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// For locks that are held while a small file is rewritten: far more than that takes on a slow
+/// For locks that are held while a small file is rewritten: far longer than that takes on a slow
 /// disk.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const HELD: &str = "timed out waiting for the lock, another process holds it";

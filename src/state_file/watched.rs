@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Tells a changed file from an unchanged one without reading it.
+/// Distinguishes a changed file from an unchanged one without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
     device: u64,
@@ -15,7 +15,7 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The fingerprint of the file that `path` leads to, `None` where none can be read.
+    /// The fingerprint of the file that `path` leads to; `None` if its metadata cannot be read.
     pub(crate) fn from_path(path: &Path) -> Option<Self> {
         let data = std::fs::metadata(path).ok()?;
         Some(Self {
@@ -44,11 +44,11 @@ impl Fingerprint {
 
 const TIMESTAMP_STEP_SECONDS: i64 = 2;
 
-/// Tells when one of `N` files that belong together has to be read again, and keeps a problem with
-/// them from being reported twice.
+/// Detects when one of `N` files that belong together has to be read again, and prevents a problem
+/// with them from being reported twice.
 ///
-/// [`Self::poll`] says whether to read. After a read, [`Self::settle`] ends the matter until the
-/// next change; without it the next poll asks for another read.
+/// [`Self::poll`] returns whether to read. After a read, [`Self::settle`] records that no further
+/// one is needed until the next change; without it the next poll requests another read.
 #[derive(Debug)]
 pub(crate) struct FileWatch<const N: usize = 1> {
     last: Option<[Option<Fingerprint>; N]>,
@@ -91,7 +91,7 @@ impl<const N: usize> FileWatch<N> {
         }
     }
 
-    /// Compares the files with the last poll; costs one `stat` each. Call it before reading them.
+    /// Compares the files with the last poll, by one `stat` each. Call it before reading them.
     pub(crate) fn poll(&mut self, paths: [&Path; N]) -> FileChange {
         let current = paths.map(Fingerprint::from_path);
         if self.last != Some(current) {
@@ -106,40 +106,40 @@ impl<const N: usize> FileWatch<N> {
         FileChange::None
     }
 
-    /// Records that the content read since the last poll has been dealt with, whether it was good
-    /// or bad. Returns `false`, and asks for another read, when the files changed during it: half
-    /// of a file that is being written is worth nothing.
+    /// Records that the content read since the last poll has been processed, whether it was valid
+    /// or not. Returns `false`, and requests another read, when the files changed during the read:
+    /// half of a file that is being written is useless.
     pub(crate) fn settle(&mut self, paths: [&Path; N]) -> bool {
         self.settled = self.last == Some(paths.map(Fingerprint::from_path));
         self.settled
     }
 
-    /// Records that the files are as this process knows them: it has just replaced them, under a
-    /// lock that keeps other processes from doing so.
+    /// Records that this process knows the content of the files, because it has just replaced them
+    /// under a lock that excludes other processes.
     pub(crate) fn replaced(&mut self, paths: [&Path; N]) {
         self.last = Some(paths.map(Fingerprint::from_path));
         self.settled = true;
     }
 
-    /// Asks for another read at the next poll, for a failure that may pass without a change of the
-    /// files (too many open files, say).
+    /// Requests another read at the next poll, after a failure that may pass without a change of
+    /// the files, like too many open files.
     pub(crate) fn retry(&mut self) {
         self.settled = false;
     }
 
-    /// Records a problem. Whether it is another one than the last, so that it is reported once.
+    /// Records a problem. Returns whether it differs from the last one and has to be reported.
     pub(crate) fn problem_began(&mut self, problem: String) -> bool {
         let is_new = self.problem.as_ref() != Some(&problem);
         self.problem = Some(problem);
         is_new
     }
 
-    /// Records that all is well. Whether there was a problem before.
+    /// Records that there is no problem. Returns whether there was one before.
     pub(crate) fn problem_ended(&mut self) -> bool {
         self.problem.take().is_some()
     }
 
-    /// Whether the files of the last poll have been dealt with.
+    /// Whether the content of the files as of the last poll has been processed.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{FoundAccount, FoundFiles, Tool, changed, directories, file_name, keys, known, read};
 use crate::certs::state::paths::CaId;
 
-/// From `~/.acme.sh`.
+/// Reads a directory like `~/.acme.sh`.
 pub(super) fn read_acme_sh(place: &Path, found: &mut FoundFiles) {
     let mut is_here = false;
     for directory in directories(place) {
@@ -32,7 +32,7 @@ pub(super) fn read_acme_sh(place: &Path, found: &mut FoundFiles) {
     }
 }
 
-/// Directories follow the URL of the CA, down to one that holds an account.
+/// Reads accounts: directories are nested like the URL of the CA, down to one with an account.
 fn accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles) {
     let key = directory.join("account.key");
     if key.is_file() {
@@ -68,13 +68,13 @@ fn accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles) {
     }
 }
 
-/// A path in another case than the CA writes it is still the CA's.
+/// Corrects the case of the path for known CAs: acme.sh changes it.
 fn usual_spelling(ca: CaId) -> CaId {
     let path = ca.as_str().trim_start_matches("https://");
     known::by_name(path).unwrap_or(ca)
 }
 
-/// `NAME='value'`; a value with special characters is in base64 between two marks.
+/// Reads a setting `NAME='value'`. A value with special characters is base64 between two markers.
 fn setting(path: &Path, name: &str) -> Option<String> {
     let text = String::from_utf8(read(path).ok()?).ok()?;
     let value = text
@@ -95,5 +95,5 @@ fn setting(path: &Path, name: &str) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-/// Levels of a URL's path.
+/// The number of segments of a URL's path.
 const DEEPEST: u32 = 6;

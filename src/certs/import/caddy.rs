@@ -1,4 +1,4 @@
-//! Caddy: version 1 keeps `acme/CA-HOST/{sites,users}`, version 2 `certificates/CA` and
+//! Caddy: version 1 has `acme/CA-HOST/{sites,users}`, version 2 `certificates/CA` and
 //! `acme/CA/users`.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::certs::state::paths::CaId;
 
-/// Version 1, from `~/.caddy`.
+/// Reads a directory of version 1, like `~/.caddy`.
 pub(super) fn read_v1(place: &Path, found: &mut FoundFiles) {
     for ca_directory in directories(&place.join("acme")) {
         let (sites, users) = (ca_directory.join("sites"), ca_directory.join("users"));
@@ -28,7 +28,7 @@ pub(super) fn read_v1(place: &Path, found: &mut FoundFiles) {
     }
 }
 
-/// Version 2, from `~/.local/share/caddy` or `/data/caddy`.
+/// Reads a directory of version 2, like `~/.local/share/caddy` or `/data/caddy`.
 pub(super) fn read_v2(place: &Path, found: &mut FoundFiles) {
     let all = directories(&place.join("certificates"));
     if all.is_empty() {
@@ -59,12 +59,12 @@ pub(super) fn read_v2(place: &Path, found: &mut FoundFiles) {
     }
 }
 
-/// `NAME/NAME.crt`, `.key` and `.json`.
+/// Reads `NAME/NAME.crt`, `.key` and `.json`.
 fn certificate(site: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
     let name = file_name(site);
     let [chain, key, about] =
         ["crt", "key", "json"].map(|suffix| site.join(format!("{name}.{suffix}")));
-    // Version 2 says exactly which CA it was, whatever the directory is called.
+    // Version 2 stores the URL of the CA, whatever the name of the directory.
     let said = read_json(&about).ok();
     let said = said
         .as_ref()
@@ -74,7 +74,7 @@ fn certificate(site: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
     found.pair(&name.replacen("wildcard_", "*", 1), ca, &chain, &key);
 }
 
-/// `MAIL/LOCAL-PART.json` and `.key`; only one of each.
+/// Reads `MAIL/LOCAL-PART.json` and `.key`; there is only one of each.
 fn account(user: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
     let files = || {
         std::fs::read_dir(user)

@@ -1,5 +1,5 @@
-//! certbot: `live/NAME` links into `archive/NAME`, `renewal/NAME.conf` says from which CA, and
-//! `accounts/CA-HOST/PATH/HASH` holds an account.
+//! certbot: `live/NAME` links into `archive/NAME`, `renewal/NAME.conf` names the CA, and
+//! `accounts/CA-HOST/PATH/HASH` contains an account.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::certs::state::paths::CaId;
 
-/// From `/etc/letsencrypt`.
+/// Reads a directory like `/etc/letsencrypt`.
 pub(super) fn read_certbot(place: &Path, found: &mut FoundFiles) {
     let names = ["live", "archive"].map(|name| directories(&place.join(name)));
     let names: BTreeSet<String> = names.iter().flatten().map(|path| file_name(path)).collect();
@@ -23,7 +23,7 @@ pub(super) fn read_certbot(place: &Path, found: &mut FoundFiles) {
         let ca = server(&place.join("renewal").join(format!("{name}.conf")));
         let live = place.join("live").join(&name);
         let [chain, key] = ["fullchain.pem", "privkey.pem"].map(|file| live.join(file));
-        // A copy without the links has only the archive.
+        // A copy without the symbolic links has only the archive.
         let newest = if chain.exists() && key.exists() {
             None
         } else {
@@ -38,7 +38,7 @@ pub(super) fn read_certbot(place: &Path, found: &mut FoundFiles) {
         .for_each(|host| read_accounts(host, &file_name(host), 0, found));
 }
 
-/// `server = URL`.
+/// Reads the setting `server = URL`.
 fn server(renewal: &Path) -> Option<CaId> {
     let text = String::from_utf8(read(renewal).ok()?).ok()?;
     let value = text.lines().find_map(|line| {
@@ -48,7 +48,7 @@ fn server(renewal: &Path) -> Option<CaId> {
     known::by_url(&value)
 }
 
-/// `fullchainN.pem` and `privkeyN.pem` with the highest number that both have.
+/// The pair `fullchainN.pem` and `privkeyN.pem` with the highest number.
 fn newest(archive: &Path) -> Option<(PathBuf, PathBuf)> {
     let numbers = std::fs::read_dir(archive)
         .ok()?
@@ -75,7 +75,7 @@ fn newest(archive: &Path) -> Option<(PathBuf, PathBuf)> {
         .find(|(_, key)| key.exists())
 }
 
-/// Below a host, directories follow the path of the CA's URL, down to one that holds an account.
+/// Reads accounts: directories are nested like the URL of the CA, down to one with an account.
 fn read_accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles) {
     for child in directories(directory) {
         let key = child.join("private_key.json");
@@ -118,5 +118,5 @@ fn account(directory: &Path, key: &Path, url: &str, found: &mut FoundFiles) {
     });
 }
 
-/// Levels of a URL's path.
+/// The number of segments of a URL's path.
 const DEEPEST: u32 = 6;

@@ -1,4 +1,4 @@
-//! The private key of an account, from the forms in which tools keep it, as PKCS#8 in PEM.
+//! Converts the private key of an account from the formats of other tools to PKCS#8 in PEM.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
@@ -7,23 +7,23 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivateSec1KeyDer};
 use serde_json::Value;
 
-/// Why an account cannot be taken over.
+/// Why the key of an account cannot be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
-    /// Another kind than the one that we sign with. A CA has no objection to a new account.
+    /// moorgate signs only with ECDSA P-256. CAs do not object to a new account.
     #[error("its key is no ECDSA P-256 key, so that a new account will be made")]
     Kind,
-    /// Not a key at all.
+    /// The key cannot be parsed.
     #[error("its key is damaged or behind a passphrase")]
     Damaged,
 }
 
-/// From PEM: PKCS#8, SEC1 or PKCS#1.
+/// Converts PEM: PKCS#8, SEC1 or PKCS#1.
 pub(super) fn from_pem(pem: &[u8]) -> Result<String, KeyFault> {
     from_der(&PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyFault::Damaged)?)
 }
 
-/// From base64 of DER, without PEM around: as Traefik keeps it.
+/// Converts base64 of DER without the lines of PEM, the format of Traefik.
 pub(super) fn from_base64(text: &str) -> Result<String, KeyFault> {
     let der = BASE64_STANDARD
         .decode(text.trim())
@@ -32,7 +32,7 @@ pub(super) fn from_base64(text: &str) -> Result<String, KeyFault> {
         .or_else(|_| from_der(&PrivatePkcs1KeyDer::from(der).into()))
 }
 
-/// From a JSON Web Key (RFC 7517): as certbot keeps it.
+/// Converts a JSON Web Key (RFC 7517), the format of certbot.
 pub(super) fn from_jwk(key: &Value) -> Result<String, KeyFault> {
     let text = |name: &str| key.get(name).and_then(Value::as_str);
     match (text("kty"), text("crv")) {
@@ -54,7 +54,7 @@ pub(super) fn from_jwk(key: &Value) -> Result<String, KeyFault> {
 }
 
 fn from_der(key: &PrivateKeyDer<'_>) -> Result<String, KeyFault> {
-    // PKCS#8 and SEC1 alike; everything that is no P-256 key is refused.
+    // Accepts PKCS#8 and SEC1; rejects everything that is no P-256 key.
     let pair =
         EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_der());
     pkcs8(&pair.map_err(|_| KeyFault::Kind)?)
@@ -65,7 +65,7 @@ fn pkcs8(pair: &EcdsaKeyPair) -> Result<String, KeyFault> {
     Ok(pem("PRIVATE KEY", der.as_ref()))
 }
 
-/// A section of PEM (RFC 7468 §3): lines of 64 characters.
+/// Encodes a section of PEM (RFC 7468 §3) in lines of 64 characters.
 pub(super) fn pem(section: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);
     let mut out = format!("-----BEGIN {section}-----\n");

@@ -1,4 +1,5 @@
-//! Which CA another tool means: by the URL it kept, or by the name of a directory made from it.
+//! Finds the CA of an item of another tool: by a URL, or by the name of a directory that was
+//! derived from the URL.
 
 use crate::certs::state::paths::CaId;
 use crate::config::acme::KnownCa;
@@ -8,21 +9,21 @@ pub(super) fn by_url(url: &str) -> Option<CaId> {
     CaId::new(url).ok()
 }
 
-/// The CA of which any URL is known, like the one of an account.
+/// The CA that a URL belongs to, like that of an account.
 pub(super) fn by_any_url(url: &str) -> Option<CaId> {
     let host = CaId::new(url).ok()?.host().to_owned();
     by_name(&host)
 }
 
-/// The CA for which a directory is called like this: its host, or its URL without the scheme and
-/// with dashes for slashes.
+/// The CA whose directory has this name: its host, or its URL without the scheme and with dashes
+/// instead of slashes.
 pub(super) fn by_name(name: &str) -> Option<CaId> {
     let name = name.to_ascii_lowercase();
     let is_called = |url: &&str| {
         let rest = url.trim_start_matches("https://").to_ascii_lowercase();
         rest.split('/').next() == Some(&name) || rest == name || rest.replace('/', "-") == name
     };
-    // Of several at one host, the usual one is known.
+    // Of several CAs at one host, the first of the list is the usual one.
     KnownCa::ALL
         .map(KnownCa::url)
         .into_iter()

@@ -1,5 +1,5 @@
 //! Chooses the best certificate for each domain and CA among those found and writes it below
-//! `state`, unless a certificate there is as good.
+//! `state`, unless the stored one is as good.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ struct Usable {
     name: String,
     ca: CaId,
     facts: CertificateFacts,
-    /// Key and chain, as they are kept.
+    /// The key and the chain as they are stored.
     pem: String,
 }
 
@@ -157,7 +157,7 @@ fn key_and_chain(key: &PrivateKeyDer<'_>, chain: &[CertificateDer<'_>]) -> Strin
         .collect()
 }
 
-/// More of the names first, then the later end.
+/// Certificates with more of the names rank higher, then those that expire later.
 fn rank(facts: &CertificateFacts, target: &ImportTarget) -> (usize, SystemTime) {
     (
         target
@@ -169,7 +169,7 @@ fn rank(facts: &CertificateFacts, target: &ImportTarget) -> (usize, SystemTime) 
     )
 }
 
-/// The first of the best that one CA issued for the target.
+/// The best certificate that the CA issued for the target, the first one of equals.
 fn best<'a>(usable: &'a [Usable], target: &ImportTarget, ca: &CaId) -> Option<&'a Usable> {
     let of_ca = usable
         .iter()
@@ -291,7 +291,7 @@ fn store_account(stored: &StoredAccount, key: &str, options: &ImportOptions<'_>)
     if options.dry_run {
         return ImportOutcome::Imported(Vec::new());
     }
-    // The key first, so that no account is without its key.
+    // The key first, so that an account never exists without its key.
     let written = files.make_directories().and_then(|()| {
         atomic_write(&key_path, key.as_bytes(), Access::Private)?;
         atomic_write(&path, &serde_json::to_vec_pretty(stored)?, Access::Private)

@@ -1,5 +1,5 @@
-//! Traefik: one `acme.json`, with an account and certificates for each resolver; version 1 has only
-//! one.
+//! Traefik: one `acme.json`, with an account and certificates for each resolver. Version 1 has only
+//! one resolver.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{FoundAccount, FoundCertificate, FoundFiles, Tool, changed, keys, known, read_json};
 
-/// From `acme.json`, whatever it is called.
+/// Reads an `acme.json`, whatever its name.
 pub(super) fn read_traefik(place: &Path, found: &mut FoundFiles) {
     if !place.is_file() {
         return;
@@ -38,7 +38,7 @@ fn read_resolver(place: &Path, resolver: &Value, found: &mut FoundFiles) {
     let account = get(resolver, "Account").filter(|account| account.is_object());
     let registration = account.and_then(|account| get(account, "Registration"));
     let url = registration.and_then(|registration| text(registration, "uri"));
-    // It does not keep the URL of the directory.
+    // The file does not contain the URL of the directory.
     let ca = url.and_then(known::by_any_url);
     let certificates = get(resolver, "Certificates").and_then(Value::as_array);
     for certificate in certificates.into_iter().flatten() {
@@ -86,7 +86,7 @@ fn read_resolver(place: &Path, resolver: &Value, found: &mut FoundFiles) {
     });
 }
 
-/// Version 1 begins its names with capitals where later ones do not.
+/// Returns a member of an object. Version 1 begins some names with capitals, later versions do not.
 fn get<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value
         .as_object()?

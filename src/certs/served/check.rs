@@ -12,19 +12,17 @@ use crate::certs::inspect::Defect;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, VirtualHost};
 
-/// A problem of a domain's certificate that the administrator can solve.
+/// A problem with the certificate of a domain that the administrator can solve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateProblem {
     /// The domain file.
     pub source: PathBuf,
     /// The key in it, like `["tls", "certificate"]`.
     pub key: &'static [&'static str],
-    /// What is wrong.
     pub message: String,
-    /// What to do about it.
     pub help: &'static str,
-    /// Whether handshakes for the domain would be refused; otherwise the certificate is served as
-    /// it is.
+    /// Whether handshakes for the domain would be refused; otherwise the certificate is served in
+    /// spite of the problem.
     pub refused: bool,
 }
 
@@ -38,7 +36,7 @@ pub fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem>
 }
 
 /// Reports on each domain, in the order of the domain files. Leaves of the internal CA are issued
-/// at the start, so that only their issuer is known here.
+/// when the server starts: only their issuer is known here.
 pub fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateReport> {
     snapshot
         .domains

@@ -1,4 +1,4 @@
-//! A certificate from PEM files: the chain, leaf first, and the private key of the leaf.
+//! Loads a certificate from PEM files: the chain, leaf first, and the private key of the leaf.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,73 +11,58 @@ use rustls::sign::{CertifiedKey, SigningKey};
 
 use crate::certs::Certificate;
 
-/// Why a pair of files cannot be served.
+/// Why a pair of files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    /// It is not there, or moorgate may not read it.
+    /// A file does not exist, or moorgate has no permission to read it.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
-        /// Which of the two.
         path: PathBuf,
-        /// Which half it is.
         half: Half,
-        /// What the system said.
         source: io::Error,
     },
-    /// It is no PEM. The offending text is not repeated: it may be part of a key.
+    /// A file is not PEM. The invalid text is not part of the message: it may be part of a key.
     #[error("{} is not valid PEM: {reason}", path.display())]
     Pem {
-        /// Which of the two.
         path: PathBuf,
-        /// Which half it is.
         half: Half,
-        /// What is wrong with it.
         reason: &'static str,
     },
-    /// PEM, but without a certificate.
+    /// A file is PEM, but contains no certificate.
     #[error("{} holds no certificate", .0.display())]
     NoCertificate(PathBuf),
     /// The first certificate cannot be read.
     #[error("the first certificate in {} is not valid X.509", .0.display())]
     Certificate(PathBuf),
-    /// PEM, but without a private key.
+    /// A file is PEM, but contains no private key.
     #[error("{} holds no private key", .0.display())]
     NoKey(PathBuf),
-    /// A key behind a passphrase.
+    /// The key is protected by a passphrase.
     #[error("the private key in {} is encrypted", .0.display())]
     EncryptedKey(PathBuf),
-    /// A key of a kind or size that TLS has no use for.
+    /// The key is of a kind or size that TLS does not support.
     #[error("the private key in {} is of a kind that cannot be used", path.display())]
     UnsupportedKey {
-        /// The key.
         path: PathBuf,
-        /// What the TLS library said.
         source: rustls::Error,
     },
-    /// The chain is there, but its order is wrong.
+    /// The certificates of the chain are in the wrong order.
     #[error("the key belongs to a later certificate in {}", .0.display())]
     LeafNotFirst(PathBuf),
-    /// Two halves of different pairs.
+    /// The files belong to different pairs.
     #[error("the key in {} does not belong to the certificate in {}", key.display(), certificate.display())]
-    KeyOfAnother {
-        /// The chain.
-        certificate: PathBuf,
-        /// The key.
-        key: PathBuf,
-    },
+    KeyOfAnother { certificate: PathBuf, key: PathBuf },
 }
 
 /// Which of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
-    /// The chain.
     Certificate,
-    /// The private key.
     Key,
 }
 
 impl FilesError {
-    /// The file to be mended.
+    /// The file that has to be corrected.
     pub fn half(&self) -> Half {
         match self {
             Self::Unreadable { half, .. } | Self::Pem { half, .. } => *half,
@@ -91,7 +76,7 @@ impl FilesError {
         }
     }
 
-    /// What to do about it.
+    /// What the administrator can do about it.
     pub fn help(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => {
@@ -117,7 +102,7 @@ impl FilesError {
     }
 }
 
-/// Reads both files and makes sure that the key belongs to the leaf.
+/// Reads both files and checks that the key belongs to the leaf. Blocks on the file system.
 pub fn load(certificate: &Path, key: &Path) -> Result<Certificate, FilesError> {
     let mut pair = CertifiedKey::new(read_chain(certificate)?, read_key(key)?);
     match pair.keys_match() {
@@ -166,7 +151,7 @@ fn read_key(path: &Path) -> Result<Arc<dyn SigningKey>, FilesError> {
             };
             any_supported_type(&key).map_err(unsupported)
         });
-    // Both marks of a passphrase: the section name of PKCS#8, and the header of the older form.
+    // Both signs of a passphrase: the section name of PKCS#8, and the header of the older form.
     if usable.is_err()
         && text
             .windows(ENCRYPTED.len())

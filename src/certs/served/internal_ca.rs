@@ -1,5 +1,5 @@
-//! moorgate's own certificate authority, for names that no public CA can reach. Made once below
-//! `state`; the leaves live in memory only.
+//! moorgate's own certificate authority, for names that no public CA can reach. It is created once
+//! below `state`; the leaves exist in memory only.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -34,60 +34,48 @@ pub struct InternalCa {
     directory: PathBuf,
 }
 
-/// Why the CA cannot be had. It is never replaced by a new one: every client trusts the old one.
+/// Why the CA cannot be used. It is never replaced by a new one: every client trusts the old one.
 #[derive(Debug, thiserror::Error)]
 pub enum InternalCaError {
     /// A file or the directory cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// What was to be read.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// One half is there without the other.
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The certificate exists without the key, or the key without the certificate.
     #[error("the internal CA is incomplete: {} is missing, but {} is there", missing.display(), present.display())]
     Incomplete {
-        /// The half to be brought back from a backup.
+        /// The file to be restored from a backup.
         missing: PathBuf,
-        /// The half that is there.
         present: PathBuf,
     },
-    /// A half that is not what moorgate wrote.
+    /// A file is not what moorgate wrote.
     #[error("the internal CA is damaged: {} is not what moorgate wrote there", .0.display())]
     Damaged(PathBuf),
-    /// Two halves of different authorities.
+    /// The key and the certificate belong to different CAs.
     #[error("the internal CA is damaged: the key in {} does not belong to its certificate", .0.display())]
     KeyOfAnother(PathBuf),
-    /// Its ten years are over.
+    /// Its ten years have passed.
     #[error("the internal CA in {} expired on {}", directory.display(), inspect::Rfc3339(*at))]
     Expired {
-        /// The last moment of its life.
+        /// The end of its validity.
         at: SystemTime,
-        /// Where it is.
         directory: PathBuf,
     },
-    /// A new one cannot be kept.
+    /// A new CA cannot be stored.
     #[error("cannot make the internal CA below {}: {source}", path.display())]
-    Unwritable {
-        /// Where it should go.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Unwritable { path: PathBuf, source: io::Error },
     /// The library could not make or sign a certificate.
     #[error("cannot make a certificate: {0}")]
     Sign(#[from] rcgen::Error),
-    /// The TLS library does not take the new key.
+    /// The TLS library rejects the new key.
     #[error("cannot use the new key: {0}")]
     Key(#[from] rustls::Error),
-    /// What was signed cannot be read back.
+    /// A signed certificate cannot be parsed.
     #[error("cannot read the new certificate: {0}")]
     Inspect(#[from] InspectError),
 }
 
 impl InternalCaError {
-    /// What to do about it.
+    /// What the administrator can do about it.
     pub fn help(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } | Self::Unwritable { .. } => {
@@ -108,7 +96,8 @@ impl InternalCaError {
 }
 
 impl InternalCa {
-    /// The CA below `state`, made now if there is none.
+    /// Opens the CA below `state`, or creates it. Blocks on the file system, and for up to
+    /// [`LOCK_TIMEOUT`] on another process that creates it.
     pub fn open_or_make(state: &Path) -> Result<Self, InternalCaError> {
         if let Some(ca) = Self::open(state)? {
             return Ok(ca);
@@ -118,8 +107,7 @@ impl InternalCa {
             source,
         };
         private_directory(state).map_err(unwritable)?;
-        // Another process may be at the same point: the one that comes second finds the CA of the
-        // first.
+        // Another process may be creating the CA as well: the second one finds that of the first.
         let _lock = FileLock::acquire(&state.join(LOCK), LOCK_TIMEOUT).map_err(unwritable)?;
         if let Some(ca) = Self::open(state)? {
             return Ok(ca);
@@ -130,7 +118,7 @@ impl InternalCa {
         Self::read(&Files::below(state), certificate, &key)
     }
 
-    /// The CA below `state`, if it has been made.
+    /// Opens the CA below `state`; `None` before it is created.
     pub fn open(state: &Path) -> Result<Option<Self>, InternalCaError> {
         let files = Files::below(state);
         let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
@@ -148,7 +136,7 @@ impl InternalCa {
         }
     }
 
-    /// The certificate for the trust stores of clients, in PEM.
+    /// The certificate of the CA in PEM, for the trust stores of clients.
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -158,13 +146,12 @@ impl InternalCa {
         &self.subject
     }
 
-    /// The last moment of its life.
+    /// The end of its validity.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
 
-    /// A leaf for these names with a key of its own, for 30 days but never longer than the CA
-    /// lives.
+    /// Issues a leaf with a new key for these names, valid for 30 days but not longer than the CA.
     pub fn issue<'a>(
         &self,
         names: impl IntoIterator<Item = &'a HostName>,
@@ -179,7 +166,7 @@ impl InternalCa {
                 Some(address) => SanType::IpAddress(address),
                 None => SanType::DnsName(name.as_str().try_into()?),
             });
-            // The first name that fits, for people: X.520 ends common names at 64 characters.
+            // The first name that fits, for people: X.520 limits common names to 64 characters.
             if leaf.distinguished_name.iter().next().is_none() && name.as_str().len() <= 64 {
                 leaf.distinguished_name
                     .push(DnType::CommonName, name.as_str());
@@ -199,7 +186,7 @@ impl InternalCa {
         ))?)
     }
 
-    /// An error once its life is over: what it signs then, nobody accepts.
+    /// Returns an error once the CA has expired: no client accepts what it signs then.
     pub fn ensure_alive(&self, now: SystemTime) -> Result<(), InternalCaError> {
         if now < self.not_after {
             return Ok(());
@@ -219,8 +206,8 @@ impl InternalCa {
         if *certificate.public_key().subject_public_key.data != *key.public_key_raw() {
             return Err(InternalCaError::KeyOfAnother(files.key.clone()));
         }
-        // Clients compare the leaf's issuer with this name byte by byte, so only the one form that
-        // `ca_params` writes can be written again.
+        // Clients compare the issuer of a leaf with this name byte by byte, so the name must be
+        // encoded exactly as `ca_params` encodes it.
         let name = certificate
             .subject()
             .iter_common_name()
@@ -246,7 +233,7 @@ impl InternalCa {
     }
 }
 
-/// Where the halves are.
+/// The paths of the CA.
 struct Files {
     directory: PathBuf,
     certificate: PathBuf,
@@ -297,7 +284,8 @@ fn ca_params(common_name: &str) -> CertificateParams {
     params
 }
 
-/// Puts both halves in place at once, by renaming their directory: a crash leaves no half behind.
+/// Stores the certificate and the key at once, by renaming their directory: a crash never leaves
+/// one without the other.
 fn store(state: &Path, certificate: &str, key: &str) -> io::Result<()> {
     let staging = tempfile::Builder::new()
         .prefix(".internal-ca-")
@@ -326,7 +314,7 @@ const LOCK: &str = "internal-ca.lock";
 const DAY: u64 = 24 * 60 * 60;
 const CA_LIFE: Duration = Duration::from_secs(3652 * DAY);
 const LEAF_LIFE: Duration = Duration::from_secs(30 * DAY);
-/// Clients whose clock is slow would refuse a certificate of this very second.
+/// Clients with a slow clock would reject a certificate that is valid from now on.
 const CLOCK_SLACK: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
@@ -341,7 +329,7 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn now() -> SystemTime {
-        // Whole seconds, as certificates have them.
+        // Certificates have whole seconds.
         let seconds = SystemTime::now()
             .duration_since(NOW)
             .expect("after 1970")

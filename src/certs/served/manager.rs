@@ -1,5 +1,5 @@
-//! Keeps the table: loads and issues what a configuration asks for, re-reads files that changed,
-//! renews what is due. One domain's trouble never touches another's certificate.
+//! Maintains the table: loads or issues the certificates of a configuration, reloads files that
+//! changed, renews leaves of the internal CA. A problem of one domain never affects another one.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -28,20 +28,20 @@ use crate::state_file::{FileChange, FileWatch};
 
 /// All certificates of the process.
 ///
-/// [`apply`](Self::apply) and [`refresh`](Self::refresh) read files and make keys: they belong on a
-/// blocking thread. [`table`](Self::table) and [`report`](Self::report) never wait for them.
+/// [`apply`](Self::apply) and [`refresh`](Self::refresh) read files and generate keys: call them
+/// on a blocking thread. [`table`](Self::table) and [`report`](Self::report) never wait for them.
 pub struct Certificates {
     state: PathBuf,
     table: Arc<CertificateTable>,
     reports: ArcSwap<Vec<CertificateReport>>,
-    /// What CAs have given, by domain.
+    /// The certificates from CAs that are served, by domain.
     issued: ArcSwap<HashMap<HostName, Issued>>,
-    /// How far what CAs are asked for is, by domain.
+    /// The progress of renewals, by domain.
     acme: Mutex<HashMap<HostName, AcmeStatus>>,
     managed: Mutex<ManagedDomains>,
 }
 
-/// A certificate that a CA of the configuration has given.
+/// A certificate that was issued by an ACME CA.
 #[derive(Clone, Debug)]
 pub(crate) struct Issued {
     pub(crate) ca: CaId,
@@ -50,15 +50,14 @@ pub(crate) struct Issued {
 
 #[derive(Default)]
 struct ManagedDomains {
-    /// Opened when the first domain asks for it.
+    /// Opened when the first domain needs it.
     ca: Option<InternalCa>,
-    /// Whose certificates are looked for.
     sources: CandidateCas,
     domains: Vec<ManagedDomain>,
 }
 
 impl Certificates {
-    /// Without any certificate; `state` is where the internal CA is kept.
+    /// Starts without certificates. `state` is the state directory of the configuration.
     pub fn new(state: PathBuf) -> Self {
         let challenges = Challenges::new(Some(Storage::below(&state).challenges()));
         let table = Arc::new(CertificateTable::new(Arc::new(challenges)));
@@ -73,17 +72,17 @@ impl Certificates {
         }
     }
 
-    /// Where everything is kept.
+    /// The state directory.
     pub fn state(&self) -> &Path {
         &self.state
     }
 
-    /// What handshakes ask.
+    /// The table that handshakes read.
     pub fn table(&self) -> &Arc<CertificateTable> {
         &self.table
     }
 
-    /// What is held for each domain as of the last look, in order of their files.
+    /// Reports on each domain as of the last update, in the order of the domain files.
     pub fn report(&self) -> Vec<CertificateReport> {
         let acme = self.acme.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reports = self.reports.load().as_ref().clone();
@@ -96,18 +95,18 @@ impl Certificates {
         reports
     }
 
-    /// Notes how far what CAs are asked for is.
+    /// Publishes the progress of renewals for [`report`](Self::report).
     pub(crate) fn publish_status(&self, all: HashMap<HostName, AcmeStatus>) {
         *self.acme.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
-    /// What a CA of the configuration has given for a domain.
+    /// The certificate from a CA that is served for a domain.
     pub(crate) fn issued(&self, domain: &HostName) -> Option<Issued> {
         self.issued.load().get(domain).cloned()
     }
 
-    /// Makes a configuration's certificates the ones in force: what is still wanted stays, what is
-    /// new is loaded or issued, the rest is dropped, and the table changes once.
+    /// Applies a configuration: keeps the certificates that it still uses, loads or issues new
+    /// ones, drops the others, and replaces the table once.
     pub fn apply(&self, snapshot: &Snapshot) {
         let now = SystemTime::now();
         let mut managed = self.lock();
@@ -134,7 +133,8 @@ impl Certificates {
         self.publish(domains, now);
     }
 
-    /// Looks at every source again: to be called about every second. Cheap when nothing changed.
+    /// Updates all certificates from their sources. Call it about once a second; it is cheap when
+    /// nothing changed.
     pub fn refresh(&self) {
         self.refresh_at(SystemTime::now());
     }
@@ -178,21 +178,22 @@ impl Certificates {
         ));
     }
 
-    /// A panic in an earlier call left at worst a domain with its older certificate.
+    /// Ignores poisoning: a panic in an earlier call leaves at worst a domain with its previous
+    /// certificate.
     fn lock(&self) -> MutexGuard<'_, ManagedDomains> {
         self.managed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One domain and what is held for it.
+/// One domain and its certificate.
 struct ManagedDomain {
     host: SharedVirtualHost,
     certificate: Option<Certificate>,
     /// A leaf of the internal CA that is served while there is no certificate.
     stand_in: Option<Certificate>,
-    /// What CAs have given.
+    /// The certificates from CAs below `state`.
     stored: StoredCertificates,
-    /// Why the newest attempt to get a certificate failed.
+    /// Why the last attempt to load or issue a certificate failed.
     fault: Option<String>,
     /// The chain and the key of a pair of files, and the problem that was logged last, whatever the
     /// source.
@@ -221,8 +222,8 @@ impl ManagedDomain {
         }
     }
 
-    /// Whether what is held is of use to another configuration of the domain: that of a CA is,
-    /// until there is another.
+    /// Whether the certificate can be used with another configuration of the domain. A certificate
+    /// from a CA can be, until a new one is issued.
     fn is_reusable_for(&self, host: &SharedVirtualHost) -> bool {
         use CertificateSource::Acme;
         matches!(
@@ -240,7 +241,7 @@ impl ManagedDomain {
         Self { host, ..self }
     }
 
-    /// Brings the certificate up to date; whether anything that others see has changed.
+    /// Updates the certificate. Returns whether the table or the report has to change.
     fn update(
         &mut self,
         ca: &mut Option<InternalCa>,
@@ -307,7 +308,7 @@ impl ManagedDomain {
         }
     }
 
-    /// Takes what a CA has given, or else a stand-in.
+    /// Uses the best stored certificate from a CA, or else a stand-in from the internal CA.
     fn take_issued(
         &mut self,
         request: &AcmeRequest,
@@ -356,7 +357,7 @@ impl ManagedDomain {
         ))
     }
 
-    /// Whether `new` differs from what was held.
+    /// Replaces the certificate. Returns whether it differs from the previous one.
     fn replace(&mut self, new: Certificate) -> bool {
         let same = self
             .certificate
@@ -390,7 +391,7 @@ impl ManagedDomain {
         );
     }
 
-    /// Says a problem when it appears or changes, and when it is over; whether there was news.
+    /// Logs a problem when it appears or changes, and when it is solved. Returns whether it logged.
     fn log_problem(&mut self, now: SystemTime) -> bool {
         let facts = self
             .certificate
@@ -420,7 +421,7 @@ impl ManagedDomain {
     }
 }
 
-/// A leaf for all names of the host. The CA is opened by the first that needs it.
+/// Issues a leaf for all names of the host. Opens the CA if it is not open yet.
 fn issue(
     ca: &mut Option<InternalCa>,
     state: &Path,
@@ -434,7 +435,7 @@ fn issue(
     ca.issue(host.names(), now)
 }
 
-/// Whether a leaf of the internal CA is for exactly the host's names and not due.
+/// Whether a leaf of the internal CA has exactly the names of the host and is not due for renewal.
 fn is_good(held: &Certificate, host: &SharedVirtualHost, now: SystemTime) -> bool {
     let facts = &held.facts;
     facts.names.len() == host.names().count()

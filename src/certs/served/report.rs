@@ -23,7 +23,7 @@ pub struct CertificateReport {
     pub source: SourceKind,
     /// The names in the certificate; empty without one.
     pub names: Vec<String>,
-    /// Who signed it.
+    /// The distinguished name of the issuer.
     pub issuer: Option<String>,
     /// Its serial number.
     pub serial: Option<String>,
@@ -33,56 +33,54 @@ pub struct CertificateReport {
     /// When it expires.
     #[serde(serialize_with = "as_rfc3339")]
     pub not_after: Option<SystemTime>,
-    /// What is wrong. Without a certificate, handshakes for this domain are refused.
+    /// The problems. Without a certificate, handshakes for this domain are refused.
     pub problem: Option<String>,
     /// The progress of its renewal, for certificates of ACME CAs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme: Option<AcmeStatus>,
 }
 
-/// The progress of the next certificate of a domain.
+/// The progress of the renewal of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AcmeStatus {
     /// The CA that issued the certificate, or that is used first.
     pub ca: String,
-    /// The profile that was asked for.
+    /// The requested profile.
     pub profile: Option<String>,
     /// The state of the order, for people.
     pub state: String,
-    /// When the CA suggests to renew, from.
+    /// The start of the window in which the CA suggests to renew.
     #[serde(serialize_with = "as_rfc3339")]
     pub window_start: Option<SystemTime>,
-    /// When the CA suggests to renew, to.
+    /// The end of that window.
     #[serde(serialize_with = "as_rfc3339")]
     pub window_end: Option<SystemTime>,
-    /// When the next attempt follows.
+    /// The time of the next attempt.
     #[serde(serialize_with = "as_rfc3339")]
     pub next_attempt: Option<SystemTime>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
-    /// What the checks before an order have found.
+    /// What the checks before an order found.
     pub findings: Vec<String>,
-    /// How attempts have ended.
     pub attempts: Attempts,
 }
 
-/// How attempts to get a domain's certificate have ended since the process began.
+/// The results of attempts to obtain a certificate since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Attempts {
-    /// With a certificate.
+    /// A certificate was issued.
     pub issued: u64,
-    /// Without one: a CA, the way to it, or this machine failed.
+    /// The CA, the connection to it, or this machine failed.
     pub failed: u64,
-    /// Before an order was placed: it waits for a limit, a finding or the administrator.
+    /// No order was placed yet, because of a limit, a finding or a missing confirmation.
     pub postponed: u64,
 }
 
-/// How much of the limits of a CA is left for one domain.
+/// The remaining budget of one domain at a CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DomainBudget {
     /// The domain.
     pub domain: HostName,
-    /// Whose limits.
     pub ca: CaId,
     /// One for each kind of limit that its next order would use;
     /// [`Limit::label`](crate::certs::state::ledger::Limit::label) names it.
@@ -95,14 +93,13 @@ pub struct DomainBudget {
 pub enum SourceKind {
     /// PEM files.
     Files,
-    /// moorgate's own CA.
+    /// The internal CA of moorgate.
     Internal,
-    /// A CA that is asked by ACME.
+    /// A CA that is used through ACME.
     Acme,
 }
 
 impl SourceKind {
-    /// Of a decided setting.
     pub fn of(source: &CertificateSource) -> Self {
         match source {
             CertificateSource::Files { .. } => Self::Files,
@@ -111,7 +108,7 @@ impl SourceKind {
         }
     }
 
-    /// Its name. It never changes.
+    /// The name of the kind. It is part of the interface: log fields and JSON contain it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Files => "files",
@@ -158,7 +155,7 @@ pub fn listing(reports: &[CertificateReport]) -> String {
     display::listing(reports)
 }
 
-/// The failure of the last attempt, then what is wrong with the certificate.
+/// The failure of the last attempt, then the defects of the certificate.
 pub(crate) fn problem(
     host: &VirtualHost,
     facts: Option<&CertificateFacts>,

@@ -1,5 +1,5 @@
-//! The state of ACME certificates read from the files below `state` alone, for commands that run
-//! beside the process that orders.
+//! The state of ACME certificates by the files below `state` alone, for commands that run beside
+//! the serving process.
 
 use std::time::SystemTime;
 
@@ -41,7 +41,7 @@ pub(crate) fn report(
     }
 }
 
-/// The status by a stored record; the caller fills in the CA.
+/// Converts a stored record to a status. The caller fills in the CA.
 pub(crate) fn status(
     record: &DomainRecord,
     request: &AcmeRequest,

@@ -1,5 +1,5 @@
-//! The certificates that CAs have given for one domain, as they lie below `state`: which of them is
-//! served.
+//! The certificates of one domain that are stored below `state`, one for each CA, and the choice of
+//! the one that is served.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,18 +14,17 @@ use crate::config::acme::{AcmeRequest, AcmeSettings, CertifiedName};
 use crate::registry::host::HostName;
 use crate::state_file::{FileChange, FileWatch};
 
-/// The CAs from which there may be certificates.
+/// The CAs whose certificates may be stored.
 #[derive(Default)]
 pub(in crate::certs) struct CandidateCas {
-    /// Those of the configuration, in its order.
+    /// The CAs of the configuration, in its order.
     configured: Vec<CaId>,
-    /// Those of which something is kept: also one of before, or of which `certs import` found a
-    /// certificate.
+    /// The CAs with a directory below `state`, including former ones and those that `certs import`
+    /// has added.
     kept: Vec<CaId>,
 }
 
 impl CandidateCas {
-    /// Of a configuration and its state directory.
     pub(in crate::certs) fn from_settings(storage: &Storage, settings: &AcmeSettings) -> Self {
         let ids = settings
             .authorities
@@ -37,7 +36,7 @@ impl CandidateCas {
         }
     }
 
-    /// Looks at the state directory again; whether there is another CA.
+    /// Lists the state directory again. Returns whether the CAs have changed.
     pub(super) fn refresh(&mut self, storage: &Storage) -> bool {
         let kept = storage.state().cas();
         std::mem::replace(&mut self.kept, kept) != self.kept
@@ -52,7 +51,7 @@ impl CandidateCas {
     }
 }
 
-/// What lies there for a domain, one for each CA.
+/// The stored certificates of a domain, one for each CA.
 #[derive(Default)]
 pub(in crate::certs) struct StoredCertificates {
     candidates: Vec<StoredCertificate>,
@@ -69,7 +68,7 @@ struct StoredCertificate {
 }
 
 impl StoredCertificates {
-    /// For these CAs; what is known of those that stay is kept.
+    /// Changes the CAs. Keeps the certificates of those that stay.
     pub(in crate::certs) fn with_cas(
         self,
         storage: &Storage,
@@ -101,15 +100,16 @@ impl StoredCertificates {
         }
     }
 
-    /// Reads what has changed.
+    /// Reads the files that have changed.
     pub(in crate::certs) fn update(&mut self) {
         for candidate in &mut self.candidates {
             candidate.update();
         }
     }
 
-    /// The best: not expired, for all names that are wanted, from a CA that is still to be asked,
-    /// and the newest of those. One of another CA is served as long as there is nothing better.
+    /// The certificate to serve: preferably one that has not expired, then one that covers all
+    /// requested names, then one from a configured CA, then one with exactly these names, then the
+    /// newest.
     pub(in crate::certs) fn best(
         &self,
         request: &AcmeRequest,
@@ -134,8 +134,7 @@ impl StoredCertificates {
         best.map(|(candidate, certificate)| (&candidate.ca, certificate))
     }
 
-    /// Why a file that is there cannot be used. Those of CAs that are not asked any more concern
-    /// nobody.
+    /// Why a stored file cannot be used. Files of CAs that are no longer configured do not matter.
     pub(super) fn fault(&self) -> Option<&str> {
         let configured = self
             .candidates
@@ -157,8 +156,7 @@ impl StoredCertificate {
                 self.held = Some(certificate);
                 self.fault = None;
             }
-            // What is in memory stays; without it there is nothing to be said about a file that
-            // never was.
+            // The certificate in memory stays. Without one, a file that never existed is no fault.
             Err(FilesError::Unreadable { source, .. })
                 if source.kind() == io::ErrorKind::NotFound =>
             {
@@ -170,7 +168,7 @@ impl StoredCertificate {
     }
 }
 
-/// Whether a certificate is for exactly the names that are asked for.
+/// Whether a certificate has exactly the requested names.
 pub(in crate::certs) fn is_for(facts: &CertificateFacts, request: &AcmeRequest) -> bool {
     let mut names: Vec<String> = facts.names.iter().map(ToString::to_string).collect();
     names.sort();
@@ -178,12 +176,12 @@ pub(in crate::certs) fn is_for(facts: &CertificateFacts, request: &AcmeRequest) 
     names == crate::certs::state::storage::sorted(&request.names)
 }
 
-/// Whether a certificate is good for all names that are asked for, and perhaps for more.
+/// Whether a certificate covers all requested names, and possibly more.
 pub(in crate::certs) fn covers(facts: &CertificateFacts, request: &AcmeRequest) -> bool {
     request.names.iter().all(|name| has(facts, name))
 }
 
-/// Whether a certificate is good for a name that is asked for.
+/// Whether a certificate covers a requested name.
 pub(in crate::certs) fn has(facts: &CertificateFacts, name: &CertifiedName) -> bool {
     match name {
         CertifiedName::Host(host) => facts.covers(host),

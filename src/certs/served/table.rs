@@ -10,7 +10,8 @@ use rustls::sign::CertifiedKey;
 use crate::certs::challenge::Challenges;
 use crate::config::vhost::{ListenAddress, VirtualHost};
 
-/// The table in force. One for the whole process, so that TLS configurations outlive reloads.
+/// The current table. There is one for the whole process, so that TLS configurations outlive
+/// reloads.
 #[derive(Debug, Default)]
 pub struct CertificateTable {
     entries: ArcSwap<CertificateEntries>,
@@ -31,7 +32,7 @@ impl CertificateTable {
         &self.challenges
     }
 
-    /// Returns the certificate for a handshake, or `None`: then it must be refused.
+    /// Returns the certificate for a handshake. `None`: the handshake must be refused.
     ///
     /// `server_name` is the SNI in lower case, as rustls gives it; a trailing dot is tolerated.
     /// Without SNI, clients can only have asked for an address (RFC 6066 §3). Which one cannot be
@@ -54,13 +55,13 @@ impl CertificateTable {
             .cloned()
     }
 
-    /// Puts new entries in force for all handshakes that begin from now on.
+    /// Replaces the entries for all handshakes that begin from now on.
     pub fn replace(&self, entries: CertificateEntries) {
         self.entries.store(Arc::new(entries));
     }
 }
 
-/// The content of a table while it is being made.
+/// The content of a table.
 #[derive(Debug, Default)]
 pub struct CertificateEntries {
     listeners: HashMap<ListenAddress, ListenerNames>,
@@ -72,15 +73,15 @@ struct ListenerNames {
     nameless: Nameless,
 }
 
-/// Who answers a handshake without SNI.
+/// Which virtual host answers a handshake without SNI.
 #[derive(Debug, Default)]
 enum Nameless {
     /// No virtual host has an address among its names.
     #[default]
     Nobody,
-    /// Exactly one has; it may lack a certificate, and nobody answers in its place.
+    /// Exactly one has. It may lack a certificate: no other one answers in its place.
     One(Option<Arc<CertifiedKey>>),
-    /// Several have: which one the client means is unknown.
+    /// Several have: the client may mean any of them.
     Several,
 }
 
@@ -94,8 +95,8 @@ impl Nameless {
 }
 
 impl CertificateEntries {
-    /// Enters a virtual host under all its names on all its listeners. One without a certificate is
-    /// entered too, so that no other host answers for its addresses.
+    /// Adds a virtual host under all its names on all its listeners. One without a certificate is
+    /// added too, so that no other host answers for its addresses.
     pub fn insert(&mut self, host: &VirtualHost, certificate: Option<&Arc<CertifiedKey>>) {
         for listen in &host.listen {
             let listener = self.listeners.entry(*listen).or_default();

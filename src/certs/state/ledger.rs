@@ -1,4 +1,4 @@
-//! The ledger of orders and failures: keeps within every limit of a CA, honours `Retry-After`, and
+//! The ledger of orders and failures: never exceeds a limit of a CA, honours `Retry-After`, and
 //! backs off without ever giving up. Pure: takes facts and the time, returns a decision.
 //! `ledger/file` stores it on disk.
 
@@ -31,15 +31,15 @@ pub use usage::{LimitBudget, LimitUsage};
 
 /// The recent orders at all CAs and their results.
 ///
-/// A step on the way of an order is recorded **before** it is taken where the CA counts it
-/// ([`Event::Placed`], [`Event::Finalizing`]), so that a crash cannot make it forgotten. The
-/// protocol: [`place`](Self::place) → `newOrder`; [`Event::Finalizing`] → `finalize`; then
-/// [`Event::Issued`], or [`Event::Failed`] at any point, also before an order was placed, and
-/// before it [`Event::NotIssued`] where the CA has said so: without it an order that was being
-/// finalized counts as a certificate. An order that is resumed after a restart is not placed again.
+/// A step that the CA counts is recorded **before** it is taken ([`Event::Placed`],
+/// [`Event::Finalizing`]), so that a crash cannot lose it. The protocol: [`place`](Self::place),
+/// `newOrder`; [`Event::Finalizing`], `finalize`; then [`Event::Issued`]. [`Event::Failed`] may
+/// follow at any point, even before an order was placed. [`Event::NotIssued`] precedes it if the CA
+/// has rejected the order: otherwise an order that was being finalized counts as a certificate. An
+/// order that is resumed after a restart is not placed again.
 ///
-/// Ages are measured by the clock of the machine. Entries that lie in the future are taken for ones
-/// of this moment; `ledger/file` watches the clock for jumps while the process runs.
+/// Ages are measured by the clock of the machine. Entries in the future count as entries of now;
+/// `ledger/file` detects jumps of the clock while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// When the ledger was created: with the state directory, or after an older one was lost.
@@ -60,41 +60,38 @@ pub struct OrderRequest<'a> {
     pub account: &'a str,
     pub names: &'a NameSet,
     pub kind: OrderKind,
-    /// The end of the certificate that is being served; `None`: there is none.
+    /// When the served certificate expires; `None` without one.
     pub held_until: Option<SystemTime>,
 }
 
 /// A change of the ledger.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
-    /// An account is about to be made.
+    /// An account is about to be created.
     NewAccount { ca: &'a CaId },
     /// An order is about to be placed; [`Ledger::place`] records it.
     Placed(OrderRequest<'a>),
-    /// The order is about to be finalized: from here on the CA may issue.
+    /// The order is about to be finalized: from now on the CA may issue.
     Finalizing(OrderRequest<'a>),
     /// The certificate was issued.
     Issued(OrderRequest<'a>),
-    /// The CA has said that the order is over, and that it has issued nothing for it.
+    /// The CA has ended the order without issuing a certificate.
     NotIssued(OrderRequest<'a>),
-    /// The order is over without a certificate and without a fault that calls for waiting, like one
-    /// whose `replaces` the CA refused.
+    /// The order has ended without a certificate and without a failure that requires a wait, like
+    /// one whose `replaces` the CA rejected.
     Abandoned(OrderRequest<'a>),
-    /// The attempt is over, before or after an order was placed.
+    /// The attempt has failed, before or after an order was placed.
     Failed(OrderRequest<'a>, Failure),
-    /// The administrator wants the domain's certificate ordered, whatever was held back or failed.
+    /// The administrator has requested a certificate, whatever blocked or failed before.
     Confirmed {
-        /// Its domain, as in the domain file.
+        /// The domain of the domain file.
         domain: &'a str,
-        /// What will be ordered: waiting after failures ends. Limits and the CA's own words stay.
+        /// The names of the certificate: their backoff ends. Limits and the `Retry-After` of the
+        /// CA stay.
         names: &'a NameSet,
     },
-    /// The configuration is another one, with which what has failed may work: waiting after
-    /// failures ends as well.
-    Changed {
-        /// For these names.
-        names: &'a NameSet,
-    },
+    /// The configuration has changed, so that a failed order may succeed: the backoff ends as well.
+    Changed { names: &'a NameSet },
 }
 
 impl Ledger {
@@ -209,7 +206,7 @@ impl Ledger {
         }
     }
 
-    /// What counts towards the limits of a CA, to say what is left of them.
+    /// What counts towards the limits of a CA, from which remaining budgets are computed.
     pub fn usage(&self, ca: &CaId, now: SystemTime) -> LimitUsage<'_> {
         let record = self.cas.get(ca);
         record
@@ -393,5 +390,5 @@ fn free_again(
         .and_then(|last| counting.get(last).copied())
 }
 
-/// The CA counts at slightly other times, by another clock.
+/// The CA counts at slightly different times, by another clock.
 const SLACK: Duration = Duration::from_mins(1);

@@ -54,7 +54,7 @@ impl CaId {
         rest.split('/').next().unwrap_or(rest)
     }
 
-    /// The name of the directory of this CA: unique for each URL, safe as a file name.
+    /// The name of the directory of the CA: unique for each URL, and safe as a file name.
     fn file_name(&self) -> String {
         let text = self.0.strip_prefix("https://").unwrap_or(&self.0);
         let name = utf8_percent_encode(text, ENCODED).to_string();
@@ -66,8 +66,8 @@ impl CaId {
         })
     }
 
-    /// The CA with a directory of this name. `None`: not the directory of a CA, or its URL is too
-    /// long to be restored.
+    /// The CA whose directory has this name. `None`: not the directory of a CA, or the name was
+    /// shortened.
     fn from_file_name(name: &str) -> Option<Self> {
         let encoded = name.replace('+', "/");
         let text = percent_decode_str(&encoded).decode_utf8().ok()?;
@@ -102,56 +102,56 @@ impl From<CaId> for String {
 /// The paths below `state`:
 ///
 /// ```text
-/// acme/ledger.json                    attempts and failures, see `certs::ledger`
+/// acme/ledger.json                    orders and failures, see `ledger`
 /// acme/ledger.lock                    held while the ledger is read, changed and written
 /// acme/locks/NAME.lock                held by the process that orders for this domain
-/// acme/domains/NAME.json              what is remembered of this domain: `certs::storage::DomainRecord`
+/// acme/domains/NAME.json              the record of this domain: `storage::DomainRecord`
 /// acme/texts/NAME.json                the TXT records that are set for its challenges
-/// acme/challenges/                    what answers the CAs, for all processes here
+/// acme/challenges/                    the responses to challenges, for all processes here
 /// acme/CA/account.json, account.key   the account at this CA: [`StoredAccount`]; PKCS#8 in PEM
 /// acme/CA/certificates/NAME.pem       private key and chain of this domain, in one file
-/// acme/CA/orders/NAME.json, NAME.key  an order in flight: `certs::orders`; its certificate's key
+/// acme/CA/orders/NAME.json, NAME.key  a pending order: `pending_order`; the key of its certificate
 /// ```
 ///
 /// CA is made from the directory URL, NAME is the domain of the domain file. Key and chain share a
 /// file, because two files cannot be replaced at once: a crash between them would leave a pair that
-/// does not match. `certs::files::load` takes the one path twice.
+/// does not match. `served::files::load` takes the same path twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatePaths {
     root: PathBuf,
 }
 
 impl StatePaths {
-    /// Below the directory `state` of the configuration. Touches nothing.
+    /// The paths below the directory `state` of the configuration. Creates nothing.
     pub fn new(state: &Path) -> Self {
         Self {
             root: state.join("acme"),
         }
     }
 
-    /// The directory of all of it.
+    /// The directory of all ACME files.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The ledger of attempts.
+    /// The ledger.
     pub fn ledger(&self) -> PathBuf {
         self.root.join("ledger.json")
     }
 
-    /// Held while the ledger is read, changed and written.
+    /// The lock that is held while the ledger is read, changed and written.
     pub fn ledger_lock(&self) -> PathBuf {
         self.root.join("ledger.lock")
     }
 
-    /// Held by the process that orders or stores for this domain.
+    /// The lock that is held by the process that orders or imports for this domain.
     pub fn order_lock(&self, domain: &str) -> PathBuf {
         self.root
             .join("locks")
             .join(format!("{}.lock", domain_file(domain)))
     }
 
-    /// The CAs of which anything is kept, in the order of their URLs.
+    /// The CAs that have a directory, in the order of their URLs.
     pub fn cas(&self) -> Vec<CaId> {
         let entries = std::fs::read_dir(&self.root)
             .into_iter()
@@ -164,7 +164,7 @@ impl StatePaths {
         cas
     }
 
-    /// What belongs to one CA.
+    /// The paths of one CA.
     pub fn ca(&self, ca: &CaId) -> CaPaths {
         CaPaths {
             root: self.root.join(ca.file_name()),
@@ -179,69 +179,68 @@ pub struct CaPaths {
 }
 
 impl CaPaths {
-    /// The account: a [`StoredAccount`] in JSON.
+    /// The account, a [`StoredAccount`] in JSON.
     pub fn account(&self) -> PathBuf {
         self.root.join("account.json")
     }
 
-    /// The key of the account: ECDSA P-256 as PKCS#8 in PEM.
+    /// The key of the account, ECDSA P-256 as PKCS#8 in PEM.
     pub fn account_key(&self) -> PathBuf {
         self.root.join("account.key")
     }
 
-    /// Private key and chain, leaf first, of a domain.
+    /// The private key and the chain, leaf first, of a domain.
     pub fn certificate(&self, domain: &str) -> PathBuf {
         self.root
             .join("certificates")
             .join(format!("{}.pem", domain_file(domain)))
     }
 
-    /// An order in flight.
+    /// The pending order of a domain.
     pub fn order(&self, domain: &str) -> PathBuf {
         self.root
             .join("orders")
             .join(format!("{}.json", domain_file(domain)))
     }
 
-    /// The private key that the certificate of the order in flight will have.
+    /// The private key of the certificate that the pending order is for.
     pub fn order_key(&self, domain: &str) -> PathBuf {
         self.root
             .join("orders")
             .join(format!("{}.key", domain_file(domain)))
     }
 
-    /// Makes the directories that the paths lie in.
+    /// Creates the directories of the paths.
     pub fn make_directories(&self) -> io::Result<()> {
         private_directory(&self.root.join("certificates"))?;
         private_directory(&self.root.join("orders"))
     }
 }
 
-/// An account at a CA. Its private key is beside it.
+/// An account at a CA. Its private key is in another file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredAccount {
-    /// Of the CA's directory.
+    /// The CA.
     pub directory: CaId,
-    /// Of the account itself: the `kid` of its requests.
+    /// The URL of the account, the `kid` of its requests (RFC 8555 §6.2).
     pub url: String,
-    /// As the CA knows them, like `mailto:ops@example.com`.
+    /// The contacts that the CA has, like `mailto:ops@example.com`.
     #[serde(default)]
     pub contacts: Vec<String>,
-    /// The domains that stand for the CA in DNS, in lower case, by its word when it was last told
-    /// something. None where it says nothing, and where the account was taken over from another
-    /// server.
+    /// The `caaIdentities` of the CA (RFC 8555 §7.1.1) in lower case, as of the last request for
+    /// the account. Empty if the CA has none, and after an import.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<String>,
 }
 
-/// Locks a file until the lock is dropped or the process dies. Creates the file and its directory.
+/// Locks a file until the lock is dropped or the process ends. Creates the file and its directory.
 /// `None`: another process, or another caller in this one, holds the lock.
 pub(crate) fn try_lock(path: &Path) -> io::Result<Option<FileLock>> {
     make_parent(path)?;
     FileLock::try_acquire(path)
 }
 
-/// As [`try_lock`], but waits for `timeout` at most.
+/// Like [`try_lock`], but blocks for up to `timeout`.
 pub(crate) fn lock(path: &Path, timeout: Duration) -> io::Result<FileLock> {
     make_parent(path)?;
     FileLock::acquire(path, timeout)
@@ -251,12 +250,12 @@ fn make_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), private_directory)
 }
 
-/// A domain as a file name. Shells would expand a star.
+/// A domain as a file name, with a plus sign for the star, which shells would expand.
 fn domain_file(domain: &str) -> String {
     shortened(domain.replacen('*', "+", 1).replace('/', "%2F"))
 }
 
-/// File systems limit names to 255 bytes: the end of a longer name is replaced by a digest.
+/// Replaces the end of a long name by a digest: file systems limit names to 255 bytes.
 fn shortened(name: String) -> String {
     if name.len() <= MAX_FILE_NAME_BYTES {
         return name;

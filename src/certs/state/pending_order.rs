@@ -1,4 +1,5 @@
-//! An order in flight, kept so that a restart resumes it by its URL instead of placing another one.
+//! A pending order, stored so that a restarted process resumes it by its URL instead of placing
+//! another one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,58 +15,50 @@ use crate::certs::state::paths::{CaId, CaPaths};
 use crate::certs::timestamps;
 use crate::state_file::{Access, atomic_write};
 
-/// An order that has been placed and is not over.
+/// An order that has been placed and has not ended.
 ///
-/// How to use it: when `newOrder` has answered, [`store`](Self::store) it with the key that its
-/// certificate will have, before anything else. At the start, and before each new order for a
-/// domain, [`find`](Self::find) it and go on from whatever state its URL says; a certificate that
-/// was issued just before a crash is downloaded then, for the key is here. [`remove`](Self::remove)
-/// it when its certificate is stored or the CA says that the order is invalid or unknown. The
-/// ledger is told of a resumed order only when it moves on (`Finalizing`, `Issued`, `Failed`).
+/// When `newOrder` has returned, [`store`](Self::store) the order with the key of its certificate
+/// before anything else. Before each new order for a domain, [`find`](Self::find) the pending one
+/// and continue from the state that its URL reports: a certificate that was issued just before a
+/// crash is then downloaded, since its key is here. [`remove`](Self::remove) the order when its
+/// certificate is stored, or when the CA reports it as invalid or unknown. Record a resumed order
+/// in the ledger only when it progresses (`Finalizing`, `Issued`, `Failed`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenOrder {
-    /// Where it was placed.
+    /// The CA.
     pub ca: CaId,
     /// The URL of the account.
     pub account: String,
     /// The URL of the order.
     pub url: String,
-    /// For what.
     pub names: NameSet,
-    /// As it was placed.
     pub kind: OrderKind,
-    /// When it was placed.
     #[serde(with = "timestamps")]
     pub placed: SystemTime,
 }
 
-/// An order is there, but cannot be resumed. It is to be forgotten, and another one placed.
+/// A stored order cannot be resumed: remove it and place another one.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderLost {
-    /// Not what was written.
+    /// The file is not what was written.
     #[error("the order in {} is damaged", .0.display())]
     Damaged(PathBuf),
-    /// Its key is gone: its certificate would be of no use.
+    /// The key is missing: the certificate would be useless.
     #[error("the key of the order in {} is missing", .0.display())]
     NoKey(PathBuf),
-    /// Its key is there, and none.
+    /// The file of the key contains no key.
     #[error("the key of the order in {} is damaged", .0.display())]
     DamagedKey(PathBuf),
-    /// For other names, or of another account: the configuration has changed since.
+    /// The order is for other names or another account: the configuration has changed.
     #[error("the order in {} is for {names} and no longer wanted", path.display())]
-    Unwanted {
-        /// Where it is.
-        path: PathBuf,
-        /// What it was for.
-        names: NameSet,
-    },
-    /// Nothing comes of one that has not ended by then.
+    Unwanted { path: PathBuf, names: NameSet },
+    /// An order that has not ended within a day never will.
     #[error("the order in {} is more than a day old", .0.display())]
     TooOld(PathBuf),
 }
 
 impl OpenOrder {
-    /// Writes the order, after its key: there is never an order without one.
+    /// Writes the key, then the order, so that an order never exists without its key.
     pub fn store(&self, files: &CaPaths, domain: &str, key_pem: &str) -> io::Result<()> {
         files.make_directories()?;
         atomic_write(
@@ -115,7 +108,7 @@ impl OpenOrder {
         Ok(Some((order, key.into())))
     }
 
-    /// Removes the order and its key, if there are any.
+    /// Removes the order and its key, if they exist.
     pub fn remove(files: &CaPaths, domain: &str) -> io::Result<()> {
         remove_if_exists(&files.order(domain))?;
         remove_if_exists(&files.order_key(domain))
@@ -129,8 +122,8 @@ fn remove_if_exists(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. One
-/// that has come to no end in a day never will, and a certificate of 160 hours cannot wait for
+/// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. An
+/// order that has not ended within a day never will, and a certificate of 160 hours cannot wait
 /// longer.
 const MAX_ORDER_AGE: Duration = Duration::from_hours(24);
 

@@ -1,5 +1,5 @@
-//! Reads and writes the ACME files below `state`: accounts, certificates, pending orders and what
-//! is known of each domain. The paths are those of `paths`. Blocks on the file system.
+//! Reads and writes the ACME files below `state`: accounts, certificates, pending orders and the
+//! record of each domain, at the paths of `paths`. Blocks on the file system.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,7 +32,7 @@ pub struct Account {
     pub key: String,
 }
 
-/// What is stored about a domain between two starts.
+/// What is stored about a domain across restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainRecord {
     /// The challenge that succeeded last.
@@ -41,11 +41,11 @@ pub struct DomainRecord {
     /// The challenges that have failed since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_challenges: Vec<ChallengeKind>,
-    /// The last renewal information of the CA.
+    /// The latest renewal information of the CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<RenewalAdvice>,
-    /// The serial number of the certificate that was last ordered here. A certificate with another
-    /// one was imported.
+    /// The serial number of the certificate that was last ordered. A certificate with another
+    /// serial number was imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// The profile of that certificate.
@@ -54,13 +54,13 @@ pub struct DomainRecord {
     /// Why the last attempt failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What the checks before the last attempt found.
+    /// The findings of the checks before the last attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
     /// Why the first order waits for the administrator, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<UnconfirmedOrder>,
-    /// How long the order has been postponed because of the findings, for each CA.
+    /// How long orders have been postponed because of findings, for each CA.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) postponed: BTreeMap<CaId, PreflightBackoff>,
 }
@@ -80,7 +80,7 @@ pub struct RenewalAdvice {
     pub failures: u32,
 }
 
-/// A TXT record that was set to answer a challenge.
+/// A TXT record that was set in response to a challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Txt {
     pub(crate) name: String,
@@ -88,9 +88,8 @@ pub(crate) struct Txt {
 }
 
 impl DomainRecord {
-    /// The challenges that may be tried, the most promising first: what worked last, then those
-    /// that did not fail. What the CA has seen counts for more than that we have seen some of them
-    /// to be `unfit`.
+    /// The allowed challenges, the most promising first: what worked last, then those that did not
+    /// fail. Results at the CA count for more than our own finding that a challenge is `unfit`.
     pub fn ranked(&self, allowed: &[ChallengeKind], unfit: &[ChallengeKind]) -> Vec<ChallengeKind> {
         let mut kinds = allowed.to_vec();
         kinds.sort_by_key(|kind| {
@@ -129,19 +128,19 @@ impl DomainRecord {
 }
 
 impl Storage {
-    /// Uses a state directory. Creates nothing yet.
+    /// Uses a state directory. Creates nothing.
     pub fn below(state: &Path) -> Self {
         Self {
             state: StatePaths::new(state),
         }
     }
 
-    /// The key and the chain of a domain from a CA, in this order, in one file.
+    /// The path of a domain's key and chain from a CA, in this order in one file.
     pub fn certificate(&self, ca: &CaId, domain: &HostName) -> PathBuf {
         self.state.ca(ca).certificate(domain.as_str())
     }
 
-    /// Where the answers to challenges are, for other processes on this directory.
+    /// The directory of responses to challenges, shared by all processes with this state directory.
     pub fn challenges(&self) -> PathBuf {
         self.state.root().join(CHALLENGES)
     }
@@ -151,7 +150,7 @@ impl Storage {
         &self.state
     }
 
-    /// Makes the directories, and shows thereby that the place can be written to.
+    /// Creates the directories, and fails if the state directory is not writable.
     pub fn prepare(&self, ca: &CaId) -> io::Result<()> {
         for part in [CHALLENGES, DOMAINS] {
             private_directory(&self.state.root().join(part))?;
@@ -160,7 +159,7 @@ impl Storage {
         self.state.ca(ca).make_directories()
     }
 
-    /// A process that was killed leaves its answers behind.
+    /// Removes the responses to challenges of processes that were killed.
     fn remove_old_challenges(&self) {
         let Ok(entries) = std::fs::read_dir(self.challenges()) else {
             return;
@@ -171,7 +170,7 @@ impl Storage {
                 .and_then(|at| at.elapsed().ok())
                 .is_some_and(|age| age > MAX_CHALLENGE_AGE)
             {
-                // One that stays is in nobody's way.
+                // A remaining file does no harm.
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -190,7 +189,7 @@ impl Storage {
         write(&self.certificate(ca, domain), text.as_bytes())
     }
 
-    /// Reads the record of a domain; an empty one where there is none.
+    /// Reads the record of a domain. Without a file, the record is empty.
     pub fn record(&self, domain: &HostName) -> io::Result<DomainRecord> {
         Ok(read(&self.record_path(domain))?.unwrap_or_default())
     }
@@ -204,7 +203,7 @@ impl Storage {
         )
     }
 
-    /// The account at a CA, if both halves are there.
+    /// Reads the account at a CA. `None` unless both of its files exist.
     pub fn account(&self, ca: &CaId) -> io::Result<Option<Account>> {
         let paths = self.state.ca(ca);
         let Some(stored) = read::<StoredAccount>(&paths.account())? else {
@@ -217,8 +216,8 @@ impl Storage {
         }
     }
 
-    /// Replaces the account at its CA: the key first, so that an account is never there without
-    /// one.
+    /// Replaces the account at its CA: the key first, so that an account never exists without its
+    /// key.
     pub fn write_account(&self, account: &Account) -> io::Result<()> {
         let paths = self.state.ca(&account.stored.directory);
         paths.make_directories()?;
@@ -259,7 +258,7 @@ impl Storage {
         kept.starts_with(key.expose_secret().trim_end())
     }
 
-    /// Stores an order and the key of its certificate, before the order is used.
+    /// Stores an order and the key of its certificate. Call it before the order is used.
     pub fn write_order(&self, domain: &HostName, order: &OpenOrder, key: &str) -> io::Result<()> {
         order.store(&self.state.ca(&order.ca), domain.as_str(), key)
     }
@@ -269,13 +268,13 @@ impl Storage {
         OpenOrder::remove(&self.state.ca(ca), domain.as_str())
     }
 
-    /// The right to order for a domain; `None` while another process has it.
+    /// Locks the orders of a domain. `None`: another process holds the lock.
     pub(crate) fn try_lock(&self, domain: &HostName) -> io::Result<Option<FileLock>> {
         try_lock(&self.state.order_lock(domain.as_str()))
     }
 
-    /// Waits up to `limit` for the right to make or change the account of a CA; `None` if another
-    /// process has it for longer.
+    /// Locks the account of a CA for a change. Blocks for up to `limit`. `None`: another process
+    /// holds the lock.
     pub(crate) fn lock_account(&self, ca: &CaId, limit: Duration) -> io::Result<Option<FileLock>> {
         match lock(&self.state.ca(ca).account().with_extension("lock"), limit) {
             Ok(lock) => Ok(Some(lock)),
@@ -284,12 +283,13 @@ impl Storage {
         }
     }
 
-    /// The TXT records that are set for a domain's challenges, or were when a process ended.
+    /// Reads the TXT records that are set for the challenges of a domain, possibly by a process
+    /// that was killed.
     pub(crate) fn texts(&self, domain: &HostName) -> io::Result<Vec<Txt>> {
         Ok(read(&self.texts_path(domain))?.unwrap_or_default())
     }
 
-    /// Replaces them; without any there is no file.
+    /// Replaces the list of TXT records. An empty list removes the file.
     pub(crate) fn write_texts(&self, domain: &HostName, all: &[Txt]) -> io::Result<()> {
         let path = self.texts_path(domain);
         if all.is_empty() {
@@ -318,7 +318,7 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     atomic_write(path, content, Access::Private)
 }
 
-/// Reads a JSON file; `None` where there is none. A damaged file is logged, renamed and counts as
+/// Reads a JSON file; `None` if it does not exist. A damaged file is logged, renamed, and counts as
 /// missing.
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let text = match std::fs::read(path) {
@@ -337,14 +337,14 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// The names of a certificate as they are stored and compared.
+/// The names of a certificate, sorted for comparison.
 pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
     let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
     names.sort();
     names
 }
 
-/// No order takes this long.
+/// Longer than any order takes.
 const MAX_CHALLENGE_AGE: Duration = Duration::from_hours(24);
 const CHALLENGES: &str = "challenges";
 const DOMAINS: &str = "domains";

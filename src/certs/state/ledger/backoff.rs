@@ -1,4 +1,4 @@
-//! How long to wait after failures: 1, 10, 100 minutes, then a day, with jitter of 10 %.
+//! The backoff after failures: 1, 10, 100 minutes, then a day, with jitter of 10 %.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,15 +9,15 @@ use super::failure::{Failure, FailureKind, MAX_RETRY_AFTER, MAX_UNFINISHED_WAIT}
 use crate::certs::renewal::Seed;
 use crate::certs::timestamps;
 
-/// What bounds the wait after a failure.
+/// The kind of upper bound of a wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum BackoffBound {
     #[default]
     Usual,
-    /// The CA could not be reached or was out of order: a retry costs it nothing.
+    /// The CA could not be reached or was unavailable: a retry uses up no limit.
     Unavailable,
-    /// An order is in flight. It is given up when it has not ended within a day.
+    /// An order is in flight. It is abandoned when it has not ended within a day.
     Unfinished,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Backoff {
     pub(super) last: String,
     #[serde(default)]
     bound: BackoffBound,
-    /// From 0 to 999: the position of this wait within the range of the jitter.
+    /// The position of the wait within the range of the jitter, from 0 to 999.
     jitter: u16,
     /// When the CA accepts the next order.
     #[serde(with = "timestamps::option", default)]
@@ -68,8 +68,9 @@ impl Backoff {
         }
     }
 
-    /// When the next order may follow, by our own backoff and by the CA's. The end of a certificate
-    /// that is being served shortens only the first: the CA would refuse before the second.
+    /// When the next order may follow, by our own backoff and by the CA's `Retry-After`. An
+    /// expiring certificate shortens only the first: the CA would reject an order before the
+    /// second.
     pub(super) fn retry_times(
         &self,
         held_until: Option<SystemTime>,
@@ -100,9 +101,9 @@ impl Backoff {
             3 => Duration::from_mins(100),
             _ => Duration::from_hours(24),
         };
-        // A certificate that ends in two days cannot wait for one: an eighth of its remaining time
-        // leaves ten attempts or more. Without a certificate, a CA that is out of order is retried
-        // more often than one that refuses.
+        // A certificate that expires in two days cannot wait for one: an eighth of the remaining
+        // time leaves ten attempts or more. Without a certificate, an unavailable CA is retried
+        // more often than one that rejects the order.
         let left = held_until
             .and_then(|end| end.duration_since(now).ok())
             .filter(|left| !left.is_zero());
@@ -126,8 +127,8 @@ impl Backoff {
         self.at + BACKOFF_RETENTION < now && self.retry_at.is_none_or(|at| at < now)
     }
 
-    /// Moves times in the future to `now`, after the clock was set back. What the CA demanded
-    /// stays, up to [`MAX_RETRY_AFTER`].
+    /// Moves times in the future to `now`, after the clock was set back. The `Retry-After` of the
+    /// CA stays, up to [`MAX_RETRY_AFTER`].
     pub(super) fn settle(&mut self, now: SystemTime) {
         self.at = self.at.min(now);
         self.retry_at = self.retry_at.map(|at| at.min(now + MAX_RETRY_AFTER));
@@ -140,5 +141,5 @@ impl Backoff {
 }
 
 const BACKOFF_RETENTION: Duration = Duration::from_hours(30 * 24);
-/// A CA's error may be a whole page.
+/// The error of a CA may be a whole page.
 const MAX_MESSAGE_CHARS: usize = 300;

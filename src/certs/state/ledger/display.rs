@@ -10,7 +10,6 @@ use crate::certs::inspect::Rfc3339;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not before {}: {why}", Rfc3339(*.at))]
 pub struct RetryAt {
-    /// In the future.
     pub at: SystemTime,
     pub why: BlockReason,
 }
@@ -25,18 +24,18 @@ pub enum BlockReason {
         /// The message of the last failure.
         last: String,
     },
-    /// The CA said when to retry.
+    /// The CA sent a `Retry-After`.
     RetryAfter { last: String },
     /// A limit of the CA is used up.
     Limit {
         limit: Limit,
         rate: Rate,
-        /// A name, names, a domain or an account.
+        /// What the limit applies to: a name, names, a domain or an account.
         of: String,
     },
-    /// After one more failed validation in a row the CA would pause the name.
+    /// The CA would pause the name after one more consecutive failed validation.
     Paused { name: String, times: u32 },
-    /// The ledger holds as many attempts as it may.
+    /// The ledger has reached its maximum number of attempts.
     Full,
 }
 

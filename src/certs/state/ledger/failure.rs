@@ -1,4 +1,4 @@
-//! Why an attempt failed, who is at fault, and which orders have to wait for how long.
+//! Why an attempt failed, and which orders have to wait for how long.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,27 +8,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub kind: FailureKind,
-    /// The `Retry-After` of the CA, from now on.
+    /// The `Retry-After` of the CA, counted from the time of the failure.
     pub retry_after: Option<Duration>,
-    /// One sentence without a full stop, for people. Never contains a key or a token.
+    /// One sentence without a full stop, for people. Must not contain a key or a token.
     pub message: String,
 }
 
-/// Who is at fault.
+/// The kind of a failure, by who caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
     /// The CA could not validate at least one of the names.
     Validation,
-    /// The CA said that a limit is used up.
+    /// The CA reported that a rate limit is exceeded.
     RateLimited(RateLimitScope),
-    /// The CA refused before validating: a name that it may not certify, a CAA record, a bad
-    /// request.
+    /// The CA rejected the order before validation: a name that it may not certify, a CAA record,
+    /// a bad request.
     Refused,
-    /// The CA could not be reached, timed out, or is out of order. Its `Retry-After` is meant for
-    /// all users. An order in flight stays in flight.
+    /// The CA could not be reached, timed out, or is unavailable. Its `Retry-After` applies to all
+    /// orders. An order in flight stays in flight.
     Unavailable,
-    /// The CA has not finished the order, which stays in flight. Its `Retry-After` is about this
-    /// order; some CAs say a day for what takes minutes.
+    /// The CA has not finished the order, which stays in flight. Its `Retry-After` applies to this
+    /// order; some CAs send a day for what takes minutes.
     Slow,
     /// Something on this machine: a full disk, a command that failed, a check before the order.
     Ours,
@@ -44,13 +44,13 @@ pub enum RateLimitScope {
     Account,
     /// All orders at the CA.
     Ca,
-    /// The CA did not say. Other orders of the account wait for ten minutes instead of failing one
-    /// after the other.
+    /// The error does not name the limit. Other orders of the account wait for ten minutes instead
+    /// of failing one after the other.
     Unknown,
 }
 
 impl Failure {
-    /// Until when the CA accepts no order for these names.
+    /// When the CA accepts the next order for these names.
     pub(super) fn names_retry_at(&self, now: SystemTime) -> Option<SystemTime> {
         let wait = self.retry_after?;
         match self.kind {
@@ -64,7 +64,7 @@ impl Failure {
         }
     }
 
-    /// Which other orders have to wait, and how long.
+    /// Which other orders have to wait, and for how long.
     pub(super) fn pause(&self) -> Option<(RateLimitScope, Duration)> {
         let wait = self.retry_after.unwrap_or(Duration::from_mins(1));
         match self.kind {

@@ -30,9 +30,9 @@ pub struct LedgerFile {
 /// The time by two clocks: the wall clock, which can be set, and a monotonic one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
-    /// Wall clock.
+    /// The wall clock.
     pub now: SystemTime,
-    /// Monotonic, since an arbitrary start that is fixed for the life of the process.
+    /// The monotonic clock, since an arbitrary time that is fixed for the process.
     pub steady: Duration,
 }
 
@@ -91,7 +91,8 @@ impl LedgerFile {
             clock,
         };
         if file.seen.is_none() {
-            // Written at once: the time of creation tells a new directory from a lost one.
+            // Written at once: the time of creation distinguishes a new state directory from a lost
+            // one.
             file.write()?;
         }
         Ok((file, damaged))
@@ -104,8 +105,8 @@ impl LedgerFile {
 
     /// Changes the ledger under the lock, after reading what other processes have written.
     ///
-    /// On an error the change is in effect in this process all the same, so that a full disk does
-    /// not lose it; but the caller must not do anything that the CA counts.
+    /// After an error the change is in effect in this process all the same, so that a full disk
+    /// does not lose it. The caller must not do anything that the CA counts.
     pub fn update<R>(
         &mut self,
         clock: Clock,
@@ -181,7 +182,7 @@ fn read(path: &Path, now: SystemTime) -> Result<(Ledger, Option<LedgerDamaged>),
     Ok((Ledger::new(now), Some(LedgerDamaged { aside })))
 }
 
-/// A free name beside the file, with the time in seconds.
+/// An unused path beside the file, with the time in seconds.
 fn free_name(path: &Path, now: SystemTime) -> PathBuf {
     let second = now
         .duration_since(SystemTime::UNIX_EPOCH)

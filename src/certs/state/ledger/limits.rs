@@ -24,7 +24,7 @@ impl Rate {
 /// The limits of one CA. `None`: the CA has no limit of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaLimits {
-    /// The name of the CA; `None`: known by its host.
+    /// The name of the CA; `None`: the host names it.
     pub name: Option<&'static str>,
     /// Whether its certificates are publicly trusted.
     pub is_production: bool,
@@ -100,8 +100,8 @@ const LETS_ENCRYPT_STAGING: CaLimits = CaLimits {
     ..LETS_ENCRYPT
 };
 
-/// Google's published limits could not be verified. This is our own: the rate of orders that Let's
-/// Encrypt allows, counted per hour.
+/// Google's published limits could not be verified. These are our own: the rate of orders that
+/// Let's Encrypt allows, counted per hour.
 const GOOGLE: CaLimits = CaLimits {
     name: Some("Google Trust Services"),
     is_production: true,
@@ -133,8 +133,8 @@ const UNKNOWN: CaLimits = CaLimits {
 };
 
 /// Returns the registered domain of a name by the Public Suffix List including its private section,
-/// as Let's Encrypt counts; for an IPv4 address the address, for an IPv6 address its /64 network,
-/// for a name that is itself a suffix the name.
+/// as Let's Encrypt counts. For an IPv4 address that is the address, for an IPv6 address its /64
+/// network, for a public suffix the name itself.
 pub fn registered_domain(name: &str) -> Cow<'_, str> {
     match name.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => return address.to_string().into(),

@@ -1,5 +1,5 @@
-//! The record of one CA: accounts created, orders and their progress, consecutive failures, and how
-//! long the CA asked not to be contacted.
+//! The record of one CA: accounts created, orders and their progress, consecutive failures, and the
+//! pauses that the CA asked for.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ pub enum OrderKind {
     New,
     /// For exactly the names of a certificate that this CA has issued.
     Renewal,
-    /// Naming the certificate that it replaces (RFC 9773 §5).
+    /// An order that names the certificate that it replaces (RFC 9773 §5).
     Replacement,
 }
 
@@ -50,7 +50,7 @@ pub(super) enum OrderProgress {
     Finalizing,
     Issued,
     Ended,
-    /// Finalized and refused: neither a certificate nor a failed authorization.
+    /// Finalized and rejected: neither a certificate nor a failed authorization.
     NotIssued,
 }
 
@@ -60,8 +60,8 @@ impl OrderAttempt {
         matches!(self.progress, OrderProgress::Placed | OrderProgress::Ended)
     }
 
-    /// Until when the order counts as a certificate, because it was issued or may have been. An
-    /// order that was placed and not finalized cannot have been issued.
+    /// Until when the order counts as a certificate, because it was or may have been issued. An
+    /// order that was placed but not finalized cannot have been issued.
     pub(super) fn issue_counts_until(&self, rate: Rate, now: SystemTime) -> Option<SystemTime> {
         match self.progress {
             OrderProgress::Finalizing | OrderProgress::Issued => Some(rate.end(self.moved, now)),
@@ -119,7 +119,7 @@ struct CaPause {
 
 impl CaPause {
     fn retry_at(&self, now: SystemTime) -> RetryAt {
-        // A clock that was set back must not make it longer.
+        // A clock that was set back must not extend the pause.
         RetryAt {
             at: self.until.min(now + Duration::from_hours(24)),
             why: BlockReason::RetryAfter {
@@ -202,7 +202,7 @@ impl CaRecord {
                     && attempt.names.contains(&streak.name)
             });
             let in_flight = u32::try_from(in_flight.count()).unwrap_or(u32::MAX);
-            // One below the limit, as the CA's days do not begin with ours.
+            // One below the limit, as the days of the CA do not begin with ours.
             let over = (streak.level(now).saturating_add(in_flight) + 2)
                 .checked_sub(most)
                 .filter(|n| *n > 0)?;

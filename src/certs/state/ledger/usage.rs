@@ -1,4 +1,4 @@
-//! What is left of the limits of one CA, for any number of orders.
+//! The remaining budgets of the limits of one CA, for any number of orders.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,20 +10,20 @@ use super::record::{CaRecord, OrderAttempt, OrderKind};
 use super::{OrderRequest, limits_on};
 use crate::certs::names::NameSet;
 
-/// What is left of a limit.
+/// The remaining budget of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitBudget {
     pub limit: Limit,
-    /// How many more may follow now.
+    /// How many more events the limit allows now.
     pub left: usize,
-    /// Of how many.
+    /// How many events the limit allows in its window.
     pub most: usize,
 }
 
-/// What counts towards the limits of one CA at one moment.
+/// What counts towards the limits of one CA at a given time.
 ///
-/// Made once from all attempts, it answers for each order in a time that depends on the names of
-/// that order alone: a report on a thousand domains reads the attempts of a week once, not a
+/// It is built once from all attempts. The budget of an order then takes time proportional to the
+/// names of that order: a report on a thousand domains reads the attempts of a week once, not a
 /// thousand times.
 #[derive(Debug, Default)]
 pub struct LimitUsage<'a> {
@@ -79,8 +79,8 @@ impl<'a> LimitUsage<'a> {
         }
     }
 
-    /// What is left of each limit that `request` would use; of a limit that it would use several
-    /// times, as for each of its names, the least.
+    /// The remaining budget of each limit that `request` would use. For a limit that applies to
+    /// each of its names, the smallest.
     pub fn budget(&self, request: &OrderRequest<'_>) -> Vec<LimitBudget> {
         let mut least: BTreeMap<Limit, LimitBudget> = BTreeMap::new();
         for on in limits_on(request) {
