@@ -4,6 +4,7 @@
 mod client;
 mod http2;
 mod setting;
+mod tag_writes;
 mod transfer;
 mod upstream;
 

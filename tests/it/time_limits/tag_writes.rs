@@ -1,0 +1,103 @@
+//! How long a push waits for another one of the same tag, and that the manifests that wait count in
+//! the memory budget.
+
+use crate::access::fixture::allow;
+use crate::harness::{
+    Clock, Domain, Gateway, RawPeer, Setup, Upstream, json, promptly, request, seconds,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// A gateway where tags may be created and not overwritten, before a registry that does not answer.
+async fn gateway(upstream: &Upstream) -> Gateway {
+    let rules = allow("**", "'pull', 'push'");
+    let domain = Domain::new("ci.test", &upstream.url()).tables(&rules);
+    Setup::new().domain(domain).start().await
+}
+
+/// Begins to push a manifest.
+async fn push(gateway: &Gateway, tag: &str, manifest: &[u8]) -> RawPeer<TlsStream<TcpStream>> {
+    let mut client = promptly(gateway.client()).await;
+    let length = format!("Content-Length: {}\r\n", manifest.len());
+    let head = request("PUT", &format!("/v2/base/app/manifests/{tag}"), &length);
+    client.send(head).await;
+    promptly(client.try_send(manifest)).await.unwrap();
+    client
+}
+
+/// Asserts that a push waits, and that it is refused after this time.
+async fn is_refused_after<IO>(clock: &Clock, client: &mut RawPeer<IO>, limit: u64, message: &str)
+where
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    clock.jump(seconds(limit - 1)).await;
+    client.silent().await;
+    clock.jump(seconds(1)).await;
+    let (head, body) = promptly(client.answer()).await;
+    assert_eq!((head.status(), head.get("retry-after")), (503, Some("5")));
+    let error = &json(&body)["errors"][0];
+    assert_eq!(error["code"], "UNAVAILABLE");
+    let text = error["message"].as_str().unwrap();
+    assert!(text.starts_with(message), "{text}");
+}
+
+#[tokio::test]
+async fn a_push_waits_thirty_seconds_for_another_of_its_tag() {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let gateway = gateway(&upstream).await;
+    let mut first = push(&gateway, "v1", b"{}").await;
+    let mut registry = promptly(upstream.accept()).await;
+    assert!(promptly(registry.head()).await.first.starts_with("HEAD "));
+    let mut second = push(&gateway, "v1", b"{\"other\": 1}").await;
+    upstream.untouched().await;
+    let refused = "another push to this tag has not ended yet";
+    is_refused_after(&clock, &mut second, 30, refused).await;
+    upstream.untouched().await;
+
+    // The first one goes on, and others find the tag unlocked when it has ended.
+    let answer = |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    registry.send(answer("404 Not Found")).await;
+    assert!(promptly(registry.head()).await.first.starts_with("PUT "));
+    assert_eq!(promptly(registry.bytes(2)).await, b"{}");
+    registry.send(answer("201 Created")).await;
+    assert_eq!(promptly(first.answer()).await.0.status(), 201);
+    let _third = push(&gateway, "v1", b"{}").await;
+    assert!(promptly(registry.head()).await.first.starts_with("HEAD "));
+}
+
+#[tokio::test]
+async fn manifests_at_a_registry_that_does_not_answer_count_in_the_budget() {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let gateway = gateway(&upstream).await;
+    // 16 MiB for one user.
+    let manifest = vec![b' '; 8 << 20];
+    let mut registries = Vec::new();
+    let mut pushes = Vec::new();
+    for tag in ["v1", "v2"] {
+        pushes.push(push(&gateway, tag, &manifest).await);
+        let mut registry = promptly(upstream.accept()).await;
+        assert!(promptly(registry.head()).await.first.starts_with("HEAD "));
+        registries.push(registry);
+    }
+    let mut third = push(&gateway, "v3", b"{}").await;
+    is_refused_after(
+        &clock,
+        &mut third,
+        10,
+        "too many manifests are being pushed",
+    )
+    .await;
+    upstream.untouched().await;
+
+    // The memory is released with the push.
+    drop(registries.pop());
+    assert_eq!(
+        promptly(pushes.pop().unwrap().answer()).await.0.status(),
+        502
+    );
+    let _fourth = push(&gateway, "v4", b"{}").await;
+    let mut registry = promptly(upstream.accept()).await;
+    assert!(promptly(registry.head()).await.first.starts_with("HEAD "));
+}
