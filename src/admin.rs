@@ -14,6 +14,7 @@ use http_body_util::Full;
 use crate::app::App;
 use crate::listen::limits::ConnectionLimits;
 use crate::registry::host::Authority;
+use crate::request::host::requested_authority;
 use crate::state_file::run_blocking;
 use control::ControlSocket;
 
@@ -90,17 +91,8 @@ async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> 
 /// Whether the Host is an address or localhost: a web page could otherwise read the response
 /// through a name of its own that resolves to this address (DNS rebinding).
 fn is_addressed_directly<B>(request: &Request<B>) -> bool {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return false;
-    };
-    let authority = host
-        .to_str()
-        .ok()
-        .and_then(|host| Authority::parse(host).ok());
-    authority.is_some_and(|authority| {
-        authority.host.ip().is_some() || authority.host.as_str() == "localhost"
-    })
+    requested_authority(request)
+        .is_ok_and(|Authority { host, .. }| host.ip().is_some() || host.as_str() == "localhost")
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

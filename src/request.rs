@@ -13,6 +13,7 @@ mod context;
 mod forwarded;
 pub(crate) mod gateway;
 pub mod headers;
+pub(crate) mod host;
 pub(crate) mod locate;
 pub(crate) mod obligations;
 pub(crate) mod plain;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Version, header};
 
 use super::conn_info::ConnInfo;
+use super::host::{RequestHostError, requested_host};
 use super::rejection::Rejection;
 use super::site::{Site, Sites};
 use crate::registry::host::{Authority, HostName};
@@ -19,7 +19,8 @@ pub(crate) fn locate<'s>(
     conn: &ConnInfo,
     parts: &Parts,
 ) -> Result<&'s Arc<Site>, Rejection> {
-    let text = host(parts)?;
+    let invalid = |error: RequestHostError| Rejection::bad_request(error.to_string());
+    let text = requested_host(&parts.uri, &parts.headers, parts.version).map_err(invalid)?;
     // Nearly every request names what its handshake named, in the same letters.
     if let Some(sni) = &conn.sni
         && is_written(sni, text)
@@ -27,8 +28,8 @@ pub(crate) fn locate<'s>(
     {
         return Ok(site);
     }
-    let invalid = |_| Rejection::bad_request("the host of the request is not valid");
-    let host = Authority::parse(text).map_err(invalid)?.host;
+    let authority = Authority::parse(text).map_err(|_| invalid(RequestHostError::Invalid))?;
+    let host = authority.host;
     let Some(site) = sites.find(conn.listener, &host) else {
         return Err(Rejection::unknown_host());
     };
@@ -49,23 +50,6 @@ pub(crate) fn locate<'s>(
     }
 }
 
-/// The one host of a request, whichever way its protocol says it.
-fn host(parts: &Parts) -> Result<&str, Rejection> {
-    let written = single_host(&parts.headers)?;
-    let named = parts.uri.authority().map(|authority| authority.as_str());
-    // HTTP/1.1 wants the header even beside an absolute target (RFC 9112 §3.2); HTTP/2 may leave
-    // either away, but not say two different things (RFC 9113 §8.3.1).
-    match (written, named) {
-        (None, _) if parts.version < Version::HTTP_2 => {
-            Err(Rejection::bad_request("the request has no Host"))
-        }
-        (None, None) => Err(Rejection::bad_request("the request has no host")),
-        (Some(text), None) | (None, Some(text)) => Ok(text),
-        (Some(written), Some(named)) if written.eq_ignore_ascii_case(named) => Ok(written),
-        (Some(_), Some(_)) => Err(Rejection::bad_request("the request names two hosts")),
-    }
-}
-
 /// Whether a text is this very name, with or without a port: what `Authority` finds out for every
 /// spelling, at the price of making the name anew.
 fn is_written(name: &HostName, text: &str) -> bool {
@@ -74,18 +58,4 @@ fn is_written(name: &HostName, text: &str) -> bool {
         Some(rest) => Authority::is_port(rest),
         None => false,
     }
-}
-
-fn single_host(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
-    let mut all = headers.get_all(header::HOST).iter();
-    let Some(first) = all.next() else {
-        return Ok(None);
-    };
-    if all.next().is_some() {
-        return Err(Rejection::bad_request("the request has two Host headers"));
-    }
-    first
-        .to_str()
-        .map(Some)
-        .map_err(|_| Rejection::bad_request("the host of the request is not valid"))
 }

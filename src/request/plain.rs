@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 
+use super::host::requested_authority;
 use super::site::{Site, Sites};
 use crate::certs::challenge::Challenges;
 use crate::registry::host::Authority;
@@ -44,7 +45,7 @@ fn redirect<B>(
     request: &Request<B>,
     real_port: RealPort<'_>,
 ) -> Response<Full<Bytes>> {
-    let Some(authority) = authority(request) else {
+    let Ok(authority) = requested_authority(request) else {
         return answer(StatusCode::BAD_REQUEST, "the request needs one valid Host");
     };
     let Some(site) = sites.find_anywhere(&authority.host) else {
@@ -83,22 +84,6 @@ fn https_port(site: &Arc<Site>, authority: &Authority, real_port: RealPort<'_>) 
             .any(|name| *name == authority.host)
     });
     naming.next().map(real_port)
-}
-
-fn authority<B>(request: &Request<B>) -> Option<Authority> {
-    let mut all = request.headers().get_all(header::HOST).iter();
-    let first = all.next()?;
-    let single = all.next().is_none();
-    // An absolute target takes precedence (RFC 9112 §3.2.2), but then both must agree.
-    let agrees = request
-        .uri()
-        .authority()
-        .is_none_or(|named| named.as_str().as_bytes() == first.as_bytes());
-    if single && agrees {
-        Authority::parse(first.to_str().ok()?).ok()
-    } else {
-        None
-    }
 }
 
 fn answer(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {

@@ -109,7 +109,7 @@ impl Rejection {
     }
 
     /// A request that cannot be understood in one way only.
-    pub(crate) fn bad_request(message: &'static str) -> Self {
+    pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
     }
 
