@@ -151,7 +151,7 @@ async fn reload(app: &Arc<App>) -> ControlReply {
     }
 }
 
-/// For a line to come, and for the reply to be taken.
+/// For receiving the command, and for sending the reply.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below the client's timeout. A reload that is dropped changes nothing.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(110);

@@ -100,7 +100,7 @@ impl Drop for ClientPermit {
     }
 }
 
-/// The address, or the /64 of an IPv6 address: that is what one customer of a provider has.
+/// The address, or the /64 of an IPv6 address, which providers assign to one customer.
 fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

@@ -311,7 +311,8 @@ fn push_digits(out: &mut String, number: u64, width: usize) {
     out.push_str(digits);
 }
 
-/// `key=value` pairs in a fixed order; unknown values are `-`. The rule is left out if it is unknown.
+/// `key=value` pairs in a fixed order; unknown values are `-`. The rule is left out if it is
+/// unknown.
 fn write_text(out: &mut String, entry: &AccessLogEntry<'_>) {
     push_time(out, entry.time);
     for (key, field) in entry.fields() {

@@ -1,5 +1,5 @@
-//! Reads the login of a request, and refuses it where too many were wrong before. The last step
-//! without cost.
+//! Reads the credentials of a request and applies the limits on failed logins. The last step that
+//! costs no password hash.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -12,11 +12,11 @@ use crate::auth::lockout::{Logged, TooManyFailures};
 use crate::auth::verify::{Login, LoginAdmission, Verifier, VerifyError};
 use crate::config::snapshot::FailureBudgets;
 
-/// Admits users whose password is cached, and to the check of the password those with tries left.
+/// Admits users whose password is cached, and those with tries left to the check of the password.
 ///
-/// Errors: 401 with the challenge for no, foreign, or known wrong credentials; 400 for two of them,
-/// since whoever stands behind might read the other one; 429 when too many were wrong, whether or
-/// not the user exists.
+/// Errors: 401 with the challenge for no credentials, another scheme, or a known wrong password;
+/// 400 for two Authorization headers, of which the upstream might read the other one; 429 after too
+/// many wrong passwords, whether or not the user exists.
 pub(crate) fn admit(
     verifier: &Verifier,
     site: &Site,
@@ -49,7 +49,7 @@ pub(crate) fn login(
     };
     verifier.admit(&login).map_err(|error| {
         if let VerifyError::Refused(refused) = &error {
-            // A name that nobody has may be a password in the wrong field.
+            // An unknown name may be a password typed into the wrong field.
             let user = users.claim(credentials.user()).user.map(UserName::as_str);
             log(refused, site, conn, user);
         }
@@ -81,13 +81,13 @@ pub(crate) fn credentials(
         };
         Rejection::unauthorized(site, message)
     })?;
-    // skopeo and its kin send an empty pair when they have nothing else to send.
+    // skopeo, podman and buildah send an empty pair if they have no credentials.
     Ok(Some(credentials).filter(|credentials| !credentials.is_empty()))
 }
 
 /// The only `Authorization` of a request.
 ///
-/// Errors: 400 for two of them, for an upstream might read the other one.
+/// Errors: 400 for two of them, since the upstream might read the other one.
 pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Rejection> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let first = all.next();

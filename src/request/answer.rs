@@ -1,4 +1,4 @@
-//! What a route leads to: the response of an upstream or of moorgate's own registry.
+//! Answers routed requests, from an upstream or from moorgate's own registry.
 
 mod catalog;
 pub(crate) mod forward;

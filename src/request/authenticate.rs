@@ -1,5 +1,4 @@
-//! Who makes the request: checks the password of an admitted login against the users of the virtual
-//! host.
+//! Checks the password of an admitted login against the users of the virtual host.
 
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use crate::auth::{Identity, UserName};
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::call::Call;
 
-/// Who makes a request, and what a token allows.
+/// The user of a request, and the access of its token.
 pub(crate) struct Authenticated {
     pub(crate) identity: Identity,
     /// The access that the token was issued for. Without a token the rules alone decide.
@@ -43,8 +42,8 @@ impl From<Verified> for Authenticated {
 
 /// Checks the password.
 ///
-/// Errors: 401 with the challenge for a wrong password; 503 when too many passwords are being
-/// checked; 429 when others of the same address used up its tries meanwhile.
+/// Errors: 401 with the challenge for a wrong password; 503 when the password queue is full; 429
+/// when other requests used up the tries of the address meanwhile.
 pub(crate) async fn authenticate(
     verifier: &Verifier,
     site: &Site,
@@ -85,7 +84,7 @@ pub(crate) fn is_anonymous_request(
     may_be && is_call && is_without_login(headers)
 }
 
-/// No credentials, or the empty pair that skopeo and its kin send when they have none.
+/// No credentials, or the empty pair that skopeo, podman and buildah send without any.
 fn is_without_login(headers: &HeaderMap) -> bool {
     match admit::authorization(headers) {
         Ok(Some(value)) => {

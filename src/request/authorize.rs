@@ -26,7 +26,7 @@ use denial::Denial;
 /// The proof that a request is allowed, and its obligations. Only [`authorize`] makes one.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    /// The target of the request, or what takes its place.
+    /// The target of the request, or the one that replaces it.
     target: RequestTarget,
     obligations: Obligations,
     requester: Requester,
@@ -67,7 +67,7 @@ impl Grant {
         self.session_owner.as_ref()
     }
 
-    /// Takes out what is said of the tags.
+    /// Takes the obligations of the tags out; they own the rejections.
     pub(crate) fn take_tag_writes(&mut self) -> Vec<TagObligation> {
         match std::mem::replace(&mut self.obligations, Obligations::Plain) {
             Obligations::TagWrites(tags) => tags,
@@ -87,9 +87,9 @@ pub(crate) struct Authorized {
 
 /// Decides by the access rules of the virtual host. Without rules every user may do everything.
 ///
-/// A token is good for what it was given for at most. Errors: 403 for what a user may not do, 401
-/// where a login or another token might help. What is in a repository of which the user may see
-/// nothing is no error here: it goes on as the question for a repository that does not exist.
+/// A token allows at most its scope. Errors: 403 for a denied action, 401 where a login or another
+/// token might help. A call to a repository that the user may not see is no error: it continues as
+/// a call to a repository that does not exist.
 pub(crate) fn authorize(
     site: &Site,
     client: IpAddr,
@@ -132,8 +132,8 @@ pub(crate) fn authorize(
     })
 }
 
-/// A page shows all repositories to whoever sees it, and changes any of them for whoever may press
-/// its buttons.
+/// Pages show all repositories to every user who may read them, and let those who may change
+/// something change any repository.
 fn page(site: &Site, requester: &Requester, used: PageAccess) -> Result<(), Rejection> {
     let seen = site.policy.sees_everything(requester.principal());
     if !seen.allowed {
@@ -262,7 +262,7 @@ impl Authorizer<'_> {
         self.site.policy.is_open() && self.requester.user.is_some() && is_simple
     }
 
-    /// Something that is in a repository.
+    /// An action on the content of a repository.
     fn seen(
         &self,
         call: &Arc<Call>,
@@ -274,8 +274,8 @@ impl Authorizer<'_> {
         self.allow_or_hide(call, repository, decision, (action, tag))
     }
 
-    /// Every client looks with HEAD whether there is already what it is about to push, or whether
-    /// it arrived: for that the right to push is enough, where nothing denies the other one.
+    /// Clients check with HEAD whether content exists before and after they push it. The right to
+    /// push suffices for that, unless a rule denies pulls.
     fn read(
         &self,
         call: &Arc<Call>,
@@ -337,7 +337,7 @@ impl Authorizer<'_> {
         }
     }
 
-    /// Without a name the registry would look through all repositories.
+    /// Without a source repository the registry would search all of them.
     fn may_mount(&self, from: Option<&RepositoryName>) -> bool {
         from.is_some_and(|from| self.decide(Action::MountFrom, from, None).allowed)
     }
@@ -354,7 +354,7 @@ impl Authorizer<'_> {
         };
         let mut obligations: Vec<TagObligation> = Vec::new();
         for tag in own.into_iter().chain(tags) {
-            if !obligations.iter().any(|term| term.tag == *tag) {
+            if !obligations.iter().any(|other| other.tag == *tag) {
                 obligations.push(TagObligation {
                     tag: tag.clone(),
                     allowed: self.allowed_write(repository, tag)?,
@@ -364,10 +364,9 @@ impl Authorizer<'_> {
         if obligations.is_empty() {
             self.push(repository)?;
         }
-        // Where nobody may move a tag and not make it, or the other way round, nothing depends on
-        // what is there.
-        let depends = |term: &TagObligation| {
-            self.site.serializes_tag_writes || !matches!(term.allowed, TagWrite::Any)
+        // Where no rule distinguishes creating from overwriting, the existing tag does not matter.
+        let depends = |obligation: &TagObligation| {
+            self.site.serializes_tag_writes || !matches!(obligation.allowed, TagWrite::Any)
         };
         Ok(if obligations.iter().any(depends) {
             Obligations::TagWrites(obligations)
@@ -390,7 +389,7 @@ impl Authorizer<'_> {
         }
     }
 
-    /// The session as the registry knows it. What is somebody else's is as if it did not exist.
+    /// The session id of the registry. A session of another user is unknown.
     fn open(&self, repository: &RepositoryName, upload: &UploadId) -> Result<UploadId, Rejection> {
         let Some(owner) = owner(self.site, self.requester) else {
             return Ok(upload.clone());
@@ -416,8 +415,7 @@ impl Authorizer<'_> {
     }
 }
 
-/// A name of as many levels that nobody has and nobody can guess: what is said of it is what would
-/// be said of the repository if that did not exist.
+/// A random name with as many levels: the registry responds as if the repository did not exist.
 fn placeholder_repository(repository: &RepositoryName) -> Result<RepositoryName, NoRandomness> {
     let levels = repository.as_str().split('/').count().min(MAX_LEVELS);
     let level = |_| crypto::random::<16>().map(|bytes| crypto::hex(&bytes));

@@ -17,10 +17,10 @@ use crate::registry::call::{Call, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
 use crate::registry::scope::{Resource, Right, Rights};
 
-/// Verifies the token of a request. Only here: whatever takes long goes on when it has expired.
+/// Verifies the token of a request. A transfer may continue after its token has expired.
 ///
-/// Errors: 401 for no token, for other credentials, and for a token that is worth nothing here and
-/// now; 400 for two of them. The challenge is made by [`challenged`].
+/// Errors: 401 for no token, for other credentials, and for an invalid or expired token; 400 for
+/// two Authorization headers. [`challenged`] adds the challenge.
 pub(crate) fn authenticate(
     tokens: &Tokens,
     site: &Site,
@@ -43,14 +43,14 @@ pub(crate) fn authenticate(
         clock::time_of_day(),
     );
     let verified = verified.map_err(Rejection::invalid_token)?;
-    // An older one, of a time when nobody had to log in.
+    // Issued when the domain still allowed anonymous access.
     if verified.user.is_none() && site.host.auth.anonymous.actions().is_empty() {
         return Err(Rejection::unauthorized(site, "log in to use this registry"));
     }
     Ok(verified)
 }
 
-/// What stands behind `Bearer` (RFC 6750 §2.1).
+/// The token after `Bearer` (RFC 6750 §2.1).
 fn token(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     let token = token.trim_start_matches(' ');
@@ -59,8 +59,8 @@ fn token(value: &HeaderValue) -> Option<&str> {
 
 /// Restricts what the rules allow to the scope of the token.
 ///
-/// Errors: 401 if that is not enough. A mount from a repository that the token is not for becomes
-/// an upload. What is hidden stays so: a token is never given for it.
+/// Errors: 401 if the scope does not suffice. A mount from a repository outside the scope becomes
+/// an upload. Hidden repositories stay hidden: no token includes them.
 pub(crate) fn restrict_to_scope(
     access: &TokenAccess,
     target: RequestTarget,
@@ -87,8 +87,8 @@ pub(crate) fn restrict_to_scope(
     }
 }
 
-/// Gives a refusal that wants a login the challenge of this request: where to get a token, and for
-/// what.
+/// Adds the challenge to a rejection that asks for a login: the token endpoint and the scope
+/// (RFC 6750 §3).
 pub(crate) fn challenged(
     rejection: Rejection,
     site: &Site,
@@ -112,13 +112,13 @@ pub(crate) fn challenged(
     }
     match HeaderValue::try_from(text) {
         Ok(value) => rejection.with_challenge(value),
-        // It cannot be: the host was found to be one. Without a challenge a 401 still is one.
+        // The host was parsed, so this does not happen. A 401 without a challenge is still a 401.
         Err(_) => rejection,
     }
 }
 
-/// The host and port as the client wrote them, which [`locate`](super::locate::locate) has found to
-/// be valid: only there do clients send what they got from the same place.
+/// The host and port as the client wrote them, which [`locate`](super::locate::locate) has checked:
+/// clients send tokens only to the host that issued them.
 fn host(parts: &Parts) -> &str {
     let header = parts
         .headers
@@ -133,7 +133,7 @@ fn host(parts: &Parts) -> &str {
 enum RequiredScope<'a> {
     Nothing,
     Catalog,
-    /// One of these rights to a repository; and what is asked for to have it.
+    /// One of these rights to a repository.
     Right(&'a RepositoryName, &'static [Right]),
 }
 
@@ -157,8 +157,8 @@ impl<'a> RequiredScope<'a> {
         }
     }
 
-    /// What a token has to be asked for. `again`: a token was shown that is not enough, so that it
-    /// is a push which looks whether something is there, and may not read.
+    /// The scope that a token must be requested with. `again`: the presented token does not
+    /// suffice, as when a push checks whether content exists and may not pull.
     fn scope(&self, again: bool) -> Option<String> {
         let (resource, rights) = match self {
             Self::Nothing => return None,

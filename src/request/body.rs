@@ -1,4 +1,5 @@
-//! The body of an answer: a few bytes of our own, or the upstream's stream, counted on its way.
+//! Response bodies: a few bytes of moorgate's own, a stream of the upstream, or a file of the
+//! store. Sent bytes are counted.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use super::record::{RequestEnd, RequestRecord};
 use crate::store::file_body::FileBody as Stored;
 use crate::upstream::response_body::UpstreamBody;
 
-/// The body of an answer, with the record of its request: when this is dropped, it is over.
+/// A response body with the record of its request, which is written when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     content: Content,
@@ -25,7 +26,7 @@ pub(crate) struct ResponseBody {
 
 #[derive(Debug)]
 enum Content {
-    /// Our own words, and their length for a HEAD that does not send them.
+    /// A text of moorgate's own, and its length, also for HEAD, which does not send it.
     Own {
         text: Bytes,
         length: usize,
@@ -35,7 +36,7 @@ enum Content {
 }
 
 impl ResponseBody {
-    /// A text of our own.
+    /// A text of moorgate's own.
     pub(crate) fn own(text: impl Into<Bytes>, head_only: bool) -> Self {
         let text = text.into();
         let length = text.len();
@@ -46,7 +47,7 @@ impl ResponseBody {
         }
     }
 
-    /// The upstream's answer.
+    /// The response body of an upstream.
     pub(crate) fn streamed(answer: UpstreamBody) -> Self {
         Self {
             content: Content::Streamed(Box::new(answer)),
@@ -62,7 +63,7 @@ impl ResponseBody {
         }
     }
 
-    /// The length of our own text, sent or not.
+    /// The length of moorgate's own text, whether or not it is sent.
     pub(crate) fn own_length(&self) -> usize {
         match &self.content {
             Content::Own { length, .. } => *length,
@@ -70,10 +71,10 @@ impl ResponseBody {
         }
     }
 
-    /// Gives it the record to keep until its end.
+    /// Attaches the record of the request.
     pub(super) fn recorded(mut self, mut record: Box<RequestRecord>) -> Self {
         if self.is_end_stream() {
-            // hyper asks no body for frames that says there are none.
+            // hyper does not poll a body that says it is at its end.
             record.end(RequestEnd::Complete);
         }
         self.record = Some(record);
@@ -81,19 +82,19 @@ impl ResponseBody {
     }
 }
 
-/// What ends a connection in mid-body, so that what is cut looks cut.
+/// Ends the connection in mid-body, so that the client sees that the response is incomplete.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer ended early")]
-pub(crate) struct AnswerCut(#[source] Box<dyn Error + Send + Sync>);
+#[error("the response ended early")]
+pub(crate) struct ResponseCut(#[source] Box<dyn Error + Send + Sync>);
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = AnswerCut;
+    type Error = ResponseCut;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseCut>>> {
         let this = &mut *self;
         let next = match &mut this.content {
             Content::Own { text, .. } if text.is_empty() => None,
@@ -101,13 +102,13 @@ impl Body for ResponseBody {
             Content::Streamed(answer) => match Pin::new(&mut **answer).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(next) => {
-                    next.map(|frame| frame.map_err(|error| AnswerCut(error.into())))
+                    next.map(|frame| frame.map_err(|error| ResponseCut(error.into())))
                 }
             },
             Content::Stored(stored) => match Pin::new(stored).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(next) => {
-                    next.map(|frame| frame.map_err(|error| AnswerCut(error.into())))
+                    next.map(|frame| frame.map_err(|error| ResponseCut(error.into())))
                 }
             },
         };
@@ -144,13 +145,12 @@ impl Body for ResponseBody {
     }
 }
 
-/// The body of a request that is refused. A long one is left where it is: the answer comes at once.
-/// A short one is taken first, as servers in Go do, whose clients are used to it: containerd's
-/// pusher waits for ever when a manifest is refused before it has been taken. The connection ends
-/// in either case.
+/// Reads the short body of a rejected request, as servers written in Go do: the pusher of
+/// containerd waits forever if a manifest is rejected before it was read. A long body is left
+/// unread. The connection is closed in both cases.
 pub(crate) async fn drain_short_body(conn: &ConnInfo, headers: &HeaderMap, mut body: Incoming) {
     let length = body.size_hint().exact().unwrap_or(u64::MAX);
-    // HTTP/2 ends a stream alone; who waits for a word before the body is told no with the answer.
+    // HTTP/2 resets only the stream; a client that waits for 100 Continue sends no body.
     if conn.protocol == Protocol::Http2
         || length > MAX_DRAINED_BYTES
         || headers.contains_key(header::EXPECT)
@@ -158,11 +158,11 @@ pub(crate) async fn drain_short_body(conn: &ConnInfo, headers: &HeaderMap, mut b
         return;
     }
     let taking = async { while let Some(Ok(_)) = body.frame().await {} };
-    // Whoever does not send it gets the answer all the same.
+    // A client that does not send it gets the response all the same.
     let _: Result<(), _> = tokio::time::timeout(DRAIN_TIMEOUT, taking).await;
 }
 
-/// Manifests are shorter, layers seldom.
+/// Manifests are shorter, layers usually longer.
 const MAX_DRAINED_BYTES: u64 = 64 << 10;
-/// A client that has sent the head has usually sent this much too.
+/// Clients usually send a short body together with the head.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(250);

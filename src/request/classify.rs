@@ -14,7 +14,7 @@ use super::site::Site;
 use super::target::{self, PageAccess, RequestTarget};
 use crate::registry::call::{Call, CallError};
 
-/// Refuses what no host, path or user could make acceptable.
+/// Rejects requests that are invalid for every host, path and user.
 ///
 /// Errors: 501 for CONNECT and Upgrade, 400 for an invalid target or ambiguous framing (RFC 9112
 /// §6), 414 and 431 beyond the limits of the connection.
@@ -22,15 +22,14 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
         return Err(Rejection::not_implemented("CONNECT is not spoken here"));
     }
-    // RFC 9110 §7.8 would let us ignore it, but bytes that follow it are meant for another
-    // protocol.
+    // RFC 9110 §7.8 allows to ignore it, but the bytes after the head belong to another protocol.
     if parts.headers.contains_key(header::UPGRADE) {
         return Err(Rejection::not_implemented(
             "no other protocol than HTTP is spoken here",
         ));
     }
-    // What is no path is for CONNECT or `OPTIONS *` alone (RFC 9112 §3.2); HTTP/2 lets a query or
-    // nothing at all stand for one.
+    // Only CONNECT and `OPTIONS *` have a target that is not a path (RFC 9112 §3.2). In HTTP/2 it
+    // may be empty or a query.
     let Some(target) = parts
         .uri
         .path_and_query()
@@ -61,7 +60,7 @@ fn has_unambiguous_framing(headers: &HeaderMap) -> bool {
         values.next().is_none_or(|value| is_fine(value.as_bytes())) && values.next().is_none()
     };
     at_most_one(header::TRANSFER_ENCODING, |coding| coding.eq_ignore_ascii_case(b"chunked"))
-        // HTTP/2 takes an empty length for none.
+        // An empty Content-Length passes in HTTP/2.
         && at_most_one(header::CONTENT_LENGTH, |length| {
             !length.is_empty() && length.iter().all(u8::is_ascii_digit)
         })

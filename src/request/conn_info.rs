@@ -20,14 +20,14 @@ pub struct ConnInfo {
     pub listener: ListenAddress,
     /// The peer of the connection, or the one that the PROXY protocol names.
     pub peer: SocketAddr,
-    /// The name of the TLS handshake; `None` when an IP address was asked for.
+    /// The server name of the TLS handshake (SNI); `None` if the client connected to an IP address.
     pub sni: Option<HostName>,
     pub protocol: Protocol,
     /// The maximum length of a request target.
     pub target_bytes: usize,
     /// The maximum number of header lines.
     pub head_lines: usize,
-    /// Limits the forms of this connection that are read at once, for they come before a login.
+    /// Limits the forms of this connection that are read at once: they come before a login.
     form_permits: Arc<Semaphore>,
     /// The client's address.
     address: IpAddr,
@@ -49,7 +49,7 @@ impl ConnInfo {
             head_lines,
             ..
         } = *settings;
-        // An IPv4 client that came over an IPv6 socket is an IPv4 client.
+        // An IPv4 client on an IPv6 socket has an IPv4-mapped address.
         let address = peer.ip().to_canonical();
         let client = to_header_value(address);
         let form_permits = Arc::new(Semaphore::new(MAX_FORMS));
@@ -83,7 +83,7 @@ impl ConnInfo {
         }
     }
 
-    /// The client's address. An IPv4 address is one, also when it came over an IPv6 socket.
+    /// The client's address; never an IPv4-mapped one.
     pub fn client_address(&self) -> IpAddr {
         self.address
     }

@@ -1,4 +1,4 @@
-//! What the steps of the line know of one request.
+//! The context of one request, which all steps share.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::gateway::Gateway;
 use super::record::RequestRecord;
 use super::site::{Site, Sites};
 
-/// One request on its way along the line, once its virtual host is known. The body travels beside
-/// it: the step that answers consumes it.
+/// One request, once its virtual host is known. The body is separate: the step that answers
+/// consumes it.
 pub(crate) struct RequestContext<'a> {
     pub(crate) gateway: &'a Gateway,
     /// The configuration that the request sees to its end.

@@ -1,5 +1,5 @@
-//! Whom a request comes from when a proxy stands in between: what `X-Forwarded-For` says, as far as
-//! it is believed. `Forwarded` (RFC 7239) is not read: two headers can contradict each other.
+//! The client of a request that came through a trusted proxy, from `X-Forwarded-For`. `Forwarded`
+//! (RFC 7239) is not read: two headers can contradict each other.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,10 +10,9 @@ use crate::config::network::TrustedProxies;
 
 /// The client that a trusted proxy names; none where the connection's own is the client.
 ///
-/// Each proxy writes its own client at the end, so the list is read from there: the first address
-/// that is not a trusted proxy is the client, and whatever stands before it may be the client's
-/// invention. Where something is no address, the proxy that passed it on is as far as anybody is
-/// known.
+/// Each proxy appends its own client, so the list is read from its end: the first address that is
+/// no trusted proxy is the client, which may have invented everything before it. At an element that
+/// is no address, the proxy that appended it counts as the client.
 pub(super) fn client(
     peer: IpAddr,
     trusted: &TrustedProxies,
@@ -104,7 +103,7 @@ mod tests {
             (&["[2001:db8::1]"], Some("2001:db8::1")),
             // All of them are trusted: it began with the first.
             (&["10.0.0.3, 10.0.0.2"], Some("10.0.0.3")),
-            // No address: whoever passed it on is as far as anybody is known.
+            // No address: the proxy that appended it counts as the client.
             (&["192.0.2.7, unknown"], None),
             (&["192.0.2.7, unknown, 10.0.0.2"], Some("10.0.0.2")),
             (&["192.0.2.7, "], None),
@@ -134,7 +133,7 @@ mod tests {
     }
 
     proptest! {
-        /// What a client writes itself stands before what the proxy adds, and changes nothing.
+        /// What a client sends itself comes before what the proxy appends, and has no effect.
         #[test]
         fn what_a_client_invents_changes_nothing(invented in "[ -~]{0,100}") {
             let both = format!("{invented},192.0.2.7");

@@ -6,13 +6,13 @@ use http::{HeaderMap, HeaderValue};
 use super::conn_info::ConnInfo;
 use super::forwarded::X_FORWARDED_FOR;
 
-/// What a registry says of itself on every response.
+/// Registries send it with every response.
 pub(crate) const API_VERSION: HeaderName =
     HeaderName::from_static("docker-distribution-api-version");
-/// The digest of the content that a response is about.
+/// The digest of the content of a response.
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// Headers that speak about one connection (RFC 9110 §7.6.1), and what older clients send so.
+/// Headers of one connection (RFC 9110 §7.6.1), including those of older clients.
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -41,19 +41,18 @@ fn is_protected(name: &HeaderName) -> bool {
 
 fn is_spoofable(name: &HeaderName) -> bool {
     let text = name.as_str();
-    // Servers that read headers as variables fold `_` and `-`: X_Forwarded_For would be ours there.
+    // CGI servers do not distinguish `_` from `-`: X_Forwarded_For would replace ours.
     *name == header::FORWARDED
         || *name == X_REAL_IP
         || text.starts_with("x-forwarded")
         || text.contains('_')
-        // No token (RFC 9110 §5.6.2), but it comes through in HTTP/2.
+        // Not a token (RFC 9110 §5.6.2), but passes in HTTP/2.
         || text.contains('"')
         || SPOOFABLE.contains(&text)
 }
 
-/// What other proxies say in these words, and servers made to stand behind one believe: who asks
-/// and from where, and what is asked for in place of the method, path and host that were judged
-/// here.
+/// Headers of other proxies, in which servers behind them trust: user and address of the client,
+/// and the method, path and host in place of those that were authorized here.
 const SPOOFABLE: [&str; 19] = [
     "remote-user",
     "x-remote-user",
@@ -87,8 +86,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     remove_where(headers, |name| HOP_BY_HOP.contains(name));
 }
 
-/// Removes by looking at each name once: most heads hold none of those that are removed, and each
-/// look-up by name costs more than the comparisons.
+/// Compares each name once: most heads contain none of the removed headers, and a lookup by name
+/// costs more than the comparisons.
 fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
     let removed: Vec<HeaderName> = headers
         .keys()
@@ -112,7 +111,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Whether a registry written in Go would take the body for a form, and would then read `digest`,
-/// `mount`, `from` and `_state` from it in place of the query that was judged here
+/// `mount`, `from` and `_state` from it in place of the query that was authorized here
 /// (`ParseMultipartForm`).
 pub(crate) fn has_form_type(headers: &HeaderMap) -> bool {
     headers
@@ -145,10 +144,11 @@ pub(crate) fn correct_upload_type(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes a client's headers into those of the request upstream, but for Host and Authorization.
+/// Turns the headers of a client into those of the upstream request, except for Host and
+/// Authorization.
 pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: HeaderValue) {
     remove_hop_by_hop(headers);
-    // moorgate answers Expect itself when the body is first asked for.
+    // hyper answers Expect itself when the body is first polled.
     remove_where(headers, |name| {
         *name == header::EXPECT || is_spoofable(name)
     });
@@ -158,7 +158,7 @@ pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: Header
     headers.insert(X_FORWARDED_HOST, public_host);
 }
 
-/// HTTP/2 cuts a cookie into crumbs, which are one line again in HTTP/1.1 (RFC 9113 §8.2.3).
+/// Joins the cookie fields of HTTP/2 to one line for HTTP/1.1 (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers
         .get_all(header::COOKIE)
@@ -174,16 +174,15 @@ fn join_cookies(headers: &mut HeaderMap) {
     headers.insert(header::COOKIE, joined);
 }
 
-/// Makes a registry's headers into those of the answer, but for `Location` and `Link`.
+/// Turns the headers of a registry into those of the response, except for `Location` and `Link`.
 pub fn from_registry(headers: &mut HeaderMap) {
     from_page(headers);
     headers.remove(header::SET_COOKIE);
 }
 
-/// Makes a page server's headers into those of the answer: its cookies are its own business.
+/// Turns the headers of a page server into those of the response. Its cookies pass.
 pub fn from_page(headers: &mut HeaderMap) {
-    // Chunks end where they end: a length beside them would cut or stretch our answer (RFC 9112
-    // §6.3).
+    // The last chunk ends the body: a length beside it would change ours (RFC 9112 §6.3).
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
@@ -191,8 +190,8 @@ pub fn from_page(headers: &mut HeaderMap) {
     remove_where(headers, |name| HOP_SPECIFIC.contains(name));
 }
 
-/// What an upstream says about itself or about the way to it. A challenge of its own would take the
-/// place of ours in clients and browsers.
+/// Headers about the upstream itself or the connection to it. Its challenge would replace ours in
+/// clients and browsers.
 const HOP_SPECIFIC: [HeaderName; 5] = [
     header::WWW_AUTHENTICATE,
     header::PROXY_AUTHENTICATE,

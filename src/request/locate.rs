@@ -12,7 +12,7 @@ use crate::registry::host::{Authority, HostName};
 
 /// The site that the request names.
 ///
-/// Errors: 400 without exactly one valid host, 404 for a host that nobody serves here, 421 when the
+/// Errors: 400 without exactly one valid host, 404 for a host that no site serves, 421 when the
 /// TLS handshake was for another one (RFC 9110 §7.4).
 pub(crate) fn locate<'s>(
     sites: &'s Sites,
@@ -21,7 +21,7 @@ pub(crate) fn locate<'s>(
 ) -> Result<&'s Arc<Site>, Rejection> {
     let invalid = |error: RequestHostError| Rejection::bad_request(error.to_string());
     let text = requested_host(&parts.uri, &parts.headers, parts.version).map_err(invalid)?;
-    // Nearly every request names what its handshake named, in the same letters.
+    // Nearly every request names its SNI in the same spelling.
     if let Some(sni) = &conn.sni
         && is_written(sni, text)
         && let Some(site) = sites.find(conn.listener, sni)
@@ -50,8 +50,8 @@ pub(crate) fn locate<'s>(
     }
 }
 
-/// Whether a text is this very name, with or without a port: what `Authority` finds out for every
-/// spelling, at the price of making the name anew.
+/// Whether a text is this name in the same spelling, with or without a port. `Authority` compares
+/// any spelling, and allocates.
 fn is_written(name: &HostName, text: &str) -> bool {
     match text.strip_prefix(name.as_str()) {
         Some("") => true,

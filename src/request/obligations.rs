@@ -1,4 +1,4 @@
-//! What a granted request is bound to: vocabulary of authorize and of everything that answers.
+//! The obligations that come with a grant: set by authorize, fulfilled by what answers.
 
 use super::rejection::Rejection;
 use crate::registry::name::RepositoryName;
@@ -8,16 +8,16 @@ use crate::registry::reference::Tag;
 /// that a new one does not compile until it is handled.
 #[derive(Debug)]
 pub(crate) enum Obligations {
-    /// None: the request is answered as it was made.
+    /// None: the request is answered unchanged.
     Plain,
-    /// The response must look as if this repository did not exist: the call is about another one
+    /// The response must look as if this repository did not exist: the call names a placeholder
     /// that does not.
     Hidden(RepositoryName),
-    /// A blob upload takes the place of a mount.
+    /// A blob upload replaces a mount.
     Unmounted,
     /// The repositories that the user may not see are left out.
     Filtered,
-    /// Each of these tags may only be written as it says.
+    /// The conditions for writing these tags.
     TagWrites(Vec<TagObligation>),
 }
 

@@ -11,13 +11,12 @@ use super::site::{Site, Sites};
 use crate::certs::challenge::Challenges;
 use crate::registry::host::Authority;
 
-/// The port that a listener of the configuration really has: they differ where it asks for any.
+/// The port of the socket of a configured listener: it differs for port 0.
 pub(crate) type RealPort<'a> = &'a (dyn Fn(crate::config::vhost::ListenAddress) -> u16 + Sync);
 
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
-/// The answer to a CA's challenge (RFC 8555 §8.3), if the request asks for one that is open; else a
-/// redirect.
+/// The response to an open http-01 challenge (RFC 8555 §8.3), else a redirect.
 pub(crate) async fn answer_plain<B>(
     sites: &Sites,
     challenges: &Challenges,

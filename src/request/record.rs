@@ -17,8 +17,8 @@ use crate::observe::metrics::{Interruption, RequestLabel, RequestOutcome, Traffi
 use crate::registry::call::Call;
 use crate::upstream::request_body::{Upload, UploadFailure};
 
-/// What is known of one request. Its line is written when it is dropped: after the last byte of
-/// the answer went to the connection, or when nobody wants the answer any more.
+/// The facts of one request. Written when it is dropped: after the last byte of the response went
+/// to the connection, or when the client left.
 #[derive(Debug)]
 pub(crate) struct RequestRecord {
     log: Arc<AccessLog>,
@@ -43,11 +43,11 @@ pub(crate) struct RequestRecord {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestEnd {
-    /// Both bodies went through.
+    /// Both bodies were transferred completely.
     Complete,
-    /// The upstream broke off its answer.
+    /// The upstream interrupted its response.
     UpstreamCut,
-    /// The client went away before the end, of its own body or of the answer.
+    /// The client left before the end of its body or of the response.
     ClientGone,
 }
 
@@ -126,7 +126,7 @@ impl RequestRecord {
         self.forwarded = Some(Instant::now());
     }
 
-    /// The upstream has answered or failed.
+    /// The upstream has sent its response head or failed.
     pub(crate) fn answered(&mut self) {
         self.upstream = self.forwarded.map(|since| since.elapsed());
     }
@@ -153,14 +153,15 @@ impl RequestRecord {
         self.user.is_none()
     }
 
-    /// Bytes of the answer's body went to the connection.
+    /// Bytes of the response body went to the connection.
     pub(super) fn sent(&mut self, bytes: u64) {
         self.bytes_out += bytes;
     }
 
     /// The response has ended.
     pub(super) fn end(&mut self, end: RequestEnd) {
-        // Whoever broke off its upload has gone, whether or not it can still take the refusal.
+        // A client that interrupted its upload counts as gone, even if it can still read the
+        // response.
         let is_cut = self
             .upload
             .as_ref()

@@ -19,7 +19,7 @@ use crate::upstream::UpstreamError;
 use crate::upstream::request_body::UploadFailure;
 pub(crate) use token::OauthError;
 
-/// Why a request gets no answer from behind, and what its client is told.
+/// Why a request is refused, and what the response says.
 #[derive(Debug)]
 pub(crate) struct Rejection {
     pub(super) status: ErrorStatus,
@@ -27,19 +27,18 @@ pub(crate) struct Rejection {
     error_source: ErrorSource,
     pub(super) message: Cow<'static, str>,
     pub(super) extra: Extra,
-    /// Whether nothing that follows on an HTTP/1.1 connection is to be read as a request.
+    /// Whether an HTTP/1.1 connection must not be reused.
     close: bool,
     /// Whether the body has been read to its end.
     after_body: bool,
-    /// The access rule that refused it, for the log alone.
+    /// The access rule that refused it. Logged, never sent.
     rule: Option<Box<str>>,
-    /// OAuth's word for it, where a token was asked for.
+    /// The OAuth error code, at the token endpoint.
     pub(super) oauth: Option<OauthError>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// A status of 400 or above. Only this module makes one, so that nothing else on the line can
-/// refuse.
+/// A status of 400 or above. Only this module makes one, so that no other module refuses requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ErrorStatus(StatusCode);
 
@@ -49,7 +48,7 @@ impl From<ErrorStatus> for StatusCode {
     }
 }
 
-/// Whose fault it is: decides how loudly it is logged.
+/// The side that caused the error, which decides the log level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorSource {
     Client,
@@ -57,16 +56,17 @@ pub(crate) enum ErrorSource {
     Store,
 }
 
-/// Headers of a refusal, and what decides about them.
+/// A header that only some rejections have.
 #[derive(Debug)]
 pub(super) enum Extra {
     None,
     Challenge(HeaderValue),
-    /// The token is not sufficient: the challenge with this error code is still to be made.
+    /// The token is not sufficient: [`bearer`](super::bearer) adds the challenge with this error
+    /// code.
     BearerError(&'static str),
     Allow(&'static str),
     RetryAfter(u16),
-    /// How far an upload is, for a client that has to continue there.
+    /// The bytes of an upload that have arrived, so that the client can continue.
     UploadProgress(Box<UploadProgress>),
     ContentRange(HeaderValue),
 }
@@ -108,13 +108,12 @@ impl Rejection {
         self
     }
 
-    /// A request that cannot be understood in one way only.
+    /// The request is malformed or ambiguous.
     pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
     }
 
-    /// Another protocol is asked for. A client that hopes for the best has sent bytes of it
-    /// already.
+    /// The request asks for another protocol, and the client may already have sent bytes of it.
     pub(crate) fn not_implemented(message: &'static str) -> Self {
         let mut rejection = Self::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::Unsupported, message);
         rejection.close = true;
@@ -138,7 +137,7 @@ impl Rejection {
         )
     }
 
-    /// Nobody serves this host. The words are the same for each, so that none can be guessed.
+    /// No site serves this host. The message is the same for all, so that it reveals none.
     pub(crate) fn unknown_host() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -177,7 +176,7 @@ impl Rejection {
         Self::new(status, error.code(), error.to_string()).with(extra)
     }
 
-    /// There is nothing to see outside `/v2/`.
+    /// The site has no pages outside `/v2/`.
     pub(crate) fn no_page() -> Self {
         let message = "this is a container registry: use it with docker login, push and pull";
         Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, message)
@@ -192,7 +191,7 @@ impl Rejection {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
     }
 
-    /// Notes the access rule that refused it; `None`: there is none that allows it.
+    /// Sets the access rule that refused it; `None`: no rule allows it.
     pub(crate) fn decided_by(mut self, rule: Option<&RuleLocation>) -> Self {
         self.rule = Some(rule.map_or_else(|| "none".into(), |place| place.to_string().into()));
         self
@@ -203,23 +202,23 @@ impl Rejection {
         self.rule.take()
     }
 
-    /// The upstream does not tell what has to be known before it may be asked for the rest.
+    /// The upstream did not answer the question on which the decision about the request depends.
     pub(crate) fn upstream_inconclusive() -> Self {
-        let message = "the registry behind does not tell what this depends on: try again";
+        let message = "the upstream registry did not say whether the tag exists: try again";
         Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
     }
 
-    /// More passwords wait to be checked than can be checked soon.
+    /// The password queue is full.
     pub(crate) fn overloaded() -> Self {
         Self::busy("too many passwords are being checked: try again in a moment")
     }
 
-    /// No memory for another manifest.
+    /// The memory budget for manifests is used up.
     pub(crate) fn too_many_manifests() -> Self {
         Self::busy("too many manifests are being pushed: try again in a moment")
     }
 
-    /// Another write of the same tag does not end.
+    /// The lock of a tag was not released in time.
     pub(crate) fn tag_locked() -> Self {
         Self::busy("another push to this tag has not ended yet: try again in a moment")
     }
@@ -247,7 +246,8 @@ impl Rejection {
         rejection.with(Extra::RetryAfter(5))
     }
 
-    /// Too many passwords were wrong, here or under this name. Whether the name exists is not told.
+    /// Too many wrong passwords, from this address or for this user. Does not reveal whether the
+    /// user exists.
     pub(crate) fn too_many_failures(retry_after: Duration) -> Self {
         let seconds = retry_after
             .as_millis()
@@ -281,43 +281,44 @@ impl Rejection {
 
     /// The upstream refused what moorgate sent as its own credentials.
     pub(crate) fn upstream_unauthorized() -> Self {
-        let message = "the registry behind refused this proxy's own credentials: \
+        let message = "the upstream registry refused this proxy's own credentials: \
                        its administrator has to set [upstream] username and password";
         Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
     }
 
     /// The upstream sent a `Location` that must not reach a client.
     pub(crate) fn upstream_bad_location() -> Self {
-        let message = "the registry behind answered with a Location that cannot be trusted";
+        let message = "the upstream registry sent a Location that is not valid";
         Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
     }
 
-    /// The registry redirected moorgate round in circles.
+    /// The storage redirected more often than moorgate follows.
     pub(crate) fn too_many_redirects() -> Self {
         Self::new(
             StatusCode::BAD_GATEWAY,
             ErrorCode::Unavailable,
-            "the registry's storage redirects without end",
+            "the storage of the upstream registry redirects too often",
         )
     }
 
-    /// No answer from the upstream. `limit` is the largest body, for its own words.
+    /// The upstream gave no response. `limit`: the maximum size of the request body, for the
+    /// message.
     pub(crate) fn upstream(error: UpstreamError, limit: u64) -> Self {
         let unavailable =
             |status, message: &'static str| Self::new(status, ErrorCode::Unavailable, message);
         let rejection = match &error {
             UpstreamError::Unreachable(_) | UpstreamError::ConnectTimedOut => unavailable(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the registry behind cannot be reached: try again",
+                "the upstream registry cannot be reached: try again",
             )
             .with(Extra::RetryAfter(5)),
             UpstreamError::TimedOut => unavailable(
                 StatusCode::GATEWAY_TIMEOUT,
-                "the registry behind did not answer in time: try again",
+                "the upstream registry did not answer in time: try again",
             ),
             UpstreamError::Broken(_) | UpstreamError::ProtocolSwitched => unavailable(
                 StatusCode::BAD_GATEWAY,
-                "the registry behind broke off its answer: try again",
+                "the upstream registry closed the connection: try again",
             ),
             UpstreamError::ClientStalled => Self::new(
                 StatusCode::REQUEST_TIMEOUT,
@@ -334,7 +335,7 @@ impl Rejection {
         rejection.caused_by(error)
     }
 
-    /// moorgate's own registry cannot do it. `limit` is the largest body.
+    /// moorgate's own registry failed. `limit`: the maximum size of the request body.
     pub(crate) fn store(error: StoreError, limit: u64, failure: Option<UploadFailure>) -> Self {
         if failure == Some(UploadFailure::TooLarge) {
             return Self::body_too_large(limit);
@@ -379,7 +380,7 @@ impl Rejection {
         rejection.with(Extra::RetryAfter(30)).caused_by(error)
     }
 
-    /// Tells a client whose chunk does not fit where the upload stands.
+    /// A chunk does not continue the upload. The response says how many bytes there are.
     pub(crate) fn with_upload_progress(self, location: HeaderValue, range: HeaderValue) -> Self {
         self.with(Extra::UploadProgress(Box::new(UploadProgress {
             location,
@@ -387,9 +388,9 @@ impl Rejection {
         })))
     }
 
-    /// No byte of the content is within the range that is asked for.
+    /// The requested range lies after the end of the content (RFC 9110 §15.5.17).
     pub(crate) fn range_not_satisfiable(content_range: HeaderValue) -> Self {
-        let message = "the content ends before the range that is asked for";
+        let message = "the content ends before the requested range";
         Self::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             ErrorCode::RangeInvalid,
@@ -398,7 +399,7 @@ impl Rejection {
         .with(Extra::ContentRange(content_range))
     }
 
-    /// Writes what somebody has to look after to the log; clients' mistakes are in the access log.
+    /// Logs errors of upstreams and stores. Errors of clients are in the access log.
     pub(crate) fn log(&self, domain: Option<&str>) {
         let Some(source) = &self.source else { return };
         let error = &**source as &dyn Error;
@@ -406,23 +407,22 @@ impl Rejection {
         let status = StatusCode::from(self.status).as_u16();
         match self.error_source {
             ErrorSource::Upstream => {
-                tracing::warn!(domain, status, error, "no answer from the upstream")
+                tracing::warn!(domain, status, error, "upstream request failed")
             }
-            ErrorSource::Store => tracing::error!(domain, status, error, "the store failed"),
+            ErrorSource::Store => tracing::error!(domain, status, error, "store request failed"),
             ErrorSource::Client => {
-                tracing::debug!(domain, status, error, "the request was not completed")
+                tracing::debug!(domain, status, error, "request not completed")
             }
         }
     }
 
-    /// This refusal, where the request's body has been read to its end.
+    /// The same rejection after the request body has been read to its end.
     pub(crate) fn after_body(mut self) -> Self {
         self.after_body = true;
         self
     }
 
-    /// Whether an HTTP/1.1 connection cannot carry another request after this one, which had a body
-    /// or not.
+    /// Whether an HTTP/1.1 connection must be closed after this response.
     pub(super) fn closes_connection(&self, had_body: bool) -> bool {
         self.close || (had_body && !self.after_body)
     }

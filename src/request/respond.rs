@@ -1,4 +1,4 @@
-//! The one place where a refusal becomes a response, and the small documents of our own.
+//! Turns rejections into responses, and builds small JSON responses.
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -13,22 +13,22 @@ use super::target;
 use crate::registry::call::Read;
 use crate::registry::error_code::{error_body, token_error_body};
 
-/// What the refusal of a request looks like. Taken from the request before the line consumes it.
+/// The facts of a request that decide the form of an error response. Copied from the request before
+/// the steps consume it.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseFormat {
     method: Method,
-    /// For a registry client, otherwise for a person.
+    /// Whether registry clients read the response, and not people.
     api: bool,
-    /// HTTP/2 resets the stream alone; an HTTP/1.1 connection with an unread body cannot go on.
+    /// HTTP/2 resets only the stream; an HTTP/1.1 connection with an unread body must be closed.
     http1: bool,
     has_body: bool,
-    /// The requests that the connection carries at once, this one included.
+    /// The number of open requests of the connection, including this one.
     open_requests: u32,
 }
 
-/// The number of refusals of a connection that have a body while others wait to be read. A client
-/// that has not logged in and reads none of them must not make them pile up: the rest are heads
-/// alone, which no window holds back.
+/// The number of unread error responses with a body on one connection. Unauthenticated clients that
+/// read none get only headers beyond it, which flow control does not hold back in memory.
 const MAX_REFUSALS_WITH_BODY: u32 = 16;
 
 impl ResponseFormat {
@@ -46,7 +46,7 @@ impl ResponseFormat {
         }
     }
 
-    /// The response to a refused request. Writes to the log what an administrator has to know.
+    /// The response to a rejected request. Logs errors of upstreams and stores.
     pub(crate) fn refuse(
         &self,
         mut rejection: Rejection,
@@ -95,13 +95,13 @@ impl ResponseFormat {
     }
 }
 
-/// A small document.
+/// A small response of this media type.
 pub(crate) fn json(bytes: Vec<u8>, media_type: &str, read: Read) -> Response<ResponseBody> {
     let length = bytes.len();
     let mut response = Response::new(ResponseBody::own(bytes, read == Read::Head));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    // The media type may be the client's own: one that cannot be a header value was none.
+    // Clients choose media types of manifests: one that is no header value is replaced.
     let media_type = HeaderValue::try_from(media_type);
     headers.insert(
         header::CONTENT_TYPE,
@@ -110,7 +110,7 @@ pub(crate) fn json(bytes: Vec<u8>, media_type: &str, read: Read) -> Response<Res
     response
 }
 
-/// Media type and text of a refusal.
+/// The media type and the text of an error response.
 fn content(rejection: &Rejection, api: bool) -> (&'static str, String) {
     const JSON: &str = "application/json";
     let message = &rejection.message;
@@ -127,7 +127,7 @@ fn content(rejection: &Rejection, api: bool) -> (&'static str, String) {
     }
 }
 
-/// A page for people.
+/// An HTML page.
 fn page(status: StatusCode, message: &str) -> String {
     let title = status.canonical_reason().unwrap_or("Error");
     let message = escape_html(message);
@@ -137,7 +137,7 @@ fn page(status: StatusCode, message: &str) -> String {
     )
 }
 
-/// Text in HTML, outside of tags or in a quoted attribute.
+/// Escapes text for HTML content and quoted attributes.
 fn escape_html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -19,7 +19,7 @@ pub(crate) struct Route {
     site: Arc<Site>,
 }
 
-/// What answers a granted request.
+/// The server of a granted request.
 pub(crate) enum Destination<'a> {
     Upstream(UpstreamRoute<'a>),
     /// moorgate's own registry.
@@ -61,7 +61,7 @@ impl Route {
         &self.site
     }
 
-    /// What the response is bound to.
+    /// The obligations of the response.
     pub(crate) fn obligations(&self) -> &Obligations {
         self.grant.obligations()
     }
@@ -89,7 +89,7 @@ impl Route {
         }
     }
 
-    /// What answers.
+    /// The server of the request.
     pub(crate) fn destination(&self) -> Destination<'_> {
         let upstream = |backend| {
             Destination::Upstream(UpstreamRoute {

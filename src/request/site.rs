@@ -24,24 +24,24 @@ pub(crate) struct Site {
     pub(crate) host: SharedVirtualHost,
     pub(crate) users: Arc<UsersFile>,
     pub(crate) policy: Policy,
-    /// Issues and verifies the tokens of clients; none where they send passwords.
+    /// Issues and verifies tokens; `None` where clients send passwords.
     pub(crate) tokens: Option<Arc<Tokens>>,
-    /// Binds upload sessions to users; none where nothing is served.
+    /// Binds upload sessions to users; `None` if nothing is served.
     pub(crate) session_key: Option<SessionKey>,
     pub(crate) registry: Registry,
     /// Whether writes to tags of its registry are locked. moorgate's own registry needs no lock.
     pub(crate) serializes_tag_writes: bool,
-    /// For storage that the registry redirects to, where moorgate follows.
+    /// The roots for storage that the registry redirects to, where moorgate follows redirects.
     pub(crate) storage: Option<Trust>,
     pub(crate) browser: Option<Backend>,
-    /// What is counted of its requests. It stays over reloads.
+    /// The counters of its requests, which survive reloads.
     pub(crate) traffic: Arc<Traffic>,
     /// The value of `WWW-Authenticate` on every 401 that asks for a password.
     pub(crate) challenge: HeaderValue,
 }
 
 impl Site {
-    /// What becomes of redirects to other hosts.
+    /// How redirects to other hosts are handled.
     pub(crate) fn redirects(&self) -> Redirects {
         self.host
             .registry
@@ -58,16 +58,16 @@ impl fmt::Debug for Site {
     }
 }
 
-/// What answers the calls of a site.
+/// The registry of a site.
 pub(crate) enum Registry {
-    /// A registry that exists already.
+    /// An existing registry.
     Upstream(Backend),
     /// moorgate's own.
     Store(Arc<Store>),
 }
 
 impl Registry {
-    /// The registry that exists already, if it is one.
+    /// The upstream, unless it is a store.
     pub(crate) fn upstream(&self) -> Option<&Backend> {
         match self {
             Self::Upstream(target) => Some(target),
@@ -75,7 +75,7 @@ impl Registry {
         }
     }
 
-    /// moorgate's own, if it is that.
+    /// The store, unless it is an upstream.
     pub(crate) fn store(&self) -> Option<&Arc<Store>> {
         match self {
             Self::Upstream(_) => None,

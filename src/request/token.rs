@@ -1,5 +1,5 @@
-//! The token endpoint: issues a token with the current rights of its bearer for a password, for a
-//! refresh token or for neither. And the public keys that verify the tokens.
+//! The token endpoint: issues tokens with the current rights of a user, who presents a password or
+//! a refresh token, or of anonymous clients. Also serves the public keys that verify tokens.
 
 mod form;
 mod grant;
@@ -25,7 +25,7 @@ use crate::clock;
 use crate::config::vhost::TokenSettings;
 use form::{PresentedCredentials, TokenRequest};
 
-/// Whether a path of a site is one of them.
+/// The token endpoint of a path, if it is one.
 pub(crate) fn endpoint(site: &Site, path: &str) -> Option<TokenEndpoint> {
     site.tokens.as_ref()?;
     match path {
@@ -35,7 +35,7 @@ pub(crate) fn endpoint(site: &Site, path: &str) -> Option<TokenEndpoint> {
     }
 }
 
-/// Answers a request to one of them.
+/// Answers a request to a token endpoint.
 pub(crate) async fn answer(
     cx: &mut RequestContext<'_>,
     endpoint: TokenEndpoint,
@@ -64,7 +64,7 @@ fn keys(tokens: &Tokens, method: &Method) -> Result<Response<ResponseBody>, Reje
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Rejection::method_not_allowed("GET, HEAD"));
     }
-    // A new key is shown for an hour before it signs.
+    // A new key is published an hour before it signs.
     Ok(document(
         tokens.public_keys(),
         *method == Method::HEAD,
@@ -72,18 +72,18 @@ fn keys(tokens: &Tokens, method: &Method) -> Result<Response<ResponseBody>, Reje
     ))
 }
 
-/// One request for a token, and what issues it.
+/// Issues the token of one request.
 struct TokenIssuer<'c, 'r> {
     cx: &'c mut RequestContext<'r>,
     tokens: &'r Tokens,
     settings: &'r TokenSettings,
 }
 
-/// The answer, as the distribution specification's "Token Authentication Specification" has it.
+/// The response of the distribution project's "Token Authentication Specification".
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     token: &'a str,
-    /// The same under OAuth's name.
+    /// The same under the name of OAuth 2.0 (RFC 6749 §5.1).
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u64,
@@ -120,8 +120,8 @@ impl TokenIssuer<'_, '_> {
         self.response(user.as_ref(), &access, refresh_token)
     }
 
-    /// Errors: 401 with a challenge for Basic where nobody may come without a login, and for what
-    /// is wrong.
+    /// Errors: 401 with a Basic challenge for wrong credentials, and without credentials unless
+    /// anonymous access is allowed.
     async fn identify(&self, request: &TokenRequest) -> Result<Option<UserName>, Rejection> {
         let site = self.cx.site;
         match &request.presented {
@@ -148,8 +148,8 @@ impl TokenIssuer<'_, '_> {
         }
     }
 
-    /// A token that is known to be right passes whatever was wrong before. What is not known may
-    /// have been made by another process: the disk is asked for those alone who have tries left.
+    /// A known token is accepted whatever failed before. An unknown one may have been issued by
+    /// another process: the file is read only for clients with tries left.
     async fn redeem(&self, token: &str) -> Result<UserName, Rejection> {
         if let Some(user) = self.holder(token) {
             return Ok(user);
@@ -169,7 +169,7 @@ impl TokenIssuer<'_, '_> {
             .ok_or_else(|| self.refused(verifier.wrong_secret(domain, token, client, budgets)))
     }
 
-    /// Whose a refresh token is that is known here and good.
+    /// The user of a valid refresh token.
     fn holder(&self, token: &str) -> Option<UserName> {
         let domain = self.cx.site.host.domain.as_str();
         let (lifetime, now) = (self.settings.refresh_lifetime, clock::time_of_day());
@@ -195,7 +195,7 @@ impl TokenIssuer<'_, '_> {
         }
     }
 
-    /// Without one, the client keeps the password.
+    /// `None` after an error: clients then use the password again.
     async fn refresh_token(&self, user: &UserName, client: &str) -> Option<Zeroizing<String>> {
         let domain = self.cx.site.host.domain.as_str();
         let entry = self
@@ -217,7 +217,7 @@ impl TokenIssuer<'_, '_> {
         {
             Ok(token) => Some(token),
             Err(error) => {
-                tracing::error!(domain, %user, %error, "no refresh token could be given");
+                tracing::error!(domain, %user, %error, "refresh token could not be issued");
                 None
             }
         }
@@ -243,7 +243,7 @@ impl TokenIssuer<'_, '_> {
             .tokens
             .issue(bearer, access, self.settings.lifetime, now)
             .map_err(|error| {
-                tracing::error!(domain, %error, "no token could be given");
+                tracing::error!(domain, %error, "token could not be issued");
                 Rejection::token_unavailable()
             })?;
         let answer = TokenResponse {

@@ -142,9 +142,7 @@ async fn an_upstream_goes_wrong(fixture: &SecretsFixture) {
     let upload = request("PATCH", UPLOAD, "Content-Length: 10\r\n") + "hunter2";
     let (client, _registry) = fixture.begin_request(&upload).await;
     drop(client);
-    fixture
-        .wait_for_log("the request was not completed", 1)
-        .await;
+    fixture.wait_for_log("request not completed", 1).await;
     let location = format!("HTTP/1.1 202 Accepted\r\nLocation: {UPLOAD}\r\n");
     for answer in [
         "",
@@ -157,7 +155,7 @@ async fn an_upstream_goes_wrong(fixture: &SecretsFixture) {
         drop(registry);
         assert_eq!(client.head().await.status(), 502);
     }
-    fixture.wait_for_log("no answer from the upstream", 1).await;
+    fixture.wait_for_log("upstream request failed", 1).await;
     // A connection that ends when it is used again.
     let (mut client, mut registry) = fixture.begin_request(&request("GET", UPLOAD, "")).await;
     registry
@@ -245,7 +243,7 @@ async fn events_about_http2_hold_no_secret() {
             .is_some_and(|frame| frame.stream != 1)
         {}
     }
-    fixture.wait_for_log("no answer from the upstream", 1).await;
+    fixture.wait_for_log("upstream request failed", 1).await;
     fixture.keeps_its_secrets("");
 }
 

@@ -81,8 +81,8 @@ mod tests {
             0o600
         );
         assert_eq!(std::fs::read_dir(&state).expect("listed").count(), 1);
-        // As when a process is killed: the next one takes its place, and what is left of the first
-        // leaves it alone.
+        // As when a process is killed: the next one replaces its socket, and dropping the first one
+        // does not remove it.
         let second = ControlSocket::bind(&state).expect("bound");
         drop(socket);
         assert!(UnixStream::connect(&path).await.is_ok());

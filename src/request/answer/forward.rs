@@ -1,5 +1,5 @@
-//! Sends a granted request to its upstream: target byte for byte, headers by our rules, body
-//! streamed.
+//! Sends a granted request to its upstream: the target byte for byte, filtered headers, and the
+//! body as a stream.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub(super) async fn forward(
     response.map_err(|error| Rejection::upstream(error, limit))
 }
 
-/// The client's body, of at most `limit` bytes, and its progress; none of an empty one.
+/// The client's body, of at most `limit` bytes, and its progress; `None` for an empty one.
 ///
 /// Errors: 413 for a body that announces more.
 pub(super) fn limited(
@@ -74,7 +74,7 @@ pub(super) fn buffered_request(
     upstream_request(to, cx.conn, head, body)
 }
 
-/// A request of moorgate's own to the upstream of the client's, with the same credentials.
+/// A request of moorgate itself to the same upstream with the same credentials.
 pub(super) fn own_request(
     cx: &RequestContext<'_>,
     to: UpstreamRoute<'_>,
@@ -125,7 +125,7 @@ fn upstream_request(
     *request.uri_mut() = target_uri(uri, &backend.upstream.target().base_path)?;
     *request.version_mut() = Version::HTTP_11;
     *request.method_mut() = method;
-    // Pages are often built from the Host that a browser shows, registries' from X-Forwarded-Host.
+    // Page servers often build URLs from Host, registries from X-Forwarded-Host.
     let host = if route.call().is_some() {
         backend.authority.clone()
     } else {
@@ -133,7 +133,7 @@ fn upstream_request(
     };
     headers::to_upstream(&mut headers, conn, public_host);
     if let Some(call) = route.call() {
-        // A registry has no use for the cookies that a page of the same host has set.
+        // Registries need none of the cookies that a page of the same host has set.
         headers.remove(header::COOKIE);
         if call.is_upload() {
             headers::correct_upload_type(&mut headers);
@@ -145,7 +145,7 @@ fn upstream_request(
     Ok(request)
 }
 
-/// The host as the client wrote it: [`locate`](super::locate::locate) has found it to be one.
+/// The host as the client wrote it, which [`locate`](super::locate::locate) has checked.
 fn public_host(headers: &HeaderMap, uri: &Uri) -> Result<HeaderValue, Rejection> {
     if let Some(host) = headers.get(header::HOST) {
         return Ok(host.clone());
@@ -173,9 +173,8 @@ fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
     Ok(Uri::from(target))
 }
 
-/// Replaces the client's target where what was granted is not what was requested: by the path of
-/// the granted call, or by a query without the mount. Everywhere else path and query stay byte for
-/// byte.
+/// Replaces the target if the granted call is not the requested one: by the path of the granted
+/// call, or by a query without the mount. Otherwise path and query stay byte for byte.
 pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejection> {
     let Some(call) = route.call() else {
         return Ok(());

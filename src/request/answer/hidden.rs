@@ -1,5 +1,5 @@
-//! Answers about a repository that the user may not see: what the registry says of one that does
-//! not exist, with the name that was requested in place of the placeholder.
+//! Answers calls to a repository that the user may not see with the response for one that does not
+//! exist, with the requested name in place of the placeholder.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -19,7 +19,7 @@ use crate::request::route::UpstreamRoute;
 /// The maximum size of a response about something that does not exist.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Headers that would make the response anything but the whole, unencoded text.
+/// Headers that could make the response partial, conditional or encoded.
 const CONDITIONAL: [header::HeaderName; 6] = [
     header::RANGE,
     header::IF_RANGE,
@@ -47,8 +47,8 @@ pub(super) async fn answer(
     }
 }
 
-/// Makes the request a GET for unencoded text, in which the name can be replaced: HEAD too, whose
-/// response announces its length.
+/// Makes the request a GET for unencoded text, in which the name can be replaced. HEAD too, since
+/// its response has the length of the replaced text.
 fn force_identity_get(parts: &mut Parts) {
     if parts.method == Method::HEAD {
         parts.method = Method::GET;
@@ -62,7 +62,7 @@ fn force_identity_get(parts: &mut Parts) {
     );
 }
 
-/// Replaces the placeholder that the upstream was asked about by the name that the client sent.
+/// Replaces the placeholder by the name that the client requested.
 async fn substitute_name(
     call: &Call,
     requested: &RepositoryName,

@@ -9,10 +9,10 @@ use crate::request::body::ResponseBody;
 use crate::request::respond;
 use crate::store::Page;
 
-/// Applies also where a client asks for more entries.
+/// Also the maximum where a client asks for more entries.
 const MAX_PAGE_SIZE: usize = 10_000;
 
-/// The number of entries that a page is to have.
+/// The number of entries of a page.
 pub(super) fn page_limit(pagination: &Pagination) -> usize {
     pagination
         .n
@@ -47,7 +47,7 @@ pub(super) fn page(
     response
 }
 
-/// A value in a query, percent-encoded. The names of an upstream's repositories may be anything.
+/// Percent-encodes a value for a query. Names of an upstream's repositories may contain anything.
 pub(super) fn query_value(text: &str) -> String {
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
         .remove(b'-')

@@ -25,7 +25,7 @@ pub(super) fn are_followed(route: &Route, meta: &RequestMeta) -> bool {
         && matches!(meta.method, Method::GET | Method::HEAD)
 }
 
-/// The storage's answer in place of the registry's redirect to it; any other answer unchanged.
+/// The response of the storage in place of the redirect to it; any other response unchanged.
 pub(super) async fn follow(
     to: UpstreamRoute<'_>,
     meta: &RequestMeta,
@@ -37,7 +37,7 @@ pub(super) async fn follow(
     };
     let registry = backend.upstream.target();
     let is_public = |name: &HostName| route.site().host.is_named(name);
-    // What stays within the registry is the client's to follow: it has the credentials for it.
+    // Redirects within the registry are left to the client, which has credentials for it.
     let Some(RedirectTarget::Elsewhere(mut next)) =
         redirect(&answer, registry, &meta.path, &is_public)?
     else {
@@ -47,7 +47,7 @@ pub(super) async fn follow(
     for _ in 0..MAX_REDIRECTS {
         let (url, target) = parse(&next)?;
         answer = fetch(route, meta, &url, target.clone(), trust).await?;
-        // Nothing that storage redirects to is for the client, who could not resolve it.
+        // A redirect of the storage is not passed on: the client could not reach its target.
         next = match redirect(&answer, &url, target.path(), &|_| false)? {
             Some(RedirectTarget::Within(path)) => format!("{url}{path}"),
             Some(RedirectTarget::Elsewhere(location)) => location,
@@ -70,7 +70,7 @@ enum RedirectTarget {
     Elsewhere(String),
 }
 
-/// Where an answer of `from` redirects to, if it is a redirect.
+/// The target of a redirect in a response of `from`; `None` for other responses.
 fn redirect(
     answer: &Response<UpstreamBody>,
     from: &UpstreamUrl,
@@ -154,7 +154,7 @@ async fn fetch(
     let unusable = |_| Rejection::upstream_bad_location();
     let connector = Connector::new(url.clone(), Some(trust)).map_err(unusable)?;
     let timeouts = &route.site().host.timeouts;
-    // Signed URLs lead to many hosts, each seldom: a connection of its own for each download.
+    // Signed URLs lead to many hosts, each rarely: every download opens a connection.
     let upstream = Upstream::new(connector, 1, timeouts.upstream_connect);
     let mut request = Request::new(RequestBody::empty());
     *request.method_mut() = meta.method.clone();

@@ -1,5 +1,5 @@
-//! Makes the upstream's answer into ours: its headers by our rules, its references as seen from
-//! outside.
+//! Rewrites the response of an upstream for the client: filtered headers, and references as seen
+//! from outside.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -18,17 +18,17 @@ use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
 use crate::upstream::response_body::UpstreamBody;
 
-/// What rewriting needs of a request that has been forwarded.
+/// The facts of a forwarded request that rewriting its response needs.
 pub(crate) struct RequestMeta {
     pub(crate) method: Method,
     pub(crate) path: String,
-    /// The host and port as the browser named them, where a page's server was told them too.
+    /// The host and port that the browser sent, if they were passed on to the page server.
     host: Option<String>,
-    /// The headers for the storage, where moorgate follows redirects in the client's place.
+    /// The headers for the storage, if moorgate follows redirects.
     pub(crate) headers: Option<HeaderMap>,
 }
 
-/// The headers of a download that decide which bytes come.
+/// The headers that select the bytes of a download.
 const DOWNLOAD: [header::HeaderName; 6] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -67,7 +67,7 @@ impl RequestMeta {
     }
 }
 
-/// Makes the response that the client gets of the upstream's.
+/// Rewrites a response of the upstream.
 pub(super) fn rewrite(
     cx: &RequestContext<'_>,
     to: UpstreamRoute<'_>,
@@ -95,15 +95,15 @@ pub(super) fn rewrite(
     Ok(Response::from_parts(parts, ResponseBody::streamed(body)))
 }
 
-/// Closes an HTTP/1.1 connection whose request was answered before it was read: the next request
-/// could not be found.
+/// Closes an HTTP/1.1 connection whose request body was not read: the start of the next request is
+/// unknown.
 pub(super) fn close_if_unread(cx: &RequestContext<'_>, headers: &mut HeaderMap) {
     if cx.conn.protocol == Protocol::Http1 && cx.record.is_body_unread() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
-/// A 401 from behind is the client's business only where its own credentials went there.
+/// A 401 of the upstream passes only if the credentials of the client went there.
 fn check_login(route: &Route, status: StatusCode) -> Result<(), Rejection> {
     let authorization = route
         .site()
@@ -179,12 +179,12 @@ fn bind_session(owner: &SessionOwner, reference: &str) -> Result<String, Rejecti
     let (path, rest) = reference.split_at(end);
     let below = path
         .strip_prefix("/v2/")
-        // The last one, for the name of a repository may contain it too. No session has a slash.
+        // The last one: the name of a repository may contain it too, a session has no slash.
         .and_then(|path| path.rsplit_once("/blobs/uploads/"));
     let Some((repository, session)) = below.filter(|(_, session)| !session.is_empty()) else {
         return Ok(reference.to_owned());
     };
-    // What cannot be bound could not be asked for either: it is no name of a session.
+    // A session that cannot be bound could not be requested either.
     let bound = RepositoryName::parse(repository)
         .ok()
         .zip(UploadId::parse(session).ok());
@@ -193,8 +193,8 @@ fn bind_session(owner: &SessionOwner, reference: &str) -> Result<String, Rejecti
     Ok(format!("/v2/{repository}/blobs/uploads/{session}{rest}"))
 }
 
-/// The path of a URL that a page's server has built from the Host of the request, with whatever
-/// scheme it believes in: behind a TLS port, `http` would lead nowhere.
+/// The path of a URL that a page server has built from the Host of the request, with either scheme:
+/// it does not know of TLS, and `http` would fail here.
 fn below_own_origin<'a>(url: &'a str, host: &str) -> Option<&'a str> {
     let rest = url
         .strip_prefix("https://")
@@ -202,7 +202,7 @@ fn below_own_origin<'a>(url: &'a str, host: &str) -> Option<&'a str> {
     rest.strip_prefix(host).filter(|path| path.starts_with('/'))
 }
 
-/// Where an upstream is, for the rewriter.
+/// The address of an upstream, for the rewriter.
 pub(crate) fn origin(target: &UpstreamUrl) -> Origin<'_> {
     let UpstreamUrl {
         scheme,

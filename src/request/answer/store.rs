@@ -1,5 +1,5 @@
-//! Answers a granted call from moorgate's own registry: what [`store`](crate::store) does, in the
-//! words of the distribution specification.
+//! Answers granted calls from moorgate's own registry: turns results of [`store`](crate::store)
+//! into responses of the distribution specification.
 
 mod conditions;
 mod lists;
@@ -66,7 +66,7 @@ fn finish(cx: &RequestContext<'_>, mut response: Response<ResponseBody>) -> Resp
     response
 }
 
-/// What the answers to a call need besides the call itself.
+/// The context of a call to the store.
 struct StoreRequest<'a> {
     route: &'a Route,
     store: &'a Arc<Store>,
@@ -108,7 +108,7 @@ async fn repository(
             read::manifest(request, name, reference, *read).await
         }
         RepositoryCall::BlobRead { digest, read } => read::blob(request, name, digest, *read).await,
-        // Answered before, for its body is buffered.
+        // Handled by `tag_write` and `write_manifest`, since its body is buffered.
         RepositoryCall::ManifestWrite { .. } => Err(Rejection::bad_target()),
         RepositoryCall::ManifestDelete { reference } => {
             let deleted = request.store.delete_manifest(name, reference).await;

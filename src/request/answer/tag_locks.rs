@@ -1,5 +1,5 @@
-//! Locks for writes to tags of an upstream: between the question whether a tag exists and the end
-//! of the write nobody else writes it.
+//! Locks for writes to tags of an upstream, from the check whether a tag exists to the end of the
+//! write.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ struct LockedTag {
 }
 
 /// Longer than a registry needs for a manifest, shorter than clients wait. A write to a registry
-/// that does not answer keeps its tags for up to `upstream_head` and `upstream_commit`: until then
-/// others are told to come back.
+/// that does not respond holds its locks for up to `upstream_head` plus `upstream_commit`; other
+/// writes get 503 meanwhile.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl TagLocks {

@@ -1,7 +1,7 @@
-//! Writes to tags that not everybody may create or overwrite. At an upstream one write at a time
-//! for each tag, from the question whether it exists to the response; the store checks by itself.
-//! The manifest is buffered, so that no client makes others wait by sending slowly, and because
-//! writing the same manifest again overwrites nothing.
+//! Writes to tags that some users may only create or only overwrite. At an upstream, one write at a
+//! time for each tag, from the check whether it exists to the response; the store checks by itself.
+//! The manifest is buffered, so that a slow client delays no others, and to compare it: writing the
+//! same manifest again overwrites nothing.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -25,8 +25,8 @@ use crate::upstream::transfer::TransferLimits;
 
 /// Writes a manifest to an upstream, if its tags may be written as they are there.
 ///
-/// Errors: the rejection of the tag that may not be written; 503 when another write of one of the
-/// tags does not end; 502 when the upstream does not say what is there.
+/// Errors: the rejection of the tag that may not be written; 503 when the lock of a tag is not
+/// released in time; 502 when the upstream does not say whether a tag exists.
 pub(super) async fn to_upstream(
     cx: &mut RequestContext<'_>,
     mut route: Route,
@@ -68,8 +68,8 @@ pub(super) async fn to_store(
     }
 }
 
-/// Runs a write to its end even if its client leaves: the write may still take effect, and until
-/// that is known nobody else may believe the tag to be as it was.
+/// Runs a write to its end even if its client leaves: it may still take effect, and the tag must
+/// stay locked until the result is known.
 #[expect(
     clippy::disallowed_methods,
     reason = "a write goes on when its client leaves; ends by the timeouts of the transfer"
@@ -93,7 +93,7 @@ async fn run_detached<T: Send + 'static>(
     }
 }
 
-/// Asks the upstream for the tags whose existence matters. The caller has locked them.
+/// Checks the tags at the upstream whose existence matters. The caller has locked them.
 async fn check_preconditions(
     cx: &RequestContext<'_>,
     to: UpstreamRoute<'_>,
@@ -162,7 +162,7 @@ fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     Digest::parse(headers.get(CONTENT_DIGEST)?.to_str().ok()?).ok()
 }
 
-/// Without its own type, registries convert a manifest, or say that there is none.
+/// Registries convert manifests of types that are not accepted, or respond 404.
 const ANY_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \

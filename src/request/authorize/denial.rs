@@ -1,4 +1,4 @@
-//! What somebody is told who may not do something: one sentence, with what they may do instead.
+//! The message for a user who may not do something: one sentence, with what they may do instead.
 
 use crate::auth::policy::{Decision, Principal};
 use crate::config::access::RuleLocation;
@@ -8,7 +8,7 @@ use crate::registry::reference::Tag;
 use crate::request::rejection::Rejection;
 use crate::request::site::Site;
 
-/// What is refused, and to whom.
+/// A denied action.
 pub(super) struct Denial<'a> {
     pub(super) site: &'a Site,
     pub(super) principal: Principal<'a>,
@@ -18,17 +18,17 @@ pub(super) struct Denial<'a> {
 }
 
 impl Denial<'_> {
-    /// The answer to it. The rule is for the log alone.
+    /// The rejection. The rule is logged, never sent.
     pub(super) fn by(&self, decision: Decision<'_>) -> Rejection {
         let rejection = match self.principal.user {
-            // Whoever logs in may be allowed to.
+            // A login might help.
             None => Rejection::unauthorized(self.site, "log in to use this registry"),
             Some(user) => Rejection::denied(self.sentence(user, decision.is_denied())),
         };
         rejection.decided_by(decision.rule)
     }
 
-    /// The summary says what the allows give, so that it alone would contradict a deny.
+    /// The summary lists what rules allow, which alone would contradict a rule that denies.
     fn sentence(&self, user: &str, is_denied: bool) -> String {
         let repository = self
             .repository

@@ -1,5 +1,5 @@
-//! Refusals of token mode: those of registry calls, which say what is wrong with the token, and
-//! those of the token endpoint, whose readers know OAuth's errors or the registry's.
+//! Rejections of token mode: of registry calls, with the error of the token (RFC 6750), and of the
+//! token endpoint, with OAuth error codes beside those of the registry.
 
 use std::borrow::Cow;
 
@@ -32,14 +32,15 @@ impl OauthError {
 }
 
 impl Rejection {
-    /// A token that is worth nothing here and now (RFC 6750 §3.1).
+    /// The token is invalid, expired or of another domain (RFC 6750 §3.1).
     pub(crate) fn invalid_token(error: InvalidToken) -> Self {
         let message = format!("{error}: get a new one, or log in again");
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
             .with(Extra::BearerError("invalid_token"))
     }
 
-    /// A good token that was given for something else, of somebody who may have one for this.
+    /// The token is valid, and its scope does not include this call; the user may get one that
+    /// does.
     pub(crate) fn insufficient_scope() -> Self {
         let message = "the token was not given for this: get one with the scope of the challenge";
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Denied, message)
@@ -51,7 +52,7 @@ impl Rejection {
         matches!(self.extra, Extra::Challenge(_) | Extra::BearerError(_))
     }
 
-    /// What is wrong with the token that was shown.
+    /// The OAuth error code of the challenge.
     pub(crate) fn bearer_error(&self) -> Option<&'static str> {
         match self.extra {
             Extra::BearerError(error) => Some(error),
@@ -59,12 +60,12 @@ impl Rejection {
         }
     }
 
-    /// The same with this challenge.
+    /// Adds a challenge.
     pub(crate) fn with_challenge(self, challenge: HeaderValue) -> Self {
         self.with(Extra::Challenge(challenge))
     }
 
-    /// A request for a token that cannot be understood (RFC 6749 §5.2).
+    /// The token request is malformed (RFC 6749 §5.2).
     pub(crate) fn oauth(error: OauthError, message: impl Into<Cow<'static, str>>) -> Self {
         let mut rejection = Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message);
         rejection.oauth = Some(error);
@@ -72,7 +73,7 @@ impl Rejection {
     }
 
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
-        let message = "this method is not for this path";
+        let message = "this path does not support this method";
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::Unsupported,
@@ -89,9 +90,9 @@ impl Rejection {
         )
     }
 
-    /// moorgate cannot sign one. The log has why.
+    /// The token could not be signed. The log says why.
     pub(crate) fn token_unavailable() -> Self {
-        let message = "no token can be given: the administrator has to look into the log";
+        let message = "no token could be issued: the log of the server says why";
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Unavailable,
@@ -100,7 +101,7 @@ impl Rejection {
         .with(Extra::RetryAfter(30))
     }
 
-    /// The same for a client that wants a token: with OAuth's word for it too.
+    /// Adds the OAuth error code, for clients of the token endpoint.
     pub(crate) fn at_token_endpoint(mut self) -> Self {
         self.oauth.get_or_insert(match self.status.0 {
             StatusCode::UNAUTHORIZED => OauthError::InvalidGrant,

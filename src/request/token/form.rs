@@ -1,5 +1,4 @@
-//! What a request for a token says: in the query of a GET, or in the form of a POST (RFC 6749 §4.3,
-//! §6).
+//! Parses token requests: the query of a GET, or the form of a POST (RFC 6749 §4.3, §6).
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -23,9 +22,9 @@ use crate::request::site::Site;
 pub(super) struct TokenRequest {
     pub(super) presented: PresentedCredentials,
     pub(super) scopes: Vec<Scope>,
-    /// What the client calls itself.
+    /// The `client_id`.
     pub(super) client: String,
-    /// Whether a refresh token is wanted too.
+    /// Whether the client requests a refresh token.
     pub(super) offline: bool,
 }
 
@@ -38,8 +37,8 @@ pub(super) enum PresentedCredentials {
 
 /// Reads the request.
 ///
-/// Errors: 400 for what cannot be understood, 401 for credentials that cannot be, 405 for other
-/// methods, 408 and 413 for a form that does not come or is too long.
+/// Errors: 400 for a malformed request, 401 for malformed credentials, 405 for other methods, 408
+/// and 413 for a form that does not arrive or is too long.
 pub(super) async fn read(
     site: &Site,
     conn: &ConnInfo,
@@ -49,7 +48,7 @@ pub(super) async fn read(
     match parts.method {
         Method::GET => from_query(site, parts),
         Method::POST => {
-            // Also for a header that only others would look at.
+            // Rejects two Authorization headers, although forms carry the credentials.
             admit::authorization(&parts.headers)?;
             if !is_form(&parts.headers) {
                 return Err(invalid(
@@ -119,7 +118,7 @@ fn from_form(site: &Site, form: &str) -> Result<TokenRequest, Rejection> {
     fields.into_request(site, presented, offline)
 }
 
-/// The fields that are known here; others are ignored. An empty one counts as none.
+/// The supported fields; others are ignored. An empty one counts as missing.
 #[derive(Default)]
 struct Fields<'a> {
     service: Option<Cow<'a, str>>,
@@ -160,7 +159,7 @@ impl<'a> Fields<'a> {
             if field.is_some() {
                 return Err(invalid("a parameter is given more than once"));
             }
-            // A password may be empty, and is then a wrong one.
+            // An empty password is a wrong one, not a missing one.
             *field = Some(value)
                 .filter(|value| !value.is_empty() || name == "password" || name == "username");
         }

@@ -1,4 +1,4 @@
-//! What a token is given for: what was asked for, as far as the access rules allow it now.
+//! The access of a token: the requested scopes, as far as the access rules allow them now.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use crate::auth::token::TokenAccess;
 use crate::registry::action::Action;
 use crate::registry::scope::{Resource, Right, Rights, Scope};
 
-/// The part of the scopes that the user may have, perhaps nothing: that is no error.
+/// The allowed part of the scopes. An empty one is no error.
 pub(super) fn granted(
     policy: &Policy,
     user: Option<&UserName>,
