@@ -86,7 +86,7 @@ struct CaState {
     /// What was asked: the endpoint, and the payload; of a challenge, its type and name.
     asked: Vec<(String, Value)>,
     once: HashMap<&'static str, VecDeque<Scripted>>,
-    /// What decides when there is nothing that was told for once.
+    /// Decides when nothing is scripted.
     handler: Option<Handler>,
     profiles: Vec<(&'static str, Duration)>,
     /// As which it stands in DNS.
@@ -129,7 +129,7 @@ enum Authorization {
     Invalid(String),
 }
 
-/// What an endpoint is told to do the next time, instead of its work.
+/// What an endpoint does the next time, instead of its work.
 #[derive(Clone, Debug)]
 pub enum Scripted {
     /// Refuse by a problem: its type and status, and further header lines.
@@ -262,15 +262,15 @@ impl AcmeCa {
     }
 
     /// Tells an endpoint what to do the next time.
-    pub fn once(&self, endpoint: &'static str, told: Scripted) {
-        self.state(|state| state.once.entry(endpoint).or_default().push_back(told));
+    pub fn once(&self, endpoint: &'static str, scripted: Scripted) {
+        self.state(|state| state.once.entry(endpoint).or_default().push_back(scripted));
     }
 
     /// Tells an endpoint what to do from now on, each time.
-    pub fn always(&self, endpoint: &'static str, told: Scripted) {
+    pub fn always(&self, endpoint: &'static str, scripted: Scripted) {
         self.state(|state| {
             state.handler = Some(Box::new(move |asked| {
-                (asked.endpoint == endpoint).then(|| told.clone())
+                (asked.endpoint == endpoint).then(|| scripted.clone())
             }))
         });
     }
@@ -451,7 +451,7 @@ impl Shared {
         let body = body.collect().await.ok()?.to_bytes();
         let path = parts.uri.path().to_owned();
         let endpoint = path.split('/').nth(1).unwrap().to_owned();
-        let told = self.state.lock().unwrap().told(&endpoint, &path);
+        let scripted = self.state.lock().unwrap().next_scripted(&endpoint, &path);
         let payload = if parts.method == Method::POST {
             self.verified(&path, &body)
         } else {
@@ -460,10 +460,18 @@ impl Shared {
         let answer = match payload {
             Err(problem) => Some(*problem),
             Ok((payload, account)) => {
-                self.state.lock().unwrap().note(&endpoint, &path, &payload);
+                self.state
+                    .lock()
+                    .unwrap()
+                    .record(&endpoint, &path, &payload);
                 self.changed.notify_waiters();
-                self.told_or_work(told, &endpoint, &path, &payload, &account)
-                    .await
+                let verified = work::Verified {
+                    endpoint: &endpoint,
+                    path: &path,
+                    payload: &payload,
+                    account: &account,
+                };
+                self.respond(scripted, verified).await
             }
         };
         let mut state = self.state.lock().unwrap();
@@ -480,7 +488,7 @@ impl Shared {
 }
 
 impl CaState {
-    fn told(&mut self, endpoint: &str, path: &str) -> Option<Scripted> {
+    fn next_scripted(&mut self, endpoint: &str, path: &str) -> Option<Scripted> {
         let once = self.once.get_mut(endpoint).and_then(VecDeque::pop_front);
         once.or_else(|| {
             let asked = CaRequest {
@@ -491,12 +499,12 @@ impl CaState {
         })
     }
 
-    fn note(&mut self, endpoint: &str, path: &str, payload: &Value) {
-        let noted = match self.challenge(endpoint, path) {
+    fn record(&mut self, endpoint: &str, path: &str, payload: &Value) {
+        let recorded = match self.challenge(endpoint, path) {
             Some((kind, name)) => json!({ "type": kind, "name": name }),
             None => payload.clone(),
         };
-        self.asked.push((endpoint.to_owned(), noted));
+        self.asked.push((endpoint.to_owned(), recorded));
     }
 
     /// The type of a challenge, and the name that is to be proved by it.

@@ -26,18 +26,30 @@ impl PublicKeyData for PublicKey {
     }
 }
 
+/// A request whose signature has been verified.
+#[derive(Clone, Copy)]
+pub(super) struct Verified<'a> {
+    pub endpoint: &'a str,
+    pub path: &'a str,
+    pub payload: &'a Value,
+    pub account: &'a str,
+}
+
 impl Shared {
-    /// `None`: nothing is answered, and the connection ends.
-    pub(super) async fn told_or_work(
+    /// Does what is scripted, or else what a CA does. `None` ends the connection without a response.
+    pub(super) async fn respond(
         &self,
-        told: Option<Scripted>,
-        endpoint: &str,
-        path: &str,
-        payload: &Value,
-        account: &str,
+        scripted: Option<Scripted>,
+        request: Verified<'_>,
     ) -> Option<Answer> {
+        let Verified {
+            endpoint,
+            path,
+            payload,
+            account,
+        } = request;
         let work = || self.work(endpoint, path, payload, account);
-        Some(match told {
+        Some(match scripted {
             None => work(),
             Some(Scripted::Refuse(kind, status, lines)) => with(problem(kind, status), lines),
             Some(Scripted::Html(status, lines)) => {
@@ -69,18 +81,18 @@ impl Shared {
                 let mut params = CertificateParams::default();
                 params
                     .distinguished_name
-                    .push(rcgen::DnType::CommonName, "a stranger");
-                let stranger = params.self_signed(&key).unwrap().pem();
+                    .push(rcgen::DnType::CommonName, "a foreign CA");
+                let foreign = params.self_signed(&key).unwrap().pem();
                 let chain = self.state.lock().unwrap().orders[index_of(path)]
                     .chain
                     .clone()
                     .unwrap();
-                chain_answer(chain.replace(&self.issuer_pem, &stranger))
+                chain_answer(chain.replace(&self.issuer_pem, &foreign))
             }
             Some(Scripted::WrongChain) => {
-                let stranger = KeyPair::generate().unwrap();
+                let foreign = KeyPair::generate().unwrap();
                 let params = CertificateParams::new(["ci.test".to_owned()]).unwrap();
-                let leaf = params.signed_by(&stranger, &self.issuer).unwrap();
+                let leaf = params.signed_by(&foreign, &self.issuer).unwrap();
                 chain_answer(format!("{}{}", leaf.pem(), self.issuer_pem))
             }
             Some(Scripted::Unmet) => self.fail(path),
