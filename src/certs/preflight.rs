@@ -133,19 +133,33 @@ impl Preflight<'_> {
     }
 
     async fn check_name(&self, name: &CertifiedName, findings: &mut Findings) {
+        if self.check_caa(name, findings).await {
+            self.check_reachability(name, findings).await;
+        }
+    }
+
+    /// Checks the CAA records (RFC 8659). Returns whether DNS answered.
+    async fn check_caa(&self, name: &CertifiedName, findings: &mut Findings) -> bool {
         let base = name.base();
-        if base.ip().is_none() && !self.identities.is_empty() {
-            match forbidden(self.resolver, name, self.identities).await {
-                Ok(None) => {}
-                Ok(Some(forbidden)) => findings.certain(forbidden),
-                Err(error) => {
-                    findings.doubtful(format!(
-                        "the CAA records of {base} cannot be looked up: {error}"
-                    ));
-                    return;
-                }
+        if base.ip().is_some() || self.identities.is_empty() {
+            return true;
+        }
+        match forbidden(self.resolver, name, self.identities).await {
+            Ok(None) => {}
+            Ok(Some(forbidden)) => findings.certain(forbidden),
+            Err(error) => {
+                findings.doubtful(format!(
+                    "the CAA records of {base} cannot be looked up: {error}"
+                ));
+                return false;
             }
         }
+        true
+    }
+
+    /// Checks that the name leads here, where a challenge of the order needs it.
+    async fn check_reachability(&self, name: &CertifiedName, findings: &mut Findings) {
+        let base = name.base();
         let probed = [ChallengeKind::Http01, ChallengeKind::TlsAlpn01];
         let probed: Vec<_> = probed
             .into_iter()
