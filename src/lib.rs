@@ -54,6 +54,10 @@
         reason = "what a test starts ends with it, or with the process"
     )
 )]
+#![cfg_attr(
+    test,
+    expect(clippy::too_many_lines, reason = "a table of cases stays in one place")
+)]
 
 pub mod state_file;
 
