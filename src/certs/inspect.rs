@@ -126,12 +126,12 @@ impl CertificateFacts {
             .unwrap_or_default();
         // A week gives an administrator time to act. A certificate with a lifetime of six days is
         // renewed later than that.
-        if left >= NOTICE.min(life / 5) {
+        if left >= EXPIRY_NOTICE.min(life / 5) {
             return None;
         }
         Some(Defect::ExpiresSoon {
             at: self.not_after,
-            days: left.as_secs() / DAY + 1,
+            days: left.as_secs() / Duration::from_hours(24).as_secs() + 1,
         })
     }
 }
@@ -202,8 +202,7 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
-const DAY: u64 = 24 * 60 * 60;
-const NOTICE: Duration = Duration::from_secs(7 * DAY);
+const EXPIRY_NOTICE: Duration = Duration::from_hours(7 * 24);
 
 #[cfg(test)]
 mod tests {
@@ -231,7 +230,7 @@ mod tests {
     fn a_star_covers_one_label_and_addresses_only_themselves() {
         let facts = facts(
             &["*.example.com", "example.org", "192.0.2.1", "2001:db8::1"],
-            NOTICE,
+            EXPIRY_NOTICE,
         );
         for covered in [
             "ci.example.com",
@@ -254,9 +253,11 @@ mod tests {
 
     #[test]
     fn defects_say_what_is_wrong_and_when() {
-        let facts = facts(&["a.example.com"], Duration::from_secs(90 * DAY));
+        let facts = facts(&["a.example.com"], Duration::from_hours(90 * 24));
         let (good, other) = (host("a.example.com"), host("b.example.com"));
-        let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * DAY + 1);
+        let at = |days: u64| {
+            SystemTime::UNIX_EPOCH + Duration::from_hours(days * 24) + Duration::from_secs(1)
+        };
         let words = |now, names: &[&HostName]| {
             facts
                 .defects(now, names.iter().copied())

@@ -69,18 +69,18 @@ impl From<NameSet> for BTreeSet<String> {
 /// The names separated by commas; of a long list the first three and the number of the others.
 impl fmt::Display for NameSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, name) in self.iter().take(SHOWN).enumerate() {
+        for (index, name) in self.iter().take(MAX_NAMES_SHOWN).enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             write!(f, "{comma}{name}")?;
         }
-        match self.len().saturating_sub(SHOWN) {
+        match self.len().saturating_sub(MAX_NAMES_SHOWN) {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }
     }
 }
 
-const SHOWN: usize = 3;
+const MAX_NAMES_SHOWN: usize = 3;
 
 #[cfg(test)]
 mod tests {

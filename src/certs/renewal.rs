@@ -20,12 +20,12 @@ pub fn is_due(now: SystemTime, not_before: SystemTime, not_after: SystemTime) ->
 
 /// The period of validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct Validity {
     pub not_before: SystemTime,
     pub not_after: SystemTime,
 }
 
-impl Life {
+impl Validity {
     /// The length of the period; zero if it ends before it begins.
     pub fn length(&self) -> Duration {
         self.not_after
@@ -46,7 +46,7 @@ impl Life {
     }
 
     fn is_short(&self) -> bool {
-        self.length() < SHORT
+        self.length() < SHORT_LIFETIME
     }
 }
 
@@ -133,7 +133,7 @@ impl Seed {
 pub struct Renewal {
     /// The earliest time. In the past: at once.
     pub at: SystemTime,
-    pub why: Why,
+    pub why: RenewalReason,
 }
 
 impl Renewal {
@@ -144,7 +144,7 @@ impl Renewal {
 
 /// What determined the time of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum RenewalReason {
     /// The CA suggests this window.
     Ari(AriWindow),
     /// The CA's window is later than is safe: renewal must still succeed after days of failures.
@@ -153,7 +153,7 @@ pub enum Why {
     LifeLeft,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for RenewalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ari(window) => {
@@ -183,7 +183,7 @@ impl fmt::Display for Why {
 /// (9/20 of a lifetime below 10 days: 72 of 160 hours). Without a window: when a third of the
 /// lifetime is left (half below 10 days), or up to 1/25 of the lifetime earlier, so that
 /// certificates that were issued together are not renewed together.
-pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
+pub fn renewal(life: Validity, window: Option<AriWindow>, seed: Seed) -> Renewal {
     let length = life.length();
     let Some(window) = window else {
         let left = if life.is_short() {
@@ -194,7 +194,7 @@ pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
         let earlier = (length / 25).mul_f64(seed.fraction());
         return Renewal {
             at: life.with_left(left + earlier),
-            why: Why::LifeLeft,
+            why: RenewalReason::LifeLeft,
         };
     };
     let latest = life.with_left(if life.is_short() {
@@ -206,12 +206,12 @@ pub fn renewal(life: Life, window: Option<AriWindow>, seed: Seed) -> Renewal {
     if chosen <= latest {
         Renewal {
             at: chosen,
-            why: Why::Ari(window),
+            why: RenewalReason::Ari(window),
         }
     } else {
         Renewal {
             at: latest,
-            why: Why::TooLateForSafety(window),
+            why: RenewalReason::TooLateForSafety(window),
         }
     }
 }
@@ -238,18 +238,18 @@ pub enum AriAnswer {
 /// hours.
 pub fn ask_ari_again(asked: SystemTime, answer: AriAnswer) -> SystemTime {
     let wait = match answer {
-        AriAnswer::Answered { retry_after } => retry_after.unwrap_or(ARI_USUALLY),
+        AriAnswer::Answered { retry_after } => retry_after.unwrap_or(ARI_INTERVAL),
         AriAnswer::Failed { times, retry_after } => {
             let ours = match times {
-                0 | 1 => MINUTE,
-                2 => 10 * MINUTE,
-                3 => 100 * MINUTE,
-                _ => ARI_USUALLY,
+                0 | 1 => Duration::from_mins(1),
+                2 => Duration::from_mins(10),
+                3 => Duration::from_mins(100),
+                _ => ARI_INTERVAL,
             };
             retry_after.map_or(ours, |theirs| ours.max(theirs))
         }
     };
-    asked + wait.clamp(MINUTE, 24 * HOUR)
+    asked + wait.clamp(Duration::from_mins(1), Duration::from_hours(24))
 }
 
 /// How close a certificate is to its end, for the level of log messages.
@@ -268,7 +268,7 @@ pub enum Urgency {
 }
 
 /// The urgency at the time `now`.
-pub fn urgency(life: Life, now: SystemTime) -> Urgency {
+pub fn urgency(life: Validity, now: SystemTime) -> Urgency {
     let (length, left) = (life.length(), life.left(now));
     if left.is_zero() {
         return Urgency::Expired;
@@ -286,12 +286,10 @@ pub fn urgency(life: Life, now: SystemTime) -> Urgency {
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Let's Encrypt asks for at least two fetches a day, and answers with 6 hours.
-const ARI_USUALLY: Duration = Duration::from_secs(6 * 60 * 60);
+const ARI_INTERVAL: Duration = Duration::from_hours(6);
 /// Below this lifetime, a third of it is too little time for an administrator to solve a problem.
-const SHORT: Duration = Duration::from_secs(10 * 24 * 60 * 60);
+const SHORT_LIFETIME: Duration = Duration::from_hours(10 * 24);
 
 #[cfg(test)]
 mod tests;

@@ -55,7 +55,7 @@ fn accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles) {
             from: key,
         });
     }
-    if depth < DEEPEST {
+    if depth < MAX_URL_SEGMENTS {
         let children = directories(directory);
         children.iter().for_each(|child| {
             accounts(
@@ -96,4 +96,4 @@ fn setting(path: &Path, name: &str) -> Option<String> {
 }
 
 /// The number of segments of a URL's path.
-const DEEPEST: u32 = 6;
+const MAX_URL_SEGMENTS: u32 = 6;

@@ -81,7 +81,7 @@ fn read_accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles
         let key = child.join("private_key.json");
         if key.is_file() {
             account(&child, &key, url, found);
-        } else if depth < DEEPEST {
+        } else if depth < MAX_URL_SEGMENTS {
             read_accounts(
                 &child,
                 &format!("{url}/{}", file_name(&child)),
@@ -119,4 +119,4 @@ fn account(directory: &Path, key: &Path, url: &str, found: &mut FoundFiles) {
 }
 
 /// The number of segments of a URL's path.
-const DEEPEST: u32 = 6;
+const MAX_URL_SEGMENTS: u32 = 6;

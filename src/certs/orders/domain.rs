@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::domain_state::{AttemptOutcome, DomainState};
 use crate::certs::inspect::CertificateFacts;
-use crate::certs::renewal::{Life, Urgency, urgency};
+use crate::certs::renewal::{Urgency, Validity, urgency};
 use crate::certs::served::report::{AcmeStatus, Attempts};
 use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
@@ -153,7 +153,7 @@ impl ManagedDomain {
     /// Logs how close the certificate is to its end: when that changes, and once a day after it has
     /// expired.
     pub(super) fn warn_of_expiry(&mut self, served: Option<CertificateFacts>, now: SystemTime) {
-        let life = served.map(|facts| Life {
+        let life = served.map(|facts| Validity {
             not_before: facts.not_before,
             not_after: facts.not_after,
         });

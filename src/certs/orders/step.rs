@@ -12,7 +12,7 @@ use super::local_error::LocalError;
 use super::plan::request_of;
 use super::solver::clean_up;
 use crate::certs::acme::{AcmeError, AcmeSession};
-use crate::certs::renewal::{AriAnswer, AriWindow, Life, Seed, ask_ari_again, renewal};
+use crate::certs::renewal::{AriAnswer, AriWindow, Seed, Validity, ask_ari_again, renewal};
 use crate::certs::served::manager::Issued;
 use crate::certs::served::report::AcmeStatus;
 use crate::certs::served::status;
@@ -323,7 +323,7 @@ fn advice(
 /// The state of a certificate until its renewal.
 fn planned(issued: &Issued, record: &DomainRecord) -> DomainState {
     let facts = &issued.certificate.facts;
-    let life = Life {
+    let life = Validity {
         not_before: facts.not_before,
         not_after: facts.not_after,
     };

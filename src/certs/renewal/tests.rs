@@ -2,7 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
+const HOUR: Duration = Duration::from_hours(1);
+const MINUTE: Duration = Duration::from_mins(1);
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -12,8 +14,8 @@ fn day(n: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + DAY * u32::try_from(n).expect("few")
 }
 
-fn life(from: u64, length: Duration) -> Life {
-    Life {
+fn life(from: u64, length: Duration) -> Validity {
+    Validity {
         not_before: day(from),
         not_after: day(from) + length,
     }
@@ -84,16 +86,16 @@ fn a_window_at_the_end_of_the_life_is_too_late() {
         AriWindow::new(life.not_after - 2 * HOUR, life.not_after + 2 * HOUR).expect("a window");
     let renewal = renewal(life, Some(late), Seed::new(7));
     assert_eq!(renewal.at, life.not_after - 72 * HOUR);
-    assert_eq!(renewal.why, Why::TooLateForSafety(late));
+    assert_eq!(renewal.why, RenewalReason::TooLateForSafety(late));
 }
 
 #[test]
 fn the_reasons_are_said() {
     let window = AriWindow::new(day(30), day(31)).expect("a window");
     let words = [
-        Why::Ari(window),
-        Why::TooLateForSafety(window),
-        Why::LifeLeft,
+        RenewalReason::Ari(window),
+        RenewalReason::TooLateForSafety(window),
+        RenewalReason::LifeLeft,
     ]
     .map(|why| why.to_string());
     insta::assert_snapshot!(words.join("\n"), @r"
@@ -176,8 +178,8 @@ fn what_was_issued_together_is_not_renewed_together() {
 }
 
 prop_compose! {
-    fn lives()(from in 0..4_000_000_000_u64, length in 3600..400 * 86_400_u64) -> Life {
-        Life { not_before: at(from), not_after: at(from + length) }
+    fn lives()(from in 0..4_000_000_000_u64, length in 3600..400 * 86_400_u64) -> Validity {
+        Validity { not_before: at(from), not_after: at(from + length) }
     }
 }
 
@@ -211,9 +213,9 @@ proptest! {
         let window = window.expect("a window");
         let renewal = renewal(life, Some(window), Seed::new(seed));
         match renewal.why {
-            Why::Ari(_) => prop_assert!(window.start() <= renewal.at && renewal.at < window.end()),
-            Why::TooLateForSafety(_) => prop_assert!(renewal.at < window.end() && renewal.at >= life.not_before),
-            Why::LifeLeft => prop_assert!(false, "the window was ignored"),
+            RenewalReason::Ari(_) => prop_assert!(window.start() <= renewal.at && renewal.at < window.end()),
+            RenewalReason::TooLateForSafety(_) => prop_assert!(renewal.at < window.end() && renewal.at >= life.not_before),
+            RenewalReason::LifeLeft => prop_assert!(false, "the window was ignored"),
         }
     }
 

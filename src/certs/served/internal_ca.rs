@@ -173,7 +173,7 @@ impl InternalCa {
             }
         }
         leaf.not_before = (now - CLOCK_SLACK).into();
-        leaf.not_after = (now + LEAF_LIFE).min(self.not_after).into();
+        leaf.not_after = (now + LEAF_LIFETIME).min(self.not_after).into();
         leaf.is_ca = IsCa::ExplicitNoCa;
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -269,7 +269,7 @@ fn generate(now: SystemTime) -> Result<(String, String), InternalCaError> {
     let key = KeyPair::generate()?;
     let mut params = ca_params(&format!("moorgate internal CA {}", crypto::hex(&id)));
     params.not_before = (now - CLOCK_SLACK).into();
-    params.not_after = (now + CA_LIFE).into();
+    params.not_after = (now + CA_LIFETIME).into();
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
@@ -311,11 +311,11 @@ fn store(state: &Path, certificate: &str, key: &str) -> io::Result<()> {
 
 const DIRECTORY: &str = "internal-ca";
 const LOCK: &str = "internal-ca.lock";
-const DAY: u64 = 24 * 60 * 60;
-const CA_LIFE: Duration = Duration::from_secs(3652 * DAY);
-const LEAF_LIFE: Duration = Duration::from_secs(30 * DAY);
+/// Ten years with their leap days.
+const CA_LIFETIME: Duration = Duration::from_hours(3652 * 24);
+const LEAF_LIFETIME: Duration = Duration::from_hours(30 * 24);
 /// Clients with a slow clock would reject a certificate that is valid from now on.
-const CLOCK_SLACK: Duration = Duration::from_secs(60 * 60);
+const CLOCK_SLACK: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests {
@@ -419,7 +419,7 @@ mod tests {
             .duration_since(now())
             .expect("in future")
             .as_secs()
-            / (365 * DAY);
+            / Duration::from_hours(365 * 24).as_secs();
         assert_eq!(years, 10);
     }
 
@@ -479,7 +479,7 @@ mod tests {
     fn a_leaf_never_outlives_the_ca() {
         let state = tempfile::tempdir().expect("directory");
         let ca = InternalCa::open_or_make(state.path()).expect("made");
-        let late = ca.not_after() - Duration::from_secs(DAY);
+        let late = ca.not_after() - Duration::from_hours(24);
         let leaf = ca.issue(&[name("a.example.com")], late).expect("issued");
         assert_eq!(leaf.facts.not_after, ca.not_after());
         let over = ca.issue(&[name("a.example.com")], ca.not_after());

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::super::limits::registered_domain;
 use super::{DAY, HOUR, MINUTE};
 use crate::certs::names::NameSet;
-use crate::certs::renewal::{AriWindow, Life};
+use crate::certs::renewal::{AriWindow, Validity};
 
 /// A bucket as Let's Encrypt describes it: so many at once, and one more each so often.
 pub(super) struct Bucket {
@@ -66,7 +66,7 @@ pub(super) struct ModelCa {
 #[derive(Clone, Copy)]
 pub(super) struct SimulatedCertificate {
     pub(super) serial: u64,
-    pub(super) life: Life,
+    pub(super) life: Validity,
 }
 
 impl ModelCa {
@@ -170,7 +170,7 @@ impl ModelCa {
         self.in_a_row.retain(|name, _| !names.contains(name));
         self.serial += 1;
         // Let's Encrypt dates certificates an hour back.
-        let life = Life {
+        let life = Validity {
             not_before: now - HOUR,
             not_after: now - HOUR + self.lifetime,
         };
