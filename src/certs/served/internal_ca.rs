@@ -114,7 +114,7 @@ impl InternalCa {
         }
         let (certificate, key) = generate(SystemTime::now())?;
         store(state, &certificate, &key).map_err(unwritable)?;
-        tracing::info!(directory = %state.join(DIRECTORY).display(), "made the internal CA");
+        tracing::info!(directory = %state.join(DIRECTORY).display(), "created the internal CA");
         Self::read(&Files::below(state), certificate, &key)
     }
 

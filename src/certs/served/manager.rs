@@ -407,7 +407,7 @@ impl ManagedDomain {
         }
         match &problem {
             Some(problem) if facts.is_none() && self.stand_in.is_some() => {
-                tracing::warn!(domain = %self.host.domain, %problem, "no certificate: that of moorgate's own CA is served");
+                tracing::warn!(domain = %self.host.domain, %problem, "no certificate: serving one of the internal CA");
             }
             Some(problem) if facts.is_none() => {
                 tracing::error!(domain = %self.host.domain, %problem, "no certificate: handshakes are refused");
@@ -415,7 +415,7 @@ impl ManagedDomain {
             Some(problem) => {
                 tracing::warn!(domain = %self.host.domain, %problem, "certificate needs attention");
             }
-            None => tracing::info!(domain = %self.host.domain, "certificate is in order again"),
+            None => tracing::info!(domain = %self.host.domain, "certificate problem solved"),
         }
         true
     }

@@ -50,7 +50,7 @@ pub enum OrderLost {
     #[error("the key of the order in {} is damaged", .0.display())]
     DamagedKey(PathBuf),
     /// The order is for other names or another account: the configuration has changed.
-    #[error("the order in {} is for {names} and no longer wanted", path.display())]
+    #[error("the order in {} is for {names} and does not match the configuration any more", path.display())]
     Unwanted { path: PathBuf, names: NameSet },
     /// An order that has not ended within a day never will.
     #[error("the order in {} is more than a day old", .0.display())]

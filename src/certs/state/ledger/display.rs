@@ -96,14 +96,14 @@ impl fmt::Display for BlockReason {
                 };
                 write!(
                     f,
-                    "{most} {what} in {} are the limit, and they are used up for {of}",
+                    "the limit of {most} {what} in {} is used up for {of}",
                     Period(*per)
                 )
             }
             Self::Paused { name, times } => {
                 write!(
                     f,
-                    "{times} validations of {name} failed in a row, one more and the CA pauses it"
+                    "{times} consecutive validations of {name} have failed, the CA pauses the name after one more"
                 )
             }
             Self::Full => f.write_str("the ledger of attempts is full"),
@@ -178,13 +178,13 @@ mod tests {
         not before 1970-01-01T00:00:00Z: the last attempt failed: connection refused
         not before 1970-01-01T00:00:00Z: the last 4 attempts failed, the newest with: connection refused
         not before 1970-01-01T00:00:00Z: the CA asked to wait: too many new orders recently
-        not before 1970-01-01T00:00:00Z: 10 new accounts in 3 hours are the limit, and they are used up for this machine
-        not before 1970-01-01T00:00:00Z: 300 new orders in 3 hours are the limit, and they are used up for the account
-        not before 1970-01-01T00:00:00Z: 5 failed validations in an hour are the limit, and they are used up for a.example.com
-        not before 1970-01-01T00:00:00Z: 5 certificates for the same names in 7 days are the limit, and they are used up for a.example.com, b.example.com
-        not before 1970-01-01T00:00:00Z: 50 new certificates for a domain in 7 days are the limit, and they are used up for example.com
-        not before 1970-01-01T00:00:00Z: 3 renewals of the same certificate in 24 hours are the limit, and they are used up for a.example.com
-        not before 1970-01-01T00:00:00Z: 1151 validations of a.example.com failed in a row, one more and the CA pauses it
+        not before 1970-01-01T00:00:00Z: the limit of 10 new accounts in 3 hours is used up for this machine
+        not before 1970-01-01T00:00:00Z: the limit of 300 new orders in 3 hours is used up for the account
+        not before 1970-01-01T00:00:00Z: the limit of 5 failed validations in an hour is used up for a.example.com
+        not before 1970-01-01T00:00:00Z: the limit of 5 certificates for the same names in 7 days is used up for a.example.com, b.example.com
+        not before 1970-01-01T00:00:00Z: the limit of 50 new certificates for a domain in 7 days is used up for example.com
+        not before 1970-01-01T00:00:00Z: the limit of 3 renewals of the same certificate in 24 hours is used up for a.example.com
+        not before 1970-01-01T00:00:00Z: 1151 consecutive validations of a.example.com have failed, the CA pauses the name after one more
         not before 1970-01-01T00:00:00Z: the ledger of attempts is full
         ");
     }

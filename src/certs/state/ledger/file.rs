@@ -49,7 +49,7 @@ impl Clock {
 
 /// The ledger file was damaged and has been renamed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger of ACME attempts was damaged and is now {}: what was asked of the CAs before is forgotten", aside.display())]
+#[error("the ledger of ACME attempts was damaged and renamed to {}: earlier attempts are forgotten", aside.display())]
 pub struct LedgerDamaged {
     /// The new path of the damaged file.
     pub aside: PathBuf,

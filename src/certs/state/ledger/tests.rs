@@ -346,7 +346,7 @@ fn renewals_are_exempt_as_the_ca_exempts_them() {
     assert_eq!(new, 50);
     let refused =
         issue(&mut ledger, &sets[55], OrderKind::New).expect_err("the domain's week is used up");
-    insta::assert_snapshot!(refused, @"not before 2024-10-11T00:21:00Z: 50 new certificates for a domain in 7 days are the limit, and they are used up for example.com");
+    insta::assert_snapshot!(refused, @"not before 2024-10-11T00:21:00Z: the limit of 50 new certificates for a domain in 7 days is used up for example.com");
     assert_eq!(issue(&mut ledger, &sets[55], OrderKind::Renewal), Ok(()));
     let again = (0..9)
         .filter(|_| issue(&mut ledger, &sets[0], OrderKind::Renewal).is_ok())
