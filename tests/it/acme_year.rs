@@ -1,12 +1,12 @@
-//! A year of the real issuer against a CA that enforces Let's Encrypt's limits, under its name and
-//! with its settings: certificates of three lifetimes, an outage, moved clocks, kills, a full disk,
-//! a revocation. The clocks are the test's, so that a year takes seconds.
+//! A year of the real issuer against a CA that enforces the limits of Let's Encrypt, under its name
+//! and with its settings: certificates of three lifetimes, an outage, moved clocks, kills, a full
+//! disk, a revocation. The clocks are simulated, so that a year takes seconds.
 
+pub mod acme_sim;
 pub mod alone;
 mod chance;
 mod moods;
 pub mod process;
-pub mod world;
 mod year;
 
 use year::Year;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, KeyPair};
 
 /// A configuration with one domain, and beside it what certbot left.
-fn stage() -> tempfile::TempDir {
+fn fixture() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &str| {
         let path = directory.path().join(path);
@@ -59,8 +59,8 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn a_dry_run_is_followed_by_the_same_in_earnest_and_then_by_nothing() {
-    let stage = stage();
-    let directory = stage.path();
+    let fixture = fixture();
+    let directory = fixture.path();
     let dry = import(directory, &["letsencrypt", "--dry-run"]);
     assert!(dry.status.success(), "{}", text(&dry.stderr));
     assert!(
@@ -105,14 +105,14 @@ fn a_dry_run_is_followed_by_the_same_in_earnest_and_then_by_nothing() {
 
 #[test]
 fn what_root_imports_belongs_to_the_owner_of_the_state() {
-    let stage = stage();
-    let state = stage.path().join("state");
+    let fixture = fixture();
+    let state = fixture.path().join("state");
     // Run by anybody else, there is only one owner.
     let user = rustix::process::geteuid();
     let owner = if user.is_root() { 65534 } else { user.as_raw() };
     fs::create_dir(&state).unwrap();
     chown(&state, Some(owner), None).unwrap();
-    let dry = import(stage.path(), &["letsencrypt", "--dry-run"]);
+    let dry = import(fixture.path(), &["letsencrypt", "--dry-run"]);
     assert!(dry.status.success(), "{}", text(&dry.stderr));
     assert_eq!(
         entries(&state),
@@ -120,10 +120,10 @@ fn what_root_imports_belongs_to_the_owner_of_the_state() {
         "a dry run makes nothing"
     );
 
-    let done = import(stage.path(), &["letsencrypt"]);
+    let done = import(fixture.path(), &["letsencrypt"]);
     assert!(done.status.success(), "{}", text(&done.stderr));
     let made = entries(&state);
-    assert!(made.contains(&held(stage.path())), "{made:?}");
+    assert!(made.contains(&held(fixture.path())), "{made:?}");
     assert!(
         made.iter()
             .any(|path| path.extension() == Some("lock".as_ref())),
@@ -154,8 +154,8 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn domains_that_ask_no_ca_get_nothing() {
-    let stage = stage();
-    let directory = stage.path();
+    let fixture = fixture();
+    let directory = fixture.path();
     let file = directory.join("conf.d/ci.toml");
     let domain = fs::read_to_string(&file)
         .unwrap()
@@ -174,8 +174,8 @@ fn domains_that_ask_no_ca_get_nothing() {
 
 #[test]
 fn failures_have_their_own_exit_status() {
-    let stage = stage();
-    let directory = stage.path();
+    let fixture = fixture();
+    let directory = fixture.path();
     let nothing = import(directory, &["conf.d"]);
     assert_eq!(nothing.status.code(), Some(1));
     assert!(

@@ -247,7 +247,7 @@ fn an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other() {
             .ca
             .once("finalize", Scripted::Busy(u32::MAX, "86400"));
         stage.start_only();
-        stage.process().work_patiently(&stage.world.ca, 0);
+        stage.process().work_through_delays(&stage.world.ca, 0);
         let serial = |stage: &Stage, name| stage.process().served(name).map(|facts| facts.serial);
         let is_first = serial(&stage, DOMAIN).is_none();
         let (slow, other) = if is_first {
@@ -303,7 +303,7 @@ fn a_wish_whose_order_takes_long_is_fulfilled_when_it_has_ended() {
                 .once("finalize", Scripted::Busy(u32::MAX, "86400"));
             let asked = stage.world.ca.requests();
             stage.process().renew(DOMAIN);
-            stage.process().work_patiently(&stage.world.ca, asked);
+            stage.process().work_through_delays(&stage.world.ca, asked);
             assert!(
                 stage.error().contains("has not finished the order yet"),
                 "{}",

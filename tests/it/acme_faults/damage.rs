@@ -122,11 +122,11 @@ fn a_certificate_that_is_held_in_memory() {
             let before = stage.served();
             let name = format!("CA/certificates/{DOMAIN}.pem");
             damage(&stage, &name);
-            stage.process().look();
+            stage.process().refresh();
             assert_eq!(stage.served(), before);
             assert!(stage.report().problem.is_some(), "{:#?}", stage.report());
             stage.renew();
-            stage.process().look();
+            stage.process().refresh();
             assert_ne!(stage.served(), before);
             assert_eq!(stage.report().problem, None);
             assert!(content(&stage.file(&name)).contains("CERTIFICATE"));

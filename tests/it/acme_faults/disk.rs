@@ -2,7 +2,7 @@
 //! and it goes on by itself.
 
 use super::stage::{DAY, DOMAIN, MINUTE, Stage, alone, content, log};
-use crate::acme_year::world::fill;
+use crate::acme_year::acme_sim::fill;
 
 /// A renewal is due while nothing can be written, and then something can.
 fn renewal_without_disk(mut stage: Stage, take: fn(&Stage), give: fn(&Stage), words: &str) {

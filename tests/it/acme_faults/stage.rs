@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use moorgate::certs::served::report::CertificateReport;
 
+use crate::acme_year::acme_sim::{AcmeSim, Names};
 use crate::acme_year::alone;
 use crate::acme_year::process::Process;
-use crate::acme_year::world::{Names, World};
 
 pub const DOMAIN: &str = "classic1.example.com";
 const ALONE: [Names; 1] = [("classic", &[DOMAIN])];
@@ -16,7 +16,7 @@ pub const DAY: Duration = Duration::from_secs(86_400);
 pub const MINUTE: Duration = Duration::from_secs(60);
 
 pub struct Stage {
-    pub world: World,
+    pub world: AcmeSim,
     process: Option<Process>,
 }
 
@@ -29,7 +29,7 @@ pub fn alone(test: &str, inside: impl FnOnce(Stage)) {
 pub fn with(test: &str, domains: &[Names], challenges: &str, inside: impl FnOnce(Stage)) {
     alone::run(&format!("acme_faults::{test}"), |place| {
         keep_log();
-        let world = World::new(SystemTime::now(), place, domains, challenges);
+        let world = AcmeSim::new(SystemTime::now(), place, domains, challenges);
         inside(Stage {
             world,
             process: None,
@@ -69,7 +69,7 @@ impl Stage {
     /// The same where the CA has moorgate wait.
     pub fn pass_patiently(&self, time: Duration) {
         self.pass_with(time, |process, asked| {
-            process.work_patiently(&self.world.ca, asked)
+            process.work_through_delays(&self.world.ca, asked)
         });
     }
 

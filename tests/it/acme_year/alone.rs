@@ -1,13 +1,13 @@
-//! A place of its own for a test: its network, its names, and a small disk. There the CA can have
-//! the name and the port of a real one, whose limits moorgate then keeps, and the disk can be full.
+//! Namespaces for one test, with their own network, host names and a small disk. The CA can have
+//! the name and the port of a real one, so that moorgate applies its limits, and the disk can be
+//! full.
 
 use std::path::Path;
 use std::process::Command;
 
-use super::world::NAMES;
+use super::acme_sim::NAMES;
 
-/// Runs a test again in namespaces of its own, which need no right of this user's, and there
-/// `inside`.
+/// Runs `inside` in new namespaces, by running the test again there. Needs no privileges.
 pub fn run(test: &str, inside: impl FnOnce(&Path)) {
     if let Some(place) = std::env::var_os(PLACE) {
         return inside(Path::new(&place));
@@ -24,7 +24,7 @@ pub fn run(test: &str, inside: impl FnOnce(&Path)) {
     std::fs::write(path.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
     let script = "cd \"$0\" && ip link set lo up && mount --bind hosts /etc/hosts && \
                   mount --bind resolv.conf /etc/resolv.conf && mount -t tmpfs -o size=8m none state && exec \"$@\"";
-    // It ends when this process does.
+    // The child ends with this process.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--net"]);
     if !rustix::process::geteuid().is_root() {

@@ -1,6 +1,5 @@
-//! Chance that can be had again: all of it comes from two numbers, which are printed. What happens
-//! is then the same, and when; not how far threads have come meanwhile, which is how far a kill
-//! lets them come.
+//! Reproducible randomness from two printed numbers. They determine what happens and when, but not
+//! how far threads have progressed when the process is killed.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +8,7 @@ use std::time::{Duration, SystemTime};
 pub struct Chance(u64);
 
 impl Chance {
-    /// From `MOORGATE_TEST_SEED`, or else another one each time.
+    /// Seeded by `MOORGATE_TEST_SEED`, or else at random.
     pub fn new() -> Self {
         Self(number("MOORGATE_TEST_SEED", || {
             let mut bytes = [0; 4];
@@ -18,8 +17,7 @@ impl Chance {
         }))
     }
 
-    /// Another one for the nth time that something happens at a place, whatever happens elsewhere
-    /// meanwhile.
+    /// A generator for the nth event at a place, independent of events elsewhere.
     pub fn at(&self, place: &str, times: u64) -> Self {
         let numbers = place.bytes().map(u64::from).chain([times]);
         Self(numbers.fold(self.0, |state, number| Self(state ^ number).next()))
@@ -32,19 +30,19 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// From 0 up to, but not, `end`.
+    /// A number from 0 up to but excluding `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// So many times in a thousand.
+    /// Returns `true` with a probability of `times` in a thousand.
     pub fn in_thousand(&mut self, times: u64) -> bool {
         self.below(1000) < times
     }
 }
 
-/// When a year begins, of which much depends: by `MOORGATE_TEST_BEGIN`, in seconds since 1970, or
-/// else now.
+/// When the year begins, on which much depends: `MOORGATE_TEST_BEGIN`, in seconds since 1970, or
+/// now.
 pub fn beginning() -> SystemTime {
     let now = || {
         SystemTime::now()

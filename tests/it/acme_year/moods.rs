@@ -1,28 +1,28 @@
-//! How the CA is doing during the year, and what came of it.
+//! The state of the CA during the year, and counts of its failures.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::acme_sim::NAMES;
 use super::chance::Chance;
-use super::world::NAMES;
 use crate::harness::acme_ca::{CaRequest, Handler, Scripted};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
     /// One validation in 25 fails.
     Usual = 0,
-    /// It is out of order.
+    /// The CA is unavailable.
     Down = 1,
-    /// It finds nobody at the names.
+    /// All validations fail.
     Blind = 2,
 }
 
 #[derive(Default)]
 pub struct Moods {
     now: AtomicU8,
-    in_vain: AtomicU64,
-    /// The validations that have failed, by the profile that the name is asked for with.
+    outage_requests: AtomicU64,
+    /// Failed validations, by the profile of the name.
     failed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -31,12 +31,12 @@ impl Moods {
         self.now.store(mood as u8, Ordering::SeqCst);
     }
 
-    /// How often the CA was asked while it was out of order.
-    pub fn in_vain(&self) -> u64 {
-        self.in_vain.load(Ordering::SeqCst)
+    /// The number of requests while the CA was unavailable.
+    pub fn outage_requests(&self) -> u64 {
+        self.outage_requests.load(Ordering::SeqCst)
     }
 
-    /// How many validations have failed for certificates of a profile.
+    /// The number of failed validations for a profile.
     pub fn failed(&self, profile: &str) -> u64 {
         self.failed
             .lock()
@@ -46,7 +46,7 @@ impl Moods {
             .unwrap_or_default()
     }
 
-    pub fn whim(self: &Arc<Self>, chance: Chance) -> Handler {
+    pub fn handler(self: &Arc<Self>, chance: Chance) -> Handler {
         let moods = self.clone();
         let mut times = BTreeMap::<String, u64>::new();
         Box::new(move |asked| {
@@ -63,7 +63,7 @@ impl Moods {
     fn decide(&self, asked: &CaRequest, chance: &mut Chance) -> Option<Scripted> {
         let mood = self.now.load(Ordering::SeqCst);
         if mood == Mood::Down as u8 {
-            self.in_vain.fetch_add(1, Ordering::SeqCst);
+            self.outage_requests.fetch_add(1, Ordering::SeqCst);
             return Some(match chance.below(3) {
                 0 => Scripted::Hangup,
                 1 => Scripted::Html(503, &[("retry-after", "1800")]),

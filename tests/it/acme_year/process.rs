@@ -1,4 +1,4 @@
-//! moorgate's issuer as a process: it can be killed at any moment, and another one finds what is on
+//! moorgate's issuer as a process that can be killed at any time. The next one finds what is on
 //! disk.
 
 use std::path::Path;
@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::Clock;
 use crate::harness::acme_ca::AcmeCa;
 
-/// A running one. It runs only while somebody waits for it, so that it can be stopped anywhere.
+/// A running issuer. It runs only while the test waits for it, so that it can be stopped anywhere.
 pub struct Process {
-    // Dropped first: what holds up the clock ends then, and the runtime can end.
+    // Dropped first: it blocks the runtime from ending.
     clock: Clock,
     runtime: Runtime,
     certificates: Arc<Certificates>,
@@ -27,7 +27,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Over the files of a directory, by this clock.
+    /// Starts with the files of a directory and this clock.
     pub fn start(directory: &Path, wall: SystemClock) -> Self {
         let snapshot = moorgate::config::load(directory).unwrap_or_else(|problems| {
             panic!(
@@ -56,19 +56,19 @@ impl Process {
         }
     }
 
-    /// Lets so much time pass, in which nothing happens, and then what is due.
+    /// Advances the clock by `time`, then lets the issuer do what is due.
     pub fn pass(&self, time: Duration) {
         self.runtime.block_on(self.clock.jump(time));
     }
 
-    /// Lets it do all that it wants to do now. What that is takes some milliseconds.
+    /// Lets the issuer do everything that is due, which takes some milliseconds.
     pub fn work(&self) {
         self.runtime.block_on(self.done());
     }
 
-    /// The same where it waits for a CA that takes its time: once that was asked, the clock moves
-    /// on by seconds. `asked`: how often it had been before there was anything to do.
-    pub fn work_patiently(&self, ca: &AcmeCa, asked: usize) {
+    /// Like [`work`](Self::work) with a slow CA: after the first request, the clock advances by
+    /// seconds. `asked` is the number of requests before.
+    pub fn work_through_delays(&self, ca: &AcmeCa, asked: usize) {
         if !self.work_until(ca, asked + 1, 200) {
             return;
         }
@@ -76,7 +76,7 @@ impl Process {
             while !self.is_idle() {
                 self.clock.jump(Duration::from_secs(1)).await;
                 for _ in 0..20 {
-                    // Lets the CA's thread run, so that no answer comes too late by that clock.
+                    // Lets the thread of the CA run: no response may be late by that clock.
                     tokio::task::spawn_blocking(std::thread::yield_now)
                         .await
                         .unwrap();
@@ -85,8 +85,8 @@ impl Process {
         });
     }
 
-    /// The same, but only until the CA has been asked so often, and a little longer. Whether it
-    /// came so far.
+    /// Like [`work`](Self::work), but only until the CA has received so many requests and for
+    /// `longer` more yields. Returns whether the CA received them.
     pub fn work_until(&self, ca: &AcmeCa, requests: usize, longer: u64) -> bool {
         self.runtime.block_on(async {
             tokio::select! {
@@ -101,18 +101,18 @@ impl Process {
         })
     }
 
-    /// Asks for another certificate, as the administrator does.
+    /// Requests another certificate, as the administrator does.
     pub fn renew(&self, domain: &str) {
         self.issuer.renew(HostName::parse(domain).unwrap());
         self.pass(Duration::ZERO);
     }
 
-    /// Looks at the files again, as moorgate does each second.
-    pub fn look(&self) {
+    /// Refreshes the certificates, as moorgate does each second.
+    pub fn refresh(&self) {
         self.certificates.refresh();
     }
 
-    /// What it shows of a domain.
+    /// The report on a domain.
     pub fn report(&self, domain: &str) -> CertificateReport {
         self.certificates
             .report()
@@ -128,14 +128,14 @@ impl Process {
                 tokio::task::yield_now().await;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < WORK_TIMEOUT,
                 "it has not done all that is due: {}",
                 self.shown()
             );
         }
     }
 
-    /// Ends it between two of its steps, wherever it is. What it has told the disk to do is done.
+    /// Ends the issuer between two of its steps. Running writes to the disk are completed.
     pub fn kill(self) {
         let Self {
             clock,
@@ -156,7 +156,7 @@ impl Process {
         })
     }
 
-    /// When it will try something next, by its clock.
+    /// The time of the next attempt, by the clock of the issuer.
     pub fn next(&self) -> Option<SystemTime> {
         self.certificates
             .report()
@@ -165,14 +165,14 @@ impl Process {
             .min()
     }
 
-    /// What it serves under a name at this moment.
+    /// The certificate that is served for a name.
     pub fn served(&self, name: &str) -> Option<CertificateFacts> {
         let listen = ListenAddress("127.0.0.1:443".parse().unwrap());
         let key = self.certificates.table().find(listen, Some(name))?;
         Some(CertificateFacts::read(&key.cert[0]).unwrap())
     }
 
-    /// What it shows, for whoever has to find out why.
+    /// All reports, for failure messages.
     pub fn shown(&self) -> String {
         format!("{:#?}", self.certificates.report())
     }
@@ -182,5 +182,5 @@ fn is_busy(state: &str) -> bool {
     ["being checked", "not checked yet"].contains(&state)
 }
 
-/// By the real clock, on a machine that has much to do.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// By the real clock, on a loaded machine.
+const WORK_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,85 +1,85 @@
-//! What happens in the year, and what has to hold at every moment of it.
+//! The events of the year, and the invariants that hold throughout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::acme_sim::{AcmeSim, NAMES, PROFILES};
 use super::chance::{Chance, beginning};
 use super::moods::{Mood, Moods};
 use super::process::Process;
-use super::world::{NAMES, PROFILES, World};
 
-/// What happens, in hours from the beginning.
+/// Something that happens to the CA or the machine.
 #[derive(Clone, Copy, Debug)]
-enum Happening {
+enum SimEvent {
     Mood(Mood),
-    /// The clock of the machine is set: so many hours fast.
+    /// The clock of the machine is set fast by so many hours.
     Clock(i64),
     DiskFull,
     DiskFree,
     Revoked,
-    /// By now all certificates that were revoked are replaced.
+    /// All revoked certificates have to be replaced by now.
     Replaced,
 }
 
 pub struct Year {
-    world: World,
+    sim: AcmeSim,
     moods: Arc<Moods>,
     process: Option<Process>,
     chance: Chance,
     begun: SystemTime,
-    to_come: Vec<(u64, Happening)>,
+    pending: Vec<(u64, SimEvent)>,
     suggests: bool,
     revoked: Option<SystemTime>,
-    /// The names that were served once.
+    /// The names that have been served.
     held: BTreeSet<&'static str>,
     kills: u32,
-    moments: u32,
-    /// The least that was left of a certificate of each profile.
+    checks: u32,
+    /// The shortest remaining time of a served certificate, by profile.
     least: BTreeMap<&'static str, Duration>,
 }
 
 impl Year {
     pub fn begin(place: &Path, suggests: bool) -> Self {
         let mut chance = Chance::new();
-        let world = World::new(beginning(), place, &NAMES, "[\"http-01\"]");
+        let sim = AcmeSim::new(beginning(), place, &NAMES, "[\"http-01\"]");
         let moods = Arc::new(Moods::default());
-        world.ca.decides(moods.whim(chance.clone()));
+        sim.ca.decides(moods.handler(chance.clone()));
         if suggests {
-            world.ca.suggests();
+            sim.ca.suggests();
         }
         // Where 90-day and 45-day certificates are renewed, give or take.
         let outage = 59 * 24 + chance.below(48);
-        let mut to_come = vec![
-            (outage, Happening::Mood(Mood::Down)),
-            (outage + 72, Happening::Mood(Mood::Usual)),
-            (120 * 24, Happening::Clock(24)),
-            (123 * 24, Happening::Clock(0)),
-            (150 * 24, Happening::DiskFull),
-            (150 * 24 + 12, Happening::DiskFree),
-            (200 * 24, Happening::Clock(-24)),
-            (203 * 24, Happening::Clock(0)),
-            (250 * 24, Happening::Revoked),
-            (250 * 24 + 24, Happening::Replaced),
-            (300 * 24, Happening::Mood(Mood::Blind)),
-            (302 * 24, Happening::Mood(Mood::Usual)),
+        let mut pending = vec![
+            (outage, SimEvent::Mood(Mood::Down)),
+            (outage + 72, SimEvent::Mood(Mood::Usual)),
+            (120 * 24, SimEvent::Clock(24)),
+            (123 * 24, SimEvent::Clock(0)),
+            (150 * 24, SimEvent::DiskFull),
+            (150 * 24 + 12, SimEvent::DiskFree),
+            (200 * 24, SimEvent::Clock(-24)),
+            (203 * 24, SimEvent::Clock(0)),
+            (250 * 24, SimEvent::Revoked),
+            (250 * 24 + 24, SimEvent::Replaced),
+            (300 * 24, SimEvent::Mood(Mood::Blind)),
+            (302 * 24, SimEvent::Mood(Mood::Usual)),
         ];
-        to_come.reverse();
-        let process = Some(Process::start(&world.directory, world.wall()));
-        let (begun, least, held) = (world.now(), BTreeMap::new(), BTreeSet::new());
+        pending.reverse();
+        let process = Some(Process::start(&sim.directory, sim.wall()));
+        let (begun, least, held) = (sim.now(), BTreeMap::new(), BTreeSet::new());
         Self {
-            world,
+            sim,
             moods,
             process,
             chance,
             begun,
-            to_come,
+            pending,
             suggests,
             revoked: None,
             held,
             kills: 0,
-            moments: 0,
+            checks: 0,
             least,
         }
     }
@@ -89,18 +89,18 @@ impl Year {
         while self.hours() < 365 * 24 {
             self.happen();
             let pause = self.until_next();
-            self.world.pass(pause);
+            self.sim.pass(pause);
             self.check();
             self.running().pass(pause);
             self.work();
             assert!(
-                self.moments < MOST_MOMENTS,
+                self.checks < MAX_CHECKS,
                 "hour {}\n{}",
                 self.hours(),
                 self.running().shown()
             );
         }
-        self.tell();
+        self.report();
     }
 
     fn running(&self) -> &Process {
@@ -108,53 +108,49 @@ impl Year {
     }
 
     fn hours(&self) -> u64 {
-        self.world
-            .now()
-            .duration_since(self.begun)
-            .unwrap()
-            .as_secs()
-            / 3600
+        self.sim.now().duration_since(self.begun).unwrap().as_secs() / 3600
     }
 
     fn happen(&mut self) {
         let hours = self.hours();
-        while let Some((_, happening)) = self.to_come.pop_if(|(hour, _)| *hour <= hours) {
-            match happening {
-                Happening::Mood(mood) => self.moods.set(mood),
-                Happening::Clock(hours) => self.world.set_fast(hours * 3600),
-                Happening::DiskFull => self.world.fill_disk(),
-                Happening::DiskFree => self.world.free_disk(),
-                Happening::Revoked if self.suggests => {
-                    self.world.ca.revokes_all();
-                    self.revoked = Some(self.world.now());
+        while let Some((_, event)) = self.pending.pop_if(|(hour, _)| *hour <= hours) {
+            match event {
+                SimEvent::Mood(mood) => self.moods.set(mood),
+                SimEvent::Clock(hours) => self.sim.set_fast(hours * 3600),
+                SimEvent::DiskFull => self.sim.fill_disk(),
+                SimEvent::DiskFree => self.sim.free_disk(),
+                SimEvent::Revoked if self.suggests => {
+                    self.sim.ca.revokes_all();
+                    self.revoked = Some(self.sim.now());
                 }
-                Happening::Revoked => {}
-                Happening::Replaced => self.check_replaced(),
+                SimEvent::Revoked => {}
+                SimEvent::Replaced => self.check_replaced(),
             }
         }
     }
 
-    /// RetryAt something is due, or happens; never so long that the CA's advice would get old.
+    /// The time until something is due or happens, at most [`MAX_PAUSE`], so that the renewal
+    /// information of the CA stays recent.
     fn until_next(&self) -> Duration {
-        let wall = (self.world.wall())();
+        let wall = (self.sim.wall())();
         let due = self
             .running()
             .next()
-            .map_or(LONGEST, |at| at.duration_since(wall).unwrap_or_default());
+            .map_or(MAX_PAUSE, |at| at.duration_since(wall).unwrap_or_default());
         let happens = self
-            .to_come
+            .pending
             .last()
             .map(|(hour, _)| self.begun + Duration::from_secs(hour * 3600));
-        let happens = happens.map_or(LONGEST, |at| {
-            at.duration_since(self.world.now()).unwrap_or_default()
+        let happens = happens.map_or(MAX_PAUSE, |at| {
+            at.duration_since(self.sim.now()).unwrap_or_default()
         });
-        due.min(happens).clamp(SHORTEST, LONGEST)
+        due.min(happens).clamp(MIN_PAUSE, MAX_PAUSE)
     }
 
-    /// Whoever connects at this moment, or has since the last one, is served a valid certificate.
+    /// Checks that clients are served a valid certificate now and were since the last check.
     fn check(&mut self) {
-        self.moments += 1;
-        let now = self.world.now();
+        self.checks += 1;
+        let now = self.sim.now();
         for (profile, names) in NAMES {
             for name in names {
                 let Some(served) = self.running().served(name) else {
@@ -194,25 +190,25 @@ impl Year {
         }
     }
 
-    /// Lets moorgate do what it wants to do now; one time in three it may be killed while it does.
+    /// Lets moorgate do what is due. One time in three it may be killed meanwhile.
     fn work(&mut self) {
         while self.chance.in_thousand(300) {
             let (requests, longer) = (1 + self.chance.below(16), self.chance.below(60));
-            let requests = self.world.ca.requests() + usize::try_from(requests).unwrap();
-            if !self.running().work_until(&self.world.ca, requests, longer)
+            let requests = self.sim.ca.requests() + usize::try_from(requests).unwrap();
+            if !self.running().work_until(&self.sim.ca, requests, longer)
                 && !self.chance.in_thousand(50)
             {
                 return;
             }
             self.kills += 1;
             self.process.take().expect("one runs").kill();
-            self.process = Some(Process::start(&self.world.directory, self.world.wall()));
+            self.process = Some(Process::start(&self.sim.directory, self.sim.wall()));
         }
         self.running().work();
     }
 
-    fn tell(&self) {
-        let issued = self.world.ca.issued();
+    fn report(&self) {
+        let issued = self.sim.ca.issued();
         for (profile, life) in PROFILES {
             let names = NAMES.iter().filter(|(of, _)| *of == profile).count();
             let count = issued.iter().filter(|(_, of, _)| of == profile).count();
@@ -231,27 +227,27 @@ impl Year {
                 "{each} certificates of {profile} a domain"
             );
         }
-        let in_vain = self.moods.in_vain();
+        let outage_requests = self.moods.outage_requests();
         let failed: u64 = PROFILES
             .iter()
             .map(|(profile, _)| self.moods.failed(profile))
             .sum();
         println!(
-            "{} orders, {failed} failed validations, {in_vain} requests in the outage, {} kills, {} moments",
-            self.world.ca.asked("order").len(),
+            "{} orders, {failed} failed validations, {outage_requests} requests in the outage, {} kills, {} checks",
+            self.sim.ca.asked("order").len(),
             self.kills,
-            self.moments,
+            self.checks,
         );
         assert_eq!(
-            self.world.ca.refused_for_limits(),
+            self.sim.ca.refused_for_limits(),
             [""; 0],
             "the CA refused for a limit"
         );
-        assert!(self.kills > 10 && failed > 0 && in_vain > 0 && self.to_come.is_empty());
+        assert!(self.kills > 10 && failed > 0 && outage_requests > 0 && self.pending.is_empty());
     }
 }
 
-const LONGEST: Duration = Duration::from_secs(12 * 3600);
-const SHORTEST: Duration = Duration::from_secs(1);
-/// Some nine hundred are usual: many more are something that is due again and again.
-const MOST_MOMENTS: u32 = 20_000;
+const MAX_PAUSE: Duration = Duration::from_secs(12 * 3600);
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// Some nine hundred are usual: many more mean that something is due again and again.
+const MAX_CHECKS: u32 = 20_000;

@@ -1,5 +1,5 @@
-//! What is around moorgate during the year: the CA, the names, the plain listener, the time and the
-//! disk.
+//! The environment of moorgate during the year: the CA, the names, the plain listener, the time and
+//! the disk.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use crate::harness::Domain;
 use crate::harness::acme_ca::{AcmeCa, CaOptions};
 use crate::harness::plain::answer_challenges;
 
-/// A domain: its profile, and its names.
+/// A domain: its profile and its names.
 pub type Names = (&'static str, &'static [&'static str]);
 
-/// All domains that any test has, so that they are found.
+/// The domains of all tests: the hosts file contains them.
 pub const NAMES: [Names; 6] = [
     ("classic", &["classic1.example.com"]),
     ("classic", &["classic2.example.com", "classic2.example.org"]),
@@ -38,7 +38,7 @@ pub const NAMES: [Names; 6] = [
     ),
 ];
 
-/// The profiles of Let's Encrypt, and how long their certificates live.
+/// The profiles of Let's Encrypt and the lifetimes of their certificates.
 pub const PROFILES: [(&str, Duration); 3] = [
     ("classic", Duration::from_secs(90 * 86_400)),
     ("tlsserver", Duration::from_secs(45 * 86_400)),
@@ -47,21 +47,21 @@ pub const PROFILES: [(&str, Duration); 3] = [
 
 #[derive(Default)]
 struct Shared {
-    /// True, in nanoseconds since 1970.
+    /// The true time, in nanoseconds since 1970.
     time: AtomicU64,
-    /// How fast the clock of moorgate's machine is, in seconds.
+    /// How many seconds the clock of moorgate's machine is fast.
     fast: AtomicI64,
 }
 
-pub struct World {
+pub struct AcmeSim {
     _runtime: Runtime,
     pub ca: AcmeCa,
     pub directory: PathBuf,
     shared: Arc<Shared>,
 }
 
-impl World {
-    /// From this moment on, with these domains, and these challenges in the words of the
+impl AcmeSim {
+    /// Starts at `begun` with these domains, and these challenges in the syntax of the
     /// configuration.
     pub fn new(begun: SystemTime, directory: &Path, domains: &[Names], challenges: &str) -> Self {
         let shared = Arc::new(Shared::default());
@@ -116,7 +116,7 @@ impl World {
         Arc::new(move || shared.wall())
     }
 
-    /// Sets that clock: so many seconds fast.
+    /// Sets that clock fast by `seconds`.
     pub fn set_fast(&self, seconds: i64) {
         self.shared.fast.store(seconds, Ordering::SeqCst);
     }
@@ -163,8 +163,8 @@ impl Shared {
 
 fn configure(directory: &Path, ca: &AcmeCa, domains: &[Names], challenges: &str) {
     let roots = ca.write_roots(directory, "roots");
-    // Not said to ask from outside, so that moorgate does not look whether port 443 of the names,
-    // which is the CA's here, leads to it. The limits are the same.
+    // Not public, so that moorgate does not check whether port 443 of the names, which the CA has
+    // here, leads to it. The limits are the same.
     let public = !challenges.contains("tls-alpn-01");
     let main = format!(
         "https = [\"127.0.0.1:443\"]\nhttp = [\"127.0.0.1:80\"]\nstate = \"state\"\n\
@@ -186,7 +186,7 @@ fn configure(directory: &Path, ca: &AcmeCa, domains: &[Names], challenges: &str)
     }
 }
 
-/// The DNS server: every name is at 127.0.0.1, and has no other records.
+/// The DNS server: every name has the address 127.0.0.1 and no other records.
 async fn answer_questions() {
     let socket = UdpSocket::bind("127.0.0.1:53").await.unwrap();
     let mut message = vec![0; 1500];
