@@ -1,6 +1,6 @@
-//! The vocabulary of the registry protocol (OCI distribution specification 1.1): what a request
-//! means and what an answer may say. Pure: no I/O, no async. Everything that a stranger sends is
-//! parsed here once, into types whose values are always valid.
+//! The vocabulary of the registry protocol (OCI distribution specification 1.1): the meaning of
+//! requests and the content of responses. Pure: no I/O, no async. Untrusted input is parsed here
+//! once, into types whose values are always valid.
 
 pub mod host;
 

@@ -1,19 +1,19 @@
-//! Actions: what access rules allow and deny. Each call of the protocol needs one or more of them.
+//! Actions: what access rules allow and deny. Each call of the protocol needs one or more actions.
 
 use std::fmt;
 
-/// Something that a user may or may not do with a repository.
+/// An action of a user on a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
     /// Read manifests, blobs and referrers.
     Pull,
-    /// Upload blobs, write manifests, and give new tags.
+    /// Upload blobs, write manifests, and create tags.
     Push,
-    /// Move a tag that is there to another manifest.
+    /// Move an existing tag to another manifest.
     Overwrite,
-    /// Take a tag away.
+    /// Delete a tag.
     DeleteTag,
-    /// Delete a manifest with all of its tags, or a blob.
+    /// Delete a manifest with all its tags, or a blob.
     DeleteManifest,
     /// List the tags of a repository.
     List,
@@ -24,7 +24,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Every action, in the order in which they are told.
+    /// All actions, in the order in which they are listed.
     pub const ALL: [Self; 8] = [
         Self::Pull,
         Self::Push,
@@ -36,7 +36,7 @@ impl Action {
         Self::MountFrom,
     ];
 
-    /// The action as it is written in rules.
+    /// The name of the action in rules.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pull => "pull",
@@ -50,12 +50,12 @@ impl Action {
         }
     }
 
-    /// Reads an action.
+    /// Parses the name of an action.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == text)
     }
 
-    /// Whether it writes to a tag, so that a rule's `tags` say something about it.
+    /// Whether it writes or deletes a tag, so that the `tags` of a rule apply to it.
     pub fn is_of_tag(self) -> bool {
         matches!(self, Self::Push | Self::Overwrite | Self::DeleteTag)
     }
@@ -94,28 +94,28 @@ impl Actions {
     /// Every action.
     pub const ALL: Self = Self(u8::MAX);
 
-    /// Whether an action is among them.
+    /// Whether the set has an action.
     pub fn has(self, action: Action) -> bool {
         self.0 & action.bit() != 0
     }
 
-    /// Whether all of these are among them.
+    /// Whether the set has all of these actions.
     pub fn has_all(self, others: Self) -> bool {
         self.0 & others.0 == others.0
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// These and others.
+    /// The union of two sets.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
-    /// Each of them, in the order of [`Action::ALL`].
+    /// The actions, in the order of [`Action::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Action> {
         Action::ALL
             .into_iter()

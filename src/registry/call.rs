@@ -1,5 +1,5 @@
-//! Calls: what a request under `/v2/` means. A request that is not one of them is never forwarded,
-//! and everything after parsing speaks of calls, never of paths.
+//! Calls: the meanings of requests below `/v2/`. A request that is not a call is never forwarded,
+//! and no code after the parser deals with paths.
 
 mod endpoint;
 mod error;
@@ -45,9 +45,9 @@ pub enum Read {
 }
 
 impl Call {
-    /// Parses a request target as received, percent-encoding included; `query` follows the `?`.
-    /// The path must be in its one plain form: nothing is normalised here, so that moorgate and the
-    /// upstream cannot read two different things into it.
+    /// Parses a request target as received, percent-encoding included; `query` follows the `?`. The
+    /// path must be in its canonical form: nothing is normalised here, so that moorgate and the
+    /// upstream cannot interpret it differently.
     pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Self, CallError> {
         let path = endpoint::plain_path(path)?;
         let endpoint = Endpoint::parse(&path)?;
@@ -69,7 +69,7 @@ impl Call {
         }
     }
 
-    /// Opens an upload session, as in place of a mount.
+    /// The call that opens an upload session, for example instead of a mount.
     pub fn upload_start(repository: &RepositoryName) -> Self {
         Self::Repository {
             name: repository.clone(),
@@ -85,7 +85,7 @@ impl Call {
         }
     }
 
-    /// What is done in the repository.
+    /// The operation in the repository.
     pub fn operation(&self) -> Option<&RepositoryCall> {
         match self {
             Self::Ping { .. } | Self::Catalog { .. } => None,
@@ -98,8 +98,8 @@ impl Call {
         self.operation().and_then(RepositoryCall::session)
     }
 
-    /// The tag or digest of the call, for the log. Never an upload session: at some registries its
-    /// name is as good as a password.
+    /// The tag or digest of the call, for the log. Never an upload session: for some registries its
+    /// id is as good as a password.
     pub fn reference(&self) -> Option<&str> {
         self.operation().and_then(RepositoryCall::reference)
     }

@@ -1,8 +1,8 @@
-//! Digests: the names of content (OCI image specification, "Digests").
+//! Digests, which identify content (OCI image specification, "Digests").
 
 use std::fmt;
 
-/// `algorithm:encoded`, the name of a blob or a manifest.
+/// The digest of a blob or a manifest: `algorithm:encoded`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(Box<str>);
 
@@ -12,12 +12,12 @@ pub struct Digest(Box<str>);
 pub struct InvalidDigest;
 
 impl Digest {
-    /// The longest digest in bytes. sha512 needs 135; nothing registered comes near the bound.
+    /// The maximum length in bytes. sha512 needs 135; no registered algorithm needs more.
     pub const MAX_BYTES: usize = 255;
 
-    /// Reads `sha256:` with 64 or `sha512:` with 128 lower-case hexadecimal digits, or another
+    /// Parses `sha256:` with 64 or `sha512:` with 128 lower-case hexadecimal digits, or another
     /// algorithm of the specification's grammar with at least 32 characters, as Go's `distribution`
-    /// asks.
+    /// requires.
     pub fn parse(text: &str) -> Result<Self, InvalidDigest> {
         let (algorithm, encoded) = text.split_once(':').ok_or(InvalidDigest)?;
         let valid = match algorithm {
@@ -42,14 +42,14 @@ impl Digest {
         &self.0
     }
 
-    /// What stands before the colon.
+    /// The part before the colon.
     pub fn algorithm(&self) -> &str {
         self.0
             .split_once(':')
             .map_or("", |(algorithm, _)| algorithm)
     }
 
-    /// What stands behind the colon. For sha256 and sha512 it is hexadecimal.
+    /// The part after the colon. For sha256 and sha512 it is hexadecimal.
     pub fn encoded(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, encoded)| encoded)
     }
@@ -62,7 +62,7 @@ impl fmt::Display for Digest {
 }
 
 fn is_lower_hexadecimal(text: &str) -> bool {
-    // Folded and not `all`: without an early exit it is several bytes a step.
+    // `fold` instead of `all`: without an early exit the compiler vectorizes it.
     text.bytes().fold(true, |so_far, b| {
         so_far & matches!(b, b'0'..=b'9' | b'a'..=b'f')
     })

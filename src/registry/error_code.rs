@@ -4,53 +4,53 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// A code of the distribution specification ("Error codes"), or one of those that every client
-/// knows beside them. Clients decide by it whether they try again: Docker gives up at once only on
-/// UNAUTHORIZED, DENIED, UNSUPPORTED, TOOMANYREQUESTS and NAME_UNKNOWN.
+/// A code of the distribution specification ("Error codes"), or a further one that every client
+/// knows. Clients decide by it whether to retry: Docker gives up at once only on UNAUTHORIZED,
+/// DENIED, UNSUPPORTED, TOOMANYREQUESTS and NAME_UNKNOWN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// The blob is not there.
+    /// The blob does not exist.
     BlobUnknown,
-    /// The upload cannot go on.
+    /// The upload cannot continue.
     BlobUploadInvalid,
-    /// The upload session is not there; the client starts anew.
+    /// The upload session does not exist; the client starts a new one.
     BlobUploadUnknown,
-    /// Logged in, but not allowed; also a quota.
+    /// The client is logged in but not allowed to do it, or a quota is used up.
     Denied,
-    /// Not a digest, or not that of the content.
+    /// The digest is not valid, or not that of the content.
     DigestInvalid,
-    /// A manifest names a blob that is not there.
+    /// A manifest references a blob that does not exist.
     ManifestBlobUnknown,
-    /// Not a manifest, or not under this name.
+    /// The manifest is not valid, or not valid under this name.
     ManifestInvalid,
-    /// The manifest is not there.
+    /// The manifest does not exist.
     ManifestUnknown,
-    /// Not a repository name.
+    /// The repository name is not valid.
     NameInvalid,
-    /// The repository is not there.
+    /// The repository does not exist.
     NameUnknown,
-    /// `n` is not a number of entries.
+    /// `n` is not valid.
     PaginationNumberInvalid,
-    /// The chunk does not begin where the upload stands.
+    /// The chunk does not begin at the end of the upload.
     RangeInvalid,
-    /// The size is not that of the content, or over a limit.
+    /// The size differs from that of the content, or exceeds a limit.
     SizeInvalid,
-    /// Not a tag.
+    /// The tag is not valid.
     TagInvalid,
-    /// Come back later.
+    /// The client must retry later.
     TooManyRequests,
-    /// No credentials, or bad ones.
+    /// Credentials are missing or wrong.
     Unauthorized,
-    /// The registry does not answer now.
+    /// The registry is not available.
     Unavailable,
-    /// Something else went wrong.
+    /// Any other error.
     Unknown,
-    /// The operation does not exist here.
+    /// The operation is not supported.
     Unsupported,
 }
 
 impl ErrorCode {
-    /// The code as it stands in the document.
+    /// The code in the error document.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BlobUnknown => "BLOB_UNKNOWN",
@@ -82,7 +82,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// The error document with one entry. Without a detail the field is absent.
+/// The error document with one entry. Without a detail the field is left out.
 pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> String {
     let document = ErrorDocument {
         error: None,
@@ -96,8 +96,8 @@ pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> Strin
     serde_json::to_string(&document).expect("texts always serialize")
 }
 
-/// The same for who asks for a token: with the members of RFC 6749 §5.2 beside it, since some
-/// clients know these and some those.
+/// The error document of the token endpoint: also with the members of RFC 6749 §5.2, because some
+/// clients read these and some the others.
 pub fn token_error_body(error: &str, code: ErrorCode, message: &str) -> String {
     let (error, error_description) = (Some(error), Some(message));
     let document = ErrorDocument {

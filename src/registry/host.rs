@@ -1,32 +1,32 @@
-//! Host names and authorities: the one spelling under which a virtual host is looked up.
+//! Host names and authorities, in the canonical spelling by which virtual hosts are found.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A DNS name or an IP address in its one canonical spelling: lower case, no trailing dot,
-/// IPv6 without brackets (RFC 3986 §3.2.2, RFC 1123 §2.1).
+/// A DNS name or an IP address in canonical spelling: lower case, no trailing dot, IPv6 without
+/// brackets (RFC 3986 §3.2.2, RFC 1123 §2.1).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostName(Box<str>);
 
 /// Why a text is not a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("the host is empty")]
     Empty,
-    /// Over 253 bytes, or a label over 63.
+    /// The name is longer than 253 bytes, or a label longer than 63.
     #[error("the host name is too long")]
     TooLong,
-    /// A character or a label that RFC 1123 does not know.
+    /// A character or a label is not valid in RFC 1123.
     #[error("the host name is not valid")]
     Invalid,
-    /// Something after the colon that is not a port.
+    /// The part after the colon is not a port.
     #[error("the port is not valid")]
     Port,
 }
 
 impl HostName {
-    /// Reads a name or an address; an IPv6 address may stand in brackets.
+    /// Parses a name or an address. An IPv6 address may be in brackets.
     pub fn parse(text: &str) -> Result<Self, HostError> {
         if let Some(inner) = text.strip_prefix('[') {
             let address = inner.strip_suffix(']').ok_or(HostError::Invalid)?;
@@ -51,7 +51,8 @@ impl HostName {
             if label.len() > 63 {
                 return Err(HostError::TooLong);
             }
-            // `_` is not RFC 1123, but compose services and Docker networks are called so.
+            // `_` is not valid in RFC 1123, but occurs in names of compose services and Docker
+            // networks.
             let known = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             if label.is_empty()
                 || !label.bytes().all(known)
@@ -61,7 +62,7 @@ impl HostName {
                 return Err(HostError::Invalid);
             }
         }
-        // 1.2.3.4.5 or 0x7f.1 are no names: a last label of digits is an address (WHATWG URL §3.5).
+        // 1.2.3.4.5 is not a name: a last label of digits makes it an address (WHATWG URL §3.5).
         if name
             .rsplit('.')
             .next()
@@ -82,7 +83,8 @@ impl HostName {
         self.0.parse().ok()
     }
 
-    /// As it stands in a URL or a Host header: IPv6 in brackets, the port unless it is the default.
+    /// The form for a URL or a Host header: IPv6 in brackets, and the port unless it is the
+    /// default.
     pub fn authority(&self, port: u16, default_port: u16) -> String {
         let host = if self.0.contains(':') {
             format!("[{}]", self.0)
@@ -115,7 +117,7 @@ impl fmt::Debug for HostName {
     }
 }
 
-/// `host[:port]` as it stands in a Host header or an `:authority`; user information is refused.
+/// `host[:port]` as in a Host header or an `:authority`. User information is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authority {
     /// The host in canonical spelling.
@@ -127,7 +129,7 @@ pub struct Authority {
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
-            // No port is port 0, so that it is always written.
+            // No port is the default, so that it is always written.
             Some(port) => f.write_str(&self.host.authority(port, 0)),
             None => f.write_str(self.host.as_str()),
         }
@@ -135,7 +137,7 @@ impl fmt::Display for Authority {
 }
 
 impl Authority {
-    /// Reads `host`, `host:port`, `[v6]`, `[v6]:port`. An empty port (`host:`) is refused.
+    /// Parses `host`, `host:port`, `[v6]`, `[v6]:port`. An empty port (`host:`) is refused.
     pub fn parse(text: &str) -> Result<Self, HostError> {
         let colon = match text.rfind(']') {
             Some(bracket) => text[bracket..].find(':').map(|at| bracket + at),
@@ -154,13 +156,13 @@ impl Authority {
         })
     }
 
-    /// Whether a text is a colon and a port, as it may follow a host.
+    /// Whether a text is a colon and a port.
     pub fn is_port(text: &str) -> bool {
         port_of(text).is_ok()
     }
 }
 
-/// The number in `:443`.
+/// Parses a colon and a port, as in `:443`.
 fn port_of(text: &str) -> Result<u16, HostError> {
     let digits = text.strip_prefix(':').ok_or(HostError::Port)?;
     if digits.is_empty() || digits.len() > 5 || !digits.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,6 +1,6 @@
-//! `Location` and `Link` of upstream answers: what points at the registry itself comes back as a
-//! path-absolute reference, which cannot carry a wrong scheme, host or port, whatever the registry
-//! believes to be called and whatever stands in front of moorgate.
+//! Rewrites `Location` and `Link` of upstream responses. References to the registry itself become
+//! path-absolute, so that no wrong scheme, host or port reaches the client, whatever name the
+//! registry has for itself and whatever proxy stands in front of moorgate.
 
 mod link;
 
@@ -11,10 +11,10 @@ use std::borrow::Cow;
 
 use super::host::{Authority, HostName};
 
-/// Where the upstream is, as moorgate reaches it.
+/// The origin of the upstream, as moorgate connects to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// Whether TLS is spoken.
+    /// Whether the connection uses TLS.
     pub https: bool,
     /// Name or address.
     pub host: &'a HostName,
@@ -24,18 +24,17 @@ pub struct Origin<'a> {
     pub base_path: &'a str,
 }
 
-/// What the answer with the reference is.
+/// The kind of the response with the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseKind {
-    /// 3xx: the reference may lead to a storage on another host, even one whose path begins with
-    /// `/v2/`.
+    /// 3xx: the reference may point at storage on another host, even with a path below `/v2/`.
     Redirect,
-    /// Any other: a reference below `/v2/` is the registry itself, whatever host stands before it.
+    /// Any other status: a reference below `/v2/` is the registry itself, whatever its host.
     Other,
 }
 
 impl ResponseKind {
-    /// By the status of the answer.
+    /// The kind of a response with this status.
     pub fn from_status(status: http::StatusCode) -> Self {
         if status.is_redirection() {
             Self::Redirect
@@ -45,33 +44,33 @@ impl ResponseKind {
     }
 }
 
-/// What becomes of a `Location`.
+/// The result of rewriting a `Location`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rewritten {
-    /// It is as it should be.
+    /// The reference is right as it is.
     Unchanged,
-    /// This path-absolute reference takes its place. It begins with one slash and no second.
+    /// Replaced by this path-absolute reference, which begins with exactly one slash.
     Path(String),
-    /// It points at another host: passed unchanged, or followed. A network-path reference
+    /// The reference points at another host: it is passed on or followed. A network-path reference
     /// (`//host/…`) has the scheme of the upstream.
     Foreign,
-    /// It is no reference that a client should see.
+    /// The reference must not reach the client.
     Refused,
 }
 
-/// Rewrites the references in one answer.
+/// Rewrites the references of one response.
 #[derive(Clone, Copy)]
 pub struct Rewriter<'a> {
-    /// Who answered.
+    /// The upstream that responded.
     pub upstream: Origin<'a>,
-    /// Whether a name is one of the virtual host's own.
+    /// Whether a name belongs to the virtual host.
     pub is_public: &'a dyn Fn(&HostName) -> bool,
-    /// The path of the request as the client sent it, to which relative references refer.
+    /// The path of the client's request: the base of relative references.
     pub request_path: &'a str,
 }
 
 impl Rewriter<'_> {
-    /// What becomes of the value of a `Location` header.
+    /// Rewrites the value of a `Location` header.
     pub fn location(&self, value: &str, answer: ResponseKind) -> Rewritten {
         if !is_uri_text(value) {
             return Rewritten::Refused;
@@ -113,8 +112,7 @@ impl Rewriter<'_> {
         let is_upstream =
             https == upstream_https && authority.host == *host && port == upstream_port;
         let is_registry = path.as_deref().is_some_and(is_below_v2);
-        // A port on a public name may be a storage beside moorgate on the same host (a presigned
-        // MinIO URL).
+        // A public name with a port may be storage on the same host (a presigned MinIO URL).
         let is_public =
             (is_registry || authority.port.is_none()) && (self.is_public)(&authority.host);
         if !(is_upstream || is_public || (answer == ResponseKind::Other && is_registry)) {
@@ -123,8 +121,8 @@ impl Rewriter<'_> {
         path.map_or(Rewritten::Refused, Rewritten::Path)
     }
 
-    /// The reference on our side for one whose path is absolute at the upstream: without dot
-    /// segments (RFC 3986 §5.2.4) and base path. The query stays as it is.
+    /// Converts a path-absolute reference of the upstream: removes dot segments (RFC 3986 §5.2.4)
+    /// and the base path. The query is not changed.
     fn local(&self, target: &str) -> Option<String> {
         let (path, suffix) = split_at_any(target, &['?', '#']);
         let path = without_dot_segments(if path.is_empty() { "/" } else { path });
@@ -133,7 +131,7 @@ impl Rewriter<'_> {
             Some(below) if below.starts_with('/') => below,
             Some(_) | None => &path,
         };
-        // A second slash would make a host of what follows it: an open redirect.
+        // A second slash would make the next segment a host: an open redirect.
         let safe = path.starts_with('/')
             && !path.starts_with("//")
             && is_uri_text(path)
@@ -141,7 +139,8 @@ impl Rewriter<'_> {
         safe.then(|| format!("{path}{suffix}"))
     }
 
-    /// RFC 3986 §5.2.3, against the request as the upstream saw it.
+    /// Resolves a relative reference against the request that the upstream received (RFC 3986
+    /// §5.2.3).
     fn relative(&self, value: &str) -> Option<String> {
         let (directory, name) = self.request_path.rsplit_once('/')?;
         let base = self.upstream.base_path;
@@ -162,7 +161,7 @@ enum ReferenceForm<'a> {
 }
 
 impl<'a> ReferenceForm<'a> {
-    /// None for other schemes, for http without an authority, and for what refers to nothing new.
+    /// `None` for other schemes, http without an authority, and references to the same document.
     fn parse(value: &'a str) -> Option<Self> {
         if let Some(rest) = value.strip_prefix("//") {
             return Some(Self::Network { rest });
@@ -189,7 +188,7 @@ impl<'a> ReferenceForm<'a> {
     }
 }
 
-/// Only what a URI may hold, so that no client can see something else in it than was judged here.
+/// Whether a text has only characters of a URI, so that no client can interpret it differently.
 fn is_uri_text(text: &str) -> bool {
     text.bytes()
         .all(|b| b.is_ascii_graphic() && !matches!(b, b'\\' | b'"' | b'<' | b'>'))
@@ -213,14 +212,14 @@ fn without_dot_segments(path: &str) -> Cow<'_, str> {
             _ => kept.push(segment),
         }
     }
-    // A directory stays one: `/a/b/..` is `/a/`.
+    // A directory stays a directory: `/a/b/..` becomes `/a/`.
     if path.rsplit('/').next().is_some_and(is_dots) {
         kept.push("");
     }
     Cow::Owned(format!("/{}", kept.join("/")))
 }
 
-/// Splits before the first of the characters; without one the second part is empty.
+/// Splits before the first of the characters. Without one the second part is empty.
 fn split_at_any<'a>(text: &'a str, characters: &[char]) -> (&'a str, &'a str) {
     text.split_at(text.find(characters).unwrap_or(text.len()))
 }

@@ -1,9 +1,9 @@
-//! Repository names, as the distribution specification writes them ("Pulling manifests").
+//! Repository names (distribution specification, "Pulling manifests").
 
 use std::fmt;
 
-/// A repository name: components of lower-case letters and digits with single separators, joined
-/// by `/`. It can stand in a path as it is: it has no `.` or `..` segment and needs no encoding.
+/// A repository name: components of lower-case letters and digits with separators, joined by `/`.
+/// It is safe in a path: it has no `.` or `..` segment and needs no encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RepositoryName(Box<str>);
 
@@ -13,10 +13,10 @@ pub struct RepositoryName(Box<str>);
 pub struct InvalidRepositoryName;
 
 impl RepositoryName {
-    /// The longest name in bytes, where every known registry draws the line.
+    /// The maximum length in bytes, as in every known registry.
     pub const MAX_BYTES: usize = 255;
 
-    /// Reads `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, one or more of them joined by `/`.
+    /// Parses one or more components `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, joined by `/`.
     pub fn parse(text: &str) -> Result<Self, InvalidRepositoryName> {
         if text.len() <= Self::MAX_BYTES && text.as_bytes().split(|b| *b == b'/').all(is_component)
         {

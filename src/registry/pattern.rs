@@ -1,16 +1,15 @@
-//! Patterns of names: what a user, a tag or a repository has to be called for a rule to be about
-//! it.
+//! Patterns of the names of users, tags and repositories, by which rules select them.
 
 mod covers;
 pub mod literals;
 
-/// A text in which `*` stands for any characters, none included.
+/// A pattern in which `*` matches any number of characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(Box<str>);
 
-/// A pattern of repository names: components joined by `/`. In a component `*` stands for any
-/// characters of that level and `${user}` for the name of who asks; `**` as a component stands for
-/// any levels, at the end for at least one.
+/// A pattern of repository names: components joined by `/`. In a component `*` matches any number
+/// of characters and `${user}` the name of the user; the component `**` matches any number of
+/// levels, at the end of a pattern at least one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RepositoryPattern {
     text: Box<str>,
@@ -19,13 +18,13 @@ pub struct RepositoryPattern {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Component {
-    /// This one.
+    /// Exactly this level.
     Literal(Box<str>),
-    /// One of any name: `*`.
+    /// `*`: any one level.
     Any,
-    /// Any number of any name, none included.
+    /// `**`: any number of levels.
     Many,
-    /// One made of these.
+    /// A level with stars or the user in it.
     Glob(Box<[GlobToken]>),
 }
 
@@ -39,7 +38,7 @@ enum GlobToken {
 /// Why a text is not a pattern of repository names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPattern {
-    /// Nothing there, or nothing between two slashes.
+    /// The text is empty, or two slashes have nothing between them.
     #[error("has an empty level")]
     EmptyLevel,
     /// `a**`
@@ -48,7 +47,7 @@ pub enum InvalidPattern {
     /// `${group}`, or a dollar sign alone.
     #[error("has a `$` that is not that of `${{user}}`")]
     Variable,
-    /// No repository could have such a name.
+    /// No repository name has this character.
     #[error("has a character that is in no repository name")]
     Character,
     /// Longer than any repository name.
@@ -57,7 +56,7 @@ pub enum InvalidPattern {
 }
 
 impl Pattern {
-    /// Any text is a pattern; one without a star is itself alone.
+    /// Any text is a pattern; one without a star matches only itself.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
@@ -67,7 +66,7 @@ impl Pattern {
         &self.0
     }
 
-    /// The one text that it matches, if it has no star.
+    /// The only text that it matches, if it has no star.
     pub fn literal(&self) -> Option<&str> {
         (!self.0.contains('*')).then_some(&self.0)
     }
@@ -77,7 +76,7 @@ impl Pattern {
         self.0.bytes().all(|b| b == b'*') && !self.0.is_empty()
     }
 
-    /// Whether a text is like this.
+    /// Whether a text matches.
     pub fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
         matches_list(
@@ -90,7 +89,7 @@ impl Pattern {
 }
 
 impl RepositoryPattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
         if text.len() > 255 {
             return Err(InvalidPattern::TooLong);
@@ -113,17 +112,17 @@ impl RepositoryPattern {
         &self.text
     }
 
-    /// The pattern with the name of a user filled in, for people.
+    /// The pattern with the name of a user filled in, for messages.
     pub fn for_user(&self, user: Option<&str>) -> String {
         self.text.replace(USER, user.unwrap_or(USER))
     }
 
-    /// Whether it says `${user}`.
+    /// Whether it contains `${user}`.
     pub fn names_user(&self) -> bool {
         self.text.contains(USER)
     }
 
-    /// Whether every repository is like this.
+    /// Whether it matches every repository.
     pub fn is_any(&self) -> bool {
         self.components
             .iter()
@@ -137,8 +136,8 @@ impl RepositoryPattern {
                 .all(|c| matches!(c, Component::Any | Component::Many))
     }
 
-    /// Whether a repository is like this, for a user; `${user}` is nobody's name for anonymous. A
-    /// user's name is one level: one with a slash in it is never there.
+    /// Whether a repository matches for a user. `${user}` matches nothing for anonymous clients,
+    /// nor for a user whose name contains a slash: a component is one level.
     pub fn matches(&self, repository: &str, user: Option<&str>) -> bool {
         // Names have at most 128 levels, nearly all have fewer than eight.
         let mut inline = [""; 8];
@@ -172,8 +171,8 @@ impl Component {
     }
 }
 
-/// Tries each place for the first star, and no more for the others than are needed: a star takes as
-/// little as lets the next token follow, and the last token has to end the level.
+/// Greedy without backtracking: a star takes as few characters as let the next token match, and the
+/// last token must end the level.
 fn match_glob(tokens: &[GlobToken], level: &str, user: Option<&str>) -> bool {
     let (mut rest, mut loose) = (level, false);
     for (at, token) in tokens.iter().enumerate() {
@@ -200,9 +199,9 @@ fn match_glob(tokens: &[GlobToken], level: &str, user: Option<&str>) -> bool {
     loose || rest.is_empty()
 }
 
-/// Whether a list is like a pattern in which some tokens stand for any number of entries. Going
-/// back to the last of those alone is enough, so that it takes at most as many steps as the product
-/// of the lengths.
+/// Whether a list matches a pattern in which some tokens match any number of entries. It suffices
+/// to backtrack to the last of those, so that the number of steps is at most the product of the
+/// lengths.
 fn matches_list<P, T>(
     pattern: &[P],
     list: &[T],
@@ -271,7 +270,7 @@ fn component(text: &str) -> Result<Component, InvalidPattern> {
     })
 }
 
-/// What stands for the name of who asks.
+/// The variable for the name of the user.
 const USER: &str = "${user}";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! References: what stands behind `manifests/`, a tag or a digest.
+//! References to manifests: tags and digests.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use super::digest::Digest;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(Box<str>);
 
-/// A tag or a digest. A tag has no colon and a digest has one, so that no text is both.
+/// A tag or a digest. No text is both: a digest has a colon, a tag has none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reference {
-    /// A name that can be moved.
+    /// A movable name.
     Tag(Tag),
-    /// The name of the content itself.
+    /// The digest of the content.
     Digest(Digest),
 }
 
@@ -29,10 +29,10 @@ pub enum InvalidReference {
 }
 
 impl Tag {
-    /// The longest tag in bytes.
+    /// The maximum length in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Reads a tag.
+    /// Parses a tag.
     pub fn parse(text: &str) -> Result<Self, InvalidReference> {
         let first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         let valid = text.len() <= Self::MAX_BYTES
@@ -58,7 +58,7 @@ impl fmt::Display for Tag {
 }
 
 impl Reference {
-    /// Reads a digest if the text has a colon, a tag otherwise.
+    /// Parses a digest if the text has a colon, otherwise a tag.
     pub fn parse(text: &str) -> Result<Self, InvalidReference> {
         if text.contains(':') {
             Digest::parse(text)

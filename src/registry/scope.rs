@@ -1,21 +1,21 @@
-//! Scopes of the token protocol: `repository:base/app:pull,push`, as the distribution
-//! specification's "Token Scope Documentation" spells them.
+//! Scopes of the token protocol: `repository:base/app:pull,push` (distribution specification,
+//! "Token Scope Documentation").
 
 use std::fmt;
 
 use super::action::Action;
 use super::name::RepositoryName;
 
-/// What a token is asked for, or was given: a resource, and what may be done with it.
+/// A requested or granted scope: a resource and actions on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// `repository`, `registry`, or a type that nobody here knows.
+    /// `repository`, `registry`, or an unknown type.
     pub resource_type: Box<str>,
-    /// What stands in brackets behind the type: `repository(plugin)`. Nothing depends on it.
+    /// The class in parentheses after the type: `repository(plugin)`. It has no meaning here.
     pub class: Option<Box<str>>,
-    /// The resource, which may begin with a host and its port.
+    /// The name of the resource. It may begin with a host and a port.
     pub name: Box<str>,
-    /// Words, each once or more often.
+    /// The names of the actions, possibly repeated.
     pub actions: Vec<Box<str>>,
 }
 
@@ -25,8 +25,8 @@ pub struct Scope {
 pub struct InvalidScope;
 
 impl Scope {
-    /// Reads a scope. A name may hold a colon, so that the type ends at the first one and the
-    /// actions begin after the last.
+    /// Parses a scope. A name may contain colons: the type ends at the first colon, and the actions
+    /// begin after the last.
     pub fn parse(text: &str) -> Result<Self, InvalidScope> {
         let (kind, rest) = text.split_once(':').ok_or(InvalidScope)?;
         let (name, actions) = rest.rsplit_once(':').ok_or(InvalidScope)?;
@@ -64,7 +64,7 @@ impl Scope {
         })
     }
 
-    /// A scope of this registry itself, if it is one.
+    /// The resource of this registry, if the scope names one.
     pub fn resource(&self) -> Option<Resource> {
         match &*self.resource_type {
             "repository" => RepositoryName::parse(&self.name)
@@ -75,7 +75,7 @@ impl Scope {
         }
     }
 
-    /// The rights that its words name. `*` is all of them; words that nobody here knows are none.
+    /// The rights that the actions name. `*` stands for all rights; unknown actions are ignored.
     pub fn rights(&self) -> Rights {
         let named = self.actions.iter().filter_map(|word| match &**word {
             "*" => Some(Rights::ALL),
@@ -98,7 +98,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// What a right is about.
+/// What a right applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Resource {
     /// The list of all repositories, whose only right is `*`.
@@ -108,7 +108,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// The type and the name, as a scope and a token spell them.
+    /// The type and the name, as in a scope and in the `access` claim of a token.
     pub fn type_and_name(&self) -> (&'static str, &str) {
         match self {
             Self::Catalog => ("registry", CATALOG),
@@ -116,7 +116,7 @@ impl Resource {
         }
     }
 
-    /// Reads what a token spells.
+    /// Parses the type and the name of a token's `access` claim.
     pub fn from_type_and_name(resource_type: &str, name: &str) -> Option<Self> {
         let (resource_type, name) = (resource_type.into(), name.into());
         Scope {
@@ -128,7 +128,7 @@ impl Resource {
         .resource()
     }
 
-    /// What rights to it are called.
+    /// The names of these rights to the resource.
     pub fn actions(&self, rights: Rights) -> Vec<&'static str> {
         match self {
             Self::Catalog if rights == Rights::NONE => Vec::new(),
@@ -138,22 +138,22 @@ impl Resource {
     }
 }
 
-/// What a token allows to be done with a repository: coarser than an [`Action`].
+/// A right that a token grants in a repository: coarser than an [`Action`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Right {
-    /// To read.
+    /// Read.
     Pull,
-    /// To upload and to write manifests.
+    /// Upload blobs and write manifests.
     Push,
-    /// To delete.
+    /// Delete.
     Delete,
 }
 
 impl Right {
-    /// Every right, in the order in which they are told.
+    /// All rights, in the order in which they are listed.
     pub const ALL: [Self; 3] = [Self::Pull, Self::Push, Self::Delete];
 
-    /// The word for it.
+    /// The name of the right in a scope.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pull => "pull",
@@ -162,8 +162,8 @@ impl Right {
         }
     }
 
-    /// The actions of access rules that need it. Somebody who may do one of them gets the right;
-    /// the rules decide again about each request.
+    /// The actions of access rules that need the right. A user who may do one of them is granted
+    /// the right; the rules decide again on each request.
     pub fn actions(self) -> &'static [Action] {
         match self {
             Self::Pull => &[Action::Pull, Action::List, Action::MountFrom],
@@ -183,18 +183,18 @@ impl Rights {
     /// Every right.
     pub const ALL: Self = Self(0b111);
 
-    /// Whether a right is among them.
+    /// Whether the set has a right.
     pub fn has(self, right: Right) -> bool {
         self.0 & Self::from(right).0 != 0
     }
 
-    /// These and others.
+    /// The union of two sets.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
-    /// Each of them, in the order of [`Right::ALL`].
+    /// The rights, in the order of [`Right::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Right> {
         Right::ALL.into_iter().filter(move |right| self.has(*right))
     }

@@ -1,4 +1,4 @@
-//! The name of an upload session, chosen by the upstream and sent back to it unchanged.
+//! The id of an upload session. The upstream chooses it, and gets it back unchanged.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ pub struct UploadId(Box<str>);
 pub struct InvalidUploadId;
 
 impl UploadId {
-    /// The longest name in bytes. Registries use a UUID or a token of up to about 200.
+    /// The maximum length in bytes. Registries use a UUID or a token of up to about 200.
     pub const MAX_BYTES: usize = 512;
 
-    /// Reads the name of an upload session: what Go's `distribution` routes, and `~`.
+    /// Parses an id: the characters that Go's `distribution` routes, and `~`.
     pub fn parse(text: &str) -> Result<Self, InvalidUploadId> {
         let known =
             |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'=' | b'.' | b'~' | b'-');
@@ -29,7 +29,7 @@ impl UploadId {
         }
     }
 
-    /// The name as written.
+    /// The id as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Why a request is not a call, and what the client is told.
+//! Why a request is not a call, and the response for the client.
 
 use super::query::{Parameter, QueryError};
 use crate::registry::error_code::ErrorCode;
@@ -15,10 +15,10 @@ pub enum CallError {
     /// 404: not an endpoint of the protocol.
     #[error("there is no such endpoint in the registry protocol")]
     Unknown,
-    /// 404: the protocol before 2015. Old clients go on with version 2 after it.
+    /// 404: the protocol before 2015. Old clients then use version 2.
     #[error("version 1 of the registry protocol is not served")]
     V1,
-    /// 400: what stands before the endpoint is not a repository name.
+    /// 400: the part before the endpoint is not a repository name.
     #[error(
         "the repository name must be lower-case letters and digits, with single separators, joined by slashes"
     )]
@@ -30,10 +30,10 @@ pub enum CallError {
     /// manifest is there, and the conformance suite does it with a name that is not a tag.
     #[error("there is no such manifest: the tag is not valid")]
     ManifestUnknown,
-    /// 400: a manifest is to be written under what is not a tag.
+    /// 400: a manifest is written under an invalid tag.
     #[error("the tag must be letters, digits, underscores, dots and hyphens, at most 128")]
     TagInvalid,
-    /// 404: no session can have this name. Clients begin the upload anew.
+    /// 404: no session can have this name. Clients start the upload again.
     #[error("there is no such upload session")]
     UploadUnknown,
     /// 405: the endpoint exists, but not with this method.
@@ -51,8 +51,7 @@ impl CallError {
     /// The code for the error document.
     pub fn code(&self) -> ErrorCode {
         match self {
-            // Docker repeats a push on most codes, but not on this one, and trying again never
-            // helps.
+            // Docker retries a push on most codes, but not on this one. A retry never helps.
             Self::BadPath | Self::Unknown | Self::V1 | Self::MethodNotAllowed { .. } => {
                 ErrorCode::Unsupported
             }

@@ -1,4 +1,4 @@
-//! Printing: the one request target that stands for a call.
+//! Prints a call as its canonical request target.
 
 use std::fmt::{self, Write as _};
 
@@ -8,8 +8,8 @@ use super::{Call, Pagination, Parameter, QueryText, RepositoryCall, UploadStep};
 use crate::registry::digest::Digest;
 
 impl Call {
-    /// The method, and the path with its query. Reading them gives the same call again. Only what
-    /// the call knows is in it: parameters that were ignored when it was read are not.
+    /// The method, and the path with its query. Parsing them gives the same call. Parameters that
+    /// the parser ignored are not in it.
     pub fn print(&self) -> (Method, String) {
         (self.method(), PrintedTarget(self).to_string())
     }

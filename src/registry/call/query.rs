@@ -1,4 +1,4 @@
-//! Query parameters that decide something. All others are ignored here and forwarded as they are.
+//! The query parameters of calls. All others are ignored here and forwarded unchanged.
 
 use std::borrow::Cow;
 
@@ -8,55 +8,54 @@ use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
 
-/// A parameter that some call understands.
+/// A parameter that a call understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameter {
-    /// What the content of an upload must be.
+    /// The digest of the content of an upload.
     Digest,
-    /// The blob that shall be mounted.
+    /// The blob to mount.
     Mount,
-    /// The repository that it comes from.
+    /// The repository to mount it from.
     From,
     /// A further tag of a manifest.
     Tag,
-    /// The most entries of a page.
+    /// The maximum number of entries of a page.
     N,
-    /// The last entry of the page before.
+    /// The last entry of the previous page.
     Last,
-    /// The type that referrers shall have.
+    /// The artifact type of the listed referrers.
     ArtifactType,
 }
 
 /// Why a query is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// A character that no query has, or a percent sign without two hexadecimal digits.
+    /// A character is not valid in a query, or two hexadecimal digits do not follow a percent sign.
     #[error("the query is not encoded as it must be")]
     Encoding,
-    /// Given twice with different values: programs disagree on whether the first or the last
-    /// counts.
+    /// The parameter has two values: programs disagree on whether the first or the last counts.
     #[error("the parameter {} is given more than once", .0.as_str())]
     Repeated(Parameter),
-    /// In other letter case: programs disagree on whether that is the same parameter.
+    /// The parameter is in other letter case: programs disagree on whether it is the same one.
     #[error("the parameter {} is spelt in other letter case", .0.as_str())]
     Spelling(Parameter),
-    /// Not there, or empty, though the call needs it.
+    /// A required parameter is missing or empty.
     #[error("the parameter {} is missing", .0.as_str())]
     Missing(Parameter),
-    /// The value is not one.
+    /// The value is not valid.
     #[error("the value of the parameter {} is not valid", .0.as_str())]
     Invalid(Parameter),
-    /// An upload cannot be finished at once and mounted too.
+    /// A single request cannot both commit an upload and mount a blob.
     #[error("the parameters digest and mount exclude each other")]
     Contradiction,
 }
 
-/// Which part of a list.
+/// The requested part of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pagination {
-    /// The most entries. Without it the registry decides.
+    /// The maximum number of entries. Without it the registry decides.
     pub n: Option<u32>,
-    /// Only entries after this one: a name, or at some registries a token.
+    /// Only entries after this one: a name, or for some registries a token.
     pub last: Option<QueryText>,
 }
 
@@ -103,7 +102,7 @@ impl QueryError {
 }
 
 impl QueryText {
-    /// Reads a decoded value.
+    /// Checks a decoded value.
     pub fn parse(text: &str) -> Option<Self> {
         let valid = !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~'));
         valid.then(|| Self(text.into()))
@@ -115,7 +114,7 @@ impl QueryText {
     }
 }
 
-/// The decoded values, not yet of any type. An empty value counts as none, as it does in Go.
+/// The decoded values, before they are parsed. An empty value counts as missing, as in Go.
 #[derive(Default)]
 pub(super) struct Parameters<'a> {
     digest: Option<Cow<'a, str>>,
@@ -128,8 +127,9 @@ pub(super) struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    /// Reads `name=value` pairs as WHATWG's `application/x-www-form-urlencoded` does, but refuses
-    /// what that would repair. A raw `;` is refused since older Go separates pairs by it too.
+    /// Parses `name=value` pairs as WHATWG's `application/x-www-form-urlencoded` does, but refuses
+    /// what that would repair. A raw `;` is refused, because older Go versions also separate pairs
+    /// by it.
     pub(super) fn parse(query: Option<&'a str>) -> Result<Self, QueryError> {
         let mut parameters = Self::default();
         let Some(query) = query else {
@@ -219,7 +219,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// The `name=value` pairs of a query or a form, decoded, as strictly as everywhere here.
+/// The decoded `name=value` pairs of a query or a form. Malformed escapes are errors.
 pub fn pairs(
     query: &str,
 ) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), QueryError>> {
@@ -241,8 +241,7 @@ fn decoded_pairs(query: &str) -> impl Iterator<Item = Result<DecodedPair<'_>, Qu
     })
 }
 
-/// A query that was accepted without some of its parameters, however they are encoded; the others
-/// as they are.
+/// Removes parameters, however they are encoded, from a query that was accepted.
 pub fn without_parameters(query: &str, unwanted: &[Parameter]) -> String {
     let is_unwanted = |pair: &&str| {
         let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
@@ -271,7 +270,7 @@ fn typed<T>(
     }
 }
 
-/// Digits only: `u32` itself would also read a plus sign.
+/// Only digits: `u32` would also accept a plus sign.
 fn number(text: &str) -> Option<u32> {
     if text.bytes().all(|b| b.is_ascii_digit()) {
         text.parse().ok()

@@ -4,9 +4,9 @@ use super::{ResponseKind, Rewriter, Rewritten};
 use crate::registry::link::links;
 
 impl Rewriter<'_> {
-    /// The value of a `Link` header with each reference rewritten as a `Location` of the same
-    /// answer would be. Parameters and spaces stay as they are. None if it is malformed or one of
-    /// the references is refused: then the header is left out.
+    /// Rewrites each reference of a `Link` header as a `Location` of the same response. Parameters
+    /// and spaces are not changed. `None`: the header is malformed or a reference is refused, and
+    /// must be left out.
     pub fn link(&self, value: &str) -> Option<String> {
         if value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
             return None;

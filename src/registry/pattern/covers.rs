@@ -1,20 +1,18 @@
-//! Whether one pattern is about everything that another one is about, and whether there is such a
-//! name at all.
+//! Whether a pattern matches everything that another one matches, and whether it can match at all.
 
 use super::{Component, GlobToken, Pattern, RepositoryPattern, USER, matches_list};
 use crate::registry::name::RepositoryName;
 
 impl Pattern {
-    /// Whether it matches every text that another one matches. A star of the other one is taken by
-    /// a star alone.
+    /// Whether it matches every text that another one matches. Only a star covers a star.
     pub fn covers(&self, other: &Self) -> bool {
         self.matches(&other.0)
     }
 }
 
 impl RepositoryPattern {
-    /// Whether it matches, for every user, what another one matches. A no may be wrong where that
-    /// takes more than comparing them level by level.
+    /// Whether it matches, for every user, what another one matches. `false` may be wrong: patterns
+    /// are only compared level by level.
     pub fn covers(&self, other: &Self) -> bool {
         let is_many = |component: &Component| *component == Component::Many;
         let forms = |pattern: &Self| {
@@ -31,10 +29,9 @@ impl RepositoryPattern {
         })
     }
 
-    /// Whether there can be a repository of such a name, for this user if one is given.
+    /// Whether a repository name can match, for this user if one is given.
     pub fn is_possible(&self, user: Option<&str>) -> bool {
-        // What a star stands for is between others what a letter is, and nothing makes up for what
-        // is wrong beside it.
+        // A letter is as good as any match of a star: no match makes an invalid neighbour valid.
         const ANY: &str = "a";
         let user = user.unwrap_or(ANY);
         let name = self
@@ -46,7 +43,7 @@ impl RepositoryPattern {
     }
 }
 
-/// The same pattern where it ends with any levels, at least one: the one last instead of first.
+/// The same pattern with a final `*/**` written as `**/*`.
 fn many_before_any(components: &[Component]) -> Vec<Component> {
     let mut many_before_any = components.to_vec();
     if let [.., one @ Component::Any, many @ Component::Many] = many_before_any.as_mut_slice() {

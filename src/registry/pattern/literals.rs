@@ -1,5 +1,5 @@
-//! What every text that is like a pattern has in it: the parts of the pattern between its stars, by
-//! which patterns are looked up.
+//! The literal parts of a pattern, between its stars. Every matching text contains them; an index
+//! finds patterns by them.
 
 use super::{Component, GlobToken, Pattern, RepositoryPattern};
 
@@ -8,14 +8,14 @@ use super::{Component, GlobToken, Pattern, RepositoryPattern};
 pub struct Literal {
     /// Not empty.
     pub text: Box<str>,
-    /// Where it has to be.
+    /// Where a matching text has it.
     pub at: LiteralPosition,
 }
 
-/// Where in a text a part of it is.
+/// The position of a literal in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LiteralPosition {
-    /// It is all of it.
+    /// It is the whole text.
     Whole,
     /// The text begins with it.
     Start,
@@ -26,7 +26,7 @@ pub enum LiteralPosition {
 }
 
 impl Pattern {
-    /// What every text that it matches has.
+    /// The literals that every matching text has.
     pub fn literals(&self) -> Vec<Literal> {
         let mut parts = LiteralParts::default();
         for (at, text) in self.0.split('*').enumerate() {
@@ -40,8 +40,8 @@ impl Pattern {
 }
 
 impl RepositoryPattern {
-    /// What every name that it matches has, whoever asks. Levels between which there may be others
-    /// share the slash if there are none: `a/**/b` has `a/` and `/b`.
+    /// The literals that every matching name has, whoever the user is. Levels with `**` between
+    /// them may share their slash: `a/**/b` has `a/` and `/b`.
     pub fn literals(&self) -> Vec<Literal> {
         let mut parts = LiteralParts::default();
         let is_level = |component: &Component| *component != Component::Many;
@@ -74,12 +74,12 @@ impl RepositoryPattern {
     }
 }
 
-/// Texts and stars, as they come.
+/// Collects texts and stars in their order.
 #[derive(Default)]
 struct LiteralParts {
     done: Vec<Literal>,
     open: String,
-    /// Whether there was a star.
+    /// Whether a star was added.
     loose: bool,
 }
 
