@@ -1,5 +1,5 @@
 //! The catalog without the repositories that the user may not see: reads the pages of the registry
-//! one after the other, filters them, and cuts the rest into pages of the requested size.
+//! one after the other, filters them, and paginates the result as requested.
 
 use http::{Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -22,14 +22,14 @@ use crate::store::{Page, PageRequest, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::upstream::response_body::UpstreamBody;
 
-/// Entries asked of an upstream at once: some registries refuse to give more.
+/// The page size for requests to an upstream: some registries refuse a higher one.
 const UPSTREAM_PAGE_SIZE: usize = 1000;
-/// 1,000 names of 255 bytes, and as much again.
+/// 1,000 names of 255 bytes, doubled.
 const MAX_PAGE_BYTES: usize = 512 * 1024;
-/// Pages that are read from an upstream for one page of the answer.
+/// The maximum number of upstream pages that are read for one page of the response.
 const MAX_UPSTREAM_PAGES: usize = 1000;
 
-/// What has been found of one page so far.
+/// The visible entries of one page so far.
 struct FilteredPage {
     /// The maximum number of entries.
     limit: usize,
@@ -47,9 +47,9 @@ impl FilteredPage {
         }
     }
 
-    /// Adds what may be seen; true as soon as it is known that there is more than is wanted.
+    /// Adds the names that the user may see. Returns whether the page is full and has a successor.
     fn add(&mut self, route: &Route, names: impl IntoIterator<Item = String>) -> bool {
-        // What no query can carry would end the list: nothing could come after it.
+        // No query can carry other names as `last`, so that the list would end there.
         let can_be_last = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic());
         let names = names.into_iter().filter(can_be_last);
         for name in names.filter(|name| may_see(route, name)) {
@@ -70,16 +70,16 @@ fn may_see(route: &Route, name: &str) -> bool {
         .allowed
 }
 
-/// What has been found so far where the registry may page by tokens of its own, which it gives
-/// another name (Quay: `next_page`) or the same (ECR). It does not know what `last` is then: it
-/// begins anew, or is to, and what stands before that name is left out here.
+/// The catalog of an upstream so far. Some registries paginate by opaque tokens, in a parameter of
+/// their own (Quay: `next_page`) or in `last` (ECR). Such a registry does not understand a name in
+/// `last`: the list is read from its beginning, and the entries up to that name are skipped.
 struct UpstreamCatalog<'p> {
     pagination: &'p Pagination,
-    /// Of all that it has listed.
+    /// The page of all entries.
     all: FilteredPage,
-    /// Of what it has listed after `last`, once that was there.
+    /// The page of the entries after `last`, once the registry has listed it.
     after: Option<FilteredPage>,
-    /// Whether it has begun where it was asked to; not known before its first page.
+    /// Whether the registry started after `last`; unknown before its first page.
     starts_at_last: Option<bool>,
 }
 
@@ -93,7 +93,8 @@ impl<'p> UpstreamCatalog<'p> {
         }
     }
 
-    /// Adds a page, whose next one is asked for so; true as soon as no other is needed.
+    /// Adds a page of the upstream and the query of its successor. Returns whether no other is
+    /// needed.
     fn add(&mut self, route: &Route, mut names: Vec<String>, next: Option<&str>) -> bool {
         let Some(last) = self.pagination.last.as_ref().map(QueryText::as_str) else {
             return self.all.add(route, names);
@@ -118,8 +119,8 @@ impl<'p> UpstreamCatalog<'p> {
         false
     }
 
-    /// Takes in that the registry has not begun at `last`. Whether it is to be asked again, from
-    /// its beginning.
+    /// Handles a refusal of the first page. Returns whether the list must be read from its
+    /// beginning, because the registry does not understand `last`.
     fn restart(&mut self, status: StatusCode) -> bool {
         let is_first = self.pagination.last.is_some() && self.starts_at_last.is_none();
         let is_refused = matches!(
@@ -132,8 +133,8 @@ impl<'p> UpstreamCatalog<'p> {
         is_first && is_refused
     }
 
-    /// What has been found when the time is over: a page that another one follows. None where the
-    /// client would get the same again, or what stands before `last`.
+    /// The page to send when the time is over, with a successor. `None`: it would be empty or
+    /// repeat the entries before `last`.
     fn partial_page(self) -> Option<Page> {
         let is_from_last = self.pagination.last.is_none() || self.starts_at_last == Some(true);
         let found = match self.after {
@@ -148,14 +149,14 @@ impl<'p> UpstreamCatalog<'p> {
         })
     }
 
-    /// Where `last` has not been there at all, it may have been deleted: an entry twice is better
-    /// than none.
+    /// The page of a complete list. If it did not contain `last`, which may have been deleted,
+    /// repeated entries are better than none.
     fn page(&self) -> &Page {
         &self.after.as_ref().unwrap_or(&self.all).page
     }
 }
 
-/// Whether a query asks for what comes after a name.
+/// Whether a query requests the entries after a name.
 fn is_after(query: &str, name: &str) -> bool {
     pairs(query)
         .any(|pair| pair.is_ok_and(|(parameter, value)| parameter == "last" && value == name))
@@ -176,10 +177,11 @@ struct CatalogDocument {
     repositories: Option<Vec<String>>,
 }
 
-/// Reads the catalog of an upstream, page by page. A response that is no list goes to the client.
+/// Reads the catalog of an upstream, page by page. A first response that is not a list goes to the
+/// client.
 ///
-/// All pages together take no longer than one response of the upstream may take. What was found
-/// until then is a page with a link to the next one, where there is something to link to.
+/// All pages together have the time of one response of the upstream. After that, the entries found
+/// so far become a page with a link to the next one.
 pub(super) async fn from_upstream(
     cx: &mut RequestContext<'_>,
     to: UpstreamRoute<'_>,
@@ -230,7 +232,7 @@ enum UpstreamPage {
         names: Vec<String>,
         next: Option<String>,
     },
-    /// Any other status than 200.
+    /// A response with another status than 200.
     Other(Box<Response<UpstreamBody>>),
 }
 
@@ -277,8 +279,7 @@ async fn names(answer: Response<UpstreamBody>) -> Result<Vec<String>, Rejection>
     Ok(document.repositories.unwrap_or_default())
 }
 
-/// The query of the page after this one, as the registry wrote it: `last` may be a token of its
-/// own.
+/// The query of the next page, as the registry wrote it: `last` may be an opaque token.
 fn next_query(to: UpstreamRoute<'_>, answer: &Response<UpstreamBody>) -> Option<String> {
     let UpstreamRoute { route, backend } = to;
     let upstream = rewrite::origin(backend.upstream.target());
@@ -294,7 +295,7 @@ fn next_query(to: UpstreamRoute<'_>, answer: &Response<UpstreamBody>) -> Option<
         .flat_map(links)
         .flatten()
         .collect();
-    // Clients of registries also follow a link that does not say what it is.
+    // As other clients of registries, accept a link without a relation type.
     let next = links.iter().find(|link| link.has_relation("next"));
     let next = next.or_else(|| links.iter().find(|link| link.relations().is_none()))?;
     let path = match rewriter.location(next.target, ResponseKind::Other) {

@@ -157,7 +157,7 @@ async fn upload(
     }
 }
 
-/// An answer without a body.
+/// A response without a body.
 fn empty(status: StatusCode) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::own("", false));
     *response.status_mut() = status;

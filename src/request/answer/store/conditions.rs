@@ -1,24 +1,24 @@
-//! What the conditions and ranges of a download ask for (RFC 9110 §13 and §14), and where a chunk
-//! of an upload belongs (distribution specification, "Pushing a blob in chunks").
+//! Conditional and range headers of downloads (RFC 9110 §13 and §14), and the `Content-Range` of
+//! upload chunks (distribution specification, "Pushing a blob in chunks").
 
 use http::{HeaderMap, header};
 
 use crate::store::ContentRange;
 
-/// Which part of some content is to be sent.
+/// The part of the content to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Nothing: the client has it.
+    /// Nothing (304): the client has the content.
     Nothing,
-    /// All of it.
+    /// All of the content.
     Whole,
     /// From one byte to before another.
     Part { begin: u64, end: u64 },
-    /// A part that it does not have.
+    /// An unsatisfiable range (416).
     Unsatisfiable,
 }
 
-/// Decides by the headers of a request for content of this entity tag and size.
+/// Evaluates the headers of a request for content with this entity tag and size.
 pub(super) fn wanted(headers: &HeaderMap, tag: &str, size: u64) -> Wanted {
     let lists_tag = |name| {
         let values = headers
@@ -51,7 +51,7 @@ fn is_tag(one: &str, tag: &str) -> bool {
     one.strip_prefix("W/").unwrap_or(one) == tag
 }
 
-/// One range is answered; several, or what is none, count as if nothing had been asked for.
+/// Parses a single range. Several ranges and malformed ones are ignored.
 fn part(range: &str, size: u64) -> Wanted {
     let Some((first, last)) = range
         .strip_prefix("bytes=")
@@ -82,16 +82,16 @@ fn part(range: &str, size: u64) -> Wanted {
 
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
-    // `parse` would take a plus sign.
+    // `parse` would accept a plus sign.
     text.bytes()
         .all(|b| b.is_ascii_digit())
         .then(|| text.parse().ok())
         .flatten()
 }
 
-/// The `Content-Range` of a chunk. `None`: it cannot be read.
+/// The `Content-Range` of a chunk. `None`: the header is malformed.
 ///
-/// Clients write `0-99`, as the specification has it, or `bytes 0-99/*`, as HTTP has it.
+/// Clients write `0-99`, as in the distribution specification, or `bytes 0-99/*`, as in HTTP.
 pub(super) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let Some(value) = headers.get(header::CONTENT_RANGE) else {
         return Some(ContentRange::default());

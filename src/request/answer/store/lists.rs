@@ -1,4 +1,4 @@
-//! The lists: repositories, tags, referrers, in pages where they can be long.
+//! Lists: repositories and tags, which are paginated, and referrers.
 
 use http::HeaderValue;
 use http::header::HeaderName;

@@ -1,4 +1,4 @@
-//! Pulls: manifests and blobs, whole or in part.
+//! Pulls: manifests, and blobs or ranges of them.
 
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -28,7 +28,7 @@ pub(super) async fn manifest(
     let size = manifest.bytes.len() as u64;
     let mut response = match conditions::wanted(request.headers, &tag, size) {
         Wanted::Nothing => empty(StatusCode::NOT_MODIFIED),
-        // Manifests are small: nobody asks for a part of one.
+        // Manifests are small: ranges of them are not supported.
         Wanted::Whole | Wanted::Part { .. } | Wanted::Unsatisfiable => {
             respond::json(manifest.bytes, &manifest.media_type, read)
         }
@@ -73,7 +73,7 @@ pub(super) async fn blob(
     headers.insert(CONTENT_DIGEST, value(digest.as_str()));
     headers.insert(header::ETAG, value(tag));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // What a digest names never changes, but whoever may see it does.
+    // The content of a digest never changes, but the set of users who may read it does.
     headers.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("private, max-age=31536000, immutable"),

@@ -1,4 +1,4 @@
-//! Pushes: uploads in all their forms, mounts, manifests.
+//! Pushes: uploads, mounts and manifests.
 
 use http::header::HeaderName;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -24,7 +24,7 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
 
-/// Opens a session, or with a digest takes in the whole blob at once.
+/// Opens an upload session, or, with a digest, stores the whole blob at once.
 pub(super) async fn start(
     request: &StoreRequest<'_>,
     name: &RepositoryName,
@@ -48,14 +48,14 @@ pub(super) async fn start(
     };
     let committed = request.store.commit(session, digest, chunk).await;
     if let Err(error) = committed {
-        // Nobody knows of this session, so that nobody can continue it. It may be gone already.
+        // No client knows the session, so that none can continue it. It may be gone already.
         let _ = request.store.cancel_upload(session).await;
         return Err(request.rejection(error));
     }
     Ok(created(name, digest))
 }
 
-/// Makes the blob of another repository one of this, or opens a session where that has none.
+/// Mounts a blob of another repository, or opens an upload session if that does not have it.
 pub(super) async fn mount(
     request: &StoreRequest<'_>,
     name: &RepositoryName,
@@ -68,7 +68,7 @@ pub(super) async fn mount(
             .mount(name, from, digest)
             .await
             .map_err(|error| request.rejection(error))?,
-        // To look through all repositories would tell who asks what is in those that they may not
+        // A search of all repositories would disclose the content of those that the user may not
         // read.
         None => false,
     };
@@ -142,7 +142,7 @@ fn upload_rejection(
         .with_upload_progress(value(path(request, session)), received(at))
 }
 
-/// Where the session is, under the name that its owner gets.
+/// The path of the session, with its id bound to the owner.
 fn path(request: &StoreRequest<'_>, session: UploadKey<'_>) -> String {
     let UploadKey { repository, id } = session;
     let bound = request
@@ -153,8 +153,7 @@ fn path(request: &StoreRequest<'_>, session: UploadKey<'_>) -> String {
     format!("/v2/{repository}/blobs/uploads/{id}")
 }
 
-/// The bytes that are here. None at all are written as the first one would be, since all clients
-/// read that so.
+/// The range of the received bytes. An empty one is written as `0-0`, which all clients expect.
 fn received(length: u64) -> HeaderValue {
     value(format!("0-{}", length.saturating_sub(1)))
 }
@@ -174,7 +173,7 @@ fn progress(
     response
 }
 
-/// Says where a complete blob is.
+/// 201 with the location of a complete blob.
 fn created(name: &RepositoryName, digest: &Digest) -> Response<ResponseBody> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
@@ -186,10 +185,10 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response<ResponseBody> {
     response
 }
 
-/// Writes a manifest, if its tags are as the obligations want them.
+/// Writes a manifest if its tags satisfy the obligations.
 ///
-/// Errors: the rejection of the tag that may not be written, what [`manifest_body::read`] and the
-/// store refuse.
+/// Errors: the rejection of a tag that may not be written; those of [`manifest_body::read`] and the
+/// store.
 pub(in crate::request::answer) async fn write_manifest(
     cx: &mut RequestContext<'_>,
     to: StoreRoute<'_>,
@@ -223,7 +222,7 @@ pub(in crate::request::answer) async fn write_manifest(
     Ok(finish(cx, manifest_created(repository, tags, &outcome)))
 }
 
-/// What the store has to find; nothing where any write is allowed.
+/// The precondition for the store; `None` if any write is allowed.
 fn precondition(obligation: &TagObligation) -> Option<Precondition> {
     match &obligation.allowed {
         TagWrite::Any => None,
@@ -232,7 +231,7 @@ fn precondition(obligation: &TagObligation) -> Option<Precondition> {
     }
 }
 
-/// Why the store did not write: for a tag that is not as it was expected, what the rules say to it.
+/// The rejection for an error of the store: for a failed precondition that of the access rules.
 fn rejection(error: StoreError, obligations: Vec<TagObligation>) -> Rejection {
     let unexpected = match &error {
         StoreError::PreconditionFailed(tag) => obligations.into_iter().find(|one| one.tag == *tag),
@@ -244,7 +243,7 @@ fn rejection(error: StoreError, obligations: Vec<TagObligation>) -> Rejection {
     }
 }
 
-/// Says that a manifest was stored.
+/// 201 for a stored manifest.
 fn manifest_created(
     name: &RepositoryName,
     tags: &[Tag],
