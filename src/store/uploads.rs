@@ -306,6 +306,9 @@ impl Uploads {
 
     /// Adds a body to an upload, and hashes it by `algorithm` where that is known. The received
     /// bytes stay, however the body ended.
+    ///
+    /// Errors: `UploadUnknown`, `BadRange`, `OutOfOrder`, `Superseded`; `Locked` after
+    /// [`SESSION_LOCK_TIMEOUT`]; those of the body and of the disk.
     pub(super) async fn receive<B>(
         self: &Arc<Self>,
         lanes: &Lanes,
@@ -325,7 +328,9 @@ impl Uploads {
         let (name, id) = (upload.repository.clone(), upload.id.clone());
         let session = lanes.read.run(move || uploads.find(&name, &id)).await?;
         let token = session.take_over();
-        let mut file = session.content.clone().lock_owned().await;
+        // The cancelled request may still write a batch, or commit.
+        let file = tokio::time::timeout(SESSION_LOCK_TIMEOUT, session.content.clone().lock_owned());
+        let mut file = file.await.map_err(|_| StoreError::Locked)?;
         let begin = chunk.range.begin;
         if let Some(begin) = begin.filter(|begin| *begin != file.length) {
             tracing::debug!(begin, at = file.length, "chunk out of order");
@@ -432,6 +437,8 @@ fn is_id(text: &str) -> bool {
 /// Whole files hashed at a time: the other threads stay free for other uploads.
 const MAX_REHASHES: usize = 2;
 const REHASH_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a request waits for the previous one of its session, which may be committing.
+const SESSION_LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests;

@@ -94,3 +94,36 @@ fn a_user_opens_only_so_many_sessions_until_some_end() {
     uploads.expire().unwrap();
     start("alice").unwrap();
 }
+
+#[tokio::test]
+async fn a_session_whose_file_stays_locked_is_given_up() {
+    let (_directory, uploads) = uploads();
+    let uploads = Arc::new(uploads);
+    let lanes = Lanes::start().unwrap();
+    let repository = name("a");
+    let id = uploads.start(&repository, None).unwrap();
+    let session = uploads.find(&repository, &id).unwrap();
+    let lock = session.content.clone().lock_owned().await;
+    let append = || {
+        let upload = UploadKey {
+            repository: &repository,
+            id: &id,
+        };
+        let timeout = Duration::from_secs(1);
+        let chunk = UploadChunk {
+            range: ContentRange::default(),
+            body: http_body_util::Full::new(Bytes::from_static(b"some")),
+            timeouts: BodyTimeouts {
+                first_byte: timeout,
+                stall: timeout,
+            },
+        };
+        uploads.receive(&lanes, upload, None, chunk)
+    };
+    // Timeouts pass in an instant from here on.
+    tokio::time::pause();
+    assert!(matches!(append().await, Err(StoreError::Locked)));
+    tokio::time::resume();
+    drop(lock);
+    assert_eq!(append().await.unwrap().length(), 4);
+}
