@@ -28,6 +28,9 @@ pub(super) struct Lane {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
     queue: Arc<Semaphore>,
+    /// The number of jobs that were queued.
+    #[cfg(test)]
+    pub(super) jobs: std::sync::atomic::AtomicUsize,
 }
 
 /// A job that has been queued. It runs to its end even if this is dropped.
@@ -62,6 +65,8 @@ impl Lane {
         Ok(Self {
             runtime: Some(runtime),
             queue: Arc::new(Semaphore::new(MAX_JOBS)),
+            #[cfg(test)]
+            jobs: std::sync::atomic::AtomicUsize::new(0),
         })
     }
 
@@ -78,6 +83,8 @@ impl Lane {
             .try_acquire_owned()
             .map_err(|_| StoreError::Overloaded)?;
         let runtime = self.runtime.as_ref().ok_or(StoreError::Overloaded)?;
+        #[cfg(test)]
+        self.jobs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(DiskJob(runtime.spawn_blocking(move || {
             let done = work();
             drop(place);

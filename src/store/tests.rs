@@ -641,7 +641,7 @@ async fn filtered_page(
 async fn a_filtered_catalog_reads_the_directory_once_and_decides_on_each_name_once() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().join("ci")).unwrap();
-    let count = 2500;
+    let count = 2100;
     for n in 0..count {
         let name = RepositoryName::parse(&format!("app-{n:04}")).unwrap();
         let path = store.layout.repository(&name);
@@ -649,8 +649,8 @@ async fn a_filtered_catalog_reads_the_directory_once_and_decides_on_each_name_on
         let index = r#"{"schemaVersion":2,"manifests":[{}]}"#;
         std::fs::write(path.join(layout::INDEX_FILE), index).unwrap();
     }
-    let (last, reads, decisions) = filtered_page(&store, 10, "", |name| name == "app-2499").await;
-    assert_eq!(last.entries, ["app-2499"]);
+    let (last, reads, decisions) = filtered_page(&store, 10, "", |name| name == "app-2099").await;
+    assert_eq!(last.entries, ["app-2099"]);
     assert_eq!((last.has_more, reads, decisions), (false, 1, count));
     let mut all: Vec<String> = Vec::new();
     loop {
@@ -665,4 +665,37 @@ async fn a_filtered_catalog_reads_the_directory_once_and_decides_on_each_name_on
     }
     assert_eq!(all.len(), count);
     assert!(all.is_sorted());
+}
+
+#[tokio::test]
+async fn a_write_takes_few_disk_jobs() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let name = RepositoryName::parse("a").unwrap();
+    let jobs = || {
+        let lanes = [&store.lanes.read, &store.lanes.write];
+        let jobs = lanes.map(|lane| lane.jobs.swap(0, std::sync::atomic::Ordering::Relaxed));
+        jobs.into_iter().sum::<usize>()
+    };
+    let digest = DigestAlgorithm::Sha256.digest(b"some");
+    let id = store.start_upload(&name, None).await.unwrap();
+    assert_eq!(jobs(), 1);
+    let content = chunk(ContentRange::default(), body(b"some", 1, false));
+    let upload = upload_key(&name, &id);
+    store.commit(upload, &digest, content).await.unwrap();
+    assert_eq!(
+        jobs(),
+        4,
+        "find the session, write, verify and sync, publish"
+    );
+    let blob = serde_json::json!({"mediaType": "a/b", "digest": digest.as_str(), "size": 4});
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": blob, "layers": []});
+    let tag = Reference::Tag(Tag::parse("v1").unwrap());
+    let manifest = new_manifest(&tag, None, manifest.to_string().into());
+    store.put_manifest(&name, manifest).await.unwrap();
+    assert_eq!(jobs(), 2, "check, write");
+    store.manifest(&name, &tag, true).await.unwrap();
+    assert_eq!(jobs(), 1);
+    store.delete_manifest(&name, &tag).await.unwrap();
+    assert_eq!(jobs(), 1);
 }

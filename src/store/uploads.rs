@@ -7,6 +7,7 @@ mod quota;
 use std::fs::{DirEntry, File};
 use std::future::poll_fn;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -268,40 +269,48 @@ impl Uploads {
         received: ReceivedUpload,
     ) -> Result<VerifiedUpload, StoreError> {
         let algorithm = DigestAlgorithm::from_digest(digest)?;
-        let running = lanes.write.run(move || {
+        let (uploads, upload, expected) = (self.clone(), id.clone(), digest.clone());
+        let check = lanes.write.run(move || {
             // The previous request may have committed it.
             let file = if_exists(File::open(&received.session.path))?;
             let file = file.ok_or(StoreError::UploadUnknown)?;
-            let digest = received.file.running_digest(algorithm, &file)?;
-            Ok((received, file, digest))
+            let Some(found) = received.file.running_digest(algorithm, &file)? else {
+                return Ok(ControlFlow::Continue((received, file)));
+            };
+            let verified = uploads.accept(&upload, received, &file, found == expected);
+            verified.map(ControlFlow::Break)
         });
-        let (received, file, found) = running.await?;
-        let found = match found {
-            Some(found) => (found, file),
-            None => {
-                let permit = self.rehashes.acquire();
-                let permit = tokio::time::timeout(REHASH_TIMEOUT, permit).await;
-                let _permit = permit
-                    .ok()
-                    .and_then(Result::ok)
-                    .ok_or(StoreError::Overloaded)?;
-                let hash = move || Ok((algorithm.digest_file(&file)?, file));
-                lanes.write.run(hash).await?
-            }
+        let (received, file) = match check.await? {
+            ControlFlow::Break(verified) => return Ok(verified),
+            ControlFlow::Continue(unhashed) => unhashed,
         };
-        let (uploads, id, digest) = (self.clone(), id.clone(), digest.clone());
-        lanes
-            .write
-            .run(move || {
-                let (found, file) = found;
-                if found != digest {
-                    uploads.remove(&id, &received.session)?;
-                    return Err(StoreError::DigestMismatch);
-                }
-                file.sync_data()?;
-                Ok(VerifiedUpload(received))
-            })
-            .await
+        let permit = tokio::time::timeout(REHASH_TIMEOUT, self.rehashes.acquire()).await;
+        let _permit = permit
+            .ok()
+            .and_then(Result::ok)
+            .ok_or(StoreError::Overloaded)?;
+        let (uploads, upload, expected) = (self.clone(), id.clone(), digest.clone());
+        let rehash = lanes.write.run(move || {
+            let found = algorithm.digest_file(&file)?;
+            uploads.accept(&upload, received, &file, found == expected)
+        });
+        rehash.await
+    }
+
+    /// Syncs an upload whose content matches its digest, and removes any other.
+    fn accept(
+        &self,
+        id: &UploadId,
+        received: ReceivedUpload,
+        file: &File,
+        matches: bool,
+    ) -> Result<VerifiedUpload, StoreError> {
+        if !matches {
+            self.remove(id, &received.session)?;
+            return Err(StoreError::DigestMismatch);
+        }
+        file.sync_data()?;
+        Ok(VerifiedUpload(received))
     }
 
     /// Adds a body to an upload, and hashes it by `algorithm` where that is known. The received
