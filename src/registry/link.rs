@@ -15,9 +15,9 @@ pub(crate) struct Link<'a> {
     parameters: &'a str,
 }
 
-/// The value is not a `Link` header from here on.
+/// The rest of the value is not a list of links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a link is written <REFERENCE>; rel=TYPE")]
+#[error("the Link header is malformed")]
 pub(crate) struct InvalidLink;
 
 /// The links of a header value, in order. Ends after the first [`InvalidLink`].

@@ -31,13 +31,13 @@ pub enum Parameter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// A character is not valid in a query, or two hexadecimal digits do not follow a percent sign.
-    #[error("the query is not encoded as it must be")]
+    #[error("the query is not percent-encoded correctly")]
     Encoding,
     /// The parameter has two values: programs disagree on whether the first or the last counts.
     #[error("the parameter {} is given more than once", .0.as_str())]
     Repeated(Parameter),
     /// The parameter is in other letter case: programs disagree on whether it is the same one.
-    #[error("the parameter {} is spelt in other letter case", .0.as_str())]
+    #[error("the parameter {} has the wrong letter case", .0.as_str())]
     Spelling(Parameter),
     /// A required parameter is missing or empty.
     #[error("the parameter {} is missing", .0.as_str())]
