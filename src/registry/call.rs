@@ -21,6 +21,7 @@ use super::upload_id::UploadId;
 pub use self::error::CallError;
 pub use self::kind::CallKind;
 pub use self::operation::{RepositoryCall, UploadStep};
+pub(crate) use self::query::encode_value;
 pub use self::query::{Pagination, Parameter, QueryError, QueryText, pairs, without_parameters};
 
 /// An endpoint and method of the distribution specification 1.1.

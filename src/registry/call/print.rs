@@ -1,10 +1,10 @@
 //! Prints a call as its canonical request target.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use http::Method;
 
-use super::{Call, Pagination, Parameter, QueryText, RepositoryCall, UploadStep};
+use super::{Call, Pagination, Parameter, QueryText, RepositoryCall, UploadStep, encode_value};
 use crate::registry::digest::Digest;
 
 impl Call {
@@ -126,22 +126,9 @@ fn write_query<'a>(
 ) -> fmt::Result {
     let mut separator = '?';
     for (parameter, value) in parameters {
-        write!(f, "{separator}{}=", parameter.as_str())?;
-        write_encoded(f, value)?;
+        let (name, value) = (parameter.as_str(), encode_value(value));
+        write!(f, "{separator}{name}={value}")?;
         separator = '&';
-    }
-    Ok(())
-}
-
-/// Everything but RFC 3986's unreserved characters, and `:` and `/`, which need no encoding in a
-/// query (§3.4).
-fn write_encoded(f: &mut fmt::Formatter<'_>, value: &str) -> fmt::Result {
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
-            f.write_char(byte.into())?;
-        } else {
-            write!(f, "%{byte:02X}")?;
-        }
     }
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode;
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode, utf8_percent_encode,
+};
 
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -284,6 +286,19 @@ fn text(value: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
         Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
     }
+}
+
+/// A value of a query, percent-encoded but for unreserved characters (RFC 3986 §2.3), `:` and `/`,
+/// which are valid in a query (§3.4).
+pub(crate) fn encode_value(text: &str) -> PercentEncode<'_> {
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~')
+        .remove(b':')
+        .remove(b'/');
+    utf8_percent_encode(text, ENCODED)
 }
 
 /// Decodes `+` and percent-encoded bytes (WHATWG URL §5.1), but refuses malformed escapes.

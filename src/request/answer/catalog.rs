@@ -7,10 +7,10 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::forward;
-use super::paging::{self, query_value};
+use super::paging;
 use super::rewrite::{self, RequestMeta};
 use crate::registry::action::Action;
-use crate::registry::call::{Call, Pagination, QueryText, pairs};
+use crate::registry::call::{Call, Pagination, QueryText, encode_value, pairs};
 use crate::registry::link::{Link, links};
 use crate::registry::location::{ResponseKind, Rewriter, Rewritten};
 use crate::registry::name::RepositoryName;
@@ -263,7 +263,7 @@ fn first_query(pagination: &Pagination) -> String {
     let last = pagination
         .last
         .as_ref()
-        .map(|last| format!("&last={}", query_value(last.as_str())));
+        .map(|last| format!("&last={}", encode_value(last.as_str())));
     format!("n={UPSTREAM_PAGE_SIZE}{}", last.unwrap_or_default())
 }
 

@@ -1,10 +1,9 @@
 //! Pages of a list, and the link to the next one (distribution specification, "Listing tags").
 
 use http::{HeaderValue, Response, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use crate::registry::call::{Pagination, Read};
+use crate::registry::call::{Pagination, Read, encode_value};
 use crate::request::body::ResponseBody;
 use crate::request::respond;
 use crate::store::Page;
@@ -39,23 +38,13 @@ pub(super) fn page(
     let mut response = respond::json(document, "application/json", Read::Get);
     if let Some(last) = page.entries.last().filter(|_| page.has_more) {
         let n = page_limit(pagination);
-        let last = query_value(last);
+        // The names of an upstream's repositories may be anything.
+        let last = encode_value(last);
         let link = HeaderValue::try_from(format!("<{path}?n={n}&last={last}>; rel=\"next\""))
             .expect("a checked path and an encoded query");
         response.headers_mut().insert(header::LINK, link);
     }
     response
-}
-
-/// Percent-encodes a value for a query. Names of an upstream's repositories may contain anything.
-pub(super) fn query_value(text: &str) -> String {
-    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'.')
-        .remove(b'_')
-        .remove(b'~')
-        .remove(b'/');
-    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 #[cfg(test)]
