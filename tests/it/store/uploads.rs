@@ -208,7 +208,7 @@ async fn content_that_is_not_its_digest_is_refused_and_forgotten() {
         .await;
     assert_eq!(
         answer.refused(400, "DIGEST_INVALID"),
-        "the content is not what the digest says"
+        "the content does not match the digest"
     );
     let session = client.start("a").await;
     client
