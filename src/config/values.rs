@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::SpanRelativeTo;
+use jiff::fmt::friendly::SpanParser;
 use toml::de::DeValue;
 
 pub(super) use self::acme::{
@@ -316,26 +318,19 @@ fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(*factor)
 }
 
-/// `1h 30min`: numbers with units, the larger unit first, each at most once.
+/// `1h 30min`: numbers with units, the larger unit first, each at most once. A day has 24 hours.
 fn parse_duration(text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    let mut rest = text.trim();
-    let mut units = DURATION_UNITS.iter();
-    if rest.is_empty() {
+    // The parser takes more: signs, fractions, commas, `01:30:00`, and units that read differently
+    // elsewhere, such as `m` and `mo`.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c.is_ascii_whitespace();
+    let mut words = text.split(|c: char| !c.is_ascii_alphabetic());
+    let is_known = |word: &str| word.is_empty() || DURATION_UNITS.contains(&word);
+    if !text.chars().all(is_plain) || !words.all(is_known) {
         return None;
     }
-    while !rest.is_empty() {
-        let (number, after) = leading_number(rest)?;
-        let after = after.trim_start();
-        let end = after
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let (_, milliseconds) = units.find(|(name, _)| *name == unit)?;
-        total = total.checked_add(Duration::from_millis(number.checked_mul(*milliseconds)?))?;
-        rest = after.trim_start();
-    }
-    Some(total)
+    let span = SpanParser::new().parse_span(text.trim()).ok()?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    Duration::try_from(duration).ok()
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {
@@ -372,14 +367,7 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("GB", 1_000_000_000),
     ("TB", 1_000_000_000_000),
 ];
-/// In milliseconds.
-const DURATION_UNITS: &[(&str, u64)] = &[
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("min", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const DURATION_UNITS: &[&str] = &["d", "h", "min", "s", "ms"];
 
 const SIZE_HELP: &str =
     "write bytes, or a number with a unit such as \"8 MiB\" (B, KiB, MiB, GiB, KB, MB, GB)";

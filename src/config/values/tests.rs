@@ -21,6 +21,10 @@ fn durations_have_units() {
         (" 2 min ", 120_000),
         ("1min 1s 1ms", 61_001),
         ("1d", 86_400_000),
+        ("23h 59min 59s 1000ms", 86_400_000),
+        ("0h 007s", 7_000),
+        ("1 h  30 min", 5_400_000),
+        ("1h\t30min", 5_400_000),
     ];
     for (text, milliseconds) in cases {
         let duration = read(&format!("'{text}'"), |value| duration(value, DAY));
@@ -44,6 +48,27 @@ fn other_durations_are_refused() {
         "'1s 1h'",
         "'1s 1s'",
         "'1s,1ms'",
+        "'1h, 30min'",
+        "'1s ago'",
+        "'- 1s'",
+        "'PT1H'",
+        "'pt1h'",
+        "'P1D'",
+        "'01:30:00'",
+        "'1h 30'",
+        "'1h min'",
+        "'1m'",
+        "'1M'",
+        "'1mo'",
+        "'1w'",
+        "'1y'",
+        "'1us'",
+        "'1ns'",
+        "'1 hour'",
+        "'2 days'",
+        "'1S'",
+        "'1min 1h'",
+        "'1ms1s'",
         "'99999999999999999999s'",
         "'9999999999999999999d'",
         "'١s'",
@@ -51,7 +76,9 @@ fn other_durations_are_refused() {
         assert_eq!(refused(toml), "is not a duration", "{toml}");
     }
     assert_eq!(refused("'0s'"), "is zero");
+    assert_eq!(refused("'0d 0ms'"), "is zero");
     assert_eq!(refused("'1d 1ms'"), "is too long");
+    assert_eq!(refused("'3651d'"), "is too long");
     assert_eq!(refused("30"), "must be a string in quotes, not an integer");
 }
 
