@@ -106,12 +106,13 @@ restart() {
 ps() {
     own_state
     local pid what=stopped ports
-    ports=$(configured_addresses | paste -sd ' ')
+    if find_built_binary; then read_listeners; fi
+    ports=$(addresses | paste -sd ' ')
     if pid=$(pid_of_moorgate); then
         what="not ready"
         if is_ready; then what=ready; fi
     fi
-    printf '%-16s %8s  %-12s %s\n' NAME PID STATE PORTS moorgate "${pid:--}" "$what" "$ports"
+    printf '%-16s %8s  %-12s %s\n' NAME PID STATE PORTS moorgate "${pid:--}" "$what" "${ports:--}"
     [[ $what != stopped ]]
 }
 
@@ -181,8 +182,9 @@ prepare() {
     find_binary
     make_credentials
     check_configuration
+    read_listeners
     local port
-    for port in $(configured_addresses | sed 's/.*://' | sort -nu); do
+    for port in $(addresses | sed 's/.*://' | sort -nu); do
         require_free_port "$port"
     done
     [[ -n $(admin_address) ]] || die "moorgate.toml needs [admin] listen: it tells when moorgate is ready"
@@ -205,9 +207,27 @@ find_binary() {
     need cc:gcc
     say "building moorgate (the first time takes some minutes)"
     (umask "$given_umask" && cargo build --release --locked)
-    # As cargo decides it: CARGO_TARGET_DIR, its configuration, or target/.
-    binary=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    binary+=/release/moorgate
+    binary=$(built_binary)
+}
+
+# Where cargo puts it: below CARGO_TARGET_DIR, what its configuration says, or target/.
+built_binary() {
+    local target
+    target=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+    echo "$target/release/moorgate"
+}
+
+# Sets `binary` to one that is there already: MOORGATE_BIN, the one that runs, or the last one built.
+find_built_binary() {
+    local pid
+    if [[ -n $MOORGATE_BIN ]]; then
+        binary=$MOORGATE_BIN
+    elif pid=$(pid_of_moorgate); then
+        binary=/proc/$pid/exe
+    elif command -v cargo >/dev/null; then
+        binary=$(built_binary 2>/dev/null) || return 1
+    fi
+    [[ -x ${binary:-} ]]
 }
 
 need_cargo() {
@@ -337,17 +357,22 @@ show_log() {
 
 # -- addresses and ports -----------------------------------------------------------------------------------------------
 
+# Sets `listeners`: an address and its role (https, http or admin), one a line, as the binary reads the configuration;
+# nothing where that is invalid. Of the JSON, which has one key a line, only listeners have an `address`.
+read_listeners() {
+    listeners=$("$binary" check --json --config "$root" 2>/dev/null | awk -F '"' '
+        $2 == "address" { address = $4 }
+        $2 == "role" { print address, $4 }
+    ') || true
+}
+
 # The addresses that moorgate is to listen on, one a line.
-configured_addresses() {
-    sed -n 's/#.*//; s/^[[:space:]]*\(https\|http\|listen\)[[:space:]]*=//p' moorgate.toml conf.d/*.toml |
-        grep -o '"[^"]*"' | tr -d '"' | sort -u
+addresses() {
+    awk 'NF { print $1 }' <<<"${listeners:-}"
 }
 
 admin_address() {
-    awk -F '"' '
-        /^[[:space:]]*\[/ { admin = ($0 ~ /^[[:space:]]*\[admin\]/) }
-        admin && /^[[:space:]]*listen[[:space:]]*=/ { print $2; exit }
-    ' moorgate.toml
+    awk '$2 == "admin" { print $1 }' <<<"${listeners:-}"
 }
 
 require_free_port() {
@@ -358,7 +383,14 @@ require_free_port() {
             sed -n 's/.*(("\([^"]*\)",pid=\([0-9]*\).*/ (by \1, pid \2)/p' | head -n 1)
     fi
     die "port $port, which moorgate needs, is already in use$holder." \
-        "Stop what uses it, or change it in $(grep -lw "$port" moorgate.toml conf.d/*.toml | paste -sd ' ')"
+        "Stop what uses it, or change it in $(files_with_port "$port")"
+}
+
+# Those that name the port; moorgate.toml for a default that none names.
+files_with_port() {
+    local files
+    files=$(grep -lsw "$1" moorgate.toml conf.d/*.toml | paste -sd ' ') || true
+    echo "${files:-moorgate.toml}"
 }
 
 # Whether somebody listens on the port of the loopback address or of all addresses.

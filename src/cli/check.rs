@@ -138,9 +138,23 @@ fn json(problems: &Problems, snapshot: Option<&Snapshot>) -> Value {
         .collect();
     json!({
         "ok": snapshot.is_some(),
+        "listen": snapshot.map(listeners).unwrap_or_default(),
         "problems": problems.iter().map(problem).collect::<Vec<_>>(),
         "domains": domains.into_iter().map(|host| domain(host)).collect::<Vec<_>>(),
     })
+}
+
+/// Every address that `run` binds, each once, with its role.
+fn listeners(snapshot: &Snapshot) -> Vec<Value> {
+    let https = snapshot.https.iter().map(|&address| (address, "https"));
+    let http = snapshot.http.iter().map(|&address| (address, "http"));
+    let admin = snapshot.admin.iter();
+    let admin = admin.map(|&address| (ListenAddress(address), "admin"));
+    https
+        .chain(http)
+        .chain(admin)
+        .map(|(address, role)| json!({ "address": address.to_string(), "role": role }))
+        .collect()
 }
 
 fn problem(problem: &Problem) -> Value {

@@ -87,6 +87,8 @@ fn an_error_of_another_part_is_exit_status_2() {
 #[test]
 fn json_tells_scripts_the_same_without_secrets() {
     let good = directory(DOMAIN);
+    let main = "http = [':8080']\n[admin]\nlisten = '127.0.0.1:9180'\n";
+    std::fs::write(good.path().join("moorgate.toml"), main).expect("moorgate.toml");
     let loaded = config::load(good.path()).expect("valid");
     let text = format!("{:#}", json(&loaded.warnings, Some(&loaded.snapshot)));
     insta::assert_snapshot!(shown(&text, good.path()), @r#"
@@ -112,6 +114,24 @@ fn json_tells_scripts_the_same_without_secrets() {
           "upstream": "http://registry-ci:5000"
         }
       ],
+      "listen": [
+        {
+          "address": ":443",
+          "role": "https"
+        },
+        {
+          "address": ":5000",
+          "role": "https"
+        },
+        {
+          "address": ":8080",
+          "role": "http"
+        },
+        {
+          "address": "127.0.0.1:9180",
+          "role": "admin"
+        }
+      ],
       "ok": true,
       "problems": []
     }
@@ -124,6 +144,7 @@ fn json_tells_scripts_the_same_without_secrets() {
     insta::assert_snapshot!(shown(&text, bad.path()), @r#"
     {
       "domains": [],
+      "listen": [],
       "ok": false,
       "problems": [
         {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::fixture::RegistriesFixture;
+use crate::harness::Domain;
 use super::process::{self, Output, moorgate, run, tool};
 
 fn in_directory(path: &Path) -> Command {
@@ -88,6 +89,36 @@ fn check_has_a_line_for_each_domain() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn ctl_sh_knows_the_listeners_as_moorgate_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    fs::create_dir(path.join("conf.d")).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("ctl.sh");
+    fs::copy(script, path.join("ctl.sh")).unwrap();
+    // Forms that a search for `https = ["…"]` on one line would not understand.
+    let main = "https = [\n  \":8443\", # for all domains\n  '127.0.0.1:9443',\n]\n\"http\" = []\n\
+                # listen = \":1\"\nadmin = { listen = '127.0.0.1:9180' }\n";
+    fs::write(path.join("moorgate.toml"), main).unwrap();
+    let domain = "domain = 'ci.test'\nauth.htpasswd = 'users'\ntls.internal = true\n\
+                  upstream.url = 'http://registry:5000'\n";
+    fs::write(path.join("conf.d/ci.toml"), domain).unwrap();
+    let users = Domain::htpasswd(&[("ci".to_owned(), "secret".to_owned())]);
+    fs::write(path.join("conf.d/users"), users).unwrap();
+    let mut ps = process::command(&tool("bash", "bash"), path);
+    ps.args(["ctl.sh", "ps"]).env("MOORGATE_BIN", moorgate());
+    let output = run(&mut ps, "");
+    assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
+    let line = output.stdout.lines().last().unwrap();
+    let columns: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(
+        columns,
+        ["moorgate", "-", "stopped", ":8443", "127.0.0.1:9443", "127.0.0.1:9180"],
+        "{}",
+        output.stdout
+    );
 }
 
 #[test]
