@@ -114,27 +114,10 @@ impl<'a> TableReader<'a> {
         key: &'static str,
         read: impl Fn(&mut TableReader<'_>, &Spanned<Cow<'_, str>>) -> Option<T>,
     ) -> Setting<Vec<T>> {
-        let Some(value) = self.find(key) else {
-            return Setting::Absent;
-        };
-        let DeValue::Table(entries) = value.get_ref() else {
-            let help = format!("write [{key}] on a line of its own, and its keys below");
-            let error = InvalidValue::wrong_type("a table", value.get_ref(), &help);
-            return self.invalid(key, &value.span(), error);
-        };
-        let (source, kind) = (self.source, self.kind);
-        let mut table = TableReader {
-            source,
-            kind,
-            name: key,
-            entries,
-            problems: self.problems,
-        };
-        let all = entries
-            .keys()
-            .filter_map(|key| read(&mut table, key))
-            .collect();
-        Setting::Given(all, value.span())
+        self.nested(key, |mut table| {
+            let keys = table.entries.keys();
+            keys.filter_map(|key| read(&mut table, key)).collect()
+        })
     }
 
     /// A table within this one; only the top has some.
@@ -142,6 +125,14 @@ impl<'a> TableReader<'a> {
         &mut self,
         key: &'static str,
         read: impl FnOnce(&mut TableReader<'_>) -> T,
+    ) -> Setting<T> {
+        self.nested(key, |table| read(&mut table.open()))
+    }
+
+    fn nested<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(TableReader<'_>) -> T,
     ) -> Setting<T> {
         let Some(value) = self.find(key) else {
             return Setting::Absent;
@@ -151,16 +142,7 @@ impl<'a> TableReader<'a> {
             let error = InvalidValue::wrong_type("a table", value.get_ref(), &help);
             return self.invalid(key, &value.span(), error);
         };
-        let (source, kind) = (self.source, self.kind);
-        let mut table = TableReader {
-            source,
-            kind,
-            name: key,
-            entries,
-            problems: self.problems,
-        }
-        .open();
-        Setting::Given(read(&mut table), value.span())
+        Setting::Given(read(self.within(key, entries)), value.span())
     }
 
     /// The tables of an array, `[[key]]`; only the top has some.
@@ -184,18 +166,21 @@ impl<'a> TableReader<'a> {
                     InvalidValue::wrong_type("an array of tables", element.get_ref(), &help);
                 return self.invalid(key, &element.span(), error);
             };
-            let (source, kind) = (self.source, self.kind);
-            let mut table = TableReader {
-                source,
-                kind,
-                name: key,
-                entries,
-                problems: self.problems,
-            }
-            .open();
+            let mut table = self.within(key, entries).open();
             list.push(Spanned::new(element.span(), read(&mut table)));
         }
         Setting::Given(list, value.span())
+    }
+
+    /// The reader of a table in this one.
+    fn within<'b>(&'b mut self, name: &'static str, entries: &'b DeTable<'b>) -> TableReader<'b> {
+        TableReader {
+            source: self.source,
+            kind: self.kind,
+            name,
+            entries,
+            problems: self.problems,
+        }
     }
 
     fn find(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
