@@ -1,5 +1,4 @@
-//! The command line: one command a file. Text for people on standard error, data on standard
-//! output.
+//! The command line: one command per file. Messages go to standard error, data to standard output.
 
 pub mod certs;
 pub mod check;
@@ -49,18 +48,18 @@ enum Command {
         #[arg(long)]
         debug: bool,
     },
-    /// Report all problems of the configuration, or a line for each domain.
+    /// Report all problems of the configuration, or print one line per domain.
     Check {
         /// Print one JSON object instead.
         #[arg(long)]
         json: bool,
     },
-    /// Add or change a user of an htpasswd file; the password is asked for, or read from standard
-    /// input.
+    /// Add or change a user of an htpasswd file; the password is prompted for, or read from
+    /// standard input.
     Htpasswd {
-        /// The file; it is made if there is none.
+        /// The htpasswd file; created if missing.
         file: PathBuf,
-        /// The user's name.
+        /// The user name.
         user: String,
         #[command(flatten)]
         options: htpasswd::HtpasswdOptions,
@@ -73,43 +72,43 @@ enum Command {
         #[command(subcommand)]
         command: Option<CertsCommand>,
     },
-    /// Tell whether a user may do something, and which access rule decides.
+    /// Explain whether a user may do something, and which access rule decides.
     Explain {
-        /// The user's name, or @anonymous for who is not logged in.
+        /// The user name, or @anonymous for clients without a login.
         user: String,
         /// pull, push, overwrite, delete-tag, delete-manifest, list, catalog or mount-from.
         action: Action,
-        /// The repository, with a tag if the action is about one.
+        /// The repository, with a tag if the action concerns one.
         #[arg(value_name = "REPO[:TAG]")]
         what: String,
         #[command(flatten)]
         options: explain::ExplainOptions,
     },
-    /// Remove from a domain's own store what no image needs; moorgate may serve it meanwhile.
+    /// Remove unreferenced content from a domain's store; moorgate may be running.
     Gc {
         /// The domain.
         domain: String,
         #[command(flatten)]
         options: gc::GcOptions,
     },
-    /// Let the running moorgate read its configuration again; print the problems if it refuses.
+    /// Make the running moorgate reload its configuration; print the problems if it refuses.
     Reload,
-    /// Give a user, an address, or everybody all tries for a password again.
+    /// Reset the failed logins of a user, of an address, or of everybody.
     Unlock {
         #[command(flatten)]
         options: unlock::UnlockOptions,
-        /// The domain of the user; all of them without this.
+        /// Only this domain of the user; all domains by default.
         #[arg(long)]
         domain: Option<String>,
     },
-    /// List refresh tokens, which clients keep in place of passwords, or take them back.
+    /// List or revoke refresh tokens, which clients store in place of passwords.
     Tokens {
         #[command(subcommand)]
         command: TokensCommand,
     },
     /// Print a completion script for a shell.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
 }
@@ -118,15 +117,15 @@ enum Command {
 enum CertsCommand {
     /// Print the certificate of moorgate's own CA, for the trust stores of clients.
     Ca,
-    /// Take over the certificates, keys and ACME accounts of another server, so that nothing is
-    /// ordered anew.
+    /// Import the certificates, keys and ACME accounts of another server, so that nothing has to be
+    /// ordered again.
     Import(certs::import::ImportArguments),
-    /// Print the TXT records that prove a domain's names for good, by dns-persist-01.
+    /// Print the TXT records that validate a domain's names permanently, by dns-persist-01.
     Dns {
         /// The domain, as in its file.
         domain: String,
     },
-    /// Have the running moorgate get a new certificate for a domain, due or not, held back or not.
+    /// Make the running moorgate order a new certificate for a domain, due or not.
     Renew {
         /// The domain, as in its file.
         domain: String,
@@ -147,7 +146,7 @@ Examples:
   moorgate unlock alice --domain docker-ci.example.com
   moorgate tokens revoke --user alice
 
-Exit status: 0 fine, 1 failed, 2 wrong usage or configuration.";
+Exit status: 0 success, 1 failure, 2 wrong usage or configuration.";
 
 /// The command line with all commands and options.
 pub fn command() -> clap::Command {
@@ -223,7 +222,7 @@ fn check(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     Ok(check::report(&outcome, extra, form)?)
 }
 
-/// Runs a command that needs a valid configuration.
+/// Runs a command that requires a valid configuration.
 fn with_snapshot(
     config: &Path,
     run: impl FnOnce(&Snapshot) -> anyhow::Result<()>,
@@ -281,19 +280,19 @@ fn tokens(config: &Path, command: TokensCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What is wrong inside the files that a valid configuration names.
+/// The problems inside the files that a valid configuration names.
 fn file_problems(snapshot: &Snapshot) -> Vec<Problem> {
     let certificates = crate::certs::served::check::problems(snapshot, SystemTime::now())
         .into_iter()
         .map(|found| {
-            // A broken certificate stops its own domain only, so that it never stops a start.
+            // A broken certificate affects only its own domain and must not prevent a start.
             Problem::at_key(&found.source, found.key, found.message, found.help).warning()
         });
     let users = crate::app::file_problems(snapshot);
     certificates.chain(users.iter().cloned()).collect()
 }
 
-/// Problems to standard error, in colour on a terminal.
+/// Prints problems to standard error, in colour on a terminal.
 pub(crate) fn report_problems(problems: &Problems) -> std::io::Result<()> {
     let colour = if std::io::stderr().is_terminal() {
         Colour::Always

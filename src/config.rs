@@ -1,6 +1,6 @@
 //! The configuration plane: `conf.d` -> `raw` -> `resolve` -> [`snapshot::Snapshot`].
-//! `files` reads, `raw` looks at each key alone, `resolve` at all of them together; every
-//! problem of every file is collected on the way, never only the first.
+//! `files` reads the files, `raw` checks each key alone, `resolve` checks all of them together;
+//! every problem of every file is collected on the way, not only the first.
 
 pub mod access;
 pub mod acme;
@@ -22,17 +22,16 @@ use self::problem::{Problem, Problems};
 pub use self::schema::{KnownSetting, settings};
 use self::snapshot::Snapshot;
 
-/// A configuration that may be used.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What it says.
     pub snapshot: Snapshot,
-    /// What somebody should look at.
+    /// Problems that do not prevent its use.
     pub warnings: Problems,
 }
 
 /// Reads `moorgate.toml` and `conf.d/*.toml` below `directory`, and the secrets that they name.
-/// Blocks on the file system. With one error or more, all errors and warnings come back instead.
+/// Blocks on the file system. Returns all errors and warnings if there is at least one error.
 pub fn load(directory: &Path) -> Result<Loaded, Problems> {
     let mut problems = directory_problems(directory);
     if problems.has_errors() {
@@ -51,8 +50,8 @@ pub fn load(directory: &Path) -> Result<Loaded, Problems> {
     }
 }
 
-/// The state directory alone, whatever is wrong elsewhere: where the control socket of the running
-/// process is.
+/// The state directory alone, which holds the control socket of the running process. Problems
+/// elsewhere in the configuration do not matter.
 pub fn state(directory: &Path) -> Result<PathBuf, Problems> {
     let mut problems = directory_problems(directory);
     if problems.has_errors() {

@@ -1,4 +1,4 @@
-//! `moorgate check`: what is wrong with the configuration, or what it says in one line a domain.
+//! `moorgate check`: reports the problems of the configuration, or prints one line per domain.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::config::problem::{Colour, Problem, ProblemSeverity, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, ListenAddress, UpstreamAuthorization, VirtualHost};
 
-/// The form of the report.
+/// The format of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportFormat {
     /// Problems on stderr, domains on stdout.
@@ -20,8 +20,8 @@ pub enum ReportFormat {
     Json,
 }
 
-/// Reports a configuration, with the problems that other parts found in the files it names.
-/// Exit status 0 means that it may be used, 2 that it may not.
+/// Reports a configuration, with the problems of the files that it names. The exit status is 0 if
+/// the configuration can be used, 2 otherwise.
 pub fn report(
     outcome: &Result<Loaded, Problems>,
     extra: Vec<Problem>,
@@ -51,7 +51,7 @@ pub fn report(
     Ok(ExitCode::from(if snapshot.is_some() { 0 } else { 2 }))
 }
 
-/// All problems, then how many there are. Also for `run` and `reload`.
+/// Writes all problems and their number. `run` and `reload` use it as well.
 pub fn write_problems(problems: &Problems, colour: Colour, to: &mut dyn Write) -> io::Result<()> {
     if problems.is_empty() {
         return Ok(());
@@ -114,7 +114,7 @@ fn write_domains(snapshot: &Snapshot, to: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// `conf.d/../ci.htpasswd` as `ci.htpasswd`: for people to read, not to open.
+/// `conf.d/../ci.htpasswd` as `ci.htpasswd`, for display only: symbolic links are ignored.
 fn shortened(path: &Path) -> PathBuf {
     let mut short = PathBuf::new();
     for component in path.components() {
@@ -144,7 +144,7 @@ fn json(problems: &Problems, snapshot: Option<&Snapshot>) -> Value {
     })
 }
 
-/// Every address that `run` binds, each once, with its role.
+/// Each address that `run` binds, with its role.
 fn listeners(snapshot: &Snapshot) -> Vec<Value> {
     let https = snapshot.https.iter().map(|&address| (address, "https"));
     let http = snapshot.http.iter().map(|&address| (address, "http"));

@@ -1,4 +1,4 @@
-//! `moorgate explain USER ACTION REPO[:TAG]`: whether it is allowed, and which rule of which file
+//! `moorgate explain USER ACTION REPO[:TAG]`: explains whether an action is allowed, and which rule
 //! decides.
 
 mod query;
@@ -19,14 +19,14 @@ use crate::registry::action::Action;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
 
-/// Where, and from where.
+/// Options of `moorgate explain`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExplainOptions {
-    /// Only this domain; without it, each.
+    /// Only this domain; all domains by default.
     #[arg(long)]
     pub domain: Option<String>,
-    /// The client's address, for rules with `networks`; a line more tells if the answer is another
-    /// one elsewhere.
+    /// The client's address, for rules with `networks`; a further line is printed if the answer
+    /// differs elsewhere.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub client: IpAddr,
     /// Print a JSON array instead.
@@ -34,27 +34,25 @@ pub struct ExplainOptions {
     pub json: bool,
 }
 
-/// What one domain says.
+/// The decision of one domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AccessExplanation {
-    /// The domain.
     pub domain: String,
-    /// Whether the htpasswd file has the user; nobody else can log in.
+    /// Whether the htpasswd file contains the user; others cannot log in.
     pub known: bool,
-    /// Whether it is allowed.
     pub allowed: bool,
-    /// The rule that decides, `FILE:LINE`; none if no rule is about it.
+    /// The deciding rule, `FILE:LINE`; `None` if no rule matches.
     pub rule: Option<String>,
     /// Whether the domain has no rule at all.
     pub open: bool,
-    /// Why, in words.
+    /// The reason as text.
     pub reason: String,
-    /// What else a client may meet that asks for it.
+    /// Circumstances in which the decision differs.
     #[serde(rename = "notes")]
     pub caveats: Vec<String>,
 }
 
-/// Tells what each domain says about a user, an action, and a repository with or without a tag.
+/// Prints the decision of each domain about a user, an action, and a repository or tag.
 pub fn run(
     snapshot: &Snapshot,
     (user, action, what): (&str, Action, &str),
@@ -73,7 +71,7 @@ pub fn run(
     Ok(())
 }
 
-/// What each domain says.
+/// The decision of each domain.
 pub fn answers(
     snapshot: &Snapshot,
     (user, action, what): (&str, Action, &str),
@@ -121,7 +119,7 @@ pub fn answers(
             reason: if known {
                 asked.reason()
             } else {
-                "no user in the htpasswd file is called so".to_owned()
+                "the htpasswd file has no such user".to_owned()
             },
             caveats: if known { asked.caveats() } else { Vec::new() },
         })
@@ -215,23 +213,23 @@ mod tests {
         let all = options(None);
         insta::assert_snapshot!(said(("alice", "push", "base/app:latest"), &all), @r"
         a.test: alice may push base/app:latest: by the rule at conf.d/a.toml:8
-          if the tag is there already with something else, it is `overwrite`, and not allowed: no rule allows it
-          this is from 127.0.0.1: from 128.0.0.0, as from some others, it is not allowed: no rule allows it
-        b.test: alice may push base/app:latest: there is no access rule, so that every user may do everything
+          if the tag exists with other content, this is `overwrite`, which is not allowed: no rule allows it
+          this applies to 127.0.0.1: from 128.0.0.0, among others, it is not allowed: no rule allows it
+        b.test: alice may push base/app:latest: there are no access rules, so every user may do everything
         ");
         insta::assert_snapshot!(said(("alice", "push", "base/app:v1"), &options(Some("a.test"))), @"a.test: alice may not push base/app:v1: by the rule at conf.d/a.toml:13");
         insta::assert_snapshot!(said(("@anonymous", "pull", "base/app"), &all), @r"
         a.test: @anonymous may not pull base/app: without a login nothing is allowed here, whatever the rules say
-        b.test: @anonymous may pull base/app: there is no access rule, so that all may be read without a login
+        b.test: @anonymous may pull base/app: there are no access rules, so everything can be read without a login
         ");
-        insta::assert_snapshot!(said(("@anonymous", "push", "base/app"), &options(Some("b.test"))), @"b.test: @anonymous may not push base/app: without a login there is only reading here, whatever the rules say");
+        insta::assert_snapshot!(said(("@anonymous", "push", "base/app"), &options(Some("b.test"))), @"b.test: @anonymous may not push base/app: without a login only reading is allowed here, whatever the rules say");
         insta::assert_snapshot!(said(("alice", "overwrite", "base/app:latest"), &options(Some("a.test"))), @r"
         a.test: alice may not overwrite base/app:latest: no rule allows it
-          if the tag is not there yet, it is `push`, and allowed: by the rule at conf.d/a.toml:8
+          if the tag does not exist yet, this is `push`, which is allowed: by the rule at conf.d/a.toml:8
         ");
         insta::assert_snapshot!(said(("alice", "pull", "in/app"), &options(Some("a.test"))), @r"
         a.test: alice may not pull in/app: no rule allows it
-          HEAD alone, as clients ask around a push, is allowed with `push`: by the rule at conf.d/a.toml:19
+          HEAD requests, which clients send before a push, are allowed with `push`: by the rule at conf.d/a.toml:19
         ");
         let elsewhere = ExplainOptions {
             client: "::ffff:10.0.0.1".parse().expect("an address"),
@@ -239,11 +237,11 @@ mod tests {
         };
         insta::assert_snapshot!(said(("alice", "pull", "base/app"), &elsewhere), @r"
         a.test: alice may not pull base/app: no rule allows it
-          this is from 10.0.0.1: from 127.0.0.0, as from some others, it is allowed: by the rule at conf.d/a.toml:8
+          this applies to 10.0.0.1: from 127.0.0.0, among others, it is allowed: by the rule at conf.d/a.toml:8
         ");
         insta::assert_snapshot!(said(("nobody", "pull", "base/app"), &all), @r"
-        a.test: nobody may not pull base/app: no user in the htpasswd file is called so
-        b.test: nobody may not pull base/app: no user in the htpasswd file is called so
+        a.test: nobody may not pull base/app: the htpasswd file has no such user
+        b.test: nobody may not pull base/app: the htpasswd file has no such user
         ");
         let json = ExplainOptions {
             json: true,
@@ -259,7 +257,7 @@ mod tests {
             "open": false,
             "reason": "by the rule at conf.d/a.toml:8",
             "notes": [
-              "this is from 127.0.0.1: from 128.0.0.0, as from some others, it is not allowed: no rule allows it"
+              "this applies to 127.0.0.1: from 128.0.0.0, among others, it is not allowed: no rule allows it"
             ]
           }
         ]

@@ -1,4 +1,4 @@
-//! `moorgate gc`: removes from a domain's store what no image needs, also while moorgate serves it.
+//! `moorgate gc`: removes unreferenced content from a domain's store, also while moorgate runs.
 
 use std::io::Write;
 

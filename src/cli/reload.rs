@@ -1,4 +1,4 @@
-//! `moorgate reload`: the running process reads its configuration again and reports its problems.
+//! `moorgate reload`: makes the running process reload its configuration and prints the problems.
 
 use std::path::Path;
 use std::process::ExitCode;

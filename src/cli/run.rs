@@ -1,4 +1,4 @@
-//! `moorgate run`: serves in the foreground until a signal stops it.
+//! `moorgate run`: serves in the foreground until a signal.
 
 use std::io;
 use std::path::PathBuf;
@@ -79,7 +79,7 @@ fn write_access_log(log: Arc<AccessLog>) -> io::Result<oneshot::Receiver<()>> {
 /// For the last lines of the access log.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A panic costs one connection and must not go unnoticed.
+/// Logs each panic, which costs one connection.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic
@@ -95,7 +95,7 @@ fn log_panics() {
     }));
 }
 
-/// Each request takes two descriptors, and the usual soft limit is 1024.
+/// Raises the soft limit of file descriptors, usually 1024: each request takes two.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -103,6 +103,6 @@ fn raise_descriptor_limit() {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // Without it, accepting waits when descriptors run out.
+    // On failure, accepting waits when descriptors run out.
     let _ = setrlimit(Resource::Nofile, raised);
 }

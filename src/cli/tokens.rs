@@ -1,4 +1,4 @@
-//! `moorgate tokens`: which refresh tokens there are, and taking them back.
+//! `moorgate tokens`: lists and revokes refresh tokens.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -18,49 +18,48 @@ use crate::auth::token::{self, EntryKey};
 use crate::auth::{HtpasswdError, UsersFile};
 use crate::config::snapshot::Snapshot;
 
-/// What is done with refresh tokens.
+/// The subcommands of `moorgate tokens`.
 #[derive(Debug, clap::Subcommand)]
 pub enum TokensCommand {
-    /// List them: id, user, domain, client, when made, last used, until when, and which are no
-    /// longer good.
+    /// List refresh tokens: id, user, domain, client, times of issue, last use and expiry, and
+    /// which are no longer valid.
     List {
         /// Print a JSON array instead.
         #[arg(long)]
         json: bool,
     },
-    /// Take some back; whoever held one has to log in again.
+    /// Revoke refresh tokens; their clients have to log in again.
     Revoke {
-        /// Which.
         #[command(flatten)]
         which: RevokeOptions,
-        /// At this domain only.
+        /// Only at this domain.
         #[arg(long)]
         domain: Option<String>,
     },
 }
 
-/// Which are taken back.
+/// The tokens to revoke.
 #[derive(Debug, clap::Args)]
 #[group(id = "which", required = true, multiple = false)]
 pub struct RevokeOptions {
-    /// The one that `moorgate tokens list` shows with this id.
+    /// The token with this id in `moorgate tokens list`.
     #[arg(group = "which")]
     id: Option<String>,
-    /// All of a user.
+    /// All tokens of a user.
     #[arg(long, group = "which")]
     user: Option<String>,
-    /// All.
+    /// All tokens.
     #[arg(long, group = "which")]
     all: bool,
 }
 
-/// Lists the tokens that the state directory holds, whether moorgate runs or not.
+/// Lists the tokens in the state directory, whether moorgate runs or not.
 pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let tokens = refresh::list(&snapshot.state, SystemTime::now())?;
-    let holders = Holders::read(snapshot)?;
+    let users = TokenUsers::read(snapshot)?;
     let tokens: Vec<_> = tokens
         .iter()
-        .map(|(id, record)| (id, record, !holders.are_over(record)))
+        .map(|(id, record)| (id, record, users.is_valid(record)))
         .collect();
     if json {
         let tokens: Vec<_> = tokens
@@ -79,14 +78,14 @@ pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Re
     Ok(())
 }
 
-/// Who may hold a token that is good.
-struct Holders {
-    /// By domain that gives tokens; none where it cannot be told.
+/// The users of all domains, to tell which tokens are still valid.
+struct TokenUsers {
+    /// By domain in token mode; `None` if the htpasswd file cannot be read.
     users: HashMap<String, Option<Arc<Htpasswd>>>,
     entry_key: Option<EntryKey>,
 }
 
-impl Holders {
+impl TokenUsers {
     fn read(snapshot: &Snapshot) -> anyhow::Result<Self> {
         let hosts = snapshot
             .domains
@@ -96,7 +95,7 @@ impl Holders {
             let users = match UsersFile::open(&host.auth.htpasswd) {
                 Ok(file) => Some(file.current()),
                 Err(HtpasswdError::NoUsers { .. }) => Some(Arc::new(Htpasswd::parse(b""))),
-                // A running process goes on with those that it has read before.
+                // A running process continues with the users that it has read before.
                 Err(_) => None,
             };
             (host.domain.to_string(), users)
@@ -107,20 +106,20 @@ impl Holders {
         })
     }
 
-    /// Whether a token's domain gives none, or its user is gone or has another entry.
-    fn are_over(&self, record: &RefreshTokenRecord) -> bool {
+    /// Whether the domain of a token is in token mode and its user has the same entry as at the login.
+    fn is_valid(&self, record: &RefreshTokenRecord) -> bool {
         let Some(users) = self.users.get(&record.domain) else {
-            return true;
-        };
-        let (Some(users), Some(entry_key)) = (users, &self.entry_key) else {
             return false;
         };
+        let (Some(users), Some(entry_key)) = (users, &self.entry_key) else {
+            return true;
+        };
         let user = users.claim(&record.user).user;
-        user.is_none_or(|user| entry_key.tag(&record.domain, user, users) != record.entry)
+        user.is_some_and(|user| entry_key.tag(&record.domain, user, users) == record.entry)
     }
 }
 
-/// Asks the running process to forget them.
+/// Asks the running process to revoke tokens.
 pub fn revoke(
     config: &Path,
     which: RevokeOptions,
@@ -149,7 +148,7 @@ fn line(id: &str, record: &RefreshTokenRecord, good: bool) -> anyhow::Result<Str
     let over = if good {
         ""
     } else {
-        "  no longer good: the user or the password has changed"
+        "  no longer valid: the user or the password has changed"
     };
     Ok(format!(
         "{id}  {user}  {domain}  {client}  made {created}  used {used}  until {expires}{over}"
@@ -196,7 +195,7 @@ mod tests {
         insta::assert_snapshot!(line("0a1b2c3d4e5f", &record, true).expect("a time"), @"0a1b2c3d4e5f  alice  ci.test  -  made 2023-11-14T22:13:20Z  used 2023-11-14T22:14:20Z  until 2024-02-12T22:14:20Z");
         let over = line("0a1b2c3d4e5f", &record, false).expect("a time");
         assert!(
-            over.ends_with("  no longer good: the user or the password has changed"),
+            over.ends_with("  no longer valid: the user or the password has changed"),
             "{over}"
         );
         insta::assert_snapshot!(format!("{:#}", object("0a1b2c3d4e5f", &record, true)), @r#"

@@ -1,15 +1,15 @@
-//! `moorgate unlock`: gives a user, an address, or everybody all tries for a password again.
+//! `moorgate unlock`: resets the failed logins of a user, of an address, or of everybody.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::admin::control::{ControlCommand, UnlockTarget};
 
-/// Who is unlocked.
+/// Options of `moorgate unlock`.
 #[derive(Debug, clap::Args)]
 #[group(id = "whom", required = true, multiple = false)]
 pub struct UnlockOptions {
-    /// A user, or the address of a client; of IPv6, its whole /64.
+    /// A user, or the address of a client (IPv6: its /64).
     #[arg(value_name = "USER|ADDRESS", group = "whom")]
     user: Option<String>,
     /// Everybody.
@@ -17,7 +17,7 @@ pub struct UnlockOptions {
     all: bool,
 }
 
-/// Asks for it.
+/// Sends the command to the running process.
 pub fn run(
     config: &Path,
     options: UnlockOptions,

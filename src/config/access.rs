@@ -1,5 +1,5 @@
-//! Access rules as a domain file says them, checked and with their groups filled in. What they come
-//! to for a request is for [`auth::policy`](crate::auth::policy) to say.
+//! The validated access rules of a domain, with their groups resolved.
+//! [`auth::policy`](crate::auth::policy) applies them to requests.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,51 +11,50 @@ use ipnet::IpNet;
 use crate::registry::action::Actions;
 use crate::registry::pattern::{Pattern, RepositoryPattern};
 
-/// Who may do what in a virtual host.
+/// The access rules of a virtual host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessSettings {
-    /// In the order of the file. None at all: every user may do everything.
+    /// In the order of the file. Without rules, every user may do everything.
     pub rules: Vec<AccessRule>,
-    /// Every name that rules and groups have, and where, to be held against the htpasswd.
+    /// All user names in rules and groups, to be compared with the htpasswd file.
     pub user_references: Vec<UserReference>,
-    /// Every repository of an allow that is each user's own, to be held against the names of users.
+    /// Repositories with `${user}` in allow rules, to be compared with the names of users.
     pub per_user_repositories: Vec<PerUserRepository>,
 }
 
-/// One `[[access]]`.
+/// One `[[access]]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRule {
-    /// Whether it takes rights away instead of giving them.
+    /// Whether the rule denies rather than allows.
     pub deny: bool,
-    /// Whom it is about, at least one.
+    /// The users, at least one.
     pub users: Vec<Selector>,
-    /// Which repositories, at least one.
+    /// The repositories, at least one.
     pub repositories: Vec<RepositoryPattern>,
-    /// Which tags, at least one; `None`: all.
+    /// The tags, at least one; `None`: all.
     pub tags: Option<Vec<Pattern>>,
-    /// What they may do, or not.
+    /// The actions that are allowed or denied.
     pub actions: Actions,
-    /// From where, at least one; `None`: from anywhere.
+    /// The client networks, at least one; `None`: any.
     pub networks: Option<Vec<IpNet>>,
-    /// Where it is written.
     pub location: RuleLocation,
 }
 
-/// Whom a rule is about.
+/// Selects the users of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
     /// Users of this name; `*` in it stands for any characters.
     Name(Pattern),
-    /// `@NAME`, and who is in it.
+    /// `@NAME` with its members.
     Group {
         /// Without the `@`.
         name: Box<str>,
-        /// Names of users.
+        /// User names.
         members: Arc<[Box<str>]>,
     },
     /// `@authenticated`: every user.
     Authenticated,
-    /// `@anonymous`: those who are not logged in; what they are allowed, users are too.
+    /// `@anonymous`: clients without a login. Users are allowed whatever these are allowed.
     Anonymous,
 }
 
@@ -73,20 +72,19 @@ impl fmt::Display for Selector {
 /// A `${user}` in a rule that allows something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PerUserRepository {
-    /// The pattern that has it.
+    /// The pattern that contains it.
     pub repository: RepositoryPattern,
-    /// Whom the rule is about.
+    /// The users of the rule.
     pub users: Vec<Selector>,
-    /// The file in which it stands.
     pub file: PathBuf,
-    /// Its place in the file, in bytes.
+    /// Its position in the file, in bytes.
     pub span: Range<usize>,
 }
 
-/// A line of a configuration file.
+/// The location of a rule in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleLocation {
-    /// Relative to the configuration directory, where it is below it.
+    /// Relative to the configuration directory if the file is below it.
     pub file: PathBuf,
     /// From 1.
     pub line: usize,
@@ -98,13 +96,12 @@ impl fmt::Display for RuleLocation {
     }
 }
 
-/// A user's name in a rule or a group.
+/// A user name in a rule or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserReference {
-    /// The name, or a pattern of names.
+    /// The user name, or a pattern of user names.
     pub name: Pattern,
-    /// The file in which it stands.
     pub file: PathBuf,
-    /// Its place in the file, in bytes.
+    /// Its position in the file, in bytes.
     pub span: Range<usize>,
 }

@@ -1,5 +1,5 @@
-//! The settings of ACME: which CAs are asked, how they are answered, and what a domain asks for.
-//! Plain data; `resolve` is the only place that makes it from files.
+//! The validated settings of ACME: the CAs, the challenges, and the certificates of domains.
+//! Plain data, which only `resolve` builds from files.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,42 +9,42 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::registry::host::HostName;
 
-/// What a domain asks a CA for.
+/// The certificate that a domain orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcmeRequest {
-    /// The address that the CA may write to.
+    /// The contact address for the CA.
     pub contact: Option<String>,
     /// The names of the certificate, at least one, each once.
     pub names: Vec<CertifiedName>,
-    /// The profile to be asked for, instead of the CA's.
+    /// The profile to request instead of the CA's default.
     pub profile: Option<String>,
-    /// What is served until the first certificate is there.
+    /// What is served until the first certificate is issued.
     pub fallback: Fallback,
 }
 
-/// A name that is to stand in a certificate.
+/// A name in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CertifiedName {
     /// A DNS name or an address.
     Host(HostName),
-    /// `*.` before this name: one label, whatever it is.
+    /// `*.` and this name: the star stands for one label.
     Wildcard(HostName),
 }
 
 impl CertifiedName {
-    /// The name without a star: what is authorized (RFC 8555 §7.1.4).
+    /// The name without the star, which is what the CA authorizes (RFC 8555 §7.1.4).
     pub fn base(&self) -> &HostName {
         match self {
             Self::Host(name) | Self::Wildcard(name) => name,
         }
     }
 
-    /// Whether only DNS can prove it (RFC 8555 §8.4).
+    /// Whether only DNS challenges can validate it (RFC 8555 §8.4).
     pub fn is_wildcard(&self) -> bool {
         matches!(self, Self::Wildcard(_))
     }
 
-    /// Whether a certificate with this name is good for a host.
+    /// Whether a certificate with this name is valid for a host.
     pub fn covers(&self, host: &HostName) -> bool {
         match self {
             Self::Host(name) => name == host,
@@ -65,51 +65,48 @@ impl fmt::Display for CertifiedName {
     }
 }
 
-/// What a domain serves that has no certificate of its CA yet.
+/// What a domain serves before its CA has issued a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fallback {
-    /// Nothing: handshakes are refused.
+    /// Handshakes are refused.
     #[default]
     Refuse,
-    /// A leaf of moorgate's own CA.
+    /// A certificate of moorgate's own CA.
     Internal,
 }
 
-/// What all domains share.
+/// The ACME settings of all domains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcmeSettings {
-    /// The CAs, in the order in which they are asked; at least one.
+    /// The CAs in the order in which they are tried; at least one.
     pub authorities: Vec<CaSettings>,
-    /// How names are proved, in the order of preference; at least one.
+    /// The challenges in order of preference; at least one.
     pub challenges: Vec<ChallengeKind>,
     /// The program that sets TXT records, with its first arguments.
     pub dns_command: Option<Vec<String>>,
-    /// The DNS servers that are asked about names before a CA is; those of the system where there
-    /// are none.
+    /// The DNS servers for the checks before an order; the system's if empty.
     pub resolvers: Vec<SocketAddr>,
 }
 
 /// One CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaSettings {
-    /// Where it is.
     pub directory: AcmeDirectory,
-    /// PEM file of the only roots trusted for its server; the system's without it.
+    /// PEM file with the only trust anchors for its server; `None`: the system's.
     pub roots: Option<PathBuf>,
-    /// The profile to be asked for.
+    /// The profile to request.
     pub profile: Option<String>,
-    /// The common name of the issuer at the top of the chain that is wanted.
+    /// The common name of the issuer at the top of the preferred chain.
     pub chain: Option<String>,
-    /// Ties the account to one that exists at the CA (RFC 8555 §7.3.4).
+    /// Binds the account to one that exists at the CA (RFC 8555 §7.3.4).
     pub binding: Option<ExternalBinding>,
-    /// Whether it is said to look at names from outside; `None`: those do that have a name of their
-    /// own.
+    /// Whether it validates names from outside; `None`: it does if it is a known production CA.
     pub public: Option<bool>,
-    /// Where it asks for the answers to challenges.
+    /// The ports to which it connects to validate challenges.
     pub ports: ValidationPorts,
 }
 
-/// The ports of a host at which a CA looks for answers.
+/// The ports of a host to which a CA connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidationPorts {
     /// For http-01.
@@ -119,14 +116,14 @@ pub struct ValidationPorts {
 }
 
 impl Default for ValidationPorts {
-    /// Those of RFC 8555 §8.3 and RFC 8737 §3, which every public CA keeps to.
+    /// The ports of RFC 8555 §8.3 and RFC 8737 §3, which all public CAs use.
     fn default() -> Self {
         Self { http: 80, tls: 443 }
     }
 }
 
 impl CaSettings {
-    /// Of a CA about which nothing else is said.
+    /// The settings of a CA with defaults for everything but its directory.
     pub fn new(directory: AcmeDirectory) -> Self {
         let ports = ValidationPorts::default();
         Self {
@@ -140,22 +137,21 @@ impl CaSettings {
         }
     }
 
-    /// Whether it looks at names from outside, and has limits that a mistake can use up for days.
+    /// Whether it validates names from outside and has rate limits that last for days.
     pub fn is_public(&self) -> bool {
         self.public.unwrap_or_else(|| self.directory.is_public())
     }
 }
 
-/// The account that a CA's own web page has given out.
+/// The credentials of an existing account at a CA, which its web page shows.
 #[derive(Clone, Debug)]
 pub struct ExternalBinding {
-    /// Which key.
     pub key_id: String,
     /// The key, in base64url without padding.
     pub hmac_key: SecretString,
 }
 
-/// Both halves, in a time that tells how much of them is alike: whoever compares has written both.
+/// Not in constant time: both sides come from configuration files.
 impl PartialEq for ExternalBinding {
     fn eq(&self, other: &Self) -> bool {
         let Self { key_id, hmac_key } = self;
@@ -165,19 +161,17 @@ impl PartialEq for ExternalBinding {
 
 impl Eq for ExternalBinding {}
 
-/// The directory of a CA: one of those that are known by name, or an `https` URL.
+/// The directory of a CA: a known CA, or an `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcmeDirectory {
-    /// A public CA.
     Known(KnownCa),
-    /// Any other.
     Url(String),
 }
 
 impl AcmeDirectory {
-    /// The one at a URL, whoever's it is.
+    /// The directory at a URL; that of a known CA is recognized.
     pub fn at(url: &str) -> Self {
-        // The path of no known CA differs from another's by the case of its letters alone.
+        // No two URLs of known CAs differ only in the case of letters.
         let known = KnownCa::ALL
             .into_iter()
             .find(|ca| ca.url().eq_ignore_ascii_case(url));
@@ -192,7 +186,7 @@ impl AcmeDirectory {
         }
     }
 
-    /// The domain that stands for it in DNS, where that is known (RFC 8659 §4.2).
+    /// The domain that identifies it in CAA records, if known (RFC 8659 §4.2).
     pub fn dns_identity(&self) -> Option<&'static str> {
         match self {
             Self::Known(ca) => Some(ca.caa_domain()),
@@ -200,8 +194,7 @@ impl AcmeDirectory {
         }
     }
 
-    /// Whether it certifies public names only, and enforces limits that a mistake can use up for
-    /// days.
+    /// Whether it certifies public names only and has rate limits that last for days.
     pub fn is_public(&self) -> bool {
         matches!(self, Self::Known(ca) if ca.is_production())
     }
@@ -216,7 +209,7 @@ impl fmt::Display for AcmeDirectory {
     }
 }
 
-/// The CAs that have a name of their own.
+/// The CAs that the configuration knows by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum KnownCa {
@@ -230,7 +223,6 @@ pub enum KnownCa {
 }
 
 impl KnownCa {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::LetsEncrypt,
         Self::LetsEncryptStaging,
@@ -241,7 +233,7 @@ impl KnownCa {
         Self::BuypassStaging,
     ];
 
-    /// As it is written in the configuration.
+    /// The name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::LetsEncrypt => "letsencrypt",
@@ -254,7 +246,7 @@ impl KnownCa {
         }
     }
 
-    /// The URL of its directory.
+    /// The URL of the directory.
     pub const fn url(self) -> &'static str {
         match self {
             Self::LetsEncrypt => "https://acme-v02.api.letsencrypt.org/directory",
@@ -267,7 +259,7 @@ impl KnownCa {
         }
     }
 
-    /// What stands in a CAA record that allows it (RFC 8659 §4.2).
+    /// The domain in a CAA record that allows the CA (RFC 8659 §4.2).
     pub const fn caa_domain(self) -> &'static str {
         match self {
             Self::LetsEncrypt | Self::LetsEncryptStaging => "letsencrypt.org",
@@ -277,7 +269,7 @@ impl KnownCa {
         }
     }
 
-    /// Whether it makes accounts only for those that it knows already.
+    /// Whether it requires an external account binding.
     pub const fn needs_binding(self) -> bool {
         matches!(self, Self::ZeroSsl | Self::Google | Self::GoogleStaging)
     }
@@ -290,26 +282,25 @@ impl KnownCa {
     }
 }
 
-/// How a name is proved.
+/// The types of ACME challenges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChallengeKind {
-    /// By a certificate in a handshake on port 443 (RFC 8737).
+    /// A certificate in a handshake on port 443 (RFC 8737).
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
-    /// By a file on port 80 (RFC 8555 §8.3).
+    /// A file on port 80 (RFC 8555 §8.3).
     #[serde(rename = "http-01")]
     Http01,
-    /// By a TXT record that changes each time (RFC 8555 §8.4).
+    /// A TXT record that changes each time (RFC 8555 §8.4).
     #[serde(rename = "dns-01")]
     Dns01,
-    /// By a TXT record that stays (draft-ietf-acme-dns-persist).
+    /// A TXT record that persists (draft-ietf-acme-dns-persist).
     #[serde(rename = "dns-persist-01")]
     DnsPersist01,
 }
 
 impl ChallengeKind {
-    /// All of them.
     pub const ALL: [Self; 4] = [
         Self::TlsAlpn01,
         Self::Http01,
@@ -317,7 +308,7 @@ impl ChallengeKind {
         Self::DnsPersist01,
     ];
 
-    /// As it is written in the configuration, and in the protocol.
+    /// The name in the protocol and in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::TlsAlpn01 => "tls-alpn-01",
@@ -327,7 +318,7 @@ impl ChallengeKind {
         }
     }
 
-    /// Whether it can prove a name (RFC 8555 §7.1.3; RFC 8738 §7 for addresses).
+    /// Whether it can validate a name (RFC 8555 §7.1.3; RFC 8738 §7 for addresses).
     pub fn proves(self, name: &CertifiedName) -> bool {
         match self {
             Self::TlsAlpn01 | Self::Http01 => !name.is_wildcard(),

@@ -1,5 +1,5 @@
-//! Reads the configuration directory: the files, the secrets they name, and whether what else
-//! they name is there.
+//! Reads the configuration directory: its files, the secrets that they name, and whether other
+//! files that they name exist.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::raw::{self, RawCa, RawDomain, Setting};
 use super::resolve::{DomainFile, MainFile};
 use super::source::{Source, open_regular};
 
-/// `moorgate.toml`; as if it were empty where there is none.
+/// Reads `moorgate.toml`; a missing file counts as an empty one.
 pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
     let path = directory.join("moorgate.toml");
     let source = match Source::read(&path) {
@@ -21,7 +21,7 @@ pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Source::new(path, String::new()),
         Err(error) => {
             problems.push(unreadable(&path, &error));
-            // Not an empty file: nothing may be derived from defaults that it may have changed.
+            // Not an empty file: it may have changed the defaults.
             return MainFile {
                 raw: raw::RawMain::unknown(),
                 source: Arc::new(Source::new(path, String::new())),
@@ -42,7 +42,7 @@ pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
     }
 }
 
-/// The key of an external account binding; the roots of its CA are looked at on the way.
+/// Reads the key of an external account binding, and checks that the CA's `roots` are readable.
 fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<SecretString> {
     if let Setting::Given(written, span) = &ca.roots
         && let Err(error) = open_regular(&source.beside(written))
@@ -62,7 +62,7 @@ fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<
     let secret = revealed
         .map_err(|error| (error.to_string(), error.help()))
         .and_then(|secret| {
-            // With or without padding, as CAs print it.
+            // CAs print it with or without padding.
             let key = secret
                 .expose_secret()
                 .trim_end_matches('=')
@@ -88,7 +88,7 @@ fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<
         .ok()
 }
 
-/// The domain files that can be read, in the order of their names.
+/// Reads the domain files, sorted by name, and reports those that cannot be read.
 pub(super) fn domain_files(directory: &Path, problems: &mut Problems) -> Vec<DomainFile> {
     let folder = directory.join("conf.d");
     let paths = match list(&folder) {
@@ -159,7 +159,7 @@ fn groups(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) -> Opt
     }
 }
 
-/// `*.toml`, but no hidden files: editors leave such beside the file they write.
+/// Lists `*.toml` without hidden files, which editors create beside the file that they write.
 fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -178,8 +178,9 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// A certificate that is missing never stops another domain; a missing htpasswd would leave its
-/// domain without users, and missing roots an upstream without trust.
+/// Checks that named files are readable. A missing certificate is a warning, since it must not stop
+/// other domains; a missing htpasswd file would leave its domain without users, and missing roots
+/// would leave an upstream without trust anchors.
 fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) {
     let mut check =
         |key: &str, setting: &Setting<PathBuf>, severity: ProblemSeverity, help: &str| {

@@ -1,35 +1,34 @@
-//! Networks as the settings write them, and which addresses are in them.
+//! IP networks in settings.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// A network, or one address as the network of itself.
+/// A network; a single address is a network with a full prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// Why a text is not a network, as a predicate.
+/// Why a text is not a network, worded as a predicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
-    /// Neither an address nor a network.
     #[error("is not a network")]
     Malformed,
-    /// The address has bits that the prefix leaves out: one of the two is a mistake.
+    /// The address has bits beyond the prefix: one of the two is a mistake.
     #[error("is an address within a network: is it the network `{network}` or the address alone?")]
     HostBits {
-        /// The network that has this address.
+        /// The network that contains the address.
         network: Network,
     },
-    /// Addresses of IPv4 as IPv6 writes them, among others. Clients are known by the former alone,
-    /// so that it would never be about those.
+    /// Contains IPv4-mapped and other IPv6 addresses. Mapped addresses of clients are converted to
+    /// IPv4, so the network would never match them.
     #[error("has the addresses of IPv4 in it, written as IPv6, and others")]
     Mixed,
 }
 
 impl Network {
-    /// Reads `10.0.0.0/8`, `fd00::/8`, or an address alone. `::ffff:10.0.0.0/104` is the first of
-    /// them, and `::/0` is all of IPv6.
+    /// Parses `10.0.0.0/8`, `fd00::/8`, or a single address. `::ffff:10.0.0.0/104` equals
+    /// `10.0.0.0/8`; `::/0` is all of IPv6.
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self(IpNet::from(address.to_canonical())));
@@ -42,13 +41,12 @@ impl Network {
         Ok(canonical)
     }
 
-    /// Whether an address is in it. An IPv4 address that came over an IPv6 socket is an IPv4
-    /// address.
+    /// Whether the network contains an address. An IPv4-mapped address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
 
-    /// Whether all addresses of its kind are in it.
+    /// Whether it contains all addresses of its family.
     pub fn is_everything(&self) -> bool {
         self.0.prefix_len() == 0
     }
@@ -60,7 +58,7 @@ impl From<Network> for IpNet {
     }
 }
 
-/// The network as the addresses of clients are written.
+/// Converts an IPv4-mapped network to IPv4, as client addresses are.
 fn canonical(network: IpNet) -> Result<IpNet, NetworkError> {
     let IpNet::V6(wide) = network else {
         return Ok(network);
@@ -89,17 +87,17 @@ impl fmt::Display for Network {
     }
 }
 
-/// Some networks.
+/// The networks of proxies whose PROXY headers are accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<Network>);
 
 impl TrustedProxies {
-    /// Whether an address is in one of them.
+    /// Whether one of the networks contains the address.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 
-    /// One of more than one address that has some in common with another network.
+    /// A network of more than one address that overlaps another network.
     pub fn overlapping(&self, other: IpNet) -> Option<Network> {
         let meets = |own: &IpNet| own.contains(&other) || other.contains(own);
         let wide = |own: &IpNet| own.prefix_len() < own.max_prefix_len();

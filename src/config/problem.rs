@@ -8,12 +8,10 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::source::{Excerpt, Source, Span};
 
-/// Whether a configuration with this problem may be used.
+/// A configuration with an error is refused, one with warnings is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemSeverity {
-    /// It may not.
     Error,
-    /// It may, but somebody should look.
     Warning,
 }
 
@@ -26,7 +24,7 @@ pub enum Colour {
     Always,
 }
 
-/// One problem of the configuration. Its text never holds a secret.
+/// One problem of the configuration. Its text never contains a secret.
 #[derive(Clone, Debug)]
 pub struct Problem {
     severity: ProblemSeverity,
@@ -54,7 +52,7 @@ impl Problem {
     }
 
     /// An error at the value of a key, such as `["auth", "htpasswd"]`, for the layers above. The
-    /// file is read again when the problem is shown; without that key, the file alone is named.
+    /// file is read again when the problem is rendered; if the key is gone, only the file is named.
     pub fn at_key(
         file: &Path,
         keys: &[&str],
@@ -72,8 +70,8 @@ impl Problem {
         )
     }
 
-    /// An error at a place of a file, in bytes, for the layers above. The file is read again when
-    /// the problem is shown.
+    /// An error at a byte range of a file, for the layers above. The file is read again when the
+    /// problem is rendered.
     pub fn at_place(
         file: &Path,
         place: &std::ops::Range<usize>,
@@ -87,7 +85,7 @@ impl Problem {
         Self::new(place, message.into(), help.into())
     }
 
-    /// An error at a place of a file that was read before.
+    /// An error at a byte range of a file that is in memory.
     pub(super) fn at(
         source: &Arc<Source>,
         span: &Span,
@@ -111,7 +109,7 @@ impl Problem {
         }
     }
 
-    /// The same as a warning.
+    /// The same problem as a warning.
     #[must_use]
     pub fn warning(self) -> Self {
         Self {
@@ -120,12 +118,10 @@ impl Problem {
         }
     }
 
-    /// Error or warning.
     pub fn severity(&self) -> ProblemSeverity {
         self.severity
     }
 
-    /// What is wrong.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -135,7 +131,7 @@ impl Problem {
         &self.help
     }
 
-    /// The file, as its path was given.
+    /// The path of the file, as it was given.
     pub fn file(&self) -> &Path {
         match &self.place {
             ProblemLocation::File(file)
@@ -145,13 +141,13 @@ impl Problem {
         }
     }
 
-    /// Line and column, both from 1, where the problem has a place in its file.
+    /// Line and column, both from 1, unless the problem concerns the file as a whole.
     pub fn position(&self) -> Option<(usize, usize)> {
         self.located()
             .map(|(source, span)| source.position(span.start))
     }
 
-    /// The problem as text for people, without a line break at the end.
+    /// The problem as text, without a line break at the end.
     pub fn render(&self, colour: Colour) -> String {
         let level = match self.severity {
             ProblemSeverity::Error => Level::ERROR,
@@ -201,7 +197,7 @@ fn snippet(excerpt: &Excerpt) -> Snippet<'_, annotate_snippets::Annotation<'_>> 
         .annotation(place)
 }
 
-/// A key or a value in a message must not steer the terminal.
+/// Escapes control characters: a key or a value in a message must not control the terminal.
 fn without_controls(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
@@ -219,17 +215,15 @@ fn without_controls(text: &str) -> String {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Adds one.
     pub fn push(&mut self, problem: Problem) {
         self.0.push(problem);
     }
 
-    /// Whether one of them forbids using the configuration.
+    /// Whether the configuration must be refused.
     pub fn has_errors(&self) -> bool {
         self.count(ProblemSeverity::Error) > 0
     }
 
-    /// How many there are of one kind.
     pub fn count(&self, severity: ProblemSeverity) -> usize {
         self.0
             .iter()
@@ -237,17 +231,15 @@ impl Problems {
             .count()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }
 
-    /// All of them as text for people, an empty line between two.
+    /// All problems as text, separated by empty lines.
     pub fn render(&self, colour: Colour) -> String {
         let problems: Vec<_> = self
             .0
@@ -257,7 +249,7 @@ impl Problems {
         problems.join("\n\n")
     }
 
-    /// By file, and by place within a file.
+    /// Sorts by file, then by position in the file.
     pub(super) fn sort(&mut self) {
         self.0.sort_by_cached_key(|problem| {
             let start = match &problem.place {

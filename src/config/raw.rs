@@ -1,6 +1,6 @@
-//! What the files say, key by key: each value is right by itself, or a problem is noted.
-//! The document is walked by hand instead of deserialized, since that reports all problems of a
-//! file at once, unknown keys included.
+//! The settings as written, key by key: each value is valid by itself, or a problem is reported.
+//! The document is walked by hand rather than deserialized, so that all problems of a file are
+//! reported at once, unknown keys included.
 
 pub(super) mod access;
 mod acme;
@@ -27,20 +27,19 @@ use super::values::{self, DAY, GIB, KIB};
 use super::vhost::{AnonymousAccess, ListenAddress, Redirects, UpstreamUrl};
 use crate::registry::host::{Authority, HostName};
 
-/// A key as it was found.
+/// The state of a key in a file.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Setting<T> {
-    /// Not written.
     #[default]
     Absent,
-    /// Written, but wrong; the problem is noted already.
+    /// Present with an invalid value, which is already reported.
     Invalid,
-    /// Written at this place.
+    /// Present with a valid value.
     Given(T, Span),
 }
 
 impl<T> Setting<T> {
-    /// The value, if it is right.
+    /// The value, if it is valid.
     pub(super) fn given(&self) -> Option<&T> {
         match self {
             Self::Given(value, _) => Some(value),
@@ -48,7 +47,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// Where it is written, if it is right.
+    /// The position of the value, if it is valid.
     pub(super) fn span(&self) -> Option<&Span> {
         match self {
             Self::Given(_, span) => Some(span),
@@ -56,21 +55,20 @@ impl<T> Setting<T> {
         }
     }
 
-    /// Whether it is not written.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
 }
 
 impl<T: Clone> Setting<T> {
-    /// The value, or this one where there is none.
+    /// The value, or the default if there is no valid one.
     pub(super) fn or(&self, default: T) -> T {
         self.given().cloned().unwrap_or(default)
     }
 }
 
 impl<T: Clone + Default> Setting<T> {
-    /// The table, or an empty one.
+    /// The value, or an empty one.
     pub(super) fn or_empty(&self) -> T {
         self.given().cloned().unwrap_or_default()
     }
@@ -86,7 +84,7 @@ impl<T: Clone + Default> Setting<T> {
     }
 }
 
-/// Listen addresses and names, each with its place.
+/// A list whose elements carry their positions.
 pub(super) type List<T> = Setting<Vec<Spanned<T>>>;
 
 /// A domain file.
@@ -116,7 +114,7 @@ pub(super) struct RawAuth {
     pub(super) refresh_token_lifetime: Setting<Duration>,
 }
 
-/// How clients show who they are.
+/// How clients authenticate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum RawMode {
     #[default]
@@ -137,7 +135,7 @@ pub(super) struct RawUpstream {
     pub(super) redirects: Setting<Redirects>,
 }
 
-/// What becomes of the client's `Authorization`.
+/// What is done with the client's `Authorization`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RawAuthorization {
     Strip,
@@ -182,8 +180,8 @@ pub(super) struct RawMain {
 }
 
 impl RawMain {
-    /// Of a file that is there but cannot be read: its listeners and its state count as wrong
-    /// rather than absent, so that nothing is said about defaults that it may have changed.
+    /// The settings of a file that cannot be read: its listeners and its state directory count as
+    /// invalid rather than absent, so that no problem is derived from defaults.
     pub(super) fn unknown() -> Self {
         let (https, http) = (Setting::Invalid, Setting::Invalid);
         Self {
@@ -200,7 +198,7 @@ pub(super) struct RawAdmin {
     pub(super) listen: Setting<ListenAddress>,
 }
 
-/// What wrong passwords may cost.
+/// Limits on failed logins.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RawMainAuth {
     pub(super) address_failures: Setting<u32>,
@@ -236,7 +234,7 @@ pub(super) struct RawMainTimeouts {
     pub(super) drain: Setting<Duration>,
 }
 
-/// Reads a domain file; `None` where its syntax is broken.
+/// Reads a domain file; `None` after a syntax error.
 pub(super) fn domain(source: &Arc<Source>, problems: &mut Problems) -> Option<RawDomain> {
     read(source, FileKind::Domain, problems, |top| RawDomain {
         domain: top.value("domain", values::domain_name),
@@ -323,8 +321,8 @@ fn auth(table: &mut TableReader<'_>) -> RawAuth {
                 ],
             )
         }),
-        // Clients take anything below a minute for a minute, and a key verifies for two days after
-        // its last use.
+        // Clients treat shorter lifetimes as one minute, and a key verifies for two days after its
+        // last use.
         token_lifetime: table.value("token_lifetime", |value| {
             values::bounded(value, MINUTE, DAY)
         }),
@@ -342,7 +340,7 @@ fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
         directory: table.value("directory", values::store_name),
         gc: table.value("gc", |value| values::duration_or_never(value, 365 * DAY)),
         gc_grace: table.value("gc_grace", |value| {
-            values::long_duration(value, LEAST_GRACE, 365 * DAY)
+            values::long_duration(value, MIN_GRACE, 365 * DAY)
         }),
         roots: table.value("roots", values::path),
         username: table.value("username", values::username),
@@ -365,9 +363,8 @@ fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
     }
 }
 
-/// A push must be over before what it has sent counts as garbage, and a sign of use is an hour
-/// coarse.
-const LEAST_GRACE: Duration = Duration::from_secs(2 * 3600);
+/// A push must have ended before its blobs count as garbage, and times of use are an hour coarse.
+const MIN_GRACE: Duration = Duration::from_secs(2 * 3600);
 
 fn limits(table: &mut TableReader<'_>) -> RawLimits {
     RawLimits {
@@ -393,7 +390,7 @@ fn timeout(table: &mut TableReader<'_>, key: &'static str) -> Setting<Duration> 
 
 fn main_auth(table: &mut TableReader<'_>) -> RawMainAuth {
     RawMainAuth {
-        // Five are what containerd needs if its password is another one each time.
+        // containerd needs five attempts if its password changes each time.
         address_failures: table.value("address_failures", |value| {
             values::number(value, 5, 1_000_000)
         }),
@@ -425,7 +422,7 @@ fn log(table: &mut TableReader<'_>) -> RawLog {
 fn main_limits(table: &mut TableReader<'_>) -> RawMainLimits {
     RawMainLimits {
         domains: limits(table),
-        // A stranger may make a connection hold at most 256 KiB (product.md, section 3).
+        // An unauthenticated connection must not occupy more than 256 KiB.
         head: table.value("head", |value| values::size(value, 4 * KIB, 256 * KIB)),
         head_lines: table.value("head_lines", |value| values::number(value, 10, 1000)),
         target: table.value("target", |value| values::size(value, KIB, 256 * KIB)),
@@ -442,7 +439,7 @@ fn main_timeouts(table: &mut TableReader<'_>) -> RawMainTimeouts {
         head: timeout(table, "head"),
         idle: timeout(table, "idle"),
         h2_ping: timeout(table, "h2_ping"),
-        // Uploads of any length may end; the bound only keeps deadlines representable.
+        // Long uploads may finish; the bound only keeps deadlines representable.
         drain: table.value("drain", |value| values::duration(value, 365 * DAY)),
     }
 }

@@ -1,5 +1,5 @@
-//! What the files mean together: defaults, settings that need or exclude each other, names and
-//! listeners that collide. Pure: whatever it needs was read before.
+//! Checks the settings of all files together: defaults, settings that require or exclude each
+//! other, conflicts of names and listeners. Pure: everything was read before.
 
 mod access;
 mod acme;
@@ -20,26 +20,26 @@ use super::snapshot::Snapshot;
 use super::source::{Source, Span};
 use super::vhost::ListenAddress;
 
-/// `moorgate.toml`, an empty text where there is none.
+/// `moorgate.toml`; an empty text if there is none.
 #[derive(Debug)]
 pub(super) struct MainFile {
     pub(super) source: Arc<Source>,
     pub(super) raw: RawMain,
-    /// The secrets that `eab_hmac_key` of each `[[ca]]` leads to; none where it is not written or
-    /// cannot be had, which is noted already.
+    /// The secret of each `[[ca]]`; `None` without `eab_hmac_key`, or if it cannot be read, which is
+    /// already reported.
     pub(super) bindings: Vec<Option<SecretString>>,
 }
 
-/// A domain file whose syntax is right.
+/// A domain file with valid syntax.
 #[derive(Debug)]
 pub(super) struct DomainFile {
     pub(super) source: Arc<Source>,
     pub(super) raw: RawDomain,
-    /// The secret that `raw.upstream.password` leads to; none where it cannot be had, which is
-    /// noted already.
+    /// The secret of `raw.upstream.password`; `None` if it cannot be read, which is already
+    /// reported.
     pub(super) password: Option<SecretString>,
-    /// The text of `groups_file`; none where there is none or it cannot be read, which is noted
-    /// already.
+    /// The text of `groups_file`; `None` without one, or if it cannot be read, which is already
+    /// reported.
     pub(super) groups: Option<Arc<Source>>,
 }
 
@@ -54,8 +54,7 @@ impl DomainFile {
     }
 }
 
-/// The whole configuration, where each domain could be made. Whether it may be used is for
-/// `problems` to say.
+/// The configuration, if all domains could be built. `problems` decide whether it may be used.
 pub(super) fn snapshot(
     directory: &Path,
     main: &MainFile,
@@ -101,13 +100,13 @@ pub(super) fn snapshot(
     })
 }
 
-/// The state directory alone; none where what is written for it is wrong.
+/// The state directory alone; `None` if the setting is invalid.
 pub(super) fn state(main: &MainFile) -> Option<PathBuf> {
     let is_wrong = main.raw.state.given().is_none() && !main.raw.state.is_absent();
     (!is_wrong).then(|| process::state(main))
 }
 
-/// An address and where it is written; nowhere, if it is a default.
+/// An address and its position in a file; a default has none.
 #[derive(Clone, Debug)]
 struct RequestedListener {
     address: ListenAddress,

@@ -1,6 +1,6 @@
-//! Every key that a configuration file may have, and what to say about one that it may not.
+//! All keys of the configuration files, and the help for unknown keys.
 
-/// The two kinds of files.
+/// The kinds of configuration files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     /// `moorgate.toml`
@@ -9,7 +9,7 @@ pub(super) enum FileKind {
     Domain,
 }
 
-/// One table of one kind of file; the name of the top level is empty.
+/// A table of one kind of file. The top level has an empty name.
 struct Section {
     kind: FileKind,
     table: &'static str,
@@ -142,11 +142,11 @@ const DOMAIN_TIMEOUTS: &[&str] = &[
     "upstream_idle",
 ];
 
-/// Keys whose values are secrets, and the keys that may stand in them.
+/// Keys whose values are secrets, and the keys of tables that name the source of a secret.
 const SECRETS: &[&str] = &["password", "eab_hmac_key"];
 const SECRET_SOURCES: &[&str] = &["env", "file"];
 
-/// Tables whose keys are free, and hold no secrets.
+/// Tables with arbitrary keys and without secrets.
 const FREE: &[&str] = &["groups"];
 
 const fn domain(table: &'static str, keys: &'static [&'static str]) -> Section {
@@ -165,18 +165,17 @@ const fn main(table: &'static str, keys: &'static [&'static str]) -> Section {
     }
 }
 
-/// A key that a configuration file may have.
+/// A key of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownSetting {
-    /// Whether it is a key of a domain file rather than of `moorgate.toml`.
+    /// Whether the key belongs to domain files rather than to `moorgate.toml`.
     pub is_of_domain: bool,
-    /// The table that it is in; empty at the top level.
+    /// The name of its table; empty at the top level.
     pub table: &'static str,
-    /// The key itself.
     pub key: &'static str,
 }
 
-/// Every key of both kinds of files.
+/// All keys of both kinds of files.
 pub fn settings() -> impl Iterator<Item = KnownSetting> {
     SECTIONS.iter().flat_map(|section| {
         section.keys.iter().map(|key| KnownSetting {
@@ -187,7 +186,7 @@ pub fn settings() -> impl Iterator<Item = KnownSetting> {
     })
 }
 
-/// The keys that `table` may have.
+/// The keys of `table`.
 pub(super) fn keys(kind: FileKind, table: &str) -> impl Iterator<Item = &'static str> + Clone {
     let sections = SECTIONS
         .iter()
@@ -195,13 +194,13 @@ pub(super) fn keys(kind: FileKind, table: &str) -> impl Iterator<Item = &'static
     sections.flat_map(|section| section.keys.iter().copied())
 }
 
-/// Whether `table` may have `key`.
+/// Whether `table` has the key.
 pub(super) fn knows(kind: FileKind, table: &str, key: &str) -> bool {
     keys(kind, table).any(|known| known == key)
 }
 
-/// Whether the value of `key` in `table` may be shown: only of keys that are known there, since a
-/// misspelt or misplaced `password` is an unknown key.
+/// Whether the value of `key` in `table` may be shown. Values of unknown keys are not, since a
+/// misspelt or misplaced `password` is one.
 pub(super) fn may_be_shown(table: &str, key: &str) -> bool {
     if SECRETS.contains(&table) {
         return SECRET_SOURCES.contains(&key);
@@ -215,7 +214,7 @@ pub(super) fn may_be_shown(table: &str, key: &str) -> bool {
         && !SECRETS.contains(&key)
 }
 
-/// The same where nobody knows which table it is.
+/// Like [`may_be_shown`] for a key whose table is unknown.
 pub(super) fn may_be_shown_anywhere(key: &str) -> bool {
     SECTIONS.iter().any(|section| section.keys.contains(&key)) && !SECRETS.contains(&key)
 }
@@ -241,7 +240,7 @@ pub(super) fn help_for_unknown(kind: FileKind, table: &str, key: &str) -> String
     }
 }
 
-/// Where else `key` may stand: under the same table of the other kind of file, or anywhere.
+/// The other places of `key`: the same table in the other kind of file, or else all its tables.
 fn places_of(kind: FileKind, table: &str, key: &str) -> Option<String> {
     let holders = || {
         SECTIONS

@@ -9,18 +9,18 @@ use toml::de::{DeTable, DeValue};
 use super::source::open_regular;
 use super::values::InvalidValue;
 
-/// A secret as it is written.
+/// A secret as written.
 #[derive(Clone, Debug)]
 pub(super) enum RawSecret {
     /// The secret itself.
     Literal(SecretString),
-    /// The environment variable that holds it.
+    /// The name of an environment variable.
     Environment(String),
-    /// The file whose first line it is.
+    /// A file whose first line is the secret.
     File(PathBuf),
 }
 
-/// Why a secret cannot be had. Never holds the secret.
+/// Why a secret cannot be read. Never contains the secret.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SecretError {
     #[error("names the environment variable `{0}`, which is not set")]
@@ -36,7 +36,6 @@ pub(super) enum SecretError {
 }
 
 impl SecretError {
-    /// What to do about it.
     pub(super) fn help(&self) -> &'static str {
         match self {
             Self::NotSet(_) => "set it where moorgate is started, or write { file = \"PATH\" }",
@@ -50,7 +49,7 @@ impl SecretError {
     }
 }
 
-/// Reads the setting, not yet the secret.
+/// Parses the setting; the secret itself is read by [`RawSecret::reveal`].
 pub(super) fn setting(value: &DeValue<'_>) -> Result<RawSecret, InvalidValue> {
     let raw = match value {
         DeValue::String(text) => Some(RawSecret::Literal(SecretString::from(text.as_ref()))),
@@ -82,7 +81,7 @@ fn named(table: &DeTable<'_>) -> Option<RawSecret> {
 }
 
 impl RawSecret {
-    /// The secret. A relative path was made one beside its file by `beside`.
+    /// Reads the secret. `beside` resolves a relative path.
     pub(super) fn reveal(
         &self,
         beside: impl FnOnce(&Path) -> PathBuf,
@@ -113,7 +112,7 @@ fn from_environment(name: &str) -> Result<SecretString, SecretError> {
         .map_err(|_| SecretError::NotUnicode(name.to_owned()))
 }
 
-/// The first line, without its end. What follows may be a comment or nothing.
+/// The first line without its line break; the rest of the file is ignored.
 fn first_line(path: &Path) -> io::Result<SecretString> {
     let mut text = String::new();
     open_regular(path)?
@@ -123,7 +122,7 @@ fn first_line(path: &Path) -> io::Result<SecretString> {
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// Far above any password; a bound, so that a device or a log named by mistake is not read whole.
+/// Far above any password, so that a log file named by mistake is not read as a whole.
 const MAX_FILE: u64 = 64 * 1024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The whole validated configuration, immutable, swapped at once.
+//! The validated configuration: immutable, and replaced as a whole on a reload.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,45 +8,44 @@ use super::acme::AcmeSettings;
 use super::network::TrustedProxies;
 use super::vhost::{ListenAddress, SharedVirtualHost};
 
-/// The whole validated configuration.
+/// The validated configuration.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The directory given as `--config`.
     pub directory: PathBuf,
-    /// Where moorgate keeps what it makes itself.
+    /// The directory for everything that moorgate writes.
     pub state: PathBuf,
     /// Every https listener that any domain uses, each once, in order of first mention.
     pub https: Vec<ListenAddress>,
-    /// Plain listeners that only redirect.
+    /// Plain listeners, which redirect to https and answer http-01 challenges.
     pub http: Vec<ListenAddress>,
-    /// In order of their files' names.
+    /// Sorted by the names of their files.
     pub domains: Vec<SharedVirtualHost>,
     /// The CAs that domains with `acme` get their certificates from.
     pub acme: AcmeSettings,
-    /// The read-only listener for health and status; none when it is not set.
+    /// The read-only listener for health and status, if there is one.
     pub admin: Option<SocketAddr>,
-    /// Whose word about the address of a client is believed.
+    /// The proxies whose PROXY headers are accepted.
     pub trusted_proxies: TrustedProxies,
-    /// How many wrong passwords there may be.
+    /// Limits on failed logins.
     pub failures: FailureBudgets,
-    /// How and what is logged.
     pub log: LogSettings,
-    /// Limits that hold before a virtual host is known.
+    /// Limits that apply before a virtual host is known.
     pub connection: ConnectionSettings,
 }
 
-/// How many wrong passwords there may be before the next one is not looked at. The tries come back
-/// one by one, evenly over the window.
+/// Failed logins that are allowed before further passwords are refused unchecked. Used attempts
+/// come back one by one, evenly over the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureBudgets {
-    /// Of an address; of IPv6, of a /64. Default 20: all the users of an office or a build farm may
-    /// come from one address, and each of them may mistype.
+    /// For each client address (IPv6: each /64). Default 20: all users of an office or a build farm
+    /// may share one address, and each of them may mistype.
     pub address: u32,
-    /// Of a user: for all addresses together that it never logged in from, and for each of the
-    /// others. Default 20.
+    /// For each user: one budget for all addresses without a previous login of that user, and one
+    /// for each address with one. Default 20.
     pub user: u32,
-    /// The time in which a used-up budget is full again. Default 10 min: 2 guesses a minute in the
-    /// long run.
+    /// The time in which a used-up budget becomes full again. Default 10 min: 2 guesses per minute
+    /// in the long run.
     pub window: Duration,
 }
 
@@ -60,14 +59,13 @@ impl Default for FailureBudgets {
     }
 }
 
-/// How and what is logged.
+/// Settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// The form of the lines.
     pub format: LogFormat,
-    /// The least important events that are written.
+    /// Events below this level are not written.
     pub level: LogLevel,
-    /// Whether each request gets a line. Default true.
+    /// Whether each request is logged. Default true.
     pub access: bool,
 }
 
@@ -81,55 +79,50 @@ impl Default for LogSettings {
     }
 }
 
-/// The form of log lines.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// `key=value` pairs for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The least important events that are written.
+/// The lowest level that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Only what needs somebody.
     Error,
-    /// And what may need somebody.
     Warn,
-    /// And what an administrator wants to know.
     Info,
-    /// And what explains it.
     Debug,
-    /// Everything.
     Trace,
 }
 
-/// What holds for a connection before (or whichever) virtual host is asked for.
-/// The sizes cannot be changed by a domain, since a head is read before it names one.
+/// Limits of a connection, whichever virtual host its requests name. A domain cannot change them,
+/// since a request head is read before its host is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionSettings {
-    /// The TLS handshake. Default 10 s.
+    /// For the TLS handshake. Default 10 s.
     pub handshake: Duration,
     /// From accept to the end of the first request head. Default 15 s.
     pub first_head: Duration,
     /// From the first to the last byte of a later head. Default 30 s.
     pub head: Duration,
-    /// A connection without a request. Default 5 min.
+    /// Time without a request after which a connection is closed. Default 5 min.
     pub idle: Duration,
-    /// An HTTP/2 connection without frames gets a PING. Default 60 s.
+    /// Time without frames after which an HTTP/2 connection gets a PING. Default 60 s.
     pub h2_ping: Duration,
-    /// How long running transfers may go on after a stop. Default 1 h.
+    /// How long running transfers may continue after a stop. Default 1 h.
     pub drain: Duration,
     /// The largest request head, HTTP/1 and HTTP/2 alike, in bytes. Default 32 KiB.
     pub head_bytes: usize,
-    /// The most header lines in a head. Default 100.
+    /// The maximum number of header lines in a head. Default 100.
     pub head_lines: usize,
     /// The longest request target, in bytes. Default 8 KiB.
     pub target_bytes: usize,
-    /// The most HTTP/2 streams at once on a connection. Default 100.
+    /// The maximum number of concurrent HTTP/2 streams on a connection. Default 100.
     pub h2_streams: u32,
-    /// The most connections at once, all listeners together. Default 10 000.
+    /// The maximum number of connections of all listeners together. Default 10 000.
     pub connections: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The text of a configuration file: where things stand in it, and what of it may be shown.
+//! The text of a configuration file: positions in it, and excerpts without secrets.
 
 use std::fmt;
 use std::fs::File;
@@ -11,23 +11,23 @@ use toml::de::{DeTable, DeValue};
 
 use super::schema;
 
-/// A place in a file, in bytes.
+/// A range of a file, in bytes.
 pub(super) type Span = Range<usize>;
 
-/// A configuration file as it was read.
+/// A configuration file in memory.
 pub(super) struct Source {
     path: PathBuf,
     text: String,
 }
 
-/// The lines around a place, as they may be shown.
+/// The lines around a span, with secrets replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Excerpt {
-    /// Whole lines, secrets replaced.
+    /// Whole lines.
     pub(super) text: String,
     /// The number of the first line, from 1.
     pub(super) first_line: usize,
-    /// The place, in bytes of `text`.
+    /// The span within `text`.
     pub(super) span: Span,
 }
 
@@ -49,12 +49,12 @@ impl Source {
         &self.text
     }
 
-    /// A path written in this file: relative ones are relative to the file.
+    /// Resolves a path written in this file: relative paths start at the directory of the file.
     pub(super) fn beside(&self, written: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(written)
     }
 
-    /// Line and column of a byte, both from 1, the column in characters.
+    /// Line and column of a byte offset, both from 1, the column in characters.
     pub(super) fn position(&self, at: usize) -> (usize, usize) {
         let before = self.text.get(..at).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -64,7 +64,7 @@ impl Source {
         )
     }
 
-    /// The value under a path of keys, or the innermost table on the way that is there.
+    /// The span of the value under a path of keys, or of the innermost table on the way that exists.
     pub(super) fn find(&self, keys: &[String]) -> Option<Span> {
         let document = DeTable::parse(&self.text).ok()?;
         let mut table = document.get_ref();
@@ -82,8 +82,8 @@ impl Source {
         found
     }
 
-    /// The lines that a place touches, without secrets. `None` where the file is so broken that
-    /// nobody can tell what a secret is.
+    /// The lines that a span touches, without secrets. `None` if the file is too broken to tell
+    /// what a secret is.
     pub(super) fn excerpt(&self, span: &Span) -> Option<Excerpt> {
         let Range { start, end } = self.lines_around(span)?;
         let (first_line, _) = self.position(start);
@@ -123,7 +123,7 @@ impl Source {
         Some(excerpt)
     }
 
-    /// The whole lines that a place touches, without the end of the last line. `None` for a place
+    /// The whole lines that a span touches, without the end of the last line. `None` for a span
     /// outside the text or within a character.
     fn lines_around(&self, span: &Span) -> Option<Span> {
         let before = self.text.get(..span.start)?;
@@ -136,13 +136,13 @@ impl Source {
 }
 
 impl fmt::Debug for Source {
-    /// Without the text, which may hold secrets.
+    /// Leaves the text out, since it may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Source").field(&self.path).finish()
     }
 }
 
-/// Opens a regular file and nothing else: a named pipe would wait for a writer.
+/// Opens a regular file and refuses others: a named pipe would block until it has a writer.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
@@ -161,7 +161,7 @@ struct ExcerptSpan<'a> {
 }
 
 impl ExcerptSpan<'_> {
-    /// The bytes of `range` stand in the excerpt from `to` on.
+    /// The bytes of `range` are copied to the excerpt at `to`.
     fn copied(&mut self, range: Span, to: usize) {
         let within = |at: usize| {
             (range.start..=range.end)
@@ -172,7 +172,7 @@ impl ExcerptSpan<'_> {
         self.end = self.end.or_else(|| within(self.wanted.end));
     }
 
-    /// Where the bytes of `value` were, an ellipsis stands from `to` on.
+    /// The bytes of `value` are replaced by an ellipsis in the excerpt at `to`.
     fn replaced(&mut self, value: &Span, to: usize) {
         if self.start.is_none() && value.contains(&self.wanted.start) {
             self.start = Some(to);
@@ -188,7 +188,7 @@ impl ExcerptSpan<'_> {
     }
 }
 
-/// The places of all values that must not be shown, in order.
+/// The spans of all values that must not be shown, in order.
 fn hidden_values(document: &DeTable<'_>) -> Vec<Span> {
     let mut hidden = Vec::new();
     hide_in_table("", document, &mut hidden);
@@ -209,7 +209,7 @@ fn hide_value(key: &str, value: &Spanned<DeValue<'_>>, hide: bool, hidden: &mut 
         DeValue::Array(values) => values
             .iter()
             .for_each(|value| hide_value(key, value, hide, hidden)),
-        // A URL can carry a user and a password before its `@`.
+        // A URL may contain a user and a password before its `@`.
         DeValue::String(text) if key == "url" && text.contains('@') => hidden.push(value.span()),
         DeValue::String(_)
         | DeValue::Integer(_)
@@ -223,8 +223,8 @@ fn hide_value(key: &str, value: &Spanned<DeValue<'_>>, hide: bool, hidden: &mut 
     }
 }
 
-/// Whether a line of a file with a syntax error surely holds no secret: a table's header, or a
-/// known key with a value of its own.
+/// Whether a line of a file with a syntax error certainly contains no secret: it is the header of a
+/// table, or a known key with a simple value.
 fn is_harmless_line(line: &str) -> bool {
     let Some((key, value)) = line.split_once('=') else {
         return line.trim_start().starts_with('[') && !line.contains(['"', '\'', '#']);

@@ -147,7 +147,7 @@ fn all_files_are_looked_at_whatever_is_wrong_with_one() {
     --> DIR/conf.d/d.toml
      = help: make it readable for moorgate's user, as UTF-8 text
 
-    error: `log.format` is none of the known words
+    error: `log.format` is not a known value
      --> DIR/moorgate.toml:2:10
       |
     2 | format = 'xml'

@@ -1,4 +1,4 @@
-//! The values of single keys: what a duration, a size, an address, a name is.
+//! Parsers for the values of single keys: durations, sizes, addresses, names.
 
 pub(super) mod access;
 mod acme;
@@ -13,7 +13,7 @@ use jiff::fmt::friendly::SpanParser;
 use toml::de::DeValue;
 
 pub(super) use self::acme::{
-    RawAcme, acme, argument, certified_name, directory, email, resolver, word,
+    RawAcme, acme, argument, ca_defined_name, certified_name, directory, email, resolver,
 };
 pub(super) use self::url::upstream_url;
 use super::network::Network;
@@ -75,7 +75,7 @@ pub(super) fn path(value: &DeValue<'_>) -> Value<PathBuf> {
     Ok(PathBuf::from(text))
 }
 
-/// One of a closed set of words.
+/// One of a closed set of strings.
 pub(super) fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Value<T> {
     let words: Vec<_> = choices
         .iter()
@@ -86,7 +86,7 @@ pub(super) fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Val
     let found = choices.iter().find(|(word, _)| *word == text);
     found
         .map(|(_, choice)| *choice)
-        .ok_or_else(|| InvalidValue::new("is none of the known words", help))
+        .ok_or_else(|| InvalidValue::new("is not a known value", help))
 }
 
 /// A whole number within bounds.
@@ -123,7 +123,7 @@ pub(super) fn size(value: &DeValue<'_>, least: u64, most: u64) -> Value<u64> {
     Ok(size)
 }
 
-/// A size, or `"none"` for no bound.
+/// A size, or `"none"` for no limit.
 pub(super) fn size_or_none(value: &DeValue<'_>) -> Value<Option<u64>> {
     if value.as_str() == Some("none") {
         return Ok(None);
@@ -158,7 +158,7 @@ pub(super) fn duration(value: &DeValue<'_>, most: Duration) -> Value<Duration> {
     Ok(duration)
 }
 
-/// The same, of at least so much.
+/// A duration of at least `least`, which is a number of hours.
 pub(super) fn long_duration(
     value: &DeValue<'_>,
     least: Duration,
@@ -175,7 +175,7 @@ pub(super) fn long_duration(
     Ok(duration)
 }
 
-/// The same, in whole seconds and of at least so many minutes.
+/// A duration of at least `least`, which is a number of minutes, rounded down to seconds.
 pub(super) fn bounded(value: &DeValue<'_>, least: Duration, most: Duration) -> Value<Duration> {
     let duration = duration(value, most)?;
     if duration < least {
@@ -188,7 +188,7 @@ pub(super) fn bounded(value: &DeValue<'_>, least: Duration, most: Duration) -> V
     Ok(Duration::from_secs(duration.as_secs()))
 }
 
-/// A duration of at least a minute, or "never".
+/// A duration of at least one minute, or `"never"`.
 pub(super) fn duration_or_never(value: &DeValue<'_>, most: Duration) -> Value<Option<Duration>> {
     if value.as_str() == Some("never") {
         return Ok(None);
@@ -226,14 +226,14 @@ pub(super) fn domain_name(value: &DeValue<'_>) -> Value<HostName> {
     }
 }
 
-/// A further name of a domain, or an address.
+/// A DNS name or an IP address.
 pub(super) fn host_name(value: &DeValue<'_>) -> Value<HostName> {
     let help = "write a DNS name such as \"docker-ci.example.com\", without scheme, port and path";
     let text = text(value, help)?;
     HostName::parse(text).map_err(|error| InvalidValue::new(format!("is wrong: {error}"), help))
 }
 
-/// A further name of a domain, or an address; with a port it holds on that port's listeners only.
+/// An alias of a domain: a name or an address; with a port, it applies to listeners of that port.
 pub(super) fn alias(value: &DeValue<'_>) -> Value<Authority> {
     let help = "write a DNS name such as \"registry.example.com\", or \"localhost:5001\" for one port only";
     let text = text(value, help)?;
@@ -248,12 +248,12 @@ pub(super) fn alias(value: &DeValue<'_>) -> Value<Authority> {
     alias.map_err(|error| InvalidValue::new(format!("is wrong: {error}"), help))
 }
 
-/// Where to listen: `":443"`, `"127.0.0.1:8443"`, `"[::1]:8443"`.
+/// An address to listen on: `":443"`, `"127.0.0.1:8443"`, `"[::1]:8443"`.
 pub(super) fn listen_address(value: &DeValue<'_>) -> Value<ListenAddress> {
     let text = text(value, LISTEN_HELP)?;
     let invalid = || InvalidValue::new("is not an address to listen on", LISTEN_HELP);
     let address = match text.strip_prefix(':') {
-        // `parse` of a number would take a sign.
+        // `u16::from_str` would accept a sign.
         Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => SocketAddr::new(
             IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             port.parse().map_err(|_| invalid())?,
@@ -262,7 +262,7 @@ pub(super) fn listen_address(value: &DeValue<'_>) -> Value<ListenAddress> {
         None => text.parse::<SocketAddr>().map_err(|_| invalid())?,
     };
     Ok(ListenAddress(match address {
-        // The scope of a link-local address must stay.
+        // Preserves the scope of a link-local address.
         SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => SocketAddr::V6(v6),
         other => SocketAddr::new(other.ip().to_canonical(), other.port()),
     }))
@@ -274,7 +274,7 @@ pub(super) fn network(value: &DeValue<'_>) -> Value<Network> {
     Network::parse(text(value, help)?).map_err(|error| InvalidValue::new(error.to_string(), help))
 }
 
-/// The realm of a challenge: what stands between the quotes (RFC 9110 §5.6.4), nothing to escape.
+/// The realm of a challenge: a quoted string without characters to escape (RFC 9110 §5.6.4).
 pub(super) fn realm(value: &DeValue<'_>) -> Value<String> {
     let help = "write a short text that says whose password is asked for";
     let text = text(value, help)?;
@@ -303,7 +303,7 @@ pub(super) fn username(value: &DeValue<'_>) -> Value<String> {
     Ok(text.to_owned())
 }
 
-/// The inner value is none where the integer is negative or above 64 bits.
+/// The inner value is `None` for a negative integer and for one above 64 bits.
 fn integer(value: &DeValue<'_>) -> Option<Option<u64>> {
     let integer = value.as_integer()?;
     Some(u64::from_str_radix(integer.as_str(), integer.radix()).ok())
@@ -341,7 +341,7 @@ fn leading_number(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse().ok()?, rest))
 }
 
-/// A size in the largest binary unit that leaves no rest.
+/// Formats a size in the largest binary unit that divides it.
 fn in_units(size: u64) -> String {
     for (name, factor) in [("GiB", GIB), ("MiB", MIB), ("KiB", KIB)] {
         if size >= factor && size.is_multiple_of(factor) {

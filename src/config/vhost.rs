@@ -1,5 +1,5 @@
-//! What a domain file becomes once it is valid: the decided settings of one virtual host.
-//! Everything here is plain data; `resolve` is the only place that makes it from files.
+//! The validated settings of one virtual host.
+//! Plain data, which only `resolve` builds from files.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use super::acme::AcmeRequest;
 use crate::registry::action::{Action, Actions};
 use crate::registry::host::{Authority, HostName};
 
-/// One virtual host: a domain, its listeners, its users and the registry behind it.
+/// A virtual host: a domain, its listeners, its users and the registry behind it.
 #[derive(Debug)]
 pub struct VirtualHost {
     /// The public name, unique in the whole configuration.
@@ -24,21 +24,16 @@ pub struct VirtualHost {
     pub aliases: Vec<Authority>,
     /// The https listeners that serve it, at least one.
     pub listen: Vec<ListenAddress>,
-    /// Where its certificate comes from.
     pub certificate: CertificateSource,
-    /// Who may log in.
     pub auth: AuthSettings,
-    /// Who may do what.
     pub access: AccessSettings,
     /// The registry behind it.
     pub registry: RegistrySettings,
-    /// What people see outside `/v2/`.
+    /// What is served outside `/v2/`.
     pub browser: Option<BrowserSettings>,
-    /// Bounds on sizes.
     pub limits: Limits,
-    /// Bounds on silence.
     pub timeouts: Timeouts,
-    /// The file that it came from, for messages.
+    /// The domain file, for messages.
     pub source: PathBuf,
 }
 
@@ -57,7 +52,7 @@ impl VirtualHost {
         std::iter::once(&self.domain).chain(aliases.map(|(_, name)| name))
     }
 
-    /// The names under which one of its listeners serves it.
+    /// The names under which a listener serves it.
     pub fn names_on(&self, listener: ListenAddress) -> impl Iterator<Item = &HostName> {
         let here =
             move |alias: &&Authority| alias.port.is_none_or(|port| port == listener.0.port());
@@ -65,13 +60,13 @@ impl VirtualHost {
             .chain(self.aliases.iter().filter(here).map(|alias| &alias.host))
     }
 
-    /// Whether a name is one of its own, on whichever listener.
+    /// Whether the name is the domain or an alias, on any listener.
     pub fn is_named(&self, name: &HostName) -> bool {
         self.domain == *name || self.aliases.iter().any(|alias| alias.host == *name)
     }
 }
 
-/// Where a listener binds. `":443"` is every address, IPv6 and IPv4 alike (`[::]:443`).
+/// The address of a listener. `":443"` is every address, IPv6 and IPv4 (`[::]:443`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenAddress(pub SocketAddr);
 
@@ -84,47 +79,45 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Where a certificate comes from.
+/// The source of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// PEM files, re-read when they change.
+    /// PEM files, which are read again when they change.
     Files {
         /// The chain, leaf first.
         certificate: PathBuf,
         /// The private key of the leaf.
         key: PathBuf,
     },
-    /// A leaf from moorgate's own CA, for all names of the virtual host.
+    /// A certificate of moorgate's own CA for all names of the virtual host.
     Internal,
-    /// A certificate that a CA gives for the asking, and that is renewed in time.
+    /// A certificate that is ordered from a CA and renewed.
     Acme(AcmeRequest),
 }
 
-/// Who may log in, and what the challenge says.
+/// Settings of authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthSettings {
-    /// The htpasswd file, re-read when it changes.
+    /// The htpasswd file, which is read again when it changes.
     pub htpasswd: PathBuf,
     /// The realm of the Basic challenge, without quotes, backslashes or control characters.
     pub realm: String,
-    /// How clients show who they are.
     pub mode: AuthMode,
-    /// What may be done without a login, as far as the access rules allow it.
+    /// What is possible without a login, if the access rules allow it.
     pub anonymous: AnonymousAccess,
 }
 
-/// How clients of the registry show who they are. People with a browser use their password in
-/// either mode.
+/// How registry clients authenticate. Browsers use passwords in either mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
-    /// With user and password in each request.
+    /// With user name and password in each request.
     Basic,
-    /// With tokens, which they get for the password.
+    /// With tokens, which are issued for a password.
     Token(TokenSettings),
 }
 
 impl AuthMode {
-    /// How long tokens live, where there are tokens.
+    /// The settings of token mode.
     pub fn tokens(&self) -> Option<&TokenSettings> {
         match self {
             Self::Basic => None,
@@ -133,10 +126,10 @@ impl AuthMode {
     }
 }
 
-/// How long tokens live.
+/// Lifetimes of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenSettings {
-    /// From when it is given. A request that has begun goes on. Default 5 min.
+    /// Of a token, from its issue; requests that have begun continue. Default 5 min.
     pub lifetime: Duration,
     /// Of a refresh token, from its last use. Default 90 days.
     pub refresh_lifetime: Duration,
@@ -151,7 +144,7 @@ impl Default for TokenSettings {
     }
 }
 
-/// What may be done without a login.
+/// What is possible without a login.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AnonymousAccess {
     /// Nothing.
@@ -162,7 +155,6 @@ pub enum AnonymousAccess {
 }
 
 impl AnonymousAccess {
-    /// As actions.
     pub fn actions(self) -> Actions {
         match self {
             Self::None => Actions::default(),
@@ -174,14 +166,13 @@ impl AnonymousAccess {
 /// The registry behind a virtual host.
 #[derive(Clone, Debug)]
 pub enum RegistrySettings {
-    /// One that exists already.
+    /// An existing registry.
     Upstream(UpstreamSettings),
-    /// moorgate's own, in a directory.
+    /// moorgate's own registry in a directory.
     Store(StoreSettings),
 }
 
 impl RegistrySettings {
-    /// The registry that exists already, if it is one.
     pub fn upstream(&self) -> Option<&UpstreamSettings> {
         match self {
             Self::Upstream(upstream) => Some(upstream),
@@ -189,7 +180,6 @@ impl RegistrySettings {
         }
     }
 
-    /// moorgate's own registry, if it is that.
     pub fn store(&self) -> Option<&StoreSettings> {
         match self {
             Self::Upstream(_) => None,
@@ -207,38 +197,35 @@ impl fmt::Display for RegistrySettings {
     }
 }
 
-/// A registry that moorgate keeps itself.
+/// Settings of moorgate's own registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// As the domain file names it.
+    /// The name in the domain file.
     pub name: String,
-    /// Where it is: `store/NAME` below the state directory.
+    /// `store/NAME` below the state directory.
     pub directory: PathBuf,
-    /// How often garbage is collected; `None`: only by the command. Default 24 h.
+    /// The interval of garbage collection; `None`: only by command. Default 24 h.
     pub collect_every: Option<Duration>,
-    /// How long what nothing points at is left alone. Default 24 h.
+    /// The minimum age of unreferenced content before it is removed. Default 24 h.
     pub grace: Duration,
 }
 
-/// The registry behind a virtual host, where it exists already.
+/// Settings of an existing registry behind a virtual host.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
-    /// Where it is.
     pub url: UpstreamUrl,
-    /// PEM file of the only roots trusted for an https upstream; the system's without it.
+    /// PEM file with the only trust anchors for an https upstream; `None`: the system's.
     pub roots: Option<PathBuf>,
-    /// What stands in `Authorization` towards it.
+    /// The `Authorization` that it receives.
     pub authorization: UpstreamAuthorization,
-    /// What becomes of redirects to other hosts.
+    /// What is done with redirects to other hosts.
     pub redirects: Redirects,
 }
 
 /// `scheme://host[:port][/base]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
-    /// Whether TLS is spoken.
     pub scheme: Scheme,
-    /// Name or address.
     pub host: HostName,
     /// The port, the scheme's default filled in.
     pub port: u16,
@@ -260,14 +247,11 @@ impl fmt::Display for UpstreamUrl {
 /// The scheme of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// In the clear.
     Http,
-    /// Over TLS.
     Https,
 }
 
 impl Scheme {
-    /// The port where none is written.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -276,10 +260,10 @@ impl Scheme {
     }
 }
 
-/// What stands in `Authorization` towards the upstream.
+/// The `Authorization` that the upstream receives.
 #[derive(Clone, Debug)]
 pub enum UpstreamAuthorization {
-    /// Nothing: the client's is taken off.
+    /// None: the client's is removed.
     Strip,
     /// The client's own, unchanged.
     Pass,
@@ -287,31 +271,30 @@ pub enum UpstreamAuthorization {
     Basic {
         /// The user name, without a colon.
         username: String,
-        /// The password.
         password: SecretString,
     },
 }
 
-/// What becomes of a redirect to another host.
+/// What is done with a redirect to another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redirects {
-    /// The client gets it unchanged.
+    /// The client receives it unchanged.
     Pass,
-    /// moorgate fetches it, without `Authorization`.
+    /// moorgate follows it, without `Authorization`.
     Follow,
 }
 
-/// What people see outside `/v2/`.
+/// What is served outside `/v2/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrowserSettings {
     /// An http or https upstream.
     pub url: UpstreamUrl,
 }
 
-/// Bounds on sizes of one virtual host, in bytes.
+/// Limits on the sizes of one virtual host, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest manifest that is accepted (413 above). Default 8 MiB.
+    /// The largest manifest that is accepted; larger ones get 413. Default 8 MiB.
     pub manifest_bytes: u64,
     /// The largest body of any other request; none by default.
     pub body_bytes: Option<u64>,
@@ -326,20 +309,20 @@ impl Default for Limits {
     }
 }
 
-/// Bounds on silence of one virtual host. None of them bounds a transfer's whole time.
+/// Timeouts of one virtual host. None of them limits the total time of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// From the end of an upload's head to the first byte of its body. Default 10 min.
     pub first_body_byte: Duration,
-    /// Between two bytes of a body, either way. Default 120 s.
+    /// Between two bytes of a body, in either direction. Default 120 s.
     pub stall: Duration,
     /// TCP connect and TLS handshake with the upstream. Default 5 s.
     pub upstream_connect: Duration,
-    /// From the end of the request to the upstream's answer. Default 2 min.
+    /// From the end of a request to the head of the upstream's response. Default 2 min.
     pub upstream_head: Duration,
     /// The same for an upload commit and a manifest PUT. Default 15 min.
     pub upstream_commit: Duration,
-    /// How long an upstream connection is kept without use. Default 90 s.
+    /// How long an unused connection to the upstream stays open. Default 90 s.
     pub upstream_idle: Duration,
 }
 
@@ -356,5 +339,5 @@ impl Default for Timeouts {
     }
 }
 
-/// A virtual host as the parts of the program share it.
+/// A virtual host, shared by all parts of the program.
 pub type SharedVirtualHost = Arc<VirtualHost>;

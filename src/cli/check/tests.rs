@@ -152,7 +152,7 @@ fn json_tells_scripts_the_same_without_secrets() {
           "file": "DIR/conf.d/ci.toml",
           "help": "write acme = true, `certificate` and `key`, or internal = true, in [tls]",
           "line": null,
-          "message": "nothing says where the certificate comes from",
+          "message": "no source of the certificate is given",
           "severity": "error"
         },
         {

@@ -1,5 +1,4 @@
-//! A question to the rules of one domain: why it is answered so, and what else a request would
-//! meet.
+//! A query to the access rules of one domain, with the reason of the decision and its caveats.
 
 use std::net::IpAddr;
 
@@ -7,7 +6,7 @@ use crate::auth::policy::{Decision, Policy, Principal};
 use crate::config::vhost::VirtualHost;
 use crate::registry::action::Action;
 
-/// Who asks for what, and where.
+/// A principal, an action and a repository of one domain.
 #[derive(Clone, Copy)]
 pub(super) struct AccessQuery<'a> {
     pub(super) policy: &'a Policy,
@@ -24,40 +23,45 @@ impl<'a> AccessQuery<'a> {
             .decide(self.principal, self.action, self.repository, self.tag)
     }
 
-    /// Why the decision is what it is.
+    /// The reason of the decision.
     pub(super) fn reason(&self) -> String {
         let decision = self.decision();
-        let strangers = self.host.auth.anonymous.actions();
-        let may_read = self.action == Action::MountFrom && strangers.has(Action::Pull);
+        let anonymous = self.host.auth.anonymous.actions();
+        let may_read = self.action == Action::MountFrom && anonymous.has(Action::Pull);
         match decision.rule {
             Some(rule) => format!("by the rule at {rule}"),
-            None if self.principal.user.is_none() && !strangers.has(self.action) && !may_read => {
-                if strangers.is_empty() {
+            None if self.principal.user.is_none() && !anonymous.has(self.action) && !may_read => {
+                if anonymous.is_empty() {
                     "without a login nothing is allowed here, whatever the rules say".to_owned()
                 } else {
-                    "without a login there is only reading here, whatever the rules say".to_owned()
+                    "without a login only reading is allowed here, whatever the rules say"
+                        .to_owned()
                 }
             }
             None if self.policy.is_open() && decision.allowed && self.principal.user.is_none() => {
-                "there is no access rule, so that all may be read without a login".to_owned()
+                "there are no access rules, so everything can be read without a login".to_owned()
             }
             None if self.policy.is_open() && decision.allowed => {
-                "there is no access rule, so that every user may do everything".to_owned()
+                "there are no access rules, so every user may do everything".to_owned()
             }
             None => "no rule allows it".to_owned(),
         }
     }
 
-    /// What the decision alone does not say.
+    /// Circumstances in which the decision differs.
     pub(super) fn caveats(&self) -> Vec<String> {
-        [self.head(), self.of_the_tag(), self.elsewhere()]
-            .into_iter()
-            .flatten()
-            .collect()
+        [
+            self.head_requests(),
+            self.other_state_of_the_tag(),
+            self.other_addresses(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
-    /// Whoever may push may look with HEAD, where nothing denies to pull.
-    fn head(&self) -> Option<String> {
+    /// A principal that may push may send HEAD requests, unless a rule denies `pull`.
+    fn head_requests(&self) -> Option<String> {
         let decision = self.decision();
         let push = Self {
             action: Action::Push,
@@ -66,39 +70,40 @@ impl<'a> AccessQuery<'a> {
         let helps = self.action == Action::Pull && !decision.allowed && !decision.is_denied();
         (helps && push.decision().allowed).then(|| {
             format!(
-                "HEAD alone, as clients ask around a push, is allowed with `push`: {}",
+                "HEAD requests, which clients send before a push, are allowed with `push`: {}",
                 push.reason()
             )
         })
     }
 
-    /// A write to a tag is one right or the other, as the tag is there or not.
-    fn of_the_tag(&self) -> Option<String> {
+    /// A write to a tag needs `push` or `overwrite`, depending on whether the tag exists.
+    fn other_state_of_the_tag(&self) -> Option<String> {
         self.tag?;
         let (other, when) = match self.action {
-            Action::Push => (
-                Action::Overwrite,
-                "if the tag is there already with something else",
-            ),
-            Action::Overwrite => (Action::Push, "if the tag is not there yet"),
+            Action::Push => (Action::Overwrite, "if the tag exists with other content"),
+            Action::Overwrite => (Action::Push, "if the tag does not exist yet"),
             _ => return None,
         };
-        let asked = Self {
+        let alternative = Self {
             action: other,
             ..*self
         };
-        let (this, that) = (self.decision(), asked.decision());
+        let (this, that) = (self.decision(), alternative.decision());
         let verb = if that.allowed {
             "allowed"
         } else {
             "not allowed"
         };
-        (this.allowed != that.allowed)
-            .then(|| format!("{when}, it is `{other}`, and {verb}: {}", asked.reason()))
+        (this.allowed != that.allowed).then(|| {
+            format!(
+                "{when}, this is `{other}`, which is {verb}: {}",
+                alternative.reason()
+            )
+        })
     }
 
-    /// An address from which it is otherwise.
-    fn elsewhere(&self) -> Option<String> {
+    /// An address from which the decision differs.
+    fn other_addresses(&self) -> Option<String> {
         let of = |client: IpAddr| Self {
             principal: Principal {
                 client,
@@ -112,11 +117,11 @@ impl<'a> AccessQuery<'a> {
             .representative_addresses()
             .into_iter()
             .map(of)
-            .find(|asked| asked.decision().allowed != allowed)?;
+            .find(|other| other.decision().allowed != allowed)?;
         let verb = if allowed { "not allowed" } else { "allowed" };
         let (here, there) = (self.principal.client, other.principal.client);
         Some(format!(
-            "this is from {here}: from {there}, as from some others, it is {verb}: {}",
+            "this applies to {here}: from {there}, among others, it is {verb}: {}",
             other.reason()
         ))
     }

@@ -1,4 +1,4 @@
-//! `[[access]]` and `[groups]`: rules with their values right by themselves.
+//! The tables of access rules: `[[access]]` and `[groups]`.
 
 use ipnet::IpNet;
 use toml::Spanned;
@@ -9,7 +9,7 @@ use crate::config::values::access::{self as values, RawSelector};
 use crate::registry::action::Actions;
 use crate::registry::pattern::{Pattern, RepositoryPattern};
 
-/// One rule.
+/// An access rule as written.
 #[derive(Clone, Debug, Default)]
 pub(in crate::config) struct RawAccess {
     pub(in crate::config) deny: Setting<bool>,
@@ -20,7 +20,7 @@ pub(in crate::config) struct RawAccess {
     pub(in crate::config) networks: List<IpNet>,
 }
 
-/// A group and who is in it.
+/// A group as written.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct RawGroup {
     pub(in crate::config) name: Spanned<String>,
@@ -38,7 +38,7 @@ pub(super) fn rule(table: &mut TableReader<'_>) -> RawAccess {
     }
 }
 
-/// The groups of `[groups]`, whose keys are theirs alone.
+/// Reads `[groups]`, whose keys are the names of groups.
 pub(super) fn groups(top: &mut TableReader<'_>) -> Setting<Vec<RawGroup>> {
     top.free("groups", |table, name| {
         let members = table.any_list(name.get_ref(), values::user);

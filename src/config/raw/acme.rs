@@ -1,4 +1,4 @@
-//! The tables that say where certificates come from: `[tls]` of a domain, `[acme]` and `[[ca]]`.
+//! The tables about certificates: `[tls]` of a domain, `[acme]` and `[[ca]]`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub(super) fn tls(table: &mut TableReader<'_>) -> RawTls {
     RawTls {
         acme: table.value("acme", values::acme),
         names: table.list("names", values::certified_name),
-        profile: table.value("profile", values::word),
+        profile: table.value("profile", values::ca_defined_name),
         fallback: table.value("fallback", |value| {
             values::choice(
                 value,
@@ -81,9 +81,9 @@ pub(super) fn ca(table: &mut TableReader<'_>) -> RawCa {
     RawCa {
         directory: table.value("directory", values::directory),
         roots: table.value("roots", values::path),
-        profile: table.value("profile", values::word),
-        chain: table.value("chain", values::word),
-        eab_key_id: table.value("eab_key_id", values::word),
+        profile: table.value("profile", values::ca_defined_name),
+        chain: table.value("chain", values::ca_defined_name),
+        eab_key_id: table.value("eab_key_id", values::ca_defined_name),
         eab_hmac_key: table.value("eab_hmac_key", secret::setting),
         public: table.value("public", values::flag),
         http_port: table.value("http_port", port),

@@ -1,4 +1,4 @@
-//! A table of a document with what is needed to note the problems of its keys.
+//! Reads the keys of a table and reports their problems.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::config::schema::{self, FileKind};
 use crate::config::source::{Source, Span};
 use crate::config::values::InvalidValue;
 
-/// One table. Its unknown keys are noted when it is opened.
+/// One table. Its unknown keys are reported when it is opened.
 pub(super) struct TableReader<'a> {
     source: &'a Arc<Source>,
     kind: FileKind,
@@ -23,7 +23,7 @@ pub(super) struct TableReader<'a> {
 }
 
 impl<'a> TableReader<'a> {
-    /// The top of a file.
+    /// The top level of a file.
     pub(super) fn top(
         source: &'a Arc<Source>,
         kind: FileKind,
@@ -55,7 +55,7 @@ impl<'a> TableReader<'a> {
         self
     }
 
-    /// One value.
+    /// Reads one value.
     pub(super) fn value<T>(
         &mut self,
         key: &'static str,
@@ -70,7 +70,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// A list of values. Where some are wrong, the others are there.
+    /// Reads a list of values. Invalid elements are reported and left out.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -80,7 +80,7 @@ impl<'a> TableReader<'a> {
         self.any_list(key, read)
     }
 
-    /// The same for a key that is not of the schema.
+    /// Like [`Self::list`] for a key outside the schema.
     pub(super) fn any_list<T>(
         &mut self,
         key: &str,
@@ -108,7 +108,7 @@ impl<'a> TableReader<'a> {
         Setting::Given(list, value.span())
     }
 
-    /// Each key of a table whose keys are free.
+    /// Reads each key of a table with arbitrary keys.
     pub(super) fn free<T>(
         &mut self,
         key: &'static str,
@@ -120,7 +120,7 @@ impl<'a> TableReader<'a> {
         })
     }
 
-    /// A table within this one; only the top has some.
+    /// Reads a table within the top level.
     pub(super) fn table<T>(
         &mut self,
         key: &'static str,
@@ -145,7 +145,7 @@ impl<'a> TableReader<'a> {
         Setting::Given(read(self.within(key, entries)), value.span())
     }
 
-    /// The tables of an array, `[[key]]`; only the top has some.
+    /// Reads an array of tables, `[[key]]`, within the top level.
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
@@ -172,7 +172,7 @@ impl<'a> TableReader<'a> {
         Setting::Given(list, value.span())
     }
 
-    /// The reader of a table in this one.
+    /// The reader of a table within this one.
     fn within<'b>(&'b mut self, name: &'static str, entries: &'b DeTable<'b>) -> TableReader<'b> {
         TableReader {
             source: self.source,
@@ -206,7 +206,7 @@ impl<'a> TableReader<'a> {
         Setting::Invalid
     }
 
-    /// Adds a problem at a place of this file.
+    /// Adds an error at a position of this file.
     pub(super) fn report(&mut self, span: &Span, message: String, help: String) {
         self.problems
             .push(Problem::at(self.source, span, message, help));

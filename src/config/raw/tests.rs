@@ -118,7 +118,7 @@ fn all_problems_of_a_file_are_noted_at_once() {
       |
       = help: write a URL such as "http://registry:5000"
 
-    error: `upstream.redirects` is none of the known words
+    error: `upstream.redirects` is not a known value
       --> conf.d/ci.toml:10:13
        |
     10 | redirects = 'maybe'
@@ -228,10 +228,7 @@ fn bounds_of_the_process() {
         ),
         ("[timeouts]\ndrain = '0s'", "`timeouts.drain` is zero"),
         ("[timeouts]\ndrain = '366d'", "`timeouts.drain` is too long"),
-        (
-            "[log]\nlevel = 'loud'",
-            "`log.level` is none of the known words",
-        ),
+        ("[log]\nlevel = 'loud'", "`log.level` is not a known value"),
         (
             "[log]\naccess = 1",
             "`log.access` must be a boolean, not an integer",

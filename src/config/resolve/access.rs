@@ -1,4 +1,4 @@
-//! The access rules of one domain file: groups filled in, and what is missing in each rule.
+//! The access rules of one domain file: resolves groups and reports what is missing.
 
 mod groups;
 mod warnings;
@@ -24,8 +24,8 @@ use crate::config::source::{Source, Span};
 use crate::config::values::access::RawSelector;
 use crate::registry::action::Actions;
 
-/// The rules, or none where something is wrong with them; `directory` is that of the configuration,
-/// and `proxies` are believed about the addresses of clients.
+/// The rules, or `None` after an error. `directory` is the configuration directory, and `proxies`
+/// can claim any client address.
 pub(super) fn settings(
     file: &DomainFile,
     directory: &Path,
@@ -59,7 +59,7 @@ pub(super) fn settings(
     })
 }
 
-/// The names of users that a rule says itself.
+/// The user names in a rule.
 fn user_references_of(source: &Arc<Source>, raw: &RawAccess) -> Vec<UserReference> {
     let users = raw.users.given().into_iter().flatten();
     let named = users.filter_map(|entry| match entry.get_ref() {
@@ -76,7 +76,7 @@ fn user_references_of(source: &Arc<Source>, raw: &RawAccess) -> Vec<UserReferenc
     named.collect()
 }
 
-/// What an allow gives to each user as the user's own.
+/// The repositories with `${user}` of an allow rule.
 fn per_user_repositories_of(
     source: &Arc<Source>,
     raw: &RawAccess,
@@ -163,7 +163,7 @@ fn selector(
                 members,
             }),
             None => {
-                if groups.is_known() {
+                if groups.is_complete() {
                     let message = format!("`access.users` names the unknown group `@{name}`");
                     problems.push(Problem::at(
                         &file.source,
@@ -186,7 +186,7 @@ struct ListReader<'a> {
 }
 
 impl ListReader<'_> {
-    /// A list that every rule has.
+    /// A list that each rule must have.
     fn required<T: Clone>(
         &mut self,
         key: &str,
@@ -209,7 +209,7 @@ impl ListReader<'_> {
         }
     }
 
-    /// `Some(None)` where it is not written.
+    /// `Some(None)` if the list is absent.
     fn optional<T: Clone>(
         &mut self,
         key: &str,

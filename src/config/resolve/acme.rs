@@ -1,4 +1,4 @@
-//! The CAs of `moorgate.toml`, and how names are proved to them.
+//! The CAs and challenges of `moorgate.toml`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawAcmeSettings, RawCa, Setting};
 use crate::config::source::{Source, Span};
 
-/// The settings, defaults filled in, and the address of domains that write `acme = true`.
+/// The settings with defaults, and the contact address of domains with `acme = true`.
 pub(super) fn settings(main: &MainFile, problems: &mut Problems) -> (AcmeSettings, Option<String>) {
     let raw = main.raw.acme.or_empty();
     let dns_command = dns_command(main, &raw, problems);
@@ -55,7 +55,7 @@ fn dns_command(
         }));
         return None;
     };
-    // A bare name is looked for in PATH, as a shell does.
+    // A bare name is searched in PATH, as in a shell.
     if program.contains('/') {
         *program = main
             .source
@@ -120,7 +120,7 @@ fn challenges(
     kinds
 }
 
-/// Let's Encrypt where none is named.
+/// The CAs; Let's Encrypt by default.
 fn authorities(main: &MainFile, problems: &mut Problems) -> Vec<CaSettings> {
     let default = || vec![CaSettings::new(AcmeDirectory::Known(KnownCa::LetsEncrypt))];
     let Setting::Given(written, whole) = &main.raw.ca else {
@@ -204,7 +204,7 @@ fn authority(
     })
 }
 
-/// `eab_key_id` and `eab_hmac_key` together, and both for a CA that needs them.
+/// Checks that `eab_key_id` and `eab_hmac_key` come together, and both for a CA that requires them.
 fn check_binding(source: &Arc<Source>, raw: &RawCa, header: &Span, problems: &mut Problems) {
     let RawCa {
         directory,

@@ -1,4 +1,4 @@
-//! Names that two domains claim, and addresses that two listeners cannot both bind.
+//! Conflicts between domains: names and stores used twice, listeners that cannot both be bound.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ struct AddressClaim<'a> {
     file: &'a DomainFile,
     listen: &'a [RequestedListener],
     name: &'a HostName,
-    /// The one port on which an alias is claimed.
+    /// The port of an alias that is limited to one.
     port: Option<u16>,
     span: Span,
     is_domain: bool,
 }
 
-/// A domain is unique in the whole configuration, any other name on each listener.
+/// A domain is unique in the configuration, an alias on each listener.
 pub(super) fn names(
     files: &[DomainFile],
     listeners: &[Vec<RequestedListener>],
@@ -68,7 +68,7 @@ fn claims_of<'a>(
     domain.into_iter().chain(aliases)
 }
 
-/// What is wrong with two claims to the same name. Those of one file are looked at with the file.
+/// The conflict between two claims to the same name. Claims of one file are checked with the file.
 fn dispute(claim: &AddressClaim<'_>, other: &AddressClaim<'_>) -> Option<Problem> {
     if std::ptr::eq(claim.file, other.file) {
         return None;
@@ -102,9 +102,9 @@ fn dispute(claim: &AddressClaim<'_>, other: &AddressClaim<'_>) -> Option<Problem
     Some(Problem::at(&claim.file.source, &claim.span, message, help))
 }
 
-/// Every directory is the store of one domain.
+/// Each directory is the store of one domain.
 pub(super) fn stores(files: &[DomainFile], problems: &mut Problems) {
-    let mut held: HashMap<&str, &DomainFile> = HashMap::new();
+    let mut holders: HashMap<&str, &DomainFile> = HashMap::new();
     for file in files {
         let Some(upstream) = file.raw.upstream.given() else {
             continue;
@@ -112,7 +112,7 @@ pub(super) fn stores(files: &[DomainFile], problems: &mut Problems) {
         let Some((name, span)) = upstream.directory.given().zip(upstream.directory.span()) else {
             continue;
         };
-        if let Some(holder) = held.insert(name, file) {
+        if let Some(holder) = holders.insert(name, file) {
             let holder = holder.source.path().display();
             let message = format!("the directory `{name}` is already the store of {holder}");
             let help = "use another name, or serve the one domain under both names with `aliases`";
@@ -121,15 +121,15 @@ pub(super) fn stores(files: &[DomainFile], problems: &mut Problems) {
     }
 }
 
-/// What a listener is for: the key that sets it.
+/// The role of a listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum ListenerRole {
     Https,
     Http,
     Admin,
 }
 
-impl Role {
+impl ListenerRole {
     fn key(self) -> &'static str {
         match self {
             Self::Https => "https",
@@ -139,7 +139,7 @@ impl Role {
     }
 }
 
-/// Every address has one role, and no two of them overlap.
+/// Each address has one role, and no two addresses overlap.
 pub(super) fn listeners(
     domains: &[Vec<RequestedListener>],
     process: &Process,
@@ -148,10 +148,16 @@ pub(super) fn listeners(
     let https = domains
         .iter()
         .flatten()
-        .map(|listener| (listener, Role::Https));
-    let http = process.http.iter().map(|listener| (listener, Role::Http));
-    let admin = process.admin.iter().map(|listener| (listener, Role::Admin));
-    let mut bound: Vec<(&RequestedListener, Role)> = Vec::new();
+        .map(|listener| (listener, ListenerRole::Https));
+    let http = process
+        .http
+        .iter()
+        .map(|listener| (listener, ListenerRole::Http));
+    let admin = process
+        .admin
+        .iter()
+        .map(|listener| (listener, ListenerRole::Admin));
+    let mut bound: Vec<(&RequestedListener, ListenerRole)> = Vec::new();
     for (listener, role) in https.chain(http).chain(admin) {
         if bound
             .iter()
@@ -169,17 +175,20 @@ pub(super) fn listeners(
     }
 }
 
-/// Whether the system refuses to bind both. A port of 0 becomes another one each time.
+/// Whether the system refuses to bind both. Port 0 is a different port each time.
 fn overlap(a: ListenAddress, b: ListenAddress) -> bool {
-    // `[::]` takes IPv4 as well, `0.0.0.0` IPv4 alone.
+    // `[::]` covers IPv4 as well, `0.0.0.0` only IPv4.
     let covers =
         |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
     let (a, b) = (a.0, b.0);
     a.port() == b.port() && a.port() != 0 && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
 }
 
-/// Points at the one that is written; two defaults never collide.
-fn collision(one: (&RequestedListener, Role), two: (&RequestedListener, Role)) -> Option<Problem> {
+/// Points at the listener that is written; two defaults never collide.
+fn collision(
+    one: (&RequestedListener, ListenerRole),
+    two: (&RequestedListener, ListenerRole),
+) -> Option<Problem> {
     let ((at, role), (other, its)) = if one.0.written.is_some() {
         (one, two)
     } else {
@@ -193,8 +202,8 @@ fn collision(one: (&RequestedListener, Role), two: (&RequestedListener, Role)) -
         }
         None => {
             let help = match its {
-                Role::Http => "use another port, or write `http = []` in moorgate.toml",
-                Role::Https | Role::Admin => "use another port",
+                ListenerRole::Http => "use another port, or write `http = []` in moorgate.toml",
+                ListenerRole::Https | ListenerRole::Admin => "use another port",
             };
             (", the default of moorgate.toml,".to_owned(), help)
         }

@@ -1,4 +1,4 @@
-//! One domain file becomes one virtual host.
+//! Builds a virtual host from a domain file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::config::vhost::{
 };
 use crate::registry::host::Authority;
 
-/// The virtual host, or none where something that it needs is missing or wrong; all that can be
-/// said about the file is noted in either case.
+/// The virtual host, or `None` if a required setting is missing or invalid. All problems of the
+/// file are reported in either case.
 pub(super) fn virtual_host(
     file: &DomainFile,
     listen: &[RequestedListener],
@@ -65,7 +65,7 @@ pub(super) fn virtual_host(
     })
 }
 
-/// Each alias once, and none that is the domain itself.
+/// The aliases without duplicates and without the domain itself.
 fn aliases(
     file: &DomainFile,
     listen: &[RequestedListener],
@@ -120,8 +120,8 @@ fn auth(file: &DomainFile, problems: &mut Problems) -> Option<AuthSettings> {
     })
 }
 
-/// Token mode says nothing to a registry that wants to see passwords, and its settings nothing to
-/// basic mode.
+/// The mode of authentication. Token mode excludes an upstream that needs the client's password,
+/// and basic mode excludes the settings of tokens.
 fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<AuthMode> {
     let RawAuth {
         mode,
@@ -195,7 +195,7 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
     ];
     for (key, span) in others {
         let Some(span) = span else { continue };
-        let message = format!("`upstream.{key}` says nothing about a `directory`");
+        let message = format!("`upstream.{key}` has no effect with a `directory`");
         let help = "leave one of the two out: `directory` is a registry that moorgate keeps itself";
         problems.push(Problem::at(&file.source, span, message, help));
     }
@@ -203,12 +203,13 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
     Some(RegistrySettings::Store(StoreSettings {
         directory: state.join("store").join(&name),
         name,
-        collect_every: gc.or(Some(A_DAY)),
-        grace: gc_grace.or(A_DAY),
+        collect_every: gc.or(Some(DEFAULT_GC_INTERVAL)),
+        grace: gc_grace.or(DEFAULT_GRACE),
     }))
 }
 
-const A_DAY: Duration = Duration::from_secs(24 * 3600);
+const DEFAULT_GC_INTERVAL: Duration = Duration::from_hours(24);
+const DEFAULT_GRACE: Duration = Duration::from_hours(24);
 
 fn upstream(
     file: &DomainFile,
@@ -238,7 +239,7 @@ fn upstream(
         problems.push(Problem::at(
             &file.source,
             span,
-            "`upstream.roots` says nothing about http",
+            "`upstream.roots` has no effect with http",
             help,
         ));
     }
@@ -251,7 +252,7 @@ fn upstream(
     })
 }
 
-/// `username` and `password` together, and not with the client's own.
+/// The credentials for the upstream: `username` and `password` together, or the client's own.
 fn authorization(
     file: &DomainFile,
     raw: &RawUpstream,

@@ -1,4 +1,4 @@
-//! The settings of `moorgate.toml`, defaults filled in.
+//! The settings of `moorgate.toml` with defaults.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,12 +15,12 @@ use crate::config::raw::{
 use crate::config::snapshot::{ConnectionSettings, FailureBudgets, LogSettings};
 use crate::config::vhost::{Limits, ListenAddress, Timeouts};
 
-/// What holds for the process, and what domains start from.
+/// The settings of the process, and the defaults of domains.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) state: PathBuf,
     pub(super) acme: AcmeSettings,
-    /// The address of domains that write `acme = true`.
+    /// The contact address of domains with `acme = true`.
     pub(super) email: Option<String>,
     pub(super) https: Vec<RequestedListener>,
     pub(super) http: Vec<RequestedListener>,
@@ -73,12 +73,12 @@ impl Process {
     }
 }
 
-/// Where moorgate keeps what it makes itself.
+/// The directory for everything that moorgate writes.
 pub(super) fn state(main: &MainFile) -> PathBuf {
-    main.raw
-        .state
-        .given()
-        .map_or_else(|| PathBuf::from(STATE), |path| main.source.beside(path))
+    main.raw.state.given().map_or_else(
+        || PathBuf::from(DEFAULT_STATE),
+        |path| main.source.beside(path),
+    )
 }
 
 fn listeners(
@@ -112,7 +112,7 @@ fn admin(main: &MainFile, problems: &mut Problems) -> Option<RequestedListener> 
     }
     let (address, span) = (*setting.listen.given()?, setting.listen.span()?.clone());
     if !address.0.ip().is_loopback() {
-        let message = "`admin.listen` is not a loopback address: others can read what it tells";
+        let message = "`admin.listen` is not a loopback address: others can read what it reports";
         let help =
             "write \"127.0.0.1:9180\", unless a firewall or a private network stands before it";
         problems.push(Problem::at(&main.source, &span, message, help).warning());
@@ -130,7 +130,7 @@ fn trusted_proxies(main: &MainFile, problems: &mut Problems) -> TrustedProxies {
         .flatten()
         .filter(|entry| entry.get_ref().is_everything())
     {
-        let message = "`trusted_proxies` believes everybody: any client can choose its own address";
+        let message = "`trusted_proxies` contains all addresses: any client can claim any address";
         let help = "name the addresses of the proxies alone";
         problems.push(Problem::at(&main.source, &entry.span(), message, help).warning());
     }
@@ -179,7 +179,7 @@ fn connection(
         drain,
     } = timeouts;
     let default = ConnectionSettings::default();
-    // Sizes are bounded far below `usize` when they are read.
+    // The parser bounds sizes far below `usize::MAX`.
     let bytes = |size: Option<&u64>, default| {
         size.map_or(default, |size| usize::try_from(*size).unwrap_or(default))
     };
@@ -213,7 +213,6 @@ fn connection(
     settings
 }
 
-/// What is written, and `default` for the rest.
 pub(super) fn limits(raw: &RawLimits, default: Limits) -> Limits {
     let RawLimits { manifest, body } = raw;
     Limits {
@@ -222,7 +221,6 @@ pub(super) fn limits(raw: &RawLimits, default: Limits) -> Limits {
     }
 }
 
-/// What is written, and `default` for the rest.
 pub(super) fn timeouts(raw: &RawTimeouts, default: Timeouts) -> Timeouts {
     let RawTimeouts {
         first_body_byte,
@@ -242,4 +240,4 @@ pub(super) fn timeouts(raw: &RawTimeouts, default: Timeouts) -> Timeouts {
     }
 }
 
-const STATE: &str = "/var/lib/moorgate";
+const DEFAULT_STATE: &str = "/var/lib/moorgate";

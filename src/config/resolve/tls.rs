@@ -1,4 +1,4 @@
-//! Where the certificate of a domain comes from: a CA, files, or moorgate itself.
+//! The source of a domain's certificate: a CA, files, or moorgate's own CA.
 
 use std::net::IpAddr;
 
@@ -37,7 +37,7 @@ pub(super) fn certificate(
     }
     let has_files = !(certificate.is_absent() && key.is_absent());
     if internal.is_absent() && acme.is_absent() && !has_files {
-        let message = "nothing says where the certificate comes from";
+        let message = "no source of the certificate is given";
         problems.push(file.missing(header, message, HELP));
         return None;
     }
@@ -72,7 +72,7 @@ fn refuse_false(file: &DomainFile, raw: &RawTls, problems: &mut Problems) -> boo
     let internal = raw.internal.span().filter(|_| is_false);
     for (span, key) in [(acme, "acme"), (internal, "internal")] {
         let Some(span) = span else { continue };
-        let message = format!("`tls.{key}` is false, which says nothing");
+        let message = format!("`tls.{key}` is false, which has no effect");
         problems.push(Problem::at(&file.source, span, message, HELP));
     }
     acme.is_some() || internal.is_some()
@@ -116,7 +116,7 @@ fn refuse_acme_keys(file: &DomainFile, raw: &RawTls, problems: &mut Problems) {
         (fallback.span(), "fallback"),
     ] {
         let Some(span) = span else { continue };
-        let message = format!("`tls.{key}` says nothing without `acme`");
+        let message = format!("`tls.{key}` has no effect without `acme`");
         problems.push(Problem::at(&file.source, span, message, "leave it out"));
     }
 }
@@ -133,7 +133,7 @@ struct AcmeDomain<'a> {
 }
 
 impl<'a> AcmeDomain<'a> {
-    /// None for a domain without a name or without `acme`.
+    /// `None` for a domain without a name or without `acme`.
     fn new(
         file: &'a DomainFile,
         raw: &'a RawTls,
@@ -238,8 +238,7 @@ impl<'a> AcmeDomain<'a> {
     }
 }
 
-/// Whether anybody outside could mean the same by this name or address (RFC 6761, RFC 6762, RFC
-/// 6890).
+/// Whether a name or an address is unique on the Internet (RFC 6761, RFC 6762, RFC 6890).
 fn is_public(name: &HostName) -> bool {
     match name.ip() {
         Some(IpAddr::V4(ip)) => {

@@ -1,4 +1,4 @@
-//! The values of access rules: whom, what, where and from where.
+//! Parsers for the values of access rules: selectors, repositories, tags, actions, networks.
 
 use ipnet::IpNet;
 use toml::de::DeValue;
@@ -8,7 +8,7 @@ use crate::config::network::{Network, NetworkError};
 use crate::registry::action::{Action, Actions};
 use crate::registry::pattern::{InvalidPattern, Pattern, RepositoryPattern};
 
-/// Whom a rule is about, as written: a group is only a name yet.
+/// The users of a rule, as written: groups are not resolved yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) enum RawSelector {
     Name(Pattern),
@@ -17,8 +17,7 @@ pub(in crate::config) enum RawSelector {
     Anonymous,
 }
 
-/// A user, a pattern of users, a group, or one of the two words for those who are and are not
-/// logged in.
+/// A user, a pattern of user names, a group, `@authenticated` or `@anonymous`.
 pub(in crate::config) fn selector(value: &DeValue<'_>) -> Value<RawSelector> {
     let help = "write a user's name (`*` stands for any characters), \"@GROUP\", \"@authenticated\" or \"@anonymous\"";
     let text = text(value, help)?;
@@ -30,7 +29,7 @@ pub(in crate::config) fn selector(value: &DeValue<'_>) -> Value<RawSelector> {
     }
 }
 
-/// The name of a user, or a pattern of names.
+/// A user name, or a pattern of user names.
 pub(in crate::config) fn user(value: &DeValue<'_>) -> Value<Pattern> {
     let help = "write the name of a user in the htpasswd file";
     let text = text(value, help)?;
@@ -41,7 +40,7 @@ pub(in crate::config) fn user(value: &DeValue<'_>) -> Value<Pattern> {
     }
 }
 
-/// What an htpasswd file can hold, and no `@` at the beginning, where it would be a group.
+/// Whether an htpasswd file can contain this user name. A leading `@` would make it a group.
 pub(in crate::config) fn is_user(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 255
@@ -63,7 +62,7 @@ pub(in crate::config) fn group_name(text: &str) -> Value<String> {
     Ok(text.to_owned())
 }
 
-/// A pattern of repositories.
+/// A pattern of repository names.
 pub(in crate::config) fn repository_pattern(value: &DeValue<'_>) -> Value<RepositoryPattern> {
     let help = "write a name like \"base/app\", in which `*` stands for one level or a part of it, `**` for any levels, \
                 and `${user}` for the user's own name";
@@ -96,14 +95,14 @@ pub(in crate::config) fn tag_pattern(value: &DeValue<'_>) -> Value<Pattern> {
     }
 }
 
-/// One action, or all.
+/// One action, or `"all"`.
 pub(in crate::config) fn actions(value: &DeValue<'_>) -> Value<Actions> {
-    let mut words: Vec<_> = Action::ALL
+    let mut choices: Vec<_> = Action::ALL
         .into_iter()
         .map(|action| (action.as_str(), Actions::from(action)))
         .collect();
-    words.push(("all", Actions::ALL));
-    choice(value, &words)
+    choices.push(("all", Actions::ALL));
+    choice(value, &choices)
 }
 
 /// A network, or a single address.

@@ -1,4 +1,4 @@
-//! The values of ACME: addresses to write to, names for certificates, directories of CAs.
+//! Parsers for values of ACME: contact addresses, certificate names, directories of CAs.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,12 +7,10 @@ use toml::de::DeValue;
 use super::{InvalidValue, host_name, text};
 use crate::config::acme::{AcmeDirectory, CertifiedName, KnownCa};
 
-/// Who the CA may write to, or `true` for the address of moorgate.toml.
+/// The contact address for the CA, or `true` for the address of moorgate.toml.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) enum RawAcme {
-    /// This domain's own address.
     Contact(String),
-    /// `true` or `false`.
     Flag(bool),
 }
 
@@ -24,7 +22,7 @@ pub(in crate::config) fn acme(value: &DeValue<'_>) -> Result<RawAcme, InvalidVal
     }
 }
 
-/// One mail address that can stand in a `mailto:` URL as it is (RFC 8555 §7.3).
+/// One mail address that needs no escapes in a `mailto:` URL (RFC 8555 §7.3).
 pub(in crate::config) fn email(value: &DeValue<'_>) -> Result<String, InvalidValue> {
     let help = "write one mail address, such as \"ops@example.com\"";
     let text = text(value, help)?;
@@ -38,7 +36,7 @@ pub(in crate::config) fn email(value: &DeValue<'_>) -> Result<String, InvalidVal
     }
 }
 
-/// A host name, or one behind `*.`.
+/// A host name, or `*.` and a host name.
 pub(in crate::config) fn certified_name(
     value: &DeValue<'_>,
 ) -> Result<CertifiedName, InvalidValue> {
@@ -59,7 +57,7 @@ pub(in crate::config) fn certified_name(
     }
 }
 
-/// The name of a known CA, or the URL of a directory.
+/// The name of a known CA, or the https URL of a directory.
 pub(in crate::config) fn directory(value: &DeValue<'_>) -> Result<AcmeDirectory, InvalidValue> {
     let known: Vec<_> = KnownCa::ALL
         .iter()
@@ -89,8 +87,8 @@ pub(in crate::config) fn directory(value: &DeValue<'_>) -> Result<AcmeDirectory,
     }
 }
 
-/// A word that a CA knows: the name of a profile, of a chain's issuer, of a key.
-pub(in crate::config) fn word(value: &DeValue<'_>) -> Result<String, InvalidValue> {
+/// A name that the CA defines: of a profile, of a chain's issuer, of a key.
+pub(in crate::config) fn ca_defined_name(value: &DeValue<'_>) -> Result<String, InvalidValue> {
     let help = "write the name that the CA documents, in quotes";
     let text = text(value, help)?;
     if text.is_empty() || text.chars().any(char::is_control) {
@@ -107,14 +105,14 @@ pub(in crate::config) fn resolver(value: &DeValue<'_>) -> Result<SocketAddr, Inv
     let server = text
         .parse()
         .ok()
-        .map(|address: IpAddr| SocketAddr::new(address, DNS))
+        .map(|address: IpAddr| SocketAddr::new(address, DNS_PORT))
         .or_else(with_port);
     server
         .filter(|server| server.port() != 0)
         .ok_or_else(|| InvalidValue::new("is not an address", help))
 }
 
-/// A program or one of its arguments.
+/// A program, or one of its arguments.
 pub(in crate::config) fn argument(value: &DeValue<'_>) -> Result<String, InvalidValue> {
     let help = "write the program and its arguments, each in quotes";
     let text = text(value, help)?;
@@ -124,8 +122,7 @@ pub(in crate::config) fn argument(value: &DeValue<'_>) -> Result<String, Invalid
     Ok(text.to_owned())
 }
 
-/// The port of DNS.
-const DNS: u16 = 53;
+const DNS_PORT: u16 = 53;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The URL of an upstream: `scheme://host[:port][/base]`, nothing else.
+//! The parser for the URL of an upstream: `scheme://host[:port][/base]`.
 
 use toml::de::DeValue;
 
@@ -6,7 +6,7 @@ use super::{InvalidValue, text};
 use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::registry::host::Authority;
 
-/// Reads it. No message shows any of it, since people write passwords into URLs.
+/// Parses the URL. No message shows a part of it, since people write passwords into URLs.
 pub(in crate::config) fn upstream_url(value: &DeValue<'_>) -> Result<UpstreamUrl, InvalidValue> {
     let text = text(value, HELP)?;
     let (scheme, rest) = scheme(text)
@@ -48,8 +48,8 @@ fn scheme(text: &str) -> Option<(Scheme, &str)> {
         .then_some((Scheme::Https, rest))
 }
 
-/// Only what every server understands alike: the path is put before the client's own, so nothing
-/// in it may be open to interpretation.
+/// The base path, which precedes the path of each request. Only characters that all servers
+/// interpret alike are allowed.
 fn base_path(path: &str) -> Result<String, InvalidValue> {
     let path = path.strip_suffix('/').unwrap_or(path);
     for segment in path.split('/').skip(1) {

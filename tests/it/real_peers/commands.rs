@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::fixture::RegistriesFixture;
-use crate::harness::Domain;
 use super::process::{self, Output, moorgate, run, tool};
+use crate::harness::Domain;
 
 fn in_directory(path: &Path) -> Command {
     process::command(&moorgate(), path)
@@ -115,7 +115,14 @@ fn ctl_sh_knows_the_listeners_as_moorgate_does() {
     let columns: Vec<_> = line.split_whitespace().collect();
     assert_eq!(
         columns,
-        ["moorgate", "-", "stopped", ":8443", "127.0.0.1:9443", "127.0.0.1:9180"],
+        [
+            "moorgate",
+            "-",
+            "stopped",
+            ":8443",
+            "127.0.0.1:9443",
+            "127.0.0.1:9180"
+        ],
         "{}",
         output.stdout
     );

@@ -1,4 +1,4 @@
-//! Groups: those of `[groups]`, or of a file with lines like `devs: alice bob`.
+//! The groups of `[groups]`, or of a file with lines like `devs: alice bob`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::registry::pattern::Pattern;
 /// The groups of a domain.
 pub(super) struct Groups {
     groups: BTreeMap<String, Group>,
-    /// Whether all of them could be read.
-    known: bool,
+    /// Whether all groups are valid.
+    is_complete: bool,
     source: Arc<Source>,
 }
 
@@ -24,7 +24,7 @@ struct Group {
 }
 
 impl Groups {
-    /// Who is in a group.
+    /// The members of a group.
     pub(super) fn members(&self, name: &str) -> Option<Arc<[Box<str>]>> {
         let group = self.groups.get(name)?;
         Some(
@@ -36,12 +36,12 @@ impl Groups {
         )
     }
 
-    /// Whether a group that is not here is nowhere.
-    pub(super) fn is_known(&self) -> bool {
-        self.known
+    /// Whether all groups are valid, so that a missing group does not exist.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
-    /// What to do about an unknown group.
+    /// The help for an unknown group.
     pub(super) fn help(&self) -> String {
         if self.groups.is_empty() {
             return "write the group in [groups], as devs = [\"alice\", \"bob\"]".to_owned();
@@ -54,7 +54,7 @@ impl Groups {
         format!("there are {}", names.join(", "))
     }
 
-    /// Every member, to be held against the htpasswd.
+    /// All members, to be compared with the htpasswd file.
     pub(super) fn user_references(&self) -> Vec<UserReference> {
         let members = self.groups.values().flat_map(|group| &group.members);
         let named = members.map(|(name, span)| UserReference {
@@ -65,7 +65,7 @@ impl Groups {
         named.collect()
     }
 
-    /// Groups without anybody in them, and where.
+    /// Groups without members, with their positions.
     pub(super) fn empty(&self) -> impl Iterator<Item = (&Arc<Source>, &Span, &str)> {
         let empty = self
             .groups
@@ -75,7 +75,7 @@ impl Groups {
     }
 }
 
-/// Reads the groups from where the domain says they are.
+/// Reads the groups of a domain file or of its `groups_file`.
 pub(super) fn groups(file: &DomainFile, problems: &mut Problems) -> Groups {
     let raw = &file.raw;
     if let Some(span) = raw.groups_file.span().filter(|_| !raw.groups.is_absent()) {
@@ -86,7 +86,7 @@ pub(super) fn groups(file: &DomainFile, problems: &mut Problems) -> Groups {
     match &file.groups {
         Some(source) => from_file(source, problems),
         None => Groups {
-            known: raw.groups_file.is_absent()
+            is_complete: raw.groups_file.is_absent()
                 && (raw.groups.is_absent() || raw.groups.given().is_some()),
             groups: from_table(file, problems),
             source: file.source.clone(),
@@ -118,7 +118,7 @@ fn from_table(file: &DomainFile, problems: &mut Problems) -> BTreeMap<String, Gr
     groups
 }
 
-/// Lines of a name, a colon, and users with spaces between them; `#` begins a comment.
+/// Reads lines of a name, a colon, and users separated by white space; `#` begins a comment.
 fn from_file(source: &Arc<Source>, problems: &mut Problems) -> Groups {
     let mut reader = GroupsFileReader {
         source,
@@ -137,7 +137,7 @@ fn from_file(source: &Arc<Source>, problems: &mut Problems) -> Groups {
     }
     Groups {
         groups: reader.groups,
-        known: reader.is_complete,
+        is_complete: reader.is_complete,
         source: source.clone(),
     }
 }
@@ -163,7 +163,7 @@ impl GroupsFileReader<'_> {
         match group_name(name) {
             Err(error) => self.report(&span, format!("`{name}` {error}"), &error.help),
             Ok(_) if self.groups.contains_key(name) => {
-                let message = format!("the group `{name}` is there twice");
+                let message = format!("the group `{name}` is defined twice");
                 self.report(&span, message, "write all of its users on one line");
             }
             Ok(name) => {

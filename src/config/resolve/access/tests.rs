@@ -127,7 +127,7 @@ fn groups_may_stand_in_a_file() {
     --> /etc/moorgate/groups:2:1
      = help: call it anything but `authenticated` and `anonymous`, with letters, digits, `.`, `_` and `-`
 
-    error: the group `x` is there twice
+    error: the group `x` is defined twice
     --> /etc/moorgate/groups:4:1
      = help: write all of its users on one line
 
@@ -187,7 +187,7 @@ fn all_problems_of_rules_are_noted() {
        |
        = help: `**` stands for whole levels: write "base/**"
 
-    error: `access.actions` is none of the known words
+    error: `access.actions` is not a known value
       --> /etc/moorgate/conf.d/ci.toml:14:12
        |
     14 | actions = ['pul']
@@ -272,7 +272,7 @@ fn what_cannot_be_meant_is_warned_of() {
         [[access]]\nusers = ['alice']\nrepositories = ['old/**']\ntags = ['v*']\nactions = ['delete-tag', 'delete-manifest']\n\
         [[access]]\ndeny = true\nusers = ['@authenticated']\nrepositories = ['**']\nactions = ['delete-tag', 'delete-manifest']\n";
     insta::assert_snapshot!(said("", rest, None), @r#"
-    warning: the group `none` has nobody in it
+    warning: the group `none` has no members
      --> /etc/moorgate/conf.d/ci.toml:9:1
       |
     9 | none = []
@@ -280,7 +280,7 @@ fn what_cannot_be_meant_is_warned_of() {
       |
       = help: write its users, or leave it out
 
-    warning: this rule can never match: its groups have nobody in them
+    warning: this rule can never match: its groups have no members
       --> /etc/moorgate/conf.d/ci.toml:10:1
        |
     10 | [[access]]
@@ -425,7 +425,7 @@ fn what_no_request_can_be_about_is_warned_of() {
         actions = ['pull']\nnetworks = ['10.1.0.0/16', '192.0.2.0/24']\n\
         [[access]]\nusers = ['alice']\nrepositories = ['keep']\nactions = ['push', 'delete-tag']\n";
     insta::assert_snapshot!(said("", rest, None), @r"
-    warning: no repository can be called like `base/.app`
+    warning: no repository name can match `base/.app`
       --> /etc/moorgate/conf.d/ci.toml:10:17
        |
     10 | repositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']
@@ -433,7 +433,7 @@ fn what_no_request_can_be_about_is_warned_of() {
        |
        = help: the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them
 
-    warning: no repository can be called like `-x`
+    warning: no repository name can match `-x`
       --> /etc/moorgate/conf.d/ci.toml:10:36
        |
     10 | repositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']
@@ -441,7 +441,7 @@ fn what_no_request_can_be_about_is_warned_of() {
        |
        = help: the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them
 
-    warning: no repository can be called like `a..b/**`
+    warning: no repository name can match `a..b/**`
       --> /etc/moorgate/conf.d/ci.toml:10:42
        |
     10 | repositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']
@@ -449,7 +449,7 @@ fn what_no_request_can_be_about_is_warned_of() {
        |
        = help: the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them
 
-    warning: no repository can be called like `_*`
+    warning: no repository name can match `_*`
       --> /etc/moorgate/conf.d/ci.toml:10:53
        |
     10 | repositories = ['base/.app', 'ok', '-x', 'a..b/**', '_*']
@@ -457,7 +457,7 @@ fn what_no_request_can_be_about_is_warned_of() {
        |
        = help: the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them
 
-    warning: whoever is in `10.0.0.0/8` can claim any address, also of `10.1.0.0/16`: it is in `trusted_proxies`
+    warning: clients in `10.0.0.0/8` can claim any address, also of `10.1.0.0/16`: it is in `trusted_proxies`
       --> /etc/moorgate/conf.d/ci.toml:12:13
        |
     12 | networks = ['10.1.0.0/16', '192.0.2.0/24']

@@ -1,5 +1,5 @@
-//! What is allowed in rules and still cannot be meant: rules that never match, and tags that say
-//! nothing.
+//! Warnings about rules that are valid and hardly intended: rules that never match, tags without
+//! effect.
 
 mod unreachable;
 
@@ -18,7 +18,7 @@ use crate::config::source::{Source, Span};
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Action;
 
-/// Adds all warnings about the rules of a file. `rules` are those of the file, one for each.
+/// Adds all warnings about the rules of a file. `rules` are its rules in order.
 pub(super) fn add(
     file: &DomainFile,
     rules: &[AccessRule],
@@ -29,7 +29,7 @@ pub(super) fn add(
     let auth = file.raw.auth.given();
     let anonymous = auth.map_or(AnonymousAccess::None, |auth| auth.anonymous.or_empty());
     for (source, span, name) in groups.empty() {
-        let message = format!("the group `{name}` has nobody in it");
+        let message = format!("the group `{name}` has no members");
         problems
             .push(Problem::at(source, span, message, "write its users, or leave it out").warning());
     }
@@ -46,7 +46,7 @@ pub(super) fn add(
     }
 }
 
-/// A warning about a place of the file.
+/// A warning at a position of the file.
 struct Warning {
     span: Span,
     message: String,
@@ -59,7 +59,7 @@ impl Warning {
     }
 }
 
-/// Whether a rule as a whole does what it seems to do.
+/// Warnings about a rule as a whole.
 fn about_rule(
     rule: &AccessRule,
     raw: &Spanned<RawAccess>,
@@ -88,21 +88,21 @@ fn about_rule(
         .collect()
 }
 
-/// Patterns that match no valid name.
+/// Warnings about patterns that match no valid name.
 fn about_repositories(raw: &RawAccess) -> impl Iterator<Item = Warning> {
     let written = raw.repositories.given().into_iter().flatten();
     let impossible = written.filter(|entry| !entry.get_ref().is_possible(None));
     impossible.map(|entry| Warning {
         span: entry.span(),
         message: format!(
-            "no repository can be called like `{}`",
+            "no repository name can match `{}`",
             entry.get_ref().as_str()
         ),
         help: NAMES.to_owned(),
     })
 }
 
-/// Networks whose addresses a trusted proxy can claim.
+/// Warnings about networks whose addresses a trusted proxy can claim.
 fn about_networks(raw: &RawAccess, proxies: &TrustedProxies) -> impl Iterator<Item = Warning> {
     let written = raw.networks.given().into_iter().flatten();
     written.filter_map(move |entry| {
@@ -111,7 +111,7 @@ fn about_networks(raw: &RawAccess, proxies: &TrustedProxies) -> impl Iterator<It
         Some(Warning {
             span: entry.span(),
             message: format!(
-                "whoever is in `{proxies}` can claim any address, also of `{network}`: it is in `trusted_proxies`"
+                "clients in `{proxies}` can claim any address, also of `{network}`: it is in `trusted_proxies`"
             ),
             help: "name the proxies alone in `trusted_proxies` of moorgate.toml, without their neighbours"
                 .to_owned(),
@@ -119,7 +119,7 @@ fn about_networks(raw: &RawAccess, proxies: &TrustedProxies) -> impl Iterator<It
     })
 }
 
-/// What `tags` do not say, though it looks so.
+/// `tags` that do not restrict what they seem to restrict.
 fn idle_tags(rule: &AccessRule) -> Option<(String, String)> {
     rule.tags.as_ref()?;
     let help = "tags restrict writes only, since a pull by digest has no tag: write a rule of its own for them";
@@ -129,7 +129,7 @@ fn idle_tags(rule: &AccessRule) -> Option<(String, String)> {
             .iter()
             .any(|a| a.is_of_tag() || a == Action::DeleteManifest)
     {
-        // Said already: the rule never matches.
+        // Reported already: the rule never matches.
         return None;
     }
     let idle = rule
@@ -159,14 +159,14 @@ fn idle_tags(rule: &AccessRule) -> Option<(String, String)> {
     None
 }
 
-/// By which way round a rule that keeps tags lets them be moved.
+/// A rule without `overwrite` that still allows tags to be moved.
 fn moved_tags(rule: &AccessRule, rules: &[AccessRule]) -> Option<(String, String)> {
     let has = |action| rule.actions.has(action);
-    let is_kept = rules
+    let is_protected = rules
         .iter()
         .any(|other| other.deny && other.actions.has(Action::DeleteTag));
     if rule.deny
-        || is_kept
+        || is_protected
         || !has(Action::Push)
         || !has(Action::DeleteTag)
         || has(Action::Overwrite)
@@ -178,7 +178,7 @@ fn moved_tags(rule: &AccessRule, rules: &[AccessRule]) -> Option<(String, String
     Some((message.to_owned(), help.to_owned()))
 }
 
-/// For whom pulls without a login do not work.
+/// Warnings about pulls without a login that do not work.
 fn add_about_anonymous(file: &DomainFile, rules: &[AccessRule], problems: &mut Problems) {
     let Some(auth) = file.raw.auth.given() else {
         return;
@@ -200,7 +200,7 @@ fn add_about_anonymous(file: &DomainFile, rules: &[AccessRule], problems: &mut P
             help,
         );
     }
-    // A mode that is misspelt is probably not the one that works without being named.
+    // A misspelt mode is probably not the default.
     if matches!(auth.mode, Setting::Invalid) || auth.mode.or_empty() == RawMode::Token {
         return;
     }
@@ -211,5 +211,4 @@ fn add_about_anonymous(file: &DomainFile, rules: &[AccessRule], problems: &mut P
     );
 }
 
-/// What names of repositories are.
 const NAMES: &str = "the levels of a name are of lower-case letters and digits, with `.`, `_`, `__` or dashes between them";

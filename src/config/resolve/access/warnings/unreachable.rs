@@ -7,7 +7,7 @@ use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Action;
 use crate::registry::pattern::{Pattern, RepositoryPattern};
 
-/// The reason why a rule never applies, and help.
+/// The reason why a rule never applies, and the help.
 pub(super) fn unreachable_reason(
     rule: &AccessRule,
     rules: &[AccessRule],
@@ -17,7 +17,7 @@ pub(super) fn unreachable_reason(
     let is_anonymous = |selector: &Selector| *selector == Selector::Anonymous;
     if rule.users.iter().all(is_empty) {
         return Some((
-            "its groups have nobody in them".to_owned(),
+            "its groups have no members".to_owned(),
             "write the users of the group".to_owned(),
         ));
     }
@@ -60,12 +60,12 @@ pub(super) fn unreachable_reason(
     ))
 }
 
-/// Whether a deny takes away everything that a rule gives, as far as their texts tell.
+/// Whether a deny rule covers everything that another rule allows, as far as their texts tell.
 fn covers(deny: &AccessRule, rule: &AccessRule) -> bool {
     let user = |selector: &Selector| {
         let by_one = |name: &Pattern| deny.users.iter().any(|denied| includes(denied, name));
         match selector {
-            // Its users may have it still, by other names.
+            // Users with a login may still match.
             Selector::Anonymous => false,
             Selector::Authenticated => by_one(&Pattern::new("*")),
             Selector::Name(pattern) => by_one(pattern),
@@ -97,7 +97,7 @@ fn covers(deny: &AccessRule, rule: &AccessRule) -> bool {
         && rule.repositories.iter().all(repository)
 }
 
-/// Whether users of such names are all among those of a deny.
+/// Whether a selector of a deny rule includes all users of a pattern.
 fn includes(selector: &Selector, name: &Pattern) -> bool {
     match selector {
         Selector::Authenticated => true,
