@@ -5,9 +5,6 @@ mod networks;
 mod rows;
 mod texts;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use self::networks::Networks;
 use self::rows::{Bits, Rows};
 use self::texts::Texts;
@@ -64,9 +61,6 @@ struct Tags {
     allows: Rows,
     named: Texts,
 }
-
-/// Keys are an administrator's, so that nobody can choose ones that collide.
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<Fnv>>;
 
 impl Index {
     /// Indexes rules that are ordered by rank.
@@ -206,24 +200,3 @@ impl Tags {
 
 /// So few rows are compared one by one: searching on would cost as much.
 const MAX_COMPARED_ROWS: usize = 4;
-
-/// FNV-1a: for a few short keys it costs a third of the standard hash.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
-use super::Map;
 use super::rows::{Bits, Rows};
 
 /// Rows by network.
@@ -13,7 +13,7 @@ pub(super) struct Networks {
     /// Rules without networks.
     any: Rows,
     /// By prefix length.
-    some: Vec<(u8, Map<IpNet, Rows>)>,
+    some: Vec<(u8, FxHashMap<IpNet, Rows>)>,
 }
 
 impl Networks {
@@ -29,7 +29,7 @@ impl Networks {
                 .iter()
                 .position(|(other, _)| *other == length)
                 .unwrap_or_else(|| {
-                    self.some.push((length, Map::default()));
+                    self.some.push((length, FxHashMap::default()));
                     self.some.len() - 1
                 });
             if let Some((_, map)) = self.some.get_mut(at) {

@@ -2,8 +2,8 @@
 //! finds the literals of all patterns in one pass over a text.
 
 use aho_corasick::AhoCorasick;
+use rustc_hash::FxHashMap;
 
-use super::Map;
 use super::rows::{Bits, Rows};
 use crate::registry::pattern::literals::{Literal, LiteralPosition};
 
@@ -11,7 +11,7 @@ use crate::registry::pattern::literals::{Literal, LiteralPosition};
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     /// By patterns without a wildcard.
-    whole: Map<Box<str>, Rows>,
+    whole: FxHashMap<Box<str>, Rows>,
     /// Rows of patterns without a literal.
     any: Rows,
     /// Rows that are not indexed yet, with their literals.
@@ -55,12 +55,12 @@ impl Texts {
     /// Indexes the rows that were added.
     pub(super) fn finish(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
-        let mut uses: Map<&Literal, usize> = Map::default();
+        let mut uses: FxHashMap<&Literal, usize> = FxHashMap::default();
         for literal in waiting.iter().flat_map(|(_, literals)| literals) {
             *uses.entry(literal).or_default() += 1;
         }
         let mut texts: Vec<&str> = Vec::new();
-        let mut numbers: Map<&str, usize> = Map::default();
+        let mut numbers: FxHashMap<&str, usize> = FxHashMap::default();
         for (row, literals) in &waiting {
             let rarest = literals.iter().min_by_key(|literal| {
                 (
