@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use fixedbitset::FixedBitSet;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
-use super::rows::{Bits, Rows};
+use super::rows::Rows;
 
 /// Rows by network.
 #[derive(Debug, Default)]
@@ -39,14 +40,14 @@ impl Networks {
     }
 
     /// Adds the rows whose networks contain an address.
-    pub(super) fn find(&self, client: IpAddr, to: &mut Bits) {
-        to.add(&self.any);
+    pub(super) fn find(&self, client: IpAddr, to: &mut FixedBitSet) {
+        self.any.add_to(to);
         for (length, map) in &self.some {
             let Ok(network) = IpNet::new(client, *length) else {
                 continue;
             };
             if let Some(rows) = map.get(&network.trunc()) {
-                to.add(rows);
+                rows.add_to(to);
             }
         }
     }

@@ -2,9 +2,10 @@
 //! finds the literals of all patterns in one pass over a text.
 
 use aho_corasick::AhoCorasick;
+use fixedbitset::FixedBitSet;
 use rustc_hash::FxHashMap;
 
-use super::rows::{Bits, Rows};
+use super::rows::Rows;
 use crate::registry::pattern::literals::{Literal, LiteralPosition};
 
 /// Rows by patterns.
@@ -99,12 +100,12 @@ impl Texts {
 
     /// Adds the rows whose pattern can match a text to `to`, and those of a pattern without a wildcard
     /// to `whole`, if it is given.
-    pub(super) fn find(&self, text: &str, to: &mut Bits, whole: Option<&mut Bits>) {
-        to.add(&self.any);
+    pub(super) fn find(&self, text: &str, to: &mut FixedBitSet, whole: Option<&mut FixedBitSet>) {
+        self.any.add_to(to);
         if let Some(rows) = self.whole.get(text) {
             match whole {
-                Some(whole) => whole.add(rows),
-                None => to.add(rows),
+                Some(whole) => rows.add_to(whole),
+                None => rows.add_to(to),
             }
         }
         let Some(automaton) = &self.automaton else {
@@ -114,12 +115,12 @@ impl Texts {
             let Some(places) = self.literals.get(found.pattern().as_usize()) else {
                 continue;
             };
-            to.add(&places.inside);
+            places.inside.add_to(to);
             if found.start() == 0 {
-                to.add(&places.start);
+                places.start.add_to(to);
             }
             if found.end() == text.len() {
-                to.add(&places.end);
+                places.end.add_to(to);
             }
         }
     }
