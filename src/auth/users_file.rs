@@ -329,7 +329,7 @@ mod tests {
         std::fs::write(&path, format!("# users\n{TWO}")).expect("written");
         assert!(matches!(file.refresh(), Refreshed::Reloaded(_)));
         assert!(knows(&file, "two"));
-        // One that has entries, of which none can be used, has gone wrong, and stays so.
+        // A file of which no entry is usable is a problem, however long it stays.
         std::fs::write(&path, "two:plain\n").expect("written");
         assert!(matches!(
             file.refresh(),

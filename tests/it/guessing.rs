@@ -1,4 +1,4 @@
-//! Guessing at passwords: what it costs, whom it locks out, and who is told apart.
+//! Guessing at passwords: its cost, its lockouts, and who is not affected.
 
 mod budgets;
 mod control;
@@ -10,17 +10,17 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::{Clock, Domain, Gateway, Head, Origin, RawPeer, Setup, basic};
 
-/// A gateway that believes this machine about the addresses of clients.
+/// A gateway that trusts this machine as a proxy.
 struct GuessingFixture {
     gateway: Gateway,
     origin: Origin,
     client: RawPeer<TlsStream<TcpStream>>,
-    /// It stands still: tries come back with time, however long the test takes.
+    /// Stopped, since tries are restored with time.
     clock: Clock,
 }
 
 impl GuessingFixture {
-    /// With so many tries for an address and for a user, in ten minutes.
+    /// With budgets for an address and for a user in ten minutes.
     async fn new(address: u32, user: u32) -> Self {
         let origin = Origin::new().await;
         let domain = Domain::new("ci.test", &origin.url()).user("bob", "hunter2");
@@ -54,7 +54,7 @@ impl GuessingFixture {
         self.answer(from, user, password).await.0.status()
     }
 
-    /// Guesses until no more is looked at: how many were.
+    /// Guesses until the gateway answers 429. Returns the number of guesses before.
     async fn guess_on(&mut self, from: &str, user: &str, word: &str) -> u32 {
         for number in 0..200 {
             match self.login(from, user, &format!("{word} {number}")).await {

@@ -35,7 +35,7 @@ async fn login(gateway: &Gateway, upstream: &Upstream, user: &str, password: &st
 async fn a_hundred_concurrent_logins_cost_one_hash() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
-    // Dear enough that all of them come while the first is checked.
+    // A cost at which all of them arrive while the first is checked.
     change(
         &gateway,
         &format!("alice:{}\n", bcrypt::hash("secret", 11).unwrap()),
@@ -121,7 +121,7 @@ async fn an_unknown_user_takes_as_long_as_a_wrong_password() {
     let upstream = Upstream::new().await;
     let domain = Domain::new("ci.test", &upstream.url());
     let gateway = Setup::new().domain(domain).unbounded().start().await;
-    // Alice's own entry is far cheaper than the dearest.
+    // The cost of alice's own entry is far below the highest.
     let entries = [("alice", 4), ("bob", 8)];
     let lines =
         entries.map(|(user, cost)| format!("{user}:{}\n", bcrypt::hash("secret", cost).unwrap()));

@@ -99,9 +99,9 @@ fn unknown_users_cost_as_much_as_the_highest_entry() {
     let file = format!("a:{HASH}\nb:{}\n", HASH.replace("$04$", "$09$"));
     let users = Htpasswd::parse(file.as_bytes());
     let nine = Cost::new(9).expect("allowed");
-    let stranger = users.claim("nobody");
+    let unknown = users.claim("nobody");
     assert_eq!(
-        (stranger.user, stranger.hash.cost(), stranger.highest),
+        (unknown.user, unknown.hash.cost(), unknown.highest),
         (None, nine, nine)
     );
     let a = users.claim("a");

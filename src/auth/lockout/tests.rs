@@ -84,7 +84,7 @@ fn an_address_has_its_tries_and_no_more() {
     assert_eq!(
         fixture.guess("192.0.2.1", "bob", 9),
         "address",
-        "whoever it tries"
+        "for every user"
     );
     assert!(fixture.is_admitted("192.0.2.2", "alice"));
 }
@@ -232,7 +232,7 @@ fn guessing_from_many_addresses_leaves_each_of_them_one_try_and_locks_out_nobody
             "user"
         );
     }
-    // Whoever has done nothing wrong is heard, and has one try.
+    // An address without failures is admitted, with one try.
     assert!(fixture.is_admitted("192.0.2.7", "alice"));
     assert_eq!(fixture.guess_on("192.0.2.7", "alice", 20), 1);
     // Other names, and the user where it is at home, are as before.
@@ -321,7 +321,7 @@ fn the_memory_for_many_addresses_and_names_is_bounded() {
     assert_eq!(
         fixture.lockout.status(fixture.now).bytes,
         0,
-        "nothing before somebody fails"
+        "no memory before the first failure"
     );
     for round in 0..4_u32 {
         for number in 0..100_000_u32 {

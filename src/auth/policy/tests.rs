@@ -92,10 +92,10 @@ fn without_a_rule_every_user_may_do_everything() {
                 rule: None
             }
         );
-        let stranger = open.decide(by(""), action, "a", None);
+        let anonymous = open.decide(by(""), action, "a", None);
         // A mount also pushes elsewhere, which is decided by another rule.
         assert_eq!(
-            stranger.allowed,
+            anonymous.allowed,
             matches!(action, Pull | List | MountFrom),
             "{action}"
         );

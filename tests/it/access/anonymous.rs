@@ -13,12 +13,12 @@ async fn anonymous_pulls_need_no_login_and_all_other_calls_are_challenged() {
         let fixture =
             AccessFixture::with(kind, PUBLIC, |domain| domain.auth("anonymous = 'pull'")).await;
         let image = fixture.seeded(1, &["public/app", "own/app"], "v1").await;
-        let mut stranger = fixture.anonymous();
-        stranger.check("public/app", "v1", &image).await;
-        stranger.get("/v2/public/app/tags/list").await.is(200);
+        let mut anonymous = fixture.anonymous();
+        anonymous.check("public/app", "v1", &image).await;
+        anonymous.get("/v2/public/app/tags/list").await.is(200);
         let empty = crate::harness::basic("", "");
         let bare = [("authorization", empty.as_str())];
-        stranger
+        anonymous
             .ask_with("GET", "/v2/public/app/manifests/v1", &bare, "")
             .await
             .is(200);
@@ -37,7 +37,7 @@ async fn anonymous_pulls_need_no_login_and_all_other_calls_are_challenged() {
             ("DELETE", "/v2/public/app/manifests/v1".to_owned()),
             ("DELETE", format!("/v2/public/app/blobs/{blob}")),
         ] {
-            let refused = stranger.ask(method, &target).await;
+            let refused = anonymous.ask(method, &target).await;
             refused.refused(401, "UNAUTHORIZED");
             assert_eq!(
                 refused.header("www-authenticate"),
@@ -49,7 +49,7 @@ async fn anonymous_pulls_need_no_login_and_all_other_calls_are_challenged() {
         let mut alice = fixture.client("alice");
         alice.check("public/app", "v1", &image).await;
         let wrong = [("authorization", "Basic YWxpY2U6d3Jvbmc=")];
-        stranger
+        anonymous
             .ask_with("GET", "/v2/public/app/manifests/v1", &wrong, "")
             .await
             .is(401);

@@ -252,12 +252,13 @@ async fn tried((fixture, login): (&AccessFixture, Login), rules: &str, rights: R
             ..
         } = case;
         let (answer, expected) = (made(&mut alice, case).await, status(&rights));
-        let told = format!("{login:?} {rights:?}: {name}: {method} {target}: {answer:?}\n{rules}");
-        assert_eq!(answer.status, expected, "{told}");
+        let context =
+            format!("{login:?} {rights:?}: {name}: {method} {target}: {answer:?}\n{rules}");
+        assert_eq!(answer.status, expected, "{context}");
         if expected == 403 && *method != "HEAD" {
             assert!(
                 answer.refused(403, "DENIED").starts_with("alice may not "),
-                "{told}"
+                "{context}"
             );
         }
     }

@@ -50,7 +50,7 @@ fn what(action: Action, repository: &str) -> String {
     }
 }
 
-/// Whether the request that stands for an action is done as asked.
+/// Whether the request of an action succeeds.
 async fn is_done(
     client: &mut Client,
     action: Action,
@@ -206,10 +206,10 @@ async fn compared(kind: Kind, login: Login, rounds: usize) {
             // In `alice/app` nothing is mounted: the right to push there is another question.
             let push = said(&fixture, user, Action::Push, "mounted/app").answer;
             if action != Action::MountFrom || push.allowed {
-                let told = format!(
+                let context = format!(
                     "{login:?}, round {round}: {user} {action} {repository}: {answer:?}\n{rules}"
                 );
-                assert_eq!(done, answer.allowed, "{told}");
+                assert_eq!(done, answer.allowed, "{context}");
             }
             allowed += usize::from(done);
             // What is mounted becomes an upload instead, and from the catalog it is left out.

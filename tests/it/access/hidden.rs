@@ -8,11 +8,11 @@ use crate::store::image::sha256;
 
 /// What a client can tell of an answer.
 fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
-    let told = |name: &str| !matches!(name, "date");
+    let is_stable = |name: &str| !matches!(name, "date");
     let headers = answer
         .headers
         .iter()
-        .filter(|(name, _)| told(name.as_str()));
+        .filter(|(name, _)| is_stable(name.as_str()));
     let mut headers: Vec<_> = headers
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
         .collect();
@@ -51,13 +51,13 @@ async fn an_invisible_repository_answers_as_a_nonexistent_one() {
                 .client("root")
                 .ask(method, &format!("/v2/secret/nil/{target}"))
                 .await;
-            let told = fixture
+            let denied = fixture
                 .client("alice")
                 .ask(method, &format!("/v2/secret/app/{target}"))
                 .await;
-            let (status, headers, body) = seen(&told);
-            let told = (status, headers, body.replace("secret/app", "secret/nil"));
-            assert_eq!(told, seen(&truth), "{kind:?} {method} {target}");
+            let (status, headers, body) = seen(&denied);
+            let denied = (status, headers, body.replace("secret/app", "secret/nil"));
+            assert_eq!(denied, seen(&truth), "{kind:?} {method} {target}");
             let free = fixture
                 .client("alice")
                 .ask(method, &format!("/v2/secret/nil/{target}"))

@@ -1,4 +1,4 @@
-//! Rules with `networks`: they are about the address that is believed, whoever's connection it is.
+//! Rules with `networks` apply to the client address, also behind a trusted proxy.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

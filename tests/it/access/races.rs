@@ -134,14 +134,14 @@ async fn exactly_one_of_two_pushes_wins_whichever_way_they_come() {
                 one.push(&fixture, first, &tag),
                 other.push(&fixture, last, &tag)
             );
-            let told = format!("{one:?}, {other:?}: {a:?}, {b:?}");
+            let context = format!("{one:?}, {other:?}: {a:?}, {b:?}");
             assert_eq!(
                 [a.status, b.status]
                     .iter()
                     .filter(|status| **status == 201)
                     .count(),
                 1,
-                "{told}"
+                "{context}"
             );
             let (lost, won) = if a.status == 201 {
                 (b, first)
@@ -151,14 +151,14 @@ async fn exactly_one_of_two_pushes_wins_whichever_way_they_come() {
             assert!(
                 lost.refused(403, "DENIED")
                     .starts_with("alice may not overwrite base/app:"),
-                "{told}"
+                "{context}"
             );
             let mut client = fixture.client(WAY.host, WAY.alpn);
             let there = client
                 .get(&format!("/v2/base/app/manifests/{tag}"))
                 .await
                 .is(200);
-            assert_eq!(there.body, won.manifest, "{told}");
+            assert_eq!(there.body, won.manifest, "{context}");
         }
     }
 }

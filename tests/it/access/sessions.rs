@@ -68,11 +68,11 @@ async fn no_other_user_continues_an_upload() {
             .is(202);
         assert_eq!(next.header("location"), session);
         let misplaced = [("content-range", "9-9")];
-        let stands = alice
+        let status = alice
             .ask_with("PATCH", &session, &misplaced, "x")
             .await
             .is(416);
-        assert_eq!(stands.header("location"), session);
+        assert_eq!(status.header("location"), session);
         alice
             .ask_with("PUT", &format!("{session}{commit}"), &[], "56789")
             .await

@@ -365,7 +365,7 @@ async fn manifests_wait_for_memory_unread_and_for_a_limited_time() {
         (503, &"5".parse().unwrap())
     );
     assert_eq!(json(&body)["errors"][0]["code"], "UNAVAILABLE");
-    // One that is as short as it says finds room no sooner, and finds it when another is done.
+    // A manifest of the declared size waits for memory as well, and gets it when another is done.
     between.client.send(push("short", "{}")).await;
     between.upstream.untouched().await;
     between.registry().silent().await;

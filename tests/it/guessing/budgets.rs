@@ -8,7 +8,7 @@ async fn over_the_budget_there_is_429_and_no_hash() {
     let mut fixture = GuessingFixture::new(5, 20).await;
     assert_eq!(fixture.guess_on("192.0.2.1", "alice", "wrong").await, 5);
     let before = fixture.hashes();
-    // Whether the user exists, whether the password is right: nothing is told.
+    // Neither whether the user exists nor whether the password is right is revealed.
     let mut answers = Vec::new();
     for (user, password) in [
         ("alice", "wrong again"),

@@ -71,7 +71,7 @@ async fn refused_addresses_and_users_are_logged_and_unknown_names_are_not() {
             "client=192.0.2.3 user=\"bob\" of=\"user\"",
             "client=192.0.2.9 user=\"alice\" of=\"user at address\"",
         ],
-        "the name is one offender, from wherever it is tried"
+        "a name is logged once, from whatever address it is tried"
     );
     assert!(!events.all().contains("correct horse"));
 }

@@ -44,7 +44,7 @@ async fn begin(
     ))
 }
 
-/// What the upstream is told about the client of a request with these lines.
+/// The headers about the client that the upstream gets for a request with these lines.
 async fn client_of(
     origin: &Origin,
     client: &mut RawPeer<TlsStream<TcpStream>>,

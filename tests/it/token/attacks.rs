@@ -52,7 +52,7 @@ async fn tokens_with_other_signatures_are_refused() {
         refused(&fixture, &format!("{none}.{payload}.")).await;
         refused(&fixture, &format!("{none}.{payload}.{signature}")).await;
     }
-    // The public key is no secret: whoever takes its bytes for one can sign with HS256.
+    // The public key is no secret: its bytes must not verify an HS256 signature.
     let shown = fixture.client().get("/.well-known/jwks.json").await.is(200);
     let jwk = shown.json()["keys"][0].clone();
     let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
@@ -73,7 +73,7 @@ async fn tokens_with_other_signatures_are_refused() {
             .await;
         }
     }
-    // Somebody else's key under our name, under its own, and shown in the header.
+    // A foreign key under the id of ours, under its own id, and embedded in the header.
     let other = TokenFixture::new("").await;
     let (key, other_id) = other.key().await;
     refused(&fixture, &signed(&key, &id, &claims)).await;
@@ -195,9 +195,9 @@ async fn a_token_of_ten_mebibytes_is_not_read() {
     // The gateway stops reading long before the end.
     let head = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: Bearer ";
     client.send(head).await;
-    let piece = "A".repeat(64 << 10);
+    let chunk = "A".repeat(64 << 10);
     for _ in 0..160 {
-        if client.try_send(&piece).await.is_err() {
+        if client.try_send(&chunk).await.is_err() {
             break;
         }
     }

@@ -294,15 +294,15 @@ async fn anonymous_pulls_need_no_token_and_all_other_calls_one() {
     let bare = fixture.client().get("/v2/").await;
     bare.refused(401, "UNAUTHORIZED");
     let anonymous = fixture
-        .asked(None, "scope=repository:public/app:pull,push")
+        .get_token(None, "scope=repository:public/app:pull,push")
         .await
         .json();
-    let mut stranger = fixture
+    let mut anonymous = fixture
         .client()
         .bearing(anonymous["token"].as_str().unwrap());
-    stranger.check("public/app", "v1", &image).await;
+    anonymous.check("public/app", "v1", &image).await;
     // No other token would help, but a login: so it says nothing of the token.
-    let answer = stranger.ask("POST", "/v2/public/app/blobs/uploads/").await;
+    let answer = anonymous.ask("POST", "/v2/public/app/blobs/uploads/").await;
     assert_eq!(
         answer.refused(401, "UNAUTHORIZED"),
         "log in to use this registry"
@@ -311,7 +311,7 @@ async fn anonymous_pulls_need_no_token_and_all_other_calls_one() {
         challenge(&answer),
         ",scope=\"repository:public/app:pull,push\""
     );
-    stranger
+    anonymous
         .get("/v2/own/app/manifests/v1")
         .await
         .refused(401, "UNAUTHORIZED");

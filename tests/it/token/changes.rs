@@ -101,23 +101,23 @@ async fn anonymous_tokens_end_with_the_setting() {
     let fixture = TokenFixture::with(Kind::Store, "anonymous = 'pull'", rules).await;
     fixture.seeded(&["public/app"], "v1").await;
     let answer = fixture
-        .asked(None, "scope=repository:public/app:pull")
+        .get_token(None, "scope=repository:public/app:pull")
         .await
         .json();
-    let mut stranger = fixture.client().bearing(answer["token"].as_str().unwrap());
-    stranger.get("/v2/public/app/manifests/v1").await.is(200);
-    stranger.get("/v2/").await.is(200);
+    let mut anonymous = fixture.client().bearing(answer["token"].as_str().unwrap());
+    anonymous.get("/v2/public/app/manifests/v1").await.is(200);
+    anonymous.get("/v2/").await.is(200);
     let file = fixture.0.gateway.path("conf.d/ci.test.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("anonymous = 'pull'", "")).unwrap();
     fixture.0.gateway.app.reload().await.unwrap();
-    stranger
+    anonymous
         .get("/v2/public/app/manifests/v1")
         .await
         .refused(401, "UNAUTHORIZED");
-    stranger.get("/v2/").await.refused(401, "UNAUTHORIZED");
+    anonymous.get("/v2/").await.refused(401, "UNAUTHORIZED");
     fixture
-        .asked(None, "")
+        .get_token(None, "")
         .await
         .refused_token(401, "UNAUTHORIZED");
 }
@@ -192,7 +192,7 @@ async fn a_restart_leaves_tokens_and_refresh_tokens_good() {
     let mut fixture = TokenFixture::new(&allow("own/**", "'all'")).await;
     let token = fixture.token("alice", SCOPE).await;
     let answer = fixture
-        .asked(Some(("alice", "secret")), "offline_token=true")
+        .get_token(Some(("alice", "secret")), "offline_token=true")
         .await
         .json();
     let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
@@ -200,7 +200,7 @@ async fn a_restart_leaves_tokens_and_refresh_tokens_good() {
     fixture.0.restart().await;
     fixture.client().bearing(&token).get("/v2/").await.is(200);
     fixture
-        .posted(&format!("grant_type=refresh_token&refresh_token={refresh}"))
+        .post_form(&format!("grant_type=refresh_token&refresh_token={refresh}"))
         .await
         .is(200);
     assert_eq!(

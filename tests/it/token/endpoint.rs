@@ -19,7 +19,7 @@ async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
         async move {
             let query = format!("account=alice&service=ci.test&client_id=docker&{query}");
             let answer = fixture
-                .asked(Some(("alice", "secret")), &query)
+                .get_token(Some(("alice", "secret")), &query)
                 .await
                 .is(200);
             assert_eq!(answer.header("cache-control"), "no-store");
@@ -69,7 +69,7 @@ async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
         assert_eq!(scope(query).await, expected, "{query}");
     }
     let root = fixture
-        .asked(Some(("root", "secret")), "scope=registry:catalog:*")
+        .get_token(Some(("root", "secret")), "scope=registry:catalog:*")
         .await
         .json();
     assert_eq!(root["scope"], "registry:catalog:*");
@@ -79,7 +79,7 @@ async fn a_login_gets_the_part_of_its_scopes_that_the_rules_allow() {
 async fn the_answer_and_the_token_are_those_of_the_specification() {
     let fixture = TokenFixture::new(&allow("a", "'all'")).await;
     let answer = fixture
-        .asked(Some(("alice", "secret")), "scope=repository:a:pull")
+        .get_token(Some(("alice", "secret")), "scope=repository:a:pull")
         .await
         .is(200);
     assert_eq!(answer.header("content-type"), "application/json");
@@ -143,7 +143,7 @@ async fn the_form_gets_what_the_query_gets() {
     let fixture = TokenFixture::new(&allow("own/**", "'pull', 'push'")).await;
     let form = "grant_type=password&service=ci.test&client_id=containerd-client&username=alice&password=secret\
                 &scope=repository%3Aown%2Fa%3Apull%2Cpush+repository:other:pull";
-    let answer = fixture.posted(form).await.is(200).json();
+    let answer = fixture.post_form(form).await.is(200).json();
     assert_eq!(answer["scope"], "repository:own/a:pull,push");
     assert_eq!(answer["token"], answer["access_token"]);
     let kind = (
@@ -169,7 +169,7 @@ async fn wrong_credentials_get_401_and_are_counted() {
     let _clock = crate::harness::Clock::stopped();
     for (user, password) in [("alice", "wrong"), ("nobody", "secret"), ("alice", "")] {
         let answer = fixture
-            .asked(Some((user, password)), "scope=repository:a:pull")
+            .get_token(Some((user, password)), "scope=repository:a:pull")
             .await;
         assert_eq!(
             answer.refused_token(401, "UNAUTHORIZED"),
@@ -178,22 +178,22 @@ async fn wrong_credentials_get_401_and_are_counted() {
         assert_eq!(answer.header("www-authenticate"), "Basic realm=\"ci.test\"");
         let form = format!("grant_type=password&username={user}&password={password}");
         fixture
-            .posted(&form)
+            .post_form(&form)
             .await
             .refused_token(401, "UNAUTHORIZED");
     }
-    let bare = fixture.asked(None, "scope=repository:a:pull").await;
+    let bare = fixture.get_token(None, "scope=repository:a:pull").await;
     assert_eq!(
         bare.refused_token(401, "UNAUTHORIZED"),
         "log in to use this registry"
     );
     assert_eq!(bare.header("www-authenticate"), "Basic realm=\"ci.test\"");
     fixture
-        .asked(Some(("", "")), "")
+        .get_token(Some(("", "")), "")
         .await
         .refused_token(401, "UNAUTHORIZED");
     fixture
-        .posted("grant_type=password&username=&password=")
+        .post_form("grant_type=password&username=&password=")
         .await
         .refused_token(401, "UNAUTHORIZED");
     let bearer = [("authorization", "Bearer x")];
@@ -205,11 +205,11 @@ async fn wrong_credentials_get_401_and_are_counted() {
     // Whichever way a password comes, it is one try.
     for number in 0..30 {
         fixture
-            .asked(Some(("alice", &format!("guess {number}"))), "")
+            .get_token(Some(("alice", &format!("guess {number}"))), "")
             .await;
     }
     let refused = fixture
-        .posted("grant_type=password&username=alice&password=another")
+        .post_form("grant_type=password&username=alice&password=another")
         .await;
     refused.refused_token(429, "TOOMANYREQUESTS");
     assert!(refused.has("retry-after"));
@@ -233,7 +233,7 @@ async fn malformed_token_requests_get_oauth_errors() {
         "service=%zz",
         "account=%ff",
     ] {
-        invalid("invalid_request")(fixture.asked(alice, query).await);
+        invalid("invalid_request")(fixture.get_token(alice, query).await);
     }
     let many = "scope=repository:a:pull&".repeat(101);
     let long = format!("scope=repository:{}:pull&", "a".repeat(200)).repeat(28);
@@ -244,11 +244,11 @@ async fn malformed_token_requests_get_oauth_errors() {
         "scope=repository:a%20b:pull",
         &many,
     ] {
-        invalid("invalid_scope")(fixture.asked(alice, query).await);
+        invalid("invalid_scope")(fixture.get_token(alice, query).await);
     }
-    fixture.asked(alice, &long).await.is(200);
+    fixture.get_token(alice, &long).await.is(200);
     let form = |more: &str| format!("grant_type=password&username=alice&password=secret&{more}");
-    invalid("invalid_scope")(fixture.posted(&form(&longer)).await);
+    invalid("invalid_scope")(fixture.post_form(&form(&longer)).await);
     for body in [
         "",
         "username=alice&password=secret",
@@ -259,11 +259,11 @@ async fn malformed_token_requests_get_oauth_errors() {
         &form("service=other.test"),
         "grant_type=%",
     ] {
-        invalid("invalid_request")(fixture.posted(body).await);
+        invalid("invalid_request")(fixture.post_form(body).await);
     }
     for kind in ["authorization_code", "client_credentials", "Password"] {
         let answer = fixture
-            .posted(&format!("grant_type={kind}&username=alice&password=secret"))
+            .post_form(&format!("grant_type={kind}&username=alice&password=secret"))
             .await;
         invalid("unsupported_grant_type")(answer);
     }
@@ -277,11 +277,11 @@ async fn malformed_token_requests_get_oauth_errors() {
     }
     let large = form(&format!("x={}", "x".repeat(16 << 10)));
     fixture
-        .posted(&large)
+        .post_form(&large)
         .await
         .refused_token(413, "SIZE_INVALID");
     fixture
-        .posted("grant_type=password&username=alice&password=a%00b")
+        .post_form("grant_type=password&username=alice&password=a%00b")
         .await
         .refused_token(401, "UNAUTHORIZED");
     for method in ["HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"] {
@@ -352,7 +352,7 @@ async fn anonymous_tokens_grant_what_anonymous_may_do() {
     let fixture = TokenFixture::with(Kind::Store, "anonymous = 'pull'", rules).await;
     let image = fixture.seeded(&["public/app", "own/app"], "v1").await;
     let scopes = "scope=repository:public/app:pull,push&scope=repository:own/app:pull&scope=registry:catalog:*";
-    let answer = fixture.asked(None, scopes).await.is(200).json();
+    let answer = fixture.get_token(None, scopes).await.is(200).json();
     assert_eq!(answer["scope"], "repository:public/app:pull");
     let token = answer["token"].as_str().unwrap();
     assert_eq!(part(token, 1)["sub"], "");
@@ -363,7 +363,7 @@ async fn anonymous_tokens_grant_what_anonymous_may_do() {
         .await;
     // The empty pair that some clients send, in either form; and what it asks for beside.
     let empty = fixture
-        .asked(
+        .get_token(
             Some(("", "")),
             "scope=repository:public/app:pull&offline_token=true",
         )
@@ -371,16 +371,16 @@ async fn anonymous_tokens_grant_what_anonymous_may_do() {
         .is(200);
     assert!(empty.json().get("refresh_token").is_none());
     fixture
-        .posted("grant_type=password&username=&password=")
+        .post_form("grant_type=password&username=&password=")
         .await
         .is(200);
-    // Who names an account wants to log in.
+    // A request with an account is a login.
     fixture
-        .asked(None, "account=alice")
+        .get_token(None, "account=alice")
         .await
         .refused_token(401, "UNAUTHORIZED");
     fixture
-        .asked(Some(("alice", "wrong")), "")
+        .get_token(Some(("alice", "wrong")), "")
         .await
         .refused_token(401, "UNAUTHORIZED");
 }
@@ -389,7 +389,10 @@ async fn anonymous_tokens_grant_what_anonymous_may_do() {
 async fn an_inbox_grants_what_its_pushes_need() {
     let fixture = TokenFixture::new(INBOX).await;
     let query = "scope=repository:bob/site:pull,push,delete&scope=repository:alice/site:pull,push";
-    let answer = fixture.asked(Some(("bob", "secret")), query).await.json();
+    let answer = fixture
+        .get_token(Some(("bob", "secret")), query)
+        .await
+        .json();
     assert_eq!(answer["scope"], "repository:bob/site:push");
 }
 

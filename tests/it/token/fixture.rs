@@ -12,7 +12,7 @@ use crate::store::image::Image;
 
 pub use crate::access::fixture::Kind;
 
-/// Users as at the access rules: the password of each is `secret`, and `root` may do everything.
+/// Users as in [`AccessFixture`]: the password of each is `secret`, and `root` may do everything.
 pub struct TokenFixture(pub AccessFixture);
 
 pub const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -38,8 +38,8 @@ impl TokenFixture {
         self.0.anonymous()
     }
 
-    /// What the endpoint answers to a GET.
-    pub async fn asked(&self, user: Option<(&str, &str)>, query: &str) -> Answer {
+    /// Sends a GET to the endpoint.
+    pub async fn get_token(&self, user: Option<(&str, &str)>, query: &str) -> Answer {
         let authorization = user
             .map(|(user, password)| basic(user, password))
             .unwrap_or_default();
@@ -53,8 +53,8 @@ impl TokenFixture {
             .await
     }
 
-    /// The same to the form of a POST.
-    pub async fn posted(&self, form: &str) -> Answer {
+    /// Posts a form to the endpoint.
+    pub async fn post_form(&self, form: &str) -> Answer {
         self.client()
             .ask_with("POST", "/token", &[FORM], form.to_owned())
             .await
@@ -64,7 +64,7 @@ impl TokenFixture {
     pub async fn token(&self, user: &str, scopes: &str) -> String {
         let query = format!("service=ci.test&scope={}", scopes.replace(' ', "&scope="));
         let answer = self
-            .asked(Some((user, "secret")), &query)
+            .get_token(Some((user, "secret")), &query)
             .await
             .is(200)
             .json();
@@ -123,7 +123,7 @@ impl TokenFixture {
     }
 }
 
-/// What stands in a part of a token: 0 the header, 1 the claims.
+/// A part of a token: 0 is the header, 1 are the claims.
 pub fn part(token: &str, number: usize) -> Value {
     let part = token.split('.').nth(number).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()

@@ -12,7 +12,7 @@ use crate::store::image::sha256;
 async fn refresh_token(fixture: &TokenFixture, user: &str) -> String {
     let query = "offline_token=true&client_id=docker&service=ci.test";
     let answer = fixture
-        .asked(Some((user, "secret")), query)
+        .get_token(Some((user, "secret")), query)
         .await
         .is(200)
         .json();
@@ -21,7 +21,7 @@ async fn refresh_token(fixture: &TokenFixture, user: &str) -> String {
 
 async fn redeemed(fixture: &TokenFixture, token: &str) -> u16 {
     fixture
-        .posted(&format!(
+        .post_form(&format!(
             "grant_type=refresh_token&service=ci.test&refresh_token={token}"
         ))
         .await
@@ -33,10 +33,10 @@ async fn a_refresh_token_replaces_the_password() {
     let fixture = TokenFixture::new(&allow("own/**", "'pull', 'push'")).await;
     for answer in [
         fixture
-            .asked(Some(("alice", "secret")), "offline_token=true")
+            .get_token(Some(("alice", "secret")), "offline_token=true")
             .await,
         fixture
-            .posted("grant_type=password&username=alice&password=secret&access_type=offline")
+            .post_form("grant_type=password&username=alice&password=secret&access_type=offline")
             .await,
     ] {
         let refresh = answer.is(200).json()["refresh_token"]
@@ -47,7 +47,11 @@ async fn a_refresh_token_replaces_the_password() {
             "grant_type=refresh_token&service=ci.test&client_id=docker&refresh_token={refresh}\
              &scope=repository:own/a:pull,push repository:other:pull"
         );
-        let answer = fixture.posted(&form.replace(' ', "+")).await.is(200).json();
+        let answer = fixture
+            .post_form(&form.replace(' ', "+"))
+            .await
+            .is(200)
+            .json();
         assert_eq!(answer["scope"], "repository:own/a:pull,push");
         assert!(answer.get("refresh_token").is_none());
         fixture
@@ -75,7 +79,7 @@ async fn a_refresh_token_replaces_the_password() {
     }
     for query in ["", "offline_token=false", "offline_token="] {
         let answer = fixture
-            .asked(Some(("alice", "secret")), query)
+            .get_token(Some(("alice", "secret")), query)
             .await
             .is(200)
             .json();
@@ -143,16 +147,19 @@ async fn wrong_refresh_tokens_count_for_the_address_alone() {
             other => panic!("{other}"),
         }
     }
-    assert_eq!(refused, 21, "20 are looked at, one of them the stale one");
     assert_eq!(
-        fixture.asked(Some(("bob", "wrong")), "").await.status,
+        refused, 21,
+        "20 are searched for, one of them the stale one"
+    );
+    assert_eq!(
+        fixture.get_token(Some(("bob", "wrong")), "").await.status,
         429,
         "it is one budget"
     );
     assert_eq!(redeemed(&fixture, &token).await, 200);
     assert_eq!(
         fixture
-            .posted("grant_type=refresh_token&refresh_token=x")
+            .post_form("grant_type=refresh_token&refresh_token=x")
             .await
             .header("retry-after"),
         "30"
@@ -174,7 +181,7 @@ fn made_elsewhere(fixture: &TokenFixture, token: &str) {
 async fn unknown_refresh_tokens_read_the_disk_within_the_budget_alone() {
     let fixture = TokenFixture::new("").await;
     let ours = refresh_token(&fixture, "alice").await;
-    // So that the file is not looked at by itself meanwhile.
+    // So that the watcher does not read the file meanwhile.
     let clock = Clock::stopped();
     made_elsewhere(&fixture, "moorgate_one");
     assert_eq!(
@@ -224,7 +231,7 @@ async fn a_locked_file_of_refresh_tokens_delays_no_revocation() {
     lock.lock().unwrap();
     // It waits for the lock as long as it may, and gives up before the watcher does, which begins
     // to wait after it.
-    let waiting = fixture.asked(Some(("bob", "secret")), "offline_token=true");
+    let waiting = fixture.get_token(Some(("bob", "secret")), "offline_token=true");
     let revoked = async {
         // This test, the request and the watcher.
         while open_handles(&path) < 3 {
