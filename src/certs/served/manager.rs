@@ -38,7 +38,7 @@ pub struct Certificates {
     issued: ArcSwap<HashMap<HostName, Issued>>,
     /// The progress of renewals, by domain.
     acme: Mutex<HashMap<HostName, AcmeStatus>>,
-    managed: Mutex<ManagedDomains>,
+    managed: Mutex<DomainCertificates>,
 }
 
 /// A certificate that was issued by an ACME CA.
@@ -49,11 +49,11 @@ pub(crate) struct Issued {
 }
 
 #[derive(Default)]
-struct ManagedDomains {
+struct DomainCertificates {
     /// Opened when the first domain needs it.
     ca: Option<InternalCa>,
     sources: CandidateCas,
-    domains: Vec<ManagedDomain>,
+    domains: Vec<DomainCertificate>,
 }
 
 impl Certificates {
@@ -110,7 +110,7 @@ impl Certificates {
     pub fn apply(&self, snapshot: &Snapshot) {
         let now = SystemTime::now();
         let mut managed = self.lock();
-        let ManagedDomains {
+        let DomainCertificates {
             ca,
             sources,
             domains,
@@ -120,11 +120,11 @@ impl Certificates {
         let previous = domains
             .drain(..)
             .map(|domain| (domain.host.domain.clone(), domain));
-        let mut previous: HashMap<HostName, ManagedDomain> = previous.collect();
+        let mut previous: HashMap<HostName, DomainCertificate> = previous.collect();
         for host in &snapshot.domains {
             let mut domain = match previous.remove(&host.domain) {
                 Some(domain) if domain.is_reusable_for(host) => domain.with_host(host.clone()),
-                Some(_) | None => ManagedDomain::new(host.clone()),
+                Some(_) | None => DomainCertificate::new(host.clone()),
             };
             domain.update_candidates(&storage, sources);
             domain.update(ca, &self.state, now, UpdateReason::Apply);
@@ -141,7 +141,7 @@ impl Certificates {
 
     pub(crate) fn refresh_at(&self, now: SystemTime) {
         let mut managed = self.lock();
-        let ManagedDomains {
+        let DomainCertificates {
             ca,
             sources,
             domains,
@@ -160,7 +160,7 @@ impl Certificates {
         }
     }
 
-    fn publish(&self, domains: &[ManagedDomain], now: SystemTime) {
+    fn publish(&self, domains: &[DomainCertificate], now: SystemTime) {
         let mut entries = CertificateEntries::default();
         for domain in domains {
             let served = domain.certificate.as_ref().or(domain.stand_in.as_ref());
@@ -180,13 +180,13 @@ impl Certificates {
 
     /// Ignores poisoning: a panic in an earlier call leaves at worst a domain with its previous
     /// certificate.
-    fn lock(&self) -> MutexGuard<'_, ManagedDomains> {
+    fn lock(&self) -> MutexGuard<'_, DomainCertificates> {
         self.managed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One domain and its certificate.
-struct ManagedDomain {
+struct DomainCertificate {
     host: SharedVirtualHost,
     certificate: Option<Certificate>,
     /// A leaf of the internal CA that is served while there is no certificate.
@@ -210,7 +210,7 @@ enum UpdateReason {
     Poll,
 }
 
-impl ManagedDomain {
+impl DomainCertificate {
     fn new(host: SharedVirtualHost) -> Self {
         Self {
             host,

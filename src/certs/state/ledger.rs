@@ -26,7 +26,7 @@ pub use display::{BlockReason, Limit, RetryAt};
 pub use failure::{Failure, FailureKind, RateLimitScope};
 use limits::{CaLimits, Rate, registered_domain};
 pub use record::OrderKind;
-use record::{CaRecord, OrderAttempt, OrderProgress};
+use record::{CaRecord, OrderProgress, OrderRecord};
 pub use usage::{LimitBudget, LimitUsage};
 
 /// The recent orders at all CAs and their results.
@@ -333,9 +333,9 @@ impl AppliedLimit {
         request: &OrderRequest<'_>,
         now: SystemTime,
     ) -> Vec<SystemTime> {
-        let account = |attempt: &&OrderAttempt| attempt.account == request.account;
+        let account = |attempt: &&OrderRecord| attempt.account == request.account;
         let attempts = record.attempts();
-        let issue_counts = |attempt: &OrderAttempt| attempt.issue_counts_until(self.rate, now);
+        let issue_counts = |attempt: &OrderRecord| attempt.issue_counts_until(self.rate, now);
         match self.limit {
             Limit::Accounts => record.accounts().map(|at| self.rate.end(at, now)).collect(),
             Limit::Orders => attempts

@@ -14,4 +14,4 @@ pub const REPEATED_TYPES: &[&str] = &[];
 pub const SPREAD_TYPES: &[&str] = &[];
 
 /// Names with a banned word.
-pub const BANNED_NAMES: &[&str] = &["asked", "keep", "moment", "words"];
+pub const BANNED_NAMES: &[&str] = &["words"];

@@ -29,7 +29,7 @@ pub enum OrderKind {
 
 /// An order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct OrderAttempt {
+pub(super) struct OrderRecord {
     pub(super) account: String,
     pub(super) names: NameSet,
     pub(super) kind: OrderKind,
@@ -54,7 +54,7 @@ pub(super) enum OrderProgress {
     NotIssued,
 }
 
-impl OrderAttempt {
+impl OrderRecord {
     /// Whether the CA counted, or may yet count, a failed authorization for its names.
     pub(super) fn may_have_failed(&self) -> bool {
         matches!(self.progress, OrderProgress::Placed | OrderProgress::Ended)
@@ -135,7 +135,7 @@ impl CaPause {
 pub(super) struct CaRecord {
     #[serde(with = "timestamps::list")]
     accounts: Vec<SystemTime>,
-    attempts: Vec<OrderAttempt>,
+    attempts: Vec<OrderRecord>,
     #[serde(with = "timestamps::pairs")]
     backoffs: BTreeMap<NameSet, Backoff>,
     streaks: Vec<FailureStreak>,
@@ -143,7 +143,7 @@ pub(super) struct CaRecord {
 }
 
 impl CaRecord {
-    pub(super) fn attempts(&self) -> impl Iterator<Item = &OrderAttempt> {
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &OrderRecord> {
         self.attempts.iter()
     }
 
@@ -253,7 +253,7 @@ impl CaRecord {
     /// Ends a placed order, if there is one. An order that was being finalized may have been
     /// issued.
     pub(super) fn end(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
-        let placed = |attempt: &&mut OrderAttempt| {
+        let placed = |attempt: &&mut OrderRecord| {
             attempt.progress == OrderProgress::Placed && attempt.is_for(request)
         };
         if let Some(attempt) = self.attempts.iter_mut().rev().find(placed) {
@@ -354,7 +354,7 @@ impl CaRecord {
             kind,
             held_until: _,
         } = *request;
-        self.attempts.push(OrderAttempt {
+        self.attempts.push(OrderRecord {
             account: account.to_owned(),
             names: names.clone(),
             kind,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::display::Limit;
 use super::limits::{CaLimits, Rate, registered_domain};
-use super::record::{CaRecord, OrderAttempt, OrderKind};
+use super::record::{CaRecord, OrderKind, OrderRecord};
 use super::{OrderRequest, limits_on};
 use crate::certs::names::NameSet;
 
@@ -51,7 +51,7 @@ impl<'a> LimitUsage<'a> {
         usage
     }
 
-    fn count(&mut self, attempt: &'a OrderAttempt, limits: &CaLimits, now: SystemTime) {
+    fn count(&mut self, attempt: &'a OrderRecord, limits: &CaLimits, now: SystemTime) {
         let account = attempt.account.as_str();
         let is_recent = |rate: Rate, at| rate.end(at, now) > now;
         let is_certificate =
