@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_at_the_index_that_it_is() {
+    fn each_label_is_at_its_index() {
         assert!(RequestLabel::all().map(RequestLabel::index).eq(0..LABELS));
     }
 

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_takes_something() {
+    fn this_process_uses_resources() {
         let usage = Usage::read().expect("there is /proc");
         assert!(usage.memory > 1 << 20 && usage.files >= 3, "{usage:?}");
     }

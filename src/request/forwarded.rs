@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_that_is_no_trusted_proxy_is_the_client() {
+    fn the_last_address_that_is_no_trusted_proxy_is_the_client() {
         let cases: &[(&[&str], Option<&str>)] = &[
             (&["192.0.2.7"], Some("192.0.2.7")),
             (&["198.51.100.1, 192.0.2.7"], Some("192.0.2.7")),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn other_peers_are_not_trusted() {
         for peer in ["192.0.2.1", "11.0.0.1", "2001:db8::1"] {
             assert_eq!(client_of(peer, &["198.51.100.1"]), None);
         }
@@ -135,7 +135,7 @@ mod tests {
     proptest! {
         /// What a client sends itself comes before what the proxy appends, and has no effect.
         #[test]
-        fn what_a_client_invents_changes_nothing(invented in "[ -~]{0,100}") {
+        fn what_a_client_prepends_has_no_effect(invented in "[ -~]{0,100}") {
             let both = format!("{invented},192.0.2.7");
             for lines in [&[both.as_str()][..], &[&invented, "192.0.2.7"]] {
                 let client = client_of("10.0.0.1", lines);

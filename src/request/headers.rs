@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_deceive_is_replaced() {
+    fn spoofable_headers_are_replaced() {
         let headers = upstream_sees(&[
             ("forwarded", "for=1.2.3.4"),
             ("x-forwarded-for", "1.2.3.4"),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_takes_off_what_it_names_but_not_ours() {
+    fn connection_removes_named_headers_but_not_ours() {
         let headers = upstream_sees(&[
             (
                 "connection",

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_comes_first_and_is_looked_at() {
+    fn earlier_bytes_come_first_and_are_inspected() {
         let read = |read: &[u8]| {
             let chunks = [b"second".to_vec()].into();
             TlsTransport::new(

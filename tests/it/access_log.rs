@@ -180,7 +180,7 @@ async fn the_bytes_of_an_upload_are_counted() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_is_logged_so() {
+async fn a_client_that_leaves_is_logged_as_gone() {
     let mut logged = Logged::new("json").await;
     logged.between.forwarded(request("GET", BLOB, "")).await;
     logged
@@ -216,7 +216,7 @@ async fn a_client_that_goes_away_before_the_answer_has_no_status() {
 }
 
 #[tokio::test]
-async fn an_answer_that_the_upstream_cut_is_logged_so() {
+async fn a_response_cut_by_the_upstream_is_logged_as_cut() {
     let mut logged = Logged::new("json").await;
     logged.between.forwarded(request("GET", BLOB, "")).await;
     logged
@@ -295,7 +295,7 @@ async fn no_line_holds_a_secret_or_a_query() {
 }
 
 #[tokio::test]
-async fn a_name_that_was_only_claimed_is_not_logged() {
+async fn an_unauthenticated_user_name_is_not_logged() {
     let mut logged = Logged::new("text").await;
     let wrong = request("GET", "/v2/", "").replace(
         &crate::harness::basic("alice", "secret"),

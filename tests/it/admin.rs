@@ -112,7 +112,7 @@ async fn head_has_the_head_and_no_body() {
 }
 
 #[tokio::test]
-async fn it_only_reads() {
+async fn other_methods_than_get_and_head_are_refused() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         let request =

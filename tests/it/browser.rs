@@ -141,7 +141,7 @@ async fn cookies_of_the_page_server_reach_the_browser() {
 }
 
 #[tokio::test]
-async fn a_login_of_the_page_server_does_not_ask_in_our_name() {
+async fn a_challenge_of_the_page_server_does_not_reach_the_browser() {
     let (mut between, _) = before_pages().await;
     between.forwarded(request("GET", "/", "")).await;
     let (head, _) = between
@@ -234,7 +234,7 @@ async fn no_upgrade_reaches_the_page_server() {
 }
 
 #[tokio::test]
-async fn a_page_server_that_is_down_is_told_as_a_page() {
+async fn an_unreachable_page_server_is_reported_as_a_page() {
     let (mut between, _) = before_pages().await;
     between.upstream = Upstream::new().await;
     let (head, body) = between.own_answer(request("GET", "/", "")).await;

@@ -179,19 +179,20 @@ impl<'a> Fields<'a> {
                 return Err(invalid("`service` is another registry's"));
             }
         }
-        let words = || {
+        let scopes = || {
             self.scopes
                 .iter()
                 .flat_map(|scopes| scopes.split(' '))
                 .filter(|scope| !scope.is_empty())
         };
-        if words().count() > MAX_SCOPES || words().map(str::len).sum::<usize>() > MAX_SCOPES_BYTES {
+        if scopes().count() > MAX_SCOPES || scopes().map(str::len).sum::<usize>() > MAX_SCOPES_BYTES
+        {
             return Err(Rejection::oauth(
                 OauthError::InvalidScope,
                 "too many scopes for one token: ask for fewer at once",
             ));
         }
-        let scopes = words().map(|scope| {
+        let scopes = scopes().map(|scope| {
             Scope::parse(scope)
                 .map_err(|e| Rejection::oauth(OauthError::InvalidScope, e.to_string()))
         });
@@ -260,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_form_says_is_read(
+        fn the_fields_of_a_form_are_parsed(
             username in prop::option::of("[a-z &=+%:é]{1,12}"),
             password in prop::option::of("[ -~]{0,12}"),
             scopes in prop::collection::vec("[a-z:/ ]{0,12}", 0..4),

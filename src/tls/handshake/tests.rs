@@ -305,7 +305,7 @@ async fn a_large_upload_arrives_whole() {
 }
 
 #[tokio::test]
-async fn plain_http_gets_a_sentence() {
+async fn plain_http_gets_an_explanation() {
     let gateway = TestServer::new();
     let (mut near, far) = duplex(1024);
     near.write_all(b"GET /v2/ HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
@@ -350,7 +350,7 @@ async fn plain_http_that_never_ends_is_dropped() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_has_a_word() {
+async fn each_failure_has_a_label() {
     let gateway = TestServer::new();
     let reason = async |bytes: &[u8]| {
         let (mut near, far) = duplex(1024);

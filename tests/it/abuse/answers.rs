@@ -39,7 +39,7 @@ async fn next_is_fresh(gateway: &Gateway, upstream: &Upstream) {
 }
 
 #[tokio::test]
-async fn bytes_after_an_answer_are_nobodys_answer() {
+async fn bytes_after_a_response_never_become_another_response() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Poison: 1\r\n\r\npoison";
     for (method, answer) in [
         ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
@@ -85,7 +85,7 @@ async fn bytes_after_an_answer_are_nobodys_answer() {
 }
 
 #[tokio::test]
-async fn bytes_that_come_while_a_connection_rests_are_nobodys_answer() {
+async fn bytes_on_an_idle_connection_never_become_a_response() {
     let (gateway, upstream, mut client, mut registry) = asked("GET").await;
     registry
         .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -130,7 +130,7 @@ async fn answered(answer: &[u8]) -> (Head, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_a_bad_gateway() {
+async fn a_malformed_response_is_a_bad_gateway() {
     let endless = format!("HTTP/1.1 200 OK\r\nX: {}\r\n", "a".repeat(100_000));
     let countless = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: a\r\n".repeat(200));
     let answers: &[&[u8]] = &[
@@ -196,7 +196,7 @@ async fn interim_answers_are_passed_over() {
 }
 
 #[tokio::test]
-async fn a_cut_answer_looks_cut() {
+async fn a_cut_response_is_cut_for_the_client() {
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
@@ -274,7 +274,7 @@ async fn a_length_beside_chunks_never_reaches_a_client() {
 }
 
 #[tokio::test]
-async fn trailers_of_an_answer_end_here() {
+async fn trailers_of_a_response_are_dropped() {
     let (_gateway, _upstream, mut client, mut registry) = asked("GET").await;
     let trailers =
         "Set-Cookie: a=b\r\nContent-Length: 5\r\nWWW-Authenticate: Basic realm=\"x\"\r\n";

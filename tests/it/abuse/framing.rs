@@ -78,7 +78,7 @@ async fn an_obscured_transfer_encoding_is_refused() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_no_header_is_refused() {
+async fn a_malformed_header_line_is_refused() {
     let lines: &[&[u8]] = &[
         b"Transfer-Encoding : chunked",
         b"Transfer-Encoding\t: chunked",
@@ -156,7 +156,7 @@ async fn an_obscured_content_length_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_line_that_is_none_is_refused() {
+async fn a_malformed_request_line_is_refused() {
     let authorization = basic("alice", "secret");
     let lines: &[&str] = &[
         "GET /v2/",
@@ -222,7 +222,7 @@ async fn chunks_never_arrive(bodies: &[&[u8]]) {
 }
 
 #[tokio::test]
-async fn a_chunk_of_no_clear_size_is_an_upload_that_never_ends() {
+async fn a_chunk_of_ambiguous_size_is_an_incomplete_upload() {
     chunks_never_arrive(&[
         b"x\r\nhello\r\n0\r\n\r\n",
         b"+5\r\nhello\r\n0\r\n\r\n",
@@ -243,7 +243,7 @@ async fn a_chunk_of_no_clear_size_is_an_upload_that_never_ends() {
 }
 
 #[tokio::test]
-async fn a_chunk_with_a_crooked_end_is_an_upload_that_never_ends() {
+async fn a_chunk_with_a_malformed_end_is_an_incomplete_upload() {
     chunks_never_arrive(&[
         b"5\nhello\r\n0\r\n\r\n",
         b"5\rhello\r\n0\r\n\r\n",
@@ -372,7 +372,7 @@ async fn bare_line_feeds_mean_the_same_on_both_sides() {
 }
 
 #[tokio::test]
-async fn a_name_that_only_looks_like_framing_frames_nothing() {
+async fn a_header_name_similar_to_a_framing_header_has_no_effect() {
     let fixture = AttackedGateway::new().await;
     for line in [
         "Transfer_Encoding: chunked",

@@ -115,7 +115,7 @@ async fn no_byte_of_a_name_or_value_breaks_a_line_upstream() {
 }
 
 #[tokio::test]
-async fn pseudo_headers_stand_once_first_and_complete() {
+async fn pseudo_headers_come_first_once_and_complete() {
     let fixture = AttackedGateway::new().await;
     for missing in [0, 1, 3] {
         let mut head = good("GET", PATH);
@@ -358,7 +358,7 @@ async fn two_logins_in_one_head_are_refused() {
 }
 
 #[tokio::test]
-async fn trailers_end_here() {
+async fn trailers_are_dropped() {
     let fixture = AttackedGateway::new().await;
     for trailers in [
         &[("x-trailer", "1")][..],
@@ -409,7 +409,7 @@ async fn each_stream_logs_in_for_itself() {
 }
 
 #[tokio::test]
-async fn crumbs_of_a_cookie_are_one_cookie_to_a_page() {
+async fn split_cookies_are_joined_for_a_page() {
     let origin = crate::harness::Origin::new().await;
     let browser = format!("[browser]\nurl = \"{}\"", origin.url());
     let domain = crate::harness::Domain::new("ci.test", &origin.url()).tables(&browser);

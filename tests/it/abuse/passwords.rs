@@ -132,7 +132,7 @@ async fn users_with_the_same_entry_are_not_joined() {
 }
 
 #[tokio::test]
-async fn tries_at_once_cost_one_hash_for_users_and_strangers() {
+async fn concurrent_logins_cost_one_hash_for_known_and_unknown_users() {
     let fixture = AttackedGateway::new().await;
     // Dear enough that all of them come while the first is checked.
     let dear = format!("alice:{}\nbob:{}\n", hash(11, "secret"), hash(4, "hunter2"));
@@ -190,7 +190,7 @@ async fn a_flood_of_wrong_passwords_does_not_keep_a_user_out() {
 }
 
 #[tokio::test]
-async fn a_remembered_login_covers_nothing_else() {
+async fn a_cached_login_covers_nothing_else() {
     let fixture = AttackedGateway::new().await;
     assert_eq!(login(&fixture.gateway, "alice", "secret").await, 200);
     for (user, password) in [
@@ -362,7 +362,7 @@ async fn without_users_a_domain_does_not_start() {
 }
 
 #[tokio::test]
-async fn the_catalogue_needs_a_login() {
+async fn the_catalog_needs_a_login() {
     let fixture = AttackedGateway::new().await;
     for target in [
         "/v2/_catalog",

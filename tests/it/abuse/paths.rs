@@ -95,7 +95,7 @@ async fn with_pages() -> (Origin, Gateway) {
 }
 
 #[tokio::test]
-async fn a_crooked_path_goes_nowhere() {
+async fn an_ambiguous_path_is_never_forwarded() {
     let (origin, gateway) = with_pages().await;
     for target in CROOKED.iter().filter(|target| !target.is_empty()) {
         for method in ["GET", "HEAD", "DELETE"] {
@@ -112,7 +112,7 @@ async fn a_crooked_path_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn pages_have_any_path_that_all_read_alike() {
+async fn pages_have_any_unambiguous_path() {
     let (origin, gateway) = with_pages().await;
     for target in [
         "/",
@@ -132,7 +132,7 @@ async fn pages_have_any_path_that_all_read_alike() {
 }
 
 #[tokio::test]
-async fn a_crooked_path_goes_nowhere_over_http_2_either() {
+async fn an_ambiguous_path_is_never_forwarded_over_http2() {
     let (origin, gateway) = with_pages().await;
     let authorization = basic("alice", "secret");
     for target in CROOKED {
@@ -205,7 +205,7 @@ async fn a_query_that_servers_read_in_different_ways_is_refused() {
 }
 
 #[tokio::test]
-async fn a_fragment_is_neither_judged_nor_forwarded() {
+async fn a_fragment_is_neither_authorized_nor_forwarded() {
     let fixture = AttackedGateway::new().await;
     for (target, judged) in [
         ("/v2/_catalog#", "/v2/_catalog"),

@@ -137,7 +137,7 @@ async fn the_handshake_and_the_host_agree_on_the_domain() {
 }
 
 #[tokio::test]
-async fn the_users_of_one_domain_are_nobody_on_another() {
+async fn the_users_of_one_domain_are_unknown_on_another() {
     let fixture = AttackedGateway::new().await;
     let mut client = RawPeer::new(
         fixture
@@ -343,7 +343,7 @@ fn sorted(mut names: Vec<&str>) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn connection_takes_nothing_off_that_is_ours() {
+async fn connection_removes_none_of_our_headers() {
     let fixture = AttackedGateway::new().await;
     for named in [
         "X-Forwarded-For",
@@ -369,7 +369,7 @@ async fn connection_takes_nothing_off_that_is_ours() {
 }
 
 #[tokio::test]
-async fn connection_takes_off_what_else_it_names() {
+async fn connection_removes_other_named_headers() {
     let fixture = AttackedGateway::new().await;
     let mut client = fixture.gateway.client().await;
     client

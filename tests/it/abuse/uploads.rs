@@ -161,7 +161,7 @@ async fn a_reset_upload_never_arrives_whole() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_to_go_on_before_the_login() {
+async fn no_100_continue_is_sent_before_the_login() {
     let fixture = AttackedGateway::new().await;
     let mut client = fixture.gateway.client().await;
     client
@@ -208,7 +208,7 @@ async fn an_expectation_is_met_here_and_not_upstream() {
 }
 
 #[tokio::test]
-async fn trailers_end_here() {
+async fn trailers_are_dropped() {
     let fixture = AttackedGateway::new().await;
     for trailers in [
         "X: y\r\n",

@@ -60,7 +60,7 @@ async fn a_401_reaches_a_client_that_has_begun_nothing_yet() {
 }
 
 #[tokio::test]
-async fn a_short_body_is_taken_before_it_is_refused() {
+async fn a_short_body_is_read_before_it_is_rejected() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let clock = Clock::stopped();

@@ -7,7 +7,7 @@ use crate::harness::{Gateway, Transfer, Upstream, promptly, request, settle};
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
 #[tokio::test]
-async fn while_the_upstream_thinks() {
+async fn before_the_response_of_the_upstream() {
     let mut transfer = Transfer::http1(request("GET", BLOB, "")).await;
     transfer.registry.silent().await;
     drop(transfer.client);
@@ -15,7 +15,7 @@ async fn while_the_upstream_thinks() {
 }
 
 #[tokio::test]
-async fn while_the_upstream_thinks_about_a_body() {
+async fn before_the_response_to_a_body() {
     let mut transfer = Transfer::http1(request("PATCH", UPLOAD, "Content-Length: 5\r\n")).await;
     transfer.client.send("hello").await;
     transfer.registry.bytes(5).await;
@@ -65,7 +65,7 @@ async fn in_the_middle_of_a_download() {
 }
 
 #[tokio::test]
-async fn by_resetting_its_stream_while_the_upstream_thinks() {
+async fn by_resetting_its_stream_before_the_response() {
     let mut transfer = Transfer::frames(END_STREAM, "GET", BLOB).await;
     transfer.client.send(RST_STREAM, 0, 1, &CANCEL).await;
     promptly(transfer.registry.ended()).await;

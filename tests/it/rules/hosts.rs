@@ -110,7 +110,7 @@ async fn two_hosts_are_refused_even_when_they_are_equal() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_no_host_is_refused() {
+async fn an_invalid_host_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
     for host in [
@@ -162,7 +162,7 @@ async fn a_handshake_for_an_unknown_name_is_refused() {
 }
 
 #[tokio::test]
-async fn plain_http_on_a_tls_port_is_answered_with_a_sentence() {
+async fn plain_http_on_a_tls_port_gets_an_explanation() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
     let mut client = RawPeer::new(TcpStream::connect(gateway.https()).await.unwrap());
@@ -201,7 +201,7 @@ async fn an_absolute_target_for_another_host_than_the_header_is_refused() {
 }
 
 #[tokio::test]
-async fn plain_listeners_send_to_https_and_serve_nothing() {
+async fn plain_listeners_only_redirect_to_https() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
     let ask = async |host: &str| {

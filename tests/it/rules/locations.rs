@@ -53,7 +53,7 @@ async fn locations_of_the_registry_become_paths() {
 }
 
 #[tokio::test]
-async fn a_repository_may_be_called_as_uploads_are() {
+async fn a_repository_name_may_contain_blobs_uploads() {
     let mut between = ProxiedPair::new().await;
     let target = "/v2/x/blobs/uploads/y/blobs/uploads/";
     between
@@ -154,7 +154,7 @@ async fn a_location_that_could_lead_anywhere_is_not_passed() {
 }
 
 #[tokio::test]
-async fn a_refused_location_is_said_to_be_the_registrys() {
+async fn a_rejected_location_is_reported_as_an_upstream_error() {
     let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", BLOB, "")).await;
     let (_, body) = between

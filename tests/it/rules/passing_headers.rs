@@ -5,7 +5,7 @@ use crate::harness::{Http2, ProxiedPair, basic, no_body, request, request2};
 const MANIFEST: &str = "/v2/a/manifests/v1";
 
 #[tokio::test]
-async fn claims_about_the_client_are_replaced_by_what_is_true() {
+async fn claims_about_the_client_are_replaced() {
     let mut between = ProxiedPair::new().await;
     let lines = "Forwarded: for=1.2.3.4\r\nX-Forwarded-For: 1.2.3.4\r\nX-FORWARDED-PROTO: http\r\n\
                  X-Forwarded-Host: evil.test\r\nX-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /x\r\n\
@@ -45,7 +45,7 @@ async fn names_with_underscores_do_not_pass() {
 }
 
 #[tokio::test]
-async fn hop_by_hop_headers_and_those_that_connection_names_are_taken_off() {
+async fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
     let mut between = ProxiedPair::new().await;
     let lines = "Connection: keep-alive, X-Hop\r\nConnection: x-other\r\nKeep-Alive: timeout=5\r\n\
                  Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nTE: trailers\r\n\
@@ -67,7 +67,7 @@ async fn hop_by_hop_headers_and_those_that_connection_names_are_taken_off() {
 }
 
 #[tokio::test]
-async fn connection_cannot_take_off_what_the_upstream_must_be_told() {
+async fn connection_cannot_remove_headers_that_the_upstream_needs() {
     let mut between = ProxiedPair::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     let lines = "Connection: Authorization, host, X-FORWARDED-FOR, x-forwarded-proto, x-forwarded-host, \
                  content-length\r\nContent-Length: 2\r\n";
@@ -113,7 +113,7 @@ async fn two_authorization_headers_are_refused() {
 }
 
 #[tokio::test]
-async fn what_registry_clients_say_passes_unchanged() {
+async fn headers_of_registry_clients_pass_unchanged() {
     let mut between = ProxiedPair::new().await;
     let lines = "Accept: application/vnd.oci.image.index.v1+json\r\nAccept: */*\r\nAccept-Encoding: zstd;q=1.0, gzip\r\n\
                  User-Agent: docker/28\r\nRange: bytes=0-1\r\nIf-None-Match: \"x\"\r\nOCI-Filters: a\r\n";
@@ -139,7 +139,7 @@ async fn cookies_of_a_page_do_not_reach_the_registry() {
 }
 
 #[tokio::test]
-async fn what_the_upstream_says_about_itself_never_reaches_the_client() {
+async fn headers_about_the_upstream_never_reach_the_client() {
     let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", MANIFEST, "")).await;
     let (head, _) = between
@@ -172,7 +172,7 @@ fn lines(text: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn what_clients_work_by_always_reaches_them() {
+async fn headers_that_clients_need_reach_them() {
     let mut between = ProxiedPair::new().await;
     between.forwarded(request("GET", MANIFEST, "")).await;
     let (mut head, _) = between
@@ -188,7 +188,7 @@ async fn what_clients_work_by_always_reaches_them() {
 }
 
 #[tokio::test]
-async fn what_clients_work_by_reaches_them_over_http2() {
+async fn headers_that_clients_need_reach_them_over_http2() {
     let mut between = ProxiedPair::new().await;
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let answer = tokio::spawn(client.send(request2("GET", MANIFEST).body(no_body()).unwrap()));

@@ -27,7 +27,7 @@ async fn targets_reach_the_upstream_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn strange_bytes_in_a_query_are_not_touched() {
+async fn unusual_bytes_in_a_query_are_forwarded_unchanged() {
     let mut between = ProxiedPair::new().await;
     for query in [
         "x={}|^`'!$()*,:@[]~",
@@ -117,7 +117,7 @@ const CROOKED: [&str; 27] = [
 ];
 
 #[tokio::test]
-async fn crooked_paths_are_refused_and_never_forwarded() {
+async fn ambiguous_paths_are_refused_and_never_forwarded() {
     // With a page server too, for the paths outside `/v2/`.
     let browser = crate::harness::Upstream::new().await;
     let table = format!("[browser]\nurl = \"{}\"", browser.url());
@@ -130,7 +130,7 @@ async fn crooked_paths_are_refused_and_never_forwarded() {
 }
 
 #[tokio::test]
-async fn crooked_paths_are_refused_over_http2_too() {
+async fn ambiguous_paths_are_refused_over_http2_too() {
     let browser = crate::harness::Upstream::new().await;
     let table = format!("[browser]\nurl = \"{}\"", browser.url());
     let between = ProxiedPair::with(|domain| domain.tables(&table)).await;

@@ -39,7 +39,7 @@ async fn fetched(
 }
 
 #[tokio::test]
-async fn the_storage_is_asked_in_the_clients_place() {
+async fn redirects_to_the_storage_are_followed() {
     let (mut between, storage) = following().await;
     let location = format!("{}{SIGNED}", storage.url());
     let (mut peer, asked) = fetched(
@@ -90,7 +90,7 @@ async fn the_storage_never_sees_credentials_or_claims() {
 }
 
 #[tokio::test]
-async fn a_range_is_asked_of_the_storage() {
+async fn a_range_is_requested_from_the_storage() {
     let (mut between, storage) = following().await;
     let lines = "Range: bytes=2-3\r\nIf-Range: \"e\"\r\n";
     let (mut peer, asked) = fetched(
@@ -164,7 +164,7 @@ async fn redirects_of_the_storage_are_followed_too() {
 }
 
 #[tokio::test]
-async fn circles_end() {
+async fn redirect_loops_end() {
     let (mut between, storage) = following().await;
     let elsewhere = Upstream::new().await;
     let (mut peer, _) = fetched(
@@ -192,7 +192,7 @@ async fn circles_end() {
 }
 
 #[tokio::test]
-async fn a_circle_of_the_storage_on_itself_ends() {
+async fn a_redirect_loop_within_the_storage_ends() {
     let (mut between, storage) = following().await;
     let (mut peer, _) = fetched(
         &mut between,
@@ -228,7 +228,7 @@ async fn a_storage_that_cannot_be_reached_is_unavailable() {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_storage_that_is_cut_looks_cut() {
+async fn a_cut_response_of_the_storage_is_cut_for_the_client() {
     let (mut between, storage) = following().await;
     let (mut peer, _) = fetched(
         &mut between,
@@ -245,7 +245,7 @@ async fn an_answer_of_the_storage_that_is_cut_looks_cut() {
 }
 
 #[tokio::test]
-async fn a_redirect_within_the_registry_is_the_clients_to_follow() {
+async fn a_redirect_within_the_registry_is_left_to_the_client() {
     let (mut between, _storage) = following().await;
     between.forwarded(request("GET", BLOB, "")).await;
     let (head, _) = between.answered(redirect("/v2/b/blobs/x?y")).await;

@@ -28,7 +28,7 @@ async fn the_clients_credentials_pass_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn moorgates_own_credentials_take_the_place_of_the_clients() {
+async fn configured_credentials_replace_those_of_the_client() {
     let mut between =
         ProxiedPair::with(|domain| domain.upstream("username = \"gate\"\npassword = \"in:side\""))
             .await;
@@ -40,7 +40,7 @@ async fn moorgates_own_credentials_take_the_place_of_the_clients() {
 }
 
 #[tokio::test]
-async fn a_login_that_the_upstream_wants_of_moorgate_is_not_the_clients_business() {
+async fn a_401_to_configured_credentials_does_not_reach_the_client() {
     for keys in ["", "username = \"gate\"\npassword = \"wrong\""] {
         let mut between = ProxiedPair::with(|domain| domain.upstream(keys)).await;
         between.forwarded(request("GET", "/v2/", "")).await;
