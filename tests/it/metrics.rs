@@ -121,7 +121,7 @@ async fn requests_are_counted_by_domain_call_and_status() {
 }
 
 #[tokio::test]
-async fn what_goes_on_and_what_is_broken_off_is_shown() {
+async fn running_and_interrupted_requests_are_shown() {
     let mut between = ProxiedPair::new().await;
     let open = r#"moorgate_requests_in_flight{domain="ci.test"}"#;
     between
@@ -153,7 +153,7 @@ async fn what_goes_on_and_what_is_broken_off_is_shown() {
 }
 
 #[tokio::test]
-async fn counts_stay_over_a_reload_and_a_refused_one_is_shown() {
+async fn counts_survive_a_reload_and_a_rejected_one_is_shown() {
     let mut between = ProxiedPair::new().await;
     between.passed(request("GET", "/v2/", "")).await;
     let series = r#"moorgate_requests_total{domain="ci.test",call="ping",status="200"}"#;
@@ -179,7 +179,7 @@ async fn counts_stay_over_a_reload_and_a_refused_one_is_shown() {
 }
 
 #[tokio::test]
-async fn wrong_passwords_are_counted_and_so_is_who_is_refused() {
+async fn wrong_passwords_and_refused_logins_are_counted() {
     let auth = "[auth]\naddress_failures = 5";
     let gateway = Setup::new()
         .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
@@ -228,7 +228,7 @@ async fn wrong_passwords_are_counted_and_so_is_who_is_refused() {
 }
 
 #[tokio::test]
-async fn attempts_at_certificates_and_what_is_left_of_limits_are_shown() {
+async fn certificate_attempts_and_remaining_limits_are_shown() {
     let ca = AcmeCa::new().await;
     ca.once("order", Scripted::Refuse("caa", 403, &[]));
     let files = tempfile::tempdir().unwrap();
@@ -285,31 +285,31 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
         .collect();
     insta::assert_snapshot!(about.join("\n").replace("# HELP ", ""), @r#"
     moorgate_build_info Always 1
-    moorgate_connections Connections that are open
-    moorgate_configuration_ok 1 where the newest configuration is the one in force
+    moorgate_connections Open connections
+    moorgate_configuration_ok 1 if the newest configuration is in force
     moorgate_configuration_loaded_timestamp_seconds When the configuration in force was read, in Unix time
     process_start_time_seconds When the process was started, in Unix time
-    process_cpu_seconds Time of processors
-    process_resident_memory_bytes Memory that is in use
+    process_cpu_seconds CPU time
+    process_resident_memory_bytes Resident memory
     process_open_fds Open files and sockets
-    moorgate_requests Requests that are over
-    moorgate_requests_in_flight Requests that go on
-    moorgate_request_duration_seconds From the head of a request to the end of its answer
-    moorgate_upstream_response_seconds From forwarding to the head of the upstream's answer
-    moorgate_received_bytes Bodies of requests that are over
-    moorgate_sent_bytes Bodies of answers that are over
-    moorgate_interrupted Requests that were broken off, and by whom
-    moorgate_password_hashes Passwords that were hashed
-    moorgate_passwords_waiting Passwords that wait to be hashed
-    moorgate_passwords_remembered Logins that need no hash
-    moorgate_logins_failed Wrong passwords that were counted
+    moorgate_requests Finished requests
+    moorgate_requests_in_flight Requests in flight
+    moorgate_request_duration_seconds From the head of a request to the end of its response
+    moorgate_upstream_response_seconds From forwarding a request to the response head of the upstream
+    moorgate_received_bytes Request body bytes of finished requests
+    moorgate_sent_bytes Response body bytes of finished requests
+    moorgate_interrupted Interrupted requests, by the side that interrupted them
+    moorgate_password_hashes Hashed passwords
+    moorgate_passwords_waiting Passwords waiting for a hash
+    moorgate_passwords_remembered Cached logins, which need no hash
+    moorgate_logins_failed Wrong passwords that count against a limit
     moorgate_logins_known_wrong Passwords known to be wrong: no hash, not counted
-    moorgate_logins_refused Logins refused without a hash, and whose budget was used up
-    moorgate_logins_failing Who has wrong passwords that still count
-    moorgate_certificate_expiry_timestamp_seconds The last moment of the certificate, in Unix time
-    moorgate_certificate_ok 1 where there is a certificate and nothing is wrong with it
-    moorgate_certificate_next_attempt_timestamp_seconds When the certificate will be ordered or renewed, in Unix time
-    moorgate_certificate_attempts Times that a certificate was wanted, and the outcome
-    moorgate_acme_budget_left What the limit of a CA leaves for the domain now
+    moorgate_logins_refused Logins refused without a hash, by the exhausted limit
+    moorgate_logins_failing Users and addresses with wrong passwords that still count
+    moorgate_certificate_expiry_timestamp_seconds Expiry of the certificate, in Unix time
+    moorgate_certificate_ok 1 if the certificate is usable
+    moorgate_certificate_next_attempt_timestamp_seconds When the certificate is ordered or renewed next, in Unix time
+    moorgate_certificate_attempts Attempts to issue a certificate, by outcome
+    moorgate_acme_budget_left Remaining requests of the domain within a limit of the CA
     "#);
 }

@@ -19,7 +19,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     });
     let metric = MetricDescriptor::new(
         "moorgate_certificate_expiry_timestamp",
-        "The last moment of the certificate, in Unix time",
+        "Expiry of the certificate, in Unix time",
     );
     out.gauges(&metric.seconds(), expiry)?;
     let usable = all.iter().map(|report| {
@@ -28,10 +28,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
             i64::from(report.not_after.is_some() && report.problem.is_none()),
         )
     });
-    let metric = MetricDescriptor::new(
-        "moorgate_certificate_ok",
-        "1 where there is a certificate and nothing is wrong with it",
-    );
+    let metric = MetricDescriptor::new("moorgate_certificate_ok", "1 if the certificate is usable");
     out.gauges(&metric, usable)?;
     let next = all.iter().filter_map(|report| {
         let next = report.acme.as_ref()?.next_attempt?;
@@ -39,7 +36,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     });
     let metric = MetricDescriptor::new(
         "moorgate_certificate_next_attempt_timestamp",
-        "When the certificate will be ordered or renewed, in Unix time",
+        "When the certificate is ordered or renewed next, in Unix time",
     );
     out.gauges(&metric.seconds(), next)?;
     attempts(out, &all)?;
@@ -69,7 +66,7 @@ fn attempts(out: &mut MetricsEncoder<'_>, all: &[CertificateReport]) -> fmt::Res
     );
     let metric = MetricDescriptor::new(
         "moorgate_certificate_attempts",
-        "Times that a certificate was wanted, and the outcome",
+        "Attempts to issue a certificate, by outcome",
     );
     out.counters(&metric, attempts)
 }
@@ -91,7 +88,7 @@ fn budgets(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     });
     let metric = MetricDescriptor::new(
         "moorgate_acme_budget_left",
-        "What the limit of a CA leaves for the domain now",
+        "Remaining requests of the domain within a limit of the CA",
     );
     out.gauges(&metric, left)
 }

@@ -9,21 +9,21 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let verifier = &app.gateway().verifier;
     let (checks, lockout) = (verifier.status(), verifier.lockout_status());
     out.counter(
-        &MetricDescriptor::new("moorgate_password_hashes", "Passwords that were hashed"),
+        &MetricDescriptor::new("moorgate_password_hashes", "Hashed passwords"),
         checks.hashed,
     )?;
     out.gauge(
-        &MetricDescriptor::new(
-            "moorgate_passwords_waiting",
-            "Passwords that wait to be hashed",
-        ),
+        &MetricDescriptor::new("moorgate_passwords_waiting", "Passwords waiting for a hash"),
         count(checks.waiting),
     )?;
-    let metric = MetricDescriptor::new("moorgate_passwords_remembered", "Logins that need no hash");
+    let metric = MetricDescriptor::new(
+        "moorgate_passwords_remembered",
+        "Cached logins, which need no hash",
+    );
     out.gauge(&metric, count(checks.remembered))?;
     let metric = MetricDescriptor::new(
         "moorgate_logins_failed",
-        "Wrong passwords that were counted",
+        "Wrong passwords that count against a limit",
     );
     out.counter(&metric, lockout.failed)?;
     let metric = MetricDescriptor::new(
@@ -36,7 +36,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         .map(|(limit, count)| ([("budget", limit.as_str())], count));
     let metric = MetricDescriptor::new(
         "moorgate_logins_refused",
-        "Logins refused without a hash, and whose budget was used up",
+        "Logins refused without a hash, by the exhausted limit",
     );
     out.counters(&metric, refused)?;
     let failing = [("address", lockout.addresses), ("user", lockout.users)];
@@ -44,7 +44,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     out.gauges(
         &MetricDescriptor::new(
             "moorgate_logins_failing",
-            "Who has wrong passwords that still count",
+            "Users and addresses with wrong passwords that still count",
         ),
         failing,
     )

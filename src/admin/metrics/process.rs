@@ -13,13 +13,13 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         version,
     )?;
     out.gauge(
-        &MetricDescriptor::new("moorgate_connections", "Connections that are open"),
+        &MetricDescriptor::new("moorgate_connections", "Open connections"),
         count(app.connections()),
     )?;
     let reload = app.last_reload();
     let metric = MetricDescriptor::new(
         "moorgate_configuration_ok",
-        "1 where the newest configuration is the one in force",
+        "1 if the newest configuration is in force",
     );
     out.gauge(&metric, i64::from(reload.accepted))?;
     let metric = MetricDescriptor::new(
@@ -37,11 +37,11 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         return Ok(());
     };
     out.counter(
-        &MetricDescriptor::new("process_cpu", "Time of processors").seconds(),
+        &MetricDescriptor::new("process_cpu", "CPU time").seconds(),
         cpu.as_secs_f64(),
     )?;
     out.gauge(
-        &MetricDescriptor::new("process_resident_memory", "Memory that is in use").bytes(),
+        &MetricDescriptor::new("process_resident_memory", "Resident memory").bytes(),
         memory,
     )?;
     out.gauge(

@@ -53,29 +53,32 @@ fn write_requests(out: &mut MetricsEncoder<'_>, all: &[DomainTraffic<'_>]) -> fm
             (labels, count)
         })
     });
-    let metric = MetricDescriptor::new("moorgate_requests", "Requests that are over");
+    let metric = MetricDescriptor::new("moorgate_requests", "Finished requests");
     out.counters(&metric, finished)?;
-    let metric = MetricDescriptor::new("moorgate_requests_in_flight", "Requests that go on");
+    let metric = MetricDescriptor::new("moorgate_requests_in_flight", "Requests in flight");
     out.gauges(&metric, by_domain(all, Traffic::open))
 }
 
 fn write_durations(out: &mut MetricsEncoder<'_>, all: &[DomainTraffic<'_>]) -> fmt::Result {
     let metric = MetricDescriptor::new(
         "moorgate_request_duration",
-        "From the head of a request to the end of its answer",
+        "From the head of a request to the end of its response",
     );
     out.durations(&metric, by_domain(all, Traffic::durations))?;
     let metric = MetricDescriptor::new(
         "moorgate_upstream_response",
-        "From forwarding to the head of the upstream's answer",
+        "From forwarding a request to the response head of the upstream",
     );
     out.durations(&metric, by_domain(all, Traffic::upstream))
 }
 
 fn write_bytes(out: &mut MetricsEncoder<'_>, all: &[DomainTraffic<'_>]) -> fmt::Result {
-    let metric = MetricDescriptor::new("moorgate_received", "Bodies of requests that are over");
+    let metric = MetricDescriptor::new(
+        "moorgate_received",
+        "Request body bytes of finished requests",
+    );
     out.counters(&metric.bytes(), by_domain(all, Traffic::received))?;
-    let metric = MetricDescriptor::new("moorgate_sent", "Bodies of answers that are over");
+    let metric = MetricDescriptor::new("moorgate_sent", "Response body bytes of finished requests");
     out.counters(&metric.bytes(), by_domain(all, Traffic::sent))
 }
 
@@ -89,7 +92,7 @@ fn write_interruptions(out: &mut MetricsEncoder<'_>, all: &[DomainTraffic<'_>]) 
     });
     let metric = MetricDescriptor::new(
         "moorgate_interrupted",
-        "Requests that were broken off, and by whom",
+        "Interrupted requests, by the side that interrupted them",
     );
     out.counters(&metric, interrupted)
 }
