@@ -66,6 +66,8 @@ impl ConnectionLimits {
         let is_due = |last: Instant| now.duration_since(last) >= WARNING_INTERVAL;
         if clients.last_warning.is_none_or(is_due) {
             clients.last_warning = Some(now);
+            // A slow reader of the log must not delay the connections of others.
+            drop(clients);
             tracing::warn!(
                 client = %network,
                 limit = self.max_per_client,
