@@ -125,7 +125,8 @@ async fn authenticate(
     cx: &RequestContext<'_>,
     target: &RequestTarget,
 ) -> Result<Authenticated, Rejection> {
-    let (site, headers) = (cx.site, &cx.parts.headers);
+    let site = cx.site;
+    let headers = &cx.parts.headers;
     match (&site.tokens, target) {
         _ if authenticate::is_anonymous_request(site, target, headers) => {
             Ok(Identity::Anonymous.into())

@@ -33,7 +33,8 @@ pub(super) fn status(app: &Arc<App>) -> Value {
 /// Password checks and lockouts.
 fn logins(app: &App) -> Value {
     let verifier = &app.gateway().verifier;
-    let (checks, lockout) = (verifier.status(), verifier.lockout_status());
+    let checks = verifier.status();
+    let lockout = verifier.lockout_status();
     json!({
         "hashed": checks.hashed,
         "waiting": checks.waiting,

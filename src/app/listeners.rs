@@ -188,7 +188,8 @@ impl App {
         let config = self
             .server_configs
             .for_listener(self.certificates.table().clone(), listener)?;
-        let (app, own) = (self.clone(), self.clone());
+        let app = self.clone();
+        let own = self.clone();
         self.tasks.spawn(accept(
             socket,
             self.connections.clone(),
@@ -239,7 +240,8 @@ impl App {
                     listener,
                     at: Instant::now(),
                 };
-                let (snapshot, drain) = (own.snapshot(), own.drain.clone());
+                let snapshot = own.snapshot();
+                let drain = own.drain.clone();
                 let answer = move |request| answer(own.clone(), request);
                 serve_plain(accepted, &snapshot, drain, answer).await;
                 drop(permit);

@@ -271,7 +271,8 @@ impl Authorizer<'_> {
         tag: Option<&Tag>,
     ) -> Result<CallDecision, Rejection> {
         let decision = self.decide(action, repository, tag);
-        self.allow_or_hide(call, repository, decision, (action, tag))
+        let denial = self.refused(action, Some(repository), tag);
+        self.allow_or_hide(call, repository, decision, denial)
     }
 
     /// Clients check with HEAD whether content exists before and after they push it. The right to
@@ -289,7 +290,8 @@ impl Authorizer<'_> {
                 decision = push;
             }
         }
-        self.allow_or_hide(call, repository, decision, (Action::Pull, None))
+        let denial = self.refused(Action::Pull, Some(repository), None);
+        self.allow_or_hide(call, repository, decision, denial)
     }
 
     fn allow_or_hide(
@@ -297,7 +299,7 @@ impl Authorizer<'_> {
         call: &Arc<Call>,
         repository: &RepositoryName,
         decision: Decision<'_>,
-        (action, tag): (Action, Option<&Tag>),
+        denial: Denial<'_>,
     ) -> Result<CallDecision, Rejection> {
         if decision.allowed {
             return Ok((RequestTarget::Call(call.clone()), Obligations::Plain, None));
@@ -308,12 +310,12 @@ impl Authorizer<'_> {
                 .policy
                 .sees(self.requester.principal(), repository.as_str())
         {
-            return Err(self.refused(action, Some(repository), tag).by(decision));
+            return Err(denial.by(decision));
         }
         let mut hidden = Call::clone(call);
         // Without randomness there is no name that a client cannot guess.
         let Ok(placeholder) = placeholder_repository(repository) else {
-            return Err(self.refused(action, Some(repository), tag).by(decision));
+            return Err(denial.by(decision));
         };
         if let Call::Repository { name, .. } = &mut hidden {
             *name = placeholder;

@@ -181,10 +181,8 @@ impl RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        let (status, duration) = (
-            self.status.map(|status| status.as_u16()),
-            self.start.elapsed(),
-        );
+        let status = self.status.map(|status| status.as_u16());
+        let duration = self.start.elapsed();
         let bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes());
         let ended = RequestOutcome {
             label: self.label,

@@ -137,7 +137,8 @@ impl TokenIssuer<'_, '_> {
     }
 
     async fn password(&self, credentials: &Credentials) -> Result<UserName, Rejection> {
-        let (verifier, budgets) = (&self.cx.gateway.verifier, &self.cx.sites.snapshot.failures);
+        let verifier = &self.cx.gateway.verifier;
+        let budgets = &self.cx.sites.snapshot.failures;
         let entry = admit::login(verifier, self.cx.site, self.cx.conn, budgets, credentials)?;
         match authenticate::authenticate(verifier, self.cx.site, entry).await? {
             Identity::User(user) => Ok(user),
@@ -154,11 +155,10 @@ impl TokenIssuer<'_, '_> {
         if let Some(user) = self.holder(token) {
             return Ok(user);
         }
-        let (verifier, domain) = (&self.cx.gateway.verifier, self.cx.site.host.domain.as_str());
-        let (client, budgets) = (
-            self.cx.conn.client_address(),
-            &self.cx.sites.snapshot.failures,
-        );
+        let verifier = &self.cx.gateway.verifier;
+        let domain = self.cx.site.host.domain.as_str();
+        let client = self.cx.conn.client_address();
+        let budgets = &self.cx.sites.snapshot.failures;
         let admitted = verifier.admit_secret(domain, token, client, budgets);
         admitted.map_err(|error| self.refused(error))?;
         self.tokens
@@ -172,7 +172,8 @@ impl TokenIssuer<'_, '_> {
     /// The user of a valid refresh token.
     fn holder(&self, token: &str) -> Option<UserName> {
         let domain = self.cx.site.host.domain.as_str();
-        let (lifetime, now) = (self.settings.refresh_lifetime, clock::time_of_day());
+        let lifetime = self.settings.refresh_lifetime;
+        let now = clock::time_of_day();
         let record = self
             .tokens
             .refresh_tokens()

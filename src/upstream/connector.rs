@@ -104,7 +104,8 @@ impl Connector {
     async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let permit = self.lookups.clone().acquire_owned().await;
         let permit = permit.map_err(io::Error::other)?;
-        let (host, port) = (self.target.host.as_str().to_owned(), self.target.port);
+        let host = self.target.host.as_str().to_owned();
+        let port = self.target.port;
         run_blocking(move || {
             let _permit = permit;
             (host.as_str(), port)

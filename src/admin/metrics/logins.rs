@@ -7,7 +7,8 @@ use crate::app::App;
 
 pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let verifier = &app.gateway().verifier;
-    let (checks, lockout) = (verifier.status(), verifier.lockout_status());
+    let checks = verifier.status();
+    let lockout = verifier.lockout_status();
     out.counter(
         &MetricDescriptor::new("moorgate_password_hashes", "Hashed passwords"),
         checks.hashed,

@@ -47,7 +47,8 @@ pub(super) async fn to_upstream(
     check_preconditions(cx, to, obligations, &manifest).await?;
     let meta = RequestMeta::from_parts(&route, &cx.parts);
     let request = forward::buffered_request(cx, to, RequestBody::buffered(manifest))?;
-    let (upstream, limits) = (to.backend.upstream.clone(), route.transfer_limits());
+    let upstream = to.backend.upstream.clone();
+    let limits = route.transfer_limits();
     let write = async move { upstream.send(request, None, limits).await };
     let response = run_detached(guards, write).await;
     cx.record.answered();

@@ -99,9 +99,10 @@ fn from_form(site: &Site, form: &str) -> Result<TokenRequest, Rejection> {
             let credentials = Credentials::new(user, password).ok_or_else(|| {
                 unauthorized("user name and password cannot be read: log in again")
             })?;
-            match credentials.is_empty() {
-                true => PresentedCredentials::None,
-                false => PresentedCredentials::Password(credentials),
+            if credentials.is_empty() {
+                PresentedCredentials::None
+            } else {
+                PresentedCredentials::Password(credentials)
             }
         }
         Some("refresh_token") => match &fields.refresh_token {
@@ -223,9 +224,12 @@ async fn read_form(conn: &ConnInfo, body: Incoming) -> Result<Zeroizing<Vec<u8>>
         let mut body = Limited::new(body, MAX_FORM_BYTES);
         let mut form = Zeroizing::new(Vec::with_capacity(1024));
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
-                true => Rejection::body_too_large(MAX_FORM_BYTES as u64),
-                false => invalid("the form ended early"),
+            let frame = frame.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    Rejection::body_too_large(MAX_FORM_BYTES as u64)
+                } else {
+                    invalid("the form ended early")
+                }
             })?;
             form.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
         }
