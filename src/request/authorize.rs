@@ -101,10 +101,10 @@ pub(crate) fn authorize(
         Identity::Anonymous => None,
     };
     let requester = Requester { user, client };
-    let (target, obligations, hidden_by) = match target {
+    let granted = match target {
         RequestTarget::Page(used) => {
             page(site, &requester, used)?;
-            (RequestTarget::Page(used), Obligations::Plain, None)
+            GrantedTarget::new(target, Obligations::Plain)
         }
         RequestTarget::Call(call) => Authorizer {
             site,
@@ -112,6 +112,11 @@ pub(crate) fn authorize(
         }
         .call(call)?,
     };
+    let GrantedTarget {
+        target,
+        obligations,
+        hidden_by,
+    } = granted;
     let (target, obligations) = match &token {
         Some(access) => bearer::restrict_to_scope(access, target, obligations)?,
         None => (target, obligations),
@@ -154,8 +159,27 @@ fn owner(site: &Site, requester: &Requester) -> Option<SessionOwner> {
     Some(key.owner(site.host.domain.as_str(), requester.user.clone()?))
 }
 
-/// The target of a grant, its obligations, and the rule that hides the repository.
-type CallDecision = (RequestTarget, Obligations, Option<Box<str>>);
+/// The target of a grant with its obligations, and the rule that hides the repository, if one does.
+struct GrantedTarget {
+    target: RequestTarget,
+    obligations: Obligations,
+    hidden_by: Option<Box<str>>,
+}
+
+impl GrantedTarget {
+    fn new(target: RequestTarget, obligations: Obligations) -> Self {
+        Self {
+            target,
+            obligations,
+            hidden_by: None,
+        }
+    }
+
+    /// The call as it was requested.
+    fn plain(call: Arc<Call>) -> Self {
+        Self::new(RequestTarget::Call(call), Obligations::Plain)
+    }
+}
 
 struct Authorizer<'a> {
     site: &'a Site,
@@ -177,13 +201,13 @@ impl Authorizer<'_> {
         )
     }
 
-    fn call(&self, call: Arc<Call>) -> Result<CallDecision, Rejection> {
+    fn call(&self, call: Arc<Call>) -> Result<GrantedTarget, Rejection> {
         let policy = &self.site.policy;
         if self.needs_no_decision(&call) {
-            return Ok((RequestTarget::Call(call), Obligations::Plain, None));
+            return Ok(GrantedTarget::plain(call));
         }
         match &*call {
-            Call::Ping { .. } => Ok((RequestTarget::Call(call), Obligations::Plain, None)),
+            Call::Ping { .. } => Ok(GrantedTarget::plain(call)),
             Call::Catalog { .. } => {
                 if policy.is_open()
                     || !policy.may_somewhere(self.requester.principal(), Action::Catalog)
@@ -194,7 +218,10 @@ impl Authorizer<'_> {
                     };
                     return Err(self.refused(Action::Catalog, None, None).by(decision));
                 }
-                Ok((RequestTarget::Call(call), Obligations::Filtered, None))
+                Ok(GrantedTarget::new(
+                    RequestTarget::Call(call),
+                    Obligations::Filtered,
+                ))
             }
             Call::Repository { name, operation } => self.repository(&call, name, operation),
         }
@@ -205,37 +232,40 @@ impl Authorizer<'_> {
         call: &Arc<Call>,
         name: &RepositoryName,
         operation: &RepositoryCall,
-    ) -> Result<CallDecision, Rejection> {
+    ) -> Result<GrantedTarget, Rejection> {
         match operation {
-            RepositoryCall::TagsList { .. } => self.seen(call, name, Action::List, None),
+            RepositoryCall::TagsList { .. } => self.access(call, name, Action::List, None),
             RepositoryCall::ManifestRead { read, .. } | RepositoryCall::BlobRead { read, .. } => {
                 self.read(call, name, *read)
             }
             RepositoryCall::Referrers { .. } => self.read(call, name, Read::Get),
             RepositoryCall::ManifestDelete {
                 reference: Reference::Tag(tag),
-            } => self.seen(call, name, Action::DeleteTag, Some(tag)),
+            } => self.access(call, name, Action::DeleteTag, Some(tag)),
             RepositoryCall::ManifestDelete {
                 reference: Reference::Digest(_),
             }
             | RepositoryCall::BlobDelete { .. } => {
-                self.seen(call, name, Action::DeleteManifest, None)
+                self.access(call, name, Action::DeleteManifest, None)
             }
             RepositoryCall::ManifestWrite { reference, tags } => {
                 let tags = self.write(name, reference, tags)?;
-                Ok((RequestTarget::Call(call.clone()), tags, None))
+                Ok(GrantedTarget::new(RequestTarget::Call(call.clone()), tags))
             }
             RepositoryCall::UploadStart { .. } => {
                 self.push(name)?;
-                Ok((RequestTarget::Call(call.clone()), Obligations::Plain, None))
+                Ok(GrantedTarget::plain(call.clone()))
             }
             RepositoryCall::Mount { from, .. } => {
                 self.push(name)?;
                 if self.may_mount(from.as_ref()) {
-                    return Ok((RequestTarget::Call(call.clone()), Obligations::Plain, None));
+                    return Ok(GrantedTarget::plain(call.clone()));
                 }
                 let upload = Arc::new(Call::upload_start(name));
-                Ok((RequestTarget::Call(upload), Obligations::Unmounted, None))
+                Ok(GrantedTarget::new(
+                    RequestTarget::Call(upload),
+                    Obligations::Unmounted,
+                ))
             }
             RepositoryCall::Upload { session, step } => {
                 self.push(name)?;
@@ -246,11 +276,7 @@ impl Authorizer<'_> {
                         step: step.clone(),
                     },
                 };
-                Ok((
-                    RequestTarget::Call(Arc::new(opened)),
-                    Obligations::Plain,
-                    None,
-                ))
+                Ok(GrantedTarget::plain(Arc::new(opened)))
             }
         }
     }
@@ -263,13 +289,13 @@ impl Authorizer<'_> {
     }
 
     /// An action on the content of a repository.
-    fn seen(
+    fn access(
         &self,
         call: &Arc<Call>,
         repository: &RepositoryName,
         action: Action,
         tag: Option<&Tag>,
-    ) -> Result<CallDecision, Rejection> {
+    ) -> Result<GrantedTarget, Rejection> {
         let decision = self.decide(action, repository, tag);
         let denial = self.refused(action, Some(repository), tag);
         self.allow_or_hide(call, repository, decision, denial)
@@ -282,7 +308,7 @@ impl Authorizer<'_> {
         call: &Arc<Call>,
         repository: &RepositoryName,
         read: Read,
-    ) -> Result<CallDecision, Rejection> {
+    ) -> Result<GrantedTarget, Rejection> {
         let mut decision = self.decide(Action::Pull, repository, None);
         if read == Read::Head && !decision.allowed && !decision.is_denied() {
             let push = self.decide(Action::Push, repository, None);
@@ -300,9 +326,9 @@ impl Authorizer<'_> {
         repository: &RepositoryName,
         decision: Decision<'_>,
         denial: Denial<'_>,
-    ) -> Result<CallDecision, Rejection> {
+    ) -> Result<GrantedTarget, Rejection> {
         if decision.allowed {
-            return Ok((RequestTarget::Call(call.clone()), Obligations::Plain, None));
+            return Ok(GrantedTarget::plain(call.clone()));
         }
         if self.requester.user.is_none()
             || self
@@ -321,11 +347,11 @@ impl Authorizer<'_> {
             *name = placeholder;
         }
         let rule = denial::named(decision.rule);
-        Ok((
-            RequestTarget::Call(Arc::new(hidden)),
-            Obligations::Hidden(repository.clone()),
-            Some(rule),
-        ))
+        Ok(GrantedTarget {
+            target: RequestTarget::Call(Arc::new(hidden)),
+            obligations: Obligations::Hidden(repository.clone()),
+            hidden_by: Some(rule),
+        })
     }
 
     fn push(&self, repository: &RepositoryName) -> Result<(), Rejection> {
