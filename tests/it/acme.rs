@@ -1,12 +1,13 @@
-//! Certificates from a CA that the test plays: what it suggests, refuses, forgets and gets wrong.
+//! Certificates from a simulated CA: renewal information, refusals, lost accounts and orders, invalid
+//! responses.
 
 mod commands;
-mod held;
 mod imported;
-mod look;
+mod lost_state;
+mod order_contents;
+mod preflight;
 mod records;
 mod reload;
-mod wishes;
 
 use std::cell::RefCell;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::harness::acme_ca::{AcmeCa, Scripted};
 use crate::harness::{Domain, Gateway, PATIENCE, RawPeer, Setup, within};
 
-const ASKS: &str = "acme = true";
+const ACME_TLS: &str = "acme = true";
 
 /// A gateway for `ci.test` whose certificate comes from these CAs.
 async fn gateway(cas: &[&AcmeCa], tls: &str) -> Gateway {
@@ -40,12 +41,12 @@ async fn gateway(cas: &[&AcmeCa], tls: &str) -> Gateway {
     gateway
 }
 
-/// What is shown of the one domain.
+/// The report of the only domain.
 fn shown(gateway: &Gateway) -> Value {
     serde_json::to_value(&gateway.app.certificate_reports()[0]).unwrap()
 }
 
-/// Waits until what is shown is so.
+/// Waits until the report matches.
 async fn until(gateway: &Gateway, what: &str, so: impl Fn(&Value) -> bool) -> Value {
     let last = RefCell::new(Value::Null);
     let seen = async {
@@ -77,7 +78,7 @@ async fn failed(gateway: &Gateway) -> Value {
     .await
 }
 
-/// As `moorgate certs renew` does.
+/// Requests a renewal as `moorgate certs renew` does.
 async fn renew(gateway: &Gateway, domain: &str) {
     let answer = ask(
         gateway,
@@ -87,7 +88,7 @@ async fn renew(gateway: &Gateway, domain: &str) {
     assert_eq!(answer["outcome"], "done", "{answer}");
 }
 
-/// Asks on the control socket.
+/// Sends a command to the control socket.
 async fn ask(gateway: &Gateway, command: &Value) -> Value {
     let mut stream = UnixStream::connect(gateway.path("state/control.sock"))
         .await
@@ -101,7 +102,7 @@ async fn ask(gateway: &Gateway, command: &Value) -> Value {
     serde_json::from_str(&answer).unwrap()
 }
 
-fn moment(value: &Value) -> SystemTime {
+fn timestamp(value: &Value) -> SystemTime {
     value
         .as_str()
         .unwrap()
@@ -114,12 +115,12 @@ fn moment(value: &Value) -> SystemTime {
 async fn a_window_of_the_ca_decides_when_to_renew() {
     let ca = AcmeCa::new().await;
     ca.windows(&[(40 * 86_400, 41 * 86_400)]);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let shown = issued(&gateway).await;
-    let next = moment(&shown["acme"]["next_attempt"]);
+    let next = timestamp(&shown["acme"]["next_attempt"]);
     assert!(
-        moment(&shown["acme"]["window_start"]) <= next
-            && next <= moment(&shown["acme"]["window_end"])
+        timestamp(&shown["acme"]["window_start"]) <= next
+            && next <= timestamp(&shown["acme"]["window_end"])
     );
     assert_eq!(ca.asked("order").len(), 1);
 }
@@ -128,7 +129,7 @@ async fn a_window_of_the_ca_decides_when_to_renew() {
 async fn a_window_in_the_past_renews_at_once_and_names_what_is_replaced() {
     let ca = AcmeCa::new().await;
     ca.windows(&[(-7200, -3600), (40 * 86_400, 41 * 86_400)]);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     ca.until_asked("cert", 2).await;
     issued(&gateway).await;
     let orders = ca.asked("order");
@@ -143,10 +144,10 @@ async fn a_window_in_the_past_renews_at_once_and_names_what_is_replaced() {
 }
 
 #[tokio::test]
-async fn an_order_that_may_not_replace_is_made_as_any_other() {
+async fn an_order_that_is_refused_as_a_replacement_is_placed_without_it() {
     let ca = AcmeCa::new().await;
     ca.windows(&[(40 * 86_400, 41 * 86_400)]);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await["serial"].clone();
     ca.once("order", Scripted::Refuse("alreadyReplaced", 409, &[]));
     renew(&gateway, "ci.test").await;
@@ -154,7 +155,7 @@ async fn an_order_that_may_not_replace_is_made_as_any_other() {
     assert_eq!(replacing(&ca), [false, true, false]);
 }
 
-/// Which orders were to replace a certificate.
+/// Which orders name a certificate to be replaced.
 fn replacing(ca: &AcmeCa) -> Vec<bool> {
     ca.asked("order")
         .iter()
@@ -163,11 +164,11 @@ fn replacing(ca: &AcmeCa) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn a_replacement_may_be_refused_in_other_words() {
+async fn a_replacement_may_be_refused_with_other_errors() {
     for (kind, status) in [("malformed", 400), ("unauthorized", 403), ("conflict", 409)] {
         let ca = AcmeCa::new().await;
         ca.windows(&[(40 * 86_400, 41 * 86_400)]);
-        let gateway = gateway(&[&ca], ASKS).await;
+        let gateway = gateway(&[&ca], ACME_TLS).await;
         let before = issued(&gateway).await["serial"].clone();
         ca.once("order", Scripted::Refuse(kind, status, &[]));
         renew(&gateway, "ci.test").await;
@@ -177,10 +178,10 @@ async fn a_replacement_may_be_refused_in_other_words() {
 }
 
 #[tokio::test]
-async fn an_order_that_does_not_say_what_it_replaces_is_gone_on_with() {
+async fn an_order_that_does_not_echo_replaces_is_completed() {
     let ca = AcmeCa::new().await;
     ca.windows(&[(40 * 86_400, 41 * 86_400)]);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await["serial"].clone();
     ca.once("order", Scripted::NotReplacing);
     renew(&gateway, "ci.test").await;
@@ -190,12 +191,12 @@ async fn an_order_that_does_not_say_what_it_replaces_is_gone_on_with() {
 }
 
 #[tokio::test]
-async fn without_a_window_a_third_of_the_life_decides() {
+async fn without_a_window_the_last_third_of_the_lifetime_is_for_renewal() {
     let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let shown = issued(&gateway).await;
-    let left = moment(&shown["not_after"])
-        .duration_since(moment(&shown["acme"]["next_attempt"]))
+    let left = timestamp(&shown["not_after"])
+        .duration_since(timestamp(&shown["acme"]["next_attempt"]))
         .unwrap();
     let days = left.as_secs() / 86_400;
     assert!((30..=34).contains(&days), "{days}");
@@ -203,10 +204,10 @@ async fn without_a_window_a_third_of_the_life_decides() {
 }
 
 #[tokio::test]
-async fn a_challenge_that_has_failed_by_the_time_of_its_answer_is_a_failed_proof() {
+async fn a_challenge_that_fails_at_once_is_a_failed_authorization() {
     let ca = AcmeCa::new().await;
     ca.once("challenge", Scripted::Unmet);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let error = failed(&gateway).await["acme"]["error"]
         .as_str()
         .unwrap()
@@ -216,7 +217,7 @@ async fn a_challenge_that_has_failed_by_the_time_of_its_answer_is_a_failed_proof
 }
 
 #[tokio::test]
-async fn the_profile_is_asked_for_and_one_that_is_not_there_costs_nothing() {
+async fn the_profile_is_ordered_and_an_unknown_one_costs_no_order() {
     let ca = AcmeCa::new().await;
     ca.profiles(&["classic", "shortlived"]);
     let wrong = gateway(&[&ca], "acme = true\nprofile = \"shortlifed\"").await;
@@ -235,19 +236,19 @@ async fn the_profile_is_asked_for_and_one_that_is_not_there_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_limit_s_retry_after_is_waited_for() {
+async fn retry_after_of_a_rate_limit_is_waited_for() {
     let ca = AcmeCa::new().await;
     ca.once(
         "order",
         Scripted::Refuse("rateLimited", 429, &[("retry-after", "7200")]),
     );
     let began = SystemTime::now();
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let shown = until(&gateway, "waiting", |shown| {
         shown["acme"]["next_attempt"].is_string()
     })
     .await;
-    let wait = moment(&shown["acme"]["next_attempt"])
+    let wait = timestamp(&shown["acme"]["next_attempt"])
         .duration_since(began)
         .unwrap();
     assert!(wait >= Duration::from_secs(7190), "{wait:?}");
@@ -261,37 +262,37 @@ async fn a_limit_s_retry_after_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_page_of_html_is_told_as_the_status_that_it_has() {
+async fn a_page_of_html_is_reported_as_its_status() {
     let ca = AcmeCa::new().await;
     ca.once("order", Scripted::Html(503, &[("retry-after", "1800")]));
     let began = SystemTime::now();
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let shown = failed(&gateway).await;
     let error = shown["acme"]["error"].as_str().unwrap();
     assert!(error.contains("HTTP 503 Service Unavailable"), "{error}");
-    let wait = moment(&shown["acme"]["next_attempt"])
+    let wait = timestamp(&shown["acme"]["next_attempt"])
         .duration_since(began)
         .unwrap();
     assert!(wait >= Duration::from_secs(1790), "{wait:?}");
 }
 
 #[tokio::test]
-async fn refused_nonces_are_asked_for_again() {
+async fn requests_with_refused_nonces_are_repeated() {
     let ca = AcmeCa::new().await;
     for endpoint in ["account", "order", "finalize", "challenge", "cert"] {
         for _ in 0..5 {
             ca.once(endpoint, Scripted::Refuse("badNonce", 400, &[]));
         }
     }
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     issued(&gateway).await;
 }
 
 #[tokio::test]
-async fn a_certificate_that_could_not_be_fetched_is_fetched_later_from_the_same_order() {
+async fn a_failed_download_is_repeated_from_the_same_order() {
     let ca = AcmeCa::new().await;
     ca.once("cert", Scripted::Html(500, &[]));
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     failed(&gateway).await;
     renew(&gateway, "ci.test").await;
     issued(&gateway).await;
@@ -302,10 +303,10 @@ async fn a_certificate_that_could_not_be_fetched_is_fetched_later_from_the_same_
 }
 
 #[tokio::test]
-async fn a_ca_that_wants_to_be_asked_tomorrow_is_asked_for_some_time_first() {
+async fn a_retry_after_of_a_day_does_not_end_polling() {
     let ca = AcmeCa::new().await;
     ca.once("finalize", Scripted::Busy(3, "86400"));
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     issued(&gateway).await;
     assert_eq!(
         (ca.asked("order").len(), ca.asked("finalize").len()),
@@ -314,10 +315,10 @@ async fn a_ca_that_wants_to_be_asked_tomorrow_is_asked_for_some_time_first() {
 }
 
 #[tokio::test]
-async fn an_order_that_has_become_invalid_is_not_taken_up_again() {
+async fn an_invalid_order_is_not_resumed() {
     let ca = AcmeCa::new().await;
     ca.once("finalize", Scripted::Invalid("serverInternal", 1));
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let shown = failed(&gateway).await;
     assert!(
         shown["acme"]["error"]
@@ -332,11 +333,11 @@ async fn an_order_that_has_become_invalid_is_not_taken_up_again() {
 }
 
 #[tokio::test]
-async fn an_order_that_is_further_than_it_seemed_is_gone_on_with() {
+async fn an_order_whose_finalization_was_not_acknowledged_is_completed() {
     let ca = AcmeCa::new().await;
     // As if an earlier request had been heard, and its answer lost.
     ca.once("finalize", Scripted::Denied("orderNotReady", 403));
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     issued(&gateway).await;
     assert_eq!(
         (ca.asked("order").len(), ca.asked("finalize").len()),
@@ -347,7 +348,7 @@ async fn an_order_that_is_further_than_it_seemed_is_gone_on_with() {
 #[tokio::test]
 async fn a_chain_for_another_key_never_replaces_what_is_served() {
     let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await["serial"].clone();
     ca.once("cert", Scripted::WrongChain);
     renew(&gateway, "ci.test").await;
@@ -363,9 +364,9 @@ async fn a_chain_for_another_key_never_replaces_what_is_served() {
 }
 
 #[tokio::test]
-async fn a_chain_that_does_not_hold_together_never_replaces_what_is_served() {
+async fn a_chain_out_of_order_never_replaces_what_is_served() {
     let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await["serial"].clone();
     ca.once("cert", Scripted::ForeignIssuer);
     renew(&gateway, "ci.test").await;
@@ -379,19 +380,19 @@ async fn a_chain_that_does_not_hold_together_never_replaces_what_is_served() {
 }
 
 #[tokio::test]
-async fn a_ca_that_does_not_say_when_to_renew_is_not_waited_for() {
-    for told in [
+async fn failing_renewal_information_delays_nothing() {
+    for response in [
         Scripted::Html(500, &[]),
         Scripted::Refuse("malformed", 404, &[]),
         Scripted::Html(404, &[]),
     ] {
         let ca = AcmeCa::new().await;
         ca.windows(&[(40 * 86_400, 41 * 86_400)]);
-        ca.always("renewal", told);
-        let gateway = gateway(&[&ca], ASKS).await;
+        ca.always("renewal", response);
+        let gateway = gateway(&[&ca], ACME_TLS).await;
         let shown = issued(&gateway).await;
-        let left = moment(&shown["not_after"])
-            .duration_since(moment(&shown["acme"]["next_attempt"]))
+        let left = timestamp(&shown["not_after"])
+            .duration_since(timestamp(&shown["acme"]["next_attempt"]))
             .unwrap();
         let days = left.as_secs() / 86_400;
         assert!((30..=34).contains(&days), "{days}");
@@ -401,10 +402,10 @@ async fn a_ca_that_does_not_say_when_to_renew_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn attempts_and_what_is_left_of_limits_are_told() {
+async fn attempts_and_remaining_limits_are_reported() {
     let ca = AcmeCa::new().await;
     ca.once("order", Scripted::Refuse("caa", 403, &[]));
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let shown = failed(&gateway).await;
     assert_eq!(
         shown["acme"]["attempts"],
@@ -446,9 +447,9 @@ fn files(directory: &Path) -> Vec<(PathBuf, u32)> {
 }
 
 #[tokio::test]
-async fn what_is_kept_is_pem_and_its_owner_s() {
+async fn stored_files_are_pem_and_private() {
     let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     issued(&gateway).await;
     let files = files(&gateway.path("state/acme"));
     assert!(files.iter().all(|(_, others)| *others == 0), "{files:?}");
@@ -471,19 +472,19 @@ async fn what_is_kept_is_pem_and_its_owner_s() {
 }
 
 #[tokio::test]
-async fn a_forgotten_account_is_made_again() {
+async fn an_account_that_the_ca_has_lost_is_registered_again() {
     let ca = AcmeCa::new().await;
     ca.once("order", Scripted::Refuse("accountDoesNotExist", 400, &[]));
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     issued(&gateway).await;
     assert_eq!(ca.asked("account").len(), 2);
 }
 
 #[tokio::test]
-async fn the_next_ca_is_asked_when_the_first_cannot_issue() {
+async fn the_next_ca_is_used_when_the_first_cannot_issue() {
     let (first, second) = (AcmeCa::new().await, AcmeCa::new().await);
     first.once("order", Scripted::Refuse("caa", 403, &[]));
-    let gateway = gateway(&[&first, &second], ASKS).await;
+    let gateway = gateway(&[&first, &second], ACME_TLS).await;
     let shown = issued(&gateway).await;
     assert_eq!(
         (first.asked("order").len(), second.asked("order").len()),
@@ -493,7 +494,7 @@ async fn the_next_ca_is_asked_when_the_first_cannot_issue() {
 }
 
 #[tokio::test]
-async fn a_ca_that_never_answers_holds_up_nobody() {
+async fn a_ca_that_never_answers_delays_neither_start_nor_stop() {
     let ca = AcmeCa::new().await;
     ca.once("dir", Scripted::Silence);
     let gateway = gateway(&[&ca], "acme = true\nfallback = \"internal\"").await;
@@ -508,7 +509,7 @@ async fn a_ca_that_never_answers_holds_up_nobody() {
 async fn a_reload_neither_cancels_nor_repeats_an_order() {
     let ca = AcmeCa::new().await;
     ca.once("finalize", Scripted::Busy(3, "1"));
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     ca.until_asked("finalize", 1).await;
     for _ in 0..3 {
         gateway.app.reload().await.unwrap();

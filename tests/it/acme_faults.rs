@@ -1,10 +1,10 @@
-//! The issuer when the disk, the files below `state` or the CA are not as they should be, in a
-//! place of its own and by the test's clock.
+//! The issuer with a faulty disk, damaged files below `state` or a misbehaving CA, in a sandbox and by
+//! the test's clock.
 
 mod answers;
 mod challenges;
 mod clock;
 mod damage;
 mod disk;
-mod stage;
+mod fixture;
 mod warnings;

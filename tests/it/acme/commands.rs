@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ASKS, AcmeCa, Scripted, ask, failed, gateway, issued, until};
+use super::{ACME_TLS, AcmeCa, Scripted, ask, failed, gateway, issued, until};
 use crate::harness::{Domain, Setup, cli};
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn the_listing_is_that_of_the_running_process() {
 #[tokio::test]
 async fn certs_renew_says_what_will_happen() {
     let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await;
     let url = before["acme"]["ca"].as_str().unwrap();
     let directory = gateway.directory.path().to_owned();
@@ -102,9 +102,9 @@ async fn a_domain_without_a_ca_cannot_be_renewed() {
 }
 
 #[tokio::test]
-async fn a_wish_that_has_to_wait_is_told_until_when() {
+async fn a_request_that_has_to_wait_says_until_when() {
     let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     issued(&gateway).await;
     ca.once(
         "order",

@@ -106,7 +106,7 @@ async fn a_certificate_for_more_names_is_good_until_it_is_due() {
 }
 
 #[tokio::test]
-async fn its_ca_is_asked_when_to_renew_although_there_is_no_account() {
+async fn renewal_information_is_fetched_without_an_account() {
     let ca = AcmeCa::new().await;
     ca.windows(&[(40 * 86_400, 41 * 86_400)]);
     let (_, _gateway, shown) = start(&ca, &["ci.example.com"], None).await;
@@ -115,7 +115,7 @@ async fn its_ca_is_asked_when_to_renew_although_there_is_no_account() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_ca_that_is_not_named_is_served_and_said() {
+async fn a_certificate_of_a_ca_that_is_not_configured_is_served_and_reported() {
     let ca = AcmeCa::new().await;
     let zerossl = Some("https://acme.zerossl.com/v2/DV90");
     let (said, gateway, shown) = start(&ca, &["ci.example.com"], zerossl).await;

@@ -1,4 +1,5 @@
-//! TXT records that prove names: those that a command sets for each order, and one that stays.
+//! TXT records of challenges: those that a command sets for each order (dns-01), and the persistent
+//! one (dns-persist-01).
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,7 +10,7 @@ use super::{AcmeCa, PATIENCE, Scripted, issued, renew, until};
 use crate::harness::dns::Dns;
 use crate::harness::{Domain, Gateway, Setup, cli, start_app, within};
 
-/// A program that writes down how it is called.
+/// A program that records its arguments.
 fn command(directory: &Path) -> String {
     let path = directory.join("set-txt");
     std::fs::write(
@@ -27,7 +28,7 @@ fn calls(directory: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_record_that_a_stop_has_left_is_taken_away_at_the_next_start() {
+async fn a_record_left_by_a_stop_is_removed_at_the_next_start() {
     let ca = AcmeCa::new().await;
     ca.offers(&["dns-01"]);
     ca.once("challenge", Scripted::Silence);
@@ -67,7 +68,7 @@ async fn a_record_that_a_stop_has_left_is_taken_away_at_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_record_that_stays_proves_a_name() {
+async fn a_persistent_record_proves_a_name() {
     let (ca, dns) = (AcmeCa::new().await, Dns::new().await);
     ca.offers(&["dns-persist-01"]);
     ca.identities(&["ca.test"]);
@@ -112,7 +113,7 @@ async fn a_record_that_stays_proves_a_name() {
 }
 
 #[tokio::test]
-async fn the_next_challenge_is_used_where_the_record_that_stays_is_missing() {
+async fn the_next_challenge_is_used_where_the_persistent_record_is_missing() {
     let (ca, dns) = (AcmeCa::new().await, Dns::new().await);
     ca.offers(&["http-01", "dns-persist-01"]);
     ca.identities(&["ca.test"]);

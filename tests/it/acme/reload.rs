@@ -1,6 +1,6 @@
 //! What a reload with other `[acme]`, `[[ca]]` or `[tls]` tables changes, without a restart.
 
-use super::{ASKS, AcmeCa, Scripted, failed, gateway, issued, until};
+use super::{ACME_TLS, AcmeCa, Scripted, failed, gateway, issued, until};
 use crate::harness::Gateway;
 
 /// Changes a file of the configuration, and reloads.
@@ -32,10 +32,10 @@ async fn name(gateway: &Gateway, cas: &[&AcmeCa]) {
 }
 
 #[tokio::test]
-async fn another_ca_issues_at_once_and_what_is_held_is_served_meanwhile() {
+async fn another_ca_issues_at_once_and_the_old_certificate_is_served_meanwhile() {
     let (staging, production) = (AcmeCa::new().await, AcmeCa::new().await);
     staging.windows(&[(40 * 86_400, 41 * 86_400)]);
-    let gateway = gateway(&[&staging], ASKS).await;
+    let gateway = gateway(&[&staging], ACME_TLS).await;
     let before = issued(&gateway).await;
     production.once("finalize", Scripted::Busy(1, "1"));
     name(&gateway, &[&production]).await;
@@ -60,9 +60,9 @@ async fn another_ca_issues_at_once_and_what_is_held_is_served_meanwhile() {
 }
 
 #[tokio::test]
-async fn what_one_of_the_cas_has_issued_stays_when_another_joins() {
+async fn a_certificate_stays_when_another_ca_is_added() {
     let (first, second) = (AcmeCa::new().await, AcmeCa::new().await);
-    let gateway = gateway(&[&first], ASKS).await;
+    let gateway = gateway(&[&first], ACME_TLS).await;
     issued(&gateway).await;
     name(&gateway, &[&second, &first]).await;
     super::renew(&gateway, "ci.test").await;
@@ -78,13 +78,13 @@ async fn what_one_of_the_cas_has_issued_stays_when_another_joins() {
 }
 
 #[tokio::test]
-async fn a_second_ca_is_asked_as_soon_as_it_is_named() {
+async fn a_second_ca_is_used_as_soon_as_it_is_configured() {
     let (first, second) = (AcmeCa::new().await, AcmeCa::new().await);
     first.always(
         "order",
         Scripted::Refuse("caa", 403, &[("retry-after", "36000")]),
     );
-    let gateway = gateway(&[&first], ASKS).await;
+    let gateway = gateway(&[&first], ACME_TLS).await;
     failed(&gateway).await;
     name(&gateway, &[&first, &second]).await;
     issued(&gateway).await;
@@ -92,10 +92,10 @@ async fn a_second_ca_is_asked_as_soon_as_it_is_named() {
 }
 
 #[tokio::test]
-async fn other_challenges_end_the_waiting_after_failures() {
+async fn changed_challenges_end_the_wait_after_failures() {
     let ca = AcmeCa::new().await;
     ca.once("challenge", Scripted::Unmet);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     failed(&gateway).await;
     change(
         &gateway,
@@ -109,10 +109,10 @@ async fn other_challenges_end_the_waiting_after_failures() {
 }
 
 #[tokio::test]
-async fn a_profile_of_the_ca_is_ordered_when_it_is_named() {
+async fn a_profile_of_the_ca_is_ordered_when_it_is_configured() {
     let ca = AcmeCa::new().await;
     ca.profiles(&["classic", "shortlived"]);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await["serial"].clone();
     change(
         &gateway,
@@ -130,7 +130,7 @@ async fn names_that_are_added_during_an_order_are_ordered_when_it_has_failed() {
     let ca = AcmeCa::new().await;
     ca.once("finalize", Scripted::Busy(2, "1"));
     ca.once("cert", Scripted::Html(500, &[]));
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     ca.until_asked("finalize", 1).await;
     let both = "domain = \"ci.test\"\naliases = [\"alias.test\"]";
     change(
@@ -147,7 +147,7 @@ async fn names_that_are_added_during_an_order_are_ordered_when_it_has_failed() {
 }
 
 #[tokio::test]
-async fn other_contacts_are_told_when_they_change() {
+async fn changed_contacts_are_updated_at_the_ca() {
     let ca = AcmeCa::new().await;
     let gateway = gateway(&[&ca], "acme = \"ops@example.com\"").await;
     issued(&gateway).await;
@@ -163,7 +163,7 @@ async fn other_contacts_are_told_when_they_change() {
 #[tokio::test]
 async fn a_damaged_file_costs_nothing_when_the_tables_change() {
     let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await;
     ca.always("dir", Scripted::Hangup);
     for path in certificates(&gateway) {

@@ -1,47 +1,47 @@
-//! What a CA may answer that is no answer: to be left alone, pages, bodies without end, and bytes
-//! that come one by one.
+//! Responses of a CA that the issuer has to survive: rate limits, HTML, endless bodies, single bytes,
+//! orders that never end.
 
 use std::time::Duration;
 
-use super::stage::{DAY, DOMAIN, MINUTE, Stage, alone, log, with};
+use super::fixture::{DAY, DOMAIN, IssuerFixture, MINUTE, log, sandboxed, sandboxed_with};
 use crate::harness::acme_ca::Scripted;
 
-/// An order is refused so; for how long nothing is asked after that.
-fn is_left_alone(mut stage: Stage, told: Scripted, wait: Duration) {
-    stage.world.ca.once("order", told);
-    stage.start();
-    let asked = stage.world.ca.requests();
-    stage.pass(wait - MINUTE);
+/// Checks that no request is sent for so long after an order was refused with this response.
+fn no_request_before(mut fixture: IssuerFixture, response: Scripted, wait: Duration) {
+    fixture.sim.ca.once("order", response);
+    fixture.start();
+    let asked = fixture.sim.ca.requests();
+    fixture.advance(wait - MINUTE);
     assert_eq!(
-        (stage.world.ca.requests(), stage.served()),
+        (fixture.sim.ca.requests(), fixture.served()),
         (asked, None),
         "{}",
-        stage.error()
+        fixture.error()
     );
-    stage.restart();
-    assert_eq!(stage.world.ca.requests(), asked, "nor after a restart");
-    stage.pass(5 * MINUTE);
-    assert!(stage.served().is_some(), "{}", stage.error());
+    fixture.restart();
+    assert_eq!(fixture.sim.ca.requests(), asked, "nor after a restart");
+    fixture.advance(5 * MINUTE);
+    assert!(fixture.served().is_some(), "{}", fixture.error());
 }
 
 #[test]
-fn a_limit_s_retry_after_is_kept_to_the_minute() {
-    alone(
-        "answers::a_limit_s_retry_after_is_kept_to_the_minute",
-        |stage| {
+fn retry_after_of_a_rate_limit_is_respected_to_the_minute() {
+    sandboxed(
+        "answers::retry_after_of_a_rate_limit_is_respected_to_the_minute",
+        |fixture| {
             let told = Scripted::Refuse("rateLimited", 429, &[("retry-after", "7200")]);
-            is_left_alone(stage, told, Duration::from_secs(7200));
+            no_request_before(fixture, response, Duration::from_secs(7200));
         },
     );
 }
 
 #[test]
-fn a_page_of_a_load_balancer_s_retry_after_is_kept_to_the_minute() {
-    alone(
-        "answers::a_page_of_a_load_balancer_s_retry_after_is_kept_to_the_minute",
-        |stage| {
-            is_left_alone(
-                stage,
+fn retry_after_of_a_load_balancer_is_respected_to_the_minute() {
+    sandboxed(
+        "answers::retry_after_of_a_load_balancer_is_respected_to_the_minute",
+        |fixture| {
+            no_request_before(
+                fixture,
                 Scripted::Html(503, &[("retry-after", "1800")]),
                 Duration::from_secs(1800),
             );
@@ -50,12 +50,12 @@ fn a_page_of_a_load_balancer_s_retry_after_is_kept_to_the_minute() {
 }
 
 #[test]
-fn a_page_of_a_load_balancer_without_json_is_kept_away_from_too() {
-    alone(
-        "answers::a_page_of_a_load_balancer_without_json_is_kept_away_from_too",
-        |stage| {
-            is_left_alone(
-                stage,
+fn a_rate_limit_of_a_load_balancer_is_respected() {
+    sandboxed(
+        "answers::a_rate_limit_of_a_load_balancer_is_respected",
+        |fixture| {
+            no_request_before(
+                fixture,
                 Scripted::Html(429, &[("retry-after", "3600")]),
                 Duration::from_secs(3600),
             );
@@ -64,29 +64,29 @@ fn a_page_of_a_load_balancer_without_json_is_kept_away_from_too() {
 }
 
 #[test]
-fn a_wish_that_has_to_wait_is_fulfilled_when_it_may_be() {
-    alone(
-        "answers::a_wish_that_has_to_wait_is_fulfilled_when_it_may_be",
-        |mut stage| {
-            stage.start();
-            let before = stage.served();
-            stage.world.ca.once(
+fn a_request_that_a_limit_delays_is_served_afterwards() {
+    sandboxed(
+        "answers::a_request_that_a_limit_delays_is_served_afterwards",
+        |mut fixture| {
+            fixture.start();
+            let before = fixture.served();
+            fixture.sim.ca.once(
                 "order",
                 Scripted::Refuse("rateLimited", 429, &[("retry-after", "3600")]),
             );
-            stage.renew();
+            fixture.renew();
             assert!(
-                stage.error().contains("the CA's limit is reached"),
+                fixture.error().contains("the CA's limit is reached"),
                 "{}",
-                stage.error()
+                fixture.error()
             );
-            stage.renew();
-            stage.pass(59 * MINUTE);
-            assert_eq!((stage.served(), stage.orders()), (before.clone(), 2));
+            fixture.renew();
+            fixture.advance(59 * MINUTE);
+            assert_eq!((fixture.served(), fixture.orders()), (before.clone(), 2));
             // It is not due.
-            stage.pass(2 * MINUTE);
-            assert_ne!(stage.served(), before, "{}", stage.error());
-            assert_eq!(stage.orders(), 3);
+            fixture.advance(2 * MINUTE);
+            assert_ne!(fixture.served(), before, "{}", fixture.error());
+            assert_eq!(fixture.orders(), 3);
         },
     );
 }
@@ -101,34 +101,34 @@ const ENDPOINTS: [&str; 7] = [
     "cert",
 ];
 
-/// Each endpoint answers so once, and the certificate comes all the same.
-fn comes_all_the_same(stage: &mut Stage, told: &Scripted) {
-    stage.start();
+/// Checks that a certificate is issued although each endpoint gives this response once.
+fn is_issued_despite(fixture: &mut IssuerFixture, response: &Scripted) {
+    fixture.start();
     for endpoint in ENDPOINTS {
-        let before = stage.served();
-        stage.world.ca.once(endpoint, told.clone());
-        stage.renew();
-        // One for the same names each 34 hours is what the CA's limit allows in the long run.
-        stage.pass(3 * DAY);
-        stage.renew();
-        stage.pass(2 * DAY);
+        let before = fixture.served();
+        fixture.sim.ca.once(endpoint, response.clone());
+        fixture.renew();
+        // The CA's limit allows one certificate for the same names in 34 hours in the long run.
+        fixture.advance(3 * DAY);
+        fixture.renew();
+        fixture.advance(2 * DAY);
         assert_ne!(
-            stage.served(),
+            fixture.served(),
             before,
             "{endpoint}: {}\n{}",
-            stage.error(),
+            fixture.error(),
             log()
         );
     }
-    assert_eq!(stage.world.ca.refused_for_limits(), [""; 0]);
+    assert_eq!(fixture.sim.ca.refused_for_limits(), [""; 0]);
 }
 
 #[test]
 fn a_gibibyte_of_json_costs_no_memory() {
-    alone(
+    sandboxed(
         "answers::a_gibibyte_of_json_costs_no_memory",
-        |mut stage| {
-            comes_all_the_same(&mut stage, &Scripted::Endless(1 << 30));
+        |mut fixture| {
+            is_issued_despite(&mut fixture, &Scripted::Endless(1 << 30));
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let peak = status
                 .lines()
@@ -144,119 +144,121 @@ fn a_gibibyte_of_json_costs_no_memory() {
 }
 
 #[test]
-fn a_page_of_html_in_place_of_json_stops_nothing_for_good() {
-    alone(
-        "answers::a_page_of_html_in_place_of_json_stops_nothing_for_good",
-        |mut stage| {
-            comes_all_the_same(&mut stage, &Scripted::Html(200, &[]));
+fn html_in_place_of_json_stops_nothing_for_good() {
+    sandboxed(
+        "answers::html_in_place_of_json_stops_nothing_for_good",
+        |mut fixture| {
+            is_issued_despite(&mut fixture, &Scripted::Html(200, &[]));
         },
     );
 }
 
 #[test]
-fn answers_that_are_lost_stop_nothing_for_good() {
-    alone(
-        "answers::answers_that_are_lost_stop_nothing_for_good",
-        |mut stage| {
-            comes_all_the_same(&mut stage, &Scripted::Lost);
+fn lost_responses_stop_nothing_for_good() {
+    sandboxed(
+        "answers::lost_responses_stop_nothing_for_good",
+        |mut fixture| {
+            is_issued_despite(&mut fixture, &Scripted::Lost);
         },
     );
 }
 
 #[test]
-fn a_chain_with_the_line_ends_of_windows_is_served() {
-    alone(
-        "answers::a_chain_with_the_line_ends_of_windows_is_served",
-        |mut stage| {
-            stage.world.ca.once("cert", Scripted::WindowsLines);
-            stage.start();
-            let served = stage.served();
-            assert!(served.is_some(), "{}", stage.error());
-            stage.restart();
-            assert_eq!((stage.served(), stage.orders()), (served, 1));
+fn a_chain_with_crlf_line_ends_is_served() {
+    sandboxed(
+        "answers::a_chain_with_crlf_line_ends_is_served",
+        |mut fixture| {
+            fixture.sim.ca.once("cert", Scripted::WindowsLines);
+            fixture.start();
+            let served = fixture.served();
+            assert!(served.is_some(), "{}", fixture.error());
+            fixture.restart();
+            assert_eq!((fixture.served(), fixture.orders()), (served, 1));
         },
     );
 }
 
 #[test]
-fn a_byte_now_and_then_does_not_keep_an_answer_alive() {
-    alone(
-        "answers::a_byte_now_and_then_does_not_keep_an_answer_alive",
-        |mut stage| {
-            stage.world.ca.once("directory", Scripted::Trickle);
-            stage.start_only();
+fn a_slow_trickle_of_bytes_does_not_prolong_a_response() {
+    sandboxed(
+        "answers::a_slow_trickle_of_bytes_does_not_prolong_a_response",
+        |mut fixture| {
+            fixture.sim.ca.once("directory", Scripted::Trickle);
+            fixture.start_only();
             for _ in 0..5 {
-                stage.world.ca.drip();
-                stage.world.pass(Duration::from_secs(15));
-                stage.process().pass(Duration::from_secs(15));
+                fixture.sim.ca.drip();
+                fixture.sim.pass(Duration::from_secs(15));
+                fixture.process().pass(Duration::from_secs(15));
             }
-            stage.process().work();
+            fixture.process().work();
             assert!(
-                stage.error().contains("does not answer"),
+                fixture.error().contains("does not answer"),
                 "{}",
-                stage.error()
+                fixture.error()
             );
-            stage.pass(5 * MINUTE);
-            assert!(stage.served().is_some(), "{}", stage.error());
+            fixture.advance(5 * MINUTE);
+            assert!(fixture.served().is_some(), "{}", fixture.error());
         },
     );
 }
 
 #[test]
-fn an_order_that_never_ends_is_given_up_while_there_is_time() {
-    let test = "answers::an_order_that_never_ends_is_given_up_while_there_is_time";
-    with(
+fn an_order_that_never_ends_is_abandoned_in_time() {
+    let test = "answers::an_order_that_never_ends_is_abandoned_in_time";
+    sandboxed_with(
         test,
         &[("shortlived", &[DOMAIN])],
         "[\"http-01\"]",
-        |mut stage| {
-            stage.start();
-            let before = stage.served();
-            stage.pass_until_renewal();
-            stage
-                .world
+        |mut fixture| {
+            fixture.start();
+            let before = fixture.served();
+            fixture.advance_to_renewal();
+            fixture
+                .sim
                 .ca
                 .once("finalize", Scripted::Busy(u32::MAX, "3600"));
-            stage.pass_patiently(2 * MINUTE);
+            fixture.advance_polling(2 * MINUTE);
             assert_eq!(
-                (stage.served(), stage.orders()),
+                (fixture.served(), fixture.orders()),
                 (before.clone(), 2),
                 "{}",
-                stage.error()
+                fixture.error()
             );
             // Renewed at half its life, it has another three days.
-            stage.pass_patiently(30 * 60 * MINUTE);
-            assert_ne!(stage.served(), before, "{}\n{}", stage.error(), log());
-            assert_eq!((stage.orders(), stage.error().as_str()), (3, ""));
+            fixture.advance_polling(30 * 60 * MINUTE);
+            assert_ne!(fixture.served(), before, "{}\n{}", fixture.error(), log());
+            assert_eq!((fixture.orders(), fixture.error().as_str()), (3, ""));
         },
     );
 }
 
 #[test]
-fn an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other() {
+fn an_order_that_takes_long_is_polled_and_delays_no_other() {
     const OTHER: &str = "classic2.example.com";
     let domains = [
         ("classic", &[DOMAIN][..]),
         ("classic", &[OTHER, "classic2.example.org"][..]),
     ];
-    let test = "answers::an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other";
-    with(test, &domains, "[\"http-01\"]", |mut stage| {
+    let test = "answers::an_order_that_takes_long_is_polled_and_delays_no_other";
+    sandboxed_with(test, &domains, "[\"http-01\"]", |mut fixture| {
         // So does a CA that exists.
-        stage
-            .world
+        fixture
+            .sim
             .ca
             .once("finalize", Scripted::Busy(u32::MAX, "86400"));
-        stage.start_only();
-        stage.process().work_through_delays(&stage.world.ca, 0);
-        let serial = |stage: &Stage, name| stage.process().served(name).map(|facts| facts.serial);
-        let is_first = serial(&stage, DOMAIN).is_none();
+        fixture.start_only();
+        fixture.process().work_through_delays(&fixture.sim.ca, 0);
+        let serial = |fixture: &IssuerFixture, name| {
+            fixture.process().served(name).map(|facts| facts.serial)
+        };
+        let is_first = serial(&fixture, DOMAIN).is_none();
         let (slow, other) = if is_first {
             (DOMAIN, OTHER)
         } else {
             (OTHER, DOMAIN)
         };
-        let error = |stage: &Stage| {
-            stage
+        let error = |fixture: &IssuerFixture| {
+            fixture
                 .process()
                 .report(slow)
                 .acme
@@ -265,139 +267,145 @@ fn an_order_that_takes_long_is_looked_at_again_and_holds_up_no_other() {
                 .unwrap_or_default()
         };
         assert!(
-            error(&stage).contains("has not finished the order yet"),
+            error(&fixture).contains("has not finished the order yet"),
             "{}",
-            error(&stage)
+            error(&fixture)
         );
-        let order = stage.file(&format!("CA/orders/{slow}.json"));
+        let order = fixture.file(&format!("CA/orders/{slow}.json"));
         assert!(order.exists() && order.with_extension("key").exists());
-        let before = serial(&stage, other);
+        let before = serial(&fixture, other);
         assert!(before.is_some());
-        stage.process().renew(other);
-        stage.process().work();
-        assert_ne!(serial(&stage, other), before);
+        fixture.process().renew(other);
+        fixture.process().work();
+        assert_ne!(serial(&fixture, other), before);
         // Each hour, however often it was looked at in vain.
         for _ in 0..6 {
-            let asked = stage.world.ca.asked("o").len();
-            stage.pass_patiently(70 * MINUTE);
-            assert!(stage.world.ca.asked("o").len() > asked, "{}", error(&stage));
+            let asked = fixture.sim.ca.asked("o").len();
+            fixture.advance_polling(70 * MINUTE);
+            assert!(
+                fixture.sim.ca.asked("o").len() > asked,
+                "{}",
+                error(&fixture)
+            );
         }
-        assert_eq!(serial(&stage, slow), None);
-        stage.world.ca.finishes();
-        stage.pass_patiently(70 * MINUTE);
-        assert!(serial(&stage, slow).is_some(), "{}", error(&stage));
-        assert_eq!(stage.orders(), 3);
+        assert_eq!(serial(&fixture, slow), None);
+        fixture.sim.ca.finishes();
+        fixture.advance_polling(70 * MINUTE);
+        assert!(serial(&fixture, slow).is_some(), "{}", error(&fixture));
+        assert_eq!(fixture.orders(), 3);
     });
 }
 
 #[test]
-fn a_wish_whose_order_takes_long_is_fulfilled_when_it_has_ended() {
-    alone(
-        "answers::a_wish_whose_order_takes_long_is_fulfilled_when_it_has_ended",
-        |mut stage| {
-            stage.start();
-            let before = stage.served();
-            stage
-                .world
+fn a_request_whose_order_takes_long_is_served_when_it_ends() {
+    sandboxed(
+        "answers::a_request_whose_order_takes_long_is_served_when_it_ends",
+        |mut fixture| {
+            fixture.start();
+            let before = fixture.served();
+            fixture
+                .sim
                 .ca
                 .once("finalize", Scripted::Busy(u32::MAX, "86400"));
-            let asked = stage.world.ca.requests();
-            stage.process().renew(DOMAIN);
-            stage.process().work_through_delays(&stage.world.ca, asked);
+            let asked = fixture.sim.ca.requests();
+            fixture.process().renew(DOMAIN);
+            fixture
+                .process()
+                .work_through_delays(&fixture.sim.ca, asked);
             assert!(
-                stage.error().contains("has not finished the order yet"),
+                fixture.error().contains("has not finished the order yet"),
                 "{}",
-                stage.error()
+                fixture.error()
             );
-            stage.world.ca.finishes();
-            stage.pass(70 * MINUTE);
+            fixture.sim.ca.finishes();
+            fixture.advance(70 * MINUTE);
             assert_ne!(
-                stage.served(),
+                fixture.served(),
                 before,
                 "though it was not due: {}",
-                stage.error()
+                fixture.error()
             );
-            assert_eq!((stage.orders(), stage.error().as_str()), (2, ""));
+            assert_eq!((fixture.orders(), fixture.error().as_str()), (2, ""));
         },
     );
 }
 
-fn is_replaced_by_another(mut stage: Stage, kind: &'static str) {
-    stage.world.ca.once("finalize", Scripted::Invalid(kind, 0));
-    stage.start();
+fn is_replaced_by_another(mut fixture: IssuerFixture, kind: &'static str) {
+    fixture.sim.ca.once("finalize", Scripted::Invalid(kind, 0));
+    fixture.start();
     assert_eq!(
-        (stage.served(), stage.orders()),
+        (fixture.served(), fixture.orders()),
         (None, 1),
         "{}",
-        stage.error()
+        fixture.error()
     );
-    stage.pass(5 * MINUTE);
-    assert!(stage.served().is_some(), "{}\n{}", stage.error(), log());
-    assert_eq!(stage.orders(), 2);
+    fixture.advance(5 * MINUTE);
+    assert!(fixture.served().is_some(), "{}\n{}", fixture.error(), log());
+    assert_eq!(fixture.orders(), 2);
 }
 
 #[test]
-fn an_order_that_the_ca_could_not_fulfil_is_replaced_by_another() {
-    alone(
-        "answers::an_order_that_the_ca_could_not_fulfil_is_replaced_by_another",
-        |stage| {
-            is_replaced_by_another(stage, "serverInternal");
+fn an_order_that_the_ca_could_not_complete_is_replaced() {
+    sandboxed(
+        "answers::an_order_that_the_ca_could_not_complete_is_replaced",
+        |fixture| {
+            is_replaced_by_another(fixture, "serverInternal");
         },
     );
 }
 
 #[test]
-fn an_order_that_came_to_a_limit_is_replaced_by_another() {
-    alone(
-        "answers::an_order_that_came_to_a_limit_is_replaced_by_another",
-        |stage| {
-            is_replaced_by_another(stage, "rateLimited");
+fn an_order_that_reached_a_limit_is_replaced() {
+    sandboxed(
+        "answers::an_order_that_reached_a_limit_is_replaced",
+        |fixture| {
+            is_replaced_by_another(fixture, "rateLimited");
         },
     );
 }
 
 #[test]
-fn orders_that_the_ca_will_not_finalize_are_no_certificates() {
-    alone(
-        "answers::orders_that_the_ca_will_not_finalize_are_no_certificates",
-        |mut stage| {
-            stage
-                .world
+fn orders_that_the_ca_does_not_finalize_do_not_count_as_certificates() {
+    sandboxed(
+        "answers::orders_that_the_ca_does_not_finalize_do_not_count_as_certificates",
+        |mut fixture| {
+            fixture
+                .sim
                 .ca
                 .always("finalize", Scripted::Refuse("badCSR", 400, &[]));
-            stage.start();
+            fixture.start();
             for _ in 0..5 {
-                stage.renew();
+                fixture.renew();
             }
             assert_eq!(
-                (stage.served(), stage.orders()),
+                (fixture.served(), fixture.orders()),
                 (None, 6),
                 "{}",
-                stage.error()
+                fixture.error()
             );
-            stage.world.ca.recovers();
-            stage.renew();
-            assert!(stage.served().is_some(), "{}", stage.error());
-            assert_eq!(stage.world.ca.refused_for_limits(), [""; 0]);
+            fixture.sim.ca.recovers();
+            fixture.renew();
+            assert!(fixture.served().is_some(), "{}", fixture.error());
+            assert_eq!(fixture.sim.ca.refused_for_limits(), [""; 0]);
         },
     );
 }
 
 #[test]
-fn the_ca_is_asked_when_to_renew_as_often_as_it_wants_to_be() {
-    alone(
-        "answers::the_ca_is_asked_when_to_renew_as_often_as_it_wants_to_be",
-        |mut stage| {
-            stage.world.ca.suggests();
-            stage.start();
-            let asked = |stage: &Stage| stage.world.ca.asked("renewal").len();
-            assert_eq!(asked(&stage), 1);
+fn renewal_information_is_fetched_at_the_interval_of_the_ca() {
+    sandboxed(
+        "answers::renewal_information_is_fetched_at_the_interval_of_the_ca",
+        |mut fixture| {
+            fixture.sim.ca.suggests();
+            fixture.start();
+            let asked = |fixture: &IssuerFixture| fixture.sim.ca.asked("renewal").len();
+            assert_eq!(asked(&fixture), 1);
             // It says 12 hours.
             for times in 1..4 {
-                stage.pass(DAY / 2 - MINUTE);
-                assert_eq!(asked(&stage), times);
-                stage.pass(MINUTE + MINUTE / 6);
-                assert_eq!(asked(&stage), times + 1);
+                fixture.advance(DAY / 2 - MINUTE);
+                assert_eq!(asked(&fixture), times);
+                fixture.advance(MINUTE + MINUTE / 6);
+                assert_eq!(asked(&fixture), times + 1);
             }
         },
     );

@@ -3,44 +3,44 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::stage::{DOMAIN, MINUTE, Stage, alone, content, log};
+use super::fixture::{DOMAIN, IssuerFixture, MINUTE, content, log, sandboxed};
 use crate::harness::acme_ca::Scripted;
 
 /// Leaves half of a file.
-fn damage(stage: &Stage, name: &str) {
-    let path = stage.file(name);
+fn damage(fixture: &IssuerFixture, name: &str) {
+    let path = fixture.file(name);
     let text = content(&path);
     std::fs::write(&path, &text[..text.len() / 2]).unwrap();
 }
 
 /// A damaged file, while moorgate runs or while it does not; then a renewal.
-fn renewal_after_damage(mut stage: Stage, name: &str, running: bool, words: &str) {
-    stage.start();
-    let before = stage.served();
+fn renewal_after_damage(mut fixture: IssuerFixture, name: &str, running: bool, words: &str) {
+    fixture.start();
+    let before = fixture.served();
     assert!(before.is_some());
-    damage(&stage, name);
+    damage(&fixture, name);
     if running {
-        stage.renew();
+        fixture.renew();
     } else {
-        stage.restart();
-        assert_eq!(stage.served(), before);
-        stage.renew();
+        fixture.restart();
+        assert_eq!(fixture.served(), before);
+        fixture.renew();
     }
-    stage.pass(5 * MINUTE);
-    assert_ne!(stage.served(), before, "{}\n{}", stage.error(), log());
-    assert!(stage.served().is_some());
+    fixture.advance(5 * MINUTE);
+    assert_ne!(fixture.served(), before, "{}\n{}", fixture.error(), log());
+    assert!(fixture.served().is_some());
     assert!(log().contains(words), "{}", log());
     assert!(
-        serde_json::from_str::<serde_json::Value>(&content(&stage.file("ledger.json"))).is_ok()
+        serde_json::from_str::<serde_json::Value>(&content(&fixture.file("ledger.json"))).is_ok()
     );
-    assert_eq!(stage.world.ca.refused_for_limits(), [""; 0]);
+    assert_eq!(fixture.sim.ca.refused_for_limits(), [""; 0]);
 }
 
 #[test]
 fn a_ledger() {
-    alone("damage::a_ledger", |stage| {
+    sandboxed("damage::a_ledger", |fixture| {
         renewal_after_damage(
-            stage,
+            fixture,
             "ledger.json",
             false,
             "the ledger of ACME attempts was damaged",
@@ -49,17 +49,20 @@ fn a_ledger() {
 }
 
 #[test]
-fn a_ledger_under_a_running_process() {
-    alone("damage::a_ledger_under_a_running_process", |stage| {
-        renewal_after_damage(stage, "ledger.json", true, "certificate in force");
-    });
+fn the_ledger_of_a_running_process_may_be_damaged() {
+    sandboxed(
+        "damage::the_ledger_of_a_running_process_may_be_damaged",
+        |fixture| {
+            renewal_after_damage(fixture, "ledger.json", true, "certificate in force");
+        },
+    );
 }
 
 #[test]
 fn an_account() {
-    alone("damage::an_account", |stage| {
+    sandboxed("damage::an_account", |fixture| {
         renewal_after_damage(
-            stage,
+            fixture,
             "CA/account.json",
             false,
             "ACME state file is damaged, renaming it",
@@ -68,10 +71,10 @@ fn an_account() {
 }
 
 #[test]
-fn the_key_of_an_account() {
-    alone("damage::the_key_of_an_account", |stage| {
+fn the_key_of_an_account_may_be_damaged() {
+    sandboxed("damage::the_key_of_an_account_may_be_damaged", |fixture| {
         renewal_after_damage(
-            stage,
+            fixture,
             "CA/account.key",
             false,
             "the key of the account is damaged",
@@ -80,32 +83,32 @@ fn the_key_of_an_account() {
 }
 
 #[test]
-fn the_key_of_an_account_that_is_none_in_sound_pem() {
-    alone(
-        "damage::the_key_of_an_account_that_is_none_in_sound_pem",
-        |mut stage| {
-            stage.start();
-            let before = stage.served();
+fn the_key_of_an_account_may_be_damaged_inside_valid_pem() {
+    sandboxed(
+        "damage::the_key_of_an_account_may_be_damaged_inside_valid_pem",
+        |mut fixture| {
+            fixture.start();
+            let before = fixture.served();
             let pem = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEG\n-----END PRIVATE KEY-----\n";
-            std::fs::write(stage.file("CA/account.key"), pem).unwrap();
-            stage.renew();
-            assert_ne!(stage.served(), before, "{}\n{}", stage.error(), log());
+            std::fs::write(fixture.file("CA/account.key"), pem).unwrap();
+            fixture.renew();
+            assert_ne!(fixture.served(), before, "{}\n{}", fixture.error(), log());
             assert!(
                 log().contains("the key of the account is damaged"),
                 "{}",
                 log()
             );
-            assert_eq!(stage.world.ca.asked("account").len(), 2);
+            assert_eq!(fixture.sim.ca.asked("account").len(), 2);
         },
     );
 }
 
 #[test]
 fn a_record() {
-    alone("damage::a_record", |stage| {
+    sandboxed("damage::a_record", |fixture| {
         let name = format!("domains/{DOMAIN}.json");
         renewal_after_damage(
-            stage,
+            fixture,
             &name,
             true,
             "ACME state file is damaged, renaming it",
@@ -114,37 +117,41 @@ fn a_record() {
 }
 
 #[test]
-fn a_certificate_that_is_held_in_memory() {
-    alone(
-        "damage::a_certificate_that_is_held_in_memory",
-        |mut stage| {
-            stage.start();
-            let before = stage.served();
+fn a_certificate_that_is_served_may_be_damaged() {
+    sandboxed(
+        "damage::a_certificate_that_is_served_may_be_damaged",
+        |mut fixture| {
+            fixture.start();
+            let before = fixture.served();
             let name = format!("CA/certificates/{DOMAIN}.pem");
-            damage(&stage, &name);
-            stage.process().refresh();
-            assert_eq!(stage.served(), before);
-            assert!(stage.report().problem.is_some(), "{:#?}", stage.report());
-            stage.renew();
-            stage.process().refresh();
-            assert_ne!(stage.served(), before);
-            assert_eq!(stage.report().problem, None);
-            assert!(content(&stage.file(&name)).contains("CERTIFICATE"));
+            damage(&fixture, &name);
+            fixture.process().refresh();
+            assert_eq!(fixture.served(), before);
+            assert!(
+                fixture.report().problem.is_some(),
+                "{:#?}",
+                fixture.report()
+            );
+            fixture.renew();
+            fixture.process().refresh();
+            assert_ne!(fixture.served(), before);
+            assert_eq!(fixture.report().problem, None);
+            assert!(content(&fixture.file(&name)).contains("CERTIFICATE"));
         },
     );
 }
 
 #[test]
-fn a_certificate_while_nobody_holds_it() {
-    alone(
-        "damage::a_certificate_while_nobody_holds_it",
-        |mut stage| {
-            stage.start();
-            damage(&stage, &format!("CA/certificates/{DOMAIN}.pem"));
-            stage.restart();
+fn a_certificate_may_be_damaged_while_nothing_runs() {
+    sandboxed(
+        "damage::a_certificate_may_be_damaged_while_nothing_runs",
+        |mut fixture| {
+            fixture.start();
+            damage(&fixture, &format!("CA/certificates/{DOMAIN}.pem"));
+            fixture.restart();
             // The one thing that helps is another one, at once.
-            assert!(stage.served().is_some(), "{}", stage.error());
-            assert_eq!((stage.orders(), stage.report().problem), (2, None));
+            assert!(fixture.served().is_some(), "{}", fixture.error());
+            assert_eq!((fixture.orders(), fixture.report().problem), (2, None));
             assert!(
                 log().contains("no certificate: handshakes are refused"),
                 "{}",
@@ -154,78 +161,85 @@ fn a_certificate_while_nobody_holds_it() {
     );
 }
 
-fn order_after_damage(mut stage: Stage, name: &str, words: &str) {
-    stage.world.ca.once("cert", Scripted::Hangup);
-    stage.start();
-    assert_eq!(stage.served(), None);
-    damage(&stage, name);
-    stage.pass(30 * MINUTE);
-    assert!(stage.served().is_some(), "{}\n{}", stage.error(), log());
-    assert_eq!(stage.orders(), 2);
+fn order_after_damage(mut fixture: IssuerFixture, name: &str, words: &str) {
+    fixture.sim.ca.once("cert", Scripted::Hangup);
+    fixture.start();
+    assert_eq!(fixture.served(), None);
+    damage(&fixture, name);
+    fixture.advance(30 * MINUTE);
+    assert!(fixture.served().is_some(), "{}\n{}", fixture.error(), log());
+    assert_eq!(fixture.orders(), 2);
     assert!(log().contains(words), "{}", log());
 }
 
 #[test]
 fn an_order_in_flight() {
-    alone("damage::an_order_in_flight", |stage| {
-        order_after_damage(stage, &format!("CA/orders/{DOMAIN}.json"), "is damaged");
+    sandboxed("damage::an_order_in_flight", |fixture| {
+        order_after_damage(fixture, &format!("CA/orders/{DOMAIN}.json"), "is damaged");
     });
 }
 
 #[test]
-fn the_key_of_an_order_in_flight() {
-    alone("damage::the_key_of_an_order_in_flight", |stage| {
-        order_after_damage(stage, &format!("CA/orders/{DOMAIN}.key"), "is damaged");
-    });
-}
-
-#[test]
-fn the_key_of_an_order_that_is_not_finalized_yet() {
-    alone(
-        "damage::the_key_of_an_order_that_is_not_finalized_yet",
-        |mut stage| {
-            stage.world.ca.once("authz", Scripted::Hangup);
-            stage.start();
-            assert_eq!((stage.served(), stage.orders()), (None, 1));
-            damage(&stage, &format!("CA/orders/{DOMAIN}.key"));
-            stage.pass(5 * MINUTE);
-            assert!(stage.served().is_some(), "{}\n{}", stage.error(), log());
-            assert_eq!(stage.orders(), 2);
+fn the_key_of_a_pending_order_may_be_damaged() {
+    sandboxed(
+        "damage::the_key_of_a_pending_order_may_be_damaged",
+        |fixture| {
+            order_after_damage(fixture, &format!("CA/orders/{DOMAIN}.key"), "is damaged");
         },
     );
 }
 
 #[test]
-fn an_order_that_a_kill_left_behind_is_not_taken_for_a_renewal() {
-    alone(
-        "damage::an_order_that_a_kill_left_behind_is_not_taken_for_a_renewal",
-        |mut stage| {
-            stage.world.ca.once("cert", Scripted::Hangup);
-            stage.start();
+fn the_key_of_an_order_before_finalization_may_be_damaged() {
+    sandboxed(
+        "damage::the_key_of_an_order_before_finalization_may_be_damaged",
+        |mut fixture| {
+            fixture.sim.ca.once("authz", Scripted::Hangup);
+            fixture.start();
+            assert_eq!((fixture.served(), fixture.orders()), (None, 1));
+            damage(&fixture, &format!("CA/orders/{DOMAIN}.key"));
+            fixture.advance(5 * MINUTE);
+            assert!(fixture.served().is_some(), "{}\n{}", fixture.error(), log());
+            assert_eq!(fixture.orders(), 2);
+        },
+    );
+}
+
+#[test]
+fn an_order_left_by_a_kill_is_not_resumed_for_a_renewal() {
+    sandboxed(
+        "damage::an_order_left_by_a_kill_is_not_resumed_for_a_renewal",
+        |mut fixture| {
+            fixture.sim.ca.once("cert", Scripted::Hangup);
+            fixture.start();
             let files = ["json", "key"]
-                .map(|extension| stage.file(&format!("CA/orders/{DOMAIN}.{extension}")));
+                .map(|extension| fixture.file(&format!("CA/orders/{DOMAIN}.{extension}")));
             let left = files.each_ref().map(|file| content(file));
-            stage.pass(30 * MINUTE);
-            let before = stage.served();
-            assert!(before.is_some() && !files[0].exists(), "{}", stage.error());
+            fixture.advance(30 * MINUTE);
+            let before = fixture.served();
+            assert!(
+                before.is_some() && !files[0].exists(),
+                "{}",
+                fixture.error()
+            );
             // Killed after the certificate was there, and before the order was forgotten.
             for (file, text) in files.iter().zip(left) {
                 std::fs::write(file, text).unwrap();
             }
-            stage.restart();
-            stage.renew();
-            assert_ne!(stage.served(), before, "{}", log());
+            fixture.restart();
+            fixture.renew();
+            assert_ne!(fixture.served(), before, "{}", log());
             assert!(files.iter().all(|file| !file.exists()));
         },
     );
 }
 
 #[test]
-fn answers_that_a_kill_left_behind_are_taken_away_after_a_day() {
-    alone(
-        "damage::answers_that_a_kill_left_behind_are_taken_away_after_a_day",
-        |mut stage| {
-            let directory = stage.file("challenges");
+fn challenge_responses_left_by_a_kill_are_removed_after_a_day() {
+    sandboxed(
+        "damage::challenge_responses_left_by_a_kill_are_removed_after_a_day",
+        |mut fixture| {
+            let directory = fixture.file("challenges");
             std::fs::create_dir_all(&directory).unwrap();
             let [old, fresh] = ["http-old", "http-fresh"].map(|name| directory.join(name));
             for file in [&old, &fresh] {
@@ -238,8 +252,8 @@ fn answers_that_a_kill_left_behind_are_taken_away_after_a_day() {
                 .unwrap()
                 .set_modified(before)
                 .unwrap();
-            stage.start();
-            assert!(stage.served().is_some());
+            fixture.start();
+            assert!(fixture.served().is_some());
             assert!(!old.exists() && fresh.exists());
         },
     );

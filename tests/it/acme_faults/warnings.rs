@@ -1,18 +1,18 @@
 //! What the log says when a certificate is not renewed: louder, the nearer its end, which it
 //! outlives.
 
-use super::stage::{DAY, alone, log};
+use super::fixture::{DAY, log, sandboxed};
 use crate::harness::acme_ca::Scripted;
 
 #[test]
-fn the_end_of_a_certificate_is_announced_ever_more_loudly() {
-    alone(
-        "warnings::the_end_of_a_certificate_is_announced_ever_more_loudly",
-        |mut stage| {
-            stage.start();
-            let before = stage.served();
-            stage.world.ca.always("directory", Scripted::Hangup);
-            stage.pass(100 * DAY);
+fn an_unrenewed_certificate_is_logged_at_rising_levels() {
+    sandboxed(
+        "warnings::an_unrenewed_certificate_is_logged_at_rising_levels",
+        |mut fixture| {
+            fixture.start();
+            let before = fixture.served();
+            fixture.sim.ca.always("directory", Scripted::Hangup);
+            fixture.advance(100 * DAY);
             let said = log();
             let mut said: Vec<String> = said
                 .lines()
@@ -40,14 +40,14 @@ fn the_end_of_a_certificate_is_announced_ever_more_loudly() {
                 "{loudest}"
             );
             assert_eq!(
-                stage.served(),
+                fixture.served(),
                 before,
                 "it is served to its last minute, and past it"
             );
-            stage.world.ca.recovers();
-            stage.pass(2 * DAY);
-            assert_ne!(stage.served(), before, "{}", stage.error());
-            assert_eq!(stage.error(), "");
+            fixture.sim.ca.recovers();
+            fixture.advance(2 * DAY);
+            assert_ne!(fixture.served(), before, "{}", fixture.error());
+            assert_eq!(fixture.error(), "");
         },
     );
 }

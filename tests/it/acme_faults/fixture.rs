@@ -1,4 +1,4 @@
-//! A domain, its CA and the issuer, in a place of its own; what is logged is kept.
+//! A domain, its CA and the issuer in a sandbox, with the captured log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,43 +11,46 @@ use crate::acme_year::alone;
 use crate::acme_year::process::Process;
 
 pub const DOMAIN: &str = "classic1.example.com";
-const ALONE: [Names; 1] = [("classic", &[DOMAIN])];
+const DOMAIN_NAMES: [Names; 1] = [("classic", &[DOMAIN])];
 pub const DAY: Duration = Duration::from_secs(86_400);
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-pub struct Stage {
-    pub world: AcmeSim,
+/// The issuer and what surrounds it.
+pub struct IssuerFixture {
+    pub sim: AcmeSim,
     process: Option<Process>,
 }
 
-/// Runs a test in a place of its own: `[tls] acme` for one domain, which is proved by http-01.
-pub fn alone(test: &str, inside: impl FnOnce(Stage)) {
-    with(test, &ALONE, "[\"http-01\"]", inside);
+/// Runs a test in a sandbox: `[tls] acme` for one domain, with http-01.
+pub fn sandboxed(test: &str, inside: impl FnOnce(IssuerFixture)) {
+    sandboxed_with(test, &DOMAIN_NAMES, "[\"http-01\"]", inside);
 }
 
-/// The same for these domains and challenges.
-pub fn with(test: &str, domains: &[Names], challenges: &str, inside: impl FnOnce(Stage)) {
+/// Runs a test in a sandbox with these domains and challenges.
+pub fn sandboxed_with(
+    test: &str,
+    domains: &[Names],
+    challenges: &str,
+    inside: impl FnOnce(IssuerFixture),
+) {
     alone::run(&format!("acme_faults::{test}"), |place| {
-        keep_log();
-        let world = AcmeSim::new(SystemTime::now(), place, domains, challenges);
-        inside(Stage {
-            world,
-            process: None,
-        });
+        capture_log();
+        let sim = AcmeSim::new(SystemTime::now(), place, domains, challenges);
+        inside(IssuerFixture { sim, process: None });
     });
 }
 
-impl Stage {
-    /// Starts moorgate, and lets it do what it wants to do now.
+impl IssuerFixture {
+    /// Starts the issuer and runs it until it is idle.
     pub fn start(&mut self) {
-        self.process = Some(Process::start(&self.world.directory, self.world.wall()));
+        self.process = Some(Process::start(&self.sim.directory, self.sim.wall()));
         self.process().work();
     }
 
-    /// Starts moorgate, and lets it come to where it waits for the CA.
+    /// Starts the issuer and runs it until it waits for the CA.
     pub fn start_only(&mut self) {
-        let process = Process::start(&self.world.directory, self.world.wall());
-        assert!(process.work_until(&self.world.ca, 1, 200));
+        let process = Process::start(&self.sim.directory, self.sim.wall());
+        assert!(process.work_until(&self.sim.ca, 1, 200));
         self.process = Some(process);
     }
 
@@ -55,54 +58,54 @@ impl Stage {
         self.process.as_ref().expect("it is started")
     }
 
-    /// Ends moorgate and starts another one.
+    /// Kills the issuer and starts another one.
     pub fn restart(&mut self) {
         self.process.take().expect("it is started").kill();
         self.start();
     }
 
-    /// Lets time pass, and moorgate do what is due meanwhile.
-    pub fn pass(&self, time: Duration) {
-        self.pass_with(time, |process, _| process.work());
+    /// Advances the clocks, and runs the issuer whenever something is due.
+    pub fn advance(&self, time: Duration) {
+        self.advance_with(time, |process, _| process.work());
     }
 
-    /// The same where the CA has moorgate wait.
-    pub fn pass_patiently(&self, time: Duration) {
-        self.pass_with(time, |process, asked| {
-            process.work_through_delays(&self.world.ca, asked)
+    /// Advances the clocks, also while the issuer polls an order.
+    pub fn advance_polling(&self, time: Duration) {
+        self.advance_with(time, |process, asked| {
+            process.work_through_delays(&self.sim.ca, asked)
         });
     }
 
-    fn pass_with(&self, time: Duration, work: impl Fn(&Process, usize)) {
-        let end = self.world.now() + time;
+    fn advance_with(&self, time: Duration, work: impl Fn(&Process, usize)) {
+        let end = self.sim.now() + time;
         let mut rounds = 0;
-        while let Ok(left) = end.duration_since(self.world.now())
+        while let Ok(left) = end.duration_since(self.sim.now())
             && !left.is_zero()
         {
-            let wall = (self.world.wall())();
+            let wall = (self.sim.wall())();
             let due = self
                 .process()
                 .next()
                 .map_or(left, |at| at.duration_since(wall).unwrap_or_default());
             let pause = due.min(DAY / 4).max(Duration::from_secs(1)).min(left);
-            let asked = self.world.ca.requests();
-            self.world.pass(pause);
+            let asked = self.sim.ca.requests();
+            self.sim.pass(pause);
             self.process().pass(pause);
             work(self.process(), asked);
             rounds += 1;
             assert!(
-                rounds < MOST_ROUNDS,
+                rounds < MAX_ROUNDS,
                 "{left:?} of {time:?} are left: {}",
                 self.process().shown()
             );
         }
     }
 
-    /// Lets time pass until shortly before the next attempt.
-    pub fn pass_until_renewal(&self) {
+    /// Advances the clocks to a minute before the next attempt.
+    pub fn advance_to_renewal(&self) {
         let next = self.report().acme.unwrap().next_attempt.unwrap();
-        let left = next.duration_since((self.world.wall())()).unwrap();
-        self.pass(left - MINUTE);
+        let left = next.duration_since((self.sim.wall())()).unwrap();
+        self.advance(left - MINUTE);
     }
 
     pub fn renew(&self) {
@@ -114,12 +117,12 @@ impl Stage {
         self.process().report(DOMAIN)
     }
 
-    /// The serial number of what is served, if anything is.
+    /// The serial number of the certificate that is served, if any.
     pub fn served(&self) -> Option<String> {
         self.process().served(DOMAIN).map(|facts| facts.serial)
     }
 
-    /// Why the last attempt failed.
+    /// The error of the last attempt.
     pub fn error(&self) -> String {
         self.report()
             .acme
@@ -128,19 +131,19 @@ impl Stage {
     }
 
     pub fn orders(&self) -> usize {
-        self.world.ca.asked("order").len()
+        self.sim.ca.asked("order").len()
     }
 
-    /// A file below `state/acme`, which is there; `CA` stands for the directory of the CA.
+    /// A file below `state/acme`; `CA` stands for the directory of the CA.
     pub fn file(&self, name: &str) -> PathBuf {
         let name = name.replace("CA", "acme-v02.api.letsencrypt.org+directory");
-        self.world.directory.join("state/acme").join(name)
+        self.sim.directory.join("state/acme").join(name)
     }
 }
 
-/// In a hundred days four looks a day, and what is due besides: more is one that is due again and
-/// again.
-const MOST_ROUNDS: u32 = 2000;
+/// Four steps a day for a hundred days, and what is due besides. More means a step that is due again
+/// and again.
+const MAX_ROUNDS: u32 = 2000;
 
 pub fn content(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -148,10 +151,10 @@ pub fn content(path: &Path) -> String {
 
 static LOG: Mutex<String> = Mutex::new(String::new());
 
-/// All events of this process, which is the test's alone.
-fn keep_log() {
+/// Captures all events of this process, which runs only the one test.
+fn capture_log() {
     let subscriber = tracing_subscriber::fmt()
-        .with_writer(|| Keeping)
+        .with_writer(|| LogWriter)
         .with_ansi(false)
         .without_time();
     subscriber
@@ -160,14 +163,14 @@ fn keep_log() {
         .init();
 }
 
-/// What was logged so far.
+/// The log so far.
 pub fn log() -> String {
     LOG.lock().unwrap().clone()
 }
 
-struct Keeping;
+struct LogWriter;
 
-impl std::io::Write for Keeping {
+impl std::io::Write for LogWriter {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
         LOG.lock().unwrap().push_str(&String::from_utf8_lossy(text));
         Ok(text.len())

@@ -1,8 +1,9 @@
-//! What may be asked of a CA, and what follows when the configuration asks for something else.
+//! What an order contains (profile, addresses, contacts), and what follows when the configuration
+//! changes it.
 
 use serde_json::json;
 
-use super::{ASKS, AcmeCa, gateway, issued, moment, until};
+use super::{ACME_TLS, AcmeCa, gateway, issued, timestamp, until};
 use crate::harness::{Domain, Gateway, Setup};
 
 /// Writes other `[tls]` tables for the domain, and reloads.
@@ -19,7 +20,7 @@ async fn change(gateway: &Gateway, tls: &str) {
 async fn another_profile_is_ordered_when_only_that_changes() {
     let ca = AcmeCa::new().await;
     ca.profiles(&["classic", "shortlived"]);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await["serial"].clone();
     change(&gateway, "acme = true\nprofile = \"shortlived\"").await;
     let shown = until(&gateway, "another", |shown| shown["serial"] != before).await;
@@ -40,10 +41,10 @@ async fn another_profile_is_ordered_when_only_that_changes() {
 }
 
 #[tokio::test]
-async fn what_was_not_ordered_here_is_good_whatever_its_profile() {
+async fn an_imported_certificate_is_good_whatever_its_profile() {
     let ca = AcmeCa::new().await;
     ca.profiles(&["classic", "shortlived"]);
-    let gateway = gateway(&[&ca], ASKS).await;
+    let gateway = gateway(&[&ca], ACME_TLS).await;
     let before = issued(&gateway).await["serial"].clone();
     // As if it had been taken over from another server: there is a certificate, and no word about
     // it.
@@ -76,14 +77,16 @@ async fn an_address_has_a_certificate_that_lives_for_160_hours() {
     let wanted = [("dns", "ci.test"), ("ip", "127.0.0.9")];
     let wanted = wanted.map(|(kind, value)| json!({ "type": kind, "value": value }));
     assert_eq!(ca.asked("order")[0]["identifiers"], json!(wanted));
-    let next = moment(&shown["acme"]["next_attempt"]);
-    let lived = next.duration_since(moment(&shown["not_before"])).unwrap();
+    let next = timestamp(&shown["acme"]["next_attempt"]);
+    let lived = next
+        .duration_since(timestamp(&shown["not_before"]))
+        .unwrap();
     // Half of the life, or up to 1/25 earlier.
     assert!((73..=80).contains(&(lived.as_secs() / 3600)), "{lived:?}");
 }
 
 #[tokio::test]
-async fn other_contacts_are_told_before_the_next_order() {
+async fn changed_contacts_are_updated_before_the_next_order() {
     let ca = AcmeCa::new().await;
     let gateway = gateway(&[&ca], "acme = \"ops@example.com\"").await;
     issued(&gateway).await;

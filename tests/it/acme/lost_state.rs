@@ -1,5 +1,4 @@
-//! A first order that is held back, as the domain is found being served by somebody who has a
-//! certificate.
+//! A first order waits for a confirmation while another server has a certificate for the domain.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
@@ -14,8 +13,8 @@ use crate::harness::{Domain, Setup, tls_server};
 
 const NAME: &str = "ci.example.com";
 
-/// A server with a certificate for the name, older than any state directory of today: its port, its
-/// root, and what ends it.
+/// A server with a certificate for the name that is older than the state directory. Returns its port,
+/// its root in PEM, and a handle to stop it.
 async fn another_server() -> (u16, String, AbortHandle) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -42,7 +41,7 @@ async fn another_server() -> (u16, String, AbortHandle) {
 }
 
 #[tokio::test]
-async fn a_domain_that_is_served_elsewhere_is_ordered_once_that_is_confirmed() {
+async fn a_domain_that_is_served_elsewhere_is_ordered_after_confirmation() {
     let (ca, dns) = (AcmeCa::new().await, Dns::new().await);
     let (port, root, server) = another_server().await;
     dns.leads(NAME, Ipv4Addr::LOCALHOST);
@@ -75,7 +74,7 @@ async fn a_domain_that_is_served_elsewhere_is_ordered_once_that_is_confirmed() {
         ca.asked("account").is_empty() && ca.asked("order").is_empty(),
         "the CA is left alone"
     );
-    // The other server is switched off, and moorgate looks again, as it does now and then.
+    // The other server stops, and the domain is checked again.
     server.abort();
     let path = gateway.path("conf.d/ci.example.com.toml");
     let text = std::fs::read_to_string(&path).unwrap();

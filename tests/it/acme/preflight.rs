@@ -1,4 +1,4 @@
-//! What is found out before an order is placed, and how long it is postponed for that.
+//! The checks before an order, and how long their findings postpone it.
 
 use std::net::Ipv4Addr;
 
@@ -10,17 +10,17 @@ use crate::harness::dns::Dns;
 use crate::harness::{Domain, Gateway, RawPeer, Setup};
 
 const NAME: &str = "ci.example.com";
-/// Where the plain listener of a gateway is.
-const HERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// The address of the plain listener of a gateway.
+const GATEWAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A gateway that serves nothing yet, so that its ports are known before a CA asks there.
-struct Outside {
+/// A CA, a DNS server, and a gateway without certificates, so that its ports are known to the CA.
+struct PreflightFixture {
     gateway: Gateway,
     ca: AcmeCa,
     dns: Dns,
 }
 
-impl Outside {
+impl PreflightFixture {
     async fn new() -> Self {
         let domain = Domain::new(NAME, "http://127.0.0.1:9");
         let gateway = Setup::new().domain(domain).start().await;
@@ -48,8 +48,8 @@ impl Outside {
         self.gateway.app.reload().await.unwrap();
     }
 
-    /// The same where all leads here.
-    async fn serve_here(&self) {
+    /// Serves the domain with ports at which the gateway answers.
+    async fn serve_reachable(&self) {
         self.serve("[\"http-01\"]", self.gateway.http().port(), "")
             .await;
     }
@@ -87,66 +87,66 @@ impl Outside {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_here_is_ordered() {
+async fn a_name_that_resolves_to_the_gateway_is_ordered() {
     for kind in ["http-01", "tls-alpn-01"] {
-        let outside = Outside::new().await;
+        let fixture = PreflightFixture::new().await;
         let address = if kind == "http-01" {
-            HERE
+            GATEWAY_ADDRESS
         } else {
             Ipv4Addr::LOCALHOST
         };
-        outside.dns.leads(NAME, address);
+        fixture.dns.leads(NAME, address);
         let kinds = format!("[\"{kind}\"]");
-        outside
-            .serve(&kinds, outside.gateway.http().port(), "")
+        fixture
+            .serve(&kinds, fixture.gateway.http().port(), "")
             .await;
-        outside.ca.offers(&["http-01", "tls-alpn-01"]);
-        issued(&outside.gateway).await;
+        fixture.ca.offers(&["http-01", "tls-alpn-01"]);
+        issued(&fixture.gateway).await;
     }
 }
 
 #[tokio::test]
-async fn a_name_that_dns_does_not_know_costs_no_order_until_it_does() {
-    let outside = Outside::new().await;
-    outside.serve_here().await;
-    let finding = outside.finding().await;
+async fn a_name_that_does_not_resolve_costs_no_order_until_it_does() {
+    let fixture = PreflightFixture::new().await;
+    fixture.serve_reachable().await;
+    let finding = fixture.finding().await;
     assert_eq!(
         finding,
         "ci.example.com does not resolve: DNS knows no address for it"
     );
-    outside.dns.leads(NAME, HERE);
-    outside.dns.leads("alias.example.com", HERE);
-    outside
+    fixture.dns.leads(NAME, GATEWAY_ADDRESS);
+    fixture.dns.leads("alias.example.com", GATEWAY_ADDRESS);
+    fixture
         .serve(
             "[\"http-01\"]",
-            outside.gateway.http().port(),
+            fixture.gateway.http().port(),
             "aliases = [\"alias.example.com\"]",
         )
         .await;
-    issued(&outside.gateway).await;
+    issued(&fixture.gateway).await;
 }
 
 #[tokio::test]
 async fn caa_records_that_forbid_the_ca_cost_no_order() {
-    let outside = Outside::new().await;
-    outside.ca.identities(&["ca.test", "other-name-of-ca.test"]);
-    outside.dns.leads(NAME, HERE);
-    outside.dns.allows("example.com", "another.test");
-    outside.serve_here().await;
+    let fixture = PreflightFixture::new().await;
+    fixture.ca.identities(&["ca.test", "other-name-of-ca.test"]);
+    fixture.dns.leads(NAME, GATEWAY_ADDRESS);
+    fixture.dns.allows("example.com", "another.test");
+    fixture.serve_reachable().await;
     assert_eq!(
-        outside.finding().await,
+        fixture.finding().await,
         "the CAA records of example.com allow only another.test, not ca.test or other-name-of-ca.test"
     );
 }
 
 #[tokio::test]
-async fn caa_records_are_looked_at_for_dns_challenges_too() {
-    let outside = Outside::new().await;
-    outside.ca.identities(&["ca.test"]);
-    outside.dns.allows(NAME, "another.test");
+async fn caa_records_are_checked_for_dns_challenges_too() {
+    let fixture = PreflightFixture::new().await;
+    fixture.ca.identities(&["ca.test"]);
+    fixture.dns.allows(NAME, "another.test");
     // It leads nowhere, which is nobody's business then.
-    outside.serve("[\"dns-persist-01\"]", 1, "").await;
-    let shown = outside.postponed().await;
+    fixture.serve("[\"dns-persist-01\"]", 1, "").await;
+    let shown = fixture.postponed().await;
     let findings = shown["acme"]["findings"].as_array().unwrap();
     assert_eq!(
         findings[0],
@@ -158,12 +158,12 @@ async fn caa_records_are_looked_at_for_dns_challenges_too() {
         findings[1].as_str().unwrap().starts_with(missing),
         "{shown:#}"
     );
-    assert_eq!((findings.len(), outside.orders()), (2, 0));
+    assert_eq!((findings.len(), fixture.orders()), (2, 0));
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_somebody_else_costs_no_order() {
-    let outside = Outside::new().await;
+async fn a_name_that_resolves_to_another_server_costs_no_order() {
+    let fixture = PreflightFixture::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -176,30 +176,30 @@ async fn a_name_that_leads_to_somebody_else_costs_no_order() {
             .await;
         }
     });
-    outside.dns.leads(NAME, Ipv4Addr::LOCALHOST);
-    outside.serve("[\"http-01\"]", other.port(), "").await;
+    fixture.dns.leads(NAME, Ipv4Addr::LOCALHOST);
+    fixture.serve("[\"http-01\"]", other.port(), "").await;
     let words =
         format!("ci.example.com does not lead here: another server answers at {other} (http-01)");
-    assert_eq!(outside.finding().await, words);
+    assert_eq!(fixture.finding().await, words);
 }
 
 #[tokio::test]
-async fn what_cannot_be_seen_is_only_a_doubt() {
-    let outside = Outside::new().await;
-    outside.dns.break_down();
-    outside.serve_here().await;
-    let finding = outside.finding().await;
+async fn a_check_that_cannot_be_made_postpones_for_minutes_only() {
+    let fixture = PreflightFixture::new().await;
+    fixture.dns.break_down();
+    fixture.serve_reachable().await;
+    let finding = fixture.finding().await;
     assert_eq!(
         finding,
         "ci.example.com cannot be looked up: the DNS server answers with code 2"
     );
-    let shown = outside.postponed().await;
-    let wait =
-        super::moment(&shown["acme"]["next_attempt"]).duration_since(std::time::SystemTime::now());
+    let shown = fixture.postponed().await;
+    let wait = super::timestamp(&shown["acme"]["next_attempt"])
+        .duration_since(std::time::SystemTime::now());
     assert!(wait.unwrap().as_secs() <= 60, "{shown:#}");
 
-    let closed = Outside::new().await;
-    closed.dns.leads(NAME, HERE);
+    let closed = PreflightFixture::new().await;
+    closed.dns.leads(NAME, GATEWAY_ADDRESS);
     closed.serve("[\"http-01\"]", 1, "").await;
     let finding = closed.finding().await;
     let begins =
@@ -208,33 +208,33 @@ async fn what_cannot_be_seen_is_only_a_doubt() {
 }
 
 #[tokio::test]
-async fn whoever_asks_for_an_order_gets_it_in_spite_of_findings() {
-    let outside = Outside::new().await;
-    outside.serve_here().await;
-    outside.finding().await;
-    renew(&outside.gateway, NAME).await;
-    issued(&outside.gateway).await;
+async fn a_requested_order_is_placed_in_spite_of_findings() {
+    let fixture = PreflightFixture::new().await;
+    fixture.serve_reachable().await;
+    fixture.finding().await;
+    renew(&fixture.gateway, NAME).await;
+    issued(&fixture.gateway).await;
 }
 
 #[tokio::test]
-async fn a_way_that_does_not_lead_here_is_not_the_first_to_be_tried() {
-    let outside = Outside::new().await;
+async fn a_challenge_that_would_fail_is_not_tried_first() {
+    let fixture = PreflightFixture::new().await;
     // The plain listener is there, and nobody at the port of handshakes.
-    outside.dns.leads(NAME, HERE);
-    outside.ca.offers(&["tls-alpn-01", "http-01"]);
-    outside
+    fixture.dns.leads(NAME, GATEWAY_ADDRESS);
+    fixture.ca.offers(&["tls-alpn-01", "http-01"]);
+    fixture
         .ca
         .once("challenge", super::Scripted::Refuse("connection", 400, &[]));
-    outside
+    fixture
         .serve(
             "[\"tls-alpn-01\", \"http-01\"]",
-            outside.gateway.http().port(),
+            fixture.gateway.http().port(),
             "",
         )
         .await;
-    failed(&outside.gateway).await;
+    failed(&fixture.gateway).await;
     let record = std::fs::read_to_string(
-        outside
+        fixture
             .gateway
             .path("state/acme/domains/ci.example.com.json"),
     );
