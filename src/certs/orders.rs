@@ -204,7 +204,7 @@ impl Issuer {
 /// A CA completes an order within seconds, and a thousand domains on one account are limited by its
 /// orders per account, not by this.
 const MAX_CONCURRENT_STEPS: usize = 8;
-const MAX_IDLE: Duration = Duration::from_secs(60);
+const MAX_IDLE: Duration = Duration::from_mins(1);
 const PANIC_RETRY_DELAY: Duration = Duration::from_hours(1);
 const PANIC_MESSAGE: &str = "internal error, see the log; the next attempt follows in an hour";
 

@@ -168,7 +168,7 @@ impl Preflight<'_> {
         if name.is_wildcard() || probed.is_empty() {
             return;
         }
-        // A name that DNS can prove need not lead here.
+        // A name that DNS can prove need not point to this server.
         let required = !self
             .kinds
             .iter()
@@ -241,13 +241,13 @@ impl Preflight<'_> {
         let reasons = reasons.collect::<Vec<_>>().join("; ");
         let name = target.name;
         if is_certain {
-            findings.certain(format!("{name} does not lead here: {reasons}"));
+            findings.certain(format!("{name} does not point to this server: {reasons}"));
         } else {
             findings.doubtful(format!(
-                "it cannot be seen whether {name} leads here: {reasons}"
+                "cannot check whether {name} points to this server: {reasons}"
             ));
         }
     }
 }
 
-const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(60);
+const PREFLIGHT_TIMEOUT: Duration = Duration::from_mins(1);

@@ -212,7 +212,7 @@ async fn a_challenge_that_fails_at_once_is_a_failed_authorization() {
         .as_str()
         .unwrap()
         .to_owned();
-    let words = "ci.test was not proved by http-01: nobody answers (connection)";
+    let words = "ci.test was not validated by http-01: nobody answers (connection)";
     assert!(error.ends_with(words), "{error}");
 }
 
@@ -324,7 +324,7 @@ async fn an_invalid_order_is_not_resumed() {
         shown["acme"]["error"]
             .as_str()
             .unwrap()
-            .contains("the CA is out of order"),
+            .contains("the CA is unavailable"),
         "{shown}"
     );
     renew(&gateway, "ci.test").await;

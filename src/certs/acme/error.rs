@@ -23,7 +23,7 @@ pub(in crate::certs) enum AcmeError {
         problem: CaProblem,
         until: Option<SystemTime>,
     },
-    #[error("the CA is out of order: {problem}")]
+    #[error("the CA is unavailable: {problem}")]
     Unavailable {
         #[source]
         problem: CaProblem,
@@ -133,8 +133,8 @@ impl fmt::Display for FailedAuthorization {
             problem,
         } = self;
         match kind {
-            Some(kind) => write!(f, "{name} was not proved by {kind}: {problem}"),
-            None => write!(f, "{name} was not proved: {problem}"),
+            Some(kind) => write!(f, "{name} was not validated by {kind}: {problem}"),
+            None => write!(f, "{name} was not validated: {problem}"),
         }
     }
 }
@@ -150,7 +150,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 impl AcmeError {
-    /// When the CA wants to be asked again, if it says so.
+    /// The Retry-After of the CA.
     pub(in crate::certs) fn retry_at(&self) -> Option<SystemTime> {
         match self {
             Self::RateLimited { until, .. }
@@ -245,8 +245,8 @@ impl AcmeError {
     }
 }
 
-/// Whether only the nonce was refused: nothing has been done, and the same may be asked again (RFC
-/// 8555 §6.5).
+/// Whether only the nonce was refused: the CA has done nothing, and the same request may be repeated
+/// (RFC 8555 §6.5).
 pub(super) fn is_bad_nonce(error: &instant_acme::Error) -> bool {
     is_of_kind(error, "badNonce")
 }

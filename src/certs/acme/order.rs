@@ -357,6 +357,6 @@ fn challenge_type_name(kind: &ChallengeType) -> &str {
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Longer than a CA usually takes. The order is resumed later.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
+const ORDER_TIMEOUT: Duration = Duration::from_mins(2);
 /// The responses to the challenges are removed afterwards.
-const AUTHORIZATION_TIMEOUT: Duration = Duration::from_secs(300);
+const AUTHORIZATION_TIMEOUT: Duration = Duration::from_mins(5);

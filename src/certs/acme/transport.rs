@@ -279,7 +279,7 @@ fn alternates(headers: &HeaderMap) -> Vec<String> {
 /// For DNS, TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From a request to the end of its response. Let's Encrypt finalizes within seconds.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
 /// A chain has some 10 KiB, an order for 100 names as much.
 const MAX_RESPONSE_SIZE: usize = 1024 * 1024;
 const MAX_ALTERNATES: usize = 8;

@@ -432,4 +432,4 @@ impl OrderAttempt<'_> {
 /// How often to check for the result of another process's order.
 const OTHER_PROCESS_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Where the ledger sets no other delay.
-const MIN_RETRY_DELAY: Duration = Duration::from_secs(60);
+const MIN_RETRY_DELAY: Duration = Duration::from_mins(1);

@@ -9,7 +9,7 @@ use super::order_error::OrderError;
 use crate::certs::acme::AcmeError;
 use crate::certs::state::ledger::{BlockReason, Failure, FailureKind, RateLimitScope, RetryAt};
 
-/// A time before which nothing may be asked of a CA, and why.
+/// A time before which nothing may be requested of a CA, and why.
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) until: SystemTime,

@@ -28,7 +28,7 @@ pub(super) enum OrderError {
     #[error("the challenge cannot be answered: {}", join(.0, "; "))]
     Unanswerable(Vec<ResponseError>),
     /// The order has an authorization for another name.
-    #[error("the CA's answer cannot be used: {0:?} was not asked for")]
+    #[error("the CA's answer cannot be used: {0:?} was not ordered")]
     UnknownName(String),
     #[error("the CA's answer cannot be used: {0}")]
     UnusableChain(#[from] IssuedError),
@@ -45,7 +45,7 @@ pub(super) enum ResponseError {
     Command(#[from] CommandError),
     #[error(transparent)]
     StoreTxt(io::Error),
-    #[error("the CA does not say under which domain it stands in DNS")]
+    #[error("the CA does not publish the domain that identifies it in DNS")]
     NoCaIdentity,
     #[error("{0}")]
     MissingRecord(PersistRecord),
@@ -57,7 +57,7 @@ pub(super) enum ResponseError {
 }
 
 impl OrderError {
-    /// When the CA wants to be asked again, if it says so.
+    /// The Retry-After of the CA.
     pub(super) fn retry_at(&self) -> Option<SystemTime> {
         match self {
             Self::Acme(error) => error.retry_at(),

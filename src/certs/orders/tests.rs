@@ -9,7 +9,7 @@ use crate::config::acme::{AcmeDirectory, AcmeRequest, CaSettings, CertifiedName,
 use crate::config::vhost::CertificateSource;
 
 /// A configuration whose CA cannot be reached.
-fn asking(state: &std::path::Path, domains: &[&str]) -> Snapshot {
+fn with_acme(state: &std::path::Path, domains: &[&str]) -> Snapshot {
     let hosts = domains.iter().map(|domain| {
         let names = vec![CertifiedName::Host(name(domain))];
         let request = AcmeRequest {
@@ -48,20 +48,24 @@ fn error(report: &CertificateReport) -> &str {
 #[tokio::test]
 async fn a_step_that_panics_stops_one_domain_for_an_hour() {
     let directory = tempfile::tempdir().expect("directory");
-    let snapshot = asking(directory.path(), &["a.example.com", "b.example.com"]);
+    let snapshot = with_acme(directory.path(), &["a.example.com", "b.example.com"]);
     let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
     certificates.apply(&snapshot);
     let (panicked, later) = (AtomicBool::new(false), Arc::new(AtomicU64::new(0)));
     let set = later.clone();
-    let wall = move || {
-        // Only steps are tasks of their own here.
+    let system_clock = move || {
+        // Only steps run as tasks here.
         assert!(
             tokio::task::try_id().is_none() || panicked.swap(true, Ordering::Relaxed),
             "on purpose"
         );
         SystemTime::now() + Duration::from_secs(set.load(Ordering::Relaxed))
     };
-    let issuer = Arc::new(Issuer::new(certificates.clone(), &snapshot, Arc::new(wall)));
+    let issuer = Arc::new(Issuer::new(
+        certificates.clone(),
+        &snapshot,
+        Arc::new(system_clock),
+    ));
     let watch = async {
         let is_broken = |report: &CertificateReport| error(report) == PANIC_MESSAGE;
         let is_refused = |report: &CertificateReport| error(report).contains("cannot be reached");
@@ -90,7 +94,7 @@ async fn a_step_that_panics_stops_one_domain_for_an_hour() {
         until(&certificates, |all| all.iter().all(is_refused)).await;
     };
     tokio::select! {
-        () = issuer.clone().run(CancellationToken::new()) => unreachable!("nobody stops it"),
+        () = issuer.clone().run(CancellationToken::new()) => unreachable!("it is not stopped"),
         () = watch => {}
     }
 }
@@ -98,7 +102,7 @@ async fn a_step_that_panics_stops_one_domain_for_an_hour() {
 #[tokio::test]
 async fn what_another_process_has_renewed_is_not_ordered_again() {
     let directory = tempfile::tempdir().expect("directory");
-    let snapshot = asking(directory.path(), &["a.example.com"]);
+    let snapshot = with_acme(directory.path(), &["a.example.com"]);
     let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
     certificates.apply(&snapshot);
     let issuer = Arc::new(Issuer::new(
@@ -107,19 +111,19 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
         Arc::new(SystemTime::now),
     ));
     let host = &issuer.context.plan.load().hosts[0];
-    let attempt = |held| {
-        let request = plan::request_of(host).expect("it asks");
+    let attempt = |previous_serial| {
+        let request = plan::request_of(host).expect("it uses ACME");
         OrderAttempt {
             context: &issuer.context,
             host,
             request,
             requested: false,
             changed: false,
-            previous_serial: held,
+            previous_serial,
         }
     };
-    // It is decided that an order is wanted, as nothing is held. Then the other process comes to
-    // its end, and its certificate is found before the lock is.
+    // The attempt is decided on without a certificate. The other process stores one before the
+    // domain is locked.
     let pair = pair(&["a.example.com"]);
     let (_, ca) = issuer
         .context
@@ -137,24 +141,28 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
             .write_certificate(&ca, &host.domain, &pair.key, &pair.certificate);
     written.expect("written");
     certificates.refresh();
-    let held = issuer.context.serial(&host.domain);
-    assert!(held.is_some());
+    let serial = issuer.context.serial(&host.domain);
+    assert!(serial.is_some());
     let AttemptResult { state, outcome } = attempt(None)
         .run(&mut DomainRecord::default())
         .await
         .expect("a disk");
     assert_eq!((state, outcome), (DomainState::New, None));
-    let AttemptResult { outcome, .. } = attempt(held)
+    let AttemptResult { outcome, .. } = attempt(serial)
         .run(&mut DomainRecord::default())
         .await
         .expect("a disk");
-    assert_eq!(outcome, Some(AttemptOutcome::Failed), "the CA is asked");
+    assert_eq!(
+        outcome,
+        Some(AttemptOutcome::Failed),
+        "the CA cannot be reached"
+    );
 }
 
 #[tokio::test]
 async fn an_order_waits_while_another_process_has_the_account_locked() {
     let directory = tempfile::tempdir().expect("directory");
-    let snapshot = asking(directory.path(), &["a.example.com"]);
+    let snapshot = with_acme(directory.path(), &["a.example.com"]);
     let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
     certificates.apply(&snapshot);
     let mut context = OrderContext::new(certificates, &snapshot, Arc::new(SystemTime::now));
@@ -166,7 +174,7 @@ async fn an_order_waits_while_another_process_has_the_account_locked() {
         let attempt = OrderAttempt {
             context: &context,
             host,
-            request: plan::request_of(host).expect("it asks"),
+            request: plan::request_of(host).expect("it uses ACME"),
             requested: false,
             changed: false,
             previous_serial: None,
@@ -190,13 +198,17 @@ async fn an_order_waits_while_another_process_has_the_account_locked() {
     assert!(before + Duration::from_mins(1) <= until, "{until:?}");
     drop(lock);
     let AttemptResult { outcome, .. } = order().await;
-    assert_eq!(outcome, Some(AttemptOutcome::Failed), "the CA is asked");
+    assert_eq!(
+        outcome,
+        Some(AttemptOutcome::Failed),
+        "the CA cannot be reached"
+    );
 }
 
 #[tokio::test]
-async fn advice_is_kept_beside_what_another_process_has_written() {
+async fn renewal_information_is_stored_beside_what_another_process_has_written() {
     let directory = tempfile::tempdir().expect("directory");
-    let snapshot = asking(directory.path(), &["a.example.com"]);
+    let snapshot = with_acme(directory.path(), &["a.example.com"]);
     let certificates = Arc::new(Certificates::new(directory.path().to_owned()));
     let issuer = Arc::new(Issuer::new(
         certificates,
@@ -229,7 +241,7 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
         .context
         .store_advice(&domain, &mut record)
         .await
-        .expect("kept");
+        .expect("stored");
     assert_eq!(
         record,
         DomainRecord {
@@ -258,7 +270,7 @@ async fn advice_is_kept_beside_what_another_process_has_written() {
         .context
         .store_advice(&domain, &mut record)
         .await
-        .expect("not kept");
+        .expect("not stored");
     assert_eq!(
         (
             record,

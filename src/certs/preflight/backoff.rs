@@ -74,11 +74,11 @@ mod tests {
     }
 
     /// The minutes, from the first check, of all checks until an order is placed.
-    fn checks(certainty: Certainty, held_for: Option<Duration>) -> Vec<u64> {
+    fn checks(certainty: Certainty, lifetime_left: Option<Duration>) -> Vec<u64> {
         let mut before = None;
         let mut now = start();
         let mut checks = Vec::new();
-        let held_until = held_for.map(|held| start() + held);
+        let held_until = lifetime_left.map(|left| start() + left);
         loop {
             checks.push(now.duration_since(start()).expect("later").as_secs() / 60);
             let Some((postponed, next)) = next_retry(before, certainty, held_until, now) else {

@@ -178,8 +178,9 @@ async fn a_name_that_resolves_to_another_server_costs_no_order() {
     });
     fixture.dns.leads(NAME, Ipv4Addr::LOCALHOST);
     fixture.serve("[\"http-01\"]", other.port(), "").await;
-    let words =
-        format!("ci.example.com does not lead here: another server answers at {other} (http-01)");
+    let words = format!(
+        "ci.example.com does not point to this server: another server answers at {other} (http-01)"
+    );
     assert_eq!(fixture.finding().await, words);
 }
 
@@ -203,7 +204,7 @@ async fn a_check_that_cannot_be_made_postpones_for_minutes_only() {
     closed.serve("[\"http-01\"]", 1, "").await;
     let finding = closed.finding().await;
     let begins =
-        "it cannot be seen whether ci.example.com leads here: no answer from 127.0.0.2:1: ";
+        "cannot check whether ci.example.com points to this server: no answer from 127.0.0.2:1: ";
     assert!(finding.starts_with(begins), "{finding}");
 }
 

@@ -207,7 +207,7 @@ fn a_failed_validation_is_told_and_the_other_challenge_is_tried_next() {
     });
     let error = waiting["acme"]["error"].as_str().unwrap();
     assert!(
-        error.contains("ci.test was not proved by tls-alpn-01: "),
+        error.contains("ci.test was not validated by tls-alpn-01: "),
         "{error}"
     );
     acme.cli(&["certs", "renew", "ci.test"]).succeeded();

@@ -192,4 +192,4 @@ pub(super) fn identities(ca: &CaSettings, session: &AcmeSession) -> Vec<String> 
 }
 
 /// A volume that is mounted late is noticed then.
-const LOST_STATE_POLL_INTERVAL: Duration = Duration::from_secs(600);
+const LOST_STATE_POLL_INTERVAL: Duration = Duration::from_mins(10);

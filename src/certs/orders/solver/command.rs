@@ -91,7 +91,7 @@ fn output_tail(text: &str) -> String {
 }
 
 /// Two minutes are common until all servers of a zone have a record.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(10);
 const MAX_OUTPUT_CHARS: usize = 500;
 
 #[cfg(test)]
