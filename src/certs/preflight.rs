@@ -20,7 +20,7 @@ use self::probe::{Probe, Reachability};
 pub(crate) use self::served_certificate::served_certificate;
 use crate::certs::challenge::Challenges;
 use crate::certs::preflight::backoff::Certainty;
-use crate::certs::preflight::dns::Resolver;
+use crate::certs::preflight::dns::{DnsError, Resolver};
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::config::acme::{CertifiedName, ChallengeKind, ValidationPorts};
 use crate::registry::host::HostName;
@@ -173,33 +173,36 @@ impl Preflight<'_> {
             .kinds
             .iter()
             .any(|kind| !probed.contains(kind) && kind.proves(name));
-        let addresses = match base.ip() {
-            Some(address) => vec![address],
-            None => match self.resolver.addresses(base.as_str()).await {
-                Ok(addresses) => addresses,
-                Err(error) if required => {
-                    findings.doubtful(format!("{base} cannot be looked up: {error}"));
-                    return;
+        match self.addresses(base).await {
+            Ok(addresses) if addresses.is_empty() => {
+                findings.unfit.extend(&probed);
+                if required {
+                    findings.certain(format!(
+                        "{base} does not resolve: DNS knows no address for it"
+                    ));
                 }
-                Err(_) => return,
-            },
-        };
-        if addresses.is_empty() {
-            findings.unfit.extend(&probed);
-            if required {
-                findings.certain(format!(
-                    "{base} does not resolve: DNS knows no address for it"
-                ));
             }
-            return;
+            Ok(addresses) => {
+                let target = ProbeTarget {
+                    name: base,
+                    addresses,
+                    kinds: probed,
+                    required,
+                };
+                self.probe(&target, findings).await;
+            }
+            Err(error) if required => {
+                findings.doubtful(format!("{base} cannot be looked up: {error}"));
+            }
+            Err(_) => {}
         }
-        let target = ProbeTarget {
-            name: base,
-            addresses,
-            kinds: probed,
-            required,
-        };
-        self.probe(&target, findings).await;
+    }
+
+    async fn addresses(&self, name: &HostName) -> Result<Vec<IpAddr>, DnsError> {
+        match name.ip() {
+            Some(address) => Ok(vec![address]),
+            None => self.resolver.addresses(name.as_str()).await,
+        }
     }
 
     /// Connects to a name as a CA would for each kind of challenge.
