@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::changes::AppliedChanges;
 use self::context::OrderContext;
-use self::domain::ManagedDomain;
+use self::domain::ScheduledDomain;
 use self::domain_state::{AttemptOutcome, DomainState};
 use self::plan::Plan;
 use self::step::StepResult;
@@ -98,7 +98,7 @@ impl Issuer {
 
     /// Orders and renews until `stop`. Orders in progress are resumed after the next start.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut domains: HashMap<HostName, ManagedDomain> = HashMap::new();
+        let mut domains: HashMap<HostName, ScheduledDomain> = HashMap::new();
         let mut running = Running::default();
         if !self.context.plan.load().hosts.is_empty()
             && let Err(error) = self.context.ledger(|_, _| ()).await
@@ -134,7 +134,7 @@ impl Issuer {
 
     fn start_due(
         self: &Arc<Self>,
-        domains: &mut HashMap<HostName, ManagedDomain>,
+        domains: &mut HashMap<HostName, ScheduledDomain>,
         running: &mut Running,
     ) {
         let now = self.context.now();
@@ -157,7 +157,7 @@ impl Issuer {
 
     fn settle(
         &self,
-        domains: &mut HashMap<HostName, ManagedDomain>,
+        domains: &mut HashMap<HostName, ScheduledDomain>,
         name: &HostName,
         step: Result<StepResult, JoinError>,
     ) {
@@ -176,19 +176,22 @@ impl Issuer {
     }
 
     /// The time until the next step, at most a minute so that a change of the clock is noticed.
-    fn pause(&self, domains: &HashMap<HostName, ManagedDomain>, running: usize) -> Duration {
+    fn pause(&self, domains: &HashMap<HostName, ScheduledDomain>, running: usize) -> Duration {
         if running >= MAX_CONCURRENT_STEPS {
             return MAX_IDLE;
         }
         let now = self.context.now();
-        let next = domains.values().filter_map(ManagedDomain::next_step).min();
+        let next = domains
+            .values()
+            .filter_map(ScheduledDomain::next_step)
+            .min();
         next.map_or(MAX_IDLE, |at| {
             at.duration_since(now).unwrap_or_default().min(MAX_IDLE)
         })
     }
 
     /// Publishes the status of all domains, and logs which certificates are close to their end.
-    fn publish_status(&self, domains: &mut HashMap<HostName, ManagedDomain>) {
+    fn publish_status(&self, domains: &mut HashMap<HostName, ScheduledDomain>) {
         let now = self.context.now();
         for domain in domains.values_mut() {
             let issued = self.context.certificates.issued(&domain.host.domain);

@@ -29,7 +29,7 @@ use crate::config::vhost::SharedVirtualHost;
 use crate::state_file::run_blocking;
 
 /// An attempt for one domain.
-pub(super) struct OrderAttempt<'a> {
+pub(super) struct CertificateAttempt<'a> {
     pub(super) context: &'a Arc<OrderContext>,
     pub(super) host: &'a SharedVirtualHost,
     pub(super) request: &'a AcmeRequest,
@@ -89,7 +89,7 @@ impl OrderKey {
     }
 }
 
-impl OrderAttempt<'_> {
+impl CertificateAttempt<'_> {
     /// Runs the attempt. After an error either nothing was ordered, or the order is stored.
     pub(super) async fn run(&self, record: &mut DomainRecord) -> Result<AttemptResult, LocalError> {
         let plan = self.context.plan.load_full();

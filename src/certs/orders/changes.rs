@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::Issuer;
-use super::domain::ManagedDomain;
+use super::domain::ScheduledDomain;
 use super::plan::{Plan, request_of};
 use crate::certs::state::ledger::file::Clock;
 use crate::registry::host::HostName;
@@ -36,12 +36,12 @@ impl AppliedChanges {
     pub(super) fn update(
         &mut self,
         issuer: &Issuer,
-        domains: &mut HashMap<HostName, ManagedDomain>,
+        domains: &mut HashMap<HostName, ScheduledDomain>,
     ) {
         let clock = issuer.context.clock();
         if was_set_back(std::mem::replace(&mut self.clock, clock), clock) {
             tracing::info!("clock was set back, reevaluating all certificates");
-            domains.values_mut().for_each(ManagedDomain::reevaluate);
+            domains.values_mut().for_each(ScheduledDomain::reevaluate);
         }
         let plan = issuer.context.plan.load_full();
         let before = std::mem::replace(&mut self.plan, plan.clone());
@@ -50,7 +50,7 @@ impl AppliedChanges {
                 self._contact_updates = issuer.start_contact_updates(plan.clone());
             }
             if before.settings != plan.settings {
-                domains.values_mut().for_each(ManagedDomain::change);
+                domains.values_mut().for_each(ScheduledDomain::change);
             }
         }
         apply_hosts(&plan, domains);
@@ -71,11 +71,11 @@ impl AppliedChanges {
     }
 }
 
-fn apply_hosts(plan: &Plan, domains: &mut HashMap<HostName, ManagedDomain>) {
+fn apply_hosts(plan: &Plan, domains: &mut HashMap<HostName, ScheduledDomain>) {
     domains.retain(|name, _| plan.hosts.iter().any(|host| host.domain == *name));
     for host in &plan.hosts {
         let Some(known) = domains.get_mut(&host.domain) else {
-            domains.insert(host.domain.clone(), ManagedDomain::new(host.clone()));
+            domains.insert(host.domain.clone(), ScheduledDomain::new(host.clone()));
             continue;
         };
         if !Arc::ptr_eq(&known.host, host) {

@@ -11,10 +11,10 @@ use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
 
 /// A domain whose certificate comes from a CA.
-pub(super) struct ManagedDomain {
+pub(super) struct ScheduledDomain {
     pub(super) host: SharedVirtualHost,
     pub(super) status: AcmeStatus,
-    activity: Activity,
+    activity: DomainActivity,
     renewal: RenewalRequest,
     /// Whether the configuration of its certificate has changed since the last step began.
     config_changed: bool,
@@ -25,7 +25,7 @@ pub(super) struct ManagedDomain {
 }
 
 /// Whether a step of the domain runs.
-enum Activity {
+enum DomainActivity {
     Idle(DomainState),
     /// `before` is the state from which the step began; `None`: what the step was decided by no
     /// longer holds, and its result does not count as a state.
@@ -53,12 +53,12 @@ pub(super) struct Trigger {
     pub(super) changed: bool,
 }
 
-impl ManagedDomain {
+impl ScheduledDomain {
     pub(super) fn new(host: SharedVirtualHost) -> Self {
         Self {
             host,
             status: AcmeStatus::default(),
-            activity: Activity::Idle(DomainState::New),
+            activity: DomainActivity::Idle(DomainState::New),
             renewal: RenewalRequest::None,
             config_changed: false,
             attempts: Attempts::default(),
@@ -70,8 +70,8 @@ impl ManagedDomain {
     /// Discards what was decided. A step that runs is followed by another one.
     pub(super) fn reevaluate(&mut self) {
         self.activity = match self.activity {
-            Activity::Idle(_) => Activity::Idle(DomainState::New),
-            Activity::Running { .. } => Activity::Running { before: None },
+            DomainActivity::Idle(_) => DomainActivity::Idle(DomainState::New),
+            DomainActivity::Running { .. } => DomainActivity::Running { before: None },
         };
     }
 
@@ -89,19 +89,19 @@ impl ManagedDomain {
     /// When the next step begins, unless one runs.
     pub(super) fn next_step(&self) -> Option<SystemTime> {
         match &self.activity {
-            Activity::Running { .. } => None,
-            Activity::Idle(_) if self.renewal == RenewalRequest::New => {
+            DomainActivity::Running { .. } => None,
+            DomainActivity::Idle(_) if self.renewal == RenewalRequest::New => {
                 Some(SystemTime::UNIX_EPOCH)
             }
-            Activity::Idle(state) => Some(state.due()),
+            DomainActivity::Idle(state) => Some(state.due()),
         }
     }
 
     /// Begins a step.
     pub(super) fn begin(&mut self) -> Trigger {
-        if let Activity::Idle(state) = &self.activity {
+        if let DomainActivity::Idle(state) = &self.activity {
             let before = Some(state.clone());
-            self.activity = Activity::Running { before };
+            self.activity = DomainActivity::Running { before };
         }
         if self.renewal == RenewalRequest::New {
             self.renewal = RenewalRequest::Started;
@@ -115,8 +115,8 @@ impl ManagedDomain {
     /// Ends a step.
     pub(super) fn end(&mut self, state: DomainState, outcome: Option<AttemptOutcome>) {
         self.count(outcome);
-        let is_outdated = matches!(self.activity, Activity::Running { before: None });
-        self.activity = Activity::Idle(if is_outdated { DomainState::New } else { state });
+        let is_outdated = matches!(self.activity, DomainActivity::Running { before: None });
+        self.activity = DomainActivity::Idle(if is_outdated { DomainState::New } else { state });
     }
 
     fn count(&mut self, outcome: Option<AttemptOutcome>) {
@@ -139,8 +139,8 @@ impl ManagedDomain {
 
     pub(super) fn report(&self) -> AcmeStatus {
         let (state, known) = match &self.activity {
-            Activity::Idle(state) => (state.to_string(), Some(state)),
-            Activity::Running { before } => ("being checked".to_owned(), before.as_ref()),
+            DomainActivity::Idle(state) => (state.to_string(), Some(state)),
+            DomainActivity::Running { before } => ("being checked".to_owned(), before.as_ref()),
         };
         AcmeStatus {
             state,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::attempt::{AttemptResult, OrderAttempt};
+use super::attempt::{AttemptResult, CertificateAttempt};
 use super::context::OrderContext;
 use super::domain::Trigger;
 use super::domain_state::{AttemptOutcome, DomainState};
@@ -71,7 +71,7 @@ impl OrderContext {
                 return self.step_result(host, request, &record, result);
             }
         }
-        let attempt = OrderAttempt {
+        let attempt = CertificateAttempt {
             context: self,
             host,
             request,

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::attempt::{AttemptResult, OrderAttempt};
+use super::attempt::{AttemptResult, CertificateAttempt};
 use super::*;
 use crate::certs::served::report::CertificateReport;
 use crate::certs::state::storage::{DomainRecord, RenewalAdvice};
@@ -113,7 +113,7 @@ async fn what_another_process_has_renewed_is_not_ordered_again() {
     let host = &issuer.context.plan.load().hosts[0];
     let attempt = |previous_serial| {
         let request = plan::request_of(host).expect("it uses ACME");
-        OrderAttempt {
+        CertificateAttempt {
             context: &issuer.context,
             host,
             request,
@@ -171,7 +171,7 @@ async fn an_order_waits_while_another_process_has_the_account_locked() {
     let plan = context.plan.load_full();
     let host = &plan.hosts[0];
     let order = async || {
-        let attempt = OrderAttempt {
+        let attempt = CertificateAttempt {
             context: &context,
             host,
             request: plan::request_of(host).expect("it uses ACME"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{CaAttempt, OrderAttempt, OrderKey};
+use super::{CaAttempt, CertificateAttempt, OrderKey};
 use crate::certs::acme::{AcmeError, AcmeSession, NewOrder, Order};
 use crate::certs::orders::attempt_error::{AttemptError, Wait, allowed};
 use crate::certs::orders::contacts::ContactsError;
@@ -17,7 +17,7 @@ use crate::certs::state::pending_order::OpenOrder;
 use crate::certs::state::storage::Account;
 use crate::state_file::run_blocking;
 
-impl OrderAttempt<'_> {
+impl CertificateAttempt<'_> {
     /// Opens a session with the account, and registers one where there is none. A pending order
     /// belongs to the account that placed it: with one, the contacts are not updated, which could
     /// end in another account.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{CaAttempt, OrderAttempt};
+use super::{CaAttempt, CertificateAttempt};
 use crate::certs::acme::AcmeSession;
 use crate::certs::inspect::CertificateFacts;
 use crate::certs::orders::attempt_error::{AttemptError, Wait};
@@ -20,7 +20,7 @@ use crate::certs::state::storage::DomainRecord;
 use crate::config::acme::{AcmeSettings, CaSettings, ChallengeKind};
 use crate::state_file::run_blocking;
 
-impl OrderAttempt<'_> {
+impl CertificateAttempt<'_> {
     /// The state in which the first order waits for the administrator because the state directory
     /// seems to have been lost; `None`: it need not wait. It goes on waiting, whoever serves the
     /// name meanwhile, until it is confirmed, there is a certificate, or the certificate that was
