@@ -29,7 +29,7 @@ fn retry_after_of_a_rate_limit_is_respected_to_the_minute() {
     sandboxed(
         "answers::retry_after_of_a_rate_limit_is_respected_to_the_minute",
         |fixture| {
-            let told = Scripted::Refuse("rateLimited", 429, &[("retry-after", "7200")]);
+            let response = Scripted::Refuse("rateLimited", 429, &[("retry-after", "7200")]);
             no_request_before(fixture, response, Duration::from_secs(7200));
         },
     );

@@ -14,7 +14,7 @@ fn a_delay_that_began_a_year_ahead_ends_when_the_clock_is_set_right() {
         |mut fixture| {
             fixture.sim.set_fast(YEAR);
             fixture
-                .simulation
+                .sim
                 .ca
                 .once("order", Scripted::Refuse("serverInternal", 500, &[]));
             fixture.start();
