@@ -1,7 +1,6 @@
 //! The invariants of the code's layout, held against the parsed sources: what `src/lib.rs` says of
 //! them stays true.
 
-mod exceptions;
 mod graph;
 mod names;
 mod sources;
@@ -19,17 +18,13 @@ fn none(wrong: impl IntoIterator<Item = String>) {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Fails with what is wrong and not yet excepted, and with exceptions that are no longer needed.
-fn only(exceptions: &[&str], wrong: BTreeMap<String, BTreeSet<String>>) {
-    let unneeded = exceptions
-        .iter()
-        .filter(|exception| !wrong.contains_key(**exception))
-        .map(|exception| format!("{exception} is fine now: take it off the list of exceptions"));
-    let unexpected = wrong
-        .iter()
-        .filter(|(name, _)| !exceptions.contains(&name.as_str()))
-        .map(|(name, places)| format!("{name}: {places:?}"));
-    none(unneeded.chain(unexpected));
+/// Fails with what is wrong, and where.
+fn nowhere(wrong: BTreeMap<String, BTreeSet<String>>) {
+    none(
+        wrong
+            .into_iter()
+            .map(|(name, places)| format!("{name}: {places:?}")),
+    );
 }
 
 /// The layers as the documentation of the library says them, lowest first.
@@ -101,7 +96,7 @@ fn a_module_uses_only_layers_below_it() {
             }
         }
     }
-    only(exceptions::SAME_LAYER, wrong);
+    nowhere(wrong);
 }
 
 #[test]
@@ -111,7 +106,7 @@ fn no_files_and_no_modules_use_each_other() {
     assert!(files.len() > 100 && files.values().map(BTreeSet::len).sum::<usize>() > 300);
     let found = circles(&files).into_iter().chain(circles(&top_graph(&all)));
     let found = found.map(|circle| (circle[0].clone(), circle.into_iter().collect()));
-    only(exceptions::CIRCLES, found.collect());
+    nowhere(found.collect());
 }
 
 /// Where a crate may be named: `path/` stands for all files below.
@@ -195,7 +190,7 @@ fn a_type_name_exists_once() {
     assert!(places.len() > 200);
     let repeated = places.into_iter().filter(|(_, places)| places.len() > 1);
     let repeated = repeated.map(|(name, places)| (name, places.into_iter().collect()));
-    only(exceptions::REPEATED_TYPES, repeated.collect());
+    nowhere(repeated.collect());
 }
 
 #[test]
@@ -219,7 +214,7 @@ fn the_impl_blocks_of_a_type_are_in_at_most_three_files() {
         let path = [module, vec![name]].concat();
         (path.join("::"), places)
     });
-    only(exceptions::SPREAD_TYPES, spread.collect());
+    nowhere(spread.collect());
 }
 
 /// Metaphors and private words, for which the field has names: as a whole word of a name.
@@ -302,7 +297,7 @@ fn names_are_words_of_the_field() {
             }
         }
     }
-    only(exceptions::BANNED_NAMES, wrong);
+    nowhere(wrong);
 }
 
 #[test]
@@ -362,10 +357,10 @@ fn the_sample_domains_load() {
         )
         .unwrap();
     }
-    let loaded = moorgate::config::load(directory.path()).unwrap_or_else(|problems| {
+    let loaded = moorgate::internal::config::load(directory.path()).unwrap_or_else(|problems| {
         panic!(
             "{}",
-            problems.render(moorgate::config::problem::Colour::Never)
+            problems.render(moorgate::internal::config::Colour::Never)
         )
     });
     assert!(
@@ -373,7 +368,7 @@ fn the_sample_domains_load() {
         "{}",
         loaded
             .warnings
-            .render(moorgate::config::problem::Colour::Never)
+            .render(moorgate::internal::config::Colour::Never)
     );
     let mut domains: Vec<_> = loaded
         .snapshot
