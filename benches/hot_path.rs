@@ -3,7 +3,6 @@
     clippy::too_many_lines,
     reason = "the inputs of a measurement stand beside it"
 )]
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -11,23 +10,23 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use moorgate::auth::UserName;
-use moorgate::auth::basic;
-use moorgate::auth::htpasswd::Htpasswd;
-use moorgate::auth::policy::{Policy, Principal};
-use moorgate::auth::token::{Bearer, TokenAccess, Tokens};
-use moorgate::auth::verify::{Login, LoginAdmission, Verifier, VerifierSettings};
-use moorgate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
-use moorgate::config::snapshot::{ConnectionSettings, FailureBudgets};
-use moorgate::config::vhost::ListenAddress;
-use moorgate::registry::action::{Action, Actions};
-use moorgate::registry::call::Call;
-use moorgate::registry::host::HostName;
-use moorgate::registry::location::{Origin, ResponseKind, Rewriter};
-use moorgate::registry::pattern::{Pattern, RepositoryPattern};
-use moorgate::registry::scope::{Resource, Rights};
-use moorgate::request::conn_info::{ConnInfo, Protocol};
-use moorgate::request::headers;
+use moorgate::internal::auth::Htpasswd;
+use moorgate::internal::auth::UserName;
+use moorgate::internal::auth::basic;
+use moorgate::internal::auth::{Bearer, TokenAccess, Tokens};
+use moorgate::internal::auth::{Login, LoginAdmission, Verifier, VerifierSettings};
+use moorgate::internal::auth::{Policy, Principal};
+use moorgate::internal::config::ListenAddress;
+use moorgate::internal::config::{AccessRule, AccessSettings, RuleLocation, Selector};
+use moorgate::internal::config::{ConnectionSettings, FailureBudgets};
+use moorgate::internal::registry::Call;
+use moorgate::internal::registry::HostName;
+use moorgate::internal::registry::{Action, Actions};
+use moorgate::internal::registry::{Origin, ResponseKind, Rewriter};
+use moorgate::internal::registry::{Pattern, RepositoryPattern};
+use moorgate::internal::registry::{Resource, Rights};
+use moorgate::internal::request::headers;
+use moorgate::internal::request::{ConnInfo, Protocol};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 

@@ -35,8 +35,9 @@ use crate::workers::Workers;
 use background::run_logged;
 pub(crate) use build::problems as file_problems;
 pub(crate) use listeners::BoundListener;
+pub use listeners::ListenerKind;
+pub(crate) use listeners::ListenerStatus;
 use listeners::RunningListeners;
-pub use listeners::{ListenerKind, ListenerStatus};
 
 /// A running moorgate.
 pub struct App {

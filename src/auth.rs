@@ -6,13 +6,13 @@
 
 pub mod basic;
 mod hash;
-pub mod htpasswd;
-pub mod lockout;
-pub mod policy;
-pub mod token;
-pub mod upload_session;
+pub(crate) mod htpasswd;
+pub(crate) mod lockout;
+pub(crate) mod policy;
+pub(crate) mod token;
+pub(crate) mod upload_session;
 mod users_file;
-pub mod verify;
+pub(crate) mod verify;
 
 mod cache;
 mod credential_tag;
@@ -24,11 +24,11 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use hash::{BcryptHash, BcryptKey, Cost};
-pub use users_file::{HtpasswdError, Refreshed, UsersFile};
+pub(crate) use users_file::{HtpasswdError, Refreshed, UsersFile};
 
 /// The identity that a request is authenticated as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
+pub(crate) enum Identity {
     /// A user whose password or token was verified.
     User(UserName),
     /// A client without a login.

@@ -3,16 +3,16 @@
 //! them in `state`, where `served` finds them; `preflight` checks the names before an order.
 
 mod acme;
-pub mod challenge;
-pub mod import;
-pub mod inspect;
-pub mod names;
-pub mod orders;
-pub mod preflight;
-pub mod renewal;
+pub(crate) mod challenge;
+pub(crate) mod import;
+pub(crate) mod inspect;
+pub(crate) mod names;
+pub(crate) mod orders;
+pub(crate) mod preflight;
+pub(crate) mod renewal;
 pub(crate) mod roots;
-pub mod served;
-pub mod state;
+pub(crate) mod served;
+pub(crate) mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timestamps;
@@ -25,7 +25,7 @@ use inspect::{CertificateFacts, InspectError};
 
 /// A certificate chain with the private key of its leaf, and the contents of the leaf.
 #[derive(Clone, Debug)]
-pub struct Certificate {
+pub(crate) struct Certificate {
     /// The chain that is sent to clients, with its key.
     pub key: Arc<CertifiedKey>,
     /// The contents of the leaf.

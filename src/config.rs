@@ -2,24 +2,24 @@
 //! `files` reads the files, `raw` checks each key alone, `resolve` checks all of them together;
 //! every problem of every file is collected on the way, not only the first.
 
-pub mod access;
-pub mod acme;
+pub(crate) mod access;
+pub(crate) mod acme;
 mod files;
-pub mod network;
-pub mod problem;
+pub(crate) mod network;
+pub(crate) mod problem;
 mod raw;
 mod resolve;
 mod schema;
 mod secret;
-pub mod snapshot;
+pub(crate) mod snapshot;
 mod source;
 mod values;
-pub mod vhost;
+pub(crate) mod vhost;
 
 use std::path::{Path, PathBuf};
 
 use self::problem::{Problem, Problems};
-pub use self::schema::{KnownSetting, settings};
+pub use self::schema::settings;
 use self::snapshot::Snapshot;
 
 /// A valid configuration.
@@ -52,7 +52,7 @@ pub fn load(directory: &Path) -> Result<Loaded, Problems> {
 
 /// The state directory alone, which holds the control socket of the running process. Problems
 /// elsewhere in the configuration do not matter.
-pub fn state(directory: &Path) -> Result<PathBuf, Problems> {
+pub(crate) fn state(directory: &Path) -> Result<PathBuf, Problems> {
     let mut problems = directory_problems(directory);
     if problems.has_errors() {
         return Err(problems);

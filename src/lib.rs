@@ -8,12 +8,12 @@
 //! |---|---|---|
 //! | accept | `listen/accept` | a socket becomes a connection on the least busy worker (`workers`) |
 //! | identify | `listen/proxy_protocol` | the PROXY header of a trusted proxy becomes the client's address |
-//! | secure | [`tls`] | a byte stream becomes a TLS stream with its name and protocol |
+//! | secure | `tls` | a byte stream becomes a TLS stream with its name and protocol |
 //! | connection | `connection` | the stream becomes requests; its time limits (`connection/activity`) |
 //! | locate | `request/locate` | the Host, agreeing with the handshake, becomes a site |
-//! | classify | `request/classify` | method and path become a [`registry::call::Call`] |
-//! | admit | `request/admit` | the Authorization header is cached, or may cost a hash ([`auth::lockout`]) |
-//! | authenticate | `request/authenticate` | what was admitted becomes an [`auth::Identity`]; in token mode `request/bearer` |
+//! | classify | `request/classify` | method and path become a `registry/call::Call` |
+//! | admit | `request/admit` | the Authorization header is cached, or may cost a hash (`auth/lockout`) |
+//! | authenticate | `request/authenticate` | what was admitted becomes an `auth::Identity`; in token mode `request/bearer` |
 //! | authorize | `request/authorize` | identity and call become a `Grant`, the proof of the right |
 //! | route | `request/route` | a `Grant` becomes a `Route`; there is no other way to one |
 //! | forward | `request/answer/forward` | a `Route` and a body go to the `upstream` and become a response |
@@ -27,20 +27,20 @@
 //! OCI image layouts, `request/answer/tag_write` for tags that the user may only create or only
 //! overwrite, `request/answer/catalog` for lists that leave out what the user may not see, and
 //! `request/answer/hidden` for repositories whose existence the user may not learn.
-//! [`auth::policy`] decides about access. `request/answer/redirects` follows redirects of an
+//! `auth/policy` decides about access. `request/answer/redirects` follows redirects of an
 //! upstream where the domain asks for it, and `request/answer/manifest_budget` bounds the memory of
 //! buffered manifests.
 //!
 //! Beside the line, `request/plain` answers plain HTTP (redirects to https, and http-01
-//! challenges), and `request/token` issues the tokens ([`auth::token`]) of domains in token mode.
+//! challenges), and `request/token` issues the tokens (`auth/token`) of domains in token mode.
 //!
-//! Around it, [`config`] turns files into an immutable [`config::snapshot::Snapshot`]. [`certs`]
+//! Around it, `config` turns files into an immutable `config/snapshot::Snapshot`. `certs`
 //! orders, renews and stores certificates and fills the table that handshakes read: `acme` is the
 //! client, `orders` the scheduler, `preflight` what is checked before an order, `state` the files
 //! and the ledger, `served` the table. `upstream/transfer` holds every time limit of a transfer.
-//! [`observe`] writes the logs and counts. [`app`] builds all of it and swaps it on reload, and
+//! `observe` writes the logs and counts. `app` builds all of it and swaps it on reload, and
 //! `app/lifecycle` turns signals into reload and drain. `admin` serves health, status and metrics
-//! and takes commands on the control socket. [`cli`] is the command.
+//! and takes commands on the control socket. `cli` is the command.
 //!
 //! # Layers
 //!
@@ -59,34 +59,90 @@
     expect(clippy::too_many_lines, reason = "a table of cases stays in one place")
 )]
 
-pub mod state_file;
+mod state_file;
 
 mod clock;
 mod crypto;
 mod keyed_lock;
 
-pub mod registry;
+mod registry;
 
-pub mod config;
+mod config;
 
-pub mod observe;
+mod observe;
 
-pub mod auth;
-pub mod certs;
+mod auth;
+mod certs;
 
 mod store;
 mod upstream;
 
-pub mod tls;
+mod tls;
 
-pub mod request;
+mod request;
 
 mod connection;
-pub mod listen;
+mod listen;
 mod workers;
 
-pub mod app;
+mod app;
 
-pub mod admin;
+mod admin;
 
 pub mod cli;
+
+/// What the integration tests, the benches and the fuzz targets use. It is not a public interface.
+#[doc(hidden)]
+pub mod internal {
+    pub mod admin {
+        pub use crate::admin::serve;
+    }
+    pub mod app {
+        pub use crate::app::{App, ListenerKind, StartError, StartOptions};
+    }
+    pub mod auth {
+        pub use crate::auth::htpasswd::Htpasswd;
+        pub use crate::auth::policy::{Policy, Principal};
+        pub use crate::auth::token::{Bearer, TokenAccess, Tokens};
+        pub use crate::auth::upload_session::SessionKey;
+        pub use crate::auth::verify::{Login, LoginAdmission, Verifier, VerifierSettings};
+        pub use crate::auth::{UserName, basic};
+    }
+    pub mod certs {
+        pub use crate::certs::challenge::Challenges;
+        pub use crate::certs::inspect::CertificateFacts;
+        pub use crate::certs::orders::{Issuer, SystemClock};
+        pub use crate::certs::served::manager::Certificates;
+        pub use crate::certs::served::report::{AcmeStatus, CertificateReport};
+        pub use crate::certs::state::storage::Storage;
+    }
+    pub mod cli {
+        pub use crate::cli::explain::{AccessExplanation, ExplainOptions, answers};
+        pub use crate::cli::{command, htpasswd};
+    }
+    pub mod config {
+        pub use crate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
+        pub use crate::config::problem::Colour;
+        pub use crate::config::snapshot::{ConnectionSettings, FailureBudgets};
+        pub use crate::config::vhost::ListenAddress;
+        pub use crate::config::{load, settings};
+    }
+    pub mod listen {
+        pub use crate::listen::proxy_protocol;
+    }
+    pub mod registry {
+        pub use crate::registry::action::{Action, Actions};
+        pub use crate::registry::call::{Call, pairs};
+        pub use crate::registry::host::HostName;
+        pub use crate::registry::location::{Origin, ResponseKind, Rewriter, Rewritten};
+        pub use crate::registry::name::RepositoryName;
+        pub use crate::registry::pattern::literals::LiteralPosition;
+        pub use crate::registry::pattern::{Pattern, RepositoryPattern};
+        pub use crate::registry::scope::{Resource, Rights, Scope};
+        pub use crate::registry::upload_id::UploadId;
+    }
+    pub mod request {
+        pub use crate::request::conn_info::{ConnInfo, Protocol};
+        pub use crate::request::headers;
+    }
+}

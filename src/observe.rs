@@ -1,6 +1,6 @@
 //! Observability: event log, access log and metrics.
 
-pub mod access_log;
-pub mod logging;
-pub mod metrics;
-pub mod usage;
+pub(crate) mod access_log;
+pub(crate) mod logging;
+pub(crate) mod metrics;
+pub(crate) mod usage;

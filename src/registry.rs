@@ -2,17 +2,17 @@
 //! requests and the content of responses. Pure: no I/O, no async. Untrusted input is parsed here
 //! once, into types whose values are always valid.
 
-pub mod host;
+pub(crate) mod host;
 
-pub mod digest;
-pub mod name;
-pub mod pattern;
-pub mod reference;
-pub mod upload_id;
+pub(crate) mod digest;
+pub(crate) mod name;
+pub(crate) mod pattern;
+pub(crate) mod reference;
+pub(crate) mod upload_id;
 
-pub mod action;
-pub mod call;
-pub mod error_code;
+pub(crate) mod action;
+pub(crate) mod call;
+pub(crate) mod error_code;
 pub(crate) mod link;
-pub mod location;
-pub mod scope;
+pub(crate) mod location;
+pub(crate) mod scope;

@@ -8,7 +8,7 @@ pub(crate) mod authorize;
 pub(crate) mod bearer;
 pub(crate) mod body;
 pub(crate) mod classify;
-pub mod conn_info;
+pub(crate) mod conn_info;
 mod context;
 mod forwarded;
 pub(crate) mod gateway;

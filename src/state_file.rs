@@ -7,7 +7,7 @@ mod lock;
 mod watched;
 
 pub(crate) use atomic::give_owner_of;
-pub use atomic::{Access, TEMPORARY_PREFIX, atomic_write, private_directory};
+pub(crate) use atomic::{Access, TEMPORARY_PREFIX, atomic_write, private_directory};
 pub(crate) use blocking::run_blocking;
 pub(crate) use lock::{FileLock, LOCK_TIMEOUT, LockMode};
 pub(crate) use watched::{FileChange, FileWatch, Fingerprint};

@@ -1,8 +1,8 @@
 //! TLS: a byte stream becomes [`handshake::Secured`], which carries the SNI and the negotiated
 //! protocol.
 
-pub mod handshake;
-pub mod plain_http;
-pub mod resolver;
-pub mod server_config;
-pub mod transport;
+pub(crate) mod handshake;
+pub(crate) mod plain_http;
+pub(crate) mod resolver;
+pub(crate) mod server_config;
+pub(crate) mod transport;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::config::snapshot::FailureBudgets;
 use quota::LogQuota;
-pub use quota::Logged;
+pub(crate) use quota::Logged;
 use table::{KeyHasher, LockoutKey, Millis, Table};
 
 /// The wrong passwords that still count.
@@ -35,7 +35,7 @@ use table::{KeyHasher, LockoutKey, Millis, Table};
 /// and is not counted again. containerd repeats a wrong password five times in a row, and a
 /// forgotten job for ever. A right password resets no budget: otherwise the owner of one account
 /// could guess at others without end.
-pub struct Lockout {
+pub(crate) struct Lockout {
     keys: KeyHasher,
     start: Instant,
     addresses: Table,
@@ -137,7 +137,7 @@ pub struct LockoutStatus {
 
 impl Lockout {
     /// Empty tables. `now` is the origin of their clock.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             keys: KeyHasher::random(),
             start: now,
@@ -313,7 +313,7 @@ impl Lockout {
         }
     }
 
-    pub fn status(&self, now: Instant) -> LockoutStatus {
+    pub(crate) fn status(&self, now: Instant) -> LockoutStatus {
         let now = self.millis(now);
         LockoutStatus {
             refused: LimitKind::ALL

@@ -8,7 +8,7 @@ mod claims;
 mod entry_key;
 mod keys;
 
-pub mod refresh;
+pub(crate) mod refresh;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,9 +26,9 @@ use crate::state_file::{FileChange, FileWatch};
 use cache::{CachedToken, TokenCache};
 pub use claims::TokenAccess;
 use claims::{Claims, seconds};
-pub use entry_key::EntryKey;
+pub(crate) use entry_key::EntryKey;
 use keys::{ALGORITHM, Keys};
-pub use keys::{KeysError, read_entry_key};
+pub(crate) use keys::{KeysError, read_entry_key};
 use refresh::{FileError, RefreshTokens};
 
 /// Issues and verifies tokens for all domains of the process.

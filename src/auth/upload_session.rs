@@ -108,7 +108,7 @@ impl SessionOwner {
 }
 
 /// The name of the file of the key below the state directory.
-pub const FILE: &str = "upload-sessions.key";
+pub(crate) const FILE: &str = "upload-sessions.key";
 const KEY_BYTES: usize = 32;
 /// Separates the session id of the registry from the tag. Registries use UUIDs and base64; a session
 /// id may contain the separator, as the last one counts.

@@ -16,7 +16,7 @@ use crate::state_file::{FileChange, FileWatch};
 /// An htpasswd file and its last usable content. While a file is unusable, its previous users can log
 /// in; a file without entries for two seconds ends all logins.
 #[derive(Debug)]
-pub struct UsersFile {
+pub(crate) struct UsersFile {
     path: PathBuf,
     users: ArcSwap<Htpasswd>,
     watch: Mutex<UsersFileWatch>,
@@ -31,7 +31,7 @@ struct UsersFileWatch {
 
 /// Why a file has no users.
 #[derive(Debug, thiserror::Error)]
-pub enum HtpasswdError {
+pub(crate) enum HtpasswdError {
     #[error("there is no password file `{}`: make it with `moorgate htpasswd {} USER`", path.display(), path.display())]
     Missing { path: PathBuf },
     #[error("the password file `{}` cannot be read: {source}", path.display())]
@@ -48,7 +48,7 @@ pub enum HtpasswdError {
 
 /// The result of [`UsersFile::refresh`].
 #[derive(Debug)]
-pub enum Refreshed {
+pub(crate) enum Refreshed {
     /// The users, and the problem if there is one, are unchanged.
     Unchanged,
     /// The users changed, or the file is usable again. Users without an entry are refused from now
@@ -62,7 +62,7 @@ pub enum Refreshed {
 
 impl UsersFile {
     /// Reads the file. Blocks.
-    pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, HtpasswdError> {
         let mut file = FileWatch::default();
         file.poll([path]);
         let users = ArcSwap::from_pointee(read(path)?);
@@ -78,16 +78,12 @@ impl UsersFile {
     }
 
     /// The users of the last usable content. A request loads them once.
-    pub fn current(&self) -> Arc<Htpasswd> {
+    pub(crate) fn current(&self) -> Arc<Htpasswd> {
         self.users.load_full()
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Re-reads the file if it changed; otherwise costs one `stat`. Blocks.
-    pub fn refresh(&self) -> Refreshed {
+    pub(crate) fn refresh(&self) -> Refreshed {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let change = watch.file.poll([&self.path]);
         if change == FileChange::None {

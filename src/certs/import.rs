@@ -19,11 +19,11 @@ use super::inspect::Rfc3339;
 use crate::certs::state::paths::CaId;
 use crate::config::acme::CertifiedName;
 use crate::registry::host::HostName;
-pub use keys::KeyFault;
+pub(crate) use keys::KeyFault;
 
 /// A server or client whose files can be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tool {
+pub(crate) enum Tool {
     /// Caddy 0.x and 1.x.
     Caddy1,
     /// Caddy 2.
@@ -38,7 +38,7 @@ pub enum Tool {
 
 /// A domain of the configuration that certificates are imported for.
 #[derive(Clone, Debug)]
-pub struct ImportTarget {
+pub(crate) struct ImportTarget {
     /// Its name, under which certificates are stored.
     pub domain: HostName,
     /// The names of its certificate.
@@ -47,7 +47,7 @@ pub struct ImportTarget {
 
 /// What to import.
 #[derive(Clone, Copy, Debug)]
-pub struct ImportOptions<'a> {
+pub(crate) struct ImportOptions<'a> {
     /// The directory of one of the tools, or one that contains it, or an `acme.json`.
     pub from: &'a Path,
     /// The directory `state`.
@@ -67,7 +67,7 @@ pub struct ImportOptions<'a> {
 
 /// An item that was found, and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImportedItem {
+pub(crate) struct ImportedItem {
     /// Where it was found.
     pub from: PathBuf,
     /// The name of the domain, or the URL of the account.
@@ -77,7 +77,7 @@ pub struct ImportedItem {
 
 /// The outcome for one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImportOutcome {
+pub(crate) enum ImportOutcome {
     /// Imported, or importable in a dry run; with remarks for the administrator.
     Imported(Vec<String>),
     /// The stored item is as good or newer.
@@ -118,7 +118,7 @@ impl fmt::Display for ImportedItem {
      like ~/.caddy, ~/.local/share/caddy, /etc/letsencrypt or ~/.acme.sh, or Traefik's acme.json",
     .0.display()
 )]
-pub struct NothingFound(PathBuf);
+pub(crate) struct NothingFound(PathBuf);
 
 /// Why a file of another tool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +138,7 @@ enum SourceFileError {
 }
 
 /// Imports all usable items and returns the outcome of each.
-pub fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, NothingFound> {
+pub(crate) fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, NothingFound> {
     let mut found = FoundFiles::default();
     for place in places(options.from) {
         let read = [

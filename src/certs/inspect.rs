@@ -190,7 +190,7 @@ pub(crate) fn system_time(time: ASN1Time) -> Result<SystemTime, InspectError> {
 
 /// A time in the form of RFC 3339, in UTC.
 #[derive(Clone, Copy, Debug)]
-pub struct Rfc3339(pub SystemTime);
+pub(crate) struct Rfc3339(pub SystemTime);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,8 +4,8 @@
 pub(crate) mod backoff;
 mod caa;
 pub(crate) mod dns;
-pub mod dns_persist;
-pub mod lost_state_guard;
+pub(crate) mod dns_persist;
+pub(crate) mod lost_state_guard;
 mod probe;
 mod served_certificate;
 

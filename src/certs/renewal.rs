@@ -8,7 +8,7 @@ use super::inspect::Rfc3339;
 
 /// Whether less than a third of the lifetime is left. A certificate that is not valid yet is due
 /// too: it was issued by a wrong clock. For certificates of the internal CA, which cost nothing.
-pub fn is_due(now: SystemTime, not_before: SystemTime, not_after: SystemTime) -> bool {
+pub(crate) fn is_due(now: SystemTime, not_before: SystemTime, not_after: SystemTime) -> bool {
     let (Ok(left), Ok(life)) = (
         not_after.duration_since(now),
         not_after.duration_since(not_before),
@@ -20,21 +20,21 @@ pub fn is_due(now: SystemTime, not_before: SystemTime, not_after: SystemTime) ->
 
 /// The period of validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
+pub(crate) struct Validity {
     pub not_before: SystemTime,
     pub not_after: SystemTime,
 }
 
 impl Validity {
     /// The length of the period; zero if it ends before it begins.
-    pub fn length(&self) -> Duration {
+    pub(crate) fn length(&self) -> Duration {
         self.not_after
             .duration_since(self.not_before)
             .unwrap_or_default()
     }
 
     /// The remaining time; zero after the end.
-    pub fn left(&self, now: SystemTime) -> Duration {
+    pub(crate) fn left(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
     }
 
@@ -52,7 +52,7 @@ impl Validity {
 
 /// The window in which the CA suggests to renew a certificate (RFC 9773 §4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AriWindow {
+pub(crate) struct AriWindow {
     start: SystemTime,
     end: SystemTime,
 }
@@ -61,15 +61,15 @@ impl AriWindow {
     /// Returns `None` unless the window ends after its start: RFC 9773 §4.2 demands that clients
     /// ignore such a window. A start before 1970 is ignored too: CAs written in Go send the year 1
     /// for a missing time.
-    pub fn new(start: SystemTime, end: SystemTime) -> Option<Self> {
+    pub(crate) fn new(start: SystemTime, end: SystemTime) -> Option<Self> {
         (SystemTime::UNIX_EPOCH <= start && start < end).then_some(Self { start, end })
     }
 
-    pub fn start(&self) -> SystemTime {
+    pub(crate) fn start(&self) -> SystemTime {
         self.start
     }
 
-    pub fn end(&self) -> SystemTime {
+    pub(crate) fn end(&self) -> SystemTime {
         self.end
     }
 
@@ -88,21 +88,21 @@ impl AriWindow {
 
 /// The seed of the random choices for one certificate, so that they are the same after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seed(u64);
+pub(crate) struct Seed(u64);
 
 impl Seed {
-    pub fn new(number: u64) -> Self {
+    pub(crate) fn new(number: u64) -> Self {
         Self(0).with(number)
     }
 
     /// Derives a seed from a text that is unique to the certificate, like its serial number, which
     /// CAs choose at random.
-    pub fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         Self(0).and(text)
     }
 
     /// Mixes in a text.
-    pub fn and(self, text: &str) -> Self {
+    pub(crate) fn and(self, text: &str) -> Self {
         text.bytes()
             .fold(self.with(text.len() as u64), |seed, byte| {
                 seed.with(u64::from(byte))
@@ -110,7 +110,7 @@ impl Seed {
     }
 
     /// Mixes in a number (the finalizer of SplitMix64).
-    pub fn with(self, number: u64) -> Self {
+    pub(crate) fn with(self, number: u64) -> Self {
         let mut z = (self.0 ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -118,33 +118,27 @@ impl Seed {
     }
 
     /// A number from 0 up to but excluding 1.
-    pub fn fraction(self) -> f64 {
+    pub(crate) fn fraction(self) -> f64 {
         f64::from(u32::try_from(self.0 >> 32).unwrap_or(u32::MAX)) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// A number from 0 up to but excluding `end`.
-    pub fn below(self, end: u16) -> u16 {
+    pub(crate) fn below(self, end: u16) -> u16 {
         u16::try_from(((self.0 >> 48) * u64::from(end)) >> 16).unwrap_or_default()
     }
 }
 
 /// When a certificate is renewed, and what determined that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Renewal {
+pub(crate) struct Renewal {
     /// The earliest time. In the past: at once.
     pub at: SystemTime,
     pub why: RenewalReason,
 }
 
-impl Renewal {
-    pub fn is_due(&self, now: SystemTime) -> bool {
-        self.at <= now
-    }
-}
-
 /// What determined the time of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RenewalReason {
+pub(crate) enum RenewalReason {
     /// The CA suggests this window.
     Ari(AriWindow),
     /// The CA's window is later than is safe: renewal must still succeed after days of failures.
@@ -183,7 +177,7 @@ impl fmt::Display for RenewalReason {
 /// (9/20 of a lifetime below 10 days: 72 of 160 hours). Without a window: when a third of the
 /// lifetime is left (half below 10 days), or up to 1/25 of the lifetime earlier, so that
 /// certificates that were issued together are not renewed together.
-pub fn renewal(life: Validity, window: Option<AriWindow>, seed: Seed) -> Renewal {
+pub(crate) fn renewal(life: Validity, window: Option<AriWindow>, seed: Seed) -> Renewal {
     let length = life.length();
     let Some(window) = window else {
         let left = if life.is_short() {
@@ -218,7 +212,7 @@ pub fn renewal(life: Validity, window: Option<AriWindow>, seed: Seed) -> Renewal
 
 /// The result of fetching renewal information from the CA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AriAnswer {
+pub(crate) enum AriAnswer {
     /// The CA has answered, with a valid window or an invalid one.
     Answered {
         /// The `Retry-After` of the CA (RFC 9773 §4.3).
@@ -236,7 +230,7 @@ pub enum AriAnswer {
 /// When to fetch renewal information again: after the CA's `Retry-After`, clamped to 1 minute to 1
 /// day (RFC 9773 §4.3.2), or 6 hours without one. After failures: 1, 10, 100 minutes, then every 6
 /// hours.
-pub fn ask_ari_again(asked: SystemTime, answer: AriAnswer) -> SystemTime {
+pub(crate) fn ask_ari_again(asked: SystemTime, answer: AriAnswer) -> SystemTime {
     let wait = match answer {
         AriAnswer::Answered { retry_after } => retry_after.unwrap_or(ARI_INTERVAL),
         AriAnswer::Failed { times, retry_after } => {
@@ -254,7 +248,7 @@ pub fn ask_ari_again(asked: SystemTime, answer: AriAnswer) -> SystemTime {
 
 /// How close a certificate is to its end, for the level of log messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub(crate) enum Urgency {
     /// At least a fifth of the lifetime is left.
     Calm,
     /// Less than a fifth is left: renewal has been failing.
@@ -268,7 +262,7 @@ pub enum Urgency {
 }
 
 /// The urgency at the time `now`.
-pub fn urgency(life: Validity, now: SystemTime) -> Urgency {
+pub(crate) fn urgency(life: Validity, now: SystemTime) -> Urgency {
     let (length, left) = (life.length(), life.left(now));
     if left.is_zero() {
         return Urgency::Expired;

@@ -211,7 +211,6 @@ impl fmt::Display for AcmeDirectory {
 
 /// The CAs that the configuration knows by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum KnownCa {
     LetsEncrypt,
     LetsEncryptStaging,

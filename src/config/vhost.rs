@@ -340,4 +340,4 @@ impl Default for Timeouts {
 }
 
 /// A virtual host, shared by all parts of the program.
-pub type SharedVirtualHost = Arc<VirtualHost>;
+pub(crate) type SharedVirtualHost = Arc<VirtualHost>;

@@ -11,11 +11,11 @@ use crate::config::snapshot::{LogFormat, LogLevel, LogSettings};
 
 /// Changes the level of a running log.
 #[derive(Clone, Debug)]
-pub struct LogControl(reload::Handle<Targets, Registry>);
+pub(crate) struct LogControl(reload::Handle<Targets, Registry>);
 
 impl LogControl {
     /// Sets the level. The format is fixed at the start.
-    pub fn configure(&self, settings: &LogSettings) {
+    pub(crate) fn configure(&self, settings: &LogSettings) {
         if let Err(error) = self.0.modify(|level| *level = ours(filter(settings.level))) {
             tracing::warn!(%error, "log level could not be changed");
         }
@@ -23,7 +23,7 @@ impl LogControl {
 }
 
 /// Installs the event log of the process. `floor` is the minimum level, whatever the settings say.
-pub fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
+pub(crate) fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
     let level = floor.map_or(filter(settings.level), |floor| {
         filter(floor).max(filter(settings.level))
     });

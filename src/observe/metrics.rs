@@ -7,13 +7,13 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use histogram::{Durations, Histogram};
+pub(crate) use histogram::{Durations, Histogram};
 
 use crate::registry::call::CallKind;
 
 /// The request metrics of one domain, or of the requests that reached no domain.
 #[derive(Debug)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     requests: Box<[[AtomicU64; COUNTERS]; LABELS]>,
     upstream_cut: AtomicU64,
     client_gone: AtomicU64,
@@ -26,7 +26,7 @@ pub struct Traffic {
 
 /// The `call` label of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestLabel {
+pub(crate) enum RequestLabel {
     /// Refused before the call was known.
     Nothing,
     /// A page, outside `/v2/`.
@@ -41,7 +41,7 @@ pub enum RequestLabel {
 
 /// A finished request.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestOutcome {
+pub(crate) struct RequestOutcome {
     pub label: RequestLabel,
     /// The response status; `None` if the client left before.
     pub status: Option<u16>,
@@ -59,7 +59,7 @@ pub struct RequestOutcome {
 
 /// The side that interrupted a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interruption {
+pub(crate) enum Interruption {
     /// The upstream.
     Upstream,
     /// The client.
@@ -68,7 +68,7 @@ pub enum Interruption {
 
 impl RequestLabel {
     /// The value of the label.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Nothing => "",
             Self::Page => "page",
@@ -100,7 +100,7 @@ const NON_CALLS: usize = 4;
 const LABELS: usize = NON_CALLS + CallKind::ALL.len();
 
 impl Traffic {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             requests: Box::new([const { [const { AtomicU64::new(0) }; COUNTERS] }; LABELS]),
             upstream_cut: AtomicU64::new(0),
@@ -114,12 +114,12 @@ impl Traffic {
     }
 
     /// Counts the start of a request. [`finished`](Self::finished) must be called once for it.
-    pub fn started(&self) {
+    pub(crate) fn started(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts the end of a request.
-    pub fn finished(&self, outcome: &RequestOutcome) {
+    pub(crate) fn finished(&self, outcome: &RequestOutcome) {
         let RequestOutcome {
             label,
             status,
@@ -151,7 +151,7 @@ impl Traffic {
     }
 
     /// The number of requests for each label and status that occurred.
-    pub fn requests(&self) -> impl Iterator<Item = (RequestLabel, &'static str, u64)> {
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (RequestLabel, &'static str, u64)> {
         let rows = RequestLabel::all().zip(self.requests.iter());
         let counts =
             rows.flat_map(|(label, row)| row.iter().enumerate().map(move |cell| (label, cell)));
@@ -162,37 +162,37 @@ impl Traffic {
     }
 
     /// Running requests.
-    pub fn open(&self) -> i64 {
+    pub(crate) fn open(&self) -> i64 {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Responses that the upstream interrupted.
-    pub fn upstream_cut(&self) -> u64 {
+    pub(crate) fn upstream_cut(&self) -> u64 {
         self.upstream_cut.load(Ordering::Relaxed)
     }
 
     /// Requests whose client left before the end.
-    pub fn client_gone(&self) -> u64 {
+    pub(crate) fn client_gone(&self) -> u64 {
         self.client_gone.load(Ordering::Relaxed)
     }
 
     /// Bytes of request bodies.
-    pub fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
     /// Bytes of response bodies.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
     /// From the request head to the end of the response.
-    pub fn durations(&self) -> Durations {
+    pub(crate) fn durations(&self) -> Durations {
         self.durations.read()
     }
 
     /// From forwarding to the upstream's response head.
-    pub fn upstream(&self) -> Durations {
+    pub(crate) fn upstream(&self) -> Durations {
         self.upstream.read()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The resource usage of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Processor time since the start, in user and kernel mode.
     pub cpu: Duration,
     /// Resident memory in bytes.
@@ -16,7 +16,7 @@ pub struct Usage {
 
 impl Usage {
     /// The current usage. `None` where there is no `/proc`.
-    pub fn read() -> Option<Self> {
+    pub(crate) fn read() -> Option<Self> {
         let ticks = rustix::param::clock_ticks_per_second();
         let page = u64::try_from(rustix::param::page_size()).ok()?;
         Some(Self {

@@ -18,11 +18,12 @@ use self::query::Parameters;
 use super::name::RepositoryName;
 use super::upload_id::UploadId;
 
-pub use self::error::CallError;
-pub use self::kind::CallKind;
-pub use self::operation::{RepositoryCall, UploadStep};
+pub(crate) use self::error::CallError;
+pub(crate) use self::kind::CallKind;
+pub(crate) use self::operation::{RepositoryCall, UploadStep};
 pub(crate) use self::query::encode_value;
-pub use self::query::{Pagination, Parameter, QueryError, QueryText, pairs, without_parameters};
+pub use self::query::pairs;
+pub(crate) use self::query::{Pagination, Parameter, QueryError, QueryText, without_parameters};
 
 /// An endpoint and method of the distribution specification 1.1.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -83,7 +83,7 @@ impl fmt::Display for ErrorCode {
 }
 
 /// The error document with one entry. Without a detail the field is left out.
-pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> String {
+pub(crate) fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> String {
     let document = ErrorDocument {
         error: None,
         error_description: None,
@@ -98,7 +98,7 @@ pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> Strin
 
 /// The error document of the token endpoint: also with the members of RFC 6749 §5.2, because some
 /// clients read these and some the others.
-pub fn token_error_body(error: &str, code: ErrorCode, message: &str) -> String {
+pub(crate) fn token_error_body(error: &str, code: ErrorCode, message: &str) -> String {
     let (error, error_description) = (Some(error), Some(message));
     let document = ErrorDocument {
         error,

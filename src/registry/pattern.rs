@@ -1,7 +1,7 @@
 //! Patterns of the names of users, tags and repositories, by which rules select them.
 
 mod covers;
-pub mod literals;
+pub(crate) mod literals;
 
 /// A pattern in which `*` matches any number of characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Who may read a file that moorgate writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// 0600: keys and passwords.
     Private,
     /// 0644: certificates.
@@ -18,7 +18,7 @@ pub enum Access {
 }
 
 /// The prefix of the names of incomplete files. A killed process may leave one behind.
-pub const TEMPORARY_PREFIX: &str = ".moorgate-";
+pub(crate) const TEMPORARY_PREFIX: &str = ".moorgate-";
 
 /// Replaces the file at `path` atomically: writes a temporary file beside it, syncs it, renames it
 /// and syncs the directory. After a crash either the old file exists or the new one. Follows
@@ -27,7 +27,7 @@ pub const TEMPORARY_PREFIX: &str = ".moorgate-";
 ///
 /// Errors: those of the file system, each with the path; with [`Access::Inherited`],
 /// `PermissionDenied` if this process cannot give the file to the owner and group of the old one.
-pub fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+pub(crate) fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = parent(&target);
     let mut file = tempfile::Builder::new()
@@ -93,7 +93,7 @@ pub(crate) fn give_owner_of(model: &Path, file: &File) -> io::Result<()> {
 
 /// Creates a directory and its missing parents with mode 0700. Run by root, it gives each new
 /// directory the owner of its parent. Syncs the parent of each directory that it creates.
-pub fn private_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
     let missing: Vec<PathBuf> = path
         .ancestors()
         .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.is_dir())

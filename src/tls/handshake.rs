@@ -14,11 +14,11 @@ use super::transport::TlsTransport;
 use crate::registry::host::HostName;
 
 /// A TLS stream over a byte stream.
-pub type SecureStream<IO> = TlsStream<TlsTransport<IO>>;
+pub(crate) type SecureStream<IO> = TlsStream<TlsTransport<IO>>;
 
 /// A connection whose handshake is complete.
 #[derive(Debug)]
-pub struct Secured<IO> {
+pub(crate) struct Secured<IO> {
     /// The plaintext side.
     pub io: SecureStream<IO>,
     /// The name that the client asked for (RFC 6066 §3); `None` if it connected to an address.
@@ -29,7 +29,7 @@ pub struct Secured<IO> {
 
 /// The application protocol (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alpn {
+pub(crate) enum Alpn {
     /// HTTP/2.
     H2,
     /// HTTP/1.1, also when the client offered no protocol.
@@ -38,7 +38,7 @@ pub enum Alpn {
 
 /// Why a handshake failed. The client or the network is the cause of each.
 #[derive(Debug, thiserror::Error)]
-pub enum HandshakeError<IO> {
+pub(crate) enum HandshakeError<IO> {
     /// A plain HTTP request, of which part has been read and nothing answered.
     #[error("plain HTTP on a TLS port")]
     PlainHttp(IO),
@@ -65,7 +65,7 @@ pub enum HandshakeError<IO> {
 
 impl<IO> HandshakeError<IO> {
     /// A label for logs, out of a closed set.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::PlainHttp(_) => "plain_http",
             Self::UnknownName(_) => "unknown_sni",
@@ -91,7 +91,7 @@ impl<IO> From<io::Error> for HandshakeError<IO> {
 
 /// Performs the handshake on a stream of which `read` has been read already. The caller sets the
 /// timeout.
-pub async fn handshake<IO>(
+pub(crate) async fn handshake<IO>(
     io: IO,
     read: Vec<u8>,
     config: Arc<ListenerConfig>,

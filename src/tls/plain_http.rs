@@ -10,7 +10,7 @@ use tokio::time::timeout;
 ///
 /// What the client still sends is read and dropped, for a bounded time and size: closing a socket
 /// with unread bytes resets it, and the reset overtakes the response (RFC 9112 §9.6).
-pub async fn refuse_plain_http<IO>(mut io: IO) -> io::Result<()>
+pub(crate) async fn refuse_plain_http<IO>(mut io: IO) -> io::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {

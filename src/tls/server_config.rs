@@ -15,7 +15,7 @@ use crate::config::vhost::ListenAddress;
 
 /// The TLS configuration of one listener.
 #[derive(Clone, Debug)]
-pub struct ListenerConfig {
+pub(crate) struct ListenerConfig {
     pub(super) server: Arc<ServerConfig>,
     /// For tls-alpn-01.
     pub(super) challenges: Arc<Challenges>,
@@ -23,7 +23,7 @@ pub struct ListenerConfig {
 
 /// Builds the configurations of all listeners of the process.
 #[derive(Clone, Debug)]
-pub struct ServerConfigs {
+pub(crate) struct ServerConfigs {
     /// The defaults of rustls with `prefer-post-quantum`: X25519MLKEM768 first, then X25519 and the
     /// NIST curves; AEAD suites with forward secrecy only.
     provider: Arc<CryptoProvider>,
@@ -37,7 +37,7 @@ pub struct ServerConfigs {
 
 impl ServerConfigs {
     /// Fails only if the system has no randomness.
-    pub fn new() -> Result<Self, rustls::Error> {
+    pub(crate) fn new() -> Result<Self, rustls::Error> {
         Ok(Self {
             provider: Arc::new(default_provider()),
             ticketer: Ticketer::new()?,
@@ -45,7 +45,7 @@ impl ServerConfigs {
     }
 
     /// The configuration of one listener, for as long as it listens.
-    pub fn for_listener(
+    pub(crate) fn for_listener(
         &self,
         table: Arc<CertificateTable>,
         listen: ListenAddress,

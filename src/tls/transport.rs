@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// A byte stream below TLS. Writes pass through unchanged.
 #[derive(Debug)]
-pub struct TlsTransport<IO> {
+pub(crate) struct TlsTransport<IO> {
     io: IO,
     first_byte: FirstByte,
     /// Whether the last read from `io` filled its buffer, so that more is to be expected.
@@ -57,11 +57,6 @@ impl<IO> TlsTransport<IO> {
     /// The stream below, without the bytes that have been read from it.
     pub(crate) fn into_inner(self) -> IO {
         self.io
-    }
-
-    /// The stream below, for its addresses and options.
-    pub fn get_ref(&self) -> &IO {
-        &self.io
     }
 
     fn release_buffer(&mut self) {

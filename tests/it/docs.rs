@@ -89,7 +89,7 @@ fn every_setting_is_documented() {
             }
         }
     }
-    let existing = moorgate::config::settings()
+    let existing = moorgate::internal::config::settings()
         .map(|setting| {
             let file = if setting.is_of_domain {
                 "domain"
@@ -140,7 +140,7 @@ fn commands(name: &str, command: &clap::Command, all: &mut BTreeSet<String>) {
 
 #[test]
 fn every_command_is_documented() {
-    let mut command = moorgate::cli::command();
+    let mut command = moorgate::internal::cli::command();
     command.build();
     let mut existing = BTreeSet::new();
     commands("moorgate", &command, &mut existing);

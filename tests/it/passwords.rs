@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use moorgate::app::{App, StartError, StartOptions};
+use moorgate::internal::app::{App, StartError, StartOptions};
 
 use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, jump, promptly, seconds};
 
@@ -211,11 +211,11 @@ async fn removing_the_last_user_counts_without_a_restart() {
     let gateway = Gateway::before(&upstream.url()).await;
     assert_eq!(login(&gateway, &upstream, "alice", "secret").await, 200);
     let file = gateway.path("conf.d/ci.test.htpasswd");
-    let options = moorgate::cli::htpasswd::HtpasswdOptions {
+    let options = moorgate::internal::cli::htpasswd::HtpasswdOptions {
         delete: true,
         cost: 4,
     };
-    moorgate::cli::htpasswd::run(&file, "alice", options).unwrap();
+    moorgate::internal::cli::htpasswd::run(&file, "alice", options).unwrap();
     gateway.app.refresh_files().await;
     jump(seconds(2)).await;
     gateway.app.refresh_files().await;

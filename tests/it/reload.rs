@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use moorgate::app::StartError;
+use moorgate::internal::app::StartError;
 use rcgen::{CertificateParams, KeyPair};
 
 use crate::harness::{Domain, Gateway, Head, ProxiedPair, Setup, Upstream, basic, jump, request};
@@ -13,7 +13,7 @@ use crate::harness::{Domain, Gateway, Head, ProxiedPair, Setup, Upstream, basic,
 async fn problems(gateway: &Gateway) -> String {
     match gateway.app.reload().await {
         Err(StartError::Configuration(problems)) => {
-            problems.render(moorgate::config::problem::Colour::Never)
+            problems.render(moorgate::internal::config::Colour::Never)
         }
         other => panic!("{other:?}"),
     }

@@ -6,7 +6,7 @@ use crate::auth::htpasswd::Htpasswd;
 use crate::crypto::{TagKey, keyed_tag_text};
 
 /// The key of these tags. It is stored with the signing keys.
-pub struct EntryKey(TagKey);
+pub(crate) struct EntryKey(TagKey);
 
 impl EntryKey {
     pub(super) fn new(key: &[u8]) -> Self {
@@ -15,7 +15,7 @@ impl EntryKey {
 
     /// The tag of a user's entry. It differs for another password, domain or user, and does not reveal
     /// the entry.
-    pub fn tag(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
+    pub(crate) fn tag(&self, domain: &str, user: &UserName, users: &Htpasswd) -> String {
         let entry = users.claim(user.as_str()).hash.to_bytes();
         let fields = [domain.as_bytes(), user.as_str().as_bytes(), &entry];
         keyed_tag_text(&self.0, &fields)

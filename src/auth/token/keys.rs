@@ -167,7 +167,7 @@ impl Keys {
 
 /// Reads the entry key below a state directory, for commands. `None` if there is none; never generates
 /// one.
-pub fn read_entry_key(state: &Path) -> Result<Option<EntryKey>, KeysError> {
+pub(crate) fn read_entry_key(state: &Path) -> Result<Option<EntryKey>, KeysError> {
     let path = path(state);
     let stored = match stored(&path) {
         Ok(stored) => stored,

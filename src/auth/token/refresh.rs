@@ -18,7 +18,7 @@ use crate::auth::UserName;
 use crate::crypto;
 use crate::state_file::{FileChange, FileLock, FileWatch, LOCK_TIMEOUT, run_blocking};
 
-pub use file::{FileError, RefreshTokenRecord};
+pub(crate) use file::{FileError, RefreshTokenRecord};
 use pending::{Change, PendingChanges};
 use records::Records;
 
@@ -321,7 +321,10 @@ fn random_token() -> Option<Zeroizing<String>> {
 }
 
 /// The tokens below a state directory with their ids, the oldest first. For commands.
-pub fn list(state: &Path, now: SystemTime) -> Result<Vec<(String, RefreshTokenRecord)>, FileError> {
+pub(crate) fn list(
+    state: &Path,
+    now: SystemTime,
+) -> Result<Vec<(String, RefreshTokenRecord)>, FileError> {
     let now = seconds(now);
     let records = file::read(&file::path(state))?;
     let alive = records

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Why the key of an account cannot be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyFault {
+pub(crate) enum KeyFault {
     /// moorgate signs only with ECDSA P-256. CAs do not object to a new account.
     #[error("its key is no ECDSA P-256 key, so that a new account will be made")]
     Kind,

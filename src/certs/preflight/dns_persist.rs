@@ -9,14 +9,14 @@ use crate::config::acme::CertifiedName;
 
 /// The TXT record that a name needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PersistRecord {
+pub(crate) struct PersistRecord {
     pub name: String,
     pub value: String,
 }
 
 impl PersistRecord {
     /// The record for a name, the CA that `issuer` identifies in DNS, and the URL of an account.
-    pub fn new(name: &CertifiedName, issuer: &str, account: &str) -> Self {
+    pub(crate) fn new(name: &CertifiedName, issuer: &str, account: &str) -> Self {
         let policy = if name.is_wildcard() {
             "; policy=wildcard"
         } else {

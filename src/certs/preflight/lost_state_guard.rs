@@ -10,7 +10,7 @@ use crate::certs::inspect::{CertificateFacts, Rfc3339};
 
 /// The facts before the first order for the names of a domain.
 #[derive(Clone, Copy, Debug)]
-pub struct LostStateFacts<'a> {
+pub(crate) struct LostStateFacts<'a> {
     /// Whether the CA has the limits of production: `CaLimits::is_production`.
     pub is_production: bool,
     /// Whether a certificate for the domain, however old, or an order is below `state`.
@@ -26,7 +26,7 @@ pub struct LostStateFacts<'a> {
 
 /// Why an order waits for the administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LostStateWarning {
+pub(crate) struct LostStateWarning {
     domain: String,
     issuer: String,
     since: SystemTime,
@@ -48,7 +48,7 @@ pub struct UnconfirmedOrder {
 /// each start, or the certificates of another server were not imported.
 ///
 /// `None` for a domain that is new, or whose certificate has expired.
-pub fn lost_state_guard(
+pub(crate) fn lost_state_guard(
     domain: &str,
     facts: LostStateFacts<'_>,
     now: SystemTime,
@@ -75,7 +75,7 @@ pub fn lost_state_guard(
 
 impl LostStateWarning {
     /// The end of the certificate that was found.
-    pub fn until(&self) -> SystemTime {
+    pub(crate) fn until(&self) -> SystemTime {
         self.until
     }
 }

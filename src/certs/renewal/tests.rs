@@ -2,6 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+impl Renewal {
+    fn is_due(&self, now: SystemTime) -> bool {
+        self.at <= now
+    }
+}
+
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);

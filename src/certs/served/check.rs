@@ -14,7 +14,7 @@ use crate::config::vhost::{CertificateSource, VirtualHost};
 
 /// A problem with the certificate of a domain that the administrator can solve.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateProblem {
+pub(crate) struct CertificateProblem {
     /// The domain file.
     pub source: PathBuf,
     /// The key in it, like `["tls", "certificate"]`.
@@ -27,7 +27,7 @@ pub struct CertificateProblem {
 }
 
 /// The problems of all domains, in order of their files.
-pub fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem> {
+pub(crate) fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem> {
     snapshot
         .domains
         .iter()
@@ -37,7 +37,7 @@ pub fn problems(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateProblem>
 
 /// Reports on each domain, in the order of the domain files. Leaves of the internal CA are issued
 /// when the server starts: only their issuer is known here.
-pub fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateReport> {
+pub(crate) fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateReport> {
     snapshot
         .domains
         .iter()

@@ -13,7 +13,7 @@ use crate::certs::Certificate;
 
 /// Why a pair of files cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FilesError {
+pub(crate) enum FilesError {
     /// A file does not exist, or moorgate has no permission to read it.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
@@ -56,14 +56,14 @@ pub enum FilesError {
 
 /// Which of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
+pub(crate) enum Half {
     Certificate,
     Key,
 }
 
 impl FilesError {
     /// The file that has to be corrected.
-    pub fn half(&self) -> Half {
+    pub(crate) fn half(&self) -> Half {
         match self {
             Self::Unreadable { half, .. } | Self::Pem { half, .. } => *half,
             Self::NoCertificate(_) | Self::Certificate(_) | Self::LeafNotFirst(_) => {
@@ -77,7 +77,7 @@ impl FilesError {
     }
 
     /// What the administrator can do about it.
-    pub fn help(&self) -> &'static str {
+    pub(crate) fn help(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => {
                 "check the path and that moorgate's user may read the file and enter its directory"
@@ -103,7 +103,7 @@ impl FilesError {
 }
 
 /// Reads both files and checks that the key belongs to the leaf. Blocks on the file system.
-pub fn load(certificate: &Path, key: &Path) -> Result<Certificate, FilesError> {
+pub(crate) fn load(certificate: &Path, key: &Path) -> Result<Certificate, FilesError> {
     let mut pair = CertifiedKey::new(read_chain(certificate)?, read_key(key)?);
     match pair.keys_match() {
         Ok(()) => {

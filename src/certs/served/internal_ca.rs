@@ -26,7 +26,7 @@ use crate::state_file::{
 };
 
 /// The CA, ready to sign.
-pub struct InternalCa {
+pub(crate) struct InternalCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     subject: String,
@@ -36,7 +36,7 @@ pub struct InternalCa {
 
 /// Why the CA cannot be used. It is never replaced by a new one: every client trusts the old one.
 #[derive(Debug, thiserror::Error)]
-pub enum InternalCaError {
+pub(crate) enum InternalCaError {
     /// A file or the directory cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
@@ -76,7 +76,7 @@ pub enum InternalCaError {
 
 impl InternalCaError {
     /// What the administrator can do about it.
-    pub fn help(&self) -> &'static str {
+    pub(crate) fn help(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } | Self::Unwritable { .. } => {
                 "the directory `state` and all below it must belong to moorgate's user"
@@ -98,7 +98,7 @@ impl InternalCaError {
 impl InternalCa {
     /// Opens the CA below `state`, or creates it. Blocks on the file system, and for up to
     /// [`LOCK_TIMEOUT`] on another process that creates it.
-    pub fn open_or_make(state: &Path) -> Result<Self, InternalCaError> {
+    pub(crate) fn open_or_make(state: &Path) -> Result<Self, InternalCaError> {
         if let Some(ca) = Self::open(state)? {
             return Ok(ca);
         }
@@ -119,7 +119,7 @@ impl InternalCa {
     }
 
     /// Opens the CA below `state`; `None` before it is created.
-    pub fn open(state: &Path) -> Result<Option<Self>, InternalCaError> {
+    pub(crate) fn open(state: &Path) -> Result<Option<Self>, InternalCaError> {
         let files = Files::below(state);
         let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
         match (certificate, key) {
@@ -137,22 +137,17 @@ impl InternalCa {
     }
 
     /// The certificate of the CA in PEM, for the trust stores of clients.
-    pub fn pem(&self) -> &str {
+    pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
 
     /// Its distinguished name.
-    pub fn subject(&self) -> &str {
+    pub(crate) fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// The end of its validity.
-    pub fn not_after(&self) -> SystemTime {
-        self.not_after
-    }
-
     /// Issues a leaf with a new key for these names, valid for 30 days but not longer than the CA.
-    pub fn issue<'a>(
+    pub(crate) fn issue<'a>(
         &self,
         names: impl IntoIterator<Item = &'a HostName>,
         now: SystemTime,
@@ -187,7 +182,7 @@ impl InternalCa {
     }
 
     /// Returns an error once the CA has expired: no client accepts what it signs then.
-    pub fn ensure_alive(&self, now: SystemTime) -> Result<(), InternalCaError> {
+    pub(crate) fn ensure_alive(&self, now: SystemTime) -> Result<(), InternalCaError> {
         if now < self.not_after {
             return Ok(());
         }
@@ -415,7 +410,7 @@ mod tests {
             ca.subject()
         );
         let years = ca
-            .not_after()
+            .not_after
             .duration_since(now())
             .expect("in future")
             .as_secs()
@@ -479,10 +474,10 @@ mod tests {
     fn a_leaf_never_outlives_the_ca() {
         let state = tempfile::tempdir().expect("directory");
         let ca = InternalCa::open_or_make(state.path()).expect("made");
-        let late = ca.not_after() - Duration::from_hours(24);
+        let late = ca.not_after - Duration::from_hours(24);
         let leaf = ca.issue(&[name("a.example.com")], late).expect("issued");
-        assert_eq!(leaf.facts.not_after, ca.not_after());
-        let over = ca.issue(&[name("a.example.com")], ca.not_after());
+        assert_eq!(leaf.facts.not_after, ca.not_after);
+        let over = ca.issue(&[name("a.example.com")], ca.not_after);
         assert!(matches!(over, Err(InternalCaError::Expired { .. })));
     }
 

@@ -151,7 +151,7 @@ impl CertificateReport {
 }
 
 /// The output of `moorgate certs`: a line for each domain, and below it the state of its orders.
-pub fn listing(reports: &[CertificateReport]) -> String {
+pub(crate) fn listing(reports: &[CertificateReport]) -> String {
     display::listing(reports)
 }
 

@@ -5,8 +5,8 @@
 mod backoff;
 mod display;
 mod failure;
-pub mod file;
-pub mod limits;
+pub(crate) mod file;
+pub(crate) mod limits;
 mod record;
 #[cfg(test)]
 mod simulation;
@@ -22,12 +22,12 @@ use serde::{Deserialize, Serialize};
 use crate::certs::names::NameSet;
 use crate::certs::state::paths::CaId;
 use crate::certs::timestamps;
-pub use display::{BlockReason, Limit, RetryAt};
-pub use failure::{Failure, FailureKind, RateLimitScope};
+pub(crate) use display::{BlockReason, Limit, RetryAt};
+pub(crate) use failure::{Failure, FailureKind, RateLimitScope};
 use limits::{CaLimits, Rate, registered_domain};
-pub use record::OrderKind;
+pub(crate) use record::OrderKind;
 use record::{CaRecord, OrderProgress, OrderRecord};
-pub use usage::{LimitBudget, LimitUsage};
+pub(crate) use usage::{LimitBudget, LimitUsage};
 
 /// The recent orders at all CAs and their results.
 ///
@@ -41,7 +41,7 @@ pub use usage::{LimitBudget, LimitUsage};
 /// Ages are measured by the clock of the machine. Entries in the future count as entries of now;
 /// `ledger/file` detects jumps of the clock while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// When the ledger was created: with the state directory, or after an older one was lost.
     #[serde(with = "timestamps")]
     founded: SystemTime,
@@ -66,7 +66,7 @@ pub struct OrderRequest<'a> {
 
 /// A change of the ledger.
 #[derive(Clone, Debug)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// An account is about to be created.
     NewAccount { ca: &'a CaId },
     /// An order is about to be placed; [`Ledger::place`] records it.
@@ -96,7 +96,7 @@ pub enum Event<'a> {
 
 impl Ledger {
     /// An empty ledger.
-    pub fn new(now: SystemTime) -> Self {
+    pub(crate) fn new(now: SystemTime) -> Self {
         Self {
             founded: now,
             confirmed: BTreeSet::new(),
@@ -105,22 +105,22 @@ impl Ledger {
     }
 
     /// When the ledger was created.
-    pub fn founded(&self) -> SystemTime {
+    pub(crate) fn founded(&self) -> SystemTime {
         self.founded
     }
 
     /// Whether an order for this domain was confirmed.
-    pub fn is_confirmed(&self, domain: &str) -> bool {
+    pub(crate) fn is_confirmed(&self, domain: &str) -> bool {
         self.confirmed.contains(domain)
     }
 
     /// Whether the ledger has an attempt for exactly these names.
-    pub fn knows(&self, names: &NameSet) -> bool {
+    pub(crate) fn knows(&self, names: &NameSet) -> bool {
         self.cas.values().any(|record| record.knows(names))
     }
 
     /// The account of the last order at a CA.
-    pub fn account(&self, ca: &CaId) -> Option<&str> {
+    pub(crate) fn account(&self, ca: &CaId) -> Option<&str> {
         self.cas
             .get(ca)?
             .attempts()
@@ -130,16 +130,18 @@ impl Ledger {
 
     /// The message of the last failure for these names at this CA; `None` if the last attempt
     /// succeeded.
-    pub fn last_failure(&self, ca: &CaId, names: &NameSet) -> Option<&str> {
-        self.cas
-            .get(ca)?
-            .backoff(names)
-            .map(|backoff| backoff.last.as_str())
+    #[cfg(test)]
+    fn last_failure(&self, ca: &CaId, names: &NameSet) -> Option<&str> {
+        self.cas.get(ca)?.last_failure(names)
     }
 
     /// Whether the order may be placed now. The answer is valid for one order: record each placed
     /// order before asking for the next.
-    pub fn may_order(&self, request: &OrderRequest<'_>, now: SystemTime) -> Result<(), RetryAt> {
+    pub(crate) fn may_order(
+        &self,
+        request: &OrderRequest<'_>,
+        now: SystemTime,
+    ) -> Result<(), RetryAt> {
         let Some(record) = self.cas.get(request.ca) else {
             return Ok(());
         };
@@ -152,7 +154,11 @@ impl Ledger {
     }
 
     /// Records the order as placed if it may be placed now.
-    pub fn place(&mut self, request: OrderRequest<'_>, now: SystemTime) -> Result<(), RetryAt> {
+    pub(crate) fn place(
+        &mut self,
+        request: OrderRequest<'_>,
+        now: SystemTime,
+    ) -> Result<(), RetryAt> {
         self.settle(now);
         self.may_order(&request, now)?;
         self.record(Event::Placed(request), now);
@@ -160,7 +166,7 @@ impl Ledger {
     }
 
     /// Whether an account may be created now.
-    pub fn may_create_account(&self, ca: &CaId, now: SystemTime) -> Result<(), RetryAt> {
+    pub(crate) fn may_create_account(&self, ca: &CaId, now: SystemTime) -> Result<(), RetryAt> {
         let Some(record) = self.cas.get(ca) else {
             return Ok(());
         };
@@ -178,7 +184,7 @@ impl Ledger {
     }
 
     /// Records an event.
-    pub fn record(&mut self, event: Event<'_>, now: SystemTime) {
+    pub(crate) fn record(&mut self, event: Event<'_>, now: SystemTime) {
         self.settle(now);
         match event {
             Event::NewAccount { ca } => self.record_of(ca).new_account(now),
@@ -207,7 +213,7 @@ impl Ledger {
     }
 
     /// What counts towards the limits of a CA, from which remaining budgets are computed.
-    pub fn usage(&self, ca: &CaId, now: SystemTime) -> LimitUsage<'_> {
+    pub(crate) fn usage(&self, ca: &CaId, now: SystemTime) -> LimitUsage<'_> {
         let record = self.cas.get(ca);
         record
             .map(|record| LimitUsage::new(&CaLimits::for_ca(ca), record, now))

@@ -338,7 +338,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 }
 
 /// The names of a certificate, sorted for comparison.
-pub fn sorted(names: &[CertifiedName]) -> Vec<String> {
+pub(crate) fn sorted(names: &[CertifiedName]) -> Vec<String> {
     let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
     names.sort();
     names

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 /// A histogram of durations.
 #[derive(Debug)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
 }
 
 /// The content of a [`Histogram`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Durations {
+pub(crate) struct Durations {
     /// The sum of all, in seconds.
     pub sum: f64,
     /// The number of all.
@@ -58,7 +58,7 @@ impl Histogram {
     }
 
     /// The current content.
-    pub fn read(&self) -> Durations {
+    pub(crate) fn read(&self) -> Durations {
         let bounds = BOUNDS
             .iter()
             .map(|(bound, _)| *bound)

@@ -244,7 +244,7 @@ fn decoded_pairs(query: &str) -> impl Iterator<Item = Result<DecodedPair<'_>, Qu
 }
 
 /// Removes parameters, however they are encoded, from a query that was accepted.
-pub fn without_parameters(query: &str, unwanted: &[Parameter]) -> String {
+pub(crate) fn without_parameters(query: &str, unwanted: &[Parameter]) -> String {
     let is_unwanted = |pair: &&str| {
         let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
         let is = |name: &[u8]| {

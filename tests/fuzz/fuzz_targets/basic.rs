@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moorgate::auth::basic;
+use moorgate::internal::auth::basic;
 
 fuzz_target!(|value: &[u8]| {
     let _ = basic::parse(value);

@@ -3,7 +3,7 @@
 
 use http::Method;
 use libfuzzer_sys::fuzz_target;
-use moorgate::registry::call::Call;
+use moorgate::internal::registry::Call;
 
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];

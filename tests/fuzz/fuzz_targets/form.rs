@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moorgate::registry::call::pairs;
+use moorgate::internal::registry::pairs;
 
 fuzz_target!(|text: &str| {
     for pair in pairs(text) {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moorgate::auth::htpasswd::Htpasswd;
+use moorgate::internal::auth::Htpasswd;
 
 fuzz_target!(|file: &[u8]| {
     let _ = Htpasswd::parse(file);

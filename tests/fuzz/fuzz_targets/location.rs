@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moorgate::registry::host::HostName;
-use moorgate::registry::location::{ResponseKind, Origin, Rewriter, Rewritten};
+use moorgate::internal::registry::HostName;
+use moorgate::internal::registry::{ResponseKind, Origin, Rewriter, Rewritten};
 
 fuzz_target!(|input: &str| {
     let (request_path, value) = input.split_once('\n').unwrap_or(("/v2/", input));

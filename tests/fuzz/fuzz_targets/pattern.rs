@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moorgate::registry::pattern::literals::LiteralPosition;
-use moorgate::registry::pattern::{Pattern, RepositoryPattern};
+use moorgate::internal::registry::LiteralPosition;
+use moorgate::internal::registry::{Pattern, RepositoryPattern};
 
 fuzz_target!(|input: &str| {
     let mut lines = input.split('\n');

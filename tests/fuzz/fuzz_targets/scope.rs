@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moorgate::registry::scope::Scope;
+use moorgate::internal::registry::Scope;
 
 fuzz_target!(|text: &str| {
     let Ok(scope) = Scope::parse(text) else { return };

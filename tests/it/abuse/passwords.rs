@@ -2,7 +2,7 @@
 
 use super::AttackedGateway;
 use crate::harness::{Domain, Gateway, Head, Origin, RawPeer, Setup, basic, bound};
-use moorgate::app::{App, StartError, StartOptions};
+use moorgate::internal::app::{App, StartError, StartOptions};
 
 const PATH: &str = "/v2/";
 

@@ -1,9 +1,9 @@
 //! Every call under every right: what one action alone allows, and what is left without it.
 
-use moorgate::registry::action::Action::{
+use moorgate::internal::registry::Action::{
     Catalog, DeleteManifest, DeleteTag, List, MountFrom, Overwrite, Pull, Push,
 };
-use moorgate::registry::action::{Action, Actions};
+use moorgate::internal::registry::{Action, Actions};
 
 use super::fixture::{AccessFixture, INBOX, KINDS, Kind, Login, allow};
 use crate::store::client::{Answer, Client};

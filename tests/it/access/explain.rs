@@ -1,7 +1,7 @@
 //! What `moorgate explain` says is what a request gets, and the log names the rule that refused.
 
-use moorgate::cli::explain::{AccessExplanation, ExplainOptions, answers};
-use moorgate::registry::action::Action;
+use moorgate::internal::cli::{AccessExplanation, ExplainOptions, answers};
+use moorgate::internal::registry::Action;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -107,7 +107,7 @@ struct Said {
 }
 
 fn said(fixture: &AccessFixture, user: &str, action: Action, repository: &str) -> Said {
-    let loaded = moorgate::config::load(fixture.gateway.directory.path()).unwrap();
+    let loaded = moorgate::internal::config::load(fixture.gateway.directory.path()).unwrap();
     let options = ExplainOptions {
         domain: None,
         client: "127.0.0.1".parse().unwrap(),

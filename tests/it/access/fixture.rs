@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use moorgate::app::{App, StartOptions};
+use moorgate::internal::app::{App, StartOptions};
 
 use crate::harness::{Domain, Gateway, Setup, start_app};
 use crate::store::client::{Client, Endpoint};

@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use moorgate::app::StartOptions;
+use moorgate::internal::app::StartOptions;
 
 use super::{AcmeCa, PATIENCE, Scripted, issued, renew, until};
 use crate::harness::dns::Dns;

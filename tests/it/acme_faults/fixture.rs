@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use moorgate::certs::served::report::CertificateReport;
+use moorgate::internal::certs::CertificateReport;
 
 use crate::acme_year::acme_sim::{AcmeSim, Names};
 use crate::acme_year::alone;

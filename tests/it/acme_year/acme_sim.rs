@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use moorgate::certs::challenge::Challenges;
-use moorgate::certs::orders::SystemClock;
-use moorgate::certs::state::storage::Storage;
+use moorgate::internal::certs::Challenges;
+use moorgate::internal::certs::Storage;
+use moorgate::internal::certs::SystemClock;
 use tokio::net::UdpSocket;
 use tokio::runtime::Runtime;
 

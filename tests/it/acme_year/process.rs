@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use moorgate::certs::inspect::CertificateFacts;
-use moorgate::certs::orders::{Issuer, SystemClock};
-use moorgate::certs::served::manager::Certificates;
-use moorgate::certs::served::report::CertificateReport;
-use moorgate::config::vhost::ListenAddress;
-use moorgate::registry::host::HostName;
+use moorgate::internal::certs::CertificateFacts;
+use moorgate::internal::certs::CertificateReport;
+use moorgate::internal::certs::Certificates;
+use moorgate::internal::certs::{Issuer, SystemClock};
+use moorgate::internal::config::ListenAddress;
+use moorgate::internal::registry::HostName;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -29,10 +29,10 @@ pub struct Process {
 impl Process {
     /// Starts with the files of a directory and this clock.
     pub fn start(directory: &Path, wall: SystemClock) -> Self {
-        let snapshot = moorgate::config::load(directory).unwrap_or_else(|problems| {
+        let snapshot = moorgate::internal::config::load(directory).unwrap_or_else(|problems| {
             panic!(
                 "{}",
-                problems.render(moorgate::config::problem::Colour::Never)
+                problems.render(moorgate::internal::config::Colour::Never)
             )
         });
         let snapshot = snapshot.snapshot;

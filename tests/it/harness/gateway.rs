@@ -7,12 +7,12 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine;
-use moorgate::app::{App, ListenerKind, StartError, StartOptions};
-use moorgate::auth::UserName;
-use moorgate::auth::upload_session::SessionKey;
-use moorgate::config::vhost::ListenAddress;
-use moorgate::registry::name::RepositoryName;
-use moorgate::registry::upload_id::UploadId;
+use moorgate::internal::app::{App, ListenerKind, StartError, StartOptions};
+use moorgate::internal::auth::SessionKey;
+use moorgate::internal::auth::UserName;
+use moorgate::internal::config::ListenAddress;
+use moorgate::internal::registry::RepositoryName;
+use moorgate::internal::registry::UploadId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -270,7 +270,7 @@ impl Setup {
 /// Starts an app and what is beside it, as `moorgate run` does.
 pub async fn start_app(options: StartOptions) -> Result<Arc<App>, StartError> {
     let app = App::start(options).await?;
-    moorgate::admin::serve(&app);
+    moorgate::internal::admin::serve(&app);
     Ok(app)
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use moorgate::certs::orders::Issuer;
-use moorgate::certs::served::manager::Certificates;
-use moorgate::certs::served::report::AcmeStatus;
+use moorgate::internal::certs::AcmeStatus;
+use moorgate::internal::certs::Certificates;
+use moorgate::internal::certs::Issuer;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +64,7 @@ impl Run {
             .collect();
         acme.configure("[acme]\nchallenges = [\"http-01\"]", "", &domains);
         let config = acme.path().join("config");
-        let snapshot = moorgate::config::load(&config)
+        let snapshot = moorgate::internal::config::load(&config)
             .unwrap_or_else(|_| panic!("it is wrong"))
             .snapshot;
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));

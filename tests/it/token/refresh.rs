@@ -428,17 +428,17 @@ async fn a_state_that_cannot_be_used_is_a_problem_of_the_configuration() {
     setup.write(directory.path());
     std::fs::create_dir(directory.path().join("state")).unwrap();
     std::fs::write(directory.path().join("state/token-keys.json"), "{}").unwrap();
-    let options = moorgate::app::StartOptions {
+    let options = moorgate::internal::app::StartOptions {
         directory: directory.path().to_owned(),
         workers: None,
         log_floor: None,
         install_log: false,
     };
-    let Err(moorgate::app::StartError::Configuration(problems)) =
-        moorgate::app::App::start(options).await
+    let Err(moorgate::internal::app::StartError::Configuration(problems)) =
+        moorgate::internal::app::App::start(options).await
     else {
         panic!("it started");
     };
-    let problems = problems.render(moorgate::config::problem::Colour::Never);
+    let problems = problems.render(moorgate::internal::config::Colour::Never);
     assert!(problems.contains("has no token keys"), "{problems}");
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     pub kind: FailureKind,
     /// The `Retry-After` of the CA, counted from the time of the failure.
     pub retry_after: Option<Duration>,
@@ -14,7 +14,7 @@ pub struct Failure {
 
 /// The kind of a failure, by who caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureKind {
+pub(crate) enum FailureKind {
     /// The CA could not validate at least one of the names.
     Validation,
     /// The CA reported that a rate limit is exceeded.
@@ -34,7 +34,7 @@ pub enum FailureKind {
 
 /// What a `rateLimited` error of the CA applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateLimitScope {
+pub(crate) enum RateLimitScope {
     /// This set of names.
     Names,
     /// All orders of the account.

@@ -12,7 +12,7 @@ use crate::state_file::{Access, Fingerprint, LOCK_TIMEOUT, atomic_write};
 
 /// The ledger of a state directory.
 #[derive(Debug)]
-pub struct LedgerFile {
+pub(crate) struct LedgerFile {
     path: PathBuf,
     lock: PathBuf,
     ledger: Arc<Ledger>,
@@ -29,7 +29,7 @@ pub struct LedgerFile {
 
 /// The time by two clocks: the wall clock, which can be set, and a monotonic one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clock {
+pub(crate) struct Clock {
     /// The wall clock.
     pub now: SystemTime,
     /// The monotonic clock, since an arbitrary time that is fixed for the process.
@@ -50,7 +50,7 @@ impl Clock {
 /// The ledger file was damaged and has been renamed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ledger of ACME attempts was damaged and renamed to {}: earlier attempts are forgotten", aside.display())]
-pub struct LedgerDamaged {
+pub(crate) struct LedgerDamaged {
     /// The new path of the damaged file.
     pub aside: PathBuf,
 }
@@ -73,7 +73,7 @@ pub enum LedgerError {
 impl LedgerFile {
     /// Opens the ledger, or creates one. The caller reports a [`LedgerDamaged`]: it is returned
     /// once.
-    pub fn open(
+    pub(crate) fn open(
         state: &StatePaths,
         clock: Clock,
     ) -> Result<(Self, Option<LedgerDamaged>), LedgerError> {
@@ -99,7 +99,7 @@ impl LedgerFile {
     }
 
     /// The ledger as of the last update. Another process may have changed the file since.
-    pub fn ledger(&self) -> &Arc<Ledger> {
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
@@ -107,7 +107,7 @@ impl LedgerFile {
     ///
     /// After an error the change is in effect in this process all the same, so that a full disk
     /// does not lose it. The caller must not do anything that the CA counts.
-    pub fn update<R>(
+    pub(crate) fn update<R>(
         &mut self,
         clock: Clock,
         change: impl FnOnce(&mut Ledger, SystemTime) -> R,

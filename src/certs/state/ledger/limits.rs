@@ -23,7 +23,7 @@ impl Rate {
 
 /// The limits of one CA. `None`: the CA has no limit of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CaLimits {
+pub(crate) struct CaLimits {
     /// The name of the CA; `None`: the host names it.
     pub name: Option<&'static str>,
     /// Whether its certificates are publicly trusted.
@@ -48,7 +48,7 @@ pub struct CaLimits {
 
 impl CaLimits {
     /// Returns the limits of a CA by the host of its directory.
-    pub fn for_ca(ca: &CaId) -> Self {
+    pub(crate) fn for_ca(ca: &CaId) -> Self {
         match ca.host() {
             "acme-v02.api.letsencrypt.org" => LETS_ENCRYPT,
             "acme-staging-v02.api.letsencrypt.org" => LETS_ENCRYPT_STAGING,
@@ -135,7 +135,7 @@ const UNKNOWN: CaLimits = CaLimits {
 /// Returns the registered domain of a name by the Public Suffix List including its private section,
 /// as Let's Encrypt counts. For an IPv4 address that is the address, for an IPv6 address its /64
 /// network, for a public suffix the name itself.
-pub fn registered_domain(name: &str) -> Cow<'_, str> {
+pub(crate) fn registered_domain(name: &str) -> Cow<'_, str> {
     match name.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => return address.to_string().into(),
         Ok(IpAddr::V6(address)) => {

@@ -151,8 +151,10 @@ impl CaRecord {
         self.accounts.iter().copied()
     }
 
-    pub(super) fn backoff(&self, names: &NameSet) -> Option<&Backoff> {
-        self.backoffs.get(names)
+    #[cfg(test)]
+    pub(super) fn last_failure(&self, names: &NameSet) -> Option<&str> {
+        let backoff = self.backoffs.get(names)?;
+        Some(backoff.last.as_str())
     }
 
     pub(super) fn knows(&self, names: &NameSet) -> bool {

@@ -26,7 +26,7 @@ pub struct LimitBudget {
 /// names of that order: a report on a thousand domains reads the attempts of a week once, not a
 /// thousand times.
 #[derive(Debug, Default)]
-pub struct LimitUsage<'a> {
+pub(crate) struct LimitUsage<'a> {
     accounts: usize,
     by_account: HashMap<&'a str, usize>,
     /// Failed authorizations, by account and name.
@@ -81,7 +81,7 @@ impl<'a> LimitUsage<'a> {
 
     /// The remaining budget of each limit that `request` would use. For a limit that applies to
     /// each of its names, the smallest.
-    pub fn budget(&self, request: &OrderRequest<'_>) -> Vec<LimitBudget> {
+    pub(crate) fn budget(&self, request: &OrderRequest<'_>) -> Vec<LimitBudget> {
         let mut least: BTreeMap<Limit, LimitBudget> = BTreeMap::new();
         for on in limits_on(request) {
             let used = match on.limit {
