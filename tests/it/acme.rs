@@ -373,7 +373,7 @@ async fn a_chain_out_of_order_never_replaces_what_is_served() {
     let shown = failed(&gateway).await;
     let error = shown["acme"]["error"].as_str().unwrap();
     assert!(
-        error.contains("cannot be used: CN=a stranger does not sign "),
+        error.contains("cannot be used: CN=a foreign CA does not sign "),
         "{error}"
     );
     assert_eq!(shown["serial"], before);
