@@ -137,12 +137,12 @@ impl Run {
             .values()
             .flat_map(|ca| ca["attempts"].as_array().unwrap())
         {
-            let [placed, account, fixture] =
-                ["placed", "account", "fixture"].map(|key| attempt[key].as_str().unwrap());
+            let [placed, account, stage] =
+                ["placed", "account", "stage"].map(|key| attempt[key].as_str().unwrap());
             let placed: SystemTime = placed.parse::<jiff::Timestamp>().unwrap().into();
             let names: Vec<String> = serde_json::from_value(attempt["names"].clone()).unwrap();
             self.orders
-                .insert((placed, account.to_owned(), names), fixture.to_owned());
+                .insert((placed, account.to_owned(), names), stage.to_owned());
         }
     }
 
@@ -193,9 +193,9 @@ impl Run {
             assert!(passed >= WINDOW, "{} orders within {passed:?}", ORDERS + 1);
         }
         let mut limits = Limits::new();
-        for ((placed, account, names), fixture) in &self.orders {
+        for ((placed, account, names), stage) in &self.orders {
             let _ = limits.order(account, names, false, *placed);
-            if fixture == "issued" {
+            if stage == "issued" {
                 limits.issued(account, names, false, *placed);
             }
         }
