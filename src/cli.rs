@@ -186,7 +186,11 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         } => with_snapshot(&config, |snapshot| {
             explain::run(
                 snapshot,
-                (&user, action, &what),
+                explain::AccessQuestion {
+                    user: &user,
+                    action,
+                    target: &what,
+                },
                 &options,
                 &mut std::io::stdout().lock(),
             )

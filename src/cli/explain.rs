@@ -52,21 +52,31 @@ pub struct AccessExplanation {
     pub caveats: Vec<String>,
 }
 
+/// What a user wants to do.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessQuestion<'a> {
+    /// The name, or `@anonymous`.
+    pub user: &'a str,
+    pub action: Action,
+    /// A repository, or a repository and a tag.
+    pub target: &'a str,
+}
+
 /// Prints the decision of each domain about a user, an action, and a repository or tag.
 pub fn run(
     snapshot: &Snapshot,
-    (user, action, what): (&str, Action, &str),
+    question: AccessQuestion<'_>,
     options: &ExplainOptions,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let answers = answers(snapshot, (user, action, what), options)?;
+    let answers = answers(snapshot, question, options)?;
     if options.json {
         serde_json::to_writer_pretty(&mut *out, &answers)?;
         writeln!(out)?;
         return Ok(());
     }
     for answer in answers {
-        writeln!(out, "{}", line(&answer, (user, action, what)))?;
+        writeln!(out, "{}", line(&answer, question))?;
     }
     Ok(())
 }
@@ -74,19 +84,15 @@ pub fn run(
 /// The decision of each domain.
 pub fn answers(
     snapshot: &Snapshot,
-    (user, action, what): (&str, Action, &str),
+    question: AccessQuestion<'_>,
     options: &ExplainOptions,
 ) -> anyhow::Result<Vec<AccessExplanation>> {
-    let (repository, tag) = what
-        .split_once(':')
-        .map_or((what, None), |(name, tag)| (name, Some(tag)));
-    let repository = RepositoryName::parse(repository).with_context(|| {
-        format!("`{repository}` is not a repository: write it without the domain")
-    })?;
-    let tag = tag
-        .map(Tag::parse)
-        .transpose()
-        .with_context(|| format!("`{what}` has no valid tag"))?;
+    let AccessQuestion {
+        user,
+        action,
+        target,
+    } = question;
+    let (repository, tag) = repository_and_tag(target)?;
     let user = match user {
         "@anonymous" => None,
         user => Some(UserName::new(user).with_context(|| format!("`{user}` is no user"))?),
@@ -99,7 +105,7 @@ pub fn answers(
     let answer = |host: &VirtualHost| {
         let policy = Policy::new(&host.access, host.auth.anonymous.actions());
         let tag = tag.as_ref().map(Tag::as_str);
-        let asked = AccessQuery {
+        let query = AccessQuery {
             policy: &policy,
             host,
             principal,
@@ -107,7 +113,7 @@ pub fn answers(
             repository: repository.as_str(),
             tag,
         };
-        let decision = asked.decision();
+        let decision = query.decision();
         let users = UsersFile::open(&host.auth.htpasswd)?;
         let known = principal.user.is_none_or(|user| users.current().has(user));
         Ok(AccessExplanation {
@@ -117,14 +123,28 @@ pub fn answers(
             rule: decision.rule.map(RuleLocation::to_string),
             open: policy.is_open(),
             reason: if known {
-                asked.reason()
+                query.reason()
             } else {
                 "the htpasswd file has no such user".to_owned()
             },
-            caveats: if known { asked.caveats() } else { Vec::new() },
+            caveats: if known { query.caveats() } else { Vec::new() },
         })
     };
     hosts.into_iter().map(answer).collect()
+}
+
+fn repository_and_tag(target: &str) -> anyhow::Result<(RepositoryName, Option<Tag>)> {
+    let (repository, tag) = target
+        .split_once(':')
+        .map_or((target, None), |(name, tag)| (name, Some(tag)));
+    let repository = RepositoryName::parse(repository).with_context(|| {
+        format!("`{repository}` is not a repository: write it without the domain")
+    })?;
+    let tag = tag
+        .map(Tag::parse)
+        .transpose()
+        .with_context(|| format!("`{target}` has no valid tag"))?;
+    Ok((repository, tag))
 }
 
 fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec<&'a VirtualHost>> {
@@ -150,7 +170,12 @@ fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec
     Ok(hosts)
 }
 
-fn line(answer: &AccessExplanation, (user, action, what): (&str, Action, &str)) -> String {
+fn line(answer: &AccessExplanation, question: AccessQuestion<'_>) -> String {
+    let AccessQuestion {
+        user,
+        action,
+        target,
+    } = question;
     let AccessExplanation {
         domain,
         known: _,
@@ -165,7 +190,7 @@ fn line(answer: &AccessExplanation, (user, action, what): (&str, Action, &str)) 
         .iter()
         .map(|caveat| format!("\n  {caveat}"))
         .collect();
-    format!("{domain}: {user} {verb} {action} {what}: {reason}{caveats}")
+    format!("{domain}: {user} {verb} {action} {target}: {reason}{caveats}")
 }
 
 #[cfg(test)]
@@ -191,10 +216,14 @@ mod tests {
         let open = rest.replace("[upstream]", "anonymous = 'pull'\n[upstream]");
         std::fs::write(folder.join("b.toml"), format!("domain = 'b.test'\n{open}")).expect("b");
         let loaded = crate::config::load(directory.path()).expect("valid");
-        let (user, action, what) = arguments;
+        let (user, action, target) = arguments;
         let mut out = Vec::new();
-        let action = Action::parse(action).expect("an action");
-        match run(&loaded.snapshot, (user, action, what), options, &mut out) {
+        let question = AccessQuestion {
+            user,
+            action: Action::parse(action).expect("an action"),
+            target,
+        };
+        match run(&loaded.snapshot, question, options, &mut out) {
             Ok(()) => String::from_utf8(out).expect("text"),
             Err(error) => format!("{error:#}"),
         }

@@ -66,9 +66,8 @@ pub(super) fn snapshot(
     let mut hosts = Vec::new();
     for file in domains {
         let listen = listen(file, &process, problems);
-        hosts.push(
-            domain::virtual_host(file, &listen, (directory, &process), problems).map(Arc::new),
-        );
+        hosts
+            .push(domain::virtual_host(file, &listen, directory, &process, problems).map(Arc::new));
         listeners.push(listen);
     }
     conflicts::names(domains, &listeners, problems);

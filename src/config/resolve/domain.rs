@@ -20,7 +20,8 @@ use crate::registry::host::Authority;
 pub(super) fn virtual_host(
     file: &DomainFile,
     listen: &[RequestedListener],
-    (directory, process): (&Path, &Process),
+    directory: &Path,
+    process: &Process,
     problems: &mut Problems,
 ) -> Option<VirtualHost> {
     let raw = &file.raw;

@@ -1,6 +1,6 @@
 //! What `moorgate explain` says is what a request gets, and the log names the rule that refused.
 
-use moorgate::internal::cli::{AccessExplanation, ExplainOptions, answers};
+use moorgate::internal::cli::{AccessExplanation, AccessQuestion, ExplainOptions, answers};
 use moorgate::internal::registry::Action;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -114,7 +114,12 @@ fn said(fixture: &AccessFixture, user: &str, action: Action, repository: &str) -
         json: false,
     };
     let asked = |action, what: &str| {
-        answers(&loaded.snapshot, (user, action, what), &options)
+        let question = AccessQuestion {
+            user,
+            action,
+            target: what,
+        };
+        answers(&loaded.snapshot, question, &options)
             .unwrap()
             .remove(0)
     };
