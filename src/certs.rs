@@ -3,6 +3,7 @@
 //! them in `state`, where `served` finds them; `preflight` checks the names before an order.
 
 mod acme;
+pub(crate) mod chain;
 pub(crate) mod challenge;
 pub(crate) mod import;
 pub(crate) mod inspect;

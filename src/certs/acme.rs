@@ -143,6 +143,11 @@ impl AcmeSession {
         retry_bad_nonce!(self.account.update_contacts(&contact)).map_err(|error| self.error(error))
     }
 
+    /// The time by the CA's clock, as of its last response.
+    pub(super) fn ca_time(&self) -> Option<SystemTime> {
+        self.transport.last_response().date
+    }
+
     pub(super) fn account_url(&self) -> &str {
         self.account.id()
     }

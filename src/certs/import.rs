@@ -99,7 +99,7 @@ impl fmt::Display for ImportedItem {
             ImportOutcome::Imported(_) => write!(f, "imported  {what}")?,
             ImportOutcome::Unchanged => write!(
                 f,
-                "kept      {what}: what is below `state` is as new or newer"
+                "kept      {what}: what is below `state` is as good or better"
             )?,
             ImportOutcome::Skipped(why) => write!(f, "skipped   {what}: {why}")?,
             ImportOutcome::Failed(why) => write!(f, "FAILED    {what}: {why}")?,

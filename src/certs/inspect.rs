@@ -101,6 +101,11 @@ impl CertificateFacts {
         self.names.iter().any(|name| name.matches(host))
     }
 
+    /// Whether its period of validity includes `at`.
+    pub(crate) fn is_valid(&self, at: SystemTime) -> bool {
+        self.not_before <= at && at < self.not_after
+    }
+
     /// All defects of the certificate for a host with these names.
     pub fn defects<'a>(
         &self,

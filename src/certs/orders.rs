@@ -5,6 +5,7 @@ mod attempt;
 mod attempt_error;
 mod budgets;
 mod changes;
+mod clock;
 mod contacts;
 mod context;
 mod domain;

@@ -6,6 +6,7 @@ mod imported;
 mod lost_state;
 mod order_contents;
 mod preflight;
+mod received;
 mod records;
 mod reload;
 
@@ -343,40 +344,6 @@ async fn an_order_whose_finalization_was_not_acknowledged_is_completed() {
         (ca.asked("order").len(), ca.asked("finalize").len()),
         (1, 1)
     );
-}
-
-#[tokio::test]
-async fn a_chain_for_another_key_never_replaces_what_is_served() {
-    let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ACME_TLS).await;
-    let before = issued(&gateway).await["serial"].clone();
-    ca.once("cert", Scripted::WrongChain);
-    renew(&gateway, "ci.test").await;
-    let shown = failed(&gateway).await;
-    assert!(
-        shown["acme"]["error"]
-            .as_str()
-            .unwrap()
-            .contains("for another key"),
-        "{shown}"
-    );
-    assert_eq!(shown["serial"], before);
-}
-
-#[tokio::test]
-async fn a_chain_out_of_order_never_replaces_what_is_served() {
-    let ca = AcmeCa::new().await;
-    let gateway = gateway(&[&ca], ACME_TLS).await;
-    let before = issued(&gateway).await["serial"].clone();
-    ca.once("cert", Scripted::ForeignIssuer);
-    renew(&gateway, "ci.test").await;
-    let shown = failed(&gateway).await;
-    let error = shown["acme"]["error"].as_str().unwrap();
-    assert!(
-        error.contains("cannot be used: CN=a foreign CA does not sign "),
-        "{error}"
-    );
-    assert_eq!(shown["serial"], before);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{DATE, HOST, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
@@ -49,6 +49,8 @@ pub(super) struct ResponseInfo {
     pub(super) status: Option<StatusCode>,
     /// The Retry-After of the last response.
     pub(super) retry_after: Option<SystemTime>,
+    /// The Date of the last response.
+    pub(super) date: Option<SystemTime>,
     /// The Location of the last response.
     pub(super) location: Option<String>,
     /// The last chain that was downloaded, in PEM.
@@ -193,6 +195,7 @@ impl Transport {
         let mut last_response = self.lock_last_response();
         last_response.status = Some(response.status());
         last_response.retry_after = retry_after(headers, SystemTime::now());
+        last_response.date = date(headers);
         last_response.location = headers
             .get(LOCATION)
             .and_then(|url| url.to_str().ok())
@@ -253,13 +256,21 @@ fn adapt_response(mut response: Response<Bytes>, is_get: bool) -> Response<Bytes
     response
 }
 
-/// RFC 9110 §10.2.3: seconds, or a date in one of the three forms of §5.6.7.
+/// RFC 9110 §10.2.3: seconds, or a date in one of the three forms of §5.6.7. A date is by the clock of
+/// the CA, which the Date of the response says.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match value.parse::<u64>() {
-        Ok(seconds) => now.checked_add(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value).ok(),
+    if let Ok(seconds) = value.parse::<u64>() {
+        return now.checked_add(Duration::from_secs(seconds));
     }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let left = until.duration_since(date(headers).unwrap_or(now));
+    now.checked_add(left.unwrap_or_default())
+}
+
+/// RFC 9110 §6.6.1.
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?.trim()).ok()
 }
 
 /// The URLs of the other chains (RFC 8555 §7.4.2).
@@ -321,6 +332,13 @@ mod tests {
         ] {
             assert_eq!(at(date), Some(60), "{date}");
         }
+        let by_their_clock = [
+            (RETRY_AFTER, "Sun, 09 Sep 2001 01:50:40 GMT"),
+            (DATE, "Sun, 09 Sep 2001 01:50:00 GMT"),
+        ];
+        let headers = by_their_clock.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let until = retry_after(&HeaderMap::from_iter(headers), now);
+        assert_eq!(until, Some(now + Duration::from_secs(40)));
         for nonsense in ["", "soon", "-1"] {
             assert_eq!(at(nonsense), None, "{nonsense}");
         }

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::super::Certificate;
+use super::super::chain::{self, ChainDefect};
 use super::super::inspect::{CertificateFacts, InspectError, Rfc3339};
 use super::keys::pem;
 use super::{
@@ -27,6 +28,8 @@ struct Usable {
     name: String,
     ca: CaId,
     facts: CertificateFacts,
+    /// Why clients cannot verify its chain, if so.
+    defect: Option<ChainDefect>,
     /// The key and the chain as they are stored.
     pem: String,
 }
@@ -91,7 +94,7 @@ pub(super) fn certificates(
         }
         for target in targets {
             let what = format!("{} at {}", target.domain, certificate.ca.host());
-            let best = best(&usable, target, &certificate.ca);
+            let best = best(&usable, target, &certificate.ca, options.now);
             if best.is_some_and(|best| !std::ptr::eq(best, certificate)) {
                 lines.push(line(
                     what,
@@ -128,7 +131,7 @@ fn check(
     let pair = CertifiedKey::new(chain, signing);
     pair.keys_match()
         .map_err(|_| UnusableCertificate::KeyOfAnother)?;
-    let facts = Certificate::new(pair)?.facts;
+    let Certificate { key, facts } = Certificate::new(pair)?;
     if facts.not_after <= options.now {
         return Err(UnusableCertificate::Expired(facts.not_after));
     }
@@ -139,6 +142,7 @@ fn check(
         name,
         ca,
         facts,
+        defect: chain::check(&key.cert, options.now).err(),
         pem: text,
     })
 }
@@ -157,24 +161,29 @@ fn key_and_chain(key: &PrivateKeyDer<'_>, chain: &[CertificateDer<'_>]) -> Strin
         .collect()
 }
 
-/// Certificates with more of the names rank higher, then those that expire later.
-fn rank(facts: &CertificateFacts, target: &ImportTarget) -> (usize, SystemTime) {
-    (
-        target
-            .names
-            .iter()
-            .filter(|name| stored::has(facts, name))
-            .count(),
-        facts.not_after,
-    )
+/// A certificate among others for the same target: valid ones rank higher, then those with more of
+/// the names, then those whose chain clients can verify, then those that expire later.
+type Rank = (bool, usize, bool, SystemTime);
+
+fn rank(facts: &CertificateFacts, is_sound: bool, target: &ImportTarget, now: SystemTime) -> Rank {
+    let names = target.names.iter();
+    let covered = names.filter(|name| stored::has(facts, name)).count();
+    (facts.is_valid(now), covered, is_sound, facts.not_after)
 }
 
 /// The best certificate that the CA issued for the target, the first one of equals.
-fn best<'a>(usable: &'a [Usable], target: &ImportTarget, ca: &CaId) -> Option<&'a Usable> {
+fn best<'a>(
+    usable: &'a [Usable],
+    target: &ImportTarget,
+    ca: &CaId,
+    now: SystemTime,
+) -> Option<&'a Usable> {
     let of_ca = usable
         .iter()
         .filter(|one| one.ca == *ca && one.facts.covers(&target.domain));
-    of_ca.rev().max_by_key(|one| rank(&one.facts, target))
+    of_ca
+        .rev()
+        .max_by_key(|one| rank(&one.facts, one.defect.is_none(), target, now))
 }
 
 fn store(
@@ -187,31 +196,21 @@ fn store(
     let path = files.certificate(target.domain.as_str());
     if path.exists() {
         match files::load(&path, &path) {
-            Ok(held) if rank(&held.facts, target) >= rank(&certificate.facts, target) => {
-                return ImportOutcome::Unchanged;
+            Ok(held) => {
+                let is_sound = chain::check(&held.key.cert, options.now).is_ok();
+                let found_is_sound = certificate.defect.is_none();
+                if rank(&held.facts, is_sound, target, options.now)
+                    >= rank(&certificate.facts, found_is_sound, target, options.now)
+                {
+                    return ImportOutcome::Unchanged;
+                }
             }
-            Ok(_) => {}
             Err(error) => return ImportOutcome::Failed(format!("{error}; move it away first")),
         }
     }
-    let mut notes = vec![until(certificate.facts.not_after)];
-    let missing: Vec<_> = target
-        .names
-        .iter()
-        .filter(|name| !stored::has(&certificate.facts, name))
-        .collect();
-    if !missing.is_empty() {
-        let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        notes.push(format!(
-            "it lacks {}, so that another will be ordered",
-            names.join(", ")
-        ));
-    }
-    if !options.authorities.contains(&certificate.ca) {
-        notes.push("no [[ca]] names its CA, so that another will renew it".to_owned());
-    }
+    let remarks = remarks(certificate, target, options);
     if options.dry_run {
-        return ImportOutcome::Imported(notes);
+        return ImportOutcome::Imported(remarks);
     }
     let write = || -> std::io::Result<bool> {
         let Some(_held) = try_lock(&state.order_lock(target.domain.as_str()))? else {
@@ -222,12 +221,43 @@ fn store(
         Ok(true)
     };
     match write() {
-        Ok(true) => ImportOutcome::Imported(notes),
+        Ok(true) => ImportOutcome::Imported(remarks),
         Ok(false) => {
             ImportOutcome::Failed("an order for it is under way: try again in a minute".into())
         }
         Err(error) => cannot_write(&path, &error),
     }
+}
+
+/// What the administrator should know of a certificate that is imported.
+fn remarks(
+    certificate: &Usable,
+    target: &ImportTarget,
+    options: &ImportOptions<'_>,
+) -> Vec<String> {
+    let facts = &certificate.facts;
+    let mut remarks = vec![until(facts.not_after)];
+    if options.now < facts.not_before {
+        remarks.push(format!(
+            "it is not valid before {}",
+            Rfc3339(facts.not_before)
+        ));
+    }
+    let missing = target.names.iter().filter(|name| !stored::has(facts, name));
+    let missing: Vec<_> = missing.map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        remarks.push(format!(
+            "it lacks {}, so that another will be ordered",
+            missing.join(", ")
+        ));
+    }
+    if let Some(defect) = &certificate.defect {
+        remarks.push(format!("{defect}, so that another will be ordered"));
+    }
+    if !options.authorities.contains(&certificate.ca) {
+        remarks.push("no [[ca]] names its CA, so that another will renew it".to_owned());
+    }
+    remarks
 }
 
 /// Imports an account for each CA that has none yet.

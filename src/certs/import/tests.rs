@@ -477,6 +477,33 @@ fn what_is_of_no_use_is_told_and_left() {
     assert!(world.held(ca.as_str(), "ci.example.com").is_some());
 }
 
+#[test]
+fn a_certificate_that_clients_cannot_verify_now_replaces_no_good_one() {
+    let world = ImportFixture::new();
+    let names = &["cache.example.com"];
+    let key = KeyPair::generate().expect("made");
+    let early = pair_for(&key, names, now() + DAY, now() + 90 * DAY);
+    let mut broken = certified(names, now() + 80 * DAY);
+    broken.certificate += &good(&["issuer.example.com"]).certificate;
+    one(&world, &early);
+    let first = world.import("");
+    one(&world, &broken);
+    let second = world.import("");
+    one(&world, &good(names));
+    let third = world.import("");
+    one(&world, &early);
+    let fourth = world.import("");
+    one(&world, &broken);
+    let shown = [first, second, third, fourth, world.import("")].join("\n");
+    insta::assert_snapshot!(shown, @r"
+    imported  cache.example.com at acme-v02.api.letsencrypt.org; until 2025-01-02T00:00:00Z; it is not valid before 2024-10-05T00:00:00Z  (/live/ci.example.com/fullchain.pem)
+    imported  cache.example.com at acme-v02.api.letsencrypt.org; until 2024-12-23T00:00:00Z; CN=rcgen self signed cert has not signed CN=rcgen self signed cert, though it has the name of its issuer, so that another will be ordered  (/live/ci.example.com/fullchain.pem)
+    imported  cache.example.com at acme-v02.api.letsencrypt.org; until 2024-11-23T00:00:00Z  (/live/ci.example.com/fullchain.pem)
+    kept      cache.example.com at acme-v02.api.letsencrypt.org: what is below `state` is as good or better  (/live/ci.example.com/fullchain.pem)
+    kept      cache.example.com at acme-v02.api.letsencrypt.org: what is below `state` is as good or better  (/live/ci.example.com/fullchain.pem)
+    ");
+}
+
 fn one_without_ca(world: &ImportFixture, pair: &Pair) {
     world.write("live/ci.example.com/fullchain.pem", &pair.certificate);
     world.write("live/ci.example.com/privkey.pem", &pair.key);

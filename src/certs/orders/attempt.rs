@@ -3,6 +3,7 @@
 
 mod place;
 mod preflight;
+mod received;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
 use self::preflight::identities;
+use self::received::ReceivedCertificate;
 use super::attempt_error::{AttemptError, Wait, allowed, earliest_wait, failure};
 use super::context::OrderContext;
 use super::domain_state::{AttemptOutcome, DomainState};
@@ -112,6 +114,14 @@ impl CertificateAttempt<'_> {
         }
         // Another process may have written it before the lock was taken.
         *record = self.context.load_record(&self.host.domain).await?;
+        if let Some(is_used) = received::use_unused(self, record).await?
+            && !self.requested
+        {
+            return Ok(AttemptResult {
+                state: DomainState::New,
+                outcome: is_used.then_some(AttemptOutcome::Issued),
+            });
+        }
         if self.requested {
             self.confirm().await?;
         } else if self.changed {
@@ -120,6 +130,12 @@ impl CertificateAttempt<'_> {
         if let Some(state) = self.check_lost_state(&plan.settings, record).await? {
             return Ok(AttemptResult {
                 state,
+                outcome: Some(AttemptOutcome::Postponed),
+            });
+        }
+        if let Some(wait) = received::wait_for_unused(self, record) {
+            return Ok(AttemptResult {
+                state: earliest_wait(vec![wait], self.context.now()),
                 outcome: Some(AttemptOutcome::Postponed),
             });
         }
@@ -171,8 +187,10 @@ impl CertificateAttempt<'_> {
             record.findings.dedup();
         }
         self.context.store_record(&self.host.domain, record).await?;
+        let now = self.context.now();
+        waits.extend(received::usable_later(self, record, now));
         Ok(AttemptResult {
-            state: earliest_wait(waits, self.context.now()),
+            state: earliest_wait(waits, now),
             outcome: Some(outcome),
         })
     }
@@ -199,7 +217,8 @@ impl CertificateAttempt<'_> {
 
     async fn refresh(&self) {
         let certificates = self.context.certificates.clone();
-        run_blocking(move || certificates.refresh()).await;
+        let now = self.context.now();
+        run_blocking(move || certificates.refresh_at(now)).await;
     }
 
     fn names(&self) -> NameSet {
@@ -265,12 +284,13 @@ impl CertificateAttempt<'_> {
         }
         let chain = self.issue(at, &mut order, &key).await?;
         let chain = issued::preferred(chain, &session, at.ca.chain.as_deref()).await;
-        let facts = issued::check(key.expose_secret(), &chain, &self.request.names)
-            .map_err(OrderError::from)?;
-        self.store(at, key, chain).await?;
-        record.serial = Some(facts.serial);
-        record.profile = at.profile.map(str::to_owned);
-        Ok(())
+        let received = ReceivedCertificate {
+            attempt: self,
+            at,
+            key,
+            chain,
+        };
+        received.take(session.ca_time(), record).await
     }
 
     /// Completes the authorizations of an order, and records which challenges work.
@@ -330,27 +350,6 @@ impl CertificateAttempt<'_> {
         Ok(order.download_chain().await?)
     }
 
-    /// Stores the certificate. The order is removed afterwards, so that a full disk loses neither.
-    async fn store(
-        &self,
-        at: &CaAttempt<'_>,
-        key: SecretString,
-        chain: String,
-    ) -> Result<(), AttemptError> {
-        let (storage, domain, id) = (
-            self.context.storage.clone(),
-            self.host.domain.clone(),
-            at.key.ca.clone(),
-        );
-        let written = run_blocking(move || {
-            storage.write_certificate(&id, &domain, key.expose_secret(), &chain)
-        })
-        .await;
-        written.map_err(LocalError::StoreCertificate)?;
-        self.record_event(at, |key| Event::Issued(key.request()))
-            .await
-    }
-
     async fn record_event(
         &self,
         at: &CaAttempt<'_>,
@@ -382,8 +381,13 @@ impl CertificateAttempt<'_> {
         record.findings.clear();
         record.postponed.clear();
         record.advice = None;
+        let unused = record.unused.take();
         self.context.store_record(&self.host.domain, record).await?;
         self.remove_order(at).await?;
+        if let Some(unused) = unused {
+            let (storage, domain) = (self.context.storage.clone(), self.host.domain.clone());
+            run_blocking(move || storage.remove_unused(&unused.ca, &domain)).await?;
+        }
         self.refresh().await;
         tracing::info!(domain = %self.host.domain, ca = %at.ca.directory, "certificate issued");
         Ok(())

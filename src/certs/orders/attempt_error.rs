@@ -68,7 +68,9 @@ fn failure_kind(error: &OrderError) -> FailureKind {
     match error {
         OrderError::Acme(error) => acme_failure_kind(error),
         OrderError::NoChallenge { .. } | OrderError::Unanswerable(_) => FailureKind::Ours,
-        OrderError::UnknownName(_) | OrderError::UnusableChain(_) => FailureKind::Refused,
+        OrderError::UnknownName(_) | OrderError::UnusableChain(_) | OrderError::Defective(_) => {
+            FailureKind::Refused
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The signing request to a CA, and the chain that it has issued: chosen among the alternates, and
-//! checked against the request.
+//! checked against the request and the time.
+
+use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -10,28 +12,69 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certs::Certificate;
 use crate::certs::acme::AcmeSession;
-use crate::certs::inspect::{CertificateFacts, InspectError};
+use crate::certs::chain::{self, ChainDefect};
+use crate::certs::inspect::{CertificateFacts, Rfc3339};
+use crate::certs::orders::clock::ClockReading;
+use crate::certs::renewal::{Seed, Validity, renewal};
 use crate::config::acme::CertifiedName;
 
-/// Why an issued chain cannot be served.
+/// A certificate as a CA has issued it.
+pub(super) struct IssuedCertificate {
+    pub(super) facts: CertificateFacts,
+    /// Why it is not as it should be, if it is not.
+    pub(super) defect: Option<IssuedDefect>,
+}
+
+/// Why what a CA sent in place of a certificate cannot be served at all.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IssuedError {
-    #[error("the chain is not PEM")]
+    #[error("it contains no certificate in PEM")]
+    NoCertificate,
+    #[error("its PEM is damaged")]
     NotPem,
-    #[error("the chain contains a certificate that is not X.509")]
+    #[error("its first certificate is not valid X.509")]
     NotX509,
-    #[error("{upper} does not sign {lower} in the chain")]
-    Order { upper: String, lower: String },
-    #[error("our key is not PEM")]
-    KeyNotPem,
-    #[error(transparent)]
-    Key(#[from] rustls::Error),
-    #[error("the certificate is for another key")]
+    #[error("the certificate is for another key than the order's")]
     OtherKey,
-    #[error(transparent)]
-    Leaf(#[from] InspectError),
-    #[error("the certificate lacks {0}")]
+    #[error("the stored key of the order is damaged")]
+    DamagedKey,
+}
+
+/// Why a certificate for the right key is not put in force in place of a good one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum IssuedDefect {
+    #[error("it is not valid before {}", Rfc3339(*.0))]
+    NotYetValid(SystemTime),
+    #[error("it ended on {}", Rfc3339(*.0))]
+    Expired(SystemTime),
+    #[error("it lacks the name {0}")]
     MissingName(String),
+    #[error(transparent)]
+    Chain(#[from] ChainDefect),
+    /// It would be ordered again and again.
+    #[error("it ends on {}, so that its renewal is due already", Rfc3339(*.0))]
+    RenewalDue(SystemTime),
+}
+
+impl IssuedCertificate {
+    /// Whether serving it is better than serving what is there. A certificate with a defect is where
+    /// nothing valid is there, and it is valid itself: by one of the clocks, as clients need not share
+    /// a wrong one. One that is to be renewed at once is if it ends later.
+    pub(super) fn is_better_than(
+        &self,
+        served: Option<&CertificateFacts>,
+        now: ClockReading,
+    ) -> bool {
+        let Some(defect) = &self.defect else {
+            return true;
+        };
+        let valid = |facts: &&CertificateFacts| facts.is_valid(now.ours);
+        let Some(served) = served.filter(valid) else {
+            let times = [Some(now.ours), now.of_the_ca].into_iter().flatten();
+            return times.into_iter().any(|at| self.facts.is_valid(at));
+        };
+        matches!(defect, IssuedDefect::RenewalDue(_)) && served.not_after < self.facts.not_after
+    }
 }
 
 /// Creates a signing request in DER for these names from a key in PEM. The subject is empty, as CAs
@@ -90,44 +133,62 @@ fn top_issuer(chain: &str) -> Option<String> {
     Some(name)
 }
 
-/// Checks that a chain in PEM is in order, for this key, and has all these names. Returns the facts
-/// of its leaf.
-pub(super) fn check(
+/// Reads a chain in PEM, and finds what is wrong with it for this key and these names.
+pub(super) fn examine(
     key: &str,
     chain: &str,
     names: &[CertifiedName],
-) -> Result<CertificateFacts, IssuedError> {
+    now: SystemTime,
+) -> Result<IssuedCertificate, IssuedError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
     let chain: Vec<CertificateDer<'static>> = parsed.map_err(|_| IssuedError::NotPem)?;
-    for pair in chain.windows(2) {
-        let [lower, upper] = pair else { continue };
-        let read = |der| X509Certificate::from_der(der).map(|(_, certificate)| certificate);
-        let (Ok(lower), Ok(upper)) = (read(lower), read(upper)) else {
-            return Err(IssuedError::NotX509);
-        };
-        if lower.issuer().as_raw() != upper.subject().as_raw() {
-            return Err(IssuedError::Order {
-                upper: upper.subject().to_string(),
-                lower: lower.subject().to_string(),
-            });
-        }
+    if chain.is_empty() {
+        return Err(IssuedError::NoCertificate);
     }
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| IssuedError::KeyNotPem)?;
-    let key = any_supported_type(&key)?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| IssuedError::DamagedKey)?;
+    let key = any_supported_type(&key).map_err(|_| IssuedError::DamagedKey)?;
     let pair = CertifiedKey::new(chain, key);
-    pair.keys_match().map_err(|_| IssuedError::OtherKey)?;
-    let certificate = Certificate::new(pair)?;
-    let covered: Vec<String> = certificate
-        .facts
-        .names
+    match pair.keys_match() {
+        Ok(()) => {}
+        Err(rustls::Error::InconsistentKeys(_)) => return Err(IssuedError::OtherKey),
+        Err(_) => return Err(IssuedError::NotX509),
+    }
+    let certificate = Certificate::new(pair).map_err(|_| IssuedError::NotX509)?;
+    let defect = defect(&certificate, names, now).err();
+    Ok(IssuedCertificate {
+        facts: certificate.facts,
+        defect,
+    })
+}
+
+fn defect(
+    certificate: &Certificate,
+    names: &[CertifiedName],
+    now: SystemTime,
+) -> Result<(), IssuedDefect> {
+    let facts = &certificate.facts;
+    if facts.not_after <= now {
+        return Err(IssuedDefect::Expired(facts.not_after));
+    }
+    let covered: Vec<String> = facts.names.iter().map(ToString::to_string).collect();
+    let missing = names
         .iter()
         .map(ToString::to_string)
-        .collect();
-    match names
-        .iter()
-        .find(|name| !covered.contains(&name.to_string()))
-    {
-        Some(missing) => Err(IssuedError::MissingName(missing.to_string())),
-        None => Ok(certificate.facts),
+        .find(|name| !covered.contains(name));
+    if let Some(missing) = missing {
+        return Err(IssuedDefect::MissingName(missing));
     }
+    chain::check(&certificate.key.cert, now)?;
+    // Last of those that do not pass by themselves.
+    if now < facts.not_before {
+        return Err(IssuedDefect::NotYetValid(facts.not_before));
+    }
+    let life = Validity {
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+    };
+    if renewal(life, None, Seed::of(&facts.serial)).at <= now {
+        return Err(IssuedDefect::RenewalDue(facts.not_after));
+    }
+    Ok(())
 }

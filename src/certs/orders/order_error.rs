@@ -3,7 +3,8 @@
 use std::io;
 use std::time::SystemTime;
 
-use super::issued::IssuedError;
+use super::clock::ClockDifference;
+use super::issued::{IssuedDefect, IssuedError};
 use super::solver::command::CommandError;
 use crate::certs::acme::{AcmeError, Quoted, join};
 use crate::certs::challenge::ChallengeResponseError;
@@ -30,8 +31,20 @@ pub(super) enum OrderError {
     /// The order has an authorization for another name.
     #[error("the CA's answer cannot be used: {0:?} was not ordered")]
     UnknownName(String),
-    #[error("the CA's answer cannot be used: {0}")]
+    #[error("what the CA sent in place of the certificate cannot be used: {0}")]
     UnusableChain(#[from] IssuedError),
+    #[error(transparent)]
+    Defective(#[from] DefectiveCertificate),
+}
+
+/// A certificate that a CA has issued and that is not as it should be.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate that the CA has issued is not as it should be: {defect}{}{}", clock.map(|clock| format!("; {clock}")).unwrap_or_default(), outcome(*is_used))]
+pub(super) struct DefectiveCertificate {
+    pub(super) defect: IssuedDefect,
+    pub(super) clock: Option<ClockDifference>,
+    /// Whether it is put in force all the same.
+    pub(super) is_used: bool,
 }
 
 /// Why the response to a challenge cannot be put in place.
@@ -64,7 +77,8 @@ impl OrderError {
             Self::NoChallenge { .. }
             | Self::Unanswerable(_)
             | Self::UnknownName(_)
-            | Self::UnusableChain(_) => None,
+            | Self::UnusableChain(_)
+            | Self::Defective(_) => None,
         }
     }
 
@@ -76,5 +90,13 @@ impl OrderError {
     /// Whether the CA has ended the order without a certificate.
     pub(super) fn is_order_failed(&self) -> bool {
         matches!(self, Self::Acme(AcmeError::OrderFailed(_)))
+    }
+}
+
+fn outcome(is_used: bool) -> &'static str {
+    if is_used {
+        "; it is served, as nothing better is there"
+    } else {
+        "; it is kept below `state` and not served"
     }
 }

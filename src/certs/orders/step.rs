@@ -18,7 +18,7 @@ use crate::certs::served::report::AcmeStatus;
 use crate::certs::served::status;
 use crate::certs::served::stored;
 use crate::certs::state::paths::{CaId, StoredAccount};
-use crate::certs::state::storage::{Account, DomainRecord, RenewalAdvice};
+use crate::certs::state::storage::{Account, DomainRecord, RenewalAdvice, UnusedCertificate};
 use crate::config::acme::AcmeRequest;
 use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
@@ -58,11 +58,15 @@ impl OrderContext {
                     .await;
             }
         };
-        if !requested && let Some(issued) = self.satisfying_certificate(host, request, &record) {
+        let is_ready = |unused: &UnusedCertificate| unused.is_usable(self.now());
+        if !requested
+            && !record.unused.as_ref().is_some_and(is_ready)
+            && let Some(issued) = self.satisfying_certificate(host, request, &record)
+        {
             if let Err(error) = self.refresh_renewal_info(host, &issued, &mut record).await {
                 tracing::debug!(domain = %host.domain, %error, "renewal information cannot be stored");
             }
-            let next = planned(&issued, &record);
+            let next = planned(&issued, &record, self.now());
             if next.next().is_some_and(|renewal| self.now() < renewal) {
                 let result = AttemptResult {
                     state: next,
@@ -85,7 +89,8 @@ impl OrderContext {
         }
     }
 
-    /// The certificate of the domain, if it satisfies the request. One that was ordered here must
+    /// The certificate of the domain, if it satisfies the request. Clients must be able to verify its
+    /// chain. One that was ordered here must
     /// have exactly these names and the profile, and come from a CA that is still configured. An
     /// imported one, whose profile is not known, satisfies until its renewal: also with more names,
     /// and from any CA as long as nothing was ordered here.
@@ -97,6 +102,9 @@ impl OrderContext {
     ) -> Option<Issued> {
         let issued = self.certificates.issued(&host.domain)?;
         let facts = &issued.certificate.facts;
+        if !issued.is_sound {
+            return None;
+        }
         let plan = self.plan.load();
         let its_ca = plan.authority(&issued.ca);
         let is_good = match &record.serial {
@@ -321,7 +329,7 @@ fn advice(
 }
 
 /// The state of a certificate until its renewal.
-fn planned(issued: &Issued, record: &DomainRecord) -> DomainState {
+fn planned(issued: &Issued, record: &DomainRecord, now: SystemTime) -> DomainState {
     let facts = &issued.certificate.facts;
     let life = Validity {
         not_before: facts.not_before,
@@ -333,6 +341,10 @@ fn planned(issued: &Issued, record: &DomainRecord) -> DomainState {
         .and_then(|(start, end)| AriWindow::new(start, end));
     let next = renewal(life, window, Seed::of(&facts.serial));
     let recheck = advice.map_or(next.at, |advice| advice.ask_again);
+    let unused = record.unused.as_ref().and_then(|unused| unused.usable_from);
+    let recheck = unused
+        .filter(|at| now < *at)
+        .map_or(recheck, |at| at.min(recheck));
     DomainState::Good {
         renewal: next.at,
         recheck,

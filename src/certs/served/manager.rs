@@ -46,6 +46,8 @@ pub struct Certificates {
 pub(crate) struct Issued {
     pub(crate) ca: CaId,
     pub(crate) certificate: Certificate,
+    /// Whether clients can verify its chain.
+    pub(crate) is_sound: bool,
 }
 
 #[derive(Default)]
@@ -316,11 +318,11 @@ impl DomainCertificate {
         state: &Path,
         now: SystemTime,
     ) -> bool {
-        self.stored.update();
+        self.stored.update(now);
         self.fault = self.stored.fault().map(str::to_owned);
         let mut replaced = false;
-        if let Some((_, best)) = self.stored.best(request, now) {
-            let best = best.clone();
+        if let Some(best) = self.stored.best(request, now) {
+            let best = best.certificate.clone();
             replaced = self.replace(best);
         }
         if self.certificate.is_none() && self.fault.is_none() {
@@ -347,14 +349,13 @@ impl DomainCertificate {
         let CertificateSource::Acme(request) = &self.host.certificate else {
             return None;
         };
-        let (ca, certificate) = self.stored.best(request, now)?;
-        Some((
-            self.host.domain.clone(),
-            Issued {
-                ca: ca.clone(),
-                certificate: certificate.clone(),
-            },
-        ))
+        let best = self.stored.best(request, now)?;
+        let issued = Issued {
+            ca: best.ca.clone(),
+            certificate: best.certificate.clone(),
+            is_sound: best.is_sound,
+        };
+        Some((self.host.domain.clone(), issued))
     }
 
     /// Replaces the certificate. Returns whether it differs from the previous one.

@@ -60,6 +60,8 @@ pub struct AcmeStatus {
     pub next_attempt: Option<SystemTime>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+    /// The certificate that was issued and is not in force, and why.
+    pub unused: Option<String>,
     /// What the checks before an order found.
     pub findings: Vec<String>,
     pub attempts: Attempts,

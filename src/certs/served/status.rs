@@ -25,11 +25,11 @@ pub(crate) fn report(
         &CandidateCas::from_settings(&storage, &snapshot.acme),
         &host.domain,
     );
-    stored.update();
+    stored.update(now);
     let held = stored.best(request, now);
-    let facts = held.map(|(_, certificate)| &certificate.facts);
+    let facts = held.as_ref().map(|held| &held.certificate.facts);
     let fault = facts.is_none().then_some(NONE_YET);
-    let ca = held.map(|(id, _)| id.to_string());
+    let ca = held.as_ref().map(|held| held.ca.to_string());
     let ca = ca.or_else(|| Some(snapshot.acme.authorities.first()?.directory.to_string()));
     let status = AcmeStatus {
         ca: ca.unwrap_or_default(),
@@ -60,6 +60,7 @@ pub(crate) fn status(
         window_end: window.map(|(_, end)| end),
         next_attempt: None,
         error: record.error.clone(),
+        unused: record.unused.as_ref().map(ToString::to_string),
         findings: record.findings.clone(),
         attempts: Attempts::default(),
     }

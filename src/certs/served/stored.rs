@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::certs::Certificate;
+use crate::certs::chain;
 use crate::certs::inspect::CertificateFacts;
 use crate::certs::served::files::{self, FilesError};
 use crate::certs::state::paths::CaId;
@@ -64,7 +65,17 @@ struct StoredCertificate {
     path: PathBuf,
     watch: FileWatch,
     held: Option<Certificate>,
+    /// Whether clients can verify its chain.
+    is_sound: bool,
     fault: Option<String>,
+}
+
+/// The certificate that is served.
+pub(in crate::certs) struct BestCertificate<'a> {
+    pub(in crate::certs) ca: &'a CaId,
+    pub(in crate::certs) certificate: &'a Certificate,
+    /// Whether clients can verify its chain.
+    pub(in crate::certs) is_sound: bool,
 }
 
 impl StoredCertificates {
@@ -90,6 +101,7 @@ impl StoredCertificates {
                         path,
                         watch: FileWatch::default(),
                         held: None,
+                        is_sound: false,
                         fault: None,
                     }
                 }
@@ -101,37 +113,41 @@ impl StoredCertificates {
     }
 
     /// Reads the files that have changed.
-    pub(in crate::certs) fn update(&mut self) {
+    pub(in crate::certs) fn update(&mut self, now: SystemTime) {
         for candidate in &mut self.candidates {
-            candidate.update();
+            candidate.update(now);
         }
     }
 
-    /// The certificate to serve: preferably one that has not expired, then one that covers all
-    /// requested names, then one from a configured CA, then one with exactly these names, then the
-    /// newest.
+    /// The certificate to serve: preferably one that is valid, then one that covers all requested
+    /// names, then one with a chain that clients can verify, then one from a configured CA, then one
+    /// with exactly these names, then the newest.
     pub(in crate::certs) fn best(
         &self,
         request: &AcmeRequest,
         now: SystemTime,
-    ) -> Option<(&CaId, &Certificate)> {
+    ) -> Option<BestCertificate<'_>> {
         let held = self
             .candidates
             .iter()
             .filter_map(|one| Some((one, one.held.as_ref()?)));
         let best = held.max_by_key(|(candidate, certificate)| {
             let facts = &certificate.facts;
-            let is_alive = now < facts.not_after;
             let is_exact = is_for(facts, request);
             (
-                is_alive,
+                facts.is_valid(now),
                 covers(facts, request),
+                candidate.is_sound,
                 candidate.is_configured,
                 is_exact,
                 facts.not_before,
             )
         });
-        best.map(|(candidate, certificate)| (&candidate.ca, certificate))
+        best.map(|(candidate, certificate)| BestCertificate {
+            ca: &candidate.ca,
+            certificate,
+            is_sound: candidate.is_sound,
+        })
     }
 
     /// Why a stored file cannot be used. Files of CAs that are no longer configured do not matter.
@@ -147,12 +163,13 @@ impl StoredCertificates {
 }
 
 impl StoredCertificate {
-    fn update(&mut self) {
+    fn update(&mut self, now: SystemTime) {
         if self.watch.poll([&self.path]) == FileChange::None {
             return;
         }
         match files::load(&self.path, &self.path) {
             Ok(certificate) => {
+                self.is_sound = chain::check(&certificate.key.cert, now).is_ok();
                 self.held = Some(certificate);
                 self.fault = None;
             }

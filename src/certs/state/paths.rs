@@ -110,6 +110,7 @@ impl From<CaId> for String {
 /// acme/challenges/                    the responses to challenges, for all processes here
 /// acme/CA/account.json, account.key   the account at this CA: [`StoredAccount`]; PKCS#8 in PEM
 /// acme/CA/certificates/NAME.pem       private key and chain of this domain, in one file
+/// acme/CA/unused/NAME.pem             the same of a certificate that is not put in force
 /// acme/CA/orders/NAME.json, NAME.key  a pending order: `pending_order`; the key of its certificate
 /// ```
 ///
@@ -193,6 +194,14 @@ impl CaPaths {
     pub fn certificate(&self, domain: &str) -> PathBuf {
         self.root
             .join("certificates")
+            .join(format!("{}.pem", domain_file(domain)))
+    }
+
+    /// The private key and the chain of a certificate that was issued for a domain and is not put in
+    /// force.
+    pub fn unused(&self, domain: &str) -> PathBuf {
+        self.root
+            .join("unused")
             .join(format!("{}.pem", domain_file(domain)))
     }
 
@@ -301,6 +310,7 @@ mod tests {
             ca.account(),
             ca.account_key(),
             ca.certificate("*.example.com"),
+            ca.unused("*.example.com"),
             ca.order("2001:db8::1"),
             ca.order_key("a.example.com"),
         ]
@@ -313,6 +323,7 @@ mod tests {
         /s/acme/acme-v02.api.letsencrypt.org+directory/account.json
         /s/acme/acme-v02.api.letsencrypt.org+directory/account.key
         /s/acme/acme-v02.api.letsencrypt.org+directory/certificates/+.example.com.pem
+        /s/acme/acme-v02.api.letsencrypt.org+directory/unused/+.example.com.pem
         /s/acme/acme-v02.api.letsencrypt.org+directory/orders/2001:db8::1.json
         /s/acme/acme-v02.api.letsencrypt.org+directory/orders/a.example.com.key
         ");

@@ -2,6 +2,7 @@
 //! record of each domain, at the paths of `paths`. Blocks on the file system.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::certs::inspect::Rfc3339;
+use crate::certs::names::NameSet;
 use crate::certs::preflight::backoff::PreflightBackoff;
 use crate::certs::preflight::lost_state_guard::UnconfirmedOrder;
 use crate::certs::state::ledger::OrderRequest;
@@ -54,6 +57,9 @@ pub struct DomainRecord {
     /// Why the last attempt failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The certificate that was issued and is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<UnusedCertificate>,
     /// The findings of the checks before the last attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
@@ -63,6 +69,22 @@ pub struct DomainRecord {
     /// How long orders have been postponed because of findings, for each CA.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) postponed: BTreeMap<CaId, PreflightBackoff>,
+}
+
+/// A certificate that a CA has issued and that is not put in force. There is at most one for each
+/// domain; its file is at [`CaPaths::unused`](super::paths::CaPaths::unused).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnusedCertificate {
+    pub ca: CaId,
+    pub names: NameSet,
+    pub serial: String,
+    /// The profile that it was ordered with.
+    pub profile: Option<String>,
+    pub not_after: SystemTime,
+    /// When it may be put in force; `None`: never.
+    pub usable_from: Option<SystemTime>,
+    /// Why it is not in force.
+    pub reason: String,
 }
 
 /// The renewal information of a CA about a certificate (RFC 9773).
@@ -85,6 +107,31 @@ pub struct RenewalAdvice {
 pub(crate) struct Txt {
     pub(crate) name: String,
     pub(crate) value: String,
+}
+
+impl fmt::Display for UnusedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            ca,
+            names,
+            serial,
+            not_after,
+            reason,
+            ..
+        } = self;
+        let end = Rfc3339(*not_after);
+        write!(
+            f,
+            "the certificate {serial} of {ca} for {names} until {end}: {reason}"
+        )
+    }
+}
+
+impl UnusedCertificate {
+    /// Whether its time has come.
+    pub(crate) fn is_usable(&self, now: SystemTime) -> bool {
+        self.usable_from.is_some_and(|at| at <= now)
+    }
 }
 
 impl DomainRecord {
@@ -185,8 +232,41 @@ impl Storage {
         key: &str,
         chain: &str,
     ) -> io::Result<()> {
-        let text = format!("{}\n{}\n", key.trim_end(), chain.trim_end());
-        write(&self.certificate(ca, domain), text.as_bytes())
+        write(
+            &self.certificate(ca, domain),
+            key_and_chain(key, chain).as_bytes(),
+        )
+    }
+
+    /// Stores a certificate that is not put in force, in place of an earlier one of the CA.
+    pub fn write_unused(
+        &self,
+        ca: &CaId,
+        domain: &HostName,
+        key: &str,
+        chain: &str,
+    ) -> io::Result<()> {
+        let path = self.state.ca(ca).unused(domain.as_str());
+        path.parent().map_or(Ok(()), private_directory)?;
+        write(&path, key_and_chain(key, chain).as_bytes())
+    }
+
+    /// The key and the chain of a certificate that is not in force, in one text.
+    pub fn read_unused(&self, ca: &CaId, domain: &HostName) -> io::Result<SecretString> {
+        std::fs::read_to_string(self.state.ca(ca).unused(domain.as_str())).map(SecretString::from)
+    }
+
+    /// Puts that text in force.
+    pub fn use_unused(&self, ca: &CaId, domain: &HostName, text: &SecretString) -> io::Result<()> {
+        write(
+            &self.certificate(ca, domain),
+            text.expose_secret().as_bytes(),
+        )
+    }
+
+    /// Removes a certificate that is not in force, if it exists.
+    pub fn remove_unused(&self, ca: &CaId, domain: &HostName) -> io::Result<()> {
+        remove_if_exists(&self.state.ca(ca).unused(domain.as_str()))
     }
 
     /// Reads the record of a domain. Without a file, the record is empty.
@@ -293,10 +373,7 @@ impl Storage {
     pub(crate) fn write_texts(&self, domain: &HostName, all: &[Txt]) -> io::Result<()> {
         let path = self.texts_path(domain);
         if all.is_empty() {
-            return match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
+            return remove_if_exists(&path);
         }
         private_directory(&self.state.root().join(TEXTS))?;
         write(&path, &serde_json::to_vec_pretty(all)?)
@@ -311,6 +388,17 @@ impl Storage {
             .root()
             .join(DOMAINS)
             .join(format!("{domain}.json"))
+    }
+}
+
+fn key_and_chain(key: &str, chain: &str) -> String {
+    format!("{}\n{}\n", key.trim_end(), chain.trim_end())
+}
+
+fn remove_if_exists(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -29,6 +29,79 @@ fn a_delay_that_began_a_year_ahead_ends_when_the_clock_is_set_right() {
 }
 
 #[test]
+fn a_clock_a_year_ahead_neither_orders_again_and_again_nor_keeps_clients_out() {
+    sandboxed(
+        "clock::a_clock_a_year_ahead_neither_orders_again_and_again_nor_keeps_clients_out",
+        |mut fixture| {
+            fixture.sim.set_fast(YEAR);
+            fixture.start();
+            let words = "the clock of this machine is 365 days ahead of the CA's: set it";
+            assert!(fixture.error().contains(words), "{}", fixture.error());
+            assert!(log().contains(words), "{}", log());
+            assert!(fixture.served().is_some());
+            assert_eq!(fixture.orders(), 1);
+            fixture.advance(2 * DAY);
+            assert!(fixture.orders() <= 5, "{} orders", fixture.orders());
+            assert_eq!(fixture.sim.ca.refused_for_limits(), [""; 0]);
+            fixture.sim.set_fast(0);
+            (0..5).for_each(|_| fixture.advance(MINUTE));
+            let shown = format!("{:#?}", fixture.report());
+            assert!(shown.contains("state: \"good"), "{shown}");
+        },
+    );
+}
+
+#[test]
+fn a_certificate_that_begins_tomorrow_is_used_tomorrow() {
+    sandboxed(
+        "clock::a_certificate_that_begins_tomorrow_is_used_tomorrow",
+        |mut fixture| {
+            fixture.start();
+            let before = fixture.served();
+            let day = 86_400;
+            fixture
+                .sim
+                .ca
+                .once("finalize", Scripted::Life(day, 100 * day));
+            fixture.renew();
+            let words = "it is not valid before ";
+            assert!(fixture.error().contains(words), "{}", fixture.error());
+            assert_eq!((fixture.served(), fixture.orders()), (before.clone(), 2));
+            fixture.advance(DAY / 2);
+            fixture.restart();
+            assert_eq!((fixture.served(), fixture.orders()), (before.clone(), 2));
+            fixture.advance(DAY / 2 + MINUTE);
+            let after = fixture.served();
+            assert_ne!(after, before, "{}", log());
+            assert_eq!((fixture.orders(), fixture.error().as_str()), (2, ""));
+            fixture.restart();
+            assert_eq!((fixture.served(), fixture.orders()), (after, 2));
+            assert!(!fixture.file(&format!("CA/unused/{DOMAIN}.pem")).exists());
+        },
+    );
+}
+
+#[test]
+fn a_certificate_that_was_not_put_in_force_stays_so_after_a_restart() {
+    sandboxed(
+        "clock::a_certificate_that_was_not_put_in_force_stays_so_after_a_restart",
+        |mut fixture| {
+            fixture.start();
+            let before = fixture.served();
+            let day = 86_400;
+            fixture
+                .sim
+                .ca
+                .once("finalize", Scripted::Life(-90 * day, -day));
+            fixture.renew();
+            assert!(fixture.file(&format!("CA/unused/{DOMAIN}.pem")).exists());
+            fixture.restart();
+            assert_eq!((fixture.served(), fixture.orders()), (before, 2));
+        },
+    );
+}
+
+#[test]
 fn renewal_information_from_a_year_ahead_is_fetched_again() {
     sandboxed(
         "clock::renewal_information_from_a_year_ahead_is_fetched_again",

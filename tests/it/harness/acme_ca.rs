@@ -147,6 +147,12 @@ pub enum Scripted {
     WrongChain,
     /// Send the certificate below one that has not signed it.
     ForeignIssuer,
+    /// Send the certificate below one that has not signed it, but has its issuer's name.
+    ForgedIssuer,
+    /// Send this in place of the chain.
+    Text(&'static str),
+    /// Issue a certificate that begins and ends so many seconds from now.
+    Life(i64, i64),
     /// Find the challenge not met.
     Unmet,
     /// Never answer.
@@ -480,9 +486,10 @@ impl Shared {
         state.nonces.insert(nonce.clone());
         drop(state);
         let mut answer = answer?;
-        answer
-            .headers_mut()
-            .insert("replay-nonce", nonce.parse().unwrap());
+        let date = httpdate::fmt_http_date((self.clock)());
+        for (name, value) in [("replay-nonce", nonce), ("date", date)] {
+            answer.headers_mut().insert(name, value.parse().unwrap());
+        }
         Some(answer)
     }
 }

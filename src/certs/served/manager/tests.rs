@@ -354,6 +354,18 @@ fn of_all_that_cas_have_given_the_best_is_served() {
             BEFORE,
         ),
         (
+            "valid, rather than not yet, though of a former CA",
+            Some((a, (now + DAY, now + 90 * DAY))),
+            Some((a, good)),
+            BEFORE,
+        ),
+        (
+            "not valid yet, rather than nothing",
+            Some((a, (now + DAY, now + 90 * DAY))),
+            None,
+            ASKED,
+        ),
+        (
             "expired, rather than nothing",
             Some((a, expired)),
             None,

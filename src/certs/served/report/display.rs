@@ -48,6 +48,7 @@ fn of_acme(status: &AcmeStatus) -> Vec<String> {
         window_end,
         next_attempt,
         error,
+        unused,
         findings,
         // Since the process began: for those who count.
         attempts: _,
@@ -68,6 +69,11 @@ fn of_acme(status: &AcmeStatus) -> Vec<String> {
         )
     }));
     lines.extend(error.as_ref().map(|error| format!("  LAST ERROR: {error}")));
+    lines.extend(
+        unused
+            .iter()
+            .map(|unused| format!("  NOT IN FORCE: {unused}")),
+    );
     lines.extend(findings.iter().map(|finding| format!("  FOUND: {finding}")));
     lines
 }
@@ -91,6 +97,7 @@ mod tests {
             window_end: day(3),
             next_attempt: day(4),
             error: Some("the CA refuses: no".into()),
+            unused: Some("the certificate 02 of https://ca.example/dir: it ended".into()),
             findings: vec!["a does not resolve".into(), "b does not lead here".into()],
             attempts: Attempts::default(),
         };
@@ -122,6 +129,7 @@ mod tests {
           next attempt at 1970-01-05T00:00:00Z
           the CA suggests renewal from 1970-01-03T00:00:00Z to 1970-01-04T00:00:00Z
           LAST ERROR: the CA refuses: no
+          NOT IN FORCE: the certificate 02 of https://ca.example/dir: it ended
           FOUND: a does not resolve
           FOUND: b does not lead here
           PROBLEM: the certificate has expired

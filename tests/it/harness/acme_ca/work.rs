@@ -76,18 +76,18 @@ impl Shared {
                 payload["replaces"] = json!(null);
                 self.work(endpoint, path, &payload, account)
             }
-            Some(Scripted::ForeignIssuer) => {
-                let key = KeyPair::generate().unwrap();
-                let mut params = CertificateParams::default();
-                params
-                    .distinguished_name
-                    .push(rcgen::DnType::CommonName, "a foreign CA");
-                let foreign = params.self_signed(&key).unwrap().pem();
-                let chain = self.state.lock().unwrap().orders[index_of(path)]
-                    .chain
-                    .clone()
-                    .unwrap();
-                chain_answer(chain.replace(&self.issuer_pem, &foreign))
+            Some(Scripted::ForeignIssuer) => self.chain_below("a foreign CA", path),
+            Some(Scripted::ForgedIssuer) => self.chain_below("a played CA", path),
+            Some(Scripted::Text(text)) => chain_answer(text.to_owned()),
+            Some(Scripted::Life(begin, end)) => {
+                let now = (self.clock)();
+                let at = |offset: i64| {
+                    let by = Duration::from_secs(offset.unsigned_abs());
+                    if offset < 0 { now - by } else { now + by }
+                };
+                let life = Some((at(begin), at(end)));
+                self.issue(index_of(path), payload["csr"].as_str().unwrap(), life);
+                self.show_order(index_of(path))
             }
             Some(Scripted::WrongChain) => {
                 let foreign = KeyPair::generate().unwrap();
@@ -123,6 +123,19 @@ impl Shared {
         })
     }
 
+    /// The chain of an order with another certificate of this common name in the issuer's place.
+    fn chain_below(&self, issuer: &str, path: &str) -> Answer {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, issuer);
+        let foreign = params.self_signed(&key).unwrap().pem();
+        let state = self.state.lock().unwrap();
+        let chain = state.orders[index_of(path)].chain.as_ref().unwrap();
+        chain_answer(chain.replace(&self.issuer_pem, &foreign))
+    }
+
     fn work(&self, endpoint: &str, path: &str, payload: &Value, account: &str) -> Answer {
         let index = index_of(path);
         match endpoint {
@@ -139,7 +152,7 @@ impl Shared {
                 json_answer(200, &self.challenge(index, number, &kind))
             }
             "finalize" => {
-                self.issue(index, payload["csr"].as_str().unwrap());
+                self.issue(index, payload["csr"].as_str().unwrap(), None);
                 self.show_order(index)
             }
             "cert" => chain_answer(
@@ -342,7 +355,7 @@ impl Shared {
         json_answer(200, &self.challenge(index, number, &kind))
     }
 
-    fn issue(&self, index: usize, csr: &str) {
+    fn issue(&self, index: usize, csr: &str, life: Option<(SystemTime, SystemTime)>) {
         let der = B64.decode(csr).unwrap();
         let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
         let info = &request.certification_request_info;
@@ -357,7 +370,8 @@ impl Shared {
             .find(|(name, _)| order.profile == *name);
         // Let's Encrypt dates certificates an hour back.
         let begin = now - Duration::from_secs(3600);
-        let life = (begin, begin + profile.map_or(USUAL_LIFE, |(_, life)| *life));
+        let usual = (begin, begin + profile.map_or(USUAL_LIFE, |(_, life)| *life));
+        let life = life.unwrap_or(usual);
         let mut params = CertificateParams::new(order.names()).unwrap();
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(SerialNumber::from(index as u64 + 1));
