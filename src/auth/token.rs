@@ -114,7 +114,7 @@ impl Tokens {
         &self.refresh_tokens
     }
 
-    /// Signs a token.
+    /// Signs a token. It is accepted for [`CLOCK_MARGIN`] longer than its lifetime.
     pub fn issue(
         &self,
         bearer: Bearer<'_>,
@@ -134,7 +134,7 @@ impl Tokens {
             sub,
             aud: domain.to_owned(),
             exp: iat.saturating_add(lifetime.as_secs()),
-            nbf: iat.saturating_sub(SKEW),
+            nbf: iat.saturating_sub(CLOCK_MARGIN),
             iat,
             jti: random_id(),
             access: access.to_entries(),
@@ -171,7 +171,7 @@ impl Tokens {
             return Err(InvalidToken::Foreign);
         }
         let now = seconds(now);
-        if now >= known.expires {
+        if now >= known.refused_from {
             return Err(InvalidToken::Expired);
         }
         if now < known.begins {
@@ -258,8 +258,11 @@ fn random_id() -> String {
     URL_SAFE_NO_PAD.encode(crypto::random::<16>().unwrap_or_default())
 }
 
-/// How far the clocks of two processes may differ, in seconds.
-const SKEW: u64 = 10;
+/// How long before its first and after its last second a token is accepted, in seconds. A client
+/// counts from the moment at which it reads the answer, and the last request that it begins in time
+/// has its way here before it: the moment of the end is never the same one for both. The clocks of
+/// two processes that share their keys differ, too, and a clock is corrected.
+const CLOCK_MARGIN: u64 = 60;
 
 #[cfg(test)]
 mod tests;

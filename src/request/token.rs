@@ -87,7 +87,8 @@ struct TokenResponse<'a> {
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u64,
-    issued_at: String,
+    /// From the moment at which the client reads it. Without an `issued_at`: clients add the two, and
+    /// compare a time of this clock with their own.
     scope: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
@@ -252,7 +253,6 @@ impl TokenIssuer<'_, '_> {
             access_token: &token,
             token_type: "Bearer",
             expires_in: self.settings.lifetime.as_secs(),
-            issued_at: grant::rfc3339(now),
             scope: &grant::scopes(access),
             refresh_token: refresh_token.as_ref().map(|token| token.as_str()),
         };

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::CLOCK_MARGIN;
 use super::claims::{Claims, TokenAccess};
 use crate::auth::cache::{BoundedCache, Expiring};
 use crate::auth::credential_tag::CredentialTag;
@@ -15,7 +16,8 @@ pub(super) struct CachedToken {
     pub(super) user: String,
     pub(super) entry: String,
     pub(super) begins: u64,
-    pub(super) expires: u64,
+    /// The first second in which it is refused: after its `exp` and the margin.
+    pub(super) refused_from: u64,
     pub(super) access: Arc<TokenAccess>,
 }
 
@@ -39,7 +41,7 @@ impl CachedToken {
             user: sub,
             entry,
             begins: nbf,
-            expires: exp,
+            refused_from: exp.saturating_add(CLOCK_MARGIN),
             access,
         }
     }
@@ -50,7 +52,7 @@ impl Expiring for Arc<CachedToken> {
     type Time = u64;
 
     fn expires(&self) -> u64 {
-        self.expires
+        self.refused_from
     }
 }
 

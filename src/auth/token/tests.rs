@@ -2,6 +2,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use proptest::prelude::*;
 
 use super::*;
+use crate::auth::cache::Expiring;
 use crate::registry::name::RepositoryName;
 use crate::registry::scope::{Resource, Right};
 
@@ -79,31 +80,24 @@ impl TestTokens {
 }
 
 #[test]
-fn a_token_identifies_its_user_until_it_expires() {
+fn a_token_identifies_its_user_for_its_lifetime_and_a_minute_around_it() {
     let fixture = TestTokens::new();
     let token = fixture.give("ci.test", Some("alice"));
     let alice = Ok(Some("alice".to_owned()));
-    let early = |seconds| noon() - Duration::from_secs(seconds);
+    let second = Duration::from_secs(1);
+    let end = noon() + 5 * MINUTE;
     // Twice: from the signature and from memory.
     for _ in 0..2 {
-        assert_eq!(fixture.verify(&token, "ci.test", noon()), alice);
-        assert_eq!(fixture.verify(&token, "ci.test", early(10)), alice);
-        assert_eq!(
-            fixture.verify(&token, "ci.test", early(11)),
-            Err(InvalidToken::Early)
-        );
-        assert_eq!(
-            fixture.verify(
-                &token,
-                "ci.test",
-                noon() + 5 * MINUTE - Duration::from_secs(1)
-            ),
-            alice
-        );
-        assert_eq!(
-            fixture.verify(&token, "ci.test", noon() + 5 * MINUTE),
-            Err(InvalidToken::Expired)
-        );
+        for (now, expected) in [
+            (noon() - MINUTE - second, Err(InvalidToken::Early)),
+            (noon() - MINUTE, alice.clone()),
+            (noon(), alice.clone()),
+            (end, alice.clone()),
+            (end + MINUTE - second, alice.clone()),
+            (end + MINUTE, Err(InvalidToken::Expired)),
+        ] {
+            assert_eq!(fixture.verify(&token, "ci.test", now), expected);
+        }
         assert_eq!(
             fixture.verify(&token, "other.test", noon()),
             Err(InvalidToken::Foreign)
@@ -113,6 +107,16 @@ fn a_token_identifies_its_user_until_it_expires() {
         fixture.verify(&fixture.give("ci.test", None), "ci.test", noon()),
         Ok(None)
     );
+}
+
+#[test]
+fn the_cache_keeps_a_token_to_the_end_of_its_margin() {
+    let fixture = TestTokens::new();
+    let token = fixture.give("ci.test", Some("alice"));
+    fixture.verify(&token, "ci.test", noon()).unwrap();
+    let cache = &fixture.tokens.cache;
+    let known = cache.get(&cache.tag(&token)).expect("it was verified");
+    assert_eq!(known.expires(), seconds(noon() + 6 * MINUTE));
 }
 
 #[test]

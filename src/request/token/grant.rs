@@ -1,9 +1,6 @@
 //! The access of a token: the requested scopes, as far as the access rules allow them now.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
-
-use jiff::Timestamp;
 
 use crate::auth::UserName;
 use crate::auth::policy::{Policy, Principal};
@@ -60,10 +57,4 @@ pub(super) fn scopes(access: &TokenAccess) -> String {
         )
     };
     access.iter().map(scope).collect::<Vec<_>>().join(" ")
-}
-
-/// A time of RFC 3339.
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    let whole = Timestamp::try_from(time).and_then(|time| Timestamp::from_second(time.as_second()));
-    whole.map_or_else(|_| String::new(), |time| time.to_string())
 }

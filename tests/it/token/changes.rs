@@ -123,6 +123,43 @@ async fn anonymous_tokens_end_with_the_setting() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_a_moment_after_the_end_of_its_token_is_answered() {
+    for kind in [Kind::Store, Kind::Upstream] {
+        let rules = allow("own/**", "'all'");
+        let fixture = TokenFixture::with(kind, "token_lifetime = '1min'", &rules).await;
+        let image = fixture.seeded(&["own/app"], "v1").await;
+        let [mut used, mut unused, mut bob] = [
+            fixture.bearer("alice", SCOPE).await,
+            fixture.bearer("alice", SCOPE).await,
+            fixture.bearer("bob", "").await,
+        ];
+        used.check("own/app", "v1", &image).await;
+        jump(seconds(110)).await;
+        // Verified before, and now for the first time.
+        for alice in [&mut used, &mut unused] {
+            alice.check("own/app", "v1", &image).await;
+            alice.push_blob("own/app", b"late").await;
+        }
+        // What has changed counts in that minute too.
+        fixture.0.rules(&allow("own/**", "'pull'")).await;
+        used.ask("POST", "/v2/own/app/blobs/uploads/")
+            .await
+            .refused(403, "DENIED");
+        bob.get("/v2/").await.is(200);
+        fixture.users(&["alice", "root"]).await;
+        bob.get("/v2/").await.refused(401, "UNAUTHORIZED");
+        fixture.0.rules(&rules).await;
+        let mut alice = fixture.bearer("alice", SCOPE).await;
+        alice.check("own/app", "v1", &image).await;
+        jump(seconds(120)).await;
+        assert_eq!(
+            alice.get("/v2/").await.refused(401, "UNAUTHORIZED"),
+            "the token has expired: get a new one, or log in again"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_checked_when_a_request_begins() {
     let upstream = Upstream::new().await;
     let domain =
@@ -153,7 +190,7 @@ async fn a_token_is_checked_when_a_request_begins() {
         .await;
     let mut registry = upstream.accept().await;
     registry.head().await;
-    for pause in [100, 100, 100, 100, 100, 60, 50] {
+    for pause in [100, 100, 100, 100, 100, 60, 110] {
         uploader.send("x").await;
         registry.bytes(1).await;
         if pause == 60 {
