@@ -128,6 +128,12 @@ impl Resource {
         .resource()
     }
 
+    /// The scope of these rights to the resource, as text.
+    pub fn scope(&self, rights: Rights) -> String {
+        let (resource_type, name) = self.type_and_name();
+        format!("{resource_type}:{name}:{}", self.actions(rights).join(","))
+    }
+
     /// The names of these rights to the resource.
     pub fn actions(&self, rights: Rights) -> Vec<&'static str> {
         match self {

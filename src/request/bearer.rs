@@ -59,8 +59,9 @@ fn token(value: &HeaderValue) -> Option<&str> {
 
 /// Restricts what the rules allow to the scope of the token.
 ///
-/// Errors: 401 if the scope does not suffice. A mount from a repository outside the scope becomes
-/// an upload. Hidden repositories stay hidden: no token includes them.
+/// Errors: 401 if the scope does not suffice, of which the rules allow the user to get more. A
+/// mount that the rules do not allow is an upload by now, and needs no scope of the other
+/// repository. Hidden repositories stay hidden: no token includes them.
 pub(crate) fn restrict_to_scope(
     access: &TokenAccess,
     target: RequestTarget,
@@ -76,10 +77,11 @@ pub(crate) fn restrict_to_scope(
         return Err(Rejection::insufficient_scope());
     }
     match &**call {
+        // Without a source repository the registry would search all of them.
         Call::Repository {
             name,
-            operation: RepositoryCall::Mount { from, .. },
-        } if !from.as_ref().is_some_and(|from| access.may_pull(from)) => {
+            operation: RepositoryCall::Mount { from: None, .. },
+        } => {
             let upload = Arc::new(Call::upload_start(name));
             Ok((RequestTarget::Call(upload), Obligations::Unmounted))
         }
@@ -135,6 +137,11 @@ enum RequiredScope<'a> {
     Catalog,
     /// One of these rights to a repository.
     Right(&'a RepositoryName, &'static [Right]),
+    /// The right to push to one repository and to pull from the other.
+    Mount {
+        to: &'a RepositoryName,
+        from: &'a RepositoryName,
+    },
 }
 
 impl<'a> RequiredScope<'a> {
@@ -142,6 +149,13 @@ impl<'a> RequiredScope<'a> {
         match call {
             Call::Ping { .. } => Self::Nothing,
             Call::Catalog { .. } => Self::Catalog,
+            Call::Repository {
+                name: to,
+                operation:
+                    RepositoryCall::Mount {
+                        from: Some(from), ..
+                    },
+            } => Self::Mount { to, from },
             Call::Repository { name, operation } => Self::Right(name, needed_rights(operation)),
         }
     }
@@ -154,34 +168,34 @@ impl<'a> RequiredScope<'a> {
                 let given = access.rights(repository);
                 rights.iter().any(|right| given.has(*right))
             }
+            Self::Mount { to, from } => access.rights(to).has(Right::Push) && access.may_pull(from),
         }
     }
 
-    /// The scope that a token must be requested with. `again`: the presented token does not
-    /// suffice, as when a push checks whether content exists and may not pull.
+    /// The scopes that a token must be requested with, separated by spaces (RFC 6750 §3). `again`:
+    /// the presented token does not suffice, as when a push checks whether content exists and may
+    /// not pull.
     fn scope(&self, again: bool) -> Option<String> {
-        let (resource, rights) = match self {
-            Self::Nothing => return None,
-            Self::Catalog => (Resource::Catalog, Rights::ALL),
-            Self::Right(repository, rights) => {
-                let rights = match rights {
-                    [Right::Push] => &[Right::Pull, Right::Push],
-                    [first, ..] if !again => std::slice::from_ref(first),
-                    all => *all,
-                };
-                (
-                    Resource::Repository((*repository).clone()),
-                    rights.iter().copied().collect(),
-                )
-            }
+        let of = |repository: &RepositoryName, rights: &[Right]| {
+            Resource::Repository(repository.clone()).scope(rights.iter().copied().collect())
         };
-        let (resource_type, name) = resource.type_and_name();
-        Some(format!(
-            "{resource_type}:{name}:{}",
-            resource.actions(rights).join(",")
-        ))
+        Some(match self {
+            Self::Nothing => return None,
+            Self::Catalog => Resource::Catalog.scope(Rights::ALL),
+            Self::Right(repository, [Right::Push]) => of(repository, &PUSH),
+            Self::Right(repository, [first, ..]) if !again => of(repository, &[*first]),
+            Self::Right(repository, rights) => of(repository, rights),
+            Self::Mount { to, from } if to == from => of(to, &PUSH),
+            // What the request is for comes first: some clients read no further.
+            Self::Mount { to, from } => {
+                format!("{} {}", of(to, &PUSH), of(from, &[Right::Pull]))
+            }
+        })
     }
 }
+
+/// A push reads what is there already.
+const PUSH: [Right; 2] = [Right::Pull, Right::Push];
 
 /// Rights to the repository of which an operation needs one.
 fn needed_rights(operation: &RepositoryCall) -> &'static [Right] {

@@ -253,7 +253,7 @@ impl TokenIssuer<'_, '_> {
             access_token: &token,
             token_type: "Bearer",
             expires_in: self.settings.lifetime.as_secs(),
-            scope: &grant::scopes(access),
+            scope: &access.to_scopes(),
             refresh_token: refresh_token.as_ref().map(|token| token.as_str()),
         };
         let text = serde_json::to_string(&answer).map_err(|_| Rejection::token_unavailable())?;

@@ -6,4 +6,5 @@ mod calls;
 mod changes;
 mod endpoint;
 mod fixture;
+mod mounts;
 mod refresh;

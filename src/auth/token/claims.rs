@@ -73,6 +73,12 @@ impl TokenAccess {
         self.0.iter().map(|(resource, rights)| (resource, *rights))
     }
 
+    /// As scopes that are separated by spaces.
+    pub fn to_scopes(&self) -> String {
+        let scopes = self.iter().map(|(resource, rights)| resource.scope(rights));
+        scopes.collect::<Vec<_>>().join(" ")
+    }
+
     pub(super) fn to_entries(&self) -> Vec<AccessEntry> {
         let entry = |(resource, rights): (&Resource, Rights)| {
             let (resource_type, name) = resource.type_and_name();

@@ -46,15 +46,3 @@ pub(super) fn granted(
     }
     access
 }
-
-/// As scopes, for the answer.
-pub(super) fn scopes(access: &TokenAccess) -> String {
-    let scope = |(resource, rights): (&Resource, Rights)| {
-        let (resource_type, name) = resource.type_and_name();
-        format!(
-            "{resource_type}:{name}:{}",
-            resource.actions(rights).join(",")
-        )
-    };
-    access.iter().map(scope).collect::<Vec<_>>().join(" ")
-}

@@ -56,6 +56,7 @@ fn docker(fixture: &RegistriesFixture) {
         .docker(&["tag", &name("base/app:v2"), &name("base/other:v2")])
         .succeeded();
     engine.docker(&["push", &name("base/other:v2")]).succeeded();
+    fixture.logged(&["call=upload.mount", "repository=base/other", "status=201"]);
     engine
         .docker(&["tag", &name("public/app:v2"), &name("base/app:v1")])
         .succeeded();
