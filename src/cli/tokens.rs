@@ -80,17 +80,17 @@ pub fn list(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Re
 
 /// The users of all domains, to tell which tokens are still valid.
 struct TokenUsers {
-    /// By domain in token mode; `None` if the htpasswd file cannot be read.
+    /// By domain that accepts refresh tokens; `None` if the htpasswd file cannot be read.
     users: HashMap<String, Option<Arc<Htpasswd>>>,
     entry_key: Option<EntryKey>,
 }
 
 impl TokenUsers {
     fn read(snapshot: &Snapshot) -> anyhow::Result<Self> {
-        let hosts = snapshot
-            .domains
-            .iter()
-            .filter(|host| host.auth.mode.tokens().is_some());
+        let hosts = snapshot.domains.iter().filter(|host| {
+            let settings = host.auth.mode.tokens();
+            settings.is_some_and(|settings| settings.refresh_lifetime.is_some())
+        });
         let users = hosts.map(|host| {
             let users = match UsersFile::open(&host.auth.htpasswd) {
                 Ok(file) => Some(file.current()),
@@ -106,7 +106,8 @@ impl TokenUsers {
         })
     }
 
-    /// Whether the domain of a token is in token mode and its user has the same entry as at the login.
+    /// Whether the domain of a token accepts refresh tokens and its user has the same entry as at the
+    /// login.
     fn is_valid(&self, record: &RefreshTokenRecord) -> bool {
         let Some(users) = self.users.get(&record.domain) else {
             return false;
@@ -148,7 +149,7 @@ fn line(id: &str, record: &RefreshTokenRecord, good: bool) -> anyhow::Result<Str
     let over = if good {
         ""
     } else {
-        "  no longer valid: the user or the password has changed"
+        "  no longer valid: the user or the password has changed, or the domain accepts none"
     };
     Ok(format!(
         "{id}  {user}  {domain}  {client}  made {created}  used {used}  until {expires}{over}"
@@ -195,7 +196,7 @@ mod tests {
         insta::assert_snapshot!(line("0a1b2c3d4e5f", &record, true).expect("a time"), @"0a1b2c3d4e5f  alice  ci.test  -  made 2023-11-14T22:13:20Z  used 2023-11-14T22:14:20Z  until 2024-02-12T22:14:20Z");
         let over = line("0a1b2c3d4e5f", &record, false).expect("a time");
         assert!(
-            over.ends_with("  no longer valid: the user or the password has changed"),
+            over.ends_with("  no longer valid: the user or the password has changed, or the domain accepts none"),
             "{over}"
         );
         insta::assert_snapshot!(format!("{:#}", object("0a1b2c3d4e5f", &record, true)), @r#"

@@ -112,6 +112,7 @@ pub(super) struct RawAuth {
     pub(super) anonymous: Setting<AnonymousAccess>,
     pub(super) token_lifetime: Setting<Duration>,
     pub(super) refresh_token_lifetime: Setting<Duration>,
+    pub(super) refresh_tokens: Setting<bool>,
 }
 
 /// How clients authenticate.
@@ -329,6 +330,7 @@ fn auth(table: &mut TableReader<'_>) -> RawAuth {
         refresh_token_lifetime: table.value("refresh_token_lifetime", |value| {
             values::bounded(value, 60 * MINUTE, 3650 * DAY)
         }),
+        refresh_tokens: table.value("refresh_tokens", values::flag),
     }
 }
 

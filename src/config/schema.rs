@@ -39,6 +39,7 @@ const SECTIONS: &[Section] = &[
             "anonymous",
             "token_lifetime",
             "refresh_token_lifetime",
+            "refresh_tokens",
         ],
     ),
     domain("upstream", UPSTREAM),
@@ -291,7 +292,7 @@ mod tests {
                 Domain,
                 "auth",
                 "colour",
-                "known here: `htpasswd`, `realm`, `mode`, `anonymous`, `token_lifetime`, `refresh_token_lifetime`",
+                "known here: `htpasswd`, `realm`, `mode`, `anonymous`, `token_lifetime`, `refresh_token_lifetime`, `refresh_tokens`",
             ),
             // Two neighbours that are swapped count as one edit.
             (Domain, "browser", "ulr", "did you mean `url`?"),

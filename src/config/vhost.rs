@@ -131,15 +131,16 @@ impl AuthMode {
 pub struct TokenSettings {
     /// Of a token, from its issue; requests that have begun continue. Default 5 min.
     pub lifetime: Duration,
-    /// Of a refresh token, from its last use. Default 90 days.
-    pub refresh_lifetime: Duration,
+    /// Of a refresh token, from its last use. Default 90 days. `None`: no refresh token is issued or
+    /// accepted, and clients keep the password.
+    pub refresh_lifetime: Option<Duration>,
 }
 
 impl Default for TokenSettings {
     fn default() -> Self {
         Self {
             lifetime: Duration::from_secs(300),
-            refresh_lifetime: Duration::from_secs(90 * 86_400),
+            refresh_lifetime: Some(Duration::from_secs(90 * 86_400)),
         }
     }
 }

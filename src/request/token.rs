@@ -4,6 +4,8 @@
 mod form;
 mod grant;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header};
 use hyper::body::Incoming;
@@ -86,9 +88,9 @@ struct TokenResponse<'a> {
     /// The same under the name of OAuth 2.0 (RFC 6749 §5.1).
     access_token: &'a str,
     token_type: &'static str,
-    expires_in: u64,
     /// From the moment at which the client reads it. Without an `issued_at`: clients add the two, and
     /// compare a time of this clock with their own.
+    expires_in: u64,
     scope: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
@@ -151,9 +153,16 @@ impl TokenIssuer<'_, '_> {
     }
 
     /// A known token is accepted whatever failed before. An unknown one may have been issued by
-    /// another process: the file is read only for clients with tries left.
+    /// another process: the file is read only for clients with tries left. Where the domain accepts
+    /// no refresh tokens, one is no wrong guess: it may be from before.
     async fn redeem(&self, token: &str) -> Result<UserName, Rejection> {
-        if let Some(user) = self.holder(token) {
+        let Some(lifetime) = self.settings.refresh_lifetime else {
+            return Err(Rejection::unauthorized(
+                self.cx.site,
+                "refresh tokens are not accepted here any more: log in again",
+            ));
+        };
+        if let Some(user) = self.holder(token, lifetime) {
             return Ok(user);
         }
         let verifier = &self.cx.gateway.verifier;
@@ -166,14 +175,13 @@ impl TokenIssuer<'_, '_> {
             .refresh_tokens()
             .catch_up(clock::time_of_day())
             .await;
-        self.holder(token)
+        self.holder(token, lifetime)
             .ok_or_else(|| self.refused(verifier.wrong_secret(domain, token, client, budgets)))
     }
 
     /// The user of a valid refresh token.
-    fn holder(&self, token: &str) -> Option<UserName> {
+    fn holder(&self, token: &str, lifetime: Duration) -> Option<UserName> {
         let domain = self.cx.site.host.domain.as_str();
-        let lifetime = self.settings.refresh_lifetime;
         let now = clock::time_of_day();
         let record = self
             .tokens
@@ -197,13 +205,13 @@ impl TokenIssuer<'_, '_> {
         }
     }
 
-    /// `None` after an error: clients then use the password again.
+    /// `None` where the domain issues none, and after an error: clients then use the password again.
     async fn refresh_token(&self, user: &UserName, client: &str) -> Option<Zeroizing<String>> {
+        let lifetime = self.settings.refresh_lifetime?;
         let domain = self.cx.site.host.domain.as_str();
         let entry = self
             .tokens
             .entry_tag(domain, user, &self.cx.site.users.current());
-        let lifetime = self.settings.refresh_lifetime;
         let holder = Holder {
             domain,
             user,

@@ -6,5 +6,6 @@ mod calls;
 mod changes;
 mod endpoint;
 mod fixture;
+mod kept_passwords;
 mod mounts;
 mod refresh;

@@ -128,6 +128,7 @@ fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<Aut
         mode,
         token_lifetime,
         refresh_token_lifetime,
+        refresh_tokens,
         ..
     } = raw;
     if matches!(mode, Setting::Invalid) {
@@ -135,13 +136,12 @@ fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<Aut
     }
     if mode.or_empty() == RawMode::Basic {
         let keys = [
-            ("token_lifetime", token_lifetime),
-            ("refresh_token_lifetime", refresh_token_lifetime),
+            ("token_lifetime", token_lifetime.span()),
+            ("refresh_token_lifetime", refresh_token_lifetime.span()),
+            ("refresh_tokens", refresh_tokens.span()),
         ];
-        for (key, span) in keys
-            .iter()
-            .filter_map(|(key, setting)| Some((key, setting.span()?)))
-        {
+        for (key, span) in keys {
+            let Some(span) = span else { continue };
             let message = format!("`auth.{key}` is only for tokens");
             let help = "write mode = \"token\" in [auth], or leave it out";
             problems.push(Problem::at(&file.source, span, message, help));
@@ -159,14 +159,30 @@ fn mode(file: &DomainFile, raw: &RawAuth, problems: &mut Problems) -> Option<Aut
                     moorgate's own here, or mode = \"basic\" in [auth]";
         problems.push(Problem::at(&file.source, span, message, help));
     }
-    let TokenSettings {
-        lifetime,
-        refresh_lifetime,
-    } = TokenSettings::default();
+    let default = TokenSettings::default();
     Some(AuthMode::Token(TokenSettings {
-        lifetime: token_lifetime.or(lifetime),
-        refresh_lifetime: refresh_token_lifetime.or(refresh_lifetime),
+        lifetime: token_lifetime.or(default.lifetime),
+        refresh_lifetime: refresh_lifetime(file, raw, default.refresh_lifetime, problems),
     }))
+}
+
+/// The lifetime of refresh tokens, where there are any.
+fn refresh_lifetime(
+    file: &DomainFile,
+    raw: &RawAuth,
+    default: Option<Duration>,
+    problems: &mut Problems,
+) -> Option<Duration> {
+    let lifetime = &raw.refresh_token_lifetime;
+    if raw.refresh_tokens.or(true) {
+        return lifetime.given().copied().or(default);
+    }
+    if let Some(span) = lifetime.span() {
+        let message = "`auth.refresh_token_lifetime` has no effect with `refresh_tokens = false`";
+        let help = "leave one of the two out: without refresh tokens, clients keep the password";
+        problems.push(Problem::at(&file.source, span, message, help));
+    }
+    None
 }
 
 /// Exactly one of `url` and `directory`.

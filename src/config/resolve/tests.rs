@@ -459,14 +459,25 @@ fn what_goes_together_in_an_auth() {
     );
     let default = TokenSettings {
         lifetime: minutes(5),
-        refresh_lifetime: days(90),
+        refresh_lifetime: Some(days(90)),
     };
     assert_eq!(mode("mode = 'token'"), AuthMode::Token(default));
     assert_eq!(
         mode("mode = 'token'\ntoken_lifetime = '15min'\nrefresh_token_lifetime = '7d'"),
         AuthMode::Token(TokenSettings {
             lifetime: minutes(15),
-            refresh_lifetime: days(7)
+            refresh_lifetime: Some(days(7)),
+        })
+    );
+    assert_eq!(
+        mode("mode = 'token'\nrefresh_tokens = true"),
+        AuthMode::Token(default)
+    );
+    assert_eq!(
+        mode("mode = 'token'\nrefresh_tokens = false"),
+        AuthMode::Token(TokenSettings {
+            refresh_lifetime: None,
+            ..default
         })
     );
     let cases: &[(&str, &str, &[&str])] = &[
@@ -495,6 +506,21 @@ fn what_goes_together_in_an_auth() {
             "mode = 'token'\nrefresh_token_lifetime = '59min'",
             "",
             &["`auth.refresh_token_lifetime` is too short"],
+        ),
+        (
+            "refresh_tokens = false",
+            "",
+            &["`auth.refresh_tokens` is only for tokens"],
+        ),
+        (
+            "mode = 'token'\nrefresh_tokens = 'no'",
+            "",
+            &["`auth.refresh_tokens` must be a boolean, not a string"],
+        ),
+        (
+            "mode = 'token'\nrefresh_tokens = false\nrefresh_token_lifetime = '7d'",
+            "",
+            &["`auth.refresh_token_lifetime` has no effect with `refresh_tokens = false`"],
         ),
         (
             "mode = 'token'",

@@ -144,6 +144,31 @@ fn docker_keeps_a_refresh_token_that_can_be_taken_back() {
 }
 
 #[test]
+fn docker_keeps_a_password_that_others_can_use_where_there_are_no_refresh_tokens() {
+    let fixture = RegistriesFixture::of_stores()
+        .ruled_with("mode = \"token\"\nrefresh_tokens = false\nrealm = \"CI\"");
+    let engine = Engine::start(&fixture.machine, &fixture.path().join("engine"));
+    let authority = fixture.ci.by_name();
+    let name = format!("{authority}/base/app:v1");
+    engine
+        .login(&authority, "ci-bot", fixture.password("ci-bot"))
+        .succeeded();
+    let file = fixture.machine.home().join(".docker/config.json");
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let entry = &kept["auths"][authority.as_str()];
+    let sent = crate::harness::basic("ci-bot", fixture.password("ci-bot"));
+    let pair = sent.strip_prefix("Basic ").unwrap();
+    assert_eq!(*entry, serde_json::json!({ "auth": pair }));
+    engine.import(&name);
+    engine.push_and_pull(&name);
+    // As a pull secret: a client that reads nothing but user and password.
+    let file = file.to_str().unwrap();
+    fixture
+        .skopeo(&["inspect", "--authfile", file, &format!("docker://{name}")])
+        .succeeded();
+}
+
+#[test]
 fn containerd_pulls_without_a_login_and_pushes_with_one() {
     containerd(&RegistriesFixture::new().with_tokens());
 }

@@ -270,7 +270,7 @@ async fn refresh_tokens_of_changed_entries_are_listed_as_ended() {
                 .lines()
                 .find(|line| line.contains(&format!("  {user}  ")))
                 .unwrap();
-            line.ends_with("  no longer valid: the user or the password has changed")
+            line.ends_with("  no longer valid: the user or the password has changed, or the domain accepts none")
         };
         ["alice", "bob", "carol"].map(over)
     };
