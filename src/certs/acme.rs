@@ -1,17 +1,18 @@
 //! An ACME client (RFC 8555): a session with one CA, and the orders in it. This module alone uses
 //! `instant_acme`, and adds what the library lacks: alternate chains, Retry-After, bounded waits.
 
-/// Repeats a request while the CA refuses only its nonce (RFC 8555 §6.5). The library gives up after
-/// three, and a busy CA may refuse more.
+/// Repeats a request while the CA refuses only its nonce (RFC 8555 §6.5), for as long as
+/// [`NonceRetries`](nonce::NonceRetries) allows. The library gives up after three.
 macro_rules! retry_bad_nonce {
     ($request:expr) => {{
-        let mut tries = 0;
+        let mut retries = crate::certs::acme::nonce::NonceRetries::new();
         loop {
-            match $request.await {
-                Err(error) if tries < 4 && crate::certs::acme::error::is_bad_nonce(&error) => {
-                    tries += 1
-                }
-                result => break result,
+            let result = $request.await;
+            let is_refused = result
+                .as_ref()
+                .is_err_and(crate::certs::acme::error::is_bad_nonce);
+            if !is_refused || !retries.pause().await {
+                break result;
             }
         }
     }};
@@ -20,6 +21,7 @@ macro_rules! retry_bad_nonce {
 mod connection;
 mod dial;
 mod error;
+mod nonce;
 mod order;
 mod transport;
 

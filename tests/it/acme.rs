@@ -278,15 +278,24 @@ async fn a_page_of_html_is_reported_as_its_status() {
 }
 
 #[tokio::test]
-async fn requests_with_refused_nonces_are_repeated() {
+async fn requests_with_refused_nonces_are_repeated_with_the_nonce_of_the_refusal() {
     let ca = AcmeCa::new().await;
-    for endpoint in ["account", "order", "finalize", "challenge", "cert"] {
-        for _ in 0..5 {
+    let endpoints = ["account", "order", "authz", "finalize", "challenge", "cert"];
+    for endpoint in endpoints {
+        for _ in 0..25 {
             ca.once(endpoint, Scripted::Refuse("badNonce", 400, &[]));
         }
     }
     let gateway = gateway(&[&ca], ACME_TLS).await;
-    issued(&gateway).await;
+    let shown = issued(&gateway).await;
+    assert_eq!(shown["acme"]["attempts"]["failed"], 0, "{shown}");
+    for endpoint in endpoints {
+        assert_eq!(ca.asked(endpoint).len(), 26, "{endpoint}");
+    }
+    // One for the first request of each session, and for those that follow an answer whose nonce
+    // the library drops.
+    let nonces = ca.asked("nonce").len();
+    assert!(nonces <= 12, "{nonces}");
 }
 
 #[tokio::test]

@@ -312,6 +312,10 @@ impl Order {
     /// Fetches the errors of the challenges.
     async fn failed_authorizations(&mut self) -> Vec<FailedAuthorization> {
         let mut failed_authorizations = Vec::new();
+        // Of a resumed order they are not known yet.
+        if retry_bad_nonce!(self.fetch_authorizations()).is_err() {
+            return failed_authorizations;
+        }
         let mut authorizations = self.inner.authorizations();
         while let Some(Ok(mut authorization)) = authorizations.next().await {
             if retry_bad_nonce!(authorization.refresh()).is_err() {

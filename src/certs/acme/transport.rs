@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{DATE, HOST, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::ClientConfig;
@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::connection::{ExchangeError, HttpConnection};
 use super::dial::dial;
+use super::error::is_bad_nonce;
 use crate::certs::roots::{self, RootsError};
 use crate::registry::link::links;
 
@@ -66,6 +67,9 @@ pub(super) struct Transport {
     tls: TlsConnector,
     idle: Mutex<Option<(String, TlsConnection)>>,
     last_response: Mutex<ResponseInfo>,
+    /// The nonce of the last response, if that refused a nonce: the next request has to use it
+    /// (RFC 8555 §6.5), and the library would fetch another one for its next call.
+    next_nonce: Mutex<Option<HeaderValue>>,
 }
 
 type TlsConnection = HttpConnection<TlsStream<TcpStream>>;
@@ -85,6 +89,14 @@ impl HttpClient for AcmeHttpClient {
                 Ok(body) => body.to_bytes(),
                 Err(never) => match never {},
             };
+            // The library sends HEAD for a nonce, and for nothing else.
+            if parts.method == Method::HEAD
+                && let Some(nonce) = transport.lock_next_nonce().take()
+            {
+                let mut response = Response::new(Full::<Bytes>::default());
+                response.headers_mut().insert(REPLAY_NONCE, nonce);
+                return Ok(BytesResponse::from(response));
+            }
             let is_get = parts.method == Method::GET;
             let response = transport.exchange(Request::from_parts(parts, body)).await;
             let response = response.map_err(|error| instant_acme::Error::Other(Box::new(error)))?;
@@ -109,6 +121,7 @@ impl Transport {
             tls: TlsConnector::from(Arc::new(config)),
             idle: Mutex::default(),
             last_response: Mutex::default(),
+            next_nonce: Mutex::default(),
         })
     }
 
@@ -119,6 +132,12 @@ impl Transport {
 
     fn lock_last_response(&self) -> MutexGuard<'_, ResponseInfo> {
         self.last_response
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_next_nonce(&self) -> MutexGuard<'_, Option<HeaderValue>> {
+        self.next_nonce
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,6 +211,8 @@ impl Transport {
 
     fn record_response(&self, method: &Method, response: &Response<Bytes>) {
         let headers = response.headers();
+        let nonce = headers.get(REPLAY_NONCE).cloned();
+        *self.lock_next_nonce() = nonce.filter(|_| has_bad_nonce(response));
         let mut last_response = self.lock_last_response();
         last_response.status = Some(response.status());
         last_response.retry_after = retry_after(headers, SystemTime::now());
@@ -268,6 +289,13 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
     now.checked_add(left.unwrap_or_default())
 }
 
+/// Whether a response refuses the nonce of its request.
+fn has_bad_nonce(response: &Response<Bytes>) -> bool {
+    response.status().is_client_error()
+        && serde_json::from_slice(response.body())
+            .is_ok_and(|problem| is_bad_nonce(&instant_acme::Error::Api(problem)))
+}
+
 /// RFC 9110 §6.6.1.
 fn date(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?.trim()).ok()
@@ -287,6 +315,7 @@ fn alternates(headers: &HeaderMap) -> Vec<String> {
         .collect()
 }
 
+const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 /// For DNS, TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From a request to the end of its response. Let's Encrypt finalizes within seconds.

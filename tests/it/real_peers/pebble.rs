@@ -194,6 +194,24 @@ fn random_bad_nonces_and_a_sleepy_validator_change_nothing() {
 }
 
 #[test]
+fn nine_of_ten_nonces_refused_delay_no_certificate() {
+    let environment = &[("PEBBLE_WFE_NONCEREJECT", "90")];
+    let mut acme = Acme::new(Mood {
+        environment,
+        ..Mood::default()
+    });
+    let names = ["a.test", "b.test", "c.test", "d.test", "e.test", "f.test"];
+    acme.configure("", "", &names.map(|name| (name, ASKS)));
+    acme.serve();
+    for name in names {
+        let shown = acme.issued(name);
+        assert_eq!(shown["acme"]["attempts"]["failed"], 0, "{shown}");
+        assert!(acme.is_trusted(name, 0), "{name}");
+    }
+    assert_eq!(acme.kept("/account.json").len(), 1);
+}
+
+#[test]
 fn a_failed_validation_is_told_and_the_other_challenge_is_tried_next() {
     // Nobody can ask on port 443: only http-01 can work, and tls-alpn-01 is tried first.
     let mut acme = Acme::new(Mood {
