@@ -295,7 +295,8 @@ pub struct BrowserSettings {
 /// Limits on the sizes of one virtual host, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest manifest that is accepted; larger ones get 413. Default 8 MiB.
+    /// The largest manifest that is accepted; larger ones get 413. Default 4 MiB: skopeo and podman
+    /// pull no larger ones.
     pub manifest_bytes: u64,
     /// The largest body of any other request; none by default.
     pub body_bytes: Option<u64>,
@@ -304,7 +305,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            manifest_bytes: 8 << 20,
+            manifest_bytes: 4 << 20,
             body_bytes: None,
         }
     }

@@ -144,7 +144,7 @@ fn every_setting_arrives() {
     let main = "https = [':8443']\nhttp = []\nstate = 'state'\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
         [admin]\nlisten = '127.0.0.1:9180'\n[auth]\naddress_failures = 30\nuser_failures = 40\nfailure_window = '5min'\n\
         [log]\nformat = 'json'\nlevel = 'debug'\naccess = false\n\
-        [limits]\nmanifest = '4 MiB'\nbody = '1 GiB'\nhead = '16 KiB'\nhead_lines = 50\ntarget = 4096\nh2_streams = 10\n\
+        [limits]\nmanifest = '2 MiB'\nbody = '1 GiB'\nhead = '16 KiB'\nhead_lines = 50\ntarget = 4096\nh2_streams = 10\n\
         connections = 20\n\
         [timeouts]\nstall = '1min'\nhandshake = '1s'\nfirst_head = '2s'\nhead = '3s'\nidle = '4s'\nh2_ping = '5s'\ndrain = '6s'\n";
     let domain = "domain = 'ci.example.com'\naliases = ['localhost', '127.0.0.1']\nlisten = [':8443', '[::1]:5000']\n\
@@ -232,7 +232,7 @@ fn every_setting_arrives() {
                     },
                 ),
                 limits: Limits {
-                    manifest_bytes: 4194304,
+                    manifest_bytes: 2097152,
                     body_bytes: None,
                 },
                 timeouts: Timeouts {

@@ -25,7 +25,7 @@ pub(crate) struct MemoryPermit {
     total: OwnedSemaphorePermit,
 }
 
-/// 64 MiB: eight manifests of the default maximum size, some ten thousand of the usual size.
+/// 64 MiB: sixteen manifests of the default maximum size, some ten thousand of the usual size.
 const BUDGET_KIBIBYTES: u32 = 64 << 10;
 /// The part of one user, so that no user locks out all others by sending slowly.
 const USER_KIBIBYTES: u32 = BUDGET_KIBIBYTES / 4;

@@ -349,9 +349,9 @@ async fn manifests_wait_for_memory_unread_and_for_a_limited_time() {
         let answer = tokio::spawn(client.send(request2("PUT", &target).body(body).unwrap()));
         (feed, answer)
     };
-    // Nobody knows how long they will be: 8 MiB each at most, and a user has 16 MiB of the 64 for
+    // Nobody knows how long they will be: 4 MiB each at most, and a user has 16 MiB of the 64 for
     // all.
-    for tag in 0..2 {
+    for tag in 0..4 {
         begun.push(begin(tag));
     }
     settle().await;

@@ -268,6 +268,20 @@ async fn what_is_no_manifest_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
+async fn a_manifest_of_4_mib_is_stored_unless_the_limit_is_another() {
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
+    let kind = [("content-type", "application/x-bytes")];
+    for (length, status) in [(4 << 20, 201), ((4 << 20) + 1, 413)] {
+        let body = vec![b'x'; length];
+        client
+            .ask_with("PUT", "/v2/a/manifests/v1", &kind, body)
+            .await
+            .is(status);
+    }
+}
+
+#[tokio::test]
 async fn a_manifest_over_the_limit_is_refused_however_it_comes() {
     let fixture =
         StoreFixture::with(|domain: Domain| domain.tables("[limits]\nmanifest = \"4 KiB\"")).await;
