@@ -285,16 +285,16 @@ impl Store {
     ) -> Result<PutOutcome, StoreError> {
         let checked = self.run_write(move |_| manifest.check()).await?;
         let (store, repository) = (self.clone(), name.clone());
-        let Some(blob) = checked.first_blob().cloned() else {
+        let Some(required) = checked.first_required().cloned() else {
             let put = move |lock: &_| store.repository(&repository).put(checked, lock);
             return self.locks.write_or_create(name, put).await;
         };
         let put = move |lock: Option<&_>| match lock {
             Some(lock) => store.repository(&repository).put(checked, lock),
-            // A repository that does not exist has no blobs.
+            // A repository that does not exist has nothing.
             None => {
                 checked.check_preconditions(&index::RepositoryIndex::default())?;
-                Err(StoreError::Missing(blob))
+                Err(StoreError::Missing(required))
             }
         };
         self.locks.write(name, put).await

@@ -257,11 +257,12 @@ impl RepositoryCollector<'_> {
     }
 }
 
-/// The blobs that the kept manifests reference, and those of the manifests themselves.
+/// The blobs that the kept manifests reference, also as entries of an index, and those of the
+/// manifests themselves.
 fn needed<'a>(kept: &'a HashSet<Digest>, manifests: &'a ParsedManifests) -> HashSet<&'a Digest> {
     let manifests = kept.iter().filter_map(|digest| manifests.get(digest));
     manifests
-        .flat_map(|manifest| manifest.blobs.iter().map(|blob| &blob.digest))
+        .flat_map(|manifest| manifest.references().map(|reference| &reference.digest))
         .chain(kept)
         .collect()
 }

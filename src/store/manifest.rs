@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 
 use super::error::StoreError;
 use crate::registry::digest::Digest;
@@ -12,9 +13,9 @@ use crate::registry::digest::Digest;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ParsedManifest {
     pub(super) media_type: String,
-    /// The config and the layers, except layers that clients download from other URLs.
+    /// The config and the layers.
     pub(super) blobs: Vec<Descriptor>,
-    /// The manifests that an index lists.
+    /// The entries of an index: manifests, or blobs, as in the cache indexes of BuildKit.
     pub(super) manifests: Vec<Descriptor>,
     /// The manifest that this one refers to; it need not exist.
     pub(super) subject: Option<Digest>,
@@ -27,7 +28,11 @@ pub(super) struct ParsedManifest {
 pub(super) struct Descriptor {
     pub(super) media_type: String,
     pub(super) digest: Digest,
-    pub(super) size: u64,
+    /// `None`: the descriptor gives none. A negative one is wrong.
+    pub(super) size: Option<i64>,
+    /// Whether clients can download it from elsewhere, so that it need not be pushed: base layers
+    /// of Windows, for instance.
+    pub(super) has_urls: bool,
 }
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -39,6 +44,8 @@ const SCHEMA_1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ];
+/// Never a blob, although this type has been withdrawn (OCI image specification 1.1.0-rc2).
+const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,19 +58,30 @@ struct ManifestJson {
     blobs: Option<Vec<DescriptorJson>>,
     manifests: Option<Vec<DescriptorJson>>,
     subject: Option<DescriptorJson>,
-    annotations: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, Option<String>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DescriptorJson {
-    #[serde(default)]
-    media_type: String,
+    media_type: Option<String>,
     digest: String,
-    size: u64,
-    #[serde(default)]
-    urls: Option<Vec<String>>,
+    size: Option<i64>,
+    urls: Option<Vec<IgnoredAny>>,
 }
+
+/// The fields of [`ManifestJson`], as they are written.
+const FIELDS: [&str; 9] = [
+    "schemaVersion",
+    "mediaType",
+    "artifactType",
+    "config",
+    "layers",
+    "blobs",
+    "manifests",
+    "subject",
+    "annotations",
+];
 
 impl ParsedManifest {
     /// Parses a manifest that was pushed with this `Content-Type`.
@@ -85,6 +103,7 @@ impl ParsedManifest {
             return Err(schema_1());
         }
         let own = raw.media_type.as_deref().map(essence);
+        let own = own.filter(|kind| !kind.is_empty());
         if own.is_some_and(|kind| SCHEMA_1.contains(&kind)) {
             return Err(schema_1());
         }
@@ -110,6 +129,11 @@ impl ParsedManifest {
         Self::from_json(media_type, raw)
     }
 
+    /// All blobs and manifests that it references, but not its subject.
+    pub(super) fn references(&self) -> impl Iterator<Item = &Descriptor> {
+        self.blobs.iter().chain(&self.manifests)
+    }
+
     /// Content that is not the JSON of a manifest: valid unless its media type says that it is.
     fn opaque(declared: Option<&str>, error: &serde_json::Error) -> Result<Self, StoreError> {
         match declared {
@@ -124,17 +148,17 @@ impl ParsedManifest {
     }
 
     fn from_json(media_type: String, raw: ManifestJson) -> Result<Self, StoreError> {
-        let config_type = raw.config.as_ref().map(|config| config.media_type.clone());
+        let config_type = raw.config.as_ref();
+        let config_type = config_type.map(|config| config.media_type.clone().unwrap_or_default());
         let lists = [raw.layers, raw.blobs].into_iter().flatten().flatten();
-        let blobs = raw
-            .config
-            .into_iter()
-            .chain(lists.filter(|layer| !layer.is_foreign()));
-        let descriptors =
-            |list: Vec<DescriptorJson>| list.into_iter().map(DescriptorJson::read).collect();
+        let blobs = raw.config.into_iter().chain(lists);
+        let manifests = raw.manifests.into_iter().flatten();
+        let annotations = raw.annotations.into_iter().flatten();
         Ok(Self {
             blobs: blobs.map(DescriptorJson::read).collect::<Result<_, _>>()?,
-            manifests: raw.manifests.map_or(Ok(Vec::new()), descriptors)?,
+            manifests: manifests
+                .map(DescriptorJson::read)
+                .collect::<Result<_, _>>()?,
             subject: raw
                 .subject
                 .map(DescriptorJson::read)
@@ -145,15 +169,64 @@ impl ParsedManifest {
                 .artifact_type
                 .filter(|kind| !kind.is_empty())
                 .or(config_type),
-            annotations: raw.annotations.unwrap_or_default(),
+            annotations: annotations
+                .map(|(key, value)| (key, value.unwrap_or_default()))
+                .collect(),
             media_type,
         })
     }
 }
 
-/// Whether a manifest of this media type lists other manifests.
+/// Whether a manifest of this media type has entries.
 pub(super) fn is_index(media_type: &str) -> bool {
     [OCI_INDEX, DOCKER_LIST].contains(&media_type)
+}
+
+/// Whether an entry of this media type is a manifest. One of any other type may be a blob.
+pub(super) fn is_manifest(media_type: &str) -> bool {
+    let kind = essence(media_type);
+    CHECKED_TYPES.contains(&kind) || SCHEMA_1.contains(&kind) || kind == OCI_ARTIFACT
+}
+
+/// Checks that the fields of a new manifest are written as its specification has them. Clients in
+/// Go ignore the case of their names, so that they would find layers that a collection does not.
+///
+/// Errors: `ManifestInvalid`.
+pub(super) fn check_names(manifest: &ParsedManifest, bytes: &[u8]) -> Result<(), StoreError> {
+    if !CHECKED_TYPES.contains(&manifest.media_type.as_str()) {
+        return Ok(());
+    }
+    let mut names = serde_json::Deserializer::from_slice(bytes);
+    let checked = serde::Deserializer::deserialize_map(&mut names, FieldNames);
+    checked.map_err(|error| StoreError::invalid(format!("the manifest is not valid: {error}")))
+}
+
+/// Reads the names of the fields of an object.
+struct FieldNames;
+
+impl<'de> Visitor<'de> for FieldNames {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            let field = FIELDS.iter().find(|field| fold(field) == fold(&name));
+            if let Some(field) = field.filter(|field| **field != name) {
+                let message = format!("the field {field:?} is written {name:?}");
+                return Err(A::Error::custom(message));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
+/// One text for all names that Go's `encoding/json` takes for the same: `ſ` and `s`, for instance.
+fn fold(name: &str) -> String {
+    name.to_lowercase().to_uppercase()
 }
 
 /// A media type without its parameters.
@@ -167,60 +240,36 @@ fn schema_1() -> StoreError {
     )
 }
 
-/// Checks that a manifest of a known media type has the fields that it needs.
+/// Checks that a manifest of a known media type has the fields that it needs. A list that is
+/// missing is empty.
 fn check_fields(media_type: &str, raw: &ManifestJson) -> Result<(), StoreError> {
+    let is_version_2 = raw.schema_version == Some(2);
     let missing = match media_type {
-        OCI_MANIFEST | DOCKER_MANIFEST => match raw {
-            ManifestJson {
-                schema_version: Some(2),
-                config: Some(_),
-                layers: Some(_),
-                manifests: None,
-                ..
-            } => {
-                return Ok(());
-            }
-            ManifestJson {
-                manifests: Some(_), ..
-            } => "an image manifest must not have manifests",
-            _ => "an image manifest must have schemaVersion 2, a config and layers",
-        },
-        OCI_INDEX | DOCKER_LIST => match raw {
-            ManifestJson {
-                schema_version: Some(2),
-                manifests: Some(_),
-                config: None,
-                layers: None,
-                ..
-            } => {
-                return Ok(());
-            }
-            ManifestJson {
-                manifests: Some(_), ..
-            } => "an image index must have schemaVersion 2 and neither config nor layers",
-            _ => "an image index must have manifests",
-        },
+        OCI_MANIFEST | DOCKER_MANIFEST if raw.manifests.is_some() => {
+            "an image manifest must not have manifests"
+        }
+        OCI_MANIFEST | DOCKER_MANIFEST if !is_version_2 || raw.config.is_none() => {
+            "an image manifest must have schemaVersion 2 and a config"
+        }
+        OCI_INDEX | DOCKER_LIST
+            if !is_version_2 || raw.config.is_some() || raw.layers.is_some() =>
+        {
+            "an image index must have schemaVersion 2 and neither config nor layers"
+        }
         _ => return Ok(()),
     };
     Err(StoreError::invalid(missing))
 }
 
 impl DescriptorJson {
-    /// Whether it is a layer that is not pushed, such as a base layer of Windows: clients download
-    /// it from its URLs.
-    fn is_foreign(&self) -> bool {
-        let foreign =
-            self.media_type.contains("nondistributable") || self.media_type.contains(".foreign.");
-        foreign && self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
-    }
-
     fn read(self) -> Result<Descriptor, StoreError> {
         let digest = Digest::parse(&self.digest)
             .map_err(|_| StoreError::invalid("the manifest has an invalid digest"))?;
         Ok(Descriptor {
-            media_type: self.media_type,
+            media_type: self.media_type.unwrap_or_default(),
             digest,
             size: self.size,
+            has_urls: self.urls.is_some_and(|urls| !urls.is_empty()),
         })
     }
 }
@@ -265,7 +314,7 @@ mod tests {
                 .iter()
                 .map(|blob| blob.size)
                 .collect::<Vec<_>>(),
-            [1, 2]
+            [Some(1), Some(2)]
         );
         assert_eq!(document.artifact_type.as_deref(), Some("application/x"));
         assert!(document.manifests.is_empty() && document.subject.is_none());
@@ -282,19 +331,97 @@ mod tests {
     }
 
     #[test]
-    fn foreign_layers_are_not_referenced() {
+    fn layers_with_urls_are_referenced_but_need_not_be_pushed() {
         let foreign = json!({"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
             "digest": digest(9), "size": 9, "urls": ["https://example.com/layer"]});
-        let document = read("", &with(image(), "layers", json!([foreign]))).unwrap();
-        assert_eq!(document.blobs.len(), 1);
-        let unnamed = with(foreign, "urls", json!([]));
+        let has_urls = |layer: Value| {
+            let document = read("", &with(image(), "layers", json!([layer]))).unwrap();
+            assert_eq!(document.blobs.len(), 2);
+            document.blobs[1].has_urls
+        };
+        assert!(has_urls(foreign.clone()));
+        for urls in [json!([]), Value::Null] {
+            assert!(!has_urls(with(foreign.clone(), "urls", urls)));
+        }
+    }
+
+    #[test]
+    fn null_is_an_empty_list_and_an_empty_text() {
+        let list = json!({"schemaVersion": 2, "manifests": null});
+        for document in [
+            read("", &with(image(), "layers", Value::Null)).unwrap(),
+            read(
+                OCI_MANIFEST,
+                &json!({"schemaVersion": 2, "config": descriptor(1)}),
+            )
+            .unwrap(),
+        ] {
+            assert_eq!((document.blobs.len(), document.manifests.len()), (1, 0));
+        }
+        for kind in [OCI_INDEX, DOCKER_LIST] {
+            assert_eq!(read(kind, &list).unwrap().manifests, []);
+            assert_eq!(
+                read(kind, &json!({"schemaVersion": 2})).unwrap().manifests,
+                []
+            );
+        }
+        for field in [
+            "subject",
+            "annotations",
+            "artifactType",
+            "blobs",
+            "manifests",
+        ] {
+            assert_eq!(
+                read("", &with(image(), field, Value::Null)),
+                read("", &image()),
+                "{field}"
+            );
+        }
+        for kind in [json!(""), Value::Null] {
+            assert!(read(OCI_MANIFEST, &with(image(), "mediaType", kind)).is_ok());
+        }
+        let layer = json!({"mediaType": null, "digest": digest(2), "size": null, "urls": null});
+        let document = read("", &with(image(), "layers", json!([layer]))).unwrap();
         assert_eq!(
-            read("", &with(image(), "layers", json!([unnamed])))
-                .unwrap()
-                .blobs
-                .len(),
-            2
+            (document.blobs[1].size, document.blobs[1].has_urls),
+            (None, false)
         );
+        let annotated = read("", &with(image(), "annotations", json!({"a": null}))).unwrap();
+        assert_eq!(annotated.annotations["a"], "");
+    }
+
+    #[test]
+    fn field_names_that_only_some_clients_understand_are_refused() {
+        let check = |kind: &str, text: &str| {
+            let document = ParsedManifest::read(Some(kind), text.as_bytes()).unwrap();
+            check_names(&document, text.as_bytes()).map_err(|error| error.to_string())
+        };
+        let text = image().to_string();
+        assert_eq!(check(OCI_MANIFEST, &text), Ok(()));
+        for name in ["Layers", "layer\\u017f", "LAYERS"] {
+            let other = text.replace("\"layers\"", &format!("\"{name}\""));
+            let error = check(OCI_MANIFEST, &other).unwrap_err();
+            assert!(error.contains("the field \"layers\" is written"), "{error}");
+            assert_eq!(check("a/b", &other.replace(OCI_MANIFEST, "a/b")), Ok(()));
+        }
+        let annotated = with(image(), "annotations", json!({"Layers": "x"}));
+        assert_eq!(check(OCI_MANIFEST, &annotated.to_string()), Ok(()));
+    }
+
+    #[test]
+    fn an_entry_is_a_manifest_by_its_media_type() {
+        for kind in CHECKED_TYPES.iter().chain(&SCHEMA_1).chain([&OCI_ARTIFACT]) {
+            assert!(is_manifest(kind) && is_manifest(&format!("{kind}; charset=utf-8")));
+        }
+        for kind in [
+            "",
+            "a/b",
+            "application/vnd.buildkit.cacheconfig.v0",
+            "application/json",
+        ] {
+            assert!(!is_manifest(kind), "{kind}");
+        }
     }
 
     #[test]
@@ -306,7 +433,7 @@ mod tests {
             (
                 OCI_MANIFEST,
                 json!({"schemaVersion": 2}),
-                "a config and layers",
+                "schemaVersion 2 and a config",
             ),
             (
                 "",
@@ -320,7 +447,7 @@ mod tests {
             ),
             (
                 "",
-                with(image(), "layers", json!([{"digest": digest(1)}])),
+                with(image(), "layers", json!([{"size": 1}])),
                 "is not valid",
             ),
             ("", json!({"schemaVersion": 2}), "gives a media type"),

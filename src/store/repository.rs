@@ -15,7 +15,7 @@ use super::error::StoreError;
 use super::hash::DigestAlgorithm;
 use super::index::{ManifestEntry, RepositoryIndex};
 use super::layout::{INDEX_FILE, RepositoryLock, StoreLayout, if_exists};
-use super::manifest::{self, ParsedManifest};
+use super::manifest::{self, Descriptor, ParsedManifest};
 use super::precondition::Precondition;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -72,6 +72,7 @@ impl NewManifest {
     /// Errors: `ManifestInvalid`, `DigestMismatch`, `DigestUnsupported`.
     pub(super) fn check(self) -> Result<CheckedManifest, StoreError> {
         let parsed = ParsedManifest::read(self.content_type.as_deref(), &self.bytes)?;
+        manifest::check_names(&parsed, &self.bytes)?;
         let digest = match &self.reference {
             Reference::Tag(_) => DigestAlgorithm::Sha256.digest(&self.bytes),
             Reference::Digest(digest) => DigestAlgorithm::from_digest(digest)?.digest(&self.bytes),
@@ -88,9 +89,13 @@ impl NewManifest {
 }
 
 impl CheckedManifest {
-    /// One of the blobs that it references.
-    pub(super) fn first_blob(&self) -> Option<&Digest> {
-        self.parsed.blobs.first().map(|blob| &blob.digest)
+    /// Something that it references and that must exist.
+    pub(super) fn first_required(&self) -> Option<&Digest> {
+        let ParsedManifest {
+            blobs, manifests, ..
+        } = &self.parsed;
+        let mut required = blobs.iter().filter(|blob| !blob.has_urls).chain(manifests);
+        required.next().map(|descriptor| &descriptor.digest)
     }
 
     pub(super) fn check_preconditions(&self, index: &RepositoryIndex) -> Result<(), StoreError> {
@@ -167,7 +172,8 @@ impl StoredRepository {
         Ok(index)
     }
 
-    /// Adds the manifests of image indexes: other tools list only the image index itself.
+    /// Adds the manifests of image indexes: other tools list only the image index itself. Its
+    /// entries may also be blobs.
     fn list_children(&self, index: &mut RepositoryIndex) -> Result<(), StoreError> {
         let mut waiting: Vec<(Digest, ManifestEntry)> = index
             .manifests()
@@ -179,15 +185,35 @@ impl StoredRepository {
                 .document(&digest, &entry)?
                 .map(|document| document.manifests);
             for child in children.into_iter().flatten() {
-                if index.manifest(&child.digest).is_some() || !self.has(&child.digest)? {
+                if index.manifest(&child.digest).is_some() {
                     continue;
                 }
-                let entry = ManifestEntry::new(child.media_type, child.size, None);
+                let Some(entry) = self.unlisted_manifest(&child)? else {
+                    continue;
+                };
                 index.insert(&child.digest, entry.clone());
                 waiting.push((child.digest, entry));
             }
         }
         Ok(())
+    }
+
+    /// The entry of a manifest that only an image index lists. `None`: it is missing, or a blob.
+    fn unlisted_manifest(&self, child: &Descriptor) -> Result<Option<ManifestEntry>, StoreError> {
+        let Some(size) = self.size(&child.digest)? else {
+            return Ok(None);
+        };
+        let media_type = if manifest::is_manifest(&child.media_type) {
+            child.media_type.clone()
+        } else if child.media_type.is_empty() && size <= MAX_UNTYPED_MANIFEST {
+            match ParsedManifest::read(None, &self.bytes(&child.digest)?) {
+                Ok(document) => document.media_type,
+                Err(_) => return Ok(None),
+            }
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(ManifestEntry::new(media_type, size, None)))
     }
 
     /// Replaces the index. `_lock` must be exclusive.
@@ -252,30 +278,41 @@ impl StoredRepository {
         })
     }
 
-    /// Checks that the blobs and manifests that a manifest references exist with the given sizes.
+    /// Checks that what a manifest references exists with the given sizes.
     fn check_references(
         &self,
         document: &ParsedManifest,
         index: &RepositoryIndex,
     ) -> Result<(), StoreError> {
-        for blob in &document.blobs {
-            let Ok(path) = self.layout.blob(&self.name, &blob.digest) else {
-                return Err(StoreError::Missing(blob.digest.clone()));
-            };
-            let found = if_exists(std::fs::metadata(path))?;
-            let size = found
-                .ok_or_else(|| StoreError::Missing(blob.digest.clone()))?
-                .len();
-            check_size(&blob.digest, blob.size, size)?;
+        for blob in document.blobs.iter().filter(|blob| !blob.has_urls) {
+            check_reference(blob, self.size(&blob.digest)?)?;
         }
-        for manifest in &document.manifests {
-            let found = index.manifest(&manifest.digest);
-            let size = found
-                .ok_or_else(|| StoreError::Missing(manifest.digest.clone()))?
-                .size;
-            check_size(&manifest.digest, manifest.size, size)?;
+        for entry in &document.manifests {
+            check_reference(entry, self.entry_size(entry, index)?)?;
         }
         Ok(())
+    }
+
+    /// The size of an entry of an image index, if it exists. One that is both a manifest and a blob
+    /// counts as a manifest.
+    fn entry_size(
+        &self,
+        entry: &Descriptor,
+        index: &RepositoryIndex,
+    ) -> Result<Option<u64>, StoreError> {
+        match index.manifest(&entry.digest) {
+            Some(manifest) => Ok(Some(manifest.size)),
+            None if manifest::is_manifest(&entry.media_type) => Ok(None),
+            None => self.size(&entry.digest),
+        }
+    }
+
+    /// The size of a blob or of the bytes of a manifest, if they exist.
+    fn size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        let Ok(path) = self.layout.blob(&self.name, digest) else {
+            return Ok(None);
+        };
+        Ok(if_exists(std::fs::metadata(path))?.map(|data| data.len()))
     }
 
     /// Writes the bytes of a manifest as a blob. The caller has the exclusive lock.
@@ -329,10 +366,7 @@ impl StoredRepository {
 
     /// Whether the bytes of a manifest exist.
     pub(super) fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
-        let Ok(path) = self.layout.blob(&self.name, digest) else {
-            return Ok(false);
-        };
-        Ok(if_exists(std::fs::metadata(path))?.is_some())
+        Ok(self.size(digest)?.is_some())
     }
 
     /// Whether a manifest was used within the last `than`.
@@ -389,8 +423,7 @@ impl StoredRepository {
         if index.manifest(digest).is_some() {
             return Err(StoreError::BlobInUse(digest.clone()));
         }
-        let needs =
-            |document: &ParsedManifest| document.blobs.iter().any(|blob| blob.digest == *digest);
+        let needs = |document: &ParsedManifest| document.references().any(|d| d.digest == *digest);
         if let Some(user) = self.first_manifest_where(&index, needs)? {
             return Err(StoreError::BlobInUse(user));
         }
@@ -458,14 +491,20 @@ impl StoredRepository {
     }
 }
 
-fn check_size(digest: &Digest, said: u64, size: u64) -> Result<(), StoreError> {
-    if said == size {
-        return Ok(());
+fn check_reference(descriptor: &Descriptor, found: Option<u64>) -> Result<(), StoreError> {
+    let Descriptor { digest, size, .. } = descriptor;
+    let found = found.ok_or_else(|| StoreError::Missing(digest.clone()))?;
+    match size {
+        Some(said) if u64::try_from(*said) != Ok(found) => Err(StoreError::invalid(format!(
+            "the manifest gives the size of {digest} as {said} bytes, but it has {found}"
+        ))),
+        _ => Ok(()),
     }
-    Err(StoreError::invalid(format!(
-        "the manifest gives the size of {digest} as {said} bytes, but it has {size}"
-    )))
 }
+
+/// The largest file that is read to see whether it is a manifest where no media type says so: that
+/// of the largest manifest that common clients pull.
+const MAX_UNTYPED_MANIFEST: u64 = 4 << 20;
 
 fn damaged(path: &Path, error: &serde_json::Error) -> io::Error {
     let message = format!("{} is damaged: {error}", path.display());

@@ -21,6 +21,7 @@ mod big_blob;
 mod commands;
 mod docker_engine;
 mod first_run;
+mod manifests;
 mod pebble;
 mod pebble_limits;
 mod pebble_many;

@@ -8,6 +8,7 @@ pub mod image;
 // The distribution specification, endpoint by endpoint.
 mod deletes;
 mod early;
+mod index_entries;
 mod lists;
 mod log;
 mod manifests;

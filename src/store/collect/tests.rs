@@ -54,7 +54,8 @@ impl Graph {
             document.manifests.push(Descriptor {
                 media_type,
                 digest: number(*child),
-                size: 1,
+                size: Some(1),
+                has_urls: false,
             });
         }
         for (n, subject) in &self.about {

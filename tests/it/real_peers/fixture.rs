@@ -249,7 +249,8 @@ impl RegistriesFixture {
     }
 }
 
-fn start_registry(name: &'static str, domain: &Domain, path: &Path) -> Process {
+/// Starts docker-registry for a domain.
+pub fn start_registry(name: &'static str, domain: &Domain, path: &Path) -> Process {
     let (registry, port) = (domain.registry(), domain.registry_port);
     let yaml = format!(
         "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {}/{name}}}, delete: {{enabled: true}}}}\n\

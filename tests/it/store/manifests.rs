@@ -240,7 +240,7 @@ async fn what_is_no_manifest_is_refused_with_a_sentence() {
         (
             MANIFEST,
             r#"{"schemaVersion":2}"#,
-            "an image manifest must have schemaVersion 2, a config and layers",
+            "an image manifest must have schemaVersion 2 and a config",
         ),
         (
             INDEX,
