@@ -70,8 +70,11 @@ async fn line(
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let (parts, body) = request.into_parts();
-    classify::check(conn, &parts)?;
-    let site = locate::locate(sites, conn, &parts)?;
+    let site = match classify::check(conn, &parts) {
+        Ok(()) => locate::locate(sites, conn, &parts),
+        Err(rejection) => Err(rejection),
+    };
+    let site = site.map_err(|rejection| token::to_endpoint(parts.uri.path(), rejection))?;
     record.located(site);
     let mut cx = RequestContext {
         gateway,
@@ -84,6 +87,7 @@ async fn line(
     if let Some(endpoint) = token::endpoint(site, cx.parts.uri.path()) {
         return Box::pin(token::answer(&mut cx, endpoint, body)).await;
     }
+    classify::check_target_length(conn, &cx.parts)?;
     let target = classify::classify(site, &cx.parts)?;
     cx.record.called(&target);
     let Authorized { grant, hidden_by } = match grant(&mut cx, target).await {
@@ -131,9 +135,9 @@ async fn authenticate(
         _ if authenticate::is_anonymous_request(site, target, headers) => {
             Ok(Identity::Anonymous.into())
         }
-        (Some(tokens), RequestTarget::Call(_)) => {
-            bearer::authenticate(tokens, site, headers).map(Authenticated::from)
-        }
+        (Some(tokens), RequestTarget::Call(_)) => bearer::authenticate(tokens, site, headers)
+            .await
+            .map(Authenticated::from),
         (None, _) | (_, RequestTarget::Page(_)) => {
             let verifier = &cx.gateway.verifier;
             let budgets = &cx.sites.snapshot.failures;

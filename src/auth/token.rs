@@ -3,6 +3,7 @@
 //! A token has its user and the granted scopes as an upper bound: the access rules and the user's
 //! password entry are checked again with every request.
 
+mod access_lists;
 mod cache;
 mod claims;
 mod entry_key;
@@ -23,7 +24,8 @@ use super::UserName;
 use super::htpasswd::Htpasswd;
 use crate::crypto;
 use crate::state_file::{FileChange, FileWatch};
-use cache::{CachedToken, TokenCache};
+use access_lists::{AccessList, AccessLists};
+use cache::{CachedAccess, CachedToken, TokenCache};
 pub use claims::TokenAccess;
 use claims::{Claims, seconds};
 pub(crate) use entry_key::EntryKey;
@@ -36,6 +38,7 @@ pub struct Tokens {
     state: PathBuf,
     keys: ArcSwap<Keys>,
     refresh_tokens: Arc<RefreshTokens>,
+    access_lists: Arc<AccessLists>,
     cache: TokenCache,
     keys_watch: Mutex<FileWatch>,
     validation: Validation,
@@ -77,6 +80,9 @@ pub enum InvalidToken {
     Expired,
     #[error("the token is not valid yet")]
     Early,
+    /// Its access is in a list that is not kept any more, or not known to this process.
+    #[error("what the token was given for is not known any more")]
+    ListUnknown,
     /// The user was deleted or has another password.
     #[error("the user of the token was deleted, or has another password")]
     UserChanged,
@@ -104,6 +110,7 @@ impl Tokens {
             state: state.to_owned(),
             keys: ArcSwap::from_pointee(keys),
             refresh_tokens: Arc::new(RefreshTokens::open(state)?),
+            access_lists: Arc::new(AccessLists::new(state)),
             cache: TokenCache::new().ok_or(KeysError::NoRandomness)?,
             keys_watch: Mutex::new(keys_watch),
             validation,
@@ -129,15 +136,25 @@ impl Tokens {
             (user.to_string(), entry.to_owned())
         });
         let iat = seconds(now);
+        let exp = iat.saturating_add(lifetime.as_secs());
+        let (entries, access_list) = match AccessList::of_long(bearer, access) {
+            Some(list) => {
+                let id = list.id.to_string();
+                self.access_lists.remember(list, exp);
+                (Vec::new(), Some(id))
+            }
+            None => (access.to_entries(), None),
+        };
         let claims = Claims {
             iss: domain.to_owned(),
             sub,
             aud: domain.to_owned(),
-            exp: iat.saturating_add(lifetime.as_secs()),
+            exp,
             nbf: iat.saturating_sub(CLOCK_MARGIN),
             iat,
             jti: random_id(),
-            access: access.to_entries(),
+            access: entries,
+            access_list,
             entry,
         };
         let mut header = Header::new(ALGORITHM);
@@ -177,16 +194,42 @@ impl Tokens {
         if now < known.begins {
             return Err(InvalidToken::Early);
         }
-        let access = known.access.clone();
-        if known.user.is_empty() {
-            return Ok(Verified { user: None, access });
+        let user = match users.claim(&known.user).user {
+            _ if known.user.is_empty() => None,
+            Some(user) if self.entry_tag(domain, user, users) == known.entry => Some(user.clone()),
+            Some(_) | None => return Err(InvalidToken::UserChanged),
+        };
+        let access = match &known.access {
+            CachedAccess::InToken(access) => access.clone(),
+            CachedAccess::InList(id) => {
+                let list = self.access_lists.get(id, user.is_some());
+                list.ok_or(InvalidToken::ListUnknown)?
+            }
+        };
+        Ok(Verified { user, access })
+    }
+
+    /// Writes the list of a token that is to be issued, if it has one and a user: so that a restart
+    /// does not lose it, and the other processes with the same state directory find it.
+    pub async fn write_list(&self, bearer: Bearer<'_>, access: &TokenAccess, now: SystemTime) {
+        if bearer.user.is_some()
+            && let Some(list) = AccessList::of_long(bearer, access)
+        {
+            self.access_lists.write(list, now).await;
         }
-        match users.claim(&known.user).user {
-            Some(user) if self.entry_tag(domain, user, users) == known.entry => Ok(Verified {
-                user: Some(user.clone()),
-                access,
-            }),
-            Some(_) | None => Err(InvalidToken::UserChanged),
+    }
+
+    /// Reads the list of a token that [`Self::verify`] has refused as [`InvalidToken::ListUnknown`].
+    pub async fn read_list(&self, token: &str) {
+        let Some(known) = self.cache.get(&self.cache.tag(token)) else {
+            return;
+        };
+        if let CachedAccess::InList(id) = known.access
+            && !known.user.is_empty()
+        {
+            self.access_lists
+                .read(id, &known.issuer, &known.user, known.refused_from)
+                .await;
         }
     }
 

@@ -11,7 +11,7 @@ use super::obligations::Obligations;
 use super::rejection::Rejection;
 use super::site::Site;
 use super::target::RequestTarget;
-use crate::auth::token::{TokenAccess, Tokens, Verified};
+use crate::auth::token::{InvalidToken, TokenAccess, Tokens, Verified};
 use crate::clock;
 use crate::registry::call::{Call, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
@@ -21,7 +21,7 @@ use crate::registry::scope::{Resource, Right, Rights};
 ///
 /// Errors: 401 for no token, for other credentials, and for an invalid or expired token; 400 for
 /// two Authorization headers. [`challenged`] adds the challenge.
-pub(crate) fn authenticate(
+pub(crate) async fn authenticate(
     tokens: &Tokens,
     site: &Site,
     headers: &HeaderMap,
@@ -35,13 +35,14 @@ pub(crate) fn authenticate(
             "only tokens are accepted here: get one at /token",
         ));
     };
-    let users = site.users.current();
-    let verified = tokens.verify(
-        token,
-        site.host.domain.as_str(),
-        &users,
-        clock::time_of_day(),
-    );
+    let domain = site.host.domain.as_str();
+    let verify = || tokens.verify(token, domain, &site.users.current(), clock::time_of_day());
+    let mut verified = verify();
+    if matches!(verified, Err(InvalidToken::ListUnknown)) {
+        // Boxed to keep this rare future out of every request's future.
+        Box::pin(tokens.read_list(token)).await;
+        verified = verify();
+    }
     let verified = verified.map_err(Rejection::invalid_token)?;
     // Issued when the domain still allowed anonymous access.
     if verified.user.is_none() && site.host.auth.anonymous.actions().is_empty() {

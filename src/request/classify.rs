@@ -11,7 +11,7 @@ use super::conn_info::ConnInfo;
 use super::headers;
 use super::rejection::Rejection;
 use super::site::Site;
-use super::target::{self, PageAccess, RequestTarget};
+use super::target::{self, PageAccess, RequestTarget, TOKEN_PATH};
 use crate::registry::call::{Call, CallError};
 
 /// Rejects requests that are invalid for every host, path and user.
@@ -37,8 +37,8 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     else {
         return Err(Rejection::bad_request("the request target is not valid"));
     };
-    if target.as_str().len() > conn.target_bytes {
-        return Err(Rejection::target_too_long());
+    if target.path() != TOKEN_PATH {
+        check_target_length(conn, parts)?;
     }
     if !has_unambiguous_framing(&parts.headers) {
         return Err(Rejection::bad_request(
@@ -47,6 +47,16 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     }
     if parts.headers.len() > conn.head_lines {
         return Err(Rejection::head_too_large());
+    }
+    Ok(())
+}
+
+/// Rejects a target that is too long. Targets of the token endpoint may have what the head may have:
+/// clients write a scope for each repository into them.
+pub(crate) fn check_target_length(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
+    let target = parts.uri.path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > conn.target_bytes) {
+        return Err(Rejection::target_too_long());
     }
     Ok(())
 }

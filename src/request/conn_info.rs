@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::forwarded;
 use crate::config::network::TrustedProxies;
@@ -27,7 +27,8 @@ pub struct ConnInfo {
     pub target_bytes: usize,
     /// The maximum number of header lines.
     pub head_lines: usize,
-    /// Limits the forms of this connection that are read at once: they come before a login.
+    /// Limits the memory of the token requests that this connection makes at once: they come before
+    /// a login. A permit for each KiB.
     form_permits: Arc<Semaphore>,
     /// The client's address.
     address: IpAddr,
@@ -52,7 +53,7 @@ impl ConnInfo {
         // An IPv4 client on an IPv6 socket has an IPv4-mapped address.
         let address = peer.ip().to_canonical();
         let client = to_header_value(address);
-        let form_permits = Arc::new(Semaphore::new(MAX_FORMS));
+        let form_permits = Arc::new(Semaphore::new(MAX_FORMS_KIB));
         Self {
             listener,
             peer,
@@ -88,9 +89,11 @@ impl ConnInfo {
         self.address
     }
 
-    /// Waits until one more form of this connection may be held in memory.
-    pub(crate) async fn form_permit(&self) -> Option<SemaphorePermit<'_>> {
-        self.form_permits.acquire().await.ok()
+    /// Waits until one more token request of this connection, of so many bytes, may be held in
+    /// memory.
+    pub(crate) async fn form_permit(&self, bytes: usize) -> FormPermit {
+        let permits = self.form_permits.clone();
+        FormPermit(permits.acquire_many_owned(form_kib(bytes)).await.ok())
     }
 
     /// The client's address, as the log shows it and the upstream is told.
@@ -99,8 +102,27 @@ impl ConnInfo {
     }
 }
 
-/// Of 16 KiB each: half of the memory that a connection may take before a login.
-const MAX_FORMS: usize = 8;
+/// The memory of a token request, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct FormPermit(Option<OwnedSemaphorePermit>);
+
+impl FormPermit {
+    /// Gives back what a request of so many bytes does not need.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        if let Some(permit) = &mut self.0 {
+            let needed = form_kib(bytes) as usize;
+            drop(permit.split(permit.num_permits().saturating_sub(needed)));
+        }
+    }
+}
+
+fn form_kib(bytes: usize) -> u32 {
+    let kib = bytes.div_ceil(1024).clamp(1, MAX_FORMS_KIB);
+    u32::try_from(kib).unwrap_or(u32::MAX)
+}
+
+/// Half of the memory that a connection may take before a login.
+const MAX_FORMS_KIB: usize = 128;
 
 fn to_header_value(address: IpAddr) -> HeaderValue {
     HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII")

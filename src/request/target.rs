@@ -52,6 +52,9 @@ pub(crate) enum TokenEndpoint {
     Keys,
 }
 
+/// The path of [`TokenEndpoint::Token`].
+pub(crate) const TOKEN_PATH: &str = "/token";
+
 /// Whether responses of this path are for registry clients rather than for people.
 pub(crate) fn is_api(path: &str) -> bool {
     ["/v2", "/v1"].iter().any(|root| {

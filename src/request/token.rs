@@ -16,7 +16,7 @@ use super::body::ResponseBody;
 use super::context::RequestContext;
 use super::rejection::Rejection;
 use super::site::Site;
-use super::target::TokenEndpoint;
+use super::target::{TOKEN_PATH, TokenEndpoint};
 use super::{admit, authenticate};
 use crate::auth::basic::Credentials;
 use crate::auth::token::refresh::Holder;
@@ -31,9 +31,19 @@ use form::{PresentedCredentials, TokenRequest};
 pub(crate) fn endpoint(site: &Site, path: &str) -> Option<TokenEndpoint> {
     site.tokens.as_ref()?;
     match path {
-        "/token" => Some(TokenEndpoint::Token),
+        TOKEN_PATH => Some(TokenEndpoint::Token),
         "/.well-known/jwks.json" => Some(TokenEndpoint::Keys),
         _ => None,
+    }
+}
+
+/// The rejection of a request whose site is not known: for one of the token endpoint it is what
+/// clients of that can read.
+pub(crate) fn to_endpoint(path: &str, rejection: Rejection) -> Rejection {
+    if path == TOKEN_PATH {
+        rejection.at_token_endpoint()
+    } else {
+        rejection
     }
 }
 
@@ -91,7 +101,8 @@ struct TokenResponse<'a> {
     /// From the moment at which the client reads it. Without an `issued_at`: clients add the two, and
     /// compare a time of this clock with their own.
     expires_in: u64,
-    scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
 }
@@ -113,14 +124,15 @@ impl TokenIssuer<'_, '_> {
             user.as_ref(),
             self.cx.conn.client_address(),
             &request.scopes,
-        );
+        )
+        .await;
         let refresh_token = match (&user, &request.presented) {
             (Some(user), PresentedCredentials::Password(_)) if request.offline => {
                 self.refresh_token(user, &request.client).await
             }
             _ => None,
         };
-        self.response(user.as_ref(), &access, refresh_token)
+        self.response(user.as_ref(), &access, refresh_token).await
     }
 
     /// Errors: 401 with a Basic challenge for wrong credentials, and without credentials unless
@@ -233,7 +245,7 @@ impl TokenIssuer<'_, '_> {
         }
     }
 
-    fn response(
+    async fn response(
         &self,
         user: Option<&UserName>,
         access: &TokenAccess,
@@ -249,6 +261,7 @@ impl TokenIssuer<'_, '_> {
             domain,
             user: user.zip(entry.as_deref()),
         };
+        self.tokens.write_list(bearer, access, now).await;
         let token = self
             .tokens
             .issue(bearer, access, self.settings.lifetime, now)
@@ -256,12 +269,13 @@ impl TokenIssuer<'_, '_> {
                 tracing::error!(domain, %error, "token could not be issued");
                 Rejection::token_unavailable()
             })?;
+        let scope = access.to_scopes();
         let answer = TokenResponse {
             token: &token,
             access_token: &token,
             token_type: "Bearer",
             expires_in: self.settings.lifetime.as_secs(),
-            scope: &access.to_scopes(),
+            scope: (scope.len() <= MAX_SCOPE_BYTES).then_some(&scope),
             refresh_token: refresh_token.as_ref().map(|token| token.as_str()),
         };
         let text = serde_json::to_string(&answer).map_err(|_| Rejection::token_unavailable())?;
@@ -285,3 +299,7 @@ fn document(
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     response
 }
+
+/// Longer ones are left out: no client is known that reads them, and the responses that a client
+/// does not read take memory.
+const MAX_SCOPE_BYTES: usize = 2048;

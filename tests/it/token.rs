@@ -7,5 +7,6 @@ mod changes;
 mod endpoint;
 mod fixture;
 mod kept_passwords;
+mod many;
 mod mounts;
 mod refresh;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::CLOCK_MARGIN;
+use super::access_lists::ListId;
 use super::claims::{Claims, TokenAccess};
 use crate::auth::cache::{BoundedCache, Expiring};
 use crate::auth::credential_tag::CredentialTag;
@@ -18,7 +19,14 @@ pub(super) struct CachedToken {
     pub(super) begins: u64,
     /// The first second in which it is refused: after its `exp` and the margin.
     pub(super) refused_from: u64,
-    pub(super) access: Arc<TokenAccess>,
+    pub(super) access: CachedAccess,
+}
+
+/// The access of a token.
+pub(super) enum CachedAccess {
+    InToken(Arc<TokenAccess>),
+    /// In the list with this id: lists have a bound on their memory, tokens one on their number.
+    InList(ListId),
 }
 
 impl CachedToken {
@@ -32,9 +40,14 @@ impl CachedToken {
             iat: _,
             jti: _,
             access,
+            access_list,
             entry,
         } = claims;
-        let access = Arc::new(TokenAccess::from_entries(&access));
+        let list = access_list.as_deref().and_then(ListId::parse);
+        let access = match list {
+            Some(id) => CachedAccess::InList(id),
+            None => CachedAccess::InToken(Arc::new(TokenAccess::from_entries(&access))),
+        };
         Self {
             issuer: iss,
             audience: aud,
@@ -109,5 +122,5 @@ const MAX_TOKENS: usize = 4096;
 /// Where anonymous clients get tokens, one client may fill the cache on a thread that serves
 /// requests: at this number, each of its tokens costs the comparison of eight others.
 const EVICTED_TOKENS: usize = MAX_TOKENS / 8;
-/// Longer tokens are for many repositories, and are verified each time.
+/// Longer tokens are for some dozens of repositories, and are verified each time.
 const MAX_TOKEN_BYTES: usize = 2048;

@@ -328,6 +328,7 @@ fn the_cache_of_tokens_is_bounded() {
         iat: 0,
         jti: String::new(),
         access: Vec::new(),
+        access_list: None,
         entry: String::new(),
     };
     let insert = |number: u32, bytes| {

@@ -14,18 +14,22 @@ use crate::registry::call::pairs;
 use crate::registry::host::Authority;
 use crate::registry::scope::Scope;
 use crate::request::admit;
-use crate::request::conn_info::ConnInfo;
+use crate::request::conn_info::{ConnInfo, FormPermit};
 use crate::request::rejection::{OauthError, Rejection};
 use crate::request::site::Site;
 
 /// A request for a token.
 pub(super) struct TokenRequest {
     pub(super) presented: PresentedCredentials,
-    pub(super) scopes: Vec<Scope>,
+    /// Valid scopes that are separated by spaces: parsed ones would take several times the memory
+    /// while the password is checked.
+    pub(super) scopes: String,
     /// The `client_id`.
     pub(super) client: String,
     /// Whether the client requests a refresh token.
     pub(super) offline: bool,
+    /// Counts its memory while it is answered.
+    _permit: FormPermit,
 }
 
 /// The credentials that a client presents.
@@ -46,7 +50,12 @@ pub(super) async fn read(
     body: Incoming,
 ) -> Result<TokenRequest, Rejection> {
     match parts.method {
-        Method::GET => from_query(site, parts),
+        Method::GET => {
+            let length = parts.uri.query().unwrap_or_default().len();
+            let permit = tokio::time::timeout(FORM_TIMEOUT, conn.form_permit(length)).await;
+            let permit = permit.map_err(|_| Rejection::form_stalled())?;
+            from_query(site, parts, permit)
+        }
         Method::POST => {
             // Rejects two Authorization headers, although forms carry the credentials.
             admit::authorization(&parts.headers)?;
@@ -55,15 +64,15 @@ pub(super) async fn read(
                     "the Content-Type is not application/x-www-form-urlencoded",
                 ));
             }
-            let form = read_form(conn, body).await?;
+            let (form, permit) = read_form(conn, &parts.headers, body).await?;
             let form = std::str::from_utf8(&form).map_err(|_| invalid("the form is not text"))?;
-            from_form(site, form)
+            from_form(site, form, permit)
         }
         _ => Err(Rejection::method_not_allowed("GET, POST")),
     }
 }
 
-fn from_query(site: &Site, parts: &Parts) -> Result<TokenRequest, Rejection> {
+fn from_query(site: &Site, parts: &Parts, permit: FormPermit) -> Result<TokenRequest, Rejection> {
     let fields = Fields::parse(parts.uri.query().unwrap_or_default())?;
     let presented = match admit::credentials(site, &parts.headers)? {
         Some(credentials)
@@ -83,10 +92,10 @@ fn from_query(site: &Site, parts: &Parts) -> Result<TokenRequest, Rejection> {
         None => PresentedCredentials::None,
     };
     let offline = matches!(fields.offline_token.as_deref(), Some("true" | "1"));
-    fields.into_request(site, presented, offline)
+    fields.into_request(site, presented, offline, permit)
 }
 
-fn from_form(site: &Site, form: &str) -> Result<TokenRequest, Rejection> {
+fn from_form(site: &Site, form: &str, permit: FormPermit) -> Result<TokenRequest, Rejection> {
     let fields = Fields::parse(form)?;
     let unauthorized = |message| Rejection::unauthorized(site, message);
     let presented = match fields.grant_type.as_deref() {
@@ -116,7 +125,7 @@ fn from_form(site: &Site, form: &str) -> Result<TokenRequest, Rejection> {
         None => return Err(invalid("`grant_type` is missing")),
     };
     let offline = fields.access_type.as_deref() == Some("offline");
-    fields.into_request(site, presented, offline)
+    fields.into_request(site, presented, offline, permit)
 }
 
 /// The supported fields; others are ignored. An empty one counts as missing.
@@ -172,6 +181,7 @@ impl<'a> Fields<'a> {
         site: &Site,
         presented: PresentedCredentials,
         offline: bool,
+        permit: FormPermit,
     ) -> Result<TokenRequest, Rejection> {
         if let Some(service) = &self.service {
             let is_ours =
@@ -180,31 +190,24 @@ impl<'a> Fields<'a> {
                 return Err(invalid("`service` is another registry's"));
             }
         }
-        let scopes = || {
-            self.scopes
-                .iter()
-                .flat_map(|scopes| scopes.split(' '))
-                .filter(|scope| !scope.is_empty())
-        };
-        if scopes().count() > MAX_SCOPES || scopes().map(str::len).sum::<usize>() > MAX_SCOPES_BYTES
-        {
-            return Err(Rejection::oauth(
-                OauthError::InvalidScope,
-                "too many scopes for one token: ask for fewer at once",
-            ));
-        }
-        let scopes = scopes().map(|scope| {
+        let scopes = self.scopes.join(" ");
+        for scope in split_scopes(&scopes) {
             Scope::parse(scope)
-                .map_err(|e| Rejection::oauth(OauthError::InvalidScope, e.to_string()))
-        });
-        let scopes = scopes.collect::<Result<_, _>>()?;
+                .map_err(|e| Rejection::oauth(OauthError::InvalidScope, e.to_string()))?;
+        }
         Ok(TokenRequest {
             presented,
             scopes,
             client: self.client_id.unwrap_or_default().into_owned(),
             offline,
+            _permit: permit,
         })
     }
+}
+
+/// The scopes of a text (RFC 6749 §3.3).
+pub(super) fn split_scopes(text: &str) -> impl Iterator<Item = &str> {
+    text.split(' ').filter(|scope| !scope.is_empty())
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
@@ -218,22 +221,35 @@ fn is_form(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-async fn read_form(conn: &ConnInfo, body: Incoming) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+async fn read_form(
+    conn: &ConnInfo,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<(Zeroizing<Vec<u8>>, FormPermit), Rejection> {
+    let too_large = || Rejection::body_too_large(MAX_FORM_BYTES as u64);
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = length.unwrap_or(MAX_FORM_BYTES);
+    if length > MAX_FORM_BYTES {
+        return Err(too_large());
+    }
     let collected = async {
-        let _permit = conn.form_permit().await;
+        let mut permit = conn.form_permit(length).await;
         let mut body = Limited::new(body, MAX_FORM_BYTES);
-        let mut form = Zeroizing::new(Vec::with_capacity(1024));
+        // Of its final size if it is known, so that no copy of a password stays behind.
+        let mut form = Zeroizing::new(Vec::with_capacity(length));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 if error.is::<LengthLimitError>() {
-                    Rejection::body_too_large(MAX_FORM_BYTES as u64)
+                    too_large()
                 } else {
                     invalid("the form ended early")
                 }
             })?;
             form.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
         }
-        Ok(form)
+        permit.shrink(form.len());
+        Ok((form, permit))
     };
     tokio::time::timeout(FORM_TIMEOUT, collected)
         .await
@@ -244,12 +260,9 @@ fn invalid(message: &'static str) -> Rejection {
     Rejection::oauth(OauthError::InvalidRequest, message)
 }
 
-/// Scopes of 8 KiB, three times as long when every colon and slash is encoded as a long query may
-/// not be, and a password.
-const MAX_FORM_BYTES: usize = 16 << 10;
-/// A token of so many must still fit into the head of a request, which may have 32 KiB by default.
-const MAX_SCOPES_BYTES: usize = 8 << 10;
-const MAX_SCOPES: usize = 100;
+/// Scopes for 800 repositories with names of 50 characters: what a tool requests that mirrors a
+/// whole catalog. Nothing else bounds their number.
+const MAX_FORM_BYTES: usize = 64 << 10;
 /// From the head of the request to the end of the form.
 const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -256,20 +256,14 @@ async fn malformed_token_requests_get_oauth_errors() {
     ] {
         invalid("invalid_request")(fixture.get_token(alice, query).await);
     }
-    let many = "scope=repository:a:pull&".repeat(101);
-    let long = format!("scope=repository:{}:pull&", "a".repeat(200)).repeat(28);
-    let longer = "scope=".to_owned() + &format!("repository:{}:pull ", "a".repeat(4100)).repeat(2);
     for query in [
         "scope=a",
         "scope=repository:a:pull%00",
         "scope=repository:a%20b:pull",
-        &many,
     ] {
         invalid("invalid_scope")(fixture.get_token(alice, query).await);
     }
-    fixture.get_token(alice, &long).await.is(200);
     let form = |more: &str| format!("grant_type=password&username=alice&password=secret&{more}");
-    invalid("invalid_scope")(fixture.post_form(&form(&longer)).await);
     for body in [
         "",
         "username=alice&password=secret",
@@ -296,7 +290,7 @@ async fn malformed_token_requests_get_oauth_errors() {
                 .await,
         );
     }
-    let large = form(&format!("x={}", "x".repeat(16 << 10)));
+    let large = form(&format!("x={}", "x".repeat(64 << 10)));
     fixture
         .post_form(&large)
         .await
