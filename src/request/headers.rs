@@ -76,14 +76,13 @@ const SPOOFABLE: [&str; 19] = [
     "proxy",
 ];
 
-/// Removes the headers of one connection, those that `Connection` names included.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes the headers that `Connection` names.
+fn remove_named_by_connection(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
     }
-    remove_where(headers, |name| HOP_BY_HOP.contains(name));
 }
 
 /// Compares each name once: most heads contain none of the removed headers, and a lookup by name
@@ -147,10 +146,10 @@ pub(crate) fn correct_upload_type(headers: &mut HeaderMap) {
 /// Turns the headers of a client into those of the upstream request, except for Host and
 /// Authorization.
 pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: HeaderValue) {
-    remove_hop_by_hop(headers);
+    remove_named_by_connection(headers);
     // hyper answers Expect itself when the body is first polled.
     remove_where(headers, |name| {
-        *name == header::EXPECT || is_spoofable(name)
+        HOP_BY_HOP.contains(name) || *name == header::EXPECT || is_spoofable(name)
     });
     join_cookies(headers);
     headers.insert(X_FORWARDED_FOR, conn.client().clone());
@@ -186,8 +185,10 @@ pub fn from_page(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
-    remove_hop_by_hop(headers);
-    remove_where(headers, |name| HOP_SPECIFIC.contains(name));
+    remove_named_by_connection(headers);
+    remove_where(headers, |name| {
+        HOP_BY_HOP.contains(name) || HOP_SPECIFIC.contains(name)
+    });
 }
 
 /// Headers about the upstream itself or the connection to it. Its challenge would replace ours in

@@ -303,22 +303,35 @@ pub(crate) fn encode_value(text: &str) -> PercentEncode<'_> {
 
 /// Decodes `+` and percent-encoded bytes (WHATWG URL §5.1), but refuses malformed escapes.
 fn decode(text: &str) -> Result<Cow<'_, [u8]>, QueryError> {
+    // Without a branch for each byte, so that the long `_state` of an upload is scanned by vectors.
+    let is_encoded = |so_far: bool, byte: u8| so_far | (byte == b'%') | (byte == b'+');
+    if !text.bytes().fold(false, is_encoded) {
+        return Ok(Cow::Borrowed(text.as_bytes()));
+    }
     if !has_valid_escapes(text) {
         return Err(QueryError::Encoding);
     }
-    Ok(if text.contains('+') {
-        let text = text.replace('+', " ");
-        Cow::Owned(percent_decode(text.as_bytes()).collect())
-    } else {
-        percent_decode(text.as_bytes()).into()
-    })
+    let mut decoded = Vec::with_capacity(text.len());
+    for (number, part) in text.split('+').enumerate() {
+        if number > 0 {
+            decoded.push(b' ');
+        }
+        // Byte by byte only up to the last escape: a digest has one, before its digits.
+        let end = part.rfind('%').map_or(0, |escape| escape + 3);
+        let (escaped, plain) = part
+            .as_bytes()
+            .split_at_checked(end)
+            .ok_or(QueryError::Encoding)?;
+        decoded.extend(percent_decode(escaped));
+        decoded.extend_from_slice(plain);
+    }
+    Ok(Cow::Owned(decoded))
 }
 
 /// Whether two hexadecimal digits follow each percent sign.
 fn has_valid_escapes(text: &str) -> bool {
-    let mut after_percent = text.as_bytes().split(|byte| *byte == b'%').skip(1);
-    after_percent.all(|rest| {
-        let digits = rest.first_chunk::<2>();
+    text.split('%').skip(1).all(|rest| {
+        let digits = rest.as_bytes().first_chunk::<2>();
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     })
 }
