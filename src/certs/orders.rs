@@ -32,6 +32,7 @@ use self::domain::ScheduledDomain;
 use self::domain_state::{AttemptOutcome, DomainState};
 use self::plan::Plan;
 use self::step::StepResult;
+use crate::certs::renewal::Validity;
 use crate::certs::served::manager::Certificates;
 use crate::certs::served::report::AcmeStatus;
 use crate::config::snapshot::Snapshot;
@@ -168,12 +169,24 @@ impl Issuer {
         let StepResult { state, status, outcome } = step.unwrap_or_else(|error| {
             tracing::error!(domain = %name, %error, "certificate task panicked, please report this");
             // A step that has panicked would panic again at once. Other domains go on.
-            let state = DomainState::Waiting { until: self.context.now() + PANIC_RETRY_DELAY, why: PANIC_MESSAGE.to_owned() };
+            let until = self.retry_after_panic(&domain.host.domain);
+            let state = DomainState::Waiting { until, why: PANIC_MESSAGE.to_owned() };
             let status = AcmeStatus { error: Some(PANIC_MESSAGE.to_owned()), ..domain.status.clone() };
             StepResult { state, status, outcome: Some(AttemptOutcome::Failed) }
         });
         domain.status = status;
         domain.end(state, outcome);
+    }
+
+    /// After an hour, or after half of what is left of the domain's certificate.
+    fn retry_after_panic(&self, domain: &HostName) -> SystemTime {
+        let now = self.context.now();
+        let issued = self.context.certificates.issued(domain);
+        let left = issued.map(|issued| Validity::of(&issued.certificate.facts).left(now));
+        let by_life = left.filter(|left| !left.is_zero()).map(|left| left / 2);
+        now + by_life.map_or(PANIC_RETRY_DELAY, |by_life| {
+            by_life.clamp(MIN_PANIC_RETRY_DELAY, PANIC_RETRY_DELAY)
+        })
     }
 
     /// The time until the next step, at most a minute so that a change of the clock is noticed.
@@ -210,7 +223,8 @@ impl Issuer {
 const MAX_CONCURRENT_STEPS: usize = 8;
 const MAX_IDLE: Duration = Duration::from_mins(1);
 const PANIC_RETRY_DELAY: Duration = Duration::from_hours(1);
-const PANIC_MESSAGE: &str = "internal error, see the log; the next attempt follows in an hour";
+const MIN_PANIC_RETRY_DELAY: Duration = Duration::from_mins(1);
+const PANIC_MESSAGE: &str = "internal error, see the log; another attempt follows";
 
 #[cfg(test)]
 mod tests;

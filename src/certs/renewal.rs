@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::inspect::Rfc3339;
+use super::inspect::{CertificateFacts, Rfc3339};
 
 /// Whether less than a third of the lifetime is left. A certificate that is not valid yet is due
 /// too: it was issued by a wrong clock. For certificates of the internal CA, which cost nothing.
@@ -20,12 +20,20 @@ pub(crate) fn is_due(now: SystemTime, not_before: SystemTime, not_after: SystemT
 
 /// The period of validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Validity {
+pub struct Validity {
     pub not_before: SystemTime,
     pub not_after: SystemTime,
 }
 
 impl Validity {
+    /// The period of a certificate.
+    pub(crate) fn of(facts: &CertificateFacts) -> Self {
+        Self {
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+        }
+    }
+
     /// The length of the period; zero if it ends before it begins.
     pub(crate) fn length(&self) -> Duration {
         self.not_after

@@ -7,4 +7,5 @@ mod clock;
 mod damage;
 mod disk;
 mod fixture;
+mod short_lives;
 mod warnings;

@@ -6,7 +6,7 @@ mod preflight;
 mod received;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
@@ -23,6 +23,7 @@ use crate::certs::acme::{AcmeError, AcmeSession, Order, OrderStatus};
 use crate::certs::names::NameSet;
 use crate::certs::orders::issued;
 use crate::certs::preflight::Findings;
+use crate::certs::renewal::Validity;
 use crate::certs::state::ledger::{Event, OrderKind, OrderRequest};
 use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::{DomainRecord, sorted};
@@ -57,7 +58,7 @@ struct OrderKey {
     account: String,
     names: NameSet,
     kind: OrderKind,
-    held_until: Option<SystemTime>,
+    held: Option<Validity>,
 }
 
 /// The part of an attempt at one CA.
@@ -79,14 +80,14 @@ impl OrderKey {
             account,
             names,
             kind,
-            held_until,
+            held,
         } = self;
         OrderRequest {
             ca,
             account,
             names,
             kind: *kind,
-            held_until: *held_until,
+            held: *held,
         }
     }
 }
@@ -227,7 +228,7 @@ impl CertificateAttempt<'_> {
 
     fn at<'p>(&'p self, settings: &'p AcmeSettings, ca: &'p CaSettings, id: CaId) -> CaAttempt<'p> {
         let issued = self.context.certificates.issued(&self.host.domain);
-        let held_until = issued.map(|issued| issued.certificate.facts.not_after);
+        let held = issued.map(|issued| Validity::of(&issued.certificate.facts));
         let renews = self
             .context
             .issued_for_names(self.host, self.request)
@@ -244,7 +245,7 @@ impl CertificateAttempt<'_> {
             account: String::new(),
             names: self.names(),
             kind,
-            held_until,
+            held,
         };
         CaAttempt {
             settings,

@@ -44,7 +44,7 @@ impl Issuer {
                     account: ledger.account(ca).unwrap_or_default(),
                     names: &names,
                     kind,
-                    held_until: None,
+                    held: None,
                 });
                 all.push(DomainBudget {
                     domain: host.domain.clone(),

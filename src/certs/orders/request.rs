@@ -128,7 +128,7 @@ fn soonest(
                 account,
                 names,
                 kind,
-                held_until: None,
+                held: None,
             },
             now,
         ) {

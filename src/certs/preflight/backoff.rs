@@ -30,8 +30,8 @@ pub(crate) struct PreflightBackoff {
 /// Checks follow after 1, 2, 4 minutes and so on, up to an hour. They cost a CA nothing, but they see
 /// the names from here: with split-horizon DNS, or a router without hairpin NAT, that stays wrong.
 /// So a doubt postpones an order for three minutes, long enough for a network that is just coming
-/// up, and a certain finding for a day, or for an eighth of the remaining lifetime of the served
-/// certificate. One attempt a day is far below every limit of a CA: failures are counted by the
+/// up, and a certain finding for a day, but neither for more than an eighth of the remaining
+/// lifetime of the served certificate. One attempt a day is far below every limit of a CA: failures are counted by the
 /// hour, and Let's Encrypt takes back one of consecutive ones each day.
 pub(crate) fn next_retry(
     before: Option<PreflightBackoff>,
@@ -45,11 +45,9 @@ pub(crate) fn next_retry(
     let left = held_until.map(|end| end.duration_since(now).unwrap_or_default());
     let limit = match certainty {
         Certainty::Doubtful => MAX_DOUBTFUL_DELAY,
-        Certainty::Certain => {
-            left.map_or(MAX_CERTAIN_DELAY, |left| MAX_CERTAIN_DELAY.min(left / 8))
-        }
+        Certainty::Certain => MAX_CERTAIN_DELAY,
     };
-    let end = since + limit;
+    let end = since + left.map_or(limit, |left| limit.min(left / 8));
     if end <= now {
         return None;
     }
@@ -115,6 +113,8 @@ mod tests {
             0,
             "with nothing to serve, it cannot be worse"
         );
+        let doubtful = checks(Certainty::Doubtful, Some(Duration::from_mins(8)));
+        assert_eq!(doubtful.last(), Some(&1));
     }
 
     #[test]

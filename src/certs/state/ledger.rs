@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::certs::names::NameSet;
+use crate::certs::renewal::Validity;
 use crate::certs::state::paths::CaId;
 use crate::certs::timestamps;
 pub(crate) use display::{BlockReason, Limit, RetryAt};
@@ -60,8 +61,8 @@ pub struct OrderRequest<'a> {
     pub account: &'a str,
     pub names: &'a NameSet,
     pub kind: OrderKind,
-    /// When the served certificate expires; `None` without one.
-    pub held_until: Option<SystemTime>,
+    /// The life of the served certificate; `None` without one.
+    pub held: Option<Validity>,
 }
 
 /// A change of the ledger.

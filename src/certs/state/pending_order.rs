@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{OrderKind, OrderRequest};
 use crate::certs::names::NameSet;
+use crate::certs::renewal::Validity;
 use crate::certs::state::paths::{CaId, CaPaths};
 use crate::certs::timestamps;
 use crate::state_file::{Access, atomic_write};
@@ -52,8 +53,8 @@ pub enum OrderLost {
     /// The order is for other names or another account: the configuration has changed.
     #[error("the order in {} is for {names} and does not match the configuration any more", path.display())]
     Unwanted { path: PathBuf, names: NameSet },
-    /// An order that has not ended within a day never will.
-    #[error("the order in {} is more than a day old", .0.display())]
+    /// The order has not ended in time, and perhaps never will.
+    #[error("the order in {} has not ended in time", .0.display())]
     TooOld(PathBuf),
 }
 
@@ -95,7 +96,7 @@ impl OpenOrder {
         }
         if now
             .duration_since(order.placed)
-            .is_ok_and(|age| age > MAX_ORDER_AGE)
+            .is_ok_and(|age| age > longest_order(request.held, order.placed))
         {
             return Err(OrderLost::TooOld(path));
         }
@@ -122,10 +123,22 @@ fn remove_if_exists(path: &Path) -> io::Result<()> {
     }
 }
 
+/// How long an order may take: no longer than half of what was left of the served certificate, so
+/// that another one can replace it in time.
+fn longest_order(held: Option<Validity>, placed: SystemTime) -> Duration {
+    let left = held.map(|held| held.left(placed));
+    let by_life = left.filter(|left| !left.is_zero()).map(|left| left / 2);
+    by_life.map_or(MAX_ORDER_AGE, |by_life| {
+        by_life.clamp(MIN_ORDER_AGE, MAX_ORDER_AGE)
+    })
+}
+
 /// Let's Encrypt keeps a pending order for 7 days, and for 8 hours with its shorter profiles. An
 /// order that has not ended within a day never will, and a certificate of 160 hours cannot wait
 /// longer.
 const MAX_ORDER_AGE: Duration = Duration::from_hours(24);
+/// A CA completes an order within seconds.
+const MIN_ORDER_AGE: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
@@ -158,7 +171,7 @@ mod tests {
                 account,
                 names: &names(name),
                 kind: OrderKind::Renewal,
-                held_until: None,
+                held: None,
             };
             OpenOrder::find(&files, "a.example.com", &request, now)
         };
@@ -204,6 +217,21 @@ mod tests {
             lost("a.example.com", &order.account, placed),
             OrderLost::Damaged(_)
         ));
+
+        let minutes = Duration::from_mins;
+        let held = |left| {
+            let not_after = placed + left;
+            Some(Validity {
+                not_before: not_after - minutes(200),
+                not_after,
+            })
+        };
+        let longest = |left| longest_order(held(left), placed);
+        assert_eq!(longest(minutes(5)), minutes(5) / 2);
+        assert_eq!(longest(minutes(1)), minutes(1));
+        assert_eq!(longest(minutes(90 * 24 * 60)), MAX_ORDER_AGE);
+        assert_eq!(longest(Duration::ZERO), MAX_ORDER_AGE);
+        assert_eq!(longest_order(None, placed), MAX_ORDER_AGE);
 
         OpenOrder::remove(&files, "a.example.com").expect("forgotten");
         OpenOrder::remove(&files, "a.example.com").expect("nothing left to forget");

@@ -141,7 +141,8 @@ impl CertificateAttempt<'_> {
         };
         let now = self.context.now();
         let found = texts.join("; ");
-        let Some((postponed, until)) = next_retry(before, certainty, at.key.held_until, now) else {
+        let held_until = at.key.held.map(|held| held.not_after);
+        let Some((postponed, until)) = next_retry(before, certainty, held_until, now) else {
             tracing::warn!(domain = %self.host.domain, found, "placing the order in spite of preflight findings");
             return Ok(());
         };

@@ -1,4 +1,5 @@
-//! The backoff after failures: 1, 10, 100 minutes, then a day, with jitter of 10 %.
+//! The backoff after failures: 1, 10, 100 minutes, then a day, with jitter of 10 %, and shorter
+//! where the served certificate ends soon.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::display::{BlockReason, RetryAt};
 use super::failure::{Failure, FailureKind, MAX_RETRY_AFTER, MAX_UNFINISHED_WAIT};
-use crate::certs::renewal::Seed;
+use crate::certs::renewal::{Seed, Validity};
 use crate::certs::timestamps;
 
 /// The kind of upper bound of a wait.
@@ -19,6 +20,18 @@ enum BackoffBound {
     Unavailable,
     /// An order is in flight. It is abandoned when it has not ended within a day.
     Unfinished,
+}
+
+impl BackoffBound {
+    /// Without a valid certificate, an unavailable CA is retried more often than one that rejects
+    /// the order.
+    fn longest_wait(self, has_valid_certificate: bool) -> Duration {
+        match self {
+            Self::Unfinished => MAX_UNFINISHED_WAIT,
+            Self::Unavailable if !has_valid_certificate => Duration::from_mins(100),
+            Self::Unavailable | Self::Usual => Duration::from_hours(24),
+        }
+    }
 }
 
 /// Consecutive failures of one set of names at one CA.
@@ -69,14 +82,20 @@ impl Backoff {
     }
 
     /// When the next order may follow, by our own backoff and by the CA's `Retry-After`. An
-    /// expiring certificate shortens only the first: the CA would reject an order before the
-    /// second.
+    /// expiring certificate shortens only the first, as the CA would reject an order before the
+    /// second, unless an order is in flight: that is only polled. `pace`: the interval of failed
+    /// validations that never use up the CA's limit.
     pub(super) fn retry_times(
         &self,
-        held_until: Option<SystemTime>,
+        held: Option<Validity>,
+        pace: Duration,
         now: SystemTime,
     ) -> [Option<RetryAt>; 2] {
-        let at = self.at.min(now) + self.wait(held_until, now);
+        let failed = self.at.min(now);
+        let by_life = held.map(|held| longest_wait(held, pace, failed));
+        let is_valid = held.is_some_and(|held| !held.left(failed).is_zero());
+        let most = self.bound.longest_wait(is_valid);
+        let at = failed + self.wait(by_life.map_or(most, |by_life| by_life.min(most)));
         let last = || self.last.clone();
         let ours = RetryAt {
             at,
@@ -87,31 +106,21 @@ impl Backoff {
         };
         // None once the administrator has ended the backoff.
         let ours = Some(ours).filter(|_| self.times > 0);
+        let in_flight = by_life.filter(|_| self.is_for_an_order());
+        let longest = in_flight.map_or(now + MAX_RETRY_AFTER, |wait| failed + wait);
         let theirs = self.retry_at.map(|at| RetryAt {
-            at: at.min(now + MAX_RETRY_AFTER),
+            at: at.min(longest),
             why: BlockReason::RetryAfter { last: last() },
         });
         [ours, theirs]
     }
 
-    fn wait(&self, held_until: Option<SystemTime>, now: SystemTime) -> Duration {
+    fn wait(&self, most: Duration) -> Duration {
         let step = match self.times {
             0 | 1 => Duration::from_mins(1),
             2 => Duration::from_mins(10),
             3 => Duration::from_mins(100),
             _ => Duration::from_hours(24),
-        };
-        // A certificate that expires in two days cannot wait for one: an eighth of the remaining
-        // time leaves ten attempts or more. Without a certificate, an unavailable CA is retried
-        // more often than one that rejects the order.
-        let left = held_until
-            .and_then(|end| end.duration_since(now).ok())
-            .filter(|left| !left.is_zero());
-        let most = match (self.bound, left) {
-            (BackoffBound::Unfinished, _) => MAX_UNFINISHED_WAIT,
-            (_, Some(left)) => (left / 8).max(Duration::from_mins(100)),
-            (BackoffBound::Unavailable, None) => Duration::from_mins(100),
-            (BackoffBound::Usual, None) => Duration::from_hours(24),
         };
         // From 9/10 to 11/10.
         step.min(most) * (9000 + 2 * u32::from(self.jitter)) / 10_000
@@ -140,6 +149,22 @@ impl Backoff {
     }
 }
 
+/// The longest wait after a failure at `failed`, by what is left of the served certificate.
+///
+/// An eighth of it leaves ten attempts or more. At the CA's pace of failed validations they leave
+/// some of its limit for the administrator who solves the problem; where that is longer than half
+/// of what is left, the limit itself is all that bounds them. After the end of the certificate, its
+/// length takes the place of what is left: a certificate of ten minutes is not retried daily.
+fn longest_wait(held: Validity, pace: Duration, failed: SystemTime) -> Duration {
+    let left = held.left(failed);
+    if left.is_zero() {
+        return (held.length() / 8).max(pace);
+    }
+    (left / 8).max(pace).min((left / 2).max(MIN_WAIT))
+}
+
+/// The certificate has no more than twice as long.
+const MIN_WAIT: Duration = Duration::from_secs(10);
 const BACKOFF_RETENTION: Duration = Duration::from_hours(30 * 24);
 /// The error of a CA may be a whole page.
 const MAX_MESSAGE_CHARS: usize = 300;

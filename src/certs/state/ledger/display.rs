@@ -111,14 +111,15 @@ impl fmt::Display for BlockReason {
     }
 }
 
-/// Printed in hours up to three days, in days beyond.
+/// Printed in minutes below an hour, in hours up to three days, in days beyond.
 struct Period(Duration);
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.0.as_secs() / 3600;
         match hours {
-            0 | 1 => f.write_str("an hour"),
+            0 => write!(f, "{} minutes", self.0.as_secs() / 60),
+            1 => f.write_str("an hour"),
             2..=72 => write!(f, "{hours} hours"),
             _ => write!(f, "{} days", hours / 24),
         }
@@ -155,6 +156,14 @@ mod tests {
             limit(Limit::Accounts, 10, 3, "this machine"),
             limit(Limit::Orders, 300, 3, "the account"),
             limit(Limit::Failures, 5, 1, "a.example.com"),
+            BlockReason::Limit {
+                limit: Limit::Failures,
+                rate: Rate {
+                    most: 5,
+                    per: hour / 6,
+                },
+                of: "a.example.com".into(),
+            },
             limit(Limit::Duplicates, 5, 170, "a.example.com, b.example.com"),
             limit(Limit::Domain, 50, 168, "example.com"),
             limit(Limit::Replacements, 3, 24, "a.example.com"),
@@ -181,6 +190,7 @@ mod tests {
         not before 1970-01-01T00:00:00Z: the limit of 10 new accounts in 3 hours is used up for this machine
         not before 1970-01-01T00:00:00Z: the limit of 300 new orders in 3 hours is used up for the account
         not before 1970-01-01T00:00:00Z: the limit of 5 failed validations in an hour is used up for a.example.com
+        not before 1970-01-01T00:00:00Z: the limit of 5 failed validations in 10 minutes is used up for a.example.com
         not before 1970-01-01T00:00:00Z: the limit of 5 certificates for the same names in 7 days is used up for a.example.com, b.example.com
         not before 1970-01-01T00:00:00Z: the limit of 50 new certificates for a domain in 7 days is used up for example.com
         not before 1970-01-01T00:00:00Z: the limit of 3 renewals of the same certificate in 24 hours is used up for a.example.com

@@ -248,7 +248,7 @@ mod tests {
                 account: "account",
                 names,
                 kind: OrderKind::Renewal,
-                held_until: None,
+                held: None,
             }
         }
 

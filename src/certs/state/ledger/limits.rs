@@ -19,6 +19,12 @@ impl Rate {
     const fn new(most: usize, per: Duration) -> Self {
         Self { most, per }
     }
+
+    /// The interval of events that never use up the limit.
+    pub(super) fn pace(self) -> Duration {
+        let most = u32::try_from(self.most).unwrap_or(u32::MAX);
+        self.per.checked_div(most).unwrap_or(self.per)
+    }
 }
 
 /// The limits of one CA. `None`: the CA has no limit of this kind.
@@ -55,7 +61,7 @@ impl CaLimits {
             "acme.zerossl.com" => Self {
                 name: Some("ZeroSSL"),
                 is_production: true,
-                ..UNKNOWN
+                ..UNPUBLISHED
             },
             "dv.acme-v02.api.pki.goog" => GOOGLE,
             "dv.acme-v02.test-api.pki.goog" => Self {
@@ -106,7 +112,7 @@ const GOOGLE: CaLimits = CaLimits {
     name: Some("Google Trust Services"),
     is_production: true,
     orders: Rate::new(100, Duration::from_hours(1)),
-    ..UNKNOWN
+    ..UNPUBLISHED
 };
 
 /// As published.
@@ -115,12 +121,20 @@ const BUYPASS: CaLimits = CaLimits {
     is_production: true,
     duplicates: Rate::new(5, Duration::from_hours(7 * 24)),
     domain: Some(Rate::new(20, Duration::from_hours(7 * 24))),
-    ..UNKNOWN
+    ..UNPUBLISHED
 };
 
-/// Our own limits for a CA whose limits are unknown. Its certificates may live for a day, so the
-/// same names may be ordered often.
+/// Our own limits for any other CA. Private CAs issue certificates that live for minutes: a limit
+/// that is used up must not last longer than those.
 const UNKNOWN: CaLimits = CaLimits {
+    failures: Rate::new(5, Duration::from_mins(10)),
+    duplicates: Rate::new(10, Duration::from_mins(10)),
+    replacements: Rate::new(10, Duration::from_mins(10)),
+    ..UNPUBLISHED
+};
+
+/// Our own limits for a public CA that publishes none.
+const UNPUBLISHED: CaLimits = CaLimits {
     name: None,
     is_production: false,
     accounts: Rate::new(10, Duration::from_hours(3)),
@@ -204,6 +218,8 @@ mod tests {
             Some(20)
         );
         assert_eq!(of("https://ca.internal:9000/acme/acme/directory"), UNKNOWN);
+        let zerossl = of("https://acme.zerossl.com/v2/DV90");
+        assert_eq!(zerossl.failures.per, Duration::from_hours(1));
     }
 
     #[test]

@@ -164,9 +164,10 @@ impl CaRecord {
 
     /// When the order may be placed, as far as anything but a rate limit blocks it.
     pub(super) fn retry_times(&self, request: &OrderRequest<'_>, now: SystemTime) -> Vec<RetryAt> {
+        let pace = CaLimits::for_ca(request.ca).failures.pace();
         let backoff = self.backoffs.get(request.names);
         let waits = backoff
-            .map(|backoff| backoff.retry_times(request.held_until, now))
+            .map(|backoff| backoff.retry_times(request.held, pace, now))
             .unwrap_or_default();
         let closed = self.closed.iter().filter(|closed| {
             closed
@@ -354,7 +355,7 @@ impl CaRecord {
             account,
             names,
             kind,
-            held_until: _,
+            held: _,
         } = *request;
         self.attempts.push(OrderRecord {
             account: account.to_owned(),

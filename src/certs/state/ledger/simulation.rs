@@ -209,13 +209,12 @@ impl Year {
             (Some(_), Some(_)) => OrderKind::Replacement,
         };
         let id = self.id.clone();
-        let held_until = held.map(|held| held.life.not_after);
         let request = OrderRequest {
             ca: &id,
             account: "account",
             names: &names,
             kind,
-            held_until,
+            held: held.map(|held| held.life),
         };
         self.follow(clock);
         if let Err(until) = self.ledger.place(request, clock.now) {

@@ -24,7 +24,7 @@ fn request<'a>(ca: &'a CaId, names: &'a NameSet, kind: OrderKind) -> OrderReques
         account: "https://ca.example/account/1",
         names,
         kind,
-        held_until: None,
+        held: None,
     }
 }
 
@@ -34,6 +34,14 @@ fn failure(kind: FailureKind, retry_after: Option<Duration>) -> Failure {
         retry_after,
         message: "as the CA put it".into(),
     }
+}
+
+/// A certificate of so many days that expires at `end`.
+fn held(days: u32, end: SystemTime) -> Option<Validity> {
+    Some(Validity {
+        not_before: end - DAY * days,
+        not_after: end,
+    })
 }
 
 #[test]
@@ -86,7 +94,7 @@ fn names_that_fail_together_do_not_return_together() {
             }
             ledger.may_order(
                 &OrderRequest {
-                    held_until: Some(start() + 30 * DAY),
+                    held: held(90, start() + 30 * DAY),
                     ..request
                 },
                 start(),
@@ -107,9 +115,9 @@ fn names_that_fail_together_do_not_return_together() {
 fn what_is_about_to_end_is_tried_more_often_than_daily() {
     let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
     let mut ledger = Ledger::new(start());
-    let wait = |ledger: &Ledger, held_until| {
+    let wait = |ledger: &Ledger, held| {
         let request = OrderRequest {
-            held_until,
+            held,
             ..request(&ca, &names, OrderKind::Renewal)
         };
         let until = ledger
@@ -124,12 +132,17 @@ fn what_is_about_to_end_is_tried_more_often_than_daily() {
             start(),
         );
     }
-    assert!(wait(&ledger, Some(start() + 20 * DAY)) > 20 * HOUR);
-    assert!(wait(&ledger, Some(start() + 2 * DAY)) < 7 * HOUR);
-    assert!(wait(&ledger, Some(start() + HOUR)) < 2 * HOUR);
+    assert!(wait(&ledger, held(90, start() + 20 * DAY)) > 20 * HOUR);
+    assert!(wait(&ledger, held(90, start() + 2 * DAY)) < 7 * HOUR);
+    assert!(wait(&ledger, held(90, start() + HOUR)) < HOUR / 4);
+    assert!(wait(&ledger, held(90, start() + MINUTE)) < MINUTE * 3 / 4);
     assert!(
-        wait(&ledger, Some(start() - HOUR)) > 20 * HOUR,
+        wait(&ledger, held(90, start() - HOUR)) > 20 * HOUR,
         "it is over, and the CA refuses"
+    );
+    assert!(
+        wait(&ledger, held(1, start() - HOUR)) < 4 * HOUR,
+        "it lived for a day"
     );
     assert!(wait(&ledger, None) > 20 * HOUR);
     let request = request(&ca, &names, OrderKind::Renewal);
@@ -141,14 +154,48 @@ fn what_is_about_to_end_is_tried_more_often_than_daily() {
         wait(&ledger, None) < 2 * HOUR,
         "the CA is out of order, and there is nothing to serve"
     );
+    assert!(wait(&ledger, held(90, start() - HOUR)) < 2 * HOUR);
+}
+
+/// When an order for a certificate of ten minutes, half of which is over, is tried until its end,
+/// if each attempt fails: seconds that are left of it.
+fn tries_until_the_end(ca: &CaId, kind: FailureKind) -> Vec<u64> {
+    let names = names(&["a.example.com"]);
+    let end = start() + 5 * MINUTE;
+    let request = OrderRequest {
+        held: Some(Validity {
+            not_before: end - 10 * MINUTE,
+            not_after: end,
+        }),
+        ..request(ca, &names, OrderKind::Renewal)
+    };
+    let (mut ledger, mut now, mut tries) = (Ledger::new(start()), start(), Vec::new());
+    while let Ok(left) = end.duration_since(now) {
+        if let Err(until) = ledger.place(request, now) {
+            now = until.at;
+            continue;
+        }
+        tries.push(left.as_secs());
+        ledger.record(Event::Failed(request, failure(kind, None)), now);
+    }
+    tries
+}
+
+#[test]
+fn a_certificate_of_ten_minutes_is_tried_until_its_end() {
+    let private = CaId::new("https://ca.internal/acme/directory").expect("a URL");
+    for ca in [private, lets_encrypt()] {
+        let tries = tries_until_the_end(&ca, FailureKind::Validation);
+        assert_eq!(tries.len(), 5, "the limit of the CA: {tries:?}");
+        assert!(*tries.last().expect("some") <= 45, "{tries:?}");
+    }
 }
 
 #[test]
 fn an_order_that_takes_long_is_looked_at_each_hour() {
     let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
-    let held_until = Some(start() + 60 * DAY);
     let request = OrderRequest {
-        held_until,
+        held: held(90, start() + 60 * DAY),
         ..request(&ca, &names, OrderKind::Renewal)
     };
     let mut ledger = Ledger::new(start());
@@ -784,6 +831,41 @@ proptest! {
         for (names, times) in &seen.issued {
             prop_assert!(!exceeds(times, 5, 170 * HOUR), "{names}: {times:?}");
         }
+    }
+
+    #[test]
+    fn a_wait_never_outlasts_the_served_certificate(
+        kind in prop_oneof![
+            Just(FailureKind::Validation),
+            Just(FailureKind::Unavailable),
+            Just(FailureKind::Refused),
+            Just(FailureKind::Slow),
+            Just(FailureKind::Ours),
+        ],
+        times in 1..5,
+        left in prop_oneof![20..600_u64, 600..86_400_u64, 86_400..90 * 86_400_u64],
+        is_private in any::<bool>(),
+    ) {
+        let ca = if is_private {
+            CaId::new("https://ca.internal/acme/directory").expect("a URL")
+        } else {
+            lets_encrypt()
+        };
+        let names = names(&["a.example.com"]);
+        let request = OrderRequest {
+            held: held(90, start() + Duration::from_secs(left)),
+            ..request(&ca, &names, OrderKind::Renewal)
+        };
+        let mut ledger = Ledger::new(start());
+        // Some CAs send a day for what takes minutes.
+        let retry_after = (kind == FailureKind::Slow).then_some(DAY);
+        for _ in 0..times {
+            ledger.record(Event::Failed(request, failure(kind, retry_after)), start());
+        }
+        let until = ledger.may_order(&request, start()).expect_err("backing off");
+        let wait = until.at.duration_since(start()).expect("later");
+        prop_assert!(wait < Duration::from_secs(left), "{wait:?}");
+        prop_assert!(wait >= Duration::from_secs(9), "{wait:?}");
     }
 
     #[test]
