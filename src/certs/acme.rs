@@ -19,10 +19,12 @@ macro_rules! retry_bad_nonce {
 }
 
 mod connection;
+mod counting;
 mod dial;
 mod error;
 mod nonce;
 mod order;
+mod problem;
 mod transport;
 
 use std::fmt::Write;
@@ -38,7 +40,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use secrecy::ExposeSecret;
 
 pub(super) use self::connection::{ExchangeError, HttpConnection};
-pub(super) use self::error::{AcmeError, FailedAuthorization, Quoted, join};
+pub(super) use self::error::{AcmeError, CountedRequestError, FailedAuthorization, Quoted, join};
 pub(super) use self::order::{Authorization, Challenge, Order, OrderStatus};
 use self::transport::{AcmeHttpClient, Transport};
 use crate::certs::state::paths::{CaId, StoredAccount};
@@ -109,8 +111,8 @@ impl AcmeSession {
         ca: &CaSettings,
         id: &CaId,
         contacts: &[String],
-    ) -> Result<(Self, Account), AcmeError> {
-        let transport = transport(ca).await?;
+    ) -> Result<(Self, Account), CountedRequestError> {
+        let transport = transport(ca).await.map_err(CountedRequestError::unsent)?;
         let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
         let request = NewAccount {
             contact: &contact,
@@ -126,8 +128,10 @@ impl AcmeSession {
         let directory = || ca.directory.url().to_owned();
         let created =
             retry_bad_nonce!(builder(&transport).create(&request, directory(), binding.as_ref()));
-        let (account, credentials) =
-            created.map_err(|error| AcmeError::from_library(error, &transport))?;
+        let (account, credentials) = created.map_err(|error| CountedRequestError {
+            may_count: transport.last_response().last_post.may_count(),
+            error: AcmeError::from_library(error, &transport),
+        })?;
         let session = Self { account, transport };
         let stored = StoredAccount {
             directory: id.clone(),
@@ -173,8 +177,11 @@ impl AcmeSession {
     }
 
     /// Places an order.
-    pub(super) async fn order(&self, request: &NewOrder<'_>) -> Result<Order, AcmeError> {
-        self.ensure_profile(request.profile)?;
+    pub(super) async fn order(&self, request: &NewOrder<'_>) -> Result<Order, CountedRequestError> {
+        // Earlier requests of the session say nothing about this one.
+        self.transport.forget_last_post();
+        self.ensure_profile(request.profile)
+            .map_err(CountedRequestError::unsent)?;
         let names: Vec<Identifier> = request.names.iter().map(identifier).collect();
         let mut order = instant_acme::NewOrder::new(&names);
         if let Some(profile) = request.profile {
@@ -187,24 +194,39 @@ impl AcmeSession {
         if let Some(replaced) = replaced {
             order = order.replaces(replaced);
         }
-        match retry_bad_nonce!(self.account.new_order(&order)) {
-            Ok(order) => Ok(Order::new(
-                order,
-                self.account.key_thumbprint(),
-                self.transport.clone(),
-            )),
+        let error = match retry_bad_nonce!(self.account.new_order(&order)) {
+            Ok(order) => {
+                return Ok(Order::new(
+                    order,
+                    self.account.key_thumbprint(),
+                    self.transport.clone(),
+                ));
+            }
             // The CA has placed the order without echoing `replaces` (RFC 9773 §5).
             Err(instant_acme::Error::Other(error))
                 if error.to_string().starts_with(REPLACES_NOT_ECHOED) =>
             {
-                let url = self.transport.last_response().location;
-                self.resume(&url.ok_or(AcmeError::NoOrderUrl)?).await
+                return self.resume_placed().await;
             }
-            Err(instant_acme::Error::Unsupported(_)) if replaces => {
-                Err(AcmeError::ReplacesUnsupported)
-            }
-            Err(error) => Err(self.error(error).into_refused_replacement(replaces)),
-        }
+            Err(instant_acme::Error::Unsupported(_)) if replaces => AcmeError::ReplacesUnsupported,
+            Err(error) => self.error(error).into_refused_replacement(replaces),
+        };
+        Err(CountedRequestError {
+            error,
+            may_count: self.transport.last_response().last_post.may_count(),
+        })
+    }
+
+    /// Fetches the order that the last response named.
+    async fn resume_placed(&self) -> Result<Order, CountedRequestError> {
+        let resumed = match self.transport.last_response().location {
+            Some(url) => self.resume(&url).await,
+            None => Err(AcmeError::NoOrderUrl),
+        };
+        resumed.map_err(|error| CountedRequestError {
+            error,
+            may_count: true,
+        })
     }
 
     /// Fetches an existing order of the account.

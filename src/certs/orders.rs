@@ -14,6 +14,7 @@ mod issued;
 mod local_error;
 mod order_error;
 mod plan;
+mod registrations;
 mod request;
 mod solver;
 mod step;

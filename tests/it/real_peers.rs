@@ -11,6 +11,7 @@ mod engine;
 mod fixture;
 mod image;
 mod machine;
+mod pebble_accounts;
 mod pebble_ca;
 mod ports;
 mod process;

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 
+use super::problem::problem_type;
 use super::transport::{Transport, TransportError};
 use crate::certs::roots::RootsError;
 use crate::config::acme::ChallengeKind;
@@ -70,6 +71,26 @@ pub(in crate::certs) enum AcmeError {
     ChallengeGone { kind: ChallengeKind, name: String },
 }
 
+/// A request that counts towards a limit of the CA, and has failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(in crate::certs) struct CountedRequestError {
+    #[source]
+    pub(in crate::certs) error: AcmeError,
+    /// Whether the CA may have counted it nevertheless.
+    pub(in crate::certs) may_count: bool,
+}
+
+impl CountedRequestError {
+    /// The request was not sent.
+    pub(super) fn unsent(error: AcmeError) -> Self {
+        Self {
+            error,
+            may_count: false,
+        }
+    }
+}
+
 /// A problem document of a CA (RFC 8555 §6.7), or the status of an answer without one. It is
 /// displayed with its type, and with what it says of single names (RFC 8555 §6.7.1).
 #[derive(Clone, Debug)]
@@ -99,7 +120,7 @@ impl CaProblem {
 
     /// The type without the namespace of ACME; empty where it has none.
     fn kind(&self) -> &str {
-        kind(&self.0).unwrap_or_default()
+        problem_type(&self.0).unwrap_or_default()
     }
 }
 
@@ -118,7 +139,7 @@ impl fmt::Display for CaProblem {
         for sub in &problem.subproblems {
             write!(f, "; {sub}")?;
         }
-        match kind(problem) {
+        match problem_type(problem) {
             Some(kind) => write!(f, " ({kind})"),
             None => Ok(()),
         }
@@ -257,11 +278,7 @@ pub(super) fn is_not_ready(error: &instant_acme::Error) -> bool {
 }
 
 fn is_of_kind(error: &instant_acme::Error, wanted: &str) -> bool {
-    matches!(error, instant_acme::Error::Api(problem) if kind(problem) == Some(wanted))
-}
-
-fn kind(problem: &instant_acme::Problem) -> Option<&str> {
-    problem.r#type.as_deref()?.strip_prefix(ERROR_NAMESPACE)
+    matches!(error, instant_acme::Error::Api(problem) if problem_type(problem) == Some(wanted))
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {
@@ -281,5 +298,3 @@ pub(in crate::certs) fn join(all: &[impl fmt::Display], separator: &str) -> Stri
     let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
     texts.join(separator)
 }
-
-const ERROR_NAMESPACE: &str = "urn:ietf:params:acme:error:";

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::is_not_ready;
 use super::transport::Transport;
-use super::{AcmeError, FailedAuthorization};
+use super::{AcmeError, CountedRequestError, FailedAuthorization};
 use crate::config::acme::ChallengeKind;
 
 /// An order at a CA.
@@ -229,23 +229,34 @@ impl Order {
     }
 
     /// Finalizes the order with a signing request in DER (RFC 8555 §7.4).
-    pub(in crate::certs) async fn finalize(&mut self, request: &[u8]) -> Result<(), AcmeError> {
+    pub(in crate::certs) async fn finalize(
+        &mut self,
+        request: &[u8],
+    ) -> Result<(), CountedRequestError> {
+        // Earlier requests of the session say nothing about this one.
+        self.transport.forget_last_post();
         let Err(error) = retry_bad_nonce!(self.inner.finalize_csr(request)) else {
             return Ok(());
         };
         if is_not_ready(&error) {
             // The response to an earlier request may have been lost, and the certificate issued.
-            self.refresh().await?;
+            let counted = |error| CountedRequestError {
+                error,
+                may_count: true,
+            };
+            self.refresh().await.map_err(counted)?;
             match self.status() {
                 OrderStatus::Processing | OrderStatus::Valid => return Ok(()),
-                OrderStatus::Invalid => return Err(self.failure().await),
+                OrderStatus::Invalid => return Err(counted(self.failure().await)),
                 OrderStatus::Pending | OrderStatus::Ready => {}
             }
         }
-        match AcmeError::from_library(error, &self.transport) {
-            refused @ AcmeError::Refused(_) => Err(refused.ending_order()),
-            other => Err(other),
-        }
+        let may_count = self.transport.last_response().last_post.may_count();
+        let error = match AcmeError::from_library(error, &self.transport) {
+            refused @ AcmeError::Refused(_) => refused.ending_order(),
+            other => other,
+        };
+        Err(CountedRequestError { error, may_count })
     }
 
     /// Waits until the certificate is issued, for two minutes at most, and downloads its chain in
@@ -307,6 +318,18 @@ impl Order {
             None => AcmeError::OrderInvalid,
         };
         why.ending_order()
+    }
+
+    /// The names that the CA has validated, as of the last responses.
+    pub(in crate::certs) async fn validated_names(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut authorizations = self.inner.authorizations();
+        while let Some(Ok(authorization)) = authorizations.next().await {
+            if authorization.status == AuthorizationStatus::Valid {
+                names.push(authorization.identifier().to_string());
+            }
+        }
+        names
     }
 
     /// Fetches the errors of the challenges.

@@ -22,8 +22,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::connection::{ExchangeError, HttpConnection};
+use super::counting::LastPost;
 use super::dial::dial;
-use super::error::is_bad_nonce;
+use super::problem::problem_type;
 use crate::certs::roots::{self, RootsError};
 use crate::registry::link::links;
 
@@ -60,6 +61,7 @@ pub(super) struct ResponseInfo {
     pub(super) alternates: Vec<String>,
     /// The directory object (RFC 8555 §7.1.1).
     pub(super) directory: Option<Bytes>,
+    pub(super) last_post: LastPost,
 }
 
 /// A client with at most one idle connection, for one session with one CA.
@@ -130,6 +132,11 @@ impl Transport {
         self.lock_last_response().clone()
     }
 
+    /// Forgets the POST requests so far: none of them is [`last_post`](ResponseInfo::last_post).
+    pub(super) fn forget_last_post(&self) {
+        self.lock_last_response().last_post = LastPost::None;
+    }
+
     fn lock_last_response(&self) -> MutexGuard<'_, ResponseInfo> {
         self.last_response
             .lock()
@@ -157,6 +164,9 @@ impl Transport {
             Some(connection) => connection,
             None => self.connect(&host).await?,
         };
+        if request.method() == Method::POST {
+            self.lock_last_response().last_post = LastPost::Unanswered;
+        }
         let response = timeout(
             RESPONSE_TIMEOUT,
             connection.exchange(prepared, MAX_RESPONSE_SIZE),
@@ -215,6 +225,9 @@ impl Transport {
         *self.lock_next_nonce() = nonce.filter(|_| has_bad_nonce(response));
         let mut last_response = self.lock_last_response();
         last_response.status = Some(response.status());
+        if method == Method::POST {
+            last_response.last_post = LastPost::of_response(response);
+        }
         last_response.retry_after = retry_after(headers, SystemTime::now());
         last_response.date = date(headers);
         last_response.location = headers
@@ -293,7 +306,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
 fn has_bad_nonce(response: &Response<Bytes>) -> bool {
     response.status().is_client_error()
         && serde_json::from_slice(response.body())
-            .is_ok_and(|problem| is_bad_nonce(&instant_acme::Error::Api(problem)))
+            .is_ok_and(|problem| problem_type(&problem) == Some("badNonce"))
 }
 
 /// RFC 9110 §6.6.1.

@@ -19,7 +19,7 @@ use super::domain_state::{AttemptOutcome, DomainState};
 use super::local_error::LocalError;
 use super::order_error::OrderError;
 use super::solver::{CaIdentity, ChallengeSolver, DnsCommand, TxtRecords};
-use crate::certs::acme::{AcmeError, AcmeSession, Order, OrderStatus};
+use crate::certs::acme::{AcmeError, AcmeSession, CountedRequestError, Order, OrderStatus};
 use crate::certs::names::NameSet;
 use crate::certs::orders::issued;
 use crate::certs::preflight::Findings;
@@ -71,6 +71,10 @@ struct CaAttempt<'a> {
     replaces: Option<CertificateDer<'static>>,
     /// The findings of the preflight, if there was one.
     found: Option<Findings>,
+    /// The names of which the CA may have been told to validate a challenge, and those that it has
+    /// validated.
+    challenged: Vec<String>,
+    validated: Vec<String>,
 }
 
 impl OrderKey {
@@ -89,6 +93,19 @@ impl OrderKey {
             kind: *kind,
             held: *held,
         }
+    }
+}
+
+impl CaAttempt<'_> {
+    /// The names whose authorizations are known not to have failed.
+    fn not_failed(&self) -> Vec<String> {
+        // In the spelling of the order, which the CA need not use.
+        let spelled = |names: &[String]| NameSet::new(names).ok();
+        let (challenged, validated) = (spelled(&self.challenged), spelled(&self.validated));
+        let has = |set: &Option<NameSet>, name| set.as_ref().is_some_and(|set| set.contains(name));
+        let names = self.key.names.iter();
+        let not_failed = names.filter(|name| !has(&challenged, name) || has(&validated, name));
+        not_failed.map(str::to_owned).collect()
     }
 }
 
@@ -254,6 +271,8 @@ impl CertificateAttempt<'_> {
             key,
             replaces,
             found: None,
+            challenged: Vec::new(),
+            validated: Vec::new(),
         }
     }
 
@@ -277,7 +296,10 @@ impl CertificateAttempt<'_> {
             None => None,
         };
         let (mut order, key) = match resumed {
-            Some(resumed) => resumed,
+            Some(resumed) => {
+                at.challenged = sorted(&self.request.names);
+                resumed
+            }
             None => self.place_with_known_account(at, &mut session).await?,
         };
         if order.status() == OrderStatus::Pending {
@@ -297,7 +319,7 @@ impl CertificateAttempt<'_> {
     /// Completes the authorizations of an order, and records which challenges work.
     async fn authorize(
         &self,
-        at: &CaAttempt<'_>,
+        at: &mut CaAttempt<'_>,
         session: &AcmeSession,
         order: &mut Order,
         record: &mut DomainRecord,
@@ -315,9 +337,15 @@ impl CertificateAttempt<'_> {
             },
         };
         let (tried, result) = solver.solve(order).await;
+        at.challenged.extend(tried.names);
         match &result {
             Ok(()) => record.record_success(&tried.kinds),
-            Err(_) => record.record_failure(&tried.failed, &at.settings.challenges),
+            Err(error) => {
+                record.record_failure(&tried.failed, &at.settings.challenges);
+                if matches!(error, OrderError::Acme(AcmeError::NotAuthorized(_))) {
+                    at.validated = order.validated_names().await;
+                }
+            }
         }
         Ok(result?)
     }
@@ -333,20 +361,31 @@ impl CertificateAttempt<'_> {
     /// Finalizes the order, if that was not done yet, and downloads the chain.
     async fn issue(
         &self,
-        at: &CaAttempt<'_>,
+        at: &mut CaAttempt<'_>,
         order: &mut Order,
         key: &SecretString,
     ) -> Result<String, AttemptError> {
-        if matches!(order.status(), OrderStatus::Pending | OrderStatus::Invalid) {
+        if matches!(order.status(), OrderStatus::Pending | OrderStatus::Invalid)
             // Fails with the reason.
-            order.wait_authorized().await?;
+            && let Err(error) = order.wait_authorized().await
+        {
+            if matches!(error, AcmeError::NotAuthorized(_)) {
+                at.validated = order.validated_names().await;
+            }
+            return Err(error.into());
         }
         if order.status() == OrderStatus::Ready {
             let request = issued::signing_request(key.expose_secret(), &self.request.names)
                 .map_err(LocalError::SigningRequest)?;
             self.record_event(at, |key| Event::Finalizing(key.request()))
                 .await?;
-            order.finalize(&request).await?;
+            if let Err(CountedRequestError { error, may_count }) = order.finalize(&request).await {
+                if !may_count {
+                    self.record_event(at, |key| Event::NotFinalized(key.request()))
+                        .await?;
+                }
+                return Err(error.into());
+            }
         }
         Ok(order.download_chain().await?)
     }
@@ -412,7 +451,7 @@ impl CertificateAttempt<'_> {
             let kinds: Vec<_> = failures.iter().filter_map(|failure| failure.kind).collect();
             record.record_failure(&kinds, &at.settings.challenges);
         }
-        let (key, failure) = (at.key.clone(), failure(error));
+        let (key, failure) = (at.key.clone(), failure(error, at.not_failed()));
         let is_over = error.is_order_failed();
         let next = self.context.ledger(move |ledger, now| {
             if is_over {

@@ -51,8 +51,9 @@ pub(super) fn allowed(answer: Result<(), RetryAt>, resumes: bool) -> Result<(), 
     }
 }
 
-/// The failure as the ledger records it.
-pub(super) fn failure(error: &OrderError) -> Failure {
+/// The failure as the ledger records it. `not_failed`: the names whose authorizations are known not
+/// to have failed.
+pub(super) fn failure(error: &OrderError, not_failed: Vec<String>) -> Failure {
     // The transport dates it by the system's clock, which need not be the issuer's.
     let retry_after = error
         .retry_at()
@@ -61,12 +62,14 @@ pub(super) fn failure(error: &OrderError) -> Failure {
         kind: failure_kind(error),
         retry_after,
         message: error.to_string(),
+        not_failed,
     }
 }
 
 fn failure_kind(error: &OrderError) -> FailureKind {
     match error {
         OrderError::Acme(error) => acme_failure_kind(error),
+        OrderError::Registration(error) => acme_failure_kind(error),
         OrderError::NoChallenge { .. } | OrderError::Unanswerable(_) => FailureKind::Ours,
         OrderError::UnknownName(_) | OrderError::UnusableChain(_) | OrderError::Defective(_) => {
             FailureKind::Refused

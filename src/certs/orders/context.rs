@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::SystemClock;
 use super::local_error::LocalError;
 use super::plan::Plan;
+use super::registrations::FailedRegistrations;
 use crate::certs::served::manager::{Certificates, Issued};
 use crate::certs::served::stored;
 use crate::certs::state::ledger::Ledger;
@@ -30,6 +31,7 @@ pub(super) struct OrderContext {
     ledger: Mutex<Option<LedgerFile>>,
     /// The ledger as of the last access.
     pub(super) last_ledger: ArcSwapOption<Ledger>,
+    pub(super) failed_registrations: FailedRegistrations,
     pub(super) system_clock: SystemClock,
     started: Instant,
     /// How long to wait for the lock of an account.
@@ -48,6 +50,7 @@ impl OrderContext {
             plan: ArcSwap::from_pointee(Plan::from_snapshot(snapshot)),
             ledger: Mutex::default(),
             last_ledger: ArcSwapOption::empty(),
+            failed_registrations: FailedRegistrations::default(),
             system_clock,
             started: Instant::now(),
             account_lock_timeout: ACCOUNT_LOCK_TIMEOUT,

@@ -1,6 +1,7 @@
 //! Why an order has not come to a certificate, and why a challenge of it cannot be answered.
 
 use std::io;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::clock::ClockDifference;
@@ -17,6 +18,9 @@ use crate::config::acme::CertifiedName;
 pub(super) enum OrderError {
     #[error(transparent)]
     Acme(#[from] AcmeError),
+    /// The account could not be registered, for this domain or just before for another one.
+    #[error(transparent)]
+    Registration(Arc<AcmeError>),
     #[error(
         "the CA offers no challenge for {name} that can be met: it offers {}",
         Quoted(.offered)
@@ -74,6 +78,7 @@ impl OrderError {
     pub(super) fn retry_at(&self) -> Option<SystemTime> {
         match self {
             Self::Acme(error) => error.retry_at(),
+            Self::Registration(error) => error.retry_at(),
             Self::NoChallenge { .. }
             | Self::Unanswerable(_)
             | Self::UnknownName(_)

@@ -6,13 +6,15 @@ use std::time::SystemTime;
 
 use super::Issuer;
 use super::local_error::LocalError;
-use super::plan::request_of;
+use super::plan::{Plan, request_of};
 use crate::certs::inspect::Rfc3339;
 use crate::certs::names::NameSet;
+use crate::certs::renewal::Validity;
 use crate::certs::state::ledger::{Event, Ledger, OrderKind, OrderRequest, RetryAt};
 use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::sorted;
 use crate::registry::host::HostName;
+use crate::state_file::run_blocking;
 
 /// When a requested certificate is ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,14 @@ pub enum ScheduledOrder {
     },
     /// As soon as a limit or an earlier failure allows.
     Later(RetryAt),
+}
+
+/// The order that a request will place.
+struct WantedOrder {
+    names: NameSet,
+    /// The CA of the certificate that it renews.
+    renews: Option<CaId>,
+    held: Option<Validity>,
 }
 
 /// Why a requested certificate is not ordered.
@@ -85,64 +95,99 @@ impl Issuer {
             .context
             .issued_for_names(host, request)
             .map(|issued| issued.ca);
-        let cas: Vec<(String, CaId)> = plan
-            .authorities()
-            .map(|(ca, id)| (ca.directory.to_string(), id))
-            .collect();
+        let cas = self.usable_cas(&plan).await;
+        let issued = self.context.certificates.issued(domain);
+        let wanted = WantedOrder {
+            names,
+            renews,
+            held: issued.map(|issued| Validity::of(&issued.certificate.facts)),
+        };
         let name = domain.clone();
         let record = move |ledger: &mut Ledger, now| {
             ledger.record(
                 Event::Confirmed {
                     domain: name.as_str(),
-                    names: &names,
+                    names: &wanted.names,
                 },
                 now,
             );
-            soonest(ledger, &cas, &names, renews.as_ref(), now)
+            wanted.soonest(ledger, &cas, now)
         };
         let scheduled = self.context.ledger(record).await?;
         self.renew(domain.clone());
         Ok(scheduled)
     }
+
+    /// The CAs in the order in which they are tried. An account that cannot be read is left to the
+    /// order, which fails with the reason.
+    async fn usable_cas(&self, plan: &Plan) -> Vec<UsableCa> {
+        let storage = self.context.storage.clone();
+        let cas: Vec<(String, CaId)> = plan
+            .authorities()
+            .map(|(ca, id)| (ca.directory.to_string(), id))
+            .collect();
+        run_blocking(move || {
+            let usable = cas.into_iter().map(|(name, id)| UsableCa {
+                name,
+                has_account: !matches!(storage.account(&id), Ok(None)),
+                id,
+            });
+            usable.collect()
+        })
+        .await
+    }
 }
 
-/// When the first of the CAs may be used.
-fn soonest(
-    ledger: &Ledger,
-    cas: &[(String, CaId)],
-    names: &NameSet,
-    renews: Option<&CaId>,
-    now: SystemTime,
-) -> ScheduledOrder {
-    let mut soonest: Option<RetryAt> = None;
-    for (name, ca) in cas {
-        let kind = if renews == Some(ca) {
-            OrderKind::Renewal
-        } else {
-            OrderKind::New
-        };
-        let account = ledger.account(ca).unwrap_or_default();
-        match ledger.may_order(
-            &OrderRequest {
-                ca,
-                account,
-                names,
-                kind,
-                held: None,
-            },
-            now,
-        ) {
-            Ok(()) => return ScheduledOrder::Now { ca: name.clone() },
-            Err(until) if soonest.as_ref().is_none_or(|known| until.at < known.at) => {
-                soonest = Some(until)
+/// A CA that may be used.
+struct UsableCa {
+    /// Its directory, as the configuration names it.
+    name: String,
+    id: CaId,
+    /// Whether there is an account: otherwise one is created first.
+    has_account: bool,
+}
+
+impl WantedOrder {
+    /// When the first of the CAs may be used.
+    fn soonest(&self, ledger: &Ledger, cas: &[UsableCa], now: SystemTime) -> ScheduledOrder {
+        let mut soonest: Option<RetryAt> = None;
+        for ca in cas {
+            match self.may_order(ledger, ca, now) {
+                Ok(()) => {
+                    return ScheduledOrder::Now {
+                        ca: ca.name.clone(),
+                    };
+                }
+                Err(until) if soonest.as_ref().is_none_or(|known| until.at < known.at) => {
+                    soonest = Some(until)
+                }
+                Err(_) => {}
             }
-            Err(_) => {}
         }
+        soonest.map_or_else(
+            || ScheduledOrder::Now {
+                ca: "a CA".to_owned(),
+            },
+            ScheduledOrder::Later,
+        )
     }
-    soonest.map_or_else(
-        || ScheduledOrder::Now {
-            ca: "a CA".to_owned(),
-        },
-        ScheduledOrder::Later,
-    )
+
+    fn may_order(&self, ledger: &Ledger, ca: &UsableCa, now: SystemTime) -> Result<(), RetryAt> {
+        if !ca.has_account {
+            ledger.may_create_account(&ca.id, now)?;
+        }
+        let renews = self.renews.as_ref() == Some(&ca.id);
+        let request = OrderRequest {
+            ca: &ca.id,
+            account: ledger.account(&ca.id).unwrap_or_default(),
+            names: &self.names,
+            kind: if renews {
+                OrderKind::Renewal
+            } else {
+                OrderKind::New
+            },
+            held: self.held,
+        };
+        ledger.may_order(&request, now)
+    }
 }

@@ -41,13 +41,15 @@ pub(super) struct CaIdentity {
     pub(super) account: String,
 }
 
-/// The kinds of challenges that were tried.
+/// What was tried.
 #[derive(Default)]
 pub(super) struct ChallengesTried {
-    /// Those whose responses were put in place.
+    /// The kinds of challenges whose responses were put in place.
     pub(super) kinds: Vec<ChallengeKind>,
     /// Those that cannot be answered here, or that the CA refused to validate.
     pub(super) failed: Vec<ChallengeKind>,
+    /// The names of which the CA was told to validate a challenge.
+    pub(super) names: Vec<String>,
 }
 
 /// A response that is in place.
@@ -94,6 +96,8 @@ impl ChallengeSolver<'_> {
         }
         // All responses are in place before the CA validates the first.
         for (authorization, kind) in prepared {
+            let name = self.requested_name(authorization)?;
+            tried.names.push(name.to_string());
             let accepted = order
                 .respond(&authorization.name, authorization.wildcard, kind)
                 .await;

@@ -32,12 +32,17 @@ pub(crate) use usage::{LimitBudget, LimitUsage};
 
 /// The recent orders at all CAs and their results.
 ///
-/// A step that the CA counts is recorded **before** it is taken ([`Event::Placed`],
-/// [`Event::Finalizing`]), so that a crash cannot lose it. The protocol: [`place`](Self::place),
-/// `newOrder`; [`Event::Finalizing`], `finalize`; then [`Event::Issued`]. [`Event::Failed`] may
-/// follow at any point, even before an order was placed. [`Event::NotIssued`] precedes it if the CA
-/// has rejected the order: otherwise an order that was being finalized counts as a certificate. An
-/// order that is resumed after a restart is not placed again.
+/// A step that the CA counts is recorded **before** it is taken ([`Event::NewAccount`],
+/// [`Event::Placed`], [`Event::Finalizing`]), so that a crash cannot lose it. The protocol:
+/// [`place`](Self::place), `newOrder`; [`Event::Finalizing`], `finalize`; then [`Event::Issued`].
+/// [`Event::Failed`] may follow at any point, even before an order was placed. An order that is
+/// resumed after a restart is not placed again.
+///
+/// What was recorded is taken back once the CA is known not to have counted it:
+/// [`Event::NoAccount`] and [`Event::NotPlaced`] after a request that never reached the CA, or that
+/// it refused, and so [`Event::NotFinalized`]; [`Event::OnlyPlaced`] where no name of an order can be validated;
+/// [`Event::NotIssued`] before [`Event::Failed`] if the CA has rejected the order, as otherwise an
+/// order that was being finalized counts as a certificate.
 ///
 /// Ages are measured by the clock of the machine. Entries in the future count as entries of now;
 /// `ledger/file` detects jumps of the clock while the process runs.
@@ -70,16 +75,25 @@ pub struct OrderRequest<'a> {
 pub(crate) enum Event<'a> {
     /// An account is about to be created.
     NewAccount { ca: &'a CaId },
+    /// The account was not created, and the CA has counted none.
+    NoAccount { ca: &'a CaId },
     /// An order is about to be placed; [`Ledger::place`] records it.
     Placed(OrderRequest<'a>),
+    /// The order was not placed, and the CA has counted none.
+    NotPlaced(OrderRequest<'a>),
+    /// The order may have been placed, and is lost: it counts as an order, and nothing else can
+    /// come of it.
+    OnlyPlaced(OrderRequest<'a>),
     /// The order is about to be finalized: from now on the CA may issue.
     Finalizing(OrderRequest<'a>),
+    /// The order was not finalized, and its names have been validated: it is as it was before.
+    NotFinalized(OrderRequest<'a>),
     /// The certificate was issued.
     Issued(OrderRequest<'a>),
     /// The CA has ended the order without issuing a certificate.
     NotIssued(OrderRequest<'a>),
     /// The order has ended without a certificate and without a failure that requires a wait, like
-    /// one whose `replaces` the CA rejected.
+    /// one that the CA no longer knows.
     Abandoned(OrderRequest<'a>),
     /// The attempt has failed, before or after an order was placed.
     Failed(OrderRequest<'a>, Failure),
@@ -189,14 +203,18 @@ impl Ledger {
         self.settle(now);
         match event {
             Event::NewAccount { ca } => self.record_of(ca).new_account(now),
+            Event::NoAccount { ca } => self.record_of(ca).no_account(),
             Event::Placed(request) => self.record_of(request.ca).place(&request, now),
+            Event::NotPlaced(request) => self.record_of(request.ca).not_placed(&request),
+            Event::OnlyPlaced(request) => self.record_of(request.ca).only_placed(&request, now),
             Event::Finalizing(request) => {
                 self.record_of(request.ca)
-                    .advance(&request, OrderProgress::Finalizing, now)
+                    .advance(&request, OrderProgress::Finalizing, now);
             }
+            Event::NotFinalized(request) => self.record_of(request.ca).not_finalized(&request, now),
             Event::Issued(request) => self.record_of(request.ca).issued(&request, now),
             Event::NotIssued(request) => self.record_of(request.ca).not_issued(&request, now),
-            Event::Abandoned(request) => self.record_of(request.ca).end(&request, now),
+            Event::Abandoned(request) => self.record_of(request.ca).end(&request, &[], now),
             Event::Failed(request, failure) => {
                 self.record_of(request.ca).failed(&request, failure, now)
             }
@@ -351,7 +369,7 @@ impl AppliedLimit {
                 .collect(),
             Limit::Failures => attempts
                 .filter(account)
-                .filter(|attempt| attempt.may_have_failed() && attempt.names.contains(&self.of))
+                .filter(|attempt| attempt.may_have_failed().any(|name| name == self.of))
                 .map(|attempt| self.rate.end(attempt.moved, now))
                 .collect(),
             Limit::Duplicates | Limit::Replacements => attempts

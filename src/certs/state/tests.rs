@@ -92,6 +92,40 @@ fn the_ledger_keeps_its_format() {
 }
 
 #[test]
+fn an_order_in_the_ledger_names_what_has_not_failed() {
+    assert_format::<Ledger>(
+        r#"{
+  "founded": "2027-01-15T08:00:00Z",
+  "confirmed": [],
+  "cas": {
+    "https://ca.example/directory": {
+      "accounts": [],
+      "attempts": [
+        {
+          "account": "https://ca.example/account/1",
+          "names": [
+            "a.example.com",
+            "b.example.com"
+          ],
+          "kind": "new",
+          "placed": "2027-01-15T08:00:01Z",
+          "moved": "2027-01-15T08:00:02Z",
+          "stage": "ended",
+          "not_failed": [
+            "b.example.com"
+          ]
+        }
+      ],
+      "backoffs": [],
+      "streaks": [],
+      "closed": []
+    }
+  }
+}"#,
+    );
+}
+
+#[test]
 fn a_pending_order_keeps_its_format() {
     assert_format::<OpenOrder>(
         r#"{

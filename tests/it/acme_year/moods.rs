@@ -10,7 +10,7 @@ use crate::harness::acme_ca::{CaRequest, Handler, Scripted};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// One validation in 25 fails.
+    /// One validation in 25 fails. One order in 50 is refused, and the response to one in 50 lost.
     Usual = 0,
     /// The CA is unavailable.
     Down = 1,
@@ -69,6 +69,13 @@ impl Moods {
                 1 => Scripted::Html(503, &[("retry-after", "1800")]),
                 _ => Scripted::Refuse("serverInternal", 500, &[]),
             });
+        }
+        if asked.endpoint == "order" {
+            return match chance.below(50) {
+                0 => Some(Scripted::Refuse("malformed", 400, &[])),
+                1 => Some(Scripted::Lost),
+                _ => None,
+            };
         }
         let (_, name) = asked.challenge.as_ref()?;
         let fails = mood == Mood::Blind as u8 || chance.in_thousand(40);

@@ -2,12 +2,13 @@
 //! the CA no longer knows it. A pending order is resumed; a new one is stored before anything is
 //! done with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use super::{CaAttempt, CertificateAttempt, OrderKey};
-use crate::certs::acme::{AcmeError, AcmeSession, NewOrder, Order};
+use crate::certs::acme::{AcmeError, AcmeSession, CountedRequestError, NewOrder, Order};
 use crate::certs::orders::attempt_error::{AttemptError, Wait, allowed};
 use crate::certs::orders::contacts::ContactsError;
 use crate::certs::orders::local_error::LocalError;
@@ -81,6 +82,34 @@ impl CertificateAttempt<'_> {
             at.key.account.clone_from(&account.stored.url);
             return Ok(AcmeSession::open(at.ca, &account).await?);
         }
+        let plan = self.context.plan.load_full();
+        let failed = &self.context.failed_registrations;
+        if let Some(error) = failed.recent(&at.key.ca, &plan).filter(|_| !self.requested) {
+            return Err(OrderError::Registration(error).into());
+        }
+        match self.request_account(at, &plan.contacts).await {
+            Ok((session, account)) => {
+                tracing::info!(ca = %at.ca.directory, account = account.stored.url, "account registered");
+                at.key.account.clone_from(&account.stored.url);
+                self.store_account(account).await?;
+                Ok(session)
+            }
+            Err(AttemptError::Failed(OrderError::Acme(error))) => {
+                let error = Arc::new(error);
+                failed.add(at.key.ca.clone(), plan, error.clone());
+                Err(OrderError::Registration(error).into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Requests an account from the CA, if its limit allows. The ledger counts it before, and no
+    /// longer once the CA is known not to have counted it.
+    async fn request_account(
+        &self,
+        at: &CaAttempt<'_>,
+        contacts: &[String],
+    ) -> Result<(AcmeSession, Account), AttemptError> {
         let id = at.key.ca.clone();
         let may = self.context.ledger(move |ledger, now| {
             ledger.may_create_account(&id, now)?;
@@ -88,12 +117,16 @@ impl CertificateAttempt<'_> {
             Ok(())
         });
         allowed(may.await?, false)?;
-        let contacts = self.context.plan.load().contacts.clone();
-        let (session, account) = AcmeSession::register(at.ca, &at.key.ca, &contacts).await?;
-        tracing::info!(ca = %at.ca.directory, account = account.stored.url, "account registered");
-        at.key.account.clone_from(&account.stored.url);
-        self.store_account(account).await?;
-        Ok(session)
+        let registered = AcmeSession::register(at.ca, &at.key.ca, contacts).await;
+        let CountedRequestError { error, may_count } = match registered {
+            Ok(registered) => return Ok(registered),
+            Err(error) => error,
+        };
+        if !may_count {
+            self.record_event(at, |key| Event::NoAccount { ca: &key.ca })
+                .await?;
+        }
+        Err(error.into())
     }
 
     pub(super) async fn account(
@@ -164,8 +197,6 @@ impl CertificateAttempt<'_> {
         match self.place(at, session).await {
             Err(AttemptError::Failed(OrderError::Acme(AcmeError::AccountGone(reason)))) => {
                 tracing::warn!(ca = %at.ca.directory, %reason, "CA no longer knows the account, registering another one");
-                self.record_event(at, |key| Event::Abandoned(key.request()))
-                    .await?;
                 *session = self.register(at).await?;
                 self.place(at, session).await
             }
@@ -197,22 +228,34 @@ impl CertificateAttempt<'_> {
                 profile: at.profile,
                 replaces: at.replaces.as_ref(),
             };
-            match session.order(&request).await {
+            let CountedRequestError { error, may_count } = match session.order(&request).await {
                 Ok(order) => {
-                    let key = self.store_order(at, session, &order).await?;
-                    return Ok((order, key));
+                    let stored = self.store_order(at, session, &order).await;
+                    if stored.is_err() {
+                        // Where the ledger is on the same full disk, it is changed in memory.
+                        let _ = self
+                            .record_event(at, |key| Event::OnlyPlaced(key.request()))
+                            .await;
+                    }
+                    return Ok((order, stored?));
                 }
-                Err(error @ (AcmeError::ReplacesRefused(_) | AcmeError::ReplacesUnsupported))
-                    if at.replaces.is_some() =>
-                {
-                    tracing::info!(domain = %self.host.domain, reason = %error, "CA refuses the order as a replacement, placing it without");
-                    self.record_event(at, |key| Event::Abandoned(key.request()))
-                        .await?;
-                    at.replaces = None;
-                    at.key.kind = OrderKind::Renewal;
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) => error,
+            };
+            self.record_event(at, move |key| match may_count {
+                true => Event::OnlyPlaced(key.request()),
+                false => Event::NotPlaced(key.request()),
+            })
+            .await?;
+            let is_as_replacement = matches!(
+                error,
+                AcmeError::ReplacesRefused(_) | AcmeError::ReplacesUnsupported
+            );
+            if !is_as_replacement || at.replaces.is_none() {
+                return Err(error.into());
             }
+            tracing::info!(domain = %self.host.domain, reason = %error, "CA refuses the order as a replacement, placing it without");
+            at.replaces = None;
+            at.key.kind = OrderKind::Renewal;
         }
     }
 

@@ -10,6 +10,9 @@ pub(crate) struct Failure {
     pub retry_after: Option<Duration>,
     /// One sentence without a full stop, for people. Must not contain a key or a token.
     pub message: String,
+    /// The names of the order whose authorizations are known not to have failed: the CA was not
+    /// told to validate them, or has validated them. Others count as failed where the order ends.
+    pub not_failed: Vec<String>,
 }
 
 /// The kind of a failure, by who caused it.

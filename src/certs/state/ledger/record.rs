@@ -40,6 +40,9 @@ pub(super) struct OrderRecord {
     pub(super) moved: SystemTime,
     #[serde(rename = "stage")]
     progress: OrderProgress,
+    /// The names whose authorizations are known not to have failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    not_failed: Vec<String>,
 }
 
 /// The progress of an order, as far as a limit depends on it.
@@ -50,14 +53,16 @@ pub(super) enum OrderProgress {
     Finalizing,
     Issued,
     Ended,
-    /// Finalized and rejected: neither a certificate nor a failed authorization.
+    /// Ended with neither a certificate nor a failed authorization.
     NotIssued,
 }
 
 impl OrderRecord {
-    /// Whether the CA counted, or may yet count, a failed authorization for its names.
-    pub(super) fn may_have_failed(&self) -> bool {
-        matches!(self.progress, OrderProgress::Placed | OrderProgress::Ended)
+    /// The names for which the CA counted, or may yet count, a failed authorization.
+    pub(super) fn may_have_failed(&self) -> impl Iterator<Item = &str> {
+        let has_failures = matches!(self.progress, OrderProgress::Placed | OrderProgress::Ended);
+        let names = self.names.iter().filter(move |_| has_failures);
+        names.filter(|name| !self.not_failed.iter().any(|other| other == name))
     }
 
     /// Until when the order counts as a certificate, because it was or may have been issued. An
@@ -68,6 +73,17 @@ impl OrderRecord {
             OrderProgress::Placed => Some(self.moved.min(now) + MAX_IN_FLIGHT),
             OrderProgress::Ended | OrderProgress::NotIssued => None,
         }
+    }
+
+    /// Ends a placed order.
+    fn end(&mut self, not_failed: &[String], now: SystemTime) {
+        let is_spared = |name: &str| not_failed.iter().any(|other| other == name);
+        if self.names.iter().all(is_spared) {
+            (self.progress, self.moved) = (OrderProgress::NotIssued, now);
+            return;
+        }
+        (self.progress, self.moved) = (OrderProgress::Ended, now);
+        self.not_failed = not_failed.to_vec();
     }
 
     fn is_open(&self) -> bool {
@@ -224,8 +240,23 @@ impl CaRecord {
         self.accounts.push(now);
     }
 
+    /// Removes the account that was counted last: it was not created.
+    pub(super) fn no_account(&mut self) {
+        self.accounts.pop();
+    }
+
     pub(super) fn place(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
         self.push(request, OrderProgress::Placed, now);
+    }
+
+    /// Removes the order that was placed last: the CA has not counted it.
+    pub(super) fn not_placed(&mut self, request: &OrderRequest<'_>) {
+        let placed = |attempt: &OrderRecord| {
+            attempt.progress == OrderProgress::Placed && attempt.is_for(request)
+        };
+        if let Some(last) = self.attempts.iter().rposition(placed) {
+            self.attempts.remove(last);
+        }
     }
 
     pub(super) fn advance(
@@ -233,16 +264,28 @@ impl CaRecord {
         request: &OrderRequest<'_>,
         progress: OrderProgress,
         now: SystemTime,
-    ) {
-        let open = self
-            .attempts
-            .iter_mut()
-            .rev()
-            .find(|attempt| attempt.is_open() && attempt.is_for(request));
-        match open {
-            Some(attempt) => (attempt.progress, attempt.moved) = (progress, now),
+    ) -> &mut OrderRecord {
+        let is_it = |attempt: &OrderRecord| attempt.is_open() && attempt.is_for(request);
+        match self.attempts.iter().rposition(is_it) {
+            Some(open) => {
+                let attempt = &mut self.attempts[open];
+                (attempt.progress, attempt.moved) = (progress, now);
+                attempt
+            }
             // The ledger was lost while the order was in flight.
             None => self.push(request, progress, now),
+        }
+    }
+
+    /// Returns an order that was being finalized to the state before: nothing can have been issued
+    /// yet, and all names have been validated.
+    pub(super) fn not_finalized(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+        let finalizing = |attempt: &&mut OrderRecord| {
+            attempt.progress == OrderProgress::Finalizing && attempt.is_for(request)
+        };
+        if let Some(attempt) = self.attempts.iter_mut().rev().find(finalizing) {
+            (attempt.progress, attempt.moved) = (OrderProgress::Placed, now);
+            attempt.not_failed = request.names.iter().map(str::to_owned).collect();
         }
     }
 
@@ -254,14 +297,25 @@ impl CaRecord {
     }
 
     /// Ends a placed order, if there is one. An order that was being finalized may have been
-    /// issued.
-    pub(super) fn end(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+    /// issued. `not_failed`: the names whose authorizations are known not to have failed.
+    pub(super) fn end(
+        &mut self,
+        request: &OrderRequest<'_>,
+        not_failed: &[String],
+        now: SystemTime,
+    ) {
         let placed = |attempt: &&mut OrderRecord| {
             attempt.progress == OrderProgress::Placed && attempt.is_for(request)
         };
         if let Some(attempt) = self.attempts.iter_mut().rev().find(placed) {
-            (attempt.progress, attempt.moved) = (OrderProgress::Ended, now);
+            attempt.end(not_failed, now);
         }
+    }
+
+    /// Ends a placed order of which no name was validated.
+    pub(super) fn only_placed(&mut self, request: &OrderRequest<'_>, now: SystemTime) {
+        let all: Vec<String> = request.names.iter().map(str::to_owned).collect();
+        self.end(request, &all, now);
     }
 
     /// Ends an order that is known not to have been issued.
@@ -284,17 +338,11 @@ impl CaRecord {
 
     pub(super) fn failed(&mut self, request: &OrderRequest<'_>, failure: Failure, now: SystemTime) {
         match failure.kind {
-            FailureKind::Validation => {
-                self.advance(request, OrderProgress::Ended, now);
-                request
-                    .names
-                    .iter()
-                    .for_each(|name| self.count(request.account, name, now));
-            }
+            FailureKind::Validation => self.not_validated(request, &failure.not_failed, now),
             // The order may be resumed.
             FailureKind::Unavailable | FailureKind::Slow => {}
             FailureKind::RateLimited(_) | FailureKind::Refused | FailureKind::Ours => {
-                self.end(request, now)
+                self.end(request, &failure.not_failed, now)
             }
         }
         if let Some((scope, wait)) = failure.pause() {
@@ -311,6 +359,24 @@ impl CaRecord {
             .fold(Seed::new(0), |seed, name| seed.and(name));
         let backoff = Backoff::after(self.backoffs.get(request.names), &failure, seed, now);
         self.backoffs.insert(request.names.clone(), backoff);
+    }
+
+    /// Ends an order because of failed authorizations.
+    fn not_validated(
+        &mut self,
+        request: &OrderRequest<'_>,
+        not_failed: &[String],
+        now: SystemTime,
+    ) {
+        let is_spared = |name: &str| not_failed.iter().any(|other| other == name);
+        let attempt = self.advance(request, OrderProgress::Ended, now);
+        if !request.names.iter().all(is_spared) {
+            attempt.not_failed = not_failed.to_vec();
+        }
+        let failed: Vec<String> = attempt.may_have_failed().map(str::to_owned).collect();
+        for name in failed {
+            self.count(request.account, &name, now);
+        }
     }
 
     /// Ends the backoff of these names, unless an order is in flight: that would only be polled
@@ -349,7 +415,12 @@ impl CaRecord {
         }
     }
 
-    fn push(&mut self, request: &OrderRequest<'_>, progress: OrderProgress, now: SystemTime) {
+    fn push(
+        &mut self,
+        request: &OrderRequest<'_>,
+        progress: OrderProgress,
+        now: SystemTime,
+    ) -> &mut OrderRecord {
         let OrderRequest {
             ca: _,
             account,
@@ -357,14 +428,15 @@ impl CaRecord {
             kind,
             held: _,
         } = *request;
-        self.attempts.push(OrderRecord {
+        self.attempts.push_mut(OrderRecord {
             account: account.to_owned(),
             names: names.clone(),
             kind,
             placed: now,
             moved: now,
             progress,
-        });
+            not_failed: Vec::new(),
+        })
     }
 
     /// Moves times in the future to `now` and drops entries that no longer count.

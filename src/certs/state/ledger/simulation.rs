@@ -34,6 +34,7 @@ struct Tally {
     issued: u32,
     validation_failures: u32,
     unavailable: u32,
+    refused: u32,
     restarts: u32,
     least_left: Option<Duration>,
     loudest: Option<Urgency>,
@@ -222,14 +223,25 @@ impl Year {
         }
         if self.ca.is_down(self.now) {
             self.tally.unavailable += 1;
-            return self.failed(request, FailureKind::Unavailable);
+            if self.happens(50) {
+                // The connection is refused.
+                self.record(Event::NotPlaced(request));
+            } else {
+                // The CA has placed the order, and its response is lost.
+                self.ca.new_order(&names, replaces, self.now);
+                self.record(Event::OnlyPlaced(request));
+            }
+            return self.failed(request, FailureKind::Unavailable, Vec::new());
+        }
+        if self.happens(4) {
+            self.tally.refused += 1;
+            self.record(Event::NotPlaced(request));
+            return self.failed(request, FailureKind::Refused, Vec::new());
         }
         self.ca.new_order(&names, replaces, self.now);
         self.now += Duration::from_secs(20);
         if self.happens(4) {
-            self.tally.validation_failures += 1;
-            self.ca.validation_failed(&names, self.now);
-            return self.failed(request, FailureKind::Validation);
+            return self.validation_failed(request);
         }
         if self.happens(5) {
             // Killed before the order was finalized, and the order is lost.
@@ -250,11 +262,34 @@ impl Year {
         Duration::ZERO
     }
 
-    fn failed(&mut self, request: OrderRequest<'_>, kind: FailureKind) -> Duration {
+    /// Some of the names are not validated.
+    fn validation_failed(&mut self, request: OrderRequest<'_>) -> Duration {
+        self.tally.validation_failures += 1;
+        let validated = if self.happens(50) {
+            0
+        } else {
+            request.names.len() - 1
+        };
+        let not_failed: Vec<String> = (request.names.iter().take(validated))
+            .map(str::to_owned)
+            .collect();
+        let failed = request.names.iter().skip(validated);
+        self.ca
+            .validation_failed(&NameSet::new(failed).expect("one"), self.now);
+        self.failed(request, FailureKind::Validation, not_failed)
+    }
+
+    fn failed(
+        &mut self,
+        request: OrderRequest<'_>,
+        kind: FailureKind,
+        not_failed: Vec<String>,
+    ) -> Duration {
         let failure = Failure {
             kind,
             retry_after: None,
             message: "as the CA put it".into(),
+            not_failed,
         };
         self.record(Event::Failed(request, failure));
         let clock = self.clock();
@@ -287,13 +322,14 @@ fn years(name: &str, lifetime: Duration, has_ari: bool, numbers: std::ops::Range
             issued,
             validation_failures,
             unavailable,
+            refused,
             restarts,
             least_left,
             loudest,
         } = &year.tally;
         println!(
             "{name}{}, year {number}: {} names, {issued} certificates, {validation_failures} failed validations, \
-             {unavailable} attempts in the outage, {restarts} restarts, {} hours left at the least ({:?})",
+             {unavailable} attempts in the outage, {refused} refused orders, {restarts} restarts, {} hours left at the least ({:?})",
             if has_ari { " with ARI" } else { "" },
             year.domains.len(),
             least_left.expect("looked").as_secs() / 3600,

@@ -33,6 +33,7 @@ fn failure(kind: FailureKind, retry_after: Option<Duration>) -> Failure {
         kind,
         retry_after,
         message: "as the CA put it".into(),
+        not_failed: Vec::new(),
     }
 }
 
@@ -176,6 +177,9 @@ fn tries_until_the_end(ca: &CaId, kind: FailureKind) -> Vec<u64> {
             continue;
         }
         tries.push(left.as_secs());
+        if kind != FailureKind::Validation {
+            ledger.record(Event::NotPlaced(request), now);
+        }
         ledger.record(Event::Failed(request, failure(kind, None)), now);
     }
     tries
@@ -184,6 +188,15 @@ fn tries_until_the_end(ca: &CaId, kind: FailureKind) -> Vec<u64> {
 #[test]
 fn a_certificate_of_ten_minutes_is_tried_until_its_end() {
     let private = CaId::new("https://ca.internal/acme/directory").expect("a URL");
+    for kind in [
+        FailureKind::Refused,
+        FailureKind::Unavailable,
+        FailureKind::Ours,
+    ] {
+        let tries = tries_until_the_end(&private, kind);
+        assert!(tries.len() >= 7, "{kind:?}: {tries:?}");
+        assert!(*tries.last().expect("some") <= 20, "{kind:?}: {tries:?}");
+    }
     for ca in [private, lets_encrypt()] {
         let tries = tries_until_the_end(&ca, FailureKind::Validation);
         assert_eq!(tries.len(), 5, "the limit of the CA: {tries:?}");
@@ -569,6 +582,102 @@ fn the_budgets_of_all_domains_cost_as_much_as_there_are_domains() {
 }
 
 #[test]
+fn what_the_ca_has_not_counted_uses_up_nothing() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com", "b.example.org"]));
+    let request = request(&ca, &names, OrderKind::New);
+    let mut ledger = Ledger::new(start());
+    let left = |ledger: &Ledger| {
+        let all = ledger.usage(&ca, start()).budget(&request).into_iter();
+        all.map(|budget| budget.left).collect::<Vec<_>>()
+    };
+    let unused = left(&ledger);
+    for _ in 0..400 {
+        ledger.place(request, start()).expect("free");
+        ledger.record(Event::NotPlaced(request), start());
+        ledger.may_create_account(&ca, start()).expect("free");
+        ledger.record(Event::NewAccount { ca: &ca }, start());
+        ledger.record(Event::NoAccount { ca: &ca }, start());
+    }
+    assert_eq!(left(&ledger), unused);
+    for _ in 0..7 {
+        ledger.place(request, start()).expect("free");
+        ledger.record(Event::OnlyPlaced(request), start());
+    }
+    assert_eq!(left(&ledger), [293, 5, 5, 50]);
+    for event in [Event::NotPlaced(request), Event::OnlyPlaced(request)] {
+        ledger.record(event, start());
+        assert_eq!(left(&ledger), [293, 5, 5, 50], "no order is open");
+    }
+    for _ in 0..10 {
+        ledger.may_create_account(&ca, start()).expect("free");
+        ledger.record(Event::NewAccount { ca: &ca }, start());
+    }
+    ledger
+        .may_create_account(&ca, start())
+        .expect_err("ten were created");
+}
+
+#[test]
+fn an_order_that_was_not_finalized_is_no_certificate() {
+    let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
+    let request = request(&ca, &names, OrderKind::Renewal);
+    let mut ledger = Ledger::new(start());
+    let left = |ledger: &Ledger, now| {
+        let all = ledger.usage(&ca, now).budget(&request).into_iter();
+        all.map(|budget| budget.left).collect::<Vec<_>>()
+    };
+    ledger.place(request, start()).expect("free");
+    for _ in 0..9 {
+        ledger.record(Event::Finalizing(request), start());
+        ledger.record(Event::NotFinalized(request), start());
+    }
+    assert_eq!(
+        left(&ledger, start()),
+        [299, 5, 4],
+        "it may yet become a certificate"
+    );
+    assert_eq!(left(&ledger, start() + 2 * HOUR), [299, 5, 5]);
+    ledger.record(Event::Finalizing(request), start());
+    ledger.record(Event::Issued(request), start());
+    assert_eq!(left(&ledger, start() + 2 * HOUR), [299, 5, 4]);
+}
+
+#[test]
+fn a_failed_validation_counts_for_its_name() {
+    let ca = lets_encrypt();
+    let both = names(&["a.example.com", "b.example.org"]);
+    let (one, other) = (names(&["a.example.com"]), names(&["b.example.org"]));
+    let mut ledger = Ledger::new(start());
+    let failures = |ledger: &Ledger, names| {
+        let usage = ledger.usage(&ca, start());
+        let budget = usage.budget(&request(&ca, names, OrderKind::New));
+        budget[1].left
+    };
+    let order = request(&ca, &both, OrderKind::New);
+    let end = |ledger: &mut Ledger, kind, not_failed: &[&str]| {
+        ledger.record(Event::Placed(order), start());
+        let not_failed = not_failed.iter().map(|name| (*name).to_owned()).collect();
+        let failure = Failure {
+            not_failed,
+            ..failure(kind, None)
+        };
+        ledger.record(Event::Failed(order, failure), start());
+    };
+    end(&mut ledger, FailureKind::Validation, &["b.example.org"]);
+    assert_eq!((failures(&ledger, &one), failures(&ledger, &other)), (4, 5));
+    // The CA was asked to validate one name, and has not said what came of it.
+    end(&mut ledger, FailureKind::Refused, &["a.example.com"]);
+    assert_eq!((failures(&ledger, &one), failures(&ledger, &other)), (4, 4));
+    // It was asked to validate none.
+    let all = ["a.example.com", "b.example.org"];
+    end(&mut ledger, FailureKind::Ours, &all);
+    assert_eq!((failures(&ledger, &one), failures(&ledger, &other)), (4, 4));
+    // It says that a validation has failed, and names nobody.
+    end(&mut ledger, FailureKind::Validation, &all);
+    assert_eq!((failures(&ledger, &one), failures(&ledger, &other)), (3, 3));
+}
+
+#[test]
 fn a_crash_loop_burns_nothing() {
     // Each start places an order and dies before it is recorded how it ended.
     let (ca, names) = (lets_encrypt(), names(&["a.example.com"]));
@@ -705,6 +814,12 @@ enum OrderEnd {
     Lost,
     /// After it was finalized: the CA issued, but nobody knows.
     LostIssued,
+    /// Refused, or never sent.
+    NotPlaced,
+    /// The response was lost.
+    OnlyPlaced,
+    /// The first name was not validated, the others were.
+    FirstFailed,
 }
 
 fn actions() -> impl Strategy<Value = Vec<LedgerAction>> {
@@ -730,6 +845,9 @@ fn actions() -> impl Strategy<Value = Vec<LedgerAction>> {
         3 => (fault, retry_after).prop_map(|(fault, after)| OrderEnd::Failed(fault, after)),
         1 => Just(OrderEnd::Lost),
         1 => Just(OrderEnd::LostIssued),
+        2 => Just(OrderEnd::NotPlaced),
+        2 => Just(OrderEnd::OnlyPlaced),
+        2 => Just(OrderEnd::FirstFailed),
     ];
     let order = (0..SETS.len(), kind, end).prop_map(|(set, kind, end)| LedgerAction::Order {
         set,
@@ -787,7 +905,9 @@ fn live(ca: &CaId, actions: Vec<LedgerAction>) -> (Ledger, Seen, SystemTime) {
                 if ledger.place(request, now).is_err() {
                     continue;
                 }
-                seen.orders.push(now);
+                if !matches!(end, OrderEnd::NotPlaced) {
+                    seen.orders.push(now);
+                }
                 let issued = matches!(end, OrderEnd::Issued | OrderEnd::LostIssued);
                 if issued {
                     ledger.record(Event::Finalizing(request), now);
@@ -804,10 +924,28 @@ fn live(ca: &CaId, actions: Vec<LedgerAction>) -> (Ledger, Seen, SystemTime) {
                         .iter()
                         .for_each(|name| seen.failures.entry(name.into()).or_default().push(now));
                 }
+                let first = names.iter().next().expect("a name");
+                if matches!(end, OrderEnd::FirstFailed) {
+                    seen.failures.entry(first.into()).or_default().push(now);
+                }
                 match end {
                     OrderEnd::Issued => ledger.record(Event::Issued(request), now),
                     OrderEnd::Failed(fault, after) => {
-                        ledger.record(Event::Failed(request, failure(fault, after)), now)
+                        let mut failure = failure(fault, after);
+                        if fault != FailureKind::Validation {
+                            // The order ends before the CA was asked to validate a name, or stays.
+                            failure.not_failed = names.iter().map(str::to_owned).collect();
+                        }
+                        ledger.record(Event::Failed(request, failure), now)
+                    }
+                    OrderEnd::NotPlaced => ledger.record(Event::NotPlaced(request), now),
+                    OrderEnd::OnlyPlaced => ledger.record(Event::OnlyPlaced(request), now),
+                    OrderEnd::FirstFailed => {
+                        let failure = Failure {
+                            not_failed: names.iter().skip(1).map(str::to_owned).collect(),
+                            ..failure(FailureKind::Validation, None)
+                        };
+                        ledger.record(Event::Failed(request, failure), now);
                     }
                     OrderEnd::Lost | OrderEnd::LostIssued => {}
                 }
@@ -831,6 +969,46 @@ proptest! {
         for (names, times) in &seen.issued {
             prop_assert!(!exceeds(times, 5, 170 * HOUR), "{names}: {times:?}");
         }
+    }
+
+    #[test]
+    fn only_what_the_ca_has_seen_is_counted(actions in actions()) {
+        let ca = lets_encrypt();
+        let (ledger, seen, now) = live(&ca, actions);
+        let count = |times: Option<&Vec<SystemTime>>, per: Duration| {
+            let recent = |at: &&SystemTime| **at + per + SLACK > now;
+            times.map_or(0, |times| times.iter().filter(recent).count())
+        };
+        for set in SETS {
+            let names = names(set);
+            let budget = ledger.usage(&ca, now).budget(&request(&ca, &names, OrderKind::New));
+            prop_assert_eq!(budget[0].left, 300 - count(Some(&seen.orders), 3 * HOUR));
+            let failures = set.iter().map(|name| count(seen.failures.get(*name), HOUR));
+            prop_assert_eq!(budget[1].left, 5 - failures.max().unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn no_more_accounts_are_created_than_the_ca_allows(
+        steps in proptest::collection::vec((0_u8..5, 0_u64..1200), 1..200),
+    ) {
+        let ca = lets_encrypt();
+        let (mut ledger, mut now, mut created) = (Ledger::new(start()), start(), Vec::new());
+        for (step, pause) in steps {
+            now += Duration::from_secs(pause);
+            if ledger.may_create_account(&ca, now).is_err() {
+                let recent = |at: &&SystemTime| **at + 3 * HOUR + SLACK > now;
+                prop_assert_eq!(created.iter().filter(recent).count(), 10);
+                continue;
+            }
+            ledger.record(Event::NewAccount { ca: &ca }, now);
+            // Created, in one case without a response; refused; or not requested.
+            match step {
+                0 | 1 => created.push(now),
+                _ => ledger.record(Event::NoAccount { ca: &ca }, now),
+            }
+        }
+        prop_assert!(!exceeds(&created, 10, 3 * HOUR));
     }
 
     #[test]

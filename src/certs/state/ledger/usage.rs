@@ -59,8 +59,8 @@ impl<'a> LimitUsage<'a> {
         if is_recent(limits.orders, attempt.placed) {
             *self.by_account.entry(account).or_default() += 1;
         }
-        if attempt.may_have_failed() && is_recent(limits.failures, attempt.moved) {
-            for name in attempt.names.iter() {
+        if is_recent(limits.failures, attempt.moved) {
+            for name in attempt.may_have_failed() {
                 *self.failures.entry((account, name)).or_default() += 1;
             }
         }
