@@ -44,7 +44,7 @@ pub(crate) use error::StoreError;
 pub(crate) use hash::is_digest_of;
 pub(crate) use lists::{Page, PageRequest};
 pub(crate) use precondition::Precondition;
-pub(crate) use repository::{NewManifest, PutOutcome};
+pub(crate) use repository::{NewManifest, PutOutcome, WrongSize};
 pub(crate) use uploads::{BodyTimeouts, ContentRange, UploadChunk, UploadKey};
 
 /// One store. Several processes may have the same directory open.

@@ -62,6 +62,7 @@ fn is_due(settings: &StoreSettings, last: Option<SystemTime>, now: SystemTime) -
 fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
     let collected = store.collect(CollectionOptions {
         grace: settings.grace,
+        untagged: settings.untagged,
         dry_run: false,
     });
     // Also after a failure: the next attempt is as far away as any other.
@@ -87,6 +88,7 @@ fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::vhost::MissingContent;
 
     #[test]
     fn a_collection_is_due_when_the_last_is_long_past_or_was_never() {
@@ -96,6 +98,8 @@ mod tests {
             directory: "store/ci".into(),
             collect_every,
             grace: hour,
+            untagged: None,
+            missing: MissingContent::Refuse,
         };
         let now = SystemTime::now();
         let every_hour = settings(Some(hour));

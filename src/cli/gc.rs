@@ -36,6 +36,7 @@ pub fn run(
         .with_context(|| format!("{directory} cannot be used"))?;
     let collection = CollectionOptions {
         grace: settings.grace,
+        untagged: settings.untagged,
         dry_run: options.dry_run,
     };
     let collected = store

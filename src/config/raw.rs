@@ -24,7 +24,7 @@ use super::secret::{self, RawSecret};
 use super::snapshot::{LogFormat, LogLevel};
 use super::source::{Source, Span};
 use super::values::{self, DAY, GIB, KIB};
-use super::vhost::{AnonymousAccess, ListenAddress, Redirects, UpstreamUrl};
+use super::vhost::{AnonymousAccess, ListenAddress, MissingContent, Redirects, UpstreamUrl};
 use crate::registry::host::{Authority, HostName};
 
 /// The state of a key in a file.
@@ -129,6 +129,8 @@ pub(super) struct RawUpstream {
     pub(super) directory: Setting<String>,
     pub(super) gc: Setting<Option<Duration>>,
     pub(super) gc_grace: Setting<Duration>,
+    pub(super) untagged: Setting<Option<Duration>>,
+    pub(super) missing: Setting<MissingContent>,
     pub(super) roots: Setting<PathBuf>,
     pub(super) username: Setting<String>,
     pub(super) password: Setting<RawSecret>,
@@ -340,9 +342,23 @@ fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
     RawUpstream {
         url: table.value("url", values::upstream_url),
         directory: table.value("directory", values::store_name),
-        gc: table.value("gc", |value| values::duration_or_never(value, 365 * DAY)),
+        gc: table.value("gc", |value| {
+            values::duration_or_never(value, MINUTE, 365 * DAY)
+        }),
         gc_grace: table.value("gc_grace", |value| {
             values::long_duration(value, MIN_GRACE, 365 * DAY)
+        }),
+        untagged: table.value("untagged", |value| {
+            values::duration_or_never(value, MIN_UNTAGGED, 3650 * DAY)
+        }),
+        missing: table.value("missing", |value| {
+            values::choice(
+                value,
+                &[
+                    ("refuse", MissingContent::Refuse),
+                    ("allow", MissingContent::Allow),
+                ],
+            )
         }),
         roots: table.value("roots", values::path),
         username: table.value("username", values::username),
@@ -367,6 +383,8 @@ fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
 
 /// A push must have ended before its blobs count as garbage, and times of use are an hour coarse.
 const MIN_GRACE: Duration = Duration::from_secs(2 * 3600);
+/// Something that runs once a day, such as a nightly job that pulls by digest, has pulled by then.
+const MIN_UNTAGGED: Duration = DAY;
 
 fn limits(table: &mut TableReader<'_>) -> RawLimits {
     RawLimits {

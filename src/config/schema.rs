@@ -127,6 +127,8 @@ const UPSTREAM: &[&str] = &[
     "directory",
     "gc",
     "gc_grace",
+    "untagged",
+    "missing",
     "roots",
     "username",
     "password",

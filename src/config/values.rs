@@ -188,16 +188,24 @@ pub(super) fn bounded(value: &DeValue<'_>, least: Duration, most: Duration) -> V
     Ok(Duration::from_secs(duration.as_secs()))
 }
 
-/// A duration of at least one minute, or `"never"`.
-pub(super) fn duration_or_never(value: &DeValue<'_>, most: Duration) -> Value<Option<Duration>> {
+/// A duration of at least `least`, which is a number of minutes, or `"never"`.
+pub(super) fn duration_or_never(
+    value: &DeValue<'_>,
+    least: Duration,
+    most: Duration,
+) -> Value<Option<Duration>> {
     if value.as_str() == Some("never") {
         return Ok(None);
     }
     let duration = duration(value, most)?;
-    if duration < Duration::from_secs(60) {
+    if duration < least {
+        let least = match least.as_secs() / 60 {
+            minutes if minutes % 60 == 0 => format!("{}h", minutes / 60),
+            minutes => format!("{minutes}min"),
+        };
         return Err(InvalidValue::new(
             "is too short",
-            "write at least \"1min\", or \"never\"",
+            format!("write at least \"{least}\", or \"never\""),
         ));
     }
     Ok(Some(duration))

@@ -209,6 +209,21 @@ pub struct StoreSettings {
     pub collect_every: Option<Duration>,
     /// The minimum age of unreferenced content before it is removed. Default 24 h.
     pub grace: Duration,
+    /// How long a manifest that no tag leads to stays after its push or its last pull, if that is
+    /// longer than `grace`; `None`: for ever. Default `None`.
+    pub untagged: Option<Duration>,
+    /// Whether a manifest is stored although something that it references is missing. Default
+    /// refuse.
+    pub missing: MissingContent,
+}
+
+/// What happens to a manifest that references something that is missing or of another size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingContent {
+    #[default]
+    Refuse,
+    /// It is stored. A wrong size is logged.
+    Allow,
 }
 
 /// Settings of an existing registry behind a virtual host.

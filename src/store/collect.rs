@@ -1,10 +1,10 @@
-//! The garbage collection: removes blobs that no manifest references and manifests that nothing
-//! points at, while the store serves. It locks one repository at a time.
+//! The garbage collection: removes blobs that no manifest references and, where the domain asks for
+//! it, manifests that nothing points at, while the store serves. It locks one repository at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use super::error::StoreError;
 use super::index::RepositoryIndex;
 use super::layout::{RepositoryLock, if_exists, remove_if_empty};
 use super::manifest::ParsedManifest;
+use super::pull_times;
 use super::repository::StoredRepository;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -38,6 +39,9 @@ pub(crate) struct CollectionSummary {
 pub(crate) struct CollectionOptions {
     /// The age up to which unreferenced content is kept: longer than any push lasts.
     pub(crate) grace: Duration,
+    /// How long a manifest that no tag leads to stays after its push or last pull, if that is longer
+    /// than `grace`. `None`: for ever.
+    pub(crate) untagged: Option<Duration>,
     /// Removes nothing, and only reports what it would remove.
     pub(crate) dry_run: bool,
 }
@@ -91,6 +95,7 @@ impl Store {
         };
         let collector = RepositoryCollector {
             repository: &self.repository(name),
+            pulls: self.pulls(name, collection),
             path: self.layout.repository(name),
             // Only files of the store's own user can show that somebody uses them.
             owner: std::fs::metadata(self.layout.root())?.uid(),
@@ -98,6 +103,28 @@ impl Store {
             options: collection,
         };
         collector.collect(collected)
+    }
+
+    /// When the manifests of a repository were last pulled. `None`: its manifests are not removed,
+    /// because they stay for ever or because it is unknown when they were pulled.
+    fn pulls(
+        &self,
+        name: &RepositoryName,
+        collection: CollectionOptions,
+    ) -> Option<BTreeMap<String, u64>> {
+        collection.untagged?;
+        match pull_times::read(&self.layout, name) {
+            Ok(pulls) => Some(pulls),
+            Err(error) => {
+                let (repository, error) = (name.as_str(), &error as &dyn std::error::Error);
+                tracing::warn!(
+                    repository,
+                    error,
+                    "untagged manifests kept: the times of the last pulls cannot be read"
+                );
+                None
+            }
+        }
     }
 
     /// Removes the shared link of a blob that no repository has any more. A push of the blob at the
@@ -129,6 +156,8 @@ impl Store {
 /// The collection of one repository, which is locked exclusively.
 struct RepositoryCollector<'a> {
     repository: &'a StoredRepository,
+    /// When manifests were last pulled, in seconds since 1970. `None`: all of them stay.
+    pulls: Option<BTreeMap<String, u64>>,
     path: PathBuf,
     /// The user whose blobs may be removed.
     owner: u32,
@@ -191,9 +220,9 @@ impl RepositoryCollector<'_> {
     ) -> Result<(Vec<BlobFile>, HashSet<Digest>), StoreError> {
         loop {
             let found = blobs::list(&self.path)?;
-            let used = found.iter().filter(|blob| !self.is_unused(blob));
-            let young: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
-            let kept = kept(index, manifests, |digest| young.contains(digest));
+            let used = found.iter().filter(|blob| self.is_used_manifest(blob));
+            let used: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
+            let kept = kept(index, manifests, |digest| used.contains(digest));
             if self.options.dry_run || self.write_index(index, &kept)? {
                 return Ok((found, kept));
             }
@@ -220,7 +249,7 @@ impl RepositoryCollector<'_> {
         // A reader that marks a manifest as used reads the index after that: at least one of the
         // two sees the other.
         for digest in removed {
-            if self.repository.is_younger(digest, self.options.grace)? {
+            if self.repository.is_younger(digest, self.retention())? {
                 self.repository.write(index.clone(), self.lock)?;
                 return Ok(false);
             }
@@ -252,6 +281,27 @@ impl RepositoryCollector<'_> {
         Ok(removed)
     }
 
+    /// How long a manifest that no tag leads to stays.
+    fn retention(&self) -> Duration {
+        self.options
+            .grace
+            .max(self.options.untagged.unwrap_or_default())
+    }
+
+    /// Whether a blob, if it is a manifest, stays without a tag.
+    fn is_used_manifest(&self, blob: &BlobFile) -> bool {
+        let Some(pulls) = &self.pulls else {
+            return true;
+        };
+        let retention = self.retention();
+        // A time in the future counts as now.
+        let was_pulled = pulls.get(blob.digest.as_str()).is_some_and(|seconds| {
+            let at = UNIX_EPOCH.checked_add(Duration::from_secs(*seconds));
+            at.is_none_or(|at| at.elapsed().unwrap_or_default() < retention)
+        });
+        was_pulled || blob.data.uid() != self.owner || !blobs::is_older(&blob.data, retention)
+    }
+
     fn is_unused(&self, blob: &BlobFile) -> bool {
         blob.data.uid() == self.owner && blobs::is_older(&blob.data, self.options.grace)
     }
@@ -267,12 +317,12 @@ fn needed<'a>(kept: &'a HashSet<Digest>, manifests: &'a ParsedManifests) -> Hash
         .collect()
 }
 
-/// The manifests that are not garbage: those with a tag or another name, the young ones, and, for
+/// The manifests that are not garbage: those with a tag or another name, the used ones, and, for
 /// each of these, the manifests that it lists and its referrers.
 fn kept(
     index: &RepositoryIndex,
     manifests: &ParsedManifests,
-    is_young: impl Fn(&Digest) -> bool,
+    is_used: impl Fn(&Digest) -> bool,
 ) -> HashSet<Digest> {
     let mut referrers: HashMap<&Digest, Vec<&Digest>> = HashMap::new();
     for (digest, manifest) in manifests {
@@ -281,8 +331,8 @@ fn kept(
         }
     }
     let all = index.manifests().map(|(digest, _)| digest);
-    let young = all.filter(|digest| is_young(digest));
-    let mut pending: Vec<&Digest> = index.named().chain(young).collect();
+    let used = all.filter(|digest| is_used(digest));
+    let mut pending: Vec<&Digest> = index.named().chain(used).collect();
     let mut kept = HashSet::new();
     while let Some(digest) = pending.pop() {
         if index.manifest(digest).is_none() || !kept.insert(digest.clone()) {

@@ -17,6 +17,7 @@ use super::index::{ManifestEntry, RepositoryIndex};
 use super::layout::{INDEX_FILE, RepositoryLock, StoreLayout, if_exists};
 use super::manifest::{self, Descriptor, ParsedManifest};
 use super::precondition::Precondition;
+use crate::config::vhost::MissingContent;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
@@ -49,6 +50,7 @@ pub(crate) struct NewManifest {
     pub(crate) preconditions: Vec<Precondition>,
     pub(crate) content_type: Option<String>,
     pub(crate) bytes: Bytes,
+    pub(crate) missing: MissingContent,
 }
 
 /// A manifest that is valid in itself. The blobs that it references may be missing.
@@ -64,6 +66,17 @@ pub(super) struct CheckedManifest {
 pub(crate) struct PutOutcome {
     pub(crate) digest: Digest,
     pub(crate) subject: Option<Digest>,
+    /// The first wrong size in it, if wrong sizes are allowed.
+    pub(crate) wrong_size: Option<WrongSize>,
+}
+
+/// A size in a manifest that is not that of what it references.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the manifest gives the size of {digest} as {given} bytes, but it has {actual}")]
+pub(crate) struct WrongSize {
+    pub(crate) digest: Digest,
+    pub(crate) given: i64,
+    pub(crate) actual: u64,
 }
 
 impl NewManifest {
@@ -91,6 +104,9 @@ impl NewManifest {
 impl CheckedManifest {
     /// Something that it references and that must exist.
     pub(super) fn first_required(&self) -> Option<&Digest> {
+        if self.new.missing == MissingContent::Allow {
+            return None;
+        }
         let ParsedManifest {
             blobs, manifests, ..
         } = &self.parsed;
@@ -255,7 +271,7 @@ impl StoredRepository {
             parsed,
             digest,
         } = checked;
-        self.check_references(&parsed, &index)?;
+        let wrong_size = self.check_references(&parsed, &index, new.missing)?;
         self.write_manifest(&digest, &new.bytes)?;
         let mut changed = index.manifest(&digest).is_none();
         let artifact_type = parsed.artifact_type.filter(|_| parsed.subject.is_some());
@@ -275,22 +291,28 @@ impl StoredRepository {
         Ok(PutOutcome {
             digest,
             subject: parsed.subject,
+            wrong_size,
         })
     }
 
-    /// Checks that what a manifest references exists with the given sizes.
+    /// Checks that what a manifest references exists with the given sizes. Returns the first wrong
+    /// size, if they are allowed.
     fn check_references(
         &self,
         document: &ParsedManifest,
         index: &RepositoryIndex,
-    ) -> Result<(), StoreError> {
+        missing: MissingContent,
+    ) -> Result<Option<WrongSize>, StoreError> {
+        let mut first_wrong = None;
         for blob in document.blobs.iter().filter(|blob| !blob.has_urls) {
-            check_reference(blob, self.size(&blob.digest)?)?;
+            let wrong = check_reference(blob, self.size(&blob.digest)?, missing)?;
+            first_wrong = first_wrong.or(wrong);
         }
         for entry in &document.manifests {
-            check_reference(entry, self.entry_size(entry, index)?)?;
+            let wrong = check_reference(entry, self.entry_size(entry, index)?, missing)?;
+            first_wrong = first_wrong.or(wrong);
         }
-        Ok(())
+        Ok(first_wrong)
     }
 
     /// The size of an entry of an image index, if it exists. One that is both a manifest and a blob
@@ -491,14 +513,26 @@ impl StoredRepository {
     }
 }
 
-fn check_reference(descriptor: &Descriptor, found: Option<u64>) -> Result<(), StoreError> {
+fn check_reference(
+    descriptor: &Descriptor,
+    found: Option<u64>,
+    missing: MissingContent,
+) -> Result<Option<WrongSize>, StoreError> {
     let Descriptor { digest, size, .. } = descriptor;
-    let found = found.ok_or_else(|| StoreError::Missing(digest.clone()))?;
-    match size {
-        Some(said) if u64::try_from(*said) != Ok(found) => Err(StoreError::invalid(format!(
-            "the manifest gives the size of {digest} as {said} bytes, but it has {found}"
-        ))),
-        _ => Ok(()),
+    let wrong = match (found, *size) {
+        (None, _) if missing == MissingContent::Refuse => {
+            return Err(StoreError::Missing(digest.clone()));
+        }
+        (Some(actual), Some(given)) if u64::try_from(given) != Ok(actual) => WrongSize {
+            digest: digest.clone(),
+            given,
+            actual,
+        },
+        _ => return Ok(None),
+    };
+    match missing {
+        MissingContent::Refuse => Err(StoreError::invalid(wrong.to_string())),
+        MissingContent::Allow => Ok(Some(wrong)),
     }
 }
 

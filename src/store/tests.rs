@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::hash::DigestAlgorithm;
 use super::*;
+use crate::config::vhost::MissingContent;
 use crate::registry::reference::Tag;
 use crate::state_file::{FileLock, LockMode};
 
@@ -282,6 +283,7 @@ fn new_manifest(reference: &Reference, content_type: Option<&str>, bytes: Bytes)
         preconditions: Vec::new(),
         content_type: content_type.map(str::to_owned),
         bytes,
+        missing: MissingContent::Refuse,
     }
 }
 
@@ -357,6 +359,7 @@ async fn no_push_fails_while_this_process_collects_garbage() {
     let collecting = tokio::task::spawn_blocking(move || {
         let collection = collect::CollectionOptions {
             grace: Duration::from_secs(12 * 3600),
+            untagged: Some(Duration::from_secs(12 * 3600)),
             dry_run: false,
         };
         let mut removed = 0;

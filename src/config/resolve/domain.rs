@@ -196,6 +196,8 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
         directory,
         gc,
         gc_grace,
+        untagged,
+        missing,
         roots,
         username,
         password,
@@ -222,6 +224,8 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
         name,
         collect_every: gc.or(Some(DEFAULT_GC_INTERVAL)),
         grace: gc_grace.or(DEFAULT_GRACE),
+        untagged: untagged.or(None),
+        missing: missing.or_empty(),
     }))
 }
 
@@ -242,6 +246,8 @@ fn upstream(
     for (key, span) in [
         ("gc", upstream.gc.span()),
         ("gc_grace", upstream.gc_grace.span()),
+        ("untagged", upstream.untagged.span()),
+        ("missing", upstream.missing.span()),
     ] {
         let Some(span) = span else { continue };
         let message = format!("`upstream.{key}` is only for a `directory`");

@@ -8,7 +8,8 @@ use crate::config::acme::{ChallengeKind, Fallback};
 use crate::config::problem::{Colour, ProblemSeverity};
 use crate::config::raw;
 use crate::config::vhost::{
-    AuthMode, CertificateSource, Limits, Redirects, Timeouts, TokenSettings, UpstreamAuthorization,
+    AuthMode, CertificateSource, Limits, MissingContent, Redirects, Timeouts, TokenSettings,
+    UpstreamAuthorization,
 };
 
 const REST: &str = "[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n[upstream]\nurl = 'http://registry:5000'\n";
@@ -554,6 +555,8 @@ fn a_domain_may_have_a_registry_of_its_own() {
             86400s,
         ),
         grace: 86400s,
+        untagged: None,
+        missing: Refuse,
     }
     "#);
     let set = store("gc = '90min'\ngc_grace = '7d'");
@@ -565,6 +568,16 @@ fn a_domain_may_have_a_registry_of_its_own() {
         )
     );
     assert_eq!(store("gc = 'never'").collect_every, None);
+    assert_eq!(store("untagged = 'never'").untagged, None);
+    let kept = store("untagged = '30d'\nmissing = 'allow'");
+    assert_eq!(
+        (kept.untagged, kept.missing),
+        (
+            Some(Duration::from_secs(30 * 86_400)),
+            MissingContent::Allow
+        )
+    );
+    assert_eq!(store("missing = 'refuse'").missing, MissingContent::Refuse);
 }
 
 #[test]
@@ -592,10 +605,12 @@ fn what_goes_together_in_a_store() {
             ],
         ),
         (
-            "url = 'http://a'\ngc = 'never'\ngc_grace = '1d'",
+            "url = 'http://a'\ngc = 'never'\ngc_grace = '1d'\nuntagged = 'never'\nmissing = 'allow'",
             &[
                 "`upstream.gc` is only for a `directory`",
                 "`upstream.gc_grace` is only for a `directory`",
+                "`upstream.untagged` is only for a `directory`",
+                "`upstream.missing` is only for a `directory`",
             ],
         ),
         (
@@ -613,6 +628,18 @@ fn what_goes_together_in_a_store() {
         (
             "directory = 'ci'\ngc_grace = 'never'",
             &["`upstream.gc_grace` is not a duration"],
+        ),
+        (
+            "directory = 'ci'\nuntagged = '23h'",
+            &["`upstream.untagged` is too short"],
+        ),
+        (
+            "directory = 'ci'\nuntagged = 'always'",
+            &["`upstream.untagged` is not a duration"],
+        ),
+        (
+            "directory = 'ci'\nmissing = 'ignore'",
+            &["`upstream.missing` is not a known value"],
         ),
         (
             "directory = 1",
@@ -643,7 +670,7 @@ fn problems_of_stores_say_what_to_write() {
     );
     let two = file(
         "b.example.com",
-        "directory = 'ci'\ngc = '10s'\ngc_grace = '1h'",
+        "directory = 'ci'\ngc = '10s'\ngc_grace = '1h'\nuntagged = '12h'\nmissing = true",
     );
     let three = file("c.example.com", "directory = '../ci'\n");
     let (_, problems) = resolve("", &[&one, &two, &three]);
@@ -679,6 +706,22 @@ fn problems_of_stores_say_what_to_write() {
       |            ^^^^
       |
       = help: write at least "2h"
+
+    error: `upstream.untagged` is too short
+      --> conf.d/b.toml:10:12
+       |
+    10 | untagged = '12h'
+       |            ^^^^^
+       |
+       = help: write at least "24h", or "never"
+
+    error: `upstream.missing` must be a string in quotes, not a boolean
+      --> conf.d/b.toml:11:11
+       |
+    11 | missing = true
+       |           ^^^^
+       |
+       = help: write "refuse" or "allow"
 
     error: `upstream.directory` is not the name of a store
      --> conf.d/c.toml:7:13

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::vhost::MissingContent;
 use crate::registry::reference::{Reference, Tag};
 use crate::store::NewManifest;
 use crate::store::hash::DigestAlgorithm;
@@ -193,6 +194,7 @@ impl Aged {
             preconditions: Vec::new(),
             content_type: None,
             bytes: manifest.to_string().into(),
+            missing: MissingContent::Refuse,
         };
         let lock = self.layout().lock_exclusive(&name, GRACE).unwrap();
         let repository = self.store.repository(&name);
@@ -232,11 +234,38 @@ impl Aged {
         }
     }
 
+    /// As a domain that lets untagged manifests stay so long.
+    fn collect_untagged(&self, untagged: Option<Duration>) -> CollectionSummary {
+        let options = CollectionOptions {
+            grace: GRACE,
+            untagged,
+            dry_run: false,
+        };
+        self.store.collect(options).unwrap()
+    }
+
+    /// Makes a manifest look as if it had last been pulled so long ago.
+    fn pulled(&self, repository: &str, digest: &Digest, ago: Duration) {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - ago;
+        let path = self.layout().pull_times_of(&Self::name(repository));
+        fs::write(path, json!({ digest.as_str(): at.as_secs() }).to_string()).unwrap();
+    }
+
+    fn list(&self, repository: &str, child: &Digest, reference: Option<Reference>) -> Digest {
+        let size = fs::metadata(self.path(repository, child)).unwrap().len();
+        let list = json!({"schemaVersion": 2, "mediaType": INDEX,
+            "manifests": [{"mediaType": MANIFEST, "digest": child.as_str(), "size": size}]});
+        let digest = DigestAlgorithm::Sha256.digest(list.to_string().as_bytes());
+        let reference = reference.unwrap_or(Reference::Digest(digest));
+        self.manifest(repository, &reference, &list)
+    }
+
     fn collect(&self) -> CollectionSummary {
         let dry = self
             .store
             .collect(CollectionOptions {
                 grace: GRACE,
+                untagged: Some(GRACE),
                 dry_run: true,
             })
             .unwrap();
@@ -244,6 +273,7 @@ impl Aged {
             .store
             .collect(CollectionOptions {
                 grace: GRACE,
+                untagged: Some(GRACE),
                 dry_run: false,
             })
             .unwrap();
@@ -252,6 +282,7 @@ impl Aged {
             .store
             .collect(CollectionOptions {
                 grace: GRACE,
+                untagged: Some(GRACE),
                 dry_run: false,
             })
             .unwrap();
@@ -392,6 +423,7 @@ async fn a_manifest_that_a_client_was_told_of_stays() {
             aged.store
                 .collect(CollectionOptions {
                     grace: GRACE,
+                    untagged: Some(GRACE),
                     dry_run: false,
                 })
                 .unwrap(),
@@ -420,6 +452,7 @@ fn a_blob_that_a_killed_collection_had_in_hand_comes_back() {
     aged.store
         .collect(CollectionOptions {
             grace: GRACE,
+            untagged: Some(GRACE),
             dry_run: false,
         })
         .unwrap();
@@ -493,6 +526,7 @@ fn a_damaged_repository_does_not_keep_others_from_being_collected() {
     .unwrap();
     let failed = aged.store.collect(CollectionOptions {
         grace: GRACE,
+        untagged: Some(GRACE),
         dry_run: false,
     });
     assert!(failed.is_err(), "{failed:?}");
@@ -515,4 +549,135 @@ fn uploads_that_nobody_continues_are_counted_before_they_go() {
         Err(StoreError::UploadUnknown)
     ));
     assert_eq!(aged.store.uploads.length(&name, &used).unwrap(), 0);
+}
+
+#[test]
+fn untagged_manifests_stay_unless_the_domain_says_how_long() {
+    let aged = Aged::new();
+    let [old, layer] = aged.image("a", "old", Some("v1"));
+    aged.image("a", "new", Some("v1"));
+    let deleted = aged.image("a", "deleted", None);
+    let lone = aged.blob("a", b"lone");
+    let name = Aged::name("a");
+    let lock = aged.layout().lock_exclusive(&name, GRACE).unwrap();
+    let reference = Reference::Digest(deleted[0].clone());
+    aged.store
+        .repository(&name)
+        .delete(&reference, &lock)
+        .unwrap();
+    drop(lock);
+    aged.age("a");
+    let collected = aged.collect_untagged(None);
+    // The lone one, and three of the deleted manifest.
+    assert_eq!((collected.manifests, collected.blobs), (0, 4));
+    assert!(aged.has("a", &old) && aged.has("a", &layer) && !aged.has("a", &lone));
+    assert!(deleted.iter().all(|digest| !aged.has("a", digest)));
+    assert_eq!(aged.collect_untagged(Some(2 * GRACE)).manifests, 0);
+    assert_eq!(aged.collect_untagged(Some(GRACE)).manifests, 1);
+    assert!(!aged.has("a", &old) && !aged.has("a", &layer));
+}
+
+#[test]
+fn the_grace_period_holds_for_untagged_manifests_too() {
+    let aged = Aged::new();
+    let [old, _] = aged.image("a", "old", None);
+    aged.age("a");
+    let options = CollectionOptions {
+        grace: 2 * GRACE,
+        untagged: Some(GRACE),
+        dry_run: false,
+    };
+    assert_eq!(aged.store.collect(options).unwrap().manifests, 0);
+    assert!(aged.has("a", &old));
+}
+
+#[test]
+fn a_pull_by_digest_keeps_a_manifest() {
+    let aged = Aged::new();
+    let [old, layer] = aged.image("a", "old", None);
+    aged.age("a");
+    aged.pulled("a", &old, GRACE / 2);
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    assert!(aged.has("a", &old) && aged.has("a", &layer));
+    let never = json!({ old.as_str(): u64::MAX }).to_string();
+    fs::write(aged.layout().pull_times_of(&Aged::name("a")), never).unwrap();
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    aged.pulled("a", &old, 2 * GRACE);
+    assert_eq!(aged.collect().manifests, 1);
+}
+
+#[test]
+fn an_index_that_goes_leaves_what_is_pulled_by_digest() {
+    let aged = Aged::new();
+    let [pulled, layer] = aged.image("a", "pulled", None);
+    let [other, _] = aged.image("a", "other", None);
+    let lists = [&pulled, &other].map(|child| aged.list("a", child, None));
+    aged.age("a");
+    aged.pulled("a", &pulled, GRACE / 2);
+    assert_eq!(aged.collect().manifests, 3, "both indexes, and a child");
+    assert!(
+        lists
+            .iter()
+            .chain([&other])
+            .all(|digest| !aged.has("a", digest))
+    );
+    assert!(aged.has("a", &pulled) && aged.has("a", &layer));
+}
+
+#[test]
+fn an_index_that_is_pulled_keeps_its_children() {
+    let aged = Aged::new();
+    let [child, layer] = aged.image("a", "child", None);
+    let list = aged.list("a", &child, None);
+    aged.age("a");
+    aged.pulled("a", &list, GRACE / 2);
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    assert!(aged.has("a", &child) && aged.has("a", &layer));
+}
+
+#[test]
+fn untagged_manifests_stay_while_it_is_unknown_when_they_were_pulled() {
+    let aged = Aged::new();
+    let [old, layer] = aged.image("a", "old", None);
+    let lone = aged.blob("a", b"lone");
+    aged.age("a");
+    let path = aged.layout().pull_times_of(&Aged::name("a"));
+    fs::write(&path, "{").unwrap();
+    assert_eq!(aged.collect().blobs, 1);
+    assert!(aged.has("a", &old) && aged.has("a", &layer) && !aged.has("a", &lone));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(aged.collect().manifests, 1);
+}
+
+#[test]
+fn a_child_that_comes_after_its_index_stays_with_it() {
+    let aged = Aged::new();
+    let other = Aged::new();
+    let [child, layer] = other.image("a", "child", None);
+    let size = fs::metadata(other.path("a", &child)).unwrap().len();
+    let list = json!({"schemaVersion": 2, "mediaType": INDEX,
+        "manifests": [{"mediaType": MANIFEST, "digest": child.as_str(), "size": size},
+            {"mediaType": "a/b", "digest": layer.as_str(), "size": 1}]});
+    let list = NewManifest {
+        reference: Reference::Tag(Tag::parse("all").unwrap()),
+        tags: Vec::new(),
+        preconditions: Vec::new(),
+        content_type: None,
+        bytes: list.to_string().into(),
+        missing: MissingContent::Allow,
+    };
+    let name = Aged::name("a");
+    let lock = aged.layout().lock_exclusive(&name, GRACE).unwrap();
+    let repository = aged.store.repository(&name);
+    repository.put(list.check().unwrap(), &lock).unwrap();
+    drop(lock);
+    aged.age("a");
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    assert_eq!(
+        aged.image("a", "child", None),
+        [child.clone(), layer.clone()]
+    );
+    aged.age("a");
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    assert!(aged.has("a", &child) && aged.has("a", &layer));
 }

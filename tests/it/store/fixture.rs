@@ -86,9 +86,12 @@ pub struct Killable {
 impl Killable {
     /// Starts one with the store of `ci.test` below a directory.
     pub fn start(directory: &Path) -> Self {
-        Setup::new()
-            .domain(Domain::store("ci.test", "ci"))
-            .write(directory);
+        Self::with(directory, Domain::store("ci.test", "ci"))
+    }
+
+    /// Starts one with this domain.
+    pub fn with(directory: &Path, domain: Domain) -> Self {
+        Setup::new().domain(domain).write(directory);
         Self::again(directory)
     }
 
@@ -325,3 +328,6 @@ pub fn age(file: &Path, time: Duration) {
 }
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The upstream of a domain that removes untagged manifests.
+pub const UNTAGGED: &str = "directory = \"ci\"\nuntagged = \"24h\"";

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde_json::json;
 
 use super::client::Client;
-use super::fixture::{DAY, Disk, Killable, StoreFixture, age, binary, gc};
+use super::fixture::{DAY, Disk, Killable, StoreFixture, UNTAGGED, age, binary, gc};
 use super::image::{Image, bytes, index, referrer, sha256};
 use crate::harness::{Domain, promptly, seconds};
 
 #[tokio::test]
 async fn what_no_tag_leads_to_goes_when_it_is_old() {
-    let fixture = StoreFixture::new().await;
+    let fixture = StoreFixture::with(|domain| domain.upstream(UNTAGGED)).await;
     let mut client = fixture.http1();
     let [tagged, untagged, child] = [1, 2, 3].map(Image::small);
     client.push("a", "v1", &tagged).await;
@@ -77,6 +77,30 @@ async fn what_no_tag_leads_to_goes_when_it_is_old() {
     assert_eq!(fixture.disk().repositories(), ["a"]);
     fixture.disk().is_sound();
     assert_eq!(fixture.gc(&[]), nothing);
+}
+
+#[tokio::test]
+async fn a_digest_whose_tag_has_moved_on_can_be_pulled() {
+    let fixture = StoreFixture::new().await;
+    let mut client = fixture.http1();
+    let [old, new] = [20, 21].map(Image::small);
+    client.push("a", "latest", &old).await;
+    client.push("a", "latest", &new).await;
+    let lone = client.push_blob("a", &bytes(22, 500)).await;
+    fixture.disk().age(400 * DAY);
+    let collected = fixture.gc(&[]);
+    assert_eq!(
+        (&collected["manifests"], &collected["blobs"]),
+        (&json!(0), &json!(1))
+    );
+    client.check("a", &old.digest(), &old).await;
+    client.get(&format!("/v2/a/blobs/{lone}")).await.is(404);
+    // Deleted by its digest, it is gone.
+    let target = format!("/v2/a/manifests/{}", old.digest());
+    client.ask("DELETE", &target).await.is(202);
+    fixture.disk().age(400 * DAY);
+    assert_eq!(fixture.gc(&[])["blobs"], 3);
+    client.check("a", "latest", &new).await;
 }
 
 #[tokio::test]
@@ -189,6 +213,9 @@ impl Life {
                 DAY + seconds(1),
             );
         }
+        // Nor pulled.
+        let pulled = self.disk.0.join("pulled");
+        let _ = std::fs::remove_file(pulled.join(self.repository.replace('/', "+")));
     }
 
     /// Pushes what the registry does not say that it has.
@@ -274,7 +301,8 @@ impl Life {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_push_fails_while_garbage_is_collected_all_the_time() {
     let directory = tempfile::tempdir().unwrap();
-    let process = Killable::start(directory.path());
+    let domain = Domain::store("ci.test", "ci").upstream(UNTAGGED);
+    let process = Killable::with(directory.path(), domain);
     let over = Arc::new(AtomicBool::new(false));
     let collections = Arc::new(Collections::default());
     let collecting = [0, 1].map(|_| {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::fixture::{DAY, StoreFixture};
 use super::image::{INDEX, Image, MANIFEST, bytes, descriptor, index, sha256};
-use crate::harness::seconds;
+use crate::harness::{Domain, Events, seconds};
 
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -187,4 +187,80 @@ async fn layers_that_clients_find_elsewhere_need_not_be_pushed_but_stay_if_they_
     assert_eq!(fixture.gc(&[])["blobs"], 0);
     let target = format!("/v2/a/blobs/{}", sha256(&pushed));
     assert!(client.get(&target).await.is(200).body == pushed);
+}
+
+/// Like [`StoreFixture::new`], for a domain that stores manifests although something is missing.
+async fn sparse() -> StoreFixture {
+    let upstream = "directory = \"ci\"\nmissing = \"allow\"";
+    StoreFixture::with(|domain: Domain| domain.upstream(upstream)).await
+}
+
+#[tokio::test]
+async fn a_domain_may_store_manifests_before_or_without_what_they_reference() {
+    let fixture = sparse().await;
+    let mut client = fixture.http1();
+    let [here, later, never] = [30, 31, 32].map(Image::small);
+    let list = index(&[here.descriptor(), later.descriptor(), never.descriptor()]);
+    // Into a repository that does not exist, too.
+    client.push_manifest("a", "all", &list).await.is(201);
+    client.push("a", &here.digest(), &here).await;
+    client
+        .push_manifest("a", "sparse", &never.manifest)
+        .await
+        .is(201);
+    assert_eq!(client.get("/v2/a/manifests/all").await.is(200).body, list);
+    let target = format!("/v2/a/manifests/{}", later.digest());
+    client.get(&target).await.refused(404, "MANIFEST_UNKNOWN");
+    fixture.disk().age(DAY + seconds(1));
+    assert_eq!(fixture.gc(&[])["blobs"], 0);
+    client.push("a", &later.digest(), &later).await;
+    client.push_blob("a", &never.layers[0]).await;
+    fixture.disk().age(DAY + seconds(1));
+    assert_eq!(fixture.gc(&[])["blobs"], 0);
+    for image in [&here, &later] {
+        client.check("a", &image.digest(), image).await;
+        let target = format!("/v2/a/manifests/{}", image.digest());
+        client.ask("DELETE", &target).await.refused(403, "DENIED");
+    }
+    assert_eq!(deleted(&mut client, "a", &never.layers[0]).await, 403);
+}
+
+#[tokio::test]
+async fn a_wrong_size_is_logged_where_it_is_allowed() {
+    let fixture = sparse().await;
+    let mut client = fixture.http1();
+    let events = Events::kept();
+    let (image, config) = (Image::small(33), b"{}");
+    client.push("a", "v1", &image).await;
+    client.push_blob("a", config).await;
+    assert_eq!(events.with("wrong size"), [""; 0]);
+    let wrong = |kind: &str, content: &[u8], size: i64| {
+        let mut descriptor = descriptor(kind, content);
+        descriptor["size"] = json!(size);
+        descriptor
+    };
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
+        "config": wrong("a/b", config, -1), "layers": []});
+    let manifest = manifest.to_string().into_bytes();
+    client.push_manifest("a", "v2", &manifest).await.is(201);
+    let list = index(&[wrong(MANIFEST, &image.manifest, 7)]);
+    client.push_manifest("a", "all", &list).await.is(201);
+    let logged = events.with("manifest stored with a wrong size of what it references");
+    let [first, second] = logged.as_slice() else {
+        panic!("{logged:?}")
+    };
+    for words in [
+        "WARN",
+        "domain=\"ci.test\"",
+        "given_bytes=-1 actual_bytes=2",
+    ] {
+        assert!(first.contains(words), "{first}");
+    }
+    let actual = format!("given_bytes=7 actual_bytes={}", image.manifest.len());
+    assert!(
+        second.contains(&actual) && second.contains(&image.digest()),
+        "{second}"
+    );
+    fixture.disk().age(DAY + seconds(1));
+    assert_eq!(fixture.gc(&[])["blobs"], 0);
 }

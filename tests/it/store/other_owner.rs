@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Command;
 
-use super::fixture::{DAY, Killable, binary, gc};
+use super::fixture::{DAY, Killable, UNTAGGED, binary, gc};
 use super::image::{Image, sha256};
 use crate::harness::{Domain, Setup, seconds};
 
@@ -20,7 +20,7 @@ async fn what_another_user_put_there_is_served_and_not_collected() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     Setup::new()
-        .domain(Domain::store("ci.test", "ci"))
+        .domain(Domain::store("ci.test", "ci").upstream(UNTAGGED))
         .write(path);
     let moorgate = path.join("moorgate");
     std::fs::copy(binary(), &moorgate).unwrap();

@@ -17,6 +17,7 @@ use crate::request::rejection::Rejection;
 use crate::request::route::StoreRoute;
 use crate::store::{
     ContentRange, NewManifest, Precondition, PutOutcome, StoreError, UploadChunk, UploadKey,
+    WrongSize,
 };
 use crate::upstream::request_body::RequestBody;
 
@@ -202,7 +203,7 @@ pub(in crate::request::answer) async fn write_manifest(
     else {
         return Err(Rejection::bad_target());
     };
-    let manifest = manifest_body::read(cx, to.route, incoming).await?;
+    let bytes = manifest_body::read(cx, to.route, incoming).await?;
     let content_type = cx.parts.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.map(HeaderValue::to_str).transpose();
     let content_type = content_type.map_err(|_| {
@@ -214,12 +215,38 @@ pub(in crate::request::answer) async fn write_manifest(
         tags: tags.clone(),
         preconditions: obligations.iter().filter_map(precondition).collect(),
         content_type: content_type.map(str::to_owned),
-        bytes: manifest,
+        bytes,
+        missing: cx
+            .site
+            .host
+            .registry
+            .store()
+            .map_or_else(Default::default, |store| store.missing),
     };
     let put = to.store.put_manifest(repository, manifest).await;
     cx.record.answered();
     let outcome = put.map_err(|error| rejection(error, obligations))?;
+    if let Some(wrong) = &outcome.wrong_size {
+        warn_of_size(cx, repository, &outcome.digest, wrong);
+    }
     Ok(finish(cx, manifest_created(repository, tags, &outcome)))
+}
+
+fn warn_of_size(
+    cx: &RequestContext<'_>,
+    repository: &RepositoryName,
+    manifest: &Digest,
+    wrong: &WrongSize,
+) {
+    tracing::warn!(
+        domain = cx.site.host.domain.as_str(),
+        repository = repository.as_str(),
+        manifest = manifest.as_str(),
+        referenced = wrong.digest.as_str(),
+        given_bytes = wrong.given,
+        actual_bytes = wrong.actual,
+        "manifest stored with a wrong size of what it references"
+    );
 }
 
 /// The precondition for the store; `None` if any write is allowed.
